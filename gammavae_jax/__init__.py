@@ -1,0 +1,1 @@
+"""Anomalous sound detection for machines with a Gamma variational autoencoder."""
