@@ -10,7 +10,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -122,11 +122,12 @@ class Config:
 
     def __post_init__(self):
         _require_positive(self, "n_seeds")
-        if not 0 <= self.seed < 2**31 - self.n_seeds:
-            raise InputError(f"seed is {self.seed}: give a number from 0 to 2^31 - 1")
+        last = 2**31 - self.n_seeds
+        if not 0 <= self.seed <= last:
+            raise InputError(f"seed is {self.seed}: give a number from 0 to {last}")
         for name in self.scores:
             if name not in SCORE_NAMES:
-                raise InputError(_unknown("score", name, SCORE_NAMES))
+                raise InputError(unknown_name("score", name, SCORE_NAMES))
         if len(set(self.scores)) < len(self.scores):
             raise InputError(f"scores are {list(self.scores)}: name each one once")
         if self.score not in self.scores:
@@ -139,34 +140,6 @@ class Config:
     def seeds(self) -> tuple[int, ...]:
         """The seeds of the run: `n_seeds` numbers from `seed` on."""
         return tuple(range(self.seed, self.seed + self.n_seeds))
-
-
-PRESETS: dict[str, Config] = {
-    "default": Config(),
-    "paper": Config(
-        preset="paper",
-        score="mahalanobis",
-        model=ModelConfig(heads="softmax"),
-        train=TrainConfig(kl_weight=1.0),
-    ),
-    "autoencoder": Config(
-        preset="autoencoder",
-        model=ModelConfig(latent="deterministic"),
-        train=TrainConfig(kl_weight=0.0),
-    ),
-    "vae": Config(preset="vae", model=ModelConfig(latent="gaussian")),
-}
-
-
-def preset(name: str) -> Config:
-    """The named configuration.
-
-    Raises:
-        InputError: no preset has that name.
-    """
-    if name not in PRESETS:
-        raise InputError(_unknown("preset", name, PRESETS))
-    return PRESETS[name]
 
 
 def override(config: Config, assignments: Sequence[str]) -> Config:
@@ -187,7 +160,7 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
         for key in keys[:-1]:
             branch = branch.get(key) if isinstance(branch, dict) else None
         if not isinstance(branch, dict) or keys[-1] not in branch:
-            raise InputError(_unknown("field", path, _field_paths(to_dict(config))))
+            raise InputError(unknown_name("field", path, _field_paths(to_dict(config))))
         if isinstance(branch[keys[-1]], dict):
             raise InputError(
                 f"{path!r} is a group of fields: set one of "
@@ -195,8 +168,8 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
             )
         try:
             branch[keys[-1]] = json.loads(text)
-        except json.JSONDecodeError:
-            branch[keys[-1]] = text
+        except ValueError:
+            branch[keys[-1]] = text.strip()
     return from_dict(tree)
 
 
@@ -223,7 +196,8 @@ def _read(kind: Any, value: Any, path: str) -> Any:
         prefix = f"{path}." if path else ""
         for name in value:
             if name not in hints:
-                raise InputError(_unknown("field", prefix + name, list(hints)))
+                known = [prefix + hint for hint in hints]
+                raise InputError(unknown_name("field", prefix + name, known))
         return typing.cast(Any, kind)(
             **{name: _read(hints[name], v, prefix + name) for name, v in value.items()}
         )
@@ -231,11 +205,11 @@ def _read(kind: Any, value: Any, path: str) -> Any:
     if origin is Literal:
         if value in typing.get_args(kind):
             return value
-        raise InputError(_unknown(path, value, typing.get_args(kind)))
+        raise InputError(unknown_name(path, value, typing.get_args(kind)))
     if origin is tuple and isinstance(value, list | tuple):
         element = typing.get_args(kind)[0]
         return tuple(_read(element, v, path) for v in value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and type(value) is int and abs(value) <= 2**53:
         return float(value)
     if isinstance(kind, type) and type(value) is kind and _is_finite(value):
         return value
@@ -265,10 +239,11 @@ def _require_positive(config: Any, *names: str) -> None:
             raise InputError(f"{name} is {getattr(config, name)}: give more than 0")
 
 
-def _unknown(what: str, name: Any, known: typing.Iterable[str]) -> str:
+def unknown_name(what: str, name: Any, known: Iterable[str]) -> str:
+    """A message for a name that is not among the known ones, with the likeliest."""
     known = list(known)
-    near = difflib.get_close_matches(str(name), known, n=1)
-    if not near:  # a field is often named right but put in the wrong group
-        near = [k for k in known if k.split(".")[-1] == str(name).split(".")[-1]]
+    # A field is often named right but put in the wrong group.
+    near = [k for k in known if k.split(".")[-1] == str(name).split(".")[-1]]
+    near = near or difflib.get_close_matches(str(name), known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(known)}"
     return f"unknown {what} {str(name)!r}: {hint}"

@@ -1,0 +1,61 @@
+"""Score and evaluate test clips with the checkpoint of a run."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from gammavae_jax.command_line import (
+    add_job_options,
+    data_root_or_synthetic,
+    readable_errors,
+)
+from gammavae_jax.runtime import (
+    give_cores_to_runs,
+    limit_blas_threads,
+    runs_in_checkpoint,
+)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the folder 'checkpoint' that a run left",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder of results"
+    )
+    add_job_options(parser)
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    """Run the evaluation."""
+    limit_blas_threads()
+    options = parse()
+    with readable_errors():
+        give_cores_to_runs(runs_in_checkpoint(options.checkpoint))
+        data_root = data_root_or_synthetic(options.data_root)
+
+        from rich.console import Console
+
+        from gammavae_jax.experiment import Job, run_evaluation
+        from gammavae_jax.log import Log
+
+        job = Job(
+            data_root=data_root,
+            machines=(),
+            out=options.out,
+            overwrite=options.overwrite,
+            skip_bad_files=options.skip_bad_files,
+        )
+        run_evaluation(options.checkpoint, job, Log(Console(stderr=True)), Console())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Train, score and evaluate every machine at once."""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from gammavae_jax.clip_files import find_machines
+from gammavae_jax.command_line import (
+    add_job_options,
+    data_root_or_synthetic,
+    readable_errors,
+)
+from gammavae_jax.config import SCORE_NAMES, Config, override
+from gammavae_jax.errors import InputError
+from gammavae_jax.presets import PRESETS, preset
+from gammavae_jax.runtime import give_cores_to_runs, limit_blas_threads
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--all-machines", action="store_true", help="all that are there")
+    which.add_argument("--machines", nargs="+", metavar="NAME", help="these ones")
+    add_job_options(parser)
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of results (runs/PRESET)"
+    )
+    parser.add_argument(
+        "--preset", default="default", metavar="NAME", help=f"{', '.join(PRESETS)}"
+    )
+    parser.add_argument("--epochs", type=int, metavar="N", help="100 unless given")
+    parser.add_argument("--batch-size", type=int, metavar="B", help="256 unless given")
+    parser.add_argument("--seeds", type=int, metavar="K", help="models of each machine")
+    parser.add_argument("--seed", type=int, metavar="S", help="the first; 13711")
+    parser.add_argument(
+        "--scores", nargs="+", metavar="NAME", help=f"of {', '.join(SCORE_NAMES)}"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run in --out"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be done, and stop"
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="any field of the configuration, such as model.n_latent=16",
+    )
+    options = parser.parse_args(arguments)
+    if options.resume and options.overwrite:
+        parser.error("--resume and --overwrite exclude each other")
+    return options
+
+
+def configuration(options: argparse.Namespace) -> Config:
+    """The preset with what the command line changes; `--set` has the last word."""
+    config = preset(options.preset)
+    given = {"n_seeds": options.seeds, "seed": options.seed}
+    if options.scores:
+        # Without the preset's headline score, the first one named is it.
+        keeps = config.score in options.scores
+        given["scores"] = tuple(options.scores)
+        given["score"] = config.score if keeps else options.scores[0]
+    config = replace(config, **{k: v for k, v in given.items() if v is not None})
+    given = {"epochs": options.epochs, "batch_size": options.batch_size}
+    train = replace(config.train, **{k: v for k, v in given.items() if v is not None})
+    changed = override(replace(config, train=train), options.set)
+    if changed.preset != config.preset:
+        raise InputError("preset cannot be set by --set: name it with --preset")
+    return changed
+
+
+def main() -> int:
+    """Run the main job; the exit status is 1 if a model could not be trained."""
+    limit_blas_threads()
+    options = parse()
+    with readable_errors():
+        config = configuration(options)
+        data_root = data_root_or_synthetic(options.data_root)
+        machines = tuple(dict.fromkeys(options.machines or find_machines(data_root)))
+        give_cores_to_runs(len(machines) * len(config.seeds))
+
+        from rich.console import Console
+
+        from gammavae_jax.experiment import Job, describe, run_experiment
+        from gammavae_jax.log import Log
+
+        job = Job(
+            data_root=data_root,
+            machines=machines,
+            out=options.out or Path("runs") / config.preset,
+            resume=options.resume,
+            overwrite=options.overwrite,
+            skip_bad_files=options.skip_bad_files,
+        )
+        log, table = Log(Console(stderr=True)), Console()
+        if options.dry_run:
+            describe(config, job, table)
+            return 0
+        return 0 if run_experiment(config, job, log, table) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

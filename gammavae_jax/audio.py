@@ -1,0 +1,129 @@
+"""A file -> waveform; every way a recording can be bad, in one line of text."""
+
+import os
+import re
+import stat
+from typing import Any
+
+import numpy as np
+import soundfile
+from jaxtyping import Float32
+
+from gammavae_jax.errors import InputError
+
+_BLOCK = 1 << 14  # frames decoded at a time, so no header decides how much is allocated
+_UNKNOWN_BYTES = 0x7FFF0000  # data sizes from here on are what WAV streams write
+_UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's count for a FLAC stream of unknown length
+
+
+def read_clip(
+    path: str | os.PathLike[str], *, sample_rate: int, channel: int = 0
+) -> Float32[np.ndarray, "sample"]:
+    """Read one channel of a WAV or FLAC file; safe to call from several threads.
+
+    Integer samples come scaled to [-1, 1], float samples as they are.
+
+    Args:
+        path: the recording.
+        sample_rate: Hz; a recording with another rate is refused, not resampled.
+        channel: counted from 0.
+
+    Raises:
+        InputError: the file cannot be read as audio, has another sample rate, no such
+            channel, no samples, fewer samples than its header claims, or a sample
+            that is no finite number.
+    """
+    name = printable(path)
+    _require_data(path, name)
+    with _open(path, name) as file:
+        if file.samplerate != sample_rate:
+            raise InputError(
+                f"{name}: the sample rate is {file.samplerate} Hz, not {sample_rate} "
+                f"Hz: resample it to {sample_rate} Hz"
+            )
+        if not 0 <= channel < file.channels:
+            raise InputError(
+                f"{name}: there is no channel {channel}, the file has {file.channels}: "
+                f"give a channel from 0 to {file.channels - 1}"
+            )
+        waveform = _decode(file, channel, name)
+    if not len(waveform):
+        raise InputError(f"{name}: the file holds no samples: remove or replace it")
+    if not np.isfinite(waveform).all():
+        first = int(np.argmin(np.isfinite(waveform)))
+        raise InputError(
+            f"{name}: sample {first} is {waveform[first]}: repair or replace the file"
+        )
+    return waveform
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    r"""A file name for a one-line message: odd characters become `\n`, `\udcff`."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fspath(path))
+
+
+def _require_data(path: str | os.PathLike[str], name: str) -> None:
+    """Refuse what is no regular file with at least one byte."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:  # a null character is a ValueError
+        if os.path.islink(path):
+            raise InputError(f"{name}: the link leads nowhere: mend it") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{name}: {reason}: give the path of a recording") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{name}: this is not a file: give the path of a recording")
+    if not status.st_size:
+        raise InputError(f"{name}: the file is empty: remove or replace it")
+
+
+def _open(path: str | os.PathLike[str], name: str) -> soundfile.SoundFile:
+    # soundfile encodes text strictly, and a POSIX file name need not be valid UTF-8.
+    file: Any = os.fsencode(path) if os.name == "posix" else path
+    try:
+        return soundfile.SoundFile(file)
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: named *.raw
+        reason = getattr(error, "error_string", "headerless").rstrip(".")
+        raise InputError(
+            f"{name}: cannot be read as audio ({printable(reason)}): replace it by a "
+            "WAV or FLAC file that this user may read"
+        ) from error
+
+
+def _decode(
+    file: soundfile.SoundFile, channel: int, name: str
+) -> Float32[np.ndarray, "sample"]:
+    """Every frame that the header claims, or `InputError`."""
+    claimed = _claimed_frames(file)
+    if claimed == _UNKNOWN_FRAMES:
+        raise InputError(f"{name}: the header gives no length: encode it again")
+    blocks: list[np.ndarray] = [np.zeros(0, np.float32)]
+    n_read = 0
+    try:
+        while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
+            blocks.append(block[:, channel])
+            n_read += len(block)
+    except soundfile.LibsndfileError as error:
+        raise InputError(
+            f"{name}: damaged or cut off: the header claims {claimed} frames, decoding "
+            f"fails soon after {n_read}: replace the file"
+        ) from error
+    if n_read < claimed:
+        raise InputError(
+            f"{name}: cut off: the header claims {claimed} frames, the file holds "
+            f"{n_read}: replace it"
+        )
+    return np.concatenate(blocks)
+
+
+def _claimed_frames(file: soundfile.SoundFile) -> int:
+    """Frames by the header; libsndfile shortens a truncated WAV's without a word.
+
+    Only its log still tells, in a line such as `data : 16000 (should be 7978)`.
+    """
+    log = file.extra_info
+    data = re.search(r"^data : (\d+) \(should be \d+\)", log, re.MULTILINE)
+    align = re.search(r"Block Align +: ([1-9]\d*)", log)
+    if not data or not align or int(data[1]) >= _UNKNOWN_BYTES:
+        return file.frames
+    return int(data[1]) // int(align[1])

@@ -1,0 +1,177 @@
+"""Checkpoints: everything that scoring needs, and what a resumed training needs.
+
+A checkpoint folder holds `detector.json` (configuration and machines), `detector/`
+(filterbank, models, fits, thresholds) and `train/<epoch>/` (the optimiser's state
+too). The folders are Orbax's, which renames them when whole. Arrays are stored from
+the host with the axes `[seed machine]`, so any number of devices can read them.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from gammavae_jax.config import Config, from_dict, to_dict
+from gammavae_jax.detector import Detector, Scorer
+from gammavae_jax.errors import InputError
+from gammavae_jax.files import write_text
+from gammavae_jax.score import GaussianFit
+from gammavae_jax.train import TrainState, init_state
+
+FORMAT = 1  # raised when older checkpoints can no longer be read
+
+
+class TrainCheckpoint(NamedTuple):
+    """Where a training stood after an epoch; `clips` names what it trained on."""
+
+    epoch: int
+    state: TrainState  # on the host, leaves lead with `seed machine`
+    config: Config
+    clips: dict[str, list[str]]
+
+
+def save_detector(folder: Path, detector: Detector) -> None:
+    """Write a detector below a checkpoint folder, in place of one already there."""
+    arrays = {
+        "scorer": detector.scorer,
+        "filterbank": detector.filterbank,
+        "thresholds": dict(detector.thresholds),
+    }
+    about = {
+        "format": FORMAT,
+        "config": to_dict(detector.config),
+        "machines": [list(machine) for machine in detector.machines],
+    }
+    (folder / "detector.json").unlink(missing_ok=True)
+    ocp.save_pytree((folder / "detector").absolute(), arrays, overwrite=True)
+    # Last: where it is, the arrays are whole.
+    write_text(folder / "detector.json", json.dumps(about, indent=2) + "\n")
+
+
+def restore_detector(folder: Path) -> Detector:
+    """Read what `save_detector` wrote.
+
+    Raises:
+        InputError: there is no checkpoint, or one that this version cannot read.
+    """
+    path = (folder / "detector").absolute()
+    about = _read_json(folder / "detector.json")
+    config = _config(path, about)
+    runs = (len(config.seeds), len(about["machines"]))
+    n_bins, n_mels = config.features.n_fft // 2 + 1, config.features.n_mels
+    fit = GaussianFit(
+        _zeros(*runs, n_mels),
+        _zeros(*runs, n_mels, n_mels),
+    )
+    state = _abstract_state(config, runs)
+    arrays = _load(
+        path,
+        {
+            "scorer": Scorer(state.params, state.batch_stats, fit, fit),
+            "filterbank": _zeros(n_bins, n_mels),
+            "thresholds": {name: np.zeros(runs) for name in config.scores},
+        },
+    )
+    machines = tuple((machine, section) for machine, section in about["machines"])
+    return Detector(
+        config,
+        machines,
+        **{k: arrays[k] for k in ("filterbank", "scorer", "thresholds")},
+    )
+
+
+def save_training(folder: Path, checkpoint: TrainCheckpoint) -> None:
+    """Write the state after an epoch; the state before it is then removed."""
+    train = folder / "train"
+    about = {
+        "format": FORMAT,
+        "config": to_dict(checkpoint.config),
+        "clips": checkpoint.clips,
+    }
+    ocp.save_pytree(
+        (train / str(checkpoint.epoch)).absolute(),
+        checkpoint.state,
+        overwrite=True,
+        custom_metadata=about,
+    )
+    for epoch in _epochs(train):
+        if epoch != checkpoint.epoch:
+            shutil.rmtree(train / str(epoch))
+
+
+def restore_training(folder: Path) -> TrainCheckpoint | None:
+    """The newest state of a training, or None if there is none yet.
+
+    Raises:
+        InputError: a state that this version cannot read.
+    """
+    epochs = _epochs(folder / "train")
+    if not epochs:
+        return None
+    path = (folder / "train" / str(max(epochs))).absolute()
+    try:
+        about: Any = ocp.pytree_metadata(path).custom_metadata
+    except Exception as error:  # Orbax raises what its storage raises
+        raise _unreadable(path) from error
+    config = _config(path, about)
+    runs = (len(config.seeds), len(about["clips"]))
+    state = _load(path, _abstract_state(config, runs))
+    return TrainCheckpoint(max(epochs), state, config, about["clips"])
+
+
+def _epochs(train: Path) -> list[int]:
+    names = [path.name for path in train.iterdir()] if train.is_dir() else []
+    return [int(name) for name in names if name.isdecimal()]
+
+
+def _read_json(path: Path) -> Any:
+    if not path.is_file():
+        raise InputError(
+            f"no checkpoint in {str(path.parent)!r}: give the folder 'checkpoint' of a "
+            "finished run"
+        )
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _unreadable(path) from error
+
+
+def _config(path: Path, about: Any) -> Config:
+    """The configuration in what a checkpoint says of itself."""
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise InputError(
+            f"checkpoint {str(path)!r} is of another version of gammavae_jax: use that "
+            "version, or train again"
+        )
+    try:
+        return from_dict(about["config"])
+    except InputError as error:
+        raise InputError(f"checkpoint {str(path)!r}: {error}") from error
+
+
+def _load(path: Path, like: Any) -> Any:
+    try:
+        return ocp.load_pytree(path, like)
+    except Exception as error:  # Orbax raises what its storage raises
+        raise _unreadable(path) from error
+
+
+def _unreadable(path: Path) -> InputError:
+    return InputError(
+        f"checkpoint {str(path)!r} cannot be read: it is damaged; restore a copy, or "
+        "train again with --overwrite"
+    )
+
+
+def _zeros(*shape: int) -> Any:
+    return np.zeros(shape, np.float32)
+
+
+def _abstract_state(config: Config, runs: tuple[int, int]) -> TrainState:
+    """Arrays of the right shapes; their content is of no account."""
+    one = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
+    return jax.tree.map(lambda leaf: np.zeros((*runs, *leaf.shape), leaf.dtype), one)

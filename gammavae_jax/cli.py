@@ -1,0 +1,216 @@
+"""The `gammavae` command: one function and one parser for each subcommand.
+
+Nothing slow (NumPy, scikit-learn, JAX) is imported before the command line is parsed.
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gammavae_jax.command_line import readable_errors
+from gammavae_jax.errors import InputError
+from gammavae_jax.files import write_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from gammavae_jax.evaluate import Row
+
+_RANKING = {
+    "auc_source": "AUC source",
+    "auc_target": "AUC target",
+    "pauc": "pAUC",
+    "auc": "AUC",
+}
+_DECISIONS = {
+    f"{stem}_{domain}": f"{title} {domain}"
+    for stem, title in (("precision", "precision"), ("recall", "recall"), ("f1", "F1"))
+    for domain in ("source", "target")
+}
+
+
+class Command(NamedTuple):
+    """A subcommand."""
+
+    help: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]  # the exit status
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the `gammavae` command; the exit status.
+
+    Raises:
+        SystemExit: with status 2 for what the user must change, after one line on
+            standard error.
+    """
+    options = parse(arguments)
+    with readable_errors():
+        return options.command.run(options)
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; its `command` is the `Command` to run."""
+    parser = argparse.ArgumentParser(
+        prog="gammavae", description="Anomalous sound detection for machines."
+    )
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        sub = subparsers.add_parser(
+            name, help=command.help, description=f"{command.help}."
+        )
+        command.add_options(sub)
+        sub.set_defaults(command=command)
+    return parser.parse_args(arguments)
+
+
+def add_evaluate_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `gammavae evaluate`."""
+    parser.add_argument(
+        "scores_dir",
+        type=Path,
+        metavar="SCORES_DIR",
+        help="folder of anomaly_score_<machine>_section_<id>_test.csv and, for "
+        "precision, recall and F1, decision_result_...csv",
+    )
+    parser.add_argument(
+        "--ground-truth",
+        type=Path,
+        metavar="DIR",
+        help="folder of ground_truth_data, ground_truth_domain and "
+        "ground_truth_attributes; without it, labels and domains are read from the "
+        "clips' names",
+    )
+    parser.add_argument(
+        "--year",
+        type=int,
+        metavar="YYYY",
+        help="the challenge whose definitions hold; those of 2022 on unless given",
+    )
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the results as fractions; '-' is standard output, and the table "
+        "then goes to standard error",
+    )
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="resamples of the test clips; 1000 unless given, 0 for none",
+    )
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Evaluate the score files in a folder: a table, and JSON if asked for.
+
+    Raises:
+        InputError: score files, ground truth, a year or a number of resamples that
+            cannot be used, or JSON that cannot be written.
+    """
+    from rich.console import Console
+
+    from gammavae_jax.bootstrap import bootstrap
+    from gammavae_jax.score_files import evaluate_sections, read_directory, summarise
+
+    sections = read_directory(options.scores_dir, options.ground_truth)
+    rows = evaluate_sections(sections, options.year)
+    summary = summarise(rows, options.year)
+    summary["bootstrap"] = None
+    if options.bootstrap:
+        n = options.bootstrap
+        spread = bootstrap(sections, year=options.year, n_resamples=n)
+        summary["bootstrap"] = spread._asdict() | {"n_resamples": n}
+    to_stdout = options.json == Path("-")
+    if options.json:
+        _write_json(options.json, summary)
+    # Names are not markup, and a table that is cut off to fit would hide numbers.
+    console = Console(
+        stderr=to_stdout, width=1000, markup=False, emoji=False, highlight=False
+    )
+    console.print(_table(rows, summary, options.year))
+    console.print("\n".join(_conclusions(summary)))
+    return 0
+
+
+def _write_json(path: Path, tree: Mapping[str, Any]) -> None:
+    text = json.dumps(tree, indent=2, allow_nan=False) + "\n"
+    if path == Path("-"):
+        sys.stdout.write(text)
+        return
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written: {error.strerror}: give another --json"
+        ) from error
+
+
+def _table(
+    rows: Sequence["Row"], summary: Mapping[str, Any], year: int | None
+) -> "Table":
+    """A line for each section and both means, in percent."""
+    from rich import box
+    from rich.table import Table
+
+    columns = dict(_RANKING)
+    if any(not math.isnan(getattr(row, c)) for row in rows for c in _DECISIONS):
+        columns |= _DECISIONS
+    rules = f"of {year}" if year is not None and year < 2022 else "of 2022 on"
+    table = Table(
+        title=f"In percent, by the definitions {rules}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for title in ("machine", "section"):
+        table.add_column(title)
+    for title in columns.values():
+        table.add_column(title.replace(" ", "\n"), justify="right")
+    for row in rows:
+        values = (getattr(row, c) for c in columns)
+        table.add_row(row.machine, row.section, *map(_percent, values))
+    table.add_section()
+    for mean in ("arithmetic", "harmonic"):
+        values = (summary[f"{mean}_means"][c] for c in columns)
+        table.add_row(f"{mean} mean", "", *map(_percent, values))
+    return table
+
+
+def _conclusions(summary: Mapping[str, Any]) -> list[str]:
+    """The official score and its bootstrap, as lines."""
+    score, spread = summary["official_score"], summary["bootstrap"]
+    lines = [f"official score: {score:.16f} ({_percent(score)} %)"]
+    if spread:
+        mean, std, low, high = (
+            _percent(spread[name]) for name in ("mean", "std", "low", "high")
+        )
+        lines.append(
+            f"stratified bootstrap over clips ({spread['n_resamples']} resamples): "
+            f"{mean} +- {std} %, 95 % interval {low} to {high} %"
+        )
+    return lines
+
+
+def _percent(fraction: float | None) -> str:
+    if fraction is None or math.isnan(fraction):
+        return "-"
+    return f"{100 * fraction:.2f}"
+
+
+COMMANDS = {
+    "evaluate": Command(
+        "Evaluate score files as the challenge does", add_evaluate_options, evaluate
+    ),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

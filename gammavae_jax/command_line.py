@@ -1,0 +1,59 @@
+"""What the command lines share; imports neither NumPy nor JAX, so `--help` is quick."""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from gammavae_jax.errors import InputError
+
+
+@contextlib.contextmanager
+def readable_errors() -> Iterator[None]:
+    """Turn an `InputError` into its one line and exit status 2; Ctrl-C into 130."""
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def add_job_options(parser: argparse.ArgumentParser) -> None:
+    """Options of everything that reads recordings and writes a run's folder."""
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        metavar="DIR",
+        help="folder of machine folders (fan/train, fan/test), or one that holds raw/; "
+        "without it, a small synthetic set is made and used",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace what is in --out"
+    )
+    parser.add_argument(
+        "--skip-bad-files",
+        action="store_true",
+        help="name and leave out recordings that cannot be used",
+    )
+
+
+def data_root_or_synthetic(data_root: Path | None) -> Path:
+    """The given folder, or the built-in synthetic set, of which the first line tells.
+
+    Raises:
+        InputError: see `synthetic_root`.
+    """
+    if data_root is not None:
+        return data_root
+    print(
+        "No --data-root given: using the built-in SYNTHETIC set of seven made-up "
+        "machines (made once, then cached).",
+        flush=True,
+    )
+    from gammavae_jax.synthetic import synthetic_root
+
+    return synthetic_root()

@@ -1,0 +1,201 @@
+"""Recordings to `MachineArrays`: log-mels, padded, masked and stacked.
+
+Clips may differ in length, and machines in clip count.
+"""
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
+from threadpoolctl import threadpool_limits
+
+from gammavae_jax.audio import printable, read_clip
+from gammavae_jax.clip_files import ClipFile
+from gammavae_jax.config import Config, FeatureConfig
+from gammavae_jax.errors import InputError
+from gammavae_jax.features import log_mel, mel_filterbank, n_frames
+
+AnyArray = Array | np.ndarray  # on a device or on the host
+
+# What a window is used for. Padding must be 0: free slots are filled with zeros.
+PADDING, TRAIN, HELD_OUT = 0, 1, 2
+
+
+class Clips(NamedTuple):
+    """Log-mels of one machine's clips on the host, each with its own length."""
+
+    files: tuple[ClipFile, ...]
+    log_mels: tuple[Float[np.ndarray, "frame mel"], ...]
+
+
+class MachineArrays(NamedTuple):
+    """Clips of one machine, or with a leading axis of many, padded with zeros.
+
+    `window_start` numbers the first frame of each window in `clip frame` order. A
+    clip of 0 frames is padding.
+    """
+
+    log_mel: Float[AnyArray, "*machine clip frame mel"]
+    n_frames: Int[AnyArray, "*machine clip"]
+    is_target: Bool[AnyArray, "*machine clip"]
+    window_start: Int[AnyArray, "*machine window"]
+    name_hash: UInt32[AnyArray, "*machine"]
+
+
+def load_clips(
+    files: Sequence[ClipFile],
+    config: FeatureConfig,
+    on_bad_file: Callable[[InputError], None] | None = None,
+    on_clip: Callable[[], None] = lambda: None,
+) -> Clips:
+    """Decode recordings and compute their log-mels, in threads.
+
+    Args:
+        files: the recordings.
+        config: of the features.
+        on_bad_file: called for each file that cannot be used, which is then left
+            out; without it such a file is an error.
+        on_clip: called after each file, for a progress bar.
+
+    Raises:
+        InputError: a file that cannot be used, or none that can.
+    """
+    good_files, log_mels = [], []
+    filterbank = mel_filterbank(config)
+
+    def load(file: ClipFile) -> Float[np.ndarray, "frame mel"] | InputError:
+        try:
+            return clip_log_mel(file.path, filterbank, config)
+        except InputError as error:
+            return error
+
+    for file, loaded in zip(files, _in_threads(load, files), strict=True):
+        on_clip()
+        if not isinstance(loaded, InputError):
+            good_files.append(file)
+            log_mels.append(loaded)
+        elif on_bad_file is None:
+            raise loaded
+        else:
+            on_bad_file(loaded)
+    if not log_mels:
+        raise InputError(f"no usable recording in {printable(files[0].path.parent)}")
+    return Clips(tuple(good_files), tuple(log_mels))
+
+
+def clip_log_mel(
+    path: Path, filterbank: Float[np.ndarray, "bin mel"], config: FeatureConfig
+) -> Float[np.ndarray, "frame mel"]:
+    """The log-mel of one recording.
+
+    Raises:
+        InputError: it cannot be read, or has too few frames for one window.
+    """
+    waveform = read_clip(path, sample_rate=config.sample_rate, channel=config.channel)
+    frames = n_frames(len(waveform), config)
+    if frames < config.n_context:
+        needed = (config.n_context - 1) * config.hop_length
+        raise InputError(
+            f"{printable(path)}: {len(waveform)} samples give {frames} frames, too few "
+            f"for one window, which needs {needed} samples: remove it"
+        )
+    return log_mel(waveform, filterbank, config)
+
+
+def _in_threads(function: Callable, items: Sequence) -> Iterator:
+    """`map` in threads; each computes alone, so BLAS must not start its own."""
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor() as pool:
+        try:
+            yield from pool.map(function, items)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def stack_machines(
+    machines: Sequence[tuple[str, Clips]], n_context: int
+) -> MachineArrays:
+    """Pad and stack clips; each entry is a machine's name and its clips."""
+    log_mels = [clips.log_mels for _, clips in machines]
+    lengths = [[len(spectrogram) for spectrogram in m] for m in log_mels]
+    n_clips, most_frames = max(map(len, lengths)), max(map(max, lengths))
+    shape = (len(machines), n_clips)
+    stacked = MachineArrays(
+        log_mel=np.zeros((*shape, most_frames, log_mels[0][0].shape[1]), np.float32),
+        n_frames=np.zeros(shape, np.int32),
+        is_target=np.zeros(shape, bool),
+        window_start=np.zeros(
+            (len(machines), max(sum(t - n_context + 1 for t in m) for m in lengths)),
+            np.int32,
+        ),
+        name_hash=np.array([hash_name(name) for name, _ in machines], np.uint32),
+    )
+    for m, (_, clips) in enumerate(machines):
+        for c, spectrogram in enumerate(clips.log_mels):
+            stacked.log_mel[m, c, : len(spectrogram)] = spectrogram
+        stacked.n_frames[m, : len(clips.files)] = lengths[m]
+        stacked.is_target[m, : len(clips.files)] = is_target(clips.files)
+        starts = [
+            c * most_frames + np.arange(t - n_context + 1)
+            for c, t in enumerate(lengths[m])
+        ]
+        stacked.window_start[m, : sum(map(len, starts))] = np.concatenate(starts)
+    return stacked
+
+
+def window_groups(
+    arrays: MachineArrays,
+    is_held_out: Bool[np.ndarray, "seed machine clip"],
+    n_context: int,
+) -> UInt8[np.ndarray, "seed machine window"]:
+    """What each window is used for, by the clip that it lies in."""
+    n_windows = np.maximum(arrays.n_frames - n_context + 1, 0)
+    groups = np.zeros(
+        (len(is_held_out), *arrays.window_start.shape), np.uint8
+    )  # PADDING
+    for s, m in np.ndindex(*is_held_out.shape[:2]):
+        of_clip = np.where(is_held_out[s, m], HELD_OUT, TRAIN)
+        groups[s, m, : n_windows[m].sum()] = np.repeat(of_clip, n_windows[m])
+    return groups
+
+
+def held_out_clips(
+    arrays: MachineArrays, config: Config
+) -> Bool[np.ndarray, "seed machine clip"]:
+    """The normal clips that a model does not train on, drawn per domain.
+
+    Whole clips: windows of one clip share frames, so a split by window would leak.
+    At least one source clip is held out, and at least one clip of each domain kept.
+    """
+    shape = (len(config.seeds), *arrays.n_frames.shape)
+    held_out = np.zeros(shape, bool)
+    for s, seed in enumerate(config.seeds):
+        for m, name_hash in enumerate(arrays.name_hash):
+            rng = np.random.default_rng([seed, int(name_hash)])
+            for domain in (False, True):
+                in_domain = arrays.is_target[m] == domain
+                clips = np.flatnonzero(in_domain & (arrays.n_frames[m] > 0))
+                wanted = int(config.train.held_out_fraction * len(clips))
+                count = min(max(wanted, int(not domain)), len(clips) - 1)
+                held_out[s, m, rng.permutation(clips)[: max(count, 0)]] = True
+    return held_out
+
+
+def is_target(files: Sequence[ClipFile]) -> Bool[np.ndarray, "clip"]:
+    """Whether each clip belongs to the target domain, by its name."""
+    return np.array([file.name.domain == "target" for file in files])
+
+
+def is_anomaly(files: Sequence[ClipFile]) -> Bool[np.ndarray, "clip"] | None:
+    """Whether each clip is anomalous, by its name; None where a name does not say."""
+    if not all(file.name.label for file in files):
+        return None
+    return np.array([file.name.label == "anomaly" for file in files])
+
+
+def hash_name(name: str) -> int:
+    """A stable 32-bit hash, from which a machine's randomness is folded."""
+    return zlib.crc32(name.encode())

@@ -1,0 +1,122 @@
+"""The distributions of a latent code: Gamma and Gaussian.
+
+Both are plain records of parameters with the same three operations: `mean`, a
+differentiable `sample` and the Kullback-Leibler divergence to a prior. This is the
+only module that imports TensorFlow Probability.
+"""
+
+import importlib.metadata
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import digamma, gammaln
+from jaxtyping import Array, Float, PRNGKeyArray
+
+try:
+    from tensorflow_probability.substrates.jax import distributions as tfd
+except ImportError as error:
+    found = [
+        f"{distribution.name} {distribution.version}"
+        for name in ("tensorflow-probability", "tfp-nightly")
+        for distribution in importlib.metadata.distributions(name=name)
+    ]
+    raise ImportError(
+        "TensorFlow Probability cannot be imported (installed: "
+        f"{', '.join(found) or 'none'}). tensorflow-probability and tfp-nightly own "
+        "the same folder and must not be installed together; repair with: pip "
+        "uninstall -y tensorflow-probability tfp-nightly && pip install "
+        "tfp-nightly==0.26.0.dev20261027"
+    ) from error
+
+# Outside these bounds float32 cannot hold a draw, or its derivative.
+MIN_PARAMETER, MAX_PARAMETER = 1e-3, 1e3
+# log z below which the lower tail F(z) = z^a / Gamma(a + 1) is exact in float32.
+_TAIL = -15.0
+
+
+class Gamma(NamedTuple):
+    """Gamma distributions, density proportional to `z^(concentration-1) exp(-rate z)`.
+
+    The concentration should lie within `MIN_PARAMETER` and `MAX_PARAMETER`.
+    """
+
+    concentration: Float[Array, "*batch latent"]
+    rate: Float[Array, "*batch latent"]
+
+    @property
+    def mean(self) -> Float[Array, "*batch latent"]:
+        """The expectation, `concentration / rate`."""
+        return self.concentration / self.rate
+
+    def sample(self, key: PRNGKeyArray) -> Float[Array, "*batch latent"]:
+        """One draw each, with the implicit reparameterisation gradient.
+
+        The draw is TensorFlow Probability's, in log space, where a small
+        concentration does not underflow. Its own derivative there divides zero by
+        zero, so `_with_implicit_gradient` supplies ours (Figurnov et al. 2018,
+        "Implicit reparameterization gradients").
+        """
+        concentration = jax.lax.stop_gradient(self.concentration)
+        log_z = tfd.ExpGamma(concentration, rate=jnp.ones_like(concentration)).sample(
+            seed=key
+        )
+        log_z = _with_implicit_gradient(
+            self.concentration, jax.lax.stop_gradient(log_z)
+        )
+        return jnp.exp(log_z - jnp.log(self.rate))
+
+    def kl_to(self, prior: "Gamma") -> Float[Array, "*batch latent"]:
+        """`KL(self || prior)` for each latent, in nats."""
+        a, b = self.concentration, prior.concentration
+        return (
+            (a - b) * digamma(a)
+            - gammaln(a)
+            + gammaln(b)
+            + b * (jnp.log(self.rate) - jnp.log(prior.rate))
+            + a * (prior.rate / self.rate - 1.0)
+        )
+
+
+class Gaussian(NamedTuple):
+    """Normal distributions with independent latents."""
+
+    location: Float[Array, "*batch latent"]
+    log_variance: Float[Array, "*batch latent"]
+
+    @property
+    def mean(self) -> Float[Array, "*batch latent"]:
+        """The expectation, `location`."""
+        return self.location
+
+    def sample(self, key: PRNGKeyArray) -> Float[Array, "*batch latent"]:
+        """One draw each, by location and scale (Kingma and Welling 2014)."""
+        noise = jax.random.normal(key, self.location.shape, self.location.dtype)
+        return self.location + jnp.exp(0.5 * self.log_variance) * noise
+
+    def kl_to(self, prior: "Gaussian") -> Float[Array, "*batch latent"]:
+        """`KL(self || prior)` for each latent, in nats."""
+        difference = self.log_variance - prior.log_variance
+        squared = (self.location - prior.location) ** 2 * jnp.exp(-prior.log_variance)
+        return 0.5 * (jnp.exp(difference) + squared - 1.0 - difference)
+
+
+@jax.custom_jvp
+def _with_implicit_gradient(
+    concentration: Float[Array, "*batch"], log_z: Float[Array, "*batch"]
+) -> Float[Array, "*batch"]:
+    """`log_z`, drawn at `concentration` and rate 1, as a function of the latter."""
+    del concentration
+    return log_z
+
+
+@_with_implicit_gradient.defjvp
+def _implicit_jvp(primals, tangents):
+    concentration, log_z = primals
+    # Each branch of a `where` is differentiated: give the unused one a safe value.
+    z = jnp.exp(jnp.maximum(log_z, _TAIL))
+    gradient = jax.lax.random_gamma_grad(concentration, z)  # pyright: ignore
+    body = gradient / z
+    tail = (digamma(concentration + 1.0) - log_z) / concentration
+    derivative = jnp.where(log_z >= _TAIL, body, tail)
+    return log_z, jnp.multiply(derivative, tangents[0])

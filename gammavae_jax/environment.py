@@ -1,0 +1,56 @@
+"""What a number was made with: versions, device, commit."""
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+
+_PACKAGES = (
+    "gammavae-jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "tfp-nightly",
+    "numpy",
+    "scipy",
+    "librosa",
+)
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions, devices and, in a checkout, the commit; None for what is unknown."""
+    devices = jax.devices()
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "device": devices[0].device_kind,
+        "platform": devices[0].platform,
+        "n_devices": len(devices),
+        "processor": platform.machine(),
+        "commit": _commit(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that holds this file, `+` added if it was changed."""
+    here = Path(__file__).resolve().parent
+    if not (here.parent / ".git").exists():
+        return None
+    command = ["git", "-C", str(here.parent), "describe", "--always", "--dirty=+"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None

@@ -1,0 +1,249 @@
+"""The challenge's metrics, for every year: validate, then metric, then evaluate.
+
+Conventions: one entry per clip along the axis `clip`. A higher score is more
+anomalous; `is_anomaly` is true for anomalous clips, `is_target` for clips of the
+target domain. Nothing depends on the order of the clips. Every value is a fraction;
+NaN stands for what cannot be computed (no target clips, no decisions) and is left out
+of every mean.
+
+What the years define, after the official evaluators:
+
+- 2020: no domains. Score: the arithmetic mean of AUC and pAUC.
+- 2021: a domain's AUC and pAUC are over that domain's clips alone. Score: the harmonic
+  mean of both over both domains. The column `pauc` is the harmonic mean of the two.
+- 2022 on: a domain's AUC ranks its normal clips against the anomalies of *both*
+  domains, pAUC is over all clips. Score: the harmonic mean of AUC (source), AUC
+  (target) and pAUC.
+
+Precision, recall, F1 and false positive rate are over a domain's clips alone.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from sklearn.metrics import roc_auc_score
+
+from gammavae_jax.errors import InputError
+
+DOMAINS = ("source", "target")
+MAX_FPR = 0.1  # of the pAUC, in every year
+EPS = float(np.finfo(np.float64).eps)  # the official floor of means and divisors
+
+
+class Row(NamedTuple):
+    """One line of `results.csv`: a seed, score, machine and section."""
+
+    seed: int
+    score: str
+    machine: str
+    section: str
+    auc_source: float
+    auc_target: float
+    pauc: float
+    auc: float  # over all clips
+    precision_source: float
+    precision_target: float
+    recall_source: float
+    recall_target: float
+    f1_source: float
+    f1_target: float
+    threshold: float  # in units of the score
+    fpr_source: float
+    fpr_target: float
+
+
+METRICS = tuple(name for name in Row._fields[4:] if name != "threshold")
+
+
+class SectionScores(NamedTuple):
+    """The scored test clips of one section of one machine."""
+
+    machine: str
+    section: str
+    scores: Float[np.ndarray, "clip"]
+    is_anomaly: Bool[np.ndarray, "clip"]
+    is_target: Bool[np.ndarray, "clip"]
+    decisions: Bool[np.ndarray, "clip"] | None = None  # true: called anomalous
+
+
+def validate(
+    scores: np.ndarray,
+    is_anomaly: np.ndarray,
+    is_target: np.ndarray,
+    name: str = "the scores",
+) -> None:
+    """Check that metrics can be computed; `name` says whose scores in the message.
+
+    Raises:
+        InputError: arrays that are not one value per clip, labels or domains that are
+            not booleans, scores that are not finite, or labels of one class only.
+    """
+    shapes = [np.shape(a) for a in (scores, is_anomaly, is_target)]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 1:
+        raise InputError(
+            f"{name}: scores, labels and domains have the shapes {shapes}: "
+            "give one of each per clip"
+        )
+    if is_anomaly.dtype != bool or is_target.dtype != bool:
+        raise InputError(f"{name}: labels and domains must be booleans")
+    if not np.isfinite(scores).all():
+        at = int(np.argmin(np.isfinite(scores)))
+        raise InputError(
+            f"{name}: the score of clip {at} is {scores[at]}: give finite scores"
+        )
+    if not _has_both(is_anomaly):
+        found = "anomalous" if is_anomaly.any() else "normal"
+        raise InputError(
+            f"{name}: all {len(is_anomaly)} clips are {found}: "
+            "give normal and anomalous clips"
+        )
+
+
+def _has_both(is_anomaly: Bool[np.ndarray, "clip"]) -> bool:
+    return bool(is_anomaly.any() and not is_anomaly.all())
+
+
+def auc(
+    scores: Float[np.ndarray, "clip"], is_anomaly: Bool[np.ndarray, "clip"]
+) -> float:
+    """Area under the ROC curve: how often an anomaly outscores a normal clip.
+
+    Ties count one half. Both classes must be present.
+    """
+    return float(roc_auc_score(is_anomaly, ranks(scores)))
+
+
+def partial_auc(
+    scores: Float[np.ndarray, "clip"],
+    is_anomaly: Bool[np.ndarray, "clip"],
+    max_fpr: float = MAX_FPR,
+) -> float:
+    """Area under the ROC curve up to `max_fpr`, standardised: chance is 0.5, best 1.
+
+    McClish, Analyzing a Portion of the ROC Curve (1989). Both classes must be present.
+    """
+    return float(roc_auc_score(is_anomaly, ranks(scores), max_fpr=max_fpr))
+
+
+def ranks(scores: Float[np.ndarray, "clip"]) -> Int[np.ndarray, "clip"]:
+    """The scores' places, from 0, ties alike.
+
+    Differences of huge scores would overflow in the ROC curve; ranks never do.
+    """
+    return np.unique(scores, return_inverse=True)[1]
+
+
+def detection_rates(
+    decisions: Bool[np.ndarray, "clip"], is_anomaly: Bool[np.ndarray, "clip"]
+) -> dict[str, float]:
+    """Precision, recall, F1 (`2PR / max(P + R, eps)`) and false positive rate.
+
+    As in the official evaluators, the first three are 0 where their divisor is 0. The
+    last is no official metric: NaN without normal clips, as 0 would look perfect.
+    """
+    hits = np.count_nonzero(decisions & is_anomaly)
+    false_alarms = np.count_nonzero(decisions & ~is_anomaly)
+    normals = np.count_nonzero(~is_anomaly)
+    precision = hits / max(hits + false_alarms, EPS)
+    recall = hits / max(np.count_nonzero(is_anomaly), EPS)
+    return {
+        "precision": precision,
+        "recall": recall,
+        "f1": 2 * precision * recall / max(precision + recall, EPS),
+        "fpr": false_alarms / normals if normals else math.nan,
+    }
+
+
+def evaluate_scores(
+    scores: Float[np.ndarray, "clip"],
+    is_anomaly: Bool[np.ndarray, "clip"],
+    is_target: Bool[np.ndarray, "clip"],
+    *,
+    threshold: float | None = None,
+    decisions: Bool[np.ndarray, "clip"] | None = None,
+    year: int | None = None,
+    machine: str = "",
+    section: str = "00",
+    score: str = "",
+    seed: int = 0,
+) -> Row:
+    """All metrics of one section.
+
+    Decisions are `scores > threshold` unless given; with neither, precision, recall,
+    F1 and false positive rate are NaN. `year` None is the definition of 2022 on.
+
+    Raises:
+        InputError: see `validate`; or a year before the challenge.
+    """
+    name = f"{machine} section {section}" if machine else "the scores"
+    validate(scores, is_anomaly, is_target, name)
+    if decisions is None and threshold is not None:
+        decisions = scores > threshold
+    columns = ranking_columns(
+        lambda clips: auc(scores[clips], is_anomaly[clips]),
+        lambda clips: partial_auc(scores[clips], is_anomaly[clips]),
+        is_anomaly,
+        is_target,
+        year,
+    )
+    return Row(
+        seed=seed,
+        score=score,
+        machine=machine,
+        section=section,
+        threshold=math.nan if threshold is None else threshold,
+        **columns,
+        **_decision_columns(decisions, is_anomaly, is_target),
+    )
+
+
+def ranking_columns(
+    auc_of: Callable[[np.ndarray], Any],
+    pauc_of: Callable[[np.ndarray], Any],
+    is_anomaly: Bool[np.ndarray, "clip"],
+    is_target: Bool[np.ndarray, "clip"],
+    year: int | None = None,
+) -> dict[str, Any]:
+    """`auc_source`, `auc_target`, `pauc`, `auc`, given AUC and pAUC of any clips.
+
+    The two functions take a mask over clips and give a number, or one per resample.
+    """
+    definition = definition_of(year)
+    everything = np.ones_like(is_anomaly)
+    sets = {"source": ~is_target, "target": is_target}
+    pauc_sets = list(sets.values()) if definition == 2021 else [everything]
+    if definition != 2021:
+        sets = {domain: clips | is_anomaly for domain, clips in sets.items()}
+    columns = {
+        f"auc_{domain}": auc_of(clips) if _has_both(is_anomaly[clips]) else math.nan
+        for domain, clips in sets.items()
+    }
+    paucs = [pauc_of(clips) for clips in pauc_sets if _has_both(is_anomaly[clips])]
+    if len(paucs) == 2:
+        paucs = [2 / (1 / paucs[0] + 1 / paucs[1])]
+    pauc = paucs[0] if paucs else math.nan
+    return columns | {"pauc": pauc, "auc": auc_of(everything)}
+
+
+def _decision_columns(
+    decisions: Bool[np.ndarray, "clip"] | None,
+    is_anomaly: Bool[np.ndarray, "clip"],
+    is_target: Bool[np.ndarray, "clip"],
+) -> dict[str, float]:
+    columns = {m: math.nan for m in METRICS if "auc" not in m}
+    if decisions is not None:
+        for domain, clips in zip(DOMAINS, (~is_target, is_target), strict=True):
+            if clips.any():
+                rates = detection_rates(decisions[clips], is_anomaly[clips])
+                columns |= {f"{name}_{domain}": r for name, r in rates.items()}
+    return columns
+
+
+def definition_of(year: int | None) -> int:
+    """The first year of the definition in force: 2020, 2021 or 2022."""
+    if year is not None and year < 2020:
+        raise InputError(f"the year is {year}: the challenge's task began in 2020")
+    return 2022 if year is None else min(year, 2022)

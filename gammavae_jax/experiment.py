@@ -1,0 +1,232 @@
+"""The main job, stage by stage; the only module that knows their order."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+from rich.console import Console
+
+from gammavae_jax.checkpoint import (
+    TrainCheckpoint,
+    restore_detector,
+    restore_training,
+    save_detector,
+    save_training,
+)
+from gammavae_jax.config import Config, to_dict
+from gammavae_jax.dataset import TRAIN, held_out_clips, stack_machines, window_groups
+from gammavae_jax.detector import fit_detector
+from gammavae_jax.errors import InputError
+from gammavae_jax.features import mel_filterbank
+from gammavae_jax.job import Job, NamedClips, find_all, load_split, require_classes
+from gammavae_jax.log import Log
+from gammavae_jax.parallel import Layout, make_layout
+from gammavae_jax.report import to_json
+from gammavae_jax.results import score_and_report
+from gammavae_jax.run_folder import (
+    append_metrics,
+    begin_folder,
+    check_folder,
+    resume_folder,
+)
+from gammavae_jax.threshold import clips_needed
+from gammavae_jax.train import EpochInfo, Trainer, TrainState, make_trainer
+
+
+def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
+    """Train, fit, score and evaluate; write the files and print the table.
+
+    Returns whether every model could be trained to the end.
+
+    Raises:
+        InputError: something the user gave cannot be used; nothing was written.
+    """
+    check_folder(job.out, job.resume, job.overwrite)
+    files = find_all(job)
+    train = load_split(files, "train", config, log, job.skip_bad_files)
+    test = load_split(files, "test", config, log, job.skip_bad_files)
+    require_classes(test)
+    checkpoint = _checkpoint_to_resume(config, job, train)
+    if checkpoint is None:
+        begin_folder(job.out, config)
+    else:
+        resume_folder(job.out, config, checkpoint.epoch)
+
+    arrays = stack_machines(train, config.features.n_context)
+    clips = {name: [f.path.name for f in found.files] for name, found in train}
+    del train  # the log-mels live on in the arrays alone
+    is_held_out = held_out_clips(arrays, config)
+    _note_few_clips(is_held_out, list(clips), config, log)
+    group = window_groups(arrays, is_held_out, config.features.n_context)
+    layout = make_layout((group[0] > 0).sum(-1).tolist(), len(config.seeds))
+    with log.timed("compile_s"):
+        trainer = make_trainer(config, layout, arrays, group)
+    start = checkpoint or TrainCheckpoint(0, trainer.initial, config, clips)
+    n_windows = int((group == TRAIN).sum()) * (config.train.epochs - start.epoch)
+    state, stopped = _train(layout, trainer, start, config, job.out, log)
+    log.seconds["windows_per_s"] = n_windows / max(log.seconds["train_s"], 1e-9)
+
+    with log.timed("fit_s"):
+        detector = fit_detector(
+            config,
+            layout,
+            [(machine.machine, machine.section) for machine in files],
+            mel_filterbank(config.features),
+            state,
+            arrays,
+            group,
+            is_held_out,
+        )
+        save_detector(job.out / "checkpoint", detector)
+    del arrays
+    score_and_report(detector, layout, test, job, log, table)
+    return not stopped
+
+
+def describe(config: Config, job: Job, table: Console) -> None:
+    """Say what `run_experiment` would do with these settings, from file names alone.
+
+    Raises:
+        InputError: see `check_folder` and `find_all`.
+    """
+    check_folder(job.out, job.resume, job.overwrite)
+    log = Log(table)
+    log.say(to_json(to_dict(config)).rstrip())
+    for files in find_all(job):
+        log.say(
+            f"{files.name}: {len(files.train)} training clips, {len(files.test)} test "
+            "clips"
+        )
+    log.say(f"would write to {job.out}")
+
+
+def run_evaluation(checkpoint: Path, job: Job, log: Log, table: Console) -> None:
+    """Score and evaluate test clips with a saved detector.
+
+    Of the job's machines, none named means all of the checkpoint.
+
+    Raises:
+        InputError: no readable checkpoint, or unusable recordings; nothing was written.
+    """
+    check_folder(job.out, overwrite=job.overwrite)
+    detector = restore_detector(checkpoint)
+    job = replace(job, machines=tuple(dict.fromkeys(m for m, _ in detector.machines)))
+    found = {(f.machine, f.section): f for f in find_all(job, ["test"])}
+    for machine, section in detector.machines:
+        if (machine, section) not in found:
+            raise InputError(
+                f"the checkpoint's {machine} section {section} is not in "
+                f"{str(job.data_root)!r}: give the data that it was trained for"
+            )
+    files = [found[machine] for machine in detector.machines]
+    test = load_split(files, "test", detector.config, log, job.skip_bad_files)
+    require_classes(test)
+    begin_folder(job.out, detector.config)
+    layout = make_layout([len(c.files) for _, c in test], len(detector.config.seeds))
+    score_and_report(detector, layout, test, job, log, table)
+
+
+def _checkpoint_to_resume(
+    config: Config, job: Job, train: NamedClips
+) -> TrainCheckpoint | None:
+    """The state to go on from, if one was asked for and there is one."""
+    if not job.resume:
+        return None
+    checkpoint = restore_training(job.out / "checkpoint")
+    if checkpoint is None:
+        return None
+    before = checkpoint.config
+    as_before = replace(config, train=replace(config.train, epochs=before.train.epochs))
+    if as_before != before:
+        raise InputError(
+            f"{str(job.out)!r} was made with other settings: resume with the same ones "
+            "(only train.epochs may grow), or say --overwrite"
+        )
+    if config.train.epochs < checkpoint.epoch:
+        raise InputError(
+            f"{str(job.out)!r} already has {checkpoint.epoch} epochs: give --epochs of "
+            "at least that, or say --overwrite"
+        )
+    clips = {name: [f.path.name for f in found.files] for name, found in train}
+    if clips != checkpoint.clips:
+        raise InputError(
+            f"{str(job.out)!r} was trained on other clips: give the same --data-root "
+            "and machines, or say --overwrite"
+        )
+    return checkpoint
+
+
+def _note_few_clips(
+    is_held_out: Bool[np.ndarray, "seed machine clip"],
+    names: Sequence[str],
+    config: Config,
+    log: Log,
+) -> None:
+    """Say where the held-out clips are too few for the nominal false-alarm rate."""
+    rate = config.scoring.false_alarm_rate
+    counts = is_held_out[0].sum(-1)
+    few = [
+        f"{name} {n}"
+        for name, n in zip(names, counts, strict=True)
+        if n < clips_needed(rate)
+    ]
+    if few:
+        log.note(
+            f"A false-alarm rate of {rate:g} needs {clips_needed(rate)} held-out "
+            f"clips; of fewer, the largest score is the threshold: {', '.join(few)}."
+        )
+
+
+def _train(
+    layout: Layout,
+    trainer: Trainer,
+    start: TrainCheckpoint,
+    config: Config,
+    out: Path,
+    log: Log,
+) -> tuple[TrainState, bool]:
+    """All epochs that are left; also whether any model had to stop."""
+    names, epochs = list(start.clips), config.train.epochs
+    state, was_stopped = start.state, np.asarray(layout.get(start.state.is_stopped))
+    if start.epoch:
+        state = layout.put(state, "run")
+    with (
+        log.timed("train_s"),
+        log.progress("epochs", epochs, start.epoch) as advance,
+    ):
+        for epoch in range(start.epoch + 1, epochs + 1):
+            state, info = trainer.epoch(epoch, state)
+            info = layout.get(info)
+            is_stopped = np.asarray(info.is_stopped)
+            append_metrics(out, epoch, names, info._asdict())
+            advance(_losses_text(info))
+            _say_stopped(is_stopped & ~was_stopped, epoch, names, config, log)
+            was_stopped = is_stopped
+            if epoch % config.train.checkpoint_every == 0 or epoch == epochs:
+                save_training(
+                    out / "checkpoint",
+                    TrainCheckpoint(epoch, layout.get(state), config, start.clips),
+                )
+    return state, bool(was_stopped.any())
+
+
+def _losses_text(info: EpochInfo) -> str:
+    train, held_out = np.nanmean(info.loss), np.nanmean(info.held_out_loss)
+    return f"loss {train:.4g}, held out {held_out:.4g}"
+
+
+def _say_stopped(
+    newly: Bool[np.ndarray, "seed machine"],
+    epoch: int,
+    names: Sequence[str],
+    config: Config,
+    log: Log,
+) -> None:
+    for seed, machine in np.argwhere(newly):
+        log.note(
+            f"{names[machine]}, seed {config.seeds[seed]}: the loss did not stay "
+            f"finite in epoch {epoch}; its training stops with the model of epoch "
+            f"{epoch - 1}. Try a smaller train.learning_rate."
+        )

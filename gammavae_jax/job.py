@@ -1,0 +1,92 @@
+"""What a run works on: its machines' recordings, found, checked and loaded."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gammavae_jax.audio import printable
+from gammavae_jax.clip_files import MachineFiles, find_clips
+from gammavae_jax.config import Config
+from gammavae_jax.dataset import Clips, is_anomaly, load_clips
+from gammavae_jax.errors import InputError
+from gammavae_jax.log import Log
+
+NamedClips = list[tuple[str, Clips]]  # by `MachineFiles.name`
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run reads, where it writes, and what it does with what is in its way."""
+
+    data_root: Path
+    machines: tuple[str, ...]
+    out: Path
+    resume: bool = False
+    overwrite: bool = False
+    skip_bad_files: bool = False
+
+
+def find_all(
+    job: Job, splits: Collection[str] = ("train", "test")
+) -> list[MachineFiles]:
+    """The recordings of every machine of a job, one entry a section.
+
+    Raises:
+        InputError: see `find_clips`.
+    """
+    return [
+        files
+        for name in job.machines
+        for files in find_clips(job.data_root, name, splits)
+    ]
+
+
+def load_split(
+    machines: Sequence[MachineFiles],
+    split: Literal["train", "test"],
+    config: Config,
+    log: Log,
+    skip_bad_files: bool,
+) -> NamedClips:
+    """Log-mels of every machine's training or test clips.
+
+    Raises:
+        InputError: see `load_clips`; or a machine with one training clip.
+    """
+
+    def skip(error: InputError) -> None:
+        log.note(f"skipped: {error}")
+
+    of_split = [(m.name, m.train if split == "train" else m.test) for m in machines]
+    on_bad_file = skip if skip_bad_files else None
+    total = sum(len(files) for _, files in of_split)
+    with log.timed("features_s"), log.progress(f"{split} clips", total) as advance:
+        loaded = [
+            (name, load_clips(files, config.features, on_bad_file, advance))
+            for name, files in of_split
+        ]
+    for name, clips in loaded:
+        if split == "train" and len(clips.files) < 2:
+            raise InputError(
+                f"{name} has one training clip: add another, for one is held out for "
+                "the threshold"
+            )
+    return loaded
+
+
+def require_classes(test: NamedClips) -> None:
+    """Refuse labelled test clips that are all alike: nothing could be evaluated.
+
+    Raises:
+        InputError: the machine, and the class that is missing.
+    """
+    for name, clips in test:
+        labels = is_anomaly(clips.files)
+        if labels is not None and labels.all() == labels.any():
+            found = "anomalous" if labels.all() else "normal"
+            raise InputError(
+                f"all {len(labels)} test clips of {name} are {found}: the AUC needs "
+                "both classes; add the other to "
+                + printable(clips.files[0].path.parent)
+            )

@@ -1,0 +1,166 @@
+"""The folder that a run leaves behind, and what may be in its way.
+
+Every file is written whole, but for `metrics.jsonl`, which grows a line an epoch.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gammavae_jax.config import Config, to_dict
+from gammavae_jax.errors import InputError
+from gammavae_jax.evaluate import Row
+from gammavae_jax.files import write_text
+from gammavae_jax.report import (
+    Published,
+    report_html,
+    results_csv,
+    summarise_rows,
+    to_json,
+)
+
+OUTPUTS = (  # besides config.json
+    "metrics.jsonl",
+    "results.csv",
+    "summary.json",
+    "report.html",
+    "checkpoint",
+    "scores",
+)
+
+
+def check_folder(out: Path, resume: bool = False, overwrite: bool = False) -> None:
+    """Refuse a folder that is in use, unless it was said what to do with it.
+
+    Raises:
+        InputError: it has content and neither `resume` nor `overwrite` was said, or
+            holds something that no run has written, or nothing to resume.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{str(out)!r} is a file: give another --out")
+    content = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if resume and not content:
+        raise InputError(
+            f"nothing to resume in {str(out)!r}: leave out --resume to begin a run"
+        )
+    if content and not resume and not overwrite:
+        raise InputError(
+            f"{str(out)!r} exists: say --resume or --overwrite, or give another --out"
+        )
+    if content and not _is_run(out):
+        raise InputError(
+            f"{str(out)!r} holds something else than a run: --overwrite will not "
+            "remove it; give another --out"
+        )
+
+
+def begin_folder(out: Path, config: Config) -> None:
+    """Make the folder, remove what an earlier run wrote, and write `config.json`.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        # First, and last to go: it marks the folder as a run's.
+        write_text(out / "config.json", to_json(to_dict(config)))
+        _remove(out, OUTPUTS)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(
+            f"{str(out)!r} cannot be written ({reason}): give another --out"
+        ) from error
+
+
+def resume_folder(out: Path, config: Config, epoch: int) -> None:
+    """Go back to where the folder stood after an epoch, results taken away."""
+    write_text(out / "config.json", to_json(to_dict(config)))
+    _remove(out, ("results.csv", "summary.json", "report.html", "scores"))
+    kept = [line for line in _metrics(out) if line["epoch"] <= epoch]
+    write_text(out / "metrics.jsonl", "".join(json.dumps(k) + "\n" for k in kept))
+
+
+def append_metrics(
+    out: Path, epoch: int, machines: Sequence[str], info: Mapping[str, np.ndarray]
+) -> None:
+    """Add an epoch to `metrics.jsonl`: by machine, a list over seeds of each value.
+
+    `info` holds arrays `seed machine`; what is not finite is written as null.
+    """
+    entry = {
+        machine: {
+            name: [_number(value) for value in values[:, m]]
+            for name, values in info.items()
+        }
+        for m, machine in enumerate(machines)
+    }
+    with (out / "metrics.jsonl").open("a", encoding="utf-8", newline="") as file:
+        file.write(json.dumps({"epoch": epoch, "machines": entry}) + "\n")
+
+
+def write_results(
+    out: Path,
+    config: Config,
+    rows: Sequence[Row],
+    about: Mapping[str, Any],
+    notes: Sequence[str],
+    published: Published,
+) -> None:
+    """Write `results.csv`, `summary.json` and `report.html`.
+
+    `about` is added to the summary: timing, environment and the like.
+    """
+    summary = summarise_rows(rows) if rows else {}
+    write_text(out / "results.csv", results_csv(rows))
+    write_text(out / "summary.json", to_json({**summary, "notes": notes, **about}))
+    scores = sorted(config.scores, key=lambda name: name != config.score)
+    page = report_html(rows, scores, notes, published, _losses(out))
+    write_text(out / "report.html", page)
+
+
+def _is_run(out: Path) -> bool:
+    """Whether the folder has a `config.json` of ours."""
+    try:
+        config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and {"preset", "train", "model"} <= config.keys()
+
+
+def _remove(out: Path, names: Sequence[str]) -> None:
+    for path in (out / name for name in names):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _losses(out: Path) -> dict[str, list[float]]:
+    """By machine, the mean loss over seeds of each epoch, while it is known."""
+    losses: dict[str, list[float]] = {}
+    for line in _metrics(out):
+        for machine, values in line["machines"].items():
+            known = [value for value in values["loss"] if value is not None]
+            if known:
+                losses.setdefault(machine, []).append(sum(known) / len(known))
+    return losses
+
+
+def _metrics(out: Path) -> list[dict[str, Any]]:
+    """The whole lines of `metrics.jsonl`; a run may have been killed in the last."""
+    path = out / "metrics.jsonl"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [
+        json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"
+    ]
+
+
+def _number(value: np.generic) -> float | bool | None:
+    """The shortest number that reads back as the same float32."""
+    if isinstance(value, np.bool_):
+        return bool(value)
+    return float(str(value)) if np.isfinite(value) else None

@@ -1,0 +1,263 @@
+"""The challenge's score and decision files: write them, read them, evaluate them.
+
+`anomaly_score_<machine>_section_<id>_test.csv` and `decision_result_...csv` hold
+`name,value` lines without a header. How files find each other, and clips their
+labels, is `ground_truth`'s part.
+"""
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from gammavae_jax.clip_name import clip_stem
+from gammavae_jax.errors import InputError
+from gammavae_jax.evaluate import (
+    DOMAINS,
+    METRICS,
+    Row,
+    SectionScores,
+    evaluate_scores,
+    validate,
+)
+from gammavae_jax.files import write_text
+from gammavae_jax.ground_truth import (
+    find_files,
+    flags_by_clip,
+    machine_and_section,
+    read_rows,
+    refuse_doubled,
+    require_files,
+    truth_from_files,
+    truth_from_names,
+    values_by_clip,
+)
+from gammavae_jax.official import (
+    arithmetic_mean,
+    arithmetic_means,
+    harmonic_mean,
+    harmonic_means,
+    official_score,
+)
+
+_UNWRITABLE = re.compile(r"[\x00-\x1f\ud800-\udfff]")  # line breaks, no valid UTF-8
+_OFFICIAL_NAMES = {
+    "AUC": "auc",
+    "precision": "precision",
+    "recall": "recall",
+    "F1 score": "f1",
+}
+
+
+def write_scores(
+    folder: str | Path,
+    machine: str,
+    section: str,
+    names: Sequence[str],
+    scores: Float[np.ndarray, "clip"],
+) -> Path:
+    """Write an anomaly score file, whole or not at all, and give its path.
+
+    `names` are the clips' base names with suffix. A score is the shortest text that
+    reads back as the same float32.
+
+    Raises:
+        InputError: a name that the file cannot hold or that comes twice, or a score
+            that is not finite in float32.
+    """
+    with np.errstate(over="ignore"):
+        singles = scores.astype(np.float32)
+    for name, single in zip(names, singles, strict=True):
+        if not np.isfinite(single):
+            raise InputError(f"the score of {name!r} is {single}: give finite scores")
+    texts = [str(single) for single in singles]
+    return _write(Path(folder), "anomaly_score", machine, section, names, texts)
+
+
+def write_decisions(
+    folder: str | Path,
+    machine: str,
+    section: str,
+    names: Sequence[str],
+    decisions: Bool[np.ndarray, "clip"],
+) -> Path:
+    """Write a decision file (1: anomalous), whole or not at all, and give its path.
+
+    Raises:
+        InputError: a name that the file cannot hold or that comes twice.
+    """
+    texts = [str(int(decision)) for decision in decisions]
+    return _write(Path(folder), "decision_result", machine, section, names, texts)
+
+
+def evaluate_directory(
+    scores_dir: str | Path,
+    ground_truth: str | Path | None = None,
+    year: int | None = None,
+) -> list[Row]:
+    """Evaluate the score files in a folder: one row per machine and section.
+
+    Precision, recall, F1 and false positive rate come from the decision files, and
+    are NaN where the folder has none. See `read_directory` and `evaluate_scores`.
+
+    Raises:
+        InputError: as these two do.
+    """
+    return evaluate_sections(read_directory(scores_dir, ground_truth), year)
+
+
+def evaluate_sections(
+    sections: Iterable[SectionScores], year: int | None = None
+) -> list[Row]:
+    """One row per section, in order; see `evaluate_scores`, also for its errors."""
+    return [
+        evaluate_scores(
+            s.scores,
+            s.is_anomaly,
+            s.is_target,
+            decisions=s.decisions,
+            year=year,
+            machine=s.machine,
+            section=s.section,
+        )
+        for s in sections
+    ]
+
+
+def read_directory(
+    scores_dir: str | Path, ground_truth: str | Path | None = None
+) -> list[SectionScores]:
+    """Read the score files in a folder, sorted by machine and section.
+
+    Labels and domains come from the clips' names, or from `ground_truth`, a folder
+    with `ground_truth_data` and, where names do not tell, `ground_truth_domain` and
+    `ground_truth_attributes` (the names that clips were given later; score files may
+    use either), as the official evaluators ship them. Clips that do not tell their
+    domain are source. Other files and subfolders are ignored.
+
+    Raises:
+        InputError: a file or clip that is missing, doubled, unknown or unreadable, or
+            a section without normal or without anomalous clips.
+    """
+    scores_dir = Path(scores_dir)
+    score_files = find_files(scores_dir, "anomaly_score")
+    if not score_files:
+        raise InputError(f"{scores_dir} has no anomaly_score_*.csv: give their folder")
+    truth_files = {}
+    if ground_truth is not None:
+        data_dir = Path(ground_truth, "ground_truth_data")
+        truth_files = find_files(data_dir, "ground_truth")
+        require_files(score_files, data_dir, "ground_truth", truth_files)
+        require_files(truth_files, scores_dir, "anomaly_score", score_files)
+    decision_files = find_files(scores_dir, "decision_result")
+    if decision_files:
+        require_files(score_files, scores_dir, "decision_result", decision_files)
+        require_files(decision_files, scores_dir, "anomaly_score", score_files)
+    return [
+        _read_section(*key, path, decision_files.get(key), truth_files.get(key))
+        for key, path in score_files.items()
+    ]
+
+
+def summarise(rows: Sequence[Row], year: int | None = None) -> dict[str, Any]:
+    """The official score, each section's metrics and their means, as JSON types.
+
+    What cannot be computed is None.
+    """
+    machines = {
+        f"{row.machine}_section_{row.section}": {m: getattr(row, m) for m in METRICS}
+        for row in rows
+    }
+    return {
+        "official_score": official_score(rows, year),
+        "machines": {name: _with_none(metrics) for name, metrics in machines.items()},
+        "arithmetic_means": _with_none(arithmetic_means(rows)),
+        "harmonic_means": _with_none(harmonic_means(rows)),
+    }
+
+
+def official_means(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
+    """The four lines of means that the official evaluators print under a table.
+
+    The first two are over rows and both domains. Lines and columns are named as the
+    evaluators name them.
+    """
+    rows = list(rows)
+    lines = {
+        "arithmetic mean": (arithmetic_mean, DOMAINS),
+        "harmonic mean": (harmonic_mean, DOMAINS),
+        "source harmonic mean": (harmonic_mean, ("source",)),
+        "target harmonic mean": (harmonic_mean, ("target",)),
+    }
+    table = {}
+    for line, (mean, domains) in lines.items():
+        table[line] = {
+            name: mean(getattr(row, f"{stem}_{d}") for row in rows for d in domains)
+            for name, stem in _OFFICIAL_NAMES.items()
+        }
+        table[line]["pAUC"] = mean(row.pauc for row in rows)
+    return table
+
+
+def _with_none(metrics: dict[str, float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(v) else v for name, v in metrics.items()}
+
+
+def _write(
+    folder: Path,
+    kind: str,
+    machine: str,
+    section: str,
+    names: Sequence[str],
+    texts: Sequence[str],
+) -> Path:
+    path = folder / f"{kind}_{machine}_section_{section}_test.csv"
+    if machine_and_section(path.name) != (machine, section):
+        raise InputError(
+            f"machine {machine!r}, section {section!r} cannot be part of a score "
+            "file's name: use letters and digits for one, digits for the other"
+        )
+    for name in names:
+        if not name or _UNWRITABLE.search(name):
+            raise InputError(f"a score file cannot hold the name {name!r}: rename it")
+    refuse_doubled(path, map(clip_stem, names))
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator="\n").writerows(zip(names, texts, strict=True))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(path, lines.getvalue())
+    return path
+
+
+def _read_section(
+    machine: str,
+    section: str,
+    score_path: Path,
+    decision_path: Path | None,
+    truth_path: Path | None,
+) -> SectionScores:
+    rows = read_rows(score_path)
+    if truth_path is None:
+        truth = truth_from_names(score_path, rows)
+    else:
+        truth = truth_from_files(truth_path)
+    scores = values_by_clip(score_path, rows, truth.clip_of)
+    decisions = None
+    if decision_path is not None:
+        flags = flags_by_clip(decision_path, read_rows(decision_path), truth.clip_of)
+        decisions = np.array([flags[clip] for clip in truth.is_anomaly])
+    result = SectionScores(
+        machine,
+        section,
+        np.array([scores[clip] for clip in truth.is_anomaly]),
+        np.array(list(truth.is_anomaly.values())),
+        np.array([truth.is_target[clip] for clip in truth.is_anomaly]),
+        decisions,
+    )
+    validate(result.scores, result.is_anomaly, result.is_target, str(score_path))
+    return result

@@ -1,0 +1,26 @@
+"""Decision thresholds from the scores of normal clips that no model trained on."""
+
+import math
+
+import numpy as np
+from jaxtyping import Float
+
+
+def conformal_threshold(
+    held_out_scores: Float[np.ndarray, "clip"], false_alarm_rate: float
+) -> float:
+    """A threshold that a new normal clip exceeds with at most the given probability.
+
+    Source: split conformal prediction (Vovk et al. 2005): of `n` held-out scores the
+    `ceil((n + 1) * (1 - false_alarm_rate))`-th smallest. With fewer clips than
+    `clips_needed` that one does not exist, and the largest score is returned.
+    """
+    scores = np.sort(held_out_scores)
+    # 9 * (1 - 0.1) is above 8.1 in floating point: round before the ceiling.
+    rank = math.ceil(round((len(scores) + 1) * (1 - false_alarm_rate), 9))
+    return float(scores[min(rank, len(scores)) - 1])
+
+
+def clips_needed(false_alarm_rate: float) -> int:
+    """Held-out clips from which on a threshold can keep the false-alarm rate."""
+    return math.ceil(round(1 / false_alarm_rate, 9)) - 1

@@ -1,0 +1,264 @@
+"""Training: one machine's pure step and epoch, and all machines and seeds at once.
+
+Randomness is a function of the seed, the machine's name, the epoch and the step, so
+a machine learns the same beside others as alone, and a resumed run draws what an
+unbroken one would have drawn.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8, UInt32
+
+from gammavae_jax.config import Config
+from gammavae_jax.dataset import HELD_OUT, TRAIN, AnyArray, MachineArrays
+from gammavae_jax.loss import LossTerms, loss_terms, total_loss
+from gammavae_jax.model import ModelOutput, build_model, reconstruct
+from gammavae_jax.parallel import Kind, Layout
+
+
+class TrainState(NamedTuple):
+    """A model in training; `is_stopped` once it could not stay finite."""
+
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    is_stopped: Bool[Array, "*run"]
+
+
+class EpochInfo(NamedTuple):
+    """Means over the windows of an epoch; held-out ones in evaluation mode."""
+
+    loss: Float[Array, "*run"]
+    reconstruction: Float[Array, "*run"]
+    kl: Float[Array, "*run"]
+    held_out_loss: Float[Array, "*run"]
+    is_stopped: Bool[Array, "*run"]
+
+
+class Steps(NamedTuple):
+    """The most batches that any run has, in training and held out."""
+
+    train: int
+    held_out: int
+
+
+def init_state(config: Config, key: PRNGKeyArray) -> TrainState:
+    """A model before its first step."""
+    dummy = jnp.zeros((2, config.features.n_features))
+    model = build_model(config.model, config.features.n_features)
+    variables = model.init(key, dummy, jnp.ones(2), key)
+    params = variables["params"]
+    opt_state = optimizer(config).init(params)
+    return TrainState(params, variables["batch_stats"], opt_state, jnp.array(False))
+
+
+def optimizer(config: Config) -> optax.GradientTransformation:
+    """Adam at a constant rate, as the official baseline."""
+    return optax.adam(config.train.learning_rate)
+
+
+def train_step(
+    config: Config,
+    key: PRNGKeyArray,
+    state: TrainState,
+    windows: Float[Array, "window feature"],
+    weight: Float[Array, "window"],
+) -> tuple[TrainState, LossTerms]:
+    """One step of Adam on the mean loss of the windows of weight 1.
+
+    Returns the next state and the terms of each window before the step.
+    """
+    model = build_model(config.model, config.features.n_features)
+
+    def mean_loss(params):
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        output, updates = model.apply(
+            variables, windows, weight, key, mutable=["batch_stats"]
+        )
+        terms = loss_terms(cast(ModelOutput, output), windows, config.model)
+        loss = total_loss(terms, config.train.kl_weight)
+        return weight @ loss / weight.sum(), (terms, updates["batch_stats"])
+
+    gradients, (terms, batch_stats) = jax.grad(mean_loss, has_aux=True)(state.params)
+    updates, opt_state = optimizer(config).update(gradients, state.opt_state)
+    params = optax.apply_updates(state.params, updates)
+    return state._replace(
+        params=params, batch_stats=batch_stats, opt_state=opt_state
+    ), terms
+
+
+def evaluate_windows(
+    config: Config,
+    state: TrainState,
+    windows: Float[Array, "window feature"],
+) -> LossTerms:
+    """The loss terms of each window in evaluation mode."""
+    output = reconstruct(config.model, state.params, state.batch_stats, windows)
+    return loss_terms(output, windows, config.model)
+
+
+def train_epoch(
+    config: Config,
+    steps: Steps,
+    key: PRNGKeyArray,
+    epoch: Int[Array, ""],
+    state: TrainState,
+    data: MachineArrays,
+    group: UInt8[Array, "window"],
+) -> tuple[TrainState, EpochInfo]:
+    """Train on each training window once, then look at the held-out ones.
+
+    If the loss or a parameter does not stay finite, the state of before the epoch is
+    kept and `is_stopped` is set; a stopped state is returned as it is.
+    """
+    key = jax.random.fold_in(key, epoch)
+    order = shuffled(jax.random.fold_in(key, 0), group)
+    n_train, n_held_out = (jnp.sum(group == g) for g in (TRAIN, HELD_OUT))
+    n_train = jnp.where(state.is_stopped, 0, n_train)
+
+    def train_on(carry, step):
+        batch, weight = gather(config, data, order, 0, n_train, step)
+        step_key = jax.random.fold_in(key, step + 1)
+        return train_step(config, step_key, carry, batch, weight)
+
+    def look_at(carry, step):
+        batch, _ = gather(config, data, order, n_train, n_held_out, step)
+        return carry, evaluate_windows(config, trained, batch)
+
+    trained, terms = _sum_batches(config, train_on, state, n_train, steps.train)
+    _, held_out = _sum_batches(config, look_at, (), n_held_out, steps.held_out)
+    loss = total_loss(terms, config.train.kl_weight)
+    finite = _all_finite((loss, trained.params, trained.batch_stats))
+    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), trained, state)
+    kept = kept._replace(is_stopped=state.is_stopped | ~finite)
+    return kept, EpochInfo(
+        loss=loss,
+        reconstruction=terms.reconstruction,
+        kl=terms.kl,
+        held_out_loss=total_loss(held_out, config.train.kl_weight),
+        is_stopped=kept.is_stopped,
+    )
+
+
+def shuffled(key: PRNGKeyArray, group: UInt8[Array, "window"]) -> Int[Array, "window"]:
+    """Indices of the windows: training ones shuffled, held-out ones, padding.
+
+    A window's place among the others depends on its own number and the key alone, so
+    padding to another length changes nothing.
+    """
+    bits = jax.random.bits(key, group.shape, jnp.uint32) >> 2
+    rank = (group - jnp.uint8(TRAIN)) & jnp.uint8(3)  # padding, 0, comes last
+    return jnp.argsort(bits | (rank.astype(jnp.uint32) << 30))
+
+
+def gather(
+    config: Config,
+    data: MachineArrays,
+    order: Int[Array, "window"],
+    first: Int[Array, ""] | int,
+    count: Int[Array, ""],
+    step: Int[Array, ""],
+) -> tuple[Float[Array, "batch feature"], Float[Array, "batch"]]:
+    """Batch number `step` of the `count` windows from place `first` of the order.
+
+    Returns the windows and their weights, 0 beyond `count`.
+    """
+    place = step * config.train.batch_size + jnp.arange(config.train.batch_size)
+    start = data.window_start[order.at[first + place].get(mode="clip")]
+    frames = data.log_mel.reshape(-1, data.log_mel.shape[-1])
+    rows = start[:, None] + jnp.arange(config.features.n_context)
+    batch = frames[rows].reshape(len(place), -1)
+    return batch, (place < count).astype(batch.dtype)
+
+
+def _sum_batches(
+    config: Config,
+    function: Callable,
+    carry: Any,
+    count: Int[Array, ""],
+    n_steps: int,
+) -> tuple[Any, LossTerms]:
+    """Scan `function` over batches; its carry and the mean terms of `count` windows.
+
+    Batches of a single window are left out (they have no variance), and those beyond
+    a machine's own end are not computed.
+    """
+    size = config.train.batch_size
+    nothing = LossTerms(jnp.zeros(size), jnp.zeros(size))
+
+    def body(carry, step):
+        n_rows = count - step * size
+        carry, terms = jax.lax.cond(
+            n_rows >= 2, function, lambda carry, _: (carry, nothing), carry, step
+        )
+        weight = jnp.arange(size) < n_rows
+        return carry, LossTerms(*(jnp.sum(jnp.where(weight, t, 0)) for t in terms))
+
+    carry, sums = jax.lax.scan(body, carry, jnp.arange(n_steps))
+    return carry, LossTerms(*(s.sum() / jnp.maximum(count, 1) for s in sums))
+
+
+def _all_finite(tree: Any) -> Bool[Array, ""]:
+    return jnp.all(jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]))
+
+
+def run_key(
+    seed: UInt32[AnyArray, ""], name_hash: UInt32[AnyArray, ""]
+) -> PRNGKeyArray:
+    """The key from which all of a run's randomness is folded."""
+    return jax.random.fold_in(jax.random.key(jnp.asarray(seed)), jnp.asarray(name_hash))
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A training of `[seed machine]` models, compiled."""
+
+    initial: TrainState
+    compiled: Callable[[Array, TrainState], tuple[TrainState, EpochInfo]]
+    place: Callable[[int], Array]  # the number of an epoch, on the devices
+
+    def epoch(self, number: int, state: TrainState) -> tuple[TrainState, EpochInfo]:
+        """Train one epoch, numbered from 1; the state that is given is donated."""
+        return self.compiled(self.place(number), state)
+
+
+def make_trainer(
+    config: Config,
+    layout: Layout,
+    data: MachineArrays,
+    group: UInt8[np.ndarray, "seed machine window"],
+) -> Trainer:
+    """Initialise and compile the training of every machine and seed.
+
+    `data` and `group` are host arrays; they are placed on the devices here, once.
+    """
+    batches = [
+        -(-int((group == g).sum(-1).max()) // config.train.batch_size)
+        for g in (TRAIN, HELD_OUT)
+    ]
+
+    def init_one(seed, name_hash):
+        return init_state(config, jax.random.fold_in(run_key(seed, name_hash), 0))
+
+    def epoch_one(seed, epoch, state, data, group):
+        key = run_key(seed, data.name_hash)
+        return train_epoch(config, Steps(*batches), key, epoch, state, data, group)
+
+    def place(number: int) -> Array:
+        return layout.put(jnp.full(len(config.seeds), number, jnp.int32), "seed")
+
+    placed, groups = layout.put(data, "machine"), layout.put(group, "run")
+    seeds = layout.put(np.array(config.seeds, np.uint32), "seed")
+    initial = layout.over_runs(init_one, ["seed", "machine"])(seeds, placed.name_hash)
+    kinds: list[Kind] = ["seed", "seed", "run", "machine", "run"]
+    epoch = layout.over_runs(epoch_one, kinds, donate=[2])
+    compiled = epoch.lower(seeds, place(0), initial, placed, groups).compile()
+    return Trainer(
+        initial, lambda n, state: compiled(seeds, n, state, placed, groups), place
+    )

@@ -1,0 +1,44 @@
+"""What all tests share: keys, tiny configurations, folders of golden numbers."""
+
+import os
+from pathlib import Path
+
+import jax
+import pytest
+
+from gammavae_jax.config import Config, override
+from gammavae_jax.presets import preset
+
+# Read when JAX first looks for devices, which no import does.
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+
+TINY = ["model.hidden=[16]", "model.n_latent=4", "train.batch_size=32"]
+
+
+@pytest.fixture
+def key():
+    """Fresh keys: each call gives one that no other call of the test gave."""
+    state = [jax.random.key(0)]
+
+    def fresh():
+        state[0], new = jax.random.split(state[0])
+        return new
+
+    return fresh
+
+
+@pytest.fixture
+def tiny():
+    """A small configuration of a preset, with more assignments if given."""
+
+    def make(name: str = "default", *assignments: str) -> Config:
+        return override(preset(name), [*TINY, *assignments])
+
+    return make
+
+
+@pytest.fixture
+def golden() -> Path:
+    """The folder of golden numbers; another one of that form may be named."""
+    default = Path(__file__).parent / "golden"
+    return Path(os.environ.get("GAMMAVAE_GOLDEN_DIR", default))

@@ -1,0 +1,230 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from gammavae_jax.bootstrap import bootstrap
+from gammavae_jax.cli import main
+from gammavae_jax.score_files import (
+    evaluate_directory,
+    read_directory,
+    summarise,
+    write_decisions,
+    write_scores,
+)
+
+NAMES = [
+    f"section_00_{domain}_test_{label}_{k:04}.wav"
+    for domain in ("source", "target")
+    for label in ("normal", "anomaly")
+    for k in range(20)
+]
+N_RESAMPLES = 50
+
+
+@pytest.fixture
+def scores_dir(tmp_path):
+    """Score files of two machines, without decisions."""
+    folder = tmp_path / "scores"
+    for k, machine in enumerate(("fan", "ToyCar")):
+        scores = np.random.default_rng(k).normal(size=len(NAMES))
+        scores += ["anomaly" in name for name in NAMES]
+        write_scores(folder, machine, "00", NAMES, scores)
+    return folder
+
+
+def write_all_decisions(folder):
+    for section in read_directory(folder):
+        decisions = section.scores > 0.5
+        write_decisions(folder, section.machine, section.section, NAMES, decisions)
+
+
+def evaluate(scores_dir, *options):
+    return main(["evaluate", str(scores_dir), "--bootstrap", "50", *map(str, options)])
+
+
+def cells(text):
+    """The words of each line that begins with a word, by that word."""
+    lines = [line.split() for line in text.splitlines()]
+    return {line[0]: line[1:] for line in lines if line}
+
+
+def percents(values):
+    return [f"{100 * value:.2f}" for value in values]
+
+
+def test_the_table_has_every_section_and_both_means_in_percent(scores_dir, capsys):
+    assert evaluate(scores_dir) == 0
+    rows = evaluate_directory(scores_dir)
+    found = cells(capsys.readouterr().out)
+    ranking = ("auc_source", "auc_target", "pauc", "auc")
+    for row in rows:
+        expected = percents(getattr(row, c) for c in ranking)
+        assert found[row.machine] == ["00", *expected]
+    for mean in ("arithmetic", "harmonic"):
+        means = summarise(rows)[f"{mean}_means"]
+        assert found[mean] == ["mean", *percents(means[c] for c in ranking)]
+
+
+def test_decisions_add_precision_recall_and_f1(scores_dir, capsys):
+    evaluate(scores_dir)
+    assert "precision" not in capsys.readouterr().out
+    write_all_decisions(scores_dir)
+    evaluate(scores_dir)
+    text = capsys.readouterr().out
+    row = evaluate_directory(scores_dir)[0]
+    expected = percents(row[row._fields.index("precision_source") :][:6])
+    assert cells(text)[row.machine][-6:] == expected
+    assert all(word in text for word in ("precision", "recall", "F1"))
+
+
+def test_the_official_score_and_its_bootstrap_are_printed(scores_dir, capsys):
+    evaluate(scores_dir)
+    text = capsys.readouterr().out
+    score = summarise(evaluate_directory(scores_dir))["official_score"]
+    assert f"official score: {score:.16f} ({100 * score:.2f} %)" in text
+    spread = bootstrap(read_directory(scores_dir), n_resamples=N_RESAMPLES)
+    mean, std, low, high = percents(spread)
+    assert (
+        f"stratified bootstrap over clips (50 resamples): {mean} +- {std} %, "
+        f"95 % interval {low} to {high} %"
+    ) in text
+
+
+def test_json_is_the_summary_with_the_bootstrap(scores_dir, tmp_path):
+    path = tmp_path / "results.json"
+    evaluate(scores_dir, "--json", path)
+    spread = bootstrap(read_directory(scores_dir), n_resamples=N_RESAMPLES)
+    expected = summarise(evaluate_directory(scores_dir)) | {
+        "bootstrap": {**spread._asdict(), "n_resamples": N_RESAMPLES}
+    }
+    assert json.loads(path.read_text()) == expected
+    assert sorted(tmp_path.iterdir()) == [path, scores_dir]
+
+
+def test_json_on_standard_output_is_alone_there(scores_dir, capsys):
+    assert evaluate(scores_dir, "--json", "-") == 0
+    output = capsys.readouterr()
+    expected = summarise(evaluate_directory(scores_dir))["official_score"]
+    assert json.loads(output.out)["official_score"] == expected
+    assert "harmonic mean" in output.err
+
+
+def test_no_bootstrap_unless_wanted(scores_dir, capsys):
+    assert evaluate(scores_dir, "--bootstrap", "0", "--json", "-") == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out)["bootstrap"] is None
+    assert "bootstrap" not in output.err
+
+
+@pytest.mark.parametrize(
+    ("year", "rules"), [(2020, "of 2020"), (2021, "of 2021"), (2024, "of 2022 on")]
+)
+def test_the_year_chooses_the_definition(scores_dir, tmp_path, capsys, year, rules):
+    path = tmp_path / "results.json"
+    evaluate(scores_dir, "--year", year, "--json", path)
+    found = json.loads(path.read_text())
+    expected = summarise(evaluate_directory(scores_dir, year=year), year)
+    assert found["official_score"] == expected["official_score"]
+    sections = read_directory(scores_dir)
+    spread = bootstrap(sections, year=year, n_resamples=N_RESAMPLES)
+    assert found["bootstrap"]["mean"] == spread.mean
+    title = capsys.readouterr().out.splitlines()[0]
+    assert title.rstrip() == f"In percent, by the definitions {rules}"
+
+
+def test_the_ground_truth_names_the_labels(scores_dir, tmp_path, capsys):
+    evaluate(scores_dir, "--json", "-")
+    expected = json.loads(capsys.readouterr().out)
+    data = tmp_path / "truth" / "ground_truth_data"
+    data.mkdir(parents=True)
+    for path in scores_dir.iterdir():
+        truth = path.name.replace("anomaly_score", "ground_truth")
+        lines = [f"{name},{int('anomaly' in name)}\n" for name in NAMES]
+        (data / truth).write_text("".join(lines))
+    evaluate(scores_dir, "--ground-truth", data.parent, "--json", "-")
+    assert json.loads(capsys.readouterr().out) == expected
+
+
+def test_names_are_not_read_as_markup_and_no_column_is_cut(scores_dir, capsys):
+    name = "[red]" + "a" * 150 + ":smile:"
+    write_scores(scores_dir, name, "00", NAMES, np.linspace(0, 1, len(NAMES)))
+    write_all_decisions(scores_dir)
+    evaluate(scores_dir)
+    assert len(cells(capsys.readouterr().out)[name]) == 11
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--year", "2019"], "the year is 2019"),
+        (["--bootstrap", "1"], "give at least 2"),
+        (["--bootstrap", "-3"], "give at least 2"),
+        (["--ground-truth", "nowhere"], "is no folder"),
+        (["--json", "nowhere/results.json"], "No such file or directory"),
+        (["--json", "scores"], "Is a directory"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(
+    scores_dir, capsys, monkeypatch, options, message
+):
+    monkeypatch.chdir(scores_dir.parent)
+    before = sorted(scores_dir.parent.rglob("*"))
+    with pytest.raises(SystemExit) as caught:
+        evaluate(scores_dir, "--json", "results.json", *options)
+    assert caught.value.code == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("error: ")
+    assert message in output.err
+    assert output.err.count("\n") == 1
+    assert sorted(scores_dir.parent.rglob("*")) == before
+
+
+def test_a_broken_score_file_leaves_the_old_results(scores_dir, tmp_path, capsys):
+    path = tmp_path / "results.json"
+    path.write_text("old")
+    file = next(scores_dir.iterdir())
+    file.write_text(file.read_text() + "unlabelled.wav,1\n")
+    with pytest.raises(SystemExit, match="2"):
+        evaluate(scores_dir, "--json", path)
+    assert file.name in capsys.readouterr().err
+    assert path.read_text() == "old"
+
+
+def test_a_failed_write_is_one_line_and_leaves_the_old_results(
+    scores_dir, tmp_path, capsys, monkeypatch
+):
+    path = tmp_path / "results.json"
+    path.write_text("old")
+
+    def refuse(source, destination):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(SystemExit, match="2"):
+        evaluate(scores_dir, "--json", path)
+    assert "No space left on device" in capsys.readouterr().err
+    assert path.read_text() == "old"
+    assert sorted(tmp_path.iterdir()) == [path, scores_dir]
+
+
+@pytest.mark.parametrize("arguments", [[], ["evaluate"], ["nonsense"]])
+def test_a_command_line_without_what_it_needs_is_refused(arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert "usage: gammavae" in capsys.readouterr().err
+
+
+def test_help_imports_nothing_slow():
+    command = [sys.executable, "-X", "importtime", "-m", "gammavae_jax.cli"]
+    done = subprocess.run(
+        [*command, "evaluate", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "--ground-truth DIR" in done.stdout
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "argparse" in imported
+    assert not imported & {"numpy", "scipy", "sklearn", "jax", "jaxtyping", "rich"}

@@ -1,0 +1,46 @@
+import pytest
+
+from gammavae_jax.files import write_text
+
+
+def names(folder):
+    return [path.name for path in folder.iterdir()]
+
+
+def test_text_is_written_as_utf8_and_byte_for_byte(tmp_path):
+    write_text(tmp_path / "a.csv", "é,1\nb,2\n")
+    assert (tmp_path / "a.csv").read_bytes() == "é,1\nb,2\n".encode()
+    assert names(tmp_path) == ["a.csv"]
+
+
+def test_a_file_that_is_there_is_replaced(tmp_path):
+    (tmp_path / "a").write_text("a longer text than the new one")
+    write_text(tmp_path / "a", "")
+    assert (tmp_path / "a").read_text() == ""
+
+
+def test_an_open_reader_keeps_the_old_text_whole(tmp_path):
+    (tmp_path / "a").write_text("old")
+    with (tmp_path / "a").open() as reader:
+        write_text(tmp_path / "a", "new text")
+        assert reader.read() == "old"
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(tmp_path / "a", "half\ud800")
+    assert (tmp_path / "a").read_text() == "old"
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_folder_in_the_way_is_an_error_that_leaves_nothing(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        write_text(tmp_path / "a", "text")
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_missing_folder_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        write_text(tmp_path / "nowhere" / "a", "text")

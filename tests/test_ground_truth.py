@@ -1,0 +1,171 @@
+import pytest
+
+from gammavae_jax.errors import InputError
+from gammavae_jax.ground_truth import (
+    flags_by_clip,
+    machine_and_section,
+    read_rows,
+    truth_from_files,
+    truth_from_names,
+    values_by_clip,
+)
+
+NAMES = [
+    f"section_00_{domain}_test_{label}_{k:04}_noAttribute.wav"
+    for domain in ("source", "target")
+    for label in ("normal", "anomaly")
+    for k in range(3)
+]
+IS_ANOMALY = ["anomaly" in name for name in NAMES]
+IS_TARGET = ["target" in name for name in NAMES]
+FILE = "anomaly_score_fan_section_00_test.csv"
+TRUTH = "ground_truth_fan_section_00_test.csv"
+
+
+def write_truth(folder):
+    """Anonymous clips, as the official evaluators ship them; the path of the data."""
+    columns = {
+        "data": [str(int(flag)) for flag in IS_ANOMALY],
+        "domain": [str(int(flag)) for flag in IS_TARGET],
+        "attributes": [name.removesuffix(".wav") for name in NAMES],
+    }
+    for kind, values in columns.items():
+        path = folder / f"ground_truth_{kind}" / TRUTH
+        path.parent.mkdir(parents=True)
+        lines = [f"section_00_{k:04}.wav,{v}\n" for k, v in enumerate(values)]
+        path.write_text("".join(lines))
+    return folder / "ground_truth_data" / TRUTH
+
+
+def read_values(path, data):
+    return values_by_clip(path, read_rows(path), truth_from_files(data).clip_of)
+
+
+def test_the_files_of_the_ground_truth_tell_labels_domains_and_later_names(tmp_path):
+    truth = truth_from_files(write_truth(tmp_path))
+    assert list(truth.is_anomaly) == [f"section_00_{k:04}" for k in range(12)]
+    assert list(truth.is_anomaly.values()) == IS_ANOMALY
+    assert [truth.is_target[clip] for clip in truth.is_anomaly] == IS_TARGET
+    assert truth.clip_of[NAMES[7].removesuffix(".wav")] == "section_00_0007"
+    assert truth.clip_of["section_00_0007"] == "section_00_0007"
+
+
+def test_the_file_of_domains_outdoes_names(tmp_path):
+    data = write_truth(tmp_path)
+    lines = [f"section_00_{k:04}.wav,{int(k < 2)}\n" for k in range(12)]
+    (tmp_path / "ground_truth_domain" / TRUTH).write_text("".join(lines))
+    assert sum(truth_from_files(data).is_target.values()) == 2
+
+
+def test_values_are_matched_by_either_name_in_any_order(tmp_path):
+    names = [f"section_00_{k:04}.wav" if k % 2 else NAMES[k] for k in range(12)]
+    lines = [f"{name},{k}\n" for k, name in enumerate(names)]
+    (tmp_path / FILE).write_text("".join(reversed(lines)))
+    values = read_values(tmp_path / FILE, write_truth(tmp_path))
+    assert values == {f"section_00_{k:04}": k for k in range(12)}
+
+
+def test_domains_are_read_from_names_where_the_ground_truth_has_none(tmp_path):
+    data = write_truth(tmp_path)
+    (tmp_path / "ground_truth_domain" / TRUTH).unlink()
+    found = truth_from_files(data).is_target
+    expected = truth_from_names(tmp_path, NAMES).is_target
+    assert list(found.values()) == list(expected.values()) == IS_TARGET
+    (tmp_path / "ground_truth_attributes" / TRUTH).unlink()
+    with pytest.raises(InputError, match="tells no domain"):
+        truth_from_files(data)
+
+
+def test_clips_that_tell_no_domain_are_source(tmp_path):
+    names = [f"{label}_{k}" for label in ("normal", "anomaly") for k in "12"]
+    truth = truth_from_names(tmp_path, names)
+    assert list(truth.is_anomaly.values()) == [False, False, True, True]
+    assert not any(truth.is_target.values())
+
+
+def test_anonymous_clips_ask_for_the_ground_truth(tmp_path):
+    with pytest.raises(InputError, match="'section_00_0000' is called neither"):
+        truth_from_names(tmp_path, ["section_00_0000"])
+
+
+def test_windows_line_ends_byte_order_marks_and_blank_lines_are_read(tmp_path):
+    path = tmp_path / FILE
+    path.write_text("".join(f"{name},{k}\n" for k, name in enumerate(NAMES)))
+    expected = read_rows(path)
+    text = path.read_bytes().replace(b"\n", b"\r\n")
+    path.write_bytes(b"\xef\xbb\xbf" + text + b"\r\n")
+    assert read_rows(path) == expected
+    assert len(expected) == len(NAMES)
+
+
+BROKEN = {
+    "missing": (lambda lines: lines[1:], "clip 'section_00_0000' is missing"),
+    "doubled": (lambda lines: [*lines, lines[3]], "anomaly_0000.* comes 2 times"),
+    "unknown": (
+        lambda lines: [*lines, "pump_normal.wav,1"],
+        "'pump_normal' is unknown",
+    ),
+    "both names": (
+        lambda lines: [*lines, "section_00_0000.wav,1"],
+        "'section_00_0000' comes 2 times",
+    ),
+    "words": (lambda lines: ["name,value", *lines], "'name' is 'value'"),
+    "nan": (lambda lines: [lines[0] + ",nan", *lines[1:]], "finite number"),
+    "infinite": (lambda lines: [NAMES[0] + ",inf", *lines[1:]], "is 'inf'"),
+    "decimal comma": (lambda lines: [NAMES[0] + ",0,5", *lines[1:]], "is '0,5'"),
+    "no value": (lambda lines: [NAMES[0], *lines[1:]], "has no value"),
+    "blank value": (lambda lines: [NAMES[0] + ",", *lines[1:]], "is ''"),
+    "quote": (lambda lines: ['"' + lines[0], *lines[1:]], "is no CSV text"),
+    "empty": (lambda lines: [], "is empty"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_score_rows_are_refused(tmp_path, case):
+    breaking, message = BROKEN[case]
+    lines = [f"{name},{k}.5" for k, name in enumerate(NAMES)]
+    (tmp_path / FILE).write_text("\n".join(breaking(lines)))
+    data = write_truth(tmp_path)
+    with pytest.raises(InputError, match=message) as caught:
+        read_values(tmp_path / FILE, data)
+    assert FILE in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfea\x00", b"\x80\x81", b"a.wav,\x00"])
+def test_binary_files_are_refused(tmp_path, content):
+    path = tmp_path / FILE
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=FILE):
+        values_by_clip(path, read_rows(path), {"a": "a"})
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(InputError, match=f"{FILE} cannot be read: No such file"):
+        read_rows(tmp_path / FILE)
+
+
+def test_flags_are_0_and_1(tmp_path):
+    clip_of = {"a": "a", "b": "b"}
+    rows = {"b": ["1"], "a": ["0.0"]}
+    assert flags_by_clip(tmp_path, rows, clip_of) == {"a": False, "b": True}
+    with pytest.raises(InputError, match=r"'b' is 2\.0: give 0 or 1"):
+        flags_by_clip(tmp_path, rows | {"b": ["2"]}, clip_of)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("anomaly_score_fan_section_00_test.csv", ("fan", "00")),
+        ("ground_truth_ToyCar_section_03_test.csv", ("ToyCar", "03")),
+        (
+            "decision_result_DCASE2024T23DPrinter_section_00_test_seed13711_Eval.csv",
+            ("3DPrinter", "00"),
+        ),
+        ("anomaly_score_fan_id_02.csv", ("fan", "02")),
+        ("anomaly_score_fan.csv", None),
+        ("roc_fan_section_00_test.csv", None),
+    ],
+)
+def test_file_names_tell_machine_and_section(name, expected):
+    assert machine_and_section(name) == expected

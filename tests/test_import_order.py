@@ -1,0 +1,134 @@
+"""Who imports whom, read from the files: nothing is imported here."""
+
+import ast
+import graphlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "gammavae_jax"
+MODULES = {path.stem: path for path in sorted((ROOT / PACKAGE).glob("*.py"))}
+SCRIPTS = sorted(
+    p for d in ("experiments", "benchmarks") for p in ROOT.glob(f"{d}/**/*.py")
+)
+MOST_LINES = 300
+
+# What these modules may import of ours at most; `errors` is open to all.
+LEAVES: dict[str, set[str]] = {
+    "errors": set(),
+    "audio": set(),
+    "clip_name": set(),
+    "config": set(),
+    "distributions": set(),
+    "environment": set(),
+    "evaluate": set(),
+    "files": set(),
+    "log": set(),
+    "parallel": set(),
+    "published": set(),
+    "runtime": set(),
+    "threshold": set(),
+    "features": {"config"},
+    "score": {"config"},
+    "model": {"config", "distributions"},
+    "loss": {"config", "distributions", "model"},
+    "train": {"config", "dataset", "loss", "model", "parallel"},
+}
+# Where outsiders may be imported; everywhere for those not named.
+OUTSIDERS: dict[str, set[str]] = {
+    "tensorflow_probability": {"distributions"},
+    "soundfile": {"audio"},
+    "sklearn": {"evaluate"},
+    "orbax": {"checkpoint"},
+}
+WIRING = {"experiment", "results"}  # may know both models and metrics
+FORBIDDEN_IMPORTS = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
+FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names of all that a file imports, also inside functions."""
+    names = set()
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(filter(None, [PACKAGE if node.level else "", node.module]))
+            names |= {f"{base}.{alias.name}" for alias in node.names}
+    return names
+
+
+def ours(path: Path) -> set[str]:
+    """The modules of the package that a file imports."""
+    parts = [name.split(".") for name in imported(path)]
+    return {p[1] for p in parts if p[0] == PACKAGE and p[1:] and p[1] in MODULES}
+
+
+def outsiders(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imported(path)} - {PACKAGE}
+
+
+GRAPH = {name: ours(path) for name, path in MODULES.items()}
+
+
+def test_imports_flow_one_way():
+    """A cycle is an error of the sorting."""
+    order = list(graphlib.TopologicalSorter(GRAPH).static_order())
+    assert order.index("config") < order.index("train") < order.index("experiment")
+
+
+@pytest.mark.parametrize("name", sorted(LEAVES.keys() & MODULES.keys()))
+def test_a_module_imports_no_more_than_its_part_of_the_pipeline(name):
+    assert GRAPH[name] - {"errors"} <= LEAVES[name]
+
+
+def test_the_rules_name_modules_that_exist():
+    named = LEAVES.keys() | set().union(*LEAVES.values(), *OUTSIDERS.values()) | WIRING
+    assert named <= MODULES.keys()
+
+
+@pytest.mark.parametrize("outsider", OUTSIDERS)
+def test_an_outside_library_has_one_door(outsider):
+    users = {name for name, path in MODULES.items() if outsider in outsiders(path)}
+    assert users == OUTSIDERS[outsider]
+
+
+def test_only_the_wiring_knows_both_models_and_metrics():
+    both = {
+        name
+        for name, used in GRAPH.items()
+        if "evaluate" in used and used & {"train", "detector"}
+    }
+    assert both <= WIRING
+
+
+@pytest.mark.parametrize("path", [*MODULES.values(), *SCRIPTS], ids=lambda p: p.stem)
+def test_no_file_runs_what_it_reads(path):
+    calls = {
+        node.func.id
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    keywords = {
+        node.arg for node in ast.walk(parse(path)) if isinstance(node, ast.keyword)
+    }
+    assert not calls & FORBIDDEN_CALLS
+    assert not outsiders(path) & FORBIDDEN_IMPORTS
+    assert "allow_pickle" not in keywords
+
+
+def test_every_module_is_named_by_its_concept():
+    assert not MODULES.keys() & FORBIDDEN_NAMES
+    assert not {path.stem for path in SCRIPTS} & FORBIDDEN_NAMES
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_fits_in_the_head(name):
+    lines = MODULES[name].read_text(encoding="utf-8").count("\n")
+    assert lines <= MOST_LINES

@@ -1,0 +1,116 @@
+import io
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from gammavae_jax import log as log_module
+from gammavae_jax.log import Log
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until a test moves it."""
+    clock = SimpleNamespace(now=0.0)
+    read = lambda: clock.now  # noqa: E731
+    time = SimpleNamespace(monotonic=read, perf_counter=read)
+    monkeypatch.setattr(log_module, "time", time)
+    return clock
+
+
+def plain_log(width=80):
+    """A log whose console is no terminal."""
+    return Log(Console(file=io.StringIO(), width=width))
+
+
+def text_of(log) -> str:
+    assert isinstance(log.console.file, io.StringIO)
+    return log.console.file.getvalue()
+
+
+def lines_of(log):
+    return text_of(log).splitlines()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "[red]not red[/red] and [/nonsense]",
+        "a path such as /data/:bell:/x.wav",
+        "a long line " * 30 + "stays one line",
+        "",
+    ],
+    ids=["brackets", "colons", "long", "empty"],
+)
+def test_a_message_is_printed_as_it_is(message):
+    log = plain_log(width=40)
+    log.say(message)
+    assert text_of(log) == message + "\n"
+
+
+def test_notes_are_printed_and_kept_in_order():
+    log = plain_log()
+    log.note("first")
+    log.say("not kept")
+    log.note("second")
+    assert log.notes == ["first", "second"]
+    assert lines_of(log) == ["first", "not kept", "second"]
+
+
+def test_the_seconds_of_a_stage_add_up(clock):
+    log = plain_log()
+    for seconds in (2, 3):
+        with log.timed("train_s"):
+            clock.now += seconds
+        clock.now += 10
+    with log.timed("score_s"):
+        pass
+    assert log.seconds == {"train_s": 5, "score_s": 0}
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(clock):
+    log = plain_log()
+    with log.progress("epochs", 100) as advance:
+        for epoch in range(100):
+            clock.now += 1
+            advance(f"loss {epoch}")
+    lines = lines_of(log)
+    assert lines[0] == "epochs 15/100, 85 s left  loss 14"
+    assert lines[-1] == "epochs 100/100  loss 99"
+    assert len(lines) == 7
+
+
+def test_a_quick_stage_says_one_plain_line(clock):
+    log = plain_log()
+    with log.progress("test clips", 3) as advance:
+        for _ in range(3):
+            advance()
+    assert text_of(log) == "test clips 3/3\n"
+
+
+def test_a_resumed_stage_judges_the_rest_by_its_own_steps(clock):
+    log = plain_log()
+    with log.progress("epochs", 100, done=90) as advance:
+        clock.now += 20
+        advance()
+    assert lines_of(log) == ["epochs 91/100, 180 s left"]
+
+
+def test_a_stage_with_nothing_left_says_nothing():
+    log = plain_log()
+    with log.progress("epochs", 5, done=5):
+        pass
+    assert lines_of(log) == []
+
+
+def test_on_a_terminal_progress_is_a_bar():
+    log = Log(Console(file=io.StringIO(), force_terminal=True, width=100))
+    with log.progress("epochs", 4, done=1) as advance:
+        advance("loss 1")
+        advance("loss 0.5")
+        log.say("a message above the bar")
+    text = text_of(log)
+    assert "━" in text
+    assert "3/4" in text
+    assert "loss 0.5" in text
+    assert "a message above the bar" in text

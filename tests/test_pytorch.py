@@ -1,0 +1,27 @@
+"""Weights to and from PyTorch's names."""
+
+import numpy as np
+import pytest
+
+from gammavae_jax.errors import InputError
+from gammavae_jax.presets import preset
+from gammavae_jax.pytorch import from_pytorch, to_pytorch
+
+
+def test_weights_survive_the_way_there_and_back(golden):
+    stored = np.load(golden / "autoencoder.npz")
+    config = preset("autoencoder").model
+    state = {
+        k.removeprefix("init/"): stored[k]
+        for k in stored.files
+        if k.startswith("init/")
+    }
+    back = to_pytorch(from_pytorch(state, config), config)
+    assert back.keys() == {k for k in state if "num_batches" not in k}
+    for name, value in back.items():
+        np.testing.assert_array_equal(value, state[name])
+
+
+def test_a_missing_weight_is_named():
+    with pytest.raises(InputError, match=r"encoder\.0\.weight"):
+        from_pytorch({}, preset("autoencoder").model)

@@ -1,0 +1,269 @@
+import csv
+import io
+import json
+import math
+import statistics
+from html.parser import HTMLParser
+
+import pytest
+from rich.console import Console
+
+from gammavae_jax.evaluate import (
+    METRICS,
+    Row,
+)
+from gammavae_jax.official import (
+    harmonic_mean,
+    official_score,
+)
+from gammavae_jax.report import (
+    percent,
+    report_html,
+    results_csv,
+    results_table,
+    summarise_rows,
+    table_cells,
+    to_json,
+)
+
+COLUMNS = (
+    "seed,score,machine,section,auc_source,auc_target,pauc,auc,"
+    "precision_source,precision_target,recall_source,recall_target,"
+    "f1_source,f1_target,threshold,fpr_source,fpr_target"
+)
+EVIL = "<script>alert(1)</script>"
+PUBLISHED = {"theirs": {"fan": (60.0, 50.0, 51.0), "pump": (70.0, 40.0, 53.0)}}
+
+
+def row(machine="fan", seed=1, score="mse", section="00", **values) -> Row:
+    """A row of 0.5 where nothing else is given."""
+    return Row(seed, score, machine, section, *[0.5] * 13)._replace(**values)
+
+
+def two_seeds():
+    """Rows of one machine whose AUC (source) is 0.6, then 0.8."""
+    return [row(seed=1, auc_source=0.6), row(seed=2, auc_source=0.8)]
+
+
+def test_results_csv_has_the_contracts_columns_in_their_order():
+    text = results_csv([row(threshold=2.5, auc_source=0.1)])
+    assert text == f"{COLUMNS}\n1,mse,fan,00,0.1{',0.5' * 9},2.5,0.5,0.5\n"
+
+
+def test_results_csv_is_empty_where_there_is_no_value():
+    text = results_csv([row(auc_target=math.nan, fpr_target=math.nan)])
+    (read,) = csv.DictReader(io.StringIO(text))
+    assert [name for name, value in read.items() if not value] == [
+        *("auc_target", "fpr_target"),
+    ]
+
+
+def test_results_csv_without_rows_is_its_header():
+    assert results_csv([]) == COLUMNS + "\n"
+
+
+def test_values_of_results_csv_read_back_exactly():
+    (read,) = csv.DictReader(io.StringIO(results_csv([row(auc=1 / 3)])))
+    assert float(read["auc"]) == 1 / 3
+
+
+def test_the_official_score_is_spread_over_seeds():
+    rows = two_seeds()
+    per_seed = [official_score([r]) for r in rows]
+    assert summarise_rows(rows)["official_score"] == {
+        "mse": {
+            "mean": pytest.approx(sum(per_seed) / 2),
+            "std": pytest.approx(statistics.stdev(per_seed)),
+            "per_seed": per_seed,
+        }
+    }
+
+
+def test_the_deviation_is_the_samples_and_0_for_one_seed():
+    machine = summarise_rows(two_seeds())["machines"]["fan"]["mse"]
+    assert machine["auc_source"]["std"] == pytest.approx(0.2 / math.sqrt(2))
+    alone = summarise_rows([row()])
+    assert alone["machines"]["fan"]["mse"]["auc"]["std"] == 0
+    assert alone["official_score"]["mse"]["std"] == 0
+
+
+def test_every_metric_of_every_machine_and_score_is_summarised():
+    rows = [row(machine=m, score=s) for m in ("fan", "pump") for s in ("mse", "x")]
+    summary = summarise_rows(rows)
+    assert set(summary["official_score"]) == {"mse", "x"}
+    assert set(summary["machines"]) == {"fan", "pump"}
+    for scores in summary["machines"].values():
+        assert set(scores) == {"mse", "x"}
+        assert set(scores["x"]) == set(METRICS)
+
+
+def test_sections_of_a_machine_are_averaged_arithmetically():
+    rows = [row(section="00", auc=0.4), row(section="01", auc=0.8)]
+    summary = summarise_rows(rows)
+    assert summary["machines"]["fan"]["mse"]["auc"]["mean"] == pytest.approx(0.6)
+    assert summary["official_score"]["mse"]["mean"] == official_score(rows)
+    mean = summary["harmonic_means"]["mse"]["auc"]["mean"]
+    assert mean == pytest.approx(harmonic_mean([0.4, 0.8]))
+
+
+@pytest.mark.parametrize("seeds", [[1], [1, 2]])
+def test_without_target_clips_the_summary_has_null_there(seeds):
+    rows = [row(seed=s, auc_target=math.nan) for s in seeds]
+    read = json.loads(to_json(summarise_rows(rows)))
+    target = read["machines"]["fan"]["mse"]["auc_target"]
+    assert target["mean"] is None
+    assert target["per_seed"] == [None] * len(seeds)
+    assert read["official_score"]["mse"]["mean"] == pytest.approx(0.5)
+
+
+def test_without_rows_the_summary_is_empty():
+    assert summarise_rows([])["official_score"] == {}
+
+
+def test_json_has_null_for_what_is_not_finite():
+    tree = {"a": [math.nan, -math.inf, 1.5], "b": (None, True, "text", 3)}
+    text = to_json(tree)
+    assert json.loads(text) == {"a": [None, None, 1.5], "b": [None, True, "text", 3]}
+    assert text.endswith("}\n")
+
+
+def test_percent_shows_the_deviation_of_several_seeds_only():
+    assert percent({"mean": 0.62643, "std": 0.0066, "per_seed": [1, 2]}) == (
+        "62.64 ± 0.66"
+    )
+    assert percent({"mean": 0.62643, "std": 0.0, "per_seed": [1]}) == "62.64"
+    assert percent({"mean": math.nan, "std": 0.0, "per_seed": [1]}) == "-"
+
+
+def test_the_table_is_a_header_a_line_a_machine_and_the_harmonic_means():
+    rows = [row("fan", auc_source=0.6), row("pump", auc_source=0.9, fpr_target=0.1)]
+    assert table_cells(rows, "mse", {}) == [
+        [
+            *("machine", "AUC source", "AUC target", "pAUC"),
+            *("FPR source", "FPR target"),
+        ],
+        ["fan", "60.00", "50.00", "50.00", "50.00", "50.00"],
+        ["pump", "90.00", "50.00", "50.00", "50.00", "10.00"],
+        ["harmonic mean", "72.00", "50.00", "50.00", "", ""],
+    ]
+
+
+def test_the_table_shows_the_score_that_was_asked_for():
+    rows = [row(score="mse", pauc=0.6), row(score="x", pauc=0.7)]
+    assert table_cells(rows, "x", {})[1][3] == "70.00"
+
+
+def test_published_results_stand_beside_ours():
+    header, fan, pump, mean = table_cells([row("fan"), row("pump")], "mse", PUBLISHED)
+    assert [line[-1] for line in (header, fan, pump)] == [
+        "theirs",
+        "60.00 / 50.00 / 51.00",
+        "70.00 / 40.00 / 53.00",
+    ]
+    assert mean[-1] == "64.62 / 44.44 / 51.98"
+
+
+def test_published_means_are_over_the_machines_that_we_ran():
+    *_, mean = table_cells([row("fan")], "mse", PUBLISHED)
+    assert mean[-1] == "60.00 / 50.00 / 51.00"
+
+
+def printed(rows, title="title", width=200, published=PUBLISHED):
+    file = io.StringIO()
+    table = results_table(rows, "mse", title, published)
+    Console(file=file, width=width).print(table)
+    return file.getvalue()
+
+
+def test_the_terminal_shows_the_same_cells():
+    text = printed([row("fan"), row("pump")], title="what it is")
+    assert text.startswith("what it is")
+    for line in table_cells([row("fan"), row("pump")], "mse", PUBLISHED):
+        assert all(cell in text for cell in line)
+
+
+def test_brackets_in_names_are_not_markup_on_the_terminal():
+    text = printed([row("[red]fan")], title="preset [bold]", published={})
+    assert "[red]fan" in text
+    assert "preset [bold]" in text
+
+
+def test_a_narrow_terminal_loses_no_number():
+    """A pipe counts as 80 columns wide."""
+    rows = [row(machine, seed=s) for machine in ("fan", "pump") for s in (1, 2)]
+    text = printed(rows, width=80, published={})
+    assert "…" not in text
+    assert text.count("50.00") == 13
+
+
+class Elements(HTMLParser):
+    """The tags, attributes and text of a page."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[str] = []
+        self.text: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [name for name, _ in attrs]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def page(machine="fan", scores=("mse",), notes=(), published=PUBLISHED):
+    beside = {name: {machine: (1.0, 2.0, 3.0)} for name in published}
+    losses = {machine: [3.0, 2.0, 1.0]}
+    return report_html([row(machine)], scores, notes, beside, losses)
+
+
+def test_the_page_escapes_every_name_and_note():
+    html = page(EVIL, notes=[EVIL], published={EVIL: {}})
+    elements = Elements(html)
+    assert "script" not in elements.tags
+    assert elements.text.count(EVIL) == 3  # the note, a column, a line
+    assert (
+        EVIL in "".join(elements.text).split("Training loss by epoch")[1]
+    )  # and the curve
+    assert EVIL not in html
+
+
+def test_the_page_needs_no_other_file():
+    html = page()
+    assert "http:" not in html
+    assert "https:" not in html
+    assert "url(" not in html
+    elements = Elements(html)
+    assert not {"script", "link", "img", "iframe"} & set(elements.tags)
+    assert not {"src", "href"} & set(elements.attributes)
+
+
+def test_the_page_holds_tables_notes_and_curves():
+    rows = [row(score=score) for score in ("mse", "x")]
+    html = report_html(rows, ["x", "mse"], ["a note"], PUBLISHED, {"fan": [2.0, 1.0]})
+    elements = Elements(html)
+    assert elements.tags.count("table") == 2
+    assert elements.tags.count("polyline") == 1
+    assert "a note" in elements.text
+    assert html.index("x: official score") < html.index("mse: official score")
+    assert "fan: 2 to 1" in elements.text
+
+
+@pytest.mark.parametrize("losses", [[1.0], [0.0, -1.0], [2.0, 2.0]])
+def test_a_curve_of_any_numbers_is_drawn(losses):
+    html = report_html([row()], ["mse"], [], {}, {"fan": losses})
+    assert "nan" not in html
+    assert Elements(html).tags.count("polyline") == 1
+
+
+def test_a_page_without_rows_still_has_its_notes():
+    html = report_html([], ["mse"], ["nothing is labelled"], {}, {})
+    assert "nothing is labelled" in html
+    assert "<table" not in html
+
+
+def test_a_note_may_hold_the_pages_own_words():
+    assert Elements(page(notes=["BODY </body>"])).tags.count("body") == 1

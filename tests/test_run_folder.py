@@ -1,0 +1,230 @@
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from gammavae_jax.config import Config, TrainConfig, from_dict
+from gammavae_jax.errors import InputError
+from gammavae_jax.evaluate import Row
+from gammavae_jax.run_folder import (
+    append_metrics,
+    begin_folder,
+    check_folder,
+    resume_folder,
+    write_results,
+)
+
+CONFIG = Config()
+MACHINES = ["fan_section_00", "pump_section_00"]
+
+
+@pytest.fixture
+def out(tmp_path):
+    """The folder of a run that has just begun."""
+    folder = tmp_path / "run"
+    begin_folder(folder, CONFIG)
+    return folder
+
+
+def append(out, epoch, loss=1.5):
+    """An epoch of two seeds and two machines, all with this loss."""
+    info = {
+        "loss": np.full((2, 2), loss, np.float32),
+        "is_stopped": np.zeros((2, 2), bool),
+    }
+    append_metrics(out, epoch, MACHINES, info)
+
+
+def metrics(out):
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def rows(config=CONFIG):
+    """One machine's row of each score."""
+    return [Row(1, score, "fan", "00", *[0.5] * 13) for score in config.scores]
+
+
+def snapshot(folder):
+    """Every path below a folder, and what the files hold."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+def test_a_new_or_empty_folder_may_be_used(tmp_path):
+    check_folder(tmp_path / "new" / "deeper")
+    check_folder(tmp_path)
+    check_folder(tmp_path, overwrite=True)
+
+
+def test_a_file_is_refused(tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(InputError, match=r"out' is a file: give another --out"):
+        check_folder(tmp_path / "out", overwrite=True)
+
+
+def test_a_run_is_refused_unless_it_is_said_what_to_do_with_it(out):
+    with pytest.raises(InputError, match="say --resume or --overwrite"):
+        check_folder(out)
+    check_folder(out, resume=True)
+    check_folder(out, overwrite=True)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_without_a_run_there_is_nothing_to_resume(tmp_path, exists):
+    out = tmp_path if exists else tmp_path / "nowhere"
+    with pytest.raises(InputError, match="nothing to resume in"):
+        check_folder(out, resume=True)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [None, "", "[]", '{"architectures": ["Bert"], "model_type": "bert"}'],
+    ids=["without", "empty", "list", "another program's"],
+)
+def test_overwrite_never_takes_a_folder_that_no_run_wrote(tmp_path, config):
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "precious.csv").write_text("1")
+    if config is not None:
+        (tmp_path / "config.json").write_text(config)
+    with pytest.raises(InputError, match="holds something else than a run"):
+        check_folder(tmp_path, overwrite=True)
+
+
+def test_check_folder_changes_nothing(out):
+    before = snapshot(out)
+    check_folder(out, overwrite=True)
+    check_folder(out, resume=True)
+    assert snapshot(out) == before
+
+
+def test_a_run_begins_with_its_configuration(tmp_path):
+    config = Config(preset="mine", train=TrainConfig(epochs=7))
+    begin_folder(tmp_path / "new" / "deeper", config)
+    text = (tmp_path / "new" / "deeper" / "config.json").read_text()
+    assert from_dict(json.loads(text)) == config
+
+
+def test_overwriting_removes_what_a_run_wrote_and_nothing_else(out):
+    append(out, 1)
+    write_results(out, CONFIG, rows(), {}, [], {})
+    for folder in ("checkpoint", "scores"):
+        (out / folder).mkdir()
+        (out / folder / "old").write_text("old")
+    (out / "notes.txt").write_text("mine")
+    (out / "figures").mkdir()
+    begin_folder(out, CONFIG)
+    assert set(snapshot(out)) == {"config.json", "notes.txt", "figures"}
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_a_link_to_a_folder_is_removed_and_not_followed(out, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "precious").touch()
+    (out / "checkpoint").symlink_to(tmp_path / "elsewhere")
+    begin_folder(out, CONFIG)
+    assert set(snapshot(out)) == {"config.json"}
+    assert (tmp_path / "elsewhere" / "precious").exists()
+
+
+def test_an_overwriting_that_fails_can_be_said_again(out, monkeypatch):
+    (out / "checkpoint").mkdir()
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with pytest.raises(InputError, match=r"cannot be written \(Permission denied\)"):
+        begin_folder(out, CONFIG)
+    check_folder(out, overwrite=True)
+
+
+def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot be written \(Not a directory\)"):
+        begin_folder(tmp_path / "file" / "out", CONFIG)
+
+
+def test_metrics_grow_by_a_line_an_epoch_and_an_entry_a_machine(out):
+    losses = np.array([[1.0, 2.0], [3.0, 0.1]], np.float32)
+    append_metrics(out, 1, MACHINES, {"loss": losses})
+    append(out, 2)
+    first, second = metrics(out)
+    assert first == {
+        "epoch": 1,
+        "machines": {
+            "fan_section_00": {"loss": [1.0, 3.0]},
+            "pump_section_00": {"loss": [2.0, 0.1]},
+        },
+    }
+    assert second["epoch"] == 2
+    assert second["machines"]["fan_section_00"]["is_stopped"] == [False, False]
+
+
+@pytest.mark.parametrize("loss", [np.nan, np.inf, -np.inf])
+def test_a_loss_that_is_not_finite_is_null(out, loss):
+    append(out, 1, loss)
+    (line,) = metrics(out)
+    assert line["machines"]["fan_section_00"]["loss"] == [None, None]
+
+
+def test_resuming_drops_the_epochs_after_the_checkpoint(out):
+    for epoch in (1, 2, 3):
+        append(out, epoch, loss=1 / epoch)
+    kept = (out / "metrics.jsonl").read_text().splitlines(keepends=True)[:2]
+    longer = Config(train=TrainConfig(epochs=200))
+    resume_folder(out, longer, epoch=2)
+    assert (out / "metrics.jsonl").read_text() == "".join(kept)
+    assert from_dict(json.loads((out / "config.json").read_text())) == longer
+    append(out, 3)
+    assert [line["epoch"] for line in metrics(out)] == [1, 2, 3]
+
+
+def test_a_half_written_last_line_is_ignored(out):
+    append(out, 1)
+    whole = (out / "metrics.jsonl").read_text()
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write(whole[: len(whole) // 2])
+    resume_folder(out, CONFIG, epoch=5)
+    assert (out / "metrics.jsonl").read_text() == whole
+
+
+def test_a_run_that_was_killed_before_its_first_line_can_resume(out):
+    resume_folder(out, CONFIG, epoch=0)
+    assert metrics(out) == []
+
+
+def test_results_are_written_for_readers_and_programs(out):
+    config = Config(score="mahalanobis_framewise")
+    append(out, 1, loss=4.0)
+    append(out, 2, loss=2.0)
+    about = {"timing": {"train_s": 1.0}, "environment": {"device": "cpu"}}
+    write_results(out, config, rows(config), about, ["a note"], {})
+    with (out / "results.csv").open(newline="") as file:
+        assert [r["score"] for r in csv.DictReader(file)] == list(config.scores)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["official_score"]["mse"]["per_seed"] == [pytest.approx(0.5)]
+    assert summary["timing"] == {"train_s": 1.0}
+    assert summary["environment"] == {"device": "cpu"}
+    assert summary["notes"] == ["a note"]
+    page = (out / "report.html").read_text()
+    assert "a note" in page
+    assert "fan_section_00: 4 to 2" in page
+    assert page.index(f">{config.score}: official") < page.index(">mahalanobis: off")
+
+
+def test_results_without_rows_are_still_files(out):
+    write_results(out, CONFIG, [], {"timing": {}}, ["no labels"], {})
+    assert (out / "results.csv").read_text().count("\n") == 1
+    assert json.loads((out / "summary.json").read_text())["notes"] == ["no labels"]
+    assert "no labels" in (out / "report.html").read_text()
+
+
+def test_a_machine_whose_loss_was_never_finite_has_no_curve(out):
+    append(out, 1, np.nan)
+    write_results(out, CONFIG, rows(), {}, [], {})
+    assert "<polyline" not in (out / "report.html").read_text()

@@ -1,0 +1,172 @@
+"""Scores against SciPy, and against the official code's numbers."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from gammavae_jax.config import ScoringConfig
+from gammavae_jax.score import (
+    GaussianFit,
+    add_batch,
+    clip_scores,
+    covariance,
+    empty_scatter,
+    fit_gaussian,
+    mahalanobis,
+    mahalanobis_framewise,
+    mse,
+    rows_of,
+)
+
+N_MELS, N_CONTEXT = 6, 5
+EXACT = ScoringConfig(jitter=0.0)
+
+
+def scatter_of(batches, n_mels):
+    scatter = empty_scatter(n_mels)
+    for rows, weight in batches:
+        scatter = add_batch(scatter, jnp.float32(rows), jnp.float32(weight))
+    return scatter
+
+
+@pytest.fixture
+def fits():
+    """Two normal distributions, with the covariances they come from."""
+    rng = np.random.default_rng(0)
+    roots = rng.normal(size=(2, N_MELS, N_MELS)) + 2 * np.eye(N_MELS)
+    matrices = roots @ roots.transpose(0, 2, 1)
+    locations = rng.normal(size=(2, N_MELS))
+    return (
+        matrices,
+        locations,
+        [
+            GaussianFit(jnp.float32(m), jnp.float32(np.linalg.cholesky(c)))
+            for m, c in zip(locations, matrices, strict=True)
+        ],
+    )
+
+
+@pytest.fixture
+def residual():
+    rng = np.random.default_rng(1)
+    return jnp.float32(rng.normal(size=(9, N_CONTEXT * N_MELS)))
+
+
+def test_official_covariances_and_scores_match_the_official_code(golden):
+    stored = np.load(golden / "mahalanobis.npz")
+    batches = [jnp.asarray(stored[f"batch{b}/residual"]) for b in range(6)]
+    target = [stored[f"batch{b}/is_target"] for b in range(6)]
+    fits = []
+    for name, flags in (("source", [~t for t in target]), ("target", target)):
+        scatter = scatter_of(
+            [
+                (rows_of(r, 128), np.repeat(f, 5).astype(np.float32))
+                for r, f in zip(batches, flags, strict=True)
+            ],
+            128,
+        )
+        expected = stored[f"cov_{name}"]
+        ours = covariance(scatter, 5, EXACT)
+        np.testing.assert_allclose(ours, expected, atol=1e-4 * np.abs(expected).max())
+        fits.append(fit_gaussian(scatter, 5, ScoringConfig()))
+    for c, row in enumerate(stored["mahalanobis_source_target_min"]):
+        clip = jnp.asarray(stored[f"clip{c}/residual"])
+        weight = jnp.ones(len(clip))
+        ours = [
+            mahalanobis(clip, weight, a, b)
+            for a, b in ((fits[0], fits[0]), (fits[1], fits[1]), fits)
+        ]
+        np.testing.assert_allclose(ours, row, rtol=1e-3)
+        np.testing.assert_allclose(mse(clip, weight), stored["mse"][c], rtol=1e-5)
+
+
+def test_mahalanobis_is_the_mean_of_the_whole_product(fits, residual):
+    matrices, _, _ = fits
+    official = [
+        GaussianFit(jnp.zeros(N_MELS), jnp.float32(np.linalg.cholesky(c)))
+        for c in matrices
+    ]
+    rows = np.asarray(rows_of(residual, N_MELS), np.float64)
+    expected = min((rows @ np.linalg.inv(c) @ rows.T).mean() for c in matrices)
+    ours = mahalanobis(residual, jnp.ones(9), *official)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4)
+
+
+def test_framewise_mahalanobis_matches_scipy(fits, residual):
+    matrices, locations, both = fits
+    rows = rows_of(residual, N_MELS)
+    squared = [
+        cdist(rows, m[None], "mahalanobis", VI=np.linalg.inv(c))[:, 0] ** 2
+        for m, c in zip(locations, matrices, strict=True)
+    ]
+    ours = mahalanobis_framewise(residual, jnp.ones(9), *both)
+    np.testing.assert_allclose(ours, np.minimum(*squared).mean(), rtol=1e-4)
+
+
+def test_framewise_mahalanobis_hears_what_cancels_in_the_mean(fits):
+    _, _, both = fits
+    centred = [f._replace(location=jnp.zeros(N_MELS)) for f in both]
+    click = jnp.zeros((8, N_CONTEXT * N_MELS)).at[0].set(9.0).at[1].set(-9.0)
+    assert mahalanobis(click, jnp.ones(8), *centred) < 1e-6
+    assert mahalanobis_framewise(click, jnp.ones(8), *centred) > 1.0
+
+
+def test_pooled_covariance_is_that_of_all_rows_however_they_are_batched():
+    rng = np.random.default_rng(2)
+    rows = (rng.normal(size=(60, N_MELS)) @ rng.normal(size=(N_MELS, N_MELS))) + 3
+    config = ScoringConfig(covariance="pooled", jitter=0.0)
+    for size in (60, 20, 7):
+        parts = [rows[i : i + size] for i in range(0, 60, size)]
+        scatter = scatter_of([(p, np.ones(len(p))) for p in parts], N_MELS)
+        np.testing.assert_allclose(
+            covariance(scatter, N_CONTEXT, config), np.cov(rows.T), rtol=1e-4
+        )
+        fit = fit_gaussian(scatter, N_CONTEXT, config)
+        np.testing.assert_allclose(fit.location, rows.mean(0), rtol=1e-4)
+
+
+def test_official_covariance_loses_what_is_between_batches():
+    rows = np.repeat(np.arange(4.0), N_CONTEXT)[:, None] * np.ones(N_MELS)
+    one_window_each = [(rows[i : i + 5], np.ones(5)) for i in range(0, 20, 5)]
+    scatter = scatter_of(one_window_each, N_MELS)
+    np.testing.assert_allclose(covariance(scatter, N_CONTEXT, EXACT), 0, atol=1e-6)
+    pooled = ScoringConfig(covariance="pooled")
+    assert covariance(scatter, N_CONTEXT, pooled).min() > 1.0
+
+
+def test_scores_do_not_change_under_an_invertible_linear_map(fits, residual):
+    _, _, both = fits
+    centred = [f._replace(location=jnp.zeros(N_MELS)) for f in both]
+    rng = np.random.default_rng(3)
+    change = rng.normal(size=(N_MELS, N_MELS)) + 3 * np.eye(N_MELS)
+    mapped = [
+        GaussianFit(
+            f.location,
+            jnp.float32(np.linalg.cholesky(change @ f.factor @ f.factor.T @ change.T)),
+        )
+        for f in centred
+    ]
+    rows = (rows_of(residual, N_MELS) @ change.T).reshape(residual.shape)
+    for score in (mahalanobis, mahalanobis_framewise):
+        np.testing.assert_allclose(
+            score(rows, jnp.ones(9), *mapped),
+            score(residual, jnp.ones(9), *centred),
+            rtol=1e-3,
+        )
+
+
+def test_padding_changes_no_score(fits, residual):
+    _, _, both = fits
+    padded = jnp.concatenate([residual, jnp.full((4, residual.shape[1]), 99.0)])
+    weight = jnp.concatenate([jnp.ones(9), jnp.zeros(4)])
+    expected = clip_scores(residual, jnp.ones(9), *both)
+    for name, score in clip_scores(padded, weight, *both).items():
+        np.testing.assert_allclose(score, expected[name], rtol=1e-5)
+
+
+def test_rows_without_variance_still_give_finite_scores():
+    scatter = scatter_of([(np.zeros((10, N_MELS)), np.ones(10))], N_MELS)
+    fit = fit_gaussian(scatter, N_CONTEXT, ScoringConfig())
+    scores = clip_scores(jnp.zeros((3, N_CONTEXT * N_MELS)), jnp.ones(3), fit, fit)
+    assert all(jnp.isfinite(score) for score in scores.values())

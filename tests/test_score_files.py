@@ -1,0 +1,362 @@
+import csv
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gammavae_jax.errors import InputError
+from gammavae_jax.official import (
+    official_score,
+)
+from gammavae_jax.score_files import (
+    evaluate_directory,
+    official_means,
+    read_directory,
+    summarise,
+    write_decisions,
+    write_scores,
+)
+
+TOLERANCE = 1e-12
+unhurried = settings(deadline=None)  # a busy machine is no failure
+SHARED_DIR = os.environ.get("GAMMAVAE_SHARED_DIR", "")
+EVALUATOR_DIR = Path(
+    os.environ.get("GAMMAVAE_EVALUATOR_DIR") or Path(SHARED_DIR, "evaluator2024")
+)
+REAL_SCORES_DIR = Path(SHARED_DIR, "real_scores")
+PUBLISHED = {
+    "dcase2026_dev_mse": 0.5719418133424542,
+    "dcase2026_dev_mahala": 0.5720483897712285,
+}
+NAMES = [
+    f"section_00_{domain}_test_{label}_{k:04}_noAttribute.wav"
+    for domain in ("source", "target")
+    for label in ("normal", "anomaly")
+    for k in range(3)
+]
+SCORES = np.array([1, 3, 2, 4, 2.5, 6, 3, 1, 2, 2, 5, 3], np.float32)
+FILE = "anomaly_score_fan_section_00_test.csv"
+official_evaluator = pytest.mark.skipif(
+    not (EVALUATOR_DIR / "expected_result.csv").exists(),
+    reason="no official evaluator case: set GAMMAVAE_EVALUATOR_DIR",
+)
+
+
+def write_machine(folder, machine="fan"):
+    write_scores(folder, machine, "00", NAMES, SCORES)
+    write_decisions(folder, machine, "00", NAMES, SCORES > 2)
+
+
+def write_truth(folder, machine="fan", section="00"):
+    """Anonymous clips, as the official evaluators ship them, in another order."""
+    columns = {
+        "data": [str(int("anomaly" in name)) for name in NAMES],
+        "domain": [str(int("target" in name)) for name in NAMES],
+        "attributes": [name.removesuffix(".wav") for name in NAMES],
+    }
+    for kind, values in columns.items():
+        path = folder / f"ground_truth_{kind}"
+        path.mkdir(parents=True, exist_ok=True)
+        lines = [f"section_00_{k:04}.wav,{v}\n" for k, v in enumerate(values)]
+        name = f"ground_truth_{machine}_section_{section}_test.csv"
+        (path / name).write_text("".join(reversed(lines)))
+
+
+def lines_of(path):
+    return path.read_text().splitlines()
+
+
+def expected_blocks(path):
+    """The blocks of the official result, which blank lines part."""
+    blocks = [[]]
+    with path.open(newline="") as file:
+        for row in csv.reader(file):
+            blocks[-1].append(row) if row else blocks.append([])
+    return [block for block in blocks if block]
+
+
+def section_values(row):
+    """A row under the names of the official result."""
+    values = {"AUC (all)": row.auc, "pAUC": row.pauc}
+    for domain in ("source", "target"):
+        values |= {
+            f"AUC ({domain})": getattr(row, f"auc_{domain}"),
+            f"precision ({domain})": getattr(row, f"precision_{domain}"),
+            f"recall ({domain})": getattr(row, f"recall_{domain}"),
+            f"F1 score ({domain})": getattr(row, f"f1_{domain}"),
+        }
+    return values
+
+
+def compare_block(block, sections, means):
+    """Compare a block's lines with ours; the number of compared numbers."""
+    header, compared = [], 0
+    for line in block:
+        if line[0] == "section" or line[:2] == ["", ""]:
+            header = line
+            continue
+        found = sections.get(line[0]) or means[line[0].split(" over ")[0]]
+        for name, text in zip(header[1:], line[1:], strict=True):
+            if text:
+                assert found[name] == pytest.approx(float(text), abs=TOLERANCE), line
+                compared += 1
+    return compared
+
+
+@official_evaluator
+def test_evaluator_matches_the_official_2024_result():
+    rows = evaluate_directory(EVALUATOR_DIR / "scores", EVALUATOR_DIR)
+    *machines, overall, last = expected_blocks(EVALUATOR_DIR / "expected_result.csv")
+    by_machine = {machine: [] for (machine,), *_ in machines}
+    for row in rows:
+        by_machine[row.machine].append(row)
+    compared = compare_block(overall, {}, official_means(rows))
+    for (machine,), *block in machines:
+        ours = by_machine[machine]
+        sections = {row.section: section_values(row) for row in ours}
+        compared += compare_block(block, sections, official_means(ours))
+    assert compared == 20 + len(rows) * 10 + len(machines) * 20
+    # The confidence line that follows pools the scores of all machines: not ours.
+    assert last[0][:2] == ["official score", ""]
+    assert official_score(rows) == pytest.approx(float(last[0][2]), abs=TOLERANCE)
+
+
+@official_evaluator
+def test_renamed_clips_give_the_official_result_too(tmp_path):
+    for path in (EVALUATOR_DIR / "scores").glob("*.csv"):
+        machine = path.name.split("_section_")[0].split("_", 2)[2]
+        section = path.name.split("_section_")[1][:2]
+        stem = f"ground_truth_{machine}_section_{section}_test.csv"
+        with (EVALUATOR_DIR / "ground_truth_attributes" / stem).open() as file:
+            renamed = {line[0]: line[1] for line in csv.reader(file)}
+        pairs = [line.rsplit(",", 1) for line in lines_of(path)]
+        text = "".join(f"{renamed[name]}.wav,{value}\n" for name, value in pairs)
+        (tmp_path / path.name).write_text(text)
+    expected = evaluate_directory(EVALUATOR_DIR / "scores", EVALUATOR_DIR)
+    found = evaluate_directory(tmp_path, EVALUATOR_DIR)
+    assert [r._replace(threshold=0) for r in found] == [
+        r._replace(threshold=0) for r in expected
+    ]
+
+
+@pytest.mark.parametrize("folder", PUBLISHED)
+def test_real_scores_give_the_published_official_score(folder):
+    if not (REAL_SCORES_DIR / folder).is_dir():
+        pytest.skip("no real scores: set GAMMAVAE_SHARED_DIR")
+    rows = evaluate_directory(REAL_SCORES_DIR / folder)
+    assert official_score(rows) == pytest.approx(PUBLISHED[folder], abs=TOLERANCE)
+
+
+@unhurried
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1))
+def test_scores_read_back_as_the_same_float32(tmp_path_factory, values):
+    folder = tmp_path_factory.mktemp("scores")
+    scores = np.array(values)
+    names = [f"{k}.wav" for k in range(len(values))]
+    path = write_scores(folder, "fan", "00", names, scores)
+    read = [float(line.split(",")[1]) for line in lines_of(path)]
+    np.testing.assert_array_equal(np.array(read, np.float32), scores)
+
+
+def test_files_are_written_as_the_challenge_asks(tmp_path):
+    names = ["section_00_0001.wav", "section_00_0000.wav"]
+    folder = tmp_path / "mse" / "seed0"
+    scores = write_scores(folder, "ToyCar", "01", names, np.array([0.1, 3]))
+    decisions = write_decisions(folder, "ToyCar", "01", names, np.array([False, True]))
+    assert scores == folder / "anomaly_score_ToyCar_section_01_test.csv"
+    assert scores.read_bytes() == b"section_00_0001.wav,0.1\nsection_00_0000.wav,3.0\n"
+    assert decisions == folder / "decision_result_ToyCar_section_01_test.csv"
+    assert decisions.read_bytes() == b"section_00_0001.wav,0\nsection_00_0000.wav,1\n"
+    assert sorted(folder.iterdir()) == [scores, decisions]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = write_scores(tmp_path, "fan", "00", ["a.wav"], np.array([1.0]))
+
+    def refuse(source, destination):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match="disk full"):
+        write_scores(tmp_path, "fan", "00", ["a.wav"], np.array([2.0]))
+    assert path.read_text() == "a.wav,1.0\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_names_with_commas_and_quotes_survive(tmp_path):
+    names = [f'{label}_0, "{k}" é.wav' for label in ("normal", "anomaly") for k in "ab"]
+    write_scores(tmp_path, "fan", "00", names, np.arange(4.0))
+    write_decisions(tmp_path, "fan", "00", names, np.arange(4) > 1)
+    (section,) = read_directory(tmp_path)
+    assert section.is_anomaly.tolist() == [False, False, True, True]
+    assert section.scores.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["a\nb.wav", "a\rb.wav", "a\0.wav", "\udc80.wav", ""])
+def test_names_that_a_file_cannot_hold_are_refused(tmp_path, name):
+    with pytest.raises(InputError, match="cannot hold the name"):
+        write_scores(tmp_path, "fan", "00", [name], np.array([1.0]))
+
+
+def test_doubled_names_are_not_written(tmp_path):
+    with pytest.raises(InputError, match="'a' comes 2 times"):
+        write_scores(tmp_path, "fan", "00", ["a.wav", "a.wav"], np.array([1.0, 2.0]))
+
+
+@pytest.mark.parametrize("score", [np.nan, np.inf, 1e39])
+def test_scores_that_are_not_finite_are_not_written(tmp_path, score):
+    with pytest.raises(InputError, match=r"score of 'a\.wav'"):
+        write_scores(tmp_path, "fan", "00", ["a.wav"], np.array([score]))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("machine", "section"), [("../fan", "00"), ("", "00"), ("fan", "x"), ("a\nb", "00")]
+)
+def test_machines_that_a_file_name_cannot_hold_are_refused(tmp_path, machine, section):
+    with pytest.raises(InputError, match="cannot be part"):
+        write_scores(tmp_path, machine, section, ["a.wav"], np.array([1.0]))
+
+
+def test_the_baseline_file_names_are_read(tmp_path):
+    write_machine(tmp_path)
+    tail = "_section_00_test_seed13711_id(0_)_Eval.csv"
+    for kind in ("anomaly_score", "decision_result"):
+        path = tmp_path / f"{kind}_fan_section_00_test.csv"
+        path.rename(tmp_path / f"{kind}_DCASE2024T23DPrinter{tail}")
+    (section,) = read_directory(tmp_path)
+    assert section[:2] == ("3DPrinter", "00")
+    assert section.decisions is not None
+
+
+def test_files_of_2020_are_read_by_id(tmp_path):
+    names = [
+        f"{label}_id_02_{k:08}.wav" for label in ("normal", "anomaly") for k in (0, 1)
+    ]
+    text = "".join(f"{name},{k}\n" for k, name in enumerate(names))
+    (tmp_path / "anomaly_score_fan_id_02.csv").write_text(text)
+    (row,) = evaluate_directory(tmp_path, year=2020)
+    assert (row.machine, row.section, row.auc) == ("fan", "02", 1)
+
+
+def test_other_files_and_folders_are_ignored(tmp_path):
+    write_machine(tmp_path)
+    expected = json.dumps(evaluate_directory(tmp_path))
+    (tmp_path / ".DS_Store").write_bytes(b"\x00\x01")
+    (tmp_path / f"._{FILE}").write_bytes(b"\xff\x00")
+    (tmp_path / "result_fan_roc.csv").write_text("section,AUC\n")
+    (tmp_path / "anomaly_score_pump_section_00_test.csv").mkdir()
+    write_machine(tmp_path / "seed1", "pump")
+    assert json.dumps(evaluate_directory(tmp_path)) == expected
+
+
+@pytest.mark.parametrize("with_truth", [False, True])
+def test_the_order_of_rows_does_not_matter(tmp_path, with_truth):
+    truth = tmp_path / "truth" if with_truth else None
+    write_machine(tmp_path)
+    write_truth(tmp_path / "truth")
+    expected = json.dumps(evaluate_directory(tmp_path))
+    path = tmp_path / FILE
+    path.write_text("\n".join(sorted(lines_of(path), key=len)))
+    np.testing.assert_allclose(
+        evaluate_directory(tmp_path, truth)[0][4:],
+        json.loads(expected)[0][4:],
+        rtol=0,
+        atol=TOLERANCE,
+    )
+
+
+def test_the_official_means_of_a_domain_without_clips_are_unknown(tmp_path):
+    write_machine(tmp_path)
+    (row,) = evaluate_directory(tmp_path)
+    means = official_means([row._replace(auc_target=math.nan)])
+    assert math.isnan(means["target harmonic mean"]["AUC"])
+    assert means["arithmetic mean"]["AUC"] == row.auc_source
+
+
+def test_the_summary_is_valid_json(tmp_path):
+    write_machine(tmp_path)
+    (tmp_path / "decision_result_fan_section_00_test.csv").unlink()
+    rows = evaluate_directory(tmp_path)
+    summary = json.loads(json.dumps(summarise(rows), allow_nan=False))
+    assert summary["official_score"] == official_score(rows)
+    machine = summary["machines"]["fan_section_00"]
+    assert machine["auc_source"] == rows[0].auc_source
+    assert machine["precision_source"] is None
+    assert summary["harmonic_means"]["pauc"] == pytest.approx(rows[0].pauc)
+    assert summary["arithmetic_means"]["auc"] == rows[0].auc
+
+
+@pytest.mark.parametrize("with_truth", [False, True])
+def test_a_broken_line_is_refused_with_the_name_of_its_file(tmp_path, with_truth):
+    write_machine(tmp_path)
+    write_truth(tmp_path / "truth")
+    path = tmp_path / FILE
+    path.write_text(path.read_text().replace(",3.0", ",nan", 1))
+    with pytest.raises(InputError, match=f"{FILE}: .* is 'nan': give one finite"):
+        evaluate_directory(tmp_path, tmp_path / "truth" if with_truth else None)
+
+
+def test_decisions_other_than_0_and_1_are_refused(tmp_path):
+    write_machine(tmp_path)
+    path = tmp_path / "decision_result_fan_section_00_test.csv"
+    path.write_text(path.read_text().replace(",1\n", ",2\n", 1))
+    with pytest.raises(InputError, match=r"is 2\.0: give 0 or 1"):
+        evaluate_directory(tmp_path)
+
+
+def test_missing_files_are_refused(tmp_path):
+    write_machine(tmp_path, "fan")
+    write_machine(tmp_path, "pump")
+    write_truth(tmp_path / "truth", "fan")
+    with pytest.raises(InputError, match="no ground_truth_pump_section_00_test"):
+        evaluate_directory(tmp_path, tmp_path / "truth")
+    write_truth(tmp_path / "truth", "pump")
+    assert len(evaluate_directory(tmp_path, tmp_path / "truth")) == 2
+    decisions = tmp_path / "decision_result_pump_section_00_test.csv"
+    scores = tmp_path / "anomaly_score_pump_section_00_test.csv"
+    text = decisions.read_text()
+    decisions.unlink()
+    with pytest.raises(InputError, match=f"no {decisions.name}"):
+        evaluate_directory(tmp_path)
+    scores.unlink()
+    with pytest.raises(InputError, match=f"no {scores.name}"):
+        evaluate_directory(tmp_path, tmp_path / "truth")
+    decisions.write_text(text)
+    with pytest.raises(InputError, match=f"no {scores.name}"):
+        evaluate_directory(tmp_path)
+
+
+def test_two_files_for_one_section_are_refused(tmp_path):
+    write_machine(tmp_path)
+    (tmp_path / "anomaly_score_fan_section_00_test_seed1.csv").write_text("a.wav,1\n")
+    with pytest.raises(InputError, match="for one section: keep one"):
+        evaluate_directory(tmp_path)
+
+
+def test_a_score_file_without_machine_and_section_is_refused(tmp_path):
+    (tmp_path / "anomaly_score_fan.csv").write_text("a.wav,1\n")
+    with pytest.raises(InputError, match=r"anomaly_score_fan\.csv names no machine"):
+        evaluate_directory(tmp_path)
+
+
+def test_folders_without_scores_are_refused(tmp_path):
+    with pytest.raises(InputError, match="is no folder"):
+        evaluate_directory(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"has no anomaly_score_\*"):
+        evaluate_directory(tmp_path)
+    write_machine(tmp_path)
+    with pytest.raises(InputError, match=r"ground_truth_data is no folder"):
+        evaluate_directory(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("label", ["normal", "anomaly"])
+def test_a_section_of_one_class_is_refused(tmp_path, label):
+    (tmp_path / FILE).write_text(f"section_00_source_test_{label}_0000.wav,1\n")
+    with pytest.raises(InputError, match=f"{FILE}: all 1 clips are"):
+        evaluate_directory(tmp_path)

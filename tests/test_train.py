@@ -1,0 +1,204 @@
+"""Training: one machine alone or in a crowd, whole or resumed, finite or stopped."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes import clips, crowd, noise
+
+from gammavae_jax import train
+from gammavae_jax.dataset import (
+    HELD_OUT,
+    PADDING,
+    TRAIN,
+    held_out_clips,
+    stack_machines,
+    window_groups,
+)
+from gammavae_jax.parallel import Batching, make_layout
+
+
+def prepare(config, machines, devices=1, batching: Batching = "map"):
+    """Arrays, groups and layout of machines."""
+    arrays = stack_machines(machines, config.features.n_context)
+    held_out = held_out_clips(arrays, config)
+    group = window_groups(arrays, held_out, config.features.n_context)
+    layout = make_layout(
+        (group[0] > 0).sum(-1).tolist(),
+        len(config.seeds),
+        jax.devices()[:devices],
+        batching,
+    )
+    return layout, arrays, group
+
+
+def fit(config, machines, epochs, devices=1, batching: Batching = "map"):
+    """Host state and losses after some epochs."""
+    layout, arrays, group = prepare(config, machines, devices, batching)
+    trainer = train.make_trainer(config, layout, arrays, group)
+    state, losses = trainer.initial, []
+    for epoch in range(1, epochs + 1):
+        state, info = trainer.epoch(epoch, state)
+        losses.append(layout.get(info).loss)
+    return layout.get(state), np.array(losses)
+
+
+def assert_close(ours, expected, rtol=1e-4):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * 0.01),
+        ours,
+        expected,
+    )
+
+
+@pytest.fixture
+def machines():
+    return crowd(np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("batching", ["map", "vmap"])
+def test_a_machine_beside_others_equals_the_machine_alone(tiny, machines, batching):
+    # The first machine has three batches an epoch: an epoch is three steps.
+    config = tiny("default", "n_seeds=2")
+    together, _ = fit(config, machines, 1, batching=batching)
+    for m, machine in enumerate(machines):
+        alone, _ = fit(config, [machine], 1)
+        mine = jax.tree.map(lambda leaf, m=m: leaf[:, m : m + 1], together)
+        assert_close(mine.params, alone.params)
+        assert_close(mine.batch_stats, alone.batch_stats)
+
+
+def test_devices_do_not_change_what_is_learnt(tiny, machines):
+    config = tiny("default")
+    one, _ = fit(config, machines, 2, devices=1)
+    for devices in (2, 4):
+        more, _ = fit(config, machines, 2, devices=devices)
+        assert_close(more.params, one.params)
+
+
+def test_the_step_is_traced_once(tiny, machines, monkeypatch):
+    traces, step = [], train.train_step
+
+    def counted(*args):
+        traces.append(1)
+        return step(*args)
+
+    monkeypatch.setattr(train, "train_step", counted)
+    fit(tiny("default"), machines, 3)
+    assert len(traces) == 1
+
+
+def test_an_epoch_leaves_the_device_alone(tiny, machines):
+    config = tiny("default")
+    layout, arrays, group = prepare(config, machines)
+    trainer = train.make_trainer(config, layout, arrays, group)
+    number = trainer.place(1)
+    with jax.transfer_guard("disallow"):
+        state, info = trainer.compiled(number, trainer.initial)
+        jax.block_until_ready((state, info))
+
+
+def test_loss_falls_and_every_parameter_moves(tiny, machines):
+    config = tiny("default")
+    before = fit(config, machines, 0)[0].params
+    after, losses = fit(config, machines, 5)
+    assert (losses[-1] < losses[0]).all()
+    moved = jax.tree.map(lambda a, b: not (a == b).all(), before, after.params)
+    for half in ("Encoder_0", "Decoder_0"):
+        block = moved[half].pop("Block_0")
+        # Before a batch normalisation a bias has no effect, and is left alone.
+        assert block == {
+            "Dense_0": {"kernel": True, "bias": False},
+            "BatchNorm_0": {"scale": True, "bias": True},
+        }
+    assert all(jax.tree.leaves(moved))
+
+
+def test_one_seed_gives_the_same_bytes_and_another_does_not(tiny, machines):
+    first, again, other = (
+        fit(tiny("paper", f"seed={seed}"), machines, 1)[0].params for seed in (1, 1, 2)
+    )
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    assert not np.allclose(*(p["head_0"]["kernel"] for p in (first, other)))
+
+
+def test_each_window_is_trained_on_once_an_epoch():
+    group = np.array([TRAIN] * 40 + [HELD_OUT] * 9 + [PADDING] * 15, np.uint8)
+    order = np.asarray(train.shuffled(jax.random.key(3), jnp.asarray(group)))
+    assert set(order[:40]) == set(range(40))
+    assert list(order[:40]) != list(range(40))
+    assert set(order[40:49]) == set(range(40, 49))
+
+
+def test_padding_does_not_change_the_shuffle(key):
+    k = key()
+    short = jnp.full(50, TRAIN, jnp.uint8)
+    padded = jnp.concatenate([short, jnp.full(77, PADDING, jnp.uint8)])
+    np.testing.assert_array_equal(
+        train.shuffled(k, short), train.shuffled(k, padded)[:50]
+    )
+
+
+def test_a_batch_is_windows_of_successive_frames_of_one_clip(tiny, machines):
+    config = tiny("default")
+    _, arrays, group = prepare(config, machines[:1])
+    data = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), arrays)
+    n = int((group[0, 0] > 0).sum())
+    batch, weight = train.gather(
+        config, data, jnp.arange(group.shape[2]), 0, jnp.array(n), jnp.array(0)
+    )
+    expected = [
+        clip[start : start + 5].ravel()
+        for clip in machines[0][1].log_mels
+        for start in range(len(clip) - 4)
+    ]
+    used = min(len(batch), len(expected))
+    np.testing.assert_array_equal(batch[:used], np.array(expected)[:used])
+    assert weight.sum() == used
+
+
+def test_an_infinite_loss_stops_that_machine_alone(tiny, machines):
+    config = tiny("default")
+    healthy = fit(config, machines, 3)[0]
+    _, broken = machines[1]
+    broken.log_mels[0][:] = np.inf
+    state, _ = fit(config, machines, 3)
+    assert state.is_stopped.tolist() == [[False, True, False]]
+    for m in (0, 2):
+        pick = lambda leaf, m=m: leaf[:, m]  # noqa: E731
+        assert_close(
+            jax.tree.map(pick, state.params), jax.tree.map(pick, healthy.params)
+        )
+    start = fit(config, machines, 0)[0]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_array_equal(a[:, 1], b[:, 1]),
+        state.params,
+        start.params,
+    )
+
+
+def test_resumed_training_equals_unbroken_training(tiny, machines):
+    config = tiny("paper")
+    layout, arrays, group = prepare(config, machines)
+    unbroken, _ = fit(config, machines, 3)
+    half, _ = fit(config, machines, 1)
+    trainer = train.make_trainer(config, layout, arrays, group)
+    state = layout.put(half, "run")
+    for epoch in (2, 3):
+        state, _ = trainer.epoch(epoch, state)
+    jax.tree.map(np.testing.assert_array_equal, layout.get(state), unbroken)
+
+
+def test_two_thousand_softmax_steps_have_finite_gradients(tiny):
+    rng = np.random.default_rng(0)
+    config = tiny("paper", "model.n_latent=8", "train.epochs=250")
+    machine = ("m", clips(noise(rng, 30, 14)))
+    _, _, group = prepare(config, [machine])
+    n_steps = -(-int((group == TRAIN).sum()) // config.train.batch_size)
+    state, losses = fit(config, [machine], -(-2000 // n_steps))
+    assert not state.is_stopped.any()
+    assert np.isfinite(losses).all()
+    # Adam's moments would carry a gradient that was not finite on to the end.
+    jax.tree.map(
+        lambda leaf: np.isfinite(leaf).all() or pytest.fail("moment"), state.opt_state
+    )
