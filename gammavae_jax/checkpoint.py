@@ -47,7 +47,7 @@ def save_detector(folder: Path, detector: Detector) -> None:
         "machines": [list(machine) for machine in detector.machines],
     }
     (folder / "detector.json").unlink(missing_ok=True)
-    ocp.save_pytree((folder / "detector").absolute(), arrays, overwrite=True)
+    ocp.save(_address(folder / "detector"), arrays, overwrite=True)
     # Last: where it is, the arrays are whole.
     write_text(folder / "detector.json", json.dumps(about, indent=2) + "\n")
 
@@ -58,7 +58,7 @@ def restore_detector(folder: Path) -> Detector:
     Raises:
         InputError: there is no checkpoint, or one that this version cannot read.
     """
-    path = (folder / "detector").absolute()
+    path = _address(folder / "detector")
     about = _read_json(folder / "detector.json")
     config = _config(path, about)
     runs = (len(config.seeds), len(about["machines"]))
@@ -92,8 +92,8 @@ def save_training(folder: Path, checkpoint: TrainCheckpoint) -> None:
         "config": to_dict(checkpoint.config),
         "clips": checkpoint.clips,
     }
-    ocp.save_pytree(
-        (train / str(checkpoint.epoch)).absolute(),
+    ocp.save(
+        _address(train / str(checkpoint.epoch)),
         checkpoint.state,
         overwrite=True,
         custom_metadata=about,
@@ -112,9 +112,9 @@ def restore_training(folder: Path) -> TrainCheckpoint | None:
     epochs = _epochs(folder / "train")
     if not epochs:
         return None
-    path = (folder / "train" / str(max(epochs))).absolute()
+    path = _address(folder / "train" / str(max(epochs)))
     try:
-        about: Any = ocp.pytree_metadata(path).custom_metadata
+        about: Any = ocp.metadata(path).custom_metadata
     except Exception as error:  # Orbax raises what its storage raises
         raise _unreadable(path) from error
     config = _config(path, about)
@@ -140,7 +140,7 @@ def _read_json(path: Path) -> Any:
         raise _unreadable(path) from error
 
 
-def _config(path: Path, about: Any) -> Config:
+def _config(path: str, about: Any) -> Config:
     """The configuration in what a checkpoint says of itself."""
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise InputError(
@@ -153,18 +153,23 @@ def _config(path: Path, about: Any) -> Config:
         raise InputError(f"checkpoint {str(path)!r}: {error}") from error
 
 
-def _load(path: Path, like: Any) -> Any:
+def _load(path: str, like: Any) -> Any:
     try:
-        return ocp.load_pytree(path, like)
+        return ocp.load(path, like)
     except Exception as error:  # Orbax raises what its storage raises
         raise _unreadable(path) from error
 
 
-def _unreadable(path: Path) -> InputError:
+def _unreadable(path: Path | str) -> InputError:
     return InputError(
         f"checkpoint {str(path)!r} cannot be read: it is damaged; restore a copy, or "
         "train again with --overwrite"
     )
+
+
+def _address(path: Path) -> str:
+    """A path as Orbax wants it."""
+    return str(path.absolute())
 
 
 def _zeros(*shape: int) -> Any:

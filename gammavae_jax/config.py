@@ -97,8 +97,7 @@ class ScoringConfig:
     false_alarm_rate: float = 0.1  # nominal, of the decision threshold
 
     def __post_init__(self):
-        if not self.jitter >= 0:
-            raise InputError(f"scoring.jitter is {self.jitter}: give 0 or more")
+        _require_positive(self, "jitter")
         if not 0 < self.false_alarm_rate < 1:
             raise InputError(
                 f"scoring.false_alarm_rate is {self.false_alarm_rate}: give a number "

@@ -136,7 +136,7 @@ def table_cells(
             " / ".join(f"{value:.2f}" for value in system[machine])
             for system in published.values()
         )
-        lines.append([machine, *(percent(scores[score][c]) for c in columns), *beside])
+        lines.append([machine, *(_tight(scores[score][c]) for c in columns), *beside])
     means = summary["harmonic_means"][score]
     beside = [
         " / ".join(
@@ -147,7 +147,7 @@ def table_cells(
         )
         for system in published.values()
     ]
-    foot = [percent(means[c]) if c in HEADLINE else "" for c in columns]
+    foot = [_tight(means[c]) if c in HEADLINE else "" for c in columns]
     return [*lines, ["harmonic mean", *foot, *beside]]
 
 
@@ -159,6 +159,11 @@ def percent(spread: Mapping[str, Any]) -> str:
     if len(spread["per_seed"]) > 1:
         text += f" ± {100 * spread['std']:.2f}"
     return text
+
+
+def _tight(spread: Mapping[str, Any]) -> str:
+    """The same without spaces: eighty columns hold a table of several seeds."""
+    return percent(spread).replace(" ", "")
 
 
 def report_html(

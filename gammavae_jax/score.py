@@ -7,11 +7,14 @@ padding. Scores are for one clip; higher is more anomalous.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from gammavae_jax.config import ScoringConfig
+
+VARIANCE_FLOOR = 1e-6  # dB^2, of residuals that are nothing but zeros
 
 
 class Scatter(NamedTuple):
@@ -82,14 +85,26 @@ def covariance(
 def fit_gaussian(
     scatter: Scatter, n_context: int, config: ScoringConfig
 ) -> GaussianFit:
-    """Location and Cholesky factor; the jitter keeps a poor covariance factorable.
+    """Location and Cholesky factor of the rows taken up.
 
-    The official distance is from zero, the pooled one from the mean residual.
+    The official distance is from zero, the pooled one from the mean residual. Where
+    float32 finds no factor, as with fewer rows than bands, the jitter grows tenfold
+    until it does.
     """
     matrix = covariance(scatter, n_context, config)
-    floor = jnp.finfo(matrix.dtype).tiny  # a residual of nothing but zeros
-    jitter = config.jitter * jnp.trace(matrix) / len(matrix) + floor
-    factor = jnp.linalg.cholesky(matrix + jitter * jnp.eye(len(matrix)))
+    unit = (jnp.trace(matrix) / len(matrix) + VARIANCE_FLOOR) * jnp.eye(len(matrix))
+
+    def factorise(jitter):
+        return jitter, jnp.linalg.cholesky(matrix + jitter * unit)
+
+    def has_failed(state):
+        return (state[0] < 1.0) & ~jnp.isfinite(state[1]).all()
+
+    _, factor = jax.lax.while_loop(
+        has_failed,
+        lambda state: factorise(10.0 * state[0]),
+        factorise(jnp.asarray(config.jitter, matrix.dtype)),
+    )
     is_official = config.covariance == "official"
     location = jnp.zeros_like(scatter.mean) if is_official else scatter.mean
     return GaussianFit(location, factor)

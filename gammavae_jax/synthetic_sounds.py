@@ -201,7 +201,7 @@ MACHINES = {
         source=(Condition(156, "street"), Condition(180, "street")),
         target=(Condition(168, "hall"),),
         background_db=-12,
-        fault_db=(-20, -2),
+        fault_db=(-16, 2),
     ),
     "valve": Machine(
         sound=_valve,

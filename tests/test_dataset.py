@@ -95,9 +95,8 @@ def test_stacking_pads_and_counts():
 
 
 def test_windows_start_where_five_frames_of_one_clip_begin():
-    arrays = stack_machines(
-        [("m", clips(noise(np.random.default_rng(0), 2, [6, 8])))], 5
-    )
+    spectra = noise(np.random.default_rng(0), 2, np.array([6, 8]))
+    arrays = stack_machines([("m", clips(spectra))], 5)
     np.testing.assert_array_equal(arrays.window_start[0], [0, 1, 8, 9, 10, 11])
 
 

@@ -20,7 +20,7 @@ from gammavae_jax.score import (
 )
 
 N_MELS, N_CONTEXT = 6, 5
-EXACT = ScoringConfig(jitter=0.0)
+EXACT = ScoringConfig()
 
 
 def scatter_of(batches, n_mels):
@@ -115,7 +115,7 @@ def test_framewise_mahalanobis_hears_what_cancels_in_the_mean(fits):
 def test_pooled_covariance_is_that_of_all_rows_however_they_are_batched():
     rng = np.random.default_rng(2)
     rows = (rng.normal(size=(60, N_MELS)) @ rng.normal(size=(N_MELS, N_MELS))) + 3
-    config = ScoringConfig(covariance="pooled", jitter=0.0)
+    config = ScoringConfig(covariance="pooled")
     for size in (60, 20, 7):
         parts = [rows[i : i + size] for i in range(0, 60, size)]
         scatter = scatter_of([(p, np.ones(len(p))) for p in parts], N_MELS)
@@ -170,3 +170,16 @@ def test_rows_without_variance_still_give_finite_scores():
     fit = fit_gaussian(scatter, N_CONTEXT, ScoringConfig())
     scores = clip_scores(jnp.zeros((3, N_CONTEXT * N_MELS)), jnp.ones(3), fit, fit)
     assert all(jnp.isfinite(score) for score in scores.values())
+
+
+@pytest.mark.parametrize("n_rows", [1, 3, 40])
+def test_too_few_rows_for_a_covariance_still_give_finite_scores(n_rows):
+    rng = np.random.default_rng(4)
+    n_mels = 128
+    rows = rng.normal(size=(n_rows, n_mels)) * np.geomspace(1e-3, 30, n_mels)
+    for kind in ("official", "pooled"):
+        config = ScoringConfig(covariance=kind)
+        fit = fit_gaussian(scatter_of([(rows, np.ones(n_rows))], n_mels), 5, config)
+        residual = jnp.float32(rng.normal(size=(3, 5 * n_mels)))
+        scores = clip_scores(residual, jnp.ones(3), fit, fit)
+        assert all(jnp.isfinite(score) for score in scores.values())

@@ -1,0 +1,16 @@
+PYTHON ?= .venv/bin/python
+
+.PHONY: check format test slow
+
+check:
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m pyright
+	$(PYTHON) -m pytest
+
+format:
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+
+slow:
+	$(PYTHON) -m pytest -m slow
