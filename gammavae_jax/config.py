@@ -69,7 +69,10 @@ class TrainConfig:
     batch_size: int = 256  # windows
     learning_rate: float = 1e-3  # Adam
     kl_weight: float = 0.01  # of the KL divergence beside the mean squared error
-    held_out_fraction: float = 0.1  # of each domain's clips: validation and threshold
+    # "clip" holds out whole clips of each domain; "window", as the official code, any
+    # windows, whose neighbours are trained on.
+    split: Literal["clip", "window"] = "clip"
+    held_out_fraction: float = 0.1
     checkpoint_every: int = 10  # epochs
 
     def __post_init__(self):
@@ -94,6 +97,8 @@ class ScoringConfig:
     # "official" centres the residuals batch by batch, "pooled" on their mean.
     covariance: Literal["official", "pooled"] = "official"
     jitter: float = 1e-6  # added to a covariance, times its mean diagonal
+    # "conformal" is over held-out clips, "official" over batches of 256 windows.
+    threshold: Literal["conformal", "official"] = "conformal"
     false_alarm_rate: float = 0.1  # nominal, of the decision threshold
 
     def __post_init__(self):
@@ -129,6 +134,10 @@ class Config:
                 raise InputError(unknown_name("score", name, SCORE_NAMES))
         if len(set(self.scores)) < len(self.scores):
             raise InputError(f"scores are {list(self.scores)}: name each one once")
+        if self.train.split == "window" and self.scoring.threshold == "conformal":
+            raise InputError(
+                "train.split=window holds out no clips: set scoring.threshold=official"
+            )
         if self.score not in self.scores:
             raise InputError(
                 f"the headline score {self.score!r} is not among the scores "

@@ -3,6 +3,7 @@
 Clips may differ in length, and machines in clip count.
 """
 
+import math
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,6 +45,13 @@ class MachineArrays(NamedTuple):
     is_target: Bool[AnyArray, "*machine clip"]
     window_start: Int[AnyArray, "*machine window"]
     name_hash: UInt32[AnyArray, "*machine"]
+
+
+class Split(NamedTuple):
+    """What each window is used for, and the clips that are held out whole."""
+
+    group: UInt8[np.ndarray, "seed machine window"]
+    is_held_out: Bool[np.ndarray, "seed machine clip"]
 
 
 def load_clips(
@@ -146,41 +154,49 @@ def stack_machines(
     return stacked
 
 
-def window_groups(
-    arrays: MachineArrays,
-    is_held_out: Bool[np.ndarray, "seed machine clip"],
-    n_context: int,
-) -> UInt8[np.ndarray, "seed machine window"]:
-    """What each window is used for, by the clip that it lies in."""
-    n_windows = np.maximum(arrays.n_frames - n_context + 1, 0)
-    groups = np.zeros(
-        (len(is_held_out), *arrays.window_start.shape), np.uint8
-    )  # PADDING
-    for s, m in np.ndindex(*is_held_out.shape[:2]):
-        of_clip = np.where(is_held_out[s, m], HELD_OUT, TRAIN)
-        groups[s, m, : n_windows[m].sum()] = np.repeat(of_clip, n_windows[m])
-    return groups
+def split_windows(arrays: MachineArrays, config: Config) -> Split:
+    """Decide, for each seed, what is trained on and what is held out."""
+    n_windows = np.maximum(arrays.n_frames - config.features.n_context + 1, 0)
+    n_seeds, (n_machines, n_clips) = len(config.seeds), arrays.n_frames.shape
+    split = Split(
+        group=np.zeros((n_seeds, *arrays.window_start.shape), np.uint8),  # PADDING
+        is_held_out=np.zeros((n_seeds, n_machines, n_clips), bool),
+    )
+    for s, m in np.ndindex(n_seeds, n_machines):
+        rng = np.random.default_rng([config.seeds[s], int(arrays.name_hash[m])])
+        group = split.group[s, m, : n_windows[m].sum()]
+        if config.train.split == "window":
+            group[:] = TRAIN
+            n_held_out = math.ceil(config.train.held_out_fraction * len(group))
+            group[rng.permutation(len(group))[:n_held_out]] = HELD_OUT
+        else:
+            held_out = split.is_held_out[s, m]
+            held_out[:] = _held_out_clips(
+                rng,
+                arrays.n_frames[m] > 0,
+                arrays.is_target[m],
+                config.train.held_out_fraction,
+            )
+            group[:] = np.repeat(np.where(held_out, HELD_OUT, TRAIN), n_windows[m])
+    return split
 
 
-def held_out_clips(
-    arrays: MachineArrays, config: Config
-) -> Bool[np.ndarray, "seed machine clip"]:
-    """The normal clips that a model does not train on, drawn per domain.
+def _held_out_clips(
+    rng: np.random.Generator,
+    is_clip: Bool[AnyArray, "clip"],
+    is_target: Bool[AnyArray, "clip"],
+    fraction: float,
+) -> Bool[np.ndarray, "clip"]:
+    """Whole clips of each domain: windows of one clip share frames.
 
-    Whole clips: windows of one clip share frames, so a split by window would leak.
-    At least one source clip is held out, and at least one clip of each domain kept.
+    The count is rounded down; one source clip at least is held out, and one clip of
+    each domain at least is left.
     """
-    shape = (len(config.seeds), *arrays.n_frames.shape)
-    held_out = np.zeros(shape, bool)
-    for s, seed in enumerate(config.seeds):
-        for m, name_hash in enumerate(arrays.name_hash):
-            rng = np.random.default_rng([seed, int(name_hash)])
-            for domain in (False, True):
-                in_domain = arrays.is_target[m] == domain
-                clips = np.flatnonzero(in_domain & (arrays.n_frames[m] > 0))
-                wanted = int(config.train.held_out_fraction * len(clips))
-                count = min(max(wanted, int(not domain)), len(clips) - 1)
-                held_out[s, m, rng.permutation(clips)[: max(count, 0)]] = True
+    held_out = np.zeros(len(is_clip), bool)
+    for domain in (False, True):
+        clips = np.flatnonzero(is_clip & (is_target == domain))
+        count = min(max(int(fraction * len(clips)), int(not domain)), len(clips) - 1)
+        held_out[rng.permutation(clips)[: max(count, 0)]] = True
     return held_out
 
 

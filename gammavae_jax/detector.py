@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, UInt8
+from jaxtyping import Array, Bool, Float, Float32, Int, UInt8
+from threadpoolctl import threadpool_limits
 
 from gammavae_jax.config import Config
-from gammavae_jax.dataset import TRAIN, MachineArrays
+from gammavae_jax.dataset import HELD_OUT, TRAIN, MachineArrays, Split
 from gammavae_jax.model import reconstruct
-from gammavae_jax.parallel import Layout
+from gammavae_jax.parallel import Kind, Layout
 from gammavae_jax.score import (
     GaussianFit,
     Scatter,
@@ -22,7 +23,7 @@ from gammavae_jax.score import (
     fit_gaussian,
     rows_of,
 )
-from gammavae_jax.threshold import conformal_threshold
+from gammavae_jax.threshold import conformal_threshold, gamma_threshold
 from gammavae_jax.train import TrainState, gather, run_key, shuffled
 
 Scores = dict[str, Float[np.ndarray, "seed machine clip"]]
@@ -62,8 +63,7 @@ def fit_scorer(
     covariance depends on them. A machine with fewer than two target windows takes
     the source fit for both domains.
     """
-    key = jax.random.fold_in(run_key(seed, data.name_hash), config.train.epochs + 1)
-    order = shuffled(jax.random.fold_in(key, 0), group)
+    order = _order_after_training(config, seed, data, group)
     n_train = jnp.sum(group == TRAIN)
     n_mels, n_context = config.features.n_mels, config.features.n_context
 
@@ -102,11 +102,43 @@ def score_machine(
         log_mel, n_frames = clip
         windows = log_mel[frames].reshape(n_windows, -1)
         weight = (jnp.arange(n_windows) + config.features.n_context <= n_frames) * 1.0
-        output = reconstruct(config.model, scorer.params, scorer.batch_stats, windows)
-        residual = windows - output.reconstruction
-        return clip_scores(residual, weight, scorer.source, scorer.target)
+        return _window_scores(config, scorer, windows, weight)
 
     return jax.lax.map(score, (data.log_mel, data.n_frames))
+
+
+def score_batches(
+    config: Config,
+    n_steps: int,
+    seed: Array,
+    scorer: Scorer,
+    data: MachineArrays,
+    group: UInt8[Array, "window"],
+) -> dict[str, Float[Array, "batch"]]:
+    """Scores of shuffled batches of training, then of held-out windows.
+
+    NaN where there is no batch. Source: the official baseline, which fits its
+    thresholds to such scores; its MSE comes from the moving model of the last
+    epoch, ours from the final one.
+    """
+    order = _order_after_training(config, seed, data, group)
+    n_train, n_held_out = (jnp.sum(group == g) for g in (TRAIN, HELD_OUT))
+
+    def score(step, first, count):
+        batch, weight = gather(config, data, order, first, count, step)
+        scores = _window_scores(config, scorer, batch, weight)
+        return {
+            name: jnp.where(weight.any(), scores[name], jnp.nan)
+            for name in config.scores
+        }
+
+    parts = [
+        jax.lax.map(
+            lambda step, f=first, c=count: score(step, f, c), jnp.arange(n_steps)
+        )
+        for first, count in ((jnp.array(0), n_train), (n_train, n_held_out))
+    ]
+    return {name: jnp.concatenate([p[name] for p in parts]) for name in config.scores}
 
 
 def fit_detector(
@@ -116,33 +148,41 @@ def fit_detector(
     filterbank: Float32[np.ndarray, "bin mel"],
     state: TrainState,
     data: MachineArrays,
-    group: UInt8[np.ndarray, "seed machine window"],
-    is_held_out: Bool[np.ndarray, "seed machine clip"],
+    split: Split,
 ) -> Detector:
     """Fit the scores and thresholds of trained machines.
 
-    `state` is on the devices, the other arrays are on the host. The threshold of a
-    machine and score comes from its held-out clips.
+    `state` is on the devices; `data` and `split` are on the host.
     """
-    n_steps = -(-int((group == TRAIN).sum(-1).max()) // config.train.batch_size)
+    n_steps = -(-int((split.group == TRAIN).sum(-1).max()) // config.train.batch_size)
 
     def fit_one(seed, state, data, group):
         return fit_scorer(config, n_steps, seed, state, data, group)
 
-    fit = layout.over_runs(fit_one, ["seed", "run", "machine", "run"])
+    def score_one(seed, scorer, data, group):
+        return score_batches(config, n_steps, seed, scorer, data, group)
+
+    kinds: list[Kind] = ["seed", "run", "machine", "run"]
     seeds = layout.put(np.array(config.seeds, np.uint32), "seed")
-    scorer = fit(seeds, state, layout.put(data, "machine"), layout.put(group, "run"))
-    detector = Detector(config, tuple(machines), filterbank, layout.get(scorer), {})
-    scores = score_clips(detector, layout, data)
+    placed, groups = layout.put(data, "machine"), layout.put(split.group, "run")
+    with threadpool_limits(1, "blas"):
+        scorer = layout.over_runs(fit_one, kinds)(seeds, state, placed, groups)
+        detector = Detector(config, tuple(machines), filterbank, layout.get(scorer), {})
+        if config.scoring.threshold == "official":
+            score = layout.over_runs(score_one, kinds)
+            scores = layout.get(score(seeds, scorer, placed, groups))
+            threshold, normal = gamma_threshold, None
+        else:
+            scores = score_clips(detector, layout, data)
+            threshold, normal = conformal_threshold, split.is_held_out
     rate = config.scoring.false_alarm_rate
     return replace(
         detector,
         thresholds={
-            name: _over_runs(
-                lambda s, m, v=values: conformal_threshold(
-                    v[s, m][is_held_out[s, m]], rate
-                ),
-                values.shape[:2],
+            name: _thresholds(
+                lambda chosen: threshold(chosen, rate),
+                values,
+                np.isfinite(values) if normal is None else normal,
             )
             for name, values in scores.items()
         },
@@ -163,9 +203,33 @@ def score_clips(detector: Detector, layout: Layout, data: MachineArrays) -> Scor
     )
 
 
-def _over_runs(
-    function: Callable[[int, int], float], shape: tuple[int, ...]
+def _thresholds(
+    threshold: Callable[[np.ndarray], float],
+    scores: Float[np.ndarray, "seed machine item"],
+    is_used: Bool[np.ndarray, "seed machine item"],
 ) -> Float[np.ndarray, "seed machine"]:
-    return np.array(
-        [[function(s, m) for m in range(shape[1])] for s in range(shape[0])]
-    )
+    """The threshold of each run, from the scores that are to be used."""
+    thresholds = np.empty(scores.shape[:2])
+    for run in np.ndindex(*thresholds.shape):
+        thresholds[run] = threshold(scores[run][is_used[run]])
+    return thresholds
+
+
+def _order_after_training(
+    config: Config, seed: Array, data: MachineArrays, group: UInt8[Array, "window"]
+) -> Int[Array, "window"]:
+    """The shuffle of one epoch more: the official fits depend on the batches."""
+    key = jax.random.fold_in(run_key(seed, data.name_hash), config.train.epochs + 1)
+    return shuffled(jax.random.fold_in(key, 0), group)
+
+
+def _window_scores(
+    config: Config,
+    scorer: Scorer,
+    windows: Float[Array, "window feature"],
+    weight: Float[Array, "window"],
+) -> dict[str, Float[Array, ""]]:
+    """The scores of windows, of a clip or a batch, that count as one."""
+    output = reconstruct(config.model, scorer.params, scorer.batch_stats, windows)
+    residual = windows - output.reconstruction
+    return clip_scores(residual, weight, scorer.source, scorer.target)

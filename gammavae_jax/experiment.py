@@ -16,7 +16,7 @@ from gammavae_jax.checkpoint import (
     save_training,
 )
 from gammavae_jax.config import Config, to_dict
-from gammavae_jax.dataset import TRAIN, held_out_clips, stack_machines, window_groups
+from gammavae_jax.dataset import TRAIN, split_windows, stack_machines
 from gammavae_jax.detector import fit_detector
 from gammavae_jax.errors import InputError
 from gammavae_jax.features import mel_filterbank
@@ -57,14 +57,14 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
     arrays = stack_machines(train, config.features.n_context)
     clips = {name: [f.path.name for f in found.files] for name, found in train}
     del train  # the log-mels live on in the arrays alone
-    is_held_out = held_out_clips(arrays, config)
-    _note_few_clips(is_held_out, list(clips), config, log)
-    group = window_groups(arrays, is_held_out, config.features.n_context)
-    layout = make_layout((group[0] > 0).sum(-1).tolist(), len(config.seeds))
+    split = split_windows(arrays, config)
+    if config.scoring.threshold == "conformal":
+        _note_few_clips(split.is_held_out, list(clips), config, log)
+    layout = make_layout((split.group[0] > 0).sum(-1).tolist(), len(config.seeds))
     with log.timed("compile_s"):
-        trainer = make_trainer(config, layout, arrays, group)
+        trainer = make_trainer(config, layout, arrays, split.group)
     start = checkpoint or TrainCheckpoint(0, trainer.initial, config, clips)
-    n_windows = int((group == TRAIN).sum()) * (config.train.epochs - start.epoch)
+    n_windows = int((split.group == TRAIN).sum()) * (config.train.epochs - start.epoch)
     state, stopped = _train(layout, trainer, start, config, job.out, log)
     log.seconds["windows_per_s"] = n_windows / max(log.seconds["train_s"], 1e-9)
 
@@ -76,8 +76,7 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
             mel_filterbank(config.features),
             state,
             arrays,
-            group,
-            is_held_out,
+            split,
         )
         save_detector(job.out / "checkpoint", detector)
     del arrays

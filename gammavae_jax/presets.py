@@ -1,6 +1,12 @@
 """The named configurations."""
 
-from gammavae_jax.config import Config, ModelConfig, TrainConfig, unknown_name
+from gammavae_jax.config import (
+    Config,
+    ModelConfig,
+    ScoringConfig,
+    TrainConfig,
+    unknown_name,
+)
 from gammavae_jax.errors import InputError
 
 PRESETS: dict[str, Config] = {
@@ -17,6 +23,15 @@ PRESETS: dict[str, Config] = {
         preset="autoencoder",
         model=ModelConfig(latent="deterministic"),
         train=TrainConfig(kl_weight=0.0),
+    ),
+    # What the official code computes, its split and its threshold too.
+    "official": Config(
+        preset="official",
+        model=ModelConfig(latent="deterministic"),
+        train=TrainConfig(kl_weight=0.0, split="window"),
+        scoring=ScoringConfig(threshold="official"),
+        score="mahalanobis",
+        scores=("mse", "mahalanobis"),
     ),
     "vae": Config(preset="vae", model=ModelConfig(latent="gaussian")),
 }

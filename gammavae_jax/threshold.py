@@ -1,8 +1,9 @@
-"""Decision thresholds from the scores of normal clips that no model trained on."""
+"""Decision thresholds from the scores of normal sounds."""
 
 import math
 
 import numpy as np
+import scipy.stats
 from jaxtyping import Float
 
 
@@ -19,6 +20,21 @@ def conformal_threshold(
     # 9 * (1 - 0.1) is above 8.1 in floating point: round before the ceiling.
     rank = math.ceil(round((len(scores) + 1) * (1 - false_alarm_rate), 9))
     return float(scores[min(rank, len(scores)) - 1])
+
+
+def gamma_threshold(
+    scores: Float[np.ndarray, "item"], false_alarm_rate: float
+) -> float:
+    """The quantile of a Gamma distribution (shape, location, scale) fitted to scores.
+
+    Source: `fit_anomaly_score_distribution` and `calc_decision_threshold` of the
+    official baseline, which gives it the scores of *batches*. Scores that are all
+    alike are their own threshold.
+    """
+    if np.ptp(scores) == 0:
+        return float(scores[0])
+    law = scipy.stats.gamma(*scipy.stats.gamma.fit(scores))
+    return float(law.ppf(1 - false_alarm_rate))
 
 
 def clips_needed(false_alarm_rate: float) -> int:

@@ -11,11 +11,10 @@ from gammavae_jax.dataset import (
     HELD_OUT,
     PADDING,
     TRAIN,
-    held_out_clips,
     is_anomaly,
     load_clips,
+    split_windows,
     stack_machines,
-    window_groups,
 )
 from gammavae_jax.errors import InputError
 from gammavae_jax.features import log_mel, mel_filterbank
@@ -104,17 +103,16 @@ def test_whole_clips_are_held_out(tiny):
     config = tiny("default", "n_seeds=3", "train.held_out_fraction=0.3")
     machines = crowd(np.random.default_rng(0), counts=(20, 7))
     arrays = stack_machines(machines, 5)
-    held_out = held_out_clips(arrays, config)
-    group = window_groups(arrays, held_out, 5)
+    split = split_windows(arrays, config)
     for s, m in np.ndindex(3, 2):
         n_windows = np.maximum(arrays.n_frames[m] - 4, 0)
         clip = np.repeat(np.arange(len(n_windows)), n_windows)
-        used = group[s, m, : len(clip)]
-        np.testing.assert_array_equal(used == HELD_OUT, held_out[s, m][clip])
-        assert (used != PADDING).all()
-        assert (group[s, m, len(clip) :] == PADDING).all()
+        used = split.group[s, m, : len(clip)]
+        held_out = split.is_held_out[s, m][clip]
+        np.testing.assert_array_equal(used, np.where(held_out, HELD_OUT, TRAIN))
+        assert (split.group[s, m, len(clip) :] == PADDING).all()
         assert (used == TRAIN).any()
-    assert (held_out[0] != held_out[1]).any()
+    assert (split.is_held_out[0] != split.is_held_out[1]).any()
 
 
 @pytest.mark.parametrize(
@@ -123,9 +121,22 @@ def test_whole_clips_are_held_out(tiny):
 def test_held_out_clips_are_a_tenth_of_each_domain(n, n_target, expected, tiny):
     rng = np.random.default_rng(0)
     arrays = stack_machines([("m", clips(noise(rng, n, 5), n_target))], 5)
-    held_out = held_out_clips(arrays, tiny("default"))[0, 0]
+    held_out = split_windows(arrays, tiny("default")).is_held_out[0, 0]
     target = arrays.is_target[0]
     assert (held_out[~target].sum(), held_out[target].sum()) == expected
+
+
+def test_the_official_split_takes_a_tenth_of_the_windows_wherever_they_lie(tiny):
+    arrays = stack_machines(crowd(np.random.default_rng(0), counts=(20, 7)), 5)
+    split = split_windows(arrays, tiny("official"))
+    assert not split.is_held_out.any()
+    for m in range(2):
+        n_windows = int(np.maximum(arrays.n_frames[m] - 4, 0).sum())
+        held_out = split.group[0, m, :n_windows] == HELD_OUT
+        assert held_out.sum() == -(-n_windows // 10)
+        assert (split.group[0, m, n_windows:] == PADDING).all()
+        # Not whole clips: most held-out windows have a neighbour that is trained on.
+        assert (~held_out[1:] & held_out[:-1]).sum() > held_out.sum() / 2
 
 
 def test_labels_are_unknown_where_a_name_does_not_say(folder):

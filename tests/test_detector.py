@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 from probes import clips, noise, tone
 
-from gammavae_jax.dataset import held_out_clips, stack_machines, window_groups
+from gammavae_jax.config import override
+from gammavae_jax.dataset import split_windows, stack_machines
 from gammavae_jax.detector import fit_detector, score_clips
 from gammavae_jax.evaluate import auc
 from gammavae_jax.features import mel_filterbank
 from gammavae_jax.parallel import make_layout
+from gammavae_jax.presets import preset
 from gammavae_jax.threshold import conformal_threshold
 from gammavae_jax.train import make_trainer
 
@@ -19,8 +21,8 @@ EPOCHS = 40
 def detector_of(config, machines, devices=1):
     """A trained detector, its layout and the training data."""
     arrays = stack_machines(machines, config.features.n_context)
-    held_out = held_out_clips(arrays, config)
-    group = window_groups(arrays, held_out, config.features.n_context)
+    split = split_windows(arrays, config)
+    group = split.group
     layout = make_layout(
         (group[0] > 0).sum(-1).tolist(), len(config.seeds), jax.devices()[:devices]
     )
@@ -35,18 +37,14 @@ def detector_of(config, machines, devices=1):
         mel_filterbank(config.features),
         state,
         arrays,
-        group,
-        held_out,
+        split,
     )
-    return detector, layout, arrays, held_out
+    return detector, layout, arrays, split.is_held_out
 
 
 @pytest.fixture(scope="module")
 def probe():
     """Two machines, one without target clips, and a detector of two seeds."""
-    from gammavae_jax.config import override
-    from gammavae_jax.presets import preset
-
     rng = np.random.default_rng(0)
     config = override(
         preset("default"),
@@ -110,3 +108,21 @@ def test_a_machine_without_target_clips_uses_its_source_fit_for_both(probe):
     source, target = detector.scorer.source, detector.scorer.target
     np.testing.assert_array_equal(source.factor[:, 1], target.factor[:, 1])
     assert not np.allclose(source.factor[:, 0], target.factor[:, 0])
+
+
+def test_official_thresholds_are_gamma_quantiles_of_batches():
+    config = override(
+        preset("official"),
+        ["model.hidden=[16]", "train.batch_size=32", "train.learning_rate=0.01"],
+    )
+    rng = np.random.default_rng(1)
+    machine = ("m", clips(noise(rng, 40), n_target=4))
+    detector, layout, arrays, held_out = detector_of(config, [machine])
+    assert not held_out.any()
+    scores = score_clips(detector, layout, arrays)
+    # Batches of many clips differ less than clips do: the threshold lies low.
+    for name, values in scores.items():
+        threshold = detector.thresholds[name][0, 0]
+        assert np.isfinite(threshold)
+        if name == "mahalanobis":
+            assert (values[0, 0] > threshold).mean() > 0.5

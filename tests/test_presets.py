@@ -6,7 +6,7 @@ from gammavae_jax.presets import PRESETS, preset
 
 
 def test_the_contracts_presets_are_there():
-    assert set(PRESETS) == {"default", "paper", "autoencoder", "vae"}
+    assert set(PRESETS) == {"default", "paper", "autoencoder", "official", "vae"}
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -51,5 +51,7 @@ def test_autoencoder_and_vae_are_named_after_their_codes():
 def test_an_unknown_preset_is_refused_with_the_nearest_name():
     with pytest.raises(InputError, match="'papper': did you mean 'paper'"):
         preset("papper")
-    with pytest.raises(InputError, match="one of default, paper, autoencoder, vae"):
+    with pytest.raises(
+        InputError, match="one of default, paper, autoencoder, official, vae"
+    ):
         preset("")

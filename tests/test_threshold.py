@@ -1,9 +1,15 @@
 """The threshold keeps its promise."""
 
+import json
+
 import numpy as np
 import pytest
 
-from gammavae_jax.threshold import clips_needed, conformal_threshold
+from gammavae_jax.threshold import (
+    clips_needed,
+    conformal_threshold,
+    gamma_threshold,
+)
 
 
 @pytest.mark.parametrize(("n", "rate"), [(9, 0.1), (19, 0.1), (40, 0.05), (99, 0.01)])
@@ -30,3 +36,13 @@ def test_too_few_clips_give_their_largest_score():
 @pytest.mark.parametrize(("rate", "n"), [(0.1, 9), (0.05, 19), (0.01, 99), (0.5, 1)])
 def test_clips_needed_is_where_the_quantile_begins_to_exist(rate, n):
     assert clips_needed(rate) == n
+
+
+def test_gamma_threshold_matches_the_official_code(golden):
+    stored = json.loads((golden / "evaluation.json").read_text())["threshold"]
+    ours = gamma_threshold(np.array(stored["scores"]), 1 - stored["quantile"])
+    np.testing.assert_allclose(ours, stored["threshold"], rtol=1e-6)
+
+
+def test_scores_all_alike_are_their_own_gamma_threshold():
+    assert gamma_threshold(np.full(5, 3.0), 0.1) == 3.0

@@ -7,22 +7,14 @@ import pytest
 from probes import clips, crowd, noise
 
 from gammavae_jax import train
-from gammavae_jax.dataset import (
-    HELD_OUT,
-    PADDING,
-    TRAIN,
-    held_out_clips,
-    stack_machines,
-    window_groups,
-)
+from gammavae_jax.dataset import HELD_OUT, PADDING, TRAIN, split_windows, stack_machines
 from gammavae_jax.parallel import Batching, make_layout
 
 
 def prepare(config, machines, devices=1, batching: Batching = "map"):
     """Arrays, groups and layout of machines."""
     arrays = stack_machines(machines, config.features.n_context)
-    held_out = held_out_clips(arrays, config)
-    group = window_groups(arrays, held_out, config.features.n_context)
+    group = split_windows(arrays, config).group
     layout = make_layout(
         (group[0] > 0).sum(-1).tolist(),
         len(config.seeds),
