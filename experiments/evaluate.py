@@ -43,7 +43,8 @@ def main() -> int:
 
         from rich.console import Console
 
-        from gammavae_jax.experiment import Job, run_evaluation
+        from gammavae_jax.experiment import run_evaluation
+        from gammavae_jax.job import Job
         from gammavae_jax.log import Log
 
         job = Job(

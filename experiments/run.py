@@ -87,7 +87,8 @@ def main() -> int:
 
         from rich.console import Console
 
-        from gammavae_jax.experiment import Job, describe, run_experiment
+        from gammavae_jax.experiment import describe, run_experiment
+        from gammavae_jax.job import Job
         from gammavae_jax.log import Log
 
         job = Job(

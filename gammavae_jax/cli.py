@@ -139,6 +139,51 @@ def evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def add_submit_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `gammavae submit`."""
+    parser.add_argument(
+        "run", type=Path, metavar="RUN_OUT", help="folder that a run wrote"
+    )
+    parser.add_argument(
+        "--score", metavar="NAME", help="the run's headline score unless given"
+    )
+    parser.add_argument(
+        "--seed", type=int, metavar="S", help="the run's first seed unless given"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of packages; DIR/LABEL must not exist",
+    )
+    parser.add_argument(
+        "--label",
+        required=True,
+        metavar="LABEL",
+        help="name of the entry, such as Author_Affiliation_task2_1",
+    )
+
+
+def submit(options: argparse.Namespace) -> int:
+    """Write and check the package of a challenge entry.
+
+    Raises:
+        InputError: see `write_submission`.
+    """
+    from gammavae_jax.submission import write_submission
+
+    package = write_submission(
+        options.run, options.out, options.label, options.score, options.seed
+    )
+    print(
+        f"written to {package.folder}: score {package.score}, seed {package.seed}, "
+        f"machines and sections: {package.n_sections}\n"
+        f"left to you: each FILL IN in {options.label}.meta.yaml, and the report"
+    )
+    return 0
+
+
 def _write_json(path: Path, tree: Mapping[str, Any]) -> None:
     text = json.dumps(tree, indent=2, allow_nan=False) + "\n"
     if path == Path("-"):
@@ -208,6 +253,9 @@ def _percent(fraction: float | None) -> str:
 COMMANDS = {
     "evaluate": Command(
         "Evaluate score files as the challenge does", add_evaluate_options, evaluate
+    ),
+    "submit": Command(
+        "Write and check the package of a challenge entry", add_submit_options, submit
     ),
 }
 

@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gammavae_jax.errors import InputError
@@ -54,6 +54,18 @@ def data_root_or_synthetic(data_root: Path | None) -> Path:
         "machines (made once, then cached).",
         flush=True,
     )
+    from rich.console import Console
+
+    from gammavae_jax.log import Log
     from gammavae_jax.synthetic import synthetic_root
 
-    return synthetic_root()
+    with contextlib.ExitStack() as stack:
+        bar: list[Callable] = []  # none where the set is there already
+
+        def progress(done: int, total: int) -> None:
+            if not bar:
+                log = Log(Console(stderr=True))
+                bar.append(stack.enter_context(log.progress("clips made", total)))
+            bar[0]()
+
+        return synthetic_root(progress)

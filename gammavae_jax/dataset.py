@@ -18,7 +18,7 @@ from gammavae_jax.audio import printable, read_clip
 from gammavae_jax.clip_files import ClipFile
 from gammavae_jax.config import Config, FeatureConfig
 from gammavae_jax.errors import InputError
-from gammavae_jax.features import log_mel, mel_filterbank, n_frames
+from gammavae_jax.features import log_mel, n_frames
 
 AnyArray = Array | np.ndarray  # on a device or on the host
 
@@ -36,8 +36,8 @@ class Clips(NamedTuple):
 class MachineArrays(NamedTuple):
     """Clips of one machine, or with a leading axis of many, padded with zeros.
 
-    `window_start` numbers the first frame of each window in `clip frame` order. A
-    clip of 0 frames is padding.
+    `window_start` is the first frame of each window, as `clip * n_frames + frame` of
+    the padded arrays. A clip of 0 frames is padding.
     """
 
     log_mel: Float[AnyArray, "*machine clip frame mel"]
@@ -56,6 +56,7 @@ class Split(NamedTuple):
 
 def load_clips(
     files: Sequence[ClipFile],
+    filterbank: Float[np.ndarray, "bin mel"],
     config: FeatureConfig,
     on_bad_file: Callable[[InputError], None] | None = None,
     on_clip: Callable[[], None] = lambda: None,
@@ -64,6 +65,7 @@ def load_clips(
 
     Args:
         files: the recordings.
+        filterbank: see `mel_filterbank`; a detector brings its own.
         config: of the features.
         on_bad_file: called for each file that cannot be used, which is then left
             out; without it such a file is an error.
@@ -73,7 +75,6 @@ def load_clips(
         InputError: a file that cannot be used, or none that can.
     """
     good_files, log_mels = [], []
-    filterbank = mel_filterbank(config)
 
     def load(file: ClipFile) -> Float[np.ndarray, "frame mel"] | InputError:
         try:
@@ -189,14 +190,15 @@ def _held_out_clips(
 ) -> Bool[np.ndarray, "clip"]:
     """Whole clips of each domain: windows of one clip share frames.
 
-    The count is rounded down; one source clip at least is held out, and one clip of
-    each domain at least is left.
+    The count is rounded down, but one clip is held out in any case, of the larger
+    domain.
     """
     held_out = np.zeros(len(is_clip), bool)
-    for domain in (False, True):
-        clips = np.flatnonzero(is_clip & (is_target == domain))
-        count = min(max(int(fraction * len(clips)), int(not domain)), len(clips) - 1)
-        held_out[rng.permutation(clips)[: max(count, 0)]] = True
+    domains = [np.flatnonzero(is_clip & (is_target == d)) for d in (False, True)]
+    larger = max(domains, key=len)
+    for clips in domains:
+        count = max(int(fraction * len(clips)), int(clips is larger))
+        held_out[rng.permutation(clips)[:count]] = True
     return held_out
 
 

@@ -152,7 +152,7 @@ def fit_detector(
 ) -> Detector:
     """Fit the scores and thresholds of trained machines.
 
-    `state` is on the devices; `data` and `split` are on the host.
+    `state` is on the devices, `split` on the host, `data` on either.
     """
     n_steps = -(-int((split.group == TRAIN).sum(-1).max()) // config.train.batch_size)
 
@@ -173,7 +173,7 @@ def fit_detector(
             scores = layout.get(score(seeds, scorer, placed, groups))
             threshold, normal = gamma_threshold, None
         else:
-            scores = score_clips(detector, layout, data)
+            scores = score_clips(detector, layout, placed)
             threshold, normal = conformal_threshold, split.is_held_out
     rate = config.scoring.false_alarm_rate
     return replace(
@@ -190,17 +190,30 @@ def fit_detector(
 
 
 def score_clips(detector: Detector, layout: Layout, data: MachineArrays) -> Scores:
-    """Every score of the configuration for every clip; `data` is on the host."""
+    """Every score of the configuration for every clip."""
+    return compile_scores(detector, layout, data)()
+
+
+def compile_scores(
+    detector: Detector, layout: Layout, data: MachineArrays
+) -> Callable[[], Scores]:
+    """`score_clips`, compiled and its arrays placed, to be timed apart."""
     config = detector.config
 
     def score_one(scorer, data):
         scores = score_machine(config, scorer, data)
         return {name: scores[name] for name in config.scores}
 
+    arguments = layout.put(detector.scorer, "run"), layout.put(data, "machine")
     score = layout.over_runs(score_one, ["run", "machine"])
-    return layout.get(
-        score(layout.put(detector.scorer, "run"), layout.put(data, "machine"))
-    )
+    compiled = score.lower(*arguments).compile()
+
+    def run() -> Scores:
+        # Triangular solves are BLAS's, whose threads would fight with the devices'.
+        with threadpool_limits(1, "blas"):
+            return layout.get(compiled(*arguments))
+
+    return run
 
 
 def _thresholds(

@@ -1,11 +1,12 @@
 """The main job, stage by stage; the only module that knows their order."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Array, Bool
 from rich.console import Console
 
 from gammavae_jax.checkpoint import (
@@ -29,6 +30,8 @@ from gammavae_jax.run_folder import (
     append_metrics,
     begin_folder,
     check_folder,
+    has_results,
+    read_config,
     resume_folder,
 )
 from gammavae_jax.threshold import clips_needed
@@ -45,9 +48,11 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
     """
     check_folder(job.out, job.resume, job.overwrite)
     files = find_all(job)
-    train = load_split(files, "train", config, log, job.skip_bad_files)
-    test = load_split(files, "test", config, log, job.skip_bad_files)
-    require_classes(test)
+    require_classes((machine.name, machine.test) for machine in files)
+    bank = mel_filterbank(config.features)
+    train = load_split(files, "train", bank, config, log, job.skip_bad_files)
+    test = load_split(files, "test", bank, config, log, job.skip_bad_files)
+    require_classes((name, clips.files) for name, clips in test)
     checkpoint = _checkpoint_to_resume(config, job, train)
     if checkpoint is None:
         begin_folder(job.out, config)
@@ -61,8 +66,10 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
     if config.scoring.threshold == "conformal":
         _note_few_clips(split.is_held_out, list(clips), config, log)
     layout = make_layout((split.group[0] > 0).sum(-1).tolist(), len(config.seeds))
+    placed = layout.put(arrays, "machine")
+    del arrays
     with log.timed("compile_s"):
-        trainer = make_trainer(config, layout, arrays, split.group)
+        trainer = make_trainer(config, layout, placed, split.group)
     start = checkpoint or TrainCheckpoint(0, trainer.initial, config, clips)
     n_windows = int((split.group == TRAIN).sum()) * (config.train.epochs - start.epoch)
     state, stopped = _train(layout, trainer, start, config, job.out, log)
@@ -73,13 +80,13 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
             config,
             layout,
             [(machine.machine, machine.section) for machine in files],
-            mel_filterbank(config.features),
+            bank,
             state,
-            arrays,
+            placed,
             split,
         )
         save_detector(job.out / "checkpoint", detector)
-    del arrays
+    del placed, trainer, state
     score_and_report(detector, layout, test, job, log, table)
     return not stopped
 
@@ -94,9 +101,10 @@ def describe(config: Config, job: Job, table: Console) -> None:
     log = Log(table)
     log.say(to_json(to_dict(config)).rstrip())
     for files in find_all(job):
+        unused = len(files.supplemental)
         log.say(
             f"{files.name}: {len(files.train)} training clips, {len(files.test)} test "
-            "clips"
+            "clips" + (f", {unused} supplemental clips (not used)" if unused else "")
         )
     log.say(f"would write to {job.out}")
 
@@ -104,12 +112,17 @@ def describe(config: Config, job: Job, table: Console) -> None:
 def run_evaluation(checkpoint: Path, job: Job, log: Log, table: Console) -> None:
     """Score and evaluate test clips with a saved detector.
 
-    Of the job's machines, none named means all of the checkpoint.
+    The machines are the checkpoint's.
 
     Raises:
         InputError: no readable checkpoint, or unusable recordings; nothing was written.
     """
     check_folder(job.out, overwrite=job.overwrite)
+    if checkpoint.resolve().is_relative_to(job.out.resolve()):
+        raise InputError(
+            f"the checkpoint lies in {str(job.out)!r}, which would be replaced: give "
+            "another --out"
+        )
     detector = restore_detector(checkpoint)
     job = replace(job, machines=tuple(dict.fromkeys(m for m, _ in detector.machines)))
     found = {(f.machine, f.section): f for f in find_all(job, ["test"])}
@@ -120,8 +133,11 @@ def run_evaluation(checkpoint: Path, job: Job, log: Log, table: Console) -> None
                 f"{str(job.data_root)!r}: give the data that it was trained for"
             )
     files = [found[machine] for machine in detector.machines]
-    test = load_split(files, "test", detector.config, log, job.skip_bad_files)
-    require_classes(test)
+    require_classes((machine.name, machine.test) for machine in files)
+    test = load_split(
+        files, "test", detector.filterbank, detector.config, log, job.skip_bad_files
+    )
+    require_classes((name, clips.files) for name, clips in test)
     begin_folder(job.out, detector.config)
     layout = make_layout([len(c.files) for _, c in test], len(detector.config.seeds))
     score_and_report(detector, layout, test, job, log, table)
@@ -130,29 +146,34 @@ def run_evaluation(checkpoint: Path, job: Job, log: Log, table: Console) -> None
 def _checkpoint_to_resume(
     config: Config, job: Job, train: NamedClips
 ) -> TrainCheckpoint | None:
-    """The state to go on from, if one was asked for and there is one."""
+    """The state to go on from; None to begin anew, where that loses nothing."""
     if not job.resume:
         return None
     checkpoint = restore_training(job.out / "checkpoint")
-    if checkpoint is None:
-        return None
-    before = checkpoint.config
+    if checkpoint is None and has_results(job.out):
+        raise InputError(
+            f"{str(job.out)!r} has results but no training to go on with: say "
+            "--overwrite to replace it, or give another --out"
+        )
+    before = read_config(job.out) if checkpoint is None else checkpoint.config
     as_before = replace(config, train=replace(config.train, epochs=before.train.epochs))
     if as_before != before:
         raise InputError(
             f"{str(job.out)!r} was made with other settings: resume with the same ones "
             "(only train.epochs may grow), or say --overwrite"
         )
+    if checkpoint is None:
+        return None
     if config.train.epochs < checkpoint.epoch:
         raise InputError(
             f"{str(job.out)!r} already has {checkpoint.epoch} epochs: give --epochs of "
             "at least that, or say --overwrite"
         )
     clips = {name: [f.path.name for f in found.files] for name, found in train}
-    if clips != checkpoint.clips:
+    if list(clips.items()) != list(checkpoint.clips.items()):
         raise InputError(
-            f"{str(job.out)!r} was trained on other clips: give the same --data-root "
-            "and machines, or say --overwrite"
+            f"{str(job.out)!r} was trained on other clips, or in another order: give "
+            "the same --data-root and machines, or say --overwrite"
         )
     return checkpoint
 
@@ -188,9 +209,8 @@ def _train(
 ) -> tuple[TrainState, bool]:
     """All epochs that are left; also whether any model had to stop."""
     names, epochs = list(start.clips), config.train.epochs
-    state, was_stopped = start.state, np.asarray(layout.get(start.state.is_stopped))
-    if start.epoch:
-        state = layout.put(state, "run")
+    state = layout.put(start.state, "run")
+    was_stopped = np.asarray(layout.get(state.is_stopped))
     with (
         log.timed("train_s"),
         log.progress("epochs", epochs, start.epoch) as advance,
@@ -212,8 +232,14 @@ def _train(
 
 
 def _losses_text(info: EpochInfo) -> str:
-    train, held_out = np.nanmean(info.loss), np.nanmean(info.held_out_loss)
-    return f"loss {train:.4g}, held out {held_out:.4g}"
+    means = (_known_mean(x) for x in (info.loss, info.held_out_loss))
+    return "loss {:.4g}, held out {:.4g}".format(*means)
+
+
+def _known_mean(values: Array) -> float:
+    """The mean of what is finite; stopped models have no loss."""
+    known = np.asarray(values)[np.isfinite(values)]
+    return float(known.mean()) if len(known) else math.nan
 
 
 def _say_stopped(

@@ -1,12 +1,15 @@
 """What a run works on: its machines' recordings, found, checked and loaded."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from jaxtyping import Float
+
 from gammavae_jax.audio import printable
-from gammavae_jax.clip_files import MachineFiles, find_clips
+from gammavae_jax.clip_files import ClipFile, MachineFiles, find_clips
 from gammavae_jax.config import Config
 from gammavae_jax.dataset import Clips, is_anomaly, load_clips
 from gammavae_jax.errors import InputError
@@ -45,6 +48,7 @@ def find_all(
 def load_split(
     machines: Sequence[MachineFiles],
     split: Literal["train", "test"],
+    filterbank: Float[np.ndarray, "bin mel"],
     config: Config,
     log: Log,
     skip_bad_files: bool,
@@ -63,7 +67,10 @@ def load_split(
     total = sum(len(files) for _, files in of_split)
     with log.timed("features_s"), log.progress(f"{split} clips", total) as advance:
         loaded = [
-            (name, load_clips(files, config.features, on_bad_file, advance))
+            (
+                name,
+                load_clips(files, filterbank, config.features, on_bad_file, advance),
+            )
             for name, files in of_split
         ]
     for name, clips in loaded:
@@ -75,18 +82,19 @@ def load_split(
     return loaded
 
 
-def require_classes(test: NamedClips) -> None:
+def require_classes(test: Iterable[tuple[str, Sequence[ClipFile]]]) -> None:
     """Refuse labelled test clips that are all alike: nothing could be evaluated.
+
+    Each entry is a machine's name and its test files.
 
     Raises:
         InputError: the machine, and the class that is missing.
     """
-    for name, clips in test:
-        labels = is_anomaly(clips.files)
+    for name, files in test:
+        labels = is_anomaly(files)
         if labels is not None and labels.all() == labels.any():
             found = "anomalous" if labels.all() else "normal"
             raise InputError(
                 f"all {len(labels)} test clips of {name} are {found}: the AUC needs "
-                "both classes; add the other to "
-                + printable(clips.files[0].path.parent)
+                "both classes; add the other to " + printable(files[0].path.parent)
             )

@@ -74,10 +74,9 @@ class BatchNorm(nn.Module):
             count = weight.sum()
             mean = weight @ x / count
             variance = weight @ (x - mean) ** 2 / count
-            if not self.is_initializing():
-                unbiased = variance * count / (count - 1.0)
-                running_mean.value += 0.01 * (mean - running_mean.value)
-                running_var.value += 0.01 * (unbiased - running_var.value)
+            unbiased = variance * count / (count - 1.0)
+            running_mean.value += 0.01 * (mean - running_mean.value)
+            running_var.value += 0.01 * (unbiased - running_var.value)
         else:
             mean, variance = running_mean.value, running_var.value
         return (x - mean) * (scale * jax.lax.rsqrt(variance + 1e-3)) + bias

@@ -49,8 +49,8 @@ _AXES: dict[Kind, Axes] = {
 class Layout:
     """Which device works on which runs.
 
-    Machines are dealt to devices so that the windows are even; free slots are
-    filled with zeros, which every function must take for "nothing to do".
+    Machines are dealt to devices so that the windows are even. Free slots are filled
+    with zeros: a function finds no windows there, and must have nothing to do.
     """
 
     mesh: Mesh
@@ -75,12 +75,18 @@ class Layout:
         return jax.jit(sharded, donate_argnums=tuple(donate))
 
     def put(self, tree: Tree, kind: Kind) -> Tree:
-        """Host arrays of a kind, padded and placed on the devices."""
+        """Host arrays of a kind, padded and placed on the devices.
+
+        JAX arrays have been placed before, and stay as they are.
+        """
         sharding = NamedSharding(self.mesh, _SPECS[kind])
-        return jax.tree.map(
-            lambda leaf: jax.device_put(self._pad(np.asarray(leaf), kind), sharding),
-            tree,
-        )
+
+        def place(leaf):
+            if isinstance(leaf, jax.Array):
+                return leaf
+            return jax.device_put(self._pad(np.asarray(leaf), kind), sharding)
+
+        return jax.tree.map(place, tree)
 
     def get(self, tree: Tree) -> Tree:
         """Arrays of runs back on the host, without padding, in the first order."""

@@ -1,5 +1,7 @@
 """From test clips to the files and the table of a run."""
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +9,17 @@ from rich.console import Console
 
 from gammavae_jax.config import Config
 from gammavae_jax.dataset import is_anomaly, is_target, stack_machines
-from gammavae_jax.detector import Detector, Scores, score_clips
+from gammavae_jax.detector import Detector, Scores, compile_scores
 from gammavae_jax.environment import describe_environment
 from gammavae_jax.evaluate import Row, evaluate_scores
 from gammavae_jax.job import Job, NamedClips
 from gammavae_jax.log import Log
 from gammavae_jax.parallel import Layout
-from gammavae_jax.published import REPORT_TABLE_2, is_dcase2024_development_set
+from gammavae_jax.published import (
+    PUBLISHED_SCORE,
+    REPORT_TABLE_2,
+    is_dcase2024_development_set,
+)
 from gammavae_jax.report import percent, results_table, summarise_rows
 from gammavae_jax.run_folder import write_results
 from gammavae_jax.score_files import write_decisions, write_scores
@@ -35,18 +41,25 @@ def score_and_report(
 ) -> None:
     """Everything from the test clips on; the same for a run and an evaluation."""
     config = detector.config
+    arrays = stack_machines(test, config.features.n_context)
+    with log.timed("compile_s"):
+        score = compile_scores(detector, layout, arrays)
     with log.timed("score_s"):
-        arrays = stack_machines(test, config.features.n_context)
-        scores = score_clips(detector, layout, arrays)
-        _write_score_files(detector, scores, test, job.out / "scores")
-    rows = _evaluate(detector, scores, test)
+        scores = score()
+    usable = _usable_machines(scores, test, log)
+    _write_score_files(detector, scores, test, usable, job.out / "scores")
+    rows = _evaluate(detector, scores, test, usable)
     published = {}
     if is_synthetic(job.data_root):
         log.notes.insert(0, SYNTHETIC_NOTE)
     elif is_dcase2024_development_set(job.data_root, job.machines):
         published = REPORT_TABLE_2
-    if len(rows) < len(config.scores) * len(config.seeds) * len(test):
-        log.note("Clips without a label in their name were scored, not evaluated.")
+    for name, clips in test:
+        if is_anomaly(clips.files) is None:
+            log.note(
+                f"{name} was scored, not evaluated: not every test clip's name has a "
+                "label."
+            )
     about = {"timing": log.seconds, "environment": describe_environment()}
     write_results(job.out, config, rows, about, log.notes, published)
     if rows:
@@ -54,30 +67,46 @@ def score_and_report(
     log.say(f"written to {job.out}")
 
 
+def _usable_machines(scores: Scores, test: NamedClips, log: Log) -> list[int]:
+    """Machines whose scores are all finite; one that diverged spoils no other."""
+    usable = []
+    for m, (name, clips) in enumerate(test):
+        n = len(clips.files)
+        if all(np.isfinite(values[:, m, :n]).all() for values in scores.values()):
+            usable.append(m)
+        else:
+            log.note(f"{name}: its scores are not finite; it is left out.")
+    return usable
+
+
 def _write_score_files(
-    detector: Detector, scores: Scores, test: NamedClips, folder: Path
+    detector: Detector,
+    scores: Scores,
+    test: NamedClips,
+    usable: Sequence[int],
+    folder: Path,
 ) -> None:
-    for (score, seed), (m, (machine, section)) in (
-        ((score, s), unit)
-        for score in scores
-        for s in range(len(detector.config.seeds))
-        for unit in enumerate(detector.machines)
-    ):
-        target = folder / score / f"seed{detector.config.seeds[seed]}"
+    seeds = detector.config.seeds
+    for score, s, m in itertools.product(scores, range(len(seeds)), usable):
+        machine, section = detector.machines[m]
+        target = folder / score / f"seed{seeds[s]}"
         target.mkdir(parents=True, exist_ok=True)
         names = [file.path.name for file in test[m][1].files]
-        values = scores[score][seed, m, : len(names)]
-        decisions = values > detector.thresholds[score][seed, m]
+        values = scores[score][s, m, : len(names)]
+        decisions = values > detector.thresholds[score][s, m]
         write_scores(target, machine, section, names, values)
         write_decisions(target, machine, section, names, decisions)
 
 
-def _evaluate(detector: Detector, scores: Scores, test: NamedClips) -> list[Row]:
+def _evaluate(
+    detector: Detector, scores: Scores, test: NamedClips, usable: Sequence[int]
+) -> list[Row]:
     """A row for each seed, score and machine whose test clips are labelled."""
     rows = []
     for s, seed in enumerate(detector.config.seeds):
         for score in detector.config.scores:
-            for m, (machine, section) in enumerate(detector.machines):
+            for m in usable:
+                machine, section = detector.machines[m]
                 files = test[m][1].files
                 labels = is_anomaly(files)
                 if labels is None:
@@ -99,7 +128,8 @@ def _evaluate(detector: Detector, scores: Scores, test: NamedClips) -> list[Row]
 def _print_results(rows, config: Config, log: Log, table: Console, published) -> None:
     kind = "SYNTHETIC data; " if SYNTHETIC_NOTE in log.notes else ""
     title = f"{kind}preset {config.preset}, score {config.score}, in percent"
-    table.print(results_table(rows, config.score, title, published))
+    beside = published if config.score == PUBLISHED_SCORE else {}
+    table.print(results_table(rows, config.score, title, beside))
     official = summarise_rows(rows)["official_score"]
     for score in sorted(official, key=lambda name: name != config.score):
         Log(table).say(f"official score, {score}: {percent(official[score])}")

@@ -3,15 +3,16 @@
 Every file is written whole, but for `metrics.jsonl`, which grows a line an epoch.
 """
 
+import contextlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gammavae_jax.config import Config, to_dict
+from gammavae_jax.config import Config, from_dict, to_dict
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluate import Row
 from gammavae_jax.files import write_text
@@ -23,12 +24,13 @@ from gammavae_jax.report import (
     to_json,
 )
 
-OUTPUTS = (  # besides config.json
-    "metrics.jsonl",
+# The detector's mark goes first: without it the rest of a checkpoint is not read.
+_RESULTS = (
+    "checkpoint/detector.json",
+    "checkpoint/detector",
     "results.csv",
     "summary.json",
     "report.html",
-    "checkpoint",
     "scores",
 )
 
@@ -64,24 +66,38 @@ def begin_folder(out: Path, config: Config) -> None:
     Raises:
         InputError: the folder cannot be written.
     """
-    try:
+    with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
         # First, and last to go: it marks the folder as a run's.
         write_text(out / "config.json", to_json(to_dict(config)))
-        _remove(out, OUTPUTS)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(
-            f"{str(out)!r} cannot be written ({reason}): give another --out"
-        ) from error
+        _remove(out, (*_RESULTS, "metrics.jsonl", "checkpoint"))
+
+
+def has_results(out: Path) -> bool:
+    """Whether a run or an evaluation was brought to its end here."""
+    return any((out / name).exists() for name in _RESULTS)
+
+
+def read_config(out: Path) -> Config:
+    """The configuration of the run in a folder.
+
+    Raises:
+        InputError: it is not one that this version can read.
+    """
+    return from_dict(json.loads((out / "config.json").read_text(encoding="utf-8")))
 
 
 def resume_folder(out: Path, config: Config, epoch: int) -> None:
-    """Go back to where the folder stood after an epoch, results taken away."""
-    write_text(out / "config.json", to_json(to_dict(config)))
-    _remove(out, ("results.csv", "summary.json", "report.html", "scores"))
+    """Go back to where the folder stood after an epoch, results taken away.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
     kept = [line for line in _metrics(out) if line["epoch"] <= epoch]
-    write_text(out / "metrics.jsonl", "".join(json.dumps(k) + "\n" for k in kept))
+    with _writing(out):
+        write_text(out / "config.json", to_json(to_dict(config)))
+        _remove(out, _RESULTS)
+        write_text(out / "metrics.jsonl", "".join(json.dumps(k) + "\n" for k in kept))
 
 
 def append_metrics(
@@ -120,6 +136,18 @@ def write_results(
     scores = sorted(config.scores, key=lambda name: name != config.score)
     page = report_html(rows, scores, notes, published, _losses(out))
     write_text(out / "report.html", page)
+
+
+@contextlib.contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Turn a failure to write into a message for the user."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(
+            f"{str(out)!r} cannot be written ({reason}): give another --out"
+        ) from error
 
 
 def _is_run(out: Path) -> bool:

@@ -52,7 +52,7 @@ def init_state(config: Config, key: PRNGKeyArray) -> TrainState:
     """A model before its first step."""
     dummy = jnp.zeros((2, config.features.n_features))
     model = build_model(config.model, config.features.n_features)
-    variables = model.init(key, dummy, jnp.ones(2), key)
+    variables = model.init(key, dummy, jnp.ones(2), None)
     params = variables["params"]
     opt_state = optimizer(config).init(params)
     return TrainState(params, variables["batch_stats"], opt_state, jnp.array(False))
@@ -115,12 +115,12 @@ def train_epoch(
     """Train on each training window once, then look at the held-out ones.
 
     If the loss or a parameter does not stay finite, the state of before the epoch is
-    kept and `is_stopped` is set; a stopped state is returned as it is.
+    kept and `is_stopped` is set; a stopped state is returned as it is, its losses NaN.
     """
     key = jax.random.fold_in(key, epoch)
     order = shuffled(jax.random.fold_in(key, 0), group)
     n_train, n_held_out = (jnp.sum(group == g) for g in (TRAIN, HELD_OUT))
-    n_train = jnp.where(state.is_stopped, 0, n_train)
+    is_active = ~state.is_stopped
 
     def train_on(carry, step):
         batch, weight = gather(config, data, order, 0, n_train, step)
@@ -131,12 +131,17 @@ def train_epoch(
         batch, _ = gather(config, data, order, n_train, n_held_out, step)
         return carry, evaluate_windows(config, trained, batch)
 
-    trained, terms = _sum_batches(config, train_on, state, n_train, steps.train)
-    _, held_out = _sum_batches(config, look_at, (), n_held_out, steps.held_out)
+    # Of a single window, which has no variance, batch normalisation makes nothing.
+    trained, terms = _mean_terms(
+        config, train_on, state, n_train * is_active, steps.train, smallest=2
+    )
+    _, held_out = _mean_terms(
+        config, look_at, (), n_held_out * is_active, steps.held_out, smallest=1
+    )
     loss = total_loss(terms, config.train.kl_weight)
-    finite = _all_finite((loss, trained.params, trained.batch_stats))
+    finite = is_active & _all_finite((loss, trained.params, trained.batch_stats))
     kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), trained, state)
-    kept = kept._replace(is_stopped=state.is_stopped | ~finite)
+    kept = kept._replace(is_stopped=~finite)
     return kept, EpochInfo(
         loss=loss,
         reconstruction=terms.reconstruction,
@@ -177,31 +182,35 @@ def gather(
     return batch, (place < count).astype(batch.dtype)
 
 
-def _sum_batches(
+def _mean_terms(
     config: Config,
     function: Callable,
     carry: Any,
     count: Int[Array, ""],
     n_steps: int,
+    smallest: int,
 ) -> tuple[Any, LossTerms]:
-    """Scan `function` over batches; its carry and the mean terms of `count` windows.
+    """Scan `function` over the batches of `count` windows.
 
-    Batches of a single window are left out (they have no variance), and those beyond
-    a machine's own end are not computed.
+    Returns its carry and the mean terms of the windows, NaN of none. Batches of fewer
+    than `smallest` windows are left out; those beyond a machine's own end too, and
+    where runs follow each other they take no time.
     """
     size = config.train.batch_size
     nothing = LossTerms(jnp.zeros(size), jnp.zeros(size))
 
     def body(carry, step):
-        n_rows = count - step * size
+        n_rows = jnp.minimum(count - step * size, size)
+        is_used = n_rows >= smallest
         carry, terms = jax.lax.cond(
-            n_rows >= 2, function, lambda carry, _: (carry, nothing), carry, step
+            is_used, function, lambda carry, _: (carry, nothing), carry, step
         )
         weight = jnp.arange(size) < n_rows
-        return carry, LossTerms(*(jnp.sum(jnp.where(weight, t, 0)) for t in terms))
+        sums = LossTerms(*(jnp.sum(jnp.where(weight, t, 0)) for t in terms))
+        return carry, (sums, jnp.where(is_used, n_rows, 0))
 
-    carry, sums = jax.lax.scan(body, carry, jnp.arange(n_steps))
-    return carry, LossTerms(*(s.sum() / jnp.maximum(count, 1) for s in sums))
+    carry, (sums, n_used) = jax.lax.scan(body, carry, jnp.arange(n_steps))
+    return carry, LossTerms(*(s.sum() / n_used.sum() for s in sums))
 
 
 def _all_finite(tree: Any) -> Bool[Array, ""]:
@@ -236,7 +245,7 @@ def make_trainer(
 ) -> Trainer:
     """Initialise and compile the training of every machine and seed.
 
-    `data` and `group` are host arrays; they are placed on the devices here, once.
+    `data` and `group` are host arrays, or placed ones.
     """
     batches = [
         -(-int((group == g).sum(-1).max()) // config.train.batch_size)
@@ -251,7 +260,8 @@ def make_trainer(
         return train_epoch(config, Steps(*batches), key, epoch, state, data, group)
 
     def place(number: int) -> Array:
-        return layout.put(jnp.full(len(config.seeds), number, jnp.int32), "seed")
+        numbers: Any = np.full(len(config.seeds), number, np.int32)
+        return layout.put(numbers, "seed")
 
     placed, groups = layout.put(data, "machine"), layout.put(group, "run")
     seeds = layout.put(np.array(config.seeds, np.uint32), "seed")

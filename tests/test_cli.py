@@ -8,6 +8,7 @@ import pytest
 
 from gammavae_jax.bootstrap import bootstrap
 from gammavae_jax.cli import main
+from gammavae_jax.config import Config, to_dict
 from gammavae_jax.score_files import (
     evaluate_directory,
     read_directory,
@@ -212,7 +213,42 @@ def test_a_failed_write_is_one_line_and_leaves_the_old_results(
     assert sorted(tmp_path.iterdir()) == [path, scores_dir]
 
 
-@pytest.mark.parametrize("arguments", [[], ["evaluate"], ["nonsense"]])
+@pytest.fixture
+def run(tmp_path):
+    """The folder of a run with one machine."""
+    folder = tmp_path / "run" / "scores" / "mse" / "seed13711"
+    scores = np.arange(float(len(NAMES)))
+    write_scores(folder, "fan", "00", NAMES, scores)
+    write_decisions(folder, "fan", "00", NAMES, scores > 5)
+    (tmp_path / "run" / "config.json").write_text(json.dumps(to_dict(Config())))
+    return tmp_path / "run"
+
+
+def submit(run, label):
+    out = run.parent / "entries"
+    return main(["submit", str(run), "--out", str(out), "--label", label])
+
+
+def test_submit_writes_a_package_and_says_what_is_left(run, capsys):
+    assert submit(run, "Doe_JKU_task2_1") == 0
+    folder = run.parent / "entries" / "Doe_JKU_task2_1"
+    assert len(list(folder.iterdir())) == 3
+    told = capsys.readouterr().out
+    assert f"written to {folder}: score mse, seed 13711" in told
+    assert "FILL IN in Doe_JKU_task2_1.meta.yaml" in told
+
+
+def test_submit_says_in_one_line_what_is_wrong(run, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        submit(run, "Doe")
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("error: the label 'Doe' has not the form Author_")
+    assert output.err.count("\n") == 1
+    assert not (run.parent / "entries").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["evaluate"], ["submit"], ["nonsense"]])
 def test_a_command_line_without_what_it_needs_is_refused(arguments, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(arguments)

@@ -158,6 +158,16 @@ def test_help_answers_in_under_half_a_second():
         assert min(seconds) < 0.5
 
 
+@pytest.mark.slow
+def test_the_built_in_data_is_neither_trivial_nor_hopeless(tmp_path):
+    command("run.py", "--all-machines", "--out", tmp_path / "out")
+    with (tmp_path / "out" / "results.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["score"] == "mse"]
+    assert len(rows) == 7
+    for row in rows:
+        assert 0.6 < float(row["auc"]) < 0.95, row["machine"]
+
+
 def test_a_dry_run_writes_nothing(data, tmp_path):
     run = command(
         "run.py", "--all-machines", "--data-root", data, "--out", tmp_path / "dry",
@@ -275,6 +285,68 @@ def test_a_finished_run_is_not_overwritten_unless_that_was_said(finished, data):
     assert run.returncode == 2
     assert "--resume or --overwrite" in run.stderr
     assert (out / "summary.json").read_bytes() == before
+
+
+def test_resuming_with_machines_in_another_order_is_refused(finished, data):
+    out, _ = finished
+    run = command(
+        "run.py", "--machines", "valve", "fan", "--data-root", data, "--out", out,
+        "--resume", "--epochs", 4, "--seeds", 2, *TINY, check=False,
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert "another order" in run.stderr
+
+
+def test_an_evaluation_never_replaces_the_checkpoint_that_it_reads(finished, data):
+    out, _ = finished
+    before = score_bytes(out)
+    run = command(
+        "evaluate.py", "--checkpoint", out / "checkpoint", "--data-root", data,
+        "--out", out, "--overwrite", check=False,
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert "the checkpoint lies in" in run.stderr
+    assert score_bytes(out) == before
+    assert (out / "checkpoint" / "detector.json").exists()
+
+
+def test_resuming_never_takes_results_away_without_a_training(finished, data, tmp_path):
+    out, _ = finished
+    again = tmp_path / "again"
+    command(
+        "evaluate.py", "--checkpoint", out / "checkpoint", "--data-root", data,
+        "--out", again,
+    )  # fmt: skip
+    before = score_bytes(again)
+    run = command(
+        "run.py", "--all-machines", "--data-root", data, "--out", again, "--resume",
+        "--epochs", 4, "--seeds", 2, *TINY, check=False,
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert "no training to go on with" in run.stderr
+    assert score_bytes(again) == before
+
+
+def test_a_killed_run_resumed_ends_as_the_unbroken_one(finished, data, tmp_path):
+    out, _ = finished
+    killed = tmp_path / "killed"
+    arguments = [
+        "--all-machines", "--data-root", data, "--seeds", 2, "--epochs", 4,
+        "--out", killed, *TINY,
+    ]  # fmt: skip
+    script = [sys.executable, str(ROOT / "experiments" / "run.py")]
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    run = subprocess.Popen(
+        [*script, *map(str, arguments)], env=environment, stderr=subprocess.DEVNULL
+    )
+    metrics = killed / "metrics.jsonl"
+    while run.poll() is None and not (metrics.exists() and metrics.read_text()):
+        time.sleep(0.01)
+    run.kill()
+    run.wait()
+    command("run.py", *arguments, "--resume")
+    assert score_bytes(killed) == score_bytes(out)
+    assert metrics.read_bytes() == (out / "metrics.jsonl").read_bytes()
 
 
 def test_resuming_with_other_settings_is_refused(finished, data):

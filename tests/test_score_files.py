@@ -24,7 +24,7 @@ from gammavae_jax.score_files import (
 
 TOLERANCE = 1e-12
 unhurried = settings(deadline=None)  # a busy machine is no failure
-SHARED_DIR = os.environ.get("GAMMAVAE_SHARED_DIR", "")
+SHARED_DIR = os.environ.get("GAMMAVAE_RECORDINGS_DIR", "")
 EVALUATOR_DIR = Path(
     os.environ.get("GAMMAVAE_EVALUATOR_DIR") or Path(SHARED_DIR, "evaluator2024")
 )
@@ -147,7 +147,7 @@ def test_renamed_clips_give_the_official_result_too(tmp_path):
 @pytest.mark.parametrize("folder", PUBLISHED)
 def test_real_scores_give_the_published_official_score(folder):
     if not (REAL_SCORES_DIR / folder).is_dir():
-        pytest.skip("no real scores: set GAMMAVAE_SHARED_DIR")
+        pytest.skip("no real scores: set GAMMAVAE_RECORDINGS_DIR")
     rows = evaluate_directory(REAL_SCORES_DIR / folder)
     assert official_score(rows) == pytest.approx(PUBLISHED[folder], abs=TOLERANCE)
 

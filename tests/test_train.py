@@ -169,6 +169,29 @@ def test_an_infinite_loss_stops_that_machine_alone(tiny, machines):
     )
 
 
+def test_a_stopped_machine_reports_no_loss(tiny, machines):
+    _, broken = machines[1]
+    broken.log_mels[0][:] = np.inf
+    config = tiny("default")
+    layout, arrays, group = prepare(config, machines)
+    trainer = train.make_trainer(config, layout, arrays, group)
+    state = trainer.initial
+    for epoch in (1, 2):
+        state, info = trainer.epoch(epoch, state)
+    info = layout.get(info)
+    for values in (info.loss, info.held_out_loss):
+        assert np.isfinite(values).tolist() == [[True, False, True]]
+
+
+def test_a_lone_held_out_window_has_a_loss(tiny):
+    config = tiny("default")
+    spectra = noise(np.random.default_rng(0), 3, np.array([5, 5, 5]))
+    layout, arrays, group = prepare(config, [("m", clips(spectra))])
+    trainer = train.make_trainer(config, layout, arrays, group)
+    _, info = trainer.epoch(1, trainer.initial)
+    assert layout.get(info).held_out_loss[0, 0] > 1.0
+
+
 def test_resumed_training_equals_unbroken_training(tiny, machines):
     config = tiny("paper")
     layout, arrays, group = prepare(config, machines)

@@ -1,0 +1,321 @@
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from gammavae_jax.config import Config, ModelConfig, to_dict
+from gammavae_jax.errors import InputError
+from gammavae_jax.score_files import write_decisions, write_scores
+from gammavae_jax.submission import check_package, meta_yaml, write_submission
+
+yaml = pytest.importorskip("yaml")
+
+LABEL = "Doe_JKU_task2_1"
+NAMES = [f"section_00_{k:04}.wav" for k in range(4)]
+SCORES = np.array([0.5, 2.5, 1.0, 3.0], np.float32)
+CONFIG = Config(score="mahalanobis", scores=("mse", "mahalanobis"), seed=7, n_seeds=2)
+SECTIONS = [("3DPrinter", "00"), ("fan", "00")]
+SCORE_FILE = "anomaly_score_fan_section_00_test.csv"
+DECISION_FILE = "decision_result_fan_section_00_test.csv"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run's folder: two machines, two scores, two seeds, all scores different."""
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "config.json").write_text(json.dumps(to_dict(CONFIG)))
+    for s, score in enumerate(CONFIG.scores):
+        for seed in CONFIG.seeds:
+            for machine, section in SECTIONS:
+                folder = out / "scores" / score / f"seed{seed}"
+                values = SCORES + 10 * s + 100 * seed
+                write_scores(folder, machine, section, NAMES, values)
+                write_decisions(folder, machine, section, NAMES, SCORES > 2)
+    return out
+
+
+@pytest.fixture
+def headline(run):
+    """The folder of the scores that are handed in unless others are named."""
+    return run / "scores" / "mahalanobis" / "seed7"
+
+
+def edit(path, old, new):
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def refused(run, out, match, **options):
+    """The submission is refused, in one line, and nothing is written."""
+    with pytest.raises(InputError, match=match) as caught:
+        write_submission(run, out, **{"label": LABEL, **options})
+    assert "\n" not in str(caught.value)
+    assert not out.exists()
+
+
+def test_a_package_is_the_runs_files_and_a_meta_file(run, headline, tmp_path):
+    package = write_submission(run, tmp_path / "new" / "entries", LABEL)
+    assert package == (tmp_path / "new" / "entries" / LABEL, "mahalanobis", 7, 2)
+    written = files(package.folder)
+    assert LABEL.encode() in written.pop(f"{LABEL}.meta.yaml")
+    assert written == files(headline)
+    assert set(written) == {
+        f"{kind}_{machine}_section_00_test.csv"
+        for kind in ("anomaly_score", "decision_result")
+        for machine in ("3DPrinter", "fan")
+    }
+    assert list(package.folder.parent.iterdir()) == [package.folder]
+
+
+def test_another_score_and_seed_can_be_handed_in(run, tmp_path):
+    package = write_submission(run, tmp_path / "entries", LABEL, "mse", 8)
+    expected = files(run / "scores" / "mse" / "seed8")
+    assert (package.score, package.seed) == ("mse", 8)
+    assert expected.items() <= files(package.folder).items()
+
+
+def test_an_existing_package_is_refused_and_kept(run, tmp_path):
+    folder = tmp_path / "entries" / LABEL
+    folder.mkdir(parents=True)
+    with pytest.raises(InputError, match=f"{LABEL} exists"):
+        write_submission(run, folder.parent, LABEL)
+    assert list(folder.parent.iterdir()) == [folder]
+    assert not list(folder.iterdir())
+    other = write_submission(run, folder.parent, LABEL.replace("1", "2"))
+    assert other.folder.is_dir()
+
+
+def test_a_link_to_nowhere_is_in_the_way_too(run, tmp_path):
+    (tmp_path / LABEL).symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=f"{LABEL} exists"):
+        write_submission(run, tmp_path, LABEL)
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        *(
+            "",
+            "Doe",
+            "Doe_JKU_task1_1",
+            "Doe_JKU_task2_5",
+            "Doe_task2_1",
+            "_JKU_task2_1",
+        ),
+        *(
+            "../Doe_JKU_task2_1",
+            "Doe_JKU_task2_1/",
+            "Doe_JKU_task2_1\n",
+            "D e_JKU_task2_1",
+        ),
+    ],
+)
+def test_a_label_of_another_form_is_refused(run, tmp_path, label):
+    refused(run, tmp_path / "out", "not the form Author_Aff", label=label)
+
+
+@pytest.mark.parametrize("label", ["Xiao_HEU-HIT_task2_3", "FalconPerez_Aalto_task2_4"])
+def test_labels_of_real_entries_are_taken(run, tmp_path, label):
+    assert write_submission(run, tmp_path, label).folder.name == label
+
+
+def test_a_score_or_seed_that_the_run_lacks_is_refused(run, tmp_path):
+    out = tmp_path / "out"
+    refused(run, out, "score of this run 'msee': did you mean 'mse'", score="msee")
+    refused(run, out, "seed of this run '9': one of 7, 8", seed=9)
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "\udcff"])
+def test_a_folder_without_configuration_is_refused(run, tmp_path, text):
+    (run / "config.json").unlink()
+    if text is not None:
+        (run / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    refused(run, tmp_path / "out", r"config\.json cannot be read")
+
+
+def test_another_programs_configuration_is_refused(run, tmp_path):
+    (run / "config.json").write_text('{"architectures": ["Bert"]}')
+    refused(run, tmp_path / "out", r"config\.json: unknown field 'architectures'")
+
+
+def test_a_run_that_did_not_end_is_refused(run, tmp_path):
+    shutil.rmtree(run / "scores")
+    refused(run, tmp_path / "out", r"seed7 is no folder")
+    (run / "scores" / "mahalanobis" / "seed7").mkdir(parents=True)
+    refused(run, tmp_path / "out", r"seed7 has no anomaly_score_\*\.csv")
+
+
+@pytest.mark.parametrize(
+    ("missing", "match"),
+    [
+        (DECISION_FILE, f"has no {DECISION_FILE}: add it"),
+        (SCORE_FILE, f"has no {SCORE_FILE}: add it"),
+    ],
+)
+def test_a_file_without_its_other_is_refused(run, headline, tmp_path, missing, match):
+    (headline / missing).unlink()
+    refused(run, tmp_path / "out", match)
+
+
+def test_a_machine_that_was_scored_elsewhere_must_be_there(run, headline, tmp_path):
+    (headline / SCORE_FILE).unlink()
+    (headline / DECISION_FILE).unlink()
+    refused(run, tmp_path / "out", f"seed7 has no {SCORE_FILE}, but the run has")
+
+
+def test_a_machine_that_was_trained_must_be_there(run, tmp_path):
+    epoch = {"epoch": 1, "machines": {"fan_section_00": {}, "pump_section_01": {}}}
+    (run / "metrics.jsonl").write_text(json.dumps(epoch) + "\n")
+    refused(run, tmp_path / "out", "no anomaly_score_pump_section_01_test.csv")
+
+
+@pytest.mark.parametrize("text", ["[]\n", '{"epoch": 1}\n', "{"])
+def test_metrics_that_no_run_wrote_are_refused(run, tmp_path, text):
+    (run / "metrics.jsonl").write_text(text)
+    refused(run, tmp_path / "out", r"metrics\.jsonl is not as a run writes it")
+
+
+def test_a_run_without_an_epoch_was_still_scored(run, tmp_path):
+    (run / "metrics.jsonl").touch()
+    assert write_submission(run, tmp_path, LABEL).n_sections == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "match"),
+    [
+        (SCORE_FILE, ",712.5", "712.5", "has no value"),
+        (SCORE_FILE, "712.5", "nan", "'section_00_0001' is 'nan'"),
+        (SCORE_FILE, "712.5", "inf", "give one finite number"),
+        (SCORE_FILE, "712.5", "high", "give one finite number"),
+        (SCORE_FILE, "0001", "0000", "'section_00_0000' comes 2 times"),
+        (DECISION_FILE, "0001", "0009", "'section_00_0009' is unknown"),
+        (DECISION_FILE, "section_00_0001.wav,1\n", "", "'section_00_0001' is missing"),
+        (DECISION_FILE, "0001", "0000", "comes 2 times"),
+        (DECISION_FILE, "0001.wav,1", "0001.wav,2", "give 0 or 1"),
+        (DECISION_FILE, "0001.wav,1", "0001.wav,yes", "give one finite number"),
+    ],
+)
+def test_a_broken_file_is_named(run, headline, tmp_path, file, old, new, match):
+    edit(headline / file, old, new)
+    refused(run, tmp_path / "out", f"{file}: .*{match}")
+
+
+def test_a_clip_renamed_in_the_score_file_is_found_in_the_other(
+    run, headline, tmp_path
+):
+    edit(headline / SCORE_FILE, "0001", "0009")
+    match = f"{DECISION_FILE}: the clip 'section_00_0001' is unknown"
+    refused(run, tmp_path / "out", match)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("section_01_0001.wav", "section_00_0001.flac", "section_00_0001"),
+        *("fan_section_00_0001.wav", "/data/section_00_0001.wav", "section_00_a/1.wav"),
+    ],
+)
+@pytest.mark.parametrize("file", [SCORE_FILE, DECISION_FILE])
+def test_clips_of_other_names_are_refused(run, headline, tmp_path, file, name):
+    edit(headline / file, "section_00_0001.wav", name)
+    refused(
+        run, tmp_path / "out", rf"{file}: the clip '{name}' is not called section_00_"
+    )
+
+
+def test_a_byte_order_mark_is_part_of_no_name(run, headline, tmp_path):
+    path = headline / SCORE_FILE
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    refused(run, tmp_path / "out", rf"{SCORE_FILE}: the clip '\\ufeffsection_00_0000")
+
+
+def test_names_with_labels_and_attributes_are_the_challenges_too(tmp_path):
+    names = [f"section_03_source_test_normal_{k:04}_vel, 1.wav" for k in range(4)]
+    write_scores(tmp_path, "fan", "03", names, SCORES)
+    write_decisions(tmp_path, "fan", "03", names[::-1], SCORES > 2)
+    check_package(tmp_path, [("fan", "03")])
+
+
+def test_the_copy_is_checked_too(run, tmp_path, monkeypatch):
+    def tear(source, destination):
+        destination.write_bytes(source.read_bytes()[:10])
+
+    monkeypatch.setattr(shutil, "copyfile", tear)
+    with pytest.raises(InputError):
+        write_submission(run, tmp_path / "out", LABEL)
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("function", ["copyfile", "rename"])
+def test_a_failed_write_leaves_nothing(run, tmp_path, monkeypatch, function):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil if function == "copyfile" else os, function, refuse)
+    monkeypatch.setattr("pathlib.Path.rename", refuse)
+    with pytest.raises(InputError, match=r"cannot be written \(No space left"):
+        write_submission(run, tmp_path / "out", LABEL)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_out_that_is_a_file_is_refused(run, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"):
+        write_submission(run, tmp_path / "file", LABEL)
+
+
+@pytest.mark.parametrize(
+    ("latent", "method"),
+    [("gamma", "VAE"), ("gaussian", "VAE"), ("deterministic", "AE")],
+)
+def test_the_meta_file_tells_what_the_run_knows(latent, method):
+    config = Config(model=ModelConfig(latent=latent))
+    meta = yaml.safe_load(meta_yaml(LABEL, config, "mse", 7))
+    assert set(meta) == {"submission", "system", "results"}
+    assert meta["submission"]["label"] == LABEL
+    description = meta["system"]["description"]
+    assert description["input_sampling_rate"] == "16kHz"
+    assert description["acoustic_features"] == "log-mel energies"
+    assert description["machine_learning_method"] == method
+    assert description["aggregation_method"] == "average"
+    assert description["ensemble_method_subsystem_count"] is None
+
+
+def test_the_meta_file_marks_what_the_run_cannot_know():
+    meta = yaml.safe_load(meta_yaml(LABEL, Config(), "mse", 7))
+    marked = [
+        *(meta["submission"][name] for name in ("name", "abbreviation")),
+        *(meta["submission"]["authors"][0][n] for n in ("lastname", "firstname")),
+        meta["submission"]["authors"][0]["affiliation"]["institution"],
+        meta["system"]["complexity"]["total_parameters"],
+        meta["system"]["source_code"],
+        meta["results"]["development_dataset"],
+    ]
+    assert marked == ["FILL IN"] * len(marked)
+
+
+def test_a_score_of_another_kind_is_left_to_its_author():
+    meta = yaml.safe_load(meta_yaml(LABEL, Config(), "fusion", 7))
+    assert meta["system"]["description"]["aggregation_method"] == "FILL IN"
+    assert meta["system"]["description"]["decision_making"] == "FILL IN"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ['a"b', "a\\b", "a\nb: 1", "a\u2028b", "a\x85b", "#", "\U0001f600", "\udc80"],
+)
+def test_no_name_can_break_out_of_its_place(name):
+    text = meta_yaml(name, Config(preset=name), "mse", 7)
+    text.encode()
+    assert len(text.splitlines()) == len(
+        meta_yaml(LABEL, Config(), "mse", 7).splitlines()
+    )
+    assert yaml.safe_load(text)["submission"]["label"] == name
