@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Bool
 from rich.console import Console
 
 from gammavae_jax.checkpoint import (
@@ -17,7 +17,7 @@ from gammavae_jax.checkpoint import (
     save_training,
 )
 from gammavae_jax.config import Config, to_dict
-from gammavae_jax.dataset import TRAIN, split_windows, stack_machines
+from gammavae_jax.dataset import TRAIN, AnyArray, split_windows, stack_machines
 from gammavae_jax.detector import fit_detector
 from gammavae_jax.errors import InputError
 from gammavae_jax.features import mel_filterbank
@@ -54,10 +54,13 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
     test = load_split(files, "test", bank, config, log, job.skip_bad_files)
     require_classes((name, clips.files) for name, clips in test)
     checkpoint = _checkpoint_to_resume(config, job, train)
-    if checkpoint is None:
-        begin_folder(job.out, config)
-    else:
+    if checkpoint is not None:
+        log.say(f"going on after epoch {checkpoint.epoch}")
         resume_folder(job.out, config, checkpoint.epoch)
+    else:
+        if job.resume:
+            log.say("no epoch was saved yet: beginning again")
+        begin_folder(job.out, config)
 
     arrays = stack_machines(train, config.features.n_context)
     clips = {name: [f.path.name for f in found.files] for name, found in train}
@@ -68,6 +71,7 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
     layout = make_layout((split.group[0] > 0).sum(-1).tolist(), len(config.seeds))
     placed = layout.put(arrays, "machine")
     del arrays
+    log.say(f"compiling for {len(files)} machines and {len(config.seeds)} seeds")
     with log.timed("compile_s"):
         trainer = make_trainer(config, layout, placed, split.group)
     start = checkpoint or TrainCheckpoint(0, trainer.initial, config, clips)
@@ -194,8 +198,9 @@ def _note_few_clips(
     ]
     if few:
         log.note(
-            f"A false-alarm rate of {rate:g} needs {clips_needed(rate)} held-out "
-            f"clips; of fewer, the largest score is the threshold: {', '.join(few)}."
+            f"Too few training clips for a false-alarm rate of {rate:g}, which needs "
+            f"{clips_needed(rate)} held-out ones: expect more false alarms of "
+            f"{', '.join(few)}. Add clips, or raise train.held_out_fraction."
         )
 
 
@@ -236,7 +241,7 @@ def _losses_text(info: EpochInfo) -> str:
     return "loss {:.4g}, held out {:.4g}".format(*means)
 
 
-def _known_mean(values: Array) -> float:
+def _known_mean(values: AnyArray) -> float:
     """The mean of what is finite; stopped models have no loss."""
     known = np.asarray(values)[np.isfinite(values)]
     return float(known.mean()) if len(known) else math.nan

@@ -110,7 +110,12 @@ def results_table(
     """One score's results for the terminal, in percent, mean ± std over seeds."""
     header, *body, footer = table_cells(rows, score, published)
     table = Table(
-        title=escape(title), title_justify="left", show_footer=True, box=SIMPLE
+        title=escape(title),
+        title_justify="left",
+        show_footer=True,
+        box=SIMPLE,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     for name, foot in zip(header, footer, strict=True):
         justify = "left" if name == "machine" else "right"

@@ -57,8 +57,8 @@ def score_and_report(
     for name, clips in test:
         if is_anomaly(clips.files) is None:
             log.note(
-                f"{name} was scored, not evaluated: not every test clip's name has a "
-                "label."
+                f"{name} was scored, not evaluated, for not every test clip's name has "
+                f"a label: see {job.out / 'scores'}."
             )
     about = {"timing": log.seconds, "environment": describe_environment()}
     write_results(job.out, config, rows, about, log.notes, published)

@@ -51,7 +51,8 @@ def check_folder(out: Path, resume: bool = False, overwrite: bool = False) -> No
         )
     if content and not resume and not overwrite:
         raise InputError(
-            f"{str(out)!r} exists: say --resume or --overwrite, or give another --out"
+            f"{str(out)!r} exists: say --overwrite (or --resume, to go on training), "
+            "or give another --out"
         )
     if content and not _is_run(out):
         raise InputError(

@@ -283,7 +283,7 @@ def test_a_finished_run_is_not_overwritten_unless_that_was_said(finished, data):
         "run.py", "--all-machines", "--data-root", data, "--out", out, check=False
     )
     assert run.returncode == 2
-    assert "--resume or --overwrite" in run.stderr
+    assert "say --overwrite (or --resume" in run.stderr
     assert (out / "summary.json").read_bytes() == before
 
 

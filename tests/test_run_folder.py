@@ -68,7 +68,7 @@ def test_a_file_is_refused(tmp_path):
 
 
 def test_a_run_is_refused_unless_it_is_said_what_to_do_with_it(out):
-    with pytest.raises(InputError, match="say --resume or --overwrite"):
+    with pytest.raises(InputError, match="say --overwrite"):
         check_folder(out)
     check_folder(out, resume=True)
     check_folder(out, overwrite=True)
