@@ -1,5 +1,6 @@
 """A file -> waveform; every way a recording can be bad, in one line of text."""
 
+import io
 import os
 import re
 import stat
@@ -9,7 +10,8 @@ import numpy as np
 import soundfile
 from jaxtyping import Float32
 
-from gammavae_jax.errors import InputError
+from gammavae_jax.archives import archive_of, read_recording
+from gammavae_jax.errors import InputError, printable
 
 _BLOCK = 1 << 14  # frames decoded at a time, so no header decides how much is allocated
 _UNKNOWN_BYTES = 0x7FFF0000  # data sizes from here on are what WAV streams write
@@ -20,6 +22,8 @@ def read_clip(
     path: str | os.PathLike[str], *, sample_rate: int, channel: int = 0
 ) -> Float32[np.ndarray, "sample"]:
     """Read one channel of a WAV or FLAC file; safe to call from several threads.
+
+    The path may lead through a zip archive: `data/dev_fan.zip/fan/train/x.wav`.
 
     Integer samples come scaled to [-1, 1], float samples as they are.
 
@@ -34,8 +38,7 @@ def read_clip(
             that is no finite number.
     """
     name = printable(path)
-    _require_data(path, name)
-    with _open(path, name) as file:
+    with _open(_source(path, name), name) as file:
         if file.samplerate != sample_rate:
             raise InputError(
                 f"{name}: the sample rate is {file.samplerate} Hz, not {sample_rate} "
@@ -57,13 +60,23 @@ def read_clip(
     return waveform
 
 
-def printable(path: str | os.PathLike[str]) -> str:
-    r"""A file name for a one-line message: odd characters become `\n`, `\udcff`."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fspath(path))
+def _source(path: str | os.PathLike[str], name: str) -> Any:
+    """What soundfile is to open, with at least one byte: a file, or bytes in memory."""
+    archive = archive_of(path)
+    if archive is None:
+        size = _file_size(path, name)
+        # soundfile encodes text strictly, and a POSIX name need not be valid UTF-8.
+        source = os.fsencode(path) if os.name == "posix" else path
+    else:
+        data = read_recording(archive, path)
+        size, source = len(data), io.BytesIO(data)
+    if not size:
+        raise InputError(f"{name}: the file is empty: remove or replace it")
+    return source
 
 
-def _require_data(path: str | os.PathLike[str], name: str) -> None:
-    """Refuse what is no regular file with at least one byte."""
+def _file_size(path: str | os.PathLike[str], name: str) -> int:
+    """The bytes of a regular file; refuse what is none."""
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:  # a null character is a ValueError
@@ -73,15 +86,12 @@ def _require_data(path: str | os.PathLike[str], name: str) -> None:
         raise InputError(f"{name}: {reason}: give the path of a recording") from error
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{name}: this is not a file: give the path of a recording")
-    if not status.st_size:
-        raise InputError(f"{name}: the file is empty: remove or replace it")
+    return status.st_size
 
 
-def _open(path: str | os.PathLike[str], name: str) -> soundfile.SoundFile:
-    # soundfile encodes text strictly, and a POSIX file name need not be valid UTF-8.
-    file: Any = os.fsencode(path) if os.name == "posix" else path
+def _open(source: Any, name: str) -> soundfile.SoundFile:
     try:
-        return soundfile.SoundFile(file)
+        return soundfile.SoundFile(source)
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: named *.raw
         reason = getattr(error, "error_string", "headerless").rstrip(".")
         raise InputError(

@@ -22,7 +22,7 @@ from gammavae_jax.files import write_text
 from gammavae_jax.score import GaussianFit
 from gammavae_jax.train import TrainState, init_state
 
-FORMAT = 1  # raised when older checkpoints can no longer be read
+FORMAT = 2  # raised when older checkpoints can no longer be read
 
 
 class TrainCheckpoint(NamedTuple):

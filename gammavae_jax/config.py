@@ -54,6 +54,8 @@ class ModelConfig:
     heads: Literal["softmax", "softplus"] = "softplus"  # of a Gamma posterior
     prior_concentration: float = 1.0  # of a Gamma prior
     prior_rate: float = 1.0  # of a Gamma prior
+    # Of the network's matrix products; sums and statistics are float32 in any case.
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
 
     def __post_init__(self):
         _require_positive(self, "n_latent", "prior_concentration", "prior_rate")
@@ -74,6 +76,9 @@ class TrainConfig:
     split: Literal["clip", "window"] = "clip"
     held_out_fraction: float = 0.1
     checkpoint_every: int = 10  # epochs
+    # On each device machines and seeds go side by side ("vmap") or one after another
+    # ("map"); "auto" takes "map" on CPUs.
+    batching: Literal["auto", "vmap", "map"] = "auto"
 
     def __post_init__(self):
         _require_positive(

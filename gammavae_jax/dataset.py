@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 from threadpoolctl import threadpool_limits
 
-from gammavae_jax.audio import printable, read_clip
+from gammavae_jax.audio import read_clip
 from gammavae_jax.clip_files import ClipFile
 from gammavae_jax.config import Config, FeatureConfig
-from gammavae_jax.errors import InputError
+from gammavae_jax.errors import InputError, printable
 from gammavae_jax.features import log_mel, n_frames
 
 AnyArray = Array | np.ndarray  # on a device or on the host

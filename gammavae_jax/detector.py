@@ -28,6 +28,9 @@ from gammavae_jax.train import TrainState, gather, run_key, shuffled
 
 Scores = dict[str, Float[np.ndarray, "seed machine clip"]]
 
+# An accelerator wants many clips at a time; a CPU's cache holds the windows of one.
+_CLIPS_AT_ONCE = {"map": 1, "vmap": 16}
+
 
 class Scorer(NamedTuple):
     """All that turns the windows of one machine into scores."""
@@ -68,9 +71,7 @@ def fit_scorer(
     n_mels, n_context = config.features.n_mels, config.features.n_context
 
     def add(scatters: tuple[Scatter, Scatter], step):
-        batch, weight = gather(config, data, order, 0, n_train, step)
-        place = step * len(batch) + jnp.arange(len(batch))
-        start = data.window_start[order.at[place].get(mode="clip")]
+        batch, weight, start = gather(config, data, order, 0, n_train, step)
         is_target = data.is_target[start // data.log_mel.shape[-2]]
         of_domain = (weight * ~is_target, weight * is_target)
         output = reconstruct(config.model, state.params, state.batch_stats, batch)
@@ -92,19 +93,27 @@ def fit_scorer(
 
 
 def score_machine(
-    config: Config, scorer: Scorer, data: MachineArrays
-) -> dict[str, Float[Array, "clip"]]:
-    """Every score of one machine's clips; 0 for a clip that is padding."""
+    config: Config,
+    clips_at_once: int,
+    scorer: Scorer,
+    data: MachineArrays,
+    chosen: Int[Array, "chosen"],
+) -> dict[str, Float[Array, "chosen"]]:
+    """The configuration's scores of the chosen clips of one machine.
+
+    They are 0 for a clip that is padding. `clips_at_once` go side by side.
+    """
     n_windows = data.log_mel.shape[-2] - config.features.n_context + 1
     frames = jnp.arange(n_windows)[:, None] + jnp.arange(config.features.n_context)
 
     def score(clip):
-        log_mel, n_frames = clip
-        windows = log_mel[frames].reshape(n_windows, -1)
-        weight = (jnp.arange(n_windows) + config.features.n_context <= n_frames) * 1.0
-        return _window_scores(config, scorer, windows, weight)
+        windows = data.log_mel[clip][frames].reshape(n_windows, -1)
+        last = data.n_frames[clip] - config.features.n_context
+        weight = (jnp.arange(n_windows) <= last) * 1.0
+        scores = _window_scores(config, scorer, windows, weight)
+        return {name: scores[name] for name in config.scores}
 
-    return jax.lax.map(score, (data.log_mel, data.n_frames))
+    return jax.lax.map(score, chosen, batch_size=clips_at_once)
 
 
 def score_batches(
@@ -125,7 +134,7 @@ def score_batches(
     n_train, n_held_out = (jnp.sum(group == g) for g in (TRAIN, HELD_OUT))
 
     def score(step, first, count):
-        batch, weight = gather(config, data, order, first, count, step)
+        batch, weight, _ = gather(config, data, order, first, count, step)
         scores = _window_scores(config, scorer, batch, weight)
         return {
             name: jnp.where(weight.any(), scores[name], jnp.nan)
@@ -159,34 +168,56 @@ def fit_detector(
     def fit_one(seed, state, data, group):
         return fit_scorer(config, n_steps, seed, state, data, group)
 
-    def score_one(seed, scorer, data, group):
-        return score_batches(config, n_steps, seed, scorer, data, group)
-
     kinds: list[Kind] = ["seed", "run", "machine", "run"]
     seeds = layout.put(np.array(config.seeds, np.uint32), "seed")
     placed, groups = layout.put(data, "machine"), layout.put(split.group, "run")
     with threadpool_limits(1, "blas"):
         scorer = layout.over_runs(fit_one, kinds)(seeds, state, placed, groups)
-        detector = Detector(config, tuple(machines), filterbank, layout.get(scorer), {})
-        if config.scoring.threshold == "official":
-            score = layout.over_runs(score_one, kinds)
-            scores = layout.get(score(seeds, scorer, placed, groups))
-            threshold, normal = gamma_threshold, None
-        else:
-            scores = score_clips(detector, layout, placed)
-            threshold, normal = conformal_threshold, split.is_held_out
-    rate = config.scoring.false_alarm_rate
-    return replace(
-        detector,
-        thresholds={
-            name: _thresholds(
-                lambda chosen: threshold(chosen, rate),
-                values,
-                np.isfinite(values) if normal is None else normal,
-            )
-            for name, values in scores.items()
-        },
-    )
+    detector = Detector(config, tuple(machines), filterbank, layout.get(scorer), {})
+    if config.scoring.threshold == "conformal":
+        return _with_conformal_thresholds(detector, layout, placed, split)
+
+    def score_one(seed, scorer, data, group):
+        return score_batches(config, n_steps, seed, scorer, data, group)
+
+    score = layout.over_runs(score_one, kinds)
+    with threadpool_limits(1, "blas"):
+        scores = layout.get(score(seeds, scorer, placed, groups))
+    return _with_official_thresholds(detector, scores)
+
+
+def _with_conformal_thresholds(
+    detector: Detector, layout: Layout, data: MachineArrays, split: Split
+) -> Detector:
+    """Thresholds from the clips that are held out; no other clip is scored."""
+    held_out = split.is_held_out
+    n_most = max(1, int(held_out.sum(-1).max()))
+    # Held-out clips first, in the order of their numbers.
+    chosen = np.argsort(~held_out, axis=-1, kind="stable")[..., :n_most]
+    is_used = np.take_along_axis(held_out, chosen, axis=-1)
+    scores = compile_scores(detector, layout, data, chosen.astype(np.int32))()
+    return _with_thresholds(detector, conformal_threshold, scores, is_used)
+
+
+def _with_official_thresholds(detector: Detector, scores: Scores) -> Detector:
+    """Thresholds from the scores of batches, which are NaN where there is no batch."""
+    is_used = np.isfinite(next(iter(scores.values())))
+    return _with_thresholds(detector, gamma_threshold, scores, is_used)
+
+
+def _with_thresholds(
+    detector: Detector,
+    threshold: Callable[[np.ndarray, float], float],
+    scores: Scores,
+    is_used: Bool[np.ndarray, "seed machine item"],
+) -> Detector:
+    """The threshold of each run, from the scores that are to be used."""
+    rate = detector.config.scoring.false_alarm_rate
+    thresholds = {name: np.empty(is_used.shape[:2]) for name in scores}
+    for name, values in scores.items():
+        for run in np.ndindex(*is_used.shape[:2]):
+            thresholds[name][run] = threshold(values[run][is_used[run]], rate)
+    return replace(detector, thresholds=thresholds)
 
 
 def score_clips(detector: Detector, layout: Layout, data: MachineArrays) -> Scores:
@@ -195,17 +226,31 @@ def score_clips(detector: Detector, layout: Layout, data: MachineArrays) -> Scor
 
 
 def compile_scores(
-    detector: Detector, layout: Layout, data: MachineArrays
+    detector: Detector,
+    layout: Layout,
+    data: MachineArrays,
+    chosen: Int[np.ndarray, "seed machine chosen"] | None = None,
 ) -> Callable[[], Scores]:
-    """`score_clips`, compiled and its arrays placed, to be timed apart."""
+    """`score_clips`, compiled and its arrays placed, to be timed apart.
+
+    With `chosen` the scores are those of the clips of these numbers alone.
+    """
     config = detector.config
+    clips_at_once = _CLIPS_AT_ONCE[layout.batching]
 
-    def score_one(scorer, data):
-        scores = score_machine(config, scorer, data)
-        return {name: scores[name] for name in config.scores}
+    def score_one(scorer, data, chosen):
+        return score_machine(config, clips_at_once, scorer, data, chosen)
 
-    arguments = layout.put(detector.scorer, "run"), layout.put(data, "machine")
-    score = layout.over_runs(score_one, ["run", "machine"])
+    if chosen is None:
+        runs = len(config.seeds), layout.n_machines
+        every = np.arange(data.n_frames.shape[-1], dtype=np.int32)
+        chosen = np.broadcast_to(every, (*runs, len(every)))
+    arguments = (
+        layout.put(detector.scorer, "run"),
+        layout.put(data, "machine"),
+        layout.put(chosen, "run"),
+    )
+    score = layout.over_runs(score_one, ["run", "machine", "run"])
     compiled = score.lower(*arguments).compile()
 
     def run() -> Scores:
@@ -214,18 +259,6 @@ def compile_scores(
             return layout.get(compiled(*arguments))
 
     return run
-
-
-def _thresholds(
-    threshold: Callable[[np.ndarray], float],
-    scores: Float[np.ndarray, "seed machine item"],
-    is_used: Bool[np.ndarray, "seed machine item"],
-) -> Float[np.ndarray, "seed machine"]:
-    """The threshold of each run, from the scores that are to be used."""
-    thresholds = np.empty(scores.shape[:2])
-    for run in np.ndindex(*thresholds.shape):
-        thresholds[run] = threshold(scores[run][is_used[run]])
-    return thresholds
 
 
 def _order_after_training(

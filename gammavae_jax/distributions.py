@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from gammavae_jax.gamma_derivative import log_draw_derivative
+
 try:
     from tensorflow_probability.substrates.jax import distributions as tfd
 except ImportError as error:
@@ -31,8 +33,6 @@ except ImportError as error:
 
 # Outside these bounds float32 cannot hold a draw, or its derivative.
 MIN_PARAMETER, MAX_PARAMETER = 1e-3, 1e3
-# log z below which the lower tail F(z) = z^a / Gamma(a + 1) is exact in float32.
-_TAIL = -15.0
 
 
 class Gamma(NamedTuple):
@@ -54,8 +54,7 @@ class Gamma(NamedTuple):
 
         The draw is TensorFlow Probability's, in log space, where a small
         concentration does not underflow. Its own derivative there divides zero by
-        zero, so `_with_implicit_gradient` supplies ours (Figurnov et al. 2018,
-        "Implicit reparameterization gradients").
+        zero, so `_with_implicit_gradient` supplies ours.
         """
         concentration = jax.lax.stop_gradient(self.concentration)
         log_z = tfd.ExpGamma(concentration, rate=jnp.ones_like(concentration)).sample(
@@ -113,10 +112,4 @@ def _with_implicit_gradient(
 @_with_implicit_gradient.defjvp
 def _implicit_jvp(primals, tangents):
     concentration, log_z = primals
-    # Each branch of a `where` is differentiated: give the unused one a safe value.
-    z = jnp.exp(jnp.maximum(log_z, _TAIL))
-    gradient = jax.lax.random_gamma_grad(concentration, z)  # pyright: ignore
-    body = gradient / z
-    tail = (digamma(concentration + 1.0) - log_z) / concentration
-    derivative = jnp.where(log_z >= _TAIL, body, tail)
-    return log_z, jnp.multiply(derivative, tangents[0])
+    return log_z, log_draw_derivative(concentration, log_z) * tangents[0]

@@ -68,16 +68,19 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
     split = split_windows(arrays, config)
     if config.scoring.threshold == "conformal":
         _note_few_clips(split.is_held_out, list(clips), config, log)
-    layout = make_layout((split.group[0] > 0).sum(-1).tolist(), len(config.seeds))
+    n_windows = (split.group[0] > 0).sum(-1)
+    layout = make_layout(
+        n_windows.tolist(), len(config.seeds), batching=config.train.batching
+    )
     placed = layout.put(arrays, "machine")
     del arrays
     log.say(f"compiling for {len(files)} machines and {len(config.seeds)} seeds")
     with log.timed("compile_s"):
         trainer = make_trainer(config, layout, placed, split.group)
     start = checkpoint or TrainCheckpoint(0, trainer.initial, config, clips)
-    n_windows = int((split.group == TRAIN).sum()) * (config.train.epochs - start.epoch)
+    n_trained = int((split.group == TRAIN).sum()) * (config.train.epochs - start.epoch)
     state, stopped = _train(layout, trainer, start, config, job.out, log)
-    log.seconds["windows_per_s"] = n_windows / max(log.seconds["train_s"], 1e-9)
+    log.seconds["windows_per_s"] = n_trained / max(log.seconds["train_s"], 1e-9)
 
     with log.timed("fit_s"):
         detector = fit_detector(
@@ -143,7 +146,12 @@ def run_evaluation(checkpoint: Path, job: Job, log: Log, table: Console) -> None
     )
     require_classes((name, clips.files) for name, clips in test)
     begin_folder(job.out, detector.config)
-    layout = make_layout([len(c.files) for _, c in test], len(detector.config.seeds))
+    config = detector.config
+    layout = make_layout(
+        [len(clips.files) for _, clips in test],
+        len(config.seeds),
+        batching=config.train.batching,
+    )
     score_and_report(detector, layout, test, job, log, table)
 
 

@@ -8,11 +8,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from gammavae_jax.audio import printable
 from gammavae_jax.clip_files import ClipFile, MachineFiles, find_clips
 from gammavae_jax.config import Config
 from gammavae_jax.dataset import Clips, is_anomaly, load_clips
-from gammavae_jax.errors import InputError
+from gammavae_jax.errors import InputError, printable
 from gammavae_jax.log import Log
 
 NamedClips = list[tuple[str, Clips]]  # by `MachineFiles.name`

@@ -25,7 +25,7 @@ def loss_terms(
     The divergence is the exact `KL(posterior || prior)`: Eq. 2 of the report is no
     divergence (it is negative where the two agree). It is 0 for a deterministic code.
     """
-    reconstruction = jnp.mean((windows - output.reconstruction) ** 2, axis=-1)
+    reconstruction = jnp.mean((output.reconstruction - windows) ** 2, axis=-1)
     if isinstance(output.posterior, Gamma):
         prior = Gamma(
             jnp.full_like(output.code, config.prior_concentration),

@@ -61,7 +61,11 @@ class Layout:
     def over_runs(
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
     ) -> Callable:
-        """`function` of one machine and seed, for all of them, compiled."""
+        """`function` of one machine and seed, for all of them, compiled.
+
+        Products that name no precision are float32, where accelerators would take
+        less by themselves.
+        """
         inner = self._batched(function, [_AXES[k].seed for k in kinds], 0)
         # Peeling the machine axis first moves the seed axis to the front.
         both = self._batched(inner, [_AXES[k].machine for k in kinds], 1)
@@ -72,7 +76,12 @@ class Layout:
             out_specs=_SPECS["run"],
             check_vma=False,
         )
-        return jax.jit(sharded, donate_argnums=tuple(donate))
+
+        def in_float32(*args):
+            with jax.default_matmul_precision("highest"):
+                return sharded(*args)
+
+        return jax.jit(in_float32, donate_argnums=tuple(donate))
 
     def put(self, tree: Tree, kind: Kind) -> Tree:
         """Host arrays of a kind, padded and placed on the devices.
@@ -126,7 +135,7 @@ def make_layout(
     windows_per_machine: Sequence[int],
     n_seeds: int,
     devices: Sequence[Any] | None = None,
-    batching: Batching | None = None,
+    batching: Literal["auto", "vmap", "map"] = "auto",
 ) -> Layout:
     """Deal machines and seeds to the devices so that the busiest has least to do.
 
@@ -134,10 +143,11 @@ def make_layout(
         windows_per_machine: the work of each machine.
         n_seeds: models of each machine.
         devices: all local ones unless given.
-        batching: by default `map` on CPUs and `vmap` elsewhere.
+        batching: "auto" is `map` on CPUs and `vmap` elsewhere.
     """
     devices = list(jax.local_devices() if devices is None else devices)
-    batching = batching or ("map" if devices[0].platform == "cpu" else "vmap")
+    if batching == "auto":
+        batching = "map" if devices[0].platform == "cpu" else "vmap"
     candidates = []
     for n_machine_shards in range(1, len(devices) + 1):
         n_seed_shards = len(devices) // n_machine_shards

@@ -35,8 +35,7 @@ def from_pytorch(
         branch = variables[collection]
         for key in path:
             branch = branch.setdefault(key, {})
-        value = np.asarray(state[name])
-        branch[ours] = value.T if ours == "kernel" else value
+        branch[ours] = _turned(np.asarray(state[name]), path, ours)
     return variables
 
 
@@ -49,9 +48,13 @@ def to_pytorch(
         branch = variables[collection]
         for key in path:
             branch = branch[key]
-        value = np.asarray(branch[ours])
-        state[name] = value.T if ours == "kernel" else value
+        state[name] = _turned(np.asarray(branch[ours]), path, ours)
     return state
+
+
+def _turned(value: np.ndarray, path: tuple[str, ...], ours: str) -> np.ndarray:
+    """An array with its axes as the other side has them: only one differs."""
+    return value.T if (path[-1], ours) == ("Output_0", "kernel") else value
 
 
 def _names(config: ModelConfig) -> Iterator[tuple[str, tuple[str, ...], str, str]]:
@@ -75,4 +78,4 @@ def _names(config: ModelConfig) -> Iterator[tuple[str, tuple[str, ...], str, str
             yield "batch_stats", (*path, "BatchNorm_0"), ours, f"{norm}.{theirs}"
     for ours, theirs in _DENSE.items():
         last = f"decoder.{3 * depth}.{theirs}"
-        yield "params", ("Decoder_0", "Dense_0"), ours, last
+        yield "params", ("Decoder_0", "Output_0"), ours, last

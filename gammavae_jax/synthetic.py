@@ -18,8 +18,7 @@ import numpy as np
 import pooch
 from scipy.io import wavfile
 
-from gammavae_jax.audio import printable
-from gammavae_jax.errors import InputError
+from gammavae_jax.errors import InputError, printable
 from gammavae_jax.synthetic_signals import RATE
 from gammavae_jax.synthetic_sounds import MACHINES, Condition, render
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8, UInt32
 from gammavae_jax.config import Config
 from gammavae_jax.dataset import HELD_OUT, TRAIN, AnyArray, MachineArrays
 from gammavae_jax.loss import LossTerms, loss_terms, total_loss
-from gammavae_jax.model import ModelOutput, build_model, reconstruct
+from gammavae_jax.model import AutoEncoder, ModelOutput, reconstruct
 from gammavae_jax.parallel import Kind, Layout
 
 
@@ -41,17 +41,10 @@ class EpochInfo(NamedTuple):
     is_stopped: Bool[Array, "*run"]
 
 
-class Steps(NamedTuple):
-    """The most batches that any run has, in training and held out."""
-
-    train: int
-    held_out: int
-
-
 def init_state(config: Config, key: PRNGKeyArray) -> TrainState:
     """A model before its first step."""
     dummy = jnp.zeros((2, config.features.n_features))
-    model = build_model(config.model, config.features.n_features)
+    model = AutoEncoder(config.model, config.features.n_features)
     variables = model.init(key, dummy, jnp.ones(2), None)
     params = variables["params"]
     opt_state = optimizer(config).init(params)
@@ -74,7 +67,7 @@ def train_step(
 
     Returns the next state and the terms of each window before the step.
     """
-    model = build_model(config.model, config.features.n_features)
+    model = AutoEncoder(config.model, config.features.n_features)
 
     def mean_loss(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
@@ -105,7 +98,6 @@ def evaluate_windows(
 
 def train_epoch(
     config: Config,
-    steps: Steps,
     key: PRNGKeyArray,
     epoch: Int[Array, ""],
     state: TrainState,
@@ -123,21 +115,19 @@ def train_epoch(
     is_active = ~state.is_stopped
 
     def train_on(carry, step):
-        batch, weight = gather(config, data, order, 0, n_train, step)
+        batch, weight, _ = gather(config, data, order, 0, n_train, step)
         step_key = jax.random.fold_in(key, step + 1)
         return train_step(config, step_key, carry, batch, weight)
 
     def look_at(carry, step):
-        batch, _ = gather(config, data, order, n_train, n_held_out, step)
+        batch, _, _ = gather(config, data, order, n_train, n_held_out, step)
         return carry, evaluate_windows(config, trained, batch)
 
     # Of a single window, which has no variance, batch normalisation makes nothing.
     trained, terms = _mean_terms(
-        config, train_on, state, n_train * is_active, steps.train, smallest=2
+        config, train_on, state, n_train * is_active, smallest=2
     )
-    _, held_out = _mean_terms(
-        config, look_at, (), n_held_out * is_active, steps.held_out, smallest=1
-    )
+    _, held_out = _mean_terms(config, look_at, (), n_held_out * is_active, smallest=1)
     loss = total_loss(terms, config.train.kl_weight)
     finite = is_active & _all_finite((loss, trained.params, trained.batch_stats))
     kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), trained, state)
@@ -169,17 +159,17 @@ def gather(
     first: Int[Array, ""] | int,
     count: Int[Array, ""],
     step: Int[Array, ""],
-) -> tuple[Float[Array, "batch feature"], Float[Array, "batch"]]:
+) -> tuple[Float[Array, "batch feature"], Float[Array, "batch"], Int[Array, "batch"]]:
     """Batch number `step` of the `count` windows from place `first` of the order.
 
-    Returns the windows and their weights, 0 beyond `count`.
+    Returns the windows, their weights, 0 beyond `count`, and their first frames.
     """
     place = step * config.train.batch_size + jnp.arange(config.train.batch_size)
     start = data.window_start[order.at[first + place].get(mode="clip")]
     frames = data.log_mel.reshape(-1, data.log_mel.shape[-1])
     rows = start[:, None] + jnp.arange(config.features.n_context)
     batch = frames[rows].reshape(len(place), -1)
-    return batch, (place < count).astype(batch.dtype)
+    return batch, (place < count).astype(batch.dtype), start
 
 
 def _mean_terms(
@@ -187,30 +177,28 @@ def _mean_terms(
     function: Callable,
     carry: Any,
     count: Int[Array, ""],
-    n_steps: int,
     smallest: int,
 ) -> tuple[Any, LossTerms]:
-    """Scan `function` over the batches of `count` windows.
+    """Fold `function` over the batches of `count` windows.
 
-    Returns its carry and the mean terms of the windows, NaN of none. Batches of fewer
-    than `smallest` windows are left out; those beyond a machine's own end too, and
-    where runs follow each other they take no time.
+    Returns its carry and the mean terms of the windows, NaN of none. A last batch of
+    fewer than `smallest` windows is left out. The number of batches is the machine's
+    own: where runs follow each other, a short machine takes a short time.
     """
     size = config.train.batch_size
-    nothing = LossTerms(jnp.zeros(size), jnp.zeros(size))
+    n_steps = (count + size - smallest) // size
 
-    def body(carry, step):
-        n_rows = jnp.minimum(count - step * size, size)
-        is_used = n_rows >= smallest
-        carry, terms = jax.lax.cond(
-            is_used, function, lambda carry, _: (carry, nothing), carry, step
-        )
-        weight = jnp.arange(size) < n_rows
-        sums = LossTerms(*(jnp.sum(jnp.where(weight, t, 0)) for t in terms))
-        return carry, (sums, jnp.where(is_used, n_rows, 0))
+    def body(step, folded):
+        carry, sums = folded
+        carry, terms = function(carry, step)
+        is_window = jnp.arange(size) < count - step * size
+        sums = jax.tree.map(lambda s, t: s + jnp.sum(t, where=is_window), sums, terms)
+        return carry, sums
 
-    carry, (sums, n_used) = jax.lax.scan(body, carry, jnp.arange(n_steps))
-    return carry, LossTerms(*(s.sum() / n_used.sum() for s in sums))
+    nothing = LossTerms(jnp.zeros(()), jnp.zeros(()))
+    carry, sums = jax.lax.fori_loop(0, n_steps, body, (carry, nothing))
+    n_used = jnp.minimum(count, n_steps * size)
+    return carry, LossTerms(*(s / n_used for s in sums))
 
 
 def _all_finite(tree: Any) -> Bool[Array, ""]:
@@ -247,17 +235,13 @@ def make_trainer(
 
     `data` and `group` are host arrays, or placed ones.
     """
-    batches = [
-        -(-int((group == g).sum(-1).max()) // config.train.batch_size)
-        for g in (TRAIN, HELD_OUT)
-    ]
 
     def init_one(seed, name_hash):
         return init_state(config, jax.random.fold_in(run_key(seed, name_hash), 0))
 
     def epoch_one(seed, epoch, state, data, group):
         key = run_key(seed, data.name_hash)
-        return train_epoch(config, Steps(*batches), key, epoch, state, data, group)
+        return train_epoch(config, key, epoch, state, data, group)
 
     def place(number: int) -> Array:
         numbers: Any = np.full(len(config.seeds), number, np.int32)

@@ -78,7 +78,7 @@ def test_a_loud_tone_is_heard_and_nothing_is_not(probe, name):
     same = clips(noise(rng, 60), labels=labels)
     scores = scores_of(probe, loud, same)[name]
     for seed in range(2):
-        assert auc(scores[seed, 0].astype(float), is_anomaly) > 0.99
+        assert auc(scores[seed, 0].astype(float), is_anomaly) > 0.95
         assert 0.3 < auc(scores[seed, 1].astype(float), is_anomaly) < 0.7
 
 

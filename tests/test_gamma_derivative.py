@@ -1,0 +1,58 @@
+"""The derivative of a Gamma draw, against JAX's own in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from gammavae_jax.gamma_derivative import log_draw_derivative
+
+CONCENTRATIONS = [1e-3, 0.01, 0.1, 0.5, 0.99, 1.0, 1.5, 3.0, 10.0, 100.0, 1000.0]
+QUANTILES = [1e-6, 1e-3, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999, 1 - 1e-6]
+
+
+def draws(concentration):
+    """Draws in float32 at all quantiles that float64 can hold, and their logarithms."""
+    z = scipy.special.gammaincinv(concentration, QUANTILES)
+    return np.log(z[z > 1e-300]).astype(np.float32)
+
+
+@pytest.mark.parametrize("concentration", CONCENTRATIONS)
+def test_derivative_matches_the_iteration_in_float64(concentration):
+    log_z = draws(concentration)
+    a = np.full_like(log_z, concentration)
+    ours = log_draw_derivative(jnp.asarray(a), jnp.asarray(log_z))
+    with jax.enable_x64(True):
+        z = jnp.exp(jnp.asarray(log_z, jnp.float64))
+        exact = jax.lax.random_gamma_grad(jnp.asarray(a, jnp.float64), z) / z
+        exact = np.asarray(exact)
+    # Below, float64 gives up before we do.
+    held = log_z > -200
+    np.testing.assert_allclose(ours[held], exact[held], rtol=1e-5)
+
+
+@pytest.mark.parametrize("concentration", [1e-3, 0.01, 0.125, 1.0])
+def test_derivative_of_draws_that_underflow_is_the_lower_tails(concentration):
+    log_z = np.float32([-50, -1000, -1e5])
+    # F(z) = z^a / Gamma(a + 1) there, solved for log z.
+    exact = (scipy.special.digamma(concentration + 1) - log_z) / concentration
+    ours = log_draw_derivative(jnp.full(3, concentration), jnp.asarray(log_z))
+    np.testing.assert_allclose(ours, exact, rtol=1e-6)
+
+
+def test_derivative_is_continuous_where_the_two_rules_meet():
+    a = jnp.asarray(CONCENTRATIONS)
+    below, above = (log_draw_derivative(a, jnp.full_like(a, s)) for s in (-1e-7, 1e-7))
+    np.testing.assert_allclose(below, above, rtol=1e-5)
+
+
+def test_derivative_is_finite_and_positive_wherever_a_draw_may_fall():
+    a = np.float32(10) ** np.linspace(-3, 3, 61, dtype=np.float32)
+    # Eight times what a draw strays, and down to where a logarithm is all there is.
+    log_z = np.linspace(-1e4, 8, 2001, dtype=np.float32)
+    ours = log_draw_derivative(*(jnp.asarray(x) for x in np.meshgrid(a, log_z)))
+    z = np.exp(log_z)[:, None]
+    near = z < a + 8 * np.sqrt(a) + 16
+    assert np.isfinite(ours).all()
+    assert (np.asarray(ours)[near] > 0).all()

@@ -1,0 +1,63 @@
+"""Products at a named precision: how far they and their gradients are from exact."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gammavae_jax.config import ModelConfig, override
+from gammavae_jax.errors import InputError
+from gammavae_jax.model import AutoEncoder, reconstruct
+from gammavae_jax.presets import preset
+from gammavae_jax.product import product
+
+# Of the operands' mantissa. Their rounding, of half a unit each, decides the error.
+BITS = {"float32": 23, "tf32": 10, "bfloat16": 7}
+
+
+@pytest.fixture
+def operands(key):
+    return jax.random.normal(key(), (30, 200)), jax.random.normal(key(), (200, 20))
+
+
+def error(found, a, b):
+    """The largest error, in what all the terms of an entry could add up to."""
+    found, a, b = (np.asarray(x, np.float64) for x in (found, a, b))
+    return np.max(abs(found - a @ b) / (abs(a) @ abs(b)))
+
+
+@pytest.mark.parametrize("name", BITS)
+def test_error_of_a_product_is_that_of_its_operands(operands, name):
+    a, b = operands
+    half_unit = 2.0 ** -(BITS[name] + 1)
+    assert 0.05 * half_unit < error(product(a, b, name), a, b) < 2 * half_unit
+
+
+@pytest.mark.parametrize("name", BITS)
+def test_gradients_are_products_of_the_same_precision(operands, key, name):
+    a, b = operands
+    d_out = jax.random.normal(key(), (30, 20))
+    d_a, d_b = jax.vjp(lambda a, b: product(a, b, name), a, b)[1](d_out)
+    half_unit = 2.0 ** -(BITS[name] + 1)
+    for found, x, y in [(d_a, d_out, b.T), (d_b, a.T, d_out)]:
+        assert found.dtype == np.float32
+        assert 0.05 * half_unit < error(found, x, y) < 2 * half_unit
+
+
+def test_the_network_multiplies_at_the_precision_that_is_set(key):
+    x = 10 * jax.random.normal(key(), (50, 30))
+    start = ModelConfig(latent="deterministic", hidden=(16,))
+    variables = AutoEncoder(start, 30).init(key(), x, jnp.ones(50), key())
+    exact, *rounded = (
+        reconstruct(replace(start, precision=name), **variables, windows=x)
+        for name in BITS
+    )
+    errors = [abs(r.reconstruction - exact.reconstruction).max() for r in rounded]
+    assert 1e-6 < errors[0] < errors[1] / 3 < 0.1
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(InputError, match="float16"):
+        override(preset("default"), ["model.precision=float16"])
