@@ -32,7 +32,7 @@ def error(found, a, b):
 def test_error_of_a_product_is_that_of_its_operands(operands, name):
     a, b = operands
     half_unit = 2.0 ** -(BITS[name] + 1)
-    assert 0.05 * half_unit < error(product(a, b, name), a, b) < 2 * half_unit
+    assert 0.05 < error(product(a, b, name), a, b) / half_unit < 5
 
 
 @pytest.mark.parametrize("name", BITS)
@@ -43,7 +43,7 @@ def test_gradients_are_products_of_the_same_precision(operands, key, name):
     half_unit = 2.0 ** -(BITS[name] + 1)
     for found, x, y in [(d_a, d_out, b.T), (d_b, a.T, d_out)]:
         assert found.dtype == np.float32
-        assert 0.05 * half_unit < error(found, x, y) < 2 * half_unit
+        assert 0.05 < error(found, x, y) / half_unit < 5
 
 
 def test_the_network_multiplies_at_the_precision_that_is_set(key):

@@ -1,0 +1,138 @@
+"""The main job as whole processes, from recordings to the report.
+
+In pairs: first with an empty compilation cache (cold), then with the one that the first
+run has left (warm).
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+# Run by its path, a script finds the modules of its own folder alone.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.contest import spread
+from benchmarks.script import parser, positive, run_script, say, show, write
+from gammavae_jax.clip_files import find_machines
+from gammavae_jax.command_line import data_root_or_synthetic
+
+RUN = Path(__file__).resolve().parent.parent / "experiments" / "run.py"
+CACHES = ("cold", "warm")
+
+
+def parse() -> argparse.Namespace:
+    options = parser(__doc__, rounds=2, warm_up=None)
+    add = options.add_argument
+    add("--epochs", type=positive, default=100, metavar="N", help="100")
+    add("--seeds", type=positive, default=1, metavar="N", help="1")
+    add("--preset", default="default", metavar="NAME", help="default")
+    add("--data-root", type=Path, metavar="DIR",
+        help="recordings; without it, the built-in synthetic set")  # fmt: skip
+    return options.parse_args()
+
+
+def main() -> int:
+    options = parse()
+    # The set is made before anything is timed.
+    data_root = data_root_or_synthetic(options.data_root)
+    find_machines(data_root)
+    runs: dict[str, list[dict[str, Any]]] = {cache: [] for cache in CACHES}
+    for number in range(1, options.rounds + 1):
+        with tempfile.TemporaryDirectory() as folder:
+            for cache in CACHES:
+                found = run(options, data_root, Path(folder), cache)
+                say(f"round {number}/{options.rounds}: {cache} {found['wall_s']:.1f} s")
+                runs[cache].append(found)
+    results = [result(options, cache, runs[cache]) for cache in CACHES]
+    record = {
+        "data": "built-in synthetic set" if options.data_root is None else "given",
+        "rounds": options.rounds,
+        "results": results,
+        "environment": runs[CACHES[0]][0]["environment"],
+    }
+    write(options.json, record)
+    show_results(results)
+    return 0
+
+
+def run(
+    options: argparse.Namespace, data_root: Path, folder: Path, cache: str
+) -> dict[str, Any]:
+    """One process, its wall-clock time and memory, and what its summary says.
+
+    Ends the script with the process's own message where it fails.
+    """
+    out = folder / cache
+    command = [
+        sys.executable, str(RUN), "--all-machines",
+        "--data-root", str(data_root), "--out", str(out), "--preset", options.preset,
+        "--epochs", str(options.epochs), "--seeds", str(options.seeds),
+    ]  # fmt: skip
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
+    with (folder / f"{cache}.log").open("w+", encoding="utf-8") as log:
+        start = time.monotonic()
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        wall_s = time.monotonic() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            log.seek(0)
+            print(log.read(), end="", file=sys.stderr)
+            sys.exit(process.returncode if process.returncode > 0 else 1)
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        "wall_s": wall_s,
+        "peak_memory_bytes": unit * usage.ru_maxrss,
+        "timing": summary["timing"],
+        "official_score": {
+            name: score["mean"] for name, score in summary["official_score"].items()
+        },
+        "environment": summary["environment"],
+    }
+
+
+def result(
+    options: argparse.Namespace, cache: str, runs: list[dict[str, Any]]
+) -> dict[str, Any]:
+    wall = [found["wall_s"] for found in runs]
+    stages = runs[0]["timing"]
+    return {
+        "cache": cache,
+        "preset": options.preset,
+        "epochs": options.epochs,
+        "seeds": options.seeds,
+        "wall_s": spread(wall).median,
+        "wall_s_spread": spread(wall)._asdict(),
+        "timing": {
+            stage: spread([found["timing"][stage] for found in runs]).median
+            for stage in stages
+        },
+        "peak_memory_bytes": max(found["peak_memory_bytes"] for found in runs),
+        "official_score": runs[0]["official_score"],
+    }
+
+
+def show_results(results: list[dict[str, Any]]) -> None:
+    stages = list(results[0]["timing"])
+    columns = ["cache", "wall s", *(stage.replace("_", " ") for stage in stages)]
+    rows = [
+        [found["cache"], found["wall_s"], *(found["timing"][s] for s in stages)]
+        for found in results
+    ]
+    show("The main job, whole processes; medians", columns, rows)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,300 @@
+"""Training: windows a second, all machines and seeds in one program, beside PyTorch.
+
+A repetition is an epoch of every machine and seed over synthetic log-mels.
+"""
+
+import argparse
+import itertools
+import os
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+# Run by its path, a script finds the modules of its own folder alone.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import matmul
+from benchmarks.contest import Contestant, Outcome, hold, spread
+from benchmarks.processes import Call, Member
+from benchmarks.script import (
+    environment,
+    parser,
+    positive,
+    run_script,
+    say,
+    show,
+    write,
+)
+from gammavae_jax.runtime import available_cores
+
+MODELS = ("autoencoder", "gammavae")
+OURS, PIPELINE, CAREFUL, PER_CORE = "ours", "pipeline", "careful", "careful_per_core"
+PEERS = {
+    "none": (),
+    "careful": (CAREFUL, PER_CORE),
+    "all": (CAREFUL, PER_CORE, PIPELINE),
+}
+FRAMES_OF_A_WINDOW = 5
+SCALING_CLIPS = (100, 300, 1000)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained; `clips` are each machine's."""
+
+    model: str
+    machines: int
+    seeds: int
+    batch_size: int
+    clips: int
+    frames: int
+
+    @property
+    def runs(self) -> list[int]:
+        """The machine that each model is for."""
+        return list(range(self.machines)) * self.seeds
+
+
+def parse() -> argparse.Namespace:
+    options = parser(__doc__)
+    add = options.add_argument
+    add("--models", nargs="+", choices=MODELS, default=MODELS, metavar="NAME",
+        help=f"of {', '.join(MODELS)}; both")  # fmt: skip
+    add("--machines", nargs="+", type=positive, default=[1, 7], metavar="N",
+        help="how many at once; 1 and 7")  # fmt: skip
+    add("--seeds", nargs="+", type=positive, default=[1, 5], metavar="N",
+        help="models of each machine; 1 and 5")  # fmt: skip
+    add("--batch-size", type=positive, default=256, metavar="B", help="256")
+    add("--clips", type=positive, default=100, metavar="N", help="a machine; 100")
+    add("--frames", type=positive, default=313, metavar="N",
+        help="a clip; 313 are 10 s")  # fmt: skip
+    add("--batching", choices=("auto", "vmap", "map"), default="auto",
+        help="of runs within a device; what the package chooses")  # fmt: skip
+    add("--peers", choices=PEERS, default="all", help="PyTorch's side; all")
+    add("--pipeline-windows", type=positive, default=10240, metavar="N",
+        help="of a repetition of the slow peer; 10240")  # fmt: skip
+    add("--scaling", nargs="*", type=positive, metavar="CLIPS",
+        help="instead, our side alone at these sizes of the largest --machines; "
+        "100 300 1000")  # fmt: skip
+    given = options.parse_args()
+    if given.frames < FRAMES_OF_A_WINDOW:
+        options.error(f"--frames {given.frames}: a window has {FRAMES_OF_A_WINDOW}")
+    if given.batch_size < 2:
+        options.error("--batch-size 1: batch normalisation needs 2")
+    return given
+
+
+def main() -> int:
+    options = parse()
+    if options.peers != "none" and not matmul.has_torch():
+        say("PyTorch is not installed: our side alone (pip install -e '.[bench]')")
+        options.peers = "none"
+    is_scaling = options.scaling is not None
+    cases = scaling_cases(options) if is_scaling else comparison_cases(options)
+    setup = Call("benchmarks.process_setup:as_the_command_line", {"n_runs": 1})
+    found = environment(setup)
+    results = []
+    for case in cases:
+        say(f"\n{case}")
+        contestants = [ours(case, options.batching), *matmul.matmul_contestants()]
+        if not is_scaling:
+            contestants += peers(case, options, found["platform"] == "cpu")
+        outcomes = hold(contestants, options.rounds, options.warm_up, say)
+        results.append(result(case, outcomes))
+    rates = [r["matmul_gflops"] for r in results]
+    record: dict[str, Any] = {
+        "data": "synthetic log-mels, from a random generator",
+        "rounds": options.rounds,
+        "warm_up": options.warm_up,
+        "results": results,
+        "environment": {**found, "matmul_gflops": spread(rates).median},
+    }
+    if is_scaling:
+        record["scaling"] = scaling(results)
+    write(options.json, record)
+    show_results(results)
+    if is_scaling:
+        show_scaling(record["scaling"])
+    return 0
+
+
+def comparison_cases(options: argparse.Namespace) -> list[Case]:
+    chosen = itertools.product(options.models, options.machines, options.seeds)
+    rest = options.batch_size, options.clips, options.frames
+    return [Case(*names, *rest) for names in chosen]
+
+
+def scaling_cases(options: argparse.Namespace) -> list[Case]:
+    size = max(options.machines), min(options.seeds), options.batch_size
+    return [
+        Case(model, *size, clips, options.frames)
+        for model in options.models
+        for clips in sorted(options.scaling or SCALING_CLIPS)
+    ]
+
+
+def ours(case: Case, batching: str) -> Contestant:
+    setup = Call(
+        "benchmarks.process_setup:as_the_command_line", {"n_runs": len(case.runs)}
+    )
+    settings = {**asdict(case), "batching": batching}
+    prepare = Call("benchmarks.training:prepare", settings)
+    return Contestant("gammavae_jax", OURS, (Member(setup, prepare),))
+
+
+def peers(case: Case, options: argparse.Namespace, is_cpu: bool) -> list[Contestant]:
+    """Every form of every peer that was asked for."""
+    # PyTorch compiles by way of a compiler that is installed, or not.
+    compiled = ["compiled"] * (shutil.which(os.environ.get("CXX", "c++")) is not None)
+    contestants = []
+    for role in PEERS[options.peers]:
+        if role == PIPELINE:
+            contestants.append(pipeline(case, options.pipeline_windows))
+        elif role == CAREFUL:
+            forms = ["eager", *compiled, *["graphs"] * (not is_cpu)]
+            contestants += [careful(case, form) for form in forms]
+        elif is_cpu:
+            forms = itertools.product(["eager", *compiled], (False, True))
+            contestants += [careful_per_core(case, *form) for form in forms]
+    return contestants
+
+
+def careful(case: Case, form: str) -> Contestant:
+    setup = Call("benchmarks.process_setup:all_cores", {})
+    member = _peer(setup, "careful", case, case.runs, {"form": form})
+    return Contestant(f"careful_{form}", CAREFUL, (member,))
+
+
+def careful_per_core(case: Case, form: str, is_pinned: bool) -> Contestant:
+    """The runs dealt among the cores, a process of a single thread on each."""
+    n_processes = min(available_cores(), len(case.runs))
+    members = []
+    for number in range(n_processes):
+        core = number if is_pinned else None
+        setup = Call("benchmarks.process_setup:one_thread", {"core": core})
+        runs = case.runs[number::n_processes]
+        members.append(_peer(setup, "careful", case, runs, {"form": form}))
+    where = "pinned" if is_pinned else "free"
+    return Contestant(f"{PER_CORE}_{form}_{where}", PER_CORE, tuple(members))
+
+
+def pipeline(case: Case, windows: int) -> Contestant:
+    setup = Call("benchmarks.process_setup:all_cores", {})
+    member = _peer(setup, "pipeline", case, case.runs, {"windows": windows})
+    return Contestant(PIPELINE, PIPELINE, (member,))
+
+
+def _peer(
+    setup: Call, module: str, case: Case, runs: list[int], more: dict[str, Any]
+) -> Member:
+    settings = {
+        "model": case.model,
+        "runs": runs,
+        "batch_size": case.batch_size,
+        "clips": case.clips,
+        "frames": case.frames,
+        **more,
+    }
+    return Member(setup, Call(f"benchmarks.peers.{module}:prepare", settings))
+
+
+def result(case: Case, outcomes: dict[str, Outcome]) -> dict[str, Any]:
+    our, reached = outcomes[OURS], outcomes[matmul.ROLE]
+    facts = our.facts[0]
+    flops_a_second = our.rate * facts["flops_per_window"]["formula"]
+    roles = (PIPELINE, CAREFUL, PER_CORE)
+    ratios = {r: our.ratios(outcomes[r]) for r in roles if r in outcomes}
+    return {
+        **asdict(case),
+        "windows_per_s": our.rate,
+        "fraction_of_matmul_rate": flops_a_second / reached.rate,
+        "ratio_to": {r: ratios[r].median if r in ratios else None for r in roles},
+        "ratio_spread": {role: ratio._asdict() for role, ratio in ratios.items()},
+        "seconds": spread(our.seconds)._asdict(),
+        "windows_per_repetition": our.work,
+        **facts,
+        "peers": {role: peer_result(outcomes[role]) for role in ratios},
+        "matmul_gflops": reached.rate / 1e9,
+        "matmul_gflops_in_warm_up": {
+            name: rate / 1e9 for name, rate in reached.warm_up_rates.items()
+        },
+    }
+
+
+def peer_result(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "form": outcome.name,
+        "windows_per_s": outcome.rate,
+        "seconds": spread(outcome.seconds)._asdict(),
+        "windows_per_repetition": outcome.work,
+        "windows_per_s_in_warm_up": dict(outcome.warm_up_rates),
+        "processes": len(outcome.facts),
+        "device": outcome.facts[0]["device"],
+        "peak_memory_bytes": sum(f["peak_memory_bytes"] for f in outcome.facts),
+    }
+
+
+def scaling(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Whether time and memory grow as the clips do; 1 is in proportion."""
+    smallest = {r["model"]: r for r in reversed(results)}
+    rows = []
+    for found in results:
+        first = smallest[found["model"]]
+        growth = found["seconds"]["median"] / first["seconds"]["median"]
+        rows.append(
+            {
+                **{
+                    name: found[name]
+                    for name in ("model", "machines", "seeds", "clips")
+                },
+                "seconds_per_epoch": found["seconds"]["median"],
+                "seconds_over_proportion": growth * first["clips"] / found["clips"],
+                "peak_memory_bytes": found["peak_memory_bytes"],
+                "device_bytes": found["device_bytes"],
+                "device_bytes_over_log_mels": (
+                    found["device_bytes"] / found["log_mel_bytes"]
+                ),
+            }
+        )
+    return rows
+
+
+def show_results(results: list[dict[str, Any]]) -> None:
+    names = ("model", "machines", "seeds", "clips")
+    columns = [*names, "windows/s", "s", "of matmul", "compile s", "peak MB",
+               PIPELINE, CAREFUL, "per core"]  # fmt: skip
+    rows = [
+        [
+            *(str(r[name]) for name in names),
+            r["windows_per_s"],
+            r["seconds"]["median"],
+            r["fraction_of_matmul_rate"],
+            r["compile_s"],
+            r["peak_memory_bytes"] / 1e6,
+            *(r["ratio_to"][role] for role in (PIPELINE, CAREFUL, PER_CORE)),
+        ]
+        for r in results
+    ]
+    show("Training; our rate over those of the peers", columns, rows)
+
+
+def show_scaling(rows: list[dict[str, Any]]) -> None:
+    columns = ["model", "machines", "clips", "s", "s over proportion", "peak MB",
+               "device bytes over log-mels"]  # fmt: skip
+    chosen = [
+        [
+            *(str(row[name]) for name in ("model", "machines", "clips")),
+            row["seconds_per_epoch"],
+            row["seconds_over_proportion"],
+            row["peak_memory_bytes"] / 1e6,
+            row["device_bytes_over_log_mels"],
+        ]
+        for row in rows
+    ]
+    show("Growth with the clips", columns, chosen)
+
+
+if __name__ == "__main__":
+    run_script(main)

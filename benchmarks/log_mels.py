@@ -1,0 +1,51 @@
+"""Synthetic log-mels, made anew wherever they are needed, always the same.
+
+They have the level and the roughness of a machine's noise, and stand for nothing else.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from gammavae_jax.clip_files import ClipFile
+from gammavae_jax.clip_name import parse_clip_name
+from gammavae_jax.dataset import Clips, MachineArrays, stack_machines
+
+N_MELS, N_CONTEXT = 128, 5
+SAMPLE_RATE, SECONDS = 16000, 10  # of a clip, the challenge's
+N_FRAMES = 1 + SAMPLE_RATE * SECONDS // 512
+_TARGET_EVERY = 10  # clips, of which one is of the target domain
+
+
+def synthetic_log_mels(machine: int, n_clips: int, n_frames: int) -> np.ndarray:
+    """The clips of a machine, `clip frame mel`, in dB."""
+    rng = np.random.default_rng(machine)
+    log_mels = rng.standard_normal((n_clips, n_frames, N_MELS), dtype=np.float32)
+    log_mels *= np.float32(4.0)
+    falling = np.linspace(-20.0, -50.0, N_MELS) + 3.0 * rng.standard_normal(N_MELS)
+    log_mels += falling.astype(np.float32)
+    return log_mels
+
+
+def window_starts(n_clips: int, n_frames: int) -> np.ndarray:
+    """The first frame of each window, as `clip * n_frames + frame`."""
+    first = np.arange(n_clips)[:, None] * n_frames
+    return (first + np.arange(n_frames - N_CONTEXT + 1)).ravel()
+
+
+def synthetic_machines(
+    n_machines: int, n_clips: int, n_frames: int, split: str = "train"
+) -> MachineArrays:
+    """Machines as the package stacks them, on the host."""
+    machines = []
+    for machine in range(n_machines):
+        log_mels = synthetic_log_mels(machine, n_clips, n_frames)
+        files = tuple(_file(split, clip) for clip in range(n_clips))
+        machines.append((f"machine_{machine}", Clips(files, tuple(log_mels))))
+    return stack_machines(machines, N_CONTEXT)
+
+
+def _file(split: str, clip: int) -> ClipFile:
+    domain = "target" if clip % _TARGET_EVERY == _TARGET_EVERY - 1 else "source"
+    name = f"section_00_{domain}_{split}_normal_{clip:04d}.wav"
+    return ClipFile(Path(name), parse_clip_name(name))

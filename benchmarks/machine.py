@@ -1,0 +1,91 @@
+"""What a number was measured on, and how much work and memory it stands for."""
+
+import importlib.metadata
+import itertools
+import os
+import platform
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.matmul import has_torch
+from gammavae_jax.config import Config
+from gammavae_jax.environment import describe_environment
+from gammavae_jax.runtime import available_cores
+from gammavae_jax.train import init_state, train_step
+
+
+def describe() -> dict[str, Any]:
+    """The package's own description, and what timing depends on besides."""
+    return {
+        **describe_environment(),
+        "torch": _torch_version(),
+        "processor": _processor(),
+        "cores": available_cores(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "load_average_before": os.getloadavg()[0],
+    }
+
+
+def flops_by_formula(config: Config) -> float:
+    """Multiplications and additions of a training step, for one window.
+
+    Of the dense layers: forward, and backward to the weights and to the input; none to
+    the input of the first layer. Nothing else is counted.
+    """
+    model, n_features = config.model, config.features.n_features
+    n_heads = 1 if model.latent == "deterministic" else 2
+    weights = (
+        _weights(n_features, *model.hidden)
+        + n_heads * _weights(model.hidden[-1], model.n_latent)
+        + _weights(model.n_latent, *model.hidden, n_features)
+    )
+    return 2.0 * (3 * weights - _weights(n_features, model.hidden[0]))
+
+
+def flops_by_compiler(config: Config) -> float | None:
+    """What XLA counts in a compiled step of one machine, for one window.
+
+    None where a device does not say.
+    """
+    size, key = config.train.batch_size, jax.random.key(0)
+    windows = jnp.zeros((size, config.features.n_features))
+    step = jax.jit(lambda *arguments: train_step(config, *arguments))
+    arguments = key, init_state(config, key), windows, jnp.ones(size)
+    analysis = step.lower(*arguments).compile().cost_analysis() or {}
+    return analysis["flops"] / size if "flops" in analysis else None
+
+
+def device_bytes() -> int:
+    """All arrays on this process's devices, copies counted."""
+    shards = (s for array in jax.live_arrays() for s in array.addressable_shards)
+    return sum(shard.data.nbytes for shard in shards)
+
+
+def device_peak_bytes() -> int | None:
+    """The most memory in use on the devices, together; None where they do not say."""
+    stats: Iterable[Any] = [device.memory_stats() for device in jax.local_devices()]
+    peaks = [s.get("peak_bytes_in_use") for s in stats if s]
+    return sum(peaks) if peaks and None not in peaks else None
+
+
+def _weights(*widths: int) -> int:
+    return sum(a * b for a, b in itertools.pairwise(widths))
+
+
+def _torch_version() -> str | None:
+    if not has_torch():
+        return None
+    return importlib.metadata.version("torch")
+
+
+def _processor() -> str:
+    """The name of the CPU where the system tells, else its architecture."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line for line in file if line.startswith("model name")]
+        return names[0].partition(":")[2].strip()
+    except (OSError, IndexError):
+        return platform.machine()

@@ -1,0 +1,28 @@
+"""The device that PyTorch trains on."""
+
+# pyright: reportMissingImports=false
+
+import torch
+
+from benchmarks.process_setup import thread_count
+
+
+def best_device() -> torch.device:
+    """An accelerator if PyTorch sees one, else the CPU with the process's threads."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    torch.set_num_threads(thread_count())
+    return torch.device("cpu")
+
+
+def wait_for(device: torch.device) -> None:
+    """Return when all work on the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def describe(device: torch.device) -> str:
+    """The device and what it computes with."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu, {torch.get_num_threads()} threads"

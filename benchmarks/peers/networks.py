@@ -1,0 +1,120 @@
+"""The two networks in PyTorch, as a PyTorch user would write them.
+
+Called with windows, `window feature`, a network gives the loss of each. Its
+`compilable` lists the modules that gain from `torch.compile`.
+"""
+
+# pyright: reportMissingImports=false
+
+import itertools
+
+import torch
+from torch import nn
+
+HIDDEN, N_LATENT = (128, 128, 128, 128), 8
+PRIOR_CONCENTRATION, PRIOR_RATE, KL_WEIGHT = 1.0, 1.0, 0.01
+MIN_PARAMETER, MAX_PARAMETER = 1e-3, 1e3
+
+
+def build(model: str, n_features: int) -> "AutoEncoder | GammaVAE":
+    """The network of a name: `autoencoder` or `gammavae`."""
+    return {"autoencoder": AutoEncoder, "gammavae": GammaVAE}[model](n_features)
+
+
+class AutoEncoder(nn.Module):
+    """The official baseline's network."""
+
+    def __init__(self, n_features: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            *_blocks(n_features, *HIDDEN, N_LATENT),
+            *_blocks(N_LATENT, *HIDDEN),
+            nn.Linear(HIDDEN[-1], n_features),
+        )
+
+    @property
+    def compilable(self) -> list[nn.Module]:
+        """All of it, the loss too."""
+        return [self]
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        """`window feature` to `window`."""
+        return _mean_squared_error(self.layers(windows), windows)
+
+
+class GammaVAE(nn.Module):
+    """The default preset's network: softplus heads, draws by `rsample`."""
+
+    def __init__(self, n_features: int):
+        super().__init__()
+        self.encoder = GammaEncoder(n_features)
+        self.decoder = Decoder(n_features)
+
+    @property
+    def compilable(self) -> list[nn.Module]:
+        """All but the draw, whose gradient the compiler does not know."""
+        return [self.encoder, self.decoder]
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        """`window feature` to `window`."""
+        concentration, rate = self.encoder(windows)
+        # The arguments are within the bounds: checking them again would take time.
+        posterior = torch.distributions.Gamma(concentration, rate, validate_args=False)
+        error = self.decoder(posterior.rsample(), windows)
+        return error + KL_WEIGHT * _kl_to_prior(concentration, rate)
+
+
+class GammaEncoder(nn.Module):
+    """Windows to the concentration and the rate of each latent."""
+
+    def __init__(self, n_features: int):
+        super().__init__()
+        self.layers = nn.Sequential(*_blocks(n_features, *HIDDEN))
+        self.heads = nn.ModuleList(nn.Linear(HIDDEN[-1], N_LATENT) for _ in range(2))
+
+    def forward(self, windows: torch.Tensor) -> list[torch.Tensor]:
+        """`window feature` to two of `window latent`."""
+        hidden = self.layers(windows)
+        return [
+            nn.functional.softplus(head(hidden)).clamp(MIN_PARAMETER, MAX_PARAMETER)
+            for head in self.heads
+        ]
+
+
+class Decoder(nn.Module):
+    """Codes to the squared error of what they say about the windows."""
+
+    def __init__(self, n_features: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            *_blocks(N_LATENT, *HIDDEN), nn.Linear(HIDDEN[-1], n_features)
+        )
+
+    def forward(self, code: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
+        """`window latent` and `window feature` to `window`."""
+        return _mean_squared_error(self.layers(code), windows)
+
+
+def _mean_squared_error(
+    reconstruction: torch.Tensor, windows: torch.Tensor
+) -> torch.Tensor:
+    return (reconstruction - windows).square().mean(-1)
+
+
+def _kl_to_prior(concentration: torch.Tensor, rate: torch.Tensor) -> torch.Tensor:
+    posterior = torch.distributions.Gamma(concentration, rate, validate_args=False)
+    prior = torch.distributions.Gamma(
+        torch.full_like(rate, PRIOR_CONCENTRATION),
+        torch.full_like(rate, PRIOR_RATE),
+        validate_args=False,
+    )
+    return torch.distributions.kl_divergence(posterior, prior).sum(-1)
+
+
+def _blocks(*widths: int) -> list[nn.Module]:
+    """Linear, batch normalisation and ReLU from each width to the next."""
+    layers = []
+    for n_in, n_out in itertools.pairwise(widths):
+        norm = nn.BatchNorm1d(n_out, momentum=0.01, eps=1e-3)
+        layers += [nn.Linear(n_in, n_out), norm, nn.ReLU()]
+    return layers

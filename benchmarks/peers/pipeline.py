@@ -1,0 +1,106 @@
+"""A trainer that works as the official baseline does.
+
+Windows are copied out of the log-mels into one array of float64 rows; a DataLoader
+without workers fetches them one by one, each with its labels; autograd's anomaly mode
+is on; each batch's loss is read back; a machine follows another. Source: the official
+code's structure, none of its text.
+"""
+
+# pyright: reportMissingImports=false
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.log_mels import N_CONTEXT, synthetic_log_mels
+from benchmarks.peers.device import best_device, describe
+from benchmarks.peers.networks import build
+from benchmarks.processes import Prepared
+from gammavae_jax.features import windows as windows_of
+
+
+class Rows(Dataset):
+    """A row at a time, with what the official data set gives along."""
+
+    def __init__(self, rows: np.ndarray, clip_of_row: np.ndarray):
+        self.rows, self.names = rows, [f"clip_{clip}" for clip in clip_of_row]
+        self.labels = np.zeros(len(rows))
+        self.one_hot = np.zeros((len(rows), 1), np.float32)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple:
+        return (
+            self.rows[index],
+            self.labels[index],
+            self.one_hot[index],
+            self.names[index],
+            index,
+        )
+
+
+class PipelineTrainer:
+    """Trains one machine."""
+
+    def __init__(self, model: str, rows: Rows, batch_size: int, device: torch.device):
+        self.device, self.n_rows = device, len(rows)
+        self.loader = DataLoader(rows, batch_size, shuffle=True)
+        self.network = build(model, rows.rows.shape[1]).to(device)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-3)
+
+    def epoch(self) -> float:
+        """Train on each window once; the mean loss."""
+        total = 0.0
+        with torch.autograd.set_detect_anomaly(True):
+            for rows, *_ in self.loader:
+                if len(rows) < 2:  # batch normalisation makes nothing of one window
+                    continue
+                windows = rows.to(self.device).float()
+                self.optimizer.zero_grad()
+                loss = self.network(windows)
+                loss.mean().backward()
+                self.optimizer.step()
+                total += loss.sum().item()
+        return total / self.n_rows
+
+
+def prepare(
+    model: str,
+    runs: Sequence[int],
+    batch_size: int,
+    clips: int,
+    frames: int,
+    windows: int,
+) -> Prepared:
+    """Trainers of some runs, one after another; see `benchmarks.peers.careful`.
+
+    They train on `windows` of their windows together at most, as it takes long: on a
+    whole batch each at least.
+    """
+    warnings.filterwarnings("ignore", message="Anomaly Detection has been enabled")
+    device = best_device()
+    most = max(windows // len(runs), batch_size)
+    data = {m: _rows(m, clips, frames, most) for m in dict.fromkeys(runs)}
+    trainers = [
+        PipelineTrainer(model, data[machine], batch_size, device) for machine in runs
+    ]
+
+    def repeat() -> None:
+        for trainer in trainers:
+            trainer.epoch()
+
+    work = float(sum(len(data[machine]) for machine in runs))
+    return Prepared(repeat, work, {"device": describe(device)})
+
+
+def _rows(machine: int, clips: int, frames: int, most: int) -> Rows:
+    """The first windows of a machine."""
+    log_mels = synthetic_log_mels(machine, clips, frames)
+    per_clip = frames - N_CONTEXT + 1
+    log_mels = log_mels[: -(-most // per_clip)]
+    rows = np.concatenate([windows_of(clip, N_CONTEXT) for clip in log_mels])[:most]
+    return Rows(rows.astype(np.float64), np.arange(len(rows)) // per_clip)

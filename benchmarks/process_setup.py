@@ -1,0 +1,32 @@
+"""How the process of a contestant is set up, before anything large is imported."""
+
+import os
+
+from gammavae_jax.runtime import (
+    available_cores,
+    give_cores_to_runs,
+    limit_blas_threads,
+)
+
+
+def as_the_command_line(n_runs: int) -> None:
+    """What `experiments/run.py` does for so many runs, machines times seeds."""
+    limit_blas_threads()
+    give_cores_to_runs(n_runs)
+
+
+def all_cores() -> None:
+    """As many threads as the libraries start by themselves."""
+
+
+def one_thread(core: int | None) -> None:
+    """A single thread, on the core of that number or wherever the system puts it."""
+    for library in ("OMP", "MKL", "OPENBLAS"):
+        os.environ[f"{library}_NUM_THREADS"] = "1"
+    if core is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[core]})
+
+
+def thread_count() -> int:
+    """The threads that a library should use in a process that was so set up."""
+    return int(os.environ.get("OMP_NUM_THREADS", available_cores()))

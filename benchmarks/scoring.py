@@ -1,0 +1,147 @@
+"""Both sides of the scoring benchmark: log-mels in memory to a score for each clip."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from benchmarks.compile_clock import CompileClock
+from benchmarks.log_mels import N_CONTEXT, synthetic_log_mels, synthetic_machines
+from benchmarks.machine import device_bytes
+from benchmarks.processes import Prepared
+from gammavae_jax.checkpoint import restore_detector, save_detector
+from gammavae_jax.dataset import split_windows
+from gammavae_jax.detector import Scorer, compile_scores, fit_detector
+from gammavae_jax.features import mel_filterbank
+from gammavae_jax.model import reconstruct
+from gammavae_jax.parallel import make_layout
+from gammavae_jax.presets import preset
+from gammavae_jax.score import mahalanobis
+from gammavae_jax.train import make_trainer
+
+_TRAINING_CLIPS = 20  # of each machine
+
+
+def make_detector(folder: str, machines: int, frames: int) -> None:
+    """Train for an epoch on a few clips, fit and save."""
+    config = preset("autoencoder")
+    config = replace(config, train=replace(config.train, epochs=1))
+    arrays = synthetic_machines(machines, _TRAINING_CLIPS, frames)
+    split = split_windows(arrays, config)
+    layout = make_layout([arrays.window_start.shape[-1]] * machines, 1)
+    trainer = make_trainer(config, layout, arrays, split.group)
+    state, _ = trainer.epoch(1, trainer.initial)
+    names = [(f"machine_{machine}", "00") for machine in range(machines)]
+    bank = mel_filterbank(config.features)
+    detector = fit_detector(config, layout, names, bank, state, arrays, split)
+    save_detector(Path(folder), detector)
+
+
+def prepare_ours(
+    folder: str, machines: int, clips: int, frames: int, out: str
+) -> Prepared:
+    """All machines in one compiled program; every score of the configuration."""
+    clock = CompileClock()
+    detector = restore_detector(Path(folder))
+    arrays = synthetic_machines(machines, clips, frames, split="test")
+    layout = make_layout([clips] * machines, 1)
+    placed = layout.put(arrays, "machine")
+    del arrays
+    score, latest = compile_scores(detector, layout, placed), {}
+
+    def finish() -> dict:
+        np.save(out, latest["mahalanobis"][0])
+        return {}
+
+    facts = {
+        **clock.facts(),
+        "device_bytes": device_bytes(),
+        "scores": list(detector.config.scores),
+    }
+    return Prepared(
+        lambda: latest.update(score()), float(machines * clips), facts, finish
+    )
+
+
+def prepare_official(
+    folder: str, machines: int, clips: int, frames: int, chosen: int, out: str
+) -> Prepared:
+    """The first `chosen` clips of each machine, one by one, in the official form.
+
+    The whole product of a clip's residual rows with the inverse covariance between is
+    made and averaged, for both domains: `row row` numbers where the mean residual row
+    alone would do. XLA compiles it, which the official code does not.
+    """
+    detector = restore_detector(Path(folder))
+    log_mels = [
+        jnp.asarray(synthetic_log_mels(machine, clips, frames)[:chosen])
+        for machine in range(machines)
+    ]
+    of_machine = [
+        jax.tree.map(lambda leaf, m=m: jnp.asarray(leaf[0, m]), detector.scorer)
+        for m in range(machines)
+    ]
+    inverses = [_inverses(scorer) for scorer in of_machine]
+    config = detector.config.model
+    frame = jnp.arange(frames - N_CONTEXT + 1)[:, None] + jnp.arange(N_CONTEXT)
+
+    @jax.jit
+    def score(scorer, inverses, log_mel):
+        windows = log_mel[frame].reshape(len(frame), -1)
+        output = reconstruct(config, scorer.params, scorer.batch_stats, windows)
+        return _official_form(windows - output.reconstruction, inverses)
+
+    def scores() -> np.ndarray:
+        return np.array(
+            [
+                [float(score(of_machine[m], inverses[m], clip)) for clip in log_mels[m]]
+                for m in range(machines)
+            ]
+        )
+
+    def finish() -> dict:
+        np.save(out, scores())
+        return {}
+
+    scores()  # compiles
+    return Prepared(scores, float(machines * chosen), {}, finish)
+
+
+def prepare_from_residuals(
+    folder: str, frames: int, clips: int, is_official: bool
+) -> Prepared:
+    """The Mahalanobis score alone, in either form, of residuals that are in memory."""
+    scorer = jax.tree.map(
+        lambda leaf: jnp.asarray(leaf[0, 0]), restore_detector(Path(folder)).scorer
+    )
+    inverses = _inverses(scorer)
+    n_windows = frames - N_CONTEXT + 1
+    shape = clips, n_windows, N_CONTEXT * len(scorer.source.location)
+    residuals = jax.random.normal(jax.random.key(0), shape)
+    weight = jnp.ones(n_windows)
+
+    def score(residual):
+        if is_official:
+            return _official_form(residual, inverses)
+        return mahalanobis(residual, weight, scorer.source, scorer.target)
+
+    scores = jax.jit(lambda residuals: jax.lax.map(score, residuals))
+    jax.block_until_ready(scores(residuals))  # compiles
+    return Prepared(lambda: jax.block_until_ready(scores(residuals)), float(clips), {})
+
+
+def _official_form(
+    residual: Float[Array, "window feature"], inverses: list[Float[Array, "mel mel"]]
+) -> Float[Array, ""]:
+    """The mean of all products of two rows, for the nearer domain."""
+    rows = residual.reshape(-1, len(inverses[0]))
+    products = [rows @ inverse @ rows.T for inverse in inverses]
+    return jnp.min(jnp.stack([product.mean() for product in products]))
+
+
+def _inverses(scorer: Scorer) -> list[Float[Array, "mel mel"]]:
+    fits = scorer.source, scorer.target
+    return [jnp.linalg.inv(fit.factor @ fit.factor.T) for fit in fits]

@@ -1,0 +1,82 @@
+"""Our side of the training benchmark: an epoch of all machines and seeds."""
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from benchmarks.compile_clock import CompileClock
+from benchmarks.log_mels import N_MELS, synthetic_machines
+from benchmarks.machine import (
+    device_bytes,
+    device_peak_bytes,
+    flops_by_compiler,
+    flops_by_formula,
+)
+from benchmarks.processes import Prepared
+from gammavae_jax.config import Config
+from gammavae_jax.dataset import TRAIN
+from gammavae_jax.parallel import make_layout
+from gammavae_jax.presets import preset
+from gammavae_jax.train import make_trainer
+
+PRESET_OF_MODEL = {"autoencoder": "autoencoder", "gammavae": "default"}
+
+
+def configuration(model: str, seeds: int, batch_size: int) -> Config:
+    """The preset of a model's name."""
+    config = preset(PRESET_OF_MODEL[model])
+    train = replace(config.train, batch_size=batch_size)
+    return replace(config, n_seeds=seeds, train=train)
+
+
+def prepare(
+    model: str,
+    machines: int,
+    seeds: int,
+    batch_size: int,
+    clips: int,
+    frames: int,
+    batching: Literal["auto", "vmap", "map"],
+) -> Prepared:
+    """Stack, place and compile as the main job does; every window is trained on."""
+    clock = CompileClock()
+    config = configuration(model, seeds, batch_size)
+    arrays = synthetic_machines(machines, clips, frames)
+    log_mel_bytes = 4 * N_MELS * int(arrays.n_frames.sum())
+    group = np.full((seeds, *arrays.window_start.shape), TRAIN, np.uint8)
+    windows = arrays.window_start.shape[-1]
+    layout = make_layout([windows] * machines, seeds, batching=batching)
+    placed = layout.put(arrays, "machine")
+    del arrays
+    trainer = make_trainer(config, layout, placed, group)
+    state, epoch = trainer.initial, 0
+    jax.block_until_ready(state)
+
+    def repeat() -> None:
+        nonlocal state, epoch
+        epoch += 1
+        state, info = trainer.epoch(epoch, state)
+        jax.block_until_ready((state, info))
+
+    def finish() -> dict[str, Any]:
+        # A model that has stopped takes no time.
+        if np.any(layout.get(state.is_stopped)):
+            raise RuntimeError("a model did not stay finite: nothing was measured")
+        return {
+            "device_peak_bytes": device_peak_bytes(),
+            "flops_per_window": {
+                "formula": flops_by_formula(config),
+                "cost_analysis": flops_by_compiler(config),
+            },
+        }
+
+    facts = {
+        **clock.facts(),
+        "device_bytes": device_bytes(),
+        "log_mel_bytes": log_mel_bytes,
+        "batching": layout.batching,
+        "mesh": dict(layout.mesh.shape),
+    }
+    return Prepared(repeat, float(seeds * machines * windows), facts, finish)

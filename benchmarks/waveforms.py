@@ -1,0 +1,67 @@
+"""Both sides of the feature benchmark: files to log-mels."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.processes import Prepared
+from gammavae_jax.config import FeatureConfig
+from gammavae_jax.synthetic import SyntheticSize, make_synthetic
+
+_SECONDS = (10.0, 10.0)
+
+
+def make(root: str, clips: int) -> None:
+    """Write synthetic clips of 10 s."""
+    make_synthetic(Path(root), {"fan": SyntheticSize(clips, 0, 0, _SECONDS)})
+
+
+def prepare_ours(root: str, out: str) -> Prepared:
+    """The package's loader: threads that decode and transform."""
+    from gammavae_jax.clip_files import ClipFile
+    from gammavae_jax.clip_name import parse_clip_name
+    from gammavae_jax.dataset import load_clips
+    from gammavae_jax.features import mel_filterbank
+
+    config = FeatureConfig()
+    bank = mel_filterbank(config)
+    files = [ClipFile(path, parse_clip_name(path.name)) for path in _paths(root)]
+    return _prepared(lambda: load_clips(files, bank, config).log_mels, len(files), out)
+
+
+def prepare_librosa(root: str, out: str) -> Prepared:
+    """A loop, each clip by librosa's own functions as the official code calls them."""
+    import librosa
+
+    config, paths = FeatureConfig(), _paths(root)
+
+    def log_mel(path: Path) -> np.ndarray:
+        waveform, rate = librosa.load(path, sr=None, mono=False)
+        mel = librosa.feature.melspectrogram(
+            y=waveform,
+            sr=rate,
+            n_fft=config.n_fft,
+            hop_length=config.hop_length,
+            n_mels=config.n_mels,
+            power=config.power,
+        )
+        floor = sys.float_info.epsilon
+        return (20.0 / config.power * np.log10(np.maximum(mel, floor))).T
+
+    return _prepared(lambda: [log_mel(path) for path in paths], len(paths), out)
+
+
+def _prepared(load: Callable, n_clips: int, out: str) -> Prepared:
+    """`load` repeated; in the end the log-mels go to the file `out`."""
+
+    def finish() -> dict:
+        np.save(out, np.stack(load()))
+        return {}
+
+    return Prepared(load, float(n_clips), {}, finish)
+
+
+def _paths(root: str) -> list[Path]:
+    return sorted((Path(root) / "fan" / "train").glob("*.wav"))

@@ -1,0 +1,221 @@
+"""Every benchmark runs tiny, and its file has what was promised."""
+
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from benchmarks.contest import Contestant, hold, spread
+from benchmarks.machine import flops_by_formula
+from benchmarks.processes import Call, Member, ProcessError, once
+from benchmarks.training import configuration
+from gammavae_jax.synthetic import SyntheticSize, make_synthetic
+from gammavae_jax.train import init_state
+
+ROOT = Path(__file__).parent.parent
+NO_SETUP = Call("benchmarks.process_setup:all_cores", {})
+needs_torch = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None,
+    reason="PyTorch is not installed: pip install -e '.[bench]'",
+)
+TINY = ["--rounds", "2", "--warm-up", "1"]
+TINY_TRAINING = ["--clips", "2", "--frames", "40", "--machines", "2", "--seeds", "1"]
+
+
+def script(name, *arguments, check=True):
+    """Run a benchmark in a process of its own, with nothing on its path."""
+    dropped = ("XLA_FLAGS", "PYTHONPATH")
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *map(str, arguments)],
+        env={k: v for k, v in os.environ.items() if k not in dropped},
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert not check or run.returncode == 0, run.stderr
+    return run
+
+
+def figures(name, tmp_path, *arguments):
+    """What a benchmark writes."""
+    path = tmp_path / "figures.json"
+    script(name, "--json", path, *arguments)
+    found = json.loads(path.read_text())
+    assert found["environment"]["device"]
+    assert found["environment"]["packages"]["jax"]
+    return found
+
+
+def assert_positive(values):
+    assert all(math.isfinite(value) and value > 0 for value in values), values
+
+
+def assert_is_training_result(found):
+    assert_positive(
+        found[name]
+        for name in (
+            "machines", "seeds", "batch_size", "clips", "windows_per_s", "lowering_s",
+            "fraction_of_matmul_rate", "compile_s", "device_bytes", "peak_memory_bytes",
+        )
+    )  # fmt: skip
+    assert found["seconds"].keys() == {"median", "min", "max", "iqr"}
+    assert_positive(found["flops_per_window"].values())
+    assert found["ratio_to"].keys() == {"pipeline", "careful", "careful_per_core"}
+
+
+def test_training_alone_gives_what_was_promised(tmp_path):
+    found = figures(
+        "bench_train_step", tmp_path, *TINY, *TINY_TRAINING, "--peers", "none",
+        "--models", "autoencoder",
+    )  # fmt: skip
+    (result,) = found["results"]
+    assert result["model"] == "autoencoder"
+    assert_is_training_result(result)
+    assert set(result["ratio_to"].values()) == {None}
+    assert_positive([found["environment"]["matmul_gflops"]])
+
+
+@pytest.mark.slow
+def test_growth_with_the_clips_is_reported(tmp_path):
+    found = figures(
+        "bench_train_step", tmp_path, *TINY, *TINY_TRAINING, "--models", "autoencoder",
+        "--scaling", 4, 2,
+    )  # fmt: skip
+    assert [row["clips"] for row in found["scaling"]] == [2, 4]
+    assert found["scaling"][0]["seconds_over_proportion"] == 1.0
+    for row, result in zip(found["scaling"], found["results"], strict=True):
+        assert_is_training_result(result)
+        assert_positive(row[name] for name in row if name != "model")
+
+
+@pytest.mark.slow
+@needs_torch
+@pytest.mark.parametrize("model", ["autoencoder", "gammavae"])
+def test_training_is_compared_with_every_peer(tmp_path, model):
+    found = figures(
+        "bench_train_step", tmp_path, *TINY, *TINY_TRAINING, "--models", model,
+        "--batch-size", 32, "--pipeline-windows", 64,
+    )  # fmt: skip
+    (result,) = found["results"]
+    assert_is_training_result(result)
+    if found["environment"]["platform"] != "cpu":
+        del result["ratio_to"]["careful_per_core"]
+    assert_positive(result["ratio_to"].values())
+    for role, peer in result["peers"].items():
+        assert peer["form"].startswith(role)
+        assert_positive([peer["windows_per_s"], *peer["seconds"].values()][:-1])
+
+
+def test_features_are_compared_with_librosa(tmp_path):
+    found = figures("bench_features", tmp_path, *TINY, "--clips", 3)
+    (result,) = found["results"]
+    assert_positive(
+        [
+            result["clips_per_s"],
+            result["librosa_clips_per_s"],
+            *result["ratio_to"].values(),
+        ]
+    )
+    assert result["max_difference_db"] < 1e-3
+
+
+def test_scoring_agrees_with_the_official_form(tmp_path):
+    found = figures(
+        "bench_score", tmp_path, *TINY, "--clips", 6, "--official-clips", 4,
+        "--machines", 2, "--frames", 60,
+    )  # fmt: skip
+    (result,) = found["results"]
+    assert result["clips"] == 6
+    assert result["official_clips_timed"] == 4
+    assert result["max_relative_difference"] < 1e-3
+    assert_positive(
+        [
+            result["clips_per_s"],
+            result["official_clips_per_s"],
+            *result["ratio_to"].values(),
+        ]
+    )
+
+
+def test_the_main_job_is_timed_with_a_cold_and_a_warm_cache(tmp_path):
+    sizes = {name: SyntheticSize(6, 2, 2, (0.4, 0.4)) for name in ("fan", "valve")}
+    data = make_synthetic(tmp_path / "data", sizes)
+    found = figures(
+        "bench_end_to_end", tmp_path, "--rounds", 1, "--epochs", 1, "--data-root", data
+    )
+    assert [result["cache"] for result in found["results"]] == ["cold", "warm"]
+    for result in found["results"]:
+        assert result["epochs"] == 1
+        timing = ("features_s", "compile_s", "train_s", "score_s", "windows_per_s")
+        assert_positive(result["timing"][name] for name in timing)
+        assert_positive([result["wall_s"], result["peak_memory_bytes"]])
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("bench_train_step", ["--models", "transformer"], "transformer"),
+        ("bench_train_step", ["--frames", "4"], "--frames 4"),
+        ("bench_train_step", ["--batch-size", "1"], "--batch-size 1"),
+        ("bench_features", ["--clips", "0"], "'0' is no whole number"),
+        ("bench_score", ["--rounds", "many"], "'many' is no whole number"),
+        ("bench_score", ["--json", "nowhere/figures.json"], "nowhere/figures.json"),
+        ("bench_end_to_end", ["--data-root", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_bad_option_is_one_line(name, arguments, message):
+    run = script(name, *arguments, check=False)
+    assert run.returncode == 2
+    (line,) = run.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_the_traceback_of_a_process_surfaces():
+    missing = Member(NO_SETUP, Call("benchmarks.nowhere:prepare", {}))
+    with pytest.raises(ProcessError, match=r"broken:\n(.|\n)*No module named"):
+        hold([Contestant("broken", "broken", (missing,))], 1, 1, print)
+    with pytest.raises(ProcessError, match="No module named"):
+        once(missing)
+
+
+def test_a_process_that_dies_is_named():
+    dying = Member(NO_SETUP, Call("os:_exit", {"status": 3}))
+    with pytest.raises(ProcessError, match="dying: its process ended, status 3"):
+        hold([Contestant("dying", "dying", (dying,))], 1, 1, print)
+
+
+def test_a_process_has_the_settings_of_its_own_before_anything_is_imported():
+    setup = Call("benchmarks.process_setup:one_thread", {"core": None})
+    threads = Member(setup, Call("benchmarks.process_setup:thread_count", {}))
+    assert once(threads) == 1
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_the_spread_of_one_round_has_no_width():
+    assert spread([2.0]) == (2.0, 2.0, 2.0, 0.0)
+    assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == (3.0, 1.0, 5.0, 2.0)
+
+
+def test_the_official_network_takes_1_42_million_operations_a_window():
+    for model in ("autoencoder", "gammavae"):
+        flops = flops_by_formula(configuration(model, 1, 256))
+        assert flops == pytest.approx(1.42e6, rel=0.01)
+
+
+@needs_torch
+@pytest.mark.parametrize("model", ["autoencoder", "gammavae"])
+def test_the_peer_has_as_many_parameters_as_we(model):
+    from benchmarks.peers.networks import build
+
+    config = configuration(model, 1, 256)
+    state = jax.eval_shape(lambda key: init_state(config, key), jax.random.key(0))
+    ours = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    theirs = build(model, config.features.n_features).parameters()
+    assert ours == sum(parameter.numel() for parameter in theirs)
