@@ -154,30 +154,34 @@ def peers(case: Case, options: argparse.Namespace, is_cpu: bool) -> list[Contest
             contestants.append(pipeline(case, options.pipeline_windows))
         elif role == CAREFUL:
             forms = ["eager", *compiled, *["graphs"] * (not is_cpu)]
-            contestants += [careful(case, form) for form in forms]
+            # On a busy machine threads that wait for each other take longer than one.
+            threads = (False, True) if is_cpu else (False,)
+            contestants += [
+                careful(case, *form) for form in itertools.product(forms, threads)
+            ]
         elif is_cpu:
-            forms = itertools.product(["eager", *compiled], (False, True))
-            contestants += [careful_per_core(case, *form) for form in forms]
+            contestants += [
+                careful_per_core(case, form) for form in ("eager", *compiled)
+            ]
     return contestants
 
 
-def careful(case: Case, form: str) -> Contestant:
-    setup = Call("benchmarks.process_setup:all_cores", {})
+def careful(case: Case, form: str, has_one_thread: bool) -> Contestant:
+    threads = "one_thread" if has_one_thread else "all_cores"
+    setup = Call(f"benchmarks.process_setup:{threads}", {})
     member = _peer(setup, "careful", case, case.runs, {"form": form})
-    return Contestant(f"careful_{form}", CAREFUL, (member,))
+    return Contestant(f"careful_{form}_{threads}", CAREFUL, (member,))
 
 
-def careful_per_core(case: Case, form: str, is_pinned: bool) -> Contestant:
+def careful_per_core(case: Case, form: str) -> Contestant:
     """The runs dealt among the cores, a process of a single thread on each."""
     n_processes = min(available_cores(), len(case.runs))
     members = []
     for number in range(n_processes):
-        core = number if is_pinned else None
-        setup = Call("benchmarks.process_setup:one_thread", {"core": core})
+        setup = Call("benchmarks.process_setup:one_thread", {})
         runs = case.runs[number::n_processes]
         members.append(_peer(setup, "careful", case, runs, {"form": form}))
-    where = "pinned" if is_pinned else "free"
-    return Contestant(f"{PER_CORE}_{form}_{where}", PER_CORE, tuple(members))
+    return Contestant(f"{PER_CORE}_{form}", PER_CORE, tuple(members))
 
 
 def pipeline(case: Case, windows: int) -> Contestant:

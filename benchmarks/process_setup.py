@@ -19,12 +19,10 @@ def all_cores() -> None:
     """As many threads as the libraries start by themselves."""
 
 
-def one_thread(core: int | None) -> None:
-    """A single thread, on the core of that number or wherever the system puts it."""
+def one_thread() -> None:
+    """A single thread, wherever the system puts it."""
     for library in ("OMP", "MKL", "OPENBLAS"):
         os.environ[f"{library}_NUM_THREADS"] = "1"
-    if core is not None and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[core]})
 
 
 def thread_count() -> int:
