@@ -11,6 +11,7 @@ from gammavae_jax.command_line import (
 )
 from gammavae_jax.runtime import (
     give_cores_to_runs,
+    keep_compiled_programs,
     limit_blas_threads,
     runs_in_checkpoint,
 )
@@ -39,6 +40,7 @@ def main() -> int:
     options = parse()
     with readable_errors():
         give_cores_to_runs(runs_in_checkpoint(options.checkpoint))
+        keep_compiled_programs()
         data_root = data_root_or_synthetic(options.data_root)
 
         from rich.console import Console

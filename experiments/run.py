@@ -14,7 +14,11 @@ from gammavae_jax.command_line import (
 from gammavae_jax.config import SCORE_NAMES, Config, override
 from gammavae_jax.errors import InputError
 from gammavae_jax.presets import PRESETS, preset
-from gammavae_jax.runtime import give_cores_to_runs, limit_blas_threads
+from gammavae_jax.runtime import (
+    give_cores_to_runs,
+    keep_compiled_programs,
+    limit_blas_threads,
+)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -84,6 +88,7 @@ def main() -> int:
         data_root = data_root_or_synthetic(options.data_root)
         machines = tuple(dict.fromkeys(options.machines or find_machines(data_root)))
         give_cores_to_runs(len(machines) * len(config.seeds))
+        keep_compiled_programs()
 
         from rich.console import Console
 

@@ -9,6 +9,7 @@ import functools
 import os
 import struct
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from gammavae_jax.errors import InputError, printable
 
 _STORED, _DEFLATED = 0, 8
 _ENCRYPTED = 1  # bit of a member's flags
-_LOCAL_HEADER = struct.Struct("<4s22x2H")  # signature, lengths of what follows it
+_LOCAL_HEADER = struct.Struct("<26x2H")  # the lengths of what follows it
 
 
 class _Member(NamedTuple):
@@ -41,8 +42,8 @@ def archive_of(path: str | os.PathLike[str]) -> Path | None:
     return next(filter(is_archive, Path(path).parents), None)
 
 
-def recordings_in(archive: Path) -> list[Path]:
-    """The paths of all recordings in an archive, of whatever folders.
+def recordings_in(archive: Path) -> Collection[tuple[str, ...]]:
+    """The names of all recordings in an archive, with folders, by their parts.
 
     Names that hide (`.x.wav`) are left out, and what macOS adds (`__MACOSX`).
 
@@ -50,7 +51,7 @@ def recordings_in(archive: Path) -> list[Path]:
         InputError: the archive cannot be read, a recording in it is encrypted, or a
             name would lead out of it.
     """
-    return [archive.joinpath(*parts) for parts in _contents(archive)]
+    return _contents(archive).keys()
 
 
 def read_recording(archive: Path, path: str | os.PathLike[str]) -> bytes:
@@ -85,14 +86,13 @@ def _unpacked(archive: Path, member: _Member) -> bytes:
     """The bytes, checked; errors of many kinds where the archive is damaged."""
     with archive.open("rb") as file:
         file.seek(member.offset)
-        signature, *lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+        lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
         file.seek(sum(lengths), os.SEEK_CUR)
         # Neither size is believed before there is so much to read.
         data = file.read(min(member.size_packed, os.fstat(file.fileno()).st_size))
     if member.method == _DEFLATED:
         data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.size or 1)
-    found = (signature, len(data), zlib.crc32(data))
-    if found != (b"PK\x03\x04", member.size, member.crc):
+    if (len(data), zlib.crc32(data)) != (member.size, member.crc):
         raise ValueError
     return data
 

@@ -1,4 +1,4 @@
-"""Machine folders on disk: which recordings there are, and what their names say.
+"""Machine folders, on disk or in zip archives: which recordings there are.
 
 A *machine* that gets one model is a machine type and a section of it (in 2020: an id),
 as in the official baseline. Every year has its own folders of test clips:
@@ -7,14 +7,21 @@ as in the official baseline. Every year has its own folders of test clips:
 - `source_test` and `target_test` in 2021. The baseline copies both into `test`.
 - `test_rename`, which the baseline's tools make of an evaluation set once its ground
   truth is known: the clips of `test` under names that tell all.
+
+The challenge's archives hold such folders, one archive a machine, or two, with its
+training and its test clips. All archives beside the machine folders count, by what they
+hold. Where a machine has a folder with clips of a split, its archives' are not looked
+at. `dev_fan_r2.zip` is `dev_fan.zip`, issued again: clips in both are taken from it.
 """
 
 import itertools
-from collections import Counter
-from collections.abc import Collection
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from gammavae_jax.archives import is_archive, recordings_in
 from gammavae_jax.clip_name import (
     AUDIO_SUFFIXES,
     ClipName,
@@ -31,13 +38,17 @@ _FOLDERS = {
     "test": [["test_rename"], ["test", "source_test", "target_test"]],
 }
 _SUPPLEMENTAL = "supplemental"
+_MARKS = {name for sets in _FOLDERS.values() for names in sets for name in names}
 
 
 class ClipFile(NamedTuple):
     """A recording and what its name says."""
 
-    path: Path
+    path: Path  # may lead through an archive: `dev_fan.zip/fan/train/x.wav`
     name: ClipName
+
+
+_Reader = Callable[[str], list[ClipFile]]  # the recordings in a folder by its name
 
 
 class MachineFiles(NamedTuple):
@@ -57,24 +68,27 @@ class MachineFiles(NamedTuple):
 
 
 def find_machines(data_root: Path) -> list[str]:
-    """Names of the machine folders in a data root, or in its `raw` folder.
+    """Names of the machines in a data root, or in its `raw` folder.
 
     Raises:
-        InputError: the folder is missing, or holds no machine folder.
+        InputError: the folder is missing, or holds no machine, or an archive that
+            cannot be used.
     """
     root = machine_root(data_root)
-    marks = {name for sets in _FOLDERS.values() for names in sets for name in names}
-    found = sorted(
+    found = {
         folder.name
         for folder in root.iterdir()
-        if any((folder / mark).is_dir() for mark in marks)
-    )
+        if any((folder / mark).is_dir() for mark in _MARKS)
+    }
+    for archive in _archives(root):
+        names = (parts for parts in recordings_in(archive) if len(parts) >= 3)
+        found |= {machine for *_, machine, folder, _ in names if folder in _MARKS}
     if not found:
         raise InputError(
             f"no machine found in {str(root)!r}: it must hold folders such as "
-            "fan/train and fan/test"
+            "fan/train and fan/test, or zip archives of them"
         )
-    return found
+    return sorted(found)
 
 
 def machine_root(data_root: Path) -> Path:
@@ -98,8 +112,8 @@ def find_clips(
     other split counts as empty.
 
     Raises:
-        InputError: no such machine, no training or test clips, also of a section, or
-            two clips of one name.
+        InputError: no such machine, no training or test clips, also of a section,
+            two clips of one name, or an archive that cannot be used.
     """
     known = find_machines(data_root)
     if machine not in known:
@@ -107,9 +121,11 @@ def find_clips(
             f"no machine {machine!r} in {str(data_root)!r}: found {', '.join(known)}"
         )
     folder = machine_root(data_root) / machine
-    found = {split: _by_section(_of_split(folder, split)) for split in splits}
+    readers = _readers(folder)
+    found = {s: _by_section(_of_split(readers, s, folder)) for s in splits}
     sections = _sections_of_all(machine, found)
-    found[_SUPPLEMENTAL] = _by_section(_recordings(folder / _SUPPLEMENTAL))
+    unused = next(filter(None, (read(_SUPPLEMENTAL) for read in readers)), [])
+    found[_SUPPLEMENTAL] = _by_section(unused)
     return [
         MachineFiles(
             machine,
@@ -144,33 +160,76 @@ def _sections_of_all(
     return sections
 
 
-def _of_split(folder: Path, split: str) -> list[ClipFile]:
+def _of_split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFile]:
     """The recordings of a split of a machine, wherever its year puts them.
 
     Raises:
         InputError: there are none, or two of one name.
     """
-    for first, *others in _FOLDERS[split]:
-        files = _recordings(folder / first)
+    for read, (first, *others) in itertools.product(readers, _FOLDERS[split]):
+        files = read(first)
         copied = {clip_stem(file.path.name) for file in files}
-        for other in others:
-            files += [
-                file
-                for file in _recordings(folder / other)
-                if clip_stem(file.path.name) not in copied
-            ]
+        files = files + [
+            file
+            for other in others
+            for file in read(other)
+            if clip_stem(file.path.name) not in copied
+        ]
         if files:
             _refuse_doubled(files)
             return files
     raise InputError(
-        f"no recordings in {str(folder / split)!r}: it must hold .wav or .flac files"
+        f"no recordings in {str(folder / split)!r}: it must hold .wav or .flac files, "
+        "or a zip archive beside the machine's folder must"
     )
+
+
+def _readers(folder: Path) -> list[_Reader]:
+    """Of a machine's folders: those on disk, and those in archives beside it."""
+    packed = _in_archives(folder)
+    return [lambda name: _recordings(folder / name), lambda name: packed[name]]
+
+
+def _in_archives(folder: Path) -> dict[str, list[ClipFile]]:
+    """A machine's recordings in archives by folder, each from its latest issue."""
+    files, issued = defaultdict(list), set()
+    for archive in sorted(_archives(folder.parent), key=_issue_of, reverse=True):
+        base, _ = _issue_of(archive)
+        found = [
+            (parts[-2], _clip_file(archive.joinpath(*parts)))
+            for parts in recordings_in(archive)
+            if len(parts) >= 3 and parts[-3] == folder.name
+        ]
+        # An issue may mend attributes, which are a part of the name.
+        which = [
+            (base, place, name._replace(attributes="") if name.index else path.name)
+            for place, (path, name) in found
+        ]
+        for (place, file), clip in zip(found, which, strict=True):
+            if clip not in issued:
+                files[place].append(file)
+        issued.update(which)
+    return files
+
+
+def _archives(root: Path) -> Iterator[Path]:
+    return filter(is_archive, root.iterdir())
+
+
+def _issue_of(archive: Path) -> tuple[str, int]:
+    """`dev_fan` and 2 of `dev_fan_r2.zip`, `dev_fan` and 1 of `dev_fan.zip`."""
+    found = re.fullmatch(r"(.+)_r(\d+)", archive.stem, re.DOTALL)
+    return (found[1], int(found[2])) if found else (archive.stem, 1)
+
+
+def _clip_file(path: Path) -> ClipFile:
+    return ClipFile(path, parse_clip_name(path.name))
 
 
 def _recordings(folder: Path) -> list[ClipFile]:
     """The recordings in a folder; none where there is no such folder."""
     return [
-        ClipFile(path, parse_clip_name(path.name))
+        _clip_file(path)
         for path in (folder.iterdir() if folder.is_dir() else ())
         if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
     ]

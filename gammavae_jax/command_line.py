@@ -28,8 +28,9 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
         "--data-root",
         type=Path,
         metavar="DIR",
-        help="folder of machine folders (fan/train, fan/test), or one that holds raw/; "
-        "without it, a small synthetic set is made and used",
+        help="folder of machine folders (fan/train, fan/test) or of zip archives of "
+        "them, or one that holds raw/; without it, a small synthetic set is made and "
+        "used",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace what is in --out"

@@ -5,6 +5,13 @@ import os
 import sys
 from pathlib import Path
 
+_CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+_MIN_SECONDS_VARIABLE = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+_MOST_PROGRAMS = 500  # a run keeps about five, of some 200 KB each
+# Earlier ones print long errors whenever they load a program on many CPUs (JAX issue
+# 38445), and crashes on macOS are reported of them.
+_FIRST_SOUND_CACHE = (0, 10, 2)
+
 
 def limit_blas_threads() -> None:
     """Keep BLAS to the thread that calls it: ours run side by side already.
@@ -33,6 +40,73 @@ def give_cores_to_runs(n_runs: int) -> None:
         if "xla_cpu_multi_thread_eigen" not in flags:
             flags += " --xla_cpu_multi_thread_eigen=false"
         os.environ["XLA_FLAGS"] = flags.strip()
+
+
+def cache_folder() -> Path:
+    """What `GAMMAVAE_CACHE_DIR` names, else a folder in the user's cache."""
+    import pooch
+
+    cache = os.environ.get("GAMMAVAE_CACHE_DIR") or pooch.os_cache("gammavae_jax")
+    return Path(cache).expanduser()
+
+
+def keep_compiled_programs() -> None:
+    """Let JAX keep what it compiles for the next run, in our cache folder.
+
+    JAX itself tells programs of other versions, flags and CPUs apart. A folder that
+    the user has set in `JAX_COMPILATION_CACHE_DIR` stays; an empty one means none. To
+    be called before JAX is imported; does nothing after that.
+    """
+    if "jax" in sys.modules:
+        return
+    if _CACHE_VARIABLE in os.environ:
+        if not os.environ[_CACHE_VARIABLE]:
+            del os.environ[_CACHE_VARIABLE]  # JAX would take it for a folder
+        return
+    if _release("jaxlib") < _FIRST_SOUND_CACHE:
+        return
+    folder = cache_folder() / "compiled"
+    try:
+        _make_private(folder)
+        _remove_oldest(folder)
+    except OSError as error:
+        print(
+            f"{str(folder)!r}: {error.strerror}: compiled programs are not kept; set "
+            f"{_CACHE_VARIABLE} to a folder of your own, or to nothing",
+            file=sys.stderr,
+        )
+        return
+    os.environ[_CACHE_VARIABLE] = str(folder)
+    os.environ.setdefault(_MIN_SECONDS_VARIABLE, "0.1")
+
+
+def _release(package: str) -> tuple[int, ...]:
+    from importlib.metadata import version
+
+    return tuple(int(n) for n in version(package).split(".")[:3] if n.isdecimal())
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder that this user alone may write: what is in it will be run.
+
+    Raises:
+        OSError: it cannot be made or written, or is open to others.
+    """
+    import tempfile
+
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+    status = folder.stat()
+    is_own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+    if not is_own or (os.name == "posix" and status.st_mode & 0o022):
+        raise PermissionError(None, "others may write to it")
+
+
+def _remove_oldest(folder: Path) -> None:
+    """Keep the programs that were compiled last."""
+    programs = sorted(folder.glob("*-cache"), key=lambda path: path.stat().st_mtime)
+    for path in programs[:-_MOST_PROGRAMS]:
+        path.unlink(missing_ok=True)
 
 
 def available_cores() -> int:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pooch
 from scipy.io import wavfile
 
 from gammavae_jax.errors import InputError, printable
+from gammavae_jax.runtime import cache_folder
 from gammavae_jax.synthetic_signals import RATE
 from gammavae_jax.synthetic_sounds import MACHINES, Condition, render
 
@@ -86,8 +86,7 @@ def synthetic_root(progress: Progress | None = None) -> Path:
     Raises:
         InputError: the folder cannot be written, or holds something else.
     """
-    cache = os.environ.get("GAMMAVAE_CACHE_DIR") or pooch.os_cache("gammavae_jax")
-    root = Path(cache).expanduser() / f"synthetic-v{VERSION}"
+    root = cache_folder() / f"synthetic-v{VERSION}"
     try:
         return make_synthetic(root, progress=progress)
     except OSError as error:

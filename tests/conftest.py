@@ -15,6 +15,15 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 TINY = ["model.hidden=[16]", "model.n_latent=4", "train.batch_size=32"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """No test touches the user's cache folder; processes that tests start share one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GAMMAVAE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+        yield
+
+
 @pytest.fixture
 def key():
     """Fresh keys: each call gives one that no other call of the test gave."""

@@ -1,14 +1,17 @@
-"""Good, odd and bad recordings, made on the fly."""
+"""Good, odd and bad recordings, made on the fly; in archives they are the same."""
 
 import os
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from packing import pack
 
-from gammavae_jax.audio import printable, read_clip
-from gammavae_jax.errors import InputError
+from gammavae_jax.audio import read_clip
+from gammavae_jax.errors import InputError, printable
 
 RATE = 16000
 N = 40000  # more than one block of decoding
@@ -25,17 +28,38 @@ def write(path, samples, rate=RATE, **keywords):
 
 
 def read(path, channel=0):
-    return read_clip(path, sample_rate=RATE, channel=channel)
+    """The waveform, after checking that an archive gives the same."""
+    waveform = read_clip(path, sample_rate=RATE, channel=channel)
+    for member in members(path):
+        again = read_clip(member, sample_rate=RATE, channel=channel)
+        np.testing.assert_array_equal(again, waveform, strict=True)
+    return waveform
+
+
+def members(path):
+    """The recording in two archives; none of what no archive can hold."""
+    is_text = path.name == path.name.encode(errors="replace").decode()
+    if path.suffix not in (".wav", ".flac") or not path.is_file() or not is_text:
+        return []
+    contents = {f"fan/train/{path.name}": path.read_bytes()}
+    return [
+        pack(path.with_name(f"{method}.zip"), contents, method) / next(iter(contents))
+        for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    ]
 
 
 def message(path, **keywords):
     """The refusal of `path`, after checking what all refusals have in common."""
-    with pytest.raises(InputError) as caught:
-        read(path, **keywords)
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    assert text.startswith(printable(path))
-    return text
+    texts = []
+    for name in (path, *members(Path(path))):
+        with pytest.raises(InputError) as caught:
+            read_clip(name, sample_rate=RATE, **keywords)
+        text = str(caught.value)
+        assert len(text.splitlines()) == 1
+        assert text.startswith(printable(name))
+        texts.append(text.removeprefix(printable(name)))
+    assert len(set(texts)) == 1
+    return printable(path) + texts[0]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +114,7 @@ def test_many_threads_read_alike(tmp_path):
 
     def attempt(path):
         try:
-            return read(path).tobytes()
+            return read_clip(path, sample_rate=RATE).tobytes()
         except InputError as error:
             return str(error)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
+from packing import pack_machines
 
 from gammavae_jax.evaluate import Row
 from gammavae_jax.synthetic import SyntheticSize, make_synthetic
@@ -133,6 +134,38 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
     other = score_bytes(tmp_path / "other")
     here = "scores/mse/seed{}/anomaly_score_fan_section_00_test.csv"
     assert other[here.format(5)] != score_bytes(out)[here.format(13711)]
+
+
+def test_archives_give_the_same_bytes_as_folders(finished, data, tmp_path):
+    """The evaluation needs those with test clips alone."""
+    out, _ = finished
+    packed = pack_machines(data, tmp_path / "packed")
+    run, again = tmp_path / "run", tmp_path / "again"
+    command(
+        "run.py", "--all-machines", "--data-root", packed, "--out", run, "--epochs", 4,
+        "--seeds", 2, *TINY,
+    )  # fmt: skip
+    for archive in packed.glob("*_train.zip"):
+        archive.unlink()
+    command(
+        "evaluate.py", "--checkpoint", run / "checkpoint", "--data-root", packed,
+        "--out", again,
+    )  # fmt: skip
+    assert score_bytes(run) == score_bytes(again) == score_bytes(out)
+    for name in ("metrics.jsonl", "results.csv", "config.json"):
+        assert (run / name).read_bytes() == (out / name).read_bytes()
+    assert (again / "results.csv").read_bytes() == (out / "results.csv").read_bytes()
+
+
+def test_the_next_run_finds_all_its_programs_compiled(finished, data, tmp_path):
+    folder = Path(os.environ["GAMMAVAE_CACHE_DIR"]) / "compiled"
+    before = sorted(folder.iterdir())
+    command(
+        "run.py", "--all-machines", "--data-root", data, "--out", tmp_path / "out",
+        "--epochs", 4, "--seeds", 2, *TINY,
+    )  # fmt: skip
+    assert sorted(folder.iterdir()) == before
+    assert before
 
 
 def test_a_resumed_run_ends_as_the_unbroken_one(finished, data, tmp_path):

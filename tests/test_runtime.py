@@ -1,14 +1,18 @@
 import json
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 
+import pooch
 import pytest
 
 from gammavae_jax import runtime
 from gammavae_jax.runtime import (
     available_cores,
+    cache_folder,
     give_cores_to_runs,
+    keep_compiled_programs,
     limit_blas_threads,
     runs_in_checkpoint,
 )
@@ -106,3 +110,104 @@ def test_a_damaged_checkpoint_counts_as_one_run(tmp_path, text):
 
 def test_a_missing_checkpoint_counts_as_one_run(tmp_path):
     assert runs_in_checkpoint(tmp_path / "nowhere") == 1
+
+
+CACHE, SECONDS = (
+    "JAX_COMPILATION_CACHE_DIR",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
+)
+
+
+@pytest.fixture
+def compiled(tmp_path, monkeypatch):
+    """The folder of compiled programs, before JAX is imported."""
+    monkeypatch.delitem(sys.modules, "jax", raising=False)
+    monkeypatch.setenv("GAMMAVAE_CACHE_DIR", str(tmp_path / "cache"))
+    for name in (CACHE, SECONDS):
+        monkeypatch.setenv(name, "")  # so that the end of the test restores it
+        monkeypatch.delenv(name)
+    return tmp_path / "cache" / "compiled"
+
+
+def test_compiled_programs_are_kept_in_a_private_folder(compiled, capsys):
+    keep_compiled_programs()
+    assert os.environ[CACHE] == str(compiled)
+    assert 0 < float(os.environ[SECONDS]) < 1
+    assert compiled.stat().st_mode & 0o777 == 0o700
+    assert list(compiled.iterdir()) == []
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("given", "left"), [("elsewhere", "elsewhere"), ("", None)])
+def test_a_cache_of_the_user_stays_and_an_empty_name_is_none(
+    compiled, monkeypatch, given, left
+):
+    monkeypatch.setenv(CACHE, given)
+    keep_compiled_programs()
+    assert os.environ.get(CACHE) == left
+    assert SECONDS not in os.environ
+    assert not compiled.exists()
+
+
+def test_a_threshold_of_the_user_stays(compiled, monkeypatch):
+    monkeypatch.setenv(SECONDS, "7")
+    keep_compiled_programs()
+    assert os.environ[SECONDS] == "7"
+
+
+def test_nothing_is_kept_once_jax_is_imported(compiled, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax", ModuleType("jax"))
+    keep_compiled_programs()
+    assert CACHE not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("version", "is_kept"),
+    [("0.10.1", False), ("0.9.2", False), ("0.10.2", True), ("0.11.0rc1", True)],
+)
+def test_releases_with_an_unsound_cache_keep_nothing(
+    compiled, monkeypatch, version, is_kept
+):
+    monkeypatch.setattr("importlib.metadata.version", lambda _: version)
+    keep_compiled_programs()
+    assert (CACHE in os.environ) == is_kept
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(compiled, capsys):
+    compiled.parent.write_text("in the way")
+    keep_compiled_programs()
+    assert CACHE not in os.environ
+    error = capsys.readouterr().err
+    assert error.startswith(repr(str(compiled)))
+    assert error.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX")
+def test_a_folder_that_others_may_write_is_not_trusted(compiled, capsys):
+    """Who can write to it can run code."""
+    compiled.mkdir(parents=True)
+    compiled.chmod(0o770)
+    keep_compiled_programs()
+    assert CACHE not in os.environ
+    assert "others may write to it" in capsys.readouterr().err
+
+
+def test_the_oldest_programs_make_room(compiled, monkeypatch):
+    monkeypatch.setattr(runtime, "_MOST_PROGRAMS", 3)
+    compiled.mkdir(mode=0o700, parents=True)
+    for age in (4, 0, 2, 3, 1):
+        path = compiled / f"{age}-cache"
+        path.touch()
+        os.utime(path, (1e9 - age, 1e9 - age))
+    (compiled / "else").touch()
+    keep_compiled_programs()
+    left = {path.name for path in compiled.iterdir()}
+    assert left == {"0-cache", "1-cache", "2-cache", "else"}
+
+
+def test_the_cache_is_the_user_s_unless_named(monkeypatch):
+    monkeypatch.setattr(pooch, "os_cache", lambda name: Path("/cache") / name)
+    monkeypatch.setenv("GAMMAVAE_CACHE_DIR", "~/mine")
+    assert cache_folder() == Path("~/mine").expanduser()
+    monkeypatch.setenv("GAMMAVAE_CACHE_DIR", "")
+    assert cache_folder() == Path("/cache/gammavae_jax")

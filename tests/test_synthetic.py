@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import librosa.filters
 import numpy as np
+import pooch
 import pytest
 import soundfile
 from numpy.lib.stride_tricks import sliding_window_view
@@ -182,7 +183,7 @@ def test_cache_is_filled_once(cache, monkeypatch):
 
 def test_cache_falls_back_to_the_user_s(cache, monkeypatch):
     monkeypatch.delenv("GAMMAVAE_CACHE_DIR")
-    monkeypatch.setattr(synthetic.pooch, "os_cache", lambda name: cache / name)
+    monkeypatch.setattr(pooch, "os_cache", lambda name: cache / name)
     assert synthetic_root() == cache / "gammavae_jax" / "synthetic-v1"
 
 
