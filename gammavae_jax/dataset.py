@@ -19,6 +19,7 @@ from gammavae_jax.clip_files import ClipFile
 from gammavae_jax.config import Config, FeatureConfig
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.features import log_mel, n_frames
+from gammavae_jax.runtime import available_cores
 
 AnyArray = Array | np.ndarray  # on a device or on the host
 
@@ -116,8 +117,11 @@ def clip_log_mel(
 
 
 def _in_threads(function: Callable, items: Sequence) -> Iterator:
-    """`map` in threads; each computes alone, so BLAS must not start its own."""
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor() as pool:
+    """`map` in a thread for each core; more of them only wait for each other.
+
+    Each computes alone, so BLAS must not start its own.
+    """
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(available_cores()) as pool:
         try:
             yield from pool.map(function, items)
         finally:

