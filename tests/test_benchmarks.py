@@ -192,7 +192,7 @@ def test_a_process_that_dies_is_named():
 
 
 def test_a_process_has_the_settings_of_its_own_before_anything_is_imported():
-    setup = Call("benchmarks.process_setup:one_thread", {"core": None})
+    setup = Call("benchmarks.process_setup:one_thread", {})
     threads = Member(setup, Call("benchmarks.process_setup:thread_count", {}))
     assert once(threads) == 1
     assert "OMP_NUM_THREADS" not in os.environ

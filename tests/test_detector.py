@@ -74,7 +74,7 @@ def test_a_loud_tone_is_heard_and_nothing_is_not(probe, name):
     _, rng, *_ = probe
     labels = ["normal"] * 30 + ["anomaly"] * 30
     is_anomaly = np.repeat([False, True], 30)
-    loud = clips([*noise(rng, 30), *tone(rng, 30, 60, 15.0)], labels=labels)
+    loud = clips([*noise(rng, 30), *tone(rng, 30, 60, 60.0)], labels=labels)
     same = clips(noise(rng, 60), labels=labels)
     scores = scores_of(probe, loud, same)[name]
     for seed in range(2):

@@ -153,7 +153,7 @@ def test_a_batch_is_windows_of_successive_frames_of_one_clip(tiny, machines):
     _, arrays, group = prepare(config, machines[:1])
     data = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), arrays)
     n = int((group[0, 0] > 0).sum())
-    batch, weight = train.gather(
+    batch, weight, _ = train.gather(
         config, data, jnp.arange(group.shape[2]), 0, jnp.array(n), jnp.array(0)
     )
     expected = [
