@@ -46,7 +46,7 @@ class Dense(nn.Module):
     ) -> Float[Array, "output window"]:
         """Multiply and add."""
         fan_in = len(x)
-        kernel = self.param("kernel", _uniform, (self.width, fan_in), fan_in, x.dtype)
+        kernel = self.param("kernel", _uniform_turned, (self.width, fan_in), x.dtype)
         bias = self.param("bias", _uniform, (self.width,), fan_in, x.dtype)
         if self.is_normalised:
             bias = jax.lax.stop_gradient(bias)
@@ -148,6 +148,13 @@ def _uniform(
     key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int, dtype: jnp.dtype
 ) -> Float[Array, "..."]:
     return jax.random.uniform(key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)
+
+
+def _uniform_turned(
+    key: PRNGKeyArray, shape: tuple[int, int], dtype: jnp.dtype
+) -> Float[Array, "output input"]:
+    """The same draws as those of a kernel that is stored the other way round."""
+    return _uniform(key, shape[::-1], shape[1], dtype).T
 
 
 class Block(nn.Module):
