@@ -18,6 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.contest import spread
+from benchmarks.processes import peak_memory
 from benchmarks.script import parser, positive, run_script, say, show, write
 from gammavae_jax.clip_files import find_machines
 from gammavae_jax.command_line import data_root_or_synthetic
@@ -91,10 +92,9 @@ def run(
             print(log.read(), end="", file=sys.stderr)
             sys.exit(process.returncode if process.returncode > 0 else 1)
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-    unit = 1 if sys.platform == "darwin" else 1024
     return {
         "wall_s": wall_s,
-        "peak_memory_bytes": unit * usage.ru_maxrss,
+        "peak_memory_bytes": peak_memory(usage),
         "timing": summary["timing"],
         "official_score": {
             name: score["mean"] for name, score in summary["official_score"].items()

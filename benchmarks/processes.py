@@ -66,10 +66,9 @@ def once(member: Member) -> Any:
         process.end()
 
 
-def peak_memory() -> int:
-    """The most memory that this process has held, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+def peak_memory(usage: resource.struct_rusage) -> int:
+    """The most memory that a process has held, in bytes; systems count differently."""
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 class _Failure(NamedTuple):
@@ -139,7 +138,7 @@ def serve(connection: Connection, member: Member) -> None:
             start = time.monotonic()
             prepared.repeat()
             connection.send((start, time.monotonic()))
-        peak = peak_memory()
+        peak = peak_memory(resource.getrusage(resource.RUSAGE_SELF))
         connection.send({"peak_memory_bytes": peak, **prepared.finish()})
     except (EOFError, KeyboardInterrupt):
         pass  # the parent has no more use for it

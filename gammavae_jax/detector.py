@@ -29,7 +29,8 @@ from gammavae_jax.train import TrainState, gather, run_key, shuffled
 Scores = dict[str, Float[np.ndarray, "seed machine clip"]]
 
 # An accelerator wants many clips at a time; a CPU's cache holds the windows of one.
-_CLIPS_AT_ONCE = {"map": 1, "vmap": 16}
+# None is one by one: a batch of one would still be computed as a batch.
+_CLIPS_AT_ONCE = {"map": None, "vmap": 16}
 
 
 class Scorer(NamedTuple):
@@ -94,14 +95,15 @@ def fit_scorer(
 
 def score_machine(
     config: Config,
-    clips_at_once: int,
+    clips_at_once: int | None,
     scorer: Scorer,
     data: MachineArrays,
     chosen: Int[Array, "chosen"],
 ) -> dict[str, Float[Array, "chosen"]]:
     """The configuration's scores of the chosen clips of one machine.
 
-    They are 0 for a clip that is padding. `clips_at_once` go side by side.
+    They are 0 for a clip that is padding. `clips_at_once` go side by side; None goes
+    one by one.
     """
     n_windows = data.log_mel.shape[-2] - config.features.n_context + 1
     frames = jnp.arange(n_windows)[:, None] + jnp.arange(config.features.n_context)
