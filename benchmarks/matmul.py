@@ -10,7 +10,7 @@ import importlib.util
 from benchmarks.contest import Contestant
 from benchmarks.processes import Call, Member, Prepared
 
-ROLE = "matmul"
+ROLES = {"jax": "matmul_jax", "torch": "matmul_torch"}
 _SHAPE = (4096, 1024, 1024)
 _N_PRODUCTS = 10
 _FLOPS = 2.0 * _SHAPE[0] * _SHAPE[1] * _SHAPE[2] * _N_PRODUCTS
@@ -18,15 +18,15 @@ _FLOPS = 2.0 * _SHAPE[0] * _SHAPE[1] * _SHAPE[2] * _N_PRODUCTS
 
 def matmul_contestants() -> list[Contestant]:
     """JAX with all cores and, where it is installed, PyTorch; the work is FLOPs."""
-    libraries = ["jax", *["torch"] * has_torch()]
     setup = Call("benchmarks.process_setup:all_cores", {})
     return [
         Contestant(
-            f"matmul_{library}",
-            ROLE,
+            role,
+            role,
             (Member(setup, Call(f"benchmarks.matmul:prepare_{library}", {})),),
         )
-        for library in libraries
+        for library, role in ROLES.items()
+        if library == "jax" or has_torch()
     ]
 
 

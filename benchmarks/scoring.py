@@ -48,9 +48,8 @@ def prepare_ours(
     detector = restore_detector(Path(folder))
     arrays = synthetic_machines(machines, clips, frames, split="test")
     layout = make_layout([clips] * machines, 1)
-    placed = layout.put(arrays, "machine")
+    score, latest = compile_scores(detector, layout, arrays), {}
     del arrays
-    score, latest = compile_scores(detector, layout, placed), {}
 
     def finish() -> dict:
         np.save(out, latest["mahalanobis"][0])

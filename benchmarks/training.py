@@ -1,9 +1,8 @@
-"""Our side of the training benchmark: an epoch of all machines and seeds."""
+"""Our side of the training benchmark: epochs of all machines and seeds."""
 
 from dataclasses import replace
 from typing import Any, Literal
 
-import jax
 import numpy as np
 
 from benchmarks.compile_clock import CompileClock
@@ -38,9 +37,14 @@ def prepare(
     batch_size: int,
     clips: int,
     frames: int,
+    epochs: int,
     batching: Literal["auto", "vmap", "map"],
 ) -> Prepared:
-    """Stack, place and compile as the main job does; every window is trained on."""
+    """Stack, place and compile as the main job does; every window is trained on.
+
+    A repetition is as many epochs as `epochs` says: as in a training, machines that
+    are through with one go on to the next.
+    """
     clock = CompileClock()
     config = configuration(model, seeds, batch_size)
     arrays = synthetic_machines(machines, clips, frames)
@@ -52,17 +56,18 @@ def prepare(
     del arrays
     trainer = make_trainer(config, layout, placed, group)
     state, epoch = trainer.initial, 0
-    jax.block_until_ready(state)
+    layout.wait(state)
 
     def repeat() -> None:
         nonlocal state, epoch
-        epoch += 1
-        state, info = trainer.epoch(epoch, state)
-        jax.block_until_ready((state, info))
+        for _ in range(epochs):
+            epoch += 1
+            state, _ = trainer.epoch(epoch, state)
+        layout.wait(state)
 
     def finish() -> dict[str, Any]:
         # A model that has stopped takes no time.
-        if np.any(layout.get(state.is_stopped)):
+        if np.any(layout.get(state).is_stopped):
             raise RuntimeError("a model did not stay finite: nothing was measured")
         return {
             "device_peak_bytes": device_peak_bytes(),
@@ -77,6 +82,7 @@ def prepare(
         "device_bytes": device_bytes(),
         "log_mel_bytes": log_mel_bytes,
         "batching": layout.batching,
-        "mesh": dict(layout.mesh.shape),
+        "epochs": epochs,
     }
-    return Prepared(repeat, float(seeds * machines * windows), facts, finish)
+    work = float(epochs * seeds * machines * windows)
+    return Prepared(repeat, work, facts, finish)

@@ -12,8 +12,8 @@ from threadpoolctl import threadpool_limits
 
 from gammavae_jax.config import Config
 from gammavae_jax.dataset import HELD_OUT, TRAIN, MachineArrays, Split
+from gammavae_jax.layout import Kind, Layout
 from gammavae_jax.model import reconstruct
-from gammavae_jax.parallel import Kind, Layout
 from gammavae_jax.score import (
     GaussianFit,
     Scatter,
@@ -157,13 +157,13 @@ def fit_detector(
     layout: Layout,
     machines: Sequence[tuple[str, str]],
     filterbank: Float32[np.ndarray, "bin mel"],
-    state: TrainState,
-    data: MachineArrays,
+    state: Any,
+    data: Any,
     split: Split,
 ) -> Detector:
     """Fit the scores and thresholds of trained machines.
 
-    `state` is on the devices, `split` on the host, `data` on either.
+    `state` is a placed `TrainState`; `data`, `MachineArrays`, may be placed too.
     """
     n_steps = -(-int((split.group == TRAIN).sum(-1).max()) // config.train.batch_size)
 
@@ -175,7 +175,8 @@ def fit_detector(
     placed, groups = layout.put(data, "machine"), layout.put(split.group, "run")
     with threadpool_limits(1, "blas"):
         scorer = layout.over_runs(fit_one, kinds)(seeds, state, placed, groups)
-    detector = Detector(config, tuple(machines), filterbank, layout.get(scorer), {})
+        fitted = layout.get(scorer)
+    detector = Detector(config, tuple(machines), filterbank, fitted, {})
     if config.scoring.threshold == "conformal":
         return _with_conformal_thresholds(detector, layout, placed, split)
 
@@ -189,7 +190,7 @@ def fit_detector(
 
 
 def _with_conformal_thresholds(
-    detector: Detector, layout: Layout, data: MachineArrays, split: Split
+    detector: Detector, layout: Layout, data: Any, split: Split
 ) -> Detector:
     """Thresholds from the clips that are held out; no other clip is scored."""
     held_out = split.is_held_out
@@ -230,12 +231,16 @@ def score_clips(detector: Detector, layout: Layout, data: MachineArrays) -> Scor
 def compile_scores(
     detector: Detector,
     layout: Layout,
-    data: MachineArrays,
+    data: Any,
     chosen: Int[np.ndarray, "seed machine chosen"] | None = None,
 ) -> Callable[[], Scores]:
     """`score_clips`, compiled and its arrays placed, to be timed apart.
 
-    With `chosen` the scores are those of the clips of these numbers alone.
+    Args:
+        detector: the models.
+        layout: where they work.
+        data: `MachineArrays` on the host; with `chosen` they may be placed.
+        chosen: numbers of clips; all of them unless given.
     """
     config = detector.config
     clips_at_once = _CLIPS_AT_ONCE[layout.batching]
@@ -253,7 +258,7 @@ def compile_scores(
         layout.put(chosen, "run"),
     )
     score = layout.over_runs(score_one, ["run", "machine", "run"])
-    compiled = score.lower(*arguments).compile()
+    compiled = score.compile(*arguments)
 
     def run() -> Scores:
         # Triangular solves are BLAS's, whose threads would fight with the devices'.

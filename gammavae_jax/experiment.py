@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -22,8 +23,9 @@ from gammavae_jax.detector import fit_detector
 from gammavae_jax.errors import InputError
 from gammavae_jax.features import mel_filterbank
 from gammavae_jax.job import Job, NamedClips, find_all, load_split, require_classes
+from gammavae_jax.layout import Layout
 from gammavae_jax.log import Log
-from gammavae_jax.parallel import Layout, make_layout
+from gammavae_jax.parallel import make_layout
 from gammavae_jax.report import to_json
 from gammavae_jax.results import score_and_report
 from gammavae_jax.run_folder import (
@@ -35,7 +37,7 @@ from gammavae_jax.run_folder import (
     resume_folder,
 )
 from gammavae_jax.threshold import clips_needed
-from gammavae_jax.train import EpochInfo, Trainer, TrainState, make_trainer
+from gammavae_jax.train import EpochInfo, Trainer, make_trainer
 
 
 def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
@@ -219,24 +221,34 @@ def _train(
     config: Config,
     out: Path,
     log: Log,
-) -> tuple[TrainState, bool]:
-    """All epochs that are left; also whether any model had to stop."""
+) -> tuple[Any, bool]:
+    """All epochs that are left; the placed state, and whether any model had to stop."""
     names, epochs = list(start.clips), config.train.epochs
     state = layout.put(start.state, "run")
-    was_stopped = np.asarray(layout.get(state.is_stopped))
+    was_stopped = np.asarray(layout.get(state).is_stopped)
     with (
         log.timed("train_s"),
         log.progress("epochs", epochs, start.epoch) as advance,
     ):
-        for epoch in range(start.epoch + 1, epochs + 1):
-            state, info = trainer.epoch(epoch, state)
-            info = layout.get(info)
+
+        def report(epoch: int, info: EpochInfo) -> None:
+            nonlocal was_stopped
             is_stopped = np.asarray(info.is_stopped)
             append_metrics(out, epoch, names, info._asdict())
             advance(_losses_text(info))
             _say_stopped(is_stopped & ~was_stopped, epoch, names, config, log)
             was_stopped = is_stopped
+
+        unreported = None
+        for epoch in range(start.epoch + 1, epochs + 1):
+            state, info = trainer.epoch(epoch, state)
+            # The devices have their next epoch before they are asked for the last one.
+            if unreported is not None:
+                report(epoch - 1, layout.get(unreported))
+            unreported = info
             if epoch % config.train.checkpoint_every == 0 or epoch == epochs:
+                report(epoch, layout.get(info))
+                unreported = None
                 save_training(
                     out / "checkpoint",
                     TrainCheckpoint(epoch, layout.get(state), config, start.clips),

@@ -13,8 +13,8 @@ from gammavae_jax.detector import Detector, Scores, compile_scores
 from gammavae_jax.environment import describe_environment
 from gammavae_jax.evaluate import Row, evaluate_scores
 from gammavae_jax.job import Job, NamedClips
+from gammavae_jax.layout import Layout
 from gammavae_jax.log import Log
-from gammavae_jax.parallel import Layout
 from gammavae_jax.published import (
     PUBLISHED_SCORE,
     REPORT_TABLE_2,

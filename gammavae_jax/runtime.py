@@ -22,7 +22,7 @@ def limit_blas_threads() -> None:
 
 
 def give_cores_to_runs(n_runs: int) -> None:
-    """With two runs or more, make each core of a CPU a device of its own.
+    """With two runs or more, let each core of a CPU work on a run of its own.
 
     Small matrices gain little from a second thread, and much from none to wait for.
     Flags that the user has set stay; accelerators are not concerned. To be called
@@ -34,11 +34,8 @@ def give_cores_to_runs(n_runs: int) -> None:
     if "jax" in sys.modules:
         return
     flags = os.environ.get("XLA_FLAGS", "")
-    n_devices = min(n_runs, available_cores())
-    if n_devices > 1 and "xla_force_host_platform_device_count" not in flags:
-        flags += f" --xla_force_host_platform_device_count={n_devices}"
-        if "xla_cpu_multi_thread_eigen" not in flags:
-            flags += " --xla_cpu_multi_thread_eigen=false"
+    if min(n_runs, available_cores()) > 1 and "multi_thread_eigen" not in flags:
+        flags += " --xla_cpu_multi_thread_eigen=false"
         os.environ["XLA_FLAGS"] = flags.strip()
 
 

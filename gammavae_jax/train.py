@@ -17,9 +17,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8, UInt32
 
 from gammavae_jax.config import Config
 from gammavae_jax.dataset import HELD_OUT, TRAIN, AnyArray, MachineArrays
+from gammavae_jax.layout import Kind, Layout
 from gammavae_jax.loss import LossTerms, loss_terms, total_loss
 from gammavae_jax.model import AutoEncoder, ModelOutput, reconstruct
-from gammavae_jax.parallel import Kind, Layout
 
 
 class TrainState(NamedTuple):
@@ -214,14 +214,21 @@ def run_key(
 
 @dataclass(frozen=True)
 class Trainer:
-    """A training of `[seed machine]` models, compiled."""
+    """A training of every machine and seed, compiled.
 
-    initial: TrainState
-    compiled: Callable[[Array, TrainState], tuple[TrainState, EpochInfo]]
-    place: Callable[[int], Array]  # the number of an epoch, on the devices
+    Its states and infos are placed as a `Layout` places arrays of kind "run".
+    """
 
-    def epoch(self, number: int, state: TrainState) -> tuple[TrainState, EpochInfo]:
-        """Train one epoch, numbered from 1; the state that is given is donated."""
+    initial: Any
+    compiled: Callable[[Any, Any], tuple[Any, Any]]
+    place: Callable[[int], Any]  # the number of an epoch, on the devices
+
+    def epoch(self, number: int, state: Any) -> tuple[Any, Any]:
+        """Train one epoch, numbered from 1; the state that is given is donated.
+
+        Returns the next `TrainState` and the `EpochInfo`, which may still be in the
+        making: the next epoch can be asked for already.
+        """
         return self.compiled(self.place(number), state)
 
 
@@ -236,23 +243,23 @@ def make_trainer(
     `data` and `group` are host arrays, or placed ones.
     """
 
-    def init_one(seed, name_hash):
-        return init_state(config, jax.random.fold_in(run_key(seed, name_hash), 0))
+    def init_one(seed, data):
+        key = run_key(seed, data.name_hash)
+        return init_state(config, jax.random.fold_in(key, 0))
 
     def epoch_one(seed, epoch, state, data, group):
         key = run_key(seed, data.name_hash)
         return train_epoch(config, key, epoch, state, data, group)
 
-    def place(number: int) -> Array:
-        numbers: Any = np.full(len(config.seeds), number, np.int32)
-        return layout.put(numbers, "seed")
+    def place(number: int) -> Any:
+        return layout.put(np.full(len(config.seeds), number, np.int32), "seed")
 
     placed, groups = layout.put(data, "machine"), layout.put(group, "run")
     seeds = layout.put(np.array(config.seeds, np.uint32), "seed")
-    initial = layout.over_runs(init_one, ["seed", "machine"])(seeds, placed.name_hash)
+    initial = layout.over_runs(init_one, ["seed", "machine"])(seeds, placed)
     kinds: list[Kind] = ["seed", "seed", "run", "machine", "run"]
     epoch = layout.over_runs(epoch_one, kinds, donate=[2])
-    compiled = epoch.lower(seeds, place(0), initial, placed, groups).compile()
+    compiled = epoch.compile(seeds, place(0), initial, placed, groups)
     return Trainer(
         initial, lambda n, state: compiled(seeds, n, state, placed, groups), place
     )

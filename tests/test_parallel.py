@@ -1,6 +1,9 @@
-"""One function over machines and seeds gives what a loop gives, on any mesh."""
+"""One function over machines and seeds gives what a loop gives, on any devices."""
+
+import threading
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -28,14 +31,15 @@ def test_over_runs_equals_a_loop(batching, n_devices, n_seeds, n_machines):
     np.testing.assert_allclose(layout.get(out)["sum"], expected, rtol=1e-5)
 
 
-def test_arrays_come_back_in_their_first_order():
-    layout = make_layout([5, 90, 30], 2, jax.devices()[:4])
+@pytest.mark.parametrize("batching", ["map", "vmap"])
+def test_arrays_come_back_in_their_first_order(batching):
+    layout = make_layout([5, 90, 30], 2, jax.devices()[:4], batching)
     run = np.arange(12.0).reshape(2, 3, 2)
     np.testing.assert_array_equal(layout.get(layout.put(run, "run")), run)
 
 
 def test_machines_are_dealt_evenly():
-    layout = make_layout([50, 20, 20, 10], 1, jax.devices()[:2])
+    layout = make_layout([50, 20, 20, 10], 1, jax.devices()[:2], "vmap")
     half = len(layout.machine_slots) // 2
     work = [
         sum([50, 20, 20, 10][m] for m in slots if m is not None)
@@ -45,12 +49,72 @@ def test_machines_are_dealt_evenly():
 
 
 def test_seeds_share_the_devices_of_a_lone_machine():
-    layout = make_layout([100], 4, jax.devices()[:4])
+    layout = make_layout([100], 4, jax.devices()[:4], "vmap")
     assert dict(layout.mesh.shape) == {"seed": 4, "machine": 1}
 
 
 def test_free_slots_hold_zeros():
-    layout = make_layout([1, 1, 1], 1, jax.devices()[:2])
+    layout = make_layout([1, 1, 1], 1, jax.devices()[:2], "vmap")
     placed = layout.put(np.ones((3, 2), np.float32), "machine")
     assert placed.shape == (4, 2)
     assert placed.sum() == 6
+
+
+def queue(n_machines, n_seeds=1, n_devices=1):
+    devices = jax.devices()[:n_devices]
+    return make_layout([1] * n_machines, n_seeds, devices, "map")
+
+
+def test_runs_of_a_queue_share_the_arrays_of_their_machine():
+    layout = queue(2, n_seeds=3)
+    placed = layout.put(np.ones((2, 5), np.float32), "machine").of
+    assert len({id(array) for array in placed.values()}) == 2
+
+
+def test_a_queue_takes_the_longest_machine_first():
+    layout = make_layout([5, 90, 30], 1, jax.devices()[:1], "map")
+    assert [machine for _, machine in layout.devices] == [1, 2, 0]
+
+
+def test_a_queue_uses_every_device():
+    assert len(set(queue(7, n_devices=4).devices.values())) == 4
+
+
+def test_a_run_does_not_wait_for_the_others_of_its_call(monkeypatch):
+    """The second call of a quick run ends while the first of a slow one goes on."""
+    monkeypatch.setattr("gammavae_jax.parallel.available_cores", lambda: 2)
+    layout, is_done = queue(2), threading.Event()
+
+    def wait_if_slow(is_slow):
+        if is_slow:
+            assert is_done.wait(timeout=30)
+        return np.float32(is_slow)
+
+    def slow_or_not(is_slow):
+        shape = jax.ShapeDtypeStruct((), jnp.float32)
+        return jax.pure_callback(wait_if_slow, shape, is_slow), is_slow
+
+    function = layout.over_runs(slow_or_not, ["machine"])
+    first = function(layout.put(np.array([1.0, 0.0], np.float32), "machine"))[0]
+    again = layout.over_runs(lambda x: x + 1.0, ["run"])
+    quick = first.of[0, 1].whole.result()
+    is_done.set()
+    layout.wait(first)
+    assert float(quick[0]) == 0.0
+    assert layout.get(again(first)).tolist() == [[2.0, 1.0]]
+
+
+def test_what_fails_in_a_thread_fails_where_its_result_is_asked_for():
+    layout = queue(3)
+
+    def fail(value):
+        raise RuntimeError("no more")
+
+    def failing(value):
+        return jax.pure_callback(fail, jax.ShapeDtypeStruct((), jnp.float32), value)
+
+    out = layout.over_runs(failing, ["machine"])(
+        layout.put(np.zeros(3, np.float32), "machine")
+    )
+    with pytest.raises(Exception, match="no more"):
+        layout.get(out)

@@ -8,7 +8,8 @@ from probes import clips, crowd, noise
 
 from gammavae_jax import train
 from gammavae_jax.dataset import HELD_OUT, PADDING, TRAIN, split_windows, stack_machines
-from gammavae_jax.parallel import Batching, make_layout
+from gammavae_jax.layout import Batching
+from gammavae_jax.parallel import make_layout
 
 
 def prepare(config, machines, devices=1, batching: Batching = "map"):
@@ -102,9 +103,12 @@ def test_an_epoch_leaves_the_device_alone(tiny, machines):
     layout, arrays, group = prepare(config, machines)
     trainer = train.make_trainer(config, layout, arrays, group)
     number = trainer.place(1)
-    with jax.transfer_guard("disallow"):
-        state, info = trainer.compiled(number, trainer.initial)
-        jax.block_until_ready((state, info))
+    before = jax.config.jax_transfer_guard
+    jax.config.update("jax_transfer_guard", "disallow")  # in all threads
+    try:
+        layout.wait(*trainer.compiled(number, trainer.initial))
+    finally:
+        jax.config.update("jax_transfer_guard", before)
 
 
 def test_loss_falls_and_every_parameter_moves(tiny, machines):

@@ -1,0 +1,81 @@
+"""What every layout offers: functions of one run, a machine with a seed, for all.
+
+`parallel.make_layout` chooses between the two there are.
+"""
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+
+# What an array says something of: each run, each machine for all seeds, each seed for
+# all machines. On the host it leads with `seed machine`, `machine` or `seed`.
+Kind = Literal["run", "machine", "seed"]
+Batching = Literal["vmap", "map"]
+
+
+class Program(ABC):
+    """A function of one machine and seed, made one of all of them."""
+
+    @abstractmethod
+    def compile(self, *arguments: Any) -> Callable:
+        """Compile for arguments such as these; they are not used up."""
+
+    @abstractmethod
+    def __call__(self, *arguments: Any) -> Any:
+        """Compile and run."""
+
+
+class Layout(ABC):
+    """Which device works on which runs, and how.
+
+    Arguments and results of programs are on the devices, in a form of the layout's
+    own: they are made by `put`, passed from program to program, and read by `get`.
+    """
+
+    batching: Batching  # a device's runs at once, or one by one
+
+    @property
+    @abstractmethod
+    def n_machines(self) -> int:
+        """How many machines there are."""
+
+    @abstractmethod
+    def put(self, tree: Any, kind: Kind) -> Any:
+        """Host arrays of a kind, placed on the devices; what is there stays."""
+
+    @abstractmethod
+    def get(self, tree: Any) -> Any:
+        """Results back on the host, `seed machine ...`, once they are there."""
+
+    @abstractmethod
+    def wait(self, *trees: Any) -> None:
+        """Return when these results are there; if one failed, fail."""
+
+    @abstractmethod
+    def over_runs(
+        self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
+    ) -> Program:
+        """`function` of one machine and seed, for all of them.
+
+        Args:
+            function: of arrays without a `seed` or a `machine` axis.
+            kinds: of its arguments.
+            donate: the arguments, of kind "run", whose memory the results may take.
+        """
+
+
+def in_float32(function: Callable) -> Callable:
+    """`function` with float32 products, unless one names another precision.
+
+    Accelerators would take less by themselves.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*arguments):
+        with jax.default_matmul_precision("highest"):
+            return function(*arguments)
+
+    return wrapped

@@ -1,0 +1,155 @@
+"""Runs in turn: one program of a single run, taken up by whichever core is free.
+
+Small matrices gain little from a second core, so a CPU's cores work on a run each. No
+run waits for another: its next call begins when its last one has ended, and an odd
+machine goes now to this core, now to that one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from gammavae_jax.layout import Kind, Layout, Program, in_float32
+
+Run = tuple[int, int]  # the numbers of its seed and machine
+
+
+@dataclass(frozen=True)
+class PerRun:
+    """A tree of arrays for each run, or the promise of one; on the run's device."""
+
+    of: Mapping[Run, Any]
+
+
+@dataclass(frozen=True)
+class QueueLayout(Layout):
+    """A queue of calls for each device, and the threads that take them from it."""
+
+    devices: Mapping[Run, Any]  # in the order of the queue
+    threads: Mapping[Any, ThreadPoolExecutor]  # of each device
+    batching: Literal["map"] = "map"
+
+    @property
+    def n_machines(self) -> int:
+        """How many machines there are."""
+        return 1 + max(machine for _, machine in self.devices)
+
+    @property
+    def n_seeds(self) -> int:
+        """How many models each machine has."""
+        return 1 + max(seed for seed, _ in self.devices)
+
+    def put(self, tree: Any, kind: Kind) -> PerRun:
+        """Host arrays of a kind, cut and placed; runs of a device share what is equal.
+
+        What has been placed before stays as it is.
+        """
+        if isinstance(tree, PerRun):
+            return tree
+        placed = {}
+
+        def part(run: Run) -> Any:
+            index = {"run": run, "machine": run[1:], "seed": run[:1]}[kind]
+            at = index, self.devices[run]
+            if at not in placed:
+                cut = jax.tree.map(lambda leaf: np.asarray(leaf)[index], tree)
+                placed[at] = jax.device_put(cut, self.devices[run])
+            return placed[at]
+
+        return PerRun({run: part(run) for run in self.devices})
+
+    def get(self, tree: PerRun) -> Any:
+        """Results of all runs on the host, stacked as `seed machine ...`."""
+        self.wait(tree)
+        trees = [
+            _result(tree.of[seed, machine])
+            for seed in range(self.n_seeds)
+            for machine in range(self.n_machines)
+        ]
+
+        def stack(*leaves):
+            stacked = np.stack(leaves)
+            return stacked.reshape(self.n_seeds, self.n_machines, *stacked.shape[1:])
+
+        return jax.tree.map(stack, *trees)
+
+    def wait(self, *trees: PerRun) -> None:
+        """Return when these results are there.
+
+        If that fails, or the user interrupts it, the calls in the queues are dropped:
+        Python would end with them only.
+        """
+        try:
+            for tree in trees:
+                for promised in tree.of.values():
+                    _result(promised)
+        except BaseException:
+            for threads in self.threads.values():
+                threads.shutdown(wait=False, cancel_futures=True)
+            raise
+
+    def over_runs(
+        self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
+    ) -> Program:
+        """`function` as it is, called for each run."""
+        del kinds  # a run's arguments are its own already
+        return _Queued(
+            self, jax.jit(in_float32(function), donate_argnums=tuple(donate))
+        )
+
+
+@dataclass(frozen=True)
+class _Queued(Program):
+    layout: QueueLayout
+    jitted: Any
+
+    def compile(self, *arguments: PerRun) -> Callable[..., Any]:
+        compiled, n_parts = {}, None
+        for run, device in self.layout.devices.items():
+            if device not in compiled:
+                of_run = [_result(argument.of[run]) for argument in arguments]
+                lowered = self.jitted.lower(*of_run)
+                compiled[device] = lowered.compile()
+                is_tuple = type(lowered.out_info) is tuple
+                n_parts = len(lowered.out_info) if is_tuple else None
+
+        def call(*arguments: PerRun) -> Any:
+            futures = {
+                run: self.layout.threads[device].submit(
+                    _work, compiled[device], [a.of[run] for a in arguments]
+                )
+                for run, device in self.layout.devices.items()
+            }
+            if n_parts is None:
+                return PerRun(futures)
+            return tuple(
+                PerRun({run: _Part(future, i) for run, future in futures.items()})
+                for i in range(n_parts)
+            )
+
+        return call
+
+    def __call__(self, *arguments: PerRun) -> Any:
+        return self.compile(*arguments)(*arguments)
+
+
+class _Part(NamedTuple):
+    """One of the results that a call will return."""
+
+    whole: Future
+    index: int
+
+
+def _work(compiled: Callable, arguments: Sequence[Any]) -> Any:
+    """One call of a thread; what it waits for was queued before it."""
+    return jax.block_until_ready(compiled(*(_result(a) for a in arguments)))
+
+
+def _result(promised: Any) -> Any:
+    if isinstance(promised, _Part):
+        return promised.whole.result()[promised.index]
+    return promised.result() if isinstance(promised, Future) else promised
