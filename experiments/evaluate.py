@@ -55,6 +55,7 @@ def main() -> int:
             out=options.out,
             overwrite=options.overwrite,
             skip_bad_files=options.skip_bad_files,
+            year=options.year,
         )
         run_evaluation(options.checkpoint, job, Log(Console(stderr=True)), Console())
     return 0

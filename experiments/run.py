@@ -103,6 +103,7 @@ def main() -> int:
             resume=options.resume,
             overwrite=options.overwrite,
             skip_bad_files=options.skip_bad_files,
+            year=options.year,
         )
         log, table = Log(Console(stderr=True)), Console()
         if options.dry_run:

@@ -22,7 +22,7 @@ from gammavae_jax.files import write_text
 from gammavae_jax.score import GaussianFit
 from gammavae_jax.train import TrainState, init_state
 
-FORMAT = 2  # raised when older checkpoints can no longer be read
+FORMAT = 3  # raised when older checkpoints can no longer be read
 
 
 class TrainCheckpoint(NamedTuple):
@@ -91,6 +91,7 @@ def save_training(folder: Path, checkpoint: TrainCheckpoint) -> None:
         "format": FORMAT,
         "config": to_dict(checkpoint.config),
         "clips": checkpoint.clips,
+        "n_batches": checkpoint.state.batch_errors.shape[-1],
     }
     ocp.save(
         _address(train / str(checkpoint.epoch)),
@@ -119,7 +120,7 @@ def restore_training(folder: Path) -> TrainCheckpoint | None:
         raise _unreadable(path) from error
     config = _config(path, about)
     runs = (len(config.seeds), len(about["clips"]))
-    state = _load(path, _abstract_state(config, runs))
+    state = _load(path, _abstract_state(config, runs, about["n_batches"]))
     return TrainCheckpoint(max(epochs), state, config, about["clips"])
 
 
@@ -176,7 +177,9 @@ def _zeros(*shape: int) -> Any:
     return np.zeros(shape, np.float32)
 
 
-def _abstract_state(config: Config, runs: tuple[int, int]) -> TrainState:
+def _abstract_state(
+    config: Config, runs: tuple[int, int], n_batches: int = 1
+) -> TrainState:
     """Arrays of the right shapes; their content is of no account."""
-    one = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
+    one = jax.eval_shape(lambda: init_state(config, jax.random.key(0), n_batches))
     return jax.tree.map(lambda leaf: np.zeros((*runs, *leaf.shape), leaf.dtype), one)

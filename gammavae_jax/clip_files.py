@@ -26,6 +26,7 @@ from gammavae_jax.clip_name import (
     AUDIO_SUFFIXES,
     ClipName,
     clip_stem,
+    has_machine_id,
     parse_clip_name,
 )
 from gammavae_jax.errors import InputError
@@ -136,6 +137,17 @@ def find_clips(
     ]
 
 
+def year_of_layout(files: Collection[ClipFile]) -> int | None:
+    """2020 or 2021, whose metrics are their own, if the test clips tell; else None.
+
+    In 2020 names have machine ids; in 2021 each domain has a folder of test clips.
+    """
+    if files and all(has_machine_id(file.path.name) for file in files):
+        return 2020
+    folders = {file.path.parent for file in files}
+    return 2021 if folders and all(map(_is_of_2021, folders)) else None
+
+
 def unit_name(machine: str, section: str) -> str:
     """`<machine>_section_<id>`, the name of what gets one model."""
     return f"{machine}_section_{section}"
@@ -158,6 +170,12 @@ def _sections_of_all(
                 f"{str(folder)!r}, or take the section out of the other folder"
             )
     return sections
+
+
+def _is_of_2021(folder: Path) -> bool:
+    """Whether a folder of test clips is a domain's, or lies beside such a one."""
+    names = {"source_test", "target_test"}
+    return folder.name in names or any((folder.parent / n).is_dir() for n in names)
 
 
 def _of_split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFile]:

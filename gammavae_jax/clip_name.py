@@ -43,23 +43,34 @@ def parse_clip_name(file_name: str) -> ClipName:
     Never fails: a name that carries nothing gives section "00" and unknowns.
     """
     tokens = clip_stem(file_name).split("_")
-    section, is_2020 = "00", False
-    at = 0
-    while at < len(tokens) and not tokens[at].isdecimal():
-        names_section = tokens[at] in ("section", "id")
-        if names_section and at + 1 < len(tokens) and tokens[at + 1].isdecimal():
-            section, is_2020 = tokens[at + 1], tokens[at] == "id"
-            at += 1
-        at += 1
+    section, at = _section_and_index(tokens)
     words, index, rest = tokens[:at], tokens[at : at + 1], tokens[at + 1 :]
     return ClipName(
-        section=section,
-        domain=_first(words, DOMAINS) or ("source" if is_2020 else ""),
+        section=section[1],
+        domain=_first(words, DOMAINS) or ("source" if section[0] == "id" else ""),
         split=_first(words, SPLITS),
         label=_first(words, LABELS),
         index="".join(index),
         attributes="_".join(rest),
     )
+
+
+def has_machine_id(file_name: str) -> bool:
+    """Whether a name is of 2020, when machines had ids and no sections."""
+    (word, _), _ = _section_and_index(clip_stem(file_name).split("_"))
+    return word == "id"
+
+
+def _section_and_index(tokens: list[str]) -> tuple[tuple[str, str], int]:
+    """What the section is called and its number, and the place of the index."""
+    section, at = ("", "00"), 0
+    while at < len(tokens) and not tokens[at].isdecimal():
+        names_section = tokens[at] in ("section", "id")
+        if names_section and at + 1 < len(tokens) and tokens[at + 1].isdecimal():
+            section = tokens[at], tokens[at + 1]
+            at += 1
+        at += 1
+    return section, at
 
 
 def _first(words: list[str], known: tuple[str, ...]) -> str:

@@ -33,6 +33,13 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
         "used",
     )
     parser.add_argument(
+        "--year",
+        type=int,
+        metavar="YYYY",
+        help="the challenge whose metrics hold; unless given, 2020 or 2021 if the "
+        "folders and names are of that year, else 2022 on",
+    )
+    parser.add_argument(
         "--overwrite", action="store_true", help="replace what is in --out"
     )
     parser.add_argument(

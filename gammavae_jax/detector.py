@@ -123,14 +123,15 @@ def score_batches(
     n_steps: int,
     seed: Array,
     scorer: Scorer,
+    batch_errors: Float[Array, "batch"],
     data: MachineArrays,
     group: UInt8[Array, "window"],
 ) -> dict[str, Float[Array, "batch"]]:
     """Scores of shuffled batches of training, then of held-out windows.
 
     NaN where there is no batch. Source: the official baseline, which fits its
-    thresholds to such scores; its MSE comes from the moving model of the last
-    epoch, ours from the final one.
+    thresholds to such scores. The MSE of training batches is of the last epoch, of
+    the model as it was then.
     """
     order = _order_after_training(config, seed, data, group)
     n_train, n_held_out = (jnp.sum(group == g) for g in (TRAIN, HELD_OUT))
@@ -143,13 +144,16 @@ def score_batches(
             for name in config.scores
         }
 
-    parts = [
+    trained, held_out = (
         jax.lax.map(
             lambda step, f=first, c=count: score(step, f, c), jnp.arange(n_steps)
         )
         for first, count in ((jnp.array(0), n_train), (n_train, n_held_out))
-    ]
-    return {name: jnp.concatenate([p[name] for p in parts]) for name in config.scores}
+    )
+    trained |= {"mse": batch_errors}
+    return {
+        name: jnp.concatenate([trained[name], held_out[name]]) for name in config.scores
+    }
 
 
 def fit_detector(
@@ -180,13 +184,16 @@ def fit_detector(
     if config.scoring.threshold == "conformal":
         return _with_conformal_thresholds(detector, layout, placed, split)
 
-    def score_one(seed, scorer, data, group):
-        return score_batches(config, n_steps, seed, scorer, data, group)
+    def score_one(seed, scorer, state, data, group):
+        errors = state.batch_errors
+        return score_batches(config, n_steps, seed, scorer, errors, data, group)
 
-    score = layout.over_runs(score_one, kinds)
+    score = layout.over_runs(score_one, ["seed", "run", *kinds[1:]])
     with threadpool_limits(1, "blas"):
-        scores = layout.get(score(seeds, scorer, placed, groups))
-    return _with_official_thresholds(detector, scores)
+        scores = layout.get(score(seeds, scorer, state, placed, groups))
+    # There is no score where there is no batch.
+    is_batch = {name: np.isfinite(values) for name, values in scores.items()}
+    return _with_thresholds(detector, gamma_threshold, scores, is_batch)
 
 
 def _with_conformal_thresholds(
@@ -199,27 +206,24 @@ def _with_conformal_thresholds(
     chosen = np.argsort(~held_out, axis=-1, kind="stable")[..., :n_most]
     is_used = np.take_along_axis(held_out, chosen, axis=-1)
     scores = compile_scores(detector, layout, data, chosen.astype(np.int32))()
-    return _with_thresholds(detector, conformal_threshold, scores, is_used)
-
-
-def _with_official_thresholds(detector: Detector, scores: Scores) -> Detector:
-    """Thresholds from the scores of batches, which are NaN where there is no batch."""
-    is_used = np.isfinite(next(iter(scores.values())))
-    return _with_thresholds(detector, gamma_threshold, scores, is_used)
+    return _with_thresholds(
+        detector, conformal_threshold, scores, dict.fromkeys(scores, is_used)
+    )
 
 
 def _with_thresholds(
     detector: Detector,
     threshold: Callable[[np.ndarray, float], float],
     scores: Scores,
-    is_used: Bool[np.ndarray, "seed machine item"],
+    is_used: Mapping[str, Bool[np.ndarray, "seed machine item"]],
 ) -> Detector:
     """The threshold of each run, from the scores that are to be used."""
     rate = detector.config.scoring.false_alarm_rate
-    thresholds = {name: np.empty(is_used.shape[:2]) for name in scores}
+    thresholds = {name: np.empty(values.shape[:2]) for name, values in scores.items()}
     for name, values in scores.items():
-        for run in np.ndindex(*is_used.shape[:2]):
-            thresholds[name][run] = threshold(values[run][is_used[run]], rate)
+        for run in np.ndindex(*values.shape[:2]):
+            used = values[run][is_used[name][run]]
+            thresholds[name][run] = threshold(used, rate)
     return replace(detector, thresholds=thresholds)
 
 

@@ -12,6 +12,7 @@ from gammavae_jax.clip_files import ClipFile, MachineFiles, find_clips
 from gammavae_jax.config import Config
 from gammavae_jax.dataset import Clips, is_anomaly, load_clips
 from gammavae_jax.errors import InputError, printable
+from gammavae_jax.evaluate import definition_of
 from gammavae_jax.log import Log
 
 NamedClips = list[tuple[str, Clips]]  # by `MachineFiles.name`
@@ -27,6 +28,15 @@ class Job:
     resume: bool = False
     overwrite: bool = False
     skip_bad_files: bool = False
+    year: int | None = None  # whose metrics hold; None is what the layout tells
+
+    def __post_init__(self) -> None:
+        """Refuse a year that has no metrics before any work is done.
+
+        Raises:
+            InputError: a year before the challenge.
+        """
+        definition_of(self.year)
 
 
 def find_all(

@@ -53,10 +53,10 @@ def results_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def summarise_rows(rows: Sequence[Row]) -> dict[str, Any]:
+def summarise_rows(rows: Sequence[Row], year: int | None = None) -> dict[str, Any]:
     """Official score, means and each machine's metrics, over seeds, as JSON types.
 
-    A machine with several sections is the arithmetic mean over them. Of one seed the
+    `year` is the one that the rows were made with. A machine with several sections is the arithmetic mean over them. Of one seed the
     standard deviation is 0.
     """
     scores = _unique(row.score for row in rows)
@@ -64,7 +64,9 @@ def summarise_rows(rows: Sequence[Row]) -> dict[str, Any]:
     means = {"arithmetic_means": arithmetic_means, "harmonic_means": harmonic_means}
     return {
         "official_score": {
-            score: _spread([official_score(r) for r in by_seed(rows, score=score)])
+            score: _spread(
+                [official_score(r, year) for r in by_seed(rows, score=score)]
+            )
             for score in scores
         },
         **{
@@ -176,6 +178,7 @@ def report_html(
     notes: Sequence[str],
     published: Published,
     losses: Mapping[str, Sequence[float]],
+    year: int | None = None,
 ) -> str:
     """`report.html`: one self-contained page with the tables and training curves.
 
@@ -185,8 +188,9 @@ def report_html(
         notes: sentences that must be read with the numbers.
         published: results to stand beside ours.
         losses: by machine, the mean loss over seeds of each epoch.
+        year: the one that the rows were made with.
     """
-    summary = summarise_rows(rows) if rows else {"official_score": {}}
+    summary = summarise_rows(rows, year) if rows else {"official_score": {}}
     parts = [f"<p>{html.escape(note)}</p>" for note in notes]
     for score in scores if rows else ():
         official = percent(summary["official_score"][score])

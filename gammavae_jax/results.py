@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from gammavae_jax.clip_files import year_of_layout
 from gammavae_jax.config import Config
 from gammavae_jax.dataset import is_anomaly, is_target, stack_machines
 from gammavae_jax.detector import Detector, Scores, compile_scores
@@ -48,7 +49,12 @@ def score_and_report(
         scores = score()
     usable = _usable_machines(scores, test, log)
     _write_score_files(detector, scores, test, usable, job.out / "scores")
-    rows = _evaluate(detector, scores, test, usable)
+    year = job.year
+    if year is None:
+        year = year_of_layout([file for _, clips in test for file in clips.files])
+        if year is not None:
+            log.note(f"The recordings are laid out as in {year}: so are the metrics.")
+    rows = _evaluate(detector, scores, test, usable, year)
     published = {}
     if is_synthetic(job.data_root):
         log.notes.insert(0, SYNTHETIC_NOTE)
@@ -61,9 +67,9 @@ def score_and_report(
                 f"a label: see {job.out / 'scores'}."
             )
     about = {"timing": log.seconds, "environment": describe_environment()}
-    write_results(job.out, config, rows, about, log.notes, published)
+    write_results(job.out, config, rows, about, log.notes, published, year)
     if rows:
-        _print_results(rows, config, log, table, published)
+        _print_results(rows, config, log, table, published, year)
     log.say(f"written to {job.out}")
 
 
@@ -99,7 +105,11 @@ def _write_score_files(
 
 
 def _evaluate(
-    detector: Detector, scores: Scores, test: NamedClips, usable: Sequence[int]
+    detector: Detector,
+    scores: Scores,
+    test: NamedClips,
+    usable: Sequence[int],
+    year: int | None,
 ) -> list[Row]:
     """A row for each seed, score and machine whose test clips are labelled."""
     rows = []
@@ -116,6 +126,7 @@ def _evaluate(
                     labels,
                     is_target(files),
                     threshold=float(detector.thresholds[score][s, m]),
+                    year=year,
                     machine=machine,
                     section=section,
                     score=score,
@@ -125,11 +136,13 @@ def _evaluate(
     return rows
 
 
-def _print_results(rows, config: Config, log: Log, table: Console, published) -> None:
+def _print_results(
+    rows, config: Config, log: Log, table: Console, published, year: int | None
+) -> None:
     kind = "SYNTHETIC data; " if SYNTHETIC_NOTE in log.notes else ""
     title = f"{kind}preset {config.preset}, score {config.score}, in percent"
     beside = published if config.score == PUBLISHED_SCORE else {}
     table.print(results_table(rows, config.score, title, beside))
-    official = summarise_rows(rows)["official_score"]
+    official = summarise_rows(rows, year)["official_score"]
     for score in sorted(official, key=lambda name: name != config.score):
         Log(table).say(f"official score, {score}: {percent(official[score])}")

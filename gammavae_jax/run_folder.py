@@ -126,16 +126,18 @@ def write_results(
     about: Mapping[str, Any],
     notes: Sequence[str],
     published: Published,
+    year: int | None = None,
 ) -> None:
     """Write `results.csv`, `summary.json` and `report.html`.
 
-    `about` is added to the summary: timing, environment and the like.
+    `about` is added to the summary: timing, environment and the like. `year` is the
+    one whose metrics the rows hold; see `evaluate`.
     """
-    summary = summarise_rows(rows) if rows else {}
+    summary = summarise_rows(rows, year) if rows else {}
     write_text(out / "results.csv", results_csv(rows))
-    write_text(out / "summary.json", to_json({**summary, "notes": notes, **about}))
+    write_text(out / "summary.json", to_json({"year": year, **summary, "notes": notes, **about}))
     scores = sorted(config.scores, key=lambda name: name != config.score)
-    page = report_html(rows, scores, notes, published, _losses(out))
+    page = report_html(rows, scores, notes, published, _losses(out), year)
     write_text(out / "report.html", page)
 
 

@@ -23,11 +23,17 @@ from gammavae_jax.model import AutoEncoder, ModelOutput, reconstruct
 
 
 class TrainState(NamedTuple):
-    """A model in training; `is_stopped` once it could not stay finite."""
+    """A model in training; `is_stopped` once it could not stay finite.
+
+    `batch_errors` are the mean squared errors of the batches of its last epoch, each
+    as the model then was, NaN where there was no batch: the official baseline makes
+    its threshold of them.
+    """
 
     params: Any
     batch_stats: Any
     opt_state: Any
+    batch_errors: Float[Array, "*run batch"]
     is_stopped: Bool[Array, "*run"]
 
 
@@ -41,14 +47,20 @@ class EpochInfo(NamedTuple):
     is_stopped: Bool[Array, "*run"]
 
 
-def init_state(config: Config, key: PRNGKeyArray) -> TrainState:
-    """A model before its first step."""
+def init_state(config: Config, key: PRNGKeyArray, n_batches: int = 1) -> TrainState:
+    """A model before its first step, and room for the errors of so many batches."""
     dummy = jnp.zeros((2, config.features.n_features))
     model = AutoEncoder(config.model, config.features.n_features)
     variables = model.init(key, dummy, jnp.ones(2), None)
     params = variables["params"]
     opt_state = optimizer(config).init(params)
-    return TrainState(params, variables["batch_stats"], opt_state, jnp.array(False))
+    return TrainState(
+        params,
+        variables["batch_stats"],
+        opt_state,
+        batch_errors=jnp.full(n_batches, jnp.nan),
+        is_stopped=jnp.array(False),
+    )
 
 
 def optimizer(config: Config) -> optax.GradientTransformation:
@@ -117,15 +129,19 @@ def train_epoch(
     def train_on(carry, step):
         batch, weight, _ = gather(config, data, order, 0, n_train, step)
         step_key = jax.random.fold_in(key, step + 1)
-        return train_step(config, step_key, carry, batch, weight)
+        carry, terms = train_step(config, step_key, carry, batch, weight)
+        error = weight @ terms.reconstruction / weight.sum()
+        errors = carry.batch_errors.at[step].set(error)
+        return carry._replace(batch_errors=errors), terms
 
     def look_at(carry, step):
         batch, _, _ = gather(config, data, order, n_train, n_held_out, step)
         return carry, evaluate_windows(config, trained, batch)
 
     # Of a single window, which has no variance, batch normalisation makes nothing.
+    begun = state._replace(batch_errors=jnp.full_like(state.batch_errors, jnp.nan))
     trained, terms = _mean_terms(
-        config, train_on, state, n_train * is_active, smallest=2
+        config, train_on, begun, n_train * is_active, smallest=2
     )
     _, held_out = _mean_terms(config, look_at, (), n_held_out * is_active, smallest=1)
     loss = total_loss(terms, config.train.kl_weight)
@@ -235,17 +251,23 @@ class Trainer:
 def make_trainer(
     config: Config,
     layout: Layout,
-    data: MachineArrays,
+    data: Any,
     group: UInt8[np.ndarray, "seed machine window"],
 ) -> Trainer:
     """Initialise and compile the training of every machine and seed.
 
-    `data` and `group` are host arrays, or placed ones.
+    Args:
+        config: of model and training.
+        layout: which device works on which runs.
+        data: `MachineArrays`, on the host or placed.
+        group: what each window is used for.
     """
+
+    n_batches = -(-group.shape[-1] // config.train.batch_size)
 
     def init_one(seed, data):
         key = run_key(seed, data.name_hash)
-        return init_state(config, jax.random.fold_in(key, 0))
+        return init_state(config, jax.random.fold_in(key, 0), n_batches)
 
     def epoch_one(seed, epoch, state, data, group):
         key = run_key(seed, data.name_hash)

@@ -6,13 +6,13 @@ import pytest
 from probes import clips, noise, tone
 
 from gammavae_jax.config import override
-from gammavae_jax.dataset import split_windows, stack_machines
+from gammavae_jax.dataset import HELD_OUT, TRAIN, split_windows, stack_machines
 from gammavae_jax.detector import fit_detector, score_clips
 from gammavae_jax.evaluate import auc
 from gammavae_jax.features import mel_filterbank
 from gammavae_jax.parallel import make_layout
 from gammavae_jax.presets import preset
-from gammavae_jax.threshold import conformal_threshold
+from gammavae_jax.threshold import conformal_threshold, gamma_threshold
 from gammavae_jax.train import make_trainer
 
 EPOCHS = 40
@@ -126,3 +126,31 @@ def test_official_thresholds_are_gamma_quantiles_of_batches():
         assert np.isfinite(threshold)
         if name == "mahalanobis":
             assert (values[0, 0] > threshold).mean() > 0.5
+
+
+def test_the_official_mse_threshold_is_of_the_last_epoch(monkeypatch):
+    """Of its training batches, as the model then was, and of the held-out ones."""
+    config = override(
+        preset("official"), ["model.hidden=[16]", "train.batch_size=32"]
+    )
+    machine = ("m", clips(noise(np.random.default_rng(1), 40), n_target=4))
+    used = []
+
+    def fit(scores, rate):
+        used.append(scores)
+        return gamma_threshold(scores, rate)
+
+    monkeypatch.setattr("gammavae_jax.detector.gamma_threshold", fit)
+    arrays = stack_machines([machine], config.features.n_context)
+    split = split_windows(arrays, config)
+    layout = make_layout([split.group.shape[-1]], 1, jax.devices()[:1])
+    trainer = make_trainer(config, layout, arrays, split.group)
+    state, _ = trainer.epoch(1, trainer.initial)
+    errors = layout.get(state).batch_errors[0, 0]
+    errors = errors[np.isfinite(errors)]
+    bank = mel_filterbank(config.features)
+    fit_detector(config, layout, [("m", "00")], bank, state, arrays, split)
+    n_train, n_held_out = ((split.group == g).sum() for g in (TRAIN, HELD_OUT))
+    assert len(errors) == -(-n_train // 32)
+    np.testing.assert_array_equal(used[0][: len(errors)], errors)
+    assert len(used[0]) == len(errors) + -(-n_held_out // 32)

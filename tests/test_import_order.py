@@ -27,7 +27,10 @@ LEAVES: dict[str, set[str]] = {
     "files": set(),
     "gamma_derivative": set(),
     "log": set(),
-    "parallel": set(),
+    "layout": set(),
+    "mesh_layout": {"layout"},
+    "queue_layout": {"layout"},
+    "parallel": {"layout", "mesh_layout", "queue_layout", "runtime"},
     "product": set(),
     "published": set(),
     "runtime": set(),
@@ -36,7 +39,7 @@ LEAVES: dict[str, set[str]] = {
     "score": {"config"},
     "model": {"config", "distributions", "product"},
     "loss": {"config", "distributions", "model"},
-    "train": {"config", "dataset", "loss", "model", "parallel"},
+    "train": {"config", "dataset", "layout", "loss", "model"},
 }
 # Where outsiders may be imported; everywhere for those not named.
 OUTSIDERS: dict[str, set[str]] = {

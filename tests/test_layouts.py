@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections import Counter
 from dataclasses import replace
 
@@ -9,13 +10,15 @@ import pytest
 from layouts import LAYOUTS, MORE_LAYOUTS, build
 from rich.console import Console
 
-from gammavae_jax.clip_files import find_clips, find_machines
+from gammavae_jax.clip_files import find_clips, find_machines, year_of_layout
 from gammavae_jax.config import SCORE_NAMES, override
 from gammavae_jax.errors import InputError
 from gammavae_jax.experiment import describe, run_experiment
 from gammavae_jax.job import Job
 from gammavae_jax.log import Log
+from gammavae_jax.official import official_score
 from gammavae_jax.presets import preset
+from gammavae_jax.score_files import evaluate_directory
 
 ALL_LAYOUTS = LAYOUTS | MORE_LAYOUTS
 # Compiling takes the time, whatever the number of machines: these share a run. In 2020
@@ -144,6 +147,36 @@ def test_the_whole_job_evaluates_what_is_labelled(run_of, name):
         domains = {d for _, d, _ in layout.units[row["machine"], row["section"]]}
         assert row["auc_source"]
         assert bool(row["auc_target"]) == ("target" in domains)
+
+
+@pytest.mark.parametrize("year", [2020, 2021])
+def test_a_year_with_metrics_of_its_own_is_known_by_its_layout(
+    year, run_2020, tmp_path_factory
+):
+    if year == 2020:
+        out = run_2020
+    else:
+        out = finished([str(year)], SMALLEST, tmp_path_factory)
+    expected = evaluate_directory(out / SCORES, year=year)
+    with (out / "results.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["score"] == "mse"]
+    assert [float(row["pauc"]) for row in rows] == [row.pauc for row in expected]
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["year"] == year
+    score = summary["official_score"]["mse"]["mean"]
+    assert score == pytest.approx(official_score(expected, year), abs=1e-15)
+    assert score != official_score(evaluate_directory(out / SCORES))
+
+
+@pytest.mark.parametrize("name", ALL_LAYOUTS)
+def test_such_a_year_is_known_by_its_folders_and_names(data_root, name):
+    root = data_root(name)
+    for machine in find_machines(root):
+        for files in find_clips(root, machine):
+            expected = {"2020": 2020, "2021": 2021}.get(name[:4])
+            if name == "2021, only merged":
+                expected = None  # nothing is left that would tell
+            assert year_of_layout(files.test) == expected
 
 
 def test_the_far_channel_gives_other_scores(shared_run, tmp_path_factory):

@@ -23,7 +23,12 @@ def three_steps(golden, key):
     variables = from_pytorch(weights, config.model)
     x, k = jnp.asarray(stored["x"]), key()
     opt_state = optimizer(config).init(variables["params"])
-    state = TrainState(**variables, opt_state=opt_state, is_stopped=jnp.array(False))
+    state = TrainState(
+        **variables,
+        opt_state=opt_state,
+        batch_errors=jnp.zeros(0),
+        is_stopped=jnp.array(False),
+    )
     step = jax.jit(lambda s: train_step(config, k, s, x, jnp.ones(len(x))))
     states, losses = [], []
     for _ in range(3):
@@ -69,6 +74,7 @@ def test_gradient_matches_pytorch(golden):
     state = TrainState(
         **variables,
         opt_state=optimizer(config).init(variables["params"]),
+        batch_errors=jnp.zeros(0),
         is_stopped=jnp.array(False),
     )
     gradient = gradient_of(config, state, x)

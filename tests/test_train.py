@@ -238,3 +238,29 @@ def test_two_thousand_softmax_steps_have_finite_gradients(tiny):
     jax.tree.map(
         lambda leaf: np.isfinite(leaf).all() or pytest.fail("moment"), state.opt_state
     )
+
+
+def test_the_errors_of_the_last_batches_are_those_of_the_moving_model(tiny, machines):
+    config = tiny("default")
+    layout, arrays, group = prepare(config, machines[:1])
+    trainer = train.make_trainer(config, layout, arrays, group)
+    first, _ = trainer.epoch(1, trainer.initial)
+    before = layout.get(first)
+    after = layout.get(trainer.epoch(2, first)[0])
+
+    data = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), arrays)
+    state = jax.tree.map(lambda leaf: jnp.asarray(leaf[0, 0]), before)
+    seed = jnp.uint32(config.seeds[0])
+    key = jax.random.fold_in(train.run_key(seed, data.name_hash), 2)
+    order = train.shuffled(jax.random.fold_in(key, 0), jnp.asarray(group[0, 0]))
+    n_train, expected = int((group[0, 0] == TRAIN).sum()), []
+    for step in range(-(-n_train // config.train.batch_size)):
+        batch, weight, _ = train.gather(
+            config, data, order, 0, jnp.array(n_train), jnp.array(step)
+        )
+        step_key = jax.random.fold_in(key, step + 1)
+        state, terms = train.train_step(config, step_key, state, batch, weight)
+        expected.append(np.average(terms.reconstruction, weights=weight))
+    errors = after.batch_errors[0, 0]
+    np.testing.assert_allclose(errors[: len(expected)], expected, rtol=1e-4)
+    assert np.isnan(errors[len(expected) :]).all()
