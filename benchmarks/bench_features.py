@@ -30,7 +30,7 @@ OURS, LIBROSA = "ours", "librosa"
 def parse() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument(
-        "--clips", type=positive, default=64, metavar="N", help="of 10 s; 64"
+        "--clips", type=positive, default=256, metavar="N", help="of 10 s; 256"
     )
     return options.parse_args()
 

@@ -26,6 +26,8 @@ AnyArray = Array | np.ndarray  # on a device or on the host
 # What a window is used for. Padding must be 0: free slots are filled with zeros.
 PADDING, TRAIN, HELD_OUT = 0, 1, 2
 
+_KEPT_BYTES = 31 << 20  # just below the largest block from which glibc learns
+
 
 class Clips(NamedTuple):
     """Log-mels of one machine's clips on the host, each with its own length."""
@@ -121,6 +123,9 @@ def _in_threads(function: Callable, items: Sequence) -> Iterator:
 
     Each computes alone, so BLAS must not start its own.
     """
+    # Once glibc has freed a block of this size, it keeps what is freed for the next
+    # clip. To get and give back its pages takes as long as the transforms.
+    np.empty(_KEPT_BYTES, np.uint8)
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(available_cores()) as pool:
         try:
             yield from pool.map(function, items)

@@ -24,7 +24,7 @@ def reference(waveform, config):
 
 
 @pytest.mark.filterwarnings("ignore:n_fft=1024 is too large")
-@pytest.mark.parametrize("n_samples", [1, 511, 512, 2048, 12345, 16000])
+@pytest.mark.parametrize("n_samples", [1, 511, 512, 2048, 12345, 300_000])
 @pytest.mark.parametrize("power", [1.0, 2.0])
 def test_log_mel_matches_librosa(n_samples, power):
     config = FeatureConfig(power=power)
