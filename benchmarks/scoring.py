@@ -41,11 +41,13 @@ def make_detector(folder: str, machines: int, frames: int) -> None:
 
 
 def prepare_ours(
-    folder: str, machines: int, clips: int, frames: int, out: str
+    folder: str, machines: int, clips: int, frames: int, scores: list[str], out: str
 ) -> Prepared:
-    """All machines in one compiled program; every score of the configuration."""
+    """All machines in one compiled program; the named scores."""
     clock = CompileClock()
     detector = restore_detector(Path(folder))
+    config = replace(detector.config, scores=tuple(scores), score=scores[0])
+    detector = replace(detector, config=config)
     arrays = synthetic_machines(machines, clips, frames, split="test")
     layout = make_layout([clips] * machines, 1)
     score, latest = compile_scores(detector, layout, arrays), {}

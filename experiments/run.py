@@ -42,6 +42,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--scores", nargs="+", metavar="NAME", help=f"of {', '.join(SCORE_NAMES)}"
     )
     parser.add_argument(
+        "--with-supplemental",
+        action="store_true",
+        help="train on the clips in folders 'supplemental' too (2025 on)",
+    )
+    parser.add_argument(
         "--resume", action="store_true", help="go on with the run in --out"
     )
     parser.add_argument(
@@ -103,6 +108,7 @@ def main() -> int:
             resume=options.resume,
             overwrite=options.overwrite,
             skip_bad_files=options.skip_bad_files,
+            with_supplemental=options.with_supplemental,
             year=options.year,
         )
         log, table = Log(Console(stderr=True)), Console()

@@ -38,7 +38,7 @@ _FOLDERS = {
     "train": [["train"]],
     "test": [["test_rename"], ["test", "source_test", "target_test"]],
 }
-_SUPPLEMENTAL = "supplemental"
+SUPPLEMENTAL = "supplemental"
 _MARKS = {name for sets in _FOLDERS.values() for names in sets for name in names}
 
 
@@ -59,7 +59,7 @@ class MachineFiles(NamedTuple):
     section: str
     train: tuple[ClipFile, ...]
     test: tuple[ClipFile, ...]
-    # 2025 on: the machine without noise, or the noise alone. Listed, not trained on.
+    # 2025 on: the machine without noise, or the noise alone; trained on if asked for.
     supplemental: tuple[ClipFile, ...] = ()
 
     @property
@@ -125,13 +125,13 @@ def find_clips(
     readers = _readers(folder)
     found = {s: _by_section(_of_split(readers, s, folder)) for s in splits}
     sections = _sections_of_all(machine, found)
-    unused = next(filter(None, (read(_SUPPLEMENTAL) for read in readers)), [])
-    found[_SUPPLEMENTAL] = _by_section(unused)
+    unused = next(filter(None, (read(SUPPLEMENTAL) for read in readers)), [])
+    found[SUPPLEMENTAL] = _by_section(unused)
     return [
         MachineFiles(
             machine,
             section,
-            *(found.get(s, {}).get(section, ()) for s in (*_SPLITS, _SUPPLEMENTAL)),
+            *(found.get(s, {}).get(section, ()) for s in (*_SPLITS, SUPPLEMENTAL)),
         )
         for section in sections
     ]

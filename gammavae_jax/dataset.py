@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 from threadpoolctl import threadpool_limits
 
 from gammavae_jax.audio import read_clip
-from gammavae_jax.clip_files import ClipFile
+from gammavae_jax.clip_files import SUPPLEMENTAL, ClipFile
 from gammavae_jax.config import Config, FeatureConfig
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.features import log_mel, n_frames
@@ -164,8 +164,17 @@ def stack_machines(
     return stacked
 
 
-def split_windows(arrays: MachineArrays, config: Config) -> Split:
-    """Decide, for each seed, what is trained on and what is held out."""
+def split_windows(
+    arrays: MachineArrays,
+    config: Config,
+    is_extra: Bool[np.ndarray, "machine clip"] | None = None,
+) -> Split:
+    """Decide, for each seed, what is trained on and what is held out.
+
+    Extra clips, if any, are not held out whole: no threshold should be made of them.
+    """
+    if is_extra is None:
+        is_extra = np.zeros(arrays.n_frames.shape, bool)
     n_windows = np.maximum(arrays.n_frames - config.features.n_context + 1, 0)
     n_seeds, (n_machines, n_clips) = len(config.seeds), arrays.n_frames.shape
     split = Split(
@@ -183,7 +192,7 @@ def split_windows(arrays: MachineArrays, config: Config) -> Split:
             held_out = split.is_held_out[s, m]
             held_out[:] = _held_out_clips(
                 rng,
-                arrays.n_frames[m] > 0,
+                (arrays.n_frames[m] > 0) & ~is_extra[m],
                 arrays.is_target[m],
                 config.train.held_out_fraction,
             )
@@ -209,6 +218,18 @@ def _held_out_clips(
         count = max(int(fraction * len(clips)), int(clips is larger))
         held_out[rng.permutation(clips)[:count]] = True
     return held_out
+
+
+def supplemental_clips(
+    machines: Sequence[tuple[str, Clips]],
+) -> Bool[np.ndarray, "machine clip"]:
+    """Which clips of `stack_machines` are of a folder `supplemental`."""
+    n_clips = max(len(clips.files) for _, clips in machines)
+    found = np.zeros((len(machines), n_clips), bool)
+    for m, (_, clips) in enumerate(machines):
+        folders = [file.path.parent.name for file in clips.files]
+        found[m, : len(folders)] = [folder == SUPPLEMENTAL for folder in folders]
+    return found
 
 
 def is_target(files: Sequence[ClipFile]) -> Bool[np.ndarray, "clip"]:

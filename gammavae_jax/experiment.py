@@ -18,7 +18,13 @@ from gammavae_jax.checkpoint import (
     save_training,
 )
 from gammavae_jax.config import Config, to_dict
-from gammavae_jax.dataset import TRAIN, AnyArray, split_windows, stack_machines
+from gammavae_jax.dataset import (
+    TRAIN,
+    AnyArray,
+    split_windows,
+    stack_machines,
+    supplemental_clips,
+)
 from gammavae_jax.detector import fit_detector
 from gammavae_jax.errors import InputError
 from gammavae_jax.features import mel_filterbank
@@ -66,8 +72,9 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
 
     arrays = stack_machines(train, config.features.n_context)
     clips = {name: [f.path.name for f in found.files] for name, found in train}
+    is_extra = supplemental_clips(train)
     del train  # the log-mels live on in the arrays alone
-    split = split_windows(arrays, config)
+    split = split_windows(arrays, config, is_extra)
     if config.scoring.threshold == "conformal":
         _note_few_clips(split.is_held_out, list(clips), config, log)
     n_windows = (split.group[0] > 0).sum(-1)
@@ -113,7 +120,7 @@ def describe(config: Config, job: Job, table: Console) -> None:
         unused = len(files.supplemental)
         log.say(
             f"{files.name}: {len(files.train)} training clips, {len(files.test)} test "
-            "clips" + (f", {unused} supplemental clips (not used)" if unused else "")
+            "clips" + (f", {unused} supplemental clips, not used" if unused else "")
         )
     log.say(f"would write to {job.out}")
 

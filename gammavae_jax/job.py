@@ -28,6 +28,7 @@ class Job:
     resume: bool = False
     overwrite: bool = False
     skip_bad_files: bool = False
+    with_supplemental: bool = False  # to train on, 2025 on
     year: int | None = None  # whose metrics hold; None is what the layout tells
 
     def __post_init__(self) -> None:
@@ -44,13 +45,26 @@ def find_all(
 ) -> list[MachineFiles]:
     """The recordings of every machine of a job, one entry a section.
 
+    Where supplemental clips were asked for, they are training clips.
+
     Raises:
-        InputError: see `find_clips`.
+        InputError: see `find_clips`; or supplemental clips that no machine has.
     """
-    return [
+    found = [
         files
         for name in job.machines
         for files in find_clips(job.data_root, name, splits)
+    ]
+    if not job.with_supplemental:
+        return found
+    if not any(files.supplemental for files in found):
+        raise InputError(
+            f"no machine in {str(job.data_root)!r} has a folder 'supplemental': leave "
+            "out --with-supplemental"
+        )
+    return [
+        files._replace(train=files.train + files.supplemental, supplemental=())
+        for files in found
     ]
 
 

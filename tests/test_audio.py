@@ -180,7 +180,7 @@ def test_header_only(tmp_path):
     assert "holds no samples" in message(none)
     header = write(tmp_path / "header.wav", wave(), subtype="PCM_16")
     header.write_bytes(header.read_bytes()[:44])
-    assert "the header claims 40000 frames, the file holds 0" in message(header)
+    assert f"the header claims {N} frames, the file holds 0" in message(header)
     header.write_bytes(header.read_bytes()[:30])
     assert "cannot be read as audio" in message(header)
 

@@ -1,20 +1,25 @@
 """Recordings to arrays: padded, masked, split by clip."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
 from probes import clips, crowd, noise
 
-from gammavae_jax.clip_files import find_clips
+from gammavae_jax.clip_files import ClipFile, find_clips
+from gammavae_jax.clip_name import parse_clip_name
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.dataset import (
     HELD_OUT,
     PADDING,
     TRAIN,
+    Clips,
     is_anomaly,
     load_clips,
     split_windows,
     stack_machines,
+    supplemental_clips,
 )
 from gammavae_jax.errors import InputError
 from gammavae_jax.features import log_mel, mel_filterbank
@@ -132,6 +137,25 @@ def test_held_out_clips_are_a_tenth_of_each_domain(n, n_target, expected, tiny):
     held_out = split_windows(arrays, tiny("default")).is_held_out[0, 0]
     target = arrays.is_target[0]
     assert (held_out[~target].sum(), held_out[target].sum()) == expected
+
+
+def test_extra_clips_are_trained_on_and_never_held_out(tiny):
+    config = tiny("default", "n_seeds=5", "train.held_out_fraction=0.5")
+    machines = [("m", clips(noise(np.random.default_rng(0), 20, 6)))]
+    arrays = stack_machines(machines, 5)
+    is_extra = np.arange(20)[None] % 2 == 0
+    split = split_windows(arrays, config, is_extra)
+    assert not split.is_held_out[:, is_extra].any()
+    assert (split.is_held_out.sum(-1) == 5).all()
+    assert (split.group == HELD_OUT).sum() == 5 * 5 * 2
+
+
+def test_supplemental_clips_are_known_by_their_folder():
+    spectrum = np.zeros((6, 128), np.float32)
+    names = ["fan/train/a.wav", "fan/supplemental/b.wav"]
+    files = tuple(ClipFile(Path(name), parse_clip_name(name)) for name in names)
+    machines = [("fan", Clips(files, (spectrum,) * 2)), ("m", Clips(files[:1], (spectrum,)))]
+    assert supplemental_clips(machines).tolist() == [[False, True], [False, False]]
 
 
 def test_the_official_split_takes_a_tenth_of_the_windows_wherever_they_lie(tiny):

@@ -14,7 +14,7 @@ from gammavae_jax.clip_files import find_clips, find_machines, year_of_layout
 from gammavae_jax.config import SCORE_NAMES, override
 from gammavae_jax.errors import InputError
 from gammavae_jax.experiment import describe, run_experiment
-from gammavae_jax.job import Job
+from gammavae_jax.job import Job, find_all
 from gammavae_jax.log import Log
 from gammavae_jax.official import official_score
 from gammavae_jax.presets import preset
@@ -206,7 +206,24 @@ def test_supplemental_clips_are_listed_and_nothing_more(data_root, tmp_path):
     describe(SMALLEST, job_of(root, tmp_path / "out"), table)
     text = table.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
     both = "_section_00: 11 training clips, 8 test clips"
-    assert f"ToyTrain{both}, 3 supplemental clips (not used)\n" in text
+    assert f"ToyTrain{both}, 3 supplemental clips, not used\n" in text
+
+
+def test_supplemental_clips_are_trained_on_if_asked_for(data_root, tmp_path):
+    job = replace(job_of(data_root("2025"), tmp_path), with_supplemental=True)
+    found = {files.machine: files for files in find_all(job)}
+    assert len(found["ToyTrain"].train) == 11 + 3
+    assert len(found["slider"].train) == 11
+    table = Console(file=io.StringIO(), width=200)
+    describe(SMALLEST, replace(job, out=tmp_path / "out"), table)
+    text = table.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    assert "ToyTrain_section_00: 14 training clips, 8 test clips\n" in text
+
+
+def test_supplemental_clips_that_are_not_there_are_an_error(data_root, tmp_path):
+    job = replace(job_of(data_root("2023"), tmp_path), with_supplemental=True)
+    with pytest.raises(InputError, match="leave out --with-supplemental"):
+        find_all(job)
     assert f"slider{both}\n" in text
 
 
