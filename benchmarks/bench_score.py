@@ -162,8 +162,9 @@ def result(
 
 
 def show_result(found: dict[str, Any]) -> None:
-    columns = ["clips", "s", "clips/s", "all scores, clips/s", "official s", "official clips/s", "ratio",
-               "ratio of the forms alone", "largest difference"]  # fmt: skip
+    columns = ["clips", "s", "clips/s", "all scores, clips/s", "official s",
+               "official clips/s", "ratio", "ratio of the forms alone",
+               "largest difference"]  # fmt: skip
     row = [
         str(found["clips"]),
         found["seconds"]["median"],

@@ -92,7 +92,8 @@ def main() -> int:
         config = configuration(options)
         data_root = data_root_or_synthetic(options.data_root)
         machines = tuple(dict.fromkeys(options.machines or find_machines(data_root)))
-        give_cores_to_runs(len(machines) * len(config.seeds))
+        if config.train.batching != "vmap":  # which needs all cores for a product
+            give_cores_to_runs(len(machines) * len(config.seeds))
         keep_compiled_programs()
 
         from rich.console import Console

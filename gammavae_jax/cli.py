@@ -80,10 +80,10 @@ def add_evaluate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ground-truth",
         type=Path,
-        metavar="DIR",
-        help="folder of ground_truth_data, ground_truth_domain and "
-        "ground_truth_attributes; without it, labels and domains are read from the "
-        "clips' names",
+        metavar="PATH",
+        help="folder of an official evaluator, with ground_truth_data and the like, "
+        "or an eval_data_list_<year>.csv; without it, labels and domains are read from "
+        "the clips' names",
     )
     parser.add_argument(
         "--year",

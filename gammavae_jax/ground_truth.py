@@ -1,16 +1,22 @@
-"""What is known of a section's clips, and files and values matched to them by name.
+"""What is known of a section's clips, and values matched to them by name.
 
-Labels and domains come from the clips' names or from the files that the official
-evaluators ship. Such a file, like a score file, is lines of `name,value` without a
-header, and its own name tells machine and section. Clips are matched by name without
-`.wav` or `.flac`, never by order: the official evaluators sort both sides and drop the
-names, so that one wrong name shifts every label after it.
+Labels and domains come from
+
+- the clips' names;
+- the files that the official evaluators ship from 2021 on, `ground_truth_data` and the
+  folders beside it: like a score file, lines of `name,value` without a header;
+- the baseline's lists, `eval_data_list_<year>.csv`, of which the evaluator of 2020
+  takes one too: a line with each machine, then its clips, `name,later name` and in 2020
+  the label, which the later names tell as well.
+
+Clips are matched by name without `.wav` or `.flac`, never by order: the official
+evaluators sort both sides and drop the names, so that one wrong name shifts every label
+after it.
 """
 
 import csv
 import io
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,11 +24,11 @@ from typing import NamedTuple
 
 from gammavae_jax.clip_name import clip_stem, parse_clip_name
 from gammavae_jax.errors import InputError
-
-_FILE_NAME = re.compile(
-    r"(?:anomaly_score|decision_result|ground_truth)_(?:DCASE20\d\dT2)?"
-    r"(?P<machine>[^/\\\x00-\x1f]+?)_(?:section|id)_(?P<section>\d+)"
-    r"(?:_test(?:_.*)?)?\.csv"
+from gammavae_jax.section_files import (
+    Section,
+    find_files,
+    machine_and_section,
+    together,
 )
 
 
@@ -34,7 +40,76 @@ class GroundTruth(NamedTuple):
     clip_of: dict[str, str]  # every name that a clip may have
 
 
-def truth_from_names(path: Path, clips: Iterable[str]) -> GroundTruth:
+def read_truth(root: Path) -> dict[Section, GroundTruth]:
+    """The ground truth of every section that an evaluator's folder, or a list, has.
+
+    Raises:
+        InputError: there is none, or more than one list, or one that cannot be read.
+    """
+    if not root.exists():
+        raise InputError(f"{root} is no folder and no list: give the ground truth")
+    if (root / "ground_truth_data").is_dir():
+        return {
+            key: _merged([truth_from_files(path) for path in paths], together(paths))
+            for key, paths in find_files(
+                root / "ground_truth_data", "ground_truth"
+            ).items()
+        }
+    lists = [root] if root.is_file() else sorted(root.glob("eval_data_list*.csv"))
+    if not lists:
+        raise InputError(
+            f"{root} holds no ground truth: give a folder with ground_truth_data, or "
+            "an eval_data_list_<year>.csv"
+        )
+    if len(lists) > 1:
+        raise InputError(f"{root} holds {len(lists)} lists: give the one of the year")
+    return truth_from_list(lists[0])
+
+
+def truth_from_list(path: Path) -> dict[Section, GroundTruth]:
+    """What a list of the official baseline tells of every section.
+
+    Raises:
+        InputError: a list that cannot be read, or a clip that comes twice or whose
+            later name tells no label or domain.
+    """
+    machine, clips = "", {}
+    for line in read_lines(path):
+        if len(line) == 1:
+            machine = line[0]
+            continue
+        name, later = (clip_stem(field) for field in line[:2])
+        parsed = parse_clip_name(later)
+        if not (machine and parsed.label and parsed.domain):
+            raise InputError(
+                f"{path}: {later!r} tells no label and domain, or comes before any "
+                "machine: this is no list of the official baseline"
+            )
+        clips.setdefault((machine, parsed.section), []).append((name, later, parsed))
+    found = {}
+    for key, of_section in clips.items():
+        refuse_doubled(path, (name for name, _, _ in of_section))
+        names = {name: name for name, _, _ in of_section}
+        found[key] = GroundTruth(
+            is_anomaly={n: parsed.label == "anomaly" for n, _, parsed in of_section},
+            is_target={n: parsed.domain == "target" for n, _, parsed in of_section},
+            clip_of=names | {later: name for name, later, _ in of_section},
+        )
+    return found
+
+
+def _merged(parts: Iterable[GroundTruth], where: str) -> GroundTruth:
+    """The ground truth of a section that has a file for each domain."""
+    merged = GroundTruth({}, {}, {})
+    for part in parts:
+        refuse_doubled(where, [*merged.is_anomaly, *part.is_anomaly])
+        merged.is_anomaly.update(part.is_anomaly)
+        merged.is_target.update(part.is_target)
+        merged.clip_of.update(part.clip_of)
+    return merged
+
+
+def truth_from_names(path: Path | str, clips: Iterable[str]) -> GroundTruth:
     """What the clips' names tell; clips that do not tell their domain are source.
 
     `path` is where the names were read, for the message.
@@ -59,28 +134,42 @@ def truth_from_names(path: Path, clips: Iterable[str]) -> GroundTruth:
 def truth_from_files(data: Path) -> GroundTruth:
     """What a file in `ground_truth_data` and those of its name beside it tell.
 
-    `ground_truth_attributes` gives clips the names that they got later, and
-    `ground_truth_domain` their domains (1: target); without it, the names tell them.
+    `ground_truth_attributes` gives clips the names that they got later (in 2022 by
+    tables with a header, in a folder for each machine), and `ground_truth_domain` their
+    domains (1: target); without it, the names tell them.
 
     Raises:
         InputError: a file that `read_rows` or `flags_by_clip` refuses, or a clip whose
             domain neither file nor name tells.
     """
-    domain, attributes = (
-        data.parent.with_name(f"ground_truth_{kind}") / data.name
-        for kind in ("domain", "attributes")
-    )
+    domain = data.parent.with_name("ground_truth_domain") / data.name
     rows = read_rows(data)
     clip_of = {clip: clip for clip in rows}
     is_anomaly = flags_by_clip(data, rows, clip_of)
-    if attributes.exists():
-        aliases = read_rows(attributes)
-        clip_of |= {clip_stem(a): clip for clip in rows for a in aliases.get(clip, [])}
+    later = _later_names(data)
+    clip_of |= {clip_stem(a): clip for clip in rows for a in later.get(clip, [])}
     if domain.exists():
         is_target = flags_by_clip(domain, read_rows(domain), clip_of)
     else:
         is_target = _domains_from_names(domain, clip_of)
     return GroundTruth(is_anomaly, is_target, clip_of)
+
+
+def _later_names(data: Path) -> dict[str, list[str]]:
+    """The names that clips got later, where there are any."""
+    folder = data.parent.with_name("ground_truth_attributes")
+    if (folder / data.name).exists():
+        return read_rows(folder / data.name)
+    key = machine_and_section(data.name)
+    path = folder / key[0] / f"attributes_{key[1]}.csv" if key else folder
+    if not path.is_file():
+        return {}
+    header, *lines = read_lines(path)
+    column = "file_name_with_full_attributes"
+    if column not in header:
+        return {}
+    at = header.index(column)
+    return {clip_stem(line[0]): line[at : at + 1] for line in lines}
 
 
 def _domains_from_names(path: Path, clip_of: dict[str, str]) -> dict[str, bool]:
@@ -92,7 +181,7 @@ def _domains_from_names(path: Path, clip_of: dict[str, str]) -> dict[str, bool]:
 
 
 def flags_by_clip(
-    path: Path, rows: dict[str, list[str]], clip_of: dict[str, str]
+    path: Path | str, rows: dict[str, list[str]], clip_of: dict[str, str]
 ) -> dict[str, bool]:
     """`values_by_clip` of a file whose values are 0 (false) and 1 (true).
 
@@ -107,7 +196,7 @@ def flags_by_clip(
 
 
 def values_by_clip(
-    path: Path, rows: dict[str, list[str]], clip_of: dict[str, str]
+    path: Path | str, rows: dict[str, list[str]], clip_of: dict[str, str]
 ) -> dict[str, float]:
     """One number for each clip, by the clip's first name.
 
@@ -133,7 +222,7 @@ def values_by_clip(
     return values
 
 
-def _number(path: Path, name: str, fields: list[str]) -> float:
+def _number(path: Path | str, name: str, fields: list[str]) -> float:
     try:
         value = float(fields[0])
     except ValueError:
@@ -146,12 +235,40 @@ def _number(path: Path, name: str, fields: list[str]) -> float:
     return value
 
 
-def read_rows(path: Path) -> dict[str, list[str]]:
-    """The fields after each name, by name without suffix; blank lines do not count.
+def read_all_rows(paths: Iterable[Path]) -> dict[str, list[str]]:
+    """`read_rows` of all files of a section.
 
     Raises:
-        InputError: a file that is unreadable, no UTF-8 CSV or empty, a line without a
-            value, or a clip that comes twice.
+        InputError: what `read_rows` refuses, or a clip that is in two of them.
+    """
+    rows: dict[str, list[str]] = {}
+    for path in paths:
+        more = read_rows(path)
+        refuse_doubled(path, [*rows, *more])
+        rows |= more
+    return rows
+
+
+def read_rows(path: Path) -> dict[str, list[str]]:
+    """The fields after each name, by name without suffix.
+
+    Raises:
+        InputError: what `read_lines` refuses, a line without a value, or a clip that
+            comes twice.
+    """
+    lines = read_lines(path)
+    for line in lines:
+        if len(line) < 2:
+            raise InputError(f"{path}: {line[0]!r} has no value: write name,value")
+    refuse_doubled(path, (clip_stem(line[0]) for line in lines))
+    return {clip_stem(line[0]): line[1:] for line in lines}
+
+
+def read_lines(path: Path) -> list[list[str]]:
+    """The fields of each line; blank lines do not count.
+
+    Raises:
+        InputError: a file that is unreadable, no UTF-8 CSV or empty.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -163,72 +280,13 @@ def read_rows(path: Path) -> dict[str, list[str]]:
             f"{path} is no CSV text ({error}): write it as UTF-8"
         ) from error
     lines = [line for line in lines if line]
-    for line in lines:
-        if len(line) < 2:
-            raise InputError(f"{path}: {line[0]!r} has no value: write name,value")
     if not lines:
         raise InputError(f"{path} is empty: write a line name,value for each clip")
-    refuse_doubled(path, (clip_stem(line[0]) for line in lines))
-    return {clip_stem(line[0]): line[1:] for line in lines}
+    return lines
 
 
-def refuse_doubled(path: Path, clips: Iterable[str]) -> None:
+def refuse_doubled(path: Path | str, clips: Iterable[str]) -> None:
     """Raise an `InputError` that names the first clip which comes twice, and `path`."""
     for clip, count in Counter(clips).items():
         if count > 1:
             raise InputError(f"{path}: the clip {clip!r} comes {count} times: keep one")
-
-
-def machine_and_section(file_name: str) -> tuple[str, str] | None:
-    """What the name of a score, decision or ground truth file tells; None if not both.
-
-    `<kind>_<machine>_section_<id>_test.csv`; the baseline's own names, with a data set
-    before the machine and a tag at the end, and those of 2020 (`_id_`) are read too.
-    """
-    match = _FILE_NAME.fullmatch(file_name)
-    return (match["machine"], match["section"]) if match else None
-
-
-def find_files(folder: Path, kind: str) -> dict[tuple[str, str], Path]:
-    """The files `<kind>_*.csv` in a folder by machine and section, sorted.
-
-    Raises:
-        InputError: no folder, a file whose name does not tell its section, or two
-            files for one section.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder} is no folder: give one that holds {kind}_*.csv")
-    found: dict[tuple[str, str], Path] = {}
-    for path in filter(Path.is_file, folder.glob(f"{kind}_*.csv")):
-        key = machine_and_section(path.name)
-        if key is None:
-            raise InputError(
-                f"{path} names no machine and section: "
-                f"name it {kind}_<machine>_section_<id>_test.csv"
-            )
-        if key in found:
-            first, second = sorted([found[key].name, path.name])
-            raise InputError(
-                f"{folder} has {first} and {second} for one section: keep one"
-            )
-        found[key] = path
-    return dict(sorted(found.items()))
-
-
-def require_files(
-    wanted: dict[tuple[str, str], Path],
-    folder: Path,
-    kind: str,
-    found: dict[tuple[str, str], Path],
-) -> None:
-    """Refuse sections that are in `wanted` but not among the files found in a folder.
-
-    Raises:
-        InputError: names the first such section's missing file and its file in
-            `wanted`.
-    """
-    for machine, section in sorted(wanted.keys() - found.keys()):
-        raise InputError(
-            f"{folder} has no {kind}_{machine}_section_{section}_test.csv: "
-            f"add it, or take away {wanted[machine, section]}"
-        )

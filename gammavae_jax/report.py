@@ -56,8 +56,8 @@ def results_csv(rows: Sequence[Row]) -> str:
 def summarise_rows(rows: Sequence[Row], year: int | None = None) -> dict[str, Any]:
     """Official score, means and each machine's metrics, over seeds, as JSON types.
 
-    `year` is the one that the rows were made with. A machine with several sections is the arithmetic mean over them. Of one seed the
-    standard deviation is 0.
+    `year` is the one that the rows were made with. A machine with several sections is
+    the arithmetic mean over them. Of one seed the standard deviation is 0.
     """
     scores = _unique(row.score for row in rows)
     machines = _unique(row.machine for row in rows)

@@ -135,7 +135,10 @@ def write_results(
     """
     summary = summarise_rows(rows, year) if rows else {}
     write_text(out / "results.csv", results_csv(rows))
-    write_text(out / "summary.json", to_json({"year": year, **summary, "notes": notes, **about}))
+    write_text(
+        out / "summary.json",
+        to_json({"year": year, **summary, "notes": notes, **about}),
+    )
     scores = sorted(config.scores, key=lambda name: name != config.score)
     page = report_html(rows, scores, notes, published, _losses(out), year)
     write_text(out / "report.html", page)

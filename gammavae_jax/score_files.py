@@ -1,8 +1,8 @@
 """The challenge's score and decision files: write them, read them, evaluate them.
 
 `anomaly_score_<machine>_section_<id>_test.csv` and `decision_result_...csv` hold
-`name,value` lines without a header. How files find each other, and clips their
-labels, is `ground_truth`'s part.
+`name,value` lines without a header. How files find each other is `section_files`' part,
+and how clips find their labels `ground_truth`'s.
 """
 
 import csv
@@ -28,13 +28,11 @@ from gammavae_jax.evaluate import (
 )
 from gammavae_jax.files import write_text
 from gammavae_jax.ground_truth import (
-    find_files,
+    GroundTruth,
     flags_by_clip,
-    machine_and_section,
-    read_rows,
+    read_all_rows,
+    read_truth,
     refuse_doubled,
-    require_files,
-    truth_from_files,
     truth_from_names,
     values_by_clip,
 )
@@ -44,6 +42,13 @@ from gammavae_jax.official import (
     harmonic_mean,
     harmonic_means,
     official_score,
+)
+from gammavae_jax.section_files import (
+    Section,
+    find_files,
+    machine_and_section,
+    require_files,
+    together,
 )
 
 _UNWRITABLE = re.compile(r"[\x00-\x1f\ud800-\udfff]")  # line breaks, no valid UTF-8
@@ -135,11 +140,10 @@ def read_directory(
 ) -> list[SectionScores]:
     """Read the score files in a folder, sorted by machine and section.
 
-    Labels and domains come from the clips' names, or from `ground_truth`, a folder
-    with `ground_truth_data` and, where names do not tell, `ground_truth_domain` and
-    `ground_truth_attributes` (the names that clips were given later; score files may
-    use either), as the official evaluators ship them. Clips that do not tell their
-    domain are source. Other files and subfolders are ignored.
+    Labels and domains come from the clips' names, or from `ground_truth`, the folder of
+    an official evaluator or a list of the baseline's (see `gammavae_jax.ground_truth`);
+    score files may then use the clips' first or later names. Clips that do not tell
+    their domain are source. Other files and subfolders are ignored.
 
     Raises:
         InputError: a file or clip that is missing, doubled, unknown or unreadable, or
@@ -149,19 +153,26 @@ def read_directory(
     score_files = find_files(scores_dir, "anomaly_score")
     if not score_files:
         raise InputError(f"{scores_dir} has no anomaly_score_*.csv: give their folder")
-    truth_files = {}
+    truths: dict[Section, GroundTruth] = {}
     if ground_truth is not None:
-        data_dir = Path(ground_truth, "ground_truth_data")
-        truth_files = find_files(data_dir, "ground_truth")
-        require_files(score_files, data_dir, "ground_truth", truth_files)
-        require_files(truth_files, scores_dir, "anomaly_score", score_files)
+        truths = read_truth(Path(ground_truth))
+        for machine, section in sorted(score_files.keys() - truths.keys()):
+            raise InputError(
+                f"{ground_truth} has nothing of {machine} section {section}: take away "
+                + together(score_files[machine, section])
+            )
+        for machine, section in sorted(truths.keys() - score_files.keys()):
+            raise InputError(
+                f"{scores_dir} has no anomaly_score_{machine}_section_{section}_test"
+                f".csv: {ground_truth} has that section, add its scores"
+            )
     decision_files = find_files(scores_dir, "decision_result")
     if decision_files:
         require_files(score_files, scores_dir, "decision_result", decision_files)
         require_files(decision_files, scores_dir, "anomaly_score", score_files)
     return [
-        _read_section(*key, path, decision_files.get(key), truth_files.get(key))
-        for key, path in score_files.items()
+        _read_section(*key, paths, decision_files.get(key), truths.get(key))
+        for key, paths in score_files.items()
     ]
 
 
@@ -237,19 +248,18 @@ def _write(
 def _read_section(
     machine: str,
     section: str,
-    score_path: Path,
-    decision_path: Path | None,
-    truth_path: Path | None,
+    score_paths: tuple[Path, ...],
+    decision_paths: tuple[Path, ...] | None,
+    truth: GroundTruth | None,
 ) -> SectionScores:
-    rows = read_rows(score_path)
-    if truth_path is None:
-        truth = truth_from_names(score_path, rows)
-    else:
-        truth = truth_from_files(truth_path)
-    scores = values_by_clip(score_path, rows, truth.clip_of)
+    where, rows = together(score_paths), read_all_rows(score_paths)
+    if truth is None:
+        truth = truth_from_names(where, rows)
+    scores = values_by_clip(where, rows, truth.clip_of)
     decisions = None
-    if decision_path is not None:
-        flags = flags_by_clip(decision_path, read_rows(decision_path), truth.clip_of)
+    if decision_paths is not None:
+        rows = read_all_rows(decision_paths)
+        flags = flags_by_clip(together(decision_paths), rows, truth.clip_of)
         decisions = np.array([flags[clip] for clip in truth.is_anomaly])
     result = SectionScores(
         machine,
@@ -259,5 +269,5 @@ def _read_section(
         np.array([truth.is_target[clip] for clip in truth.is_anomaly]),
         decisions,
     )
-    validate(result.scores, result.is_anomaly, result.is_target, str(score_path))
+    validate(result.scores, result.is_anomaly, result.is_target, where)
     return result

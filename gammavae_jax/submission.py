@@ -19,14 +19,8 @@ from typing import NamedTuple
 from gammavae_jax.config import Config, from_dict, unknown_name
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import write_text
-from gammavae_jax.ground_truth import (
-    find_files,
-    flags_by_clip,
-    machine_and_section,
-    read_rows,
-    require_files,
-    values_by_clip,
-)
+from gammavae_jax.ground_truth import flags_by_clip, read_rows, values_by_clip
+from gammavae_jax.section_files import find_files, machine_and_section, require_files
 
 _KINDS = ("anomaly_score", "decision_result")
 _LABEL = re.compile(r"[A-Za-z0-9-]+_[A-Za-z0-9-]+_task2_[1-4]")
@@ -140,8 +134,13 @@ def check_package(folder: Path, sections: Collection[tuple[str, str]]) -> None:
         )
     if not scores:
         raise InputError(f"{folder} has no anomaly_score_*.csv: let the run end")
-    for key, path in scores.items():
-        _check_section(key[1], path, decisions[key])
+    for (machine, section), (path, *more) in scores.items():
+        if more:
+            raise InputError(
+                f"{folder} has a file for each domain of {machine} section {section}: "
+                "put the clips of both into one"
+            )
+        _check_section(section, path, decisions[machine, section][0])
 
 
 def sections_of_run(run: Path) -> set[tuple[str, str]]:
@@ -238,7 +237,7 @@ def _write_package(
     try:
         unfinished.mkdir(parents=True)
         for kind in _KINDS:
-            for (machine, section), path in find_files(source, kind).items():
+            for (machine, section), (path, *_) in find_files(source, kind).items():
                 name = f"{kind}_{machine}_section_{section}_test.csv"
                 shutil.copyfile(path, unfinished / name)
         write_text(unfinished / f"{target.name}.meta.yaml", meta)

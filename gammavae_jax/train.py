@@ -262,7 +262,6 @@ def make_trainer(
         data: `MachineArrays`, on the host or placed.
         group: what each window is used for.
     """
-
     n_batches = -(-group.shape[-1] // config.train.batch_size)
 
     def init_one(seed, data):

@@ -260,7 +260,7 @@ def test_help_imports_nothing_slow():
     done = subprocess.run(
         [*command, "evaluate", "--help"], capture_output=True, text=True, check=True
     )
-    assert "--ground-truth DIR" in done.stdout
+    assert "--ground-truth PATH" in done.stdout
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
     assert "argparse" in imported
     assert not imported & {"numpy", "scipy", "sklearn", "jax", "jaxtyping", "rich"}

@@ -154,7 +154,10 @@ def test_supplemental_clips_are_known_by_their_folder():
     spectrum = np.zeros((6, 128), np.float32)
     names = ["fan/train/a.wav", "fan/supplemental/b.wav"]
     files = tuple(ClipFile(Path(name), parse_clip_name(name)) for name in names)
-    machines = [("fan", Clips(files, (spectrum,) * 2)), ("m", Clips(files[:1], (spectrum,)))]
+    machines = [
+        ("fan", Clips(files, (spectrum,) * 2)),
+        ("m", Clips(files[:1], (spectrum,))),
+    ]
     assert supplemental_clips(machines).tolist() == [[False, True], [False, False]]
 
 

@@ -130,9 +130,7 @@ def test_official_thresholds_are_gamma_quantiles_of_batches():
 
 def test_the_official_mse_threshold_is_of_the_last_epoch(monkeypatch):
     """Of its training batches, as the model then was, and of the held-out ones."""
-    config = override(
-        preset("official"), ["model.hidden=[16]", "train.batch_size=32"]
-    )
+    config = override(preset("official"), ["model.hidden=[16]", "train.batch_size=32"])
     machine = ("m", clips(noise(np.random.default_rng(1), 40), n_target=4))
     used = []
 

@@ -3,12 +3,12 @@ import pytest
 from gammavae_jax.errors import InputError
 from gammavae_jax.ground_truth import (
     flags_by_clip,
-    machine_and_section,
     read_rows,
     truth_from_files,
     truth_from_names,
     values_by_clip,
 )
+from gammavae_jax.section_files import machine_and_section
 
 NAMES = [
     f"section_00_{domain}_test_{label}_{k:04}_noAttribute.wav"

@@ -207,6 +207,7 @@ def test_supplemental_clips_are_listed_and_nothing_more(data_root, tmp_path):
     text = table.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
     both = "_section_00: 11 training clips, 8 test clips"
     assert f"ToyTrain{both}, 3 supplemental clips, not used\n" in text
+    assert f"slider{both}\n" in text
 
 
 def test_supplemental_clips_are_trained_on_if_asked_for(data_root, tmp_path):
@@ -224,7 +225,6 @@ def test_supplemental_clips_that_are_not_there_are_an_error(data_root, tmp_path)
     job = replace(job_of(data_root("2023"), tmp_path), with_supplemental=True)
     with pytest.raises(InputError, match="leave out --with-supplemental"):
         find_all(job)
-    assert f"slider{both}\n" in text
 
 
 def touch(folder, *paths):

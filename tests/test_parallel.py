@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gammavae_jax.mesh_layout import MeshLayout
 from gammavae_jax.parallel import make_layout
+from gammavae_jax.queue_layout import QueueLayout
 
 
 @pytest.mark.parametrize("batching", ["map", "vmap"])
@@ -40,6 +42,7 @@ def test_arrays_come_back_in_their_first_order(batching):
 
 def test_machines_are_dealt_evenly():
     layout = make_layout([50, 20, 20, 10], 1, jax.devices()[:2], "vmap")
+    assert isinstance(layout, MeshLayout)
     half = len(layout.machine_slots) // 2
     work = [
         sum([50, 20, 20, 10][m] for m in slots if m is not None)
@@ -50,6 +53,7 @@ def test_machines_are_dealt_evenly():
 
 def test_seeds_share_the_devices_of_a_lone_machine():
     layout = make_layout([100], 4, jax.devices()[:4], "vmap")
+    assert isinstance(layout, MeshLayout)
     assert dict(layout.mesh.shape) == {"seed": 4, "machine": 1}
 
 
@@ -62,7 +66,9 @@ def test_free_slots_hold_zeros():
 
 def queue(n_machines, n_seeds=1, n_devices=1):
     devices = jax.devices()[:n_devices]
-    return make_layout([1] * n_machines, n_seeds, devices, "map")
+    layout = make_layout([1] * n_machines, n_seeds, devices, "map")
+    assert isinstance(layout, QueueLayout)
+    return layout
 
 
 def test_runs_of_a_queue_share_the_arrays_of_their_machine():
@@ -73,6 +79,7 @@ def test_runs_of_a_queue_share_the_arrays_of_their_machine():
 
 def test_a_queue_takes_the_longest_machine_first():
     layout = make_layout([5, 90, 30], 1, jax.devices()[:1], "map")
+    assert isinstance(layout, QueueLayout)
     assert [machine for _, machine in layout.devices] == [1, 2, 0]
 
 

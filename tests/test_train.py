@@ -103,12 +103,11 @@ def test_an_epoch_leaves_the_device_alone(tiny, machines):
     layout, arrays, group = prepare(config, machines)
     trainer = train.make_trainer(config, layout, arrays, group)
     number = trainer.place(1)
-    before = jax.config.jax_transfer_guard
     jax.config.update("jax_transfer_guard", "disallow")  # in all threads
     try:
         layout.wait(*trainer.compiled(number, trainer.initial))
     finally:
-        jax.config.update("jax_transfer_guard", before)
+        jax.config.update("jax_transfer_guard", "allow")
 
 
 def test_loss_falls_and_every_parameter_moves(tiny, machines):

@@ -1,0 +1,186 @@
+"""How each year's evaluators and lists tell the ground truth."""
+
+import itertools
+
+import pytest
+
+from gammavae_jax.errors import InputError
+from gammavae_jax.ground_truth import read_truth
+from gammavae_jax.score_files import evaluate_directory
+
+DOMAINS, LABELS = ("source", "target"), ("normal", "anomaly")
+# Anonymous names in an order that does not give the labels away.
+KINDS = [
+    (domain, label, index)
+    for index in range(3)
+    for domain, label in itertools.product(DOMAINS, LABELS)
+]
+
+
+def write(path, lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def score_of(label, k):
+    """Every anomaly above every normal clip, but for the first one."""
+    return 0.5 if (label == "anomaly" and k < 2) else (label == "anomaly") * 10.0 + k
+
+
+def write_2021(root, machine="fan", section="03"):
+    """Ground truth and scores with a file for each domain, as in 2021."""
+    for domain in DOMAINS:
+        clips = [(label, k) for k in range(4) for label in LABELS]
+        names = [
+            f"section_{section}_{domain}_test_{n:04}.wav" for n in range(len(clips))
+        ]
+        tail = f"{machine}_section_{section}_{domain}_test.csv"
+        rows = list(zip(names, clips, strict=True))
+        write(
+            root / "ground_truth_data" / f"ground_truth_{tail}",
+            (f"{name},{int(label == 'anomaly')}" for name, (label, _) in rows),
+        )
+        for kind, value in (
+            ("anomaly_score", score_of),
+            ("decision_result", lambda label, k: int(score_of(label, k) > 3)),
+        ):
+            write(
+                root / "scores" / f"{kind}_{tail}",
+                (f"{name},{value(*clip)}" for name, clip in reversed(rows)),
+            )
+
+
+def test_a_section_of_2021_has_a_file_for_each_domain(tmp_path):
+    write_2021(tmp_path)
+    (row,) = evaluate_directory(tmp_path / "scores", tmp_path, year=2021)
+    assert (row.machine, row.section) == ("fan", "03")
+    # Two of a domain's anomalies are above all four normal clips, two above one.
+    assert row.auc_source == row.auc_target == pytest.approx((2 * 1 + 2 * 0.25) / 4)
+    assert row.recall_source == 0.5
+
+
+def test_scores_of_2021_may_be_in_one_file(tmp_path):
+    write_2021(tmp_path)
+    expected = evaluate_directory(tmp_path / "scores", tmp_path, year=2021)
+    for kind in ("anomaly_score", "decision_result"):
+        parts = sorted((tmp_path / "scores").glob(f"{kind}_*"))
+        text = "".join(part.read_text() for part in parts)
+        for part in parts:
+            part.unlink()
+        (tmp_path / "scores" / f"{kind}_fan_section_03_test.csv").write_text(text)
+    assert evaluate_directory(tmp_path / "scores", tmp_path, year=2021) == expected
+
+
+def test_a_file_of_a_domain_beside_one_of_both_is_refused(tmp_path):
+    write_2021(tmp_path)
+    scores = tmp_path / "scores"
+    (scores / "anomaly_score_fan_section_03_test.csv").write_text("a.wav,1\n")
+    with pytest.raises(InputError, match="for one section: keep one"):
+        evaluate_directory(scores, tmp_path)
+
+
+def test_a_clip_in_the_files_of_both_domains_is_refused(tmp_path):
+    write_2021(tmp_path)
+    path = tmp_path / "scores" / "anomaly_score_fan_section_03_target_test.csv"
+    path.write_text(path.read_text() + "section_03_source_test_0000.wav,1\n")
+    with pytest.raises(InputError, match="'section_03_source_test_0000' comes 2 times"):
+        evaluate_directory(tmp_path / "scores", tmp_path)
+
+
+def test_a_missing_domain_is_refused(tmp_path):
+    write_2021(tmp_path)
+    for path in (tmp_path / "scores").glob("*_target_test.csv"):
+        path.unlink()
+    with pytest.raises(InputError, match="'section_03_target_test_0000' is missing"):
+        evaluate_directory(tmp_path / "scores", tmp_path)
+
+
+def later_name(section, domain, label, index):
+    return f"section_{section}_{domain}_test_{label}_{index:04}_vel_{index}.wav"
+
+
+@pytest.fixture(params=["2022", "list"])
+def renamed(request, tmp_path):
+    """A ground truth that gives clips later names: in tables of 2022, or in a list."""
+    first = [f"section_04_{k:04}.wav" for k in range(len(KINDS))]
+    later = [later_name("04", *kind) for kind in KINDS]
+    if request.param == "list":
+        lines = map(",".join, zip(first, later, strict=True))
+        write(tmp_path / "eval_data_list_2023.csv", ["fan", *lines])
+    else:
+        tail = "ground_truth_fan_section_04_test.csv"
+        for folder, values in (
+            ("ground_truth_data", [label == "anomaly" for _, label, _ in KINDS]),
+            ("ground_truth_domain", [domain == "target" for domain, _, _ in KINDS]),
+        ):
+            rows = zip(first, map(int, values), strict=True)
+            write(tmp_path / folder / tail, (f"{name},{v}" for name, v in rows))
+        header = "file_name,d1p,d1v,file_name_with_full_attributes"
+        rows = zip(first, later, strict=True)
+        write(
+            tmp_path / "ground_truth_attributes" / "fan" / "attributes_04.csv",
+            [header, *(f"fan/test/{a},vel,1,fan/test/{b}" for a, b in rows)],
+        )
+    return tmp_path, first, later
+
+
+def test_clips_go_by_their_first_or_their_later_names(renamed):
+    root, first, later = renamed
+    for name, names in (("first", first), ("later", later)):
+        scores = [score_of(label, k) for _, label, k in KINDS]
+        lines = [f"{n},{s}" for n, s in zip(names, scores, strict=True)]
+        write(root / name / "anomaly_score_fan_section_04_test.csv", reversed(lines))
+    (by_first,), (by_later,) = (
+        evaluate_directory(root / name, root) for name in ("first", "later")
+    )
+    assert by_first[:8] == by_later[:8]
+    assert by_first.auc_source < 1
+    truth = read_truth(root)["fan", "04"]
+    assert [truth.is_anomaly[n.removesuffix(".wav")] for n in first] == [
+        label == "anomaly" for _, label, _ in KINDS
+    ]
+    assert [truth.is_target[n.removesuffix(".wav")] for n in first] == [
+        domain == "target" for domain, _, _ in KINDS
+    ]
+
+
+def test_the_list_of_2020_has_labels_and_ids(tmp_path):
+    path = tmp_path / "eval_data_list.csv"
+    write(
+        path,
+        [
+            "fan",
+            "id_01_00000000.wav,normal_id_01_00000098.wav,0",
+            "id_01_00000001.wav,anomaly_id_01_00000064.wav,1",
+            "id_03_00000000.wav,anomaly_id_03_00000002.wav,1",
+            "id_03_00000001.wav,normal_id_03_00000002.wav,0",
+        ],
+    )
+    for section, scores in (("01", (1.0, 2.0)), ("03", (3.0, 4.0))):
+        lines = [f"id_{section}_{k:08}.wav,{s}" for k, s in enumerate(scores)]
+        write(tmp_path / "scores" / f"anomaly_score_fan_id_{section}.csv", lines)
+    for given in (path, tmp_path):
+        rows = evaluate_directory(tmp_path / "scores", given, year=2020)
+        assert [(row.section, row.auc) for row in rows] == [("01", 1.0), ("03", 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["a.wav,section_00_source_test_normal_0000.wav"], "comes before any machine"),
+        (["fan", "a.wav,b.wav"], "'b' tells no label and domain"),
+        (["fan", *["a.wav,normal_id_01_00000000.wav,0"] * 2], "'a' comes 2 times"),
+        ([], "is empty"),
+    ],
+)
+def test_what_is_no_list_is_refused(tmp_path, lines, message):
+    write(tmp_path / "eval_data_list_2021.csv", lines)
+    with pytest.raises(InputError, match=message):
+        read_truth(tmp_path)
+
+
+def test_several_lists_are_refused(tmp_path):
+    for year in (2020, 2021):
+        write(tmp_path / f"eval_data_list_{year}.csv", ["fan"])
+    with pytest.raises(InputError, match="holds 2 lists: give the one of the year"):
+        read_truth(tmp_path)
