@@ -14,15 +14,17 @@ evaluators sort both sides and drop the names, so that one wrong name shifts eve
 after it.
 """
 
-import csv
-import io
-import math
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from gammavae_jax.clip_name import clip_stem, parse_clip_name
+from gammavae_jax.clip_name import LABELS, clip_stem, parse_clip_name
+from gammavae_jax.clip_rows import (
+    flags_by_clip,
+    read_lines,
+    read_rows,
+    refuse_doubled,
+)
 from gammavae_jax.errors import InputError
 from gammavae_jax.section_files import (
     Section,
@@ -70,8 +72,8 @@ def truth_from_list(path: Path) -> dict[Section, GroundTruth]:
     """What a list of the official baseline tells of every section.
 
     Raises:
-        InputError: a list that cannot be read, or a clip that comes twice or whose
-            later name tells no label or domain.
+        InputError: a list that cannot be read, a clip that comes twice, or one whose
+            later name tells no label or domain, or another label than the list.
     """
     machine, clips = "", {}
     for line in read_lines(path):
@@ -85,17 +87,45 @@ def truth_from_list(path: Path) -> dict[Section, GroundTruth]:
                 f"{path}: {later!r} tells no label and domain, or comes before any "
                 "machine: this is no list of the official baseline"
             )
+        if line[2:] and line[2] != str(LABELS.index(parsed.label)):
+            raise InputError(
+                f"{path}: the label of {later!r} is {line[2]!r}: give 0 for a normal "
+                "clip, 1 for an anomaly"
+            )
         clips.setdefault((machine, parsed.section), []).append((name, later, parsed))
     found = {}
     for key, of_section in clips.items():
         refuse_doubled(path, (name for name, _, _ in of_section))
-        names = {name: name for name, _, _ in of_section}
+        later_names = [(later, name) for name, later, _ in of_section]
         found[key] = GroundTruth(
             is_anomaly={n: parsed.label == "anomaly" for n, _, parsed in of_section},
             is_target={n: parsed.domain == "target" for n, _, parsed in of_section},
-            clip_of=names | {later: name for name, later, _ in of_section},
+            clip_of=_with_later_names(path, later_names),
         )
     return found
+
+
+def _with_later_names(
+    path: Path, later_names: Iterable[tuple[str, str]]
+) -> dict[str, str]:
+    """The first name of clips by all their names.
+
+    Args:
+        path: of the later names, for the message.
+        later_names: later and first name of every clip; both may be the same.
+
+    Raises:
+        InputError: two clips with one name.
+    """
+    pairs = list(later_names)
+    clip_of = {first: first for _, first in pairs}
+    for later, first in pairs:
+        if clip_of.setdefault(later, first) != first:
+            raise InputError(
+                f"{path}: {clip_of[later]!r} and {first!r} both go by {later!r}: give "
+                "each clip a name of its own"
+            )
+    return clip_of
 
 
 def _merged(parts: Iterable[GroundTruth], where: str) -> GroundTruth:
@@ -144,10 +174,11 @@ def truth_from_files(data: Path) -> GroundTruth:
     """
     domain = data.parent.with_name("ground_truth_domain") / data.name
     rows = read_rows(data)
-    clip_of = {clip: clip for clip in rows}
-    is_anomaly = flags_by_clip(data, rows, clip_of)
+    is_anomaly = flags_by_clip(data, rows, {clip: clip for clip in rows})
     later = _later_names(data)
-    clip_of |= {clip_stem(a): clip for clip in rows for a in later.get(clip, [])}
+    clip_of = _with_later_names(
+        data, ((clip_stem(a), clip) for clip in rows for a in later.get(clip, [clip]))
+    )
     if domain.exists():
         is_target = flags_by_clip(domain, read_rows(domain), clip_of)
     else:
@@ -178,115 +209,3 @@ def _domains_from_names(path: Path, clip_of: dict[str, str]) -> dict[str, bool]:
         if not domain:
             raise InputError(f"{path} is missing, and {clip!r} tells no domain: add it")
     return {clip: domain == "target" for clip, domain in domains.items()}
-
-
-def flags_by_clip(
-    path: Path | str, rows: dict[str, list[str]], clip_of: dict[str, str]
-) -> dict[str, bool]:
-    """`values_by_clip` of a file whose values are 0 (false) and 1 (true).
-
-    Raises:
-        InputError: another value, or what `values_by_clip` refuses.
-    """
-    values = values_by_clip(path, rows, clip_of)
-    for clip, value in values.items():
-        if value not in (0, 1):
-            raise InputError(f"{path}: the value of {clip!r} is {value}: give 0 or 1")
-    return {clip: value == 1 for clip, value in values.items()}
-
-
-def values_by_clip(
-    path: Path | str, rows: dict[str, list[str]], clip_of: dict[str, str]
-) -> dict[str, float]:
-    """One number for each clip, by the clip's first name.
-
-    Args:
-        path: the file of the rows, for the message.
-        rows: as `read_rows` gives them.
-        clip_of: the clip's first name, by each of its names.
-
-    Raises:
-        InputError: a clip that is unknown, missing or there under two names, or a
-            value that is not one finite number.
-    """
-    values: dict[str, float] = {}
-    refuse_doubled(path, (clip_of.get(name, name) for name in rows))
-    for name, fields in rows.items():
-        number = _number(path, name, fields)  # first: a header is no unknown clip
-        if name not in clip_of:
-            raise InputError(f"{path}: the clip {name!r} is unknown: take it away")
-        values[clip_of[name]] = number
-    for clip in clip_of.values():
-        if clip not in values:
-            raise InputError(f"{path}: the clip {clip!r} is missing: add it")
-    return values
-
-
-def _number(path: Path | str, name: str, fields: list[str]) -> float:
-    try:
-        value = float(fields[0])
-    except ValueError:
-        value = math.nan
-    if len(fields) > 1 or not math.isfinite(value):
-        text = ",".join(fields)
-        raise InputError(
-            f"{path}: the value of {name!r} is {text!r}: give one finite number"
-        )
-    return value
-
-
-def read_all_rows(paths: Iterable[Path]) -> dict[str, list[str]]:
-    """`read_rows` of all files of a section.
-
-    Raises:
-        InputError: what `read_rows` refuses, or a clip that is in two of them.
-    """
-    rows: dict[str, list[str]] = {}
-    for path in paths:
-        more = read_rows(path)
-        refuse_doubled(path, [*rows, *more])
-        rows |= more
-    return rows
-
-
-def read_rows(path: Path) -> dict[str, list[str]]:
-    """The fields after each name, by name without suffix.
-
-    Raises:
-        InputError: what `read_lines` refuses, a line without a value, or a clip that
-            comes twice.
-    """
-    lines = read_lines(path)
-    for line in lines:
-        if len(line) < 2:
-            raise InputError(f"{path}: {line[0]!r} has no value: write name,value")
-    refuse_doubled(path, (clip_stem(line[0]) for line in lines))
-    return {clip_stem(line[0]): line[1:] for line in lines}
-
-
-def read_lines(path: Path) -> list[list[str]]:
-    """The fields of each line; blank lines do not count.
-
-    Raises:
-        InputError: a file that is unreadable, no UTF-8 CSV or empty.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"{path} is no CSV text ({error}): write it as UTF-8"
-        ) from error
-    lines = [line for line in lines if line]
-    if not lines:
-        raise InputError(f"{path} is empty: write a line name,value for each clip")
-    return lines
-
-
-def refuse_doubled(path: Path | str, clips: Iterable[str]) -> None:
-    """Raise an `InputError` that names the first clip which comes twice, and `path`."""
-    for clip, count in Counter(clips).items():
-        if count > 1:
-            raise InputError(f"{path}: the clip {clip!r} comes {count} times: keep one")

@@ -17,6 +17,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from gammavae_jax.clip_name import clip_stem
+from gammavae_jax.clip_rows import (
+    flags_by_clip,
+    read_all_rows,
+    refuse_doubled,
+    values_by_clip,
+)
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluate import (
     DOMAINS,
@@ -27,15 +33,7 @@ from gammavae_jax.evaluate import (
     validate,
 )
 from gammavae_jax.files import write_text
-from gammavae_jax.ground_truth import (
-    GroundTruth,
-    flags_by_clip,
-    read_all_rows,
-    read_truth,
-    refuse_doubled,
-    truth_from_names,
-    values_by_clip,
-)
+from gammavae_jax.ground_truth import GroundTruth, read_truth, truth_from_names
 from gammavae_jax.official import (
     arithmetic_mean,
     arithmetic_means,

@@ -16,10 +16,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
+from gammavae_jax.clip_rows import flags_by_clip, read_rows, values_by_clip
 from gammavae_jax.config import Config, from_dict, unknown_name
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import write_text
-from gammavae_jax.ground_truth import flags_by_clip, read_rows, values_by_clip
 from gammavae_jax.section_files import find_files, machine_and_section, require_files
 
 _KINDS = ("anomaly_score", "decision_result")

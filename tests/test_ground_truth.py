@@ -1,13 +1,8 @@
 import pytest
 
+from gammavae_jax.clip_rows import flags_by_clip, read_rows, values_by_clip
 from gammavae_jax.errors import InputError
-from gammavae_jax.ground_truth import (
-    flags_by_clip,
-    read_rows,
-    truth_from_files,
-    truth_from_names,
-    values_by_clip,
-)
+from gammavae_jax.ground_truth import truth_from_files, truth_from_names
 from gammavae_jax.section_files import machine_and_section
 
 NAMES = [

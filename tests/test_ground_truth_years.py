@@ -170,6 +170,19 @@ def test_the_list_of_2020_has_labels_and_ids(tmp_path):
         (["a.wav,section_00_source_test_normal_0000.wav"], "comes before any machine"),
         (["fan", "a.wav,b.wav"], "'b' tells no label and domain"),
         (["fan", *["a.wav,normal_id_01_00000000.wav,0"] * 2], "'a' comes 2 times"),
+        (["fan", "a.wav,normal_id_01_00000000.wav,1"], "is '1': give 0 for a normal"),
+        (
+            ["fan", *(f"{n}.wav,normal_id_01_00000000.wav,0" for n in "ab")],
+            "'a' and 'b' both go by 'normal_id_01_00000000'",
+        ),
+        (
+            [
+                "fan",
+                "anomaly_id_01_00000000.wav,normal_id_01_00000000.wav,0",
+                "x.wav,anomaly_id_01_00000000.wav,1",
+            ],
+            "both go by 'anomaly_id_01_00000000'",
+        ),
         ([], "is empty"),
     ],
 )

@@ -20,6 +20,8 @@ LEAVES: dict[str, set[str]] = {
     "archives": {"clip_name"},
     "audio": {"archives"},
     "clip_name": set(),
+    "clip_rows": {"clip_name"},
+    "section_files": set(),
     "config": set(),
     "distributions": {"gamma_derivative"},
     "environment": set(),
