@@ -14,6 +14,7 @@ hold. Where a machine has a folder with clips of a split, its archives' are not 
 at. `dev_fan_r2.zip` is `dev_fan.zip`, issued again: clips in both are taken from it.
 """
 
+import difflib
 import itertools
 import re
 from collections import Counter, defaultdict
@@ -118,8 +119,10 @@ def find_clips(
     """
     known = find_machines(data_root)
     if machine not in known:
+        near = difflib.get_close_matches(machine, known, n=1)
+        hint = f"did you mean {near[0]!r}? There are" if near else "found"
         raise InputError(
-            f"no machine {machine!r} in {str(data_root)!r}: found {', '.join(known)}"
+            f"no machine {machine!r} in {str(data_root)!r}: {hint} {', '.join(known)}"
         )
     folder = machine_root(data_root) / machine
     readers = _readers(folder)

@@ -78,24 +78,35 @@ def load_split(
 ) -> NamedClips:
     """Log-mels of every machine's training or test clips.
 
+    All files are read before the first bad one is an error, which tells how many
+    there are.
+
     Raises:
         InputError: see `load_clips`; or a machine with one training clip.
     """
+    bad: list[InputError] = []
 
-    def skip(error: InputError) -> None:
-        log.note(f"skipped: {error}")
+    def set_aside(error: InputError) -> None:
+        bad.append(error)
+        if skip_bad_files:
+            log.note(f"skipped: {error}")
+
+    def load(files: Sequence[ClipFile]) -> Clips | None:
+        try:
+            return load_clips(files, filterbank, config.features, set_aside, advance)
+        except InputError:
+            if skip_bad_files:
+                raise
+            return None  # all of them are bad
 
     of_split = [(m.name, m.train if split == "train" else m.test) for m in machines]
-    on_bad_file = skip if skip_bad_files else None
     total = sum(len(files) for _, files in of_split)
     with log.timed("features_s"), log.progress(f"{split} clips", total) as advance:
-        loaded = [
-            (
-                name,
-                load_clips(files, filterbank, config.features, on_bad_file, advance),
-            )
-            for name, files in of_split
-        ]
+        found = [(name, load(files)) for name, files in of_split]
+    if bad and not skip_bad_files:
+        several = f" ({len(bad)} recordings cannot be used; --skip-bad-files names all)"
+        raise InputError(f"{bad[0]}{several if len(bad) > 1 else ''}")
+    loaded = [(name, clips) for name, clips in found if clips is not None]
     for name, clips in loaded:
         if split == "train" and len(clips.files) < 2:
             raise InputError(

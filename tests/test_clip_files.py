@@ -89,7 +89,9 @@ def test_a_section_in_one_of_the_folders_only_is_refused(root, there, missing):
 
 def test_an_unknown_machine_is_refused_with_the_known_ones(root):
     fill(root, f"ToyCar/train/{TRAIN}")
-    with pytest.raises(InputError, match=r"no machine 'fam' in .*: found ToyCar, fan"):
+    with pytest.raises(
+        InputError, match=r"'fam' in .*: did you mean 'fan'\? There are ToyCar"
+    ):
         find_clips(root, "fam")
 
 

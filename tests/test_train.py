@@ -9,6 +9,7 @@ from probes import clips, crowd, noise
 from gammavae_jax import train
 from gammavae_jax.dataset import HELD_OUT, PADDING, TRAIN, split_windows, stack_machines
 from gammavae_jax.layout import Batching
+from gammavae_jax.loss import total_loss
 from gammavae_jax.parallel import make_layout
 
 
@@ -239,20 +240,21 @@ def test_two_thousand_softmax_steps_have_finite_gradients(tiny):
     )
 
 
-def test_the_errors_of_the_last_batches_are_those_of_the_moving_model(tiny, machines):
+def test_an_epoch_reports_what_its_steps_one_by_one_give(tiny, machines):
     config = tiny("default")
     layout, arrays, group = prepare(config, machines[:1])
     trainer = train.make_trainer(config, layout, arrays, group)
     first, _ = trainer.epoch(1, trainer.initial)
     before = layout.get(first)
-    after = layout.get(trainer.epoch(2, first)[0])
+    after, info = (layout.get(tree) for tree in trainer.epoch(2, first))
 
     data = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), arrays)
     state = jax.tree.map(lambda leaf: jnp.asarray(leaf[0, 0]), before)
     seed = jnp.uint32(config.seeds[0])
     key = jax.random.fold_in(train.run_key(seed, data.name_hash), 2)
     order = train.shuffled(jax.random.fold_in(key, 0), jnp.asarray(group[0, 0]))
-    n_train, expected = int((group[0, 0] == TRAIN).sum()), []
+    n_train, n_held_out = (int((group[0, 0] == g).sum()) for g in (TRAIN, HELD_OUT))
+    expected, counts = [], []
     for step in range(-(-n_train // config.train.batch_size)):
         batch, weight, _ = train.gather(
             config, data, order, 0, jnp.array(n_train), jnp.array(step)
@@ -260,6 +262,20 @@ def test_the_errors_of_the_last_batches_are_those_of_the_moving_model(tiny, mach
         step_key = jax.random.fold_in(key, step + 1)
         state, terms = train.train_step(config, step_key, state, batch, weight)
         expected.append(np.average(terms.reconstruction, weights=weight))
+        counts.append(weight.sum())
     errors = after.batch_errors[0, 0]
     np.testing.assert_allclose(errors[: len(expected)], expected, rtol=1e-4)
     assert np.isnan(errors[len(expected) :]).all()
+    # The means of an epoch are over windows: a last batch counts for what it holds.
+    assert counts[-1] < config.train.batch_size
+    mean = np.average(expected, weights=counts)
+    np.testing.assert_allclose(info.reconstruction[0, 0], mean, rtol=1e-4)
+    assert n_held_out % config.train.batch_size > 0
+    held_out = order[n_train : n_train + n_held_out]
+    windows = data.log_mel.reshape(-1, data.log_mel.shape[-1])[
+        data.window_start[held_out][:, None] + np.arange(5)
+    ].reshape(n_held_out, -1)
+    loss = total_loss(
+        train.evaluate_windows(config, state, windows), config.train.kl_weight
+    )
+    np.testing.assert_allclose(info.held_out_loss[0, 0], loss.mean(), rtol=1e-4)

@@ -1,0 +1,91 @@
+"""What a run works on, found and loaded."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from rich.console import Console
+
+from gammavae_jax.errors import InputError
+from gammavae_jax.features import mel_filterbank
+from gammavae_jax.job import Job, find_all, load_split
+from gammavae_jax.log import Log
+from gammavae_jax.presets import preset
+
+CONFIG = preset("default")
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two machines of three training clips and a test clip each."""
+    sound = np.random.default_rng(0).normal(size=4000) * 0.1
+    for machine in ("fan", "pump"):
+        for split, n in (("train", 3), ("test", 1)):
+            folder = tmp_path / machine / split
+            folder.mkdir(parents=True)
+            for k in range(n):
+                name = f"section_00_source_{split}_normal_{k:04}.wav"
+                soundfile.write(folder / name, sound, 16000)
+    return tmp_path
+
+
+def load(root, skip_bad_files=False):
+    log = Log(Console(file=io.StringIO()))
+    files = find_all(Job(root, ("fan", "pump"), root / "out"))
+    bank = mel_filterbank(CONFIG.features)
+    return load_split(files, "train", bank, CONFIG, log, skip_bad_files), log
+
+
+def spoil(root, *names):
+    for name in names:
+        path = next(root.glob(f"{name.split('/')[0]}/train/*_{name[-4:]}.wav"))
+        path.write_bytes(b"no sound")
+
+
+def test_every_machine_is_loaded(root):
+    loaded, _ = load(root)
+    assert [(name, len(clips.files)) for name, clips in loaded] == [
+        ("fan_section_00", 3),
+        ("pump_section_00", 3),
+    ]
+
+
+def test_one_bad_file_is_named(root):
+    spoil(root, "fan/0001")
+    with pytest.raises(InputError, match=r"fan/train/section_00_.*_0001\.wav") as error:
+        load(root)
+    assert "recordings cannot be used" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "count"),
+    [
+        (["fan/0001", "pump/0000"], 2),
+        (["fan/0000", "fan/0001", "fan/0002", "pump/0002"], 4),
+    ],
+)
+def test_several_bad_files_are_counted_before_the_run_ends(root, names, count):
+    spoil(root, *names)
+    message = rf"fan/train/.* \({count} recordings cannot be used; --skip-bad-files"
+    with pytest.raises(InputError, match=message):
+        load(root)
+
+
+def test_bad_files_are_left_out_and_named_where_that_was_said(root):
+    spoil(root, "fan/0001", "pump/0000")
+    loaded, log = load(root, skip_bad_files=True)
+    assert [len(clips.files) for _, clips in loaded] == [2, 2]
+    assert sum(note.startswith("skipped: ") for note in log.notes) == 2
+
+
+def test_a_machine_of_bad_files_alone_cannot_be_skipped(root):
+    spoil(root, "fan/0000", "fan/0001", "fan/0002")
+    with pytest.raises(InputError, match="no usable recording in"):
+        load(root, skip_bad_files=True)
+
+
+def test_a_year_before_the_challenge_is_refused_before_any_work(tmp_path):
+    with pytest.raises(InputError, match="the year is 1999"):
+        Job(Path("nowhere"), ("fan",), tmp_path, year=1999)
