@@ -139,9 +139,8 @@ def train_epoch(
         return carry, evaluate_windows(config, trained, batch)
 
     # Of a single window, which has no variance, batch normalisation makes nothing.
-    begun = state._replace(batch_errors=jnp.full_like(state.batch_errors, jnp.nan))
     trained, terms = _mean_terms(
-        config, train_on, begun, n_train * is_active, smallest=2
+        config, train_on, state, n_train * is_active, smallest=2
     )
     _, held_out = _mean_terms(config, look_at, (), n_held_out * is_active, smallest=1)
     loss = total_loss(terms, config.train.kl_weight)
