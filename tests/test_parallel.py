@@ -1,6 +1,8 @@
 """One function over machines and seeds gives what a loop gives, on any devices."""
 
 import threading
+from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -99,16 +101,34 @@ def test_a_run_does_not_wait_for_the_others_of_its_call(monkeypatch):
 
     def slow_or_not(is_slow):
         shape = jax.ShapeDtypeStruct((), jnp.float32)
-        return jax.pure_callback(wait_if_slow, shape, is_slow), is_slow
+        return jax.pure_callback(wait_if_slow, shape, is_slow), 5 * is_slow
 
     function = layout.over_runs(slow_or_not, ["machine"])
-    first = function(layout.put(np.array([1.0, 0.0], np.float32), "machine"))[0]
+    first, second = function(layout.put(np.array([1.0, 0.0], np.float32), "machine"))
     again = layout.over_runs(lambda x: x + 1.0, ["run"])
     quick = first.of[0, 1].whole.result()
     is_done.set()
     layout.wait(first)
     assert float(quick[0]) == 0.0
     assert layout.get(again(first)).tolist() == [[2.0, 1.0]]
+    assert layout.get(second).tolist() == [[5.0, 0.0]]
+
+
+@pytest.mark.parametrize("n_devices", [1, 2])
+def test_a_queue_compiles_once_for_each_device(n_devices):
+    layout = queue(5, n_devices=n_devices)
+    placed = layout.put(np.zeros(5, np.float32), "machine")
+    program: Any = layout.over_runs(lambda x: x + 1.0, ["machine"])
+    lowered = []
+
+    class Counted:
+        def lower(self, *arguments):
+            lowered.append(1)
+            return program.jitted.lower(*arguments)
+
+    out = replace(program, jitted=Counted())(placed)
+    assert layout.get(out).tolist() == [[1.0] * 5]
+    assert len(lowered) == n_devices
 
 
 def test_what_fails_in_a_thread_fails_where_its_result_is_asked_for():
