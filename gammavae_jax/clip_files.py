@@ -32,12 +32,13 @@ from gammavae_jax.clip_name import (
 )
 from gammavae_jax.errors import InputError
 
+_DOMAIN_FOLDERS = ("source_test", "target_test")
 _SPLITS = ("train", "test")  # in the order of `MachineFiles`
 # The first set of folders that holds recordings is the split. In a set, the first
 # folder may hold copies of what is in the others.
 _FOLDERS = {
     "train": [["train"]],
-    "test": [["test_rename"], ["test", "source_test", "target_test"]],
+    "test": [["test_rename"], ["test", *_DOMAIN_FOLDERS]],
 }
 SUPPLEMENTAL = "supplemental"
 _MARKS = {name for sets in _FOLDERS.values() for names in sets for name in names}
@@ -62,6 +63,7 @@ class MachineFiles(NamedTuple):
     test: tuple[ClipFile, ...]
     # 2025 on: the machine without noise, or the noise alone; trained on if asked for.
     supplemental: tuple[ClipFile, ...] = ()
+    has_domain_folders: bool = False  # of test clips, as in 2021
 
     @property
     def name(self) -> str:
@@ -130,25 +132,32 @@ def find_clips(
     sections = _sections_of_all(machine, found)
     unused = next(filter(None, (read(SUPPLEMENTAL) for read in readers)), [])
     found[SUPPLEMENTAL] = _by_section(unused)
+    by_domain = any(read(name) for read in readers for name in _DOMAIN_FOLDERS)
     return [
         MachineFiles(
             machine,
             section,
             *(found.get(s, {}).get(section, ()) for s in (*_SPLITS, SUPPLEMENTAL)),
+            has_domain_folders=by_domain,
         )
         for section in sections
     ]
 
 
-def year_of_layout(files: Collection[ClipFile]) -> int | None:
-    """2020 or 2021, whose metrics are their own, if the test clips tell; else None.
+def is_supplemental(file: ClipFile) -> bool:
+    """Whether a recording is of a folder of supplemental clips."""
+    return file.path.parent.name == SUPPLEMENTAL
+
+
+def year_of_layout(machines: Sequence[MachineFiles]) -> int | None:
+    """2020 or 2021, whose metrics are their own, if all machines tell; else None.
 
     In 2020 names have machine ids; in 2021 each domain has a folder of test clips.
     """
-    if files and all(has_machine_id(file.path.name) for file in files):
-        return 2020
-    folders = {file.path.parent for file in files}
-    return 2021 if folders and all(map(_is_of_2021, folders)) else None
+    if all(machine.has_domain_folders for machine in machines):
+        return 2021
+    names = [file.path.name for machine in machines for file in machine.test]
+    return 2020 if all(map(has_machine_id, names)) else None
 
 
 def unit_name(machine: str, section: str) -> str:
@@ -173,12 +182,6 @@ def _sections_of_all(
                 f"{str(folder)!r}, or take the section out of the other folder"
             )
     return sections
-
-
-def _is_of_2021(folder: Path) -> bool:
-    """Whether a folder of test clips is a domain's, or lies beside such a one."""
-    names = {"source_test", "target_test"}
-    return folder.name in names or any((folder.parent / n).is_dir() for n in names)
 
 
 def _of_split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFile]:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 from threadpoolctl import threadpool_limits
 
 from gammavae_jax.audio import read_clip
-from gammavae_jax.clip_files import SUPPLEMENTAL, ClipFile
+from gammavae_jax.clip_files import ClipFile, is_supplemental
 from gammavae_jax.config import Config, FeatureConfig
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.features import log_mel, n_frames
@@ -227,8 +227,7 @@ def supplemental_clips(
     n_clips = max(len(clips.files) for _, clips in machines)
     found = np.zeros((len(machines), n_clips), bool)
     for m, (_, clips) in enumerate(machines):
-        folders = [file.path.parent.name for file in clips.files]
-        found[m, : len(folders)] = [folder == SUPPLEMENTAL for folder in folders]
+        found[m, : len(clips.files)] = [is_supplemental(file) for file in clips.files]
     return found
 
 

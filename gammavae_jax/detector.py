@@ -253,7 +253,7 @@ def compile_scores(
         return score_machine(config, clips_at_once, scorer, data, chosen)
 
     if chosen is None:
-        runs = len(config.seeds), layout.n_machines
+        runs = len(config.seeds), len(detector.machines)
         every = np.arange(data.n_frames.shape[-1], dtype=np.int32)
         chosen = np.broadcast_to(every, (*runs, len(every)))
     arguments = (

@@ -28,7 +28,14 @@ from gammavae_jax.dataset import (
 from gammavae_jax.detector import fit_detector
 from gammavae_jax.errors import InputError
 from gammavae_jax.features import mel_filterbank
-from gammavae_jax.job import Job, NamedClips, find_all, load_split, require_classes
+from gammavae_jax.job import (
+    Job,
+    NamedClips,
+    find_all,
+    load_split,
+    require_classes,
+    year_told,
+)
 from gammavae_jax.layout import Layout
 from gammavae_jax.log import Log
 from gammavae_jax.parallel import make_layout
@@ -62,6 +69,7 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
     test = load_split(files, "test", bank, config, log, job.skip_bad_files)
     require_classes((name, clips.files) for name, clips in test)
     checkpoint = _checkpoint_to_resume(config, job, train)
+    job = year_told(job, files, log)
     if checkpoint is not None:
         log.say(f"going on after epoch {checkpoint.epoch}")
         resume_folder(job.out, config, checkpoint.epoch)
@@ -78,32 +86,34 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
     if config.scoring.threshold == "conformal":
         _note_few_clips(split.is_held_out, list(clips), config, log)
     n_windows = (split.group[0] > 0).sum(-1)
-    layout = make_layout(
+    with make_layout(
         n_windows.tolist(), len(config.seeds), batching=config.train.batching
-    )
-    placed = layout.put(arrays, "machine")
-    del arrays
-    log.say(f"compiling for {len(files)} machines and {len(config.seeds)} seeds")
-    with log.timed("compile_s"):
-        trainer = make_trainer(config, layout, placed, split.group)
-    start = checkpoint or TrainCheckpoint(0, trainer.initial, config, clips)
-    n_trained = int((split.group == TRAIN).sum()) * (config.train.epochs - start.epoch)
-    state, stopped = _train(layout, trainer, start, config, job.out, log)
-    log.seconds["windows_per_s"] = n_trained / max(log.seconds["train_s"], 1e-9)
+    ) as layout:
+        placed = layout.put(arrays, "machine")
+        del arrays
+        log.say(f"compiling for {len(files)} machines and {len(config.seeds)} seeds")
+        with log.timed("compile_s"):
+            trainer = make_trainer(config, layout, placed, split.group)
+        start = checkpoint or TrainCheckpoint(0, trainer.initial, config, clips)
+        del checkpoint
+        n_epochs = config.train.epochs - start.epoch
+        state, stopped = _train(layout, trainer, start, config, job.out, log)
+        n_trained = int((split.group == TRAIN).sum()) * n_epochs
+        log.seconds["windows_per_s"] = n_trained / max(log.seconds["train_s"], 1e-9)
 
-    with log.timed("fit_s"):
-        detector = fit_detector(
-            config,
-            layout,
-            [(machine.machine, machine.section) for machine in files],
-            bank,
-            state,
-            placed,
-            split,
-        )
-        save_detector(job.out / "checkpoint", detector)
-    del placed, trainer, state
-    score_and_report(detector, layout, test, job, log, table)
+        with log.timed("fit_s"):
+            detector = fit_detector(
+                config,
+                layout,
+                [(machine.machine, machine.section) for machine in files],
+                bank,
+                state,
+                placed,
+                split,
+            )
+            save_detector(job.out / "checkpoint", detector)
+        del placed, trainer, start, state
+        score_and_report(detector, layout, test, job, log, table)
     return not stopped
 
 
@@ -156,12 +166,11 @@ def run_evaluation(checkpoint: Path, job: Job, log: Log, table: Console) -> None
     require_classes((name, clips.files) for name, clips in test)
     begin_folder(job.out, detector.config)
     config = detector.config
-    layout = make_layout(
-        [len(clips.files) for _, clips in test],
-        len(config.seeds),
-        batching=config.train.batching,
-    )
-    score_and_report(detector, layout, test, job, log, table)
+    job = year_told(job, files, log)
+    n_clips = [len(clips.files) for _, clips in test]
+    batching = config.train.batching
+    with make_layout(n_clips, len(config.seeds), batching=batching) as layout:
+        score_and_report(detector, layout, test, job, log, table)
 
 
 def _checkpoint_to_resume(
@@ -232,7 +241,9 @@ def _train(
     """All epochs that are left; the placed state, and whether any model had to stop."""
     names, epochs = list(start.clips), config.train.epochs
     state = layout.put(start.state, "run")
-    was_stopped = np.asarray(layout.get(state).is_stopped)
+    was_stopped = np.zeros((len(config.seeds), len(names)), bool)
+    if start.epoch:
+        was_stopped = np.asarray(start.state.is_stopped)
     with (
         log.timed("train_s"),
         log.progress("epochs", epochs, start.epoch) as advance,

@@ -1,14 +1,20 @@
 """What a run works on: its machines' recordings, found, checked and loaded."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from gammavae_jax.clip_files import ClipFile, MachineFiles, find_clips
+from gammavae_jax.clip_files import (
+    ClipFile,
+    MachineFiles,
+    find_clips,
+    is_supplemental,
+    year_of_layout,
+)
 from gammavae_jax.config import Config
 from gammavae_jax.dataset import Clips, is_anomaly, load_clips
 from gammavae_jax.errors import InputError, printable
@@ -108,12 +114,31 @@ def load_split(
         raise InputError(f"{bad[0]}{several if len(bad) > 1 else ''}")
     loaded = [(name, clips) for name, clips in found if clips is not None]
     for name, clips in loaded:
-        if split == "train" and len(clips.files) < 2:
-            raise InputError(
-                f"{name} has one training clip: add another, for one is held out for "
-                "the threshold"
-            )
+        if split == "train":
+            _require_training_clips(name, clips.files)
     return loaded
+
+
+def _require_training_clips(name: str, files: Sequence[ClipFile]) -> None:
+    """One clip is held out for the threshold, which no supplemental clip can be."""
+    if all(is_supplemental(file) for file in files):
+        raise InputError(
+            f"{name} has no training clip but supplemental ones: add one, to be held "
+            "out for the threshold"
+        )
+    if len(files) < 2:
+        raise InputError(
+            f"{name} has one training clip: add another, for one is held out for "
+            "the threshold"
+        )
+
+
+def year_told(job: Job, files: Sequence[MachineFiles], log: Log) -> Job:
+    """The job with the year that was given, or else the layout's; says which."""
+    year = year_of_layout(files) if job.year is None else job.year
+    if year is not None and definition_of(year) < 2022:
+        log.note(f"The metrics and the official score are those of {year}.")
+    return replace(job, year=year)
 
 
 def require_classes(test: Iterable[tuple[str, Sequence[ClipFile]]]) -> None:

@@ -25,22 +25,17 @@ class Program(ABC):
 
     @abstractmethod
     def __call__(self, *arguments: Any) -> Any:
-        """Compile and run."""
+        """Compile and run; to call it again and again, compile it first."""
 
 
 class Layout(ABC):
-    """Which device works on which runs, and how.
+    """Which device works on which runs, and how; to be used in a `with` statement.
 
     Arguments and results of programs are on the devices, in a form of the layout's
     own: they are made by `put`, passed from program to program, and read by `get`.
     """
 
     batching: Batching  # a device's runs at once, or one by one
-
-    @property
-    @abstractmethod
-    def n_machines(self) -> int:
-        """How many machines there are."""
 
     @abstractmethod
     def put(self, tree: Any, kind: Kind) -> Any:
@@ -53,6 +48,18 @@ class Layout(ABC):
     @abstractmethod
     def wait(self, *trees: Any) -> None:
         """Return when these results are there; if one failed, fail."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up what has not been computed yet."""
+
+    def __enter__(self) -> "Layout":
+        """The layout itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it: an interrupted program should not go on computing."""
+        self.close()
 
     @abstractmethod
     def over_runs(

@@ -44,11 +44,6 @@ class MeshLayout(Layout):
     n_seeds: int
     batching: Literal["vmap"] = "vmap"
 
-    @property
-    def n_machines(self) -> int:
-        """Machines without the free slots."""
-        return sum(machine is not None for machine in self.machine_slots)
-
     def put(self, tree: Any, kind: Kind) -> Any:
         """Host arrays of a kind, padded and placed; JAX's stay as they are."""
         sharding = NamedSharding(self.mesh, _SPECS[kind])
@@ -62,7 +57,8 @@ class MeshLayout(Layout):
 
     def get(self, tree: Any) -> Any:
         """Arrays of runs back on the host, without padding, in the first order."""
-        slots = [self.machine_slots.index(m) for m in range(self.n_machines)]
+        used = [machine for machine in self.machine_slots if machine is not None]
+        slots = [self.machine_slots.index(machine) for machine in sorted(used)]
         return jax.tree.map(
             lambda leaf: np.asarray(leaf)[: self.n_seeds][:, slots], tree
         )
@@ -70,6 +66,9 @@ class MeshLayout(Layout):
     def wait(self, *trees: Any) -> None:
         """Return when these arrays are there."""
         jax.block_until_ready(trees)
+
+    def close(self) -> None:
+        """Nothing is to be given up: a program that has begun will end."""
 
     def over_runs(
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()

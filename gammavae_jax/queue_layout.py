@@ -1,8 +1,9 @@
 """Runs in turn: one program of a single run, taken up by whichever core is free.
 
-Small matrices gain little from a second core, so a CPU's cores work on a run each. No
-run waits for another: its next call begins when its last one has ended, and an odd
-machine goes now to this core, now to that one.
+Small matrices gain little from a second core, so a CPU's cores work on a run each.
+Calls are taken in the order in which they were made, and a core that is through with
+one takes the next, of the same epoch or of the one after: an odd machine goes now to
+this core, now to that one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,16 +34,6 @@ class QueueLayout(Layout):
     threads: Mapping[Any, ThreadPoolExecutor]  # of each device
     batching: Literal["map"] = "map"
 
-    @property
-    def n_machines(self) -> int:
-        """How many machines there are."""
-        return 1 + max(machine for _, machine in self.devices)
-
-    @property
-    def n_seeds(self) -> int:
-        """How many models each machine has."""
-        return 1 + max(seed for seed, _ in self.devices)
-
     def put(self, tree: Any, kind: Kind) -> PerRun:
         """Host arrays of a kind, cut and placed; runs of a device share what is equal.
 
@@ -65,32 +56,25 @@ class QueueLayout(Layout):
     def get(self, tree: PerRun) -> Any:
         """Results of all runs on the host, stacked as `seed machine ...`."""
         self.wait(tree)
-        trees = [
-            _result(tree.of[seed, machine])
-            for seed in range(self.n_seeds)
-            for machine in range(self.n_machines)
-        ]
+        runs = sorted(self.devices)
+        n_seeds = 1 + runs[-1][0]
 
         def stack(*leaves):
             stacked = np.stack(leaves)
-            return stacked.reshape(self.n_seeds, self.n_machines, *stacked.shape[1:])
+            return stacked.reshape(n_seeds, -1, *stacked.shape[1:])
 
-        return jax.tree.map(stack, *trees)
+        return jax.tree.map(stack, *(_result(tree.of[run]) for run in runs))
 
     def wait(self, *trees: PerRun) -> None:
-        """Return when these results are there.
+        """Return when these results are there."""
+        for tree in trees:
+            for promised in tree.of.values():
+                _result(promised)
 
-        If that fails, or the user interrupts it, the calls in the queues are dropped:
-        Python would end with them only.
-        """
-        try:
-            for tree in trees:
-                for promised in tree.of.values():
-                    _result(promised)
-        except BaseException:
-            for threads in self.threads.values():
-                threads.shutdown(wait=False, cancel_futures=True)
-            raise
+    def close(self) -> None:
+        """Drop the calls in the queues, and wait for those that have begun."""
+        for threads in self.threads.values():
+            threads.shutdown(cancel_futures=True)
 
     def over_runs(
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from gammavae_jax.clip_files import year_of_layout
 from gammavae_jax.config import Config
 from gammavae_jax.dataset import is_anomaly, is_target, stack_machines
 from gammavae_jax.detector import Detector, Scores, compile_scores
@@ -49,12 +48,7 @@ def score_and_report(
         scores = score()
     usable = _usable_machines(scores, test, log)
     _write_score_files(detector, scores, test, usable, job.out / "scores")
-    year = job.year
-    if year is None:
-        year = year_of_layout([file for _, clips in test for file in clips.files])
-        if year is not None:
-            log.note(f"The recordings are laid out as in {year}: so are the metrics.")
-    rows = _evaluate(detector, scores, test, usable, year)
+    rows = _evaluate(detector, scores, test, usable, job.year)
     published = {}
     if is_synthetic(job.data_root):
         log.notes.insert(0, SYNTHETIC_NOTE)
@@ -67,9 +61,9 @@ def score_and_report(
                 f"a label: see {job.out / 'scores'}."
             )
     about = {"timing": log.seconds, "environment": describe_environment()}
-    write_results(job.out, config, rows, about, log.notes, published, year)
+    write_results(job.out, config, rows, about, log.notes, published, job.year)
     if rows:
-        _print_results(rows, config, log, table, published, year)
+        _print_results(rows, config, log, table, published, job.year)
     log.say(f"written to {job.out}")
 
 

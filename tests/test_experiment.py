@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ TINY = [
     "model.hidden=[16]",
     "model.n_latent=4",
     "train.batch_size=64",
-    "train.checkpoint_every=1",
+    "train.checkpoint_every=2",
 ]
 
 
@@ -360,7 +361,8 @@ def test_resuming_never_takes_results_away_without_a_training(finished, data, tm
     assert score_bytes(again) == before
 
 
-def test_a_killed_run_resumed_ends_as_the_unbroken_one(finished, data, tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_run_resumed_ends_as_the_unbroken_one(finished, data, tmp_path, how):
     out, _ = finished
     killed = tmp_path / "killed"
     arguments = [
@@ -370,13 +372,20 @@ def test_a_killed_run_resumed_ends_as_the_unbroken_one(finished, data, tmp_path)
     script = [sys.executable, str(ROOT / "experiments" / "run.py")]
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     run = subprocess.Popen(
-        [*script, *map(str, arguments)], env=environment, stderr=subprocess.DEVNULL
+        [*script, *map(str, arguments)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     metrics = killed / "metrics.jsonl"
     while run.poll() is None and not (metrics.exists() and metrics.read_text()):
         time.sleep(0.01)
-    run.kill()
-    run.wait()
+    run.send_signal(how)
+    _, said = run.communicate(timeout=30)
+    if how == signal.SIGINT:
+        assert run.returncode == 130
+        assert said.splitlines()[-1] == "interrupted"
+        assert "Traceback" not in said
     command("run.py", *arguments, "--resume")
     assert score_bytes(killed) == score_bytes(out)
     assert metrics.read_bytes() == (out / "metrics.jsonl").read_bytes()

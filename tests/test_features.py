@@ -42,6 +42,22 @@ def test_log_mel_matches_librosa_with_other_settings():
     np.testing.assert_allclose(ours, reference(waveform, config), atol=TOLERANCE)
 
 
+@pytest.mark.filterwarnings("ignore:Empty filters")
+def test_log_mel_matches_librosa_where_filters_have_no_bin():
+    config = FeatureConfig(n_fft=256, hop_length=128, n_mels=250)
+    bank = mel_filterbank(config)
+    assert not bank.any(axis=0).all()
+    waveform = np.random.default_rng(2).standard_normal(4000).astype(np.float32)
+    ours = log_mel(waveform, bank, config)
+    np.testing.assert_allclose(ours, reference(waveform, config), atol=TOLERANCE)
+
+
+def test_filters_that_are_all_zeros_hear_the_floor():
+    bank = np.zeros((513, 40), np.float32)
+    ours = log_mel(np.ones(2048, np.float32), bank, FeatureConfig(n_mels=40))
+    np.testing.assert_allclose(ours, 10 * np.log10(np.finfo(float).eps), atol=1e-4)
+
+
 def test_windows_match_the_official_code(golden):
     config = FeatureConfig()
     expected = np.load(golden / "features.npz")

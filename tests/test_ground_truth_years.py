@@ -115,11 +115,16 @@ def renamed(request, tmp_path):
         ):
             rows = zip(first, map(int, values), strict=True)
             write(tmp_path / folder / tail, (f"{name},{v}" for name, v in rows))
-        header = "file_name,d1p,d1v,file_name_with_full_attributes"
-        rows = zip(first, later, strict=True)
+        header = "file_name,d1p,d1v,d2p,d2v,file_name_with_full_attributes"
+        rows = enumerate(zip(first, later, strict=True))
+        # Clips may have fewer attributes than the header.
+        lines = [
+            f"fan/test/{a},vel,1,{'noise,2,' * (k % 2)}fan/test/{b}"
+            for k, (a, b) in rows
+        ]
         write(
             tmp_path / "ground_truth_attributes" / "fan" / "attributes_04.csv",
-            [header, *(f"fan/test/{a},vel,1,fan/test/{b}" for a, b in rows)],
+            [header, *lines],
         )
     return tmp_path, first, later
 
@@ -169,6 +174,12 @@ def test_the_list_of_2020_has_labels_and_ids(tmp_path):
     [
         (["a.wav,section_00_source_test_normal_0000.wav"], "comes before any machine"),
         (["fan", "a.wav,b.wav"], "'b' tells no label and domain"),
+        (["fan", "a.wav"], "'a.wav' is neither a machine nor a clip"),
+        (["fan", "a.wav,normal_id_01_00000000.wav,0,0"], "is neither a machine nor"),
+        (
+            ["fan", "normal_id_01_1.wav,anomaly_id_01_00000000.wav,1"],
+            "'normal_id_01_1' has a later name that contradicts it",
+        ),
         (["fan", *["a.wav,normal_id_01_00000000.wav,0"] * 2], "'a' comes 2 times"),
         (["fan", "a.wav,normal_id_01_00000000.wav,1"], "is '1': give 0 for a normal"),
         (
@@ -196,4 +207,50 @@ def test_several_lists_are_refused(tmp_path):
     for year in (2020, 2021):
         write(tmp_path / f"eval_data_list_{year}.csv", ["fan"])
     with pytest.raises(InputError, match="holds 2 lists: give the one of the year"):
+        read_truth(tmp_path)
+
+
+def test_the_baselines_list_of_2022_is_refused(tmp_path):
+    write(tmp_path / "eval_data_list_2022.csv", ["fan"])
+    with pytest.raises(InputError, match="wrong in 881 lines"):
+        read_truth(tmp_path)
+
+
+def test_later_names_that_contradict_the_labels_are_not_used(tmp_path):
+    """Two clips' later names swapped: every score would go to the wrong one."""
+    tail = "ground_truth_fan_section_00_test.csv"
+    write(tmp_path / "ground_truth_data" / tail, ["a.wav,0", "b.wav,1"])
+    write(tmp_path / "ground_truth_domain" / tail, ["a.wav,0", "b.wav,0"])
+    names = [f"section_00_source_test_{label}_0000" for label in reversed(LABELS)]
+    write(
+        tmp_path / "ground_truth_attributes" / tail,
+        [f"{clip}.wav,{name}" for clip, name in zip("ab", names, strict=True)],
+    )
+    truth = read_truth(tmp_path)["fan", "00"]
+    assert truth.is_anomaly == {"a": False, "b": True}
+    assert truth.clip_of == {"a": "a", "b": "b"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["a.wav"], "'a.wav' has no later name"),
+        (["a.wav,x_1.wav", "a.wav,x_2.wav"], "'a' comes 2 times"),
+    ],
+)
+def test_broken_tables_of_later_names_are_refused(tmp_path, lines, message):
+    tail = "ground_truth_fan_section_04_test.csv"
+    write(tmp_path / "ground_truth_data" / tail, ["a.wav,0", "b.wav,1"])
+    table = tmp_path / "ground_truth_attributes" / "fan" / "attributes_04.csv"
+    write(table, ["file_name,file_name_with_attributes", *lines])
+    with pytest.raises(InputError, match=message):
+        read_truth(tmp_path)
+
+
+def test_a_clip_of_both_domains_is_refused(tmp_path):
+    for domain in DOMAINS:
+        tail = f"ground_truth_fan_section_03_{domain}_test.csv"
+        write(tmp_path / "ground_truth_data" / tail, ["a.wav,0", "b.wav,1"])
+        write(tmp_path / "ground_truth_domain" / tail, ["a.wav,0", "b.wav,0"])
+    with pytest.raises(InputError, match="'a' comes 2 times"):
         read_truth(tmp_path)

@@ -89,3 +89,17 @@ def test_a_machine_of_bad_files_alone_cannot_be_skipped(root):
 def test_a_year_before_the_challenge_is_refused_before_any_work(tmp_path):
     with pytest.raises(InputError, match="the year is 1999"):
         Job(Path("nowhere"), ("fan",), tmp_path, year=1999)
+
+
+def test_supplemental_clips_alone_are_no_training_clips(root):
+    extra = root / "fan" / "supplemental"
+    extra.mkdir()
+    for k in range(2):
+        path = root / "fan" / "train" / f"section_00_source_train_normal_000{k}.wav"
+        (extra / f"section_00_machine_000{k}_.wav").write_bytes(path.read_bytes())
+    spoil(root, "fan/0000", "fan/0001", "fan/0002")
+    log = Log(Console(file=io.StringIO()))
+    job = Job(root, ("fan",), root / "out", with_supplemental=True)
+    bank = mel_filterbank(CONFIG.features)
+    with pytest.raises(InputError, match="no training clip but supplemental ones"):
+        load_split(find_all(job), "train", bank, CONFIG, log, skip_bad_files=True)

@@ -14,7 +14,7 @@ from gammavae_jax.clip_files import find_clips, find_machines, year_of_layout
 from gammavae_jax.config import SCORE_NAMES, override
 from gammavae_jax.errors import InputError
 from gammavae_jax.experiment import describe, run_experiment
-from gammavae_jax.job import Job, find_all
+from gammavae_jax.job import Job, find_all, year_told
 from gammavae_jax.log import Log
 from gammavae_jax.official import official_score
 from gammavae_jax.presets import preset
@@ -156,27 +156,47 @@ def test_a_year_with_metrics_of_its_own_is_known_by_its_layout(
     if year == 2020:
         out = run_2020
     else:
-        out = finished([str(year)], SMALLEST, tmp_path_factory)
-    expected = evaluate_directory(out / SCORES, year=year)
+        three = override(SMALLEST, ["n_seeds=3", 'scores=["mse"]'])
+        out = finished([str(year)], three, tmp_path_factory)
+    folders = sorted((out / "scores" / "mse").iterdir())
+    expected = [evaluate_directory(folder, year=year) for folder in folders]
+    by_2022 = [evaluate_directory(folder) for folder in folders]
     with (out / "results.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["score"] == "mse"]
-    assert [float(row["pauc"]) for row in rows] == [row.pauc for row in expected]
+    assert [row["pauc"] for row in rows] == [str(r.pauc) for e in expected for r in e]
+    assert [row["auc_source"] for row in rows] == [
+        str(row.auc_source) for rows in expected for row in rows
+    ]
     summary = json.loads((out / "summary.json").read_text())
     assert summary["year"] == year
-    score = summary["official_score"]["mse"]["mean"]
-    assert score == pytest.approx(official_score(expected, year), abs=1e-15)
-    assert score != official_score(evaluate_directory(out / SCORES))
+    assert f"are those of {year}." in (out / "report.html").read_text()
+    found = summary["official_score"]["mse"]["per_seed"]
+    assert found == [official_score(rows, year) for rows in expected]
+    # Otherwise this would show nothing.
+    assert found != [official_score(rows) for rows in by_2022]
+    if year == 2021:
+        assert [r.auc_source for e in expected for r in e] != [
+            r.auc_source for e in by_2022 for r in e
+        ]
 
 
 @pytest.mark.parametrize("name", ALL_LAYOUTS)
 def test_such_a_year_is_known_by_its_folders_and_names(data_root, name):
     root = data_root(name)
-    for machine in find_machines(root):
-        for files in find_clips(root, machine):
-            expected = {"2020": 2020, "2021": 2021}.get(name[:4])
-            if name == "2021, only merged":
-                expected = None  # nothing is left that would tell
-            assert year_of_layout(files.test) == expected
+    expected = {"2020": 2020, "2021": 2021}.get(name[:4])
+    if name == "2021, only merged":
+        expected = None  # nothing is left that would tell
+    machines = [f for m in find_machines(root) for f in find_clips(root, m)]
+    assert year_of_layout(machines) == expected
+
+
+def test_a_year_that_is_given_outdoes_the_layout(data_root, tmp_path):
+    log = Log(Console(file=io.StringIO()))
+    files = find_all(job_of(data_root("2021"), tmp_path))
+    for year, expected in ((None, 2021), (2020, 2020), (2023, 2023)):
+        job = replace(job_of(data_root("2021"), tmp_path), year=year)
+        assert year_told(job, files, log).year == expected
+    assert len(log.notes) == 2
 
 
 def test_the_far_channel_gives_other_scores(shared_run, tmp_path_factory):

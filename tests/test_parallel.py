@@ -89,8 +89,7 @@ def test_a_queue_uses_every_device():
     assert len(set(queue(7, n_devices=4).devices.values())) == 4
 
 
-def test_a_run_does_not_wait_for_the_others_of_its_call(monkeypatch):
-    """The second call of a quick run ends while the first of a slow one goes on."""
+def test_a_quick_run_ends_while_a_slow_one_of_its_call_goes_on(monkeypatch):
     monkeypatch.setattr("gammavae_jax.parallel.available_cores", lambda: 2)
     layout, is_done = queue(2), threading.Event()
 
