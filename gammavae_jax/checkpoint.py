@@ -26,7 +26,7 @@ FORMAT = 3  # raised when older checkpoints can no longer be read
 
 
 class TrainCheckpoint(NamedTuple):
-    """Where a training stood after an epoch; `clips` names what it trained on."""
+    """Where a training stood after an epoch; `clips` tells what it trained on."""
 
     epoch: int
     state: TrainState  # on the host, leaves lead with `seed machine`

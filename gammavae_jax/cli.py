@@ -89,7 +89,8 @@ def add_evaluate_options(parser: argparse.ArgumentParser) -> None:
         "--year",
         type=int,
         metavar="YYYY",
-        help="the challenge whose definitions hold; those of 2022 on unless given",
+        help="the challenge whose definitions hold; unless given, 2020 or 2021 if the "
+        "files are named as then, else 2022 on",
     )
     parser.add_argument(
         "--json",
@@ -103,7 +104,7 @@ def add_evaluate_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1000,
         metavar="N",
-        help="resamples of the test clips; 1000 unless given, 0 for none",
+        help="resamples of the test clips, two at least; 1000 unless given, 0 for none",
     )
 
 
@@ -118,14 +119,18 @@ def evaluate(options: argparse.Namespace) -> int:
 
     from gammavae_jax.bootstrap import bootstrap
     from gammavae_jax.score_files import evaluate_sections, read_directory, summarise
+    from gammavae_jax.section_files import year_of_files
 
     sections = read_directory(options.scores_dir, options.ground_truth)
-    rows = evaluate_sections(sections, options.year)
-    summary = summarise(rows, options.year)
+    year = options.year
+    if year is None:
+        year = year_of_files(options.scores_dir)
+    rows = evaluate_sections(sections, year)
+    summary = {"year": year, **summarise(rows, year)}
     summary["bootstrap"] = None
     if options.bootstrap:
         n = options.bootstrap
-        spread = bootstrap(sections, year=options.year, n_resamples=n)
+        spread = bootstrap(sections, year=year, n_resamples=n)
         summary["bootstrap"] = spread._asdict() | {"n_resamples": n}
     to_stdout = options.json == Path("-")
     if options.json:
@@ -134,8 +139,8 @@ def evaluate(options: argparse.Namespace) -> int:
     console = Console(
         stderr=to_stdout, width=1000, markup=False, emoji=False, highlight=False
     )
-    console.print(_table(rows, summary, options.year))
-    console.print("\n".join(_conclusions(summary)))
+    console.print(_table(rows, summary, year))
+    console.print("\n".join([*_conclusions(summary), *_gaps(rows, year)]))
     return 0
 
 
@@ -242,6 +247,17 @@ def _conclusions(summary: Mapping[str, Any]) -> list[str]:
             f"{mean} +- {std} %, 95 % interval {low} to {high} %"
         )
     return lines
+
+
+def _gaps(rows: Sequence["Row"], year: int | None) -> list[str]:
+    """What the means leave out, which from 2021 on no set of the challenge lacks."""
+    lacking = [
+        f"{row.machine} section {row.section} has no AUC {domain}"
+        for row in rows
+        for domain in ("source", "target")
+        if year != 2020 and math.isnan(getattr(row, f"auc_{domain}"))
+    ]
+    return [f"left out of the means: {'; '.join(lacking)}"] if lacking else []
 
 
 def _percent(fraction: float | None) -> str:

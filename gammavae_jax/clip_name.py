@@ -55,6 +55,12 @@ def parse_clip_name(file_name: str) -> ClipName:
     )
 
 
+def names_section(file_name: str) -> bool:
+    """Whether a name tells a section or a machine id at all."""
+    (word, _), _ = _section_and_index(clip_stem(file_name).split("_"))
+    return bool(word)
+
+
 def has_machine_id(file_name: str) -> bool:
     """Whether a name is of 2020, when machines had ids and no sections."""
     (word, _), _ = _section_and_index(clip_stem(file_name).split("_"))

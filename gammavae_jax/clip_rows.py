@@ -6,12 +6,15 @@ A clip's name is taken without folders and without `.wav` or `.flac`.
 import csv
 import io
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from gammavae_jax.clip_name import clip_stem
 from gammavae_jax.errors import InputError
+
+_NUMBER = re.compile(r"[-+.0-9eE\s]+", re.ASCII)
 
 
 def flags_by_clip(
@@ -58,13 +61,15 @@ def values_by_clip(
 
 def _number(path: Path | str, name: str, fields: list[str]) -> float:
     try:
-        value = float(fields[0])
+        # Python alone would read 1_0 and digits of other scripts.
+        value = float(fields[0]) if _NUMBER.fullmatch(fields[0]) else math.nan
     except ValueError:
         value = math.nan
     if len(fields) > 1 or not math.isfinite(value):
         text = ",".join(fields)
         raise InputError(
-            f"{path}: the value of {name!r} is {text!r}: give one finite number"
+            f"{path}: the value of {name!r} is {text!r}: give one finite number, and "
+            "no header"
         )
     return value
 

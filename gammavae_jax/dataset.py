@@ -220,6 +220,14 @@ def _held_out_clips(
     return held_out
 
 
+def clip_identities(clips: Clips) -> list[str]:
+    """Each clip's name and a checksum of its log-mel: other sounds are other clips."""
+    return [
+        f"{file.path.name} {zlib.crc32(log_mel.tobytes()):08x}"
+        for file, log_mel in zip(clips.files, clips.log_mels, strict=True)
+    ]
+
+
 def supplemental_clips(
     machines: Sequence[tuple[str, Clips]],
 ) -> Bool[np.ndarray, "machine clip"]:

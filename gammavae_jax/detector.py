@@ -123,7 +123,7 @@ def score_batches(
     n_steps: int,
     seed: Array,
     scorer: Scorer,
-    batch_errors: Float[Array, "batch"],
+    batch_errors: Float[Array, "trained_batch"],
     data: MachineArrays,
     group: UInt8[Array, "window"],
 ) -> dict[str, Float[Array, "batch"]]:
@@ -150,7 +150,7 @@ def score_batches(
         )
         for first, count in ((jnp.array(0), n_train), (n_train, n_held_out))
     )
-    trained |= {"mse": batch_errors}
+    trained |= {"mse": batch_errors[:n_steps]}
     return {
         name: jnp.concatenate([trained[name], held_out[name]]) for name in config.scores
     }

@@ -21,6 +21,7 @@ from gammavae_jax.config import Config, to_dict
 from gammavae_jax.dataset import (
     TRAIN,
     AnyArray,
+    clip_identities,
     split_windows,
     stack_machines,
     supplemental_clips,
@@ -30,7 +31,6 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.features import mel_filterbank
 from gammavae_jax.job import (
     Job,
-    NamedClips,
     find_all,
     load_split,
     require_classes,
@@ -68,7 +68,8 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
     train = load_split(files, "train", bank, config, log, job.skip_bad_files)
     test = load_split(files, "test", bank, config, log, job.skip_bad_files)
     require_classes((name, clips.files) for name, clips in test)
-    checkpoint = _checkpoint_to_resume(config, job, train)
+    clips = {name: clip_identities(found) for name, found in train}
+    checkpoint = _checkpoint_to_resume(config, job, clips)
     job = year_told(job, files, log)
     if checkpoint is not None:
         log.say(f"going on after epoch {checkpoint.epoch}")
@@ -79,7 +80,6 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
         begin_folder(job.out, config)
 
     arrays = stack_machines(train, config.features.n_context)
-    clips = {name: [f.path.name for f in found.files] for name, found in train}
     is_extra = supplemental_clips(train)
     del train  # the log-mels live on in the arrays alone
     split = split_windows(arrays, config, is_extra)
@@ -121,10 +121,13 @@ def describe(config: Config, job: Job, table: Console) -> None:
     """Say what `run_experiment` would do with these settings, from file names alone.
 
     Raises:
-        InputError: see `check_folder` and `find_all`.
+        InputError: see `find_all`.
     """
-    check_folder(job.out, job.resume, job.overwrite)
     log = Log(table)
+    try:
+        check_folder(job.out, job.resume, job.overwrite)
+    except InputError as error:
+        log.say(f"would be refused: {error}")
     log.say(to_json(to_dict(config)).rstrip())
     for files in find_all(job):
         unused = len(files.supplemental)
@@ -174,7 +177,7 @@ def run_evaluation(checkpoint: Path, job: Job, log: Log, table: Console) -> None
 
 
 def _checkpoint_to_resume(
-    config: Config, job: Job, train: NamedClips
+    config: Config, job: Job, clips: dict[str, list[str]]
 ) -> TrainCheckpoint | None:
     """The state to go on from; None to begin anew, where that loses nothing."""
     if not job.resume:
@@ -199,11 +202,10 @@ def _checkpoint_to_resume(
             f"{str(job.out)!r} already has {checkpoint.epoch} epochs: give --epochs of "
             "at least that, or say --overwrite"
         )
-    clips = {name: [f.path.name for f in found.files] for name, found in train}
     if list(clips.items()) != list(checkpoint.clips.items()):
         raise InputError(
-            f"{str(job.out)!r} was trained on other clips, or in another order: give "
-            "the same --data-root and machines, or say --overwrite"
+            f"{str(job.out)!r} was trained on other recordings, or in another order: "
+            "give the same --data-root and machines, or say --overwrite"
         )
     return checkpoint
 
@@ -217,15 +219,12 @@ def _note_few_clips(
     """Say where the held-out clips are too few for the nominal false-alarm rate."""
     rate = config.scoring.false_alarm_rate
     counts = is_held_out[0].sum(-1)
-    few = [
-        f"{name} {n}"
-        for name, n in zip(names, counts, strict=True)
-        if n < clips_needed(rate)
-    ]
+    needed = clips_needed(rate)
+    few = [f"{m} ({n})" for m, n in zip(names, counts, strict=True) if n < needed]
     if few:
         log.note(
             f"Too few training clips for a false-alarm rate of {rate:g}, which needs "
-            f"{clips_needed(rate)} held-out ones: expect more false alarms of "
+            f"{needed} held-out ones: expect more false alarms of "
             f"{', '.join(few)}. Add clips, or raise train.held_out_fraction."
         )
 

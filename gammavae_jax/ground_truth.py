@@ -18,7 +18,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from gammavae_jax.clip_name import DOMAINS, LABELS, clip_stem, parse_clip_name
+from gammavae_jax.clip_name import (
+    DOMAINS,
+    LABELS,
+    clip_stem,
+    names_section,
+    parse_clip_name,
+)
 from gammavae_jax.clip_rows import (
     flags_by_clip,
     read_lines,
@@ -169,20 +175,27 @@ def _contradiction(truth: GroundTruth) -> str | None:
     return None
 
 
-def truth_from_names(path: Path | str, clips: Iterable[str]) -> GroundTruth:
+def truth_from_names(
+    path: Path | str, clips: Iterable[str], section: str | None = None
+) -> GroundTruth:
     """What the clips' names tell; clips that do not tell their domain are source.
 
-    `path` is where the names were read, for the message.
+    Args:
+        path: where the names were read, for the message.
+        clips: their names.
+        section: theirs, if known.
 
     Raises:
-        InputError: a name without a label.
+        InputError: a name without a label, or of another section.
     """
     names = {clip: parse_clip_name(clip) for clip in clips}
     for clip, name in names.items():
+        if section is not None and names_section(clip) and name.section != section:
+            raise InputError(f"{path}: {clip!r} is of another section: take it away")
         if not name.label:
             raise InputError(
                 f"{path}: {clip!r} is called neither normal nor anomaly: "
-                "give the folder with the ground truth"
+                "give the ground truth (--ground-truth)"
             )
     return GroundTruth(
         is_anomaly={clip: name.label == "anomaly" for clip, name in names.items()},
@@ -202,7 +215,7 @@ def truth_from_files(data: Path) -> GroundTruth:
 
     Raises:
         InputError: a file that `read_rows` or `flags_by_clip` refuses, or a clip whose
-            domain neither file nor name tells.
+            domain neither file nor name tells, or whose name contradicts them.
     """
     domain = data.parent.with_name("ground_truth_domain") / data.name
     rows = read_rows(data)
@@ -216,9 +229,15 @@ def truth_from_files(data: Path) -> GroundTruth:
     else:
         is_target = _domains_from_names(domain, clip_of)
     truth = GroundTruth(is_anomaly, is_target, clip_of)
-    if _contradiction(truth) is not None:
-        return truth._replace(clip_of={clip: clip for clip in rows})
-    return truth
+    name = _contradiction(truth)
+    if name in rows:
+        raise InputError(
+            f"{data}: {name!r} is called otherwise than its label or domain says: mend "
+            "the ground truth"
+        )
+    return (
+        truth if name is None else truth._replace(clip_of={clip: clip for clip in rows})
+    )
 
 
 def _later_names(data: Path) -> dict[str, list[str]]:

@@ -54,13 +54,20 @@ def find_all(
     Where supplemental clips were asked for, they are training clips.
 
     Raises:
-        InputError: see `find_clips`; or supplemental clips that no machine has.
+        InputError: see `find_clips`; a training clip that is called anomaly; or
+            supplemental clips that no machine has.
     """
     found = [
         files
         for name in job.machines
         for files in find_clips(job.data_root, name, splits)
     ]
+    for file in (file for files in found for file in files.train):
+        if file.name.label == "anomaly":
+            raise InputError(
+                f"{printable(file.path)}: a training clip is called anomaly, but "
+                "models learn from normal sounds alone: move it to the test clips"
+            )
     if not job.with_supplemental:
         return found
     if not any(files.supplemental for files in found):

@@ -252,7 +252,7 @@ def _read_section(
 ) -> SectionScores:
     where, rows = together(score_paths), read_all_rows(score_paths)
     if truth is None:
-        truth = truth_from_names(where, rows)
+        truth = truth_from_names(where, rows, section)
     scores = values_by_clip(where, rows, truth.clip_of)
     decisions = None
     if decision_paths is not None:

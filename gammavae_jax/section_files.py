@@ -77,3 +77,20 @@ def require_files(
 def together(paths: tuple[Path, ...]) -> str:
     """The files of a section, in a message."""
     return " and ".join(map(str, paths))
+
+
+def year_of_files(folder: Path) -> int | None:
+    """2020 or 2021, if the names of all score files in a folder tell it; else None.
+
+    Raises:
+        InputError: see `find_files`.
+    """
+    names = [
+        path.name
+        for paths in find_files(folder, "anomaly_score").values()
+        for path in paths
+    ]
+    if names and all("_id_" in name for name in names):
+        return 2020
+    matches = (_FILE_NAME.fullmatch(name) for name in names)
+    return 2021 if names and all(m and m["domain"] for m in matches) else None

@@ -100,7 +100,8 @@ def test_json_is_the_summary_with_the_bootstrap(scores_dir, tmp_path):
     evaluate(scores_dir, "--json", path)
     spread = bootstrap(read_directory(scores_dir), n_resamples=N_RESAMPLES)
     expected = summarise(evaluate_directory(scores_dir)) | {
-        "bootstrap": {**spread._asdict(), "n_resamples": N_RESAMPLES}
+        "year": None,
+        "bootstrap": {**spread._asdict(), "n_resamples": N_RESAMPLES},
     }
     assert json.loads(path.read_text()) == expected
     assert sorted(tmp_path.iterdir()) == [path, scores_dir]
@@ -264,3 +265,14 @@ def test_help_imports_nothing_slow():
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
     assert "argparse" in imported
     assert not imported & {"numpy", "scipy", "sklearn", "jax", "jaxtyping", "rich"}
+
+
+def test_a_domain_that_is_left_out_is_named(scores_dir, capsys):
+    names = [name for name in NAMES if "_target_" not in name]
+    write_scores(scores_dir, "fan", "00", names, np.arange(len(names), dtype=float))
+    assert evaluate(scores_dir) == 0
+    said = capsys.readouterr().out
+    assert "left out of the means: fan section 00 has no AUC target" in said
+    assert "ToyCar section 00 has no" not in said
+    assert evaluate(scores_dir, "--year", "2020") == 0
+    assert "left out" not in capsys.readouterr().out

@@ -61,6 +61,7 @@ def test_job_options_are_off_unless_given():
         "data_root": None,
         "overwrite": False,
         "skip_bad_files": False,
+        "year": None,
     }
 
 

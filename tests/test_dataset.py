@@ -15,6 +15,7 @@ from gammavae_jax.dataset import (
     PADDING,
     TRAIN,
     Clips,
+    clip_identities,
     is_anomaly,
     load_clips,
     split_windows,
@@ -179,3 +180,14 @@ def test_labels_are_unknown_where_a_name_does_not_say(folder):
     np.testing.assert_array_equal(is_anomaly(files.test), [False, False])
     mystery = files.test[0]._replace(name=files.test[0].name._replace(label=""))
     assert is_anomaly([*files.test, mystery]) is None
+
+
+def test_clips_are_told_apart_by_name_and_sound():
+    files = tuple(ClipFile(Path(n), parse_clip_name(n)) for n in ("a.wav", "b.wav"))
+    spectrum = np.zeros((6, 128), np.float32)
+    first = clip_identities(Clips(files, (spectrum, spectrum)))
+    assert first[0][:5] == "a.wav"
+    assert first[0].split()[1] == first[1].split()[1]
+    other = clip_identities(Clips(files, (spectrum, spectrum + 1.0)))
+    assert other[0] == first[0]
+    assert other[1] != first[1]

@@ -384,11 +384,29 @@ def test_a_stopped_run_resumed_ends_as_the_unbroken_one(finished, data, tmp_path
     _, said = run.communicate(timeout=30)
     if how == signal.SIGINT:
         assert run.returncode == 130
-        assert said.splitlines()[-1] == "interrupted"
+        assert "interrupted" in said.splitlines()
         assert "Traceback" not in said
     command("run.py", *arguments, "--resume")
     assert score_bytes(killed) == score_bytes(out)
     assert metrics.read_bytes() == (out / "metrics.jsonl").read_bytes()
+
+
+def test_resuming_with_other_recordings_of_the_same_names_is_refused(
+    finished, copied, tmp_path
+):
+    out, _ = finished
+    (first, *_) = sorted((copied / "fan" / "train").iterdir())
+    samples, rate = soundfile.read(first)
+    soundfile.write(first, 0.5 * samples, rate)
+    again = tmp_path / "again"
+    shutil.copytree(out, again)
+    run = command(
+        "run.py", "--all-machines", "--data-root", copied, "--out", again, "--resume",
+        "--epochs", 4, "--seeds", 2, *TINY, check=False,
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert "was trained on other recordings" in run.stderr
+    assert score_bytes(again) == score_bytes(out)
 
 
 def test_resuming_with_other_settings_is_refused(finished, data):

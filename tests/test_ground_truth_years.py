@@ -7,6 +7,7 @@ import pytest
 from gammavae_jax.errors import InputError
 from gammavae_jax.ground_truth import read_truth
 from gammavae_jax.score_files import evaluate_directory
+from gammavae_jax.section_files import year_of_files
 
 DOMAINS, LABELS = ("source", "target"), ("normal", "anomaly")
 # Anonymous names in an order that does not give the labels away.
@@ -254,3 +255,42 @@ def test_a_clip_of_both_domains_is_refused(tmp_path):
         write(tmp_path / "ground_truth_domain" / tail, ["a.wav,0", "b.wav,0"])
     with pytest.raises(InputError, match="'a' comes 2 times"):
         read_truth(tmp_path)
+
+
+def test_a_first_name_that_contradicts_its_label_is_refused(tmp_path):
+    tail = "ground_truth_fan_section_00_test.csv"
+    names = [f"section_00_source_test_{label}_0000.wav" for label in LABELS]
+    write(
+        tmp_path / "ground_truth_data" / tail,
+        [f"{name},{value}" for name, value in zip(names, (1, 0), strict=True)],
+    )
+    with pytest.raises(InputError, match="is called otherwise than its label"):
+        read_truth(tmp_path)
+
+
+def test_a_clip_of_another_section_is_refused(tmp_path):
+    names = [f"section_01_source_test_{label}_0000.wav,1" for label in LABELS]
+    write(tmp_path / "anomaly_score_fan_section_00_test.csv", names)
+    with pytest.raises(InputError, match="normal_0000' is of another section"):
+        evaluate_directory(tmp_path)
+
+
+@pytest.mark.parametrize("value", ["1_0", "\uff11", "score", "inf", "0x1", ""])
+def test_only_plain_numbers_are_scores(tmp_path, value):
+    names = [f"section_00_source_test_{label}_0000.wav" for label in LABELS]
+    path = tmp_path / "anomaly_score_fan_section_00_test.csv"
+    write(path, [f"{names[0]},1e-3", f"{names[1]},{value}"])
+    with pytest.raises(InputError, match="give one finite number, and no header"):
+        evaluate_directory(tmp_path)
+
+
+def test_years_are_known_by_the_names_of_files(tmp_path):
+    for year, tails in {
+        2020: ["fan_id_01.csv", "fan_id_03.csv"],
+        2021: ["fan_section_03_source_test.csv", "fan_section_03_target_test.csv"],
+        None: ["fan_section_03_test.csv", "pump_section_03_source_test.csv"],
+    }.items():
+        folder = tmp_path / str(year)
+        for tail in tails:
+            write(folder / f"anomaly_score_{tail}", ["a.wav,1"])
+        assert year_of_files(folder) == year

@@ -103,3 +103,10 @@ def test_supplemental_clips_alone_are_no_training_clips(root):
     bank = mel_filterbank(CONFIG.features)
     with pytest.raises(InputError, match="no training clip but supplemental ones"):
         load_split(find_all(job), "train", bank, CONFIG, log, skip_bad_files=True)
+
+
+def test_a_training_clip_that_is_called_anomaly_is_refused(root):
+    path = root / "fan" / "train" / "section_00_source_train_normal_0001.wav"
+    path.rename(path.with_name("section_00_source_train_anomaly_0001.wav"))
+    with pytest.raises(InputError, match=r"_anomaly_0001\.wav.*move it to the test"):
+        find_all(Job(root, ("pump", "fan"), root / "out"))
