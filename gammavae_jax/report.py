@@ -279,6 +279,10 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .75rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
+@media (max-width: 40rem) {
+  th, td { padding: .25rem .2rem; font-size: .78rem; }
+  thead th, tfoot th:first-child { white-space: normal; vertical-align: bottom; }
+}
 .curves { display: flex; flex-wrap: wrap; gap: 1rem; }
 figure { margin: 0; width: 220px; } figcaption { font-size: .85rem; }
 svg { width: 100%; border: 1px solid var(--line); }
