@@ -219,7 +219,8 @@ def truth_from_files(data: Path) -> GroundTruth:
     """
     domain = data.parent.with_name("ground_truth_domain") / data.name
     rows = read_rows(data)
-    is_anomaly = flags_by_clip(data, rows, {clip: clip for clip in rows})
+    first_names = {clip: clip for clip in rows}
+    is_anomaly = flags_by_clip(data, rows, first_names)
     later = _later_names(data)
     clip_of = _with_later_names(
         data, ((clip_stem(a), clip) for clip in rows for a in later.get(clip, [clip]))
@@ -235,9 +236,7 @@ def truth_from_files(data: Path) -> GroundTruth:
             f"{data}: {name!r} is called otherwise than its label or domain says: mend "
             "the ground truth"
         )
-    return (
-        truth if name is None else truth._replace(clip_of={clip: clip for clip in rows})
-    )
+    return truth if name is None else truth._replace(clip_of=first_names)
 
 
 def _later_names(data: Path) -> dict[str, list[str]]:

@@ -15,7 +15,7 @@ Section = tuple[str, str]  # machine and section
 
 _FILE_NAME = re.compile(
     r"(?:anomaly_score|decision_result|ground_truth)_(?:DCASE20\d\dT2)?"
-    r"(?P<machine>[^/\\\x00-\x1f]+?)_(?:section|id)_(?P<section>\d+)"
+    r"(?P<machine>[^/\\\x00-\x1f]+?)_(?P<word>section|id)_(?P<section>\d+)"
     r"(?P<domain>_source|_target)?(?:_test(?:_.*)?)?\.csv"
 )
 
@@ -85,12 +85,9 @@ def year_of_files(folder: Path) -> int | None:
     Raises:
         InputError: see `find_files`.
     """
-    names = [
-        path.name
-        for paths in find_files(folder, "anomaly_score").values()
-        for path in paths
-    ]
-    if names and all("_id_" in name for name in names):
+    paths = [p for ps in find_files(folder, "anomaly_score").values() for p in ps]
+    told = {match.groups() for p in paths if (match := _FILE_NAME.fullmatch(p.name))}
+    if {word for _, word, _, _ in told} == {"id"}:
         return 2020
-    matches = (_FILE_NAME.fullmatch(name) for name in names)
-    return 2021 if names and all(m and m["domain"] for m in matches) else None
+    domains = {domain for *_, domain in told}
+    return 2021 if domains and None not in domains else None

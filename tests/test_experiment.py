@@ -41,6 +41,16 @@ def command(script, *arguments, check=True):
     return run
 
 
+def refusal_to_resume(out, data):
+    """What the same run says when it refuses to go on in a folder."""
+    run = command(
+        "run.py", "--all-machines", "--data-root", data, "--out", out, "--resume",
+        "--epochs", 4, "--seeds", 2, *TINY, check=False,
+    )  # fmt: skip
+    assert run.returncode == 2
+    return run.stderr
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Two synthetic machines of different sizes and lengths."""
@@ -352,12 +362,7 @@ def test_resuming_never_takes_results_away_without_a_training(finished, data, tm
         "--out", again,
     )  # fmt: skip
     before = score_bytes(again)
-    run = command(
-        "run.py", "--all-machines", "--data-root", data, "--out", again, "--resume",
-        "--epochs", 4, "--seeds", 2, *TINY, check=False,
-    )  # fmt: skip
-    assert run.returncode == 2
-    assert "no training to go on with" in run.stderr
+    assert "no training to go on with" in refusal_to_resume(again, data)
     assert score_bytes(again) == before
 
 
@@ -400,12 +405,7 @@ def test_resuming_with_other_recordings_of_the_same_names_is_refused(
     soundfile.write(first, 0.5 * samples, rate)
     again = tmp_path / "again"
     shutil.copytree(out, again)
-    run = command(
-        "run.py", "--all-machines", "--data-root", copied, "--out", again, "--resume",
-        "--epochs", 4, "--seeds", 2, *TINY, check=False,
-    )  # fmt: skip
-    assert run.returncode == 2
-    assert "was trained on other recordings" in run.stderr
+    assert "was trained on other recordings" in refusal_to_resume(again, copied)
     assert score_bytes(again) == score_bytes(out)
 
 
