@@ -6,8 +6,12 @@ too). The folders are Orbax's, which renames them when whole. Arrays are stored 
 the host with the axes `[seed machine]`, so any number of devices can read them.
 """
 
+import contextlib
 import json
 import shutil
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +51,8 @@ def save_detector(folder: Path, detector: Detector) -> None:
         "machines": [list(machine) for machine in detector.machines],
     }
     (folder / "detector.json").unlink(missing_ok=True)
-    ocp.save(_address(folder / "detector"), arrays, overwrite=True)
+    with _uninterrupted():
+        ocp.save(_address(folder / "detector"), arrays, overwrite=True)
     # Last: where it is, the arrays are whole.
     write_text(folder / "detector.json", json.dumps(about, indent=2) + "\n")
 
@@ -93,12 +98,13 @@ def save_training(folder: Path, checkpoint: TrainCheckpoint) -> None:
         "clips": checkpoint.clips,
         "n_batches": checkpoint.state.batch_errors.shape[-1],
     }
-    ocp.save(
-        _address(train / str(checkpoint.epoch)),
-        checkpoint.state,
-        overwrite=True,
-        custom_metadata=about,
-    )
+    with _uninterrupted():
+        ocp.save(
+            _address(train / str(checkpoint.epoch)),
+            checkpoint.state,
+            overwrite=True,
+            custom_metadata=about,
+        )
     for epoch in _epochs(train):
         if epoch != checkpoint.epoch:
             shutil.rmtree(train / str(epoch))
@@ -122,6 +128,22 @@ def restore_training(folder: Path) -> TrainCheckpoint | None:
     runs = (len(config.seeds), len(about["clips"]))
     state = _load(path, _abstract_state(config, runs, about["n_batches"]))
     return TrainCheckpoint(max(epochs), state, config, about["clips"])
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait for the end: Orbax, interrupted, ends in a page of warnings."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # where no signal arrives
+        return
+    arrived = []
+    before = signal.signal(signal.SIGINT, lambda *_: arrived.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if arrived:
+        raise KeyboardInterrupt
 
 
 def _epochs(train: Path) -> list[int]:

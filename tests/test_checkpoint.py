@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
 import jax
 import numpy as np
 import pytest
+from orbax.checkpoint import v1 as ocp
 
 from gammavae_jax.checkpoint import (
     TrainCheckpoint,
@@ -127,3 +129,20 @@ def test_a_checkpoint_of_four_devices_restores_on_one(tmp_path, detector):
     np.testing.assert_allclose(
         float(total), detector.scorer.source.factor.sum(), rtol=1e-5
     )
+
+
+def test_an_interrupt_waits_until_a_state_is_saved(tmp_path, state, tiny, monkeypatch):
+    save = ocp.save
+
+    def interrupted(*arguments, **keywords):
+        signal.raise_signal(signal.SIGINT)
+        save(*arguments, **keywords)
+
+    monkeypatch.setattr(ocp, "save", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        save_training(tmp_path, TrainCheckpoint(1, state, tiny(), {"a": [], "b": []}))
+    assert signal.getsignal(signal.SIGINT) is before
+    back = restore_training(tmp_path)
+    assert back is not None
+    assert back.epoch == 1
