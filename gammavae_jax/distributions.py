@@ -77,6 +77,21 @@ class Gamma(NamedTuple):
         )
 
 
+def gamma_of_mean_and_variance(
+    mean: Float[Array, "*batch latent"], variance: Float[Array, "*batch latent"]
+) -> Gamma:
+    """The Gammas of these moments.
+
+    Concentration is `mean^2 / variance`, rate `mean / variance`. The means should lie
+    within `MIN_PARAMETER` and `MAX_PARAMETER`. The variance is clipped where one of
+    the two would leave these bounds, so the mean always holds.
+    """
+    smallest = mean * jnp.maximum(mean, 1.0) / MAX_PARAMETER
+    largest = mean * jnp.minimum(mean, 1.0) / MIN_PARAMETER
+    rate = mean / jnp.clip(variance, smallest, largest)
+    return Gamma(mean * rate, rate)
+
+
 class Gaussian(NamedTuple):
     """Normal distributions with independent latents."""
 

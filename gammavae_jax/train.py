@@ -1,7 +1,7 @@
 """Training: one machine's pure step and epoch, and all machines and seeds at once.
 
-Randomness is a function of the seed, the machine's name, the epoch and the step, so
-a machine learns the same beside others as alone, and a resumed run draws what an
+Randomness is a function of seed and fold, the machine's name, the epoch and the step,
+so a machine learns the same beside others as alone, and a resumed run draws what an
 unbroken one would have drawn.
 """
 
@@ -15,10 +15,18 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8, UInt32
 
+from gammavae_jax.batches import gather, shuffled
 from gammavae_jax.config import Config
 from gammavae_jax.dataset import HELD_OUT, TRAIN, AnyArray, MachineArrays
+from gammavae_jax.diagnostics import (
+    active_units,
+    add_windows,
+    kl_per_latent,
+    no_moments,
+)
 from gammavae_jax.layout import Kind, Layout
-from gammavae_jax.loss import LossTerms, loss_terms, total_loss
+from gammavae_jax.loss import LossTerms, kl_weight_of, loss_terms, total_loss
+from gammavae_jax.members import member_numbers
 from gammavae_jax.model import AutoEncoder, ModelOutput, reconstruct
 
 
@@ -38,19 +46,26 @@ class TrainState(NamedTuple):
 
 
 class EpochInfo(NamedTuple):
-    """Means over the windows of an epoch; held-out ones in evaluation mode."""
+    """Means over the windows of an epoch; held-out ones in evaluation mode.
+
+    The training loss has the KL weight of its epoch, the held-out loss the full one.
+    The last two say whether the code has collapsed (see `diagnostics`), of the
+    held-out windows: NaN where there are none, or once a run is stopped.
+    """
 
     loss: Float[Array, "*run"]
     reconstruction: Float[Array, "*run"]
     kl: Float[Array, "*run"]
     held_out_loss: Float[Array, "*run"]
     is_stopped: Bool[Array, "*run"]
+    kl_per_latent: Float[Array, "*run latent"]
+    active_units: Float[Array, "*run"]
 
 
 def init_state(config: Config, key: PRNGKeyArray, n_batches: int = 1) -> TrainState:
     """A model before its first step, and room for the errors of so many batches."""
     dummy = jnp.zeros((2, config.features.n_features))
-    model = AutoEncoder(config.model, config.features.n_features)
+    model = AutoEncoder(config.model, config.features.n_context)
     variables = model.init(key, dummy, jnp.ones(2), None)
     params = variables["params"]
     opt_state = optimizer(config).init(params)
@@ -74,20 +89,24 @@ def train_step(
     state: TrainState,
     windows: Float[Array, "window feature"],
     weight: Float[Array, "window"],
+    kl_weight: float | Float[Array, ""] | None = None,
 ) -> tuple[TrainState, LossTerms]:
     """One step of Adam on the mean loss of the windows of weight 1.
 
-    Returns the next state and the terms of each window before the step.
+    Without a KL weight it is the configuration's full one. Returns the next state and
+    the terms of each window before the step.
     """
-    model = AutoEncoder(config.model, config.features.n_features)
+    if kl_weight is None:
+        kl_weight = config.train.kl_weight
+    model = AutoEncoder(config.model, config.features.n_context)
 
     def mean_loss(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
         output, updates = model.apply(
             variables, windows, weight, key, mutable=["batch_stats"]
         )
-        terms = loss_terms(cast(ModelOutput, output), windows, config.model)
-        loss = total_loss(terms, config.train.kl_weight)
+        terms = loss_terms(cast(ModelOutput, output), config.model)
+        loss = total_loss(terms, kl_weight)
         return weight @ loss / weight.sum(), (terms, updates["batch_stats"])
 
     gradients, (terms, batch_stats) = jax.grad(mean_loss, has_aux=True)(state.params)
@@ -102,10 +121,12 @@ def evaluate_windows(
     config: Config,
     state: TrainState,
     windows: Float[Array, "window feature"],
-) -> LossTerms:
-    """The loss terms of each window in evaluation mode."""
-    output = reconstruct(config.model, state.params, state.batch_stats, windows)
-    return loss_terms(output, windows, config.model)
+) -> tuple[ModelOutput, LossTerms]:
+    """What the model makes of windows in evaluation mode, and each one's loss terms."""
+    params, batch_stats = state.params, state.batch_stats
+    n_context = config.features.n_context
+    output = reconstruct(config.model, params, batch_stats, windows, n_context)
+    return output, loss_terms(output, config.model)
 
 
 def train_epoch(
@@ -125,25 +146,29 @@ def train_epoch(
     order = shuffled(jax.random.fold_in(key, 0), group)
     n_train, n_held_out = (jnp.sum(group == g) for g in (TRAIN, HELD_OUT))
     is_active = ~state.is_stopped
+    kl_weight = kl_weight_of(epoch, config.train)
 
     def train_on(carry, step):
         batch, weight, _ = gather(config, data, order, 0, n_train, step)
         step_key = jax.random.fold_in(key, step + 1)
-        carry, terms = train_step(config, step_key, carry, batch, weight)
+        carry, terms = train_step(config, step_key, carry, batch, weight, kl_weight)
         error = weight @ terms.reconstruction / weight.sum()
         errors = carry.batch_errors.at[step].set(error)
         return carry._replace(batch_errors=errors), terms
 
-    def look_at(carry, step):
-        batch, _, _ = gather(config, data, order, n_train, n_held_out, step)
-        return carry, evaluate_windows(config, trained, batch)
+    def look_at(moments, step):
+        batch, weight, _ = gather(config, data, order, n_train, n_held_out, step)
+        output, terms = evaluate_windows(config, trained, batch)
+        return add_windows(moments, output, weight, config.model), terms
 
     # Of a single window, which has no variance, batch normalisation makes nothing.
     trained, terms = _mean_terms(
         config, train_on, state, n_train * is_active, smallest=2
     )
-    _, held_out = _mean_terms(config, look_at, (), n_held_out * is_active, smallest=1)
-    loss = total_loss(terms, config.train.kl_weight)
+    moments, held_out = _mean_terms(
+        config, look_at, no_moments(config.model), n_held_out * is_active, smallest=1
+    )
+    loss = total_loss(terms, kl_weight)
     finite = is_active & _all_finite((loss, trained.params, trained.batch_stats))
     kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), trained, state)
     kept = kept._replace(is_stopped=~finite)
@@ -153,38 +178,9 @@ def train_epoch(
         kl=terms.kl,
         held_out_loss=total_loss(held_out, config.train.kl_weight),
         is_stopped=kept.is_stopped,
+        kl_per_latent=jnp.where(finite, kl_per_latent(moments), jnp.nan),
+        active_units=jnp.where(finite, active_units(moments), jnp.nan),
     )
-
-
-def shuffled(key: PRNGKeyArray, group: UInt8[Array, "window"]) -> Int[Array, "window"]:
-    """Indices of the windows: training ones shuffled, held-out ones, padding.
-
-    A window's place among the others depends on its own number and the key alone, so
-    padding to another length changes nothing.
-    """
-    bits = jax.random.bits(key, group.shape, jnp.uint32) >> 2
-    rank = (group - jnp.uint8(TRAIN)) & jnp.uint8(3)  # padding, 0, comes last
-    return jnp.argsort(bits | (rank.astype(jnp.uint32) << 30))
-
-
-def gather(
-    config: Config,
-    data: MachineArrays,
-    order: Int[Array, "window"],
-    first: Int[Array, ""] | int,
-    count: Int[Array, ""],
-    step: Int[Array, ""],
-) -> tuple[Float[Array, "batch feature"], Float[Array, "batch"], Int[Array, "batch"]]:
-    """Batch number `step` of the `count` windows from place `first` of the order.
-
-    Returns the windows, their weights, 0 beyond `count`, and their first frames.
-    """
-    place = step * config.train.batch_size + jnp.arange(config.train.batch_size)
-    start = data.window_start[order.at[first + place].get(mode="clip")]
-    frames = data.log_mel.reshape(-1, data.log_mel.shape[-1])
-    rows = start[:, None] + jnp.arange(config.features.n_context)
-    batch = frames[rows].reshape(len(place), -1)
-    return batch, (place < count).astype(batch.dtype), start
 
 
 def _mean_terms(
@@ -221,15 +217,20 @@ def _all_finite(tree: Any) -> Bool[Array, ""]:
 
 
 def run_key(
-    seed: UInt32[AnyArray, ""], name_hash: UInt32[AnyArray, ""]
+    member: UInt32[AnyArray, "2"], name_hash: UInt32[AnyArray, ""]
 ) -> PRNGKeyArray:
-    """The key from which all of a run's randomness is folded."""
-    return jax.random.fold_in(jax.random.key(jnp.asarray(seed)), jnp.asarray(name_hash))
+    """The key from which all of a run's randomness is folded.
+
+    `member` is a seed and a fold (see `members.member_numbers`).
+    """
+    seed, fold = jnp.asarray(member)
+    key = jax.random.fold_in(jax.random.key(seed), jnp.asarray(name_hash))
+    return jax.random.fold_in(key, fold)
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """A training of every machine and seed, compiled.
+    """A training of every machine and member, compiled.
 
     Its states and infos are placed as a `Layout` places arrays of kind "run".
     """
@@ -251,9 +252,9 @@ def make_trainer(
     config: Config,
     layout: Layout,
     data: Any,
-    group: UInt8[np.ndarray, "seed machine window"],
+    group: UInt8[np.ndarray, "member machine window"],
 ) -> Trainer:
-    """Initialise and compile the training of every machine and seed.
+    """Initialise and compile the training of every machine and member.
 
     Args:
         config: of model and training.
@@ -263,23 +264,23 @@ def make_trainer(
     """
     n_batches = -(-group.shape[-1] // config.train.batch_size)
 
-    def init_one(seed, data):
-        key = run_key(seed, data.name_hash)
+    def init_one(member, data):
+        key = run_key(member, data.name_hash)
         return init_state(config, jax.random.fold_in(key, 0), n_batches)
 
-    def epoch_one(seed, epoch, state, data, group):
-        key = run_key(seed, data.name_hash)
+    def epoch_one(member, epoch, state, data, group):
+        key = run_key(member, data.name_hash)
         return train_epoch(config, key, epoch, state, data, group)
 
     def place(number: int) -> Any:
-        return layout.put(np.full(len(config.seeds), number, np.int32), "seed")
+        return layout.put(np.full(config.n_members, number, np.int32), "member")
 
     placed, groups = layout.put(data, "machine"), layout.put(group, "run")
-    seeds = layout.put(np.array(config.seeds, np.uint32), "seed")
-    initial = layout.over_runs(init_one, ["seed", "machine"])(seeds, placed)
-    kinds: list[Kind] = ["seed", "seed", "run", "machine", "run"]
+    members = layout.put(member_numbers(config), "member")
+    initial = layout.over_runs(init_one, ["member", "machine"])(members, placed)
+    kinds: list[Kind] = ["member", "member", "run", "machine", "run"]
     epoch = layout.over_runs(epoch_one, kinds, donate=[2])
-    compiled = epoch.compile(seeds, place(0), initial, placed, groups)
+    compiled = epoch.compile(members, place(0), initial, placed, groups)
     return Trainer(
-        initial, lambda n, state: compiled(seeds, n, state, placed, groups), place
+        initial, lambda n, state: compiled(members, n, state, placed, groups), place
     )

@@ -6,13 +6,19 @@ from pathlib import Path
 import jax
 import pytest
 
-from gammavae_jax.config import Config, override
+from gammavae_jax.config import Config
+from gammavae_jax.config_json import override
 from gammavae_jax.presets import preset
 
 # Read when JAX first looks for devices, which no import does.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 
-TINY = ["model.hidden=[16]", "model.n_latent=4", "train.batch_size=32"]
+TINY = [
+    "model.hidden=[16]",
+    "model.n_latent=4",
+    "train.batch_size=32",
+    "train.n_folds=2",
+]
 
 
 @pytest.fixture(scope="session", autouse=True)

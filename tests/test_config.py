@@ -1,100 +1,27 @@
+"""What a configuration refuses, and what follows from it."""
+
 import dataclasses
 import json
 import math
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from gammavae_jax.config import (
-    SCORE_NAMES,
+    DIRECT_SCORES,
+    OFFICIAL_SCORES,
     Config,
     FeatureConfig,
     ModelConfig,
     ScoringConfig,
     TrainConfig,
-    from_dict,
-    override,
-    to_dict,
 )
+from gammavae_jax.config_json import override
 from gammavae_jax.errors import InputError
-
-counts = st.integers(1, 2**40)
-positive = st.floats(0, exclude_min=True, allow_infinity=False)
-fractions = st.floats(0, 1, exclude_min=True, exclude_max=True)
-VALUES = {
-    "preset": st.text(),
-    "scores": st.permutations(SCORE_NAMES).map(list),
-    "score": st.sampled_from(SCORE_NAMES),
-    "seed": st.integers(0, 2**31 - 1),
-    "features.channel": st.integers(0, 8),
-    "features.n_mels": counts,
-    "features.power": positive,
-    "model.latent": st.sampled_from(["deterministic", "gamma", "gaussian"]),
-    "model.hidden": st.lists(counts, min_size=1),
-    "model.prior_rate": positive | counts,
-    "train.epochs": counts,
-    "train.kl_weight": positive | st.just(0),
-    "train.held_out_fraction": fractions,
-    "scoring.jitter": positive,
-}
-assignments = st.fixed_dictionaries({}, optional=VALUES)
-
-
-def at(tree, path):
-    for key in path.split("."):
-        tree = tree[key]
-    return tree
-
-
-def leaves(tree, prefix=""):
-    """Every field's dotted path and its value."""
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
-
-
-@settings(deadline=None)
-@given(assignments)
-def test_an_override_sets_its_field_and_no_other(values):
-    config = override(Config(), [f"{k}={json.dumps(v)}" for k, v in values.items()])
-    expected = dict(leaves(to_dict(Config()))) | values
-    assert dict(leaves(to_dict(config))) == expected
-
-
-@settings(deadline=None)
-@given(assignments)
-def test_a_configuration_survives_json_and_keeps_its_hash(values):
-    config = override(Config(), [f"{k}={json.dumps(v)}" for k, v in values.items()])
-    again = from_dict(json.loads(json.dumps(to_dict(config))))
-    assert again == config
-    assert hash(again) == hash(config)
-
-
-def test_absent_fields_take_their_defaults():
-    assert from_dict({}) == Config()
-    assert from_dict({"train": {"epochs": 3}}) == Config(train=TrainConfig(epochs=3))
 
 
 def test_a_configuration_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().seed = 1  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def test_the_last_override_of_a_field_wins():
-    assert override(Config(), ["train.epochs=5", "train.epochs=7"]).train.epochs == 7
-
-
-@pytest.mark.parametrize("text", ["softmax", '"softmax"', " softmax"])
-def test_a_word_needs_no_quotes(text):
-    assert override(Config(), [f"model.heads={text}"]).model.heads == "softmax"
-
-
-def test_an_integer_is_read_as_a_float_where_one_is_meant():
-    power = override(Config(), ["features.power=1"]).features.power
-    assert type(power) is float
 
 
 def test_a_window_has_a_number_for_each_frame_and_mel_band():
@@ -103,75 +30,6 @@ def test_a_window_has_a_number_for_each_frame_and_mel_band():
 
 def test_seeds_count_up_from_the_first():
     assert Config(seed=7, n_seeds=3).seeds == (7, 8, 9)
-
-
-@pytest.mark.parametrize(
-    ("field", "nearest"),
-    [
-        ("train.epoch", "train.epochs"),
-        ("epochs", "train.epochs"),
-        ("model.n_mels", "features.n_mels"),
-        ("trian.epochs", "train.epochs"),
-        ("train.epochs.x", "train.epochs"),
-    ],
-)
-def test_an_unknown_field_is_refused_with_the_nearest_name(field, nearest):
-    with pytest.raises(InputError, match=f"'{field}': did you mean '{nearest}'"):
-        override(Config(), [f"{field}=5"])
-
-
-@pytest.mark.parametrize(
-    ("tree", "message"),
-    [
-        ({"trian": {}}, "unknown field 'trian': did you mean 'train'"),
-        ({"train": {"epoch": 5}}, "'train.epoch': did you mean 'train.epochs'"),
-        ({"train": 5}, "train must be an object"),
-        ({"model": []}, "model must be an object"),
-    ],
-)
-def test_a_damaged_configuration_is_refused(tree, message):
-    with pytest.raises(InputError, match=message):
-        from_dict(tree)
-
-
-@pytest.mark.parametrize(
-    ("assignment", "message"),
-    [
-        ("train.epochs", "'train.epochs' is no assignment: write field=value"),
-        ("", "'' is no assignment"),
-        ("=5", "unknown field ''"),
-        ("train=5", "'train' is a group of fields: set one of train.epochs"),
-        ("train.epochs=many", "train.epochs is 'many': give a value of type int"),
-        ("train.epochs=5.0", "train.epochs is 5.0"),
-        ("train.epochs=true", "train.epochs is True"),
-        ("train.epochs=", "train.epochs is ''"),
-        ("train.epochs=null", "train.epochs is None"),
-        ("train.learning_rate=true", "train.learning_rate is True"),
-        ("train.learning_rate=NaN", "train.learning_rate is nan"),
-        ("train.learning_rate=1e999", "train.learning_rate is inf"),
-        ("model.hidden=128", "model.hidden is 128"),
-        ("model.hidden=[128,1.5]", "model.hidden is 1.5"),
-        ("model.heads=softmaxx", "'softmaxx': did you mean 'softmax'"),
-        ("model.latent=[1]", "unknown model.latent"),
-        ("scores=mse", "scores is 'mse'"),
-    ],
-)
-def test_what_is_no_value_of_the_field_is_refused(assignment, message):
-    with pytest.raises(InputError, match=message):
-        override(Config(), [assignment])
-
-
-@pytest.mark.parametrize(
-    "assignment",
-    [
-        "train.learning_rate=1" + "0" * 400,
-        "train.epochs=" + "9" * 5000,
-    ],
-    ids=["float", "int"],
-)
-def test_a_number_too_long_to_be_read_is_refused(assignment):
-    with pytest.raises(InputError, match=assignment.split("=")[0]):
-        override(Config(), [assignment])
 
 
 @pytest.mark.parametrize(
@@ -189,10 +47,18 @@ def test_a_number_too_long_to_be_read_is_refused(assignment):
         (TrainConfig, "learning_rate", 0.0),
         (TrainConfig, "kl_weight", -0.1),
         (TrainConfig, "kl_weight", math.nan),
+        (TrainConfig, "kl_warmup", -1),
+        (TrainConfig, "group_distance", -0.1),
+        (TrainConfig, "n_folds", 1),
         (TrainConfig, "held_out_fraction", 0.0),
         (TrainConfig, "held_out_fraction", 1.0),
         (ScoringConfig, "jitter", 0.0),
         (ScoringConfig, "false_alarm_rate", 1.0),
+        (ScoringConfig, "n_density_neighbours", 0),
+        (ScoringConfig, "smote_ratio", -0.1),
+        (ScoringConfig, "smote_ratio", 1.1),
+        (ScoringConfig, "fused", ()),
+        (ScoringConfig, "fused", ("mse", "mse")),
         (Config, "n_seeds", 0),
         (Config, "seed", -1),
         (Config, "seed", 2**31),
@@ -214,10 +80,86 @@ def test_no_seed_of_a_run_exceeds_31_bits():
     [
         (("mse", "mahalanobi"), "'mahalanobi': did you mean 'mahalanobis'"),
         (("mse", "mse"), "name each one once"),
-        (("mahalanobis",), "headline score 'mse' is not among the scores"),
-        ((), "headline score 'mse' is not among the scores"),
+        (("mahalanobis",), "headline score 'fusion_mean' is not among the scores"),
+        ((), "headline score 'fusion_mean' is not among the scores"),
     ],
 )
 def test_scores_are_known_distinct_and_hold_the_headline_score(scores, message):
     with pytest.raises(InputError, match=message):
         Config(scores=scores)
+
+
+@pytest.mark.parametrize("name", ["fusion_max", "spectrum_densiti"])
+def test_what_cannot_be_fused_is_refused(name):
+    with pytest.raises(InputError, match=f"unknown score to be fused '{name}'"):
+        ScoringConfig(fused=("mse", name))
+
+
+def test_a_seed_has_a_member_for_each_fold_and_else_one():
+    folds = Config(n_seeds=3, train=TrainConfig(split="folds", n_folds=4))
+    assert (folds.n_folds, folds.n_members) == (4, 12)
+    clip = Config(n_seeds=3, train=TrainConfig(split="clip", n_folds=4))
+    assert (clip.n_folds, clip.n_members) == (1, 3)
+
+
+def test_models_compute_the_scores_asked_for_and_those_to_be_fused():
+    scoring = ScoringConfig(fused=("mse", "peak_density"))
+    config = Config(score="mse", scores=("mse", "kl"), scoring=scoring)
+    assert config.computed_scores == ("mse", "kl")
+    fused = Config(score="kl", scores=("fusion_max", "kl"), scoring=scoring)
+    assert fused.computed_scores == ("kl", "mse", "peak_density")
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["scoring.threshold=official"], "set train.split=window or train.split=clip"),
+        (
+            ["scoring.threshold=official", "train.split=clip"],
+            "score 'fusion_mean' is of clips, scoring.threshold=official of batches",
+        ),
+        (["train.split=window"], "holds out no clips: set scoring.threshold=official"),
+        (
+            ["model.latent=deterministic", 'scoring.fused=["mse", "kl"]'],
+            "score 'kl' needs a posterior: set model.latent=gamma, or leave it out",
+        ),
+        (
+            ["model.latent=deterministic", 'scores=["fusion_mean", "negative_elbo"]'],
+            "score 'negative_elbo' needs a posterior",
+        ),
+        (
+            ['scores=["fusion_mean", "latent_density"]'],
+            "score 'latent_density' compares codes of one model, and each fold has its "
+            "own: set train.split=clip",
+        ),
+        (
+            ['scoring.fused=["latent_neighbour"]'],
+            "score 'latent_neighbour' compares codes of one model",
+        ),
+        (["model.target=centre", "features.n_context=4"], "give an odd number from 3"),
+        (["model.kl=ancestor", "model.latent=gaussian"], "set model.latent=gamma"),
+    ],
+)
+def test_choices_that_exclude_each_other_are_refused_with_the_remedy(
+    assignments, message
+):
+    with pytest.raises(InputError, match=message):
+        override(Config(), assignments)
+
+
+def test_every_direct_score_has_an_official_threshold():
+    scores = json.dumps(list(DIRECT_SCORES))
+    for split in ("clip", "window"):
+        override(
+            Config(),
+            [
+                "scoring.threshold=official",
+                f"train.split={split}",
+                f"scores={scores}",
+                "score=mse",
+            ],
+        )
+
+
+def test_the_official_scores_are_of_one_clip_and_one_model():
+    assert set(OFFICIAL_SCORES) < set(DIRECT_SCORES)

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gammavae_jax.config import override
+from gammavae_jax.config_json import override
 from gammavae_jax.distributions import Gamma, Gaussian
-from gammavae_jax.loss import LossTerms, loss_terms, total_loss
+from gammavae_jax.divergence import divergence
+from gammavae_jax.loss import LossTerms, kl_weight_of, loss_terms, total_loss
 from gammavae_jax.model import ModelOutput
 from gammavae_jax.presets import preset
 from gammavae_jax.pytorch import from_pytorch, to_pytorch
@@ -102,7 +103,7 @@ def test_terms_are_one_number_a_window(key):
     x = jax.random.normal(key(), (7, 30))
     heads = jnp.exp(jax.random.normal(key(), (2, 7, 8)))
     posterior = Gamma(*heads)
-    terms = loss_terms(ModelOutput(x + 2, posterior.mean, posterior), x, config)
+    terms = loss_terms(ModelOutput(x + 2, x, posterior.mean, posterior), config)
     np.testing.assert_allclose(terms.reconstruction, jnp.full(7, 4.0), rtol=1e-5)
     prior = Gamma(jnp.ones(8), jnp.ones(8))
     np.testing.assert_allclose(
@@ -120,10 +121,33 @@ def test_a_posterior_equal_to_its_prior_costs_nothing():
     gamma = Gamma(jnp.full((4, 8), 2.0), jnp.full((4, 8), 3.0))
     gaussian = Gaussian(jnp.zeros((4, 8)), jnp.zeros((4, 8)))
     for posterior in (gamma, gaussian, None):
-        terms = loss_terms(ModelOutput(x, jnp.zeros((4, 8)), posterior), x, config)
+        terms = loss_terms(ModelOutput(x, x, jnp.zeros((4, 8)), posterior), config)
         np.testing.assert_allclose(terms.kl, 0, atol=1e-5)
 
 
 def test_total_is_reconstruction_plus_weighted_divergence():
     terms = LossTerms(jnp.array([1.0, 2.0]), jnp.array([10.0, 0.0]))
     np.testing.assert_allclose(total_loss(terms, 0.5), [6.0, 2.0])
+
+
+def test_the_divergence_is_the_one_that_is_named(key):
+    x = jnp.zeros((7, 30))
+    posterior = Gamma(*jnp.exp(jax.random.normal(key(), (2, 7, 8))))
+    output = ModelOutput(x, x, posterior.mean, posterior)
+    for name in ("exact", "report_eq2", "ancestor"):
+        config = override(preset("default"), [f"model.kl={name}"]).model
+        expected = divergence(posterior, config).sum(-1)
+        np.testing.assert_array_equal(loss_terms(output, config).kl, expected)
+
+
+def test_the_weight_of_the_divergence_rises_from_0_over_the_warm_up():
+    config = override(
+        preset("default"), ["train.kl_weight=0.5", "train.kl_warmup=4"]
+    ).train
+    weights = [float(kl_weight_of(jnp.array(e), config)) for e in (1, 2, 3, 4, 5, 6)]
+    np.testing.assert_allclose(weights, [0, 0.125, 0.25, 0.375, 0.5, 0.5])
+
+
+def test_without_a_warm_up_the_weight_is_the_number_itself():
+    config = override(preset("default"), ["train.kl_weight=0.3"]).train
+    assert kl_weight_of(jnp.array(1), config) == 0.3

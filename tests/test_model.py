@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gammavae_jax.config import ModelConfig
-from gammavae_jax.distributions import MIN_PARAMETER, Gamma
-from gammavae_jax.model import AutoEncoder, BatchNorm, posterior_from_heads, reconstruct
+from gammavae_jax.distributions import MAX_PARAMETER, MIN_PARAMETER, Gamma
+from gammavae_jax.model import AutoEncoder, posterior_from_heads, reconstruct
 from gammavae_jax.presets import preset
 from gammavae_jax.pytorch import from_pytorch
 
@@ -33,7 +33,7 @@ def test_autoencoder_in_evaluation_matches_pytorch(official):
 def test_autoencoder_in_training_matches_pytorch(official, key):
     stored, config, variables = official
     x = jnp.asarray(stored["x"])
-    model = AutoEncoder(config, x.shape[1])
+    model = AutoEncoder(config)
     output, _ = model.apply(
         variables, x, jnp.ones(len(x)), key(), mutable=["batch_stats"]
     )
@@ -44,7 +44,7 @@ def test_autoencoder_in_training_matches_pytorch(official, key):
 
 def test_paper_network_is_table_1(key):
     config = preset("paper").model
-    model = AutoEncoder(config, 640)
+    model = AutoEncoder(config)
     params = model.init(key(), jnp.zeros((2, 640)), jnp.ones(2), key())["params"]
     widths = {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
@@ -81,7 +81,7 @@ def test_heads_keep_within_what_float32_can_sample():
 @pytest.mark.parametrize("name", ["paper", "vae", "autoencoder"])
 def test_evaluation_does_not_depend_on_chance_or_on_the_batch(name, key, tiny):
     config = tiny(name).model
-    model = AutoEncoder(config, 30)
+    model = AutoEncoder(config)
     x = jax.random.normal(key(), (6, 30))
     variables = model.init(key(), x, jnp.ones(6), key())
     whole = reconstruct(config, **variables, windows=x).reconstruction
@@ -91,7 +91,7 @@ def test_evaluation_does_not_depend_on_chance_or_on_the_batch(name, key, tiny):
 
 def test_code_in_training_is_a_draw(key, tiny):
     config = tiny("paper").model
-    model = AutoEncoder(config, 30)
+    model = AutoEncoder(config)
     x = jax.random.normal(key(), (6, 30))
     variables = model.init(key(), x, jnp.ones(6), key())
     first, second = (
@@ -101,15 +101,34 @@ def test_code_in_training_is_a_draw(key, tiny):
     assert not jnp.allclose(first, second)
 
 
-def test_padding_does_not_enter_batch_normalisation(key):
-    layer = BatchNorm()
-    x = jax.random.normal(key(), (3, 8))
-    padded = jnp.concatenate([x, jnp.full((3, 4), 1e6)], axis=1)
-    weight = jnp.concatenate([jnp.ones(8), jnp.zeros(4)])
-    variables = layer.init(key(), x, jnp.ones(8), True)
-    expected = layer.apply(variables, x, jnp.ones(8), True, mutable=["batch_stats"])
-    ours = layer.apply(variables, padded, weight, True, mutable=["batch_stats"])
-    np.testing.assert_allclose(ours[0][:, :8], expected[0], rtol=1e-5)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours[1], expected[1]
+@pytest.mark.parametrize("heads", ["softmax", "softplus"])
+def test_mean_and_variance_heads_are_those_of_the_posterior(heads, key):
+    config = ModelConfig(heads=heads, parameters="mean_variance")
+    first, second = 0.5 * jax.random.normal(key(), (2, 500, 8))
+    posterior = posterior_from_heads(first, second, config)
+    assert isinstance(posterior, Gamma)
+    positive = jax.nn.softmax if heads == "softmax" else jax.nn.softplus
+    np.testing.assert_allclose(posterior.mean, positive(first), rtol=1e-5)
+    variance = posterior.concentration / posterior.rate**2
+    np.testing.assert_allclose(variance, positive(second), rtol=1e-5)
+
+
+def test_heads_of_mean_and_variance_keep_their_mean_within_the_bounds(key):
+    first, second = 100 * jax.random.normal(key(), (2, 500, 8))
+    config = ModelConfig(parameters="mean_variance")
+
+    def posterior_of(first):
+        posterior = posterior_from_heads(first, second, config)
+        return posterior.mean.sum(), posterior
+
+    (_, posterior), gradient = jax.value_and_grad(posterior_of, has_aux=True)(first)
+    for parameter in posterior:
+        assert parameter.min() >= MIN_PARAMETER * (1 - 1e-5)
+        assert parameter.max() <= MAX_PARAMETER * (1 + 1e-5)
+    mean = jnp.clip(jax.nn.softplus(first), MIN_PARAMETER, MAX_PARAMETER)
+    np.testing.assert_allclose(posterior.mean, mean, rtol=1e-5)
+    # Also where the variance is clipped, the mean follows its head.
+    expected = jnp.where(
+        jax.nn.softplus(first) > MIN_PARAMETER, jax.nn.sigmoid(first), 0
     )
+    np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-4)

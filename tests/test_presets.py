@@ -1,6 +1,6 @@
 import pytest
 
-from gammavae_jax.config import from_dict, to_dict
+from gammavae_jax.config_json import from_dict, to_dict
 from gammavae_jax.errors import InputError
 from gammavae_jax.presets import PRESETS, preset
 
@@ -14,8 +14,29 @@ def test_every_preset_trains_as_the_official_baseline_unless_told_otherwise(name
     config = preset(name)
     assert config.train.learning_rate == 1e-3
     assert config.train.batch_size == 256
-    assert config.train.epochs == 100
     assert config.seeds == (13711,)
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "default"])
+def test_presets_of_published_models_train_one_for_100_epochs_and_score_as_they_do(
+    name,
+):
+    config = preset(name)
+    assert config.train.epochs == 100
+    assert config.n_members == 1
+    assert set(config.scores) <= {"mse", "mahalanobis", "mahalanobis_framewise"}
+    assert config.train.split == ("window" if name == "official" else "clip")
+
+
+def test_default_is_five_folds_of_20_epochs_and_the_mean_of_three_densities():
+    config = preset("default")
+    assert (config.train.split, config.n_members, config.train.epochs) == (
+        *("folds", 5, 20),
+    )
+    assert config.score == config.scores[0] == "fusion_mean"
+    densities = ("spectrum_density", "residual_density", "peak_density")
+    assert config.scoring.fused == config.scores[1:4] == densities
+    assert config.scores[4:] == ("mse", "mahalanobis", "mahalanobis_framewise")
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gammavae_jax.config import ModelConfig, override
+from gammavae_jax.config import ModelConfig
+from gammavae_jax.config_json import override
 from gammavae_jax.errors import InputError
 from gammavae_jax.model import AutoEncoder, reconstruct
 from gammavae_jax.presets import preset
@@ -49,7 +50,7 @@ def test_gradients_are_products_of_the_same_precision(operands, key, name):
 def test_the_network_multiplies_at_the_precision_that_is_set(key):
     x = 10 * jax.random.normal(key(), (50, 30))
     start = ModelConfig(latent="deterministic", hidden=(16,))
-    variables = AutoEncoder(start, 30).init(key(), x, jnp.ones(50), key())
+    variables = AutoEncoder(start).init(key(), x, jnp.ones(50), key())
     exact, *rounded = (
         reconstruct(replace(start, precision=name), **variables, windows=x)
         for name in BITS

@@ -1,0 +1,113 @@
+"""What the network sees of windows, and what it should reconstruct."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gammavae_jax.model import AutoEncoder, reconstruct
+
+N_CONTEXT, N_MELS, N_WINDOWS = 5, 6, 12
+INPUTS = ["raw", "centred", "standardised"]
+TARGETS = ["window", "centre"]
+
+
+@pytest.fixture
+def model(tiny, key):
+    """A model of some inputs and target after one training batch, and the batch."""
+
+    def make(inputs, target="window", latent="gamma"):
+        config = tiny(
+            "default",
+            f"model.inputs={inputs}",
+            f"model.target={target}",
+            f"model.latent={latent}",
+        ).model
+        windows = -60 + 5 * jax.random.normal(key(), (N_WINDOWS, N_CONTEXT * N_MELS))
+        network, weight = AutoEncoder(config, N_CONTEXT), jnp.ones(N_WINDOWS)
+        variables = network.init(key(), windows, weight, None)
+        _, updates = network.apply(
+            variables, windows, weight, key(), mutable=["batch_stats"]
+        )
+        variables = {**variables, **updates}
+
+        def look(windows):
+            return reconstruct(
+                config, **variables, windows=windows, n_context=N_CONTEXT
+            )
+
+        return look, windows, variables
+
+    return make
+
+
+def frames(windows):
+    return windows.reshape(len(windows), N_CONTEXT, N_MELS)
+
+
+def test_a_residual_is_target_minus_reconstruction(model):
+    look, windows, _ = model("raw")
+    output = look(windows)
+    np.testing.assert_array_equal(output.target, windows)
+    np.testing.assert_array_equal(output.residual, windows - output.reconstruction)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_gain_does_not_matter_to_centred_windows(model, target):
+    look, windows, _ = model("centred", target)
+    gains = jnp.linspace(-30, 30, N_WINDOWS)[:, None]
+    quiet, loud = look(windows), look(windows + gains)
+    np.testing.assert_allclose(quiet.residual, loud.residual, atol=1e-3)
+    np.testing.assert_allclose(quiet.code, loud.code, rtol=1e-3)
+
+
+def test_centred_windows_have_mean_0(model):
+    look, windows, _ = model("centred")
+    expected = windows - windows.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(look(windows).target, expected, atol=1e-4)
+    np.testing.assert_allclose(look(windows).target.mean(axis=1), 0, atol=1e-4)
+
+
+def test_standardised_features_have_mean_0_and_variance_1(model):
+    look, windows, _ = model("standardised")
+    target = look(windows).target
+    np.testing.assert_allclose(target.mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(target.var(axis=0, ddof=1), 1, rtol=1e-3)
+
+
+@pytest.mark.parametrize("inputs", INPUTS)
+def test_the_middle_frame_is_predicted_from_the_others_alone(model, inputs):
+    look, windows, _ = model(inputs, "centre")
+    other = frames(windows).at[:, N_CONTEXT // 2].add(7.0).reshape(windows.shape)
+    before, after = look(windows), look(other)
+    np.testing.assert_array_equal(before.reconstruction, after.reconstruction)
+    assert before.residual.shape == (N_WINDOWS, N_MELS)
+    assert not jnp.allclose(before.residual, after.residual, atol=0.5)
+
+
+def test_the_middle_frame_is_the_target(model):
+    look, windows, _ = model("raw", "centre")
+    np.testing.assert_array_equal(look(windows).target, frames(windows)[:, 2])
+
+
+@pytest.mark.parametrize("frame", [0, 1, 3, 4])
+def test_the_network_sees_the_frames_about_the_middle_one(model, frame):
+    look, windows, _ = model("raw", "centre")
+    other = frames(windows).at[:, frame].add(7.0).reshape(windows.shape)
+    assert not jnp.allclose(look(windows).reconstruction, look(other).reconstruction)
+
+
+@pytest.mark.parametrize("latent", ["gamma", "deterministic"])
+def test_raw_and_centred_windows_add_nothing_to_a_model(model, latent):
+    _, _, raw = model("raw", latent=latent)
+    _, _, centred = model("centred", latent=latent)
+    _, _, standardised = model("standardised", latent=latent)
+    for collection in ("params", "batch_stats"):
+        assert "Inputs_0" not in raw[collection]
+        assert "Inputs_0" not in centred[collection]
+    assert "Inputs_0" not in standardised["params"]
+    assert set(standardised["batch_stats"]["Inputs_0"]["Standardise_0"]) == {
+        "mean",
+        "var",
+        "n_batches",
+    }

@@ -1,0 +1,171 @@
+"""What the options of model and training change in an epoch, and what it reports."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes import clips, crowd, noise
+
+from gammavae_jax import train
+from gammavae_jax.dataset import HELD_OUT, TRAIN, stack_machines
+from gammavae_jax.divergence import kl_to_prior
+from gammavae_jax.loss import total_loss
+
+
+@pytest.fixture(scope="module")
+def one_machine():
+    """The arrays of one machine, and every fifth window held out."""
+    machine = crowd(np.random.default_rng(0), counts=(12,))
+    arrays = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), stack_machines(machine, 5))
+    group = np.full(len(arrays.window_start), TRAIN, np.uint8)
+    group[::5] = HELD_OUT
+    return arrays, jnp.asarray(group)
+
+
+def epochs_of(config, one_machine, n_epochs=1, group=None):
+    """The states before and after each epoch, and what it reports."""
+    data, default_group = one_machine
+    group = default_group if group is None else group
+    key = jax.random.key(0)
+    state = train.init_state(config, key, 20)
+    epoch_of = jax.jit(
+        lambda epoch, state: train.train_epoch(config, key, epoch, state, data, group)
+    )
+    states, infos = [state], []
+    for epoch in range(1, n_epochs + 1):
+        state, info = epoch_of(epoch, state)
+        states.append(state)
+        infos.append(info)
+    return states, infos
+
+
+def held_out(config, state, one_machine):
+    """What a model makes of the held-out windows, all at once."""
+    data, group = one_machine
+    start = data.window_start[np.flatnonzero(group == HELD_OUT)]
+    frames = data.log_mel.reshape(-1, data.log_mel.shape[-1])
+    windows = frames[start[:, None] + np.arange(5)].reshape(len(start), -1)
+    return train.evaluate_windows(config, state, windows)
+
+
+def test_a_warm_up_starts_without_divergence(tiny, one_machine):
+    warm, free, full = (
+        epochs_of(tiny("default", *options), one_machine)
+        for options in (
+            ["train.kl_weight=5.0", "train.kl_warmup=3"],
+            ["train.kl_weight=0.0"],
+            ["train.kl_weight=5.0"],
+        )
+    )
+    jax.tree.map(np.testing.assert_array_equal, warm[0][-1], free[0][-1])
+    assert not np.allclose(
+        warm[0][-1].params["head_0"]["kernel"], full[0][-1].params["head_0"]["kernel"]
+    )
+
+
+def test_losses_have_the_weight_of_the_epoch_and_held_out_ones_the_full(
+    tiny, one_machine
+):
+    config = tiny("default", "train.kl_weight=5.0", "train.kl_warmup=2")
+    states, infos = epochs_of(config, one_machine, 4)
+    for info, state, weight in zip(infos, states[1:], [0, 2.5, 5, 5], strict=True):
+        expected = info.reconstruction + weight * info.kl
+        np.testing.assert_allclose(info.loss, expected, rtol=1e-5)
+        _, terms = held_out(config, state, one_machine)
+        expected = total_loss(terms, 5.0).mean()
+        np.testing.assert_allclose(info.held_out_loss, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("preset", ["default", "vae", "autoencoder"])
+def test_an_epoch_reports_the_latents_of_the_held_out_windows(
+    tiny, one_machine, preset
+):
+    config = tiny(preset)
+    states, infos = epochs_of(config, one_machine, 3)
+    output, _ = held_out(config, states[-1], one_machine)
+    assert len(output.code) % config.train.batch_size
+    variance = np.asarray(output.code).var(axis=0)
+    assert infos[-1].active_units == np.sum(variance > 0.01)
+    kl = np.zeros(4)
+    if output.posterior is not None:
+        kl = kl_to_prior(output.posterior, config.model).mean(axis=0)
+    np.testing.assert_allclose(infos[-1].kl_per_latent, kl, rtol=1e-3, atol=1e-6)
+
+
+def test_a_heavy_divergence_collapses_the_code(tiny, one_machine):
+    active = []
+    for weight in (0.01, 1e4):
+        config = tiny("vae", f"train.kl_weight={weight}", "train.learning_rate=0.01")
+        active.append(epochs_of(config, one_machine, 30)[1][-1].active_units)
+    assert active == [4, 0]
+
+
+def test_nothing_held_out_tells_nothing_of_latents(tiny, one_machine):
+    group = jnp.full_like(one_machine[1], TRAIN)
+    _, (info,) = epochs_of(tiny("default"), one_machine, group=group)
+    assert np.isfinite(info.loss)
+    assert np.isnan(info.active_units)
+    assert np.isnan(info.kl_per_latent).all()
+
+
+@pytest.mark.parametrize("preset", ["default", "autoencoder"])
+def test_a_stopped_run_tells_nothing_of_latents(tiny, preset):
+    spectra = noise(np.random.default_rng(0), 6, 20)
+    spectra[0][:] = np.inf
+    arrays = jax.tree.map(
+        lambda leaf: jnp.asarray(leaf[0]), stack_machines([("m", clips(spectra))], 5)
+    )
+    group = np.full(len(arrays.window_start), TRAIN, np.uint8)
+    group[-16:] = HELD_OUT
+    states, infos = epochs_of(tiny(preset), (arrays, jnp.asarray(group)), 2)
+    assert states[1].is_stopped
+    for info in infos:
+        assert np.isnan(info.active_units)
+        assert np.isnan(info.kl_per_latent).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["model.inputs=centred", "model.target=centre"],
+        ["model.inputs=standardised", "model.parameters=mean_variance"],
+        ["model.heads=softmax", "model.parameters=mean_variance"],
+        ["model.heads=softmax", "model.kl=ancestor", "train.kl_weight=1"],
+        ["model.kl=report_eq2", "model.target=centre", "train.kl_warmup=4"],
+    ],
+    ids=" ".join,
+)
+def test_every_option_trains(tiny, one_machine, options):
+    config = tiny("default", *options)
+    states, infos = epochs_of(config, one_machine, 6)
+    assert not states[-1].is_stopped
+    assert infos[-1].reconstruction < infos[0].reconstruction
+    assert np.isfinite(infos[-1].held_out_loss)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "noise_floor"), [("centred", 9), ("standardised", 1)]
+)
+def test_a_frame_is_predicted_as_well_as_its_noise_allows(tiny, inputs, noise_floor):
+    # Frames are one spectrum with noise of 3 dB: no other frame tells its noise.
+    spectra = noise(np.random.default_rng(0), 10, 60, n_mels=16)
+    arrays = jax.tree.map(
+        lambda leaf: jnp.asarray(leaf[0]), stack_machines([("m", clips(spectra))], 5)
+    )
+    group = np.full(len(arrays.window_start), TRAIN, np.uint8)
+    group[-56:] = HELD_OUT
+    config = tiny(
+        "autoencoder",
+        f"model.inputs={inputs}",
+        "model.target=centre",
+        "features.n_mels=16",
+        "train.learning_rate=0.01",
+    )
+    machine = (arrays, jnp.asarray(group))
+    states, infos = epochs_of(config, machine, 20)
+    assert 0.9 < infos[-1].held_out_loss / noise_floor < 1.2
+    output, terms = held_out(config, states[-1], machine)
+    assert output.residual.shape == (56, 16)
+    np.testing.assert_allclose(
+        terms.reconstruction, (output.residual**2).mean(-1), rtol=1e-5
+    )
