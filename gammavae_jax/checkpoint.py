@@ -1,9 +1,11 @@
 """Checkpoints: everything that scoring needs, and what a resumed training needs.
 
 A checkpoint folder holds `detector.json` (configuration and machines), `detector/`
-(filterbank, models, fits, thresholds) and `train/<epoch>/` (the optimiser's state
+(filterbank, models, fits,
+references, calibration, thresholds) and `train/<epoch>/` (the optimiser's state
 too). The folders are Orbax's, which renames them when whole. Arrays are stored from
-the host with the axes `[seed machine]`, so any number of devices can read them.
+the host with the axes `[member machine]` or `[seed machine]`, so any number of devices
+can read them.
 """
 
 import contextlib
@@ -19,21 +21,24 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from gammavae_jax.config import Config, from_dict, to_dict
-from gammavae_jax.detector import Detector, Scorer
+from gammavae_jax.config import Config
+from gammavae_jax.config_json import from_dict, to_dict
+from gammavae_jax.detector import Detector
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import write_text
+from gammavae_jax.neighbours import Reference
 from gammavae_jax.score import GaussianFit
+from gammavae_jax.scorer import Scorer
 from gammavae_jax.train import TrainState, init_state
 
-FORMAT = 3  # raised when older checkpoints can no longer be read
+FORMAT = 4  # raised when older checkpoints can no longer be read
 
 
 class TrainCheckpoint(NamedTuple):
     """Where a training stood after an epoch; `clips` tells what it trained on."""
 
     epoch: int
-    state: TrainState  # on the host, leaves lead with `seed machine`
+    state: TrainState  # on the host, leaves lead with `member machine`
     config: Config
     clips: dict[str, list[str]]
 
@@ -43,12 +48,21 @@ def save_detector(folder: Path, detector: Detector) -> None:
     arrays = {
         "scorer": detector.scorer,
         "filterbank": detector.filterbank,
+        "references": dict(detector.references),
+        "calibration": detector.calibration,
         "thresholds": dict(detector.thresholds),
     }
     about = {
         "format": FORMAT,
         "config": to_dict(detector.config),
         "machines": [list(machine) for machine in detector.machines],
+        "references": {
+            name: list(reference.clips.shape[2:])
+            for name, reference in detector.references.items()
+        },
+        "calibration": {
+            name: values.shape[-1] for name, values in detector.calibration.items()
+        },
     }
     (folder / "detector.json").unlink(missing_ok=True)
     with _uninterrupted():
@@ -67,17 +81,26 @@ def restore_detector(folder: Path) -> Detector:
     about = _read_json(folder / "detector.json")
     config = _config(path, about)
     runs = (len(config.seeds), len(about["machines"]))
+    models = (config.n_members, len(about["machines"]))
     n_bins, n_mels = config.features.n_fft // 2 + 1, config.features.n_mels
     fit = GaussianFit(
-        _zeros(*runs, n_mels),
-        _zeros(*runs, n_mels, n_mels),
+        _zeros(*models, n_mels),
+        _zeros(*models, n_mels, n_mels),
     )
-    state = _abstract_state(config, runs)
+    state = _abstract_state(config, models)
     arrays = _load(
         path,
         {
             "scorer": Scorer(state.params, state.batch_stats, fit, fit),
             "filterbank": _zeros(n_bins, n_mels),
+            "references": {
+                name: _abstract_reference(models, *shape)
+                for name, shape in about["references"].items()
+            },
+            "calibration": {
+                name: np.zeros((*runs, n_clips))
+                for name, n_clips in about["calibration"].items()
+            },
             "thresholds": {name: np.zeros(runs) for name in config.scores},
         },
     )
@@ -85,7 +108,7 @@ def restore_detector(folder: Path) -> Detector:
     return Detector(
         config,
         machines,
-        **{k: arrays[k] for k in ("filterbank", "scorer", "thresholds")},
+        **arrays,
     )
 
 
@@ -125,8 +148,8 @@ def restore_training(folder: Path) -> TrainCheckpoint | None:
     except Exception as error:  # Orbax raises what its storage raises
         raise _unreadable(path) from error
     config = _config(path, about)
-    runs = (len(config.seeds), len(about["clips"]))
-    state = _load(path, _abstract_state(config, runs, about["n_batches"]))
+    models = (config.n_members, len(about["clips"]))
+    state = _load(path, _abstract_state(config, models, about["n_batches"]))
     return TrainCheckpoint(max(epochs), state, config, about["clips"])
 
 
@@ -199,9 +222,22 @@ def _zeros(*shape: int) -> Any:
     return np.zeros(shape, np.float32)
 
 
-def _abstract_state(
-    config: Config, runs: tuple[int, int], n_batches: int = 1
-) -> TrainState:
+def _abstract_reference(
+    models: tuple[int, int], n_places: int, n_features: int
+) -> Reference:
     """Arrays of the right shapes; their content is of no account."""
+    return Reference(
+        location=_zeros(*models, n_features),
+        scale=_zeros(*models, n_features),
+        clips=_zeros(*models, n_places, n_features),
+        is_clip=np.zeros((*models, n_places), bool),
+        radius=_zeros(*models, n_places),
+    )
+
+
+def _abstract_state(
+    config: Config, models: tuple[int, int], n_batches: int = 1
+) -> TrainState:
+    """The same of a state in training."""
     one = jax.eval_shape(lambda: init_state(config, jax.random.key(0), n_batches))
-    return jax.tree.map(lambda leaf: np.zeros((*runs, *leaf.shape), leaf.dtype), one)
+    return jax.tree.map(lambda leaf: np.zeros((*models, *leaf.shape), leaf.dtype), one)

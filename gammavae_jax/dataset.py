@@ -3,7 +3,6 @@
 Clips may differ in length, and machines in clip count.
 """
 
-import math
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt32
 from threadpoolctl import threadpool_limits
 
 from gammavae_jax.audio import read_clip
 from gammavae_jax.clip_files import ClipFile, is_supplemental
-from gammavae_jax.config import Config, FeatureConfig
+from gammavae_jax.config import FeatureConfig
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.features import log_mel, n_frames
 from gammavae_jax.runtime import available_cores
@@ -48,13 +47,6 @@ class MachineArrays(NamedTuple):
     is_target: Bool[AnyArray, "*machine clip"]
     window_start: Int[AnyArray, "*machine window"]
     name_hash: UInt32[AnyArray, "*machine"]
-
-
-class Split(NamedTuple):
-    """What each window is used for, and the clips that are held out whole."""
-
-    group: UInt8[np.ndarray, "seed machine window"]
-    is_held_out: Bool[np.ndarray, "seed machine clip"]
 
 
 def load_clips(
@@ -162,62 +154,6 @@ def stack_machines(
         ]
         stacked.window_start[m, : sum(map(len, starts))] = np.concatenate(starts)
     return stacked
-
-
-def split_windows(
-    arrays: MachineArrays,
-    config: Config,
-    is_extra: Bool[np.ndarray, "machine clip"] | None = None,
-) -> Split:
-    """Decide, for each seed, what is trained on and what is held out.
-
-    Extra clips, if any, are not held out whole: no threshold should be made of them.
-    """
-    if is_extra is None:
-        is_extra = np.zeros(arrays.n_frames.shape, bool)
-    n_windows = np.maximum(arrays.n_frames - config.features.n_context + 1, 0)
-    n_seeds, (n_machines, n_clips) = len(config.seeds), arrays.n_frames.shape
-    split = Split(
-        group=np.zeros((n_seeds, *arrays.window_start.shape), np.uint8),  # PADDING
-        is_held_out=np.zeros((n_seeds, n_machines, n_clips), bool),
-    )
-    for s, m in np.ndindex(n_seeds, n_machines):
-        rng = np.random.default_rng([config.seeds[s], int(arrays.name_hash[m])])
-        group = split.group[s, m, : n_windows[m].sum()]
-        if config.train.split == "window":
-            group[:] = TRAIN
-            n_held_out = math.ceil(config.train.held_out_fraction * len(group))
-            group[rng.permutation(len(group))[:n_held_out]] = HELD_OUT
-        else:
-            held_out = split.is_held_out[s, m]
-            held_out[:] = _held_out_clips(
-                rng,
-                (arrays.n_frames[m] > 0) & ~is_extra[m],
-                arrays.is_target[m],
-                config.train.held_out_fraction,
-            )
-            group[:] = np.repeat(np.where(held_out, HELD_OUT, TRAIN), n_windows[m])
-    return split
-
-
-def _held_out_clips(
-    rng: np.random.Generator,
-    is_clip: Bool[AnyArray, "clip"],
-    is_target: Bool[AnyArray, "clip"],
-    fraction: float,
-) -> Bool[np.ndarray, "clip"]:
-    """Whole clips of each domain: windows of one clip share frames.
-
-    The count is rounded down, but one clip is held out in any case, of the larger
-    domain.
-    """
-    held_out = np.zeros(len(is_clip), bool)
-    domains = [np.flatnonzero(is_clip & (is_target == d)) for d in (False, True)]
-    larger = max(domains, key=len)
-    for clips in domains:
-        count = max(int(fraction * len(clips)), int(clips is larger))
-        held_out[rng.permutation(clips)[:count]] = True
-    return held_out
 
 
 def clip_identities(clips: Clips) -> list[str]:

@@ -1,6 +1,5 @@
 """The main job, stage by stage; the only module that knows their order."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,18 +14,17 @@ from gammavae_jax.checkpoint import (
     restore_detector,
     restore_training,
     save_detector,
-    save_training,
 )
-from gammavae_jax.config import Config, to_dict
+from gammavae_jax.config import Config
+from gammavae_jax.config_json import to_dict
 from gammavae_jax.dataset import (
     TRAIN,
-    AnyArray,
     clip_identities,
-    split_windows,
     stack_machines,
     supplemental_clips,
 )
 from gammavae_jax.detector import fit_detector
+from gammavae_jax.epochs import train_epochs
 from gammavae_jax.errors import InputError
 from gammavae_jax.features import mel_filterbank
 from gammavae_jax.job import (
@@ -36,21 +34,20 @@ from gammavae_jax.job import (
     require_classes,
     year_told,
 )
-from gammavae_jax.layout import Layout
 from gammavae_jax.log import Log
 from gammavae_jax.parallel import make_layout
 from gammavae_jax.report import to_json
 from gammavae_jax.results import score_and_report
 from gammavae_jax.run_folder import (
-    append_metrics,
     begin_folder,
     check_folder,
     has_results,
     read_config,
     resume_folder,
 )
+from gammavae_jax.split import split_windows
 from gammavae_jax.threshold import clips_needed
-from gammavae_jax.train import EpochInfo, Trainer, make_trainer
+from gammavae_jax.train import make_trainer
 
 
 def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
@@ -83,21 +80,21 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
     is_extra = supplemental_clips(train)
     del train  # the log-mels live on in the arrays alone
     split = split_windows(arrays, config, is_extra)
-    if config.scoring.threshold == "conformal":
+    if config.scoring.threshold != "official":
         _note_few_clips(split.is_held_out, list(clips), config, log)
     n_windows = (split.group[0] > 0).sum(-1)
     with make_layout(
-        n_windows.tolist(), len(config.seeds), batching=config.train.batching
+        n_windows.tolist(), config.n_members, batching=config.train.batching
     ) as layout:
         placed = layout.put(arrays, "machine")
         del arrays
-        log.say(f"compiling for {len(files)} machines and {len(config.seeds)} seeds")
+        log.say(f"compiling for {_how_many(len(files), config)}")
         with log.timed("compile_s"):
             trainer = make_trainer(config, layout, placed, split.group)
         start = checkpoint or TrainCheckpoint(0, trainer.initial, config, clips)
         del checkpoint
         n_epochs = config.train.epochs - start.epoch
-        state, stopped = _train(layout, trainer, start, config, job.out, log)
+        state, stopped = train_epochs(layout, trainer, start, config, job.out, log)
         n_trained = int((split.group == TRAIN).sum()) * n_epochs
         log.seconds["windows_per_s"] = n_trained / max(log.seconds["train_s"], 1e-9)
 
@@ -172,7 +169,7 @@ def run_evaluation(checkpoint: Path, job: Job, log: Log, table: Console) -> None
     job = year_told(job, files, log)
     n_clips = [len(clips.files) for _, clips in test]
     batching = config.train.batching
-    with make_layout(n_clips, len(config.seeds), batching=batching) as layout:
+    with make_layout(n_clips, config.n_members, batching=batching) as layout:
         score_and_report(detector, layout, test, job, log, table)
 
 
@@ -189,11 +186,11 @@ def _checkpoint_to_resume(
             "--overwrite to replace it, or give another --out"
         )
     before = read_config(job.out) if checkpoint is None else checkpoint.config
-    as_before = replace(config, train=replace(config.train, epochs=before.train.epochs))
-    if as_before != before:
+    epochs = before.train.epochs
+    if _what_trains(config, epochs) != _what_trains(before, epochs):
         raise InputError(
             f"{str(job.out)!r} was made with other settings: resume with the same ones "
-            "(only train.epochs may grow), or say --overwrite"
+            "(train.epochs may grow, scores and scoring may change), or say --overwrite"
         )
     if checkpoint is None:
         return None
@@ -210,90 +207,34 @@ def _checkpoint_to_resume(
     return checkpoint
 
 
+def _what_trains(config: Config, epochs: int) -> tuple[Any, ...]:
+    """What decides a training but for its length, and nothing of what scores it."""
+    train = replace(config.train, epochs=epochs)
+    return config.seed, config.n_seeds, config.features, config.model, train
+
+
 def _note_few_clips(
-    is_held_out: Bool[np.ndarray, "seed machine clip"],
+    is_held_out: Bool[np.ndarray, "member machine clip"],
     names: Sequence[str],
     config: Config,
     log: Log,
 ) -> None:
     """Say where the held-out clips are too few for the nominal false-alarm rate."""
     rate = config.scoring.false_alarm_rate
-    counts = is_held_out[0].sum(-1)
+    counts = is_held_out[: config.n_folds].sum((0, -1))
     needed = clips_needed(rate)
     few = [f"{m} ({n})" for m, n in zip(names, counts, strict=True) if n < needed]
     if few:
+        remedy = "Add clips"
+        if config.train.split == "clip":
+            remedy += ", or raise train.held_out_fraction"
         log.note(
             f"Too few training clips for a false-alarm rate of {rate:g}, which needs "
             f"{needed} held-out ones: expect more false alarms of "
-            f"{', '.join(few)}. Add clips, or raise train.held_out_fraction."
+            f"{', '.join(few)}. {remedy}."
         )
 
 
-def _train(
-    layout: Layout,
-    trainer: Trainer,
-    start: TrainCheckpoint,
-    config: Config,
-    out: Path,
-    log: Log,
-) -> tuple[Any, bool]:
-    """All epochs that are left; the placed state, and whether any model had to stop."""
-    names, epochs = list(start.clips), config.train.epochs
-    state = layout.put(start.state, "run")
-    was_stopped = np.zeros((len(config.seeds), len(names)), bool)
-    if start.epoch:
-        was_stopped = np.asarray(start.state.is_stopped)
-    with (
-        log.timed("train_s"),
-        log.progress("epochs", epochs, start.epoch) as advance,
-    ):
-
-        def report(epoch: int, info: EpochInfo) -> None:
-            nonlocal was_stopped
-            is_stopped = np.asarray(info.is_stopped)
-            append_metrics(out, epoch, names, info._asdict())
-            advance(_losses_text(info))
-            _say_stopped(is_stopped & ~was_stopped, epoch, names, config, log)
-            was_stopped = is_stopped
-
-        unreported = None
-        for epoch in range(start.epoch + 1, epochs + 1):
-            state, info = trainer.epoch(epoch, state)
-            # The devices have their next epoch before they are asked for the last one.
-            if unreported is not None:
-                report(epoch - 1, layout.get(unreported))
-            unreported = info
-            if epoch % config.train.checkpoint_every == 0 or epoch == epochs:
-                report(epoch, layout.get(info))
-                unreported = None
-                save_training(
-                    out / "checkpoint",
-                    TrainCheckpoint(epoch, layout.get(state), config, start.clips),
-                )
-    return state, bool(was_stopped.any())
-
-
-def _losses_text(info: EpochInfo) -> str:
-    means = (_known_mean(x) for x in (info.loss, info.held_out_loss))
-    return "loss {:.4g}, held out {:.4g}".format(*means)
-
-
-def _known_mean(values: AnyArray) -> float:
-    """The mean of what is finite; stopped models have no loss."""
-    known = np.asarray(values)[np.isfinite(values)]
-    return float(known.mean()) if len(known) else math.nan
-
-
-def _say_stopped(
-    newly: Bool[np.ndarray, "seed machine"],
-    epoch: int,
-    names: Sequence[str],
-    config: Config,
-    log: Log,
-) -> None:
-    for seed, machine in np.argwhere(newly):
-        log.note(
-            f"{names[machine]}, seed {config.seeds[seed]}: the loss did not stay "
-            f"finite in epoch {epoch}; its training stops with the model of epoch "
-            f"{epoch - 1}. Try a smaller train.learning_rate."
-        )
+def _how_many(n_machines: int, config: Config) -> str:
+    folds = f" of {config.n_folds} folds" if config.n_folds > 1 else ""
+    return f"{n_machines} machines and {len(config.seeds)} seeds{folds}"

@@ -127,13 +127,14 @@ def load_split(
 
 
 def _require_training_clips(name: str, files: Sequence[ClipFile]) -> None:
-    """One clip is held out for the threshold, which no supplemental clip can be."""
-    if all(is_supplemental(file) for file in files):
+    """One clip is held out and compared with another; no supplemental clip can be."""
+    ordinary = [file for file in files if not is_supplemental(file)]
+    if not ordinary:
         raise InputError(
-            f"{name} has no training clip but supplemental ones: add one, to be held "
-            "out for the threshold"
+            f"{name} has no training clip but supplemental ones: add two, of which one "
+            "is held out for the threshold"
         )
-    if len(files) < 2:
+    if len(ordinary) < 2:
         raise InputError(
             f"{name} has one training clip: add another, for one is held out for "
             "the threshold"
@@ -146,6 +147,20 @@ def year_told(job: Job, files: Sequence[MachineFiles], log: Log) -> Job:
     if year is not None and definition_of(year) < 2022:
         log.note(f"The metrics and the official score are those of {year}.")
     return replace(job, year=year)
+
+
+def require_labels(machines: Iterable[MachineFiles]) -> None:
+    """Refuse test clips whose names do not tell whether they are anomalous.
+
+    Raises:
+        InputError: the machine.
+    """
+    for machine in machines:
+        if is_anomaly(machine.test) is None:
+            raise InputError(
+                f"the names of the test clips of {machine.name} do not all say normal "
+                "or anomaly, and nothing can be compared without: name other --machines"
+            )
 
 
 def require_classes(test: Iterable[tuple[str, Sequence[ClipFile]]]) -> None:

@@ -1,4 +1,4 @@
-"""What every layout offers: functions of one run, a machine with a seed, for all.
+"""What every layout offers: functions of one run, a machine's model, for all.
 
 `parallel.make_layout` chooses between the two there are.
 """
@@ -10,14 +10,15 @@ from typing import Any, Literal
 
 import jax
 
-# What an array says something of: each run, each machine for all seeds, each seed for
-# all machines. On the host it leads with `seed machine`, `machine` or `seed`.
-Kind = Literal["run", "machine", "seed"]
+# A member is a seed, or a seed's fold: every machine has a model for each. An array
+# says something of each run, of each machine for all members, or of each member for
+# all machines. On the host it leads with `member machine`, `machine` or `member`.
+Kind = Literal["run", "machine", "member"]
 Batching = Literal["vmap", "map"]
 
 
 class Program(ABC):
-    """A function of one machine and seed, made one of all of them."""
+    """A function of one machine and member, made one of all of them."""
 
     @abstractmethod
     def compile(self, *arguments: Any) -> Callable:
@@ -43,7 +44,7 @@ class Layout(ABC):
 
     @abstractmethod
     def get(self, tree: Any) -> Any:
-        """Results back on the host, `seed machine ...`, once they are there."""
+        """Results back on the host, `member machine ...`, once they are there."""
 
     @abstractmethod
     def wait(self, *trees: Any) -> None:
@@ -65,10 +66,10 @@ class Layout(ABC):
     def over_runs(
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
     ) -> Program:
-        """`function` of one machine and seed, for all of them.
+        """`function` of one machine and member, for all of them.
 
         Args:
-            function: of arrays without a `seed` or a `machine` axis.
+            function: of arrays without a `member` or a `machine` axis.
             kinds: of its arguments.
             donate: the arguments, of kind "run", whose memory the results may take.
         """

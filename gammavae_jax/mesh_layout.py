@@ -11,29 +11,29 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from gammavae_jax.layout import Kind, Layout, Program, in_float32
 
 _SPECS: dict[Kind, PartitionSpec] = {
-    "run": PartitionSpec("seed", "machine"),
+    "run": PartitionSpec("member", "machine"),
     "machine": PartitionSpec("machine"),
-    "seed": PartitionSpec("seed"),
+    "member": PartitionSpec("member"),
 }
 
 
 class _Axes(NamedTuple):
-    """Where an argument of a kind has its seed and its machine axis, if it has."""
+    """Where an argument of a kind has its member and its machine axis, if it has."""
 
-    seed: int | None
+    member: int | None
     machine: int | None
 
 
 _AXES: dict[Kind, _Axes] = {
     "run": _Axes(0, 1),
     "machine": _Axes(None, 0),
-    "seed": _Axes(0, None),
+    "member": _Axes(0, None),
 }
 
 
 @dataclass(frozen=True)
 class MeshLayout(Layout):
-    """A mesh with the axes `seed` and `machine`; a device batches its runs (`vmap`).
+    """A mesh with the axes `member` and `machine`; a device batches its runs (`vmap`).
 
     Free slots are filled with zeros: a function finds no windows there, and must have
     nothing to do.
@@ -41,7 +41,7 @@ class MeshLayout(Layout):
 
     mesh: Mesh
     machine_slots: tuple[int | None, ...]  # the machine in each slot, None if free
-    n_seeds: int
+    n_members: int
     batching: Literal["vmap"] = "vmap"
 
     def put(self, tree: Any, kind: Kind) -> Any:
@@ -60,7 +60,7 @@ class MeshLayout(Layout):
         used = [machine for machine in self.machine_slots if machine is not None]
         slots = [self.machine_slots.index(machine) for machine in sorted(used)]
         return jax.tree.map(
-            lambda leaf: np.asarray(leaf)[: self.n_seeds][:, slots], tree
+            lambda leaf: np.asarray(leaf)[: self.n_members][:, slots], tree
         )
 
     def wait(self, *trees: Any) -> None:
@@ -74,9 +74,9 @@ class MeshLayout(Layout):
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
     ) -> Program:
         """`function` batched over the runs of a device, on every device."""
-        over_seeds = jax.vmap(function, [_AXES[k].seed for k in kinds])
-        # Peeling the machine axis first moves the seed axis to the front.
-        over_both = jax.vmap(over_seeds, [_AXES[k].machine for k in kinds], 1)
+        over_members = jax.vmap(function, [_AXES[k].member for k in kinds])
+        # Peeling the machine axis first moves the member axis to the front.
+        over_both = jax.vmap(over_members, [_AXES[k].machine for k in kinds], 1)
         sharded = jax.shard_map(
             over_both,
             mesh=self.mesh,
@@ -93,8 +93,8 @@ class MeshLayout(Layout):
             leaf = np.take(leaf, slots, axis=axes.machine)
             free = [slot is None for slot in self.machine_slots]
             leaf[(slice(None),) * axes.machine + (np.array(free),)] = 0
-        if axes.seed is not None:
-            missing = -self.n_seeds % self.mesh.shape["seed"]
+        if axes.member is not None:
+            missing = -self.n_members % self.mesh.shape["member"]
             leaf = np.concatenate(
                 [leaf, np.zeros_like(leaf, shape=(missing, *leaf.shape[1:]))]
             )

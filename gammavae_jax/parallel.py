@@ -1,7 +1,7 @@
-"""Every machine and every seed at once: runs are dealt to the devices there are.
+"""Every machine, seed and fold at once: runs are dealt to the devices there are.
 
-Functions are written for one machine and one seed; a `Layout` spreads them over the
-runs. An accelerator works on its runs side by side (`MeshLayout`), a CPU's cores on
+Functions are written for one machine and one model of it; a `Layout` spreads them over
+the runs. An accelerator works on its runs side by side (`MeshLayout`), a CPU's cores on
 one each (`QueueLayout`): the functions are the same.
 """
 
@@ -21,15 +21,15 @@ from gammavae_jax.runtime import available_cores
 
 def make_layout(
     windows_per_machine: Sequence[int],
-    n_seeds: int,
+    n_members: int,
     devices: Sequence[Any] | None = None,
     batching: Literal["auto", "vmap", "map"] = "auto",
 ) -> Layout:
-    """Deal machines and seeds to the devices so that the busiest has least to do.
+    """Deal machines and members to the devices so that the busiest has least to do.
 
     Args:
         windows_per_machine: the work of each machine.
-        n_seeds: models of each machine.
+        n_members: models of each machine.
         devices: all local ones unless given.
         batching: "auto" is `map` on CPUs and `vmap` elsewhere.
     """
@@ -39,28 +39,28 @@ def make_layout(
         batching = "map" if on_cpu else "vmap"
     candidates = []
     for n_machine_shards in range(1, len(devices) + 1):
-        n_seed_shards = len(devices) // n_machine_shards
+        n_member_shards = len(devices) // n_machine_shards
         shards, load = _deal(windows_per_machine, n_machine_shards)
         candidates.append(
-            (load * -(-n_seeds // n_seed_shards), n_machine_shards, shards)
+            (load * -(-n_members // n_member_shards), n_machine_shards, shards)
         )
     _, n_machine_shards, shards = min(candidates, key=lambda c: c[:2])
-    n_seed_shards = min(len(devices) // n_machine_shards, n_seeds)
-    grid = np.array(devices[: n_seed_shards * n_machine_shards])
-    grid = grid.reshape(n_seed_shards, n_machine_shards)
+    n_member_shards = min(len(devices) // n_machine_shards, n_members)
+    grid = np.array(devices[: n_member_shards * n_machine_shards])
+    grid = grid.reshape(n_member_shards, n_machine_shards)
     if batching == "vmap":
         width = max(len(shard) for shard in shards)
         slots = [[*shard, *[None] * (width - len(shard))] for shard in shards]
         flat = tuple(slot for shard in slots for slot in shard)
-        return MeshLayout(Mesh(grid, ("seed", "machine")), flat, n_seeds)
+        return MeshLayout(Mesh(grid, ("member", "machine")), flat, n_members)
 
     # The longest first: the last ones to end are short.
     shard_of = {m: number for number, shard in enumerate(shards) for m in shard}
     longest_first = np.argsort(-np.asarray(windows_per_machine), kind="stable")
     device_of_run = {
-        (seed, int(machine)): grid[seed % n_seed_shards, shard_of[int(machine)]]
+        (member, int(machine)): grid[member % n_member_shards, shard_of[int(machine)]]
         for machine in longest_first
-        for seed in range(n_seeds)
+        for member in range(n_members)
     }
     n_threads = max(1, available_cores() // grid.size) if on_cpu else 1
     return QueueLayout(

@@ -16,7 +16,7 @@ import numpy as np
 
 from gammavae_jax.layout import Kind, Layout, Program, in_float32
 
-Run = tuple[int, int]  # the numbers of its seed and machine
+Run = tuple[int, int]  # the numbers of its member and machine
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class QueueLayout(Layout):
         placed = {}
 
         def part(run: Run) -> Any:
-            index = {"run": run, "machine": run[1:], "seed": run[:1]}[kind]
+            index = {"run": run, "machine": run[1:], "member": run[:1]}[kind]
             at = index, self.devices[run]
             if at not in placed:
                 cut = jax.tree.map(lambda leaf: np.asarray(leaf)[index], tree)
@@ -54,13 +54,13 @@ class QueueLayout(Layout):
         return PerRun({run: part(run) for run in self.devices})
 
     def get(self, tree: PerRun) -> Any:
-        """Results of all runs on the host, stacked as `seed machine ...`."""
+        """Results of all runs on the host, stacked as `member machine ...`."""
         runs = sorted(self.devices)
-        n_seeds = 1 + runs[-1][0]
+        n_members = 1 + runs[-1][0]
 
         def stack(*leaves):
             stacked = np.stack(leaves)
-            return stacked.reshape(n_seeds, -1, *stacked.shape[1:])
+            return stacked.reshape(n_members, -1, *stacked.shape[1:])
 
         return jax.tree.map(stack, *(_result(tree.of[run]) for run in runs))
 

@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from gammavae_jax.clip_table import ClipRow, clips_csv
 from gammavae_jax.config import Config
 from gammavae_jax.dataset import is_anomaly, is_target, stack_machines
-from gammavae_jax.detector import Detector, Scores, compile_scores
+from gammavae_jax.detector import Detector, clip_p_values, compile_scores
 from gammavae_jax.environment import describe_environment
 from gammavae_jax.evaluate import Row, evaluate_scores
+from gammavae_jax.files import write_text
+from gammavae_jax.fusion import Scores
 from gammavae_jax.job import Job, NamedClips
 from gammavae_jax.layout import Layout
 from gammavae_jax.log import Log
@@ -47,7 +50,7 @@ def score_and_report(
     with log.timed("score_s"):
         scores = score()
     usable = _usable_machines(scores, test, log)
-    _write_score_files(detector, scores, test, usable, job.out / "scores")
+    _write_score_files(detector, scores, test, usable, job.out)
     rows = _evaluate(detector, scores, test, usable, job.year)
     published = {}
     if is_synthetic(job.data_root):
@@ -84,18 +87,34 @@ def _write_score_files(
     scores: Scores,
     test: NamedClips,
     usable: Sequence[int],
-    folder: Path,
+    out: Path,
 ) -> None:
-    seeds = detector.config.seeds
+    """The challenge's files of each score and seed, and one table of all clips."""
+    seeds, rows = detector.config.seeds, []
     for score, s, m in itertools.product(scores, range(len(seeds)), usable):
         machine, section = detector.machines[m]
-        target = folder / score / f"seed{seeds[s]}"
+        target = out / "scores" / score / f"seed{seeds[s]}"
         target.mkdir(parents=True, exist_ok=True)
         names = [file.path.name for file in test[m][1].files]
         values = scores[score][s, m, : len(names)]
         decisions = values > detector.thresholds[score][s, m]
         write_scores(target, machine, section, names, values)
         write_decisions(target, machine, section, names, decisions)
+        chances = clip_p_values(detector, score, s, m, values)
+        rows += [
+            ClipRow(
+                seeds[s],
+                score,
+                machine,
+                section,
+                name,
+                float(values[c]),
+                None if chances is None else float(chances[c]),
+                int(decisions[c]),
+            )
+            for c, name in enumerate(names)
+        ]
+    write_text(out / "clips.csv", clips_csv(rows))
 
 
 def _evaluate(

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from gammavae_jax.config import Config, from_dict, to_dict
+from gammavae_jax.config import Config
+from gammavae_jax.config_json import from_dict, to_dict
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluate import Row
 from gammavae_jax.files import write_text
+from gammavae_jax.page import CodeUse, report_html
 from gammavae_jax.report import (
     Published,
-    report_html,
     results_csv,
     summarise_rows,
     to_json,
@@ -29,6 +30,7 @@ _RESULTS = (
     "checkpoint/detector.json",
     "checkpoint/detector",
     "results.csv",
+    "clips.csv",
     "summary.json",
     "report.html",
     "scores",
@@ -104,19 +106,27 @@ def resume_folder(out: Path, config: Config, epoch: int) -> None:
 def append_metrics(
     out: Path, epoch: int, machines: Sequence[str], info: Mapping[str, np.ndarray]
 ) -> None:
-    """Add an epoch to `metrics.jsonl`: by machine, a list over seeds of each value.
+    """Add an epoch to `metrics.jsonl`: by machine, a list of each value over members.
 
-    `info` holds arrays `seed machine`; what is not finite is written as null.
+    Members are seeds, or the folds of each seed in turn.
+
+    `info` holds arrays `member machine ...`; what is not finite is written as null.
     """
     entry = {
         machine: {
-            name: [_number(value) for value in values[:, m]]
+            name: [_numbers(value) for value in values[:, m]]
             for name, values in info.items()
         }
         for m, machine in enumerate(machines)
     }
     with (out / "metrics.jsonl").open("a", encoding="utf-8", newline="") as file:
         file.write(json.dumps({"epoch": epoch, "machines": entry}) + "\n")
+
+
+def last_epoch(out: Path) -> dict[str, dict[str, Any]]:
+    """By machine, what `metrics.jsonl` says of the last epoch; empty without one."""
+    lines = _metrics(out)
+    return lines[-1]["machines"] if lines else {}
 
 
 def write_results(
@@ -140,7 +150,9 @@ def write_results(
         to_json({"year": year, **summary, "notes": notes, **about}),
     )
     scores = sorted(config.scores, key=lambda name: name != config.score)
-    page = report_html(rows, scores, notes, published, _losses(out), year)
+    losses = _losses(out)
+    codes = {} if config.model.latent == "deterministic" else _code_use(out)
+    page = report_html(rows, scores, notes, published, losses, year, codes)
     write_text(out / "report.html", page)
 
 
@@ -184,6 +196,20 @@ def _losses(out: Path) -> dict[str, list[float]]:
     return losses
 
 
+def _code_use(out: Path) -> dict[str, CodeUse]:
+    """By machine, how much its code tells after the last epoch, where it is known."""
+    codes = {}
+    for machine, values in last_epoch(out).items():
+        active = np.array(values.get("active_units", ()), float)
+        nats = np.array(values.get("kl_per_latent", ()), float)
+        known = np.isfinite(active)
+        if known.any():
+            codes[machine] = CodeUse(
+                float(active[known].mean()), nats[known].mean(0).tolist()
+            )
+    return codes
+
+
 def _metrics(out: Path) -> list[dict[str, Any]]:
     """The whole lines of `metrics.jsonl`; a run may have been killed in the last."""
     path = out / "metrics.jsonl"
@@ -193,8 +219,10 @@ def _metrics(out: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _number(value: np.generic) -> float | bool | None:
-    """The shortest number that reads back as the same float32."""
+def _numbers(value: Any) -> Any:
+    """The shortest number that reads back as the same float32, or a list of them."""
+    if np.ndim(value):
+        return [_numbers(v) for v in value]
     if isinstance(value, np.bool_):
         return bool(value)
     return float(str(value)) if np.isfinite(value) else None

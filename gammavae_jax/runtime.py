@@ -114,9 +114,11 @@ def available_cores() -> int:
 
 
 def runs_in_checkpoint(folder: Path) -> int:
-    """Machines times seeds of the detector in a checkpoint folder; 1 if unreadable."""
+    """Models of the detector in a checkpoint folder; 1 if unreadable."""
     try:
         about = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
-        return len(about["machines"]) * int(about["config"]["n_seeds"])
+        config = about["config"]
+        folds = config["train"]["n_folds"] if config["train"]["split"] == "folds" else 1
+        return len(about["machines"]) * int(config["n_seeds"]) * int(folds)
     except (OSError, ValueError, KeyError, TypeError):
         return 1

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
+from gammavae_jax import pooling
 from gammavae_jax.config import ScoringConfig
 
 VARIANCE_FLOOR = 1e-6  # dB^2, of residuals that are nothing but zeros
@@ -24,6 +25,14 @@ class Scatter(NamedTuple):
     mean: Float[Array, "mel"]
     within: Float[Array, "mel mel"]  # about the mean of each batch
     total: Float[Array, "mel mel"]  # about the mean of all
+
+
+class WindowErrors(NamedTuple):
+    """Of each window: squared error, dB^2; divergence, nats; the sum trained on."""
+
+    squared: Float[Array, "window"]
+    kl: Float[Array, "window"]
+    negative_elbo: Float[Array, "window"]
 
 
 class GaussianFit(NamedTuple):
@@ -70,28 +79,26 @@ def add_batch(
 
 
 def covariance(
-    scatter: Scatter, n_context: int, config: ScoringConfig
+    scatter: Scatter, n_rows: int, config: ScoringConfig
 ) -> Float[Array, "mel mel"]:
     """The covariance of the rows taken up.
 
     `official`: centred in each batch and divided by windows - 1, though a window has
-    `n_context` rows. `pooled`: centred on the mean of all and divided by rows - 1.
+    `n_rows` rows. `pooled`: centred on the mean of all and divided by rows - 1.
     """
     if config.covariance == "official":
-        return scatter.within / jnp.maximum(scatter.count / n_context - 1.0, 1.0)
+        return scatter.within / jnp.maximum(scatter.count / n_rows - 1.0, 1.0)
     return scatter.total / jnp.maximum(scatter.count - 1.0, 1.0)
 
 
-def fit_gaussian(
-    scatter: Scatter, n_context: int, config: ScoringConfig
-) -> GaussianFit:
+def fit_gaussian(scatter: Scatter, n_rows: int, config: ScoringConfig) -> GaussianFit:
     """Location and Cholesky factor of the rows taken up.
 
     The official distance is from zero, the pooled one from the mean residual. Where
     float32 finds no factor, as with fewer rows than bands, the jitter grows tenfold
     until it does.
     """
-    matrix = covariance(scatter, n_context, config)
+    matrix = covariance(scatter, n_rows, config)
     unit = (jnp.trace(matrix) / len(matrix) + VARIANCE_FLOOR) * jnp.eye(len(matrix))
 
     def factorise(jitter):
@@ -118,13 +125,6 @@ def squared_distance(
     return jnp.sum(whitened**2, axis=0)
 
 
-def mse(
-    residual: Float[Array, "window feature"], weight: Float[Array, "window"]
-) -> Float[Array, ""]:
-    """Mean squared residual over windows and features, dB^2."""
-    return _mean(jnp.mean(residual**2, axis=-1), weight)
-
-
 def mahalanobis(
     residual: Float[Array, "window feature"],
     weight: Float[Array, "window"],
@@ -138,11 +138,8 @@ def mahalanobis(
     residuals cancel).
     """
     rows = rows_of(residual, len(source.location))
-    mean = (
-        _row_weight(weight, rows)
-        @ rows
-        / jnp.maximum(_row_weight(weight, rows).sum(), 1.0)
-    )
+    of_row = _row_weight(weight, rows)
+    mean = of_row @ rows / jnp.maximum(of_row.sum(), 1.0)
     return jnp.minimum(
         squared_distance(mean[None], source)[0],
         squared_distance(mean[None], target)[0],
@@ -163,18 +160,24 @@ def mahalanobis_framewise(
     distance = jnp.minimum(
         squared_distance(rows, source), squared_distance(rows, target)
     )
-    return _mean(distance, _row_weight(weight, rows))
+    return pooling.mean(distance, _row_weight(weight, rows))
 
 
 def clip_scores(
+    errors: WindowErrors,
     residual: Float[Array, "window feature"],
     weight: Float[Array, "window"],
     source: GaussianFit,
     target: GaussianFit,
 ) -> dict[str, Float[Array, ""]]:
-    """Every score of one clip, by name."""
+    """Every score of one clip, by name; under `jit`, what is not used costs nothing."""
     return {
-        "mse": mse(residual, weight),
+        "mse": pooling.mean(errors.squared, weight),
+        "mse_top": pooling.top(errors.squared, weight),
+        "mse_max": pooling.largest(errors.squared, weight),
+        "mse_ranked": pooling.ranked(errors.squared, weight),
+        "kl": pooling.mean(errors.kl, weight),
+        "negative_elbo": pooling.mean(errors.negative_elbo, weight),
         "mahalanobis": mahalanobis(residual, weight, source, target),
         "mahalanobis_framewise": mahalanobis_framewise(
             residual, weight, source, target
@@ -187,9 +190,3 @@ def _row_weight(
 ) -> Float[Array, "row"]:
     """The weight of each window for each of its rows."""
     return jnp.repeat(weight, len(rows) // len(weight))
-
-
-def _mean(
-    values: Float[Array, "item"], weight: Float[Array, "item"]
-) -> Float[Array, ""]:
-    return weight @ values / jnp.maximum(weight.sum(), 1.0)

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gammavae_jax.clip_rows import flags_by_clip, read_rows, values_by_clip
-from gammavae_jax.config import Config, from_dict, unknown_name
-from gammavae_jax.errors import InputError
+from gammavae_jax.config import OFFICIAL_SCORES, Config
+from gammavae_jax.config_json import from_dict
+from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.files import write_text
 from gammavae_jax.section_files import find_files, machine_and_section, require_files
 
@@ -26,7 +27,7 @@ _KINDS = ("anomaly_score", "decision_result")
 _LABEL = re.compile(r"[A-Za-z0-9-]+_[A-Za-z0-9-]+_task2_[1-4]")
 _CLIP = re.compile(r"section_(?P<section>\d\d)_[^/\\]+\.wav")
 _METHODS = {"deterministic": "AE", "gamma": "VAE", "gaussian": "VAE"}  # challenge tags
-_MEANS = ("mse", "mahalanobis", "mahalanobis_framewise")  # scores of one model
+_MEANS = OFFICIAL_SCORES  # over windows or rows
 _FILL_IN = "FILL IN"
 
 # The fields of Task 2's own template of 2020; the later ones were not at hand.
@@ -168,8 +169,13 @@ def meta_yaml(label: str, config: Config, score: str, seed: int) -> str:
         sample_rate=_scalar(f"{config.features.sample_rate / 1000:g}kHz"),
         method=_scalar(_METHODS[config.model.latent]),
         aggregation=_scalar("average" if is_mean else _FILL_IN),
-        subsystems=_scalar(None if is_mean else _FILL_IN),
+        subsystems=_scalar(_subsystems(config) if is_mean else _FILL_IN),
     )
+
+
+def _subsystems(config: Config) -> str | None:
+    """How many models a score is the mean over; None of one."""
+    return str(config.n_folds) if config.n_folds > 1 else None
 
 
 def _scalar(value: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Decision thresholds from the scores of normal sounds."""
+"""Decision thresholds and p-values from the scores of normal sounds."""
 
 import math
 
@@ -20,6 +20,20 @@ def conformal_threshold(
     # 9 * (1 - 0.1) is above 8.1 in floating point: round before the ceiling.
     rank = math.ceil(round((len(scores) + 1) * (1 - false_alarm_rate), 9))
     return float(scores[min(rank, len(scores)) - 1])
+
+
+def p_values(
+    scores: Float[np.ndarray, "*clip"], held_out_scores: Float[np.ndarray, "held_out"]
+) -> Float[np.ndarray, "*clip"]:
+    """How likely a normal clip scores as high: `(1 + count above) / (n + 1)`.
+
+    Source: split conformal prediction (Vovk et al. 2005). A clip is above the
+    conformal threshold of a rate if and only if its p-value is at most that rate,
+    where the rate has `clips_needed`. None is smaller than `1 / (n + 1)`.
+    """
+    ordered = np.sort(held_out_scores)
+    at_least = len(ordered) - np.searchsorted(ordered, scores, side="left")
+    return (1 + at_least) / (len(ordered) + 1)
 
 
 def gamma_threshold(

@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,9 +21,12 @@ from gammavae_jax.checkpoint import (
     save_detector,
     save_training,
 )
-from gammavae_jax.detector import Detector, Scorer
+from gammavae_jax.config import FUSION_SCORES
+from gammavae_jax.detector import Detector
 from gammavae_jax.errors import InputError
+from gammavae_jax.neighbours import fit_reference
 from gammavae_jax.score import GaussianFit
+from gammavae_jax.scorer import Scorer, wanted_statistics
 from gammavae_jax.train import init_state
 
 MACHINES = (("fan", "00"), ("pump", "02"))
@@ -29,23 +34,46 @@ MACHINES = (("fan", "00"), ("pump", "02"))
 
 @pytest.fixture
 def state(tiny):
-    """A training state of one seed and two machines."""
+    """A training state of one seed with two folds, and two machines."""
     one = init_state(tiny(), jax.random.key(0))
-    return jax.tree.map(lambda leaf: np.stack([np.stack([leaf, leaf])]), one)
+    return jax.tree.map(lambda leaf: np.stack([np.stack([leaf, leaf])] * 2), one)
+
+
+def references_of(config, rng) -> Any:
+    """References of two folds and machines, each of ten clips and two spare places."""
+    one = fit_reference(
+        rng.normal(size=(10, 384)),
+        np.arange(10) % 2,
+        np.ones(10, bool),
+        np.arange(10) > 7,
+        config.scoring,
+        12,
+        rng,
+    )
+    every = jax.tree.map(lambda leaf: np.stack([np.stack([leaf, leaf])] * 2), one)
+    return dict.fromkeys(wanted_statistics(config), every)
 
 
 @pytest.fixture
 def detector(tiny, state):
     rng = np.random.default_rng(0)
+    config = tiny()
     fit = GaussianFit(
-        *(rng.normal(size=(1, 2, *s)).astype(np.float32) for s in [(128,), (128, 128)])  # pyright: ignore
+        *(rng.normal(size=(2, 2, *s)).astype(np.float32) for s in [(128,), (128, 128)])  # pyright: ignore
     )
+    calibration = {
+        name: rng.random((1, 2, 10))
+        for name in (*config.computed_scores, FUSION_SCORES[0])
+    }
+    calibration["mse"][0, 1, 7:] = np.nan
     return Detector(
-        config=tiny(),
+        config=config,
         machines=MACHINES,
         filterbank=rng.random((513, 128)).astype(np.float32),
         scorer=Scorer(state.params, state.batch_stats, fit, fit),
-        thresholds={name: rng.random((1, 2)) for name in tiny().scores},
+        references=references_of(config, rng),
+        calibration=calibration,
+        thresholds={name: rng.random((1, 2)) for name in config.scores},
     )
 
 
@@ -59,13 +87,38 @@ def test_a_detector_comes_back_as_it_was(tmp_path, detector):
     assert (back.config, back.machines) == (detector.config, detector.machines)
     assert_same(back.scorer, detector.scorer)
     assert_same(back.filterbank, detector.filterbank)
+    assert dict(back.references).keys() == {"spectrum", "residual", "peak"}
+    assert_same(dict(back.references), dict(detector.references))
+    assert_same(back.calibration, detector.calibration)
     assert_same(dict(back.thresholds), dict(detector.thresholds))
+
+
+def test_a_detector_without_references_and_calibration_comes_back(
+    tmp_path, detector, tiny
+):
+    """Such as one with the official thresholds."""
+    official = tiny("official")
+    one = init_state(official, jax.random.key(0))
+    state = jax.tree.map(lambda leaf: np.stack([np.stack([leaf, leaf])]), one)
+    fit = jax.tree.map(lambda leaf: leaf[:1], detector.scorer.source)
+    bare = replace(
+        detector,
+        config=official,
+        scorer=Scorer(state.params, state.batch_stats, fit, fit),
+        references={},
+        calibration={},
+        thresholds={name: np.ones((1, 2)) for name in official.scores},
+    )
+    save_detector(tmp_path, bare)
+    back = restore_detector(tmp_path)
+    assert (dict(back.references), dict(back.calibration)) == ({}, {})
+    assert_same(back.scorer, bare.scorer)
 
 
 def test_a_training_comes_back_at_its_newest_state(tmp_path, state, tiny):
     clips = {"fan": ["a.wav"], "pump": ["b.wav", "c.wav"]}
     for epoch in (1, 2):
-        now = state._replace(is_stopped=np.array([[False, epoch == 2]]))
+        now = state._replace(is_stopped=np.array([[False, epoch == 2]] * 2))
         save_training(tmp_path, TrainCheckpoint(epoch, now, tiny(), clips))
     back = restore_training(tmp_path)
     assert back is not None

@@ -1,4 +1,4 @@
-"""Recordings to arrays: padded, masked, split by clip."""
+"""Recordings to arrays: padded, masked, stacked."""
 
 from pathlib import Path
 
@@ -11,14 +11,10 @@ from gammavae_jax.clip_files import ClipFile, find_clips
 from gammavae_jax.clip_name import parse_clip_name
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.dataset import (
-    HELD_OUT,
-    PADDING,
-    TRAIN,
     Clips,
     clip_identities,
     is_anomaly,
     load_clips,
-    split_windows,
     stack_machines,
     supplemental_clips,
 )
@@ -106,51 +102,6 @@ def test_windows_start_where_five_frames_of_one_clip_begin():
     np.testing.assert_array_equal(arrays.window_start[0], [0, 1, 8, 9, 10, 11])
 
 
-def test_whole_clips_are_held_out(tiny):
-    config = tiny("default", "n_seeds=3", "train.held_out_fraction=0.3")
-    machines = crowd(np.random.default_rng(0), counts=(20, 7))
-    arrays = stack_machines(machines, 5)
-    split = split_windows(arrays, config)
-    for s, m in np.ndindex(3, 2):
-        n_windows = np.maximum(arrays.n_frames[m] - 4, 0)
-        clip = np.repeat(np.arange(len(n_windows)), n_windows)
-        used = split.group[s, m, : len(clip)]
-        held_out = split.is_held_out[s, m][clip]
-        np.testing.assert_array_equal(used, np.where(held_out, HELD_OUT, TRAIN))
-        assert (split.group[s, m, len(clip) :] == PADDING).all()
-        assert (used == TRAIN).any()
-    assert (split.is_held_out[0] != split.is_held_out[1]).any()
-
-
-@pytest.mark.parametrize(
-    ("n", "n_target", "expected"),
-    [
-        (100, 10, (9, 1)),
-        (66, 6, (6, 0)),
-        (2, 0, (1, 0)),
-        (5, 5, (0, 1)),
-        (6, 5, (0, 1)),
-    ],
-)
-def test_held_out_clips_are_a_tenth_of_each_domain(n, n_target, expected, tiny):
-    rng = np.random.default_rng(0)
-    arrays = stack_machines([("m", clips(noise(rng, n, 5), n_target))], 5)
-    held_out = split_windows(arrays, tiny("default")).is_held_out[0, 0]
-    target = arrays.is_target[0]
-    assert (held_out[~target].sum(), held_out[target].sum()) == expected
-
-
-def test_extra_clips_are_trained_on_and_never_held_out(tiny):
-    config = tiny("default", "n_seeds=5", "train.held_out_fraction=0.5")
-    machines = [("m", clips(noise(np.random.default_rng(0), 20, 6)))]
-    arrays = stack_machines(machines, 5)
-    is_extra = np.arange(20)[None] % 2 == 0
-    split = split_windows(arrays, config, is_extra)
-    assert not split.is_held_out[:, is_extra].any()
-    assert (split.is_held_out.sum(-1) == 5).all()
-    assert (split.group == HELD_OUT).sum() == 5 * 5 * 2
-
-
 def test_supplemental_clips_are_known_by_their_folder():
     spectrum = np.zeros((6, 128), np.float32)
     names = ["fan/train/a.wav", "fan/supplemental/b.wav"]
@@ -160,19 +111,6 @@ def test_supplemental_clips_are_known_by_their_folder():
         ("m", Clips(files[:1], (spectrum,))),
     ]
     assert supplemental_clips(machines).tolist() == [[False, True], [False, False]]
-
-
-def test_the_official_split_takes_a_tenth_of_the_windows_wherever_they_lie(tiny):
-    arrays = stack_machines(crowd(np.random.default_rng(0), counts=(20, 7)), 5)
-    split = split_windows(arrays, tiny("official"))
-    assert not split.is_held_out.any()
-    for m in range(2):
-        n_windows = int(np.maximum(arrays.n_frames[m] - 4, 0).sum())
-        held_out = split.group[0, m, :n_windows] == HELD_OUT
-        assert held_out.sum() == -(-n_windows // 10)
-        assert (split.group[0, m, n_windows:] == PADDING).all()
-        # Not whole clips: most held-out windows have a neighbour that is trained on.
-        assert (~held_out[1:] & held_out[:-1]).sum() > held_out.sum() / 2
 
 
 def test_labels_are_unknown_where_a_name_does_not_say(folder):

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from gammavae_jax.config import ScoringConfig
+from gammavae_jax import pooling
+from gammavae_jax.config import DIRECT_SCORES, ScoringConfig
 from gammavae_jax.score import (
     GaussianFit,
+    WindowErrors,
     add_batch,
     clip_scores,
     covariance,
@@ -15,7 +17,6 @@ from gammavae_jax.score import (
     fit_gaussian,
     mahalanobis,
     mahalanobis_framewise,
-    mse,
     rows_of,
 )
 
@@ -28,6 +29,13 @@ def scatter_of(batches, n_mels):
     for rows, weight in batches:
         scatter = add_batch(scatter, jnp.float32(rows), jnp.float32(weight))
     return scatter
+
+
+def errors_of(residual):
+    """Mean squared errors of windows, and a divergence that tells them apart."""
+    squared = jnp.mean(residual**2, axis=-1)
+    kl = 1.0 + jnp.arange(len(residual))
+    return WindowErrors(squared, kl, squared + 0.01 * kl)
 
 
 @pytest.fixture
@@ -78,7 +86,8 @@ def test_official_covariances_and_scores_match_the_official_code(golden):
             for a, b in ((fits[0], fits[0]), (fits[1], fits[1]), fits)
         ]
         np.testing.assert_allclose(ours, row, rtol=1e-3)
-        np.testing.assert_allclose(mse(clip, weight), stored["mse"][c], rtol=1e-5)
+        scores = clip_scores(errors_of(clip), clip, weight, *fits)
+        np.testing.assert_allclose(scores["mse"], stored["mse"][c], rtol=1e-5)
 
 
 def test_mahalanobis_is_the_mean_of_the_whole_product(fits, residual):
@@ -160,15 +169,37 @@ def test_padding_changes_no_score(fits, residual):
     _, _, both = fits
     padded = jnp.concatenate([residual, jnp.full((4, residual.shape[1]), 99.0)])
     weight = jnp.concatenate([jnp.ones(9), jnp.zeros(4)])
-    expected = clip_scores(residual, jnp.ones(9), *both)
-    for name, score in clip_scores(padded, weight, *both).items():
+    expected = clip_scores(errors_of(residual), residual, jnp.ones(9), *both)
+    ours = clip_scores(errors_of(padded), padded, weight, *both)
+    assert ours.keys() == expected.keys() == set(DIRECT_SCORES)
+    for name, score in ours.items():
+        np.testing.assert_allclose(score, expected[name], rtol=1e-5)
+
+
+def test_scores_of_windows_are_pooled_each_by_its_rule(fits, residual):
+    _, _, both = fits
+    errors, weight = errors_of(residual), jnp.ones(9)
+    scores = clip_scores(errors, residual, weight, *both)
+    expected = {
+        "mse": np.mean(np.asarray(residual, np.float64) ** 2),
+        "mse_max": np.asarray(errors.squared).max(),
+        "mse_top": pooling.top(errors.squared, weight),
+        "mse_ranked": pooling.ranked(errors.squared, weight),
+        "kl": 5.0,
+        "negative_elbo": scores["mse"] + 0.01 * 5.0,
+        "mahalanobis": mahalanobis(residual, weight, *both),
+        "mahalanobis_framewise": mahalanobis_framewise(residual, weight, *both),
+    }
+    assert scores.keys() == expected.keys()
+    for name, score in scores.items():
         np.testing.assert_allclose(score, expected[name], rtol=1e-5)
 
 
 def test_rows_without_variance_still_give_finite_scores():
     scatter = scatter_of([(np.zeros((10, N_MELS)), np.ones(10))], N_MELS)
     fit = fit_gaussian(scatter, N_CONTEXT, ScoringConfig())
-    scores = clip_scores(jnp.zeros((3, N_CONTEXT * N_MELS)), jnp.ones(3), fit, fit)
+    residual = jnp.zeros((3, N_CONTEXT * N_MELS))
+    scores = clip_scores(errors_of(residual), residual, jnp.ones(3), fit, fit)
     assert all(jnp.isfinite(score) for score in scores.values())
 
 
@@ -181,5 +212,5 @@ def test_too_few_rows_for_a_covariance_still_give_finite_scores(n_rows):
         config = ScoringConfig(covariance=kind)
         fit = fit_gaussian(scatter_of([(rows, np.ones(n_rows))], n_mels), 5, config)
         residual = jnp.float32(rng.normal(size=(3, 5 * n_mels)))
-        scores = clip_scores(residual, jnp.ones(3), fit, fit)
+        scores = clip_scores(errors_of(residual), residual, jnp.ones(3), fit, fit)
         assert all(jnp.isfinite(score) for score in scores.values())

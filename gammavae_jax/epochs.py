@@ -1,0 +1,89 @@
+"""All epochs of a run: progress, metrics, a state saved now and then."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from gammavae_jax.checkpoint import TrainCheckpoint, save_training
+from gammavae_jax.config import Config
+from gammavae_jax.dataset import AnyArray
+from gammavae_jax.layout import Layout
+from gammavae_jax.log import Log
+from gammavae_jax.run_folder import append_metrics
+from gammavae_jax.train import EpochInfo, Trainer
+
+
+def train_epochs(
+    layout: Layout,
+    trainer: Trainer,
+    start: TrainCheckpoint,
+    config: Config,
+    out: Path,
+    log: Log,
+) -> tuple[Any, bool]:
+    """All epochs that are left; the placed state, and whether any model had to stop."""
+    names, epochs = list(start.clips), config.train.epochs
+    state = layout.put(start.state, "run")
+    was_stopped = np.zeros((config.n_members, len(names)), bool)
+    if start.epoch:
+        was_stopped = np.asarray(start.state.is_stopped)
+    with (
+        log.timed("train_s"),
+        log.progress("epochs", epochs, start.epoch) as advance,
+    ):
+
+        def report(epoch: int, info: EpochInfo) -> None:
+            nonlocal was_stopped
+            is_stopped = np.asarray(info.is_stopped)
+            append_metrics(out, epoch, names, info._asdict())
+            advance(_losses_text(info))
+            _say_stopped(is_stopped & ~was_stopped, epoch, names, config, log)
+            was_stopped = is_stopped
+
+        unreported = None
+        for epoch in range(start.epoch + 1, epochs + 1):
+            state, info = trainer.epoch(epoch, state)
+            # The devices have their next epoch before they are asked for the last one.
+            if unreported is not None:
+                report(epoch - 1, layout.get(unreported))
+            unreported = info
+            if epoch % config.train.checkpoint_every == 0 or epoch == epochs:
+                report(epoch, layout.get(info))
+                unreported = None
+                save_training(
+                    out / "checkpoint",
+                    TrainCheckpoint(epoch, layout.get(state), config, start.clips),
+                )
+    return state, bool(was_stopped.any())
+
+
+def _losses_text(info: EpochInfo) -> str:
+    means = (_known_mean(x) for x in (info.loss, info.held_out_loss))
+    return "loss {:.4g}, held out {:.4g}".format(*means)
+
+
+def _known_mean(values: AnyArray) -> float:
+    """The mean of what is finite; stopped models have no loss."""
+    known = np.asarray(values)[np.isfinite(values)]
+    return float(known.mean()) if len(known) else math.nan
+
+
+def _say_stopped(
+    newly: Bool[np.ndarray, "member machine"],
+    epoch: int,
+    names: Sequence[str],
+    config: Config,
+    log: Log,
+) -> None:
+    for member, machine in np.argwhere(newly):
+        seed, fold = divmod(int(member), config.n_folds)
+        of_fold = f", fold {fold}" if config.n_folds > 1 else ""
+        log.note(
+            f"{names[machine]}, seed {config.seeds[seed]}{of_fold}: the loss did not "
+            f"stay finite in epoch {epoch}; its training stops with the model of epoch "
+            f"{epoch - 1}. Try a smaller train.learning_rate."
+        )

@@ -1,0 +1,66 @@
+"""The members of a seed's ensemble: a model for each fold, and the clips it tells of.
+
+Members of all seeds stand in one row, the folds of each seed in turn. On the host
+only, NumPy.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt32
+
+from gammavae_jax.config import Config
+
+NO_FOLD = -1  # of a clip that every model was trained on
+
+
+def member_numbers(config: Config) -> UInt32[np.ndarray, "member 2"]:
+    """Seed and fold of each member, from which its randomness is folded."""
+    folds = range(config.n_folds)
+    pairs = [(seed, fold) for seed in config.seeds for fold in folds]
+    return np.array(pairs, np.uint32)
+
+
+def with_first_member(
+    is_held_out: Bool[np.ndarray, "member machine clip"],
+    is_clip: Bool[np.ndarray, "machine clip"],
+    n_folds: int,
+) -> Bool[np.ndarray, "member machine clip"]:
+    """Which member tells of each clip: the one that has not seen it, or the first."""
+    by_seed = is_held_out.reshape(-1, n_folds, *is_clip.shape).copy()
+    by_seed[:, 0] |= is_clip & ~by_seed.any(1)
+    return by_seed.reshape(is_held_out.shape)
+
+
+def folds_of_clips(
+    is_held_out: Bool[np.ndarray, "member machine clip"], n_folds: int
+) -> Int[np.ndarray, "seed machine clip"]:
+    """The fold in which each clip is held out, `NO_FOLD` if in none."""
+    by_seed = is_held_out.reshape(-1, n_folds, *is_held_out.shape[1:])
+    return np.where(by_seed.any(1), by_seed.argmax(1), NO_FOLD)
+
+
+def first_ones(
+    is_wanted: Bool[np.ndarray, "member machine clip"],
+) -> tuple[
+    Int[np.ndarray, "member machine chosen"], Bool[np.ndarray, "member machine chosen"]
+]:
+    """Numbers of the wanted clips, as many for each run, and which of them are so."""
+    n_most = max(1, int(is_wanted.sum(-1).max()))
+    chosen = np.argsort(~is_wanted, axis=-1, kind="stable")[..., :n_most]
+    return chosen.astype(np.int32), np.take_along_axis(is_wanted, chosen, axis=-1)
+
+
+def by_clip(
+    values: Float[np.ndarray, "member machine chosen *rest"],
+    chosen: Int[np.ndarray, "member machine chosen"],
+    is_used: Bool[np.ndarray, "member machine chosen"],
+    n_clips: int,
+    config: Config,
+) -> Float[np.ndarray, "seed machine clip *rest"]:
+    """What members tell of clips, each clip in its place; NaN where none tells."""
+    n_machines, rest = values.shape[1], values.shape[3:]
+    out = np.full((len(config.seeds), n_machines, n_clips, *rest), np.nan)
+    for member, machine in np.ndindex(*values.shape[:2]):
+        used = is_used[member, machine]
+        place = out[member // config.n_folds, machine]
+        place[chosen[member, machine, used]] = values[member, machine, used]
+    return out

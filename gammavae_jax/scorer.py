@@ -1,0 +1,253 @@
+"""One model of one machine, and all that turns windows into scores with it.
+
+Everything here is written for one machine and one member; `detector` spreads it.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, UInt8
+
+from gammavae_jax import clip_statistics
+from gammavae_jax.batches import gather, shuffled
+from gammavae_jax.config import STATISTICS, Config
+from gammavae_jax.dataset import HELD_OUT, TRAIN, MachineArrays
+from gammavae_jax.loss import loss_terms, total_loss
+from gammavae_jax.model import ModelOutput, reconstruct
+from gammavae_jax.neighbours import Reference, distances
+from gammavae_jax.score import (
+    GaussianFit,
+    Scatter,
+    WindowErrors,
+    add_batch,
+    clip_scores,
+    empty_scatter,
+    fit_gaussian,
+    rows_of,
+)
+from gammavae_jax.train import TrainState, run_key
+
+
+class Scorer(NamedTuple):
+    """A trained model and the fits of its residuals."""
+
+    params: Any
+    batch_stats: Any
+    source: GaussianFit
+    target: GaussianFit
+
+
+def fit_scorer(
+    config: Config,
+    n_steps: int,
+    member: Array,
+    state: TrainState,
+    data: MachineArrays,
+    group: UInt8[Array, "window"],
+) -> Scorer:
+    """Fit the residuals of one machine's training windows, by domain.
+
+    Batches are shuffled as one more epoch of training would be, since the official
+    covariance depends on them. A machine with fewer than two target windows takes
+    the source fit for both domains.
+    """
+    order = _order_after_training(config, member, data, group)
+    n_train = jnp.sum(group == TRAIN)
+    n_mels = config.features.n_mels
+    n_rows = rows_in_window(config)
+
+    def add(scatters: tuple[Scatter, Scatter], step):
+        batch, weight, start = gather(config, data, order, 0, n_train, step)
+        is_target = data.is_target[start // data.log_mel.shape[-2]]
+        of_domain = (weight * ~is_target, weight * is_target)
+        output = _apply(config, state.params, state.batch_stats, batch)
+        rows = rows_of(output.residual, n_mels)
+        source_rows, target_rows = (jnp.repeat(w, n_rows) for w in of_domain)
+        source, target = scatters
+        return (
+            add_batch(source, rows, source_rows),
+            add_batch(target, rows, target_rows),
+        ), None
+
+    empty = empty_scatter(n_mels)
+    (source, target), _ = jax.lax.scan(add, (empty, empty), jnp.arange(n_steps))
+    target = jax.tree.map(
+        lambda t, s: jnp.where(target.count >= 2 * n_rows, t, s), target, source
+    )
+    fits = (fit_gaussian(s, n_rows, config.scoring) for s in (source, target))
+    return Scorer(state.params, state.batch_stats, *fits)
+
+
+def rows_in_window(config: Config) -> int:
+    """Frames that the residual of a window is of."""
+    return 1 if config.model.target == "centre" else config.features.n_context
+
+
+def score_machine(
+    config: Config,
+    clips_at_once: int | None,
+    scorer: Scorer,
+    references: dict[str, Reference],
+    data: MachineArrays,
+    chosen: Int[Array, "chosen"],
+) -> dict[str, Float[Array, "chosen"]]:
+    """What `Config.computed_scores` names, of the chosen clips of one machine.
+
+    They are of no account for a clip that is padding. `clips_at_once` go side by
+    side; None goes one by one.
+    """
+
+    def score(clip):
+        output, weight = _output_of_clip(config, scorer, data, clip)
+        scores = _direct_scores(config, scorer, output, weight)
+        statistics = _statistics(config, output, weight, data, clip)
+        for name in wanted_statistics(config):
+            distance = distances(statistics[name], references[name])
+            scores |= {f"{name}_neighbour": distance.neighbour}
+            scores |= {f"{name}_density": distance.density}
+        return {name: scores[name] for name in config.computed_scores}
+
+    return jax.lax.map(score, chosen, batch_size=clips_at_once)
+
+
+def describe_machine(
+    config: Config,
+    clips_at_once: int | None,
+    scorer: Scorer,
+    data: MachineArrays,
+    chosen: Int[Array, "chosen"],
+) -> dict[str, Float[Array, "chosen feature"]]:
+    """The statistics that `wanted_statistics` names, of the chosen clips."""
+
+    def describe(clip):
+        output, weight = _output_of_clip(config, scorer, data, clip)
+        statistics = _statistics(config, output, weight, data, clip)
+        return {name: statistics[name] for name in wanted_statistics(config)}
+
+    return jax.lax.map(describe, chosen, batch_size=clips_at_once)
+
+
+def wanted_statistics(config: Config) -> tuple[str, ...]:
+    """The statistics that the configuration's neighbour scores are of."""
+    wanted = {name.rpartition("_")[0] for name in config.computed_scores}
+    return tuple(name for name in STATISTICS if name in wanted)
+
+
+def score_batches(
+    config: Config,
+    n_steps: int,
+    member: Array,
+    scorer: Scorer,
+    batch_errors: Float[Array, "trained_batch"],
+    data: MachineArrays,
+    group: UInt8[Array, "window"],
+) -> dict[str, Float[Array, "batch"]]:
+    """Scores of shuffled batches of training, then of held-out windows.
+
+    NaN where there is no batch. Source: the official baseline, which fits its
+    thresholds to such scores. The MSE of training batches is of the last epoch, of
+    the model as it was then.
+    """
+    order = _order_after_training(config, member, data, group)
+    n_train, n_held_out = (jnp.sum(group == g) for g in (TRAIN, HELD_OUT))
+
+    def score(step, first, count):
+        batch, weight, _ = gather(config, data, order, first, count, step)
+        output = _apply(config, scorer.params, scorer.batch_stats, batch)
+        scores = _direct_scores(config, scorer, output, weight)
+        return {
+            name: jnp.where(weight.any(), scores[name], jnp.nan)
+            for name in config.scores
+        }
+
+    trained, held_out = (
+        jax.lax.map(
+            lambda step, f=first, c=count: score(step, f, c), jnp.arange(n_steps)
+        )
+        for first, count in ((jnp.array(0), n_train), (n_train, n_held_out))
+    )
+    trained |= {"mse": batch_errors[:n_steps]}
+    return {
+        name: jnp.concatenate([trained[name], held_out[name]]) for name in config.scores
+    }
+
+
+def windows_of_clip(
+    config: Config, data: MachineArrays, clip: Int[Array, ""]
+) -> tuple[Float[Array, "window feature"], Float[Array, "window"]]:
+    """All windows of a clip, and which of them hold no padding."""
+    n_context = config.features.n_context
+    n_windows = data.log_mel.shape[-2] - n_context + 1
+    frames = jnp.arange(n_windows)[:, None] + jnp.arange(n_context)
+    windows = data.log_mel[clip][frames].reshape(n_windows, -1)
+    last = data.n_frames[clip] - n_context
+    return windows, (jnp.arange(n_windows) <= last) * 1.0
+
+
+def _order_after_training(
+    config: Config, member: Array, data: MachineArrays, group: UInt8[Array, "window"]
+) -> Int[Array, "window"]:
+    """The shuffle of one epoch more: the official fits depend on the batches."""
+    key = jax.random.fold_in(run_key(member, data.name_hash), config.train.epochs + 1)
+    return shuffled(jax.random.fold_in(key, 0), group)
+
+
+def _apply(
+    config: Config,
+    params: Any,
+    batch_stats: Any,
+    windows: Float[Array, "window feature"],
+) -> ModelOutput:
+    n_context = config.features.n_context
+    return reconstruct(config.model, params, batch_stats, windows, n_context)
+
+
+def _direct_scores(
+    config: Config,
+    scorer: Scorer,
+    output: ModelOutput,
+    weight: Float[Array, "window"],
+) -> dict[str, Float[Array, ""]]:
+    """The scores of windows, of a clip or a batch, that count as one."""
+    terms = loss_terms(output, config.model)
+    return clip_scores(
+        WindowErrors(
+            terms.reconstruction,
+            terms.kl,
+            total_loss(terms, config.train.kl_weight),
+        ),
+        output.residual,
+        weight,
+        scorer.source,
+        scorer.target,
+    )
+
+
+def _output_of_clip(
+    config: Config, scorer: Scorer, data: MachineArrays, clip: Int[Array, ""]
+) -> tuple[ModelOutput, Float[Array, "window"]]:
+    """What the model makes of a clip's windows, and which of them hold no padding."""
+    windows, weight = windows_of_clip(config, data, clip)
+    return _apply(config, scorer.params, scorer.batch_stats, windows), weight
+
+
+def _statistics(
+    config: Config,
+    output: ModelOutput,
+    weight: Float[Array, "window"],
+    data: MachineArrays,
+    clip: Int[Array, ""],
+) -> dict[str, Float[Array, "_"]]:
+    """Every statistic of a clip, by name; see `clip_statistics`."""
+    log_mel = data.log_mel[clip]
+    is_frame = (jnp.arange(len(log_mel)) < data.n_frames[clip]) * 1.0
+    residual, is_covered = clip_statistics.frame_residual(
+        output.residual, weight, config.features.n_mels, config.features.n_context
+    )
+    return {
+        "spectrum": clip_statistics.spectrum(log_mel, is_frame),
+        "residual": clip_statistics.residual(residual, is_covered),
+        "peak": clip_statistics.peak(residual, is_covered),
+        "latent": clip_statistics.latent(output.code, weight),
+    }

@@ -1,0 +1,126 @@
+"""Who learns from what: windows to train on and clips to hold out, for each model."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from gammavae_jax.clip_statistics import spectrum
+from gammavae_jax.config import Config
+from gammavae_jax.dataset import HELD_OUT, TRAIN, AnyArray, MachineArrays
+from gammavae_jax.folds import deal_groups, groups_of_clips
+from gammavae_jax.layout import in_float32
+
+
+class Split(NamedTuple):
+    """What each window is used for, and the clips that are held out whole.
+
+    Members are seeds, or the folds of each seed in turn. What is padding, or extra, is
+    no clip to compare others with.
+    """
+
+    group: UInt8[np.ndarray, "member machine window"]
+    is_held_out: Bool[np.ndarray, "member machine clip"]
+    is_clip: Bool[np.ndarray, "machine clip"]
+    is_target: Bool[np.ndarray, "machine clip"]
+
+
+def split_windows(
+    arrays: MachineArrays,
+    config: Config,
+    is_extra: Bool[np.ndarray, "machine clip"] | None = None,
+) -> Split:
+    """Decide, for each member, what is trained on and what is held out.
+
+    Extra clips, if any, are not held out whole: no threshold should be made of them.
+    """
+    if is_extra is None:
+        is_extra = np.zeros(arrays.n_frames.shape, bool)
+    n_windows = np.maximum(arrays.n_frames - config.features.n_context + 1, 0)
+    n_folds, (n_machines, n_clips) = config.n_folds, arrays.n_frames.shape
+    n_members = len(config.seeds) * n_folds
+    split = Split(
+        group=np.zeros((n_members, *arrays.window_start.shape), np.uint8),  # PADDING
+        is_held_out=np.zeros((n_members, n_machines, n_clips), bool),
+        is_clip=(np.asarray(arrays.n_frames) > 0) & ~is_extra,
+        is_target=np.asarray(arrays.is_target),
+    )
+    groups = _groups(arrays, split.is_clip, config)
+    for s, m in np.ndindex(len(config.seeds), n_machines):
+        rng = np.random.default_rng([config.seeds[s], int(arrays.name_hash[m])])
+        members = slice(s * n_folds, (s + 1) * n_folds)
+        group = split.group[members, m, : n_windows[m].sum()]
+        if config.train.split == "window":
+            group[:] = TRAIN
+            n_held_out = math.ceil(config.train.held_out_fraction * group.shape[1])
+            group[:, rng.permutation(group.shape[1])[:n_held_out]] = HELD_OUT
+            continue
+        if config.train.split == "folds":
+            folds = np.full(n_clips, n_folds)
+            folds[split.is_clip[m]] = deal_groups(rng, groups[m], n_folds)
+            held_out = folds == np.arange(n_folds)[:, None]
+        else:
+            held_out = _held_out_clips(
+                rng,
+                split.is_clip[m],
+                arrays.is_target[m],
+                config.train.held_out_fraction,
+            )[None]
+        split.is_held_out[members, m] = held_out
+        use = np.where(held_out, HELD_OUT, TRAIN)
+        group[:] = np.repeat(use, n_windows[m], axis=1)
+    return split
+
+
+def _groups(
+    arrays: MachineArrays, is_clip: Bool[np.ndarray, "machine clip"], config: Config
+) -> list[Int[np.ndarray, "_"]]:
+    """The groups of each machine's clips, where they are wanted; no padding."""
+    if config.train.split != "folds":
+        return []
+    return [
+        groups_of_clips(
+            np.asarray(
+                _spectra(arrays.log_mel[m], arrays.n_frames[m])[of_machine], np.float64
+            ),
+            config.train.group_distance,
+            config.train.n_folds,
+        )
+        for m, of_machine in enumerate(is_clip)
+    ]
+
+
+@jax.jit
+@in_float32
+def _spectra(
+    log_mels: Float[AnyArray, "clip frame mel"], n_frames: Int[AnyArray, "clip"]
+) -> Float[Array, "clip feature"]:
+    """What the clips of a machine sound like."""
+    frames = jnp.arange(log_mels.shape[1])
+    return jax.lax.map(
+        lambda clip: spectrum(clip[0], (frames < clip[1]) * 1.0),
+        (jnp.asarray(log_mels), jnp.asarray(n_frames)),
+    )
+
+
+def _held_out_clips(
+    rng: np.random.Generator,
+    is_clip: Bool[AnyArray, "clip"],
+    is_target: Bool[AnyArray, "clip"],
+    fraction: float,
+) -> Bool[np.ndarray, "clip"]:
+    """Whole clips of each domain: windows of one clip share frames.
+
+    The count is rounded down, but one clip is held out in any case, of the larger
+    domain.
+    """
+    held_out = np.zeros(len(is_clip), bool)
+    domains = [np.flatnonzero(is_clip & (is_target == d)) for d in (False, True)]
+    larger = max(domains, key=len)
+    for clips in domains:
+        count = max(int(fraction * len(clips)), int(clips is larger))
+        held_out[rng.permutation(clips)[:count]] = True
+    return held_out

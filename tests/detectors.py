@@ -1,0 +1,68 @@
+"""Detectors trained on probe machines."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gammavae_jax.config import Config
+from gammavae_jax.config_json import override
+from gammavae_jax.dataset import Clips, MachineArrays, stack_machines
+from gammavae_jax.detector import Detector, fit_detector, score_clips
+from gammavae_jax.features import mel_filterbank
+from gammavae_jax.layout import Layout
+from gammavae_jax.parallel import make_layout
+from gammavae_jax.presets import preset
+from gammavae_jax.split import Split, split_windows
+from gammavae_jax.train import make_trainer
+
+SMALL = [
+    "model.hidden=[32]",
+    "model.n_latent=4",
+    "train.batch_size=32",
+    "train.n_folds=2",
+    "train.learning_rate=0.01",
+]
+
+
+class Fitted(NamedTuple):
+    """A detector and all that it was made with."""
+
+    detector: Detector
+    layout: Layout
+    arrays: MachineArrays
+    split: Split
+    state: Any
+
+    def scores(self, *test: Clips) -> dict[str, np.ndarray]:
+        """Of test clips, one set a machine."""
+        arrays = stack_machines([("a", clips) for clips in test], 5)
+        return score_clips(self.detector, self.layout, arrays)
+
+
+def small(name: str, *assignments: str) -> Config:
+    """A preset with a small network."""
+    return override(preset(name), [*SMALL, *assignments])
+
+
+def fitted(config: Config, machines, epochs: int, change=lambda state: state) -> Fitted:
+    """Train for some epochs, change the state on the host if asked to, and fit."""
+    arrays = stack_machines(machines, config.features.n_context)
+    split = split_windows(arrays, config)
+    n_windows = (split.group[0] > 0).sum(-1).tolist()
+    layout = make_layout(n_windows, config.n_members, jax.devices()[:1])
+    trainer = make_trainer(config, layout, arrays, split.group)
+    state = trainer.initial
+    for epoch in range(1, epochs + 1):
+        state, _ = trainer.epoch(epoch, state)
+    state = change(layout.get(state))
+    detector = fit_detector(
+        config,
+        layout,
+        [(name, "00") for name, _ in machines],
+        mel_filterbank(config.features),
+        layout.put(state, "run"),
+        arrays,
+        split,
+    )
+    return Fitted(detector, layout, arrays, split, state)

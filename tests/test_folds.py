@@ -1,0 +1,156 @@
+"""Folds that hold out together what sounds alike."""
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import pdist
+from sklearn.cluster import AgglomerativeClustering
+
+from gammavae_jax.config import TrainConfig
+from gammavae_jax.folds import deal_groups, groups_of_clips
+
+DISTANCE = TrainConfig().group_distance
+
+
+def families(rng, sizes, n_features=128, noise=0.01):
+    """Clips that are near copies of one another within each family."""
+    centres = np.repeat(rng.standard_normal((len(sizes), n_features)), sizes, axis=0)
+    return centres + noise * rng.standard_normal(centres.shape)
+
+
+def partition(groups):
+    """The groups as sets of clips, whatever their numbers."""
+    return {frozenset(np.flatnonzero(groups == g)) for g in np.unique(groups)}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_near_copies_are_a_group_and_land_in_one_fold(seed):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 5, 40)
+    groups = groups_of_clips(families(rng, sizes), DISTANCE, 5)
+    family = np.repeat(np.arange(len(sizes)), sizes)
+    assert partition(groups) == partition(family)
+    folds = deal_groups(rng, groups, 5)
+    for number in range(len(sizes)):
+        assert len(set(folds[family == number])) == 1
+
+
+@pytest.mark.parametrize("n_features", [128, 384])
+def test_independent_clips_are_each_a_group_of_their_own(n_features):
+    clips = np.random.default_rng(0).standard_normal((150, n_features))
+    groups = groups_of_clips(clips, DISTANCE, 5)
+    assert sorted(groups) == list(range(150))
+
+
+def test_a_group_too_large_for_two_folds_is_cut_again():
+    """Into the groups that there would be without the other clips."""
+    rng = np.random.default_rng(0)
+    inner = families(rng, [8] * 5, noise=0.001)
+    clips = np.concatenate([0.1 * inner, families(rng, [1] * 50)])
+    # The forty clips are one group while two folds have room for them.
+    two = groups_of_clips(clips, DISTANCE, 2)
+    assert frozenset(range(40)) in partition(two)
+    five = groups_of_clips(clips, DISTANCE, 5)
+    expected = {frozenset(range(8 * k, 8 * k + 8)) for k in range(5)}
+    assert partition(five) == expected | {frozenset([40 + k]) for k in range(50)}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("distance", [0.2, 0.4])
+def test_groups_are_scikit_learns_of_average_linkage(seed, distance):
+    """Up to a share of the median distance: clips in a chain are not one group."""
+    clips = np.random.default_rng(seed).standard_normal((60, 4)).cumsum(0)
+    points = (clips - clips.mean(0)) / clips.std(0)
+    linkage = AgglomerativeClustering(
+        n_clusters=None,  # pyright: ignore[reportArgumentType]
+        linkage="average",
+        distance_threshold=distance * float(np.median(pdist(points))),
+    )
+    expected = partition(linkage.fit_predict(points))
+    assert 1 < max(map(len, expected)) <= 30  # none is to be cut again
+    assert partition(groups_of_clips(clips, distance, 2)) == expected
+
+
+@pytest.mark.parametrize("value", [0.0, 3.1])
+def test_identical_clips_cannot_be_told_apart_and_are_dealt_one_by_one(value):
+    groups = groups_of_clips(np.full((7, 5), value), DISTANCE, 5)
+    assert sorted(groups) == list(range(7))
+
+
+def test_copies_among_different_clips_are_a_group():
+    clips = np.random.default_rng(0).standard_normal((20, 60))
+    clips[7] = clips[3]
+    groups = groups_of_clips(clips, DISTANCE, 5)
+    assert groups[7] == groups[3]
+    assert len(set(groups)) == 19
+
+
+@pytest.mark.parametrize("n_clips", [1, 2])
+def test_one_clip_or_two_are_groups_of_one(n_clips):
+    clips = np.random.default_rng(0).standard_normal((n_clips, 5))
+    assert sorted(groups_of_clips(clips, DISTANCE, 5)) == list(range(n_clips))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -1e6])
+def test_a_constant_feature_tells_nothing(value):
+    clips = families(np.random.default_rng(0), [3] * 12)
+    more = np.column_stack([clips, np.full((len(clips), 40), value)])
+    expected = groups_of_clips(clips, DISTANCE, 5)
+    np.testing.assert_array_equal(groups_of_clips(more, DISTANCE, 5), expected)
+
+
+def test_rounding_noise_of_a_constant_feature_tells_nothing():
+    """Such as the deviation of a band that holds digital silence."""
+    rng = np.random.default_rng(0)
+    clips = families(rng, [3] * 12)
+    noise = 1e-7 * rng.standard_normal((len(clips), 200))
+    groups = groups_of_clips(np.column_stack([clips, noise]), DISTANCE, 5)
+    assert partition(groups) == partition(np.repeat(np.arange(12), 3))
+
+
+def test_a_change_of_units_changes_no_group():
+    rng = np.random.default_rng(0)
+    clips = families(rng, rng.integers(1, 5, 30))
+    scaled = clips * 10 ** rng.uniform(-1, 1, clips.shape[1]) + 50.0
+    expected = partition(groups_of_clips(clips, DISTANCE, 5))
+    assert partition(groups_of_clips(scaled, DISTANCE, 5)) == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_order_of_the_clips_does_not_matter_to_the_groups(seed):
+    rng = np.random.default_rng(seed)
+    # Also with groups that are cut again: noise as large as the families are apart.
+    clips = families(rng, rng.integers(1, 30, 12), noise=rng.uniform(0.01, 1.0))
+    expected = groups_of_clips(clips, DISTANCE, 5)
+    order = rng.permutation(len(clips))
+    ours = np.empty(len(clips), int)
+    ours[order] = groups_of_clips(clips[order], DISTANCE, 5)
+    assert partition(ours) == partition(expected)
+
+
+@pytest.mark.parametrize("n_folds", [2, 5])
+@pytest.mark.parametrize("seed", range(10))
+def test_folds_are_of_whole_groups_and_balanced_to_within_one(seed, n_folds):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 12, rng.integers(n_folds, 40))
+    groups = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    folds = deal_groups(rng, groups, n_folds)
+    for number in range(len(sizes)):
+        assert len(set(folds[groups == number])) == 1
+    loads = np.bincount(folds, minlength=n_folds)
+    assert len(loads) == n_folds
+    assert loads.max() - loads.min() <= sizes.max()
+
+
+def test_single_clips_are_dealt_evenly_and_at_random():
+    deals = [
+        deal_groups(np.random.default_rng(seed), np.arange(52), 5) for seed in range(3)
+    ]
+    for folds in deals:
+        assert sorted(np.bincount(folds)) == [10, 10, 10, 11, 11]
+    assert (deals[0] != deals[1]).any()
+    assert (deals[1] != deals[2]).any()
+
+
+def test_fewer_groups_than_folds_leave_folds_empty():
+    folds = deal_groups(np.random.default_rng(0), np.array([0, 0, 1]), 5)
+    assert folds[0] == folds[1] != folds[2]

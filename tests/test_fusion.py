@@ -1,0 +1,96 @@
+"""Fused scores, against SciPy's standardisation."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from gammavae_jax.fusion import fuse
+
+FUSED = ("mse", "mahalanobis", "peak_density")
+RULES = {"fusion_mean": np.mean, "fusion_max": np.max, "fusion_min": np.min}
+
+
+def gammas(rng, n_clips):
+    """Scores of two seeds and three machines, each in units of its own."""
+    return {
+        name: 10.0**unit * rng.gamma(2.0, size=(2, 3, n_clips))
+        for unit, name in enumerate(("kl", *FUSED))
+    }
+
+
+@pytest.fixture
+def held_out():
+    """Calibration of machines with forty, thirty and twenty clips."""
+    scores = gammas(np.random.default_rng(0), 40)
+    for values in scores.values():
+        for machine in range(3):
+            values[:, machine, 40 - 10 * machine :] = np.nan
+    return scores
+
+
+@pytest.fixture
+def scores():
+    return gammas(np.random.default_rng(1), 15)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_scores_are_fused_in_deviations_from_the_mean_of_held_out_clips(
+    scores, held_out, name
+):
+    ours = fuse(scores, held_out, [name], FUSED)
+    assert ours.keys() == {name}
+    for run in np.ndindex(2, 3):
+        parts = [
+            scipy.stats.zmap(scores[n][run], held_out[n][run], nan_policy="omit")
+            for n in FUSED
+        ]
+        np.testing.assert_allclose(ours[name][run], RULES[name](parts, axis=0))
+
+
+def test_scores_that_fuse_nothing_are_left_alone(scores, held_out):
+    made = fuse(scores, held_out, ["kl", "fusion_mean", "mse"], FUSED)
+    assert list(made) == ["kl", "fusion_mean", "mse"]
+    for name in ("kl", "mse"):
+        assert made[name] is scores[name]
+
+
+def test_without_a_fusion_no_calibration_is_asked_for(scores):
+    assert fuse(scores, {}, ["mse"], FUSED) == {"mse": scores["mse"]}
+
+
+def test_a_clip_is_fused_alone_as_among_others(scores, held_out):
+    together = fuse(scores, held_out, list(RULES), FUSED)
+    for clip in (0, 7):
+        one = {name: values[..., [clip]] for name, values in scores.items()}
+        alone = fuse(one, held_out, list(RULES), FUSED)
+        for name in RULES:
+            np.testing.assert_array_equal(
+                alone[name][..., 0], together[name][..., clip]
+            )
+
+
+def test_the_unit_of_a_score_does_not_matter(scores, held_out):
+    def rescaled(values):
+        return {**values, "mse": 1e4 * values["mse"] - 7.0}
+
+    expected = fuse(scores, held_out, list(RULES), FUSED)
+    ours = fuse(rescaled(scores), rescaled(held_out), list(RULES), FUSED)
+    for name in RULES:
+        np.testing.assert_allclose(ours[name], expected[name], rtol=1e-8, atol=1e-8)
+
+
+def test_one_score_fused_alone_keeps_its_order(scores, held_out):
+    ours = fuse(scores, held_out, list(RULES), ("mse",))
+    for name in RULES:
+        np.testing.assert_array_equal(np.argsort(ours[name]), np.argsort(scores["mse"]))
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0])
+@pytest.mark.parametrize("n_held_out", [1, 5])
+def test_held_out_scores_all_alike_still_give_finite_scores(scores, value, n_held_out):
+    alike = {name: np.full((2, 3, n_held_out), value) for name in FUSED}
+    ours = fuse(scores, alike, list(RULES), FUSED)
+    for name in RULES:
+        assert np.isfinite(ours[name]).all()
+    (one,) = fuse(scores, alike, ["fusion_mean"], ["mse"]).values()
+    np.testing.assert_array_equal(np.argsort(one), np.argsort(scores["mse"]))

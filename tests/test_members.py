@@ -1,0 +1,92 @@
+"""Members: seeds and folds in a row, and the clips that each tells of."""
+
+import numpy as np
+import pytest
+
+from gammavae_jax.config import Config, TrainConfig
+from gammavae_jax.members import (
+    NO_FOLD,
+    by_clip,
+    first_ones,
+    folds_of_clips,
+    member_numbers,
+    with_first_member,
+)
+
+N_SEEDS, N_FOLDS, N_MACHINES, N_CLIPS = 2, 3, 2, 10
+CONFIG = Config(seed=7, n_seeds=N_SEEDS, train=TrainConfig(n_folds=N_FOLDS))
+
+
+@pytest.fixture
+def folds():
+    """The fold of each clip; the last three of the second machine are in none."""
+    rng = np.random.default_rng(0)
+    folds = rng.integers(N_FOLDS, size=(N_SEEDS, N_MACHINES, N_CLIPS))
+    folds[:, 1, 7:] = NO_FOLD
+    return folds
+
+
+@pytest.fixture
+def is_held_out(folds):
+    by_fold = folds[:, None] == np.arange(N_FOLDS)[:, None, None]
+    return by_fold.reshape(N_SEEDS * N_FOLDS, N_MACHINES, N_CLIPS)
+
+
+def test_members_are_the_folds_of_each_seed_in_turn():
+    expected = [[7, 0], [7, 1], [7, 2], [8, 0], [8, 1], [8, 2]]
+    assert member_numbers(CONFIG).tolist() == expected
+
+
+def test_without_folds_members_are_the_seeds():
+    config = Config(seed=7, n_seeds=2, train=TrainConfig(split="clip"))
+    assert member_numbers(config).tolist() == [[7, 0], [8, 0]]
+
+
+def test_the_fold_of_a_clip_is_that_of_the_member_that_holds_it_out(folds, is_held_out):
+    np.testing.assert_array_equal(folds_of_clips(is_held_out, N_FOLDS), folds)
+
+
+def test_each_clip_is_told_by_the_member_that_has_not_seen_it_else_by_the_first(
+    folds, is_held_out
+):
+    is_clip = np.ones((N_MACHINES, N_CLIPS), bool)
+    is_clip[1, 9] = False
+    told = with_first_member(is_held_out, is_clip, N_FOLDS)
+    by_seed = told.reshape(N_SEEDS, N_FOLDS, N_MACHINES, N_CLIPS)
+    np.testing.assert_array_equal(by_seed.sum(1), np.stack([is_clip] * N_SEEDS))
+    expected = np.where(folds == NO_FOLD, 0, folds)
+    teller = by_seed.argmax(1)
+    np.testing.assert_array_equal(teller[:, is_clip], expected[:, is_clip])
+    # What it was given is not changed.
+    assert not is_held_out[:, 1, 7:].any()
+
+
+def test_the_wanted_clips_come_first_and_in_order(is_held_out):
+    chosen, is_used = first_ones(is_held_out)
+    assert chosen.shape[-1] == is_held_out.sum(-1).max()
+    for run in np.ndindex(N_SEEDS * N_FOLDS, N_MACHINES):
+        expected = np.flatnonzero(is_held_out[run])
+        np.testing.assert_array_equal(chosen[run][is_used[run]], expected)
+
+
+def test_no_wanted_clips_still_give_a_place_that_is_not_used():
+    chosen, is_used = first_ones(np.zeros((2, 3, 5), bool))
+    assert chosen.shape == (2, 3, 1)
+    assert not is_used.any()
+
+
+@pytest.mark.parametrize("rest", [(), (4,)])
+def test_what_members_tell_is_put_in_each_clips_place(folds, is_held_out, rest):
+    rng = np.random.default_rng(1)
+    of_all = rng.standard_normal((N_SEEDS * N_FOLDS, N_MACHINES, N_CLIPS, *rest))
+    chosen, is_used = first_ones(is_held_out)
+    index = chosen.reshape(*chosen.shape, *(1,) * len(rest))
+    told = np.take_along_axis(of_all, index, axis=2)
+    out = by_clip(told, chosen, is_used, N_CLIPS, CONFIG)
+    assert out.shape == (N_SEEDS, N_MACHINES, N_CLIPS, *rest)
+    for s, m, c in np.ndindex(N_SEEDS, N_MACHINES, N_CLIPS):
+        if folds[s, m, c] == NO_FOLD:
+            assert np.isnan(out[s, m, c]).all()
+        else:
+            member = N_FOLDS * s + folds[s, m, c]
+            np.testing.assert_array_equal(out[s, m, c], of_all[member, m, c])

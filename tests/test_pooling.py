@@ -1,0 +1,80 @@
+"""From windows to a clip, against NumPy."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gammavae_jax import pooling
+
+RULES = [pooling.mean, pooling.largest, pooling.top, pooling.ranked]
+
+
+def pool(rule, values, n_padding=0, padding=99.0):
+    """A rule's result, with windows of padding strewn among the values."""
+    weight = np.concatenate([np.ones(len(values)), np.zeros(n_padding)])
+    padded = np.concatenate([values, np.full(n_padding, padding)])
+    order = np.random.default_rng(len(values)).permutation(len(padded))
+    return float(rule(jnp.float32(padded[order]), jnp.float32(weight[order])))
+
+
+@pytest.fixture
+def values():
+    return np.random.default_rng(0).gamma(2.0, size=309)
+
+
+def test_mean_and_largest_are_numpys(values):
+    np.testing.assert_allclose(pool(pooling.mean, values), values.mean(), rtol=1e-6)
+    np.testing.assert_allclose(pool(pooling.largest, values), values.max(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("n", "count"), [(309, 31), (310, 31), (311, 32), (4, 1)])
+def test_top_is_the_mean_of_the_largest_tenth(values, n, count):
+    values = np.resize(values, n)
+    expected = np.sort(values)[-count:].mean()
+    np.testing.assert_allclose(pool(pooling.top, values), expected, rtol=1e-5)
+
+
+def test_ranked_weighs_each_rank_less_than_the_one_before(values):
+    expected = np.average(np.sort(values)[::-1], weights=0.98 ** np.arange(309))
+    np.testing.assert_allclose(pool(pooling.ranked, values), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("padding", [99.0, -99.0, 0.0])
+def test_padding_changes_nothing(values, rule, padding):
+    ours = pool(rule, values, 80, padding)
+    np.testing.assert_allclose(ours, pool(rule, values), rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_values_below_zero_are_pooled_as_they_are(values, rule):
+    shifted = pool(rule, values - 50.0, 80)
+    np.testing.assert_allclose(shifted, pool(rule, values) - 50.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_windows_all_alike_are_their_own_score(rule):
+    assert pool(rule, np.full(20, 2.5), 5) == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_no_windows_give_zero(rule):
+    assert pool(rule, np.zeros(0), 5) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("constant", "rule", "value", "limit"),
+    [
+        ("RANK_DECAY", pooling.ranked, 1.0, pooling.mean),
+        ("RANK_DECAY", pooling.ranked, 0.0, pooling.largest),
+        ("TOP_FRACTION", pooling.top, 1.0, pooling.mean),
+        ("TOP_FRACTION", pooling.top, 0.0, pooling.largest),
+    ],
+)
+def test_top_and_ranked_lie_between_the_mean_and_the_largest(
+    values, monkeypatch, constant, rule, value, limit
+):
+    assert pool(pooling.mean, values) < pool(rule, values)
+    assert pool(rule, values) < pool(pooling.largest, values)
+    monkeypatch.setattr(pooling, constant, value)
+    np.testing.assert_allclose(pool(rule, values), pool(limit, values), rtol=1e-5)

@@ -1,0 +1,179 @@
+"""Who trains on what: folds, clips or windows held out, for each model."""
+
+import numpy as np
+import pytest
+from probes import clips, crowd, noise
+
+from gammavae_jax.dataset import HELD_OUT, PADDING, TRAIN, stack_machines
+from gammavae_jax.split import split_windows
+
+
+def windows_of(arrays, machine):
+    """The clip of each window of a machine."""
+    n_windows = np.maximum(arrays.n_frames[machine] - 4, 0)
+    return np.repeat(np.arange(len(n_windows)), n_windows)
+
+
+@pytest.fixture
+def machines():
+    """Two machines of different sizes, with clips of different lengths."""
+    return crowd(np.random.default_rng(0), counts=(20, 7))
+
+
+def near_copies(rng, sizes):
+    """Clips of their own spectrum each, and near copies of it beside them."""
+    out = []
+    for size in sizes:
+        clip = noise(rng, 1)[0] + 10 * rng.standard_normal(128)
+        out += [clip + 0.1 * rng.standard_normal(clip.shape) for _ in range(size)]
+    return out
+
+
+def test_every_clip_is_held_out_by_one_fold_of_each_seed_and_trained_on_by_the_others(
+    tiny, machines
+):
+    config = tiny("default", "n_seeds=3", "train.n_folds=4")
+    arrays = stack_machines(machines, 5)
+    split = split_windows(arrays, config)
+    assert split.group.shape[0] == split.is_held_out.shape[0] == 12
+    by_seed = split.is_held_out.reshape(3, 4, 2, -1).sum(1)
+    for m, (_, found) in enumerate(machines):
+        n_clips = len(found.files)
+        assert (by_seed[:, m, :n_clips] == 1).all()
+        assert (by_seed[:, m, n_clips:] == 0).all()
+        clip = windows_of(arrays, m)
+        for member in range(12):
+            used = split.group[member, m, : len(clip)]
+            held_out = split.is_held_out[member, m][clip]
+            np.testing.assert_array_equal(used, np.where(held_out, HELD_OUT, TRAIN))
+            assert (split.group[member, m, len(clip) :] == PADDING).all()
+            assert (used == TRAIN).any()
+
+
+def test_folds_of_independent_clips_are_of_one_size(tiny, machines):
+    split = split_windows(stack_machines(machines, 5), tiny("default", "n_seeds=2"))
+    counts = split.is_held_out.reshape(2, 2, 2, -1).sum(-1)
+    np.testing.assert_array_equal(counts, [[[10, 4], [10, 3]]] * 2)
+
+
+def test_another_seed_has_other_folds_and_the_same_seed_the_same(tiny, machines):
+    arrays = stack_machines(machines, 5)
+    config = tiny("default", "n_seeds=3", "train.n_folds=5")
+    split = split_windows(arrays, config)
+    by_seed = split.is_held_out.reshape(3, 5, 2, -1)
+    assert (by_seed[0] != by_seed[1]).any()
+    assert (by_seed[1] != by_seed[2]).any()
+    later = tiny("default", "seed=13712", "train.n_folds=5")
+    np.testing.assert_array_equal(split_windows(arrays, later).group, split.group[5:10])
+
+
+def test_a_machine_has_the_same_folds_alone_as_beside_others(tiny, machines):
+    config = tiny("default", "train.n_folds=5")
+    together = split_windows(stack_machines(machines, 5), config)
+    for m, machine in enumerate(machines):
+        alone = split_windows(stack_machines([machine], 5), config)
+        n_clips = alone.is_held_out.shape[-1]
+        np.testing.assert_array_equal(
+            alone.is_held_out[:, 0], together.is_held_out[:, m, :n_clips]
+        )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_near_copies_are_never_split_between_training_and_held_out(tiny, seed):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 5, 15)
+    arrays = stack_machines([("m", clips(near_copies(rng, sizes)))], 5)
+    split = split_windows(arrays, tiny("default", "train.n_folds=5", "n_seeds=2"))
+    family = np.repeat(np.arange(len(sizes)), sizes)
+    clip = windows_of(arrays, 0)
+    for member in range(10):
+        for number in range(len(sizes)):
+            used = split.group[member, 0, : len(clip)][family[clip] == number]
+            assert len(set(used)) == 1
+
+
+def test_extra_clips_are_trained_on_and_never_held_out_by_a_fold(tiny, machines):
+    arrays = stack_machines(machines[:1], 5)
+    is_extra = np.arange(20)[None] % 2 == 0
+    split = split_windows(arrays, tiny("default", "train.n_folds=5"), is_extra)
+    assert not split.is_held_out[:, is_extra].any()
+    assert not split.is_clip[is_extra].any()
+    np.testing.assert_array_equal(split.is_held_out.sum(-1), [[2]] * 5)
+    clip = windows_of(arrays, 0)
+    of_extra = split.group[:, 0, : len(clip)][:, is_extra[0][clip]]
+    assert (of_extra == TRAIN).all()
+
+
+def test_extra_clips_have_no_say_in_the_groups(tiny):
+    """A loud extra clip does not make all the others alike."""
+    rng = np.random.default_rng(0)
+    usual = near_copies(rng, [2] * 8)
+    odd = [60 * rng.standard_normal((20, 128)) for _ in range(4)]
+    config = tiny("default", "train.n_folds=4")
+    arrays = stack_machines([("m", clips([*usual, *odd]))], 5)
+    with_extra = split_windows(arrays, config, np.arange(20)[None] >= 16)
+    without = split_windows(stack_machines([("m", clips(usual))], 5), config)
+    np.testing.assert_array_equal(with_extra.is_held_out[..., :16], without.is_held_out)
+
+
+def test_two_clips_are_held_out_by_a_fold_each(tiny):
+    arrays = stack_machines([("m", clips(noise(np.random.default_rng(0), 2)))], 5)
+    split = split_windows(arrays, tiny("default", "train.n_folds=5"))
+    assert sorted(split.is_held_out[:, 0].sum(0)) == [1, 1]
+    assert (split.group == TRAIN).any(-1).all()
+
+
+def test_whole_clips_are_held_out(tiny, machines):
+    config = tiny("vae", "n_seeds=3", "train.held_out_fraction=0.3")
+    arrays = stack_machines(machines, 5)
+    split = split_windows(arrays, config)
+    for s, m in np.ndindex(3, 2):
+        clip = windows_of(arrays, m)
+        used = split.group[s, m, : len(clip)]
+        held_out = split.is_held_out[s, m][clip]
+        np.testing.assert_array_equal(used, np.where(held_out, HELD_OUT, TRAIN))
+        assert (split.group[s, m, len(clip) :] == PADDING).all()
+        assert (used == TRAIN).any()
+    assert (split.is_held_out[0] != split.is_held_out[1]).any()
+
+
+@pytest.mark.parametrize(
+    ("n", "n_target", "expected"),
+    [
+        (100, 10, (9, 1)),
+        (66, 6, (6, 0)),
+        (2, 0, (1, 0)),
+        (5, 5, (0, 1)),
+        (6, 5, (0, 1)),
+    ],
+)
+def test_held_out_clips_are_a_tenth_of_each_domain(n, n_target, expected, tiny):
+    rng = np.random.default_rng(0)
+    arrays = stack_machines([("m", clips(noise(rng, n, 5), n_target))], 5)
+    held_out = split_windows(arrays, tiny("vae")).is_held_out[0, 0]
+    target = arrays.is_target[0]
+    assert (held_out[~target].sum(), held_out[target].sum()) == expected
+
+
+def test_extra_clips_are_trained_on_and_never_held_out(tiny):
+    config = tiny("vae", "n_seeds=5", "train.held_out_fraction=0.5")
+    machines = [("m", clips(noise(np.random.default_rng(0), 20, 6)))]
+    arrays = stack_machines(machines, 5)
+    is_extra = np.arange(20)[None] % 2 == 0
+    split = split_windows(arrays, config, is_extra)
+    assert not split.is_held_out[:, is_extra].any()
+    assert (split.is_held_out.sum(-1) == 5).all()
+    assert (split.group == HELD_OUT).sum() == 5 * 5 * 2
+
+
+def test_the_official_split_takes_a_tenth_of_the_windows_wherever_they_lie(tiny):
+    arrays = stack_machines(crowd(np.random.default_rng(0), counts=(20, 7)), 5)
+    split = split_windows(arrays, tiny("official"))
+    assert not split.is_held_out.any()
+    for m in range(2):
+        n_windows = int(np.maximum(arrays.n_frames[m] - 4, 0).sum())
+        held_out = split.group[0, m, :n_windows] == HELD_OUT
+        assert held_out.sum() == -(-n_windows // 10)
+        assert (split.group[0, m, n_windows:] == PADDING).all()
+        # Not whole clips: most held-out windows have a neighbour that is trained on.
+        assert (~held_out[1:] & held_out[:-1]).sum() > held_out.sum() / 2
