@@ -11,7 +11,8 @@ from gammavae_jax.command_line import (
     data_root_or_synthetic,
     readable_errors,
 )
-from gammavae_jax.config import SCORE_NAMES, Config, override
+from gammavae_jax.config import SCORE_NAMES, Config
+from gammavae_jax.config_json import override
 from gammavae_jax.errors import InputError
 from gammavae_jax.presets import PRESETS, preset
 from gammavae_jax.runtime import (
@@ -34,9 +35,19 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--preset", default="default", metavar="NAME", help=f"{', '.join(PRESETS)}"
     )
-    parser.add_argument("--epochs", type=int, metavar="N", help="100 unless given")
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        metavar="N",
+        help="20 in the default preset, 100 in others",
+    )
     parser.add_argument("--batch-size", type=int, metavar="B", help="256 unless given")
-    parser.add_argument("--seeds", type=int, metavar="K", help="models of each machine")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        metavar="K",
+        help="results as mean and deviation over K seeds",
+    )
     parser.add_argument("--seed", type=int, metavar="S", help="the first; 13711")
     parser.add_argument(
         "--scores", nargs="+", metavar="NAME", help=f"of {', '.join(SCORE_NAMES)}"
@@ -93,7 +104,7 @@ def main() -> int:
         data_root = data_root_or_synthetic(options.data_root)
         machines = tuple(dict.fromkeys(options.machines or find_machines(data_root)))
         if config.train.batching != "vmap":  # which needs all cores for a product
-            give_cores_to_runs(len(machines) * len(config.seeds))
+            give_cores_to_runs(len(machines) * config.n_members)
         keep_compiled_programs()
 
         from rich.console import Console

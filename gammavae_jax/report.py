@@ -1,10 +1,9 @@
-"""Rows of results -> CSV, JSON, a table on the terminal and a page.
+"""Rows of results -> CSV, JSON, and the tables that the terminal and the page show.
 
-Numbers in files are fractions; on the terminal and on the page they are percent.
+Numbers in files are fractions; in tables they are percent.
 """
 
 import csv
-import html
 import io
 import json
 import math
@@ -26,7 +25,6 @@ from gammavae_jax.official import (
     harmonic_means,
     official_score,
 )
-from gammavae_jax.published import PUBLISHED_SCORE
 
 # The columns people look at first.
 HEADLINE = ("auc_source", "auc_target", "pauc")
@@ -172,74 +170,6 @@ def _tight(spread: Mapping[str, Any]) -> str:
     return percent(spread).replace(" ", "")
 
 
-def report_html(
-    rows: Sequence[Row],
-    scores: Sequence[str],
-    notes: Sequence[str],
-    published: Published,
-    losses: Mapping[str, Sequence[float]],
-    year: int | None = None,
-) -> str:
-    """`report.html`: one self-contained page with the tables and training curves.
-
-    Args:
-        rows: of all seeds and machines.
-        scores: names, the headline score first.
-        notes: sentences that must be read with the numbers.
-        published: results to stand beside ours.
-        losses: by machine, the mean loss over seeds of each epoch.
-        year: the one that the rows were made with.
-    """
-    summary = summarise_rows(rows, year) if rows else {"official_score": {}}
-    parts = [f"<p>{html.escape(note)}</p>" for note in notes]
-    for score in scores if rows else ():
-        official = percent(summary["official_score"][score])
-        beside = published if score == PUBLISHED_SCORE else {}
-        parts.append(
-            f"<h2>{html.escape(score)}: official score {html.escape(official)}</h2>"
-            + _html_table(table_cells(rows, score, beside))
-        )
-    curves = "".join(
-        f"<figure>{_curve(values)}<figcaption>{html.escape(machine)}: "
-        f"{values[0]:.3g} to {values[-1]:.3g}</figcaption></figure>"
-        for machine, values in losses.items()
-    )
-    if curves:
-        parts.append(
-            f"<h2>Training loss by epoch</h2><div class='curves'>{curves}</div>"
-        )
-    return _PAGE.replace("BODY", "\n".join(parts))
-
-
-def _html_table(lines: Sequence[Sequence[str]]) -> str:
-    header, *body, footer = (
-        "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line)
-        for line, tag in zip(
-            lines, ["th", *["td"] * (len(lines) - 2), "th"], strict=True
-        )
-    )
-    rows = "".join(f"<tr>{line}</tr>" for line in body)
-    return (
-        f"<div class='wide'><table><thead><tr>{header}</tr></thead><tbody>{rows}"
-        f"</tbody><tfoot><tr>{footer}</tr></tfoot></table></div>"
-    )
-
-
-def _curve(values: Sequence[float], width: int = 220, height: int = 80) -> str:
-    """A line of an SVG, on a logarithmic scale where the values allow it."""
-    heights = [math.log(v) if min(values) > 0 else v for v in values]
-    low, high = min(heights), max(heights)
-    scale = (height - 4) / ((high - low) or 1.0)
-    step = width / max(len(values) - 1, 1)
-    points = " ".join(
-        f"{i * step:.1f},{2 + (high - h) * scale:.1f}" for i, h in enumerate(heights)
-    )
-    return (
-        f"<svg viewBox='0 0 {width} {height}' role='img' aria-label='loss curve'>"
-        f"<polyline points='{points}'/></svg>"
-    )
-
-
 def _each_metric(mean: Any, seeds: Sequence[Sequence[Row]]) -> dict[str, Any]:
     """Each metric's mean over rows (NaN left out), and its spread over seeds."""
     means = [mean(rows) for rows in seeds]
@@ -264,31 +194,3 @@ def _finite(tree: Any) -> Any:
 
 def _unique(values: Iterable) -> list:
     return list(dict.fromkeys(values))
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Anomalous sound detection: results</title>
-<style>
-:root { color-scheme: light dark; --line: #8886; --ink: light-dark(#064, #6d9); }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 64rem;
-  padding: 0 1rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .75rem; text-align: right; white-space: nowrap;
-  border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; }
-@media (max-width: 40rem) {
-  th, td { padding: .25rem .2rem; font-size: .78rem; }
-  thead th, tfoot th:first-child { white-space: normal; vertical-align: bottom; }
-}
-.curves { display: flex; flex-wrap: wrap; gap: 1rem; }
-figure { margin: 0; width: 220px; } figcaption { font-size: .85rem; }
-svg { width: 100%; border: 1px solid var(--line); }
-polyline { fill: none; stroke: var(--ink); stroke-width: 1.5; }
-</style></head><body>
-<h1>Anomalous sound detection: results</h1>
-BODY
-</body></html>
-"""

@@ -16,9 +16,9 @@ from gammavae_jax.official import (
     harmonic_mean,
     official_score,
 )
+from gammavae_jax.page import CodeUse, report_html
 from gammavae_jax.report import (
     percent,
-    report_html,
     results_csv,
     results_table,
     summarise_rows,
@@ -267,3 +267,13 @@ def test_a_page_without_rows_still_has_its_notes():
 
 def test_a_note_may_hold_the_pages_own_words():
     assert Elements(page(notes=["BODY </body>"])).tags.count("body") == 1
+
+
+def test_the_page_tells_what_a_code_is_used_for():
+    codes = {EVIL: CodeUse(2.5, [0.0, 1.25, 3.0])}
+    html = report_html([row()], ["mse"], [], {}, {}, codes=codes)
+    elements = Elements(html)
+    assert "2.5 of 3" in elements.text
+    assert "0.00, 1.25, 3.00" in elements.text
+    assert EVIL in elements.text
+    assert EVIL not in html

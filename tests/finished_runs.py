@@ -1,0 +1,43 @@
+"""Folders of finished runs, without running any."""
+
+import json
+
+from gammavae_jax.config_json import to_dict
+from gammavae_jax.evaluate import METRICS
+from gammavae_jax.presets import preset
+
+
+def spread(mean, std=0.01):
+    return {"mean": mean, "std": std, "per_seed": [mean, mean]}
+
+
+def write_run(
+    folder, fusion, scores=("fusion_mean", "mse"), machine="fan", train_s=12.4
+):
+    """A finished run's files, with one machine."""
+    folder.mkdir(parents=True)
+    config = preset("default")
+    (folder / "config.json").write_text(json.dumps(to_dict(config)))
+    free = ("spectrum_neighbour", "spectrum_density")
+    of_machine = {name: dict.fromkeys(METRICS, spread(0.6)) for name in scores}
+    summary = {
+        "official_score": {
+            **{name: spread(0.5) for name in (*scores, *free)},
+            "fusion_mean": spread(fusion),
+        },
+        "arithmetic_means": {
+            "fusion_mean": {"fpr_source": spread(0.08), "fpr_target": spread(0.2)}
+        },
+        "machines": {machine: {**of_machine, **dict.fromkeys(free, of_machine["mse"])}},
+        "timing": {"train_s": train_s},
+    }
+    (folder / "summary.json").write_text(json.dumps(summary))
+    entry = {
+        "loss": [10.0, None],
+        "held_out_loss": [20.0, 30.0],
+        "active_units": [3.0, 5.0],
+        "kl_per_latent": [[1.0, 3.0], [2.0, 2.0]],
+    }
+    line = json.dumps({"epoch": 1, "machines": {machine: entry}}) + "\n"
+    (folder / "metrics.jsonl").write_text(line)
+    return config
