@@ -13,13 +13,14 @@ from benchmarks.log_mels import N_CONTEXT, synthetic_log_mels, synthetic_machine
 from benchmarks.machine import device_bytes
 from benchmarks.processes import Prepared
 from gammavae_jax.checkpoint import restore_detector, save_detector
-from gammavae_jax.dataset import split_windows
-from gammavae_jax.detector import Scorer, compile_scores, fit_detector
+from gammavae_jax.detector import compile_scores, fit_detector
 from gammavae_jax.features import mel_filterbank
 from gammavae_jax.model import reconstruct
 from gammavae_jax.parallel import make_layout
 from gammavae_jax.presets import preset
 from gammavae_jax.score import mahalanobis
+from gammavae_jax.scorer import Scorer
+from gammavae_jax.split import split_windows
 from gammavae_jax.train import make_trainer
 
 _TRAINING_CLIPS = 20  # of each machine

@@ -14,7 +14,7 @@ from benchmarks.machine import (
     flops_by_formula,
 )
 from benchmarks.processes import Prepared
-from gammavae_jax.config import Config
+from gammavae_jax.config import OFFICIAL_SCORES, Config
 from gammavae_jax.dataset import TRAIN
 from gammavae_jax.parallel import make_layout
 from gammavae_jax.presets import preset
@@ -24,10 +24,15 @@ PRESET_OF_MODEL = {"autoencoder": "autoencoder", "gammavae": "default"}
 
 
 def configuration(model: str, seeds: int, batch_size: int) -> Config:
-    """The preset of a model's name."""
+    """The preset of a model's name, with one model a seed and the official scores."""
     config = preset(PRESET_OF_MODEL[model])
-    train = replace(config.train, batch_size=batch_size)
-    return replace(config, n_seeds=seeds, train=train)
+    return replace(
+        config,
+        score="mse",
+        scores=OFFICIAL_SCORES,
+        n_seeds=seeds,
+        train=replace(config.train, batch_size=batch_size, split="clip"),
+    )
 
 
 def prepare(

@@ -209,6 +209,13 @@ def test_the_official_network_takes_1_42_million_operations_a_window():
         assert flops == pytest.approx(1.42e6, rel=0.01)
 
 
+@pytest.mark.parametrize("model", ["autoencoder", "gammavae"])
+def test_speed_is_of_one_model_a_seed_and_the_official_scores(model):
+    config = configuration(model, 3, 64)
+    assert (config.n_members, config.train.batch_size) == (3, 64)
+    assert config.scores == ("mse", "mahalanobis", "mahalanobis_framewise")
+
+
 @needs_torch
 @pytest.mark.parametrize("model", ["autoencoder", "gammavae"])
 def test_the_peer_has_as_many_parameters_as_we(model):

@@ -8,7 +8,8 @@ import pytest
 
 from gammavae_jax.bootstrap import bootstrap
 from gammavae_jax.cli import main
-from gammavae_jax.config import Config, to_dict
+from gammavae_jax.config import Config
+from gammavae_jax.config_json import to_dict
 from gammavae_jax.score_files import (
     evaluate_directory,
     read_directory,
@@ -217,7 +218,7 @@ def test_a_failed_write_is_one_line_and_leaves_the_old_results(
 @pytest.fixture
 def run(tmp_path):
     """The folder of a run with one machine."""
-    folder = tmp_path / "run" / "scores" / "mse" / "seed13711"
+    folder = tmp_path / "run" / "scores" / "fusion_mean" / "seed13711"
     scores = np.arange(float(len(NAMES)))
     write_scores(folder, "fan", "00", NAMES, scores)
     write_decisions(folder, "fan", "00", NAMES, scores > 5)
@@ -235,7 +236,7 @@ def test_submit_writes_a_package_and_says_what_is_left(run, capsys):
     folder = run.parent / "entries" / "Doe_JKU_task2_1"
     assert len(list(folder.iterdir())) == 3
     told = capsys.readouterr().out
-    assert f"written to {folder}: score mse, seed 13711" in told
+    assert f"written to {folder}: score fusion_mean, seed 13711" in told
     assert "FILL IN in Doe_JKU_task2_1.meta.yaml" in told
 
 

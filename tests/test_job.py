@@ -1,6 +1,7 @@
 """What a run works on, found and loaded."""
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from gammavae_jax.errors import InputError
 from gammavae_jax.features import mel_filterbank
-from gammavae_jax.job import Job, find_all, load_split
+from gammavae_jax.job import Job, find_all, load_split, require_labels
 from gammavae_jax.log import Log
 from gammavae_jax.presets import preset
 
@@ -110,3 +111,25 @@ def test_a_training_clip_that_is_called_anomaly_is_refused(root):
     path.rename(path.with_name("section_00_source_train_anomaly_0001.wav"))
     with pytest.raises(InputError, match=r"_anomaly_0001\.wav.*move it to the test"):
         find_all(Job(root, ("pump", "fan"), root / "out"))
+
+
+def test_recordings_without_labels_are_named_where_labels_are_needed(root):
+    job = Job(root, ("fan", "pump"), root / "out")
+    require_labels(find_all(job, ["test"]))
+    named = root / "pump/test/section_00_source_test_normal_0000.wav"
+    named.rename(named.with_name("section_00_0000.wav"))
+    with pytest.raises(InputError, match="clips of pump_section_00 do not all say"):
+        require_labels(find_all(job, ["test"]))
+
+
+def test_supplemental_clips_beside_one_training_clip_are_not_enough(root):
+    extra = root / "fan/supplemental"
+    extra.mkdir()
+    for k in (1, 2):
+        clip = root / f"fan/train/section_00_source_train_normal_{k:04}.wav"
+        shutil.move(clip, extra / f"section_00_machine_{k:04}_.wav")
+    files = find_all(Job(root, ("fan",), root / "out", with_supplemental=True))
+    assert len(files[0].train) == 3
+    log, bank = Log(Console(file=io.StringIO())), mel_filterbank(CONFIG.features)
+    with pytest.raises(InputError, match="fan_section_00 has one training clip"):
+        load_split(files, "train", bank, CONFIG, log, False)

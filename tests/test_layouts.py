@@ -11,7 +11,7 @@ from layouts import LAYOUTS, MORE_LAYOUTS, build
 from rich.console import Console
 
 from gammavae_jax.clip_files import find_clips, find_machines, year_of_layout
-from gammavae_jax.config import SCORE_NAMES, override
+from gammavae_jax.config_json import override
 from gammavae_jax.errors import InputError
 from gammavae_jax.experiment import describe, run_experiment
 from gammavae_jax.job import Job, find_all, year_told
@@ -141,7 +141,7 @@ def test_the_whole_job_evaluates_what_is_labelled(run_of, name):
     layout = LAYOUTS[name]
     with (run_of(name) / "results.csv").open() as file:
         rows = [r for r in csv.DictReader(file) if r["machine"] in layout.machines]
-    expected = sorted(layout.units) * len(SCORE_NAMES) if layout.is_labelled else []
+    expected = sorted(layout.units) * len(SMALLEST.scores) if layout.is_labelled else []
     assert [(row["machine"], row["section"]) for row in rows] == expected
     for row in rows:
         domains = {d for _, d, _ in layout.units[row["machine"], row["section"]]}

@@ -1,4 +1,4 @@
-"""One function over machines and seeds gives what a loop gives, on any devices."""
+"""One function over machines and members gives what a loop gives, on any devices."""
 
 import threading
 from dataclasses import replace
@@ -16,22 +16,24 @@ from gammavae_jax.queue_layout import QueueLayout
 
 @pytest.mark.parametrize("batching", ["map", "vmap"])
 @pytest.mark.parametrize("n_devices", [1, 2, 4])
-@pytest.mark.parametrize(("n_seeds", "n_machines"), [(1, 1), (1, 7), (3, 2), (5, 3)])
-def test_over_runs_equals_a_loop(batching, n_devices, n_seeds, n_machines):
+@pytest.mark.parametrize(("n_members", "n_machines"), [(1, 1), (1, 7), (3, 2), (5, 3)])
+def test_over_runs_equals_a_loop(batching, n_devices, n_members, n_machines):
     rng = np.random.default_rng(0)
-    run = rng.normal(size=(n_seeds, n_machines, 3)).astype(np.float32)
+    run = rng.normal(size=(n_members, n_machines, 3)).astype(np.float32)
     machine = rng.normal(size=(n_machines, 3)).astype(np.float32)
-    seed = rng.normal(size=n_seeds).astype(np.float32)
+    member = rng.normal(size=n_members).astype(np.float32)
     layout = make_layout(
-        list(range(1, n_machines + 1)), n_seeds, jax.devices()[:n_devices], batching
+        list(range(1, n_machines + 1)), n_members, jax.devices()[:n_devices], batching
     )
     function = layout.over_runs(
-        lambda s, r, m: {"sum": s + r @ m}, ["seed", "run", "machine"]
+        lambda s, r, m: {"sum": s + r @ m}, ["member", "run", "machine"]
     )
     out = function(
-        layout.put(seed, "seed"), layout.put(run, "run"), layout.put(machine, "machine")
+        layout.put(member, "member"),
+        layout.put(run, "run"),
+        layout.put(machine, "machine"),
     )
-    expected = seed[:, None] + np.einsum("smi,mi->sm", run, machine)
+    expected = member[:, None] + np.einsum("smi,mi->sm", run, machine)
     np.testing.assert_allclose(layout.get(out)["sum"], expected, rtol=1e-5)
 
 
@@ -53,10 +55,10 @@ def test_machines_are_dealt_evenly():
     assert work == [50, 50]
 
 
-def test_seeds_share_the_devices_of_a_lone_machine():
+def test_members_share_the_devices_of_a_lone_machine():
     layout = make_layout([100], 4, jax.devices()[:4], "vmap")
     assert isinstance(layout, MeshLayout)
-    assert dict(layout.mesh.shape) == {"seed": 4, "machine": 1}
+    assert dict(layout.mesh.shape) == {"member": 4, "machine": 1}
 
 
 def test_free_slots_hold_zeros():
@@ -66,15 +68,15 @@ def test_free_slots_hold_zeros():
     assert placed.sum() == 6
 
 
-def queue(n_machines, n_seeds=1, n_devices=1):
+def queue(n_machines, n_members=1, n_devices=1):
     devices = jax.devices()[:n_devices]
-    layout = make_layout([1] * n_machines, n_seeds, devices, "map")
+    layout = make_layout([1] * n_machines, n_members, devices, "map")
     assert isinstance(layout, QueueLayout)
     return layout
 
 
 def test_runs_of_a_queue_share_the_arrays_of_their_machine():
-    layout = queue(2, n_seeds=3)
+    layout = queue(2, n_members=3)
     placed = layout.put(np.ones((2, 5), np.float32), "machine").of
     assert len({id(array) for array in placed.values()}) == 2
 

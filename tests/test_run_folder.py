@@ -5,13 +5,15 @@ import shutil
 import numpy as np
 import pytest
 
-from gammavae_jax.config import Config, TrainConfig, from_dict
+from gammavae_jax.config import Config, TrainConfig
+from gammavae_jax.config_json import from_dict, override
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluate import Row
 from gammavae_jax.run_folder import (
     append_metrics,
     begin_folder,
     check_folder,
+    last_epoch,
     resume_folder,
     write_results,
 )
@@ -228,3 +230,24 @@ def test_a_machine_whose_loss_was_never_finite_has_no_curve(out):
     append(out, 1, np.nan)
     write_results(out, CONFIG, rows(), {}, [], {})
     assert "<polyline" not in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize("latent", ["gamma", "deterministic"])
+def test_the_page_tells_how_much_a_code_tells_at_the_end(out, latent):
+    """The mean over the models that are known; a deterministic code has no prior."""
+    active = np.array([[9.0], [9.0]]), np.array([[3.0], [np.nan]])
+    for epoch, units in enumerate(active, start=1):
+        nats = np.full((2, 1, 2), np.nan)
+        nats[0] = [0.0, 1.25]
+        values = {"loss": np.ones((2, 1)), "active_units": units, "kl_per_latent": nats}
+        append_metrics(out, epoch, ["fan_section_00"], values)
+    second = metrics(out)[-1]
+    assert second["machines"]["fan_section_00"]["kl_per_latent"] == [
+        [0.0, 1.25],
+        [None, None],
+    ]
+    config = override(CONFIG, [f"model.latent={latent}", "train.kl_weight=0"])
+    write_results(out, config, rows(config), {}, [], {})
+    page = (out / "report.html").read_text()
+    assert ("3.0 of 2" in page and "0.00, 1.25" in page) == (latent == "gamma")
+    assert last_epoch(out) == second["machines"]

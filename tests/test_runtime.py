@@ -8,6 +8,8 @@ import pooch
 import pytest
 
 from gammavae_jax import runtime
+from gammavae_jax.config_json import override, to_dict
+from gammavae_jax.presets import preset
 from gammavae_jax.runtime import (
     available_cores,
     cache_folder,
@@ -77,10 +79,16 @@ def test_there_is_a_core_to_run_on():
     assert 1 <= available_cores() <= (os.cpu_count() or 1)
 
 
-def test_the_runs_of_a_checkpoint_are_machines_times_seeds(tmp_path):
-    about = {"machines": [["fan", "00"], ["fan", "01"]], "config": {"n_seeds": 3}}
+@pytest.mark.parametrize(
+    ("preset_name", "runs"), [("default", 2 * 3 * 5), ("paper", 2 * 3)]
+)
+def test_the_runs_of_a_checkpoint_are_machines_times_members(
+    tmp_path, preset_name, runs
+):
+    config = override(preset(preset_name), ["n_seeds=3"])
+    about = {"machines": [["fan", "00"], ["fan", "01"]], "config": to_dict(config)}
     (tmp_path / "detector.json").write_text(json.dumps(about))
-    assert runs_in_checkpoint(tmp_path) == 6
+    assert runs_in_checkpoint(tmp_path) == runs == 2 * config.n_members
 
 
 @pytest.mark.parametrize(
@@ -91,9 +99,11 @@ def test_the_runs_of_a_checkpoint_are_machines_times_seeds(tmp_path):
         "[]",
         "{}",
         "null",
-        '{"machines": 2, "config": {"n_seeds": 1}}',
-        '{"machines": [1, 2], "config": {"n_seeds": null}}',
-        '{"machines": [1, 2], "config": {"n_seeds": "two"}}',
+        '{"machines": [1, 2], "config": {"n_seeds": 1}}',
+        '{"machines": [1, 2], "config": {"n_seeds": 1, "train": {"split": "folds"}}}',
+        '{"machines": 2, "config": {"n_seeds": 1, "train": {"split": "clip"}}}',
+        '{"machines": [1, 2], "config": {"n_seeds": null, "train": {"split": "clip"}}}',
+        '{"machines": [1, 2], "config": {"n_seeds": "2x", "train": {"split": "clip"}}}',
         "\xff",
     ],
 )

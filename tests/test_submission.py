@@ -5,7 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
-from gammavae_jax.config import Config, ModelConfig, to_dict
+from gammavae_jax.config import Config, ModelConfig
+from gammavae_jax.config_json import to_dict
 from gammavae_jax.errors import InputError
 from gammavae_jax.score_files import write_decisions, write_scores
 from gammavae_jax.submission import check_package, meta_yaml, write_submission

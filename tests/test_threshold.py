@@ -4,11 +4,14 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gammavae_jax.threshold import (
     clips_needed,
     conformal_threshold,
     gamma_threshold,
+    p_values,
 )
 
 
@@ -46,3 +49,44 @@ def test_gamma_threshold_matches_the_official_code(golden):
 
 def test_scores_all_alike_are_their_own_gamma_threshold():
     assert gamma_threshold(np.full(5, 3.0), 0.1) == 3.0
+
+
+few_values = st.integers(0, 6).map(float)  # so that there are ties
+rates = st.sampled_from([0.01, 0.05, 0.07, 0.1, 0.2, 0.25, 1 / 3, 0.5, 0.9])
+
+
+@settings(deadline=None)
+@given(rates, st.data())
+def test_a_p_value_is_at_most_the_rate_exactly_where_the_threshold_is_exceeded(
+    rate, data
+):
+    least = clips_needed(rate)
+    values = few_values | st.floats(-1e6, 1e6)
+    some = st.lists(values, min_size=least, max_size=least + 40)
+    held_out = np.array(data.draw(some))
+    new = np.array(data.draw(st.lists(values, min_size=1, max_size=30)))
+    new = np.concatenate([new, held_out])
+    is_alarm = new > conformal_threshold(held_out, rate)
+    np.testing.assert_array_equal(p_values(new, held_out) <= rate, is_alarm)
+
+
+@pytest.mark.parametrize("n", [5, 9, 40])
+@pytest.mark.parametrize("n_values", [3, 10**9], ids=["ties", "no ties"])
+def test_p_values_of_clips_like_the_held_out_ones_are_no_smaller_than_uniform(
+    n, n_values
+):
+    rng = np.random.default_rng(n)
+    n_trials = 20_000
+    scores = rng.integers(n_values, size=(n_trials, n + 1)).astype(float)
+    found = np.array([p_values(row[:1], row[1:])[0] for row in scores])
+    for level in (0.05, 0.1, 0.25, 0.5, 0.9):
+        error = 4 * (level * (1 - level) / n_trials) ** 0.5
+        assert (found <= level).mean() < level + error
+        if n_values > n:  # and no larger than they must be
+            assert (found <= level).mean() > level - 1 / (n + 1) - error
+
+
+def test_a_p_value_is_the_share_of_scores_as_high_with_the_clip_itself():
+    held_out = np.array([3.0, 1.0, 2.0, 2.0])
+    new = np.array([[0.0, 2.0], [2.5, 3.5]])
+    np.testing.assert_allclose(p_values(new, held_out), [[1.0, 0.8], [0.4, 0.2]])

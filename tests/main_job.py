@@ -1,0 +1,50 @@
+"""The main job in a process of its own, on two small machines."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from gammavae_jax.synthetic import SyntheticSize, make_synthetic
+
+ROOT = Path(__file__).parent.parent
+TINY = [
+    "--set",
+    "model.hidden=[16]",
+    "model.n_latent=4",
+    "train.batch_size=64",
+    "train.checkpoint_every=2",
+    "train.n_folds=2",
+]
+
+
+def two_machines(folder: Path) -> Path:
+    """Two synthetic machines of different sizes and lengths."""
+    sizes = {
+        "fan": SyntheticSize(12, 3, 3, (0.4, 0.6)),
+        "valve": SyntheticSize(7, 0, 2, (0.5, 0.5)),
+    }
+    return make_synthetic(folder, sizes)
+
+
+def command(script, *arguments, check=True):
+    """Run a script in a process of its own."""
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "experiments" / script), *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert not check or run.returncode == 0, run.stderr
+    return run
+
+
+def score_bytes(out):
+    files = sorted((out / "scores").rglob("*.csv"))
+    return {str(path.relative_to(out)): path.read_bytes() for path in files}
+
+
+def notes_of(out):
+    return " ".join(json.loads((out / "summary.json").read_text())["notes"])

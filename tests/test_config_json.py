@@ -1,0 +1,170 @@
+"""Configurations as JSON and back, and changed field by field."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gammavae_jax.config import FUSION_SCORES, SCORE_NAMES, Config, TrainConfig
+from gammavae_jax.config_json import from_dict, override, to_dict
+from gammavae_jax.errors import InputError
+
+counts = st.integers(1, 2**40)
+positive = st.floats(0, exclude_min=True, allow_infinity=False)
+fractions = st.floats(0, 1, exclude_min=True, exclude_max=True)
+DEFAULT = Config()
+MAY_BE_FUSED = [name for name in SCORE_NAMES if name not in FUSION_SCORES]
+VALUES = {
+    "preset": st.text(),
+    "scores": st.lists(st.sampled_from(SCORE_NAMES), min_size=1, unique=True),
+    "score": st.sampled_from(SCORE_NAMES),
+    "seed": st.integers(0, 2**31 - 1),
+    "features.channel": st.integers(0, 8),
+    "features.n_mels": counts,
+    "features.power": positive,
+    "model.latent": st.sampled_from(["deterministic", "gamma", "gaussian"]),
+    "model.hidden": st.lists(counts, min_size=1),
+    "model.prior_rate": positive | counts,
+    "train.epochs": counts,
+    "train.kl_weight": positive | st.just(0),
+    "train.split": st.sampled_from(["folds", "clip"]),
+    "train.n_folds": st.integers(2, 50),
+    "train.group_distance": positive | st.just(0),
+    "train.held_out_fraction": fractions,
+    "scoring.jitter": positive,
+    "scoring.fused": st.lists(st.sampled_from(MAY_BE_FUSED), min_size=1, unique=True),
+    "scoring.n_density_neighbours": counts,
+    "scoring.smote_ratio": st.floats(0, 1),
+}
+
+
+def is_coherent(values):
+    """The headline score is one of the scores, and each can be computed."""
+    scores = set(values.get("scores", DEFAULT.scores))
+    if values.get("score", DEFAULT.score) not in scores:
+        return False
+    if scores & set(FUSION_SCORES):
+        scores |= set(values.get("scoring.fused", DEFAULT.scoring.fused))
+    has_posterior = values.get("model.latent", "gamma") != "deterministic"
+    has_one_code = values.get("train.split", "folds") == "clip"
+    return (has_posterior or not scores & {"kl", "negative_elbo"}) and (
+        has_one_code or not any(name.startswith("latent_") for name in scores)
+    )
+
+
+assignments = st.fixed_dictionaries({}, optional=VALUES).filter(is_coherent)
+
+
+def leaves(tree, prefix=""):
+    """Every field's dotted path and its value."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+@settings(deadline=None)
+@given(assignments)
+def test_an_override_sets_its_field_and_no_other(values):
+    config = override(Config(), [f"{k}={json.dumps(v)}" for k, v in values.items()])
+    expected = dict(leaves(to_dict(Config()))) | values
+    assert dict(leaves(to_dict(config))) == expected
+
+
+@settings(deadline=None)
+@given(assignments)
+def test_a_configuration_survives_json_and_keeps_its_hash(values):
+    config = override(Config(), [f"{k}={json.dumps(v)}" for k, v in values.items()])
+    again = from_dict(json.loads(json.dumps(to_dict(config))))
+    assert again == config
+    assert hash(again) == hash(config)
+
+
+def test_absent_fields_take_their_defaults():
+    assert from_dict({}) == Config()
+    assert from_dict({"train": {"epochs": 3}}) == Config(train=TrainConfig(epochs=3))
+
+
+def test_the_last_override_of_a_field_wins():
+    assert override(Config(), ["train.epochs=5", "train.epochs=7"]).train.epochs == 7
+
+
+@pytest.mark.parametrize("text", ["softmax", '"softmax"', " softmax"])
+def test_a_word_needs_no_quotes(text):
+    assert override(Config(), [f"model.heads={text}"]).model.heads == "softmax"
+
+
+def test_an_integer_is_read_as_a_float_where_one_is_meant():
+    power = override(Config(), ["features.power=1"]).features.power
+    assert type(power) is float
+
+
+@pytest.mark.parametrize(
+    ("field", "nearest"),
+    [
+        ("train.epoch", "train.epochs"),
+        ("epochs", "train.epochs"),
+        ("model.n_mels", "features.n_mels"),
+        ("trian.epochs", "train.epochs"),
+        ("train.epochs.x", "train.epochs"),
+    ],
+)
+def test_an_unknown_field_is_refused_with_the_nearest_name(field, nearest):
+    with pytest.raises(InputError, match=f"'{field}': did you mean '{nearest}'"):
+        override(Config(), [f"{field}=5"])
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"trian": {}}, "unknown field 'trian': did you mean 'train'"),
+        ({"train": {"epoch": 5}}, "'train.epoch': did you mean 'train.epochs'"),
+        ({"train": 5}, "train must be an object"),
+        ({"model": []}, "model must be an object"),
+    ],
+)
+def test_a_damaged_configuration_is_refused(tree, message):
+    with pytest.raises(InputError, match=message):
+        from_dict(tree)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("train.epochs", "'train.epochs' is no assignment: write field=value"),
+        ("", "'' is no assignment"),
+        ("=5", "unknown field ''"),
+        ("train=5", "'train' is a group of fields: set one of train.epochs"),
+        ("train.epochs=many", "train.epochs is 'many': give a value of type int"),
+        ("train.epochs=5.0", "train.epochs is 5.0"),
+        ("train.epochs=true", "train.epochs is True"),
+        ("train.epochs=", "train.epochs is ''"),
+        ("train.epochs=null", "train.epochs is None"),
+        ("train.learning_rate=true", "train.learning_rate is True"),
+        ("train.learning_rate=NaN", "train.learning_rate is nan"),
+        ("train.learning_rate=1e999", "train.learning_rate is inf"),
+        ("model.hidden=128", "model.hidden is 128"),
+        ("model.hidden=[128,1.5]", "model.hidden is 1.5"),
+        ("model.heads=softmaxx", "'softmaxx': did you mean 'softmax'"),
+        ("model.latent=[1]", "unknown model.latent"),
+        ("scores=mse", "scores is 'mse'"),
+    ],
+)
+def test_what_is_no_value_of_the_field_is_refused(assignment, message):
+    with pytest.raises(InputError, match=message):
+        override(Config(), [assignment])
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "train.learning_rate=1" + "0" * 400,
+        "train.epochs=" + "9" * 5000,
+    ],
+    ids=["float", "int"],
+)
+def test_a_number_too_long_to_be_read_is_refused(assignment):
+    with pytest.raises(InputError, match=assignment.split("=")[0]):
+        override(Config(), [assignment])
