@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from gammavae_jax.config import Config, ModelConfig
+from gammavae_jax.config import Config, ModelConfig, TrainConfig
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.errors import InputError
 from gammavae_jax.score_files import write_decisions, write_scores
@@ -287,7 +287,14 @@ def test_the_meta_file_tells_what_the_run_knows(latent, method):
     assert description["acoustic_features"] == "log-mel energies"
     assert description["machine_learning_method"] == method
     assert description["aggregation_method"] == "average"
-    assert description["ensemble_method_subsystem_count"] is None
+
+
+@pytest.mark.parametrize(("split", "count"), [("folds", 5), ("clip", None)])
+def test_the_meta_file_counts_the_models_of_a_score(split, count):
+    config = Config(train=TrainConfig(split=split))
+    meta = yaml.safe_load(meta_yaml(LABEL, config, "mse", 7))
+    found = meta["system"]["description"]["ensemble_method_subsystem_count"]
+    assert (found and int(found)) == count
 
 
 def test_the_meta_file_marks_what_the_run_cannot_know():
