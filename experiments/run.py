@@ -1,6 +1,7 @@
 """Train, score and evaluate every machine at once."""
 
 import argparse
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -58,7 +59,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="train on the clips in folders 'supplemental' too (2025 on)",
     )
     parser.add_argument(
-        "--resume", action="store_true", help="go on with the run in --out"
+        "--resume",
+        action="store_true",
+        help="go on with the run in --out, or score its models anew",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be done, and stop"
@@ -87,12 +90,24 @@ def configuration(options: argparse.Namespace) -> Config:
         given["scores"] = tuple(options.scores)
         given["score"] = config.score if keeps else options.scores[0]
     config = replace(config, **{k: v for k, v in given.items() if v is not None})
-    given = {"epochs": options.epochs, "batch_size": options.batch_size}
+    epochs = options.epochs
+    if epochs is None and options.resume:
+        epochs = epochs_of(options.out or Path("runs") / config.preset)
+    given = {"epochs": epochs, "batch_size": options.batch_size}
     train = replace(config.train, **{k: v for k, v in given.items() if v is not None})
     changed = override(replace(config, train=train), options.set)
     if changed.preset != config.preset:
         raise InputError("preset cannot be set by --set: name it with --preset")
     return changed
+
+
+def epochs_of(out: Path) -> int | None:
+    """The epochs that the run in a folder was to have; None if that cannot be read."""
+    try:
+        known = json.loads((out / "config.json").read_text(encoding="utf-8"))
+        return int(known["train"]["epochs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # a folder that cannot be resumed is refused later, by name
 
 
 def main() -> int:

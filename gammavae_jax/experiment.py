@@ -69,7 +69,12 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
     checkpoint = _checkpoint_to_resume(config, job, clips)
     job = year_told(job, files, log)
     if checkpoint is not None:
-        log.say(f"going on after epoch {checkpoint.epoch}")
+        if checkpoint.epoch < config.train.epochs:
+            log.say(
+                f"going on after epoch {checkpoint.epoch}, to {config.train.epochs}"
+            )
+        else:
+            log.say(f"all {checkpoint.epoch} epochs are there: scoring alone")
         resume_folder(job.out, config, checkpoint.epoch)
     else:
         if job.resume:

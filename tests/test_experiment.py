@@ -317,3 +317,21 @@ def test_trained_models_are_scored_anew_as_if_they_had_been_so_from_the_start(
     assert score_bytes(anew) == score_bytes(tmp_path / "fresh")
     for name in ("results.csv", "clips.csv", "metrics.jsonl", "config.json"):
         assert (anew / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+
+
+def test_resuming_a_finished_run_trains_no_further_unless_told_to(
+    finished, data, tmp_path
+):
+    """Its own epochs hold, not the preset's."""
+    out, _ = finished
+    again = tmp_path / "again"
+    shutil.copytree(out, again)
+    run = command(
+        "run.py", "--all-machines", "--data-root", data, "--out", again, "--resume",
+        "--seeds", 2, *TINY,
+    )  # fmt: skip
+    assert "all 4 epochs are there: scoring alone" in run.stderr
+    assert score_bytes(again) == score_bytes(out)
+    assert (again / "metrics.jsonl").read_bytes() == (
+        out / "metrics.jsonl"
+    ).read_bytes()
