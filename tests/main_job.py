@@ -48,3 +48,11 @@ def score_bytes(out):
 
 def notes_of(out):
     return " ".join(json.loads((out / "summary.json").read_text())["notes"])
+
+
+def run_to_the_end(data: Path, out: Path):
+    """A run of two seeds and four epochs."""
+    return command(
+        "run.py", "--all-machines", "--data-root", data, "--out", out, "--epochs", 4,
+        "--seeds", 2, *TINY,
+    )  # fmt: skip
