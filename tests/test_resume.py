@@ -77,11 +77,15 @@ def test_resuming_never_takes_results_away_without_a_training(finished, data, tm
     assert score_bytes(again) == before
 
 
-def heed_interrupts():
+@pytest.fixture
+def heeded_interrupts():
     """What a shell starts in the background ignores them, and so would its child."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.usefixtures("heeded_interrupts")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_run_resumed_ends_as_the_unbroken_one(finished, data, tmp_path, how):
     out = finished
@@ -97,7 +101,6 @@ def test_a_stopped_run_resumed_ends_as_the_unbroken_one(finished, data, tmp_path
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=heed_interrupts,
     )
     metrics = killed / "metrics.jsonl"
     while run.poll() is None and not (metrics.exists() and metrics.read_text()):
