@@ -70,7 +70,7 @@ LEAVES: dict[str, set[str]] = {
 OUTSIDERS: dict[str, set[str]] = {
     "tensorflow_probability": {"distributions"},
     "soundfile": {"audio"},
-    "sklearn": {"evaluate"},
+    "sklearn": {"anomaly_detector", "evaluate"},
     "orbax": {"checkpoint"},
 }
 WIRING = {"experiment", "results"}  # may know both models and metrics
