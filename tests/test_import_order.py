@@ -73,7 +73,7 @@ OUTSIDERS: dict[str, set[str]] = {
     "sklearn": {"anomaly_detector", "evaluate"},
     "orbax": {"checkpoint"},
 }
-WIRING = {"experiment", "results"}  # may know both models and metrics
+WIRING = {"__init__", "experiment", "results"}  # may know both models and metrics
 FORBIDDEN_IMPORTS = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
