@@ -14,6 +14,7 @@ import tyro
 
 from gammavae_jax.command_help import MARKERS, folded_output, registry
 from gammavae_jax.command_line import readable_errors
+from gammavae_jax.commands.doctor import Doctor
 from gammavae_jax.commands.evaluate import Evaluate
 from gammavae_jax.commands.submit import Submit
 from gammavae_jax.errors import InputError, unknown_name
@@ -58,6 +59,7 @@ class Completion:
 COMMANDS: Mapping[str, type[Command]] = {
     "evaluate": Evaluate,
     "submit": Submit,
+    "doctor": Doctor,
     "completion": Completion,
 }
 
