@@ -10,6 +10,8 @@ from gammavae_jax.finding import Finding, in_one_line
 
 US = "gammavae-jax"
 _TFP = ("tensorflow-probability", "tfp-nightly")  # owners of the same folder
+# What the others stand on: where it is broken, so are they.
+_FOUNDATIONS = ("numpy", "scipy", "jaxlib", "jax")
 # What is imported of a package, where that is not its name.
 _MODULES = {
     "orbax-checkpoint": "orbax.checkpoint",
@@ -33,9 +35,12 @@ def check_packages(name: str) -> Iterator[Finding]:
         yield Finding(US, "FAILED", "not installed", "pip install -e . (a checkout)")
     else:
         yield Finding(US, "ok", importlib.metadata.version(US))
-    for package, wanted in {**(needed or {}), "jaxlib": ""}.items():
+    ranges = {"jaxlib": "", **(needed or {})}
+    first = [package for package in _FOUNDATIONS if package in ranges]
+    for package in dict.fromkeys([*first, *ranges]):
         if package in _TFP:
             continue
+        wanted = ranges[package]
         try:
             yield _package(package, wanted)
         except Exception as error:

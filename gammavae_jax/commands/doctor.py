@@ -44,6 +44,8 @@ class Doctor:
             print("\n".join(_lines(finding)), file=output, flush=True)
         counts = {s: [f.state for f in found].count(s) for s in ("FAILED", "warning")}
         wrong = ", ".join(f"{s}: {n}" for s, n in counts.items() if n)
+        if counts["FAILED"]:
+            wrong += "; mend the first that FAILED, then look again"
         print(wrong or "all is well", file=output)
         if self.json:
             findings = [finding._asdict() for finding in found]
