@@ -30,7 +30,7 @@ Fault = Callable[["Handler", bytes], None]  # gets the file's bytes
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files` by path as Zenodo does, with a fault for each of the next asked."""
+    """Serves `files` by path as Zenodo does; the next requests meet `faults`."""
 
     daemon_threads = True
     block_on_close = False
@@ -38,7 +38,8 @@ class Server(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
-        self.faults: deque[Fault | None] = deque()  # for files alone
+        self.faults: deque[Fault | None] = deque()  # of files; None does right
+        self.faults_of_records: deque[Fault | None] = deque()
         self.asked: list[Asked] = []
         self.etags: dict[str, str] = {}  # instead of one made of the bytes
 
@@ -88,9 +89,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         data = self.server.files[self.path]
-        is_file = "/api/" not in self.path
-        faults = self.server.faults
-        fault = faults.popleft() if is_file and faults else None
+        of_records = "/api/" in self.path
+        faults = self.server.faults_of_records if of_records else self.server.faults
+        fault = faults.popleft() if faults else None
         (fault or serve)(self, data)
 
     @property

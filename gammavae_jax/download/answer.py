@@ -9,7 +9,7 @@ import email.utils
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from gammavae_jax.errors import InputError
 
@@ -59,21 +59,14 @@ class Body(NamedTuple):
     is_encoded: bool = False  # on the way; unpacked, its length is not known
 
 
-class Response(Protocol):
-    """The part of an answer that is looked at; headers by name in any case."""
-
-    status_code: int
-
-    @property
-    def headers(self) -> Mapping[str, str]:  # noqa: D102
-        ...
-
-
-def body_of(response: Response, start: int, known: Version) -> Body:
+def body_of(
+    status: int, headers: Mapping[str, str], start: int, known: Version
+) -> Body:
     """What a server's answer holds, after it was asked for a file.
 
     Args:
-        response: status and headers.
+        status: of the answer.
+        headers: of the answer, by names in any case.
         start: the first byte that was asked for; 0 is the whole file.
         known: the version that the bytes before `start` are of.
 
@@ -82,7 +75,6 @@ def body_of(response: Response, start: int, known: Version) -> Body:
         CannotResume: it gives other bytes than were asked for, or another version's.
         NotServed: it will not give the file.
     """
-    status, headers = response.status_code, response.headers
     encoding = headers.get("Content-Encoding", "identity").strip().lower()
     is_encoded = encoding not in ("", "identity")
     if status == HTTPStatus.OK:

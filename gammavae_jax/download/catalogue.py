@@ -124,5 +124,9 @@ def _archive(
 
 @functools.cache
 def _read() -> dict[str, Any]:
-    text = files("gammavae_jax.download").joinpath("dcase_datasets.json").read_text("utf-8")
+    text = (
+        files("gammavae_jax.download")
+        .joinpath("dcase_datasets.json")
+        .read_text("utf-8")
+    )
     return json.loads(text)

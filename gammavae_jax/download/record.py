@@ -76,7 +76,7 @@ def _ask(url: str, session: requests.Session, patience: Patience) -> bytes:
             stream=True,
             timeout=patience.timeouts_s,
         ) as response:
-            body_of(response, 0, Version())
+            body_of(response.status_code, response.headers, 0, Version())
             data = b""
             for chunk in response.iter_content(1 << 16):
                 data += chunk

@@ -4,11 +4,12 @@ A transfer that breaks goes on where it stopped, also in a later process, if the
 still has the same file. It is given up after tries in a row that bring no new bytes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import requests
+import urllib3
 from rich.filesize import decimal
 
 from gammavae_jax.download.answer import (
@@ -25,7 +26,7 @@ from gammavae_jax.download.patience import Patience
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.log import Log
 
-_CHUNK = 1 << 16  # of these bytes, those that have come are lost if a line is cut
+_CHUNK = 1 << 18  # bytes read at once, at most
 
 
 class Wanted(NamedTuple):
@@ -151,9 +152,11 @@ def _load(
         with session.get(
             wanted.url, headers=headers, stream=True, timeout=patience.timeouts_s
         ) as response:
-            body = body_of(response, part.size, part.version)
+            body = body_of(
+                response.status_code, response.headers, part.size, part.version
+            )
             total = _begin(wanted, part, body)
-            for data in response.iter_content(_CHUNK):
+            for data in _pieces(response):
                 if total is not None and part.size + len(data) > total:
                     raise WrongBytes(f"the server sends more than {total} bytes")
                 part.append(data)
@@ -163,11 +166,17 @@ def _load(
             f"{wanted.path.name}: {error}: load {wanted.url} with a browser and put it "
             f"into {printable(wanted.path.parent)}"
         ) from error
-    except requests.RequestException as error:
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise _meaning(wanted, error) from error
     if total is not None and part.size < total:
         raise Broken(f"the connection ended {decimal(total - part.size)} early")
     part.ends_here()
+
+
+def _pieces(response: requests.Response) -> Iterator[bytes]:
+    """What comes, as it comes: nothing waits for more, and is lost if none does."""
+    while data := response.raw.read1(_CHUNK, decode_content=True):
+        yield data
 
 
 def _range_headers(wanted: Wanted, part: PartFile, may_resume: bool) -> dict[str, str]:
@@ -219,19 +228,14 @@ def _require_right(
         check(part.part)
 
 
-def _meaning(wanted: Wanted, error: requests.RequestException) -> Exception:
-    """What an error of the library is here: to be tried again, or not."""
+def _meaning(wanted: Wanted, error: Exception) -> Exception:
+    """What an error of the libraries is here: to be tried again, or not."""
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return InputError(
             f"{wanted.url}: the server's certificate is not trusted: check the clock, "
             "the network and the proxy of this computer"
         )
-    passing = (
-        requests.ConnectionError,
-        requests.Timeout,
-        requests.exceptions.ChunkedEncodingError,
-        requests.exceptions.ContentDecodingError,
-    )
+    passing = (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError)
     if isinstance(error, passing):
         return Broken(_in_words(error))
     return NotServed(
@@ -241,12 +245,10 @@ def _meaning(wanted: Wanted, error: requests.RequestException) -> Exception:
     )
 
 
-def _in_words(error: requests.RequestException) -> str:
-    if isinstance(error, requests.ConnectTimeout):
-        return "the server cannot be reached in time"
-    if isinstance(error, requests.Timeout) or "timed out" in str(error):
-        return "the server has fallen silent"
-    if isinstance(error, requests.exceptions.ContentDecodingError):
+def _in_words(error: Exception) -> str:
+    if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
+        return "the server does not answer"
+    if isinstance(error, urllib3.exceptions.DecodeError):
         return "what came cannot be unpacked"
     if "NameResolution" in str(error) or "NewConnection" in str(error):
         return "the server cannot be reached"
