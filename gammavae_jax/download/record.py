@@ -12,7 +12,7 @@ from gammavae_jax.download.patience import Patience
 from gammavae_jax.errors import InputError
 
 _N_TRIES = 3
-_LONGEST = 1 << 24  # bytes of an answer
+_LONGEST = 1 << 22  # bytes of an answer
 
 
 class RecordFile(NamedTuple):
@@ -77,12 +77,12 @@ def _ask(url: str, session: requests.Session, patience: Patience) -> bytes:
             timeout=patience.timeouts_s,
         ) as response:
             body_of(response.status_code, response.headers, 0, Version())
-            data = b""
+            data = bytearray()
             for chunk in response.iter_content(1 << 16):
                 data += chunk
                 if len(data) > _LONGEST:
                     raise NoRecord("the answer is too long")
-            return data
+            return bytes(data)
     except (InputError, CannotResume) as error:
         raise NoRecord(str(error)) from error
     except (requests.ConnectionError, requests.Timeout) as error:
