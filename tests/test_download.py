@@ -18,6 +18,7 @@ from gammavae_jax.commands.download import Download
 from gammavae_jax.download.catalogue import find_archives
 from gammavae_jax.download.folder_lock import LOCK_NAME, only_one
 from gammavae_jax.errors import InputError
+from gammavae_jax.published import is_dcase2024_development_set
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -186,6 +187,17 @@ def test_a_list_needs_no_network(download, out, capsys):
     assert "dev_fan.zip" in printed.out
     assert "the server cannot be reached" in printed.err
     assert not out.exists()
+
+
+def test_the_folder_is_the_years_and_tells_its_set(tmp_path, monkeypatch, capsys):
+    """The published table of 2024 is shown beside results from there alone."""
+    monkeypatch.chdir(tmp_path)
+    nowhere = {"mirror": "http://127.0.0.1:9", "json": Path("-"), "list": True}
+    Download(2024, ("fan", "Scanner"), **nowhere).run()
+    tree = json.loads(capsys.readouterr().out)
+    folders = list(dict.fromkeys(Path(a["path"]).parent for a in tree["archives"]))
+    assert folders == [Path(f"data/dcase2024/{part}_data") for part in ("dev", "eval")]
+    assert [is_dcase2024_development_set(f, ["fan"]) for f in folders] == [True, False]
 
 
 def test_json_tells_a_program_what_is_there_and_what_comes_next(

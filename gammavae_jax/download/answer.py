@@ -20,9 +20,12 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)")
 class Broken(Exception):
     """A transfer that ended early and may go on: the reason, in words."""
 
-    def __init__(self, reason: str, asked_s: float | None = None):
+    def __init__(
+        self, reason: str, asked_s: float | None = None, is_of_file: bool = False
+    ):
         super().__init__(reason)
         self.asked_s = asked_s  # seconds the server asks to wait
+        self.is_of_file = is_of_file  # other files need not meet it
 
 
 class CannotResume(Exception):

@@ -58,7 +58,7 @@ def read_record(
             asked_s = reason.asked_s or 0.0
             if n_failures == n_tries or asked_s > patience.longest_asked_s:
                 raise Unreachable(str(reason)) from reason
-            patience.sleep(patience.wait_s(n_failures, reason.asked_s))
+            patience.sleep(patience.wait_s(n_failures, asked_s))
     raise Unreachable("nothing was asked")
 
 

@@ -74,9 +74,9 @@ def fetch(
             except CannotResume as reason:
                 part.restart()
                 tries.may_resume = False
-                tries.again(part.size, str(reason))
+                tries.again(part.size, Broken(str(reason), is_of_file=True))
             except Broken as reason:
-                tries.again(part.size, str(reason), reason.asked_s)
+                tries.again(part.size, reason)
             except WrongBytes as reason:
                 part.restart()
                 tries.wrong(str(reason))
@@ -92,28 +92,29 @@ class _Tries:
         self._failures = 0  # in a row, without more than those
         self._wrong = 0
 
-    def again(self, size: int, reason: str, asked_s: float | None = None) -> None:
+    def again(self, size: int, broken: Broken) -> None:
         """Wait for the next try.
 
         Raises:
-            InputError: there were enough.
+            NotServed, InputError: there were enough.
         """
         self._failures = 1 if size > self._most else self._failures + 1
         self._most = max(self._most, size)
-        name, so_far = self.wanted.path.name, f"{decimal(size)} are kept"
-        if (asked_s or 0.0) > self.patience.longest_asked_s:
+        name, asked_s = self.wanted.path.name, broken.asked_s or 0.0
+        so_far = f"{decimal(size)} are kept"
+        if asked_s > self.patience.longest_asked_s:
             raise InputError(
-                f"{name}: {reason} and asks to wait {asked_s:.0f} s; {so_far}: run the "
+                f"{name}: {broken} and asks to wait {asked_s:.0f} s; {so_far}: run the "
                 "same command again then, and it goes on from there"
             )
         if self._failures >= self.patience.n_tries:
-            raise InputError(
+            raise (NotServed if broken.is_of_file else InputError)(
                 f"{name}: given up after {self._failures} tries without new bytes: "
-                f"{reason}; {so_far}: run the same command again later, and it goes on "
+                f"{broken}; {so_far}: run the same command again later, and it goes on "
                 "from there"
             )
         seconds = self.patience.wait_s(self._failures, asked_s)
-        self.log.say(f"{name}: {reason}; {so_far}; next try in {seconds:.0f} s")
+        self.log.say(f"{name}: {broken}; {so_far}; next try in {seconds:.0f} s")
         self.patience.sleep(seconds)
 
     def wrong(self, reason: str) -> None:
@@ -198,8 +199,10 @@ def _begin(wanted: Wanted, part: PartFile, body: Body) -> int | None:
     """Make the file ready for what comes; its whole size, if it is known."""
     size = body.version.size
     if None not in (size, wanted.size) and size != wanted.size:
-        raise WrongBytes(
-            f"the server's file has {size} bytes, {wanted.size} are published"
+        # Perhaps a page that tells of repairs: no reason to drop what has come.
+        raise Broken(
+            f"the server's file has {size} bytes, {wanted.size} are published",
+            is_of_file=True,
         )
     total = size if wanted.size is None else wanted.size
     if body.start == 0:
