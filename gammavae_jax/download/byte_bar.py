@@ -42,6 +42,7 @@ def byte_bar(log: Log, title: str) -> Iterator[Show]:
             nonlocal task
             if task is None:  # its rate counts from the bytes of earlier tries on
                 task = bar.add_task(title, total=total, completed=done)
+                return
             bar.update(task, total=total, completed=done)
 
         yield show
