@@ -100,7 +100,13 @@ def _fold(line: str) -> str:
     width, shown = shutil.get_terminal_size().columns, _STYLE.sub("", line)
     if len(shown) <= width or not shown[0].isalpha():
         return line
-    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+    folded, used = "", 0
+    for word in line.split(" "):
+        length = len(_STYLE.sub("", word))
+        is_full = used + length > width
+        folded += ("\n" if is_full else " ") + word
+        used = length + 1 if is_full else used + length + 1
+    return folded[1:]
 
 
 def _options(info: StructTypeInfo) -> StructConstructorSpec | None:
