@@ -91,7 +91,10 @@ class _Folded:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        self._stream.write("\n".join(map(_fold, text.split("\n"))))
+        folded = "\n".join(map(_fold, text.split("\n")))
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        # tyro marks commands with dots, also where the terminal knows none.
+        self._stream.write(folded.encode(encoding, "replace").decode(encoding))
         return len(text)
 
 
