@@ -104,12 +104,26 @@ def _fold(line: str) -> str:
     if len(shown) <= width or not shown[0].isalpha():
         return line
     folded, used = "", 0
-    for word in line.split(" "):
+    for word in _words(line):
         length = len(_STYLE.sub("", word))
         is_full = used + length > width
         folded += ("\n" if is_full else " ") + word
         used = length + 1 if is_full else used + length + 1
     return folded[1:]
+
+
+def _words(line: str) -> list[str]:
+    """What is not to be folded; of a usage, an option with its value is one word."""
+    words, n_open = [""], 0
+    for word in line.split(" "):
+        if n_open > 0:
+            words[-1] += f" {word}"
+        else:
+            words.append(word)
+        if "usage:" in line:
+            shown = _STYLE.sub("", word)
+            n_open += shown.count("[") - shown.count("]")
+    return words[1:]
 
 
 def _options(info: StructTypeInfo) -> StructConstructorSpec | None:
@@ -137,7 +151,7 @@ def _described(name: str, hint: Any, default: Any) -> Any:
     """A field's type with what its help is to say; what it says itself comes last."""
     base, *metadata = get_args(hint) if get_origin(hint) is Annotated else [hint]
     metavar = _metavar(name, base, tyro.conf.Positional in metadata)
-    says_nothing = default is None or default is False or default == ()
+    says_nothing = default in (None, (), MISSING_NONPROP) or default is False
     ours = tyro.conf.arg(
         metavar=metavar, help_behavior_hint="" if says_nothing else None
     )

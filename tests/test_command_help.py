@@ -122,6 +122,21 @@ def test_the_page_says_what_is_to_be_given_and_no_more(capsys, monkeypatch):
         assert oddity not in text
 
 
+def test_a_list_that_may_not_be_left_out_has_no_default(capsys):
+    @dataclass(frozen=True)
+    class Judge:
+        """Judge."""
+
+        files: tyro.conf.Positional[tuple[Path, ...]]
+        """Files."""
+
+    with pytest.raises(SystemExit, match="0"):
+        tyro.cli(Judge, args=["-h"], config=MARKERS, registry=registry())
+    text = capsys.readouterr().out
+    assert "FILES ..." in text
+    assert "default" not in text
+
+
 @pytest.mark.parametrize("columns", [60, 90])
 def test_a_long_description_is_folded_between_words(capsys, monkeypatch, columns):
     text = page(capsys, monkeypatch, columns)
@@ -152,9 +167,9 @@ def test_what_cannot_be_read_is_said_in_plain_words(capsys, arguments, message):
 def test_a_line_in_bold_is_folded_too(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     with folded_output():
-        print("usage:\x1b[0m p" + " \x1b[1m[--an-option]\x1b[0m" * 9)
+        print("\x1b[1musage:\x1b[0m p" + " \x1b[1m[--option VALUE]\x1b[0m" * 7)
     lines = capsys.readouterr().out.replace("\x1b[1m", "").splitlines()
-    assert [line.count("[--an-option]") for line in lines] == [3, 4, 2]
+    assert [line.count("[--option VALUE]") for line in lines] == [3, 3, 1]
 
 
 def test_a_folded_stream_is_the_stream_in_all_else(capsys):
