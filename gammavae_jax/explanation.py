@@ -112,7 +112,7 @@ def explain_clip(
     return Explanation(
         (log_mel - decibels).astype(np.float32),
         decibels.astype(np.float32),
-        sum(added for _, added in summands).astype(np.float32),
+        np.sum([added for _, added in summands], axis=0).astype(np.float32),
         tuple(
             Part(part, float(added.sum()), _has_bands(part)) for part, added in summands
         ),

@@ -141,8 +141,8 @@ def _results(report: Report) -> str:
         for score in others
     )
     return (
-        _machines(report, headline)
-        + f"<h3>Official score by score</h3>{_official(report)}"
+        f'<div class="tables"><div><h3>By machine</h3>{_machines(report, headline)}'
+        f"</div><div><h3>By score</h3>{_official(report)}</div></div>"
         + (f"<h3>Other scores by machine</h3>{folded}" if folded else "")
     )
 
