@@ -32,7 +32,7 @@
   }
   const percent = (fraction) => (fraction === null ? "\u2013" : (100 * fraction).toFixed(1));
   const hertz = (f) => (f >= 1000 ? `${+(f / 1000).toFixed(2)} kHz` : `${Math.round(f)} Hz`);
-  const chance = (p) => (p < 0.001 ? p.toExponential(1) : p.toFixed(3));
+  const chance = (p) => (p === null ? "\u2013" : p < 0.001 ? p.toExponential(1) : p.toFixed(3));
 
   // ---- tables that sort
 
