@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Float32, Int, UInt32
 from threadpoolctl import threadpool_limits
 
 from gammavae_jax.audio import read_clip
@@ -97,6 +97,15 @@ def clip_log_mel(
     """The log-mel of one recording.
 
     Raises:
+        InputError: see `clip_waveform`.
+    """
+    return log_mel(clip_waveform(path, config), filterbank, config)
+
+
+def clip_waveform(path: Path, config: FeatureConfig) -> Float32[np.ndarray, "sample"]:
+    """The samples of one recording.
+
+    Raises:
         InputError: it cannot be read, or has too few frames for one window.
     """
     waveform = read_clip(path, sample_rate=config.sample_rate, channel=config.channel)
@@ -107,7 +116,7 @@ def clip_log_mel(
             f"{printable(path)}: {len(waveform)} samples give {frames} frames, too few "
             f"for one window, which needs {needed} samples: remove it"
         )
-    return log_mel(waveform, filterbank, config)
+    return waveform
 
 
 def _in_threads(function: Callable, items: Sequence) -> Iterator:

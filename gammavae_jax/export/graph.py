@@ -5,7 +5,8 @@ becomes a constant, int64 if it is of whole numbers, else float32. A node or con
 that is there already is not added again, so that nobody need care what others computed.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,13 @@ class Graph:
         self._outputs: dict[str, list[Tensor]] = {}
         self._scope = ""
 
-    def enter(self, scope: str) -> None:
-        """Let the names of nodes to come begin with `scope/`."""
-        self._scope = f"{scope}/" if scope else ""
+    @contextlib.contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Let the names of the nodes that a block adds begin with `name/`."""
+        before = self._scope
+        self._scope = f"{before}{name}/"
+        yield
+        self._scope = before
 
     def op(
         self, kind: str, *inputs: Value, n_outputs: int = 1, **attributes: Any

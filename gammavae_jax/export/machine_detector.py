@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -57,67 +58,112 @@ class MachineDetector(NamedTuple):
         return max(1, (features.n_context - 1) * features.hop_length)
 
 
-def with_score(detector: Detector, score: str | None) -> Detector:
-    """A detector of one score, the headline one unless another is named.
+def narrowed(
+    detector: Detector,
+    machines: Sequence[str] | None = None,
+    seed: int | None = None,
+    score: str | None = None,
+) -> Detector:
+    """A detector of these machines, one seed and one score.
+
+    Args:
+        detector: of any.
+        machines: machine types; all unless given.
+        seed: the first one unless given.
+        score: the headline score unless given.
 
     Raises:
-        InputError: the detector does not have it, or it cannot be exported.
+        InputError: the detector does not have one of them, or the score cannot be
+            exported.
     """
     config = detector.config
-    score = score or config.score
-    if score not in config.scores:
-        raise InputError(unknown_name("score of the checkpoint", score, config.scores))
-    config = replace(config, score=score, scores=(score,))
-    for name in config.computed_scores:
-        if name in NOT_EXPORTED:
-            can = [s for s in detector.config.scores if s not in NOT_EXPORTED]
-            raise InputError(
-                f"score {name!r} cannot be exported: name another by --score, of "
-                f"{', '.join(can) or 'a run that has others'}"
-            )
+    known = list(dict.fromkeys(machine for machine, _ in detector.machines))
+    for name in machines or ():
+        if name not in known:
+            raise InputError(unknown_name("machine of the checkpoint", name, known))
+    seed = config.seed if seed is None else seed
+    if seed not in config.seeds:
+        raise InputError(unknown_name("seed of the checkpoint", seed, config.seeds))
+    chosen = [
+        number
+        for number, (machine, _) in enumerate(detector.machines)
+        if not machines or machine in machines
+    ]
+    s = config.seeds.index(seed)
+    of_seed = slice(s * config.n_folds, (s + 1) * config.n_folds)
+    scorer, references = jax.tree.map(
+        lambda leaf: leaf[of_seed, chosen],
+        (detector.scorer, dict(detector.references)),
+    )
+    calibration, thresholds = jax.tree.map(
+        lambda leaf: leaf[s : s + 1, chosen],
+        (detector.calibration, dict(detector.thresholds)),
+    )
+    return replace(
+        detector,
+        config=_of_one_score(replace(config, seed=seed, n_seeds=1), score),
+        machines=tuple(detector.machines[number] for number in chosen),
+        scorer=scorer,
+        references=references,
+        calibration=calibration,
+        thresholds=thresholds,
+    )
+
+
+def _of_one_score(config: Config, score: str | None) -> Config:
+    """The configuration with one score, if that can be exported."""
     if config.model.precision != "float32":
         raise InputError(
             f"models of model.precision={config.model.precision} cannot be exported: "
             "train with model.precision=float32"
         )
-    return replace(detector, config=config)
+    score = score or config.score
+    if score not in config.scores:
+        raise InputError(unknown_name("score of the checkpoint", score, config.scores))
+    narrow = replace(config, score=score, scores=(score,))
+    lacking = [name for name in narrow.computed_scores if name in NOT_EXPORTED]
+    if lacking:
+        can = [name for name in config.scores if name not in NOT_EXPORTED]
+        made_of = "" if score in NOT_EXPORTED else f", which is made of {lacking[0]!r},"
+        raise InputError(
+            f"score {score!r}{made_of} cannot be exported: give --score, one of "
+            f"{', '.join(can)}"
+        )
+    return narrow
 
 
-def of_machine(detector: Detector, machine: int, seed: int) -> MachineDetector:
-    """One machine's part of a detector of one score.
+def of_machine(detector: Detector, machine: int) -> MachineDetector:
+    """One machine's part of a detector that is `narrowed`.
 
     Args:
-        detector: see `with_score`.
+        detector: of one seed and one score.
         machine: its number in the detector.
-        seed: the seed's number in the configuration.
 
     Raises:
         InputError: a model broke down in training.
     """
     config = detector.config
-    first = seed * config.n_folds
-    members = [
+    members = tuple(
         jax.tree.map(
             lambda leaf, member=member: np.asarray(leaf[member, machine]),
             Member(detector.scorer, dict(detector.references)),
         )
-        for member in range(first, first + config.n_folds)
-    ]
+        for member in range(config.n_folds)
+    )
     known = {
-        name: np.sort(values[seed, machine][~np.isnan(values[seed, machine])])
+        name: np.sort(values[0, machine][~np.isnan(values[0, machine])])
         for name, values in detector.calibration.items()
     }
     wanted = {config.score, *config.computed_scores} & known.keys()
-    of_score = detector.thresholds[config.score][seed, machine]
     made = MachineDetector(
         config=config,
         machine=detector.machines[machine][0],
         section=detector.machines[machine][1],
-        seed=config.seeds[seed],
+        seed=config.seed,
         filterbank=detector.filterbank,
-        members=tuple(members),
+        members=members,
         calibration={name: known[name] for name in sorted(wanted)},
-        threshold=float(of_score),
+        threshold=float(detector.thresholds[config.score][0, machine]),
         training_sha256=_digest(config, (members, known, detector.filterbank)),
     )
     numbers = *jax.tree.leaves(members), made.threshold

@@ -16,6 +16,8 @@ from gammavae_jax.distributions import MAX_PARAMETER, MIN_PARAMETER
 from gammavae_jax.export.graph import Graph, Tensor
 from gammavae_jax.scorer import Scorer
 
+NETWORK = "network"  # the scope of the nodes made here
+
 
 class Output(NamedTuple):
     """The residual `window output` and the code `window latent` of a model."""

@@ -27,9 +27,8 @@ def onnx_model(detector: MachineDetector) -> onnx.ModelProto:
     windows = add_windows(graph, log_mel, config.features.n_context)
     of_members = []
     for number, member in enumerate(detector.members):
-        graph.enter(f"member{number}")
-        of_members.append(add_scores(graph, config, member, log_mel, windows))
-    graph.enter("")
+        with graph.scope(f"member{number}"):
+            of_members.append(add_scores(graph, config, member, log_mel, windows))
     scores = add_mean(graph, of_members)
     score = add_score(graph, detector, scores)
     named: dict[str, Value] = {"score": score, **add_decision(graph, detector, score)}

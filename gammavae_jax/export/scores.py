@@ -10,7 +10,7 @@ from gammavae_jax.config import Config
 from gammavae_jax.export import statistics
 from gammavae_jax.export.graph import Graph, Tensor
 from gammavae_jax.export.machine_detector import Member
-from gammavae_jax.export.network import Output, add_network
+from gammavae_jax.export.network import NETWORK, Output, add_network
 from gammavae_jax.neighbours import Reference
 from gammavae_jax.pooling import RANK_DECAY, TOP_FRACTION
 from gammavae_jax.score import GaussianFit
@@ -21,7 +21,8 @@ def add_scores(
     graph: Graph, config: Config, member: Member, log_mel: Tensor, windows: Tensor
 ) -> dict[str, Tensor]:
     """What one member gives of `Config.computed_scores`, each a scalar."""
-    output = add_network(graph, config, member.scorer, windows)
+    with graph.scope(NETWORK):
+        output = add_network(graph, config, member.scorer, windows)
     scores = {}
     for name in config.computed_scores:
         if name in _POOLED:
