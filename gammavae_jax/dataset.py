@@ -17,7 +17,7 @@ from gammavae_jax.audio import read_clip
 from gammavae_jax.clip_files import ClipFile, is_supplemental
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.features import log_mel, n_frames
+from gammavae_jax.features import log_mel, n_frames, samples_needed
 from gammavae_jax.runtime import available_cores
 
 AnyArray = Array | np.ndarray  # on a device or on the host
@@ -111,10 +111,9 @@ def clip_waveform(path: Path, config: FeatureConfig) -> Float32[np.ndarray, "sam
     waveform = read_clip(path, sample_rate=config.sample_rate, channel=config.channel)
     frames = n_frames(len(waveform), config)
     if frames < config.n_context:
-        needed = (config.n_context - 1) * config.hop_length
         raise InputError(
             f"{printable(path)}: {len(waveform)} samples give {frames} frames, too few "
-            f"for one window, which needs {needed} samples: remove it"
+            f"for one window, which needs {samples_needed(config)} samples: remove it"
         )
     return waveform
 

@@ -36,8 +36,13 @@ def mel_filterbank(config: FeatureConfig) -> Float32[np.ndarray, "bin mel"]:
 
 
 def n_frames(n_samples: int, config: FeatureConfig) -> int:
-    """Frames in the spectrogram of `n_samples`."""
-    return 1 + n_samples // config.hop_length
+    """Frames in the spectrogram of `n_samples`; an odd window ends one sample early."""
+    return 1 + (n_samples - config.n_fft % 2) // config.hop_length
+
+
+def samples_needed(config: FeatureConfig) -> int:
+    """Of the shortest clip: frames for one window."""
+    return max(1, (config.n_context - 1) * config.hop_length + config.n_fft % 2)
 
 
 def log_mel(

@@ -9,14 +9,15 @@ import onnxruntime
 from jax import export
 from jaxtyping import Float, Float32
 
-from gammavae_jax.config import FUSION_SCORES
 from gammavae_jax.dataset import MachineArrays
 from gammavae_jax.detector import Detector, score_clips
 from gammavae_jax.errors import InputError
+from gammavae_jax.export.machine_detector import MachineDetector
 from gammavae_jax.features import log_mel
+from gammavae_jax.fusion import standard_of
 from gammavae_jax.parallel import make_layout
 
-TOLERANCE = 1e-3  # of a score, or of a fusion's unit where that is more
+TOLERANCE = 1e-3  # of a score; see `difference`
 
 Waves = Sequence[Float32[np.ndarray, "sample"]]
 
@@ -80,14 +81,17 @@ def jax_file_scores(content: bytes, waves: Waves) -> Float32[np.ndarray, "clip"]
 
 
 def difference(
-    ours: Float[np.ndarray, "clip"], expected: Float[np.ndarray, "clip"], score: str
+    ours: Float[np.ndarray, "clip"],
+    expected: Float[np.ndarray, "clip"],
+    detector: MachineDetector,
 ) -> float:
     """The largest difference, as a share of what was expected.
 
-    A fusion's scores are in standard deviations about 0: one that is smaller than
-    that is compared as if it were 1.
+    A score nearer to 0 than held-out clips differ is compared as if it were that: a
+    fusion's are about 0, and so is the distance of a training clip to itself.
     """
-    unit = 1.0 if score in FUSION_SCORES else np.finfo(np.float32).tiny
+    known = detector.calibration.get(detector.config.score)
+    unit = np.finfo(np.float32).tiny if known is None else standard_of(known).unit[0]
     return float(np.max(np.abs(ours - expected) / np.maximum(np.abs(expected), unit)))
 
 

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Float
+
 from gammavae_jax.detector import Detector
 from gammavae_jax.errors import InputError
 from gammavae_jax.export import int8
@@ -71,19 +74,22 @@ def export_machines(
 
 
 def _export(
-    machine: MachineDetector, sounds: Sounds, expected, with_int8: bool
+    machine: MachineDetector,
+    sounds: Sounds,
+    expected: Float[np.ndarray, "clip"],
+    with_int8: bool,
 ) -> tuple[dict[str, bytes], Exported]:
     """The files of a machine, checked, and what is to be said of them."""
-    config, waves = machine.config, sounds.waves
+    waves = sounds.waves
     model = onnx_model(machine)
     files = {f"{machine.name}.onnx": to_bytes(model)}
     scores = onnx_scores(files[f"{machine.name}.onnx"], waves)
-    found = difference(scores, expected, config.score)
+    found = difference(scores, expected, machine)
     require_same(f"{machine.name}.onnx", found)
     files[f"{machine.name}.jax"] = jax_bytes(machine)
     # One clip: each length is compiled anew.
     once = jax_file_scores(files[f"{machine.name}.jax"], waves[:1])
-    require_same(f"{machine.name}.jax", difference(once, expected[:1], config.score))
+    require_same(f"{machine.name}.jax", difference(once, expected[:1], machine))
     cost = None
     if with_int8:
         name = f"{machine.name}_int8.onnx"

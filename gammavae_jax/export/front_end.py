@@ -33,7 +33,7 @@ def add_log_mel(
     if config.power != 2.0:
         power = graph.op("Pow", power, config.power / 2.0)
     mel = graph.op("MatMul", power, filterbank)
-    nepers = graph.op("Log", graph.op("Max", mel, FLOOR))
+    nepers = graph.op("Log", graph.op("Max", mel, float(FLOOR)))
     return graph.op("Mul", nepers, 20.0 / config.power / math.log(10.0))
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
+from gammavae_jax.errors import InputError
 from gammavae_jax.evaluate import auc
 from gammavae_jax.export.network import NETWORK
 
@@ -20,6 +21,9 @@ def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
     What goes into a layer is put into eight bits as well, at each run by its own
     range. Log-mels, statistics and distances stay float32: all that is small in them
     would be lost.
+
+    Raises:
+        InputError: the score asks no network.
     """
     props = {entry.key: entry.value for entry in model.metadata_props}
     copy = onnx.ModelProto()
@@ -30,6 +34,11 @@ def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
         for node in model.graph.node
         if node.op_type == "MatMul" and f"{NETWORK}/" in node.name
     ]
+    if not layers:
+        raise InputError(
+            f"score {props['score']!r} asks no model, so that int8 weights would save "
+            "nothing: leave out --int8"
+        )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"
         quantize_dynamic(
@@ -63,5 +72,5 @@ def cost(
         was, now = (100 * auc(x, is_anomaly) for x in (before, scores))
         return f"AUC {was:.2f} to {now:.2f} % ({now - was:+.2f})"
     largest = np.max(np.abs(scores - before))
-    ranks = scipy.stats.spearmanr(scores, before).statistic
-    return f"scores differ by at most {largest:.2g}, rank correlation {ranks:.4f}"
+    correlation, _ = scipy.stats.spearmanr(scores, before)
+    return f"scores differ by at most {largest:.2g}, rank correlation {correlation:.4f}"

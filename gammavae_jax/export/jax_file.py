@@ -18,13 +18,14 @@ from jaxtyping import Array, Float, Float32
 
 from gammavae_jax.config import FUSION_SCORES, FeatureConfig
 from gammavae_jax.dataset import MachineArrays
-from gammavae_jax.export.machine_detector import MachineDetector
-from gammavae_jax.features import FLOOR, hann, n_frames
+from gammavae_jax.export.machine_detector import MachineDetector, Member
+from gammavae_jax.features import FLOOR, hann
 from gammavae_jax.fusion import standard_of
 from gammavae_jax.layout import in_float32
 from gammavae_jax.scorer import score_machine
 
 _RULES = dict(zip(FUSION_SCORES, (jnp.mean, jnp.max, jnp.min), strict=True))
+_CODE_LINES = "jax_traceback_in_locations_limit"  # written of each operation
 
 
 def jax_bytes(detector: MachineDetector) -> bytes:
@@ -37,12 +38,12 @@ def jax_bytes(detector: MachineDetector) -> bytes:
     )
     wave = jax.ShapeDtypeStruct((length,), jnp.float32)
     # Without the lines of our code, whose paths are another on every computer.
-    before = jax.config.jax_traceback_in_locations_limit
-    jax.config.update("jax_traceback_in_locations_limit", 0)
+    before = getattr(jax.config, _CODE_LINES)
+    jax.config.update(_CODE_LINES, 0)
     try:
         exported = export.export(jax.jit(score_wave(detector)), platforms=["cpu"])(wave)
     finally:
-        jax.config.update("jax_traceback_in_locations_limit", before)
+        jax.config.update(_CODE_LINES, before)
     return bytes(exported.serialize())
 
 
@@ -63,8 +64,10 @@ def score_wave(
             name_hash=jnp.zeros((), jnp.uint32),
         )
 
-        def of_member(member):
-            return score_machine(config, None, *member, data, jnp.zeros(1, jnp.int32))
+        def of_member(member: Member):
+            clip = jnp.zeros(1, jnp.int32)
+            scorer, references = member
+            return score_machine(config, None, scorer, references, data, clip)
 
         by_member = jax.lax.map(of_member, members)
         parts = {name: values.mean() for name, values in by_member.items()}
@@ -80,7 +83,8 @@ def log_mel(
 ) -> Float[Array, "frame mel"]:
     """`features.log_mel` in JAX."""
     padded = jnp.pad(wave, config.n_fft // 2)
-    first = jnp.arange(n_frames(wave.shape[0], config)) * config.hop_length
+    n_frames = 1 + (padded.shape[0] - config.n_fft) // config.hop_length
+    first = jnp.arange(n_frames) * config.hop_length
     frames = padded[first[:, None] + jnp.arange(config.n_fft)] * hann(config.n_fft)
     magnitude = jnp.abs(jnp.fft.rfft(frames))
     mel = magnitude**config.power @ filterbank

@@ -15,6 +15,7 @@ from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.detector import Detector
 from gammavae_jax.errors import InputError, unknown_name
+from gammavae_jax.features import samples_needed
 from gammavae_jax.neighbours import Reference
 from gammavae_jax.scorer import Scorer
 
@@ -53,9 +54,8 @@ class MachineDetector(NamedTuple):
 
     @property
     def min_samples(self) -> int:
-        """Of the shortest clip: one window."""
-        features = self.config.features
-        return max(1, (features.n_context - 1) * features.hop_length)
+        """Of the shortest clip."""
+        return samples_needed(self.config.features)
 
 
 def narrowed(
@@ -83,7 +83,9 @@ def narrowed(
             raise InputError(unknown_name("machine of the checkpoint", name, known))
     seed = config.seed if seed is None else seed
     if seed not in config.seeds:
-        raise InputError(unknown_name("seed of the checkpoint", seed, config.seeds))
+        raise InputError(
+            unknown_name("seed of the checkpoint", seed, map(str, config.seeds))
+        )
     chosen = [
         number
         for number, (machine, _) in enumerate(detector.machines)

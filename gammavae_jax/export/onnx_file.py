@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 
+import numpy as np
 import onnx
 
 from gammavae_jax.config_json import to_dict
@@ -16,11 +17,12 @@ FORMAT = 1  # raised when inputs, outputs or metadata change their meaning
 
 
 def onnx_model(detector: MachineDetector) -> onnx.ModelProto:
-    """The whole chain for a wave of any length from `min_samples` on.
+    """The whole chain for a wave of any length.
 
     The input `wave` is float32 of `sample`, in [-1, 1] at the sample rate of the
     features. Outputs are the scalars `score`, `p_value`, `threshold` and `is_anomaly`,
-    those that a fusion fuses under their own names, and `log_mel`, `frame mel`.
+    those that a fusion fuses under their own names, and `log_mel`, `frame mel`. Of a
+    wave shorter than `min_samples` the score is not a number.
     """
     config, graph = detector.config, Graph()
     log_mel = add_log_mel(graph, "wave", detector.filterbank, config.features)
@@ -31,6 +33,11 @@ def onnx_model(detector: MachineDetector) -> onnx.ModelProto:
             of_members.append(add_scores(graph, config, member, log_mel, windows))
     scores = add_mean(graph, of_members)
     score = add_score(graph, detector, scores)
+    # Some scores would say something of half a window.
+    is_long = graph.op(
+        "GreaterOrEqual", graph.length("wave"), np.array([detector.min_samples])
+    )
+    score = graph.op("Where", graph.op("Squeeze", is_long), score, np.nan)
     named: dict[str, Value] = {"score": score, **add_decision(graph, detector, score)}
     named |= {name: scores[name] for name in scores if name != config.score}
     named["log_mel"] = log_mel

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float
 from scipy.linalg import solve_triangular
 
 from gammavae_jax.config import Config
@@ -144,10 +143,11 @@ def _nearest(
     graph: Graph, statistic: Tensor, reference: Reference, by_radius: bool
 ) -> Tensor:
     """One of `neighbours.distances`."""
-    known: Float[np.ndarray, "clip feature"] = reference.clips[reference.is_clip]
-    centred = graph.op("Sub", statistic, reference.location)
-    point = graph.op("Div", centred, reference.scale)
+    centred = graph.op("Sub", statistic, np.asarray(reference.location))
+    point = graph.op("Div", centred, np.asarray(reference.scale))
+    known = np.asarray(reference.clips[reference.is_clip])
     distance = graph.op("ReduceL2", graph.op("Sub", known, point), axes=[1], keepdims=0)
     if by_radius:
-        distance = graph.op("Div", distance, reference.radius[reference.is_clip])
+        radius = np.asarray(reference.radius[reference.is_clip])
+        distance = graph.op("Div", distance, radius)
     return graph.op("ReduceMin", distance, keepdims=0)
