@@ -19,12 +19,12 @@ from gammavae_jax.parallel import make_layout
 
 TOLERANCE = 1e-3  # of a score; see `difference`
 
-Waves = Sequence[Float32[np.ndarray, "sample"]]
+Waves = Sequence[Float32[np.ndarray, "_"]]  # of lengths of their own
 
 
 def jax_scores(
     detector: Detector, waves: Sequence[Waves]
-) -> list[Float[np.ndarray, "clip"]]:
+) -> list[Float[np.ndarray, "_"]]:
     """What `score_clips` says of the waves of each machine.
 
     Args:

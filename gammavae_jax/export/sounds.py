@@ -20,7 +20,7 @@ _SECONDS = 3.0  # of the longest, beyond the shortest length there can be
 class Sounds(NamedTuple):
     """Waves, and whether each is of an anomaly; None where that is not known."""
 
-    waves: list[Float32[np.ndarray, "sample"]]
+    waves: list[Float32[np.ndarray, "_"]]
     is_anomaly: Bool[np.ndarray, "clip"] | None
 
 
