@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import jax
 import numpy as np
+import onnx
 import pytest
 from detectors import small
 from exported import answers, of_waves, onnx_bytes, part, trained, wave
@@ -12,9 +13,12 @@ from exported import answers, of_waves, onnx_bytes, part, trained, wave
 from gammavae_jax.config import SCORE_NAMES
 from gammavae_jax.detector import clip_p_values
 from gammavae_jax.export.check import onnx_session
+from gammavae_jax.export.decision import add_decision
+from gammavae_jax.export.graph import Graph
 from gammavae_jax.export.jax_file import jax_bytes
 from gammavae_jax.export.machine_detector import NOT_EXPORTED
 from gammavae_jax.features import log_mel, samples_needed
+from gammavae_jax.threshold import p_values
 
 SCORES = [
     name
@@ -109,6 +113,28 @@ def test_a_file_of_stablehlo_says_what_jax_says(probe, hundred, expected):
         assert bool(ours["is_anomaly"]) == bool(theirs.is_anomaly)
         for output in ("p_value", "threshold"):
             np.testing.assert_allclose(ours[output], getattr(theirs, output), rtol=1e-6)
+
+
+def test_a_decision_counts_ties_as_p_values_do(probe):
+    machine = part(probe.detector, "mse")
+    known = machine.calibration["mse"].astype(np.float32)
+    graph = Graph()
+    for name, value in add_decision(graph, machine, "score").items():
+        graph.output(name, value)
+    kinds = {"score": 1, "p_value": 1, "threshold": 1, "is_anomaly": 9}
+    infos = [onnx.helper.make_tensor_value_info(n, k, []) for n, k in kinds.items()]
+    session = onnx_session(
+        graph.model("decision", infos[:1], infos[1:]).SerializeToString()
+    )
+    scores = np.concatenate([known, known * 1.001, known[:1] - 1, known[-1:] + 1])
+    made = [
+        session.run(["p_value", "is_anomaly"], {"score": np.array(x)}) for x in scores
+    ]
+    ours = np.array([p for p, _ in made])
+    np.testing.assert_allclose(ours, p_values(scores, known), rtol=1e-6)
+    is_above = scores > np.float32(machine.threshold)
+    assert [bool(alarm) for _, alarm in made] == is_above.tolist()
+    assert is_above.sum() == (ours <= 0.1).sum()
 
 
 VARIANTS = {

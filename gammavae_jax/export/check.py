@@ -45,11 +45,10 @@ def jax_scores(
         window_start=np.zeros((len(mels), 1), np.int32),  # scoring does not look at it
         name_hash=np.zeros(len(mels), np.uint32),
     )
-    for m, c in (
-        (m, c) for m, of_machine in enumerate(mels) for c in range(len(of_machine))
-    ):
-        arrays.log_mel[m, c, : len(mels[m][c])] = mels[m][c]
-        arrays.n_frames[m, c] = len(mels[m][c])
+    for m, of_machine in enumerate(mels):
+        for c, mel in enumerate(of_machine):
+            arrays.log_mel[m, c, : len(mel)] = mel
+            arrays.n_frames[m, c] = len(mel)
     counts = [len(of_machine) for of_machine in waves]
     batching = config.train.batching
     with make_layout(counts, config.n_members, batching=batching) as layout:
