@@ -56,8 +56,8 @@ def jax_scores(
     return [of_machine[:n] for of_machine, n in zip(scores, counts, strict=True)]
 
 
-def onnx_session(content: bytes) -> onnxruntime.InferenceSession:
-    """A file's content, ready to run on one core of the CPU."""
+def onnx_session(content: bytes) -> Any:
+    """A file's content as an `InferenceSession` on one core of the CPU."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors
@@ -69,8 +69,8 @@ def onnx_session(content: bytes) -> onnxruntime.InferenceSession:
 def onnx_scores(content: bytes, waves: Waves) -> Float32[np.ndarray, "clip"]:
     """What an ONNX file says of waves."""
     session = onnx_session(content)
-    answers: list[Any] = [session.run(["score"], {"wave": wave}) for wave in waves]
-    return np.array([score for (score,) in answers], np.float32)
+    scores = [session.run(["score"], {"wave": wave})[0] for wave in waves]
+    return np.array(scores, np.float32)
 
 
 def jax_file_scores(content: bytes, waves: Waves) -> Float32[np.ndarray, "clip"]:

@@ -1,8 +1,10 @@
 """A machine's detector as one file of StableHLO, which JAX alone can run.
 
-    from jax import export
-    scorer = export.deserialize(open("fan_section_00.jax", "rb").read())
-    scorer.call(wave)["score"]
+    import jax
+    from pathlib import Path
+    content = Path("fan_section_00.jax").read_bytes()
+    score_wave = jax.jit(jax.export.deserialize(bytearray(content)).call)
+    score_wave(wave)["score"]
 
 JAX promises that a file can be read by versions of up to six months later. An ONNX
 file is the one to keep.
