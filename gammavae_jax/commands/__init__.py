@@ -1,0 +1,1 @@
+"""The subcommands of gammavae, one module each."""
