@@ -109,7 +109,7 @@ class Watch:
             raise InputError(unknown_name("machine", self.machine, scorer.machines))
         windows = rolling(scorer, self.window, self.hop)
         watched = Watched(self.folder, self.machine, windows, self.poll, self.settle)
-        announcer = Announcer(log, lines or None, webhook or None)
+        announcer = Announcer(log, lines or None, webhook.send if webhook else None)
         watch = FolderWatch(watched, scorer, scored, announcer)
         if self.skip_existing:
             watch.know_all()

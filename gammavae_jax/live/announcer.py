@@ -1,12 +1,12 @@
 """What a watch says: lines for people, lines of JSON, and alarms by webhook."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 from gammavae_jax.errors import printable
 from gammavae_jax.live.json_lines import JsonLines
 from gammavae_jax.live.verdict import Heard, Stretch, Verdict, numbers
-from gammavae_jax.live.webhook import Webhook
 from gammavae_jax.log import Log
 
 
@@ -16,18 +16,18 @@ class Announcer:
     Args:
         log: for lines.
         json_lines: for programs.
-        webhook: for alarms.
+        send: for alarms; see `Webhook.send`.
     """
 
     def __init__(
         self,
         log: Log,
         json_lines: JsonLines | None = None,
-        webhook: Webhook | None = None,
+        send: Callable[[dict[str, Any]], None] | None = None,
     ):
         self._log = log
         self._json_lines = json_lines
-        self._webhook = webhook
+        self._send = send
 
     def say(self, text: str) -> None:
         """Say a sentence, to people alone."""
@@ -86,10 +86,10 @@ class Announcer:
         fields: dict[str, Any],
     ) -> None:
         """`text` is what chat programs show."""
-        if self._webhook is not None:
+        if self._send is not None:
             text = _sentence(file, machine, verdict, part)
             about = {"file": file, "machine": machine, **fields, "text": text}
-            self._webhook.send({"event": "alarm", **_when(), **about})
+            self._send({"event": "alarm", **_when(), **about})
 
     def _write(self, entry: dict[str, Any]) -> None:
         if self._json_lines is not None:

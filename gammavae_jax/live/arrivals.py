@@ -67,9 +67,10 @@ class Arrivals:
                 continue
             old, since = before.get(name, (stamp, now))
             since = since if old == stamp else now
-            self._waiting[name] = stamp, since
             if now - since >= self._settle_seconds:
                 whole.append(Arrival(name, stamp))
+            else:
+                self._waiting[name] = stamp, since
         return sorted(whole, key=lambda a: (a.stamp.mtime_ns, a.name))
 
 

@@ -14,7 +14,6 @@ from gammavae_jax.live.arrivals import Arrival, Arrivals, Stamp, recordings_in, 
 from gammavae_jax.live.rolling import Rolling, hear
 from gammavae_jax.live.scored_log import ScoredLog
 from gammavae_jax.live.scoring import LiveScorer
-
 from gammavae_jax.live.verdict import Heard, Stretch
 from gammavae_jax.resample import resampled_blocks
 
@@ -43,7 +42,11 @@ class FolderWatch:
     """
 
     def __init__(
-        self, watched: Watched, scorer: LiveScorer, scored: ScoredLog, announcer: Announcer
+        self,
+        watched: Watched,
+        scorer: LiveScorer,
+        scored: ScoredLog,
+        announcer: Announcer,
     ):
         self._watched = watched
         self._scorer = scorer
@@ -109,7 +112,9 @@ class FolderWatch:
         except InputError as error:
             now = stamp_of(path)
             if now is None:
-                self._announcer.say(f"{printable(arrival.name)}: gone before it was read")
+                self._announcer.say(
+                    f"{printable(arrival.name)}: gone before it was read"
+                )
                 return
             self._bad[arrival.name] = arrival.stamp
             if now == arrival.stamp:
@@ -173,4 +178,3 @@ class FolderWatch:
                 f"the state cannot be written ({error.strerror}): after a restart, "
                 "recordings would be scored again"
             )
-
