@@ -34,9 +34,14 @@ class Heard(NamedTuple):
     n_alarms: int  # windows above the threshold
 
 
+def finite(value: float) -> float | None:
+    """A number as JSON has it: what is no finite number is null."""
+    return value if math.isfinite(value) else None
+
+
 def numbers(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as JSON has it: what is no finite number is null."""
-    return {
-        name: (value if math.isfinite(value) else None)
-        for name, value in verdict._asdict().items()
+    """A verdict as JSON has it."""
+    values = verdict._replace(is_anomaly=False)._asdict()
+    return {name: finite(value) for name, value in values.items()} | {
+        "is_anomaly": verdict.is_anomaly
     }
