@@ -15,7 +15,7 @@ class LoudnessScorer:
     sample_rate = RATE
     channel = 0
     clip_seconds = 1.0
-    least_samples = 160
+    least_samples = 320
 
     def __init__(self, machines=machines):
         self.machines = machines

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from typing import get_args
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -60,6 +61,8 @@ class Metrics:
         Gauge(
             "gammavae_open_pages", "Listeners to events.", registry=registry
         ).set_function(listeners)
+        for outcome in get_args(Outcome):
+            self._requests.labels(outcome)
         for machine, threshold in thresholds.items():
             self._threshold.labels(machine).set(threshold)
             self._alarms.labels(machine)

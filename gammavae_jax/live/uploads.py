@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from email.message import Message
+from email.utils import collapse_rfc2231_value
 from typing import NamedTuple
 
 from gammavae_jax.live.refusal import Refusal, busy
@@ -123,8 +124,7 @@ def _parameter(header: str, name: str) -> str:
     title, _, value = header.partition(":")
     message = Message()
     message[title] = re.sub(r"[\r\n]", " ", value)
-    found = message.get_param(name, "", title)
-    return found if isinstance(found, str) else str(found[2])
+    return collapse_rfc2231_value(message.get_param(name, "", title))
 
 
 def _readable(name: str) -> str:

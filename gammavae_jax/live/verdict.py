@@ -41,7 +41,9 @@ def finite(value: float) -> float | None:
 
 def numbers(verdict: Verdict) -> dict[str, Any]:
     """A verdict as JSON has it."""
-    values = verdict._replace(is_anomaly=False)._asdict()
-    return {name: finite(value) for name, value in values.items()} | {
-        "is_anomaly": verdict.is_anomaly
+    return {
+        "score": finite(verdict.score),
+        "p_value": finite(verdict.p_value),
+        "threshold": finite(verdict.threshold),
+        "is_anomaly": verdict.is_anomaly,
     }

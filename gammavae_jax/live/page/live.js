@@ -10,11 +10,15 @@ const LEFT = 44, RIGHT = 12, TOP = 12, BOTTOM = 22; // px around the curve
 const cards = new Map();
 
 function number(value) {
-  return value === null ? "–" : String(Number(value.toPrecision(4)));
+  return value === null ? "–" : String(Number(value.toPrecision(4))).replace("-", "−");
 }
 
+/** The time, and the day if it is not today's. */
 function clock(seconds) {
-  return new Date(seconds * 1000).toLocaleTimeString([], { hour12: false });
+  const date = new Date(seconds * 1000);
+  const time = date.toLocaleTimeString([], { hour12: false });
+  if (date.toDateString() === new Date().toDateString()) return time;
+  return `${date.toLocaleDateString([], { month: "short", day: "numeric" })} ${time}`;
 }
 
 /** An element of the chart. */
@@ -276,9 +280,10 @@ class Card {
       }
     }
     context.putImageData(image, 0, 0);
-    const [, legend] = this.root.querySelectorAll(".legend");
-    legend.textContent = `${number(top - range)} to ${number(top)} dB, low tones below`;
-    this.part(".axis .end").textContent = `${number(seconds)} s`;
+    this.part(".begin").textContent = "0 s";
+    this.part(".levels").textContent =
+      `low tones below, ${number(top - range)} to ${number(top)} dB`;
+    this.part(".end").textContent = `${number(seconds)} s`;
     canvas.setAttribute("aria-label",
       `${this.name}: spectrogram of ${number(seconds)} s, loudest ${number(top)} dB`);
   }
