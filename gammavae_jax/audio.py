@@ -6,7 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import soundfile
@@ -167,7 +167,8 @@ def _decode(
     file: soundfile.SoundFile, channel: int, name: str
 ) -> Float32[np.ndarray, "sample"]:
     """Every frame that the header claims, or `InputError`."""
-    return _scaled(np.concatenate([_none(file), *_blocks(file, channel, name)]))
+    none = np.zeros(0, _stored_type(file))
+    return _scaled(np.concatenate([none, *_blocks(file, channel, name)]))
 
 
 def _blocks(
@@ -177,9 +178,9 @@ def _blocks(
     claimed, n_read = _claimed_frames(file), 0
     if claimed == _UNKNOWN_FRAMES:
         raise InputError(f"{name}: the header gives no length: encode it again")
-    dtype = _none(file).dtype
+    dtype = _stored_type(file)
     try:
-        while len(block := file.read(_BLOCK, dtype=dtype.name, always_2d=True)):
+        while len(block := file.read(_BLOCK, dtype=dtype, always_2d=True)):
             yield block[:, channel]
             n_read += len(block)
     except soundfile.LibsndfileError as error:
@@ -194,10 +195,10 @@ def _blocks(
         )
 
 
-def _none(file: soundfile.SoundFile) -> Shaped[np.ndarray, "0"]:
-    """No sample, of the type that samples are best read as."""
+def _stored_type(file: soundfile.SoundFile) -> Literal["int16", "float32"]:
+    """The type that samples are best read as."""
     # libsndfile takes longer to scale 16-bit samples than NumPy.
-    return np.zeros(0, "int16" if file.subtype == "PCM_16" else "float32")
+    return "int16" if file.subtype == "PCM_16" else "float32"
 
 
 def _scaled(samples: Shaped[np.ndarray, "sample"]) -> Float32[np.ndarray, "sample"]:

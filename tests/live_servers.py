@@ -51,9 +51,9 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(scorer=None, limits=Limits(), names=()):
+def served(scorer=None, limits=None, names=()):
     """A service for the time of a `with` statement."""
-    server = Served(scorer or LoudnessScorer(), limits, names)
+    server = Served(scorer or LoudnessScorer(), limits or Limits(), names)
     server.thread.start()
     while not server.server.started:
         time.sleep(0.01)

@@ -1,5 +1,7 @@
 """A detector whose verdict is plain to see: the loudness of a clip."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import soundfile
 
@@ -11,7 +13,8 @@ RATE = 16000
 class LoudnessScorer:
     """Judges by the largest sample; above 0.5 is an alarm."""
 
-    machines = ("fan", "pump")
+    machines: tuple[str, ...] = ("fan", "pump")
+    thresholds: Mapping[str, float]
     sample_rate = RATE
     channel = 0
     clip_seconds = 1.0

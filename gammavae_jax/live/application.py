@@ -131,7 +131,11 @@ def _add_looks(app: FastAPI, service: Service) -> None:
 def _add_page(app: FastAPI) -> None:
     """The page, and its two files."""
     for path, name in _PAGE.items():
-        text = files(__package__).joinpath("page", name).read_text(encoding="utf-8")
+        text = (
+            files("gammavae_jax.live")
+            .joinpath("page", name)
+            .read_text(encoding="utf-8")
+        )
         media_type = _TYPES[name.rpartition(".")[2]]
 
         def page(text: str = text, media_type: str = media_type) -> Response:

@@ -22,9 +22,7 @@ class History:
     """The last scores, alarms and sounds of each machine; in bounded memory."""
 
     def __init__(self, thresholds: Mapping[str, float]):
-        self._thresholds = {
-            name: finite(value) for name, value in thresholds.items()
-        }
+        self._thresholds = {name: finite(value) for name, value in thresholds.items()}
         self._scores = {name: deque[Any](maxlen=_SCORES) for name in thresholds}
         self._alarms = {name: deque[Any](maxlen=_ALARMS) for name in thresholds}
         self._pictures: dict[str, Mapping[str, Any]] = {}

@@ -42,7 +42,7 @@ class DetectorScorer:
         self._detector = detector
         self._features = self._detector.detector_.config.features
         self.machines = self._detector.machines_
-        self.thresholds = self._detector.threshold_
+        self.thresholds: Mapping[str, float] = self._detector.threshold_
         self.sample_rate = self._features.sample_rate
         self.channel = self._features.channel
         self.clip_seconds = self._detector.clip_seconds

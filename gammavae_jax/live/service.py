@@ -88,7 +88,12 @@ class Service:
         ]
 
     async def score(
-        self, body: bytearray, content_type: str, name: str | None, machine: str, id_: str
+        self,
+        body: bytearray,
+        content_type: str,
+        name: str | None,
+        machine: str,
+        id_: str,
     ) -> dict[str, Any]:
         """Score a recording, and tell everyone who listens.
 

@@ -60,10 +60,8 @@ class Uploads:
                     body += chunk
         except TimeoutError as error:
             self.release(body)
-            raise Refusal(
-                408, f"not all arrived within {self._seconds:g} s: send it faster",
-                "too_slow",
-            ) from error  # fmt: skip
+            message = f"not all arrived within {self._seconds:g} s: send it faster"
+            raise Refusal(408, message, "too_slow") from error
         except BaseException:
             self.release(body)
             raise
@@ -75,10 +73,9 @@ class Uploads:
 
     def _check(self, n_bytes: int) -> None:
         if n_bytes > self._most_bytes:
-            raise Refusal(
-                413, f"more than {self._most_bytes / 1e6:g} MB: send a shorter recording",
-                "too_large",
-            )  # fmt: skip
+            most = self._most_bytes / 1e6
+            message = f"more than {most:g} MB: send a shorter recording"
+            raise Refusal(413, message, "too_large")
 
 
 def recording_of(body: bytes, content_type: str, name: str | None) -> Upload:

@@ -161,12 +161,14 @@ class FolderWatch:
         if self._watched.machine is not None:
             return self._watched.machine
         of_folder = next((p for p in name.split("/")[:-1] if p in machines), None)
-        if of_folder is None and len(machines) > 1:
+        if of_folder is not None:
+            return of_folder
+        if len(machines) > 1:
             raise InputError(
                 f"{printable(name)}: in no machine's folder ({', '.join(machines)}): "
                 "move it there, or give --machine"
             )
-        return of_folder or machines[0]
+        return machines[0]
 
     @contextlib.contextmanager
     def _state_may_fail(self) -> Iterator[None]:
