@@ -168,7 +168,8 @@ class FolderWatch:
                 f"{printable(name)}: in no machine's folder ({', '.join(machines)}): "
                 "move it there, or give --machine"
             )
-        return machines[0]
+        (only,) = machines
+        return only
 
     @contextlib.contextmanager
     def _state_may_fail(self) -> Iterator[None]:
