@@ -103,7 +103,9 @@ class Watch:
         lines = self.json and stack.enter_context(
             contextlib.closing(JsonLines(self.json))
         )
-        webhook = self.webhook and Webhook(self.webhook, log.say)
+        webhook = self.webhook and Webhook(
+            self.webhook, lambda text: announcer.say(text)
+        )
         scorer = load_scorer(self.detector)
         if self.machine is not None and self.machine not in scorer.machines:
             raise InputError(unknown_name("machine", self.machine, scorer.machines))
