@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 from jaxtyping import Float32, Shaped
 
-from gammavae_jax.archives import archive_of, read_recording
+from gammavae_jax import archives
 from gammavae_jax.errors import InputError, printable
 
 _BLOCK = 1 << 18  # frames decoded at a time, so no header decides how much is allocated
@@ -21,24 +21,25 @@ _BEGINNINGS = (b"RIFF", b"RIFX", b"RF64", b"fLaC")  # of WAV and FLAC files
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's count for a FLAC stream of unknown length
 
 
+class Recording(NamedTuple):
+    """One channel of a recording."""
+
+    waveform: Float32[np.ndarray, "sample"]
+    sample_rate: int  # Hz
+
+
 def read_clip(
     path: str | os.PathLike[str], *, sample_rate: int, channel: int = 0
 ) -> Float32[np.ndarray, "sample"]:
-    """Read one channel of a WAV or FLAC file; safe to call from several threads.
-
-    The path may lead through a zip archive: `data/dev_fan.zip/fan/train/x.wav`.
-
-    Integer samples come scaled to [-1, 1], float samples as they are.
+    """Read one channel of a recording that must have the given rate.
 
     Args:
-        path: the recording.
+        path: the recording; see `read_recording`.
         sample_rate: Hz; a recording with another rate is refused, not resampled.
         channel: counted from 0.
 
     Raises:
-        InputError: the file cannot be read as audio, has another sample rate, no such
-            channel, no samples, fewer samples than its header claims, or a sample
-            that is no finite number.
+        InputError: another sample rate, or see `read_recording`.
     """
     name = printable(path)
     with _open(_source(path, name), name) as file:
@@ -47,20 +48,67 @@ def read_clip(
                 f"{name}: the sample rate is {file.samplerate} Hz, not {sample_rate} "
                 f"Hz: resample it to {sample_rate} Hz"
             )
-        if not 0 <= channel < file.channels:
-            raise InputError(
-                f"{name}: there is no channel {channel}, the file has {file.channels}: "
-                f"give a channel from 0 to {file.channels - 1}"
-            )
-        waveform = _decode(file, channel, name)
+        return _read(file, channel, name)
+
+
+def read_recording(path: str | os.PathLike[str], channel: int = 0) -> Recording:
+    """Read one channel of a WAV or FLAC file; safe to call from several threads.
+
+    The path may lead through a zip archive: `data/dev_fan.zip/fan/train/x.wav`.
+
+    Integer samples come scaled to [-1, 1], float samples as they are.
+
+    Args:
+        path: the recording.
+        channel: counted from 0.
+
+    Raises:
+        InputError: the file cannot be read as audio, has no such channel, no samples,
+            fewer samples than its header claims, or a sample that is no finite number.
+    """
+    name = printable(path)
+    with _open(_source(path, name), name) as file:
+        return Recording(_read(file, channel, name), file.samplerate)
+
+
+def _read(
+    file: soundfile.SoundFile, channel: int, name: str
+) -> Float32[np.ndarray, "sample"]:
+    _require_channel(file, channel, name)
+    waveform = _decode(file, channel, name)
     if not len(waveform):
         raise InputError(f"{name}: the file holds no samples: remove or replace it")
+    require_finite(waveform, name)
+    return waveform
+
+
+def _require_channel(file: soundfile.SoundFile, channel: int, name: str) -> None:
+    if not 0 <= channel < file.channels:
+        raise InputError(
+            f"{name}: there is no channel {channel}, the file has {file.channels}: "
+            f"give a channel from 0 to {file.channels - 1}"
+        )
+
+
+def require_finite(
+    waveform: Float32[np.ndarray, "sample"], name: str, n_before: int = 0
+) -> None:
+    """Refuse a waveform with a sample that is no finite number.
+
+    Args:
+        waveform: a recording, or a part of it.
+        name: for the message.
+        n_before: samples of the recording before this part.
+
+    Raises:
+        InputError: the first such sample.
+    """
     if not np.isfinite(waveform).all():
         first = int(np.argmin(np.isfinite(waveform)))
         raise InputError(
-            f"{name}: sample {first} is {waveform[first]}: repair or replace the file"
+            f"{name}: sample {n_before + first} is {waveform[first]}: repair or "
+            "replace the file"
         )
-    return waveform
 
 
 class RecordingBlocks(NamedTuple):
@@ -82,7 +130,7 @@ def open_recording(
         name: for messages; of a file its path, unless given.
 
     Raises:
-        InputError: see `read_clip`; when it is opened, or while it is read.
+        InputError: see `read_recording`; when it is opened, or while it is read.
     """
     if not isinstance(source, bytes):
         name = name or printable(source)
@@ -104,19 +152,10 @@ def open_recording(
 def _checked_blocks(
     file: soundfile.SoundFile, channel: int, name: str
 ) -> Iterator[Float32[np.ndarray, "_"]]:
-    if not 0 <= channel < file.channels:
-        raise InputError(
-            f"{name}: there is no channel {channel}, the file has {file.channels}: "
-            f"give a channel from 0 to {file.channels - 1}"
-        )
+    _require_channel(file, channel, name)
     n_read = 0
     for block in map(_scaled, _blocks(file, channel, name)):
-        if not np.isfinite(block).all():
-            first = int(np.argmin(np.isfinite(block)))
-            raise InputError(
-                f"{name}: sample {n_read + first} is {block[first]}: repair or replace "
-                "the file"
-            )
+        require_finite(block, name, n_read)
         n_read += len(block)
         yield block
     if not n_read:
@@ -125,13 +164,13 @@ def _checked_blocks(
 
 def _source(path: str | os.PathLike[str], name: str) -> Any:
     """What soundfile is to open, with at least one byte: a file, or bytes in memory."""
-    archive = archive_of(path)
+    archive = archives.archive_of(path)
     if archive is None:
         size = _file_size(path, name)
         # soundfile encodes text strictly, and a POSIX name need not be valid UTF-8.
         source = os.fsencode(path) if os.name == "posix" else path
     else:
-        data = read_recording(archive, path)
+        data = archives.read_recording(archive, path)
         size, source = len(data), io.BytesIO(data)
     if not size:
         raise InputError(f"{name}: the file is empty: remove or replace it")

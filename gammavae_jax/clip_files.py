@@ -165,6 +165,12 @@ def unit_name(machine: str, section: str) -> str:
     return f"{machine}_section_{section}"
 
 
+def issue_of(archive: Path) -> tuple[str, int]:
+    """`dev_fan` and 2 of `dev_fan_r2.zip`, `dev_fan` and 1 of `dev_fan.zip`."""
+    found = re.fullmatch(r"(.+)_r(\d+)", archive.stem, re.DOTALL)
+    return (found[1], int(found[2])) if found else (archive.stem, 1)
+
+
 def _sections_of_all(
     machine: str, found: dict[str, dict[str, tuple[ClipFile, ...]]]
 ) -> list[str]:
@@ -217,8 +223,8 @@ def _readers(folder: Path) -> list[_Reader]:
 def _in_archives(folder: Path) -> dict[str, list[ClipFile]]:
     """A machine's recordings in archives by folder, each from its latest issue."""
     files, issued = defaultdict(list), set()
-    for archive in sorted(_archives(folder.parent), key=_issue_of, reverse=True):
-        base, _ = _issue_of(archive)
+    for archive in sorted(_archives(folder.parent), key=issue_of, reverse=True):
+        base, _ = issue_of(archive)
         found = [
             (parts[-2], _clip_file(archive.joinpath(*parts)))
             for parts in recordings_in(archive)
@@ -238,12 +244,6 @@ def _in_archives(folder: Path) -> dict[str, list[ClipFile]]:
 
 def _archives(root: Path) -> Iterator[Path]:
     return filter(is_archive, root.iterdir())
-
-
-def _issue_of(archive: Path) -> tuple[str, int]:
-    """`dev_fan` and 2 of `dev_fan_r2.zip`, `dev_fan` and 1 of `dev_fan.zip`."""
-    found = re.fullmatch(r"(.+)_r(\d+)", archive.stem, re.DOTALL)
-    return (found[1], int(found[2])) if found else (archive.stem, 1)
 
 
 def _clip_file(path: Path) -> ClipFile:

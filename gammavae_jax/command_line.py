@@ -2,11 +2,14 @@
 
 import argparse
 import contextlib
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from gammavae_jax.errors import InputError
+from gammavae_jax.files import write_text
 
 
 @contextlib.contextmanager
@@ -20,6 +23,24 @@ def readable_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def write_json(path: Path, tree: Any) -> None:
+    """Write what `--json` asks for; `-` is standard output.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    text = json.dumps(tree, indent=2, allow_nan=False) + "\n"
+    if path == Path("-"):
+        sys.stdout.write(text)
+        return
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written: {error.strerror}: give another --json"
+        ) from error
 
 
 def add_job_options(parser: argparse.ArgumentParser) -> None:

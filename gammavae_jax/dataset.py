@@ -77,7 +77,7 @@ def load_clips(
         except InputError as error:
             return error
 
-    for file, loaded in zip(files, _in_threads(load, files), strict=True):
+    for file, loaded in zip(files, in_threads(load, files), strict=True):
         on_clip()
         if not isinstance(loaded, InputError):
             good_files.append(file)
@@ -100,17 +100,26 @@ def clip_log_mel(
         InputError: it cannot be read, or has too few frames for one window.
     """
     waveform = read_clip(path, sample_rate=config.sample_rate, channel=config.channel)
-    frames = n_frames(len(waveform), config)
-    if frames < config.n_context:
-        needed = (config.n_context - 1) * config.hop_length
-        raise InputError(
-            f"{printable(path)}: {len(waveform)} samples give {frames} frames, too few "
-            f"for one window, which needs {needed} samples: remove it"
-        )
+    require_window(len(waveform), printable(path), config)
     return log_mel(waveform, filterbank, config)
 
 
-def _in_threads(function: Callable, items: Sequence) -> Iterator:
+def require_window(n_samples: int, name: str, config: FeatureConfig) -> None:
+    """Refuse a clip that is too short for one window.
+
+    Raises:
+        InputError: the clip.
+    """
+    frames = n_frames(n_samples, config)
+    if frames < config.n_context:
+        needed = (config.n_context - 1) * config.hop_length
+        raise InputError(
+            f"{name}: {n_samples} samples give {frames} frames, too few for one "
+            f"window, which needs {needed} samples: remove it"
+        )
+
+
+def in_threads(function: Callable, items: Sequence) -> Iterator:
     """`map` in a thread for each core; more of them only wait for each other.
 
     Each computes alone, so BLAS must not start its own.

@@ -210,18 +210,21 @@ def score_clips(detector: Detector, layout: Layout, data: MachineArrays) -> Scor
 
 def compile_scores(
     detector: Detector, layout: Layout, data: MachineArrays
-) -> Callable[[], Scores]:
-    """`score_clips`, compiled and its arrays placed, to be timed apart."""
+) -> Callable[..., Scores]:
+    """`score_clips`, compiled and its arrays placed, to be timed apart.
+
+    What it returns takes no argument, or other clips in arrays of the same shapes.
+    """
     config = detector.config
     runs = config.n_members, len(detector.machines)
     every = np.arange(data.n_frames.shape[-1], dtype=np.int32)
     chosen = np.broadcast_to(every, (*runs, len(every)))
     score = _compile_members(detector, layout, data, chosen)
 
-    def run() -> Scores:
+    def run(data: MachineArrays | None = None) -> Scores:
         scores = {
             name: values.reshape(len(config.seeds), config.n_folds, *values.shape[1:])
-            for name, values in score().items()
+            for name, values in score(data).items()
         }
         # One member after the other: a mean over an axis adds in an order of its own.
         means = {
@@ -251,27 +254,30 @@ def _compile_members(
     layout: Layout,
     data: Any,
     chosen: Int[np.ndarray, "member machine chosen"],
-) -> Callable[[], dict[str, Float[np.ndarray, "member machine chosen"]]]:
-    """What each member makes of the chosen clips of each machine."""
+) -> Callable[..., dict[str, Float[np.ndarray, "member machine chosen"]]]:
+    """What each member makes of the chosen clips of each machine.
+
+    The function takes other data of the same shapes, or none.
+    """
     config = detector.config
 
     def score_one(scorer, references, data, chosen):
         clips_at_once = _CLIPS_AT_ONCE[layout.batching]
         return score_machine(config, clips_at_once, scorer, references, data, chosen)
 
-    arguments = (
+    models = (
         layout.put(detector.scorer, "run"),
         layout.put(dict(detector.references), "run"),
-        layout.put(data, "machine"),
-        layout.put(chosen, "run"),
     )
+    placed, which = layout.put(data, "machine"), layout.put(chosen, "run")
     score = layout.over_runs(score_one, ["run", "run", "machine", "run"])
-    compiled = score.compile(*arguments)
+    compiled = score.compile(*models, placed, which)
 
-    def run() -> dict[str, np.ndarray]:
+    def run(other: Any = None) -> dict[str, np.ndarray]:
+        given = placed if other is None else layout.put(other, "machine")
         # Triangular solves are BLAS's, whose threads would fight with the devices'.
         with threadpool_limits(1, "blas"):
-            return layout.get(compiled(*arguments))
+            return layout.get(compiled(*models, given, which))
 
     return run
 

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, UInt8
 
 from gammavae_jax.checkpoint import TrainCheckpoint, save_training
 from gammavae_jax.config import Config
 from gammavae_jax.dataset import AnyArray
+from gammavae_jax.errors import InputError
 from gammavae_jax.layout import Layout
 from gammavae_jax.log import Log
 from gammavae_jax.run_folder import append_metrics
-from gammavae_jax.train import EpochInfo, Trainer
+from gammavae_jax.train import EpochInfo, Trainer, make_trainer
 
 
 def train_epochs(
@@ -59,6 +60,43 @@ def train_epochs(
                     TrainCheckpoint(epoch, layout.get(state), config, start.clips),
                 )
     return state, bool(was_stopped.any())
+
+
+def train_machines(
+    config: Config,
+    layout: Layout,
+    names: Sequence[str],
+    data: Any,
+    group: UInt8[np.ndarray, "member machine window"],
+    log: Log,
+) -> Any:
+    """A whole training that leaves nothing on disk; the placed `TrainState`.
+
+    Args:
+        config: of the training.
+        layout: where the models are.
+        names: of the machines.
+        data: `MachineArrays`; they may be placed.
+        group: what each window is used for.
+        log: of the progress.
+
+    Raises:
+        InputError: a model whose loss did not stay finite.
+    """
+    trainer = make_trainer(config, layout, data, group)
+    state = trainer.initial
+    with log.timed("train_s"), log.progress("epochs", config.train.epochs) as advance:
+        for epoch in range(1, config.train.epochs + 1):
+            state, info = trainer.epoch(epoch, state)
+            advance(_losses_text(layout.get(info)))
+    is_stopped = np.asarray(layout.get(state).is_stopped)
+    for m, name in enumerate(names):
+        if is_stopped[:, m].any():
+            raise InputError(
+                f"{name}: the loss did not stay finite: give a smaller "
+                "train.learning_rate, or check the recordings"
+            )
+    return state
 
 
 def _losses_text(info: EpochInfo) -> str:

@@ -1,7 +1,10 @@
-"""Files that are whole or not there."""
+"""Files and folders that are whole or not there."""
 
+import contextlib
 import os
+import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -17,3 +20,27 @@ def write_text(path: Path, text: str) -> None:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to be filled, which takes its name when the block ends.
+
+    What had the name is then removed; if the block fails, it stays.
+
+    Raises:
+        OSError: the parent folder is full or cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished, old = (
+        path.with_name(f".{path.name}-{uuid.uuid4().hex}") for _ in range(2)
+    )
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        if path.exists():
+            os.replace(path, old)
+        os.replace(unfinished, path)
+    finally:
+        for folder in (unfinished, old):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -32,10 +32,16 @@ def split_windows(
     arrays: MachineArrays,
     config: Config,
     is_extra: Bool[np.ndarray, "machine clip"] | None = None,
+    recordings: Int[np.ndarray, "machine clip"] | None = None,
 ) -> Split:
     """Decide, for each member, what is trained on and what is held out.
 
-    Extra clips, if any, are not held out whole: no threshold should be made of them.
+    Args:
+        arrays: the clips.
+        config: of the split.
+        is_extra: clips that are not held out whole: no threshold is made of them.
+        recordings: the number of the recording that each clip was cut from, where
+            they were cut: folds keep a recording together.
     """
     if is_extra is None:
         is_extra = np.zeros(arrays.n_frames.shape, bool)
@@ -48,7 +54,7 @@ def split_windows(
         is_clip=(np.asarray(arrays.n_frames) > 0) & ~is_extra,
         is_target=np.asarray(arrays.is_target),
     )
-    groups = _groups(arrays, split.is_clip, config)
+    groups = _groups(arrays, split.is_clip, config, recordings)
     for s, m in np.ndindex(len(config.seeds), n_machines):
         rng = np.random.default_rng([config.seeds[s], int(arrays.name_hash[m])])
         members = slice(s * n_folds, (s + 1) * n_folds)
@@ -76,21 +82,30 @@ def split_windows(
 
 
 def _groups(
-    arrays: MachineArrays, is_clip: Bool[np.ndarray, "machine clip"], config: Config
+    arrays: MachineArrays,
+    is_clip: Bool[np.ndarray, "machine clip"],
+    config: Config,
+    recordings: Int[np.ndarray, "machine clip"] | None,
 ) -> list[Int[np.ndarray, "_"]]:
     """The groups of each machine's clips, where they are wanted; no padding."""
     if config.train.split != "folds":
         return []
-    return [
-        groups_of_clips(
-            np.asarray(
-                _spectra(arrays.log_mel[m], arrays.n_frames[m])[of_machine], np.float64
-            ),
-            config.train.group_distance,
-            config.train.n_folds,
+    groups = []
+    for m, of_machine in enumerate(is_clip):
+        spectra = np.asarray(
+            _spectra(arrays.log_mel[m], arrays.n_frames[m])[of_machine], np.float64
         )
-        for m, of_machine in enumerate(is_clip)
-    ]
+        each = np.arange(len(spectra))
+        if recordings is not None:
+            _, each = np.unique(recordings[m, of_machine], return_inverse=True)
+            spectra = np.stack(
+                [spectra[each == r].mean(0) for r in range(max(each) + 1)]
+            )
+        of_recording = groups_of_clips(
+            spectra, config.train.group_distance, config.train.n_folds
+        )
+        groups.append(of_recording[each])
+    return groups
 
 
 @jax.jit

@@ -1,13 +1,17 @@
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 
 import numpy as np
 import pytest
 
 from gammavae_jax.bootstrap import bootstrap
-from gammavae_jax.cli import main
+from gammavae_jax.cli import COMMANDS, main
+from gammavae_jax.command_help import field_docstrings
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.score_files import (
@@ -250,11 +254,68 @@ def test_submit_says_in_one_line_what_is_wrong(run, capsys):
     assert not (run.parent / "entries").exists()
 
 
-@pytest.mark.parametrize("arguments", [[], ["evaluate"], ["submit"], ["nonsense"]])
-def test_a_command_line_without_what_it_needs_is_refused(arguments, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "usage: gammavae [-h] {evaluate,submit"),
+        (["evaluate"], "Missing from gammavae evaluate:"),
+        (["submit", "run"], "--label LABEL"),
+        (["nonsense"], "error: unknown command 'nonsense': one of evaluate, submit"),
+        (["evalute", "x"], "unknown command 'evalute': did you mean 'evaluate'?"),
+        (["--evaluate"], "Unrecognized options: --evaluate"),
+        (["evaluate", "x", "--grund-truth", "y"], "--ground-truth PATH"),
+        (["evaluate", "x", "--year", "new"], "--year: 'new' is not a whole number"),
+        (["evaluate", "x", "--year", "None"], "--year: 'None' is not a whole number"),
+        (["evaluate", "x", "--json"], "Missing value for argument '--json'"),
+        (["evaluate", "x", "y"], "Unrecognized options: y"),
+    ],
+)
+def test_a_command_line_that_cannot_be_used_is_refused(arguments, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
-    assert "usage: gammavae" in capsys.readouterr().err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert message in output.err
+    assert all(len(line) <= 80 for line in output.err.splitlines()[2:])
+
+
+@pytest.fixture
+def told(capsys, monkeypatch):
+    """What a command line prints that succeeds, on a narrow terminal."""
+    monkeypatch.setenv("COLUMNS", "70")
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        output = capsys.readouterr()
+        assert (caught.value.code or 0, output.err) == (0, "")
+        return output.out
+
+    return run
+
+
+def test_the_page_of_help_tells_of_each_command_and_the_version(told):
+    text = told("--help")
+    assert text.startswith("usage: gammavae [-h] {evaluate,")
+    assert all(f"• {name} " in text for name in COMMANDS)
+    assert "gammavae --version" in text
+    assert max(map(len, text.splitlines())) <= 70
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_page_of_help_tells_of_each_option_in_plain_words(told, name):
+    text = told(name, "--help")
+    assert text.startswith(f"usage: gammavae {name} [-h] ")
+    assert max(map(len, text.splitlines())) <= 70
+    assert not any(oddity in text for oddity in ("None", "False", "\x1b", "``"))
+    about = " ".join(text.replace("│", " ").split())
+    helps = field_docstrings(COMMANDS[name])
+    for field in dataclasses.fields(COMMANDS[name]):
+        assert helps[field.name] in about
+
+
+def test_the_version_is_the_installed_one(told):
+    assert told("--version") == f"gammavae {version('gammavae-jax')}\n"
 
 
 def test_help_imports_nothing_slow():
@@ -264,8 +325,42 @@ def test_help_imports_nothing_slow():
     )
     assert "--ground-truth PATH" in done.stdout
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert "argparse" in imported
-    assert not imported & {"numpy", "scipy", "sklearn", "jax", "jaxtyping", "rich"}
+    assert "tyro" in imported
+    slow = {"numpy", "scipy", "sklearn", "jax", "jaxtyping", "rich", "soundfile"}
+    assert not imported & slow
+
+
+def completed(*words, shell_script):
+    """What bash offers for the last of the words."""
+    lines = [
+        f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}",
+        'complete -p gammavae >/dev/null && _tyro_gammavae; echo "${COMPREPLY[@]}"',
+    ]
+    done = subprocess.run(
+        ["bash", "-c", "\n".join([shell_script, *lines])],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return done.stdout.split()
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash")
+def test_bash_completes_commands_and_options(told):
+    script = told("completion", "bash")
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    offered = completed("gammavae", "''", shell_script=script)
+    assert set(COMMANDS) <= set(offered)
+    assert completed("gammavae", "ev", shell_script=script) == ["evaluate"]
+    words = ("gammavae", "evaluate", "x", "--g")
+    assert completed(*words, shell_script=script) == ["--ground-truth"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_are_told_of_all_commands(told, shell):
+    script = told("completion", shell)
+    assert all(f"'{name}'" in script for name in COMMANDS)
 
 
 def test_a_domain_that_is_left_out_is_named(scores_dir, capsys):

@@ -1,14 +1,23 @@
-"""Who imports whom, read from the files: nothing is imported here."""
+"""Who imports whom, read from the files of the package and its subpackages."""
 
 import ast
 import graphlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "gammavae_jax"
-MODULES = {path.stem: path for path in sorted((ROOT / PACKAGE).glob("*.py"))}
+# By dotted names below the package: "train", "commands", "commands.evaluate".
+MODULES = {
+    ".".join(path.relative_to(ROOT / PACKAGE).with_suffix("").parts).removesuffix(
+        ".__init__"
+    ): path
+    for path in sorted((ROOT / PACKAGE).rglob("*.py"))
+}
 SCRIPTS = sorted(
     p for d in ("experiments", "benchmarks") for p in ROOT.glob(f"{d}/**/*.py")
 )
@@ -24,16 +33,20 @@ LEAVES: dict[str, set[str]] = {
     "section_files": set(),
     "config": set(),
     "config_json": {"config"},
+    "checkup": {"finding", "package_checks", "runtime", "self_tests"},
     "clip_statistics": set(),
     "clip_table": set(),
     "folds": set(),
+    "command_help": set(),
     "fusion": {"config"},
     "members": {"config"},
+    "package_checks": {"finding"},
     "pooling": set(),
     "distributions": {"gamma_derivative"},
     "environment": set(),
     "evaluate": set(),
     "files": set(),
+    "finding": set(),
     "gamma_derivative": set(),
     "log": set(),
     "layout": set(),
@@ -50,6 +63,7 @@ LEAVES: dict[str, set[str]] = {
     "diagnostics": {"config", "divergence", "model"},
     "divergence": {"config", "distributions"},
     "score": {"config", "pooling"},
+    "self_tests": {"config_json", "distributions", "presets", "train"},
     "model": {"batch_norm", "config", "distributions", "product"},
     "loss": {"config", "divergence", "model"},
     "neighbours": {"config", "members"},
@@ -70,10 +84,18 @@ LEAVES: dict[str, set[str]] = {
 OUTSIDERS: dict[str, set[str]] = {
     "tensorflow_probability": {"distributions"},
     "soundfile": {"audio"},
-    "sklearn": {"evaluate"},
+    "sklearn": {"anomaly_detector", "evaluate"},
     "orbax": {"checkpoint"},
+    "soxr": {"resample"},
+    "fastapi": {"live.application"},
+    "starlette": {"live.application"},
+    "uvicorn": {"live.serving"},
+    "h11": {"live.serving"},
+    "prometheus_client": {"live.metrics"},
 }
-WIRING = {"experiment", "results"}  # may know both models and metrics
+WIRING = {"__init__", "experiment", "results"}  # may know both models and metrics
+# What a command may import before it runs: the standard library and these.
+LIGHT = {PACKAGE, "tyro", "docstring_parser", "typeguard", "typing_extensions"}
 FORBIDDEN_IMPORTS = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
@@ -90,15 +112,22 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join(filter(None, [PACKAGE if node.level else "", node.module]))
+            above = path.relative_to(ROOT).parts[: -node.level] if node.level else ()
+            base = ".".join(filter(None, [*above, node.module]))
             names |= {f"{base}.{alias.name}" for alias in node.names}
     return names
 
 
 def ours(path: Path) -> set[str]:
     """The modules of the package that a file imports."""
-    parts = [name.split(".") for name in imported(path)]
-    return {p[1] for p in parts if p[0] == PACKAGE and p[1:] and p[1] in MODULES}
+    found = set()
+    for name in imported(path):
+        package, *parts = name.split(".")
+        while package == PACKAGE and parts and ".".join(parts) not in MODULES:
+            parts.pop()
+        if package == PACKAGE and parts:
+            found.add(".".join(parts))
+    return found
 
 
 def outsiders(path: Path) -> set[str]:
@@ -112,6 +141,46 @@ def test_imports_flow_one_way():
     """A cycle is an error of the sorting."""
     order = list(graphlib.TopologicalSorter(GRAPH).static_order())
     assert order.index("config") < order.index("train") < order.index("experiment")
+    assert order.index("commands.evaluate") < order.index("cli")
+
+
+def is_command(name: str) -> bool:
+    return name.split(".")[0] == "commands"
+
+
+def test_only_the_command_line_knows_the_commands():
+    users = {name for name, used in GRAPH.items() if any(map(is_command, used))}
+    assert users == {"cli"}
+
+
+def test_only_the_command_line_knows_how_it_is_read():
+    users = {name for name, path in MODULES.items() if "tyro" in outsiders(path)}
+    commands = {name for name in MODULES if is_command(name)} - {"commands"}
+    assert users <= commands | {"cli", "command_help"}
+
+
+def test_all_commands_are_read_before_anything_slow_is_imported():
+    """So `--help` is quick, and `doctor` can tell of what is broken."""
+    code = (
+        "import sys; before = set(sys.modules)\n"
+        f"from {PACKAGE}.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(*(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = done.stdout.splitlines()[-1].split()
+    commands = {f"{PACKAGE}.{name}" for name in MODULES if is_command(name)}
+    assert commands <= set(imported)
+    names = {name.split(".")[0] for name in imported}
+    assert names <= LIGHT | sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("name", sorted(LEAVES.keys() & MODULES.keys()))
@@ -139,7 +208,9 @@ def test_only_the_wiring_knows_both_models_and_metrics():
     assert both <= WIRING
 
 
-@pytest.mark.parametrize("path", [*MODULES.values(), *SCRIPTS], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [*MODULES.values(), *SCRIPTS], ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_no_file_runs_what_it_reads(path):
     calls = {
         node.func.id
@@ -155,7 +226,7 @@ def test_no_file_runs_what_it_reads(path):
 
 
 def test_every_module_is_named_by_its_concept():
-    assert not MODULES.keys() & FORBIDDEN_NAMES
+    assert not {part for name in MODULES for part in name.split(".")} & FORBIDDEN_NAMES
     assert not {path.stem for path in SCRIPTS} & FORBIDDEN_NAMES
 
 

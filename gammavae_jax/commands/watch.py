@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -37,7 +37,7 @@ class Watch:
     """Seconds from one window to the next; half a window unless given."""
     webhook: str | None = None
     """Address that gets each alarm as JSON, by HTTP POST."""
-    json: Path | None = None
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File that a line of JSON is added to for each recording, stretch of alarm and bad
     file; '-' is standard output, and the lines for people then go to standard error."""
     once: bool = False

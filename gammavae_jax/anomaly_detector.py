@@ -1,0 +1,299 @@
+"""Own recordings in five lines: an estimator by scikit-learn's conventions.
+
+Unlike scikit-learn's outlier detectors, and as the challenge has it, higher scores are
+*more* anomalous, and `predict` is true for an alarm.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from rich.console import Console
+from sklearn.base import BaseEstimator
+
+from gammavae_jax.checkpoint import restore_detector, save_detector
+from gammavae_jax.clip_files import unit_name
+from gammavae_jax.clip_scorer import ClipScorer, ScoredRecording, judge
+from gammavae_jax.config import Config
+from gammavae_jax.config_json import override
+from gammavae_jax.detector import Detector
+from gammavae_jax.errors import InputError, printable, unknown_name
+from gammavae_jax.features import mel_filterbank
+from gammavae_jax.files import whole_folder, write_text
+from gammavae_jax.fitting import fit_recordings
+from gammavae_jax.log import Log
+from gammavae_jax.presets import preset as named_preset
+from gammavae_jax.recordings import (
+    LoadedRecordings,
+    Recordings,
+    find_recordings,
+    load_recordings,
+)
+
+ONE_MACHINE = "machine"  # the name of what is given without one
+_ABOUT = "anomaly_detector.json"
+
+Given = Any  # `Recordings` of one machine, or a dict of them by machine
+
+
+class AnomalyDetector(BaseEstimator):
+    """Learn what machines sound like in health; score and judge new recordings.
+
+    Recordings are given as the path of a WAV or FLAC file or of a folder, a waveform
+    with its `sample_rate` in Hz, a list of these, or, for several machines, a dict of
+    any of them by machine. What has another rate than the models is resampled.
+
+    Args:
+        preset: see `presets`.
+        epochs: the preset's unless given, but as many as make a thousand steps.
+        seed: of everything random.
+        false_alarm_rate: what share of normal recordings may be alarms.
+        clip_seconds: longer recordings are cut into clips of about this length, and
+            their score is the mean of their clips'.
+        settings: any field of the configuration, such as `"model.n_latent=16"`.
+        verbose: progress and notes on standard error.
+    """
+
+    detector_: Detector  # models, references and thresholds
+    machines_: tuple[str, ...]
+    _said_rates: frozenset[int] = frozenset()
+
+    def __init__(
+        self,
+        *,
+        preset: str = "default",
+        epochs: int | None = None,
+        seed: int = 13711,
+        false_alarm_rate: float = 0.1,
+        clip_seconds: float = 10.0,
+        settings: Sequence[str] = (),
+        verbose: bool = True,
+    ):
+        self.preset = preset
+        self.epochs = epochs
+        self.seed = seed
+        self.false_alarm_rate = false_alarm_rate
+        self.clip_seconds = clip_seconds
+        self.settings = settings
+        self.verbose = verbose
+
+    def fit(
+        self, recordings: Given, sample_rate: int | None = None
+    ) -> "AnomalyDetector":
+        """Learn from recordings of machines in health.
+
+        Args:
+            recordings: see the class; two or more of each machine, or one that is long.
+            sample_rate: Hz, of waveforms.
+
+        Raises:
+            InputError: a setting or a recording that cannot be used.
+        """
+        log, config = self._log(), self._configuration()
+        if not isinstance(recordings, Mapping):
+            recordings = {ONE_MACHINE: recordings}
+        if not recordings:
+            raise InputError("no machine: the dict is empty; give recordings of one")
+        bank = mel_filterbank(config.features)
+        loaded = self._load(recordings, sample_rate, bank, config, log)
+        adapt = self.epochs is None
+        self._take(fit_recordings(config, loaded, bank, log, adapt_epochs=adapt))
+        return self
+
+    def score_samples(self, recordings: Given, sample_rate: int | None = None) -> Any:
+        """The anomaly score of each recording; higher is more anomalous.
+
+        Returns:
+            An array `recording`, in the order given (folders by name); of a dict of
+            machines a dict of arrays.
+
+        Raises:
+            InputError: a recording that cannot be used, or an unknown machine.
+        """
+        return self._of_each(recordings, sample_rate, lambda r: r.score, float)
+
+    def decision_function(
+        self, recordings: Given, sample_rate: int | None = None
+    ) -> Any:
+        """Scores less their threshold: above 0 is an alarm. See `score_samples`."""
+        return self._of_each(
+            recordings, sample_rate, lambda r: r.score - r.threshold, float
+        )
+
+    def predict(self, recordings: Given, sample_rate: int | None = None) -> Any:
+        """Whether each recording is an alarm. See `score_samples`."""
+        return self._of_each(recordings, sample_rate, lambda r: r.is_anomaly, bool)
+
+    def score_recordings(
+        self,
+        recordings: Given,
+        sample_rate: int | None = None,
+        machine: str | None = None,
+    ) -> list[ScoredRecording]:
+        """All that is to be said of each recording, machine by machine.
+
+        Args:
+            recordings: see the class.
+            sample_rate: Hz, of waveforms.
+            machine: whose recordings these are, where they are no dict.
+
+        Raises:
+            InputError: a recording that cannot be used, or an unknown machine.
+        """
+        detector = self._fitted()
+        config, log = detector.config, self._log()
+        by_machine = self._of_known_machines(recordings, machine)
+        bank = detector.filterbank
+        loaded = self._load(by_machine, sample_rate, bank, config, log)
+        numbers = [self.machines_.index(name) for name in loaded]
+        clips = [found.clips for found in loaded.values()]
+        scores = self._scorer.score(dict(zip(numbers, clips, strict=True)))
+        judged = []
+        for m, (name, found) in enumerate(loaded.items()):
+            of_clip = scores[config.score][0, m]
+            judged += judge(detector, numbers[m], name, found, of_clip)
+        return judged
+
+    @property
+    def threshold_(self) -> dict[str, float]:
+        """The decision threshold of each machine."""
+        detector = self._fitted()
+        values = detector.thresholds[detector.config.score][0]
+        return dict(zip(self.machines_, values.tolist(), strict=True))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a folder from which `load` makes the same detector.
+
+        It is whole or not there; a detector that is there is replaced.
+
+        Raises:
+            InputError: not fitted, or something else is there, or it cannot be written.
+        """
+        detector, target = self._fitted(), Path(path)
+        if target.exists() and not (target / "detector.json").is_file():
+            raise InputError(
+                f"{printable(target)} exists and is no detector: give another path"
+            )
+        about = json.dumps({"clip_seconds": self.clip_seconds}) + "\n"
+        try:
+            with whole_folder(target) as unfinished:
+                save_detector(unfinished, detector)
+                write_text(unfinished / _ABOUT, about)
+        except OSError as error:
+            raise InputError(
+                f"{printable(target)} cannot be written ({error.strerror}): give "
+                "another path"
+            ) from error
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], *, verbose: bool = True
+    ) -> "AnomalyDetector":
+        """Read what `save` wrote, or the checkpoint of a run.
+
+        Raises:
+            InputError: there is no detector, or one that this version cannot read.
+        """
+        detector = restore_detector(Path(path))
+        config = detector.config
+        about = Path(path) / _ABOUT
+        known = json.loads(about.read_text(encoding="utf-8")) if about.exists() else {}
+        made = cls(
+            preset=config.preset,
+            epochs=config.train.epochs,
+            seed=config.seed,
+            false_alarm_rate=config.scoring.false_alarm_rate,
+            verbose=verbose,
+            **known,
+        )
+        made._take(detector)
+        return made
+
+    def _configuration(self) -> Config:
+        config = named_preset(self.preset)
+        given = [f"scoring.false_alarm_rate={self.false_alarm_rate}"]
+        if self.epochs is not None:
+            given.append(f"train.epochs={self.epochs}")
+        if not self.clip_seconds > 0:
+            raise InputError(f"clip_seconds is {self.clip_seconds}: give more than 0")
+        config = override(replace(config, seed=self.seed), [*given, *self.settings])
+        return replace(config, scores=(config.score,), n_seeds=1)
+
+    def _take(self, detector: Detector) -> None:
+        sections = [machine for machine, _ in detector.machines]
+        self.detector_ = detector
+        self.machines_ = tuple(
+            machine if sections.count(machine) == 1 else unit_name(machine, section)
+            for machine, section in detector.machines
+        )
+        self._scorer = ClipScorer(detector)
+
+    def _fitted(self) -> Detector:
+        if not hasattr(self, "detector_"):
+            raise InputError("this detector has learnt nothing yet: call fit first")
+        return self.detector_
+
+    def _log(self) -> Log:
+        return Log(Console(stderr=True, quiet=not self.verbose))
+
+    def _of_each(
+        self,
+        recordings: Given,
+        sample_rate: int | None,
+        value: Callable[[ScoredRecording], Any],
+        dtype: type,
+    ) -> Any:
+        scored = self.score_recordings(recordings, sample_rate)
+        if not isinstance(recordings, Mapping):
+            return np.array([value(r) for r in scored], dtype)
+        return {
+            name: np.array([value(r) for r in scored if r.machine == name], dtype)
+            for name in recordings
+        }
+
+    def _of_known_machines(
+        self, recordings: Given, machine: str | None
+    ) -> dict[str, Recordings]:
+        if isinstance(recordings, Mapping):
+            for name in recordings:
+                if name not in self.machines_:
+                    raise InputError(unknown_name("machine", name, self.machines_))
+            return dict(recordings)
+        if machine is None:
+            machine, *others = self.machines_
+            if others:
+                raise InputError(
+                    f"this detector knows {', '.join(self.machines_)}: say whose "
+                    "recordings these are"
+                )
+        if machine not in self.machines_:
+            raise InputError(unknown_name("machine", machine, self.machines_))
+        return {machine: recordings}
+
+    def _load(
+        self,
+        recordings: Mapping[str, Recordings],
+        sample_rate: int | None,
+        bank: Float[np.ndarray, "bin mel"],
+        config: Config,
+        log: Log,
+    ) -> dict[str, LoadedRecordings]:
+        sources = {n: find_recordings(r, sample_rate) for n, r in recordings.items()}
+        rates: frozenset[int] = frozenset()
+        loaded = {}
+        with log.progress("recordings", sum(map(len, sources.values()))) as advance:
+            for name, found in sources.items():
+                loaded[name] = load_recordings(
+                    found, bank, config.features, self.clip_seconds, advance
+                )
+                rates |= loaded[name].resampled_from
+        for rate in sorted(rates - self._said_rates):
+            wanted = config.features.sample_rate
+            log.say(f"recordings at {rate} Hz are resampled to {wanted} Hz")
+        self._said_rates |= rates
+        return loaded

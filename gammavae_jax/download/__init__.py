@@ -1,0 +1,1 @@
+"""The challenge's archives of recordings, got whole and checked."""

@@ -1,0 +1,106 @@
+"""A detector from recordings in memory, with nothing left on disk."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from gammavae_jax.config import Config
+from gammavae_jax.dataset import TRAIN, stack_machines
+from gammavae_jax.detector import Detector, fit_detector
+from gammavae_jax.epochs import train_machines
+from gammavae_jax.errors import InputError
+from gammavae_jax.log import Log
+from gammavae_jax.parallel import make_layout
+from gammavae_jax.recordings import LoadedRecordings, parts_held_together
+from gammavae_jax.split import split_windows
+from gammavae_jax.threshold import clips_needed
+
+_LEAST_STEPS = 1000  # of a model; after fewer, batch normalisation lags behind
+_MOST_EPOCHS = 200
+_SECTION = "00"  # own recordings have none
+
+
+def fit_recordings(
+    config: Config,
+    loaded: Mapping[str, LoadedRecordings],
+    filterbank: Float[np.ndarray, "bin mel"],
+    log: Log,
+    adapt_epochs: bool,
+) -> Detector:
+    """Train on the recordings of each machine, and fit scores and thresholds.
+
+    Args:
+        config: of the run.
+        loaded: by machine.
+        filterbank: that the log-mels were made with.
+        log: of the progress.
+        adapt_epochs: go through few recordings more often than the configuration says.
+
+    Raises:
+        InputError: a machine with less than two clips, or a model that broke down.
+    """
+    for name, found in loaded.items():
+        if len(found.recording) < 2:
+            raise InputError(
+                f"{name} has one clip: give two or more normal recordings, for "
+                "thresholds are made of those that a model was not trained on"
+            )
+    parts = [parts_held_together(f.recording, config.n_folds) for f in loaded.values()]
+    config = _with_no_empty_fold(config, parts)
+    _say_few_clips(loaded, config, log)
+    arrays = stack_machines(
+        [(name, found.clips) for name, found in loaded.items()],
+        config.features.n_context,
+    )
+    held_together = np.zeros(arrays.n_frames.shape, int)
+    for m, of_machine in enumerate(parts):
+        held_together[m, : len(of_machine)] = of_machine
+    split = split_windows(arrays, config, recordings=held_together)
+    if adapt_epochs:
+        fewest = int((split.group == TRAIN).sum(-1).min())
+        config = _with_enough_epochs(config, fewest)
+    n_windows = (split.group[0] > 0).sum(-1).tolist()
+    with make_layout(
+        n_windows, config.n_members, batching=config.train.batching
+    ) as layout:
+        placed = layout.put(arrays, "machine")
+        log.say(f"compiling; {config.train.epochs} epochs of {config.n_folds} folds")
+        names = list(loaded)
+        state = train_machines(config, layout, names, placed, split.group, log)
+        machines = [(name, _SECTION) for name in names]
+        return fit_detector(config, layout, machines, filterbank, state, placed, split)
+
+
+def _with_no_empty_fold(config: Config, parts: list[Int[np.ndarray, "_"]]) -> Config:
+    """With as many folds as there are recordings to hold out, at least two."""
+    if config.train.split != "folds":
+        return config
+    fewest = min(int(of_machine.max()) + 1 for of_machine in parts)
+    n_folds = max(2, min(config.train.n_folds, fewest))
+    return replace(config, train=replace(config.train, n_folds=n_folds))
+
+
+def _with_enough_epochs(config: Config, n_windows: int) -> Config:
+    """More epochs than the configuration's, if those have too few steps."""
+    steps = max(1, math.ceil(n_windows / config.train.batch_size))
+    wanted = min(math.ceil(_LEAST_STEPS / steps), _MOST_EPOCHS)
+    epochs = max(config.train.epochs, wanted)
+    return replace(config, train=replace(config.train, epochs=epochs))
+
+
+def _say_few_clips(
+    loaded: Mapping[str, LoadedRecordings], config: Config, log: Log
+) -> None:
+    """Say where a threshold cannot keep the false-alarm rate."""
+    rate, needed = config.scoring.false_alarm_rate, 0
+    if config.scoring.threshold != "official":
+        needed = clips_needed(rate)
+    for name, found in loaded.items():
+        if len(found.recording) < needed:
+            log.say(
+                f"{name}: {len(found.recording)} clips are too few for a false-alarm "
+                f"rate of {rate:g}, which needs {needed}: expect more alarms"
+            )

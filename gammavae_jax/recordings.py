@@ -1,0 +1,185 @@
+"""What a user gives - files, folders, arrays - to clips of about one length.
+
+A recording that is longer than one and a half clips is cut into clips of equal length,
+so that a model compares like with like; which recording a clip was cut from is kept.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float32, Int
+
+from gammavae_jax.audio import Recording, read_recording, require_finite
+from gammavae_jax.clip_files import ClipFile
+from gammavae_jax.clip_name import AUDIO_SUFFIXES, parse_clip_name
+from gammavae_jax.config import FeatureConfig
+from gammavae_jax.dataset import Clips, in_threads, require_window
+from gammavae_jax.errors import InputError, printable
+from gammavae_jax.features import log_mel
+from gammavae_jax.resample import resampled
+
+# A path of a file or a folder, a waveform, or several of these; anything else is
+# refused in one line.
+Recordings = Any
+
+
+class Source(NamedTuple):
+    """A recording that has not been read yet."""
+
+    name: str
+    read: Callable[[int], Recording]  # given the channel
+
+
+class LoadedRecordings(NamedTuple):
+    """The clips of one machine's recordings."""
+
+    names: tuple[str, ...]  # of recordings
+    clips: Clips
+    recording: Int[np.ndarray, "clip"]  # the number of each clip's recording
+    resampled_from: frozenset[int]  # sample rates, Hz, that were not the features'
+
+
+def find_recordings(
+    recordings: Recordings, sample_rate: int | None = None
+) -> list[Source]:
+    """The recordings in what a user gave, each with a name of its own.
+
+    Args:
+        recordings: a path of a WAV or FLAC file, or of a folder, which is searched with
+            its subfolders; a waveform; or a list of these.
+        sample_rate: Hz, of waveforms; files bring their own.
+
+    Raises:
+        InputError: nothing there, or nothing that can be a recording.
+    """
+    if isinstance(recordings, np.ndarray):
+        return [_of_array(recordings, sample_rate, "array 0")]
+    if isinstance(recordings, str | os.PathLike):
+        return _of_path(Path(recordings))
+    found: list[Source] = []
+    for number, item in enumerate(_listed(recordings)):
+        if isinstance(item, str | os.PathLike):
+            found += _of_path(Path(item))
+        else:
+            found.append(_of_array(item, sample_rate, f"array {number}"))
+    if not found:
+        raise InputError("no recordings: the list is empty; give files or a folder")
+    return found
+
+
+def load_recordings(
+    sources: Sequence[Source],
+    filterbank: Float[np.ndarray, "bin mel"],
+    config: FeatureConfig,
+    clip_seconds: float,
+    on_recording: Callable[[], None] = lambda: None,
+) -> LoadedRecordings:
+    """Read recordings, resample them where need be, cut them, and take log-mels.
+
+    Args:
+        sources: see `find_recordings`.
+        filterbank: see `mel_filterbank`.
+        config: of the features.
+        clip_seconds: the length of clips that longer recordings are cut into.
+        on_recording: called after each, for a progress bar.
+
+    Raises:
+        InputError: a recording that cannot be used.
+    """
+
+    def load(source: Source) -> tuple[int, list[Float32[np.ndarray, "frame mel"]]]:
+        waveform, rate = source.read(config.channel)
+        waveform = resampled(waveform, rate, config.sample_rate)
+        require_window(len(waveform), source.name, config)
+        pieces = cut(waveform, round(clip_seconds * config.sample_rate))
+        return rate, [log_mel(piece, filterbank, config) for piece in pieces]
+
+    files, log_mels, recording, rates = [], [], [], set()
+    for number, (rate, pieces) in enumerate(in_threads(load, sources)):
+        on_recording()
+        path = Path(sources[number].name)
+        files += [ClipFile(path, parse_clip_name(path.name))] * len(pieces)
+        log_mels += pieces
+        recording += [number] * len(pieces)
+        rates.add(rate)
+    return LoadedRecordings(
+        tuple(source.name for source in sources),
+        Clips(tuple(files), tuple(log_mels)),
+        np.array(recording),
+        frozenset(rates - {config.sample_rate}),
+    )
+
+
+def cut(
+    waveform: Float32[np.ndarray, "sample"], clip_samples: int
+) -> list[Float32[np.ndarray, "_"]]:
+    """Pieces of equal length, as near to `clip_samples` as can be; nothing is lost."""
+    n_pieces = max(1, round(len(waveform) / max(clip_samples, 1)))
+    return np.array_split(waveform, n_pieces)
+
+
+def parts_held_together(
+    recording: Int[np.ndarray, "clip"], n_folds: int
+) -> Int[np.ndarray, "clip"]:
+    """The number of the part that each clip belongs to, for the folds to keep together.
+
+    Parts are recordings; with fewer recordings than folds, successive clips of one.
+    """
+    numbers, sizes = np.unique(recording, return_counts=True)
+    of_each = 1 if len(numbers) >= n_folds else -(-n_folds // len(numbers))
+    parts, count = [], 0
+    for size in sizes:
+        for part in np.array_split(np.arange(size), min(of_each, size)):
+            parts += [count] * len(part)
+            count += 1
+    return np.array(parts)
+
+
+def _listed(recordings: Any) -> Iterable[Any]:
+    if isinstance(recordings, Iterable):
+        return recordings
+    raise InputError(
+        f"recordings are of the type {type(recordings).__name__}: give a path, a list "
+        "of paths, or arrays with a sample_rate"
+    )
+
+
+def _of_path(path: Path) -> list[Source]:
+    if not path.is_dir():
+        return [_of_file(path, printable(path))]
+    files = sorted(
+        file
+        for file in path.rglob("*")
+        if file.suffix.lower() in AUDIO_SUFFIXES
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    )
+    if not files:
+        raise InputError(
+            f"no recordings in {str(path)!r}: it must hold .wav or .flac files"
+        )
+    return [_of_file(file, printable(file.relative_to(path))) for file in files]
+
+
+def _of_file(path: Path, name: str) -> Source:
+    return Source(name, lambda channel: read_recording(path, channel))
+
+
+def _of_array(array: Any, sample_rate: int | None, name: str) -> Source:
+    waveform = np.asarray(array)
+    if waveform.ndim != 1 or waveform.dtype.kind not in "fi":
+        raise InputError(
+            f"{name} has the shape {waveform.shape} and the type {waveform.dtype}: "
+            "give one-dimensional arrays of samples, one a recording"
+        )
+    if sample_rate is None:
+        raise InputError(f"{name} has no sample rate: give sample_rate, in Hz")
+    if not 0 < sample_rate <= 1_000_000 or int(sample_rate) != sample_rate:
+        raise InputError(f"sample_rate is {sample_rate}: give a whole number of Hz")
+    if waveform.dtype.kind == "i":
+        waveform = waveform / -float(np.iinfo(waveform.dtype).min)
+    waveform = waveform.astype(np.float32)
+    require_finite(waveform, name)
+    return Source(name, lambda channel: Recording(waveform, int(sample_rate)))

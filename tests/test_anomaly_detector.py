@@ -1,0 +1,255 @@
+"""Own recordings in five lines."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+from sklearn.base import clone
+from sklearn.metrics import roc_auc_score
+
+import gammavae_jax as gv
+from gammavae_jax.checkpoint import restore_detector
+from gammavae_jax.dataset import HELD_OUT
+from gammavae_jax.errors import InputError
+from gammavae_jax.threshold import conformal_threshold
+
+SMALL = [
+    "model.hidden=[16]",
+    "model.n_latent=4",
+    "train.batch_size=32",
+    "train.n_folds=2",
+]
+RATE = 16000
+
+
+def hum(seed, seconds=1.0, rate=RATE, click=False):
+    """A machine: a tone and its overtone in noise; a broken one rattles."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * rate)) / rate
+    sound = 0.1 * rng.standard_normal(len(time)) + 0.2 * np.sin(2 * np.pi * 300 * time)
+    if click:
+        sound += 0.5 * np.sin(2 * np.pi * 3000 * time) * (np.sin(60 * time) > 0.5)
+    return sound.astype(np.float32)
+
+
+NORMAL = [hum(seed) for seed in range(12)]
+NEW = [hum(100 + seed, click=seed % 2 == 1) for seed in range(10)]
+IS_BROKEN = np.arange(10) % 2 == 1
+
+
+def small(**options):
+    options = {"epochs": 3, "clip_seconds": 1.0, "verbose": False, **options}
+    return gv.AnomalyDetector(settings=SMALL, **options)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_device():
+    """Programs are compiled for each device, and these need no more."""
+    one = jax.local_devices()[:1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "local_devices", lambda: one)
+        yield
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return small().fit(NORMAL, RATE)
+
+
+@pytest.fixture
+def training(monkeypatch):
+    """What the training would be given, instead of a training."""
+    seen = {}
+
+    def no_training(config, layout, names, data, group, log):
+        seen.update(config=config, group=group)
+        raise InputError("enough")
+
+    def given(detector, recordings):
+        with pytest.raises(InputError, match="enough"):
+            detector.fit(recordings, RATE)
+        return seen
+
+    monkeypatch.setattr("gammavae_jax.fitting.train_machines", no_training)
+    return given
+
+
+def test_a_broken_machine_is_heard(detector):
+    scores = detector.score_samples(NEW, RATE)
+    assert roc_auc_score(IS_BROKEN, scores) == 1
+    assert detector.predict(NEW, RATE)[IS_BROKEN].all()
+
+
+def test_scores_threshold_and_decisions_agree(detector):
+    scored = detector.score_recordings(NEW, RATE)
+    scores = detector.score_samples(NEW, RATE)
+    threshold = detector.threshold_["machine"]
+    assert [r.score for r in scored] == scores.tolist()
+    assert {r.threshold for r in scored} == {threshold}
+    np.testing.assert_array_equal(
+        detector.decision_function(NEW, RATE), scores - threshold
+    )
+    np.testing.assert_array_equal(detector.predict(NEW, RATE), scores > threshold)
+    # With 12 clips a rate of 0.1 can be kept, and the p-value says the same.
+    np.testing.assert_array_equal(
+        [r.p_value <= 0.1 for r in scored], scores > threshold
+    )
+
+
+def test_the_threshold_is_of_every_training_clip_held_out(detector):
+    calibration = detector.detector_.calibration["fusion_mean"][0, 0]
+    assert np.isfinite(calibration).sum() == len(NORMAL)
+    expected = conformal_threshold(calibration[: len(NORMAL)], 0.1)
+    assert detector.threshold_ == {"machine": expected}
+
+
+def test_a_recording_alone_has_the_score_that_it_has_among_others(detector):
+    among = detector.score_samples([*NEW, hum(7, seconds=1.4)], RATE)
+    alone = [detector.score_samples(clip, RATE)[0] for clip in NEW]
+    np.testing.assert_allclose(alone, among[:-1], rtol=1e-4, atol=1e-5)
+
+
+def test_files_folders_and_arrays_are_one(detector, tmp_path):
+    for number, clip in enumerate(NEW[:3]):
+        soundfile.write(tmp_path / f"{number}.wav", clip, RATE, "FLOAT")
+    expected = detector.score_samples(NEW[:3], RATE)
+    for given in (tmp_path, str(tmp_path), sorted(tmp_path.iterdir())):
+        np.testing.assert_array_equal(detector.score_samples(given), expected)
+
+
+def test_a_long_recording_has_the_mean_score_of_its_clips(detector):
+    whole = detector.score_samples(np.concatenate(NEW[:3]), RATE)
+    each = detector.score_samples(NEW[:3], RATE)
+    np.testing.assert_allclose(whole, [each.mean()], rtol=1e-3)
+
+
+def test_one_long_recording_is_enough_to_learn_from(training):
+    group = training(small(), np.concatenate(NORMAL))["group"]
+    is_held_out = (group[:, 0] == HELD_OUT).any(-1)
+    assert is_held_out.all()
+    # Successive clips are held out together: one change between the two halves.
+    of_window = group[0, 0][group[0, 0] > 0] == HELD_OUT
+    assert np.abs(np.diff(of_window.astype(int))).sum() == 1
+
+
+def test_clips_of_one_recording_are_held_out_together(training):
+    recordings = [np.concatenate(NORMAL[2 * k : 2 * k + 2]) for k in range(6)]
+    group = training(small(), recordings)["group"]
+    of_recording = (group[0, 0] == HELD_OUT).reshape(6, -1)
+    assert (of_recording.all(1) == of_recording.any(1)).all()
+    assert 0 < of_recording.all(1).sum() < 6
+
+
+def test_machines_are_given_and_told_apart_by_a_dict(detector):
+    high = [hum(s) + 0.2 * hum(s, click=True) for s in range(20, 28)]
+    both = small().fit({"saw": high, "machine": NORMAL}, RATE)
+    assert both.machines_ == ("saw", "machine")
+    scores = both.score_samples({"machine": NEW, "saw": high[:2]}, RATE)
+    assert {name: len(values) for name, values in scores.items()} == {
+        "machine": 10,
+        "saw": 2,
+    }
+    alone = detector.score_samples(NEW, RATE)
+    np.testing.assert_allclose(scores["machine"], alone, rtol=1e-2, atol=1e-2)
+    (told,) = both.score_recordings(NEW[0], RATE, machine="machine")
+    assert (told.machine, told.name) == ("machine", "array 0")
+    assert told.threshold == both.threshold_["machine"] != both.threshold_["saw"]
+    with pytest.raises(InputError, match="saw, machine: say whose"):
+        both.score_samples(NEW, RATE)
+    with pytest.raises(InputError, match="did you mean 'machine'"):
+        both.predict({"machin": NEW}, RATE)
+
+
+def test_what_is_saved_scores_the_same_when_loaded(detector, tmp_path):
+    path = tmp_path / "pump.detector"
+    detector.save(path)
+    detector.save(path)  # in place of itself
+    loaded = gv.AnomalyDetector.load(path, verbose=False)
+    np.testing.assert_array_equal(
+        loaded.score_samples(NEW, RATE), detector.score_samples(NEW, RATE)
+    )
+    assert loaded.threshold_ == detector.threshold_
+    assert [p.name for p in tmp_path.iterdir()] == ["pump.detector"]
+    assert restore_detector(path).config == detector.detector_.config
+
+
+def test_saving_replaces_nothing_but_a_detector(detector, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match="is no detector"):
+        detector.save(tmp_path / "mine")
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+    with pytest.raises(InputError, match="no checkpoint"):
+        gv.AnomalyDetector.load(tmp_path / "mine")
+
+
+def test_another_rate_is_resampled_and_said_once(detector, tmp_path, capsys):
+    detector.save(tmp_path / "machine.detector")
+    loud = gv.AnomalyDetector.load(tmp_path / "machine.detector")
+    for _ in range(2):
+        loud.score_samples(hum(9, rate=22050), 22050)
+    said = capsys.readouterr().err
+    assert said.count("22050 Hz are resampled to 16000 Hz") == 1
+
+
+def test_too_few_clips_for_the_false_alarm_rate_are_said(training, capsys):
+    training(small(verbose=True), NORMAL[:4])
+    said = capsys.readouterr().err
+    assert "4 clips are too few for a false-alarm rate of 0.1" in said
+    training(small(verbose=True), NORMAL)
+    assert "too few" not in capsys.readouterr().err
+
+
+def test_scikit_learn_clones_it_with_its_parameters():
+    detector = small(false_alarm_rate=0.2)
+    twin: Any = clone(detector)
+    assert twin.get_params() == detector.get_params()
+    assert twin.set_params(epochs=2).epochs == 2
+    assert "false_alarm_rate=0.2" in repr(detector)
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "said"),
+    [
+        ({"preset": "defualt"}, NORMAL, "did you mean 'default'"),
+        ({"clip_seconds": 0.0}, NORMAL, "clip_seconds is 0"),
+        ({"false_alarm_rate": 2.0}, NORMAL, "false_alarm_rate is 2"),
+        ({}, NORMAL[:1], "machine has one clip"),
+        ({}, {}, "no machine"),
+    ],
+)
+def test_what_cannot_be_learnt_from_is_refused(options, given, said):
+    with pytest.raises(InputError, match=said):
+        gv.AnomalyDetector(**options, verbose=False).fit(given, RATE)
+
+
+def test_nothing_is_scored_before_it_has_learnt():
+    with pytest.raises(InputError, match="call fit first"):
+        gv.AnomalyDetector().score_samples(NEW, RATE)
+
+
+def test_few_recordings_are_gone_through_more_often(training):
+    epochs = {
+        wanted: training(small(epochs=wanted), NORMAL)["config"].train.epochs
+        for wanted in (None, 3)
+    }
+    assert epochs[3] == 3
+    n_steps = epochs[None] * -(-6 * 28 // 32)
+    assert 1000 <= n_steps < 1000 + 6
+
+
+@pytest.mark.parametrize("name", ["official", "vae"])
+def test_every_preset_learns(name):
+    detector = small(preset=name).fit(NORMAL, RATE)
+    (scored,) = detector.score_recordings(NEW[1], RATE)
+    assert np.isfinite(scored.score)
+    assert np.isnan(scored.p_value) == (name == "official")
+
+
+def test_stages_are_there_by_name():
+    for name in gv.__all__:
+        assert callable(getattr(gv, name))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        gv.nothing  # noqa: B018
