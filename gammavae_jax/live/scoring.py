@@ -46,9 +46,7 @@ class DetectorScorer:
         self.sample_rate = self._features.sample_rate
         self.channel = self._features.channel
         self.clip_seconds = self._detector.clip_seconds
-        self.least_samples = (
-            self._features.n_context - 1
-        ) * self._features.hop_length + 1
+        self.least_samples = (self._features.n_context - 1) * self._features.hop_length
 
     def judge(self, clip: Float32[np.ndarray, "sample"], machine: str) -> Verdict:
         """See `LiveScorer`."""

@@ -73,6 +73,8 @@ class LiveServer(uvicorn.Server):
                 http=ImpatientProtocol,
                 ws="none",
                 lifespan="off",
+                # Logging is the process's: to set it up anew would close handlers.
+                log_config=None,
                 log_level="error",
                 access_log=False,
                 server_header=False,

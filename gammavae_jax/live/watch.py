@@ -163,13 +163,12 @@ class FolderWatch:
         of_folder = next((p for p in name.split("/")[:-1] if p in machines), None)
         if of_folder is not None:
             return of_folder
-        if len(machines) > 1:
+        if len(machines) != 1:
             raise InputError(
                 f"{printable(name)}: in no machine's folder ({', '.join(machines)}): "
                 "move it there, or give --machine"
             )
-        (only,) = machines
-        return only
+        return machines[0]
 
     @contextlib.contextmanager
     def _state_may_fail(self) -> Iterator[None]:
