@@ -14,8 +14,12 @@ import tyro
 
 from gammavae_jax.command_help import MARKERS, folded_output, registry
 from gammavae_jax.command_line import readable_errors
+from gammavae_jax.commands.demo import Demo
 from gammavae_jax.commands.doctor import Doctor
+from gammavae_jax.commands.download import Download
 from gammavae_jax.commands.evaluate import Evaluate
+from gammavae_jax.commands.fit import Fit
+from gammavae_jax.commands.score import Score
 from gammavae_jax.commands.serve import Serve
 from gammavae_jax.commands.submit import Submit
 from gammavae_jax.commands.watch import Watch
@@ -59,10 +63,14 @@ class Completion:
 
 
 COMMANDS: Mapping[str, type[Command]] = {
-    "evaluate": Evaluate,
-    "submit": Submit,
+    "demo": Demo,
+    "fit": Fit,
+    "score": Score,
     "watch": Watch,
     "serve": Serve,
+    "download": Download,
+    "evaluate": Evaluate,
+    "submit": Submit,
     "doctor": Doctor,
     "completion": Completion,
 }

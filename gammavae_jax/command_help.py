@@ -11,11 +11,13 @@ import contextlib
 import dataclasses
 import inspect
 import itertools
+import re
 import shutil
 import sys
 import textwrap
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
@@ -33,6 +35,8 @@ MARKERS = (
     tyro.conf.FlagCreatePairsOff,  # no --no-overwrite beside --overwrite
     tyro.conf.OmitArgPrefixes,  # options of a dataclass within are the command's own
 )
+_STYLE = re.compile(r"\x1b\[[0-9;]*m")  # bold and the like, on a terminal
+_WORDS = {str: "NAME", Path: "PATH", int: "INT", float: "NUMBER"}  # one of many
 _NUMBERS = {int: ("INT", "a whole number"), float: ("NUMBER", "a number")}
 
 
@@ -87,17 +91,39 @@ class _Folded:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        width = shutil.get_terminal_size().columns
-        fold = textwrap.TextWrapper(
-            width, break_long_words=False, break_on_hyphens=False
-        ).fill
-        self._stream.write(
-            "\n".join(
-                fold(line) if len(line) > width and line[0].isalpha() else line
-                for line in text.split("\n")
-            )
-        )
+        folded = "\n".join(map(_fold, text.split("\n")))
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        # tyro marks commands with dots, also where the terminal knows none.
+        self._stream.write(folded.encode(encoding, "replace").decode(encoding))
         return len(text)
+
+
+def _fold(line: str) -> str:
+    """Fold a line of prose; those of a box begin otherwise, and fit."""
+    width, shown = shutil.get_terminal_size().columns, _STYLE.sub("", line)
+    if len(shown) <= width or not shown[0].isalpha():
+        return line
+    folded, used = "", 0
+    for word in _words(line):
+        length = len(_STYLE.sub("", word))
+        is_full = used + length > width
+        folded += ("\n" if is_full else " ") + word
+        used = length + 1 if is_full else used + length + 1
+    return folded[1:]
+
+
+def _words(line: str) -> list[str]:
+    """What is not to be folded; of a usage, an option with its value is one word."""
+    words, n_open = [""], 0
+    for word in line.split(" "):
+        if n_open > 0:
+            words[-1] += f" {word}"
+        else:
+            words.append(word)
+        if "usage:" in line:
+            shown = _STYLE.sub("", word)
+            n_open += shown.count("[") - shown.count("]")
+    return words[1:]
 
 
 def _options(info: StructTypeInfo) -> StructConstructorSpec | None:
@@ -124,15 +150,22 @@ def _options(info: StructTypeInfo) -> StructConstructorSpec | None:
 def _described(name: str, hint: Any, default: Any) -> Any:
     """A field's type with what its help is to say; what it says itself comes last."""
     base, *metadata = get_args(hint) if get_origin(hint) is Annotated else [hint]
-    metavar = None
-    if tyro.conf.Positional in metadata and get_origin(base) is not Literal:
-        many = " ..." if get_origin(base) in (tuple, list) else ""
-        metavar = name.upper() + many
-    says_nothing = default is None or default is False or default == ()
+    metavar = _metavar(name, base, tyro.conf.Positional in metadata)
+    says_nothing = default in (None, (), MISSING_NONPROP) or default is False
     ours = tyro.conf.arg(
         metavar=metavar, help_behavior_hint="" if says_nothing else None
     )
     return Annotated[(base, ours, *metadata)]
+
+
+def _metavar(name: str, kind: Any, is_positional: bool) -> str | None:
+    """What stands for the value; None for what tyro says of the type."""
+    is_many = get_origin(kind) is tuple and Ellipsis in get_args(kind)
+    inner = get_args(kind)[0] if is_many else kind
+    if get_origin(inner) is Literal or not (is_positional or is_many):
+        return None
+    word = name.upper() if is_positional else _WORDS.get(inner, "VALUE")
+    return f"{word} ..." if is_many else word
 
 
 def _default(field: dataclasses.Field) -> Any:

@@ -83,6 +83,15 @@ def data_root_or_synthetic(data_root: Path | None) -> Path:
         "machines (made once, then cached).",
         flush=True,
     )
+    return built_in_set()
+
+
+def built_in_set() -> Path:
+    """The folder of the built-in synthetic set, made if it is not there.
+
+    Raises:
+        InputError: see `synthetic_root`.
+    """
     from rich.console import Console
 
     from gammavae_jax.log import Log

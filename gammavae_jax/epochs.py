@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, UInt8
+from rich.console import Console
 
 from gammavae_jax.checkpoint import TrainCheckpoint, save_training
 from gammavae_jax.config import Config
@@ -68,7 +69,7 @@ def train_machines(
     names: Sequence[str],
     data: Any,
     group: UInt8[np.ndarray, "member machine window"],
-    log: Log,
+    log: Log | None = None,
 ) -> Any:
     """A whole training that leaves nothing on disk; the placed `TrainState`.
 
@@ -78,11 +79,12 @@ def train_machines(
         names: of the machines.
         data: `MachineArrays`; they may be placed.
         group: what each window is used for.
-        log: of the progress.
+        log: of the progress; on standard error unless given.
 
     Raises:
         InputError: a model whose loss did not stay finite.
     """
+    log = log or Log(Console(stderr=True))
     trainer = make_trainer(config, layout, data, group)
     state = trainer.initial
     with log.timed("train_s"), log.progress("epochs", config.train.epochs) as advance:

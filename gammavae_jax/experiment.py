@@ -115,7 +115,9 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
             )
             save_detector(job.out / "checkpoint", detector)
         del placed, trainer, start, state
-        score_and_report(detector, layout, test, job, log, table)
+        score_and_report(
+            detector, layout, test, job, log, table, job.out / "checkpoint"
+        )
     return not stopped
 
 
@@ -175,7 +177,7 @@ def run_evaluation(checkpoint: Path, job: Job, log: Log, table: Console) -> None
     n_clips = [len(clips.files) for _, clips in test]
     batching = config.train.batching
     with make_layout(n_clips, config.n_members, batching=batching) as layout:
-        score_and_report(detector, layout, test, job, log, table)
+        score_and_report(detector, layout, test, job, log, table, checkpoint)
 
 
 def _checkpoint_to_resume(

@@ -42,11 +42,10 @@ def fuse(
     return made
 
 
-def _standardised(
-    scores: Float[np.ndarray, "seed machine clip"],
-    calibration: Float[np.ndarray, "seed machine held_out"],
-) -> Float[np.ndarray, "seed machine clip"]:
-    """In deviations from the mean of held-out clips.
+def location_and_unit(
+    calibration: Float[np.ndarray, "*run held_out"],
+) -> tuple[Float[np.ndarray, "*run 1"], Float[np.ndarray, "*run 1"]]:
+    """Mean and standard deviation of held-out clips, by which scores are standardised.
 
     Where those are all alike but for rounding, a thousandth of their mean is the unit.
     """
@@ -55,4 +54,13 @@ def _standardised(
     mean = np.sum(calibration, axis=-1, keepdims=True, where=known) / count
     centred = np.where(known, calibration - mean, 0.0)
     deviation = np.sqrt(np.sum(centred**2, axis=-1, keepdims=True) / count)
-    return (scores - mean) / (np.maximum(deviation, 1e-3 * np.abs(mean)) + 1e-12)
+    return mean, np.maximum(deviation, 1e-3 * np.abs(mean)) + 1e-12
+
+
+def _standardised(
+    scores: Float[np.ndarray, "seed machine clip"],
+    calibration: Float[np.ndarray, "seed machine held_out"],
+) -> Float[np.ndarray, "seed machine clip"]:
+    """In deviations from the mean of held-out clips."""
+    mean, unit = location_and_unit(calibration)
+    return (scores - mean) / unit

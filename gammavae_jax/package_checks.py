@@ -4,7 +4,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from gammavae_jax.finding import Finding, in_one_line
 
@@ -20,11 +20,7 @@ _MODULES = {
     "librosa": "librosa.filters",
     "flax": "flax.linen",
 }
-# Optional packages: what is imported of them, by the extra that brings them.
-EXTRAS: Mapping[str, tuple[str, ...]] = {
-    "serve": ("fastapi", "uvicorn", "prometheus_client", "python_multipart"),
-    "export": ("onnx", "onnxscript", "onnxruntime"),
-}
+_OTHERS = {"test", "bench", "cuda", "docs"}  # extras that users need not have
 
 
 def check_packages(name: str) -> Iterator[Finding]:
@@ -63,6 +59,29 @@ def needed_packages() -> dict[str, str] | None:
     }
 
 
+def optional_packages() -> dict[str, list[str]]:
+    """Names of what each extra brings, of those that users may want."""
+    from packaging.requirements import Requirement
+
+    extras = importlib.metadata.metadata(US).get_all("Provides-Extra") or ()
+    lines = [*map(Requirement, importlib.metadata.requires(US) or ())]
+    return {
+        extra: [
+            line.name
+            for line in lines
+            if line.marker is not None
+            and line.marker.evaluate({"extra": extra})
+            and not line.marker.evaluate({"extra": ""})
+        ]
+        for extra in sorted({*extras} - _OTHERS)
+    }
+
+
+def _module(package: str) -> str:
+    """What is imported of a package."""
+    return _MODULES.get(package, package.replace("-", "_"))
+
+
 def _package(package: str, wanted: str) -> Finding:
     from packaging.specifiers import SpecifierSet
 
@@ -71,7 +90,7 @@ def _package(package: str, wanted: str) -> Finding:
         found = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return Finding(package, "FAILED", "not installed", remedy)
-    importlib.import_module(_MODULES.get(package, package.replace("-", "_")))
+    importlib.import_module(_module(package))
     if not SpecifierSet(wanted).contains(found, prereleases=True):
         return Finding(package, "warning", f"{found} is outside {wanted}", remedy)
     return Finding(package, "ok", found)
@@ -128,16 +147,16 @@ def check_sound_files(name: str) -> Iterator[Finding]:
 def check_extras(name: str) -> Iterator[Finding]:
     """What is optional: to be without is no fault."""
     del name
-    for extra, modules in EXTRAS.items():
+    for extra, packages in optional_packages().items():
         remedy, title = f"pip install '{US}[{extra}]'", f"extra: {extra}"
-        missing = [m for m in modules if importlib.util.find_spec(m) is None]
+        missing = [p for p in packages if importlib.util.find_spec(_module(p)) is None]
         if missing:
-            detail = f"without {', '.join(missing)}; optional: {remedy}"
+            detail = f"optional; without {', '.join(missing)}; to add: {remedy}"
             yield Finding(title, "ok", detail)
             continue
         try:
-            for module in modules:
-                importlib.import_module(module)
+            for package in packages:
+                importlib.import_module(_module(package))
             yield Finding(title, "ok", "installed")
         except Exception as error:
             yield Finding(title, "warning", in_one_line(error), remedy)

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from gammavae_jax.clip_files import unit_name
 from gammavae_jax.clip_table import ClipRow, clips_csv
 from gammavae_jax.config import Config
-from gammavae_jax.dataset import is_anomaly, is_target, stack_machines
+from gammavae_jax.dataset import Clips, stack_machines
 from gammavae_jax.detector import Detector, clip_p_values, compile_scores
 from gammavae_jax.environment import describe_environment
 from gammavae_jax.evaluate import Row, evaluate_scores
@@ -18,6 +19,7 @@ from gammavae_jax.fusion import Scores
 from gammavae_jax.job import Job, NamedClips
 from gammavae_jax.layout import Layout
 from gammavae_jax.log import Log
+from gammavae_jax.pages.report import Report
 from gammavae_jax.published import (
     PUBLISHED_SCORE,
     REPORT_TABLE_2,
@@ -25,7 +27,14 @@ from gammavae_jax.published import (
 )
 from gammavae_jax.report import percent, results_table, summarise_rows
 from gammavae_jax.run_folder import write_results
+from gammavae_jax.run_page import (
+    Loader,
+    complete_report,
+    read_sound,
+    write_run_page,
+)
 from gammavae_jax.score_files import write_decisions, write_scores
+from gammavae_jax.scored_clips import ScoredClips
 from gammavae_jax.synthetic import is_synthetic
 
 SYNTHETIC_NOTE = (
@@ -41,6 +50,7 @@ def score_and_report(
     job: Job,
     log: Log,
     table: Console,
+    checkpoint: Path,
 ) -> None:
     """Everything from the test clips on; the same for a run and an evaluation."""
     config = detector.config
@@ -49,24 +59,37 @@ def score_and_report(
         score = compile_scores(detector, layout, arrays)
     with log.timed("score_s"):
         scores = score()
+    del arrays
     usable = _usable_machines(scores, test, log)
-    _write_score_files(detector, scores, test, usable, job.out)
-    rows = _evaluate(detector, scores, test, usable, job.year)
+    scored = [_scored_clips(detector, scores, test, m) for m in usable]
+    _write_score_files(config, scored, job.out)
+    rows = _evaluate(config, scored, job.year)
     published = {}
     if is_synthetic(job.data_root):
         log.notes.insert(0, SYNTHETIC_NOTE)
     elif is_dcase2024_development_set(job.data_root, job.machines):
         published = REPORT_TABLE_2
-    for name, clips in test:
-        if is_anomaly(clips.files) is None:
+    for clips in scored:
+        if clips.is_anomaly is None:
+            name = unit_name(clips.machine, clips.section)
             log.note(
                 f"{name} was scored, not evaluated, for not every test clip's name has "
                 f"a label: see {job.out / 'scores'}."
             )
     about = {"timing": log.seconds, "environment": describe_environment()}
-    write_results(job.out, config, rows, about, log.notes, published, job.year)
+    sources = {
+        "data_root": str(job.data_root.resolve()),
+        "checkpoint": str(checkpoint.resolve()),
+    }
+    write_results(job.out, rows, {**about, **sources}, log.notes, job.year)
     if rows:
         _print_results(rows, config, log, table, published, job.year)
+    report = complete_report(
+        Report(config, scored, rows, log.notes, published, job.year, about=about),
+        job.out,
+    )
+    load = [_loaders(detector, *test[m]) for m in usable]
+    write_run_page(job.out / "report.html", report, detector, load, log)
     log.say(f"written to {job.out}")
 
 
@@ -82,66 +105,89 @@ def _usable_machines(scores: Scores, test: NamedClips, log: Log) -> list[int]:
     return usable
 
 
+def _scored_clips(
+    detector: Detector, scores: Scores, test: NamedClips, m: int
+) -> ScoredClips:
+    """The test clips of one machine."""
+    machine, section = detector.machines[m]
+    files = test[m][1].files
+    of_machine = {name: values[:, m, : len(files)] for name, values in scores.items()}
+    chances = {
+        name: [clip_p_values(detector, name, s, m, v) for s, v in enumerate(values)]
+        for name, values in of_machine.items()
+        if name in detector.calibration
+    }
+    return ScoredClips(
+        machine,
+        section,
+        tuple(file.path.name for file in files),
+        tuple(file.name.label for file in files),
+        tuple(file.name.domain for file in files),
+        of_machine,
+        {name: detector.thresholds[name][:, m] for name in of_machine},
+        {name: np.array(values) for name, values in chances.items()},
+    )
+
+
+def _loaders(detector: Detector, name: str, clips: Clips) -> list[Loader]:
+    """How each clip of a machine is had: its log-mel is there, its sound is not."""
+    features = detector.config.features
+    return [
+        lambda file=file, log_mel=log_mel: (log_mel, read_sound(file.path, features))
+        for file, log_mel in zip(clips.files, clips.log_mels, strict=True)
+    ]
+
+
 def _write_score_files(
-    detector: Detector,
-    scores: Scores,
-    test: NamedClips,
-    usable: Sequence[int],
-    out: Path,
+    config: Config, scored: Sequence[ScoredClips], out: Path
 ) -> None:
     """The challenge's files of each score and seed, and one table of all clips."""
-    seeds, rows = detector.config.seeds, []
-    for score, s, m in itertools.product(scores, range(len(seeds)), usable):
-        machine, section = detector.machines[m]
-        target = out / "scores" / score / f"seed{seeds[s]}"
+    rows = []
+    for score, s, clips in itertools.product(
+        config.scores, range(len(config.seeds)), scored
+    ):
+        target = out / "scores" / score / f"seed{config.seeds[s]}"
         target.mkdir(parents=True, exist_ok=True)
-        names = [file.path.name for file in test[m][1].files]
-        values = scores[score][s, m, : len(names)]
-        decisions = values > detector.thresholds[score][s, m]
-        write_scores(target, machine, section, names, values)
-        write_decisions(target, machine, section, names, decisions)
-        chances = clip_p_values(detector, score, s, m, values)
+        values, decisions = clips.scores[score][s], clips.decisions(score)[s]
+        where = target, clips.machine, clips.section, clips.names
+        write_scores(*where, values)
+        write_decisions(*where, decisions)
+        chances = clips.p_values[score][s] if score in clips.p_values else None
         rows += [
             ClipRow(
-                seeds[s],
+                config.seeds[s],
                 score,
-                machine,
-                section,
+                clips.machine,
+                clips.section,
                 name,
                 float(values[c]),
                 None if chances is None else float(chances[c]),
                 int(decisions[c]),
             )
-            for c, name in enumerate(names)
+            for c, name in enumerate(clips.names)
         ]
     write_text(out / "clips.csv", clips_csv(rows))
 
 
 def _evaluate(
-    detector: Detector,
-    scores: Scores,
-    test: NamedClips,
-    usable: Sequence[int],
-    year: int | None,
+    config: Config, scored: Sequence[ScoredClips], year: int | None
 ) -> list[Row]:
     """A row for each seed, score and machine whose test clips are labelled."""
     rows = []
-    for s, seed in enumerate(detector.config.seeds):
-        for score in detector.config.scores:
-            for m in usable:
-                machine, section = detector.machines[m]
-                files = test[m][1].files
-                labels = is_anomaly(files)
+    for s, seed in enumerate(config.seeds):
+        for score in config.scores:
+            for clips in scored:
+                labels = clips.is_anomaly
                 if labels is None:
                     continue
                 row = evaluate_scores(
-                    scores[score][s, m, : len(files)].astype(np.float64),
+                    clips.scores[score][s].astype(np.float64),
                     labels,
-                    is_target(files),
-                    threshold=float(detector.thresholds[score][s, m]),
+                    clips.is_target,
+                    threshold=float(clips.thresholds[score][s]),
                     year=year,
-                    machine=machine,
-                    section=section,
+                    machine=clips.machine,
+                    section=clips.section,
                     score=score,
                     seed=seed,
                 )

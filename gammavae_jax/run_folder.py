@@ -17,13 +17,7 @@ from gammavae_jax.config_json import from_dict, to_dict
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluate import Row
 from gammavae_jax.files import write_text
-from gammavae_jax.page import CodeUse, report_html
-from gammavae_jax.report import (
-    Published,
-    results_csv,
-    summarise_rows,
-    to_json,
-)
+from gammavae_jax.report import results_csv, summarise_rows, to_json
 
 # The detector's mark goes first: without it the rest of a checkpoint is not read.
 _RESULTS = (
@@ -96,7 +90,7 @@ def resume_folder(out: Path, config: Config, epoch: int) -> None:
     Raises:
         InputError: the folder cannot be written.
     """
-    kept = [line for line in _metrics(out) if line["epoch"] <= epoch]
+    kept = [line for line in read_metrics(out) if line["epoch"] <= epoch]
     with _writing(out):
         write_text(out / "config.json", to_json(to_dict(config)))
         _remove(out, _RESULTS)
@@ -125,20 +119,18 @@ def append_metrics(
 
 def last_epoch(out: Path) -> dict[str, dict[str, Any]]:
     """By machine, what `metrics.jsonl` says of the last epoch; empty without one."""
-    lines = _metrics(out)
+    lines = read_metrics(out)
     return lines[-1]["machines"] if lines else {}
 
 
 def write_results(
     out: Path,
-    config: Config,
     rows: Sequence[Row],
     about: Mapping[str, Any],
     notes: Sequence[str],
-    published: Published,
     year: int | None = None,
 ) -> None:
-    """Write `results.csv`, `summary.json` and `report.html`.
+    """Write `results.csv` and `summary.json`.
 
     `about` is added to the summary: timing, environment and the like. `year` is the
     one whose metrics the rows hold; see `evaluate`.
@@ -149,11 +141,6 @@ def write_results(
         out / "summary.json",
         to_json({"year": year, **summary, "notes": notes, **about}),
     )
-    scores = sorted(config.scores, key=lambda name: name != config.score)
-    losses = _losses(out)
-    codes = {} if config.model.latent == "deterministic" else _code_use(out)
-    page = report_html(rows, scores, notes, published, losses, year, codes)
-    write_text(out / "report.html", page)
 
 
 @contextlib.contextmanager
@@ -185,32 +172,7 @@ def _remove(out: Path, names: Sequence[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _losses(out: Path) -> dict[str, list[float]]:
-    """By machine, the mean loss over seeds of each epoch, while it is known."""
-    losses: dict[str, list[float]] = {}
-    for line in _metrics(out):
-        for machine, values in line["machines"].items():
-            known = [value for value in values["loss"] if value is not None]
-            if known:
-                losses.setdefault(machine, []).append(sum(known) / len(known))
-    return losses
-
-
-def _code_use(out: Path) -> dict[str, CodeUse]:
-    """By machine, how much its code tells after the last epoch, where it is known."""
-    codes = {}
-    for machine, values in last_epoch(out).items():
-        active = np.array(values.get("active_units", ()), float)
-        nats = np.array(values.get("kl_per_latent", ()), float)
-        known = np.isfinite(active)
-        if known.any():
-            codes[machine] = CodeUse(
-                float(active[known].mean()), nats[known].mean(0).tolist()
-            )
-    return codes
-
-
-def _metrics(out: Path) -> list[dict[str, Any]]:
+def read_metrics(out: Path) -> list[dict[str, Any]]:
     """The whole lines of `metrics.jsonl`; a run may have been killed in the last."""
     path = out / "metrics.jsonl"
     text = path.read_text(encoding="utf-8") if path.exists() else ""

@@ -99,9 +99,9 @@ def score_machine(
     """
 
     def score(clip):
-        output, weight = _output_of_clip(config, scorer, data, clip)
-        scores = _direct_scores(config, scorer, output, weight)
-        statistics = _statistics(config, output, weight, data, clip)
+        output, weight = output_of_clip(config, scorer, data, clip)
+        scores = direct_scores(config, scorer, output, weight)
+        statistics = statistics_of_clip(config, output, weight, data, clip)
         for name in wanted_statistics(config):
             distance = distances(statistics[name], references[name])
             scores |= {f"{name}_neighbour": distance.neighbour}
@@ -121,8 +121,8 @@ def describe_machine(
     """The statistics that `wanted_statistics` names, of the chosen clips."""
 
     def describe(clip):
-        output, weight = _output_of_clip(config, scorer, data, clip)
-        statistics = _statistics(config, output, weight, data, clip)
+        output, weight = output_of_clip(config, scorer, data, clip)
+        statistics = statistics_of_clip(config, output, weight, data, clip)
         return {name: statistics[name] for name in wanted_statistics(config)}
 
     return jax.lax.map(describe, chosen, batch_size=clips_at_once)
@@ -155,7 +155,7 @@ def score_batches(
     def score(step, first, count):
         batch, weight, _ = gather(config, data, order, first, count, step)
         output = _apply(config, scorer.params, scorer.batch_stats, batch)
-        scores = _direct_scores(config, scorer, output, weight)
+        scores = direct_scores(config, scorer, output, weight)
         return {
             name: jnp.where(weight.any(), scores[name], jnp.nan)
             for name in config.scores
@@ -203,7 +203,7 @@ def _apply(
     return reconstruct(config.model, params, batch_stats, windows, n_context)
 
 
-def _direct_scores(
+def direct_scores(
     config: Config,
     scorer: Scorer,
     output: ModelOutput,
@@ -224,7 +224,7 @@ def _direct_scores(
     )
 
 
-def _output_of_clip(
+def output_of_clip(
     config: Config, scorer: Scorer, data: MachineArrays, clip: Int[Array, ""]
 ) -> tuple[ModelOutput, Float[Array, "window"]]:
     """What the model makes of a clip's windows, and which of them hold no padding."""
@@ -232,7 +232,7 @@ def _output_of_clip(
     return _apply(config, scorer.params, scorer.batch_stats, windows), weight
 
 
-def _statistics(
+def statistics_of_clip(
     config: Config,
     output: ModelOutput,
     weight: Float[Array, "window"],

@@ -318,6 +318,17 @@ def test_the_version_is_the_installed_one(told):
     assert told("--version") == f"gammavae {version('gammavae-jax')}\n"
 
 
+def test_a_terminal_that_knows_letters_alone_is_told_all():
+    done = subprocess.run(
+        [sys.executable, "-m", "gammavae_jax.cli", "--help"],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert all(f"  ? {name} " in done.stdout for name in COMMANDS)
+
+
 def test_help_imports_nothing_slow():
     command = [sys.executable, "-X", "importtime", "-m", "gammavae_jax.cli"]
     done = subprocess.run(

@@ -80,6 +80,32 @@ def test_bytes_of_no_version_are_not_gone_on_with(server, load):
     assert server.asked[0].range is None
 
 
+def test_more_bytes_than_the_version_has_are_not_gone_on_with(server, load):
+    load.begin()
+    with (load.folder / "dev_fan.zip.part").open("ab") as part:
+        part.write(bytes(500_000))
+    assert load() == DATA
+    assert load.ranges == [None]
+
+
+def test_bytes_that_cannot_be_gone_on_with_stay_until_others_come(server, load):
+    """Of a server that names no version; a checksum, if it is known, will tell."""
+
+    def nameless(n, handler, data):
+        handler.head(200, len(data), ETag=None, Last_Modified=None)
+        handler.wfile.write(data[:n])
+
+    server.faults.append(partial(nameless, 200_000))
+    with pytest.raises(InputError):
+        load(n_tries=1)
+    server.faults.append(answer(503))
+    with pytest.raises(InputError):
+        load(n_tries=1)
+    assert load(**KNOWN) == DATA
+    assert load.ranges == [None, None, "bytes=200000-"]
+    assert server.asked[-1].if_range is None
+
+
 @pytest.mark.parametrize(
     "note", ["", "[]", "{}", '{"etag": 1, "last_modified": "", "size": "x"}', "\xff"]
 )

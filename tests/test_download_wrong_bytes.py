@@ -231,3 +231,28 @@ def test_what_cannot_be_unpacked_on_the_way_is_loaded_again(server, load):
     server.faults.append(spoilt)
     assert load() == DATA
     assert "what came cannot be unpacked" in load.said.getvalue()
+
+
+def test_parts_packed_on_the_way_are_not_put_together(server, load):
+    def packed(handler, data):
+        where = f"bytes 200000-{len(data) - 1}/{len(data)}"
+        body = gzip.compress(data, 1)[200_000:]
+        coding = {"Content_Range": where, "Content_Encoding": "gzip"}
+        handler.head(206, len(body), **coding)
+        handler.wfile.write(body)
+
+    load.begin()
+    server.faults.append(packed)
+    assert load() == DATA
+    assert load.ranges == ["bytes=200000-", None]
+
+
+def test_a_server_that_gave_a_wrong_range_is_asked_for_none_again(server, load):
+    def wrong_range(handler, data):
+        handler.head(206, len(data), Content_Range="bytes 0-599999/600000")
+        handler.wfile.write(data)
+
+    load.begin()
+    server.faults.extend([wrong_range, cut_after(100_000)])
+    assert load() == DATA
+    assert load.ranges == ["bytes=200000-", None, None]

@@ -58,8 +58,7 @@ class Body(NamedTuple):
     """What the bytes that follow are."""
 
     start: int  # of the file's bytes, the first of them
-    version: Version
-    is_encoded: bool = False  # on the way; unpacked, its length is not known
+    version: Version  # says nothing of a file that is packed on the way
 
 
 def body_of(
@@ -82,7 +81,7 @@ def body_of(
     is_encoded = encoding not in ("", "identity")
     if status == HTTPStatus.OK:
         if is_encoded:
-            return Body(0, Version(), is_encoded=True)
+            return Body(0, Version())
         return Body(0, _version(headers, _whole_number(headers.get("Content-Length"))))
     if status == HTTPStatus.PARTIAL_CONTENT:
         if is_encoded:

@@ -147,15 +147,12 @@ def _load(
         Broken, CannotResume, WrongBytes, NotServed, InputError: see `fetch`.
     """
     headers = _range_headers(wanted, part, may_resume)
-    if not headers:
-        part.restart()
+    start = part.size if headers else 0
     try:
         with session.get(
             wanted.url, headers=headers, stream=True, timeout=patience.timeouts_s
         ) as response:
-            body = body_of(
-                response.status_code, response.headers, part.size, part.version
-            )
+            body = body_of(response.status_code, response.headers, start, part.version)
             total = _begin(wanted, part, body)
             for data in _pieces(response):
                 if total is not None and part.size + len(data) > total:
@@ -206,8 +203,7 @@ def _begin(wanted: Wanted, part: PartFile, body: Body) -> int | None:
         )
     total = size if wanted.size is None else wanted.size
     if body.start == 0:
-        version = body.version
-        part.restart(version if body.is_encoded else version._replace(size=total))
+        part.restart(body.version._replace(size=total))
     if total is not None:
         require_space(wanted.path.parent, total - part.size)
     return total

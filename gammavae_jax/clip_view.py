@@ -1,0 +1,117 @@
+"""What each member of a seed makes of one clip, whatever it is to be asked for."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from gammavae_jax import clip_statistics
+from gammavae_jax.batch_norm import EPS
+from gammavae_jax.config import Config
+from gammavae_jax.dataset import MachineArrays
+from gammavae_jax.layout import in_float32
+from gammavae_jax.scorer import (
+    Scorer,
+    direct_scores,
+    output_of_clip,
+    rows_in_window,
+    statistics_of_clip,
+    wanted_statistics,
+)
+
+_FRAMES_AT_ONCE = 64  # clips are padded to multiples: few programs for many lengths
+
+
+class ClipView(NamedTuple):
+    """What members say of a clip; `statistics` are as in `clip_statistics`."""
+
+    residual: Float[Any, "*member frame mel"]  # in the unit of the model's inputs
+    decibels: Float[Any, "*member frame mel"]  # the same in dB
+    squares: Float[Any, "*member frame mel"]  # what each adds to the mse
+    covered: Float[Any, "*member frame"]
+    scores: dict[str, Float[Any, "*member"]]  # those that no training clip is asked for
+    statistics: dict[str, Float[Any, "*member feature"]]
+
+
+def view_clip(
+    config: Config, scorers: Scorer, log_mel: Float[np.ndarray, "frame mel"]
+) -> ClipView:
+    """What each member says; padding, which changes nothing, is cut off again."""
+    n_frames = len(log_mel)
+    n_padded = -(-n_frames // _FRAMES_AT_ONCE) * _FRAMES_AT_ONCE
+    padded = np.zeros((n_padded, log_mel.shape[1]), np.float32)
+    padded[:n_frames] = log_mel
+    view = jax.device_get(_view_members(config, scorers, padded, n_frames))
+    return view._replace(
+        residual=view.residual[:, :n_frames],
+        decibels=view.decibels[:, :n_frames],
+        squares=view.squares[:, :n_frames],
+        covered=view.covered[:, :n_frames],
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+@in_float32
+def _view_members(
+    config: Config,
+    scorers: Scorer,
+    log_mel: Float[Array, "frame mel"],
+    n_frames: Int[Array, ""],
+) -> ClipView:
+    features = config.features
+    data = MachineArrays(
+        log_mel[None],
+        n_frames[None],
+        jnp.zeros(1, bool),
+        jnp.zeros(1, jnp.int32),
+        jnp.zeros((), jnp.uint32),
+    )
+
+    def look(scorer: Scorer) -> ClipView:
+        output, weight = output_of_clip(config, scorer, data, jnp.array(0))
+
+        def by_frame(values):
+            return clip_statistics.frame_residual(
+                values, weight, features.n_mels, features.n_context
+            )
+
+        residual, covered = by_frame(output.residual)
+        squares, _ = by_frame(output.residual**2)
+        count = _windows_of_frames(config, weight)
+        scores = direct_scores(config, scorer, output, weight)
+        statistics = statistics_of_clip(config, output, weight, data, jnp.array(0))
+        return ClipView(
+            residual,
+            by_frame(output.residual * _decibels_in_unit(config, scorer))[0],
+            squares * count[:, None] / (weight.sum() * output.residual.shape[-1]),
+            covered,
+            {n: scores[n] for n in config.computed_scores if n in scores},
+            {n: statistics[n] for n in wanted_statistics(config)},
+        )
+
+    return jax.lax.map(look, scorers)
+
+
+def _windows_of_frames(
+    config: Config, weight: Float[Array, "window"]
+) -> Float[Array, "frame"]:
+    """How many windows' residuals are of each frame."""
+    n_rows, n_context = rows_in_window(config), config.features.n_context
+    first = (n_context - n_rows + 1) // 2
+    count = jnp.convolve(weight, jnp.ones(n_rows))
+    after = len(weight) + n_context - 1 - first - len(count)
+    return jnp.pad(count, (first, after))
+
+
+def _decibels_in_unit(config: Config, scorer: Scorer) -> Any:
+    """What a residual is multiplied with to be in dB."""
+    if config.model.inputs != "standardised":
+        return 1.0
+    deviation = jnp.sqrt(scorer.batch_stats["Inputs_0"]["Standardise_0"]["var"] + EPS)
+    if config.model.target == "centre":
+        frames = deviation.reshape(config.features.n_context, -1)
+        return frames[config.features.n_context // 2]
+    return deviation

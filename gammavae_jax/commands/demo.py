@@ -1,0 +1,59 @@
+"""`gammavae demo`: all of it once, on a made-up machine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Learn and judge a made-up fan, and show why, in a minute or two."""
+
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("demo")
+    """Folder for the recordings, the detector and the page."""
+
+    def run(self) -> int:
+        """Make recordings, fit, score, and write the page.
+
+        Raises:
+            InputError: the folder is there, or cannot be written.
+        """
+        import shutil
+
+        from gammavae_jax.command_line import built_in_set
+        from gammavae_jax.commands.fit import Fit
+        from gammavae_jax.commands.score import Score
+        from gammavae_jax.errors import InputError, printable
+        from gammavae_jax.files import whole_folder
+
+        if self.out.exists():
+            raise InputError(f"{printable(self.out)} exists: give another --out")
+        print("A made-up fan: SYNTHETIC sounds, not recordings.", flush=True)
+        root = built_in_set()
+        try:
+            with whole_folder(self.out) as folder:
+                for part, take in _PARTS.items():
+                    (folder / part).mkdir()
+                    for path in sorted((root / "fan").glob(take)):
+                        shutil.copy(path, folder / part / path.name)
+        except OSError as error:
+            raise InputError(
+                f"{printable(self.out)} cannot be written ({error.strerror}): give "
+                "another --out"
+            ) from error
+        detector, page = self.out / "fan.detector", self.out / "report.html"
+        print(f"+ gammavae fit {self.out / 'normal'} --out {detector}", flush=True)
+        Fit((self.out / "normal",), detector).run()
+        print(
+            f"+ gammavae score {detector} {self.out / 'today'} --report {page}",
+            flush=True,
+        )
+        return Score(detector, (self.out / "today",), report=page).run()
+
+
+_PARTS = {
+    "normal": "train/*_source_*_00[0-3]*",
+    "today": "test/*_source_*_000[0-5]*",
+}

@@ -1,0 +1,101 @@
+"""`gammavae score`: new recordings, scored and judged by a detector."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from gammavae_jax.command_line import write_json
+
+if TYPE_CHECKING:
+    from gammavae_jax.clip_scorer import ScoredRecording
+
+
+@dataclass(frozen=True)
+class Score:
+    """Score recordings with a detector: higher is more anomalous."""
+
+    detector: tyro.conf.Positional[Path]
+    """What `gammavae fit` wrote, or the folder `checkpoint` of a run."""
+    recordings: tyro.conf.Positional[tuple[Path, ...]]
+    """WAV or FLAC files, and folders of them with their subfolders."""
+    machine: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Whose recordings these are, where the detector knows several machines."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Write the results; '-' is standard output, and the table then goes to standard
+    error."""
+    report: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Write a page that shows why: spectrograms, what was not expected, sounds."""
+
+    def run(self) -> int:
+        """Print a table, the most anomalous first.
+
+        Raises:
+            InputError: a detector or recordings that cannot be used.
+        """
+        from gammavae_jax.runtime import (
+            give_cores_to_runs,
+            keep_compiled_programs,
+            limit_blas_threads,
+            runs_in_checkpoint,
+        )
+
+        limit_blas_threads()
+        give_cores_to_runs(runs_in_checkpoint(self.detector))
+        keep_compiled_programs()
+
+        from rich.console import Console
+
+        from gammavae_jax.anomaly_detector import AnomalyDetector
+
+        detector = AnomalyDetector.load(self.detector)
+        given = list(self.recordings)
+        scored = detector.score_recordings(given, machine=self.machine)
+        if self.report:
+            detector.report(given, self.report, machine=self.machine)
+        if self.json:
+            write_json(self.json, [_record(recording) for recording in scored])
+        to_stdout = self.json == Path("-")
+        # Names are not markup, and a table that is cut off to fit would hide numbers.
+        console = Console(
+            stderr=to_stdout, width=1000, markup=False, emoji=False, highlight=False
+        )
+        console.print(_table(scored))
+        n_alarms = sum(recording.is_anomaly for recording in scored)
+        console.print(f"alarms: {n_alarms} of {len(scored)}")
+        if self.report:
+            console.print(f"written to {self.report}")
+        return 0
+
+
+def _record(recording: "ScoredRecording") -> dict[str, Any]:
+    """As JSON has it, where NaN is null."""
+    values = recording._asdict().items()
+    return {
+        name: None if isinstance(v, float) and not math.isfinite(v) else v
+        for name, v in values
+    }
+
+
+def _table(scored: "Sequence[ScoredRecording]") -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for title in ("recording", "machine"):
+        table.add_column(title)
+    for title in ("score", "p-value", "threshold"):
+        table.add_column(title, justify="right")
+    table.add_column("")
+    for r in sorted(scored, key=lambda recording: -recording.score):
+        numbers = (r.score, r.p_value, r.threshold)
+        table.add_row(
+            r.name,
+            r.machine,
+            *("-" if math.isnan(n) else f"{n:.4g}" for n in numbers),
+            "ALARM" if r.is_anomaly else "",
+        )
+    return table

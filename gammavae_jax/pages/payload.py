@@ -1,0 +1,74 @@
+"""The numbers that the page draws: every clip's scores, by machine."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gammavae_jax.clip_files import unit_name
+from gammavae_jax.config import Config
+from gammavae_jax.evaluate import MAX_FPR, Row
+from gammavae_jax.mel_scale import band_corners
+from gammavae_jax.scored_clips import ScoredClips
+
+
+def scores_payload(
+    config: Config,
+    machines: Sequence[ScoredClips],
+    rows: Sequence[Row],
+    scores: Sequence[str],
+) -> dict[str, Any]:
+    """What `report.js` reads: names as they are, numbers short, None for unknown."""
+    metrics = {(r.machine, r.section, r.score, r.seed): r for r in rows}
+    return {
+        "preset": config.preset,
+        "falseAlarmRate": config.scoring.false_alarm_rate,
+        "maxFpr": MAX_FPR,
+        "scores": list(scores),
+        "seeds": list(config.seeds),
+        "corners": _short(band_corners(config.features), 6),
+        "machines": [
+            {
+                "name": unit_name(clips.machine, clips.section),
+                "clips": list(clips.names),
+                "labels": list(clips.labels),
+                "domains": list(clips.domains),
+                "scores": {
+                    score: [
+                        _of_seed(clips, score, s, metrics, seed)
+                        for s, seed in enumerate(config.seeds)
+                    ]
+                    for score in scores
+                },
+            }
+            for clips in machines
+        ],
+    }
+
+
+def _of_seed(
+    clips: ScoredClips, score: str, s: int, metrics: dict, seed: int
+) -> dict[str, Any]:
+    row = metrics.get((clips.machine, clips.section, score, seed))
+    known = score in clips.p_values
+    decisions = clips.decisions(score)[s]
+    return {
+        "values": _short(clips.scores[score][s], 8),
+        "p": _short(clips.p_values[score][s], 4) if known else None,
+        "alarms": "".join("1" if alarm else "0" for alarm in decisions),
+        "threshold": _finite(float(clips.thresholds[score][s]), 8),
+        "metrics": row
+        and {
+            name: _finite(getattr(row, name), 5)
+            for name in ("auc_source", "auc_target", "pauc", "auc")
+        },
+    }
+
+
+def _short(values: Iterable[float] | np.ndarray, digits: int) -> list[float | None]:
+    return [_finite(float(value), digits) for value in values]
+
+
+def _finite(value: float, digits: int) -> float | None:
+    return float(f"{value:.{digits}g}") if math.isfinite(value) else None

@@ -1,0 +1,132 @@
+"""A clip's pictures, sound and words, small enough for a page.
+
+A picture is a byte for each frame and band, deflated: a script colours it. 255 is
+where there is nothing to show. Long clips are shown in fewer columns.
+"""
+
+import zlib
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from gammavae_jax.audio import encode_clip
+from gammavae_jax.config import FeatureConfig
+from gammavae_jax.explanation import Explanation
+from gammavae_jax.mel_scale import band_corners
+from gammavae_jax.pages.markup import base64_of
+from gammavae_jax.salience import describe_regions, find_regions
+
+NOTHING = 255
+_MOST_COLUMNS = 800
+_STEP = 0.5  # dB; less is not seen, and would take more room
+_LOUDEST = 0.9  # to which a recording is raised, or lowered, to be heard
+
+
+class Sound(NamedTuple):
+    """A recording, or why it cannot be heard."""
+
+    waveform: Float[np.ndarray, "sample"] | None
+    sample_rate: int
+    remark: str = ""
+
+
+def picture_payload(
+    explanation: Explanation,
+    log_mel: Float[np.ndarray, "frame mel"],
+    sound: Sound,
+    config: FeatureConfig,
+    score: str,
+    seed: int,
+) -> dict[str, Any]:
+    """What `report.js` reads of a clip once it is chosen."""
+    n_pooled = -(-len(log_mel) // _MOST_COLUMNS)
+    seconds = config.hop_length / config.sample_rate
+    contribution = explanation.contribution
+    low = float(np.quantile(log_mel, 0.002))
+    high = float(log_mel.max())
+    regions = find_regions(contribution)
+    corners = band_corners(config)
+    return {
+        "score": score,
+        "seed": seed,
+        "value": explanation.score,
+        "isExact": explanation.is_exact,
+        "parts": [[part.name, part.value] for part in explanation.parts],
+        "columns": -(-len(log_mel) // n_pooled),
+        "bands": log_mel.shape[1],
+        "secondsPerColumn": seconds * n_pooled,
+        "seconds": len(log_mel) * seconds,
+        "spectrogram": _levels(_pooled(log_mel, n_pooled), low, high),
+        "residual": _signed(_pooled(explanation.residual, n_pooled)),
+        "contribution": _raising(_pooled(contribution, n_pooled)),
+        "profile": [float(f"{v:.4g}") for v in contribution.sum(0)],
+        "regions": [
+            {
+                "bands": [region.first_band, region.last_band],
+                "moments": [
+                    [first * seconds, (last + 1) * seconds]
+                    for first, last in region.moments
+                ],
+            }
+            for region in regions
+        ],
+        "words": describe_regions(regions, corners, seconds),
+        "sound": _sound(sound),
+    }
+
+
+def _sound(sound: Sound) -> dict[str, Any]:
+    if sound.waveform is None:
+        return {"remark": sound.remark}
+    loudest = float(np.abs(sound.waveform).max())
+    factor = _LOUDEST / loudest if loudest > 0 else 1.0
+    data, media_type = encode_clip(sound.waveform * factor, sound.sample_rate)
+    return {
+        "type": media_type,
+        "data": base64_of(data),
+        "gain": float(20 * np.log10(factor)),
+    }
+
+
+def _pooled(
+    values: Float[np.ndarray, "frame mel"], n_pooled: int
+) -> Float[np.ndarray, "column mel"]:
+    """Means of successive frames, the last ones perhaps of fewer; NaN is left out."""
+    starts = np.arange(0, len(values), n_pooled)
+    is_known = np.isfinite(values)
+    total = np.add.reduceat(np.where(is_known, values, 0.0), starts, axis=0)
+    count = np.add.reduceat(is_known, starts, axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _levels(
+    decibels: Float[np.ndarray, "column mel"], low: float, high: float
+) -> dict[str, Any]:
+    """Levels in dB as `low + step * byte`."""
+    step = max(_STEP, (high - low) / (NOTHING - 1))
+    places = np.clip(np.round((decibels - low) / step), 0, NOTHING - 1)
+    return {"low": low, "step": step, "high": high, "data": _packed(places)}
+
+
+def _signed(decibels: Float[np.ndarray, "column mel"]) -> dict[str, Any]:
+    """Differences in dB, of both signs alike; far ones are cut off where few are."""
+    known = decibels[np.isfinite(decibels)]
+    most = max(float(np.quantile(np.abs(known), 0.995)), _STEP)
+    return _levels(decibels, -most, most)
+
+
+def _raising(contribution: Float[np.ndarray, "column mel"]) -> dict[str, Any]:
+    """What raises a score: `high * (byte / 254) ** 2`, for small ones are many."""
+    raising = np.maximum(contribution, 0.0)
+    high = float(raising.max()) or 1.0
+    places = np.round((NOTHING - 1) * np.sqrt(raising / high))
+    return {"high": high, "data": _packed(places)}
+
+
+def _packed(places: Float[np.ndarray, "column mel"]) -> str:
+    """Bytes, columns one after the other, deflated."""
+    values: UInt8[np.ndarray, "column mel"] = np.where(
+        np.isfinite(places), places, NOTHING
+    ).astype(np.uint8)
+    return base64_of(zlib.compress(values.tobytes(), 6))

@@ -1,0 +1,122 @@
+"""Where a contribution lies: which bands, which seconds, and that in plain words."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+_EDGE_OF_BANDS = 0.4  # of the strongest band, to which a region reaches
+_EDGE_OF_FRAMES = 0.3  # of the strongest moment
+_MOMENTARY = 2.5  # times what the moments would hold, were all frames alike
+_SMALLEST_SHARE = 0.15  # of all that raises the score, to be worth a second region
+_MOST_MOMENTS = 3  # that are told one by one
+_BROAD = 0.6  # of all bands, from which on a region is no longer told by frequencies
+
+
+class Region(NamedTuple):
+    """Bands that raise a score, and when they do; ends are inclusive."""
+
+    first_band: int
+    last_band: int
+    moments: tuple[tuple[int, int], ...]  # frames; one of all frames: throughout
+    share: float  # of all that raises the score
+
+
+def find_regions(
+    contribution: Float[np.ndarray, "frame mel"], n_most: int = 2
+) -> list[Region]:
+    """The strongest regions, strongest first; none where nothing raises the score.
+
+    Bands are told by what they add over all frames, moments by what those bands add
+    at a time, both smoothed a little.
+    """
+    bands = np.maximum(contribution.sum(0), 0.0)
+    total = bands.sum()
+    raising = np.maximum(contribution, 0.0)
+    regions: list[Region] = []
+    while total > 0 and len(regions) < n_most:
+        smooth = _smoothed(bands, 3)
+        first, last = _reach(smooth, int(smooth.argmax()), _EDGE_OF_BANDS)
+        share = float(bands[first : last + 1].sum() / total)
+        if share < (_SMALLEST_SHARE if regions else 1e-9):
+            break
+        moments = _moments(raising[:, first : last + 1].sum(1))
+        regions.append(Region(first, last, moments, share))
+        bands[first : last + 1] = 0.0
+    return regions
+
+
+def describe_regions(
+    regions: Sequence[Region],
+    corners: Float[np.ndarray, "corner"],
+    seconds_per_frame: float,
+) -> str:
+    """A few sentences; `corners` are `mel_scale.band_corners`."""
+    if not regions:
+        return "No band raises the score."
+    n_bands = len(corners) - 2
+    sentences = []
+    for place, region in enumerate(regions):
+        is_broad = region.last_band - region.first_band + 1 > _BROAD * n_bands
+        low = 0.0 if region.first_band == 0 else corners[region.first_band]
+        where = f"between {frequencies(low, corners[region.last_band + 2])}"
+        where = "over nearly all frequencies" if is_broad else where
+        verb = ("Most striking" if regions[1:] else "It lies") if not place else "Then"
+        sentences.append(
+            f"{verb} {where}{_when(region, seconds_per_frame)}: "
+            f"{100 * region.share:.0f} % of what raises the score."
+        )
+    return " ".join(sentences)
+
+
+def frequencies(low: float, high: float) -> str:
+    """`310 and 450 Hz`, `0.9 and 1.2 kHz`."""
+    if high < 1000:
+        return f"{10 * round(low / 10)} and {10 * round(high / 10)} Hz"
+    return f"{low / 1000:.1f} and {high / 1000:.1f} kHz"
+
+
+def _when(region: Region, seconds_per_frame: float) -> str:
+    spans = [
+        (first * seconds_per_frame, (last + 1) * seconds_per_frame)
+        for first, last in region.moments
+    ]
+    if not spans:
+        return ", throughout"
+    if len(spans) > _MOST_MOMENTS:
+        return f", in {len(spans)} short moments"
+    told = [f"{start:.1f} to {end:.1f} s" for start, end in spans]
+    return f", at {' and '.join([', '.join(told[:-1]), told[-1]][len(told) < 2 :])}"
+
+
+def _moments(
+    profile: Float[np.ndarray, "frame"],
+) -> tuple[tuple[int, int], ...]:
+    """Runs of frames that hold far more than their part; none where none do."""
+    smooth = _smoothed(profile, 5)
+    is_strong = smooth >= _EDGE_OF_FRAMES * smooth.max()
+    held = profile[is_strong].sum() / max(profile.sum(), 1e-30)
+    if held < _MOMENTARY * is_strong.mean():
+        return ()
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], is_strong, [0]])))
+    return tuple(
+        (int(a), int(b) - 1) for a, b in zip(edges[::2], edges[1::2], strict=True)
+    )
+
+
+def _reach(values: Float[np.ndarray, "band"], top: int, edge: float) -> tuple[int, int]:
+    """How far to both sides of the top values stay above a part of it."""
+    is_low = values < edge * values[top]
+    below, above = np.flatnonzero(is_low[:top]), np.flatnonzero(is_low[top:])
+    first = int(below[-1]) + 1 if len(below) else 0
+    return first, top + int(above[0]) - 1 if len(above) else len(values) - 1
+
+
+def _smoothed(
+    values: Float[np.ndarray, "item"], width: int
+) -> Float[np.ndarray, "item"]:
+    """Running means, of what there is at the ends."""
+    kernel = np.ones(min(width, len(values)))
+    total = np.convolve(values, kernel, "same")
+    return total / np.convolve(np.ones(len(values)), kernel, "same")

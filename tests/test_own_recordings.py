@@ -1,0 +1,131 @@
+"""`gammavae fit`, `score` and `demo`, as a user calls them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from gammavae_jax.cli import main
+
+SMALL = ["model.hidden=[16]", "model.n_latent=4", "train.batch_size=32"]
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """Folders of a healthy machine, and of a day on which it broke."""
+    root = tmp_path_factory.mktemp("pump")
+    rng = np.random.default_rng(0)
+    for name, level, count in (("normal", 0.1, 10), ("today", 0.1, 2), ("bad", 1.0, 1)):
+        (root / name).mkdir()
+        for number in range(count):
+            samples = rng.normal(0, level, (16000,))
+            if name == "bad":
+                samples *= np.arange(16000) % 4000 < 400
+            soundfile.write(root / name / f"{number}.wav", samples, 16000)
+    (root / "bad" / "0.wav").rename(root / "today" / "broken.wav")
+    (root / "bad").rmdir()
+    return root
+
+
+def gammavae(*arguments):
+    """The command in a process of its own."""
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    return subprocess.run(
+        [sys.executable, "-m", "gammavae_jax.cli", *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(recordings):
+    out = recordings / "pump.detector"
+    run = gammavae(
+        "fit", recordings / "normal", "--out", out, "--epochs", 3, "--set", *SMALL
+    )
+    assert run.returncode == 0, run.stderr
+    assert "alarm above" in run.stdout
+    return out
+
+
+def test_the_broken_machine_is_first_and_an_alarm(recordings, fitted):
+    run = gammavae("score", fitted, recordings / "today", "--json", "-")
+    assert run.returncode == 0, run.stderr
+    scored = {r["name"]: r for r in json.loads(run.stdout)}
+    assert max(scored.values(), key=lambda r: r["score"])["name"] == "broken.wav"
+    assert scored["broken.wav"]["is_anomaly"]
+    assert scored["broken.wav"]["p_value"] == pytest.approx(1 / 11)
+    table = [line for line in run.stderr.splitlines() if ".wav" in line]
+    assert table[0].split()[0] == "broken.wav"
+    assert "ALARM" in table[0]
+
+
+def test_a_detector_that_is_there_is_not_replaced_unasked(recordings, fitted, capsys):
+    before = (fitted / "detector.json").read_bytes()
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", str(recordings / "normal"), "--out", str(fitted)])
+    assert stop.value.code == 2
+    assert "say --overwrite" in capsys.readouterr().err
+    assert (fitted / "detector.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fit", "{root}/nothing", "--out", "{root}/x"], "No such file"),
+        (["fit", "{root}/normal/0.wav", "--out", "{root}/x"], "has one clip"),
+        (["fit", "{root}/normal", "--by-folder", "--out", "{root}/x"], "no folders"),
+        (["score", "{root}/normal", "{root}/today"], "no checkpoint in"),
+        (["demo", "--out", "{root}"], "exists: give another --out"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(recordings, arguments, said, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([argument.format(root=recordings) for argument in arguments])
+    assert stop.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert said in last
+    assert not (recordings / "x").exists()
+
+
+def test_each_subfolder_can_be_a_machine(recordings, monkeypatch):
+    seen = {}
+
+    class Watched:
+        threshold_ = {"normal": 1.0, "today": 2.0}  # noqa: RUF012
+
+        def __init__(self, **_):
+            pass
+
+        def fit(self, given):
+            seen.update(given)
+            return self
+
+        def save(self, path):
+            pass
+
+    monkeypatch.setattr("gammavae_jax.anomaly_detector.AnomalyDetector", Watched)
+    parent = recordings
+    assert main(["fit", str(parent), "--by-folder", "--out", str(parent / "y")]) == 0
+    assert {"normal", "today"} <= seen.keys()
+
+
+@pytest.mark.slow
+def test_the_demo_hears_the_made_up_faults_and_shows_why(tmp_path):
+    run = gammavae("demo", "--out", tmp_path / "demo")
+    assert run.returncode == 0, run.stderr
+    assert "SYNTHETIC" in run.stdout
+    assert (tmp_path / "demo" / "report.html").stat().st_size > 10_000
+    lines = [line for line in run.stdout.splitlines() if ".wav" in line]
+    assert len(lines) == 12
+    alarms = [line for line in lines if "ALARM" in line]
+    assert sum("_anomaly_" in line for line in alarms) > sum(
+        "_normal_" in line for line in alarms
+    )
