@@ -52,10 +52,16 @@ class Serve:
                 that is missing.
             KeyboardInterrupt: in the end.
         """
-        from gammavae_jax.runtime import keep_compiled_programs, limit_blas_threads
+        from gammavae_jax.runtime import (
+            give_cores_to_runs,
+            keep_compiled_programs,
+            limit_blas_threads,
+            runs_in_checkpoint,
+        )
 
         self._check()
         limit_blas_threads()
+        give_cores_to_runs(runs_in_checkpoint(self.detector))
         keep_compiled_programs()
         from rich.console import Console
 

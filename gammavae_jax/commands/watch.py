@@ -28,14 +28,14 @@ class Watch:
     recordings."""
     detector: Path
     """A detector that was saved, or OUT/checkpoint of a run."""
-    machine: str | None = None
+    machine: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Whose recordings these are, where folders do not say so."""
     window: float | None = None
     """Seconds; a recording of more than one and a half windows is scored window by
     window. Unless given, as long as the clips that the detector has learnt from."""
     hop: float | None = None
     """Seconds from one window to the next; half a window unless given."""
-    webhook: str | None = None
+    webhook: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None
     """Address that gets each alarm as JSON, by HTTP POST."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File that a line of JSON is added to for each recording, stretch of alarm and bad
@@ -59,10 +59,16 @@ class Watch:
             InputError: a folder, detector, option or file that cannot be used.
             KeyboardInterrupt: after a summary.
         """
-        from gammavae_jax.runtime import keep_compiled_programs, limit_blas_threads
+        from gammavae_jax.runtime import (
+            give_cores_to_runs,
+            keep_compiled_programs,
+            limit_blas_threads,
+            runs_in_checkpoint,
+        )
 
         self._check()
         limit_blas_threads()
+        give_cores_to_runs(runs_in_checkpoint(self.detector))
         keep_compiled_programs()
         with contextlib.ExitStack() as stack:
             watch, finish = self._prepared(stack)
