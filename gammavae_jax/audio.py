@@ -1,20 +1,23 @@
 """A file -> waveform; every way a recording can be bad, in one line of text."""
 
+import contextlib
 import io
 import os
 import re
 import stat
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import soundfile
-from jaxtyping import Float32
+from jaxtyping import Float32, Shaped
 
 from gammavae_jax import archives
 from gammavae_jax.errors import InputError, printable
 
 _BLOCK = 1 << 18  # frames decoded at a time, so no header decides how much is allocated
 _UNKNOWN_BYTES = 0x7FFF0000  # data sizes from here on are what WAV streams write
+_BEGINNINGS = (b"RIFF", b"RIFX", b"RF64", b"fLaC")  # of WAV and FLAC files
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's count for a FLAC stream of unknown length
 
 
@@ -71,11 +74,7 @@ def read_recording(path: str | os.PathLike[str], channel: int = 0) -> Recording:
 def _read(
     file: soundfile.SoundFile, channel: int, name: str
 ) -> Float32[np.ndarray, "sample"]:
-    if not 0 <= channel < file.channels:
-        raise InputError(
-            f"{name}: there is no channel {channel}, the file has {file.channels}: "
-            f"give a channel from 0 to {file.channels - 1}"
-        )
+    _require_channel(file, channel, name)
     waveform = _decode(file, channel, name)
     if not len(waveform):
         raise InputError(f"{name}: the file holds no samples: remove or replace it")
@@ -83,8 +82,23 @@ def _read(
     return waveform
 
 
-def require_finite(waveform: Float32[np.ndarray, "sample"], name: str) -> None:
+def _require_channel(file: soundfile.SoundFile, channel: int, name: str) -> None:
+    if not 0 <= channel < file.channels:
+        raise InputError(
+            f"{name}: there is no channel {channel}, the file has {file.channels}: "
+            f"give a channel from 0 to {file.channels - 1}"
+        )
+
+
+def require_finite(
+    waveform: Float32[np.ndarray, "sample"], name: str, n_before: int = 0
+) -> None:
     """Refuse a waveform with a sample that is no finite number.
+
+    Args:
+        waveform: a recording, or a part of it.
+        name: for the message.
+        n_before: samples of the recording before this part.
 
     Raises:
         InputError: the first such sample.
@@ -92,8 +106,60 @@ def require_finite(waveform: Float32[np.ndarray, "sample"], name: str) -> None:
     if not np.isfinite(waveform).all():
         first = int(np.argmin(np.isfinite(waveform)))
         raise InputError(
-            f"{name}: sample {first} is {waveform[first]}: repair or replace the file"
+            f"{name}: sample {n_before + first} is {waveform[first]}: repair or "
+            "replace the file"
         )
+
+
+class RecordingBlocks(NamedTuple):
+    """One channel of a recording that is read bit by bit."""
+
+    sample_rate: int  # Hz
+    blocks: Iterator[Float32[np.ndarray, "_"]]
+
+
+@contextlib.contextmanager
+def open_recording(
+    source: str | os.PathLike[str] | bytes, *, channel: int = 0, name: str = ""
+) -> Iterator[RecordingBlocks]:
+    """Read one channel of a recording of any length in constant memory.
+
+    Args:
+        source: the path of a WAV or FLAC file, or the bytes of one.
+        channel: counted from 0.
+        name: for messages; of a file its path, unless given.
+
+    Raises:
+        InputError: see `read_recording`; when it is opened, or while it is read.
+    """
+    if not isinstance(source, bytes):
+        name = name or printable(source)
+        readable = _source(source, name)
+    elif source.startswith(_BEGINNINGS):
+        readable = io.BytesIO(source)
+    else:
+        raise InputError(f"{name}: this is neither WAV nor FLAC: give one of these")
+    with _open(readable, name) as file:
+        claimed = _claimed_frames(file)
+        if file.frames < claimed:
+            raise InputError(
+                f"{name}: cut off: the header claims {claimed} frames, the file holds "
+                f"{file.frames}: replace it"
+            )
+        yield RecordingBlocks(file.samplerate, _checked_blocks(file, channel, name))
+
+
+def _checked_blocks(
+    file: soundfile.SoundFile, channel: int, name: str
+) -> Iterator[Float32[np.ndarray, "_"]]:
+    _require_channel(file, channel, name)
+    n_read = 0
+    for block in map(_scaled, _blocks(file, channel, name)):
+        require_finite(block, name, n_read)
+        n_read += len(block)
+        yield block
+    if not n_read:
+        raise InputError(f"{name}: the file holds no samples: remove or replace it")
 
 
 def _source(path: str | os.PathLike[str], name: str) -> Any:
@@ -140,16 +206,21 @@ def _decode(
     file: soundfile.SoundFile, channel: int, name: str
 ) -> Float32[np.ndarray, "sample"]:
     """Every frame that the header claims, or `InputError`."""
-    claimed = _claimed_frames(file)
+    none = np.zeros(0, _stored_type(file))
+    return _scaled(np.concatenate([none, *_blocks(file, channel, name)]))
+
+
+def _blocks(
+    file: soundfile.SoundFile, channel: int, name: str
+) -> Iterator[Shaped[np.ndarray, "_"]]:
+    """The samples as they are stored, or `InputError` at the end."""
+    claimed, n_read = _claimed_frames(file), 0
     if claimed == _UNKNOWN_FRAMES:
         raise InputError(f"{name}: the header gives no length: encode it again")
-    # libsndfile takes longer to scale 16-bit samples than NumPy.
-    dtype = "int16" if file.subtype == "PCM_16" else "float32"
-    blocks: list[np.ndarray] = [np.zeros(0, dtype)]
-    n_read = 0
+    dtype = _stored_type(file)
     try:
         while len(block := file.read(_BLOCK, dtype=dtype, always_2d=True)):
-            blocks.append(block[:, channel])
+            yield block[:, channel]
             n_read += len(block)
     except soundfile.LibsndfileError as error:
         raise InputError(
@@ -161,7 +232,15 @@ def _decode(
             f"{name}: cut off: the header claims {claimed} frames, the file holds "
             f"{n_read}: replace it"
         )
-    samples = np.concatenate(blocks)
+
+
+def _stored_type(file: soundfile.SoundFile) -> Literal["int16", "float32"]:
+    """The type that samples are best read as."""
+    # libsndfile takes longer to scale 16-bit samples than NumPy.
+    return "int16" if file.subtype == "PCM_16" else "float32"
+
+
+def _scaled(samples: Shaped[np.ndarray, "sample"]) -> Float32[np.ndarray, "sample"]:
     if samples.dtype == np.int16:
         return samples * np.float32(2.0**-15)
     return samples

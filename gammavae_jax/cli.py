@@ -20,7 +20,9 @@ from gammavae_jax.commands.download import Download
 from gammavae_jax.commands.evaluate import Evaluate
 from gammavae_jax.commands.fit import Fit
 from gammavae_jax.commands.score import Score
+from gammavae_jax.commands.serve import Serve
 from gammavae_jax.commands.submit import Submit
+from gammavae_jax.commands.watch import Watch
 from gammavae_jax.errors import InputError, unknown_name
 
 PROGRAM = "gammavae"
@@ -64,6 +66,8 @@ COMMANDS: Mapping[str, type[Command]] = {
     "demo": Demo,
     "fit": Fit,
     "score": Score,
+    "watch": Watch,
+    "serve": Serve,
     "download": Download,
     "evaluate": Evaluate,
     "submit": Submit,

@@ -86,6 +86,12 @@ OUTSIDERS: dict[str, set[str]] = {
     "soundfile": {"audio"},
     "sklearn": {"anomaly_detector", "evaluate"},
     "orbax": {"checkpoint"},
+    "soxr": {"resample"},
+    "fastapi": {"live.application"},
+    "starlette": {"live.application"},
+    "uvicorn": {"live.serving"},
+    "h11": {"live.serving"},
+    "prometheus_client": {"live.metrics"},
 }
 WIRING = {"__init__", "experiment", "results"}  # may know both models and metrics
 # What a command may import before it runs: the standard library and these.

@@ -1,0 +1,1 @@
+"""Live monitoring: a folder that is watched, and a service that is asked."""

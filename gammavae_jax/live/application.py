@@ -1,0 +1,187 @@
+"""The service as HTTP has it: addresses, statuses, and JSON in one line."""
+
+import contextlib
+import json
+import re
+import time
+import uuid
+from collections.abc import Collection, Mapping
+from importlib.resources import files
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response, StreamingResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from gammavae_jax.errors import printable
+from gammavae_jax.live.announcer import Announcer
+from gammavae_jax.live.broadcast import message
+from gammavae_jax.live.origin import SameOrigin
+from gammavae_jax.live.refusal import Outcome, Refusal
+from gammavae_jax.live.service import Service
+
+_PAGE = {"/": "live.html", "/live.css": "live.css", "/live.js": "live.js"}
+_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events; the listener is let go whatever ends the stream."""
+
+    media_type = "text/event-stream"
+
+    async def stream_response(self, send: Any) -> None:
+        """Send until the client goes."""
+        async with contextlib.aclosing(self.body_iterator):  # type: ignore[type-var]
+            await super().stream_response(send)
+
+
+def make_application(
+    service: Service, announcer: Announcer, names: Collection[str] = ()
+) -> Any:
+    """The ASGI application.
+
+    Args:
+        service: what is asked for.
+        announcer: is told of requests that went wrong.
+        names: of this server, see `SameOrigin`.
+    """
+    app = FastAPI(title="gammavae", docs_url=None, redoc_url=None, openapi_url=None)
+    _add_errors(app, announcer)
+    _add_page(app)
+    _add_looks(app, service)
+
+    @app.post("/score")
+    async def score(
+        request: Request, machine: str | None = None, name: str | None = None
+    ) -> Response:
+        id_ = request.headers.get("x-request-id", "")
+        id_ = id_ if _REQUEST_ID.fullmatch(id_) else uuid.uuid4().hex
+        outcome: Outcome = "failed"
+        try:
+            answer = await _scored(service, request, machine, name, id_)
+            outcome = "scored"
+            return _json(answer, 200, {"X-Request-Id": id_})
+        except Refusal as refusal:
+            outcome = refusal.outcome
+            announcer.say(f"REFUSED  {refusal.message}  ({refusal.status}, {id_})")
+            return _refused(refusal, {"request_id": id_}, {"X-Request-Id": id_})
+        except ClientDisconnect:
+            outcome = "gone"
+            return Response(status_code=400)  # that nobody gets
+        finally:
+            service.metrics.count(outcome)
+
+    return SameOrigin(app, names)
+
+
+async def _scored(
+    service: Service,
+    request: Request,
+    machine: str | None,
+    name: str | None,
+    id_: str,
+) -> dict[str, Any]:
+    machine = service.machine_named(machine)
+    declared = request.headers.get("content-length")
+    body = await service.uploads.read(request.stream(), declared)
+    try:
+        content_type = request.headers.get("content-type", "")
+        return await service.score(body, content_type, name, machine, id_)
+    finally:
+        service.uploads.release(body)
+
+
+def _add_looks(app: FastAPI, service: Service) -> None:
+    """What can be looked at."""
+    started = time.monotonic()
+
+    @app.get("/machines")
+    async def machines() -> Response:
+        return _json({"machines": service.described_machines()})
+
+    @app.get("/health")
+    async def health() -> Response:
+        uptime = round(time.monotonic() - started, 1)
+        waiting = service.worker.waiting
+        return _json({"status": "ok", "uptime_seconds": uptime, "waiting": waiting})
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        text = service.metrics.text()
+        return Response(text, media_type=service.metrics.content_type)
+
+    @app.get("/spectrogram")
+    async def spectrogram(machine: str | None = None) -> Response:
+        shown = service.history.picture(service.machine_named(machine))
+        if shown is None:
+            raise Refusal(404, "no recording of this machine has been scored yet")
+        return _json(shown)
+
+    @app.get("/events")
+    async def events() -> Response:
+        def snapshot() -> str:
+            return message("snapshot", service.history.snapshot())
+
+        return EventStream(service.broadcast.listen(snapshot))
+
+
+def _add_page(app: FastAPI) -> None:
+    """The page, and its two files."""
+    for path, name in _PAGE.items():
+        text = (
+            files("gammavae_jax.live")
+            .joinpath("page", name)
+            .read_text(encoding="utf-8")
+        )
+        media_type = _TYPES[name.rpartition(".")[2]]
+
+        def page(text: str = text, media_type: str = media_type) -> Response:
+            return Response(text, media_type=media_type)
+
+        # Not a route of FastAPI's, for which the defaults would be parameters.
+        app.add_route(path, lambda _, page=page: page())
+
+
+def _add_errors(app: FastAPI, announcer: Announcer) -> None:
+    """Every error in the same form."""
+
+    @app.exception_handler(Refusal)
+    async def refused(_: Request, refusal: Refusal) -> Response:
+        return _refused(refusal)
+
+    @app.exception_handler(HTTPException)
+    async def unknown(request: Request, error: HTTPException) -> Response:
+        answer = {"error": f"{error.detail}: see GET /machines, POST /score"}
+        return _json(answer, error.status_code, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return _json({"error": f"{first['loc'][-1]}: {first['msg']}"}, 400)
+
+    @app.exception_handler(Exception)
+    async def failed(_: Request, error: Exception) -> Response:
+        announcer.say(f"FAILED  {type(error).__name__}: {printable(str(error))}")
+        return _json({"error": "the server failed: its own messages say how"}, 500)
+
+
+def _refused(
+    refusal: Refusal,
+    more: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    headers = dict(headers or {})
+    if refusal.retry_after is not None:
+        headers["Retry-After"] = str(refusal.retry_after)
+    return _json({"error": refusal.message, **(more or {})}, refusal.status, headers)
+
+
+def _json(
+    answer: Mapping[str, Any], status: int = 200, headers: Any = None
+) -> Response:
+    """One line, whatever is in it."""
+    text = json.dumps(answer, allow_nan=False) + "\n"
+    return Response(text, status, headers, "application/json")

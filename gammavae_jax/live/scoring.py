@@ -1,0 +1,77 @@
+"""What live monitoring asks of a detector."""
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32
+
+from gammavae_jax.live.verdict import Verdict
+
+if TYPE_CHECKING:
+    from gammavae_jax.anomaly_detector import AnomalyDetector
+
+
+@runtime_checkable
+class LiveScorer(Protocol):
+    """A detector, as live monitoring sees it: one clip at a time."""
+
+    machines: tuple[str, ...]
+    thresholds: Mapping[str, float]  # by machine
+    sample_rate: int  # Hz, of the clips it is given
+    channel: int  # of recordings, counted from 0
+    clip_seconds: float  # about the length of the clips it has learnt from
+    least_samples: int  # of a clip
+
+    def judge(self, clip: Float32[np.ndarray, "sample"], machine: str) -> Verdict:
+        """What is to be said of a clip of one of the machines."""
+        ...
+
+    def spectrogram(
+        self, clip: Float32[np.ndarray, "sample"]
+    ) -> Float32[np.ndarray, "frame mel"]:
+        """The clip as the detector sees it, in dB."""
+        ...
+
+
+class DetectorScorer:
+    """A `LiveScorer` of an `AnomalyDetector`."""
+
+    def __init__(self, detector: "AnomalyDetector"):
+        self._detector = detector
+        self._features = self._detector.detector_.config.features
+        self.machines = self._detector.machines_
+        self.thresholds: Mapping[str, float] = self._detector.threshold_
+        self.sample_rate = self._features.sample_rate
+        self.channel = self._features.channel
+        self.clip_seconds = self._detector.clip_seconds
+        self.least_samples = (self._features.n_context - 1) * self._features.hop_length
+
+    def judge(self, clip: Float32[np.ndarray, "sample"], machine: str) -> Verdict:
+        """See `LiveScorer`."""
+        (scored,) = self._detector.score_recordings(
+            [clip], self.sample_rate, machine=machine
+        )
+        return Verdict(
+            scored.score, scored.p_value, scored.threshold, scored.is_anomaly
+        )
+
+    def spectrogram(
+        self, clip: Float32[np.ndarray, "sample"]
+    ) -> Float32[np.ndarray, "frame mel"]:
+        """See `LiveScorer`."""
+        from gammavae_jax.features import log_mel
+
+        return log_mel(clip, self._detector.detector_.filterbank, self._features)
+
+
+def load_scorer(path: str | os.PathLike[str]) -> LiveScorer:
+    """A detector that was saved, or the checkpoint of a run.
+
+    Raises:
+        InputError: there is no detector that can be read.
+    """
+    from gammavae_jax.anomaly_detector import AnomalyDetector
+
+    return DetectorScorer(AnomalyDetector.load(path, verbose=False))

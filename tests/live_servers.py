@@ -1,0 +1,74 @@
+"""The service on a port of this computer, in a thread."""
+
+import contextlib
+import io
+import threading
+import time
+
+import httpx
+import soundfile
+from live_stubs import RATE, LoudnessScorer, tone
+from rich.console import Console
+
+from gammavae_jax.live.announcer import Announcer
+from gammavae_jax.live.application import make_application
+from gammavae_jax.live.rolling import rolling
+from gammavae_jax.live.service import Limits, Service
+from gammavae_jax.live.serving import LiveServer, address, bound
+from gammavae_jax.log import Log
+
+
+class Served:
+    """A running service."""
+
+    def __init__(self, scorer, limits, names=()):
+        self.out = io.StringIO()
+        announcer = Announcer(Log(Console(file=self.out, width=1000)))
+        self.service = Service(scorer, rolling(scorer, None, None), limits, announcer)
+        self.server = LiveServer(
+            make_application(self.service, announcer, names), self.service.broadcast
+        )
+        self.socket = bound("127.0.0.1", 0)
+        self.url = address(self.socket).rstrip("/")
+        self.port = self.socket.getsockname()[1]
+        self.thread = threading.Thread(target=self.server.run, args=([self.socket],))
+
+    @property
+    def client(self):
+        return httpx.Client(base_url=self.url, timeout=20, trust_env=False)
+
+    def post(self, content, machine="fan", **keywords):
+        keywords.setdefault("params", {"machine": machine})
+        with self.client as client:
+            return client.post("/score", content=content, **keywords)
+
+    def get(self, path, **keywords):
+        with self.client as client:
+            return client.get(path, **keywords)
+
+    def said(self):
+        return [line[21:] for line in self.out.getvalue().splitlines()]
+
+
+@contextlib.contextmanager
+def served(scorer=None, limits=None, names=()):
+    """A service for the time of a `with` statement."""
+    server = Served(scorer or LoudnessScorer(), limits or Limits(), names)
+    server.thread.start()
+    while not server.server.started:
+        time.sleep(0.01)
+    try:
+        yield server
+    finally:
+        server.server.should_exit = True
+        server.thread.join(10)
+        server.service.worker.close()
+        server.socket.close()
+        assert not server.thread.is_alive()
+
+
+def audio(seconds=1.0, level=0.1, rate=RATE, kind="WAV"):
+    """The bytes of a recording."""
+    file = io.BytesIO()
+    soundfile.write(file, tone(seconds, level, rate), rate, format=kind)
+    return file.getvalue()

@@ -1,0 +1,46 @@
+"""A detector whose verdict is plain to see: the loudness of a clip."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import soundfile
+
+from gammavae_jax.live.verdict import Verdict
+
+RATE = 16000
+
+
+class LoudnessScorer:
+    """Judges by the largest sample; above 0.5 is an alarm."""
+
+    machines: tuple[str, ...] = ("fan", "pump")
+    thresholds: Mapping[str, float]
+    sample_rate = RATE
+    channel = 0
+    clip_seconds = 1.0
+    least_samples = 320
+
+    def __init__(self, machines=machines):
+        self.machines = machines
+        self.thresholds = dict.fromkeys(machines, 0.5)
+        self.judged: list[tuple[str, int]] = []
+
+    def judge(self, clip, machine):
+        self.judged.append((machine, len(clip)))
+        score = float(np.abs(clip).max())
+        return Verdict(score, 1.0 - score / 2, 0.5, score > 0.5)
+
+    def spectrogram(self, clip):
+        power = np.abs(np.fft.rfft(clip[: len(clip) // 320 * 320].reshape(-1, 320)))
+        return (20 * np.log10(power[:, :128] + 1e-8)).astype(np.float32)
+
+
+def tone(seconds, level=0.1, rate=RATE):
+    times = np.arange(round(seconds * rate)) / rate
+    return (level * np.sin(2 * np.pi * 440 * times)).astype(np.float32)
+
+
+def put(path, samples, rate=RATE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples, rate, format=path.suffix[1:].upper())
+    return path

@@ -1,0 +1,215 @@
+"""`gammavae watch` and `gammavae serve`, as they are called."""
+
+import json
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import soundfile
+from live_servers import audio
+from live_stubs import RATE, LoudnessScorer, put, tone
+
+from gammavae_jax.commands.serve import Serve
+from gammavae_jax.commands.watch import Watch
+from gammavae_jax.errors import InputError
+from gammavae_jax.live import scoring
+from gammavae_jax.live.webhook import Webhook
+
+# A process of its own, with the plain detector of the tests.
+PROGRAM = """
+import sys
+from pathlib import Path
+from live_stubs import LoudnessScorer
+from gammavae_jax.command_line import readable_errors
+from gammavae_jax.commands.serve import Serve
+from gammavae_jax.commands.watch import Watch
+from gammavae_jax.live import scoring
+scoring.load_scorer = lambda _: LoudnessScorer()
+with readable_errors():
+    sys.exit({command}.run())
+"""
+
+
+def start(command):
+    tests = Path(__file__).parent
+    path = os.pathsep.join([str(tests), str(tests.parent)])
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(command=command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+    )
+
+
+def lines_until(process, wanted):
+    """The lines of a process, up to one that holds the wanted text."""
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if wanted in line:
+            return lines
+    raise AssertionError(lines)
+
+
+@pytest.fixture
+def plain(monkeypatch, tmp_path):
+    """A folder to be watched, and the plain detector in place of a saved one."""
+    monkeypatch.setattr(scoring, "load_scorer", lambda _: LoudnessScorer())
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    folder = tmp_path / "watched"
+    put(folder / "fan" / "quiet.wav", tone(1.0, 0.2))
+    put(folder / "pump" / "loud.wav", tone(1.0, 0.8))
+    return folder
+
+
+def watch(folder, **options):
+    return Watch(folder, Path("detector"), once=True, settle=0.01, **options).run()
+
+
+def test_watch_once_scores_what_is_there_and_not_again(plain, capsys):
+    assert watch(plain) == 0
+    out = capsys.readouterr().out
+    assert "ok     fan  fan/quiet.wav  score 0.2" in out
+    assert "ALARM  pump  pump/loud.wav  score 0.8" in out
+    assert "recordings scored: 2, alarms: 1, bad files: 0" in out
+    assert watch(plain) == 0
+    assert "recordings scored: 0, alarms: 0, bad files: 0" in capsys.readouterr().out
+    assert (plain / ".gammavae-watch.jsonl").read_text().count("\n") == 2
+
+
+def test_json_on_standard_output_is_alone_there(plain, capsys):
+    watch(plain, json=Path("-"))
+    out, err = capsys.readouterr()
+    events = [json.loads(line) for line in out.splitlines()]
+    assert {e["file"]: e["is_anomaly"] for e in events} == {
+        "fan/quiet.wav": False,
+        "pump/loud.wav": True,
+    }
+    assert "recordings scored: 2" in err
+
+
+def test_json_is_added_to_a_file(plain, tmp_path):
+    for _ in range(2):
+        watch(plain, json=tmp_path / "out.jsonl")
+    put(plain / "fan" / "new.wav", tone(1.0, 0.2))
+    watch(plain, json=tmp_path / "out.jsonl")
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert [json.loads(line)["file"] for line in lines][-1] == "fan/new.wav"
+    assert len(lines) == 3
+
+
+def test_a_webhook_that_hangs_does_not_stop_the_scoring(plain, capsys, monkeypatch):
+    close = Webhook.close
+    monkeypatch.setattr(Webhook, "close", lambda self: close(self, 0.2))
+    for number in range(20):
+        put(plain / "fan" / f"{number}.wav", tone(0.1, 0.9))
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        url = f"http://127.0.0.1:{hanging.getsockname()[1]}/"
+        began = time.monotonic()
+        watch(plain, webhook=url)
+        assert time.monotonic() - began < 3
+    out = capsys.readouterr().out
+    assert "not delivered to 127.0.0.1: 21 alarms, at the end" in out
+    assert "recordings scored: 22, alarms: 21" in out
+    assert "alarms delivered: 0, not delivered: 21" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"machine": "fam"}, "unknown machine 'fam': did you mean 'fan'?"),
+        ({"poll": 0.0}, "--poll is 0 s: give more than 0"),
+        ({"window": 0.001}, "a window of 0.001 s is too short"),
+        ({"webhook": "nowhere"}, "--webhook is no address"),
+        ({"json": Path("no/such/folder/x")}, "--json: no/such/folder/x: No such file"),
+        ({"state": Path("no/such/folder/x")}, "by --state"),
+    ],
+)
+def test_watch_refuses_what_cannot_be_used(plain, options, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        watch(plain, **options)
+
+
+def test_watch_needs_a_folder(tmp_path):
+    with pytest.raises(InputError, match="there is no such folder: give the one"):
+        watch(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_an_interrupted_watch_ends_with_a_summary(tmp_path, number, status):
+    put(tmp_path / "fan" / "a.wav", tone(1.0, 0.8))
+    process = start(f"Watch(Path({str(tmp_path)!r}), Path('x'), settle=0.1, poll=0.05)")
+    lines_until(process, "ALARM  fan  fan/a.wav")
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == status
+    assert "recordings scored: 1, alarms: 1, bad files: 0" in out
+    assert "Traceback" not in out
+
+
+def peak_megabytes(folder, minutes):
+    """Of a process that watches one recording of so many minutes."""
+    path = folder / f"{minutes}" / "fan" / "long.wav"
+    path.parent.mkdir(parents=True)
+    with soundfile.SoundFile(path, "w", RATE, 1, subtype="PCM_16") as file:
+        for _ in range(minutes):
+            file.write(tone(60.0))
+    watched = f"Watch(Path({str(path.parents[1])!r}), Path('x'), once=True, settle=.1)"
+    process = start(watched)
+    lines_until(process, "recordings scored: 1, alarms: 0")
+    assert process.stdout is not None
+    process.stdout.close()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = status
+    assert status == 0
+    path.unlink()
+    return usage.ru_maxrss / 1024
+
+
+def test_an_hour_takes_no_more_memory_than_five_minutes(tmp_path):
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes
+    five, hour = (peak_megabytes(tmp_path, minutes) for minutes in (5, 60))
+    assert hour < five + 10
+
+
+def test_serve_answers_and_an_interrupt_ends_it():
+    process = start("Serve(Path('x'), port=0)")
+    *_, line = lines_until(process, "serving at ")
+    url = re.findall(r"http://127\.0\.0\.1:\d+/", line)[0]
+    answer = httpx.post(
+        f"{url}score?machine=fan", content=audio(1.0, 0.8), trust_env=False
+    )
+    assert answer.json()["is_anomaly"] is True
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in out
+
+
+def test_serve_names_the_extra_where_a_package_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    for name in ("application", "service", "serving"):
+        monkeypatch.delitem(sys.modules, f"gammavae_jax.live.{name}", raising=False)
+    with pytest.raises(InputError, match=r'pip install "gammavae-jax\[serve\]"'):
+        Serve(Path("x")).run()
+
+
+def test_serve_refuses_what_cannot_be_used():
+    with pytest.raises(InputError, match="--max-megabytes is 0: give more than 0"):
+        Serve(Path("x"), max_megabytes=0.0).run()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"cannot listen at 127.0.0.1 port {port}"):
+            Serve(Path("x"), port=port).run()

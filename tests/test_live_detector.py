@@ -1,0 +1,109 @@
+"""A detector that was really trained, watched with and served."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from live_servers import served
+from live_stubs import RATE, put
+from prometheus_client.parser import text_string_to_metric_families
+
+import gammavae_jax as gv
+from gammavae_jax.commands.watch import Watch
+from gammavae_jax.errors import InputError
+from gammavae_jax.live.rolling import hear, rolling
+from gammavae_jax.live.scoring import LiveScorer, load_scorer
+
+SMALL = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]
+
+
+def sound(seed, seconds=1.0, broken=False):
+    """A hum in noise; a broken machine whistles too."""
+    rng = np.random.default_rng(seed)
+    times = np.arange(round(seconds * RATE)) / RATE
+    samples = 0.05 * rng.standard_normal(len(times)) + 0.2 * np.sin(1900 * times)
+    if broken:
+        samples += 0.3 * np.sin(19000 * times)
+    return samples.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory):
+    """One that was saved and loaded; its programs are compiled but once."""
+    path = tmp_path_factory.mktemp("detector") / "fan.detector"
+    with pytest.MonkeyPatch.context() as patch:
+        one = jax.local_devices()[:1]
+        patch.setattr(jax, "local_devices", lambda: one)
+        detector = gv.AnomalyDetector(
+            settings=SMALL, epochs=2, clip_seconds=1.0, verbose=False
+        )
+        detector.fit({"fan": [sound(seed) for seed in range(12)]}, RATE).save(path)
+        loaded = gv.AnomalyDetector.load(path, verbose=False)
+        patch.setattr(gv.AnomalyDetector, "load", lambda *_, **__: loaded)
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def scorer(detector):
+    return load_scorer("as saved")
+
+
+def test_a_saved_detector_says_what_live_monitoring_asks(detector, scorer):
+    assert isinstance(scorer, LiveScorer)
+    assert scorer.machines == ("fan",)
+    assert scorer.clip_seconds == 1.0
+    assert rolling(scorer, None, None) == (RATE, RATE // 2)
+    assert scorer.thresholds == detector.threshold_
+    (expected,) = detector.score_recordings([sound(50)], RATE, machine="fan")
+    assert scorer.judge(sound(50), "fan") == expected[2:]
+    spectrogram = scorer.spectrogram(sound(50))
+    assert spectrogram.shape == (1 + RATE // 512, 128)
+
+
+def test_the_shortest_clip_that_may_be_is_judged(scorer):
+    n_samples = scorer.least_samples
+    assert np.isfinite(scorer.judge(sound(0)[:n_samples], "fan").score)
+    with pytest.raises(InputError):
+        scorer.judge(sound(0)[: n_samples - 1], "fan")
+
+
+def test_the_broken_part_of_a_long_recording_is_the_alarm(scorer):
+    samples = sound(60, 30.0)
+    samples[12 * RATE : 18 * RATE] = sound(61, 6.0, broken=True)
+    said = hear(scorer, "fan", [samples], rolling(scorer, None, None), "x.wav")
+    *stretches, whole = list[Any](said)
+    worst = max(stretches, key=lambda stretch: stretch.worst.score)
+    assert 11 <= worst.start <= 12
+    assert 18 <= worst.end <= 19.5
+    assert whole.worst.score == worst.worst.score
+
+
+def test_watch_and_serve_say_what_the_detector_says(detector, scorer, tmp_path, capsys):
+    files = [
+        put(tmp_path / "fan" / f"{seed}.wav", sound(seed, broken=seed % 2 == 1))
+        for seed in range(100, 106)
+    ]
+    Watch(tmp_path, Path("as saved"), once=True, settle=0.1, json=Path("-")).run()
+    events = map(json.loads, capsys.readouterr().out.splitlines())
+    watched = {tmp_path / event["file"]: event for event in events}
+    with served(scorer) as server:
+        for file in files:
+            (expected,) = detector.score_recordings(file)
+            for said in (server.post(file.read_bytes()).json(), watched[file]):
+                assert said["machine"] == expected.machine == "fan"
+                assert said["score"] == pytest.approx(expected.score, abs=1e-6)
+                assert said["p_value"] == expected.p_value
+                assert said["threshold"] == expected.threshold
+                assert said["is_anomaly"] == expected.is_anomaly
+        families = text_string_to_metric_families(server.get("/metrics").text)
+        thresholds = {
+            sample.labels["machine"]: sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == "gammavae_threshold"
+        }
+        assert thresholds == detector.threshold_
+    assert all(watched[file]["is_anomaly"] for file in files[1::2])

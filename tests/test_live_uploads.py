@@ -1,0 +1,121 @@
+"""Recordings in bodies of requests, and forms that are none."""
+
+import asyncio
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gammavae_jax.live.refusal import Refusal
+from gammavae_jax.live.uploads import Uploads, recording_of
+
+
+def form(files, **data):
+    """Body and type of a form as another program makes it."""
+    request = httpx.Request("POST", "http://x", files=files, data=data)
+    return request.read(), request.headers["content-type"]
+
+
+@given(st.binary(min_size=1), st.text("abc .wav", min_size=1, max_size=9))
+def test_a_form_gives_back_the_file_whatever_is_in_it(data, name):
+    body, content_type = form({"file": (f"x{name}", data)}, note="no file")
+    assert recording_of(body, content_type, None) == (data, f"x{name}".strip())
+
+
+def test_the_body_may_be_the_recording_itself():
+    assert recording_of(b"RIFF", "audio/wav", None) == (b"RIFF", "recording")
+    assert recording_of(b"RIFF", "", "a.wav") == (b"RIFF", "a.wav")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("../../etc/passwd", "passwd"),
+        ("C:\\sounds\\a.wav", "a.wav"),
+        ("a\r\nb\x1b[0m.wav", "a??b?[0m.wav"),
+        ("x" * 500, "x" * 120),
+        ("/", "recording"),
+        ("größe.wav", "größe.wav"),
+    ],
+)
+def test_a_name_is_the_last_part_in_one_short_line(name, shown):
+    assert recording_of(b"x", "", name).name == shown
+
+
+BODY, TYPE = form({"file": ("a.wav", b"0123456789")})
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"", "audio/wav"),
+        (b"", TYPE),
+        (BODY, "multipart/form-data"),
+        (BODY, "multipart/form-data; boundary="),
+        (BODY, "multipart/form-data; boundary=other"),
+        (BODY, "multipart/form-data; boundary=" + "x" * 99),
+        (BODY[:-30], TYPE),  # the last boundary is missing
+        (BODY.replace(b"filename", b"fielname"), TYPE),
+        (BODY.replace(b"\r\n\r\n", b"\r\n"), TYPE),
+        form({"file": ("a.wav", b"")}),
+    ],
+)
+def test_a_request_without_a_recording_is_refused(body, content_type):
+    with pytest.raises(Refusal) as caught:
+        recording_of(body, content_type, None)
+    assert caught.value.status == 400
+    assert len(caught.value.message.splitlines()) == 1
+
+
+def test_a_file_in_a_form_may_have_an_encoded_name():
+    body = BODY.replace(b'filename="a.wav"', b"filename*=utf-8''gr%C3%B6%C3%9Fe.wav")
+    assert recording_of(body, TYPE, None).name == "größe.wav"
+
+
+def read(uploads, *chunks, declared=None):
+    """Read a body that comes in chunks; a number is a pause in seconds."""
+
+    async def come():
+        for chunk in chunks:
+            if isinstance(chunk, float):
+                await asyncio.sleep(chunk)
+            else:
+                yield chunk
+
+    return asyncio.run(uploads.read(come(), declared))
+
+
+@pytest.mark.parametrize("declared", [None, "3", "10", "nonsense", "-5", "²"])
+def test_a_body_of_the_greatest_size_is_read_whatever_it_says_of_itself(declared):
+    uploads = Uploads(10, 1.0)
+    body = read(uploads, b"12345", b"67890", declared=declared)
+    assert body == b"1234567890"
+    assert uploads.held == 10
+    uploads.release(body)
+    assert uploads.held == 0
+
+
+@pytest.mark.parametrize("declared", [None, "3", "11", "9" * 5000])
+def test_a_body_that_is_too_large_is_refused_and_forgotten(declared):
+    uploads = Uploads(10, 1.0)
+    with pytest.raises(Refusal) as caught:
+        read(uploads, b"12345", b"678901", declared=declared)
+    assert (caught.value.status, uploads.held) == (413, 0)
+
+
+def test_a_body_that_is_too_slow_is_refused_and_forgotten():
+    uploads = Uploads(10, 0.05)
+    with pytest.raises(Refusal) as caught:
+        read(uploads, b"1", 5.0, b"2")
+    assert (caught.value.status, uploads.held) == (408, 0)
+
+
+def test_where_there_is_no_room_a_body_is_put_off():
+    uploads = Uploads(10, 1.0, most_bodies=1)
+    held = read(uploads, b"123456")
+    with pytest.raises(Refusal) as caught:
+        read(uploads, b"78901")
+    assert (caught.value.status, caught.value.retry_after, uploads.held) == (503, 2, 6)
+    uploads.release(held)
+    assert read(uploads, b"78901") == b"78901"
