@@ -30,7 +30,7 @@ from gammavae_jax.clip_view import ClipView, has_bands, view_clip
 from gammavae_jax.config import FUSION_SCORES, Config
 from gammavae_jax.detector import Detector
 from gammavae_jax.errors import InputError, unknown_name
-from gammavae_jax.fusion import location_and_unit
+from gammavae_jax.fusion import standard_of
 from gammavae_jax.neighbours import Reference
 
 
@@ -130,7 +130,7 @@ def _summands(
         return [(name, _contribution(of_machine, name, 0.0))]
     found = []
     for part in of_machine.config.scoring.fused:
-        location, unit = (float(x[0]) for x in location_and_unit(calibration[part]))
+        location, unit = (float(x[0]) for x in standard_of(calibration[part]))
         found.append((part, _contribution(of_machine, part, location) / unit))
     if name == "fusion_mean":
         return [(part, added / len(found)) for part, added in found]

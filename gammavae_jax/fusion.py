@@ -43,15 +43,8 @@ def fuse(
     return made
 
 
-<<<<<<< HEAD
-def location_and_unit(
-    calibration: Float[np.ndarray, "*run held_out"],
-) -> tuple[Float[np.ndarray, "*run 1"], Float[np.ndarray, "*run 1"]]:
-    """Mean and standard deviation of held-out clips, by which scores are standardised.
-=======
 class Standard(NamedTuple):
     """Mean and unit of a score on held-out clips."""
->>>>>>> export
 
     mean: Float[np.ndarray, "*run 1"]
     unit: Float[np.ndarray, "*run 1"]
@@ -68,23 +61,13 @@ def standard_of(calibration: Float[np.ndarray, "*run held_out"]) -> Standard:
     mean = np.sum(calibration, axis=-1, keepdims=True, where=known) / count
     centred = np.where(known, calibration - mean, 0.0)
     deviation = np.sqrt(np.sum(centred**2, axis=-1, keepdims=True) / count)
-<<<<<<< HEAD
-    return mean, np.maximum(deviation, 1e-3 * np.abs(mean)) + 1e-12
-=======
     return Standard(mean, np.maximum(deviation, 1e-3 * np.abs(mean)) + 1e-12)
->>>>>>> export
 
 
 def _standardised(
     scores: Float[np.ndarray, "seed machine clip"],
     calibration: Float[np.ndarray, "seed machine held_out"],
 ) -> Float[np.ndarray, "seed machine clip"]:
-<<<<<<< HEAD
-    """In deviations from the mean of held-out clips."""
-    mean, unit = location_and_unit(calibration)
-    return (scores - mean) / unit
-=======
     """In units from the mean of held-out clips."""
     standard = standard_of(calibration)
     return (scores - standard.mean) / standard.unit
->>>>>>> export
