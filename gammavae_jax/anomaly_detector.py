@@ -4,7 +4,6 @@ Unlike scikit-learn's outlier detectors, and as the challenge has it, higher sco
 *more* anomalous, and `predict` is true for an alarm.
 """
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,20 +15,19 @@ from jaxtyping import Float
 from rich.console import Console
 from sklearn.base import BaseEstimator
 
-from gammavae_jax.checkpoint import restore_detector, save_detector
-from gammavae_jax.clip_files import unit_name
 from gammavae_jax.clip_scorer import (
     ClipScorer,
     ScoredRecording,
     judge,
+    machine_names,
     scored_clips,
 )
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import override
 from gammavae_jax.detector import Detector
-from gammavae_jax.errors import InputError, printable
+from gammavae_jax.detector_folder import read_detector, write_detector
+from gammavae_jax.errors import InputError
 from gammavae_jax.features import mel_filterbank
-from gammavae_jax.files import whole_folder, write_text
 from gammavae_jax.fitting import fit_recordings
 from gammavae_jax.log import Log
 from gammavae_jax.pages.scored_report import write_scored_report
@@ -42,13 +40,13 @@ from gammavae_jax.recordings import (
 )
 
 ONE_MACHINE = "machine"  # the name of what is given without one
-_ABOUT = "anomaly_detector.json"
+_CLIP_SECONDS = 10.0  # of the challenge
 
 Given = Any  # `Recordings` of one machine, or a dict of them by machine
 
 
 class AnomalyDetector(BaseEstimator):
-    """Learn what machines sound like in health; score and judge new recordings.
+    """Learn what machines sound like in health; judge new recordings.
 
     Recordings are given as the path of a WAV or FLAC file or of a folder, a waveform
     with its `sample_rate` in Hz, a list of these, or, for several machines, a dict of
@@ -76,7 +74,7 @@ class AnomalyDetector(BaseEstimator):
         epochs: int | None = None,
         seed: int = 13711,
         false_alarm_rate: float = 0.1,
-        clip_seconds: float = 10.0,
+        clip_seconds: float = _CLIP_SECONDS,
         settings: Sequence[str] = (),
         verbose: bool = True,
     ):
@@ -151,13 +149,12 @@ class AnomalyDetector(BaseEstimator):
         Raises:
             InputError: a recording that cannot be used, or an unknown machine.
         """
-        judged = []
-        for number, found, of_clip in self._clip_scores(
-            recordings, sample_rate, machine
-        ):
-            name = self.machines_[number]
-            judged += judge(self.detector_, number, name, found, of_clip)
-        return judged
+        scored = self._clip_scores(recordings, sample_rate, machine)
+        return [
+            recording
+            for number, found, of_clip in scored
+            for recording in judge(self.detector_, number, found, of_clip)
+        ]
 
     def report(
         self,
@@ -222,21 +219,7 @@ class AnomalyDetector(BaseEstimator):
         Raises:
             InputError: not fitted, or something else is there, or it cannot be written.
         """
-        detector, target = self._fitted(), Path(path)
-        if target.exists() and not (target / "detector.json").is_file():
-            raise InputError(
-                f"{printable(target)} exists and is no detector: give another path"
-            )
-        about = json.dumps({"clip_seconds": self.clip_seconds}) + "\n"
-        try:
-            with whole_folder(target) as unfinished:
-                save_detector(unfinished, detector)
-                write_text(unfinished / _ABOUT, about)
-        except OSError as error:
-            raise InputError(
-                f"{printable(target)} cannot be written ({error.strerror}): give "
-                "another path"
-            ) from error
+        write_detector(Path(path), self._fitted(), self.clip_seconds)
 
     @classmethod
     def load(
@@ -247,17 +230,15 @@ class AnomalyDetector(BaseEstimator):
         Raises:
             InputError: there is no detector, or one that this version cannot read.
         """
-        detector = restore_detector(Path(path))
+        detector, clip_seconds = read_detector(Path(path))
         config = detector.config
-        about = Path(path) / _ABOUT
-        known = json.loads(about.read_text(encoding="utf-8")) if about.exists() else {}
         made = cls(
             preset=config.preset,
             epochs=config.train.epochs,
             seed=config.seed,
             false_alarm_rate=config.scoring.false_alarm_rate,
             verbose=verbose,
-            **known,
+            clip_seconds=clip_seconds or _CLIP_SECONDS,
         )
         made._take(detector)
         return made
@@ -273,12 +254,8 @@ class AnomalyDetector(BaseEstimator):
         return replace(config, scores=(config.score,), n_seeds=1)
 
     def _take(self, detector: Detector) -> None:
-        sections = [machine for machine, _ in detector.machines]
         self.detector_ = detector
-        self.machines_ = tuple(
-            machine if sections.count(machine) == 1 else unit_name(machine, section)
-            for machine, section in detector.machines
-        )
+        self.machines_ = machine_names(detector)
         self._scorer = ClipScorer(detector)
 
     def _fitted(self) -> Detector:

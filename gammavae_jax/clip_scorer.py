@@ -90,10 +90,18 @@ def select_machines(detector: Detector, machines: Sequence[int]) -> Detector:
     )
 
 
+def machine_names(detector: Detector) -> tuple[str, ...]:
+    """A name for each machine: its type, and its section where there are several."""
+    types = [machine for machine, _ in detector.machines]
+    return tuple(
+        machine if types.count(machine) == 1 else unit_name(machine, section)
+        for machine, section in detector.machines
+    )
+
+
 def judge(
     detector: Detector,
     number: int,
-    machine: str,
     found: LoadedRecordings,
     of_clip: Float[np.ndarray, "_"],
 ) -> list[ScoredRecording]:
@@ -104,11 +112,11 @@ def judge(
     Args:
         detector: whose first seed scored.
         number: of the machine.
-        machine: its name.
         found: the recordings.
         of_clip: the score of each of their clips; what is beyond them is padding.
     """
     score, n_clips = detector.config.score, len(found.recording)
+    machine = machine_names(detector)[number]
     total = np.bincount(found.recording, of_clip[:n_clips].astype(np.float64))
     scores = total / np.bincount(found.recording)
     threshold = float(detector.thresholds[score][0, number])

@@ -162,7 +162,8 @@ def of_known_machines(
     if not isinstance(recordings, Mapping):
         if machine is None and len(known) > 1:
             raise InputError(
-                f"this detector knows {', '.join(known)}: say whose recordings these are"
+                f"this detector knows {', '.join(known)}: say whose recordings these "
+                "are"
             )
         recordings = {machine or known[0]: recordings}
     for name in recordings:
