@@ -101,12 +101,14 @@ def _facts(report: Report) -> str:
         rate = 100 * report.config.scoring.false_alarm_rate
         if told:
             facts.append(("false alarms", told, f"{domains}meant: at most {rate:g}"))
+    else:
+        score = report.config.score
+        alarms = sum(int(c.decisions(score)[0].sum()) for c in report.machines)
+        facts.append(("alarms", str(alarms), f"by {score}"))
     facts.append(("machines", str(len(report.machines)), ""))
     n_anomalies = labels.count("anomaly")
-    detail = (
-        f"{n_anomalies} anomalous" if all(labels) and labels else "not all labelled"
-    )
-    facts.append(("test clips", str(len(labels)), detail))
+    detail = f"{n_anomalies} anomalous" if all(labels) else "not all labelled"
+    facts.append(("clips", str(len(labels)), detail if any(labels) else "unlabelled"))
     return "".join(
         f"<div><dt>{text(name)}</dt><dd>{text(value)}"
         f"{f'<small>{text(detail)}</small>' if detail else ''}</dd></div>"
