@@ -7,6 +7,7 @@ Unlike scikit-learn's outlier detectors, and as the challenge has it, higher sco
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -150,11 +151,7 @@ class AnomalyDetector(BaseEstimator):
             InputError: a recording that cannot be used, or an unknown machine.
         """
         scored = self._clip_scores(recordings, sample_rate, machine)
-        return [
-            recording
-            for number, found, of_clip in scored
-            for recording in judge(self.detector_, number, found, of_clip)
-        ]
+        return list(chain(*(judge(self.detector_, *of) for of in scored)))
 
     def report(
         self,
@@ -179,12 +176,8 @@ class AnomalyDetector(BaseEstimator):
                 that cannot be written.
         """
         scored = self._clip_scores(recordings, sample_rate, machine, keep_sounds=True)
-        clips = [
-            clip
-            for number, found, of_clip in scored
-            for clip in scored_clips(self.detector_, number, found, of_clip)
-        ]
-        write_scored_report(Path(path), self.detector_, clips)
+        clips = (scored_clips(self.detector_, *of_machine) for of_machine in scored)
+        write_scored_report(Path(path), self.detector_, list(chain(*clips)))
 
     def _clip_scores(
         self,
@@ -230,7 +223,7 @@ class AnomalyDetector(BaseEstimator):
         Raises:
             InputError: there is no detector, or one that this version cannot read.
         """
-        detector, clip_seconds = read_detector(Path(path))
+        detector, seconds = read_detector(Path(path))
         config = detector.config
         made = cls(
             preset=config.preset,
@@ -238,7 +231,7 @@ class AnomalyDetector(BaseEstimator):
             seed=config.seed,
             false_alarm_rate=config.scoring.false_alarm_rate,
             verbose=verbose,
-            clip_seconds=clip_seconds or _CLIP_SECONDS,
+            clip_seconds=seconds or _CLIP_SECONDS,
         )
         made._take(detector)
         return made
