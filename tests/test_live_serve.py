@@ -236,8 +236,10 @@ def test_a_body_without_a_length_is_counted_as_it_comes(server):
 
 
 def test_a_body_shorter_than_it_says_times_out(server):
+    began = time.monotonic()
     answer = Raw(server, head(f"Content-Length: {2 * len(WHOLE)}") + WHOLE).answer()
     assert answer.startswith("HTTP/1.1 408 ")
+    assert 0.9 < time.monotonic() - began < 5
     assert "not all arrived within 1 s" in answer
 
 
