@@ -336,6 +336,19 @@ def test_scoring_that_takes_too_long_is_given_up():
         until(lambda: server.service.worker.waiting == 0)
 
 
+def test_a_long_recording_is_not_heard_to_its_end_once_time_is_up():
+    class Sleepy(LoudnessScorer):
+        def judge(self, clip, machine):
+            time.sleep(0.02)
+            return super().judge(clip, machine)
+
+    scorer = Sleepy()
+    with served(scorer, Limits(score_seconds=0.2)) as server:
+        assert server.post(audio(200.0)).status_code == 503
+        until(lambda: server.service.worker.waiting == 0)
+        assert len(scorer.judged) < 100  # of 399
+
+
 def test_a_failure_within_is_told_to_the_operator_alone():
     class Broken(LoudnessScorer):
         def judge(self, clip, machine):
