@@ -4,7 +4,6 @@ Unlike scikit-learn's outlier detectors, and as the challenge has it, higher sco
 *more* anomalous, and `predict` is true for an alarm.
 """
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,33 +15,38 @@ from jaxtyping import Float
 from rich.console import Console
 from sklearn.base import BaseEstimator
 
-from gammavae_jax.checkpoint import restore_detector, save_detector
-from gammavae_jax.clip_files import unit_name
-from gammavae_jax.clip_scorer import ClipScorer, ScoredRecording, judge
+from gammavae_jax.clip_scorer import (
+    ClipScorer,
+    ScoredRecording,
+    judge,
+    machine_names,
+    scored_clips,
+)
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import override
 from gammavae_jax.detector import Detector
-from gammavae_jax.errors import InputError, printable, unknown_name
+from gammavae_jax.detector_folder import read_detector, write_detector
+from gammavae_jax.errors import InputError
 from gammavae_jax.features import mel_filterbank
-from gammavae_jax.files import whole_folder, write_text
 from gammavae_jax.fitting import fit_recordings
 from gammavae_jax.log import Log
+from gammavae_jax.pages.scored_report import write_scored_report
 from gammavae_jax.presets import preset as named_preset
 from gammavae_jax.recordings import (
     LoadedRecordings,
     Recordings,
-    find_recordings,
-    load_recordings,
+    load_machines,
+    of_known_machines,
 )
 
 ONE_MACHINE = "machine"  # the name of what is given without one
-_ABOUT = "anomaly_detector.json"
+_CLIP_SECONDS = 10.0  # of the challenge
 
 Given = Any  # `Recordings` of one machine, or a dict of them by machine
 
 
 class AnomalyDetector(BaseEstimator):
-    """Learn what machines sound like in health; score and judge new recordings.
+    """Learn what machines sound like in health; judge new recordings.
 
     Recordings are given as the path of a WAV or FLAC file or of a folder, a waveform
     with its `sample_rate` in Hz, a list of these, or, for several machines, a dict of
@@ -70,7 +74,7 @@ class AnomalyDetector(BaseEstimator):
         epochs: int | None = None,
         seed: int = 13711,
         false_alarm_rate: float = 0.1,
-        clip_seconds: float = 10.0,
+        clip_seconds: float = _CLIP_SECONDS,
         settings: Sequence[str] = (),
         verbose: bool = True,
     ):
@@ -100,7 +104,7 @@ class AnomalyDetector(BaseEstimator):
         if not recordings:
             raise InputError("no machine: the dict is empty; give recordings of one")
         bank = mel_filterbank(config.features)
-        loaded = self._load(recordings, sample_rate, bank, config, log)
+        loaded = self._load(recordings, sample_rate, bank, config)
         adapt = self.epochs is None
         self._take(fit_recordings(config, loaded, bank, log, adapt_epochs=adapt))
         return self
@@ -145,19 +149,60 @@ class AnomalyDetector(BaseEstimator):
         Raises:
             InputError: a recording that cannot be used, or an unknown machine.
         """
+        scored = self._clip_scores(recordings, sample_rate, machine)
+        return [
+            recording
+            for number, found, of_clip in scored
+            for recording in judge(self.detector_, number, found, of_clip)
+        ]
+
+    def report(
+        self,
+        recordings: Given,
+        path: str | os.PathLike[str],
+        sample_rate: int | None = None,
+        machine: str | None = None,
+    ) -> None:
+        """Write a page with every clip's score, and why the telling ones have theirs.
+
+        It needs no other file: spectrograms, what was not expected, and the sounds are
+        in it.
+
+        Args:
+            recordings: see the class.
+            path: of the page, such as `report.html`.
+            sample_rate: Hz, of waveforms.
+            machine: whose recordings these are, where they are no dict.
+
+        Raises:
+            InputError: a recording that cannot be used, an unknown machine, or a page
+                that cannot be written.
+        """
+        scored = self._clip_scores(recordings, sample_rate, machine, keep_sounds=True)
+        clips = [
+            clip
+            for number, found, of_clip in scored
+            for clip in scored_clips(self.detector_, number, found, of_clip)
+        ]
+        write_scored_report(Path(path), self.detector_, clips)
+
+    def _clip_scores(
+        self,
+        recordings: Given,
+        sample_rate: int | None,
+        machine: str | None,
+        keep_sounds: bool = False,
+    ) -> list[tuple[int, LoadedRecordings, Float[np.ndarray, "_"]]]:
+        """Number and recordings of each machine, and the scores of their clips."""
         detector = self._fitted()
-        config, log = detector.config, self._log()
-        by_machine = self._of_known_machines(recordings, machine)
-        bank = detector.filterbank
-        loaded = self._load(by_machine, sample_rate, bank, config, log)
+        config, bank = detector.config, detector.filterbank
+        given = of_known_machines(recordings, machine, self.machines_)
+        loaded = self._load(given, sample_rate, bank, config, keep_sounds)
         numbers = [self.machines_.index(name) for name in loaded]
         clips = [found.clips for found in loaded.values()]
         scores = self._scorer.score(dict(zip(numbers, clips, strict=True)))
-        judged = []
-        for m, (name, found) in enumerate(loaded.items()):
-            of_clip = scores[config.score][0, m]
-            judged += judge(detector, numbers[m], name, found, of_clip)
-        return judged
+        of_seed = scores[config.score][0]
+        return list(zip(numbers, loaded.values(), of_seed, strict=True))
 
     @property
     def threshold_(self) -> dict[str, float]:
@@ -174,21 +219,7 @@ class AnomalyDetector(BaseEstimator):
         Raises:
             InputError: not fitted, or something else is there, or it cannot be written.
         """
-        detector, target = self._fitted(), Path(path)
-        if target.exists() and not (target / "detector.json").is_file():
-            raise InputError(
-                f"{printable(target)} exists and is no detector: give another path"
-            )
-        about = json.dumps({"clip_seconds": self.clip_seconds}) + "\n"
-        try:
-            with whole_folder(target) as unfinished:
-                save_detector(unfinished, detector)
-                write_text(unfinished / _ABOUT, about)
-        except OSError as error:
-            raise InputError(
-                f"{printable(target)} cannot be written ({error.strerror}): give "
-                "another path"
-            ) from error
+        write_detector(Path(path), self._fitted(), self.clip_seconds)
 
     @classmethod
     def load(
@@ -199,17 +230,15 @@ class AnomalyDetector(BaseEstimator):
         Raises:
             InputError: there is no detector, or one that this version cannot read.
         """
-        detector = restore_detector(Path(path))
+        detector, clip_seconds = read_detector(Path(path))
         config = detector.config
-        about = Path(path) / _ABOUT
-        known = json.loads(about.read_text(encoding="utf-8")) if about.exists() else {}
         made = cls(
             preset=config.preset,
             epochs=config.train.epochs,
             seed=config.seed,
             false_alarm_rate=config.scoring.false_alarm_rate,
             verbose=verbose,
-            **known,
+            clip_seconds=clip_seconds or _CLIP_SECONDS,
         )
         made._take(detector)
         return made
@@ -225,12 +254,8 @@ class AnomalyDetector(BaseEstimator):
         return replace(config, scores=(config.score,), n_seeds=1)
 
     def _take(self, detector: Detector) -> None:
-        sections = [machine for machine, _ in detector.machines]
         self.detector_ = detector
-        self.machines_ = tuple(
-            machine if sections.count(machine) == 1 else unit_name(machine, section)
-            for machine, section in detector.machines
-        )
+        self.machines_ = machine_names(detector)
         self._scorer = ClipScorer(detector)
 
     def _fitted(self) -> Detector:
@@ -256,42 +281,20 @@ class AnomalyDetector(BaseEstimator):
             for name in recordings
         }
 
-    def _of_known_machines(
-        self, recordings: Given, machine: str | None
-    ) -> dict[str, Recordings]:
-        if isinstance(recordings, Mapping):
-            for name in recordings:
-                if name not in self.machines_:
-                    raise InputError(unknown_name("machine", name, self.machines_))
-            return dict(recordings)
-        if machine is None:
-            machine, *others = self.machines_
-            if others:
-                raise InputError(
-                    f"this detector knows {', '.join(self.machines_)}: say whose "
-                    "recordings these are"
-                )
-        if machine not in self.machines_:
-            raise InputError(unknown_name("machine", machine, self.machines_))
-        return {machine: recordings}
-
     def _load(
         self,
         recordings: Mapping[str, Recordings],
         sample_rate: int | None,
         bank: Float[np.ndarray, "bin mel"],
         config: Config,
-        log: Log,
+        keep_sounds: bool = False,
     ) -> dict[str, LoadedRecordings]:
-        sources = {n: find_recordings(r, sample_rate) for n, r in recordings.items()}
-        rates: frozenset[int] = frozenset()
-        loaded = {}
-        with log.progress("recordings", sum(map(len, sources.values()))) as advance:
-            for name, found in sources.items():
-                loaded[name] = load_recordings(
-                    found, bank, config.features, self.clip_seconds, advance
-                )
-                rates |= loaded[name].resampled_from
+        """The clips of each machine; a rate that is not the models' is said once."""
+        log, seconds = self._log(), self.clip_seconds
+        loaded = load_machines(
+            recordings, sample_rate, bank, config.features, seconds, log, keep_sounds
+        )
+        rates = {rate for found in loaded.values() for rate in found.resampled_from}
         for rate in sorted(rates - self._said_rates):
             wanted = config.features.sample_rate
             log.say(f"recordings at {rate} Hz are resampled to {wanted} Hz")

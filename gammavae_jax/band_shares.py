@@ -56,7 +56,7 @@ def nearest_clip(
     clip = reference.clips[known[at]] * reference.scale + reference.location
     # A clip that is the nearest one itself is at no distance, in no band.
     bands = squares / max(float(distance[at]), 1e-12) / unit[at]
-    return Nearest(bands, clip.reshape(-1, n_mels))
+    return Nearest(bands, np.asarray(clip).reshape(-1, n_mels))
 
 
 def where_departing(

@@ -18,7 +18,9 @@ from gammavae_jax.commands.demo import Demo
 from gammavae_jax.commands.doctor import Doctor
 from gammavae_jax.commands.download import Download
 from gammavae_jax.commands.evaluate import Evaluate
+from gammavae_jax.commands.export import Export
 from gammavae_jax.commands.fit import Fit
+from gammavae_jax.commands.report import Report
 from gammavae_jax.commands.score import Score
 from gammavae_jax.commands.serve import Serve
 from gammavae_jax.commands.submit import Submit
@@ -68,6 +70,8 @@ COMMANDS: Mapping[str, type[Command]] = {
     "score": Score,
     "watch": Watch,
     "serve": Serve,
+    "report": Report,
+    "export": Export,
     "download": Download,
     "evaluate": Evaluate,
     "submit": Submit,

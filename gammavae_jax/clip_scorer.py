@@ -1,5 +1,6 @@
 """New recordings, now and then: scored by programs that are kept, and judged."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -8,9 +9,11 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from gammavae_jax.clip_files import unit_name
 from gammavae_jax.dataset import Clips, MachineArrays, hash_name, stack_machines
 from gammavae_jax.detector import Detector, clip_p_values, compile_scores
 from gammavae_jax.fusion import Scores
+from gammavae_jax.pages.scored_report import ScoredClip
 from gammavae_jax.parallel import make_layout
 from gammavae_jax.recordings import LoadedRecordings
 
@@ -87,10 +90,18 @@ def select_machines(detector: Detector, machines: Sequence[int]) -> Detector:
     )
 
 
+def machine_names(detector: Detector) -> tuple[str, ...]:
+    """A name for each machine: its type, and its section where there are several."""
+    types = [machine for machine, _ in detector.machines]
+    return tuple(
+        machine if types.count(machine) == 1 else unit_name(machine, section)
+        for machine, section in detector.machines
+    )
+
+
 def judge(
     detector: Detector,
     number: int,
-    machine: str,
     found: LoadedRecordings,
     of_clip: Float[np.ndarray, "_"],
 ) -> list[ScoredRecording]:
@@ -101,11 +112,11 @@ def judge(
     Args:
         detector: whose first seed scored.
         number: of the machine.
-        machine: its name.
         found: the recordings.
         of_clip: the score of each of their clips; what is beyond them is padding.
     """
     score, n_clips = detector.config.score, len(found.recording)
+    machine = machine_names(detector)[number]
     total = np.bincount(found.recording, of_clip[:n_clips].astype(np.float64))
     scores = total / np.bincount(found.recording)
     threshold = float(detector.thresholds[score][0, number])
@@ -117,6 +128,31 @@ def judge(
             name, machine, float(s), float(p), threshold, bool(s > threshold)
         )
         for name, s, p in zip(found.names, scores, chances, strict=True)
+    ]
+
+
+def scored_clips(
+    detector: Detector,
+    number: int,
+    found: LoadedRecordings,
+    of_clip: Float[np.ndarray, "_"],
+) -> list[ScoredClip]:
+    """The same of each clip by itself, with its sound, for a page; see `judge`."""
+    score = detector.config.score
+    threshold = float(detector.thresholds[score][0, number])
+    chances = clip_p_values(detector, score, 0, number, of_clip)
+    return [
+        ScoredClip(
+            name=found.clip_name(clip),
+            machine=unit_name(*detector.machines[number]),
+            log_mel=found.clips.log_mels[clip],
+            waveform=sound,
+            sample_rate=detector.config.features.sample_rate,
+            score=float(of_clip[clip]),
+            p_value=math.nan if chances is None else float(chances[clip]),
+            threshold=threshold,
+        )
+        for clip, sound in enumerate(found.sounds)
     ]
 
 

@@ -65,11 +65,11 @@ def frame_residual(
     Where a window's residual is of its middle frame alone, so is the result. Returns
     the weight of each frame too: 0 where no window of weight 1 tells of it.
     """
-    rows = residual.reshape(len(residual), -1, n_mels)
-    n_rows, n_windows = rows.shape[1], len(rows)
+    rows = residual.reshape(residual.shape[0], -1, n_mels)
+    n_rows, n_windows = rows.shape[1], rows.shape[0]
     first = (n_context - n_rows + 1) // 2  # a single row is of frame n_context // 2
     total = jnp.zeros((n_windows + n_context - 1, n_mels))
-    count = jnp.zeros(len(total))
+    count = jnp.zeros(total.shape[0])
     for row in range(n_rows):
         place = slice(first + row, first + row + n_windows)
         total = total.at[place].add(rows[:, row] * weight[:, None])

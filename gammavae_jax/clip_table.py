@@ -3,7 +3,10 @@
 import csv
 import io
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
+
+from gammavae_jax.errors import InputError
 
 
 class ClipRow(NamedTuple):
@@ -30,3 +33,32 @@ def clips_csv(rows: Iterable[ClipRow]) -> str:
     writer.writerow(ClipRow._fields)
     writer.writerows(rows)
     return text.getvalue()
+
+
+def read_clips_csv(path: Path) -> list[ClipRow]:
+    """What `clips_csv` wrote.
+
+    Raises:
+        InputError: it is not there, or is something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        return [_row(fields) for fields in csv.DictReader(io.StringIO(text))]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{str(path)!r} cannot be read as a run's table of clips: give the folder "
+            "of a finished run"
+        ) from error
+
+
+def _row(fields: dict[str, str]) -> ClipRow:
+    return ClipRow(
+        int(fields["seed"]),
+        fields["score"],
+        fields["machine"],
+        fields["section"],
+        fields["clip"],
+        float(fields["anomaly_score"]),
+        float(fields["p_value"]) if fields["p_value"] else None,
+        int(fields["decision"]),
+    )

@@ -19,10 +19,13 @@ from gammavae_jax.scorer import (
     output_of_clip,
     rows_in_window,
     statistics_of_clip,
-    wanted_statistics,
 )
 
 _FRAMES_AT_ONCE = 64  # clips are padded to multiples: few programs for many lengths
+
+
+# Statistics whose features are of a band each.
+_BANDED = ("spectrum", "residual", "peak")
 
 
 class ClipView(NamedTuple):
@@ -30,21 +33,32 @@ class ClipView(NamedTuple):
 
     residual: Float[Any, "*member frame mel"]  # in the unit of the model's inputs
     decibels: Float[Any, "*member frame mel"]  # the same in dB
-    squares: Float[Any, "*member frame mel"]  # what each adds to the mse
+    squares: Float[Any, "*member frame mel"]  # what each adds to the mse, if asked for
     covered: Float[Any, "*member frame"]
     scores: dict[str, Float[Any, "*member"]]  # those that no training clip is asked for
     statistics: dict[str, Float[Any, "*member feature"]]
 
 
+def has_bands(name: str) -> bool:
+    """Whether a score is a sum over bands."""
+    return name == "mse" or name.rpartition("_")[0] in _BANDED
+
+
 def view_clip(
-    config: Config, scorers: Scorer, log_mel: Float[np.ndarray, "frame mel"]
+    config: Config,
+    scorers: Scorer,
+    log_mel: Float[np.ndarray, "frame mel"],
+    names: tuple[str, ...],
 ) -> ClipView:
-    """What each member says; padding, which changes nothing, is cut off again."""
+    """What each member says, as far as the named scores need it.
+
+    Padding, which changes nothing, is cut off again. Fusions are no names here.
+    """
     n_frames = len(log_mel)
     n_padded = -(-n_frames // _FRAMES_AT_ONCE) * _FRAMES_AT_ONCE
     padded = np.zeros((n_padded, log_mel.shape[1]), np.float32)
     padded[:n_frames] = log_mel
-    view = jax.device_get(_view_members(config, scorers, padded, n_frames))
+    view = jax.device_get(_view_members(config, names, scorers, padded, n_frames))
     return view._replace(
         residual=view.residual[:, :n_frames],
         decibels=view.decibels[:, :n_frames],
@@ -53,10 +67,11 @@ def view_clip(
     )
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 1))
 @in_float32
 def _view_members(
     config: Config,
+    names: tuple[str, ...],
     scorers: Scorer,
     log_mel: Float[Array, "frame mel"],
     n_frames: Int[Array, ""],
@@ -79,17 +94,21 @@ def _view_members(
             )
 
         residual, covered = by_frame(output.residual)
+        unit = _decibels_in_unit(config, scorer)
         squares, _ = by_frame(output.residual**2)
         count = _windows_of_frames(config, weight)
         scores = direct_scores(config, scorer, output, weight)
         statistics = statistics_of_clip(config, output, weight, data, jnp.array(0))
+        asked = {name.rpartition("_")[0] for name in names}
         return ClipView(
             residual,
-            by_frame(output.residual * _decibels_in_unit(config, scorer))[0],
-            squares * count[:, None] / (weight.sum() * output.residual.shape[-1]),
+            residual if unit is None else by_frame(output.residual * unit)[0],
+            squares * count[:, None] / (weight.sum() * output.residual.shape[-1])
+            if any(not has_bands(n) or n in scores for n in names)
+            else jnp.zeros_like(residual),
             covered,
-            {n: scores[n] for n in config.computed_scores if n in scores},
-            {n: statistics[n] for n in wanted_statistics(config)},
+            {n: scores[n] for n in names if n in scores},
+            {n: statistics[n] for n in statistics if n in asked},
         )
 
     return jax.lax.map(look, scorers)
@@ -106,10 +125,10 @@ def _windows_of_frames(
     return jnp.pad(count, (first, after))
 
 
-def _decibels_in_unit(config: Config, scorer: Scorer) -> Any:
-    """What a residual is multiplied with to be in dB."""
+def _decibels_in_unit(config: Config, scorer: Scorer) -> Array | None:
+    """What a residual is multiplied with to be in dB; None where it is."""
     if config.model.inputs != "standardised":
-        return 1.0
+        return None
     deviation = jnp.sqrt(scorer.batch_stats["Inputs_0"]["Standardise_0"]["var"] + EPS)
     if config.model.target == "centre":
         frames = deviation.reshape(config.features.n_context, -1)

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Float32, Int, UInt32
 from threadpoolctl import threadpool_limits
 
 from gammavae_jax.audio import read_clip
 from gammavae_jax.clip_files import ClipFile, is_supplemental
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.features import log_mel, n_frames
+from gammavae_jax.features import log_mel, n_frames, samples_needed
 from gammavae_jax.runtime import available_cores
 
 AnyArray = Array | np.ndarray  # on a device or on the host
@@ -97,11 +97,20 @@ def clip_log_mel(
     """The log-mel of one recording.
 
     Raises:
+        InputError: see `clip_waveform`.
+    """
+    return log_mel(clip_waveform(path, config), filterbank, config)
+
+
+def clip_waveform(path: Path, config: FeatureConfig) -> Float32[np.ndarray, "sample"]:
+    """The samples of one recording.
+
+    Raises:
         InputError: it cannot be read, or has too few frames for one window.
     """
     waveform = read_clip(path, sample_rate=config.sample_rate, channel=config.channel)
     require_window(len(waveform), printable(path), config)
-    return log_mel(waveform, filterbank, config)
+    return waveform
 
 
 def require_window(n_samples: int, name: str, config: FeatureConfig) -> None:
@@ -112,10 +121,9 @@ def require_window(n_samples: int, name: str, config: FeatureConfig) -> None:
     """
     frames = n_frames(n_samples, config)
     if frames < config.n_context:
-        needed = (config.n_context - 1) * config.hop_length
         raise InputError(
             f"{name}: {n_samples} samples give {frames} frames, too few for one "
-            f"window, which needs {needed} samples: remove it"
+            f"window, which needs {samples_needed(config)} samples: remove it"
         )
 
 

@@ -26,15 +26,12 @@ from gammavae_jax.band_shares import (
     where_departing,
     where_powerful,
 )
-from gammavae_jax.clip_view import ClipView, view_clip
+from gammavae_jax.clip_view import ClipView, has_bands, view_clip
 from gammavae_jax.config import FUSION_SCORES, Config
 from gammavae_jax.detector import Detector
 from gammavae_jax.errors import InputError, unknown_name
-from gammavae_jax.fusion import location_and_unit
+from gammavae_jax.fusion import standard_of
 from gammavae_jax.neighbours import Reference
-
-# Statistics whose features are of a band each.
-_BANDED = ("spectrum", "residual", "peak")
 
 
 class Part(NamedTuple):
@@ -102,7 +99,8 @@ def explain_clip(
     if len(log_mel) < config.features.n_context:
         raise InputError(f"a clip of {len(log_mel)} frames is too short for a window")
     members = slice(seed * config.n_folds, (seed + 1) * config.n_folds)
-    view = view_clip(config, _of(detector.scorer, members, machine), log_mel)
+    names = config.scoring.fused if name in FUSION_SCORES else (name,)
+    view = view_clip(config, _of(detector.scorer, members, machine), log_mel, names)
     references = _of(dict(detector.references), members, machine)
     of_machine = _Machine(config, view, references, log_mel)
     calibration = {n: v[seed, machine] for n, v in detector.calibration.items()}
@@ -112,9 +110,9 @@ def explain_clip(
     return Explanation(
         (log_mel - decibels).astype(np.float32),
         decibels.astype(np.float32),
-        sum(added for _, added in summands).astype(np.float32),
+        np.sum([added for _, added in summands], axis=0).astype(np.float32),
         tuple(
-            Part(part, float(added.sum()), _has_bands(part)) for part, added in summands
+            Part(part, float(added.sum()), has_bands(part)) for part, added in summands
         ),
     )
 
@@ -132,7 +130,7 @@ def _summands(
         return [(name, _contribution(of_machine, name, 0.0))]
     found = []
     for part in of_machine.config.scoring.fused:
-        location, unit = (float(x[0]) for x in location_and_unit(calibration[part]))
+        location, unit = (float(x[0]) for x in standard_of(calibration[part]))
         found.append((part, _contribution(of_machine, part, location) / unit))
     if name == "fusion_mean":
         return [(part, added / len(found)) for part, added in found]
@@ -164,9 +162,9 @@ def _share(of_machine: _Machine, name: str, member: int) -> Share:
         view.statistics[statistic],
         _of(of_machine.references[statistic], member),
         rule == "density",
-        config.features.n_mels if _has_bands(name) else 1,
+        config.features.n_mels if has_bands(name) else 1,
     )
-    if not _has_bands(name):
+    if not has_bands(name):
         return of_squares(view.squares, float(nearest.bands.sum()), is_covered)
     if statistic == "peak":
         return Share(nearest.bands, where_powerful(view.residual, is_covered))
@@ -178,10 +176,6 @@ def _share(of_machine: _Machine, name: str, member: int) -> Share:
         is_frame = np.ones(len(values), bool)
         in_time = where_departing(values, mean, deviation, is_frame)
     return Share(nearest.bands, in_time)
-
-
-def _has_bands(name: str) -> bool:
-    return name == "mse" or name.rpartition("_")[0] in _BANDED
 
 
 def _of(tree: Any, *place: Any) -> Any:

@@ -36,8 +36,13 @@ def mel_filterbank(config: FeatureConfig) -> Float32[np.ndarray, "bin mel"]:
 
 
 def n_frames(n_samples: int, config: FeatureConfig) -> int:
-    """Frames in the spectrogram of `n_samples`."""
-    return 1 + n_samples // config.hop_length
+    """Frames in the spectrogram of `n_samples`; an odd window ends one sample early."""
+    return 1 + (n_samples - config.n_fft % 2) // config.hop_length
+
+
+def samples_needed(config: FeatureConfig) -> int:
+    """Of the shortest clip: frames for one window."""
+    return max(1, (config.n_context - 1) * config.hop_length + config.n_fft % 2)
 
 
 def log_mel(
@@ -80,7 +85,7 @@ def _bands(filterbank: Float32[np.ndarray, "bin mel"]) -> list[tuple[slice, slic
 def _power_spectrum(
     frames: Float32[np.ndarray, "frame sample"], config: FeatureConfig
 ) -> Float32[np.ndarray, "frame bin"]:
-    spectrum: Any = scipy.fft.rfft(frames * _hann(config.n_fft), axis=-1)
+    spectrum: Any = scipy.fft.rfft(frames * hann(config.n_fft), axis=-1)
     if config.power == 2.0:
         return spectrum.real**2 + spectrum.imag**2
     return np.abs(spectrum) ** np.float32(config.power)
@@ -98,7 +103,7 @@ def windows(
 
 
 @functools.cache
-def _hann(n_fft: int) -> Float32[np.ndarray, "sample"]:
+def hann(n_fft: int) -> Float32[np.ndarray, "sample"]:
     """The periodic Hann window."""
     phase = 2 * np.pi * np.arange(n_fft) / n_fft
     return (0.5 - 0.5 * np.cos(phase)).astype(np.float32)

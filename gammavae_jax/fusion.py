@@ -5,6 +5,7 @@ a clip scored alone has the score that it has among others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -42,25 +43,31 @@ def fuse(
     return made
 
 
-def location_and_unit(
-    calibration: Float[np.ndarray, "*run held_out"],
-) -> tuple[Float[np.ndarray, "*run 1"], Float[np.ndarray, "*run 1"]]:
-    """Mean and standard deviation of held-out clips, by which scores are standardised.
+class Standard(NamedTuple):
+    """Mean and unit of a score on held-out clips."""
 
-    Where those are all alike but for rounding, a thousandth of their mean is the unit.
+    mean: Float[np.ndarray, "*run 1"]
+    unit: Float[np.ndarray, "*run 1"]
+
+
+def standard_of(calibration: Float[np.ndarray, "*run held_out"]) -> Standard:
+    """Mean and deviation of what is not NaN.
+
+    Where held-out clips are all alike but for rounding, a thousandth of their mean is
+    the unit.
     """
     known = ~np.isnan(calibration)
     count = np.maximum(known.sum(-1, keepdims=True), 1)  # 0 where a model broke down
     mean = np.sum(calibration, axis=-1, keepdims=True, where=known) / count
     centred = np.where(known, calibration - mean, 0.0)
     deviation = np.sqrt(np.sum(centred**2, axis=-1, keepdims=True) / count)
-    return mean, np.maximum(deviation, 1e-3 * np.abs(mean)) + 1e-12
+    return Standard(mean, np.maximum(deviation, 1e-3 * np.abs(mean)) + 1e-12)
 
 
 def _standardised(
     scores: Float[np.ndarray, "seed machine clip"],
     calibration: Float[np.ndarray, "seed machine held_out"],
 ) -> Float[np.ndarray, "seed machine clip"]:
-    """In deviations from the mean of held-out clips."""
-    mean, unit = location_and_unit(calibration)
-    return (scores - mean) / unit
+    """In units from the mean of held-out clips."""
+    standard = standard_of(calibration)
+    return (scores - standard.mean) / standard.unit

@@ -177,9 +177,9 @@ class Inputs(nn.Module):
             windows = Standardise()(windows.T, weight, training).T
         seen = target = windows
         if self.config.target == "centre":
-            frames = windows.reshape(len(windows), self.n_context, -1)
+            frames = windows.reshape(windows.shape[0], self.n_context, -1)
             middle = self.n_context // 2
-            seen = jnp.delete(frames, middle, axis=1).reshape(len(windows), -1)
+            seen = jnp.delete(frames, middle, axis=1).reshape(windows.shape[0], -1)
             target = frames[:, middle]
         if self.config.inputs == "centred":
             level = seen.mean(-1, keepdims=True)
@@ -260,5 +260,5 @@ def reconstruct(
     """
     model = AutoEncoder(config, n_context)
     variables = {"params": params, "batch_stats": batch_stats}
-    output = model.apply(variables, windows, jnp.ones(len(windows)), None)
+    output = model.apply(variables, windows, jnp.ones(windows.shape[0]), None)
     return cast(ModelOutput, output)

@@ -25,7 +25,7 @@ def largest(values: Float[Array, "window"], weight: Float[Array, "window"]) -> A
 def top(values: Float[Array, "window"], weight: Float[Array, "window"]) -> Array:
     """The mean of the largest tenth of the windows, at least of one."""
     count = jnp.maximum(jnp.ceil(TOP_FRACTION * weight.sum()), 1.0)
-    return _by_rank(values, weight, (jnp.arange(len(values)) < count) * 1.0)
+    return _by_rank(values, weight, (jnp.arange(values.shape[0]) < count) * 1.0)
 
 
 def ranked(values: Float[Array, "window"], weight: Float[Array, "window"]) -> Array:
@@ -34,7 +34,7 @@ def ranked(values: Float[Array, "window"], weight: Float[Array, "window"]) -> Ar
     Source: generalised weighted rank pooling (Kolesnikov and Lampert 2016), with a
     decay between the mean's, 1, and the maximum's, 0.
     """
-    return _by_rank(values, weight, RANK_DECAY ** jnp.arange(len(values)))
+    return _by_rank(values, weight, RANK_DECAY ** jnp.arange(values.shape[0]))
 
 
 def _by_rank(

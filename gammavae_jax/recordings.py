@@ -5,7 +5,7 @@ so that a model compares like with like; which recording a clip was cut from is 
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +17,9 @@ from gammavae_jax.clip_files import ClipFile
 from gammavae_jax.clip_name import AUDIO_SUFFIXES, parse_clip_name
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.dataset import Clips, in_threads, require_window
-from gammavae_jax.errors import InputError, printable
+from gammavae_jax.errors import InputError, printable, unknown_name
 from gammavae_jax.features import log_mel
+from gammavae_jax.log import Log
 from gammavae_jax.resample import resampled
 
 # A path of a file or a folder, a waveform, or several of these; anything else is
@@ -40,6 +41,14 @@ class LoadedRecordings(NamedTuple):
     clips: Clips
     recording: Int[np.ndarray, "clip"]  # the number of each clip's recording
     resampled_from: frozenset[int]  # sample rates, Hz, that were not the features'
+    sounds: tuple[Float32[np.ndarray, "_"], ...] = ()  # each clip's, if asked for
+
+    def clip_name(self, clip: int) -> str:
+        """The name of a clip's recording, and which part of it the clip is."""
+        number = self.recording[clip]
+        parts = np.flatnonzero(self.recording == number)
+        part = f" part {clip - parts[0] + 1} of {len(parts)}"
+        return self.names[number] + (part if len(parts) > 1 else "")
 
 
 def find_recordings(
@@ -76,6 +85,7 @@ def load_recordings(
     config: FeatureConfig,
     clip_seconds: float,
     on_recording: Callable[[], None] = lambda: None,
+    keep_sounds: bool = False,
 ) -> LoadedRecordings:
     """Read recordings, resample them where need be, cut them, and take log-mels.
 
@@ -85,32 +95,81 @@ def load_recordings(
         config: of the features.
         clip_seconds: the length of clips that longer recordings are cut into.
         on_recording: called after each, for a progress bar.
+        keep_sounds: the waveforms too, to be heard.
 
     Raises:
         InputError: a recording that cannot be used.
     """
 
-    def load(source: Source) -> tuple[int, list[Float32[np.ndarray, "frame mel"]]]:
+    def load(source: Source) -> tuple[int, list[Any], list[Any]]:
         waveform, rate = source.read(config.channel)
         waveform = resampled(waveform, rate, config.sample_rate)
         require_window(len(waveform), source.name, config)
         pieces = cut(waveform, round(clip_seconds * config.sample_rate))
-        return rate, [log_mel(piece, filterbank, config) for piece in pieces]
+        spectrograms = [log_mel(piece, filterbank, config) for piece in pieces]
+        return rate, spectrograms, pieces if keep_sounds else []
 
-    files, log_mels, recording, rates = [], [], [], set()
-    for number, (rate, pieces) in enumerate(in_threads(load, sources)):
+    files, log_mels, recording, rates, sounds = [], [], [], set(), []
+    for number, (rate, spectrograms, pieces) in enumerate(in_threads(load, sources)):
         on_recording()
         path = Path(sources[number].name)
-        files += [ClipFile(path, parse_clip_name(path.name))] * len(pieces)
-        log_mels += pieces
-        recording += [number] * len(pieces)
+        files += [ClipFile(path, parse_clip_name(path.name))] * len(spectrograms)
+        log_mels += spectrograms
+        recording += [number] * len(spectrograms)
         rates.add(rate)
+        sounds += pieces
     return LoadedRecordings(
         tuple(source.name for source in sources),
         Clips(tuple(files), tuple(log_mels)),
         np.array(recording),
         frozenset(rates - {config.sample_rate}),
+        tuple(sounds),
     )
+
+
+def load_machines(
+    recordings: Mapping[str, Recordings],
+    sample_rate: int | None,
+    filterbank: Float[np.ndarray, "bin mel"],
+    config: FeatureConfig,
+    clip_seconds: float,
+    log: Log,
+    keep_sounds: bool = False,
+) -> dict[str, LoadedRecordings]:
+    """The clips of several machines, by name; see `load_recordings`.
+
+    Raises:
+        InputError: a recording that cannot be used.
+    """
+    sources = {n: find_recordings(r, sample_rate) for n, r in recordings.items()}
+    with log.progress("recordings", sum(map(len, sources.values()))) as advance:
+        return {
+            name: load_recordings(
+                found, filterbank, config, clip_seconds, advance, keep_sounds
+            )
+            for name, found in sources.items()
+        }
+
+
+def of_known_machines(
+    recordings: Any, machine: str | None, known: Sequence[str]
+) -> dict[str, Recordings]:
+    """Recordings by machine, from a dict of them, or of the one machine there is.
+
+    Raises:
+        InputError: a machine that is not known, or several that it may be.
+    """
+    if not isinstance(recordings, Mapping):
+        if machine is None and len(known) > 1:
+            raise InputError(
+                f"this detector knows {', '.join(known)}: say whose recordings these "
+                "are"
+            )
+        recordings = {machine or known[0]: recordings}
+    for name in recordings:
+        if name not in known:
+            raise InputError(unknown_name("machine", name, known))
+    return dict(recordings)
 
 
 def cut(

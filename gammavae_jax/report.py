@@ -51,6 +51,22 @@ def results_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
+def read_results_csv(text: str) -> list[Row]:
+    """What `results_csv` wrote.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    rows = []
+    for fields in csv.DictReader(io.StringIO(text)):
+        if tuple(fields) != Row._fields:
+            raise ValueError
+        seed, score, machine, section, *values = fields.values()
+        numbers = (float(value) if value else math.nan for value in values)
+        rows.append(Row(int(seed), score, machine, section, *numbers))
+    return rows
+
+
 def summarise_rows(rows: Sequence[Row], year: int | None = None) -> dict[str, Any]:
     """Official score, means and each machine's metrics, over seeds, as JSON types.
 

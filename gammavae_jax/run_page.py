@@ -5,10 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gammavae_jax.audio import read_clip
+from gammavae_jax.clip_files import find_clips, unit_name
+from gammavae_jax.clip_name import clip_stem
 from gammavae_jax.config import FeatureConfig
+from gammavae_jax.dataset import clip_log_mel
 from gammavae_jax.detector import Detector
-from gammavae_jax.errors import InputError
+from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.files import write_text
+from gammavae_jax.finished_run import FinishedRun, read_run
 from gammavae_jax.log import Log
 from gammavae_jax.pages.error_bars import error_bars
 from gammavae_jax.pages.pictures import Sound
@@ -19,7 +23,9 @@ from gammavae_jax.pages.shown_clips import (
     show_clips,
     telling_clips_of_all,
 )
+from gammavae_jax.published import REPORT_TABLE_2, is_dcase2024_development_set
 from gammavae_jax.run_folder import read_metrics
+from gammavae_jax.scored_clips import ScoredClips
 from gammavae_jax.training_record import code_use, training_curves
 
 
@@ -33,6 +39,62 @@ def complete_report(report: Report, run: Path) -> Report:
         error_bars=error_bars(report.machines, config.scores, report.year),
         how_to_show=f"gammavae report {shlex.quote(str(run))} --clips {{clip}}",
     )
+
+
+def report_run(
+    run: Path,
+    path: Path,
+    data_root: Path | None,
+    names: Sequence[str],
+    log: Log,
+) -> None:
+    """Make the page of a finished run anew.
+
+    Where the recordings are gone and none was asked for, the page has no pictures, and
+    says so.
+
+    Args:
+        run: its folder.
+        path: of the page.
+        data_root: of the recordings; None is where they were.
+        names: clips that must have pictures.
+        log: for progress.
+
+    Raises:
+        InputError: see `read_run`; no clip has a name; recordings that were asked for
+            are not there; or the page cannot be written.
+    """
+    finished = read_run(run)
+    first = [_find_clip(name, finished.machines) for name in names]
+    config, summary = finished.detector.config, finished.summary
+    notes = list(summary.get("notes", []))
+    root = data_root or finished.data_root
+    try:
+        loaders = _loaders_from_files(finished, root)
+    except InputError as error:
+        if data_root is not None or names:
+            raise
+        log.say(f"without pictures: {error}")
+        notes.append("There are no pictures of clips: the recordings are not there.")
+        loaders = []
+    names_of_machines = {clips.machine for clips in finished.machines}
+    is_published = root and is_dcase2024_development_set(root, names_of_machines)
+    report = Report(
+        config,
+        finished.machines,
+        finished.rows,
+        notes,
+        REPORT_TABLE_2 if is_published else {},
+        summary.get("year"),
+        about={n: summary[n] for n in ("timing", "environment") if n in summary},
+    )
+    report = complete_report(report, run)
+    try:
+        write_run_page(path, report, finished.detector, loaders, log, first)
+    except OSError as error:
+        raise InputError(
+            f"{str(path)!r} cannot be written: {error.strerror}: give another --out"
+        ) from error
 
 
 def write_run_page(
@@ -80,3 +142,72 @@ def read_sound(path: Path, config: FeatureConfig) -> Sound:
     except InputError:
         return Sound(None, config.sample_rate, "The recording could not be read again.")
     return Sound(waveform, config.sample_rate)
+
+
+def _loaders_from_files(finished: FinishedRun, root: Path | None) -> list[list[Loader]]:
+    """How each clip is had from the recordings.
+
+    Raises:
+        InputError: they are not there.
+    """
+    if root is None:
+        raise InputError(
+            "the run does not say where its recordings were: give --data-root"
+        )
+    found = {
+        (files.machine, files.section): files.test
+        for machine in dict.fromkeys(clips.machine for clips in finished.machines)
+        for files in find_clips(root, machine, ["test"])
+    }
+    loaders = []
+    for clips in finished.machines:
+        files = found.get((clips.machine, clips.section), ())
+        paths = {file.path.name: file.path for file in files}
+        missing = [name for name in clips.names if name not in paths]
+        if missing:
+            raise InputError(
+                f"the recording {missing[0]!r} is not in {str(root)!r}: give the "
+                "--data-root that the run was scored on"
+            )
+        loaders.append(
+            [_loader(finished.detector, paths[name]) for name in clips.names]
+        )
+    return loaders
+
+
+def _loader(detector: Detector, path: Path) -> Loader:
+    features = detector.config.features
+
+    def load():
+        return (
+            clip_log_mel(path, detector.filterbank, features),
+            read_sound(path, features),
+        )
+
+    return load
+
+
+def _find_clip(name: str, machines: Sequence[ScoredClips]) -> tuple[int, int]:
+    """Machine and number of a clip by its name, `machine/name` where several have it.
+
+    Raises:
+        InputError: no clip has that name, or several have.
+    """
+    known = {
+        (unit_name(clips.machine, clips.section), clip): (m, c)
+        for m, clips in enumerate(machines)
+        for c, clip in enumerate(clips.names)
+    }
+    places = [
+        place
+        for (unit, clip), place in known.items()
+        if name in (clip, f"{unit}/{clip}", clip_stem(clip))
+    ]
+    if not places:
+        raise InputError(unknown_name("clip", name, [clip for _, clip in known]))
+    if len(places) > 1:
+        units = " and ".join(u for (u, _), place in known.items() if place in places)
+        raise InputError(
+            f"the clip {name!r} is of {units}: say MACHINE_section_ID/{name}"
+        )
+    return places[0]

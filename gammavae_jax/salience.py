@@ -6,10 +6,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-_EDGE_OF_BANDS = 0.4  # of the strongest band, to which a region reaches
+_EDGE_OF_BANDS = 0.3  # of the strongest band, to which a region reaches
 _EDGE_OF_FRAMES = 0.3  # of the strongest moment
 _MOMENTARY = 2.5  # times what the moments would hold, were all frames alike
-_SMALLEST_SHARE = 0.15  # of all that raises the score, to be worth a second region
+_SMALLEST_SHARE = 0.1  # of all that raises the score, to be worth another region
+_MAIN = 0.5  # from which on a region alone is said to hold the score
 _MOST_MOMENTS = 3  # that are told one by one
 _BROAD = 0.6  # of all bands, from which on a region is no longer told by frequencies
 
@@ -24,7 +25,7 @@ class Region(NamedTuple):
 
 
 def find_regions(
-    contribution: Float[np.ndarray, "frame mel"], n_most: int = 2
+    contribution: Float[np.ndarray, "frame mel"], n_most: int = 3
 ) -> list[Region]:
     """The strongest regions, strongest first; none where nothing raises the score.
 
@@ -36,7 +37,7 @@ def find_regions(
     raising = np.maximum(contribution, 0.0)
     regions: list[Region] = []
     while total > 0 and len(regions) < n_most:
-        smooth = _smoothed(bands, 3)
+        smooth = _smoothed(bands, 5)
         first, last = _reach(smooth, int(smooth.argmax()), _EDGE_OF_BANDS)
         share = float(bands[first : last + 1].sum() / total)
         if share < (_SMALLEST_SHARE if regions else 1e-9):
@@ -62,11 +63,16 @@ def describe_regions(
         low = 0.0 if region.first_band == 0 else corners[region.first_band]
         where = f"between {frequencies(low, corners[region.last_band + 2])}"
         where = "over nearly all frequencies" if is_broad else where
-        verb = ("Most striking" if regions[1:] else "It lies") if not place else "Then"
-        sentences.append(
-            f"{verb} {where}{_when(region, seconds_per_frame)}: "
-            f"{100 * region.share:.0f} % of what raises the score."
-        )
+        when = _when(region, seconds_per_frame)
+        share = f"{100 * region.share:.0f} %"
+        if place:
+            sentences.append(f"Then {where}{when}: {share}.")
+        elif region.share >= _MAIN:
+            sentences.append(f"{share} of what raises the score lies {where}{when}.")
+        else:
+            sentences.append(
+                f"Many bands raise the score, most strikingly {where}{when}: {share}."
+            )
     return " ".join(sentences)
 
 

@@ -138,7 +138,7 @@ def mahalanobis(
     residuals cancel).
     """
     rows = rows_of(residual, len(source.location))
-    of_row = _row_weight(weight, rows)
+    of_row = _row_weight(weight, residual, len(source.location))
     mean = of_row @ rows / jnp.maximum(of_row.sum(), 1.0)
     return jnp.minimum(
         squared_distance(mean[None], source)[0],
@@ -160,7 +160,7 @@ def mahalanobis_framewise(
     distance = jnp.minimum(
         squared_distance(rows, source), squared_distance(rows, target)
     )
-    return pooling.mean(distance, _row_weight(weight, rows))
+    return pooling.mean(distance, _row_weight(weight, residual, len(source.location)))
 
 
 def clip_scores(
@@ -186,7 +186,9 @@ def clip_scores(
 
 
 def _row_weight(
-    weight: Float[Array, "window"], rows: Float[Array, "row mel"]
+    weight: Float[Array, "window"],
+    residual: Float[Array, "window feature"],
+    n_mels: int,
 ) -> Float[Array, "row"]:
     """The weight of each window for each of its rows."""
-    return jnp.repeat(weight, len(rows) // len(weight))
+    return jnp.repeat(weight, residual.shape[1] // n_mels)

@@ -241,7 +241,7 @@ def statistics_of_clip(
 ) -> dict[str, Float[Array, "_"]]:
     """Every statistic of a clip, by name; see `clip_statistics`."""
     log_mel = data.log_mel[clip]
-    is_frame = (jnp.arange(len(log_mel)) < data.n_frames[clip]) * 1.0
+    is_frame = (jnp.arange(log_mel.shape[0]) < data.n_frames[clip]) * 1.0
     residual, is_covered = clip_statistics.frame_residual(
         output.residual, weight, config.features.n_mels, config.features.n_context
     )

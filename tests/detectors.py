@@ -36,7 +36,8 @@ class Fitted(NamedTuple):
 
     def scores(self, *test: Clips) -> dict[str, np.ndarray]:
         """Of test clips, one set a machine."""
-        arrays = stack_machines([("a", clips) for clips in test], 5)
+        n_context = self.detector.config.features.n_context
+        arrays = stack_machines([("a", clips) for clips in test], n_context)
         return score_clips(self.detector, self.layout, arrays)
 
 

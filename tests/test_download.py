@@ -1,12 +1,9 @@
 """The command, from a server to a folder that the main job reads."""
 
 import json
-import os
 import shlex
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import broken_server
@@ -16,7 +13,7 @@ from challenge_archives import packed, publish
 from gammavae_jax.clip_files import find_clips, find_machines, year_of_layout
 from gammavae_jax.commands.download import Download
 from gammavae_jax.download.catalogue import find_archives
-from gammavae_jax.download.folder_lock import LOCK_NAME, only_one
+from gammavae_jax.download.folder_lock import LOCK_NAME
 from gammavae_jax.errors import InputError
 from gammavae_jax.published import is_dcase2024_development_set
 
@@ -127,6 +124,16 @@ def test_checksums_are_zenodos_or_the_archives_own(server, fan, download, out, c
     told = capsys.readouterr().err
     assert "gives no sizes and checksums of 7882613: the server answers 404" in told
     assert "checked by its length and its own checksums" in told
+
+
+def test_without_zenodos_checksum_a_damaged_archive_is_refused(server, out, download):
+    (archive,) = find_archives(2023, ["fan"])
+    publish(server, [archive])
+    del server.files[f"/api/records/{archive.record}"]
+    server.files[archive.path] = server.files[archive.path].replace(b"PK", b"KP", 1)
+    with pytest.raises(InputError, match=r"zip archive, 2 times"):
+        download(2023, "fan")
+    assert not files_in(out)
 
 
 def test_one_archive_that_cannot_be_had_keeps_none_of_the_others_away(
@@ -243,6 +250,20 @@ def test_an_unpacked_machine_needs_its_archives_no_more(server, download, out):
     assert find_machines(out / "eval_data") == ["bandsaw"]
 
 
+def test_what_was_unpacked_without_an_archive_of_today_is_unpacked_anew(
+    server, download, out
+):
+    publish(server, find_archives(2023, ["bandsaw"]))
+    download(2023, "bandsaw", unpack=True)
+    for path in out.rglob("*.zip"):
+        path.unlink()
+    folder = out / "eval_data" / "bandsaw"
+    (folder / ".unpacked").write_text("eval_data_bandsaw_train.zip\n")
+    (folder / "test").rename(folder / "testing")
+    assert download(2023, "bandsaw", unpack=True) == 0
+    assert {path.name for path in folder.iterdir()} == {"train", "test", ".unpacked"}
+
+
 def test_a_folder_of_somebody_else_is_refused_before_anything_is_loaded(
     server, fan, download, out
 ):
@@ -257,7 +278,8 @@ def test_half_an_archive_of_other_means_is_refused(server, fan, download, out):
     path.parent.mkdir(parents=True)
     path.write_bytes(fan[: len(fan) // 2])
     with pytest.raises(InputError, match="cannot be read as a zip archive"):
-        download(2023, "fan")
+        download(2023, "fan", "gearbox")
+    assert not server.asked
     assert path.read_bytes() == fan[: len(fan) // 2]
 
 
@@ -289,88 +311,3 @@ def test_the_room_for_all_archives_is_asked_for_first(
 def test_what_cannot_be_used_is_refused(fan, download, options, message):
     with pytest.raises(InputError, match=message):
         download(2023, "fan", **options)
-
-
-def test_a_second_process_does_not_load_into_the_same_folder(
-    server, fan, download, out
-):
-    with only_one(out), pytest.raises(InputError, match="another process is loading"):
-        download(2023, "fan")
-    assert not server.asked
-    assert download(2023, "fan") == 0
-
-
-# What the `gammavae` command does around a subcommand.
-PROGRAM = """
-import signal
-import sys
-from pathlib import Path
-# What a shell starts in the background ignores interrupts, and so would its child.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from gammavae_jax.command_line import readable_errors
-from gammavae_jax.commands.download import Download
-mirror, out = sys.argv[1:]
-with readable_errors():
-    sys.exit(Download(2023, ("fan",), out=Path(out), mirror=mirror).run())
-"""
-
-
-@pytest.fixture
-def stopped(server, fan, out):
-    """A process that has loaded a hundred bytes and waits, stopped by a signal."""
-
-    def silent(handler, data):
-        handler.head(200, len(data))
-        handler.wfile.write(data[:100])
-        handler.rfile.read(1)
-
-    def stop(number: int) -> subprocess.Popen:
-        server.faults.append(silent)
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, server.url, str(out)],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        part = out / "dev_data" / "dev_fan.zip.part"
-        until = time.monotonic() + 30
-        while not (part.exists() and part.stat().st_size == 100):
-            assert time.monotonic() < until
-            assert process.poll() is None
-            time.sleep(0.02)
-        with (
-            pytest.raises(InputError, match="another process is loading"),
-            only_one(out),
-        ):
-            pass
-        os.kill(process.pid, number)
-        process.wait(30)
-        return process
-
-    return stop
-
-
-def test_an_interrupt_keeps_what_has_come_and_exits_with_130(
-    server, fan, download, out, stopped
-):
-    process = stopped(signal.SIGINT)
-    with process:
-        assert process.stderr is not None
-        assert process.stderr.read().splitlines()[-1] == "interrupted"
-    assert process.returncode == 130
-    names = {"dev_data/dev_fan.zip.part", "dev_data/dev_fan.zip.part.json"}
-    assert files_in(out) == names
-    assert download(2023, "fan") == 0
-    assert server.asked_files[-1].range == "bytes=100-"
-    assert (out / "dev_data" / "dev_fan.zip").read_bytes() == fan
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
-def test_a_killed_process_holds_no_lock_and_its_bytes_are_gone_on_with(
-    server, fan, download, out, stopped
-):
-    with stopped(signal.SIGKILL):
-        pass
-    assert download(2023, "fan") == 0
-    assert server.asked_files[-1].range == "bytes=100-"
-    assert files_in(out) == {"dev_data/dev_fan.zip"}
-    assert (out / "dev_data" / "dev_fan.zip").read_bytes() == fan

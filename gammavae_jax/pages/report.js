@@ -32,7 +32,7 @@
   }
   const percent = (fraction) => (fraction === null ? "\u2013" : (100 * fraction).toFixed(1));
   const hertz = (f) => (f >= 1000 ? `${+(f / 1000).toFixed(2)} kHz` : `${Math.round(f)} Hz`);
-  const chance = (p) => (p < 0.001 ? p.toExponential(1) : p.toFixed(3));
+  const chance = (p) => (p === null ? "\u2013" : p < 0.001 ? p.toExponential(1) : p.toFixed(3));
 
   // ---- tables that sort
 
@@ -109,7 +109,8 @@
     const groups = ["source", "target", ""].filter((d) => domains.includes(d));
     const width = Math.max(place.clientWidth, 240);
     const [left, right, panel, gap] = [40, 8, 104, 26];
-    const height = 20 + groups.length * (panel + gap) + 22;
+    const head = 34; // the threshold's label, and above the first panel its domain
+    const height = head + groups.length * (panel + gap) + 22;
     const { low, high, isCut } = axisOf(values, threshold);
     const nBins = Math.max(12, Math.min(36, Math.floor(width / 20)));
     const x = (v) => left + ((width - left - right) * (Math.min(v, high) - low)) / (high - low);
@@ -125,7 +126,7 @@
     const all = groups.map((group) => ["normal", "anomaly", ""].map((label) => count(group, label)));
     const most = Math.max(1, ...all.flat(2));
     groups.forEach((group, g) => {
-      const top = 20 + g * (panel + gap);
+      const top = head + g * (panel + gap);
       const [normal, anomaly, unknown] = all[g];
       const isMirrored = anomaly.some(Boolean);
       const base = isMirrored ? top + panel / 2 : top + panel;
@@ -162,7 +163,7 @@
     if (threshold !== null) {
       const at = x(threshold);
       svg.append(
-        draw("line", { class: "threshold", x1: at, x2: at, y1: 12, y2: bottom - 6 }),
+        draw("line", { class: "threshold", x1: at, x2: at, y1: 14, y2: bottom - 6 }),
         draw("text", { class: "strong", x: at + (at > width / 2 ? -5 : 5), y: 10, "text-anchor": at > width / 2 ? "end" : "start" }, `threshold ${short(threshold)}`),
       );
     }
@@ -177,7 +178,7 @@
     place.replaceChildren(svg, make("div", { class: "legend" }, ...used.map(([label, word]) =>
       make("span", {}, draw("svg", { viewBox: "0 0 16 7", "aria-hidden": "true" }, draw("rect", { class: label || "unknown", width: 16, height: 7 })),
         word + (used.length > 1 ? place1[label] ?? "" : "")))));
-    $("histogram-title").textContent = `Clips by score (${data.scores[state.score]}) and domain`;
+    $("histogram-title").textContent = `Number of clips by score (${data.scores[state.score]}) and domain`;
   }
 
   // Points of a ROC curve, [false-alarm rate, detected share]; clips alike are one step.
@@ -303,8 +304,8 @@
       const meta = [label, domains[clip], p ? `p = ${chance(p[clip])}` : ""].filter(Boolean).join(" \u00b7 ");
       const mark = block(clip) ? make("span", { class: "pictured", role: "img", "aria-label": "with pictures" }) : null;
       return make("li", { role: "option", id: `option-${clip}`, "data-clip": clip, "aria-selected": "false" },
-        make("span", { class: "rank" }, String(places.get(clip))),
-        make("span", { class: "name", title: clips[clip] }, mark, clips[clip]),
+        make("span", { class: "rank" }, String(places.get(clip)), mark),
+        make("span", { class: "name" }, clips[clip]),
         make("span", { class: "score" }, short(values[clip])),
         make("span", { class: "meta" }, meta),
         make("span", { class: isWrong ? "outcome wrong" : "outcome" }, result));
@@ -510,7 +511,7 @@
       const cursor = make("div", { class: "cursor" });
       const stage = make("div", { class: shown.audio ? "stage" : "stage silent" }, canvas, cursor);
       if (!shown.audio) cursor.hidden = true;
-      if (kind.isRoot || kind.title === "Spectrogram") stage.append(...regions());
+      if (kind.title === "Spectrogram") stage.append(...regions());
       const scale = make("canvas", { width: 1, height: 256, "aria-hidden": "true" });
       const [low, high] = kind.range;
       const middle = kind.isRoot ? high / 4 : (low + high) / 2;
@@ -536,7 +537,7 @@
     }
     return from;
   }
-  const tiny = (v) => (v === 0 ? "0" : minus(v >= 0.01 || v <= -0.01 ? v.toPrecision(2) : v.toExponential(0)));
+  const tiny = (v) => (v === 0 ? "0" : minus(Math.abs(v) >= 1e-3 ? v.toPrecision(2) : v.toExponential(0)));
 
   function under(event, stage) {
     const box = stage.getBoundingClientRect();
@@ -631,9 +632,11 @@
       svg.append(draw("text", { x: left - 6, y: y(v) + 4, "text-anchor": "end" }, v > 0 ? `+${tiny(v)}` : tiny(v)));
     }
     const topHertz = data.corners[data.corners.length - 1];
+    let before = 0;
     for (const tick of TICKS.filter((t) => t < topHertz)) {
       const x = left + (bandAt(tick) + 0.5) * step;
-      if (x > width - 40) continue;
+      if (x > width - 40 || x < before + 30) continue;
+      before = x;
       svg.append(draw("text", { x, y: height - 16, "text-anchor": "middle" }, tick >= 1000 ? `${tick / 1000}k` : String(tick)));
     }
     svg.append(draw("text", { x: width - right, y: height - 16, "text-anchor": "end" }, "Hz"));

@@ -75,9 +75,10 @@ def _lead(report: Report) -> str:
     config = report.config
     rate = 100 * config.scoring.false_alarm_rate
     seeds = f"{len(config.seeds)} seeds" if config.n_seeds > 1 else "one seed"
+    percent_note = "Results are in percent. " if report.rows else ""
     return (
         f"Preset <b>{text(config.preset)}</b>, score <b>{text(config.score)}</b>, "
-        f"{seeds}. Results are in percent. Thresholds are meant for a false-alarm "
+        f"{seeds}. {percent_note}Thresholds are meant for a false-alarm "
         f"rate of at most {rate:g} %."
     )
 
@@ -100,12 +101,14 @@ def _facts(report: Report) -> str:
         rate = 100 * report.config.scoring.false_alarm_rate
         if told:
             facts.append(("false alarms", told, f"{domains}meant: at most {rate:g}"))
+    else:
+        score = report.config.score
+        alarms = sum(int(c.decisions(score)[0].sum()) for c in report.machines)
+        facts.append(("alarms", str(alarms), f"by {score}"))
     facts.append(("machines", str(len(report.machines)), ""))
     n_anomalies = labels.count("anomaly")
-    detail = (
-        f"{n_anomalies} anomalous" if all(labels) and labels else "not all labelled"
-    )
-    facts.append(("test clips", str(len(labels)), detail))
+    detail = f"{n_anomalies} anomalous" if all(labels) else "not all labelled"
+    facts.append(("clips", str(len(labels)), detail if any(labels) else "unlabelled"))
     return "".join(
         f"<div><dt>{text(name)}</dt><dd>{text(value)}"
         f"{f'<small>{text(detail)}</small>' if detail else ''}</dd></div>"
@@ -132,7 +135,7 @@ def _results(report: Report) -> str:
     """Tables: the headline score by machine, all scores, the others by machine."""
     if not report.rows:
         return (
-            "<p>No machine's test clips are all labelled: they are scored below, and "
+            "<p>Of no machine are all clips labelled: they are scored below, and "
             "nothing is evaluated.</p>"
         )
     headline, *others = _scores(report)
@@ -141,8 +144,8 @@ def _results(report: Report) -> str:
         for score in others
     )
     return (
-        _machines(report, headline)
-        + f"<h3>Official score by score</h3>{_official(report)}"
+        f'<div class="tables"><div><h3>By machine</h3>{_machines(report, headline)}'
+        f"</div><div><h3>By score</h3>{_official(report)}</div></div>"
         + (f"<h3>Other scores by machine</h3>{folded}" if folded else "")
     )
 

@@ -1,0 +1,110 @@
+"""`gammavae export`: files that score a wave without this package."""
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gammavae_jax.errors import InputError
+from gammavae_jax.runtime import (
+    give_cores_to_runs,
+    keep_compiled_programs,
+    limit_blas_threads,
+    runs_in_checkpoint,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.table import Table
+
+    from gammavae_jax.export.folder import Exported
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write each machine's detector as one ONNX file, from wave to decision."""
+
+    checkpoint: Path
+    """The folder 'checkpoint' that a run left."""
+    out: Path
+    """Folder of the files."""
+    machines: tuple[str, ...] = ()
+    """Machine types; all unless given."""
+    seed: int | None = None
+    """The seed whose models are exported; the run's first unless given."""
+    score: str | None = None
+    """One of the run's scores; its headline score unless given."""
+    int8: bool = False
+    """Write a second, smaller file with int8 weights too, and say what that costs."""
+    data_root: Path | None = None
+    """Folder of recordings, on whose test clips the files are tried; on built-in sounds
+    unless given."""
+    overwrite: bool = False
+    """Replace files that are in --out."""
+
+    def run(self) -> int:
+        """Export; the exit status.
+
+        Raises:
+            InputError: a package is missing, or see `narrowed` and `export_machines`.
+        """
+        _require_packages()
+        limit_blas_threads()
+        give_cores_to_runs(runs_in_checkpoint(self.checkpoint))
+        keep_compiled_programs()
+
+        from rich.console import Console
+
+        from gammavae_jax.checkpoint import restore_detector
+        from gammavae_jax.export.folder import export_machines
+        from gammavae_jax.export.machine_detector import narrowed
+        from gammavae_jax.export.sounds import recorded
+        from gammavae_jax.log import Log
+
+        log = Log(Console(stderr=True))
+        detector = restore_detector(self.checkpoint)
+        detector = narrowed(detector, self.machines, self.seed, self.score)
+        sounds = None
+        if self.data_root is not None:
+            sounds = recorded(detector, self.data_root, log)
+        made = export_machines(
+            detector, self.out, log, sounds, self.int8, self.overwrite
+        )
+        config = detector.config
+        title = f"score {config.score}, seed {config.seed}, sizes in KB"
+        # Names are not markup, and a table that is cut off to fit would hide numbers.
+        console = Console(width=1000, markup=False, emoji=False, highlight=False)
+        console.print(_table(title, made))
+        if not detector.calibration:
+            log.say("p-values are NaN: official thresholds hold out no clips")
+        log.say(f"written to {self.out}")
+        return 0
+
+
+def _require_packages() -> None:
+    for package in ("onnx", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(
+                f'{package} is not installed: pip install "gammavae-jax[export]"'
+            )
+
+
+def _table(title: str, made: "Mapping[str, Exported]") -> "Table":
+    """A line for each machine."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    with_int8 = any(exported.int8_cost for exported in made.values())
+    table.add_column("machine")
+    for column in ("onnx", "jax", *(["int8"] if with_int8 else [])):
+        table.add_column(column, justify="right")
+    table.add_column("differs from JAX by", justify="right")
+    if with_int8:
+        table.add_column("with int8 weights")
+    for name, exported in made.items():
+        sizes = [f"{size / 1000:.0f}" for size in exported.files.values()]
+        cost = [exported.int8_cost] if exported.int8_cost else []
+        table.add_row(name, *sizes, f"{exported.difference:.1e}", *cost)
+    return table

@@ -1,0 +1,131 @@
+"""An ONNX graph, built node by node.
+
+A tensor is the name that it has in the graph. What is given as a number or an array
+becomes a constant, int64 if it is of whole numbers, else float32. A node or constant
+that is there already is not added again, so that nobody need care what others computed.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+
+OPSET = 17  # the first with a short-time Fourier transform; onnxruntime 1.12 on
+_IR_VERSION = 8  # of the same time
+Tensor = str
+Value = Tensor | float | Sequence[int] | np.ndarray
+
+
+class Graph:
+    """Nodes and constants in the order in which they were added."""
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], Tensor] = {}
+        self._tensors: list[onnx.TensorProto] = []
+        self._outputs: dict[str, list[Tensor]] = {}
+        self._scope = ""
+
+    @contextlib.contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Let the names of the nodes that a block adds begin with `name/`."""
+        before = self._scope
+        self._scope = f"{before}{name}/"
+        yield
+        self._scope = before
+
+    def op(
+        self, kind: str, *inputs: Value, n_outputs: int = 1, **attributes: Any
+    ) -> Tensor:
+        """Add a node; the first of its outputs."""
+        return self.outputs_of(kind, *inputs, n_outputs=n_outputs, **attributes)[0]
+
+    def outputs_of(
+        self, kind: str, *inputs: Value, n_outputs: int, **attributes: Any
+    ) -> list[Tensor]:
+        """Add a node; all of its outputs."""
+        names = [self._name(value) for value in inputs]
+        key = repr((kind, names, sorted(attributes.items())))
+        if key not in self._outputs:
+            name = f"{self._scope}{kind}_{len(self._nodes)}"
+            outputs = [name, *(f"{name}_{i}" for i in range(1, n_outputs))]
+            node = onnx.helper.make_node(kind, names, outputs, name, **attributes)
+            self._nodes.append(node)
+            self._outputs[key] = outputs
+        return self._outputs[key]
+
+    def output(self, name: str, value: Value) -> None:
+        """Give something a name of its own, to be an output of the graph."""
+        source = [self._name(value)]
+        self._nodes.append(onnx.helper.make_node("Identity", source, [name], name))
+
+    def length(self, tensor: Tensor) -> Tensor:
+        """The length of the first axis, an int64 of shape `(1,)`."""
+        return self.op("Shape", tensor, start=0, end=1)
+
+    def float_length(self, tensor: Tensor) -> Tensor:
+        """The same in float32."""
+        return self.as_float(self.length(tensor))
+
+    def as_float(self, tensor: Tensor) -> Tensor:
+        """A tensor in float32."""
+        return self.op("Cast", tensor, to=onnx.TensorProto.FLOAT)
+
+    def as_int(self, tensor: Tensor) -> Tensor:
+        """A tensor in int64."""
+        return self.op("Cast", tensor, to=onnx.TensorProto.INT64)
+
+    def rows(self, tensor: Tensor, first: int, last: int | None) -> Tensor:
+        """Rows from `first` to before `last`, which may count from the end."""
+        return self.slice(tensor, first, last, axis=0)
+
+    def slice(self, tensor: Tensor, first: int, last: int | None, axis: int) -> Tensor:
+        """`tensor[first:last]` along an axis."""
+        end = np.iinfo(np.int64).max if last is None else last
+        return self.op("Slice", tensor, [first], [end], [axis])
+
+    def model(
+        self,
+        name: str,
+        inputs: Sequence[onnx.ValueInfoProto],
+        outputs: Sequence[onnx.ValueInfoProto],
+    ) -> onnx.ModelProto:
+        """The model of what the outputs need, checked.
+
+        Raises:
+            onnx.checker.ValidationError: it is not a valid one.
+        """
+        needed = {output.name for output in outputs}
+        nodes: list[onnx.NodeProto] = []
+        for node in reversed(self._nodes):
+            if needed.intersection(node.output):
+                needed.update(node.input)
+                nodes.insert(0, node)
+        constants = [tensor for tensor in self._tensors if tensor.name in needed]
+        graph = onnx.helper.make_graph(
+            nodes, name, list(inputs), list(outputs), constants
+        )
+        model = onnx.helper.make_model(
+            graph,
+            opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+            ir_version=_IR_VERSION,
+            producer_name="gammavae_jax",
+        )
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+    def _name(self, value: Value) -> Tensor:
+        if isinstance(value, Tensor):
+            return value
+        array = np.asarray(value)
+        kind = np.int64 if array.dtype.kind in "iu" else np.float32
+        array = np.ascontiguousarray(array, dtype=kind)
+        key = (array.dtype.str, np.shape(value), array.tobytes())
+        if key not in self._constants:
+            name = f"constant_{len(self._constants)}"
+            self._constants[key] = name
+            tensor = onnx.numpy_helper.from_array(array.reshape(np.shape(value)), name)
+            self._tensors.append(tensor)
+        return self._constants[key]

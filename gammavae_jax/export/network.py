@@ -1,0 +1,122 @@
+"""A trained model as ONNX nodes: what it makes of windows; see `model`.
+
+Batch normalisation with running statistics is linear: it is folded into the layer
+before it, in float64.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from gammavae_jax.batch_norm import EPS
+from gammavae_jax.config import Config, ModelConfig
+from gammavae_jax.distributions import MAX_PARAMETER, MIN_PARAMETER
+from gammavae_jax.export.graph import Graph, Tensor
+from gammavae_jax.scorer import Scorer
+
+NETWORK = "network"  # the scope of the nodes made here
+
+
+class Output(NamedTuple):
+    """The residual `window output` and the code `window latent` of a model."""
+
+    residual: Tensor
+    code: Tensor
+
+
+class _Layer(NamedTuple):
+    kernel: Float[np.ndarray, "input output"]
+    bias: Float[np.ndarray, "output"]
+
+
+def add_network(
+    graph: Graph, config: Config, scorer: Scorer, windows: Tensor
+) -> Output:
+    """What `model.reconstruct` makes of windows, `window feature`."""
+    params, batch_stats = scorer.params, scorer.batch_stats
+    seen, target = _inputs(graph, config, batch_stats, windows)
+    x = _blocks(graph, params["Encoder_0"], batch_stats["Encoder_0"], seen)
+    if config.model.latent == "deterministic":
+        code = _blocks(graph, params, batch_stats, x)
+    else:
+        code = _posterior_mean(graph, config.model, params, x)
+    decoder = params["Decoder_0"]
+    x = _blocks(graph, decoder, batch_stats["Decoder_0"], code)
+    last = decoder["Output_0"]
+    reconstruction = _linear(graph, _Layer(last["kernel"], last["bias"]), x)
+    return Output(graph.op("Sub", target, reconstruction), code)
+
+
+def _inputs(
+    graph: Graph, config: Config, batch_stats: Any, windows: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What the network sees, and what it should reconstruct; see `model.Inputs`."""
+    model = config.model
+    if model.inputs == "standardised":
+        running = _float64(batch_stats["Inputs_0"]["Standardise_0"])
+        windows = graph.op("Sub", windows, running["mean"])
+        windows = graph.op("Mul", windows, (running["var"] + EPS) ** -0.5)
+    seen = target = windows
+    if model.target == "centre":
+        n_mels = config.features.n_mels
+        first = config.features.n_context // 2 * n_mels
+        before = graph.slice(windows, 0, first, axis=1)
+        target = graph.slice(windows, first, first + n_mels, axis=1)
+        after = graph.slice(windows, first + n_mels, None, axis=1)
+        seen = graph.op("Concat", before, after, axis=1)
+    if model.inputs == "centred":
+        level = graph.op("ReduceMean", seen, axes=[1])
+        seen, target = (graph.op("Sub", x, level) for x in (seen, target))
+    return seen, target
+
+
+def _posterior_mean(
+    graph: Graph, config: ModelConfig, params: Any, x: Tensor
+) -> Tensor:
+    """The mean of what `model.posterior_from_heads` makes of the heads."""
+    heads = [
+        _linear(graph, _Layer(head["kernel"].T, head["bias"]), x)
+        for head in (params["head_0"], params["head_1"])
+    ]
+    if config.latent == "gaussian":
+        return heads[0]
+    first, second = (_positive(graph, config, head) for head in heads)
+    if config.parameters == "mean_variance":
+        return first
+    return graph.op("Div", first, second)
+
+
+def _positive(graph: Graph, config: ModelConfig, head: Tensor) -> Tensor:
+    if config.heads == "softmax":
+        positive = graph.op("Softmax", head, axis=1)
+    else:
+        positive = graph.op("Softplus", head)
+    return graph.op("Clip", positive, MIN_PARAMETER, MAX_PARAMETER)
+
+
+def _blocks(graph: Graph, params: Any, batch_stats: Any, x: Tensor) -> Tensor:
+    """All `model.Block`s of a module, in turn."""
+    n_blocks = sum(name.startswith("Block_") for name in params)
+    for name in (f"Block_{i}" for i in range(n_blocks)):
+        layer = _folded(params[name], batch_stats[name])
+        x = graph.op("Relu", _linear(graph, layer, x))
+    return x
+
+
+def _folded(params: Any, batch_stats: Any) -> _Layer:
+    """A linear layer and the batch normalisation after it, as one linear layer."""
+    dense, norm = _float64(params["Dense_0"]), _float64(params["BatchNorm_0"])
+    running = _float64(batch_stats["BatchNorm_0"])
+    spread = norm["scale"] / np.sqrt(running["var"] + EPS)
+    bias = (dense["bias"] - running["mean"]) * spread + norm["bias"]
+    return _Layer(dense["kernel"].T * spread, bias)
+
+
+def _linear(graph: Graph, layer: _Layer, x: Tensor) -> Tensor:
+    return graph.op("Add", graph.op("MatMul", x, layer.kernel), layer.bias)
+
+
+def _float64(leaves: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(leaf, np.float64) for name, leaf in leaves.items()}

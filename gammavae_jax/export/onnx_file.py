@@ -1,0 +1,93 @@
+"""A machine's detector as one ONNX file: a wave in, score and decision out."""
+
+import importlib.metadata
+import json
+
+import numpy as np
+import onnx
+
+from gammavae_jax.config_json import to_dict
+from gammavae_jax.export.decision import add_decision, add_mean, add_score
+from gammavae_jax.export.front_end import add_log_mel, add_windows
+from gammavae_jax.export.graph import OPSET, Graph, Value
+from gammavae_jax.export.machine_detector import MachineDetector
+from gammavae_jax.export.scores import add_scores
+
+FORMAT = 1  # raised when inputs, outputs or metadata change their meaning
+
+
+def onnx_model(detector: MachineDetector) -> onnx.ModelProto:
+    """The whole chain for a wave of any length.
+
+    The input `wave` is float32 of `sample`, in [-1, 1] at the sample rate of the
+    features. Outputs are the scalars `score`, `p_value`, `threshold` and `is_anomaly`,
+    those that a fusion fuses under their own names, and `log_mel`, `frame mel`. Of a
+    wave shorter than `min_samples` the score is not a number.
+    """
+    config, graph = detector.config, Graph()
+    log_mel = add_log_mel(graph, "wave", detector.filterbank, config.features)
+    windows = add_windows(graph, log_mel, config.features.n_context)
+    of_members = []
+    for number, member in enumerate(detector.members):
+        with graph.scope(f"member{number}"):
+            of_members.append(add_scores(graph, config, member, log_mel, windows))
+    scores = add_mean(graph, of_members)
+    score = add_score(graph, detector, scores)
+    # Some scores would say something of half a window.
+    is_long = graph.op(
+        "GreaterOrEqual", graph.length("wave"), np.array([detector.min_samples])
+    )
+    score = graph.op("Where", graph.op("Squeeze", is_long), score, np.nan)
+    named: dict[str, Value] = {"score": score, **add_decision(graph, detector, score)}
+    named |= {name: scores[name] for name in scores if name != config.score}
+    named["log_mel"] = log_mel
+    for name, value in named.items():
+        graph.output(name, value)
+    shapes = {"log_mel": ["frame", config.features.n_mels]}
+    types = {"is_anomaly": onnx.TensorProto.BOOL}
+    model = graph.model(
+        detector.name,
+        [_value("wave", ["sample"])],
+        [
+            _value(name, shapes.get(name, []), types.get(name, onnx.TensorProto.FLOAT))
+            for name in named
+        ],
+    )
+    onnx.helper.set_model_props(model, metadata(detector))
+    return model
+
+
+def to_bytes(model: onnx.ModelProto) -> bytes:
+    """A model as the bytes of its file, the same for equal models."""
+    return model.SerializeToString(deterministic=True)
+
+
+def metadata(detector: MachineDetector) -> dict[str, str]:
+    """What a file says of itself; numbers as Python writes them."""
+    config = detector.config
+    known = detector.calibration.get(config.score, ())
+    return {
+        "format": str(FORMAT),
+        "machine": detector.machine,
+        "section": detector.section,
+        "score": config.score,
+        "threshold": repr(detector.threshold),
+        "false_alarm_rate": repr(config.scoring.false_alarm_rate),
+        "calibration_clips": str(len(known)),
+        "sample_rate": str(config.features.sample_rate),
+        "min_samples": str(detector.min_samples),
+        "preset": config.preset,
+        "seed": str(detector.seed),
+        "models": str(len(detector.members)),
+        "training_sha256": detector.training_sha256,
+        "config": json.dumps(to_dict(config)),
+        "gammavae_jax": importlib.metadata.version("gammavae-jax"),
+        "onnx": onnx.__version__,
+        "opset": str(OPSET),
+    }
+
+
+def _value(
+    name: str, shape: list, kind: int = onnx.TensorProto.FLOAT
+) -> onnx.ValueInfoProto:
+    return onnx.helper.make_tensor_value_info(name, kind, shape)

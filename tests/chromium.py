@@ -1,0 +1,62 @@
+"""A headless browser, and pages in it that may do nothing but show themselves."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ARGUMENTS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
+    *("--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
+
+
+@contextlib.contextmanager
+def browser() -> Iterator:
+    """Chromium; the test is skipped where there is none."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    playwright = pytest.importorskip("playwright.sync_api")
+    if program is None:
+        pytest.skip("there is no Chromium on the PATH")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=program, args=ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+@contextlib.contextmanager
+def opened(chromium, path: Path, **options) -> Iterator:
+    """A page of a file; errors, dialogs and requests elsewhere fail the test."""
+    wrong: list[str] = []
+    context = chromium.new_context(**{"reduced_motion": "reduce", **options})
+    page = context.new_page()
+
+    def read(message):
+        if message.type == "error":
+            wrong.append(f"console: {message.text}")
+
+    page.on("console", read)
+    page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+    page.on("dialog", lambda dialog: (wrong.append("dialog"), dialog.dismiss()))
+
+    def look(request):
+        if not request.url.startswith(("file:", "data:", "blob:")):
+            wrong.append(f"request: {request.url}")
+
+    page.on("request", look)
+    page.goto(path.as_uri())
+    yield page
+    context.close()
+    assert not wrong, wrong
+
+
+def wait(page, expression: str, *arguments) -> None:
+    """Wait until an expression is true; the page's policy forbids to poll inside it."""
+    for _ in range(200):
+        if page.evaluate(expression, *arguments):
+            return
+        page.wait_for_timeout(25)
+    raise AssertionError(f"never true: {expression}")

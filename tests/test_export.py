@@ -1,0 +1,227 @@
+"""A file says of a wave what JAX says of it: scores, p-values, decisions."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+import onnx
+import pytest
+from detectors import small
+from exported import answers, of_waves, onnx_bytes, part, trained, wave
+
+from gammavae_jax.config import SCORE_NAMES
+from gammavae_jax.detector import clip_p_values
+from gammavae_jax.export.check import onnx_session
+from gammavae_jax.export.decision import add_decision
+from gammavae_jax.export.graph import Graph
+from gammavae_jax.export.jax_file import jax_bytes
+from gammavae_jax.export.machine_detector import NOT_EXPORTED
+from gammavae_jax.features import log_mel, samples_needed
+from gammavae_jax.threshold import p_values
+
+SCORES = [
+    name
+    for name in SCORE_NAMES
+    if name not in NOT_EXPORTED and not name.startswith("latent_")
+]
+RELATIVE = 1e-3
+
+
+@pytest.fixture(scope="module")
+def probe():
+    """Two machines, two seeds, two folds, every score that can be exported."""
+    return trained(small("default", "n_seeds=2", f"scores={json.dumps(SCORES)}"), 60)
+
+
+def sounds(config, count):
+    """Of every length from the shortest on, in silence, noise and tones."""
+    rng = np.random.default_rng(5)
+    lengths = samples_needed(config) + np.linspace(0, 12000, count).astype(int) // 7 * 7
+    made = [wave(rng, n, tone=3.0 * (i % 3)) for i, n in enumerate(lengths)]
+    made[1] = np.zeros_like(made[1])
+    return made
+
+
+@pytest.fixture(scope="module")
+def hundred(probe):
+    return sounds(probe.detector.config.features, 100)
+
+
+@pytest.fixture(scope="module")
+def expected(probe, hundred):
+    """Every score of them by JAX."""
+    clips = of_waves(hundred, probe.detector.config.features)
+    return probe.scores(clips, clips)
+
+
+def require_close(ours, expected):
+    """Within a thousandth of each score, or of their size where one is near 0."""
+    size = np.maximum(np.abs(expected), 0.01 * np.abs(expected).max())
+    assert np.max(np.abs(ours - expected) / size) < RELATIVE
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_onnxruntime_scores_a_hundred_clips_as_jax_does(probe, hundred, expected, name):
+    detector = probe.detector
+    for s, m in ((0, 0), (1, 1)):
+        content = onnx_bytes(detector, name, m, detector.config.seeds[s])
+        made = answers(content, hundred)
+        require_close(np.array([a.score for a in made]), expected[name][s, m])
+        chances = clip_p_values(detector, name, s, m, expected[name][s, m])
+        assert chances is not None
+        np.testing.assert_allclose([a.p_value for a in made], chances, rtol=1e-6)
+        threshold = detector.thresholds[name][s, m]
+        np.testing.assert_allclose([a.threshold for a in made], threshold, rtol=1e-6)
+        is_above = expected[name][s, m] > threshold
+        assert [bool(a.is_anomaly) for a in made] == is_above.tolist()
+
+
+def test_the_hundred_clips_tell_machines_seeds_and_clips_apart(expected):
+    """Else the test above would hold of a file that is another's."""
+    for name, values in expected.items():
+        for other in (values[1, 0], values[0, 1]):
+            gap = np.median(np.abs(values[0, 0] / other - 1))
+            assert gap > 10 * RELATIVE or name.startswith("spectrum"), name
+        assert np.ptp(values[0, 0]) > 0.1 * np.abs(values[0, 0]).max()
+
+
+def test_what_a_fusion_fuses_and_the_log_mel_are_outputs_too(probe, hundred, expected):
+    detector = probe.detector
+    session = onnx_session(onnx_bytes(detector, "fusion_max"))
+    names = [*detector.config.scoring.fused, "log_mel"]
+    features = detector.config.features
+    for number, sound in enumerate(hundred[:5]):
+        *parts, mels = session.run(names, {"wave": sound})
+        for name, value in zip(names, parts, strict=False):
+            np.testing.assert_allclose(value, expected[name][0, 0, number], rtol=1e-4)
+        theirs = log_mel(sound, detector.filterbank, features)
+        np.testing.assert_allclose(mels, theirs, atol=1e-3)
+
+
+def test_a_file_of_stablehlo_says_what_jax_says(probe, hundred, expected):
+    for name, number in (("fusion_mean", 0), ("mahalanobis", 0), ("mse", 57)):
+        content = jax_bytes(part(probe.detector, name, 1))
+        function: Any = jax.export.deserialize(bytearray(content)).call
+        ours = function(hundred[number])
+        np.testing.assert_allclose(
+            ours["score"], expected[name][0, 1, number], rtol=1e-4
+        )
+        (theirs,) = answers(onnx_bytes(probe.detector, name, 1), [hundred[number]])
+        assert bool(ours["is_anomaly"]) == bool(theirs.is_anomaly)
+        for output in ("p_value", "threshold"):
+            np.testing.assert_allclose(ours[output], getattr(theirs, output), rtol=1e-6)
+
+
+def test_a_decision_counts_ties_as_p_values_do(probe):
+    machine = part(probe.detector, "mse")
+    known = machine.calibration["mse"].astype(np.float32)
+    graph = Graph()
+    for name, value in add_decision(graph, machine, "score").items():
+        graph.output(name, value)
+    kinds = {"score": 1, "p_value": 1, "threshold": 1, "is_anomaly": 9}
+    infos = [onnx.helper.make_tensor_value_info(n, k, []) for n, k in kinds.items()]
+    session = onnx_session(
+        graph.model("decision", infos[:1], infos[1:]).SerializeToString()
+    )
+    scores = np.concatenate([known, known * 1.001, known[:1] - 1, known[-1:] + 1])
+    made = [
+        session.run(["p_value", "is_anomaly"], {"score": np.array(x)}) for x in scores
+    ]
+    ours = np.array([p for p, _ in made])
+    np.testing.assert_allclose(ours, p_values(scores, known), rtol=1e-6)
+    is_above = scores > np.float32(machine.threshold)
+    assert [bool(alarm) for _, alarm in made] == is_above.tolist()
+    assert is_above.sum() == (ours <= 0.1).sum()
+
+
+VARIANTS = {
+    "deterministic": (
+        "autoencoder",
+        ["model.inputs=standardised", "scoring.covariance=pooled"],
+    ),
+    "gaussian": ("vae", ["model.target=centre", "model.inputs=centred"]),
+    "softmax": (
+        "paper",
+        ["features.n_context=1", "features.power=1", "features.n_mels=20"],
+    ),
+    "moments": (
+        "default",
+        [
+            *("model.parameters=mean_variance", "model.target=centre"),
+            *("model.inputs=standardised", "features.n_context=3"),
+            *("features.n_fft=401", "features.hop_length=160", "features.n_mels=30"),
+            *("scoring.smote_ratio=0.9",),
+        ],
+    ),
+    "raw_moments": ("default", ["model.parameters=mean_variance"]),
+    "centred": ("default", ["model.inputs=centred", "features.n_context=3"]),
+}
+
+
+def shaken(state):
+    """What training has not moved, moved: batch statistics, scales, biases."""
+    rng = np.random.default_rng(2)
+
+    def shake(leaf):
+        if leaf.dtype != np.float32:
+            return leaf
+        return (leaf * rng.uniform(0.7, 1.4, leaf.shape)).astype(np.float32)
+
+    def bias(path, leaf):
+        named = jax.tree_util.keystr(path)
+        if "bias" in named or "'mean'" in named:
+            return (leaf + 0.3 * rng.standard_normal(leaf.shape)).astype(np.float32)
+        return leaf
+
+    params, stats = (jax.tree.map(shake, t) for t in (state.params, state.batch_stats))
+    params, stats = (jax.tree.map_with_path(bias, t) for t in (params, stats))
+    return state._replace(params=params, batch_stats=stats)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_kind_of_model_and_feature_is_exported(variant):
+    preset, changes = VARIANTS[variant]
+    config = small(preset, *changes)
+    names = ["mse_top", "mahalanobis_framewise", "residual_density", "peak_neighbour"]
+    if config.train.split == "clip":
+        names += ["latent_density"]
+    config = replace(config, score="mse_top", scores=tuple(names))
+    made = trained(config, 1, shaken)
+    waves = sounds(config.features, 9)
+    clips = of_waves(waves, config.features)
+    expected = made.scores(clips, clips)
+    for name in names:
+        ours = answers(onnx_bytes(made.detector, name), waves)
+        require_close(np.array([a.score for a in ours]), expected[name][0, 0])
+
+
+@pytest.mark.slow
+def test_official_thresholds_have_no_p_value():
+    made = trained(small("official"), 1)
+    sound = sounds(made.detector.config.features, 3)
+    clips = of_waves(sound, made.detector.config.features)
+    expected = made.scores(clips, clips)["mahalanobis"][0, 0]
+    ours = answers(onnx_bytes(made.detector), sound)
+    require_close(np.array([a.score for a in ours]), expected)
+    threshold = made.detector.thresholds["mahalanobis"][0, 0]
+    assert [bool(a.is_anomaly) for a in ours] == (expected > threshold).tolist()
+    assert all(np.isnan(a.p_value) for a in ours)
+
+
+@pytest.mark.parametrize("name", ["fusion_mean", "fusion_max", "spectrum_density"])
+def test_what_is_no_whole_clip_has_no_score_no_p_value_and_is_no_alarm(probe, name):
+    config = probe.detector.config.features
+    rng = np.random.default_rng(0)
+    broken = wave(rng, 4000)
+    broken[17] = np.nan
+    content = onnx_bytes(probe.detector, name)
+    for sound in (wave(rng, samples_needed(config) - 1), wave(rng, 100), broken):
+        (answer,) = answers(content, [sound])
+        assert np.isnan(answer.score)
+        assert np.isnan(answer.p_value)
+        assert not answer.is_anomaly
+    (answer,) = answers(content, [wave(rng, samples_needed(config))])
+    assert np.isfinite(answer.score)

@@ -1,0 +1,427 @@
+"""`gammavae export`: files whole, checked and the same each time, or none."""
+
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import subprocess
+import sys
+import wave as wave_file
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import onnx
+import pytest
+import tyro
+from detectors import small
+from exported import answers, onnx_bytes, part, trained, wave
+
+from gammavae_jax.checkpoint import save_detector
+from gammavae_jax.commands.export import Export
+from gammavae_jax.config import ModelConfig
+from gammavae_jax.errors import InputError
+from gammavae_jax.export import int8
+from gammavae_jax.export.check import TOLERANCE, difference, onnx_session
+from gammavae_jax.export.folder import Exported
+from gammavae_jax.export.jax_file import jax_bytes
+from gammavae_jax.export.machine_detector import narrowed, of_machine
+from gammavae_jax.export.onnx_file import onnx_model, to_bytes
+from gammavae_jax.export.sounds import N_SOUNDS, built_in
+
+ROOT = Path(__file__).parent.parent
+NAMES = ("mixed_section_00", "source_section_00")
+
+
+@pytest.fixture(scope="module")
+def detector():
+    scores = 'scores=["fusion_mean","spectrum_density","mse"]'
+    fused = 'scoring.fused=["mse","spectrum_density"]'
+    return trained(small("default", scores, fused, "n_seeds=2"), 40).detector
+
+
+@pytest.fixture(scope="module")
+def checkpoint(detector, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "checkpoint"
+    folder.mkdir()
+    save_detector(folder, detector)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint, tmp_path_factory):
+    """A folder of all files, and what was said of them."""
+    out = tmp_path_factory.mktemp("exported") / "new" / "folder"
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert Export(checkpoint, out, int8=True).run() == 0
+    return out, said.getvalue()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Files of no content, without any scoring."""
+
+    def export(machine, sounds, expected, with_int8):
+        names = [f"{machine.name}.onnx", f"{machine.name}.jax"]
+        return dict.fromkeys(names, b"new"), Exported(
+            dict.fromkeys(names, 3), 0.0, None
+        )
+
+    monkeypatch.setattr("gammavae_jax.export.folder._export", export)
+    monkeypatch.setattr(
+        "gammavae_jax.export.folder.jax_scores",
+        lambda detector, waves: [np.zeros(len(x)) for x in waves],
+    )
+
+
+def write_wav(path, samples, rate=16000, channels=1):
+    with wave_file.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(samples.astype("<i2").tobytes())
+
+
+def test_the_command_leaves_each_machines_files_and_says_what_they_are(exported):
+    out, said = exported
+    expected = {f"{n}{end}" for n in NAMES for end in (".onnx", ".jax", "_int8.onnx")}
+    assert {path.name for path in out.iterdir()} == expected
+    for name in NAMES:
+        (line,) = [line for line in said.splitlines() if name in line]
+        files = [out / f"{name}{end}" for end in (".onnx", ".jax", "_int8.onnx")]
+        sizes = [f"{path.stat().st_size / 1000:.0f}" for path in files]
+        assert line.split()[1:4] == sizes
+        assert "rank correlation" in line
+
+
+@pytest.mark.slow
+def test_a_file_is_the_same_bytes_in_another_process(exported, checkpoint, tmp_path):
+    """Where strings have other hashes; and the command says nothing but its own."""
+    out, _ = exported
+    code = (
+        "import sys, tyro; from gammavae_jax.commands.export import Export; "
+        "sys.exit(tyro.cli(Export).run())"
+    )
+    arguments = ["--checkpoint", checkpoint, "--out", tmp_path, "--int8"]
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    run = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=environment | {"PYTHONHASHSEED": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "WARNING" not in run.stderr.upper()
+    for path in out.iterdir():
+        assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
+
+
+def test_a_file_is_the_same_bytes_each_time_and_tells_no_paths(exported, detector):
+    out, _ = exported
+    machine = part(detector)
+    model = onnx_model(machine)
+    again = {
+        ".onnx": to_bytes(model),
+        "_int8.onnx": to_bytes(int8.quantised(model)),
+        ".jax": jax_bytes(machine),
+    }
+    for end, content in again.items():
+        assert content == (out / f"{machine.name}{end}").read_bytes(), end
+        for folder in (ROOT, Path(jax.__file__).parent, Path.home()):
+            assert str(folder).encode() not in content
+
+
+def test_a_file_says_what_it_is(exported, detector):
+    out, _ = exported
+    session = onnx_session((out / "mixed_section_00.onnx").read_bytes())
+    about = session.get_modelmeta().custom_metadata_map
+    config = detector.config
+    threshold = detector.thresholds["fusion_mean"][0, 0]
+    assert float(about["threshold"]) == threshold
+    assert about["machine"] == "mixed"
+    assert about["section"] == "00"
+    assert about["score"] == "fusion_mean"
+    assert about["preset"] == "default"
+    assert int(about["seed"]) == config.seed
+    assert float(about["false_alarm_rate"]) == 0.1
+    assert int(about["sample_rate"]) == 16000
+    assert int(about["min_samples"]) == 2048
+    assert int(about["calibration_clips"]) == 14
+    assert json.loads(about["config"])["features"]["n_mels"] == 128
+    assert len(about["training_sha256"]) == 64
+    (wave_in,) = session.get_inputs()
+    assert (wave_in.name, wave_in.type) == ("wave", "tensor(float)")
+
+
+def test_the_hash_is_of_the_training_not_of_the_score(detector):
+    def hashed(made, score="mse", machine=0, seed=None):
+        return part(made, score, machine, seed).training_sha256
+
+    same = hashed(detector)
+    assert hashed(detector, "fusion_mean") == same
+    params = {**detector.scorer.params}
+    params["head_0"] = {k: v.copy() for k, v in params["head_0"].items()}
+    params["head_0"]["bias"][0, 0, 0] += 1e-6
+    moved = replace(detector, scorer=detector.scorer._replace(params=params))
+    scoring = replace(detector.config.scoring, false_alarm_rate=0.2)
+    stricter = replace(detector, config=replace(detector.config, scoring=scoring))
+    others = [
+        hashed(moved),
+        hashed(stricter),
+        hashed(detector, machine=1),
+        hashed(detector, seed=detector.config.seed + 1),
+    ]
+    assert len({same, *others}) == 5
+
+
+# What stands for a computer without JAX: nothing but these can be imported.
+ALONE = """
+import sys
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        first = name.split(".")[0]
+        if first not in sys.stdlib_module_names | {"numpy", "onnxruntime"}:
+            raise ModuleNotFoundError(f"{name} is not installed here", name=name)
+sys.meta_path.insert(0, Nothing())
+import runpy
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def run_alone(*arguments):
+    return subprocess.run(
+        [sys.executable, "-c", ALONE, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_example_scores_a_wav_where_jax_is_not_installed(exported, tmp_path):
+    out, _ = exported
+    rng = np.random.default_rng(4)
+    quiet, loud = (
+        np.round(32768 * np.clip(wave(rng, 9000, tone=t), -1, 0.999)) for t in (0, 9)
+    )
+    write_wav(tmp_path / "quiet.wav", quiet)
+    write_wav(tmp_path / "loud.wav", np.stack([loud, quiet], axis=1), channels=2)
+    model = out / "mixed_section_00.onnx"
+    paths = [tmp_path / "quiet.wav", tmp_path / "loud.wav"]
+    run = run_alone(ROOT / "examples" / "score_onnx.py", model, *paths)
+    assert run.returncode == 0, run.stderr
+    waves = [(x / 32768).astype(np.float32) for x in (quiet, loud)]
+    for line, answer in zip(
+        run.stdout.splitlines(), answers(model.read_bytes(), waves), strict=True
+    ):
+        assert f"score {answer.score:.4f}, p-value {answer.p_value:.4f}" in line
+        assert line.endswith("ALARM" if answer.is_anomaly else "normal")
+    assert "quiet.wav" in run.stdout.splitlines()[0]
+    assert "ALARM" in run.stdout.splitlines()[1]
+
+
+def test_the_example_refuses_what_it_cannot_score(exported, tmp_path):
+    out, _ = exported
+    write_wav(tmp_path / "slow.wav", np.zeros(9000), rate=8000)
+    write_wav(tmp_path / "short.wav", np.zeros(2047))
+    for name, reason in (("slow.wav", "16000 Hz"), ("short.wav", "2048 samples")):
+        script = ROOT / "examples" / "score_onnx.py"
+        run = run_alone(script, out / "mixed_section_00.onnx", tmp_path / name)
+        assert run.returncode == 1
+        assert reason in run.stderr
+        assert "Traceback" not in run.stderr
+
+
+def test_nothing_of_jax_can_be_imported_where_the_example_was_run(tmp_path):
+    for name in ("jax", "gammavae_jax", "scipy", "soundfile"):
+        (tmp_path / "script.py").write_text(f"import {name}")
+        assert "is not installed here" in run_alone(tmp_path / "script.py").stderr
+
+
+def test_int8_halves_the_networks_and_keeps_the_order(detector):
+    machine = part(detector, "mse")
+    waves = built_in(machine).waves
+    model = onnx.load_from_string(onnx_bytes(detector, "mse"))
+    small_one = int8.quantised(model)
+    of_network = [n.op_type for n in small_one.graph.node if "network/" in n.name]
+    assert of_network.count("MatMulInteger") == 2 * 5  # members, products each
+    kinds = {t.data_type for t in small_one.graph.initializer if len(t.dims) == 2}
+    assert kinds == {onnx.TensorProto.INT8, onnx.TensorProto.FLOAT}
+    before, after = (
+        np.array([a.score for a in answers(m.SerializeToString(), waves)])
+        for m in (model, small_one)
+    )
+    assert np.max(np.abs(after / before - 1)) > 1e-4
+    assert float(int8.cost(after, before, None).split()[-1]) > 0.99
+    labels = np.arange(N_SOUNDS) % 2 == 0
+    assert int8.cost(before, before, labels).endswith("(+0.00)")
+    assert int8.cost(labels * 1.0, 1.0 - labels, labels) == (
+        "AUC 0.00 to 100.00 % (+100.00)"
+    )
+    assert int8.cost(-before, before, None).endswith("rank correlation -1.0000")
+
+
+def test_int8_of_no_network_is_refused(detector):
+    with pytest.raises(InputError, match="leave out --int8"):
+        int8.quantised(onnx_model(part(detector, "spectrum_density")))
+
+
+def test_chosen_machines_and_seeds_are_exported(detector):
+    seed = detector.config.seed + 1
+    chosen = narrowed(detector, ("source",), seed, "mse")
+    assert chosen.machines == (("source", "00"),)
+    assert chosen.config.seeds == (seed,)
+    machine = of_machine(chosen, 0)
+    assert machine.threshold == detector.thresholds["mse"][1, 1]
+    for ours, fold in zip(machine.members, (2, 3), strict=True):
+        theirs = detector.scorer.source.factor[fold, 1]
+        np.testing.assert_array_equal(ours.scorer.source.factor, theirs)
+
+
+def test_labelled_clips_tell_what_int8_costs(checkpoint, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "data" / "source" / "test"
+    folder.mkdir(parents=True)
+    for number in range(6):
+        label = ("normal", "anomaly")[number % 2]
+        sound = 30000 * wave(rng, 5000 + 100 * number, tone=6.0 * (number % 2))
+        name = f"section_00_source_test_{label}_{number:04d}.wav"
+        write_wav(folder / name, np.clip(sound, -32768, 32767))
+    out = tmp_path / "out"
+    made = Export(checkpoint, out, ("source",), int8=True, data_root=tmp_path / "data")
+    assert made.run() == 0
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if "source_section" in x]
+    assert "AUC 100.00 to 100.00 % (+0.00)" in line
+    write_wav(folder / "section_00_source_test_normal_0009.wav", np.zeros(300))
+    with pytest.raises(InputError, match=r"0009\.wav.* 2048 samples"):
+        replace(made, out=tmp_path / "other").run()
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"machines": ("mixd",)}, "did you mean 'mixed'"),
+        ({"seed": 3}, "unknown seed of the checkpoint '3'"),
+        ({"score": "mahalanobis"}, "unknown score of the checkpoint 'mahalanobis'"),
+        ({"checkpoint": Path("nowhere")}, "no checkpoint in 'nowhere'"),
+        ({"data_root": Path("nowhere")}, "data root 'nowhere' is no folder"),
+    ],
+)
+def test_what_is_not_there_is_named(checkpoint, tmp_path, changes, message):
+    command = Export(**{"checkpoint": checkpoint, "out": tmp_path / "out", **changes})
+    with pytest.raises(InputError, match=message):
+        command.run()
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_exported_is_named(detector):
+    config = detector.config
+
+    def refused(message, **changes):
+        changed = replace(detector, config=replace(config, **changes))
+        with pytest.raises(InputError, match=message) as caught:
+            narrowed(changed)
+        assert "\n" not in str(caught.value)
+
+    refused("'kl' cannot be exported: .*one of mse", score="kl", scores=("kl", "mse"))
+    refused(
+        "'fusion_mean', which is made of 'kl', cannot be exported",
+        scoring=replace(config.scoring, fused=("mse", "kl")),
+    )
+    refused("precision=bfloat16", model=ModelConfig(precision="bfloat16"))
+
+
+def test_a_model_that_broke_down_is_named(detector):
+    def spoil(leaf):
+        leaf = np.array(leaf)
+        leaf[1, 1] = np.nan
+        return leaf
+
+    scorer = detector.scorer
+    spoiled = scorer._replace(batch_stats=jax.tree.map(spoil, scorer.batch_stats))
+    broken = narrowed(replace(detector, scorer=spoiled))
+    of_machine(broken, 0)
+    with pytest.raises(InputError, match="source_section_00 cannot be exported"):
+        of_machine(broken, 1)
+
+
+def test_files_are_not_replaced_unasked(quick, checkpoint, tmp_path):
+    old = tmp_path / "mixed_section_00_int8.onnx"
+    old.write_text("old")
+    (tmp_path / "notes.txt").write_text("mine")
+    command = Export(checkpoint, tmp_path, machines=("mixed",))
+    with pytest.raises(InputError, match="say --overwrite"):
+        command.run()
+    assert old.read_text() == "old"
+    replace(command, overwrite=True).run()
+    names = {path.name for path in tmp_path.iterdir()}
+    # An int8 file of another training would be taken for this one's.
+    assert names == {"mixed_section_00.onnx", "mixed_section_00.jax", "notes.txt"}
+
+
+def test_a_file_that_scores_otherwise_is_not_left(checkpoint, tmp_path, monkeypatch):
+    """Such as one whose window is symmetric instead of periodic."""
+    monkeypatch.setattr("gammavae_jax.export.front_end.hann", np.hanning)
+    with pytest.raises(InputError, match=r"mixed_section_00\.onnx: its scores differ"):
+        Export(checkpoint, tmp_path / "out").run()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_leaves_nothing_and_takes_nothing(
+    quick, checkpoint, tmp_path, monkeypatch
+):
+    old = tmp_path / "source_section_00.onnx"
+    old.write_text("old")
+    write = Path.write_bytes
+
+    def write_some(path, data):
+        if path.name.startswith("source"):
+            raise OSError(28, "No space left on device")
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", write_some)
+    with pytest.raises(InputError, match="No space left on device"):
+        Export(checkpoint, tmp_path, overwrite=True).run()
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_missing_package_names_the_extra(checkpoint, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec",
+        lambda name, *rest: None if name == "onnxruntime" else find(name, *rest),
+    )
+    with pytest.raises(InputError, match=r'pip install "gammavae-jax\[export\]"'):
+        Export(checkpoint, tmp_path).run()
+
+
+def test_the_check_sees_a_thousandth(detector):
+    machine = part(detector, "mse")
+    scores = np.array([50.0, 2000.0, 300.0])
+    assert difference(scores, scores, machine) == 0
+    off = scores * [1, 1, 1 + 2 * TOLERANCE]
+    assert difference(off, scores, machine) > TOLERANCE
+    broken = np.array([50.0, np.nan, 300.0])
+    assert not difference(broken, scores, machine) <= TOLERANCE
+
+
+def test_the_built_in_sounds_are_of_all_lengths_from_the_shortest(detector):
+    machine = part(detector)
+    waves = built_in(machine).waves
+    lengths = [len(sound) for sound in waves]
+    assert min(lengths) == lengths[0] == machine.min_samples
+    assert len(set(lengths)) == N_SOUNDS
+    assert max(np.abs(sound).max() for sound in waves) < 2
+    for sound, again in zip(waves, built_in(machine).waves, strict=True):
+        np.testing.assert_array_equal(sound, again)
+
+
+def test_the_command_line_is_what_the_readme_says():
+    options = ["--checkpoint", "a", "--out", "b"]
+    command = tyro.cli(
+        Export,
+        args=[*options, "--machines", "fan", "pump", "--seed", "7", "--int8"],
+    )
+    assert command == Export(Path("a"), Path("b"), ("fan", "pump"), seed=7, int8=True)

@@ -1,0 +1,484 @@
+"""`report.html` as people meet it: opened in Chromium, clicked through, measured."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from chromium import browser, opened, wait
+from detectors import fitted, small
+from probes import clips, noise, tone
+from sklearn.metrics import roc_curve
+
+from gammavae_jax.detector import clip_p_values
+from gammavae_jax.evaluate import evaluate_scores
+from gammavae_jax.pages.error_bars import error_bars
+from gammavae_jax.pages.pictures import Sound
+from gammavae_jax.pages.report import Report, report_html
+from gammavae_jax.pages.scored_report import ScoredClip, write_scored_report
+from gammavae_jax.pages.shown_clips import WantedClip, show_clips
+from gammavae_jax.scored_clips import ScoredClips
+from gammavae_jax.training_record import CodeUse, Curve
+
+RATE, HOP = 16000, 512
+HOSTILE = (
+    "x\"'><img src=x onerror=alert(1)></script><script>alert(2)</script>\n\u2028.wav"
+)
+EVIL_MACHINE = "<b onmouseover='alert(3)'>"
+PUBLISHED = {"<i>theirs</i>": dict.fromkeys((EVIL_MACHINE, "pump"), (60.0, 50.0, 51.0))}
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def made():
+    """A detector of two machines."""
+    rng = np.random.default_rng(0)
+    names = (EVIL_MACHINE, "pump")
+    machines = [(n, clips(noise(rng, 20, 40), n_target=4)) for n in names]
+    scores = ["fusion_mean", "mse", "mahalanobis"]
+    config = small("default", f"scores={json.dumps(scores)}", "n_seeds=2")
+    return fitted(config, machines, 5)
+
+
+@pytest.fixture(scope="module")
+def scored(made):
+    """Twelve test clips of each machine, the last six with a tone, loud or not."""
+    rng = np.random.default_rng(1)
+    log_mels = [
+        [
+            *noise(rng, 6, 40),
+            *tone(rng, 2 + m, 60 + 20 * m, 0.2, n_frames=40),
+            *tone(rng, 4 - m, 60 + 20 * m, 12.0, n_frames=40),
+        ]
+        for m in range(2)
+    ]
+    scores = made.scores(*(clips(of) for of in log_mels))
+    machines = []
+    for m, (machine, section) in enumerate(made.detector.machines):
+        names = [f"clip {i} of {m}.wav" for i in range(12)]
+        names[0] = HOSTILE
+        of = {name: values[:, m] for name, values in scores.items()}
+        machines.append(
+            ScoredClips(
+                machine,
+                section,
+                tuple(names),
+                ("normal",) * 6 + ("anomaly",) * 6,
+                ("source", "source", "target") * 4,
+                of,
+                {n: made.detector.thresholds[n][:, m] for n in of},
+                {
+                    n: np.array(
+                        [
+                            clip_p_values(made.detector, n, s, m, v)
+                            for s, v in enumerate(values)
+                        ]
+                    )
+                    for n, values in of.items()
+                },
+            )
+        )
+    return log_mels, machines
+
+
+@pytest.fixture(scope="module")
+def written(made, scored, tmp_path_factory):
+    """A page with everything, and what it was made of."""
+    log_mels, machines = scored
+    config = made.detector.config
+    rows = [
+        evaluate_scores(
+            of.scores[score][s].astype(float),
+            of.is_anomaly,
+            of.is_target,
+            threshold=float(of.thresholds[score][s]),
+            machine=of.machine,
+            section=of.section,
+            score=score,
+            seed=seed,
+        )
+        for s, seed in enumerate(config.seeds)
+        for score in config.scores
+        for of in machines
+    ]
+    second = np.sin(np.arange(40 * HOP) * 0.3).astype(np.float32) / 8
+    wanted = [
+        WantedClip(m, c, m, lambda m=m, c=c: (log_mels[m][c], Sound(second, RATE)))
+        for m in range(2)
+        for c in (0, 1, 9, 11)
+    ]
+    wanted = [
+        w._replace(load=lambda w=w: (w.load()[0].astype(np.float32), w.load()[1]))
+        for w in wanted
+    ]
+    report = Report(
+        config,
+        machines,
+        rows,
+        [HOSTILE, "Synthetic data."],
+        PUBLISHED,
+        curves={EVIL_MACHINE: Curve((3.0, 2.0), (4.0, float("nan")))},
+        codes={EVIL_MACHINE: CodeUse(2.5, [0.0, 1.25, 3.0])},
+        error_bars=error_bars(machines, config.scores),
+        about={"timing": {"train_s": 1.5}, "environment": {"device": HOSTILE}},
+        how_to_show="gammavae report RUN --clips {clip}",
+    )
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(report_html(report, show_clips(made.detector, wanted)))
+    return SimpleNamespace(path=path, report=report, rows=rows, machines=machines)
+
+
+@pytest.fixture
+def page(chromium, written):
+    with opened(chromium, written.path, viewport={"width": 1440, "height": 900}) as p:
+        p.wait_for_selector("#clip canvas")
+        yield p
+
+
+def column(page, table, number):
+    cells = page.locator(f"{table} tbody tr > :nth-child({number})")
+    return cells.all_inner_texts()
+
+
+def chosen(page, clip):
+    """Wait until a clip of the first machine is shown, with pictures."""
+    wait(
+        page,
+        "name => document.querySelector('#clip h3').textContent === name "
+        "&& document.querySelector('#clip canvas') !== null",
+        f"clip {clip} of 0.wav",
+    )
+
+
+def drawn(page, place=0):
+    """The pixels of a picture of the chosen clip."""
+    return page.evaluate(
+        """(i) => {
+          const c = document.querySelectorAll(".stage canvas")[i];
+          const { data } = c.getContext("2d").getImageData(0, 0, c.width, c.height);
+          return Array.from(data);
+        }""",
+        place,
+    )
+
+
+BY_MACHINE, BY_SCORE = (f"#results .tables > div:nth-child({n}) table" for n in (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("table", "number"),
+    [(BY_MACHINE, 1), (BY_MACHINE, 2), (BY_SCORE, 1), (BY_SCORE, 2)],
+)
+def test_a_click_on_a_header_sorts_by_its_column(page, table, number):
+    header = page.locator(f"{table} thead th:nth-child({number})")
+    before = column(page, table, number)
+    assert len(set(before)) > 1
+    orders = []
+    for _ in range(2):
+        header.locator("button").click()
+        cells = column(page, table, number)
+        key = str.lower if number == 1 else lambda c: float(c.split("±")[0])
+        order = header.get_attribute("aria-sort")
+        assert cells == sorted(cells, key=key, reverse=order == "descending")
+        assert sorted(cells) == sorted(before)
+        orders.append(order)
+    assert set(orders) == {"ascending", "descending"}
+    others = page.locator(f"{table} thead th:not(:nth-child({number}))[aria-sort]")
+    assert {o.get_attribute("aria-sort") for o in others.all()} == {"none"}
+
+
+def test_tables_are_sorted_by_keyboard_and_what_has_no_value_stays_last(page):
+    table = "table.official"
+    page.evaluate(
+        """() => { document.querySelector("table.official tbody tr")
+            .cells[1].textContent = "-"; }"""
+    )
+    button = page.locator(f"{table} thead th:nth-child(2) button")
+    button.focus()
+    for _ in range(2):
+        page.keyboard.press("Enter")
+        cells = column(page, table, 2)
+        assert cells[-1] == "-"
+        assert len(cells) == 3
+
+
+def test_the_list_is_ranked_by_score_and_says_what_is_known(page, written):
+    of = written.machines[0]
+    scores = of.scores["fusion_mean"][0]
+    options = page.locator("#ranking [role=option]")
+    assert options.count() == 12
+    order = [int(o.get_attribute("data-clip")) for o in options.all()]
+    assert order == np.argsort(-scores, kind="stable").tolist()
+    alarms = of.decisions("fusion_mean")[0]
+    p_values = of.p_values["fusion_mean"][0]
+    for clip, option in zip(order, options.all(), strict=True):
+        text = option.inner_text()
+        assert f"p = {p_values[clip]:.3f}" in text
+        assert of.domains[clip] in text
+        label = of.labels[clip]
+        assert {"normal": "normal", "anomaly": "anomalous"}[label] in text
+        outcome = {
+            ("anomaly", True): "found",
+            ("anomaly", False): "missed",
+            ("normal", True): "false alarm",
+            ("normal", False): "no alarm",
+        }[label, bool(alarms[clip])]
+        assert text.endswith(outcome)
+
+
+def test_another_clip_has_other_pictures(page):
+    seen = []
+    for clip in (11, 9, 1):
+        page.locator(f"#option-{clip}").click()
+        chosen(page, clip)
+        seen.append([drawn(page, place) for place in range(4)])
+        option = page.locator(f"#option-{clip}")
+        assert option.get_attribute("aria-selected") == "true"
+    for place in range(4):
+        assert len({tuple(pictures[place]) for pictures in seen}) == 3
+    for pictures in seen:
+        assert len({tuple(picture) for picture in pictures}) == 4
+        assert all(len(set(picture)) > 20 for picture in pictures)
+
+
+def test_the_brightest_place_of_the_explanation_is_the_tone(page):
+    """Twelve decibels in band 60 of 128 of the first machine."""
+    page.locator("#option-11").click()
+    chosen(page, 11)
+    pixels = np.array(drawn(page, 3)).reshape(128, 40, 4)[::-1]
+    darkness = 255.0 * 3 - pixels[:, :, :3].sum(-1)
+    assert darkness.sum(1).argmax() == 60
+    assert "kHz" in page.locator("#clip .why").inner_text()
+
+
+def test_a_clip_without_pictures_says_how_to_get_them(page, written):
+    page.locator("#option-4").click()
+    page.wait_for_selector("#clip code")
+    assert page.locator("#clip canvas").count() == 0
+    command = page.locator("#clip code").inner_text()
+    assert command == "gammavae report RUN --clips 'clip 4 of 0.wav'"
+
+
+def test_arrow_keys_choose_clips_and_move_in_time(page):
+    page.locator("#ranking").focus()
+    order = [
+        int(o.get_attribute("data-clip"))
+        for o in page.locator("#ranking [role=option]").all()
+    ]
+
+    def chosen():
+        name = page.locator("#ranking").get_attribute("aria-activedescendant")
+        return int(name.removeprefix("option-"))
+
+    page.keyboard.press("Home")
+    assert chosen() == order[0]
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    assert chosen() == order[2]
+    page.keyboard.press("ArrowUp")
+    assert chosen() == order[1]
+    page.keyboard.press("End")
+    assert chosen() == order[-1]
+    page.locator("#option-11").click()
+    wait(page, "document.querySelector('audio')?.readyState >= 2")
+    page.keyboard.press("ArrowRight")
+    wait(page, "document.querySelector('audio').currentTime > 0.4")
+
+
+def test_a_click_into_a_picture_moves_the_sound_and_the_cursor(page):
+    page.locator("#option-9").click()
+    wait(page, "document.querySelector('audio')?.readyState >= 2")
+    assert page.evaluate("document.querySelector('audio').duration") == pytest.approx(
+        40 * HOP / RATE, abs=0.15
+    )
+    stage = page.locator(".stage").nth(2)
+    box = stage.bounding_box()
+    stage.click(position={"x": box["width"] * 0.75, "y": box["height"] / 2})
+    seconds = page.evaluate("document.querySelector('audio').currentTime")
+    assert seconds == pytest.approx(0.75 * 40 * HOP / RATE, abs=0.05)
+    places = page.evaluate(
+        "[...document.querySelectorAll('.cursor')].map((c) => parseFloat(c.style.left))"
+    )
+    assert places == [pytest.approx(75, abs=3)] * 4
+
+
+def test_another_machine_or_score_draws_everything_anew(page, written):
+    names = ("histogram", "roc", "ranking")
+
+    def state():
+        return [page.locator(f"#{name}").inner_html() for name in names]
+
+    before = state()
+    page.locator("#machine").select_option("1")
+    machine = state()
+    assert all(one != other for one, other in zip(before, machine, strict=True))
+    assert page.locator("#clip h3").inner_text().endswith(" of 1.wav")
+    page.locator("#score").select_option("1")
+    score = state()
+    page.locator("#seed").select_option("1")
+    for one, other in ((machine, score), (score, state())):
+        assert one[0] != other[0]
+        assert one[2] != other[2]
+    of = written.machines[1].scores["mse"][1]
+    first = page.locator("#ranking [role=option]").first
+    assert int(first.get_attribute("data-clip")) == int(of.argmax())
+
+
+def test_the_roc_curve_is_scikit_learns(page, written):
+    of = written.machines[0]
+    false_alarms, found, _ = roc_curve(
+        of.is_anomaly, of.scores["fusion_mean"][0], drop_intermediate=False
+    )
+    points = page.evaluate(
+        """() => {
+          const [line, grid] = ["roc all", "chance"].map((n) =>
+            document.querySelector(`#roc polyline[class="${n}"]`).getAttribute("points")
+              .trim().split(" ").map((p) => p.split(",").map(Number)));
+          const [[x0, y0], [x1, y1]] = grid;
+          return line.map(([x, y]) => [(x - x0) / (x1 - x0), (y - y0) / (y1 - y0)]);
+        }"""
+    )
+    np.testing.assert_allclose(points, np.stack([false_alarms, found], 1), atol=2e-3)
+    title = page.locator("#roc-title").inner_text()
+    row = next(r for r in written.rows if r.score == "fusion_mean")
+    assert f"pAUC {100 * row.pauc:.1f}" in title
+
+
+def test_the_histogram_counts_every_clip(page, written):
+    """Heights of the bars, in units of the tallest, add up to the clips."""
+    heights = page.evaluate(
+        """() => {
+          const bars = [...document.querySelectorAll("#histogram > svg rect")];
+          const label = document.querySelector("#histogram text:nth-of-type(2)");
+          const most = Number(label.textContent);
+          const tall = Math.max(...bars.map((b) => Number(b.getAttribute("height"))));
+          const count = (kind) => bars
+            .filter((bar) => bar.getAttribute("class") === kind)
+            .reduce((sum, bar) => sum + bar.getAttribute("height") * most / tall, 0);
+          return { normal: count("normal"), anomaly: count("anomaly") };
+        }"""
+    )
+    assert heights == {"normal": pytest.approx(6), "anomaly": pytest.approx(6)}
+    assert page.locator("#histogram .threshold").count() == 1
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_and_can_be_read(chromium, written, width, scheme):
+    size = {"width": width, "height": 844}
+    with opened(chromium, written.path, viewport=size, color_scheme=scheme) as page:
+        page.wait_for_selector("#clip canvas")
+        for clip in (11, 4, 0):  # with pictures, without, of a hostile name
+            page.locator(f"#option-{clip}").click()
+            page.wait_for_timeout(60)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+        ratios = page.evaluate(CONTRASTS)
+        assert min(ratios.values()) >= 4.5, ratios
+
+
+def test_another_colour_scheme_repaints_the_pictures(chromium, written):
+    with opened(chromium, written.path, color_scheme="light") as page:
+        page.wait_for_selector("#clip canvas")
+        light = drawn(page, 3)
+        page.emulate_media(color_scheme="dark")
+        page.wait_for_timeout(100)
+        assert drawn(page, 3) != light
+
+
+def test_hostile_names_are_text_and_nothing_else(page, written):
+    """Dialogs, errors and requests would fail the page itself."""
+    page.locator("#option-0").click()
+    page.wait_for_selector("#clip canvas")
+    assert page.locator("#clip h3").evaluate("e => e.textContent") == HOSTILE
+    names = page.locator("#ranking .name").evaluate_all(
+        "es => es.map(e => e.textContent)"
+    )
+    assert names.count(HOSTILE) == 1
+    assert EVIL_MACHINE in page.locator("#machine option").first.inner_text()
+    assert page.locator("img").count() == 0
+    assert page.locator("b[onmouseover]").count() == 0
+    assert page.locator("#results i").count() == 0
+    assert page.locator("script:not([type])").count() == 1
+    notes = page.locator(".note").evaluate_all("es => es.map(e => e.textContent)")
+    assert HOSTILE in notes
+
+
+def test_markup_that_slipped_through_would_still_not_run(chromium, written, tmp_path):
+    """The page's policy allows one script: its own."""
+    spoilt = tmp_path / "spoilt.html"
+    text = written.path.read_text()
+    extra = "<script>window.ran = 1</script><img src=x onerror='window.ran = 2'>"
+    spoilt.write_text(text.replace("<main", extra + "<main", 1))
+    context = chromium.new_context()
+    page = context.new_page()
+    page.goto(spoilt.as_uri())
+    page.wait_for_selector("#clip canvas")
+    assert page.evaluate("window.ran") is None
+    context.close()
+
+
+def test_without_a_script_the_tables_can_be_read(chromium, written):
+    with opened(chromium, written.path, java_script_enabled=False) as page:
+        assert page.locator("#results table").first.is_visible()
+        assert page.locator("noscript").inner_text()
+        assert not page.locator("#clips").is_visible()
+        page.locator("#results summary").first.click()
+        assert page.locator("#results details table").first.is_visible()
+        assert page.locator(".curve svg").count() == 1
+
+
+def test_recordings_without_labels_have_a_page(chromium, made, scored, tmp_path):
+    log_mels, machines = scored
+    found = []
+    for m, of in enumerate(machines):
+        for c, name in enumerate(of.names):
+            found.append(
+                ScoredClip(
+                    name,
+                    f"{of.machine}_section_00" if m else of.machine,
+                    log_mels[m][c].astype(np.float32),
+                    None if c else np.zeros(4000, np.float32),
+                    RATE,
+                    float(of.scores["fusion_mean"][0, c]),
+                    float("nan") if c == 2 else 0.05,
+                    float(of.thresholds["fusion_mean"][0]),
+                )
+            )
+    path = tmp_path / "scored.html"
+    write_scored_report(path, made.detector, found, title="My <pumps>")
+    with opened(chromium, path) as page:
+        page.wait_for_selector("#clip canvas")
+        assert page.title() == "My <pumps>"
+        assert not page.locator("#roc-figure").is_visible()
+        assert page.locator("#histogram rect.unknown").count() > 0
+        assert page.locator("#ranking [role=option]").count() == 12
+        assert page.locator("#results table").count() == 0
+
+
+CONTRASTS = """() => {
+  const rgb = (text) => text.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255);
+  const light = (text) => rgb(text)
+    .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (e) => {
+    for (let at = e; at; at = at.parentElement) {
+      const c = getComputedStyle(at).backgroundColor;
+      if (!/, 0\\)$/.test(c)) return c;
+    }
+  };
+  const found = {};
+  for (const s of [".lead", ".note", "dt", "dd", "td", "thead th", "figcaption",
+                   "#ranking .meta", "#ranking [aria-selected=true] .meta", ".small",
+                   ".hint", "summary", "label"]) {
+    const e = document.querySelector(s);
+    if (!e) continue;
+    const [a, b] = [light(getComputedStyle(e).color), light(ground(e))];
+    found[s] = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  }
+  return found;
+}"""
