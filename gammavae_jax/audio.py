@@ -18,6 +18,7 @@ from gammavae_jax.errors import InputError, printable
 _BLOCK = 1 << 18  # frames decoded at a time, so no header decides how much is allocated
 _UNKNOWN_BYTES = 0x7FFF0000  # data sizes from here on are what WAV streams write
 _BEGINNINGS = (b"RIFF", b"RIFX", b"RF64", b"fLaC")  # of WAV and FLAC files
+_FASTEST = 1_000_000  # Hz; to resample from what a header claims may take for ever
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's count for a FLAC stream of unknown length
 
 
@@ -145,6 +146,11 @@ def open_recording(
             raise InputError(
                 f"{name}: cut off: the header claims {claimed} frames, the file holds "
                 f"{file.frames}: replace it"
+            )
+        if file.samplerate > _FASTEST:
+            raise InputError(
+                f"{name}: a sample rate of {file.samplerate} Hz cannot be: replace the "
+                "file"
             )
         yield RecordingBlocks(file.samplerate, _checked_blocks(file, channel, name))
 

@@ -236,8 +236,10 @@ def test_a_body_without_a_length_is_counted_as_it_comes(server):
 
 
 def test_a_body_shorter_than_it_says_times_out(server):
+    began = time.monotonic()
     answer = Raw(server, head(f"Content-Length: {2 * len(WHOLE)}") + WHOLE).answer()
     assert answer.startswith("HTTP/1.1 408 ")
+    assert 0.9 < time.monotonic() - began < 5
     assert "not all arrived within 1 s" in answer
 
 
@@ -332,6 +334,19 @@ def test_scoring_that_takes_too_long_is_given_up():
         assert "not scored within 0.2 s" in refusal(answer)
         scorer.go.set()
         until(lambda: server.service.worker.waiting == 0)
+
+
+def test_a_long_recording_is_not_heard_to_its_end_once_time_is_up():
+    class Sleepy(LoudnessScorer):
+        def judge(self, clip, machine):
+            time.sleep(0.02)
+            return super().judge(clip, machine)
+
+    scorer = Sleepy()
+    with served(scorer, Limits(score_seconds=0.2)) as server:
+        assert server.post(audio(200.0)).status_code == 503
+        until(lambda: server.service.worker.waiting == 0)
+        assert len(scorer.judged) < 100  # of 399
 
 
 def test_a_failure_within_is_told_to_the_operator_alone():

@@ -43,9 +43,9 @@ def test_blocks_are_the_recording(tmp_path, suffix, subtype, channel):
         assert rate == expected.sample_rate
 
 
-def wav(samples, subtype="FLOAT"):
+def wav(samples, subtype="FLOAT", rate=RATE):
     file = io.BytesIO()
-    soundfile.write(file, samples, RATE, format="WAV", subtype=subtype)
+    soundfile.write(file, samples, rate, format="WAV", subtype=subtype)
     return file.getvalue()
 
 
@@ -74,6 +74,7 @@ def test_a_recording_that_is_cut_off_is_refused_before_a_sample_is_read(tmp_path
         (b"RIFF....", 0, "^x: cannot be read as audio"),
         (wav(noise()), 2, "^x: there is no channel 2, the file has 2"),
         (wav(noise(0)), 0, "^x: the file holds no samples"),
+        (wav(noise(9), rate=2**31 - 1), 0, "a sample rate of 2147483647 Hz cannot be"),
     ],
 )
 def test_bytes_that_are_no_recording_are_refused(data, channel, message):

@@ -8,6 +8,7 @@ from typing import Any
 
 from gammavae_jax.live.refusal import busy
 
+_RETRY = "retry: 1000\n\n"  # ms after which a browser connects again
 _PING = ": ping\n\n"  # a comment, by which a connection that is gone is noticed
 
 
@@ -63,6 +64,7 @@ class Broadcast:
         wake = asyncio.Event()
         waiting = self._listeners[wake] = deque([first()], self._most_waiting)
         try:
+            yield _RETRY
             while not self._closed:
                 while waiting:
                     yield waiting.popleft()

@@ -16,7 +16,7 @@ from gammavae_jax.live.refusal import Refusal, busy
 from gammavae_jax.live.rolling import Rolling, hear
 from gammavae_jax.live.scoring import LiveScorer
 from gammavae_jax.live.uploads import Upload, Uploads, recording_of
-from gammavae_jax.live.verdict import Heard, Stretch, finite
+from gammavae_jax.live.verdict import Heard, finite
 from gammavae_jax.live.worker import Worker
 from gammavae_jax.resample import resampled_blocks
 
@@ -120,33 +120,30 @@ class Service:
         """What is to be answered and shown; in the worker's thread."""
         with self.metrics.scoring_seconds.time():
             upload = recording_of(bytes(body), content_type, name)
-            said = []
-            for part in self._heard(upload, machine):
-                said.append(part)
-                if time.monotonic() > deadline:
-                    raise busy(f"{upload.name}: not scored in time")
-            *stretches, heard = said
+            *stretches, heard = self._heard(upload, machine, deadline)
             shown = picture(
                 self._scorer.spectrogram(heard.worst_clip),
                 len(heard.worst_clip) / self._scorer.sample_rate,
             )
         return described(machine, upload.name, heard, stretches, id_), shown, heard
 
-    def _heard(self, upload: Upload, machine: str) -> Iterator[Stretch | Heard]:
-        """Raises a `Refusal` for what cannot be heard."""
+    def _heard(self, upload: Upload, machine: str, deadline: float) -> Iterator[Any]:
+        """Each `Stretch`, and what was `Heard`; a `Refusal` if it cannot be."""
         scorer = self._scorer
         try:
             with open_recording(
                 upload.data, channel=scorer.channel, name=upload.name
             ) as recording:
                 rate = recording.sample_rate
-                blocks = self._short_enough(recording, upload.name)
+                blocks = self._within_limits(recording, upload.name, deadline)
                 blocks = resampled_blocks(blocks, rate, scorer.sample_rate)
                 yield from hear(scorer, machine, blocks, self._rolling, upload.name)
         except InputError as error:
             raise Refusal(422, str(error)) from error
 
-    def _short_enough(self, recording: RecordingBlocks, name: str) -> Iterator[Any]:
+    def _within_limits(
+        self, recording: RecordingBlocks, name: str, deadline: float
+    ) -> Iterator[Any]:
         """The same blocks, of which there may not be too many: FLAC packs silence."""
         left = self.limits.most_seconds * recording.sample_rate
         for block in recording.blocks:
@@ -158,4 +155,7 @@ class Service:
                     "parts",
                     "too_large",
                 )
+            # Whoever asked has been told already that it took too long.
+            if time.monotonic() > deadline:
+                raise busy(f"{name}: not scored in time")
             yield block

@@ -2,7 +2,7 @@
 
 const KEPT = 240; // scores of a machine
 const ALARMS = 10;
-const RETRY = 3000; // ms
+const RETRY = 1000; // ms
 const SVG = "http://www.w3.org/2000/svg";
 const STATES = { waiting: "○ waiting", ok: "● ok", alarm: "▲ ALARM" };
 const LEFT = 44, RIGHT = 12, TOP = 12, BOTTOM = 22; // px around the curve
