@@ -98,11 +98,16 @@ class _Folded:
         return len(text)
 
 
+_CHOICE = re.compile(r"^usage: .*\{\w+,")  # of commands, without a blank
+
+
 def _fold(line: str) -> str:
     """Fold a line of prose; those of a box begin otherwise, and fit."""
     width, shown = shutil.get_terminal_size().columns, _STYLE.sub("", line)
     if len(shown) <= width or not shown[0].isalpha():
         return line
+    if _CHOICE.search(shown):
+        line = line.replace(",", ", ")
     folded, used = "", 0
     for word in _words(line):
         length = len(_STYLE.sub("", word))

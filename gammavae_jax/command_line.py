@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,10 @@ from gammavae_jax.files import write_text
 
 @contextlib.contextmanager
 def readable_errors() -> Iterator[None]:
-    """Turn an `InputError` into its one line and exit status 2; Ctrl-C into 130."""
+    """Turn an `InputError` into its one line and exit status 2; Ctrl-C into 130.
+
+    A reader that went away, such as `head`, is no error.
+    """
     try:
         yield
     except InputError as error:
@@ -23,6 +27,10 @@ def readable_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        # Or Python would try to write the rest when it ends, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
 
 
 def write_json(path: Path, tree: Any) -> None:

@@ -257,10 +257,10 @@ def test_submit_says_in_one_line_what_is_wrong(run, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "usage: gammavae [-h] {evaluate,submit"),
+        ([], "usage: gammavae [-h] {demo, fit, score"),
         (["evaluate"], "Missing from gammavae evaluate:"),
         (["submit", "run"], "--label LABEL"),
-        (["nonsense"], "error: unknown command 'nonsense': one of evaluate, submit"),
+        (["nonsense"], "error: unknown command 'nonsense': one of demo, fit"),
         (["evalute", "x"], "unknown command 'evalute': did you mean 'evaluate'?"),
         (["--evaluate"], "Unrecognized options: --evaluate"),
         (["evaluate", "x", "--grund-truth", "y"], "--ground-truth PATH"),
@@ -296,7 +296,7 @@ def told(capsys, monkeypatch):
 
 def test_the_page_of_help_tells_of_each_command_and_the_version(told):
     text = told("--help")
-    assert text.startswith("usage: gammavae [-h] {evaluate,")
+    assert text.startswith("usage: gammavae [-h] {demo, fit,")
     assert all(f"• {name} " in text for name in COMMANDS)
     assert "gammavae --version" in text
     assert max(map(len, text.splitlines())) <= 70
@@ -383,3 +383,11 @@ def test_a_domain_that_is_left_out_is_named(scores_dir, capsys):
     assert "ToyCar section 00 has no" not in said
     assert evaluate(scores_dir, "--year", "2020") == 0
     assert "left out" not in capsys.readouterr().out
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    command = f"{sys.executable} -m gammavae_jax.cli --help"
+    ended = subprocess.run(
+        ["bash", "-c", f"{command} | true"], capture_output=True, text=True, timeout=60
+    )
+    assert ended.stderr == ""
