@@ -65,7 +65,7 @@ def report_run(
             are not there; or the page cannot be written.
     """
     finished = read_run(run)
-    first = [_find_clip(name, finished.machines) for name in names]
+    first = [find_clip(name, finished.machines) for name in names]
     config, summary = finished.detector.config, finished.summary
     notes = list(summary.get("notes", []))
     root = data_root or finished.data_root
@@ -128,7 +128,7 @@ def write_run_page(
         )
         for m, c in dict.fromkeys([*first, *chosen])
     ]
-    with log.timed("page_s"), log.progress("clips shown", len(wanted)) as advance:
+    with log.progress("clips shown", len(wanted)) as advance:
         shown = show_clips(detector, wanted, on_clip=advance)
     write_text(path, report_html(report, shown))
 
@@ -187,7 +187,7 @@ def _loader(detector: Detector, path: Path) -> Loader:
     return load
 
 
-def _find_clip(name: str, machines: Sequence[ScoredClips]) -> tuple[int, int]:
+def find_clip(name: str, machines: Sequence[ScoredClips]) -> tuple[int, int]:
     """Machine and number of a clip by its name, `machine/name` where several have it.
 
     Raises:

@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ from main_job import (
 )
 from packing import pack_machines
 
+from gammavae_jax.commands.report import Report
+from gammavae_jax.errors import InputError
 from gammavae_jax.evaluate import Row
 from gammavae_jax.presets import preset
 
@@ -170,6 +174,91 @@ def test_the_built_in_data_is_neither_trivial_nor_hopeless(tmp_path):
     assert len(rows) == 7
     for row in rows:
         assert 0.6 < float(row["auc"]) < 0.95, row["machine"]
+
+
+def page_parts(path):
+    """A page's text, and its pictures' numbers in words: `clip-<machine>-<clip>`."""
+    parts = re.split(r'<script type="application/json" id="(clip-\d+-\d+)">', path)
+    return parts[0], parts[1::2], [json.loads(p.split("<")[0]) for p in parts[2::2]]
+
+
+def test_the_page_made_anew_is_the_page_of_the_run(finished, data, tmp_path):
+    """The numbers of pictures may differ by rounding: other cores made them."""
+    out, _ = finished
+    Report(out, out=tmp_path / "page.html").run()
+    text, clips, pictures = page_parts((out / "report.html").read_text())
+    text_2, clips_2, pictures_2 = page_parts((tmp_path / "page.html").read_text())
+    assert text_2 == text
+    assert clips_2 == clips
+    assert len(clips) == 20  # all test clips of both machines
+    for one, other in zip(pictures, pictures_2, strict=True):
+        assert one["sound"] == other["sound"]
+        assert one["value"] == pytest.approx(other["value"], rel=1e-3, abs=1e-3)
+        assert one["score"] == "fusion_mean"
+        assert one["sound"]["type"] == "audio/mpeg"
+
+
+def test_what_a_picture_explains_is_the_clips_score(finished):
+    out, _ = finished
+    _, clips, pictures = page_parts((out / "report.html").read_text())
+    with (out / "clips.csv").open(newline="") as file:
+        rows = [
+            row
+            for row in csv.DictReader(file)
+            if (row["score"], row["seed"]) == ("fusion_mean", "13711")
+        ]
+    machines = list(dict.fromkeys(row["machine"] for row in rows))
+    for clip, picture in zip(clips, pictures, strict=True):
+        m, c = map(int, clip.split("-")[1:])
+        of_machine = [row for row in rows if row["machine"] == machines[m]]
+        score = float(of_machine[c]["anomaly_score"])
+        assert picture["value"] == pytest.approx(score, rel=1e-3, abs=2e-3)
+
+
+def test_named_clips_have_pictures_first(finished, tmp_path):
+    out, _ = finished
+    with (out / "clips.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    valve = next(row["clip"] for row in rows if row["machine"] == "valve")
+    path = tmp_path / "page.html"
+    for name in (valve, valve.removesuffix(".wav"), f"valve_section_00/{valve}"):
+        Report(out, out=path, clips=(name,)).run()
+        assert page_parts(path.read_text())[1][0] == "clip-1-0"
+    with pytest.raises(InputError, match="unknown clip 'section_0_source'"):
+        Report(out, out=path, clips=("section_0_source",)).run()
+
+
+def test_a_page_without_the_recordings_says_so(finished, tmp_path, capsys):
+    out, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    summary = json.loads((copy / "summary.json").read_text())
+    summary["data_root"] = str(tmp_path / "gone")
+    (copy / "summary.json").write_text(json.dumps(summary))
+    Report(copy).run()
+    text, clips, _ = page_parts((copy / "report.html").read_text())
+    assert clips == []
+    assert "There are no pictures of clips" in text
+    assert "without pictures: data root" in capsys.readouterr().err
+    with pytest.raises(InputError, match="is no folder: check the path"):
+        Report(copy, data_root=tmp_path / "gone").run()
+
+
+def test_an_evaluation_knows_its_checkpoint_and_what_is_no_run_is_refused(
+    finished, data, tmp_path
+):
+    out, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy, ignore=shutil.ignore_patterns("checkpoint"))
+    Report(copy, out=tmp_path / "page.html").run()
+    assert (tmp_path / "page.html").exists()
+    summary = json.loads((copy / "summary.json").read_text())
+    summary["checkpoint"] = str(tmp_path / "gone")
+    (copy / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(InputError, match=r"the checkpoint of .* is not at .*gone"):
+        Report(copy).run()
+    with pytest.raises(InputError, match="is no finished run"):
+        Report(tmp_path).run()
 
 
 def test_a_finished_run_is_not_overwritten_unless_that_was_said(finished, data):

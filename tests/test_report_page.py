@@ -290,6 +290,16 @@ def test_arrow_keys_choose_clips_and_move_in_time(page):
     wait(page, "document.querySelector('audio').currentTime > 0.4")
 
 
+def test_clips_chosen_faster_than_they_load_end_with_the_last(page):
+    """An address that is gone before its sound was loaded would be an error."""
+    for clip in (11, 9, 1, 0) * 5 + (11,):
+        page.evaluate("clip => document.getElementById(`option-${clip}`).click()", clip)
+        page.wait_for_timeout(clip)
+    chosen(page, 11)
+    page.wait_for_timeout(100)
+    assert page.locator("#clip canvas").count() == 8
+
+
 def test_a_click_into_a_picture_moves_the_sound_and_the_cursor(page):
     page.locator("#option-9").click()
     wait(page, "document.querySelector('audio')?.readyState >= 2")

@@ -8,7 +8,7 @@ import zlib
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from gammavae_jax.audio import encode_clip
 from gammavae_jax.config import FeatureConfig
@@ -50,9 +50,9 @@ def picture_payload(
     return {
         "score": score,
         "seed": seed,
-        "value": explanation.score,
+        "value": _short(explanation.score),
         "isExact": explanation.is_exact,
-        "parts": [[part.name, part.value] for part in explanation.parts],
+        "parts": [[part.name, _short(part.value)] for part in explanation.parts],
         "columns": -(-len(log_mel) // n_pooled),
         "bands": log_mel.shape[1],
         "secondsPerColumn": seconds * n_pooled,
@@ -60,7 +60,7 @@ def picture_payload(
         "spectrogram": _levels(_pooled(log_mel, n_pooled), low, high),
         "residual": _signed(_pooled(explanation.residual, n_pooled)),
         "contribution": _raising(_pooled(contribution, n_pooled)),
-        "profile": [float(f"{v:.4g}") for v in contribution.sum(0)],
+        "profile": [_short(float(v)) for v in contribution.sum(0)],
         "regions": [
             {
                 "bands": [region.first_band, region.last_band],
@@ -74,6 +74,10 @@ def picture_payload(
         "words": describe_regions(regions, corners, seconds),
         "sound": _sound(sound),
     }
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
 
 
 def _sound(sound: Sound) -> dict[str, Any]:
@@ -126,7 +130,5 @@ def _raising(contribution: Float[np.ndarray, "column mel"]) -> dict[str, Any]:
 
 def _packed(places: Float[np.ndarray, "column mel"]) -> str:
     """Bytes, columns one after the other, deflated."""
-    values: UInt8[np.ndarray, "column mel"] = np.where(
-        np.isfinite(places), places, NOTHING
-    ).astype(np.uint8)
+    values = np.where(np.isfinite(places), places, NOTHING).astype(np.uint8)
     return base64_of(zlib.compress(values.tobytes(), 6))

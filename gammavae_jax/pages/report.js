@@ -381,6 +381,18 @@
     return new Uint8Array(await new Response(stream).arrayBuffer());
   }
 
+  // A sound that is still being loaded must let go before its address is gone.
+  function leave() {
+    if (shown?.audio) {
+      cancelAnimationFrame(shown.frame);
+      shown.audio.pause();
+      shown.audio.removeAttribute("src");
+      shown.audio.load();
+      URL.revokeObjectURL(shown.url);
+    }
+    shown = null;
+  }
+
   function facts(clip) {
     const { values, p, threshold } = scored();
     const { labels, domains } = machine();
@@ -402,8 +414,7 @@
     const mine = (turn += 1);
     const clip = state.clip;
     const place = $("clip");
-    if (shown) { cancelAnimationFrame(shown.frame); shown.audio?.pause(); if (shown.url) URL.revokeObjectURL(shown.url); }
-    shown = null;
+    leave();
     if (clip === null) { place.replaceChildren(); return; }
     const title = make("h3", {}, machine().clips[clip]);
     const source = block(clip);
