@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from gammavae_jax.detector import score_clips as score_clips
     from gammavae_jax.epochs import train_machines as train_machines
     from gammavae_jax.evaluate import evaluate_scores as evaluate_scores
-    from gammavae_jax.recordings import load_machines as load_machines
+    from gammavae_jax.job import load_machines as load_machines
 
 # Imported when asked for: JAX takes seconds, and `--help` needs none of it.
 _HOMES = {
     "AnomalyDetector": "anomaly_detector",
     "evaluate_scores": "evaluate",
     "fit_detector": "detector",
-    "load_machines": "recordings",
+    "load_machines": "job",
     "score_clips": "detector",
     "train_machines": "epochs",
 }

@@ -21,7 +21,6 @@ from gammavae_jax.clip_scorer import (
     ScoredRecording,
     judge,
     machine_names,
-    scored_clips,
 )
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import override
@@ -30,18 +29,17 @@ from gammavae_jax.detector_folder import read_detector, write_detector
 from gammavae_jax.errors import InputError
 from gammavae_jax.features import mel_filterbank
 from gammavae_jax.fitting import fit_recordings
-from gammavae_jax.log import Log
-from gammavae_jax.pages.scored_report import write_scored_report
-from gammavae_jax.presets import preset as named_preset
-from gammavae_jax.recordings import (
+from gammavae_jax.loaded_recordings import (
     LoadedRecordings,
-    Recordings,
-    load_machines,
+    load_all,
     of_known_machines,
 )
+from gammavae_jax.log import Log
+from gammavae_jax.pages.scored_report import write_recordings_report
+from gammavae_jax.presets import preset as named_preset
+from gammavae_jax.recordings import Recordings
 
 ONE_MACHINE = "machine"  # the name of what is given without one
-_CLIP_SECONDS = 10.0  # of the challenge
 
 Given = Any  # `Recordings` of one machine, or a dict of them by machine
 
@@ -59,8 +57,9 @@ class AnomalyDetector(BaseEstimator):
         seed: of everything random.
         false_alarm_rate: what share of normal recordings may be alarms.
         clip_seconds: longer recordings are cut into clips of about this length, and
-            their score is the mean of their clips'.
+            their score is the mean of their clips'; None leaves them whole.
         settings: any field of the configuration, such as `"model.n_latent=16"`.
+        skip_bad_files: name and leave out recordings that cannot be used.
         verbose: progress and notes on standard error.
     """
 
@@ -75,8 +74,9 @@ class AnomalyDetector(BaseEstimator):
         epochs: int | None = None,
         seed: int = 13711,
         false_alarm_rate: float = 0.1,
-        clip_seconds: float = _CLIP_SECONDS,
+        clip_seconds: float | None = 10.0,
         settings: Sequence[str] = (),
+        skip_bad_files: bool = False,
         verbose: bool = True,
     ):
         self.preset = preset
@@ -85,6 +85,7 @@ class AnomalyDetector(BaseEstimator):
         self.false_alarm_rate = false_alarm_rate
         self.clip_seconds = clip_seconds
         self.settings = settings
+        self.skip_bad_files = skip_bad_files
         self.verbose = verbose
 
     def fit(
@@ -159,11 +160,11 @@ class AnomalyDetector(BaseEstimator):
         path: str | os.PathLike[str],
         sample_rate: int | None = None,
         machine: str | None = None,
-    ) -> None:
-        """Write a page with every clip's score, and why the telling ones have theirs.
+    ) -> list[ScoredRecording]:
+        """`score_recordings`, and a page with why the telling clips have their scores.
 
-        It needs no other file: spectrograms, what was not expected, and the sounds are
-        in it.
+        The page needs no other file: spectrograms, what was not expected, and the
+        sounds are in it.
 
         Args:
             recordings: see the class.
@@ -172,12 +173,11 @@ class AnomalyDetector(BaseEstimator):
             machine: whose recordings these are, where they are no dict.
 
         Raises:
-            InputError: a recording that cannot be used, an unknown machine, or a page
-                that cannot be written.
+            InputError: see `score_recordings`, or a page that cannot be written.
         """
         scored = self._clip_scores(recordings, sample_rate, machine, keep_sounds=True)
-        clips = (scored_clips(self.detector_, *of_machine) for of_machine in scored)
-        write_scored_report(Path(path), self.detector_, list(chain(*clips)))
+        write_recordings_report(Path(path), self.detector_, scored)
+        return list(chain(*(judge(self.detector_, *of) for of in scored)))
 
     def _clip_scores(
         self,
@@ -212,7 +212,8 @@ class AnomalyDetector(BaseEstimator):
         Raises:
             InputError: not fitted, or something else is there, or it cannot be written.
         """
-        write_detector(Path(path), self._fitted(), self.clip_seconds)
+        parameters = self.get_params() | {"settings": list(self.settings)}
+        write_detector(Path(path), self._fitted(), parameters)
 
     @classmethod
     def load(
@@ -223,16 +224,14 @@ class AnomalyDetector(BaseEstimator):
         Raises:
             InputError: there is no detector, or one that this version cannot read.
         """
-        detector, seconds = read_detector(Path(path))
-        config = detector.config
-        made = cls(
-            preset=config.preset,
-            epochs=config.train.epochs,
-            seed=config.seed,
-            false_alarm_rate=config.scoring.false_alarm_rate,
-            verbose=verbose,
-            clip_seconds=seconds or _CLIP_SECONDS,
-        )
+        detector, parameters = read_detector(Path(path))
+        try:
+            made = cls(**{**parameters, "verbose": verbose})
+        except TypeError as error:
+            raise InputError(
+                f"detector {str(path)!r} is of another version of gammavae_jax: use "
+                "that version, or fit it again"
+            ) from error
         made._take(detector)
         return made
 
@@ -241,8 +240,6 @@ class AnomalyDetector(BaseEstimator):
         given = [f"scoring.false_alarm_rate={self.false_alarm_rate}"]
         if self.epochs is not None:
             given.append(f"train.epochs={self.epochs}")
-        if not self.clip_seconds > 0:
-            raise InputError(f"clip_seconds is {self.clip_seconds}: give more than 0")
         config = override(replace(config, seed=self.seed), [*given, *self.settings])
         return replace(config, scores=(config.score,), n_seeds=1)
 
@@ -284,8 +281,15 @@ class AnomalyDetector(BaseEstimator):
     ) -> dict[str, LoadedRecordings]:
         """The clips of each machine; a rate that is not the models' is said once."""
         log, seconds = self._log(), self.clip_seconds
-        loaded = load_machines(
-            recordings, sample_rate, bank, config.features, seconds, log, keep_sounds
+        loaded = load_all(
+            recordings,
+            sample_rate,
+            bank,
+            config.features,
+            seconds,
+            log,
+            keep_sounds,
+            self.skip_bad_files,
         )
         rates = {rate for found in loaded.values() for rate in found.resampled_from}
         for rate in sorted(rates - self._said_rates):

@@ -1,6 +1,5 @@
 """New recordings, now and then: scored by programs that are kept, and judged."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -13,9 +12,8 @@ from gammavae_jax.clip_files import unit_name
 from gammavae_jax.dataset import Clips, MachineArrays, hash_name, stack_machines
 from gammavae_jax.detector import Detector, clip_p_values, compile_scores
 from gammavae_jax.fusion import Scores
-from gammavae_jax.pages.scored_report import ScoredClip
+from gammavae_jax.loaded_recordings import LoadedRecordings
 from gammavae_jax.parallel import make_layout
-from gammavae_jax.recordings import LoadedRecordings
 
 _FRAMES_IN_A_STEP = 64
 
@@ -114,11 +112,20 @@ def judge(
         number: of the machine.
         found: the recordings.
         of_clip: the score of each of their clips; what is beyond them is padding.
+
+    Raises:
+        InputError: a recording whose score is no number.
     """
     score, n_clips = detector.config.score, len(found.recording)
     machine = machine_names(detector)[number]
     total = np.bincount(found.recording, of_clip[:n_clips].astype(np.float64))
     scores = total / np.bincount(found.recording)
+    if not np.isfinite(scores).all():
+        name = found.names[int(np.isfinite(scores).argmin())]
+        raise InputError(
+            f"{name}: its score is no number: look at its samples, which may be far "
+            "beyond 1, and leave it out"
+        )
     threshold = float(detector.thresholds[score][0, number])
     chances = clip_p_values(detector, score, 0, number, scores)
     if chances is None:
@@ -128,31 +135,6 @@ def judge(
             name, machine, float(s), float(p), threshold, bool(s > threshold)
         )
         for name, s, p in zip(found.names, scores, chances, strict=True)
-    ]
-
-
-def scored_clips(
-    detector: Detector,
-    number: int,
-    found: LoadedRecordings,
-    of_clip: Float[np.ndarray, "_"],
-) -> list[ScoredClip]:
-    """The same of each clip by itself, with its sound, for a page; see `judge`."""
-    score = detector.config.score
-    threshold = float(detector.thresholds[score][0, number])
-    chances = clip_p_values(detector, score, 0, number, of_clip)
-    return [
-        ScoredClip(
-            name=found.clip_name(clip),
-            machine=unit_name(*detector.machines[number]),
-            log_mel=found.clips.log_mels[clip],
-            waveform=sound,
-            sample_rate=detector.config.features.sample_rate,
-            score=float(of_clip[clip]),
-            p_value=math.nan if chances is None else float(chances[clip]),
-            threshold=threshold,
-        )
-        for clip, sound in enumerate(found.sounds)
     ]
 
 

@@ -1,23 +1,21 @@
-"""The folder of a detector of own recordings: a checkpoint, and how it was cut."""
+"""The folder of a detector of own recordings: a checkpoint, and how it was made."""
 
 import json
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from gammavae_jax.checkpoint import restore_detector, save_detector
 from gammavae_jax.detector import Detector
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import whole_folder, write_text
 
-_CUT = "recordings.json"  # a run's checkpoint has none
+_PARAMETERS = "anomaly_detector.json"  # a run's checkpoint has none
 
 
-def write_detector(folder: Path, detector: Detector, clip_seconds: float) -> None:
-    """Write a folder that is whole or not there; a detector there is replaced.
-
-    Args:
-        folder: of the detector.
-        detector: that is kept.
-        clip_seconds: the length of the clips that recordings are cut into.
+def require_place(folder: Path) -> None:
+    """Refuse what a detector may not replace, and a place that cannot be written.
 
     Raises:
         InputError: something else is there, or the folder cannot be written.
@@ -27,29 +25,65 @@ def write_detector(folder: Path, detector: Detector, clip_seconds: float) -> Non
             f"{printable(folder)} exists and is no detector: give another path"
         )
     try:
+        # Tried, for permissions do not tell of read-only disks.
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder.parent):
+            pass
+    except OSError as error:
+        raise _not_written(folder, error) from error
+
+
+def write_detector(
+    folder: Path, detector: Detector, parameters: Mapping[str, Any]
+) -> None:
+    """Write a folder that is whole or not there; a detector there is replaced.
+
+    Args:
+        folder: of the detector.
+        detector: that is kept.
+        parameters: of the estimator that made it, as JSON types.
+
+    Raises:
+        InputError: see `require_place`.
+    """
+    require_place(folder)
+    try:
         with whole_folder(folder) as unfinished:
             save_detector(unfinished, detector)
-            cut = json.dumps({"clip_seconds": clip_seconds}) + "\n"
-            write_text(unfinished / _CUT, cut)
+            text = json.dumps(parameters, indent=2) + "\n"
+            write_text(unfinished / _PARAMETERS, text)
     except OSError as error:
-        raise InputError(
-            f"{printable(folder)} cannot be written ({error.strerror}): give another "
-            "path"
-        ) from error
+        raise _not_written(folder, error) from error
 
 
-def read_detector(folder: Path) -> tuple[Detector, float | None]:
-    """A detector, and the seconds of the clips that it was made with, if known.
+def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
+    """A detector, and the parameters of an estimator that makes such a one.
 
     Raises:
         InputError: there is none, or one that this version cannot read.
     """
-    detector, cut = restore_detector(folder), folder / _CUT
-    if not cut.exists():
-        return detector, None
+    detector, path = restore_detector(folder), folder / _PARAMETERS
+    if not path.exists():
+        config = detector.config
+        return detector, {
+            "preset": config.preset,
+            "epochs": config.train.epochs,
+            "seed": config.seed,
+            "false_alarm_rate": config.scoring.false_alarm_rate,
+            "clip_seconds": None,  # a run scores recordings whole
+        }
     try:
-        return detector, float(json.loads(cut.read_text())["clip_seconds"])
-    except (ValueError, KeyError, TypeError) as error:
+        parameters = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        parameters = None
+    if not isinstance(parameters, dict):
         raise InputError(
-            f"{printable(cut)} cannot be read: it is damaged; fit the detector again"
-        ) from error
+            f"{printable(path)} cannot be read: it is damaged; fit the detector again"
+        )
+    return detector, parameters
+
+
+def _not_written(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{printable(folder)} cannot be written ({error.strerror}): give another path"
+    )

@@ -1,12 +1,9 @@
 """The main job, stage by stage; the only module that knows their order."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Bool
 from rich.console import Console
 
 from gammavae_jax.checkpoint import (
@@ -46,7 +43,7 @@ from gammavae_jax.run_folder import (
     resume_folder,
 )
 from gammavae_jax.split import split_windows
-from gammavae_jax.threshold import clips_needed
+from gammavae_jax.threshold import too_few_clips
 from gammavae_jax.train import make_trainer
 
 
@@ -86,7 +83,9 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
     del train  # the log-mels live on in the arrays alone
     split = split_windows(arrays, config, is_extra)
     if config.scoring.threshold != "official":
-        _note_few_clips(split.is_held_out, list(clips), config, log)
+        few = too_few_clips(split.is_held_out, list(clips), config)
+        if few:
+            log.note(few)
     n_windows = (split.group[0] > 0).sum(-1)
     with make_layout(
         n_windows.tolist(), config.n_members, batching=config.train.batching
@@ -220,28 +219,8 @@ def _what_trains(config: Config, epochs: int) -> tuple[Any, ...]:
     return config.seed, config.n_seeds, config.features, config.model, train
 
 
-def _note_few_clips(
-    is_held_out: Bool[np.ndarray, "member machine clip"],
-    names: Sequence[str],
-    config: Config,
-    log: Log,
-) -> None:
-    """Say where the held-out clips are too few for the nominal false-alarm rate."""
-    rate = config.scoring.false_alarm_rate
-    counts = is_held_out[: config.n_folds].sum((0, -1))
-    needed = clips_needed(rate)
-    few = [f"{m} ({n})" for m, n in zip(names, counts, strict=True) if n < needed]
-    if few:
-        remedy = "Add clips"
-        if config.train.split == "clip":
-            remedy += ", or raise train.held_out_fraction"
-        log.note(
-            f"Too few training clips for a false-alarm rate of {rate:g}, which needs "
-            f"{needed} held-out ones: expect more false alarms of "
-            f"{', '.join(few)}. {remedy}."
-        )
-
-
 def _how_many(n_machines: int, config: Config) -> str:
     folds = f" of {config.n_folds} folds" if config.n_folds > 1 else ""
-    return f"{n_machines} machines and {len(config.seeds)} seeds{folds}"
+    machines = "1 machine" if n_machines == 1 else f"{n_machines} machines"
+    n_seeds = len(config.seeds)
+    return f"{machines} and {'1 seed' if n_seeds == 1 else f'{n_seeds} seeds'}{folds}"

@@ -42,5 +42,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
             os.replace(path, old)
         os.replace(unfinished, path)
     finally:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
         for folder in (unfinished, old):
             shutil.rmtree(folder, ignore_errors=True)

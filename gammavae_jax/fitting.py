@@ -12,11 +12,12 @@ from gammavae_jax.dataset import TRAIN, stack_machines
 from gammavae_jax.detector import Detector, fit_detector
 from gammavae_jax.epochs import train_machines
 from gammavae_jax.errors import InputError
+from gammavae_jax.loaded_recordings import LoadedRecordings
 from gammavae_jax.log import Log
 from gammavae_jax.parallel import make_layout
-from gammavae_jax.recordings import LoadedRecordings, parts_held_together
+from gammavae_jax.recordings import parts_held_together
 from gammavae_jax.split import split_windows
-from gammavae_jax.threshold import clips_needed
+from gammavae_jax.threshold import too_few_clips
 
 _LEAST_STEPS = 1000  # of a model; after fewer, batch normalisation lags behind
 _MOST_EPOCHS = 200
@@ -49,8 +50,8 @@ def fit_recordings(
                 "thresholds are made of those that a model was not trained on"
             )
     parts = [parts_held_together(f.recording, config.n_folds) for f in loaded.values()]
+    _require_whole_recordings(config, loaded)
     config = _with_no_empty_fold(config, parts)
-    _say_few_clips(loaded, config, log)
     arrays = stack_machines(
         [(name, found.clips) for name, found in loaded.items()],
         config.features.n_context,
@@ -59,6 +60,9 @@ def fit_recordings(
     for m, of_machine in enumerate(parts):
         held_together[m, : len(of_machine)] = of_machine
     split = split_windows(arrays, config, recordings=held_together)
+    few = too_few_clips(split.is_held_out, list(loaded), config)
+    if few and config.scoring.threshold != "official":
+        log.say(few)
     if adapt_epochs:
         fewest = int((split.group == TRAIN).sum(-1).min())
         config = _with_enough_epochs(config, fewest)
@@ -72,6 +76,21 @@ def fit_recordings(
         state = train_machines(config, layout, names, placed, split.group, log)
         machines = [(name, _SECTION) for name in names]
         return fit_detector(config, layout, machines, filterbank, state, placed, split)
+
+
+def _require_whole_recordings(
+    config: Config, loaded: Mapping[str, LoadedRecordings]
+) -> None:
+    """Folds alone keep the clips of a recording together."""
+    if config.train.split == "folds":
+        return
+    for name, found in loaded.items():
+        if len(found.recording) > len(found.names):
+            raise InputError(
+                f"{name}: recordings longer than a clip need train.split=folds (the "
+                f"preset {config.preset} has {config.train.split}): give single clips, "
+                "a larger clip_seconds, or another preset"
+            )
 
 
 def _with_no_empty_fold(config: Config, parts: list[Int[np.ndarray, "_"]]) -> Config:
@@ -89,18 +108,3 @@ def _with_enough_epochs(config: Config, n_windows: int) -> Config:
     wanted = min(math.ceil(_LEAST_STEPS / steps), _MOST_EPOCHS)
     epochs = max(config.train.epochs, wanted)
     return replace(config, train=replace(config.train, epochs=epochs))
-
-
-def _say_few_clips(
-    loaded: Mapping[str, LoadedRecordings], config: Config, log: Log
-) -> None:
-    """Say where a threshold cannot keep the false-alarm rate."""
-    rate, needed = config.scoring.false_alarm_rate, 0
-    if config.scoring.threshold != "official":
-        needed = clips_needed(rate)
-    for name, found in loaded.items():
-        if len(found.recording) < needed:
-            log.say(
-                f"{name}: {len(found.recording)} clips are too few for a false-alarm "
-                f"rate of {rate:g}, which needs {needed}: expect more alarms"
-            )

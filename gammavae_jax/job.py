@@ -3,10 +3,11 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from rich.console import Console
 
 from gammavae_jax.clip_files import (
     ClipFile,
@@ -19,6 +20,7 @@ from gammavae_jax.config import Config
 from gammavae_jax.dataset import Clips, is_anomaly, load_clips
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.evaluate import definition_of
+from gammavae_jax.features import mel_filterbank
 from gammavae_jax.log import Log
 
 NamedClips = list[tuple[str, Clips]]  # by `MachineFiles.name`
@@ -124,6 +126,40 @@ def load_split(
         if split == "train":
             _require_training_clips(name, clips.files)
     return loaded
+
+
+class LoadedMachines(NamedTuple):
+    """Machines with their clips; a machine that has several sections is several."""
+
+    names: tuple[tuple[str, str], ...]  # machine type and section
+    filterbank: Float[np.ndarray, "bin mel"]
+    train: NamedClips
+    test: NamedClips
+
+
+def load_machines(
+    data_root: Path, machines: Sequence[str], config: Config, log: Log | None = None
+) -> LoadedMachines:
+    """Training and test clips of machines in the challenge's layout.
+
+    Args:
+        data_root: folder of machine folders or archives; see `clip_files`.
+        machines: their types.
+        config: of the features.
+        log: of the progress; on standard error unless given.
+
+    Raises:
+        InputError: no such machine, or a recording that cannot be used.
+    """
+    log = log or Log(Console(stderr=True))
+    files = find_all(Job(data_root, tuple(machines), out=data_root))
+    bank = mel_filterbank(config.features)
+    return LoadedMachines(
+        tuple((machine.machine, machine.section) for machine in files),
+        bank,
+        load_split(files, "train", bank, config, log, skip_bad_files=False),
+        load_split(files, "test", bank, config, log, skip_bad_files=False),
+    )
 
 
 def _require_training_clips(name: str, files: Sequence[ClipFile]) -> None:

@@ -4,23 +4,20 @@ A recording that is longer than one and a half clips is cut into clips of equal 
 so that a model compares like with like; which recording a clip was cut from is kept.
 """
 
+import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float32, Int
 
 from gammavae_jax.audio import Recording, read_recording, require_finite
-from gammavae_jax.clip_files import ClipFile
-from gammavae_jax.clip_name import AUDIO_SUFFIXES, parse_clip_name
+from gammavae_jax.clip_name import AUDIO_SUFFIXES
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.dataset import Clips, in_threads, require_window
-from gammavae_jax.errors import InputError, printable, unknown_name
-from gammavae_jax.features import log_mel
-from gammavae_jax.log import Log
-from gammavae_jax.resample import resampled
+from gammavae_jax.errors import InputError, printable
+from gammavae_jax.features import samples_needed
 
 # A path of a file or a folder, a waveform, or several of these; anything else is
 # refused in one line.
@@ -32,23 +29,6 @@ class Source(NamedTuple):
 
     name: str
     read: Callable[[int], Recording]  # given the channel
-
-
-class LoadedRecordings(NamedTuple):
-    """The clips of one machine's recordings."""
-
-    names: tuple[str, ...]  # of recordings
-    clips: Clips
-    recording: Int[np.ndarray, "clip"]  # the number of each clip's recording
-    resampled_from: frozenset[int]  # sample rates, Hz, that were not the features'
-    sounds: tuple[Float32[np.ndarray, "_"], ...] = ()  # each clip's, if asked for
-
-    def clip_name(self, clip: int) -> str:
-        """The name of a clip's recording, and which part of it the clip is."""
-        number = self.recording[clip]
-        parts = np.flatnonzero(self.recording == number)
-        part = f" part {clip - parts[0] + 1} of {len(parts)}"
-        return self.names[number] + (part if len(parts) > 1 else "")
 
 
 def find_recordings(
@@ -64,14 +44,16 @@ def find_recordings(
     Raises:
         InputError: nothing there, or nothing that can be a recording.
     """
-    if isinstance(recordings, np.ndarray):
+    if hasattr(recordings, "__array__"):  # NumPy's, JAX's and other waveforms
         return [_of_array(recordings, sample_rate, "array 0")]
     if isinstance(recordings, str | os.PathLike):
         return _of_path(Path(recordings))
     found: list[Source] = []
     for number, item in enumerate(_listed(recordings)):
         if isinstance(item, str | os.PathLike):
-            found += _of_path(Path(item))
+            # Two folders may hold files of one name.
+            path = Path(item)
+            found += _of_path(path, within=path.name if path.is_dir() else "")
         else:
             found.append(_of_array(item, sample_rate, f"array {number}"))
     if not found:
@@ -79,105 +61,31 @@ def find_recordings(
     return found
 
 
-def load_recordings(
-    sources: Sequence[Source],
-    filterbank: Float[np.ndarray, "bin mel"],
-    config: FeatureConfig,
-    clip_seconds: float,
-    on_recording: Callable[[], None] = lambda: None,
-    keep_sounds: bool = False,
-) -> LoadedRecordings:
-    """Read recordings, resample them where need be, cut them, and take log-mels.
-
-    Args:
-        sources: see `find_recordings`.
-        filterbank: see `mel_filterbank`.
-        config: of the features.
-        clip_seconds: the length of clips that longer recordings are cut into.
-        on_recording: called after each, for a progress bar.
-        keep_sounds: the waveforms too, to be heard.
-
-    Raises:
-        InputError: a recording that cannot be used.
-    """
-
-    def load(source: Source) -> tuple[int, list[Any], list[Any]]:
-        waveform, rate = source.read(config.channel)
-        waveform = resampled(waveform, rate, config.sample_rate)
-        require_window(len(waveform), source.name, config)
-        pieces = cut(waveform, round(clip_seconds * config.sample_rate))
-        spectrograms = [log_mel(piece, filterbank, config) for piece in pieces]
-        return rate, spectrograms, pieces if keep_sounds else []
-
-    files, log_mels, recording, rates, sounds = [], [], [], set(), []
-    for number, (rate, spectrograms, pieces) in enumerate(in_threads(load, sources)):
-        on_recording()
-        path = Path(sources[number].name)
-        files += [ClipFile(path, parse_clip_name(path.name))] * len(spectrograms)
-        log_mels += spectrograms
-        recording += [number] * len(spectrograms)
-        rates.add(rate)
-        sounds += pieces
-    return LoadedRecordings(
-        tuple(source.name for source in sources),
-        Clips(tuple(files), tuple(log_mels)),
-        np.array(recording),
-        frozenset(rates - {config.sample_rate}),
-        tuple(sounds),
-    )
-
-
-def load_machines(
-    recordings: Mapping[str, Recordings],
-    sample_rate: int | None,
-    filterbank: Float[np.ndarray, "bin mel"],
-    config: FeatureConfig,
-    clip_seconds: float,
-    log: Log,
-    keep_sounds: bool = False,
-) -> dict[str, LoadedRecordings]:
-    """The clips of several machines, by name; see `load_recordings`.
-
-    Raises:
-        InputError: a recording that cannot be used.
-    """
-    sources = {n: find_recordings(r, sample_rate) for n, r in recordings.items()}
-    with log.progress("recordings", sum(map(len, sources.values()))) as advance:
-        return {
-            name: load_recordings(
-                found, filterbank, config, clip_seconds, advance, keep_sounds
-            )
-            for name, found in sources.items()
-        }
-
-
-def of_known_machines(
-    recordings: Any, machine: str | None, known: Sequence[str]
-) -> dict[str, Recordings]:
-    """Recordings by machine, from a dict of them, or of the one machine there is.
-
-    Raises:
-        InputError: a machine that is not known, or several that it may be.
-    """
-    if not isinstance(recordings, Mapping):
-        if machine is None and len(known) > 1:
-            raise InputError(
-                f"this detector knows {', '.join(known)}: say whose recordings these "
-                "are"
-            )
-        recordings = {machine or known[0]: recordings}
-    for name in recordings:
-        if name not in known:
-            raise InputError(unknown_name("machine", name, known))
-    return dict(recordings)
-
-
 def cut(
-    waveform: Float32[np.ndarray, "sample"], clip_samples: int
+    waveform: Float32[np.ndarray, "sample"], clip_samples: int | None
 ) -> list[Float32[np.ndarray, "_"]]:
-    """Pieces of equal length, as near to `clip_samples` as can be; nothing is lost."""
-    n_pieces = max(1, round(len(waveform) / max(clip_samples, 1)))
+    """Pieces of equal length, as near to `clip_samples` as can be; nothing is lost.
+
+    None leaves the waveform whole.
+    """
+    if clip_samples is None:
+        return [waveform]
+    n_pieces = max(1, round(len(waveform) / clip_samples))
     return np.array_split(waveform, n_pieces)
+
+
+def require_clip_length(clip_seconds: float, config: FeatureConfig) -> int:
+    """The samples of a clip; the shortest piece of a recording must hold a window.
+
+    Raises:
+        InputError: a length that is none, or too short.
+    """
+    shortest = 1.5 * samples_needed(config) / config.sample_rate
+    if not shortest <= clip_seconds < math.inf:
+        raise InputError(
+            f"clip_seconds is {clip_seconds}: give {shortest:.2g} or more, in seconds"
+        )
+    return round(clip_seconds * config.sample_rate)
 
 
 def parts_held_together(
@@ -206,7 +114,8 @@ def _listed(recordings: Any) -> Iterable[Any]:
     )
 
 
-def _of_path(path: Path) -> list[Source]:
+def _of_path(path: Path, within: str = "") -> list[Source]:
+    """The recordings at a path, their names led by that of a folder if given."""
     if not path.is_dir():
         return [_of_file(path, printable(path))]
     files = sorted(
@@ -219,7 +128,10 @@ def _of_path(path: Path) -> list[Source]:
         raise InputError(
             f"no recordings in {str(path)!r}: it must hold .wav or .flac files"
         )
-    return [_of_file(file, printable(file.relative_to(path))) for file in files]
+    return [
+        _of_file(file, printable(Path(within, file.relative_to(path))))
+        for file in files
+    ]
 
 
 def _of_file(path: Path, name: str) -> Source:

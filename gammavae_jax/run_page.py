@@ -190,6 +190,8 @@ def _loader(detector: Detector, path: Path) -> Loader:
 def find_clip(name: str, machines: Sequence[ScoredClips]) -> tuple[int, int]:
     """Machine and number of a clip by its name, `machine/name` where several have it.
 
+    The beginning of a name will do where no other clip's begins so.
+
     Raises:
         InputError: no clip has that name, or several have.
     """
@@ -202,6 +204,10 @@ def find_clip(name: str, machines: Sequence[ScoredClips]) -> tuple[int, int]:
         place
         for (unit, clip), place in known.items()
         if name in (clip, f"{unit}/{clip}", clip_stem(clip))
+    ] or [
+        place
+        for (unit, clip), place in known.items()
+        if clip.startswith(name) or f"{unit}/{clip}".startswith(name)
     ]
     if not places:
         raise InputError(unknown_name("clip", name, [clip for _, clip in known]))

@@ -39,6 +39,16 @@ def give_cores_to_runs(n_runs: int) -> None:
         os.environ["XLA_FLAGS"] = flags.strip()
 
 
+def prepare(n_runs: int) -> None:
+    """All three settings; see `limit_blas_threads`, `give_cores_to_runs` (`n_runs`).
+
+    Compiled programs are kept: see `keep_compiled_programs`.
+    """
+    limit_blas_threads()
+    give_cores_to_runs(n_runs)
+    keep_compiled_programs()
+
+
 def cache_folder() -> Path:
     """What `GAMMAVAE_CACHE_DIR` names, else a folder in the user's cache."""
     import pooch

@@ -1,10 +1,13 @@
 """Decision thresholds and p-values from the scores of normal sounds."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+
+from gammavae_jax.config import Config
 
 
 def conformal_threshold(
@@ -54,3 +57,31 @@ def gamma_threshold(
 def clips_needed(false_alarm_rate: float) -> int:
     """Held-out clips from which on a threshold can keep the false-alarm rate."""
     return math.ceil(round(1 / false_alarm_rate, 9)) - 1
+
+
+def too_few_clips(
+    is_held_out: Bool[np.ndarray, "member machine clip"],
+    names: Sequence[str],
+    config: Config,
+) -> str:
+    """Where held-out clips are too few for the nominal false-alarm rate; "" if nowhere.
+
+    Args:
+        is_held_out: see `Split`.
+        names: of the machines.
+        config: of the run.
+    """
+    rate = config.scoring.false_alarm_rate
+    counts = is_held_out[: config.n_folds].sum((0, -1))
+    needed = clips_needed(rate)
+    few = [f"{m} ({n})" for m, n in zip(names, counts, strict=True) if n < needed]
+    if not few:
+        return ""
+    remedy = "Add clips"
+    if config.train.split == "clip":
+        remedy += ", or raise train.held_out_fraction"
+    return (
+        f"Too few training clips for a false-alarm rate of {rate:g}, which needs "
+        f"{needed} held-out ones: expect more false alarms of {', '.join(few)}. "
+        f"{remedy}."
+    )

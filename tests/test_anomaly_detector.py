@@ -197,9 +197,12 @@ def test_another_rate_is_resampled_and_said_once(detector, tmp_path, capsys):
 def test_too_few_clips_for_the_false_alarm_rate_are_said(training, capsys):
     training(small(verbose=True), NORMAL[:4])
     said = capsys.readouterr().err
-    assert "4 clips are too few for a false-alarm rate of 0.1" in said
+    assert "false-alarm rate of 0.1, which needs 9 held-out ones" in said
     training(small(verbose=True), NORMAL)
-    assert "too few" not in capsys.readouterr().err
+    assert "Too few" not in capsys.readouterr().err
+    # One of these is held out, whatever the number of clips.
+    training(small(preset="vae", verbose=True), NORMAL)
+    assert "machine (1)" in capsys.readouterr().err
 
 
 def test_scikit_learn_clones_it_with_its_parameters():
@@ -214,7 +217,8 @@ def test_scikit_learn_clones_it_with_its_parameters():
     ("options", "given", "said"),
     [
         ({"preset": "defualt"}, NORMAL, "did you mean 'default'"),
-        ({"clip_seconds": 0.0}, NORMAL, "clip_seconds is 0"),
+        ({"clip_seconds": 0.1}, NORMAL, "clip_seconds is 0.1: give 0.19"),
+        ({"clip_seconds": float("inf")}, NORMAL, "clip_seconds is inf"),
         ({"false_alarm_rate": 2.0}, NORMAL, "false_alarm_rate is 2"),
         ({}, NORMAL[:1], "machine has one clip"),
         ({}, {}, "no machine"),

@@ -56,7 +56,7 @@ LEAVES: dict[str, set[str]] = {
     "product": set(),
     "published": set(),
     "runtime": set(),
-    "threshold": set(),
+    "threshold": {"config"},
     "features": {"config"},
     "batch_norm": set(),
     "batches": {"config", "dataset"},

@@ -10,12 +10,8 @@ import soundfile
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.errors import InputError
 from gammavae_jax.features import log_mel, mel_filterbank
-from gammavae_jax.recordings import (
-    cut,
-    find_recordings,
-    load_recordings,
-    parts_held_together,
-)
+from gammavae_jax.loaded_recordings import load_recordings
+from gammavae_jax.recordings import cut, find_recordings, parts_held_together
 from gammavae_jax.resample import resampled
 
 FEATURES = FeatureConfig()

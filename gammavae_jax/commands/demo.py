@@ -20,6 +20,7 @@ class Demo:
         Raises:
             InputError: the folder is there, or cannot be written.
         """
+        import shlex
         import shutil
 
         from gammavae_jax.command_line import built_in_set
@@ -44,10 +45,12 @@ class Demo:
                 "another --out"
             ) from error
         detector, page = self.out / "fan.detector", self.out / "report.html"
-        print(f"+ gammavae fit {self.out / 'normal'} --out {detector}", flush=True)
+        out = shlex.quote(str(self.out))
+        print(f"+ gammavae fit {out}/normal --out {out}/fan.detector", flush=True)
         Fit((self.out / "normal",), detector).run()
         print(
-            f"+ gammavae score {detector} {self.out / 'today'} --report {page}",
+            f"+ gammavae score {out}/fan.detector {out}/today "
+            f"--report {out}/report.html",
             flush=True,
         )
         return Score(detector, (self.out / "today",), report=page).run()

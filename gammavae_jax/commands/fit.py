@@ -1,5 +1,6 @@
 """`gammavae fit`: a detector from a folder of normal recordings."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,8 +16,11 @@ class Fit:
     """WAV or FLAC files, and folders of them with their subfolders."""
     out: Annotated[Path, tyro.conf.arg(metavar="DETECTOR")]
     """Folder that the detector is written to, such as pump.detector."""
+    machine: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """What the machine is called; unless given, the name of --out without .detector."""
     by_folder: bool = False
-    """Each subfolder of the one folder given is a machine of its own."""
+    """Each subfolder of the one folder given is a machine of its own; where it has a
+    folder normal or train, that alone is learnt from."""
     false_alarm_rate: Annotated[float, tyro.conf.arg(metavar="RATE")] = 0.1
     """Share of normal recordings that may be alarms."""
     clip_seconds: Annotated[float, tyro.conf.arg(metavar="S")] = 10.0
@@ -29,6 +33,8 @@ class Fit:
     """Of everything random."""
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE ...")] = ()
     """Any field of the configuration, such as model.n_latent=16."""
+    skip_bad_files: bool = False
+    """Name and leave out recordings that cannot be used."""
     overwrite: bool = False
     """Replace the detector that is there."""
 
@@ -39,20 +45,18 @@ class Fit:
             InputError: recordings, settings or a folder that cannot be used.
         """
         from gammavae_jax.errors import InputError, printable
-        from gammavae_jax.runtime import (
-            give_cores_to_runs,
-            keep_compiled_programs,
-            limit_blas_threads,
-        )
+        from gammavae_jax.runtime import prepare
 
         if self.out.exists() and not self.overwrite:
             raise InputError(
                 f"{printable(self.out)} exists: say --overwrite, or give another --out"
             )
-        limit_blas_threads()
         given = self._given()
-        give_cores_to_runs(2)  # folds, at least
-        keep_compiled_programs()
+        prepare(2)  # folds, at least
+
+        from gammavae_jax.detector_folder import require_place
+
+        require_place(self.out)  # before the training, not after it
 
         from gammavae_jax.anomaly_detector import AnomalyDetector
 
@@ -63,25 +67,46 @@ class Fit:
             false_alarm_rate=self.false_alarm_rate,
             clip_seconds=self.clip_seconds,
             settings=self.set,
+            skip_bad_files=self.skip_bad_files,
         ).fit(given)
         detector.save(self.out)
         for machine, threshold in detector.threshold_.items():
             print(f"{machine}: alarm above {threshold:.4g}")
-        print(f"written to {self.out}; next: gammavae score {self.out} RECORDINGS")
+        out = shlex.quote(str(self.out))
+        print(f"written to {self.out}; next: gammavae score {out} RECORDINGS")
         return 0
 
-    def _given(self) -> list[Path] | dict[str, Path]:
-        """The recordings, by machine if asked for."""
+    def _given(self) -> dict[str, list[Path]]:
+        """The recordings, by machine."""
         from gammavae_jax.errors import InputError, printable
 
         if not self.by_folder:
-            return list(self.recordings)
+            name = self.machine or self.out.name.removesuffix(".detector")
+            return {name: list(self.recordings)}
+        if self.machine is not None:
+            raise InputError("--by-folder names machines itself: leave out --machine")
         if len(self.recordings) != 1 or not self.recordings[0].is_dir():
             raise InputError("--by-folder takes one folder of folders: give that alone")
         (root,) = self.recordings
-        machines = {p.name: p for p in sorted(root.iterdir()) if p.is_dir()}
+        machines = {
+            path.name: [_normal_ones(path)]
+            for path in sorted(root.iterdir())
+            if path.is_dir()
+            and not path.name.startswith(".")
+            and not (path / "detector.json").exists()
+        }
         if not machines:
             raise InputError(
                 f"{printable(root)} holds no folders: leave out --by-folder"
             )
+        for name, (folder,) in machines.items():
+            print(f"{printable(name)}: {printable(folder)}")
         return machines
+
+
+def _normal_ones(machine: Path) -> Path:
+    """Where a machine's folder keeps what may be learnt from."""
+    found = [
+        machine / name for name in ("normal", "train") if (machine / name).is_dir()
+    ]
+    return found[0] if found else machine

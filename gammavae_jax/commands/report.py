@@ -26,6 +26,10 @@ class Report:
         Raises:
             InputError: see `report_run`; or the page cannot be written.
         """
+        from gammavae_jax.runtime import prepare, runs_in_checkpoint
+
+        prepare(runs_in_checkpoint(self.run_folder / "checkpoint"))
+
         from rich.console import Console
 
         from gammavae_jax.log import Log

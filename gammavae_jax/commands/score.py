@@ -24,6 +24,8 @@ class Score:
     """WAV or FLAC files, and folders of them with their subfolders."""
     machine: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Whose recordings these are, where the detector knows several machines."""
+    skip_bad_files: bool = False
+    """Name and leave out recordings that cannot be used."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Write the results; '-' is standard output, and the table then goes to standard
     error."""
@@ -36,16 +38,9 @@ class Score:
         Raises:
             InputError: a detector or recordings that cannot be used.
         """
-        from gammavae_jax.runtime import (
-            give_cores_to_runs,
-            keep_compiled_programs,
-            limit_blas_threads,
-            runs_in_checkpoint,
-        )
+        from gammavae_jax.runtime import prepare, runs_in_checkpoint
 
-        limit_blas_threads()
-        give_cores_to_runs(runs_in_checkpoint(self.detector))
-        keep_compiled_programs()
+        prepare(runs_in_checkpoint(self.detector))
 
         from rich.console import Console
 
@@ -53,9 +48,11 @@ class Score:
 
         detector = AnomalyDetector.load(self.detector)
         given = list(self.recordings)
-        scored = detector.score_recordings(given, machine=self.machine)
+        detector.skip_bad_files = self.skip_bad_files
         if self.report:
-            detector.report(given, self.report, machine=self.machine)
+            scored = detector.report(given, self.report, machine=self.machine)
+        else:
+            scored = detector.score_recordings(given, machine=self.machine)
         if self.json:
             write_json(self.json, [_record(recording) for recording in scored])
         to_stdout = self.json == Path("-")

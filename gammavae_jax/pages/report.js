@@ -420,7 +420,7 @@
     const source = block(clip);
     if (!source) {
       const how = data.howToShow
-        ? [make("p", {}, "They are added by"), make("p", {}, make("code", {}, data.howToShow.replace("{clip}", () => quoted(machine().clips[clip]))))]
+        ? [make("p", {}, "They are added by"), make("p", {}, make("code", {}, data.howToShow.replace("{clip}", () => quoted(`${machine().name}/${machine().clips[clip]}`))))]
         : [];
       place.replaceChildren(title, facts(clip), make("p", {}, "This page has no pictures and no sound of this clip."), ...how);
       return;

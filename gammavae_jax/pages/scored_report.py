@@ -1,5 +1,6 @@
 """A page of recordings that were scored and nothing else: no labels, no run."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,10 @@ import numpy as np
 from jaxtyping import Float
 
 from gammavae_jax.clip_files import unit_name
-from gammavae_jax.detector import Detector
+from gammavae_jax.detector import Detector, clip_p_values
 from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.files import write_text
+from gammavae_jax.loaded_recordings import LoadedRecordings
 from gammavae_jax.pages.pictures import Sound
 from gammavae_jax.pages.report import Report, report_html
 from gammavae_jax.pages.shown_clips import (
@@ -20,6 +22,11 @@ from gammavae_jax.pages.shown_clips import (
     telling_clips_of_all,
 )
 from gammavae_jax.scored_clips import ScoredClips
+
+_PARTS_NOTE = (
+    "Recordings longer than a clip were cut. The decision on such a recording is by "
+    "the mean of its parts; here each part is judged by itself."
+)
 
 
 class ScoredClip(NamedTuple):
@@ -33,6 +40,54 @@ class ScoredClip(NamedTuple):
     score: float
     p_value: float  # NaN where there is none
     threshold: float
+
+
+def write_recordings_report(
+    path: Path,
+    detector: Detector,
+    scored: Sequence[tuple[int, LoadedRecordings, Float[np.ndarray, "_"]]],
+) -> None:
+    """The page of recordings: of each machine its number, these, and clips' scores.
+
+    Raises:
+        InputError: a page that cannot be written.
+    """
+    is_cut = any(len(found.recording) > len(found.names) for _, found, _ in scored)
+    clips = [clip for of in scored for clip in _clips_of_recordings(detector, *of)]
+    notes = [_PARTS_NOTE] if is_cut else []
+    write_scored_report(path, detector, clips, notes=notes)
+
+
+def _clips_of_recordings(
+    detector: Detector,
+    number: int,
+    found: LoadedRecordings,
+    of_clip: Float[np.ndarray, "_"],
+) -> list[ScoredClip]:
+    """Each clip of a machine's recordings by itself, with its sound.
+
+    Args:
+        detector: whose first seed scored.
+        number: of the machine.
+        found: the recordings, with their sounds.
+        of_clip: the score of each clip; what is beyond them is padding.
+    """
+    score = detector.config.score
+    threshold = float(detector.thresholds[score][0, number])
+    chances = clip_p_values(detector, score, 0, number, of_clip)
+    return [
+        ScoredClip(
+            name=found.clip_name(clip),
+            machine=unit_name(*detector.machines[number]),
+            log_mel=found.clips.log_mels[clip],
+            waveform=sound,
+            sample_rate=detector.config.features.sample_rate,
+            score=float(of_clip[clip]),
+            p_value=math.nan if chances is None else float(chances[clip]),
+            threshold=threshold,
+        )
+        for clip, sound in enumerate(found.sounds)
+    ]
 
 
 def write_scored_report(
