@@ -49,11 +49,13 @@ def find_recordings(
     if isinstance(recordings, str | os.PathLike):
         return _of_path(Path(recordings))
     found: list[Source] = []
-    for number, item in enumerate(_listed(recordings)):
+    items = list(_listed(recordings))
+    for number, item in enumerate(items):
         if isinstance(item, str | os.PathLike):
             # Two folders may hold files of one name.
             path = Path(item)
-            found += _of_path(path, within=path.name if path.is_dir() else "")
+            in_folder = len(items) > 1 and path.is_dir()
+            found += _of_path(path, within=path.name if in_folder else "")
         else:
             found.append(_of_array(item, sample_rate, f"array {number}"))
     if not found:

@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
 import gammavae_jax as gv
-from gammavae_jax.checkpoint import restore_detector
+from gammavae_jax.checkpoint import restore_detector, save_detector
 from gammavae_jax.dataset import HELD_OUT
 from gammavae_jax.errors import InputError
 from gammavae_jax.threshold import conformal_threshold
@@ -257,3 +257,39 @@ def test_stages_are_there_by_name():
         assert callable(getattr(gv, name))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         gv.nothing  # noqa: B018
+
+
+def test_a_loaded_detector_remembers_what_it_was_made_with(detector, tmp_path):
+    detector.save(tmp_path / "d")
+    loaded = gv.AnomalyDetector.load(tmp_path / "d", verbose=False)
+    assert loaded.get_params() == detector.get_params()
+
+
+def test_a_run_s_checkpoint_scores_recordings_whole(detector, tmp_path):
+    save_detector(tmp_path, detector.detector_)
+    loaded = gv.AnomalyDetector.load(tmp_path, verbose=False)
+    assert loaded.clip_seconds is None
+    long = np.concatenate(NEW[:3])
+    whole = loaded.score_samples(long, RATE)
+    assert abs(whole - detector.score_samples(long, RATE)) > 1e-3  # cut in three
+
+
+def test_cut_recordings_need_folds():
+    with pytest.raises(InputError, match=r"train\.split=folds"):
+        small(preset="vae").fit(np.concatenate(NORMAL), RATE)
+
+
+def test_a_score_that_is_no_number_is_refused_by_name(detector):
+    with pytest.raises(InputError, match="array 1: its score is no number"):
+        detector.predict([NEW[0], 1e30 * NEW[0]], RATE)
+
+
+def test_the_page_of_own_recordings_has_each_part_s_score(detector, tmp_path):
+    page = tmp_path / "today.html"
+    judged = detector.report([NEW[1], np.concatenate(NEW[:2])], page, RATE)
+    assert judged == detector.score_recordings([NEW[1], np.concatenate(NEW[:2])], RATE)
+    text = page.read_text()
+    assert "array 1 part 2 of 2" in text
+    assert "each part is judged by itself" in text
+    detector.report(NEW[:2], page, RATE)
+    assert "each part is judged by itself" not in page.read_text()

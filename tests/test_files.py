@@ -1,6 +1,9 @@
+import os
+from pathlib import Path
+
 import pytest
 
-from gammavae_jax.files import write_text
+from gammavae_jax.files import whole_folder, write_text
 
 
 def names(folder):
@@ -44,3 +47,24 @@ def test_a_folder_in_the_way_is_an_error_that_leaves_nothing(tmp_path):
 def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_text(tmp_path / "nowhere" / "a", "text")
+
+
+def test_a_folder_is_whole_or_the_one_before(tmp_path, monkeypatch):
+    target = tmp_path / "detector"
+    with whole_folder(target) as folder:
+        (folder / "a").write_text("first")
+    real = os.replace
+
+    def interrupted(source, destination):
+        if Path(destination) == target and Path(source).joinpath("b").exists():
+            raise KeyboardInterrupt
+        real(source, destination)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), whole_folder(target) as folder:
+        (folder / "b").write_text("second")
+    assert [path.name for path in tmp_path.rglob("*")] == ["detector", "a"]
+    monkeypatch.setattr(os, "replace", real)
+    with whole_folder(target) as folder:
+        (folder / "b").write_text("second")
+    assert [path.name for path in tmp_path.rglob("*")] == ["detector", "b"]

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from gammavae_jax.cli import main
+from gammavae_jax.commands.fit import Fit
 
 SMALL = ["model.hidden=[16]", "model.n_latent=4", "train.batch_size=32"]
 
@@ -95,26 +96,22 @@ def test_what_cannot_be_used_is_one_line(recordings, arguments, said, capsys):
     assert not (recordings / "x").exists()
 
 
-def test_each_subfolder_can_be_a_machine(recordings, monkeypatch):
-    seen = {}
-
-    class Watched:
-        threshold_ = {"normal": 1.0, "today": 2.0}  # noqa: RUF012
-
-        def __init__(self, **_):
-            pass
-
-        def fit(self, given):
-            seen.update(given)
-            return self
-
-        def save(self, path):
-            pass
-
-    monkeypatch.setattr("gammavae_jax.anomaly_detector.AnomalyDetector", Watched)
-    parent = recordings
-    assert main(["fit", str(parent), "--by-folder", "--out", str(parent / "y")]) == 0
-    assert {"normal", "today"} <= seen.keys()
+def test_each_subfolder_can_be_a_machine(tmp_path, capsys):
+    """Its normal recordings alone, and not a detector or what is hidden."""
+    for folder in ("pump/normal", "pump/today", "fan", ".cache", "old.detector"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "old.detector" / "detector.json").write_text("{}")
+    fit = Fit((tmp_path,), tmp_path / "all.detector", by_folder=True)
+    assert fit.given() == {
+        "fan": [tmp_path / "fan"],
+        "pump": [tmp_path / "pump" / "normal"],
+    }
+    assert Fit((tmp_path,), tmp_path / "saw-1.detector").given() == {
+        "saw-1": [tmp_path]
+    }
+    assert Fit((tmp_path,), tmp_path / "x", machine="saw").given() == {
+        "saw": [tmp_path]
+    }
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import soundfile
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.errors import InputError
 from gammavae_jax.features import log_mel, mel_filterbank
-from gammavae_jax.loaded_recordings import load_recordings
+from gammavae_jax.loaded_recordings import load_recordings, of_known_machines
 from gammavae_jax.recordings import cut, find_recordings, parts_held_together
 from gammavae_jax.resample import resampled
 
@@ -41,7 +41,7 @@ def test_a_folder_is_its_recordings_and_those_of_its_subfolders_by_name(folder):
 
 def test_paths_and_arrays_may_be_mixed(folder):
     found = find_recordings([str(folder / "b.wav"), noise(1), folder], 8000)
-    assert [s.name for s in found][1:3] == ["array 1", "a.flac"]
+    assert [s.name for s in found][1:3] == ["array 1", str(Path(folder.name, "a.flac"))]
     assert len(found) == 5
     assert found[1].read(0).sample_rate == 8000
 
@@ -132,3 +132,35 @@ def test_with_fewer_recordings_than_folds_successive_clips_are_held_together():
     np.testing.assert_array_equal(parts, np.repeat(np.arange(5), 4))
     two = parts_held_together(np.array([0, 1, 1, 1, 1]), 5)
     assert two.tolist() == [0, 1, 1, 2, 3]
+
+
+def test_bad_recordings_are_left_out_by_name_if_that_is_wanted(folder):
+    (folder / "bad.wav").write_bytes(b"RIFF")
+    said = []
+    sources = find_recordings([folder, noise(0.01)], 16000)
+    with pytest.raises(InputError, match=r"bad\.wav"):
+        load_recordings(sources, BANK, FEATURES, None)
+    loaded = load_recordings(sources, BANK, FEATURES, None, on_bad_file=said.append)
+    assert [Path(name).name for name in loaded.names] == ["a.flac", "b.wav", "c.WAV"]
+    assert loaded.recording.tolist() == [0, 1, 2]
+    assert [str(error).split(":")[0][-7:] for error in said] == ["bad.wav", "array 1"]
+    with pytest.raises(InputError, match="none of the recordings"):
+        load_recordings(sources[-1:], BANK, FEATURES, None, on_bad_file=said.append)
+
+
+def test_without_a_length_recordings_stay_whole():
+    loaded = load_recordings(find_recordings(noise(30), 16000), BANK, FEATURES, None)
+    assert loaded.recording.tolist() == [0]
+
+
+def test_machines_are_the_known_ones_or_the_only_one():
+    assert of_known_machines("x", None, ("pump",)) == {"pump": "x"}
+    assert of_known_machines({"a": "x"}, None, ("a", "b")) == {"a": "x"}
+    for given, machine, said in (
+        ("x", None, "a, b: say whose"),
+        ("x", "c", "unknown machine 'c'"),
+        ({"a": "x"}, "a", "given beside a dict"),
+        ({}, None, "the dict is empty"),
+    ):
+        with pytest.raises(InputError, match=said):
+            of_known_machines(given, machine, ("a", "b"))

@@ -51,7 +51,7 @@ class Fit:
             raise InputError(
                 f"{printable(self.out)} exists: say --overwrite, or give another --out"
             )
-        given = self._given()
+        given = self.given()
         prepare(2)  # folds, at least
 
         from gammavae_jax.detector_folder import require_place
@@ -76,8 +76,12 @@ class Fit:
         print(f"written to {self.out}; next: gammavae score {out} RECORDINGS")
         return 0
 
-    def _given(self) -> dict[str, list[Path]]:
-        """The recordings, by machine."""
+    def given(self) -> dict[str, list[Path]]:
+        """The recordings, by machine.
+
+        Raises:
+            InputError: options that do not go together, or no folders.
+        """
         from gammavae_jax.errors import InputError, printable
 
         if not self.by_folder:
