@@ -16,6 +16,7 @@ from gammavae_jax import archives
 from gammavae_jax.errors import InputError, printable
 
 _BLOCK = 1 << 18  # frames decoded at a time, so no header decides how much is allocated
+_LOUDEST = 1e9  # full scale is 1; the power of much more is beyond float32
 _UNKNOWN_BYTES = 0x7FFF0000  # data sizes from here on are what WAV streams write
 _BEGINNINGS = (b"RIFF", b"RIFX", b"RF64", b"fLaC")  # of WAV and FLAC files
 _FASTEST = 1_000_000  # Hz; to resample from what a header claims may take for ever
@@ -94,7 +95,7 @@ def _require_channel(file: soundfile.SoundFile, channel: int, name: str) -> None
 def require_finite(
     waveform: Float32[np.ndarray, "sample"], name: str, n_before: int = 0
 ) -> None:
-    """Refuse a waveform with a sample that is no finite number.
+    """Refuse a waveform with a sample that is no finite number, or no sound's.
 
     Args:
         waveform: a recording, or a part of it.
@@ -104,8 +105,10 @@ def require_finite(
     Raises:
         InputError: the first such sample.
     """
-    if not np.isfinite(waveform).all():
-        first = int(np.argmin(np.isfinite(waveform)))
+    # Not abs(): that would copy the whole. A comparison with NaN is false.
+    is_sound = (waveform > -_LOUDEST) & (waveform < _LOUDEST)
+    if not is_sound.all():
+        first = int(np.argmin(is_sound))
         raise InputError(
             f"{name}: sample {n_before + first} is {waveform[first]}: repair or "
             "replace the file"

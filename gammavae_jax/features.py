@@ -62,8 +62,7 @@ def log_mel(
     bands = _bands(filterbank)
     for first in range(0, len(frames), _FRAMES_AT_ONCE):
         block = slice(first, first + _FRAMES_AT_ONCE)
-        with np.errstate(over="ignore"):  # its score is then refused by name
-            power = _power_spectrum(frames[block], config)
+        power = _power_spectrum(frames[block], config)
         for bins, mels in bands:
             np.matmul(power[:, bins], filterbank[bins, mels], out=mel[block, mels])
     return np.float32(20.0 / config.power) * np.log10(np.maximum(mel, FLOOR))

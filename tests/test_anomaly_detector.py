@@ -279,9 +279,13 @@ def test_cut_recordings_need_folds():
         small(preset="vae").fit(np.concatenate(NORMAL), RATE)
 
 
-def test_a_score_that_is_no_number_is_refused_by_name(detector):
-    with pytest.raises(InputError, match="array 1: its score is no number"):
+def test_a_score_that_is_no_number_is_refused_by_name(detector, monkeypatch):
+    with pytest.raises(InputError, match=r"array 1: sample 0 is .*e\+2"):
         detector.predict([NEW[0], 1e30 * NEW[0]], RATE)
+    nothing = {"fusion_mean": np.full((1, 1, 1), np.nan, np.float32)}
+    monkeypatch.setattr(detector._scorer, "score", lambda clips: nothing)
+    with pytest.raises(InputError, match="array 0: its score is no number"):
+        detector.predict(NEW[0], RATE)
 
 
 def test_the_page_of_own_recordings_has_each_part_s_score(detector, tmp_path):
