@@ -144,11 +144,13 @@ def _contribution(
     """What a score less `location` is made of."""
     n_members = len(of_machine.view.covered)
     shares = [_share(of_machine, name, member) for member in range(n_members)]
-    bands = np.mean([share.bands for share in shares], axis=0)
-    bands = bands - location / len(bands)
-    in_time = np.mean([share.in_time for share in shares], axis=0)
+    placed = np.mean([share.bands * share.in_time for share in shares], axis=0)
+    bands = placed.sum(0)
+    left = bands - location / len(bands)
     covered = of_machine.view.covered[0]
-    return bands * np.where(bands > 0, in_time, (covered / covered.sum())[:, None])
+    evenly = (covered / covered.sum())[:, None]
+    in_time = np.divide(placed, bands, out=np.zeros_like(placed), where=bands > 0)
+    return left * np.where(left > 0, in_time, evenly)
 
 
 def _share(of_machine: _Machine, name: str, member: int) -> Share:

@@ -165,7 +165,7 @@ def test_a_clip_is_found_by_its_name_and_by_its_machine_where_that_is_not_enough
     assert find_clip("fan_section_01/fan 0.wav", twins) == (1, 0)
     with pytest.raises(InputError, match="is of fan_section_00 and fan_section_01"):
         find_clip("fan 0.wav", twins)
-    with pytest.raises(InputError, match=r"unknown clip 'fan 7': one of fan 0\.wav"):
+    with pytest.raises(InputError, match="unknown clip 'fan 7': one of"):
         find_clip("fan 7", [machine("fan")])
 
 

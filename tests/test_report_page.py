@@ -16,7 +16,11 @@ from gammavae_jax.pages.error_bars import error_bars
 from gammavae_jax.pages.pictures import Sound
 from gammavae_jax.pages.report import Report, report_html
 from gammavae_jax.pages.scored_report import ScoredClip, write_scored_report
-from gammavae_jax.pages.shown_clips import WantedClip, show_clips
+from gammavae_jax.pages.shown_clips import (
+    WantedClip,
+    show_clips,
+    telling_clips_of_all,
+)
 from gammavae_jax.scored_clips import ScoredClips
 from gammavae_jax.training_record import CodeUse, Curve
 
@@ -25,7 +29,8 @@ HOSTILE = (
     "x\"'><img src=x onerror=alert(1)></script><script>alert(2)</script>\n\u2028.wav"
 )
 EVIL_MACHINE = "<b onmouseover='alert(3)'>"
-PUBLISHED = {"<i>theirs</i>": dict.fromkeys((EVIL_MACHINE, "pump"), (60.0, 50.0, 51.0))}
+THEIRS = (60.0, 50.0, 51.0)
+PUBLISHED = {"<i>theirs</i>": {EVIL_MACHINE: THEIRS, "pump": THEIRS}}
 
 
 @pytest.fixture(scope="module")
@@ -468,6 +473,55 @@ def test_recordings_without_labels_have_a_page(chromium, made, scored, tmp_path)
         assert page.locator("#histogram rect.unknown").count() > 0
         assert page.locator("#ranking [role=option]").count() == 12
         assert page.locator("#results table").count() == 0
+
+
+N_MACHINES, N_CLIPS, SECONDS = 7, 200, 10
+
+
+@pytest.mark.slow
+def test_seven_machines_of_two_hundred_clips_open_quickly(chromium, made, tmp_path):
+    """Ten seconds of noise a clip, which compresses worse than any machine."""
+    rng = np.random.default_rng(3)
+    n_frames = 1 + SECONDS * RATE // HOP
+    log_mel = noise(rng, 1, n_frames)[0].astype(np.float32)
+    waveform = (rng.standard_normal(SECONDS * RATE) / 8).astype(np.float32)
+    config = made.detector.config
+
+    def machine(m):
+        names = tuple(
+            f"section_00_source_test_normal_{c:04d}_of_{m}.wav" for c in range(N_CLIPS)
+        )
+        values = rng.standard_normal((config.n_seeds, N_CLIPS))
+        return ScoredClips(
+            f"machine {m}",
+            "00",
+            names,
+            ("normal", "anomaly") * (N_CLIPS // 2),
+            ("source",) * N_CLIPS,
+            dict.fromkeys(config.scores, values),
+            dict.fromkeys(config.scores, np.full(config.n_seeds, 1.3)),
+            dict.fromkeys(config.scores, rng.random(values.shape)),
+        )
+
+    machines = [machine(m) for m in range(N_MACHINES)]
+    chosen = telling_clips_of_all(machines, config.score, 0)
+    assert len(chosen) == N_MACHINES * 12
+    wanted = [
+        WantedClip(m, c, 0, lambda: (log_mel, Sound(waveform, RATE))) for m, c in chosen
+    ]
+    path = tmp_path / "report.html"
+    shown = show_clips(made.detector, wanted)
+    assert len(shown) == len(chosen)
+    path.write_text(report_html(Report(config, machines), shown))
+    assert path.stat().st_size < 25e6
+    with opened(chromium, path) as page:
+        page.wait_for_selector("#clip canvas")
+        seconds = page.evaluate("performance.now()") / 1000
+        assert page.locator("#ranking [role=option]").count() == N_CLIPS
+        print(
+            f"{path.stat().st_size / 1e6:.1f} MB, {seconds:.2f} s to the first picture"
+        )
+        assert seconds < 2
 
 
 CONTRASTS = """() => {
