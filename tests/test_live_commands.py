@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import httpx
@@ -28,22 +29,22 @@ from gammavae_jax.live.webhook import Webhook
 PROGRAM = """
 import sys
 from pathlib import Path
-from live_stubs import LoudnessScorer
+from live_stubs import {scorer}
 from gammavae_jax.command_line import readable_errors
 from gammavae_jax.commands.serve import Serve
 from gammavae_jax.commands.watch import Watch
 from gammavae_jax.live import scoring
-scoring.load_scorer = lambda _: LoudnessScorer()
+scoring.load_scorer = lambda _: {scorer}()
 with readable_errors():
     sys.exit({command}.run())
 """
 
 
-def start(command, stderr=subprocess.STDOUT):
+def start(command, stderr=subprocess.STDOUT, scorer="LoudnessScorer"):
     tests = Path(__file__).parent
     path = os.pathsep.join([str(tests), str(tests.parent)])
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.format(command=command)],
+        [sys.executable, "-c", PROGRAM.format(command=command, scorer=scorer)],
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,
@@ -243,6 +244,30 @@ def test_serve_answers_and_an_interrupt_ends_it():
     assert "Traceback" not in out
 
 
+def test_an_interrupt_ends_a_service_that_is_scoring():
+    process = start("Serve(Path('x'), port=0)", scorer="StuckScorer")
+    *_, line = lines_until(process, "serving at ")
+    url = re.findall(r"http://127\.0\.0\.1:\d+/", line)[0]
+    answers = []
+
+    def post():
+        answers.append(httpx.post(f"{url}score?machine=fan", content=audio(1.0, 0.8),
+                                  trust_env=False, timeout=30))  # fmt: skip
+
+    thread = threading.Thread(target=post)
+    thread.start()
+    lines_until(process, "stuck")
+    process.send_signal(signal.SIGINT)
+    try:
+        out, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        thread.join(10)
+    assert process.returncode == 130
+    assert "Traceback" not in out
+    assert [answer.status_code for answer in answers] == [503]
+
+
 def test_serve_names_the_extra_where_a_package_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "fastapi", None)
     for name in ("application", "service", "serving"):
@@ -254,6 +279,8 @@ def test_serve_names_the_extra_where_a_package_is_missing(monkeypatch):
 def test_serve_refuses_what_cannot_be_used():
     with pytest.raises(InputError, match="--max-megabytes is 0: give more than 0"):
         Serve(Path("x"), max_megabytes=0.0).run()
+    with pytest.raises(InputError, match="--max-megabytes is inf: give more than 0 an"):
+        Serve(Path("x"), max_megabytes=float("inf")).run()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"cannot listen at 127.0.0.1 port {port}"):

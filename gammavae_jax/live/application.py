@@ -1,5 +1,6 @@
 """The service as HTTP has it: addresses, statuses, and JSON in one line."""
 
+import asyncio
 import contextlib
 import json
 import re
@@ -68,7 +69,7 @@ def make_application(
             outcome = refusal.outcome
             announcer.say(f"REFUSED  {refusal.message}  ({refusal.status}, {id_})")
             return _refused(refusal, {"request_id": id_}, {"X-Request-Id": id_})
-        except ClientDisconnect:
+        except (ClientDisconnect, asyncio.CancelledError):  # or the server ends
             outcome = "gone"
             return Response(status_code=400)  # that nobody gets
         finally:
@@ -125,7 +126,9 @@ def _add_looks(app: FastAPI, service: Service) -> None:
         def snapshot() -> str:
             return message("snapshot", service.history.snapshot())
 
-        return EventStream(service.broadcast.listen(snapshot))
+        # A proxy such as nginx would keep the events until there are many.
+        headers = {"X-Accel-Buffering": "no"}
+        return EventStream(service.broadcast.listen(snapshot), headers=headers)
 
 
 def _add_page(app: FastAPI) -> None:
