@@ -11,7 +11,6 @@ from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -159,11 +158,6 @@ def _add_errors(app: FastAPI, announcer: Announcer) -> None:
     async def unknown(request: Request, error: HTTPException) -> Response:
         answer = {"error": f"{error.detail}: see GET /machines, POST /score"}
         return _json(answer, error.status_code, error.headers)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        return _json({"error": f"{first['loc'][-1]}: {first['msg']}"}, 400)
 
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> Response:
