@@ -12,12 +12,15 @@ import onnxruntime
 session = onnxruntime.InferenceSession(sys.argv[1])
 about = session.get_modelmeta().custom_metadata_map
 rate, shortest = int(about["sample_rate"]), int(about["min_samples"])
+channel = int(about["channel"])
 for path in sys.argv[2:]:
     with wave.open(path) as file:
         if file.getsampwidth() != 2 or file.getframerate() != rate:
             sys.exit(f"{path}: not a 16-bit WAV file of {rate} Hz")
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-        samples = samples[:: file.getnchannels()]  # the first channel
+        if channel >= file.getnchannels():
+            sys.exit(f"{path}: there is no channel {channel}, counted from 0")
+        samples = samples[channel :: file.getnchannels()]
     if len(samples) < shortest:
         sys.exit(f"{path}: shorter than {shortest} samples")
     score, p_value, is_anomaly = session.run(

@@ -19,7 +19,8 @@ _BLOCK = 1 << 18  # frames decoded at a time, so no header decides how much is a
 _LOUDEST = 1e9  # full scale is 1; the power of much more is beyond float32
 _UNKNOWN_BYTES = 0x7FFF0000  # data sizes from here on are what WAV streams write
 _BEGINNINGS = (b"RIFF", b"RIFX", b"RF64", b"fLaC")  # of WAV and FLAC files
-_FASTEST = 1_000_000  # Hz; to resample from what a header claims may take for ever
+# To resample from what a header claims may take for ever, or all the memory there is.
+_RATES = range(1000, 1_000_001)  # Hz
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's count for a FLAC stream of unknown length
 
 
@@ -150,7 +151,7 @@ def open_recording(
                 f"{name}: cut off: the header claims {claimed} frames, the file holds "
                 f"{file.frames}: replace it"
             )
-        if file.samplerate > _FASTEST:
+        if file.samplerate not in _RATES:
             raise InputError(
                 f"{name}: a sample rate of {file.samplerate} Hz cannot be: replace the "
                 "file"

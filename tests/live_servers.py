@@ -26,7 +26,7 @@ class Served:
         announcer = Announcer(Log(Console(file=self.out, width=1000)))
         self.service = Service(scorer, rolling(scorer, None, None), limits, announcer)
         self.server = LiveServer(
-            make_application(self.service, announcer, names), self.service.broadcast
+            make_application(self.service, announcer, names), self.service.close
         )
         self.socket = bound("127.0.0.1", 0)
         self.url = address(self.socket).rstrip("/")
@@ -62,7 +62,6 @@ def served(scorer=None, limits=None, names=()):
     finally:
         server.server.should_exit = True
         server.thread.join(10)
-        server.service.worker.close()
         server.socket.close()
         assert not server.thread.is_alive()
 

@@ -141,6 +141,27 @@ def test_a_page_in_the_files_stead_drops_nothing_of_what_has_come(server, load):
     assert load.ranges == ["bytes=200000-", "bytes=200000-"]
 
 
+def test_nor_does_a_page_of_a_length_that_is_not_said(server, load):
+    def page(handler, data):
+        handler.head(200, None, ETag=None, Content_Type="text/html")
+        handler.wfile.write(b"Please come back later.")
+
+    load.begin()
+    server.faults.append(page)
+    assert load(**KNOWN) == DATA
+    assert load.ranges == ["bytes=200000-", "bytes=200000-"]
+
+
+def test_nothing_is_added_to_such_a_page(server, load):
+    def page(handler, data):
+        handler.head(200, None, ETag=None, Last_Modified=None)
+        handler.wfile.write(b"Please come back later.")
+
+    server.faults.append(page)
+    assert load(**KNOWN) == DATA
+    assert load.ranges == [None, None]
+
+
 def test_twenty_breaks_are_survived_without_ranges_too(server, load):
     def all_of_it(n, handler, data):
         handler.head(200, len(data))

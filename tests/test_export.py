@@ -211,6 +211,31 @@ def test_official_thresholds_have_no_p_value():
     assert all(np.isnan(a.p_value) for a in ours)
 
 
+@pytest.mark.parametrize("name", SCORES)
+def test_a_wave_with_a_sample_that_is_no_number_has_no_score(probe, name):
+    rng = np.random.default_rng(0)
+    content = onnx_bytes(probe.detector, name)
+    for place, value in ((2000, np.nan), (-1, np.nan), (-1, np.inf), (0, -np.inf)):
+        broken = wave(rng, 4000)
+        broken[place] = value
+        (answer,) = answers(content, [broken])
+        assert np.isnan(answer.score)
+        assert np.isnan(answer.p_value)
+        assert not answer.is_anomaly
+
+
+def test_a_file_of_stablehlo_has_no_score_of_such_a_wave_either(probe):
+    content = jax_bytes(part(probe.detector, "mse_max"))
+    function: Any = jax.jit(jax.export.deserialize(bytearray(content)).call)
+    for place, value in ((2000, np.nan), (-1, np.nan), (-1, np.inf)):
+        broken = wave(np.random.default_rng(0), 4000)
+        broken[place] = value
+        ours = function(broken)
+        assert np.isnan(ours["score"])
+        assert np.isnan(ours["p_value"])
+        assert not ours["is_anomaly"]
+
+
 @pytest.mark.parametrize("name", ["fusion_mean", "fusion_max", "spectrum_density"])
 def test_what_is_no_whole_clip_has_no_score_no_p_value_and_is_no_alarm(probe, name):
     config = probe.detector.config.features

@@ -221,6 +221,27 @@ def test_the_example_scores_a_wav_where_jax_is_not_installed(exported, tmp_path)
     assert "ALARM" in run.stdout.splitlines()[1]
 
 
+def test_the_example_takes_the_channel_that_the_detector_was_trained_on(
+    exported, tmp_path
+):
+    out, _ = exported
+    model = onnx.load(out / "mixed_section_00.onnx")
+    (channel,) = (p for p in model.metadata_props if p.key == "channel")
+    assert channel.value == "0"
+    channel.value = "1"
+    onnx.save(model, tmp_path / "second.onnx")
+    rng = np.random.default_rng(4)
+    first, second = (np.round(3000 * wave(rng, 9000, tone=t)) for t in (9, 0))
+    stereo, mono = tmp_path / "stereo.wav", tmp_path / "mono.wav"
+    write_wav(stereo, np.stack([first, second], axis=1), channels=2)
+    write_wav(mono, second)
+    script = ROOT / "examples" / "score_onnx.py"
+    of_second = run_alone(script, tmp_path / "second.onnx", stereo).stdout
+    alone = run_alone(script, out / "mixed_section_00.onnx", mono).stdout
+    assert of_second.split(": ")[1] == alone.split(": ")[1]
+    assert "no channel 1" in run_alone(script, tmp_path / "second.onnx", mono).stderr
+
+
 def test_the_example_refuses_what_it_cannot_score(exported, tmp_path):
     out, _ = exported
     write_wav(tmp_path / "slow.wav", np.zeros(9000), rate=8000)
@@ -385,6 +406,29 @@ def test_a_full_disk_leaves_nothing_and_takes_nothing(
     with pytest.raises(InputError, match="No space left on device"):
         Export(checkpoint, tmp_path, overwrite=True).run()
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_break_between_two_files_leaves_every_name_a_whole_file(
+    quick, checkpoint, tmp_path, monkeypatch
+):
+    names = [f"{name}{end}" for name in NAMES for end in (".onnx", ".jax")]
+    for name in [*names, "mixed_section_00_int8.onnx"]:
+        (tmp_path / name).write_text("old")
+    rename = os.replace
+
+    def rename_first(source, target):
+        if Path(target).name != names[0]:
+            raise OSError(5, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", rename_first)
+    with pytest.raises(InputError, match="Input/output error"):
+        Export(checkpoint, tmp_path, overwrite=True).run()
+    left = {path.name: path.read_bytes() == b"old" for path in tmp_path.iterdir()}
+    assert left == {
+        **{name: name != names[0] for name in names},
+        "mixed_section_00_int8.onnx": True,
+    }
 
 
 def test_a_missing_package_names_the_extra(checkpoint, tmp_path, monkeypatch):

@@ -73,6 +73,20 @@ def test_alarms_of_a_long_recording_are_told_as_stretches():
     assert np.abs(whole.worst_clip).max() == pytest.approx(0.9, abs=1e-3)
 
 
+def test_a_window_without_a_score_hides_no_other():
+    class Deaf(LoudnessScorer):
+        def judge(self, clip, machine):
+            verdict = super().judge(clip, machine)
+            is_silent = verdict.score < 0.15
+            return verdict._replace(score=float("nan")) if is_silent else verdict
+
+    samples = tone(10)
+    samples[5 * RATE : 6 * RATE] *= 3
+    *_, whole = hear(Deaf(), "fan", blocks_of(samples, RATE), WHOLE, "x.wav")
+    assert isinstance(whole, Heard)
+    assert whole.worst.score == pytest.approx(0.3, abs=1e-3)
+
+
 def test_a_stretch_is_told_before_the_recording_has_ended():
     samples = tone(20)
     samples[: 2 * RATE] *= 8

@@ -49,12 +49,25 @@ def test_a_line_that_was_cut_off_costs_no_other(path):
     assert known(path, A, ODD) == [True, True]
 
 
-@pytest.mark.parametrize("text", ["notes\nof mine\n", '{"file": "x"}\n', "[]\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("notes\nof mine\n", '{"file": "x"}\n', "[]\n", "buy milk"),
+        *("7", '{"file": "x"}', '{"note": "x'),
+    ],
+)
 def test_a_file_of_something_else_is_refused_and_stays(path, text):
     path.write_text(text)
     with pytest.raises(InputError, match=r"state\.jsonl is none of a watch: give"):
         ScoredLog(path)
     assert path.read_text() == text
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1, 5, 12, 30])
+def test_a_first_line_that_was_cut_off_is_still_ours(path, n_bytes):
+    fill(path, A)
+    path.write_bytes(path.read_bytes()[:n_bytes])
+    assert known(path, A) == [False]
 
 
 def test_two_watches_do_not_share_a_file(path):

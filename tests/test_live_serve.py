@@ -180,6 +180,14 @@ def test_a_page_of_another_server_may_not_ask(server, headers):
     assert len(server.said()) == judged
 
 
+def test_a_page_of_another_server_may_lead_here_and_read_nothing(server):
+    other = {"Sec-Fetch-Site": "cross-site"}
+    assert server.get("/", headers=other | {"Sec-Fetch-Mode": "navigate"}).is_success
+    for mode in ("no-cors", "cors"):
+        headers = other | {"Sec-Fetch-Mode": mode}
+        assert server.get("/machines", headers=headers).status_code == 403
+
+
 def test_programs_and_the_own_page_may_ask(server):
     own = {"Origin": server.url, "Sec-Fetch-Site": "same-origin"}
     for headers in ({}, own, {"Host": "localhost"}, {"Host": f"[::1]:{server.port}"}):
@@ -218,10 +226,9 @@ def head(length, path="/score?machine=fan"):
 
 
 def test_a_length_that_is_too_great_is_refused_before_the_body_comes(server):
-    began = time.monotonic()
+    # To wait for the body would be answered by 408.
     answer = Raw(server, head("Content-Length: 99999999999")).answer()
     assert answer.startswith("HTTP/1.1 413 ")
-    assert time.monotonic() - began < LIMITS.upload_seconds / 2
 
 
 def test_a_body_without_a_length_is_counted_as_it_comes(server):
@@ -266,9 +273,8 @@ def test_slow_clients_do_not_hold_up_another(server):
         Raw(server, head(f"Content-Length: {len(WHOLE)}") + WHOLE[:100])
         for _ in range(40)
     ]
-    began = time.monotonic()
     assert server.post(WHOLE).status_code == 200
-    assert time.monotonic() - began < LIMITS.upload_seconds / 2
+    assert server.service.uploads.held > 0  # by the slow ones, still
     assert all(client.answer().startswith("HTTP/1.1 408 ") for client in slow)
     assert server.service.uploads.held == 0
 
@@ -286,9 +292,28 @@ def test_a_connection_without_a_request_is_closed(monkeypatch):
             except OSError:
                 break
             time.sleep(0.05)
-        assert 0.2 < time.monotonic() - began < 1.5
+        assert 0.2 < time.monotonic() - began < 2
         assert silent.answer() == half.answer() == ""
         dripping.socket.close()
+
+
+def test_a_body_that_drips_after_its_answer_is_cut_off(monkeypatch):
+    monkeypatch.setattr(serving.ImpatientProtocol, "header_seconds", 0.3)
+    with served(limits=LIMITS) as server:
+        ask = head("Content-Length: 99999999999").replace(b"Connection: close\r\n", b"")
+        client = Raw(server, ask)
+        assert client.socket.recv(65536).startswith(b"HTTP/1.1 413 ")
+        until(lambda: is_cut_off(client))
+
+
+def is_cut_off(client):
+    """Whether a byte more cannot be sent."""
+    try:
+        client.socket.sendall(b"x")
+    except OSError:
+        client.socket.close()
+        return True
+    return False
 
 
 class Slow(LoudnessScorer):
@@ -448,6 +473,24 @@ def test_the_end_does_not_wait_for_listeners():
         server.thread.join(10)
         assert time.monotonic() - began < serving._SHUTDOWN_SECONDS
         assert "snapshot" in open_.answer()
+
+
+def test_the_end_refuses_what_is_being_scored():
+    scorer, answers = Slow(), []
+    with served(scorer, LIMITS) as server:
+        threads = [
+            threading.Thread(target=lambda: answers.append(server.post(WHOLE)))
+            for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        until(lambda: server.service.worker.waiting == 2)
+        server.server.should_exit = True
+        for thread in threads:
+            thread.join(10)
+        assert [answer.status_code for answer in answers] == [503, 503]
+        assert "the server is ending" in refusal(answers[0])
+        scorer.go.set()
 
 
 def malformed(number):

@@ -59,6 +59,9 @@ BODY, TYPE = form({"file": ("a.wav", b"0123456789")})
         (BODY.replace(b"filename", b"fielname"), TYPE),
         (BODY.replace(b"\r\n\r\n", b"\r\n"), TYPE),
         form({"file": ("a.wav", b"")}),
+        # Which the parser of e-mail takes for a TypeError.
+        (BODY, "multipart/form-data; boundary*=x; boundary*0=y"),
+        (BODY.replace(b'filename="a.wav"', b"filename*=b; filename*0=a"), TYPE),
     ],
 )
 def test_a_request_without_a_recording_is_refused(body, content_type):

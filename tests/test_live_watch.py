@@ -154,6 +154,41 @@ def test_a_bad_file_is_named_once_in_one_line_and_the_rest_is_scored(watcher):
     assert watcher.watch.counts == {"scored": 1, "alarms": 0, "bad": 7}
 
 
+def test_a_recording_that_no_code_was_ready_for_costs_no_other(watcher):
+    class Surprised(LoudnessScorer):
+        def judge(self, clip, machine):
+            if np.abs(clip).max() > 0.5:
+                raise TypeError("what\nis this?")
+            return super().judge(clip, machine)
+
+    watcher.scorer = Surprised()
+    odd = put(watcher.folder / "fan" / "odd.wav", tone(1.0, 0.9))
+    put(watcher.folder / "fan" / "quiet.wav", tone(1.0, 0.2))
+    bad, good = sorted(watcher())
+    assert bad == rf"BAD    {odd}: TypeError: what\nis this?"
+    assert good.startswith("ok     fan  fan/quiet.wav")
+
+
+def test_a_header_of_an_absurd_rate_is_refused_before_it_takes_all_memory(watcher):
+    put(watcher.folder / "fan" / "odd.wav", tone(1.0), rate=1)
+    (bad,) = watcher()
+    assert bad.startswith("BAD ")
+    assert "a sample rate of 1 Hz cannot be" in bad
+
+
+def test_bad_files_that_are_gone_are_forgotten(watcher):
+    path = put(watcher.folder / "fan" / "a.wav", tone(0.005))
+    put(watcher.folder / "fan" / "b.wav", tone(0.005))
+    with ScoredLog(watcher.folder.parent / "state") as scored:
+        watch = watcher.make(scored)
+        watch._look()
+        assert watch._bad.keys() == {"fan/a.wav", "fan/b.wav"}
+        path.unlink()
+        watch._tidied = -watch_module._BETWEEN_TIDYINGS
+        watch._look()
+    assert watch._bad.keys() == {"fan/b.wav"}
+
+
 def test_a_bad_file_that_is_put_right_is_scored(watcher):
     path = put(watcher.folder / "fan" / "a.wav", tone(1.0))
     whole = path.read_bytes()

@@ -74,6 +74,7 @@ def test_a_recording_that_is_cut_off_is_refused_before_a_sample_is_read(tmp_path
         (b"RIFF....", 0, "^x: cannot be read as audio"),
         (wav(noise()), 2, "^x: there is no channel 2, the file has 2"),
         (wav(noise(0)), 0, "^x: the file holds no samples"),
+        (wav(noise(9), rate=999), 0, "a sample rate of 999 Hz cannot be: replace"),
         (wav(noise(9), rate=2**31 - 1), 0, "a sample rate of 2147483647 Hz cannot be"),
     ],
 )

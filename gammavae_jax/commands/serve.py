@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from gammavae_jax.live.scoring import LiveScorer
     from gammavae_jax.log import Log
 
+_LAST_SECONDS = 2.0  # for what is being scored when the end comes
+
 
 @dataclass(frozen=True)
 class Serve:
@@ -95,16 +97,24 @@ class Serve:
             service = Service(scorer, windows, limits, announcer)
             application = make_application(service, announcer, self.allow_host)
             announcer.say(f"serving at {address(listening)} (Ctrl-C ends it)")
-            LiveServer(application, service.broadcast).run([listening])
+            try:
+                LiveServer(application, service.close).run([listening])
+            finally:
+                service.worker.join(_LAST_SECONDS)
         return 0
 
     def _check(self) -> None:
         """What can be said before anything is loaded."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name.startswith(("max", "upload", "score")) and not value > 0:
+            if (
+                field.name.startswith(("max", "upload", "score"))
+                and not 0 < value < 1e9
+            ):
                 option = field.name.replace("_", "-")
-                raise InputError(f"--{option} is {value:g}: give more than 0")
+                raise InputError(
+                    f"--{option} is {value:g}: give more than 0 and less than 1e9"
+                )
 
 
 def _warm_up(scorer: "LiveScorer", n_samples: int, log: "Log") -> None:

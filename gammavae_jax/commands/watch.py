@@ -56,7 +56,8 @@ class Watch:
         """Watch, until interrupted or, if asked to, until all is scored.
 
         Raises:
-            InputError: a folder, detector, option or file that cannot be used.
+            InputError: a folder, detector, option or file that cannot be used; or the
+                reader of --json has gone.
             KeyboardInterrupt: after a summary.
         """
         from gammavae_jax.runtime import (
@@ -70,11 +71,16 @@ class Watch:
         limit_blas_threads()
         give_cores_to_runs(runs_in_checkpoint(self.detector))
         keep_compiled_programs()
+        from gammavae_jax.live.json_lines import OutputLost
+
         with contextlib.ExitStack() as stack:
             watch, finish = self._prepared(stack)
             stack.callback(finish)
             signal.signal(signal.SIGTERM, _terminated)
-            watch.run_once() if self.once else watch.run()
+            try:
+                watch.run_once() if self.once else watch.run()
+            except OutputLost as error:
+                raise InputError(str(error)) from error
         return 0
 
     def _check(self) -> None:

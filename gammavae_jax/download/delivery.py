@@ -128,10 +128,7 @@ def deliver(
                 paths = [standing_of(archive, out).path for archive in group]
                 unpack_machine(paths, folder, log)
     if failures:
-        *others, last = failures.values()
-        for error in others:
-            log.say(f"error: {error}")
-        raise last
+        raise list(failures.values())[-1]
 
 
 def _machines(archives: Sequence[Archive], out: Path) -> dict[Path, list[Archive]]:
@@ -172,6 +169,8 @@ def _load_all(
             try:
                 _load(wanted, session, log, patience)
             except NotServed as error:
+                # At once: what comes next may end everything.
+                log.say(f"error: {error}")
                 failures[archive] = error
     return failures
 

@@ -186,6 +186,9 @@ def _range_headers(wanted: Wanted, part: PartFile, may_resume: bool) -> dict[str
     validator = part.version.validator
     is_other = wanted.size is not None and part.size >= wanted.size
     is_known = validator or wanted.md5
+    # Without a length, those that came may be of a page in the file's stead.
+    if part.version.size is None:
+        return {}
     if part.size == 0 or not may_resume or is_other or not is_known:
         return {}
     headers = {"Range": f"bytes={part.size}-"}
@@ -201,9 +204,11 @@ def _begin(wanted: Wanted, part: PartFile, body: Body) -> int | None:
             f"the server's file has {size} bytes, {wanted.size} are published",
             is_of_file=True,
         )
+    if size is None and None not in (wanted.size, part.version.size) and part.size:
+        raise Broken("the server does not say how much it sends", is_of_file=True)
     total = size if wanted.size is None else wanted.size
     if body.start == 0:
-        part.restart(body.version._replace(size=total))
+        part.restart(body.version)
     if total is not None:
         require_space(wanted.path.parent, total - part.size)
     return total

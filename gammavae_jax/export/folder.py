@@ -125,10 +125,11 @@ def _write(out: Path, contents: Mapping[str, bytes], stale: Sequence[Path]) -> N
         with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as folder:
             for name, content in contents.items():
                 (Path(folder) / name).write_bytes(content)
-            for path in stale:  # an int8 file of other models would be left
-                path.unlink()
             for name in contents:
                 os.replace(Path(folder) / name, out / name)
+        for path in stale:  # an int8 file of other models would be left
+            if path.name not in contents:
+                path.unlink()
     except OSError as error:
         raise InputError(
             f"{str(out)!r} cannot be written: {error.strerror}: give another --out"

@@ -72,7 +72,9 @@ def score_wave(
             return score_machine(config, None, scorer, references, data, clip)
 
         by_member = jax.lax.map(of_member, members)
-        parts = {name: values.mean() for name, values in by_member.items()}
+        # Samples after the last frame count too: what is broken has no score.
+        broken = jnp.where(jnp.isfinite(wave).all(), 0.0, jnp.nan)
+        parts = {name: values.mean() + broken for name, values in by_member.items()}
         return _decision(detector, parts)
 
     return in_float32(score)

@@ -9,7 +9,7 @@ import onnx
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.export.decision import add_decision, add_mean, add_score
 from gammavae_jax.export.front_end import add_log_mel, add_windows
-from gammavae_jax.export.graph import OPSET, Graph, Value
+from gammavae_jax.export.graph import OPSET, Graph, Tensor, Value
 from gammavae_jax.export.machine_detector import MachineDetector
 from gammavae_jax.export.scores import add_scores
 
@@ -22,7 +22,8 @@ def onnx_model(detector: MachineDetector) -> onnx.ModelProto:
     The input `wave` is float32 of `sample`, in [-1, 1] at the sample rate of the
     features. Outputs are the scalars `score`, `p_value`, `threshold` and `is_anomaly`,
     those that a fusion fuses under their own names, and `log_mel`, `frame mel`. Of a
-    wave shorter than `min_samples` the score is not a number.
+    wave that is shorter than `min_samples`, or has a sample that is no finite number,
+    the score is not a number.
     """
     config, graph = detector.config, Graph()
     log_mel = add_log_mel(graph, "wave", detector.filterbank, config.features)
@@ -33,11 +34,7 @@ def onnx_model(detector: MachineDetector) -> onnx.ModelProto:
             of_members.append(add_scores(graph, config, member, log_mel, windows))
     scores = add_mean(graph, of_members)
     score = add_score(graph, detector, scores)
-    # Some scores would say something of half a window.
-    is_long = graph.op(
-        "GreaterOrEqual", graph.length("wave"), np.array([detector.min_samples])
-    )
-    score = graph.op("Where", graph.op("Squeeze", is_long), score, np.nan)
+    score = graph.op("Where", _is_usable(graph, detector), score, np.nan)
     named: dict[str, Value] = {"score": score, **add_decision(graph, detector, score)}
     named |= {name: scores[name] for name in scores if name != config.score}
     named["log_mel"] = log_mel
@@ -55,6 +52,20 @@ def onnx_model(detector: MachineDetector) -> onnx.ModelProto:
     )
     onnx.helper.set_model_props(model, metadata(detector))
     return model
+
+
+def _is_usable(graph: Graph, detector: MachineDetector) -> Tensor:
+    """Whether the wave can have a score.
+
+    Some scores would say something of half a window, and some, such as a maximum, of
+    what is left without the samples that are no numbers.
+    """
+    is_long = graph.op(
+        "GreaterOrEqual", graph.length("wave"), np.array([detector.min_samples])
+    )
+    zeros = graph.op("Sub", "wave", "wave")  # but where a sample is infinite, or none
+    is_broken = graph.op("IsNaN", graph.op("ReduceSum", zeros, keepdims=0))
+    return graph.op("And", graph.op("Squeeze", is_long), graph.op("Not", is_broken))
 
 
 def to_bytes(model: onnx.ModelProto) -> bytes:
@@ -75,6 +86,7 @@ def metadata(detector: MachineDetector) -> dict[str, str]:
         "false_alarm_rate": repr(config.scoring.false_alarm_rate),
         "calibration_clips": str(len(known)),
         "sample_rate": str(config.features.sample_rate),
+        "channel": str(config.features.channel),
         "min_samples": str(detector.min_samples),
         "preset": config.preset,
         "seed": str(detector.seed),

@@ -1,5 +1,6 @@
 """The service as HTTP has it: addresses, statuses, and JSON in one line."""
 
+import asyncio
 import contextlib
 import json
 import re
@@ -10,7 +11,6 @@ from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -68,7 +68,7 @@ def make_application(
             outcome = refusal.outcome
             announcer.say(f"REFUSED  {refusal.message}  ({refusal.status}, {id_})")
             return _refused(refusal, {"request_id": id_}, {"X-Request-Id": id_})
-        except ClientDisconnect:
+        except (ClientDisconnect, asyncio.CancelledError):  # or the server ends
             outcome = "gone"
             return Response(status_code=400)  # that nobody gets
         finally:
@@ -125,7 +125,9 @@ def _add_looks(app: FastAPI, service: Service) -> None:
         def snapshot() -> str:
             return message("snapshot", service.history.snapshot())
 
-        return EventStream(service.broadcast.listen(snapshot))
+        # A proxy such as nginx would keep the events until there are many.
+        headers = {"X-Accel-Buffering": "no"}
+        return EventStream(service.broadcast.listen(snapshot), headers=headers)
 
 
 def _add_page(app: FastAPI) -> None:
@@ -156,11 +158,6 @@ def _add_errors(app: FastAPI, announcer: Announcer) -> None:
     async def unknown(request: Request, error: HTTPException) -> Response:
         answer = {"error": f"{error.detail}: see GET /machines, POST /score"}
         return _json(answer, error.status_code, error.headers)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        return _json({"error": f"{first['loc'][-1]}: {first['msg']}"}, 400)
 
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> Response:

@@ -1,5 +1,6 @@
 """Lines of JSON for other programs, on standard output or at the end of a file."""
 
+import contextlib
 import json
 import os
 import sys
@@ -8,6 +9,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from gammavae_jax.errors import InputError, printable
+
+
+class OutputLost(Exception):
+    """The lines of JSON have nowhere to go any more; one line that says why."""
 
 
 class JsonLines:
@@ -26,29 +31,36 @@ class JsonLines:
         try:
             self._file = sys.stdout if self._is_stdout else _opened(path)
         except OSError as error:
-            raise self._refusal(error) from error
+            raise InputError(self._reason(error)) from error
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """Add a line.
 
         Raises:
-            InputError: it cannot be written.
+            OutputLost: it cannot be written, and none can be from then on.
         """
         try:
             self._file.write(json.dumps(entry, allow_nan=False) + "\n")
             self._file.flush()
         except OSError as error:
-            if self._is_stdout:  # at its end, Python would try once more, and fail
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise self._refusal(error) from error
+            self._drop()
+            raise OutputLost(self._reason(error)) from error
 
     def close(self) -> None:
         """Close the file."""
         if not self._is_stdout:
             self._file.close()
 
-    def _refusal(self, error: OSError) -> InputError:
-        return InputError(
+    def _drop(self) -> None:
+        """Forget what could not be written, which Python would try again at the end."""
+        if self._is_stdout:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    def _reason(self, error: OSError) -> str:
+        return (
             f"--json: {self._name}: {error.strerror}: give a file that this user may "
             "write"
         )

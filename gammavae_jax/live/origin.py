@@ -73,7 +73,10 @@ class SameOrigin:
             return "pages of other servers may not ask"
         # Browsers say this also where they leave out the origin.
         site = headers.get("sec-fetch-site", "none")
-        if method not in ("GET", "HEAD") and site not in ("none", "same-origin"):
+        is_link = method in ("GET", "HEAD") and (
+            headers.get("sec-fetch-mode") == "navigate"
+        )
+        if site not in ("none", "same-origin") and not is_link:
             return "pages of other servers may not ask"
         return ""
 

@@ -1,5 +1,6 @@
 """Recordings of any length, heard window by window in constant memory."""
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -142,4 +143,10 @@ def _stretched(
 
 
 def _is_worse(verdict: Verdict, than: Verdict) -> bool:
-    return (verdict.is_anomaly, verdict.score) > (than.is_anomaly, than.score)
+    return _badness(verdict) > _badness(than)
+
+
+def _badness(verdict: Verdict) -> tuple[bool, float]:
+    """What is no number is better than any, or it would hide all that follow."""
+    is_number = not math.isnan(verdict.score)
+    return verdict.is_anomaly, verdict.score if is_number else -math.inf

@@ -15,6 +15,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+_BEGINNING = '{"file": "'  # of each line
 _FORGOTTEN_AFTER = 30 * 24 * 3600  # s
 
 
@@ -146,12 +147,17 @@ def _read(path: Path) -> dict[str, tuple[Stamp, float]]:
             stamp = Stamp(int(entry["size"]), int(entry["mtime_ns"]))
             scored[str(entry["file"])] = stamp, float(entry["time"])
         except (ValueError, TypeError, KeyError) as error:
-            if number == 0 and len(lines) > 1:
+            if number == 0 and not (len(lines) == 1 and _is_cut_off(line)):
                 raise InputError(
                     f"{printable(path)} is none of a watch: give another file by "
                     "--state"
                 ) from error
     return scored
+
+
+def _is_cut_off(line: str) -> bool:
+    """Whether this is the beginning of a line of ours, as of one never ended."""
+    return line[: len(_BEGINNING)] == _BEGINNING[: len(line)] and line[-1:] != "}"
 
 
 def _line(name: str, stamp: Stamp, when: float) -> str:

@@ -53,12 +53,19 @@ class Service:
         self.broadcast = Broadcast()
         self.history = History(scorer.thresholds)
         self.metrics = Metrics(scorer.thresholds, lambda: len(self.broadcast))
-        self.uploads = Uploads(limits.most_bytes, limits.upload_seconds)
+        # Those that wait, and a few that arrive.
+        most_bodies = limits.most_waiting + 4
+        self.uploads = Uploads(limits.most_bytes, limits.upload_seconds, most_bodies)
         self.worker = Worker(limits.most_waiting)
         self.machines = scorer.machines
         self._scorer = scorer
         self._rolling = rolling
         self._announcer = announcer
+
+    def close(self) -> None:
+        """Let all go who listen or wait; in the event loop."""
+        self.broadcast.close()
+        self.worker.close()
 
     def machine_named(self, machine: str | None) -> str:
         """The machine, or the only one.
@@ -156,6 +163,6 @@ class Service:
                     "too_large",
                 )
             # Whoever asked has been told already that it took too long.
-            if time.monotonic() > deadline:
+            if self.worker.is_closing or time.monotonic() > deadline:
                 raise busy(f"{name}: not scored in time")
             yield block

@@ -1,6 +1,7 @@
 """The service on a port: uvicorn, with connections that say nothing shown out."""
 
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import h11
@@ -8,7 +9,6 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.live.broadcast import Broadcast
 
 _HEADER_SECONDS = 10.0
 _MOST_CONNECTIONS = 512
@@ -18,7 +18,8 @@ _SHUTDOWN_SECONDS = 3
 class ImpatientProtocol(H11Protocol):
     """HTTP that closes a connection whose request does not begin in time.
 
-    uvicorn alone would wait for ever, and connections are limited.
+    So it does with one whose body goes on and on after its answer. uvicorn alone would
+    wait for ever, and connections are limited.
     """
 
     header_seconds = _HEADER_SECONDS
@@ -32,7 +33,7 @@ class ImpatientProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Wait on while a request has not come whole, counted from its beginning."""
         super().data_received(data)
-        if self.conn.their_state is h11.IDLE:
+        if self._owes_a_request or self._is_answered:
             self._wait()
         else:
             self._stop()
@@ -53,20 +54,31 @@ class ImpatientProtocol(H11Protocol):
 
     def _give_up(self) -> None:
         self._timer = None
-        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+        is_late = self._owes_a_request or self._is_answered
+        if is_late and not self.transport.is_closing():
             self.transport.close()
+
+    @property
+    def _owes_a_request(self) -> bool:
+        return self.conn.their_state is h11.IDLE
+
+    @property
+    def _is_answered(self) -> bool:
+        """Whether a body still comes that nobody reads."""
+        is_done = self.conn.our_state is h11.DONE
+        return is_done and self.conn.their_state is h11.SEND_BODY
 
 
 class LiveServer(uvicorn.Server):
-    """uvicorn that lets the listeners go first when it ends.
+    """uvicorn that lets those go first who would keep it waiting when it ends.
 
     Args:
         application: of ASGI.
-        broadcast: whose listeners would keep it waiting.
+        let_go: called in the event loop, before the connections are closed.
     """
 
-    def __init__(self, application: Any, broadcast: Broadcast):
-        self._broadcast = broadcast
+    def __init__(self, application: Any, let_go: Callable[[], None]):
+        self._let_go = let_go
         super().__init__(
             uvicorn.Config(
                 application,
@@ -86,7 +98,7 @@ class LiveServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End."""
-        self._broadcast.close()
+        self._let_go()
         await super().shutdown(sockets)
 
 

@@ -91,7 +91,10 @@ def recording_of(body: bytes, content_type: str, name: str | None) -> Upload:
         Refusal: an empty body, or a form without a file.
     """
     if content_type.lower().startswith("multipart/form-data"):
-        sent = _file_of_form(body, content_type)
+        try:
+            sent = _file_of_form(body, content_type)
+        except (TypeError, ValueError) as error:  # the parser of e-mail has its limits
+            raise Refusal(400, "the form's headers cannot be read") from error
     else:
         sent = Upload(body, "")
     if not sent.data:

@@ -77,9 +77,26 @@ class FolderWatch:
             self._announcer.say(f"{printable(name)}: still growing: left for later")
 
     def know_all(self) -> None:
-        """Take what is there now as scored."""
-        for name, stamp in recordings_in(self._watched.folder).items():
-            self._scored.add(Arrival(name, stamp))
+        """Take what is there now as scored.
+
+        Raises:
+            InputError: the folder cannot be listed, or the state not be written.
+        """
+        folder = printable(self._watched.folder)
+        try:
+            present = recordings_in(self._watched.folder)
+        except OSError as error:
+            raise InputError(
+                f"{folder}: {error.strerror}: give a folder that this user may list"
+            ) from error
+        try:
+            for name, stamp in present.items():
+                self._scored.add(Arrival(name, stamp))
+        except OSError as error:
+            raise InputError(
+                f"the state cannot be written ({error.strerror}): give another file by "
+                "--state"
+            ) from error
 
     def _look(self) -> None:
         folder = printable(self._watched.folder)
@@ -99,13 +116,18 @@ class FolderWatch:
             self._tidied = time.monotonic()
             with self._state_may_fail(), contextlib.suppress(FileNotFoundError):
                 present = recordings_in(self._watched.folder)
+                self._bad = {n: s for n, s in self._bad.items() if n in present}
                 self._scored.forget_gone(present)
 
     def _is_known(self, name: str, stamp: Stamp) -> bool:
         return self._bad.get(name) == stamp or self._scored.knows(name, stamp)
 
     def _take(self, arrival: Arrival) -> None:
-        """Score a recording; whatever is wrong with it, go on with the next."""
+        """Score a recording; whatever is wrong with it, go on with the next.
+
+        Raises:
+            OutputLost: nobody would learn of it.
+        """
         path = self._watched.folder / arrival.name
         try:
             self._score(path, arrival)
@@ -123,7 +145,7 @@ class FolderWatch:
 
     def _score(self, path: Path, arrival: Arrival) -> None:
         machine = self._machine_of(arrival.name)
-        for said in self._heard(path, machine):
+        for said in self._whatever_happens(self._heard(path, machine), path):
             if isinstance(said, Stretch):
                 self.counts["alarms"] += 1
                 self._announcer.stretch(arrival.name, machine, said)
@@ -136,6 +158,19 @@ class FolderWatch:
         self._bad.pop(arrival.name, None)
         with self._state_may_fail():
             self._scored.add(arrival)
+
+    @staticmethod
+    def _whatever_happens(
+        heard: Iterator[Stretch | Heard], path: Path
+    ) -> Iterator[Stretch | Heard]:
+        """The same, but all errors are `InputError`: the others can still be scored."""
+        try:
+            yield from heard
+        except InputError:
+            raise
+        except Exception as error:
+            reason = printable(f"{type(error).__name__}: {error}")
+            raise InputError(f"{printable(path)}: {reason}") from error
 
     def _heard(self, path: Path, machine: str) -> Iterator[Stretch | Heard]:
         scorer = self._scorer

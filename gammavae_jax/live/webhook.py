@@ -1,5 +1,6 @@
 """Alarms sent to an address on the network, without ever holding up the scoring."""
 
+import base64
 import contextlib
 import json
 import queue
@@ -50,9 +51,16 @@ class Webhook:
         pauses: tuple[float, ...] = (1.0, 4.0),
         most_waiting: int = 100,
     ):
-        self._url = _checked(url)
+        parts = urllib.parse.urlsplit(_checked(url))
+        place = parts.netloc.rpartition("@")[2]
+        self._url = parts._replace(netloc=place).geturl()
+        self._headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "gammavae",
+            **_authorization(parts),
+        }
         # Addresses often hold a secret, so only the server is named.
-        self._server = urllib.parse.urlsplit(url).hostname
+        self._server = parts.hostname
         self._say = say
         self._timeout = timeout
         self._pauses = pauses
@@ -106,9 +114,7 @@ class Webhook:
 
     def _post(self, alarm: Mapping[str, Any]) -> str:
         request = urllib.request.Request(
-            self._url,
-            json.dumps(alarm).encode(),
-            {"Content-Type": "application/json", "User-Agent": "gammavae"},
+            self._url, json.dumps(alarm).encode(), self._headers
         )
         try:
             with _OPENER.open(request, timeout=self._timeout):
@@ -118,7 +124,9 @@ class Webhook:
             return f"the answer is {error.code}"
         except Exception as error:  # a server can answer anything
             reason = getattr(error, "reason", error)
-            return " ".join(f"{reason}".split()) or type(error).__name__
+            # Of other errors, the text may hold the address.
+            text = " ".join(f"{reason}".split()) if isinstance(reason, OSError) else ""
+            return text or type(error).__name__
 
     def _settle(self, alarm: Mapping[str, Any], why_not: str) -> None:
         with self._lock:
@@ -130,6 +138,15 @@ class Webhook:
         if why_not:
             what = f"{alarm['machine']}, {alarm['file']}"
             self._say(f"not delivered to {self._server}: {what} ({why_not})")
+
+
+def _authorization(parts: urllib.parse.SplitResult) -> dict[str, str]:
+    """The name and password of an address, as HTTP has them (RFC 7617)."""
+    if parts.username is None:
+        return {}
+    pair = f"{parts.username}:{parts.password or ''}"
+    encoded = base64.b64encode(urllib.parse.unquote(pair).encode()).decode()
+    return {"Authorization": f"Basic {encoded}"}
 
 
 def _checked(url: str) -> str:

@@ -1,16 +1,25 @@
 """One thread that scores, and the bounded queue before it."""
 
 import asyncio
+import contextlib
+import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 from gammavae_jax.live.refusal import Refusal, busy
 
 
+class _Job(NamedTuple):
+    do: Callable[[], Any]
+    loop: asyncio.AbstractEventLoop
+    answer: asyncio.Future
+
+
 class Worker:
     """Does one thing after the other, away from the event loop.
+
+    Its thread is a daemon: a process that ends does not wait for what is being scored.
 
     Args:
         most_waiting: jobs that wait or are being done; one more is refused.
@@ -18,9 +27,13 @@ class Worker:
 
     def __init__(self, most_waiting: int):
         self._most_waiting = most_waiting
-        self._thread = ThreadPoolExecutor(1, "scoring")
         self._lock = threading.Lock()
         self._waiting = 0
+        self._answers: set[asyncio.Future] = set()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="scoring", daemon=True)
+        self._thread.start()
+        self.is_closing = False
 
     @property
     def waiting(self) -> int:
@@ -31,26 +44,63 @@ class Worker:
         """What the job returns.
 
         Raises:
-            Refusal: too many are waiting, or it takes too long. A job that has begun
-                goes on, and counts until it has ended.
+            Refusal: too many are waiting, it takes too long, or the end has come. A job
+                counts until its turn has come and it has ended.
         """
+        if self.is_closing:
+            raise _ending()
         with self._lock:
             if self._waiting >= self._most_waiting:
                 raise busy(f"{self._waiting} recordings are waiting")
             self._waiting += 1
-        future = self._thread.submit(job)
-        future.add_done_callback(self._done)
+        loop = asyncio.get_running_loop()
+        answer = loop.create_future()
+        self._answers.add(answer)
+        self._jobs.put(_Job(job, loop, answer))
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), seconds)
+            async with asyncio.timeout(seconds):
+                return await answer
         except TimeoutError as error:
             raise Refusal(
                 503, f"not scored within {seconds:g} s: try again later", "busy", 5
             ) from error
+        finally:
+            self._answers.discard(answer)
 
     def close(self) -> None:
-        """Drop what waits."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Refuse what waits and what is being done; in the event loop."""
+        self.is_closing = True
+        for answer in self._answers:
+            if not answer.done():
+                answer.set_exception(_ending())
+        self._jobs.put(None)
 
-    def _done(self, _: Future) -> None:
-        with self._lock:
-            self._waiting -= 1
+    def join(self, seconds: float) -> None:
+        """Wait a while for what is being done."""
+        self._thread.join(seconds)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            result, error = None, None
+            if not job.answer.done():  # nobody waits for it any more
+                try:
+                    result = job.do()
+                except Exception as caught:
+                    error = caught
+            with self._lock:
+                self._waiting -= 1
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                job.loop.call_soon_threadsafe(_settle, job.answer, result, error)
+
+
+def _settle(answer: asyncio.Future, result: Any, error: Exception | None) -> None:
+    if answer.done():
+        return
+    if error is None:
+        answer.set_result(result)
+    else:
+        answer.set_exception(error)
+
+
+def _ending() -> Refusal:
+    return Refusal(503, "the server is ending: try again later", "busy", 5)
