@@ -294,6 +294,9 @@ class AnomalyDetector(BaseEstimator):
         rates = {rate for found in loaded.values() for rate in found.resampled_from}
         for rate in sorted(rates - self._said_rates):
             wanted = config.features.sample_rate
-            log.say(f"recordings at {rate} Hz are resampled to {wanted} Hz")
+            log.say(
+                f"recordings at {rate} Hz are resampled to {wanted} Hz; learn from "
+                "recordings at the rate that is judged, or expect alarms"
+            )
         self._said_rates |= rates
         return loaded

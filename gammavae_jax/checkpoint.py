@@ -178,7 +178,7 @@ def _read_json(path: Path) -> Any:
     if not path.is_file():
         raise InputError(
             f"no checkpoint in {str(path.parent)!r}: give the folder 'checkpoint' of a "
-            "finished run"
+            "finished run, or what gammavae fit wrote"
         )
     try:
         return json.loads(path.read_text(encoding="utf-8"))

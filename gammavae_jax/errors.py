@@ -19,11 +19,17 @@ def printable(path: str | os.PathLike[str]) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fspath(path))
 
 
+_MOST_NAMES = 30  # in a message
+
+
 def unknown_name(what: str, name: Any, known: Iterable[str]) -> str:
     """A message for a name that is not among the known ones, with the likeliest."""
     known = list(known)
     # A field is often named right but put in the wrong group.
     near = [k for k in known if k.split(".")[-1] == str(name).split(".")[-1]]
     near = near or difflib.get_close_matches(str(name), known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(known)}"
+    some = ", ".join(known[:_MOST_NAMES])
+    rest = len(known) - _MOST_NAMES
+    some += f" and {rest} more" if rest > 0 else ""
+    hint = f"did you mean {near[0]!r}?" if near else f"one of {some}"
     return f"unknown {what} {str(name)!r}: {hint}"

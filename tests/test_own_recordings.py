@@ -84,6 +84,7 @@ def test_a_detector_that_is_there_is_not_replaced_unasked(recordings, fitted, ca
         (["fit", "{root}/normal", "--by-folder", "--out", "{root}/x"], "no folders"),
         (["score", "{root}/normal", "{root}/today"], "no checkpoint in"),
         (["demo", "--out", "{root}"], "exists: give another --out"),
+        (["score", "x", "y", "--report", "{root}/no/x.html"], "is no folder: make it"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(recordings, arguments, said, capsys):

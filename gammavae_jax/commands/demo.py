@@ -9,7 +9,7 @@ import tyro
 
 @dataclass(frozen=True)
 class Demo:
-    """Learn and judge a made-up fan, and show why, in a minute or two."""
+    """Learn and judge a made-up fan, and show why, in two or three minutes."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("demo")
     """Folder for the recordings, the detector and the page."""

@@ -26,7 +26,7 @@ class Export:
     """Write each machine's detector as one ONNX file, from wave to decision."""
 
     checkpoint: Path
-    """The folder 'checkpoint' that a run left."""
+    """What `gammavae fit` wrote, or the folder 'checkpoint' that a run left."""
     out: Path
     """Folder of the files."""
     machines: tuple[str, ...] = ()

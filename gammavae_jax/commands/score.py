@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from gammavae_jax.command_line import write_json
+from gammavae_jax.errors import InputError, printable
 
 if TYPE_CHECKING:
     from gammavae_jax.clip_scorer import ScoredRecording
@@ -40,6 +41,11 @@ class Score:
         """
         from gammavae_jax.runtime import prepare, runs_in_checkpoint
 
+        if self.report is not None and not self.report.parent.is_dir():
+            raise InputError(
+                f"{printable(self.report.parent)} is no folder: make it, or give "
+                "another --report"
+            )
         prepare(runs_in_checkpoint(self.detector))
 
         from rich.console import Console
