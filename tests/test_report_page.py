@@ -155,7 +155,7 @@ def chosen(page, clip):
     """Wait until a clip of the first machine is shown, with pictures."""
     wait(
         page,
-        "name => document.querySelector('#clip h3').textContent === name "
+        "name => document.querySelector('#clip h3')?.textContent === name "
         "&& document.querySelector('#clip canvas') !== null",
         f"clip {clip} of 0.wav",
     )
