@@ -28,8 +28,11 @@ def browser() -> Iterator:
 
 
 @contextlib.contextmanager
-def opened(chromium, path: Path, **options) -> Iterator:
-    """A page of a file; errors, dialogs and requests elsewhere fail the test."""
+def opened(chromium, path: Path, before: str = "", **options) -> Iterator:
+    """A page of a file; errors, dialogs and requests elsewhere fail the test.
+
+    `before` is a script that runs before those of the page.
+    """
     wrong: list[str] = []
     context = chromium.new_context(**{"reduced_motion": "reduce", **options})
     page = context.new_page()
@@ -47,6 +50,7 @@ def opened(chromium, path: Path, **options) -> Iterator:
             wrong.append(f"request: {request.url}")
 
     page.on("request", look)
+    page.add_init_script(before)
     page.goto(path.as_uri())
     yield page
     context.close()
