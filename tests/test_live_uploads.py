@@ -1,6 +1,7 @@
 """Recordings in bodies of requests, and forms that are none."""
 
 import asyncio
+import itertools
 
 import httpx
 import pytest
@@ -63,6 +64,8 @@ BODY, TYPE = form({"file": ("a.wav", b"0123456789")})
         (BODY, "multipart/form-data; boundary*=x; boundary*0=y"),
         (BODY.replace(b'filename="a.wav"', b"filename*=b; filename*0=a"), TYPE),
     ],
+    # The boundary is drawn, and two processes must find the same tests.
+    ids=itertools.count(),
 )
 def test_a_request_without_a_recording_is_refused(body, content_type):
     with pytest.raises(Refusal) as caught:

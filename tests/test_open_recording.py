@@ -1,6 +1,7 @@
 """Recordings read in blocks: the same samples and refusals as at once."""
 
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -77,6 +78,8 @@ def test_a_recording_that_is_cut_off_is_refused_before_a_sample_is_read(tmp_path
         (wav(noise(9), rate=999), 0, "a sample rate of 999 Hz cannot be: replace"),
         (wav(noise(9), rate=2**31 - 1), 0, "a sample rate of 2147483647 Hz cannot be"),
     ],
+    # Files tell when they were made, and two processes must find the same tests.
+    ids=itertools.count(),
 )
 def test_bytes_that_are_no_recording_are_refused(data, channel, message):
     with pytest.raises(InputError, match=message):
