@@ -26,6 +26,16 @@ class Report:
         Raises:
             InputError: see `report_run`; or the page cannot be written.
         """
+        from gammavae_jax.runtime import (
+            give_cores_to_runs,
+            keep_compiled_programs,
+            limit_blas_threads,
+        )
+
+        limit_blas_threads()
+        give_cores_to_runs(2)  # clips are explained side by side
+        keep_compiled_programs()
+
         from rich.console import Console
 
         from gammavae_jax.log import Log

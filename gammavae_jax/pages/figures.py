@@ -47,7 +47,8 @@ def training_curve(machine: str, curve: Curve) -> str:
         f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="Loss of '
         f'{text(machine)} by epoch, {unit}: from {_short(first)} to {_short(last)}">'
         f"{ticks}{ends}{lines}</svg>"
-        f"<figcaption>{text(machine)}: {_short(first)} to {_short(last)}</figcaption></figure>"
+        f"<figcaption>{text(machine)}: {_short(first)} to {_short(last)}</figcaption>"
+        "</figure>"
     )
 
 
