@@ -488,6 +488,9 @@ def test_recordings_without_labels_have_a_page(chromium, made, scored, tmp_path)
         page.wait_for_selector("#clip canvas")
         assert page.title() == "My <pumps>"
         assert not page.locator("#roc-figure").is_visible()
+        assert not page.locator("#score").is_visible()
+        drawing = "document.querySelector('#histogram svg').viewBox.baseVal.width"
+        assert page.evaluate(drawing) > 1100  # there is room for all of it
         assert page.locator("#histogram rect.unknown").count() > 0
         assert page.locator("#ranking [role=option]").count() == 12
         assert page.locator("#results table").count() == 0
