@@ -8,7 +8,8 @@ from jaxtyping import Float
 
 _EDGE_OF_BANDS = 0.3  # of the strongest band, to which a region reaches
 _EDGE_OF_FRAMES = 0.3  # of the strongest moment
-_MOMENTARY = 2.5  # times what the moments would hold, were all frames alike
+_MOMENTARY = 0.3  # that moments hold more of than they would, were all frames alike
+_MOMENTS_OF_A_CLIP = 25  # at most; what lies nearer to each other is one
 _SMALLEST_SHARE = 0.1  # of all that raises the score, to be worth another region
 _MAIN = 0.5  # from which on a region alone is said to hold the score
 _MOST_MOMENTS = 3  # that are told one by one
@@ -100,10 +101,10 @@ def _moments(
     profile: Float[np.ndarray, "frame"],
 ) -> tuple[tuple[int, int], ...]:
     """Runs of frames that hold far more than their part; none where none do."""
-    smooth = _smoothed(profile, 5)
+    smooth = _smoothed(profile, max(3, len(profile) // _MOMENTS_OF_A_CLIP))
     is_strong = smooth >= _EDGE_OF_FRAMES * smooth.max()
     held = profile[is_strong].sum() / max(profile.sum(), 1e-30)
-    if held < _MOMENTARY * is_strong.mean():
+    if held - is_strong.mean() < _MOMENTARY:
         return ()
     edges = np.flatnonzero(np.diff(np.concatenate([[0], is_strong, [0]])))
     return tuple(

@@ -1,5 +1,6 @@
 """Good, odd and bad recordings, made on the fly; in archives they are the same."""
 
+import io
 import os
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ import pytest
 import soundfile
 from packing import pack
 
-from gammavae_jax.audio import read_clip
+from gammavae_jax.audio import encode_clip, read_clip
 from gammavae_jax.errors import InputError, printable
 
 RATE = 16000
@@ -251,3 +252,24 @@ def test_odd_names(tmp_path, name):
 def test_printable_keeps_ordinary_names():
     assert printable("Geräusch 1 (links).wav") == "Geräusch 1 (links).wav"
     assert printable("a\nb\x1b\udcff") == r"a\nb\x1b\udcff"
+
+
+@pytest.mark.parametrize(
+    ("rate", "media_type"),
+    [(16000, "audio/mpeg"), (48000, "audio/mpeg"), (1234, "audio/wav")],
+)
+def test_a_clip_for_a_browser_sounds_the_same(rate, media_type):
+    """MP3 where it has the sample rate; a tone keeps its frequency and its level."""
+    seconds, hertz = 2, rate / 16
+    tone = np.sin(2 * np.pi * hertz * np.arange(seconds * rate) / rate) / 2
+    data, found = encode_clip(tone.astype(np.float32), rate)
+    assert found == media_type
+    heard, heard_rate = soundfile.read(io.BytesIO(data))
+    assert heard_rate == rate
+    assert len(heard) == pytest.approx(len(tone), abs=3000)
+    middle = heard[len(heard) // 4 : -len(heard) // 4]
+    spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle))))
+    assert spectrum.argmax() * rate / len(middle) == pytest.approx(hertz, rel=0.01)
+    assert middle.std() == pytest.approx(tone.std(), rel=0.1)
+    if media_type == "audio/mpeg":
+        assert len(data) < 8000 * seconds

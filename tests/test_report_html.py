@@ -112,7 +112,7 @@ def test_a_page_without_rows_has_its_notes_and_says_that_nothing_was_evaluated()
     unlabelled = machine(labels=("", ""))
     html = report_html(Report(CONFIG, [unlabelled], notes=["nothing is labelled"]))
     assert "nothing is labelled" in html
-    assert "nothing is evaluated" in html
+    assert "they are scored below, not evaluated" in html
     assert "<table" not in html
 
 

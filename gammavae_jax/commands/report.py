@@ -26,9 +26,9 @@ class Report:
         Raises:
             InputError: see `report_run`; or the page cannot be written.
         """
-        from gammavae_jax.runtime import prepare, runs_in_checkpoint
+        from gammavae_jax.runtime import prepare
 
-        prepare(runs_in_checkpoint(self.run_folder / "checkpoint"))
+        prepare(2)  # clips are explained side by side
 
         from rich.console import Console
 

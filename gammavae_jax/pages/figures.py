@@ -30,7 +30,7 @@ def training_curve(machine: str, curve: Curve) -> str:
         for values, name in zip(curve, ("train", "held"), strict=True)
     )
     ticks = "".join(
-        f'<text x="{_LEFT - 6}" y="{y(v) + 4:.1f}" text-anchor="end">{v:.3g}</text>'
+        f'<text x="{_LEFT - 6}" y="{y(v) + 4:.1f}" text-anchor="end">{_short(v)}</text>'
         f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH}" y1="{y(v):.1f}" '
         f'y2="{y(v):.1f}"/>'
         for v in dict.fromkeys((high, low))
@@ -45,9 +45,10 @@ def training_curve(machine: str, curve: Curve) -> str:
     return (
         f'<figure class="curve"><svg width="{_WIDTH}" height="{_HEIGHT}" '
         f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="Loss of '
-        f'{text(machine)} by epoch, {unit}: from {first:.3g} to {last:.3g}">'
+        f'{text(machine)} by epoch, {unit}: from {_short(first)} to {_short(last)}">'
         f"{ticks}{ends}{lines}</svg>"
-        f"<figcaption>{text(machine)}: {first:.3g} to {last:.3g}</figcaption></figure>"
+        f"<figcaption>{text(machine)}: {_short(first)} to {_short(last)}</figcaption>"
+        "</figure>"
     )
 
 
@@ -61,6 +62,11 @@ def error_bar(mean: float, low: float, high: float) -> str:
         f'<rect class="value" y="2" width="{at}" height="6"/>'
         f'<rect class="interval" x="{left}" y="4" width="{width}" height="2"/></svg>'
     )
+
+
+def _short(value: float) -> str:
+    """Three digits, or whole numbers, without an exponent for any usual loss."""
+    return f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _line(points: Sequence[tuple[float, float]], name: str) -> str:

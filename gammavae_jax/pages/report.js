@@ -668,8 +668,8 @@
   }
   function drawAll() {
     drawFilters();
+    drawRoc(); // first: without it there is more room for the histogram
     drawHistogram();
-    drawRoc();
     drawRanking();
   }
   function onChoice(name, isOtherMachine) {
@@ -710,6 +710,7 @@
     options($("machine"), data.machines.map(({ name }) => name), 0);
     options($("score"), data.scores, 0);
     options($("seed"), data.seeds, 0);
+    $("score-label").hidden = data.scores.length < 2;
     $("seed-label").hidden = data.seeds.length < 2;
     state.clip = firstClip();
     drawAll();
@@ -718,8 +719,8 @@
     new ResizeObserver(() => {
       if ($("clips").clientWidth === width) return;
       width = $("clips").clientWidth;
-      drawHistogram();
       drawRoc();
+      drawHistogram();
       if (shown) document.querySelector("#clip .profile")?.replaceWith(profile(shown.told));
     }).observe($("clips"));
   }

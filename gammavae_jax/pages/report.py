@@ -135,8 +135,8 @@ def _results(report: Report) -> str:
     """Tables: the headline score by machine, all scores, the others by machine."""
     if not report.rows:
         return (
-            "<p>Of no machine are all clips labelled: they are scored below, and "
-            "nothing is evaluated.</p>"
+            "<p>No machine has labels for all of its clips: they are scored below, not "
+            "evaluated.</p>"
         )
     headline, *others = _scores(report)
     folded = "".join(
