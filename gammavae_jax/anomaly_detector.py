@@ -210,7 +210,7 @@ class AnomalyDetector(BaseEstimator):
         It is whole or not there; a detector that is there is replaced.
 
         Raises:
-            InputError: not fitted, or something else is there, or it cannot be written.
+            InputError: not fitted, or something else is there that cannot be replaced.
         """
         parameters = self.get_params() | {"settings": list(self.settings)}
         write_detector(Path(path), self._fitted(), parameters)
@@ -279,24 +279,19 @@ class AnomalyDetector(BaseEstimator):
         config: Config,
         keep_sounds: bool = False,
     ) -> dict[str, LoadedRecordings]:
-        """The clips of each machine; a rate that is not the models' is said once."""
-        log, seconds = self._log(), self.clip_seconds
-        loaded = load_all(
-            recordings,
-            sample_rate,
-            bank,
+        """The clips of each machine; another rate than the models' is said once."""
+        log, features, wanted = (
+            self._log(),
             config.features,
-            seconds,
-            log,
-            keep_sounds,
-            self.skip_bad_files,
+            config.features.sample_rate,
         )
+        options = (self.clip_seconds, log, keep_sounds, self.skip_bad_files)
+        loaded = load_all(recordings, sample_rate, bank, features, *options)
         rates = {rate for found in loaded.values() for rate in found.resampled_from}
         for rate in sorted(rates - self._said_rates):
-            wanted = config.features.sample_rate
             log.say(
                 f"recordings at {rate} Hz are resampled to {wanted} Hz; learn from "
-                "recordings at the rate that is judged, or expect alarms"
+                "recordings of the rate that is judged, or expect alarms"
             )
         self._said_rates |= rates
         return loaded

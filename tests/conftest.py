@@ -1,6 +1,7 @@
 """What all tests share: keys, tiny configurations, folders of golden numbers."""
 
 import os
+import signal
 from pathlib import Path
 
 import jax
@@ -57,3 +58,11 @@ def golden() -> Path:
     """The folder of golden numbers; another one of that form may be named."""
     default = Path(__file__).parent / "golden"
     return Path(os.environ.get("GAMMAVAE_GOLDEN_DIR", default))
+
+
+@pytest.fixture
+def heeded_interrupts():
+    """What a shell starts in the background ignores them, and so would its child."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

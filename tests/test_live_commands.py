@@ -191,6 +191,7 @@ def test_watch_needs_a_folder(tmp_path):
         watch(tmp_path / "nothing")
 
 
+@pytest.mark.usefixtures("heeded_interrupts")
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 )
@@ -230,6 +231,7 @@ def test_an_hour_takes_no_more_memory_than_five_minutes(tmp_path):
     assert hour < five + 10
 
 
+@pytest.mark.usefixtures("heeded_interrupts")
 def test_serve_answers_and_an_interrupt_ends_it():
     process = start("Serve(Path('x'), port=0)")
     *_, line = lines_until(process, "serving at ")
@@ -244,6 +246,7 @@ def test_serve_answers_and_an_interrupt_ends_it():
     assert "Traceback" not in out
 
 
+@pytest.mark.usefixtures("heeded_interrupts")
 def test_an_interrupt_ends_a_service_that_is_scoring():
     process = start("Serve(Path('x'), port=0)", scorer="StuckScorer")
     *_, line = lines_until(process, "serving at ")

@@ -270,7 +270,9 @@ def test_a_clip_without_pictures_says_how_to_get_them(page, written):
     page.wait_for_selector("#clip code")
     assert page.locator("#clip canvas").count() == 0
     command = shlex.split(page.locator("#clip code").inner_text())
-    assert command == ["gammavae", "report", "RUN", "--clips", "it's $HOME.wav"]
+    assert command[:-1] == ["gammavae", "report", "RUN", "--clips"]
+    # With the machine, for several may have a clip of this name.
+    assert command[-1].endswith("_section_00/it's $HOME.wav")
 
 
 def test_arrow_keys_choose_clips_and_move_in_time(page):

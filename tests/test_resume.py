@@ -77,14 +77,6 @@ def test_resuming_never_takes_results_away_without_a_training(finished, data, tm
     assert score_bytes(again) == before
 
 
-@pytest.fixture
-def heeded_interrupts():
-    """What a shell starts in the background ignores them, and so would its child."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("heeded_interrupts")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_run_resumed_ends_as_the_unbroken_one(finished, data, tmp_path, how):
