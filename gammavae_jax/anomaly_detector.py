@@ -280,18 +280,14 @@ class AnomalyDetector(BaseEstimator):
         keep_sounds: bool = False,
     ) -> dict[str, LoadedRecordings]:
         """The clips of each machine; another rate than the models' is said once."""
-        log, features, wanted = (
-            self._log(),
-            config.features,
-            config.features.sample_rate,
-        )
+        log, features = self._log(), config.features
         options = (self.clip_seconds, log, keep_sounds, self.skip_bad_files)
         loaded = load_all(recordings, sample_rate, bank, features, *options)
         rates = {rate for found in loaded.values() for rate in found.resampled_from}
         for rate in sorted(rates - self._said_rates):
             log.say(
-                f"recordings at {rate} Hz are resampled to {wanted} Hz; learn from "
-                "recordings of the rate that is judged, or expect alarms"
+                f"recordings at {rate} Hz are resampled to {features.sample_rate} Hz; "
+                "learn from recordings of the rate that is judged, or expect alarms"
             )
         self._said_rates |= rates
         return loaded

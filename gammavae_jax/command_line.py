@@ -7,10 +7,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import write_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @contextlib.contextmanager
@@ -49,6 +52,15 @@ def write_json(path: Path, tree: Any) -> None:
         raise InputError(
             f"{path} cannot be written: {error.strerror}: give another --json"
         ) from error
+
+
+def table_console(stderr: bool = False) -> "Console":
+    """For tables: names are no markup, and nothing is cut off to fit a terminal."""
+    from rich.console import Console
+
+    return Console(
+        stderr=stderr, width=1000, markup=False, emoji=False, highlight=False
+    )
 
 
 def add_job_options(parser: argparse.ArgumentParser) -> None:

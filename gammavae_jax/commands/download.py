@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import tyro
 
-from gammavae_jax.command_line import write_json
+from gammavae_jax.command_line import table_console, write_json
 from gammavae_jax.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -64,14 +64,7 @@ class Download:
         mirror = _address(self.mirror)
         out = self.out or Path("data") / f"dcase{self.year}"
         log = Log(Console(stderr=True))
-        # Names are not markup, and a table that is cut off to fit would hide them.
-        console = Console(
-            stderr=self.json == Path("-"),
-            width=1000,
-            markup=False,
-            emoji=False,
-            highlight=False,
-        )
+        console = table_console(stderr=self.json == Path("-"))
         published, commands = {}, []
         if self.list:
             published = _ask_once(archives, mirror, log)

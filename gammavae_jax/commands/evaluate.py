@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from gammavae_jax.command_line import write_json
+from gammavae_jax.command_line import table_console, write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,8 +55,6 @@ class Evaluate:
             InputError: score files, ground truth, a year or a number of resamples that
                 cannot be used, or JSON that cannot be written.
         """
-        from rich.console import Console
-
         from gammavae_jax.bootstrap import bootstrap
         from gammavae_jax.score_files import (
             evaluate_sections,
@@ -74,14 +72,7 @@ class Evaluate:
             summary["bootstrap"] = spread._asdict() | {"n_resamples": self.bootstrap}
         if self.json:
             write_json(self.json, summary)
-        # Names are not markup, and a table that is cut off to fit would hide numbers.
-        console = Console(
-            stderr=self.json == Path("-"),
-            width=1000,
-            markup=False,
-            emoji=False,
-            highlight=False,
-        )
+        console = table_console(stderr=self.json == Path("-"))
         console.print(_table(rows, summary, year))
         console.print("\n".join([*_conclusions(summary), *_gaps(rows, year)]))
         return 0

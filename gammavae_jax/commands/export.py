@@ -5,13 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gammavae_jax.command_line import table_console
 from gammavae_jax.errors import InputError
-from gammavae_jax.runtime import (
-    give_cores_to_runs,
-    keep_compiled_programs,
-    limit_blas_threads,
-    runs_in_checkpoint,
-)
+from gammavae_jax.runtime import prepare, runs_in_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,9 +46,7 @@ class Export:
             InputError: a package is missing, or see `narrowed` and `export_machines`.
         """
         _require_packages()
-        limit_blas_threads()
-        give_cores_to_runs(runs_in_checkpoint(self.checkpoint))
-        keep_compiled_programs()
+        prepare(runs_in_checkpoint(self.checkpoint))
 
         from rich.console import Console
 
@@ -73,8 +67,7 @@ class Export:
         )
         config = detector.config
         title = f"score {config.score}, seed {config.seed}, sizes in KB"
-        # Names are not markup, and a table that is cut off to fit would hide numbers.
-        console = Console(width=1000, markup=False, emoji=False, highlight=False)
+        console = table_console()
         console.print(_table(title, made))
         if not detector.calibration:
             log.say("p-values are NaN: official thresholds hold out no clips")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from gammavae_jax.command_line import write_json
+from gammavae_jax.command_line import table_console, write_json
 from gammavae_jax.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -48,8 +48,6 @@ class Score:
             )
         prepare(runs_in_checkpoint(self.detector))
 
-        from rich.console import Console
-
         from gammavae_jax.anomaly_detector import AnomalyDetector
 
         detector = AnomalyDetector.load(self.detector)
@@ -62,10 +60,7 @@ class Score:
         if self.json:
             write_json(self.json, [_record(recording) for recording in scored])
         to_stdout = self.json == Path("-")
-        # Names are not markup, and a table that is cut off to fit would hide numbers.
-        console = Console(
-            stderr=to_stdout, width=1000, markup=False, emoji=False, highlight=False
-        )
+        console = table_console(stderr=to_stdout)
         console.print(_table(scored))
         n_alarms = sum(recording.is_anomaly for recording in scored)
         console.print(f"alarms: {n_alarms} of {len(scored)}")

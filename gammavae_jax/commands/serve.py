@@ -54,17 +54,10 @@ class Serve:
                 that is missing.
             KeyboardInterrupt: in the end.
         """
-        from gammavae_jax.runtime import (
-            give_cores_to_runs,
-            keep_compiled_programs,
-            limit_blas_threads,
-            runs_in_checkpoint,
-        )
+        from gammavae_jax.runtime import prepare, runs_in_checkpoint
 
         self._check()
-        limit_blas_threads()
-        give_cores_to_runs(runs_in_checkpoint(self.detector))
-        keep_compiled_programs()
+        prepare(runs_in_checkpoint(self.detector))
         from rich.console import Console
 
         from gammavae_jax.live.announcer import Announcer

@@ -60,17 +60,10 @@ class Watch:
                 reader of --json has gone.
             KeyboardInterrupt: after a summary.
         """
-        from gammavae_jax.runtime import (
-            give_cores_to_runs,
-            keep_compiled_programs,
-            limit_blas_threads,
-            runs_in_checkpoint,
-        )
+        from gammavae_jax.runtime import prepare, runs_in_checkpoint
 
         self._check()
-        limit_blas_threads()
-        give_cores_to_runs(runs_in_checkpoint(self.detector))
-        keep_compiled_programs()
+        prepare(runs_in_checkpoint(self.detector))
         from gammavae_jax.live.json_lines import OutputLost
 
         with contextlib.ExitStack() as stack:
