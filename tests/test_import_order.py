@@ -27,7 +27,8 @@ MOST_LINES = 300
 LEAVES: dict[str, set[str]] = {
     "errors": set(),
     "archives": {"clip_name"},
-    "audio": {"archives"},
+    "audio": {"archives", "audio_header"},
+    "audio_header": set(),
     "clip_name": set(),
     "clip_rows": {"clip_name"},
     "section_files": set(),
