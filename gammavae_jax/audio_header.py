@@ -10,8 +10,8 @@ from typing import Any
 from gammavae_jax.errors import InputError
 
 _CONTAINERS = ("WAV", "WAVEX", "RF64", "FLAC")
-# Bytes a sample. Codecs of blocks are left out: cut off, they decode without a word, and
-# their noise is not the machine's.
+# Bytes a sample. Codecs of blocks are left out: cut off, they decode without a word,
+# and their noise is not the machine's.
 _WIDTHS = {
     "PCM_S8": 1,
     "PCM_U8": 1,

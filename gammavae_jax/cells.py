@@ -2,8 +2,8 @@
 
 A spreadsheet takes a cell that begins with `=`, `+`, `-`, `@` (or their full-width
 forms, or a tab) for a formula, which can read other files or start programs; quotes of
-CSV do not help. So such a text gets an apostrophe before it. Where a comma is the mark of
-decimals, cells are parted by semicolons, so what follows one counts as a beginning too.
+CSV do not help. So such a text gets an apostrophe before it. Where numbers have a
+decimal comma, semicolons part cells, so what follows one counts as a beginning too.
 
 Score files of the challenge are not written so: their form is fixed.
 """

@@ -104,7 +104,8 @@ def detector():
     normal = [rng.normal(0, 0.1, N).astype(np.float32) for _ in range(9)]
     small = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "local_devices", lambda one=jax.local_devices()[:1]: one)
+        one = jax.local_devices()[:1]
+        patch.setattr(jax, "local_devices", lambda: one)
         yield gv.AnomalyDetector(
             settings=small, epochs=2, clip_seconds=1.0, verbose=False
         ).fit(normal, RATE)
