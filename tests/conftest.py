@@ -15,8 +15,8 @@ from gammavae_jax.presets import preset
 # Read when JAX first looks for devices, which no import does.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 
-# The same examples every time: what fails here fails there. `--hypothesis-profile=default`
-# looks for new ones.
+# The same examples every time: what fails here fails there. To look for new ones, give
+# `--hypothesis-profile=default`.
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 

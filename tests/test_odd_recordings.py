@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from main_job import TINY, command, notes_of, score_bytes
-from odd_recordings import AS_BYTES, N, ODD, RATE, WAV, Heard, encoded, table
+from odd_recordings import AS_BYTES, ODD, RATE, WAV, Heard, N, encoded, table
 from rich.console import Console
 
 import gammavae_jax as gv
