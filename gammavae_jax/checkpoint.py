@@ -21,6 +21,11 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from gammavae_jax.checkpoint_claims import (
+    require_detector,
+    require_modest,
+    require_training,
+)
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import from_dict, to_dict
 from gammavae_jax.detector import Detector
@@ -80,28 +85,31 @@ def restore_detector(folder: Path) -> Detector:
     path = _address(folder / "detector")
     about = _read_json(folder / "detector.json")
     config = _config(path, about)
+    require_detector(path, about)
     runs = (len(config.seeds), len(about["machines"]))
     models = (config.n_members, len(about["machines"]))
     n_bins, n_mels = config.features.n_fft // 2 + 1, config.features.n_mels
     fit = GaussianFit(
-        _zeros(*models, n_mels),
-        _zeros(*models, n_mels, n_mels),
+        _blank(*models, n_mels),
+        _blank(*models, n_mels, n_mels),
     )
     state = _abstract_state(config, models)
     arrays = _load(
         path,
         {
             "scorer": Scorer(state.params, state.batch_stats, fit, fit),
-            "filterbank": _zeros(n_bins, n_mels),
+            "filterbank": _blank(n_bins, n_mels),
             "references": {
                 name: _abstract_reference(models, *shape)
                 for name, shape in about["references"].items()
             },
             "calibration": {
-                name: np.zeros((*runs, n_clips))
+                name: _blank(*runs, n_clips, dtype=np.float64)
                 for name, n_clips in about["calibration"].items()
             },
-            "thresholds": {name: np.zeros(runs) for name in config.scores},
+            "thresholds": {
+                name: _blank(*runs, dtype=np.float64) for name in config.scores
+            },
         },
     )
     machines = tuple((machine, section) for machine, section in about["machines"])
@@ -148,6 +156,7 @@ def restore_training(folder: Path) -> TrainCheckpoint | None:
     except Exception as error:  # Orbax raises what its storage raises
         raise _unreadable(path) from error
     config = _config(path, about)
+    require_training(path, about)
     models = (config.n_members, len(about["clips"]))
     state = _load(path, _abstract_state(config, models, about["n_batches"]))
     return TrainCheckpoint(max(epochs), state, config, about["clips"])
@@ -194,16 +203,28 @@ def _config(path: str, about: Any) -> Config:
             "version, or train again"
         )
     try:
-        return from_dict(about["config"])
+        return from_dict(about.get("config"))
     except InputError as error:
         raise InputError(f"checkpoint {str(path)!r}: {error}") from error
 
 
 def _load(path: str, like: Any) -> Any:
+    """Arrays on the host, of the shapes and types of `like`."""
     try:
-        return ocp.load(path, like)
+        stored = ocp.metadata(path).metadata
     except Exception as error:  # Orbax raises what its storage raises
         raise _unreadable(path) from error
+    require_modest(path, stored)
+    # Of arrays on the host, Orbax asks for the type alone, and gives what is stored.
+    wanted = jax.tree.map(lambda leaf: np.zeros((), leaf.dtype), like)
+    try:
+        loaded = ocp.load(path, wanted)
+    except Exception as error:
+        raise _unreadable(path) from error
+    for found, expected in zip(*map(jax.tree.leaves, (loaded, like)), strict=True):
+        if found.shape != expected.shape:
+            raise _unreadable(path)
+    return loaded
 
 
 def _unreadable(path: Path | str) -> InputError:
@@ -218,8 +239,9 @@ def _address(path: Path) -> str:
     return str(path.absolute())
 
 
-def _zeros(*shape: int) -> Any:
-    return np.zeros(shape, np.float32)
+def _blank(*shape: int, dtype: Any = np.float32) -> Any:
+    """A shape and a type, for which no memory is taken."""
+    return jax.ShapeDtypeStruct(shape, dtype)
 
 
 def _abstract_reference(
@@ -227,11 +249,11 @@ def _abstract_reference(
 ) -> Reference:
     """Arrays of the right shapes; their content is of no account."""
     return Reference(
-        location=_zeros(*models, n_features),
-        scale=_zeros(*models, n_features),
-        clips=_zeros(*models, n_places, n_features),
-        is_clip=np.zeros((*models, n_places), bool),
-        radius=_zeros(*models, n_places),
+        location=_blank(*models, n_features),
+        scale=_blank(*models, n_features),
+        clips=_blank(*models, n_places, n_features),
+        is_clip=_blank(*models, n_places, dtype=bool),
+        radius=_blank(*models, n_places),
     )
 
 
@@ -240,4 +262,6 @@ def _abstract_state(
 ) -> TrainState:
     """The same of a state in training."""
     one = jax.eval_shape(lambda: init_state(config, jax.random.key(0), n_batches))
-    return jax.tree.map(lambda leaf: np.zeros((*models, *leaf.shape), leaf.dtype), one)
+    return jax.tree.map(
+        lambda leaf: _blank(*models, *leaf.shape, dtype=leaf.dtype), one
+    )

@@ -41,9 +41,12 @@ def fit_recordings(
         adapt_epochs: go through few recordings more often than the configuration says.
 
     Raises:
-        InputError: a machine with less than two clips, or a model that broke down.
+        InputError: a machine whose name cannot be shown or with less than two clips,
+            or a model that broke down.
     """
     for name, found in loaded.items():
+        if not name.isprintable():
+            raise InputError(f"machine {name!r}: its name cannot be shown: rename it")
         if len(found.recording) < 2:
             raise InputError(
                 f"{name} has one clip: give two or more normal recordings, for "

@@ -22,6 +22,7 @@ from gammavae_jax.errors import InputError, printable
 from gammavae_jax.evaluate import definition_of
 from gammavae_jax.features import mel_filterbank
 from gammavae_jax.log import Log
+from gammavae_jax.score_files import require_names
 
 NamedClips = list[tuple[str, Clips]]  # by `MachineFiles.name`
 
@@ -56,14 +57,17 @@ def find_all(
     Where supplemental clips were asked for, they are training clips.
 
     Raises:
-        InputError: see `find_clips`; a training clip that is called anomaly; or
-            supplemental clips that no machine has.
+        InputError: see `find_clips`; a name that no score file can hold; a training
+            clip that is called anomaly; or supplemental clips that no machine has.
     """
     found = [
         files
         for name in job.machines
         for files in find_clips(job.data_root, name, splits)
     ]
+    for files in found:
+        names = (file.path.name for file in files.test)
+        require_names(files.machine, files.section, names)
     for file in (file for files in found for file in files.train):
         if file.name.label == "anomaly":
             raise InputError(

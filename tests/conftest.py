@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from hypothesis import settings
 
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import override
@@ -13,6 +14,11 @@ from gammavae_jax.presets import preset
 
 # Read when JAX first looks for devices, which no import does.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+
+# The same examples every time: what fails here fails there. To look for new ones, give
+# `--hypothesis-profile=default`.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
 
 TINY = [
     "model.hidden=[16]",

@@ -1,12 +1,16 @@
 """A checkpoint is enough to score, on any number of devices, and says what ails it."""
 
+import contextlib
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -21,6 +25,7 @@ from gammavae_jax.checkpoint import (
     save_detector,
     save_training,
 )
+from gammavae_jax.checkpoint_claims import require_modest
 from gammavae_jax.config import FUSION_SCORES
 from gammavae_jax.detector import Detector
 from gammavae_jax.errors import InputError
@@ -199,3 +204,112 @@ def test_an_interrupt_waits_until_a_state_is_saved(tmp_path, state, tiny, monkey
     back = restore_training(tmp_path)
     assert back is not None
     assert back.epoch == 1
+
+
+HUGE = 2**38
+LIES = {
+    "machines are no list": {"machines": 5},
+    "no machine": {"machines": []},
+    "machines are no names": {"machines": [[1, "00"], ["pump", "02"]]},
+    "a machine of three parts": {"machines": [["fan", "00", "x"], ["pump", "02"]]},
+    "machines that are alike": {"machines": [["fan", "00"]] * 2},
+    "a machine that moves the cursor": {"machines": [["\x1b[2J", "00"], ["b", "02"]]},
+    "more machines than arrays": {"machines": [[str(n), "00"] for n in range(3)]},
+    "references are a list": {"references": []},
+    "references of a huge shape": {"references": {"spectrum": [HUGE, HUGE]}},
+    "references of another shape": {"references": {"spectrum": [13, 384]}},
+    "references of a shape that is none": {"references": {"spectrum": [12, -1]}},
+    "references of another name": {"references": {"../../x": [12, 384]}},
+    "calibration of a huge size": {"calibration": {"mse": HUGE}},
+    "calibration of a size that is none": {"calibration": {"mse": True}},
+    "calibration is null": {"calibration": None},
+    "the configuration is a list": {"config": []},
+    "a configuration of huge layers": {"config": {"model": {"hidden": [HUGE]}}},
+    "a configuration of huge spectra": {"config": {"features": {"n_fft": HUGE}}},
+    "a configuration of many seeds": {"config": {"n_seeds": HUGE}},
+    "a configuration of another type": {"config": {"model": {"hidden": "os.system"}}},
+}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_checkpoint_that_lies_is_refused_before_memory_is_taken(tmp_path, detector):
+    save_detector(tmp_path, detector)
+    about = json.loads((tmp_path / "detector.json").read_text())
+    for what, lie in LIES.items():
+        (tmp_path / "detector.json").write_text(json.dumps({**about, **lie}))
+        tracemalloc.start()
+        try:
+            with pytest.raises(InputError) as caught:
+                restore_detector(tmp_path)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert str(caught.value).isprintable(), what
+        assert peak < 2e8, what
+    for absent in about.keys() - {"format"}:
+        less = {name: value for name, value in about.items() if name != absent}
+        (tmp_path / "detector.json").write_text(json.dumps(less))
+        with pytest.raises(InputError):
+            restore_detector(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"clips": []},
+        {"clips": {}},
+        {"clips": {"a": "b.wav"}},
+        {"clips": {"a": [1], "b": []}},
+        {"n_batches": HUGE},
+        {"n_batches": "1"},
+        {"config": None},
+    ],
+    ids=str,
+)
+def test_a_state_of_a_training_that_lies_is_refused(tmp_path, state, tiny, lie):
+    """Its metadata are Orbax's, in JSON."""
+    save_training(tmp_path, TrainCheckpoint(1, state, tiny(), {"a": [], "b": []}))
+    (path,) = [
+        path
+        for path in (tmp_path / "train").rglob("*")
+        if path.is_file() and b'"n_batches"' in path.read_bytes()
+    ]
+    about = json.loads(path.read_text())
+    about["custom_metadata"] |= lie
+    path.write_text(json.dumps(about))
+    with pytest.raises(InputError, match="checkpoint"):
+        restore_training(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_pickle_in_a_checkpoint_is_not_read(tmp_path, detector):
+    """Whatever file of it is replaced: nothing that is read is run."""
+    save_detector(tmp_path / "checkpoint", detector)
+
+    def bomb(path):
+        """A pickle that makes a folder when it is read."""
+        return f"cos\nmkdir\n(S'{path}'\ntR.".encode()
+
+    pickle.loads(bomb(tmp_path / "armed"))
+    assert (tmp_path / "armed").is_dir()
+    for path in sorted(p for p in (tmp_path / "checkpoint").rglob("*") if p.is_file()):
+        whole = path.read_bytes()
+        path.write_bytes(bomb(tmp_path / "went off"))
+        with contextlib.suppress(InputError):
+            restore_detector(tmp_path / "checkpoint")
+        path.write_bytes(whole)
+    assert not (tmp_path / "went off").exists()
+    restore_detector(tmp_path / "checkpoint")
+
+
+@pytest.mark.parametrize(("shape", "chunk"), [((HUGE, 3), (1, 3)), ((2, 3), (HUGE,))])
+def test_arrays_that_claim_far_more_than_lies_there_are_refused(tmp_path, shape, chunk):
+    (tmp_path / "x").write_bytes(bytes(10))
+    storage = SimpleNamespace(chunk_shape=chunk)
+    array = SimpleNamespace(
+        shape=shape, dtype=np.dtype(np.float32), storage_metadata=storage
+    )
+    with pytest.raises(InputError, match="bytes of arrays, and holds 10"):
+        require_modest(str(tmp_path), {"a": [array]})
+    array.shape, storage.chunk_shape = (2, 3), (2, 3)
+    require_modest(str(tmp_path), {"a": [array]})
