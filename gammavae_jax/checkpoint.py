@@ -1,19 +1,18 @@
 """Checkpoints: everything that scoring needs, and what a resumed training needs.
 
-A checkpoint folder holds `detector.json` (configuration and machines), `detector/`
-(filterbank, models, fits,
-references, calibration, thresholds) and `train/<epoch>/` (the optimiser's state
-too). The folders are Orbax's, which renames them when whole. Arrays are stored from
-the host with the axes `[member machine]` or `[seed machine]`, so any number of devices
-can read them.
+A checkpoint folder holds `detector/` (filterbank, models, fits, references,
+calibration, thresholds) and `train/<epoch>/` (the optimiser's state too), the last two
+of them. The folders are Orbax's. Beside each is a JSON file of its name, the mark: it
+says what the arrays are of, and which files they are in, with a checksum of each. It is
+written last: where it is, the arrays are whole. Orbax does not notice a bit that flips,
+and ends in pages of warnings where a file is cut short; the checksums come first.
+
+Arrays are stored from the host with the axes `[member machine]` or `[seed machine]`, so
+any number of devices can read them.
 """
 
-import contextlib
 import json
-import shutil
-import signal
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,13 +24,23 @@ from gammavae_jax.config import Config
 from gammavae_jax.config_json import from_dict, to_dict
 from gammavae_jax.detector import Detector
 from gammavae_jax.errors import InputError
-from gammavae_jax.files import write_text
+from gammavae_jax.file_sums import file_sums, text_sum
+from gammavae_jax.files import as_os_error, remove, write_text
+from gammavae_jax.interruption import uninterrupted
 from gammavae_jax.neighbours import Reference
 from gammavae_jax.score import GaussianFit
 from gammavae_jax.scorer import Scorer
 from gammavae_jax.train import TrainState, init_state
 
-FORMAT = 4  # raised when older checkpoints can no longer be read
+FORMAT = 5  # raised when older checkpoints can no longer be read
+
+
+class _Unreadable(InputError):
+    """What is wrong with a checkpoint, and what to do if there is no other one."""
+
+    def __init__(self, what: str, remedy: str):
+        super().__init__(f"{what}: {remedy}")
+        self.what = what
 
 
 class TrainCheckpoint(NamedTuple):
@@ -44,7 +53,11 @@ class TrainCheckpoint(NamedTuple):
 
 
 def save_detector(folder: Path, detector: Detector) -> None:
-    """Write a detector below a checkpoint folder, in place of one already there."""
+    """Write a detector below a checkpoint folder, in place of one already there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     arrays = {
         "scorer": detector.scorer,
         "filterbank": detector.filterbank,
@@ -53,7 +66,6 @@ def save_detector(folder: Path, detector: Detector) -> None:
         "thresholds": dict(detector.thresholds),
     }
     about = {
-        "format": FORMAT,
         "config": to_dict(detector.config),
         "machines": [list(machine) for machine in detector.machines],
         "references": {
@@ -64,11 +76,7 @@ def save_detector(folder: Path, detector: Detector) -> None:
             name: values.shape[-1] for name, values in detector.calibration.items()
         },
     }
-    (folder / "detector.json").unlink(missing_ok=True)
-    with _uninterrupted():
-        ocp.save(_address(folder / "detector"), arrays, overwrite=True)
-    # Last: where it is, the arrays are whole.
-    write_text(folder / "detector.json", json.dumps(about, indent=2) + "\n")
+    _save(folder / "detector", arrays, about)
 
 
 def restore_detector(folder: Path) -> Detector:
@@ -77,9 +85,13 @@ def restore_detector(folder: Path) -> Detector:
     Raises:
         InputError: there is no checkpoint, or one that this version cannot read.
     """
-    path = _address(folder / "detector")
-    about = _read_json(folder / "detector.json")
-    config = _config(path, about)
+    path = folder / "detector"
+    if not _mark(path).is_file():
+        raise InputError(
+            f"no checkpoint in {str(folder)!r}: give the folder 'checkpoint' of a "
+            "finished run, or what gammavae fit wrote"
+        )
+    about, config = _read_mark(path)
     runs = (len(config.seeds), len(about["machines"]))
     models = (config.n_members, len(about["machines"]))
     n_bins, n_mels = config.features.n_fft // 2 + 1, config.features.n_mels
@@ -90,6 +102,7 @@ def restore_detector(folder: Path) -> Detector:
     state = _abstract_state(config, models)
     arrays = _load(
         path,
+        about,
         {
             "scorer": Scorer(state.params, state.batch_stats, fit, fit),
             "filterbank": _zeros(n_bins, n_mels),
@@ -105,111 +118,137 @@ def restore_detector(folder: Path) -> Detector:
         },
     )
     machines = tuple((machine, section) for machine, section in about["machines"])
-    return Detector(
-        config,
-        machines,
-        **arrays,
-    )
+    return Detector(config, machines, **arrays)
 
 
 def save_training(folder: Path, checkpoint: TrainCheckpoint) -> None:
-    """Write the state after an epoch; the state before it is then removed."""
-    train = folder / "train"
+    """Write the state after an epoch; the one before it stays, older ones go.
+
+    Raises:
+        OSError: it cannot be written; those before are still there.
+    """
+    train, epoch = folder / "train", checkpoint.epoch
     about = {
-        "format": FORMAT,
         "config": to_dict(checkpoint.config),
         "clips": checkpoint.clips,
         "n_batches": checkpoint.state.batch_errors.shape[-1],
     }
-    with _uninterrupted():
-        ocp.save(
-            _address(train / str(checkpoint.epoch)),
-            checkpoint.state,
-            overwrite=True,
-            custom_metadata=about,
-        )
-    for epoch in _epochs(train):
-        if epoch != checkpoint.epoch:
-            shutil.rmtree(train / str(epoch))
+    _save(train / str(epoch), checkpoint.state, about)
+    before = max((e for e in _epochs(train) if e < epoch), default=epoch)
+    kept = {f"{e}{end}" for e in (before, epoch) for end in ("", ".json")}
+    for path in list(train.iterdir()):
+        if path.name not in kept:
+            remove(path)
 
 
-def restore_training(folder: Path) -> TrainCheckpoint | None:
-    """The newest state of a training, or None if there is none yet.
+def restore_training(
+    folder: Path, say: Callable[[str], None] = print
+) -> TrainCheckpoint | None:
+    """The newest state of a training that is sound, or None if there is none yet.
+
+    Args:
+        folder: of the checkpoint.
+        say: is told where an older state had to be taken.
 
     Raises:
-        InputError: a state that this version cannot read.
+        InputError: there are states, but none that this version can read.
     """
-    epochs = _epochs(folder / "train")
-    if not epochs:
-        return None
-    path = _address(folder / "train" / str(max(epochs)))
-    try:
-        about: Any = ocp.metadata(path).custom_metadata
-    except Exception as error:  # Orbax raises what its storage raises
-        raise _unreadable(path) from error
-    config = _config(path, about)
-    models = (config.n_members, len(about["clips"]))
-    state = _load(path, _abstract_state(config, models, about["n_batches"]))
-    return TrainCheckpoint(max(epochs), state, config, about["clips"])
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C wait for the end: Orbax, interrupted, ends in a page of warnings."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # where no signal arrives
-        return
-    arrived = []
-    before = signal.signal(signal.SIGINT, lambda *_: arrived.append(True))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if arrived:
-        raise KeyboardInterrupt
+    newest: _Unreadable | None = None
+    for epoch in sorted(_epochs(folder / "train"), reverse=True):
+        path = folder / "train" / str(epoch)
+        try:
+            about, config = _read_mark(path)
+            models = (config.n_members, len(about["clips"]))
+            like = _abstract_state(config, models, about["n_batches"])
+            state = _load(path, about, like)
+        except _Unreadable as error:
+            newest = newest or error
+            continue
+        if newest is not None:
+            say(f"{newest.what}: going back to the state after epoch {epoch}")
+        return TrainCheckpoint(epoch, state, config, about["clips"])
+    if newest is not None:
+        raise newest
+    return None
 
 
 def _epochs(train: Path) -> list[int]:
-    names = [path.name for path in train.iterdir()] if train.is_dir() else []
-    return [int(name) for name in names if name.isdecimal()]
+    """Of the states that were saved to their end."""
+    marks = train.glob("*.json") if train.is_dir() else ()
+    return [int(mark.stem) for mark in marks if mark.stem.isdecimal()]
 
 
-def _read_json(path: Path) -> Any:
-    if not path.is_file():
-        raise InputError(
-            f"no checkpoint in {str(path.parent)!r}: give the folder 'checkpoint' of a "
-            "finished run, or what gammavae fit wrote"
-        )
+def _mark(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _save(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
+    """Write arrays, and last the mark; without it they count for nothing.
+
+    Raises:
+        OSError: they cannot be written, whatever Orbax calls it.
+    """
+    with uninterrupted():
+        _mark(path).unlink(missing_ok=True)
+        try:
+            ocp.save(_address(path), arrays, overwrite=True)
+        except Exception as error:  # Orbax raises what its storage raises
+            raise as_os_error(error, path) from error
+        whole = {"format": FORMAT, **about, "files": file_sums(path)}
+        text = json.dumps({**whole, "sum": text_sum(json.dumps(whole))}, indent=2)
+        write_text(_mark(path), text + "\n", durable=True)
+
+
+def _read_mark(path: Path) -> tuple[Any, Config]:
+    """What a checkpoint says of itself, and the configuration in it.
+
+    Raises:
+        InputError: it is damaged, or of another version.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _unreadable(path) from error
-
-
-def _config(path: str, about: Any) -> Config:
-    """The configuration in what a checkpoint says of itself."""
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise InputError(
-            f"checkpoint {str(path)!r} is of another version of gammavae_jax: use that "
-            "version, or train again"
+        about = json.loads(_mark(path).read_text(encoding="utf-8"))
+        if not isinstance(about, dict):
+            raise ValueError
+    except (OSError, ValueError) as error:
+        raise _damaged(path, _mark(path)) from error
+    if about.get("format") != FORMAT:
+        raise _Unreadable(
+            f"checkpoint {str(path)!r} is of another version of gammavae_jax",
+            "use that version, or train again",
         )
+    said = about.pop("sum", None)
+    if said != text_sum(json.dumps(about)):
+        raise _damaged(path, _mark(path))
     try:
-        return from_dict(about["config"])
+        return about, from_dict(about["config"])
     except InputError as error:
-        raise InputError(f"checkpoint {str(path)!r}: {error}") from error
+        raise _Unreadable(f"checkpoint {str(path)!r}", str(error)) from error
 
 
-def _load(path: str, like: Any) -> Any:
+def _load(path: Path, about: Mapping[str, Any], like: Any) -> Any:
+    """The arrays, once their files are known to be as they were written.
+
+    Raises:
+        InputError: they are not.
+    """
     try:
-        return ocp.load(path, like)
+        found = file_sums(path)
+    except OSError as error:
+        raise _damaged(path, path) from error
+    for name, told in about["files"].items():
+        if found.get(name) != told:
+            raise _damaged(path, path / name)
+    try:
+        return ocp.load(_address(path), like)
     except Exception as error:  # Orbax raises what its storage raises
-        raise _unreadable(path) from error
+        raise _damaged(path, path) from error
 
 
-def _unreadable(path: Path | str) -> InputError:
-    return InputError(
-        f"checkpoint {str(path)!r} cannot be read: it is damaged; restore a copy, or "
-        "train again with --overwrite"
+def _damaged(path: Path, part: Path) -> _Unreadable:
+    where = "" if part == path else f" ({part.relative_to(path.parent)})"
+    return _Unreadable(
+        f"checkpoint {str(path)!r} is damaged{where}",
+        "restore a copy, or train again with --overwrite",
     )
 
 
