@@ -1,6 +1,7 @@
 """Train, score and evaluate every machine at once."""
 
 import argparse
+import contextlib
 import json
 import sys
 from dataclasses import replace
@@ -102,12 +103,20 @@ def configuration(options: argparse.Namespace) -> Config:
 
 
 def epochs_of(out: Path) -> int | None:
-    """The epochs that the run in a folder was to have; None if that cannot be read."""
-    try:
-        known = json.loads((out / "config.json").read_text(encoding="utf-8"))
-        return int(known["train"]["epochs"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # a folder that cannot be resumed is refused later, by name
+    """The epochs that the run in a folder was to have; None if that cannot be read.
+
+    Where one with results was told to train on, its states alone say so at first.
+    """
+    has_results = (out / "summary.json").exists()
+    states = out.glob("checkpoint/train/*.json") if has_results else ()
+    wanted = []
+    for path in (out / "config.json", *states):
+        # A folder that cannot be resumed is refused later, by name.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            known = json.loads(path.read_text(encoding="utf-8"))
+            known = known if path.name == "config.json" else known["config"]
+            wanted.append(int(known["train"]["epochs"]))
+    return max(wanted, default=None)
 
 
 def main() -> int:

@@ -1,55 +1,57 @@
 """Checkpoints: everything that scoring needs, and what a resumed training needs.
 
-A checkpoint folder holds `detector.json` (configuration and machines), `detector/`
-(filterbank, models, fits,
-references, calibration, thresholds) and `train/<epoch>/` (the optimiser's state
-too). The folders are Orbax's, which renames them when whole. Arrays are stored from
-the host with the axes `[member machine]` or `[seed machine]`, so any number of devices
-can read them.
+A checkpoint folder holds `detector/` (filterbank, models, fits, references,
+calibration, thresholds) and `train/<epoch>/` (the optimiser's state too), the last two
+of them, each with its mark beside it (see `stored_arrays`).
+
+Arrays are stored with the axes `[member machine]` or `[seed machine]`, so any number of
+devices and processes can read them.
 """
 
-import contextlib
-import json
-import shutil
-import signal
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 
-from gammavae_jax.checkpoint_claims import (
-    require_detector,
-    require_modest,
-    require_training,
-)
+from gammavae_jax.checkpoint_claims import require_detector, require_training
 from gammavae_jax.config import Config
-from gammavae_jax.config_json import from_dict, to_dict
+from gammavae_jax.config_json import to_dict
 from gammavae_jax.detector import Detector
+from gammavae_jax.distributed import is_first
 from gammavae_jax.errors import InputError
-from gammavae_jax.files import write_text
+from gammavae_jax.files import remove
 from gammavae_jax.neighbours import Reference
 from gammavae_jax.score import GaussianFit
 from gammavae_jax.scorer import Scorer
+from gammavae_jax.stored_arrays import (
+    Unreadable,
+    load_arrays,
+    mark,
+    read_mark,
+    save_arrays,
+)
 from gammavae_jax.train import TrainState, init_state
-
-FORMAT = 4  # raised when older checkpoints can no longer be read
 
 
 class TrainCheckpoint(NamedTuple):
     """Where a training stood after an epoch; `clips` tells what it trained on."""
 
     epoch: int
-    state: TrainState  # on the host, leaves lead with `member machine`
+    state: TrainState  # on the host or whole on every device; `member machine` leads
     config: Config
     clips: dict[str, list[str]]
 
 
 def save_detector(folder: Path, detector: Detector) -> None:
-    """Write a detector below a checkpoint folder, in place of one already there."""
+    """Write a detector below a checkpoint folder, in place of one already there.
+
+    Of several processes, all are to do so together.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     arrays = {
         "scorer": detector.scorer,
         "filterbank": detector.filterbank,
@@ -58,7 +60,6 @@ def save_detector(folder: Path, detector: Detector) -> None:
         "thresholds": dict(detector.thresholds),
     }
     about = {
-        "format": FORMAT,
         "config": to_dict(detector.config),
         "machines": [list(machine) for machine in detector.machines],
         "references": {
@@ -69,11 +70,7 @@ def save_detector(folder: Path, detector: Detector) -> None:
             name: values.shape[-1] for name, values in detector.calibration.items()
         },
     }
-    (folder / "detector.json").unlink(missing_ok=True)
-    with _uninterrupted():
-        ocp.save(_address(folder / "detector"), arrays, overwrite=True)
-    # Last: where it is, the arrays are whole.
-    write_text(folder / "detector.json", json.dumps(about, indent=2) + "\n")
+    save_arrays(folder / "detector", arrays, about)
 
 
 def restore_detector(folder: Path) -> Detector:
@@ -82,10 +79,14 @@ def restore_detector(folder: Path) -> Detector:
     Raises:
         InputError: there is no checkpoint, or one that this version cannot read.
     """
-    path = _address(folder / "detector")
-    about = _read_json(folder / "detector.json")
-    config = _config(path, about)
-    require_detector(path, about)
+    path = folder / "detector"
+    if not mark(path).is_file():
+        raise InputError(
+            f"no checkpoint in {str(folder)!r}: give the folder 'checkpoint' of a "
+            "finished run, or what gammavae fit wrote"
+        )
+    about, config = read_mark(path)
+    require_detector(str(path), about)
     runs = (len(config.seeds), len(about["machines"]))
     models = (config.n_members, len(about["machines"]))
     n_bins, n_mels = config.features.n_fft // 2 + 1, config.features.n_mels
@@ -94,8 +95,9 @@ def restore_detector(folder: Path) -> Detector:
         _blank(*models, n_mels, n_mels),
     )
     state = _abstract_state(config, models)
-    arrays = _load(
+    arrays = load_arrays(
         path,
+        about,
         {
             "scorer": Scorer(state.params, state.batch_stats, fit, fit),
             "filterbank": _blank(n_bins, n_mels),
@@ -113,130 +115,69 @@ def restore_detector(folder: Path) -> Detector:
         },
     )
     machines = tuple((machine, section) for machine, section in about["machines"])
-    return Detector(
-        config,
-        machines,
-        **arrays,
-    )
+    return Detector(config, machines, **arrays)
 
 
 def save_training(folder: Path, checkpoint: TrainCheckpoint) -> None:
-    """Write the state after an epoch; the state before it is then removed."""
-    train = folder / "train"
+    """Write the state after an epoch; the one before it stays, older ones go.
+
+    Of several processes, all are to do so together: each writes a part of it.
+
+    Raises:
+        OSError: it cannot be written; those before are still there.
+    """
+    train, epoch = folder / "train", checkpoint.epoch
     about = {
-        "format": FORMAT,
         "config": to_dict(checkpoint.config),
         "clips": checkpoint.clips,
         "n_batches": checkpoint.state.batch_errors.shape[-1],
     }
-    with _uninterrupted():
-        ocp.save(
-            _address(train / str(checkpoint.epoch)),
-            checkpoint.state,
-            overwrite=True,
-            custom_metadata=about,
-        )
-    for epoch in _epochs(train):
-        if epoch != checkpoint.epoch:
-            shutil.rmtree(train / str(epoch))
+    save_arrays(train / str(epoch), checkpoint.state, about)
+    if not is_first():
+        return
+    before = max((e for e in _epochs(train) if e < epoch), default=epoch)
+    kept = {f"{e}{end}" for e in (before, epoch) for end in ("", ".json")}
+    for path in list(train.iterdir()):
+        if path.name not in kept:
+            remove(path)
 
 
-def restore_training(folder: Path) -> TrainCheckpoint | None:
-    """The newest state of a training, or None if there is none yet.
+def restore_training(
+    folder: Path, say: Callable[[str], None] = print
+) -> TrainCheckpoint | None:
+    """The newest state of a training that is sound, or None if there is none yet.
+
+    Args:
+        folder: of the checkpoint.
+        say: is told where an older state had to be taken.
 
     Raises:
-        InputError: a state that this version cannot read.
+        InputError: there are states, but none that this version can read.
     """
-    epochs = _epochs(folder / "train")
-    if not epochs:
-        return None
-    path = _address(folder / "train" / str(max(epochs)))
-    try:
-        about: Any = ocp.metadata(path).custom_metadata
-    except Exception as error:  # Orbax raises what its storage raises
-        raise _unreadable(path) from error
-    config = _config(path, about)
-    require_training(path, about)
-    models = (config.n_members, len(about["clips"]))
-    state = _load(path, _abstract_state(config, models, about["n_batches"]))
-    return TrainCheckpoint(max(epochs), state, config, about["clips"])
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C wait for the end: Orbax, interrupted, ends in a page of warnings."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # where no signal arrives
-        return
-    arrived = []
-    before = signal.signal(signal.SIGINT, lambda *_: arrived.append(True))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if arrived:
-        raise KeyboardInterrupt
+    newest: Unreadable | None = None
+    for epoch in sorted(_epochs(folder / "train"), reverse=True):
+        path = folder / "train" / str(epoch)
+        try:
+            about, config = read_mark(path)
+            require_training(str(path), about)
+            models = (config.n_members, len(about["clips"]))
+            like = _abstract_state(config, models, about["n_batches"])
+            state = load_arrays(path, about, like)
+        except Unreadable as error:
+            newest = newest or error
+            continue
+        if newest is not None:
+            say(f"{newest.what}: going back to the state after epoch {epoch}")
+        return TrainCheckpoint(epoch, state, config, about["clips"])
+    if newest is not None:
+        raise newest
+    return None
 
 
 def _epochs(train: Path) -> list[int]:
-    names = [path.name for path in train.iterdir()] if train.is_dir() else []
-    return [int(name) for name in names if name.isdecimal()]
-
-
-def _read_json(path: Path) -> Any:
-    if not path.is_file():
-        raise InputError(
-            f"no checkpoint in {str(path.parent)!r}: give the folder 'checkpoint' of a "
-            "finished run, or what gammavae fit wrote"
-        )
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _unreadable(path) from error
-
-
-def _config(path: str, about: Any) -> Config:
-    """The configuration in what a checkpoint says of itself."""
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise InputError(
-            f"checkpoint {str(path)!r} is of another version of gammavae_jax: use that "
-            "version, or train again"
-        )
-    try:
-        return from_dict(about.get("config"))
-    except InputError as error:
-        raise InputError(f"checkpoint {str(path)!r}: {error}") from error
-
-
-def _load(path: str, like: Any) -> Any:
-    """Arrays on the host, of the shapes and types of `like`."""
-    try:
-        stored = ocp.metadata(path).metadata
-    except Exception as error:  # Orbax raises what its storage raises
-        raise _unreadable(path) from error
-    require_modest(path, stored)
-    # Of arrays on the host, Orbax asks for the type alone, and gives what is stored.
-    wanted = jax.tree.map(lambda leaf: np.zeros((), leaf.dtype), like)
-    try:
-        loaded = ocp.load(path, wanted)
-    except Exception as error:
-        raise _unreadable(path) from error
-    for found, expected in zip(*map(jax.tree.leaves, (loaded, like)), strict=True):
-        if found.shape != expected.shape:
-            raise _unreadable(path)
-    return loaded
-
-
-def _unreadable(path: Path | str) -> InputError:
-    return InputError(
-        f"checkpoint {str(path)!r} cannot be read: it is damaged; restore a copy, or "
-        "train again with --overwrite"
-    )
-
-
-def _address(path: Path) -> str:
-    """A path as Orbax wants it."""
-    return str(path.absolute())
+    """Of the states that were saved to their end."""
+    marks = train.glob("*.json") if train.is_dir() else ()
+    return [int(mark.stem) for mark in marks if mark.stem.isdecimal()]
 
 
 def _blank(*shape: int, dtype: Any = np.float32) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import write_text
+from gammavae_jax.interruption import Terminated, exit_status, heeded_termination
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,18 +19,22 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def readable_errors() -> Iterator[None]:
-    """Turn an `InputError` into its one line and exit status 2; Ctrl-C into 130.
+    """Turn an `InputError` into its one line and exit status 2.
+
+    Ctrl-C ends with status 130, and SIGTERM with 143; both clean up.
 
     A reader that went away, such as `head`, is no error.
     """
     try:
-        yield
+        with heeded_termination():
+            yield
     except InputError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as end:
+        is_term = isinstance(end, Terminated)
+        print("terminated" if is_term else "interrupted", file=sys.stderr)
+        sys.exit(exit_status(end))
     except BrokenPipeError:
         # Or Python would try to write the rest when it ends, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

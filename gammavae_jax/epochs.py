@@ -13,10 +13,14 @@ from gammavae_jax.checkpoint import TrainCheckpoint, save_training
 from gammavae_jax.config import Config
 from gammavae_jax.dataset import AnyArray
 from gammavae_jax.errors import InputError
+from gammavae_jax.files import writing
+from gammavae_jax.interruption import stoppable
 from gammavae_jax.layout import Layout
 from gammavae_jax.log import Log
 from gammavae_jax.run_folder import append_metrics
 from gammavae_jax.train import EpochInfo, Trainer, make_trainer
+
+_STOPPING = "stopping after this epoch, to save it; once more stops at once"
 
 
 def train_epochs(
@@ -27,7 +31,13 @@ def train_epochs(
     out: Path,
     log: Log,
 ) -> tuple[Any, bool]:
-    """All epochs that are left; the placed state, and whether any model had to stop."""
+    """All epochs that are left; the placed state, and whether any model had to stop.
+
+    Raises:
+        InputError: the folder cannot be written.
+        KeyboardInterrupt: Ctrl-C or SIGTERM has come; the epoch that ran then was ended
+            and its state saved.
+    """
     names, epochs = list(start.clips), config.train.epochs
     state = layout.put(start.state, "run")
     was_stopped = np.zeros((config.n_members, len(names)), bool)
@@ -36,6 +46,7 @@ def train_epochs(
     with (
         log.timed("train_s"),
         log.progress("epochs", epochs, start.epoch) as advance,
+        stoppable(_STOPPING) as stop,
     ):
 
         def report(epoch: int, info: EpochInfo) -> None:
@@ -53,13 +64,16 @@ def train_epochs(
             if unreported is not None:
                 report(epoch - 1, layout.get(unreported))
             unreported = info
-            if epoch % config.train.checkpoint_every == 0 or epoch == epochs:
+            is_due = epoch % config.train.checkpoint_every == 0 or epoch == epochs
+            if is_due or stop.asked:
                 report(epoch, layout.get(info))
                 unreported = None
-                save_training(
-                    out / "checkpoint",
-                    TrainCheckpoint(epoch, layout.get(state), config, start.clips),
-                )
+                reached = TrainCheckpoint(epoch, layout.get(state), config, start.clips)
+                with writing(out):
+                    save_training(out / "checkpoint", reached)
+            if stop.asked:
+                log.say(f"stopped after epoch {epoch}: --resume goes on from there")
+                break
     return state, bool(was_stopped.any())
 
 

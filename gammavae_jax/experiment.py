@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -10,7 +9,6 @@ from gammavae_jax.checkpoint import (
     TrainCheckpoint,
     restore_detector,
     restore_training,
-    save_detector,
 )
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
@@ -38,13 +36,14 @@ from gammavae_jax.results import score_and_report
 from gammavae_jax.run_folder import (
     begin_folder,
     check_folder,
-    has_results,
+    held_folder,
     read_config,
     resume_folder,
 )
 from gammavae_jax.split import split_windows
 from gammavae_jax.threshold import too_few_clips
 from gammavae_jax.train import make_trainer
+from gammavae_jax.whole_results import has_results
 
 
 def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
@@ -53,9 +52,15 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
     Returns whether every model could be trained to the end.
 
     Raises:
-        InputError: something the user gave cannot be used; nothing was written.
+        InputError: something the user gave cannot be used, and nothing was written; or
+            the folder can be written no longer.
     """
-    check_folder(job.out, job.resume, job.overwrite)
+    with held_folder(job.out, job.resume, job.overwrite):
+        return _run(config, job, log, table)
+
+
+def _run(config: Config, job: Job, log: Log, table: Console) -> bool:
+    """The same in a folder that nobody else writes to."""
     files = find_all(job)
     require_classes((machine.name, machine.test) for machine in files)
     bank = mel_filterbank(config.features)
@@ -63,7 +68,7 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
     test = load_split(files, "test", bank, config, log, job.skip_bad_files)
     require_classes((name, clips.files) for name, clips in test)
     clips = {name: clip_identities(found) for name, found in train}
-    checkpoint = _checkpoint_to_resume(config, job, clips)
+    checkpoint = _checkpoint_to_resume(config, job, clips, log)
     job = year_told(job, files, log)
     if checkpoint is not None:
         if checkpoint.epoch < config.train.epochs:
@@ -72,7 +77,12 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
             )
         else:
             log.say(f"all {checkpoint.epoch} epochs are there: scoring alone")
-        resume_folder(job.out, config, checkpoint.epoch)
+        lost = resume_folder(job.out, config, checkpoint.epoch)
+        if lost:
+            log.note(
+                f"metrics.jsonl has lost {len(lost)} epochs, first epoch {lost[0]}: "
+                "the training curves have gaps."
+            )
     else:
         if job.resume:
             log.say("no epoch was saved yet: beginning again")
@@ -112,11 +122,8 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
                 placed,
                 split,
             )
-            save_detector(job.out / "checkpoint", detector)
         del placed, trainer, start, state
-        score_and_report(
-            detector, layout, test, job, log, table, job.out / "checkpoint"
-        )
+        score_and_report(detector, layout, test, job, log, table)
     return not stopped
 
 
@@ -149,12 +156,17 @@ def run_evaluation(checkpoint: Path, job: Job, log: Log, table: Console) -> None
     Raises:
         InputError: no readable checkpoint, or unusable recordings; nothing was written.
     """
-    check_folder(job.out, overwrite=job.overwrite)
     if checkpoint.resolve().is_relative_to(job.out.resolve()):
         raise InputError(
             f"the checkpoint lies in {str(job.out)!r}, which would be replaced: give "
             "another --out"
         )
+    with held_folder(job.out, resume=False, overwrite=job.overwrite):
+        _evaluate(checkpoint, job, log, table)
+
+
+def _evaluate(checkpoint: Path, job: Job, log: Log, table: Console) -> None:
+    """The same in a folder that nobody else writes to."""
     detector = restore_detector(checkpoint)
     job = replace(job, machines=tuple(dict.fromkeys(m for m, _ in detector.machines)))
     found = {(f.machine, f.section): f for f in find_all(job, ["test"])}
@@ -180,20 +192,22 @@ def run_evaluation(checkpoint: Path, job: Job, log: Log, table: Console) -> None
 
 
 def _checkpoint_to_resume(
-    config: Config, job: Job, clips: dict[str, list[str]]
+    config: Config, job: Job, clips: dict[str, list[str]], log: Log
 ) -> TrainCheckpoint | None:
     """The state to go on from; None to begin anew, where that loses nothing."""
     if not job.resume:
         return None
-    checkpoint = restore_training(job.out / "checkpoint")
+    checkpoint = restore_training(job.out / "checkpoint", log.say)
     if checkpoint is None and has_results(job.out):
         raise InputError(
             f"{str(job.out)!r} has results but no training to go on with: say "
             "--overwrite to replace it, or give another --out"
         )
-    before = read_config(job.out) if checkpoint is None else checkpoint.config
-    epochs = before.train.epochs
-    if _what_trains(config, epochs) != _what_trains(before, epochs):
+    begun = read_config(job.out)  # with these settings, whatever was there before
+    before = begun if checkpoint is None else checkpoint.config
+    if before is not None and not _trains_alike(config, before):
+        if begun is not None and _trains_alike(config, begun):
+            return None  # killed before all of an older run was replaced
         raise InputError(
             f"{str(job.out)!r} was made with other settings: resume with the same ones "
             "(train.epochs may grow, scores and scoring may change), or say --overwrite"
@@ -213,10 +227,12 @@ def _checkpoint_to_resume(
     return checkpoint
 
 
-def _what_trains(config: Config, epochs: int) -> tuple[Any, ...]:
-    """What decides a training but for its length, and nothing of what scores it."""
-    train = replace(config.train, epochs=epochs)
-    return config.seed, config.n_seeds, config.features, config.model, train
+def _trains_alike(one: Config, other: Config) -> bool:
+    """Whether trainings differ in their length alone, and in what scores them."""
+    train = replace(one.train, epochs=other.train.epochs)
+    ours = one.seed, one.n_seeds, one.features, one.model, train
+    theirs = other.seed, other.n_seeds, other.features, other.model, other.train
+    return ours == theirs
 
 
 def _how_many(n_machines: int, config: Config) -> str:

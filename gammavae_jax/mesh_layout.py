@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from gammavae_jax.interruption import uninterrupted
 from gammavae_jax.layout import Kind, Layout, Program, in_float32
 
 _SPECS: dict[Kind, PartitionSpec] = {
@@ -106,7 +107,9 @@ class _Sharded(Program):
     jitted: Any
 
     def compile(self, *arguments: Any) -> Callable:
-        return self.jitted.lower(*arguments).compile()
+        with uninterrupted():
+            return self.jitted.lower(*arguments).compile()
 
     def __call__(self, *arguments: Any) -> Any:
-        return self.jitted(*arguments)
+        with uninterrupted():
+            return self.jitted(*arguments)

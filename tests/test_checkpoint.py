@@ -129,7 +129,8 @@ def test_a_training_comes_back_at_its_newest_state(tmp_path, state, tiny):
     assert back is not None
     assert (back.epoch, back.config, back.clips) == (2, tiny(), clips)
     assert_same(back.state, now)
-    assert [p.name for p in (tmp_path / "train").iterdir()] == ["2"]
+    names = {path.name for path in (tmp_path / "train").iterdir()}
+    assert names == {"1", "1.json", "2", "2.json"}
 
 
 def test_no_training_state_is_no_error(tmp_path):
