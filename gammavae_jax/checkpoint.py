@@ -3,9 +3,9 @@
 A checkpoint folder holds `detector.json` (configuration and machines), `detector/`
 (filterbank, models, fits,
 references, calibration, thresholds) and `train/<epoch>/` (the optimiser's state
-too). The folders are Orbax's, which renames them when whole. Arrays are stored from
-the host with the axes `[member machine]` or `[seed machine]`, so any number of devices
-can read them.
+too). The folders are Orbax's, which renames them when whole. Arrays are stored with the
+axes `[member machine]` or `[seed machine]`, so any number of devices and processes can
+read them.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from orbax.checkpoint import v1 as ocp
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import from_dict, to_dict
 from gammavae_jax.detector import Detector
+from gammavae_jax.distributed import is_first
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import write_text
 from gammavae_jax.neighbours import Reference
@@ -38,13 +39,16 @@ class TrainCheckpoint(NamedTuple):
     """Where a training stood after an epoch; `clips` tells what it trained on."""
 
     epoch: int
-    state: TrainState  # on the host, leaves lead with `member machine`
+    state: TrainState  # on the host or whole on every device; `member machine` leads
     config: Config
     clips: dict[str, list[str]]
 
 
 def save_detector(folder: Path, detector: Detector) -> None:
-    """Write a detector below a checkpoint folder, in place of one already there."""
+    """Write a detector below a checkpoint folder, in place of one already there.
+
+    Of several processes, all are to do so together, and the first one writes.
+    """
     arrays = {
         "scorer": detector.scorer,
         "filterbank": detector.filterbank,
@@ -64,11 +68,13 @@ def save_detector(folder: Path, detector: Detector) -> None:
             name: values.shape[-1] for name, values in detector.calibration.items()
         },
     }
-    (folder / "detector.json").unlink(missing_ok=True)
+    if is_first():
+        (folder / "detector.json").unlink(missing_ok=True)
     with _uninterrupted():
         ocp.save(_address(folder / "detector"), arrays, overwrite=True)
-    # Last: where it is, the arrays are whole.
-    write_text(folder / "detector.json", json.dumps(about, indent=2) + "\n")
+    if is_first():
+        # Last: where it is, the arrays are whole.
+        write_text(folder / "detector.json", json.dumps(about, indent=2) + "\n")
 
 
 def restore_detector(folder: Path) -> Detector:
@@ -113,7 +119,10 @@ def restore_detector(folder: Path) -> Detector:
 
 
 def save_training(folder: Path, checkpoint: TrainCheckpoint) -> None:
-    """Write the state after an epoch; the state before it is then removed."""
+    """Write the state after an epoch; the state before it is then removed.
+
+    Of several processes, all are to do so together: each writes a part of it.
+    """
     train = folder / "train"
     about = {
         "format": FORMAT,
@@ -128,9 +137,10 @@ def save_training(folder: Path, checkpoint: TrainCheckpoint) -> None:
             overwrite=True,
             custom_metadata=about,
         )
-    for epoch in _epochs(train):
-        if epoch != checkpoint.epoch:
-            shutil.rmtree(train / str(epoch))
+    if is_first():
+        for epoch in _epochs(train):
+            if epoch != checkpoint.epoch:
+                shutil.rmtree(train / str(epoch))
 
 
 def restore_training(folder: Path) -> TrainCheckpoint | None:

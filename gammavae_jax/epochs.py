@@ -12,6 +12,7 @@ from rich.console import Console
 from gammavae_jax.checkpoint import TrainCheckpoint, save_training
 from gammavae_jax.config import Config
 from gammavae_jax.dataset import AnyArray
+from gammavae_jax.distributed import on_first
 from gammavae_jax.errors import InputError
 from gammavae_jax.layout import Layout
 from gammavae_jax.log import Log
@@ -41,7 +42,7 @@ def train_epochs(
         def report(epoch: int, info: EpochInfo) -> None:
             nonlocal was_stopped
             is_stopped = np.asarray(info.is_stopped)
-            append_metrics(out, epoch, names, info._asdict())
+            on_first(lambda: append_metrics(out, epoch, names, info._asdict()))
             advance(_losses_text(info))
             _say_stopped(is_stopped & ~was_stopped, epoch, names, config, log)
             was_stopped = is_stopped
@@ -56,9 +57,10 @@ def train_epochs(
             if epoch % config.train.checkpoint_every == 0 or epoch == epochs:
                 report(epoch, layout.get(info))
                 unreported = None
+                kept = layout.get_to_save(state)
                 save_training(
                     out / "checkpoint",
-                    TrainCheckpoint(epoch, layout.get(state), config, start.clips),
+                    TrainCheckpoint(epoch, kept, config, start.clips),
                 )
     return state, bool(was_stopped.any())
 

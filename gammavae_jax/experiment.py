@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from gammavae_jax.checkpoint import (
@@ -12,6 +13,7 @@ from gammavae_jax.checkpoint import (
     restore_training,
     save_detector,
 )
+from gammavae_jax.clip_files import MachineFiles
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.dataset import (
@@ -21,11 +23,13 @@ from gammavae_jax.dataset import (
     supplemental_clips,
 )
 from gammavae_jax.detector import fit_detector
+from gammavae_jax.distributed import on_first, require_same, together
 from gammavae_jax.epochs import train_epochs
 from gammavae_jax.errors import InputError
 from gammavae_jax.features import mel_filterbank
 from gammavae_jax.job import (
     Job,
+    NamedClips,
     find_all,
     load_split,
     require_classes,
@@ -55,15 +59,12 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
     Raises:
         InputError: something the user gave cannot be used; nothing was written.
     """
-    check_folder(job.out, job.resume, job.overwrite)
-    files = find_all(job)
-    require_classes((machine.name, machine.test) for machine in files)
-    bank = mel_filterbank(config.features)
-    train = load_split(files, "train", bank, config, log, job.skip_bad_files)
-    test = load_split(files, "test", bank, config, log, job.skip_bad_files)
-    require_classes((name, clips.files) for name, clips in test)
+    on_first(lambda: check_folder(job.out, job.resume, job.overwrite))
+    files, bank, train, test = together(lambda: _load(config, job, log))
     clips = {name: clip_identities(found) for name, found in train}
-    checkpoint = _checkpoint_to_resume(config, job, clips)
+    _require_same_recordings(job, train, test)
+    checkpoint = together(lambda: _checkpoint_to_resume(config, job, clips))
+    _require_same_folder(job, checkpoint)
     job = year_told(job, files, log)
     if checkpoint is not None:
         if checkpoint.epoch < config.train.epochs:
@@ -72,11 +73,13 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
             )
         else:
             log.say(f"all {checkpoint.epoch} epochs are there: scoring alone")
-        resume_folder(job.out, config, checkpoint.epoch)
+        epoch = checkpoint.epoch
+        on_first(lambda: resume_folder(job.out, config, epoch))
     else:
         if job.resume:
             log.say("no epoch was saved yet: beginning again")
-        begin_folder(job.out, config)
+        on_first(lambda: begin_folder(job.out, config))
+    together(lambda: _require_shared(job.out))
 
     arrays = stack_machines(train, config.features.n_context)
     is_extra = supplemental_clips(train)
@@ -118,6 +121,49 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
             detector, layout, test, job, log, table, job.out / "checkpoint"
         )
     return not stopped
+
+
+def _load(
+    config: Config, job: Job, log: Log
+) -> tuple[list[MachineFiles], np.ndarray, NamedClips, NamedClips]:
+    """The machines of a job, the filterbank, and the clips to train on and to test."""
+    files = find_all(job)
+    require_classes((machine.name, machine.test) for machine in files)
+    bank = mel_filterbank(config.features)
+    train = load_split(files, "train", bank, config, log, job.skip_bad_files)
+    test = load_split(files, "test", bank, config, log, job.skip_bad_files)
+    require_classes((name, clips.files) for name, clips in test)
+    return files, bank, train, test
+
+
+def _require_same_recordings(job: Job, train: NamedClips, test: NamedClips) -> None:
+    """Refuse processes that have read different things."""
+    require_same(
+        [[name, clip_identities(clips)] for name, clips in (*train, *test)],
+        f"{str(job.data_root)!r} holds other recordings there than for process 0: give "
+        "a --data-root that is the same on all hosts",
+    )
+
+
+def _require_same_folder(job: Job, checkpoint: TrainCheckpoint | None) -> None:
+    """Refuse processes that would go on after different epochs."""
+    require_same(
+        checkpoint and checkpoint.epoch,
+        f"{str(job.out)!r} holds another state there than for process 0: give an --out "
+        "that all hosts share",
+    )
+
+
+def _require_shared(out: Path) -> None:
+    """Refuse a folder that the first process has begun and this one does not see.
+
+    Raises:
+        InputError: it is another folder, of the same name.
+    """
+    if not (out / "config.json").is_file():
+        raise InputError(
+            f"{str(out)!r} is not seen: give an --out that all hosts share"
+        )
 
 
 def describe(config: Config, job: Job, table: Console) -> None:

@@ -42,6 +42,7 @@ LEAVES: dict[str, set[str]] = {
     "members": {"config"},
     "package_checks": {"finding"},
     "pooling": set(),
+    "distributed": set(),
     "distributions": {"gamma_derivative"},
     "environment": set(),
     "evaluate": set(),
@@ -52,7 +53,7 @@ LEAVES: dict[str, set[str]] = {
     "layout": set(),
     "mesh_layout": {"layout"},
     "queue_layout": {"layout"},
-    "parallel": {"layout", "mesh_layout", "queue_layout", "runtime"},
+    "parallel": {"distributed", "layout", "mesh_layout", "queue_layout", "runtime"},
     "product": set(),
     "published": set(),
     "runtime": set(),
@@ -77,7 +78,8 @@ LEAVES: dict[str, set[str]] = {
         *("model", "neighbours", "score", "train"),
     },
     "epochs": {
-        *("checkpoint", "config", "dataset", "layout", "log", "run_folder", "train"),
+        *("checkpoint", "config", "dataset", "distributed", "layout", "log"),
+        *("run_folder", "train"),
     },
 }
 # Where outsiders may be imported; everywhere for those not named.
