@@ -31,10 +31,12 @@ def make_layout(
     Args:
         windows_per_machine: the work of each machine.
         n_members: models of each machine.
-        devices: all there are, of all processes, unless given.
+        devices: all of this process, or of the cluster it is part of, unless given.
         batching: "auto" is `map` on CPUs and `vmap` elsewhere.
     """
-    devices = _by_turns(jax.devices() if devices is None else devices)
+    if devices is None:
+        devices = jax.devices() if is_joined() else jax.local_devices()
+    devices = _by_turns(devices)
     n_processes = len({device.process_index for device in devices})
     on_cpu = devices[0].platform == "cpu"
     if batching == "auto":
