@@ -10,11 +10,14 @@ from pathlib import Path
 from gammavae_jax.clip_files import find_machines
 from gammavae_jax.command_line import (
     add_job_options,
+    built_in_set,
     data_root_or_synthetic,
+    one_of_several,
     readable_errors,
 )
 from gammavae_jax.config import SCORE_NAMES, Config
 from gammavae_jax.config_json import override
+from gammavae_jax.distributed import is_first, on_first, together
 from gammavae_jax.errors import InputError
 from gammavae_jax.presets import PRESETS, preset
 from gammavae_jax.runtime import (
@@ -63,6 +66,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--resume",
         action="store_true",
         help="go on with the run in --out, or score its models anew",
+    )
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="be one of the processes of a cluster, such as srun starts; see "
+        "docs/clusters.md",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be done, and stop"
@@ -123,35 +132,54 @@ def main() -> int:
     """Run the main job; the exit status is 1 if a model could not be trained."""
     limit_blas_threads()
     options = parse()
-    with readable_errors():
-        config = configuration(options)
-        data_root = data_root_or_synthetic(options.data_root)
-        machines = tuple(dict.fromkeys(options.machines or find_machines(data_root)))
-        if config.train.batching != "vmap":  # which needs all cores for a product
-            give_cores_to_runs(len(machines) * config.n_members)
-        keep_compiled_programs()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(readable_errors())
+        if options.distributed:
+            give_cores_to_runs(2)  # how many there are is known only when joined
+            keep_compiled_programs()
+            stack.enter_context(one_of_several())
+        return run(options)
 
-        from rich.console import Console
 
-        from gammavae_jax.experiment import describe, run_experiment
-        from gammavae_jax.job import Job
-        from gammavae_jax.log import Log
+def run(options: argparse.Namespace) -> int:
+    """Run the main job, in each process of a cluster if this is one.
 
-        job = Job(
-            data_root=data_root,
-            machines=machines,
-            out=options.out or Path("runs") / config.preset,
-            resume=options.resume,
-            overwrite=options.overwrite,
-            skip_bad_files=options.skip_bad_files,
-            with_supplemental=options.with_supplemental,
-            year=options.year,
-        )
-        log, table = Log(Console(stderr=True)), Console()
-        if options.dry_run:
-            describe(config, job, table)
-            return 0
-        return 0 if run_experiment(config, job, log, table) else 1
+    Raises:
+        InputError: something the user gave cannot be used.
+    """
+    config = together(lambda: configuration(options))
+    if options.data_root is None:  # the first one tells of it, and makes it
+        on_first(lambda: str(data_root_or_synthetic(None)))
+    data_root = together(lambda: options.data_root or built_in_set())
+    machines = together(
+        lambda: tuple(dict.fromkeys(options.machines or find_machines(data_root)))
+    )
+    if config.train.batching != "vmap":  # which needs all cores for a product
+        give_cores_to_runs(len(machines) * config.n_members)
+    keep_compiled_programs()
+
+    from rich.console import Console
+
+    from gammavae_jax.experiment import describe, run_experiment
+    from gammavae_jax.job import Job
+    from gammavae_jax.log import Log
+
+    job = Job(
+        data_root=data_root,
+        machines=machines,
+        out=options.out or Path("runs") / config.preset,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        skip_bad_files=options.skip_bad_files,
+        with_supplemental=options.with_supplemental,
+        year=options.year,
+    )
+    quiet = not is_first()
+    log, table = Log(Console(stderr=True, quiet=quiet)), Console(quiet=quiet)
+    if options.dry_run:
+        on_first(lambda: describe(config, job, table))
+        return 0
+    return 0 if run_experiment(config, job, log, table) else 1
 
 
 if __name__ == "__main__":

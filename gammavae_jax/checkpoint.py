@@ -47,8 +47,6 @@ class TrainCheckpoint(NamedTuple):
 def save_detector(folder: Path, detector: Detector) -> None:
     """Write a detector below a checkpoint folder, in place of one already there.
 
-    Of several processes, all are to do so together.
-
     Raises:
         OSError: it cannot be written.
     """
@@ -132,7 +130,7 @@ def save_training(folder: Path, checkpoint: TrainCheckpoint) -> None:
         "clips": checkpoint.clips,
         "n_batches": checkpoint.state.batch_errors.shape[-1],
     }
-    save_arrays(train / str(epoch), checkpoint.state, about)
+    save_arrays(train / str(epoch), checkpoint.state, about, together=True)
     if not is_first():
         return
     before = max((e for e in _epochs(train) if e < epoch), default=epoch)

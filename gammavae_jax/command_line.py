@@ -5,9 +5,10 @@ import contextlib
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import write_text
@@ -39,6 +40,50 @@ def readable_errors() -> Iterator[None]:
         # Or Python would try to write the rest when it ends, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+@contextlib.contextmanager
+def one_of_several() -> Iterator[None]:
+    """Be one of the processes of a cluster; to be used within `readable_errors`.
+
+    An error that all of them have is told by the first alone, and they end in order. A
+    process that fails on its own ends at once, so that no other waits for it.
+
+    Raises:
+        InputError: see `distributed.start`; or the error of all of them.
+    """
+    from gammavae_jax.distributed import AgreedError, is_first, start
+
+    start()
+    try:
+        yield
+    except AgreedError:
+        if is_first():
+            raise
+        sys.exit(2)
+    except BaseException as error:
+        _leave(error)
+
+
+def _leave(error: BaseException) -> NoReturn:
+    """End without the barrier at which JAX would wait for the other processes."""
+    from gammavae_jax.distributed import others_lost
+
+    status = 1
+    try:
+        with readable_errors():
+            raise error
+    except SystemExit as told:
+        status = told.code if isinstance(told.code, int) else 1
+    except BaseException as unexpected:
+        lost = others_lost(unexpected)
+        if lost is None:
+            traceback.print_exception(unexpected)
+        else:
+            print(f"error: {lost}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def write_json(path: Path, tree: Any) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from gammavae_jax.checkpoint import TrainCheckpoint, save_training
 from gammavae_jax.config import Config
 from gammavae_jax.dataset import AnyArray
+from gammavae_jax.distributed import any_of, on_first
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import writing
 from gammavae_jax.interruption import stoppable
@@ -52,12 +53,12 @@ def train_epochs(
         def report(epoch: int, info: EpochInfo) -> None:
             nonlocal was_stopped
             is_stopped = np.asarray(info.is_stopped)
-            append_metrics(out, epoch, names, info._asdict())
+            on_first(lambda: append_metrics(out, epoch, names, info._asdict()))
             advance(_losses_text(info))
             _say_stopped(is_stopped & ~was_stopped, epoch, names, config, log)
             was_stopped = is_stopped
 
-        unreported = None
+        unreported, is_stopping = None, False
         for epoch in range(start.epoch + 1, epochs + 1):
             state, info = trainer.epoch(epoch, state)
             # The devices have their next epoch before they are asked for the last one.
@@ -65,15 +66,19 @@ def train_epochs(
                 report(epoch - 1, layout.get(unreported))
             unreported = info
             is_due = epoch % config.train.checkpoint_every == 0 or epoch == epochs
-            if is_due or stop.asked:
+            is_stopping = any_of(stop.asked)
+            if is_due or is_stopping:
                 report(epoch, layout.get(info))
                 unreported = None
-                reached = TrainCheckpoint(epoch, layout.get(state), config, start.clips)
+                kept = layout.get_to_save(state)
+                reached = TrainCheckpoint(epoch, kept, config, start.clips)
                 with writing(out):
                     save_training(out / "checkpoint", reached)
-            if stop.asked:
+            if is_stopping:
                 log.say(f"stopped after epoch {epoch}: --resume goes on from there")
                 break
+    if is_stopping:  # for a signal that another process had
+        raise KeyboardInterrupt
     return state, bool(was_stopped.any())
 
 

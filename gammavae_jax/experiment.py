@@ -1,8 +1,10 @@
 """The main job, stage by stage; the only module that knows their order."""
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from gammavae_jax.checkpoint import (
@@ -10,6 +12,7 @@ from gammavae_jax.checkpoint import (
     restore_detector,
     restore_training,
 )
+from gammavae_jax.clip_files import MachineFiles
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.dataset import (
@@ -19,11 +22,13 @@ from gammavae_jax.dataset import (
     supplemental_clips,
 )
 from gammavae_jax.detector import fit_detector
+from gammavae_jax.distributed import on_first, require_same, together
 from gammavae_jax.epochs import train_epochs
 from gammavae_jax.errors import InputError
 from gammavae_jax.features import mel_filterbank
 from gammavae_jax.job import (
     Job,
+    NamedClips,
     find_all,
     load_split,
     require_classes,
@@ -55,20 +60,22 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
         InputError: something the user gave cannot be used, and nothing was written; or
             the folder can be written no longer.
     """
-    with held_folder(job.out, job.resume, job.overwrite):
+    with contextlib.ExitStack() as stack:
+
+        def hold() -> None:
+            stack.enter_context(held_folder(job.out, job.resume, job.overwrite))
+
+        on_first(hold)
         return _run(config, job, log, table)
 
 
 def _run(config: Config, job: Job, log: Log, table: Console) -> bool:
     """The same in a folder that nobody else writes to."""
-    files = find_all(job)
-    require_classes((machine.name, machine.test) for machine in files)
-    bank = mel_filterbank(config.features)
-    train = load_split(files, "train", bank, config, log, job.skip_bad_files)
-    test = load_split(files, "test", bank, config, log, job.skip_bad_files)
-    require_classes((name, clips.files) for name, clips in test)
+    files, bank, train, test = together(lambda: _load(config, job, log))
     clips = {name: clip_identities(found) for name, found in train}
-    checkpoint = _checkpoint_to_resume(config, job, clips, log)
+    _require_same_recordings(job, train, test)
+    checkpoint = together(lambda: _checkpoint_to_resume(config, job, clips, log))
+    _require_same_folder(job, checkpoint)
     job = year_told(job, files, log)
     if checkpoint is not None:
         if checkpoint.epoch < config.train.epochs:
@@ -77,7 +84,8 @@ def _run(config: Config, job: Job, log: Log, table: Console) -> bool:
             )
         else:
             log.say(f"all {checkpoint.epoch} epochs are there: scoring alone")
-        lost = resume_folder(job.out, config, checkpoint.epoch)
+        epoch = checkpoint.epoch
+        lost = on_first(lambda: resume_folder(job.out, config, epoch))
         if lost:
             log.note(
                 f"metrics.jsonl has lost {len(lost)} epochs, first epoch {lost[0]}: "
@@ -86,7 +94,8 @@ def _run(config: Config, job: Job, log: Log, table: Console) -> bool:
     else:
         if job.resume:
             log.say("no epoch was saved yet: beginning again")
-        begin_folder(job.out, config)
+        on_first(lambda: begin_folder(job.out, config))
+    together(lambda: _require_shared(job.out))
 
     arrays = stack_machines(train, config.features.n_context)
     is_extra = supplemental_clips(train)
@@ -125,6 +134,49 @@ def _run(config: Config, job: Job, log: Log, table: Console) -> bool:
         del placed, trainer, start, state
         score_and_report(detector, layout, test, job, log, table)
     return not stopped
+
+
+def _load(
+    config: Config, job: Job, log: Log
+) -> tuple[list[MachineFiles], np.ndarray, NamedClips, NamedClips]:
+    """The machines of a job, the filterbank, and the clips to train on and to test."""
+    files = find_all(job)
+    require_classes((machine.name, machine.test) for machine in files)
+    bank = mel_filterbank(config.features)
+    train = load_split(files, "train", bank, config, log, job.skip_bad_files)
+    test = load_split(files, "test", bank, config, log, job.skip_bad_files)
+    require_classes((name, clips.files) for name, clips in test)
+    return files, bank, train, test
+
+
+def _require_same_recordings(job: Job, train: NamedClips, test: NamedClips) -> None:
+    """Refuse processes that have read different things."""
+    require_same(
+        [[name, clip_identities(clips)] for name, clips in (*train, *test)],
+        f"{str(job.data_root)!r} holds other recordings there than for process 0: give "
+        "a --data-root that is the same on all hosts",
+    )
+
+
+def _require_same_folder(job: Job, checkpoint: TrainCheckpoint | None) -> None:
+    """Refuse processes that would go on after different epochs."""
+    require_same(
+        checkpoint and checkpoint.epoch,
+        f"{str(job.out)!r} holds another state there than for process 0: give an --out "
+        "that all hosts share",
+    )
+
+
+def _require_shared(out: Path) -> None:
+    """Refuse a folder that the first process has begun and this one does not see.
+
+    Raises:
+        InputError: it is another folder, of the same name.
+    """
+    if not (out / "config.json").is_file():
+        raise InputError(
+            f"{str(out)!r} is not seen: give an --out that all hosts share"
+        )
 
 
 def describe(config: Config, job: Job, table: Console) -> None:

@@ -13,6 +13,7 @@ from gammavae_jax.clip_table import ClipRow, clips_csv
 from gammavae_jax.config import Config
 from gammavae_jax.dataset import Clips, stack_machines
 from gammavae_jax.detector import Detector, clip_p_values, compile_scores
+from gammavae_jax.distributed import on_first
 from gammavae_jax.environment import describe_environment
 from gammavae_jax.evaluate import Row, evaluate_scores
 from gammavae_jax.files import write_text
@@ -69,6 +70,20 @@ def score_and_report(
     with log.timed("score_s"):
         scores = score()
     del arrays
+    on_first(lambda: _report(detector, scores, test, job, log, table, checkpoint))
+
+
+def _report(
+    detector: Detector,
+    scores: Scores,
+    test: NamedClips,
+    job: Job,
+    log: Log,
+    table: Console,
+    checkpoint: Path | None,
+) -> None:
+    """All files and the table, once there are scores."""
+    config = detector.config
     usable = _usable_machines(scores, test, log)
     scored = [_scored_clips(detector, scores, test, m) for m in usable]
     rows = _evaluate(config, scored, job.year)

@@ -6,6 +6,7 @@ that flips, and ends in pages of warnings where a file is cut short; the checksu
 first. They do not tell who has written it all: see `checkpoint_claims`.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,28 +41,31 @@ def mark(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def save_arrays(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
+def save_arrays(
+    path: Path, arrays: Any, about: Mapping[str, Any], together: bool = False
+) -> None:
     """Write arrays, and last the mark; without it they count for nothing.
-
-    Of several processes, all are to do so together: each writes a part of arrays that
-    are JAX's, and the first one those of the host.
 
     Args:
         path: a folder; what is there is replaced.
         arrays: a tree.
         about: what the mark says, in JSON's types; its `config` is a `Config`'s.
+        together: all processes do so at once, and each writes a part of what is on its
+            devices; else one does it by itself.
 
     Raises:
         OSError: they cannot be written, whatever Orbax calls it.
     """
+    writes_mark = is_first() or not together
     with uninterrupted():
-        if is_first():
+        if writes_mark:
             mark(path).unlink(missing_ok=True)
         try:
-            ocp.save(_address(path), arrays, overwrite=True)
+            with _processes(together):
+                ocp.save(_address(path), arrays, overwrite=True)
         except Exception as error:  # Orbax raises what its storage raises
             raise as_os_error(error, path) from error
-        if is_first():
+        if writes_mark:
             whole = {"format": FORMAT, **about, "files": file_sums(path)}
             text = json.dumps({**whole, "sum": text_sum(json.dumps(whole))}, indent=2)
             write_text(mark(path), text + "\n", durable=True)
@@ -139,6 +143,19 @@ def damaged(path: Path, part: Path) -> Unreadable:
         f"checkpoint {printable(path)!r} is damaged{where}",
         "restore a copy, or train again with --overwrite",
     )
+
+
+def _processes(together: bool) -> contextlib.AbstractContextManager:
+    """Which processes Orbax is to wait for: all, or this one alone."""
+    if together or jax.process_count() == 1:
+        return contextlib.nullcontext()
+    number = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=number,
+        active_processes={number},
+        barrier_sync_key_prefix=f"process_{number}",
+    )
+    return ocp.Context(multiprocessing_options=alone)
 
 
 def _address(path: Path) -> str:
