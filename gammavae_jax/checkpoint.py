@@ -19,7 +19,7 @@ from gammavae_jax.checkpoint_claims import require_detector, require_training
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.detector import Detector
-from gammavae_jax.distributed import is_first
+from gammavae_jax.distributed import on_first
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import remove
 from gammavae_jax.neighbours import Reference
@@ -131,13 +131,8 @@ def save_training(folder: Path, checkpoint: TrainCheckpoint) -> None:
         "n_batches": checkpoint.state.batch_errors.shape[-1],
     }
     save_arrays(train / str(epoch), checkpoint.state, about, together=True)
-    if not is_first():
-        return
-    before = max((e for e in _epochs(train) if e < epoch), default=epoch)
-    kept = {f"{e}{end}" for e in (before, epoch) for end in ("", ".json")}
-    for path in list(train.iterdir()):
-        if path.name not in kept:
-            remove(path)
+    # Where there are several processes, all go on when the first one has.
+    on_first(lambda: _remove_older(train, epoch))
 
 
 def restore_training(
@@ -170,6 +165,15 @@ def restore_training(
     if newest is not None:
         raise newest
     return None
+
+
+def _remove_older(train: Path, epoch: int) -> None:
+    """Keep the state of an epoch and the one before."""
+    before = max((e for e in _epochs(train) if e < epoch), default=epoch)
+    kept = {f"{e}{end}" for e in (before, epoch) for end in ("", ".json")}
+    for path in list(train.iterdir()):
+        if path.name not in kept:
+            remove(path)
 
 
 def _epochs(train: Path) -> list[int]:

@@ -29,6 +29,7 @@ from gammavae_jax.checkpoint_claims import require_modest
 from gammavae_jax.config import FUSION_SCORES
 from gammavae_jax.detector import Detector
 from gammavae_jax.errors import InputError
+from gammavae_jax.file_sums import text_sum
 from gammavae_jax.neighbours import fit_reference
 from gammavae_jax.score import GaussianFit
 from gammavae_jax.scorer import Scorer, wanted_statistics
@@ -232,12 +233,18 @@ LIES = {
 }
 
 
+def write_mark(path, about):
+    """What a stranger might write: any text, with its right checksum."""
+    said = {name: value for name, value in about.items() if name != "sum"}
+    path.write_text(json.dumps({**said, "sum": text_sum(json.dumps(said))}))
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_checkpoint_that_lies_is_refused_before_memory_is_taken(tmp_path, detector):
     save_detector(tmp_path, detector)
     about = json.loads((tmp_path / "detector.json").read_text())
     for what, lie in LIES.items():
-        (tmp_path / "detector.json").write_text(json.dumps({**about, **lie}))
+        write_mark(tmp_path / "detector.json", {**about, **lie})
         tracemalloc.start()
         try:
             with pytest.raises(InputError) as caught:
@@ -246,10 +253,13 @@ def test_a_checkpoint_that_lies_is_refused_before_memory_is_taken(tmp_path, dete
         finally:
             tracemalloc.stop()
         assert str(caught.value).isprintable(), what
+        assert "(detector.json)" not in str(caught.value), what  # the sum is right
         assert peak < 2e8, what
-    for absent in about.keys() - {"format"}:
+    write_mark(tmp_path / "detector.json", about)
+    restore_detector(tmp_path)
+    for absent in about.keys() - {"sum"}:
         less = {name: value for name, value in about.items() if name != absent}
-        (tmp_path / "detector.json").write_text(json.dumps(less))
+        write_mark(tmp_path / "detector.json", less)
         with pytest.raises(InputError):
             restore_detector(tmp_path)
 
@@ -268,16 +278,12 @@ def test_a_checkpoint_that_lies_is_refused_before_memory_is_taken(tmp_path, dete
     ids=str,
 )
 def test_a_state_of_a_training_that_lies_is_refused(tmp_path, state, tiny, lie):
-    """Its metadata are Orbax's, in JSON."""
     save_training(tmp_path, TrainCheckpoint(1, state, tiny(), {"a": [], "b": []}))
-    (path,) = [
-        path
-        for path in (tmp_path / "train").rglob("*")
-        if path.is_file() and b'"n_batches"' in path.read_bytes()
-    ]
+    path = tmp_path / "train" / "1.json"
     about = json.loads(path.read_text())
-    about["custom_metadata"] |= lie
-    path.write_text(json.dumps(about))
+    write_mark(path, about)
+    assert restore_training(tmp_path) is not None
+    write_mark(path, {**about, **lie})
     with pytest.raises(InputError, match="checkpoint"):
         restore_training(tmp_path)
 
