@@ -16,6 +16,7 @@ from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.dataset import (
     TRAIN,
+    Room,
     clip_identities,
     stack_machines,
     supplemental_clips,
@@ -26,6 +27,8 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.features import mel_filterbank
 from gammavae_jax.job import (
     Job,
+    LoadedMachines,
+    cache_of,
     find_all,
     load_split,
     require_classes,
@@ -56,15 +59,53 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
         InputError: something the user gave cannot be used; nothing was written.
     """
     check_folder(job.out, job.resume, job.overwrite)
+    job, loaded = load_job(config, job, log)
+    return run_loaded(config, job, loaded, log, table)
+
+
+def load_job(config: Config, job: Job, log: Log) -> tuple[Job, LoadedMachines]:
+    """The job with its year, and its recordings; nothing is written but a cache.
+
+    Raises:
+        InputError: something the user gave cannot be used.
+    """
     files = find_all(job)
     require_classes((machine.name, machine.test) for machine in files)
     bank = mel_filterbank(config.features)
-    train = load_split(files, "train", bank, config, log, job.skip_bad_files)
-    test = load_split(files, "test", bank, config, log, job.skip_bad_files)
+    cache = cache_of(job, log)
+    train, test = (
+        load_split(files, split, bank, config, log, job.skip_bad_files, cache)
+        for split in ("train", "test")
+    )
     require_classes((name, clips.files) for name, clips in test)
+    names = tuple((machine.machine, machine.section) for machine in files)
+    return year_told(job, files, log), LoadedMachines(names, bank, train, test)
+
+
+def run_loaded(
+    config: Config,
+    job: Job,
+    loaded: LoadedMachines,
+    log: Log,
+    table: Console,
+    rooms: tuple[Room | None, Room | None] = (None, None),
+) -> bool:
+    """`run_experiment` from its recordings on; those to train on are given up.
+
+    Args:
+        config: of the run.
+        job: that was loaded.
+        loaded: its recordings; `train` is empty afterwards.
+        log: of the progress.
+        table: where results are printed.
+        rooms: that arrays of training and of test clips must have at least.
+
+    Raises:
+        InputError: the folder cannot be resumed or written.
+    """
+    train, test = loaded.train, loaded.test
     clips = {name: clip_identities(found) for name, found in train}
     checkpoint = _checkpoint_to_resume(config, job, clips)
-    job = year_told(job, files, log)
     if checkpoint is not None:
         if checkpoint.epoch < config.train.epochs:
             log.say(
@@ -78,9 +119,9 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
             log.say("no epoch was saved yet: beginning again")
         begin_folder(job.out, config)
 
-    arrays = stack_machines(train, config.features.n_context)
-    is_extra = supplemental_clips(train)
-    del train  # the log-mels live on in the arrays alone
+    arrays = stack_machines(train, config.features.n_context, rooms[0])
+    is_extra = supplemental_clips(train, arrays.n_frames.shape[1])
+    train.clear()  # the log-mels live on in the arrays alone
     split = split_windows(arrays, config, is_extra)
     if config.scoring.threshold != "official":
         few = too_few_clips(split.is_held_out, list(clips), config)
@@ -92,7 +133,7 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
     ) as layout:
         placed = layout.put(arrays, "machine")
         del arrays
-        log.say(f"compiling for {_how_many(len(files), config)}")
+        log.say(f"compiling for {_how_many(len(clips), config)}")
         with log.timed("compile_s"):
             trainer = make_trainer(config, layout, placed, split.group)
         start = checkpoint or TrainCheckpoint(0, trainer.initial, config, clips)
@@ -106,8 +147,8 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
             detector = fit_detector(
                 config,
                 layout,
-                [(machine.machine, machine.section) for machine in files],
-                bank,
+                loaded.names,
+                loaded.filterbank,
                 state,
                 placed,
                 split,
@@ -115,7 +156,7 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
             save_detector(job.out / "checkpoint", detector)
         del placed, trainer, start, state
         score_and_report(
-            detector, layout, test, job, log, table, job.out / "checkpoint"
+            detector, layout, test, job, log, table, job.out / "checkpoint", rooms[1]
         )
     return not stopped
 
@@ -167,7 +208,13 @@ def run_evaluation(checkpoint: Path, job: Job, log: Log, table: Console) -> None
     files = [found[machine] for machine in detector.machines]
     require_classes((machine.name, machine.test) for machine in files)
     test = load_split(
-        files, "test", detector.filterbank, detector.config, log, job.skip_bad_files
+        files,
+        "test",
+        detector.filterbank,
+        detector.config,
+        log,
+        job.skip_bad_files,
+        cache_of(job, log),
     )
     require_classes((name, clips.files) for name, clips in test)
     begin_folder(job.out, detector.config)

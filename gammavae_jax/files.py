@@ -6,6 +6,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_text(path: Path, text: str) -> None:
@@ -14,9 +15,21 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OSError: the folder is missing, full or cannot be written.
     """
+    with whole_file(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to be filled, which takes its name when the block ends without an error.
+
+    Raises:
+        OSError: the folder is missing, full or cannot be written.
+    """
     unfinished = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
-        unfinished.write_text(text, encoding="utf-8", newline="")
+        with unfinished.open("xb") as file:
+            yield file
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

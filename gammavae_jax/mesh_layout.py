@@ -1,5 +1,6 @@
 """Runs side by side: one program over a mesh of devices, batched within each."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -8,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from gammavae_jax.layout import Kind, Layout, Program, in_float32
+from gammavae_jax.layout import PROGRAMS_KEPT, Kind, Layout, Program, in_float32
 
 _SPECS: dict[Kind, PartitionSpec] = {
     "run": PartitionSpec("member", "machine"),
@@ -74,17 +75,7 @@ class MeshLayout(Layout):
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
     ) -> Program:
         """`function` batched over the runs of a device, on every device."""
-        over_members = jax.vmap(function, [_AXES[k].member for k in kinds])
-        # Peeling the machine axis first moves the member axis to the front.
-        over_both = jax.vmap(over_members, [_AXES[k].machine for k in kinds], 1)
-        sharded = jax.shard_map(
-            over_both,
-            mesh=self.mesh,
-            in_specs=tuple(_SPECS[kind] for kind in kinds),
-            out_specs=_SPECS["run"],
-            check_vma=False,
-        )
-        return _Sharded(jax.jit(in_float32(sharded), donate_argnums=tuple(donate)))
+        return _Sharded(_sharded(function, tuple(kinds), self.mesh, tuple(donate)))
 
     def _pad(self, leaf: np.ndarray, kind: Kind) -> np.ndarray:
         axes = _AXES[kind]
@@ -99,6 +90,24 @@ class MeshLayout(Layout):
                 [leaf, np.zeros_like(leaf, shape=(missing, *leaf.shape[1:]))]
             )
         return leaf
+
+
+@functools.lru_cache(PROGRAMS_KEPT)
+def _sharded(
+    function: Callable, kinds: tuple[Kind, ...], mesh: Mesh, donate: tuple[int, ...]
+) -> Any:
+    """A program over a mesh; the same again of an equal function."""
+    over_members = jax.vmap(function, [_AXES[k].member for k in kinds])
+    # Peeling the machine axis first moves the member axis to the front.
+    over_both = jax.vmap(over_members, [_AXES[k].machine for k in kinds], 1)
+    sharded = jax.shard_map(
+        over_both,
+        mesh=mesh,
+        in_specs=tuple(_SPECS[kind] for kind in kinds),
+        out_specs=_SPECS["run"],
+        check_vma=False,
+    )
+    return jax.jit(in_float32(sharded), donate_argnums=donate)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from rich.console import Console
 from gammavae_jax.clip_files import unit_name
 from gammavae_jax.clip_table import ClipRow, clips_csv
 from gammavae_jax.config import Config
-from gammavae_jax.dataset import Clips, stack_machines
+from gammavae_jax.dataset import Clips, Room, stack_machines
 from gammavae_jax.detector import Detector, clip_p_values, compile_scores
 from gammavae_jax.environment import describe_environment
 from gammavae_jax.evaluate import Row, evaluate_scores
@@ -51,10 +51,14 @@ def score_and_report(
     log: Log,
     table: Console,
     checkpoint: Path,
+    room: Room | None = None,
 ) -> None:
-    """Everything from the test clips on; the same for a run and an evaluation."""
+    """Everything from the test clips on; the same for a run and an evaluation.
+
+    The clips' arrays have at least the given room.
+    """
     config = detector.config
-    arrays = stack_machines(test, config.features.n_context)
+    arrays = stack_machines(test, config.features.n_context, room)
     with log.timed("compile_s"):
         score = compile_scores(detector, layout, arrays)
     with log.timed("score_s"):

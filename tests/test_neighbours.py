@@ -9,7 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from gammavae_jax.config import ScoringConfig
 from gammavae_jax.members import NO_FOLD
-from gammavae_jax.neighbours import distances, fit_reference, places_needed
+from gammavae_jax.neighbours import distances, fit_reference, places_enough
 
 N_CLIPS, N_FEATURES, N_FOLDS = 40, 12, 4
 
@@ -44,7 +44,7 @@ def reference_of(bank, folds=None, is_target=None, n_places=0, fold=None, **scor
         is_clip,
         is_target,
         config,
-        max(n_places, places_needed(is_clip, is_target, config)),
+        max(n_places, places_enough(n, config)),
         np.random.default_rng(5),
     )
 
