@@ -4,7 +4,7 @@ Clips may differ in length, and machines in clip count.
 """
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 from pathlib import Path
@@ -64,9 +64,7 @@ class Room(NamedTuple):
 
 def room_needed(n_frames: Sequence[int], n_context: int) -> Room:
     """By one machine with clips of so many frames."""
-    return Room(
-        len(n_frames), max(n_frames), sum(t - n_context + 1 for t in n_frames)
-    )
+    return Room(len(n_frames), max(n_frames), sum(t - n_context + 1 for t in n_frames))
 
 
 def load_clips(
@@ -106,9 +104,18 @@ def load_clips(
             raise loaded
         else:
             on_bad_file(loaded)
-    if not log_mels:
-        raise InputError(f"no usable recording in {printable(files[0].path.parent)}")
+    require_usable(files, good_files)
     return Clips(tuple(good_files), tuple(log_mels))
+
+
+def require_usable(files: Sequence[ClipFile], usable: Collection[ClipFile]) -> None:
+    """Refuse recordings of which none can be used.
+
+    Raises:
+        InputError: none can.
+    """
+    if not usable:
+        raise InputError(f"no usable recording in {printable(files[0].path.parent)}")
 
 
 def clip_log_mel(

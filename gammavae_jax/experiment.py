@@ -1,5 +1,6 @@
 """The main job, stage by stage; the only module that knows their order."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from gammavae_jax.checkpoint import (
     restore_training,
     save_detector,
 )
+from gammavae_jax.clip_files import MachineFiles
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.dataset import (
@@ -59,17 +61,18 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
         InputError: something the user gave cannot be used; nothing was written.
     """
     check_folder(job.out, job.resume, job.overwrite)
-    job, loaded = load_job(config, job, log)
+    job, loaded = load_job(config, job, find_all(job), log)
     return run_loaded(config, job, loaded, log, table)
 
 
-def load_job(config: Config, job: Job, log: Log) -> tuple[Job, LoadedMachines]:
+def load_job(
+    config: Config, job: Job, files: Sequence[MachineFiles], log: Log
+) -> tuple[Job, LoadedMachines]:
     """The job with its year, and its recordings; nothing is written but a cache.
 
     Raises:
         InputError: something the user gave cannot be used.
     """
-    files = find_all(job)
     require_classes((machine.name, machine.test) for machine in files)
     bank = mel_filterbank(config.features)
     cache = cache_of(job, log)
@@ -239,12 +242,7 @@ def _checkpoint_to_resume(
             "--overwrite to replace it, or give another --out"
         )
     before = read_config(job.out) if checkpoint is None else checkpoint.config
-    epochs = before.train.epochs
-    if _what_trains(config, epochs) != _what_trains(before, epochs):
-        raise InputError(
-            f"{str(job.out)!r} was made with other settings: resume with the same ones "
-            "(train.epochs may grow, scores and scoring may change), or say --overwrite"
-        )
+    require_same_training(config, before, job.out)
     if checkpoint is None:
         return None
     if config.train.epochs < checkpoint.epoch:
@@ -258,6 +256,20 @@ def _checkpoint_to_resume(
             "give the same --data-root and machines, or say --overwrite"
         )
     return checkpoint
+
+
+def require_same_training(config: Config, before: Config, out: Path) -> None:
+    """Refuse to go on with a training under other settings than it began with.
+
+    Raises:
+        InputError: they differ.
+    """
+    epochs = before.train.epochs
+    if _what_trains(config, epochs) != _what_trains(before, epochs):
+        raise InputError(
+            f"{str(out)!r} was made with other settings: resume with the same ones "
+            "(train.epochs may grow, scores and scoring may change), or say --overwrite"
+        )
 
 
 def _what_trains(config: Config, epochs: int) -> tuple[Any, ...]:

@@ -91,8 +91,8 @@ class FeatureCache:
             return Clips(tuple(files), known)
         clips = dataset.load_clips(files, filterbank, config, on_bad_file, on_clip)
         # A recording that was replaced meanwhile has another key than was computed.
-        is_of_key = key is not None and _signature(files) == before
-        if is_of_key and len(clips.files) == len(files) and not self.is_full:
+        is_of_key = _signature(files) == before and len(clips.files) == len(files)
+        if key is not None and is_of_key and not self.is_full:
             try:
                 self._write(key, clips)
             except OSError as error:
@@ -125,9 +125,7 @@ class FeatureCache:
             return self._damaged(path)
         ends = itertools.accumulate(lengths)
         plain = np.asarray(array)  # the same memory, without the subclass
-        return tuple(
-            plain[end - n : end] for end, n in zip(ends, lengths, strict=True)
-        )
+        return tuple(plain[end - n : end] for end, n in zip(ends, lengths, strict=True))
 
     def _write(self, key: str, clips: Clips) -> None:
         array = np.concatenate(clips.log_mels)
@@ -167,7 +165,7 @@ def _key(
     settings = {"version": FEATURES_VERSION, **asdict(config)}
     names = [[str(f.path.name), c] for f, c in zip(files, contents, strict=True)]
     whole.update(json.dumps([settings, names]).encode())
-    whole.update(np.ascontiguousarray(filterbank))
+    whole.update(np.ascontiguousarray(filterbank).data)
     return whole.hexdigest()
 
 
@@ -200,7 +198,7 @@ def _signature(files: Sequence[ClipFile]) -> list[Any]:
 def _digest(lengths: Sequence[int], array: Float32[np.ndarray, "frame mel"]) -> str:
     """A checksum of the clips of an array, and of where each one ends."""
     found = hashlib.blake2b(json.dumps(lengths).encode(), digest_size=_DIGEST_BYTES)
-    found.update(np.ascontiguousarray(array))
+    found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()
 
 

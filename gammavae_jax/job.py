@@ -158,13 +158,18 @@ def load_split(
     with log.timed("features_s"), log.progress(f"{split} clips", total) as advance:
         found = [(name, load(files)) for name, files in of_split]
     if bad and not skip_bad_files:
-        several = f" ({len(bad)} recordings cannot be used; --skip-bad-files names all)"
-        raise InputError(f"{bad[0]}{several if len(bad) > 1 else ''}")
+        raise several_bad(bad)
     loaded = [(name, clips) for name, clips in found if clips is not None]
     for name, clips in loaded:
         if split == "train":
             require_training_clips(name, clips.files)
     return loaded
+
+
+def several_bad(bad: Sequence[InputError]) -> InputError:
+    """The first of the errors, and how many recordings cannot be used."""
+    several = f" ({len(bad)} recordings cannot be used; --skip-bad-files names all)"
+    return InputError(f"{bad[0]}{several if len(bad) > 1 else ''}")
 
 
 def cache_of(job: Job, log: Log) -> FeatureCache | None:

@@ -31,8 +31,10 @@ def available_memory() -> int:
 
 def device_memory(devices: Sequence[Any]) -> int | None:
     """Bytes of all devices together; None where they use the host's memory."""
-    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in devices]
-    return None if None in limits else sum(limits)
+    stats = [device.memory_stats() or {} for device in devices]
+    if not all("bytes_limit" in of_device for of_device in stats):
+        return None
+    return sum(int(of_device["bytes_limit"]) for of_device in stats)
 
 
 def _of_system() -> int:

@@ -38,7 +38,7 @@ from gammavae_jax.scored_clips import ScoredClips
 from gammavae_jax.synthetic import is_synthetic
 
 SYNTHETIC_NOTE = (
-    "Synthetic data: seven made-up machines, no recordings. These numbers show that "
+    "Synthetic data: made-up machines, no recordings. These numbers show that "
     "the program works, not how well it hears."
 )
 

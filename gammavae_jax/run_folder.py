@@ -67,12 +67,31 @@ def begin_folder(out: Path, config: Config) -> None:
         out.mkdir(parents=True, exist_ok=True)
         # First, and last to go: it marks the folder as a run's.
         write_text(out / "config.json", to_json(to_dict(config)))
-        _remove(out, (*_RESULTS, "metrics.jsonl", "checkpoint"))
+        # A plan without all of its waves would be gone on with.
+        _remove(out, ("fleet.json", "waves", *_RESULTS, "metrics.jsonl", "checkpoint"))
 
 
 def has_results(out: Path) -> bool:
     """Whether a run or an evaluation was brought to its end here."""
     return any((out / name).exists() for name in _RESULTS)
+
+
+def is_finished(out: Path, config: Config | None = None) -> bool:
+    """Whether a run was brought to its end here, with this configuration if given."""
+    if not (out / "report.html").is_file():  # which is written last
+        return False
+    return config is None or read_config(out) == config
+
+
+def take_results_away(out: Path, config: Config) -> None:
+    """Go back to a run that has no results yet.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    with _writing(out):
+        write_text(out / "config.json", to_json(to_dict(config)))
+        _remove(out, _RESULTS)
 
 
 def read_config(out: Path) -> Config:
@@ -91,9 +110,8 @@ def resume_folder(out: Path, config: Config, epoch: int) -> None:
         InputError: the folder cannot be written.
     """
     kept = [line for line in read_metrics(out) if line["epoch"] <= epoch]
+    take_results_away(out, config)
     with _writing(out):
-        write_text(out / "config.json", to_json(to_dict(config)))
-        _remove(out, _RESULTS)
         write_text(out / "metrics.jsonl", "".join(json.dumps(k) + "\n" for k in kept))
 
 

@@ -1,7 +1,7 @@
 """What a fleet of machines consists of, from names and headers alone.
 
-Each machine is looked at in turn and forgotten but for some numbers, so a fleet may have
-any number of them.
+Each machine is looked at in turn and forgotten but for some numbers, so a fleet may
+have any number of them.
 """
 
 import hashlib
@@ -13,8 +13,8 @@ from typing import NamedTuple
 from gammavae_jax.clip_files import ClipFile, MachineFiles, year_of_layout
 from gammavae_jax.clip_length import clip_frames
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.dataset import Room, in_threads, room_needed
-from gammavae_jax.errors import InputError, printable
+from gammavae_jax.dataset import Room, require_usable, room_needed
+from gammavae_jax.errors import InputError
 from gammavae_jax.job import (
     Job,
     find_in_turn,
@@ -22,6 +22,7 @@ from gammavae_jax.job import (
     require_classes,
     require_supplemental,
     require_training_clips,
+    several_bad,
 )
 from gammavae_jax.log import Log
 
@@ -43,6 +44,13 @@ class Survey(NamedTuple):
     year: int | None  # whose metrics hold; see `year_of_layout`
 
 
+class _Lengths(NamedTuple):
+    """Frames of each recording of a section that can be used."""
+
+    train: dict[ClipFile, int]
+    test: dict[ClipFile, int]
+
+
 def survey_fleet(job: Job, config: FeatureConfig, log: Log) -> Survey:
     """Look at every machine of a job.
 
@@ -55,41 +63,65 @@ def survey_fleet(job: Job, config: FeatureConfig, log: Log) -> Survey:
     """
     bad: list[InputError] = []
     sizes, years, has_extra = [], set(), False
-    with log.progress("machines found", len(job.machines)) as advance:
+    with log.progress("machines", len(job.machines)) as advance:
         for name, found in zip(job.machines, find_in_turn(job), strict=True):
             require_classes((unit.name, unit.test) for unit in found)
             n_before = len(bad)
-            size = _size_of_machine(name, found, config, bad)
-            if len(bad) > n_before and not job.skip_bad_files:
-                size = None
-            if size is not None:
-                sizes.append(size)
+            good = [_usable(unit, config, bad) for unit in found]
+            if job.skip_bad_files or len(bad) == n_before:
+                sizes.append(_size(name, found, good, config.n_context))
             years.add(year_of_layout(found))
             has_extra |= any(map(has_supplemental, found))
             advance()
     if bad and not job.skip_bad_files:
-        several = f" ({len(bad)} recordings cannot be used; --skip-bad-files names all)"
-        raise InputError(f"{bad[0]}{several if len(bad) > 1 else ''}")
+        raise several_bad(bad)
     if job.with_supplemental:
         require_supplemental(job, has_extra)
     told = years.pop() if len(years) == 1 else None
     return Survey(tuple(sizes), told if job.year is None else job.year)
 
 
-def _size_of_machine(
-    name: str,
-    found: Sequence[MachineFiles],
-    config: FeatureConfig,
-    bad: list[InputError],
-) -> MachineSize | None:
-    """One machine's size; bad recordings are put to the others."""
-    rooms: dict[str, list[Room]] = {"train": [], "test": []}
-    digest = hashlib.blake2b(digest_size=20)
-    for unit in found:
-        for split, files in (("train", unit.train), ("test", unit.test)):
-            good = _frames(files, config, bad)
-            if split == "train":
-                require_training_clips(unit.name, list(good))
-            require_some(files, good)
-            ...
-    raise NotImplementedError
+def _usable(
+    unit: MachineFiles, config: FeatureConfig, bad: list[InputError]
+) -> _Lengths:
+    """Frames of the recordings that can be used; what is wrong with others is added."""
+
+    def frames(files: Sequence[ClipFile]) -> dict[ClipFile, int]:
+        found = {}
+        for file in files:
+            try:
+                found[file] = clip_frames(file.path, config)
+            except InputError as error:
+                bad.append(error)
+        return found
+
+    return _Lengths(frames(unit.train), frames(unit.test))
+
+
+def _size(
+    machine: str,
+    units: Sequence[MachineFiles],
+    good: Sequence[_Lengths],
+    n_context: int,
+) -> MachineSize:
+    """The size of a machine type by what can be used of it.
+
+    Raises:
+        InputError: too little can be used.
+    """
+    for unit, lengths in zip(units, good, strict=True):
+        for files, usable in zip((unit.train, unit.test), lengths, strict=True):
+            require_usable(files, usable)
+        require_training_clips(unit.name, list(lengths.train))
+        require_classes([(unit.name, list(lengths.test))])
+    train, test = (
+        reduce(Room.joined, (room_needed(list(n.values()), n_context) for n in split))
+        for split in zip(*good, strict=True)
+    )
+    told = [
+        [(unit.section, file.path.name, n) for file, n in split.items()]
+        for unit, lengths in zip(units, good, strict=True)
+        for split in lengths
+    ]
+    digest = hashlib.blake2b(json.dumps(told).encode(), digest_size=20).hexdigest()
+    return MachineSize(machine, len(units), train, test, digest)

@@ -28,6 +28,16 @@ def tests():
     return 3.0 + 3.0 * rng.standard_normal((9, N_FEATURES))
 
 
+def places_needed(is_clip, is_target, config):
+    """The clips and the synthetic ones among them; there is room enough for them."""
+    n_target = np.count_nonzero(is_target & is_clip)
+    n_source = np.count_nonzero(is_clip) - n_target
+    wanted = int(config.smote_ratio * n_source) if n_target > 1 else 0
+    needed = int(np.count_nonzero(is_clip)) + max(int(wanted - n_target), 0)
+    assert needed <= places_enough(len(is_clip), config)
+    return needed
+
+
 def reference_of(bank, folds=None, is_target=None, n_places=0, fold=None, **scoring):
     """A reference of clips of folds 0 to 3 in turn, all of them source clips.
 
@@ -44,7 +54,7 @@ def reference_of(bank, folds=None, is_target=None, n_places=0, fold=None, **scor
         is_clip,
         is_target,
         config,
-        max(n_places, places_enough(n, config)),
+        max(n_places, places_needed(is_clip, is_target, config)),
         np.random.default_rng(5),
     )
 
