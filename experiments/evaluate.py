@@ -25,7 +25,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         type=Path,
         required=True,
         metavar="DIR",
-        help="the folder 'checkpoint' that a run left",
+        help="the folder 'checkpoint' that a run left, or the folder of a fleet",
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder of results"
@@ -45,7 +45,7 @@ def main() -> int:
 
         from rich.console import Console
 
-        from gammavae_jax.experiment import run_evaluation
+        from gammavae_jax.fleet import evaluate_machines
         from gammavae_jax.job import Job
         from gammavae_jax.log import Log
 
@@ -56,8 +56,10 @@ def main() -> int:
             overwrite=options.overwrite,
             skip_bad_files=options.skip_bad_files,
             year=options.year,
+            feature_cache=options.feature_cache,
         )
-        run_evaluation(options.checkpoint, job, Log(Console(stderr=True)), Console())
+        log = Log(Console(stderr=True))
+        evaluate_machines(options.checkpoint, job, log, Console())
     return 0
 
 

@@ -63,6 +63,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="train on the clips in folders 'supplemental' too (2025 on)",
     )
     parser.add_argument(
+        "--wave-size",
+        type=int,
+        metavar="N",
+        help="train so many machines at a time; as many as fit the memory unless given",
+    )
+    parser.add_argument(
         "--resume",
         action="store_true",
         help="go on with the run in --out, or score its models anew",
@@ -87,6 +93,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.resume and options.overwrite:
         parser.error("--resume and --overwrite exclude each other")
+    if options.wave_size is not None and options.wave_size < 1:
+        parser.error(f"--wave-size is {options.wave_size}: give 1 or more")
     return options
 
 
@@ -160,7 +168,8 @@ def run(options: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from gammavae_jax.experiment import describe, run_experiment
+    from gammavae_jax.experiment import describe
+    from gammavae_jax.fleet import describe_waves, run_machines
     from gammavae_jax.job import Job
     from gammavae_jax.log import Log
 
@@ -173,13 +182,19 @@ def run(options: argparse.Namespace) -> int:
         skip_bad_files=options.skip_bad_files,
         with_supplemental=options.with_supplemental,
         year=options.year,
+        feature_cache=options.feature_cache,
     )
     quiet = not is_first()
     log, table = Log(Console(stderr=True, quiet=quiet)), Console(quiet=quiet)
+
+    def tell() -> None:
+        describe(config, job, table)
+        describe_waves(job, options.wave_size, Log(table))
+
     if options.dry_run:
-        on_first(lambda: describe(config, job, table))
+        on_first(tell)
         return 0
-    return 0 if run_experiment(config, job, log, table) else 1
+    return 0 if run_machines(config, job, options.wave_size, log, table) else 1
 
 
 if __name__ == "__main__":

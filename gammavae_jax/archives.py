@@ -90,6 +90,22 @@ def read_recording(archive: Path, path: str | os.PathLike[str]) -> bytes:
     return data
 
 
+def recording_bytes(path: Path) -> int:
+    """How many bytes a recording has, in an archive or not; 0 if it is not there.
+
+    Raises:
+        InputError: the archive cannot be read.
+    """
+    archive = archive_of(path)
+    if archive is not None:
+        member = _contents(archive).get(path.relative_to(archive).parts)
+        return 0 if member is None else member.size
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def _unpacked(archive: Path, member: _Member) -> bytes:
     """The bytes, checked; errors of many kinds where the archive is damaged."""
     with archive.open("rb") as file:

@@ -119,6 +119,7 @@ class RecordingBlocks(NamedTuple):
     """One channel of a recording that is read bit by bit."""
 
     sample_rate: int  # Hz
+    n_samples: int  # as the header claims; blocks know better
     blocks: Iterator[Float32[np.ndarray, "_"]]
 
 
@@ -151,7 +152,8 @@ def open_recording(
                 f"{file.frames}: replace it"
             )
         require_rate(file.samplerate, name)
-        yield RecordingBlocks(file.samplerate, _checked_blocks(file, channel, name))
+        blocks = _checked_blocks(file, channel, name)
+        yield RecordingBlocks(file.samplerate, claimed, blocks)
 
 
 def _checked_blocks(

@@ -18,7 +18,7 @@ import difflib
 import itertools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ from gammavae_jax.clip_name import (
     has_machine_id,
     parse_clip_name,
 )
-from gammavae_jax.errors import InputError
+from gammavae_jax.errors import InputError, names_text
 
 _DOMAIN_FOLDERS = ("source_test", "target_test")
 _SPLITS = ("train", "test")  # in the order of `MachineFiles`
@@ -119,15 +119,34 @@ def find_clips(
         InputError: no such machine, no training or test clips, also of a section,
             two clips of one name, or an archive that cannot be used.
     """
-    known = find_machines(data_root)
-    if machine not in known:
-        near = difflib.get_close_matches(machine, known, n=1)
-        hint = f"did you mean {near[0]!r}? There are" if near else "found"
-        raise InputError(
-            f"no machine {machine!r} in {str(data_root)!r}: {hint} {', '.join(known)}"
-        )
-    folder = machine_root(data_root) / machine
-    readers = _readers(folder)
+    return next(find_clips_of_all(data_root, [machine], splits))
+
+
+def find_clips_of_all(
+    data_root: Path, machines: Iterable[str], splits: Collection[str] = _SPLITS
+) -> Iterator[list[MachineFiles]]:
+    """`find_clips` of each machine in turn; the data root is looked through once.
+
+    Raises:
+        InputError: see `find_clips`.
+    """
+    known, root = find_machines(data_root), machine_root(data_root)
+    archives = sorted(_archives(root), key=issue_of, reverse=True)
+    for machine in machines:
+        if machine not in known:
+            near = difflib.get_close_matches(machine, known, n=1)
+            hint = f"did you mean {near[0]!r}? There are" if near else "found"
+            raise InputError(
+                f"no machine {machine!r} in {str(data_root)!r}: {hint} "
+                + names_text(known)
+            )
+        yield _find_clips(root / machine, archives, splits)
+
+
+def _find_clips(
+    folder: Path, archives: Sequence[Path], splits: Collection[str]
+) -> list[MachineFiles]:
+    machine, readers = folder.name, _readers(folder, archives)
     found = {s: _by_section(_of_split(readers, s, folder)) for s in splits}
     sections = _sections_of_all(machine, found)
     unused = next(filter(None, (read(SUPPLEMENTAL) for read in readers)), [])
@@ -214,16 +233,16 @@ def _of_split(readers: Sequence[_Reader], split: str, folder: Path) -> list[Clip
     )
 
 
-def _readers(folder: Path) -> list[_Reader]:
+def _readers(folder: Path, archives: Sequence[Path]) -> list[_Reader]:
     """Of a machine's folders: those on disk, and those in archives beside it."""
-    packed = _in_archives(folder)
+    packed = _in_archives(folder, archives)
     return [lambda name: _recordings(folder / name), lambda name: packed[name]]
 
 
-def _in_archives(folder: Path) -> dict[str, list[ClipFile]]:
+def _in_archives(folder: Path, archives: Sequence[Path]) -> dict[str, list[ClipFile]]:
     """A machine's recordings in archives by folder, each from its latest issue."""
     files, issued = defaultdict(list), set()
-    for archive in sorted(_archives(folder.parent), key=issue_of, reverse=True):
+    for archive in archives:
         base, _ = issue_of(archive)
         found = [
             (parts[-2], _clip_file(archive.joinpath(*parts)))

@@ -131,6 +131,13 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
         "folders and names are of that year, else 2022 on",
     )
     parser.add_argument(
+        "--feature-cache",
+        type=Path,
+        metavar="DIR",
+        help="keep log-mels in this folder, and take those that are there; several "
+        "runs may share it, and what sounds or is computed otherwise is told apart",
+    )
+    parser.add_argument(
         "--overwrite", action="store_true", help="replace what is in --out"
     )
     parser.add_argument(

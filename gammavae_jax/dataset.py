@@ -4,8 +4,9 @@ Clips may differ in length, and machines in clip count.
 """
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +50,23 @@ class MachineArrays(NamedTuple):
     name_hash: UInt32[AnyArray, "*machine"]
 
 
+class Room(NamedTuple):
+    """What the arrays of a machine can hold; machines that are stacked share it."""
+
+    clips: int
+    frames: int  # of a clip
+    windows: int
+
+    def joined(self, other: "Room") -> "Room":
+        """Room for what either has room for."""
+        return Room(*map(max, self, other))
+
+
+def room_needed(n_frames: Sequence[int], n_context: int) -> Room:
+    """By one machine with clips of so many frames."""
+    return Room(len(n_frames), max(n_frames), sum(t - n_context + 1 for t in n_frames))
+
+
 def load_clips(
     files: Sequence[ClipFile],
     filterbank: Float[np.ndarray, "bin mel"],
@@ -86,9 +104,18 @@ def load_clips(
             raise loaded
         else:
             on_bad_file(loaded)
-    if not log_mels:
-        raise InputError(f"no usable recording in {printable(files[0].path.parent)}")
+    require_usable(files, good_files)
     return Clips(tuple(good_files), tuple(log_mels))
+
+
+def require_usable(files: Sequence[ClipFile], usable: Collection[ClipFile]) -> None:
+    """Refuse recordings of which none can be used.
+
+    Raises:
+        InputError: none can.
+    """
+    if not usable:
+        raise InputError(f"no usable recording in {printable(files[0].path.parent)}")
 
 
 def clip_log_mel(
@@ -143,21 +170,22 @@ def in_threads(function: Callable, items: Sequence) -> Iterator:
 
 
 def stack_machines(
-    machines: Sequence[tuple[str, Clips]], n_context: int
+    machines: Sequence[tuple[str, Clips]], n_context: int, room: Room | None = None
 ) -> MachineArrays:
-    """Pad and stack clips; each entry is a machine's name and its clips."""
+    """Pad and stack clips; each entry is a machine's name and its clips.
+
+    The arrays have at least the given room: machines elsewhere may need it.
+    """
     log_mels = [clips.log_mels for _, clips in machines]
     lengths = [[len(spectrogram) for spectrogram in m] for m in log_mels]
-    n_clips, most_frames = max(map(len, lengths)), max(map(max, lengths))
-    shape = (len(machines), n_clips)
+    needed = [room_needed(of_machine, n_context) for of_machine in lengths]
+    room = reduce(Room.joined, needed, room or needed[0])
+    shape, most_frames = (len(machines), room.clips), room.frames
     stacked = MachineArrays(
         log_mel=np.zeros((*shape, most_frames, log_mels[0][0].shape[1]), np.float32),
         n_frames=np.zeros(shape, np.int32),
         is_target=np.zeros(shape, bool),
-        window_start=np.zeros(
-            (len(machines), max(sum(t - n_context + 1 for t in m) for m in lengths)),
-            np.int32,
-        ),
+        window_start=np.zeros((len(machines), room.windows), np.int32),
         name_hash=np.array([hash_name(name) for name, _ in machines], np.uint32),
     )
     for m, (_, clips) in enumerate(machines):
@@ -182,10 +210,9 @@ def clip_identities(clips: Clips) -> list[str]:
 
 
 def supplemental_clips(
-    machines: Sequence[tuple[str, Clips]],
+    machines: Sequence[tuple[str, Clips]], n_clips: int
 ) -> Bool[np.ndarray, "machine clip"]:
-    """Which clips of `stack_machines` are of a folder `supplemental`."""
-    n_clips = max(len(clips.files) for _, clips in machines)
+    """Which clips of arrays with `n_clips` places are of a folder `supplemental`."""
     found = np.zeros((len(machines), n_clips), bool)
     for m, (_, clips) in enumerate(machines):
         found[m, : len(clips.files)] = [is_supplemental(file) for file in clips.files]

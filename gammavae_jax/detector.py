@@ -16,9 +16,9 @@ from jaxtyping import Float, Float32, Int
 from threadpoolctl import threadpool_limits
 
 from gammavae_jax.config import FUSION_SCORES, Config
-from gammavae_jax.dataset import TRAIN, MachineArrays, hash_name
+from gammavae_jax.dataset import MachineArrays, hash_name
 from gammavae_jax.fusion import Scores, fuse
-from gammavae_jax.layout import Kind, Layout
+from gammavae_jax.layout import Kind, Layout, Settled
 from gammavae_jax.members import (
     by_clip,
     first_ones,
@@ -26,7 +26,7 @@ from gammavae_jax.members import (
     member_numbers,
     with_first_member,
 )
-from gammavae_jax.neighbours import Reference, fit_reference, places_needed
+from gammavae_jax.neighbours import Reference, fit_reference, places_enough
 from gammavae_jax.scorer import (
     Scorer,
     describe_machine,
@@ -80,16 +80,12 @@ def fit_detector(
         data: `MachineArrays` of the training clips; they may be placed.
         split: what was trained on and what was held out.
     """
-    n_steps = -(-int((split.group == TRAIN).sum(-1).max()) // config.train.batch_size)
-
-    def fit_one(member, state, data, group):
-        return fit_scorer(config, n_steps, member, state, data, group)
-
     kinds: list[Kind] = ["member", "run", "machine", "run"]
     members = layout.put(member_numbers(config), "member")
     data, groups = layout.put(data, "machine"), layout.put(split.group, "run")
     with threadpool_limits(1, "blas"):
-        scorer = layout.over_runs(fit_one, kinds)(members, state, data, groups)
+        fit = layout.over_runs(Settled(fit_scorer, (config,)), kinds)
+        scorer = fit(members, state, data, groups)
         fitted = layout.get(scorer)
     detector = Detector(config, tuple(machines), filterbank, fitted, {}, {}, {})
     if config.scoring.threshold != "official":
@@ -98,11 +94,8 @@ def fit_detector(
             replace(detector, references=references), layout, data, split
         )
 
-    def score_one(member, scorer, state, data, group):
-        errors = state.batch_errors
-        return score_batches(config, n_steps, member, scorer, errors, data, group)
-
-    score = layout.over_runs(score_one, ["member", "run", *kinds[1:]])
+    of_batches = Settled(score_batches, (config,))
+    score = layout.over_runs(of_batches, ["member", "run", *kinds[1:]])
     with threadpool_limits(1, "blas"):
         scores = layout.get(score(members, scorer, state, data, groups))
     return _with_thresholds(detector, gamma_threshold, scores)
@@ -126,18 +119,11 @@ def _fit_references(
     is_clip, is_target, n_folds = split.is_clip, split.is_target, config.n_folds
     chosen, is_used = first_ones(with_first_member(split.is_held_out, is_clip, n_folds))
 
-    def describe_one(scorer, data, chosen):
-        return describe_machine(
-            config, _CLIPS_AT_ONCE[layout.batching], scorer, data, chosen
-        )
-
-    describe = layout.over_runs(describe_one, ["run", "machine", "run"])
+    of_clips = Settled(describe_machine, (config, _CLIPS_AT_ONCE[layout.batching]))
+    describe = layout.over_runs(of_clips, ["run", "machine", "run"])
     described = layout.get(describe(scorer, data, layout.put(chosen, "run")))
     folds = folds_of_clips(split.is_held_out, n_folds)
-    n_places = max(
-        places_needed(clips, target, config.scoring)
-        for clips, target in zip(is_clip, is_target, strict=True)
-    )
+    n_places = places_enough(is_clip.shape[1], config.scoring)
 
     def reference(statistic, member, machine):
         seed, fold = divmod(member, n_folds)
@@ -260,17 +246,13 @@ def _compile_members(
     The function takes other data of the same shapes, or none.
     """
     config = detector.config
-
-    def score_one(scorer, references, data, chosen):
-        clips_at_once = _CLIPS_AT_ONCE[layout.batching]
-        return score_machine(config, clips_at_once, scorer, references, data, chosen)
-
     models = (
         layout.put(detector.scorer, "run"),
         layout.put(dict(detector.references), "run"),
     )
     placed, which = layout.put(data, "machine"), layout.put(chosen, "run")
-    score = layout.over_runs(score_one, ["run", "run", "machine", "run"])
+    of_clips = Settled(score_machine, (config, _CLIPS_AT_ONCE[layout.batching]))
+    score = layout.over_runs(of_clips, ["run", "run", "machine", "run"])
     compiled = score.compile(*models, placed, which)
 
     def run(other: Any = None) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -28,8 +28,12 @@ def unknown_name(what: str, name: Any, known: Iterable[str]) -> str:
     # A field is often named right but put in the wrong group.
     near = [k for k in known if k.split(".")[-1] == str(name).split(".")[-1]]
     near = near or difflib.get_close_matches(str(name), known, n=1)
-    some = ", ".join(known[:_MOST_NAMES])
-    rest = len(known) - _MOST_NAMES
-    some += f" and {rest} more" if rest > 0 else ""
-    hint = f"did you mean {near[0]!r}?" if near else f"one of {some}"
+    hint = f"did you mean {near[0]!r}?" if near else f"one of {names_text(known)}"
     return f"unknown {what} {str(name)!r}: {hint}"
+
+
+def names_text(names: Sequence[str]) -> str:
+    """The first names of many, and how many more there are."""
+    rest = len(names) - _MOST_NAMES
+    more = f" and {rest} more" if rest > 0 else ""
+    return ", ".join(names[:_MOST_NAMES]) + more

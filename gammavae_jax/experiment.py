@@ -1,34 +1,32 @@
 """The main job, stage by stage; the only module that knows their order."""
 
 import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
-from gammavae_jax.checkpoint import (
-    TrainCheckpoint,
-    restore_detector,
-    restore_training,
-)
+from gammavae_jax.checkpoint import TrainCheckpoint, restore_detector
 from gammavae_jax.clip_files import MachineFiles
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.dataset import (
     TRAIN,
+    Room,
     clip_identities,
     stack_machines,
     supplemental_clips,
 )
 from gammavae_jax.detector import fit_detector
-from gammavae_jax.distributed import on_first, require_same, together
+from gammavae_jax.distributed import on_first, together
 from gammavae_jax.epochs import train_epochs
 from gammavae_jax.errors import InputError
 from gammavae_jax.features import mel_filterbank
 from gammavae_jax.job import (
     Job,
-    NamedClips,
+    LoadedMachines,
+    cache_of,
     find_all,
     load_split,
     require_classes,
@@ -38,17 +36,11 @@ from gammavae_jax.log import Log
 from gammavae_jax.parallel import make_layout
 from gammavae_jax.report import to_json
 from gammavae_jax.results import score_and_report
-from gammavae_jax.run_folder import (
-    begin_folder,
-    check_folder,
-    held_folder,
-    read_config,
-    resume_folder,
-)
+from gammavae_jax.resumption import begin_or_resume, require_same_recordings
+from gammavae_jax.run_folder import begin_folder, check_folder, held_folder
 from gammavae_jax.split import split_windows
 from gammavae_jax.threshold import too_few_clips
 from gammavae_jax.train import make_trainer
-from gammavae_jax.whole_results import has_results
 
 
 def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
@@ -60,46 +52,80 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
         InputError: something the user gave cannot be used, and nothing was written; or
             the folder can be written no longer.
     """
+    with held(job):
+        return run_held(config, job, log, table)
+
+
+@contextlib.contextmanager
+def held(job: Job) -> Iterator[None]:
+    """Keep every other run out of a job's folder; see `held_folder`, also for errors.
+
+    Of several processes, the first one does so.
+    """
     with contextlib.ExitStack() as stack:
 
         def hold() -> None:
             stack.enter_context(held_folder(job.out, job.resume, job.overwrite))
 
         on_first(hold)
-        return _run(config, job, log, table)
+        yield
 
 
-def _run(config: Config, job: Job, log: Log, table: Console) -> bool:
-    """The same in a folder that nobody else writes to."""
-    files, bank, train, test = together(lambda: _load(config, job, log))
+def run_held(config: Config, job: Job, log: Log, table: Console) -> bool:
+    """`run_experiment` in a folder that is held already; see there for the errors."""
+    job, loaded = together(lambda: load_job(config, job, find_all(job), log))
+    return run_loaded(config, job, loaded, log, table)
+
+
+def load_job(
+    config: Config, job: Job, files: Sequence[MachineFiles], log: Log
+) -> tuple[Job, LoadedMachines]:
+    """The job with its year, and its recordings; nothing is written but a cache.
+
+    Raises:
+        InputError: something the user gave cannot be used.
+    """
+    require_classes((machine.name, machine.test) for machine in files)
+    bank = mel_filterbank(config.features)
+    cache = cache_of(job, log)
+    train, test = (
+        load_split(files, split, bank, config, log, job.skip_bad_files, cache)
+        for split in ("train", "test")
+    )
+    require_classes((name, clips.files) for name, clips in test)
+    names = tuple((machine.machine, machine.section) for machine in files)
+    return year_told(job, files, log), LoadedMachines(names, bank, train, test)
+
+
+def run_loaded(
+    config: Config,
+    job: Job,
+    loaded: LoadedMachines,
+    log: Log,
+    table: Console,
+    rooms: tuple[Room | None, Room | None] = (None, None),
+) -> bool:
+    """`run_held` from its recordings on; those to train on are given up.
+
+    Args:
+        config: of the run.
+        job: that was loaded.
+        loaded: its recordings; `train` is empty afterwards.
+        log: of the progress.
+        table: where results are printed.
+        rooms: that arrays of training and of test clips must have at least.
+
+    Raises:
+        InputError: the folder cannot be resumed or written.
+    """
+    train, test = loaded.train, loaded.test
     clips = {name: clip_identities(found) for name, found in train}
-    _require_same_recordings(job, train, test)
-    checkpoint = together(lambda: _checkpoint_to_resume(config, job, clips, log))
-    _require_same_folder(job, checkpoint)
-    job = year_told(job, files, log)
-    if checkpoint is not None:
-        if checkpoint.epoch < config.train.epochs:
-            log.say(
-                f"going on after epoch {checkpoint.epoch}, to {config.train.epochs}"
-            )
-        else:
-            log.say(f"all {checkpoint.epoch} epochs are there: scoring alone")
-        epoch = checkpoint.epoch
-        lost = on_first(lambda: resume_folder(job.out, config, epoch))
-        if lost:
-            log.note(
-                f"metrics.jsonl has lost {len(lost)} epochs, first epoch {lost[0]}: "
-                "the training curves have gaps."
-            )
-    else:
-        if job.resume:
-            log.say("no epoch was saved yet: beginning again")
-        on_first(lambda: begin_folder(job.out, config))
-    together(lambda: _require_shared(job.out))
+    require_same_recordings(job, (*train, *test))
+    checkpoint = begin_or_resume(config, job, clips, log)
 
-    arrays = stack_machines(train, config.features.n_context)
-    is_extra = supplemental_clips(train)
-    del train  # the log-mels live on in the arrays alone
+    arrays = stack_machines(train, config.features.n_context, rooms[0])
+    is_extra = supplemental_clips(train, arrays.n_frames.shape[1])
+    train.clear()  # the log-mels live on in the arrays alone
     split = split_windows(arrays, config, is_extra)
     if config.scoring.threshold != "official":
         few = too_few_clips(split.is_held_out, list(clips), config)
@@ -111,7 +137,7 @@ def _run(config: Config, job: Job, log: Log, table: Console) -> bool:
     ) as layout:
         placed = layout.put(arrays, "machine")
         del arrays
-        log.say(f"compiling for {_how_many(len(files), config)}")
+        log.say(f"compiling for {_how_many(len(clips), config)}")
         with log.timed("compile_s"):
             trainer = make_trainer(config, layout, placed, split.group)
         start = checkpoint or TrainCheckpoint(0, trainer.initial, config, clips)
@@ -125,58 +151,15 @@ def _run(config: Config, job: Job, log: Log, table: Console) -> bool:
             detector = fit_detector(
                 config,
                 layout,
-                [(machine.machine, machine.section) for machine in files],
-                bank,
+                loaded.names,
+                loaded.filterbank,
                 state,
                 placed,
                 split,
             )
         del placed, trainer, start, state
-        score_and_report(detector, layout, test, job, log, table)
+        score_and_report(detector, layout, test, job, log, table, room=rooms[1])
     return not stopped
-
-
-def _load(
-    config: Config, job: Job, log: Log
-) -> tuple[list[MachineFiles], np.ndarray, NamedClips, NamedClips]:
-    """The machines of a job, the filterbank, and the clips to train on and to test."""
-    files = find_all(job)
-    require_classes((machine.name, machine.test) for machine in files)
-    bank = mel_filterbank(config.features)
-    train = load_split(files, "train", bank, config, log, job.skip_bad_files)
-    test = load_split(files, "test", bank, config, log, job.skip_bad_files)
-    require_classes((name, clips.files) for name, clips in test)
-    return files, bank, train, test
-
-
-def _require_same_recordings(job: Job, train: NamedClips, test: NamedClips) -> None:
-    """Refuse processes that have read different things."""
-    require_same(
-        [[name, clip_identities(clips)] for name, clips in (*train, *test)],
-        f"{str(job.data_root)!r} holds other recordings there than for process 0: give "
-        "a --data-root that is the same on all hosts",
-    )
-
-
-def _require_same_folder(job: Job, checkpoint: TrainCheckpoint | None) -> None:
-    """Refuse processes that would go on after different epochs."""
-    require_same(
-        checkpoint and checkpoint.epoch,
-        f"{str(job.out)!r} holds another state there than for process 0: give an --out "
-        "that all hosts share",
-    )
-
-
-def _require_shared(out: Path) -> None:
-    """Refuse a folder that the first process has begun and this one does not see.
-
-    Raises:
-        InputError: it is another folder, of the same name.
-    """
-    if not (out / "config.json").is_file():
-        raise InputError(
-            f"{str(out)!r} is not seen: give an --out that all hosts share"
-        )
 
 
 def describe(config: Config, job: Job, table: Console) -> None:
@@ -231,7 +214,13 @@ def _evaluate(checkpoint: Path, job: Job, log: Log, table: Console) -> None:
     files = [found[machine] for machine in detector.machines]
     require_classes((machine.name, machine.test) for machine in files)
     test = load_split(
-        files, "test", detector.filterbank, detector.config, log, job.skip_bad_files
+        files,
+        "test",
+        detector.filterbank,
+        detector.config,
+        log,
+        job.skip_bad_files,
+        cache_of(job, log),
     )
     require_classes((name, clips.files) for name, clips in test)
     begin_folder(job.out, detector.config)
@@ -241,50 +230,6 @@ def _evaluate(checkpoint: Path, job: Job, log: Log, table: Console) -> None:
     batching = config.train.batching
     with make_layout(n_clips, config.n_members, batching=batching) as layout:
         score_and_report(detector, layout, test, job, log, table, checkpoint)
-
-
-def _checkpoint_to_resume(
-    config: Config, job: Job, clips: dict[str, list[str]], log: Log
-) -> TrainCheckpoint | None:
-    """The state to go on from; None to begin anew, where that loses nothing."""
-    if not job.resume:
-        return None
-    checkpoint = restore_training(job.out / "checkpoint", log.say)
-    if checkpoint is None and has_results(job.out):
-        raise InputError(
-            f"{str(job.out)!r} has results but no training to go on with: say "
-            "--overwrite to replace it, or give another --out"
-        )
-    begun = read_config(job.out)  # with these settings, whatever was there before
-    before = begun if checkpoint is None else checkpoint.config
-    if before is not None and not _trains_alike(config, before):
-        if begun is not None and _trains_alike(config, begun):
-            return None  # killed before all of an older run was replaced
-        raise InputError(
-            f"{str(job.out)!r} was made with other settings: resume with the same ones "
-            "(train.epochs may grow, scores and scoring may change), or say --overwrite"
-        )
-    if checkpoint is None:
-        return None
-    if config.train.epochs < checkpoint.epoch:
-        raise InputError(
-            f"{str(job.out)!r} already has {checkpoint.epoch} epochs: give --epochs of "
-            "at least that, or say --overwrite"
-        )
-    if list(clips.items()) != list(checkpoint.clips.items()):
-        raise InputError(
-            f"{str(job.out)!r} was trained on other recordings, or in another order: "
-            "give the same --data-root and machines, or say --overwrite"
-        )
-    return checkpoint
-
-
-def _trains_alike(one: Config, other: Config) -> bool:
-    """Whether trainings differ in their length alone, and in what scores them."""
-    train = replace(one.train, epochs=other.train.epochs)
-    ours = one.seed, one.n_seeds, one.features, one.model, train
-    theirs = other.seed, other.n_seeds, other.features, other.model, other.train
-    return ours == theirs
 
 
 def _how_many(n_machines: int, config: Config) -> str:

@@ -14,6 +14,9 @@ from jaxtyping import Float, Float32
 
 from gammavae_jax.config import FeatureConfig
 
+# Raise it whenever a recording would have another log-mel: kept ones are then not used.
+FEATURES_VERSION = 1
+
 # The official code adds no offset but cuts at the float64 epsilon.
 FLOOR = np.float32(np.finfo(np.float64).eps)
 _FRAMES_AT_ONCE = 512  # spectra of long clips would not fit a cache

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 from gammavae_jax.errors import InputError
 
@@ -35,10 +36,25 @@ def write_text(path: Path, text: str, durable: bool = False) -> None:
     Raises:
         OSError: the folder is missing, full or cannot be written.
     """
+    with whole_file(path, durable) as file:
+        file.write(text.encode("utf-8"))
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
+    """A file to be filled, which takes its name when the block ends without an error.
+
+    Args:
+        path: of the file.
+        durable: see `write_text`.
+
+    Raises:
+        OSError: the folder is missing, full or cannot be written.
+    """
     unfinished = unfinished_name(path)
     try:
-        with unfinished.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with unfinished.open("xb") as file:
+            yield file
             if durable:
                 file.flush()
                 os.fsync(file.fileno())

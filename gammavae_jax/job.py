@@ -1,6 +1,6 @@
 """What a run works on: its machines' recordings, found, checked and loaded."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -12,7 +12,7 @@ from rich.console import Console
 from gammavae_jax.clip_files import (
     ClipFile,
     MachineFiles,
-    find_clips,
+    find_clips_of_all,
     is_supplemental,
     year_of_layout,
 )
@@ -20,6 +20,7 @@ from gammavae_jax.config import Config
 from gammavae_jax.dataset import Clips, is_anomaly, load_clips
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.evaluate import definition_of
+from gammavae_jax.feature_cache import FeatureCache
 from gammavae_jax.features import mel_filterbank
 from gammavae_jax.log import Log
 from gammavae_jax.score_files import require_names
@@ -39,6 +40,7 @@ class Job:
     skip_bad_files: bool = False
     with_supplemental: bool = False  # to train on, 2025 on
     year: int | None = None  # whose metrics hold; None is what the layout tells
+    feature_cache: Path | None = None  # a folder that keeps log-mels; None keeps none
 
     def __post_init__(self) -> None:
         """Refuse a year that has no metrics before any work is done.
@@ -60,31 +62,57 @@ def find_all(
         InputError: see `find_clips`; a name that no score file can hold; a training
             clip that is called anomaly; or supplemental clips that no machine has.
     """
-    found = [
-        files
-        for name in job.machines
-        for files in find_clips(job.data_root, name, splits)
-    ]
-    for files in found:
-        names = (file.path.name for file in files.test)
-        require_names(files.machine, files.section, names)
-    for file in (file for files in found for file in files.train):
-        if file.name.label == "anomaly":
-            raise InputError(
-                f"{printable(file.path)}: a training clip is called anomaly, but "
-                "models learn from normal sounds alone: move it to the test clips"
-            )
-    if not job.with_supplemental:
-        return found
-    if not any(files.supplemental for files in found):
+    found = [f for of_machine in find_in_turn(job, splits) for f in of_machine]
+    if job.with_supplemental:
+        require_supplemental(job, any(map(has_supplemental, found)))
+    return found
+
+
+def find_in_turn(
+    job: Job, splits: Collection[str] = ("train", "test")
+) -> Iterator[list[MachineFiles]]:
+    """`find_all` of one machine after another, for fleets; its sections together.
+
+    Where supplemental clips were asked for, that some machine has them is not
+    required.
+
+    Raises:
+        InputError: see `find_all`.
+    """
+    for found in find_clips_of_all(job.data_root, job.machines, splits):
+        for files in found:
+            names = (file.path.name for file in files.test)
+            require_names(files.machine, files.section, names)
+        for file in (file for files in found for file in files.train):
+            if file.name.label == "anomaly":
+                raise InputError(
+                    f"{printable(file.path)}: a training clip is called anomaly, but "
+                    "models learn from normal sounds alone: move it to the test clips"
+                )
+        if job.with_supplemental:
+            found = [
+                files._replace(train=files.train + files.supplemental, supplemental=())
+                for files in found
+            ]
+        yield found
+
+
+def has_supplemental(machine: MachineFiles) -> bool:
+    """Whether supplemental clips are among its training clips."""
+    return any(map(is_supplemental, machine.train))
+
+
+def require_supplemental(job: Job, has_some: bool) -> None:
+    """Refuse to train on supplemental clips that no machine has.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not has_some:
         raise InputError(
             f"no machine in {str(job.data_root)!r} has a folder 'supplemental': leave "
             "out --with-supplemental"
         )
-    return [
-        files._replace(train=files.train + files.supplemental, supplemental=())
-        for files in found
-    ]
 
 
 def load_split(
@@ -94,16 +122,27 @@ def load_split(
     config: Config,
     log: Log,
     skip_bad_files: bool,
+    cache: FeatureCache | None = None,
 ) -> NamedClips:
     """Log-mels of every machine's training or test clips.
 
     All files are read before the first bad one is an error, which tells how many
     there are.
 
+    Args:
+        machines: whose.
+        split: which clips.
+        filterbank: see `mel_filterbank`.
+        config: of the features.
+        log: of the progress and of what is skipped.
+        skip_bad_files: leave out what cannot be used.
+        cache: that knows some of the log-mels already, and keeps the others.
+
     Raises:
         InputError: see `load_clips`; or a machine with one training clip.
     """
     bad: list[InputError] = []
+    load_one = load_clips if cache is None else cache.load_clips
 
     def set_aside(error: InputError) -> None:
         bad.append(error)
@@ -112,7 +151,7 @@ def load_split(
 
     def load(files: Sequence[ClipFile]) -> Clips | None:
         try:
-            return load_clips(files, filterbank, config.features, set_aside, advance)
+            return load_one(files, filterbank, config.features, set_aside, advance)
         except InputError:
             if skip_bad_files:
                 raise
@@ -123,13 +162,27 @@ def load_split(
     with log.timed("features_s"), log.progress(f"{split} clips", total) as advance:
         found = [(name, load(files)) for name, files in of_split]
     if bad and not skip_bad_files:
-        several = f" ({len(bad)} recordings cannot be used; --skip-bad-files names all)"
-        raise InputError(f"{bad[0]}{several if len(bad) > 1 else ''}")
+        raise several_bad(bad)
     loaded = [(name, clips) for name, clips in found if clips is not None]
     for name, clips in loaded:
         if split == "train":
-            _require_training_clips(name, clips.files)
+            require_training_clips(name, clips.files)
     return loaded
+
+
+def several_bad(bad: Sequence[InputError]) -> InputError:
+    """The first of the errors, and how many recordings cannot be used."""
+    several = f" ({len(bad)} recordings cannot be used; --skip-bad-files names all)"
+    return InputError(f"{bad[0]}{several if len(bad) > 1 else ''}")
+
+
+def cache_of(job: Job, log: Log) -> FeatureCache | None:
+    """The cache of log-mels that the job names, if it names one.
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    return None if job.feature_cache is None else FeatureCache(job.feature_cache, log)
 
 
 class LoadedMachines(NamedTuple):
@@ -166,8 +219,12 @@ def load_machines(
     )
 
 
-def _require_training_clips(name: str, files: Sequence[ClipFile]) -> None:
-    """One clip is held out and compared with another; no supplemental clip can be."""
+def require_training_clips(name: str, files: Sequence[ClipFile]) -> None:
+    """One clip is held out and compared with another; no supplemental clip can be.
+
+    Raises:
+        InputError: there are fewer than two.
+    """
     ordinary = [file for file in files if not is_supplemental(file)]
     if not ordinary:
         raise InputError(

@@ -6,7 +6,7 @@
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 
@@ -15,6 +15,26 @@ import jax
 # all machines. On the host it leads with `member machine`, `machine` or `member`.
 Kind = Literal["run", "machine", "member"]
 Batching = Literal["vmap", "map"]
+
+PROGRAMS_KEPT = 32  # of one run there are six
+
+
+class Settled(NamedTuple):
+    """A function with its first arguments, equal to another of the same ones.
+
+    So a program that was made of it once is found again: waves of machines share it.
+    """
+
+    function: Callable
+    settings: tuple[Any, ...]  # hashable
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call it with the arguments that are left."""
+        return self.function(*self.settings, *arguments)
+
+    @property
+    def __name__(self) -> str:
+        return self.function.__name__
 
 
 class Program(ABC):
@@ -73,10 +93,18 @@ class Layout(ABC):
         """`function` of one machine and member, for all of them.
 
         Args:
-            function: of arrays without a `member` or a `machine` axis.
+            function: of arrays without a `member` or a `machine` axis; one that is
+                `Settled` is traced and compiled once for arguments of the same shapes,
+                in whatever layout of its kind.
             kinds: of its arguments.
             donate: the arguments, of kind "run", whose memory the results may take.
         """
+
+
+@functools.lru_cache(PROGRAMS_KEPT)
+def jitted(function: Callable, donate: tuple[int, ...]) -> Any:
+    """`jax.jit` with float32 products; the same again of an equal function."""
+    return jax.jit(in_float32(function), donate_argnums=donate)
 
 
 def in_float32(function: Callable) -> Callable:

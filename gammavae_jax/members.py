@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int, UInt32
 from gammavae_jax.config import Config
 
 NO_FOLD = -1  # of a clip that every model was trained on
+_NUMBERS_CHOSEN = 8  # of clips, that programs are made for
 
 
 def member_numbers(config: Config) -> UInt32[np.ndarray, "member 2"]:
@@ -43,8 +44,12 @@ def first_ones(
 ) -> tuple[
     Int[np.ndarray, "member machine chosen"], Bool[np.ndarray, "member machine chosen"]
 ]:
-    """Numbers of the wanted clips, as many for each run, and which of them are so."""
-    n_most = max(1, int(is_wanted.sum(-1).max()))
+    """Numbers of the wanted clips, as many for each run, and which of them are so.
+
+    How many is rounded up, to few numbers: each makes a program of its own.
+    """
+    step = -(-is_wanted.shape[-1] // _NUMBERS_CHOSEN)
+    n_most = max(1, -(-int(is_wanted.sum(-1).max()) // step) * step)
     chosen = np.argsort(~is_wanted, axis=-1, kind="stable")[..., :n_most]
     return chosen.astype(np.int32), np.take_along_axis(is_wanted, chosen, axis=-1)
 

@@ -1,5 +1,6 @@
 """Runs side by side: one program over a mesh of devices, those of all processes."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,7 +11,14 @@ from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gammavae_jax.interruption import uninterrupted
-from gammavae_jax.layout import Batching, Kind, Layout, Program, in_float32
+from gammavae_jax.layout import (
+    PROGRAMS_KEPT,
+    Batching,
+    Kind,
+    Layout,
+    Program,
+    in_float32,
+)
 
 _SPECS: dict[Kind, PartitionSpec] = {
     "run": PartitionSpec("member", "machine"),
@@ -96,23 +104,9 @@ class MeshLayout(Layout):
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
     ) -> Program:
         """`function` over the runs of a device, on every device."""
-        member_axes = [_AXES[k].member for k in kinds]
-        if self.batching == "map":
-            # Without its member axis, an array leads with the machines.
-            axes = [None if _AXES[k].machine is None else 0 for k in kinds]
-            over_both = _one_by_one(_one_by_one(function, axes), member_axes)
-        else:
-            over_members = jax.vmap(function, member_axes)
-            # Peeling the machine axis first moves the member axis to the front.
-            over_both = jax.vmap(over_members, [_AXES[k].machine for k in kinds], 1)
-        sharded = jax.shard_map(
-            over_both,
-            mesh=self.mesh,
-            in_specs=tuple(_SPECS[kind] for kind in kinds),
-            out_specs=_SPECS["run"],
-            check_vma=False,
+        return _Sharded(
+            _sharded(function, tuple(kinds), self.mesh, self.batching, tuple(donate))
         )
-        return _Sharded(jax.jit(in_float32(sharded), donate_argnums=tuple(donate)))
 
     def _in_first_order(self, leaf: Any) -> Any:
         used = [machine for machine in self.machine_slots if machine is not None]
@@ -132,6 +126,34 @@ class MeshLayout(Layout):
                 [leaf, np.zeros_like(leaf, shape=(missing, *leaf.shape[1:]))]
             )
         return leaf
+
+
+@functools.lru_cache(PROGRAMS_KEPT)
+def _sharded(
+    function: Callable,
+    kinds: tuple[Kind, ...],
+    mesh: Mesh,
+    batching: Batching,
+    donate: tuple[int, ...],
+) -> Any:
+    """A program over a mesh; the same again of an equal function."""
+    member_axes = [_AXES[k].member for k in kinds]
+    if batching == "map":
+        # Without its member axis, an array leads with the machines.
+        axes = [None if _AXES[k].machine is None else 0 for k in kinds]
+        over_both = _one_by_one(_one_by_one(function, axes), member_axes)
+    else:
+        over_members = jax.vmap(function, member_axes)
+        # Peeling the machine axis first moves the member axis to the front.
+        over_both = jax.vmap(over_members, [_AXES[k].machine for k in kinds], 1)
+    sharded = jax.shard_map(
+        over_both,
+        mesh=mesh,
+        in_specs=tuple(_SPECS[kind] for kind in kinds),
+        out_specs=_SPECS["run"],
+        check_vma=False,
+    )
+    return jax.jit(in_float32(sharded), donate_argnums=donate)
 
 
 def _one_by_one(function: Callable, axes: Sequence[int | None]) -> Callable:

@@ -97,13 +97,9 @@ def fit_reference(
     )
 
 
-def places_needed(
-    is_clip: Bool[np.ndarray, "clip"],
-    is_target: Bool[np.ndarray, "clip"],
-    config: ScoringConfig,
-) -> int:
-    """Training clips of one machine and the synthetic ones among them."""
-    return int(is_clip.sum()) + _synthetic_count(is_target[is_clip], config)
+def places_enough(n_clips: int, config: ScoringConfig) -> int:
+    """For so many training clips of one machine, and the synthetic ones among them."""
+    return n_clips + int(config.smote_ratio * n_clips)
 
 
 def distances(statistic: Float[Array, "feature"], reference: Reference) -> Distances:

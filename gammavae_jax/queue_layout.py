@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from gammavae_jax.interruption import uninterrupted
-from gammavae_jax.layout import Kind, Layout, Program, in_float32
+from gammavae_jax.layout import Kind, Layout, Program, jitted
 
 Run = tuple[int, int]  # the numbers of its member and machine
 
@@ -81,9 +81,7 @@ class QueueLayout(Layout):
     ) -> Program:
         """`function` as it is, called for each run."""
         del kinds  # a run's arguments are its own already
-        return _Queued(
-            self, jax.jit(in_float32(function), donate_argnums=tuple(donate))
-        )
+        return _Queued(self, jitted(function, tuple(donate)))
 
 
 @dataclass(frozen=True)

@@ -64,12 +64,21 @@ def read_results_csv(text: str) -> list[Row]:
     """
     rows = []
     for fields in csv.DictReader(io.StringIO(text)):
-        if tuple(fields) != Row._fields:
-            raise ValueError
-        seed, score, machine, section, *values = fields.values()
-        numbers = (float(value) if value else math.nan for value in values)
-        rows.append(Row(int(seed), score, text_of(machine), section, *numbers))
+        rows.append(row_of(fields))
     return rows
+
+
+def row_of(fields: Mapping[str, str]) -> Row:
+    """A row of `results.csv`, by the names of its columns.
+
+    Raises:
+        ValueError: it has other columns.
+    """
+    if tuple(fields) != Row._fields:
+        raise ValueError
+    seed, score, machine, section, *values = fields.values()
+    numbers = (float(value) if value else math.nan for value in values)
+    return Row(int(seed), score, text_of(machine), section, *numbers)
 
 
 def summarise_rows(rows: Sequence[Row], year: int | None = None) -> dict[str, Any]:
@@ -79,41 +88,43 @@ def summarise_rows(rows: Sequence[Row], year: int | None = None) -> dict[str, An
     the arithmetic mean over them. Of one seed the standard deviation is 0.
     """
     scores = _unique(row.score for row in rows)
-    machines = _unique(row.machine for row in rows)
-    means = {"arithmetic_means": arithmetic_means, "harmonic_means": harmonic_means}
+    of_machine: dict[str, list[Row]] = {}
+    for row in rows:
+        of_machine.setdefault(row.machine, []).append(row)
     return {
-        "official_score": {
-            score: _spread(
-                [official_score(r, year) for r in by_seed(rows, score=score)]
-            )
-            for score in scores
-        },
-        **{
-            name: {
-                score: _each_metric(mean, by_seed(rows, score=score))
-                for score in scores
-            }
-            for name, mean in means.items()
-        },
+        **summarise_scores({s: by_seed(rows, s) for s in scores}, year),
         "machines": {
             machine: {
-                score: _each_metric(
-                    arithmetic_means, by_seed(rows, score=score, machine=machine)
-                )
+                score: _each_metric(arithmetic_means, by_seed(found, score))
                 for score in scores
             }
-            for machine in machines
+            for machine, found in of_machine.items()
         },
     }
 
 
-def by_seed(
-    rows: Iterable[Row], score: str, machine: str | None = None
-) -> list[list[Row]]:
-    """The rows of a score, and of a machine if given: a list for each seed."""
-    chosen = [
-        row for row in rows if row.score == score and machine in (None, row.machine)
-    ]
+def summarise_scores(
+    seeds: Mapping[str, Sequence[Sequence[Row]]], year: int | None = None
+) -> dict[str, Any]:
+    """Official score and means of each score, from its rows by seed."""
+    means = {"arithmetic_means": arithmetic_means, "harmonic_means": harmonic_means}
+    return {
+        "official_score": {
+            score: _spread([official_score(rows, year) for rows in of_score])
+            for score, of_score in seeds.items()
+        },
+        **{
+            name: {
+                score: _each_metric(mean, of_score) for score, of_score in seeds.items()
+            }
+            for name, mean in means.items()
+        },
+    }
+
+
+def by_seed(rows: Iterable[Row], score: str) -> list[list[Row]]:
+    """The rows of a score: a list for each seed."""
+    chosen = [row for row in rows if row.score == score]
     return [
         [row for row in chosen if row.seed == seed]
         for seed in _unique(row.seed for row in chosen)

@@ -11,7 +11,7 @@ from gammavae_jax.checkpoint import save_detector
 from gammavae_jax.clip_files import unit_name
 from gammavae_jax.clip_table import ClipRow, clips_csv
 from gammavae_jax.config import Config
-from gammavae_jax.dataset import Clips, stack_machines
+from gammavae_jax.dataset import Clips, Room, stack_machines
 from gammavae_jax.detector import Detector, clip_p_values, compile_scores
 from gammavae_jax.distributed import on_first
 from gammavae_jax.environment import describe_environment
@@ -41,7 +41,7 @@ from gammavae_jax.synthetic import is_synthetic
 from gammavae_jax.whole_results import whole_results
 
 SYNTHETIC_NOTE = (
-    "Synthetic data: seven made-up machines, no recordings. These numbers show that "
+    "Synthetic data: made-up machines, no recordings. These numbers show that "
     "the program works, not how well it hears."
 )
 
@@ -54,17 +54,18 @@ def score_and_report(
     log: Log,
     table: Console,
     checkpoint: Path | None = None,
+    room: Room | None = None,
 ) -> None:
     """Everything from the test clips on; the same for a run and an evaluation.
 
     All files are there before any takes its place. The detector is saved with them,
-    unless it comes from a checkpoint.
+    unless it comes from a checkpoint. The clips' arrays have at least the given room.
 
     Raises:
         InputError: the folder cannot be written; what was there before is still there.
     """
     config = detector.config
-    arrays = stack_machines(test, config.features.n_context)
+    arrays = stack_machines(test, config.features.n_context, room)
     with log.timed("compile_s"):
         score = compile_scores(detector, layout, arrays)
     with log.timed("score_s"):

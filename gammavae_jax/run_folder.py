@@ -92,8 +92,16 @@ def begin_folder(out: Path, config: Config) -> None:
         write_config(out, config)
         _remove_remains(out)
         remove_results(out)
-        for name in ("checkpoint", "metrics.jsonl"):
+        # A plan without all of its waves would be gone on with.
+        for name in ("fleet.json", "waves", "checkpoint", "metrics.jsonl"):
             remove(out / name)
+
+
+def is_finished(out: Path, config: Config | None = None) -> bool:
+    """Whether a run was brought to its end here, with this configuration if given."""
+    if not (out / "summary.json").is_file():  # which is put in its place last
+        return False
+    return config is None or read_config(out) == config
 
 
 def read_config(out: Path) -> Config | None:
@@ -117,15 +125,27 @@ def resume_folder(out: Path, config: Config, epoch: int) -> list[int]:
     Raises:
         InputError: the folder cannot be written.
     """
+    settle_folder(out, config)
+    kept = [line for line in read_metrics(out) if line["epoch"] <= epoch]
+    with writing(out):
+        lines = "".join(json.dumps(line) + "\n" for line in kept)
+        write_text(out / "metrics.jsonl", lines, durable=True)
+    return sorted({*range(1, epoch + 1)} - {line["epoch"] for line in kept})
+
+
+def settle_folder(out: Path, config: Config) -> None:
+    """End what a run that was killed had begun to put in its place.
+
+    The configuration is written where there are no results of another one.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
     with writing(out):
         put_in_place(out)
         _remove_remains(out)
         if not has_results(out):
             write_config(out, config)
-        kept = [line for line in read_metrics(out) if line["epoch"] <= epoch]
-        lines = "".join(json.dumps(line) + "\n" for line in kept)
-        write_text(out / "metrics.jsonl", lines, durable=True)
-    return sorted({*range(1, epoch + 1)} - {line["epoch"] for line in kept})
 
 
 def _remove_remains(out: Path) -> None:

@@ -124,7 +124,12 @@ def available_cores() -> int:
 
 
 def runs_in_checkpoint(folder: Path) -> int:
-    """Models of the detector in a checkpoint folder; 1 if unreadable."""
+    """Models of the detector in a checkpoint folder; 1 if unreadable.
+
+    Of a fleet in waves, which has many, it is 2.
+    """
+    if (folder / "fleet.json").is_file():
+        return 2
     try:
         about = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
         config = about["config"]

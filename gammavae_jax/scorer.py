@@ -40,7 +40,6 @@ class Scorer(NamedTuple):
 
 def fit_scorer(
     config: Config,
-    n_steps: int,
     member: Array,
     state: TrainState,
     data: MachineArrays,
@@ -54,10 +53,11 @@ def fit_scorer(
     """
     order = _order_after_training(config, member, data, group)
     n_train = jnp.sum(group == TRAIN)
+    n_steps = (n_train + config.train.batch_size - 1) // config.train.batch_size
     n_mels = config.features.n_mels
     n_rows = rows_in_window(config)
 
-    def add(scatters: tuple[Scatter, Scatter], step):
+    def add(step, scatters: tuple[Scatter, Scatter]):
         batch, weight, start = gather(config, data, order, 0, n_train, step)
         is_target = data.is_target[start // data.log_mel.shape[-2]]
         of_domain = (weight * ~is_target, weight * is_target)
@@ -68,10 +68,10 @@ def fit_scorer(
         return (
             add_batch(source, rows, source_rows),
             add_batch(target, rows, target_rows),
-        ), None
+        )
 
     empty = empty_scatter(n_mels)
-    (source, target), _ = jax.lax.scan(add, (empty, empty), jnp.arange(n_steps))
+    source, target = jax.lax.fori_loop(0, n_steps, add, (empty, empty))
     target = jax.tree.map(
         lambda t, s: jnp.where(target.count >= 2 * n_rows, t, s), target, source
     )
@@ -136,10 +136,9 @@ def wanted_statistics(config: Config) -> tuple[str, ...]:
 
 def score_batches(
     config: Config,
-    n_steps: int,
     member: Array,
     scorer: Scorer,
-    batch_errors: Float[Array, "trained_batch"],
+    state: TrainState,
     data: MachineArrays,
     group: UInt8[Array, "window"],
 ) -> dict[str, Float[Array, "batch"]]:
@@ -151,6 +150,7 @@ def score_batches(
     """
     order = _order_after_training(config, member, data, group)
     n_train, n_held_out = (jnp.sum(group == g) for g in (TRAIN, HELD_OUT))
+    n_steps = len(state.batch_errors)
 
     def score(step, first, count):
         batch, weight, _ = gather(config, data, order, first, count, step)
@@ -167,7 +167,7 @@ def score_batches(
         )
         for first, count in ((jnp.array(0), n_train), (n_train, n_held_out))
     )
-    trained |= {"mse": batch_errors[:n_steps]}
+    trained |= {"mse": state.batch_errors}
     return {
         name: jnp.concatenate([trained[name], held_out[name]]) for name in config.scores
     }

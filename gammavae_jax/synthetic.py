@@ -51,6 +51,20 @@ SIZES: Mapping[str, SyntheticSize] = {
 }
 
 
+def fleet_sizes(n_machines: int, size: SyntheticSize) -> dict[str, SyntheticSize]:
+    """A fleet for `make_synthetic`: machines of all kinds in turn, with a number."""
+    kinds = sorted(MACHINES)
+    return {
+        f"{kinds[number % len(kinds)]}{number:04d}": size
+        for number in range(n_machines)
+    }
+
+
+def _kind(machine: str) -> str:
+    """`fan` of `fan0003`: machines of a kind differ by what is drawn for each."""
+    return machine.rstrip("0123456789")
+
+
 class _Clip(NamedTuple):
     machine: str
     split: str
@@ -61,7 +75,7 @@ class _Clip(NamedTuple):
 
     @property
     def condition(self) -> Condition:
-        machine = MACHINES[self.machine]
+        machine = MACHINES[_kind(self.machine)]
         conditions = machine.source if self.domain == "source" else machine.target
         return conditions[self.index % len(conditions)]
 
@@ -105,7 +119,7 @@ def make_synthetic(
 
     Args:
         root: the new folder; several makers may race for it.
-        sizes: by machine; names are those of `MACHINES`.
+        sizes: by machine; names are those of `MACHINES`, or such with a number.
         progress: called after each clip.
 
     Returns:
@@ -172,7 +186,7 @@ def _write_clip(root: Path, clip: _Clip) -> None:
     # A text's CRC-32 is the same in every process and version, unlike its hash.
     rng = np.random.default_rng([VERSION, zlib.crc32(clip.path.encode())])
     waveform = render(
-        MACHINES[clip.machine],
+        MACHINES[_kind(clip.machine)],
         clip.condition,
         round(rng.uniform(*clip.seconds) * RATE),
         rng,
@@ -199,7 +213,7 @@ def _marker(sizes: Mapping[str, SyntheticSize]) -> str:
         "",
     ]
     for name, size in sizes.items():
-        lines.append(f"{name}: {size}, fault_db={MACHINES[name].fault_db}")
+        lines.append(f"{name}: {size}, fault_db={MACHINES[_kind(name)].fault_db}")
     return "\n".join(lines) + "\n"
 
 

@@ -24,7 +24,7 @@ from gammavae_jax.diagnostics import (
     kl_per_latent,
     no_moments,
 )
-from gammavae_jax.layout import Kind, Layout
+from gammavae_jax.layout import Kind, Layout, Settled
 from gammavae_jax.loss import LossTerms, kl_weight_of, loss_terms, total_loss
 from gammavae_jax.members import member_numbers
 from gammavae_jax.model import AutoEncoder, ModelOutput, reconstruct
@@ -228,6 +228,16 @@ def run_key(
     return jax.random.fold_in(key, fold)
 
 
+def _init_of_run(config, n_batches, member, data):
+    key = run_key(member, data.name_hash)
+    return init_state(config, jax.random.fold_in(key, 0), n_batches)
+
+
+def _epoch_of_run(config, member, epoch, state, data, group):
+    key = run_key(member, data.name_hash)
+    return train_epoch(config, key, epoch, state, data, group)
+
+
 @dataclass(frozen=True)
 class Trainer:
     """A training of every machine and member, compiled.
@@ -264,22 +274,15 @@ def make_trainer(
     """
     n_batches = -(-group.shape[-1] // config.train.batch_size)
 
-    def init_one(member, data):
-        key = run_key(member, data.name_hash)
-        return init_state(config, jax.random.fold_in(key, 0), n_batches)
-
-    def epoch_one(member, epoch, state, data, group):
-        key = run_key(member, data.name_hash)
-        return train_epoch(config, key, epoch, state, data, group)
-
     def place(number: int) -> Any:
         return layout.put(np.full(config.n_members, number, np.int32), "member")
 
     placed, groups = layout.put(data, "machine"), layout.put(group, "run")
     members = layout.put(member_numbers(config), "member")
-    initial = layout.over_runs(init_one, ["member", "machine"])(members, placed)
+    init = Settled(_init_of_run, (config, n_batches))
+    initial = layout.over_runs(init, ["member", "machine"])(members, placed)
     kinds: list[Kind] = ["member", "member", "run", "machine", "run"]
-    epoch = layout.over_runs(epoch_one, kinds, donate=[2])
+    epoch = layout.over_runs(Settled(_epoch_of_run, (config,)), kinds, donate=[2])
     compiled = epoch.compile(members, place(0), initial, placed, groups)
     return Trainer(
         initial, lambda n, state: compiled(members, n, state, placed, groups), place

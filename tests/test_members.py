@@ -63,10 +63,18 @@ def test_each_clip_is_told_by_the_member_that_has_not_seen_it_else_by_the_first(
 
 def test_the_wanted_clips_come_first_and_in_order(is_held_out):
     chosen, is_used = first_ones(is_held_out)
-    assert chosen.shape[-1] == is_held_out.sum(-1).max()
+    most = is_held_out.sum(-1).max()
+    assert most <= chosen.shape[-1] < most + -(-N_CLIPS // 8)
     for run in np.ndindex(N_SEEDS * N_FOLDS, N_MACHINES):
         expected = np.flatnonzero(is_held_out[run])
         np.testing.assert_array_equal(chosen[run][is_used[run]], expected)
+
+
+def test_fleets_need_few_programs_for_the_numbers_of_wanted_clips():
+    """Of a hundred clips, any number that is wanted makes one of eight shapes."""
+    is_wanted = np.tri(100, dtype=bool)[:, None, None]
+    shapes = {first_ones(of_one[None])[0].shape[-1] for of_one in is_wanted[:, 0]}
+    assert len(shapes) == 8
 
 
 def test_no_wanted_clips_still_give_a_place_that_is_not_used():

@@ -9,7 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from gammavae_jax.config import ScoringConfig
 from gammavae_jax.members import NO_FOLD
-from gammavae_jax.neighbours import distances, fit_reference, places_needed
+from gammavae_jax.neighbours import distances, fit_reference, places_enough
 
 N_CLIPS, N_FEATURES, N_FOLDS = 40, 12, 4
 
@@ -26,6 +26,16 @@ def bank():
 def tests():
     rng = np.random.default_rng(1)
     return 3.0 + 3.0 * rng.standard_normal((9, N_FEATURES))
+
+
+def places_needed(is_clip, is_target, config):
+    """The clips and the synthetic ones among them; there is room enough for them."""
+    n_target = np.count_nonzero(is_target & is_clip)
+    n_source = np.count_nonzero(is_clip) - n_target
+    wanted = int(config.smote_ratio * n_source) if n_target > 1 else 0
+    needed = int(np.count_nonzero(is_clip)) + max(int(wanted - n_target), 0)
+    assert needed <= places_enough(len(is_clip), config)
+    return needed
 
 
 def reference_of(bank, folds=None, is_target=None, n_places=0, fold=None, **scoring):

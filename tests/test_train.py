@@ -8,7 +8,7 @@ from probes import clips, crowd, noise
 
 from gammavae_jax import train
 from gammavae_jax.dataset import HELD_OUT, PADDING, TRAIN, stack_machines
-from gammavae_jax.layout import Batching
+from gammavae_jax.layout import Batching, jitted
 from gammavae_jax.loss import total_loss
 from gammavae_jax.parallel import make_layout
 from gammavae_jax.split import split_windows
@@ -94,7 +94,10 @@ def test_devices_do_not_change_what_is_learnt(tiny, machines):
         assert_close(more.params, one.params)
 
 
-def test_the_step_is_traced_once(tiny, machines, monkeypatch):
+def test_the_step_is_traced_once_for_all_trainings_of_like_shapes(
+    tiny, machines, monkeypatch
+):
+    """Waves of machines have like shapes."""
     traces, step = [], train.train_step
 
     def counted(*args):
@@ -102,7 +105,10 @@ def test_the_step_is_traced_once(tiny, machines, monkeypatch):
         return step(*args)
 
     monkeypatch.setattr(train, "train_step", counted)
+    jitted.cache_clear()
     fit(tiny("default"), machines, 3)
+    assert len(traces) == 1
+    fit(tiny("default"), machines[::-1], 1)
     assert len(traces) == 1
 
 

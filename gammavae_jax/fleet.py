@@ -1,0 +1,234 @@
+"""Runs of more machines than memory: the main job wave by wave.
+
+A fleet's folder has `fleet.json`, a run's folder for each wave, and the results of the
+whole. A wave that is finished is not touched again.
+"""
+
+import gc
+import io
+import shutil
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+from rich.console import Console
+
+from gammavae_jax.config import Config
+from gammavae_jax.errors import InputError
+from gammavae_jax.experiment import (
+    held,
+    load_job,
+    run_evaluation,
+    run_held,
+    run_loaded,
+)
+from gammavae_jax.fleet_results import write_fleet_results
+from gammavae_jax.job import Job, LoadedMachines, find_in_turn
+from gammavae_jax.log import Log
+from gammavae_jax.resumption import require_same_training
+from gammavae_jax.run_folder import (
+    begin_folder,
+    is_finished,
+    read_config,
+    settle_folder,
+)
+from gammavae_jax.survey import survey_fleet
+from gammavae_jax.wave_loader import load_in_turn
+from gammavae_jax.wave_plan import (
+    WavePlan,
+    all_fit,
+    is_fleet,
+    plan_waves,
+    read_plan,
+    wave_folder,
+    wave_size_that_fits,
+    write_plan,
+)
+
+
+def run_machines(
+    config: Config, job: Job, wave_size: int | None, log: Log, table: Console
+) -> bool:
+    """`run_experiment`, in waves where the machines do not fit the memory.
+
+    Args:
+        config: of the run.
+        job: what it works on.
+        wave_size: machines in a wave; as many as fit unless given.
+        log: of the progress.
+        table: where results are printed.
+
+    Returns:
+        Whether every model could be trained to the end.
+
+    Raises:
+        InputError: something the user gave cannot be used. Waves that were finished
+            before are kept.
+    """
+    with held(job):
+        plan = _plan(config, job, wave_size, log)
+        if plan is None:
+            return run_held(config, job, log, table)
+        job = replace(job, year=plan.year)
+        before = read_config(job.out)
+        if before is not None and is_fleet(job.out) and job.resume:
+            require_same_training(config, before, job.out)
+            settle_folder(job.out, config)
+        else:
+            begin_folder(job.out, config)
+            write_plan(job.out, plan)
+        _run_waves(config, job, plan, log)
+        return write_fleet_results(config, job, plan, log, table)
+
+
+def describe_waves(job: Job, wave_size: int | None, log: Log) -> None:
+    """Say what `run_machines` would do, besides what `describe` says."""
+    n_machines = len(job.machines)
+    if wave_size is not None and wave_size < n_machines:
+        n_waves = -(-n_machines // wave_size)
+        log.say(f"in {n_waves} waves of {wave_size} machines, by --wave-size")
+
+
+def evaluate_machines(checkpoint: Path, job: Job, log: Log, table: Console) -> None:
+    """`run_evaluation`, wave by wave where `checkpoint` is the folder of a fleet.
+
+    Raises:
+        InputError: see `run_evaluation`; or a fleet that is not finished.
+    """
+    if not is_fleet(checkpoint):
+        run_evaluation(checkpoint, job, log, table)
+        return
+    if checkpoint.resolve() == job.out.resolve():
+        raise InputError(f"{str(job.out)!r} is the fleet itself: give another --out")
+    with held(replace(job, resume=False)):
+        _evaluate_waves(checkpoint, job, log, table)
+
+
+def _evaluate_waves(checkpoint: Path, job: Job, log: Log, table: Console) -> None:
+    """The same in a folder that nobody else writes to."""
+    plan = read_plan(checkpoint)
+    folders = [wave_folder(checkpoint, number) for number in range(len(plan.waves))]
+    for number, folder in enumerate(folders):
+        if not is_finished(folder):
+            raise InputError(
+                f"wave {number + 1} of the fleet in {str(checkpoint)!r} is not "
+                "finished: go on with it by run.py --resume"
+            )
+    machines = tuple(machine for wave in plan.waves for machine in wave)
+    job = replace(job, machines=machines)
+    for _ in find_in_turn(job, ["test"]):
+        pass  # every machine is there, or nothing is written
+    config = read_config(checkpoint)
+    if config is None:
+        raise InputError(
+            f"{str(checkpoint)!r} has no config.json: give a fleet's folder"
+        )
+    begin_folder(job.out, config)
+    write_plan(job.out, plan)
+    for number, folder in enumerate(folders):
+        _say_wave(number, plan, log)
+        of_wave = _wave_job(job, plan, number)
+        of_wave_log = Log(log.console)
+        run_evaluation(folder / "checkpoint", of_wave, of_wave_log, _no_table())
+    write_fleet_results(config, job, plan, log, table)
+
+
+def _plan(config: Config, job: Job, wave_size: int | None, log: Log) -> WavePlan | None:
+    """The waves of a job; None where it is to be a run as any.
+
+    Raises:
+        InputError: waves that cannot be, or recordings that cannot be used.
+    """
+    before = read_plan(job.out) if job.resume and is_fleet(job.out) else None
+    n_machines = len(job.machines)
+    if before is not None:
+        if wave_size not in (None, before.wave_size):
+            raise InputError(
+                f"{str(job.out)!r} has waves of {before.wave_size} machines: leave out "
+                "--wave-size to go on with them"
+            )
+        wave_size = before.wave_size
+    elif job.resume and wave_size is not None and wave_size < n_machines:
+        raise InputError(
+            f"{str(job.out)!r} was not run in waves: leave out --wave-size to go on "
+            "with it"
+        )
+    elif job.resume or _is_one_wave(config, job, wave_size):
+        return None
+    if jax.process_count() > 1:
+        raise InputError(
+            "waves of machines are the work of one process: leave out --distributed, "
+            "or give each process machines and an --out of its own"
+        )
+    survey = survey_fleet(job, config.features, log)
+    if wave_size is None:
+        wave_size = wave_size_that_fits(survey.machines, config)
+    if before is None and wave_size >= n_machines:
+        return None
+    plan = plan_waves(survey.machines, wave_size, survey.year)
+    if before not in (None, plan):
+        raise InputError(
+            f"{str(job.out)!r} was made of other machines or recordings: give the "
+            "same --data-root and machines, or say --overwrite"
+        )
+    return plan
+
+
+def _is_one_wave(config: Config, job: Job, wave_size: int | None) -> bool:
+    if wave_size is not None:
+        return wave_size >= len(job.machines)
+    return jax.process_count() > 1 or all_fit(find_in_turn(job), config)
+
+
+def _run_waves(config: Config, job: Job, plan: WavePlan, log: Log) -> None:
+    """Run what is left to be done; whatever is finished as it should be stays."""
+    left = [
+        number
+        for number in range(len(plan.waves))
+        if not is_finished(wave_folder(job.out, number), config)
+    ]
+    if not left:
+        return
+
+    def load(number: int, log: Log) -> tuple[Job, LoadedMachines]:
+        of_wave = _wave_job(job, plan, number)
+        found = [unit for units in find_in_turn(of_wave) for unit in units]
+        return load_job(config, of_wave, found, log)
+
+    number, rooms = left[0], (plan.train, plan.test)
+    try:
+        with closing(load_in_turn(left, load, log.console)) as waves:
+            for wave in waves:
+                number = wave.number
+                _say_wave(number, plan, log)
+                of_wave, loaded = wave.recordings
+                run_loaded(config, of_wave, loaded, wave.log, _no_table(), rooms)
+                del wave, loaded
+                gc.collect()  # a wave's arrays must be gone before the next one's
+    except InputError as error:
+        raise InputError(
+            f"wave {number + 1} of {len(plan.waves)}: {error} (finished waves are kept "
+            "for --resume)"
+        ) from error
+
+
+def _wave_job(job: Job, plan: WavePlan, number: int) -> Job:
+    """The job of one wave: to go on with, where it was begun."""
+    out = wave_folder(job.out, number)
+    is_begun = (out / "config.json").is_file()
+    if out.is_dir() and not is_begun:
+        shutil.rmtree(out)  # killed before it had a mark
+    machines = plan.waves[number]
+    return replace(job, machines=machines, out=out, resume=is_begun, overwrite=False)
+
+
+def _say_wave(number: int, plan: WavePlan, log: Log) -> None:
+    n_machines = len(plan.waves[number])
+    machines = "1 machine" if n_machines == 1 else f"{n_machines} machines"
+    log.say(f"wave {number + 1} of {len(plan.waves)}: {machines}")
+
+
+def _no_table() -> Console:
+    """Of thousands of machines no table is printed."""
+    return Console(file=io.StringIO())

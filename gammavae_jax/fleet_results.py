@@ -1,0 +1,235 @@
+"""The results of a fleet, put together from the folders of its waves.
+
+Nothing here holds the whole of a fleet: tables are copied in blocks, and means are made
+of one score after the other.
+"""
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from rich.console import Console
+
+from gammavae_jax.cells import text_of
+from gammavae_jax.config import Config
+from gammavae_jax.evaluate import Row
+from gammavae_jax.files import whole_file
+from gammavae_jax.job import Job
+from gammavae_jax.log import Log
+from gammavae_jax.pages.fleet_page import MachineLine, write_fleet_page
+from gammavae_jax.report import (
+    by_seed,
+    percent,
+    row_of,
+    summarise_scores,
+    to_json,
+)
+from gammavae_jax.run_folder import last_epoch
+from gammavae_jax.wave_plan import WavePlan, wave_folder
+from gammavae_jax.whole_results import whole_results
+
+_BYTES_AT_ONCE = 1 << 20
+_STAGES = ("features_s", "compile_s", "train_s", "fit_s", "score_s")
+
+
+class _Block(NamedTuple):
+    """Lines of one seed and score in a wave's table."""
+
+    path: Path
+    first: int  # byte
+    end: int
+
+
+def write_fleet_results(
+    config: Config, job: Job, plan: WavePlan, log: Log, table: Console
+) -> bool:
+    """Write what a run writes, of all waves, and print the official scores.
+
+    All files are there before any takes its place.
+
+    Returns:
+        Whether every model was trained to the end.
+    """
+    folders = [wave_folder(job.out, number) for number in range(len(plan.waves))]
+    with whole_results(job.out, config) as results:
+        _gather_score_files(folders, results)
+        for name in ("results.csv", "clips.csv"):
+            join_tables([folder / name for folder in folders], results / name)
+        summaries = _Summaries(folders)
+        log.notes += [note for note in summaries.notes() if note not in log.notes]
+        means = summarise_results(results / "results.csv", config.scores, job.year)
+        about = {
+            "year": job.year,
+            **means,
+            "notes": log.notes,
+            "waves": len(folders),
+            **summaries.about(),
+            "data_root": str(job.data_root.resolve()),
+        }
+        _write_summary(results / "summary.json", about, summaries)
+        lines = list(_machine_lines(config, results, plan))
+        write_fleet_page(results / "report.html", config, lines, means, log.notes)
+    for score in sorted(means["official_score"], key=lambda s: s != config.score):
+        official = percent(means["official_score"][score])
+        Log(table).say(f"official score, {score}: {official}")
+    log.say(f"written to {job.out}")
+    return not any(_has_stopped(folder) for folder in folders)
+
+
+def join_tables(paths: Sequence[Path], target: Path) -> None:
+    """Tables that have lines by seed and score, joined as one run would write them.
+
+    The first two columns are `seed` and `score`. The lines of one seed and score stay
+    together, those of the first table first.
+
+    Raises:
+        OSError: a table is not there, or the target cannot be written.
+    """
+    blocks: dict[bytes, list[_Block]] = {}
+    for path in paths:
+        for key, block in _blocks(path):
+            blocks.setdefault(key, []).append(block)
+    with whole_file(target) as joined:
+        with paths[0].open("rb") as file:
+            joined.write(file.readline())
+        for of_key in blocks.values():
+            for block in of_key:
+                _copy(block, joined)
+
+
+def summarise_results(
+    path: Path, scores: Sequence[str], year: int | None
+) -> dict[str, Any]:
+    """`report.summarise_scores` of a table of results, read anew for each score."""
+    parts: dict[str, Any] = {
+        "official_score": {},
+        "arithmetic_means": {},
+        "harmonic_means": {},
+    }
+    for score in scores:
+        seeds = by_seed(_rows(path, score), score)
+        if seeds:
+            for name, of_score in summarise_scores({score: seeds}, year).items():
+                parts[name] |= of_score
+    return parts
+
+
+def _blocks(path: Path) -> Iterator[tuple[bytes, _Block]]:
+    """Where the lines of each seed and score are; names have no line breaks."""
+    with path.open("rb") as file:
+        end = first = len(file.readline())
+        known = None
+        for line in file:
+            key = b",".join(line.split(b",", 2)[:2])
+            if known not in (None, key):
+                yield known, _Block(path, first, end)
+                first = end
+            known, end = key, end + len(line)
+        if known is not None:
+            yield known, _Block(path, first, end)
+
+
+def _copy(block: _Block, target: BinaryIO) -> None:
+    with block.path.open("rb") as file:
+        file.seek(block.first)
+        left = block.end - block.first
+        while left and (data := file.read(min(left, _BYTES_AT_ONCE))):
+            target.write(data)
+            left -= len(data)
+
+
+def _rows(path: Path, score: str) -> Iterator[Row]:
+    with path.open(encoding="utf-8", newline="") as file:
+        for fields in csv.DictReader(file):
+            if fields["score"] == score:
+                yield row_of(fields)
+
+
+def _gather_score_files(folders: Sequence[Path], out: Path) -> None:
+    """All waves' score files in one folder, as the challenge wants them.
+
+    They are hard links where the file system has such: nothing is written twice.
+    """
+    for folder in folders:
+        for path in sorted((folder / "scores").rglob("*.csv")):
+            target = out / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            with suppress(OSError):
+                os.link(path, target)
+                continue
+            shutil.copyfile(path, target)
+
+
+class _Summaries:
+    """`summary.json` of each wave, read one after the other."""
+
+    def __init__(self, folders: Sequence[Path]):
+        self.folders = folders
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for folder in self.folders:
+            text = (folder / "summary.json").read_text(encoding="utf-8")
+            yield json.loads(text)
+
+    def notes(self) -> list[str]:
+        """Each note once."""
+        return list(dict.fromkeys(note for each in self for note in each["notes"]))
+
+    def about(self) -> dict[str, Any]:
+        """Seconds of all waves, and the environment of the last one."""
+        timing: dict[str, float] = dict.fromkeys(_STAGES, 0.0)
+        n_windows, environment = 0.0, None
+        for summary in self:
+            seconds, environment = summary["timing"], summary["environment"]
+            for stage in _STAGES:
+                timing[stage] += seconds.get(stage, 0.0)
+            rate = seconds.get("windows_per_s", 0.0)
+            n_windows += rate * seconds.get("train_s", 0.0)
+        timing["windows_per_s"] = n_windows / max(timing["train_s"], 1e-9)
+        return {"timing": timing, "environment": environment}
+
+
+def _write_summary(path: Path, about: dict[str, Any], waves: _Summaries) -> None:
+    """`summary.json`; what it says of each machine goes from file to file."""
+    head = to_json(about).rstrip().removesuffix("}").rstrip()
+    with whole_file(path) as file:
+        file.write((head + ',\n  "machines": {').encode())
+        comma = ""
+        for summary in waves:
+            for machine, of_machine in summary.get("machines", {}).items():
+                text = json.dumps(of_machine, indent=2).replace("\n", "\n    ")
+                file.write(f"{comma}\n    {json.dumps(machine)}: {text}".encode())
+                comma = ","
+        file.write(b"\n  }\n}\n")
+
+
+def _machine_lines(config: Config, out: Path, plan: WavePlan) -> Iterator[MachineLine]:
+    """What the page says of each machine; those without labels have no metrics."""
+    wave_of = {m: number for number, wave in enumerate(plan.waves) for m in wave}
+    rows: dict[tuple[str, str], list[Row]] = {}
+    for row in _rows(out / "results.csv", config.score):
+        rows.setdefault((row.machine, row.section), []).append(row)
+    counts: dict[tuple[str, str], list[int]] = {}
+    with (out / "clips.csv").open(encoding="utf-8", newline="") as file:
+        for fields in csv.DictReader(file):
+            if (fields["score"], int(fields["seed"])) == (config.score, config.seed):
+                unit = text_of(fields["machine"]), text_of(fields["section"])
+                of_unit = counts.setdefault(unit, [0, 0])
+                of_unit[0] += 1
+                of_unit[1] += int(fields["decision"])
+    for unit, (n_clips, n_alarms) in counts.items():
+        folder = wave_folder(out, wave_of[unit[0]])
+        link = (folder / "report.html").relative_to(out).as_posix()
+        yield MachineLine(*unit, link, n_clips, n_alarms, rows.get(unit, []))
+
+
+def _has_stopped(folder: Path) -> bool:
+    """Whether a model of a wave could not be trained to the end."""
+    last = last_epoch(folder) if (folder / "metrics.jsonl").exists() else {}
+    return any(any(entry["is_stopped"]) for entry in last.values())

@@ -1,0 +1,46 @@
+"""How much memory there is: on this machine, and on its devices."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_MEMINFO = Path("/proc/meminfo")
+_LIMITS = (  # of a container: what it may use, and what it uses
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+    ),
+)
+
+
+def available_memory() -> int:
+    """Bytes that this process can have without others being swapped out, about.
+
+    Half of all memory where the system does not say.
+    """
+    found = [_of_system()]
+    for limit, usage in _LIMITS:
+        try:
+            found.append(int(Path(limit).read_text()) - int(Path(usage).read_text()))
+        except (OSError, ValueError):  # no container, or "max"
+            continue
+    return max(0, min(found))
+
+
+def device_memory(devices: Sequence[Any]) -> int | None:
+    """Bytes of all devices together; None where they use the host's memory."""
+    stats = [device.memory_stats() or {} for device in devices]
+    if not all("bytes_limit" in of_device for of_device in stats):
+        return None
+    return sum(int(of_device["bytes_limit"]) for of_device in stats)
+
+
+def _of_system() -> int:
+    try:
+        lines = _MEMINFO.read_text().splitlines()
+        (kilobytes,) = (n.split()[1] for n in lines if n.startswith("MemAvailable:"))
+        return 1024 * int(kilobytes)
+    except (OSError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -1,0 +1,127 @@
+"""What a fleet of machines consists of, from names and headers alone.
+
+Each machine is looked at in turn and forgotten but for some numbers, so a fleet may
+have any number of them.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import reduce
+from typing import NamedTuple
+
+from gammavae_jax.clip_files import ClipFile, MachineFiles, year_of_layout
+from gammavae_jax.clip_length import clip_frames
+from gammavae_jax.config import FeatureConfig
+from gammavae_jax.dataset import Room, require_usable, room_needed
+from gammavae_jax.errors import InputError
+from gammavae_jax.job import (
+    Job,
+    find_in_turn,
+    has_supplemental,
+    require_classes,
+    require_supplemental,
+    require_training_clips,
+    several_bad,
+)
+from gammavae_jax.log import Log
+
+
+class MachineSize(NamedTuple):
+    """How much there is of one machine type, all sections of which stay together."""
+
+    machine: str
+    n_units: int  # sections, each of which gets models of its own
+    train: Room  # of each section
+    test: Room
+    digest: str  # of the names and lengths of the recordings
+
+
+class Survey(NamedTuple):
+    """A fleet."""
+
+    machines: tuple[MachineSize, ...]
+    year: int | None  # whose metrics hold; see `year_of_layout`
+
+
+class _Lengths(NamedTuple):
+    """Frames of each recording of a section that can be used."""
+
+    train: dict[ClipFile, int]
+    test: dict[ClipFile, int]
+
+
+def survey_fleet(job: Job, config: FeatureConfig, log: Log) -> Survey:
+    """Look at every machine of a job.
+
+    Every recording's header is read before the first bad one is an error, which tells
+    how many there are. With `skip_bad_files` they count as not there.
+
+    Raises:
+        InputError: a recording that cannot be used, or a machine that is found to be
+            wanting by its names.
+    """
+    bad: list[InputError] = []
+    sizes, years, has_extra = [], set(), False
+    with log.progress("machines", len(job.machines)) as advance:
+        for name, found in zip(job.machines, find_in_turn(job), strict=True):
+            require_classes((unit.name, unit.test) for unit in found)
+            n_before = len(bad)
+            good = [_usable(unit, config, bad) for unit in found]
+            if job.skip_bad_files or len(bad) == n_before:
+                sizes.append(_size(name, found, good, config.n_context))
+            years.add(year_of_layout(found))
+            has_extra |= any(map(has_supplemental, found))
+            advance()
+    if bad and not job.skip_bad_files:
+        raise several_bad(bad)
+    if job.with_supplemental:
+        require_supplemental(job, has_extra)
+    told = years.pop() if len(years) == 1 else None
+    return Survey(tuple(sizes), told if job.year is None else job.year)
+
+
+def _usable(
+    unit: MachineFiles, config: FeatureConfig, bad: list[InputError]
+) -> _Lengths:
+    """Frames of the recordings that can be used; what is wrong with others is added."""
+
+    def frames(files: Sequence[ClipFile]) -> dict[ClipFile, int]:
+        found = {}
+        for file in files:
+            try:
+                found[file] = clip_frames(file.path, config)
+            except InputError as error:
+                bad.append(error)
+        return found
+
+    return _Lengths(frames(unit.train), frames(unit.test))
+
+
+def _size(
+    machine: str,
+    units: Sequence[MachineFiles],
+    good: Sequence[_Lengths],
+    n_context: int,
+) -> MachineSize:
+    """The size of a machine type by what can be used of it.
+
+    Raises:
+        InputError: too little can be used.
+    """
+    for unit, lengths in zip(units, good, strict=True):
+        for files, usable in zip((unit.train, unit.test), lengths, strict=True):
+            require_usable(files, usable)
+        require_training_clips(unit.name, list(lengths.train))
+        require_classes([(unit.name, list(lengths.test))])
+    train, test = (
+        reduce(Room.joined, (room_needed(list(n.values()), n_context) for n in split))
+        for split in zip(*good, strict=True)
+    )
+    told = [
+        [(unit.section, file.path.name, n) for file, n in split.items()]
+        for unit, lengths in zip(units, good, strict=True)
+        for split in lengths
+    ]
+    digest = hashlib.blake2b(json.dumps(told).encode(), digest_size=20).hexdigest()
+    return MachineSize(machine, len(units), train, test, digest)

@@ -1,0 +1,92 @@
+"""The recordings of the next wave are loaded while the models of this one train."""
+
+import io
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Generic, NamedTuple, TypeVar
+
+from rich.console import Console
+
+from gammavae_jax.log import Advance, Log
+
+T = TypeVar("T")
+
+
+class Loaded(NamedTuple, Generic[T]):
+    """A wave's recordings, and the log of what comes next."""
+
+    number: int
+    recordings: T
+    log: Log
+
+
+class _NotWanted(Exception):
+    """Whoever wanted the recordings has gone."""
+
+
+class _QuietLog(Log):
+    """Of a thread beside another that shows its progress: notes and seconds alone."""
+
+    def __init__(self, stop: threading.Event):
+        super().__init__(Console(file=io.StringIO()))
+        self.stop = stop
+
+    def aloud(self, console: Console) -> Log:
+        """The same, its notes now said, for what comes next."""
+        log = Log(console)
+        log.seconds = self.seconds
+        for note in self.notes:
+            log.note(note)
+        return log
+
+    def say(self, message: str) -> None:
+        """Nothing: notes are said later."""
+
+    @contextmanager
+    def progress(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
+        """No bar, but the way to end early."""
+        del title, total, done
+
+        def advance(text: str = "") -> None:
+            del text
+            if self.stop.is_set():
+                raise _NotWanted
+
+        yield advance
+
+
+def load_in_turn(
+    numbers: Sequence[int], load: Callable[[int, Log], T], console: Console
+) -> Generator[Loaded[T], None, None]:
+    """What `load` gives for each wave, loaded one ahead in a thread.
+
+    To be closed: a load that has begun is then given up at its next clip.
+
+    Args:
+        numbers: of the waves.
+        load: called with a number and a log, in a thread but for the first.
+        console: of logs; progress is shown of the first wave alone, while nothing else
+            is done.
+
+    Raises:
+        Exception: what `load` raised, when its wave's turn comes.
+    """
+    if not numbers:
+        return
+    stop = threading.Event()
+    with ThreadPoolExecutor(1, "next wave") as thread:
+        try:
+            log = Log(console)
+            now = Loaded(numbers[0], load(numbers[0], log), log)
+            for number in numbers[1:]:
+                quiet = _QuietLog(stop)
+                coming = thread.submit(load, number, quiet)
+                yield now
+                del now  # before the next one is waited for
+                now = Loaded(number, coming.result(), quiet.aloud(console))
+                del coming  # which holds what it gave
+            yield now
+        finally:
+            stop.set()
