@@ -122,6 +122,7 @@ def _texts_of_tables() -> list[bytes]:
         b"\xef\xbb\xbf" + scores.replace(b"\n", b"\r\n"),
         f"fan\nsection_00_0000.wav,{names[0]}\nsection_00_0001.wav,{names[1]}\n".encode(),
         b"section_00_0000.wav,0\nsection_00_0001.wav,1\n",
+        b'"normal_0, ""a"".wav",1\n"anomaly_0",2e3\n',
         b"seed,score,machine,section,clip,anomaly_score,p_value,decision\n"
         b"7,mse,fan,00,'=1.wav,1.5,0.25,0\n",
     ]
@@ -145,6 +146,7 @@ def _forms() -> list[bytes]:
         b"audio/wav\nRIFF",
         b"multipart/form-data; boundary=b\n" + form,
         b'multipart/form-data; boundary="b"\n' + encoded,
+        b"multipart/form-data; boundary*=x; boundary*0=y\n" + form,
         b"multipart/form-data; boundary*0=x; boundary*1=b\n" + form,
     ]
 

@@ -143,15 +143,22 @@ def test_any_json_is_a_configuration_or_refused_in_one_line(tree):
     config, refusal = attempt(lambda: from_dict(tree))
     assert refusal.isprintable()
     if config is not None:
-        assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+        text = json.dumps(to_dict(config), allow_nan=False)
+        assert from_dict(json.loads(text)) == config
 
 
-@given(st.sampled_from(paths), json_trees.map(json.dumps) | st.text(max_size=12))
+odd_values = st.sampled_from(["NaN", "1e999", "-1", "0", "1e-320", "true", "[]", ""])
+values = odd_values | json_trees.map(json.dumps) | st.text(max_size=12)
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(paths), values)
 def test_any_setting_is_taken_and_kept_or_refused_in_one_line(path, value):
     config, refusal = attempt(lambda: override(Config(), [f"{path}={value}"]))
     assert refusal.isprintable()
     if config is not None:
-        assert from_dict(to_dict(config)) == config
+        text = json.dumps(to_dict(config), allow_nan=False)
+        assert from_dict(json.loads(text)) == config
         assert hash(config) == hash(from_dict(to_dict(config)))
 
 
@@ -194,6 +201,7 @@ def test_no_more_held_out_clips_are_above_the_threshold_than_the_rate_lets(rate,
     assert (held_out > threshold).sum() + 1 <= rate * (n + 1) + 1e-6
     chances = p_values(held_out, held_out)
     assert ((chances >= 1 / (n + 1)) & (chances <= 1)).all()
+    assert p_values(np.array([held_out.max() + 1]), held_out) == 1 / (n + 1)
     order = np.argsort(held_out)
     assert (np.diff(chances[order]) <= 0).all()  # a higher score is less likely
 
