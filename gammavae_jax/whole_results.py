@@ -71,9 +71,12 @@ def whole_results(out: Path, config: Config) -> Iterator[Path]:
 def put_in_place(out: Path) -> None:
     """Put results that are ready in their places; begun again, it goes on.
 
+    Those that a run could not make to the end are removed.
+
     Raises:
         OSError: the folder cannot be written.
     """
+    remove(out / _NEW)
     ready = out / _READY
     if not ready.is_dir():
         return

@@ -1,6 +1,7 @@
 """A checkpoint is enough to score, on any number of devices, and says what ails it."""
 
 import contextlib
+import errno
 import json
 import os
 import pickle
@@ -36,6 +37,7 @@ from gammavae_jax.scorer import Scorer, wanted_statistics
 from gammavae_jax.train import init_state
 
 MACHINES = (("fan", "00"), ("pump", "02"))
+CLIPS = {"fan": ["a.wav"], "pump": ["b.wav", "c.wav"]}
 
 
 @pytest.fixture
@@ -151,21 +153,153 @@ def test_another_version_is_refused(tmp_path, detector):
         restore_detector(tmp_path)
 
 
-# Orbax leaves a coroutine unfinished when its storage fails.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("damage", ["json", "array file", "whole folder"])
-def test_damage_is_said(tmp_path, detector, damage):
+def test_a_training_of_another_version_is_refused(tmp_path, state, tiny):
+    save_training(tmp_path, TrainCheckpoint(1, state, tiny(), CLIPS))
+    mark = tmp_path / "train" / "1.json"
+    mark.write_text(json.dumps({**json.loads(mark.read_text()), "format": 4}))
+    with pytest.raises(InputError, match="another version"):
+        restore_training(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 5}', "\x00\xff"])
+def test_a_detector_whose_json_is_nonsense_is_refused(tmp_path, detector, text):
     save_detector(tmp_path, detector)
-    if damage == "json":
-        (tmp_path / "detector.json").write_text("{")
-    elif damage == "whole folder":
-        shutil.rmtree(tmp_path / "detector")
-    else:
-        files = [p for p in (tmp_path / "detector").rglob("*") if p.is_file()]
-        largest = max(files, key=lambda p: p.stat().st_size)
-        largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    (tmp_path / "detector.json").write_text(text)
+    with pytest.raises(InputError, match=r"is damaged \(detector.json\)"):
+        restore_detector(tmp_path)
+
+
+def cut_short(content):
+    return content[: len(content) // 2]
+
+
+def emptied(content):
+    return b""
+
+
+def flipped(content):
+    """One bit of the middle byte."""
+    middle = len(content) // 2
+    byte = bytes(b ^ 4 for b in content[middle : middle + 1])
+    return content[:middle] + byte + content[middle + 1 :]
+
+
+DAMAGES = (cut_short, emptied, flipped, None)  # None removes
+
+
+def spoilt(files):
+    """Spoil each of some files in each way, one after the other, and mend it again."""
+    for path in files:
+        content = path.read_bytes()
+        for damage in DAMAGES:
+            if damage is None:
+                path.unlink()
+            elif damage(content) == content:
+                continue  # an empty file cannot be emptied
+            else:
+                path.write_bytes(damage(content))
+            yield path, damage
+            path.write_bytes(content)
+
+
+def test_a_detector_of_which_any_file_is_damaged_is_refused(tmp_path, detector):
+    save_detector(tmp_path, detector)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    n_refused = 0
+    for path, damage in spoilt(files):
+        no_mark = path.name == "detector.json" and damage is None
+        said = "no checkpoint in" if no_mark else "is damaged"
+        with pytest.raises(InputError, match=said):
+            restore_detector(tmp_path)
+        n_refused += 1
+    assert n_refused > 20
+    assert restore_detector(tmp_path).machines == MACHINES
+
+
+def test_a_detector_without_its_arrays_is_refused(tmp_path, detector):
+    save_detector(tmp_path, detector)
+    shutil.rmtree(tmp_path / "detector")
     with pytest.raises(InputError, match="is damaged"):
         restore_detector(tmp_path)
+
+
+@pytest.fixture
+def two_states(tmp_path, state, tiny):
+    """A folder with the states after epochs 2 and 4, and the two of them."""
+    after = {}
+    for epoch in (2, 4):
+        after[epoch] = jax.tree.map(
+            lambda leaf, epoch=epoch: leaf if leaf.dtype == bool else leaf + epoch,
+            state,
+        )
+        save_training(tmp_path, TrainCheckpoint(epoch, after[epoch], tiny(), CLIPS))
+    return tmp_path, after
+
+
+def test_of_a_state_of_which_any_file_is_damaged_the_one_before_is_taken(
+    two_states, capfd
+):
+    folder, after = two_states
+    files = [p for p in (folder / "train" / "4").rglob("*") if p.is_file()]
+    capfd.readouterr()
+    n_spoilt = 0
+    for path, damage in spoilt([folder / "train" / "4.json", *files]):
+        said = []
+        back = restore_training(folder, said.append)
+        assert back is not None
+        assert back.epoch == 2, (path, damage)
+        if path.name != "4.json" or damage is not None:  # else there is no such state
+            (line,) = said
+            assert "is damaged" in line
+            assert "going back to the state after epoch 2" in line
+        n_spoilt += 1
+    assert n_spoilt > 20
+    assert_same(back.state, after[2])
+    assert capfd.readouterr() == ("", "")  # none of Orbax's pages
+    newest = restore_training(folder)
+    assert newest is not None
+    assert newest.epoch == 4
+
+
+def test_where_no_state_is_sound_it_is_said_and_what_to_do(two_states):
+    folder, _ = two_states
+    for epoch in (2, 4):
+        flip = folder / "train" / f"{epoch}.json"
+        flip.write_bytes(flipped(flip.read_bytes()))
+    with pytest.raises(InputError, match=r"train/4' is damaged .* --overwrite"):
+        restore_training(folder)
+
+
+def test_going_back_and_on_from_there_leaves_two_sound_states(two_states, tiny):
+    folder, after = two_states
+    (folder / "train" / "4" / "state" / "manifest.ocdbt").write_bytes(b"")
+    save_training(folder, TrainCheckpoint(3, after[4], tiny(), CLIPS))
+    (folder / "train" / "leftover.orbax-checkpoint-tmp").mkdir()
+    save_training(folder, TrainCheckpoint(4, after[4], tiny(), CLIPS))
+    names = {path.name for path in (folder / "train").iterdir()}
+    assert names == {"3", "3.json", "4", "4.json"}
+    back = restore_training(folder)
+    assert back is not None
+    assert_same(back.state, after[4])
+
+
+def test_a_state_that_cannot_be_written_leaves_the_one_before(
+    two_states, tiny, monkeypatch
+):
+    folder, after = two_states
+
+    def full(path, *_, **__):
+        (folder / "train" / "6").mkdir()
+        raise ValueError(f"RESOURCE_EXHAUSTED: {path}: {os.strerror(errno.ENOSPC)} [x]")
+
+    monkeypatch.setattr(ocp, "save", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        save_training(folder, TrainCheckpoint(6, after[4], tiny(), CLIPS))
+    assert caught.value.errno == errno.ENOSPC
+    monkeypatch.undo()
+    back = restore_training(folder)
+    assert back is not None
+    assert back.epoch == 4
 
 
 def test_a_checkpoint_of_several_devices_restores_on_one(tmp_path, detector):
