@@ -12,7 +12,7 @@ from gammavae_jax.config_json import override
 from gammavae_jax.presets import preset
 
 # Read when JAX first looks for devices, which no import does.
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 
 TINY = [
     "model.hidden=[16]",

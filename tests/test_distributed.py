@@ -182,6 +182,17 @@ def test_an_out_that_hosts_do_not_share_is_refused(data, tmp_path):
     assert "give an --out that all hosts share" in ends[0].stderr
 
 
+@pytest.mark.slow
+def test_one_two_four_or_eight_devices_train_the_same_parameters():
+    """Of machines and models whose numbers do not divide: 5 and 1, by 3."""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    (end,) = ended(start([[ROOT / "tests" / "eight_devices.py", 5, 1]], more=flags))
+    assert end.returncode == 0, end.stderr
+    for by_devices in json.loads(end.stdout):
+        assert by_devices.keys() == {"1", "2", "4", "8"}
+        assert max(by_devices.values()) < 1e-5
+
+
 @pytest.fixture(scope="module")
 def runs(data, tmp_path_factory):
     """The same run by two processes, by one with as many devices, and by default."""
