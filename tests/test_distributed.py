@@ -241,12 +241,16 @@ def test_two_processes_give_what_a_run_without_a_cluster_gives(runs):
         expected.state.params,
     )
     lines = [
-        list(csv.DictReader((runs / name / "clips.csv").open()))
+        list(csv.DictReader((runs / name / "clips.csv").read_text().splitlines()))
         for name in ("two", "default")
     ]
     assert len(lines[0]) == len(lines[1]) > 0
     for one, other in zip(*lines, strict=True):
         assert one["decision"] == other["decision"]
+        # Of these few clips a covariance is all but singular.
+        if not one["score"].startswith("mahalanobis"):
+            values = [float(line["anomaly_score"]) for line in (one, other)]
+            assert values[0] == pytest.approx(values[1], rel=1e-4)
 
 
 @pytest.mark.slow
@@ -273,16 +277,15 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(
     out = tmp_path / "killed"
     many = ["--epochs", 400, "--seeds", 2, *TINY]
     processes = start([run_command(data, out, *many)] * 2)
+    train = out / "checkpoint" / "train"
     try:
-        saved = out / "checkpoint" / "train" / "2"
-        while not saved.exists() and not list(out.glob("checkpoint/train/[0-9]*")):
+        while not any(path.name.isdecimal() for path in train.glob("*")):
             assert all(process.poll() is None for process in processes)
             time.sleep(0.05)
     finally:
         processes[victim].send_signal(signal.SIGKILL)
-        began = time.monotonic()
-        ends = ended(processes, 100)
-    assert time.monotonic() - began < 60
+        # JAX waits 100 seconds for a sign of life, where no connection breaks before.
+        ends = ended(processes, 150)
     other = ends[1 - victim]
     assert other.returncode not in (0, -signal.SIGKILL)
     assert "another" in other.stderr  # process, or task as JAX has it
