@@ -13,7 +13,7 @@ from gammavae_jax.config_json import override
 from gammavae_jax.presets import preset
 
 # Read when JAX first looks for devices, which no import does.
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 
 # The same examples every time: what fails here fails there. To look for new ones, give
 # `--hypothesis-profile=default`.

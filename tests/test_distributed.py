@@ -183,6 +183,17 @@ def test_an_out_that_hosts_do_not_share_is_refused(data, tmp_path):
     assert "give an --out that all hosts share" in ends[0].stderr
 
 
+@pytest.mark.slow
+def test_one_two_four_or_eight_devices_train_the_same_parameters():
+    """Of machines and models whose numbers do not divide: 5 and 1, by 3."""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    (end,) = ended(start([[ROOT / "tests" / "eight_devices.py", 5, 1]], more=flags))
+    assert end.returncode == 0, end.stderr
+    for by_devices in json.loads(end.stdout):
+        assert by_devices.keys() == {"1", "2", "4", "8"}
+        assert max(by_devices.values()) < 1e-5
+
+
 @pytest.fixture(scope="module")
 def runs(data, tmp_path_factory):
     """The same run by two processes, by one with as many devices, and by default."""
@@ -231,12 +242,16 @@ def test_two_processes_give_what_a_run_without_a_cluster_gives(runs):
         expected.state.params,
     )
     lines = [
-        list(csv.DictReader((runs / name / "clips.csv").open()))
+        list(csv.DictReader((runs / name / "clips.csv").read_text().splitlines()))
         for name in ("two", "default")
     ]
     assert len(lines[0]) == len(lines[1]) > 0
     for one, other in zip(*lines, strict=True):
         assert one["decision"] == other["decision"]
+        # Of these few clips a covariance is all but singular.
+        if not one["score"].startswith("mahalanobis"):
+            values = [float(line["anomaly_score"]) for line in (one, other)]
+            assert values[0] == pytest.approx(values[1], rel=1e-4)
 
 
 @pytest.mark.slow
@@ -263,16 +278,15 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(
     out = tmp_path / "killed"
     many = ["--epochs", 400, "--seeds", 2, *TINY]
     processes = start([run_command(data, out, *many)] * 2)
+    train = out / "checkpoint" / "train"
     try:
-        saved = out / "checkpoint" / "train" / "2"
-        while not saved.exists() and not list(out.glob("checkpoint/train/[0-9]*")):
+        while not any(path.name.isdecimal() for path in train.glob("*")):
             assert all(process.poll() is None for process in processes)
             time.sleep(0.05)
     finally:
         processes[victim].send_signal(signal.SIGKILL)
-        began = time.monotonic()
-        ends = ended(processes, 100)
-    assert time.monotonic() - began < 60
+        # JAX waits 100 seconds for a sign of life, where no connection breaks before.
+        ends = ended(processes, 150)
     other = ends[1 - victim]
     assert other.returncode not in (0, -signal.SIGKILL)
     assert "another" in other.stderr  # process, or task as JAX has it
