@@ -43,7 +43,7 @@ LEAVES: dict[str, set[str]] = {
     "package_checks": {"finding"},
     "pooling": set(),
     "distributions": {"gamma_derivative"},
-    "environment": set(),
+    "environment": {"distributions"},
     "evaluate": set(),
     "files": set(),
     "finding": set(),
@@ -77,7 +77,8 @@ LEAVES: dict[str, set[str]] = {
         *("model", "neighbours", "score", "train"),
     },
     "epochs": {
-        *("checkpoint", "config", "dataset", "layout", "log", "run_folder", "train"),
+        *("checkpoint", "config", "dataset", "distributions", "layout", "log"),
+        *("run_folder", "train"),
     },
 }
 # Where outsiders may be imported; everywhere for those not named.
