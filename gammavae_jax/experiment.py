@@ -42,7 +42,7 @@ from gammavae_jax.run_folder import (
     read_config,
     resume_folder,
 )
-from gammavae_jax.split import split_windows
+from gammavae_jax.split import require_windows, split_notes, split_windows
 from gammavae_jax.threshold import too_few_clips
 from gammavae_jax.train import make_trainer
 
@@ -63,6 +63,11 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
     test = load_split(files, "test", bank, config, log, job.skip_bad_files)
     require_classes((name, clips.files) for name, clips in test)
     clips = {name: clip_identities(found) for name, found in train}
+    arrays = stack_machines(train, config.features.n_context)
+    is_extra = supplemental_clips(train)
+    del train  # the log-mels live on in the arrays alone
+    split = split_windows(arrays, config, is_extra)
+    require_windows(split, list(clips))
     checkpoint = _checkpoint_to_resume(config, job, clips)
     job = year_told(job, files, log)
     if checkpoint is not None:
@@ -78,10 +83,8 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
             log.say("no epoch was saved yet: beginning again")
         begin_folder(job.out, config)
 
-    arrays = stack_machines(train, config.features.n_context)
-    is_extra = supplemental_clips(train)
-    del train  # the log-mels live on in the arrays alone
-    split = split_windows(arrays, config, is_extra)
+    for note in split_notes(arrays, split, list(clips), config):
+        log.note(note)
     if config.scoring.threshold != "official":
         few = too_few_clips(split.is_held_out, list(clips), config)
         if few:
