@@ -13,6 +13,7 @@ from gammavae_jax.checkpoint import TrainCheckpoint, save_training
 from gammavae_jax.config import Config
 from gammavae_jax.dataset import AnyArray
 from gammavae_jax.distributed import any_of, on_first
+from gammavae_jax.distributions import sampler_note
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import writing
 from gammavae_jax.interruption import stoppable
@@ -40,6 +41,8 @@ def train_epochs(
             and its state saved.
     """
     names, epochs = list(start.clips), config.train.epochs
+    if start.epoch < epochs:
+        _note_sampler(config, log)
     state = layout.put(start.state, "run")
     was_stopped = np.zeros((config.n_members, len(names)), bool)
     if start.epoch:
@@ -104,6 +107,7 @@ def train_machines(
         InputError: a model whose loss did not stay finite.
     """
     log = log or Log(Console(stderr=True))
+    _note_sampler(config, log)
     trainer = make_trainer(config, layout, data, group)
     state = trainer.initial
     with log.timed("train_s"), log.progress("epochs", config.train.epochs) as advance:
@@ -118,6 +122,12 @@ def train_machines(
                 "train.learning_rate, or check the recordings"
             )
     return state
+
+
+def _note_sampler(config: Config, log: Log) -> None:
+    """Say once a training if its draws are a fallback's."""
+    if config.model.latent == "gamma" and sampler_note():
+        log.note(sampler_note())
 
 
 def _losses_text(info: EpochInfo) -> str:

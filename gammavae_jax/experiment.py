@@ -38,7 +38,7 @@ from gammavae_jax.report import to_json
 from gammavae_jax.results import score_and_report
 from gammavae_jax.resumption import begin_or_resume, require_same_recordings
 from gammavae_jax.run_folder import begin_folder, check_folder, held_folder
-from gammavae_jax.split import split_windows
+from gammavae_jax.split import require_windows, split_notes, split_windows
 from gammavae_jax.threshold import too_few_clips
 from gammavae_jax.train import make_trainer
 
@@ -121,12 +121,15 @@ def run_loaded(
     train, test = loaded.train, loaded.test
     clips = {name: clip_identities(found) for name, found in train}
     require_same_recordings(job, (*train, *test))
-    checkpoint = begin_or_resume(config, job, clips, log)
-
     arrays = stack_machines(train, config.features.n_context, rooms[0])
     is_extra = supplemental_clips(train, arrays.n_frames.shape[1])
     train.clear()  # the log-mels live on in the arrays alone
     split = split_windows(arrays, config, is_extra)
+    require_windows(split, list(clips))
+    checkpoint = begin_or_resume(config, job, clips, log)
+
+    for note in split_notes(arrays, split, list(clips), config):
+        log.note(note)
     if config.scoring.threshold != "official":
         few = too_few_clips(split.is_held_out, list(clips), config)
         if few:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import jax
@@ -19,6 +20,13 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 # `--hypothesis-profile=default`.
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
+# With `GAMMAVAE_BLOCK_TFP=1` the tests, and the processes that they start, find
+# TensorFlow Probability broken. Nothing above has imported it.
+if os.environ.get("GAMMAVAE_BLOCK_TFP"):
+    blocked = str(Path(__file__).parent / "blocked")
+    sys.path.insert(0, blocked)
+    paths = [blocked, *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
 
 TINY = [
     "model.hidden=[16]",

@@ -48,7 +48,7 @@ LEAVES: dict[str, set[str]] = {
     "pooling": set(),
     "distributed": set(),
     "distributions": {"gamma_derivative"},
-    "environment": set(),
+    "environment": {"distributions"},
     "evaluate": set(),
     "files": set(),
     "file_sums": set(),
@@ -84,8 +84,8 @@ LEAVES: dict[str, set[str]] = {
         *("model", "neighbours", "score", "train"),
     },
     "epochs": {
-        *("checkpoint", "config", "dataset", "distributed", "files", "interruption"),
-        *("layout", "log", "run_folder", "train"),
+        *("checkpoint", "config", "dataset", "distributed", "distributions"),
+        *("files", "interruption", "layout", "log", "run_folder", "train"),
     },
 }
 # Where outsiders may be imported; everywhere for those not named.
