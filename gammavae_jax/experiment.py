@@ -49,7 +49,7 @@ from gammavae_jax.run_folder import (
 )
 from gammavae_jax.split import split_windows
 from gammavae_jax.threshold import too_few_clips
-from gammavae_jax.train import make_trainer
+from gammavae_jax.train import make_trainer, with_room_for
 
 
 def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
@@ -140,6 +140,9 @@ def run_loaded(
         with log.timed("compile_s"):
             trainer = make_trainer(config, layout, placed, split.group)
         start = checkpoint or TrainCheckpoint(0, trainer.initial, config, clips)
+        if checkpoint is not None:
+            n_batches = -(-split.group.shape[-1] // config.train.batch_size)
+            start = start._replace(state=with_room_for(start.state, n_batches))
         del checkpoint
         n_epochs = config.train.epochs - start.epoch
         state, stopped = train_epochs(layout, trainer, start, config, job.out, log)
@@ -185,10 +188,12 @@ def describe(config: Config, job: Job, table: Console) -> None:
     log.say(f"would write to {job.out}")
 
 
-def run_evaluation(checkpoint: Path, job: Job, log: Log, table: Console) -> None:
+def run_evaluation(
+    checkpoint: Path, job: Job, log: Log, table: Console, room: Room | None = None
+) -> None:
     """Score and evaluate test clips with a saved detector.
 
-    The machines are the checkpoint's.
+    The machines are the checkpoint's. The clips' arrays have at least the given room.
 
     Raises:
         InputError: no readable checkpoint, or unusable recordings; nothing was written.
@@ -226,7 +231,7 @@ def run_evaluation(checkpoint: Path, job: Job, log: Log, table: Console) -> None
     n_clips = [len(clips.files) for _, clips in test]
     batching = config.train.batching
     with make_layout(n_clips, config.n_members, batching=batching) as layout:
-        score_and_report(detector, layout, test, job, log, table, checkpoint)
+        score_and_report(detector, layout, test, job, log, table, checkpoint, room)
 
 
 def _checkpoint_to_resume(

@@ -29,7 +29,7 @@ _FORMAT = 1
 _FLOAT_BYTES = 4
 _SHARE_OF_HOST = 0.5  # of what is available: others need memory too
 _SHARE_OF_DEVICES = 0.8
-_STATES_ON_HOST = 4  # in training, read back, written, and as a detector
+_STATES_ON_HOST = 7  # in two epochs at once, read back, written, as a detector
 _STATES_ON_DEVICE = 2  # a step has the state before and after it
 # Beside the arrays themselves, what is read for the next wave and what was read for
 # this one's scores.
