@@ -136,7 +136,7 @@ def all_fit(machines: Iterable[Sequence[MachineFiles]], config: Config) -> bool:
     return len(sizes) <= _units_that_fit(config, largest)
 
 
-def _units_that_fit(config: Config, log_mel_bytes: float) -> float:
+def _units_that_fit(config: Config, log_mel_bytes: float | int) -> float:
     """How many sections with so many bytes of log-mels there is memory for."""
     one = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
     leaves = jax.tree.leaves(one)
