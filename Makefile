@@ -1,6 +1,6 @@
 PYTHON ?= .venv/bin/python
 
-.PHONY: check format test slow
+.PHONY: check format test slow soak
 
 check:
 	$(PYTHON) -m ruff format --check .
@@ -14,3 +14,7 @@ format:
 
 slow:
 	$(PYTHON) -m pytest -m slow
+
+# About twenty minutes, on a machine that does nothing else.
+soak:
+	$(PYTHON) -m benchmarks.soak --json soak.json

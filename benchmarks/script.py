@@ -27,14 +27,17 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def parser(description: str | None, rounds: int = 5, warm_up: int | None = 2) -> Parser:
+def parser(
+    description: str | None, rounds: int | None = 5, warm_up: int | None = 2
+) -> Parser:
     """The options of every script, with their defaults."""
     made = Parser(description=(description or "").partition("\n")[0])
     made.add_argument("--json", type=_new_file, metavar="FILE", help="where figures go")
-    made.add_argument(
-        "--rounds", type=positive, default=rounds, metavar="N",
-        help=f"measured ones; {rounds}",
-    )  # fmt: skip
+    if rounds is not None:
+        made.add_argument(
+            "--rounds", type=positive, default=rounds, metavar="N",
+            help=f"measured ones; {rounds}",
+        )  # fmt: skip
     if warm_up is not None:
         made.add_argument(
             "--warm-up", type=positive, default=warm_up, metavar="N",

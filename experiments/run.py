@@ -1,6 +1,7 @@
 """Train, score and evaluate every machine at once."""
 
 import argparse
+import contextlib
 import json
 import sys
 from dataclasses import replace
@@ -9,11 +10,14 @@ from pathlib import Path
 from gammavae_jax.clip_files import find_machines
 from gammavae_jax.command_line import (
     add_job_options,
+    built_in_set,
     data_root_or_synthetic,
+    one_of_several,
     readable_errors,
 )
 from gammavae_jax.config import SCORE_NAMES, Config
 from gammavae_jax.config_json import override
+from gammavae_jax.distributed import is_first, on_first, together
 from gammavae_jax.errors import InputError
 from gammavae_jax.presets import PRESETS, preset
 from gammavae_jax.runtime import (
@@ -70,6 +74,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="go on with the run in --out, or score its models anew",
     )
     parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="be one of the processes of a cluster, such as srun starts; see "
+        "docs/clusters.md",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="say what would be done, and stop"
     )
     parser.add_argument(
@@ -110,50 +120,81 @@ def configuration(options: argparse.Namespace) -> Config:
 
 
 def epochs_of(out: Path) -> int | None:
-    """The epochs that the run in a folder was to have; None if that cannot be read."""
-    try:
-        known = json.loads((out / "config.json").read_text(encoding="utf-8"))
-        return int(known["train"]["epochs"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # a folder that cannot be resumed is refused later, by name
+    """The epochs that the run in a folder was to have; None if that cannot be read.
+
+    Where one with results was told to train on, its states alone say so at first.
+    """
+    has_results = (out / "summary.json").exists()
+    states = out.glob("checkpoint/train/*.json") if has_results else ()
+    wanted = []
+    for path in (out / "config.json", *states):
+        # A folder that cannot be resumed is refused later, by name.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            known = json.loads(path.read_text(encoding="utf-8"))
+            known = known if path.name == "config.json" else known["config"]
+            wanted.append(int(known["train"]["epochs"]))
+    return max(wanted, default=None)
 
 
 def main() -> int:
     """Run the main job; the exit status is 1 if a model could not be trained."""
     limit_blas_threads()
     options = parse()
-    with readable_errors():
-        config = configuration(options)
-        data_root = data_root_or_synthetic(options.data_root)
-        machines = tuple(dict.fromkeys(options.machines or find_machines(data_root)))
-        if config.train.batching != "vmap":  # which needs all cores for a product
-            give_cores_to_runs(len(machines) * config.n_members)
-        keep_compiled_programs()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(readable_errors())
+        if options.distributed:
+            give_cores_to_runs(2)  # how many there are is known only when joined
+            keep_compiled_programs()
+            stack.enter_context(one_of_several())
+        return run(options)
 
-        from rich.console import Console
 
-        from gammavae_jax.experiment import describe
-        from gammavae_jax.fleet import describe_waves, run_machines
-        from gammavae_jax.job import Job
-        from gammavae_jax.log import Log
+def run(options: argparse.Namespace) -> int:
+    """Run the main job, in each process of a cluster if this is one.
 
-        job = Job(
-            data_root=data_root,
-            machines=machines,
-            out=options.out or Path("runs") / config.preset,
-            resume=options.resume,
-            overwrite=options.overwrite,
-            skip_bad_files=options.skip_bad_files,
-            with_supplemental=options.with_supplemental,
-            year=options.year,
-            feature_cache=options.feature_cache,
-        )
-        log, table = Log(Console(stderr=True)), Console()
-        if options.dry_run:
-            describe(config, job, table)
-            describe_waves(job, options.wave_size, Log(table))
-            return 0
-        return 0 if run_machines(config, job, options.wave_size, log, table) else 1
+    Raises:
+        InputError: something the user gave cannot be used.
+    """
+    config = together(lambda: configuration(options))
+    if options.data_root is None:  # the first one tells of it, and makes it
+        on_first(lambda: str(data_root_or_synthetic(None)))
+    data_root = together(lambda: options.data_root or built_in_set())
+    machines = together(
+        lambda: tuple(dict.fromkeys(options.machines or find_machines(data_root)))
+    )
+    if config.train.batching != "vmap":  # which needs all cores for a product
+        give_cores_to_runs(len(machines) * config.n_members)
+    keep_compiled_programs()
+
+    from rich.console import Console
+
+    from gammavae_jax.experiment import describe
+    from gammavae_jax.fleet import describe_waves, run_machines
+    from gammavae_jax.job import Job
+    from gammavae_jax.log import Log
+
+    job = Job(
+        data_root=data_root,
+        machines=machines,
+        out=options.out or Path("runs") / config.preset,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        skip_bad_files=options.skip_bad_files,
+        with_supplemental=options.with_supplemental,
+        year=options.year,
+        feature_cache=options.feature_cache,
+    )
+    quiet = not is_first()
+    log, table = Log(Console(stderr=True, quiet=quiet)), Console(quiet=quiet)
+
+    def tell() -> None:
+        describe(config, job, table)
+        describe_waves(job, options.wave_size, Log(table))
+
+    if options.dry_run:
+        on_first(tell)
+        return 0
+    return 0 if run_machines(config, job, options.wave_size, log, table) else 1
 
 
 if __name__ == "__main__":

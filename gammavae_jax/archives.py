@@ -18,6 +18,8 @@ from gammavae_jax.errors import InputError, printable
 
 _STORED, _DEFLATED = 0, 8
 _ENCRYPTED = 1  # bit of a member's flags
+# A recording shrinks to a half, silence to a thousandth, and a bomb is large besides.
+_MOST_EXPANSION, _SPARE_BYTES = 100, 64 << 20
 _LOCAL_HEADER = struct.Struct("<26x2H")  # the lengths of what follows it
 
 
@@ -48,8 +50,8 @@ def recordings_in(archive: Path) -> Collection[tuple[str, ...]]:
     Names that hide (`.x.wav`) are left out, and what macOS adds (`__MACOSX`).
 
     Raises:
-        InputError: the archive cannot be read, a recording in it is encrypted, or a
-            name would lead out of it.
+        InputError: the archive cannot be read, a recording in it is encrypted or there
+            twice, or a name would lead out of it.
     """
     return _contents(archive).keys()
 
@@ -58,7 +60,8 @@ def read_recording(archive: Path, path: str | os.PathLike[str]) -> bytes:
     """The bytes of a recording in an archive; safe to call from several threads.
 
     Raises:
-        InputError: it is not there, or damaged, or packed in an unusual way.
+        InputError: it is not there, or damaged, or packed in an unusual way, or would
+            grow beyond all measure.
     """
     name = printable(path)
     member = _contents(archive).get(Path(path).relative_to(archive).parts)
@@ -68,6 +71,11 @@ def read_recording(archive: Path, path: str | os.PathLike[str]) -> bytes:
         raise InputError(
             f"{name}: packed by method {member.method}: pack the archive anew, with "
             "deflate"
+        )
+    if member.size > _MOST_EXPANSION * member.size_packed + _SPARE_BYTES:
+        raise InputError(
+            f"{name}: would unpack to {member.size} bytes, of {member.size_packed}, as "
+            "no recording does: get the archive again"
         )
     try:
         data = _unpacked(archive, member)
@@ -156,6 +164,11 @@ def _read_contents(
             raise InputError(
                 f"{printable(archive)}: {printable(info.filename)} is encrypted: pack "
                 "the archive without a password"
+            )
+        if parts in contents:
+            raise InputError(
+                f"{printable(archive)}: holds {printable(info.filename)} twice: get it "
+                "again, or pack it anew"
             )
         contents[parts] = _Member(
             info.header_offset,

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import re
 import stat
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
@@ -13,14 +12,12 @@ import soundfile
 from jaxtyping import Float32, Shaped
 
 from gammavae_jax import archives
+from gammavae_jax.audio_header import claimed_frames, require_plain, require_rate
 from gammavae_jax.errors import InputError, printable
 
 _BLOCK = 1 << 18  # frames decoded at a time, so no header decides how much is allocated
 _LOUDEST = 1e9  # full scale is 1; the power of much more is beyond float32
-_UNKNOWN_BYTES = 0x7FFF0000  # data sizes from here on are what WAV streams write
 _BEGINNINGS = (b"RIFF", b"RIFX", b"RF64", b"fLaC")  # of WAV and FLAC files
-# To resample from what a header claims may take for ever, or all the memory there is.
-_RATES = range(1000, 1_000_001)  # Hz
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's count for a FLAC stream of unknown length
 
 
@@ -66,11 +63,13 @@ def read_recording(path: str | os.PathLike[str], channel: int = 0) -> Recording:
         channel: counted from 0.
 
     Raises:
-        InputError: the file cannot be read as audio, has no such channel, no samples,
-            fewer samples than its header claims, or a sample that is no finite number.
+        InputError: the file is no WAV or FLAC, has no such channel, no samples, a
+            header that contradicts itself or claims more than there is, or a sample
+            that is no finite number.
     """
     name = printable(path)
     with _open(_source(path, name), name) as file:
+        require_rate(file.samplerate, name)
         return Recording(_read(file, channel, name), file.samplerate)
 
 
@@ -146,17 +145,13 @@ def open_recording(
     else:
         raise InputError(f"{name}: this is neither WAV nor FLAC: give one of these")
     with _open(readable, name) as file:
-        claimed = _claimed_frames(file)
+        claimed = claimed_frames(file)
         if file.frames < claimed:
             raise InputError(
                 f"{name}: cut off: the header claims {claimed} frames, the file holds "
                 f"{file.frames}: replace it"
             )
-        if file.samplerate not in _RATES:
-            raise InputError(
-                f"{name}: a sample rate of {file.samplerate} Hz cannot be: replace the "
-                "file"
-            )
+        require_rate(file.samplerate, name)
         blocks = _checked_blocks(file, channel, name)
         yield RecordingBlocks(file.samplerate, claimed, blocks)
 
@@ -205,13 +200,19 @@ def _file_size(path: str | os.PathLike[str], name: str) -> int:
 
 def _open(source: Any, name: str) -> soundfile.SoundFile:
     try:
-        return soundfile.SoundFile(source)
+        file = soundfile.SoundFile(source)
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: named *.raw
         reason = getattr(error, "error_string", "headerless").rstrip(".")
         raise InputError(
             f"{name}: cannot be read as audio ({printable(reason)}): replace it by a "
             "WAV or FLAC file that this user may read"
         ) from error
+    try:
+        require_plain(file, name)
+    except InputError:
+        file.close()
+        raise
+    return file
 
 
 def _decode(
@@ -226,7 +227,7 @@ def _blocks(
     file: soundfile.SoundFile, channel: int, name: str
 ) -> Iterator[Shaped[np.ndarray, "_"]]:
     """The samples as they are stored, or `InputError` at the end."""
-    claimed, n_read = _claimed_frames(file), 0
+    claimed, n_read = claimed_frames(file), 0
     if claimed == _UNKNOWN_FRAMES:
         raise InputError(f"{name}: the header gives no length: encode it again")
     dtype = _stored_type(file)
@@ -256,19 +257,6 @@ def _scaled(samples: Shaped[np.ndarray, "sample"]) -> Float32[np.ndarray, "sampl
     if samples.dtype == np.int16:
         return samples * np.float32(2.0**-15)
     return samples
-
-
-def _claimed_frames(file: soundfile.SoundFile) -> int:
-    """Frames by the header; libsndfile shortens a truncated WAV's without a word.
-
-    Only its log still tells, in a line such as `data : 16000 (should be 7978)`.
-    """
-    log = file.extra_info
-    data = re.search(r"^data : (\d+) \(should be \d+\)", log, re.MULTILINE)
-    align = re.search(r"Block Align +: ([1-9]\d*)", log)
-    if not data or not align or int(data[1]) >= _UNKNOWN_BYTES:
-        return file.frames
-    return int(data[1]) // int(align[1])
 
 
 def encode_clip(

@@ -1,50 +1,55 @@
 """Checkpoints: everything that scoring needs, and what a resumed training needs.
 
-A checkpoint folder holds `detector.json` (configuration and machines), `detector/`
-(filterbank, models, fits,
-references, calibration, thresholds) and `train/<epoch>/` (the optimiser's state
-too). The folders are Orbax's, which renames them when whole. Arrays are stored from
-the host with the axes `[member machine]` or `[seed machine]`, so any number of devices
-can read them.
+A checkpoint folder holds `detector/` (filterbank, models, fits, references,
+calibration, thresholds) and `train/<epoch>/` (the optimiser's state too), the last two
+of them, each with its mark beside it (see `stored_arrays`).
+
+Arrays are stored with the axes `[member machine]` or `[seed machine]`, so any number of
+devices and processes can read them.
 """
 
-import contextlib
-import json
-import shutil
-import signal
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 
+from gammavae_jax.checkpoint_claims import require_detector, require_training
 from gammavae_jax.config import Config
-from gammavae_jax.config_json import from_dict, to_dict
+from gammavae_jax.config_json import to_dict
 from gammavae_jax.detector import Detector
+from gammavae_jax.distributed import on_first
 from gammavae_jax.errors import InputError
-from gammavae_jax.files import write_text
+from gammavae_jax.files import remove
 from gammavae_jax.neighbours import Reference
 from gammavae_jax.score import GaussianFit
 from gammavae_jax.scorer import Scorer
+from gammavae_jax.stored_arrays import (
+    Unreadable,
+    load_arrays,
+    mark,
+    read_mark,
+    save_arrays,
+)
 from gammavae_jax.train import TrainState, init_state
-
-FORMAT = 4  # raised when older checkpoints can no longer be read
 
 
 class TrainCheckpoint(NamedTuple):
     """Where a training stood after an epoch; `clips` tells what it trained on."""
 
     epoch: int
-    state: TrainState  # on the host, leaves lead with `member machine`
+    state: TrainState  # on the host or whole on every device; `member machine` leads
     config: Config
     clips: dict[str, list[str]]
 
 
 def save_detector(folder: Path, detector: Detector) -> None:
-    """Write a detector below a checkpoint folder, in place of one already there."""
+    """Write a detector below a checkpoint folder, in place of one already there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     arrays = {
         "scorer": detector.scorer,
         "filterbank": detector.filterbank,
@@ -53,7 +58,6 @@ def save_detector(folder: Path, detector: Detector) -> None:
         "thresholds": dict(detector.thresholds),
     }
     about = {
-        "format": FORMAT,
         "config": to_dict(detector.config),
         "machines": [list(machine) for machine in detector.machines],
         "references": {
@@ -64,11 +68,7 @@ def save_detector(folder: Path, detector: Detector) -> None:
             name: values.shape[-1] for name, values in detector.calibration.items()
         },
     }
-    (folder / "detector.json").unlink(missing_ok=True)
-    with _uninterrupted():
-        ocp.save(_address(folder / "detector"), arrays, overwrite=True)
-    # Last: where it is, the arrays are whole.
-    write_text(folder / "detector.json", json.dumps(about, indent=2) + "\n")
+    save_arrays(folder / "detector", arrays, about)
 
 
 def restore_detector(folder: Path) -> Detector:
@@ -77,149 +77,114 @@ def restore_detector(folder: Path) -> Detector:
     Raises:
         InputError: there is no checkpoint, or one that this version cannot read.
     """
-    path = _address(folder / "detector")
-    about = _read_json(folder / "detector.json")
-    config = _config(path, about)
+    path = folder / "detector"
+    if not mark(path).is_file():
+        raise InputError(
+            f"no checkpoint in {str(folder)!r}: give the folder 'checkpoint' of a "
+            "finished run, or what gammavae fit wrote"
+        )
+    about, config = read_mark(path)
+    require_detector(str(path), about)
     runs = (len(config.seeds), len(about["machines"]))
     models = (config.n_members, len(about["machines"]))
     n_bins, n_mels = config.features.n_fft // 2 + 1, config.features.n_mels
     fit = GaussianFit(
-        _zeros(*models, n_mels),
-        _zeros(*models, n_mels, n_mels),
+        _blank(*models, n_mels),
+        _blank(*models, n_mels, n_mels),
     )
     state = _abstract_state(config, models)
-    arrays = _load(
+    arrays = load_arrays(
         path,
+        about,
         {
             "scorer": Scorer(state.params, state.batch_stats, fit, fit),
-            "filterbank": _zeros(n_bins, n_mels),
+            "filterbank": _blank(n_bins, n_mels),
             "references": {
                 name: _abstract_reference(models, *shape)
                 for name, shape in about["references"].items()
             },
             "calibration": {
-                name: np.zeros((*runs, n_clips))
+                name: _blank(*runs, n_clips, dtype=np.float64)
                 for name, n_clips in about["calibration"].items()
             },
-            "thresholds": {name: np.zeros(runs) for name in config.scores},
+            "thresholds": {
+                name: _blank(*runs, dtype=np.float64) for name in config.scores
+            },
         },
     )
     machines = tuple((machine, section) for machine, section in about["machines"])
-    return Detector(
-        config,
-        machines,
-        **arrays,
-    )
+    return Detector(config, machines, **arrays)
 
 
 def save_training(folder: Path, checkpoint: TrainCheckpoint) -> None:
-    """Write the state after an epoch; the state before it is then removed."""
-    train = folder / "train"
+    """Write the state after an epoch; the one before it stays, older ones go.
+
+    Of several processes, all are to do so together: each writes a part of it.
+
+    Raises:
+        OSError: it cannot be written; those before are still there.
+    """
+    train, epoch = folder / "train", checkpoint.epoch
     about = {
-        "format": FORMAT,
         "config": to_dict(checkpoint.config),
         "clips": checkpoint.clips,
         "n_batches": checkpoint.state.batch_errors.shape[-1],
     }
-    with _uninterrupted():
-        ocp.save(
-            _address(train / str(checkpoint.epoch)),
-            checkpoint.state,
-            overwrite=True,
-            custom_metadata=about,
-        )
-    for epoch in _epochs(train):
-        if epoch != checkpoint.epoch:
-            shutil.rmtree(train / str(epoch))
+    save_arrays(train / str(epoch), checkpoint.state, about, together=True)
+    # Where there are several processes, all go on when the first one has.
+    on_first(lambda: _remove_older(train, epoch))
 
 
-def restore_training(folder: Path) -> TrainCheckpoint | None:
-    """The newest state of a training, or None if there is none yet.
+def restore_training(
+    folder: Path, say: Callable[[str], None] = print
+) -> TrainCheckpoint | None:
+    """The newest state of a training that is sound, or None if there is none yet.
+
+    Args:
+        folder: of the checkpoint.
+        say: is told where an older state had to be taken.
 
     Raises:
-        InputError: a state that this version cannot read.
+        InputError: there are states, but none that this version can read.
     """
-    epochs = _epochs(folder / "train")
-    if not epochs:
-        return None
-    path = _address(folder / "train" / str(max(epochs)))
-    try:
-        about: Any = ocp.metadata(path).custom_metadata
-    except Exception as error:  # Orbax raises what its storage raises
-        raise _unreadable(path) from error
-    config = _config(path, about)
-    models = (config.n_members, len(about["clips"]))
-    state = _load(path, _abstract_state(config, models, about["n_batches"]))
-    return TrainCheckpoint(max(epochs), state, config, about["clips"])
+    newest: Unreadable | None = None
+    for epoch in sorted(_epochs(folder / "train"), reverse=True):
+        path = folder / "train" / str(epoch)
+        try:
+            about, config = read_mark(path)
+            require_training(str(path), about)
+            models = (config.n_members, len(about["clips"]))
+            like = _abstract_state(config, models, about["n_batches"])
+            state = load_arrays(path, about, like)
+        except Unreadable as error:
+            newest = newest or error
+            continue
+        if newest is not None:
+            say(f"{newest.what}: going back to the state after epoch {epoch}")
+        return TrainCheckpoint(epoch, state, config, about["clips"])
+    if newest is not None:
+        raise newest
+    return None
 
 
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C wait for the end: Orbax, interrupted, ends in a page of warnings."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # where no signal arrives
-        return
-    arrived = []
-    before = signal.signal(signal.SIGINT, lambda *_: arrived.append(True))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if arrived:
-        raise KeyboardInterrupt
+def _remove_older(train: Path, epoch: int) -> None:
+    """Keep the state of an epoch and the one before."""
+    before = max((e for e in _epochs(train) if e < epoch), default=epoch)
+    kept = {f"{e}{end}" for e in (before, epoch) for end in ("", ".json")}
+    for path in list(train.iterdir()):
+        if path.name not in kept:
+            remove(path)
 
 
 def _epochs(train: Path) -> list[int]:
-    names = [path.name for path in train.iterdir()] if train.is_dir() else []
-    return [int(name) for name in names if name.isdecimal()]
+    """Of the states that were saved to their end."""
+    marks = train.glob("*.json") if train.is_dir() else ()
+    return [int(mark.stem) for mark in marks if mark.stem.isdecimal()]
 
 
-def _read_json(path: Path) -> Any:
-    if not path.is_file():
-        raise InputError(
-            f"no checkpoint in {str(path.parent)!r}: give the folder 'checkpoint' of a "
-            "finished run, or what gammavae fit wrote"
-        )
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _unreadable(path) from error
-
-
-def _config(path: str, about: Any) -> Config:
-    """The configuration in what a checkpoint says of itself."""
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise InputError(
-            f"checkpoint {str(path)!r} is of another version of gammavae_jax: use that "
-            "version, or train again"
-        )
-    try:
-        return from_dict(about["config"])
-    except InputError as error:
-        raise InputError(f"checkpoint {str(path)!r}: {error}") from error
-
-
-def _load(path: str, like: Any) -> Any:
-    try:
-        return ocp.load(path, like)
-    except Exception as error:  # Orbax raises what its storage raises
-        raise _unreadable(path) from error
-
-
-def _unreadable(path: Path | str) -> InputError:
-    return InputError(
-        f"checkpoint {str(path)!r} cannot be read: it is damaged; restore a copy, or "
-        "train again with --overwrite"
-    )
-
-
-def _address(path: Path) -> str:
-    """A path as Orbax wants it."""
-    return str(path.absolute())
-
-
-def _zeros(*shape: int) -> Any:
-    return np.zeros(shape, np.float32)
+def _blank(*shape: int, dtype: Any = np.float32) -> Any:
+    """A shape and a type, for which no memory is taken."""
+    return jax.ShapeDtypeStruct(shape, dtype)
 
 
 def _abstract_reference(
@@ -227,11 +192,11 @@ def _abstract_reference(
 ) -> Reference:
     """Arrays of the right shapes; their content is of no account."""
     return Reference(
-        location=_zeros(*models, n_features),
-        scale=_zeros(*models, n_features),
-        clips=_zeros(*models, n_places, n_features),
-        is_clip=np.zeros((*models, n_places), bool),
-        radius=_zeros(*models, n_places),
+        location=_blank(*models, n_features),
+        scale=_blank(*models, n_features),
+        clips=_blank(*models, n_places, n_features),
+        is_clip=_blank(*models, n_places, dtype=bool),
+        radius=_blank(*models, n_places),
     )
 
 
@@ -240,4 +205,6 @@ def _abstract_state(
 ) -> TrainState:
     """The same of a state in training."""
     one = jax.eval_shape(lambda: init_state(config, jax.random.key(0), n_batches))
-    return jax.tree.map(lambda leaf: np.zeros((*models, *leaf.shape), leaf.dtype), one)
+    return jax.tree.map(
+        lambda leaf: _blank(*models, *leaf.shape, dtype=leaf.dtype), one
+    )

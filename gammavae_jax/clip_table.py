@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from gammavae_jax.cells import as_cell, text_of
 from gammavae_jax.errors import InputError
 
 
@@ -27,11 +28,17 @@ class ClipRow(NamedTuple):
 
 
 def clips_csv(rows: Iterable[ClipRow]) -> str:
-    """A header and a line a clip; empty where there is no p-value."""
+    """A header and a line a clip; empty where there is no p-value.
+
+    Names are written as `cells` has them; numbers stay numbers.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(ClipRow._fields)
-    writer.writerows(rows)
+    for row in rows:
+        names = row.machine, row.section, row.clip
+        machine, section, clip = map(as_cell, names)
+        writer.writerow(row._replace(machine=machine, section=section, clip=clip))
     return text.getvalue()
 
 
@@ -55,9 +62,9 @@ def _row(fields: dict[str, str]) -> ClipRow:
     return ClipRow(
         int(fields["seed"]),
         fields["score"],
-        fields["machine"],
-        fields["section"],
-        fields["clip"],
+        text_of(fields["machine"]),
+        text_of(fields["section"]),
+        text_of(fields["clip"]),
         float(fields["anomaly_score"]),
         float(fields["p_value"]) if fields["p_value"] else None,
         int(fields["decision"]),

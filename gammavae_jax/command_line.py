@@ -5,12 +5,14 @@ import contextlib
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from gammavae_jax.errors import InputError
+from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import write_text
+from gammavae_jax.interruption import Terminated, exit_status, heeded_termination
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,22 +20,70 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def readable_errors() -> Iterator[None]:
-    """Turn an `InputError` into its one line and exit status 2; Ctrl-C into 130.
+    """Turn an `InputError` into its one line and exit status 2.
+
+    Ctrl-C ends with status 130, and SIGTERM with 143; both clean up.
 
     A reader that went away, such as `head`, is no error.
     """
     try:
-        yield
+        with heeded_termination():
+            yield
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as end:
+        is_term = isinstance(end, Terminated)
+        print("terminated" if is_term else "interrupted", file=sys.stderr)
+        sys.exit(exit_status(end))
     except BrokenPipeError:
         # Or Python would try to write the rest when it ends, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+@contextlib.contextmanager
+def one_of_several() -> Iterator[None]:
+    """Be one of the processes of a cluster; to be used within `readable_errors`.
+
+    An error that all of them have is told by the first alone, and they end in order. A
+    process that fails on its own ends at once, so that no other waits for it.
+
+    Raises:
+        InputError: see `distributed.start`; or the error of all of them.
+    """
+    from gammavae_jax.distributed import AgreedError, is_first, start
+
+    start()
+    try:
+        yield
+    except AgreedError:
+        if is_first():
+            raise
+        sys.exit(2)
+    except BaseException as error:
+        _leave(error)
+
+
+def _leave(error: BaseException) -> NoReturn:
+    """End without the barrier at which JAX would wait for the other processes."""
+    from gammavae_jax.distributed import others_lost
+
+    status = 1
+    try:
+        with readable_errors():
+            raise error
+    except SystemExit as told:
+        status = told.code if isinstance(told.code, int) else 1
+    except BaseException as unexpected:
+        lost = others_lost(unexpected)
+        if lost is None:
+            traceback.print_exception(unexpected)
+        else:
+            print(f"error: {lost}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def write_json(path: Path, tree: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gammavae_jax.cells import as_cell
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import write_text
 from gammavae_jax.report import percent
@@ -124,7 +125,7 @@ def _every_number(summaries: Mapping[str, Any]) -> str:
             for score, metrics in scores.items():
                 for metric in _METRICS:
                     spread = metrics[metric]
-                    row = [variant, score, machine, metric]
+                    row = [variant, score, as_cell(machine), metric]
                     writer.writerow([*row, spread["mean"], spread["std"]])
     return text.getvalue()
 

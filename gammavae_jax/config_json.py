@@ -48,7 +48,7 @@ def to_dict(config: Config) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def from_dict(tree: dict[str, Any]) -> Config:
+def from_dict(tree: Any) -> Config:
     """Read what `to_dict` wrote; absent fields take their defaults.
 
     Raises:

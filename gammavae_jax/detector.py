@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from gammavae_jax.config import FUSION_SCORES, Config
 from gammavae_jax.dataset import MachineArrays, hash_name
-from gammavae_jax.fusion import Scores, fuse
+from gammavae_jax.fusion import Scores, fuse, levelled
 from gammavae_jax.layout import Kind, Layout, Settled
 from gammavae_jax.members import (
     by_clip,
@@ -162,7 +162,7 @@ def _calibrated(
     chosen, is_used = first_ones(held_out)
     by_member = _compile_members(detector, layout, data, chosen)()
     scores = {
-        name: by_clip(values, chosen, is_used, held_out.shape[-1], config)
+        name: levelled(by_clip(values, chosen, is_used, held_out.shape[-1], config))
         for name, values in by_member.items()
     }
     names = (*config.computed_scores, *(n for n in config.scores if n in FUSION_SCORES))

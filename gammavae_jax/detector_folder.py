@@ -12,6 +12,17 @@ from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import whole_folder, write_text
 
 _PARAMETERS = "anomaly_detector.json"  # a run's checkpoint has none
+_NUMBER = (int, float)
+_TYPES: dict[str, Any] = {
+    "preset": str,
+    "epochs": (int, type(None)),
+    "seed": int,
+    "false_alarm_rate": _NUMBER,
+    "clip_seconds": (*_NUMBER, type(None)),
+    "settings": list,
+    "skip_bad_files": bool,
+    "verbose": bool,
+}
 
 
 def require_place(folder: Path) -> None:
@@ -76,7 +87,11 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
         parameters = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         parameters = None
-    if not isinstance(parameters, dict):
+    # Names that are not known are of another version, which is said elsewhere.
+    if not isinstance(parameters, dict) or not all(
+        isinstance(value, _TYPES.get(name, object))
+        for name, value in parameters.items()
+    ):
         raise InputError(
             f"{printable(path)} cannot be read: it is damaged; fit the detector again"
         )

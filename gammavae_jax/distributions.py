@@ -2,11 +2,12 @@
 
 Both are plain records of parameters with the same three operations: `mean`, a
 differentiable `sample` and the Kullback-Leibler divergence to a prior. This is the
-only module that imports TensorFlow Probability.
+only module that imports TensorFlow Probability, of which single releases are broken.
+Without it JAX draws the Gammas: the same law and the same gradient, other draws.
 """
 
 import importlib.metadata
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,21 +16,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from gammavae_jax.gamma_derivative import log_draw_derivative
 
+# Who draws the Gammas, and why it is not who should; "" if it is.
+SAMPLER: Literal["tensorflow-probability", "jax"] = "tensorflow-probability"
+WHY_NOT_TFP = ""
+
 try:
     from tensorflow_probability.substrates.jax import distributions as tfd
-except ImportError as error:
-    found = [
-        f"{distribution.name} {distribution.version}"
-        for name in ("tensorflow-probability", "tfp-nightly")
-        for distribution in importlib.metadata.distributions(name=name)
-    ]
-    raise ImportError(
-        "TensorFlow Probability cannot be imported (installed: "
-        f"{', '.join(found) or 'none'}). tensorflow-probability and tfp-nightly own "
-        "the same folder and must not be installed together; repair with: pip "
-        "uninstall -y tensorflow-probability tfp-nightly && pip install "
-        "tfp-nightly==0.26.0.dev20261027"
-    ) from error
+except Exception as error:  # a release that is broken raises whatever it meets
+    SAMPLER, WHY_NOT_TFP = "jax", f"{type(error).__name__}: {error}".splitlines()[0]
 
 # Outside these bounds float32 cannot hold a draw, or its derivative.
 MIN_PARAMETER, MAX_PARAMETER = 1e-3, 1e3
@@ -52,14 +46,11 @@ class Gamma(NamedTuple):
     def sample(self, key: PRNGKeyArray) -> Float[Array, "*batch latent"]:
         """One draw each, with the implicit reparameterisation gradient.
 
-        The draw is TensorFlow Probability's, in log space, where a small
-        concentration does not underflow. Its own derivative there divides zero by
-        zero, so `_with_implicit_gradient` supplies ours.
+        The draw is that of `SAMPLER`, in log space, where a small concentration does
+        not underflow. Its own derivative there divides zero by zero, so
+        `_with_implicit_gradient` supplies ours.
         """
-        concentration = jax.lax.stop_gradient(self.concentration)
-        log_z = tfd.ExpGamma(concentration, rate=jnp.ones_like(concentration)).sample(
-            seed=key
-        )
+        log_z = _log_draw(key, jax.lax.stop_gradient(self.concentration))
         log_z = _with_implicit_gradient(
             self.concentration, jax.lax.stop_gradient(log_z)
         )
@@ -113,6 +104,34 @@ class Gaussian(NamedTuple):
         difference = self.log_variance - prior.log_variance
         squared = (self.location - prior.location) ** 2 * jnp.exp(-prior.log_variance)
         return 0.5 * (jnp.exp(difference) + squared - 1.0 - difference)
+
+
+def sampler_note() -> str:
+    """What is to be said of a fallback's draws, with the repair; "" if TFP draws."""
+    if SAMPLER == "tensorflow-probability":
+        return ""
+    installed = [
+        f"{distribution.name} {distribution.version}"
+        for name in ("tensorflow-probability", "tfp-nightly")
+        for distribution in importlib.metadata.distributions(name=name)
+    ]
+    return (
+        "TensorFlow Probability cannot be imported (installed: "
+        f"{' and '.join(dict.fromkeys(installed)) or 'none'}; {WHY_NOT_TFP}): JAX "
+        "draws the Gammas, by the same law, so numbers differ as those of another seed "
+        "do. To repair: pip uninstall -y tensorflow-probability tfp-nightly && pip "
+        "install tfp-nightly==0.26.0.dev20261027"
+    )
+
+
+def _log_draw(
+    key: PRNGKeyArray, concentration: Float[Array, "*batch"]
+) -> Float[Array, "*batch"]:
+    """The logarithm of one draw each, at rate 1."""
+    if SAMPLER == "jax":
+        return jax.random.loggamma(key, concentration, dtype=concentration.dtype)
+    law = tfd.ExpGamma(concentration, rate=jnp.ones_like(concentration))
+    return jnp.asarray(law.sample(seed=key))
 
 
 @jax.custom_jvp

@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+from gammavae_jax.distributions import SAMPLER
+
 _PACKAGES = (
     "gammavae-jax",
     "jax",
@@ -23,11 +25,15 @@ _PACKAGES = (
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions, devices and, in a checkout, the commit; None for what is unknown."""
+    """Versions, who draws the Gammas, devices and, in a checkout, the commit.
+
+    None stands for what is unknown.
+    """
     devices = jax.devices()
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
+        "sampler": SAMPLER,
         "device": devices[0].device_kind,
         "platform": devices[0].platform,
         "n_devices": len(devices),

@@ -12,11 +12,17 @@ from rich.console import Console
 from gammavae_jax.checkpoint import TrainCheckpoint, save_training
 from gammavae_jax.config import Config
 from gammavae_jax.dataset import AnyArray
+from gammavae_jax.distributed import any_of, on_first
+from gammavae_jax.distributions import sampler_note
 from gammavae_jax.errors import InputError
+from gammavae_jax.files import writing
+from gammavae_jax.interruption import stoppable
 from gammavae_jax.layout import Layout
 from gammavae_jax.log import Log
 from gammavae_jax.run_folder import append_metrics
 from gammavae_jax.train import EpochInfo, Trainer, make_trainer
+
+_STOPPING = "stopping after this epoch, to save it; once more stops at once"
 
 
 def train_epochs(
@@ -27,8 +33,16 @@ def train_epochs(
     out: Path,
     log: Log,
 ) -> tuple[Any, bool]:
-    """All epochs that are left; the placed state, and whether any model had to stop."""
+    """All epochs that are left; the placed state, and whether any model had to stop.
+
+    Raises:
+        InputError: the folder cannot be written.
+        KeyboardInterrupt: Ctrl-C or SIGTERM has come; the epoch that ran then was ended
+            and its state saved.
+    """
     names, epochs = list(start.clips), config.train.epochs
+    if start.epoch < epochs:
+        _note_sampler(config, log)
     state = layout.put(start.state, "run")
     was_stopped = np.zeros((config.n_members, len(names)), bool)
     if start.epoch:
@@ -36,30 +50,38 @@ def train_epochs(
     with (
         log.timed("train_s"),
         log.progress("epochs", epochs, start.epoch) as advance,
+        stoppable(_STOPPING) as stop,
     ):
 
         def report(epoch: int, info: EpochInfo) -> None:
             nonlocal was_stopped
             is_stopped = np.asarray(info.is_stopped)
-            append_metrics(out, epoch, names, info._asdict())
+            on_first(lambda: append_metrics(out, epoch, names, info._asdict()))
             advance(_losses_text(info))
             _say_stopped(is_stopped & ~was_stopped, epoch, names, config, log)
             was_stopped = is_stopped
 
-        unreported = None
+        unreported, is_stopping = None, False
         for epoch in range(start.epoch + 1, epochs + 1):
             state, info = trainer.epoch(epoch, state)
             # The devices have their next epoch before they are asked for the last one.
             if unreported is not None:
                 report(epoch - 1, layout.get(unreported))
             unreported = info
-            if epoch % config.train.checkpoint_every == 0 or epoch == epochs:
+            is_due = epoch % config.train.checkpoint_every == 0 or epoch == epochs
+            is_stopping = any_of(stop.asked)
+            if is_due or is_stopping:
                 report(epoch, layout.get(info))
                 unreported = None
-                save_training(
-                    out / "checkpoint",
-                    TrainCheckpoint(epoch, layout.get(state), config, start.clips),
-                )
+                kept = layout.get_to_save(state)
+                reached = TrainCheckpoint(epoch, kept, config, start.clips)
+                with writing(out):
+                    save_training(out / "checkpoint", reached)
+            if is_stopping:
+                log.say(f"stopped after epoch {epoch}: --resume goes on from there")
+                break
+    if is_stopping:  # for a signal that another process had
+        raise KeyboardInterrupt
     return state, bool(was_stopped.any())
 
 
@@ -85,6 +107,7 @@ def train_machines(
         InputError: a model whose loss did not stay finite.
     """
     log = log or Log(Console(stderr=True))
+    _note_sampler(config, log)
     trainer = make_trainer(config, layout, data, group)
     state = trainer.initial
     with log.timed("train_s"), log.progress("epochs", config.train.epochs) as advance:
@@ -99,6 +122,12 @@ def train_machines(
                 "train.learning_rate, or check the recordings"
             )
     return state
+
+
+def _note_sampler(config: Config, log: Log) -> None:
+    """Say once a training if its draws are a fallback's."""
+    if config.model.latent == "gamma" and sampler_note():
+        log.note(sampler_note())
 
 
 def _losses_text(info: EpochInfo) -> str:

@@ -1,18 +1,13 @@
 """The main job, stage by stage; the only module that knows their order."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from gammavae_jax.checkpoint import (
-    TrainCheckpoint,
-    restore_detector,
-    restore_training,
-    save_detector,
-)
+from gammavae_jax.checkpoint import TrainCheckpoint, restore_detector
 from gammavae_jax.clip_files import MachineFiles
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
@@ -24,6 +19,7 @@ from gammavae_jax.dataset import (
     supplemental_clips,
 )
 from gammavae_jax.detector import fit_detector
+from gammavae_jax.distributed import on_first, together
 from gammavae_jax.epochs import train_epochs
 from gammavae_jax.errors import InputError
 from gammavae_jax.features import mel_filterbank
@@ -40,14 +36,9 @@ from gammavae_jax.log import Log
 from gammavae_jax.parallel import make_layout
 from gammavae_jax.report import to_json
 from gammavae_jax.results import score_and_report
-from gammavae_jax.run_folder import (
-    begin_folder,
-    check_folder,
-    has_results,
-    read_config,
-    resume_folder,
-)
-from gammavae_jax.split import split_windows
+from gammavae_jax.resumption import begin_or_resume, require_same_recordings
+from gammavae_jax.run_folder import begin_folder, check_folder, held_folder
+from gammavae_jax.split import require_windows, split_notes, split_windows
 from gammavae_jax.threshold import too_few_clips
 from gammavae_jax.train import make_trainer, with_room_for
 
@@ -58,10 +49,31 @@ def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
     Returns whether every model could be trained to the end.
 
     Raises:
-        InputError: something the user gave cannot be used; nothing was written.
+        InputError: something the user gave cannot be used, and nothing was written; or
+            the folder can be written no longer.
     """
-    check_folder(job.out, job.resume, job.overwrite)
-    job, loaded = load_job(config, job, find_all(job), log)
+    with held(job):
+        return run_held(config, job, log, table)
+
+
+@contextlib.contextmanager
+def held(job: Job) -> Iterator[None]:
+    """Keep every other run out of a job's folder; see `held_folder`, also for errors.
+
+    Of several processes, the first one does so.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def hold() -> None:
+            stack.enter_context(held_folder(job.out, job.resume, job.overwrite))
+
+        on_first(hold)
+        yield
+
+
+def run_held(config: Config, job: Job, log: Log, table: Console) -> bool:
+    """`run_experiment` in a folder that is held already; see there for the errors."""
+    job, loaded = together(lambda: load_job(config, job, find_all(job), log))
     return run_loaded(config, job, loaded, log, table)
 
 
@@ -93,7 +105,7 @@ def run_loaded(
     table: Console,
     rooms: tuple[Room | None, Room | None] = (None, None),
 ) -> bool:
-    """`run_experiment` from its recordings on; those to train on are given up.
+    """`run_held` from its recordings on; those to train on are given up.
 
     Args:
         config: of the run.
@@ -108,24 +120,16 @@ def run_loaded(
     """
     train, test = loaded.train, loaded.test
     clips = {name: clip_identities(found) for name, found in train}
-    checkpoint = _checkpoint_to_resume(config, job, clips)
-    if checkpoint is not None:
-        if checkpoint.epoch < config.train.epochs:
-            log.say(
-                f"going on after epoch {checkpoint.epoch}, to {config.train.epochs}"
-            )
-        else:
-            log.say(f"all {checkpoint.epoch} epochs are there: scoring alone")
-        resume_folder(job.out, config, checkpoint.epoch)
-    else:
-        if job.resume:
-            log.say("no epoch was saved yet: beginning again")
-        begin_folder(job.out, config)
-
+    require_same_recordings(job, (*train, *test))
     arrays = stack_machines(train, config.features.n_context, rooms[0])
     is_extra = supplemental_clips(train, arrays.n_frames.shape[1])
     train.clear()  # the log-mels live on in the arrays alone
     split = split_windows(arrays, config, is_extra)
+    require_windows(split, list(clips))
+    checkpoint = begin_or_resume(config, job, clips, log)
+
+    for note in split_notes(arrays, split, list(clips), config):
+        log.note(note)
     if config.scoring.threshold != "official":
         few = too_few_clips(split.is_held_out, list(clips), config)
         if few:
@@ -159,11 +163,8 @@ def run_loaded(
                 placed,
                 split,
             )
-            save_detector(job.out / "checkpoint", detector)
         del placed, trainer, start, state
-        score_and_report(
-            detector, layout, test, job, log, table, job.out / "checkpoint", rooms[1]
-        )
+        score_and_report(detector, layout, test, job, log, table, room=rooms[1])
     return not stopped
 
 
@@ -198,12 +199,19 @@ def run_evaluation(
     Raises:
         InputError: no readable checkpoint, or unusable recordings; nothing was written.
     """
-    check_folder(job.out, overwrite=job.overwrite)
     if checkpoint.resolve().is_relative_to(job.out.resolve()):
         raise InputError(
             f"the checkpoint lies in {str(job.out)!r}, which would be replaced: give "
             "another --out"
         )
+    with held_folder(job.out, resume=False, overwrite=job.overwrite):
+        _evaluate(checkpoint, job, log, table, room)
+
+
+def _evaluate(
+    checkpoint: Path, job: Job, log: Log, table: Console, room: Room | None
+) -> None:
+    """The same in a folder that nobody else writes to."""
     detector = restore_detector(checkpoint)
     job = replace(job, machines=tuple(dict.fromkeys(m for m, _ in detector.machines)))
     found = {(f.machine, f.section): f for f in find_all(job, ["test"])}
@@ -232,55 +240,6 @@ def run_evaluation(
     batching = config.train.batching
     with make_layout(n_clips, config.n_members, batching=batching) as layout:
         score_and_report(detector, layout, test, job, log, table, checkpoint, room)
-
-
-def _checkpoint_to_resume(
-    config: Config, job: Job, clips: dict[str, list[str]]
-) -> TrainCheckpoint | None:
-    """The state to go on from; None to begin anew, where that loses nothing."""
-    if not job.resume:
-        return None
-    checkpoint = restore_training(job.out / "checkpoint")
-    if checkpoint is None and has_results(job.out):
-        raise InputError(
-            f"{str(job.out)!r} has results but no training to go on with: say "
-            "--overwrite to replace it, or give another --out"
-        )
-    before = read_config(job.out) if checkpoint is None else checkpoint.config
-    require_same_training(config, before, job.out)
-    if checkpoint is None:
-        return None
-    if config.train.epochs < checkpoint.epoch:
-        raise InputError(
-            f"{str(job.out)!r} already has {checkpoint.epoch} epochs: give --epochs of "
-            "at least that, or say --overwrite"
-        )
-    if list(clips.items()) != list(checkpoint.clips.items()):
-        raise InputError(
-            f"{str(job.out)!r} was trained on other recordings, or in another order: "
-            "give the same --data-root and machines, or say --overwrite"
-        )
-    return checkpoint
-
-
-def require_same_training(config: Config, before: Config, out: Path) -> None:
-    """Refuse to go on with a training under other settings than it began with.
-
-    Raises:
-        InputError: they differ.
-    """
-    epochs = before.train.epochs
-    if _what_trains(config, epochs) != _what_trains(before, epochs):
-        raise InputError(
-            f"{str(out)!r} was made with other settings: resume with the same ones "
-            "(train.epochs may grow, scores and scoring may change), or say --overwrite"
-        )
-
-
-def _what_trains(config: Config, epochs: int) -> tuple[Any, ...]:
-    """What decides a training but for its length, and nothing of what scores it."""
-    train = replace(config.train, epochs=epochs)
-    return config.seed, config.n_seeds, config.features, config.model, train
 
 
 def _how_many(n_machines: int, config: Config) -> str:

@@ -1,38 +1,129 @@
 """Files and folders that are whole or not there."""
 
 import contextlib
+import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
+from gammavae_jax.errors import InputError
 
-def write_text(path: Path, text: str) -> None:
+# What a process that was killed may have left of a file or folder.
+_UNFINISHED = re.compile(r"\..+-[0-9a-f]{32}")
+# Libraries put the system's words for these into errors of their own.
+_FAILURES = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+)
+_LONGEST = 200  # characters of an error that is none of these
+_SYNCED_AT_ONCE = 8  # a disk takes them together: a tenth of the time one by one
+
+
+def write_text(path: Path, text: str, durable: bool = False) -> None:
     """Write UTF-8 text with LF line ends; a reader never sees half of it.
+
+    Args:
+        path: of the file.
+        text: all of it.
+        durable: wait until the disk has it, some milliseconds, so that it is whole
+            also after a power cut.
 
     Raises:
         OSError: the folder is missing, full or cannot be written.
     """
-    with whole_file(path) as file:
+    with whole_file(path, durable) as file:
         file.write(text.encode("utf-8"))
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
     """A file to be filled, which takes its name when the block ends without an error.
+
+    Args:
+        path: of the file.
+        durable: see `write_text`.
 
     Raises:
         OSError: the folder is missing, full or cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    unfinished = unfinished_name(path)
     try:
         with unfinished.open("xb") as file:
             yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(unfinished, path)
+        if durable:
+            _sync(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def unfinished_name(path: Path) -> Path:
+    """A hidden name beside a path, for what is not yet or no longer to be there."""
+    return path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether such a name was given to it: it can be removed."""
+    return _UNFINISHED.fullmatch(path.name) is not None
+
+
+def remove(path: Path) -> None:
+    """Remove a file, link or folder, if it is there; a folder is gone at once or whole.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    going = path if is_unfinished(path) else path.rename(unfinished_name(path))
+    shutil.rmtree(going)
+
+
+def as_os_error(error: Exception, path: Path) -> OSError:
+    """What a library said when it could not write, as the system would have said it."""
+    if isinstance(error, OSError) and error.strerror:
+        return error
+    said = str(error)
+    for number in _FAILURES:
+        if os.strerror(number) in said:
+            return OSError(number, os.strerror(number), str(path))
+    return OSError(errno.EIO, " ".join(said.split())[:_LONGEST], str(path))
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has all that is in a folder and below.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    with ThreadPoolExecutor(_SYNCED_AT_ONCE) as threads:
+        list(threads.map(_sync, [*folder.rglob("*"), folder]))
+
+
+def _sync(path: Path) -> None:
+    if os.name == "posix":
+        flags = os.O_RDONLY
+    elif path.is_dir():
+        return  # no file, there
+    else:
+        flags = os.O_RDWR
+    file = os.open(path, flags)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a share that cannot
+            raise
+    finally:
+        os.close(file)
 
 
 @contextlib.contextmanager
@@ -45,12 +136,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
         OSError: the parent folder is full or cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished, old = (
-        path.with_name(f".{path.name}-{uuid.uuid4().hex}") for _ in range(2)
-    )
+    unfinished, old = (unfinished_name(path) for _ in range(2))
     unfinished.mkdir()
     try:
         yield unfinished
+        sync_folder(unfinished)
         if path.exists():
             os.replace(path, old)
         os.replace(unfinished, path)
@@ -59,3 +149,24 @@ def whole_folder(path: Path) -> Iterator[Path]:
             os.replace(old, path)
         for folder in (unfinished, old):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Turn a failure to write into a message for the user.
+
+    Raises:
+        InputError: with the system's reason, and what to do.
+    """
+    try:
+        yield
+    except BrokenPipeError:  # of what was printed
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        remedy = "give another --out"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "make room and say --resume, or give another --out"
+        raise InputError(
+            f"{str(out)!r} cannot be written ({reason}): {remedy}"
+        ) from error

@@ -16,7 +16,7 @@ from gammavae_jax.loaded_recordings import LoadedRecordings
 from gammavae_jax.log import Log
 from gammavae_jax.parallel import make_layout
 from gammavae_jax.recordings import parts_held_together
-from gammavae_jax.split import split_windows
+from gammavae_jax.split import require_windows, split_notes, split_windows
 from gammavae_jax.threshold import too_few_clips
 
 _LEAST_STEPS = 1000  # of a model; after fewer, batch normalisation lags behind
@@ -41,9 +41,12 @@ def fit_recordings(
         adapt_epochs: go through few recordings more often than the configuration says.
 
     Raises:
-        InputError: a machine with less than two clips, or a model that broke down.
+        InputError: a machine whose name cannot be shown or with less than two clips,
+            or a model that broke down.
     """
     for name, found in loaded.items():
+        if not name.isprintable():
+            raise InputError(f"machine {name!r}: its name cannot be shown: rename it")
         if len(found.recording) < 2:
             raise InputError(
                 f"{name} has one clip: give two or more normal recordings, for "
@@ -60,6 +63,9 @@ def fit_recordings(
     for m, of_machine in enumerate(parts):
         held_together[m, : len(of_machine)] = of_machine
     split = split_windows(arrays, config, recordings=held_together)
+    require_windows(split, list(loaded))
+    for note in split_notes(arrays, split, list(loaded), config):
+        log.say(note)
     few = too_few_clips(split.is_held_out, list(loaded), config)
     if few and config.scoring.threshold != "official":
         log.say(few)

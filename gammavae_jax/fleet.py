@@ -17,22 +17,22 @@ from rich.console import Console
 from gammavae_jax.config import Config
 from gammavae_jax.errors import InputError
 from gammavae_jax.experiment import (
+    held,
     load_job,
-    require_same_training,
     run_evaluation,
-    run_experiment,
+    run_held,
     run_loaded,
 )
 from gammavae_jax.fleet_results import write_fleet_results
 from gammavae_jax.job import Job, LoadedMachines, find_in_turn
 from gammavae_jax.log import Log
 from gammavae_jax.memory import give_back_freed
+from gammavae_jax.resumption import require_same_training
 from gammavae_jax.run_folder import (
     begin_folder,
-    check_folder,
     is_finished,
     read_config,
-    take_results_away,
+    settle_folder,
 )
 from gammavae_jax.survey import survey_fleet
 from gammavae_jax.wave_loader import load_in_turn
@@ -67,19 +67,20 @@ def run_machines(
         InputError: something the user gave cannot be used. Waves that were finished
             before are kept.
     """
-    check_folder(job.out, job.resume, job.overwrite)
-    plan = _plan(config, job, wave_size, log)
-    if plan is None:
-        return run_experiment(config, job, log, table)
-    job = replace(job, year=plan.year)
-    if is_fleet(job.out) and job.resume:
-        require_same_training(config, read_config(job.out), job.out)
-        take_results_away(job.out, config)
-    else:
-        begin_folder(job.out, config)
-        write_plan(job.out, plan)
-    _run_waves(config, job, plan, log)
-    return write_fleet_results(config, job, plan, log, table)
+    with held(job):
+        plan = _plan(config, job, wave_size, log)
+        if plan is None:
+            return run_held(config, job, log, table)
+        job = replace(job, year=plan.year)
+        before = read_config(job.out)
+        if before is not None and is_fleet(job.out) and job.resume:
+            require_same_training(config, before, job.out)
+            settle_folder(job.out, config)
+        else:
+            begin_folder(job.out, config)
+            write_plan(job.out, plan)
+        _run_waves(config, job, plan, log)
+        return write_fleet_results(config, job, plan, log, table)
 
 
 def describe_waves(job: Job, wave_size: int | None, log: Log) -> None:
@@ -102,9 +103,14 @@ def evaluate_machines(checkpoint: Path, job: Job, log: Log, table: Console) -> N
         room = read_plan(fleet).test if is_fleet(fleet) else None
         run_evaluation(checkpoint, job, log, table, room)
         return
-    check_folder(job.out, overwrite=job.overwrite)
     if checkpoint.resolve() == job.out.resolve():
         raise InputError(f"{str(job.out)!r} is the fleet itself: give another --out")
+    with held(replace(job, resume=False)):
+        _evaluate_waves(checkpoint, job, log, table)
+
+
+def _evaluate_waves(checkpoint: Path, job: Job, log: Log, table: Console) -> None:
+    """The same in a folder that nobody else writes to."""
     plan = read_plan(checkpoint)
     folders = [wave_folder(checkpoint, number) for number in range(len(plan.waves))]
     for number, folder in enumerate(folders):
@@ -118,6 +124,10 @@ def evaluate_machines(checkpoint: Path, job: Job, log: Log, table: Console) -> N
     for _ in find_in_turn(job, ["test"]):
         pass  # every machine is there, or nothing is written
     config = read_config(checkpoint)
+    if config is None:
+        raise InputError(
+            f"{str(checkpoint)!r} has no config.json: give a fleet's folder"
+        )
     begin_folder(job.out, config)
     write_plan(job.out, plan)
     for number, folder in enumerate(folders):

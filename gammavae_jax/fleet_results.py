@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from rich.console import Console
 
+from gammavae_jax.cells import text_of
 from gammavae_jax.config import Config
 from gammavae_jax.evaluate import Row
 from gammavae_jax.files import whole_file
@@ -30,6 +31,7 @@ from gammavae_jax.report import (
 )
 from gammavae_jax.run_folder import last_epoch
 from gammavae_jax.wave_plan import WavePlan, wave_folder
+from gammavae_jax.whole_results import whole_results
 
 _BYTES_AT_ONCE = 1 << 20
 _STAGES = ("features_s", "compile_s", "train_s", "fit_s", "score_s")
@@ -48,32 +50,30 @@ def write_fleet_results(
 ) -> bool:
     """Write what a run writes, of all waves, and print the official scores.
 
+    All files are there before any takes its place.
+
     Returns:
         Whether every model was trained to the end.
     """
     folders = [wave_folder(job.out, number) for number in range(len(plan.waves))]
-    _gather_score_files(folders, job.out)
-    for name in ("results.csv", "clips.csv"):
-        join_tables([folder / name for folder in folders], job.out / name)
-    summaries = _Summaries(folders)
-    log.notes += [note for note in summaries.notes() if note not in log.notes]
-    means = summarise_results(job.out / "results.csv", config.scores, job.year)
-    about = {
-        "year": job.year,
-        **means,
-        "notes": log.notes,
-        "waves": len(folders),
-        **summaries.about(),
-        "data_root": str(job.data_root.resolve()),
-    }
-    _write_summary(job.out / "summary.json", about, summaries)
-    write_fleet_page(
-        job.out / "report.html",
-        config,
-        list(_machine_lines(config, job.out, plan)),
-        means,
-        log.notes,
-    )
+    with whole_results(job.out, config) as results:
+        _gather_score_files(folders, results)
+        for name in ("results.csv", "clips.csv"):
+            join_tables([folder / name for folder in folders], results / name)
+        summaries = _Summaries(folders)
+        log.notes += [note for note in summaries.notes() if note not in log.notes]
+        means = summarise_results(results / "results.csv", config.scores, job.year)
+        about = {
+            "year": job.year,
+            **means,
+            "notes": log.notes,
+            "waves": len(folders),
+            **summaries.about(),
+            "data_root": str(job.data_root.resolve()),
+        }
+        _write_summary(results / "summary.json", about, summaries)
+        lines = list(_machine_lines(config, results, plan))
+        write_fleet_page(results / "report.html", config, lines, means, log.notes)
     for score in sorted(means["official_score"], key=lambda s: s != config.score):
         official = percent(means["official_score"][score])
         Log(table).say(f"official score, {score}: {official}")
@@ -219,7 +219,7 @@ def _machine_lines(config: Config, out: Path, plan: WavePlan) -> Iterator[Machin
     with (out / "clips.csv").open(encoding="utf-8", newline="") as file:
         for fields in csv.DictReader(file):
             if (fields["score"], int(fields["seed"])) == (config.score, config.seed):
-                unit = fields["machine"], fields["section"]
+                unit = text_of(fields["machine"]), text_of(fields["section"])
                 of_unit = counts.setdefault(unit, [0, 0])
                 of_unit[0] += 1
                 of_unit[1] += int(fields["decision"])

@@ -10,6 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+# Held-out scores within this are alike but for rounding: as a share of their mean,
+# and where that is next to nothing.
+_ROUNDING, _ROUNDING_AT_ZERO = 1e-3, 1e-2
+
 Scores = dict[str, Float[np.ndarray, "seed machine clip"]]
 
 _RULES: dict[str, Callable[..., np.ndarray]] = {
@@ -54,14 +58,36 @@ def standard_of(calibration: Float[np.ndarray, "*run held_out"]) -> Standard:
     """Mean and deviation of what is not NaN.
 
     Where held-out clips are all alike but for rounding, a thousandth of their mean is
-    the unit.
+    the unit, or a hundredth of 1 if that is more.
     """
     known = ~np.isnan(calibration)
     count = np.maximum(known.sum(-1, keepdims=True), 1)  # 0 where a model broke down
     mean = np.sum(calibration, axis=-1, keepdims=True, where=known) / count
     centred = np.where(known, calibration - mean, 0.0)
     deviation = np.sqrt(np.sum(centred**2, axis=-1, keepdims=True) / count)
-    return Standard(mean, np.maximum(deviation, 1e-3 * np.abs(mean)) + 1e-12)
+    smallest = _ROUNDING * np.abs(mean)
+    alike = np.maximum(smallest, _ROUNDING_AT_ZERO)
+    unit = np.where(deviation == 0.0, alike, np.maximum(deviation, smallest))
+    return Standard(mean, unit + 1e-12)
+
+
+def levelled(
+    calibration: Float[np.ndarray, "*run held_out"],
+) -> Float[np.ndarray, "*run held_out"]:
+    """Scores of held-out clips, made equal where they are alike but for rounding.
+
+    So are those of copies, such as of digital silence. Each is then the largest and a
+    little more: the same sound once more, scored beside other clips, may come out
+    higher by rounding, and must be no alarm.
+    """
+    known = ~np.isnan(calibration)
+    several = known.sum(-1, keepdims=True) > 1
+    most = np.max(calibration, -1, keepdims=True, where=known, initial=-np.inf)
+    least = np.min(calibration, -1, keepdims=True, where=known, initial=np.inf)
+    most, least = (np.where(several, x, 0.0) for x in (most, least))
+    rounding = np.maximum(_ROUNDING * np.abs(most), _ROUNDING_AT_ZERO)
+    alike = several & (most - least < 0.5 * rounding)
+    return np.where(known & alike, most + 0.25 * rounding, calibration)
 
 
 def _standardised(

@@ -23,6 +23,7 @@ from gammavae_jax.evaluate import definition_of
 from gammavae_jax.feature_cache import FeatureCache
 from gammavae_jax.features import mel_filterbank
 from gammavae_jax.log import Log
+from gammavae_jax.score_files import require_names
 
 NamedClips = list[tuple[str, Clips]]  # by `MachineFiles.name`
 
@@ -58,8 +59,8 @@ def find_all(
     Where supplemental clips were asked for, they are training clips.
 
     Raises:
-        InputError: see `find_clips`; a training clip that is called anomaly; or
-            supplemental clips that no machine has.
+        InputError: see `find_clips`; a name that no score file can hold; a training
+            clip that is called anomaly; or supplemental clips that no machine has.
     """
     found = [f for of_machine in find_in_turn(job, splits) for f in of_machine]
     if job.with_supplemental:
@@ -79,6 +80,9 @@ def find_in_turn(
         InputError: see `find_all`.
     """
     for found in find_clips_of_all(job.data_root, job.machines, splits):
+        for files in found:
+            names = (file.path.name for file in files.test)
+            require_names(files.machine, files.section, names)
         for file in (file for files in found for file in files.train):
             if file.name.label == "anomaly":
                 raise InputError(

@@ -66,6 +66,10 @@ class Layout(ABC):
     def get(self, tree: Any) -> Any:
         """Results back on the host, `member machine ...`, once they are there."""
 
+    def get_to_save(self, tree: Any) -> Any:
+        """As `get`, but what several processes share may stay with them, as JAX's."""
+        return self.get(tree)
+
     @abstractmethod
     def wait(self, *trees: Any) -> None:
         """Return when these results are there; if one failed, fail."""

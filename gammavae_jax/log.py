@@ -13,6 +13,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from gammavae_jax.errors import printable
+
 Advance = Callable[..., None]
 
 _SECONDS_BETWEEN_LINES = 15.0
@@ -27,9 +29,10 @@ class Log:
         self.seconds: dict[str, float] = {}
 
     def say(self, message: str) -> None:
-        """Print a line as it is: neither wrapped nor read as markup."""
+        """Print lines: neither wrapped nor read as markup or a terminal's commands."""
+        lines = "\n".join(map(printable, message.split("\n")))
         self.console.print(
-            message, markup=False, emoji=False, highlight=False, soft_wrap=True
+            lines, markup=False, emoji=False, highlight=False, soft_wrap=True
         )
 
     def note(self, message: str) -> None:

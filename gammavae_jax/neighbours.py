@@ -21,6 +21,8 @@ from gammavae_jax.members import NO_FOLD
 
 _SMALLEST_SCALE = 0.05  # of a feature, as a share of the mean one
 _SMALLEST_RADIUS = 0.1  # of a training clip, as a share of the mean one
+_SMALLEST_SPREAD = 1e-2  # dB, of the mean feature; clips that differ less are alike
+_SMALLEST_MEAN_RADIUS = 1.0  # usual clips are some sqrt(2 features) apart
 _TINY = 1e-6
 
 AnyArray = Array | np.ndarray  # on a device or on the host
@@ -73,6 +75,8 @@ def fit_reference(
     """
     used = statistic[is_clip]
     location, spread = used.mean(0), used.std(0)
+    if spread.mean() < _SMALLEST_SPREAD:
+        spread = np.ones_like(spread)  # one clip, or copies: distances are in dB
     scale = np.maximum(spread, _SMALLEST_SCALE * spread.mean()) + _TINY
     known = (used - location) / scale
     pairs = np.repeat(folds[is_clip][:, None], 2, axis=1)
@@ -130,8 +134,9 @@ def _radius(
     """Mean distance of each clip to its nearest ones, in other folds if there are any.
 
     One that has none takes the mean, and none is smaller than a tenth of it: copies
-    of a clip would divide by nothing. A synthetic clip has the folds of both clips
-    that it lies between.
+    of a clip would divide by nothing. Where all are copies the mean is 1, for there is
+    nothing to measure by. A synthetic clip has the folds of both clips that it lies
+    between.
     """
     n_neighbours = min(n_neighbours, len(clips))
 
@@ -148,7 +153,7 @@ def _radius(
 
     radius, is_known = jax.lax.map(of_clip, jnp.arange(len(clips)))
     mean = jnp.sum(radius, where=is_known) / jnp.maximum(is_known.sum(), 1)
-    mean = jnp.maximum(mean, _TINY)
+    mean = jnp.maximum(mean, _SMALLEST_MEAN_RADIUS)
     return jnp.maximum(jnp.where(is_known, radius, mean), _SMALLEST_RADIUS * mean)
 
 

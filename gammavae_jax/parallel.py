@@ -1,8 +1,8 @@
 """Every machine, seed and fold at once: runs are dealt to the devices there are.
 
 Functions are written for one machine and one model of it; a `Layout` spreads them over
-the runs. An accelerator works on its runs side by side (`MeshLayout`), a CPU's cores on
-one each (`QueueLayout`): the functions are the same.
+the runs. Accelerators, and all devices of a cluster, are a mesh (`MeshLayout`); a lone
+CPU's cores take a run each from a queue (`QueueLayout`): the functions are the same.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from gammavae_jax.distributed import is_joined
 from gammavae_jax.layout import Layout
 from gammavae_jax.mesh_layout import MeshLayout
 from gammavae_jax.queue_layout import QueueLayout
@@ -30,29 +31,38 @@ def make_layout(
     Args:
         windows_per_machine: the work of each machine.
         n_members: models of each machine.
-        devices: all local ones unless given.
+        devices: all of this process, or of the cluster it is part of, unless given.
         batching: "auto" is `map` on CPUs and `vmap` elsewhere.
     """
-    devices = list(jax.local_devices() if devices is None else devices)
+    if devices is None:
+        devices = jax.devices() if is_joined() else jax.local_devices()
+    devices = _by_turns(devices)
+    n_processes = len({device.process_index for device in devices})
     on_cpu = devices[0].platform == "cpu"
     if batching == "auto":
         batching = "map" if on_cpu else "vmap"
     candidates = []
     for n_machine_shards in range(1, len(devices) + 1):
         n_member_shards = len(devices) // n_machine_shards
+        if n_machine_shards * n_member_shards < n_processes:
+            continue  # each has a part in a mesh, if only free slots
         shards, load = _deal(windows_per_machine, n_machine_shards)
         candidates.append(
             (load * -(-n_members // n_member_shards), n_machine_shards, shards)
         )
     _, n_machine_shards, shards = min(candidates, key=lambda c: c[:2])
-    n_member_shards = min(len(devices) // n_machine_shards, n_members)
+    n_member_shards = min(
+        len(devices) // n_machine_shards,
+        max(n_members, -(-n_processes // n_machine_shards)),
+    )
     grid = np.array(devices[: n_member_shards * n_machine_shards])
     grid = grid.reshape(n_member_shards, n_machine_shards)
-    if batching == "vmap":
+    if batching == "vmap" or is_joined():
         width = max(len(shard) for shard in shards)
         slots = [[*shard, *[None] * (width - len(shard))] for shard in shards]
         flat = tuple(slot for shard in slots for slot in shard)
-        return MeshLayout(Mesh(grid, ("member", "machine")), flat, n_members)
+        mesh = Mesh(grid, ("member", "machine"))
+        return MeshLayout(mesh, flat, n_members, batching)
 
     # The longest first: the last ones to end are short.
     shard_of = {m: number for number, shard in enumerate(shards) for m in shard}
@@ -67,6 +77,16 @@ def make_layout(
         device_of_run,
         {device: ThreadPoolExecutor(n_threads, "runs") for device in grid.flat},
     )
+
+
+def _by_turns(devices: Sequence[Any]) -> list[Any]:
+    """Devices in turn, one of each process, so that the first few are of many."""
+    seen: dict[int, int] = {}
+    turns = []
+    for device in devices:
+        turns.append(seen.get(device.process_index, 0))
+        seen[device.process_index] = turns[-1] + 1
+    return [devices[i] for i in np.argsort(turns, kind="stable")]
 
 
 def _deal(

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
+from gammavae_jax.interruption import uninterrupted
 from gammavae_jax.layout import Kind, Layout, Program, jitted
 
 Run = tuple[int, int]  # the numbers of its member and machine
@@ -93,8 +94,9 @@ class _Queued(Program):
         for run, device in self.layout.devices.items():
             if device not in compiled:
                 of_run = [_result(argument.of[run]) for argument in arguments]
-                lowered = self.jitted.lower(*of_run)
-                compiled[device] = lowered.compile()
+                with uninterrupted():
+                    lowered = self.jitted.lower(*of_run)
+                    compiled[device] = lowered.compile()
                 is_tuple = type(lowered.out_info) is tuple
                 n_parts = len(lowered.out_info) if is_tuple else None
 

@@ -16,6 +16,7 @@ from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
+from gammavae_jax.cells import as_cell, text_of
 from gammavae_jax.evaluate import (
     METRICS,
     Row,
@@ -40,11 +41,15 @@ Published = Mapping[str, Mapping[str, tuple[float, float, float]]]
 
 
 def results_csv(rows: Sequence[Row]) -> str:
-    """`results.csv`: a header and a line a row; empty where there is no value."""
+    """`results.csv`: a header and a line a row; empty where there is no value.
+
+    The machine is written as `cells` has it; numbers stay numbers.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Row._fields)
     for row in rows:
+        row = row._replace(machine=as_cell(row.machine))
         writer.writerow(
             "" if isinstance(v, float) and math.isnan(v) else v for v in row
         )
@@ -73,7 +78,7 @@ def row_of(fields: Mapping[str, str]) -> Row:
         raise ValueError
     seed, score, machine, section, *values = fields.values()
     numbers = (float(value) if value else math.nan for value in values)
-    return Row(int(seed), score, machine, section, *numbers)
+    return Row(int(seed), score, text_of(machine), section, *numbers)
 
 
 def summarise_rows(rows: Sequence[Row], year: int | None = None) -> dict[str, Any]:

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from gammavae_jax.checkpoint import save_detector
 from gammavae_jax.clip_files import unit_name
 from gammavae_jax.clip_table import ClipRow, clips_csv
 from gammavae_jax.config import Config
 from gammavae_jax.dataset import Clips, Room, stack_machines
 from gammavae_jax.detector import Detector, clip_p_values, compile_scores
+from gammavae_jax.distributed import on_first
 from gammavae_jax.environment import describe_environment
 from gammavae_jax.evaluate import Row, evaluate_scores
 from gammavae_jax.files import write_text
@@ -36,6 +38,7 @@ from gammavae_jax.run_page import (
 from gammavae_jax.score_files import write_decisions, write_scores
 from gammavae_jax.scored_clips import ScoredClips
 from gammavae_jax.synthetic import is_synthetic
+from gammavae_jax.whole_results import whole_results
 
 SYNTHETIC_NOTE = (
     "Synthetic data: made-up machines, no recordings. These numbers show that "
@@ -50,12 +53,16 @@ def score_and_report(
     job: Job,
     log: Log,
     table: Console,
-    checkpoint: Path,
+    checkpoint: Path | None = None,
     room: Room | None = None,
 ) -> None:
     """Everything from the test clips on; the same for a run and an evaluation.
 
-    The clips' arrays have at least the given room.
+    All files are there before any takes its place. The detector is saved with them,
+    unless it comes from a checkpoint. The clips' arrays have at least the given room.
+
+    Raises:
+        InputError: the folder cannot be written; what was there before is still there.
     """
     config = detector.config
     arrays = stack_machines(test, config.features.n_context, room)
@@ -64,9 +71,22 @@ def score_and_report(
     with log.timed("score_s"):
         scores = score()
     del arrays
+    on_first(lambda: _report(detector, scores, test, job, log, table, checkpoint))
+
+
+def _report(
+    detector: Detector,
+    scores: Scores,
+    test: NamedClips,
+    job: Job,
+    log: Log,
+    table: Console,
+    checkpoint: Path | None,
+) -> None:
+    """All files and the table, once there are scores."""
+    config = detector.config
     usable = _usable_machines(scores, test, log)
     scored = [_scored_clips(detector, scores, test, m) for m in usable]
-    _write_score_files(config, scored, job.out)
     rows = _evaluate(config, scored, job.year)
     published = {}
     if is_synthetic(job.data_root):
@@ -83,17 +103,21 @@ def score_and_report(
     about = {"timing": log.seconds, "environment": describe_environment()}
     sources = {
         "data_root": str(job.data_root.resolve()),
-        "checkpoint": str(checkpoint.resolve()),
+        "checkpoint": str((checkpoint or job.out / "checkpoint").resolve()),
     }
-    write_results(job.out, rows, {**about, **sources}, log.notes, job.year)
-    if rows:
-        _print_results(rows, config, log, table, published, job.year)
     report = complete_report(
         Report(config, scored, rows, log.notes, published, job.year, about=about),
         job.out,
     )
     load = [_loaders(detector, *test[m]) for m in usable]
-    write_run_page(job.out / "report.html", report, detector, load, log)
+    with whole_results(job.out, config) as results:
+        if checkpoint is None:
+            save_detector(results / "checkpoint", detector)
+        _write_score_files(config, scored, results)
+        write_results(results, rows, {**about, **sources}, log.notes, job.year)
+        write_run_page(results / "report.html", report, detector, load, log)
+    if rows:  # last, for whoever reads it may go
+        _print_results(rows, config, log, table, published, job.year)
     log.say(f"written to {job.out}")
 
 

@@ -5,7 +5,7 @@ Every file is written whole, but for `metrics.jsonl`, which grows a line an epoc
 
 import contextlib
 import json
-import shutil
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,44 @@ from typing import Any
 import numpy as np
 
 from gammavae_jax.config import Config
-from gammavae_jax.config_json import from_dict, to_dict
+from gammavae_jax.config_json import from_dict
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluate import Row
-from gammavae_jax.files import write_text
+from gammavae_jax.files import is_unfinished, remove, write_text, writing
+from gammavae_jax.folder_lock import FolderInUse, FolderLock
 from gammavae_jax.report import results_csv, summarise_rows, to_json
-
-# The detector's mark goes first: without it the rest of a checkpoint is not read.
-_RESULTS = (
-    "checkpoint/detector.json",
-    "checkpoint/detector",
-    "results.csv",
-    "clips.csv",
-    "summary.json",
-    "report.html",
-    "scores",
+from gammavae_jax.whole_results import (
+    has_results,
+    put_in_place,
+    remove_results,
+    write_config,
 )
+
+_LOCK = ".run-lock"
+
+
+@contextlib.contextmanager
+def held_folder(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
+    """Keep every other run out of a folder, once it is known that it may be used.
+
+    The lock ends with its process, however that ends.
+
+    Raises:
+        InputError: another run is in it, it cannot be written, or see `check_folder`.
+    """
+    if not (out / _LOCK).exists():
+        check_folder(out, resume, overwrite)
+    try:
+        with writing(out):
+            lock = FolderLock(out, _LOCK, stays=False)
+    except FolderInUse as error:
+        raise InputError(
+            f"another run is writing to {str(out)!r}: wait until it is done, or give "
+            "another --out"
+        ) from error
+    with lock:
+        check_folder(out, resume, overwrite)
+        yield
 
 
 def check_folder(out: Path, resume: bool = False, overwrite: bool = False) -> None:
@@ -40,8 +62,9 @@ def check_folder(out: Path, resume: bool = False, overwrite: bool = False) -> No
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{str(out)!r} is a file: give another --out")
-    content = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if resume and not content:
+    found = list(out.iterdir()) if out.is_dir() else []
+    content = [p for p in found if p.name != _LOCK and not is_unfinished(p)]
+    if resume and not found:
         raise InputError(
             f"nothing to resume in {str(out)!r}: leave out --resume to begin a run"
         )
@@ -63,56 +86,73 @@ def begin_folder(out: Path, config: Config) -> None:
     Raises:
         InputError: the folder cannot be written.
     """
-    with _writing(out):
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         # First, and last to go: it marks the folder as a run's.
-        write_text(out / "config.json", to_json(to_dict(config)))
+        write_config(out, config)
+        _remove_remains(out)
+        remove_results(out)
         # A plan without all of its waves would be gone on with.
-        _remove(out, ("fleet.json", "waves", *_RESULTS, "metrics.jsonl", "checkpoint"))
-
-
-def has_results(out: Path) -> bool:
-    """Whether a run or an evaluation was brought to its end here."""
-    return any((out / name).exists() for name in _RESULTS)
+        for name in ("fleet.json", "waves", "checkpoint", "metrics.jsonl"):
+            remove(out / name)
 
 
 def is_finished(out: Path, config: Config | None = None) -> bool:
     """Whether a run was brought to its end here, with this configuration if given."""
-    if not (out / "report.html").is_file():  # which is written last
+    if not (out / "summary.json").is_file():  # which is put in its place last
         return False
     return config is None or read_config(out) == config
 
 
-def take_results_away(out: Path, config: Config) -> None:
-    """Go back to a run that has no results yet.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    with _writing(out):
-        write_text(out / "config.json", to_json(to_dict(config)))
-        _remove(out, _RESULTS)
-
-
-def read_config(out: Path) -> Config:
-    """The configuration of the run in a folder.
+def read_config(out: Path) -> Config | None:
+    """The configuration of the run in a folder; None if none has begun there.
 
     Raises:
         InputError: it is not one that this version can read.
     """
-    return from_dict(json.loads((out / "config.json").read_text(encoding="utf-8")))
+    path = out / "config.json"
+    if not path.exists():
+        return None
+    return from_dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def resume_folder(out: Path, config: Config, epoch: int) -> None:
-    """Go back to where the folder stood after an epoch, results taken away.
+def resume_folder(out: Path, config: Config, epoch: int) -> list[int]:
+    """Go back to where the training stood after an epoch.
+
+    Results that are there stay, and so does the configuration that they are of, until
+    `whole_results` has new ones. Returns the epochs that `metrics.jsonl` lacks.
 
     Raises:
         InputError: the folder cannot be written.
     """
+    settle_folder(out, config)
     kept = [line for line in read_metrics(out) if line["epoch"] <= epoch]
-    take_results_away(out, config)
-    with _writing(out):
-        write_text(out / "metrics.jsonl", "".join(json.dumps(k) + "\n" for k in kept))
+    with writing(out):
+        lines = "".join(json.dumps(line) + "\n" for line in kept)
+        write_text(out / "metrics.jsonl", lines, durable=True)
+    return sorted({*range(1, epoch + 1)} - {line["epoch"] for line in kept})
+
+
+def settle_folder(out: Path, config: Config) -> None:
+    """End what a run that was killed had begun to put in its place.
+
+    The configuration is written where there are no results of another one.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    with writing(out):
+        put_in_place(out)
+        _remove_remains(out)
+        if not has_results(out):
+            write_config(out, config)
+
+
+def _remove_remains(out: Path) -> None:
+    """What runs that were killed have left."""
+    for path in list(out.iterdir()):
+        if is_unfinished(path):
+            remove(path)
 
 
 def append_metrics(
@@ -123,6 +163,9 @@ def append_metrics(
     Members are seeds, or the folds of each seed in turn.
 
     `info` holds arrays `member machine ...`; what is not finite is written as null.
+
+    Raises:
+        InputError: the folder cannot be written.
     """
     entry = {
         machine: {
@@ -131,8 +174,11 @@ def append_metrics(
         }
         for m, machine in enumerate(machines)
     }
-    with (out / "metrics.jsonl").open("a", encoding="utf-8", newline="") as file:
+    path = out / "metrics.jsonl"
+    with writing(out), path.open("a", encoding="utf-8", newline="") as file:
         file.write(json.dumps({"epoch": epoch, "machines": entry}) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def last_epoch(out: Path) -> dict[str, dict[str, Any]]:
@@ -161,18 +207,6 @@ def write_results(
     )
 
 
-@contextlib.contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Turn a failure to write into a message for the user."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(
-            f"{str(out)!r} cannot be written ({reason}): give another --out"
-        ) from error
-
-
 def _is_run(out: Path) -> bool:
     """Whether the folder has a `config.json` of ours."""
     try:
@@ -182,21 +216,17 @@ def _is_run(out: Path) -> bool:
     return isinstance(config, dict) and {"preset", "train", "model"} <= config.keys()
 
 
-def _remove(out: Path, names: Sequence[str]) -> None:
-    for path in (out / name for name in names):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
 def read_metrics(out: Path) -> list[dict[str, Any]]:
     """The whole lines of `metrics.jsonl`; a run may have been killed in the last."""
     path = out / "metrics.jsonl"
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return [
-        json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"
-    ]
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    entries = []
+    for line in text.splitlines(keepends=True):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            entry = json.loads(line)
+            if line[-1] == "\n" and isinstance(entry["machines"], dict):
+                entries.append({**entry, "epoch": int(entry["epoch"])})
+    return entries
 
 
 def _numbers(value: Any) -> Any:

@@ -42,6 +42,7 @@ from gammavae_jax.official import (
     official_score,
 )
 from gammavae_jax.section_files import (
+    UNWRITABLE,
     Section,
     find_files,
     machine_and_section,
@@ -49,7 +50,7 @@ from gammavae_jax.section_files import (
     together,
 )
 
-_UNWRITABLE = re.compile(r"[\x00-\x1f\ud800-\udfff]")  # line breaks, no valid UTF-8
+_UNWRITABLE = re.compile(f"[{UNWRITABLE}]")
 _OFFICIAL_NAMES = {
     "AUC": "auc",
     "precision": "precision",
@@ -81,6 +82,23 @@ def write_scores(
             raise InputError(f"the score of {name!r} is {single}: give finite scores")
     texts = [str(single) for single in singles]
     return _write(Path(folder), "anomaly_score", machine, section, names, texts)
+
+
+def require_names(machine: str, section: str, names: Iterable[str]) -> None:
+    """Refuse names that no score file can hold, before there are scores.
+
+    Raises:
+        InputError: of the machine and its section, or of a clip.
+    """
+    file_name = f"anomaly_score_{machine}_section_{section}_test.csv"
+    if machine_and_section(file_name) != (machine, section):
+        raise InputError(
+            f"machine {machine!r}, section {section!r} cannot be part of a score "
+            "file's name: use letters and digits for one, digits for the other"
+        )
+    for name in names:
+        if not name or _UNWRITABLE.search(name):
+            raise InputError(f"a score file cannot hold the name {name!r}: rename it")
 
 
 def write_decisions(
@@ -226,15 +244,8 @@ def _write(
     names: Sequence[str],
     texts: Sequence[str],
 ) -> Path:
+    require_names(machine, section, names)
     path = folder / f"{kind}_{machine}_section_{section}_test.csv"
-    if machine_and_section(path.name) != (machine, section):
-        raise InputError(
-            f"machine {machine!r}, section {section!r} cannot be part of a score "
-            "file's name: use letters and digits for one, digits for the other"
-        )
-    for name in names:
-        if not name or _UNWRITABLE.search(name):
-            raise InputError(f"a score file cannot hold the name {name!r}: rename it")
     refuse_doubled(path, map(clip_stem, names))
     lines = io.StringIO()
     csv.writer(lines, lineterminator="\n").writerows(zip(names, texts, strict=True))

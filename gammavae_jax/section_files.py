@@ -13,9 +13,12 @@ from gammavae_jax.errors import InputError
 
 Section = tuple[str, str]  # machine and section
 
+# What ends a line, moves a terminal's cursor, or is no valid UTF-8.
+UNWRITABLE = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+
 _FILE_NAME = re.compile(
     r"(?:anomaly_score|decision_result|ground_truth)_(?:DCASE20\d\dT2)?"
-    r"(?P<machine>[^/\\\x00-\x1f]+?)_(?P<word>section|id)_(?P<section>\d+)"
+    rf"(?P<machine>[^/\\{UNWRITABLE}]+?)_(?P<word>section|id)_(?P<section>\d+)"
     r"(?P<domain>_source|_target)?(?:_test(?:_.*)?)?\.csv"
 )
 

@@ -1,6 +1,7 @@
 """Who learns from what: windows to train on and clips to hold out, for each model."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -11,8 +12,12 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from gammavae_jax.clip_statistics import spectrum
 from gammavae_jax.config import Config
 from gammavae_jax.dataset import HELD_OUT, TRAIN, AnyArray, MachineArrays
+from gammavae_jax.errors import InputError
 from gammavae_jax.folds import deal_groups, groups_of_clips
 from gammavae_jax.layout import in_float32
+
+_FEWEST_WINDOWS = 2  # of a training: one has no variance to be normalised by
+_SAME = 1e-2  # dB, in each band: nothing that was recorded twice is as near
 
 
 class Split(NamedTuple):
@@ -79,6 +84,67 @@ def split_windows(
         use = np.where(held_out, HELD_OUT, TRAIN)
         group[:] = np.repeat(use, n_windows[m], axis=1)
     return split
+
+
+def require_windows(split: Split, names: Sequence[str]) -> None:
+    """Refuse machines of which a model would have too few windows to learn from.
+
+    Raises:
+        InputError: the machine.
+    """
+    fewest = (split.group == TRAIN).sum(-1).min(0)
+    for name, count in zip(names, fewest, strict=True):
+        if count < _FEWEST_WINDOWS:
+            raise InputError(
+                f"{name}: a model would learn from {count} of its windows, and needs "
+                f"{_FEWEST_WINDOWS} or more: give longer training clips, or more"
+            )
+
+
+def split_notes(
+    arrays: MachineArrays, split: Split, names: Sequence[str], config: Config
+) -> list[str]:
+    """What a user should know of the training clips, a line each.
+
+    Args:
+        arrays: the clips, on the host.
+        split: of them.
+        names: of the machines.
+        config: of the run.
+    """
+    notes = []
+    alike = [name for m, name in enumerate(names) if _all_alike(arrays, split, m)]
+    if alike:
+        notes.append(
+            f"The training clips of {', '.join(alike)} all sound the same, such as "
+            "silence or copies: how much normal clips differ is not known, and any "
+            "other sound is an alarm. Check the recordings."
+        )
+    if config.train.split == "folds":
+        by_fold = split.is_held_out[: config.n_folds].any(-1)
+        few = [
+            f"{name} ({n})"
+            for name, n in zip(names, by_fold.sum(0), strict=True)
+            if n < config.n_folds
+        ]
+        if few:
+            notes.append(
+                f"Fewer training clips that sound different than the {config.n_folds} "
+                f"folds: {', '.join(few)}. The other models learn from all clips, and "
+                "thresholds are made without them."
+            )
+    return notes
+
+
+def _all_alike(arrays: MachineArrays, split: Split, machine: int) -> bool:
+    """Whether the mean spectra of all clips are one; ends at the first that is not."""
+    log_mel, n_frames = arrays.log_mel[machine], arrays.n_frames[machine]
+    means = (
+        np.asarray(log_mel[clip, : n_frames[clip]]).mean(0)
+        for clip in np.flatnonzero(split.is_clip[machine])
+    )
+    first = next(means, np.zeros(0))
+    return all(np.abs(mean - first).max() < _SAME for mean in means)
 
 
 def _groups(

@@ -50,6 +50,7 @@ def gamma_threshold(
     """
     if np.ptp(scores) == 0:
         return float(scores[0])
+    scores = np.asarray(scores, np.float64)  # the fit takes powers of them
     law = scipy.stats.gamma(*scipy.stats.gamma.fit(scores))
     return float(law.ppf(1 - false_alarm_rate))
 

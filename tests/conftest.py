@@ -2,10 +2,12 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import jax
 import pytest
+from hypothesis import settings
 
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import override
@@ -13,6 +15,18 @@ from gammavae_jax.presets import preset
 
 # Read when JAX first looks for devices, which no import does.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+
+# The same examples every time: what fails here fails there. To look for new ones, give
+# `--hypothesis-profile=default`.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
+# With `GAMMAVAE_BLOCK_TFP=1` the tests, and the processes that they start, find
+# TensorFlow Probability broken. Nothing above has imported it.
+if os.environ.get("GAMMAVAE_BLOCK_TFP"):
+    blocked = str(Path(__file__).parent / "blocked")
+    sys.path.insert(0, blocked)
+    paths = [blocked, *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
 
 TINY = [
     "model.hidden=[16]",

@@ -273,6 +273,33 @@ def test_no_size_in_an_archive_is_believed(tmp_path, claim):
     assert peak < {100: 5e6, 0xFFFFFFFE: 1e8}[claim]
 
 
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
+    """Its sizes are true: only their ratio tells."""
+    archive = pack(tmp_path / "dev_fan.zip", {TRAIN: bytes(100_000_000)})
+    tracemalloc.start()
+    try:
+        text = refusal(read_clip, archive / TRAIN, sample_rate=RATE)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert "would unpack to 100000000 bytes" in text
+    assert peak < 5e6
+    silence = io.BytesIO()
+    soundfile.write(silence, np.zeros(600 * RATE), RATE, format="WAV")
+    archive = pack(tmp_path / "dev_pump.zip", {TRAIN: silence.getvalue()})
+    assert len(read_clip(archive / TRAIN, sample_rate=RATE)) == 600 * RATE
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("second", [TRAIN, f"./{TRAIN}", TRAIN.replace("/", "\\")])
+def test_a_recording_that_is_there_twice_is_refused(tmp_path, second):
+    archive = tmp_path / "dev_fan.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for number, name in enumerate((TRAIN, second)):
+            file.writestr(name, sound(number))
+    assert "twice: get it again" in refusal(find_machines, tmp_path)
+
+
 def test_a_recording_that_is_not_there_is_refused(tmp_path):
     archive = pack(tmp_path / "dev_fan.zip", {TRAIN: sound()})
     for name in (TEST, "fan", "fan/attributes_00.csv"):

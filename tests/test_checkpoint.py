@@ -1,12 +1,17 @@
 """A checkpoint is enough to score, on any number of devices, and says what ails it."""
 
+import contextlib
+import errno
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -21,15 +26,18 @@ from gammavae_jax.checkpoint import (
     save_detector,
     save_training,
 )
+from gammavae_jax.checkpoint_claims import require_modest
 from gammavae_jax.config import FUSION_SCORES
 from gammavae_jax.detector import Detector
 from gammavae_jax.errors import InputError
+from gammavae_jax.file_sums import text_sum
 from gammavae_jax.neighbours import fit_reference
 from gammavae_jax.score import GaussianFit
 from gammavae_jax.scorer import Scorer, wanted_statistics
 from gammavae_jax.train import init_state
 
 MACHINES = (("fan", "00"), ("pump", "02"))
+CLIPS = {"fan": ["a.wav"], "pump": ["b.wav", "c.wav"]}
 
 
 @pytest.fixture
@@ -124,7 +132,8 @@ def test_a_training_comes_back_at_its_newest_state(tmp_path, state, tiny):
     assert back is not None
     assert (back.epoch, back.config, back.clips) == (2, tiny(), clips)
     assert_same(back.state, now)
-    assert [p.name for p in (tmp_path / "train").iterdir()] == ["2"]
+    names = {path.name for path in (tmp_path / "train").iterdir()}
+    assert names == {"1", "1.json", "2", "2.json"}
 
 
 def test_no_training_state_is_no_error(tmp_path):
@@ -144,21 +153,153 @@ def test_another_version_is_refused(tmp_path, detector):
         restore_detector(tmp_path)
 
 
-# Orbax leaves a coroutine unfinished when its storage fails.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("damage", ["json", "array file", "whole folder"])
-def test_damage_is_said(tmp_path, detector, damage):
+def test_a_training_of_another_version_is_refused(tmp_path, state, tiny):
+    save_training(tmp_path, TrainCheckpoint(1, state, tiny(), CLIPS))
+    mark = tmp_path / "train" / "1.json"
+    mark.write_text(json.dumps({**json.loads(mark.read_text()), "format": 4}))
+    with pytest.raises(InputError, match="another version"):
+        restore_training(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 5}', "\x00\xff"])
+def test_a_detector_whose_json_is_nonsense_is_refused(tmp_path, detector, text):
     save_detector(tmp_path, detector)
-    if damage == "json":
-        (tmp_path / "detector.json").write_text("{")
-    elif damage == "whole folder":
-        shutil.rmtree(tmp_path / "detector")
-    else:
-        files = [p for p in (tmp_path / "detector").rglob("*") if p.is_file()]
-        largest = max(files, key=lambda p: p.stat().st_size)
-        largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    (tmp_path / "detector.json").write_text(text)
+    with pytest.raises(InputError, match=r"is damaged \(detector.json\)"):
+        restore_detector(tmp_path)
+
+
+def cut_short(content):
+    return content[: len(content) // 2]
+
+
+def emptied(content):
+    return b""
+
+
+def flipped(content):
+    """One bit of the middle byte."""
+    middle = len(content) // 2
+    byte = bytes(b ^ 4 for b in content[middle : middle + 1])
+    return content[:middle] + byte + content[middle + 1 :]
+
+
+DAMAGES = (cut_short, emptied, flipped, None)  # None removes
+
+
+def spoilt(files):
+    """Spoil each of some files in each way, one after the other, and mend it again."""
+    for path in files:
+        content = path.read_bytes()
+        for damage in DAMAGES:
+            if damage is None:
+                path.unlink()
+            elif damage(content) == content:
+                continue  # an empty file cannot be emptied
+            else:
+                path.write_bytes(damage(content))
+            yield path, damage
+            path.write_bytes(content)
+
+
+def test_a_detector_of_which_any_file_is_damaged_is_refused(tmp_path, detector):
+    save_detector(tmp_path, detector)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    n_refused = 0
+    for path, damage in spoilt(files):
+        no_mark = path.name == "detector.json" and damage is None
+        said = "no checkpoint in" if no_mark else "is damaged"
+        with pytest.raises(InputError, match=said):
+            restore_detector(tmp_path)
+        n_refused += 1
+    assert n_refused > 20
+    assert restore_detector(tmp_path).machines == MACHINES
+
+
+def test_a_detector_without_its_arrays_is_refused(tmp_path, detector):
+    save_detector(tmp_path, detector)
+    shutil.rmtree(tmp_path / "detector")
     with pytest.raises(InputError, match="is damaged"):
         restore_detector(tmp_path)
+
+
+@pytest.fixture
+def two_states(tmp_path, state, tiny):
+    """A folder with the states after epochs 2 and 4, and the two of them."""
+    after = {}
+    for epoch in (2, 4):
+        after[epoch] = jax.tree.map(
+            lambda leaf, epoch=epoch: leaf if leaf.dtype == bool else leaf + epoch,
+            state,
+        )
+        save_training(tmp_path, TrainCheckpoint(epoch, after[epoch], tiny(), CLIPS))
+    return tmp_path, after
+
+
+def test_of_a_state_of_which_any_file_is_damaged_the_one_before_is_taken(
+    two_states, capfd
+):
+    folder, after = two_states
+    files = [p for p in (folder / "train" / "4").rglob("*") if p.is_file()]
+    capfd.readouterr()
+    n_spoilt = 0
+    for path, damage in spoilt([folder / "train" / "4.json", *files]):
+        said = []
+        back = restore_training(folder, said.append)
+        assert back is not None
+        assert back.epoch == 2, (path, damage)
+        if path.name != "4.json" or damage is not None:  # else there is no such state
+            (line,) = said
+            assert "is damaged" in line
+            assert "going back to the state after epoch 2" in line
+        n_spoilt += 1
+    assert n_spoilt > 20
+    assert_same(back.state, after[2])
+    assert capfd.readouterr() == ("", "")  # none of Orbax's pages
+    newest = restore_training(folder)
+    assert newest is not None
+    assert newest.epoch == 4
+
+
+def test_where_no_state_is_sound_it_is_said_and_what_to_do(two_states):
+    folder, _ = two_states
+    for epoch in (2, 4):
+        flip = folder / "train" / f"{epoch}.json"
+        flip.write_bytes(flipped(flip.read_bytes()))
+    with pytest.raises(InputError, match=r"train/4' is damaged .* --overwrite"):
+        restore_training(folder)
+
+
+def test_going_back_and_on_from_there_leaves_two_sound_states(two_states, tiny):
+    folder, after = two_states
+    (folder / "train" / "4" / "state" / "manifest.ocdbt").write_bytes(b"")
+    save_training(folder, TrainCheckpoint(3, after[4], tiny(), CLIPS))
+    (folder / "train" / "leftover.orbax-checkpoint-tmp").mkdir()
+    save_training(folder, TrainCheckpoint(4, after[4], tiny(), CLIPS))
+    names = {path.name for path in (folder / "train").iterdir()}
+    assert names == {"3", "3.json", "4", "4.json"}
+    back = restore_training(folder)
+    assert back is not None
+    assert_same(back.state, after[4])
+
+
+def test_a_state_that_cannot_be_written_leaves_the_one_before(
+    two_states, tiny, monkeypatch
+):
+    folder, after = two_states
+
+    def full(path, *_, **__):
+        (folder / "train" / "6").mkdir()
+        raise ValueError(f"RESOURCE_EXHAUSTED: {path}: {os.strerror(errno.ENOSPC)} [x]")
+
+    monkeypatch.setattr(ocp, "save", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        save_training(folder, TrainCheckpoint(6, after[4], tiny(), CLIPS))
+    assert caught.value.errno == errno.ENOSPC
+    monkeypatch.undo()
+    back = restore_training(folder)
+    assert back is not None
+    assert back.epoch == 4
 
 
 def test_a_checkpoint_of_four_devices_restores_on_one(tmp_path, detector):
@@ -199,3 +340,117 @@ def test_an_interrupt_waits_until_a_state_is_saved(tmp_path, state, tiny, monkey
     back = restore_training(tmp_path)
     assert back is not None
     assert back.epoch == 1
+
+
+HUGE = 2**38
+LIES = {
+    "machines are no list": {"machines": 5},
+    "no machine": {"machines": []},
+    "machines are no names": {"machines": [[1, "00"], ["pump", "02"]]},
+    "a machine of three parts": {"machines": [["fan", "00", "x"], ["pump", "02"]]},
+    "machines that are alike": {"machines": [["fan", "00"]] * 2},
+    "a machine that moves the cursor": {"machines": [["\x1b[2J", "00"], ["b", "02"]]},
+    "more machines than arrays": {"machines": [[str(n), "00"] for n in range(3)]},
+    "references are a list": {"references": []},
+    "references of a huge shape": {"references": {"spectrum": [HUGE, HUGE]}},
+    "references of another shape": {"references": {"spectrum": [13, 384]}},
+    "references of a shape that is none": {"references": {"spectrum": [12, -1]}},
+    "references of another name": {"references": {"../../x": [12, 384]}},
+    "calibration of a huge size": {"calibration": {"mse": HUGE}},
+    "calibration of a size that is none": {"calibration": {"mse": True}},
+    "calibration is null": {"calibration": None},
+    "the configuration is a list": {"config": []},
+    "a configuration of huge layers": {"config": {"model": {"hidden": [HUGE]}}},
+    "a configuration of huge spectra": {"config": {"features": {"n_fft": HUGE}}},
+    "a configuration of many seeds": {"config": {"n_seeds": HUGE}},
+    "a configuration of another type": {"config": {"model": {"hidden": "os.system"}}},
+}
+
+
+def write_mark(path, about):
+    """What a stranger might write: any text, with its right checksum."""
+    said = {name: value for name, value in about.items() if name != "sum"}
+    path.write_text(json.dumps({**said, "sum": text_sum(json.dumps(said))}))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_checkpoint_that_lies_is_refused_before_memory_is_taken(tmp_path, detector):
+    save_detector(tmp_path, detector)
+    about = json.loads((tmp_path / "detector.json").read_text())
+    for what, lie in LIES.items():
+        write_mark(tmp_path / "detector.json", {**about, **lie})
+        tracemalloc.start()
+        try:
+            with pytest.raises(InputError) as caught:
+                restore_detector(tmp_path)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert str(caught.value).isprintable(), what
+        assert "(detector.json)" not in str(caught.value), what  # the sum is right
+        assert peak < 2e8, what
+    write_mark(tmp_path / "detector.json", about)
+    restore_detector(tmp_path)
+    for absent in about.keys() - {"sum"}:
+        less = {name: value for name, value in about.items() if name != absent}
+        write_mark(tmp_path / "detector.json", less)
+        with pytest.raises(InputError):
+            restore_detector(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"clips": []},
+        {"clips": {}},
+        {"clips": {"a": "b.wav"}},
+        {"clips": {"a": [1], "b": []}},
+        {"n_batches": HUGE},
+        {"n_batches": "1"},
+        {"config": None},
+    ],
+    ids=str,
+)
+def test_a_state_of_a_training_that_lies_is_refused(tmp_path, state, tiny, lie):
+    save_training(tmp_path, TrainCheckpoint(1, state, tiny(), {"a": [], "b": []}))
+    path = tmp_path / "train" / "1.json"
+    about = json.loads(path.read_text())
+    write_mark(path, about)
+    assert restore_training(tmp_path) is not None
+    write_mark(path, {**about, **lie})
+    with pytest.raises(InputError, match="checkpoint"):
+        restore_training(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_pickle_in_a_checkpoint_is_not_read(tmp_path, detector):
+    """Whatever file of it is replaced: nothing that is read is run."""
+    save_detector(tmp_path / "checkpoint", detector)
+
+    def bomb(path):
+        """A pickle that makes a folder when it is read."""
+        return f"cos\nmkdir\n(S'{path}'\ntR.".encode()
+
+    pickle.loads(bomb(tmp_path / "armed"))
+    assert (tmp_path / "armed").is_dir()
+    for path in sorted(p for p in (tmp_path / "checkpoint").rglob("*") if p.is_file()):
+        whole = path.read_bytes()
+        path.write_bytes(bomb(tmp_path / "went off"))
+        with contextlib.suppress(InputError):
+            restore_detector(tmp_path / "checkpoint")
+        path.write_bytes(whole)
+    assert not (tmp_path / "went off").exists()
+    restore_detector(tmp_path / "checkpoint")
+
+
+@pytest.mark.parametrize(("shape", "chunk"), [((HUGE, 3), (1, 3)), ((2, 3), (HUGE,))])
+def test_arrays_that_claim_far_more_than_lies_there_are_refused(tmp_path, shape, chunk):
+    (tmp_path / "x").write_bytes(bytes(10))
+    storage = SimpleNamespace(chunk_shape=chunk)
+    array = SimpleNamespace(
+        shape=shape, dtype=np.dtype(np.float32), storage_metadata=storage
+    )
+    with pytest.raises(InputError, match="bytes of arrays, and holds 10"):
+        require_modest(str(tmp_path), {"a": [array]})
+    array.shape, storage.chunk_shape = (2, 3), (2, 3)
+    require_modest(str(tmp_path), {"a": [array]})

@@ -107,3 +107,11 @@ def test_a_users_mistake_is_one_line_without_traceback(arguments, message):
     assert answer.stderr.startswith(message)
     assert answer.stderr.count("\n") == 1
     assert answer.stdout == ""
+
+
+def test_an_error_is_one_line_whatever_is_named_in_it(capsys):
+    with pytest.raises(SystemExit) as caught, readable_errors():
+        raise InputError("a\nerror: b\x1b[2J\udcff: remove it")
+    assert caught.value.code == 2
+    printed = capsys.readouterr().err
+    assert printed == "error: a\\nerror: b\\x1b[2J\\udcff: remove it\n"

@@ -110,7 +110,7 @@ def test_supplemental_clips_are_known_by_their_folder():
         ("fan", Clips(files, (spectrum,) * 2)),
         ("m", Clips(files[:1], (spectrum,))),
     ]
-    assert supplemental_clips(machines).tolist() == [[False, True], [False, False]]
+    assert supplemental_clips(machines, 2).tolist() == [[False, True], [False, False]]
 
 
 def test_labels_are_unknown_where_a_name_does_not_say(folder):

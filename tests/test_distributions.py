@@ -1,7 +1,11 @@
 """The Gamma's sampler, its gradient and divergence, against SciPy and TFP."""
 
+import contextlib
+import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +13,8 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
-from tensorflow_probability.substrates.jax import distributions as tfd
 
+from gammavae_jax import distributions
 from gammavae_jax.distributions import Gamma, Gaussian
 
 SHAPES = [1e-3, 0.01, 0.125, 0.5, 1.0, 3.0, 30.0, 1000.0]
@@ -18,8 +22,26 @@ N = 20_000
 
 
 @pytest.fixture(scope="module")
-def draws():
-    """By concentration: draws z at rate 1, and dz/da."""
+def tfd():
+    """The distributions of TensorFlow Probability."""
+    if distributions.SAMPLER == "jax":
+        pytest.skip(f"without TensorFlow Probability: {distributions.WHY_NOT_TFP}")
+    return distributions.tfd
+
+
+@contextlib.contextmanager
+def drawn_by(sampler):
+    """Let this one draw what is traced within."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distributions, "SAMPLER", sampler)
+        yield
+
+
+@pytest.fixture(scope="module", params=["tensorflow-probability", "jax"])
+def draws(request):
+    """By concentration: draws z at rate 1, and dz/da; of both samplers."""
+    if request.param != "jax":
+        request.getfixturevalue("tfd")
     shapes = jnp.broadcast_to(jnp.array(SHAPES)[:, None], (len(SHAPES), N))
 
     @jax.jit
@@ -27,7 +49,8 @@ def draws():
         law = lambda a: Gamma(a, jnp.ones_like(a)).sample(jax.random.key(1))  # noqa: E731
         return jax.jvp(law, (a,), (jnp.ones_like(a),))
 
-    z, dz = (np.asarray(x, np.float64) for x in sample_and_gradient(shapes))
+    with drawn_by(request.param):
+        z, dz = (np.asarray(x, np.float64) for x in sample_and_gradient(shapes))
     return {shape: (z[i], dz[i]) for i, shape in enumerate(SHAPES)}
 
 
@@ -77,7 +100,7 @@ def test_rate_gradient_is_that_of_a_scale(key):
     np.testing.assert_allclose(dz, -z / rate, rtol=1e-5)
 
 
-def test_gamma_divergence_matches_tfp(key):
+def test_gamma_divergence_matches_tfp(tfd, key):
     a, r, b, s = jnp.exp(2 * jax.random.normal(key(), (4, 500)))
     expected = tfd.kl_divergence(tfd.Gamma(a, r), tfd.Gamma(b, s))
     np.testing.assert_allclose(
@@ -85,7 +108,7 @@ def test_gamma_divergence_matches_tfp(key):
     )
 
 
-def test_gaussian_divergence_matches_tfp(key):
+def test_gaussian_divergence_matches_tfp(tfd, key):
     m, v, n, w = jax.random.normal(key(), (4, 500))
     expected = tfd.kl_divergence(
         tfd.Normal(m, jnp.exp(v / 2)), tfd.Normal(n, jnp.exp(w / 2))
@@ -111,14 +134,85 @@ def test_gaussian_draws_have_their_moments(key):
     assert abs(z.std() - 2.0) < 0.1
 
 
-def test_a_broken_tfp_is_named_with_its_repair():
-    program = (
-        "import sys; sys.modules['tensorflow_probability'] = None\n"
-        "import gammavae_jax.distributions"
-    )
+def test_both_samplers_draw_the_same_law(tfd):
+    """At softmax heads too, where float32 cannot hold the draws, but their logs."""
+    del tfd
+    a = jnp.broadcast_to(jnp.array(SHAPES)[:, None], (len(SHAPES), N))
+    logs = []
+    for name, seed in (("tensorflow-probability", 1), ("jax", 2)):
+        with drawn_by(name):
+            logs.append(
+                jax.jit(lambda k: distributions._log_draw(k, a))(jax.random.key(seed))
+            )
+    assert np.isfinite(logs).all()
+    for shape, *both in zip(SHAPES, *logs, strict=True):
+        assert scipy.stats.ks_2samp(*both).pvalue > 1e-3, shape  # pyright: ignore
+
+
+@pytest.mark.parametrize("shape", SHAPES[::7])
+def test_a_fallback_draw_is_float32_even_where_x64_is_on(shape):
+    """As the network is."""
+    with drawn_by("jax"), jax.enable_x64(True):
+        a = jnp.full(100, shape, jnp.float32)
+        draw = Gamma(a, jnp.ones_like(a)).sample(jax.random.key(3))
+    assert draw.dtype == jnp.float32
+
+
+def in_a_process(program, *folders):
+    """The last line of a program that finds these folders' modules first."""
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join([*map(str, folders), root])
     run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    last = run.stderr.strip().splitlines()[-1]
-    assert "pip uninstall -y tensorflow-probability tfp-nightly" in last
-    assert "installed: tfp-nightly" in last
+    assert run.stderr == ""
+    return run.stdout.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "fault", ["raise ImportError('two\\nlines')", "import jax; jax.no_such_name"]
+)
+def test_without_tfp_jax_draws_and_the_repair_is_named_in_one_line(fault, tmp_path):
+    """Whatever it raises: a release may use what JAX no longer has."""
+    (tmp_path / "tensorflow_probability").mkdir()
+    (tmp_path / "tensorflow_probability" / "__init__.py").write_text(fault)
+    program = (
+        "import json\n"
+        "from gammavae_jax import distributions as d, environment as e\n"
+        "told = [d.SAMPLER, e.describe_environment()['sampler'], d.sampler_note()]\n"
+        "print(json.dumps(told))"
+    )
+    sampler, of_environment, note = json.loads(in_a_process(program, tmp_path))
+    assert sampler == of_environment == "jax"
+    assert "\n" not in note
+    assert "Error: " in note
+    assert note.endswith(
+        "pip uninstall -y tensorflow-probability tfp-nightly && pip install "
+        "tfp-nightly==0.26.0.dev20261027"
+    )
+
+
+def test_the_note_names_both_packages_of_a_broken_pair(monkeypatch):
+    """They own the same folder: one upgraded breaks the other."""
+
+    class Distribution:
+        def __init__(self, name):
+            self.name, self.version = name, "0.25.0"
+
+    monkeypatch.setattr(
+        distributions.importlib.metadata,
+        "distributions",
+        lambda name: [Distribution(name)],
+    )
+    monkeypatch.setattr(distributions, "SAMPLER", "jax")
+    note = distributions.sampler_note()
+    assert "tensorflow-probability 0.25.0 and tfp-nightly 0.25.0" in note
+
+
+def test_where_tfp_draws_nothing_is_said(tfd):
+    del tfd
+    assert distributions.sampler_note() == distributions.WHY_NOT_TFP == ""

@@ -17,9 +17,9 @@ from gammavae_jax.synthetic import SyntheticSize, make_synthetic
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# Not to be run here: they install, wait for ever, or ask the network.
+# Not to be run here: they install, wait for ever or for others, or ask the network.
 ELSEWHERE = re.compile(
-    r"pip |python3? -m venv|\. \.venv|curl |git |make |pytest"
+    r"--distributed|export |pip |python3? -m venv|\. \.venv|curl |git |make |pytest"
     r"|gammavae (serve|download|completion|watch(?!.* --once))|eval "
 )
 # Recordings that nobody may give away; the commands are parsed.
@@ -86,7 +86,10 @@ def run(folder, *command):
 def test_every_command_is_one_that_there_is(page):
     """With options that are known; nothing is run."""
     for line in commands(page):
-        program, *arguments = shlex.split(line, comments=True)
+        words = shlex.split(line.removesuffix(" &"), comments=True)
+        if "--distributed" in words:  # after what starts it
+            words = words[words.index("python") :]
+        program, *arguments = words
         if program == "gammavae":
             parse(arguments)
         elif program == "python" and arguments[0].startswith("experiments/"):

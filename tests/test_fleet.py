@@ -226,7 +226,7 @@ def test_waves_are_the_work_of_one_process(data, tiny, tmp_path, monkeypatch):
 
 def test_a_fleet_that_is_not_finished_is_not_evaluated(waves, data, tmp_path):
     half = Path(shutil.copytree(waves, tmp_path / "half"))
-    (half / "waves" / "0001" / "report.html").unlink()
+    (half / "waves" / "0001" / "summary.json").unlink()
     log = Log(Console(file=io.StringIO()))
     again = Job(data, (), tmp_path / "again")
     with pytest.raises(InputError, match=r"wave 2 of the fleet in .* is not finished"):

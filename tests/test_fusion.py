@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from gammavae_jax.fusion import fuse
+from gammavae_jax.fusion import fuse, levelled
 
 FUSED = ("mse", "mahalanobis", "peak_density")
 RULES = {"fusion_mean": np.mean, "fusion_max": np.max, "fusion_min": np.min}
@@ -94,3 +94,35 @@ def test_held_out_scores_all_alike_still_give_finite_scores(scores, value, n_hel
         assert np.isfinite(ours[name]).all()
     (one,) = fuse(scores, alike, ["fusion_mean"], ["mse"]).values()
     np.testing.assert_array_equal(np.argsort(one), np.argsort(scores["mse"]))
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-7, 128.0, -3e6, 1e18])
+def test_held_out_scores_that_differ_by_rounding_are_levelled_above_them_all(value):
+    noise = 1e-5 * np.random.default_rng(0).standard_normal(12)
+    alike = value * (1 + noise) + noise
+    padded = np.append(alike, np.nan)[None]
+    ours = levelled(padded)
+    assert np.isnan(ours[0, -1])
+    assert len(np.unique(ours[0, :-1])) == 1
+    above = ours[0, 0] - alike.max()
+    assert 5 * np.ptp(alike) < above <= max(1e-3 * abs(value), 1e-2)
+    # So what they are fused to is below the threshold, and other sounds far above.
+    same, other = alike[0], value + max(abs(value), 1.0)
+    (fused,) = fuse(
+        {"mse": np.array([[[same, other]]])},
+        {"mse": ours[None]},
+        ["fusion_mean"],
+        ["mse"],
+    ).values()
+    assert fused[0, 0, 0] < -0.2
+    assert fused[0, 0, 1] > 90
+
+
+def test_scores_that_differ_are_not_levelled(held_out):
+    """Nor a single one, nor those of a model that broke down."""
+    for scores in (
+        *held_out.values(),
+        np.array([[2.0, np.nan]]),
+        np.full((1, 3), np.nan),
+    ):
+        np.testing.assert_array_equal(levelled(scores), scores)

@@ -133,3 +133,22 @@ def test_supplemental_clips_beside_one_training_clip_are_not_enough(root):
     log, bank = Log(Console(file=io.StringIO())), mel_filterbank(CONFIG.features)
     with pytest.raises(InputError, match="fan_section_00 has one training clip"):
         load_split(files, "train", bank, CONFIG, log, False)
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb", "\x1b[2J", "\udcff", "\x9b2J", "a\u2028b", "a\x85b"]
+)
+def test_a_test_clip_that_no_score_file_can_hold_is_refused_before_any_work(root, name):
+    (clip,) = (root / "fan" / "test").iterdir()
+    clip.rename(clip.with_name(f"section_00_{name}.wav"))
+    with pytest.raises(InputError, match="cannot hold the name"):
+        load(root)
+
+
+@pytest.mark.parametrize("name", ["fan\x1b", "\udcff", "a\nb", "DCASE2024T2x"])
+def test_a_machine_that_no_score_file_can_be_called_by_is_refused_before_any_work(
+    root, name
+):
+    (root / "fan").rename(root / name)
+    with pytest.raises(InputError, match="cannot be part of a score file's name"):
+        find_all(Job(root, (name, "pump"), root / "out"))

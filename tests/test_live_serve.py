@@ -1,10 +1,13 @@
 """The service on a real port: verdicts, refusals, and clients of every kind."""
 
 import json
+import os
 import random
+import re
 import socket
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -494,10 +497,14 @@ def test_the_end_refuses_what_is_being_scored():
 
 
 def malformed(number):
-    """A body that is bad in some way, different for each number."""
+    """A request that is bad in some way, different for each number: type and body."""
     random_ = random.Random(number)
     kind = random_.choice(["WAV", "FLAC"])
-    body = bytearray(audio(0.2, kind=kind))
+    content_type, body = "audio/wav", bytearray(audio(0.2, kind=kind))
+    if number % 3 == 0:  # a form, whose marks and headers lie too
+        content_type = f"multipart/form-data; boundary=m{number % 7}"
+        head = b'--m0\r\nContent-Disposition: form-data; name="f"; filename="a.wav"'
+        body = bytearray(head + b"\r\n\r\n" + body + b"\r\n--m0--\r\n")
     way = random_.randrange(5)
     if way == 0:
         body = body[: random_.randrange(len(body))]
@@ -505,13 +512,13 @@ def malformed(number):
         body = random_.randbytes(random_.randrange(3000))
     elif way == 2:  # a header that lies
         for _ in range(random_.randint(1, 8)):
-            body[random_.randrange(min(60, len(body)))] = random_.randrange(256)
+            body[random_.randrange(min(120, len(body)))] = random_.randrange(256)
     elif way == 3:
         body = body[:4] + random_.randbytes(random_.randrange(3000))
     else:
         at = random_.randrange(len(body))
         body[at : at + random_.randrange(200)] = random_.randbytes(50)
-    return bytes(body)
+    return content_type, bytes(body)
 
 
 def post_malformed(server, numbers):
@@ -519,8 +526,9 @@ def post_malformed(server, numbers):
     statuses = set()
     with server.client as client:
         for number in numbers:
-            body = malformed(number)
-            answer = client.post("/score?machine=fan", content=body)
+            content_type, body = malformed(number)
+            headers = {"Content-Type": content_type}
+            answer = client.post("/score?machine=fan", content=body, headers=headers)
             statuses.add(answer.status_code)
             assert answer.status_code < 500, (number, answer.text)
             if answer.status_code != 200:
@@ -531,13 +539,53 @@ def post_malformed(server, numbers):
     return statuses
 
 
-def test_200_malformed_bodies_are_refused_and_others_are_scored_meanwhile(server):
-    assert {200, 422} <= post_malformed(server, range(200))
+def resident_bytes():
+    """Of this process, in which the server runs."""
+    pages = Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_1000_malformed_bodies_are_refused_and_others_are_scored_meanwhile(server):
+    """And nothing of them is kept."""
+    statuses = post_malformed(server, range(200))
+    before = resident_bytes() if Path("/proc").is_dir() else 0
+    statuses |= post_malformed(server, range(200, 1000))
+    assert {200, 400, 422} <= statuses <= {200, 400, 413, 422}
+    assert server.service.uploads.held == 0
+    if before:
+        assert resident_bytes() - before < 50e6
 
 
 @pytest.mark.slow
 def test_3000_malformed_bodies(server):
-    post_malformed(server, range(200, 3200))
+    post_malformed(server, range(1000, 4000))
+
+
+@pytest.mark.parametrize("name", ['fan"} 1\ngammavae_x 2', "a\\b", "<b>=1+1</b>"])
+def test_a_hostile_machine_is_one_label_and_one_name(name):
+    """To Prometheus, and in every answer."""
+    with served(LoudnessScorer((name,))) as server:
+        answer = server.post(WHOLE, machine=name)
+        assert answer.json()["machine"] == name
+        assert answer.text.count("\n") == 1
+        found = samples(server)
+        assert found["gammavae_recordings_total", name] == 1
+        assert not [key for key in found if key[0] == "gammavae_x"]
+        (machine,) = server.get("/machines").json()["machines"]
+        assert machine["machine"] == name
+        assert len(server.said()) == 1
+
+
+def test_a_hostile_name_of_a_recording_and_of_a_request_stays_in_its_line(server):
+    name = "../<script>\x1b[2J\r\nSet-Cookie: a=b"
+    params = {"machine": "fan", "name": name}
+    headers = {"X-Request-Id": '"><script>'}
+    answer = server.post(WHOLE, params=params, headers=headers)
+    assert answer.json()["name"] == "<script>?[2J??Set-Cookie: a=b"
+    assert "set-cookie" not in answer.headers
+    assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
+    assert answer.headers["content-type"] == "application/json"
+    assert server.said()[-1].isprintable()
 
 
 @pytest.mark.parametrize(("host", "port"), [("127.0.0.1", None), ("no.such.", 0)])

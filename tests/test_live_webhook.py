@@ -1,6 +1,8 @@
 """Alarms on their way, to servers that answer, refuse, or hang."""
 
 import base64
+import contextlib
+import itertools
 import json
 import socket
 import threading
@@ -139,6 +141,46 @@ def test_a_server_that_is_too_slow_is_given_up(hanging):
     webhook.send(alarm(0))
     webhook.close()
     assert said == ["not delivered to 127.0.0.1: fan, 0.wav (timed out)"]
+
+
+@pytest.fixture
+def dripping():
+    """The address of a server that answers a byte at a time, and never ends."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip():
+            client, _ = server.accept()
+            with client, contextlib.suppress(OSError):
+                for byte in itertools.cycle(b"X-Header: y\r\n"):
+                    client.sendall(bytes([byte]))
+                    time.sleep(0.05)
+
+        threading.Thread(target=drip, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/"
+
+
+def test_a_server_that_drips_holds_up_neither_the_scoring_nor_the_end(dripping):
+    said = []
+    webhook = Webhook(dripping, said.append, timeout=0.5, pauses=())
+    start = time.monotonic()
+    for number in range(3):
+        webhook.send(alarm(number))
+    assert time.monotonic() - start < 1
+    webhook.close(0.5)
+    assert time.monotonic() - start < 5
+    assert webhook.n_delivered == 0
+    assert webhook.n_given_up == 3
+
+
+def test_hostile_names_arrive_as_they_are(receiver):
+    server, said = receiver(), []
+    webhook = Webhook(server.url, said.append)
+    name = '"},{"machine": "x\r\n\r\n<script>\x1b[2J\udcff'
+    webhook.send({**alarm(0), "machine": name, "file": name})
+    webhook.close()
+    (got,) = server.got
+    assert (got["machine"], got["file"]) == (name, name)
+    assert said == []
 
 
 def test_a_server_that_is_not_there_is_said_without_its_secrets():

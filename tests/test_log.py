@@ -114,3 +114,9 @@ def test_on_a_terminal_progress_is_a_bar():
     assert "3/4" in text
     assert "loss 0.5" in text
     assert "a message above the bar" in text
+
+
+def test_names_move_no_cursor_and_lines_stay_lines():
+    log = plain_log()
+    log.say("fan\x1b[2J\x9b2J\u202e.wav is bad:\n  remove it\r")
+    assert lines_of(log) == [r"fan\x1b[2J\x9b2J\u202e.wav is bad:", r"  remove it\r"]

@@ -1,7 +1,7 @@
 """One function over machines and members gives what a loop gives, on any devices."""
 
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -14,17 +14,25 @@ from gammavae_jax.parallel import make_layout
 from gammavae_jax.queue_layout import QueueLayout
 
 
-@pytest.mark.parametrize("batching", ["map", "vmap"])
+def layout_of(form, n_machines, n_members, n_devices):
+    """A queue, or a mesh whose devices batch their runs or take one by one."""
+    batching = "map" if form == "queue" else "vmap"
+    work, devices = list(range(1, n_machines + 1)), jax.devices()[:n_devices]
+    layout = make_layout(work, n_members, devices, batching)
+    if isinstance(layout, MeshLayout) and form == "mesh of queues":
+        return replace(layout, batching="map")
+    return layout
+
+
+@pytest.mark.parametrize("form", ["queue", "mesh", "mesh of queues"])
 @pytest.mark.parametrize("n_devices", [1, 2, 4])
 @pytest.mark.parametrize(("n_members", "n_machines"), [(1, 1), (1, 7), (3, 2), (5, 3)])
-def test_over_runs_equals_a_loop(batching, n_devices, n_members, n_machines):
+def test_over_runs_equals_a_loop(form, n_devices, n_members, n_machines):
     rng = np.random.default_rng(0)
     run = rng.normal(size=(n_members, n_machines, 3)).astype(np.float32)
     machine = rng.normal(size=(n_machines, 3)).astype(np.float32)
     member = rng.normal(size=n_members).astype(np.float32)
-    layout = make_layout(
-        list(range(1, n_machines + 1)), n_members, jax.devices()[:n_devices], batching
-    )
+    layout = layout_of(form, n_machines, n_members, n_devices)
     function = layout.over_runs(
         lambda s, r, m: {"sum": s + r @ m}, ["member", "run", "machine"]
     )
@@ -37,9 +45,9 @@ def test_over_runs_equals_a_loop(batching, n_devices, n_members, n_machines):
     np.testing.assert_allclose(layout.get(out)["sum"], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("batching", ["map", "vmap"])
-def test_arrays_come_back_in_their_first_order(batching):
-    layout = make_layout([5, 90, 30], 2, jax.devices()[:4], batching)
+@pytest.mark.parametrize("form", ["queue", "mesh", "mesh of queues"])
+def test_arrays_come_back_in_their_first_order(form):
+    layout = layout_of(form, 3, 2, 4)
     run = np.arange(12.0).reshape(2, 3, 2)
     np.testing.assert_array_equal(layout.get(layout.put(run, "run")), run)
 
@@ -59,6 +67,29 @@ def test_members_share_the_devices_of_a_lone_machine():
     layout = make_layout([100], 4, jax.devices()[:4], "vmap")
     assert isinstance(layout, MeshLayout)
     assert dict(layout.mesh.shape) == {"member": 4, "machine": 1}
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a device tells of itself."""
+
+    process_index: int
+    id: int
+    platform: str = "gpu"
+
+
+@pytest.mark.parametrize("per_process", [1, 2, 4])
+@pytest.mark.parametrize("n_processes", [2, 3, 5])
+@pytest.mark.parametrize(("n_members", "n_machines"), [(1, 1), (1, 2), (2, 3), (5, 7)])
+def test_every_process_of_a_cluster_has_a_device_in_the_mesh(
+    per_process, n_processes, n_members, n_machines
+):
+    """If only with free slots: JAX runs no program where a process has no part."""
+    devices = [Device(i // per_process, i) for i in range(n_processes * per_process)]
+    layout = make_layout([3] * n_machines, n_members, devices)
+    assert isinstance(layout, MeshLayout)
+    used = {device.process_index for device in layout.mesh.devices.flat}
+    assert used == set(range(n_processes))
 
 
 def test_free_slots_hold_zeros():

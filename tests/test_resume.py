@@ -1,16 +1,11 @@
 """A run that was stopped, or is to be scored anew, goes on: or is refused."""
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import soundfile
-from main_job import ROOT, TINY, command, run_to_the_end, score_bytes, two_machines
+from main_job import TINY, command, run_to_the_end, score_bytes, two_machines
 
 
 def refusal_to_resume(out, data):
@@ -75,37 +70,6 @@ def test_resuming_never_takes_results_away_without_a_training(finished, data, tm
     before = score_bytes(again)
     assert "no training to go on with" in refusal_to_resume(again, data)
     assert score_bytes(again) == before
-
-
-@pytest.mark.usefixtures("heeded_interrupts")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_stopped_run_resumed_ends_as_the_unbroken_one(finished, data, tmp_path, how):
-    out = finished
-    killed = tmp_path / "killed"
-    arguments = [
-        "--all-machines", "--data-root", data, "--seeds", 2, "--epochs", 4,
-        "--out", killed, *TINY,
-    ]  # fmt: skip
-    script = [sys.executable, str(ROOT / "experiments" / "run.py")]
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    run = subprocess.Popen(
-        [*script, *map(str, arguments)],
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    metrics = killed / "metrics.jsonl"
-    while run.poll() is None and not (metrics.exists() and metrics.read_text()):
-        time.sleep(0.01)
-    run.send_signal(how)
-    _, said = run.communicate(timeout=30)
-    if how == signal.SIGINT:
-        assert run.returncode == 130
-        assert "interrupted" in said.splitlines()
-        assert "Traceback" not in said
-    command("run.py", *arguments, "--resume")
-    assert score_bytes(killed) == score_bytes(out)
-    assert metrics.read_bytes() == (out / "metrics.jsonl").read_bytes()
 
 
 def test_resuming_with_other_recordings_of_the_same_names_is_refused(

@@ -5,7 +5,8 @@ import pytest
 from probes import clips, crowd, noise
 
 from gammavae_jax.dataset import HELD_OUT, PADDING, TRAIN, stack_machines
-from gammavae_jax.split import split_windows
+from gammavae_jax.errors import InputError
+from gammavae_jax.split import require_windows, split_notes, split_windows
 
 
 def windows_of(arrays, machine):
@@ -177,3 +178,51 @@ def test_the_official_split_takes_a_tenth_of_the_windows_wherever_they_lie(tiny)
         assert (split.group[0, m, n_windows:] == PADDING).all()
         # Not whole clips: most held-out windows have a neighbour that is trained on.
         assert (~held_out[1:] & held_out[:-1]).sum() > held_out.sum() / 2
+
+
+def notes_on(config, **machines):
+    arrays = stack_machines(list(machines.items()), 5)
+    return split_notes(arrays, split_windows(arrays, config), list(machines), config)
+
+
+def test_machines_whose_clips_all_sound_the_same_are_named(tiny):
+    """Whatever their lengths; one clip that differs is enough to tell."""
+    rng = np.random.default_rng(0)
+    silence = [np.full((n, 128), -156.5) for n in (20, 7, 12)]
+    (one,) = noise(rng, 1)
+    (note,) = notes_on(
+        tiny(),
+        usual=clips(noise(rng, 4)),
+        silent=clips(silence),
+        copied=clips([one] * 4),
+        nearly=clips([one] * 3 + [one + 0.1 * (np.arange(128) == 7)]),
+    )
+    assert note.startswith("The training clips of silent, copied all sound the same")
+    assert notes_on(tiny(), usual=clips(noise(rng, 4))) == []
+
+
+def test_machines_with_fewer_groups_than_folds_are_named_with_their_number(tiny):
+    rng = np.random.default_rng(0)
+    machines = {
+        "many": clips(noise(rng, 12)),
+        "three": clips(noise(rng, 3)),
+        "copies": clips(near_copies(rng, [4, 4, 4])),
+    }
+    (note,) = notes_on(tiny("default", "train.n_folds=5", "n_seeds=2"), **machines)
+    assert "than the 5 folds: three (3), copies (3). " in note
+    assert notes_on(tiny("default", "train.n_folds=3"), **machines) == []
+    assert notes_on(tiny("vae"), **machines) == []
+
+
+@pytest.mark.parametrize(("n_frames", "n_windows"), [(5, 1), (6, 2)])
+def test_a_model_that_would_learn_from_a_single_window_is_refused(
+    tiny, n_frames, n_windows
+):
+    rng = np.random.default_rng(0)
+    machines = [("many", clips(noise(rng, 6))), ("two", clips(noise(rng, 2, n_frames)))]
+    split = split_windows(stack_machines(machines, 5), tiny())
+    if n_windows > 1:
+        require_windows(split, ["many", "two"])
+        return
+    with pytest.raises(InputError, match="two: a model would learn from 1 of its win"):
+        require_windows(split, ["many", "two"])

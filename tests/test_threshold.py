@@ -90,3 +90,10 @@ def test_a_p_value_is_the_share_of_scores_as_high_with_the_clip_itself():
     held_out = np.array([3.0, 1.0, 2.0, 2.0])
     new = np.array([[0.0, 2.0], [2.5, 3.5]])
     np.testing.assert_allclose(p_values(new, held_out), [[1.0, 0.8], [0.4, 0.2]])
+
+
+def test_a_gamma_threshold_of_scores_near_the_end_of_float32_is_finite():
+    """The fit takes their powers."""
+    scores = np.random.default_rng(0).gamma(2.0, 1e19, 12)
+    ours = gamma_threshold(scores.astype(np.float32), 0.1)
+    np.testing.assert_allclose(ours, gamma_threshold(scores, 0.1), rtol=1e-4)

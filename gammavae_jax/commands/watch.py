@@ -1,8 +1,6 @@
 """`gammavae watch`: score the recordings that appear in a folder."""
 
 import contextlib
-import signal
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +67,6 @@ class Watch:
         with contextlib.ExitStack() as stack:
             watch, finish = self._prepared(stack)
             stack.callback(finish)
-            signal.signal(signal.SIGTERM, _terminated)
             try:
                 watch.run_once() if self.once else watch.run()
             except OutputLost as error:
@@ -145,8 +142,3 @@ def _summary(counts: Mapping[str, int], webhook: "Webhook | None") -> str:
         text += f", alarms delivered: {webhook.n_delivered}"
         text += f", not delivered: {webhook.n_given_up}"
     return text
-
-
-def _terminated(*_: object) -> None:
-    """End as after Ctrl-C, with the status that a shell gives."""
-    sys.exit(128 + signal.SIGTERM)

@@ -1,0 +1,259 @@
+"""A soak: runs killed and resumed, then a server under load; nothing lost or leaked.
+
+Half of the time the main job on two small machines is killed at random moments and
+resumed, and what it ends in is compared with a run that was never killed, bit for bit.
+For the other half `gammavae serve` gets good and bad recordings on loopback, from
+clients some of whom are slow, or go, or speak no HTTP. The exit status is 1 if a run
+ended otherwise, a request was lost, a score was wrong or the server leaked. Needs
+Linux.
+"""
+
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# Run by its path, a script finds the modules of its own folder alone.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.killed_runs import (
+    Killing,
+    LostRunError,
+    finish,
+    kill_and_resume,
+    seconds_of,
+)
+from benchmarks.processes import Call
+from benchmarks.script import (
+    environment,
+    parser,
+    positive,
+    run_script,
+    say,
+    show,
+    write,
+)
+from benchmarks.served_load import (
+    Sample,
+    Tally,
+    good_recordings,
+    load,
+    sample,
+    serving,
+)
+from gammavae_jax.runtime import keep_compiled_programs
+from gammavae_jax.synthetic import SyntheticSize, make_synthetic
+
+_SIZES = {
+    "fan": SyntheticSize(12, 3, 3, (1.0, 1.2)),
+    "valve": SyntheticSize(7, 0, 2, (1.0, 1.0)),
+}
+_KILLS_OF_A_RUN = 5
+# In the first third of the time a server's memory may still grow.
+_MOST_GROWTH = 16e6  # bytes, from the middle third to the last one
+_MOST_GROWTH_SHARE = 0.05
+_SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Soak, and say what came of it."""
+    options = _options(arguments)
+    record: dict[str, Any] = {
+        "minutes": options.minutes,
+        "seed": options.seed,
+        "environment": environment(Call("benchmarks.process_setup:all_cores", {})),
+    }
+    keep_compiled_programs()
+    half = 30.0 * options.minutes
+    with tempfile.TemporaryDirectory(prefix="gammavae-soak-") as folder:
+        place = Path(folder)
+        data = make_synthetic(place / "data", _SIZES)
+        record["runs"] = runs = _soak_runs(data, place, half, options.seed)
+        record["server"] = server = _soak_server(data, place, half, options)
+    faults = [*runs["faults"], *server["faults"]]
+    record["faults"] = faults
+    _show(runs, server)
+    write(options.json, record)
+    for fault in faults:
+        print(f"FAULT: {fault}")
+    print("nothing lost, nothing leaked" if not faults else f"{len(faults)} faults")
+    return 1 if faults else 0
+
+
+def _options(arguments: Sequence[str] | None) -> Any:
+    made = parser(__doc__, rounds=None, warm_up=None)
+    made.add_argument(
+        "--minutes", type=float, default=20.0, metavar="M", help="in all; 20"
+    )
+    made.add_argument(
+        "--clients", type=positive, default=24, metavar="N", help="at a time; 24"
+    )
+    made.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="of what is drawn"
+    )
+    options = made.parse_args(arguments)
+    if not 0 < options.minutes < 1e5:
+        made.error("--minutes must be more than 0")
+    return options
+
+
+def _soak_runs(data: Path, place: Path, seconds: float, seed: int) -> dict[str, Any]:
+    """Kill and resume for so long, and at least one run."""
+    unbroken = place / "unbroken"
+    finish(data, unbroken)  # compiles
+    ends = time.monotonic() + seconds
+    whole = seconds_of(data, place / "again")
+    say(f"a run takes {whole:.1f} s; killing for {seconds:.0f} s")
+    killing, draw = Killing(), random.Random(seed)
+    faults = []
+    while not killing.n_starts or time.monotonic() < ends:
+        out = place / f"killed-{killing.n_ends}"
+        try:
+            kill_and_resume(
+                *(data, out, unbroken, draw, whole, _KILLS_OF_A_RUN, killing),
+                signals=_SIGNALS,
+            )
+        except LostRunError as error:
+            faults.append(f"a run could not be gone on with: {error}")
+            break
+        say(f"{killing.n_killed} killed, {killing.n_ends} runs ended")
+    faults += [f"a killed run ended otherwise: {name}" for name in killing.differences]
+    return {
+        "seconds_of_a_run": round(whole, 2),
+        "started": killing.n_starts,
+        "killed": killing.n_killed,
+        "killed_when": dict(killing.killed_when),
+        "statuses": {str(k): n for k, n in killing.statuses.items()},
+        "ended": killing.n_ends,
+        "differences": killing.differences,
+        "faults": faults,
+    }
+
+
+def _soak_server(
+    data: Path, place: Path, seconds: float, options: Any
+) -> dict[str, Any]:
+    """Send for so long, and see how the server is afterwards, and how it ends."""
+    recordings = good_recordings(data)
+    say(f"{options.clients} clients for {seconds:.0f} s")
+    with serving(place / "unbroken" / "checkpoint") as (process, address):
+        load(address, process.pid, recordings, 3.0, options.clients, -1)  # warms up
+        before = sample(process.pid, 0.0)
+        tally, samples = load(
+            address, process.pid, recordings, seconds, options.clients, options.seed
+        )
+        process.send_signal(signal.SIGTERM)
+        status = process.wait(30)
+    faults = _faults(tally, before, samples)
+    if status != 128 + signal.SIGTERM:
+        faults.append(f"the server ended with status {status} after SIGTERM")
+    return {
+        "sent": dict(tally.sent),
+        "answered": dict(sorted(tally.answered.items())),
+        "lost": len(tally.lost),
+        "wrong": len(tally.wrong),
+        "scores_per_s": round(_n_scored(tally) / seconds, 1),
+        "before": before._asdict(),
+        **_memory(samples),
+        "samples": [list(s) for s in samples],
+        "faults": faults,
+    }
+
+
+def _n_scored(tally: Tally) -> int:
+    return sum(n for kind, n in tally.answered.items() if kind.endswith(": 200"))
+
+
+def _memory(samples: Sequence[Sample]) -> dict[str, Any]:
+    """At the start, in the middle and at the end; how fast it grows after a third."""
+    under_load = samples[:-1]
+    late = under_load[len(under_load) // 3 :]
+    slope = 0.0
+    if len(late) > 2:
+        hours = [s.seconds / 3600 for s in late]
+        slope = float(np.polyfit(hours, [s.rss_bytes / 1e6 for s in late], 1)[0])
+    return {
+        "rss_start_bytes": under_load[0].rss_bytes,
+        "rss_middle_bytes": under_load[len(under_load) // 2].rss_bytes,
+        "rss_end_bytes": under_load[-1].rss_bytes,
+        "rss_slope_mb_per_hour": round(slope, 1),
+        "rss_growth_bytes": _growth(under_load),
+        "open_files_end": samples[-1].open_files,
+        "threads_end": samples[-1].threads,
+    }
+
+
+def _growth(samples: Sequence[Sample]) -> int:
+    """From the middle third to the last, by their medians."""
+    third = len(samples) // 3
+    middle, last = samples[third : 2 * third], samples[2 * third :]
+    medians = [np.median([s.rss_bytes for s in part]) for part in (middle, last)]
+    return int(medians[1] - medians[0])
+
+
+def _faults(tally: Tally, before: Sample, samples: Sequence[Sample]) -> list[str]:
+    faults = [f"lost: {lost}" for lost in tally.lost]
+    faults += [f"wrong: {wrong}" for wrong in tally.wrong]
+    rest, growth = samples[-1], _growth(samples[:-1])
+    if growth > max(_MOST_GROWTH, _MOST_GROWTH_SHARE * before.rss_bytes):
+        faults.append(f"memory grew by {growth / 1e6:.0f} MB")
+    for what in ("open_files", "threads"):
+        more = getattr(rest, what) - getattr(before, what)
+        if more > 0:
+            faults.append(f"{more} more {what.replace('_', ' ')} than before")
+    return faults
+
+
+def _show(runs: Mapping[str, Any], server: Mapping[str, Any]) -> None:
+    """One page."""
+    show(
+        "runs killed and resumed",
+        ["", ""],
+        [
+            ["processes started", str(runs["started"])],
+            ["killed", str(runs["killed"])],
+            *([f"  {when}", str(n)] for when, n in sorted(runs["killed_when"].items())),
+            ["runs that came to their end", str(runs["ended"])],
+            ["of them not as the unbroken one", str(len(runs["differences"]))],
+        ],
+    )
+    show(
+        "the server",
+        ["", ""],
+        [
+            *([f"sent, {kind}", str(n)] for kind, n in sorted(server["sent"].items())),
+            *(
+                [f"  answered, {kind}", str(n)]
+                for kind, n in server["answered"].items()
+            ),
+            ["lost", str(server["lost"])],
+            ["wrong", str(server["wrong"])],
+            ["scores a second", f"{server['scores_per_s']:g}"],
+            [
+                "MB at start, middle, end",
+                ", ".join(
+                    f"{server[f'rss_{when}_bytes'] / 1e6:.0f}"
+                    for when in ("start", "middle", "end")
+                ),
+            ],
+            ["MB an hour", f"{server['rss_slope_mb_per_hour']:g}"],
+            [
+                "open files before, after",
+                f"{server['before']['open_files']}, {server['open_files_end']}",
+            ],
+            [
+                "threads before, after",
+                f"{server['before']['threads']}, {server['threads_end']}",
+            ],
+        ],
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)

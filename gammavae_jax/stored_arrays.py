@@ -1,0 +1,163 @@
+"""Arrays in a folder of Orbax's, and a JSON file of its name beside it: the mark.
+
+The mark says what the arrays are of, and which files they are in, with a checksum of
+each. It is written last: where it is, the arrays are whole. Orbax does not notice a bit
+that flips, and ends in pages of warnings where a file is cut short; the checksums come
+first. They do not tell who has written it all: see `checkpoint_claims`.
+"""
+
+import contextlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from gammavae_jax.checkpoint_claims import require_modest
+from gammavae_jax.config import Config
+from gammavae_jax.config_json import from_dict
+from gammavae_jax.distributed import is_first
+from gammavae_jax.errors import InputError, printable
+from gammavae_jax.file_sums import file_sums, text_sum
+from gammavae_jax.files import as_os_error, write_text
+from gammavae_jax.interruption import uninterrupted
+
+FORMAT = 5  # raised when older checkpoints can no longer be read
+
+
+class Unreadable(InputError):
+    """What is wrong with arrays, and what to do if there are no others."""
+
+    def __init__(self, what: str, remedy: str):
+        super().__init__(f"{what}: {remedy}")
+        self.what = what
+
+
+def mark(path: Path) -> Path:
+    """The file that says of the arrays in a folder that they are whole."""
+    return path.with_name(f"{path.name}.json")
+
+
+def save_arrays(
+    path: Path, arrays: Any, about: Mapping[str, Any], together: bool = False
+) -> None:
+    """Write arrays, and last the mark; without it they count for nothing.
+
+    Args:
+        path: a folder; what is there is replaced.
+        arrays: a tree.
+        about: what the mark says, in JSON's types; its `config` is a `Config`'s.
+        together: all processes do so at once, and each writes a part of what is on its
+            devices; else one does it by itself.
+
+    Raises:
+        OSError: they cannot be written, whatever Orbax calls it.
+    """
+    writes_mark = is_first() or not together
+    with uninterrupted():
+        if writes_mark:
+            mark(path).unlink(missing_ok=True)
+        try:
+            with _processes(together):
+                ocp.save(_address(path), arrays, overwrite=True)
+        except Exception as error:  # Orbax raises what its storage raises
+            raise as_os_error(error, path) from error
+        if writes_mark:
+            whole = {"format": FORMAT, **about, "files": file_sums(path)}
+            text = json.dumps({**whole, "sum": text_sum(json.dumps(whole))}, indent=2)
+            write_text(mark(path), text + "\n", durable=True)
+
+
+def read_mark(path: Path) -> tuple[Any, Config]:
+    """What the mark of arrays says, an object, and the configuration in it.
+
+    Raises:
+        Unreadable: it is damaged, or of another version.
+    """
+    try:
+        about = json.loads(mark(path).read_text(encoding="utf-8"))
+        if not isinstance(about, dict):
+            raise ValueError
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(path, mark(path)) from error
+    if about.get("format") != FORMAT:
+        raise Unreadable(
+            f"checkpoint {printable(path)!r} is of another version of gammavae_jax",
+            "use that version, or train again",
+        )
+    said = about.pop("sum", None)
+    if said != text_sum(json.dumps(about)):
+        raise damaged(path, mark(path))
+    try:
+        return about, from_dict(about.get("config"))
+    except InputError as error:
+        raise Unreadable(f"checkpoint {printable(path)!r}", str(error)) from error
+
+
+def load_arrays(path: Path, about: Mapping[str, Any], like: Any) -> Any:
+    """Arrays on the host, once their files are known to be as they were written.
+
+    Args:
+        path: their folder.
+        about: what their mark says.
+        like: a tree of their shapes and types.
+
+    Raises:
+        Unreadable: they are not as they were written, or not like that.
+        InputError: they are claimed to be larger than they can be.
+    """
+    try:
+        found = file_sums(path)
+    except OSError as error:
+        raise damaged(path, path) from error
+    told = about.get("files")
+    if not isinstance(told, dict) or not told:
+        raise damaged(path, mark(path))
+    for name, digest in told.items():
+        if found.get(name) != digest:
+            raise damaged(path, path / name)
+    try:
+        stored = ocp.metadata(_address(path)).metadata
+    except Exception as error:  # Orbax raises what its storage raises
+        raise damaged(path, path) from error
+    require_modest(_address(path), stored)
+    # Of arrays on the host, Orbax asks for the type alone, and gives what is stored.
+    wanted = jax.tree.map(lambda leaf: np.zeros((), leaf.dtype), like)
+    try:
+        loaded = ocp.load(_address(path), wanted)
+    except Exception as error:
+        raise damaged(path, path) from error
+    for read, expected in zip(*map(jax.tree.leaves, (loaded, like)), strict=True):
+        if read.shape != expected.shape:
+            raise damaged(path, path)
+    return loaded
+
+
+def damaged(path: Path, part: Path) -> Unreadable:
+    """That arrays are damaged, and in which part: a file of them, or all."""
+    where = "" if part == path else f" ({printable(part.relative_to(path.parent))})"
+    return Unreadable(
+        f"checkpoint {printable(path)!r} is damaged{where}",
+        "restore a copy, or train again with --overwrite",
+    )
+
+
+def _processes(together: bool) -> contextlib.AbstractContextManager:
+    """Which processes Orbax is to wait for: all, or this one alone."""
+    if together or jax.process_count() == 1:
+        return contextlib.nullcontext()
+    number = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=number,
+        active_processes={number},
+        barrier_sync_key_prefix=f"process_{number}",
+    )
+    return ocp.Context(multiprocessing_options=alone)
+
+
+def _address(path: Path) -> str:
+    """A path as Orbax wants it."""
+    return str(path.absolute())

@@ -1,0 +1,3 @@
+"""In the place of TensorFlow Probability where `GAMMAVAE_BLOCK_TFP` is set."""
+
+raise ImportError("blocked")

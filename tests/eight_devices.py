@@ -1,0 +1,61 @@
+"""A small training on one, two, four and eight devices; run by tests.
+
+Each argument is a number of machines. Prints the largest relative difference of a
+parameter from those of one device's queue, by number of devices, as JSON.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+from probes import crowd
+
+from gammavae_jax.config_json import override
+from gammavae_jax.dataset import stack_machines
+from gammavae_jax.layout import Layout
+from gammavae_jax.parallel import make_layout
+from gammavae_jax.presets import preset
+from gammavae_jax.split import split_windows
+from gammavae_jax.train import make_trainer
+
+CONFIG = override(
+    preset("default"),
+    ["model.hidden=[16]", "model.n_latent=4", "train.batch_size=32", "train.n_folds=3"],
+)
+
+
+def train(layout: Layout, arrays, group) -> list[np.ndarray]:
+    trainer = make_trainer(CONFIG, layout, arrays, group)
+    state: Any = trainer.initial
+    for epoch in (1, 2):
+        state, _ = trainer.epoch(epoch, state)
+    return jax.tree.leaves(layout.get(state).params)
+
+
+def differences(n_machines: int) -> dict[str, float]:
+    machines = crowd(np.random.default_rng(0), [5, 8, 6, 9, 7][:n_machines])
+    arrays = stack_machines(machines, CONFIG.features.n_context)
+    group = split_windows(arrays, CONFIG).group
+    work = (group[0] > 0).sum(-1).tolist()
+
+    def layout(n_devices: int, batching: Any) -> Layout:
+        return make_layout(work, CONFIG.n_members, jax.devices()[:n_devices], batching)
+
+    expected = train(layout(1, "map"), arrays, group)
+    found = {}
+    for n_devices in (1, 2, 4, 8):
+        mesh: Any = layout(n_devices, "vmap")
+        ours = train(replace(mesh, batching="map"), arrays, group)
+        found[str(n_devices)] = max(
+            float(np.max(np.abs(a - b) / (np.abs(b) + 1e-6)))
+            for a, b in zip(ours, expected, strict=True)
+        )
+    return found
+
+
+if __name__ == "__main__":
+    assert len(jax.devices()) == 8
+    print(json.dumps([differences(int(n)) for n in sys.argv[1:]]))

@@ -1,0 +1,92 @@
+"""A process of a small cluster that tells what it has seen, as JSON; run by tests."""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from gammavae_jax.checkpoint import TrainCheckpoint, restore_training, save_training
+from gammavae_jax.config_json import override
+from gammavae_jax.distributed import is_first, on_first, require_same, start, together
+from gammavae_jax.errors import InputError
+from gammavae_jax.parallel import make_layout
+from gammavae_jax.presets import preset
+from gammavae_jax.train import init_state
+
+N_MEMBERS, N_MACHINES = 3, 5
+SETTINGS = [
+    "model.hidden=[16]", "model.n_latent=4", "train.n_folds=3",
+]  # fmt: skip
+
+
+def error_of(function) -> str | None:
+    try:
+        function()
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def fail(message: str):
+    raise InputError(message)
+
+
+def states():
+    """A state of each run, all different, on the host."""
+    config = override(preset("default"), SETTINGS)
+    one = init_state(config, jax.random.key(0))
+    factor = 1 + np.arange(N_MEMBERS * N_MACHINES).reshape(N_MEMBERS, N_MACHINES)
+    return config, jax.tree.map(
+        lambda leaf: (
+            np.asarray(leaf) * factor.reshape(*factor.shape, *[1] * leaf.ndim)
+        ).astype(leaf.dtype),
+        one,
+    )
+
+
+def main(folder: Path) -> dict:
+    start()
+    number = jax.process_index()
+    config, host = states()
+    layout = make_layout(list(range(1, N_MACHINES + 1)), N_MEMBERS)
+    placed = layout.put(host, "run")
+    same = [
+        np.array_equal(a, b, equal_nan=True)
+        for a, b in zip(
+            jax.tree.leaves(layout.get(placed)), jax.tree.leaves(host), strict=True
+        )
+    ]
+    clips = {f"machine{m}": [] for m in range(N_MACHINES)}
+    kept = layout.get_to_save(placed)
+    for epoch in (1, 2):
+        save_training(folder, TrainCheckpoint(epoch, kept, config, clips))
+    back = restore_training(folder)
+    assert back is not None
+    program = layout.over_runs(lambda m, r: m.sum() + r, ["machine", "run"])
+    sums = program(
+        layout.put(np.arange(N_MACHINES * 2.0).reshape(N_MACHINES, 2), "machine"),
+        layout.put(np.arange(15.0).reshape(N_MEMBERS, N_MACHINES), "run"),
+    )
+    return {
+        "is_first": is_first(),
+        "slots": list(layout.machine_slots),  # pyright: ignore
+        "comes_back": all(same),
+        "n_here": len(jax.tree.leaves(placed)[0].addressable_shards),
+        "sums": layout.get(sums).tolist(),
+        "restored_epoch": back.epoch,
+        "told": on_first(lambda: {"from": number}),
+        "own": together(lambda: number),
+        "first_fails": error_of(lambda: on_first(lambda: fail("full"))),
+        "second_fails": error_of(
+            lambda: together(lambda: fail("no file") if number else None)
+        ),
+        "both_fail": error_of(lambda: together(lambda: fail(f"bad {number}"))),
+        "differ": error_of(lambda: require_same(number, "not the same")),
+        "equal": error_of(lambda: require_same([1, "é"], "not the same")),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]))))

@@ -1,0 +1,298 @@
+"""Several processes are one: the same files, one voice, one end."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import time
+
+import jax
+import numpy as np
+import process_of_two
+import pytest
+import soundfile
+from clusters import by_hand, ended, open_mpi, run_command, slurm, start
+from main_job import ROOT, TINY, command, score_bytes, two_machines
+
+from gammavae_jax import distributed
+from gammavae_jax.checkpoint import restore_detector, restore_training
+from gammavae_jax.distributed import on_first, require_same, together
+from gammavae_jax.errors import InputError
+
+FOUR_EPOCHS = ["--epochs", 4, "--seeds", 2, *TINY]
+ONE_PROCESS = {"JAX_NUM_CPU_DEVICES": "2"}
+EXACT = ("metrics.jsonl", "results.csv", "clips.csv", "config.json")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two synthetic machines of different sizes and lengths."""
+    return two_machines(tmp_path_factory.mktemp("data") / "set")
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """What two processes tell, and the checkpoint that they have written."""
+    folder = tmp_path_factory.mktemp("pair") / "checkpoint"
+    program = ROOT / "tests" / "process_of_two.py"
+    more = {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    }
+    ends = ended(start([[program, folder]] * 2, more=more))
+    assert [end.returncode for end in ends] == [0, 0], ends[0].stderr + ends[1].stderr
+    return [json.loads(end.stdout.splitlines()[-1]) for end in ends], folder
+
+
+def test_two_processes_hold_a_part_each_and_see_the_whole(pair):
+    told, _ = pair
+    machines = np.arange(10.0).reshape(5, 2).sum(-1)
+    expected = machines + np.arange(15.0).reshape(3, 5)
+    assert [t["is_first"] for t in told] == [True, False]
+    for of_process in told:
+        assert of_process["comes_back"]
+        assert of_process["n_here"] == 1
+        assert of_process["sums"] == expected.tolist()
+    # Five machines on two devices: one place is free.
+    assert told[0]["slots"].count(None) == 1
+
+
+def test_each_process_writes_a_part_of_the_state_that_one_can_read(pair):
+    told, folder = pair
+    assert [t["restored_epoch"] for t in told] == [2, 2]
+    state = folder / "train" / "2" / "state"
+    sizes = [
+        sum(p.stat().st_size for p in (state / f"ocdbt.process_{i}").rglob("*"))
+        for i in range(2)
+    ]
+    assert min(sizes) > 0.3 * max(sizes)
+    back = restore_training(folder)
+    assert back is not None
+    _, expected = process_of_two.states()
+    jax.tree.map(np.testing.assert_array_equal, back.state, expected)
+    kept = {p.name for p in (folder / "train").iterdir() if p.is_dir()}
+    assert kept == {"1", "2"}
+
+
+def test_processes_agree_and_fail_together(pair):
+    told, _ = pair
+    assert [t["own"] for t in told] == [0, 1]
+    for of_process in told:
+        assert of_process["told"] == {"from": 0}
+        assert of_process["first_fails"] == "full"
+        assert of_process["second_fails"] == "process 1: no file"
+        assert of_process["both_fail"] == "bad 0"
+        assert of_process["differ"] == "process 1 of 2: not the same"
+        assert of_process["equal"] is None
+
+
+def test_a_lone_process_agrees_with_itself():
+    def fail():
+        raise InputError("bad")
+
+    assert (on_first(lambda: 1), together(lambda: 2)) == (1, 2)
+    require_same(3, "not the same")
+    for agree in (on_first, together):
+        with pytest.raises(InputError, match=r"^bad$"):
+            agree(fail)
+
+
+@pytest.mark.parametrize("told", [slurm, open_mpi])
+def test_a_cluster_is_read_from_the_environment_and_speaks_with_one_voice(
+    data, tmp_path, told
+):
+    job = run_command(data, tmp_path / "out", "--dry-run")
+    first, second = ended(start([job] * 2, told))
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr
+    assert "fan_section_00: 15 training clips" in first.stdout
+    said = [x for x in second.stdout.splitlines() if not x.startswith("[Gloo]")]
+    assert said == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_cluster_the_remedy_is_told(data, tmp_path):
+    run = command(*run_command(data, tmp_path / "out"), check=False)
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: --distributed: no cluster was found")
+    assert "JAX_COORDINATOR_ADDRESS" in run.stderr
+    assert run.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"JAX_PROCESS_ID": "first"}, "JAX_PROCESS_ID is 'first': give a number"),
+        ({"JAX_PROCESS_ID": "2"}, "process_id < num_processes"),
+        ({"JAX_COORDINATOR_ADDRESS": "here"}, "no cluster was found"),
+    ],
+)
+def test_a_variable_that_makes_no_sense_is_named(monkeypatch, changed, message):
+    for name, value in (by_hand(0, 2, 1) | changed).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("jax._src.xla_bridge.backends_are_initialized", lambda: False)
+    with pytest.raises(InputError, match=message):
+        distributed.start()
+
+
+def test_processes_that_do_not_meet_are_an_error(monkeypatch):
+    def initialize(**_):
+        raise RuntimeError("DEADLINE_EXCEEDED: Barrier timed out.\nmore")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    with pytest.raises(InputError, match=r"timed out\.\): start all of them") as said:
+        distributed.start()
+    assert "\n" not in str(said.value)
+
+
+def test_what_one_process_alone_cannot_read_ends_all_in_one_line(data, tmp_path):
+    spoilt = tmp_path / "spoilt"
+    shutil.copytree(data, spoilt)
+    (path, *_) = sorted((spoilt / "fan" / "train").iterdir())
+    path.write_bytes(b"no sound")
+    out = tmp_path / "out"
+    ends = ended(start([run_command(root, out, *TINY) for root in (data, spoilt)]))
+    assert [end.returncode for end in ends] == [2, 2]
+    errors = [[x for x in end.stderr.splitlines() if "error:" in x] for end in ends]
+    assert len(errors[0]) == 1
+    assert errors[0][0].startswith("error: process 1: ")
+    assert path.name in errors[0][0]
+    assert errors[1] == []
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_hosts_with_other_recordings_are_refused(data, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(data, other)
+    (path, *_) = sorted((other / "fan" / "train").iterdir())
+    samples, rate = soundfile.read(path)
+    soundfile.write(path, 0.5 * samples, rate)
+    out = tmp_path / "out"
+    ends = ended(start([run_command(root, out, *TINY) for root in (data, other)]))
+    assert [end.returncode for end in ends] == [2, 2]
+    assert "error: process 1 of 2: " in ends[0].stderr
+    assert "a --data-root that is the same on all hosts" in ends[0].stderr
+    assert not out.exists()
+
+
+def test_an_out_that_hosts_do_not_share_is_refused(data, tmp_path):
+    outs = [tmp_path / "here", tmp_path / "there"]
+    ends = ended(start([run_command(data, out, *TINY) for out in outs]))
+    assert [end.returncode for end in ends] == [2, 2]
+    assert "process 1: " in ends[0].stderr
+    assert "give an --out that all hosts share" in ends[0].stderr
+
+
+@pytest.mark.slow
+def test_one_two_four_or_eight_devices_train_the_same_parameters():
+    """Of machines and models whose numbers do not divide: 5 and 1, by 3."""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    (end,) = ended(start([[ROOT / "tests" / "eight_devices.py", 5, 1]], more=flags))
+    assert end.returncode == 0, end.stderr
+    for by_devices in json.loads(end.stdout):
+        assert by_devices.keys() == {"1", "2", "4", "8"}
+        assert max(by_devices.values()) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def runs(data, tmp_path_factory):
+    """The same run by two processes, by one with as many devices, and by default."""
+    root = tmp_path_factory.mktemp("runs")
+    for name, count, more in (("two", 2, {}), ("one", 1, ONE_PROCESS)):
+        job = run_command(data, root / name, *FOUR_EPOCHS)
+        ends = ended(start([job] * count, more=more), 900)
+        assert [end.returncode for end in ends] == [0] * count, ends[0].stderr
+    default = root / "default"
+    command(
+        "run.py", "--all-machines", "--data-root", data, "--out", default, *FOUR_EPOCHS
+    )
+    return root
+
+
+@pytest.mark.slow
+def test_two_processes_leave_the_files_of_one_with_as_many_devices(runs):
+    two, one = runs / "two", runs / "one"
+    assert score_bytes(two) == score_bytes(one)
+    for name in EXACT:
+        assert (two / name).read_bytes() == (one / name).read_bytes(), name
+    files = [{p.name for p in out.iterdir()} for out in (two, one)]
+    assert files[0] == files[1]
+    for restore in (restore_training, restore_detector):
+        ours, expected = (restore(out / "checkpoint") for out in (two, one))
+        assert ours is not None
+        assert expected is not None
+        ours, expected = (
+            x.state if restore is restore_training else x.scorer  # pyright: ignore
+            for x in (ours, expected)
+        )
+        jax.tree.map(np.testing.assert_array_equal, ours, expected)
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_a_run_without_a_cluster_gives(runs):
+    """But for the rounding of another program."""
+    ours, expected = (
+        restore_training(runs / name / "checkpoint") for name in ("two", "default")
+    )
+    assert ours is not None
+    assert expected is not None
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        ours.state.params,
+        expected.state.params,
+    )
+    lines = [
+        list(csv.DictReader((runs / name / "clips.csv").read_text().splitlines()))
+        for name in ("two", "default")
+    ]
+    assert len(lines[0]) == len(lines[1]) > 0
+    for one, other in zip(*lines, strict=True):
+        assert one["decision"] == other["decision"]
+        # Of these few clips a covariance is all but singular.
+        if not one["score"].startswith("mahalanobis"):
+            values = [float(line["anomaly_score"]) for line in (one, other)]
+            assert values[0] == pytest.approx(values[1], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_is_resumed_by_two_or_one(data, runs, tmp_path):
+    half = tmp_path / "half"
+    two_epochs = run_command(data, half, "--epochs", 2, "--seeds", 2, *TINY)
+    assert [end.returncode for end in ended(start([two_epochs] * 2), 900)] == [0, 0]
+    for count, more in ((2, {}), (1, ONE_PROCESS)):
+        out = tmp_path / f"by{count}"
+        shutil.copytree(half, out)
+        job = run_command(data, out, "--resume", *FOUR_EPOCHS)
+        ends = ended(start([job] * count, more=more), 900)
+        assert "going on after epoch 2, to 4" in ends[0].stderr
+        assert score_bytes(out) == score_bytes(runs / "two")
+        expected = (runs / "two" / "metrics.jsonl").read_bytes()
+        assert (out / "metrics.jsonl").read_bytes() == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(
+    data, runs, tmp_path, victim
+):
+    out = tmp_path / "killed"
+    many = ["--epochs", 400, "--seeds", 2, *TINY]
+    processes = start([run_command(data, out, *many)] * 2)
+    train = out / "checkpoint" / "train"
+    try:
+        while not any(path.name.isdecimal() for path in train.glob("*")):
+            assert all(process.poll() is None for process in processes)
+            time.sleep(0.05)
+    finally:
+        processes[victim].send_signal(signal.SIGKILL)
+        # JAX waits 100 seconds for a sign of life, where no connection breaks before.
+        ends = ended(processes, 150)
+    other = ends[1 - victim]
+    assert other.returncode not in (0, -signal.SIGKILL)
+    assert "another" in other.stderr  # process, or task as JAX has it
+    reached = restore_training(out / "checkpoint")
+    assert reached is not None
+    more = run_command(data, out, "--resume", "--epochs", reached.epoch + 2, *many[2:])
+    ends = ended(start([more] * 2), 900)
+    assert [end.returncode for end in ends] == [0, 0]
+    assert f"going on after epoch {reached.epoch}" in ends[0].stderr

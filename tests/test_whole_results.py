@@ -1,0 +1,144 @@
+"""Results of before stay until the new ones are whole, and never mix with them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from gammavae_jax.config import Config, TrainConfig
+from gammavae_jax.errors import InputError
+from gammavae_jax.run_folder import begin_folder, check_folder, resume_folder
+from gammavae_jax.whole_results import has_results, whole_results
+
+FILES = (
+    "summary.json",
+    "checkpoint/detector.json",
+    "checkpoint/detector/arrays",
+    "results.csv",
+    "clips.csv",
+    "report.html",
+    "scores/mse/seed1/anomaly_score.csv",
+)
+MARKS = FILES[:2]
+
+# Results are written once; then a second time in processes each of which ends, as if
+# killed, at its next operation on a file. No JAX: such processes are forked.
+KILLED_ANYWHERE = """
+import os, sys
+from pathlib import Path
+import test_whole_results as test
+from gammavae_jax.whole_results import whole_results
+folder, n = Path(sys.argv[1]), 0
+while True:
+    out = folder / str(n)
+    test.write(out, "old")
+    pid = os.fork()
+    if not pid:
+        left = n
+        def operation(event, arguments):
+            global left
+            named = str(arguments[0]) if arguments else ""
+            if event in test.OPERATIONS and str(folder) in named:
+                if left == 0:
+                    os._exit(9)
+                left -= 1
+        sys.addaudithook(operation)
+        test.write(out, "new")
+        os._exit(0)
+    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0:
+        break
+    n += 1
+print(n)
+"""
+OPERATIONS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"}
+
+
+def config_of(text):
+    return Config(train=TrainConfig(epochs={"old": 4, "new": 8}[text]))
+
+
+def write(out, text):
+    """Results that say the same in every file; the first in a folder begin it."""
+    if not out.exists():
+        begin_folder(out, config_of(text))
+    with whole_results(out, config_of(text)) as results:
+        for name in FILES:
+            (results / name).parent.mkdir(parents=True, exist_ok=True)
+            (results / name).write_text(text)
+
+
+def texts(out):
+    """What each file of the results says; the configuration by its epochs."""
+    found = {n: (out / n).read_text() for n in FILES if (out / n).exists()}
+    epochs = json.loads((out / "config.json").read_text())["train"]["epochs"]
+    return found, {4: "old", 8: "new"}[epochs]
+
+
+def assert_all(out, text):
+    assert texts(out) == (dict.fromkeys(FILES, text), text)
+    assert not [p for p in out.iterdir() if p.name.startswith(".")]
+
+
+def test_new_results_take_the_place_of_those_before(tmp_path):
+    write(tmp_path / "run", "old")
+    assert_all(tmp_path / "run", "old")
+    write(tmp_path / "run", "new")
+    assert_all(tmp_path / "run", "new")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), KeyboardInterrupt()])
+def test_results_that_cannot_be_made_leave_those_before(tmp_path, error):
+    out = tmp_path / "run"
+    write(out, "old")
+
+    def fail():
+        with whole_results(out, config_of("new")) as results:
+            (results / "results.csv").write_text("new")
+            raise error
+
+    with pytest.raises(InputError if isinstance(error, OSError) else type(error)):
+        fail()
+    assert_all(out, "old")
+
+
+def test_a_reader_of_the_table_who_went_away_is_no_full_disk(tmp_path):
+    write(tmp_path / "run", "old")
+    with (
+        pytest.raises(BrokenPipeError),
+        whole_results(tmp_path / "run", config_of("new")),
+    ):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+def test_killed_at_any_operation_on_a_file_results_are_never_mixed(tmp_path):
+    tests = os.path.dirname(__file__)
+    path = os.pathsep.join([tests, os.path.dirname(tests)])
+    run = subprocess.run(
+        [sys.executable, "-c", KILLED_ANYWHERE, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    n = int(run.stdout)
+    assert n > 30
+    seen = set()
+    for killed in (tmp_path / str(k) for k in range(n)):
+        check_folder(killed, resume=True)
+        found, config = texts(killed)
+        if any(mark in found for mark in MARKS):  # they are taken for whole
+            of_mark = found.get("summary.json") or found["checkpoint/detector.json"]
+            for name, text in found.items():
+                assert text == of_mark or name in MARKS, (killed.name, found)
+        if "summary.json" in found:
+            assert found.keys() == set(FILES)
+            assert config == found["summary.json"]
+        seen.add(found.get("summary.json"))
+        assert has_results(killed)  # nothing is lost
+        resume_folder(killed, config_of("new"), 0)
+        (text,) = set(texts(killed)[0].values())
+        assert_all(killed, text)
+    assert seen == {"old", "new", None}
