@@ -40,7 +40,7 @@ from gammavae_jax.resumption import begin_or_resume, require_same_recordings
 from gammavae_jax.run_folder import begin_folder, check_folder, held_folder
 from gammavae_jax.split import require_windows, split_notes, split_windows
 from gammavae_jax.threshold import too_few_clips
-from gammavae_jax.train import make_trainer
+from gammavae_jax.train import make_trainer, with_room_for
 
 
 def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
@@ -144,6 +144,9 @@ def run_loaded(
         with log.timed("compile_s"):
             trainer = make_trainer(config, layout, placed, split.group)
         start = checkpoint or TrainCheckpoint(0, trainer.initial, config, clips)
+        if checkpoint is not None:
+            n_batches = -(-split.group.shape[-1] // config.train.batch_size)
+            start = start._replace(state=with_room_for(start.state, n_batches))
         del checkpoint
         n_epochs = config.train.epochs - start.epoch
         state, stopped = train_epochs(layout, trainer, start, config, job.out, log)
@@ -186,10 +189,12 @@ def describe(config: Config, job: Job, table: Console) -> None:
     log.say(f"would write to {job.out}")
 
 
-def run_evaluation(checkpoint: Path, job: Job, log: Log, table: Console) -> None:
+def run_evaluation(
+    checkpoint: Path, job: Job, log: Log, table: Console, room: Room | None = None
+) -> None:
     """Score and evaluate test clips with a saved detector.
 
-    The machines are the checkpoint's.
+    The machines are the checkpoint's. The clips' arrays have at least the given room.
 
     Raises:
         InputError: no readable checkpoint, or unusable recordings; nothing was written.
@@ -200,10 +205,12 @@ def run_evaluation(checkpoint: Path, job: Job, log: Log, table: Console) -> None
             "another --out"
         )
     with held_folder(job.out, resume=False, overwrite=job.overwrite):
-        _evaluate(checkpoint, job, log, table)
+        _evaluate(checkpoint, job, log, table, room)
 
 
-def _evaluate(checkpoint: Path, job: Job, log: Log, table: Console) -> None:
+def _evaluate(
+    checkpoint: Path, job: Job, log: Log, table: Console, room: Room | None
+) -> None:
     """The same in a folder that nobody else writes to."""
     detector = restore_detector(checkpoint)
     job = replace(job, machines=tuple(dict.fromkeys(m for m, _ in detector.machines)))
@@ -232,7 +239,7 @@ def _evaluate(checkpoint: Path, job: Job, log: Log, table: Console) -> None:
     n_clips = [len(clips.files) for _, clips in test]
     batching = config.train.batching
     with make_layout(n_clips, config.n_members, batching=batching) as layout:
-        score_and_report(detector, layout, test, job, log, table, checkpoint)
+        score_and_report(detector, layout, test, job, log, table, checkpoint, room)
 
 
 def _how_many(n_machines: int, config: Config) -> str:

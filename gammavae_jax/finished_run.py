@@ -32,6 +32,11 @@ def read_run(folder: Path) -> FinishedRun:
     Raises:
         InputError: it is none, or its checkpoint is not where it was.
     """
+    if (folder / "fleet.json").is_file():
+        raise InputError(
+            f"{str(folder)!r} is a fleet: give the folder of one of its waves, such as "
+            f"{str(folder / 'waves' / '0000')!r}"
+        )
     path = folder / "summary.json"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))

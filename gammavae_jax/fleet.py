@@ -26,6 +26,7 @@ from gammavae_jax.experiment import (
 from gammavae_jax.fleet_results import write_fleet_results
 from gammavae_jax.job import Job, LoadedMachines, find_in_turn
 from gammavae_jax.log import Log
+from gammavae_jax.memory import give_back_freed
 from gammavae_jax.resumption import require_same_training
 from gammavae_jax.run_folder import (
     begin_folder,
@@ -97,7 +98,10 @@ def evaluate_machines(checkpoint: Path, job: Job, log: Log, table: Console) -> N
         InputError: see `run_evaluation`; or a fleet that is not finished.
     """
     if not is_fleet(checkpoint):
-        run_evaluation(checkpoint, job, log, table)
+        # A wave by itself is scored in the arrays of its fleet: to the last bit.
+        fleet = checkpoint.resolve().parent.parent.parent
+        room = read_plan(fleet).test if is_fleet(fleet) else None
+        run_evaluation(checkpoint, job, log, table, room)
         return
     if checkpoint.resolve() == job.out.resolve():
         raise InputError(f"{str(job.out)!r} is the fleet itself: give another --out")
@@ -129,8 +133,9 @@ def _evaluate_waves(checkpoint: Path, job: Job, log: Log, table: Console) -> Non
     for number, folder in enumerate(folders):
         _say_wave(number, plan, log)
         of_wave = _wave_job(job, plan, number)
-        of_wave_log = Log(log.console)
-        run_evaluation(folder / "checkpoint", of_wave, of_wave_log, _no_table())
+        saved, of_wave_log = folder / "checkpoint", Log(log.console)
+        run_evaluation(saved, of_wave, of_wave_log, _no_table(), plan.test)
+        _forget_wave()
     write_fleet_results(config, job, plan, log, table)
 
 
@@ -205,12 +210,18 @@ def _run_waves(config: Config, job: Job, plan: WavePlan, log: Log) -> None:
                 of_wave, loaded = wave.recordings
                 run_loaded(config, of_wave, loaded, wave.log, _no_table(), rooms)
                 del wave, loaded
-                gc.collect()  # a wave's arrays must be gone before the next one's
+                _forget_wave()
     except InputError as error:
         raise InputError(
             f"wave {number + 1} of {len(plan.waves)}: {error} (finished waves are kept "
             "for --resume)"
         ) from error
+
+
+def _forget_wave() -> None:
+    """A wave's arrays must be gone before the next one's are made."""
+    gc.collect()
+    give_back_freed()
 
 
 def _wave_job(job: Job, plan: WavePlan, number: int) -> Job:

@@ -1,5 +1,7 @@
 """How much memory there is: on this machine, and on its devices."""
 
+import contextlib
+import ctypes
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,3 +46,13 @@ def _of_system() -> int:
         return 1024 * int(kilobytes)
     except (OSError, ValueError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def give_back_freed() -> None:
+    """Let the C library give freed memory back to the system, where it can.
+
+    By itself glibc keeps what lies between blocks in use: of many large arrays that
+    come and go, more and more.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another library
+        ctypes.CDLL(None).malloc_trim(0)

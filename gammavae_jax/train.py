@@ -78,6 +78,14 @@ def init_state(config: Config, key: PRNGKeyArray, n_batches: int = 1) -> TrainSt
     )
 
 
+def with_room_for(state: TrainState, n_batches: int) -> TrainState:
+    """A state on the host, in arrays as others need them that train beside it."""
+    known = state.batch_errors[..., :n_batches]
+    errors = np.full((*known.shape[:-1], n_batches), np.nan, np.float32)
+    errors[..., : known.shape[-1]] = known
+    return state._replace(batch_errors=errors)
+
+
 def optimizer(config: Config) -> optax.GradientTransformation:
     """Adam at a constant rate, as the official baseline."""
     return optax.adam(config.train.learning_rate)

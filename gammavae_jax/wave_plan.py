@@ -29,7 +29,7 @@ _FORMAT = 1
 _FLOAT_BYTES = 4
 _SHARE_OF_HOST = 0.5  # of what is available: others need memory too
 _SHARE_OF_DEVICES = 0.8
-_STATES_ON_HOST = 4  # in training, read back, written, and as a detector
+_STATES_ON_HOST = 7  # in two epochs at once, read back, written, as a detector
 _STATES_ON_DEVICE = 2  # a step has the state before and after it
 # Beside the arrays themselves, what is read for the next wave and what was read for
 # this one's scores.
@@ -136,7 +136,7 @@ def all_fit(machines: Iterable[Sequence[MachineFiles]], config: Config) -> bool:
     return len(sizes) <= _units_that_fit(config, largest)
 
 
-def _units_that_fit(config: Config, log_mel_bytes: float) -> float:
+def _units_that_fit(config: Config, log_mel_bytes: float | int) -> float:
     """How many sections with so many bytes of log-mels there is memory for."""
     one = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
     leaves = jax.tree.leaves(one)

@@ -1,0 +1,241 @@
+"""Machines in waves: the results of one run, whatever the waves, also when killed."""
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from main_job import ROOT, TINY, command, score_bytes
+from rich.console import Console
+
+from gammavae_jax.commands.report import Report
+from gammavae_jax.errors import InputError
+from gammavae_jax.fleet import evaluate_machines, run_machines
+from gammavae_jax.job import Job
+from gammavae_jax.log import Log
+from gammavae_jax.synthetic import SyntheticSize, make_synthetic
+
+TABLES = ("results.csv", "clips.csv")
+SETTINGS = ["--epochs", 2, *TINY]
+SUMS = ("official_score", "arithmetic_means", "harmonic_means", "machines")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Three machines of different sizes and lengths; every wave has its own padding."""
+    sizes = {
+        "fan0001": SyntheticSize(12, 3, 3, (0.4, 0.6)),
+        "fan0002": SyntheticSize(7, 0, 2, (0.5, 0.5)),
+        "valve": SyntheticSize(5, 2, 2, (0.3, 0.4)),
+    }
+    return make_synthetic(tmp_path_factory.mktemp("data") / "set", sizes)
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """One run of all machines at once."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    command(
+        "run.py", "--all-machines", "--data-root", data, "--out", out, "--wave-size", 3,
+        *SETTINGS,
+    )  # fmt: skip
+    return out
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def waves(data, cache, tmp_path_factory):
+    """The same in two waves, with a cache of log-mels."""
+    out = tmp_path_factory.mktemp("runs") / "waves"
+    command(
+        "run.py", "--all-machines", "--data-root", data, "--out", out, "--wave-size", 2,
+        "--feature-cache", cache, *SETTINGS,
+    )  # fmt: skip
+    return out
+
+
+def summary_of(out):
+    return json.loads((out / "summary.json").read_text())
+
+
+def assert_same_results(out, expected):
+    assert score_bytes(out) == score_bytes(expected)
+    for name in TABLES:
+        assert (out / name).read_bytes() == (expected / name).read_bytes(), name
+    for name in SUMS:
+        assert summary_of(out)[name] == summary_of(expected)[name], name
+
+
+def test_one_wave_is_a_run_as_any(whole):
+    assert {path.name for path in whole.iterdir()} == {
+        "config.json", "metrics.jsonl", "results.csv", "clips.csv", "summary.json",
+        "report.html", "checkpoint", "scores",
+    }  # fmt: skip
+
+
+def test_results_do_not_depend_on_the_wave_size(whole, waves):
+    assert_same_results(waves, whole)
+    assert {path.name for path in waves.iterdir()} == {
+        "config.json", "fleet.json", "results.csv", "clips.csv", "summary.json",
+        "report.html", "scores", "waves",
+    }  # fmt: skip
+    assert (waves / "config.json").read_bytes() == (whole / "config.json").read_bytes()
+    machines = {
+        "0000": ["fan0001_section_00", "fan0002_section_00"],
+        "0001": ["valve_section_00"],
+    }
+    for wave, expected in machines.items():
+        lines = (waves / "waves" / wave / "metrics.jsonl").read_text().splitlines()
+        assert list(json.loads(lines[0])["machines"]) == expected
+
+
+def test_the_cache_has_an_array_for_each_machine_and_split(waves, cache):
+    assert len(list(cache.glob("*.npy"))) == len(list(cache.glob("*.json"))) == 6
+
+
+def test_a_wave_that_was_killed_is_gone_on_with_and_ends_as_the_whole(
+    whole, data, cache, tmp_path
+):
+    out = tmp_path / "killed"
+    arguments = [
+        "--all-machines", "--data-root", data, "--out", out, "--wave-size", 1,
+        "--feature-cache", cache, *SETTINGS,
+    ]  # fmt: skip
+    script = [sys.executable, str(ROOT / "experiments" / "run.py")]
+    run = subprocess.Popen(
+        [*script, *map(str, arguments)],
+        env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    begun = out / "waves" / "0001" / "config.json"
+    while run.poll() is None and not begun.exists():
+        time.sleep(0.005)
+    run.send_signal(signal.SIGKILL)
+    assert run.wait(timeout=30) == -signal.SIGKILL
+    assert not (out / "summary.json").exists()
+    first = out / "waves" / "0000" / "summary.json"
+    before = first.stat().st_mtime_ns
+    resumed = command("run.py", *arguments, "--resume")
+    assert "wave 2 of 3" in resumed.stderr
+    assert "wave 1 of 3" not in resumed.stderr
+    assert first.stat().st_mtime_ns == before
+    assert_same_results(out, whole)
+
+
+@pytest.mark.slow
+def test_evaluating_a_fleet_or_one_of_its_waves_writes_the_same_bytes(
+    waves, data, tmp_path
+):
+    out, wave = tmp_path / "again", waves / "waves" / "0001"
+    common = ["--data-root", data, "--out"]
+    command("evaluate.py", "--checkpoint", waves, *common, out)
+    assert_same_results(out, waves)
+    alone = tmp_path / "alone"
+    command("evaluate.py", "--checkpoint", wave / "checkpoint", *common, alone)
+    assert_same_results(alone, wave)
+
+
+def test_the_page_of_a_fleet_leads_to_every_machine_the_worst_first(waves):
+    page = (waves / "report.html").read_text()
+    links = re.findall(r'<a href="([^"#]+)">(\w+)</a>', page)
+    assert {name for _, name in links} == {
+        "fan0001_section_00", "fan0002_section_00", "valve_section_00",
+    }  # fmt: skip
+    for link, name in links:
+        assert name in (waves / link).read_text()
+    means = [float(x) for x in re.findall(r"<td>([\d.]+)</td><td>\d+ of", page)]
+    assert means == sorted(means)
+    with (waves / "clips.csv").open(newline="") as file:
+        rows = [r for r in csv.DictReader(file) if r["score"] == "fusion_mean"]
+    alarms = sum(int(row["decision"]) for row in rows)
+    assert f"<dt>alarms</dt><dd>{alarms}</dd>" in page
+    assert f"<dt>test clips</dt><dd>{len(rows)}</dd>" in page
+    assert "Synthetic data" in page
+
+
+def test_the_summary_of_a_fleet_adds_up_its_waves(waves):
+    of_waves = [summary_of(folder) for folder in sorted((waves / "waves").iterdir())]
+    timing = summary_of(waves)["timing"]
+    assert timing["train_s"] == sum(s["timing"]["train_s"] for s in of_waves)
+    assert timing["windows_per_s"] > 0
+    assert summary_of(waves)["waves"] == 2
+
+
+def job(data, out, **options):
+    return Job(data, ("fan0001", "fan0002", "valve"), out, **options)
+
+
+def refusal(config, job, wave_size=None):
+    log = Log(Console(file=io.StringIO()))
+    with pytest.raises(InputError) as error:
+        run_machines(config, job, wave_size, log, log.console)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_fleet_is_gone_on_with_in_its_own_waves_alone(waves, whole, data, tiny):
+    text = refusal(tiny(), job(data, waves, resume=True), 1)
+    assert "has waves of 2 machines: leave out --wave-size" in text
+    text = refusal(tiny(), job(data, whole, resume=True), 1)
+    assert "was not run in waves" in text
+
+
+def test_a_fleet_of_other_recordings_or_settings_is_not_gone_on_with(
+    waves, data, tiny, tmp_path
+):
+    text = refusal(tiny(), job(data, waves, resume=True))
+    assert "was made with other settings" in text
+    other = Path(shutil.copytree(data, tmp_path / "other"))
+    clip = next((other / "valve" / "train").iterdir())
+    clip.rename(clip.with_name("section_00_source_train_normal_0099.wav"))
+    text = refusal(tiny(), job(other, waves, resume=True))
+    assert "was made of other machines or recordings" in text
+
+
+def test_bad_recordings_of_any_wave_are_counted_before_the_first_is_trained(
+    data, tiny, tmp_path
+):
+    spoilt = Path(shutil.copytree(data, tmp_path / "spoilt"))
+    for machine in ("fan0002", "valve"):
+        clip = min((spoilt / machine / "test").iterdir())
+        clip.write_bytes(b"no sound")
+    out = tmp_path / "out"
+    text = refusal(tiny(), job(spoilt, out), 1)
+    assert "fan0002/test/section_00" in text
+    assert "(2 recordings cannot be used; --skip-bad-files names all)" in text
+    assert not out.exists()
+
+
+def test_waves_are_the_work_of_one_process(data, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    assert "the work of one process" in refusal(tiny(), job(data, tmp_path / "out"), 1)
+
+
+def test_a_fleet_that_is_not_finished_is_not_evaluated(waves, data, tmp_path):
+    half = Path(shutil.copytree(waves, tmp_path / "half"))
+    (half / "waves" / "0001" / "summary.json").unlink()
+    log = Log(Console(file=io.StringIO()))
+    again = Job(data, (), tmp_path / "again")
+    with pytest.raises(InputError, match=r"wave 2 of the fleet in .* is not finished"):
+        evaluate_machines(half, again, log, log.console)
+    with pytest.raises(InputError, match="is the fleet itself: give another --out"):
+        evaluate_machines(waves, Job(data, (), waves, overwrite=True), log, log.console)
+    assert not again.out.exists()
+
+
+def test_the_page_of_a_whole_fleet_is_not_made_anew(waves):
+    with pytest.raises(InputError, match=r"is a fleet: .*waves/0000"):
+        Report(waves).run()

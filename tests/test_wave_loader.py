@@ -1,0 +1,79 @@
+"""The next wave is loaded while this one is worked on, and errors wait their turn."""
+
+import io
+import threading
+from contextlib import closing
+
+import pytest
+from rich.console import Console
+
+from gammavae_jax.errors import InputError
+from gammavae_jax.wave_loader import load_in_turn
+
+
+def console():
+    return Console(file=io.StringIO(), width=200)
+
+
+def text_of(console):
+    return console.file.getvalue()
+
+
+def test_the_next_wave_is_loaded_while_this_one_is_worked_on():
+    begun = {number: threading.Event() for number in range(3)}
+
+    def load(number, log):
+        begun[number].set()
+        return number * 10
+
+    with closing(load_in_turn([0, 1, 2], load, console())) as waves:
+        first = next(waves)
+        assert (first.number, first.recordings) == (0, 0)
+        assert begun[1].wait(timeout=30)
+        # Two at a time, never three.
+        assert not begun[2].is_set()
+        assert [wave.recordings for wave in waves] == [10, 20]
+
+
+def test_notes_of_a_wave_are_said_when_its_turn_comes_and_progress_is_not():
+    said = console()
+
+    def load(number, log):
+        with log.timed("features_s"), log.progress("clips", 1) as advance:
+            advance()
+        log.say(f"line {number}")
+        log.note(f"note {number}")
+
+    logs = [wave.log for wave in load_in_turn([4, 5], load, said)]
+    assert [log.notes for log in logs] == [["note 4"], ["note 5"]]
+    assert all(log.seconds["features_s"] >= 0 for log in logs)
+    assert text_of(said).splitlines() == ["clips 1/1", "line 4", "note 4", "note 5"]
+
+
+def test_what_is_wrong_with_a_wave_is_told_after_the_wave_before():
+    def load(number, log):
+        if number == 1:
+            raise InputError("bad")
+        return number
+
+    waves = load_in_turn([0, 1, 2], load, console())
+    assert next(waves).recordings == 0
+    with pytest.raises(InputError, match="bad"):
+        next(waves)
+
+
+def test_a_load_that_nobody_waits_for_ends_at_its_next_clip():
+    is_loading, done = threading.Event(), []
+
+    def load(number, log):
+        with log.progress("clips", 10**9) as advance:
+            while number == 1:
+                is_loading.set()
+                done.append(1)
+                advance()
+
+    with closing(load_in_turn([0, 1], load, console())) as waves:
+        next(waves)
+        assert is_loading.wait(timeout=30)
+    assert 0 < len(done) < 10**9
+    assert not [t for t in threading.enumerate() if t.name.startswith("next wave")]

@@ -1,0 +1,174 @@
+"""Who is in which wave, and how many fit: from headers, names and sizes alone."""
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+from packing import pack_machines
+from rich.console import Console
+
+from gammavae_jax import clip_length, wave_plan
+from gammavae_jax.clip_length import clip_frames
+from gammavae_jax.config import FeatureConfig
+from gammavae_jax.dataset import Room, clip_log_mel
+from gammavae_jax.errors import InputError
+from gammavae_jax.features import mel_filterbank
+from gammavae_jax.job import Job, find_in_turn
+from gammavae_jax.log import Log
+from gammavae_jax.memory import available_memory, give_back_freed
+from gammavae_jax.survey import MachineSize, survey_fleet
+from gammavae_jax.synthetic import SyntheticSize, fleet_sizes, make_synthetic
+from gammavae_jax.wave_plan import (
+    all_fit,
+    plan_waves,
+    read_plan,
+    wave_size_that_fits,
+    write_plan,
+)
+
+FEATURES = FeatureConfig()
+SIZE = SyntheticSize(3, 2, 1, (0.2, 0.4))
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory):
+    return make_synthetic(
+        tmp_path_factory.mktemp("fleet") / "set", fleet_sizes(9, SIZE)
+    )
+
+
+def survey(root, **options):
+    names = tuple(sorted(fleet_sizes(9, SIZE)))
+    log = Log(Console(file=io.StringIO()))
+    return survey_fleet(Job(root, names, root, **options), FEATURES, log)
+
+
+def size(name, clips=10, frames=20):
+    room = Room(clips, frames, clips * (frames - 4))
+    return MachineSize(name, 1, room, room, name)
+
+
+def test_machines_of_a_fleet_are_of_all_kinds_in_turn(fleet):
+    names = list(fleet_sizes(9, SIZE))
+    assert names[0] == "ToyCar0000"
+    assert names[7] == "ToyCar0007"
+    first, other = (
+        sorted((fleet / name / "train").iterdir()) for name in (names[0], names[7])
+    )
+    assert [p.name for p in first] == [p.name for p in other]
+    assert first[0].read_bytes() != other[0].read_bytes()
+
+
+def test_a_survey_tells_the_room_that_arrays_need(fleet):
+    found = survey(fleet)
+    job = Job(fleet, tuple(m.machine for m in found.machines), fleet)
+    for machine, (unit,) in zip(found.machines, find_in_turn(job), strict=True):
+        assert machine.machine == unit.machine
+        for room, files in ((machine.train, unit.train), (machine.test, unit.test)):
+            bank = mel_filterbank(FEATURES)
+            lengths = [len(clip_log_mel(f.path, bank, FEATURES)) for f in files]
+            windows = sum(n - FEATURES.n_context + 1 for n in lengths)
+            assert room == (len(lengths), max(lengths), windows)
+
+
+def test_a_survey_of_archives_is_that_of_their_folders(fleet, tmp_path):
+    assert survey(pack_machines(fleet, tmp_path / "packed")) == survey(fleet)
+
+
+def test_the_headers_of_few_bytes_are_not_believed(tmp_path, monkeypatch):
+    """Silence is packed so well that the whole is decoded to know."""
+    decoded, whole = [], clip_length.clip_waveform
+
+    def counted(*arguments):
+        decoded.append(1)
+        return whole(*arguments)
+
+    monkeypatch.setattr(clip_length, "clip_waveform", counted)
+    noise = np.random.default_rng(0).normal(size=160000) * 0.1
+    for name, sound, n_decoded in (
+        ("noise.wav", noise, 0),
+        ("noise.flac", noise, 0),
+        ("silence.flac", np.zeros(2_000_000), 1),
+    ):
+        decoded.clear()
+        soundfile.write(tmp_path / name, sound, 16000)
+        assert clip_frames(tmp_path / name, FEATURES) == 1 + len(sound) // 512
+        assert len(decoded) == n_decoded, name
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda p: p.write_bytes(b"no sound"), "cannot be read as audio"),
+        (lambda p: p.write_bytes(p.read_bytes()[:4000]), "cut off"),
+        (lambda p: soundfile.write(p, np.zeros(9000), 8000), "the sample rate is 8000"),
+        (lambda p: soundfile.write(p, np.zeros(900), 16000), "too few for one window"),
+    ],
+)
+def test_what_a_header_tells_is_told_before_anything_is_trained(
+    fleet, tmp_path, spoil, message
+):
+    path = tmp_path / "section_00_source_train_normal_0000.wav"
+    path.write_bytes(next((fleet / "fan0003" / "train").iterdir()).read_bytes())
+    clip_frames(path, FEATURES)
+    spoil(path)
+    with pytest.raises(InputError, match=message):
+        clip_frames(path, FEATURES)
+
+
+def test_waves_keep_the_order_and_share_the_largest_room():
+    machines = [size("a"), size("b", 30, 10), size("c", 5, 40), size("d"), size("e")]
+    plan = plan_waves(machines, 2, None)
+    assert plan.waves == (("a", "b"), ("c", "d"), ("e",))
+    assert plan.wave_size == 2
+    assert plan.train == (30, 40, 180)
+    assert plan.digest != plan_waves(machines[::-1], 2, None).digest
+
+
+def test_a_plan_is_read_as_it_was_written(tmp_path):
+    plan = plan_waves([size("a"), size("b")], 1, 2021)
+    write_plan(tmp_path, plan)
+    assert read_plan(tmp_path) == plan
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"format": 99}', '{"format": 1, "waves": 3}']
+)
+def test_what_is_no_plan_is_refused_in_a_line(tmp_path, text):
+    (tmp_path / "fleet.json").write_text(text)
+    with pytest.raises(InputError, match="is no plan of a fleet") as error:
+        read_plan(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_as_many_machines_fit_as_there_is_memory_for(tiny, monkeypatch):
+    gigabyte = 1 << 30
+    few, many = size("a", 100, 300), size("b", 1000, 300)
+    for memory, machine in ((gigabyte, few), (gigabyte, many), (8 * gigabyte, many)):
+        monkeypatch.setattr(wave_plan, "available_memory", lambda m=memory: m)
+        count = wave_size_that_fits([machine] * 3, tiny())
+        # Both splits are in memory, more than once.
+        bytes_needed = count * 2 * machine.train.clips * 300 * 128 * 4
+        assert 0.1 * memory < bytes_needed < memory / 2
+    monkeypatch.setattr(wave_plan, "available_memory", lambda: 0)
+    assert wave_size_that_fits([few], tiny()) == 1
+
+
+def test_a_device_with_its_own_memory_may_hold_fewer(tiny, monkeypatch):
+    monkeypatch.setattr(wave_plan, "available_memory", lambda: 1 << 40)
+    monkeypatch.setattr(wave_plan, "device_memory", lambda devices: 1 << 30)
+    assert 1 < wave_size_that_fits([size("a", 100, 300)], tiny()) < 40
+
+
+def test_small_fleets_are_known_to_fit_by_their_files(fleet, tiny, monkeypatch):
+    names = tuple(fleet_sizes(9, SIZE))
+    job = Job(fleet, names, fleet)
+    assert all_fit(find_in_turn(job), tiny())
+    monkeypatch.setattr(wave_plan, "available_memory", lambda: 1 << 20)
+    assert not all_fit(find_in_turn(job), tiny())
+
+
+def test_there_is_memory_and_it_can_be_given_back():
+    assert 1 << 20 < available_memory() < 1 << 50
+    give_back_freed()
