@@ -130,9 +130,8 @@ def _log_draw(
     """The logarithm of one draw each, at rate 1."""
     if SAMPLER == "jax":
         return jax.random.loggamma(key, concentration, dtype=concentration.dtype)
-    return tfd.ExpGamma(concentration, rate=jnp.ones_like(concentration)).sample(
-        seed=key
-    )
+    law = tfd.ExpGamma(concentration, rate=jnp.ones_like(concentration))
+    return jnp.asarray(law.sample(seed=key))
 
 
 @jax.custom_jvp
