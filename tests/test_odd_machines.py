@@ -10,11 +10,14 @@ import soundfile
 from detectors import Fitted, fitted, small
 from main_job import TINY, command, notes_of, two_machines
 from probes import clips, noise
+from rich.console import Console
 
 import gammavae_jax as gv
 from gammavae_jax.config import SCORE_NAMES
 from gammavae_jax.errors import InputError
 from gammavae_jax.features import FLOOR
+from gammavae_jax.log import Log
+from gammavae_jax.results import _usable_machines
 
 N_CLIPS, N_FRAMES, RATE = 12, 20, 16000
 SILENCE = np.full((N_FRAMES, 128), 10 * np.log10(FLOOR))
@@ -174,6 +177,18 @@ def test_odd_machines_change_nothing_of_the_one_beside_them(crowd, scores):
         np.testing.assert_array_equal(scores[score]["ordinary"], found[score][0, 0])
         ours = of_machine(crowd, "ordinary", "calibration")[score]
         np.testing.assert_array_equal(ours, other.detector.calibration[score][0, 0])
+
+
+def test_a_machine_whose_scores_are_no_numbers_is_left_out_alone():
+    """By a run; what is beyond a machine's clips is padding, and of no account."""
+    test = [(name, clips(noise(np.random.default_rng(0), 2))) for name in "abc"]
+    values = np.zeros((1, 3, 4))
+    values[0, 1, 1] = np.inf
+    values[0, 2, 2] = np.nan
+    log = Log(Console(quiet=True))
+    usable = _usable_machines({"kl": np.zeros((1, 3, 4)), "mse": values}, test, log)
+    assert usable == [0, 2]
+    assert log.notes == ["b: its scores are not finite; it is left out."]
 
 
 def detector(**options):

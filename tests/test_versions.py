@@ -1,0 +1,84 @@
+"""The versions that the page says were tried are those that can be installed."""
+
+import platform
+import re
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+ROOT = Path(__file__).resolve().parent.parent
+_TRIED = re.compile(r"^\| Python ([\d.]+), JAX ([\d.]+)", re.MULTILINE)
+
+
+def tried():
+    """Python and JAX of each row of the page."""
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    return [match.groups() for match in _TRIED.finditer(page)]
+
+
+def line_of(version):
+    """Such as 0.12 of 0.12.0.1: releases between which a program may break."""
+    return ".".join(version.split(".")[:2])
+
+
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]
+
+
+def range_of(package):
+    for line in map(Requirement, project()["dependencies"]):
+        if line.name == package:
+            return line.specifier
+    raise LookupError(package)
+
+
+def limits(specifier):
+    """The first version of a range, and the first one after it."""
+    by_operator = {limit.operator: limit.version for limit in specifier}
+    return by_operator[">="], by_operator["<"]
+
+
+def next_line(version):
+    major, minor = map(int, line_of(version).split("."))
+    return f"{major}.{minor + 1}"
+
+
+def test_every_python_that_may_be_used_was_tried_and_no_other():
+    allowed = SpecifierSet(project()["requires-python"])
+    found = {line_of(python) for python, _ in tried()}
+    assert found == {f"3.{n}" for n in range(30) if f"3.{n}" in allowed}
+
+
+def test_the_first_and_the_last_line_of_jax_that_may_be_used_were_tried():
+    first, after_last = limits(range_of("jax"))
+    lines = sorted(
+        {line_of(jax) for _, jax in tried()}, key=lambda v: [*map(int, v.split("."))]
+    )
+    assert lines[0] == line_of(first)
+    assert next_line(lines[-1]) == after_last
+
+
+def test_what_runs_here_was_tried():
+    here = line_of(platform.python_version()), line_of(version("jax"))
+    assert here in [(line_of(python), line_of(jax)) for python, jax in tried()]
+
+
+def test_the_readme_and_the_doctor_speak_of_the_same_pythons():
+    first, after_last = limits(SpecifierSet(project()["requires-python"]))
+    last = f"3.{int(after_last.split('.')[1]) - 1}"
+    assert f"With Python {first} to {last}" in (ROOT / "README.md").read_text()
+    target = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    assert target["pyright"]["pythonVersion"] == first
+    assert target["ruff"]["target-version"] == "py" + first.replace(".", "")
+
+
+def test_the_note_of_the_sampler_names_the_nightly_that_is_asked_for():
+    from gammavae_jax import distributions
+
+    source = Path(distributions.__file__).read_text(encoding="utf-8")
+    assert f"tfp-nightly{range_of('tfp-nightly')}" in source
