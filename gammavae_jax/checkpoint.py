@@ -12,6 +12,7 @@ any number of devices can read them.
 """
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ from gammavae_jax.config_json import from_dict, to_dict
 from gammavae_jax.detector import Detector
 from gammavae_jax.errors import InputError
 from gammavae_jax.file_sums import file_sums, text_sum
-from gammavae_jax.files import as_os_error, remove, write_text
+from gammavae_jax.files import as_os_error, remove, require_room, write_text
 from gammavae_jax.interruption import uninterrupted
 from gammavae_jax.neighbours import Reference
 from gammavae_jax.score import GaussianFit
@@ -33,6 +34,7 @@ from gammavae_jax.scorer import Scorer
 from gammavae_jax.train import TrainState, init_state
 
 FORMAT = 5  # raised when older checkpoints can no longer be read
+_ROOM_FOR_NAMES = 2**18  # bytes, of what is not arrays
 
 
 class _Unreadable(InputError):
@@ -188,11 +190,17 @@ def _save(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
     Raises:
         OSError: they cannot be written, whatever Orbax calls it.
     """
+    n_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # On a full disk Orbax would end in pages of messages, and leave half of it.
+    require_room(path.parent, n_bytes + n_bytes // 50 + _ROOM_FOR_NAMES)
     with uninterrupted():
         _mark(path).unlink(missing_ok=True)
         try:
             ocp.save(_address(path), arrays, overwrite=True)
         except Exception as error:  # Orbax raises what its storage raises
+            for half in path.parent.glob(f"{path.name}.orbax*"):
+                shutil.rmtree(half, ignore_errors=True)
             raise as_os_error(error, path) from error
         whole = {"format": FORMAT, **about, "files": file_sums(path)}
         text = json.dumps({**whole, "sum": text_sum(json.dumps(whole))}, indent=2)

@@ -288,7 +288,7 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before(
     folder, after = two_states
 
     def full(path, *_, **__):
-        (folder / "train" / "6").mkdir()
+        (folder / "train" / "6.orbax-checkpoint-tmp").mkdir()
         raise ValueError(f"RESOURCE_EXHAUSTED: {path}: {os.strerror(errno.ENOSPC)} [x]")
 
     monkeypatch.setattr(ocp, "save", full)
@@ -296,6 +296,7 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before(
         save_training(folder, TrainCheckpoint(6, after[4], tiny(), CLIPS))
     assert caught.value.errno == errno.ENOSPC
     monkeypatch.undo()
+    assert len(list((folder / "train").iterdir())) == 4
     back = restore_training(folder)
     assert back is not None
     assert back.epoch == 4

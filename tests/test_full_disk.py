@@ -42,12 +42,12 @@ def test_a_disk_too_small_for_a_state_is_said_and_leaves_what_can_be_resumed(
         out = disk / "run"
         said = refusal(data, out)
         reason = f"cannot be written ({os.strerror(errno.ENOSPC)}): make room and say"
-        assert re.escape(reason) in re.escape(said)
+        assert reason in said
         assert not list(out.rglob("*.json-*"))
         assert {path.name for path in out.iterdir()} <= {
             *("config.json", "metrics.jsonl", "checkpoint"),
         }
-        assert not list((out / "checkpoint").rglob("*.json"))
+        assert list((out / "checkpoint" / "train").iterdir()) == []
 
 
 @pytest.mark.slow
