@@ -172,10 +172,10 @@ def _stage(out: Path) -> str:
     """How far a run had come, by what it has left."""
     if not (out / "config.json").exists():
         return "before its first file"
-    if (out / "summary.json").exists():
-        return "with results"
     if any((out / name).exists() for name in (".results-new", ".results")):
         return "writing results"
+    if (out / "summary.json").exists():
+        return "with results, making them anew"
     marks = (out / "checkpoint" / "train").glob("*.json")
     epochs = [int(mark.stem) for mark in marks if mark.stem.isdecimal()]
     if not epochs:

@@ -58,6 +58,7 @@ _KILLS_OF_A_RUN = 5
 # In the first third of the time a server's memory may still grow.
 _MOST_GROWTH = 16e6  # bytes, from the middle third to the last one
 _MOST_GROWTH_SHARE = 0.05
+_MOST_TOLD = 20  # of what is of one kind
 _SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)
 
 
@@ -150,7 +151,7 @@ def _soak_server(
         )
         process.send_signal(signal.SIGTERM)
         status = process.wait(30)
-    faults = _faults(tally, before, samples)
+    faults = faults_of(tally, before, samples)
     if status != 128 + signal.SIGTERM:
         faults.append(f"the server ended with status {status} after SIGTERM")
     return {
@@ -197,9 +198,10 @@ def _growth(samples: Sequence[Sample]) -> int:
     return int(medians[1] - medians[0])
 
 
-def _faults(tally: Tally, before: Sample, samples: Sequence[Sample]) -> list[str]:
-    faults = [f"lost: {lost}" for lost in tally.lost]
-    faults += [f"wrong: {wrong}" for wrong in tally.wrong]
+def faults_of(tally: Tally, before: Sample, samples: Sequence[Sample]) -> list[str]:
+    """What was lost, wrong or leaked, a line each; the last sample is of a rest."""
+    faults = [f"lost: {lost}" for lost in tally.lost[:_MOST_TOLD]]
+    faults += [f"wrong: {wrong}" for wrong in tally.wrong[:_MOST_TOLD]]
     rest, growth = samples[-1], _growth(samples[:-1])
     if growth > max(_MOST_GROWTH, _MOST_GROWTH_SHARE * before.rss_bytes):
         faults.append(f"memory grew by {growth / 1e6:.0f} MB")

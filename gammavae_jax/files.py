@@ -88,6 +88,16 @@ def remove(path: Path) -> None:
     shutil.rmtree(going)
 
 
+def require_room(folder: Path, n_bytes: int) -> None:
+    """Refuse to begin what a disk has no room for.
+
+    Raises:
+        OSError: as the system would raise it later.
+    """
+    if shutil.disk_usage(folder).free < n_bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
 def as_os_error(error: Exception, path: Path) -> OSError:
     """What a library said when it could not write, as the system would have said it."""
     if isinstance(error, OSError) and error.strerror:

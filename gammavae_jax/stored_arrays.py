@@ -8,6 +8,7 @@ first. They do not tell who has written it all: see `checkpoint_claims`.
 
 import contextlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ from gammavae_jax.config_json import from_dict
 from gammavae_jax.distributed import is_first
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.file_sums import file_sums, text_sum
-from gammavae_jax.files import as_os_error, write_text
+from gammavae_jax.files import as_os_error, require_room, write_text
 from gammavae_jax.interruption import uninterrupted
 
 FORMAT = 5  # raised when older checkpoints can no longer be read
+_ROOM_FOR_NAMES = 2**18  # bytes, of what is not arrays
 
 
 class Unreadable(InputError):
@@ -57,6 +59,10 @@ def save_arrays(
         OSError: they cannot be written, whatever Orbax calls it.
     """
     writes_mark = is_first() or not together
+    n_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # On a full disk Orbax would end in pages of messages, and leave half of it.
+    require_room(path.parent, n_bytes + n_bytes // 50 + _ROOM_FOR_NAMES)
     with uninterrupted():
         if writes_mark:
             mark(path).unlink(missing_ok=True)
@@ -64,6 +70,8 @@ def save_arrays(
             with _processes(together):
                 ocp.save(_address(path), arrays, overwrite=True)
         except Exception as error:  # Orbax raises what its storage raises
+            for half in path.parent.glob(f"{path.name}.orbax*"):
+                shutil.rmtree(half, ignore_errors=True)
             raise as_os_error(error, path) from error
         if writes_mark:
             whole = {"format": FORMAT, **about, "files": file_sums(path)}

@@ -14,6 +14,8 @@ import pytest
 from benchmarks.contest import Contestant, hold, spread
 from benchmarks.machine import flops_by_formula
 from benchmarks.processes import Call, Member, ProcessError, once
+from benchmarks.served_load import Sample, Tally
+from benchmarks.soak import faults_of as soak_faults
 from benchmarks.training import configuration
 from gammavae_jax.synthetic import SyntheticSize, make_synthetic
 from gammavae_jax.train import init_state
@@ -226,3 +228,39 @@ def test_the_peer_has_as_many_parameters_as_we(model):
     ours = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     theirs = build(model, config.features.n_features).parameters()
     assert ours == sum(parameter.numel() for parameter in theirs)
+
+
+@pytest.mark.slow
+def test_a_short_soak_loses_and_leaks_nothing(tmp_path):
+    path = tmp_path / "figures.json"
+    run = script("soak", "--minutes", 1, "--json", path, check=False)
+    found = json.loads(path.read_text())
+    assert (run.returncode, found["faults"]) == (0, []), run.stdout
+    assert found["runs"]["ended"] >= 1
+    assert found["runs"]["differences"] == []
+    server = found["server"]
+    assert (server["lost"], server["wrong"]) == (0, 0)
+    assert_positive([server["answered"][kind] for kind in ("good: 200", "bad: 422")])
+    assert "nothing lost, nothing leaked" in run.stdout
+
+
+def test_a_soak_tells_of_what_was_lost_or_leaked():
+    def sample(seconds, megabytes, files=10, threads=5):
+        return Sample(float(seconds), round(megabytes * 1e6), files, threads)
+
+    tally = Tally()
+    steady = [sample(s, 500) for s in range(30)]
+    assert soak_faults(tally, steady[0], steady) == []
+    growing = [sample(s, 500 + 3 * s) for s in range(30)]
+    assert soak_faults(tally, steady[0], growing) == ["memory grew by 30 MB"]
+    leaking = [*steady, sample(31, 500, files=12, threads=6)]
+    assert soak_faults(tally, steady[0], leaking) == [
+        "2 more open files than before",
+        "1 more threads than before",
+    ]
+    tally.lost.append("good: gone")
+    tally.score(1, 0.5)
+    tally.score(1, 0.5)
+    tally.score(1, 0.25)
+    said = soak_faults(tally, steady[0], steady)
+    assert said == ["lost: good: gone", "wrong: recording 1: 0.25"]

@@ -60,6 +60,24 @@ def test_one_bad_file_is_named(root):
     assert "recordings cannot be used" not in str(error.value)
 
 
+def test_recordings_that_vanish_after_they_were_found_are_named(root):
+    log = Log(Console(file=io.StringIO()))
+    files = find_all(Job(root, ("fan", "pump"), root / "out"))
+    gone = files[0].train[1].path
+    gone.unlink()
+    bank = mel_filterbank(CONFIG.features)
+    with pytest.raises(InputError, match=gone.name):
+        load_split(files, "train", bank, CONFIG, log, False)
+    loaded = load_split(files, "train", bank, CONFIG, log, True)
+    assert [len(clips.files) for _, clips in loaded] == [2, 3]
+    assert gone.name in log.notes[-1]
+    shutil.rmtree(root)
+    with pytest.raises(InputError, match=r"\(6 recordings cannot be used"):
+        load_split(files, "train", bank, CONFIG, log, False)
+    with pytest.raises(InputError, match=root.name):
+        find_all(Job(root, ("fan",), root / "out"))
+
+
 @pytest.mark.parametrize(
     ("names", "count"),
     [

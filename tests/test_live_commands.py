@@ -232,7 +232,10 @@ def test_an_hour_takes_no_more_memory_than_five_minutes(tmp_path):
 
 
 @pytest.mark.usefixtures("heeded_interrupts")
-def test_serve_answers_and_an_interrupt_ends_it():
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_serve_answers_and_an_interrupt_ends_it(number, status):
     process = start("Serve(Path('x'), port=0)")
     *_, line = lines_until(process, "serving at ")
     url = re.findall(r"http://127\.0\.0\.1:\d+/", line)[0]
@@ -240,14 +243,17 @@ def test_serve_answers_and_an_interrupt_ends_it():
         f"{url}score?machine=fan", content=audio(1.0, 0.8), trust_env=False
     )
     assert answer.json()["is_anomaly"] is True
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, _ = process.communicate(timeout=20)
-    assert process.returncode == 130
+    assert process.returncode == status
     assert "Traceback" not in out
 
 
 @pytest.mark.usefixtures("heeded_interrupts")
-def test_an_interrupt_ends_a_service_that_is_scoring():
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_an_interrupt_ends_a_service_that_is_scoring(number, status):
     process = start("Serve(Path('x'), port=0)", scorer="StuckScorer")
     *_, line = lines_until(process, "serving at ")
     url = re.findall(r"http://127\.0\.0\.1:\d+/", line)[0]
@@ -260,13 +266,13 @@ def test_an_interrupt_ends_a_service_that_is_scoring():
     thread = threading.Thread(target=post)
     thread.start()
     lines_until(process, "stuck")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     try:
         out, _ = process.communicate(timeout=20)
     finally:
         process.kill()
         thread.join(10)
-    assert process.returncode == 130
+    assert process.returncode == status
     assert "Traceback" not in out
     assert [answer.status_code for answer in answers] == [503]
 

@@ -6,6 +6,16 @@ from pathlib import Path
 import pytest
 import soundfile
 from main_job import TINY, command, run_to_the_end, score_bytes, two_machines
+from rich.console import Console
+
+from gammavae_jax import experiment
+from gammavae_jax.config_json import override, to_dict
+from gammavae_jax.errors import InputError
+from gammavae_jax.job import Job
+from gammavae_jax.log import Log
+from gammavae_jax.report import to_json
+from gammavae_jax.resumption import begin_or_resume
+from gammavae_jax.run_folder import held_folder, read_config
 
 
 def refusal_to_resume(out, data):
@@ -130,3 +140,56 @@ def test_resuming_a_finished_run_trains_no_further_unless_told_to(
     assert (again / "metrics.jsonl").read_bytes() == (
         out / "metrics.jsonl"
     ).read_bytes()
+
+
+def test_an_overwriting_that_was_killed_is_begun_again(finished, tmp_path):
+    """What is left of the older run's training is of other settings."""
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    before = read_config(out)
+    assert before is not None
+    config = override(before, ["model.n_latent=5"])
+    job, log = Job(tmp_path, (), out, resume=True), Log(Console(quiet=True))
+    with pytest.raises(InputError, match="was made with other settings"):
+        begin_or_resume(config, job, {}, log)
+    text = to_json(to_dict(config))
+    (out / "config.json").write_text(text)  # the first thing that overwriting does
+    assert begin_or_resume(config, job, {}, log) is None
+
+
+def test_a_second_run_in_a_folder_is_refused_before_it_reads_anything(
+    finished, data, tmp_path
+):
+    out = tmp_path / "out"
+    config = read_config(finished)
+    assert config is not None
+    job = Job(data, ("fan", "valve"), out)
+    log = Log(Console(quiet=True))
+    refused = pytest.raises(InputError, match=f"another run is writing to '{out}'")
+    with held_folder(out, resume=False, overwrite=False):
+        with refused:
+            experiment.run_experiment(config, job, log, log.console)
+        with refused:
+            experiment.run_evaluation(finished / "checkpoint", job, log, log.console)
+    assert not out.exists()
+
+
+def test_a_damaged_state_is_said_and_the_one_before_gone_on_from(
+    finished, data, tmp_path
+):
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    largest = max(
+        (path for path in (out / "checkpoint/train/4").rglob("*") if path.is_file()),
+        key=lambda path: path.stat().st_size,
+    )
+    largest.write_bytes(largest.read_bytes()[:-1])
+    run = command(
+        "run.py", "--all-machines", "--data-root", data, "--out", out, "--resume",
+        "--epochs", 4, "--seeds", 2, *TINY,
+    )  # fmt: skip
+    assert "train/4' is damaged" in run.stderr
+    assert "going back to the state after epoch 2" in run.stderr
+    assert score_bytes(out) == score_bytes(finished)
+    for name in ("metrics.jsonl", "clips.csv", "results.csv"):
+        assert (out / name).read_bytes() == (finished / name).read_bytes()

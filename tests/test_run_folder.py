@@ -1,10 +1,14 @@
 import csv
+import errno
 import json
+import os
+import re
 import shutil
 
 import numpy as np
 import pytest
 
+from gammavae_jax import run_folder
 from gammavae_jax.config import Config, TrainConfig
 from gammavae_jax.config_json import from_dict
 from gammavae_jax.errors import InputError
@@ -13,11 +17,14 @@ from gammavae_jax.run_folder import (
     append_metrics,
     begin_folder,
     check_folder,
+    held_folder,
     last_epoch,
+    read_config,
     read_metrics,
     resume_folder,
     write_results,
 )
+from gammavae_jax.whole_results import whole_results
 
 CONFIG = Config()
 MACHINES = ["fan_section_00", "pump_section_00"]
@@ -96,6 +103,56 @@ def test_overwrite_never_takes_a_folder_that_no_run_wrote(tmp_path, config):
         (tmp_path / "config.json").write_text(config)
     with pytest.raises(InputError, match="holds something else than a run"):
         check_folder(tmp_path, overwrite=True)
+
+
+def test_a_run_that_was_killed_before_its_first_file_can_be_begun_or_resumed(tmp_path):
+    """Its lock is left, or half of its first file."""
+    for name in (".run-lock", f".config.json-{'0' * 32}"):
+        (tmp_path / name).touch()
+        check_folder(tmp_path)
+        check_folder(tmp_path, resume=True)
+        check_folder(tmp_path, overwrite=True)
+    begin_folder(tmp_path, CONFIG)
+    assert set(snapshot(tmp_path)) == {".run-lock", "config.json"}
+
+
+def test_a_second_run_in_a_folder_is_refused_until_the_first_has_ended(out):
+    before = snapshot(out)
+    with held_folder(out, resume=True, overwrite=False):
+        for resume in (True, False):
+            second = held_folder(out, resume=resume, overwrite=not resume)
+            said = f"another run is writing to {str(out)!r}: wait"
+            with pytest.raises(InputError, match=re.escape(said)), second:
+                pass
+    assert snapshot(out) == before
+    with held_folder(out, resume=True, overwrite=False):
+        pass
+
+
+def test_a_refused_folder_is_left_as_it_was(tmp_path):
+    (tmp_path / "thesis.txt").touch()
+    for out in (tmp_path, tmp_path / "thesis.txt"):
+        hold = held_folder(out, resume=False, overwrite=True)
+        with pytest.raises(InputError, match="give another --out"), hold:
+            pass
+    new = held_folder(tmp_path / "new" / "run", resume=False, overwrite=False)
+    with pytest.raises(InputError, match="no data"), new:
+        raise InputError("no data")
+    assert set(snapshot(tmp_path)) == {"thesis.txt"}
+
+
+def test_results_finished_meanwhile_are_not_replaced_unasked(tmp_path, monkeypatch):
+    """Between the first look at a folder and its lock, another run has ended there."""
+    real = run_folder.FolderLock
+
+    def late(folder, *arguments, **options):
+        begin_folder(folder, CONFIG)
+        return real(folder, *arguments, **options)
+
+    monkeypatch.setattr(run_folder, "FolderLock", late)
+    hold = held_folder(tmp_path / "run", resume=False, overwrite=False)
+    with pytest.raises(InputError, match="exists: say --overwrite"), hold:
+        pass
 
 
 def test_check_folder_changes_nothing(out):
@@ -185,6 +242,41 @@ def test_resuming_drops_the_epochs_after_the_checkpoint(out):
     assert from_dict(json.loads((out / "config.json").read_text())) == longer
     append(out, 3)
     assert [line["epoch"] for line in metrics(out)] == [1, 2, 3]
+
+
+def test_lines_that_are_damaged_or_lost_are_told_and_the_others_kept(out):
+    for epoch in (1, 2, 3, 4):
+        append(out, epoch)
+    first, second, _, fourth = (out / "metrics.jsonl").read_bytes().splitlines(True)
+    damaged = second.replace(b'"epoch"', b'"epoch\xff')
+    (out / "metrics.jsonl").write_bytes(first + damaged + fourth)
+    assert resume_folder(out, CONFIG, epoch=4) == [2, 3]
+    assert (out / "metrics.jsonl").read_bytes() == first + fourth
+
+
+def test_metrics_on_a_full_disk_are_an_input_error(out, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    said = (
+        r"run' cannot be written \(No space left on device\): make room and say --res"
+    )
+    with pytest.raises(InputError, match=said):
+        append(out, 1)
+
+
+def test_resuming_a_run_with_results_keeps_them_and_their_configuration(out):
+    append(out, 1)
+    with whole_results(out, CONFIG) as results:
+        write_results(results, rows(), {}, [])
+    before = snapshot(out)
+    longer = Config(train=TrainConfig(epochs=200))
+    resume_folder(out, longer, epoch=1)
+    assert snapshot(out) == before
+    with whole_results(out, longer) as results:
+        write_results(results, rows(), {}, [])
+    assert read_config(out) == longer
 
 
 def test_a_half_written_last_line_is_ignored(out):

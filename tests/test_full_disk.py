@@ -1,0 +1,104 @@
+"""A disk that is full, or read-only: one line, and nothing half-written or lost."""
+
+import errno
+import os
+import re
+import shutil
+
+import pytest
+from disks import small_disk
+from main_job import two_machines
+
+from benchmarks.killed_runs import differences, finish, start
+from gammavae_jax import files
+from gammavae_jax.errors import InputError
+from gammavae_jax.run_folder import held_folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return two_machines(tmp_path_factory.mktemp("data") / "set")
+
+
+def refusal(data, out, *options):
+    """The one line of a run that ends with status 2, before it anything."""
+    run = start(data, out, *options)
+    said = run.communicate()[1]
+    assert run.returncode == 2, said
+    assert "Traceback" not in said
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert errors == said.splitlines()[-1:]
+    return errors[0]
+
+
+def whole_size(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_disk_too_small_for_a_state_is_said_and_leaves_what_can_be_resumed(
+    data, tmp_path
+):
+    with small_disk(tmp_path / "disk", "size=128k") as disk:
+        out = disk / "run"
+        said = refusal(data, out)
+        reason = f"cannot be written ({os.strerror(errno.ENOSPC)}): make room and say"
+        assert reason in said
+        assert not list(out.rglob("*.json-*"))
+        assert {path.name for path in out.iterdir()} <= {
+            *("config.json", "metrics.jsonl", "checkpoint"),
+        }
+        assert list((out / "checkpoint" / "train").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_full_at_any_moment_a_run_ends_as_on_a_large_disk_once_there_is_room(
+    data, tmp_path
+):
+    unbroken = tmp_path / "unbroken"
+    finish(data, unbroken)
+    needed = 2 * whole_size(unbroken)
+    said, step = set(), needed // 12
+    with small_disk(tmp_path / "disk", f"size={2 * needed}") as disk:
+        out = disk / "run"
+        for free in range(step, needed, step):
+            shutil.rmtree(out, ignore_errors=True)
+            filler = disk / "filler"
+            filler.write_bytes(bytes(shutil.disk_usage(disk).free - free))
+            run = start(data, out)
+            error = run.communicate()[1]
+            filler.unlink()
+            if run.returncode == 0:
+                break
+            assert run.returncode == 2, error
+            assert "Traceback" not in error
+            said.add(error.splitlines()[-1])
+            finish(data, out, "--resume")
+            assert differences(out, unbroken) == []
+    assert len(said) == 1
+    assert "No space left on device" in said.pop()
+
+
+def test_a_folder_on_a_read_only_disk_is_refused_at_once(tmp_path):
+    with small_disk(tmp_path / "disk", "ro") as disk:
+        for out in (disk, disk / "new" / "run"):
+            hold = held_folder(out, resume=False, overwrite=False)
+            said = re.escape(f"{str(out)!r} cannot be written (Read-only file system)")
+            with pytest.raises(InputError, match=said), hold:
+                pass
+
+
+@pytest.mark.parametrize("operation", ["fsync", "replace"])
+def test_a_file_that_cannot_be_made_whole_leaves_the_one_before(
+    tmp_path, monkeypatch, operation
+):
+    """As on a full disk, on every system."""
+    (tmp_path / "a").write_text("old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, operation, full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_text(tmp_path / "a", "new", durable=True)
+    assert (tmp_path / "a").read_text() == "old"
+    assert os.listdir(tmp_path) == ["a"]
