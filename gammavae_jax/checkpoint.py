@@ -47,6 +47,8 @@ class TrainCheckpoint(NamedTuple):
 def save_detector(folder: Path, detector: Detector) -> None:
     """Write a detector below a checkpoint folder, in place of one already there.
 
+    Of several processes, all are to do so together.
+
     Raises:
         OSError: it cannot be written.
     """
@@ -130,7 +132,7 @@ def save_training(folder: Path, checkpoint: TrainCheckpoint) -> None:
         "clips": checkpoint.clips,
         "n_batches": checkpoint.state.batch_errors.shape[-1],
     }
-    save_arrays(train / str(epoch), checkpoint.state, about, together=True)
+    save_arrays(train / str(epoch), checkpoint.state, about)
     # Where there are several processes, all go on when the first one has.
     on_first(lambda: _remove_older(train, epoch))
 

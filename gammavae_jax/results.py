@@ -1,5 +1,6 @@
 """From test clips to the files and the table of a run."""
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,20 +72,6 @@ def score_and_report(
     with log.timed("score_s"):
         scores = score()
     del arrays
-    on_first(lambda: _report(detector, scores, test, job, log, table, checkpoint))
-
-
-def _report(
-    detector: Detector,
-    scores: Scores,
-    test: NamedClips,
-    job: Job,
-    log: Log,
-    table: Console,
-    checkpoint: Path | None,
-) -> None:
-    """All files and the table, once there are scores."""
-    config = detector.config
     usable = _usable_machines(scores, test, log)
     scored = [_scored_clips(detector, scores, test, m) for m in usable]
     rows = _evaluate(config, scored, job.year)
@@ -110,12 +97,18 @@ def _report(
         job.out,
     )
     load = [_loaders(detector, *test[m]) for m in usable]
-    with whole_results(job.out, config) as results:
-        if checkpoint is None:
-            save_detector(results / "checkpoint", detector)
+
+    def write(results: Path) -> None:
         _write_score_files(config, scored, results)
         write_results(results, rows, {**about, **sources}, log.notes, job.year)
         write_run_page(results / "report.html", report, detector, load, log)
+
+    with contextlib.ExitStack() as stack:
+        new = whole_results(job.out, config)
+        results = Path(on_first(lambda: str(stack.enter_context(new))))
+        if checkpoint is None:
+            save_detector(results / "checkpoint", detector)
+        on_first(lambda: write(results))
     if rows:  # last, for whoever reads it may go
         _print_results(rows, config, log, table, published, job.year)
     log.say(f"written to {job.out}")

@@ -6,7 +6,6 @@ that flips, and ends in pages of warnings where a file is cut short; the checksu
 first. They do not tell who has written it all: see `checkpoint_claims`.
 """
 
-import contextlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -43,37 +42,34 @@ def mark(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def save_arrays(
-    path: Path, arrays: Any, about: Mapping[str, Any], together: bool = False
-) -> None:
+def save_arrays(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
     """Write arrays, and last the mark; without it they count for nothing.
+
+    Of several processes, all are to do so together: each writes a part of what is on
+    its devices, and the first one what is on the host.
 
     Args:
         path: a folder; what is there is replaced.
         arrays: a tree.
         about: what the mark says, in JSON's types; its `config` is a `Config`'s.
-        together: all processes do so at once, and each writes a part of what is on its
-            devices; else one does it by itself.
 
     Raises:
         OSError: they cannot be written, whatever Orbax calls it.
     """
-    writes_mark = is_first() or not together
     n_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
     path.parent.mkdir(parents=True, exist_ok=True)
     # On a full disk Orbax would end in pages of messages, and leave half of it.
     require_room(path.parent, n_bytes + n_bytes // 50 + _ROOM_FOR_NAMES)
     with uninterrupted():
-        if writes_mark:
+        if is_first():
             mark(path).unlink(missing_ok=True)
         try:
-            with _processes(together):
-                ocp.save(_address(path), arrays, overwrite=True)
+            ocp.save(_address(path), arrays, overwrite=True)
         except Exception as error:  # Orbax raises what its storage raises
             for half in path.parent.glob(f"{path.name}.orbax*"):
                 shutil.rmtree(half, ignore_errors=True)
             raise as_os_error(error, path) from error
-        if writes_mark:
+        if is_first():
             whole = {"format": FORMAT, **about, "files": file_sums(path)}
             text = json.dumps({**whole, "sum": text_sum(json.dumps(whole))}, indent=2)
             write_text(mark(path), text + "\n", durable=True)
@@ -151,19 +147,6 @@ def damaged(path: Path, part: Path) -> Unreadable:
         f"checkpoint {printable(path)!r} is damaged{where}",
         "restore a copy, or train again with --overwrite",
     )
-
-
-def _processes(together: bool) -> contextlib.AbstractContextManager:
-    """Which processes Orbax is to wait for: all, or this one alone."""
-    if together or jax.process_count() == 1:
-        return contextlib.nullcontext()
-    number = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=number,
-        active_processes={number},
-        barrier_sync_key_prefix=f"process_{number}",
-    )
-    return ocp.Context(multiprocessing_options=alone)
 
 
 def _address(path: Path) -> str:
