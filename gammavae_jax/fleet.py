@@ -7,7 +7,8 @@ whole. A wave that is finished is not touched again.
 import gc
 import io
 import shutil
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -197,20 +198,27 @@ def _run_waves(config: Config, job: Job, plan: WavePlan, log: Log) -> None:
         return
 
     def load(number: int, log: Log) -> tuple[Job, LoadedMachines]:
-        of_wave = _wave_job(job, plan, number)
-        found = [unit for units in find_in_turn(of_wave) for unit in units]
-        return load_job(config, of_wave, found, log)
+        with _told_of(number, plan):
+            of_wave = _wave_job(job, plan, number)
+            found = [unit for units in find_in_turn(of_wave) for unit in units]
+            return load_job(config, of_wave, found, log)
 
-    number, rooms = left[0], (plan.train, plan.test)
-    try:
-        with closing(load_in_turn(left, load, log.console)) as waves:
-            for wave in waves:
-                number = wave.number
-                _say_wave(number, plan, log)
-                of_wave, loaded = wave.recordings
+    rooms = plan.train, plan.test
+    with closing(load_in_turn(left, load, log.console)) as waves:
+        for wave in waves:
+            _say_wave(wave.number, plan, log)
+            of_wave, loaded = wave.recordings
+            with _told_of(wave.number, plan):
                 run_loaded(config, of_wave, loaded, wave.log, _no_table(), rooms)
-                del wave, loaded
-                _forget_wave()
+            del wave, loaded
+            _forget_wave()
+
+
+@contextmanager
+def _told_of(number: int, plan: WavePlan) -> Iterator[None]:
+    """Say which wave it is that something is wrong with."""
+    try:
+        yield
     except InputError as error:
         raise InputError(
             f"wave {number + 1} of {len(plan.waves)}: {error} (finished waves are kept "

@@ -14,6 +14,7 @@ import pytest
 from benchmarks.contest import Contestant, hold, spread
 from benchmarks.machine import flops_by_formula
 from benchmarks.processes import Call, Member, ProcessError, once
+from benchmarks.scaling_page import BEGIN, END, scaling_page
 from benchmarks.served_load import Sample, Tally
 from benchmarks.soak import faults_of as soak_faults
 from benchmarks.training import configuration
@@ -159,6 +160,83 @@ def test_the_main_job_is_timed_with_a_cold_and_a_warm_cache(tmp_path):
         assert_positive([result["wall_s"], result["peak_memory_bytes"]])
 
 
+@pytest.mark.slow
+def test_runs_of_fleets_grow_with_machines_clips_and_devices(tmp_path):
+    found = figures(
+        "scaling", tmp_path, "--machines", 2, 4, "--wave-size", 2, "--clips", 4, 8,
+        "--clip-machines", 2, "--devices", 1, 2, "--device-machines", 2,
+        "--epochs", 1, "--seconds", 0.4,
+    )  # fmt: skip
+    assert [run["machines"] for run in found["machines"]] == [2, 4]
+    assert [run["waves"] for run in found["machines"]] == [1, 2]
+    assert [run["clips"] for run in found["clips"]] == [4, 8]
+    assert [run["devices"] for run in found["devices"]] == [1, 2]
+    for run in (*found["machines"], *found["clips"], *found["devices"]):
+        assert_positive([run["wall_s"], run["peak_memory_bytes"]])
+        assert_positive([run["timing"]["train_s"], run["timing"]["windows_per_s"]])
+    assert "10,000 machines, projected" in scaling_page(found)
+
+
+def fleet_run(machines, wall_s, **more):
+    return {
+        "machines": machines,
+        "waves": max(1, machines // 50),
+        "wall_s": wall_s,
+        "peak_memory_bytes": 1_000_000_000 + machines,
+        "timing": {"train_s": wall_s / 4, "windows_per_s": 5000.0},
+        **more,
+    }
+
+
+@pytest.fixture
+def fleet_figures():
+    """A run of 10 s, and half a second for each machine."""
+    runs = [fleet_run(n, 10 + n / 2) for n in (10, 100, 1000)]
+    about = {"cores": 2, "processor": "a", "device": "cpu", "platform": "cpu"}
+    about |= {"python": "3", "packages": {"jax": "0"}, "load_average_before": 0.0}
+    return {
+        "clips_of_fleet": 10, "test_clips": 8, "seconds_of_clip": 0.5, "folds": 2,
+        "epochs": 2, "wave_size": 50, "machines": runs, "environment": about,
+        "clips": [fleet_run(10, 15, clips=10), fleet_run(10, 30, clips=40)],
+        "devices": [fleet_run(50, 35, devices=1), fleet_run(50, 35, devices=2)],
+    }  # fmt: skip
+
+
+def test_the_projection_is_the_line_through_what_was_measured(fleet_figures):
+    page = scaling_page(fleet_figures)
+    assert "takes 10.0 s once and 0.50 s for each machine" in page
+    # (10 + 10,000 / 2) s, and with 40 clips 10 + 2 * 10,000 s; by 8 and by 64.
+    assert "| 10 | 0.50 | 84 min | 11 min | 88 s |" in page
+    assert "| 40 | 2.00 | 5.6 h | 42 min | 5 min |" in page
+    assert (
+        "From 100 to 1,000 machines, 10 times as many, peak memory grows 1.00 times "
+        "and time 8.5 times." in page
+    )
+
+
+def test_figures_are_put_where_a_page_wants_them(fleet_figures, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    (tmp_path / "figures.json").write_text(json.dumps(fleet_figures))
+    script("scaling", "--page", tmp_path / "figures.json", "--into", page)
+    text = page.read_text()
+    assert text.startswith(f"before\n{BEGIN}\n")
+    assert text.endswith(f"{END}\nafter\n")
+    assert scaling_page(fleet_figures) in text
+    assert "old" not in text
+
+
+def test_the_page_on_fleets_has_the_figures_that_were_measured():
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    figures = ROOT / "benchmarks" / "results" / "fleet.json"
+    _, _, rest = page.partition(BEGIN)
+    between, _, _ = rest.partition(END)
+    if figures.exists():
+        assert between.strip() == scaling_page(json.loads(figures.read_text())).strip()
+    else:
+        assert between.strip() == "Not measured yet."
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
@@ -169,6 +247,9 @@ def test_the_main_job_is_timed_with_a_cold_and_a_warm_cache(tmp_path):
         ("bench_score", ["--rounds", "many"], "'many' is no whole number"),
         ("bench_score", ["--json", "nowhere/figures.json"], "nowhere/figures.json"),
         ("bench_end_to_end", ["--data-root", "nowhere"], "nowhere"),
+        ("scaling", ["--machines", "0"], "'0' is no whole number"),
+        ("scaling", ["--page", "nowhere.json"], "nowhere.json"),
+        ("scaling", ["--page", "README.md"], "has no figures of this script"),
     ],
 )
 def test_a_bad_option_is_one_line(name, arguments, message):

@@ -64,7 +64,7 @@ def folder(tmp_path_factory):
                 path = root / "recordings" / machine / day / f"{number}.wav"
                 soundfile.write(path, samples, 16000)
     size = SyntheticSize(n_source=8, n_target=2, n_test=2, seconds=(0.5, 0.5))
-    make_synthetic(root / "data", {"fan": size})
+    make_synthetic(root / "data", {"fan": size, "valve": size})
     (root / "experiments").symlink_to(ROOT / "experiments")
     (root / "examples").symlink_to(ROOT / "examples")
     return root

@@ -12,7 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from main_job import ROOT, TINY, command, score_bytes
 from rich.console import Console
 
@@ -217,6 +219,30 @@ def test_bad_recordings_of_any_wave_are_counted_before_the_first_is_trained(
     assert "fan0002/test/section_00" in text
     assert "(2 recordings cannot be used; --skip-bad-files names all)" in text
     assert not out.exists()
+
+
+@pytest.mark.slow
+def test_a_recording_that_only_decoding_finds_bad_ends_its_wave_and_none_before(
+    whole, data, tmp_path
+):
+    spoilt = Path(shutil.copytree(data, tmp_path / "spoilt"))
+    clip = min((spoilt / "valve" / "test").iterdir())
+    sound = clip.read_bytes()
+    samples, rate = soundfile.read(clip, dtype="float32")
+    samples[7] = np.nan
+    soundfile.write(clip, samples, rate, subtype="FLOAT")
+    out = tmp_path / "out"
+    common = ["--all-machines", "--data-root", spoilt, "--out", out, *SETTINGS]
+    run = command("run.py", *common, "--wave-size", 1, check=False)
+    assert run.returncode == 2
+    assert "wave 3 of 3: " in run.stderr
+    assert "sample 7 is nan" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert (out / "waves" / "0001" / "summary.json").exists()
+    clip.write_bytes(sound)
+    resumed = command("run.py", *common, "--resume")
+    assert "wave 2 of 3" not in resumed.stderr
+    assert_same_results(out, whole)
 
 
 def test_waves_are_the_work_of_one_process(data, tiny, tmp_path, monkeypatch):

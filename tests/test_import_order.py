@@ -57,6 +57,8 @@ LEAVES: dict[str, set[str]] = {
     "gamma_derivative": set(),
     "log": set(),
     "layout": set(),
+    "memory": set(),
+    "wave_loader": {"log"},
     "mesh_layout": {"interruption", "layout"},
     "queue_layout": {"interruption", "layout"},
     "parallel": {"distributed", "layout", "mesh_layout", "queue_layout", "runtime"},

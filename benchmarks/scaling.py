@@ -1,0 +1,236 @@
+"""How whole runs grow: with machines in waves, with their clips, and with devices.
+
+Every run is a process of its own, with programs that a run before it has compiled: what
+is timed is what a fleet costs, from recordings to pages. `--page` makes the tables of
+`docs/scaling.md` of the figures.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+# Run by its path, a script finds the modules of its own folder alone.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.processes import Call, peak_memory
+from benchmarks.scaling_page import put_into, scaling_page
+from benchmarks.script import (
+    environment,
+    parser,
+    positive,
+    run_script,
+    say,
+    show,
+    write,
+)
+from gammavae_jax.errors import InputError
+from gammavae_jax.log import Log
+from gammavae_jax.synthetic import SyntheticSize, fleet_sizes, make_synthetic
+
+RUN = Path(__file__).resolve().parent.parent / "experiments" / "run.py"
+TARGET_SHARE = 5  # one training clip in so many is of the target domain
+N_TEST = 2  # clips in each group of domain and label
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    made = parser(__doc__, rounds=1, warm_up=None)
+    add = made.add_argument
+    add("--machines", type=positive, nargs="+", default=[10, 100, 1000], metavar="N",
+        help="in a fleet; 10 100 1000")  # fmt: skip
+    add("--wave-size", type=positive, default=50, metavar="N", help="50")
+    add("--clips", type=positive, nargs="+", default=[10, 40, 160], metavar="N",
+        help="of a machine to train on; 10 40 160, in a fleet the fewest")  # fmt: skip
+    add("--clip-machines", type=positive, default=10, metavar="N",
+        help="of the runs that have more clips; 10")  # fmt: skip
+    add("--devices", type=positive, nargs="+", default=[1, 2], metavar="N",
+        help="of which each has a share of the machines; 1 2")  # fmt: skip
+    add("--device-machines", type=positive, default=50, metavar="N",
+        help="of the runs on several devices; 50")  # fmt: skip
+    add("--seconds", type=float, default=0.5, metavar="S", help="of a clip; 0.5")
+    add("--epochs", type=positive, default=2, metavar="N", help="2")
+    add("--folds", type=positive, default=2, metavar="N", help="models a machine; 2")
+    add("--data", type=Path, metavar="DIR",
+        help="where synthetic fleets are kept; a temporary folder")  # fmt: skip
+    add("--page", type=Path, metavar="JSON",
+        help="measure nothing: print what the page says of figures")  # fmt: skip
+    add("--into", type=Path, metavar="MD", help="with --page: put it into this page")
+    return made.parse_args(arguments)
+
+
+def main() -> int:
+    options = parse()
+    if options.page is not None:
+        return page(options.page, options.into)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        data = work / "data" if options.data is None else options.data
+        record = measure(options, data, work)
+    write(options.json, record)
+    show_results(record)
+    return 0
+
+
+def page(figures: Path, into: Path | None) -> int:
+    try:
+        text = scaling_page(json.loads(figures.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{str(figures)!r} has no figures of this script: give what --json wrote"
+        ) from error
+    if into is None:
+        print(text, end="")
+    else:
+        put_into(into, text)
+    return 0
+
+
+def measure(options: argparse.Namespace, data: Path, work: Path) -> dict[str, Any]:
+    """All runs, one after the other; the first one of each shape is not measured."""
+    few = min(options.clips)
+    fleet = recordings(data, max(options.machines), few, options.seconds)
+    run = Run(options, work)
+    run(fleet, min(options.machines), label="warm-up")
+    results: dict[str, list[Any]] = {"machines": [], "clips": [], "devices": []}
+    for n in sorted(options.machines):
+        results["machines"] += [run(fleet, n, label=f"{n} machines")]
+    for n_clips in sorted(options.clips):
+        n = options.clip_machines
+        root = recordings(data, n, n_clips, options.seconds)
+        run(root, n, label="warm-up")
+        found = run(root, n, label=f"{n_clips} clips")
+        results["clips"] += [found | {"clips": n_clips}]
+    for n_devices in sorted(options.devices):
+        n = min(options.device_machines, max(options.machines))
+        run(fleet, n, n_devices, label="warm-up")
+        found = run(fleet, n, n_devices, label=f"{n_devices} devices")
+        results["devices"] += [found | {"devices": n_devices}]
+    return {
+        "data": "synthetic fleets of small machines",
+        "wave_size": options.wave_size,
+        "epochs": options.epochs,
+        "folds": options.folds,
+        "clips_of_fleet": few,
+        "test_clips": 4 * N_TEST,
+        "seconds_of_clip": options.seconds,
+        "rounds": options.rounds,
+        **results,
+        "environment": environment(Call("benchmarks.process_setup:all_cores", {})),
+    }
+
+
+def recordings(data: Path, n_machines: int, n_clips: int, seconds: float) -> Path:
+    """A synthetic fleet, made unless it is there."""
+    n_target = max(1, n_clips // TARGET_SHARE)
+    size = SyntheticSize(n_clips - n_target, n_target, N_TEST, (seconds, seconds))
+    root = data / f"fleet-{n_machines}-machines-{n_clips}-clips-{seconds:g}-s"
+    log, total = Log(Console(stderr=True)), n_machines * (n_clips + 4 * N_TEST)
+    with log.progress("clips made", total) as advance:
+        return make_synthetic(
+            root, fleet_sizes(n_machines, size), lambda done, total: advance()
+        )
+
+
+class Run:
+    """The main job as a process: its seconds, its memory, and what it says itself."""
+
+    def __init__(self, options: argparse.Namespace, work: Path):
+        self.options, self.work, self.number = options, work, 0
+
+    def __call__(
+        self, root: Path, n_machines: int, n_devices: int | None = None, label: str = ""
+    ) -> dict[str, Any]:
+        """The median round of a run of the first machines of a fleet."""
+        rounds = 1 if label == "warm-up" else self.options.rounds
+        found = [self.once(root, n_machines, n_devices) for _ in range(rounds)]
+        found.sort(key=lambda each: each["wall_s"])
+        median = found[len(found) // 2]
+        megabytes = median["peak_memory_bytes"] / 1e6
+        say(f"{label}: {median['wall_s']:.1f} s, {megabytes:.0f} MB")
+        return median
+
+    def once(
+        self, root: Path, n_machines: int, n_devices: int | None
+    ) -> dict[str, Any]:
+        """One process."""
+        self.number += 1
+        out, options = self.work / f"run{self.number}", self.options
+        machines = sorted(p.name for p in root.iterdir() if p.is_dir())[:n_machines]
+        command = [
+            sys.executable, str(RUN), "--machines", *machines, "--data-root", str(root),
+            "--out", str(out), "--wave-size", str(options.wave_size),
+            "--epochs", str(options.epochs), "--set", *models(options.folds),
+        ]  # fmt: skip
+        start = time.monotonic()
+        usage = finished(command, self.variables(n_devices), self.work / "log")
+        wall_s = time.monotonic() - start
+        summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+        return {
+            "machines": n_machines,
+            "waves": summary.get("waves", 1),
+            "wall_s": wall_s,
+            "peak_memory_bytes": peak_memory(usage),
+            "timing": summary["timing"],
+        }
+
+    def variables(self, n_devices: int | None) -> dict[str, str]:
+        """Of the process: programs that were compiled before, and so many devices."""
+        found = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(self.work / "programs")}
+        if n_devices is None:
+            return found
+        flag = f"--xla_force_host_platform_device_count={n_devices}"
+        found["XLA_FLAGS"] = f"{found.get('XLA_FLAGS', '')} {flag}".strip()
+        # An accelerator's devices are not made but shown; a CPU ignores this.
+        found["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(n_devices)))
+        return found
+
+
+def models(folds: int) -> list[str]:
+    """So many models of each machine."""
+    return [f"train.n_folds={folds}"] if folds > 1 else ["train.split=clip"]
+
+
+def finished(command: Sequence[str], variables: dict[str, str], log: Path) -> Any:
+    """What a process used; its own words where it fails end the script."""
+    with log.open("w+", encoding="utf-8") as file:
+        process = subprocess.Popen(command, env=variables, stdout=file, stderr=file)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            file.seek(0)
+            print(file.read(), end="", file=sys.stderr)
+            sys.exit(process.returncode if process.returncode > 0 else 1)
+    return usage
+
+
+def show_results(record: dict[str, Any]) -> None:
+    for kind in ("machines", "clips", "devices"):
+        stages = list(record[kind][0]["timing"])
+        columns = [kind, "wall s", "peak MB", *(s.replace("_", " ") for s in stages)]
+        rows = [
+            [
+                str(found[kind]),
+                found["wall_s"],
+                found["peak_memory_bytes"] / 1e6,
+                *(found["timing"][stage] for stage in stages),
+            ]
+            for found in record[kind]
+        ]
+        show(f"Whole runs, by {kind}", columns, rows)
+
+
+if __name__ == "__main__":
+    run_script(main)

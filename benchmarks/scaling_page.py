@@ -1,0 +1,199 @@
+"""The part of `docs/scaling.md` that is made of figures: tables and a projection."""
+
+from pathlib import Path
+from typing import Any
+
+from gammavae_jax.errors import InputError
+
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+_FLEET = 10_000  # machines that are projected to
+_DEVICES = (1, 8, 64)
+_DAY = 24.0  # hours
+
+
+def scaling_page(record: dict[str, Any]) -> str:
+    """Markdown of what `benchmarks/scaling.py` has written."""
+    return "\n\n".join(
+        [
+            _conditions(record),
+            _machines(record),
+            _clips(record),
+            _devices(record),
+            _projection(record),
+        ]
+    ) + "\n"  # fmt: skip
+
+
+def put_into(path: Path, text: str) -> None:
+    """Replace what stands between the two marks of a page.
+
+    Raises:
+        InputError: the page cannot be read or has no such marks.
+    """
+    try:
+        page = path.read_text(encoding="utf-8")
+        before, rest = page.split(BEGIN)
+        _, after = rest.split(END)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{str(path)!r} has no place for figures: give a page with the lines "
+            f"{BEGIN!r} and {END!r}"
+        ) from error
+    path.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
+
+
+def _conditions(record: dict[str, Any]) -> str:
+    about = record["environment"]
+    return (
+        f"Measured on {about['cores']} cores ({about['processor']}), device "
+        f"`{about['device']}`, Python {about['python']}, JAX "
+        f"{about['packages']['jax']}, load {about['load_average_before']:.1f} at the "
+        f"end. Synthetic machines of {record['clips_of_fleet']} training and "
+        f"{record['test_clips']} test clips of {record['seconds_of_clip']:g} s unless "
+        f"said otherwise, {record['folds']} models each, {record['epochs']} epochs, "
+        f"waves of {record['wave_size']}; whole runs from recordings to pages, in a "
+        "process of their own, programs compiled before."
+    )
+
+
+def _machines(record: dict[str, Any]) -> str:
+    rows = [
+        [
+            f"{found['machines']:,}",
+            f"{found['waves']:,}",
+            _number(found["wall_s"]),
+            f"{found['wall_s'] / found['machines']:.2f}",
+            _number(found["peak_memory_bytes"] / 1e6),
+        ]
+        for found in record["machines"]
+    ]
+    head = ["machines", "waves", "s", "s a machine", "peak memory, MB"]
+    return _table(head, rows) + _flatness(record["machines"])
+
+
+def _flatness(runs: list[dict[str, Any]]) -> str:
+    """How memory and time grow from the first run in waves to the last one."""
+    several = [found for found in runs if found["waves"] > 1]
+    if len(several) < 2:
+        return ""
+    first, last = several[0], several[-1]
+    memory = last["peak_memory_bytes"] / first["peak_memory_bytes"]
+    machines = last["machines"] / first["machines"]
+    seconds = last["wall_s"] / first["wall_s"]
+    return (
+        f"\n\nFrom {first['machines']:,} to {last['machines']:,} machines, "
+        f"{machines:g} times as many, peak memory grows {memory:.2f} times and time "
+        f"{seconds:.1f} times."
+    )
+
+
+def _clips(record: dict[str, Any]) -> str:
+    rows = [
+        [
+            f"{found['clips']:,}",
+            _number(found["wall_s"]),
+            f"{found['timing']['train_s']:.2f}",
+            _number(found["timing"]["windows_per_s"]),
+            _number(found["peak_memory_bytes"] / 1e6),
+        ]
+        for found in record["clips"]
+    ]
+    n_machines = record["clips"][0]["machines"]
+    head = [f"training clips of each of {n_machines} machines", "s", "training, s",
+            "windows/s", "peak memory, MB"]  # fmt: skip
+    return _table(head, rows)
+
+
+def _devices(record: dict[str, Any]) -> str:
+    first = record["devices"][0]
+    rows = [
+        [
+            f"{found['devices']}",
+            _number(found["wall_s"]),
+            _number(found["timing"]["windows_per_s"]),
+            f"{_rate(found) / _rate(first):.2f}",
+        ]
+        for found in record["devices"]
+    ]
+    n_machines = first["machines"]
+    head = [f"devices, {n_machines} machines", "s", "windows/s", "of the first"]
+    table = _table(head, rows)
+    if record["environment"]["platform"] == "cpu":
+        table += (
+            "\n\nThese devices are made of the same cores, which one device uses "
+            "already: the table shows that machines are dealt to devices at no cost, "
+            "and nothing of what more hardware brings."
+        )
+    return table
+
+
+def _projection(record: dict[str, Any]) -> str:
+    fixed, each = _line(record["machines"])
+    rows = []
+    by_clips = [(f["clips"], f["wall_s"], f["machines"]) for f in record["clips"]]
+    for n_clips, wall_s, n_machines in by_clips:
+        # The fewest clips are those of the fleets, whose cost is known best.
+        known = n_clips == record["clips_of_fleet"]
+        cost = each if known else max(wall_s - fixed, 0.0) / n_machines
+        rows.append(
+            [f"{n_clips:,}", f"{cost:.2f}"]
+            + [_time(fixed + cost * _FLEET / devices) for devices in _DEVICES]
+        )
+    head = ["training clips", "s a machine"]
+    head += [f"{n} device{'s' if n > 1 else ''}" for n in _DEVICES]
+    largest = record["machines"][-1]
+    return (
+        f"### {_FLEET:,} machines, projected\n\n"
+        + _table(head, rows)
+        + f"""
+
+These are no measurements. They assume that
+
+- a run takes {fixed:.1f} s once and {each:.2f} s for each machine: the line through the
+  smallest and the largest fleet measured, of {record["machines"][0]["machines"]:,} and
+  {largest["machines"]:,} machines; with more clips, what their run of
+  {record["clips"][0]["machines"]} machines took beyond the former;
+- a device is what was measured here, with a host of its own that has as many cores: on
+  an accelerator both figures are others, and have to be measured there;
+- machines are dealt to devices evenly, each device runs waves of its own and none
+  waits for another: models of different machines exchange nothing;
+- recordings are read as fast by all as by one: shared storage is not in the figures;
+- time is in proportion to epochs and models as far as it is spent in training:
+  {_share(largest):.0f} % of it here. The default has 20 epochs and 5 models, not
+  {record["epochs"]} and {record["folds"]}."""
+    )
+
+
+def _line(runs: list[dict[str, Any]]) -> tuple[float, float]:
+    """Seconds of a run without machines, and of each machine."""
+    first, last = runs[0], runs[-1]
+    n = last["machines"] - first["machines"]
+    each = (last["wall_s"] - first["wall_s"]) / n if n else first["wall_s"]
+    return max(first["wall_s"] - each * first["machines"], 0.0), each
+
+
+def _share(found: dict[str, Any]) -> float:
+    return 100 * found["timing"]["train_s"] / found["wall_s"]
+
+
+def _rate(found: dict[str, Any]) -> float:
+    return found["timing"]["windows_per_s"]
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---:"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def _time(seconds: float) -> str:
+    """In the unit that a person would use."""
+    hours = seconds / 3600
+    if hours >= 2 * _DAY:
+        return f"{hours / _DAY:.1f} days"
+    if hours >= 2:
+        return f"{hours:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
