@@ -176,7 +176,7 @@ def writing(out: Path) -> Iterator[None]:
         reason = error.strerror or error
         remedy = "give another --out"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            remedy = "make room and say --resume, or give another --out"
+            remedy = "make room (--resume goes on with a run), or give another --out"
         raise InputError(
             f"{str(out)!r} cannot be written ({reason}): {remedy}"
         ) from error

@@ -41,7 +41,7 @@ def test_a_disk_too_small_for_a_state_is_said_and_leaves_what_can_be_resumed(
     with small_disk(tmp_path / "disk", "size=128k") as disk:
         out = disk / "run"
         said = refusal(data, out)
-        reason = f"cannot be written ({os.strerror(errno.ENOSPC)}): make room and say"
+        reason = f"cannot be written ({os.strerror(errno.ENOSPC)}): make room (--resume"
         assert reason in said
         assert not list(out.rglob("*.json-*"))
         assert {path.name for path in out.iterdir()} <= {

@@ -259,9 +259,7 @@ def test_metrics_on_a_full_disk_are_an_input_error(out, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    said = (
-        r"run' cannot be written \(No space left on device\): make room and say --res"
-    )
+    said = r"run' cannot be written \(No space left on device\): make room \(--"
     with pytest.raises(InputError, match=said):
         append(out, 1)
 
