@@ -19,7 +19,7 @@ from gammavae_jax.dataset import (
     supplemental_clips,
 )
 from gammavae_jax.detector import fit_detector
-from gammavae_jax.distributed import on_first, together
+from gammavae_jax.distributed import on_first, require_same, together
 from gammavae_jax.epochs import train_epochs
 from gammavae_jax.errors import InputError
 from gammavae_jax.features import mel_filterbank
@@ -73,6 +73,10 @@ def held(job: Job) -> Iterator[None]:
 
 def run_held(config: Config, job: Job, log: Log, table: Console) -> bool:
     """`run_experiment` in a folder that is held already; see there for the errors."""
+    require_same(
+        [to_dict(config), job.machines, job.with_supplemental, job.year],
+        "its settings are not those of process 0: give all the same command",
+    )
     job, loaded = together(lambda: load_job(config, job, find_all(job), log))
     return run_loaded(config, job, loaded, log, table)
 
@@ -125,7 +129,7 @@ def run_loaded(
     is_extra = supplemental_clips(train, arrays.n_frames.shape[1])
     train.clear()  # the log-mels live on in the arrays alone
     split = split_windows(arrays, config, is_extra)
-    require_windows(split, list(clips))
+    together(lambda: require_windows(split, list(clips)))
     checkpoint = begin_or_resume(config, job, clips, log)
 
     for note in split_notes(arrays, split, list(clips), config):

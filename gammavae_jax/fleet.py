@@ -16,6 +16,7 @@ import jax
 from rich.console import Console
 
 from gammavae_jax.config import Config
+from gammavae_jax.distributed import together
 from gammavae_jax.errors import InputError
 from gammavae_jax.experiment import (
     held,
@@ -47,6 +48,7 @@ from gammavae_jax.wave_plan import (
     wave_size_that_fits,
     write_plan,
 )
+from gammavae_jax.whole_results import has_results
 
 
 def run_machines(
@@ -69,7 +71,7 @@ def run_machines(
             before are kept.
     """
     with held(job):
-        plan = _plan(config, job, wave_size, log)
+        plan = together(lambda: _plan(config, job, wave_size, log))
         if plan is None:
             return run_held(config, job, log, table)
         job = replace(job, year=plan.year)
@@ -104,8 +106,11 @@ def evaluate_machines(checkpoint: Path, job: Job, log: Log, table: Console) -> N
         room = read_plan(fleet).test if is_fleet(fleet) else None
         run_evaluation(checkpoint, job, log, table, room)
         return
-    if checkpoint.resolve() == job.out.resolve():
-        raise InputError(f"{str(job.out)!r} is the fleet itself: give another --out")
+    fleet, out = checkpoint.resolve(), job.out.resolve()
+    if fleet.is_relative_to(out) or out.is_relative_to(fleet):
+        raise InputError(
+            f"{str(job.out)!r} is the fleet, in it or around it: give another --out"
+        )
     with held(replace(job, resume=False)):
         _evaluate_waves(checkpoint, job, log, table)
 
@@ -147,6 +152,8 @@ def _plan(config: Config, job: Job, wave_size: int | None, log: Log) -> WavePlan
         InputError: waves that cannot be, or recordings that cannot be used.
     """
     before = read_plan(job.out) if job.resume and is_fleet(job.out) else None
+    # A fleet that was killed before it had a plan has nothing to go on with.
+    goes_on = job.resume and ((job.out / "checkpoint").exists() or has_results(job.out))
     n_machines = len(job.machines)
     if before is not None:
         if wave_size not in (None, before.wave_size):
@@ -155,12 +162,12 @@ def _plan(config: Config, job: Job, wave_size: int | None, log: Log) -> WavePlan
                 "--wave-size to go on with them"
             )
         wave_size = before.wave_size
-    elif job.resume and wave_size is not None and wave_size < n_machines:
+    elif goes_on and wave_size is not None and wave_size < n_machines:
         raise InputError(
             f"{str(job.out)!r} was not run in waves: leave out --wave-size to go on "
             "with it"
         )
-    elif job.resume or _is_one_wave(config, job, wave_size):
+    elif goes_on or _is_one_wave(config, job, wave_size):
         return None
     if jax.process_count() > 1:
         raise InputError(
@@ -170,6 +177,8 @@ def _plan(config: Config, job: Job, wave_size: int | None, log: Log) -> WavePlan
     survey = survey_fleet(job, config.features, log)
     if wave_size is None:
         wave_size = wave_size_that_fits(survey.machines, config)
+        if wave_size < n_machines:
+            log.say(f"all at once would not fit the memory: waves of {wave_size}")
     if before is None and wave_size >= n_machines:
         return None
     plan = plan_waves(survey.machines, wave_size, survey.year)

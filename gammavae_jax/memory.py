@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 _MEMINFO = Path("/proc/meminfo")
-_LIMITS = (  # of a container: what it may use, and what it uses
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+_CONTAINERS = (  # what one may use, what it uses, and its files in memory by name
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
     (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        Path("/sys/fs/cgroup/memory"),
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "total_inactive_file",
     ),
 )
 
@@ -23,12 +25,20 @@ def available_memory() -> int:
     Half of all memory where the system does not say.
     """
     found = [_of_system()]
-    for limit, usage in _LIMITS:
+    for folder, limit, usage, files in _CONTAINERS:
         try:
-            found.append(int(Path(limit).read_text()) - int(Path(usage).read_text()))
+            used = int((folder / usage).read_text()) - _files_in(folder, files)
+            found.append(int((folder / limit).read_text()) - used)
         except (OSError, ValueError):  # no container, or "max"
             continue
     return max(0, min(found))
+
+
+def _files_in(folder: Path, name: str) -> int:
+    """Bytes of files that are kept in memory only while nobody else wants it."""
+    lines = (folder / "memory.stat").read_text().splitlines()
+    (value,) = (line.split()[1] for line in lines if line.split()[0] == name)
+    return int(value)
 
 
 def device_memory(devices: Sequence[Any]) -> int | None:

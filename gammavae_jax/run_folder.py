@@ -113,7 +113,12 @@ def read_config(out: Path) -> Config | None:
     path = out / "config.json"
     if not path.exists():
         return None
-    return from_dict(json.loads(path.read_text(encoding="utf-8")))
+    try:
+        return from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise InputError(
+            f"{str(path)!r} is damaged: restore a copy, or say --overwrite"
+        ) from error
 
 
 def resume_folder(out: Path, config: Config, epoch: int) -> list[int]:
@@ -150,9 +155,10 @@ def settle_folder(out: Path, config: Config) -> None:
 
 def _remove_remains(out: Path) -> None:
     """What runs that were killed have left."""
-    for path in list(out.iterdir()):
-        if is_unfinished(path):
-            remove(path)
+    for folder in (out, out / "checkpoint"):
+        for path in list(folder.iterdir()) if folder.is_dir() else ():
+            if is_unfinished(path):
+                remove(path)
 
 
 def append_metrics(

@@ -15,7 +15,7 @@ from gammavae_jax.files import write_text
 from gammavae_jax.job import Job, find_all, require_labels
 from gammavae_jax.log import Log
 from gammavae_jax.report import to_json
-from gammavae_jax.run_folder import check_folder
+from gammavae_jax.run_folder import held_folder
 
 # Of the models that a variant takes from another one.
 _TRAINING = ("metrics.jsonl", "checkpoint/train")
@@ -52,7 +52,8 @@ def run_variant(
             return True
         job = replace(job, resume=True)
     elif models is not None:
-        check_folder(job.out, overwrite=job.overwrite)
+        with held_folder(job.out, resume=False, overwrite=job.overwrite):
+            pass  # no other run is in it, and it may be replaced
         _take_training(models, job.out, config)
         job = replace(job, resume=True, overwrite=False)
     return run_experiment(config, job, Log(console), table)

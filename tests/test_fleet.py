@@ -257,9 +257,30 @@ def test_a_fleet_that_is_not_finished_is_not_evaluated(waves, data, tmp_path):
     again = Job(data, (), tmp_path / "again")
     with pytest.raises(InputError, match=r"wave 2 of the fleet in .* is not finished"):
         evaluate_machines(half, again, log, log.console)
-    with pytest.raises(InputError, match="is the fleet itself: give another --out"):
-        evaluate_machines(waves, Job(data, (), waves, overwrite=True), log, log.console)
     assert not again.out.exists()
+
+
+def test_evaluating_a_fleet_never_removes_a_part_of_it(waves, data):
+    log = Log(Console(file=io.StringIO()))
+    before = score_bytes(waves)
+    for out in (waves, waves / "waves" / "0000", waves.parent):
+        job = Job(data, (), out, overwrite=True)
+        with pytest.raises(InputError, match=r"is the fleet, in it or around it"):
+            evaluate_machines(waves, job, log, log.console)
+    assert score_bytes(waves) == before
+    assert (waves / "waves" / "0000" / "checkpoint" / "detector.json").exists()
+
+
+def test_a_fleet_that_was_killed_before_it_had_a_plan_is_planned_on_resuming(
+    waves, data, tiny, tmp_path
+):
+    out = tmp_path / "out"
+    out.mkdir()
+    shutil.copy(waves / "config.json", out)
+    spoilt = Path(shutil.copytree(data, tmp_path / "spoilt"))
+    min((spoilt / "valve" / "test").iterdir()).write_bytes(b"no sound")
+    text = refusal(tiny(), job(spoilt, out, resume=True), 1)
+    assert "valve/test/section_00" in text  # it was surveyed, not refused
 
 
 def test_the_page_of_a_whole_fleet_is_not_made_anew(waves):

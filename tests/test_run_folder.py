@@ -314,3 +314,9 @@ def test_the_last_epoch_is_that_of_the_metrics(out):
     append(out, 2, loss=0.5)
     assert last_epoch(out) == metrics(out)[-1]["machines"]
     assert read_metrics(out) == metrics(out)
+
+
+def test_a_configuration_that_is_damaged_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"preset": ')
+    with pytest.raises(InputError, match=r"config\.json' is damaged: restore a copy"):
+        read_config(tmp_path)
