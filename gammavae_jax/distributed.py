@@ -4,7 +4,7 @@ JAX finds the others and connects them. Every process runs the same program on t
 recordings, and trains the models of its own devices. What is said and written is the
 first one's alone.
 
-Imports JAX only where it is used: the settings of `runtime` come before.
+Imports JAX and NumPy only where they are used: the settings of `runtime` come before.
 """
 
 import hashlib
@@ -13,8 +13,6 @@ import os
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
-
-import numpy as np
 
 from gammavae_jax.errors import InputError
 
@@ -160,6 +158,7 @@ def _from_all(text: str) -> list[str]:
     """The text of each process, in order."""
     if _number_and_count()[1] == 1:
         return [text]
+    import numpy as np
     from jax.experimental.multihost_utils import process_allgather
 
     own = np.frombuffer(text.encode(), np.uint8)

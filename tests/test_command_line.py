@@ -59,6 +59,7 @@ def test_job_options_are_off_unless_given():
     add_job_options(parser)
     assert vars(parser.parse_args([])) == {
         "data_root": None,
+        "feature_cache": None,
         "overwrite": False,
         "skip_bad_files": False,
         "year": None,
