@@ -7,10 +7,8 @@ run has left (warm).
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.contest import spread
-from benchmarks.processes import peak_memory
+from benchmarks.processes import run_command
 from benchmarks.script import parser, positive, run_script, say, show, write
 from gammavae_jax.clip_files import find_machines
 from gammavae_jax.command_line import data_root_or_synthetic
@@ -76,25 +74,10 @@ def run(
         "--epochs", str(options.epochs), "--seeds", str(options.seeds),
     ]  # fmt: skip
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
-    with (folder / f"{cache}.log").open("w+", encoding="utf-8") as log:
-        start = time.monotonic()
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        try:
-            _, status, usage = os.wait4(process.pid, 0)
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        wall_s = time.monotonic() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            log.seek(0)
-            print(log.read(), end="", file=sys.stderr)
-            sys.exit(process.returncode if process.returncode > 0 else 1)
+    used = run_command(command, environment, folder / f"{cache}.log")
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     return {
-        "wall_s": wall_s,
-        "peak_memory_bytes": peak_memory(usage),
+        **used._asdict(),
         "timing": summary["timing"],
         "official_score": {
             name: score["mean"] for name, score in summary["official_score"].items()

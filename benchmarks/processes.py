@@ -8,12 +8,14 @@ import importlib
 import multiprocessing
 import os
 import resource
+import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NamedTuple
 
 REPEAT, FINISH = "repeat", "finish"  # what a process can be told
@@ -69,6 +71,38 @@ def once(member: Member) -> Any:
 def peak_memory(usage: resource.struct_rusage) -> int:
     """The most memory that a process has held, in bytes; systems count differently."""
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+class Used(NamedTuple):
+    """What a command took."""
+
+    wall_s: float
+    peak_memory_bytes: int
+
+
+def run_command(
+    command: Sequence[str], environment: Mapping[str, str], log: Path
+) -> Used:
+    """Run a command to its end; where it fails, its own words end the script.
+
+    What it says goes to the file `log`.
+    """
+    with log.open("w+", encoding="utf-8") as said:
+        start = time.monotonic()
+        process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        wall_s = time.monotonic() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            said.seek(0)
+            print(said.read(), end="", file=sys.stderr)
+            sys.exit(process.returncode if process.returncode > 0 else 1)
+    return Used(wall_s, peak_memory(usage))
 
 
 class _Failure(NamedTuple):

@@ -8,10 +8,8 @@ is timed is what a fleet costs, from recordings to pages. `--page` makes the tab
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from rich.console import Console
 # Run by its path, a script finds the modules of its own folder alone.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.processes import Call, peak_memory
+from benchmarks.processes import Call, run_command
 from benchmarks.scaling_page import put_into, scaling_page
 from benchmarks.script import (
     environment,
@@ -169,15 +167,12 @@ class Run:
             "--out", str(out), "--wave-size", str(options.wave_size),
             "--epochs", str(options.epochs), "--set", *models(options.folds),
         ]  # fmt: skip
-        start = time.monotonic()
-        usage = finished(command, self.variables(n_devices), self.work / "log")
-        wall_s = time.monotonic() - start
+        used = run_command(command, self.variables(n_devices), self.work / "log")
         summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
         return {
             "machines": n_machines,
             "waves": summary.get("waves", 1),
-            "wall_s": wall_s,
-            "peak_memory_bytes": peak_memory(usage),
+            **used._asdict(),
             "timing": summary["timing"],
         }
 
@@ -196,24 +191,6 @@ class Run:
 def models(folds: int) -> list[str]:
     """So many models of each machine."""
     return [f"train.n_folds={folds}"] if folds > 1 else ["train.split=clip"]
-
-
-def finished(command: Sequence[str], variables: dict[str, str], log: Path) -> Any:
-    """What a process used; its own words where it fails end the script."""
-    with log.open("w+", encoding="utf-8") as file:
-        process = subprocess.Popen(command, env=variables, stdout=file, stderr=file)
-        try:
-            _, status, usage = os.wait4(process.pid, 0)
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            file.seek(0)
-            print(file.read(), end="", file=sys.stderr)
-            sys.exit(process.returncode if process.returncode > 0 else 1)
-    return usage
 
 
 def show_results(record: dict[str, Any]) -> None:

@@ -22,12 +22,12 @@ from gammavae_jax.detector import fit_detector
 from gammavae_jax.distributed import on_first, require_same, together
 from gammavae_jax.epochs import train_epochs
 from gammavae_jax.errors import InputError
-from gammavae_jax.features import mel_filterbank
 from gammavae_jax.job import (
     Job,
     LoadedMachines,
     cache_of,
     find_all,
+    load_found,
     load_split,
     require_classes,
     year_told,
@@ -90,15 +90,9 @@ def load_job(
         InputError: something the user gave cannot be used.
     """
     require_classes((machine.name, machine.test) for machine in files)
-    bank = mel_filterbank(config.features)
-    cache = cache_of(job, log)
-    train, test = (
-        load_split(files, split, bank, config, log, job.skip_bad_files, cache)
-        for split in ("train", "test")
-    )
-    require_classes((name, clips.files) for name, clips in test)
-    names = tuple((machine.machine, machine.section) for machine in files)
-    return year_told(job, files, log), LoadedMachines(names, bank, train, test)
+    loaded = load_found(files, job, config, log)
+    require_classes((name, clips.files) for name, clips in loaded.test)
+    return year_told(job, files, log), loaded
 
 
 def run_loaded(

@@ -208,15 +208,25 @@ def load_machines(
     Raises:
         InputError: no such machine, or a recording that cannot be used.
     """
-    log = log or Log(Console(stderr=True))
-    files = find_all(Job(data_root, tuple(machines), out=data_root))
-    bank = mel_filterbank(config.features)
-    return LoadedMachines(
-        tuple((machine.machine, machine.section) for machine in files),
-        bank,
-        load_split(files, "train", bank, config, log, skip_bad_files=False),
-        load_split(files, "test", bank, config, log, skip_bad_files=False),
+    job = Job(data_root, tuple(machines), out=data_root)
+    return load_found(find_all(job), job, config, log or Log(Console(stderr=True)))
+
+
+def load_found(
+    machines: Sequence[MachineFiles], job: Job, config: Config, log: Log
+) -> LoadedMachines:
+    """Training and test clips of the machines that were found for a job.
+
+    Raises:
+        InputError: see `load_split`; or a cache that cannot be used.
+    """
+    bank, cache = mel_filterbank(config.features), cache_of(job, log)
+    train, test = (
+        load_split(machines, split, bank, config, log, job.skip_bad_files, cache)
+        for split in ("train", "test")
     )
+    names = tuple((machine.machine, machine.section) for machine in machines)
+    return LoadedMachines(names, bank, train, test)
 
 
 def require_training_clips(name: str, files: Sequence[ClipFile]) -> None:

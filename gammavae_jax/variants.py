@@ -15,7 +15,7 @@ from gammavae_jax.files import write_text
 from gammavae_jax.job import Job, find_all, require_labels
 from gammavae_jax.log import Log
 from gammavae_jax.report import to_json
-from gammavae_jax.run_folder import held_folder
+from gammavae_jax.run_folder import held_folder, is_finished
 
 # Of the models that a variant takes from another one.
 _TRAINING = ("metrics.jsonl", "checkpoint/train")
@@ -48,7 +48,7 @@ def run_variant(
                 f"{str(job.out)!r} was made with other settings: say --overwrite, or "
                 "give another --out"
             )
-        if (job.out / "summary.json").exists():
+        if is_finished(job.out):
             return True
         job = replace(job, resume=True)
     elif models is not None:
