@@ -162,7 +162,9 @@ def _calibrated(
     chosen, is_used = first_ones(held_out)
     by_member = _compile_members(detector, layout, data, chosen)()
     scores = {
-        name: levelled(by_clip(values, chosen, is_used, held_out.shape[-1], config))
+        name: levelled(
+            name, by_clip(values, chosen, is_used, held_out.shape[-1], config)
+        )
         for name, values in by_member.items()
     }
     names = (*config.computed_scores, *(n for n in config.scores if n in FUSION_SCORES))

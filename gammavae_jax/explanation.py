@@ -130,7 +130,7 @@ def _summands(
         return [(name, _contribution(of_machine, name, 0.0))]
     found = []
     for part in of_machine.config.scoring.fused:
-        location, unit = (float(x[0]) for x in standard_of(calibration[part]))
+        location, unit = (float(x[0]) for x in standard_of(part, calibration[part]))
         found.append((part, _contribution(of_machine, part, location) / unit))
     if name == "fusion_mean":
         return [(part, added / len(found)) for part, added in found]

@@ -10,9 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-# Held-out scores within this are alike but for rounding: as a share of their mean,
-# and where that is next to nothing.
-_ROUNDING, _ROUNDING_AT_ZERO = 1e-3, 1e-2
+from gammavae_jax.config import DIRECT_SCORES
+
+# Held-out scores within this are alike but for rounding: as a share of their mean, and
+# where that is next to nothing. Distances of copies are the root of what rounding
+# leaves; errors and divergences are its square.
+_ROUNDING = 1e-3
+_ROUNDING_AT_ZERO, _ROUNDING_OF_DIRECT = 1e-2, 1e-5
 
 Scores = dict[str, Float[np.ndarray, "seed machine clip"]]
 
@@ -40,7 +44,7 @@ def fuse(
     made = {}
     for name in names:
         if name in _RULES:
-            parts = [_standardised(scores[n], calibration[n]) for n in fused]
+            parts = [_standardised(n, scores[n], calibration[n]) for n in fused]
             made[name] = _RULES[name](parts, axis=0)
         else:
             made[name] = scores[name]
@@ -54,24 +58,25 @@ class Standard(NamedTuple):
     unit: Float[np.ndarray, "*run 1"]
 
 
-def standard_of(calibration: Float[np.ndarray, "*run held_out"]) -> Standard:
-    """Mean and deviation of what is not NaN.
+def standard_of(name: str, calibration: Float[np.ndarray, "*run held_out"]) -> Standard:
+    """Mean and deviation of what is not NaN, of the score of that name.
 
     Where held-out clips are all alike but for rounding, a thousandth of their mean is
-    the unit, or a hundredth of 1 if that is more.
+    the unit, or what rounding makes of zeros if that is more.
     """
     known = ~np.isnan(calibration)
     count = np.maximum(known.sum(-1, keepdims=True), 1)  # 0 where a model broke down
     mean = np.sum(calibration, axis=-1, keepdims=True, where=known) / count
     centred = np.where(known, calibration - mean, 0.0)
     deviation = np.sqrt(np.sum(centred**2, axis=-1, keepdims=True) / count)
-    smallest = _ROUNDING * np.abs(mean)
-    alike = np.maximum(smallest, _ROUNDING_AT_ZERO)
-    unit = np.where(deviation == 0.0, alike, np.maximum(deviation, smallest))
+    alike = _rounding(name, mean)
+    usual = np.maximum(deviation, _ROUNDING * np.abs(mean))
+    unit = np.where(deviation == 0.0, alike, usual)
     return Standard(mean, unit + 1e-12)
 
 
 def levelled(
+    name: str,
     calibration: Float[np.ndarray, "*run held_out"],
 ) -> Float[np.ndarray, "*run held_out"]:
     """Scores of held-out clips, made equal where they are alike but for rounding.
@@ -85,15 +90,22 @@ def levelled(
     most = np.max(calibration, -1, keepdims=True, where=known, initial=-np.inf)
     least = np.min(calibration, -1, keepdims=True, where=known, initial=np.inf)
     most, least = (np.where(several, x, 0.0) for x in (most, least))
-    rounding = np.maximum(_ROUNDING * np.abs(most), _ROUNDING_AT_ZERO)
+    rounding = _rounding(name, most)
     alike = several & (most - least < 0.5 * rounding)
     return np.where(known & alike, most + 0.25 * rounding, calibration)
 
 
+def _rounding(name: str, size: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """By how much scores of this size may differ and be the same."""
+    at_zero = _ROUNDING_OF_DIRECT if name in DIRECT_SCORES else _ROUNDING_AT_ZERO
+    return np.maximum(_ROUNDING * np.abs(size), at_zero)
+
+
 def _standardised(
+    name: str,
     scores: Float[np.ndarray, "seed machine clip"],
     calibration: Float[np.ndarray, "seed machine held_out"],
 ) -> Float[np.ndarray, "seed machine clip"]:
     """In units from the mean of held-out clips."""
-    standard = standard_of(calibration)
+    standard = standard_of(name, calibration)
     return (scores - standard.mean) / standard.unit

@@ -30,6 +30,7 @@ from gammavae_jax.export.jax_file import jax_bytes
 from gammavae_jax.export.machine_detector import narrowed, of_machine
 from gammavae_jax.export.onnx_file import onnx_model, to_bytes
 from gammavae_jax.export.sounds import N_SOUNDS, built_in
+from gammavae_jax.fusion import standard_of
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("mixed_section_00", "source_section_00")
@@ -443,11 +444,13 @@ def test_a_missing_package_names_the_extra(checkpoint, tmp_path, monkeypatch):
 
 def test_the_check_sees_a_thousandth(detector):
     machine = part(detector, "mse")
-    scores = np.array([50.0, 2000.0, 300.0])
+    # None of them so small that it would count as 0.
+    unit = standard_of("mse", machine.calibration["mse"]).unit[0]
+    scores = unit * np.array([5.0, 200.0, 30.0])
     assert difference(scores, scores, machine) == 0
     off = scores * [1, 1, 1 + 2 * TOLERANCE]
     assert difference(off, scores, machine) > TOLERANCE
-    broken = np.array([50.0, np.nan, 300.0])
+    broken = unit * np.array([5.0, np.nan, 30.0])
     assert not difference(broken, scores, machine) <= TOLERANCE
 
 

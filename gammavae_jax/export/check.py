@@ -89,8 +89,10 @@ def difference(
     A score nearer to 0 than held-out clips differ is compared as if it were that: a
     fusion's are about 0, and so is the distance of a training clip to itself.
     """
-    known = detector.calibration.get(detector.config.score)
-    unit = np.finfo(np.float32).tiny if known is None else standard_of(known).unit[0]
+    name = detector.config.score
+    known, unit = detector.calibration.get(name), np.finfo(np.float32).tiny
+    if known is not None:
+        unit = standard_of(name, known).unit[0]
     return float(np.max(np.abs(ours - expected) / np.maximum(np.abs(expected), unit)))
 
 

@@ -31,7 +31,7 @@ def add_score(
         return scores[config.score]
     parts = []
     for name in config.scoring.fused:
-        mean, unit = standard_of(detector.calibration[name])
+        mean, unit = standard_of(name, detector.calibration[name])
         parts.append(graph.op("Div", graph.op("Sub", scores[name], mean[0]), unit[0]))
     return graph.op(_RULES[config.score], *parts)
 

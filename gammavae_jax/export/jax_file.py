@@ -101,7 +101,7 @@ def _decision(detector: MachineDetector, parts: dict[str, Array]) -> dict[str, A
     if config.score in _RULES:
         standardised = []
         for name in config.scoring.fused:
-            mean, unit = standard_of(detector.calibration[name])
+            mean, unit = standard_of(name, detector.calibration[name])
             standardised.append((parts[name] - mean[0]) / unit[0])
         score = _RULES[config.score](jnp.stack(standardised))
     else:
