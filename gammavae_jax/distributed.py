@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from gammavae_jax.errors import InputError
+from gammavae_jax.files import unwritable
 
 Value = TypeVar("Value")
 
@@ -74,15 +75,12 @@ def together(function: Callable[[], Value]) -> Value:
     """What `function` returns, once it has returned in every process.
 
     Raises:
-        InputError: of the first process where it failed, in all of them.
+        InputError: of the first process where it failed, in all of them; of several
+            processes also where a file could not be written.
     """
     if _number_and_count()[1] == 1:
         return function()
-    value, message = None, ""
-    try:
-        value = function()
-    except InputError as error:
-        message = str(error)
+    value, message = _tried(function)
     _raise_first(_from_all(message))
     return value  # pyright: ignore[reportReturnType]
 
@@ -93,25 +91,21 @@ def on_first(function: Callable[[], Value]) -> Value:
     The value, which JSON must know, is the same in all processes.
 
     Raises:
-        InputError: the first one's, in all of them.
+        InputError: the first one's, in all of them; of several processes also where a
+            file could not be written.
     """
     number, count = _number_and_count()
     if count == 1:
         return function()
-    value, message = None, ""
-    if number == 0:
-        try:
-            value = function()
-        except InputError as error:
-            message = str(error)
+    value, message = _tried(function) if number == 0 else (None, "")
     told = json.loads(_from_all(json.dumps([value, message]))[0])
     _raise_first([told[1]])
     return told[0]
 
 
-def any_of(flag: bool) -> bool:
-    """Whether it is so in any of the processes."""
-    return any(_from_all("yes" if flag else ""))
+def told_by_any(text: str) -> str:
+    """The text of the first process that has one; "" if none has."""
+    return next(filter(None, _from_all(text)), "")
 
 
 def require_same(value: Any, message: str) -> None:
@@ -168,6 +162,16 @@ def _from_all(text: str) -> list[str]:
     rows = process_allgather(padded, tiled=True)
     pairs = zip(rows, lengths, strict=True)
     return [row[:length].tobytes().decode() for row, length in pairs]
+
+
+def _tried(function: Callable[[], Value]) -> tuple[Value | None, str]:
+    """What `function` returns, and why it could not."""
+    try:
+        return function(), ""
+    except InputError as error:
+        return None, str(error)
+    except OSError as error:  # or the others would wait for this process
+        return None, str(unwritable(error.filename or "a file", error))
 
 
 def _raise_first(messages: list[str]) -> None:

@@ -12,11 +12,11 @@ from rich.console import Console
 from gammavae_jax.checkpoint import TrainCheckpoint, save_training
 from gammavae_jax.config import Config
 from gammavae_jax.dataset import AnyArray
-from gammavae_jax.distributed import any_of, on_first
+from gammavae_jax.distributed import on_first, told_by_any
 from gammavae_jax.distributions import sampler_note
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import writing
-from gammavae_jax.interruption import stoppable
+from gammavae_jax.interruption import end_of, stoppable
 from gammavae_jax.layout import Layout
 from gammavae_jax.log import Log
 from gammavae_jax.run_folder import append_metrics
@@ -61,7 +61,7 @@ def train_epochs(
             _say_stopped(is_stopped & ~was_stopped, epoch, names, config, log)
             was_stopped = is_stopped
 
-        unreported, is_stopping = None, False
+        unreported, stopped_by = None, ""
         for epoch in range(start.epoch + 1, epochs + 1):
             state, info = trainer.epoch(epoch, state)
             # The devices have their next epoch before they are asked for the last one.
@@ -69,19 +69,19 @@ def train_epochs(
                 report(epoch - 1, layout.get(unreported))
             unreported = info
             is_due = epoch % config.train.checkpoint_every == 0 or epoch == epochs
-            is_stopping = any_of(stop.asked)
-            if is_due or is_stopping:
+            stopped_by = told_by_any(stop.signal_name)
+            if is_due or stopped_by:
                 report(epoch, layout.get(info))
                 unreported = None
                 kept = layout.get_to_save(state)
                 reached = TrainCheckpoint(epoch, kept, config, start.clips)
                 with writing(out):
                     save_training(out / "checkpoint", reached)
-            if is_stopping:
+            if stopped_by:
                 log.say(f"stopped after epoch {epoch}: --resume goes on from there")
                 break
-    if is_stopping:  # for a signal that another process had
-        raise KeyboardInterrupt
+    if stopped_by:  # for a signal that another process had
+        raise end_of(stopped_by)
     return state, bool(was_stopped.any())
 
 

@@ -173,10 +173,13 @@ def writing(out: Path) -> Iterator[None]:
     except BrokenPipeError:  # of what was printed
         raise
     except OSError as error:
-        reason = error.strerror or error
-        remedy = "give another --out"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            remedy = "make room (--resume goes on with a run), or give another --out"
-        raise InputError(
-            f"{str(out)!r} cannot be written ({reason}): {remedy}"
-        ) from error
+        raise unwritable(out, error) from error
+
+
+def unwritable(path: str | os.PathLike[str], error: OSError) -> InputError:
+    """That a file or folder cannot be written, for the user."""
+    reason = error.strerror or error
+    remedy = "give another --out"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = "make room (--resume goes on with a run), or give another --out"
+    return InputError(f"{os.fspath(path)!r} cannot be written ({reason}): {remedy}")

@@ -25,6 +25,11 @@ class Stop:
         """Whether a signal has come."""
         return self.first is not None
 
+    @property
+    def signal_name(self) -> str:
+        """Of the first signal that has come; "" if none has."""
+        return "" if self.first is None else self.first.name
+
 
 @contextmanager
 def heeded_termination() -> Iterator[None]:
@@ -79,6 +84,11 @@ def stoppable(message: str) -> Iterator[Stop]:
         before.update(found)
         yield stop
     _deliver(stop)
+
+
+def end_of(signal_name: str) -> KeyboardInterrupt:
+    """What a signal raises that another process has had."""
+    return Terminated() if signal_name == "SIGTERM" else KeyboardInterrupt()
 
 
 def exit_status(end: KeyboardInterrupt) -> int:

@@ -17,7 +17,7 @@ from gammavae_jax.detector import Detector, clip_p_values, compile_scores
 from gammavae_jax.distributed import on_first
 from gammavae_jax.environment import describe_environment
 from gammavae_jax.evaluate import Row, evaluate_scores
-from gammavae_jax.files import write_text
+from gammavae_jax.files import write_text, writing
 from gammavae_jax.fusion import Scores
 from gammavae_jax.job import Job, NamedClips
 from gammavae_jax.layout import Layout
@@ -107,8 +107,10 @@ def score_and_report(
         new = whole_results(job.out, config)
         results = Path(on_first(lambda: str(stack.enter_context(new))))
         if checkpoint is None:
-            save_detector(results / "checkpoint", detector)
+            with writing(job.out):
+                save_detector(results / "checkpoint", detector)
         on_first(lambda: write(results))
+        on_first(stack.close)  # each in its place, or all processes hear that not
     if rows:  # last, for whoever reads it may go
         _print_results(rows, config, log, table, published, job.year)
     log.say(f"written to {job.out}")

@@ -19,7 +19,7 @@ from orbax.checkpoint import v1 as ocp
 from gammavae_jax.checkpoint_claims import require_modest
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import from_dict
-from gammavae_jax.distributed import is_first
+from gammavae_jax.distributed import on_first
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.file_sums import file_sums, text_sum
 from gammavae_jax.files import as_os_error, require_room, write_text
@@ -55,24 +55,30 @@ def save_arrays(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
 
     Raises:
         OSError: they cannot be written, whatever Orbax calls it.
+        InputError: the same, where the first of several processes has found it.
     """
     n_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # On a full disk Orbax would end in pages of messages, and leave half of it.
-    require_room(path.parent, n_bytes + n_bytes // 50 + _ROOM_FOR_NAMES)
+
+    def make_room() -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # On a full disk Orbax would end in pages of messages, and leave half of it.
+        require_room(path.parent, n_bytes + n_bytes // 50 + _ROOM_FOR_NAMES)
+        mark(path).unlink(missing_ok=True)
+
+    def write_mark() -> None:
+        whole = {"format": FORMAT, **about, "files": file_sums(path)}
+        text = json.dumps({**whole, "sum": text_sum(json.dumps(whole))}, indent=2)
+        write_text(mark(path), text + "\n", durable=True)
+
     with uninterrupted():
-        if is_first():
-            mark(path).unlink(missing_ok=True)
+        on_first(make_room)
         try:
             ocp.save(_address(path), arrays, overwrite=True)
         except Exception as error:  # Orbax raises what its storage raises
             for half in path.parent.glob(f"{path.name}.orbax*"):
                 shutil.rmtree(half, ignore_errors=True)
             raise as_os_error(error, path) from error
-        if is_first():
-            whole = {"format": FORMAT, **about, "files": file_sums(path)}
-            text = json.dumps({**whole, "sum": text_sum(json.dumps(whole))}, indent=2)
-            write_text(mark(path), text + "\n", durable=True)
+        on_first(write_mark)
 
 
 def read_mark(path: Path) -> tuple[Any, Config]:

@@ -1,5 +1,6 @@
 """A process of a small cluster that tells what it has seen, as JSON; run by tests."""
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -9,7 +10,14 @@ import numpy as np
 
 from gammavae_jax.checkpoint import TrainCheckpoint, restore_training, save_training
 from gammavae_jax.config_json import override
-from gammavae_jax.distributed import is_first, on_first, require_same, start, together
+from gammavae_jax.distributed import (
+    is_first,
+    on_first,
+    require_same,
+    start,
+    together,
+    told_by_any,
+)
 from gammavae_jax.errors import InputError
 from gammavae_jax.parallel import make_layout
 from gammavae_jax.presets import preset
@@ -31,6 +39,10 @@ def error_of(function) -> str | None:
 
 def fail(message: str):
     raise InputError(message)
+
+
+def full():
+    raise OSError(errno.ENOSPC, "no room", "out")
 
 
 def states():
@@ -79,6 +91,10 @@ def main(folder: Path) -> dict:
         "told": on_first(lambda: {"from": number}),
         "own": together(lambda: number),
         "first_fails": error_of(lambda: on_first(lambda: fail("full"))),
+        "disk_is_full": error_of(lambda: on_first(full)),
+        "another_is_full": error_of(lambda: together(full if number else int)),
+        "signal": told_by_any("SIGTERM" if number else ""),
+        "no_signal": told_by_any(""),
         "second_fails": error_of(
             lambda: together(lambda: fail("no file") if number else None)
         ),

@@ -80,6 +80,11 @@ def test_processes_agree_and_fail_together(pair):
     for of_process in told:
         assert of_process["told"] == {"from": 0}
         assert of_process["first_fails"] == "full"
+        assert of_process["disk_is_full"].startswith(
+            "'out' cannot be written (no room)"
+        )
+        assert of_process["another_is_full"].startswith("process 1: 'out' cannot be")
+        assert (of_process["signal"], of_process["no_signal"]) == ("SIGTERM", "")
         assert of_process["second_fails"] == "process 1: no file"
         assert of_process["both_fail"] == "bad 0"
         assert of_process["differ"] == "process 1 of 2: not the same"
@@ -296,3 +301,49 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(
     ends = ended(start([more] * 2), 900)
     assert [end.returncode for end in ends] == [0, 0]
     assert f"going on after epoch {reached.epoch}" in ends[0].stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [0, 1])
+def test_one_process_told_to_end_ends_all_with_its_status_and_the_epoch_is_saved(
+    data, tmp_path, told
+):
+    out = tmp_path / "ended"
+    many = ["--epochs", 4000, "--seeds", 2, *TINY]
+    processes = start([run_command(data, out, *many)] * 2)
+    try:
+        while not (out / "metrics.jsonl").exists():
+            assert all(process.poll() is None for process in processes)
+            time.sleep(0.05)
+    finally:
+        processes[told].send_signal(signal.SIGTERM)
+        ends = ended(processes, 150)
+    assert [end.returncode for end in ends] == [143, 143], ends[0].stderr
+    reached = restore_training(out / "checkpoint")
+    assert reached is not None
+    assert f"stopped after epoch {reached.epoch}: --resume" in ends[0].stderr
+
+
+@pytest.mark.slow
+def test_a_state_that_the_first_process_cannot_write_ends_all_in_one_line(
+    data, tmp_path
+):
+    """A folder lies where the mark of the first state is to be."""
+    out = tmp_path / "out"
+    job = run_command(data, out, "--epochs", 4000, "--seeds", 2, *TINY)
+    processes = start([job] * 2)
+    try:
+        while not (out / "metrics.jsonl").exists():
+            assert all(process.poll() is None for process in processes)
+            time.sleep(0.01)
+        began = time.monotonic()
+        for epoch in range(2, 4000):
+            (out / "checkpoint" / "train" / f"{epoch}.json" / "x").mkdir(
+                parents=True, exist_ok=True
+            )
+    finally:
+        ends = ended(processes, 150)
+    assert [end.returncode for end in ends] == [2, 2]
+    assert "cannot be written" in ends[0].stderr.splitlines()[-1]
+    assert ends[1].stderr == ""
+    assert time.monotonic() - began < 60  # JAX itself would wait 100 seconds

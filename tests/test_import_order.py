@@ -46,7 +46,7 @@ LEAVES: dict[str, set[str]] = {
     "members": {"config"},
     "package_checks": {"finding"},
     "pooling": set(),
-    "distributed": set(),
+    "distributed": {"files"},
     "distributions": {"gamma_derivative"},
     "environment": {"distributions"},
     "evaluate": set(),
