@@ -125,7 +125,8 @@ def epochs_of(out: Path) -> int | None:
     Where one with results was told to train on, its states alone say so at first.
     """
     has_results = (out / "summary.json").exists()
-    states = out.glob("checkpoint/train/*.json") if has_results else ()
+    kept = "checkpoint/train/*.json"
+    states = [*out.glob(kept), *out.glob(f"waves/*/{kept}")] if has_results else ()
     wanted = []
     for path in (out / "config.json", *states):
         # A folder that cannot be resumed is refused later, by name.
@@ -189,7 +190,7 @@ def run(options: argparse.Namespace) -> int:
 
     def tell() -> None:
         describe(config, job, table)
-        describe_waves(job, options.wave_size, Log(table))
+        describe_waves(config, job, options.wave_size, Log(table))
 
     if options.dry_run:
         on_first(tell)

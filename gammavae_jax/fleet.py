@@ -6,7 +6,6 @@ whole. A wave that is finished is not touched again.
 
 import gc
 import io
-import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -25,11 +24,12 @@ from gammavae_jax.experiment import (
     run_held,
     run_loaded,
 )
+from gammavae_jax.files import remove, writing
 from gammavae_jax.fleet_results import write_fleet_results
 from gammavae_jax.job import Job, LoadedMachines, find_in_turn
 from gammavae_jax.log import Log
 from gammavae_jax.memory import give_back_freed
-from gammavae_jax.resumption import require_same_training
+from gammavae_jax.resumption import require_same_training, trains_alike
 from gammavae_jax.run_folder import (
     begin_folder,
     is_finished,
@@ -86,9 +86,11 @@ def run_machines(
         return write_fleet_results(config, job, plan, log, table)
 
 
-def describe_waves(job: Job, wave_size: int | None, log: Log) -> None:
+def describe_waves(config: Config, job: Job, wave_size: int | None, log: Log) -> None:
     """Say what `run_machines` would do, besides what `describe` says."""
     n_machines = len(job.machines)
+    if wave_size is None and not all_fit(find_in_turn(job), config):
+        log.say("in waves of as many machines as fit the memory, if not all do")
     if wave_size is not None and wave_size < n_machines:
         n_waves = -(-n_machines // wave_size)
         log.say(f"in {n_waves} waves of {wave_size} machines, by --wave-size")
@@ -182,6 +184,12 @@ def _plan(config: Config, job: Job, wave_size: int | None, log: Log) -> WavePlan
     if before is None and wave_size >= n_machines:
         return None
     plan = plan_waves(survey.machines, wave_size, survey.year)
+    if before is not None and before == plan._replace(year=before.year) != plan:
+        year = "no --year" if before.year is None else f"--year {before.year}"
+        raise InputError(
+            f"{str(job.out)!r} has the metrics of another year: give {year}, or say "
+            "--overwrite"
+        )
     if before not in (None, plan):
         raise InputError(
             f"{str(job.out)!r} was made of other machines or recordings: give the "
@@ -208,7 +216,7 @@ def _run_waves(config: Config, job: Job, plan: WavePlan, log: Log) -> None:
 
     def load(number: int, log: Log) -> tuple[Job, LoadedMachines]:
         with _told_of(number, plan):
-            of_wave = _wave_job(job, plan, number)
+            of_wave = _begun_wave(config, job, plan, number)
             found = [unit for units in find_in_turn(of_wave) for unit in units]
             return load_job(config, of_wave, found, log)
 
@@ -242,13 +250,25 @@ def _forget_wave() -> None:
 
 
 def _wave_job(job: Job, plan: WavePlan, number: int) -> Job:
-    """The job of one wave: to go on with, where it was begun."""
-    out = wave_folder(job.out, number)
-    is_begun = (out / "config.json").is_file()
-    if out.is_dir() and not is_begun:
-        shutil.rmtree(out)  # killed before it had a mark
-    machines = plan.waves[number]
-    return replace(job, machines=machines, out=out, resume=is_begun, overwrite=False)
+    """The job of one wave, to be begun."""
+    machines, out = plan.waves[number], wave_folder(job.out, number)
+    return replace(job, machines=machines, out=out, resume=False, overwrite=False)
+
+
+def _begun_wave(config: Config, job: Job, plan: WavePlan, number: int) -> Job:
+    """The same: to go on with, where it was begun.
+
+    Raises:
+        InputError: the folder cannot be read or written.
+    """
+    of_wave = _wave_job(job, plan, number)
+    begun = read_config(of_wave.out)
+    if begun is not None and trains_alike(config, begun):
+        return replace(of_wave, resume=True)
+    # Killed before it had a mark, or of a fleet that this one was to replace.
+    with writing(job.out):
+        remove(of_wave.out)
+    return of_wave
 
 
 def _say_wave(number: int, plan: WavePlan, log: Log) -> None:

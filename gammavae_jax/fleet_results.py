@@ -1,7 +1,7 @@
 """The results of a fleet, put together from the folders of its waves.
 
-Nothing here holds the whole of a fleet: tables are copied in blocks, and means are made
-of one score after the other.
+Of the whole fleet, one line a machine is held: tables are copied in blocks, and means
+are made of one score after the other.
 """
 
 import csv

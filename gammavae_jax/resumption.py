@@ -73,11 +73,19 @@ def require_same_training(config: Config, before: Config, out: Path) -> None:
     Raises:
         InputError: they differ.
     """
-    if not _trains_alike(config, before):
+    if not trains_alike(config, before):
         raise InputError(
             f"{str(out)!r} was made with other settings: resume with the same ones "
             "(train.epochs may grow, scores and scoring may change), or say --overwrite"
         )
+
+
+def trains_alike(one: Config, other: Config) -> bool:
+    """Whether trainings differ in their length alone, and in what scores them."""
+    train = replace(one.train, epochs=other.train.epochs)
+    ours = one.seed, one.n_seeds, one.features, one.model, train
+    theirs = other.seed, other.n_seeds, other.features, other.model, other.train
+    return ours == theirs
 
 
 def _resume(config: Config, job: Job, epoch: int, log: Log) -> None:
@@ -107,8 +115,8 @@ def _state_to_resume(
         )
     begun = read_config(job.out)  # with these settings, whatever was there before
     before = begun if checkpoint is None else checkpoint.config
-    if before is not None and not _trains_alike(config, before):
-        if begun is not None and _trains_alike(config, begun):
+    if before is not None and not trains_alike(config, before):
+        if begun is not None and trains_alike(config, begun):
             return None  # killed before all of an older run was replaced
         require_same_training(config, before, job.out)
     if checkpoint is None:
@@ -136,11 +144,3 @@ def _require_shared(out: Path) -> None:
         raise InputError(
             f"{str(out)!r} is not seen: give an --out that all hosts share"
         )
-
-
-def _trains_alike(one: Config, other: Config) -> bool:
-    """Whether trainings differ in their length alone, and in what scores them."""
-    train = replace(one.train, epochs=other.train.epochs)
-    ours = one.seed, one.n_seeds, one.features, one.model, train
-    theirs = other.seed, other.n_seeds, other.features, other.model, other.train
-    return ours == theirs

@@ -92,7 +92,7 @@ def begin_folder(out: Path, config: Config) -> None:
         write_config(out, config)
         _remove_remains(out)
         remove_results(out)
-        # A plan without all of its waves would be gone on with.
+        # The plan first: without all of its waves it would be gone on with.
         for name in ("fleet.json", "waves", "checkpoint", "metrics.jsonl"):
             remove(out / name)
 

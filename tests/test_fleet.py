@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,14 @@ from main_job import ROOT, TINY, command, score_bytes
 from rich.console import Console
 
 from gammavae_jax.commands.report import Report
+from gammavae_jax.config_json import override
 from gammavae_jax.errors import InputError
-from gammavae_jax.fleet import evaluate_machines, run_machines
+from gammavae_jax.fleet import _begun_wave, evaluate_machines, run_machines
 from gammavae_jax.job import Job
 from gammavae_jax.log import Log
+from gammavae_jax.run_folder import read_config
 from gammavae_jax.synthetic import SyntheticSize, make_synthetic
+from gammavae_jax.wave_plan import read_plan
 
 TABLES = ("results.csv", "clips.csv")
 SETTINGS = ["--epochs", 2, *TINY]
@@ -193,6 +197,8 @@ def test_a_fleet_is_gone_on_with_in_its_own_waves_alone(waves, whole, data, tiny
     assert "has waves of 2 machines: leave out --wave-size" in text
     text = refusal(tiny(), job(data, whole, resume=True), 1)
     assert "was not run in waves" in text
+    text = refusal(tiny(), replace(job(data, waves, resume=True), year=2021))
+    assert "has the metrics of another year: give no --year" in text
 
 
 def test_a_fleet_of_other_recordings_or_settings_is_not_gone_on_with(
@@ -286,3 +292,32 @@ def test_a_fleet_that_was_killed_before_it_had_a_plan_is_planned_on_resuming(
 def test_the_page_of_a_whole_fleet_is_not_made_anew(waves):
     with pytest.raises(InputError, match=r"is a fleet: .*waves/0000"):
         Report(waves).run()
+
+
+def test_a_wave_of_a_fleet_that_was_to_be_replaced_is_begun_anew(waves, data, tmp_path):
+    out = Path(shutil.copytree(waves, tmp_path / "out"))
+    of_fleet, plan = read_config(out), read_plan(out)
+    assert of_fleet is not None
+    longer = replace(of_fleet, train=replace(of_fleet.train, epochs=5))
+    assert _begun_wave(longer, job(data, out), plan, 0).resume
+    other = override(of_fleet, ["model.n_latent=5"])
+    of_wave = _begun_wave(other, job(data, out), plan, 0)
+    assert not of_wave.resume
+    assert not of_wave.out.exists()
+    assert (out / "waves" / "0001").exists()
+
+
+def test_a_finished_fleet_that_was_told_to_train_on_and_killed_goes_on_so_far(
+    waves, data, tmp_path
+):
+    """Its own configuration is that of the results, until there are new ones."""
+    out = Path(shutil.copytree(waves, tmp_path / "out"))
+    (state,) = (out / "waves" / "0001" / "checkpoint" / "train").glob("2.json")
+    text = state.read_text().replace('"epochs": 2', '"epochs": 5')
+    assert text != state.read_text()
+    state.write_text(text)
+    told = command(
+        "run.py", "--all-machines", "--data-root", data, "--out", out, "--resume",
+        "--dry-run", *TINY,
+    )  # fmt: skip
+    assert '"epochs": 5' in told.stdout
