@@ -527,7 +527,7 @@
       const [low, high] = kind.range;
       const middle = kind.isRoot ? high / 4 : (low + high) / 2;
       const labels = [[high, 0], [middle, 50], [low, 100]].map(([v, at]) => {
-        const label = make("span", {}, kind.unit ? `${minus(v.toFixed(0))} ${kind.unit}` : tiny(v));
+        const label = make("span", {}, kind.unit ? `${whole(v)} ${kind.unit}` : tiny(v));
         label.style.top = `${at}%`;
         return label;
       });
@@ -548,7 +548,10 @@
     }
     return from;
   }
-  const tiny = (v) => (v === 0 ? "0" : minus(Math.abs(v) >= 1e-3 ? v.toPrecision(2) : v.toExponential(0)));
+  // A scale's numbers have little room.
+  const narrow = (text) => minus(text).replace("e+", "e");
+  const whole = (v) => narrow(Math.abs(v) < 1000 ? v.toFixed(0) : v.toExponential(0));
+  const tiny = (v) => (v === 0 ? "0" : narrow(Math.abs(v) >= 1e-3 ? v.toPrecision(2) : v.toExponential(0)));
 
   function under(event, stage) {
     const box = stage.getBoundingClientRect();
