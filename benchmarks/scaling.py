@@ -40,15 +40,15 @@ N_TEST = 2  # clips in each group of domain and label
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    made = parser(__doc__, rounds=1, warm_up=None)
+    made = parser(__doc__, rounds=3, warm_up=None)
     add = made.add_argument
     add("--machines", type=positive, nargs="+", default=[10, 100, 1000], metavar="N",
         help="in a fleet; 10 100 1000")  # fmt: skip
     add("--wave-size", type=positive, default=50, metavar="N", help="50")
     add("--clips", type=positive, nargs="+", default=[10, 40, 160], metavar="N",
         help="of a machine to train on; 10 40 160, in a fleet the fewest")  # fmt: skip
-    add("--clip-machines", type=positive, default=10, metavar="N",
-        help="of the runs that have more clips; 10")  # fmt: skip
+    add("--clip-machines", type=positive, default=20, metavar="N",
+        help="of the runs that have more clips; 20")  # fmt: skip
     add("--devices", type=positive, nargs="+", default=[1, 2], metavar="N",
         help="of which each has a share of the machines; 1 2")  # fmt: skip
     add("--device-machines", type=positive, default=50, metavar="N",
@@ -92,23 +92,26 @@ def page(figures: Path, into: Path | None) -> int:
 
 
 def measure(options: argparse.Namespace, data: Path, work: Path) -> dict[str, Any]:
-    """All runs, one after the other; the first one of each shape is not measured."""
+    """All runs, one after the other; the first one of each shape is not measured.
+
+    Fleets run once: they are long, and a line is laid through them.
+    """
     few = min(options.clips)
     fleet = recordings(data, max(options.machines), few, options.seconds)
     run = Run(options, work)
-    run(fleet, min(options.machines), label="warm-up")
+    run(fleet, min(options.machines), label="warm-up", rounds=1)
     results: dict[str, list[Any]] = {"machines": [], "clips": [], "devices": []}
     for n in sorted(options.machines):
-        results["machines"] += [run(fleet, n, label=f"{n} machines")]
+        results["machines"] += [run(fleet, n, label=f"{n} machines", rounds=1)]
     for n_clips in sorted(options.clips):
         n = options.clip_machines
         root = recordings(data, n, n_clips, options.seconds)
-        run(root, n, label="warm-up")
+        run(root, n, label="warm-up", rounds=1)
         found = run(root, n, label=f"{n_clips} clips")
         results["clips"] += [found | {"clips": n_clips}]
     for n_devices in sorted(options.devices):
         n = min(options.device_machines, max(options.machines))
-        run(fleet, n, n_devices, label="warm-up")
+        run(fleet, n, n_devices, label="warm-up", rounds=1)
         found = run(fleet, n, n_devices, label=f"{n_devices} devices")
         results["devices"] += [found | {"devices": n_devices}]
     return {
@@ -144,11 +147,17 @@ class Run:
         self.options, self.work, self.number = options, work, 0
 
     def __call__(
-        self, root: Path, n_machines: int, n_devices: int | None = None, label: str = ""
+        self,
+        root: Path,
+        n_machines: int,
+        n_devices: int | None = None,
+        *,
+        label: str,
+        rounds: int | None = None,
     ) -> dict[str, Any]:
         """The median round of a run of the first machines of a fleet."""
-        rounds = 1 if label == "warm-up" else self.options.rounds
-        found = [self.once(root, n_machines, n_devices) for _ in range(rounds)]
+        count: int = rounds or self.options.rounds
+        found = [self.once(root, n_machines, n_devices) for _ in range(count)]
         found.sort(key=lambda each: each["wall_s"])
         median = found[len(found) // 2]
         megabytes = median["peak_memory_bytes"] / 1e6

@@ -52,7 +52,8 @@ def _conditions(record: dict[str, Any]) -> str:
         f"{record['test_clips']} test clips of {record['seconds_of_clip']:g} s unless "
         f"said otherwise, {record['folds']} models each, {record['epochs']} epochs, "
         f"waves of {record['wave_size']}; whole runs from recordings to pages, in a "
-        "process of their own, programs compiled before."
+        "process of their own, programs compiled before. Fleets ran once; of the other "
+        f"runs the median of {record['rounds']}."
     )
 
 
@@ -120,9 +121,9 @@ def _devices(record: dict[str, Any]) -> str:
     table = _table(head, rows)
     if record["environment"]["platform"] == "cpu":
         table += (
-            "\n\nThese devices are made of the same cores, which one device uses "
-            "already: the table shows that machines are dealt to devices at no cost, "
-            "and nothing of what more hardware brings."
+            "\n\nThese devices share the same cores, which one device uses already: "
+            "the table shows what dealing machines to devices costs, and nothing of "
+            "what more hardware brings."
         )
     return table
 

@@ -22,6 +22,7 @@ from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.presets import preset
 from gammavae_jax.runtime import (
     give_cores_to_runs,
+    import_jax,
     keep_compiled_programs,
     limit_blas_threads,
 )
@@ -157,6 +158,7 @@ def main() -> int:
         if config.train.batching != "vmap":  # which needs all cores for a product
             give_cores_to_runs(len(machines) * config.n_members)
         keep_compiled_programs()
+        import_jax()
 
         from rich.console import Console
 

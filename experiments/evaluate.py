@@ -10,9 +10,8 @@ from gammavae_jax.command_line import (
     readable_errors,
 )
 from gammavae_jax.runtime import (
-    give_cores_to_runs,
-    keep_compiled_programs,
     limit_blas_threads,
+    prepare,
     runs_in_checkpoint,
 )
 
@@ -39,9 +38,8 @@ def main() -> int:
     limit_blas_threads()
     options = parse()
     with readable_errors():
-        give_cores_to_runs(runs_in_checkpoint(options.checkpoint))
-        keep_compiled_programs()
         data_root = data_root_or_synthetic(options.data_root)
+        prepare(runs_in_checkpoint(options.checkpoint))
 
         from rich.console import Console
 

@@ -22,6 +22,7 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.presets import PRESETS, preset
 from gammavae_jax.runtime import (
     give_cores_to_runs,
+    import_jax,
     keep_compiled_programs,
     limit_blas_threads,
 )
@@ -146,6 +147,7 @@ def main() -> int:
         if options.distributed:
             give_cores_to_runs(2)  # how many there are is known only when joined
             keep_compiled_programs()
+            import_jax()
             stack.enter_context(one_of_several())
         return run(options)
 
@@ -166,6 +168,7 @@ def run(options: argparse.Namespace) -> int:
     if config.train.batching != "vmap":  # which needs all cores for a product
         give_cores_to_runs(len(machines) * config.n_members)
     keep_compiled_programs()
+    import_jax()
 
     from rich.console import Console
 

@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from gammavae_jax.interruption import uninterrupted
+
 _CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 _MIN_SECONDS_VARIABLE = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 _MOST_PROGRAMS = 500  # a run keeps about five, of some 200 KB each
@@ -40,13 +42,23 @@ def give_cores_to_runs(n_runs: int) -> None:
 
 
 def prepare(n_runs: int) -> None:
-    """All three settings; see `limit_blas_threads`, `give_cores_to_runs` (`n_runs`).
+    """All three settings, and JAX; see `limit_blas_threads`, `give_cores_to_runs`.
 
     Compiled programs are kept: see `keep_compiled_programs`.
     """
     limit_blas_threads()
     give_cores_to_runs(n_runs)
     keep_compiled_programs()
+    import_jax()
+
+
+def import_jax() -> None:
+    """Import JAX, while Ctrl-C and SIGTERM wait: within, they abort the process.
+
+    Its extension modules do not expect an exception where they make their types.
+    """
+    with uninterrupted():
+        import jax  # noqa: F401
 
 
 def cache_folder() -> Path:

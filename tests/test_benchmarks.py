@@ -196,7 +196,8 @@ def fleet_figures():
     about |= {"python": "3", "packages": {"jax": "0"}, "load_average_before": 0.0}
     return {
         "clips_of_fleet": 10, "test_clips": 8, "seconds_of_clip": 0.5, "folds": 2,
-        "epochs": 2, "wave_size": 50, "machines": runs, "environment": about,
+        "epochs": 2, "wave_size": 50, "rounds": 3,
+        "machines": runs, "environment": about,
         "clips": [fleet_run(10, 15, clips=10), fleet_run(10, 30, clips=40)],
         "devices": [fleet_run(50, 35, devices=1), fleet_run(50, 35, devices=2)],
     }  # fmt: skip

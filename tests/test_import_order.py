@@ -64,7 +64,7 @@ LEAVES: dict[str, set[str]] = {
     "parallel": {"distributed", "layout", "mesh_layout", "queue_layout", "runtime"},
     "product": set(),
     "published": set(),
-    "runtime": set(),
+    "runtime": {"interruption"},
     "threshold": {"config"},
     "features": {"config"},
     "batch_norm": set(),

@@ -122,3 +122,27 @@ def test_compiling_waits_with_an_interrupt_until_it_is_done():
     )
     assert run.stdout.split() == ["traced", "interrupted"] * 4, run.stderr
     assert run.returncode == 0
+
+
+def test_importing_jax_waits_with_an_interrupt_until_it_is_done():
+    """An interrupt while its extension modules were made aborted the process."""
+    program = (
+        "import signal, sys\n"
+        "from gammavae_jax.interruption import Terminated, heeded_termination\n"
+        "from gammavae_jax.runtime import import_jax\n"
+        "class Interrupting:\n"
+        "    def find_spec(name, *_):\n"
+        "        if name == 'jaxlib.xla_client':\n"
+        "            signal.raise_signal(signal.SIGTERM)\n"
+        "sys.meta_path.insert(0, Interrupting)\n"
+        "try:\n"
+        "    with heeded_termination():\n"
+        "        import_jax()\n"
+        "except Terminated:\n"
+        "    print('terminated', hasattr(sys.modules.get('jax'), 'numpy'))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert run.stdout.split() == ["terminated", "True"], run.stderr
+    assert run.returncode == 0
