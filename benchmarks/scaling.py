@@ -99,20 +99,21 @@ def measure(options: argparse.Namespace, data: Path, work: Path) -> dict[str, An
     few = min(options.clips)
     fleet = recordings(data, max(options.machines), few, options.seconds)
     run = Run(options, work)
-    run(fleet, min(options.machines), label="warm-up", rounds=1)
+    run(fleet, min(options.machines), label="warm-up")
     results: dict[str, list[Any]] = {"machines": [], "clips": [], "devices": []}
     for n in sorted(options.machines):
-        results["machines"] += [run(fleet, n, label=f"{n} machines", rounds=1)]
+        results["machines"] += [run(fleet, n, label=f"{n} machines")]
     for n_clips in sorted(options.clips):
         n = options.clip_machines
         root = recordings(data, n, n_clips, options.seconds)
-        run(root, n, label="warm-up", rounds=1)
-        found = run(root, n, label=f"{n_clips} clips")
+        run(root, n, label="warm-up")
+        found = run(root, n, label=f"{n_clips} clips", rounds=options.rounds)
         results["clips"] += [found | {"clips": n_clips}]
     for n_devices in sorted(options.devices):
         n = min(options.device_machines, max(options.machines))
-        run(fleet, n, n_devices, label="warm-up", rounds=1)
-        found = run(fleet, n, n_devices, label=f"{n_devices} devices")
+        run(fleet, n, n_devices, label="warm-up")
+        label = f"{n_devices} devices"
+        found = run(fleet, n, n_devices, label=label, rounds=options.rounds)
         results["devices"] += [found | {"devices": n_devices}]
     return {
         "data": "synthetic fleets of small machines",
@@ -153,11 +154,10 @@ class Run:
         n_devices: int | None = None,
         *,
         label: str,
-        rounds: int | None = None,
+        rounds: int = 1,
     ) -> dict[str, Any]:
         """The median round of a run of the first machines of a fleet."""
-        count: int = rounds or self.options.rounds
-        found = [self.once(root, n_machines, n_devices) for _ in range(count)]
+        found = [self.once(root, n_machines, n_devices) for _ in range(rounds)]
         found.sort(key=lambda each: each["wall_s"])
         median = found[len(found) // 2]
         megabytes = median["peak_memory_bytes"] / 1e6

@@ -15,17 +15,13 @@ from gammavae_jax.command_line import (
     add_job_options,
     data_root_or_synthetic,
     readable_errors,
+    runs_side_by_side,
 )
 from gammavae_jax.config import SCORE_NAMES, Config
 from gammavae_jax.config_json import override
 from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.presets import preset
-from gammavae_jax.runtime import (
-    give_cores_to_runs,
-    import_jax,
-    keep_compiled_programs,
-    limit_blas_threads,
-)
+from gammavae_jax.runtime import limit_blas_threads, prepare
 
 
 class Variant(NamedTuple):
@@ -155,10 +151,7 @@ def main() -> int:
         data_root = data_root_or_synthetic(options.data_root)
         machines = tuple(dict.fromkeys(options.machines or find_machines(data_root)))
         config = configs[next(iter(configs))]
-        if config.train.batching != "vmap":  # which needs all cores for a product
-            give_cores_to_runs(len(machines) * config.n_members)
-        keep_compiled_programs()
-        import_jax()
+        prepare(runs_side_by_side(config, len(machines)))
 
         from rich.console import Console
 

@@ -14,18 +14,14 @@ from gammavae_jax.command_line import (
     data_root_or_synthetic,
     one_of_several,
     readable_errors,
+    runs_side_by_side,
 )
 from gammavae_jax.config import SCORE_NAMES, Config
 from gammavae_jax.config_json import override
 from gammavae_jax.distributed import is_first, on_first, together
 from gammavae_jax.errors import InputError
 from gammavae_jax.presets import PRESETS, preset
-from gammavae_jax.runtime import (
-    give_cores_to_runs,
-    import_jax,
-    keep_compiled_programs,
-    limit_blas_threads,
-)
+from gammavae_jax.runtime import limit_blas_threads, prepare
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -145,9 +141,7 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         stack.enter_context(readable_errors())
         if options.distributed:
-            give_cores_to_runs(2)  # how many there are is known only when joined
-            keep_compiled_programs()
-            import_jax()
+            prepare(2)  # how many there are is known only when joined
             stack.enter_context(one_of_several())
         return run(options)
 
@@ -165,10 +159,7 @@ def run(options: argparse.Namespace) -> int:
     machines = together(
         lambda: tuple(dict.fromkeys(options.machines or find_machines(data_root)))
     )
-    if config.train.batching != "vmap":  # which needs all cores for a product
-        give_cores_to_runs(len(machines) * config.n_members)
-    keep_compiled_programs()
-    import_jax()
+    prepare(runs_side_by_side(config, len(machines)))
 
     from rich.console import Console
 

@@ -17,6 +17,8 @@ from gammavae_jax.interruption import Terminated, exit_status, heeded_terminatio
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gammavae_jax.config import Config
+
 
 @contextlib.contextmanager
 def readable_errors() -> Iterator[None]:
@@ -84,6 +86,14 @@ def _leave(error: BaseException) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def runs_side_by_side(config: "Config", n_machines: int) -> int:
+    """How many runs may have a core each; see `runtime.prepare`.
+
+    One where all are a batch (`vmap`), whose products need all cores.
+    """
+    return 1 if config.train.batching == "vmap" else n_machines * config.n_members
 
 
 def write_json(path: Path, tree: Any) -> None:

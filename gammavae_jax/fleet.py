@@ -89,9 +89,10 @@ def run_machines(
 def describe_waves(config: Config, job: Job, wave_size: int | None, log: Log) -> None:
     """Say what `run_machines` would do, besides what `describe` says."""
     n_machines = len(job.machines)
-    if wave_size is None and not all_fit(find_in_turn(job), config):
-        log.say("in waves of as many machines as fit the memory, if not all do")
-    if wave_size is not None and wave_size < n_machines:
+    if wave_size is None:
+        if not all_fit(find_in_turn(job), config):
+            log.say("in waves of as many machines as fit the memory, if not all do")
+    elif wave_size < n_machines:
         n_waves = -(-n_machines // wave_size)
         log.say(f"in {n_waves} waves of {wave_size} machines, by --wave-size")
 

@@ -97,6 +97,15 @@ def test_in_another_thread_nothing_is_handled():
     assert found == [(before, False)]
 
 
+def words_of(program):
+    """What a program says that comes to its end."""
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout.split()
+
+
 def test_compiling_waits_with_an_interrupt_until_it_is_done():
     """An interrupt within crashed the interpreter when it ended (status -11)."""
     program = (
@@ -117,11 +126,7 @@ def test_compiling_waits_with_an_interrupt_until_it_is_done():
         "            except KeyboardInterrupt:\n"
         "                print('interrupted', flush=True)\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-    assert run.stdout.split() == ["traced", "interrupted"] * 4, run.stderr
-    assert run.returncode == 0
+    assert words_of(program) == ["traced", "interrupted"] * 4
 
 
 def test_importing_jax_waits_with_an_interrupt_until_it_is_done():
@@ -141,8 +146,4 @@ def test_importing_jax_waits_with_an_interrupt_until_it_is_done():
         "except Terminated:\n"
         "    print('terminated', hasattr(sys.modules.get('jax'), 'numpy'))\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-    assert run.stdout.split() == ["terminated", "True"], run.stderr
-    assert run.returncode == 0
+    assert words_of(program) == ["terminated", "True"]
