@@ -63,7 +63,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--wave-size",
         type=int,
         metavar="N",
-        help="train so many machines at a time; as many as fit the memory unless given",
+        help="train N machines at a time; as many as fit the memory unless given; not "
+        "with --distributed",
     )
     parser.add_argument(
         "--resume",

@@ -173,10 +173,6 @@ def describe(config: Config, job: Job, table: Console) -> None:
         InputError: see `find_all`.
     """
     log = Log(table)
-    try:
-        check_folder(job.out, job.resume, job.overwrite)
-    except InputError as error:
-        log.say(f"would be refused: {error}")
     log.say(to_json(to_dict(config)).rstrip())
     for files in find_all(job):
         unused = len(files.supplemental)
@@ -184,7 +180,11 @@ def describe(config: Config, job: Job, table: Console) -> None:
             f"{files.name}: {len(files.train)} training clips, {len(files.test)} test "
             "clips" + (f", {unused} supplemental clips, not used" if unused else "")
         )
-    log.say(f"would write to {job.out}")
+    try:
+        check_folder(job.out, job.resume, job.overwrite)
+        log.say(f"would write to {job.out}")
+    except InputError as error:
+        log.say(f"would be refused: {error}")
 
 
 def run_evaluation(

@@ -147,7 +147,7 @@ _BYTES: dict[str, tuple] = {
     ),
     "one sample": (
         encoded(SOUND[:1]),
-        _heard(SOUND[:1], about="read; too short for a window, so not scored"),
+        _heard(SOUND[:1], about="refused: too short for a window"),
     ),
     "float samples beyond full scale": (
         encoded(SOUND * 100, subtype="FLOAT"),

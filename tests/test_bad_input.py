@@ -44,6 +44,15 @@ def test_a_dry_run_writes_nothing(data, tmp_path):
     assert not (tmp_path / "dry").exists()
 
 
+def test_a_dry_run_says_at_its_end_that_the_folder_would_be_refused(data, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    run = command(
+        "run.py", "--all-machines", "--data-root", data, "--out", tmp_path, "--dry-run"
+    )
+    last = run.stdout.splitlines()[-1]
+    assert last.startswith(f"would be refused: {str(tmp_path)!r} exists: say")
+
+
 def spoil_nothing(root):
     return []
 
