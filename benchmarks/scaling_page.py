@@ -131,13 +131,13 @@ def _devices(record: dict[str, Any]) -> str:
 def _projection(record: dict[str, Any]) -> str:
     fixed, each = _line(record["machines"])
     rows = []
-    by_clips = [(f["clips"], f["wall_s"], f["machines"]) for f in record["clips"]]
-    for n_clips, wall_s, n_machines in by_clips:
-        # The fewest clips are those of the fleets, whose cost is known best.
-        known = n_clips == record["clips_of_fleet"]
-        cost = each if known else max(wall_s - fixed, 0.0) / n_machines
+    fewest = record["clips"][0]  # as many as those of the fleets
+    for found in record["clips"]:
+        # What is shorter than with fewer clips is so by chance.
+        more = max(found["wall_s"] - fewest["wall_s"], 0.0)
+        cost = each + more / found["machines"]
         rows.append(
-            [f"{n_clips:,}", f"{cost:.2f}"]
+            [f"{found['clips']:,}", f"{cost:.2f}"]
             + [_time(fixed + cost * _FLEET / devices) for devices in _DEVICES]
         )
     head = ["training clips", "s a machine"]
@@ -152,8 +152,8 @@ These are no measurements. They assume that
 
 - a run takes {fixed:.1f} s once and {each:.2f} s for each machine: the line through the
   smallest and the largest fleet measured, of {record["machines"][0]["machines"]:,} and
-  {largest["machines"]:,} machines; with more clips, what their run of
-  {record["clips"][0]["machines"]} machines took beyond the former;
+  {largest["machines"]:,} machines; more clips add what a run of
+  {fewest["machines"]} machines took longer with them, if it did;
 - a device is what was measured here, with a host of its own that has as many cores: on
   an accelerator both figures are others, and have to be measured there;
 - machines are dealt to devices evenly, each device runs waves of its own and none
