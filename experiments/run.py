@@ -164,7 +164,7 @@ def run(options: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from gammavae_jax.experiment import describe
+    from gammavae_jax.experiment import describe, describe_folder
     from gammavae_jax.fleet import describe_waves, run_machines
     from gammavae_jax.job import Job
     from gammavae_jax.log import Log
@@ -186,6 +186,7 @@ def run(options: argparse.Namespace) -> int:
     def tell() -> None:
         describe(config, job, table)
         describe_waves(config, job, options.wave_size, Log(table))
+        describe_folder(job, Log(table))
 
     if options.dry_run:
         on_first(tell)

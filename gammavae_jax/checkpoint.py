@@ -169,6 +169,11 @@ def restore_training(
     return None
 
 
+def last_saved_epoch(folder: Path) -> int:
+    """Of the newest state of a training, sound or not; 0 if there is none yet."""
+    return max(_epochs(folder / "train"), default=0)
+
+
 def _remove_older(train: Path, epoch: int) -> None:
     """Keep the state of an epoch and the one before."""
     before = max((e for e in _epochs(train) if e < epoch), default=epoch)

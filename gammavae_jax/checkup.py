@@ -101,11 +101,12 @@ def _cache(name: str) -> Iterator[Finding]:
 
 def _compiled(name: str) -> Iterator[Finding]:
     """Before JAX is imported, which is when it is told where programs are kept."""
-    from gammavae_jax.runtime import keep_compiled_programs
+    from gammavae_jax.runtime import import_jax, keep_compiled_programs
 
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
         keep_compiled_programs()
+    import_jax()
     folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if said.getvalue():
         yield Finding(name, "warning", " ".join(said.getvalue().split()))

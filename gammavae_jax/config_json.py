@@ -30,7 +30,7 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
         for key in keys[:-1]:
             branch = branch.get(key) if isinstance(branch, dict) else None
         if not isinstance(branch, dict) or keys[-1] not in branch:
-            raise InputError(unknown_name("field", path, _field_paths(to_dict(config))))
+            raise InputError(unknown_name("field", path, list(leaves(to_dict(config)))))
         if isinstance(branch[keys[-1]], dict):
             raise InputError(
                 f"{path!r} is a group of fields: set one of "
@@ -93,11 +93,12 @@ def _is_finite(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def _field_paths(tree: dict[str, Any], prefix: str = "") -> list[str]:
-    paths = []
+def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every field of `to_dict` by its path, such as `train.epochs`."""
+    found = {}
     for name, value in tree.items():
         if isinstance(value, dict):
-            paths += _field_paths(value, f"{prefix}{name}.")
+            found |= leaves(value, f"{prefix}{name}.")
         else:
-            paths.append(prefix + name)
-    return paths
+            found[prefix + name] = value
+    return found

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.files import unwritable
+from gammavae_jax.files import unusable
 
 Value = TypeVar("Value")
 
@@ -37,10 +37,11 @@ def start() -> None:
         InputError: no cluster is detected, a variable is no number, or the others do
             not answer within five minutes.
     """
-    # Or JAX would take SIGTERM for itself, and the process would not heed it.
-    os.environ.setdefault("JAX_ENABLE_PREEMPTION_SERVICE", "false")
     import jax
 
+    if "JAX_ENABLE_PREEMPTION_SERVICE" not in os.environ:
+        # Or JAX would take SIGTERM for itself, and the process would not heed it.
+        jax.config.update("jax_enable_preemption_service", False)
     n_processes, process_id = (_number(name) for name in _BY_HAND[1:])
     try:
         jax.distributed.initialize(num_processes=n_processes, process_id=process_id)
@@ -170,8 +171,10 @@ def _tried(function: Callable[[], Value]) -> tuple[Value | None, str]:
         return function(), ""
     except InputError as error:
         return None, str(error)
+    except BrokenPipeError:  # of what was printed
+        raise
     except OSError as error:  # or the others would wait for this process
-        return None, str(unwritable(error.filename or "a file", error))
+        return None, str(unusable(error))
 
 
 def _raise_first(messages: list[str]) -> None:

@@ -167,7 +167,7 @@ def run_loaded(
 
 
 def describe(config: Config, job: Job, table: Console) -> None:
-    """Say what `run_experiment` would do with these settings, from file names alone.
+    """Say on what `run_experiment` would work, from file names alone, and how.
 
     Raises:
         InputError: see `find_all`.
@@ -180,6 +180,10 @@ def describe(config: Config, job: Job, table: Console) -> None:
             f"{files.name}: {len(files.train)} training clips, {len(files.test)} test "
             "clips" + (f", {unused} supplemental clips, not used" if unused else "")
         )
+
+
+def describe_folder(job: Job, log: Log) -> None:
+    """Say where `run_experiment` would write, or why it would not."""
     try:
         check_folder(job.out, job.resume, job.overwrite)
         log.say(f"would write to {job.out}")

@@ -176,6 +176,17 @@ def writing(out: Path) -> Iterator[None]:
         raise unwritable(out, error) from error
 
 
+def unusable(error: OSError) -> InputError:
+    """That a file cannot be read or written, for the user."""
+    path = "a file" if error.filename is None else str(error.filename)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return unwritable(path, error)
+    return InputError(
+        f"{path!r} cannot be used ({error.strerror or error}): see to it that this "
+        "process may read and write it"
+    )
+
+
 def unwritable(path: str | os.PathLike[str], error: OSError) -> InputError:
     """That a file or folder cannot be written, for the user."""
     reason = error.strerror or error

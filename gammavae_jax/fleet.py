@@ -29,7 +29,11 @@ from gammavae_jax.fleet_results import write_fleet_results
 from gammavae_jax.job import Job, LoadedMachines, find_in_turn
 from gammavae_jax.log import Log
 from gammavae_jax.memory import give_back_freed
-from gammavae_jax.resumption import require_same_training, trains_alike
+from gammavae_jax.resumption import (
+    require_no_more_epochs,
+    require_same_training,
+    trains_alike,
+)
 from gammavae_jax.run_folder import (
     begin_folder,
     is_finished,
@@ -78,6 +82,8 @@ def run_machines(
         before = read_config(job.out)
         if before is not None and is_fleet(job.out) and job.resume:
             require_same_training(config, before, job.out)
+            for number in range(len(plan.waves)):
+                require_no_more_epochs(config, wave_folder(job.out, number))
             settle_folder(job.out, config)
         else:
             begin_folder(job.out, config)
@@ -87,14 +93,18 @@ def run_machines(
 
 
 def describe_waves(config: Config, job: Job, wave_size: int | None, log: Log) -> None:
-    """Say what `run_machines` would do, besides what `describe` says."""
+    """Say in which waves `run_machines` would work."""
     n_machines = len(job.machines)
+    if job.resume and is_fleet(job.out):
+        wave_size = read_plan(job.out).wave_size
+    if jax.process_count() > 1:
+        return
     if wave_size is None:
         if not all_fit(find_in_turn(job), config):
             log.say("in waves of as many machines as fit the memory, if not all do")
     elif wave_size < n_machines:
         n_waves = -(-n_machines // wave_size)
-        log.say(f"in {n_waves} waves of {wave_size} machines, by --wave-size")
+        log.say(f"in {n_waves} waves, machines in each: {wave_size}")
 
 
 def evaluate_machines(checkpoint: Path, job: Job, log: Log, table: Console) -> None:
@@ -129,7 +139,8 @@ def _evaluate_waves(checkpoint: Path, job: Job, log: Log, table: Console) -> Non
                 "finished: go on with it by run.py --resume"
             )
     machines = tuple(machine for wave in plan.waves for machine in wave)
-    job = replace(job, machines=machines)
+    year = plan.year if job.year is None else job.year
+    job = replace(job, machines=machines, year=year)
     for _ in find_in_turn(job, ["test"]):
         pass  # every machine is there, or nothing is written
     config = read_config(checkpoint)

@@ -14,9 +14,11 @@ from gammavae_jax.config import DIRECT_SCORES
 
 # Held-out scores within this are alike but for rounding: as a share of their mean, and
 # where that is next to nothing. Distances of copies are the root of what rounding
-# leaves; errors and divergences are its square.
+# leaves; errors and divergences are its square. So are Mahalanobis distances, but over
+# variances that may be as small.
 _ROUNDING = 1e-3
-_ROUNDING_AT_ZERO, _ROUNDING_OF_DIRECT = 1e-2, 1e-5
+_ROUNDING_AT_ZERO, _ROUNDING_OF_SQUARES = 1e-2, 1e-5
+_SQUARES = frozenset(DIRECT_SCORES) - {"mahalanobis", "mahalanobis_framewise"}
 
 Scores = dict[str, Float[np.ndarray, "seed machine clip"]]
 
@@ -69,9 +71,10 @@ def standard_of(name: str, calibration: Float[np.ndarray, "*run held_out"]) -> S
     mean = np.sum(calibration, axis=-1, keepdims=True, where=known) / count
     centred = np.where(known, calibration - mean, 0.0)
     deviation = np.sqrt(np.sum(centred**2, axis=-1, keepdims=True) / count)
-    alike = _rounding(name, mean)
+    most, least = _extremes(calibration)
     usual = np.maximum(deviation, _ROUNDING * np.abs(mean))
-    unit = np.where(deviation == 0.0, alike, usual)
+    # The deviation of equal numbers is not always 0: their mean may be rounded.
+    unit = np.where(most > least, usual, _rounding(name, mean))
     return Standard(mean, unit + 1e-12)
 
 
@@ -87,17 +90,25 @@ def levelled(
     """
     known = ~np.isnan(calibration)
     several = known.sum(-1, keepdims=True) > 1
-    most = np.max(calibration, -1, keepdims=True, where=known, initial=-np.inf)
-    least = np.min(calibration, -1, keepdims=True, where=known, initial=np.inf)
-    most, least = (np.where(several, x, 0.0) for x in (most, least))
+    most, least = (np.where(several, x, 0.0) for x in _extremes(calibration))
     rounding = _rounding(name, most)
     alike = several & (most - least < 0.5 * rounding)
     return np.where(known & alike, most + 0.25 * rounding, calibration)
 
 
+def _extremes(
+    calibration: Float[np.ndarray, "*run held_out"],
+) -> tuple[Float[np.ndarray, "*run 1"], Float[np.ndarray, "*run 1"]]:
+    """The largest and the smallest of what is not NaN; infinite where all are."""
+    known = ~np.isnan(calibration)
+    most = np.max(calibration, -1, keepdims=True, where=known, initial=-np.inf)
+    least = np.min(calibration, -1, keepdims=True, where=known, initial=np.inf)
+    return most, least
+
+
 def _rounding(name: str, size: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     """By how much scores of this size may differ and be the same."""
-    at_zero = _ROUNDING_OF_DIRECT if name in DIRECT_SCORES else _ROUNDING_AT_ZERO
+    at_zero = _ROUNDING_OF_SQUARES if name in _SQUARES else _ROUNDING_AT_ZERO
     return np.maximum(_ROUNDING * np.abs(size), at_zero)
 
 

@@ -4,11 +4,15 @@ Of several processes, the first one writes, and all must see the same.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from gammavae_jax.checkpoint import TrainCheckpoint, restore_training
+from gammavae_jax.checkpoint import (
+    TrainCheckpoint,
+    last_saved_epoch,
+    restore_training,
+)
 from gammavae_jax.config import Config
+from gammavae_jax.config_json import leaves, to_dict
 from gammavae_jax.dataset import Clips, clip_identities
 from gammavae_jax.distributed import is_joined, on_first, require_same, together
 from gammavae_jax.errors import InputError
@@ -16,6 +20,9 @@ from gammavae_jax.job import Job
 from gammavae_jax.log import Log
 from gammavae_jax.run_folder import begin_folder, read_config, resume_folder
 from gammavae_jax.whole_results import has_results
+
+_OF_TRAINING = ("seed", "n_seeds", "features.", "model.", "train.")
+_MOST_NAMED = 3  # settings in a message
 
 
 def begin_or_resume(
@@ -73,19 +80,52 @@ def require_same_training(config: Config, before: Config, out: Path) -> None:
     Raises:
         InputError: they differ.
     """
-    if not trains_alike(config, before):
+    others = _differences(config, before)
+    if others:
+        named = "; ".join(others[:_MOST_NAMED])
+        more = (
+            f"; {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
+        )
         raise InputError(
-            f"{str(out)!r} was made with other settings: resume with the same ones "
-            "(train.epochs may grow, scores and scoring may change), or say --overwrite"
+            f"{str(out)!r} was made with other settings ({named}{more}): resume with "
+            "the same ones (train.epochs may grow, scores and scoring may change), or "
+            "say --overwrite"
+        )
+
+
+def require_no_more_epochs(config: Config, out: Path) -> None:
+    """Refuse to train for fewer epochs than the same training in a folder has had.
+
+    Raises:
+        InputError: it has a state of more.
+    """
+    begun = read_config(out)
+    if begun is not None and trains_alike(config, begun):
+        _require_epochs(config, out, last_saved_epoch(out / "checkpoint"))
+
+
+def _require_epochs(config: Config, out: Path, epoch: int) -> None:
+    if config.train.epochs < epoch:
+        raise InputError(
+            f"{str(out)!r} already has {epoch} epochs: give --epochs of at least that, "
+            "or say --overwrite"
         )
 
 
 def trains_alike(one: Config, other: Config) -> bool:
     """Whether trainings differ in their length alone, and in what scores them."""
-    train = replace(one.train, epochs=other.train.epochs)
-    ours = one.seed, one.n_seeds, one.features, one.model, train
-    theirs = other.seed, other.n_seeds, other.features, other.model, other.train
-    return ours == theirs
+    return not _differences(one, other)
+
+
+def _differences(config: Config, before: Config) -> list[str]:
+    """What makes it another training: each field as it was, and as it is now."""
+    now, then = leaves(to_dict(config)), leaves(to_dict(before))
+    return [
+        f"{path}={then[path]}, not {now[path]}"
+        for path in now
+        if path.startswith(_OF_TRAINING) and path != "train.epochs"
+        if then[path] != now[path]
+    ]
 
 
 def _resume(config: Config, job: Job, epoch: int, log: Log) -> None:
@@ -121,11 +161,7 @@ def _state_to_resume(
         require_same_training(config, before, job.out)
     if checkpoint is None:
         return None
-    if config.train.epochs < checkpoint.epoch:
-        raise InputError(
-            f"{str(job.out)!r} already has {checkpoint.epoch} epochs: give --epochs of "
-            "at least that, or say --overwrite"
-        )
+    _require_epochs(config, job.out, checkpoint.epoch)
     if list(clips.items()) != list(checkpoint.clips.items()):
         raise InputError(
             f"{str(job.out)!r} was trained on other recordings, or in another order: "

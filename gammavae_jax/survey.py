@@ -77,7 +77,8 @@ def survey_fleet(job: Job, config: FeatureConfig, log: Log) -> Survey:
         raise several_bad(bad)
     if job.with_supplemental:
         require_supplemental(job, has_extra)
-    told = years.pop() if len(years) == 1 else None
+    # Of several years, those of 2022 on hold for all waves, as in one run.
+    told = years.pop() if len(years) == 1 else 2022
     return Survey(tuple(sizes), told if job.year is None else job.year)
 
 

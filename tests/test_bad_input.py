@@ -47,9 +47,11 @@ def test_a_dry_run_writes_nothing(data, tmp_path):
 def test_a_dry_run_says_at_its_end_that_the_folder_would_be_refused(data, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     run = command(
-        "run.py", "--all-machines", "--data-root", data, "--out", tmp_path, "--dry-run"
-    )
-    last = run.stdout.splitlines()[-1]
+        "run.py", "--all-machines", "--data-root", data, "--out", tmp_path,
+        "--dry-run", "--wave-size", 1,
+    )  # fmt: skip
+    *_, waves, last = run.stdout.splitlines()
+    assert waves == "in 2 waves, machines in each: 1"
     assert last.startswith(f"would be refused: {str(tmp_path)!r} exists: say")
 
 

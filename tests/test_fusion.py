@@ -96,13 +96,17 @@ def test_held_out_scores_all_alike_still_give_finite_scores(scores, value, n_hel
     np.testing.assert_array_equal(np.argsort(one), np.argsort(scores["mse"]))
 
 
+@pytest.mark.parametrize("n_held_out", [2, 7, 12, 24])
 @pytest.mark.parametrize("value", [0.0, 1e-7, 128.0, -3e6, 1e18])
 @pytest.mark.parametrize(("name", "at_zero"), [("residual_density", 1), ("mse", 1e-3)])
 def test_held_out_scores_that_differ_by_rounding_are_levelled_above_them_all(
-    name, at_zero, value
+    name, at_zero, value, n_held_out
 ):
-    """Of distances, which are roots, and of squares, which rounding changes less."""
-    noise = 1e-5 * np.random.default_rng(0).standard_normal(12)
+    """Of distances, which are roots, and of squares, which rounding changes less.
+
+    The mean of 12 equal numbers is not always that number.
+    """
+    noise = 1e-5 * np.random.default_rng(0).standard_normal(n_held_out)
     alike = value * (1 + noise) + at_zero * noise
     padded = np.append(alike, np.nan)[None]
     ours = levelled(name, padded)
@@ -118,8 +122,8 @@ def test_held_out_scores_that_differ_by_rounding_are_levelled_above_them_all(
         ["fusion_mean"],
         [name],
     ).values()
-    assert fused[0, 0, 0] < -0.2
-    assert fused[0, 0, 1] > 90
+    assert -0.4 < fused[0, 0, 0] < -0.2
+    assert 90 < fused[0, 0, 1] < 2e5
 
 
 def test_scores_that_differ_are_not_levelled(held_out):

@@ -99,10 +99,10 @@ def test_resuming_with_other_settings_is_refused(finished, data):
     out = finished
     run = command(
         "run.py", "--all-machines", "--data-root", data, "--out", out, "--resume",
-        "--seeds", 2, "--set", "model.n_latent=5", check=False,
+        "--seeds", 3, *TINY, "model.n_latent=5", check=False,
     )  # fmt: skip
     assert run.returncode == 2
-    assert "other settings" in run.stderr
+    assert "other settings (n_seeds=2, not 3; model.n_latent=4, not 5):" in run.stderr
 
 
 def test_trained_models_are_scored_anew_as_if_they_had_been_so_from_the_start(
