@@ -93,6 +93,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--resume and --overwrite exclude each other")
     if options.wave_size is not None and options.wave_size < 1:
         parser.error(f"--wave-size is {options.wave_size}: give 1 or more")
+    if options.wave_size is not None and options.distributed:
+        parser.error("waves are the work of one process: leave out --wave-size")
     return options
 
 
@@ -186,7 +188,7 @@ def run(options: argparse.Namespace) -> int:
     def tell() -> None:
         describe(config, job, table)
         describe_waves(config, job, options.wave_size, Log(table))
-        describe_folder(job, Log(table))
+        describe_folder(config, job, Log(table))
 
     if options.dry_run:
         on_first(tell)

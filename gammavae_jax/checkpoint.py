@@ -80,6 +80,11 @@ def restore_detector(folder: Path) -> Detector:
         InputError: there is no checkpoint, or one that this version cannot read.
     """
     path = folder / "detector"
+    if (folder / "fleet.json").is_file():
+        raise InputError(
+            f"{str(folder)!r} is a fleet: give the checkpoint of one of its waves, "
+            f"such as {str(folder / 'waves' / '0000' / 'checkpoint')!r}"
+        )
     if not mark(path).is_file():
         raise InputError(
             f"no checkpoint in {str(folder)!r}: give the folder 'checkpoint' of a "

@@ -36,8 +36,18 @@ from gammavae_jax.log import Log
 from gammavae_jax.parallel import make_layout
 from gammavae_jax.report import to_json
 from gammavae_jax.results import score_and_report
-from gammavae_jax.resumption import begin_or_resume, require_same_recordings
-from gammavae_jax.run_folder import begin_folder, check_folder, held_folder
+from gammavae_jax.resumption import (
+    begin_or_resume,
+    require_no_more_epochs,
+    require_same_recordings,
+    require_same_training,
+)
+from gammavae_jax.run_folder import (
+    begin_folder,
+    check_folder,
+    held_folder,
+    read_config,
+)
 from gammavae_jax.split import require_windows, split_notes, split_windows
 from gammavae_jax.threshold import too_few_clips
 from gammavae_jax.train import make_trainer, with_room_for
@@ -182,11 +192,16 @@ def describe(config: Config, job: Job, table: Console) -> None:
         )
 
 
-def describe_folder(job: Job, log: Log) -> None:
+def describe_folder(config: Config, job: Job, log: Log) -> None:
     """Say where `run_experiment` would write, or why it would not."""
     try:
         check_folder(job.out, job.resume, job.overwrite)
-        log.say(f"would write to {job.out}")
+        before = read_config(job.out) if job.resume else None
+        if before is not None:
+            require_same_training(config, before, job.out)
+            require_no_more_epochs(config, job.out)
+        doing = "replace" if job.overwrite and job.out.exists() else "write to"
+        log.say(f"would {'go on in' if job.resume else doing} {job.out}")
     except InputError as error:
         log.say(f"would be refused: {error}")
 

@@ -151,7 +151,8 @@ def damaged(path: Path, part: Path) -> Unreadable:
     where = "" if part == path else f" ({printable(part.relative_to(path.parent))})"
     return Unreadable(
         f"checkpoint {printable(path)!r} is damaged{where}",
-        "restore a copy, or train again with --overwrite",
+        "restore a copy, or make it anew: run.py --resume where a state in training "
+        "is sound, else --overwrite",
     )
 
 

@@ -61,6 +61,7 @@ def states():
 def main(folder: Path) -> dict:
     start()
     number = jax.process_index()
+    takes_signals = jax.config.jax_enable_preemption_service  # pyright: ignore
     config, host = states()
     layout = make_layout(list(range(1, N_MACHINES + 1)), N_MEMBERS)
     placed = layout.put(host, "run")
@@ -89,6 +90,7 @@ def main(folder: Path) -> dict:
         "sums": layout.get(sums).tolist(),
         "restored_epoch": back.epoch,
         "told": on_first(lambda: {"from": number}),
+        "jax_takes_signals": takes_signals,
         "own": together(lambda: number),
         "first_fails": error_of(lambda: on_first(lambda: fail("full"))),
         "disk_is_full": error_of(lambda: on_first(full)),

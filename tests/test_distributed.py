@@ -77,6 +77,7 @@ def test_each_process_writes_a_part_of_the_state_that_one_can_read(pair):
 def test_processes_agree_and_fail_together(pair):
     told, _ = pair
     assert [t["own"] for t in told] == [0, 1]
+    assert [t["jax_takes_signals"] for t in told] == [False, False]
     for of_process in told:
         assert of_process["told"] == {"from": 0}
         assert of_process["first_fails"] == "full"

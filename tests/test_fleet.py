@@ -27,7 +27,8 @@ from gammavae_jax.job import Job
 from gammavae_jax.log import Log
 from gammavae_jax.run_folder import read_config
 from gammavae_jax.synthetic import SyntheticSize, make_synthetic
-from gammavae_jax.wave_plan import read_plan
+from gammavae_jax.wave_plan import read_plan, write_plan
+from gammavae_jax.whole_results import remove_results
 
 TABLES = ("results.csv", "clips.csv")
 SETTINGS = ["--epochs", 2, *TINY]
@@ -305,6 +306,28 @@ def test_a_wave_of_a_fleet_that_was_to_be_replaced_is_begun_anew(waves, data, tm
     assert not of_wave.resume
     assert not of_wave.out.exists()
     assert (out / "waves" / "0001").exists()
+
+
+def test_a_fleet_refuses_fewer_epochs_than_a_wave_has_and_is_not_changed(
+    waves, data, tmp_path
+):
+    out = Path(shutil.copytree(waves, tmp_path / "out"))
+    remove_results(out)
+    before = (out / "config.json").read_text()
+    of_fleet = read_config(out)
+    assert of_fleet is not None
+    shorter = replace(of_fleet, train=replace(of_fleet.train, epochs=1))
+    text = refusal(shorter, job(data, out, resume=True))
+    assert "waves/0000' already has 2 epochs" in text
+    assert (out / "config.json").read_text() == before
+
+
+def test_a_fleet_is_evaluated_by_the_metrics_of_its_year(waves, data, tmp_path):
+    fleet = Path(shutil.copytree(waves, tmp_path / "fleet"))
+    write_plan(fleet, read_plan(fleet)._replace(year=2020))
+    log = Log(Console(file=io.StringIO()))
+    evaluate_machines(fleet, job(data, tmp_path / "out"), log, log.console)
+    assert summary_of(tmp_path / "out")["year"] == 2020
 
 
 def test_a_finished_fleet_that_was_told_to_train_on_and_killed_goes_on_so_far(

@@ -72,7 +72,7 @@ def test_recordings_that_vanish_after_they_were_found_are_named(root):
     assert [len(clips.files) for _, clips in loaded] == [2, 3]
     assert gone.name in log.notes[-1]
     shutil.rmtree(root)
-    with pytest.raises(InputError, match=r"\(6 recordings cannot be used"):
+    with pytest.raises(InputError, match=r"\(6 training recordings cannot be used"):
         load_split(files, "train", bank, CONFIG, log, False)
     with pytest.raises(InputError, match=root.name):
         find_all(Job(root, ("fan",), root / "out"))
@@ -87,7 +87,9 @@ def test_recordings_that_vanish_after_they_were_found_are_named(root):
 )
 def test_several_bad_files_are_counted_before_the_run_ends(root, names, count):
     spoil(root, *names)
-    message = rf"fan/train/.* \({count} recordings cannot be used; --skip-bad-files"
+    message = (
+        rf"fan/train/.* \({count} training recordings cannot be used; --skip-bad-files"
+    )
     with pytest.raises(InputError, match=message):
         load(root)
 
