@@ -22,7 +22,12 @@ from rich.console import Console
 from gammavae_jax.commands.report import Report
 from gammavae_jax.config_json import override
 from gammavae_jax.errors import InputError
-from gammavae_jax.fleet import _begun_wave, evaluate_machines, run_machines
+from gammavae_jax.fleet import (
+    _begun_wave,
+    describe_waves,
+    evaluate_machines,
+    run_machines,
+)
 from gammavae_jax.job import Job
 from gammavae_jax.log import Log
 from gammavae_jax.run_folder import read_config
@@ -255,6 +260,22 @@ def test_a_recording_that_only_decoding_finds_bad_ends_its_wave_and_none_before(
 def test_waves_are_the_work_of_one_process(data, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("jax.process_count", lambda: 2)
     assert "the work of one process" in refusal(tiny(), job(data, tmp_path / "out"), 1)
+
+
+def test_a_dry_run_says_in_which_waves_it_would_be(
+    waves, data, tiny, tmp_path, monkeypatch
+):
+    def said(of_job, wave_size=None):
+        told = io.StringIO()
+        describe_waves(tiny(), of_job, wave_size, Log(Console(file=told, width=200)))
+        return told.getvalue()
+
+    new = job(data, tmp_path / "out")
+    assert said(new) == ""
+    assert "in 3 waves, machines in each: 1" in said(new, 1)
+    assert "in 2 waves, machines in each: 2" in said(job(data, waves, resume=True))
+    monkeypatch.setattr("gammavae_jax.fleet.all_fit", lambda *_: False)
+    assert "in waves of as many machines as fit the memory" in said(new)
 
 
 def test_a_fleet_that_is_not_finished_is_not_evaluated(waves, data, tmp_path):
