@@ -98,14 +98,7 @@ def exit_status(end: KeyboardInterrupt) -> int:
 
 
 def _deliver(stop: Stop) -> None:
-    if stop.first is None:
-        return
-    handler = signal.getsignal(stop.first)
-    if callable(handler):
-        # Called here: a signal that is raised may be handled within the collector's
-        # callbacks, which swallow what the handler raises.
-        handler(stop.first, None)
-    else:
+    if stop.first is not None:
         signal.raise_signal(stop.first)
 
 

@@ -331,6 +331,7 @@ def test_a_checkpoint_of_four_devices_restores_on_one(tmp_path, detector):
     )
 
 
+@pytest.mark.usefixtures("heeded_interrupts")
 def test_an_interrupt_waits_until_a_state_is_saved(tmp_path, state, tiny, monkeypatch):
     save = ocp.save
 
