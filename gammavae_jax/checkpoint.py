@@ -80,11 +80,7 @@ def restore_detector(folder: Path) -> Detector:
         InputError: there is no checkpoint, or one that this version cannot read.
     """
     path = folder / "detector"
-    if (folder / "fleet.json").is_file():
-        raise InputError(
-            f"{str(folder)!r} is a fleet: give the checkpoint of one of its waves, "
-            f"such as {str(folder / 'waves' / '0000' / 'checkpoint')!r}"
-        )
+    require_no_fleet(folder, "checkpoint")
     if not mark(path).is_file():
         raise InputError(
             f"no checkpoint in {str(folder)!r}: give the folder 'checkpoint' of a "
@@ -121,6 +117,19 @@ def restore_detector(folder: Path) -> Detector:
     )
     machines = tuple((machine, section) for machine, section in about["machines"])
     return Detector(config, machines, **arrays)
+
+
+def require_no_fleet(folder: Path, part: str = "") -> None:
+    """Refuse the folder of a fleet where that of a wave, or a part of it, is meant.
+
+    Raises:
+        InputError: it is that of a fleet.
+    """
+    if (folder / "fleet.json").is_file():
+        raise InputError(
+            f"{str(folder)!r} is a fleet: give the folder of one of its waves, such as "
+            f"{str(folder / 'waves' / '0000' / part)!r}"
+        )
 
 
 def save_training(folder: Path, checkpoint: TrainCheckpoint) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gammavae_jax.checkpoint import restore_detector
+from gammavae_jax.checkpoint import require_no_fleet, restore_detector
 from gammavae_jax.clip_name import parse_clip_name
 from gammavae_jax.clip_table import ClipRow, read_clips_csv
 from gammavae_jax.detector import Detector
@@ -32,11 +32,7 @@ def read_run(folder: Path) -> FinishedRun:
     Raises:
         InputError: it is none, or its checkpoint is not where it was.
     """
-    if (folder / "fleet.json").is_file():
-        raise InputError(
-            f"{str(folder)!r} is a fleet: give the folder of one of its waves, such as "
-            f"{str(folder / 'waves' / '0000')!r}"
-        )
+    require_no_fleet(folder)
     path = folder / "summary.json"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))

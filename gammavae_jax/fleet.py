@@ -82,8 +82,7 @@ def run_machines(
         before = read_config(job.out)
         if before is not None and is_fleet(job.out) and job.resume:
             require_same_training(config, before, job.out)
-            for number in range(len(plan.waves)):
-                require_no_more_epochs(config, wave_folder(job.out, number))
+            require_no_more_epochs(config, job.out)
             settle_folder(job.out, config)
         else:
             begin_folder(job.out, config)
@@ -94,11 +93,11 @@ def run_machines(
 
 def describe_waves(config: Config, job: Job, wave_size: int | None, log: Log) -> None:
     """Say in which waves `run_machines` would work."""
+    if jax.process_count() > 1:
+        return
     n_machines = len(job.machines)
     if job.resume and is_fleet(job.out):
         wave_size = read_plan(job.out).wave_size
-    if jax.process_count() > 1:
-        return
     if wave_size is None:
         if not all_fit(find_in_turn(job), config):
             log.say("in waves of as many machines as fit the memory, if not all do")

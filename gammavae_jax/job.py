@@ -162,7 +162,9 @@ def load_split(
     with log.timed("features_s"), log.progress(f"{split} clips", total) as advance:
         found = [(name, load(files)) for name, files in of_split]
     if bad and not skip_bad_files:
-        raise several_bad(bad, "training " if split == "train" else "test ")
+        raise several_bad(
+            bad, f"{'training' if split == 'train' else 'test'} recordings"
+        )
     loaded = [(name, clips) for name, clips in found if clips is not None]
     for name, clips in loaded:
         if split == "train":
@@ -170,9 +172,9 @@ def load_split(
     return loaded
 
 
-def several_bad(bad: Sequence[InputError], of: str = "") -> InputError:
-    """The first of the errors, and how many recordings (of what) cannot be used."""
-    several = f" ({len(bad)} {of}recordings cannot be used; --skip-bad-files names all)"
+def several_bad(bad: Sequence[InputError], what: str = "recordings") -> InputError:
+    """The first of the errors, and how many of what cannot be used."""
+    several = f" ({len(bad)} {what} cannot be used; --skip-bad-files names all)"
     return InputError(f"{bad[0]}{several if len(bad) > 1 else ''}")
 
 

@@ -94,14 +94,15 @@ def require_same_training(config: Config, before: Config, out: Path) -> None:
 
 
 def require_no_more_epochs(config: Config, out: Path) -> None:
-    """Refuse to train for fewer epochs than the same training in a folder has had.
+    """Refuse to train for fewer epochs than a run, or a wave of a fleet, has had.
 
     Raises:
-        InputError: it has a state of more.
+        InputError: the same training has a state of more.
     """
-    begun = read_config(out)
-    if begun is not None and trains_alike(config, begun):
-        _require_epochs(config, out, last_saved_epoch(out / "checkpoint"))
+    for folder in (out, *sorted(out.glob("waves/*"))):
+        begun = read_config(folder)
+        if begun is not None and trains_alike(config, begun):
+            _require_epochs(config, folder, last_saved_epoch(folder / "checkpoint"))
 
 
 def _require_epochs(config: Config, out: Path, epoch: int) -> None:
