@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.files import unusable
+from gammavae_jax.files import unusable, unwritable
 
 Value = TypeVar("Value")
 
@@ -77,11 +77,11 @@ def together(function: Callable[[], Value]) -> Value:
 
     Raises:
         InputError: of the first process where it failed, in all of them; of several
-            processes also where a file could not be written.
+            processes also where a file could not be read or written.
     """
     if _number_and_count()[1] == 1:
         return function()
-    value, message = _tried(function)
+    value, message = _tried(function, unusable)
     _raise_first(_from_all(message))
     return value  # pyright: ignore[reportReturnType]
 
@@ -98,7 +98,7 @@ def on_first(function: Callable[[], Value]) -> Value:
     number, count = _number_and_count()
     if count == 1:
         return function()
-    value, message = _tried(function) if number == 0 else (None, "")
+    value, message = _tried(function, unwritable) if number == 0 else (None, "")
     told = json.loads(_from_all(json.dumps([value, message]))[0])
     _raise_first([told[1]])
     return told[0]
@@ -165,7 +165,9 @@ def _from_all(text: str) -> list[str]:
     return [row[:length].tobytes().decode() for row, length in pairs]
 
 
-def _tried(function: Callable[[], Value]) -> tuple[Value | None, str]:
+def _tried(
+    function: Callable[[], Value], told: Callable[[OSError], InputError]
+) -> tuple[Value | None, str]:
     """What `function` returns, and why it could not."""
     try:
         return function(), ""
@@ -174,7 +176,7 @@ def _tried(function: Callable[[], Value]) -> tuple[Value | None, str]:
     except BrokenPipeError:  # of what was printed
         raise
     except OSError as error:  # or the others would wait for this process
-        return None, str(unusable(error))
+        return None, str(told(error))
 
 
 def _raise_first(messages: list[str]) -> None:

@@ -173,24 +173,30 @@ def writing(out: Path) -> Iterator[None]:
     except BrokenPipeError:  # of what was printed
         raise
     except OSError as error:
-        raise unwritable(out, error) from error
+        raise unwritable(error, out) from error
 
 
 def unusable(error: OSError) -> InputError:
     """That a file cannot be read or written, for the user."""
-    path = "a file" if error.filename is None else str(error.filename)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        return unwritable(path, error)
+        return unwritable(error)
     return InputError(
-        f"{path!r} cannot be used ({error.strerror or error}): see to it that this "
-        "process may read and write it"
+        f"{_path_of(error)!r} cannot be used ({error.strerror or error}): see to it "
+        "that this process may read and write it"
     )
 
 
-def unwritable(path: str | os.PathLike[str], error: OSError) -> InputError:
-    """That a file or folder cannot be written, for the user."""
+def unwritable(
+    error: OSError, path: str | os.PathLike[str] | None = None
+) -> InputError:
+    """That a file or folder cannot be written, for the user: the error's, or a path."""
     reason = error.strerror or error
     remedy = "give another --out"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         remedy = "make room (--resume goes on with a run), or give another --out"
-    return InputError(f"{os.fspath(path)!r} cannot be written ({reason}): {remedy}")
+    name = _path_of(error) if path is None else os.fspath(path)
+    return InputError(f"{name!r} cannot be written ({reason}): {remedy}")
+
+
+def _path_of(error: OSError) -> str:
+    return "a file" if error.filename is None else str(error.filename)
