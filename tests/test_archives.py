@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import soundfile
-from layouts import LAYOUTS, MORE_LAYOUTS, build
-from packing import pack, pack_machines
+from support.layouts import LAYOUTS, MORE_LAYOUTS, build
+from support.packing import pack, pack_machines
 
 from gammavae_jax.archives import recordings_in
 from gammavae_jax.audio import read_clip

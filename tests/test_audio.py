@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from packing import pack
+from support.packing import pack
 
 from gammavae_jax.audio import encode_clip, read_clip
 from gammavae_jax.errors import InputError, printable

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from main_job import TINY, command, notes_of, score_bytes, two_machines
+from support.main_job import TINY, command, notes_of, score_bytes, two_machines
 
 from gammavae_jax.presets import preset
 

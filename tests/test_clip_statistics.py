@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import noise
 from scipy.special import logsumexp
+from support.probes import noise
 
 from gammavae_jax import clip_statistics as statistics
 

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from live_servers import audio, served
-from live_stubs import LoudnessScorer, put, tone
 from rich.console import Console
+from support.live_servers import audio, served
+from support.live_stubs import LoudnessScorer, put, tone
 
 from gammavae_jax.commands.watch import Watch
 from gammavae_jax.live import scoring

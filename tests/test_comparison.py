@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from finished_runs import write_run
+from support.finished_runs import write_run
 
 from gammavae_jax.comparison import write_comparison
 from gammavae_jax.errors import InputError

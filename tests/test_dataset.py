@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from probes import clips, crowd, noise
+from support.probes import clips, crowd, noise
 
 from gammavae_jax.clip_files import ClipFile, find_clips
 from gammavae_jax.clip_name import parse_clip_name

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from detectors import fitted, small
-from probes import clips, noise, tone
+from support.detectors import fitted, small
+from support.probes import clips, noise, tone
 
 from gammavae_jax.config import FUSION_SCORES, SCORE_NAMES
 from gammavae_jax.dataset import HELD_OUT, TRAIN

@@ -9,11 +9,11 @@ import time
 
 import jax
 import numpy as np
-import process_of_two
 import pytest
 import soundfile
-from clusters import by_hand, ended, open_mpi, run_command, slurm, start
-from main_job import ROOT, TINY, command, score_bytes, two_machines
+from support import process_of_two
+from support.clusters import by_hand, ended, open_mpi, run_command, slurm, start
+from support.main_job import ROOT, TINY, command, score_bytes, two_machines
 
 from gammavae_jax import distributed
 from gammavae_jax.checkpoint import restore_detector, restore_training
@@ -35,7 +35,7 @@ def data(tmp_path_factory):
 def pair(tmp_path_factory):
     """What two processes tell, and the checkpoint that they have written."""
     folder = tmp_path_factory.mktemp("pair") / "checkpoint"
-    program = ROOT / "tests" / "process_of_two.py"
+    program = ROOT / "tests" / "support" / "process_of_two.py"
     more = {
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     }
@@ -193,7 +193,9 @@ def test_an_out_that_hosts_do_not_share_is_refused(data, tmp_path):
 def test_one_two_four_or_eight_devices_train_the_same_parameters():
     """Of machines and models whose numbers do not divide: 5 and 1, by 3."""
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    (end,) = ended(start([[ROOT / "tests" / "eight_devices.py", 5, 1]], more=flags))
+    (end,) = ended(
+        start([[ROOT / "tests" / "support" / "eight_devices.py", 5, 1]], more=flags)
+    )
     assert end.returncode == 0, end.stderr
     for by_devices in json.loads(end.stdout):
         assert by_devices.keys() == {"1", "2", "4", "8"}

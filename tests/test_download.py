@@ -8,7 +8,7 @@ from pathlib import Path
 
 import broken_server
 import pytest
-from challenge_archives import packed, publish
+from support.challenge_archives import packed, publish
 
 from gammavae_jax.clip_files import find_clips, find_machines, year_of_layout
 from gammavae_jax.commands.download import Download

@@ -8,7 +8,7 @@ import time
 
 import broken_server
 import pytest
-from challenge_archives import publish
+from support.challenge_archives import publish
 
 from gammavae_jax.commands.download import Download
 from gammavae_jax.download.catalogue import find_archives

@@ -2,7 +2,7 @@ import json
 
 import broken_server
 import pytest
-from broken_server import answer
+from support.broken_server import answer
 
 from gammavae_jax.download.patience import Patience
 from gammavae_jax.download.record import (

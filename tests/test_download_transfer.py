@@ -4,8 +4,8 @@ from functools import partial
 import broken_server
 import pytest
 import requests
-from broken_server import answer, cut_after
-from loading import DATA, KNOWN, PATH, Loading, published
+from support.broken_server import answer, cut_after
+from support.loading import DATA, KNOWN, PATH, Loading, published
 
 from gammavae_jax.download.part_file import PartFile
 from gammavae_jax.download.patience import Patience

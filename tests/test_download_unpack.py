@@ -6,8 +6,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from packing import pack
 from rich.console import Console
+from support.packing import pack
 
 from gammavae_jax.clip_files import find_clips, find_machines
 from gammavae_jax.download.unpack import (

@@ -7,8 +7,8 @@ from functools import partial
 
 import broken_server
 import pytest
-from broken_server import answer, cut_after, say_length, serve
-from loading import DATA, KNOWN, OTHER, PATH, Loading, published
+from support.broken_server import answer, cut_after, say_length, serve
+from support.loading import DATA, KNOWN, OTHER, PATH, Loading, published
 
 from gammavae_jax.download.soundness import require_sound
 from gammavae_jax.download.transfer import NotServed

@@ -29,7 +29,7 @@ from gammavae_jax.official import (
 TOLERANCE = 1e-12
 unhurried = settings(deadline=None)  # a busy machine is no failure
 GOLDEN_DIR = Path(
-    os.environ.get("GAMMAVAE_GOLDEN_DIR") or Path(__file__).parent / "golden"
+    os.environ.get("GAMMAVAE_GOLDEN_DIR") or Path(__file__).parent.parent / "golden"
 )
 N_CLIPS = 24
 # Few distinct integers: ties are common and monotone maps exact.

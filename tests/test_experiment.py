@@ -6,7 +6,7 @@ import re
 import shutil
 
 import pytest
-from main_job import (
+from support.main_job import (
     TINY,
     command,
     notes_of,
@@ -14,7 +14,7 @@ from main_job import (
     score_bytes,
     two_machines,
 )
-from packing import pack_machines
+from support.packing import pack_machines
 
 from gammavae_jax.commands.report import Report
 from gammavae_jax.errors import InputError

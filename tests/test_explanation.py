@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from detectors import fitted, small
-from probes import clips, noise
+from support.detectors import fitted, small
+from support.probes import clips, noise
 
 from gammavae_jax.errors import InputError
 from gammavae_jax.explanation import explain_clip

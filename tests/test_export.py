@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import onnx
 import pytest
-from detectors import small
-from exported import answers, of_waves, onnx_bytes, part, trained, wave
+from support.detectors import small
+from support.exported import answers, of_waves, onnx_bytes, part, trained, wave
 
 from gammavae_jax.config import SCORE_NAMES
 from gammavae_jax.detector import clip_p_values

@@ -16,8 +16,8 @@ import numpy as np
 import onnx
 import pytest
 import tyro
-from detectors import small
-from exported import answers, onnx_bytes, part, trained, wave
+from support.detectors import small
+from support.exported import answers, onnx_bytes, part, trained, wave
 
 from gammavae_jax.checkpoint import save_detector
 from gammavae_jax.commands.export import Export

@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import soundfile
-from packing import pack_machines
 from rich.console import Console
+from support.packing import pack_machines
 
 from gammavae_jax import dataset, feature_cache
 from gammavae_jax.clip_files import find_clips

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from main_job import ROOT, TINY, command, score_bytes
 from rich.console import Console
+from support.main_job import ROOT, TINY, command, score_bytes
 
 from gammavae_jax.commands.report import Report
 from gammavae_jax.config_json import override

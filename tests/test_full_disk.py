@@ -6,8 +6,8 @@ import re
 import shutil
 
 import pytest
-from disks import small_disk
-from main_job import two_machines
+from support.disks import small_disk
+from support.main_job import two_machines
 
 from benchmarks.killed_runs import differences, finish, start
 from gammavae_jax import files

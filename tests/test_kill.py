@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from main_job import two_machines
+from support.main_job import two_machines
 
 from benchmarks.killed_runs import (
     Killing,

@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from layouts import LAYOUTS, MORE_LAYOUTS, build
 from rich.console import Console
+from support.layouts import LAYOUTS, MORE_LAYOUTS, build
 
 from gammavae_jax.clip_files import find_clips, find_machines, year_of_layout
 from gammavae_jax.config_json import override

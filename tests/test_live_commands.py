@@ -14,8 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 import soundfile
-from live_servers import audio
-from live_stubs import RATE, LoudnessScorer, put, tone
+from support.live_servers import audio
+from support.live_stubs import RATE, LoudnessScorer, put, tone
+from support.main_job import ROOT
 
 from gammavae_jax.commands.serve import Serve
 from gammavae_jax.commands.watch import Watch
@@ -29,7 +30,7 @@ from gammavae_jax.live.webhook import Webhook
 PROGRAM = """
 import sys
 from pathlib import Path
-from live_stubs import {scorer}
+from support.live_stubs import {scorer}
 from gammavae_jax.command_line import readable_errors
 from gammavae_jax.commands.serve import Serve
 from gammavae_jax.commands.watch import Watch
@@ -41,7 +42,7 @@ with readable_errors():
 
 
 def start(command, stderr=subprocess.STDOUT, scorer="LoudnessScorer"):
-    tests = Path(__file__).parent
+    tests = ROOT / "tests"
     path = os.pathsep.join([str(tests), str(tests.parent)])
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(command=command, scorer=scorer)],

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from live_servers import served
-from live_stubs import RATE, put
 from prometheus_client.parser import text_string_to_metric_families
+from support.live_servers import served
+from support.live_stubs import RATE, put
 
 import gammavae_jax as gv
 from gammavae_jax.commands.watch import Watch

@@ -5,8 +5,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from live_servers import audio, served
-from live_stubs import LoudnessScorer
+from support.live_servers import audio, served
+from support.live_stubs import LoudnessScorer
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from live_stubs import RATE, LoudnessScorer, tone
+from support.live_stubs import RATE, LoudnessScorer, tone
 
 from gammavae_jax.errors import InputError
 from gammavae_jax.live.rolling import Rolling, hear, rolling, windows

@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from live_servers import audio, served
-from live_stubs import RATE, LoudnessScorer
 from prometheus_client.parser import text_string_to_metric_families
+from support.live_servers import audio, served
+from support.live_stubs import RATE, LoudnessScorer
 
 from gammavae_jax.errors import InputError
 from gammavae_jax.live import serving

@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 import soundfile
-from live_stubs import RATE, LoudnessScorer, put, tone
 from rich.console import Console
+from support.live_stubs import RATE, LoudnessScorer, put, tone
 
 from gammavae_jax.live import watch as watch_module
 from gammavae_jax.live.announcer import Announcer, clock

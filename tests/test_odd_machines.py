@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 import soundfile
-from detectors import Fitted, fitted, small
-from main_job import TINY, command, notes_of, two_machines
-from probes import clips, noise
 from rich.console import Console
+from support.detectors import Fitted, fitted, small
+from support.main_job import TINY, command, notes_of, two_machines
+from support.probes import clips, noise
 
 import gammavae_jax as gv
 from gammavae_jax.config import SCORE_NAMES

@@ -7,9 +7,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from main_job import TINY, command, notes_of, score_bytes
-from odd_recordings import AS_BYTES, ODD, RATE, WAV, Heard, N, encoded, table
 from rich.console import Console
+from support.main_job import TINY, command, notes_of, score_bytes
+from support.odd_recordings import AS_BYTES, ODD, RATE, WAV, Heard, N, encoded, table
 
 import gammavae_jax as gv
 from gammavae_jax.audio import open_recording, read_clip, read_recording

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from chromium import browser, opened, wait
-from detectors import fitted, small
-from probes import clips, noise, tone
 from sklearn.metrics import roc_curve
+from support.chromium import browser, opened, wait
+from support.detectors import fitted, small
+from support.probes import clips, noise, tone
 
 from gammavae_jax.detector import clip_p_values
 from gammavae_jax.errors import InputError

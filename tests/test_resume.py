@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from main_job import TINY, command, run_to_the_end, score_bytes, two_machines
 from rich.console import Console
+from support.main_job import TINY, command, run_to_the_end, score_bytes, two_machines
 
 from gammavae_jax import experiment
 from gammavae_jax.config_json import override, to_dict

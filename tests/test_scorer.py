@@ -5,8 +5,8 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from detectors import fitted, small
-from probes import clips, noise
+from support.detectors import fitted, small
+from support.probes import clips, noise
 
 from gammavae_jax.config import SCORE_NAMES
 from gammavae_jax.dataset import stack_machines

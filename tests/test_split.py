@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from probes import clips, crowd, noise
+from support.probes import clips, crowd, noise
 
 from gammavae_jax.dataset import HELD_OUT, PADDING, TRAIN, stack_machines
 from gammavae_jax.errors import InputError

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import clips, crowd, noise
+from support.probes import clips, crowd, noise
 
 from gammavae_jax import train
 from gammavae_jax.dataset import HELD_OUT, TRAIN, stack_machines

@@ -5,8 +5,8 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from finished_runs import write_run
 from rich.console import Console
+from support.finished_runs import write_run
 
 from gammavae_jax import variants
 from gammavae_jax.config_json import override, to_dict

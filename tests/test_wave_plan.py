@@ -5,8 +5,8 @@ import io
 import numpy as np
 import pytest
 import soundfile
-from packing import pack_machines
 from rich.console import Console
+from support.packing import pack_machines
 
 from gammavae_jax import clip_length, wave_plan
 from gammavae_jax.clip_length import clip_frames

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from support.main_job import ROOT
 
 from gammavae_jax.config import Config, TrainConfig
 from gammavae_jax.errors import InputError
@@ -114,8 +115,7 @@ def test_a_reader_of_the_table_who_went_away_is_no_full_disk(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 def test_killed_at_any_operation_on_a_file_results_are_never_mixed(tmp_path):
-    tests = os.path.dirname(__file__)
-    path = os.pathsep.join([tests, os.path.dirname(tests)])
+    path = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])
     run = subprocess.run(
         [sys.executable, "-c", KILLED_ANYWHERE, str(tmp_path)],
         env=os.environ | {"PYTHONPATH": path},

@@ -7,8 +7,8 @@ import time
 
 import httpx
 import soundfile
-from live_stubs import RATE, LoudnessScorer, tone
 from rich.console import Console
+from support.live_stubs import RATE, LoudnessScorer, tone
 
 from gammavae_jax.live.announcer import Announcer
 from gammavae_jax.live.application import make_application

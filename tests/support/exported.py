@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
-from detectors import Fitted, fitted
-from probes import clips
+from support.detectors import Fitted, fitted
+from support.probes import clips
 
 from gammavae_jax.config import Config, FeatureConfig
 from gammavae_jax.dataset import Clips

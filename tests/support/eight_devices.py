@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from probes import crowd
+from support.probes import crowd
 
 from gammavae_jax.config_json import override
 from gammavae_jax.dataset import stack_machines

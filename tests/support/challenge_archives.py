@@ -3,7 +3,7 @@
 import io
 import zipfile
 
-from broken_server import Server
+from support.broken_server import Server
 
 from gammavae_jax.download.catalogue import Archive
 

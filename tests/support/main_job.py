@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gammavae_jax.synthetic import SyntheticSize, make_synthetic
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 TINY = [
     "--set",
     "model.hidden=[16]",

@@ -6,8 +6,8 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
-from broken_server import Server, cut_after
 from rich.console import Console
+from support.broken_server import Server, cut_after
 
 from gammavae_jax.download.patience import Patience
 from gammavae_jax.download.session import new_session
