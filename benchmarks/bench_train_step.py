@@ -27,7 +27,7 @@ from benchmarks.script import (
     show,
     write,
 )
-from gammavae_jax.runtime import available_cores
+from gammavae_jax.process import available_cores
 
 MODELS = ("autoencoder", "gammavae")
 OURS, PIPELINE, CAREFUL, PER_CORE = "ours", "pipeline", "careful", "careful_per_core"

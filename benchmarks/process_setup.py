@@ -2,11 +2,7 @@
 
 import os
 
-from gammavae_jax.runtime import (
-    available_cores,
-    give_cores_to_runs,
-    limit_blas_threads,
-)
+from gammavae_jax.process import available_cores, give_cores_to_runs, limit_blas_threads
 
 
 def as_the_command_line(n_runs: int) -> None:

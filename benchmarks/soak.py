@@ -47,7 +47,7 @@ from benchmarks.served_load import (
     sample,
     serving,
 )
-from gammavae_jax.runtime import keep_compiled_programs
+from gammavae_jax.process import keep_compiled_programs
 from gammavae_jax.synthetic import SyntheticSize, make_synthetic
 
 _SIZES = {

@@ -21,7 +21,7 @@ from gammavae_jax.config import SCORE_NAMES, Config
 from gammavae_jax.config_json import override
 from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.presets import preset
-from gammavae_jax.runtime import limit_blas_threads, prepare
+from gammavae_jax.process import limit_blas_threads, prepare
 
 
 class Variant(NamedTuple):

@@ -9,11 +9,7 @@ from gammavae_jax.command_line import (
     data_root_or_synthetic,
     readable_errors,
 )
-from gammavae_jax.runtime import (
-    limit_blas_threads,
-    prepare,
-    runs_in_checkpoint,
-)
+from gammavae_jax.process import limit_blas_threads, prepare, runs_in_checkpoint
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

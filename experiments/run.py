@@ -21,7 +21,7 @@ from gammavae_jax.config_json import override
 from gammavae_jax.distributed import is_first, on_first, together
 from gammavae_jax.errors import InputError
 from gammavae_jax.presets import PRESETS, preset
-from gammavae_jax.runtime import limit_blas_threads, prepare
+from gammavae_jax.process import limit_blas_threads, prepare
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -85,7 +85,7 @@ def _is_on(variable: str) -> bool:
 
 
 def _cache(name: str) -> Iterator[Finding]:
-    from gammavae_jax.runtime import cache_folder
+    from gammavae_jax.process import cache_folder
 
     folder = cache_folder()
     remedy = "set GAMMAVAE_CACHE_DIR to a folder of your own"
@@ -101,7 +101,7 @@ def _cache(name: str) -> Iterator[Finding]:
 
 def _compiled(name: str) -> Iterator[Finding]:
     """Before JAX is imported, which is when it is told where programs are kept."""
-    from gammavae_jax.runtime import import_jax, keep_compiled_programs
+    from gammavae_jax.process import import_jax, keep_compiled_programs
 
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
@@ -115,7 +115,7 @@ def _compiled(name: str) -> Iterator[Finding]:
 
 
 def _disk(name: str) -> Iterator[Finding]:
-    from gammavae_jax.runtime import cache_folder
+    from gammavae_jax.process import cache_folder
 
     places = {"here": Path.cwd(), "in the cache": cache_folder()}
     free = {at: shutil.disk_usage(_nearest(p)).free for at, p in places.items()}
@@ -134,7 +134,7 @@ def _nearest(folder: Path) -> Path:
 def _devices(name: str) -> Iterator[Finding]:
     import jax
 
-    from gammavae_jax.runtime import available_cores
+    from gammavae_jax.process import available_cores
 
     kinds = [d.device_kind for d in jax.devices()]
     found = ", ".join(f"{kinds.count(k)} x {k}" for k in dict.fromkeys(kinds))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import write_text
-from gammavae_jax.interruption import Terminated, exit_status, heeded_termination
+from gammavae_jax.process import Terminated, exit_status, heeded_termination
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -19,7 +19,7 @@ from gammavae_jax.clip_files import ClipFile, is_supplemental
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.features import log_mel, n_frames, samples_needed
-from gammavae_jax.runtime import available_cores
+from gammavae_jax.process import available_cores
 
 AnyArray = Array | np.ndarray  # on a device or on the host
 

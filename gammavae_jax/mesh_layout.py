@@ -10,7 +10,6 @@ import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from gammavae_jax.interruption import uninterrupted
 from gammavae_jax.layout import (
     PROGRAMS_KEPT,
     Batching,
@@ -19,6 +18,7 @@ from gammavae_jax.layout import (
     Program,
     in_float32,
 )
+from gammavae_jax.process import uninterrupted
 
 _SPECS: dict[Kind, PartitionSpec] = {
     "run": PartitionSpec("member", "machine"),

@@ -16,8 +16,8 @@ from jax.sharding import Mesh
 from gammavae_jax.distributed import is_joined
 from gammavae_jax.layout import Layout
 from gammavae_jax.mesh_layout import MeshLayout
+from gammavae_jax.process import available_cores
 from gammavae_jax.queue_layout import QueueLayout
-from gammavae_jax.runtime import available_cores
 
 
 def make_layout(

@@ -16,8 +16,14 @@ from gammavae_jax.config import Config
 from gammavae_jax.config_json import from_dict
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluate import Row
-from gammavae_jax.files import is_unfinished, remove, write_text, writing
-from gammavae_jax.folder_lock import FolderInUse, FolderLock
+from gammavae_jax.files import (
+    FolderInUse,
+    FolderLock,
+    is_unfinished,
+    remove,
+    write_text,
+    writing,
+)
 from gammavae_jax.report import results_csv, summarise_rows, to_json
 from gammavae_jax.whole_results import (
     has_results,

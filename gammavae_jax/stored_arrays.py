@@ -21,9 +21,14 @@ from gammavae_jax.config import Config
 from gammavae_jax.config_json import from_dict
 from gammavae_jax.distributed import on_first
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.file_sums import file_sums, text_sum
-from gammavae_jax.files import as_os_error, require_room, write_text
-from gammavae_jax.interruption import uninterrupted
+from gammavae_jax.files import (
+    as_os_error,
+    file_sums,
+    require_room,
+    text_sum,
+    write_text,
+)
+from gammavae_jax.process import uninterrupted
 
 FORMAT = 5  # raised when older checkpoints can no longer be read
 _ROOM_FOR_NAMES = 2**18  # bytes, of what is not arrays

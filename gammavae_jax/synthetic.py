@@ -18,7 +18,7 @@ import numpy as np
 from scipy.io import wavfile
 
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.runtime import cache_folder
+from gammavae_jax.process import cache_folder
 from gammavae_jax.synthetic_signals import RATE
 from gammavae_jax.synthetic_sounds import MACHINES, Condition, render
 

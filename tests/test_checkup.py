@@ -239,7 +239,7 @@ def test_a_cache_that_cannot_be_written_is_told_with_the_remedy(monkeypatch, tmp
 
 def test_what_is_said_of_compiled_programs_is_in_the_table(monkeypatch, capsys):
     monkeypatch.setattr(
-        "gammavae_jax.runtime.keep_compiled_programs",
+        "gammavae_jax.process.keep_compiled_programs",
         lambda: print("'x': not kept", file=sys.stderr),
     )
     found = look("compiled programs")["compiled programs"]

@@ -14,7 +14,7 @@ from support.live_stubs import LoudnessScorer, put, tone
 from gammavae_jax.commands.watch import Watch
 from gammavae_jax.live import scoring
 from gammavae_jax.log import Log
-from gammavae_jax.runtime import _MOST_PROGRAMS, _remove_oldest
+from gammavae_jax.process import _MOST_PROGRAMS, _remove_oldest
 
 
 @pytest.fixture

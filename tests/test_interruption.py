@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from gammavae_jax.command_line import readable_errors
-from gammavae_jax.interruption import (
+from gammavae_jax.process import (
     Terminated,
     heeded_termination,
     stoppable,
@@ -133,8 +133,8 @@ def test_importing_jax_waits_with_an_interrupt_until_it_is_done():
     """An interrupt while its extension modules were made aborted the process."""
     program = (
         "import signal, sys\n"
-        "from gammavae_jax.interruption import Terminated, heeded_termination\n"
-        "from gammavae_jax.runtime import import_jax\n"
+        "from gammavae_jax.process import Terminated, heeded_termination\n"
+        "from gammavae_jax.process import import_jax\n"
         "class Interrupting:\n"
         "    def find_spec(name, *_):\n"
         "        if name == 'jaxlib.xla_client':\n"

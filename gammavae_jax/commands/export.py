@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gammavae_jax.command_line import table_console
 from gammavae_jax.errors import InputError
-from gammavae_jax.runtime import prepare, runs_in_checkpoint
+from gammavae_jax.process import prepare, runs_in_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -45,7 +45,7 @@ class Fit:
             InputError: recordings, settings or a folder that cannot be used.
         """
         from gammavae_jax.errors import InputError, printable
-        from gammavae_jax.runtime import prepare
+        from gammavae_jax.process import prepare
 
         if self.out.exists() and not self.overwrite:
             raise InputError(

@@ -26,7 +26,7 @@ class Report:
         Raises:
             InputError: see `report_run`; or the page cannot be written.
         """
-        from gammavae_jax.runtime import prepare
+        from gammavae_jax.process import prepare
 
         prepare(2)  # clips are explained side by side
 

@@ -39,7 +39,7 @@ class Score:
         Raises:
             InputError: a detector or recordings that cannot be used.
         """
-        from gammavae_jax.runtime import prepare, runs_in_checkpoint
+        from gammavae_jax.process import prepare, runs_in_checkpoint
 
         if self.report is not None and not self.report.parent.is_dir():
             raise InputError(

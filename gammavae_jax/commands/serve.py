@@ -54,7 +54,7 @@ class Serve:
                 that is missing.
             KeyboardInterrupt: in the end.
         """
-        from gammavae_jax.runtime import prepare, runs_in_checkpoint
+        from gammavae_jax.process import prepare, runs_in_checkpoint
 
         self._check()
         prepare(runs_in_checkpoint(self.detector))

@@ -58,7 +58,7 @@ class Watch:
                 reader of --json has gone.
             KeyboardInterrupt: after a summary.
         """
-        from gammavae_jax.runtime import prepare, runs_in_checkpoint
+        from gammavae_jax.process import prepare, runs_in_checkpoint
 
         self._check()
         prepare(runs_in_checkpoint(self.detector))

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.folder_lock import FolderInUse, FolderLock
+from gammavae_jax.files import FolderInUse, FolderLock
 
 LOCK_NAME = ".download-lock"
 

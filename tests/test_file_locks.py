@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from gammavae_jax.folder_lock import FolderInUse, FolderLock
+from gammavae_jax.files import FolderInUse, FolderLock
 
 HOLDER = """
 import sys, time
@@ -46,9 +46,9 @@ def test_who_waited_with_the_file_of_a_lock_that_is_gone_takes_a_new_one(
     tmp_path, monkeypatch
 ):
     """Between its opening and its locking, the holder before removes the file."""
-    from gammavae_jax import folder_lock
+    from gammavae_jax import files
 
-    real, calls = folder_lock._lock, []
+    real, calls = files._lock, []
 
     def slow(file):
         if not calls:
@@ -56,7 +56,7 @@ def test_who_waited_with_the_file_of_a_lock_that_is_gone_takes_a_new_one(
         calls.append(file)
         return real(file)
 
-    monkeypatch.setattr(folder_lock, "_lock", slow)
+    monkeypatch.setattr(files, "_lock", slow)
     with FolderLock(tmp_path, ".lock", stays=True):
         monkeypatch.undo()
         assert len(calls) == 2

@@ -7,10 +7,10 @@ from types import ModuleType
 import pooch
 import pytest
 
-from gammavae_jax import runtime
+from gammavae_jax import process
 from gammavae_jax.config_json import override, to_dict
 from gammavae_jax.presets import preset
-from gammavae_jax.runtime import (
+from gammavae_jax.process import (
     available_cores,
     cache_folder,
     give_cores_to_runs,
@@ -26,7 +26,7 @@ EIGEN = "--xla_cpu_multi_thread_eigen"
 def flags(monkeypatch):
     """XLA's flags after a call, on four cores and before JAX is imported."""
     monkeypatch.delitem(sys.modules, "jax", raising=False)
-    monkeypatch.setattr(runtime, "available_cores", lambda: 4)
+    monkeypatch.setattr(process, "available_cores", lambda: 4)
 
     def after(n_runs, before=None):
         monkeypatch.delenv("XLA_FLAGS", raising=False)
@@ -49,7 +49,7 @@ def test_a_single_run_keeps_all_cores(flags, n_runs):
 
 
 def test_a_single_core_is_not_divided(flags, monkeypatch):
-    monkeypatch.setattr(runtime, "available_cores", lambda: 1)
+    monkeypatch.setattr(process, "available_cores", lambda: 1)
     assert flags(7) == []
 
 
@@ -198,7 +198,7 @@ def test_a_folder_that_others_may_write_is_not_trusted(compiled, capsys):
 
 
 def test_the_oldest_programs_make_room(compiled, monkeypatch):
-    monkeypatch.setattr(runtime, "_MOST_PROGRAMS", 3)
+    monkeypatch.setattr(process, "_MOST_PROGRAMS", 3)
     compiled.mkdir(mode=0o700, parents=True)
     for age in (4, 0, 2, 3, 1):
         path = compiled / f"{age}-cache"
