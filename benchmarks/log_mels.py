@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gammavae_jax.clip_files import ClipFile
-from gammavae_jax.clip_name import parse_clip_name
-from gammavae_jax.dataset import Clips, MachineArrays, stack_machines
+from gammavae_jax.data.arrays import MachineArrays, stack_machines
+from gammavae_jax.data.clips import Clips
+from gammavae_jax.data.machines import ClipFile
+from gammavae_jax.data.names import parse_clip_name
 
 N_MELS, N_CONTEXT = 128, 5
 SAMPLE_RATE, SECONDS = 16000, 10  # of a clip, the challenge's

@@ -30,9 +30,13 @@ from benchmarks.script import (
     show,
     write,
 )
+from gammavae_jax.data.synthetic.dataset import (
+    SyntheticSize,
+    fleet_sizes,
+    make_synthetic,
+)
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
-from gammavae_jax.synthetic import SyntheticSize, fleet_sizes, make_synthetic
 
 RUN = Path(__file__).resolve().parent.parent / "experiments" / "run.py"
 TARGET_SHARE = 5  # one training clip in so many is of the target domain

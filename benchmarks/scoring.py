@@ -13,8 +13,8 @@ from benchmarks.log_mels import N_CONTEXT, synthetic_log_mels, synthetic_machine
 from benchmarks.machine import device_bytes
 from benchmarks.processes import Prepared
 from gammavae_jax.checkpoint import restore_detector, save_detector
+from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.detector import compile_scores, fit_detector
-from gammavae_jax.features import mel_filterbank
 from gammavae_jax.model import reconstruct
 from gammavae_jax.parallel import make_layout
 from gammavae_jax.presets import preset

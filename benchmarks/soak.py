@@ -47,8 +47,8 @@ from benchmarks.served_load import (
     sample,
     serving,
 )
+from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
 from gammavae_jax.process import keep_compiled_programs
-from gammavae_jax.synthetic import SyntheticSize, make_synthetic
 
 _SIZES = {
     "fan": SyntheticSize(12, 3, 3, (1.0, 1.2)),

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.processes import Prepared
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.synthetic import SyntheticSize, make_synthetic
+from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
 
 _SECONDS = (10.0, 10.0)
 
@@ -20,10 +20,10 @@ def make(root: str, clips: int) -> None:
 
 def prepare_ours(root: str, out: str) -> Prepared:
     """The package's loader: threads that decode and transform."""
-    from gammavae_jax.clip_files import ClipFile
-    from gammavae_jax.clip_name import parse_clip_name
-    from gammavae_jax.dataset import load_clips
-    from gammavae_jax.features import mel_filterbank
+    from gammavae_jax.data.clips import load_clips
+    from gammavae_jax.data.features import mel_filterbank
+    from gammavae_jax.data.machines import ClipFile
+    from gammavae_jax.data.names import parse_clip_name
 
     config = FeatureConfig()
     bank = mel_filterbank(config)

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from gammavae_jax.clip_files import find_machines
 from gammavae_jax.command_line import (
     add_job_options,
     data_root_or_synthetic,
@@ -19,6 +18,7 @@ from gammavae_jax.command_line import (
 )
 from gammavae_jax.config import SCORE_NAMES, Config
 from gammavae_jax.config_json import override
+from gammavae_jax.data.machines import find_machines
 from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.presets import preset
 from gammavae_jax.process import limit_blas_threads, prepare
@@ -156,7 +156,7 @@ def main() -> int:
         from rich.console import Console
 
         from gammavae_jax.comparison import write_comparison
-        from gammavae_jax.job import Job
+        from gammavae_jax.data.loading import Job
         from gammavae_jax.log import Log
         from gammavae_jax.variants import run_variant
 

@@ -39,8 +39,8 @@ def main() -> int:
 
         from rich.console import Console
 
+        from gammavae_jax.data.loading import Job
         from gammavae_jax.fleet import evaluate_machines
-        from gammavae_jax.job import Job
         from gammavae_jax.log import Log
 
         job = Job(

@@ -7,7 +7,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from gammavae_jax.clip_files import find_machines
 from gammavae_jax.command_line import (
     add_job_options,
     built_in_set,
@@ -18,6 +17,7 @@ from gammavae_jax.command_line import (
 )
 from gammavae_jax.config import SCORE_NAMES, Config
 from gammavae_jax.config_json import override
+from gammavae_jax.data.machines import find_machines
 from gammavae_jax.distributed import is_first, on_first, together
 from gammavae_jax.errors import InputError
 from gammavae_jax.presets import PRESETS, preset
@@ -166,9 +166,9 @@ def run(options: argparse.Namespace) -> int:
 
     from rich.console import Console
 
+    from gammavae_jax.data.loading import Job
     from gammavae_jax.experiment import describe, describe_folder
     from gammavae_jax.fleet import describe_waves, run_machines
-    from gammavae_jax.job import Job
     from gammavae_jax.log import Log
 
     job = Job(

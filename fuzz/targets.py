@@ -17,13 +17,13 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from gammavae_jax import archives
-from gammavae_jax.audio import open_recording, read_recording
 from gammavae_jax.cells import as_cell, text_of
-from gammavae_jax.clip_name import clip_stem, parse_clip_name
 from gammavae_jax.clip_table import read_clips_csv
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import from_dict, override, to_dict
+from gammavae_jax.data import archives
+from gammavae_jax.data.audio import open_recording, read_recording
+from gammavae_jax.data.names import clip_stem, parse_clip_name
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.ground_truth import truth_from_files, truth_from_list
 from gammavae_jax.live.refusal import Refusal

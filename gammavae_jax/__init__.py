@@ -5,18 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gammavae_jax.anomaly_detector import AnomalyDetector as AnomalyDetector
+    from gammavae_jax.data.loading import load_machines as load_machines
     from gammavae_jax.detector import fit_detector as fit_detector
     from gammavae_jax.detector import score_clips as score_clips
     from gammavae_jax.epochs import train_machines as train_machines
     from gammavae_jax.evaluate import evaluate_scores as evaluate_scores
-    from gammavae_jax.job import load_machines as load_machines
 
 # Imported when asked for: JAX takes seconds, and `--help` needs none of it.
 _HOMES = {
     "AnomalyDetector": "anomaly_detector",
     "evaluate_scores": "evaluate",
     "fit_detector": "detector",
-    "load_machines": "job",
+    "load_machines": "data.loading",
     "score_clips": "detector",
     "train_machines": "epochs",
 }

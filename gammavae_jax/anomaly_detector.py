@@ -24,20 +24,20 @@ from gammavae_jax.clip_scorer import (
 )
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import override
-from gammavae_jax.detector import Detector
-from gammavae_jax.detector_folder import read_detector, write_detector
-from gammavae_jax.errors import InputError
-from gammavae_jax.features import mel_filterbank
-from gammavae_jax.fitting import fit_recordings
-from gammavae_jax.loaded_recordings import (
+from gammavae_jax.data.features import mel_filterbank
+from gammavae_jax.data.recordings import (
     LoadedRecordings,
+    Recordings,
     load_all,
     of_known_machines,
 )
+from gammavae_jax.detector import Detector
+from gammavae_jax.detector_folder import read_detector, write_detector
+from gammavae_jax.errors import InputError
+from gammavae_jax.fitting import fit_recordings
 from gammavae_jax.log import Log
 from gammavae_jax.pages.scored_report import write_recordings_report
 from gammavae_jax.presets import preset as named_preset
-from gammavae_jax.recordings import Recordings
 
 ONE_MACHINE = "machine"  # the name of what is given without one
 

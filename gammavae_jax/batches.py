@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from gammavae_jax.config import Config
-from gammavae_jax.dataset import TRAIN, MachineArrays
+from gammavae_jax.data.arrays import TRAIN, MachineArrays
 
 
 def shuffled(key: PRNGKeyArray, group: UInt8[Array, "window"]) -> Int[Array, "window"]:

@@ -3,12 +3,12 @@
 import os
 from pathlib import Path
 
-from gammavae_jax.archives import archive_of
-from gammavae_jax.audio import open_recording
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.dataset import clip_waveform, require_window
+from gammavae_jax.data.archives import archive_of
+from gammavae_jax.data.audio import open_recording
+from gammavae_jax.data.clips import clip_waveform, require_window
+from gammavae_jax.data.features import n_frames
 from gammavae_jax.errors import printable
-from gammavae_jax.features import n_frames
 
 _MOST_PACKED = 64  # samples in a byte; a FLAC file of sounds has one or two
 

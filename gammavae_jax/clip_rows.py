@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from gammavae_jax.clip_name import clip_stem
+from gammavae_jax.data.names import clip_stem
 from gammavae_jax.errors import InputError
 
 _NUMBER = re.compile(r"[-+.0-9eE\s]+", re.ASCII)

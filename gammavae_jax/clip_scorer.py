@@ -8,12 +8,13 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from gammavae_jax.clip_files import unit_name
-from gammavae_jax.dataset import Clips, MachineArrays, hash_name, stack_machines
+from gammavae_jax.data.arrays import MachineArrays, hash_name, stack_machines
+from gammavae_jax.data.clips import Clips
+from gammavae_jax.data.machines import unit_name
+from gammavae_jax.data.recordings import LoadedRecordings
 from gammavae_jax.detector import Detector, clip_p_values, compile_scores
 from gammavae_jax.errors import InputError
 from gammavae_jax.fusion import Scores
-from gammavae_jax.loaded_recordings import LoadedRecordings
 from gammavae_jax.parallel import make_layout
 
 _FRAMES_IN_A_STEP = 64

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from gammavae_jax import clip_statistics
 from gammavae_jax.batch_norm import EPS
 from gammavae_jax.config import Config
-from gammavae_jax.dataset import MachineArrays
+from gammavae_jax.data.arrays import MachineArrays
 from gammavae_jax.layout import in_float32
 from gammavae_jax.scorer import (
     Scorer,
@@ -89,7 +88,7 @@ def _view_members(
         output, weight = output_of_clip(config, scorer, data, jnp.array(0))
 
         def by_frame(values):
-            return clip_statistics.frame_residual(
+            return statistics.frame_residual(
                 values, weight, features.n_mels, features.n_context
             )
 

@@ -181,8 +181,8 @@ def built_in_set() -> Path:
     """
     from rich.console import Console
 
+    from gammavae_jax.data.synthetic.dataset import synthetic_root
     from gammavae_jax.log import Log
-    from gammavae_jax.synthetic import synthetic_root
 
     with contextlib.ExitStack() as stack:
         bar: list[Callable] = []  # none where the set is there already

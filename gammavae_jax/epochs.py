@@ -11,7 +11,7 @@ from rich.console import Console
 
 from gammavae_jax.checkpoint import TrainCheckpoint, save_training
 from gammavae_jax.config import Config
-from gammavae_jax.dataset import AnyArray
+from gammavae_jax.data.arrays import AnyArray
 from gammavae_jax.distributed import on_first, told_by_any
 from gammavae_jax.distributions import sampler_note
 from gammavae_jax.errors import InputError

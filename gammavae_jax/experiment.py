@@ -8,21 +8,11 @@ from pathlib import Path
 from rich.console import Console
 
 from gammavae_jax.checkpoint import TrainCheckpoint, restore_detector
-from gammavae_jax.clip_files import MachineFiles
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
-from gammavae_jax.dataset import (
-    TRAIN,
-    Room,
-    clip_identities,
-    stack_machines,
-    supplemental_clips,
-)
-from gammavae_jax.detector import fit_detector
-from gammavae_jax.distributed import on_first, require_same, together
-from gammavae_jax.epochs import train_epochs
-from gammavae_jax.errors import InputError
-from gammavae_jax.job import (
+from gammavae_jax.data.arrays import TRAIN, Room, stack_machines, supplemental_clips
+from gammavae_jax.data.clips import clip_identities
+from gammavae_jax.data.loading import (
     Job,
     LoadedMachines,
     cache_of,
@@ -32,6 +22,11 @@ from gammavae_jax.job import (
     require_classes,
     year_told,
 )
+from gammavae_jax.data.machines import MachineFiles
+from gammavae_jax.detector import fit_detector
+from gammavae_jax.distributed import on_first, require_same, together
+from gammavae_jax.epochs import train_epochs
+from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 from gammavae_jax.parallel import make_layout
 from gammavae_jax.report import to_json

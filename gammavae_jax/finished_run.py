@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gammavae_jax.checkpoint import require_no_fleet, restore_detector
-from gammavae_jax.clip_name import parse_clip_name
 from gammavae_jax.clip_table import ClipRow, read_clips_csv
+from gammavae_jax.data.names import parse_clip_name
 from gammavae_jax.detector import Detector
 from gammavae_jax.errors import InputError
 from gammavae_jax.report import read_results_csv

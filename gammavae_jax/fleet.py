@@ -15,6 +15,7 @@ import jax
 from rich.console import Console
 
 from gammavae_jax.config import Config
+from gammavae_jax.data.loading import Job, LoadedMachines, find_in_turn
 from gammavae_jax.distributed import together
 from gammavae_jax.errors import InputError
 from gammavae_jax.experiment import (
@@ -26,7 +27,6 @@ from gammavae_jax.experiment import (
 )
 from gammavae_jax.files import remove, writing
 from gammavae_jax.fleet_results import write_fleet_results
-from gammavae_jax.job import Job, LoadedMachines, find_in_turn
 from gammavae_jax.log import Log
 from gammavae_jax.memory import give_back_freed
 from gammavae_jax.resumption import (

@@ -17,9 +17,9 @@ from rich.console import Console
 
 from gammavae_jax.cells import text_of
 from gammavae_jax.config import Config
+from gammavae_jax.data.loading import Job
 from gammavae_jax.evaluate import Row
 from gammavae_jax.files import whole_file
-from gammavae_jax.job import Job
 from gammavae_jax.log import Log
 from gammavae_jax.pages.fleet_page import MachineLine, write_fleet_page
 from gammavae_jax.report import (

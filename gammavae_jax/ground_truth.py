@@ -18,18 +18,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from gammavae_jax.clip_name import (
-    DOMAINS,
-    LABELS,
-    clip_stem,
-    names_section,
-    parse_clip_name,
-)
 from gammavae_jax.clip_rows import (
     flags_by_clip,
     read_lines,
     read_rows,
     refuse_doubled,
+)
+from gammavae_jax.data.names import (
+    DOMAINS,
+    LABELS,
+    clip_stem,
+    names_section,
+    parse_clip_name,
 )
 from gammavae_jax.errors import InputError
 from gammavae_jax.section_files import (

@@ -9,17 +9,19 @@ import numpy as np
 from rich.console import Console
 
 from gammavae_jax.checkpoint import save_detector
-from gammavae_jax.clip_files import unit_name
 from gammavae_jax.clip_table import ClipRow, clips_csv
 from gammavae_jax.config import Config
-from gammavae_jax.dataset import Clips, Room, stack_machines
+from gammavae_jax.data.arrays import Room, stack_machines
+from gammavae_jax.data.clips import Clips
+from gammavae_jax.data.loading import Job, NamedClips
+from gammavae_jax.data.machines import unit_name
+from gammavae_jax.data.synthetic.dataset import is_synthetic
 from gammavae_jax.detector import Detector, clip_p_values, compile_scores
 from gammavae_jax.distributed import on_first
 from gammavae_jax.environment import describe_environment
 from gammavae_jax.evaluate import Row, evaluate_scores
 from gammavae_jax.files import write_text, writing
 from gammavae_jax.fusion import Scores
-from gammavae_jax.job import Job, NamedClips
 from gammavae_jax.layout import Layout
 from gammavae_jax.log import Log
 from gammavae_jax.pages.report import Report
@@ -38,7 +40,6 @@ from gammavae_jax.run_page import (
 )
 from gammavae_jax.score_files import write_decisions, write_scores
 from gammavae_jax.scored_clips import ScoredClips
-from gammavae_jax.synthetic import is_synthetic
 from gammavae_jax.whole_results import whole_results
 
 SYNTHETIC_NOTE = (

@@ -4,11 +4,11 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from gammavae_jax.audio import read_clip
-from gammavae_jax.clip_files import find_clips, unit_name
-from gammavae_jax.clip_name import clip_stem
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.dataset import clip_log_mel
+from gammavae_jax.data.audio import read_clip
+from gammavae_jax.data.clips import clip_log_mel
+from gammavae_jax.data.machines import find_clips, unit_name
+from gammavae_jax.data.names import clip_stem
 from gammavae_jax.detector import Detector
 from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.files import write_text

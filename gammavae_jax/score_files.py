@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from gammavae_jax.clip_name import clip_stem
 from gammavae_jax.clip_rows import (
     flags_by_clip,
     read_all_rows,
     refuse_doubled,
     values_by_clip,
 )
+from gammavae_jax.data.names import clip_stem
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluate import (
     DOMAINS,

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
-from gammavae_jax import clip_statistics
 from gammavae_jax.batches import gather, shuffled
 from gammavae_jax.config import STATISTICS, Config
-from gammavae_jax.dataset import HELD_OUT, TRAIN, MachineArrays
+from gammavae_jax.data import statistics
+from gammavae_jax.data.arrays import HELD_OUT, TRAIN, MachineArrays
 from gammavae_jax.loss import loss_terms, total_loss
 from gammavae_jax.model import ModelOutput, reconstruct
 from gammavae_jax.neighbours import Reference, distances
@@ -242,12 +242,12 @@ def statistics_of_clip(
     """Every statistic of a clip, by name; see `clip_statistics`."""
     log_mel = data.log_mel[clip]
     is_frame = (jnp.arange(log_mel.shape[0]) < data.n_frames[clip]) * 1.0
-    residual, is_covered = clip_statistics.frame_residual(
+    residual, is_covered = statistics.frame_residual(
         output.residual, weight, config.features.n_mels, config.features.n_context
     )
     return {
-        "spectrum": clip_statistics.spectrum(log_mel, is_frame),
-        "residual": clip_statistics.residual(residual, is_covered),
-        "peak": clip_statistics.peak(residual, is_covered),
-        "latent": clip_statistics.latent(output.code, weight),
+        "spectrum": statistics.spectrum(log_mel, is_frame),
+        "residual": statistics.residual(residual, is_covered),
+        "peak": statistics.peak(residual, is_covered),
+        "latent": statistics.latent(output.code, weight),
     }

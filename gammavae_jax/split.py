@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from gammavae_jax.clip_statistics import spectrum
 from gammavae_jax.config import Config
-from gammavae_jax.dataset import HELD_OUT, TRAIN, AnyArray, MachineArrays
+from gammavae_jax.data.arrays import HELD_OUT, TRAIN, AnyArray, MachineArrays
+from gammavae_jax.data.statistics import spectrum
 from gammavae_jax.errors import InputError
 from gammavae_jax.folds import deal_groups, groups_of_clips
 from gammavae_jax.layout import in_float32

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import NamedTuple
 
-from gammavae_jax.clip_files import ClipFile, MachineFiles, year_of_layout
 from gammavae_jax.clip_length import clip_frames
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.dataset import Room, require_usable, room_needed
-from gammavae_jax.errors import InputError
-from gammavae_jax.job import (
+from gammavae_jax.data.arrays import Room, room_needed
+from gammavae_jax.data.clips import require_usable
+from gammavae_jax.data.loading import (
     Job,
     find_in_turn,
     has_supplemental,
@@ -24,6 +23,8 @@ from gammavae_jax.job import (
     require_training_clips,
     several_bad,
 )
+from gammavae_jax.data.machines import ClipFile, MachineFiles, year_of_layout
+from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8, UInt32
 
 from gammavae_jax.batches import gather, shuffled
 from gammavae_jax.config import Config
-from gammavae_jax.dataset import HELD_OUT, TRAIN, AnyArray, MachineArrays
+from gammavae_jax.data.arrays import HELD_OUT, TRAIN, AnyArray, MachineArrays
 from gammavae_jax.diagnostics import (
     active_units,
     add_windows,

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import jax
 
-from gammavae_jax.archives import recording_bytes
-from gammavae_jax.clip_files import MachineFiles
 from gammavae_jax.config import Config, FeatureConfig
-from gammavae_jax.dataset import Room
+from gammavae_jax.data.archives import recording_bytes
+from gammavae_jax.data.arrays import Room
+from gammavae_jax.data.machines import MachineFiles
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import write_text
 from gammavae_jax.memory import available_memory, device_memory

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 import gammavae_jax as gv
 from gammavae_jax.checkpoint import restore_detector, save_detector
-from gammavae_jax.dataset import HELD_OUT
+from gammavae_jax.data.arrays import HELD_OUT
 from gammavae_jax.errors import InputError
 from gammavae_jax.threshold import conformal_threshold
 

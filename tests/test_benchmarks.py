@@ -18,7 +18,7 @@ from benchmarks.scaling_page import BEGIN, END, scaling_page
 from benchmarks.served_load import Sample, Tally
 from benchmarks.soak import faults_of as soak_faults
 from benchmarks.training import configuration
-from gammavae_jax.synthetic import SyntheticSize, make_synthetic
+from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
 from gammavae_jax.train import init_state
 
 ROOT = Path(__file__).parent.parent

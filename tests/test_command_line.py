@@ -68,7 +68,9 @@ def test_job_options_are_off_unless_given():
 
 def test_without_data_the_first_line_says_synthetic(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("GAMMAVAE_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr("gammavae_jax.synthetic.synthetic_root", lambda _: tmp_path)
+    monkeypatch.setattr(
+        "gammavae_jax.data.synthetic.dataset.synthetic_root", lambda _: tmp_path
+    )
     assert data_root_or_synthetic(None) == tmp_path
     first, *rest = capsys.readouterr().out.splitlines()
     assert "SYNTHETIC" in first

@@ -11,7 +11,7 @@ from support.detectors import fitted, small
 from support.probes import clips, noise, tone
 
 from gammavae_jax.config import FUSION_SCORES, SCORE_NAMES
-from gammavae_jax.dataset import HELD_OUT, TRAIN
+from gammavae_jax.data.arrays import HELD_OUT, TRAIN
 from gammavae_jax.detector import clip_p_values
 from gammavae_jax.evaluate import auc
 from gammavae_jax.scorer import describe_machine, score_machine

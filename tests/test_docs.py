@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from gammavae_jax.cli import parse
-from gammavae_jax.synthetic import SyntheticSize, make_synthetic
+from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

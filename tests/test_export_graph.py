@@ -5,16 +5,16 @@ import onnx
 import pytest
 
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.export.check import onnx_session
-from gammavae_jax.export.front_end import add_log_mel, add_windows
-from gammavae_jax.export.graph import Graph
-from gammavae_jax.features import (
+from gammavae_jax.data.features import (
     log_mel,
     mel_filterbank,
     n_frames,
     samples_needed,
     windows,
 )
+from gammavae_jax.export.check import onnx_session
+from gammavae_jax.export.front_end import add_log_mel, add_windows
+from gammavae_jax.export.graph import Graph
 
 
 def value(name, shape):

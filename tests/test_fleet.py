@@ -21,6 +21,8 @@ from support.main_job import ROOT, TINY, command, score_bytes
 
 from gammavae_jax.commands.report import Report
 from gammavae_jax.config_json import override
+from gammavae_jax.data.loading import Job
+from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
 from gammavae_jax.errors import InputError
 from gammavae_jax.fleet import (
     _begun_wave,
@@ -28,10 +30,8 @@ from gammavae_jax.fleet import (
     evaluate_machines,
     run_machines,
 )
-from gammavae_jax.job import Job
 from gammavae_jax.log import Log
 from gammavae_jax.run_folder import read_config
-from gammavae_jax.synthetic import SyntheticSize, make_synthetic
 from gammavae_jax.wave_plan import read_plan, write_plan
 from gammavae_jax.whole_results import remove_results
 

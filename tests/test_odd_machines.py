@@ -14,8 +14,8 @@ from support.probes import clips, noise
 
 import gammavae_jax as gv
 from gammavae_jax.config import SCORE_NAMES
+from gammavae_jax.data.features import FLOOR
 from gammavae_jax.errors import InputError
-from gammavae_jax.features import FLOOR
 from gammavae_jax.log import Log
 from gammavae_jax.results import _usable_machines
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import roc_auc_score
 
-from gammavae_jax.archives import recordings_in
-from gammavae_jax.clip_name import ClipName, clip_stem, parse_clip_name
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import from_dict, override, to_dict
+from gammavae_jax.data.archives import recordings_in
+from gammavae_jax.data.names import ClipName, clip_stem, parse_clip_name
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.evaluate import auc, evaluate_scores, partial_auc
 from gammavae_jax.official import official_score

@@ -10,8 +10,8 @@ from support.main_job import TINY, command, run_to_the_end, score_bytes, two_mac
 
 from gammavae_jax import experiment
 from gammavae_jax.config_json import override, to_dict
+from gammavae_jax.data.loading import Job
 from gammavae_jax.errors import InputError
-from gammavae_jax.job import Job
 from gammavae_jax.log import Log
 from gammavae_jax.report import to_json
 from gammavae_jax.resumption import begin_or_resume

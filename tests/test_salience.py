@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.mel_scale import band_corners
+from gammavae_jax.data.features import band_corners
 from gammavae_jax.salience import describe_regions, find_regions, frequencies
 
 CORNERS = band_corners(FeatureConfig())

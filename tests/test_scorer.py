@@ -9,7 +9,7 @@ from support.detectors import fitted, small
 from support.probes import clips, noise
 
 from gammavae_jax.config import SCORE_NAMES
-from gammavae_jax.dataset import stack_machines
+from gammavae_jax.data.arrays import stack_machines
 from gammavae_jax.evaluate import auc
 from gammavae_jax.scorer import rows_in_window, wanted_statistics, windows_of_clip
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.probes import clips, crowd, noise
 
-from gammavae_jax.dataset import HELD_OUT, PADDING, TRAIN, stack_machines
+from gammavae_jax.data.arrays import HELD_OUT, PADDING, TRAIN, stack_machines
 from gammavae_jax.errors import InputError
 from gammavae_jax.split import require_windows, split_notes, split_windows
 

@@ -7,7 +7,7 @@ import pytest
 from support.probes import clips, crowd, noise
 
 from gammavae_jax import train
-from gammavae_jax.dataset import HELD_OUT, TRAIN, stack_machines
+from gammavae_jax.data.arrays import HELD_OUT, TRAIN, stack_machines
 from gammavae_jax.divergence import kl_to_prior
 from gammavae_jax.loss import total_loss
 

@@ -11,14 +11,19 @@ from support.packing import pack_machines
 from gammavae_jax import clip_length, wave_plan
 from gammavae_jax.clip_length import clip_frames
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.dataset import Room, clip_log_mel
+from gammavae_jax.data.arrays import Room
+from gammavae_jax.data.clips import clip_log_mel
+from gammavae_jax.data.features import mel_filterbank
+from gammavae_jax.data.loading import Job, find_in_turn
+from gammavae_jax.data.synthetic.dataset import (
+    SyntheticSize,
+    fleet_sizes,
+    make_synthetic,
+)
 from gammavae_jax.errors import InputError
-from gammavae_jax.features import mel_filterbank
-from gammavae_jax.job import Job, find_in_turn
 from gammavae_jax.log import Log
 from gammavae_jax.memory import available_memory, give_back_freed
 from gammavae_jax.survey import MachineSize, survey_fleet
-from gammavae_jax.synthetic import SyntheticSize, fleet_sizes, make_synthetic
 from gammavae_jax.wave_plan import (
     all_fit,
     plan_waves,

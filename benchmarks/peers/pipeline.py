@@ -19,7 +19,7 @@ from benchmarks.log_mels import N_CONTEXT, synthetic_log_mels
 from benchmarks.peers.device import best_device, describe
 from benchmarks.peers.networks import build
 from benchmarks.processes import Prepared
-from gammavae_jax.features import windows as windows_of
+from gammavae_jax.data.features import windows as windows_of
 
 
 class Rows(Dataset):

@@ -15,8 +15,8 @@ from gammavae_jax.errors import InputError, printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from gammavae_jax.download.catalogue import Archive
-    from gammavae_jax.download.delivery import Published
+    from gammavae_jax.data.download.catalogue import Archive
+    from gammavae_jax.data.download.delivery import Published
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Download:
         """
         from rich.console import Console
 
-        from gammavae_jax.download.catalogue import find_archives
-        from gammavae_jax.download.delivery import deliver
+        from gammavae_jax.data.download.catalogue import find_archives
+        from gammavae_jax.data.download.delivery import deliver
         from gammavae_jax.log import Log
 
         archives = find_archives(self.year, self.machines, self.parts)
@@ -95,8 +95,8 @@ def _address(mirror: str) -> str:
 
 def _ask_once(archives: Sequence["Archive"], mirror: str, log) -> "Published":
     """What is published of the archives, without waiting for a server."""
-    from gammavae_jax.download.delivery import published_of
-    from gammavae_jax.download.session import new_session
+    from gammavae_jax.data.download.delivery import published_of
+    from gammavae_jax.data.download.session import new_session
 
     with new_session() as session:
         return published_of(archives, mirror, session, log, n_tries=1)
@@ -108,7 +108,7 @@ def _table(archives: Iterable["Archive"], out: Path, published: "Published") -> 
     from rich.filesize import decimal
     from rich.table import Table
 
-    from gammavae_jax.download.delivery import standing_of
+    from gammavae_jax.data.download.delivery import standing_of
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for title in ("part", "machine", "sections", "archive", "size", "here"):
@@ -130,7 +130,7 @@ def _table(archives: Iterable["Archive"], out: Path, published: "Published") -> 
 
 def _next_commands(archives: Iterable["Archive"], out: Path, log) -> list[str]:
     """What trains and evaluates on the recordings that are there, said and returned."""
-    from gammavae_jax.clip_files import find_clips, find_machines
+    from gammavae_jax.data.machines import find_clips, find_machines
 
     commands = []
     for folder in dict.fromkeys(out / archive.folder for archive in archives):
@@ -158,7 +158,7 @@ def _tree(
     archives: Iterable["Archive"], out: Path, mirror: str, published: "Published"
 ) -> dict[str, Any]:
     """What is there, for a program to read."""
-    from gammavae_jax.download.delivery import standing_of
+    from gammavae_jax.data.download.delivery import standing_of
 
     found = []
     for archive in archives:

@@ -9,11 +9,11 @@ import onnxruntime
 from jax import export
 from jaxtyping import Float, Float32
 
-from gammavae_jax.dataset import MachineArrays
+from gammavae_jax.data.arrays import MachineArrays
+from gammavae_jax.data.features import log_mel
 from gammavae_jax.detector import Detector, score_clips
 from gammavae_jax.errors import InputError
 from gammavae_jax.export.machine_detector import MachineDetector
-from gammavae_jax.features import log_mel
 from gammavae_jax.fusion import standard_of
 from gammavae_jax.parallel import make_layout
 

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from gammavae_jax.config import FeatureConfig
+from gammavae_jax.data.features import FLOOR, hann
 from gammavae_jax.export.graph import Graph, Tensor
-from gammavae_jax.features import FLOOR, hann
 
 
 def add_log_mel(

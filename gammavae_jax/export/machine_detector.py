@@ -10,12 +10,12 @@ import jax
 import numpy as np
 from jaxtyping import Float, Float32
 
-from gammavae_jax.clip_files import unit_name
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
+from gammavae_jax.data.features import samples_needed
+from gammavae_jax.data.machines import unit_name
 from gammavae_jax.detector import Detector
 from gammavae_jax.errors import InputError, unknown_name
-from gammavae_jax.features import samples_needed
 from gammavae_jax.neighbours import Reference
 from gammavae_jax.scorer import Scorer
 

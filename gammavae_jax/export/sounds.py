@@ -6,11 +6,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from gammavae_jax.dataset import clip_waveform, is_anomaly
+from gammavae_jax.data.arrays import is_anomaly
+from gammavae_jax.data.clips import clip_waveform
+from gammavae_jax.data.loading import Job, find_all
 from gammavae_jax.detector import Detector
 from gammavae_jax.errors import InputError
 from gammavae_jax.export.machine_detector import MachineDetector
-from gammavae_jax.job import Job, find_all
 from gammavae_jax.log import Log
 
 N_SOUNDS = 24  # that are built in

@@ -5,7 +5,7 @@ There is no padding here, and so no weight: every row counts.
 
 import math
 
-from gammavae_jax.clip_statistics import UPPER_QUANTILE
+from gammavae_jax.data.statistics import UPPER_QUANTILE
 from gammavae_jax.export.graph import Graph, Tensor
 
 _DECIBELS = 10.0 / math.log(10.0)  # in a neper of power

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from gammavae_jax.clip_name import AUDIO_SUFFIXES
+from gammavae_jax.data.names import AUDIO_SUFFIXES
 
 
 class Stamp(NamedTuple):

@@ -64,7 +64,7 @@ class DetectorScorer:
         self, clip: Float32[np.ndarray, "sample"]
     ) -> Float32[np.ndarray, "frame mel"]:
         """See `LiveScorer`."""
-        from gammavae_jax.features import log_mel
+        from gammavae_jax.data.features import log_mel
 
         return log_mel(clip, self._detector.detector_.filterbank, self._features)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from gammavae_jax.audio import RecordingBlocks, open_recording
+from gammavae_jax.data.audio import RecordingBlocks, open_recording, resampled_blocks
 from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.live.announcer import Announcer
 from gammavae_jax.live.broadcast import Broadcast
@@ -18,7 +18,6 @@ from gammavae_jax.live.scoring import LiveScorer
 from gammavae_jax.live.uploads import Upload, Uploads, recording_of
 from gammavae_jax.live.verdict import Heard, finite
 from gammavae_jax.live.worker import Worker
-from gammavae_jax.resample import resampled_blocks
 
 
 @dataclass(frozen=True)

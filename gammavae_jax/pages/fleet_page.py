@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gammavae_jax.clip_files import unit_name
 from gammavae_jax.config import Config
+from gammavae_jax.data.machines import unit_name
 from gammavae_jax.evaluate import Row
 from gammavae_jax.files import write_text
 from gammavae_jax.official import arithmetic_means, harmonic_mean

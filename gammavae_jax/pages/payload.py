@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from gammavae_jax.clip_files import unit_name
 from gammavae_jax.config import Config
+from gammavae_jax.data.features import band_corners
+from gammavae_jax.data.machines import unit_name
 from gammavae_jax.evaluate import MAX_FPR, Row
-from gammavae_jax.mel_scale import band_corners
 from gammavae_jax.scored_clips import ScoredClips
 
 

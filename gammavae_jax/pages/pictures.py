@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from gammavae_jax.audio import encode_clip
 from gammavae_jax.config import FeatureConfig
+from gammavae_jax.data.audio import encode_clip
+from gammavae_jax.data.features import band_corners
 from gammavae_jax.explanation import Explanation
-from gammavae_jax.mel_scale import band_corners
 from gammavae_jax.pages.markup import base64_of
 from gammavae_jax.salience import describe_regions, find_regions
 

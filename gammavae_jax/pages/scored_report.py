@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from gammavae_jax.clip_files import unit_name
+from gammavae_jax.data.machines import unit_name
+from gammavae_jax.data.recordings import LoadedRecordings
 from gammavae_jax.detector import Detector, clip_p_values
 from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.files import write_text
-from gammavae_jax.loaded_recordings import LoadedRecordings
 from gammavae_jax.pages.pictures import Sound
 from gammavae_jax.pages.report import Report, report_html
 from gammavae_jax.pages.shown_clips import (

@@ -5,7 +5,7 @@ import zipfile
 
 from support.broken_server import Server
 
-from gammavae_jax.download.catalogue import Archive
+from gammavae_jax.data.download.catalogue import Archive
 
 
 def contents_of(archive: Archive) -> dict[str, bytes]:

@@ -7,9 +7,10 @@ import numpy as np
 
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import override
-from gammavae_jax.dataset import Clips, MachineArrays, stack_machines
+from gammavae_jax.data.arrays import MachineArrays, stack_machines
+from gammavae_jax.data.clips import Clips
+from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.detector import Detector, fit_detector, score_clips
-from gammavae_jax.features import mel_filterbank
 from gammavae_jax.layout import Layout
 from gammavae_jax.parallel import make_layout
 from gammavae_jax.presets import preset

@@ -14,7 +14,7 @@ import numpy as np
 from support.probes import crowd
 
 from gammavae_jax.config_json import override
-from gammavae_jax.dataset import stack_machines
+from gammavae_jax.data.arrays import stack_machines
 from gammavae_jax.layout import Layout
 from gammavae_jax.parallel import make_layout
 from gammavae_jax.presets import preset

@@ -9,9 +9,9 @@ from pathlib import Path
 from rich.console import Console
 from support.broken_server import Server, cut_after
 
-from gammavae_jax.download.patience import Patience
-from gammavae_jax.download.session import new_session
-from gammavae_jax.download.transfer import Wanted, fetch
+from gammavae_jax.data.download.patience import Patience
+from gammavae_jax.data.download.session import new_session
+from gammavae_jax.data.download.transfer import Wanted, fetch
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gammavae_jax.synthetic import SyntheticSize, make_synthetic
+from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
 
 ROOT = Path(__file__).parent.parent.parent
 TINY = [

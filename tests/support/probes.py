@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gammavae_jax.clip_files import ClipFile
-from gammavae_jax.clip_name import parse_clip_name
-from gammavae_jax.dataset import Clips
+from gammavae_jax.data.clips import Clips
+from gammavae_jax.data.machines import ClipFile
+from gammavae_jax.data.names import parse_clip_name
 
 
 def clips(log_mels, n_target=0, split="train", labels=None) -> Clips:

@@ -1,0 +1,1 @@
+"""Recordings, in folders or archives, to log-mel arrays."""

@@ -1,0 +1,1 @@
+"""The challenge's datasets: what there is, and its download."""

@@ -1,0 +1,140 @@
+"""Log-mel spectrograms, as the official baseline computes them with librosa.
+
+Conventions: a waveform is float32 in [-1, 1]; a spectrogram is in dB, with frames
+centred on multiples of the hop and zeros beyond both ends, Hann windows, and
+Slaney's mel scale and norm. Silence is at -156.5 dB (with power 2).
+"""
+
+import functools
+from typing import Any
+
+import numpy as np
+import scipy.fft
+from jaxtyping import Float, Float32
+
+from gammavae_jax.config import FeatureConfig
+
+# Raise it whenever a recording would have another log-mel: kept ones are then not used.
+FEATURES_VERSION = 1
+
+# The official code adds no offset but cuts at the float64 epsilon.
+FLOOR = np.float32(np.finfo(np.float64).eps)
+_FRAMES_AT_ONCE = 512  # spectra of long clips would not fit a cache
+_MELS_AT_ONCE = 32  # neighbours share their frequencies; most of the matrix is zeros
+
+
+@functools.cache
+def mel_filterbank(config: FeatureConfig) -> Float32[np.ndarray, "bin mel"]:
+    """Triangular mel filters over `n_fft // 2 + 1` frequency bins.
+
+    Source: `librosa.filters.mel`; imported here because importing librosa takes
+    seconds, and a detector that was saved brings its filterbank along.
+    """
+    import librosa
+
+    filters = librosa.filters.mel(
+        sr=config.sample_rate, n_fft=config.n_fft, n_mels=config.n_mels
+    )
+    return np.ascontiguousarray(filters.T, dtype=np.float32)
+
+
+def n_frames(n_samples: int, config: FeatureConfig) -> int:
+    """Frames in the spectrogram of `n_samples`; an odd window ends one sample early."""
+    return 1 + (n_samples - config.n_fft % 2) // config.hop_length
+
+
+def samples_needed(config: FeatureConfig) -> int:
+    """Of the shortest clip: frames for one window."""
+    return max(1, (config.n_context - 1) * config.hop_length + config.n_fft % 2)
+
+
+def log_mel(
+    waveform: Float32[np.ndarray, "sample"],
+    filterbank: Float32[np.ndarray, "bin mel"],
+    config: FeatureConfig,
+) -> Float32[np.ndarray, "frame mel"]:
+    """The log-mel spectrogram in dB: `20/power * log10(max(mel, 2.2e-16))`.
+
+    Source: `librosa.feature.melspectrogram` and `file_to_vectors` of the official
+    baseline; equal to 1e-3 dB.
+    """
+    padded = np.pad(waveform, config.n_fft // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, config.n_fft)
+    frames = frames[:: config.hop_length][: n_frames(len(waveform), config)]
+    mel = np.zeros((len(frames), filterbank.shape[1]), np.float32)
+    bands = _bands(filterbank)
+    for first in range(0, len(frames), _FRAMES_AT_ONCE):
+        block = slice(first, first + _FRAMES_AT_ONCE)
+        power = _power_spectrum(frames[block], config)
+        for bins, mels in bands:
+            np.matmul(power[:, bins], filterbank[bins, mels], out=mel[block, mels])
+    return np.float32(20.0 / config.power) * np.log10(np.maximum(mel, FLOOR))
+
+
+def _bands(filterbank: Float32[np.ndarray, "bin mel"]) -> list[tuple[slice, slice]]:
+    """Filters by the group, and the bins where a group has more than zeros."""
+    n_mels = filterbank.shape[1]
+    groups = [
+        slice(first, first + _MELS_AT_ONCE) for first in range(0, n_mels, _MELS_AT_ONCE)
+    ]
+    used = [np.flatnonzero(filterbank[:, mels].any(axis=1)) for mels in groups]
+    return [
+        (slice(bins[0], bins[-1] + 1), mels)
+        for bins, mels in zip(used, groups, strict=True)
+        if len(bins)
+    ]
+
+
+def _power_spectrum(
+    frames: Float32[np.ndarray, "frame sample"], config: FeatureConfig
+) -> Float32[np.ndarray, "frame bin"]:
+    spectrum: Any = scipy.fft.rfft(frames * hann(config.n_fft), axis=-1)
+    if config.power == 2.0:
+        return spectrum.real**2 + spectrum.imag**2
+    return np.abs(spectrum) ** np.float32(config.power)
+
+
+def windows(
+    spectrogram: Float[np.ndarray, "frame mel"], n_context: int
+) -> Float[np.ndarray, "window feature"]:
+    """All runs of `n_context` successive frames, each flattened frame by frame.
+
+    Source: the official baseline's 640-vectors; window `w` begins with frame `w`.
+    """
+    view = np.lib.stride_tricks.sliding_window_view(spectrogram, n_context, axis=0)
+    return view.swapaxes(1, 2).reshape(len(view), -1)
+
+
+@functools.cache
+def hann(n_fft: int) -> Float32[np.ndarray, "sample"]:
+    """The periodic Hann window."""
+    phase = 2 * np.pi * np.arange(n_fft) / n_fft
+    return (0.5 - 0.5 * np.cos(phase)).astype(np.float32)
+
+
+_HZ_PER_MEL = 200.0 / 3.0  # below the corner
+_CORNER_HZ, _CORNER_MEL = 1000.0, 15.0
+_LOG_STEP = np.log(6.4) / 27.0  # above it
+
+
+def band_corners(config: FeatureConfig) -> Float[np.ndarray, "corner"]:
+    """`n_mels + 2` frequencies in Hz: band `b` is a triangle over those from `b` on.
+
+    It rises from corner `b` to its centre `b + 1` and falls to `b + 2`.
+    Source: `librosa.mel_frequencies`.
+    """
+    highest = _mel_of(config.sample_rate / 2)
+    return _hz_of(np.linspace(0.0, highest, config.n_mels + 2))
+
+
+def _mel_of(hz: float) -> float:
+    if hz < _CORNER_HZ:
+        return hz / _HZ_PER_MEL
+    return _CORNER_MEL + float(np.log(hz / _CORNER_HZ)) / _LOG_STEP
+
+
+def _hz_of(mel: Float[np.ndarray, "point"]) -> Float[np.ndarray, "point"]:
+    above = np.maximum(mel - _CORNER_MEL, 0.0)
+    return np.where(
+        mel < _CORNER_MEL, _HZ_PER_MEL * mel, _CORNER_HZ * np.exp(_LOG_STEP * above)
+    )

@@ -1,0 +1,1 @@
+"""A small built-in set of seven synthetic machines."""

@@ -1,1 +1,0 @@
-"""The challenge's archives of recordings, got whole and checked."""

@@ -1,0 +1,220 @@
+"""The built-in set: its layout, its determinism, its cache and its difficulty."""
+
+import csv
+import functools
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import librosa.filters
+import numpy as np
+import pooch
+import pytest
+import soundfile
+from numpy.lib.stride_tricks import sliding_window_view
+from sklearn.decomposition import PCA
+from sklearn.metrics import roc_auc_score
+
+from gammavae_jax.data.synthetic import dataset
+from gammavae_jax.data.synthetic.dataset import (
+    MARKER,
+    SIZES,
+    SyntheticSize,
+    is_synthetic,
+    make_synthetic,
+    synthetic_root,
+)
+from gammavae_jax.data.synthetic.machines import MACHINES
+from gammavae_jax.errors import InputError
+
+TINY = {
+    "fan": SyntheticSize(n_source=3, n_target=1, n_test=2, seconds=(0.3, 0.5)),
+    "valve": SyntheticSize(n_source=2, n_target=2, n_test=1, seconds=(0.4, 0.4)),
+}
+NAMES = ["ToyCar", "ToyTrain", "bearing", "fan", "gearbox", "slider", "valve"]
+
+
+def contents(root):
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return make_synthetic(tmp_path_factory.mktemp("synthetic") / "set", TINY)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache folder of its own, and a set that is made in no time."""
+    monkeypatch.setenv("GAMMAVAE_CACHE_DIR", str(tmp_path / "cache"))
+    make_tiny = functools.partial(make_synthetic, sizes=TINY)
+    monkeypatch.setattr(dataset, "make_synthetic", make_tiny)
+    return tmp_path / "cache"
+
+
+def test_layout_is_the_challenge_s(tiny):
+    names = [path.name for path in sorted((tiny / "fan" / "train").iterdir())]
+    assert names == [
+        "section_00_source_train_normal_0000_speed_1440_bg_hall.wav",
+        "section_00_source_train_normal_0001_speed_1440_bg_street.wav",
+        "section_00_source_train_normal_0002_speed_1440_bg_hall.wav",
+        "section_00_target_train_normal_0000_speed_1440_bg_rain.wav",
+    ]
+    names = [path.name for path in sorted((tiny / "valve" / "test").iterdir())]
+    assert [name.split("_speed")[0] for name in names] == [
+        "section_00_source_test_anomaly_0000",
+        "section_00_source_test_normal_0000",
+        "section_00_target_test_anomaly_0000",
+        "section_00_target_test_normal_0000",
+    ]
+    assert sorted(path.name for path in tiny.iterdir()) == [MARKER, "fan", "valve"]
+
+
+def test_attributes_name_every_clip(tiny):
+    with open(tiny / "fan" / "attributes_00.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    clips = sorted(p.relative_to(tiny).as_posix() for p in tiny.glob("fan/*/*.wav"))
+    assert sorted(row["file_name"] for row in rows) == clips
+    for row in rows:
+        attributes = f"{row['d1p']}_{row['d1v']}_{row['d2p']}_{row['d2v']}"
+        assert row["file_name"].endswith(f"_{attributes}.wav")
+
+
+def test_clips_are_16_bit_mono_of_the_size_asked_for(tiny):
+    for path in tiny.rglob("*.wav"):
+        info = soundfile.info(path)
+        assert (info.samplerate, info.channels, info.subtype) == (16000, 1, "PCM_16")
+        shortest, longest = TINY[path.parent.parent.name].seconds
+        assert shortest <= info.duration <= longest
+        samples, _ = soundfile.read(path)
+        assert 0.005 < np.sqrt(np.mean(samples**2)) < 0.2
+        assert np.abs(samples).max() < 0.99
+    assert len({soundfile.info(p).frames for p in tiny.glob("fan/*/*.wav")}) > 1
+
+
+def test_same_bytes_when_made_twice(tiny, tmp_path):
+    again = make_synthetic(tmp_path / "again", TINY)
+    assert contents(again) == contents(tiny)
+
+
+def test_a_clip_depends_on_its_machine_and_name_alone(tiny, tmp_path):
+    valve = make_synthetic(tmp_path / "valve", {"valve": TINY["valve"]})
+    assert contents(valve / "valve") == contents(tiny / "valve")
+    clips = [path.read_bytes() for path in tiny.rglob("*.wav")]
+    assert len(set(clips)) == len(clips)
+
+
+def test_full_set_exercises_padding():
+    assert list(SIZES) == NAMES
+    assert list(MACHINES) == NAMES
+    assert len({size.n_source + size.n_target for size in SIZES.values()}) > 2
+    assert len({size.seconds for size in SIZES.values()}) > 2
+    assert any(size.seconds[0] < size.seconds[1] for size in SIZES.values())
+    seconds = sum(
+        (size.n_source + size.n_target + 4 * size.n_test) * np.mean(size.seconds)
+        for size in SIZES.values()
+    )
+    assert seconds * 16000 * 2 < 90e6  # bytes on disk
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), KeyboardInterrupt()])
+def test_nothing_is_left_when_making_fails(tmp_path, monkeypatch, error):
+    written = []
+
+    def fail_midway(path, rate, samples):
+        written.append(path)
+        if len(written) > 3:
+            raise error
+
+    monkeypatch.setattr(dataset.wavfile, "write", fail_midway)
+    with pytest.raises(type(error)):
+        make_synthetic(tmp_path / "set", TINY)
+    assert len(written) > 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_racing_makers_agree(tiny, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(make_synthetic, tmp_path / "set", TINY) for _ in range(4)]
+        assert {job.result() for job in jobs} == {tmp_path / "set"}
+    assert contents(tmp_path / "set") == contents(tiny)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_slower_maker_keeps_the_faster_one_s_set(tiny, tmp_path, monkeypatch):
+    def overtaken(done, total):
+        if done == total:
+            make_synthetic(tmp_path / "set", TINY)
+
+    made = make_synthetic(tmp_path / "set", TINY, progress=overtaken)
+    assert contents(made) == contents(tiny)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_other_contents_are_refused_and_kept(tiny, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="something other than this synthetic set"):
+        make_synthetic(tmp_path / "mine", TINY)
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+    with pytest.raises(InputError, match="something other than this synthetic set"):
+        make_synthetic(tiny, {"fan": TINY["fan"]})
+
+
+def test_marker(tiny, tmp_path):
+    assert is_synthetic(tiny)
+    assert "say nothing about real machines" in (tiny / MARKER).read_text()
+    assert not is_synthetic(tmp_path)
+    assert not is_synthetic(tmp_path / "absent")
+    (tmp_path / MARKER).write_bytes(b"\xff\xfe something else")
+    assert not is_synthetic(tmp_path)
+
+
+def test_cache_is_filled_once(cache, monkeypatch):
+    steps = []
+    root = synthetic_root(progress=lambda *step: steps.append(step))
+    assert root == cache / "synthetic-v1"
+    assert is_synthetic(root)
+    total = sum(s.n_source + s.n_target + 4 * s.n_test for s in TINY.values())
+    assert steps == [(done, total) for done in range(1, total + 1)]
+    monkeypatch.setattr(dataset, "_write_set", None)  # making again would fail
+    assert synthetic_root() == root
+
+
+def test_cache_falls_back_to_the_user_s(cache, monkeypatch):
+    monkeypatch.delenv("GAMMAVAE_CACHE_DIR")
+    monkeypatch.setattr(pooch, "os_cache", lambda name: cache / name)
+    assert synthetic_root() == cache / "gammavae_jax" / "synthetic-v1"
+
+
+def test_unwritable_cache_says_what_to_set(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("GAMMAVAE_CACHE_DIR", os.fspath(tmp_path / "file"))
+    with pytest.raises(InputError, match="set GAMMAVAE_CACHE_DIR to a folder that"):
+        synthetic_root()
+
+
+def windows(path):
+    """Five log-mel frames each, as the official baseline cuts them."""
+    samples, rate = soundfile.read(path, dtype="float32")
+    frames = sliding_window_view(samples, 1024)[::512] * np.hanning(1024)
+    power = np.abs(np.fft.rfft(frames)) ** 2
+    mel = librosa.filters.mel(sr=rate, n_fft=1024, n_mels=128)
+    log_mel = 10 * np.log10(np.maximum(power @ mel.T, 1e-15))
+    cut = sliding_window_view(log_mel, 5, axis=0)
+    return cut.reshape(len(cut), -1)
+
+
+@pytest.mark.parametrize("machine", ["fan", "gearbox"])
+def test_anomalies_are_neither_trivial_nor_hopeless(tmp_path, machine):
+    """For a linear autoencoder on the clips of the full set."""
+    root = make_synthetic(tmp_path / "set", {machine: SIZES[machine]}) / machine
+    train = np.concatenate([windows(path) for path in (root / "train").iterdir()])
+    model = PCA(10, svd_solver="covariance_eigh").fit(train)
+    clips = sorted((root / "test").iterdir())
+    scores = []
+    for clip in map(windows, clips):
+        residual = clip - model.inverse_transform(model.transform(clip))
+        scores.append(np.mean(residual**2))
+    is_anomaly = ["anomaly" in clip.name for clip in clips]
+    assert 0.6 < roc_auc_score(is_anomaly, scores) < 0.95

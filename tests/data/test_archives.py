@@ -1,0 +1,353 @@
+"""Zip archives for folders: what is found in them, and every way they are bad."""
+
+import io
+import shutil
+import tracemalloc
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import soundfile
+from support.layouts import LAYOUTS, MORE_LAYOUTS, build
+from support.packing import pack, pack_machines
+
+from gammavae_jax.data.archives import recordings_in
+from gammavae_jax.data.audio import read_clip
+from gammavae_jax.data.machines import find_clips, find_machines, machine_root
+from gammavae_jax.errors import InputError, printable
+
+RATE = 16000
+TRAIN = "fan/train/section_00_source_train_normal_0000.wav"
+TEST = "fan/test/section_00_source_test_anomaly_0000.wav"
+METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]
+
+
+def sound(seed=0, n_samples=4000):
+    """The bytes of a WAV file."""
+    file = io.BytesIO()
+    samples = np.random.default_rng(seed).uniform(-0.5, 0.5, n_samples)
+    soundfile.write(file, samples, RATE, format="WAV")
+    return file.getvalue()
+
+
+def empty(*names):
+    return dict.fromkeys(names, b"")
+
+
+def paths(files):
+    """What of each split comes from where, below the data root."""
+    root = files.train[0].path.parents[3]
+    return [
+        [file.path.relative_to(root).as_posix() for file in split]
+        for split in (files.train, files.test, files.supplemental)
+    ]
+
+
+def refusal(call, *arguments, **keywords):
+    with pytest.raises(InputError) as caught:
+        call(*arguments, **keywords)
+    text = str(caught.value)
+    assert text.isprintable()
+    return text
+
+
+@pytest.mark.parametrize("name", LAYOUTS | MORE_LAYOUTS)
+def test_every_year_s_layout_is_found_alike_in_folders_and_archives(tmp_path, name):
+    layout = (LAYOUTS | MORE_LAYOUTS)[name]
+    root = build(layout, tmp_path / "folders")
+    packed = tmp_path / "packed" / ("raw" if machine_root(root) != root else "")
+    pack_machines(machine_root(root), packed)
+    packed = tmp_path / "packed"
+    assert find_machines(packed) == find_machines(root)
+    for machine in find_machines(root):
+        ours, theirs = (find_clips(r, machine) for r in (packed, root))
+        for found, expected in zip(ours, theirs, strict=True):
+            assert found.name == expected.name
+            assert found.has_domain_folders == expected.has_domain_folders
+            for clips, others in zip(found[2:5], expected[2:5], strict=True):
+                assert [c.name for c in clips] == [o.name for o in others]
+                assert [c.path.name for c in clips] == [o.path.name for o in others]
+
+
+def test_one_archive_may_hold_all_of_a_machine_and_several_machines(tmp_path):
+    pump = empty("data/pump/train/a.flac", "data/pump/test/b.wav")
+    both = empty(TRAIN, TEST, "fan/attributes_00.csv", "fan/supplemental/c.wav") | pump
+    pack(tmp_path / "all.ZIP", both)
+    assert find_machines(tmp_path) == ["fan", "pump"]
+    (fan,), (pump,) = (find_clips(tmp_path, name) for name in ("fan", "pump"))
+    assert paths(fan) == [
+        [f"all.ZIP/{TRAIN}"], [f"all.ZIP/{TEST}"], ["all.ZIP/fan/supplemental/c.wav"],
+    ]  # fmt: skip
+    assert pump.train[0].path == tmp_path / "all.ZIP/data/pump/train/a.flac"
+
+
+def test_archives_lie_beside_folders_of_other_machines(tmp_path):
+    pack(tmp_path / "dev_fan.zip", empty(TRAIN, TEST))
+    for split in ("train", "test"):
+        (tmp_path / "pump" / split).mkdir(parents=True)
+        (tmp_path / "pump" / split / "0.wav").touch()
+    assert find_machines(tmp_path) == ["fan", "pump"]
+    assert len(find_clips(tmp_path, "pump")[0].train) == 1
+
+
+def test_a_folder_wins_over_the_archive_of_the_same_split(tmp_path):
+    names = [TRAIN, TRAIN.replace("0000", "0001"), TEST, "fan/supplemental/c.wav"]
+    pack(tmp_path / "dev_fan.zip", empty(*names))
+    (tmp_path / "fan/train").mkdir(parents=True)
+    (from_archive,) = find_clips(tmp_path, "fan")
+    assert len(from_archive.train) == 2  # an empty folder counts as absent
+    (tmp_path / TRAIN).touch()
+    (found,) = find_clips(tmp_path, "fan")
+    assert [f.path for f in found.train] == [tmp_path / TRAIN]
+    assert [f.path for f in found.test] == [tmp_path / "dev_fan.zip" / TEST]
+    assert len(found.supplemental) == 1
+
+
+def test_a_clip_comes_from_its_latest_issue(tmp_path):
+    clip = "fan/train/section_00_source_train_normal_{}.wav".format
+    issues = {
+        "dev_fan.zip": [clip("0000_vel_1"), clip("0001"), clip("0002"), TEST],
+        "dev_fan_r2.zip": [clip("0000_vel_9"), clip("0001")],
+        "dev_fan_r10.zip": [clip("0001")],
+    }
+    for archive, names in issues.items():
+        pack(tmp_path / archive, empty(*names))
+    (found,) = find_clips(tmp_path, "fan")
+    assert paths(found)[:2] == [
+        [
+            f"dev_fan_r2.zip/{clip('0000_vel_9')}",
+            f"dev_fan_r10.zip/{clip('0001')}",
+            f"dev_fan.zip/{clip('0002')}",
+        ],
+        [f"dev_fan.zip/{TEST}"],
+    ]
+
+
+def test_clips_of_an_issue_do_not_replace_each_other(tmp_path):
+    names = [
+        f"fan/{split}/clip_0000_{i}.wav" for split in ("train", "test") for i in "ab"
+    ]
+    pack(tmp_path / "fan_r2.zip", empty(*names))
+    pack(tmp_path / "fan.zip", empty(*names, "fan/train/other.wav"))
+    (found,) = find_clips(tmp_path, "fan")
+    assert [len(found.train), len(found.test)] == [3, 2]
+
+
+def test_a_clip_in_two_other_archives_is_refused_with_both(tmp_path):
+    for name in ("dev_fan.zip", "dev_data_fan.zip"):
+        pack(tmp_path / name, empty(TRAIN, TEST))
+    text = refusal(find_clips, tmp_path, "fan")
+    assert f"dev_data_fan.zip/{TRAIN}' and '" in text
+    assert f"dev_fan.zip/{TRAIN}' have one name" in text
+
+
+def test_what_is_no_recording_is_left_out(tmp_path):
+    others = empty(
+        "fan/", "fan/train/", "fan/train/notes.txt", "fan/train/.wav", "loose.wav",
+        "__MACOSX/fan/train/._a.wav", "__MACOSX/pump/train/a.wav", "slider/other/a.wav",
+        "fan/train/._a.wav", ".hidden/valve/train/a.wav", "train/a.wav", "in.zip",
+    )  # fmt: skip
+    pack(tmp_path / "dev_fan.zip", empty(TRAIN, f"./{TEST}") | others)
+    pack(tmp_path / "unrelated.zip", empty("readme.txt"))
+    pack(tmp_path / "._dev_fan.zip", {}).write_bytes(b"macOS")
+    (tmp_path / "folder.zip").mkdir()
+    assert find_machines(tmp_path) == ["fan"]
+    (found,) = find_clips(tmp_path, "fan")
+    assert paths(found) == [[f"dev_fan.zip/{TRAIN}"], [f"dev_fan.zip/{TEST}"], []]
+
+
+def test_backslashes_part_folders(tmp_path):
+    """Old archivers of Windows write them."""
+    contents = {name.replace("/", "\\"): sound() for name in (TRAIN, TEST)}
+    pack(tmp_path / "dev_fan.zip", contents)
+    (found,) = find_clips(tmp_path, "fan")
+    assert paths(found)[0] == [f"dev_fan.zip/{TRAIN}"]
+    assert len(read_clip(found.train[0].path, sample_rate=RATE)) == 4000
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/fan/train/a.wav", "../a.wav", "fan/../../a.txt", "C:\\fan\\a.wav", "a\\..\\b"],
+)
+def test_a_name_that_leads_out_of_the_archive_is_refused(tmp_path, name):
+    pack(tmp_path / "dev_fan.zip", empty(TRAIN, name))
+    text = refusal(find_machines, tmp_path)
+    assert text.startswith(f"{tmp_path}/dev_fan.zip: holds the name {name!r}")
+
+
+def test_an_archive_that_is_none_is_refused(tmp_path):
+    archive = pack(tmp_path / "dev_fan.zip", {TRAIN: sound(), TEST: sound()})
+    whole = archive.read_bytes()
+    for content in (b"", b"not a zip\n" * 100, whole[:-30], whole[: len(whole) // 2]):
+        archive.write_bytes(content)
+        text = refusal(find_machines, tmp_path)
+        assert text.startswith(f"{archive}: cannot be read as a zip archive (")
+        assert text.endswith("get it again, or take it out of the folder")
+
+
+def test_an_encrypted_archive_is_refused(tmp_path):
+    archive = pack(tmp_path / "dev_fan.zip", {TRAIN: sound(), TEST: sound()})
+    data = bytearray(archive.read_bytes())
+    entry = data.rindex(b"PK\x01\x02")  # of the test clip, in the table of contents
+    data[entry + 8] |= 1
+    archive.write_bytes(data)
+    assert f"dev_fan.zip: {TEST} is encrypted: pack" in refusal(find_machines, tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["train", "test"])
+def test_a_machine_without_clips_of_a_split_is_refused(tmp_path, missing):
+    pack(tmp_path / "dev_fan.zip", empty({"train": TEST, "test": TRAIN}[missing]))
+    assert f"no recordings in '{tmp_path}/fan/{missing}'" in refusal(
+        find_clips, tmp_path, "fan"
+    )
+
+
+def test_test_clips_alone_will_do_where_they_are_asked_for(tmp_path):
+    pack(tmp_path / "eval_data_fan_test.zip", empty(TEST))
+    (found,) = find_clips(tmp_path, "fan", ["test"])
+    assert [len(found.train), len(found.test)] == [0, 1]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_recording_in_an_archive_is_read_like_a_file(tmp_path, method):
+    archive = pack(tmp_path / "dev_fan.zip", {TRAIN: sound(1), TEST: sound(2)}, method)
+    (tmp_path / "a.wav").write_bytes(sound(2))
+    before = sorted(tmp_path.rglob("*"))
+    np.testing.assert_array_equal(
+        read_clip(archive / TEST, sample_rate=RATE),
+        read_clip(str(tmp_path / "a.wav"), sample_rate=RATE),
+    )
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_many_threads_read_one_archive(tmp_path, method):
+    names = [f"fan/train/{i}.wav" for i in range(20)]
+    contents = {name: sound(i, 20000) for i, name in enumerate(names)}
+    archive = pack(tmp_path / "dev_fan.zip", contents, method)
+
+    def read(name):
+        return read_clip(archive / name, sample_rate=RATE).tobytes()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(read, names * 5)) == [read(name) for name in names] * 5
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_damaged_recording_is_refused_and_the_others_are_read(tmp_path, method):
+    archive = pack(tmp_path / "dev_fan.zip", {TRAIN: sound(), TEST: sound(1)}, method)
+    data = bytearray(archive.read_bytes())
+    data[3000:3010] = bytes(10)
+    archive.write_bytes(data)
+    text = refusal(read_clip, archive / TRAIN, sample_rate=RATE)
+    assert (
+        text == f"{archive / TRAIN}: damaged within the archive: get the archive again"
+    )
+    assert len(read_clip(archive / TEST, sample_rate=RATE)) == 4000
+
+
+def test_an_unusual_packing_is_refused(tmp_path):
+    archive = pack(tmp_path / "dev_fan.zip", {TRAIN: sound()}, zipfile.ZIP_BZIP2)
+    assert "packed by method 12: pack the archive anew" in refusal(
+        read_clip, archive / TRAIN, sample_rate=RATE
+    )
+
+
+@pytest.mark.parametrize("claim", [100, 0xFFFFFFFE], ids=["bomb", "4 GB"])
+def test_no_size_in_an_archive_is_believed(tmp_path, claim):
+    """Memory is taken for what is there, and for no more than is claimed."""
+    archive = pack(tmp_path / "dev_fan.zip", {TRAIN: bytes(20_000_000)})
+    data = bytearray(archive.read_bytes())
+    entry = data.rindex(b"PK\x01\x02")  # of the table of contents
+    sizes = [len(data) if claim == 100 else claim, claim]
+    data[entry + 20 : entry + 28] = b"".join(n.to_bytes(4, "little") for n in sizes)
+    archive.write_bytes(data)
+    tracemalloc.start()
+    try:
+        text = refusal(read_clip, archive / TRAIN, sample_rate=RATE)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert "damaged within the archive" in text
+    assert peak < {100: 5e6, 0xFFFFFFFE: 1e8}[claim]
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
+    """Its sizes are true: only their ratio tells."""
+    archive = pack(tmp_path / "dev_fan.zip", {TRAIN: bytes(100_000_000)})
+    tracemalloc.start()
+    try:
+        text = refusal(read_clip, archive / TRAIN, sample_rate=RATE)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert "would unpack to 100000000 bytes" in text
+    assert peak < 5e6
+    silence = io.BytesIO()
+    soundfile.write(silence, np.zeros(600 * RATE), RATE, format="WAV")
+    archive = pack(tmp_path / "dev_pump.zip", {TRAIN: silence.getvalue()})
+    assert len(read_clip(archive / TRAIN, sample_rate=RATE)) == 600 * RATE
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("second", [TRAIN, f"./{TRAIN}", TRAIN.replace("/", "\\")])
+def test_a_recording_that_is_there_twice_is_refused(tmp_path, second):
+    archive = tmp_path / "dev_fan.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for number, name in enumerate((TRAIN, second)):
+            file.writestr(name, sound(number))
+    assert "twice: get it again" in refusal(find_machines, tmp_path)
+
+
+def test_a_recording_that_is_not_there_is_refused(tmp_path):
+    archive = pack(tmp_path / "dev_fan.zip", {TRAIN: sound()})
+    for name in (TEST, "fan", "fan/attributes_00.csv"):
+        text = refusal(read_clip, archive / name, sample_rate=RATE)
+        assert text.startswith(f"{archive / name}: not in the archive")
+    archive.unlink()
+    assert "No such file" in refusal(read_clip, archive / TRAIN, sample_rate=RATE)
+
+
+def test_a_table_of_contents_is_read_again_when_the_archive_changes(tmp_path):
+    archive = pack(tmp_path / "dev_fan.zip", {TRAIN: sound()})
+    assert len(read_clip(archive / TRAIN, sample_rate=RATE)) == 4000
+    pack(archive, {TEST: sound(), TRAIN: sound(n_samples=5000)})
+    assert len(read_clip(archive / TRAIN, sample_rate=RATE)) == 5000
+
+
+def test_odd_names_stay_printable(tmp_path):
+    name = "fan/train/two\nlines \x1b[31mü.wav"
+    archive = pack(tmp_path / "odd\n.zip", {name: b""})
+    assert recordings_in(archive) == {tuple(name.split("/"))}
+    text = refusal(read_clip, archive / name, sample_rate=RATE)
+    assert (
+        text == f"{printable(archive / name)}: the file is empty: remove or replace it"
+    )
+
+
+def test_a_damaged_archive_is_never_worse_than_an_input_error(tmp_path):
+    """Bytes changed anywhere, and cut off anywhere."""
+    whole = pack(tmp_path / "whole", {TRAIN: sound(n_samples=50), TEST: sound(1, 50)})
+    whole = whole.read_bytes()
+    rng = np.random.default_rng(0)
+    outcomes = []
+    for trial in range(600):
+        data = np.frombuffer(whole, np.uint8).copy()
+        where = rng.integers(len(data), size=rng.integers(1, 4))
+        data[where] = rng.integers(256, size=len(where))
+        root = tmp_path / str(trial)
+        root.mkdir()
+        keep = rng.integers(len(data)) if trial % 5 == 0 else len(data)
+        (root / "dev_fan.zip").write_bytes(data[:keep].tobytes())
+        try:
+            for clips in find_clips(root, "fan"):
+                for file in clips.train + clips.test:
+                    read_clip(file.path, sample_rate=RATE)
+            outcomes.append("fine")
+        except InputError as error:
+            outcomes.append(str(error))
+        shutil.rmtree(root)
+    assert all(outcome.isprintable() for outcome in outcomes)
+    assert "fine" in outcomes
+    assert any("damaged within the archive" in outcome for outcome in outcomes)

@@ -1,0 +1,125 @@
+"""Recordings to arrays: padded, masked, stacked."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from support.probes import clips, crowd, noise
+
+from gammavae_jax.config import FeatureConfig
+from gammavae_jax.data.arrays import is_anomaly, stack_machines, supplemental_clips
+from gammavae_jax.data.clips import Clips, clip_identities, load_clips
+from gammavae_jax.data.features import log_mel, mel_filterbank
+from gammavae_jax.data.machines import ClipFile, find_clips
+from gammavae_jax.data.names import parse_clip_name
+from gammavae_jax.errors import InputError
+
+CONFIG = FeatureConfig()
+BANK = mel_filterbank(CONFIG)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A machine of five training clips of different lengths, in stereo and mono."""
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 5), ("test", 2)):
+        (tmp_path / "fan" / split).mkdir(parents=True)
+        for i in range(n):
+            sound = rng.normal(size=(4000 + 700 * i, 1 + i % 2)) * 0.1
+            name = f"section_00_source_{split}_normal_{i:04d}.wav"
+            soundfile.write(tmp_path / "fan" / split / name, sound, 16000)
+    return tmp_path
+
+
+def test_clips_have_the_log_mel_of_their_first_channel(folder):
+    (files,) = find_clips(folder, "fan")
+    loaded = load_clips(files.train, BANK, CONFIG)
+    assert loaded.files == files.train
+    for file, ours in zip(loaded.files, loaded.log_mels, strict=True):
+        sound, _ = soundfile.read(file.path, dtype="float32", always_2d=True)
+        expected = log_mel(sound[:, 0], BANK, CONFIG)
+        # Threads of BLAS, of which loading uses one, may round otherwise.
+        np.testing.assert_allclose(ours, expected, atol=1e-4)
+
+
+def test_a_bad_file_is_an_error_that_names_it(folder):
+    bad = folder / "fan/train/section_00_source_train_normal_0003.wav"
+    bad.write_bytes(b"")
+    (files,) = find_clips(folder, "fan")
+    with pytest.raises(InputError, match="normal_0003"):
+        load_clips(files.train, BANK, CONFIG)
+
+
+def test_a_bad_file_can_be_skipped_and_is_still_named(folder):
+    bad = folder / "fan/train/section_00_source_train_normal_0003.wav"
+    bad.write_bytes(b"")
+    (files,) = find_clips(folder, "fan")
+    skipped = []
+    loaded = load_clips(files.train, BANK, CONFIG, skipped.append)
+    assert [f.name.index for f in loaded.files] == ["0000", "0001", "0002", "0004"]
+    assert "normal_0003" in str(skipped[0])
+
+
+def test_nothing_but_bad_files_is_an_error(folder):
+    for path in (folder / "fan/test").iterdir():
+        path.write_bytes(b"")
+    (files,) = find_clips(folder, "fan")
+    with pytest.raises(InputError, match=r"no usable recording in .*test"):
+        load_clips(files.test, BANK, CONFIG, lambda _: None)
+
+
+def test_a_clip_shorter_than_a_window_is_named(folder):
+    short = folder / "fan/train/section_00_source_train_normal_0000.wav"
+    soundfile.write(short, np.zeros(4 * 512 - 1), 16000)
+    (files,) = find_clips(folder, "fan")
+    with pytest.raises(InputError, match=r"normal_0000.*4 frames.*2048 samples"):
+        load_clips(files.train, BANK, CONFIG)
+
+
+def test_stacking_pads_and_counts():
+    machines = crowd(np.random.default_rng(0), counts=(3, 5))
+    arrays = stack_machines(machines, 5)
+    assert arrays.log_mel.shape[:2] == (2, 5)
+    for m, (_, found) in enumerate(machines):
+        for c, spectrogram in enumerate(found.log_mels):
+            n = arrays.n_frames[m, c]
+            assert n == len(spectrogram)
+            np.testing.assert_array_equal(arrays.log_mel[m, c, :n], spectrogram)
+            assert (arrays.log_mel[m, c, n:] == 0).all()
+    assert (arrays.n_frames[0, 3:] == 0).all()
+
+
+def test_windows_start_where_five_frames_of_one_clip_begin():
+    spectra = noise(np.random.default_rng(0), 2, np.array([6, 8]))
+    arrays = stack_machines([("m", clips(spectra))], 5)
+    np.testing.assert_array_equal(arrays.window_start[0], [0, 1, 8, 9, 10, 11])
+
+
+def test_supplemental_clips_are_known_by_their_folder():
+    spectrum = np.zeros((6, 128), np.float32)
+    names = ["fan/train/a.wav", "fan/supplemental/b.wav"]
+    files = tuple(ClipFile(Path(name), parse_clip_name(name)) for name in names)
+    machines = [
+        ("fan", Clips(files, (spectrum,) * 2)),
+        ("m", Clips(files[:1], (spectrum,))),
+    ]
+    assert supplemental_clips(machines, 2).tolist() == [[False, True], [False, False]]
+
+
+def test_labels_are_unknown_where_a_name_does_not_say(folder):
+    (files,) = find_clips(folder, "fan")
+    np.testing.assert_array_equal(is_anomaly(files.test), [False, False])
+    mystery = files.test[0]._replace(name=files.test[0].name._replace(label=""))
+    assert is_anomaly([*files.test, mystery]) is None
+
+
+def test_clips_are_told_apart_by_name_and_sound():
+    files = tuple(ClipFile(Path(n), parse_clip_name(n)) for n in ("a.wav", "b.wav"))
+    spectrum = np.zeros((6, 128), np.float32)
+    first = clip_identities(Clips(files, (spectrum, spectrum)))
+    assert first[0][:5] == "a.wav"
+    assert first[0].split()[1] == first[1].split()[1]
+    other = clip_identities(Clips(files, (spectrum, spectrum + 1.0)))
+    assert other[0] == first[0]
+    assert other[1] != first[1]

@@ -1,0 +1,106 @@
+"""Recordings read in blocks: the same samples and refusals as at once."""
+
+import io
+import itertools
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gammavae_jax.data import audio
+from gammavae_jax.data.audio import (
+    open_recording,
+    read_recording,
+    resampled,
+    resampled_blocks,
+)
+from gammavae_jax.errors import InputError
+
+RATE = 16000
+N = 300_000  # more than one block
+
+
+def noise(n=N, n_channels=2):
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (n, n_channels))
+    return samples.astype(np.float32)
+
+
+def read(source, **options):
+    """All blocks together, each of bounded length."""
+    with open_recording(source, **options) as recording:
+        blocks = list(recording.blocks)
+    assert max(map(len, blocks)) <= audio._BLOCK
+    return np.concatenate(blocks), recording.sample_rate
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
+@pytest.mark.parametrize("channel", [0, 1])
+def test_blocks_are_the_recording(tmp_path, suffix, subtype, channel):
+    path = tmp_path / f"x.{suffix}"
+    soundfile.write(path, noise(), RATE, subtype=subtype)
+    expected = read_recording(path, channel)
+    for source in (path, path.read_bytes()):
+        samples, rate = read(source, channel=channel, name="x")
+        np.testing.assert_array_equal(samples, expected.waveform, strict=True)
+        assert rate == expected.sample_rate
+
+
+def wav(samples, subtype="FLOAT", rate=RATE):
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format="WAV", subtype=subtype)
+    return file.getvalue()
+
+
+def test_a_sample_that_is_no_number_is_named_by_its_place():
+    samples = noise(n_channels=1)
+    samples[N - 5] = np.inf
+    with pytest.raises(InputError, match=f"^x: sample {N - 5} is inf: repair"):
+        read(wav(samples), name="x")
+
+
+def test_a_recording_that_is_cut_off_is_refused_before_a_sample_is_read(tmp_path):
+    path = tmp_path / "x.wav"
+    path.write_bytes(wav(noise())[:-100])
+    with (
+        pytest.raises(InputError, match=r"x\.wav: cut off: the header claims 300000"),
+        open_recording(path),
+    ):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("data", "channel", "message"),
+    [
+        (b"", 0, "^x: this is neither WAV nor FLAC: give one of these$"),
+        (b"OggS", 0, "^x: this is neither WAV nor FLAC"),
+        (b"RIFF....", 0, "^x: cannot be read as audio"),
+        (wav(noise()), 2, "^x: there is no channel 2, the file has 2"),
+        (wav(noise(0)), 0, "^x: the file holds no samples"),
+        (wav(noise(9), rate=999), 0, "a sample rate of 999 Hz cannot be: replace"),
+        (wav(noise(9), rate=2**31 - 1), 0, "a sample rate of 2147483647 Hz cannot be"),
+    ],
+    # Files tell when they were made, and two processes must find the same tests.
+    ids=itertools.count(),
+)
+def test_bytes_that_are_no_recording_are_refused(data, channel, message):
+    with pytest.raises(InputError, match=message):
+        read(data, channel=channel, name="x")
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rate=st.sampled_from([8000, 11025, 16000, 44100, 48000]),
+    size=st.integers(1, 30_000),
+    n=st.integers(2000, 60_000),
+)
+def test_blocks_are_resampled_as_the_whole_is(rate, size, n):
+    samples = noise(n, 1)[:, 0]
+    blocks = [samples[i : i + size] for i in range(0, n, size)]
+    together = np.concatenate(list(resampled_blocks(blocks, rate, RATE)))
+    whole = resampled(samples, rate, RATE)
+    assert abs(len(together) - len(whole)) <= 1
+    shorter = min(len(together), len(whole))
+    np.testing.assert_allclose(together[:shorter], whole[:shorter], atol=1e-4)

@@ -1,0 +1,297 @@
+"""Log-mels kept on disk: the same as computed ones, whatever happens to the files."""
+
+import errno
+import io
+import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+from rich.console import Console
+from support.packing import pack_machines
+
+from gammavae_jax.config import FeatureConfig
+from gammavae_jax.data import arrays, feature_cache
+from gammavae_jax.data.feature_cache import FeatureCache
+from gammavae_jax.data.features import mel_filterbank
+from gammavae_jax.data.machines import find_clips
+from gammavae_jax.errors import InputError
+from gammavae_jax.log import Log
+
+CONFIG = FeatureConfig()
+BANK = mel_filterbank(CONFIG)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A machine of three training clips of different lengths."""
+    rng = np.random.default_rng(0)
+    for split, lengths in (("train", (4000, 6000, 5000)), ("test", (4000,))):
+        folder = tmp_path / "data" / "fan" / split
+        folder.mkdir(parents=True)
+        for k, n in enumerate(lengths):
+            name = f"section_00_source_{split}_normal_{k:04}.wav"
+            soundfile.write(folder / name, rng.normal(size=n) * 0.1, 16000)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """How many clips were computed so far."""
+    paths, clip_log_mel = [], arrays.clip_log_mel
+
+    def counted(path, *rest):
+        paths.append(path)
+        return clip_log_mel(path, *rest)
+
+    monkeypatch.setattr(arrays, "clip_log_mel", counted)
+    return paths
+
+
+def files_of(root):
+    (found,) = find_clips(root, "fan")
+    return found.train
+
+
+def load(root, folder, config=CONFIG, **options):
+    log = Log(Console(file=io.StringIO()))
+    cache = FeatureCache(folder, log)
+    bank = mel_filterbank(config)
+    return cache.load_clips(files_of(root), bank, config, **options), log.notes
+
+
+def assert_right(clips, root, config=CONFIG):
+    bank = mel_filterbank(config)
+    expected = arrays.load_clips(files_of(root), bank, config)
+    assert clips.files == expected.files
+    for ours, theirs in zip(clips.log_mels, expected.log_mels, strict=True):
+        assert ours.dtype == np.float32
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def the_array(folder):
+    (path,) = folder.glob("*.npy")
+    return path
+
+
+def test_what_was_kept_is_what_is_computed_and_is_mapped_not_read(
+    root, folder, computed
+):
+    first, notes = load(root, folder)
+    assert len(computed) == 3
+    again, more_notes = load(root, folder)
+    assert len(computed) == 3
+    assert notes == more_notes == []
+    assert_right(first, root)
+    assert_right(again, root)
+    for log_mel in again.log_mels:
+        base = log_mel
+        while base is not None and not isinstance(base, np.memmap):
+            base = base.base
+        assert base is not None
+        assert not log_mel.flags.writeable
+    steps = []
+    load(root, folder, on_clip=lambda: steps.append(1))
+    assert len(steps) == 3
+
+
+def change_sound(root):
+    path = files_of(root)[1].path
+    samples, rate = soundfile.read(path)
+    samples[100] += 0.01
+    soundfile.write(path, samples, rate)
+
+
+def rename(root):
+    path = files_of(root)[2].path
+    path.rename(path.with_name("section_00_source_train_normal_0007.wav"))
+
+
+def remove(root):
+    files_of(root)[0].path.unlink()
+
+
+@pytest.mark.parametrize("change", [change_sound, rename, remove])
+def test_other_recordings_are_other_log_mels(root, folder, computed, change):
+    load(root, folder)
+    change(root)
+    n_before = len(computed)
+    clips, notes = load(root, folder)
+    assert len(computed) > n_before
+    assert notes == []
+    assert_right(clips, root)
+
+
+@pytest.mark.parametrize(
+    "other", [{"power": 1.0}, {"hop_length": 256}, {"n_mels": 64}, {"n_context": 3}]
+)
+def test_other_settings_are_other_log_mels(root, folder, computed, other):
+    load(root, folder)
+    config = replace(CONFIG, **other)
+    clips, _ = load(root, folder, config)
+    assert len(computed) == 6
+    assert_right(clips, root, config)
+
+
+def test_another_version_of_the_features_takes_nothing_from_before(
+    root, folder, computed, monkeypatch
+):
+    load(root, folder)
+    monkeypatch.setattr(feature_cache, "FEATURES_VERSION", -1)
+    load(root, folder)
+    assert len(computed) == 6
+
+
+def cut_short(folder):
+    path = the_array(folder)
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(folder):
+    the_array(folder).write_bytes(b"")
+
+
+def flip_a_bit(folder):
+    path = the_array(folder)
+    data = bytearray(path.read_bytes())
+    data[-1000] ^= 1
+    path.write_bytes(data)
+
+
+def swap_lengths(folder):
+    (path,) = folder.glob("*.json")
+    about = json.loads(path.read_text())
+    about["frames"].reverse()
+    path.write_text(json.dumps(about))
+
+
+def take_array_away(folder):
+    the_array(folder).unlink()
+
+
+def spoil_description(folder):
+    (path,) = folder.glob("*.json")
+    path.write_text('{"array": [1], "frames": "x"}')
+
+
+def half_description(folder):
+    (path,) = folder.glob("*.json")
+    path.write_text('{"arr')
+
+
+def an_object_array(folder):
+    np.save(the_array(folder), np.array([{}], object))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(cut_short, empty, flip_a_bit, swap_lengths, take_array_away),
+        *(spoil_description, half_description, an_object_array),
+    ],
+)
+def test_damage_is_found_said_and_mended(root, folder, computed, damage):
+    load(root, folder)
+    damage(folder)
+    clips, notes = load(root, folder)
+    assert_right(clips, root)
+    assert len(notes) == 1
+    assert "are damaged: they are made anew" in notes[0]
+    n_before = len(computed)
+    mended, notes = load(root, folder)
+    assert len(computed) == n_before
+    assert notes == []
+    assert_right(mended, root)
+
+
+def test_many_writers_of_one_machine_leave_one_whole_array(root, folder):
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: load(root, folder), range(8)))
+    for clips, notes in found:
+        assert notes == []
+        assert_right(clips, root)
+    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".npy"]
+
+
+def test_a_full_disk_costs_the_cache_and_nothing_else(root, folder, monkeypatch):
+    def full(file, array):
+        file.write(bytes(100))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "save", full)
+    clips, notes = load(root, folder)
+    assert_right(clips, root)
+    assert len(notes) == 1
+    assert "No space left on device" in notes[0]
+    assert list(folder.iterdir()) == []
+
+
+def test_a_recording_that_is_replaced_meanwhile_is_not_kept(root, folder, monkeypatch):
+    whole = arrays.load_clips
+
+    def replaced_first(*arguments):
+        change_sound(root)
+        return whole(*arguments)
+
+    monkeypatch.setattr(arrays, "load_clips", replaced_first)
+    load(root, folder)
+    monkeypatch.undo()
+    assert list(folder.iterdir()) == []
+
+
+def test_bad_recordings_are_told_as_without_a_cache_and_keep_a_machine_out(
+    root, folder
+):
+    files_of(root)[1].path.write_bytes(b"no sound")
+    with pytest.raises(InputError, match=r"_0001\.wav: .*cannot be read as audio"):
+        load(root, folder)
+    bad = []
+    clips, _ = load(root, folder, on_bad_file=bad.append)
+    assert len(bad) == 1
+    assert len(clips.files) == 2
+    assert list(folder.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_used_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="give another --feature-cache"):
+        FeatureCache(tmp_path / "file", Log(Console(file=io.StringIO())))
+
+
+def test_only_what_killed_runs_left_is_cleared_away(root, folder):
+    load(root, folder)
+    left = folder / f".{'0' * 40}.npy-{'0' * 32}"
+    young = folder / f".{'1' * 40}.npy-{'0' * 32}"
+    other = folder / ".bashrc"
+    old = time.time() - 2 * 24 * 3600
+    for path in (left, other):
+        path.touch()
+        os.utime(path, (old, old))
+    young.touch()
+    before = set(folder.iterdir())
+    load(root, folder)
+    assert set(folder.iterdir()) == before - {left}
+
+
+def test_recordings_in_an_archive_are_known_by_their_bytes(
+    root, folder, tmp_path, computed
+):
+    packed = pack_machines(root, tmp_path / "packed")
+    first, _ = load(packed, folder)
+    n_before = len(computed)
+    again, _ = load(packed, folder)
+    assert len(computed) == n_before
+    for ours, theirs in zip(first.log_mels, again.log_mels, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    # The same bytes under the same names, wherever they lie.
+    load(root, folder)
+    assert len(computed) == n_before

@@ -1,0 +1,82 @@
+"""Log-mels against librosa and the official code."""
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+
+from gammavae_jax.config import FeatureConfig
+from gammavae_jax.data.features import log_mel, mel_filterbank, n_frames, windows
+
+TOLERANCE = 1e-3  # dB
+
+
+def reference(waveform, config):
+    mel = librosa.feature.melspectrogram(
+        y=waveform,
+        sr=config.sample_rate,
+        n_fft=config.n_fft,
+        hop_length=config.hop_length,
+        n_mels=config.n_mels,
+        power=config.power,
+    )
+    return (20 / config.power * np.log10(np.maximum(mel, np.finfo(float).eps))).T
+
+
+@pytest.mark.filterwarnings("ignore:n_fft=1024 is too large")
+@pytest.mark.parametrize("n_samples", [1, 511, 512, 2048, 12345, 300_000])
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_log_mel_matches_librosa(n_samples, power):
+    config = FeatureConfig(power=power)
+    rng = np.random.default_rng(n_samples)
+    waveform = (rng.standard_normal(n_samples) * 0.1).astype(np.float32)
+    ours = log_mel(waveform, mel_filterbank(config), config)
+    assert len(ours) == n_frames(n_samples, config)
+    np.testing.assert_allclose(ours, reference(waveform, config), atol=TOLERANCE)
+
+
+def test_log_mel_matches_librosa_with_other_settings():
+    config = FeatureConfig(sample_rate=8000, n_fft=512, hop_length=200, n_mels=40)
+    waveform = np.random.default_rng(1).standard_normal(4000).astype(np.float32)
+    ours = log_mel(waveform, mel_filterbank(config), config)
+    np.testing.assert_allclose(ours, reference(waveform, config), atol=TOLERANCE)
+
+
+@pytest.mark.filterwarnings("ignore:Empty filters")
+def test_log_mel_matches_librosa_where_filters_have_no_bin():
+    config = FeatureConfig(n_fft=256, hop_length=128, n_mels=250)
+    bank = mel_filterbank(config)
+    assert not bank.any(axis=0).all()
+    waveform = np.random.default_rng(2).standard_normal(4000).astype(np.float32)
+    ours = log_mel(waveform, bank, config)
+    np.testing.assert_allclose(ours, reference(waveform, config), atol=TOLERANCE)
+
+
+def test_filters_that_are_all_zeros_hear_the_floor():
+    bank = np.zeros((513, 40), np.float32)
+    ours = log_mel(np.ones(2048, np.float32), bank, FeatureConfig(n_mels=40))
+    np.testing.assert_allclose(ours, 10 * np.log10(np.finfo(float).eps), atol=1e-4)
+
+
+def test_windows_match_the_official_code(golden):
+    config = FeatureConfig()
+    expected = np.load(golden / "features.npz")
+    for name in expected.files:
+        waveform, rate = soundfile.read(golden / f"{name}.wav", dtype="float32")
+        assert rate == config.sample_rate
+        ours = log_mel(waveform, mel_filterbank(config), config)
+        np.testing.assert_allclose(
+            windows(ours, config.n_context), expected[name], atol=TOLERANCE
+        )
+
+
+def test_silence_is_at_the_official_floor():
+    config = FeatureConfig()
+    ours = log_mel(np.zeros(4096, np.float32), mel_filterbank(config), config)
+    np.testing.assert_allclose(ours, 10 * np.log10(np.finfo(float).eps), atol=1e-4)
+
+
+def test_windows_are_runs_of_frames_one_after_another():
+    spectrogram = np.arange(12.0).reshape(6, 2)
+    expected = [spectrogram[w : w + 5].ravel() for w in range(2)]
+    np.testing.assert_array_equal(windows(spectrogram, 5), expected)

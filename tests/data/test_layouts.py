@@ -1,0 +1,298 @@
+"""Every year's folders and names: found, told apart, and taken through the main job."""
+
+import csv
+import io
+import json
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+from support.layouts import LAYOUTS, MORE_LAYOUTS, build
+
+from gammavae_jax.config_json import override
+from gammavae_jax.data.loading import Job, find_all, year_told
+from gammavae_jax.data.machines import find_clips, find_machines, year_of_layout
+from gammavae_jax.errors import InputError
+from gammavae_jax.experiment import describe, run_experiment
+from gammavae_jax.log import Log
+from gammavae_jax.official import official_score
+from gammavae_jax.presets import preset
+from gammavae_jax.score_files import evaluate_directory
+
+ALL_LAYOUTS = LAYOUTS | MORE_LAYOUTS
+# Compiling takes the time, whatever the number of machines: these share a run. In 2020
+# no machine has target clips, which a run must bear too.
+SHARED = tuple(name for name in LAYOUTS if name != "2020")
+SCORES = "scores/mse/seed13711"
+SMALLEST = override(
+    preset("autoencoder"),
+    [
+        "model.hidden=[8]",
+        "model.n_latent=2",
+        "train.batch_size=32",
+        "train.epochs=1",
+    ],
+)
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory):
+    """The data root of a layout by its name, built when first asked for."""
+    roots = {}
+
+    def get(name):
+        if name not in roots:
+            roots[name] = build(ALL_LAYOUTS[name], tmp_path_factory.mktemp("data"))
+        return roots[name]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def run_2020(tmp_path_factory):
+    """The folder of a run on that layout."""
+    return finished(["2020"], SMALLEST, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def shared_run(tmp_path_factory):
+    """The folder of a run on the machines of all other layouts."""
+    return finished(SHARED, SMALLEST, tmp_path_factory)
+
+
+@pytest.fixture
+def run_of(request):
+    """The folder of the run that a layout is part of, by the layout's name."""
+    return lambda name: request.getfixturevalue(
+        "run_2020" if name == "2020" else "shared_run"
+    )
+
+
+def finished(names, config, tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    for name in names:
+        build(replace(LAYOUTS[name], folder=".", data_root="."), root)
+    out = tmp_path_factory.mktemp("runs") / "out"
+    log = Log(Console(file=io.StringIO()))
+    run_experiment(config, job_of(root, out), log, Console(file=io.StringIO()))
+    return out
+
+
+def job_of(root, out):
+    return Job(root, tuple(find_machines(root)), out)
+
+
+def kinds(files):
+    """How many clips there are of each kind, by what their names were read as."""
+    return Counter(
+        (split, clip.name.domain, clip.name.label)
+        for split, clips in (("train", files.train), ("test", files.test))
+        for clip in clips
+    )
+
+
+@pytest.mark.parametrize("name", ALL_LAYOUTS)
+def test_every_clip_is_found_once_and_read_right(data_root, name):
+    root = data_root(name)
+    found = {
+        (files.machine, files.section): dict(kinds(files))
+        for machine in find_machines(root)
+        for files in find_clips(root, machine)
+    }
+    assert found == ALL_LAYOUTS[name].units
+
+
+@pytest.mark.parametrize("name", ALL_LAYOUTS)
+def test_a_section_has_its_own_clips_in_the_order_of_their_names(data_root, name):
+    root = data_root(name)
+    for machine in find_machines(root):
+        for files in find_clips(root, machine):
+            for clips in (files.train, files.test):
+                names = [clip.path.name for clip in clips]
+                assert names == sorted(set(names))
+                assert all(f"_{files.section}_" in name for name in names)
+
+
+def scored_clips(folder, machine, section):
+    path = folder / f"anomaly_score_{machine}_section_{section}_test.csv"
+    with path.open() as file:
+        return [line[0] for line in csv.reader(file)]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_whole_job_scores_its_test_clips(run_of, data_root, name):
+    root = data_root(name)
+    folder = run_of(name) / SCORES
+    for machine in LAYOUTS[name].machines:
+        found = find_clips(root, machine)
+        assert {path.name for path in folder.glob(f"*_{machine}_*")} == {
+            f"{kind}_{files.name}_test.csv"
+            for kind in ("anomaly_score", "decision_result")
+            for files in found
+        }
+        for files in found:
+            names = [clip.path.name for clip in files.test]
+            assert scored_clips(folder, machine, files.section) == names
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_whole_job_evaluates_what_is_labelled(run_of, name):
+    layout = LAYOUTS[name]
+    with (run_of(name) / "results.csv").open() as file:
+        rows = [r for r in csv.DictReader(file) if r["machine"] in layout.machines]
+    expected = sorted(layout.units) * len(SMALLEST.scores) if layout.is_labelled else []
+    assert [(row["machine"], row["section"]) for row in rows] == expected
+    for row in rows:
+        domains = {d for _, d, _ in layout.units[row["machine"], row["section"]]}
+        assert row["auc_source"]
+        assert bool(row["auc_target"]) == ("target" in domains)
+
+
+@pytest.mark.parametrize("year", [2020, 2021])
+def test_a_year_with_metrics_of_its_own_is_known_by_its_layout(
+    year, run_2020, tmp_path_factory
+):
+    if year == 2020:
+        out = run_2020
+    else:
+        three = override(SMALLEST, ["n_seeds=3", 'scores=["mse"]'])
+        out = finished([str(year)], three, tmp_path_factory)
+    folders = sorted((out / "scores" / "mse").iterdir())
+    expected = [evaluate_directory(folder, year=year) for folder in folders]
+    by_2022 = [evaluate_directory(folder) for folder in folders]
+    with (out / "results.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["score"] == "mse"]
+    assert [row["pauc"] for row in rows] == [str(r.pauc) for e in expected for r in e]
+    assert [row["auc_source"] for row in rows] == [
+        str(row.auc_source) for rows in expected for row in rows
+    ]
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["year"] == year
+    assert f"are those of {year}." in (out / "report.html").read_text()
+    found = summary["official_score"]["mse"]["per_seed"]
+    assert found == [official_score(rows, year) for rows in expected]
+    # Otherwise this would show nothing.
+    assert found != [official_score(rows) for rows in by_2022]
+    if year == 2021:
+        assert [r.auc_source for e in expected for r in e] != [
+            r.auc_source for e in by_2022 for r in e
+        ]
+
+
+@pytest.mark.parametrize("name", ALL_LAYOUTS)
+def test_such_a_year_is_known_by_its_folders_and_names(data_root, name):
+    root = data_root(name)
+    expected = {"2020": 2020, "2021": 2021}.get(name[:4])
+    if name == "2021, only merged":
+        expected = None  # nothing is left that would tell
+    machines = [f for m in find_machines(root) for f in find_clips(root, m)]
+    assert year_of_layout(machines) == expected
+
+
+def test_a_year_that_is_given_outdoes_the_layout(data_root, tmp_path):
+    log = Log(Console(file=io.StringIO()))
+    files = find_all(job_of(data_root("2021"), tmp_path))
+    for year, expected in ((None, 2021), (2020, 2020), (2023, 2023)):
+        job = replace(job_of(data_root("2021"), tmp_path), year=year)
+        assert year_told(job, files, log).year == expected
+    assert len(log.notes) == 2
+
+
+def test_the_far_channel_gives_other_scores(shared_run, tmp_path_factory):
+    config = override(SMALLEST, ["features.channel=1", 'scores=["mse"]'])
+    far = finished(["2026"], config, tmp_path_factory)
+    file = f"{SCORES}/anomaly_score_ToyCarEmu_section_00_test.csv"
+    near_lines, far_lines = (
+        (out / file).read_text().split() for out in (shared_run, far)
+    )
+    assert len(near_lines) == len(far_lines) == 8
+    assert not set(near_lines) & set(far_lines)
+
+
+def test_telling_names_are_what_is_scored(shared_run):
+    names = scored_clips(shared_run / SCORES, "bandsaw", "00")
+    assert len(names) == 8
+    assert names[0] == "section_00_source_test_anomaly_0000_vel_8.wav"
+
+
+def test_supplemental_clips_are_listed_and_nothing_more(data_root, tmp_path):
+    root = data_root("2025")
+    (train,), (slider,) = (find_clips(root, m) for m in ("ToyTrain", "slider"))
+    names = [clip.path.name for clip in train.supplemental]
+    assert names == [f"section_00_machine_000{i}_.wav" for i in range(3)]
+    assert slider.supplemental == ()
+    table = Console(file=io.StringIO(), width=200)
+    describe(SMALLEST, job_of(root, tmp_path / "out"), table)
+    text = table.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    both = "_section_00: 11 training clips, 8 test clips"
+    assert f"ToyTrain{both}, 3 supplemental clips, not used\n" in text
+    assert f"slider{both}\n" in text
+
+
+def test_supplemental_clips_are_trained_on_if_asked_for(data_root, tmp_path):
+    job = replace(job_of(data_root("2025"), tmp_path), with_supplemental=True)
+    found = {files.machine: files for files in find_all(job)}
+    assert len(found["ToyTrain"].train) == 11 + 3
+    assert len(found["slider"].train) == 11
+    table = Console(file=io.StringIO(), width=200)
+    describe(SMALLEST, replace(job, out=tmp_path / "out"), table)
+    text = table.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    assert "ToyTrain_section_00: 14 training clips, 8 test clips\n" in text
+
+
+def test_supplemental_clips_that_are_not_there_are_an_error(data_root, tmp_path):
+    job = replace(job_of(data_root("2023"), tmp_path), with_supplemental=True)
+    with pytest.raises(InputError, match="leave out --with-supplemental"):
+        find_all(job)
+
+
+def touch(folder, *paths):
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).touch()
+
+
+@pytest.mark.parametrize("unused", ["test_rename", "test"])
+def test_an_empty_folder_counts_as_absent(tmp_path, unused):
+    """The baseline's tools make both folders before they copy anything."""
+    other = {"test_rename": "test", "test": "source_test"}[unused]
+    touch(tmp_path / "fan", "train/section_00_0000.wav", f"{other}/section_00_0001.wav")
+    (tmp_path / "fan" / unused).mkdir()
+    (found,) = find_clips(tmp_path, "fan")
+    assert [clip.path.parent.name for clip in found.test] == [other]
+
+
+@pytest.mark.parametrize("folder", ["source_test", "test_rename"])
+def test_a_machine_may_have_no_folder_but_that(tmp_path, folder):
+    touch(tmp_path / "fan", f"{folder}/section_00_0001.wav")
+    assert find_machines(tmp_path) == ["fan"]
+    (found,) = find_clips(tmp_path, "fan", ["test"])
+    assert (len(found.train), len(found.test)) == (0, 1)
+
+
+@pytest.mark.parametrize("folder", ["test", "target_test", "test_rename"])
+def test_a_section_without_test_clips_is_refused_with_their_folder(tmp_path, folder):
+    """So are additional training data before the evaluation half is there."""
+    clips = [f"train/section_0{i}_0000.wav" for i in range(2)]
+    touch(tmp_path / "fan", *clips, f"{folder}/section_00_0001.wav")
+    message = rf"section 01 of fan has no test clips: add them to '.*fan/{folder}'"
+    with pytest.raises(InputError, match=message):
+        find_clips(tmp_path, "fan")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("source_test/section_00_0001.wav", "target_test/section_00_0001.wav"),
+        ("test/section_00_0001.flac", "test/section_00_0001.wav"),
+        ("train/section_00_0001.flac", "train/section_00_0001.wav"),
+    ],
+)
+def test_two_clips_of_one_name_are_refused_before_anything_is_made(
+    tmp_path, one, other
+):
+    clips = ("train/section_00_0000.wav", "test/section_00_0000.wav")
+    touch(tmp_path / "fan", *clips, one, other)
+    with pytest.raises(InputError, match=rf"{one}' and '.*{other}' have one name"):
+        find_clips(tmp_path, "fan")

@@ -1,0 +1,174 @@
+"""What a run works on, found and loaded."""
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from rich.console import Console
+
+from gammavae_jax.data.features import mel_filterbank
+from gammavae_jax.data.loading import Job, find_all, load_split, require_labels
+from gammavae_jax.errors import InputError
+from gammavae_jax.log import Log
+from gammavae_jax.presets import preset
+
+CONFIG = preset("default")
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two machines of three training clips and a test clip each."""
+    sound = np.random.default_rng(0).normal(size=4000) * 0.1
+    for machine in ("fan", "pump"):
+        for split, n in (("train", 3), ("test", 1)):
+            folder = tmp_path / machine / split
+            folder.mkdir(parents=True)
+            for k in range(n):
+                name = f"section_00_source_{split}_normal_{k:04}.wav"
+                soundfile.write(folder / name, sound, 16000)
+    return tmp_path
+
+
+def load(root, skip_bad_files=False):
+    log = Log(Console(file=io.StringIO()))
+    files = find_all(Job(root, ("fan", "pump"), root / "out"))
+    bank = mel_filterbank(CONFIG.features)
+    return load_split(files, "train", bank, CONFIG, log, skip_bad_files), log
+
+
+def spoil(root, *names):
+    for name in names:
+        path = next(root.glob(f"{name.split('/')[0]}/train/*_{name[-4:]}.wav"))
+        path.write_bytes(b"no sound")
+
+
+def test_every_machine_is_loaded(root):
+    loaded, _ = load(root)
+    assert [(name, len(clips.files)) for name, clips in loaded] == [
+        ("fan_section_00", 3),
+        ("pump_section_00", 3),
+    ]
+
+
+def test_one_bad_file_is_named(root):
+    spoil(root, "fan/0001")
+    with pytest.raises(InputError, match=r"fan/train/section_00_.*_0001\.wav") as error:
+        load(root)
+    assert "recordings cannot be used" not in str(error.value)
+
+
+def test_recordings_that_vanish_after_they_were_found_are_named(root):
+    log = Log(Console(file=io.StringIO()))
+    files = find_all(Job(root, ("fan", "pump"), root / "out"))
+    gone = files[0].train[1].path
+    gone.unlink()
+    bank = mel_filterbank(CONFIG.features)
+    with pytest.raises(InputError, match=gone.name):
+        load_split(files, "train", bank, CONFIG, log, False)
+    loaded = load_split(files, "train", bank, CONFIG, log, True)
+    assert [len(clips.files) for _, clips in loaded] == [2, 3]
+    assert gone.name in log.notes[-1]
+    shutil.rmtree(root)
+    with pytest.raises(InputError, match=r"\(6 training recordings cannot be used"):
+        load_split(files, "train", bank, CONFIG, log, False)
+    with pytest.raises(InputError, match=root.name):
+        find_all(Job(root, ("fan",), root / "out"))
+
+
+@pytest.mark.parametrize(
+    ("names", "count"),
+    [
+        (["fan/0001", "pump/0000"], 2),
+        (["fan/0000", "fan/0001", "fan/0002", "pump/0002"], 4),
+    ],
+)
+def test_several_bad_files_are_counted_before_the_run_ends(root, names, count):
+    spoil(root, *names)
+    message = (
+        rf"fan/train/.* \({count} training recordings cannot be used; --skip-bad-files"
+    )
+    with pytest.raises(InputError, match=message):
+        load(root)
+
+
+def test_bad_files_are_left_out_and_named_where_that_was_said(root):
+    spoil(root, "fan/0001", "pump/0000")
+    loaded, log = load(root, skip_bad_files=True)
+    assert [len(clips.files) for _, clips in loaded] == [2, 2]
+    assert sum(note.startswith("skipped: ") for note in log.notes) == 2
+
+
+def test_a_machine_of_bad_files_alone_cannot_be_skipped(root):
+    spoil(root, "fan/0000", "fan/0001", "fan/0002")
+    with pytest.raises(InputError, match="no usable recording in"):
+        load(root, skip_bad_files=True)
+
+
+def test_a_year_before_the_challenge_is_refused_before_any_work(tmp_path):
+    with pytest.raises(InputError, match="the year is 1999"):
+        Job(Path("nowhere"), ("fan",), tmp_path, year=1999)
+
+
+def test_supplemental_clips_alone_are_no_training_clips(root):
+    extra = root / "fan" / "supplemental"
+    extra.mkdir()
+    for k in range(2):
+        path = root / "fan" / "train" / f"section_00_source_train_normal_000{k}.wav"
+        (extra / f"section_00_machine_000{k}_.wav").write_bytes(path.read_bytes())
+    spoil(root, "fan/0000", "fan/0001", "fan/0002")
+    log = Log(Console(file=io.StringIO()))
+    job = Job(root, ("fan",), root / "out", with_supplemental=True)
+    bank = mel_filterbank(CONFIG.features)
+    with pytest.raises(InputError, match="no training clip but supplemental ones"):
+        load_split(find_all(job), "train", bank, CONFIG, log, skip_bad_files=True)
+
+
+def test_a_training_clip_that_is_called_anomaly_is_refused(root):
+    path = root / "fan" / "train" / "section_00_source_train_normal_0001.wav"
+    path.rename(path.with_name("section_00_source_train_anomaly_0001.wav"))
+    with pytest.raises(InputError, match=r"_anomaly_0001\.wav.*move it to the test"):
+        find_all(Job(root, ("pump", "fan"), root / "out"))
+
+
+def test_recordings_without_labels_are_named_where_labels_are_needed(root):
+    job = Job(root, ("fan", "pump"), root / "out")
+    require_labels(find_all(job, ["test"]))
+    named = root / "pump/test/section_00_source_test_normal_0000.wav"
+    named.rename(named.with_name("section_00_0000.wav"))
+    with pytest.raises(InputError, match="clips of pump_section_00 do not all say"):
+        require_labels(find_all(job, ["test"]))
+
+
+def test_supplemental_clips_beside_one_training_clip_are_not_enough(root):
+    extra = root / "fan/supplemental"
+    extra.mkdir()
+    for k in (1, 2):
+        clip = root / f"fan/train/section_00_source_train_normal_{k:04}.wav"
+        shutil.move(clip, extra / f"section_00_machine_{k:04}_.wav")
+    files = find_all(Job(root, ("fan",), root / "out", with_supplemental=True))
+    assert len(files[0].train) == 3
+    log, bank = Log(Console(file=io.StringIO())), mel_filterbank(CONFIG.features)
+    with pytest.raises(InputError, match="fan_section_00 has one training clip"):
+        load_split(files, "train", bank, CONFIG, log, False)
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb", "\x1b[2J", "\udcff", "\x9b2J", "a\u2028b", "a\x85b"]
+)
+def test_a_test_clip_that_no_score_file_can_hold_is_refused_before_any_work(root, name):
+    (clip,) = (root / "fan" / "test").iterdir()
+    clip.rename(clip.with_name(f"section_00_{name}.wav"))
+    with pytest.raises(InputError, match="cannot hold the name"):
+        load(root)
+
+
+@pytest.mark.parametrize("name", ["fan\x1b", "\udcff", "a\nb", "DCASE2024T2x"])
+def test_a_machine_that_no_score_file_can_be_called_by_is_refused_before_any_work(
+    root, name
+):
+    (root / "fan").rename(root / name)
+    with pytest.raises(InputError, match="cannot be part of a score file's name"):
+        find_all(Job(root, (name, "pump"), root / "out"))

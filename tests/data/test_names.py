@@ -1,0 +1,86 @@
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gammavae_jax.data.names import DOMAINS, LABELS, SPLITS, parse_clip_name
+
+BY_YEAR = {
+    "normal_id_01_00000000.wav": ("01", "source", "", "normal", "00000000", ""),
+    "anomaly_id_06_00000356.wav": ("06", "source", "", "anomaly", "00000356", ""),
+    "id_05_00000000.wav": ("05", "source", "", "", "00000000", ""),
+    "section_00_source_train_normal_0000_strength_1_ambient.wav": (
+        *("00", "source", "train", "normal", "0000"),
+        "strength_1_ambient",
+    ),
+    "section_03_source_test_0017.wav": ("03", "source", "test", "", "0017", ""),
+    "section_03_target_test_anomaly_0049_vel_1.5.wav": (
+        *("03", "target", "test", "anomaly", "0049"),
+        "vel_1.5",
+    ),
+    "section_00_0000.wav": ("00", "", "", "", "0000", ""),
+    "section_00_test_0000.wav": ("00", "", "test", "", "0000", ""),
+    "section_00_source_train_normal_0010_noAttribute.wav": (
+        *("00", "source", "train", "normal", "0010"),
+        "noAttribute",
+    ),
+    "section_00_source_normal_0035_weight15_BckgF": (
+        *("00", "source", "", "normal", "0035"),
+        "weight15_BckgF",
+    ),
+    "section_00_target_test_normal_0022_id_C1_spd_6_mic_2.wav": (
+        *("00", "target", "test", "normal", "0022"),
+        "id_C1_spd_6_mic_2",
+    ),
+    "section_00_machine_0001_.wav": ("00", "", "", "", "0001", ""),
+}
+
+
+@pytest.mark.parametrize("name", BY_YEAR)
+def test_the_names_of_every_year_are_read(name):
+    assert parse_clip_name(name) == BY_YEAR[name]
+
+
+@pytest.mark.parametrize("name", BY_YEAR)
+def test_suffix_and_folders_change_nothing(name):
+    stem = name.removesuffix(".wav")
+    for same in (stem, f"{stem}.flac", f"{stem}.WAV", f"fan/normal_test/{stem}.wav"):
+        assert parse_clip_name(same) == BY_YEAR[name]
+
+
+def test_attribute_values_are_not_mistaken_for_labels():
+    name = parse_clip_name("section_02_0007_anomaly_target_train_section_05.wav")
+    assert name[:5] == ("02", "", "", "", "0007")
+    assert name.attributes == "anomaly_target_train_section_05"
+
+
+@pytest.mark.parametrize("name", ["pump_monday.wav", "", ".wav", "section", "id_x"])
+def test_a_name_that_carries_nothing_gives_unknowns(name):
+    assert parse_clip_name(name) == ("00", "", "", "", "", "")
+
+
+def test_words_without_an_index_count():
+    assert parse_clip_name("pump_anomaly.wav").label == "anomaly"
+    assert parse_clip_name("abnormal_pump.wav").label == ""
+
+
+@given(
+    section=st.text(string.digits, min_size=2, max_size=2),
+    words=st.tuples(*(st.sampled_from(["", *w]) for w in (DOMAINS, SPLITS, LABELS))),
+    index=st.text(string.digits, min_size=4, max_size=8),
+    attributes=st.text(string.ascii_letters + string.digits + "_", max_size=20),
+)
+def test_what_was_put_into_a_name_is_read_back(section, words, index, attributes):
+    tokens = ["section", section, *filter(None, words), index, attributes]
+    assert parse_clip_name("_".join(tokens) + ".wav") == (
+        section,
+        *words,
+        index,
+        attributes,
+    )
+
+
+@given(st.text())
+def test_no_name_is_an_error(name):
+    assert len(parse_clip_name(name)) == 6

@@ -1,0 +1,199 @@
+"""Every bad or odd recording meets what was decided, at every door."""
+
+import io
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+from support.main_job import TINY, command, notes_of, score_bytes
+from support.odd_recordings import AS_BYTES, ODD, RATE, WAV, Heard, N, encoded, table
+
+import gammavae_jax as gv
+from gammavae_jax.config import FeatureConfig
+from gammavae_jax.data.audio import open_recording, read_clip, read_recording
+from gammavae_jax.data.features import mel_filterbank, samples_needed
+from gammavae_jax.data.loading import load_split
+from gammavae_jax.data.machines import find_clips
+from gammavae_jax.errors import InputError, printable
+from gammavae_jax.log import Log
+from gammavae_jax.presets import preset
+
+LEAST = samples_needed(FeatureConfig())
+
+
+def test_the_table_is_long_and_has_both_kinds():
+    refused = sum(isinstance(odd.run, str) for odd in ODD.values())
+    assert len(ODD) >= 40
+    assert refused >= 20
+    assert len(ODD) - refused >= 20
+
+
+def expect(outcome, read, name):
+    """That reading gives the sound, or is refused in one printable line."""
+    if isinstance(outcome, Heard):
+        found = read()
+        assert found.dtype == np.float32
+        assert found.shape == outcome.waveform.shape
+        np.testing.assert_allclose(
+            found, outcome.waveform, rtol=0, atol=outcome.tolerance
+        )
+        return
+    with pytest.raises(InputError) as caught:
+        read()
+    text = str(caught.value)
+    assert text.startswith(f"{name}: ")
+    assert text.isprintable()
+    assert outcome in text
+
+
+def blocks_of(source, **options):
+    with open_recording(source, **options) as recording:
+        return np.concatenate(list(recording.blocks))
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_an_odd_recording_is_read_or_refused_as_was_decided(tmp_path, what):
+    odd = ODD[what]
+    path = odd.make(tmp_path)
+    name = printable(path)
+    expect(odd.run, lambda: read_clip(path, sample_rate=RATE), name)
+    expect(odd.own, lambda: read_recording(path).waveform, name)
+    expect(odd.own, lambda: blocks_of(path), name)
+
+
+@pytest.mark.parametrize("what", AS_BYTES)
+def test_an_odd_recording_that_is_posted_meets_the_same(what):
+    outcome, data = ODD[what].own, AS_BYTES[what]
+    if isinstance(outcome, str) and data[:4] not in (
+        b"RIFF",
+        b"RIFX",
+        b"RF64",
+        b"fLaC",
+    ):
+        outcome = "this is neither WAV nor FLAC"
+    expect(outcome, lambda: blocks_of(data, name="posted"), "posted")
+
+
+def scorable(outcome):
+    """Whether this is read, and long enough for a window."""
+    return isinstance(outcome, Heard) and len(outcome.waveform) >= LEAST
+
+
+@pytest.fixture
+def everything(tmp_path):
+    """A folder with a subfolder for each odd recording; where each lies."""
+    places = {}
+    for number, (what, odd) in enumerate(ODD.items()):
+        folder = tmp_path / "odd" / f"{number:03}"
+        folder.mkdir(parents=True)
+        path = odd.make(folder)
+        is_there = path.parent == folder and "\0" not in path.name
+        if is_there and path.name in os.listdir(folder):
+            places[what] = path
+    assert len(places) > len(ODD) - 5
+    return places
+
+
+@pytest.fixture(scope="module")
+def detector():
+    """Learnt from noise, with a small network."""
+    rng = np.random.default_rng(1)
+    normal = [rng.normal(0, 0.1, N).astype(np.float32) for _ in range(9)]
+    small = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]
+    with pytest.MonkeyPatch.context() as patch:
+        one = jax.local_devices()[:1]
+        patch.setattr(jax, "local_devices", lambda: one)
+        yield gv.AnomalyDetector(
+            settings=small, epochs=2, clip_seconds=1.0, verbose=False
+        ).fit(normal, RATE)
+
+
+def test_every_odd_recording_that_is_read_has_a_finite_score(
+    detector, everything, tmp_path
+):
+    """In five lines: silence, a constant and clipping are scored like any sound."""
+    root = tmp_path / "odd"
+    detector.skip_bad_files = True
+    scored = detector.score_recordings(root)
+    detector.skip_bad_files = False
+    expected = {
+        printable(path.relative_to(root))
+        for what, path in everything.items()
+        if scorable(ODD[what].own)
+    }
+    assert {recording.name for recording in scored} == expected
+    for recording in scored:
+        assert np.isfinite(recording.score), recording.name
+        assert 0 < recording.p_value <= 1, recording.name
+    with pytest.raises(InputError):
+        detector.score_recordings(root)
+
+
+def test_the_main_job_names_and_leaves_out_every_odd_recording_that_is_refused(
+    everything, tmp_path
+):
+    """All of them as test clips of a machine; of each, one line."""
+    folder = tmp_path / "data" / "fan" / "test"
+    folder.mkdir(parents=True)
+    for number, path in enumerate(everything.values()):
+        # Links, pipes and folders too; each needs a name of its own.
+        os.rename(path, folder / f"section_00_{number:04}_{path.name[-200:]}")
+    (tmp_path / "data" / "fan" / "test" / "whole").write_bytes(WAV)
+    machines = find_clips(tmp_path / "data", "fan", ["test"])
+    log = Log(Console(file=io.StringIO()))
+    config = preset("default")
+    bank = mel_filterbank(FeatureConfig())
+    ((_, clips),) = load_split(machines, "test", bank, config, log, skip_bad_files=True)
+    numbers = {int(file.path.name.split("_")[2]) for file in clips.files}
+    expected = {n for n, what in enumerate(everything) if scorable(ODD[what].run)}
+    assert numbers == expected
+    assert len(log.notes) == len(everything) - len(expected)
+    assert all(note.isprintable() for note in log.notes)
+    assert all(np.isfinite(log_mel).all() for log_mel in clips.log_mels)
+
+
+@pytest.mark.slow
+def test_a_run_on_silence_clipping_and_hostile_names_ends_with_finite_scores(tmp_path):
+    """And names the bad ones among its clips, which are left out."""
+    for split in ("train", "test"):
+        (tmp_path / "data" / "fan" / split).mkdir(parents=True)
+    train, test = (tmp_path / "data" / "fan" / split for split in ("train", "test"))
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        noise = encoded(rng.normal(0, 0.1, N).clip(-1, 1))
+        (train / f"section_00_source_train_normal_{number:04}.wav").write_bytes(noise)
+        label = ("normal", "anomaly")[number % 2]
+        name = f"section_00_source_test_{label}_{number:04}"
+        (test / f"{name}_<script>é\"'=.wav").write_bytes(noise)
+    odd = {
+        "silence": "normal",
+        "full-scale clipping": "anomaly",
+        "8 channels": "normal",
+    }
+    for number, (what, label) in enumerate(odd.items(), 8):
+        name = f"section_00_source_test_{label}_{number:04}.wav"
+        (test / name).write_bytes(AS_BYTES[what])
+    bad = {"cut off": train, "FLAC, cut off": test}
+    for number, (what, folder) in enumerate(bad.items(), 20):
+        name = f"section_00_source_{folder.name}_normal_{number:04}.wav"
+        (folder / name).write_bytes(AS_BYTES[what])
+    command(
+        "run.py", "--all-machines", "--data-root", tmp_path / "data", "--out",
+        tmp_path / "out", "--epochs", 1, "--scores", "fusion_mean", "--skip-bad-files",
+        *TINY,
+    )  # fmt: skip
+    notes = notes_of(tmp_path / "out")
+    assert "normal_0020.wav: cut off" in notes
+    assert "normal_0021.wav: damaged" in notes
+    (scores, _) = score_bytes(tmp_path / "out").values()
+    assert scores.count(b"\n") == 8 + len(odd)
+    assert b"nan" not in scores
+    assert "<script>é" not in Path(tmp_path / "out" / "report.html").read_text()
+
+
+def test_the_documentation_has_the_table():
+    page = Path(__file__).parent.parent.parent / "docs" / "recordings.md"
+    assert page.read_text(encoding="utf-8").endswith(f"\n\n{table()}")
