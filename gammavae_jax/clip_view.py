@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from gammavae_jax.batch_norm import EPS
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import MachineArrays
 from gammavae_jax.layout import in_float32
+from gammavae_jax.models.layers import EPS
 from gammavae_jax.scorer import (
     Scorer,
     direct_scores,

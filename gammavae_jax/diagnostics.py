@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gammavae_jax.config import ModelConfig
-from gammavae_jax.divergence import kl_to_prior
-from gammavae_jax.model import ModelOutput
+from gammavae_jax.models.autoencoder import ModelOutput
+from gammavae_jax.models.distributions import kl_to_prior
 
 ACTIVE_VARIANCE = 0.01  # of a posterior mean over windows (Burda et al. 2016)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from gammavae_jax.distributions import SAMPLER
+from gammavae_jax.models.distributions import SAMPLER
 
 _PACKAGES = (
     "gammavae-jax",

@@ -13,11 +13,11 @@ from gammavae_jax.checkpoint import TrainCheckpoint, save_training
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import AnyArray
 from gammavae_jax.distributed import on_first, told_by_any
-from gammavae_jax.distributions import sampler_note
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import writing
 from gammavae_jax.layout import Layout
 from gammavae_jax.log import Log
+from gammavae_jax.models.distributions import sampler_note
 from gammavae_jax.process import end_of, stoppable
 from gammavae_jax.run_folder import append_metrics
 from gammavae_jax.train import EpochInfo, Trainer, make_trainer

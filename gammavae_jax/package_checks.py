@@ -112,7 +112,7 @@ def check_probability(name: str) -> Iterator[Finding]:
         yield Finding(name, "FAILED", f"{detail}: they own the same folder", remedy)
         return
     try:
-        distributions = importlib.import_module("gammavae_jax.distributions")
+        distributions = importlib.import_module("gammavae_jax.models.distributions")
     except Exception as error:
         yield Finding(name, "FAILED", f"{detail}: {in_one_line(error)}", remedy)
         return

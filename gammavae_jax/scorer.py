@@ -13,8 +13,8 @@ from gammavae_jax.batches import gather, shuffled
 from gammavae_jax.config import STATISTICS, Config
 from gammavae_jax.data import statistics
 from gammavae_jax.data.arrays import HELD_OUT, TRAIN, MachineArrays
-from gammavae_jax.loss import loss_terms, total_loss
-from gammavae_jax.model import ModelOutput, reconstruct
+from gammavae_jax.models.autoencoder import ModelOutput, reconstruct
+from gammavae_jax.models.loss import loss_terms, total_loss
 from gammavae_jax.neighbours import Reference, distances
 from gammavae_jax.score import (
     GaussianFit,

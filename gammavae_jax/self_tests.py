@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gammavae_jax.config_json import override
-from gammavae_jax.distributions import MIN_PARAMETER, Gamma
+from gammavae_jax.models.distributions import MIN_PARAMETER, Gamma
 from gammavae_jax.presets import preset
 from gammavae_jax.train import init_state, train_step
 

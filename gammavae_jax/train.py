@@ -25,9 +25,9 @@ from gammavae_jax.diagnostics import (
     no_moments,
 )
 from gammavae_jax.layout import Kind, Layout, Settled
-from gammavae_jax.loss import LossTerms, kl_weight_of, loss_terms, total_loss
 from gammavae_jax.members import member_numbers
-from gammavae_jax.model import AutoEncoder, ModelOutput, reconstruct
+from gammavae_jax.models.autoencoder import AutoEncoder, ModelOutput, reconstruct
+from gammavae_jax.models.loss import LossTerms, kl_weight_of, loss_terms, total_loss
 
 
 class TrainState(NamedTuple):

@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gammavae_jax import checkup, distributions, self_tests
+from gammavae_jax import checkup, self_tests
 from gammavae_jax.checkup import CHECKS, examine
 from gammavae_jax.commands.doctor import Doctor
-from gammavae_jax.distributions import Gamma
 from gammavae_jax.finding import Finding
+from gammavae_jax.models import distributions
+from gammavae_jax.models.distributions import Gamma
 
 ROOT = Path(__file__).resolve().parent.parent
 

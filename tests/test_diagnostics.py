@@ -12,9 +12,8 @@ from gammavae_jax.diagnostics import (
     kl_per_latent,
     no_moments,
 )
-from gammavae_jax.distributions import Gamma, Gaussian
-from gammavae_jax.divergence import kl_to_prior
-from gammavae_jax.model import ModelOutput
+from gammavae_jax.models.autoencoder import ModelOutput
+from gammavae_jax.models.distributions import Gamma, Gaussian, kl_to_prior
 
 CONFIG = ModelConfig(latent="gaussian", n_latent=4)
 N = 96

@@ -12,7 +12,7 @@ from support.probes import clips, noise
 from gammavae_jax.data.features import windows
 from gammavae_jax.errors import InputError
 from gammavae_jax.explanation import explain_clip
-from gammavae_jax.model import reconstruct
+from gammavae_jax.models.autoencoder import reconstruct
 from gammavae_jax.presets import PRESETS
 
 BANDED = [

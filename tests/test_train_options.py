@@ -8,8 +8,8 @@ from support.probes import clips, crowd, noise
 
 from gammavae_jax import train
 from gammavae_jax.data.arrays import HELD_OUT, TRAIN, stack_machines
-from gammavae_jax.divergence import kl_to_prior
-from gammavae_jax.loss import total_loss
+from gammavae_jax.models.distributions import kl_to_prior
+from gammavae_jax.models.loss import total_loss
 
 
 @pytest.fixture(scope="module")

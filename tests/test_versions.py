@@ -78,7 +78,7 @@ def test_the_readme_and_the_doctor_speak_of_the_same_pythons():
 
 
 def test_the_note_of_the_sampler_names_the_nightly_that_is_asked_for():
-    from gammavae_jax import distributions
+    from gammavae_jax.models import distributions
 
     source = Path(distributions.__file__).read_text(encoding="utf-8")
     assert f"tfp-nightly{range_of('tfp-nightly')}" in source

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from gammavae_jax.batch_norm import EPS
 from gammavae_jax.config import Config, ModelConfig
-from gammavae_jax.distributions import MAX_PARAMETER, MIN_PARAMETER
 from gammavae_jax.export.graph import Graph, Tensor
+from gammavae_jax.models.distributions import MAX_PARAMETER, MIN_PARAMETER
+from gammavae_jax.models.layers import EPS
 from gammavae_jax.scorer import Scorer
 
 NETWORK = "network"  # the scope of the nodes made here

@@ -16,7 +16,9 @@ from gammavae_jax.data.machines import issue_of
 from gammavae_jax.errors import InputError
 
 TREE = json.loads(
-    files("gammavae_jax.data.download").joinpath("dcase_datasets.json").read_text("utf-8")
+    files("gammavae_jax.data.download")
+    .joinpath("dcase_datasets.json")
+    .read_text("utf-8")
 )
 SETS = sorted(TREE["sections"])
 YEARS = range(2020, 2027)

@@ -9,8 +9,9 @@ import scipy.stats
 from scipy.special import digamma
 
 from gammavae_jax.config import ModelConfig
-from gammavae_jax.distributions import Gamma, Gaussian
-from gammavae_jax.divergence import (
+from gammavae_jax.models.distributions import (
+    Gamma,
+    Gaussian,
     ancestor,
     divergence,
     exact,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from gammavae_jax.errors import InputError
+from gammavae_jax.models.pytorch import from_pytorch, to_pytorch
 from gammavae_jax.presets import preset
-from gammavae_jax.pytorch import from_pytorch, to_pytorch
 
 
 def test_weights_survive_the_way_there_and_back(golden):

@@ -14,8 +14,8 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from gammavae_jax import distributions
-from gammavae_jax.distributions import Gamma, Gaussian
+from gammavae_jax.models import distributions
+from gammavae_jax.models.distributions import Gamma, Gaussian
 
 SHAPES = [1e-3, 0.01, 0.125, 0.5, 1.0, 3.0, 30.0, 1000.0]
 N = 20_000
@@ -160,7 +160,7 @@ def test_a_fallback_draw_is_float32_even_where_x64_is_on(shape):
 
 def in_a_process(program, *folders):
     """The last line of a program that finds these folders' modules first."""
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parent.parent.parent)
     path = os.pathsep.join([*map(str, folders), root])
     run = subprocess.run(
         [sys.executable, "-c", program],

@@ -11,20 +11,24 @@ window and 0 for padding; only batch normalisation looks at it.
 from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from gammavae_jax.batch_norm import BatchNorm, Standardise
 from gammavae_jax.config import ModelConfig
-from gammavae_jax.distributions import (
+from gammavae_jax.models.distributions import (
     MAX_PARAMETER,
     MIN_PARAMETER,
     Gamma,
     Gaussian,
     gamma_of_mean_and_variance,
 )
-from gammavae_jax.product import Precision, product
+from gammavae_jax.models.layers import (
+    Block,
+    Dense,
+    Output,
+    Precision,
+    Standardise,
+)
 
 
 class ModelOutput(NamedTuple):
@@ -39,78 +43,6 @@ class ModelOutput(NamedTuple):
     def residual(self) -> Float[Array, "window output"]:
         """What the model did not reconstruct."""
         return self.target - self.reconstruction
-
-
-class Dense(nn.Module):
-    """A linear layer with PyTorch's start: uniform within `1 / sqrt(fan_in)`.
-
-    Before a batch normalisation, which takes any bias away again, the bias is not
-    trained: its gradient is rounding noise, of which Adam would make full steps.
-    """
-
-    width: int
-    precision: Precision
-    is_normalised: bool = False
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "input window"]
-    ) -> Float[Array, "output window"]:
-        """Multiply and add."""
-        fan_in = len(x)
-        kernel = self.param("kernel", _uniform_turned, (self.width, fan_in), x.dtype)
-        bias = self.param("bias", _uniform, (self.width,), fan_in, x.dtype)
-        if self.is_normalised:
-            bias = jax.lax.stop_gradient(bias)
-        return product(kernel, x, self.precision) + bias[:, None]
-
-
-class Output(nn.Module):
-    """The last linear layer, started like `Dense`; windows come first again."""
-
-    width: int
-    precision: Precision
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "input window"]
-    ) -> Float[Array, "window output"]:
-        """Multiply and add."""
-        fan_in = len(x)
-        kernel = self.param("kernel", _uniform, (fan_in, self.width), fan_in, x.dtype)
-        bias = self.param("bias", _uniform, (self.width,), fan_in, x.dtype)
-        return product(x.T, kernel, self.precision) + bias
-
-
-def _uniform(
-    key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int, dtype: jnp.dtype
-) -> Float[Array, "..."]:
-    return jax.random.uniform(key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)
-
-
-def _uniform_turned(
-    key: PRNGKeyArray, shape: tuple[int, int], dtype: jnp.dtype
-) -> Float[Array, "output input"]:
-    """The same draws as those of a kernel that is stored the other way round."""
-    return _uniform(key, shape[::-1], shape[1], dtype).T
-
-
-class Block(nn.Module):
-    """Linear, batch normalisation, ReLU."""
-
-    width: int
-    precision: Precision
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "input window"],
-        weight: Float[Array, "window"],
-        training: bool,
-    ) -> Float[Array, "output window"]:
-        """Apply the three."""
-        x = Dense(self.width, self.precision, is_normalised=True)(x)
-        return nn.relu(BatchNorm()(x, weight, training))
 
 
 class Encoder(nn.Module):

@@ -3,10 +3,13 @@
 Windows are the last axis, as within a network; those of weight 0 are padding.
 """
 
+import functools
+from typing import Literal, cast
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 EPS = 1e-3  # added to a variance
 MOMENTUM = 0.01  # of a batch's statistics in the running ones
@@ -117,3 +120,108 @@ batch_normalise.defvjp(_batch_normalise_forward, _batch_normalise_backward)
 def _normalise(x, mean, variance, scale, bias):
     spread = scale * jax.lax.rsqrt(variance + EPS)
     return (x - mean[:, None]) * spread[:, None] + bias[:, None]
+
+
+Precision = Literal["float32", "tf32", "bfloat16"]
+
+
+def product(
+    a: Float[Array, "row inner"], b: Float[Array, "inner column"], precision: Precision
+) -> Float[Array, "row column"]:
+    """`a @ b`; the products of its gradients are of the same precision."""
+    return cast(Array, _product(a, b, precision))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _product(a, b, precision):
+    if precision == "bfloat16":
+        a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
+        return jnp.matmul(a, b, preferred_element_type=jnp.float32)
+    if precision == "tf32":
+        a, b = (jax.lax.reduce_precision(x, 8, 10) for x in (a, b))
+        return jnp.matmul(a, b, precision="tensorfloat32")
+    return jnp.matmul(a, b, precision="highest")
+
+
+def _forward(a, b, precision):
+    return _product(a, b, precision), (a, b)
+
+
+def _backward(precision, saved, d_out):
+    a, b = saved
+    return _product(d_out, b.T, precision), _product(a.T, d_out, precision)
+
+
+_product.defvjp(_forward, _backward)
+
+
+class Dense(nn.Module):
+    """A linear layer with PyTorch's start: uniform within `1 / sqrt(fan_in)`.
+
+    Before a batch normalisation, which takes any bias away again, the bias is not
+    trained: its gradient is rounding noise, of which Adam would make full steps.
+    """
+
+    width: int
+    precision: Precision
+    is_normalised: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "input window"]
+    ) -> Float[Array, "output window"]:
+        """Multiply and add."""
+        fan_in = len(x)
+        kernel = self.param("kernel", _uniform_turned, (self.width, fan_in), x.dtype)
+        bias = self.param("bias", _uniform, (self.width,), fan_in, x.dtype)
+        if self.is_normalised:
+            bias = jax.lax.stop_gradient(bias)
+        return product(kernel, x, self.precision) + bias[:, None]
+
+
+class Output(nn.Module):
+    """The last linear layer, started like `Dense`; windows come first again."""
+
+    width: int
+    precision: Precision
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "input window"]
+    ) -> Float[Array, "window output"]:
+        """Multiply and add."""
+        fan_in = len(x)
+        kernel = self.param("kernel", _uniform, (fan_in, self.width), fan_in, x.dtype)
+        bias = self.param("bias", _uniform, (self.width,), fan_in, x.dtype)
+        return product(x.T, kernel, self.precision) + bias
+
+
+def _uniform(
+    key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int, dtype: jnp.dtype
+) -> Float[Array, "..."]:
+    return jax.random.uniform(key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)
+
+
+def _uniform_turned(
+    key: PRNGKeyArray, shape: tuple[int, int], dtype: jnp.dtype
+) -> Float[Array, "output input"]:
+    """The same draws as those of a kernel that is stored the other way round."""
+    return _uniform(key, shape[::-1], shape[1], dtype).T
+
+
+class Block(nn.Module):
+    """Linear, batch normalisation, ReLU."""
+
+    width: int
+    precision: Precision
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "input window"],
+        weight: Float[Array, "window"],
+        training: bool,
+    ) -> Float[Array, "output window"]:
+        """Apply the three."""
+        x = Dense(self.width, self.precision, is_normalised=True)(x)
+        return nn.relu(BatchNorm()(x, weight, training))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from gammavae_jax.gamma_derivative import log_draw_derivative
+from gammavae_jax.models.gamma_gradient import log_draw_derivative
 
 CONCENTRATIONS = [1e-3, 0.01, 0.1, 0.5, 0.99, 1.0, 1.5, 3.0, 10.0, 100.0, 1000.0]
 QUANTILES = [1e-6, 1e-3, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999, 1 - 1e-6]

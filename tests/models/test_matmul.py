@@ -10,9 +10,9 @@ import pytest
 from gammavae_jax.config import ModelConfig
 from gammavae_jax.config_json import override
 from gammavae_jax.errors import InputError
-from gammavae_jax.model import AutoEncoder, reconstruct
+from gammavae_jax.models.autoencoder import AutoEncoder, reconstruct
+from gammavae_jax.models.layers import product
 from gammavae_jax.presets import preset
-from gammavae_jax.product import product
 
 # Of the operands' mantissa. Their rounding, of half a unit each, decides the error.
 BITS = {"float32": 23, "tf32": 10, "bfloat16": 7}

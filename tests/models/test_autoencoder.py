@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 
 from gammavae_jax.config import ModelConfig
-from gammavae_jax.distributions import MAX_PARAMETER, MIN_PARAMETER, Gamma
-from gammavae_jax.model import AutoEncoder, posterior_from_heads, reconstruct
+from gammavae_jax.models.autoencoder import (
+    AutoEncoder,
+    posterior_from_heads,
+    reconstruct,
+)
+from gammavae_jax.models.distributions import MAX_PARAMETER, MIN_PARAMETER, Gamma
+from gammavae_jax.models.pytorch import from_pytorch
 from gammavae_jax.presets import preset
-from gammavae_jax.pytorch import from_pytorch
 
 
 @pytest.fixture

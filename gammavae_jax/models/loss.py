@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gammavae_jax.config import ModelConfig, TrainConfig
-from gammavae_jax.divergence import divergence
-from gammavae_jax.model import ModelOutput
+from gammavae_jax.models.autoencoder import ModelOutput
+from gammavae_jax.models.distributions import divergence
 
 
 class LossTerms(NamedTuple):

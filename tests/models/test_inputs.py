@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gammavae_jax.model import AutoEncoder, reconstruct
+from gammavae_jax.models.autoencoder import AutoEncoder, reconstruct
 
 N_CONTEXT, N_MELS, N_WINDOWS = 5, 6, 12
 INPUTS = ["raw", "centred", "standardised"]

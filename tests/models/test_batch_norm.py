@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gammavae_jax.batch_norm import EPS, BatchNorm, Standardise
+from gammavae_jax.models.layers import EPS, BatchNorm, Standardise
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from gammavae_jax.config_json import override
-from gammavae_jax.distributions import Gamma, Gaussian
-from gammavae_jax.divergence import divergence
-from gammavae_jax.loss import LossTerms, kl_weight_of, loss_terms, total_loss
-from gammavae_jax.model import ModelOutput
+from gammavae_jax.models.autoencoder import ModelOutput
+from gammavae_jax.models.distributions import Gamma, Gaussian, divergence
+from gammavae_jax.models.loss import LossTerms, kl_weight_of, loss_terms, total_loss
+from gammavae_jax.models.pytorch import from_pytorch, to_pytorch
 from gammavae_jax.presets import preset
-from gammavae_jax.pytorch import from_pytorch, to_pytorch
 from gammavae_jax.train import TrainState, optimizer, train_step
 
 

@@ -1,0 +1,1 @@
+"""The networks: encoder, decoder, the Gamma and its gradient, the loss."""
