@@ -15,8 +15,8 @@ from benchmarks.processes import Prepared
 from gammavae_jax.checkpoint import restore_detector, save_detector
 from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.detector import compile_scores, fit_detector
+from gammavae_jax.devices.deal import make_layout
 from gammavae_jax.models.autoencoder import reconstruct
-from gammavae_jax.parallel import make_layout
 from gammavae_jax.presets import preset
 from gammavae_jax.score import mahalanobis
 from gammavae_jax.scorer import Scorer

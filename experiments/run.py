@@ -18,7 +18,7 @@ from gammavae_jax.command_line import (
 from gammavae_jax.config import SCORE_NAMES, Config
 from gammavae_jax.config_json import override
 from gammavae_jax.data.machines import find_machines
-from gammavae_jax.distributed import is_first, on_first, together
+from gammavae_jax.devices.cluster import is_first, on_first, together
 from gammavae_jax.errors import InputError
 from gammavae_jax.presets import PRESETS, preset
 from gammavae_jax.process import limit_blas_threads, prepare

@@ -19,7 +19,7 @@ from gammavae_jax.checkpoint_claims import require_detector, require_training
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.detector import Detector
-from gammavae_jax.distributed import on_first
+from gammavae_jax.devices.cluster import on_first
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import remove
 from gammavae_jax.neighbours import Reference

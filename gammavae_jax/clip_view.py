@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import MachineArrays
-from gammavae_jax.layout import in_float32
+from gammavae_jax.devices.placement import in_float32
 from gammavae_jax.models.layers import EPS
 from gammavae_jax.scorer import (
     Scorer,

@@ -54,7 +54,7 @@ def one_of_several() -> Iterator[None]:
     Raises:
         InputError: see `distributed.start`; or the error of all of them.
     """
-    from gammavae_jax.distributed import AgreedError, is_first, start
+    from gammavae_jax.devices.cluster import AgreedError, is_first, start
 
     start()
     try:
@@ -69,7 +69,7 @@ def one_of_several() -> Iterator[None]:
 
 def _leave(error: BaseException) -> NoReturn:
     """End without the barrier at which JAX would wait for the other processes."""
-    from gammavae_jax.distributed import others_lost
+    from gammavae_jax.devices.cluster import others_lost
 
     status = 1
     try:

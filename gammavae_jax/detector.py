@@ -17,8 +17,8 @@ from threadpoolctl import threadpool_limits
 
 from gammavae_jax.config import FUSION_SCORES, Config
 from gammavae_jax.data.arrays import MachineArrays, hash_name
+from gammavae_jax.devices.placement import Kind, Layout, Settled
 from gammavae_jax.fusion import Scores, fuse, levelled
-from gammavae_jax.layout import Kind, Layout, Settled
 from gammavae_jax.members import (
     by_clip,
     first_ones,

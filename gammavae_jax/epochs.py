@@ -12,10 +12,10 @@ from rich.console import Console
 from gammavae_jax.checkpoint import TrainCheckpoint, save_training
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import AnyArray
-from gammavae_jax.distributed import on_first, told_by_any
+from gammavae_jax.devices.cluster import on_first, told_by_any
+from gammavae_jax.devices.placement import Layout
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import writing
-from gammavae_jax.layout import Layout
 from gammavae_jax.log import Log
 from gammavae_jax.models.distributions import sampler_note
 from gammavae_jax.process import end_of, stoppable

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from gammavae_jax.config import Config
 from gammavae_jax.data.loading import Job, LoadedMachines, find_in_turn
-from gammavae_jax.distributed import together
+from gammavae_jax.devices.cluster import together
 from gammavae_jax.errors import InputError
 from gammavae_jax.experiment import (
     held,

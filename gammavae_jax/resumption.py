@@ -15,7 +15,7 @@ from gammavae_jax.config import Config
 from gammavae_jax.config_json import leaves, to_dict
 from gammavae_jax.data.clips import Clips, clip_identities
 from gammavae_jax.data.loading import Job
-from gammavae_jax.distributed import is_joined, on_first, require_same, together
+from gammavae_jax.devices.cluster import is_joined, on_first, require_same, together
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 from gammavae_jax.run_folder import begin_folder, read_config, resume_folder

@@ -12,9 +12,9 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import HELD_OUT, TRAIN, AnyArray, MachineArrays
 from gammavae_jax.data.statistics import spectrum
+from gammavae_jax.devices.placement import in_float32
 from gammavae_jax.errors import InputError
 from gammavae_jax.folds import deal_groups, groups_of_clips
-from gammavae_jax.layout import in_float32
 
 _FEWEST_WINDOWS = 2  # of a training: one has no variance to be normalised by
 _SAME = 1e-2  # dB, in each band: nothing that was recorded twice is as near

@@ -19,7 +19,7 @@ from orbax.checkpoint import v1 as ocp
 from gammavae_jax.checkpoint_claims import require_modest
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import from_dict
-from gammavae_jax.distributed import on_first
+from gammavae_jax.devices.cluster import on_first
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import (
     as_os_error,

@@ -18,13 +18,13 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8, UInt32
 from gammavae_jax.batches import gather, shuffled
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import HELD_OUT, TRAIN, AnyArray, MachineArrays
+from gammavae_jax.devices.placement import Kind, Layout, Settled
 from gammavae_jax.diagnostics import (
     active_units,
     add_windows,
     kl_per_latent,
     no_moments,
 )
-from gammavae_jax.layout import Kind, Layout, Settled
 from gammavae_jax.members import member_numbers
 from gammavae_jax.models.autoencoder import AutoEncoder, ModelOutput, reconstruct
 from gammavae_jax.models.loss import LossTerms, kl_weight_of, loss_terms, total_loss

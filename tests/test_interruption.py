@@ -110,7 +110,7 @@ def test_compiling_waits_with_an_interrupt_until_it_is_done():
     """An interrupt within crashed the interpreter when it ended (status -11)."""
     program = (
         "import signal, jax, jax.numpy as jnp, numpy as np\n"
-        "from gammavae_jax.parallel import make_layout\n"
+        "from gammavae_jax.devices.deal import make_layout\n"
         "def traced(x):\n"
         "    signal.raise_signal(signal.SIGINT)\n"
         "    print('traced', flush=True)\n"

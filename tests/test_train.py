@@ -8,9 +8,9 @@ from support.probes import clips, crowd, noise
 
 from gammavae_jax import train
 from gammavae_jax.data.arrays import HELD_OUT, PADDING, TRAIN, stack_machines
-from gammavae_jax.layout import Batching, jitted
+from gammavae_jax.devices.deal import make_layout
+from gammavae_jax.devices.placement import Batching, jitted
 from gammavae_jax.models.loss import total_loss
-from gammavae_jax.parallel import make_layout
 from gammavae_jax.split import split_windows
 
 

@@ -15,8 +15,8 @@ from support.probes import crowd
 
 from gammavae_jax.config_json import override
 from gammavae_jax.data.arrays import stack_machines
-from gammavae_jax.layout import Layout
-from gammavae_jax.parallel import make_layout
+from gammavae_jax.devices.deal import make_layout
+from gammavae_jax.devices.placement import Layout
 from gammavae_jax.presets import preset
 from gammavae_jax.split import split_windows
 from gammavae_jax.train import make_trainer

@@ -10,7 +10,7 @@ import numpy as np
 
 from gammavae_jax.checkpoint import TrainCheckpoint, restore_training, save_training
 from gammavae_jax.config_json import override
-from gammavae_jax.distributed import (
+from gammavae_jax.devices.cluster import (
     is_first,
     on_first,
     require_same,
@@ -18,8 +18,8 @@ from gammavae_jax.distributed import (
     together,
     told_by_any,
 )
+from gammavae_jax.devices.deal import make_layout
 from gammavae_jax.errors import InputError
-from gammavae_jax.parallel import make_layout
 from gammavae_jax.presets import preset
 from gammavae_jax.train import init_state
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from gammavae_jax.layout import Kind, Layout, Program, jitted
+from gammavae_jax.devices.placement import Kind, Layout, Program, jitted
 from gammavae_jax.process import uninterrupted
 
 Run = tuple[int, int]  # the numbers of its member and machine

@@ -13,11 +13,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from gammavae_jax.distributed import is_joined
-from gammavae_jax.layout import Layout
-from gammavae_jax.mesh_layout import MeshLayout
+from gammavae_jax.devices.cluster import is_joined
+from gammavae_jax.devices.core_queue import QueueLayout
+from gammavae_jax.devices.mesh import MeshLayout
+from gammavae_jax.devices.placement import Layout
 from gammavae_jax.process import available_cores
-from gammavae_jax.queue_layout import QueueLayout
 
 
 def make_layout(

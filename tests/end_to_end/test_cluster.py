@@ -15,9 +15,9 @@ from support import process_of_two
 from support.clusters import by_hand, ended, open_mpi, run_command, slurm, start
 from support.main_job import ROOT, TINY, command, score_bytes, two_machines
 
-from gammavae_jax import distributed
 from gammavae_jax.checkpoint import restore_detector, restore_training
-from gammavae_jax.distributed import on_first, require_same, together
+from gammavae_jax.devices import cluster
+from gammavae_jax.devices.cluster import on_first, require_same, together
 from gammavae_jax.errors import InputError
 
 FOUR_EPOCHS = ["--epochs", 4, "--seeds", 2, *TINY]
@@ -137,7 +137,7 @@ def test_a_variable_that_makes_no_sense_is_named(monkeypatch, changed, message):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("jax._src.xla_bridge.backends_are_initialized", lambda: False)
     with pytest.raises(InputError, match=message):
-        distributed.start()
+        cluster.start()
 
 
 def test_processes_that_do_not_meet_are_an_error(monkeypatch):
@@ -146,7 +146,7 @@ def test_processes_that_do_not_meet_are_an_error(monkeypatch):
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     with pytest.raises(InputError, match=r"timed out\.\): start all of them") as said:
-        distributed.start()
+        cluster.start()
     assert "\n" not in str(said.value)
 
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gammavae_jax.mesh_layout import MeshLayout
-from gammavae_jax.parallel import make_layout
-from gammavae_jax.queue_layout import QueueLayout
+from gammavae_jax.devices.core_queue import QueueLayout
+from gammavae_jax.devices.deal import make_layout
+from gammavae_jax.devices.mesh import MeshLayout
 
 
 def layout_of(form, n_machines, n_members, n_devices):
@@ -123,7 +123,7 @@ def test_a_queue_uses_every_device():
 
 
 def test_a_quick_run_ends_while_a_slow_one_of_its_call_goes_on(monkeypatch):
-    monkeypatch.setattr("gammavae_jax.parallel.available_cores", lambda: 2)
+    monkeypatch.setattr("gammavae_jax.devices.deal.available_cores", lambda: 2)
     layout, is_done = queue(2), threading.Event()
 
     def wait_if_slow(is_slow):

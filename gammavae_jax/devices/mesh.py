@@ -10,7 +10,7 @@ import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from gammavae_jax.layout import (
+from gammavae_jax.devices.placement import (
     PROGRAMS_KEPT,
     Batching,
     Kind,
