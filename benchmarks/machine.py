@@ -14,7 +14,7 @@ from benchmarks.matmul import has_torch
 from gammavae_jax.config import Config
 from gammavae_jax.environment import describe_environment
 from gammavae_jax.process import available_cores
-from gammavae_jax.train import init_state, train_step
+from gammavae_jax.training.step import init_state, train_step
 
 
 def describe() -> dict[str, Any]:

@@ -20,8 +20,8 @@ from gammavae_jax.models.autoencoder import reconstruct
 from gammavae_jax.presets import preset
 from gammavae_jax.score import mahalanobis
 from gammavae_jax.scorer import Scorer
-from gammavae_jax.split import split_windows
-from gammavae_jax.train import make_trainer
+from gammavae_jax.training.epoch import make_trainer
+from gammavae_jax.training.split import split_windows
 
 _TRAINING_CLIPS = 20  # of each machine
 

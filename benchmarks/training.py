@@ -18,7 +18,7 @@ from gammavae_jax.config import OFFICIAL_SCORES, Config
 from gammavae_jax.data.arrays import TRAIN
 from gammavae_jax.devices.deal import make_layout
 from gammavae_jax.presets import preset
-from gammavae_jax.train import make_trainer
+from gammavae_jax.training.epoch import make_trainer
 
 PRESET_OF_MODEL = {"autoencoder": "autoencoder", "gammavae": "default"}
 

@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from gammavae_jax.data.loading import load_machines as load_machines
     from gammavae_jax.detector import fit_detector as fit_detector
     from gammavae_jax.detector import score_clips as score_clips
-    from gammavae_jax.epochs import train_machines as train_machines
     from gammavae_jax.evaluate import evaluate_scores as evaluate_scores
+    from gammavae_jax.training.loop import train_machines as train_machines
 
 # Imported when asked for: JAX takes seconds, and `--help` needs none of it.
 _HOMES = {
@@ -18,7 +18,7 @@ _HOMES = {
     "fit_detector": "detector",
     "load_machines": "data.loading",
     "score_clips": "detector",
-    "train_machines": "epochs",
+    "train_machines": "training.loop",
 }
 
 __all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -32,7 +32,7 @@ from gammavae_jax.stored_arrays import (
     read_mark,
     save_arrays,
 )
-from gammavae_jax.train import TrainState, init_state
+from gammavae_jax.training.step import TrainState, init_state
 
 
 class TrainCheckpoint(NamedTuple):

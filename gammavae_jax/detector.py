@@ -19,13 +19,6 @@ from gammavae_jax.config import FUSION_SCORES, Config
 from gammavae_jax.data.arrays import MachineArrays, hash_name
 from gammavae_jax.devices.placement import Kind, Layout, Settled
 from gammavae_jax.fusion import Scores, fuse, levelled
-from gammavae_jax.members import (
-    by_clip,
-    first_ones,
-    folds_of_clips,
-    member_numbers,
-    with_first_member,
-)
 from gammavae_jax.neighbours import Reference, fit_reference, places_enough
 from gammavae_jax.scorer import (
     Scorer,
@@ -35,8 +28,15 @@ from gammavae_jax.scorer import (
     score_machine,
     wanted_statistics,
 )
-from gammavae_jax.split import Split
 from gammavae_jax.threshold import conformal_threshold, gamma_threshold, p_values
+from gammavae_jax.training.members import (
+    by_clip,
+    first_ones,
+    folds_of_clips,
+    member_numbers,
+    with_first_member,
+)
+from gammavae_jax.training.split import Split
 
 # An accelerator wants many clips at a time; a CPU's cache holds the windows of one.
 # None is one by one: a batch of one would still be computed as a batch.

@@ -26,7 +26,6 @@ from gammavae_jax.data.machines import MachineFiles
 from gammavae_jax.detector import fit_detector
 from gammavae_jax.devices.cluster import on_first, require_same, together
 from gammavae_jax.devices.deal import make_layout
-from gammavae_jax.epochs import train_epochs
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 from gammavae_jax.report import to_json
@@ -43,9 +42,11 @@ from gammavae_jax.run_folder import (
     held_folder,
     read_config,
 )
-from gammavae_jax.split import require_windows, split_notes, split_windows
 from gammavae_jax.threshold import too_few_clips
-from gammavae_jax.train import make_trainer, with_room_for
+from gammavae_jax.training.epoch import make_trainer
+from gammavae_jax.training.loop import train_epochs
+from gammavae_jax.training.split import require_windows, split_notes, split_windows
+from gammavae_jax.training.step import with_room_for
 
 
 def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from gammavae_jax.config import ScoringConfig
-from gammavae_jax.members import NO_FOLD
+from gammavae_jax.training.members import NO_FOLD
 
 _SMALLEST_SCALE = 0.05  # of a feature, as a share of the mean one
 _SMALLEST_RADIUS = 0.1  # of a training clip, as a share of the mean one

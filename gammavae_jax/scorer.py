@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
-from gammavae_jax.batches import gather, shuffled
 from gammavae_jax.config import STATISTICS, Config
 from gammavae_jax.data import statistics
 from gammavae_jax.data.arrays import HELD_OUT, TRAIN, MachineArrays
@@ -26,7 +25,8 @@ from gammavae_jax.score import (
     fit_gaussian,
     rows_of,
 )
-from gammavae_jax.train import TrainState, run_key
+from gammavae_jax.training.epoch import gather, shuffled
+from gammavae_jax.training.step import TrainState, run_key
 
 
 class Scorer(NamedTuple):

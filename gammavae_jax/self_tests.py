@@ -10,7 +10,7 @@ from jaxtyping import Float
 from gammavae_jax.config_json import override
 from gammavae_jax.models.distributions import MIN_PARAMETER, Gamma
 from gammavae_jax.presets import preset
-from gammavae_jax.train import init_state, train_step
+from gammavae_jax.training.step import init_state, train_step
 
 SHAPES = (MIN_PARAMETER, 0.1, 1.0, 10.0)
 _N_DRAWS = 2_000  # more would take longer to compile

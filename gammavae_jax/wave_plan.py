@@ -22,7 +22,7 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.files import write_text
 from gammavae_jax.memory import available_memory, device_memory
 from gammavae_jax.survey import MachineSize
-from gammavae_jax.train import init_state
+from gammavae_jax.training.step import init_state
 
 PLAN = "fleet.json"
 _FORMAT = 1

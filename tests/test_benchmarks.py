@@ -19,7 +19,7 @@ from benchmarks.served_load import Sample, Tally
 from benchmarks.soak import faults_of as soak_faults
 from benchmarks.training import configuration
 from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
-from gammavae_jax.train import init_state
+from gammavae_jax.training.step import init_state
 
 ROOT = Path(__file__).parent.parent
 NO_SETUP = Call("benchmarks.process_setup:all_cores", {})

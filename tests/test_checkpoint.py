@@ -34,7 +34,7 @@ from gammavae_jax.files import text_sum
 from gammavae_jax.neighbours import fit_reference
 from gammavae_jax.score import GaussianFit
 from gammavae_jax.scorer import Scorer, wanted_statistics
-from gammavae_jax.train import init_state
+from gammavae_jax.training.step import init_state
 
 MACHINES = (("fan", "00"), ("pump", "02"))
 CLIPS = {"fan": ["a.wav"], "pump": ["b.wav", "c.wav"]}

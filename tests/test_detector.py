@@ -291,7 +291,7 @@ def test_folds_of_groups_keep_the_false_alarm_rate_and_random_folds_do_not(
     error = 3 * np.sqrt((0.1 * 0.9 / 61 + 0.1 * 0.9 / 100) / 4)
     assert abs(false_alarms(np.random.default_rng(0)) - 0.1) < error
     monkeypatch.setattr(
-        "gammavae_jax.split.groups_of_clips",
+        "gammavae_jax.training.split.groups_of_clips",
         lambda statistic, *_: np.arange(len(statistic)),
     )
     assert false_alarms(np.random.default_rng(0)) > 0.9

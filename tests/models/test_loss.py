@@ -11,7 +11,7 @@ from gammavae_jax.models.distributions import Gamma, Gaussian, divergence
 from gammavae_jax.models.loss import LossTerms, kl_weight_of, loss_terms, total_loss
 from gammavae_jax.models.pytorch import from_pytorch, to_pytorch
 from gammavae_jax.presets import preset
-from gammavae_jax.train import TrainState, optimizer, train_step
+from gammavae_jax.training.step import TrainState, optimizer, train_step
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from gammavae_jax.detector import Detector, fit_detector, score_clips
 from gammavae_jax.devices.deal import make_layout
 from gammavae_jax.devices.placement import Layout
 from gammavae_jax.presets import preset
-from gammavae_jax.split import Split, split_windows
-from gammavae_jax.train import make_trainer
+from gammavae_jax.training.epoch import make_trainer
+from gammavae_jax.training.split import Split, split_windows
 
 SMALL = [
     "model.hidden=[32]",

@@ -18,8 +18,8 @@ from gammavae_jax.data.arrays import stack_machines
 from gammavae_jax.devices.deal import make_layout
 from gammavae_jax.devices.placement import Layout
 from gammavae_jax.presets import preset
-from gammavae_jax.split import split_windows
-from gammavae_jax.train import make_trainer
+from gammavae_jax.training.epoch import make_trainer
+from gammavae_jax.training.split import split_windows
 
 CONFIG = override(
     preset("default"),

@@ -21,7 +21,7 @@ from gammavae_jax.devices.cluster import (
 from gammavae_jax.devices.deal import make_layout
 from gammavae_jax.errors import InputError
 from gammavae_jax.presets import preset
-from gammavae_jax.train import init_state
+from gammavae_jax.training.step import init_state
 
 N_MEMBERS, N_MACHINES = 3, 5
 SETTINGS = [

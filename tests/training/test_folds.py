@@ -6,7 +6,7 @@ from scipy.spatial.distance import pdist
 from sklearn.cluster import AgglomerativeClustering
 
 from gammavae_jax.config import TrainConfig
-from gammavae_jax.folds import deal_groups, groups_of_clips
+from gammavae_jax.training.split import deal_groups, groups_of_clips
 
 DISTANCE = TrainConfig().group_distance
 

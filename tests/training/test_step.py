@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from support.probes import clips, crowd, noise
 
-from gammavae_jax import train
 from gammavae_jax.data.arrays import HELD_OUT, PADDING, TRAIN, stack_machines
 from gammavae_jax.devices.deal import make_layout
 from gammavae_jax.devices.placement import Batching, jitted
 from gammavae_jax.models.loss import total_loss
-from gammavae_jax.split import split_windows
+from gammavae_jax.training import step
+from gammavae_jax.training.split import split_windows
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def prepare(config, machines, devices=1, batching: Batching = "map"):
 def fit(config, machines, epochs, devices=1, batching: Batching = "map"):
     """Host state and losses after some epochs."""
     layout, arrays, group = prepare(config, machines, devices, batching)
-    trainer = train.make_trainer(config, layout, arrays, group)
+    trainer = step.make_trainer(config, layout, arrays, group)
     state, losses = trainer.initial, []
     for epoch in range(1, epochs + 1):
         state, info = trainer.epoch(epoch, state)
@@ -98,13 +98,13 @@ def test_the_step_is_traced_once_for_all_trainings_of_like_shapes(
     tiny, machines, monkeypatch
 ):
     """Waves of machines have like shapes."""
-    traces, step = [], train.train_step
+    traces, step = [], step.train_step
 
     def counted(*args):
         traces.append(1)
         return step(*args)
 
-    monkeypatch.setattr(train, "train_step", counted)
+    monkeypatch.setattr(step, "train_step", counted)
     jitted.cache_clear()
     fit(tiny("default"), machines, 3)
     assert len(traces) == 1
@@ -115,7 +115,7 @@ def test_the_step_is_traced_once_for_all_trainings_of_like_shapes(
 def test_an_epoch_leaves_the_device_alone(tiny, machines):
     config = tiny("default")
     layout, arrays, group = prepare(config, machines)
-    trainer = train.make_trainer(config, layout, arrays, group)
+    trainer = step.make_trainer(config, layout, arrays, group)
     number = trainer.place(1)
     jax.config.update("jax_transfer_guard", "disallow")  # in all threads
     try:
@@ -150,7 +150,7 @@ def test_one_seed_gives_the_same_bytes_and_another_does_not(tiny, machines):
 
 def test_each_window_is_trained_on_once_an_epoch():
     group = np.array([TRAIN] * 40 + [HELD_OUT] * 9 + [PADDING] * 15, np.uint8)
-    order = np.asarray(train.shuffled(jax.random.key(3), jnp.asarray(group)))
+    order = np.asarray(step.shuffled(jax.random.key(3), jnp.asarray(group)))
     assert set(order[:40]) == set(range(40))
     assert list(order[:40]) != list(range(40))
     assert set(order[40:49]) == set(range(40, 49))
@@ -161,7 +161,7 @@ def test_padding_does_not_change_the_shuffle(key):
     short = jnp.full(50, TRAIN, jnp.uint8)
     padded = jnp.concatenate([short, jnp.full(77, PADDING, jnp.uint8)])
     np.testing.assert_array_equal(
-        train.shuffled(k, short), train.shuffled(k, padded)[:50]
+        step.shuffled(k, short), step.shuffled(k, padded)[:50]
     )
 
 
@@ -170,7 +170,7 @@ def test_a_batch_is_windows_of_successive_frames_of_one_clip(tiny, machines):
     _, arrays, group = prepare(config, machines[:1])
     data = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), arrays)
     n = int((group[0, 0] > 0).sum())
-    batch, weight, _ = train.gather(
+    batch, weight, _ = step.gather(
         config, data, jnp.arange(group.shape[2]), 0, jnp.array(n), jnp.array(0)
     )
     expected = [
@@ -208,7 +208,7 @@ def test_a_stopped_machine_reports_no_loss(tiny, machines):
     broken.log_mels[0][:] = np.inf
     config = tiny("default")
     layout, arrays, group = prepare(config, machines)
-    trainer = train.make_trainer(config, layout, arrays, group)
+    trainer = step.make_trainer(config, layout, arrays, group)
     state = trainer.initial
     for epoch in (1, 2):
         state, info = trainer.epoch(epoch, state)
@@ -221,7 +221,7 @@ def test_a_lone_held_out_window_has_a_loss(tiny):
     config = tiny("default")
     spectra = noise(np.random.default_rng(0), 3, np.array([5, 5, 5]))
     layout, arrays, group = prepare(config, [("m", clips(spectra))])
-    trainer = train.make_trainer(config, layout, arrays, group)
+    trainer = step.make_trainer(config, layout, arrays, group)
     _, info = trainer.epoch(1, trainer.initial)
     assert layout.get(info).held_out_loss[0, 0] > 1.0
 
@@ -231,7 +231,7 @@ def test_resumed_training_equals_unbroken_training(tiny, machines):
     layout, arrays, group = prepare(config, machines)
     unbroken, _ = fit(config, machines, 3)
     half, _ = fit(config, machines, 1)
-    trainer = train.make_trainer(config, layout, arrays, group)
+    trainer = step.make_trainer(config, layout, arrays, group)
     state = layout.put(half, "run")
     for epoch in (2, 3):
         state, _ = trainer.epoch(epoch, state)
@@ -256,7 +256,7 @@ def test_two_thousand_softmax_steps_have_finite_gradients(tiny):
 def test_an_epoch_reports_what_its_steps_one_by_one_give(tiny, machines):
     config = tiny("default")
     layout, arrays, group = prepare(config, machines[:1])
-    trainer = train.make_trainer(config, layout, arrays, group)
+    trainer = step.make_trainer(config, layout, arrays, group)
     first, _ = trainer.epoch(1, trainer.initial)
     before = layout.get(first)
     after, info = (layout.get(tree) for tree in trainer.epoch(2, first))
@@ -264,16 +264,16 @@ def test_an_epoch_reports_what_its_steps_one_by_one_give(tiny, machines):
     data = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), arrays)
     state = jax.tree.map(lambda leaf: jnp.asarray(leaf[0, 0]), before)
     member = jnp.array([config.seeds[0], 0], jnp.uint32)
-    key = jax.random.fold_in(train.run_key(member, data.name_hash), 2)
-    order = train.shuffled(jax.random.fold_in(key, 0), jnp.asarray(group[0, 0]))
+    key = jax.random.fold_in(step.run_key(member, data.name_hash), 2)
+    order = step.shuffled(jax.random.fold_in(key, 0), jnp.asarray(group[0, 0]))
     n_train, n_held_out = (int((group[0, 0] == g).sum()) for g in (TRAIN, HELD_OUT))
     expected, counts = [], []
     for step in range(-(-n_train // config.train.batch_size)):
-        batch, weight, _ = train.gather(
+        batch, weight, _ = step.gather(
             config, data, order, 0, jnp.array(n_train), jnp.array(step)
         )
         step_key = jax.random.fold_in(key, step + 1)
-        state, terms = train.train_step(config, step_key, state, batch, weight)
+        state, terms = step.train_step(config, step_key, state, batch, weight)
         expected.append(np.average(terms.reconstruction, weights=weight))
         counts.append(weight.sum())
     errors = after.batch_errors[0, 0]
@@ -288,6 +288,6 @@ def test_an_epoch_reports_what_its_steps_one_by_one_give(tiny, machines):
     windows = data.log_mel.reshape(-1, data.log_mel.shape[-1])[
         data.window_start[held_out][:, None] + np.arange(5)
     ].reshape(n_held_out, -1)
-    _, terms = train.evaluate_windows(config, state, windows)
+    _, terms = step.evaluate_windows(config, state, windows)
     loss = total_loss(terms, config.train.kl_weight)
     np.testing.assert_allclose(info.held_out_loss[0, 0], loss.mean(), rtol=1e-4)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from support.probes import clips, crowd, noise
 
-from gammavae_jax import train
 from gammavae_jax.data.arrays import HELD_OUT, TRAIN, stack_machines
 from gammavae_jax.models.distributions import kl_to_prior
 from gammavae_jax.models.loss import total_loss
+from gammavae_jax.training import step
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +27,9 @@ def epochs_of(config, one_machine, n_epochs=1, group=None):
     data, default_group = one_machine
     group = default_group if group is None else group
     key = jax.random.key(0)
-    state = train.init_state(config, key, 20)
+    state = step.init_state(config, key, 20)
     epoch_of = jax.jit(
-        lambda epoch, state: train.train_epoch(config, key, epoch, state, data, group)
+        lambda epoch, state: step.train_epoch(config, key, epoch, state, data, group)
     )
     states, infos = [state], []
     for epoch in range(1, n_epochs + 1):
@@ -45,7 +45,7 @@ def held_out(config, state, one_machine):
     start = data.window_start[np.flatnonzero(group == HELD_OUT)]
     frames = data.log_mel.reshape(-1, data.log_mel.shape[-1])
     windows = frames[start[:, None] + np.arange(5)].reshape(len(start), -1)
-    return train.evaluate_windows(config, state, windows)
+    return step.evaluate_windows(config, state, windows)
 
 
 def test_a_warm_up_starts_without_divergence(tiny, one_machine):

@@ -6,7 +6,7 @@ from support.probes import clips, crowd, noise
 
 from gammavae_jax.data.arrays import HELD_OUT, PADDING, TRAIN, stack_machines
 from gammavae_jax.errors import InputError
-from gammavae_jax.split import require_windows, split_notes, split_windows
+from gammavae_jax.training.split import require_windows, split_notes, split_windows
 
 
 def windows_of(arrays, machine):

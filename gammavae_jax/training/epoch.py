@@ -1,48 +1,63 @@
-"""Training: one machine's pure step and epoch, and all machines and seeds at once.
-
-Randomness is a function of seed and fold, the machine's name, the epoch and the step,
-so a machine learns the same beside others as alone, and a resumed run draws what an
-unbroken one would have drawn.
-"""
+"""The windows of an epoch: shuffled, and gathered batch by batch from the log-mels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
-from gammavae_jax.batches import gather, shuffled
 from gammavae_jax.config import Config
-from gammavae_jax.data.arrays import HELD_OUT, TRAIN, AnyArray, MachineArrays
+from gammavae_jax.data.arrays import HELD_OUT, TRAIN, MachineArrays
 from gammavae_jax.devices.placement import Kind, Layout, Settled
-from gammavae_jax.diagnostics import (
+from gammavae_jax.models.loss import LossTerms, kl_weight_of, total_loss
+from gammavae_jax.training.diagnostics import (
     active_units,
     add_windows,
     kl_per_latent,
     no_moments,
 )
-from gammavae_jax.members import member_numbers
-from gammavae_jax.models.autoencoder import AutoEncoder, ModelOutput, reconstruct
-from gammavae_jax.models.loss import LossTerms, kl_weight_of, loss_terms, total_loss
+from gammavae_jax.training.members import member_numbers
+from gammavae_jax.training.step import (
+    TrainState,
+    evaluate_windows,
+    init_state,
+    run_key,
+    train_step,
+)
 
 
-class TrainState(NamedTuple):
-    """A model in training; `is_stopped` once it could not stay finite.
+def shuffled(key: PRNGKeyArray, group: UInt8[Array, "window"]) -> Int[Array, "window"]:
+    """Indices of the windows: training ones shuffled, held-out ones, padding.
 
-    `batch_errors` are the mean squared errors of the batches of its last epoch, each
-    as the model then was, NaN where there was no batch: the official baseline makes
-    its threshold of them.
+    A window's place among the others depends on its own number and the key alone, so
+    padding to another length changes nothing.
     """
+    bits = jax.random.bits(key, group.shape, jnp.uint32) >> 2
+    rank = (group - jnp.uint8(TRAIN)) & jnp.uint8(3)  # padding, 0, comes last
+    return jnp.argsort(bits | (rank.astype(jnp.uint32) << 30))
 
-    params: Any
-    batch_stats: Any
-    opt_state: Any
-    batch_errors: Float[Array, "*run batch"]
-    is_stopped: Bool[Array, "*run"]
+
+def gather(
+    config: Config,
+    data: MachineArrays,
+    order: Int[Array, "window"],
+    first: Int[Array, ""] | int,
+    count: Int[Array, ""],
+    step: Int[Array, ""],
+) -> tuple[Float[Array, "batch feature"], Float[Array, "batch"], Int[Array, "batch"]]:
+    """Batch number `step` of the `count` windows from place `first` of the order.
+
+    Returns the windows, their weights, 0 beyond `count`, and their first frames.
+    """
+    place = step * config.train.batch_size + jnp.arange(config.train.batch_size)
+    start = data.window_start[order.at[first + place].get(mode="clip")]
+    frames = data.log_mel.reshape(-1, data.log_mel.shape[-1])
+    rows = start[:, None] + jnp.arange(config.features.n_context)
+    batch = frames[rows].reshape(len(place), -1)
+    return batch, (place < count).astype(batch.dtype), start
 
 
 class EpochInfo(NamedTuple):
@@ -60,81 +75,6 @@ class EpochInfo(NamedTuple):
     is_stopped: Bool[Array, "*run"]
     kl_per_latent: Float[Array, "*run latent"]
     active_units: Float[Array, "*run"]
-
-
-def init_state(config: Config, key: PRNGKeyArray, n_batches: int = 1) -> TrainState:
-    """A model before its first step, and room for the errors of so many batches."""
-    dummy = jnp.zeros((2, config.features.n_features))
-    model = AutoEncoder(config.model, config.features.n_context)
-    variables = model.init(key, dummy, jnp.ones(2), None)
-    params = variables["params"]
-    opt_state = optimizer(config).init(params)
-    return TrainState(
-        params,
-        variables["batch_stats"],
-        opt_state,
-        batch_errors=jnp.full(n_batches, jnp.nan),
-        is_stopped=jnp.array(False),
-    )
-
-
-def with_room_for(state: TrainState, n_batches: int) -> TrainState:
-    """A state on the host, in arrays as others need them that train beside it."""
-    known = state.batch_errors[..., :n_batches]
-    errors = np.full((*known.shape[:-1], n_batches), np.nan, np.float32)
-    errors[..., : known.shape[-1]] = known
-    return state._replace(batch_errors=errors)
-
-
-def optimizer(config: Config) -> optax.GradientTransformation:
-    """Adam at a constant rate, as the official baseline."""
-    return optax.adam(config.train.learning_rate)
-
-
-def train_step(
-    config: Config,
-    key: PRNGKeyArray,
-    state: TrainState,
-    windows: Float[Array, "window feature"],
-    weight: Float[Array, "window"],
-    kl_weight: float | Float[Array, ""] | None = None,
-) -> tuple[TrainState, LossTerms]:
-    """One step of Adam on the mean loss of the windows of weight 1.
-
-    Without a KL weight it is the configuration's full one. Returns the next state and
-    the terms of each window before the step.
-    """
-    if kl_weight is None:
-        kl_weight = config.train.kl_weight
-    model = AutoEncoder(config.model, config.features.n_context)
-
-    def mean_loss(params):
-        variables = {"params": params, "batch_stats": state.batch_stats}
-        output, updates = model.apply(
-            variables, windows, weight, key, mutable=["batch_stats"]
-        )
-        terms = loss_terms(cast(ModelOutput, output), config.model)
-        loss = total_loss(terms, kl_weight)
-        return weight @ loss / weight.sum(), (terms, updates["batch_stats"])
-
-    gradients, (terms, batch_stats) = jax.grad(mean_loss, has_aux=True)(state.params)
-    updates, opt_state = optimizer(config).update(gradients, state.opt_state)
-    params = optax.apply_updates(state.params, updates)
-    return state._replace(
-        params=params, batch_stats=batch_stats, opt_state=opt_state
-    ), terms
-
-
-def evaluate_windows(
-    config: Config,
-    state: TrainState,
-    windows: Float[Array, "window feature"],
-) -> tuple[ModelOutput, LossTerms]:
-    """What the model makes of windows in evaluation mode, and each one's loss terms."""
-    params, batch_stats = state.params, state.batch_stats
-    n_context = config.features.n_context
-    output = reconstruct(config.model, params, batch_stats, windows, n_context)
-    return output, loss_terms(output, config.model)
 
 
 def train_epoch(
@@ -222,18 +162,6 @@ def _mean_terms(
 
 def _all_finite(tree: Any) -> Bool[Array, ""]:
     return jnp.all(jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]))
-
-
-def run_key(
-    member: UInt32[AnyArray, "2"], name_hash: UInt32[AnyArray, ""]
-) -> PRNGKeyArray:
-    """The key from which all of a run's randomness is folded.
-
-    `member` is a seed and a fold (see `members.member_numbers`).
-    """
-    seed, fold = jnp.asarray(member)
-    key = jax.random.fold_in(jax.random.key(seed), jnp.asarray(name_hash))
-    return jax.random.fold_in(key, fold)
 
 
 def _init_of_run(config, n_batches, member, data):

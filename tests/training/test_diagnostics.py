@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from gammavae_jax.config import ModelConfig
-from gammavae_jax.diagnostics import (
+from gammavae_jax.models.autoencoder import ModelOutput
+from gammavae_jax.models.distributions import Gamma, Gaussian, kl_to_prior
+from gammavae_jax.training.diagnostics import (
     active_units,
     add_windows,
     kl_per_latent,
     no_moments,
 )
-from gammavae_jax.models.autoencoder import ModelOutput
-from gammavae_jax.models.distributions import Gamma, Gaussian, kl_to_prior
 
 CONFIG = ModelConfig(latent="gaussian", n_latent=4)
 N = 96

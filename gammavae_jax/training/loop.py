@@ -20,7 +20,7 @@ from gammavae_jax.log import Log
 from gammavae_jax.models.distributions import sampler_note
 from gammavae_jax.process import end_of, stoppable
 from gammavae_jax.run_folder import append_metrics
-from gammavae_jax.train import EpochInfo, Trainer, make_trainer
+from gammavae_jax.training.epoch import EpochInfo, Trainer, make_trainer
 
 _STOPPING = "stopping after this epoch, to save it; once more stops at once"
 

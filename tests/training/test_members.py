@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gammavae_jax.config import Config, TrainConfig
-from gammavae_jax.members import (
+from gammavae_jax.training.members import (
     NO_FOLD,
     by_clip,
     first_ones,

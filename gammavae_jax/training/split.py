@@ -7,6 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.cluster.hierarchy
+import scipy.spatial.distance
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from gammavae_jax.config import Config
@@ -14,7 +16,6 @@ from gammavae_jax.data.arrays import HELD_OUT, TRAIN, AnyArray, MachineArrays
 from gammavae_jax.data.statistics import spectrum
 from gammavae_jax.devices.placement import in_float32
 from gammavae_jax.errors import InputError
-from gammavae_jax.folds import deal_groups, groups_of_clips
 
 _FEWEST_WINDOWS = 2  # of a training: one has no variance to be normalised by
 _SAME = 1e-2  # dB, in each band: nothing that was recorded twice is as near
@@ -205,3 +206,63 @@ def _held_out_clips(
         count = max(int(fraction * len(clips)), int(clips is larger))
         held_out[rng.permutation(clips)[:count]] = True
     return held_out
+
+
+_LARGEST_SHARE = 2.0  # of a group, in folds, and never more than half of the clips
+_SMALLEST_SPREAD = 1e-4  # of a feature, as a share of the mean one: less is rounding
+
+
+def groups_of_clips(
+    statistic: Float[np.ndarray, "clip feature"], distance: float, n_folds: int
+) -> Int[np.ndarray, "clip"]:
+    """The number of the group of each clip.
+
+    Clips are joined by average linkage while the groups are nearer to each other than
+    `distance` times the median distance of two clips. A group too large for two folds
+    is cut again, by its own median.
+    """
+    n_clips = len(statistic)
+    largest = max(1.0, n_clips * min(0.5, _LARGEST_SHARE / n_folds))
+    spread = statistic.std(0)
+    known = spread > _SMALLEST_SPREAD * spread.mean()
+    return _cut(
+        (statistic[:, known] - statistic[:, known].mean(0)) / spread[known],
+        distance,
+        largest,
+    )
+
+
+def deal_groups(
+    rng: np.random.Generator, groups: Int[np.ndarray, "clip"], n_folds: int
+) -> Int[np.ndarray, "clip"]:
+    """The fold of each clip: whole groups, the largest first to the smallest fold."""
+    numbers, sizes = np.unique(groups, return_counts=True)
+    fold_of_group, load = np.zeros(len(numbers), int), np.zeros(n_folds)
+    for group in np.lexsort((rng.random(len(numbers)), -sizes)):
+        fold_of_group[group] = load.argmin()
+        load[fold_of_group[group]] += sizes[group]
+    return fold_of_group[np.searchsorted(numbers, groups)]
+
+
+def _cut(
+    points: Float[np.ndarray, "clip feature"], distance: float, largest: float
+) -> Int[np.ndarray, "clip"]:
+    n_clips = len(points)
+    alone = np.arange(n_clips)
+    if n_clips < 2:
+        return alone
+    gaps = scipy.spatial.distance.pdist(points)
+    tree = scipy.cluster.hierarchy.average(gaps)
+    limit = distance * np.median(gaps)
+    groups = scipy.cluster.hierarchy.fcluster(tree, limit, "distance")
+    if groups.max() == 1:
+        return alone  # nothing tells them apart
+    out, n_groups = np.zeros(n_clips, int), 0
+    for group in range(1, groups.max() + 1):
+        inside = groups == group
+        parts = np.zeros(inside.sum(), int)
+        if inside.sum() > largest:
+            parts = _cut(points[inside], distance, largest)
+        out[inside] = n_groups + parts
+        n_groups += parts.max() + 1
+    return out

@@ -1,0 +1,1 @@
+"""Train a model: the split into folds, a step, an epoch, the loop."""
