@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gammavae_jax.anomaly_detector import AnomalyDetector as AnomalyDetector
     from gammavae_jax.data.loading import load_machines as load_machines
-    from gammavae_jax.detector import fit_detector as fit_detector
-    from gammavae_jax.detector import score_clips as score_clips
     from gammavae_jax.evaluate import evaluate_scores as evaluate_scores
+    from gammavae_jax.scoring.detector import fit_detector as fit_detector
+    from gammavae_jax.scoring.detector import score_clips as score_clips
     from gammavae_jax.training.loop import train_machines as train_machines
 
 # Imported when asked for: JAX takes seconds, and `--help` needs none of it.
 _HOMES = {
     "AnomalyDetector": "anomaly_detector",
     "evaluate_scores": "evaluate",
-    "fit_detector": "detector",
+    "fit_detector": "scoring.detector",
     "load_machines": "data.loading",
-    "score_clips": "detector",
+    "score_clips": "scoring.detector",
     "train_machines": "training.loop",
 }
 

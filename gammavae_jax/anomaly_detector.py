@@ -16,12 +16,6 @@ from jaxtyping import Float
 from rich.console import Console
 from sklearn.base import BaseEstimator
 
-from gammavae_jax.clip_scorer import (
-    ClipScorer,
-    ScoredRecording,
-    judge,
-    machine_names,
-)
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import override
 from gammavae_jax.data.features import mel_filterbank
@@ -31,13 +25,19 @@ from gammavae_jax.data.recordings import (
     load_all,
     of_known_machines,
 )
-from gammavae_jax.detector import Detector
 from gammavae_jax.detector_folder import read_detector, write_detector
 from gammavae_jax.errors import InputError
-from gammavae_jax.fitting import fit_recordings
 from gammavae_jax.log import Log
 from gammavae_jax.pages.scored_report import write_recordings_report
 from gammavae_jax.presets import preset as named_preset
+from gammavae_jax.scoring.detector import Detector
+from gammavae_jax.scoring.fit import fit_recordings
+from gammavae_jax.scoring.verdict import (
+    ClipScorer,
+    ScoredRecording,
+    judge,
+    machine_names,
+)
 
 ONE_MACHINE = "machine"  # the name of what is given without one
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from gammavae_jax.neighbours import Reference
+from gammavae_jax.scoring.neighbours import Reference
 
 _SMALLEST_DEVIATION = 0.5  # dB, of a band that hardly moves
 _EVENLY = 0.1  # of a frame's weight that it has in any case, in squared deviations

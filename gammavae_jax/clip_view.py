@@ -12,7 +12,7 @@ from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import MachineArrays
 from gammavae_jax.devices.placement import in_float32
 from gammavae_jax.models.layers import EPS
-from gammavae_jax.scorer import (
+from gammavae_jax.scoring.scorer import (
     Scorer,
     direct_scores,
     output_of_clip,

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from gammavae_jax.checkpoint import restore_detector, save_detector
-from gammavae_jax.detector import Detector
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import whole_folder, write_text
+from gammavae_jax.scoring.detector import Detector
 
 _PARAMETERS = "anomaly_detector.json"  # a run's checkpoint has none
 _NUMBER = (int, float)

@@ -23,7 +23,6 @@ from gammavae_jax.data.loading import (
     year_told,
 )
 from gammavae_jax.data.machines import MachineFiles
-from gammavae_jax.detector import fit_detector
 from gammavae_jax.devices.cluster import on_first, require_same, together
 from gammavae_jax.devices.deal import make_layout
 from gammavae_jax.errors import InputError
@@ -42,7 +41,8 @@ from gammavae_jax.run_folder import (
     held_folder,
     read_config,
 )
-from gammavae_jax.threshold import too_few_clips
+from gammavae_jax.scoring.detector import fit_detector
+from gammavae_jax.scoring.threshold import too_few_clips
 from gammavae_jax.training.epoch import make_trainer
 from gammavae_jax.training.loop import train_epochs
 from gammavae_jax.training.split import require_windows, split_notes, split_windows

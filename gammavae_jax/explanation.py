@@ -28,10 +28,10 @@ from gammavae_jax.band_shares import (
 )
 from gammavae_jax.clip_view import ClipView, has_bands, view_clip
 from gammavae_jax.config import FUSION_SCORES, Config
-from gammavae_jax.detector import Detector
 from gammavae_jax.errors import InputError, unknown_name
-from gammavae_jax.fusion import standard_of
-from gammavae_jax.neighbours import Reference
+from gammavae_jax.scoring.detector import Detector
+from gammavae_jax.scoring.fusion import standard_of
+from gammavae_jax.scoring.neighbours import Reference
 
 
 class Part(NamedTuple):

@@ -16,13 +16,11 @@ from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.loading import Job, NamedClips
 from gammavae_jax.data.machines import unit_name
 from gammavae_jax.data.synthetic.dataset import is_synthetic
-from gammavae_jax.detector import Detector, clip_p_values, compile_scores
 from gammavae_jax.devices.cluster import on_first
 from gammavae_jax.devices.placement import Layout
 from gammavae_jax.environment import describe_environment
 from gammavae_jax.evaluate import Row, evaluate_scores
 from gammavae_jax.files import write_text, writing
-from gammavae_jax.fusion import Scores
 from gammavae_jax.log import Log
 from gammavae_jax.pages.report import Report
 from gammavae_jax.published import (
@@ -40,6 +38,8 @@ from gammavae_jax.run_page import (
 )
 from gammavae_jax.score_files import write_decisions, write_scores
 from gammavae_jax.scored_clips import ScoredClips
+from gammavae_jax.scoring.detector import Detector, clip_p_values, compile_scores
+from gammavae_jax.scoring.fusion import Scores
 from gammavae_jax.whole_results import whole_results
 
 SYNTHETIC_NOTE = (

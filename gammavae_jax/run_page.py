@@ -9,7 +9,6 @@ from gammavae_jax.data.audio import read_clip
 from gammavae_jax.data.clips import clip_log_mel
 from gammavae_jax.data.machines import find_clips, unit_name
 from gammavae_jax.data.names import clip_stem
-from gammavae_jax.detector import Detector
 from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.files import write_text
 from gammavae_jax.finished_run import FinishedRun, read_run
@@ -26,6 +25,7 @@ from gammavae_jax.pages.shown_clips import (
 from gammavae_jax.published import REPORT_TABLE_2, is_dcase2024_development_set
 from gammavae_jax.run_folder import read_metrics
 from gammavae_jax.scored_clips import ScoredClips
+from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.training_record import code_use, training_curves
 
 

@@ -13,7 +13,7 @@ import gammavae_jax as gv
 from gammavae_jax.checkpoint import restore_detector, save_detector
 from gammavae_jax.data.arrays import HELD_OUT
 from gammavae_jax.errors import InputError
-from gammavae_jax.threshold import conformal_threshold
+from gammavae_jax.scoring.threshold import conformal_threshold
 
 SMALL = [
     "model.hidden=[16]",
@@ -72,7 +72,7 @@ def training(monkeypatch):
             detector.fit(recordings, RATE)
         return seen
 
-    monkeypatch.setattr("gammavae_jax.fitting.train_machines", no_training)
+    monkeypatch.setattr("gammavae_jax.scoring.fit.train_machines", no_training)
     return given
 
 

@@ -28,12 +28,12 @@ from gammavae_jax.checkpoint import (
 )
 from gammavae_jax.checkpoint_claims import require_modest
 from gammavae_jax.config import FUSION_SCORES
-from gammavae_jax.detector import Detector
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import text_sum
-from gammavae_jax.neighbours import fit_reference
-from gammavae_jax.score import GaussianFit
-from gammavae_jax.scorer import Scorer, wanted_statistics
+from gammavae_jax.scoring.detector import Detector
+from gammavae_jax.scoring.neighbours import fit_reference
+from gammavae_jax.scoring.residuals import GaussianFit
+from gammavae_jax.scoring.scorer import Scorer, wanted_statistics
 from gammavae_jax.training.step import init_state
 
 MACHINES = (("fan", "00"), ("pump", "02"))

@@ -30,7 +30,7 @@ from gammavae_jax.export.jax_file import jax_bytes
 from gammavae_jax.export.machine_detector import narrowed, of_machine
 from gammavae_jax.export.onnx_file import onnx_model, to_bytes
 from gammavae_jax.export.sounds import N_SOUNDS, built_in
-from gammavae_jax.fusion import standard_of
+from gammavae_jax.scoring.fusion import standard_of
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("mixed_section_00", "source_section_00")

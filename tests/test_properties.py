@@ -22,8 +22,8 @@ from gammavae_jax.errors import InputError, printable
 from gammavae_jax.evaluate import auc, evaluate_scores, partial_auc
 from gammavae_jax.official import official_score
 from gammavae_jax.score_files import read_directory, write_decisions, write_scores
+from gammavae_jax.scoring.threshold import clips_needed, conformal_threshold, p_values
 from gammavae_jax.section_files import machine_and_section
-from gammavae_jax.threshold import clips_needed, conformal_threshold, p_values
 
 # Every character that a file's name may have and a score file can hold.
 in_names = st.characters(

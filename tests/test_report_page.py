@@ -11,7 +11,6 @@ from support.chromium import browser, opened, wait
 from support.detectors import fitted, small
 from support.probes import clips, noise, tone
 
-from gammavae_jax.detector import clip_p_values
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluate import evaluate_scores
 from gammavae_jax.pages.error_bars import error_bars
@@ -24,6 +23,7 @@ from gammavae_jax.pages.shown_clips import (
     telling_clips_of_all,
 )
 from gammavae_jax.scored_clips import ScoredClips
+from gammavae_jax.scoring.detector import clip_p_values
 from gammavae_jax.training_record import CodeUse, Curve
 
 RATE, HOP = 16000, 512

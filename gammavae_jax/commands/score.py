@@ -12,7 +12,7 @@ from gammavae_jax.command_line import table_console, write_json
 from gammavae_jax.errors import InputError, printable
 
 if TYPE_CHECKING:
-    from gammavae_jax.clip_scorer import ScoredRecording
+    from gammavae_jax.scoring.verdict import ScoredRecording
 
 
 @dataclass(frozen=True)

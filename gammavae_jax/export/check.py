@@ -11,11 +11,11 @@ from jaxtyping import Float, Float32
 
 from gammavae_jax.data.arrays import MachineArrays
 from gammavae_jax.data.features import log_mel
-from gammavae_jax.detector import Detector, score_clips
 from gammavae_jax.devices.deal import make_layout
 from gammavae_jax.errors import InputError
 from gammavae_jax.export.machine_detector import MachineDetector
-from gammavae_jax.fusion import standard_of
+from gammavae_jax.scoring.detector import Detector, score_clips
+from gammavae_jax.scoring.fusion import standard_of
 
 TOLERANCE = 1e-3  # of a score; see `difference`
 

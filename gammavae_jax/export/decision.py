@@ -7,7 +7,7 @@ import numpy as np
 from gammavae_jax.config import FUSION_SCORES
 from gammavae_jax.export.graph import Graph, Tensor, Value
 from gammavae_jax.export.machine_detector import MachineDetector
-from gammavae_jax.fusion import standard_of
+from gammavae_jax.scoring.fusion import standard_of
 
 _RULES = dict(zip(FUSION_SCORES, ("Mean", "Max", "Min"), strict=True))
 

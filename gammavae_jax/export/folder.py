@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from gammavae_jax.detector import Detector
 from gammavae_jax.errors import InputError
 from gammavae_jax.export import int8
 from gammavae_jax.export.check import (
@@ -24,6 +23,7 @@ from gammavae_jax.export.machine_detector import MachineDetector, of_machine
 from gammavae_jax.export.onnx_file import onnx_model, to_bytes
 from gammavae_jax.export.sounds import Sounds, built_in
 from gammavae_jax.log import Log
+from gammavae_jax.scoring.detector import Detector
 
 
 class Exported(NamedTuple):

@@ -23,8 +23,8 @@ from gammavae_jax.data.arrays import MachineArrays
 from gammavae_jax.data.features import FLOOR, hann
 from gammavae_jax.devices.placement import in_float32
 from gammavae_jax.export.machine_detector import MachineDetector, Member
-from gammavae_jax.fusion import standard_of
-from gammavae_jax.scorer import score_machine
+from gammavae_jax.scoring.fusion import standard_of
+from gammavae_jax.scoring.scorer import score_machine
 
 _RULES = dict(zip(FUSION_SCORES, (jnp.mean, jnp.max, jnp.min), strict=True))
 _CODE_LINES = "jax_traceback_in_locations_limit"  # written of each operation

@@ -14,10 +14,10 @@ from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.data.features import samples_needed
 from gammavae_jax.data.machines import unit_name
-from gammavae_jax.detector import Detector
 from gammavae_jax.errors import InputError, unknown_name
-from gammavae_jax.neighbours import Reference
-from gammavae_jax.scorer import Scorer
+from gammavae_jax.scoring.detector import Detector
+from gammavae_jax.scoring.neighbours import Reference
+from gammavae_jax.scoring.scorer import Scorer
 
 # The divergences of a Gamma need functions that ONNX does not have.
 NOT_EXPORTED = ("kl", "negative_elbo")

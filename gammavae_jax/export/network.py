@@ -14,7 +14,7 @@ from gammavae_jax.config import Config, ModelConfig
 from gammavae_jax.export.graph import Graph, Tensor
 from gammavae_jax.models.distributions import MAX_PARAMETER, MIN_PARAMETER
 from gammavae_jax.models.layers import EPS
-from gammavae_jax.scorer import Scorer
+from gammavae_jax.scoring.scorer import Scorer
 
 NETWORK = "network"  # the scope of the nodes made here
 

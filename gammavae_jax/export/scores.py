@@ -10,10 +10,9 @@ from gammavae_jax.export import statistics
 from gammavae_jax.export.graph import Graph, Tensor
 from gammavae_jax.export.machine_detector import Member
 from gammavae_jax.export.network import NETWORK, Output, add_network
-from gammavae_jax.neighbours import Reference
-from gammavae_jax.pooling import RANK_DECAY, TOP_FRACTION
-from gammavae_jax.score import GaussianFit
-from gammavae_jax.scorer import Scorer, rows_in_window
+from gammavae_jax.scoring.neighbours import Reference
+from gammavae_jax.scoring.residuals import RANK_DECAY, TOP_FRACTION, GaussianFit
+from gammavae_jax.scoring.scorer import Scorer, rows_in_window
 
 
 def add_scores(

@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float32
 from gammavae_jax.data.arrays import is_anomaly
 from gammavae_jax.data.clips import clip_waveform
 from gammavae_jax.data.loading import Job, find_all
-from gammavae_jax.detector import Detector
 from gammavae_jax.errors import InputError
 from gammavae_jax.export.machine_detector import MachineDetector
 from gammavae_jax.log import Log
+from gammavae_jax.scoring.detector import Detector
 
 N_SOUNDS = 24  # that are built in
 _SECONDS = 3.0  # of the longest, beyond the shortest length there can be

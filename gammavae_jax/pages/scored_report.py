@@ -11,7 +11,6 @@ from jaxtyping import Float
 
 from gammavae_jax.data.machines import unit_name
 from gammavae_jax.data.recordings import LoadedRecordings
-from gammavae_jax.detector import Detector, clip_p_values
 from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.files import write_text
 from gammavae_jax.pages.pictures import Sound
@@ -22,6 +21,7 @@ from gammavae_jax.pages.shown_clips import (
     telling_clips_of_all,
 )
 from gammavae_jax.scored_clips import ScoredClips
+from gammavae_jax.scoring.detector import Detector, clip_p_values
 
 _PARTS_NOTE = (
     "Recordings longer than a clip were cut. The decision on such a recording is by "

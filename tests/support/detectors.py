@@ -10,10 +10,10 @@ from gammavae_jax.config_json import override
 from gammavae_jax.data.arrays import MachineArrays, stack_machines
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.features import mel_filterbank
-from gammavae_jax.detector import Detector, fit_detector, score_clips
 from gammavae_jax.devices.deal import make_layout
 from gammavae_jax.devices.placement import Layout
 from gammavae_jax.presets import preset
+from gammavae_jax.scoring.detector import Detector, fit_detector, score_clips
 from gammavae_jax.training.epoch import make_trainer
 from gammavae_jax.training.split import Split, split_windows
 

@@ -9,10 +9,10 @@ from support.probes import clips
 from gammavae_jax.config import Config, FeatureConfig
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.features import log_mel, mel_filterbank, samples_needed
-from gammavae_jax.detector import Detector
 from gammavae_jax.export.check import onnx_session
 from gammavae_jax.export.machine_detector import MachineDetector, narrowed, of_machine
 from gammavae_jax.export.onnx_file import onnx_model, to_bytes
+from gammavae_jax.scoring.detector import Detector
 
 N_CLIPS = (14, 10)  # of machine "mixed", which has target clips, and "source"
 

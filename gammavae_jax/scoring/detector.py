@@ -18,9 +18,9 @@ from threadpoolctl import threadpool_limits
 from gammavae_jax.config import FUSION_SCORES, Config
 from gammavae_jax.data.arrays import MachineArrays, hash_name
 from gammavae_jax.devices.placement import Kind, Layout, Settled
-from gammavae_jax.fusion import Scores, fuse, levelled
-from gammavae_jax.neighbours import Reference, fit_reference, places_enough
-from gammavae_jax.scorer import (
+from gammavae_jax.scoring.fusion import Scores, fuse, levelled
+from gammavae_jax.scoring.neighbours import Reference, fit_reference, places_enough
+from gammavae_jax.scoring.scorer import (
     Scorer,
     describe_machine,
     fit_scorer,
@@ -28,7 +28,11 @@ from gammavae_jax.scorer import (
     score_machine,
     wanted_statistics,
 )
-from gammavae_jax.threshold import conformal_threshold, gamma_threshold, p_values
+from gammavae_jax.scoring.threshold import (
+    conformal_threshold,
+    gamma_threshold,
+    p_values,
+)
 from gammavae_jax.training.members import (
     by_clip,
     first_ones,

@@ -11,7 +11,11 @@ from support.probes import clips, noise
 from gammavae_jax.config import SCORE_NAMES
 from gammavae_jax.data.arrays import stack_machines
 from gammavae_jax.evaluate import auc
-from gammavae_jax.scorer import rows_in_window, wanted_statistics, windows_of_clip
+from gammavae_jax.scoring.scorer import (
+    rows_in_window,
+    wanted_statistics,
+    windows_of_clip,
+)
 
 WITH_CENTRE = "model.target=centre"
 OF_FOLDS = [name for name in SCORE_NAMES if not name.startswith("latent_")]

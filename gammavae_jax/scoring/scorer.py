@@ -14,8 +14,8 @@ from gammavae_jax.data import statistics
 from gammavae_jax.data.arrays import HELD_OUT, TRAIN, MachineArrays
 from gammavae_jax.models.autoencoder import ModelOutput, reconstruct
 from gammavae_jax.models.loss import loss_terms, total_loss
-from gammavae_jax.neighbours import Reference, distances
-from gammavae_jax.score import (
+from gammavae_jax.scoring.neighbours import Reference, distances
+from gammavae_jax.scoring.residuals import (
     GaussianFit,
     Scatter,
     WindowErrors,

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from gammavae_jax import pooling
 from gammavae_jax.config import DIRECT_SCORES, ScoringConfig
-from gammavae_jax.score import (
+from gammavae_jax.scoring import residuals
+from gammavae_jax.scoring.residuals import (
     GaussianFit,
     WindowErrors,
     add_batch,
@@ -183,8 +183,8 @@ def test_scores_of_windows_are_pooled_each_by_its_rule(fits, residual):
     expected = {
         "mse": np.mean(np.asarray(residual, np.float64) ** 2),
         "mse_max": np.asarray(errors.squared).max(),
-        "mse_top": pooling.top(errors.squared, weight),
-        "mse_ranked": pooling.ranked(errors.squared, weight),
+        "mse_top": residuals.top(errors.squared, weight),
+        "mse_ranked": residuals.ranked(errors.squared, weight),
         "kl": 5.0,
         "negative_elbo": scores["mse"] + 0.01 * 5.0,
         "mahalanobis": mahalanobis(residual, weight, *both),

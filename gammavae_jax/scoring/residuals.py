@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
-from gammavae_jax import pooling
 from gammavae_jax.config import ScoringConfig
 
 VARIANCE_FLOOR = 1e-6  # dB^2, of residuals that are nothing but zeros
@@ -160,7 +159,7 @@ def mahalanobis_framewise(
     distance = jnp.minimum(
         squared_distance(rows, source), squared_distance(rows, target)
     )
-    return pooling.mean(distance, _row_weight(weight, residual, len(source.location)))
+    return mean(distance, _row_weight(weight, residual, len(source.location)))
 
 
 def clip_scores(
@@ -172,12 +171,12 @@ def clip_scores(
 ) -> dict[str, Float[Array, ""]]:
     """Every score of one clip, by name; under `jit`, what is not used costs nothing."""
     return {
-        "mse": pooling.mean(errors.squared, weight),
-        "mse_top": pooling.top(errors.squared, weight),
-        "mse_max": pooling.largest(errors.squared, weight),
-        "mse_ranked": pooling.ranked(errors.squared, weight),
-        "kl": pooling.mean(errors.kl, weight),
-        "negative_elbo": pooling.mean(errors.negative_elbo, weight),
+        "mse": mean(errors.squared, weight),
+        "mse_top": top(errors.squared, weight),
+        "mse_max": largest(errors.squared, weight),
+        "mse_ranked": ranked(errors.squared, weight),
+        "kl": mean(errors.kl, weight),
+        "negative_elbo": mean(errors.negative_elbo, weight),
         "mahalanobis": mahalanobis(residual, weight, source, target),
         "mahalanobis_framewise": mahalanobis_framewise(
             residual, weight, source, target
@@ -192,3 +191,44 @@ def _row_weight(
 ) -> Float[Array, "row"]:
     """The weight of each window for each of its rows."""
     return jnp.repeat(weight, residual.shape[1] // n_mels)
+
+
+TOP_FRACTION = 0.1  # of the windows, for `top`
+RANK_DECAY = 0.98  # from each rank to the next, for `ranked`
+
+
+def mean(values: Float[Array, "window"], weight: Float[Array, "window"]) -> Array:
+    """The mean of the windows."""
+    return weight @ values / jnp.maximum(weight.sum(), 1.0)
+
+
+def largest(values: Float[Array, "window"], weight: Float[Array, "window"]) -> Array:
+    """The largest; 0 of no windows."""
+    most = jnp.max(jnp.where(weight > 0, values, -jnp.inf))
+    return jnp.where(jnp.any(weight > 0), most, 0.0)
+
+
+def top(values: Float[Array, "window"], weight: Float[Array, "window"]) -> Array:
+    """The mean of the largest tenth of the windows, at least of one."""
+    count = jnp.maximum(jnp.ceil(TOP_FRACTION * weight.sum()), 1.0)
+    return _by_rank(values, weight, (jnp.arange(values.shape[0]) < count) * 1.0)
+
+
+def ranked(values: Float[Array, "window"], weight: Float[Array, "window"]) -> Array:
+    """The mean with weights that fall by rank, from the largest down.
+
+    Source: generalised weighted rank pooling (Kolesnikov and Lampert 2016), with a
+    decay between the mean's, 1, and the maximum's, 0.
+    """
+    return _by_rank(values, weight, RANK_DECAY ** jnp.arange(values.shape[0]))
+
+
+def _by_rank(
+    values: Float[Array, "window"],
+    weight: Float[Array, "window"],
+    weight_of_rank: Float[Array, "window"],
+) -> Array:
+    """The mean of the windows, each of the weight of its rank; padding comes last."""
+    order = jnp.argsort(jnp.where(weight > 0, -values, jnp.inf))
+    ranked_weight = weight_of_rank * weight[order]
+    return ranked_weight @ values[order] / jnp.maximum(ranked_weight.sum(), 1e-12)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from gammavae_jax.fusion import fuse, levelled
+from gammavae_jax.scoring.fusion import fuse, levelled
 
 FUSED = ("mse", "mahalanobis", "peak_density")
 RULES = {"fusion_mean": np.mean, "fusion_max": np.max, "fusion_min": np.min}

@@ -12,10 +12,10 @@ from gammavae_jax.data.arrays import MachineArrays, hash_name, stack_machines
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.machines import unit_name
 from gammavae_jax.data.recordings import LoadedRecordings
-from gammavae_jax.detector import Detector, clip_p_values, compile_scores
 from gammavae_jax.devices.deal import make_layout
 from gammavae_jax.errors import InputError
-from gammavae_jax.fusion import Scores
+from gammavae_jax.scoring.detector import Detector, clip_p_values, compile_scores
+from gammavae_jax.scoring.fusion import Scores
 
 _FRAMES_IN_A_STEP = 64
 

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gammavae_jax import pooling
+from gammavae_jax.scoring import residuals
 
-RULES = [pooling.mean, pooling.largest, pooling.top, pooling.ranked]
+RULES = [residuals.mean, residuals.largest, residuals.top, residuals.ranked]
 
 
 def pool(rule, values, n_padding=0, padding=99.0):
@@ -23,20 +23,20 @@ def values():
 
 
 def test_mean_and_largest_are_numpys(values):
-    np.testing.assert_allclose(pool(pooling.mean, values), values.mean(), rtol=1e-6)
-    np.testing.assert_allclose(pool(pooling.largest, values), values.max(), rtol=1e-6)
+    np.testing.assert_allclose(pool(residuals.mean, values), values.mean(), rtol=1e-6)
+    np.testing.assert_allclose(pool(residuals.largest, values), values.max(), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("n", "count"), [(309, 31), (310, 31), (311, 32), (4, 1)])
 def test_top_is_the_mean_of_the_largest_tenth(values, n, count):
     values = np.resize(values, n)
     expected = np.sort(values)[-count:].mean()
-    np.testing.assert_allclose(pool(pooling.top, values), expected, rtol=1e-5)
+    np.testing.assert_allclose(pool(residuals.top, values), expected, rtol=1e-5)
 
 
 def test_ranked_weighs_each_rank_less_than_the_one_before(values):
     expected = np.average(np.sort(values)[::-1], weights=0.98 ** np.arange(309))
-    np.testing.assert_allclose(pool(pooling.ranked, values), expected, rtol=1e-5)
+    np.testing.assert_allclose(pool(residuals.ranked, values), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -65,16 +65,16 @@ def test_no_windows_give_zero(rule):
 @pytest.mark.parametrize(
     ("constant", "rule", "value", "limit"),
     [
-        ("RANK_DECAY", pooling.ranked, 1.0, pooling.mean),
-        ("RANK_DECAY", pooling.ranked, 0.0, pooling.largest),
-        ("TOP_FRACTION", pooling.top, 1.0, pooling.mean),
-        ("TOP_FRACTION", pooling.top, 0.0, pooling.largest),
+        ("RANK_DECAY", residuals.ranked, 1.0, residuals.mean),
+        ("RANK_DECAY", residuals.ranked, 0.0, residuals.largest),
+        ("TOP_FRACTION", residuals.top, 1.0, residuals.mean),
+        ("TOP_FRACTION", residuals.top, 0.0, residuals.largest),
     ],
 )
 def test_top_and_ranked_lie_between_the_mean_and_the_largest(
     values, monkeypatch, constant, rule, value, limit
 ):
-    assert pool(pooling.mean, values) < pool(rule, values)
-    assert pool(rule, values) < pool(pooling.largest, values)
-    monkeypatch.setattr(pooling, constant, value)
+    assert pool(residuals.mean, values) < pool(rule, values)
+    assert pool(rule, values) < pool(residuals.largest, values)
+    monkeypatch.setattr(residuals, constant, value)
     np.testing.assert_allclose(pool(rule, values), pool(limit, values), rtol=1e-5)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gammavae_jax.threshold import (
+from gammavae_jax.scoring.threshold import (
     clips_needed,
     conformal_threshold,
     gamma_threshold,

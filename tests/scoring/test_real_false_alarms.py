@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from gammavae_jax.config import ScoringConfig
-from gammavae_jax.neighbours import distances, fit_reference
-from gammavae_jax.threshold import conformal_threshold
+from gammavae_jax.scoring.neighbours import distances, fit_reference
+from gammavae_jax.scoring.threshold import conformal_threshold
 
 FOLDER = Path(os.environ.get("GAMMAVAE_RECORDINGS_DIR", ""), "mimii_fan_features")
 SETS = [(unit, snr) for unit in ("00", "02") for snr in ("-6dB", "0dB", "6dB")]

@@ -10,11 +10,11 @@ from jaxtyping import Float, Int
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import TRAIN, stack_machines
 from gammavae_jax.data.recordings import LoadedRecordings, parts_held_together
-from gammavae_jax.detector import Detector, fit_detector
 from gammavae_jax.devices.deal import make_layout
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
-from gammavae_jax.threshold import too_few_clips
+from gammavae_jax.scoring.detector import Detector, fit_detector
+from gammavae_jax.scoring.threshold import too_few_clips
 from gammavae_jax.training.loop import train_machines
 from gammavae_jax.training.split import require_windows, split_notes, split_windows
 

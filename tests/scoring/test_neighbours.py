@@ -8,7 +8,7 @@ from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
 from gammavae_jax.config import ScoringConfig
-from gammavae_jax.neighbours import distances, fit_reference, places_enough
+from gammavae_jax.scoring.neighbours import distances, fit_reference, places_enough
 from gammavae_jax.training.members import NO_FOLD
 
 N_CLIPS, N_FEATURES, N_FOLDS = 40, 12, 4

@@ -12,10 +12,10 @@ from support.probes import clips, noise, tone
 
 from gammavae_jax.config import FUSION_SCORES, SCORE_NAMES
 from gammavae_jax.data.arrays import HELD_OUT, TRAIN
-from gammavae_jax.detector import clip_p_values
 from gammavae_jax.evaluate import auc
-from gammavae_jax.scorer import describe_machine, score_machine
-from gammavae_jax.threshold import conformal_threshold, gamma_threshold
+from gammavae_jax.scoring.detector import clip_p_values
+from gammavae_jax.scoring.scorer import describe_machine, score_machine
+from gammavae_jax.scoring.threshold import conformal_threshold, gamma_threshold
 
 N_SEEDS, N_FOLDS, N_CLIPS = 2, 2, (40, 25)
 OF_FOLDS = [name for name in SCORE_NAMES if not name.startswith("latent_")]
@@ -244,7 +244,7 @@ def test_the_official_mse_threshold_is_of_the_last_epoch(monkeypatch):
         used.append(scores)
         return gamma_threshold(scores, rate)
 
-    monkeypatch.setattr("gammavae_jax.detector.gamma_threshold", fit)
+    monkeypatch.setattr("gammavae_jax.scoring.detector.gamma_threshold", fit)
     made = official(np.random.default_rng(1), 1)
     errors = made.state.batch_errors[0, 0]
     errors = errors[np.isfinite(errors)]

@@ -1,0 +1,1 @@
+"""Residuals to anomaly scores, p-values and thresholds; fitting a detector."""
