@@ -17,19 +17,18 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from gammavae_jax.cells import as_cell, text_of
-from gammavae_jax.clip_table import read_clips_csv
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import from_dict, override, to_dict
 from gammavae_jax.data import archives
 from gammavae_jax.data.audio import open_recording, read_recording
 from gammavae_jax.data.names import clip_stem, parse_clip_name
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.ground_truth import truth_from_files, truth_from_list
+from gammavae_jax.evaluation.csv_files import as_cell, read_clips_csv, text_of
+from gammavae_jax.evaluation.ground_truth import truth_from_files, truth_from_list
+from gammavae_jax.evaluation.rows import machine_and_section
+from gammavae_jax.evaluation.score_files import read_directory, write_scores
 from gammavae_jax.live.refusal import Refusal
 from gammavae_jax.live.uploads import recording_of
-from gammavae_jax.score_files import read_directory, write_scores
-from gammavae_jax.section_files import machine_and_section
 
 
 class Target(NamedTuple):

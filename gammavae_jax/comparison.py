@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gammavae_jax.cells import as_cell
 from gammavae_jax.errors import InputError
+from gammavae_jax.evaluation.csv_files import as_cell
+from gammavae_jax.evaluation.tables import percent
 from gammavae_jax.files import write_text
-from gammavae_jax.report import percent
 from gammavae_jax.run_folder import last_epoch
 
 # Scores that ask no model. They depend on folds alone; the first variant's are shown.

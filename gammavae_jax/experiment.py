@@ -26,8 +26,8 @@ from gammavae_jax.data.machines import MachineFiles
 from gammavae_jax.devices.cluster import on_first, require_same, together
 from gammavae_jax.devices.deal import make_layout
 from gammavae_jax.errors import InputError
+from gammavae_jax.evaluation.tables import to_json
 from gammavae_jax.log import Log
-from gammavae_jax.report import to_json
 from gammavae_jax.results import score_and_report
 from gammavae_jax.resumption import (
     begin_or_resume,

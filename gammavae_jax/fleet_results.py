@@ -15,20 +15,14 @@ from typing import Any, BinaryIO, NamedTuple
 
 from rich.console import Console
 
-from gammavae_jax.cells import text_of
 from gammavae_jax.config import Config
 from gammavae_jax.data.loading import Job
-from gammavae_jax.evaluate import Row
+from gammavae_jax.evaluation.csv_files import row_of, text_of
+from gammavae_jax.evaluation.metrics import Row
+from gammavae_jax.evaluation.tables import by_seed, percent, summarise_scores, to_json
 from gammavae_jax.files import whole_file
 from gammavae_jax.log import Log
 from gammavae_jax.pages.fleet_page import MachineLine, write_fleet_page
-from gammavae_jax.report import (
-    by_seed,
-    percent,
-    row_of,
-    summarise_scores,
-    to_json,
-)
 from gammavae_jax.run_folder import last_epoch
 from gammavae_jax.wave_plan import WavePlan, wave_folder
 from gammavae_jax.whole_results import whole_results

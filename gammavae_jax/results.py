@@ -9,7 +9,6 @@ import numpy as np
 from rich.console import Console
 
 from gammavae_jax.checkpoint import save_detector
-from gammavae_jax.clip_table import ClipRow, clips_csv
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import Room, stack_machines
 from gammavae_jax.data.clips import Clips
@@ -19,16 +18,19 @@ from gammavae_jax.data.synthetic.dataset import is_synthetic
 from gammavae_jax.devices.cluster import on_first
 from gammavae_jax.devices.placement import Layout
 from gammavae_jax.environment import describe_environment
-from gammavae_jax.evaluate import Row, evaluate_scores
-from gammavae_jax.files import write_text, writing
-from gammavae_jax.log import Log
-from gammavae_jax.pages.report import Report
-from gammavae_jax.published import (
+from gammavae_jax.evaluation.csv_files import ClipRow, clips_csv
+from gammavae_jax.evaluation.metrics import Row, evaluate_scores
+from gammavae_jax.evaluation.official import (
     PUBLISHED_SCORE,
     REPORT_TABLE_2,
     is_dcase2024_development_set,
 )
-from gammavae_jax.report import percent, results_table, summarise_rows
+from gammavae_jax.evaluation.score_files import write_decisions, write_scores
+from gammavae_jax.evaluation.scored_clips import ScoredClips
+from gammavae_jax.evaluation.tables import percent, results_table, summarise_rows
+from gammavae_jax.files import write_text, writing
+from gammavae_jax.log import Log
+from gammavae_jax.pages.report import Report
 from gammavae_jax.run_folder import write_results
 from gammavae_jax.run_page import (
     Loader,
@@ -36,8 +38,6 @@ from gammavae_jax.run_page import (
     read_sound,
     write_run_page,
 )
-from gammavae_jax.score_files import write_decisions, write_scores
-from gammavae_jax.scored_clips import ScoredClips
 from gammavae_jax.scoring.detector import Detector, clip_p_values, compile_scores
 from gammavae_jax.scoring.fusion import Scores
 from gammavae_jax.whole_results import whole_results

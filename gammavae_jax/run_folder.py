@@ -15,7 +15,9 @@ import numpy as np
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import from_dict
 from gammavae_jax.errors import InputError
-from gammavae_jax.evaluate import Row
+from gammavae_jax.evaluation.csv_files import results_csv
+from gammavae_jax.evaluation.metrics import Row
+from gammavae_jax.evaluation.tables import summarise_rows, to_json
 from gammavae_jax.files import (
     FolderInUse,
     FolderLock,
@@ -24,7 +26,6 @@ from gammavae_jax.files import (
     write_text,
     writing,
 )
-from gammavae_jax.report import results_csv, summarise_rows, to_json
 from gammavae_jax.whole_results import (
     has_results,
     put_in_place,

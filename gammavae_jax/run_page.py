@@ -10,6 +10,11 @@ from gammavae_jax.data.clips import clip_log_mel
 from gammavae_jax.data.machines import find_clips, unit_name
 from gammavae_jax.data.names import clip_stem
 from gammavae_jax.errors import InputError, unknown_name
+from gammavae_jax.evaluation.official import (
+    REPORT_TABLE_2,
+    is_dcase2024_development_set,
+)
+from gammavae_jax.evaluation.scored_clips import ScoredClips
 from gammavae_jax.files import write_text
 from gammavae_jax.finished_run import FinishedRun, read_run
 from gammavae_jax.log import Log
@@ -22,9 +27,7 @@ from gammavae_jax.pages.shown_clips import (
     show_clips,
     telling_clips_of_all,
 )
-from gammavae_jax.published import REPORT_TABLE_2, is_dcase2024_development_set
 from gammavae_jax.run_folder import read_metrics
-from gammavae_jax.scored_clips import ScoredClips
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.training_record import code_use, training_curves
 

@@ -11,10 +11,10 @@ from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.data.loading import Job, find_all, require_labels
 from gammavae_jax.errors import InputError
+from gammavae_jax.evaluation.tables import to_json
 from gammavae_jax.experiment import run_experiment
 from gammavae_jax.files import write_text
 from gammavae_jax.log import Log
-from gammavae_jax.report import to_json
 from gammavae_jax.run_folder import held_folder, is_finished
 
 # Of the models that a variant takes from another one.

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
+from gammavae_jax.evaluation.tables import to_json
 from gammavae_jax.files import remove, sync_folder, write_text, writing
-from gammavae_jax.report import to_json
 
 # Who finds these takes what is beside them for whole.
 _MARKS = ("summary.json", "checkpoint/detector.json")

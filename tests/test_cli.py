@@ -9,12 +9,12 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 
-from gammavae_jax.bootstrap import bootstrap
 from gammavae_jax.cli import COMMANDS, main
 from gammavae_jax.command_help import field_docstrings
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
-from gammavae_jax.score_files import (
+from gammavae_jax.evaluation.bootstrap import bootstrap
+from gammavae_jax.evaluation.score_files import (
     evaluate_directory,
     read_directory,
     summarise,

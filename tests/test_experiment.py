@@ -18,7 +18,7 @@ from support.packing import pack_machines
 
 from gammavae_jax.commands.report import Report
 from gammavae_jax.errors import InputError
-from gammavae_jax.evaluate import Row
+from gammavae_jax.evaluation.metrics import Row
 from gammavae_jax.presets import preset
 
 

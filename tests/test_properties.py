@@ -19,11 +19,15 @@ from gammavae_jax.config_json import from_dict, override, to_dict
 from gammavae_jax.data.archives import recordings_in
 from gammavae_jax.data.names import ClipName, clip_stem, parse_clip_name
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.evaluate import auc, evaluate_scores, partial_auc
-from gammavae_jax.official import official_score
-from gammavae_jax.score_files import read_directory, write_decisions, write_scores
+from gammavae_jax.evaluation.metrics import auc, evaluate_scores, partial_auc
+from gammavae_jax.evaluation.official import official_score
+from gammavae_jax.evaluation.rows import machine_and_section
+from gammavae_jax.evaluation.score_files import (
+    read_directory,
+    write_decisions,
+    write_scores,
+)
 from gammavae_jax.scoring.threshold import clips_needed, conformal_threshold, p_values
-from gammavae_jax.section_files import machine_and_section
 
 # Every character that a file's name may have and a score file can hold.
 in_names = st.characters(

@@ -7,14 +7,14 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from gammavae_jax.bootstrap import Bootstrap
 from gammavae_jax.config import Config
 from gammavae_jax.errors import InputError
-from gammavae_jax.evaluate import Row
+from gammavae_jax.evaluation.bootstrap import Bootstrap
+from gammavae_jax.evaluation.metrics import Row
+from gammavae_jax.evaluation.scored_clips import ScoredClips
 from gammavae_jax.pages.markup import data_block, fill
 from gammavae_jax.pages.report import Report, report_html
 from gammavae_jax.run_page import find_clip
-from gammavae_jax.scored_clips import ScoredClips
 from gammavae_jax.training_record import CodeUse, Curve
 
 EVIL = "<script>alert(1)</script>"

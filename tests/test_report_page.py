@@ -12,7 +12,8 @@ from support.detectors import fitted, small
 from support.probes import clips, noise, tone
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.evaluate import evaluate_scores
+from gammavae_jax.evaluation.metrics import evaluate_scores
+from gammavae_jax.evaluation.scored_clips import ScoredClips
 from gammavae_jax.pages.error_bars import error_bars
 from gammavae_jax.pages.pictures import Sound
 from gammavae_jax.pages.report import Report, report_html
@@ -22,7 +23,6 @@ from gammavae_jax.pages.shown_clips import (
     show_clips,
     telling_clips_of_all,
 )
-from gammavae_jax.scored_clips import ScoredClips
 from gammavae_jax.scoring.detector import clip_p_values
 from gammavae_jax.training_record import CodeUse, Curve
 

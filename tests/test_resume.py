@@ -12,8 +12,8 @@ from gammavae_jax import experiment
 from gammavae_jax.config_json import override, to_dict
 from gammavae_jax.data.loading import Job
 from gammavae_jax.errors import InputError
+from gammavae_jax.evaluation.tables import to_json
 from gammavae_jax.log import Log
-from gammavae_jax.report import to_json
 from gammavae_jax.resumption import begin_or_resume
 from gammavae_jax.run_folder import held_folder, read_config
 

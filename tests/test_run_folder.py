@@ -12,7 +12,7 @@ from gammavae_jax import run_folder
 from gammavae_jax.config import Config, TrainConfig
 from gammavae_jax.config_json import from_dict
 from gammavae_jax.errors import InputError
-from gammavae_jax.evaluate import Row
+from gammavae_jax.evaluation.metrics import Row
 from gammavae_jax.run_folder import (
     append_metrics,
     begin_folder,

@@ -13,7 +13,7 @@ from gammavae_jax.command_line import table_console, write_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from gammavae_jax.evaluate import Row
+    from gammavae_jax.evaluation.metrics import Row
 
 _RANKING = {
     "auc_source": "AUC source",
@@ -55,13 +55,13 @@ class Evaluate:
             InputError: score files, ground truth, a year or a number of resamples that
                 cannot be used, or JSON that cannot be written.
         """
-        from gammavae_jax.bootstrap import bootstrap
-        from gammavae_jax.score_files import (
+        from gammavae_jax.evaluation.bootstrap import bootstrap
+        from gammavae_jax.evaluation.rows import year_of_files
+        from gammavae_jax.evaluation.score_files import (
             evaluate_sections,
             read_directory,
             summarise,
         )
-        from gammavae_jax.section_files import year_of_files
 
         sections = read_directory(self.scores_dir, self.ground_truth)
         year = year_of_files(self.scores_dir) if self.year is None else self.year

@@ -28,7 +28,7 @@ class Submit:
         Raises:
             InputError: see `write_submission`.
         """
-        from gammavae_jax.submission import write_submission
+        from gammavae_jax.evaluation.submission import write_submission
 
         package = write_submission(
             self.run_out, self.out, self.label, self.score, self.seed

@@ -22,9 +22,9 @@ from gammavae_jax.data.machines import (
     year_of_layout,
 )
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.evaluate import definition_of
+from gammavae_jax.evaluation.metrics import definition_of
+from gammavae_jax.evaluation.score_files import require_names
 from gammavae_jax.log import Log
-from gammavae_jax.score_files import require_names
 
 NamedClips = list[tuple[str, Clips]]  # by `MachineFiles.name`
 

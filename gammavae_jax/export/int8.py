@@ -11,7 +11,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.evaluate import auc
+from gammavae_jax.evaluation.metrics import auc
 from gammavae_jax.export.network import NETWORK
 
 

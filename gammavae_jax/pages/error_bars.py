@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gammavae_jax.bootstrap import Bootstrap, bootstrap
-from gammavae_jax.evaluate import SectionScores
-from gammavae_jax.scored_clips import ScoredClips
+from gammavae_jax.evaluation.bootstrap import Bootstrap, bootstrap
+from gammavae_jax.evaluation.metrics import SectionScores
+from gammavae_jax.evaluation.scored_clips import ScoredClips
 
 N_RESAMPLES = 1000
 

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 from gammavae_jax.config import Config
 from gammavae_jax.data.machines import unit_name
-from gammavae_jax.evaluate import Row
+from gammavae_jax.evaluation.metrics import Row
+from gammavae_jax.evaluation.official import arithmetic_means, harmonic_mean
+from gammavae_jax.evaluation.tables import HEADLINE, TITLES, percent
 from gammavae_jax.files import write_text
-from gammavae_jax.official import arithmetic_means, harmonic_mean
 from gammavae_jax.pages import markup
 from gammavae_jax.pages.markup import text
-from gammavae_jax.report import HEADLINE, TITLES, percent
 
 _SHOWN = (*HEADLINE, "fpr_source", "fpr_target")
 

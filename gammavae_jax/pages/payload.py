@@ -9,8 +9,8 @@ import numpy as np
 from gammavae_jax.config import Config
 from gammavae_jax.data.features import band_corners
 from gammavae_jax.data.machines import unit_name
-from gammavae_jax.evaluate import MAX_FPR, Row
-from gammavae_jax.scored_clips import ScoredClips
+from gammavae_jax.evaluation.metrics import MAX_FPR, Row
+from gammavae_jax.evaluation.scored_clips import ScoredClips
 
 
 def scores_payload(

@@ -5,16 +5,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from gammavae_jax.bootstrap import Bootstrap
 from gammavae_jax.config import Config
-from gammavae_jax.evaluate import Row
+from gammavae_jax.evaluation.bootstrap import Bootstrap
+from gammavae_jax.evaluation.metrics import Row
+from gammavae_jax.evaluation.official import PUBLISHED_SCORE
+from gammavae_jax.evaluation.scored_clips import ScoredClips
+from gammavae_jax.evaluation.tables import (
+    Published,
+    percent,
+    summarise_rows,
+    table_cells,
+)
 from gammavae_jax.pages import markup
 from gammavae_jax.pages.figures import error_bar, training_curve
 from gammavae_jax.pages.markup import text
 from gammavae_jax.pages.payload import scores_payload
-from gammavae_jax.published import PUBLISHED_SCORE
-from gammavae_jax.report import Published, percent, summarise_rows, table_cells
-from gammavae_jax.scored_clips import ScoredClips
 from gammavae_jax.training_record import CodeUse, Curve
 
 

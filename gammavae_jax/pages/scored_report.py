@@ -12,6 +12,7 @@ from jaxtyping import Float
 from gammavae_jax.data.machines import unit_name
 from gammavae_jax.data.recordings import LoadedRecordings
 from gammavae_jax.errors import InputError, unknown_name
+from gammavae_jax.evaluation.scored_clips import ScoredClips
 from gammavae_jax.files import write_text
 from gammavae_jax.pages.pictures import Sound
 from gammavae_jax.pages.report import Report, report_html
@@ -20,7 +21,6 @@ from gammavae_jax.pages.shown_clips import (
     show_clips,
     telling_clips_of_all,
 )
-from gammavae_jax.scored_clips import ScoredClips
 from gammavae_jax.scoring.detector import Detector, clip_p_values
 
 _PARTS_NOTE = (

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float
 
 from gammavae_jax.clip_choice import telling_clips
+from gammavae_jax.evaluation.scored_clips import ScoredClips
 from gammavae_jax.explanation import explain_clip
 from gammavae_jax.pages.pictures import Sound, picture_payload
 from gammavae_jax.process import available_cores
-from gammavae_jax.scored_clips import ScoredClips
 from gammavae_jax.scoring.detector import Detector
 
 MOST_BYTES = 18_000_000  # of all pictures and sounds of a page

@@ -15,7 +15,7 @@ from gammavae_jax.data.download.catalogue import find_archives
 from gammavae_jax.data.download.folder_lock import LOCK_NAME
 from gammavae_jax.data.machines import find_clips, find_machines, year_of_layout
 from gammavae_jax.errors import InputError
-from gammavae_jax.published import is_dcase2024_development_set
+from gammavae_jax.evaluation.official import is_dcase2024_development_set
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -12,7 +12,7 @@ from support.probes import clips, noise, tone
 
 from gammavae_jax.config import FUSION_SCORES, SCORE_NAMES
 from gammavae_jax.data.arrays import HELD_OUT, TRAIN
-from gammavae_jax.evaluate import auc
+from gammavae_jax.evaluation.metrics import auc
 from gammavae_jax.scoring.detector import clip_p_values
 from gammavae_jax.scoring.scorer import describe_machine, score_machine
 from gammavae_jax.scoring.threshold import conformal_threshold, gamma_threshold

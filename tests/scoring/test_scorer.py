@@ -10,7 +10,7 @@ from support.probes import clips, noise
 
 from gammavae_jax.config import SCORE_NAMES
 from gammavae_jax.data.arrays import stack_machines
-from gammavae_jax.evaluate import auc
+from gammavae_jax.evaluation.metrics import auc
 from gammavae_jax.scoring.scorer import (
     rows_in_window,
     wanted_statistics,

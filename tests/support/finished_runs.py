@@ -3,7 +3,7 @@
 import json
 
 from gammavae_jax.config_json import to_dict
-from gammavae_jax.evaluate import METRICS
+from gammavae_jax.evaluation.metrics import METRICS
 from gammavae_jax.presets import preset
 
 

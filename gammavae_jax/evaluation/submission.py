@@ -16,12 +16,18 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from gammavae_jax.clip_rows import flags_by_clip, read_rows, values_by_clip
 from gammavae_jax.config import OFFICIAL_SCORES, Config
 from gammavae_jax.config_json import from_dict
 from gammavae_jax.errors import InputError, unknown_name
+from gammavae_jax.evaluation.rows import (
+    find_files,
+    flags_by_clip,
+    machine_and_section,
+    read_rows,
+    require_files,
+    values_by_clip,
+)
 from gammavae_jax.files import write_text
-from gammavae_jax.section_files import find_files, machine_and_section, require_files
 
 _KINDS = ("anomaly_score", "decision_result")
 _LABEL = re.compile(r"[A-Za-z0-9-]+_[A-Za-z0-9-]+_task2_[1-4]")

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from gammavae_jax.clip_table import ClipRow, clips_csv
+from gammavae_jax.evaluation.csv_files import ClipRow, clips_csv
 
 ROWS = [
     ClipRow(7, "mse", "fan", "00", "section_00_vel, 1.wav", 1.5, 0.25, 0),

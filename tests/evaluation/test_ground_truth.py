@@ -1,9 +1,13 @@
 import pytest
 
-from gammavae_jax.clip_rows import flags_by_clip, read_rows, values_by_clip
 from gammavae_jax.errors import InputError
-from gammavae_jax.ground_truth import truth_from_files, truth_from_names
-from gammavae_jax.section_files import machine_and_section
+from gammavae_jax.evaluation.ground_truth import truth_from_files, truth_from_names
+from gammavae_jax.evaluation.rows import (
+    flags_by_clip,
+    machine_and_section,
+    read_rows,
+    values_by_clip,
+)
 
 NAMES = [
     f"section_00_{domain}_test_{label}_{k:04}_noAttribute.wav"

@@ -18,12 +18,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from gammavae_jax.clip_rows import (
-    flags_by_clip,
-    read_lines,
-    read_rows,
-    refuse_doubled,
-)
 from gammavae_jax.data.names import (
     DOMAINS,
     LABELS,
@@ -32,10 +26,14 @@ from gammavae_jax.data.names import (
     parse_clip_name,
 )
 from gammavae_jax.errors import InputError
-from gammavae_jax.section_files import (
+from gammavae_jax.evaluation.rows import (
     Section,
     find_files,
+    flags_by_clip,
     machine_and_section,
+    read_lines,
+    read_rows,
+    refuse_doubled,
     together,
 )
 

@@ -8,8 +8,12 @@ import pytest
 from gammavae_jax.config import Config, ModelConfig, TrainConfig
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.errors import InputError
-from gammavae_jax.score_files import write_decisions, write_scores
-from gammavae_jax.submission import check_package, meta_yaml, write_submission
+from gammavae_jax.evaluation.score_files import write_decisions, write_scores
+from gammavae_jax.evaluation.submission import (
+    check_package,
+    meta_yaml,
+    write_submission,
+)
 
 yaml = pytest.importorskip("yaml")
 

@@ -10,10 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.official import (
-    official_score,
-)
-from gammavae_jax.score_files import (
+from gammavae_jax.evaluation.official import official_score
+from gammavae_jax.evaluation.score_files import (
     evaluate_directory,
     official_means,
     read_directory,

@@ -16,15 +16,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from gammavae_jax.clip_rows import (
-    flags_by_clip,
-    read_all_rows,
-    refuse_doubled,
-    values_by_clip,
-)
 from gammavae_jax.data.names import clip_stem
 from gammavae_jax.errors import InputError
-from gammavae_jax.evaluate import (
+from gammavae_jax.evaluation.ground_truth import (
+    GroundTruth,
+    read_truth,
+    truth_from_names,
+)
+from gammavae_jax.evaluation.metrics import (
     DOMAINS,
     METRICS,
     Row,
@@ -32,23 +31,26 @@ from gammavae_jax.evaluate import (
     evaluate_scores,
     validate,
 )
-from gammavae_jax.files import write_text
-from gammavae_jax.ground_truth import GroundTruth, read_truth, truth_from_names
-from gammavae_jax.official import (
+from gammavae_jax.evaluation.official import (
     arithmetic_mean,
     arithmetic_means,
     harmonic_mean,
     harmonic_means,
     official_score,
 )
-from gammavae_jax.section_files import (
+from gammavae_jax.evaluation.rows import (
     UNWRITABLE,
     Section,
     find_files,
+    flags_by_clip,
     machine_and_section,
+    read_all_rows,
+    refuse_doubled,
     require_files,
     together,
+    values_by_clip,
 )
+from gammavae_jax.files import write_text
 
 _UNWRITABLE = re.compile(f"[{UNWRITABLE}]")
 _OFFICIAL_NAMES = {
@@ -157,7 +159,7 @@ def read_directory(
     """Read the score files in a folder, sorted by machine and section.
 
     Labels and domains come from the clips' names, or from `ground_truth`, the folder of
-    an official evaluator or a list of the baseline's (see `gammavae_jax.ground_truth`);
+    an official evaluator or a list of the baseline's (see `gammavae_jax.evaluation.ground_truth`);
     score files may then use the clips' first or later names. Clips that do not tell
     their domain are source. Other files and subfolders are ignored.
 

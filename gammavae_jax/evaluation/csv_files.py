@@ -2,12 +2,28 @@
 
 import csv
 import io
-from collections.abc import Iterable
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gammavae_jax.cells import as_cell, text_of
 from gammavae_jax.errors import InputError
+from gammavae_jax.evaluation.metrics import Row
+
+_FORMULA = "[=+\\-@\uff1d\uff0b\uff0d\uff20\t\r\n]"
+_BEGINNING = re.compile(f"(?:^|(?<=[;\t\r\n]))(?='*{_FORMULA})")
+_MARKED = re.compile(f"(?:^|(?<=[;\t\r\n]))'(?='*{_FORMULA})")
+
+
+def as_cell(text: str) -> str:
+    """A text that no spreadsheet takes for a formula; `text_of` gives it back."""
+    return _BEGINNING.sub("'", text)
+
+
+def text_of(cell: str) -> str:
+    """What `as_cell` was given."""
+    return _MARKED.sub("", cell)
 
 
 class ClipRow(NamedTuple):
@@ -69,3 +85,44 @@ def _row(fields: dict[str, str]) -> ClipRow:
         float(fields["p_value"]) if fields["p_value"] else None,
         int(fields["decision"]),
     )
+
+
+def results_csv(rows: Sequence[Row]) -> str:
+    """`results.csv`: a header and a line a row; empty where there is no value.
+
+    The machine is written as `cells` has it; numbers stay numbers.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Row._fields)
+    for row in rows:
+        row = row._replace(machine=as_cell(row.machine))
+        writer.writerow(
+            "" if isinstance(v, float) and math.isnan(v) else v for v in row
+        )
+    return text.getvalue()
+
+
+def read_results_csv(text: str) -> list[Row]:
+    """What `results_csv` wrote.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    rows = []
+    for fields in csv.DictReader(io.StringIO(text)):
+        rows.append(row_of(fields))
+    return rows
+
+
+def row_of(fields: Mapping[str, str]) -> Row:
+    """A row of `results.csv`, by the names of its columns.
+
+    Raises:
+        ValueError: it has other columns.
+    """
+    if tuple(fields) != Row._fields:
+        raise ValueError
+    seed, score, machine, section, *values = fields.values()
+    numbers = (float(value) if value else math.nan for value in values)
+    return Row(int(seed), score, text_of(machine), section, *numbers)

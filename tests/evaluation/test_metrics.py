@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import roc_auc_score
 
-from gammavae_jax import official
 from gammavae_jax.errors import InputError
-from gammavae_jax.evaluate import (
+from gammavae_jax.evaluation import official
+from gammavae_jax.evaluation.metrics import (
     METRICS,
     Row,
     auc,
@@ -22,14 +22,13 @@ from gammavae_jax.evaluate import (
     partial_auc,
     validate,
 )
-from gammavae_jax.official import (
-    official_score,
-)
+from gammavae_jax.evaluation.official import official_score
 
 TOLERANCE = 1e-12
 unhurried = settings(deadline=None)  # a busy machine is no failure
 GOLDEN_DIR = Path(
-    os.environ.get("GAMMAVAE_GOLDEN_DIR") or Path(__file__).parent.parent / "golden"
+    os.environ.get("GAMMAVAE_GOLDEN_DIR")
+    or Path(__file__).parent.parent.parent / "golden"
 )
 N_CLIPS = 24
 # Few distinct integers: ties are common and monotone maps exact.

@@ -8,10 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gammavae_jax.cells import as_cell, text_of
-from gammavae_jax.clip_table import ClipRow, clips_csv, read_clips_csv
-from gammavae_jax.evaluate import Row
-from gammavae_jax.report import read_results_csv, results_csv
+from gammavae_jax.evaluation.csv_files import (
+    ClipRow,
+    as_cell,
+    clips_csv,
+    read_clips_csv,
+    read_results_csv,
+    results_csv,
+    text_of,
+)
+from gammavae_jax.evaluation.metrics import Row
 
 FORMULAS = [
     "=1+1",

@@ -12,16 +12,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.evaluate import (
+from gammavae_jax.evaluation.metrics import (
     MAX_FPR,
     SectionScores,
     ranking_columns,
     ranks,
     validate,
 )
-from gammavae_jax.official import (
-    official_scores,
-)
+from gammavae_jax.evaluation.official import official_scores
 
 
 class Bootstrap(NamedTuple):

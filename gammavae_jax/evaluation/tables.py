@@ -3,8 +3,6 @@
 Numbers in files are fractions; in tables they are percent.
 """
 
-import csv
-import io
 import json
 import math
 import statistics
@@ -16,12 +14,8 @@ from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
-from gammavae_jax.cells import as_cell, text_of
-from gammavae_jax.evaluate import (
-    METRICS,
-    Row,
-)
-from gammavae_jax.official import (
+from gammavae_jax.evaluation.metrics import METRICS, Row
+from gammavae_jax.evaluation.official import (
     arithmetic_means,
     harmonic_means,
     official_score,
@@ -38,47 +32,6 @@ TITLES = {
 }
 
 Published = Mapping[str, Mapping[str, tuple[float, float, float]]]
-
-
-def results_csv(rows: Sequence[Row]) -> str:
-    """`results.csv`: a header and a line a row; empty where there is no value.
-
-    The machine is written as `cells` has it; numbers stay numbers.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Row._fields)
-    for row in rows:
-        row = row._replace(machine=as_cell(row.machine))
-        writer.writerow(
-            "" if isinstance(v, float) and math.isnan(v) else v for v in row
-        )
-    return text.getvalue()
-
-
-def read_results_csv(text: str) -> list[Row]:
-    """What `results_csv` wrote.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    rows = []
-    for fields in csv.DictReader(io.StringIO(text)):
-        rows.append(row_of(fields))
-    return rows
-
-
-def row_of(fields: Mapping[str, str]) -> Row:
-    """A row of `results.csv`, by the names of its columns.
-
-    Raises:
-        ValueError: it has other columns.
-    """
-    if tuple(fields) != Row._fields:
-        raise ValueError
-    seed, score, machine, section, *values = fields.values()
-    numbers = (float(value) if value else math.nan for value in values)
-    return Row(int(seed), score, text_of(machine), section, *numbers)
 
 
 def summarise_rows(rows: Sequence[Row], year: int | None = None) -> dict[str, Any]:

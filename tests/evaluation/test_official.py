@@ -3,7 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from gammavae_jax.published import REPORT_TABLE_2, is_dcase2024_development_set
+from gammavae_jax.evaluation.official import (
+    REPORT_TABLE_2,
+    is_dcase2024_development_set,
+)
 
 MACHINES = ("ToyCar", "ToyTrain", "bearing", "fan", "gearbox", "slider", "valve")
 

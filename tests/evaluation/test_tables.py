@@ -7,18 +7,11 @@ import statistics
 import pytest
 from rich.console import Console
 
-from gammavae_jax.evaluate import (
-    METRICS,
-    Row,
-)
-from gammavae_jax.official import (
-    harmonic_mean,
-    official_score,
-)
-from gammavae_jax.report import (
+from gammavae_jax.evaluation.csv_files import read_results_csv, results_csv
+from gammavae_jax.evaluation.metrics import METRICS, Row
+from gammavae_jax.evaluation.official import harmonic_mean, official_score
+from gammavae_jax.evaluation.tables import (
     percent,
-    read_results_csv,
-    results_csv,
     results_table,
     summarise_rows,
     table_cells,

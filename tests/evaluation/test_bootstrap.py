@@ -3,15 +3,10 @@ import math
 import numpy as np
 import pytest
 
-from gammavae_jax.bootstrap import bootstrap
 from gammavae_jax.errors import InputError
-from gammavae_jax.evaluate import (
-    SectionScores,
-    evaluate_scores,
-)
-from gammavae_jax.official import (
-    official_score,
-)
+from gammavae_jax.evaluation.bootstrap import bootstrap
+from gammavae_jax.evaluation.metrics import SectionScores, evaluate_scores
+from gammavae_jax.evaluation.official import official_score
 
 TOLERANCE = 1e-12
 

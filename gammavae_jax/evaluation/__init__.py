@@ -1,0 +1,1 @@
+"""The challenge's metrics of every year, its tables and files."""
