@@ -28,8 +28,8 @@ from gammavae_jax.data.recordings import (
 from gammavae_jax.detector_folder import read_detector, write_detector
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
-from gammavae_jax.pages.scored_report import write_recordings_report
 from gammavae_jax.presets import preset as named_preset
+from gammavae_jax.report.recordings_page import write_recordings_report
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.fit import fit_recordings
 from gammavae_jax.scoring.verdict import (

@@ -22,7 +22,7 @@ from gammavae_jax.evaluation.metrics import Row
 from gammavae_jax.evaluation.tables import by_seed, percent, summarise_scores, to_json
 from gammavae_jax.files import whole_file
 from gammavae_jax.log import Log
-from gammavae_jax.pages.fleet_page import MachineLine, write_fleet_page
+from gammavae_jax.report.fleet_page import MachineLine, write_fleet_page
 from gammavae_jax.run_folder import last_epoch
 from gammavae_jax.wave_plan import WavePlan, wave_folder
 from gammavae_jax.whole_results import whole_results

@@ -30,7 +30,7 @@ from gammavae_jax.evaluation.scored_clips import ScoredClips
 from gammavae_jax.evaluation.tables import percent, results_table, summarise_rows
 from gammavae_jax.files import write_text, writing
 from gammavae_jax.log import Log
-from gammavae_jax.pages.report import Report
+from gammavae_jax.report.page import Report
 from gammavae_jax.run_folder import write_results
 from gammavae_jax.run_page import (
     Loader,

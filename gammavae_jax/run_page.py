@@ -18,18 +18,18 @@ from gammavae_jax.evaluation.scored_clips import ScoredClips
 from gammavae_jax.files import write_text
 from gammavae_jax.finished_run import FinishedRun, read_run
 from gammavae_jax.log import Log
-from gammavae_jax.pages.error_bars import error_bars
-from gammavae_jax.pages.pictures import Sound
-from gammavae_jax.pages.report import Report, report_html
-from gammavae_jax.pages.shown_clips import (
+from gammavae_jax.report.clips import (
     Loader,
     WantedClip,
     show_clips,
     telling_clips_of_all,
 )
+from gammavae_jax.report.figures import code_use, training_curves
+from gammavae_jax.report.page import Report, report_html
+from gammavae_jax.report.payload import error_bars
+from gammavae_jax.report.pictures import Sound
 from gammavae_jax.run_folder import read_metrics
 from gammavae_jax.scoring.detector import Detector
-from gammavae_jax.training_record import code_use, training_curves
 
 
 def complete_report(report: Report, run: Path) -> Report:

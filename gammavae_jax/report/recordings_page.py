@@ -14,13 +14,9 @@ from gammavae_jax.data.recordings import LoadedRecordings
 from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.evaluation.scored_clips import ScoredClips
 from gammavae_jax.files import write_text
-from gammavae_jax.pages.pictures import Sound
-from gammavae_jax.pages.report import Report, report_html
-from gammavae_jax.pages.shown_clips import (
-    WantedClip,
-    show_clips,
-    telling_clips_of_all,
-)
+from gammavae_jax.report.clips import WantedClip, show_clips, telling_clips_of_all
+from gammavae_jax.report.page import Report, report_html
+from gammavae_jax.report.pictures import Sound
 from gammavae_jax.scoring.detector import Detector, clip_p_values
 
 _PARTS_NOTE = (

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gammavae_jax.training_record import code_use, training_curves
+from gammavae_jax.report.figures import code_use, training_curves
 
 
 def line(epoch, **machines):

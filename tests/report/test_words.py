@@ -5,7 +5,7 @@ import pytest
 
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data.features import band_corners
-from gammavae_jax.salience import describe_regions, find_regions, frequencies
+from gammavae_jax.report.words import describe_regions, find_regions, frequencies
 
 CORNERS = band_corners(FeatureConfig())
 SECONDS = 512 / 16000

@@ -11,8 +11,8 @@ from gammavae_jax.evaluation.metrics import Row
 from gammavae_jax.evaluation.official import arithmetic_means, harmonic_mean
 from gammavae_jax.evaluation.tables import HEADLINE, TITLES, percent
 from gammavae_jax.files import write_text
-from gammavae_jax.pages import markup
-from gammavae_jax.pages.markup import text
+from gammavae_jax.report import markup
+from gammavae_jax.report.markup import text
 
 _SHOWN = (*HEADLINE, "fpr_source", "fpr_target")
 

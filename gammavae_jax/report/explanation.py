@@ -19,16 +19,16 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from gammavae_jax.band_shares import (
+from gammavae_jax.config import FUSION_SCORES, Config
+from gammavae_jax.errors import InputError, unknown_name
+from gammavae_jax.report.band_shares import (
     Share,
     nearest_clip,
     of_squares,
     where_departing,
     where_powerful,
 )
-from gammavae_jax.clip_view import ClipView, has_bands, view_clip
-from gammavae_jax.config import FUSION_SCORES, Config
-from gammavae_jax.errors import InputError, unknown_name
+from gammavae_jax.report.clip_view import ClipView, has_bands, view_clip
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.fusion import standard_of
 from gammavae_jax.scoring.neighbours import Reference

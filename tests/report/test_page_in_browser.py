@@ -14,17 +14,13 @@ from support.probes import clips, noise, tone
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import evaluate_scores
 from gammavae_jax.evaluation.scored_clips import ScoredClips
-from gammavae_jax.pages.error_bars import error_bars
-from gammavae_jax.pages.pictures import Sound
-from gammavae_jax.pages.report import Report, report_html
-from gammavae_jax.pages.scored_report import ScoredClip, write_scored_report
-from gammavae_jax.pages.shown_clips import (
-    WantedClip,
-    show_clips,
-    telling_clips_of_all,
-)
+from gammavae_jax.report.clips import WantedClip, show_clips, telling_clips_of_all
+from gammavae_jax.report.figures import CodeUse, Curve
+from gammavae_jax.report.page import Report, report_html
+from gammavae_jax.report.payload import error_bars
+from gammavae_jax.report.pictures import Sound
+from gammavae_jax.report.recordings_page import ScoredClip, write_scored_report
 from gammavae_jax.scoring.detector import clip_p_values
-from gammavae_jax.training_record import CodeUse, Curve
 
 RATE, HOP = 16000, 512
 HOSTILE = (

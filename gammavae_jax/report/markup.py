@@ -47,7 +47,7 @@ def fill(template: str, parts: Mapping[str, str]) -> str:
 
 def resource(name: str) -> str:
     """A file of ours that becomes a part of a page."""
-    return files("gammavae_jax.pages").joinpath(name).read_text(encoding="utf-8")
+    return files("gammavae_jax.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def policy(script: str) -> str:

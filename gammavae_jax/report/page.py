@@ -16,11 +16,10 @@ from gammavae_jax.evaluation.tables import (
     summarise_rows,
     table_cells,
 )
-from gammavae_jax.pages import markup
-from gammavae_jax.pages.figures import error_bar, training_curve
-from gammavae_jax.pages.markup import text
-from gammavae_jax.pages.payload import scores_payload
-from gammavae_jax.training_record import CodeUse, Curve
+from gammavae_jax.report import markup
+from gammavae_jax.report.figures import CodeUse, Curve, error_bar, training_curve
+from gammavae_jax.report.markup import text
+from gammavae_jax.report.payload import scores_payload
 
 
 class Report(NamedTuple):

@@ -11,9 +11,9 @@ from support.probes import clips, noise
 
 from gammavae_jax.data.features import windows
 from gammavae_jax.errors import InputError
-from gammavae_jax.explanation import explain_clip
 from gammavae_jax.models.autoencoder import reconstruct
 from gammavae_jax.presets import PRESETS
+from gammavae_jax.report.explanation import explain_clip
 
 BANDED = [
     *("fusion_mean", "fusion_max", "fusion_min", "mse"),

@@ -12,10 +12,10 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.bootstrap import Bootstrap
 from gammavae_jax.evaluation.metrics import Row
 from gammavae_jax.evaluation.scored_clips import ScoredClips
-from gammavae_jax.pages.markup import data_block, fill
-from gammavae_jax.pages.report import Report, report_html
+from gammavae_jax.report.figures import CodeUse, Curve
+from gammavae_jax.report.markup import data_block, fill
+from gammavae_jax.report.page import Report, report_html
 from gammavae_jax.run_page import find_clip
-from gammavae_jax.training_record import CodeUse, Curve
 
 EVIL = "<script>alert(1)</script>"
 CONFIG = Config(score="mahalanobis")

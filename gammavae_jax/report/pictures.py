@@ -13,9 +13,9 @@ from jaxtyping import Float
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data.audio import encode_clip
 from gammavae_jax.data.features import band_corners
-from gammavae_jax.explanation import Explanation
-from gammavae_jax.pages.markup import base64_of
-from gammavae_jax.salience import describe_regions, find_regions
+from gammavae_jax.report.explanation import Explanation
+from gammavae_jax.report.markup import base64_of
+from gammavae_jax.report.words import describe_regions, find_regions
 
 NOTHING = 255
 _MOST_COLUMNS = 800

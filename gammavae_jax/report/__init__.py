@@ -1,0 +1,1 @@
+"""Why a clip has its score, and the pages that show it."""
