@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gammavae_jax.checkpoint import restore_detector, restore_training
+from gammavae_jax.runs.checkpoint import restore_detector, restore_training
 
 _RUN = Path(__file__).resolve().parent.parent / "experiments" / "run.py"
 # A small network; states are saved between the epochs that are saved anyway.

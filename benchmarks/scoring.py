@@ -12,11 +12,11 @@ from benchmarks.compile_clock import CompileClock
 from benchmarks.log_mels import N_CONTEXT, synthetic_log_mels, synthetic_machines
 from benchmarks.machine import device_bytes
 from benchmarks.processes import Prepared
-from gammavae_jax.checkpoint import restore_detector, save_detector
 from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.devices.deal import make_layout
 from gammavae_jax.models.autoencoder import reconstruct
 from gammavae_jax.presets import preset
+from gammavae_jax.runs.checkpoint import restore_detector, save_detector
 from gammavae_jax.scoring.detector import compile_scores, fit_detector
 from gammavae_jax.scoring.residuals import mahalanobis
 from gammavae_jax.scoring.scorer import Scorer

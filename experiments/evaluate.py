@@ -40,8 +40,8 @@ def main() -> int:
         from rich.console import Console
 
         from gammavae_jax.data.loading import Job
-        from gammavae_jax.fleet import evaluate_machines
         from gammavae_jax.log import Log
+        from gammavae_jax.runs.fleet.run import evaluate_machines
 
         job = Job(
             data_root=data_root,

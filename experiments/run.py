@@ -167,9 +167,9 @@ def run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from gammavae_jax.data.loading import Job
-    from gammavae_jax.experiment import describe, describe_folder
-    from gammavae_jax.fleet import describe_waves, run_machines
     from gammavae_jax.log import Log
+    from gammavae_jax.runs.fleet.run import describe_waves, run_machines
+    from gammavae_jax.runs.run import describe, describe_folder
 
     job = Job(
         data_root=data_root,

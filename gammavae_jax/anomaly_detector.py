@@ -25,11 +25,11 @@ from gammavae_jax.data.recordings import (
     load_all,
     of_known_machines,
 )
-from gammavae_jax.detector_folder import read_detector, write_detector
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 from gammavae_jax.presets import preset as named_preset
 from gammavae_jax.report.recordings_page import write_recordings_report
+from gammavae_jax.runs.detector_folder import read_detector, write_detector
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.fit import fit_recordings
 from gammavae_jax.scoring.verdict import (

@@ -11,7 +11,7 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.csv_files import as_cell
 from gammavae_jax.evaluation.tables import percent
 from gammavae_jax.files import write_text
-from gammavae_jax.run_folder import last_epoch
+from gammavae_jax.runs.folder import last_epoch
 
 # Scores that ask no model. They depend on folds alone; the first variant's are shown.
 MODEL_FREE = ("spectrum_neighbour", "spectrum_density")

@@ -12,10 +12,10 @@ from gammavae_jax.config_json import to_dict
 from gammavae_jax.data.loading import Job, find_all, require_labels
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.tables import to_json
-from gammavae_jax.experiment import run_experiment
 from gammavae_jax.files import write_text
 from gammavae_jax.log import Log
-from gammavae_jax.run_folder import held_folder, is_finished
+from gammavae_jax.runs.folder import held_folder, is_finished
+from gammavae_jax.runs.run import run_experiment
 
 # Of the models that a variant takes from another one.
 _TRAINING = ("metrics.jsonl", "checkpoint/train")

@@ -10,9 +10,9 @@ from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
 import gammavae_jax as gv
-from gammavae_jax.checkpoint import restore_detector, save_detector
 from gammavae_jax.data.arrays import HELD_OUT
 from gammavae_jax.errors import InputError
+from gammavae_jax.runs.checkpoint import restore_detector, save_detector
 from gammavae_jax.scoring.threshold import conformal_threshold
 
 SMALL = [

@@ -19,7 +19,6 @@ import tyro
 from support.detectors import small
 from support.exported import answers, onnx_bytes, part, trained, wave
 
-from gammavae_jax.checkpoint import save_detector
 from gammavae_jax.commands.export import Export
 from gammavae_jax.config import ModelConfig
 from gammavae_jax.errors import InputError
@@ -30,6 +29,7 @@ from gammavae_jax.export.jax_file import jax_bytes
 from gammavae_jax.export.machine_detector import narrowed, of_machine
 from gammavae_jax.export.onnx_file import onnx_model, to_bytes
 from gammavae_jax.export.sounds import N_SOUNDS, built_in
+from gammavae_jax.runs.checkpoint import save_detector
 from gammavae_jax.scoring.fusion import standard_of
 
 ROOT = Path(__file__).parent.parent

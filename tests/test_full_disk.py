@@ -12,7 +12,7 @@ from support.main_job import two_machines
 from benchmarks.killed_runs import differences, finish, start
 from gammavae_jax import files
 from gammavae_jax.errors import InputError
-from gammavae_jax.run_folder import held_folder
+from gammavae_jax.runs.folder import held_folder
 
 
 @pytest.fixture(scope="module")

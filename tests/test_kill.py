@@ -15,8 +15,8 @@ from benchmarks.killed_runs import (
     seconds_of,
     start,
 )
-from gammavae_jax.checkpoint import restore_training
-from gammavae_jax.run_folder import read_metrics
+from gammavae_jax.runs.checkpoint import restore_training
+from gammavae_jax.runs.folder import read_metrics
 
 SEED = 20240607
 

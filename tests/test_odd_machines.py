@@ -17,7 +17,7 @@ from gammavae_jax.config import SCORE_NAMES
 from gammavae_jax.data.features import FLOOR
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
-from gammavae_jax.results import _usable_machines
+from gammavae_jax.runs.results import _usable_machines
 
 N_CLIPS, N_FRAMES, RATE = 12, 20, 16000
 SILENCE = np.full((N_FRAMES, 128), 10 * np.log10(FLOOR))

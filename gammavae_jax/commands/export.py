@@ -50,11 +50,11 @@ class Export:
 
         from rich.console import Console
 
-        from gammavae_jax.checkpoint import restore_detector
         from gammavae_jax.export.folder import export_machines
         from gammavae_jax.export.machine_detector import narrowed
         from gammavae_jax.export.sounds import recorded
         from gammavae_jax.log import Log
+        from gammavae_jax.runs.checkpoint import restore_detector
 
         log = Log(Console(stderr=True))
         detector = restore_detector(self.checkpoint)

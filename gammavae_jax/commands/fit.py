@@ -54,7 +54,7 @@ class Fit:
         given = self.given()
         prepare(2)  # folds, at least
 
-        from gammavae_jax.detector_folder import require_place
+        from gammavae_jax.runs.detector_folder import require_place
 
         require_place(self.out)  # before the training, not after it
 

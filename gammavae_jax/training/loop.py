@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from rich.console import Console
 
-from gammavae_jax.checkpoint import TrainCheckpoint, save_training
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import AnyArray
 from gammavae_jax.devices.cluster import on_first, told_by_any
@@ -19,7 +18,8 @@ from gammavae_jax.files import writing
 from gammavae_jax.log import Log
 from gammavae_jax.models.distributions import sampler_note
 from gammavae_jax.process import end_of, stoppable
-from gammavae_jax.run_folder import append_metrics
+from gammavae_jax.runs.checkpoint import TrainCheckpoint, save_training
+from gammavae_jax.runs.folder import append_metrics
 from gammavae_jax.training.epoch import EpochInfo, Trainer, make_trainer
 
 _STOPPING = "stopping after this epoch, to save it; once more stops at once"

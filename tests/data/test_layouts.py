@@ -16,9 +16,9 @@ from gammavae_jax.data.machines import find_clips, find_machines, year_of_layout
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.official import official_score
 from gammavae_jax.evaluation.score_files import evaluate_directory
-from gammavae_jax.experiment import describe, run_experiment
 from gammavae_jax.log import Log
 from gammavae_jax.presets import preset
+from gammavae_jax.runs.run import describe, run_experiment
 
 ALL_LAYOUTS = LAYOUTS | MORE_LAYOUTS
 # Compiling takes the time, whatever the number of machines: these share a run. In 2020

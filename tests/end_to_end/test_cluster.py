@@ -15,10 +15,10 @@ from support import process_of_two
 from support.clusters import by_hand, ended, open_mpi, run_command, slurm, start
 from support.main_job import ROOT, TINY, command, score_bytes, two_machines
 
-from gammavae_jax.checkpoint import restore_detector, restore_training
 from gammavae_jax.devices import cluster
 from gammavae_jax.devices.cluster import on_first, require_same, together
 from gammavae_jax.errors import InputError
+from gammavae_jax.runs.checkpoint import restore_detector, restore_training
 
 FOUR_EPOCHS = ["--epochs", 4, "--seeds", 2, *TINY]
 ONE_PROCESS = {"JAX_NUM_CPU_DEVICES": "2"}

@@ -15,7 +15,7 @@ from gammavae_jax.evaluation.scored_clips import ScoredClips
 from gammavae_jax.report.figures import CodeUse, Curve
 from gammavae_jax.report.markup import data_block, fill
 from gammavae_jax.report.page import Report, report_html
-from gammavae_jax.run_page import find_clip
+from gammavae_jax.runs.page import find_clip
 
 EVIL = "<script>alert(1)</script>"
 CONFIG = Config(score="mahalanobis")

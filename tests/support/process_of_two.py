@@ -8,7 +8,6 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gammavae_jax.checkpoint import TrainCheckpoint, restore_training, save_training
 from gammavae_jax.config_json import override
 from gammavae_jax.devices.cluster import (
     is_first,
@@ -21,6 +20,11 @@ from gammavae_jax.devices.cluster import (
 from gammavae_jax.devices.deal import make_layout
 from gammavae_jax.errors import InputError
 from gammavae_jax.presets import preset
+from gammavae_jax.runs.checkpoint import (
+    TrainCheckpoint,
+    restore_training,
+    save_training,
+)
 from gammavae_jax.training.step import init_state
 
 N_MEMBERS, N_MACHINES = 3, 5

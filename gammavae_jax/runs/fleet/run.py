@@ -18,33 +18,13 @@ from gammavae_jax.config import Config
 from gammavae_jax.data.loading import Job, LoadedMachines, find_in_turn
 from gammavae_jax.devices.cluster import together
 from gammavae_jax.errors import InputError
-from gammavae_jax.experiment import (
-    held,
-    load_job,
-    run_evaluation,
-    run_held,
-    run_loaded,
-)
 from gammavae_jax.files import remove, writing
-from gammavae_jax.fleet_results import write_fleet_results
 from gammavae_jax.log import Log
-from gammavae_jax.memory import give_back_freed
-from gammavae_jax.resumption import (
-    require_no_more_epochs,
-    require_same_training,
-    trains_alike,
-)
-from gammavae_jax.run_folder import (
-    begin_folder,
-    is_finished,
-    read_config,
-    settle_folder,
-)
-from gammavae_jax.survey import survey_fleet
-from gammavae_jax.wave_loader import load_in_turn
-from gammavae_jax.wave_plan import (
+from gammavae_jax.runs.fleet.loader import load_in_turn
+from gammavae_jax.runs.fleet.plan import (
     WavePlan,
     all_fit,
+    give_back_freed,
     is_fleet,
     plan_waves,
     read_plan,
@@ -52,7 +32,21 @@ from gammavae_jax.wave_plan import (
     wave_size_that_fits,
     write_plan,
 )
-from gammavae_jax.whole_results import has_results
+from gammavae_jax.runs.fleet.results import write_fleet_results
+from gammavae_jax.runs.fleet.survey import survey_fleet
+from gammavae_jax.runs.folder import (
+    begin_folder,
+    is_finished,
+    read_config,
+    settle_folder,
+)
+from gammavae_jax.runs.publish import has_results
+from gammavae_jax.runs.resume import (
+    require_no_more_epochs,
+    require_same_training,
+    trains_alike,
+)
+from gammavae_jax.runs.run import held, load_job, run_evaluation, run_held, run_loaded
 
 
 def run_machines(

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.wave_loader import load_in_turn
+from gammavae_jax.runs.fleet.loader import load_in_turn
 
 
 def console():

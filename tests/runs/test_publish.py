@@ -10,8 +10,8 @@ from support.main_job import ROOT
 
 from gammavae_jax.config import Config, TrainConfig
 from gammavae_jax.errors import InputError
-from gammavae_jax.run_folder import begin_folder, check_folder, resume_folder
-from gammavae_jax.whole_results import has_results, whole_results
+from gammavae_jax.runs.folder import begin_folder, check_folder, resume_folder
+from gammavae_jax.runs.publish import has_results, whole_results
 
 FILES = (
     "summary.json",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gammavae_jax import memory
+from gammavae_jax.runs.fleet import plan
 
 
 @pytest.fixture
@@ -13,15 +13,15 @@ def container(tmp_path, monkeypatch):
     text = "anon 1900000000\ninactive_file 6000000000\nactive_file 0\n"
     (tmp_path / "memory.stat").write_text(text)
     files = (tmp_path, "memory.max", "memory.current", "inactive_file")
-    monkeypatch.setattr(memory, "_CONTAINERS", (files,))
-    monkeypatch.setattr(memory, "_of_system", lambda: 10**12)
+    monkeypatch.setattr(plan, "_CONTAINERS", (files,))
+    monkeypatch.setattr(plan, "_of_system", lambda: 10**12)
     return tmp_path
 
 
 def test_files_that_were_read_leave_their_memory_to_others(container):
-    assert memory.available_memory() == 6_100_000_000
+    assert plan.available_memory() == 6_100_000_000
 
 
 def test_a_container_without_a_limit_has_what_the_system_has(container):
     (container / "memory.max").write_text("max\n")
-    assert memory.available_memory() == 10**12
+    assert plan.available_memory() == 10**12

@@ -5,8 +5,8 @@ import subprocess
 import jax
 import pytest
 
-from gammavae_jax import environment
-from gammavae_jax.environment import describe_environment
+from gammavae_jax.runs import environment
+from gammavae_jax.runs.environment import describe_environment
 
 
 def test_versions_and_devices_are_what_runs_here():

@@ -19,17 +19,17 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from gammavae_jax.checkpoint import (
+from gammavae_jax.config import FUSION_SCORES
+from gammavae_jax.errors import InputError
+from gammavae_jax.files import text_sum
+from gammavae_jax.runs.checkpoint import (
     TrainCheckpoint,
     restore_detector,
     restore_training,
     save_detector,
     save_training,
 )
-from gammavae_jax.checkpoint_claims import require_modest
-from gammavae_jax.config import FUSION_SCORES
-from gammavae_jax.errors import InputError
-from gammavae_jax.files import text_sum
+from gammavae_jax.runs.checkpoint_claims import require_modest
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.neighbours import fit_reference
 from gammavae_jax.scoring.residuals import GaussianFit
@@ -313,7 +313,7 @@ def test_a_checkpoint_of_four_devices_restores_on_one(tmp_path, detector):
     save_detector(tmp_path, detector)
     program = (
         "import sys, pathlib, jax\n"
-        "from gammavae_jax.checkpoint import restore_detector\n"
+        "from gammavae_jax.runs.checkpoint import restore_detector\n"
         "detector = restore_detector(pathlib.Path(sys.argv[1]))\n"
         "print(len(jax.devices()), detector.scorer.source.factor.sum())"
     )

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gammavae_jax.checkpoint import restore_detector, save_detector
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import whole_folder, write_text
+from gammavae_jax.runs.checkpoint import restore_detector, save_detector
 from gammavae_jax.scoring.detector import Detector
 
 _PARAMETERS = "anomaly_detector.json"  # a run's checkpoint has none

@@ -23,9 +23,9 @@ from gammavae_jax.evaluation.tables import by_seed, percent, summarise_scores, t
 from gammavae_jax.files import whole_file
 from gammavae_jax.log import Log
 from gammavae_jax.report.fleet_page import MachineLine, write_fleet_page
-from gammavae_jax.run_folder import last_epoch
-from gammavae_jax.wave_plan import WavePlan, wave_folder
-from gammavae_jax.whole_results import whole_results
+from gammavae_jax.runs.fleet.plan import WavePlan, wave_folder
+from gammavae_jax.runs.folder import last_epoch
+from gammavae_jax.runs.publish import whole_results
 
 _BYTES_AT_ONCE = 1 << 20
 _STAGES = ("features_s", "compile_s", "train_s", "fit_s", "score_s")

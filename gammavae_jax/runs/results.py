@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from gammavae_jax.checkpoint import save_detector
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import Room, stack_machines
 from gammavae_jax.data.clips import Clips
@@ -17,7 +16,6 @@ from gammavae_jax.data.machines import unit_name
 from gammavae_jax.data.synthetic.dataset import is_synthetic
 from gammavae_jax.devices.cluster import on_first
 from gammavae_jax.devices.placement import Layout
-from gammavae_jax.environment import describe_environment
 from gammavae_jax.evaluation.csv_files import ClipRow, clips_csv
 from gammavae_jax.evaluation.metrics import Row, evaluate_scores
 from gammavae_jax.evaluation.official import (
@@ -31,16 +29,13 @@ from gammavae_jax.evaluation.tables import percent, results_table, summarise_row
 from gammavae_jax.files import write_text, writing
 from gammavae_jax.log import Log
 from gammavae_jax.report.page import Report
-from gammavae_jax.run_folder import write_results
-from gammavae_jax.run_page import (
-    Loader,
-    complete_report,
-    read_sound,
-    write_run_page,
-)
+from gammavae_jax.runs.checkpoint import save_detector
+from gammavae_jax.runs.environment import describe_environment
+from gammavae_jax.runs.folder import write_results
+from gammavae_jax.runs.page import Loader, complete_report, read_sound, write_run_page
+from gammavae_jax.runs.publish import whole_results
 from gammavae_jax.scoring.detector import Detector, clip_p_values, compile_scores
 from gammavae_jax.scoring.fusion import Scores
-from gammavae_jax.whole_results import whole_results
 
 SYNTHETIC_NOTE = (
     "Synthetic data: made-up machines, no recordings. These numbers show that "

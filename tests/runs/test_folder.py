@@ -8,12 +8,12 @@ import shutil
 import numpy as np
 import pytest
 
-from gammavae_jax import run_folder
 from gammavae_jax.config import Config, TrainConfig
 from gammavae_jax.config_json import from_dict
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import Row
-from gammavae_jax.run_folder import (
+from gammavae_jax.runs import folder
+from gammavae_jax.runs.folder import (
     append_metrics,
     begin_folder,
     check_folder,
@@ -24,7 +24,7 @@ from gammavae_jax.run_folder import (
     resume_folder,
     write_results,
 )
-from gammavae_jax.whole_results import whole_results
+from gammavae_jax.runs.publish import whole_results
 
 CONFIG = Config()
 MACHINES = ["fan_section_00", "pump_section_00"]
@@ -143,13 +143,13 @@ def test_a_refused_folder_is_left_as_it_was(tmp_path):
 
 def test_results_finished_meanwhile_are_not_replaced_unasked(tmp_path, monkeypatch):
     """Between the first look at a folder and its lock, another run has ended there."""
-    real = run_folder.FolderLock
+    real = folder.FolderLock
 
     def late(folder, *arguments, **options):
         begin_folder(folder, CONFIG)
         return real(folder, *arguments, **options)
 
-    monkeypatch.setattr(run_folder, "FolderLock", late)
+    monkeypatch.setattr(folder, "FolderLock", late)
     hold = held_folder(tmp_path / "run", resume=False, overwrite=False)
     with pytest.raises(InputError, match="exists: say --overwrite"), hold:
         pass

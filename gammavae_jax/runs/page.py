@@ -16,7 +16,6 @@ from gammavae_jax.evaluation.official import (
 )
 from gammavae_jax.evaluation.scored_clips import ScoredClips
 from gammavae_jax.files import write_text
-from gammavae_jax.finished_run import FinishedRun, read_run
 from gammavae_jax.log import Log
 from gammavae_jax.report.clips import (
     Loader,
@@ -28,7 +27,8 @@ from gammavae_jax.report.figures import code_use, training_curves
 from gammavae_jax.report.page import Report, report_html
 from gammavae_jax.report.payload import error_bars
 from gammavae_jax.report.pictures import Sound
-from gammavae_jax.run_folder import read_metrics
+from gammavae_jax.runs.finished import FinishedRun, read_run
+from gammavae_jax.runs.folder import read_metrics
 from gammavae_jax.scoring.detector import Detector
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gammavae_jax.checkpoint import TrainCheckpoint, restore_detector
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.data.arrays import TRAIN, Room, stack_machines, supplemental_clips
@@ -28,18 +27,19 @@ from gammavae_jax.devices.deal import make_layout
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.tables import to_json
 from gammavae_jax.log import Log
-from gammavae_jax.results import score_and_report
-from gammavae_jax.resumption import (
-    begin_or_resume,
-    require_no_more_epochs,
-    require_same_recordings,
-    require_same_training,
-)
-from gammavae_jax.run_folder import (
+from gammavae_jax.runs.checkpoint import TrainCheckpoint, restore_detector
+from gammavae_jax.runs.folder import (
     begin_folder,
     check_folder,
     held_folder,
     read_config,
+)
+from gammavae_jax.runs.results import score_and_report
+from gammavae_jax.runs.resume import (
+    begin_or_resume,
+    require_no_more_epochs,
+    require_same_recordings,
+    require_same_training,
 )
 from gammavae_jax.scoring.detector import fit_detector
 from gammavae_jax.scoring.threshold import too_few_clips

@@ -26,7 +26,7 @@ from gammavae_jax.files import (
     write_text,
     writing,
 )
-from gammavae_jax.whole_results import (
+from gammavae_jax.runs.publish import (
     has_results,
     put_in_place,
     remove_results,

@@ -15,23 +15,23 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gammavae_jax.checkpoint_claims import require_detector, require_training
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.devices.cluster import on_first
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import remove
-from gammavae_jax.scoring.detector import Detector
-from gammavae_jax.scoring.neighbours import Reference
-from gammavae_jax.scoring.residuals import GaussianFit
-from gammavae_jax.scoring.scorer import Scorer
-from gammavae_jax.stored_arrays import (
+from gammavae_jax.runs.checkpoint_claims import require_detector, require_training
+from gammavae_jax.runs.stored_arrays import (
     Unreadable,
     load_arrays,
     mark,
     read_mark,
     save_arrays,
 )
+from gammavae_jax.scoring.detector import Detector
+from gammavae_jax.scoring.neighbours import Reference
+from gammavae_jax.scoring.residuals import GaussianFit
+from gammavae_jax.scoring.scorer import Scorer
 from gammavae_jax.training.step import TrainState, init_state
 
 

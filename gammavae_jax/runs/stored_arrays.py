@@ -16,7 +16,6 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from gammavae_jax.checkpoint_claims import require_modest
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import from_dict
 from gammavae_jax.devices.cluster import on_first
@@ -29,6 +28,7 @@ from gammavae_jax.files import (
     write_text,
 )
 from gammavae_jax.process import uninterrupted
+from gammavae_jax.runs.checkpoint_claims import require_modest
 
 FORMAT = 5  # raised when older checkpoints can no longer be read
 _ROOM_FOR_NAMES = 2**18  # bytes, of what is not arrays

@@ -6,14 +6,18 @@ have any number of them.
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from functools import reduce
+from pathlib import Path
 from typing import NamedTuple
 
-from gammavae_jax.clip_length import clip_frames
 from gammavae_jax.config import FeatureConfig
+from gammavae_jax.data.archives import archive_of
 from gammavae_jax.data.arrays import Room, room_needed
-from gammavae_jax.data.clips import require_usable
+from gammavae_jax.data.audio import open_recording
+from gammavae_jax.data.clips import clip_waveform, require_usable, require_window
+from gammavae_jax.data.features import n_frames
 from gammavae_jax.data.loading import (
     Job,
     find_in_turn,
@@ -24,8 +28,31 @@ from gammavae_jax.data.loading import (
     several_bad,
 )
 from gammavae_jax.data.machines import ClipFile, MachineFiles, year_of_layout
-from gammavae_jax.errors import InputError
+from gammavae_jax.errors import InputError, printable
 from gammavae_jax.log import Log
+
+_MOST_PACKED = 64  # samples in a byte; a FLAC file of sounds has one or two
+
+
+def clip_frames(path: Path, config: FeatureConfig) -> int:
+    """Frames of the log-mel of a recording, which is not decoded if it can be helped.
+
+    What the header alone does not tell (samples that are not finite, a file cut short
+    in its compressed part) is not found.
+
+    Raises:
+        InputError: see `clip_waveform`.
+    """
+    # A recording in an archive is unpacked as a whole in any case.
+    if archive_of(path) is None:
+        with open_recording(path, channel=config.channel) as recording:
+            n_samples = recording.n_samples
+            is_right = recording.sample_rate == config.sample_rate
+        # Nobody makes room for what a few bytes claim to hold.
+        if is_right and n_samples <= _MOST_PACKED * os.path.getsize(path):
+            require_window(n_samples, printable(path), config)
+            return n_frames(n_samples, config)
+    return n_frames(len(clip_waveform(path, config)), config)
 
 
 class MachineSize(NamedTuple):

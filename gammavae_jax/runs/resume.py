@@ -6,11 +6,6 @@ Of several processes, the first one writes, and all must see the same.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gammavae_jax.checkpoint import (
-    TrainCheckpoint,
-    last_saved_epoch,
-    restore_training,
-)
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import leaves, to_dict
 from gammavae_jax.data.clips import Clips, clip_identities
@@ -18,8 +13,13 @@ from gammavae_jax.data.loading import Job
 from gammavae_jax.devices.cluster import is_joined, on_first, require_same, together
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
-from gammavae_jax.run_folder import begin_folder, read_config, resume_folder
-from gammavae_jax.whole_results import has_results
+from gammavae_jax.runs.checkpoint import (
+    TrainCheckpoint,
+    last_saved_epoch,
+    restore_training,
+)
+from gammavae_jax.runs.folder import begin_folder, read_config, resume_folder
+from gammavae_jax.runs.publish import has_results
 
 _OF_TRAINING = ("seed", "n_seeds", "features.", "model.", "train.")
 _MOST_NAMED = 3  # settings in a message

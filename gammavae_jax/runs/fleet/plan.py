@@ -5,12 +5,15 @@ arrays of the same shapes, those of the largest machine, so one compiled program
 all, and a machine's results do not depend on its wave.
 """
 
+import contextlib
+import ctypes
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -20,8 +23,7 @@ from gammavae_jax.data.arrays import Room
 from gammavae_jax.data.machines import MachineFiles
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import write_text
-from gammavae_jax.memory import available_memory, device_memory
-from gammavae_jax.survey import MachineSize
+from gammavae_jax.runs.fleet.survey import MachineSize
 from gammavae_jax.training.step import init_state
 
 PLAN = "fleet.json"
@@ -158,3 +160,64 @@ def _file_samples(path: Path) -> int:
     """About how many samples of 16 bits a recording has; 0 of what is not there."""
     packed = 2 if path.suffix.lower() == ".flac" else 1
     return packed * recording_bytes(path) // 2
+
+
+_MEMINFO = Path("/proc/meminfo")
+_CONTAINERS = (  # what one may use, what it uses, and its files in memory by name
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    (
+        Path("/sys/fs/cgroup/memory"),
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "total_inactive_file",
+    ),
+)
+
+
+def available_memory() -> int:
+    """Bytes that this process can have without others being swapped out, about.
+
+    Half of all memory where the system does not say.
+    """
+    found = [_of_system()]
+    for folder, limit, usage, files in _CONTAINERS:
+        try:
+            used = int((folder / usage).read_text()) - _files_in(folder, files)
+            found.append(int((folder / limit).read_text()) - used)
+        except (OSError, ValueError):  # no container, or "max"
+            continue
+    return max(0, min(found))
+
+
+def _files_in(folder: Path, name: str) -> int:
+    """Bytes of files that are kept in memory only while nobody else wants it."""
+    lines = (folder / "memory.stat").read_text().splitlines()
+    (value,) = (line.split()[1] for line in lines if line.split()[0] == name)
+    return int(value)
+
+
+def device_memory(devices: Sequence[Any]) -> int | None:
+    """Bytes of all devices together; None where they use the host's memory."""
+    stats = [device.memory_stats() or {} for device in devices]
+    if not all("bytes_limit" in of_device for of_device in stats):
+        return None
+    return sum(int(of_device["bytes_limit"]) for of_device in stats)
+
+
+def _of_system() -> int:
+    try:
+        lines = _MEMINFO.read_text().splitlines()
+        (kilobytes,) = (n.split()[1] for n in lines if n.startswith("MemAvailable:"))
+        return 1024 * int(kilobytes)
+    except (OSError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def give_back_freed() -> None:
+    """Let the C library give freed memory back to the system, where it can.
+
+    By itself glibc keeps what lies between blocks in use: of many large arrays that
+    come and go, more and more.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another library
+        ctypes.CDLL(None).malloc_trim(0)

@@ -8,14 +8,14 @@ import soundfile
 from rich.console import Console
 from support.main_job import TINY, command, run_to_the_end, score_bytes, two_machines
 
-from gammavae_jax import experiment
 from gammavae_jax.config_json import override, to_dict
 from gammavae_jax.data.loading import Job
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.tables import to_json
 from gammavae_jax.log import Log
-from gammavae_jax.resumption import begin_or_resume
-from gammavae_jax.run_folder import held_folder, read_config
+from gammavae_jax.runs import run
+from gammavae_jax.runs.folder import held_folder, read_config
+from gammavae_jax.runs.resume import begin_or_resume
 
 
 def refusal_to_resume(out, data):
@@ -168,9 +168,9 @@ def test_a_second_run_in_a_folder_is_refused_before_it_reads_anything(
     refused = pytest.raises(InputError, match=f"another run is writing to '{out}'")
     with held_folder(out, resume=False, overwrite=False):
         with refused:
-            experiment.run_experiment(config, job, log, log.console)
+            run.run_experiment(config, job, log, log.console)
         with refused:
-            experiment.run_evaluation(finished / "checkpoint", job, log, log.console)
+            run.run_evaluation(finished / "checkpoint", job, log, log.console)
     assert not out.exists()
 
 

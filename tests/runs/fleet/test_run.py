@@ -24,16 +24,16 @@ from gammavae_jax.config_json import override
 from gammavae_jax.data.loading import Job
 from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
 from gammavae_jax.errors import InputError
-from gammavae_jax.fleet import (
+from gammavae_jax.log import Log
+from gammavae_jax.runs.fleet.plan import read_plan, write_plan
+from gammavae_jax.runs.fleet.run import (
     _begun_wave,
     describe_waves,
     evaluate_machines,
     run_machines,
 )
-from gammavae_jax.log import Log
-from gammavae_jax.run_folder import read_config
-from gammavae_jax.wave_plan import read_plan, write_plan
-from gammavae_jax.whole_results import remove_results
+from gammavae_jax.runs.folder import read_config
+from gammavae_jax.runs.publish import remove_results
 
 TABLES = ("results.csv", "clips.csv")
 SETTINGS = ["--epochs", 2, *TINY]
@@ -274,7 +274,7 @@ def test_a_dry_run_says_in_which_waves_it_would_be(
     assert said(new) == ""
     assert "in 3 waves, machines in each: 1" in said(new, 1)
     assert "in 2 waves, machines in each: 2" in said(job(data, waves, resume=True))
-    monkeypatch.setattr("gammavae_jax.fleet.all_fit", lambda *_: False)
+    monkeypatch.setattr("gammavae_jax.runs.fleet.run.all_fit", lambda *_: False)
     assert "in waves of as many machines as fit the memory" in said(new)
 
 

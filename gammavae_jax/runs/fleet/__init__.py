@@ -1,0 +1,1 @@
+"""Runs of more machines than fit in memory, in waves."""
