@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from gammavae_jax.export.folder import Exported
+    from gammavae_jax.export.write import Exported
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Export:
 
         from rich.console import Console
 
-        from gammavae_jax.export.folder import export_machines
-        from gammavae_jax.export.machine_detector import narrowed
-        from gammavae_jax.export.sounds import recorded
+        from gammavae_jax.export.check import recorded
+        from gammavae_jax.export.machine import narrowed
+        from gammavae_jax.export.write import export_machines
         from gammavae_jax.log import Log
         from gammavae_jax.runs.checkpoint import restore_detector
 

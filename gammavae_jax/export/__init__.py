@@ -1,1 +1,1 @@
-"""One machine's detector in files that other programs can run, without this package."""
+"""A detector as one ONNX file."""

@@ -12,7 +12,7 @@ from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import auc
-from gammavae_jax.export.network import NETWORK
+from gammavae_jax.export.nodes import NETWORK
 
 
 def quantised(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -22,7 +22,7 @@ from gammavae_jax.config import FUSION_SCORES, FeatureConfig
 from gammavae_jax.data.arrays import MachineArrays
 from gammavae_jax.data.features import FLOOR, hann
 from gammavae_jax.devices.placement import in_float32
-from gammavae_jax.export.machine_detector import MachineDetector, Member
+from gammavae_jax.export.machine import MachineDetector, Member
 from gammavae_jax.scoring.fusion import standard_of
 from gammavae_jax.scoring.scorer import score_machine
 

@@ -12,6 +12,8 @@ from jaxtyping import Float
 from gammavae_jax.errors import InputError
 from gammavae_jax.export import int8
 from gammavae_jax.export.check import (
+    Sounds,
+    built_in,
     difference,
     jax_file_scores,
     jax_scores,
@@ -19,9 +21,8 @@ from gammavae_jax.export.check import (
     require_same,
 )
 from gammavae_jax.export.jax_file import jax_bytes
-from gammavae_jax.export.machine_detector import MachineDetector, of_machine
+from gammavae_jax.export.machine import MachineDetector, of_machine
 from gammavae_jax.export.onnx_file import onnx_model, to_bytes
-from gammavae_jax.export.sounds import Sounds, built_in
 from gammavae_jax.log import Log
 from gammavae_jax.scoring.detector import Detector
 

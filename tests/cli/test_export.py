@@ -23,16 +23,21 @@ from gammavae_jax.commands.export import Export
 from gammavae_jax.config import ModelConfig
 from gammavae_jax.errors import InputError
 from gammavae_jax.export import int8
-from gammavae_jax.export.check import TOLERANCE, difference, onnx_session
-from gammavae_jax.export.folder import Exported
+from gammavae_jax.export.check import (
+    N_SOUNDS,
+    TOLERANCE,
+    built_in,
+    difference,
+    onnx_session,
+)
 from gammavae_jax.export.jax_file import jax_bytes
-from gammavae_jax.export.machine_detector import narrowed, of_machine
+from gammavae_jax.export.machine import narrowed, of_machine
 from gammavae_jax.export.onnx_file import onnx_model, to_bytes
-from gammavae_jax.export.sounds import N_SOUNDS, built_in
+from gammavae_jax.export.write import Exported
 from gammavae_jax.runs.checkpoint import save_detector
 from gammavae_jax.scoring.fusion import standard_of
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 NAMES = ("mixed_section_00", "source_section_00")
 
 
@@ -70,9 +75,9 @@ def quick(monkeypatch):
             dict.fromkeys(names, 3), 0.0, None
         )
 
-    monkeypatch.setattr("gammavae_jax.export.folder._export", export)
+    monkeypatch.setattr("gammavae_jax.export.write._export", export)
     monkeypatch.setattr(
-        "gammavae_jax.export.folder.jax_scores",
+        "gammavae_jax.export.write.jax_scores",
         lambda detector, waves: [np.zeros(len(x)) for x in waves],
     )
 
@@ -385,7 +390,7 @@ def test_files_are_not_replaced_unasked(quick, checkpoint, tmp_path):
 
 def test_a_file_that_scores_otherwise_is_not_left(checkpoint, tmp_path, monkeypatch):
     """Such as one whose window is symmetric instead of periodic."""
-    monkeypatch.setattr("gammavae_jax.export.front_end.hann", np.hanning)
+    monkeypatch.setattr("gammavae_jax.export.nodes.hann", np.hanning)
     with pytest.raises(InputError, match=r"mixed_section_00\.onnx: its scores differ"):
         Export(checkpoint, tmp_path / "out").run()
     assert not (tmp_path / "out").exists()

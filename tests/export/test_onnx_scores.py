@@ -14,10 +14,10 @@ from support.exported import answers, of_waves, onnx_bytes, part, trained, wave
 from gammavae_jax.config import SCORE_NAMES
 from gammavae_jax.data.features import log_mel, samples_needed
 from gammavae_jax.export.check import onnx_session
-from gammavae_jax.export.decision import add_decision
 from gammavae_jax.export.graph import Graph
 from gammavae_jax.export.jax_file import jax_bytes
-from gammavae_jax.export.machine_detector import NOT_EXPORTED
+from gammavae_jax.export.machine import NOT_EXPORTED
+from gammavae_jax.export.onnx_file import add_decision
 from gammavae_jax.scoring.detector import clip_p_values
 from gammavae_jax.scoring.threshold import p_values
 

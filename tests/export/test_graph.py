@@ -13,8 +13,8 @@ from gammavae_jax.data.features import (
     windows,
 )
 from gammavae_jax.export.check import onnx_session
-from gammavae_jax.export.front_end import add_log_mel, add_windows
 from gammavae_jax.export.graph import Graph
+from gammavae_jax.export.nodes import add_log_mel, add_windows
 
 
 def value(name, shape):
