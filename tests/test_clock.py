@@ -12,7 +12,7 @@ from support.live_servers import audio, served
 from support.live_stubs import LoudnessScorer, put, tone
 
 from gammavae_jax.commands.watch import Watch
-from gammavae_jax.live import scoring
+from gammavae_jax.live import scorer
 from gammavae_jax.log import Log
 from gammavae_jax.process import _MOST_PROGRAMS, _remove_oldest
 
@@ -36,7 +36,7 @@ def test_stages_of_a_run_take_no_negative_time(capsys):
 
 @pytest.mark.usefixtures("_backwards")
 def test_a_watch_scores_everything_and_nothing_twice(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(scoring, "load_scorer", lambda _: LoudnessScorer())
+    monkeypatch.setattr(scorer, "load_scorer", lambda _: LoudnessScorer())
     watch = Watch(tmp_path, Path("detector"), once=True, settle=0.01)
     for name in "abc":
         put(tmp_path / "fan" / f"{name}.wav", tone(1.0, 0.2))

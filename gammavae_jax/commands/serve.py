@@ -10,7 +10,7 @@ import tyro
 from gammavae_jax.errors import InputError
 
 if TYPE_CHECKING:
-    from gammavae_jax.live.scoring import LiveScorer
+    from gammavae_jax.live.scorer import LiveScorer
     from gammavae_jax.log import Log
 
 _LAST_SECONDS = 2.0  # for what is being scored when the end comes
@@ -60,13 +60,13 @@ class Serve:
         prepare(runs_in_checkpoint(self.detector))
         from rich.console import Console
 
-        from gammavae_jax.live.announcer import Announcer
-        from gammavae_jax.live.rolling import rolling
-        from gammavae_jax.live.scoring import load_scorer
+        from gammavae_jax.live.announce import Announcer
+        from gammavae_jax.live.scorer import load_scorer
+        from gammavae_jax.live.windows import rolling
         from gammavae_jax.log import Log
 
         try:
-            from gammavae_jax.live.application import make_application
+            from gammavae_jax.live.app import make_application
             from gammavae_jax.live.service import Limits, Service
             from gammavae_jax.live.serving import LiveServer, address, bound
         except ModuleNotFoundError as error:

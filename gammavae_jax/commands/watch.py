@@ -62,7 +62,7 @@ class Watch:
 
         self._check()
         prepare(runs_in_checkpoint(self.detector))
-        from gammavae_jax.live.json_lines import OutputLost
+        from gammavae_jax.live.announce import OutputLost
 
         with contextlib.ExitStack() as stack:
             watch, finish = self._prepared(stack)
@@ -91,13 +91,12 @@ class Watch:
         """The watch, and what is to be done at its end."""
         from rich.console import Console
 
-        from gammavae_jax.live.announcer import Announcer
-        from gammavae_jax.live.json_lines import JsonLines
-        from gammavae_jax.live.rolling import rolling
+        from gammavae_jax.live.announce import Announcer, JsonLines
         from gammavae_jax.live.scored_log import ScoredLog
-        from gammavae_jax.live.scoring import load_scorer
+        from gammavae_jax.live.scorer import load_scorer
         from gammavae_jax.live.watch import FolderWatch, Watched
         from gammavae_jax.live.webhook import Webhook
+        from gammavae_jax.live.windows import rolling
         from gammavae_jax.log import Log
 
         log = Log(Console(stderr=self.json == Path("-")))

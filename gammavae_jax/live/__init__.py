@@ -1,1 +1,1 @@
-"""Live monitoring: a folder that is watched, and a service that is asked."""
+"""Live monitoring: a watched folder, and a server with its page."""

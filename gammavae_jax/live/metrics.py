@@ -14,7 +14,7 @@ from prometheus_client import (
 )
 
 from gammavae_jax.live.refusal import Outcome
-from gammavae_jax.live.verdict import Verdict
+from gammavae_jax.live.scorer import Verdict
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 

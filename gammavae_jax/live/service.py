@@ -8,15 +8,13 @@ from typing import Any
 
 from gammavae_jax.data.audio import RecordingBlocks, open_recording, resampled_blocks
 from gammavae_jax.errors import InputError, unknown_name
-from gammavae_jax.live.announcer import Announcer
-from gammavae_jax.live.broadcast import Broadcast
-from gammavae_jax.live.history import History, described, picture
+from gammavae_jax.live.announce import Announcer
+from gammavae_jax.live.events import Broadcast, History, described, picture
 from gammavae_jax.live.metrics import Metrics
 from gammavae_jax.live.refusal import Refusal, busy
-from gammavae_jax.live.rolling import Rolling, hear
-from gammavae_jax.live.scoring import LiveScorer
+from gammavae_jax.live.scorer import Heard, LiveScorer, finite
 from gammavae_jax.live.uploads import Upload, Uploads, recording_of
-from gammavae_jax.live.verdict import Heard, finite
+from gammavae_jax.live.windows import Rolling, hear
 from gammavae_jax.live.worker import Worker
 
 

@@ -9,12 +9,11 @@ from pathlib import Path
 
 from gammavae_jax.data.audio import open_recording, resampled_blocks
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.live.announcer import Announcer
+from gammavae_jax.live.announce import Announcer
 from gammavae_jax.live.arrivals import Arrival, Arrivals, Stamp, recordings_in, stamp_of
-from gammavae_jax.live.rolling import Rolling, hear
 from gammavae_jax.live.scored_log import ScoredLog
-from gammavae_jax.live.scoring import LiveScorer
-from gammavae_jax.live.verdict import Heard, Stretch
+from gammavae_jax.live.scorer import Heard, LiveScorer, Stretch
+from gammavae_jax.live.windows import Rolling, hear
 
 _BETWEEN_TIDYINGS = 24 * 3600.0  # s
 

@@ -10,11 +10,11 @@ import soundfile
 from rich.console import Console
 from support.live_stubs import RATE, LoudnessScorer, tone
 
-from gammavae_jax.live.announcer import Announcer
-from gammavae_jax.live.application import make_application
-from gammavae_jax.live.rolling import rolling
+from gammavae_jax.live.announce import Announcer
+from gammavae_jax.live.app import make_application
 from gammavae_jax.live.service import Limits, Service
 from gammavae_jax.live.serving import LiveServer, address, bound
+from gammavae_jax.live.windows import rolling
 from gammavae_jax.log import Log
 
 

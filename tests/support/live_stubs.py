@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import soundfile
 
-from gammavae_jax.live.verdict import Verdict
+from gammavae_jax.live.scorer import Verdict
 
 RATE = 16000
 

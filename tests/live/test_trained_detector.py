@@ -14,8 +14,8 @@ from support.live_stubs import RATE, put
 import gammavae_jax as gv
 from gammavae_jax.commands.watch import Watch
 from gammavae_jax.errors import InputError
-from gammavae_jax.live.rolling import hear, rolling
-from gammavae_jax.live.scoring import LiveScorer, load_scorer
+from gammavae_jax.live.scorer import LiveScorer, load_scorer
+from gammavae_jax.live.windows import hear, rolling
 
 SMALL = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]
 

@@ -13,11 +13,10 @@ from rich.console import Console
 from support.live_stubs import RATE, LoudnessScorer, put, tone
 
 from gammavae_jax.live import watch as watch_module
-from gammavae_jax.live.announcer import Announcer, clock
-from gammavae_jax.live.json_lines import JsonLines
-from gammavae_jax.live.rolling import rolling
+from gammavae_jax.live.announce import Announcer, JsonLines, clock
 from gammavae_jax.live.scored_log import ScoredLog
 from gammavae_jax.live.watch import FolderWatch, Watched
+from gammavae_jax.live.windows import rolling
 from gammavae_jax.log import Log
 
 

@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.live.scoring import LiveScorer
-from gammavae_jax.live.verdict import Heard, Stretch, Verdict
+from gammavae_jax.live.scorer import Heard, LiveScorer, Stretch, Verdict
 
 _LONGEST_WHOLE = 1.5  # windows; so do detectors with what they learn from
 _LONGEST_WINDOW = 600  # s; it has to be held in memory

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from support.live_stubs import RATE, LoudnessScorer, tone
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.live.rolling import Rolling, hear, rolling, windows
-from gammavae_jax.live.verdict import Heard, Stretch
+from gammavae_jax.live.scorer import Heard, Stretch
+from gammavae_jax.live.windows import Rolling, hear, rolling, windows
 
 WHOLE = Rolling(RATE, RATE // 2)
 

@@ -21,7 +21,7 @@ from support.main_job import ROOT
 from gammavae_jax.commands.serve import Serve
 from gammavae_jax.commands.watch import Watch
 from gammavae_jax.errors import InputError
-from gammavae_jax.live import scoring
+from gammavae_jax.live import scorer
 from gammavae_jax.live import watch as watch_module
 from gammavae_jax.live.scored_log import ScoredLog
 from gammavae_jax.live.webhook import Webhook
@@ -35,7 +35,7 @@ from gammavae_jax.command_line import readable_errors
 from gammavae_jax.commands.serve import Serve
 from gammavae_jax.commands.watch import Watch
 from gammavae_jax.live import scoring
-scoring.load_scorer = lambda _: {scorer}()
+scorer.load_scorer = lambda _: {scorer}()
 with readable_errors():
     sys.exit({command}.run())
 """
@@ -67,7 +67,7 @@ def lines_until(process, wanted):
 @pytest.fixture
 def plain(monkeypatch, tmp_path):
     """A folder to be watched, and the plain detector in place of a saved one."""
-    monkeypatch.setattr(scoring, "load_scorer", lambda _: LoudnessScorer())
+    monkeypatch.setattr(scorer, "load_scorer", lambda _: LoudnessScorer())
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     folder = tmp_path / "watched"
     put(folder / "fan" / "quiet.wav", tone(1.0, 0.2))
