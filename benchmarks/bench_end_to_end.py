@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.contest import spread
 from benchmarks.processes import run_command
 from benchmarks.script import parser, positive, run_script, say, show, write
-from gammavae_jax.command_line import data_root_or_synthetic
+from gammavae_jax.cli.shared import data_root_or_synthetic
 from gammavae_jax.data.machines import find_machines
 
 RUN = Path(__file__).resolve().parent.parent / "experiments" / "run.py"

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.processes import Call, Member, ProcessError, once
-from gammavae_jax.command_line import readable_errors
+from gammavae_jax.cli.shared import readable_errors
 from gammavae_jax.log import Log
 
 _WIDTH = 120  # characters, where there is no terminal

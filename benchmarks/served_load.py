@@ -222,7 +222,7 @@ def serving(checkpoint: Path) -> Iterator[tuple[subprocess.Popen[str], Any]]:
     """A server in a process of its own; the process, and its host and port."""
     server = subprocess.Popen(
         [
-            *(sys.executable, "-m", "gammavae_jax.cli", "serve"),
+            *(sys.executable, "-m", "gammavae_jax.cli.main", "serve"),
             *("--detector", str(checkpoint), "--port", "0"),
         ],
         env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from gammavae_jax.command_line import (
+from gammavae_jax.cli.shared import (
     add_job_options,
     data_root_or_synthetic,
     readable_errors,

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from gammavae_jax.command_line import (
+from gammavae_jax.cli.shared import (
     add_job_options,
     data_root_or_synthetic,
     readable_errors,

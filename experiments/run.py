@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from gammavae_jax.command_line import (
+from gammavae_jax.cli.shared import (
     add_job_options,
     built_in_set,
     data_root_or_synthetic,

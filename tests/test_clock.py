@@ -11,7 +11,7 @@ from rich.console import Console
 from support.live_servers import audio, served
 from support.live_stubs import LoudnessScorer, put, tone
 
-from gammavae_jax.commands.watch import Watch
+from gammavae_jax.cli.watch import Watch
 from gammavae_jax.live import scorer
 from gammavae_jax.log import Log
 from gammavae_jax.process import _MOST_PROGRAMS, _remove_oldest

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from gammavae_jax.cli import parse
+from gammavae_jax.cli.main import parse
 from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,7 +117,7 @@ def test_commands_run_as_they_stand(page, folder):
             continue
         program, *arguments = shlex.split(line, comments=True)
         if program == "gammavae":
-            arguments = ["-m", "gammavae_jax.cli", *arguments]
+            arguments = ["-m", "gammavae_jax.cli.main", *arguments]
         else:
             assert program == "python", line
         ended = run(folder, sys.executable, *arguments)

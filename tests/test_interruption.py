@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from gammavae_jax.command_line import readable_errors
+from gammavae_jax.cli.shared import readable_errors
 from gammavae_jax.process import (
     Terminated,
     heeded_termination,

@@ -10,7 +10,7 @@ import broken_server
 import pytest
 from support.challenge_archives import packed, publish
 
-from gammavae_jax.commands.download import Download
+from gammavae_jax.cli.download import Download
 from gammavae_jax.data.download.catalogue import find_archives
 from gammavae_jax.data.download.folder_lock import LOCK_NAME
 from gammavae_jax.data.machines import find_clips, find_machines, year_of_layout

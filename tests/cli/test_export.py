@@ -19,7 +19,7 @@ import tyro
 from support.detectors import small
 from support.exported import answers, onnx_bytes, part, trained, wave
 
-from gammavae_jax.commands.export import Export
+from gammavae_jax.cli.export import Export
 from gammavae_jax.config import ModelConfig
 from gammavae_jax.errors import InputError
 from gammavae_jax.export import int8
@@ -107,7 +107,7 @@ def test_a_file_is_the_same_bytes_in_another_process(exported, checkpoint, tmp_p
     """Where strings have other hashes; and the command says nothing but its own."""
     out, _ = exported
     code = (
-        "import sys, tyro; from gammavae_jax.commands.export import Export; "
+        "import sys, tyro; from gammavae_jax.cli.export import Export; "
         "sys.exit(tyro.cli(Export).run())"
     )
     arguments = ["--checkpoint", checkpoint, "--out", tmp_path, "--int8"]

@@ -18,8 +18,8 @@ from support.live_servers import audio
 from support.live_stubs import RATE, LoudnessScorer, put, tone
 from support.main_job import ROOT
 
-from gammavae_jax.commands.serve import Serve
-from gammavae_jax.commands.watch import Watch
+from gammavae_jax.cli.serve import Serve
+from gammavae_jax.cli.watch import Watch
 from gammavae_jax.errors import InputError
 from gammavae_jax.live import scorer
 from gammavae_jax.live import watch as watch_module

@@ -12,7 +12,7 @@ from support.live_servers import served
 from support.live_stubs import RATE, put
 
 import gammavae_jax as gv
-from gammavae_jax.commands.watch import Watch
+from gammavae_jax.cli.watch import Watch
 from gammavae_jax.errors import InputError
 from gammavae_jax.live.scorer import LiveScorer, load_scorer
 from gammavae_jax.live.windows import hear, rolling

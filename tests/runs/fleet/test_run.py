@@ -19,7 +19,7 @@ import soundfile
 from rich.console import Console
 from support.main_job import ROOT, TINY, command, score_bytes
 
-from gammavae_jax.commands.report import Report
+from gammavae_jax.cli.report import Report
 from gammavae_jax.config_json import override
 from gammavae_jax.data.loading import Job
 from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic

@@ -8,12 +8,7 @@ from typing import Annotated, Literal
 import pytest
 import tyro
 
-from gammavae_jax.command_help import (
-    MARKERS,
-    field_docstrings,
-    folded_output,
-    registry,
-)
+from gammavae_jax.cli.help import MARKERS, field_docstrings, folded_output, registry
 
 
 @dataclass(frozen=True)

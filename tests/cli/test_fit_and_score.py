@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from gammavae_jax.cli import main
-from gammavae_jax.commands.fit import Fit
+from gammavae_jax.cli.fit import Fit
+from gammavae_jax.cli.main import main
 
 SMALL = ["model.hidden=[16]", "model.n_latent=4", "train.batch_size=32"]
 
@@ -36,7 +36,7 @@ def gammavae(*arguments):
     """The command in a process of its own."""
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     return subprocess.run(
-        [sys.executable, "-m", "gammavae_jax.cli", *map(str, arguments)],
+        [sys.executable, "-m", "gammavae_jax.cli.main", *map(str, arguments)],
         env=environment,
         capture_output=True,
         text=True,

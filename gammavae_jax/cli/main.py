@@ -12,19 +12,19 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, Union, runtime_c
 
 import tyro
 
-from gammavae_jax.command_help import MARKERS, folded_output, registry
-from gammavae_jax.command_line import readable_errors
-from gammavae_jax.commands.demo import Demo
-from gammavae_jax.commands.doctor import Doctor
-from gammavae_jax.commands.download import Download
-from gammavae_jax.commands.evaluate import Evaluate
-from gammavae_jax.commands.export import Export
-from gammavae_jax.commands.fit import Fit
-from gammavae_jax.commands.report import Report
-from gammavae_jax.commands.score import Score
-from gammavae_jax.commands.serve import Serve
-from gammavae_jax.commands.submit import Submit
-from gammavae_jax.commands.watch import Watch
+from gammavae_jax.cli.demo import Demo
+from gammavae_jax.cli.doctor import Doctor
+from gammavae_jax.cli.download import Download
+from gammavae_jax.cli.evaluate import Evaluate
+from gammavae_jax.cli.export import Export
+from gammavae_jax.cli.fit import Fit
+from gammavae_jax.cli.help import MARKERS, folded_output, registry
+from gammavae_jax.cli.report import Report
+from gammavae_jax.cli.score import Score
+from gammavae_jax.cli.serve import Serve
+from gammavae_jax.cli.shared import readable_errors
+from gammavae_jax.cli.submit import Submit
+from gammavae_jax.cli.watch import Watch
 from gammavae_jax.errors import InputError, unknown_name
 
 PROGRAM = "gammavae"

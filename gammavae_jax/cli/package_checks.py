@@ -6,7 +6,7 @@ import importlib.util
 import io
 from collections.abc import Iterator
 
-from gammavae_jax.finding import Finding, in_one_line
+from gammavae_jax.cli.finding import Finding, in_one_line
 
 US = "gammavae-jax"
 _TFP = ("tensorflow-probability", "tfp-nightly")  # owners of the same folder

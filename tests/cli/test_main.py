@@ -9,8 +9,8 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 
-from gammavae_jax.cli import COMMANDS, main
-from gammavae_jax.command_help import field_docstrings
+from gammavae_jax.cli.help import field_docstrings
+from gammavae_jax.cli.main import COMMANDS, main
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.evaluation.bootstrap import bootstrap
@@ -320,7 +320,7 @@ def test_the_version_is_the_installed_one(told):
 
 def test_a_terminal_that_knows_letters_alone_is_told_all():
     done = subprocess.run(
-        [sys.executable, "-m", "gammavae_jax.cli", "--help"],
+        [sys.executable, "-m", "gammavae_jax.cli.main", "--help"],
         env=os.environ | {"PYTHONIOENCODING": "ascii"},
         capture_output=True,
         text=True,
@@ -330,7 +330,7 @@ def test_a_terminal_that_knows_letters_alone_is_told_all():
 
 
 def test_help_imports_nothing_slow():
-    command = [sys.executable, "-X", "importtime", "-m", "gammavae_jax.cli"]
+    command = [sys.executable, "-X", "importtime", "-m", "gammavae_jax.cli.main"]
     done = subprocess.run(
         [*command, "evaluate", "--help"], capture_output=True, text=True, check=True
     )
@@ -386,7 +386,7 @@ def test_a_domain_that_is_left_out_is_named(scores_dir, capsys):
 
 
 def test_a_reader_that_goes_away_is_no_error():
-    command = f"{sys.executable} -m gammavae_jax.cli --help"
+    command = f"{sys.executable} -m gammavae_jax.cli.main --help"
     ended = subprocess.run(
         ["bash", "-c", f"{command} | true"], capture_output=True, text=True, timeout=60
     )

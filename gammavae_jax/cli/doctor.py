@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from gammavae_jax.command_line import write_json
+from gammavae_jax.cli.shared import write_json
 
 if TYPE_CHECKING:
-    from gammavae_jax.checkup import Finding
+    from gammavae_jax.cli.checkup import Finding
 
 _COLUMNS = (9, 24)  # characters: of the state, and of the name
 
@@ -35,7 +35,7 @@ class Doctor:
         Raises:
             InputError: JSON that cannot be written.
         """
-        from gammavae_jax.checkup import examine
+        from gammavae_jax.cli.checkup import examine
 
         output = sys.stderr if self.json == Path("-") else sys.stdout
         found = []

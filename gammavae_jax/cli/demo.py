@@ -23,9 +23,9 @@ class Demo:
         import shlex
         import shutil
 
-        from gammavae_jax.command_line import built_in_set
-        from gammavae_jax.commands.fit import Fit
-        from gammavae_jax.commands.score import Score
+        from gammavae_jax.cli.fit import Fit
+        from gammavae_jax.cli.score import Score
+        from gammavae_jax.cli.shared import built_in_set
         from gammavae_jax.errors import InputError, printable
         from gammavae_jax.files import whole_folder
 

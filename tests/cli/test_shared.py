@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from gammavae_jax.command_line import (
+from gammavae_jax.cli.shared import (
     add_job_options,
     data_root_or_synthetic,
     readable_errors,
 )
 from gammavae_jax.errors import InputError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def python(*arguments):

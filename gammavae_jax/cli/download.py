@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import tyro
 
-from gammavae_jax.command_line import table_console, write_json
+from gammavae_jax.cli.shared import table_console, write_json
 from gammavae_jax.errors import InputError, printable
 
 if TYPE_CHECKING:

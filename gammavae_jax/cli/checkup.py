@@ -14,8 +14,8 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from gammavae_jax.finding import Finding, in_one_line
-from gammavae_jax.package_checks import (
+from gammavae_jax.cli.finding import Finding, in_one_line
+from gammavae_jax.cli.package_checks import (
     US,
     check_extras,
     check_packages,
@@ -152,13 +152,13 @@ def _devices(name: str) -> Iterator[Finding]:
 
 
 def _gamma(name: str) -> Iterator[Finding]:
-    from gammavae_jax.self_tests import gamma_gradient
+    from gammavae_jax.cli.self_tests import gamma_gradient
 
     yield Finding(name, "ok", gamma_gradient())
 
 
 def _training(name: str) -> Iterator[Finding]:
-    from gammavae_jax.self_tests import training_step
+    from gammavae_jax.cli.self_tests import training_step
 
     yield Finding(name, "ok", training_step())
 

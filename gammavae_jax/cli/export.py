@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gammavae_jax.command_line import table_console
+from gammavae_jax.cli.shared import table_console
 from gammavae_jax.errors import InputError
 from gammavae_jax.process import prepare, runs_in_checkpoint
 

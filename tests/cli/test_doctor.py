@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gammavae_jax import checkup, self_tests
-from gammavae_jax.checkup import CHECKS, examine
-from gammavae_jax.commands.doctor import Doctor
-from gammavae_jax.finding import Finding
+from gammavae_jax.cli import checkup, self_tests
+from gammavae_jax.cli.checkup import CHECKS, examine
+from gammavae_jax.cli.doctor import Doctor
+from gammavae_jax.cli.finding import Finding
 from gammavae_jax.models import distributions
 from gammavae_jax.models.distributions import Gamma
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def look(name):
@@ -351,7 +351,7 @@ def test_broken_packages_are_told_one_by_one_without_a_crash(tmp_path):
         (tmp_path / module / "__init__.py").write_text("raise ImportError('broken')")
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     done = subprocess.run(
-        [sys.executable, "-m", "gammavae_jax.cli", "doctor", "--json", "-"],
+        [sys.executable, "-m", "gammavae_jax.cli.main", "doctor", "--json", "-"],
         env=os.environ | {"PYTHONPATH": path},
         cwd=tmp_path,
         capture_output=True,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from gammavae_jax.command_line import table_console, write_json
+from gammavae_jax.cli.shared import table_console, write_json
 from gammavae_jax.errors import InputError, printable
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""The `gammavae` command, one module per subcommand."""
