@@ -141,8 +141,8 @@ def scaling_cases(options: argparse.Namespace) -> list[Case]:
 
 
 def ours(case: Case, epochs: int, batching: str) -> Contestant:
-    n_runs = 1 if batching == "vmap" else len(case.runs)
-    setup = Call("benchmarks.process_setup:as_the_command_line", {"n_runs": n_runs})
+    n_models = 1 if batching == "vmap" else len(case.runs)
+    setup = Call("benchmarks.process_setup:as_the_command_line", {"n_runs": n_models})
     settings = {**asdict(case), "epochs": epochs, "batching": batching}
     prepare = Call("benchmarks.training:prepare", settings)
     return Contestant("gammavae_jax", OURS, (Member(setup, prepare),))

@@ -41,10 +41,10 @@ def prepare_jax() -> Prepared:
     n_rows, n_inner, n_columns = _SHAPE
     left = jax.random.normal(jax.random.key(0), (n_rows, n_inner))
     right = jax.random.normal(jax.random.key(1), (n_inner, n_columns))
-    product = jax.jit(lambda a, b: a @ b).lower(left, right).compile()
+    matmul = jax.jit(lambda a, b: a @ b).lower(left, right).compile()
 
     def repeat() -> None:
-        jax.block_until_ready([product(left, right) for _ in range(_N_PRODUCTS)])
+        jax.block_until_ready([matmul(left, right) for _ in range(_N_PRODUCTS)])
 
     return Prepared(repeat, _FLOPS, {})
 

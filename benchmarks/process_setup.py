@@ -2,13 +2,17 @@
 
 import os
 
-from gammavae_jax.process import available_cores, give_cores_to_runs, limit_blas_threads
+from gammavae_jax.process import (
+    available_cores,
+    give_cores_to_models,
+    limit_blas_threads,
+)
 
 
-def as_the_command_line(n_runs: int) -> None:
+def as_the_command_line(n_models: int) -> None:
     """What `experiments/run.py` does for so many runs, machines times seeds."""
     limit_blas_threads()
-    give_cores_to_runs(n_runs)
+    give_cores_to_models(n_models)
 
 
 def all_cores() -> None:

@@ -13,7 +13,7 @@ from benchmarks.log_mels import N_CONTEXT, synthetic_log_mels, synthetic_machine
 from benchmarks.machine import device_bytes
 from benchmarks.processes import Prepared
 from gammavae_jax.data.features import mel_filterbank
-from gammavae_jax.devices.deal import make_layout
+from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.models.autoencoder import reconstruct
 from gammavae_jax.presets import preset
 from gammavae_jax.runs.checkpoint import restore_detector, save_detector
@@ -32,12 +32,12 @@ def make_detector(folder: str, machines: int, frames: int) -> None:
     config = replace(config, train=replace(config.train, epochs=1))
     arrays = synthetic_machines(machines, _TRAINING_CLIPS, frames)
     split = split_windows(arrays, config)
-    layout = make_layout([arrays.window_start.shape[-1]] * machines, 1)
-    trainer = make_trainer(config, layout, arrays, split.group)
+    placement = make_placement([arrays.window_start.shape[-1]] * machines, 1)
+    trainer = make_trainer(config, placement, arrays, split.group)
     state, _ = trainer.epoch(1, trainer.initial)
     names = [(f"machine_{machine}", "00") for machine in range(machines)]
     bank = mel_filterbank(config.features)
-    detector = fit_detector(config, layout, names, bank, state, arrays, split)
+    detector = fit_detector(config, placement, names, bank, state, arrays, split)
     save_detector(Path(folder), detector)
 
 
@@ -50,8 +50,8 @@ def prepare_ours(
     config = replace(detector.config, scores=tuple(scores), score=scores[0])
     detector = replace(detector, config=config)
     arrays = synthetic_machines(machines, clips, frames, split="test")
-    layout = make_layout([clips] * machines, 1)
-    score, latest = compile_scores(detector, layout, arrays), {}
+    placement = make_placement([clips] * machines, 1)
+    score, latest = compile_scores(detector, placement, arrays), {}
     del arrays
 
     def finish() -> dict:
@@ -141,7 +141,7 @@ def _official_form(
     """The mean of all products of two rows, for the nearer domain."""
     rows = residual.reshape(-1, len(inverses[0]))
     products = [rows @ inverse @ rows.T for inverse in inverses]
-    return jnp.min(jnp.stack([product.mean() for product in products]))
+    return jnp.min(jnp.stack([matmul.mean() for matmul in products]))
 
 
 def _inverses(scorer: Scorer) -> list[Float[Array, "mel mel"]]:

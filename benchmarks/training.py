@@ -16,7 +16,7 @@ from benchmarks.machine import (
 from benchmarks.processes import Prepared
 from gammavae_jax.config import OFFICIAL_SCORES, Config
 from gammavae_jax.data.arrays import TRAIN
-from gammavae_jax.devices.deal import make_layout
+from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.presets import preset
 from gammavae_jax.training.epoch import make_trainer
 
@@ -56,23 +56,23 @@ def prepare(
     log_mel_bytes = 4 * N_MELS * int(arrays.n_frames.sum())
     group = np.full((seeds, *arrays.window_start.shape), TRAIN, np.uint8)
     windows = arrays.window_start.shape[-1]
-    layout = make_layout([windows] * machines, seeds, batching=batching)
-    placed = layout.put(arrays, "machine")
+    placement = make_placement([windows] * machines, seeds, batching=batching)
+    placed = placement.put(arrays, "machine")
     del arrays
-    trainer = make_trainer(config, layout, placed, group)
+    trainer = make_trainer(config, placement, placed, group)
     state, epoch = trainer.initial, 0
-    layout.wait(state)
+    placement.wait(state)
 
     def repeat() -> None:
         nonlocal state, epoch
         for _ in range(epochs):
             epoch += 1
             state, _ = trainer.epoch(epoch, state)
-        layout.wait(state)
+        placement.wait(state)
 
     def finish() -> dict[str, Any]:
         # A model that has stopped takes no time.
-        if np.any(layout.get(state).is_stopped):
+        if np.any(placement.get(state).is_stopped):
             raise RuntimeError("a model did not stay finite: nothing was measured")
         return {
             "device_peak_bytes": device_peak_bytes(),
@@ -86,7 +86,7 @@ def prepare(
         **clock.facts(),
         "device_bytes": device_bytes(),
         "log_mel_bytes": log_mel_bytes,
-        "batching": layout.batching,
+        "batching": placement.batching,
         "epochs": epochs,
     }
     work = float(epochs * seeds * machines * windows)

@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from gammavae_jax.cli.shared import (
     add_job_options,
     data_root_or_synthetic,
+    models_side_by_side,
     readable_errors,
-    runs_side_by_side,
 )
 from gammavae_jax.config import SCORE_NAMES, Config
 from gammavae_jax.config_json import override
@@ -151,14 +153,14 @@ def main() -> int:
         data_root = data_root_or_synthetic(options.data_root)
         machines = tuple(dict.fromkeys(options.machines or find_machines(data_root)))
         config = configs[next(iter(configs))]
-        prepare(runs_side_by_side(config, len(machines)))
+        prepare(models_side_by_side(config, len(machines)))
 
         from rich.console import Console
 
-        from gammavae_jax.comparison import write_comparison
+        from experiments.comparison import write_comparison
         from gammavae_jax.data.loading import Job
         from gammavae_jax.log import Log
-        from gammavae_jax.variants import run_variant
+        from experiments.variants import run_variant
 
         log, quiet = Log(Console(stderr=True)), Console(quiet=True)
         whole = True

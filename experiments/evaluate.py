@@ -9,7 +9,7 @@ from gammavae_jax.cli.shared import (
     data_root_or_synthetic,
     readable_errors,
 )
-from gammavae_jax.process import limit_blas_threads, prepare, runs_in_checkpoint
+from gammavae_jax.process import limit_blas_threads, models_in_checkpoint, prepare
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -35,7 +35,7 @@ def main() -> int:
     options = parse()
     with readable_errors():
         data_root = data_root_or_synthetic(options.data_root)
-        prepare(runs_in_checkpoint(options.checkpoint))
+        prepare(models_in_checkpoint(options.checkpoint))
 
         from rich.console import Console
 

@@ -11,9 +11,9 @@ from gammavae_jax.cli.shared import (
     add_job_options,
     built_in_set,
     data_root_or_synthetic,
+    models_side_by_side,
     one_of_several,
     readable_errors,
-    runs_side_by_side,
 )
 from gammavae_jax.config import SCORE_NAMES, Config
 from gammavae_jax.config_json import override
@@ -162,7 +162,7 @@ def run(options: argparse.Namespace) -> int:
     machines = together(
         lambda: tuple(dict.fromkeys(options.machines or find_machines(data_root)))
     )
-    prepare(runs_side_by_side(config, len(machines)))
+    prepare(models_side_by_side(config, len(machines)))
 
     from rich.console import Console
 

@@ -23,7 +23,11 @@ from gammavae_jax.data import archives
 from gammavae_jax.data.audio import open_recording, read_recording
 from gammavae_jax.data.names import clip_stem, parse_clip_name
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.evaluation.csv_files import as_cell, read_clips_csv, text_of
+from gammavae_jax.evaluation.csv_files import (
+    escape_formula,
+    read_clips_csv,
+    unescape_formula,
+)
 from gammavae_jax.evaluation.ground_truth import truth_from_files, truth_from_list
 from gammavae_jax.evaluation.rows import machine_and_section
 from gammavae_jax.evaluation.score_files import read_directory, write_scores
@@ -158,7 +162,7 @@ def _names(data: bytes) -> None:
     assert parse_clip_name(clip_stem(name) + ".wav") == parsed
     machine_and_section(name)
     assert printable(name).isprintable()
-    assert text_of(as_cell(name)) == name
+    assert unescape_formula(escape_formula(name)) == name
 
 
 def _some_names() -> list[bytes]:

@@ -39,12 +39,12 @@ def write_text(path: Path, text: str, durable: bool = False) -> None:
     Raises:
         OSError: the folder is missing, full or cannot be written.
     """
-    with whole_file(path, durable) as file:
+    with atomic_write(path, durable) as file:
         file.write(text.encode("utf-8"))
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
     """A file to be filled, which takes its name when the block ends without an error.
 
     Args:
@@ -140,7 +140,7 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """A folder to be filled, which takes its name when the block ends.
 
     What had the name is then removed; if the block fails, it stays.

@@ -26,7 +26,7 @@ def limit_blas_threads() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-def give_cores_to_runs(n_runs: int) -> None:
+def give_cores_to_models(n_models: int) -> None:
     """With two runs or more, let each core of a CPU work on a run of its own.
 
     Small matrices gain little from a second thread, and much from none to wait for.
@@ -34,23 +34,23 @@ def give_cores_to_runs(n_runs: int) -> None:
     before JAX is imported; does nothing after that.
 
     Args:
-        n_runs: machines times seeds.
+        n_models: machines times seeds.
     """
     if "jax" in sys.modules:
         return
     flags = os.environ.get("XLA_FLAGS", "")
-    if min(n_runs, available_cores()) > 1 and "multi_thread_eigen" not in flags:
+    if min(n_models, available_cores()) > 1 and "multi_thread_eigen" not in flags:
         flags += " --xla_cpu_multi_thread_eigen=false"
         os.environ["XLA_FLAGS"] = flags.strip()
 
 
-def prepare(n_runs: int) -> None:
-    """All three settings, and JAX; see `limit_blas_threads`, `give_cores_to_runs`.
+def prepare(n_models: int) -> None:
+    """All three settings, and JAX; see `limit_blas_threads`, `give_cores_to_models`.
 
     Compiled programs are kept: see `keep_compiled_programs`.
     """
     limit_blas_threads()
-    give_cores_to_runs(n_runs)
+    give_cores_to_models(n_models)
     keep_compiled_programs()
     import_jax()
 
@@ -60,7 +60,7 @@ def import_jax() -> None:
 
     Its extension modules do not expect an exception where they make their types.
     """
-    with uninterrupted():
+    with deferred_signals():
         import jax  # noqa: F401
 
 
@@ -138,7 +138,7 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def runs_in_checkpoint(folder: Path) -> int:
+def models_in_checkpoint(folder: Path) -> int:
     """Models of the detector in a checkpoint folder; 1 if unreadable.
 
     Of a fleet in waves, which has many, it is 2.
@@ -190,7 +190,7 @@ def heeded_termination() -> Iterator[None]:
 
 
 @contextmanager
-def uninterrupted() -> Iterator[None]:
+def deferred_signals() -> Iterator[None]:
     """Let signals wait for the end of a block.
 
     What is interrupted in the middle of a write, or of a compilation, may end in pages

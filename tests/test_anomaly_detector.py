@@ -63,7 +63,7 @@ def training(monkeypatch):
     """What the training would be given, instead of a training."""
     seen = {}
 
-    def no_training(config, layout, names, data, group, log=None):
+    def no_training(config, placement, names, data, group, log=None):
         seen.update(config=config, group=group)
         raise InputError("enough")
 

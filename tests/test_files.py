@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from gammavae_jax.files import whole_folder, write_text
+from gammavae_jax.files import atomic_folder, write_text
 
 
 def names(folder):
@@ -51,7 +51,7 @@ def test_a_missing_folder_is_an_error(tmp_path):
 
 def test_a_folder_is_whole_or_the_one_before(tmp_path, monkeypatch):
     target = tmp_path / "detector"
-    with whole_folder(target) as folder:
+    with atomic_folder(target) as folder:
         (folder / "a").write_text("first")
     real = os.replace
 
@@ -61,10 +61,10 @@ def test_a_folder_is_whole_or_the_one_before(tmp_path, monkeypatch):
         real(source, destination)
 
     monkeypatch.setattr(os, "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt), whole_folder(target) as folder:
+    with pytest.raises(KeyboardInterrupt), atomic_folder(target) as folder:
         (folder / "b").write_text("second")
     assert [path.name for path in tmp_path.rglob("*")] == ["detector", "a"]
     monkeypatch.setattr(os, "replace", real)
-    with whole_folder(target) as folder:
+    with atomic_folder(target) as folder:
         (folder / "b").write_text("second")
     assert [path.name for path in tmp_path.rglob("*")] == ["detector", "b"]

@@ -10,9 +10,9 @@ import pytest
 from gammavae_jax.cli.shared import readable_errors
 from gammavae_jax.process import (
     Terminated,
+    deferred_signals,
     heeded_termination,
     stoppable,
-    uninterrupted,
 )
 
 pytestmark = pytest.mark.usefixtures("heeded_interrupts")
@@ -26,7 +26,7 @@ def test_what_is_uninterrupted_is_ended_before_a_signal_counts():
     before, done = handlers(), []
 
     def work():
-        with uninterrupted():
+        with deferred_signals():
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGTERM)
             done.append(True)
@@ -46,14 +46,14 @@ def test_a_block_looks_whether_its_end_is_asked_for_and_a_second_signal_ends_it(
             signal.raise_signal(signal.SIGINT)
             assert stop.asked
             done.append("after the first")
-            with uninterrupted():
+            with deferred_signals():
                 signal.raise_signal(signal.SIGINT)
-                done.append("in what is uninterrupted")
+                done.append("in what is deferred_signals")
             done.append("after the second")
 
     with pytest.raises(KeyboardInterrupt):
         work()
-    assert done == ["after the first", "in what is uninterrupted"]
+    assert done == ["after the first", "in what is deferred_signals"]
     assert handlers() == before
     assert capfd.readouterr().err == "soon\n"
 
@@ -77,7 +77,7 @@ def test_a_command_ends_with_the_status_that_shells_give(number, status, said, c
 def test_a_signal_that_is_ignored_stays_so():
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        with heeded_termination(), stoppable("soon") as stop, uninterrupted():
+        with heeded_termination(), stoppable("soon") as stop, deferred_signals():
             signal.raise_signal(signal.SIGTERM)
         assert not stop.asked
     finally:
@@ -88,7 +88,7 @@ def test_in_another_thread_nothing_is_handled():
     before, found = handlers(), []
 
     def work():
-        with heeded_termination(), stoppable("soon") as stop, uninterrupted():
+        with heeded_termination(), stoppable("soon") as stop, deferred_signals():
             found.append((handlers(), stop.asked))
 
     thread = threading.Thread(target=work)
@@ -110,15 +110,15 @@ def test_compiling_waits_with_an_interrupt_until_it_is_done():
     """An interrupt within crashed the interpreter when it ended (status -11)."""
     program = (
         "import signal, jax, jax.numpy as jnp, numpy as np\n"
-        "from gammavae_jax.devices.deal import make_layout\n"
+        "from gammavae_jax.devices.deal import make_placement\n"
         "def traced(x):\n"
         "    signal.raise_signal(signal.SIGINT)\n"
         "    print('traced', flush=True)\n"
         "    return jnp.linalg.cholesky(x @ x.T)\n"
         "for batching in ('map', 'vmap'):\n"
-        "    with make_layout([1], 1, batching=batching) as layout:\n"
+        "    with make_placement([1], 1, batching=batching) as layout:\n"
         "        x = layout.put(np.eye(8, dtype=np.float32)[None, None], 'run')\n"
-        "        program = layout.over_runs(traced, ['run'])\n"
+        "        program = layout.over_models(traced, ['run'])\n"
         "        for start in (program.compile, program):\n"
         "            jax.clear_caches()\n"
         "            try:\n"

@@ -23,13 +23,13 @@ def plain_log(width=80):
     return Log(Console(file=io.StringIO(), width=width))
 
 
-def text_of(log) -> str:
+def unescape_formula(log) -> str:
     assert isinstance(log.console.file, io.StringIO)
     return log.console.file.getvalue()
 
 
 def lines_of(log):
-    return text_of(log).splitlines()
+    return unescape_formula(log).splitlines()
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def lines_of(log):
 def test_a_message_is_printed_as_it_is(message):
     log = plain_log(width=40)
     log.say(message)
-    assert text_of(log) == message + "\n"
+    assert unescape_formula(log) == message + "\n"
 
 
 def test_notes_are_printed_and_kept_in_order():
@@ -85,7 +85,7 @@ def test_a_quick_stage_says_one_plain_line(clock):
     with log.progress("test clips", 3) as advance:
         for _ in range(3):
             advance()
-    assert text_of(log) == "test clips 3/3\n"
+    assert unescape_formula(log) == "test clips 3/3\n"
 
 
 def test_a_resumed_stage_judges_the_rest_by_its_own_steps(clock):
@@ -109,7 +109,7 @@ def test_on_a_terminal_progress_is_a_bar():
         advance("loss 1")
         advance("loss 0.5")
         log.say("a message above the bar")
-    text = text_of(log)
+    text = unescape_formula(log)
     assert "━" in text
     assert "3/4" in text
     assert "loss 0.5" in text

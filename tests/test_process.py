@@ -13,10 +13,10 @@ from gammavae_jax.presets import preset
 from gammavae_jax.process import (
     available_cores,
     cache_folder,
-    give_cores_to_runs,
+    give_cores_to_models,
     keep_compiled_programs,
     limit_blas_threads,
-    runs_in_checkpoint,
+    models_in_checkpoint,
 )
 
 EIGEN = "--xla_cpu_multi_thread_eigen"
@@ -28,24 +28,24 @@ def flags(monkeypatch):
     monkeypatch.delitem(sys.modules, "jax", raising=False)
     monkeypatch.setattr(process, "available_cores", lambda: 4)
 
-    def after(n_runs, before=None):
+    def after(n_models, before=None):
         monkeypatch.delenv("XLA_FLAGS", raising=False)
         if before is not None:
             monkeypatch.setenv("XLA_FLAGS", before)
-        give_cores_to_runs(n_runs)
+        give_cores_to_models(n_models)
         return os.environ.get("XLA_FLAGS", "").split()
 
     return after
 
 
 @pytest.mark.parametrize("n_runs", [2, 35])
-def test_a_core_with_a_run_of_its_own_has_one_thread(flags, n_runs):
-    assert flags(n_runs) == [f"{EIGEN}=false"]
+def test_a_core_with_a_run_of_its_own_has_one_thread(flags, n_models):
+    assert flags(n_models) == [f"{EIGEN}=false"]
 
 
 @pytest.mark.parametrize("n_runs", [0, 1])
-def test_a_single_run_keeps_all_cores(flags, n_runs):
-    assert flags(n_runs) == []
+def test_a_single_run_keeps_all_cores(flags, n_models):
+    assert flags(n_models) == []
 
 
 def test_a_single_core_is_not_divided(flags, monkeypatch):
@@ -88,7 +88,7 @@ def test_the_runs_of_a_checkpoint_are_machines_times_members(
     config = override(preset(preset_name), ["n_seeds=3"])
     about = {"machines": [["fan", "00"], ["fan", "01"]], "config": to_dict(config)}
     (tmp_path / "detector.json").write_text(json.dumps(about))
-    assert runs_in_checkpoint(tmp_path) == runs == 2 * config.n_members
+    assert models_in_checkpoint(tmp_path) == runs == 2 * config.n_members
 
 
 @pytest.mark.parametrize(
@@ -110,11 +110,11 @@ def test_the_runs_of_a_checkpoint_are_machines_times_members(
 def test_a_damaged_checkpoint_counts_as_one_run(tmp_path, text):
     """Whoever reads it for good says what is wrong with it."""
     (tmp_path / "detector.json").write_bytes(text.encode("latin-1"))
-    assert runs_in_checkpoint(tmp_path) == 1
+    assert models_in_checkpoint(tmp_path) == 1
 
 
 def test_a_missing_checkpoint_counts_as_one_run(tmp_path):
-    assert runs_in_checkpoint(tmp_path / "nowhere") == 1
+    assert models_in_checkpoint(tmp_path / "nowhere") == 1
 
 
 CACHE, SECONDS = (

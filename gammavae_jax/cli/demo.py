@@ -27,14 +27,14 @@ class Demo:
         from gammavae_jax.cli.score import Score
         from gammavae_jax.cli.shared import built_in_set
         from gammavae_jax.errors import InputError, printable
-        from gammavae_jax.files import whole_folder
+        from gammavae_jax.files import atomic_folder
 
         if self.out.exists():
             raise InputError(f"{printable(self.out)} exists: give another --out")
         print("A made-up fan: SYNTHETIC sounds, not recordings.", flush=True)
         root = built_in_set()
         try:
-            with whole_folder(self.out) as folder:
+            with atomic_folder(self.out) as folder:
                 for part, take in _PARTS.items():
                     (folder / part).mkdir()
                     for path in sorted((root / "fan").glob(take)):

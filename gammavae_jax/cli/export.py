@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gammavae_jax.cli.shared import table_console
 from gammavae_jax.errors import InputError
-from gammavae_jax.process import prepare, runs_in_checkpoint
+from gammavae_jax.process import models_in_checkpoint, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,7 +46,7 @@ class Export:
             InputError: a package is missing, or see `narrowed` and `export_machines`.
         """
         _require_packages()
-        prepare(runs_in_checkpoint(self.checkpoint))
+        prepare(models_in_checkpoint(self.checkpoint))
 
         from rich.console import Console
 

@@ -39,14 +39,14 @@ class Score:
         Raises:
             InputError: a detector or recordings that cannot be used.
         """
-        from gammavae_jax.process import prepare, runs_in_checkpoint
+        from gammavae_jax.process import models_in_checkpoint, prepare
 
         if self.report is not None and not self.report.parent.is_dir():
             raise InputError(
                 f"{printable(self.report.parent)} is no folder: make it, or give "
                 "another --report"
             )
-        prepare(runs_in_checkpoint(self.detector))
+        prepare(models_in_checkpoint(self.detector))
 
         from gammavae_jax.anomaly_detector import AnomalyDetector
 

@@ -54,10 +54,10 @@ class Serve:
                 that is missing.
             KeyboardInterrupt: in the end.
         """
-        from gammavae_jax.process import prepare, runs_in_checkpoint
+        from gammavae_jax.process import models_in_checkpoint, prepare
 
         self._check()
-        prepare(runs_in_checkpoint(self.detector))
+        prepare(models_in_checkpoint(self.detector))
         from rich.console import Console
 
         from gammavae_jax.live.announce import Announcer

@@ -88,7 +88,7 @@ def _leave(error: BaseException) -> NoReturn:
     os._exit(status)
 
 
-def runs_side_by_side(config: "Config", n_machines: int) -> int:
+def models_side_by_side(config: "Config", n_machines: int) -> int:
     """How many runs may have a core each; see `runtime.prepare`.
 
     One where all are a batch (`vmap`), whose products need all cores.

@@ -58,10 +58,10 @@ class Watch:
                 reader of --json has gone.
             KeyboardInterrupt: after a summary.
         """
-        from gammavae_jax.process import prepare, runs_in_checkpoint
+        from gammavae_jax.process import models_in_checkpoint, prepare
 
         self._check()
-        prepare(runs_in_checkpoint(self.detector))
+        prepare(models_in_checkpoint(self.detector))
         from gammavae_jax.live.announce import OutputLost
 
         with contextlib.ExitStack() as stack:

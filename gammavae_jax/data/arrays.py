@@ -34,25 +34,27 @@ class MachineArrays(NamedTuple):
     name_hash: UInt32[AnyArray, "*machine"]
 
 
-class Room(NamedTuple):
+class Capacity(NamedTuple):
     """What the arrays of a machine can hold; machines that are stacked share it."""
 
     clips: int
     frames: int  # of a clip
     windows: int
 
-    def joined(self, other: "Room") -> "Room":
+    def joined(self, other: "Capacity") -> "Capacity":
         """Room for what either has room for."""
-        return Room(*map(max, self, other))
+        return Capacity(*map(max, self, other))
 
 
-def room_needed(n_frames: Sequence[int], n_context: int) -> Room:
+def capacity_needed(n_frames: Sequence[int], n_context: int) -> Capacity:
     """By one machine with clips of so many frames."""
-    return Room(len(n_frames), max(n_frames), sum(t - n_context + 1 for t in n_frames))
+    return Capacity(
+        len(n_frames), max(n_frames), sum(t - n_context + 1 for t in n_frames)
+    )
 
 
 def stack_machines(
-    machines: Sequence[tuple[str, Clips]], n_context: int, room: Room | None = None
+    machines: Sequence[tuple[str, Clips]], n_context: int, room: Capacity | None = None
 ) -> MachineArrays:
     """Pad and stack clips; each entry is a machine's name and its clips.
 
@@ -60,8 +62,8 @@ def stack_machines(
     """
     log_mels = [clips.log_mels for _, clips in machines]
     lengths = [[len(spectrogram) for spectrogram in m] for m in log_mels]
-    needed = [room_needed(of_machine, n_context) for of_machine in lengths]
-    room = reduce(Room.joined, needed, room or needed[0])
+    needed = [capacity_needed(of_machine, n_context) for of_machine in lengths]
+    room = reduce(Capacity.joined, needed, room or needed[0])
     shape, most_frames = (len(machines), room.clips), room.frames
     stacked = MachineArrays(
         log_mel=np.zeros((*shape, most_frames, log_mels[0][0].shape[1]), np.float32),

@@ -26,12 +26,12 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.data import archives, arrays
-from gammavae_jax.data.clips import Clips, in_threads
+from gammavae_jax.data import archives
+from gammavae_jax.data.clips import Clips, in_threads, load_clips
 from gammavae_jax.data.features import FEATURES_VERSION
 from gammavae_jax.data.machines import ClipFile
 from gammavae_jax.errors import InputError
-from gammavae_jax.files import whole_file, write_text
+from gammavae_jax.files import atomic_write, write_text
 from gammavae_jax.log import Log
 
 _DIGEST_BYTES = 20
@@ -75,12 +75,12 @@ class FeatureCache:
         on_bad_file: Callable[[InputError], None] | None = None,
         on_clip: Callable[[], None] = lambda: None,
     ) -> Clips:
-        """`arrays.load_clips`; of recordings seen before, views of a mapped array.
+        """`load_clips`; of recordings seen before, views of a mapped array.
 
         Machines with a file that cannot be used are not kept.
 
         Raises:
-            InputError: see `arrays.load_clips`.
+            InputError: see `load_clips`.
         """
         before = _signature(files)
         key = _key(files, filterbank, config)
@@ -89,7 +89,7 @@ class FeatureCache:
             for _ in files:
                 on_clip()
             return Clips(tuple(files), known)
-        clips = arrays.load_clips(files, filterbank, config, on_bad_file, on_clip)
+        clips = load_clips(files, filterbank, config, on_bad_file, on_clip)
         # A recording that was replaced meanwhile has another key than was computed.
         is_of_key = _signature(files) == before and len(clips.files) == len(files)
         if key is not None and is_of_key and not self.is_full:
@@ -132,7 +132,7 @@ class FeatureCache:
         lengths = [len(log_mel) for log_mel in clips.log_mels]
         name = _digest(lengths, array)
         # Always: what had that name may be what was found to be damaged.
-        with whole_file(self.folder / f"{name}.npy") as file:
+        with atomic_write(self.folder / f"{name}.npy") as file:
             np.save(file, array)
         about = {"array": name, "frames": lengths}
         write_text(self.folder / f"{key}.json", json.dumps(about) + "\n")

@@ -104,7 +104,7 @@ def on_first(function: Callable[[], Value]) -> Value:
     return told[0]
 
 
-def told_by_any(text: str) -> str:
+def any_process(text: str) -> str:
     """The text of the first process that has one; "" if none has."""
     return next(filter(None, _from_all(text)), "")
 

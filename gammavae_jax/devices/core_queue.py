@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from gammavae_jax.devices.placement import Kind, Layout, Program, jitted
-from gammavae_jax.process import uninterrupted
+from gammavae_jax.devices.placement import Kind, Placement, Program, jitted
+from gammavae_jax.process import deferred_signals
 
 Run = tuple[int, int]  # the numbers of its member and machine
 
@@ -28,7 +28,7 @@ class PerRun:
 
 
 @dataclass(frozen=True)
-class QueueLayout(Layout):
+class CoreQueue(Placement):
     """A queue of calls for each device, and the threads that take them from it."""
 
     devices: Mapping[Run, Any]  # in the order of the queue
@@ -45,7 +45,7 @@ class QueueLayout(Layout):
         placed = {}
 
         def part(run: Run) -> Any:
-            index = {"run": run, "machine": run[1:], "member": run[:1]}[kind]
+            index = {"model": run, "machine": run[1:], "member": run[:1]}[kind]
             at = index, self.devices[run]
             if at not in placed:
                 cut = jax.tree.map(lambda leaf: np.asarray(leaf)[index], tree)
@@ -76,7 +76,7 @@ class QueueLayout(Layout):
         for threads in self.threads.values():
             threads.shutdown(cancel_futures=True)
 
-    def over_runs(
+    def over_models(
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
     ) -> Program:
         """`function` as it is, called for each run."""
@@ -86,15 +86,15 @@ class QueueLayout(Layout):
 
 @dataclass(frozen=True)
 class _Queued(Program):
-    layout: QueueLayout
+    placement: CoreQueue
     jitted: Any
 
     def compile(self, *arguments: PerRun) -> Callable[..., Any]:
         compiled, n_parts = {}, None
-        for run, device in self.layout.devices.items():
+        for run, device in self.placement.devices.items():
             if device not in compiled:
                 of_run = [_result(argument.of[run]) for argument in arguments]
-                with uninterrupted():
+                with deferred_signals():
                     lowered = self.jitted.lower(*of_run)
                     compiled[device] = lowered.compile()
                 is_tuple = type(lowered.out_info) is tuple
@@ -102,10 +102,10 @@ class _Queued(Program):
 
         def call(*arguments: PerRun) -> Any:
             futures = {
-                run: self.layout.threads[device].submit(
+                run: self.placement.threads[device].submit(
                     _work, compiled[device], [a.of[run] for a in arguments]
                 )
-                for run, device in self.layout.devices.items()
+                for run, device in self.placement.devices.items()
             }
             if n_parts is None:
                 return PerRun(futures)

@@ -1,8 +1,8 @@
-"""Every machine, seed and fold at once: runs are dealt to the devices there are.
+"""Deal the models of all machines, seeds and folds to the available devices.
 
-Functions are written for one machine and one model of it; a `Layout` spreads them over
-the runs. Accelerators, and all devices of a cluster, are a mesh (`MeshLayout`); a lone
-CPU's cores take a run each from a queue (`QueueLayout`): the functions are the same.
+Functions are written for one model of one machine; a `Placement` runs them for all
+models. Accelerators, and all devices of a cluster, form a mesh (`MeshPlacement`). On a
+single CPU each core takes one model at a time from a queue (`CoreQueue`).
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ import numpy as np
 from jax.sharding import Mesh
 
 from gammavae_jax.devices.cluster import is_joined
-from gammavae_jax.devices.core_queue import QueueLayout
-from gammavae_jax.devices.mesh import MeshLayout
-from gammavae_jax.devices.placement import Layout
+from gammavae_jax.devices.core_queue import CoreQueue
+from gammavae_jax.devices.mesh import MeshPlacement
+from gammavae_jax.devices.placement import Placement
 from gammavae_jax.process import available_cores
 
 
-def make_layout(
+def make_placement(
     windows_per_machine: Sequence[int],
     n_members: int,
     devices: Sequence[Any] | None = None,
     batching: Literal["auto", "vmap", "map"] = "auto",
-) -> Layout:
+) -> Placement:
     """Deal machines and members to the devices so that the busiest has least to do.
 
     Args:
@@ -62,19 +62,19 @@ def make_layout(
         slots = [[*shard, *[None] * (width - len(shard))] for shard in shards]
         flat = tuple(slot for shard in slots for slot in shard)
         mesh = Mesh(grid, ("member", "machine"))
-        return MeshLayout(mesh, flat, n_members, batching)
+        return MeshPlacement(mesh, flat, n_members, batching)
 
     # The longest first: the last ones to end are short.
     shard_of = {m: number for number, shard in enumerate(shards) for m in shard}
     longest_first = np.argsort(-np.asarray(windows_per_machine), kind="stable")
-    device_of_run = {
+    device_of_model = {
         (member, int(machine)): grid[member % n_member_shards, shard_of[int(machine)]]
         for machine in longest_first
         for member in range(n_members)
     }
     n_threads = max(1, available_cores() // grid.size) if on_cpu else 1
-    return QueueLayout(
-        device_of_run,
+    return CoreQueue(
+        device_of_model,
         {device: ThreadPoolExecutor(n_threads, "runs") for device in grid.flat},
     )
 

@@ -14,14 +14,14 @@ from gammavae_jax.devices.placement import (
     PROGRAMS_KEPT,
     Batching,
     Kind,
-    Layout,
+    Placement,
     Program,
     in_float32,
 )
-from gammavae_jax.process import uninterrupted
+from gammavae_jax.process import deferred_signals
 
 _SPECS: dict[Kind, PartitionSpec] = {
-    "run": PartitionSpec("member", "machine"),
+    "model": PartitionSpec("member", "machine"),
     "machine": PartitionSpec("machine"),
     "member": PartitionSpec("member"),
 }
@@ -35,14 +35,14 @@ class _Axes(NamedTuple):
 
 
 _AXES: dict[Kind, _Axes] = {
-    "run": _Axes(0, 1),
+    "model": _Axes(0, 1),
     "machine": _Axes(None, 0),
     "member": _Axes(0, None),
 }
 
 
 @dataclass(frozen=True)
-class MeshLayout(Layout):
+class MeshPlacement(Placement):
     """A mesh with the axes `member` and `machine`, each device with runs of its own.
 
     A device has them at once (`vmap`) or one by one (`map`). Free slots are filled with
@@ -100,7 +100,7 @@ class MeshLayout(Layout):
     def close(self) -> None:
         """Nothing is to be given up: a program that has begun will end."""
 
-    def over_runs(
+    def over_models(
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
     ) -> Program:
         """`function` over the runs of a device, on every device."""
@@ -150,7 +150,7 @@ def _sharded(
         over_both,
         mesh=mesh,
         in_specs=tuple(_SPECS[kind] for kind in kinds),
-        out_specs=_SPECS["run"],
+        out_specs=_SPECS["model"],
         check_vma=False,
     )
     return jax.jit(in_float32(sharded), donate_argnums=donate)
@@ -180,9 +180,9 @@ class _Sharded(Program):
     jitted: Any
 
     def compile(self, *arguments: Any) -> Callable:
-        with uninterrupted():
+        with deferred_signals():
             return self.jitted.lower(*arguments).compile()
 
     def __call__(self, *arguments: Any) -> Any:
-        with uninterrupted():
+        with deferred_signals():
             return self.jitted(*arguments)

@@ -1,6 +1,6 @@
 """What every layout offers: functions of one run, a machine's model, for all.
 
-`parallel.make_layout` chooses between the two there are.
+`parallel.make_placement` chooses between the two there are.
 """
 
 import functools
@@ -13,13 +13,13 @@ import jax
 # A member is a seed, or a seed's fold: every machine has a model for each. An array
 # says something of each run, of each machine for all members, or of each member for
 # all machines. On the host it leads with `member machine`, `machine` or `member`.
-Kind = Literal["run", "machine", "member"]
+Kind = Literal["model", "machine", "member"]
 Batching = Literal["vmap", "map"]
 
 PROGRAMS_KEPT = 32  # of one run there are six
 
 
-class Settled(NamedTuple):
+class HashablePartial(NamedTuple):
     """A function with its first arguments, equal to another of the same ones.
 
     So a program that was made of it once is found again: waves of machines share it.
@@ -49,7 +49,7 @@ class Program(ABC):
         """Compile and run; to call it again and again, compile it first."""
 
 
-class Layout(ABC):
+class Placement(ABC):
     """Which device works on which runs, and how; to be used in a `with` statement.
 
     Arguments and results of programs are on the devices, in a form of the layout's
@@ -78,7 +78,7 @@ class Layout(ABC):
     def close(self) -> None:
         """Give up what has not been computed yet."""
 
-    def __enter__(self) -> "Layout":
+    def __enter__(self) -> "Placement":
         """The layout itself."""
         return self
 
@@ -87,17 +87,17 @@ class Layout(ABC):
         self.close()
 
     @abstractmethod
-    def over_runs(
+    def over_models(
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
     ) -> Program:
         """`function` of one machine and member, for all of them.
 
         Args:
-            function: of arrays without a `member` or a `machine` axis; one that is
-                `Settled` is traced and compiled once for arguments of the same shapes,
-                in whatever layout of its kind.
+            function: of arrays without a `member` or a `machine` axis. A
+                `HashablePartial` is traced and compiled once for arguments of the same
+                shapes, in every placement of the same kind.
             kinds: of its arguments.
-            donate: the arguments, of kind "run", whose memory the results may take.
+            donate: the arguments, of kind "model", whose memory the results may take.
         """
 
 

@@ -16,13 +16,13 @@ _BEGINNING = re.compile(f"(?:^|(?<=[;\t\r\n]))(?='*{_FORMULA})")
 _MARKED = re.compile(f"(?:^|(?<=[;\t\r\n]))'(?='*{_FORMULA})")
 
 
-def as_cell(text: str) -> str:
-    """A text that no spreadsheet takes for a formula; `text_of` gives it back."""
+def escape_formula(text: str) -> str:
+    """Escape text that a spreadsheet would run as a formula."""
     return _BEGINNING.sub("'", text)
 
 
-def text_of(cell: str) -> str:
-    """What `as_cell` was given."""
+def unescape_formula(cell: str) -> str:
+    """What `escape_formula` was given."""
     return _MARKED.sub("", cell)
 
 
@@ -53,7 +53,7 @@ def clips_csv(rows: Iterable[ClipRow]) -> str:
     writer.writerow(ClipRow._fields)
     for row in rows:
         names = row.machine, row.section, row.clip
-        machine, section, clip = map(as_cell, names)
+        machine, section, clip = map(escape_formula, names)
         writer.writerow(row._replace(machine=machine, section=section, clip=clip))
     return text.getvalue()
 
@@ -78,9 +78,9 @@ def _row(fields: dict[str, str]) -> ClipRow:
     return ClipRow(
         int(fields["seed"]),
         fields["score"],
-        text_of(fields["machine"]),
-        text_of(fields["section"]),
-        text_of(fields["clip"]),
+        unescape_formula(fields["machine"]),
+        unescape_formula(fields["section"]),
+        unescape_formula(fields["clip"]),
         float(fields["anomaly_score"]),
         float(fields["p_value"]) if fields["p_value"] else None,
         int(fields["decision"]),
@@ -96,7 +96,7 @@ def results_csv(rows: Sequence[Row]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Row._fields)
     for row in rows:
-        row = row._replace(machine=as_cell(row.machine))
+        row = row._replace(machine=escape_formula(row.machine))
         writer.writerow(
             "" if isinstance(v, float) and math.isnan(v) else v for v in row
         )
@@ -125,4 +125,4 @@ def row_of(fields: Mapping[str, str]) -> Row:
         raise ValueError
     seed, score, machine, section, *values = fields.values()
     numbers = (float(value) if value else math.nan for value in values)
-    return Row(int(seed), score, text_of(machine), section, *numbers)
+    return Row(int(seed), score, unescape_formula(machine), section, *numbers)

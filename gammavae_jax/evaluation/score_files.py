@@ -159,7 +159,7 @@ def read_directory(
     """Read the score files in a folder, sorted by machine and section.
 
     Labels and domains come from the clips' names, or from `ground_truth`, the folder of
-    an official evaluator or a list of the baseline's (see `gammavae_jax.evaluation.ground_truth`);
+    an official evaluator or a list of the baseline's (see `evaluation.ground_truth`);
     score files may then use the clips' first or later names. Clips that do not tell
     their domain are source. Other files and subfolders are ignored.
 

@@ -14,7 +14,7 @@ from gammavae_jax.data.arrays import MachineArrays, is_anomaly
 from gammavae_jax.data.clips import clip_waveform
 from gammavae_jax.data.features import log_mel
 from gammavae_jax.data.loading import Job, find_all
-from gammavae_jax.devices.deal import make_layout
+from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.errors import InputError
 from gammavae_jax.export.machine import MachineDetector
 from gammavae_jax.log import Log
@@ -55,8 +55,8 @@ def jax_scores(
             arrays.n_frames[m, c] = len(mel)
     counts = [len(of_machine) for of_machine in waves]
     batching = config.train.batching
-    with make_layout(counts, config.n_members, batching=batching) as layout:
-        (scores,) = score_clips(detector, layout, arrays)[config.score]
+    with make_placement(counts, config.n_members, batching=batching) as placement:
+        (scores,) = score_clips(detector, placement, arrays)[config.score]
     return [of_machine[:n] for of_machine, n in zip(scores, counts, strict=True)]
 
 

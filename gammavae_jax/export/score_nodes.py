@@ -41,7 +41,7 @@ def add_peak(graph: Graph, frame_residual: Tensor) -> Tensor:
 
 def add_latent(graph: Graph, code: Tensor) -> Tensor:
     """`clip_statistics.latent` of a code, `window latent`."""
-    mean = _mean(graph, code)
+    mean = _mean_of_rows(graph, code)
     deviation = _deviation(graph, graph.op("Sub", code, mean))
     return graph.op("Concat", mean, deviation, axis=0)
 
@@ -80,22 +80,23 @@ def add_frame_residual(
 
 
 def _moments(graph: Graph, values: Tensor) -> Tensor:
-    mean = _mean(graph, values)
+    mean = _mean_of_rows(graph, values)
     change = graph.op("Sub", graph.rows(values, 1, None), graph.rows(values, 0, -1))
     of_values, of_change = (
-        _deviation(graph, graph.op("Sub", x, _mean(graph, x))) for x in (values, change)
+        _deviation(graph, graph.op("Sub", x, _mean_of_rows(graph, x)))
+        for x in (values, change)
     )
     return graph.op("Concat", mean, of_values, of_change, axis=0)
 
 
-def _mean(graph: Graph, values: Tensor) -> Tensor:
+def _mean_of_rows(graph: Graph, values: Tensor) -> Tensor:
     """The mean over rows; 0 of no rows, which is how a single frame changes."""
     count = graph.op("Max", graph.float_length(values), 1.0)
     return graph.op("Div", graph.op("ReduceSum", values, [0], keepdims=0), count)
 
 
 def _deviation(graph: Graph, centred: Tensor) -> Tensor:
-    return graph.op("Sqrt", _mean(graph, graph.op("Mul", centred, centred)))
+    return graph.op("Sqrt", _mean_of_rows(graph, graph.op("Mul", centred, centred)))
 
 
 def _upper_quantile(graph: Graph, values: Tensor) -> Tensor:
@@ -153,14 +154,14 @@ def _largest(graph: Graph, values: Tensor) -> Tensor:
 
 
 def _top(graph: Graph, values: Tensor) -> Tensor:
-    """`pooling.top`."""
+    """`residuals.top`."""
     share = graph.op("Mul", graph.float_length(values), TOP_FRACTION)
     count = graph.as_int(graph.op("Max", graph.op("Ceil", share), 1.0))
     return _mean(graph, graph.op("TopK", values, count, n_outputs=2))
 
 
 def _ranked(graph: Graph, values: Tensor) -> Tensor:
-    """`pooling.ranked`."""
+    """`residuals.ranked`."""
     count = graph.length(values)
     ordered = graph.op("TopK", values, count, n_outputs=2)
     ranks = graph.op("Range", 0.0, graph.op("Squeeze", graph.float_length(values)), 1.0)

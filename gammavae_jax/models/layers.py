@@ -125,15 +125,15 @@ def _normalise(x, mean, variance, scale, bias):
 Precision = Literal["float32", "tf32", "bfloat16"]
 
 
-def product(
+def matmul(
     a: Float[Array, "row inner"], b: Float[Array, "inner column"], precision: Precision
 ) -> Float[Array, "row column"]:
     """`a @ b`; the products of its gradients are of the same precision."""
-    return cast(Array, _product(a, b, precision))
+    return cast(Array, _matmul(a, b, precision))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _product(a, b, precision):
+def _matmul(a, b, precision):
     if precision == "bfloat16":
         a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
         return jnp.matmul(a, b, preferred_element_type=jnp.float32)
@@ -144,15 +144,15 @@ def _product(a, b, precision):
 
 
 def _forward(a, b, precision):
-    return _product(a, b, precision), (a, b)
+    return _matmul(a, b, precision), (a, b)
 
 
 def _backward(precision, saved, d_out):
     a, b = saved
-    return _product(d_out, b.T, precision), _product(a.T, d_out, precision)
+    return _matmul(d_out, b.T, precision), _matmul(a.T, d_out, precision)
 
 
-_product.defvjp(_forward, _backward)
+_matmul.defvjp(_forward, _backward)
 
 
 class Dense(nn.Module):
@@ -176,7 +176,7 @@ class Dense(nn.Module):
         bias = self.param("bias", _uniform, (self.width,), fan_in, x.dtype)
         if self.is_normalised:
             bias = jax.lax.stop_gradient(bias)
-        return product(kernel, x, self.precision) + bias[:, None]
+        return matmul(kernel, x, self.precision) + bias[:, None]
 
 
 class Output(nn.Module):
@@ -193,7 +193,7 @@ class Output(nn.Module):
         fan_in = len(x)
         kernel = self.param("kernel", _uniform, (fan_in, self.width), fan_in, x.dtype)
         bias = self.param("bias", _uniform, (self.width,), fan_in, x.dtype)
-        return product(x.T, kernel, self.precision) + bias
+        return matmul(x.T, kernel, self.precision) + bias
 
 
 def _uniform(

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gammavae_jax.config import Config
+from gammavae_jax.data import statistics as clip_statistics
 from gammavae_jax.data.arrays import MachineArrays
 from gammavae_jax.devices.placement import in_float32
 from gammavae_jax.models.layers import EPS
@@ -88,7 +89,7 @@ def _view_members(
         output, weight = output_of_clip(config, scorer, data, jnp.array(0))
 
         def by_frame(values):
-            return statistics.frame_residual(
+            return clip_statistics.frame_residual(
                 values, weight, features.n_mels, features.n_context
             )
 

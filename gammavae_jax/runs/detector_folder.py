@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.files import whole_folder, write_text
+from gammavae_jax.files import atomic_folder, write_text
 from gammavae_jax.runs.checkpoint import restore_detector, save_detector
 from gammavae_jax.scoring.detector import Detector
 
@@ -59,7 +59,7 @@ def write_detector(
     """
     require_place(folder)
     try:
-        with whole_folder(folder) as unfinished:
+        with atomic_folder(folder) as unfinished:
             save_detector(unfinished, detector)
             text = json.dumps(parameters, indent=2) + "\n"
             write_text(unfinished / _PARAMETERS, text)

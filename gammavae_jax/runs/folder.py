@@ -132,7 +132,7 @@ def resume_folder(out: Path, config: Config, epoch: int) -> list[int]:
     """Go back to where the training stood after an epoch.
 
     Results that are there stay, and so does the configuration that they are of, until
-    `whole_results` has new ones. Returns the epochs that `metrics.jsonl` lacks.
+    `atomic_results` has new ones. Returns the epochs that `metrics.jsonl` lacks.
 
     Raises:
         InputError: the folder cannot be written.

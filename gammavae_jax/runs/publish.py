@@ -35,7 +35,7 @@ def has_results(out: Path) -> bool:
 
 
 def remove_results(out: Path) -> None:
-    """Remove what `whole_results` has made.
+    """Remove what `atomic_results` has made.
 
     Raises:
         OSError: the folder cannot be written.
@@ -45,7 +45,7 @@ def remove_results(out: Path) -> None:
 
 
 @contextlib.contextmanager
-def whole_results(out: Path, config: Config) -> Iterator[Path]:
+def atomic_results(out: Path, config: Config) -> Iterator[Path]:
     """A folder for new results, which replace those of before when the block ends.
 
     If the block fails, those of before stay. A process that is killed while they are

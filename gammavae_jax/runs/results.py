@@ -9,13 +9,13 @@ import numpy as np
 from rich.console import Console
 
 from gammavae_jax.config import Config
-from gammavae_jax.data.arrays import Room, stack_machines
+from gammavae_jax.data.arrays import Capacity, stack_machines
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.loading import Job, NamedClips
 from gammavae_jax.data.machines import unit_name
 from gammavae_jax.data.synthetic.dataset import is_synthetic
 from gammavae_jax.devices.cluster import on_first
-from gammavae_jax.devices.placement import Layout
+from gammavae_jax.devices.placement import Placement
 from gammavae_jax.evaluation.csv_files import ClipRow, clips_csv
 from gammavae_jax.evaluation.metrics import Row, evaluate_scores
 from gammavae_jax.evaluation.official import (
@@ -33,7 +33,7 @@ from gammavae_jax.runs.checkpoint import save_detector
 from gammavae_jax.runs.environment import describe_environment
 from gammavae_jax.runs.folder import write_results
 from gammavae_jax.runs.page import Loader, complete_report, read_sound, write_run_page
-from gammavae_jax.runs.publish import whole_results
+from gammavae_jax.runs.publish import atomic_results
 from gammavae_jax.scoring.detector import Detector, clip_p_values, compile_scores
 from gammavae_jax.scoring.fusion import Scores
 
@@ -45,13 +45,13 @@ SYNTHETIC_NOTE = (
 
 def score_and_report(
     detector: Detector,
-    layout: Layout,
+    placement: Placement,
     test: NamedClips,
     job: Job,
     log: Log,
     table: Console,
     checkpoint: Path | None = None,
-    room: Room | None = None,
+    room: Capacity | None = None,
 ) -> None:
     """Everything from the test clips on; the same for a run and an evaluation.
 
@@ -64,7 +64,7 @@ def score_and_report(
     config = detector.config
     arrays = stack_machines(test, config.features.n_context, room)
     with log.timed("compile_s"):
-        score = compile_scores(detector, layout, arrays)
+        score = compile_scores(detector, placement, arrays)
     with log.timed("score_s"):
         scores = score()
     del arrays
@@ -100,7 +100,7 @@ def score_and_report(
         write_run_page(results / "report.html", report, detector, load, log)
 
     with contextlib.ExitStack() as stack:
-        new = whole_results(job.out, config)
+        new = atomic_results(job.out, config)
         results = Path(on_first(lambda: str(stack.enter_context(new))))
         if checkpoint is None:
             with writing(job.out):

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
-from gammavae_jax.data.arrays import TRAIN, Room, stack_machines, supplemental_clips
+from gammavae_jax.data.arrays import TRAIN, Capacity, stack_machines, supplemental_clips
 from gammavae_jax.data.clips import clip_identities
 from gammavae_jax.data.loading import (
     Job,
@@ -23,7 +23,7 @@ from gammavae_jax.data.loading import (
 )
 from gammavae_jax.data.machines import MachineFiles
 from gammavae_jax.devices.cluster import on_first, require_same, together
-from gammavae_jax.devices.deal import make_layout
+from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.tables import to_json
 from gammavae_jax.log import Log
@@ -107,7 +107,7 @@ def run_loaded(
     loaded: LoadedMachines,
     log: Log,
     table: Console,
-    rooms: tuple[Room | None, Room | None] = (None, None),
+    rooms: tuple[Capacity | None, Capacity | None] = (None, None),
 ) -> bool:
     """`run_held` from its recordings on; those to train on are given up.
 
@@ -139,28 +139,28 @@ def run_loaded(
         if few:
             log.note(few)
     n_windows = (split.group[0] > 0).sum(-1)
-    with make_layout(
+    with make_placement(
         n_windows.tolist(), config.n_members, batching=config.train.batching
-    ) as layout:
-        placed = layout.put(arrays, "machine")
+    ) as placement:
+        placed = placement.put(arrays, "machine")
         del arrays
         log.say(f"compiling for {_how_many(len(clips), config)}")
         with log.timed("compile_s"):
-            trainer = make_trainer(config, layout, placed, split.group)
+            trainer = make_trainer(config, placement, placed, split.group)
         start = checkpoint or TrainCheckpoint(0, trainer.initial, config, clips)
         if checkpoint is not None:
             n_batches = -(-split.group.shape[-1] // config.train.batch_size)
             start = start._replace(state=with_room_for(start.state, n_batches))
         del checkpoint
         n_epochs = config.train.epochs - start.epoch
-        state, stopped = train_epochs(layout, trainer, start, config, job.out, log)
+        state, stopped = train_epochs(placement, trainer, start, config, job.out, log)
         n_trained = int((split.group == TRAIN).sum()) * n_epochs
         log.seconds["windows_per_s"] = n_trained / max(log.seconds["train_s"], 1e-9)
 
         with log.timed("fit_s"):
             detector = fit_detector(
                 config,
-                layout,
+                placement,
                 loaded.names,
                 loaded.filterbank,
                 state,
@@ -168,7 +168,7 @@ def run_loaded(
                 split,
             )
         del placed, trainer, start, state
-        score_and_report(detector, layout, test, job, log, table, room=rooms[1])
+        score_and_report(detector, placement, test, job, log, table, room=rooms[1])
     return not stopped
 
 
@@ -203,7 +203,7 @@ def describe_folder(config: Config, job: Job, log: Log) -> None:
 
 
 def run_evaluation(
-    checkpoint: Path, job: Job, log: Log, table: Console, room: Room | None = None
+    checkpoint: Path, job: Job, log: Log, table: Console, room: Capacity | None = None
 ) -> None:
     """Score and evaluate test clips with a saved detector.
 
@@ -222,7 +222,7 @@ def run_evaluation(
 
 
 def _evaluate(
-    checkpoint: Path, job: Job, log: Log, table: Console, room: Room | None
+    checkpoint: Path, job: Job, log: Log, table: Console, room: Capacity | None
 ) -> None:
     """The same in a folder that nobody else writes to."""
     detector = restore_detector(checkpoint)
@@ -251,8 +251,8 @@ def _evaluate(
     job = year_told(job, files, log)
     n_clips = [len(clips.files) for _, clips in test]
     batching = config.train.batching
-    with make_layout(n_clips, config.n_members, batching=batching) as layout:
-        score_and_report(detector, layout, test, job, log, table, checkpoint, room)
+    with make_placement(n_clips, config.n_members, batching=batching) as placement:
+        score_and_report(detector, placement, test, job, log, table, checkpoint, room)
 
 
 def _how_many(n_machines: int, config: Config) -> str:

@@ -27,7 +27,7 @@ from gammavae_jax.files import (
     text_sum,
     write_text,
 )
-from gammavae_jax.process import uninterrupted
+from gammavae_jax.process import deferred_signals
 from gammavae_jax.runs.checkpoint_claims import require_modest
 
 FORMAT = 5  # raised when older checkpoints can no longer be read
@@ -75,7 +75,7 @@ def save_arrays(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
         text = json.dumps({**whole, "sum": text_sum(json.dumps(whole))}, indent=2)
         write_text(mark(path), text + "\n", durable=True)
 
-    with uninterrupted():
+    with deferred_signals():
         on_first(make_room)
         try:
             ocp.save(_address(path), arrays, overwrite=True)

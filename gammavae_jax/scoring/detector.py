@@ -17,8 +17,8 @@ from threadpoolctl import threadpool_limits
 
 from gammavae_jax.config import FUSION_SCORES, Config
 from gammavae_jax.data.arrays import MachineArrays, hash_name
-from gammavae_jax.devices.placement import Kind, Layout, Settled
-from gammavae_jax.scoring.fusion import Scores, fuse, levelled
+from gammavae_jax.devices.placement import HashablePartial, Kind, Placement
+from gammavae_jax.scoring.fusion import Scores, equalise_ties, fuse
 from gammavae_jax.scoring.neighbours import Reference, fit_reference, places_enough
 from gammavae_jax.scoring.scorer import (
     Scorer,
@@ -34,11 +34,11 @@ from gammavae_jax.scoring.threshold import (
     p_values,
 )
 from gammavae_jax.training.members import (
+    assign_member,
     by_clip,
-    first_ones,
+    chosen_indices,
     folds_of_clips,
     member_numbers,
-    with_first_member,
 )
 from gammavae_jax.training.split import Split
 
@@ -66,7 +66,7 @@ class Detector:
 
 def fit_detector(
     config: Config,
-    layout: Layout,
+    placement: Placement,
     machines: Sequence[tuple[str, str]],
     filterbank: Float32[np.ndarray, "bin mel"],
     state: Any,
@@ -77,37 +77,37 @@ def fit_detector(
 
     Args:
         config: of the run.
-        layout: where the models are.
+        placement: where the models are.
         machines: type and section of each.
         filterbank: to be kept with the models.
         state: a placed `TrainState`.
         data: `MachineArrays` of the training clips; they may be placed.
         split: what was trained on and what was held out.
     """
-    kinds: list[Kind] = ["member", "run", "machine", "run"]
-    members = layout.put(member_numbers(config), "member")
-    data, groups = layout.put(data, "machine"), layout.put(split.group, "run")
+    kinds: list[Kind] = ["member", "model", "machine", "model"]
+    members = placement.put(member_numbers(config), "member")
+    data, groups = placement.put(data, "machine"), placement.put(split.group, "model")
     with threadpool_limits(1, "blas"):
-        fit = layout.over_runs(Settled(fit_scorer, (config,)), kinds)
+        fit = placement.over_models(HashablePartial(fit_scorer, (config,)), kinds)
         scorer = fit(members, state, data, groups)
-        fitted = layout.get(scorer)
+        fitted = placement.get(scorer)
     detector = Detector(config, tuple(machines), filterbank, fitted, {}, {}, {})
     if config.scoring.threshold != "official":
-        references = _fit_references(detector, layout, scorer, data, split)
+        references = _fit_references(detector, placement, scorer, data, split)
         return _calibrated(
-            replace(detector, references=references), layout, data, split
+            replace(detector, references=references), placement, data, split
         )
 
-    of_batches = Settled(score_batches, (config,))
-    score = layout.over_runs(of_batches, ["member", "run", *kinds[1:]])
+    of_batches = HashablePartial(score_batches, (config,))
+    score = placement.over_models(of_batches, ["member", "model", *kinds[1:]])
     with threadpool_limits(1, "blas"):
-        scores = layout.get(score(members, scorer, state, data, groups))
+        scores = placement.get(score(members, scorer, state, data, groups))
     return _with_thresholds(detector, gamma_threshold, scores)
 
 
 def _fit_references(
     detector: Detector,
-    layout: Layout,
+    placement: Placement,
     scorer: Any,
     data: Any,
     split: Split,
@@ -121,11 +121,13 @@ def _fit_references(
     if not names:
         return {}
     is_clip, is_target, n_folds = split.is_clip, split.is_target, config.n_folds
-    chosen, is_used = first_ones(with_first_member(split.is_held_out, is_clip, n_folds))
+    chosen, is_used = chosen_indices(assign_member(split.is_held_out, is_clip, n_folds))
 
-    of_clips = Settled(describe_machine, (config, _CLIPS_AT_ONCE[layout.batching]))
-    describe = layout.over_runs(of_clips, ["run", "machine", "run"])
-    described = layout.get(describe(scorer, data, layout.put(chosen, "run")))
+    of_clips = HashablePartial(
+        describe_machine, (config, _CLIPS_AT_ONCE[placement.batching])
+    )
+    describe = placement.over_models(of_clips, ["model", "machine", "model"])
+    described = placement.get(describe(scorer, data, placement.put(chosen, "model")))
     folds = folds_of_clips(split.is_held_out, n_folds)
     n_places = places_enough(is_clip.shape[1], config.scoring)
 
@@ -152,21 +154,21 @@ def _fit_references(
     references = {}
     for name in names:
         statistic = by_clip(described[name], chosen, is_used, is_clip.shape[1], config)
-        references[name] = _stack_runs(
+        references[name] = _stack_models(
             (config.n_members, len(is_clip)), partial(reference, statistic)
         )
     return references
 
 
 def _calibrated(
-    detector: Detector, layout: Layout, data: Any, split: Split
+    detector: Detector, placement: Placement, data: Any, split: Split
 ) -> Detector:
     """With the scores of the clips that were held out, and thresholds of them."""
     config, held_out = detector.config, split.is_held_out
-    chosen, is_used = first_ones(held_out)
-    by_member = _compile_members(detector, layout, data, chosen)()
+    chosen, is_used = chosen_indices(held_out)
+    by_member = _compile_members(detector, placement, data, chosen)()
     scores = {
-        name: levelled(
+        name: equalise_ties(
             name, by_clip(values, chosen, is_used, held_out.shape[-1], config)
         )
         for name, values in by_member.items()
@@ -195,13 +197,15 @@ def _with_thresholds(
     return replace(detector, thresholds=thresholds)
 
 
-def score_clips(detector: Detector, layout: Layout, data: MachineArrays) -> Scores:
+def score_clips(
+    detector: Detector, placement: Placement, data: MachineArrays
+) -> Scores:
     """Every score of the configuration for every clip."""
-    return compile_scores(detector, layout, data)()
+    return compile_scores(detector, placement, data)()
 
 
 def compile_scores(
-    detector: Detector, layout: Layout, data: MachineArrays
+    detector: Detector, placement: Placement, data: MachineArrays
 ) -> Callable[..., Scores]:
     """`score_clips`, compiled and its arrays placed, to be timed apart.
 
@@ -211,7 +215,7 @@ def compile_scores(
     runs = config.n_members, len(detector.machines)
     every = np.arange(data.n_frames.shape[-1], dtype=np.int32)
     chosen = np.broadcast_to(every, (*runs, len(every)))
-    score = _compile_members(detector, layout, data, chosen)
+    score = _compile_members(detector, placement, data, chosen)
 
     def run(data: MachineArrays | None = None) -> Scores:
         scores = {
@@ -243,7 +247,7 @@ def clip_p_values(
 
 def _compile_members(
     detector: Detector,
-    layout: Layout,
+    placement: Placement,
     data: Any,
     chosen: Int[np.ndarray, "member machine chosen"],
 ) -> Callable[..., dict[str, Float[np.ndarray, "member machine chosen"]]]:
@@ -253,24 +257,26 @@ def _compile_members(
     """
     config = detector.config
     models = (
-        layout.put(detector.scorer, "run"),
-        layout.put(dict(detector.references), "run"),
+        placement.put(detector.scorer, "model"),
+        placement.put(dict(detector.references), "model"),
     )
-    placed, which = layout.put(data, "machine"), layout.put(chosen, "run")
-    of_clips = Settled(score_machine, (config, _CLIPS_AT_ONCE[layout.batching]))
-    score = layout.over_runs(of_clips, ["run", "run", "machine", "run"])
+    placed, which = placement.put(data, "machine"), placement.put(chosen, "model")
+    of_clips = HashablePartial(
+        score_machine, (config, _CLIPS_AT_ONCE[placement.batching])
+    )
+    score = placement.over_models(of_clips, ["model", "model", "machine", "model"])
     compiled = score.compile(*models, placed, which)
 
     def run(other: Any = None) -> dict[str, np.ndarray]:
-        given = placed if other is None else layout.put(other, "machine")
+        given = placed if other is None else placement.put(other, "machine")
         # Triangular solves are BLAS's, whose threads would fight with the devices'.
         with threadpool_limits(1, "blas"):
-            return layout.get(compiled(*models, given, which))
+            return placement.get(compiled(*models, given, which))
 
     return run
 
 
-def _stack_runs(runs: tuple[int, ...], make: Callable[[int, int], Any]) -> Any:
+def _stack_models(runs: tuple[int, ...], make: Callable[[int, int], Any]) -> Any:
     """A tree for each pair of numbers below `runs`, stacked with these two axes."""
     trees = [make(*run) for run in np.ndindex(*runs)]
     return jax.tree.map(

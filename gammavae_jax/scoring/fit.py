@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import TRAIN, stack_machines
 from gammavae_jax.data.recordings import LoadedRecordings, parts_held_together
-from gammavae_jax.devices.deal import make_layout
+from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 from gammavae_jax.scoring.detector import Detector, fit_detector
@@ -72,15 +72,17 @@ def fit_recordings(
         fewest = int((split.group == TRAIN).sum(-1).min())
         config = _with_enough_epochs(config, fewest)
     n_windows = (split.group[0] > 0).sum(-1).tolist()
-    with make_layout(
+    with make_placement(
         n_windows, config.n_members, batching=config.train.batching
-    ) as layout:
-        placed = layout.put(arrays, "machine")
+    ) as placement:
+        placed = placement.put(arrays, "machine")
         log.say(f"compiling; {config.train.epochs} epochs of {config.n_folds} folds")
         names = list(loaded)
-        state = train_machines(config, layout, names, placed, split.group, log)
+        state = train_machines(config, placement, names, placed, split.group, log)
         machines = [(name, _SECTION) for name in names]
-        return fit_detector(config, layout, machines, filterbank, state, placed, split)
+        return fit_detector(
+            config, placement, machines, filterbank, state, placed, split
+        )
 
 
 def _require_whole_recordings(

@@ -56,11 +56,13 @@ def fuse(
 class Standard(NamedTuple):
     """Mean and unit of a score on held-out clips."""
 
-    mean: Float[np.ndarray, "*run 1"]
-    unit: Float[np.ndarray, "*run 1"]
+    mean: Float[np.ndarray, "*model 1"]
+    unit: Float[np.ndarray, "*model 1"]
 
 
-def standard_of(name: str, calibration: Float[np.ndarray, "*run held_out"]) -> Standard:
+def standard_of(
+    name: str, calibration: Float[np.ndarray, "*model held_out"]
+) -> Standard:
     """Mean and deviation of what is not NaN, of the score of that name.
 
     Where held-out clips are all alike but for rounding, a thousandth of their mean is
@@ -78,10 +80,10 @@ def standard_of(name: str, calibration: Float[np.ndarray, "*run held_out"]) -> S
     return Standard(mean, unit + 1e-12)
 
 
-def levelled(
+def equalise_ties(
     name: str,
-    calibration: Float[np.ndarray, "*run held_out"],
-) -> Float[np.ndarray, "*run held_out"]:
+    calibration: Float[np.ndarray, "*model held_out"],
+) -> Float[np.ndarray, "*model held_out"]:
     """Scores of held-out clips, made equal where they are alike but for rounding.
 
     So are those of copies, such as of digital silence. Each is then the largest and a
@@ -97,8 +99,8 @@ def levelled(
 
 
 def _extremes(
-    calibration: Float[np.ndarray, "*run held_out"],
-) -> tuple[Float[np.ndarray, "*run 1"], Float[np.ndarray, "*run 1"]]:
+    calibration: Float[np.ndarray, "*model held_out"],
+) -> tuple[Float[np.ndarray, "*model 1"], Float[np.ndarray, "*model 1"]]:
     """The largest and the smallest of what is not NaN; infinite where all are."""
     known = ~np.isnan(calibration)
     most = np.max(calibration, -1, keepdims=True, where=known, initial=-np.inf)

@@ -35,11 +35,11 @@ class Reference(NamedTuple):
     is held out is to it as new as a test clip.
     """
 
-    location: Float[AnyArray, "*run feature"]
-    scale: Float[AnyArray, "*run feature"]
-    clips: Float[AnyArray, "*run clip feature"]
-    is_clip: Bool[AnyArray, "*run clip"]
-    radius: Float[AnyArray, "*run clip"]  # mean distance of the nearest others
+    location: Float[AnyArray, "*model feature"]
+    scale: Float[AnyArray, "*model feature"]
+    clips: Float[AnyArray, "*model clip feature"]
+    is_clip: Bool[AnyArray, "*model clip"]
+    radius: Float[AnyArray, "*model clip"]  # mean distance of the nearest others
 
 
 class Distances(NamedTuple):

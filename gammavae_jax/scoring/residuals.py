@@ -37,8 +37,8 @@ class WindowErrors(NamedTuple):
 class GaussianFit(NamedTuple):
     """A normal distribution of residual rows; `factor` is lower triangular."""
 
-    location: Float[Array, "*run mel"]
-    factor: Float[Array, "*run mel mel"]
+    location: Float[Array, "*model mel"]
+    factor: Float[Array, "*model mel mel"]
 
 
 def rows_of(

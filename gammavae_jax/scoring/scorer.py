@@ -26,7 +26,7 @@ from gammavae_jax.scoring.residuals import (
     rows_of,
 )
 from gammavae_jax.training.epoch import gather, shuffled
-from gammavae_jax.training.step import TrainState, run_key
+from gammavae_jax.training.step import TrainState, model_key
 
 
 class Scorer(NamedTuple):
@@ -189,7 +189,7 @@ def _order_after_training(
     config: Config, member: Array, data: MachineArrays, group: UInt8[Array, "window"]
 ) -> Int[Array, "window"]:
     """The shuffle of one epoch more: the official fits depend on the batches."""
-    key = jax.random.fold_in(run_key(member, data.name_hash), config.train.epochs + 1)
+    key = jax.random.fold_in(model_key(member, data.name_hash), config.train.epochs + 1)
     return shuffled(jax.random.fold_in(key, 0), group)
 
 

@@ -12,7 +12,7 @@ from gammavae_jax.data.arrays import MachineArrays, hash_name, stack_machines
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.machines import unit_name
 from gammavae_jax.data.recordings import LoadedRecordings
-from gammavae_jax.devices.deal import make_layout
+from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.errors import InputError
 from gammavae_jax.scoring.detector import Detector, clip_p_values, compile_scores
 from gammavae_jax.scoring.fusion import Scores
@@ -64,13 +64,15 @@ class ClipScorer:
         self, machines: tuple[int, ...], arrays: MachineArrays
     ) -> Callable[[MachineArrays], Scores]:
         config = self.detector.config
-        layout = make_layout(
+        placement = make_placement(
             [1] * len(machines),
             config.n_members,
             jax.local_devices(),
             config.train.batching,
         )
-        return compile_scores(select_machines(self.detector, machines), layout, arrays)
+        return compile_scores(
+            select_machines(self.detector, machines), placement, arrays
+        )
 
 
 def select_machines(detector: Detector, machines: Sequence[int]) -> Detector:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import HELD_OUT, TRAIN, MachineArrays
-from gammavae_jax.devices.placement import Kind, Layout, Settled
+from gammavae_jax.devices.placement import HashablePartial, Kind, Placement
 from gammavae_jax.models.loss import LossTerms, kl_weight_of, total_loss
 from gammavae_jax.training.diagnostics import (
     active_units,
@@ -24,7 +24,7 @@ from gammavae_jax.training.step import (
     TrainState,
     evaluate_windows,
     init_state,
-    run_key,
+    model_key,
     train_step,
 )
 
@@ -68,13 +68,13 @@ class EpochInfo(NamedTuple):
     held-out windows: NaN where there are none, or once a run is stopped.
     """
 
-    loss: Float[Array, "*run"]
-    reconstruction: Float[Array, "*run"]
-    kl: Float[Array, "*run"]
-    held_out_loss: Float[Array, "*run"]
-    is_stopped: Bool[Array, "*run"]
-    kl_per_latent: Float[Array, "*run latent"]
-    active_units: Float[Array, "*run"]
+    loss: Float[Array, "*model"]
+    reconstruction: Float[Array, "*model"]
+    kl: Float[Array, "*model"]
+    held_out_loss: Float[Array, "*model"]
+    is_stopped: Bool[Array, "*model"]
+    kl_per_latent: Float[Array, "*model latent"]
+    active_units: Float[Array, "*model"]
 
 
 def train_epoch(
@@ -164,13 +164,13 @@ def _all_finite(tree: Any) -> Bool[Array, ""]:
     return jnp.all(jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]))
 
 
-def _init_of_run(config, n_batches, member, data):
-    key = run_key(member, data.name_hash)
+def _init_of_model(config, n_batches, member, data):
+    key = model_key(member, data.name_hash)
     return init_state(config, jax.random.fold_in(key, 0), n_batches)
 
 
-def _epoch_of_run(config, member, epoch, state, data, group):
-    key = run_key(member, data.name_hash)
+def _epoch_of_model(config, member, epoch, state, data, group):
+    key = model_key(member, data.name_hash)
     return train_epoch(config, key, epoch, state, data, group)
 
 
@@ -178,7 +178,7 @@ def _epoch_of_run(config, member, epoch, state, data, group):
 class Trainer:
     """A training of every machine and member, compiled.
 
-    Its states and infos are placed as a `Layout` places arrays of kind "run".
+    Its states and infos are placed as a `Layout` places arrays of kind "model".
     """
 
     initial: Any
@@ -196,7 +196,7 @@ class Trainer:
 
 def make_trainer(
     config: Config,
-    layout: Layout,
+    placement: Placement,
     data: Any,
     group: UInt8[np.ndarray, "member machine window"],
 ) -> Trainer:
@@ -204,21 +204,23 @@ def make_trainer(
 
     Args:
         config: of model and training.
-        layout: which device works on which runs.
+        placement: which device works on which runs.
         data: `MachineArrays`, on the host or placed.
         group: what each window is used for.
     """
     n_batches = -(-group.shape[-1] // config.train.batch_size)
 
     def place(number: int) -> Any:
-        return layout.put(np.full(config.n_members, number, np.int32), "member")
+        return placement.put(np.full(config.n_members, number, np.int32), "member")
 
-    placed, groups = layout.put(data, "machine"), layout.put(group, "run")
-    members = layout.put(member_numbers(config), "member")
-    init = Settled(_init_of_run, (config, n_batches))
-    initial = layout.over_runs(init, ["member", "machine"])(members, placed)
-    kinds: list[Kind] = ["member", "member", "run", "machine", "run"]
-    epoch = layout.over_runs(Settled(_epoch_of_run, (config,)), kinds, donate=[2])
+    placed, groups = placement.put(data, "machine"), placement.put(group, "model")
+    members = placement.put(member_numbers(config), "member")
+    init = HashablePartial(_init_of_model, (config, n_batches))
+    initial = placement.over_models(init, ["member", "machine"])(members, placed)
+    kinds: list[Kind] = ["member", "member", "model", "machine", "model"]
+    epoch = placement.over_models(
+        HashablePartial(_epoch_of_model, (config,)), kinds, donate=[2]
+    )
     compiled = epoch.compile(members, place(0), initial, placed, groups)
     return Trainer(
         initial, lambda n, state: compiled(members, n, state, placed, groups), place

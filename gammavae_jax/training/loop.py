@@ -11,8 +11,8 @@ from rich.console import Console
 
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import AnyArray
-from gammavae_jax.devices.cluster import on_first, told_by_any
-from gammavae_jax.devices.placement import Layout
+from gammavae_jax.devices.cluster import any_process, on_first
+from gammavae_jax.devices.placement import Placement
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import writing
 from gammavae_jax.log import Log
@@ -26,7 +26,7 @@ _STOPPING = "stopping after this epoch, to save it; once more stops at once"
 
 
 def train_epochs(
-    layout: Layout,
+    placement: Placement,
     trainer: Trainer,
     start: TrainCheckpoint,
     config: Config,
@@ -43,7 +43,7 @@ def train_epochs(
     names, epochs = list(start.clips), config.train.epochs
     if start.epoch < epochs:
         _note_sampler(config, log)
-    state = layout.put(start.state, "run")
+    state = placement.put(start.state, "model")
     was_stopped = np.zeros((config.n_members, len(names)), bool)
     if start.epoch:
         was_stopped = np.asarray(start.state.is_stopped)
@@ -66,14 +66,14 @@ def train_epochs(
             state, info = trainer.epoch(epoch, state)
             # The devices have their next epoch before they are asked for the last one.
             if unreported is not None:
-                report(epoch - 1, layout.get(unreported))
+                report(epoch - 1, placement.get(unreported))
             unreported = info
             is_due = epoch % config.train.checkpoint_every == 0 or epoch == epochs
-            stopped_by = told_by_any(stop.signal_name)
+            stopped_by = any_process(stop.signal_name)
             if is_due or stopped_by:
-                report(epoch, layout.get(info))
+                report(epoch, placement.get(info))
                 unreported = None
-                kept = layout.get_to_save(state)
+                kept = placement.get_to_save(state)
                 reached = TrainCheckpoint(epoch, kept, config, start.clips)
                 with writing(out):
                     save_training(out / "checkpoint", reached)
@@ -87,7 +87,7 @@ def train_epochs(
 
 def train_machines(
     config: Config,
-    layout: Layout,
+    placement: Placement,
     names: Sequence[str],
     data: Any,
     group: UInt8[np.ndarray, "member machine window"],
@@ -97,7 +97,7 @@ def train_machines(
 
     Args:
         config: of the training.
-        layout: where the models are.
+        placement: where the models are.
         names: of the machines.
         data: `MachineArrays`; they may be placed.
         group: what each window is used for.
@@ -108,13 +108,13 @@ def train_machines(
     """
     log = log or Log(Console(stderr=True))
     _note_sampler(config, log)
-    trainer = make_trainer(config, layout, data, group)
+    trainer = make_trainer(config, placement, data, group)
     state = trainer.initial
     with log.timed("train_s"), log.progress("epochs", config.train.epochs) as advance:
         for epoch in range(1, config.train.epochs + 1):
             state, info = trainer.epoch(epoch, state)
-            advance(_losses_text(layout.get(info)))
-    is_stopped = np.asarray(layout.get(state).is_stopped)
+            advance(_losses_text(placement.get(info)))
+    is_stopped = np.asarray(placement.get(state).is_stopped)
     for m, name in enumerate(names):
         if is_stopped[:, m].any():
             raise InputError(

@@ -20,7 +20,7 @@ def member_numbers(config: Config) -> UInt32[np.ndarray, "member 2"]:
     return np.array(pairs, np.uint32)
 
 
-def with_first_member(
+def assign_member(
     is_held_out: Bool[np.ndarray, "member machine clip"],
     is_clip: Bool[np.ndarray, "machine clip"],
     n_folds: int,
@@ -39,7 +39,7 @@ def folds_of_clips(
     return np.where(by_seed.any(1), by_seed.argmax(1), NO_FOLD)
 
 
-def first_ones(
+def chosen_indices(
     is_wanted: Bool[np.ndarray, "member machine clip"],
 ) -> tuple[
     Int[np.ndarray, "member machine chosen"], Bool[np.ndarray, "member machine chosen"]

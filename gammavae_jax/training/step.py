@@ -30,8 +30,8 @@ class TrainState(NamedTuple):
     params: Any
     batch_stats: Any
     opt_state: Any
-    batch_errors: Float[Array, "*run batch"]
-    is_stopped: Bool[Array, "*run"]
+    batch_errors: Float[Array, "*model batch"]
+    is_stopped: Bool[Array, "*model"]
 
 
 def init_state(config: Config, key: PRNGKeyArray, n_batches: int = 1) -> TrainState:
@@ -109,7 +109,7 @@ def evaluate_windows(
     return output, loss_terms(output, config.model)
 
 
-def run_key(
+def model_key(
     member: UInt32[AnyArray, "2"], name_hash: UInt32[AnyArray, ""]
 ) -> PRNGKeyArray:
     """The key from which all of a run's randomness is folded.

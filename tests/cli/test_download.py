@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import broken_server
 import pytest
+from support import broken_server
 from support.challenge_archives import packed, publish
 
 from gammavae_jax.cli.download import Download

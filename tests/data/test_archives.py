@@ -54,8 +54,8 @@ def refusal(call, *arguments, **keywords):
 
 @pytest.mark.parametrize("name", LAYOUTS | MORE_LAYOUTS)
 def test_every_year_s_layout_is_found_alike_in_folders_and_archives(tmp_path, name):
-    layout = (LAYOUTS | MORE_LAYOUTS)[name]
-    root = build(layout, tmp_path / "folders")
+    placement = (LAYOUTS | MORE_LAYOUTS)[name]
+    root = build(placement, tmp_path / "folders")
     packed = tmp_path / "packed" / ("raw" if machine_root(root) != root else "")
     pack_machines(machine_root(root), packed)
     packed = tmp_path / "packed"

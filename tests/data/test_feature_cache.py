@@ -15,7 +15,7 @@ from rich.console import Console
 from support.packing import pack_machines
 
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.data import arrays, feature_cache
+from gammavae_jax.data import clips, feature_cache
 from gammavae_jax.data.feature_cache import FeatureCache
 from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.data.machines import find_clips
@@ -47,13 +47,13 @@ def folder(tmp_path):
 @pytest.fixture
 def computed(monkeypatch):
     """How many clips were computed so far."""
-    paths, clip_log_mel = [], arrays.clip_log_mel
+    paths, clip_log_mel = [], clips.clip_log_mel
 
     def counted(path, *rest):
         paths.append(path)
         return clip_log_mel(path, *rest)
 
-    monkeypatch.setattr(arrays, "clip_log_mel", counted)
+    monkeypatch.setattr(clips, "clip_log_mel", counted)
     return paths
 
 
@@ -71,7 +71,7 @@ def load(root, folder, config=CONFIG, **options):
 
 def assert_right(clips, root, config=CONFIG):
     bank = mel_filterbank(config)
-    expected = arrays.load_clips(files_of(root), bank, config)
+    expected = clips.load_clips(files_of(root), bank, config)
     assert clips.files == expected.files
     for ours, theirs in zip(clips.log_mels, expected.log_mels, strict=True):
         assert ours.dtype == np.float32
@@ -216,9 +216,9 @@ def test_damage_is_found_said_and_mended(root, folder, computed, damage):
 def test_many_writers_of_one_machine_leave_one_whole_array(root, folder):
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: load(root, folder), range(8)))
-    for clips, notes in found:
+    for loaded, notes in found:
         assert notes == []
-        assert_right(clips, root)
+        assert_right(loaded, root)
     assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".npy"]
 
 
@@ -236,13 +236,13 @@ def test_a_full_disk_costs_the_cache_and_nothing_else(root, folder, monkeypatch)
 
 
 def test_a_recording_that_is_replaced_meanwhile_is_not_kept(root, folder, monkeypatch):
-    whole = arrays.load_clips
+    whole = clips.load_clips
 
     def replaced_first(*arguments):
         change_sound(root)
         return whole(*arguments)
 
-    monkeypatch.setattr(arrays, "load_clips", replaced_first)
+    monkeypatch.setattr(feature_cache, "load_clips", replaced_first)
     load(root, folder)
     monkeypatch.undo()
     assert list(folder.iterdir()) == []

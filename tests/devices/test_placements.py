@@ -9,19 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gammavae_jax.devices.core_queue import QueueLayout
-from gammavae_jax.devices.deal import make_layout
-from gammavae_jax.devices.mesh import MeshLayout
+from gammavae_jax.devices.core_queue import CoreQueue
+from gammavae_jax.devices.deal import make_placement
+from gammavae_jax.devices.mesh import MeshPlacement
 
 
 def layout_of(form, n_machines, n_members, n_devices):
     """A queue, or a mesh whose devices batch their runs or take one by one."""
     batching = "map" if form == "queue" else "vmap"
     work, devices = list(range(1, n_machines + 1)), jax.devices()[:n_devices]
-    layout = make_layout(work, n_members, devices, batching)
-    if isinstance(layout, MeshLayout) and form == "mesh of queues":
-        return replace(layout, batching="map")
-    return layout
+    placement = make_placement(work, n_members, devices, batching)
+    if isinstance(placement, MeshPlacement) and form == "mesh of queues":
+        return replace(placement, batching="map")
+    return placement
 
 
 @pytest.mark.parametrize("form", ["queue", "mesh", "mesh of queues"])
@@ -32,41 +32,41 @@ def test_over_runs_equals_a_loop(form, n_devices, n_members, n_machines):
     run = rng.normal(size=(n_members, n_machines, 3)).astype(np.float32)
     machine = rng.normal(size=(n_machines, 3)).astype(np.float32)
     member = rng.normal(size=n_members).astype(np.float32)
-    layout = layout_of(form, n_machines, n_members, n_devices)
-    function = layout.over_runs(
-        lambda s, r, m: {"sum": s + r @ m}, ["member", "run", "machine"]
+    placement = layout_of(form, n_machines, n_members, n_devices)
+    function = placement.over_models(
+        lambda s, r, m: {"sum": s + r @ m}, ["member", "model", "machine"]
     )
     out = function(
-        layout.put(member, "member"),
-        layout.put(run, "run"),
-        layout.put(machine, "machine"),
+        placement.put(member, "member"),
+        placement.put(run, "model"),
+        placement.put(machine, "machine"),
     )
     expected = member[:, None] + np.einsum("smi,mi->sm", run, machine)
-    np.testing.assert_allclose(layout.get(out)["sum"], expected, rtol=1e-5)
+    np.testing.assert_allclose(placement.get(out)["sum"], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("form", ["queue", "mesh", "mesh of queues"])
 def test_arrays_come_back_in_their_first_order(form):
-    layout = layout_of(form, 3, 2, 4)
+    placement = layout_of(form, 3, 2, 4)
     run = np.arange(12.0).reshape(2, 3, 2)
-    np.testing.assert_array_equal(layout.get(layout.put(run, "run")), run)
+    np.testing.assert_array_equal(placement.get(placement.put(run, "model")), run)
 
 
 def test_machines_are_dealt_evenly():
-    layout = make_layout([50, 20, 20, 10], 1, jax.devices()[:2], "vmap")
-    assert isinstance(layout, MeshLayout)
-    half = len(layout.machine_slots) // 2
+    placement = make_placement([50, 20, 20, 10], 1, jax.devices()[:2], "vmap")
+    assert isinstance(placement, MeshPlacement)
+    half = len(placement.machine_slots) // 2
     work = [
         sum([50, 20, 20, 10][m] for m in slots if m is not None)
-        for slots in (layout.machine_slots[:half], layout.machine_slots[half:])
+        for slots in (placement.machine_slots[:half], placement.machine_slots[half:])
     ]
     assert work == [50, 50]
 
 
 def test_members_share_the_devices_of_a_lone_machine():
-    layout = make_layout([100], 4, jax.devices()[:4], "vmap")
-    assert isinstance(layout, MeshLayout)
-    assert dict(layout.mesh.shape) == {"member": 4, "machine": 1}
+    placement = make_placement([100], 4, jax.devices()[:4], "vmap")
+    assert isinstance(placement, MeshPlacement)
+    assert dict(placement.mesh.shape) == {"member": 4, "machine": 1}
 
 
 @dataclass(frozen=True)
@@ -86,36 +86,36 @@ def test_every_process_of_a_cluster_has_a_device_in_the_mesh(
 ):
     """If only with free slots: JAX runs no program where a process has no part."""
     devices = [Device(i // per_process, i) for i in range(n_processes * per_process)]
-    layout = make_layout([3] * n_machines, n_members, devices)
-    assert isinstance(layout, MeshLayout)
-    used = {device.process_index for device in layout.mesh.devices.flat}
+    placement = make_placement([3] * n_machines, n_members, devices)
+    assert isinstance(placement, MeshPlacement)
+    used = {device.process_index for device in placement.mesh.devices.flat}
     assert used == set(range(n_processes))
 
 
 def test_free_slots_hold_zeros():
-    layout = make_layout([1, 1, 1], 1, jax.devices()[:2], "vmap")
-    placed = layout.put(np.ones((3, 2), np.float32), "machine")
+    placement = make_placement([1, 1, 1], 1, jax.devices()[:2], "vmap")
+    placed = placement.put(np.ones((3, 2), np.float32), "machine")
     assert placed.shape == (4, 2)
     assert placed.sum() == 6
 
 
 def queue(n_machines, n_members=1, n_devices=1):
     devices = jax.devices()[:n_devices]
-    layout = make_layout([1] * n_machines, n_members, devices, "map")
-    assert isinstance(layout, QueueLayout)
-    return layout
+    placement = make_placement([1] * n_machines, n_members, devices, "map")
+    assert isinstance(placement, CoreQueue)
+    return placement
 
 
 def test_runs_of_a_queue_share_the_arrays_of_their_machine():
-    layout = queue(2, n_members=3)
-    placed = layout.put(np.ones((2, 5), np.float32), "machine").of
+    placement = queue(2, n_members=3)
+    placed = placement.put(np.ones((2, 5), np.float32), "machine").of
     assert len({id(array) for array in placed.values()}) == 2
 
 
 def test_a_queue_takes_the_longest_machine_first():
-    layout = make_layout([5, 90, 30], 1, jax.devices()[:1], "map")
-    assert isinstance(layout, QueueLayout)
-    assert [machine for _, machine in layout.devices] == [1, 2, 0]
+    placement = make_placement([5, 90, 30], 1, jax.devices()[:1], "map")
+    assert isinstance(placement, CoreQueue)
+    assert [machine for _, machine in placement.devices] == [1, 2, 0]
 
 
 def test_a_queue_uses_every_device():
@@ -124,7 +124,7 @@ def test_a_queue_uses_every_device():
 
 def test_a_quick_run_ends_while_a_slow_one_of_its_call_goes_on(monkeypatch):
     monkeypatch.setattr("gammavae_jax.devices.deal.available_cores", lambda: 2)
-    layout, is_done = queue(2), threading.Event()
+    placement, is_done = queue(2), threading.Event()
 
     def wait_if_slow(is_slow):
         if is_slow:
@@ -135,22 +135,22 @@ def test_a_quick_run_ends_while_a_slow_one_of_its_call_goes_on(monkeypatch):
         shape = jax.ShapeDtypeStruct((), jnp.float32)
         return jax.pure_callback(wait_if_slow, shape, is_slow), 5 * is_slow
 
-    function = layout.over_runs(slow_or_not, ["machine"])
-    first, second = function(layout.put(np.array([1.0, 0.0], np.float32), "machine"))
-    again = layout.over_runs(lambda x: x + 1.0, ["run"])
+    function = placement.over_models(slow_or_not, ["machine"])
+    first, second = function(placement.put(np.array([1.0, 0.0], np.float32), "machine"))
+    again = placement.over_models(lambda x: x + 1.0, ["model"])
     quick = first.of[0, 1].whole.result()
     is_done.set()
-    layout.wait(first)
+    placement.wait(first)
     assert float(quick[0]) == 0.0
-    assert layout.get(again(first)).tolist() == [[2.0, 1.0]]
-    assert layout.get(second).tolist() == [[5.0, 0.0]]
+    assert placement.get(again(first)).tolist() == [[2.0, 1.0]]
+    assert placement.get(second).tolist() == [[5.0, 0.0]]
 
 
 @pytest.mark.parametrize("n_devices", [1, 2])
 def test_a_queue_compiles_once_for_each_device(n_devices):
-    layout = queue(5, n_devices=n_devices)
-    placed = layout.put(np.zeros(5, np.float32), "machine")
-    program: Any = layout.over_runs(lambda x: x + 1.0, ["machine"])
+    placement = queue(5, n_devices=n_devices)
+    placed = placement.put(np.zeros(5, np.float32), "machine")
+    program: Any = placement.over_models(lambda x: x + 1.0, ["machine"])
     lowered = []
 
     class Counted:
@@ -159,12 +159,12 @@ def test_a_queue_compiles_once_for_each_device(n_devices):
             return program.jitted.lower(*arguments)
 
     out = replace(program, jitted=Counted())(placed)
-    assert layout.get(out).tolist() == [[1.0] * 5]
+    assert placement.get(out).tolist() == [[1.0] * 5]
     assert len(lowered) == n_devices
 
 
 def test_what_fails_in_a_thread_fails_where_its_result_is_asked_for():
-    layout = queue(3)
+    placement = queue(3)
 
     def fail(value):
         raise RuntimeError("no more")
@@ -172,8 +172,8 @@ def test_what_fails_in_a_thread_fails_where_its_result_is_asked_for():
     def failing(value):
         return jax.pure_callback(fail, jax.ShapeDtypeStruct((), jnp.float32), value)
 
-    out = layout.over_runs(failing, ["machine"])(
-        layout.put(np.zeros(3, np.float32), "machine")
+    out = placement.over_models(failing, ["machine"])(
+        placement.put(np.zeros(3, np.float32), "machine")
     )
     with pytest.raises(Exception, match="no more"):
-        layout.get(out)
+        placement.get(out)

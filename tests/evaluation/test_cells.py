@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from gammavae_jax.evaluation.csv_files import (
     ClipRow,
-    as_cell,
     clips_csv,
+    escape_formula,
     read_clips_csv,
     read_results_csv,
     results_csv,
-    text_of,
+    unescape_formula,
 )
 from gammavae_jax.evaluation.metrics import Row
 
@@ -46,25 +46,25 @@ def names(formula):
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_no_cell_begins_like_a_formula(formula):
     for name in names(formula):
-        for part in re.split("[;\t\r\n]", as_cell(name)):
+        for part in re.split("[;\t\r\n]", escape_formula(name)):
             assert part == "" or not BEGINS.match(part), name
-        assert text_of(as_cell(name)) == name
+        assert unescape_formula(escape_formula(name)) == name
 
 
 @given(texts)
 def test_every_text_comes_back_from_its_cell(text):
-    assert text_of(as_cell(text)) == text
+    assert unescape_formula(escape_formula(text)) == text
 
 
 @given(texts)
 def test_no_part_of_a_cell_is_a_formula(text):
-    parts = re.split("[;\t\r\n]", as_cell(text))
+    parts = re.split("[;\t\r\n]", escape_formula(text))
     assert not any(part and BEGINS.match(part) for part in parts)
 
 
 @pytest.mark.parametrize("name", ["fan", "section_00_0001.wav", "a=b", "x - y", "'a'"])
 def test_other_texts_stay_as_they_are(name):
-    assert as_cell(name) == text_of(name) == name
+    assert escape_formula(name) == unescape_formula(name) == name
 
 
 def clip_row(machine, clip, score):

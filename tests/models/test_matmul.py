@@ -11,7 +11,7 @@ from gammavae_jax.config import ModelConfig
 from gammavae_jax.config_json import override
 from gammavae_jax.errors import InputError
 from gammavae_jax.models.autoencoder import AutoEncoder, reconstruct
-from gammavae_jax.models.layers import product
+from gammavae_jax.models.layers import matmul
 from gammavae_jax.presets import preset
 
 # Of the operands' mantissa. Their rounding, of half a unit each, decides the error.
@@ -33,14 +33,14 @@ def error(found, a, b):
 def test_error_of_a_product_is_that_of_its_operands(operands, name):
     a, b = operands
     half_unit = 2.0 ** -(BITS[name] + 1)
-    assert 0.05 < error(product(a, b, name), a, b) / half_unit < 5
+    assert 0.05 < error(matmul(a, b, name), a, b) / half_unit < 5
 
 
 @pytest.mark.parametrize("name", BITS)
 def test_gradients_are_products_of_the_same_precision(operands, key, name):
     a, b = operands
     d_out = jax.random.normal(key(), (30, 20))
-    d_a, d_b = jax.vjp(lambda a, b: product(a, b, name), a, b)[1](d_out)
+    d_a, d_b = jax.vjp(lambda a, b: matmul(a, b, name), a, b)[1](d_out)
     half_unit = 2.0 ** -(BITS[name] + 1)
     for found, x, y in [(d_a, d_out, b.T), (d_b, a.T, d_out)]:
         assert found.dtype == np.float32

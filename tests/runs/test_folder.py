@@ -12,7 +12,7 @@ from gammavae_jax.config import Config, TrainConfig
 from gammavae_jax.config_json import from_dict
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import Row
-from gammavae_jax.runs import folder
+from gammavae_jax.runs import folder as run_folder
 from gammavae_jax.runs.folder import (
     append_metrics,
     begin_folder,
@@ -24,7 +24,7 @@ from gammavae_jax.runs.folder import (
     resume_folder,
     write_results,
 )
-from gammavae_jax.runs.publish import whole_results
+from gammavae_jax.runs.publish import atomic_results
 
 CONFIG = Config()
 MACHINES = ["fan_section_00", "pump_section_00"]
@@ -143,13 +143,13 @@ def test_a_refused_folder_is_left_as_it_was(tmp_path):
 
 def test_results_finished_meanwhile_are_not_replaced_unasked(tmp_path, monkeypatch):
     """Between the first look at a folder and its lock, another run has ended there."""
-    real = folder.FolderLock
+    real = run_folder.FolderLock
 
     def late(folder, *arguments, **options):
         begin_folder(folder, CONFIG)
         return real(folder, *arguments, **options)
 
-    monkeypatch.setattr(folder, "FolderLock", late)
+    monkeypatch.setattr(run_folder, "FolderLock", late)
     hold = held_folder(tmp_path / "run", resume=False, overwrite=False)
     with pytest.raises(InputError, match="exists: say --overwrite"), hold:
         pass
@@ -266,13 +266,13 @@ def test_metrics_on_a_full_disk_are_an_input_error(out, monkeypatch):
 
 def test_resuming_a_run_with_results_keeps_them_and_their_configuration(out):
     append(out, 1)
-    with whole_results(out, CONFIG) as results:
+    with atomic_results(out, CONFIG) as results:
         write_results(results, rows(), {}, [])
     before = snapshot(out)
     longer = Config(train=TrainConfig(epochs=200))
     resume_folder(out, longer, epoch=1)
     assert snapshot(out) == before
-    with whole_results(out, longer) as results:
+    with atomic_results(out, longer) as results:
         write_results(results, rows(), {}, [])
     assert read_config(out) == longer
 

@@ -11,7 +11,7 @@ from support.main_job import ROOT
 from gammavae_jax.config import Config, TrainConfig
 from gammavae_jax.errors import InputError
 from gammavae_jax.runs.folder import begin_folder, check_folder, resume_folder
-from gammavae_jax.runs.publish import has_results, whole_results
+from gammavae_jax.runs.publish import atomic_results, has_results
 
 FILES = (
     "summary.json",
@@ -30,7 +30,7 @@ KILLED_ANYWHERE = """
 import os, sys
 from pathlib import Path
 import test_whole_results as test
-from gammavae_jax.whole_results import whole_results
+from gammavae_jax.atomic_results import atomic_results
 folder, n = Path(sys.argv[1]), 0
 while True:
     out = folder / str(n)
@@ -64,7 +64,7 @@ def write(out, text):
     """Results that say the same in every file; the first in a folder begin it."""
     if not out.exists():
         begin_folder(out, config_of(text))
-    with whole_results(out, config_of(text)) as results:
+    with atomic_results(out, config_of(text)) as results:
         for name in FILES:
             (results / name).parent.mkdir(parents=True, exist_ok=True)
             (results / name).write_text(text)
@@ -95,7 +95,7 @@ def test_results_that_cannot_be_made_leave_those_before(tmp_path, error):
     write(out, "old")
 
     def fail():
-        with whole_results(out, config_of("new")) as results:
+        with atomic_results(out, config_of("new")) as results:
             (results / "results.csv").write_text("new")
             raise error
 
@@ -108,7 +108,7 @@ def test_a_reader_of_the_table_who_went_away_is_no_full_disk(tmp_path):
     write(tmp_path / "run", "old")
     with (
         pytest.raises(BrokenPipeError),
-        whole_results(tmp_path / "run", config_of("new")),
+        atomic_results(tmp_path / "run", config_of("new")),
     ):
         raise BrokenPipeError(32, "Broken pipe")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from gammavae_jax.scoring.fusion import fuse, levelled
+from gammavae_jax.scoring.fusion import equalise_ties, fuse
 
 FUSED = ("mse", "mahalanobis", "peak_density")
 RULES = {"fusion_mean": np.mean, "fusion_max": np.max, "fusion_min": np.min}
@@ -109,7 +109,7 @@ def test_held_out_scores_that_differ_by_rounding_are_levelled_above_them_all(
     noise = 1e-5 * np.random.default_rng(0).standard_normal(n_held_out)
     alike = value * (1 + noise) + at_zero * noise
     padded = np.append(alike, np.nan)[None]
-    ours = levelled(name, padded)
+    ours = equalise_ties(name, padded)
     assert np.isnan(ours[0, -1])
     assert len(np.unique(ours[0, :-1])) == 1
     above = ours[0, 0] - alike.max()
@@ -133,7 +133,7 @@ def test_scores_that_differ_are_not_levelled(held_out):
         np.array([[2.0, np.nan]]),
         np.full((1, 3), np.nan),
     ):
-        np.testing.assert_array_equal(levelled("residual_density", scores), scores)
+        np.testing.assert_array_equal(equalise_ties("residual_density", scores), scores)
     # However small: the divergences of a code that has collapsed are still a score.
     small = np.array([[1e-4, 1.5e-4, 3e-4]])
-    np.testing.assert_array_equal(levelled("kl", small), small)
+    np.testing.assert_array_equal(equalise_ties("kl", small), small)

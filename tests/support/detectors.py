@@ -10,8 +10,8 @@ from gammavae_jax.config_json import override
 from gammavae_jax.data.arrays import MachineArrays, stack_machines
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.features import mel_filterbank
-from gammavae_jax.devices.deal import make_layout
-from gammavae_jax.devices.placement import Layout
+from gammavae_jax.devices.deal import make_placement
+from gammavae_jax.devices.placement import Placement
 from gammavae_jax.presets import preset
 from gammavae_jax.scoring.detector import Detector, fit_detector, score_clips
 from gammavae_jax.training.epoch import make_trainer
@@ -30,7 +30,7 @@ class Fitted(NamedTuple):
     """A detector and all that it was made with."""
 
     detector: Detector
-    layout: Layout
+    placement: Placement
     arrays: MachineArrays
     split: Split
     state: Any
@@ -39,7 +39,7 @@ class Fitted(NamedTuple):
         """Of test clips, one set a machine."""
         n_context = self.detector.config.features.n_context
         arrays = stack_machines([("a", clips) for clips in test], n_context)
-        return score_clips(self.detector, self.layout, arrays)
+        return score_clips(self.detector, self.placement, arrays)
 
 
 def small(name: str, *assignments: str) -> Config:
@@ -52,19 +52,19 @@ def fitted(config: Config, machines, epochs: int, change=lambda state: state) ->
     arrays = stack_machines(machines, config.features.n_context)
     split = split_windows(arrays, config)
     n_windows = (split.group[0] > 0).sum(-1).tolist()
-    layout = make_layout(n_windows, config.n_members, jax.devices()[:1])
-    trainer = make_trainer(config, layout, arrays, split.group)
+    placement = make_placement(n_windows, config.n_members, jax.devices()[:1])
+    trainer = make_trainer(config, placement, arrays, split.group)
     state = trainer.initial
     for epoch in range(1, epochs + 1):
         state, _ = trainer.epoch(epoch, state)
-    state = change(layout.get(state))
+    state = change(placement.get(state))
     detector = fit_detector(
         config,
-        layout,
+        placement,
         [(name, "00") for name, _ in machines],
         mel_filterbank(config.features),
-        layout.put(state, "run"),
+        placement.put(state, "model"),
         arrays,
         split,
     )
-    return Fitted(detector, layout, arrays, split, state)
+    return Fitted(detector, placement, arrays, split, state)

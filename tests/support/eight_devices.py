@@ -15,8 +15,8 @@ from support.probes import crowd
 
 from gammavae_jax.config_json import override
 from gammavae_jax.data.arrays import stack_machines
-from gammavae_jax.devices.deal import make_layout
-from gammavae_jax.devices.placement import Layout
+from gammavae_jax.devices.deal import make_placement
+from gammavae_jax.devices.placement import Placement
 from gammavae_jax.presets import preset
 from gammavae_jax.training.epoch import make_trainer
 from gammavae_jax.training.split import split_windows
@@ -27,12 +27,12 @@ CONFIG = override(
 )
 
 
-def train(layout: Layout, arrays, group) -> list[np.ndarray]:
-    trainer = make_trainer(CONFIG, layout, arrays, group)
+def train(placement: Placement, arrays, group) -> list[np.ndarray]:
+    trainer = make_trainer(CONFIG, placement, arrays, group)
     state: Any = trainer.initial
     for epoch in (1, 2):
         state, _ = trainer.epoch(epoch, state)
-    return jax.tree.leaves(layout.get(state).params)
+    return jax.tree.leaves(placement.get(state).params)
 
 
 def differences(n_machines: int) -> dict[str, float]:
@@ -41,13 +41,15 @@ def differences(n_machines: int) -> dict[str, float]:
     group = split_windows(arrays, CONFIG).group
     work = (group[0] > 0).sum(-1).tolist()
 
-    def layout(n_devices: int, batching: Any) -> Layout:
-        return make_layout(work, CONFIG.n_members, jax.devices()[:n_devices], batching)
+    def placement(n_devices: int, batching: Any) -> Placement:
+        return make_placement(
+            work, CONFIG.n_members, jax.devices()[:n_devices], batching
+        )
 
-    expected = train(layout(1, "map"), arrays, group)
+    expected = train(placement(1, "map"), arrays, group)
     found = {}
     for n_devices in (1, 2, 4, 8):
-        mesh: Any = layout(n_devices, "vmap")
+        mesh: Any = placement(n_devices, "vmap")
         ours = train(replace(mesh, batching="map"), arrays, group)
         found[str(n_devices)] = max(
             float(np.max(np.abs(a - b) / (np.abs(b) + 1e-6)))

@@ -41,7 +41,7 @@ class Machine(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Layout:
+class Placement:
     machines: dict[str, Machine]
     folder: str = "dev_data/raw"  # of the machines
     data_root: str = "dev_data/raw"  # what the user names
@@ -62,7 +62,7 @@ class Layout:
         return all(label for _, _, label in kinds)
 
 
-def build(layout: Layout, root: Path) -> Path:
+def build(layout: Placement, root: Path) -> Path:
     """Write the recordings and attribute files, and give the data root."""
     for name, machine in layout.machines.items():
         folder = root / layout.folder / name
@@ -138,8 +138,8 @@ COPIES_2021 = labelled("test", "", is_used=False)
 SUPPLEMENTAL = Group("supplemental", "section_{section}_machine_{index:04d}_", 3, None)
 
 
-def evaluation(machine: str, sections: tuple[str, ...], *groups: Group) -> Layout:
-    return Layout(
+def evaluation(machine: str, sections: tuple[str, ...], *groups: Group) -> Placement:
+    return Placement(
         {machine: Machine(sections, [*training(), *groups])},
         folder="eval_data/raw",
         data_root="eval_data",
@@ -149,24 +149,24 @@ def evaluation(machine: str, sections: tuple[str, ...], *groups: Group) -> Layou
 # The whole job runs on each of these; all but 2020 share one run, so their machines
 # have different names.
 LAYOUTS = {
-    "2020": Layout(
+    "2020": Placement(
         {
             "ToyCar": Machine(("01", "04"), [TRAINING_2020, *TESTING_2020]),
             "fan": Machine(("00",), [TRAINING_2020, *TESTING_2020]),
         }
     ),
-    "2021": Layout({"pump": Machine(("00", "02"), [*training(), *SPLIT_2021])}),
-    "2022": Layout(
+    "2021": Placement({"pump": Machine(("00", "02"), [*training(), *SPLIT_2021])}),
+    "2022": Placement(
         {"bearing": Machine(("00", "01", "02"), [*training(), *labelled()])},
         data_root="dev_data",
     ),
-    "2023": Layout(
+    "2023": Placement(
         {
             name: Machine(("00",), [*training(), *labelled()])
             for name in ("fan", "valve")
         }
     ),
-    "2024": Layout(
+    "2024": Placement(
         {
             "AirCompressor": Machine(
                 ("00",),
@@ -188,7 +188,7 @@ LAYOUTS = {
         folder="eval_data/raw",
         data_root="eval_data",
     ),
-    "2025": Layout(
+    "2025": Placement(
         {
             "ToyTrain": Machine(("00",), [*training(), *labelled(), SUPPLEMENTAL]),
             "slider": Machine(
@@ -197,7 +197,7 @@ LAYOUTS = {
             ),
         }
     ),
-    "2026": Layout(
+    "2026": Placement(
         {"ToyCarEmu": Machine(("00",), [*training(), *labelled(), SUPPLEMENTAL])},
         folder=".",
         data_root=".",
@@ -210,7 +210,7 @@ LAYOUTS = {
 }
 # These differ from the ones above in names and folders alone.
 MORE_LAYOUTS = {
-    "2020 evaluation": Layout(
+    "2020 evaluation": Placement(
         {
             "ToyConveyor": Machine(
                 ("04", "06"),
@@ -225,10 +225,10 @@ MORE_LAYOUTS = {
         folder="eval_data/raw",
         data_root="eval_data",
     ),
-    "2021, merged": Layout(
+    "2021, merged": Placement(
         {"pump": Machine(("00", "02"), [*training(), *SPLIT_2021, *COPIES_2021])}
     ),
-    "2021, only merged": Layout(
+    "2021, only merged": Placement(
         {"pump": Machine(("00", "02"), [*training(), *labelled("test", "")])}
     ),
     "2021 evaluation": evaluation(
@@ -245,7 +245,7 @@ MORE_LAYOUTS = {
         ),
     ),
     "2022 evaluation": evaluation("bearing", ("03", "04", "05"), anonymous()),
-    "attributes like other words": Layout(
+    "attributes like other words": Placement(
         {
             "AutoTrash": Machine(
                 ("00",),

@@ -10,14 +10,14 @@ import numpy as np
 
 from gammavae_jax.config_json import override
 from gammavae_jax.devices.cluster import (
+    any_process,
     is_first,
     on_first,
     require_same,
     start,
     together,
-    told_by_any,
 )
-from gammavae_jax.devices.deal import make_layout
+from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.errors import InputError
 from gammavae_jax.presets import preset
 from gammavae_jax.runs.checkpoint import (
@@ -67,31 +67,31 @@ def main(folder: Path) -> dict:
     number = jax.process_index()
     takes_signals = jax.config.jax_enable_preemption_service  # pyright: ignore
     config, host = states()
-    layout = make_layout(list(range(1, N_MACHINES + 1)), N_MEMBERS)
-    placed = layout.put(host, "run")
+    placement = make_placement(list(range(1, N_MACHINES + 1)), N_MEMBERS)
+    placed = placement.put(host, "model")
     same = [
         np.array_equal(a, b, equal_nan=True)
         for a, b in zip(
-            jax.tree.leaves(layout.get(placed)), jax.tree.leaves(host), strict=True
+            jax.tree.leaves(placement.get(placed)), jax.tree.leaves(host), strict=True
         )
     ]
     clips = {f"machine{m}": [] for m in range(N_MACHINES)}
-    kept = layout.get_to_save(placed)
+    kept = placement.get_to_save(placed)
     for epoch in (1, 2):
         save_training(folder, TrainCheckpoint(epoch, kept, config, clips))
     back = restore_training(folder)
     assert back is not None
-    program = layout.over_runs(lambda m, r: m.sum() + r, ["machine", "run"])
+    program = placement.over_models(lambda m, r: m.sum() + r, ["machine", "model"])
     sums = program(
-        layout.put(np.arange(N_MACHINES * 2.0).reshape(N_MACHINES, 2), "machine"),
-        layout.put(np.arange(15.0).reshape(N_MEMBERS, N_MACHINES), "run"),
+        placement.put(np.arange(N_MACHINES * 2.0).reshape(N_MACHINES, 2), "machine"),
+        placement.put(np.arange(15.0).reshape(N_MEMBERS, N_MACHINES), "model"),
     )
     return {
         "is_first": is_first(),
-        "slots": list(layout.machine_slots),  # pyright: ignore
+        "slots": list(placement.machine_slots),  # pyright: ignore
         "comes_back": all(same),
         "n_here": len(jax.tree.leaves(placed)[0].addressable_shards),
-        "sums": layout.get(sums).tolist(),
+        "sums": placement.get(sums).tolist(),
         "restored_epoch": back.epoch,
         "told": on_first(lambda: {"from": number}),
         "jax_takes_signals": takes_signals,
@@ -99,8 +99,8 @@ def main(folder: Path) -> dict:
         "first_fails": error_of(lambda: on_first(lambda: fail("full"))),
         "disk_is_full": error_of(lambda: on_first(full)),
         "another_is_full": error_of(lambda: together(full if number else int)),
-        "signal": told_by_any("SIGTERM" if number else ""),
-        "no_signal": told_by_any(""),
+        "signal": any_process("SIGTERM" if number else ""),
+        "no_signal": any_process(""),
         "second_fails": error_of(
             lambda: together(lambda: fail("no file") if number else None)
         ),

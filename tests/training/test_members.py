@@ -6,11 +6,11 @@ import pytest
 from gammavae_jax.config import Config, TrainConfig
 from gammavae_jax.training.members import (
     NO_FOLD,
+    assign_member,
     by_clip,
-    first_ones,
+    chosen_indices,
     folds_of_clips,
     member_numbers,
-    with_first_member,
 )
 
 N_SEEDS, N_FOLDS, N_MACHINES, N_CLIPS = 2, 3, 2, 10
@@ -51,7 +51,7 @@ def test_each_clip_is_told_by_the_member_that_has_not_seen_it_else_by_the_first(
 ):
     is_clip = np.ones((N_MACHINES, N_CLIPS), bool)
     is_clip[1, 9] = False
-    told = with_first_member(is_held_out, is_clip, N_FOLDS)
+    told = assign_member(is_held_out, is_clip, N_FOLDS)
     by_seed = told.reshape(N_SEEDS, N_FOLDS, N_MACHINES, N_CLIPS)
     np.testing.assert_array_equal(by_seed.sum(1), np.stack([is_clip] * N_SEEDS))
     expected = np.where(folds == NO_FOLD, 0, folds)
@@ -62,7 +62,7 @@ def test_each_clip_is_told_by_the_member_that_has_not_seen_it_else_by_the_first(
 
 
 def test_the_wanted_clips_come_first_and_in_order(is_held_out):
-    chosen, is_used = first_ones(is_held_out)
+    chosen, is_used = chosen_indices(is_held_out)
     most = is_held_out.sum(-1).max()
     assert most <= chosen.shape[-1] < most + -(-N_CLIPS // 8)
     for run in np.ndindex(N_SEEDS * N_FOLDS, N_MACHINES):
@@ -73,12 +73,12 @@ def test_the_wanted_clips_come_first_and_in_order(is_held_out):
 def test_fleets_need_few_programs_for_the_numbers_of_wanted_clips():
     """Of a hundred clips, any number that is wanted makes one of eight shapes."""
     is_wanted = np.tri(100, dtype=bool)[:, None, None]
-    shapes = {first_ones(of_one[None])[0].shape[-1] for of_one in is_wanted[:, 0]}
+    shapes = {chosen_indices(of_one[None])[0].shape[-1] for of_one in is_wanted[:, 0]}
     assert len(shapes) == 8
 
 
 def test_no_wanted_clips_still_give_a_place_that_is_not_used():
-    chosen, is_used = first_ones(np.zeros((2, 3, 5), bool))
+    chosen, is_used = chosen_indices(np.zeros((2, 3, 5), bool))
     assert chosen.shape == (2, 3, 1)
     assert not is_used.any()
 
@@ -87,7 +87,7 @@ def test_no_wanted_clips_still_give_a_place_that_is_not_used():
 def test_what_members_tell_is_put_in_each_clips_place(folds, is_held_out, rest):
     rng = np.random.default_rng(1)
     of_all = rng.standard_normal((N_SEEDS * N_FOLDS, N_MACHINES, N_CLIPS, *rest))
-    chosen, is_used = first_ones(is_held_out)
+    chosen, is_used = chosen_indices(is_held_out)
     index = chosen.reshape(*chosen.shape, *(1,) * len(rest))
     told = np.take_along_axis(of_all, index, axis=2)
     out = by_clip(told, chosen, is_used, N_CLIPS, CONFIG)

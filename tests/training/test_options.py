@@ -9,6 +9,7 @@ from support.probes import clips, crowd, noise
 from gammavae_jax.data.arrays import HELD_OUT, TRAIN, stack_machines
 from gammavae_jax.models.distributions import kl_to_prior
 from gammavae_jax.models.loss import total_loss
+from gammavae_jax.training import epoch as epochs
 from gammavae_jax.training import step
 
 
@@ -29,7 +30,7 @@ def epochs_of(config, one_machine, n_epochs=1, group=None):
     key = jax.random.key(0)
     state = step.init_state(config, key, 20)
     epoch_of = jax.jit(
-        lambda epoch, state: step.train_epoch(config, key, epoch, state, data, group)
+        lambda epoch, state: epochs.train_epoch(config, key, epoch, state, data, group)
     )
     states, infos = [state], []
     for epoch in range(1, n_epochs + 1):

@@ -7,9 +7,10 @@ import pytest
 from support.probes import clips, crowd, noise
 
 from gammavae_jax.data.arrays import HELD_OUT, PADDING, TRAIN, stack_machines
-from gammavae_jax.devices.deal import make_layout
+from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.devices.placement import Batching, jitted
 from gammavae_jax.models.loss import total_loss
+from gammavae_jax.training import epoch as epochs
 from gammavae_jax.training import step
 from gammavae_jax.training.split import split_windows
 
@@ -24,24 +25,24 @@ def prepare(config, machines, devices=1, batching: Batching = "map"):
     """Arrays, groups and layout of machines."""
     arrays = stack_machines(machines, config.features.n_context)
     group = split_windows(arrays, config).group
-    layout = make_layout(
+    placement = make_placement(
         (group[0] > 0).sum(-1).tolist(),
         config.n_members,
         jax.devices()[:devices],
         batching,
     )
-    return layout, arrays, group
+    return placement, arrays, group
 
 
 def fit(config, machines, epochs, devices=1, batching: Batching = "map"):
     """Host state and losses after some epochs."""
-    layout, arrays, group = prepare(config, machines, devices, batching)
-    trainer = step.make_trainer(config, layout, arrays, group)
+    placement, arrays, group = prepare(config, machines, devices, batching)
+    trainer = epochs.make_trainer(config, placement, arrays, group)
     state, losses = trainer.initial, []
     for epoch in range(1, epochs + 1):
         state, info = trainer.epoch(epoch, state)
-        losses.append(layout.get(info).loss)
-    return layout.get(state), np.array(losses)
+        losses.append(placement.get(info).loss)
+    return placement.get(state), np.array(losses)
 
 
 def assert_close(ours, expected, rtol=1e-4):
@@ -98,13 +99,13 @@ def test_the_step_is_traced_once_for_all_trainings_of_like_shapes(
     tiny, machines, monkeypatch
 ):
     """Waves of machines have like shapes."""
-    traces, step = [], step.train_step
+    traces, train_step = [], step.train_step
 
     def counted(*args):
         traces.append(1)
-        return step(*args)
+        return train_step(*args)
 
-    monkeypatch.setattr(step, "train_step", counted)
+    monkeypatch.setattr(epochs, "train_step", counted)
     jitted.cache_clear()
     fit(tiny("default"), machines, 3)
     assert len(traces) == 1
@@ -114,12 +115,12 @@ def test_the_step_is_traced_once_for_all_trainings_of_like_shapes(
 
 def test_an_epoch_leaves_the_device_alone(tiny, machines):
     config = tiny("default")
-    layout, arrays, group = prepare(config, machines)
-    trainer = step.make_trainer(config, layout, arrays, group)
+    placement, arrays, group = prepare(config, machines)
+    trainer = epochs.make_trainer(config, placement, arrays, group)
     number = trainer.place(1)
     jax.config.update("jax_transfer_guard", "disallow")  # in all threads
     try:
-        layout.wait(*trainer.compiled(number, trainer.initial))
+        placement.wait(*trainer.compiled(number, trainer.initial))
     finally:
         jax.config.update("jax_transfer_guard", "allow")
 
@@ -150,7 +151,7 @@ def test_one_seed_gives_the_same_bytes_and_another_does_not(tiny, machines):
 
 def test_each_window_is_trained_on_once_an_epoch():
     group = np.array([TRAIN] * 40 + [HELD_OUT] * 9 + [PADDING] * 15, np.uint8)
-    order = np.asarray(step.shuffled(jax.random.key(3), jnp.asarray(group)))
+    order = np.asarray(epochs.shuffled(jax.random.key(3), jnp.asarray(group)))
     assert set(order[:40]) == set(range(40))
     assert list(order[:40]) != list(range(40))
     assert set(order[40:49]) == set(range(40, 49))
@@ -161,7 +162,7 @@ def test_padding_does_not_change_the_shuffle(key):
     short = jnp.full(50, TRAIN, jnp.uint8)
     padded = jnp.concatenate([short, jnp.full(77, PADDING, jnp.uint8)])
     np.testing.assert_array_equal(
-        step.shuffled(k, short), step.shuffled(k, padded)[:50]
+        epochs.shuffled(k, short), epochs.shuffled(k, padded)[:50]
     )
 
 
@@ -170,7 +171,7 @@ def test_a_batch_is_windows_of_successive_frames_of_one_clip(tiny, machines):
     _, arrays, group = prepare(config, machines[:1])
     data = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), arrays)
     n = int((group[0, 0] > 0).sum())
-    batch, weight, _ = step.gather(
+    batch, weight, _ = epochs.gather(
         config, data, jnp.arange(group.shape[2]), 0, jnp.array(n), jnp.array(0)
     )
     expected = [
@@ -207,12 +208,12 @@ def test_a_stopped_machine_reports_no_loss(tiny, machines):
     _, broken = machines[1]
     broken.log_mels[0][:] = np.inf
     config = tiny("default")
-    layout, arrays, group = prepare(config, machines)
-    trainer = step.make_trainer(config, layout, arrays, group)
+    placement, arrays, group = prepare(config, machines)
+    trainer = epochs.make_trainer(config, placement, arrays, group)
     state = trainer.initial
     for epoch in (1, 2):
         state, info = trainer.epoch(epoch, state)
-    info = layout.get(info)
+    info = placement.get(info)
     for values in (info.loss, info.held_out_loss):
         assert np.isfinite(values).tolist() == [[True, False, True]]
 
@@ -220,22 +221,22 @@ def test_a_stopped_machine_reports_no_loss(tiny, machines):
 def test_a_lone_held_out_window_has_a_loss(tiny):
     config = tiny("default")
     spectra = noise(np.random.default_rng(0), 3, np.array([5, 5, 5]))
-    layout, arrays, group = prepare(config, [("m", clips(spectra))])
-    trainer = step.make_trainer(config, layout, arrays, group)
+    placement, arrays, group = prepare(config, [("m", clips(spectra))])
+    trainer = epochs.make_trainer(config, placement, arrays, group)
     _, info = trainer.epoch(1, trainer.initial)
-    assert layout.get(info).held_out_loss[0, 0] > 1.0
+    assert placement.get(info).held_out_loss[0, 0] > 1.0
 
 
 def test_resumed_training_equals_unbroken_training(tiny, machines):
     config = tiny("paper")
-    layout, arrays, group = prepare(config, machines)
+    placement, arrays, group = prepare(config, machines)
     unbroken, _ = fit(config, machines, 3)
     half, _ = fit(config, machines, 1)
-    trainer = step.make_trainer(config, layout, arrays, group)
-    state = layout.put(half, "run")
+    trainer = epochs.make_trainer(config, placement, arrays, group)
+    state = placement.put(half, "model")
     for epoch in (2, 3):
         state, _ = trainer.epoch(epoch, state)
-    jax.tree.map(np.testing.assert_array_equal, layout.get(state), unbroken)
+    jax.tree.map(np.testing.assert_array_equal, placement.get(state), unbroken)
 
 
 def test_two_thousand_softmax_steps_have_finite_gradients(tiny):
@@ -255,24 +256,24 @@ def test_two_thousand_softmax_steps_have_finite_gradients(tiny):
 
 def test_an_epoch_reports_what_its_steps_one_by_one_give(tiny, machines):
     config = tiny("default")
-    layout, arrays, group = prepare(config, machines[:1])
-    trainer = step.make_trainer(config, layout, arrays, group)
+    placement, arrays, group = prepare(config, machines[:1])
+    trainer = epochs.make_trainer(config, placement, arrays, group)
     first, _ = trainer.epoch(1, trainer.initial)
-    before = layout.get(first)
-    after, info = (layout.get(tree) for tree in trainer.epoch(2, first))
+    before = placement.get(first)
+    after, info = (placement.get(tree) for tree in trainer.epoch(2, first))
 
     data = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), arrays)
     state = jax.tree.map(lambda leaf: jnp.asarray(leaf[0, 0]), before)
     member = jnp.array([config.seeds[0], 0], jnp.uint32)
-    key = jax.random.fold_in(step.run_key(member, data.name_hash), 2)
-    order = step.shuffled(jax.random.fold_in(key, 0), jnp.asarray(group[0, 0]))
+    key = jax.random.fold_in(step.model_key(member, data.name_hash), 2)
+    order = epochs.shuffled(jax.random.fold_in(key, 0), jnp.asarray(group[0, 0]))
     n_train, n_held_out = (int((group[0, 0] == g).sum()) for g in (TRAIN, HELD_OUT))
     expected, counts = [], []
-    for step in range(-(-n_train // config.train.batch_size)):
-        batch, weight, _ = step.gather(
-            config, data, order, 0, jnp.array(n_train), jnp.array(step)
+    for number in range(-(-n_train // config.train.batch_size)):
+        batch, weight, _ = epochs.gather(
+            config, data, order, 0, jnp.array(n_train), jnp.array(number)
         )
-        step_key = jax.random.fold_in(key, step + 1)
+        step_key = jax.random.fold_in(key, number + 1)
         state, terms = step.train_step(config, step_key, state, batch, weight)
         expected.append(np.average(terms.reconstruction, weights=weight))
         counts.append(weight.sum())

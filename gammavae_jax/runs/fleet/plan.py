@@ -19,7 +19,7 @@ import jax
 
 from gammavae_jax.config import Config, FeatureConfig
 from gammavae_jax.data.archives import recording_bytes
-from gammavae_jax.data.arrays import Room
+from gammavae_jax.data.arrays import Capacity
 from gammavae_jax.data.machines import MachineFiles
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import write_text
@@ -43,8 +43,8 @@ class WavePlan(NamedTuple):
     """The waves of a fleet."""
 
     waves: tuple[tuple[str, ...], ...]  # machine types
-    train: Room  # that the arrays of every wave have
-    test: Room
+    train: Capacity  # that the arrays of every wave have
+    test: Capacity
     year: int | None  # whose metrics hold
     digest: str  # of the recordings, by names and lengths
 
@@ -65,8 +65,8 @@ def plan_waves(
             tuple(names[first : first + wave_size])
             for first in range(0, len(names), wave_size)
         ),
-        reduce(Room.joined, (size.train for size in machines)),
-        reduce(Room.joined, (size.test for size in machines)),
+        reduce(Capacity.joined, (size.train for size in machines)),
+        reduce(Capacity.joined, (size.test for size in machines)),
         year,
         hashlib.blake2b(digests.encode(), digest_size=20).hexdigest(),
     )
@@ -101,8 +101,8 @@ def read_plan(out: Path) -> WavePlan:
             raise ValueError
         return WavePlan(
             tuple(tuple(map(str, wave)) for wave in about["waves"]),
-            Room(*map(int, about["train"])),
-            Room(*map(int, about["test"])),
+            Capacity(*map(int, about["train"])),
+            Capacity(*map(int, about["test"])),
             about["year"],
             str(about["digest"]),
         )
@@ -116,7 +116,7 @@ def read_plan(out: Path) -> WavePlan:
 def wave_size_that_fits(machines: Sequence[MachineSize], config: Config) -> int:
     """The most machines of a wave, by an estimate of what they need; at least one."""
     train, test = (
-        _log_mel_bytes(reduce(Room.joined, rooms), config.features)
+        _log_mel_bytes(reduce(Capacity.joined, rooms), config.features)
         for rooms in zip(*((size.train, size.test) for size in machines), strict=True)
     )
     n_units = max(size.n_units for size in machines)
@@ -152,7 +152,7 @@ def _units_that_fit(config: Config, log_mel_bytes: float | int) -> float:
     return min(fitting, _SHARE_OF_DEVICES * of_devices / device)
 
 
-def _log_mel_bytes(room: Room, config: FeatureConfig) -> int:
+def _log_mel_bytes(room: Capacity, config: FeatureConfig) -> int:
     return _FLOAT_BYTES * config.n_mels * room.frames * room.clips
 
 

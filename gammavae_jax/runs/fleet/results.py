@@ -17,15 +17,15 @@ from rich.console import Console
 
 from gammavae_jax.config import Config
 from gammavae_jax.data.loading import Job
-from gammavae_jax.evaluation.csv_files import row_of, text_of
+from gammavae_jax.evaluation.csv_files import row_of, unescape_formula
 from gammavae_jax.evaluation.metrics import Row
 from gammavae_jax.evaluation.tables import by_seed, percent, summarise_scores, to_json
-from gammavae_jax.files import whole_file
+from gammavae_jax.files import atomic_write
 from gammavae_jax.log import Log
 from gammavae_jax.report.fleet_page import MachineLine, write_fleet_page
 from gammavae_jax.runs.fleet.plan import WavePlan, wave_folder
 from gammavae_jax.runs.folder import last_epoch
-from gammavae_jax.runs.publish import whole_results
+from gammavae_jax.runs.publish import atomic_results
 
 _BYTES_AT_ONCE = 1 << 20
 _STAGES = ("features_s", "compile_s", "train_s", "fit_s", "score_s")
@@ -50,7 +50,7 @@ def write_fleet_results(
         Whether every model was trained to the end.
     """
     folders = [wave_folder(job.out, number) for number in range(len(plan.waves))]
-    with whole_results(job.out, config) as results:
+    with atomic_results(job.out, config) as results:
         _gather_score_files(folders, results)
         for name in ("results.csv", "clips.csv"):
             join_tables([folder / name for folder in folders], results / name)
@@ -88,7 +88,7 @@ def join_tables(paths: Sequence[Path], target: Path) -> None:
     for path in paths:
         for key, block in _blocks(path):
             blocks.setdefault(key, []).append(block)
-    with whole_file(target) as joined:
+    with atomic_write(target) as joined:
         with paths[0].open("rb") as file:
             joined.write(file.readline())
         for of_key in blocks.values():
@@ -192,7 +192,7 @@ class _Summaries:
 def _write_summary(path: Path, about: dict[str, Any], waves: _Summaries) -> None:
     """`summary.json`; what it says of each machine goes from file to file."""
     head = to_json(about).rstrip().removesuffix("}").rstrip()
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write((head + ',\n  "machines": {').encode())
         comma = ""
         for summary in waves:
@@ -213,7 +213,10 @@ def _machine_lines(config: Config, out: Path, plan: WavePlan) -> Iterator[Machin
     with (out / "clips.csv").open(encoding="utf-8", newline="") as file:
         for fields in csv.DictReader(file):
             if (fields["score"], int(fields["seed"])) == (config.score, config.seed):
-                unit = text_of(fields["machine"]), text_of(fields["section"])
+                unit = (
+                    unescape_formula(fields["machine"]),
+                    unescape_formula(fields["section"]),
+                )
                 of_unit = counts.setdefault(unit, [0, 0])
                 of_unit[0] += 1
                 of_unit[1] += int(fields["decision"])

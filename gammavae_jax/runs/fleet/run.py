@@ -33,7 +33,7 @@ from gammavae_jax.runs.fleet.plan import (
     write_plan,
 )
 from gammavae_jax.runs.fleet.results import write_fleet_results
-from gammavae_jax.runs.fleet.survey import survey_fleet
+from gammavae_jax.runs.fleet.survey import measure_fleet
 from gammavae_jax.runs.folder import (
     begin_folder,
     is_finished,
@@ -181,7 +181,7 @@ def _plan(config: Config, job: Job, wave_size: int | None, log: Log) -> WavePlan
             "waves of machines are the work of one process: leave out --distributed, "
             "or give each process machines and an --out of its own"
         )
-    survey = survey_fleet(job, config.features, log)
+    survey = measure_fleet(job, config.features, log)
     if wave_size is None:
         wave_size = wave_size_that_fits(survey.machines, config)
         if wave_size < n_machines:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data.archives import archive_of
-from gammavae_jax.data.arrays import Room, room_needed
+from gammavae_jax.data.arrays import Capacity, capacity_needed
 from gammavae_jax.data.audio import open_recording
 from gammavae_jax.data.clips import clip_waveform, require_usable, require_window
 from gammavae_jax.data.features import n_frames
@@ -60,8 +60,8 @@ class MachineSize(NamedTuple):
 
     machine: str
     n_units: int  # sections, each of which gets models of its own
-    train: Room  # of each section
-    test: Room
+    train: Capacity  # of each section
+    test: Capacity
     digest: str  # of the names and lengths of the recordings
 
 
@@ -79,7 +79,7 @@ class _Lengths(NamedTuple):
     test: dict[ClipFile, int]
 
 
-def survey_fleet(job: Job, config: FeatureConfig, log: Log) -> Survey:
+def measure_fleet(job: Job, config: FeatureConfig, log: Log) -> Survey:
     """Look at every machine of a job.
 
     Every recording's header is read before the first bad one is an error, which tells
@@ -144,7 +144,10 @@ def _size(
         require_training_clips(unit.name, list(lengths.train))
         require_classes([(unit.name, list(lengths.test))])
     train, test = (
-        reduce(Room.joined, (room_needed(list(n.values()), n_context) for n in split))
+        reduce(
+            Capacity.joined,
+            (capacity_needed(list(n.values()), n_context) for n in split),
+        )
         for split in zip(*good, strict=True)
     )
     told = [

@@ -6,8 +6,8 @@ import subprocess
 import sys
 import time
 
-import broken_server
 import pytest
+from support import broken_server
 from support.challenge_archives import publish
 
 from gammavae_jax.cli.download import Download

@@ -1,7 +1,7 @@
 import json
 
-import broken_server
 import pytest
+from support import broken_server
 from support.broken_server import answer
 
 from gammavae_jax.data.download.patience import Patience

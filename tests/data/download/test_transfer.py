@@ -1,9 +1,9 @@
 import random
 from functools import partial
 
-import broken_server
 import pytest
 import requests
+from support import broken_server
 from support.broken_server import answer, cut_after
 from support.loading import DATA, KNOWN, PATH, Loading, published
 

@@ -5,8 +5,8 @@ import io
 import zipfile
 from functools import partial
 
-import broken_server
 import pytest
+from support import broken_server
 from support.broken_server import answer, cut_after, say_length, serve
 from support.loading import DATA, KNOWN, OTHER, PATH, Loading, published
 

@@ -47,7 +47,12 @@ def test_notes_of_a_wave_are_said_when_its_turn_comes_and_progress_is_not():
     logs = [wave.log for wave in load_in_turn([4, 5], load, said)]
     assert [log.notes for log in logs] == [["note 4"], ["note 5"]]
     assert all(log.seconds["features_s"] >= 0 for log in logs)
-    assert text_of(said).splitlines() == ["clips 1/1", "line 4", "note 4", "note 5"]
+    assert text_of(said).splitlines() == [
+        "clips 1/1",
+        "line 4",
+        "note 4",
+        "note 5",
+    ]
 
 
 def test_what_is_wrong_with_a_wave_is_told_after_the_wave_before():

@@ -9,7 +9,7 @@ from rich.console import Console
 from support.packing import pack_machines
 
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.data.arrays import Room
+from gammavae_jax.data.arrays import Capacity
 from gammavae_jax.data.clips import clip_log_mel
 from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.data.loading import Job, find_in_turn
@@ -20,7 +20,8 @@ from gammavae_jax.data.synthetic.dataset import (
 )
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
-from gammavae_jax.runs.fleet import plan, survey
+from gammavae_jax.runs.fleet import plan as plans
+from gammavae_jax.runs.fleet import survey as surveys
 from gammavae_jax.runs.fleet.plan import (
     all_fit,
     available_memory,
@@ -30,7 +31,7 @@ from gammavae_jax.runs.fleet.plan import (
     wave_size_that_fits,
     write_plan,
 )
-from gammavae_jax.runs.fleet.survey import MachineSize, clip_frames, survey_fleet
+from gammavae_jax.runs.fleet.survey import MachineSize, clip_frames, measure_fleet
 
 FEATURES = FeatureConfig()
 SIZE = SyntheticSize(3, 2, 1, (0.2, 0.4))
@@ -46,11 +47,11 @@ def fleet(tmp_path_factory):
 def survey(root, **options):
     names = tuple(sorted(fleet_sizes(9, SIZE)))
     log = Log(Console(file=io.StringIO()))
-    return survey_fleet(Job(root, names, root, **options), FEATURES, log)
+    return measure_fleet(Job(root, names, root, **options), FEATURES, log)
 
 
 def size(name, clips=10, frames=20):
-    room = Room(clips, frames, clips * (frames - 4))
+    room = Capacity(clips, frames, clips * (frames - 4))
     return MachineSize(name, 1, room, room, name)
 
 
@@ -83,13 +84,13 @@ def test_a_survey_of_archives_is_that_of_their_folders(fleet, tmp_path):
 
 def test_the_headers_of_few_bytes_are_not_believed(tmp_path, monkeypatch):
     """Silence is packed so well that the whole is decoded to know."""
-    decoded, whole = [], survey.clip_waveform
+    decoded, whole = [], surveys.clip_waveform
 
     def counted(*arguments):
         decoded.append(1)
         return whole(*arguments)
 
-    monkeypatch.setattr(survey, "clip_waveform", counted)
+    monkeypatch.setattr(surveys, "clip_waveform", counted)
     noise = np.random.default_rng(0).normal(size=160000) * 0.1
     for name, sound, n_decoded in (
         ("noise.wav", noise, 0),
@@ -151,18 +152,18 @@ def test_as_many_machines_fit_as_there_is_memory_for(tiny, monkeypatch):
     gigabyte = 1 << 30
     few, many = size("a", 100, 300), size("b", 1000, 300)
     for memory, machine in ((gigabyte, few), (gigabyte, many), (8 * gigabyte, many)):
-        monkeypatch.setattr(plan, "available_memory", lambda m=memory: m)
+        monkeypatch.setattr(plans, "available_memory", lambda m=memory: m)
         count = wave_size_that_fits([machine] * 3, tiny())
         # Both splits are in memory, more than once.
         bytes_needed = count * 2 * machine.train.clips * 300 * 128 * 4
         assert 0.1 * memory < bytes_needed < memory / 2
-    monkeypatch.setattr(plan, "available_memory", lambda: 0)
+    monkeypatch.setattr(plans, "available_memory", lambda: 0)
     assert wave_size_that_fits([few], tiny()) == 1
 
 
 def test_a_device_with_its_own_memory_may_hold_fewer(tiny, monkeypatch):
-    monkeypatch.setattr(plan, "available_memory", lambda: 1 << 40)
-    monkeypatch.setattr(plan, "device_memory", lambda devices: 1 << 30)
+    monkeypatch.setattr(plans, "available_memory", lambda: 1 << 40)
+    monkeypatch.setattr(plans, "device_memory", lambda devices: 1 << 30)
     assert 1 < wave_size_that_fits([size("a", 100, 300)], tiny()) < 40
 
 
@@ -170,7 +171,7 @@ def test_small_fleets_are_known_to_fit_by_their_files(fleet, tiny, monkeypatch):
     names = tuple(fleet_sizes(9, SIZE))
     job = Job(fleet, names, fleet)
     assert all_fit(find_in_turn(job), tiny())
-    monkeypatch.setattr(plan, "available_memory", lambda: 1 << 20)
+    monkeypatch.setattr(plans, "available_memory", lambda: 1 << 20)
     assert not all_fit(find_in_turn(job), tiny())
 
 

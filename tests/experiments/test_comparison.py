@@ -5,7 +5,7 @@ import csv
 import pytest
 from support.finished_runs import write_run
 
-from gammavae_jax.comparison import write_comparison
+from experiments.comparison import write_comparison
 from gammavae_jax.errors import InputError
 
 

@@ -8,12 +8,12 @@ import pytest
 from rich.console import Console
 from support.finished_runs import write_run
 
-from gammavae_jax import variants
+from experiments import variants
 from gammavae_jax.config_json import override, to_dict
 from gammavae_jax.data.loading import Job
 from gammavae_jax.errors import InputError
 from gammavae_jax.presets import preset
-from gammavae_jax.variants import run_variant
+from experiments.variants import run_variant
 
 QUIET = Console(quiet=True)
 

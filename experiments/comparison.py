@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.evaluation.csv_files import as_cell
+from gammavae_jax.evaluation.csv_files import escape_formula
 from gammavae_jax.evaluation.tables import percent
 from gammavae_jax.files import write_text
 from gammavae_jax.runs.folder import last_epoch
@@ -125,7 +125,7 @@ def _every_number(summaries: Mapping[str, Any]) -> str:
             for score, metrics in scores.items():
                 for metric in _METRICS:
                     spread = metrics[metric]
-                    row = [variant, score, as_cell(machine), metric]
+                    row = [variant, score, escape_formula(machine), metric]
                     writer.writerow([*row, spread["mean"], spread["std"]])
     return text.getvalue()
 
