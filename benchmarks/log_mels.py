@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gammavae_jax.data.arrays import MachineArrays, stack_machines
+from gammavae_jax.data.arrays import TrainingArrays, stack_machines
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.machines import ClipFile
 from gammavae_jax.data.names import parse_clip_name
@@ -36,7 +36,7 @@ def window_starts(n_clips: int, n_frames: int) -> np.ndarray:
 
 def synthetic_machines(
     n_machines: int, n_clips: int, n_frames: int, split: str = "train"
-) -> MachineArrays:
+) -> TrainingArrays:
     """Machines as the package stacks them, on the host."""
     machines = []
     for machine in range(n_machines):

@@ -17,7 +17,7 @@ from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.models.autoencoder import reconstruct
 from gammavae_jax.presets import preset
 from gammavae_jax.runs.checkpoint import restore_detector, save_detector
-from gammavae_jax.scoring.detector import compile_scores, fit_detector
+from gammavae_jax.scoring.detector import compile_scores, fit_scores
 from gammavae_jax.scoring.residuals import mahalanobis
 from gammavae_jax.scoring.scorer import Scorer
 from gammavae_jax.training.epoch import make_trainer
@@ -37,7 +37,7 @@ def make_detector(folder: str, machines: int, frames: int) -> None:
     state, _ = trainer.epoch(1, trainer.initial)
     names = [(f"machine_{machine}", "00") for machine in range(machines)]
     bank = mel_filterbank(config.features)
-    detector = fit_detector(config, placement, names, bank, state, arrays, split)
+    detector = fit_scores(config, placement, names, bank, state, arrays, split)
     save_detector(Path(folder), detector)
 
 
@@ -51,7 +51,7 @@ def prepare_ours(
     detector = replace(detector, config=config)
     arrays = synthetic_machines(machines, clips, frames, split="test")
     placement = make_placement([clips] * machines, 1)
-    score, latest = compile_scores(detector, placement, arrays), {}
+    score, latest = compile_scores(detector, placement, arrays.clips), {}
     del arrays
 
     def finish() -> dict:

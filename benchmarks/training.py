@@ -53,7 +53,7 @@ def prepare(
     clock = CompileClock()
     config = configuration(model, seeds, batch_size)
     arrays = synthetic_machines(machines, clips, frames)
-    log_mel_bytes = 4 * N_MELS * int(arrays.n_frames.sum())
+    log_mel_bytes = 4 * N_MELS * int(arrays.clips.n_frames.sum())
     group = np.full((seeds, *arrays.window_start.shape), TRAIN, np.uint8)
     windows = arrays.window_start.shape[-1]
     placement = make_placement([windows] * machines, seeds, batching=batching)

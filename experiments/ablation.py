@@ -155,27 +155,21 @@ def main() -> int:
         config = configs[next(iter(configs))]
         prepare(models_side_by_side(config, len(machines)))
 
-        from rich.console import Console
-
         from experiments.comparison import write_comparison
-        from gammavae_jax.data.loading import Job
-        from gammavae_jax.log import Log
         from experiments.variants import run_variant
+        from gammavae_jax.data.loading import Source
+        from gammavae_jax.log import Log
+        from gammavae_jax.runs.folder import RunFolder
 
-        log, quiet = Log(Console(stderr=True)), Console(quiet=True)
-        whole = True
+        log, whole = Log(), True
+        source = Source(data_root, machines, skip_bad_files=options.skip_bad_files)
         for name, variant in variants.items():
-            job = Job(
-                data_root=data_root,
-                machines=machines,
-                out=options.out / name,
-                overwrite=options.overwrite,
-                skip_bad_files=options.skip_bad_files,
-                year=options.year,
-            )
+            folder = RunFolder(options.out / name, overwrite=options.overwrite)
             log.say(f"variant {name}: {variant.title}")
             models = options.out / variant.scored_anew if variant.scored_anew else None
-            whole &= run_variant(configs[name], job, models, log.console, quiet)
+            config, year = configs[name], options.year
+            of_variant = log.without_results()
+            whole &= run_variant(config, source, folder, year, models, of_variant)
         titles = {name: variant.title for name, variant in variants.items()}
         log.say(write_comparison(options.out, titles))
         return 0 if whole else 1

@@ -37,23 +37,19 @@ def main() -> int:
         data_root = data_root_or_synthetic(options.data_root)
         prepare(models_in_checkpoint(options.checkpoint))
 
-        from rich.console import Console
-
-        from gammavae_jax.data.loading import Job
+        from gammavae_jax.data.loading import Source
         from gammavae_jax.log import Log
         from gammavae_jax.runs.fleet.run import evaluate_machines
+        from gammavae_jax.runs.folder import RunFolder
 
-        job = Job(
-            data_root=data_root,
+        source = Source(
+            data_root,
             machines=(),
-            out=options.out,
-            overwrite=options.overwrite,
             skip_bad_files=options.skip_bad_files,
-            year=options.year,
-            feature_cache=options.feature_cache,
+            cache=options.feature_cache,
         )
-        log = Log(Console(stderr=True))
-        evaluate_machines(options.checkpoint, job, log, Console())
+        folder = RunFolder(options.out, overwrite=options.overwrite)
+        evaluate_machines(options.checkpoint, source, folder, options.year, Log())
     return 0
 
 

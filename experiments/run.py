@@ -166,34 +166,34 @@ def run(options: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from gammavae_jax.data.loading import Job
+    from gammavae_jax.data.loading import Source
     from gammavae_jax.log import Log
     from gammavae_jax.runs.fleet.run import describe_waves, run_machines
+    from gammavae_jax.runs.folder import RunFolder
     from gammavae_jax.runs.run import describe, describe_folder
 
-    job = Job(
-        data_root=data_root,
-        machines=machines,
-        out=options.out or Path("runs") / config.preset,
-        resume=options.resume,
-        overwrite=options.overwrite,
-        skip_bad_files=options.skip_bad_files,
+    source = Source(
+        data_root,
+        machines,
         with_supplemental=options.with_supplemental,
-        year=options.year,
-        feature_cache=options.feature_cache,
+        skip_bad_files=options.skip_bad_files,
+        cache=options.feature_cache,
     )
+    out = options.out or Path("runs") / config.preset
+    folder = RunFolder(out, options.resume, options.overwrite)
     quiet = not is_first()
-    log, table = Log(Console(stderr=True, quiet=quiet)), Console(quiet=quiet)
+    log = Log(Console(stderr=True, quiet=quiet), Console(quiet=quiet))
 
-    def tell() -> None:
-        describe(config, job, table)
-        describe_waves(config, job, options.wave_size, Log(table))
-        describe_folder(config, job, Log(table))
+    def show_plan() -> None:
+        describe(config, source, log)
+        describe_waves(config, source, folder, options.wave_size, log)
+        describe_folder(config, folder, log)
 
     if options.dry_run:
-        on_first(tell)
+        on_first(show_plan)
         return 0
-    return 0 if run_machines(config, job, options.wave_size, log, table) else 1
+    job = config, source, folder, options.year, options.wave_size, log
+    return 0 if run_machines(*job) else 1
 
 
 if __name__ == "__main__":

@@ -2,61 +2,64 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
-
-from rich.console import Console
 
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
-from gammavae_jax.data.loading import Job, find_all, require_labels
+from gammavae_jax.data.loading import Source, find_all, require_labels
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.tables import to_json
 from gammavae_jax.files import write_text
 from gammavae_jax.log import Log
-from gammavae_jax.runs.folder import held_folder, is_finished
-from gammavae_jax.runs.run import run_experiment
+from gammavae_jax.runs.folder import RunFolder, held_folder, is_finished
+from gammavae_jax.runs.run import run
 
 # Of the models that a variant takes from another one.
 _TRAINING = ("metrics.jsonl", "checkpoint/train")
 
 
 def run_variant(
-    config: Config, job: Job, models: Path | None, console: Console, table: Console
+    config: Config,
+    source: Source,
+    folder: RunFolder,
+    year: int | None,
+    models: Path | None,
+    log: Log,
 ) -> bool:
-    """Run a variant in `job.out`, unless it has been; go on with one half done.
+    """Run a variant, resume it, or skip it if it is finished.
 
     Args:
         config: of the variant.
-        job: what it works on.
-        models: the folder of a run whose trained models are scored anew, if any.
-        console: for progress.
-        table: for the variant's own table of results.
+        source: the recordings.
+        folder: where results go.
+        year: the challenge whose metrics hold; default: what the layout says.
+        models: the folder of a run whose trained models are scored again, if any.
+        log: shows progress and the variant's own results.
 
-    Returns whether every model could be trained to the end.
+    Returns whether every model was trained to the end.
 
     Raises:
-        InputError: see `run_experiment`; recordings without labels; or another run
-            is in the folder.
+        InputError: see `run`; the recordings have no labels; or the folder holds
+            another run.
     """
-    require_labels(find_all(job, ["test"]))
-    path = job.out / "config.json"
+    require_labels(find_all(source, ["test"]))
+    path = folder.path / "config.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    if known is not None and not job.overwrite:
+    if known is not None and not folder.overwrite:
         if known != to_dict(config):
             raise InputError(
-                f"{str(job.out)!r} was made with other settings: say --overwrite, or "
-                "give another --out"
+                f"{str(folder.path)!r} was made with other settings: use --overwrite, "
+                "or give another --out"
             )
-        if is_finished(job.out):
+        if is_finished(folder.path):
             return True
-        job = replace(job, resume=True)
+        folder = folder._replace(resume=True)
     elif models is not None:
-        with held_folder(job.out, resume=False, overwrite=job.overwrite):
+        with held_folder(*folder):
             pass  # no other run is in it, and it may be replaced
-        _take_training(models, job.out, config)
-        job = replace(job, resume=True, overwrite=False)
-    return run_experiment(config, job, Log(console), table)
+        _take_training(models, folder.path, config)
+        folder = folder._replace(resume=True, overwrite=False)
+    return run(config, source, folder, year, log)
 
 
 def _take_training(models: Path, out: Path, config: Config) -> None:

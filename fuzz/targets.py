@@ -22,6 +22,7 @@ from gammavae_jax.config_json import from_dict, override, to_dict
 from gammavae_jax.data import archives
 from gammavae_jax.data.audio import open_recording, read_recording
 from gammavae_jax.data.names import clip_stem, parse_clip_name
+from gammavae_jax.data.score_file_names import machine_and_section
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.evaluation.csv_files import (
     escape_formula,
@@ -29,7 +30,6 @@ from gammavae_jax.evaluation.csv_files import (
     unescape_formula,
 )
 from gammavae_jax.evaluation.ground_truth import truth_from_files, truth_from_list
-from gammavae_jax.evaluation.rows import machine_and_section
 from gammavae_jax.evaluation.score_files import read_directory, write_scores
 from gammavae_jax.live.refusal import Refusal
 from gammavae_jax.live.uploads import recording_of

@@ -38,6 +38,7 @@ from gammavae_jax.scoring.verdict import (
     judge,
     machine_names,
 )
+from gammavae_jax.training.loop import Observer
 
 ONE_MACHINE = "machine"  # the name of what is given without one
 
@@ -108,7 +109,8 @@ class AnomalyDetector(BaseEstimator):
         bank = mel_filterbank(config.features)
         loaded = self._load(recordings, sample_rate, bank, config)
         adapt = self.epochs is None
-        self._take(fit_recordings(config, loaded, bank, log, adapt_epochs=adapt))
+        observer = Observer(log)
+        self._take(fit_recordings(config, loaded, bank, observer, adapt_epochs=adapt))
         return self
 
     def score_samples(self, recordings: Given, sample_rate: int | None = None) -> Any:

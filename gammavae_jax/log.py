@@ -1,5 +1,6 @@
-"""What a job tells its user: lines, progress, and notes that stay with the results."""
+"""Messages to the user: lines, progress, tables, and notes kept with the results."""
 
+import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 from gammavae_jax.errors import printable
 
@@ -21,28 +23,42 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 class Log:
-    """Messages to a console, notes for the files, and the seconds of each stage."""
+    """Shows messages, keeps notes for the result files, and times each stage.
 
-    def __init__(self, console: Console):
-        self.console = console
+    Args:
+        console: for messages and progress; default: standard error.
+        output: for tables and results; default: standard output.
+    """
+
+    def __init__(self, console: Console | None = None, output: Console | None = None):
+        self.console = console or Console(stderr=True)
+        self.output = output or Console()
         self.notes: list[str] = []
         self.seconds: dict[str, float] = {}
 
+    def without_results(self) -> "Log":
+        """A new log on the same console that discards tables and results."""
+        return Log(self.console, Console(file=io.StringIO()))
+
     def say(self, message: str) -> None:
-        """Print lines: neither wrapped nor read as markup or a terminal's commands."""
-        lines = "\n".join(map(printable, message.split("\n")))
-        self.console.print(
-            lines, markup=False, emoji=False, highlight=False, soft_wrap=True
-        )
+        """Print lines as they are: no wrapping, markup or terminal commands."""
+        _print_lines(self.console, message)
+
+    def show(self, result: Table | str) -> None:
+        """Print a table or a line of results to the output console."""
+        if isinstance(result, str):
+            _print_lines(self.output, result)
+        else:
+            self.output.print(result)
 
     def note(self, message: str) -> None:
-        """Print a line, and keep it with the results."""
+        """Print a line and keep it with the results."""
         self.say(message)
         self.notes.append(message)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the seconds of a block to a stage."""
+        """Add the duration of a block to a stage."""
         start = time.perf_counter()
         yield
         passed = time.perf_counter() - start
@@ -50,10 +66,10 @@ class Log:
 
     @contextmanager
     def progress(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
-        """A bar on a terminal, now and then a line elsewhere.
+        """Show a bar on a terminal; elsewhere print a line every 15 seconds.
 
-        Yields `advance(text="")`, to be called once a step; `done` steps of the total
-        were made before.
+        Yields `advance(text="")`, to be called after each step. `done` steps of the
+        total were finished before.
         """
         if not self.console.is_terminal:
             yield self._lines(title, total, done)
@@ -70,7 +86,7 @@ class Log:
             yield lambda text="": bar.update(task, advance=1, text=text)
 
     def _lines(self, title: str, total: int, done: int) -> Advance:
-        """Print after some seconds, and at the end in any case."""
+        """Print a line every 15 seconds and after the last step."""
         start = last = time.monotonic()
         first = done
 
@@ -86,3 +102,8 @@ class Log:
             self.say(f"{title} {done}/{total}{rest}  {text}".rstrip())
 
         return advance
+
+
+def _print_lines(console: Console, message: str) -> None:
+    lines = "\n".join(map(printable, message.split("\n")))
+    console.print(lines, markup=False, emoji=False, highlight=False, soft_wrap=True)

@@ -18,10 +18,10 @@ from gammavae_jax.config import Config
 from gammavae_jax.config_json import from_dict, override, to_dict
 from gammavae_jax.data.archives import recordings_in
 from gammavae_jax.data.names import ClipName, clip_stem, parse_clip_name
+from gammavae_jax.data.score_file_names import machine_and_section
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.evaluation.metrics import auc, evaluate_scores, partial_auc
+from gammavae_jax.evaluation.metrics import auc, evaluate_section, partial_auc
 from gammavae_jax.evaluation.official import official_score
-from gammavae_jax.evaluation.rows import machine_and_section
 from gammavae_jax.evaluation.score_files import (
     read_directory,
     write_decisions,
@@ -178,7 +178,7 @@ def test_metrics_are_scikit_learns_and_within_their_bounds(scores, is_anomaly, t
     partial = partial_auc(scores, is_anomaly)
     # McClish: the worst of all, an area of 0, is below one half.
     assert 0.5 * (1 - 0.05 / 0.95) - 1e-12 <= partial <= 1
-    row = evaluate_scores(scores, is_anomaly, target, threshold=0.0)
+    row = evaluate_section(scores, is_anomaly, target, threshold=0.0)
     known = np.array(row[4:14] + row[15:])
     known = known[~np.isnan(known)]
     assert ((known >= 0) & (known <= 1)).all()

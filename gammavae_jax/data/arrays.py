@@ -1,6 +1,6 @@
-"""Recordings to `MachineArrays`: log-mels, padded, masked and stacked.
+"""Log-mels of many clips and machines in padded, masked arrays.
 
-Clips may differ in length, and machines in clip count.
+Clips may differ in length, and machines in their number of clips.
 """
 
 import zlib
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from gammavae_jax.data.clips import Clips
+from gammavae_jax.data.clips import Clips, NamedClips
 from gammavae_jax.data.machines import ClipFile, is_supplemental
 
 AnyArray = Array | np.ndarray  # on a device or on the host
@@ -20,75 +20,113 @@ AnyArray = Array | np.ndarray  # on a device or on the host
 PADDING, TRAIN, HELD_OUT = 0, 1, 2
 
 
-class MachineArrays(NamedTuple):
-    """Clips of one machine, or with a leading axis of many, padded with zeros.
+class ClipArrays(NamedTuple):
+    """Log-mels of one machine's clips, padded with zeros: all that scoring reads.
 
-    `window_start` is the first frame of each window, as `clip * n_frames + frame` of
-    the padded arrays. A clip of 0 frames is padding.
+    With a leading axis they hold many machines. A clip of 0 frames is padding.
     """
 
-    log_mel: Float[AnyArray, "*machine clip frame mel"]
+    log_mel: Float[AnyArray, "*machine clip frame mel"]  # dB
     n_frames: Int[AnyArray, "*machine clip"]
+
+
+class TrainingArrays(NamedTuple):
+    """Clips, and what training reads besides.
+
+    `window_start` is the first frame of each window, counted as `clip * n_frames +
+    frame` in the padded log-mels.
+    """
+
+    clips: ClipArrays
     is_target: Bool[AnyArray, "*machine clip"]
     window_start: Int[AnyArray, "*machine window"]
     name_hash: UInt32[AnyArray, "*machine"]
 
 
 class Capacity(NamedTuple):
-    """What the arrays of a machine can hold; machines that are stacked share it."""
+    """How much the arrays of a machine can hold; stacked machines share it."""
 
     clips: int
     frames: int  # of a clip
     windows: int
 
     def joined(self, other: "Capacity") -> "Capacity":
-        """Room for what either has room for."""
+        """The capacity that holds what either of the two holds."""
         return Capacity(*map(max, self, other))
 
 
 def capacity_needed(n_frames: Sequence[int], n_context: int) -> Capacity:
-    """By one machine with clips of so many frames."""
+    """The capacity that one machine with clips of these lengths needs."""
     return Capacity(
         len(n_frames), max(n_frames), sum(t - n_context + 1 for t in n_frames)
     )
 
 
-def stack_machines(
-    machines: Sequence[tuple[str, Clips]], n_context: int, room: Capacity | None = None
-) -> MachineArrays:
-    """Pad and stack clips; each entry is a machine's name and its clips.
+def stack_clips(
+    machines: Sequence[Clips], n_context: int, capacity: Capacity | None = None
+) -> ClipArrays:
+    """Pad and stack the clips of several machines.
 
-    The arrays have at least the given room: machines elsewhere may need it.
+    Args:
+        machines: the clips of each machine.
+        n_context: frames of a window.
+        capacity: the least that the arrays must hold.
+
+    Returns:
+        Arrays with a leading `machine` axis, on the host.
     """
-    log_mels = [clips.log_mels for _, clips in machines]
-    lengths = [[len(spectrogram) for spectrogram in m] for m in log_mels]
-    needed = [capacity_needed(of_machine, n_context) for of_machine in lengths]
-    room = reduce(Capacity.joined, needed, room or needed[0])
-    shape, most_frames = (len(machines), room.clips), room.frames
-    stacked = MachineArrays(
-        log_mel=np.zeros((*shape, most_frames, log_mels[0][0].shape[1]), np.float32),
+    needed = _capacity(machines, n_context, capacity)
+    shape = len(machines), needed.clips
+    n_mels = machines[0].log_mels[0].shape[1]
+    stacked = ClipArrays(
+        log_mel=np.zeros((*shape, needed.frames, n_mels), np.float32),
         n_frames=np.zeros(shape, np.int32),
-        is_target=np.zeros(shape, bool),
-        window_start=np.zeros((len(machines), room.windows), np.int32),
-        name_hash=np.array([hash_name(name) for name, _ in machines], np.uint32),
     )
-    for m, (_, clips) in enumerate(machines):
-        for c, spectrogram in enumerate(clips.log_mels):
-            stacked.log_mel[m, c, : len(spectrogram)] = spectrogram
-        stacked.n_frames[m, : len(clips.files)] = lengths[m]
-        stacked.is_target[m, : len(clips.files)] = is_target(clips.files)
-        starts = [
-            c * most_frames + np.arange(t - n_context + 1)
-            for c, t in enumerate(lengths[m])
-        ]
-        stacked.window_start[m, : sum(map(len, starts))] = np.concatenate(starts)
+    for m, clips in enumerate(machines):
+        for c, log_mel in enumerate(clips.log_mels):
+            stacked.log_mel[m, c, : len(log_mel)] = log_mel
+            stacked.n_frames[m, c] = len(log_mel)
     return stacked
 
 
+def stack_machines(
+    machines: NamedClips, n_context: int, capacity: Capacity | None = None
+) -> TrainingArrays:
+    """Pad and stack the training clips of several machines; see `stack_clips`."""
+    all_clips = [clips for _, clips in machines]
+    needed = _capacity(all_clips, n_context, capacity)
+    clips = stack_clips(all_clips, n_context, needed)
+    stacked = TrainingArrays(
+        clips,
+        is_target=np.zeros(clips.n_frames.shape, bool),
+        window_start=np.zeros((len(machines), needed.windows), np.int32),
+        name_hash=np.array([hash_name(name) for name, _ in machines], np.uint32),
+    )
+    for m, of_machine in enumerate(all_clips):
+        stacked.is_target[m, : len(of_machine.files)] = is_target(of_machine.files)
+        starts = np.concatenate(
+            [
+                c * needed.frames + np.arange(len(log_mel) - n_context + 1)
+                for c, log_mel in enumerate(of_machine.log_mels)
+            ]
+        )
+        stacked.window_start[m, : len(starts)] = starts
+    return stacked
+
+
+def _capacity(
+    machines: Sequence[Clips], n_context: int, least: Capacity | None
+) -> Capacity:
+    """What arrays need to hold these clips, and at least `least`."""
+    lengths = [[len(log_mel) for log_mel in clips.log_mels] for clips in machines]
+    needed = [capacity_needed(of_machine, n_context) for of_machine in lengths]
+    return reduce(Capacity.joined, needed, least or needed[0])
+
+
 def supplemental_clips(
-    machines: Sequence[tuple[str, Clips]], n_clips: int
+    machines: NamedClips, n_clips: int
 ) -> Bool[np.ndarray, "machine clip"]:
-    """Which clips of arrays with `n_clips` places are of a folder `supplemental`."""
+    """Which of `n_clips` places hold a clip from a folder `supplemental`."""
     found = np.zeros((len(machines), n_clips), bool)
     for m, (_, clips) in enumerate(machines):
         found[m, : len(clips.files)] = [is_supplemental(file) for file in clips.files]

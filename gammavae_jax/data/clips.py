@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 from threadpoolctl import threadpool_limits
 
 from gammavae_jax.config import FeatureConfig
@@ -21,10 +21,17 @@ _KEPT_BYTES = 31 << 20  # just below the largest block from which glibc learns
 
 
 class Clips(NamedTuple):
-    """Log-mels of one machine's clips on the host, each with its own length."""
+    """Log-mels of one machine's clips on the host, each with its own length.
+
+    Where recordings were cut, `recording` is the number of each clip's recording.
+    """
 
     files: tuple[ClipFile, ...]
     log_mels: tuple[Float[np.ndarray, "frame mel"], ...]
+    recording: Int[np.ndarray, "clip"] | None = None
+
+
+NamedClips = Sequence[tuple[str, Clips]]  # the name of each machine, and its clips
 
 
 def load_clips(

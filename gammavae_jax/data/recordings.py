@@ -27,7 +27,7 @@ from gammavae_jax.log import Log
 Recordings = Any
 
 
-class Source(NamedTuple):
+class RecordingSource(NamedTuple):
     """A recording that has not been read yet."""
 
     name: str
@@ -36,7 +36,7 @@ class Source(NamedTuple):
 
 def find_recordings(
     recordings: Recordings, sample_rate: int | None = None
-) -> list[Source]:
+) -> list[RecordingSource]:
     """The recordings in what a user gave, each with a name of its own.
 
     Args:
@@ -51,7 +51,7 @@ def find_recordings(
         return [_of_array(recordings, sample_rate, "array 0")]
     if isinstance(recordings, str | os.PathLike):
         return _of_path(Path(recordings))
-    found: list[Source] = []
+    found: list[RecordingSource] = []
     items = list(_listed(recordings))
     for number, item in enumerate(items):
         if isinstance(item, str | os.PathLike):
@@ -119,7 +119,7 @@ def _listed(recordings: Any) -> Iterable[Any]:
     )
 
 
-def _of_path(path: Path, within: str = "") -> list[Source]:
+def _of_path(path: Path, within: str = "") -> list[RecordingSource]:
     """The recordings at a path, their names led by that of a folder if given."""
     if not path.is_dir():
         return [_of_file(path, printable(path))]
@@ -139,11 +139,11 @@ def _of_path(path: Path, within: str = "") -> list[Source]:
     ]
 
 
-def _of_file(path: Path, name: str) -> Source:
-    return Source(name, lambda channel: read_recording(path, channel))
+def _of_file(path: Path, name: str) -> RecordingSource:
+    return RecordingSource(name, lambda channel: read_recording(path, channel))
 
 
-def _of_array(array: Any, sample_rate: int | None, name: str) -> Source:
+def _of_array(array: Any, sample_rate: int | None, name: str) -> RecordingSource:
     waveform = np.asarray(array)
     if waveform.ndim != 1 or waveform.dtype.kind not in "fi":
         raise InputError(
@@ -158,17 +158,22 @@ def _of_array(array: Any, sample_rate: int | None, name: str) -> Source:
         waveform = waveform / -float(np.iinfo(waveform.dtype).min)
     waveform = waveform.astype(np.float32)
     require_finite(waveform, name)
-    return Source(name, lambda channel: Recording(waveform, int(sample_rate)))
+    return RecordingSource(name, lambda channel: Recording(waveform, int(sample_rate)))
 
 
 class LoadedRecordings(NamedTuple):
     """The clips of one machine's recordings."""
 
-    names: tuple[str, ...]  # of recordings
+    names: tuple[str, ...]  # of the recordings
     clips: Clips
-    recording: Int[np.ndarray, "clip"]  # the number of each clip's recording
     resampled_from: frozenset[int]  # sample rates, Hz, that were not the features'
     sounds: tuple[Float32[np.ndarray, "_"], ...] = ()  # each clip's, if asked for
+
+    @property
+    def recording(self) -> Int[np.ndarray, "clip"]:
+        """The number of the recording that each clip was cut from."""
+        number = self.clips.recording
+        return np.arange(len(self.clips.files)) if number is None else number
 
     def clip_name(self, clip: int) -> str:
         """The name of a clip's recording, and which part of it the clip is."""
@@ -179,7 +184,7 @@ class LoadedRecordings(NamedTuple):
 
 
 def load_recordings(
-    sources: Sequence[Source],
+    sources: Sequence[RecordingSource],
     filterbank: Float[np.ndarray, "bin mel"],
     config: FeatureConfig,
     clip_seconds: float | None,
@@ -207,7 +212,7 @@ def load_recordings(
     if clip_seconds is not None:
         n_samples = require_clip_length(clip_seconds, config)
 
-    def load(source: Source) -> tuple[int, list[Any], list[Any]] | InputError:
+    def load(source: RecordingSource) -> tuple[int, list[Any], list[Any]] | InputError:
         try:
             waveform, rate = source.read(config.channel)
             waveform = resampled(waveform, rate, config.sample_rate)
@@ -238,8 +243,7 @@ def load_recordings(
         raise InputError("none of the recordings can be used: give others")
     return LoadedRecordings(
         tuple(names),
-        Clips(tuple(files), tuple(log_mels)),
-        np.array(recording),
+        Clips(tuple(files), tuple(log_mels), np.array(recording)),
         frozenset(rates - {config.sample_rate}),
         tuple(sounds),
     )

@@ -54,6 +54,10 @@ class CoreQueue(Placement):
 
         return PerRun({run: part(run) for run in self.devices})
 
+    def part(self, tree: PerRun, name: str) -> PerRun:
+        """The field of each run's named tuple."""
+        return PerRun({r: getattr(_result(of), name) for r, of in tree.of.items()})
+
     def get(self, tree: PerRun) -> Any:
         """Results of all runs on the host, stacked as `member machine ...`."""
         runs = sorted(self.devices)

@@ -74,6 +74,10 @@ class MeshPlacement(Placement):
 
         return jax.tree.map(place, tree)
 
+    def part(self, tree: Any, name: str) -> Any:
+        """The field of the placed named tuple."""
+        return getattr(tree, name)
+
     def get(self, tree: Any) -> Any:
         """Arrays of runs back on every host, without padding, in the first order."""
 

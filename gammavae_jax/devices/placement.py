@@ -63,6 +63,10 @@ class Placement(ABC):
         """Host arrays of a kind, placed on the devices; what is there stays."""
 
     @abstractmethod
+    def part(self, tree: Any, name: str) -> Any:
+        """The field `name` of a placed named tuple, without copying."""
+
+    @abstractmethod
     def get(self, tree: Any) -> Any:
         """Results back on the host, `member machine ...`, once they are there."""
 

@@ -25,12 +25,12 @@ from gammavae_jax.data.names import (
     names_section,
     parse_clip_name,
 )
+from gammavae_jax.data.score_file_names import machine_and_section
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.rows import (
     Section,
     find_files,
     flags_by_clip,
-    machine_and_section,
     read_lines,
     read_rows,
     refuse_doubled,

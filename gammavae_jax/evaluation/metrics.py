@@ -157,7 +157,7 @@ def detection_rates(
     }
 
 
-def evaluate_scores(
+def evaluate_section(
     scores: Float[np.ndarray, "clip"],
     is_anomaly: Bool[np.ndarray, "clip"],
     is_target: Bool[np.ndarray, "clip"],

@@ -12,24 +12,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gammavae_jax.data.names import clip_stem
+from gammavae_jax.data.score_file_names import FILE_NAME
 from gammavae_jax.errors import InputError
 
 Section = tuple[str, str]  # machine and section
-
-# What ends a line, moves a terminal's cursor, or is no valid UTF-8.
-UNWRITABLE = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
-
-_FILE_NAME = re.compile(
-    r"(?:anomaly_score|decision_result|ground_truth)_(?:DCASE20\d\dT2)?"
-    rf"(?P<machine>[^/\\{UNWRITABLE}]+?)_(?P<word>section|id)_(?P<section>\d+)"
-    r"(?P<domain>_source|_target)?(?:_test(?:_.*)?)?\.csv"
-)
-
-
-def machine_and_section(file_name: str) -> Section | None:
-    """What the name of such a file tells; None if not both."""
-    match = _FILE_NAME.fullmatch(file_name)
-    return (match["machine"], match["section"]) if match else None
 
 
 def find_files(folder: Path, kind: str) -> dict[Section, tuple[Path, ...]]:
@@ -43,7 +29,7 @@ def find_files(folder: Path, kind: str) -> dict[Section, tuple[Path, ...]]:
         raise InputError(f"{folder} is no folder: give one that holds {kind}_*.csv")
     found: dict[Section, dict[str | None, Path]] = {}
     for path in filter(Path.is_file, folder.glob(f"{kind}_*.csv")):
-        match = _FILE_NAME.fullmatch(path.name)
+        match = FILE_NAME.fullmatch(path.name)
         if match is None:
             raise InputError(
                 f"{path} names no machine and section: "
@@ -92,7 +78,7 @@ def year_of_files(folder: Path) -> int | None:
         InputError: see `find_files`.
     """
     paths = [p for ps in find_files(folder, "anomaly_score").values() for p in ps]
-    told = {match.groups() for p in paths if (match := _FILE_NAME.fullmatch(p.name))}
+    told = {match.groups() for p in paths if (match := FILE_NAME.fullmatch(p.name))}
     if {word for _, word, _, _ in told} == {"id"}:
         return 2020
     domains = {domain for *_, domain in told}

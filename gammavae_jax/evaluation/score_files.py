@@ -8,7 +8,6 @@ and how clips find their labels `ground_truth`'s.
 import csv
 import io
 import math
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from gammavae_jax.data.names import clip_stem
+from gammavae_jax.data.score_file_names import require_names
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.ground_truth import (
     GroundTruth,
@@ -28,7 +28,7 @@ from gammavae_jax.evaluation.metrics import (
     METRICS,
     Row,
     SectionScores,
-    evaluate_scores,
+    evaluate_section,
     validate,
 )
 from gammavae_jax.evaluation.official import (
@@ -39,11 +39,9 @@ from gammavae_jax.evaluation.official import (
     official_score,
 )
 from gammavae_jax.evaluation.rows import (
-    UNWRITABLE,
     Section,
     find_files,
     flags_by_clip,
-    machine_and_section,
     read_all_rows,
     refuse_doubled,
     require_files,
@@ -52,7 +50,6 @@ from gammavae_jax.evaluation.rows import (
 )
 from gammavae_jax.files import write_text
 
-_UNWRITABLE = re.compile(f"[{UNWRITABLE}]")
 _OFFICIAL_NAMES = {
     "AUC": "auc",
     "precision": "precision",
@@ -86,23 +83,6 @@ def write_scores(
     return _write(Path(folder), "anomaly_score", machine, section, names, texts)
 
 
-def require_names(machine: str, section: str, names: Iterable[str]) -> None:
-    """Refuse names that no score file can hold, before there are scores.
-
-    Raises:
-        InputError: of the machine and its section, or of a clip.
-    """
-    file_name = f"anomaly_score_{machine}_section_{section}_test.csv"
-    if machine_and_section(file_name) != (machine, section):
-        raise InputError(
-            f"machine {machine!r}, section {section!r} cannot be part of a score "
-            "file's name: use letters and digits for one, digits for the other"
-        )
-    for name in names:
-        if not name or _UNWRITABLE.search(name):
-            raise InputError(f"a score file cannot hold the name {name!r}: rename it")
-
-
 def write_decisions(
     folder: str | Path,
     machine: str,
@@ -127,7 +107,7 @@ def evaluate_directory(
     """Evaluate the score files in a folder: one row per machine and section.
 
     Precision, recall, F1 and false positive rate come from the decision files, and
-    are NaN where the folder has none. See `read_directory` and `evaluate_scores`.
+    are NaN where the folder has none. See `read_directory` and `evaluate_section`.
 
     Raises:
         InputError: as these two do.
@@ -138,9 +118,9 @@ def evaluate_directory(
 def evaluate_sections(
     sections: Iterable[SectionScores], year: int | None = None
 ) -> list[Row]:
-    """One row per section, in order; see `evaluate_scores`, also for its errors."""
+    """One row per section, in order; see `evaluate_section`, also for its errors."""
     return [
-        evaluate_scores(
+        evaluate_section(
             s.scores,
             s.is_anomaly,
             s.is_target,

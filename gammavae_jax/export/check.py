@@ -10,15 +10,15 @@ import onnxruntime
 from jax import export
 from jaxtyping import Bool, Float, Float32
 
-from gammavae_jax.data.arrays import MachineArrays, is_anomaly
-from gammavae_jax.data.clips import clip_waveform
+from gammavae_jax.data.arrays import is_anomaly, stack_clips
+from gammavae_jax.data.clips import Clips, clip_waveform
 from gammavae_jax.data.features import log_mel
-from gammavae_jax.data.loading import Job, find_all
+from gammavae_jax.data.loading import Source, find_all
 from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.errors import InputError
 from gammavae_jax.export.machine import MachineDetector
 from gammavae_jax.log import Log
-from gammavae_jax.scoring.detector import Detector, score_clips
+from gammavae_jax.scoring.detector import Detector, compile_scores
 from gammavae_jax.scoring.fusion import standard_of
 
 TOLERANCE = 1e-3  # of a score; see `difference`
@@ -40,23 +40,12 @@ def jax_scores(
         [log_mel(wave, detector.filterbank, config.features) for wave in of_machine]
         for of_machine in waves
     ]
-    n_clips, most_frames = max(map(len, mels)), max(len(x) for m in mels for x in m)
-    shape = (len(mels), n_clips)
-    arrays = MachineArrays(
-        log_mel=np.zeros((*shape, most_frames, config.features.n_mels), np.float32),
-        n_frames=np.zeros(shape, np.int32),
-        is_target=np.zeros(shape, bool),
-        window_start=np.zeros((len(mels), 1), np.int32),  # scoring does not look at it
-        name_hash=np.zeros(len(mels), np.uint32),
-    )
-    for m, of_machine in enumerate(mels):
-        for c, mel in enumerate(of_machine):
-            arrays.log_mel[m, c, : len(mel)] = mel
-            arrays.n_frames[m, c] = len(mel)
+    clips = [Clips((), tuple(of_machine)) for of_machine in mels]
+    arrays = stack_clips(clips, config.features.n_context)
     counts = [len(of_machine) for of_machine in waves]
     batching = config.train.batching
     with make_placement(counts, config.n_members, batching=batching) as placement:
-        (scores,) = score_clips(detector, placement, arrays)[config.score]
+        (scores,) = compile_scores(detector, placement, arrays)()[config.score]
     return [of_machine[:n] for of_machine, n in zip(scores, counts, strict=True)]
 
 
@@ -132,8 +121,10 @@ def recorded(detector: Detector, data_root: Path, log: Log) -> list[Sounds]:
         InputError: a machine has none, or a recording cannot be used.
     """
     machines = tuple(dict.fromkeys(machine for machine, _ in detector.machines))
-    job = Job(data_root, machines, out=Path())
-    found = {(f.machine, f.section): f.test for f in find_all(job, ["test"])}
+    found = {
+        (f.machine, f.section): f.test
+        for f in find_all(Source(data_root, machines), ["test"])
+    }
     for machine, section in detector.machines:
         if (machine, section) not in found:
             raise InputError(

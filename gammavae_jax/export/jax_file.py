@@ -19,7 +19,7 @@ from jax import export
 from jaxtyping import Array, Float, Float32
 
 from gammavae_jax.config import FUSION_SCORES, FeatureConfig
-from gammavae_jax.data.arrays import MachineArrays
+from gammavae_jax.data.arrays import ClipArrays
 from gammavae_jax.data.features import FLOOR, hann
 from gammavae_jax.devices.placement import in_float32
 from gammavae_jax.export.machine import MachineDetector, Member
@@ -58,12 +58,9 @@ def score_wave(
 
     def score(wave):
         mels = log_mel(wave, detector.filterbank, config.features)
-        data = MachineArrays(
+        data = ClipArrays(
             log_mel=mels[None],
             n_frames=jnp.asarray(mels.shape[0], jnp.int32)[None],
-            is_target=jnp.zeros(1, bool),
-            window_start=jnp.zeros(1, jnp.int32),  # which scoring does not look at
-            name_hash=jnp.zeros((), jnp.uint32),
         )
 
         def of_member(member: Member):

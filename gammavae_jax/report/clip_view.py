@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from gammavae_jax.config import Config
 from gammavae_jax.data import statistics as clip_statistics
-from gammavae_jax.data.arrays import MachineArrays
+from gammavae_jax.data.arrays import ClipArrays
 from gammavae_jax.devices.placement import in_float32
 from gammavae_jax.models.layers import EPS
 from gammavae_jax.scoring.scorer import (
@@ -77,13 +77,7 @@ def _view_members(
     n_frames: Int[Array, ""],
 ) -> ClipView:
     features = config.features
-    data = MachineArrays(
-        log_mel[None],
-        n_frames[None],
-        jnp.zeros(1, bool),
-        jnp.zeros(1, jnp.int32),
-        jnp.zeros((), jnp.uint32),
-    )
+    data = ClipArrays(log_mel[None], n_frames[None])
 
     def look(scorer: Scorer) -> ClipView:
         output, weight = output_of_clip(config, scorer, data, jnp.array(0))

@@ -9,7 +9,6 @@ from gammavae_jax.config import Config
 from gammavae_jax.evaluation.bootstrap import Bootstrap
 from gammavae_jax.evaluation.metrics import Row
 from gammavae_jax.evaluation.official import PUBLISHED_SCORE
-from gammavae_jax.evaluation.scored_clips import ScoredClips
 from gammavae_jax.evaluation.tables import (
     Published,
     percent,
@@ -20,6 +19,7 @@ from gammavae_jax.report import markup
 from gammavae_jax.report.figures import CodeUse, Curve, error_bar, training_curve
 from gammavae_jax.report.markup import text
 from gammavae_jax.report.payload import scores_payload
+from gammavae_jax.scoring.scored_clips import ScoredClips
 
 
 class Report(NamedTuple):

@@ -11,7 +11,7 @@ from gammavae_jax.data.features import band_corners
 from gammavae_jax.data.machines import unit_name
 from gammavae_jax.evaluation.bootstrap import Bootstrap, bootstrap
 from gammavae_jax.evaluation.metrics import MAX_FPR, Row, SectionScores
-from gammavae_jax.evaluation.scored_clips import ScoredClips
+from gammavae_jax.scoring.scored_clips import ScoredClips
 
 N_RESAMPLES = 1000
 

@@ -12,12 +12,12 @@ from jaxtyping import Float
 from gammavae_jax.data.machines import unit_name
 from gammavae_jax.data.recordings import LoadedRecordings
 from gammavae_jax.errors import InputError, unknown_name
-from gammavae_jax.evaluation.scored_clips import ScoredClips
 from gammavae_jax.files import write_text
 from gammavae_jax.report.clips import WantedClip, show_clips, telling_clips_of_all
 from gammavae_jax.report.page import Report, report_html
 from gammavae_jax.report.pictures import Sound
 from gammavae_jax.scoring.detector import Detector, clip_p_values
+from gammavae_jax.scoring.scored_clips import ScoredClips
 
 _PARTS_NOTE = (
     "Recordings longer than a clip were cut. The decision on such a recording is by "

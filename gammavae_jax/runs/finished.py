@@ -10,9 +10,9 @@ import numpy as np
 from gammavae_jax.data.names import parse_clip_name
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.csv_files import ClipRow, read_clips_csv, read_results_csv
-from gammavae_jax.evaluation.scored_clips import ScoredClips
 from gammavae_jax.runs.checkpoint import require_no_fleet, restore_detector
 from gammavae_jax.scoring.detector import Detector
+from gammavae_jax.scoring.scored_clips import ScoredClips
 
 
 class FinishedRun(NamedTuple):
@@ -110,6 +110,7 @@ def _scored_clips(
                     for s, c in columns.items()
                     if c[0][0].p_value is not None
                 },
+                config.seeds,
             )
         )
     return found

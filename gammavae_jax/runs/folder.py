@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,6 +34,14 @@ from gammavae_jax.runs.publish import (
 )
 
 _LOCK = ".run-lock"
+
+
+class RunFolder(NamedTuple):
+    """Where a run writes, and what to do if something is there already."""
+
+    path: Path
+    resume: bool = False
+    overwrite: bool = False
 
 
 @contextlib.contextmanager

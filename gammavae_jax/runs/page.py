@@ -14,7 +14,6 @@ from gammavae_jax.evaluation.official import (
     REPORT_TABLE_2,
     is_dcase2024_development_set,
 )
-from gammavae_jax.evaluation.scored_clips import ScoredClips
 from gammavae_jax.files import write_text
 from gammavae_jax.log import Log
 from gammavae_jax.report.clips import (
@@ -30,6 +29,7 @@ from gammavae_jax.report.pictures import Sound
 from gammavae_jax.runs.finished import FinishedRun, read_run
 from gammavae_jax.runs.folder import read_metrics
 from gammavae_jax.scoring.detector import Detector
+from gammavae_jax.scoring.scored_clips import ScoredClips
 
 
 def complete_report(report: Report, run: Path) -> Report:

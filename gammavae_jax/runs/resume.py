@@ -1,81 +1,193 @@
-"""A run's folder begun, or gone on with: from which state, and whether that may be.
+"""Train in a run's folder: start or resume, record each epoch, save states.
 
-Of several processes, the first one writes, and all must see the same.
+In a cluster the first process writes, and all must see the same folder.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import leaves, to_dict
-from gammavae_jax.data.clips import Clips, clip_identities
-from gammavae_jax.data.loading import Job
-from gammavae_jax.devices.cluster import is_joined, on_first, require_same, together
+from gammavae_jax.devices.cluster import (
+    any_process,
+    on_first,
+    require_same,
+    together,
+)
 from gammavae_jax.errors import InputError
+from gammavae_jax.files import writing
 from gammavae_jax.log import Log
+from gammavae_jax.process import end_of, stoppable
 from gammavae_jax.runs.checkpoint import (
     TrainCheckpoint,
     last_saved_epoch,
     restore_training,
+    save_training,
 )
-from gammavae_jax.runs.folder import begin_folder, read_config, resume_folder
+from gammavae_jax.runs.folder import (
+    RunFolder,
+    append_metrics,
+    begin_folder,
+    read_config,
+    resume_folder,
+)
 from gammavae_jax.runs.publish import has_results
+from gammavae_jax.training.epoch import EpochInfo
+from gammavae_jax.training.loop import Observer, Progress
 
+_STOPPING = "stopping after this epoch; press Ctrl-C again to stop now"
 _OF_TRAINING = ("seed", "n_seeds", "features.", "model.", "train.")
 _MOST_NAMED = 3  # settings in a message
 
 
-def begin_or_resume(
-    config: Config, job: Job, clips: Mapping[str, list[str]], log: Log
-) -> TrainCheckpoint | None:
-    """Make a job's folder ready to be trained in, and give the state to go on from.
+class FolderObserver(Observer):
+    """Keeps a training in a run's folder, so that it can be resumed.
 
     Args:
         config: of the run.
-        job: whose folder it is.
-        clips: what is to be trained on, by machine; see `clip_identities`.
-        log: is told what is done.
-
-    Returns:
-        The state, or None where the training begins.
-
-    Raises:
-        InputError: a folder that cannot be resumed or written, or that processes do
-            not share.
+        folder: of the run.
+        clips: what is trained on, by machine; see `clip_identities`.
+        log: shows progress and keeps notes.
     """
-    checkpoint = together(lambda: _state_to_resume(config, job, clips, log))
-    require_same(
-        checkpoint and checkpoint.epoch,
-        f"{str(job.out)!r} holds another state there than for process 0: give an --out "
-        "that all hosts share",
-    )
-    if checkpoint is None:
-        if job.resume:
-            log.say("no epoch was saved yet: beginning again")
-        on_first(lambda: begin_folder(job.out, config))
-    else:
-        _resume(config, job, checkpoint.epoch, log)
-    together(lambda: _require_shared(job.out))
-    return checkpoint
 
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        clips: Mapping[str, list[str]],
+        log: Log,
+    ):
+        super().__init__(log)
+        self.config, self.folder, self.clips = config, folder, dict(clips)
+        self.has_diverged = False  # any model
+        self._ended_by = ""  # the signal that any process received
 
-def require_same_recordings(job: Job, clips: Sequence[tuple[str, Clips]]) -> None:
-    """Refuse processes that have read different things.
+    def begin(self) -> Progress | None:
+        """Prepare the folder, and find the state to resume from.
 
-    Raises:
-        InputError: the first process that has.
-    """
-    if not is_joined():
-        return  # the checksums of a large set take seconds
-    require_same(
-        [[name, clip_identities(of_machine)] for name, of_machine in clips],
-        f"{str(job.data_root)!r} holds other recordings there than for process 0: give "
-        "a --data-root that is the same on all hosts",
-    )
+        Raises:
+            InputError: the folder cannot be resumed or written, or processes do not
+                share it.
+        """
+        out = self.folder.path
+        checkpoint = together(self._state_to_resume)
+        require_same(
+            checkpoint and checkpoint.epoch,
+            f"{str(out)!r} holds another state there than for process 0: give an --out "
+            "that all hosts share",
+        )
+        if checkpoint is None:
+            if self.folder.resume:
+                self.log.say("no epoch was saved yet: starting from the first")
+            on_first(lambda: begin_folder(out, self.config))
+        else:
+            self._resume(checkpoint.epoch)
+        together(lambda: _require_shared(out))
+        if checkpoint is None:
+            return None
+        self.has_diverged = bool(np.any(np.asarray(checkpoint.state.is_stopped)))
+        return Progress(checkpoint.epoch, checkpoint.state)
+
+    def on_epoch(self, epoch: int, info: EpochInfo) -> None:
+        """Append the losses to `metrics.jsonl`.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        values, out = info._asdict(), self.folder.path
+        on_first(lambda: append_metrics(out, epoch, list(self.clips), values))
+
+    def on_diverged(self, name: str, seed: int, fold: int | None, epoch: int) -> None:
+        """Note which model diverged; the others train on."""
+        self.has_diverged = True
+        of_fold = "" if fold is None else f", fold {fold}"
+        self.log.note(
+            f"{name}, seed {seed}{of_fold}: training diverged in epoch {epoch} (the "
+            f"loss is no longer finite); the model of epoch {epoch - 1} is kept. Lower "
+            "train.learning_rate."
+        )
+
+    def must_save(self, epoch: int) -> bool:
+        """Every `checkpoint_every` epochs, and after the last."""
+        train = self.config.train
+        return epoch % train.checkpoint_every == 0 or epoch == train.epochs
+
+    def save(self, epoch: int, state: Any) -> None:
+        """Save a checkpoint.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        reached = TrainCheckpoint(epoch, state, self.config, self.clips)
+        with writing(self.folder.path):
+            save_training(self.folder.path / "checkpoint", reached)
+        if self._ended_by:
+            self.log.say(f"stopped after epoch {epoch}: continue with --resume")
+
+    @contextlib.contextmanager
+    def heed_signals(self) -> Iterator[None]:
+        """Let Ctrl-C and SIGTERM wait until the epoch is saved."""
+        with stoppable(_STOPPING) as self._stop:
+            yield
+        if self._ended_by:  # another process received the signal
+            raise end_of(self._ended_by)
+
+    def stop_requested(self) -> bool:
+        """Whether any process received a signal."""
+        self._ended_by = any_process(self._stop.signal_name)
+        return bool(self._ended_by)
+
+    def _resume(self, epoch: int) -> None:
+        if epoch < self.config.train.epochs:
+            self.log.say(f"resuming after epoch {epoch} of {self.config.train.epochs}")
+        else:
+            self.log.say(f"all {epoch} epochs are done: only scoring is left")
+        out = self.folder.path
+        lost = on_first(lambda: resume_folder(out, self.config, epoch))
+        if lost:
+            self.log.note(
+                f"metrics.jsonl lacks {len(lost)} epochs (the first is {lost[0]}): the "
+                "training curves have gaps."
+            )
+
+    def _state_to_resume(self) -> TrainCheckpoint | None:
+        """The state to resume from; None to start over, if that loses nothing.
+
+        Raises:
+            InputError: the folder holds something else to resume.
+        """
+        if not self.folder.resume:
+            return None
+        out, config = self.folder.path, self.config
+        checkpoint = restore_training(out / "checkpoint", self.log.say)
+        if checkpoint is None and has_results(out):
+            raise InputError(
+                f"{str(out)!r} has results but no training to resume: replace it with "
+                "--overwrite, or give another --out"
+            )
+        begun = read_config(out)  # the settings of the run that was started last
+        before = begun if checkpoint is None else checkpoint.config
+        if before is not None and not trains_alike(config, before):
+            if begun is not None and trains_alike(config, begun):
+                return None  # killed before all of an older run was replaced
+            require_same_training(config, before, out)
+        if checkpoint is None:
+            return None
+        _require_epochs(config, out, checkpoint.epoch)
+        if list(self.clips.items()) != list(checkpoint.clips.items()):
+            raise InputError(
+                f"{str(out)!r} was trained on other recordings, or in another order: "
+                "give the same --data-root and machines, or use --overwrite"
+            )
+        return checkpoint
 
 
 def require_same_training(config: Config, before: Config, out: Path) -> None:
-    """Refuse to go on with a training under other settings than it began with.
+    """Refuse to resume a training with settings other than its own.
 
     Raises:
         InputError: they differ.
@@ -89,15 +201,15 @@ def require_same_training(config: Config, before: Config, out: Path) -> None:
         raise InputError(
             f"{str(out)!r} was made with other settings ({named}{more}): resume with "
             "the same ones (train.epochs may grow, scores and scoring may change), or "
-            "say --overwrite"
+            "use --overwrite"
         )
 
 
 def require_no_more_epochs(config: Config, out: Path) -> None:
-    """Refuse to train for fewer epochs than a run, or a wave of a fleet, has had.
+    """Refuse fewer epochs than a run, or a wave of a fleet, was trained for already.
 
     Raises:
-        InputError: the same training has a state of more.
+        InputError: a state of a later epoch exists.
     """
     for folder in (out, *sorted(out.glob("waves/*"))):
         begun = read_config(folder)
@@ -108,18 +220,18 @@ def require_no_more_epochs(config: Config, out: Path) -> None:
 def _require_epochs(config: Config, out: Path, epoch: int) -> None:
     if config.train.epochs < epoch:
         raise InputError(
-            f"{str(out)!r} already has {epoch} epochs: give --epochs of at least that, "
-            "or say --overwrite"
+            f"{str(out)!r} already has {epoch} epochs: give at least as many --epochs, "
+            "or use --overwrite"
         )
 
 
 def trains_alike(one: Config, other: Config) -> bool:
-    """Whether trainings differ in their length alone, and in what scores them."""
+    """Whether two trainings differ only in their number of epochs and their scores."""
     return not _differences(one, other)
 
 
 def _differences(config: Config, before: Config) -> list[str]:
-    """What makes it another training: each field as it was, and as it is now."""
+    """The settings that make it another training, with the old and the new value."""
     now, then = leaves(to_dict(config)), leaves(to_dict(before))
     return [
         f"{path}={then[path]}, not {now[path]}"
@@ -129,55 +241,13 @@ def _differences(config: Config, before: Config) -> list[str]:
     ]
 
 
-def _resume(config: Config, job: Job, epoch: int, log: Log) -> None:
-    if epoch < config.train.epochs:
-        log.say(f"going on after epoch {epoch}, to {config.train.epochs}")
-    else:
-        log.say(f"all {epoch} epochs are there: scoring alone")
-    lost = on_first(lambda: resume_folder(job.out, config, epoch))
-    if lost:
-        log.note(
-            f"metrics.jsonl has lost {len(lost)} epochs, first epoch {lost[0]}: the "
-            "training curves have gaps."
-        )
-
-
-def _state_to_resume(
-    config: Config, job: Job, clips: Mapping[str, list[str]], log: Log
-) -> TrainCheckpoint | None:
-    """The state to go on from; None to begin anew, where that loses nothing."""
-    if not job.resume:
-        return None
-    checkpoint = restore_training(job.out / "checkpoint", log.say)
-    if checkpoint is None and has_results(job.out):
-        raise InputError(
-            f"{str(job.out)!r} has results but no training to go on with: say "
-            "--overwrite to replace it, or give another --out"
-        )
-    begun = read_config(job.out)  # with these settings, whatever was there before
-    before = begun if checkpoint is None else checkpoint.config
-    if before is not None and not trains_alike(config, before):
-        if begun is not None and trains_alike(config, begun):
-            return None  # killed before all of an older run was replaced
-        require_same_training(config, before, job.out)
-    if checkpoint is None:
-        return None
-    _require_epochs(config, job.out, checkpoint.epoch)
-    if list(clips.items()) != list(checkpoint.clips.items()):
-        raise InputError(
-            f"{str(job.out)!r} was trained on other recordings, or in another order: "
-            "give the same --data-root and machines, or say --overwrite"
-        )
-    return checkpoint
-
-
 def _require_shared(out: Path) -> None:
-    """Refuse a folder that the first process has begun and this one does not see.
+    """Refuse a folder that the first process made but this one does not see.
 
     Raises:
-        InputError: it is another folder, of the same name.
+        InputError: the hosts do not share the folder.
     """
     if not (out / "config.json").is_file():
         raise InputError(
-            f"{str(out)!r} is not seen: give an --out that all hosts share"
+            f"{str(out)!r} is not visible here: give an --out that all hosts share"
         )

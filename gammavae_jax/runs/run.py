@@ -1,262 +1,255 @@
-"""The main job, stage by stage; the only module that knows their order."""
+"""The main job in a run's folder: load, fit, score, publish."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
-
-from rich.console import Console
+from typing import NamedTuple
 
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
-from gammavae_jax.data.arrays import TRAIN, Capacity, stack_machines, supplemental_clips
+from gammavae_jax.data.arrays import Capacity
 from gammavae_jax.data.clips import clip_identities
 from gammavae_jax.data.loading import (
-    Job,
-    LoadedMachines,
-    cache_of,
+    Machines,
+    Source,
     find_all,
-    load_found,
+    load,
     load_split,
+    open_cache,
     require_classes,
-    year_told,
 )
-from gammavae_jax.data.machines import MachineFiles
-from gammavae_jax.devices.cluster import on_first, require_same, together
-from gammavae_jax.devices.deal import make_placement
+from gammavae_jax.data.machines import MachineFiles, year_of_layout
+from gammavae_jax.devices.cluster import is_joined, on_first, require_same, together
 from gammavae_jax.errors import InputError
+from gammavae_jax.evaluation.metrics import definition_of
 from gammavae_jax.evaluation.tables import to_json
 from gammavae_jax.log import Log
-from gammavae_jax.runs.checkpoint import TrainCheckpoint, restore_detector
+from gammavae_jax.runs.checkpoint import restore_detector
 from gammavae_jax.runs.folder import (
+    RunFolder,
     begin_folder,
     check_folder,
     held_folder,
     read_config,
 )
-from gammavae_jax.runs.results import score_and_report
+from gammavae_jax.runs.results import Origin, publish
 from gammavae_jax.runs.resume import (
-    begin_or_resume,
+    FolderObserver,
     require_no_more_epochs,
-    require_same_recordings,
     require_same_training,
 )
-from gammavae_jax.scoring.detector import fit_detector
-from gammavae_jax.scoring.threshold import too_few_clips
-from gammavae_jax.training.epoch import make_trainer
-from gammavae_jax.training.loop import train_epochs
-from gammavae_jax.training.split import require_windows, split_notes, split_windows
-from gammavae_jax.training.step import with_room_for
+from gammavae_jax.scoring.detector import Detector
+from gammavae_jax.scoring.fit import fit
+from gammavae_jax.scoring.scored_clips import score_clips
 
 
-def run_experiment(config: Config, job: Job, log: Log, table: Console) -> bool:
-    """Train, fit, score and evaluate; write the files and print the table.
+class Capacities(NamedTuple):
+    """The least that arrays of training and of test clips must hold; None: no least."""
 
-    Returns whether every model could be trained to the end.
+    train: Capacity | None = None
+    test: Capacity | None = None
+
+
+def run(
+    config: Config, source: Source, folder: RunFolder, year: int | None, log: Log
+) -> bool:
+    """Train, score and evaluate the machines of a source.
+
+    Args:
+        config: of the run.
+        source: the recordings.
+        folder: where results go.
+        year: the challenge whose metrics hold; default: what the recordings' layout
+            says.
+        log: shows progress and results.
+
+    Returns:
+        Whether every model was trained to the end.
 
     Raises:
-        InputError: something the user gave cannot be used, and nothing was written; or
-            the folder can be written no longer.
+        InputError: the input cannot be used, and nothing was written; or the folder
+            cannot be written.
     """
-    with held(job):
-        return run_held(config, job, log, table)
+    with hold(folder):
+        return run_held(config, source, folder, year, log)
 
 
 @contextlib.contextmanager
-def held(job: Job) -> Iterator[None]:
-    """Keep every other run out of a job's folder; see `held_folder`, also for errors.
+def hold(folder: RunFolder) -> Iterator[None]:
+    """Keep other runs out of a folder; in a cluster the first process does.
 
-    Of several processes, the first one does so.
+    Raises:
+        InputError: see `held_folder`.
     """
     with contextlib.ExitStack() as stack:
-
-        def hold() -> None:
-            stack.enter_context(held_folder(job.out, job.resume, job.overwrite))
-
-        on_first(hold)
+        on_first(lambda: stack.enter_context(held_folder(*folder)) and None)
         yield
 
 
-def run_held(config: Config, job: Job, log: Log, table: Console) -> bool:
-    """`run_experiment` in a folder that is held already; see there for the errors."""
+def run_held(
+    config: Config, source: Source, folder: RunFolder, year: int | None, log: Log
+) -> bool:
+    """`run`, in a folder that is held already."""
     require_same(
-        [to_dict(config), job.machines, job.with_supplemental, job.year],
-        "its settings are not those of process 0: give all the same command",
+        [to_dict(config), source.machines, source.with_supplemental, year],
+        "its settings differ from those of process 0: give all the same command",
     )
-    job, loaded = together(lambda: load_job(config, job, find_all(job), log))
-    return run_loaded(config, job, loaded, log, table)
+    machines, year = together(
+        lambda: load_all(config, source, find_all(source), year, log)
+    )
+    if is_joined():  # the checksums of a large set take seconds
+        clips = (*machines.train, *machines.test)
+        require_same(
+            [[name, clip_identities(of_machine)] for name, of_machine in clips],
+            f"{str(source.root)!r} holds other recordings there than for process 0: "
+            "give a --data-root that is the same on all hosts",
+        )
+    return run_loaded(config, machines, folder, Origin(source.root, year), log)
 
 
-def load_job(
-    config: Config, job: Job, files: Sequence[MachineFiles], log: Log
-) -> tuple[Job, LoadedMachines]:
-    """The job with its year, and its recordings; nothing is written but a cache.
+def load_all(
+    config: Config,
+    source: Source,
+    found: list[MachineFiles],
+    year: int | None,
+    log: Log,
+) -> tuple[Machines, int | None]:
+    """Load the machines found in a source, and choose the year whose metrics hold.
 
     Raises:
-        InputError: something the user gave cannot be used.
+        InputError: the input cannot be used; nothing was written but the cache.
     """
-    require_classes((machine.name, machine.test) for machine in files)
-    loaded = load_found(files, job, config, log)
-    require_classes((name, clips.files) for name, clips in loaded.test)
-    return year_told(job, files, log), loaded
+    require_classes((machine.name, machine.test) for machine in found)
+    machines = load(source, found, config, log)
+    require_classes((name, clips.files) for name, clips in machines.test)
+    return machines, choose_year(year, found, log)
+
+
+def choose_year(year: int | None, found: list[MachineFiles], log: Log) -> int | None:
+    """The given year, or else that of the recordings' layout; notes an old one."""
+    year = year_of_layout(found) if year is None else year
+    if year is not None and definition_of(year) < 2022:
+        log.note(f"The metrics and the official score are those of {year}.")
+    return year
 
 
 def run_loaded(
     config: Config,
-    job: Job,
-    loaded: LoadedMachines,
+    machines: Machines,
+    folder: RunFolder,
+    origin: Origin,
     log: Log,
-    table: Console,
-    rooms: tuple[Capacity | None, Capacity | None] = (None, None),
+    capacities: Capacities = Capacities(),
 ) -> bool:
-    """`run_held` from its recordings on; those to train on are given up.
+    """Fit a detector, score the test clips and publish the results.
 
-    Args:
-        config: of the run.
-        job: that was loaded.
-        loaded: its recordings; `train` is empty afterwards.
-        log: of the progress.
-        table: where results are printed.
-        rooms: that arrays of training and of test clips must have at least.
+    The training clips are used up; see `fit`.
+
+    Returns:
+        Whether every model was trained to the end.
 
     Raises:
         InputError: the folder cannot be resumed or written.
     """
-    train, test = loaded.train, loaded.test
-    clips = {name: clip_identities(found) for name, found in train}
-    require_same_recordings(job, (*train, *test))
-    arrays = stack_machines(train, config.features.n_context, rooms[0])
-    is_extra = supplemental_clips(train, arrays.n_frames.shape[1])
-    train.clear()  # the log-mels live on in the arrays alone
-    split = split_windows(arrays, config, is_extra)
-    together(lambda: require_windows(split, list(clips)))
-    checkpoint = begin_or_resume(config, job, clips, log)
-
-    for note in split_notes(arrays, split, list(clips), config):
-        log.note(note)
-    if config.scoring.threshold != "official":
-        few = too_few_clips(split.is_held_out, list(clips), config)
-        if few:
-            log.note(few)
-    n_windows = (split.group[0] > 0).sum(-1)
-    with make_placement(
-        n_windows.tolist(), config.n_members, batching=config.train.batching
-    ) as placement:
-        placed = placement.put(arrays, "machine")
-        del arrays
-        log.say(f"compiling for {_how_many(len(clips), config)}")
-        with log.timed("compile_s"):
-            trainer = make_trainer(config, placement, placed, split.group)
-        start = checkpoint or TrainCheckpoint(0, trainer.initial, config, clips)
-        if checkpoint is not None:
-            n_batches = -(-split.group.shape[-1] // config.train.batch_size)
-            start = start._replace(state=with_room_for(start.state, n_batches))
-        del checkpoint
-        n_epochs = config.train.epochs - start.epoch
-        state, stopped = train_epochs(placement, trainer, start, config, job.out, log)
-        n_trained = int((split.group == TRAIN).sum()) * n_epochs
-        log.seconds["windows_per_s"] = n_trained / max(log.seconds["train_s"], 1e-9)
-
-        with log.timed("fit_s"):
-            detector = fit_detector(
-                config,
-                placement,
-                loaded.names,
-                loaded.filterbank,
-                state,
-                placed,
-                split,
-            )
-        del placed, trainer, start, state
-        score_and_report(detector, placement, test, job, log, table, room=rooms[1])
-    return not stopped
+    clips = {name: clip_identities(found) for name, found in machines.train}
+    observer = FolderObserver(config, folder, clips, log)
+    detector = fit(config, machines, observer, capacities.train)
+    _score_and_publish(detector, machines.test, folder, origin, log, capacities.test)
+    return not observer.has_diverged
 
 
-def describe(config: Config, job: Job, table: Console) -> None:
-    """Say on what `run_experiment` would work, from file names alone, and how.
+def _score_and_publish(detector, test, folder, origin, log, capacity) -> None:
+    tables = score_clips(detector, test, log, capacity)
+    publish(folder.path, detector, test, tables, origin, log)
+
+
+def describe(config: Config, source: Source, log: Log) -> None:
+    """Show what `run` would work on, from file names alone.
 
     Raises:
         InputError: see `find_all`.
     """
-    log = Log(table)
-    log.say(to_json(to_dict(config)).rstrip())
-    for files in find_all(job):
+    log.show(to_json(to_dict(config)).rstrip())
+    for files in find_all(source):
         unused = len(files.supplemental)
-        log.say(
+        log.show(
             f"{files.name}: {len(files.train)} training clips, {len(files.test)} test "
             "clips" + (f", {unused} supplemental clips, not used" if unused else "")
         )
 
 
-def describe_folder(config: Config, job: Job, log: Log) -> None:
-    """Say where `run_experiment` would write, or why it would not."""
+def describe_folder(config: Config, folder: RunFolder, log: Log) -> None:
+    """Show where `run` would write, or why it would refuse to."""
+    out = folder.path
     try:
-        check_folder(job.out, job.resume, job.overwrite)
-        before = read_config(job.out) if job.resume else None
+        check_folder(*folder)
+        before = read_config(out) if folder.resume else None
         if before is not None:
-            require_same_training(config, before, job.out)
-            require_no_more_epochs(config, job.out)
-        doing = "replace" if job.overwrite and job.out.exists() else "write to"
-        log.say(f"would {'go on in' if job.resume else doing} {job.out}")
+            require_same_training(config, before, out)
+            require_no_more_epochs(config, out)
     except InputError as error:
-        log.say(f"would be refused: {error}")
+        log.show(f"would be refused: {error}")
+        return
+    action = "replace" if folder.overwrite and out.exists() else "write to"
+    log.show(f"would {'resume' if folder.resume else action} {out}")
 
 
-def run_evaluation(
-    checkpoint: Path, job: Job, log: Log, table: Console, room: Capacity | None = None
+def evaluate(
+    checkpoint: Path,
+    source: Source,
+    folder: RunFolder,
+    year: int | None,
+    log: Log,
+    capacity: Capacity | None = None,
 ) -> None:
     """Score and evaluate test clips with a saved detector.
 
-    The machines are the checkpoint's. The clips' arrays have at least the given room.
+    Args:
+        checkpoint: the folder `checkpoint` of a run.
+        source: the recordings; its machines are replaced by the checkpoint's.
+        folder: where results go.
+        year: see `run`.
+        log: shows progress and results.
+        capacity: the least that the arrays of test clips must hold.
 
     Raises:
-        InputError: no readable checkpoint, or unusable recordings; nothing was written.
+        InputError: the checkpoint cannot be read, or the recordings cannot be used;
+            nothing was written.
     """
-    if checkpoint.resolve().is_relative_to(job.out.resolve()):
+    if checkpoint.resolve().is_relative_to(folder.path.resolve()):
         raise InputError(
-            f"the checkpoint lies in {str(job.out)!r}, which would be replaced: give "
-            "another --out"
+            f"the checkpoint is inside {str(folder.path)!r}, which would be replaced: "
+            "give another --out"
         )
-    with held_folder(job.out, resume=False, overwrite=job.overwrite):
-        _evaluate(checkpoint, job, log, table, room)
+    with held_folder(*folder):
+        detector = restore_detector(checkpoint)
+        files = _files_of(detector, source)
+        require_classes((machine.name, machine.test) for machine in files)
+        config, bank = detector.config, detector.filterbank
+        cache = open_cache(source, log)
+        skip = source.skip_bad_files
+        test = load_split(files, "test", bank, config, log, skip, cache)
+        require_classes((name, clips.files) for name, clips in test)
+        begin_folder(folder.path, config)
+        origin = Origin(source.root, choose_year(year, files, log), checkpoint)
+        _score_and_publish(detector, test, folder, origin, log, capacity)
 
 
-def _evaluate(
-    checkpoint: Path, job: Job, log: Log, table: Console, room: Capacity | None
-) -> None:
-    """The same in a folder that nobody else writes to."""
-    detector = restore_detector(checkpoint)
-    job = replace(job, machines=tuple(dict.fromkeys(m for m, _ in detector.machines)))
-    found = {(f.machine, f.section): f for f in find_all(job, ["test"])}
+def _files_of(detector: Detector, source: Source) -> list[MachineFiles]:
+    """The test clips of a detector's machines, in its order.
+
+    Raises:
+        InputError: a machine is not in the source.
+    """
+    types = tuple(dict.fromkeys(machine for machine, _ in detector.machines))
+    found = {
+        (files.machine, files.section): files
+        for files in find_all(source._replace(machines=types), ["test"])
+    }
     for machine, section in detector.machines:
         if (machine, section) not in found:
             raise InputError(
                 f"the checkpoint's {machine} section {section} is not in "
-                f"{str(job.data_root)!r}: give the data that it was trained for"
+                f"{str(source.root)!r}: give the data that it was trained for"
             )
-    files = [found[machine] for machine in detector.machines]
-    require_classes((machine.name, machine.test) for machine in files)
-    test = load_split(
-        files,
-        "test",
-        detector.filterbank,
-        detector.config,
-        log,
-        job.skip_bad_files,
-        cache_of(job, log),
-    )
-    require_classes((name, clips.files) for name, clips in test)
-    begin_folder(job.out, detector.config)
-    config = detector.config
-    job = year_told(job, files, log)
-    n_clips = [len(clips.files) for _, clips in test]
-    batching = config.train.batching
-    with make_placement(n_clips, config.n_members, batching=batching) as placement:
-        score_and_report(detector, placement, test, job, log, table, checkpoint, room)
-
-
-def _how_many(n_machines: int, config: Config) -> str:
-    folds = f" of {config.n_folds} folds" if config.n_folds > 1 else ""
-    machines = "1 machine" if n_machines == 1 else f"{n_machines} machines"
-    n_seeds = len(config.seeds)
-    return f"{machines} and {'1 seed' if n_seeds == 1 else f'{n_seeds} seeds'}{folds}"
+    return [found[machine] for machine in detector.machines]

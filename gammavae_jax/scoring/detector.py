@@ -1,8 +1,8 @@
-"""All machines and members: models, references, thresholds, and the scores of clips.
+"""The detector of all machines: models, references, thresholds, and scores of clips.
 
-A seed's members, a model for each fold, score a clip each; its score is their mean.
-What a score is worth is known from the training clips, each scored by the member that
-was not trained on it: the calibration.
+Each seed has one model per fold (its members). The score of a clip is the mean of the
+members' scores. Calibration: each training clip is scored by the member that did not
+see it, which shows how high normal clips score.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from jaxtyping import Float, Float32, Int
 from threadpoolctl import threadpool_limits
 
 from gammavae_jax.config import FUSION_SCORES, Config
-from gammavae_jax.data.arrays import MachineArrays, hash_name
+from gammavae_jax.data.arrays import ClipArrays, hash_name
 from gammavae_jax.devices.placement import HashablePartial, Kind, Placement
 from gammavae_jax.scoring.fusion import Scores, equalise_ties, fuse
 from gammavae_jax.scoring.neighbours import Reference, fit_reference, places_enough
@@ -49,10 +49,11 @@ _CLIPS_AT_ONCE = {"map": None, "vmap": 16}
 
 @dataclass(frozen=True)
 class Detector:
-    """Models, references and thresholds of all machines and members; on the host.
+    """Models, references and thresholds of all machines and members, on the host.
 
-    The calibration is NaN where a clip was not held out, and empty where thresholds
-    are the official ones; it has what the fusions fuse, too.
+    The calibration holds the scores of held-out training clips, of all scores that are
+    configured or fused. It is NaN for clips that were not held out, and empty if the
+    thresholds are the official ones.
     """
 
     config: Config
@@ -64,7 +65,7 @@ class Detector:
     thresholds: Mapping[str, Float[np.ndarray, "seed machine"]]
 
 
-def fit_detector(
+def fit_scores(
     config: Config,
     placement: Placement,
     machines: Sequence[tuple[str, str]],
@@ -76,13 +77,13 @@ def fit_detector(
     """Fit the scores and thresholds of trained machines.
 
     Args:
-        config: of the run.
+        config: of the models.
         placement: where the models are.
         machines: type and section of each.
-        filterbank: to be kept with the models.
-        state: a placed `TrainState`.
-        data: `MachineArrays` of the training clips; they may be placed.
-        split: what was trained on and what was held out.
+        filterbank: kept with the models.
+        state: the placed `TrainState`.
+        data: `TrainingArrays`, placed or on the host.
+        split: which windows were trained on and which clips were held out.
     """
     kinds: list[Kind] = ["member", "model", "machine", "model"]
     members = placement.put(member_numbers(config), "member")
@@ -93,10 +94,10 @@ def fit_detector(
         fitted = placement.get(scorer)
     detector = Detector(config, tuple(machines), filterbank, fitted, {}, {}, {})
     if config.scoring.threshold != "official":
-        references = _fit_references(detector, placement, scorer, data, split)
-        return _calibrated(
-            replace(detector, references=references), placement, data, split
-        )
+        clips = placement.part(data, "clips")
+        references = _fit_references(detector, placement, scorer, clips, split)
+        detector = replace(detector, references=references)
+        return _calibrated(detector, placement, clips, split)
 
     of_batches = HashablePartial(score_batches, (config,))
     score = placement.over_models(of_batches, ["member", "model", *kinds[1:]])
@@ -114,8 +115,8 @@ def _fit_references(
 ) -> dict[str, Reference]:
     """The references of each statistic that a score needs; leaves `member machine ...`.
 
-    Each training clip is described by the member that has not seen it; one that all
-    have seen, by the first. A member compares with the clips of the other folds.
+    Each training clip is described by the member that did not see it, or by the first
+    member if all saw it. A member compares with the clips of the other folds.
     """
     config, names = detector.config, wanted_statistics(detector.config)
     if not names:
@@ -134,21 +135,16 @@ def _fit_references(
     def reference(statistic, member, machine):
         seed, fold = divmod(member, n_folds)
         is_other = is_clip[machine] & (folds[seed, machine] != fold)
-        # Where one fold holds all clips there are no others.
+        name_hash = hash_name("_".join(detector.machines[machine]))
         return fit_reference(
             statistic[seed, machine],
             folds[seed, machine],
+            # If one fold holds all clips, there are no others.
             is_other if is_other.any() else is_clip[machine],
             is_target[machine],
             config.scoring,
             n_places,
-            np.random.default_rng(
-                [
-                    config.seeds[seed],
-                    fold,
-                    hash_name("_".join(detector.machines[machine])),
-                ]
-            ),
+            np.random.default_rng([config.seeds[seed], fold, name_hash]),
         )
 
     references = {}
@@ -163,7 +159,7 @@ def _fit_references(
 def _calibrated(
     detector: Detector, placement: Placement, data: Any, split: Split
 ) -> Detector:
-    """With the scores of the clips that were held out, and thresholds of them."""
+    """Add the scores of held-out clips, and the thresholds fitted to them."""
     config, held_out = detector.config, split.is_held_out
     chosen, is_used = chosen_indices(held_out)
     by_member = _compile_members(detector, placement, data, chosen)()
@@ -184,45 +180,40 @@ def _calibrated(
 def _with_thresholds(
     detector: Detector,
     threshold: Callable[[np.ndarray, float], float],
-    scores: Mapping[str, Float[np.ndarray, "run machine item"]],
+    scores: Mapping[str, Float[np.ndarray, "row machine item"]],
 ) -> Detector:
-    """The threshold of each run, from the scores that there are: the others are NaN."""
+    """Add the threshold of each seed and machine, fitted to the scores that exist."""
     rate = detector.config.scoring.false_alarm_rate
     thresholds = {name: np.empty(values.shape[:2]) for name, values in scores.items()}
     for name, values in scores.items():
-        for run in np.ndindex(*values.shape[:2]):
-            known = values[run][~np.isnan(values[run])]
-            # A model that broke down spoils no other.
-            thresholds[name][run] = threshold(known, rate) if len(known) else np.nan
+        for at in np.ndindex(*values.shape[:2]):
+            known = values[at][~np.isnan(values[at])]
+            # A diverged model has no scores; it must not affect the others.
+            thresholds[name][at] = threshold(known, rate) if len(known) else np.nan
     return replace(detector, thresholds=thresholds)
 
 
-def score_clips(
-    detector: Detector, placement: Placement, data: MachineArrays
-) -> Scores:
-    """Every score of the configuration for every clip."""
-    return compile_scores(detector, placement, data)()
-
-
 def compile_scores(
-    detector: Detector, placement: Placement, data: MachineArrays
+    detector: Detector, placement: Placement, data: ClipArrays
 ) -> Callable[..., Scores]:
-    """`score_clips`, compiled and its arrays placed, to be timed apart.
+    """Compile the scoring of clips, and place the clips on the devices.
 
-    What it returns takes no argument, or other clips in arrays of the same shapes.
+    Returns:
+        A function that returns every configured score, as arrays `seed machine clip`.
+        It takes no argument, or other clips in arrays of the same shapes.
     """
     config = detector.config
-    runs = config.n_members, len(detector.machines)
+    models = config.n_members, len(detector.machines)
     every = np.arange(data.n_frames.shape[-1], dtype=np.int32)
-    chosen = np.broadcast_to(every, (*runs, len(every)))
+    chosen = np.broadcast_to(every, (*models, len(every)))
     score = _compile_members(detector, placement, data, chosen)
 
-    def run(data: MachineArrays | None = None) -> Scores:
+    def run(data: ClipArrays | None = None) -> Scores:
         scores = {
             name: values.reshape(len(config.seeds), config.n_folds, *values.shape[1:])
             for name, values in score(data).items()
         }
-        # One member after the other: a mean over an axis adds in an order of its own.
+        # Add member by member: a mean over an axis would choose its own order.
         means = {
             name: reduce(np.add, np.moveaxis(values, 1, 0)) / np.float32(config.n_folds)
             for name, values in scores.items()
@@ -235,9 +226,9 @@ def compile_scores(
 def clip_p_values(
     detector: Detector, score: str, seed: int, machine: int, scores: np.ndarray
 ) -> Float[np.ndarray, "clip"] | None:
-    """See `p_values`; None where thresholds are the official ones.
+    """The p-values of scores (see `p_values`); None with official thresholds.
 
-    `seed` and `machine` are numbers, as in `Scores`.
+    `seed` and `machine` are indices into `Scores`.
     """
     if score not in detector.calibration:
         return None
@@ -251,9 +242,9 @@ def _compile_members(
     data: Any,
     chosen: Int[np.ndarray, "member machine chosen"],
 ) -> Callable[..., dict[str, Float[np.ndarray, "member machine chosen"]]]:
-    """What each member makes of the chosen clips of each machine.
+    """Compile the scores of each member for the chosen clips of each machine.
 
-    The function takes other data of the same shapes, or none.
+    The returned function takes no argument, or other data of the same shapes.
     """
     config = detector.config
     models = (
@@ -269,16 +260,16 @@ def _compile_members(
 
     def run(other: Any = None) -> dict[str, np.ndarray]:
         given = placed if other is None else placement.put(other, "machine")
-        # Triangular solves are BLAS's, whose threads would fight with the devices'.
+        # Triangular solves use BLAS, whose threads would compete with the devices'.
         with threadpool_limits(1, "blas"):
             return placement.get(compiled(*models, given, which))
 
     return run
 
 
-def _stack_models(runs: tuple[int, ...], make: Callable[[int, int], Any]) -> Any:
-    """A tree for each pair of numbers below `runs`, stacked with these two axes."""
-    trees = [make(*run) for run in np.ndindex(*runs)]
+def _stack_models(shape: tuple[int, int], make: Callable[[int, int], Any]) -> Any:
+    """Stack the trees that `make` returns for each index into `shape`."""
+    trees = [make(*model) for model in np.ndindex(*shape)]
     return jax.tree.map(
-        lambda *leaves: np.stack(leaves).reshape(*runs, *leaves[0].shape), *trees
+        lambda *leaves: np.stack(leaves).reshape(*shape, *leaves[0].shape), *trees
     )

@@ -1,94 +1,121 @@
-"""A detector from recordings in memory, with nothing left on disk."""
+"""From training clips to a detector: the one pipeline of runs and own recordings."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from gammavae_jax.config import Config
-from gammavae_jax.data.arrays import TRAIN, stack_machines
+from gammavae_jax.data.arrays import TRAIN, Capacity
+from gammavae_jax.data.loading import Machines
 from gammavae_jax.data.recordings import LoadedRecordings, parts_held_together
-from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.errors import InputError
-from gammavae_jax.log import Log
-from gammavae_jax.scoring.detector import Detector, fit_detector
+from gammavae_jax.scoring.detector import Detector, fit_scores
 from gammavae_jax.scoring.threshold import too_few_clips
-from gammavae_jax.training.loop import train_machines
-from gammavae_jax.training.split import require_windows, split_notes, split_windows
+from gammavae_jax.training.examples import Examples, stack_examples
+from gammavae_jax.training.loop import Observer, Trained, train_examples
 
 _LEAST_STEPS = 1000  # of a model; after fewer, batch normalisation lags behind
 _MOST_EPOCHS = 200
-_SECTION = "00"  # own recordings have none
+_SECTION = "00"  # own recordings have no sections
+
+
+def fit(
+    config: Config,
+    machines: Machines,
+    observer: Observer | None = None,
+    capacity: Capacity | None = None,
+    adapt_epochs: bool = False,
+) -> Detector:
+    """Train the models of all machines, and fit their scores and thresholds.
+
+    Args:
+        config: of the models, the training and the scores.
+        machines: their training clips are used up: `machines.train` is empty after
+            they were copied into arrays, so that memory holds them once.
+        observer: shows progress and may save states; default: progress on standard
+            error.
+        capacity: the least that the arrays of a machine must hold.
+        adapt_epochs: train for more epochs than configured if these have too few steps.
+
+    Raises:
+        InputError: a machine has too few clips, or a model diverged.
+    """
+    observer = observer or Observer()
+    examples = stack_examples(config, machines.train, observer.log, capacity)
+    machines.train.clear()
+    few = too_few_clips(examples.split.is_held_out, examples.names, config)
+    if few and config.scoring.threshold != "official":
+        observer.log.note(few)
+    if adapt_epochs:
+        config = _with_enough_epochs(config, examples)
+    trained = train_examples(config, examples, observer)
+    del examples
+    with trained.placement, observer.log.timed("fit_s"):
+        return fit_detector(config, trained, machines)
+
+
+def fit_detector(config: Config, trained: Trained, machines: Machines) -> Detector:
+    """Fit the scores and thresholds of trained models.
+
+    Args:
+        config: of the scores; its models must be those that were trained.
+        trained: what `train_machines` returned.
+        machines: whose names and filterbank the detector keeps.
+    """
+    config = replace(config, train=trained.config.train)
+    names, bank = machines.names, machines.filterbank
+    return fit_scores(config, trained.placement, names, bank, *trained[2:])
 
 
 def fit_recordings(
     config: Config,
     loaded: Mapping[str, LoadedRecordings],
     filterbank: Float[np.ndarray, "bin mel"],
-    log: Log,
+    observer: Observer,
     adapt_epochs: bool,
 ) -> Detector:
-    """Train on the recordings of each machine, and fit scores and thresholds.
+    """Fit a detector to a user's own recordings, which have no sections or test clips.
 
     Args:
-        config: of the run.
-        loaded: by machine.
-        filterbank: that the log-mels were made with.
-        log: of the progress.
-        adapt_epochs: go through few recordings more often than the configuration says.
+        config: of the models, the training and the scores.
+        loaded: the recordings of each machine.
+        filterbank: with which the log-mels were made.
+        observer: see `fit`.
+        adapt_epochs: see `fit`.
 
     Raises:
-        InputError: a machine whose name cannot be shown or with less than two clips,
-            or a model that broke down.
+        InputError: a machine's name is not printable, it has fewer than two clips, or
+            see `fit`.
     """
     for name, found in loaded.items():
         if not name.isprintable():
-            raise InputError(f"machine {name!r}: its name cannot be shown: rename it")
-        if len(found.recording) < 2:
             raise InputError(
-                f"{name} has one clip: give two or more normal recordings, for "
-                "thresholds are made of those that a model was not trained on"
+                f"machine {name!r}: its name has characters that cannot be printed: "
+                "rename it"
             )
-    parts = [parts_held_together(f.recording, config.n_folds) for f in loaded.values()]
+        if len(found.clips.files) < 2:
+            raise InputError(
+                f"{name} has one clip: give two or more normal recordings, because "
+                "thresholds need clips that a model did not learn from"
+            )
     _require_whole_recordings(config, loaded)
-    config = _with_no_empty_fold(config, parts)
-    arrays = stack_machines(
-        [(name, found.clips) for name, found in loaded.items()],
-        config.features.n_context,
+    machines = Machines(
+        tuple((name, _SECTION) for name in loaded),
+        filterbank,
+        train=[(name, found.clips) for name, found in loaded.items()],
+        test=[],
     )
-    held_together = np.zeros(arrays.n_frames.shape, int)
-    for m, of_machine in enumerate(parts):
-        held_together[m, : len(of_machine)] = of_machine
-    split = split_windows(arrays, config, recordings=held_together)
-    require_windows(split, list(loaded))
-    for note in split_notes(arrays, split, list(loaded), config):
-        log.say(note)
-    few = too_few_clips(split.is_held_out, list(loaded), config)
-    if few and config.scoring.threshold != "official":
-        log.say(few)
-    if adapt_epochs:
-        fewest = int((split.group == TRAIN).sum(-1).min())
-        config = _with_enough_epochs(config, fewest)
-    n_windows = (split.group[0] > 0).sum(-1).tolist()
-    with make_placement(
-        n_windows, config.n_members, batching=config.train.batching
-    ) as placement:
-        placed = placement.put(arrays, "machine")
-        log.say(f"compiling; {config.train.epochs} epochs of {config.n_folds} folds")
-        names = list(loaded)
-        state = train_machines(config, placement, names, placed, split.group, log)
-        machines = [(name, _SECTION) for name in names]
-        return fit_detector(
-            config, placement, machines, filterbank, state, placed, split
-        )
+    config = _with_no_empty_fold(config, loaded)
+    return fit(config, machines, observer, adapt_epochs=adapt_epochs)
 
 
 def _require_whole_recordings(
     config: Config, loaded: Mapping[str, LoadedRecordings]
 ) -> None:
-    """Folds alone keep the clips of a recording together."""
+    """Refuse cut recordings, unless folds keep the clips of a recording together."""
     if config.train.split == "folds":
         return
     for name, found in loaded.items():
@@ -100,18 +127,23 @@ def _require_whole_recordings(
             )
 
 
-def _with_no_empty_fold(config: Config, parts: list[Int[np.ndarray, "_"]]) -> Config:
-    """With as many folds as there are recordings to hold out, at least two."""
+def _with_no_empty_fold(
+    config: Config, loaded: Mapping[str, LoadedRecordings]
+) -> Config:
+    """Use at most as many folds as there are recordings to hold out, and at least 2."""
     if config.train.split != "folds":
         return config
+    n_folds = config.train.n_folds
+    parts = (parts_held_together(f.recording, n_folds) for f in loaded.values())
     fewest = min(int(of_machine.max()) + 1 for of_machine in parts)
-    n_folds = max(2, min(config.train.n_folds, fewest))
+    n_folds = max(2, min(n_folds, fewest))
     return replace(config, train=replace(config.train, n_folds=n_folds))
 
 
-def _with_enough_epochs(config: Config, n_windows: int) -> Config:
-    """More epochs than the configuration's, if those have too few steps."""
-    steps = max(1, math.ceil(n_windows / config.train.batch_size))
+def _with_enough_epochs(config: Config, examples: Examples) -> Config:
+    """Raise the epochs until every model takes about a thousand steps."""
+    fewest = int((examples.split.group == TRAIN).sum(-1).min())
+    steps = max(1, math.ceil(fewest / config.train.batch_size))
     wanted = min(math.ceil(_LEAST_STEPS / steps), _MOST_EPOCHS)
     epochs = max(config.train.epochs, wanted)
     return replace(config, train=replace(config.train, epochs=epochs))

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from gammavae_jax.config import STATISTICS, Config
 from gammavae_jax.data import statistics
-from gammavae_jax.data.arrays import HELD_OUT, TRAIN, MachineArrays
+from gammavae_jax.data.arrays import HELD_OUT, TRAIN, ClipArrays, TrainingArrays
 from gammavae_jax.models.autoencoder import ModelOutput, reconstruct
 from gammavae_jax.models.loss import loss_terms, total_loss
 from gammavae_jax.scoring.neighbours import Reference, distances
@@ -42,7 +42,7 @@ def fit_scorer(
     config: Config,
     member: Array,
     state: TrainState,
-    data: MachineArrays,
+    data: TrainingArrays,
     group: UInt8[Array, "window"],
 ) -> Scorer:
     """Fit the residuals of one machine's training windows, by domain.
@@ -59,7 +59,7 @@ def fit_scorer(
 
     def add(step, scatters: tuple[Scatter, Scatter]):
         batch, weight, start = gather(config, data, order, 0, n_train, step)
-        is_target = data.is_target[start // data.log_mel.shape[-2]]
+        is_target = data.is_target[start // data.clips.log_mel.shape[-2]]
         of_domain = (weight * ~is_target, weight * is_target)
         output = _apply(config, state.params, state.batch_stats, batch)
         rows = rows_of(output.residual, n_mels)
@@ -89,7 +89,7 @@ def score_machine(
     clips_at_once: int | None,
     scorer: Scorer,
     references: dict[str, Reference],
-    data: MachineArrays,
+    data: ClipArrays,
     chosen: Int[Array, "chosen"],
 ) -> dict[str, Float[Array, "chosen"]]:
     """What `Config.computed_scores` names, of the chosen clips of one machine.
@@ -115,7 +115,7 @@ def describe_machine(
     config: Config,
     clips_at_once: int | None,
     scorer: Scorer,
-    data: MachineArrays,
+    data: ClipArrays,
     chosen: Int[Array, "chosen"],
 ) -> dict[str, Float[Array, "chosen feature"]]:
     """The statistics that `wanted_statistics` names, of the chosen clips."""
@@ -139,7 +139,7 @@ def score_batches(
     member: Array,
     scorer: Scorer,
     state: TrainState,
-    data: MachineArrays,
+    data: TrainingArrays,
     group: UInt8[Array, "window"],
 ) -> dict[str, Float[Array, "batch"]]:
     """Scores of shuffled batches of training, then of held-out windows.
@@ -174,7 +174,7 @@ def score_batches(
 
 
 def windows_of_clip(
-    config: Config, data: MachineArrays, clip: Int[Array, ""]
+    config: Config, data: ClipArrays, clip: Int[Array, ""]
 ) -> tuple[Float[Array, "window feature"], Float[Array, "window"]]:
     """All windows of a clip, and which of them hold no padding."""
     n_context = config.features.n_context
@@ -186,7 +186,7 @@ def windows_of_clip(
 
 
 def _order_after_training(
-    config: Config, member: Array, data: MachineArrays, group: UInt8[Array, "window"]
+    config: Config, member: Array, data: TrainingArrays, group: UInt8[Array, "window"]
 ) -> Int[Array, "window"]:
     """The shuffle of one epoch more: the official fits depend on the batches."""
     key = jax.random.fold_in(model_key(member, data.name_hash), config.train.epochs + 1)
@@ -225,7 +225,7 @@ def direct_scores(
 
 
 def output_of_clip(
-    config: Config, scorer: Scorer, data: MachineArrays, clip: Int[Array, ""]
+    config: Config, scorer: Scorer, data: ClipArrays, clip: Int[Array, ""]
 ) -> tuple[ModelOutput, Float[Array, "window"]]:
     """What the model makes of a clip's windows, and which of them hold no padding."""
     windows, weight = windows_of_clip(config, data, clip)
@@ -236,7 +236,7 @@ def statistics_of_clip(
     config: Config,
     output: ModelOutput,
     weight: Float[Array, "window"],
-    data: MachineArrays,
+    data: ClipArrays,
     clip: Int[Array, ""],
 ) -> dict[str, Float[Array, "_"]]:
     """Every statistic of a clip, by name; see `clip_statistics`."""

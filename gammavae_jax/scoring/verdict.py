@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from gammavae_jax.data.arrays import MachineArrays, hash_name, stack_machines
+from gammavae_jax.data.arrays import ClipArrays, stack_clips
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.machines import unit_name
 from gammavae_jax.data.recordings import LoadedRecordings
@@ -40,7 +40,7 @@ class ClipScorer:
 
     def __init__(self, detector: Detector):
         self.detector = detector
-        self._programs: dict[Any, Callable[[MachineArrays], Scores]] = {}
+        self._programs: dict[Any, Callable[[ClipArrays], Scores]] = {}
 
     def score(self, clips: Mapping[int, Clips]) -> Scores:
         """Every score of the configuration.
@@ -53,16 +53,15 @@ class ClipScorer:
             beyond a machine's clips is of no account.
         """
         n_context = self.detector.config.features.n_context
-        named = [("", of_machine) for of_machine in clips.values()]
-        arrays = _rounded_up(stack_machines(named, n_context))
+        arrays = _rounded_up(stack_clips(list(clips.values()), n_context))
         key = (*clips, arrays.log_mel.shape[1:3])
         if key not in self._programs:
             self._programs[key] = self._compile(tuple(clips), arrays)
         return self._programs[key](arrays)
 
     def _compile(
-        self, machines: tuple[int, ...], arrays: MachineArrays
-    ) -> Callable[[MachineArrays], Scores]:
+        self, machines: tuple[int, ...], arrays: ClipArrays
+    ) -> Callable[[ClipArrays], Scores]:
         config = self.detector.config
         placement = make_placement(
             [1] * len(machines),
@@ -142,16 +141,13 @@ def judge(
     ]
 
 
-def _rounded_up(arrays: MachineArrays) -> MachineArrays:
+def _rounded_up(arrays: ClipArrays) -> ClipArrays:
     """With clips and frames added that are padding; windows are not scored by."""
     n_clips, n_frames = arrays.log_mel.shape[1:3]
     more_clips = (1 << (n_clips - 1).bit_length()) - n_clips
     more_frames = -n_frames % _FRAMES_IN_A_STEP
     clips = ((0, 0), (0, more_clips))
-    return MachineArrays(
+    return ClipArrays(
         log_mel=np.pad(arrays.log_mel, (*clips, (0, more_frames), (0, 0))),
         n_frames=np.pad(arrays.n_frames, clips),
-        is_target=np.pad(arrays.is_target, clips),
-        window_start=np.zeros((len(arrays.log_mel), 1), np.int32),
-        name_hash=np.full(len(arrays.log_mel), hash_name(""), np.uint32),
     )

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from gammavae_jax.config import Config
-from gammavae_jax.data.arrays import HELD_OUT, TRAIN, MachineArrays
+from gammavae_jax.data.arrays import HELD_OUT, TRAIN, TrainingArrays
 from gammavae_jax.devices.placement import HashablePartial, Kind, Placement
 from gammavae_jax.models.loss import LossTerms, kl_weight_of, total_loss
 from gammavae_jax.training.diagnostics import (
@@ -42,7 +42,7 @@ def shuffled(key: PRNGKeyArray, group: UInt8[Array, "window"]) -> Int[Array, "wi
 
 def gather(
     config: Config,
-    data: MachineArrays,
+    data: TrainingArrays,
     order: Int[Array, "window"],
     first: Int[Array, ""] | int,
     count: Int[Array, ""],
@@ -54,7 +54,8 @@ def gather(
     """
     place = step * config.train.batch_size + jnp.arange(config.train.batch_size)
     start = data.window_start[order.at[first + place].get(mode="clip")]
-    frames = data.log_mel.reshape(-1, data.log_mel.shape[-1])
+    log_mel = data.clips.log_mel
+    frames = log_mel.reshape(-1, log_mel.shape[-1])
     rows = start[:, None] + jnp.arange(config.features.n_context)
     batch = frames[rows].reshape(len(place), -1)
     return batch, (place < count).astype(batch.dtype), start
@@ -82,7 +83,7 @@ def train_epoch(
     key: PRNGKeyArray,
     epoch: Int[Array, ""],
     state: TrainState,
-    data: MachineArrays,
+    data: TrainingArrays,
     group: UInt8[Array, "window"],
 ) -> tuple[TrainState, EpochInfo]:
     """Train on each training window once, then look at the held-out ones.
@@ -205,7 +206,7 @@ def make_trainer(
     Args:
         config: of model and training.
         placement: which device works on which runs.
-        data: `MachineArrays`, on the host or placed.
+        data: `TrainingArrays`, on the host or placed.
         group: what each window is used for.
     """
     n_batches = -(-group.shape[-1] // config.train.batch_size)

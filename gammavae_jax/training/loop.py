@@ -1,158 +1,218 @@
-"""All epochs of a run: progress, metrics, a state saved now and then."""
+"""The training loop: all epochs of all models, with an observer that may save them."""
 
+import contextlib
 import math
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, UInt8
-from rich.console import Console
 
 from gammavae_jax.config import Config
-from gammavae_jax.data.arrays import AnyArray
-from gammavae_jax.devices.cluster import any_process, on_first
+from gammavae_jax.data.arrays import TRAIN, AnyArray, Capacity
+from gammavae_jax.data.clips import NamedClips
+from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.devices.placement import Placement
 from gammavae_jax.errors import InputError
-from gammavae_jax.files import writing
-from gammavae_jax.log import Log
+from gammavae_jax.log import Advance, Log
 from gammavae_jax.models.distributions import sampler_note
-from gammavae_jax.process import end_of, stoppable
-from gammavae_jax.runs.checkpoint import TrainCheckpoint, save_training
-from gammavae_jax.runs.folder import append_metrics
 from gammavae_jax.training.epoch import EpochInfo, Trainer, make_trainer
+from gammavae_jax.training.examples import Examples, stack_examples
+from gammavae_jax.training.split import Split
+from gammavae_jax.training.step import with_room_for
 
-_STOPPING = "stopping after this epoch, to save it; once more stops at once"
+
+class Progress(NamedTuple):
+    """The state of a training after an epoch."""
+
+    epoch: int  # 0 before the first
+    state: Any  # `TrainState`; leaves lead with `member machine`
 
 
-def train_epochs(
-    placement: Placement,
-    trainer: Trainer,
-    start: TrainCheckpoint,
-    config: Config,
-    out: Path,
-    log: Log,
-) -> tuple[Any, bool]:
-    """All epochs that are left; the placed state, and whether any model had to stop.
+class Observer:
+    """What a caller does while models train. This one only shows messages.
 
-    Raises:
-        InputError: the folder cannot be written.
-        KeyboardInterrupt: Ctrl-C or SIGTERM has come; the epoch that ran then was ended
-            and its state saved.
+    Args:
+        log: shows progress and keeps notes; default: standard error.
     """
-    names, epochs = list(start.clips), config.train.epochs
-    if start.epoch < epochs:
-        _note_sampler(config, log)
-    state = placement.put(start.state, "model")
-    was_stopped = np.zeros((config.n_members, len(names)), bool)
-    if start.epoch:
-        was_stopped = np.asarray(start.state.is_stopped)
-    with (
-        log.timed("train_s"),
-        log.progress("epochs", epochs, start.epoch) as advance,
-        stoppable(_STOPPING) as stop,
-    ):
 
-        def report(epoch: int, info: EpochInfo) -> None:
-            nonlocal was_stopped
-            is_stopped = np.asarray(info.is_stopped)
-            on_first(lambda: append_metrics(out, epoch, names, info._asdict()))
-            advance(_losses_text(info))
-            _say_stopped(is_stopped & ~was_stopped, epoch, names, config, log)
-            was_stopped = is_stopped
+    def __init__(self, log: Log | None = None):
+        self.log = log or Log()
 
-        unreported, stopped_by = None, ""
-        for epoch in range(start.epoch + 1, epochs + 1):
-            state, info = trainer.epoch(epoch, state)
-            # The devices have their next epoch before they are asked for the last one.
-            if unreported is not None:
-                report(epoch - 1, placement.get(unreported))
-            unreported = info
-            is_due = epoch % config.train.checkpoint_every == 0 or epoch == epochs
-            stopped_by = any_process(stop.signal_name)
-            if is_due or stopped_by:
-                report(epoch, placement.get(info))
-                unreported = None
-                kept = placement.get_to_save(state)
-                reached = TrainCheckpoint(epoch, kept, config, start.clips)
-                with writing(out):
-                    save_training(out / "checkpoint", reached)
-            if stopped_by:
-                log.say(f"stopped after epoch {epoch}: --resume goes on from there")
-                break
-    if stopped_by:  # for a signal that another process had
-        raise end_of(stopped_by)
-    return state, bool(was_stopped.any())
+    def begin(self) -> Progress | None:
+        """The state to resume from; None to start from the first epoch."""
+        return None
+
+    def on_epoch(self, epoch: int, info: EpochInfo) -> None:
+        """Called with the losses of each epoch, on the host."""
+
+    def on_diverged(self, name: str, seed: int, fold: int | None, epoch: int) -> None:
+        """Called once for a model whose loss is no longer finite.
+
+        Raises:
+            InputError: always, in this class.
+        """
+        raise InputError(
+            f"{name}: training diverged (the loss is no longer finite): lower "
+            "train.learning_rate, or check the recordings"
+        )
+
+    def must_save(self, epoch: int) -> bool:
+        """Whether the state after this epoch must be saved."""
+        return False
+
+    def save(self, epoch: int, state: Any) -> None:
+        """Called with the state to save, as `Placement.get_to_save` returns it."""
+
+    @contextlib.contextmanager
+    def heed_signals(self) -> Iterator[None]:
+        """The context in which epochs run."""
+        yield
+
+    def stop_requested(self) -> bool:
+        """Whether to stop after this epoch, which is then saved."""
+        return False
+
+
+class Trained(NamedTuple):
+    """Trained models, still on their devices, and the clips they learned from."""
+
+    config: Config
+    placement: Placement
+    state: Any  # the placed `TrainState`
+    data: Any  # the placed `TrainingArrays`
+    split: Split
 
 
 def train_machines(
     config: Config,
-    placement: Placement,
-    names: Sequence[str],
-    data: Any,
-    group: UInt8[np.ndarray, "member machine window"],
-    log: Log | None = None,
-) -> Any:
-    """A whole training that leaves nothing on disk; the placed `TrainState`.
+    train: NamedClips,
+    observer: Observer | None = None,
+    capacity: Capacity | None = None,
+) -> Trained:
+    """Train the models of every machine, seed and fold.
 
     Args:
-        config: of the training.
-        placement: where the models are.
-        names: of the machines.
-        data: `MachineArrays`; they may be placed.
-        group: what each window is used for.
-        log: of the progress; on standard error unless given.
+        config: of the models and the training.
+        train: the name of each machine and its training clips.
+        observer: shows progress and may save states; default: progress on standard
+            error.
+        capacity: the least that the arrays of a machine must hold.
 
     Raises:
-        InputError: a model whose loss did not stay finite.
+        InputError: a machine has too few clips, or a model diverged.
     """
-    log = log or Log(Console(stderr=True))
-    _note_sampler(config, log)
-    trainer = make_trainer(config, placement, data, group)
-    state = trainer.initial
-    with log.timed("train_s"), log.progress("epochs", config.train.epochs) as advance:
-        for epoch in range(1, config.train.epochs + 1):
+    observer = observer or Observer()
+    examples = stack_examples(config, train, observer.log, capacity)
+    return train_examples(config, examples, observer)
+
+
+def train_examples(config: Config, examples: Examples, observer: Observer) -> Trained:
+    """`train_machines`, from stacked examples.
+
+    Raises:
+        InputError: see `Observer`.
+    """
+    log, split = observer.log, examples.split
+    start = observer.begin()
+    n_windows = (split.group[0] > 0).sum(-1).tolist()
+    placement = make_placement(
+        n_windows, config.n_members, batching=config.train.batching
+    )
+    try:
+        data = placement.put(examples.arrays, "machine")
+        log.say(f"compiling for {_how_many(len(examples.names), config)}")
+        with log.timed("compile_s"):
+            trainer = make_trainer(config, placement, data, split.group)
+        state = train(config, placement, trainer, start, examples, observer)
+    except BaseException:
+        placement.close()
+        raise
+    return Trained(config, placement, state, data, split)
+
+
+def train(
+    config: Config,
+    placement: Placement,
+    trainer: Trainer,
+    start: Progress | None,
+    examples: Examples,
+    observer: Observer,
+) -> Any:
+    """Run the remaining epochs and return the placed `TrainState`.
+
+    Raises:
+        InputError: see `Observer`.
+        KeyboardInterrupt: the observer stopped the training.
+    """
+    log, epochs, group = observer.log, config.train.epochs, examples.split.group
+    first = start.epoch if start else 0
+    if first < epochs and config.model.latent == "gamma" and sampler_note():
+        log.note(sampler_note())
+    state, report = trainer.initial, _Report(config, examples.names, observer)
+    if start is not None:
+        n_batches = -(-group.shape[-1] // config.train.batch_size)
+        state = placement.put(with_room_for(start.state, n_batches), "model")
+        report.is_stopped = np.asarray(start.state.is_stopped)
+    with (
+        log.timed("train_s"),
+        log.progress("epochs", epochs, first) as report.advance,
+        observer.heed_signals(),
+    ):
+        pending = None  # the last epoch and its losses, which may not be ready yet
+        for epoch in range(first + 1, epochs + 1):
             state, info = trainer.epoch(epoch, state)
-            advance(_losses_text(placement.get(info)))
-    is_stopped = np.asarray(placement.get(state).is_stopped)
-    for m, name in enumerate(names):
-        if is_stopped[:, m].any():
-            raise InputError(
-                f"{name}: the loss did not stay finite: give a smaller "
-                "train.learning_rate, or check the recordings"
-            )
+            # The devices start this epoch before the losses of the last one are read.
+            if pending is not None:
+                report(pending[0], placement.get(pending[1]))
+            pending = epoch, info
+            is_end = observer.stop_requested()
+            if is_end or observer.must_save(epoch):
+                report(epoch, placement.get(info))
+                pending = None
+                observer.save(epoch, placement.get_to_save(state))
+            if is_end:
+                break
+        if pending is not None:
+            report(pending[0], placement.get(pending[1]))
+    n_trained = int((group == TRAIN).sum()) * (epochs - first)
+    log.seconds["windows_per_s"] = n_trained / max(log.seconds["train_s"], 1e-9)
     return state
 
 
-def _note_sampler(config: Config, log: Log) -> None:
-    """Say once a training if its draws are a fallback's."""
-    if config.model.latent == "gamma" and sampler_note():
-        log.note(sampler_note())
+class _Report:
+    """Passes the losses of each epoch on, and finds models that diverged."""
+
+    advance: Advance
+
+    def __init__(self, config: Config, names: Sequence[str], observer: Observer):
+        self.config, self.names, self.observer = config, names, observer
+        self.is_stopped = np.zeros((config.n_members, len(names)), bool)
+
+    def __call__(self, epoch: int, info: EpochInfo) -> None:
+        self.observer.on_epoch(epoch, info)
+        means = (_finite_mean(x) for x in (info.loss, info.held_out_loss))
+        self.advance("loss {:.4g}, held out {:.4g}".format(*means))
+        is_stopped = np.asarray(info.is_stopped)
+        n_folds = self.config.n_folds
+        for member, machine in np.argwhere(is_stopped & ~self.is_stopped):
+            seed, fold = divmod(int(member), n_folds)
+            self.observer.on_diverged(
+                self.names[int(machine)],
+                self.config.seeds[seed],
+                fold if n_folds > 1 else None,
+                epoch,
+            )
+        self.is_stopped = is_stopped
 
 
-def _losses_text(info: EpochInfo) -> str:
-    means = (_known_mean(x) for x in (info.loss, info.held_out_loss))
-    return "loss {:.4g}, held out {:.4g}".format(*means)
+def _finite_mean(values: AnyArray) -> float:
+    """The mean of the finite values; models that stopped have no loss."""
+    finite = np.asarray(values)[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else math.nan
 
 
-def _known_mean(values: AnyArray) -> float:
-    """The mean of what is finite; stopped models have no loss."""
-    known = np.asarray(values)[np.isfinite(values)]
-    return float(known.mean()) if len(known) else math.nan
-
-
-def _say_stopped(
-    newly: Bool[np.ndarray, "member machine"],
-    epoch: int,
-    names: Sequence[str],
-    config: Config,
-    log: Log,
-) -> None:
-    for member, machine in np.argwhere(newly):
-        seed, fold = divmod(int(member), config.n_folds)
-        of_fold = f", fold {fold}" if config.n_folds > 1 else ""
-        log.note(
-            f"{names[machine]}, seed {config.seeds[seed]}{of_fold}: the loss did not "
-            f"stay finite in epoch {epoch}; its training stops with the model of epoch "
-            f"{epoch - 1}. Try a smaller train.learning_rate."
-        )
+def _how_many(n_machines: int, config: Config) -> str:
+    folds = f" of {config.n_folds} folds" if config.n_folds > 1 else ""
+    machines = "1 machine" if n_machines == 1 else f"{n_machines} machines"
+    n_seeds = len(config.seeds)
+    return f"{machines} and {'1 seed' if n_seeds == 1 else f'{n_seeds} seeds'}{folds}"

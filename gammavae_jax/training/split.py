@@ -12,7 +12,7 @@ import scipy.spatial.distance
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from gammavae_jax.config import Config
-from gammavae_jax.data.arrays import HELD_OUT, TRAIN, AnyArray, MachineArrays
+from gammavae_jax.data.arrays import HELD_OUT, TRAIN, AnyArray, TrainingArrays
 from gammavae_jax.data.statistics import spectrum
 from gammavae_jax.devices.placement import in_float32
 from gammavae_jax.errors import InputError
@@ -35,7 +35,7 @@ class Split(NamedTuple):
 
 
 def split_windows(
-    arrays: MachineArrays,
+    arrays: TrainingArrays,
     config: Config,
     is_extra: Bool[np.ndarray, "machine clip"] | None = None,
     recordings: Int[np.ndarray, "machine clip"] | None = None,
@@ -50,14 +50,14 @@ def split_windows(
             they were cut: folds keep a recording together.
     """
     if is_extra is None:
-        is_extra = np.zeros(arrays.n_frames.shape, bool)
-    n_windows = np.maximum(arrays.n_frames - config.features.n_context + 1, 0)
-    n_folds, (n_machines, n_clips) = config.n_folds, arrays.n_frames.shape
+        is_extra = np.zeros(arrays.clips.n_frames.shape, bool)
+    n_windows = np.maximum(arrays.clips.n_frames - config.features.n_context + 1, 0)
+    n_folds, (n_machines, n_clips) = config.n_folds, arrays.clips.n_frames.shape
     n_members = len(config.seeds) * n_folds
     split = Split(
         group=np.zeros((n_members, *arrays.window_start.shape), np.uint8),  # PADDING
         is_held_out=np.zeros((n_members, n_machines, n_clips), bool),
-        is_clip=(np.asarray(arrays.n_frames) > 0) & ~is_extra,
+        is_clip=(np.asarray(arrays.clips.n_frames) > 0) & ~is_extra,
         is_target=np.asarray(arrays.is_target),
     )
     groups = _groups(arrays, split.is_clip, config, recordings)
@@ -103,7 +103,7 @@ def require_windows(split: Split, names: Sequence[str]) -> None:
 
 
 def split_notes(
-    arrays: MachineArrays, split: Split, names: Sequence[str], config: Config
+    arrays: TrainingArrays, split: Split, names: Sequence[str], config: Config
 ) -> list[str]:
     """What a user should know of the training clips, a line each.
 
@@ -137,9 +137,9 @@ def split_notes(
     return notes
 
 
-def _all_alike(arrays: MachineArrays, split: Split, machine: int) -> bool:
+def _all_alike(arrays: TrainingArrays, split: Split, machine: int) -> bool:
     """Whether the mean spectra of all clips are one; ends at the first that is not."""
-    log_mel, n_frames = arrays.log_mel[machine], arrays.n_frames[machine]
+    log_mel, n_frames = arrays.clips.log_mel[machine], arrays.clips.n_frames[machine]
     means = (
         np.asarray(log_mel[clip, : n_frames[clip]]).mean(0)
         for clip in np.flatnonzero(split.is_clip[machine])
@@ -149,7 +149,7 @@ def _all_alike(arrays: MachineArrays, split: Split, machine: int) -> bool:
 
 
 def _groups(
-    arrays: MachineArrays,
+    arrays: TrainingArrays,
     is_clip: Bool[np.ndarray, "machine clip"],
     config: Config,
     recordings: Int[np.ndarray, "machine clip"] | None,
@@ -160,7 +160,8 @@ def _groups(
     groups = []
     for m, of_machine in enumerate(is_clip):
         spectra = np.asarray(
-            _spectra(arrays.log_mel[m], arrays.n_frames[m])[of_machine], np.float64
+            _spectra(arrays.clips.log_mel[m], arrays.clips.n_frames[m])[of_machine],
+            np.float64,
         )
         each = np.arange(len(spectra))
         if recordings is not None:

@@ -80,14 +80,14 @@ def test_a_clip_shorter_than_a_window_is_named(folder):
 def test_stacking_pads_and_counts():
     machines = crowd(np.random.default_rng(0), counts=(3, 5))
     arrays = stack_machines(machines, 5)
-    assert arrays.log_mel.shape[:2] == (2, 5)
+    assert arrays.clips.log_mel.shape[:2] == (2, 5)
     for m, (_, found) in enumerate(machines):
         for c, spectrogram in enumerate(found.log_mels):
-            n = arrays.n_frames[m, c]
+            n = arrays.clips.n_frames[m, c]
             assert n == len(spectrogram)
-            np.testing.assert_array_equal(arrays.log_mel[m, c, :n], spectrogram)
-            assert (arrays.log_mel[m, c, n:] == 0).all()
-    assert (arrays.n_frames[0, 3:] == 0).all()
+            np.testing.assert_array_equal(arrays.clips.log_mel[m, c, :n], spectrogram)
+            assert (arrays.clips.log_mel[m, c, n:] == 0).all()
+    assert (arrays.clips.n_frames[0, 3:] == 0).all()
 
 
 def test_windows_start_where_five_frames_of_one_clip_begin():

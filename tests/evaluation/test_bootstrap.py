@@ -5,7 +5,7 @@ import pytest
 
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.bootstrap import bootstrap
-from gammavae_jax.evaluation.metrics import SectionScores, evaluate_scores
+from gammavae_jax.evaluation.metrics import SectionScores, evaluate_section
 from gammavae_jax.evaluation.official import official_score
 
 TOLERANCE = 1e-12
@@ -33,7 +33,7 @@ def test_every_resample_of_clips_drawn_once_has_the_official_score(year, monkeyp
     clips = [four_strata(8, n_each=11), four_strata(9)]
     monkeypatch.setattr(np.random, "default_rng", lambda seed: DrawEachClipOnce())
     sections = [SectionScores(f"m{k}", "00", *c) for k, c in enumerate(clips)]
-    expected = official_score([evaluate_scores(*c, year=year) for c in clips], year)
+    expected = official_score([evaluate_section(*c, year=year) for c in clips], year)
     found = bootstrap(sections, year=year, n_resamples=3)
     assert_same(found, (expected, 0, expected, expected))
 
@@ -51,7 +51,7 @@ def test_bootstrap_is_centred_and_reproducible():
     assert_same(found, bootstrap(shuffled, seed=3))
     assert found != bootstrap(sections, seed=4)
     assert found.low < found.mean < found.high
-    score = official_score([evaluate_scores(*clips)])
+    score = official_score([evaluate_section(*clips)])
     assert abs(found.mean - score) < found.std < 0.05
     assert 3 < (found.high - found.low) / found.std < 5
 

@@ -1,10 +1,10 @@
 import pytest
 
+from gammavae_jax.data.score_file_names import machine_and_section
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.ground_truth import truth_from_files, truth_from_names
 from gammavae_jax.evaluation.rows import (
     flags_by_clip,
-    machine_and_section,
     read_rows,
     values_by_clip,
 )

@@ -18,7 +18,7 @@ from gammavae_jax.evaluation.metrics import (
     Row,
     auc,
     detection_rates,
-    evaluate_scores,
+    evaluate_section,
     partial_auc,
     validate,
 )
@@ -69,7 +69,7 @@ def test_partial_auc_matches_scikit_learn(scores, is_anomaly, max_fpr):
 def test_the_order_of_the_clips_does_not_matter(scores, is_anomaly, is_target, random):
     order = np.array(random.sample(range(N_CLIPS), N_CLIPS))
     rows = [
-        evaluate_scores(scores[i], is_anomaly[i], is_target[i], threshold=1.0)
+        evaluate_section(scores[i], is_anomaly[i], is_target[i], threshold=1.0)
         for i in (np.arange(N_CLIPS), order)
     ]
     assert_same(rows[0][4:], rows[1][4:])
@@ -79,7 +79,7 @@ def test_the_order_of_the_clips_does_not_matter(scores, is_anomaly, is_target, r
 @given(clip_scores, labels, domains, st.sampled_from([2020, 2021, 2022]))
 def test_monotone_maps_of_the_score_change_nothing(scores, is_anomaly, is_target, year):
     rows = [
-        evaluate_scores(s, is_anomaly, is_target, year=year)
+        evaluate_section(s, is_anomaly, is_target, year=year)
         for s in (scores, scores**3, 1e300 * scores)
     ]
     assert_same(rows[0][4:], rows[1][4:])
@@ -99,7 +99,7 @@ def test_metrics_match_the_golden_ones():
     golden = json.loads(path.read_text())["metrics"]
     scores, is_anomaly = np.array(golden["score"]), np.array(golden["label"]) == 1
     is_target = np.array(golden["domain"]) == "target"
-    row = evaluate_scores(
+    row = evaluate_section(
         scores, is_anomaly, is_target, threshold=golden["decision_threshold"]
     )
     found = {"pAUC": row.pauc}
@@ -118,7 +118,7 @@ def test_metrics_match_the_golden_ones():
 
 def test_a_domain_is_ranked_against_the_anomalies_of_both():
     scores, is_anomaly, is_target = four_strata(0)
-    row = evaluate_scores(scores, is_anomaly, is_target)
+    row = evaluate_section(scores, is_anomaly, is_target)
     source, target = is_anomaly | ~is_target, is_anomaly | is_target
     assert_same(row.auc_source, auc(scores[source], is_anomaly[source]))
     assert_same(row.auc_target, auc(scores[target], is_anomaly[target]))
@@ -129,7 +129,7 @@ def test_a_domain_is_ranked_against_the_anomalies_of_both():
 
 def test_in_2021_domains_are_evaluated_apart():
     scores, is_anomaly, is_target = four_strata(1)
-    row = evaluate_scores(scores, is_anomaly, is_target, year=2021)
+    row = evaluate_section(scores, is_anomaly, is_target, year=2021)
     parts = [
         metric(scores[clips], is_anomaly[clips])
         for metric in (auc, partial_auc)
@@ -141,14 +141,14 @@ def test_in_2021_domains_are_evaluated_apart():
 
 def test_in_2021_a_machine_without_target_clips_counts_two_parts():
     scores, is_anomaly, _ = four_strata(1)
-    row = evaluate_scores(scores, is_anomaly, np.zeros_like(is_anomaly), year=2021)
+    row = evaluate_section(scores, is_anomaly, np.zeros_like(is_anomaly), year=2021)
     expected = statistics.harmonic_mean([row.auc_source, row.pauc])
     assert_same(official_score([row], year=2021), expected)
 
 
 def test_in_2020_the_score_is_the_mean_of_auc_and_partial_auc():
     scores, is_anomaly, _ = four_strata(2)
-    row = evaluate_scores(scores, is_anomaly, np.zeros_like(is_anomaly), year=2020)
+    row = evaluate_section(scores, is_anomaly, np.zeros_like(is_anomaly), year=2020)
     expected = [auc(scores, is_anomaly), partial_auc(scores, is_anomaly)]
     assert_same([row.auc, row.pauc], expected)
     assert_same(official_score([row], year=2020), np.mean(expected))
@@ -156,7 +156,7 @@ def test_in_2020_the_score_is_the_mean_of_auc_and_partial_auc():
 
 def test_a_machine_with_source_clips_alone_is_evaluated():
     scores, is_anomaly, _ = four_strata(3)
-    row = evaluate_scores(
+    row = evaluate_section(
         scores, is_anomaly, np.zeros_like(is_anomaly), threshold=0.5, machine="fan"
     )
     assert row.auc_source == row.auc
@@ -169,8 +169,8 @@ def test_a_machine_with_source_clips_alone_is_evaluated():
 def test_decisions_are_scores_above_the_threshold():
     scores, is_anomaly, is_target = four_strata(4)
     threshold = float(scores[0])  # the clip on the threshold is called normal
-    row = evaluate_scores(scores, is_anomaly, is_target, threshold=threshold)
-    decided = evaluate_scores(
+    row = evaluate_section(scores, is_anomaly, is_target, threshold=threshold)
+    decided = evaluate_section(
         scores, is_anomaly, is_target, decisions=scores > threshold
     )
     assert row.threshold == threshold
@@ -181,7 +181,7 @@ def test_decisions_are_scores_above_the_threshold():
 
 
 def test_without_decisions_their_metrics_are_unknown():
-    row = evaluate_scores(*four_strata(5))
+    row = evaluate_section(*four_strata(5))
     unknown = {name for name in METRICS if math.isnan(getattr(row, name))}
     assert unknown == {name for name in METRICS if "auc" not in name}
 
@@ -205,7 +205,7 @@ def test_a_row_has_the_columns_of_results_csv():
 
 def test_an_auc_of_zero_is_floored_in_harmonic_means_alone():
     scores, is_anomaly = np.array([1.0, 0.0]), np.array([False, True])
-    row = evaluate_scores(scores, is_anomaly, np.zeros(2, bool))
+    row = evaluate_section(scores, is_anomaly, np.zeros(2, bool))
     assert row.auc_source == 0
     assert 0 < official_score([row]) < 1e-15
     assert official.harmonic_means([row])["auc_source"] == np.finfo(float).eps
@@ -213,7 +213,7 @@ def test_an_auc_of_zero_is_floored_in_harmonic_means_alone():
 
 
 def test_harmonic_means_leave_out_what_is_unknown():
-    rows = [evaluate_scores(*four_strata(seed)) for seed in (6, 7)]
+    rows = [evaluate_section(*four_strata(seed)) for seed in (6, 7)]
     rows[1] = rows[1]._replace(auc_target=math.nan)
     assert_same(official.harmonic_means(rows)["auc_target"], rows[0].auc_target)
 
@@ -223,7 +223,7 @@ def test_scores_that_are_not_finite_are_refused(value):
     scores, is_anomaly, is_target = four_strata(12)
     scores[7] = value
     with pytest.raises(InputError, match=r"fan section 02: the score of clip 7 is"):
-        evaluate_scores(scores, is_anomaly, is_target, machine="fan", section="02")
+        evaluate_section(scores, is_anomaly, is_target, machine="fan", section="02")
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_labels_of_one_class_are_refused(anomalous, word):
     scores, is_anomaly, is_target = four_strata(13)
     is_anomaly[:] = anomalous
     with pytest.raises(InputError, match=f"pump section 00: all 100 clips are {word}"):
-        evaluate_scores(scores, is_anomaly, is_target, machine="pump")
+        evaluate_section(scores, is_anomaly, is_target, machine="pump")
 
 
 def test_arrays_that_do_not_fit_are_refused():
@@ -252,11 +252,11 @@ def test_nothing_to_evaluate_is_refused():
     with pytest.raises(InputError, match="no rows"):
         official_score([])
     scores, is_anomaly, _ = four_strata(15)
-    row = evaluate_scores(scores, is_anomaly, is_anomaly, year=2021)
+    row = evaluate_section(scores, is_anomaly, is_anomaly, year=2021)
     with pytest.raises(InputError, match="no row has an AUC"):
         official_score([row], year=2021)
 
 
 def test_years_before_the_challenge_are_refused():
     with pytest.raises(InputError, match="2019"):
-        evaluate_scores(*four_strata(16), year=2019)
+        evaluate_section(*four_strata(16), year=2019)

@@ -9,11 +9,11 @@ from rich.console import Console
 from support.finished_runs import write_run
 
 from experiments import variants
+from experiments.variants import run_variant
 from gammavae_jax.config_json import override, to_dict
 from gammavae_jax.data.loading import Job
 from gammavae_jax.errors import InputError
 from gammavae_jax.presets import preset
-from experiments.variants import run_variant
 
 QUIET = Console(quiet=True)
 

@@ -11,11 +11,11 @@ from gammavae_jax.config import Config
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.bootstrap import Bootstrap
 from gammavae_jax.evaluation.metrics import Row
-from gammavae_jax.evaluation.scored_clips import ScoredClips
 from gammavae_jax.report.figures import CodeUse, Curve
 from gammavae_jax.report.markup import data_block, fill
 from gammavae_jax.report.page import Report, report_html
 from gammavae_jax.runs.page import find_clip
+from gammavae_jax.scoring.scored_clips import ScoredClips
 
 EVIL = "<script>alert(1)</script>"
 CONFIG = Config(score="mahalanobis")

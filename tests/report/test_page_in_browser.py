@@ -12,8 +12,7 @@ from support.detectors import fitted, small
 from support.probes import clips, noise, tone
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.evaluation.metrics import evaluate_scores
-from gammavae_jax.evaluation.scored_clips import ScoredClips
+from gammavae_jax.evaluation.metrics import evaluate_section
 from gammavae_jax.report.clips import WantedClip, show_clips, telling_clips_of_all
 from gammavae_jax.report.figures import CodeUse, Curve
 from gammavae_jax.report.page import Report, report_html
@@ -21,6 +20,7 @@ from gammavae_jax.report.payload import error_bars
 from gammavae_jax.report.pictures import Sound
 from gammavae_jax.report.recordings_page import ScoredClip, write_scored_report
 from gammavae_jax.scoring.detector import clip_p_values
+from gammavae_jax.scoring.scored_clips import ScoredClips
 
 RATE, HOP = 16000, 512
 HOSTILE = (
@@ -99,7 +99,7 @@ def written(made, scored, tmp_path_factory):
     log_mels, machines = scored
     config = made.detector.config
     rows = [
-        evaluate_scores(
+        evaluate_section(
             of.scores[score][s].astype(float),
             of.is_anomaly,
             of.is_target,

@@ -9,7 +9,6 @@ from support.detectors import fitted, small
 from support.probes import clips, noise
 
 from gammavae_jax.config import SCORE_NAMES
-from gammavae_jax.data.arrays import stack_machines
 from gammavae_jax.evaluation.metrics import auc
 from gammavae_jax.scoring.scorer import (
     rows_in_window,
@@ -121,7 +120,7 @@ def test_statistics_are_computed_where_a_score_wants_them():
 def test_windows_of_a_clip_are_its_successive_frames_and_padding_has_no_weight():
     config = small("default")
     spectra = noise(np.random.default_rng(0), 2, np.array([12, 7]))
-    data = stack_machines([("m", clips(spectra))], 5)
+    data = stack_clips([clips(spectra)], 5)
     one = data._replace(**{n: jnp.asarray(getattr(data, n)[0]) for n in data._fields})
     windows, weight = windows_of_clip(config, one, jnp.array(1))
     assert weight.tolist() == [1, 1, 1, 0, 0, 0, 0, 0]

@@ -7,13 +7,13 @@ import numpy as np
 
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import override
-from gammavae_jax.data.arrays import MachineArrays, stack_machines
+from gammavae_jax.data.arrays import TrainingArrays, stack_clips, stack_machines
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.devices.placement import Placement
 from gammavae_jax.presets import preset
-from gammavae_jax.scoring.detector import Detector, fit_detector, score_clips
+from gammavae_jax.scoring.detector import Detector, compile_scores, fit_scores
 from gammavae_jax.training.epoch import make_trainer
 from gammavae_jax.training.split import Split, split_windows
 
@@ -31,15 +31,15 @@ class Fitted(NamedTuple):
 
     detector: Detector
     placement: Placement
-    arrays: MachineArrays
+    arrays: TrainingArrays
     split: Split
     state: Any
 
     def scores(self, *test: Clips) -> dict[str, np.ndarray]:
         """Of test clips, one set a machine."""
         n_context = self.detector.config.features.n_context
-        arrays = stack_machines([("a", clips) for clips in test], n_context)
-        return score_clips(self.detector, self.placement, arrays)
+        arrays = stack_clips(test, n_context)
+        return compile_scores(self.detector, self.placement, arrays)()
 
 
 def small(name: str, *assignments: str) -> Config:
@@ -58,7 +58,7 @@ def fitted(config: Config, machines, epochs: int, change=lambda state: state) ->
     for epoch in range(1, epochs + 1):
         state, _ = trainer.epoch(epoch, state)
     state = change(placement.get(state))
-    detector = fit_detector(
+    detector = fit_scores(
         config,
         placement,
         [(name, "00") for name, _ in machines],

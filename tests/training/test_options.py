@@ -44,7 +44,7 @@ def held_out(config, state, one_machine):
     """What a model makes of the held-out windows, all at once."""
     data, group = one_machine
     start = data.window_start[np.flatnonzero(group == HELD_OUT)]
-    frames = data.log_mel.reshape(-1, data.log_mel.shape[-1])
+    frames = data.clips.log_mel.reshape(-1, data.clips.log_mel.shape[-1])
     windows = frames[start[:, None] + np.arange(5)].reshape(len(start), -1)
     return step.evaluate_windows(config, state, windows)
 

@@ -11,7 +11,7 @@ from gammavae_jax.training.split import require_windows, split_notes, split_wind
 
 def windows_of(arrays, machine):
     """The clip of each window of a machine."""
-    n_windows = np.maximum(arrays.n_frames[machine] - 4, 0)
+    n_windows = np.maximum(arrays.clips.n_frames[machine] - 4, 0)
     return np.repeat(np.arange(len(n_windows)), n_windows)
 
 
@@ -172,7 +172,7 @@ def test_the_official_split_takes_a_tenth_of_the_windows_wherever_they_lie(tiny)
     split = split_windows(arrays, tiny("official"))
     assert not split.is_held_out.any()
     for m in range(2):
-        n_windows = int(np.maximum(arrays.n_frames[m] - 4, 0).sum())
+        n_windows = int(np.maximum(arrays.clips.n_frames[m] - 4, 0).sum())
         held_out = split.group[0, m, :n_windows] == HELD_OUT
         assert held_out.sum() == -(-n_windows // 10)
         assert (split.group[0, m, n_windows:] == PADDING).all()

@@ -66,7 +66,7 @@ def double(monkeypatch):
 
     def stack(*args):
         arrays = original(*args)
-        return arrays._replace(log_mel=arrays.log_mel.astype(np.float64))
+        return arrays._replace(log_mel=arrays.clips.log_mel.astype(np.float64))
 
     monkeypatch.setitem(globals(), "stack_machines", stack)
     with jax.enable_x64(True):
@@ -286,7 +286,7 @@ def test_an_epoch_reports_what_its_steps_one_by_one_give(tiny, machines):
     np.testing.assert_allclose(info.reconstruction[0, 0], mean, rtol=1e-4)
     assert n_held_out % config.train.batch_size > 0
     held_out = order[n_train : n_train + n_held_out]
-    windows = data.log_mel.reshape(-1, data.log_mel.shape[-1])[
+    windows = data.clips.log_mel.reshape(-1, data.clips.log_mel.shape[-1])[
         data.window_start[held_out][:, None] + np.arange(5)
     ].reshape(n_held_out, -1)
     _, terms = step.evaluate_windows(config, state, windows)

@@ -33,9 +33,9 @@ class _QuietLog(Log):
         super().__init__(Console(file=io.StringIO()))
         self.stop = stop
 
-    def aloud(self, console: Console) -> Log:
+    def aloud(self, like: Log) -> Log:
         """The same, its notes now said, for what comes next."""
-        log = Log(console)
+        log = like.without_results()
         log.seconds = self.seconds
         for note in self.notes:
             log.note(note)
@@ -58,7 +58,7 @@ class _QuietLog(Log):
 
 
 def load_in_turn(
-    numbers: Sequence[int], load: Callable[[int, Log], T], console: Console
+    numbers: Sequence[int], load: Callable[[int, Log], T], log: Log
 ) -> Generator[Loaded[T], None, None]:
     """What `load` gives for each wave, loaded one ahead in a thread.
 
@@ -67,8 +67,8 @@ def load_in_turn(
     Args:
         numbers: of the waves.
         load: called with a number and a log, in a thread but for the first.
-        console: of logs; progress is shown of the first wave alone, while nothing else
-            is done.
+        log: the logs of the waves use its console. Only the first wave shows its
+            progress, since nothing else runs meanwhile.
 
     Raises:
         Exception: what `load` raised, when its wave's turn comes.
@@ -78,14 +78,14 @@ def load_in_turn(
     stop = threading.Event()
     with ThreadPoolExecutor(1, "next wave") as thread:
         try:
-            log = Log(console)
-            now = Loaded(numbers[0], load(numbers[0], log), log)
+            first = log.without_results()
+            now = Loaded(numbers[0], load(numbers[0], first), first)
             for number in numbers[1:]:
                 quiet = _QuietLog(stop)
                 coming = thread.submit(load, number, quiet)
                 yield now
                 del now  # before the next one is waited for
-                now = Loaded(number, coming.result(), quiet.aloud(console))
+                now = Loaded(number, coming.result(), quiet.aloud(log))
                 del coming  # which holds what it gave
             yield now
         finally:

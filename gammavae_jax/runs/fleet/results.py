@@ -13,10 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from rich.console import Console
-
 from gammavae_jax.config import Config
-from gammavae_jax.data.loading import Job
 from gammavae_jax.evaluation.csv_files import row_of, unescape_formula
 from gammavae_jax.evaluation.metrics import Row
 from gammavae_jax.evaluation.tables import by_seed, percent, summarise_scores, to_json
@@ -26,6 +23,7 @@ from gammavae_jax.report.fleet_page import MachineLine, write_fleet_page
 from gammavae_jax.runs.fleet.plan import WavePlan, wave_folder
 from gammavae_jax.runs.folder import last_epoch
 from gammavae_jax.runs.publish import atomic_results
+from gammavae_jax.runs.results import Origin
 
 _BYTES_AT_ONCE = 1 << 20
 _STAGES = ("features_s", "compile_s", "train_s", "fit_s", "score_s")
@@ -40,7 +38,7 @@ class _Block(NamedTuple):
 
 
 def write_fleet_results(
-    config: Config, job: Job, plan: WavePlan, log: Log, table: Console
+    config: Config, origin: Origin, plan: WavePlan, out: Path, log: Log
 ) -> bool:
     """Write what a run writes, of all waves, and print the official scores.
 
@@ -49,29 +47,29 @@ def write_fleet_results(
     Returns:
         Whether every model was trained to the end.
     """
-    folders = [wave_folder(job.out, number) for number in range(len(plan.waves))]
-    with atomic_results(job.out, config) as results:
+    folders = [wave_folder(out, number) for number in range(len(plan.waves))]
+    with atomic_results(out, config) as results:
         _gather_score_files(folders, results)
         for name in ("results.csv", "clips.csv"):
             join_tables([folder / name for folder in folders], results / name)
         summaries = _Summaries(folders)
         log.notes += [note for note in summaries.notes() if note not in log.notes]
-        means = summarise_results(results / "results.csv", config.scores, job.year)
+        means = summarise_results(results / "results.csv", config.scores, origin.year)
         about = {
-            "year": job.year,
+            "year": origin.year,
             **means,
             "notes": log.notes,
             "waves": len(folders),
             **summaries.about(),
-            "data_root": str(job.data_root.resolve()),
+            "data_root": str(origin.data_root.resolve()),
         }
         _write_summary(results / "summary.json", about, summaries)
         lines = list(_machine_lines(config, results, plan))
         write_fleet_page(results / "report.html", config, lines, means, log.notes)
     for score in sorted(means["official_score"], key=lambda s: s != config.score):
         official = percent(means["official_score"][score])
-        Log(table).say(f"official score, {score}: {official}")
-    log.say(f"written to {job.out}")
+        log.show(f"official score, {score}: {official}")
+    log.say(f"written to {out}")
     return not any(_has_stopped(folder) for folder in folders)
 
 

@@ -1,21 +1,18 @@
-"""Runs of more machines than memory: the main job wave by wave.
+"""Run more machines than fit in memory: the main job, wave by wave.
 
-A fleet's folder has `fleet.json`, a run's folder for each wave, and the results of the
-whole. A wave that is finished is not touched again.
+The folder of a fleet holds `fleet.json`, a run's folder for each wave, and the results
+of all waves. Finished waves are not run again.
 """
 
 import gc
-import io
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import jax
-from rich.console import Console
 
 from gammavae_jax.config import Config
-from gammavae_jax.data.loading import Job, LoadedMachines, find_in_turn
+from gammavae_jax.data.loading import Machines, Source, find_in_turn
 from gammavae_jax.devices.cluster import together
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import remove, writing
@@ -35,210 +32,250 @@ from gammavae_jax.runs.fleet.plan import (
 from gammavae_jax.runs.fleet.results import write_fleet_results
 from gammavae_jax.runs.fleet.survey import measure_fleet
 from gammavae_jax.runs.folder import (
+    RunFolder,
     begin_folder,
     is_finished,
     read_config,
     settle_folder,
 )
 from gammavae_jax.runs.publish import has_results
+from gammavae_jax.runs.results import Origin
 from gammavae_jax.runs.resume import (
     require_no_more_epochs,
     require_same_training,
     trains_alike,
 )
-from gammavae_jax.runs.run import held, load_job, run_evaluation, run_held, run_loaded
+from gammavae_jax.runs.run import (
+    Capacities,
+    evaluate,
+    hold,
+    load_all,
+    run_held,
+    run_loaded,
+)
 
 
 def run_machines(
-    config: Config, job: Job, wave_size: int | None, log: Log, table: Console
+    config: Config,
+    source: Source,
+    folder: RunFolder,
+    year: int | None,
+    wave_size: int | None,
+    log: Log,
 ) -> bool:
-    """`run_experiment`, in waves where the machines do not fit the memory.
+    """Run the main job, in waves if the machines do not fit in memory.
 
     Args:
         config: of the run.
-        job: what it works on.
-        wave_size: machines in a wave; as many as fit unless given.
-        log: of the progress.
-        table: where results are printed.
+        source: the recordings.
+        folder: where results go.
+        year: see `run`.
+        wave_size: machines in a wave; default: as many as fit.
+        log: shows progress and results.
 
     Returns:
-        Whether every model could be trained to the end.
+        Whether every model was trained to the end.
 
     Raises:
-        InputError: something the user gave cannot be used. Waves that were finished
-            before are kept.
+        InputError: the input cannot be used. Finished waves are kept.
     """
-    with held(job):
-        plan = together(lambda: _plan(config, job, wave_size, log))
+    out = folder.path
+    with hold(folder):
+        plan = together(lambda: _plan(config, source, folder, year, wave_size, log))
         if plan is None:
-            return run_held(config, job, log, table)
-        job = replace(job, year=plan.year)
-        before = read_config(job.out)
-        if before is not None and is_fleet(job.out) and job.resume:
-            require_same_training(config, before, job.out)
-            require_no_more_epochs(config, job.out)
-            settle_folder(job.out, config)
+            return run_held(config, source, folder, year, log)
+        before = read_config(out)
+        if before is not None and is_fleet(out) and folder.resume:
+            require_same_training(config, before, out)
+            require_no_more_epochs(config, out)
+            settle_folder(out, config)
         else:
-            begin_folder(job.out, config)
-            write_plan(job.out, plan)
-        _run_waves(config, job, plan, log)
-        return write_fleet_results(config, job, plan, log, table)
+            begin_folder(out, config)
+            write_plan(out, plan)
+        _run_waves(config, source, plan, out, log)
+        origin = Origin(source.root, plan.year)
+        return write_fleet_results(config, origin, plan, out, log)
 
 
-def describe_waves(config: Config, job: Job, wave_size: int | None, log: Log) -> None:
-    """Say in which waves `run_machines` would work."""
+def describe_waves(
+    config: Config, source: Source, folder: RunFolder, wave_size: int | None, log: Log
+) -> None:
+    """Show the waves in which `run_machines` would work."""
     if jax.process_count() > 1:
         return
-    n_machines = len(job.machines)
-    if job.resume and is_fleet(job.out):
-        wave_size = read_plan(job.out).wave_size
+    n_machines = len(source.machines)
+    if folder.resume and is_fleet(folder.path):
+        wave_size = read_plan(folder.path).wave_size
     if wave_size is None:
-        if not all_fit(find_in_turn(job), config):
-            log.say("in waves of as many machines as fit the memory, if not all do")
+        if not all_fit(find_in_turn(source), config):
+            log.show("in waves of as many machines as fit in memory, if not all fit")
     elif wave_size < n_machines:
         n_waves = -(-n_machines // wave_size)
-        log.say(f"in {n_waves} waves, machines in each: {wave_size}")
+        log.show(f"in {n_waves} waves, machines in each: {wave_size}")
 
 
-def evaluate_machines(checkpoint: Path, job: Job, log: Log, table: Console) -> None:
-    """`run_evaluation`, wave by wave where `checkpoint` is the folder of a fleet.
+def evaluate_machines(
+    checkpoint: Path, source: Source, folder: RunFolder, year: int | None, log: Log
+) -> None:
+    """Evaluate a checkpoint, wave by wave if it is the folder of a fleet.
 
     Raises:
-        InputError: see `run_evaluation`; or a fleet that is not finished.
+        InputError: see `evaluate`; or the fleet is not finished.
     """
     if not is_fleet(checkpoint):
-        # A wave by itself is scored in the arrays of its fleet: to the last bit.
+        # A wave is scored in arrays of its fleet's capacity, for equal bits.
         fleet = checkpoint.resolve().parent.parent.parent
-        room = read_plan(fleet).test if is_fleet(fleet) else None
-        run_evaluation(checkpoint, job, log, table, room)
+        capacity = read_plan(fleet).test if is_fleet(fleet) else None
+        evaluate(checkpoint, source, folder, year, log, capacity)
         return
-    fleet, out = checkpoint.resolve(), job.out.resolve()
+    fleet, out = checkpoint.resolve(), folder.path.resolve()
     if fleet.is_relative_to(out) or out.is_relative_to(fleet):
         raise InputError(
-            f"{str(job.out)!r} is the fleet, in it or around it: give another --out"
+            f"{str(folder.path)!r} is the fleet, or one contains the other: give "
+            "another --out"
         )
-    with held(replace(job, resume=False)):
-        _evaluate_waves(checkpoint, job, log, table)
+    with hold(folder._replace(resume=False)):
+        _evaluate_waves(checkpoint, source, folder.path, year, log)
 
 
-def _evaluate_waves(checkpoint: Path, job: Job, log: Log, table: Console) -> None:
-    """The same in a folder that nobody else writes to."""
+def _evaluate_waves(
+    checkpoint: Path, source: Source, out: Path, year: int | None, log: Log
+) -> None:
     plan = read_plan(checkpoint)
-    folders = [wave_folder(checkpoint, number) for number in range(len(plan.waves))]
-    for number, folder in enumerate(folders):
-        if not is_finished(folder):
+    waves = [wave_folder(checkpoint, number) for number in range(len(plan.waves))]
+    for number, wave in enumerate(waves):
+        if not is_finished(wave):
             raise InputError(
                 f"wave {number + 1} of the fleet in {str(checkpoint)!r} is not "
-                "finished: go on with it by run.py --resume"
+                "finished: finish it with run.py --resume"
             )
     machines = tuple(machine for wave in plan.waves for machine in wave)
-    year = plan.year if job.year is None else job.year
-    job = replace(job, machines=machines, year=year)
-    for _ in find_in_turn(job, ["test"]):
-        pass  # every machine is there, or nothing is written
+    year = plan.year if year is None else year
+    for _ in find_in_turn(source._replace(machines=machines), ["test"]):
+        pass  # every machine exists, or nothing is written
     config = read_config(checkpoint)
     if config is None:
         raise InputError(
-            f"{str(checkpoint)!r} has no config.json: give a fleet's folder"
+            f"{str(checkpoint)!r} has no config.json: give the folder of a fleet"
         )
-    begin_folder(job.out, config)
-    write_plan(job.out, plan)
-    for number, folder in enumerate(folders):
+    begin_folder(out, config)
+    write_plan(out, plan)
+    for number, wave in enumerate(waves):
         _say_wave(number, plan, log)
-        of_wave = _wave_job(job, plan, number)
-        saved, of_wave_log = folder / "checkpoint", Log(log.console)
-        run_evaluation(saved, of_wave, of_wave_log, _no_table(), plan.test)
-        _forget_wave()
-    write_fleet_results(config, job, plan, log, table)
+        of_wave = source._replace(machines=plan.waves[number])
+        target, saved = RunFolder(wave_folder(out, number)), wave / "checkpoint"
+        # No table is printed of a wave: there may be thousands of machines.
+        evaluate(saved, of_wave, target, year, log.without_results(), plan.test)
+        _free_memory()
+    write_fleet_results(config, Origin(source.root, year), plan, out, log)
 
 
-def _plan(config: Config, job: Job, wave_size: int | None, log: Log) -> WavePlan | None:
-    """The waves of a job; None where it is to be a run as any.
+def _plan(
+    config: Config,
+    source: Source,
+    folder: RunFolder,
+    year: int | None,
+    wave_size: int | None,
+    log: Log,
+) -> WavePlan | None:
+    """The waves of a run; None if it runs all machines at once.
 
     Raises:
-        InputError: waves that cannot be, or recordings that cannot be used.
+        InputError: the waves are not possible, or recordings cannot be used.
     """
-    before = read_plan(job.out) if job.resume and is_fleet(job.out) else None
-    # A fleet that was killed before it had a plan has nothing to go on with.
-    goes_on = job.resume and ((job.out / "checkpoint").exists() or has_results(job.out))
-    n_machines = len(job.machines)
+    out, n_machines = folder.path, len(source.machines)
+    before = read_plan(out) if folder.resume and is_fleet(out) else None
+    # A fleet that was killed before it had a plan has nothing to resume.
+    resumes = folder.resume and ((out / "checkpoint").exists() or has_results(out))
     if before is not None:
         if wave_size not in (None, before.wave_size):
             raise InputError(
-                f"{str(job.out)!r} has waves of {before.wave_size} machines: leave out "
-                "--wave-size to go on with them"
+                f"{str(out)!r} has waves of {before.wave_size} machines: omit "
+                "--wave-size to resume it"
             )
         wave_size = before.wave_size
-    elif goes_on and wave_size is not None and wave_size < n_machines:
+    elif resumes and wave_size is not None and wave_size < n_machines:
         raise InputError(
-            f"{str(job.out)!r} was not run in waves: leave out --wave-size to go on "
-            "with it"
+            f"{str(out)!r} was not run in waves: omit --wave-size to resume it"
         )
-    elif goes_on or _is_one_wave(config, job, wave_size):
+    elif resumes or _is_one_wave(config, source, wave_size):
         return None
     if jax.process_count() > 1:
         raise InputError(
-            "waves of machines are the work of one process: leave out --distributed, "
-            "or give each process machines and an --out of its own"
+            "waves need a single process: omit --distributed, or give each process its "
+            "own machines and its own --out"
         )
-    survey = measure_fleet(job, config.features, log)
+    survey = measure_fleet(source, config.features, year, log)
     if wave_size is None:
         wave_size = wave_size_that_fits(survey.machines, config)
         if wave_size < n_machines:
-            log.say(f"all at once would not fit the memory: waves of {wave_size}")
+            log.say(f"not all machines fit in memory: waves of {wave_size}")
     if before is None and wave_size >= n_machines:
         return None
     plan = plan_waves(survey.machines, wave_size, survey.year)
-    if before is not None and before == plan._replace(year=before.year) != plan:
-        year = "no --year" if before.year is None else f"--year {before.year}"
-        raise InputError(
-            f"{str(job.out)!r} has the metrics of another year: give {year}, or say "
-            "--overwrite"
-        )
-    if before not in (None, plan):
-        raise InputError(
-            f"{str(job.out)!r} was made of other machines or recordings: give the "
-            "same --data-root and machines, or say --overwrite"
-        )
+    if before is not None:
+        _require_same_plan(before, plan, out)
     return plan
 
 
-def _is_one_wave(config: Config, job: Job, wave_size: int | None) -> bool:
+def _require_same_plan(before: WavePlan, plan: WavePlan, out: Path) -> None:
+    """Refuse to resume a fleet with other machines, recordings or metrics.
+
+    Raises:
+        InputError: they differ.
+    """
+    if before == plan:
+        return
+    if before == plan._replace(year=before.year):
+        year = "no --year" if before.year is None else f"--year {before.year}"
+        raise InputError(
+            f"{str(out)!r} has the metrics of another year: give {year}, or use "
+            "--overwrite"
+        )
+    raise InputError(
+        f"{str(out)!r} was made from other machines or recordings: give the same "
+        "--data-root and machines, or use --overwrite"
+    )
+
+
+def _is_one_wave(config: Config, source: Source, wave_size: int | None) -> bool:
     if wave_size is not None:
-        return wave_size >= len(job.machines)
-    return jax.process_count() > 1 or all_fit(find_in_turn(job), config)
+        return wave_size >= len(source.machines)
+    return jax.process_count() > 1 or all_fit(find_in_turn(source), config)
 
 
-def _run_waves(config: Config, job: Job, plan: WavePlan, log: Log) -> None:
-    """Run what is left to be done; whatever is finished as it should be stays."""
+def _run_waves(
+    config: Config, source: Source, plan: WavePlan, out: Path, log: Log
+) -> None:
+    """Run the waves that are not finished."""
     left = [
         number
         for number in range(len(plan.waves))
-        if not is_finished(wave_folder(job.out, number), config)
+        if not is_finished(wave_folder(out, number), config)
     ]
-    if not left:
-        return
 
-    def load(number: int, log: Log) -> tuple[Job, LoadedMachines]:
-        with _told_of(number, plan):
-            of_wave = _begun_wave(config, job, plan, number)
+    def load_wave(number: int, log: Log) -> tuple[RunFolder, Machines]:
+        with _named_wave(number, plan):
+            folder = _begun_wave(config, out, number)
+            of_wave = source._replace(machines=plan.waves[number])
             found = [unit for units in find_in_turn(of_wave) for unit in units]
-            return load_job(config, of_wave, found, log)
+            return folder, load_all(config, of_wave, found, plan.year, log)[0]
 
-    rooms = plan.train, plan.test
-    with closing(load_in_turn(left, load, log.console)) as waves:
+    origin = Origin(source.root, plan.year)
+    capacities = Capacities(plan.train, plan.test)
+    with closing(load_in_turn(left, load_wave, log)) as waves:
         for wave in waves:
             _say_wave(wave.number, plan, log)
-            of_wave, loaded = wave.recordings
-            with _told_of(wave.number, plan):
-                run_loaded(config, of_wave, loaded, wave.log, _no_table(), rooms)
-            del wave, loaded
-            _forget_wave()
+            folder, machines = wave.recordings
+            with _named_wave(wave.number, plan):
+                run_loaded(config, machines, folder, origin, wave.log, capacities)
+            del wave, machines
+            _free_memory()
 
 
 @contextmanager
-def _told_of(number: int, plan: WavePlan) -> Iterator[None]:
-    """Say which wave it is that something is wrong with."""
+def _named_wave(number: int, plan: WavePlan) -> Iterator[None]:
+    """Add the number of the wave to an error."""
     try:
         yield
     except InputError as error:
@@ -248,40 +285,29 @@ def _told_of(number: int, plan: WavePlan) -> Iterator[None]:
         ) from error
 
 
-def _forget_wave() -> None:
-    """A wave's arrays must be gone before the next one's are made."""
+def _free_memory() -> None:
+    """Free the arrays of a wave before those of the next one are made."""
     gc.collect()
     give_back_freed()
 
 
-def _wave_job(job: Job, plan: WavePlan, number: int) -> Job:
-    """The job of one wave, to be begun."""
-    machines, out = plan.waves[number], wave_folder(job.out, number)
-    return replace(job, machines=machines, out=out, resume=False, overwrite=False)
-
-
-def _begun_wave(config: Config, job: Job, plan: WavePlan, number: int) -> Job:
-    """The same: to go on with, where it was begun.
+def _begun_wave(config: Config, out: Path, number: int) -> RunFolder:
+    """The folder of a wave, to be resumed if the wave was started.
 
     Raises:
         InputError: the folder cannot be read or written.
     """
-    of_wave = _wave_job(job, plan, number)
-    begun = read_config(of_wave.out)
+    wave = wave_folder(out, number)
+    begun = read_config(wave)
     if begun is not None and trains_alike(config, begun):
-        return replace(of_wave, resume=True)
-    # Killed before it had a mark, or of a fleet that this one was to replace.
-    with writing(job.out):
-        remove(of_wave.out)
-    return of_wave
+        return RunFolder(wave, resume=True)
+    # Killed before it had a mark, or left by a fleet that this one replaces.
+    with writing(out):
+        remove(wave)
+    return RunFolder(wave)
 
 
 def _say_wave(number: int, plan: WavePlan, log: Log) -> None:
     n_machines = len(plan.waves[number])
     machines = "1 machine" if n_machines == 1 else f"{n_machines} machines"
     log.say(f"wave {number + 1} of {len(plan.waves)}: {machines}")
-
-
-def _no_table() -> Console:
-    """Of thousands of machines no table is printed."""
-    return Console(file=io.StringIO())

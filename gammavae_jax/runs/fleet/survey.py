@@ -19,7 +19,7 @@ from gammavae_jax.data.audio import open_recording
 from gammavae_jax.data.clips import clip_waveform, require_usable, require_window
 from gammavae_jax.data.features import n_frames
 from gammavae_jax.data.loading import (
-    Job,
+    Source,
     find_in_turn,
     has_supplemental,
     require_classes,
@@ -79,8 +79,10 @@ class _Lengths(NamedTuple):
     test: dict[ClipFile, int]
 
 
-def measure_fleet(job: Job, config: FeatureConfig, log: Log) -> Survey:
-    """Look at every machine of a job.
+def measure_fleet(
+    source: Source, config: FeatureConfig, year: int | None, log: Log
+) -> Survey:
+    """Measure every machine of a source.
 
     Every recording's header is read before the first bad one is an error, which tells
     how many there are. With `skip_bad_files` they count as not there.
@@ -91,23 +93,23 @@ def measure_fleet(job: Job, config: FeatureConfig, log: Log) -> Survey:
     """
     bad: list[InputError] = []
     sizes, years, has_extra = [], set(), False
-    with log.progress("machines", len(job.machines)) as advance:
-        for name, found in zip(job.machines, find_in_turn(job), strict=True):
+    with log.progress("machines", len(source.machines)) as advance:
+        for name, found in zip(source.machines, find_in_turn(source), strict=True):
             require_classes((unit.name, unit.test) for unit in found)
             n_before = len(bad)
             good = [_usable(unit, config, bad) for unit in found]
-            if job.skip_bad_files or len(bad) == n_before:
+            if source.skip_bad_files or len(bad) == n_before:
                 sizes.append(_size(name, found, good, config.n_context))
             years.add(year_of_layout(found))
             has_extra |= any(map(has_supplemental, found))
             advance()
-    if bad and not job.skip_bad_files:
+    if bad and not source.skip_bad_files:
         raise several_bad(bad)
-    if job.with_supplemental:
-        require_supplemental(job, has_extra)
+    if source.with_supplemental:
+        require_supplemental(source, has_extra)
     # Of several years, those of 2022 on hold for all waves, as in one run.
-    told = years.pop() if len(years) == 1 else 2022
-    return Survey(tuple(sizes), told if job.year is None else job.year)
+    of_layout = years.pop() if len(years) == 1 else 2022
+    return Survey(tuple(sizes), of_layout if year is None else year)
 
 
 def _usable(

@@ -1,0 +1,109 @@
+"""The scores of clips: one table for each machine."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from gammavae_jax.data.arrays import Capacity, stack_clips
+from gammavae_jax.data.clips import Clips, NamedClips
+from gammavae_jax.devices.deal import make_placement
+from gammavae_jax.log import Log
+from gammavae_jax.scoring.detector import Detector, clip_p_values, compile_scores
+from gammavae_jax.scoring.fusion import Scores
+
+
+class ScoredClips(NamedTuple):
+    """The clips of one machine under every score of every seed.
+
+    A label or domain that a clip's name does not give is "". Scores with an official
+    threshold have no p-values.
+    """
+
+    machine: str
+    section: str
+    names: tuple[str, ...]
+    labels: tuple[str, ...]  # "normal" or "anomaly"
+    domains: tuple[str, ...]  # "source" or "target"
+    scores: Mapping[str, Float[np.ndarray, "seed clip"]]
+    thresholds: Mapping[str, Float[np.ndarray, "seed"]]
+    p_values: Mapping[str, Float[np.ndarray, "seed clip"]]
+    seeds: tuple[int, ...]
+
+    @property
+    def is_anomaly(self) -> Bool[np.ndarray, "clip"] | None:
+        """Whether each clip is labelled anomalous; None if any clip has no label."""
+        if not all(self.labels):
+            return None
+        return np.array([label == "anomaly" for label in self.labels])
+
+    @property
+    def is_target(self) -> Bool[np.ndarray, "clip"]:
+        """Whether each clip is of the target domain; an unknown domain is source."""
+        return np.array([domain == "target" for domain in self.domains])
+
+    def decisions(self, score: str) -> Bool[np.ndarray, "seed clip"]:
+        """Whether each clip is judged anomalous."""
+        return self.scores[score] > self.thresholds[score][:, None]
+
+
+def score_clips(
+    detector: Detector,
+    test: NamedClips,
+    log: Log | None = None,
+    capacity: Capacity | None = None,
+) -> list[ScoredClips]:
+    """Score clips with every configured score.
+
+    Args:
+        detector: of the machines.
+        test: the name of each machine of the detector, in its order, and its clips.
+        log: receives notes and timings; default: standard error.
+        capacity: the least that the arrays of a machine must hold.
+
+    Returns:
+        A table for each machine. Machines whose scores are not finite are left out,
+        with a note.
+    """
+    log, config = log or Log(), detector.config
+    clips = [of_machine for _, of_machine in test]
+    arrays = stack_clips(clips, config.features.n_context, capacity)
+    n_clips = [len(of_machine.files) for of_machine in clips]
+    batching = config.train.batching
+    with make_placement(n_clips, config.n_members, batching=batching) as placement:
+        with log.timed("compile_s"):
+            score = compile_scores(detector, placement, arrays)
+        with log.timed("score_s"):
+            scores = score()
+    tables = []
+    for m, (name, of_machine) in enumerate(test):
+        n = len(of_machine.files)
+        if all(np.isfinite(values[:, m, :n]).all() for values in scores.values()):
+            tables.append(_table(detector, scores, of_machine, m))
+        else:
+            log.note(f"{name}: its scores are not finite; it is left out.")
+    return tables
+
+
+def _table(detector: Detector, scores: Scores, clips: Clips, m: int) -> ScoredClips:
+    """The table of machine number `m`."""
+    files = clips.files
+    of_machine = {name: values[:, m, : len(files)] for name, values in scores.items()}
+    p_values = {
+        name: np.array(
+            [clip_p_values(detector, name, s, m, v) for s, v in enumerate(values)]
+        )
+        for name, values in of_machine.items()
+        if name in detector.calibration
+    }
+    return ScoredClips(
+        *detector.machines[m],
+        tuple(file.path.name for file in files),
+        tuple(file.name.label for file in files),
+        tuple(file.name.domain for file in files),
+        of_machine,
+        {name: detector.thresholds[name][:, m] for name in of_machine},
+        p_values,
+        detector.config.seeds,
+    )
