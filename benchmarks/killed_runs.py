@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gammavae_jax.runs.checkpoint import restore_detector, restore_training
+from gammavae_jax.runs.checkpoint import load_detector, restore_training
 
 _RUN = Path(__file__).resolve().parent.parent / "experiments" / "run.py"
 # A small network; states are saved between the epochs that are saved anyway.
@@ -156,7 +156,7 @@ def _bytes_of(out: Path) -> dict[str, bytes]:
 
 def _arrays_of(out: Path) -> dict[str, object]:
     training = restore_training(out / "checkpoint")
-    detector = restore_detector(out / "checkpoint")
+    detector = load_detector(out / "checkpoint")
     return {
         "the state of the training": training and (training.epoch, training.state),
         "the models": tuple(detector.scorer),

@@ -16,7 +16,7 @@ from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.models.autoencoder import reconstruct
 from gammavae_jax.presets import preset
-from gammavae_jax.runs.checkpoint import restore_detector, save_detector
+from gammavae_jax.runs.checkpoint import load_detector, save_detector
 from gammavae_jax.scoring.detector import compile_scores, fit_scores
 from gammavae_jax.scoring.residuals import mahalanobis
 from gammavae_jax.scoring.scorer import Scorer
@@ -46,7 +46,7 @@ def prepare_ours(
 ) -> Prepared:
     """All machines in one compiled program; the named scores."""
     clock = CompileClock()
-    detector = restore_detector(Path(folder))
+    detector = load_detector(Path(folder))
     config = replace(detector.config, scores=tuple(scores), score=scores[0])
     detector = replace(detector, config=config)
     arrays = synthetic_machines(machines, clips, frames, split="test")
@@ -77,7 +77,7 @@ def prepare_official(
     made and averaged, for both domains: `row row` numbers where the mean residual row
     alone would do. XLA compiles it, which the official code does not.
     """
-    detector = restore_detector(Path(folder))
+    detector = load_detector(Path(folder))
     log_mels = [
         jnp.asarray(synthetic_log_mels(machine, clips, frames)[:chosen])
         for machine in range(machines)
@@ -117,7 +117,7 @@ def prepare_from_residuals(
 ) -> Prepared:
     """The Mahalanobis score alone, in either form, of residuals that are in memory."""
     scorer = jax.tree.map(
-        lambda leaf: jnp.asarray(leaf[0, 0]), restore_detector(Path(folder)).scorer
+        lambda leaf: jnp.asarray(leaf[0, 0]), load_detector(Path(folder)).scorer
     )
     inverses = _inverses(scorer)
     n_windows = frames - N_CONTEXT + 1

@@ -1,0 +1,1 @@
+"""The ablation, and scripts that run the main job."""

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 import gammavae_jax as gv
 from gammavae_jax.data.arrays import HELD_OUT
 from gammavae_jax.errors import InputError
-from gammavae_jax.runs.checkpoint import restore_detector, save_detector
+from gammavae_jax.runs.checkpoint import load_detector, save_detector
 from gammavae_jax.scoring.threshold import conformal_threshold
 
 SMALL = [
@@ -172,7 +172,7 @@ def test_what_is_saved_scores_the_same_when_loaded(detector, tmp_path):
     )
     assert loaded.threshold_ == detector.threshold_
     assert [p.name for p in tmp_path.iterdir()] == ["pump.detector"]
-    assert restore_detector(path).config == detector.detector_.config
+    assert load_detector(path).config == detector.detector_.config
 
 
 def test_saving_replaces_nothing_but_a_detector(detector, tmp_path):

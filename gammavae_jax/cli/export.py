@@ -54,10 +54,10 @@ class Export:
         from gammavae_jax.export.machine import narrowed
         from gammavae_jax.export.write import export_machines
         from gammavae_jax.log import Log
-        from gammavae_jax.runs.checkpoint import restore_detector
+        from gammavae_jax.runs.checkpoint import load_detector
 
         log = Log(Console(stderr=True))
-        detector = restore_detector(self.checkpoint)
+        detector = load_detector(self.checkpoint)
         detector = narrowed(detector, self.machines, self.seed, self.score)
         sounds = None
         if self.data_root is not None:

@@ -169,4 +169,5 @@ def _scored(detector: Detector, m: int, clips: Sequence[ScoredClip]) -> ScoredCl
         {score: np.array([[clip.score for clip in clips]])},
         {score: np.array([clips[0].threshold])},
         {} if np.isnan(p_values).all() else {score: p_values},
+        detector.config.seeds,
     )

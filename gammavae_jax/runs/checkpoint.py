@@ -73,7 +73,7 @@ def save_detector(folder: Path, detector: Detector) -> None:
     save_arrays(folder / "detector", arrays, about)
 
 
-def restore_detector(folder: Path) -> Detector:
+def load_detector(folder: Path) -> Detector:
     """Read what `save_detector` wrote.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import atomic_folder, write_text
-from gammavae_jax.runs.checkpoint import restore_detector, save_detector
+from gammavae_jax.runs.checkpoint import load_detector, save_detector
 from gammavae_jax.scoring.detector import Detector
 
 _PARAMETERS = "anomaly_detector.json"  # a run's checkpoint has none
@@ -73,7 +73,7 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
     Raises:
         InputError: there is none, or one that this version cannot read.
     """
-    detector, path = restore_detector(folder), folder / _PARAMETERS
+    detector, path = load_detector(folder), folder / _PARAMETERS
     if not path.exists():
         config = detector.config
         return detector, {

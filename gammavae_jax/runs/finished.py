@@ -10,7 +10,7 @@ import numpy as np
 from gammavae_jax.data.names import parse_clip_name
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.csv_files import ClipRow, read_clips_csv, read_results_csv
-from gammavae_jax.runs.checkpoint import require_no_fleet, restore_detector
+from gammavae_jax.runs.checkpoint import load_detector, require_no_fleet
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
@@ -43,7 +43,7 @@ def read_run(folder: Path) -> FinishedRun:
             f"{str(folder)!r} is no finished run: give the folder that a run wrote"
         ) from error
     clips = read_clips_csv(folder / "clips.csv")
-    detector = restore_detector(_checkpoint_of(folder, summary))
+    detector = load_detector(_checkpoint_of(folder, summary))
     root = summary.get("data_root")
     return FinishedRun(
         detector,

@@ -24,7 +24,7 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import definition_of
 from gammavae_jax.evaluation.tables import to_json
 from gammavae_jax.log import Log
-from gammavae_jax.runs.checkpoint import restore_detector
+from gammavae_jax.runs.checkpoint import load_detector
 from gammavae_jax.runs.folder import (
     RunFolder,
     begin_folder,
@@ -48,6 +48,9 @@ class Capacities(NamedTuple):
 
     train: Capacity | None = None
     test: Capacity | None = None
+
+
+_AS_NEEDED = Capacities()
 
 
 def run(
@@ -139,7 +142,7 @@ def run_loaded(
     folder: RunFolder,
     origin: Origin,
     log: Log,
-    capacities: Capacities = Capacities(),
+    capacities: Capacities = _AS_NEEDED,
 ) -> bool:
     """Fit a detector, score the test clips and publish the results.
 
@@ -222,7 +225,7 @@ def evaluate(
             "give another --out"
         )
     with held_folder(*folder):
-        detector = restore_detector(checkpoint)
+        detector = load_detector(checkpoint)
         files = _files_of(detector, source)
         require_classes((machine.name, machine.test) for machine in files)
         config, bank = detector.config, detector.filterbank

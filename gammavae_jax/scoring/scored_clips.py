@@ -76,14 +76,20 @@ def score_clips(
             score = compile_scores(detector, placement, arrays)
         with log.timed("score_s"):
             scores = score()
-    tables = []
-    for m, (name, of_machine) in enumerate(test):
-        n = len(of_machine.files)
+    usable = finite_machines(scores, test, log)
+    return [_table(detector, scores, clips[m], m) for m in usable]
+
+
+def finite_machines(scores: Scores, test: NamedClips, log: Log) -> list[int]:
+    """The indices of machines whose scores are all finite; notes the others."""
+    usable = []
+    for m, (name, clips) in enumerate(test):
+        n = len(clips.files)  # the rest is padding
         if all(np.isfinite(values[:, m, :n]).all() for values in scores.values()):
-            tables.append(_table(detector, scores, of_machine, m))
+            usable.append(m)
         else:
             log.note(f"{name}: its scores are not finite; it is left out.")
-    return tables
+    return usable
 
 
 def _table(detector: Detector, scores: Scores, clips: Clips, m: int) -> ScoredClips:

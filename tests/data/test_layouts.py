@@ -11,14 +11,15 @@ from rich.console import Console
 from support.layouts import LAYOUTS, MORE_LAYOUTS, build
 
 from gammavae_jax.config_json import override
-from gammavae_jax.data.loading import Job, find_all, year_told
+from gammavae_jax.data.loading import Source, find_all
 from gammavae_jax.data.machines import find_clips, find_machines, year_of_layout
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.official import official_score
 from gammavae_jax.evaluation.score_files import evaluate_directory
 from gammavae_jax.log import Log
 from gammavae_jax.presets import preset
-from gammavae_jax.runs.run import describe, run_experiment
+from gammavae_jax.runs.folder import RunFolder
+from gammavae_jax.runs.run import choose_year, describe, run
 
 ALL_LAYOUTS = LAYOUTS | MORE_LAYOUTS
 # Compiling takes the time, whatever the number of machines: these share a run. In 2020
@@ -74,13 +75,22 @@ def finished(names, config, tmp_path_factory):
     for name in names:
         build(replace(LAYOUTS[name], folder=".", data_root="."), root)
     out = tmp_path_factory.mktemp("runs") / "out"
-    log = Log(Console(file=io.StringIO()))
-    run_experiment(config, job_of(root, out), log, Console(file=io.StringIO()))
+    run(config, source_of(root), RunFolder(out), None, quiet_log())
     return out
 
 
-def job_of(root, out):
-    return Job(root, tuple(find_machines(root)), out)
+def source_of(root):
+    return Source(root, tuple(find_machines(root)))
+
+
+def quiet_log():
+    return Log(*(Console(file=io.StringIO(), width=200) for _ in range(2)))
+
+
+def described(source):
+    log = quiet_log()
+    describe(SMALLEST, source, log)
+    return log.output.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def kinds(files):
@@ -190,12 +200,11 @@ def test_such_a_year_is_known_by_its_folders_and_names(data_root, name):
     assert year_of_layout(machines) == expected
 
 
-def test_a_year_that_is_given_outdoes_the_layout(data_root, tmp_path):
-    log = Log(Console(file=io.StringIO()))
-    files = find_all(job_of(data_root("2021"), tmp_path))
+def test_a_year_that_is_given_outdoes_the_layout(data_root):
+    log = quiet_log()
+    files = find_all(source_of(data_root("2021")))
     for year, expected in ((None, 2021), (2020, 2020), (2023, 2023)):
-        job = replace(job_of(data_root("2021"), tmp_path), year=year)
-        assert year_told(job, files, log).year == expected
+        assert choose_year(year, files, log) == expected
     assert len(log.notes) == 2
 
 
@@ -216,35 +225,31 @@ def test_telling_names_are_what_is_scored(shared_run):
     assert names[0] == "section_00_source_test_anomaly_0000_vel_8.wav"
 
 
-def test_supplemental_clips_are_listed_and_nothing_more(data_root, tmp_path):
+def test_supplemental_clips_are_listed_and_nothing_more(data_root):
     root = data_root("2025")
     (train,), (slider,) = (find_clips(root, m) for m in ("ToyTrain", "slider"))
     names = [clip.path.name for clip in train.supplemental]
     assert names == [f"section_00_machine_000{i}_.wav" for i in range(3)]
     assert slider.supplemental == ()
-    table = Console(file=io.StringIO(), width=200)
-    describe(SMALLEST, job_of(root, tmp_path / "out"), table)
-    text = table.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    text = described(source_of(root))
     both = "_section_00: 11 training clips, 8 test clips"
     assert f"ToyTrain{both}, 3 supplemental clips, not used\n" in text
     assert f"slider{both}\n" in text
 
 
-def test_supplemental_clips_are_trained_on_if_asked_for(data_root, tmp_path):
-    job = replace(job_of(data_root("2025"), tmp_path), with_supplemental=True)
-    found = {files.machine: files for files in find_all(job)}
+def test_supplemental_clips_are_trained_on_if_asked_for(data_root):
+    source = source_of(data_root("2025"))._replace(with_supplemental=True)
+    found = {files.machine: files for files in find_all(source)}
     assert len(found["ToyTrain"].train) == 11 + 3
     assert len(found["slider"].train) == 11
-    table = Console(file=io.StringIO(), width=200)
-    describe(SMALLEST, replace(job, out=tmp_path / "out"), table)
-    text = table.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    text = described(source)
     assert "ToyTrain_section_00: 14 training clips, 8 test clips\n" in text
 
 
-def test_supplemental_clips_that_are_not_there_are_an_error(data_root, tmp_path):
-    job = replace(job_of(data_root("2023"), tmp_path), with_supplemental=True)
-    with pytest.raises(InputError, match="leave out --with-supplemental"):
-        find_all(job)
+def test_supplemental_clips_that_are_not_there_are_an_error(data_root):
+    source = source_of(data_root("2023"))._replace(with_supplemental=True)
+    with pytest.raises(InputError, match="omit --with-supplemental"):
+        find_all(source)
 
 
 def touch(folder, *paths):

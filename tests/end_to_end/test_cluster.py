@@ -18,7 +18,7 @@ from support.main_job import ROOT, TINY, command, score_bytes, two_machines
 from gammavae_jax.devices import cluster
 from gammavae_jax.devices.cluster import on_first, require_same, together
 from gammavae_jax.errors import InputError
-from gammavae_jax.runs.checkpoint import restore_detector, restore_training
+from gammavae_jax.runs.checkpoint import load_detector, restore_training
 
 FOUR_EPOCHS = ["--epochs", 4, "--seeds", 2, *TINY]
 ONE_PROCESS = {"JAX_NUM_CPU_DEVICES": "2"}
@@ -225,7 +225,7 @@ def test_two_processes_leave_the_files_of_one_with_as_many_devices(runs):
         assert (two / name).read_bytes() == (one / name).read_bytes(), name
     files = [{p.name for p in out.iterdir()} for out in (two, one)]
     assert files[0] == files[1]
-    for restore in (restore_training, restore_detector):
+    for restore in (restore_training, load_detector):
         ours, expected = (restore(out / "checkpoint") for out in (two, one))
         assert ours is not None
         assert expected is not None

@@ -17,7 +17,7 @@ from gammavae_jax.config import SCORE_NAMES
 from gammavae_jax.data.features import FLOOR
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
-from gammavae_jax.runs.results import _usable_machines
+from gammavae_jax.scoring.scored_clips import finite_machines
 
 N_CLIPS, N_FRAMES, RATE = 12, 20, 16000
 SILENCE = np.full((N_FRAMES, 128), 10 * np.log10(FLOOR))
@@ -186,7 +186,7 @@ def test_a_machine_whose_scores_are_no_numbers_is_left_out_alone():
     values[0, 1, 1] = np.inf
     values[0, 2, 2] = np.nan
     log = Log(Console(quiet=True))
-    usable = _usable_machines({"kl": np.zeros((1, 3, 4)), "mse": values}, test, log)
+    usable = finite_machines({"kl": np.zeros((1, 3, 4)), "mse": values}, test, log)
     assert usable == [0, 2]
     assert log.notes == ["b: its scores are not finite; it is left out."]
 

@@ -54,6 +54,7 @@ def machine(name="fan", labels=("normal", "anomaly")):
         {score: np.arange(n, dtype=float)[None] for score in CONFIG.scores},
         {score: np.array([0.5]) for score in CONFIG.scores},
         {},
+        CONFIG.seeds,
     )
 
 

@@ -88,6 +88,7 @@ def scored(made):
                     )
                     for n, values in of.items()
                 },
+                made.detector.config.seeds,
             )
         )
     return log_mels, machines
@@ -553,6 +554,7 @@ def test_seven_machines_of_two_hundred_clips_open_quickly(chromium, made, tmp_pa
             dict.fromkeys(config.scores, values),
             dict.fromkeys(config.scores, np.full(config.n_seeds, 1.3)),
             dict.fromkeys(config.scores, rng.random(values.shape)),
+            config.seeds,
         )
 
     machines = [machine(m) for m in range(N_MACHINES)]

@@ -24,7 +24,7 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.files import text_sum
 from gammavae_jax.runs.checkpoint import (
     TrainCheckpoint,
-    restore_detector,
+    load_detector,
     restore_training,
     save_detector,
     save_training,
@@ -91,7 +91,7 @@ def assert_same(ours, expected):
 
 def test_a_detector_comes_back_as_it_was(tmp_path, detector):
     save_detector(tmp_path, detector)
-    back = restore_detector(tmp_path)
+    back = load_detector(tmp_path)
     assert (back.config, back.machines) == (detector.config, detector.machines)
     assert_same(back.scorer, detector.scorer)
     assert_same(back.filterbank, detector.filterbank)
@@ -118,7 +118,7 @@ def test_a_detector_without_references_and_calibration_comes_back(
         thresholds={name: np.ones((1, 2)) for name in official.scores},
     )
     save_detector(tmp_path, bare)
-    back = restore_detector(tmp_path)
+    back = load_detector(tmp_path)
     assert (dict(back.references), dict(back.calibration)) == ({}, {})
     assert_same(back.scorer, bare.scorer)
 
@@ -142,7 +142,7 @@ def test_no_training_state_is_no_error(tmp_path):
 
 def test_a_folder_without_checkpoint_is_named(tmp_path):
     with pytest.raises(InputError, match="no checkpoint in"):
-        restore_detector(tmp_path / "nowhere")
+        load_detector(tmp_path / "nowhere")
 
 
 def test_another_version_is_refused(tmp_path, detector):
@@ -150,7 +150,7 @@ def test_another_version_is_refused(tmp_path, detector):
     about = json.loads((tmp_path / "detector.json").read_text())
     (tmp_path / "detector.json").write_text(json.dumps({**about, "format": 99}))
     with pytest.raises(InputError, match="another version"):
-        restore_detector(tmp_path)
+        load_detector(tmp_path)
 
 
 def test_a_training_of_another_version_is_refused(tmp_path, state, tiny):
@@ -166,7 +166,7 @@ def test_a_detector_whose_json_is_nonsense_is_refused(tmp_path, detector, text):
     save_detector(tmp_path, detector)
     (tmp_path / "detector.json").write_text(text)
     with pytest.raises(InputError, match=r"is damaged \(detector.json\)"):
-        restore_detector(tmp_path)
+        load_detector(tmp_path)
 
 
 def cut_short(content):
@@ -210,17 +210,17 @@ def test_a_detector_of_which_any_file_is_damaged_is_refused(tmp_path, detector):
         no_mark = path.name == "detector.json" and damage is None
         said = "no checkpoint in" if no_mark else "is damaged"
         with pytest.raises(InputError, match=said):
-            restore_detector(tmp_path)
+            load_detector(tmp_path)
         n_refused += 1
     assert n_refused > 20
-    assert restore_detector(tmp_path).machines == MACHINES
+    assert load_detector(tmp_path).machines == MACHINES
 
 
 def test_a_detector_without_its_arrays_is_refused(tmp_path, detector):
     save_detector(tmp_path, detector)
     shutil.rmtree(tmp_path / "detector")
     with pytest.raises(InputError, match="is damaged"):
-        restore_detector(tmp_path)
+        load_detector(tmp_path)
 
 
 @pytest.fixture
@@ -313,8 +313,8 @@ def test_a_checkpoint_of_four_devices_restores_on_one(tmp_path, detector):
     save_detector(tmp_path, detector)
     program = (
         "import sys, pathlib, jax\n"
-        "from gammavae_jax.runs.checkpoint import restore_detector\n"
-        "detector = restore_detector(pathlib.Path(sys.argv[1]))\n"
+        "from gammavae_jax.runs.checkpoint import load_detector\n"
+        "detector = load_detector(pathlib.Path(sys.argv[1]))\n"
         "print(len(jax.devices()), detector.scorer.source.factor.sum())"
     )
     run = subprocess.run(
@@ -389,7 +389,7 @@ def test_a_checkpoint_that_lies_is_refused_before_memory_is_taken(tmp_path, dete
         tracemalloc.start()
         try:
             with pytest.raises(InputError) as caught:
-                restore_detector(tmp_path)
+                load_detector(tmp_path)
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -397,12 +397,12 @@ def test_a_checkpoint_that_lies_is_refused_before_memory_is_taken(tmp_path, dete
         assert "(detector.json)" not in str(caught.value), what  # the sum is right
         assert peak < 2e8, what
     write_mark(tmp_path / "detector.json", about)
-    restore_detector(tmp_path)
+    load_detector(tmp_path)
     for absent in about.keys() - {"sum"}:
         less = {name: value for name, value in about.items() if name != absent}
         write_mark(tmp_path / "detector.json", less)
         with pytest.raises(InputError):
-            restore_detector(tmp_path)
+            load_detector(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -444,10 +444,10 @@ def test_a_pickle_in_a_checkpoint_is_not_read(tmp_path, detector):
         whole = path.read_bytes()
         path.write_bytes(bomb(tmp_path / "went off"))
         with contextlib.suppress(InputError):
-            restore_detector(tmp_path / "checkpoint")
+            load_detector(tmp_path / "checkpoint")
         path.write_bytes(whole)
     assert not (tmp_path / "went off").exists()
-    restore_detector(tmp_path / "checkpoint")
+    load_detector(tmp_path / "checkpoint")
 
 
 @pytest.mark.parametrize(("shape", "chunk"), [((HUGE, 3), (1, 3)), ((2, 3), (HUGE,))])

@@ -9,13 +9,13 @@ from rich.console import Console
 from support.main_job import TINY, command, run_to_the_end, score_bytes, two_machines
 
 from gammavae_jax.config_json import override, to_dict
-from gammavae_jax.data.loading import Job
+from gammavae_jax.data.loading import Source
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.tables import to_json
 from gammavae_jax.log import Log
 from gammavae_jax.runs import run
-from gammavae_jax.runs.folder import held_folder, read_config
-from gammavae_jax.runs.resume import begin_or_resume
+from gammavae_jax.runs.folder import RunFolder, held_folder, read_config
+from gammavae_jax.runs.resume import FolderObserver
 
 
 def refusal_to_resume(out, data):
@@ -149,12 +149,13 @@ def test_an_overwriting_that_was_killed_is_begun_again(finished, tmp_path):
     before = read_config(out)
     assert before is not None
     config = override(before, ["model.n_latent=5"])
-    job, log = Job(tmp_path, (), out, resume=True), Log(Console(quiet=True))
+    folder, log = RunFolder(out, resume=True), Log(Console(quiet=True))
+    observer = FolderObserver(config, folder, {}, log)
     with pytest.raises(InputError, match="was made with other settings"):
-        begin_or_resume(config, job, {}, log)
+        observer.begin()
     text = to_json(to_dict(config))
     (out / "config.json").write_text(text)  # the first thing that overwriting does
-    assert begin_or_resume(config, job, {}, log) is None
+    assert observer.begin() is None
 
 
 def test_a_second_run_in_a_folder_is_refused_before_it_reads_anything(
@@ -163,14 +164,14 @@ def test_a_second_run_in_a_folder_is_refused_before_it_reads_anything(
     out = tmp_path / "out"
     config = read_config(finished)
     assert config is not None
-    job = Job(data, ("fan", "valve"), out)
+    job = Source(data, ("fan", "valve")), RunFolder(out), None
     log = Log(Console(quiet=True))
     refused = pytest.raises(InputError, match=f"another run is writing to '{out}'")
     with held_folder(out, resume=False, overwrite=False):
         with refused:
-            run.run_experiment(config, job, log, log.console)
+            run.run(config, *job, log)
         with refused:
-            run.run_evaluation(finished / "checkpoint", job, log, log.console)
+            run.evaluate(finished / "checkpoint", *job, log)
     assert not out.exists()
 
 

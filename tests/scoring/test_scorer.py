@@ -9,6 +9,7 @@ from support.detectors import fitted, small
 from support.probes import clips, noise
 
 from gammavae_jax.config import SCORE_NAMES
+from gammavae_jax.data.arrays import stack_clips
 from gammavae_jax.evaluation.metrics import auc
 from gammavae_jax.scoring.scorer import (
     rows_in_window,

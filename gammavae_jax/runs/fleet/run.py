@@ -15,6 +15,7 @@ from gammavae_jax.config import Config
 from gammavae_jax.data.loading import Machines, Source, find_in_turn
 from gammavae_jax.devices.cluster import together
 from gammavae_jax.errors import InputError
+from gammavae_jax.evaluation.metrics import definition_of
 from gammavae_jax.files import remove, writing
 from gammavae_jax.log import Log
 from gammavae_jax.runs.fleet.loader import load_in_turn
@@ -79,6 +80,7 @@ def run_machines(
     Raises:
         InputError: the input cannot be used. Finished waves are kept.
     """
+    definition_of(year)  # refuses a bad year before any work
     out = folder.path
     with hold(folder):
         plan = together(lambda: _plan(config, source, folder, year, wave_size, log))
@@ -122,6 +124,7 @@ def evaluate_machines(
     Raises:
         InputError: see `evaluate`; or the fleet is not finished.
     """
+    definition_of(year)  # refuses a bad year before any work
     if not is_fleet(checkpoint):
         # A wave is scored in arrays of its fleet's capacity, for equal bits.
         fleet = checkpoint.resolve().parent.parent.parent

@@ -8,15 +8,16 @@ import pytest
 from rich.console import Console
 
 from gammavae_jax.errors import InputError
+from gammavae_jax.log import Log
 from gammavae_jax.runs.fleet.loader import load_in_turn
 
 
-def console():
-    return Console(file=io.StringIO(), width=200)
+def quiet_log():
+    return Log(Console(file=io.StringIO(), width=200))
 
 
-def text_of(console):
-    return console.file.getvalue()
+def text_of(log):
+    return log.console.file.getvalue()
 
 
 def test_the_next_wave_is_loaded_while_this_one_is_worked_on():
@@ -26,7 +27,7 @@ def test_the_next_wave_is_loaded_while_this_one_is_worked_on():
         begun[number].set()
         return number * 10
 
-    with closing(load_in_turn([0, 1, 2], load, console())) as waves:
+    with closing(load_in_turn([0, 1, 2], load, quiet_log())) as waves:
         first = next(waves)
         assert (first.number, first.recordings) == (0, 0)
         assert begun[1].wait(timeout=30)
@@ -36,7 +37,7 @@ def test_the_next_wave_is_loaded_while_this_one_is_worked_on():
 
 
 def test_notes_of_a_wave_are_said_when_its_turn_comes_and_progress_is_not():
-    said = console()
+    said = quiet_log()
 
     def load(number, log):
         with log.timed("features_s"), log.progress("clips", 1) as advance:
@@ -61,7 +62,7 @@ def test_what_is_wrong_with_a_wave_is_told_after_the_wave_before():
             raise InputError("bad")
         return number
 
-    waves = load_in_turn([0, 1, 2], load, console())
+    waves = load_in_turn([0, 1, 2], load, quiet_log())
     assert next(waves).recordings == 0
     with pytest.raises(InputError, match="bad"):
         next(waves)
@@ -77,7 +78,7 @@ def test_a_load_that_nobody_waits_for_ends_at_its_next_clip():
                 done.append(1)
                 advance()
 
-    with closing(load_in_turn([0, 1], load, console())) as waves:
+    with closing(load_in_turn([0, 1], load, quiet_log())) as waves:
         next(waves)
         assert is_loading.wait(timeout=30)
     assert 0 < len(done) < 10**9

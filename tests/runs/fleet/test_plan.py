@@ -12,7 +12,7 @@ from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data.arrays import Capacity
 from gammavae_jax.data.clips import clip_log_mel
 from gammavae_jax.data.features import mel_filterbank
-from gammavae_jax.data.loading import Job, find_in_turn
+from gammavae_jax.data.loading import Source, find_in_turn
 from gammavae_jax.data.synthetic.dataset import (
     SyntheticSize,
     fleet_sizes,
@@ -47,7 +47,7 @@ def fleet(tmp_path_factory):
 def survey(root, **options):
     names = tuple(sorted(fleet_sizes(9, SIZE)))
     log = Log(Console(file=io.StringIO()))
-    return measure_fleet(Job(root, names, root, **options), FEATURES, log)
+    return measure_fleet(Source(root, names, **options), FEATURES, None, log)
 
 
 def size(name, clips=10, frames=20):
@@ -68,8 +68,8 @@ def test_machines_of_a_fleet_are_of_all_kinds_in_turn(fleet):
 
 def test_a_survey_tells_the_room_that_arrays_need(fleet):
     found = survey(fleet)
-    job = Job(fleet, tuple(m.machine for m in found.machines), fleet)
-    for machine, (unit,) in zip(found.machines, find_in_turn(job), strict=True):
+    source = Source(fleet, tuple(m.machine for m in found.machines))
+    for machine, (unit,) in zip(found.machines, find_in_turn(source), strict=True):
         assert machine.machine == unit.machine
         for room, files in ((machine.train, unit.train), (machine.test, unit.test)):
             bank = mel_filterbank(FEATURES)
@@ -169,10 +169,10 @@ def test_a_device_with_its_own_memory_may_hold_fewer(tiny, monkeypatch):
 
 def test_small_fleets_are_known_to_fit_by_their_files(fleet, tiny, monkeypatch):
     names = tuple(fleet_sizes(9, SIZE))
-    job = Job(fleet, names, fleet)
-    assert all_fit(find_in_turn(job), tiny())
+    source = Source(fleet, names)
+    assert all_fit(find_in_turn(source), tiny())
     monkeypatch.setattr(plans, "available_memory", lambda: 1 << 20)
-    assert not all_fit(find_in_turn(job), tiny())
+    assert not all_fit(find_in_turn(source), tiny())
 
 
 def test_there_is_memory_and_it_can_be_given_back():

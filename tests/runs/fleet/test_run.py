@@ -21,7 +21,7 @@ from support.main_job import ROOT, TINY, command, score_bytes
 
 from gammavae_jax.cli.report import Report
 from gammavae_jax.config_json import override
-from gammavae_jax.data.loading import Job
+from gammavae_jax.data.loading import Source
 from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
@@ -32,7 +32,7 @@ from gammavae_jax.runs.fleet.run import (
     evaluate_machines,
     run_machines,
 )
-from gammavae_jax.runs.folder import read_config
+from gammavae_jax.runs.folder import RunFolder, read_config
 from gammavae_jax.runs.publish import remove_results
 
 TABLES = ("results.csv", "clips.csv")
@@ -187,23 +187,27 @@ def test_the_summary_of_a_fleet_adds_up_its_waves(waves):
 
 
 def job(data, out, **options):
-    return Job(data, ("fan0001", "fan0002", "valve"), out, **options)
+    return Source(data, ("fan0001", "fan0002", "valve")), RunFolder(out, **options)
 
 
-def refusal(config, job, wave_size=None):
-    log = Log(Console(file=io.StringIO()))
+def quiet_log():
+    return Log(Console(file=io.StringIO()), Console(file=io.StringIO()))
+
+
+def refusal(config, job, wave_size=None, year=None):
+    source, folder = job
     with pytest.raises(InputError) as error:
-        run_machines(config, job, wave_size, log, log.console)
+        run_machines(config, source, folder, year, wave_size, quiet_log())
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 def test_a_fleet_is_gone_on_with_in_its_own_waves_alone(waves, whole, data, tiny):
     text = refusal(tiny(), job(data, waves, resume=True), 1)
-    assert "has waves of 2 machines: leave out --wave-size" in text
+    assert "has waves of 2 machines: omit --wave-size" in text
     text = refusal(tiny(), job(data, whole, resume=True), 1)
     assert "was not run in waves" in text
-    text = refusal(tiny(), replace(job(data, waves, resume=True), year=2021))
+    text = refusal(tiny(), job(data, waves, resume=True), year=2021)
     assert "has the metrics of another year: give no --year" in text
 
 
@@ -216,7 +220,7 @@ def test_a_fleet_of_other_recordings_or_settings_is_not_gone_on_with(
     clip = next((other / "valve" / "train").iterdir())
     clip.rename(clip.with_name("section_00_source_train_normal_0099.wav"))
     text = refusal(tiny(), job(other, waves, resume=True))
-    assert "was made of other machines or recordings" in text
+    assert "was made from other machines or recordings" in text
 
 
 def test_bad_recordings_of_any_wave_are_counted_before_the_first_is_trained(
@@ -259,42 +263,46 @@ def test_a_recording_that_only_decoding_finds_bad_ends_its_wave_and_none_before(
 
 def test_waves_are_the_work_of_one_process(data, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("jax.process_count", lambda: 2)
-    assert "the work of one process" in refusal(tiny(), job(data, tmp_path / "out"), 1)
+    assert "waves need a single process" in refusal(
+        tiny(), job(data, tmp_path / "out"), 1
+    )
 
 
 def test_a_dry_run_says_in_which_waves_it_would_be(
     waves, data, tiny, tmp_path, monkeypatch
 ):
     def said(of_job, wave_size=None):
-        told = io.StringIO()
-        describe_waves(tiny(), of_job, wave_size, Log(Console(file=told, width=200)))
-        return told.getvalue()
+        shown = io.StringIO()
+        log = Log(output=Console(file=shown, width=200))
+        source, folder = of_job
+        describe_waves(tiny(), source, folder, wave_size, log)
+        return shown.getvalue()
 
     new = job(data, tmp_path / "out")
     assert said(new) == ""
     assert "in 3 waves, machines in each: 1" in said(new, 1)
     assert "in 2 waves, machines in each: 2" in said(job(data, waves, resume=True))
     monkeypatch.setattr("gammavae_jax.runs.fleet.run.all_fit", lambda *_: False)
-    assert "in waves of as many machines as fit the memory" in said(new)
+    assert "in waves of as many machines as fit in memory" in said(new)
 
 
 def test_a_fleet_that_is_not_finished_is_not_evaluated(waves, data, tmp_path):
     half = Path(shutil.copytree(waves, tmp_path / "half"))
     (half / "waves" / "0001" / "summary.json").unlink()
-    log = Log(Console(file=io.StringIO()))
-    again = Job(data, (), tmp_path / "again")
+    again = tmp_path / "again"
     with pytest.raises(InputError, match=r"wave 2 of the fleet in .* is not finished"):
-        evaluate_machines(half, again, log, log.console)
-    assert not again.out.exists()
+        evaluate_machines(half, Source(data, ()), RunFolder(again), None, quiet_log())
+    assert not again.exists()
 
 
 def test_evaluating_a_fleet_never_removes_a_part_of_it(waves, data):
-    log = Log(Console(file=io.StringIO()))
     before = score_bytes(waves)
     for out in (waves, waves / "waves" / "0000", waves.parent):
-        job = Job(data, (), out, overwrite=True)
-        with pytest.raises(InputError, match=r"is the fleet, in it or around it"):
-            evaluate_machines(waves, job, log, log.console)
+        job = Source(data, ()), RunFolder(out, overwrite=True), None
+        with pytest.raises(
+            InputError, match=r"is the fleet, or one contains the other"
+        ):
+            evaluate_machines(waves, *job, quiet_log())
     assert score_bytes(waves) == before
     assert (waves / "waves" / "0000" / "checkpoint" / "detector.json").exists()
 
@@ -311,6 +319,13 @@ def test_a_fleet_that_was_killed_before_it_had_a_plan_is_planned_on_resuming(
     assert "valve/test/section_00" in text  # it was surveyed, not refused
 
 
+def test_a_year_before_the_challenge_is_refused_before_any_work(tiny, tmp_path):
+    nowhere = job(tmp_path / "nowhere", tmp_path / "out")
+    assert "the year is 1999" in refusal(tiny(), nowhere, year=1999)
+    with pytest.raises(InputError, match="the year is 1999"):
+        evaluate_machines(tmp_path, *nowhere, 1999, quiet_log())
+
+
 def test_the_page_of_a_whole_fleet_is_not_made_anew(waves):
     with pytest.raises(InputError, match=r"is a fleet: .*waves/0000"):
         Report(waves).run()
@@ -318,14 +333,14 @@ def test_the_page_of_a_whole_fleet_is_not_made_anew(waves):
 
 def test_a_wave_of_a_fleet_that_was_to_be_replaced_is_begun_anew(waves, data, tmp_path):
     out = Path(shutil.copytree(waves, tmp_path / "out"))
-    of_fleet, plan = read_config(out), read_plan(out)
+    of_fleet = read_config(out)
     assert of_fleet is not None
     longer = replace(of_fleet, train=replace(of_fleet.train, epochs=5))
-    assert _begun_wave(longer, job(data, out), plan, 0).resume
+    assert _begun_wave(longer, out, 0).resume
     other = override(of_fleet, ["model.n_latent=5"])
-    of_wave = _begun_wave(other, job(data, out), plan, 0)
+    of_wave = _begun_wave(other, out, 0)
     assert not of_wave.resume
-    assert not of_wave.out.exists()
+    assert not of_wave.path.exists()
     assert (out / "waves" / "0001").exists()
 
 
@@ -346,8 +361,7 @@ def test_a_fleet_refuses_fewer_epochs_than_a_wave_has_and_is_not_changed(
 def test_a_fleet_is_evaluated_by_the_metrics_of_its_year(waves, data, tmp_path):
     fleet = Path(shutil.copytree(waves, tmp_path / "fleet"))
     write_plan(fleet, read_plan(fleet)._replace(year=2020))
-    log = Log(Console(file=io.StringIO()))
-    evaluate_machines(fleet, job(data, tmp_path / "out"), log, log.console)
+    evaluate_machines(fleet, *job(data, tmp_path / "out"), None, quiet_log())
     assert summary_of(tmp_path / "out")["year"] == 2020
 
 
