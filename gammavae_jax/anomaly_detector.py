@@ -34,7 +34,7 @@ from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.fit import fit_recordings
 from gammavae_jax.scoring.verdict import (
     ClipScorer,
-    ScoredRecording,
+    Verdict,
     judge,
     machine_names,
 )
@@ -142,7 +142,7 @@ class AnomalyDetector(BaseEstimator):
         recordings: Given,
         sample_rate: int | None = None,
         machine: str | None = None,
-    ) -> list[ScoredRecording]:
+    ) -> list[Verdict]:
         """All that is to be said of each recording, machine by machine.
 
         Args:
@@ -162,7 +162,7 @@ class AnomalyDetector(BaseEstimator):
         path: str | os.PathLike[str],
         sample_rate: int | None = None,
         machine: str | None = None,
-    ) -> list[ScoredRecording]:
+    ) -> list[Verdict]:
         """`score_recordings`, and a page with why the telling clips have their scores.
 
         The page needs no other file: spectrograms, what was not expected, and the
@@ -262,7 +262,7 @@ class AnomalyDetector(BaseEstimator):
         self,
         recordings: Given,
         sample_rate: int | None,
-        value: Callable[[ScoredRecording], Any],
+        value: Callable[[Verdict], Any],
         dtype: type,
     ) -> Any:
         scored = self.score_recordings(recordings, sample_rate)

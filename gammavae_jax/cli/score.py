@@ -12,7 +12,7 @@ from gammavae_jax.cli.shared import table_console, write_json
 from gammavae_jax.errors import InputError, printable
 
 if TYPE_CHECKING:
-    from gammavae_jax.scoring.verdict import ScoredRecording
+    from gammavae_jax.scoring.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Score:
         return 0
 
 
-def _record(recording: "ScoredRecording") -> dict[str, Any]:
+def _record(recording: "Verdict") -> dict[str, Any]:
     """As JSON has it, where NaN is null."""
     values = recording._asdict().items()
     return {
@@ -78,7 +78,7 @@ def _record(recording: "ScoredRecording") -> dict[str, Any]:
     }
 
 
-def _table(scored: "Sequence[ScoredRecording]") -> Any:
+def _table(scored: "Sequence[Verdict]") -> Any:
     from rich import box
     from rich.table import Table
 

@@ -85,7 +85,7 @@ def hold(folder: RunFolder) -> Iterator[None]:
         InputError: see `held_folder`.
     """
     with contextlib.ExitStack() as stack:
-        on_first(lambda: stack.enter_context(held_folder(*folder)) and None)
+        on_first(lambda: stack.enter_context(held_folder(*folder)))
         yield
 
 

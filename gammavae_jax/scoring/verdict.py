@@ -1,4 +1,4 @@
-"""New recordings, now and then: scored by programs that are kept, and judged."""
+"""Verdicts on new recordings, from compiled programs that are kept."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -20,22 +20,26 @@ from gammavae_jax.scoring.fusion import Scores
 _FRAMES_IN_A_STEP = 64
 
 
-class ScoredRecording(NamedTuple):
-    """What a detector says of a recording."""
+class Verdict(NamedTuple):
+    """The score of a recording or clip, and whether it is an alarm."""
 
     name: str
     machine: str
     score: float  # higher is more anomalous
-    p_value: float  # of a normal recording scoring as high; NaN where unknown
+    p_value: float  # probability that a normal clip scores this high; NaN if unknown
     threshold: float
-    is_anomaly: bool  # the score is above the threshold
+
+    @property
+    def is_anomaly(self) -> bool:
+        """Whether the score is above the threshold."""
+        return self.score > self.threshold
 
 
 class ClipScorer:
-    """A detector that is asked for the scores of a few clips at a time.
+    """Scores a few clips at a time, and keeps the compiled programs.
 
-    Sizes are rounded up, the number of clips to a power of two and that of frames to
-    a multiple of 64, so that few sizes have to be compiled. What is added is padding.
+    The number of clips is padded to a power of two and the number of frames to a
+    multiple of 64, so that few sizes are compiled.
     """
 
     def __init__(self, detector: Detector):
@@ -43,14 +47,14 @@ class ClipScorer:
         self._programs: dict[Any, Callable[[ClipArrays], Scores]] = {}
 
     def score(self, clips: Mapping[int, Clips]) -> Scores:
-        """Every score of the configuration.
+        """Compute every configured score.
 
         Args:
-            clips: by the number of the machine.
+            clips: the clips of each machine, by the machine's index in the detector.
 
         Returns:
-            Arrays `seed machine clip`, of the machines in the order given; what is
-            beyond a machine's clips is of no account.
+            Arrays `seed machine clip`, with the machines in the given order. Values
+            beyond a machine's clips are undefined.
         """
         n_context = self.detector.config.features.n_context
         arrays = _rounded_up(stack_clips(list(clips.values()), n_context))
@@ -75,7 +79,7 @@ class ClipScorer:
 
 
 def select_machines(detector: Detector, machines: Sequence[int]) -> Detector:
-    """The detector of some machines, by their numbers."""
+    """The detector restricted to some machines, given by index."""
     chosen = list(machines)
 
     def select(tree: Any) -> Any:
@@ -92,7 +96,7 @@ def select_machines(detector: Detector, machines: Sequence[int]) -> Detector:
 
 
 def machine_names(detector: Detector) -> tuple[str, ...]:
-    """A name for each machine: its type, and its section where there are several."""
+    """A name for each machine: its type, plus its section if the type has several."""
     types = [machine for machine, _ in detector.machines]
     return tuple(
         machine if types.count(machine) == 1 else unit_name(machine, section)
@@ -103,46 +107,42 @@ def machine_names(detector: Detector) -> tuple[str, ...]:
 def judge(
     detector: Detector,
     number: int,
-    found: LoadedRecordings,
-    of_clip: Float[np.ndarray, "_"],
-) -> list[ScoredRecording]:
-    """What a detector says of recordings of a machine, by the scores of their clips.
-
-    A recording that was cut into clips has the mean of their scores.
+    recordings: LoadedRecordings,
+    clip_scores: Float[np.ndarray, "_"],
+) -> list[Verdict]:
+    """The verdict on each recording: its score is the mean score of its clips.
 
     Args:
-        detector: whose first seed scored.
-        number: of the machine.
-        found: the recordings.
-        of_clip: the score of each of their clips; what is beyond them is padding.
+        detector: whose first seed scored the clips.
+        number: the index of the machine in the detector.
+        recordings: of the machine.
+        clip_scores: the score of each clip; values beyond the clips are padding.
 
     Raises:
-        InputError: a recording whose score is no number.
+        InputError: the score of a recording is not finite.
     """
-    score, n_clips = detector.config.score, len(found.recording)
+    score, n_clips = detector.config.score, len(recordings.recording)
     machine = machine_names(detector)[number]
-    total = np.bincount(found.recording, of_clip[:n_clips].astype(np.float64))
-    scores = total / np.bincount(found.recording)
+    total = np.bincount(recordings.recording, clip_scores[:n_clips].astype(np.float64))
+    scores = total / np.bincount(recordings.recording)
     if not np.isfinite(scores).all():
-        name = found.names[int(np.isfinite(scores).argmin())]
+        name = recordings.names[int(np.isfinite(scores).argmin())]
         raise InputError(
-            f"{name}: its score is no number: look at its samples, which may be far "
+            f"{name}: its score is not finite: check its samples, which may be far "
             "beyond 1, and leave it out"
         )
     threshold = float(detector.thresholds[score][0, number])
-    chances = clip_p_values(detector, score, 0, number, scores)
-    if chances is None:
-        chances = np.full(len(scores), np.nan)
+    p_values = clip_p_values(detector, score, 0, number, scores)
+    if p_values is None:
+        p_values = np.full(len(scores), np.nan)
     return [
-        ScoredRecording(
-            name, machine, float(s), float(p), threshold, bool(s > threshold)
-        )
-        for name, s, p in zip(found.names, scores, chances, strict=True)
+        Verdict(name, machine, float(s), float(p), threshold)
+        for name, s, p in zip(recordings.names, scores, p_values, strict=True)
     ]
 
 
 def _rounded_up(arrays: ClipArrays) -> ClipArrays:
-    """With clips and frames added that are padding; windows are not scored by."""
+    """Pad the clips and frames to the next size for which programs are compiled."""
     n_clips, n_frames = arrays.log_mel.shape[1:3]
     more_clips = (1 << (n_clips - 1).bit_length()) - n_clips
     more_frames = -n_frames % _FRAMES_IN_A_STEP

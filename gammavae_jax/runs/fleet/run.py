@@ -13,7 +13,6 @@ import jax
 
 from gammavae_jax.config import Config
 from gammavae_jax.data.loading import Machines, Source, find_in_turn
-from gammavae_jax.devices.cluster import together
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import definition_of
 from gammavae_jax.files import remove, writing
@@ -51,6 +50,7 @@ from gammavae_jax.runs.run import (
     evaluate,
     hold,
     load_all,
+    run,
     run_held,
     run_loaded,
 )
@@ -82,8 +82,15 @@ def run_machines(
     """
     definition_of(year)  # refuses a bad year before any work
     out = folder.path
+    if jax.process_count() > 1:
+        if wave_size is not None or (folder.resume and is_fleet(out)):
+            raise InputError(
+                "waves need a single process: omit --distributed, or give each process "
+                "its own machines and its own --out"
+            )
+        return run(config, source, folder, year, log)
     with hold(folder):
-        plan = together(lambda: _plan(config, source, folder, year, wave_size, log))
+        plan = _plan(config, source, folder, year, wave_size, log)
         if plan is None:
             return run_held(config, source, folder, year, log)
         before = read_config(out)
@@ -203,11 +210,6 @@ def _plan(
         )
     elif resumes or _is_one_wave(config, source, wave_size):
         return None
-    if jax.process_count() > 1:
-        raise InputError(
-            "waves need a single process: omit --distributed, or give each process its "
-            "own machines and its own --out"
-        )
     survey = measure_fleet(source, config.features, year, log)
     if wave_size is None:
         wave_size = wave_size_that_fits(survey.machines, config)
@@ -244,7 +246,7 @@ def _require_same_plan(before: WavePlan, plan: WavePlan, out: Path) -> None:
 def _is_one_wave(config: Config, source: Source, wave_size: int | None) -> bool:
     if wave_size is not None:
         return wave_size >= len(source.machines)
-    return jax.process_count() > 1 or all_fit(find_in_turn(source), config)
+    return all_fit(find_in_turn(source), config)
 
 
 def _run_waves(
