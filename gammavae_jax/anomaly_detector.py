@@ -1,6 +1,6 @@
-"""Own recordings in five lines: an estimator by scikit-learn's conventions.
+"""Detect anomalies in your own recordings: an estimator in scikit-learn's style.
 
-Unlike scikit-learn's outlier detectors, and as the challenge has it, higher scores are
+As in the challenge, and unlike scikit-learn's outlier detectors, higher scores are
 *more* anomalous, and `predict` is true for an alarm.
 """
 
@@ -46,27 +46,29 @@ Given = Any  # `Recordings` of one machine, or a dict of them by machine
 
 
 class AnomalyDetector(BaseEstimator):
-    """Learn what machines sound like in health; judge new recordings.
+    """Learns how machines sound when they are healthy, and judges new recordings.
 
-    Recordings are given as the path of a WAV or FLAC file or of a folder, a waveform
-    with its `sample_rate` in Hz, a list of these, or, for several machines, a dict of
-    any of them by machine. What has another rate than the models is resampled.
+    Recordings are the path of a WAV or FLAC file or of a folder, a waveform with its
+    `sample_rate` in Hz, or a list of these. For several machines, give a dict of
+    recordings by machine. Recordings with another sample rate are resampled.
 
     Args:
-        preset: see `presets`.
-        epochs: the preset's unless given, but as many as make a thousand steps.
-        seed: of everything random.
-        false_alarm_rate: what share of normal recordings may be alarms.
+        preset: the name of a preset; see `presets`.
+        epochs: passes over the recordings; default: the preset's, or more if these
+            make fewer than a thousand steps.
+        seed: of all random numbers.
+        false_alarm_rate: the share of normal recordings that may be alarms.
         clip_seconds: longer recordings are cut into clips of about this length, and
-            their score is the mean of their clips'; None leaves them whole.
-        settings: any field of the configuration, such as `"model.n_latent=16"`.
-        skip_bad_files: name and leave out recordings that cannot be used.
-        verbose: progress and notes on standard error.
+            scored by the mean score of their clips; None leaves them whole.
+        settings: changes to any field of the configuration, such as
+            `"model.n_latent=16"`.
+        skip_bad_files: name and skip recordings that cannot be used.
+        verbose: show progress and notes on standard error.
     """
 
     detector_: Detector  # models, references and thresholds
     machines_: tuple[str, ...]
-    _said_rates: frozenset[int] = frozenset()
+    _noted_rates: frozenset[int] = frozenset()
 
     def __init__(
         self,
@@ -92,14 +94,14 @@ class AnomalyDetector(BaseEstimator):
     def fit(
         self, recordings: Given, sample_rate: int | None = None
     ) -> "AnomalyDetector":
-        """Learn from recordings of machines in health.
+        """Learn from recordings of healthy machines.
 
         Args:
-            recordings: see the class; two or more of each machine, or one that is long.
-            sample_rate: Hz, of waveforms.
+            recordings: see the class; two or more of each machine, or a long one.
+            sample_rate: of waveforms, in Hz.
 
         Raises:
-            InputError: a setting or a recording that cannot be used.
+            InputError: a setting or a recording cannot be used.
         """
         log, config = self._log(), self._configuration()
         if not isinstance(recordings, Mapping):
@@ -117,18 +119,18 @@ class AnomalyDetector(BaseEstimator):
         """The anomaly score of each recording; higher is more anomalous.
 
         Returns:
-            An array `recording`, in the order given (folders by name); of a dict of
-            machines a dict of arrays.
+            An array `recording` in the given order (files of a folder by name); for a
+            dict of machines, a dict of arrays.
 
         Raises:
-            InputError: a recording that cannot be used, or an unknown machine.
+            InputError: a recording cannot be used, or a machine is unknown.
         """
         return self._of_each(recordings, sample_rate, lambda r: r.score, float)
 
     def decision_function(
         self, recordings: Given, sample_rate: int | None = None
     ) -> Any:
-        """Scores less their threshold: above 0 is an alarm. See `score_samples`."""
+        """Scores minus their threshold: above 0 is an alarm. See `score_samples`."""
         return self._of_each(
             recordings, sample_rate, lambda r: r.score - r.threshold, float
         )
@@ -143,15 +145,15 @@ class AnomalyDetector(BaseEstimator):
         sample_rate: int | None = None,
         machine: str | None = None,
     ) -> list[Verdict]:
-        """All that is to be said of each recording, machine by machine.
+        """The verdict on each recording, machine by machine.
 
         Args:
             recordings: see the class.
-            sample_rate: Hz, of waveforms.
-            machine: whose recordings these are, where they are no dict.
+            sample_rate: of waveforms, in Hz.
+            machine: of all recordings, if they are not a dict.
 
         Raises:
-            InputError: a recording that cannot be used, or an unknown machine.
+            InputError: a recording cannot be used, or a machine is unknown.
         """
         scored = self._clip_scores(recordings, sample_rate, machine)
         return list(chain(*(judge(self.detector_, *of) for of in scored)))
@@ -163,19 +165,19 @@ class AnomalyDetector(BaseEstimator):
         sample_rate: int | None = None,
         machine: str | None = None,
     ) -> list[Verdict]:
-        """`score_recordings`, and a page with why the telling clips have their scores.
+        """Return `score_recordings`, and write a page that explains the scores.
 
-        The page needs no other file: spectrograms, what was not expected, and the
-        sounds are in it.
+        The page needs no other file: it contains spectrograms, what the model did not
+        expect, and the sounds.
 
         Args:
             recordings: see the class.
             path: of the page, such as `report.html`.
-            sample_rate: Hz, of waveforms.
-            machine: whose recordings these are, where they are no dict.
+            sample_rate: of waveforms, in Hz.
+            machine: of all recordings, if they are not a dict.
 
         Raises:
-            InputError: see `score_recordings`, or a page that cannot be written.
+            InputError: see `score_recordings`; or the page cannot be written.
         """
         scored = self._clip_scores(recordings, sample_rate, machine, keep_sounds=True)
         write_recordings_report(Path(path), self.detector_, scored)
@@ -188,7 +190,7 @@ class AnomalyDetector(BaseEstimator):
         machine: str | None,
         keep_sounds: bool = False,
     ) -> list[tuple[int, LoadedRecordings, Float[np.ndarray, "_"]]]:
-        """Number and recordings of each machine, and the scores of their clips."""
+        """The index and recordings of each machine, and the scores of their clips."""
         detector = self._fitted()
         config, bank = detector.config, detector.filterbank
         given = of_known_machines(recordings, machine, self.machines_)
@@ -207,12 +209,10 @@ class AnomalyDetector(BaseEstimator):
         return dict(zip(self.machines_, values.tolist(), strict=True))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a folder from which `load` makes the same detector.
-
-        It is whole or not there; a detector that is there is replaced.
+        """Write a folder that `load` reads, atomically; replaces an older detector.
 
         Raises:
-            InputError: not fitted, or something else is there that cannot be replaced.
+            InputError: the detector is not fitted, or the path holds something else.
         """
         parameters = self.get_params() | {"settings": list(self.settings)}
         write_detector(Path(path), self._fitted(), parameters)
@@ -221,10 +221,10 @@ class AnomalyDetector(BaseEstimator):
     def load(
         cls, path: str | os.PathLike[str], *, verbose: bool = True
     ) -> "AnomalyDetector":
-        """Read what `save` wrote, or the checkpoint of a run.
+        """Load a saved detector, or the checkpoint of a run.
 
         Raises:
-            InputError: there is no detector, or one that this version cannot read.
+            InputError: there is no detector, or this version cannot read it.
         """
         detector, parameters = read_detector(Path(path))
         try:
@@ -252,7 +252,7 @@ class AnomalyDetector(BaseEstimator):
 
     def _fitted(self) -> Detector:
         if not hasattr(self, "detector_"):
-            raise InputError("this detector has learnt nothing yet: call fit first")
+            raise InputError("this detector is not fitted: call fit first")
         return self.detector_
 
     def _log(self) -> Log:
@@ -281,15 +281,15 @@ class AnomalyDetector(BaseEstimator):
         config: Config,
         keep_sounds: bool = False,
     ) -> dict[str, LoadedRecordings]:
-        """The clips of each machine; another rate than the models' is said once."""
+        """The clips of each machine; notes each new sample rate once."""
         log, features = self._log(), config.features
         options = (self.clip_seconds, log, keep_sounds, self.skip_bad_files)
         loaded = load_all(recordings, sample_rate, bank, features, *options)
         rates = {rate for found in loaded.values() for rate in found.resampled_from}
-        for rate in sorted(rates - self._said_rates):
+        for rate in sorted(rates - self._noted_rates):
             log.say(
-                f"recordings at {rate} Hz are resampled to {features.sample_rate} Hz; "
-                "learn from recordings of the rate that is judged, or expect alarms"
+                f"recordings at {rate} Hz are resampled to {features.sample_rate} Hz: "
+                "fit and score at the same sample rate, or expect false alarms"
             )
-        self._said_rates |= rates
+        self._noted_rates |= rates
         return loaded

@@ -284,7 +284,7 @@ def test_a_score_that_is_no_number_is_refused_by_name(detector, monkeypatch):
         detector.predict([NEW[0], 1e30 * NEW[0]], RATE)
     nothing = {"fusion_mean": np.full((1, 1, 1), np.nan, np.float32)}
     monkeypatch.setattr(detector._scorer, "score", lambda clips: nothing)
-    with pytest.raises(InputError, match="array 0: its score is no number"):
+    with pytest.raises(InputError, match="array 0: its score is not finite"):
         detector.predict(NEW[0], RATE)
 
 

@@ -1,7 +1,7 @@
-"""What a user gives - files, folders, arrays - to clips of about one length.
+"""Turn a user's files, folders and arrays into clips of about equal length.
 
-A recording that is longer than one and a half clips is cut into clips of equal length,
-so that a model compares like with like; which recording a clip was cut from is kept.
+Recordings longer than one and a half clips are cut into clips of equal length, so that
+a model compares like with like. Each clip keeps the number of its recording.
 """
 
 import math
@@ -22,8 +22,8 @@ from gammavae_jax.data.names import AUDIO_SUFFIXES, parse_clip_name
 from gammavae_jax.errors import InputError, printable, unknown_name
 from gammavae_jax.log import Log
 
-# A path of a file or a folder, a waveform, or several of these; anything else is
-# refused in one line.
+# The path of a file or a folder, a waveform, or several of these. Anything else is
+# refused.
 Recordings = Any
 
 
@@ -31,23 +31,23 @@ class RecordingSource(NamedTuple):
     """A recording that has not been read yet."""
 
     name: str
-    read: Callable[[int], Recording]  # given the channel
+    read: Callable[[int], Recording]  # takes the channel
 
 
 def find_recordings(
     recordings: Recordings, sample_rate: int | None = None
 ) -> list[RecordingSource]:
-    """The recordings in what a user gave, each with a name of its own.
+    """Find the recordings that a user gave, and name each one.
 
     Args:
-        recordings: a path of a WAV or FLAC file, or of a folder, which is searched with
-            its subfolders; a waveform; or a list of these.
-        sample_rate: Hz, of waveforms; files bring their own.
+        recordings: the path of a WAV or FLAC file, or of a folder, which is searched
+            with its subfolders; a waveform; or a list of these.
+        sample_rate: of waveforms, in Hz; files have their own.
 
     Raises:
-        InputError: nothing there, or nothing that can be a recording.
+        InputError: there are no recordings, or something is not a recording.
     """
-    if hasattr(recordings, "__array__"):  # NumPy's, JAX's and other waveforms
+    if hasattr(recordings, "__array__"):  # NumPy, JAX and other waveforms
         return [_of_array(recordings, sample_rate, "array 0")]
     if isinstance(recordings, str | os.PathLike):
         return _of_path(Path(recordings))
@@ -55,7 +55,7 @@ def find_recordings(
     items = list(_listed(recordings))
     for number, item in enumerate(items):
         if isinstance(item, str | os.PathLike):
-            # Two folders may hold files of one name.
+            # Two folders may hold files of the same name.
             path = Path(item)
             in_folder = len(items) > 1 and path.is_dir()
             found += _of_path(path, within=path.name if in_folder else "")
@@ -69,7 +69,7 @@ def find_recordings(
 def cut(
     waveform: Float32[np.ndarray, "sample"], clip_samples: int | None
 ) -> list[Float32[np.ndarray, "_"]]:
-    """Pieces of equal length, as near to `clip_samples` as can be; nothing is lost.
+    """Cut a waveform into equal pieces of about `clip_samples`; no sample is lost.
 
     None leaves the waveform whole.
     """
@@ -80,10 +80,10 @@ def cut(
 
 
 def require_clip_length(clip_seconds: float, config: FeatureConfig) -> int:
-    """The samples of a clip; the shortest piece of a recording must hold a window.
+    """The number of samples of a clip; its shortest piece must hold a window.
 
     Raises:
-        InputError: a length that is none, or too short.
+        InputError: the length is not finite, or too short.
     """
     shortest = 1.5 * samples_needed(config) / config.sample_rate
     if not shortest <= clip_seconds < math.inf:
@@ -96,9 +96,10 @@ def require_clip_length(clip_seconds: float, config: FeatureConfig) -> int:
 def parts_held_together(
     recording: Int[np.ndarray, "clip"], n_folds: int
 ) -> Int[np.ndarray, "clip"]:
-    """The number of the part that each clip belongs to, for the folds to keep together.
+    """The part that each clip belongs to; folds keep the clips of a part together.
 
-    Parts are recordings; with fewer recordings than folds, successive clips of one.
+    Parts are recordings. If there are fewer recordings than folds, each recording is
+    divided into parts of successive clips.
     """
     numbers, sizes = np.unique(recording, return_counts=True)
     of_each = 1 if len(numbers) >= n_folds else -(-n_folds // len(numbers))
@@ -120,7 +121,7 @@ def _listed(recordings: Any) -> Iterable[Any]:
 
 
 def _of_path(path: Path, within: str = "") -> list[RecordingSource]:
-    """The recordings at a path, their names led by that of a folder if given."""
+    """The recordings at a path; names start with `within`, if given."""
     if not path.is_dir():
         return [_of_file(path, printable(path))]
     files = sorted(
@@ -131,7 +132,7 @@ def _of_path(path: Path, within: str = "") -> list[RecordingSource]:
     )
     if not files:
         raise InputError(
-            f"no recordings in {str(path)!r}: it must hold .wav or .flac files"
+            f"no recordings in {str(path)!r}: it must contain .wav or .flac files"
         )
     return [
         _of_file(file, printable(Path(within, file.relative_to(path))))
@@ -192,7 +193,7 @@ def load_recordings(
     keep_sounds: bool = False,
     on_bad_file: Callable[[InputError], None] | None = None,
 ) -> LoadedRecordings:
-    """Read recordings, resample them where need be, cut them, and take log-mels.
+    """Read, resample and cut recordings, and compute the log-mels of their clips.
 
     Args:
         sources: see `find_recordings`.
@@ -200,19 +201,19 @@ def load_recordings(
         config: of the features.
         clip_seconds: the length of clips that longer recordings are cut into; None
             leaves them whole.
-        on_recording: called after each, for a progress bar.
-        keep_sounds: the waveforms too, to be heard.
-        on_bad_file: called for each recording that cannot be used, which is then left
-            out; without it such a recording is an error.
+        on_recording: called after each recording, for a progress bar.
+        keep_sounds: whether to keep the waveforms for playback.
+        on_bad_file: called for each unusable recording, which is then skipped;
+            default: such a recording is an error.
 
     Raises:
-        InputError: a recording that cannot be used.
+        InputError: a recording cannot be used.
     """
     n_samples = None
     if clip_seconds is not None:
         n_samples = require_clip_length(clip_seconds, config)
 
-    def load(source: RecordingSource) -> tuple[int, list[Any], list[Any]] | InputError:
+    def load(source: RecordingSource) -> _Pieces | InputError:
         try:
             waveform, rate = source.read(config.channel)
             waveform = resampled(waveform, rate, config.sample_rate)
@@ -220,32 +221,48 @@ def load_recordings(
         except InputError as error:
             return error
         pieces = cut(waveform, n_samples)
-        spectrograms = [log_mel(piece, filterbank, config) for piece in pieces]
-        return rate, spectrograms, pieces if keep_sounds else []
+        log_mels = [log_mel(piece, filterbank, config) for piece in pieces]
+        return _Pieces(source.name, rate, log_mels, pieces if keep_sounds else [])
 
-    names, files, log_mels, recording, rates, sounds = [], [], [], [], set(), []
-    for source, loaded in zip(sources, in_threads(load, sources), strict=True):
+    loaded: list[_Pieces] = []
+    for of_recording in in_threads(load, sources):
         on_recording()
-        if isinstance(loaded, InputError):
-            if on_bad_file is None:
-                raise loaded
-            on_bad_file(loaded)
-            continue
-        rate, spectrograms, pieces = loaded
-        path = Path(source.name)
-        files += [ClipFile(path, parse_clip_name(path.name))] * len(spectrograms)
-        log_mels += spectrograms
-        recording += [len(names)] * len(spectrograms)
-        names.append(source.name)
-        rates.add(rate)
-        sounds += pieces
-    if not names:
+        if isinstance(of_recording, _Pieces):
+            loaded.append(of_recording)
+        elif on_bad_file is None:
+            raise of_recording
+        else:
+            on_bad_file(of_recording)
+    if not loaded:
         raise InputError("none of the recordings can be used: give others")
+    return _joined(loaded, config)
+
+
+class _Pieces(NamedTuple):
+    """The clips that a recording was cut into."""
+
+    name: str
+    sample_rate: int  # Hz, before resampling
+    log_mels: list[Float[np.ndarray, "frame mel"]]
+    sounds: list[Float32[np.ndarray, "_"]]  # empty if not kept
+
+
+def _joined(loaded: Sequence[_Pieces], config: FeatureConfig) -> LoadedRecordings:
+    """The clips of all recordings."""
+    counts = [len(of_recording.log_mels) for of_recording in loaded]
+    paths = [Path(of_recording.name) for of_recording in loaded]
+    files = [ClipFile(path, parse_clip_name(path.name)) for path in paths]
+    recording = np.repeat(np.arange(len(loaded)), counts)
+    rates = {of_recording.sample_rate for of_recording in loaded}
     return LoadedRecordings(
-        tuple(names),
-        Clips(tuple(files), tuple(log_mels), np.array(recording)),
+        tuple(of_recording.name for of_recording in loaded),
+        Clips(
+            tuple(files[number] for number in recording),
+            tuple(x for of_recording in loaded for x in of_recording.log_mels),
+            recording,
+        ),
         frozenset(rates - {config.sample_rate}),
-        tuple(sounds),
+        tuple(x for of_recording in loaded for x in of_recording.sounds),
     )
 
 
@@ -259,10 +276,10 @@ def load_all(
     keep_sounds: bool = False,
     skip_bad_files: bool = False,
 ) -> dict[str, LoadedRecordings]:
-    """The clips of several machines, by name; see `load_recordings`.
+    """Load the clips of several machines by name; see `load_recordings`.
 
     Raises:
-        InputError: a recording that cannot be used.
+        InputError: a recording cannot be used.
     """
     sources = {n: find_recordings(r, sample_rate) for n, r in recordings.items()}
 
@@ -288,21 +305,21 @@ def load_all(
 def of_known_machines(
     recordings: Any, machine: str | None, known: Sequence[str]
 ) -> dict[str, Recordings]:
-    """Recordings by machine, from a dict of them, or of the one machine there is.
+    """Assign recordings to known machines: from a dict, or to the only machine.
 
     Raises:
-        InputError: a machine that is not known, or several that it may be.
+        InputError: a machine is unknown, or it is unclear which one is meant.
     """
     if isinstance(recordings, Mapping):
         if machine is not None:
-            raise InputError("machine is given beside a dict of machines: give one")
+            raise InputError("give either machine or a dict of machines, not both")
         if not recordings:
             raise InputError("no machine: the dict is empty; give recordings of one")
     else:
         if machine is None and len(known) > 1:
             raise InputError(
-                f"this detector knows {', '.join(known)}: say whose recordings these "
-                "are"
+                f"this detector knows {', '.join(known)}: name the machine of these "
+                "recordings"
             )
         recordings = {machine or known[0]: recordings}
     for name in recordings:

@@ -1,10 +1,14 @@
-"""Several processes as one: they start together, agree, and fail together.
+"""Run several processes as one: they start, agree and fail together.
 
-JAX finds the others and connects them. Every process runs the same program on the same
-recordings, and trains the models of its own devices. What is said and written is the
-first one's alone.
+JAX connects the processes. Each runs the same program on the same recordings and trains
+the models of its own devices. Only the first one prints and writes.
 
-Imports JAX and NumPy only where they are used: the settings of `runtime` come before.
+A run synchronises when its inputs are loaded (`runs.run`), when its training starts,
+ends an epoch or saves (`runs.resume`), and when results are published
+(`runs.results`).
+
+JAX and NumPy are imported only where they are used, because the settings of `process`
+must come first.
 """
 
 import hashlib
@@ -23,24 +27,24 @@ _BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 class AgreedError(InputError):
-    """An error that every process of the run has raised."""
+    """An error that every process has raised."""
 
 
 def start() -> None:
-    """Become one of the processes of the cluster that JAX detects.
+    """Join the cluster that JAX detects, before JAX computes anything.
 
-    That are Slurm, Open MPI, Kubernetes and TPU pods; elsewhere three variables of
-    the environment tell: `JAX_COORDINATOR_ADDRESS` (`host:port` of the first process),
-    `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`. To be called before JAX computes.
+    JAX detects Slurm, Open MPI, Kubernetes and TPU pods. Elsewhere set three
+    environment variables: `JAX_COORDINATOR_ADDRESS` (`host:port` of the first process),
+    `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`.
 
     Raises:
-        InputError: no cluster is detected, a variable is no number, or the others do
-            not answer within five minutes.
+        InputError: no cluster is detected, a variable is not a number, or the other
+            processes do not answer within five minutes.
     """
     import jax
 
     if "JAX_ENABLE_PREEMPTION_SERVICE" not in os.environ:
-        # Or JAX would take SIGTERM for itself, and the process would not heed it.
+        # Otherwise JAX would handle SIGTERM itself.
         jax.config.update("jax_enable_preemption_service", False)
     n_processes, process_id = (_number(name) for name in _BY_HAND[1:])
     try:
@@ -59,7 +63,7 @@ def start() -> None:
 
 
 def is_joined() -> bool:
-    """Whether this process is one of a cluster, if the only one."""
+    """Whether this process has joined a cluster, even alone."""
     if "jax" not in sys.modules:
         return False
     import jax
@@ -68,16 +72,16 @@ def is_joined() -> bool:
 
 
 def is_first() -> bool:
-    """Whether files, logs and tables are this process's."""
+    """Whether this process writes the files, logs and tables."""
     return _number_and_count()[0] == 0
 
 
 def together(function: Callable[[], Value]) -> Value:
-    """What `function` returns, once it has returned in every process.
+    """Call `function` in every process, and wait until it returned in all.
 
     Raises:
-        InputError: of the first process where it failed, in all of them; of several
-            processes also where a file could not be read or written.
+        InputError: it failed in any process, or (in a cluster) a file could not be
+            read or written; all processes raise the error of the first that failed.
     """
     if _number_and_count()[1] == 1:
         return function()
@@ -87,38 +91,37 @@ def together(function: Callable[[], Value]) -> Value:
 
 
 def on_first(function: Callable[[], Value]) -> Value:
-    """What `function` returns in the first process, the only one to call it.
+    """Call `function` in the first process only, and return its result in all.
 
-    The value, which JSON must know, is the same in all processes.
+    In a cluster the result is broadcast as JSON.
 
     Raises:
-        InputError: the first one's, in all of them; of several processes also where a
-            file could not be written.
+        InputError: it failed, or (in a cluster) a file could not be written; all
+            processes raise the error.
     """
     number, count = _number_and_count()
     if count == 1:
         return function()
     value, message = _tried(function, unwritable) if number == 0 else (None, "")
-    told = json.loads(_from_all(json.dumps([value, message]))[0])
-    _raise_first([told[1]])
-    return told[0]
+    value, message = json.loads(_from_all(json.dumps([value, message]))[0])
+    _raise_first([message])
+    return value
 
 
 def any_process(text: str) -> str:
-    """The text of the first process that has one; "" if none has."""
+    """The first non-empty text of any process; "" if all are empty."""
     return next(filter(None, _from_all(text)), "")
 
 
 def require_same(value: Any, message: str) -> None:
-    """Refuse to go on where processes do not have the same value.
+    """Require that all processes have the same value.
 
     Args:
-        value: which JSON must know.
-        message: what is wrong, and the remedy.
+        value: anything that JSON can hold.
+        message: of the error: what is wrong, and the remedy.
 
     Raises:
-        InputError: the message, in all processes, with the number of the first one
-            that differs.
+        InputError: in all processes, with the number of the first that differs.
     """
     digest = hashlib.sha256(json.dumps(value).encode()).hexdigest()
     digests = _from_all(digest)
@@ -128,7 +131,7 @@ def require_same(value: Any, message: str) -> None:
 
 
 def others_lost(error: BaseException) -> str | None:
-    """What to say if an error only tells that another process is gone, else None."""
+    """The message for an error caused by a lost process; None for other errors."""
     text = str(error)
     if not isinstance(error, RuntimeError | ValueError) or not any(
         word in text for word in ("Gloo", "NCCL", "oordination service")
@@ -136,8 +139,8 @@ def others_lost(error: BaseException) -> str | None:
         return None
     number, count = _number_and_count()
     return (
-        f"process {number} of {count} has lost another one ({_first_line(error)}): see "
-        "what that one said, then go on with --resume"
+        f"process {number} of {count} lost another one ({_first_line(error)}): see the "
+        "error of that process, then continue with --resume"
     )
 
 
@@ -166,21 +169,21 @@ def _from_all(text: str) -> list[str]:
 
 
 def _tried(
-    function: Callable[[], Value], told: Callable[[OSError], InputError]
+    function: Callable[[], Value], as_input_error: Callable[[OSError], InputError]
 ) -> tuple[Value | None, str]:
-    """What `function` returns, and why it could not."""
+    """The result of `function`, and the message of its error."""
     try:
         return function(), ""
     except InputError as error:
         return None, str(error)
     except BrokenPipeError:  # of what was printed
         raise
-    except OSError as error:  # or the others would wait for this process
-        return None, str(told(error))
+    except OSError as error:  # otherwise the others would wait for this process
+        return None, str(as_input_error(error))
 
 
 def _raise_first(messages: list[str]) -> None:
-    """Raise the first message, told from whom if some had none."""
+    """Raise the first message, naming its process if not all failed."""
     failed = [number for number, message in enumerate(messages) if message]
     if not failed:
         return
@@ -193,7 +196,7 @@ def _number(variable: str) -> int | None:
     if text is None:
         return None
     if not text.isascii() or not text.isdecimal():
-        raise InputError(f"{variable} is {text!r}: give a number")
+        raise InputError(f"{variable} is {text!r}: set it to a number")
     return int(text)
 
 

@@ -127,7 +127,7 @@ def test_without_a_cluster_the_remedy_is_told(data, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"JAX_PROCESS_ID": "first"}, "JAX_PROCESS_ID is 'first': give a number"),
+        ({"JAX_PROCESS_ID": "first"}, "JAX_PROCESS_ID is 'first': set it to a number"),
         ({"JAX_PROCESS_ID": "2"}, "process_id < num_processes"),
         ({"JAX_COORDINATOR_ADDRESS": "here"}, "no cluster was found"),
     ],
