@@ -19,12 +19,8 @@ from sklearn.base import BaseEstimator
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import override
 from gammavae_jax.data.features import mel_filterbank
-from gammavae_jax.data.recordings import (
-    LoadedRecordings,
-    Recordings,
-    load_all,
-    of_known_machines,
-)
+from gammavae_jax.data.recording_clips import LoadedRecordings, load_all
+from gammavae_jax.data.recordings import Recordings, of_known_machines
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 from gammavae_jax.presets import preset as named_preset

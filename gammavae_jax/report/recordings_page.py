@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gammavae_jax.data.machines import unit_name
-from gammavae_jax.data.recordings import LoadedRecordings
+from gammavae_jax.data.recording_clips import LoadedRecordings
 from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.files import write_text
 from gammavae_jax.report.clips import WantedClip, show_clips, telling_clips_of_all

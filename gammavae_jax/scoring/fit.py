@@ -10,7 +10,7 @@ from jaxtyping import Float
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import TRAIN, Capacity
 from gammavae_jax.data.loading import Machines
-from gammavae_jax.data.recordings import LoadedRecordings, parts_held_together
+from gammavae_jax.data.recording_clips import LoadedRecordings, parts_held_together
 from gammavae_jax.errors import InputError
 from gammavae_jax.scoring.detector import Detector, fit_scores
 from gammavae_jax.scoring.threshold import too_few_clips

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from gammavae_jax.data.arrays import ClipArrays, stack_clips
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.machines import unit_name
-from gammavae_jax.data.recordings import LoadedRecordings
+from gammavae_jax.data.recording_clips import LoadedRecordings
 from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.errors import InputError
 from gammavae_jax.scoring.detector import Detector, clip_p_values, compile_scores

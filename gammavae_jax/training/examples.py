@@ -13,7 +13,7 @@ from gammavae_jax.data.arrays import (
     supplemental_clips,
 )
 from gammavae_jax.data.clips import NamedClips
-from gammavae_jax.data.recordings import parts_held_together
+from gammavae_jax.data.recording_clips import parts_held_together
 from gammavae_jax.log import Log
 from gammavae_jax.training.split import (
     Split,

@@ -10,13 +10,8 @@ import soundfile
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data.audio import resampled
 from gammavae_jax.data.features import log_mel, mel_filterbank
-from gammavae_jax.data.recordings import (
-    cut,
-    find_recordings,
-    load_recordings,
-    of_known_machines,
-    parts_held_together,
-)
+from gammavae_jax.data.recording_clips import cut, load_recordings, parts_held_together
+from gammavae_jax.data.recordings import find_recordings, of_known_machines
 from gammavae_jax.errors import InputError
 
 FEATURES = FeatureConfig()
