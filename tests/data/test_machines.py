@@ -106,9 +106,9 @@ def test_a_machine_is_named_and_not_a_path(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["nowhere", "fan/train/" + TRAIN])
 def test_a_data_root_that_is_no_folder_is_refused(root, name):
-    with pytest.raises(InputError, match=r"is no folder: check the path"):
+    with pytest.raises(InputError, match=r"is not a folder: check the path"):
         find_machines(root / name)
-    with pytest.raises(InputError, match=r"is no folder: check the path"):
+    with pytest.raises(InputError, match=r"is not a folder: check the path"):
         find_clips(root / name, "fan")
 
 
