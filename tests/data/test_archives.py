@@ -54,8 +54,8 @@ def refusal(call, *arguments, **keywords):
 
 @pytest.mark.parametrize("name", LAYOUTS | MORE_LAYOUTS)
 def test_every_layout_is_the_same_in_folders_and_archives(tmp_path, name):
-    placement = (LAYOUTS | MORE_LAYOUTS)[name]
-    root = build(placement, tmp_path / "folders")
+    layout = (LAYOUTS | MORE_LAYOUTS)[name]
+    root = build(layout, tmp_path / "folders")
     packed = tmp_path / "packed" / ("raw" if machine_root(root) != root else "")
     pack_machines(machine_root(root), packed)
     packed = tmp_path / "packed"
@@ -98,10 +98,10 @@ def test_a_folder_takes_precedence_over_archives_of_the_same_split(tmp_path):
     (from_archive,) = find_clips(tmp_path, "fan")
     assert len(from_archive.train) == 2  # an empty folder is ignored
     (tmp_path / TRAIN).touch()
-    (found,) = find_clips(tmp_path, "fan")
-    assert [f.path for f in found.train] == [tmp_path / TRAIN]
-    assert [f.path for f in found.test] == [tmp_path / "dev_fan.zip" / TEST]
-    assert len(found.supplemental) == 1
+    (files,) = find_clips(tmp_path, "fan")
+    assert [f.path for f in files.train] == [tmp_path / TRAIN]
+    assert [f.path for f in files.test] == [tmp_path / "dev_fan.zip" / TEST]
+    assert len(files.supplemental) == 1
 
 
 def test_the_latest_issue_of_a_clip_is_used(tmp_path):
@@ -113,8 +113,8 @@ def test_the_latest_issue_of_a_clip_is_used(tmp_path):
     }
     for archive, names in issues.items():
         pack(tmp_path / archive, empty(*names))
-    (found,) = find_clips(tmp_path, "fan")
-    assert paths(found)[:2] == [
+    (files,) = find_clips(tmp_path, "fan")
+    assert paths(files)[:2] == [
         [
             f"dev_fan_r2.zip/{clip('0000_vel_9')}",
             f"dev_fan_r10.zip/{clip('0001')}",
@@ -130,8 +130,8 @@ def test_clips_within_one_issue_do_not_replace_each_other(tmp_path):
     ]
     pack(tmp_path / "fan_r2.zip", empty(*names))
     pack(tmp_path / "fan.zip", empty(*names, "fan/train/other.wav"))
-    (found,) = find_clips(tmp_path, "fan")
-    assert [len(found.train), len(found.test)] == [3, 2]
+    (files,) = find_clips(tmp_path, "fan")
+    assert [len(files.train), len(files.test)] == [3, 2]
 
 
 def test_a_clip_in_two_unrelated_archives_is_refused(tmp_path):
@@ -153,17 +153,17 @@ def test_members_that_are_not_recordings_are_ignored(tmp_path):
     pack(tmp_path / "._dev_fan.zip", {}).write_bytes(b"macOS")
     (tmp_path / "folder.zip").mkdir()
     assert find_machines(tmp_path) == ["fan"]
-    (found,) = find_clips(tmp_path, "fan")
-    assert paths(found) == [[f"dev_fan.zip/{TRAIN}"], [f"dev_fan.zip/{TEST}"], []]
+    (files,) = find_clips(tmp_path, "fan")
+    assert paths(files) == [[f"dev_fan.zip/{TRAIN}"], [f"dev_fan.zip/{TEST}"], []]
 
 
 def test_backslashes_separate_folders(tmp_path):
     """Some old Windows programs write them."""
     contents = {name.replace("/", "\\"): sound() for name in (TRAIN, TEST)}
     pack(tmp_path / "dev_fan.zip", contents)
-    (found,) = find_clips(tmp_path, "fan")
-    assert paths(found)[0] == [f"dev_fan.zip/{TRAIN}"]
-    assert len(read_clip(found.train[0].path, sample_rate=RATE)) == 4000
+    (files,) = find_clips(tmp_path, "fan")
+    assert paths(files)[0] == [f"dev_fan.zip/{TRAIN}"]
+    assert len(read_clip(files.train[0].path, sample_rate=RATE)) == 4000
 
 
 @pytest.mark.parametrize(
@@ -205,8 +205,8 @@ def test_a_machine_without_clips_of_a_split_is_refused(tmp_path, missing):
 
 def test_training_clips_are_not_needed_if_only_test_clips_are_requested(tmp_path):
     pack(tmp_path / "eval_data_fan_test.zip", empty(TEST))
-    (found,) = find_clips(tmp_path, "fan", ["test"])
-    assert [len(found.train), len(found.test)] == [0, 1]
+    (files,) = find_clips(tmp_path, "fan", ["test"])
+    assert [len(files.train), len(files.test)] == [0, 1]
 
 
 @pytest.mark.parametrize("method", METHODS)

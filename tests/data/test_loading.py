@@ -1,4 +1,4 @@
-"""What a run works on, found and loaded."""
+"""Finding and loading the recordings of a run."""
 
 import io
 import shutil
@@ -20,7 +20,7 @@ CONFIG = preset("default")
 
 @pytest.fixture
 def root(tmp_path):
-    """Two machines of three training clips and a test clip each."""
+    """Two machines, each with three training clips and one test clip."""
     sound = np.random.default_rng(0).normal(size=4000) * 0.1
     for machine in ("fan", "pump"):
         for split, n in (("train", 3), ("test", 1)):
@@ -60,7 +60,7 @@ def test_one_bad_file_is_named(root):
     assert "recordings cannot be used" not in str(error.value)
 
 
-def test_recordings_that_vanish_after_they_were_found_are_named(root):
+def test_recordings_that_vanish_after_the_search_are_named(root):
     log = Log(Console(file=io.StringIO()))
     files = find_all(Job(root, ("fan", "pump"), root / "out"))
     gone = files[0].train[1].path
@@ -94,14 +94,14 @@ def test_several_bad_files_are_counted_before_the_run_ends(root, names, count):
         load(root)
 
 
-def test_bad_files_are_left_out_and_named_where_that_was_said(root):
+def test_bad_files_are_skipped_and_named_if_requested(root):
     spoil(root, "fan/0001", "pump/0000")
     loaded, log = load(root, skip_bad_files=True)
     assert [len(clips.files) for _, clips in loaded] == [2, 2]
     assert sum(note.startswith("skipped: ") for note in log.notes) == 2
 
 
-def test_a_machine_of_bad_files_alone_cannot_be_skipped(root):
+def test_a_machine_with_only_bad_files_cannot_be_skipped(root):
     spoil(root, "fan/0000", "fan/0001", "fan/0002")
     with pytest.raises(InputError, match="no usable recording in"):
         load(root, skip_bad_files=True)
@@ -112,7 +112,7 @@ def test_a_year_before_the_challenge_is_refused_before_any_work(tmp_path):
         Job(Path("nowhere"), ("fan",), tmp_path, year=1999)
 
 
-def test_supplemental_clips_alone_are_no_training_clips(root):
+def test_supplemental_clips_alone_are_not_enough(root):
     extra = root / "fan" / "supplemental"
     extra.mkdir()
     for k in range(2):
@@ -126,14 +126,14 @@ def test_supplemental_clips_alone_are_no_training_clips(root):
         load_split(find_all(job), "train", bank, CONFIG, log, skip_bad_files=True)
 
 
-def test_a_training_clip_that_is_called_anomaly_is_refused(root):
+def test_a_training_clip_labelled_anomaly_is_refused(root):
     path = root / "fan" / "train" / "section_00_source_train_normal_0001.wav"
     path.rename(path.with_name("section_00_source_train_anomaly_0001.wav"))
     with pytest.raises(InputError, match=r"_anomaly_0001\.wav.*move it to the test"):
         find_all(Job(root, ("pump", "fan"), root / "out"))
 
 
-def test_recordings_without_labels_are_named_where_labels_are_needed(root):
+def test_unlabelled_test_clips_are_refused_if_labels_are_required(root):
     job = Job(root, ("fan", "pump"), root / "out")
     require_labels(find_all(job, ["test"]))
     named = root / "pump/test/section_00_source_test_normal_0000.wav"
@@ -142,7 +142,7 @@ def test_recordings_without_labels_are_named_where_labels_are_needed(root):
         require_labels(find_all(job, ["test"]))
 
 
-def test_supplemental_clips_beside_one_training_clip_are_not_enough(root):
+def test_supplemental_clips_and_one_training_clip_are_not_enough(root):
     extra = root / "fan/supplemental"
     extra.mkdir()
     for k in (1, 2):
@@ -158,7 +158,7 @@ def test_supplemental_clips_beside_one_training_clip_are_not_enough(root):
 @pytest.mark.parametrize(
     "name", ["a\nb", "\x1b[2J", "\udcff", "\x9b2J", "a\u2028b", "a\x85b"]
 )
-def test_a_test_clip_that_no_score_file_can_hold_is_refused_before_any_work(root, name):
+def test_a_test_clip_name_unfit_for_score_files_is_refused_before_any_work(root, name):
     (clip,) = (root / "fan" / "test").iterdir()
     clip.rename(clip.with_name(f"section_00_{name}.wav"))
     with pytest.raises(InputError, match="cannot hold the name"):
@@ -166,9 +166,7 @@ def test_a_test_clip_that_no_score_file_can_hold_is_refused_before_any_work(root
 
 
 @pytest.mark.parametrize("name", ["fan\x1b", "\udcff", "a\nb", "DCASE2024T2x"])
-def test_a_machine_that_no_score_file_can_be_called_by_is_refused_before_any_work(
-    root, name
-):
+def test_a_machine_name_unfit_for_score_files_is_refused_before_any_work(root, name):
     (root / "fan").rename(root / name)
     with pytest.raises(InputError, match="cannot be part of a score file's name"):
         find_all(Job(root, (name, "pump"), root / "out"))
