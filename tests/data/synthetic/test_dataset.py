@@ -181,7 +181,7 @@ def test_the_set_is_generated_once(cache, monkeypatch):
     assert synthetic_root() == root
 
 
-def test_the_default_cache_is_the_user_s(cache, monkeypatch):
+def test_the_cache_defaults_to_the_users_cache_folder(cache, monkeypatch):
     monkeypatch.delenv("GAMMAVAE_CACHE_DIR")
     monkeypatch.setattr(pooch, "os_cache", lambda name: cache / name)
     assert synthetic_root() == cache / "gammavae_jax" / "synthetic-v1"
