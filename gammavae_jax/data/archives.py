@@ -1,7 +1,6 @@
-"""Reads recordings inside zip archives, without unpacking the archives to disk.
+"""Reads recordings inside zip archives without unpacking them to disk.
 
-A recording in an archive has a path that leads through the archive:
-`data/dev_fan.zip/fan/train/x.wav`.
+The path of such a recording leads through its archive: `dev_fan.zip/fan/train/x.wav`.
 """
 
 import functools
@@ -21,13 +20,10 @@ _ENCRYPTED = 1  # bit of a member's flags
 _MAX_RATIO, _SPARE_BYTES = 100, 64 << 20
 _MAX_OPEN = 8  # archives kept open; a fleet may have more than the system allows
 
-# What zipfile raises for a damaged member.
-_DAMAGE = (
-    *(BadZipFile, EOFError, RuntimeError, ValueError, OverflowError),
-    *(struct.error, zlib.error),
-)
+# What zipfile raises for a damaged archive, and for a damaged member of one.
+_BAD_ARCHIVE = (BadZipFile, RuntimeError, ValueError, OverflowError)
+_BAD_MEMBER = (*_BAD_ARCHIVE, EOFError, struct.error, zlib.error)
 
-_Contents = dict[tuple[str, ...], ZipInfo]  # by the parts of a recording's name
 _Stamp = tuple[int, int]  # size and modification time of an archive
 
 
@@ -75,20 +71,19 @@ def read_recording(archive: Path, path: str | os.PathLike[str]) -> bytes:
             f"{name}: would unpack from {member.compress_size} to {member.file_size} "
             "bytes, as no recording does: download the archive again"
         )
-    data = b""
-    # A false size must not allocate memory.
-    if member.compress_size <= stamp[0]:
-        try:
-            with _opened(archive, stamp).open(member) as file:
-                data = file.read(member.file_size)  # verifies the checksum
-        except OSError as error:
-            raise InputError(f"{name}: {error.strerror}: check the archive") from error
-        except _DAMAGE:
-            data = b""
-    if len(data) != member.file_size:
+    try:
+        if member.compress_size > stamp[0]:  # a false size must not allocate memory
+            raise BadZipFile("a member is larger than the archive")
+        with _opened(archive, stamp).open(member) as file:
+            data = file.read(member.file_size)  # verifies the checksum at the end
+        if len(data) < member.file_size:
+            raise BadZipFile("a member is smaller than stated")
+    except OSError as error:
+        raise InputError(f"{name}: {error.strerror}: check the archive") from error
+    except _BAD_MEMBER as error:
         raise InputError(
             f"{name}: damaged inside the archive: download the archive again"
-        )
+        ) from error
     return data
 
 
@@ -121,7 +116,7 @@ def _stamp(archive: Path) -> _Stamp:
 
 @functools.lru_cache(_MAX_OPEN)
 def _opened(archive: Path, stamp: _Stamp) -> ZipFile:
-    """The open archive; `stamp` makes a changed archive be opened again.
+    """The open archive; a changed archive has another stamp and is opened again.
 
     Raises:
         InputError: the archive cannot be read.
@@ -132,7 +127,7 @@ def _opened(archive: Path, stamp: _Stamp) -> ZipFile:
         raise InputError(
             f"{printable(archive)}: {error.strerror}: check its permissions"
         ) from error
-    except (BadZipFile, NotImplementedError, ValueError, OverflowError) as error:
+    except _BAD_ARCHIVE as error:
         raise InputError(
             f"{printable(archive)}: cannot be read as a zip archive "
             f"({printable(str(error))}): download it again or remove it from the folder"
@@ -140,8 +135,8 @@ def _opened(archive: Path, stamp: _Stamp) -> ZipFile:
 
 
 @functools.cache
-def _contents(archive: Path, stamp: _Stamp) -> _Contents:
-    """The recordings in an archive; cached until the archive changes.
+def _contents(archive: Path, stamp: _Stamp) -> dict[tuple[str, ...], ZipInfo]:
+    """The recordings in an archive by folders and file name.
 
     Raises:
         InputError: see `recordings_in`.

@@ -204,8 +204,8 @@ def _blocks(
             yield samples
     except soundfile.LibsndfileError as error:
         raise InputError(
-            f"{name}: damaged or truncated: the header claims {claimed} frames, but not "
-            "all can be decoded: replace the file"
+            f"{name}: damaged or truncated: the header claims {claimed} frames, but "
+            "not all can be decoded: replace the file"
         ) from error
     if n_read < claimed:
         raise _truncated(name, claimed, n_read)

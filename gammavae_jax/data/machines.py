@@ -1,18 +1,16 @@
 """Finds the recordings of each machine, in folders or in zip archives.
 
-A *machine* that gets its own model is a section of a machine type (in 2020: an id), as
-in the official baseline. Where the test clips are depends on the year:
+A *machine* with its own model is one section of a machine type (in 2020: one id), as in
+the official baseline. The folder of the test clips depends on the year:
 
 - `test`, in every year but 2021. File names in an evaluation set are anonymous.
 - `source_test` and `target_test` in 2021. The baseline copies both into `test`.
-- `test_rename`: the baseline's tools create it from an evaluation set once the ground
-  truth is published, with the clips of `test` under labelled names.
+- `test_rename`: created by the baseline's tools when the ground truth of an evaluation
+  set is published; it has the clips of `test` under labelled names.
 
-The challenge's archives contain such folders; each archive holds the training clips,
-the test clips or both of a machine. Every archive next to the machine folders is
-searched. A split that has clips in a folder is not looked up in archives.
-`dev_fan_r2.zip` is a later issue of `dev_fan.zip`: where both contain a clip, the
-latest issue is used.
+The challenge's archives contain such folders. Every archive next to the machine folders
+is searched for splits that have no clips in a folder. `dev_fan_r2.zip` is a later issue
+of `dev_fan.zip`; the latest issue of a clip is used.
 """
 
 import difflib

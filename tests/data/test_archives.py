@@ -1,6 +1,7 @@
 """Machines in zip archives, and every way in which an archive can be bad."""
 
 import io
+import os
 import shutil
 import tracemalloc
 import zipfile
@@ -232,6 +233,16 @@ def test_many_threads_read_one_archive(tmp_path, method):
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(read, names * 5)) == [read(name) for name in names] * 5
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs Linux's /proc")
+def test_only_a_few_archives_are_kept_open(tmp_path):
+    """A large fleet has more archives than a process may have open files."""
+    n_before = len(os.listdir("/proc/self/fd"))
+    for number in range(30):
+        archive = pack(tmp_path / f"{number}.zip", {TRAIN: sound(number)})
+        assert len(read_clip(archive / TRAIN, sample_rate=RATE)) == 4000
+    assert len(os.listdir("/proc/self/fd")) < n_before + 15
 
 
 @pytest.mark.parametrize("method", METHODS)
