@@ -49,7 +49,7 @@ def members(path):
 
 
 def message(path, **keywords):
-    """Return the refusal of a path; assert that it is one line, same for archives."""
+    """Return the refusal; assert that it is one line and the same in archives."""
     texts = []
     for name in (path, *members(Path(path))):
         with pytest.raises(InputError) as caught:

@@ -140,7 +140,7 @@ def test_a_frame_residual_is_the_mean_over_the_windows_that_contain_it(
 
 @pytest.mark.parametrize("n_context", [2, 3, 4, 5, 6])
 def test_a_middle_frame_keeps_the_residual_of_its_own_prediction(n_context):
-    """The middle is the frame that the model predicts, also for even context."""
+    """The middle is the frame that the model predicts, also if the context is even."""
     frames = jnp.float32(np.arange(20.0))
     windows = frames[jnp.arange(20 - n_context + 1)[:, None] + jnp.arange(n_context)]
     middle = windows[:, n_context // 2][:, None]
