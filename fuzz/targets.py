@@ -207,7 +207,8 @@ def _archive(data: bytes) -> None:
             assert not {"", ".", ".."} & set(parts)
             with _refusals():
                 archives.read_recording(archive, archive.joinpath(*parts))
-        archives._read_contents.cache_clear()
+        archives._contents.cache_clear()
+        archives._opened.cache_clear()
 
 
 def _archives() -> list[bytes]:

@@ -38,7 +38,7 @@ KNOWN_UPWARD = {
 # Where outsiders may be imported; everywhere for those not named.
 OUTSIDERS: dict[str, set[str]] = {
     "tensorflow_probability": {"models.distributions"},
-    "soundfile": {"data.audio"},
+    "soundfile": {"data.audio", "report.pictures"},
     "sklearn": {"anomaly_detector", "evaluation.metrics"},
     "orbax": {"runs.stored_arrays"},
     "soxr": {"data.audio"},

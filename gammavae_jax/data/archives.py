@@ -1,8 +1,6 @@
-"""Zip archives of recordings, read in place: what is in them, and a recording's bytes.
+"""Reads recordings inside zip archives without unpacking them to disk.
 
-A recording in an archive has a path too, which leads through the archive:
-`data/dev_fan.zip/fan/train/x.wav`. Nothing is unpacked to disk. Every read opens the
-archive anew, so threads share nothing but the table of contents.
+The path of such a recording leads through its archive: `dev_fan.zip/fan/train/x.wav`.
 """
 
 import functools
@@ -11,186 +9,165 @@ import struct
 import zlib
 from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from gammavae_jax.data.names import AUDIO_SUFFIXES
 from gammavae_jax.errors import InputError, printable
 
-_STORED, _DEFLATED = 0, 8
 _ENCRYPTED = 1  # bit of a member's flags
-# A recording shrinks to a half, silence to a thousandth, and a bomb is large besides.
-_MOST_EXPANSION, _SPARE_BYTES = 100, 64 << 20
-_LOCAL_HEADER = struct.Struct("<26x2H")  # the lengths of what follows it
+# Recordings compress to about half, silence to a thousandth; only a zip bomb is both
+# larger than the spare bytes and compressed this much.
+_MAX_RATIO, _SPARE_BYTES = 100, 64 << 20
+_MAX_OPEN = 8  # archives kept open; a fleet may have more than the system allows
 
+# What zipfile raises for a damaged archive, and for a damaged member of one.
+_BAD_ARCHIVE = (BadZipFile, RuntimeError, ValueError, OverflowError)
+_BAD_MEMBER = (*_BAD_ARCHIVE, EOFError, struct.error, zlib.error)
 
-class _Member(NamedTuple):
-    """Where a recording lies in its archive, as the table of contents says."""
-
-    offset: int
-    size_packed: int
-    size: int
-    crc: int
-    method: int
+_Stamp = tuple[int, int]  # size and modification time of an archive
 
 
 def is_archive(path: Path) -> bool:
-    """Whether this is a zip archive, by its name."""
+    """Whether the name is that of a zip archive and the file exists."""
     hidden = path.name.startswith(".")
     return path.suffix.lower() == ".zip" and not hidden and path.is_file()
 
 
 def archive_of(path: str | os.PathLike[str]) -> Path | None:
-    """The archive that a path leads through; None for a path of folders."""
+    """The archive that a path leads through; None if it leads through folders only."""
     return next(filter(is_archive, Path(path).parents), None)
 
 
 def recordings_in(archive: Path) -> Collection[tuple[str, ...]]:
-    """The names of all recordings in an archive, with folders, by their parts.
+    """The names of all recordings in an archive, each as folders and file name.
 
-    Names that hide (`.x.wav`) are left out, and what macOS adds (`__MACOSX`).
+    Hidden files (`.x.wav`) and macOS metadata (`__MACOSX`) are left out.
 
     Raises:
-        InputError: the archive cannot be read, a recording in it is encrypted or there
-            twice, or a name would lead out of it.
+        InputError: the archive cannot be read, contains an encrypted or duplicate
+            recording, or a name that points outside the archive.
     """
-    return _contents(archive).keys()
+    return _contents(archive, _stamp(archive)).keys()
 
 
 def read_recording(archive: Path, path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a recording in an archive; safe to call from several threads.
+    """Return the bytes of a recording in an archive; thread-safe.
 
     Raises:
-        InputError: it is not there, or damaged, or packed in an unusual way, or would
-            grow beyond all measure.
+        InputError: the recording is missing or damaged, uses an unsupported
+            compression method, or is a zip bomb.
     """
-    name = printable(path)
-    member = _contents(archive).get(Path(path).relative_to(archive).parts)
+    name, stamp = printable(path), _stamp(archive)
+    member = _contents(archive, stamp).get(Path(path).relative_to(archive).parts)
     if member is None:
         raise InputError(f"{name}: not in the archive: give the path of a recording")
-    if member.method not in (_STORED, _DEFLATED):
+    if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
         raise InputError(
-            f"{name}: packed by method {member.method}: pack the archive anew, with "
-            "deflate"
+            f"{name}: unsupported compression method {member.compress_type}: recreate "
+            "the archive with deflate"
         )
-    if member.size > _MOST_EXPANSION * member.size_packed + _SPARE_BYTES:
+    if member.file_size > _MAX_RATIO * member.compress_size + _SPARE_BYTES:
         raise InputError(
-            f"{name}: would unpack to {member.size} bytes, of {member.size_packed}, as "
-            "no recording does: get the archive again"
+            f"{name}: would unpack from {member.compress_size} to {member.file_size} "
+            "bytes, as no recording does: download the archive again"
         )
     try:
-        data = _unpacked(archive, member)
+        if member.compress_size > stamp[0]:  # a false size must not allocate memory
+            raise BadZipFile("a member is larger than the archive")
+        with _opened(archive, stamp).open(member) as file:
+            data = file.read(member.file_size)  # verifies the checksum at the end
+        if len(data) < member.file_size:
+            raise BadZipFile("a member is smaller than stated")
     except OSError as error:
+        raise InputError(f"{name}: {error.strerror}: check the archive") from error
+    except _BAD_MEMBER as error:
         raise InputError(
-            f"{name}: {error.strerror}: give an archive that this user may read"
-        ) from error
-    except (ValueError, OverflowError, struct.error, zlib.error) as error:
-        raise InputError(
-            f"{name}: damaged within the archive: get the archive again"
+            f"{name}: damaged inside the archive: download the archive again"
         ) from error
     return data
 
 
 def recording_bytes(path: Path) -> int:
-    """How many bytes a recording has, in an archive or not; 0 if it is not there.
+    """The size of a recording in bytes, in an archive or not; 0 if it is missing.
 
     Raises:
         InputError: the archive cannot be read.
     """
     archive = archive_of(path)
     if archive is not None:
-        member = _contents(archive).get(path.relative_to(archive).parts)
-        return 0 if member is None else member.size
+        contents = _contents(archive, _stamp(archive))
+        member = contents.get(path.relative_to(archive).parts)
+        return 0 if member is None else member.file_size
     try:
         return path.stat().st_size
     except OSError:
         return 0
 
 
-def _unpacked(archive: Path, member: _Member) -> bytes:
-    """The bytes, checked; errors of many kinds where the archive is damaged."""
-    with archive.open("rb") as file:
-        file.seek(member.offset)
-        lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
-        file.seek(sum(lengths), os.SEEK_CUR)
-        # Neither size is believed before there is so much to read.
-        data = file.read(min(member.size_packed, os.fstat(file.fileno()).st_size))
-    if member.method == _DEFLATED:
-        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.size or 1)
-    if (len(data), zlib.crc32(data)) != (member.size, member.crc):
-        raise ValueError
-    return data
-
-
-def _contents(archive: Path) -> dict[tuple[str, ...], _Member]:
+def _stamp(archive: Path) -> _Stamp:
     try:
         status = archive.stat()
     except OSError as error:
         raise InputError(
-            f"{printable(archive)}: {error.strerror}: give an archive that is there"
+            f"{printable(archive)}: {error.strerror}: check the path of the archive"
         ) from error
-    return _read_contents(archive, status.st_size, status.st_mtime_ns)
+    return status.st_size, status.st_mtime_ns
+
+
+@functools.lru_cache(_MAX_OPEN)
+def _opened(archive: Path, stamp: _Stamp) -> ZipFile:
+    """The open archive; a changed archive has another stamp and is opened again.
+
+    Raises:
+        InputError: the archive cannot be read.
+    """
+    try:
+        return ZipFile(archive)
+    except OSError as error:
+        raise InputError(
+            f"{printable(archive)}: {error.strerror}: check its permissions"
+        ) from error
+    except _BAD_ARCHIVE as error:
+        raise InputError(
+            f"{printable(archive)}: cannot be read as a zip archive "
+            f"({printable(str(error))}): download it again or remove it from the folder"
+        ) from error
 
 
 @functools.cache
-def _read_contents(
-    archive: Path, size: int, mtime_ns: int
-) -> dict[tuple[str, ...], _Member]:
-    """The table of contents by the parts of a name, read once while size and time stay.
+def _contents(archive: Path, stamp: _Stamp) -> dict[tuple[str, ...], ZipInfo]:
+    """The recordings in an archive by folders and file name.
 
     Raises:
         InputError: see `recordings_in`.
     """
-    from zipfile import BadZipFile, ZipFile
-
-    try:
-        with ZipFile(archive) as opened:
-            infos = opened.infolist()
-    except OSError as error:
-        raise InputError(
-            f"{printable(archive)}: {error.strerror}: give an archive that this user "
-            "may read"
-        ) from error
-    except (BadZipFile, NotImplementedError, ValueError, OverflowError) as error:
-        raise InputError(
-            f"{printable(archive)}: cannot be read as a zip archive "
-            f"({printable(str(error))}): get it again, or take it out of the folder"
-        ) from error
     contents = {}
-    for info in infos:
+    for info in _opened(archive, stamp).infolist():
         parts = _parts(archive, info.filename)
         if not parts or not parts[-1].lower().endswith(AUDIO_SUFFIXES):
             continue
+        name = f"{printable(archive)}: {printable(info.filename)}"
         if info.flag_bits & _ENCRYPTED:
             raise InputError(
-                f"{printable(archive)}: {printable(info.filename)} is encrypted: pack "
-                "the archive without a password"
+                f"{name} is encrypted: recreate the archive without a password"
             )
         if parts in contents:
-            raise InputError(
-                f"{printable(archive)}: holds {printable(info.filename)} twice: get it "
-                "again, or pack it anew"
-            )
-        contents[parts] = _Member(
-            info.header_offset,
-            info.compress_size,
-            info.file_size,
-            info.CRC,
-            info.compress_type,
-        )
+            raise InputError(f"{name} appears twice: download or recreate the archive")
+        contents[parts] = info
     return contents
 
 
 def _parts(archive: Path, name: str) -> tuple[str, ...]:
-    """Folders and name of a member; none for a folder and for what is left out.
+    """Folders and file name of a member; () for a folder and for what is left out.
 
     Raises:
-        InputError: the name is absolute, or leads out of the archive.
+        InputError: the name is absolute or points outside the archive.
     """
     parts = name.replace("\\", "/").split("/")
     if parts[0] == "" or parts[0][1:] == ":" or ".." in parts:
         raise InputError(
-            f"{printable(archive)}: holds the name {name!r}, which leads out of it: "
-            "pack it with relative names"
+            f"{printable(archive)}: the name {name!r} points outside the archive: "
+            "recreate it with relative names"
         )
     is_left_out = parts[-1] == "" or "__MACOSX" in parts
     parts = tuple(part for part in parts if part not in ("", "."))

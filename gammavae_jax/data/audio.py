@@ -1,24 +1,28 @@
-"""A file -> waveform; every way a recording can be bad, in one line of text."""
+"""Reads WAV and FLAC files; every bad file is refused with a one-line message."""
 
 import contextlib
 import io
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
 import soxr
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float32
 
 from gammavae_jax.data import archives
-from gammavae_jax.data.audio_header import claimed_frames, require_plain, require_rate
+from gammavae_jax.data.audio_header import (
+    claimed_frames,
+    require_rate,
+    require_supported,
+)
 from gammavae_jax.errors import InputError, printable
 
-_BLOCK = 1 << 18  # frames decoded at a time, so no header decides how much is allocated
-_LOUDEST = 1e9  # full scale is 1; the power of much more is beyond float32
-_BEGINNINGS = (b"RIFF", b"RIFX", b"RF64", b"fLaC")  # of WAV and FLAC files
+_BLOCK = 1 << 18  # frames per read, so that no header decides how much is allocated
+_LOUDEST = 1e9  # full scale is 1; the power of much larger samples overflows float32
+_SIGNATURES = (b"RIFF", b"RIFX", b"RF64", b"fLaC")  # of WAV and FLAC files
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's count for a FLAC stream of unknown length
 
 
@@ -32,15 +36,10 @@ class Recording(NamedTuple):
 def read_clip(
     path: str | os.PathLike[str], *, sample_rate: int, channel: int = 0
 ) -> Float32[np.ndarray, "sample"]:
-    """Read one channel of a recording that must have the given rate.
-
-    Args:
-        path: the recording; see `read_recording`.
-        sample_rate: Hz; a recording with another rate is refused, not resampled.
-        channel: counted from 0.
+    """Read one channel of a recording that must have the given sample rate in Hz.
 
     Raises:
-        InputError: another sample rate, or see `read_recording`.
+        InputError: the sample rate differs; or see `read_recording`.
     """
     name = printable(path)
     with _open(_source(path, name), name) as file:
@@ -49,64 +48,37 @@ def read_clip(
                 f"{name}: the sample rate is {file.samplerate} Hz, not {sample_rate} "
                 f"Hz: resample it to {sample_rate} Hz"
             )
-        return _read(file, channel, name)
+        return np.concatenate(list(_blocks(file, channel, name)))
 
 
 def read_recording(path: str | os.PathLike[str], channel: int = 0) -> Recording:
-    """Read one channel of a WAV or FLAC file; safe to call from several threads.
+    """Read one channel of a WAV or FLAC file; thread-safe.
 
-    The path may lead through a zip archive: `data/dev_fan.zip/fan/train/x.wav`.
-
-    Integer samples come scaled to [-1, 1], float samples as they are.
-
-    Args:
-        path: the recording.
-        channel: counted from 0.
+    Integer samples are scaled to [-1, 1]; float samples are returned unchanged. The
+    path may lead through a zip archive: `data/dev_fan.zip/fan/train/x.wav`.
 
     Raises:
-        InputError: the file is no WAV or FLAC, has no such channel, no samples, a
-            header that contradicts itself or claims more than there is, or a sample
-            that is no finite number.
+        InputError: the file is neither WAV nor FLAC, has no such channel or no
+            samples, its header contradicts itself or claims more samples than the
+            file contains, or a sample is not finite.
     """
     name = printable(path)
     with _open(_source(path, name), name) as file:
         require_rate(file.samplerate, name)
-        return Recording(_read(file, channel, name), file.samplerate)
-
-
-def _read(
-    file: soundfile.SoundFile, channel: int, name: str
-) -> Float32[np.ndarray, "sample"]:
-    _require_channel(file, channel, name)
-    waveform = _decode(file, channel, name)
-    if not len(waveform):
-        raise InputError(f"{name}: the file holds no samples: remove or replace it")
-    require_finite(waveform, name)
-    return waveform
-
-
-def _require_channel(file: soundfile.SoundFile, channel: int, name: str) -> None:
-    if not 0 <= channel < file.channels:
-        raise InputError(
-            f"{name}: there is no channel {channel}, the file has {file.channels}: "
-            f"give a channel from 0 to {file.channels - 1}"
-        )
+        waveform = np.concatenate(list(_blocks(file, channel, name)))
+        return Recording(waveform, file.samplerate)
 
 
 def require_finite(
     waveform: Float32[np.ndarray, "sample"], name: str, n_before: int = 0
 ) -> None:
-    """Refuse a waveform with a sample that is no finite number, or no sound's.
-
-    Args:
-        waveform: a recording, or a part of it.
-        name: for the message.
-        n_before: samples of the recording before this part.
+    """Refuse a recording, or a block of one, with NaN, infinite or absurd samples.
 
     Raises:
-        InputError: the first such sample.
+        InputError: gives the first such sample and its position, counted from
+            `n_before`, the number of samples before this block.
     """
-    # Not abs(): that would copy the whole. A comparison with NaN is false.
+    # abs() would copy the whole waveform. A comparison with NaN is false.
     is_sound = (waveform > -_LOUDEST) & (waveform < _LOUDEST)
     if not is_sound.all():
         first = int(np.argmin(is_sound))
@@ -117,10 +89,10 @@ def require_finite(
 
 
 class RecordingBlocks(NamedTuple):
-    """One channel of a recording that is read bit by bit."""
+    """One channel of a recording, read block by block."""
 
     sample_rate: int  # Hz
-    n_samples: int  # as the header claims; blocks know better
+    n_samples: int  # as claimed by the header; the blocks may hold fewer
     blocks: Iterator[Float32[np.ndarray, "_"]]
 
 
@@ -131,47 +103,35 @@ def open_recording(
     """Read one channel of a recording of any length in constant memory.
 
     Args:
-        source: the path of a WAV or FLAC file, or the bytes of one.
+        source: the path of a WAV or FLAC file, or its contents.
         channel: counted from 0.
-        name: for messages; of a file its path, unless given.
+        name: for messages (default: the path).
 
     Raises:
-        InputError: see `read_recording`; when it is opened, or while it is read.
+        InputError: on opening or while reading; see `read_recording`.
     """
     if not isinstance(source, bytes):
         name = name or printable(source)
         readable = _source(source, name)
-    elif source.startswith(_BEGINNINGS):
+    elif source.startswith(_SIGNATURES):
         readable = io.BytesIO(source)
     else:
-        raise InputError(f"{name}: this is neither WAV nor FLAC: give one of these")
+        raise InputError(f"{name}: this is neither WAV nor FLAC: use one of the two")
     with _open(readable, name) as file:
         claimed = claimed_frames(file)
         if file.frames < claimed:
-            raise InputError(
-                f"{name}: cut off: the header claims {claimed} frames, the file holds "
-                f"{file.frames}: replace it"
-            )
+            raise _truncated(name, claimed, file.frames)
         require_rate(file.samplerate, name)
-        blocks = _checked_blocks(file, channel, name)
+        blocks = _blocks(file, channel, name)
         yield RecordingBlocks(file.samplerate, claimed, blocks)
 
 
-def _checked_blocks(
-    file: soundfile.SoundFile, channel: int, name: str
-) -> Iterator[Float32[np.ndarray, "_"]]:
-    _require_channel(file, channel, name)
-    n_read = 0
-    for block in map(_scaled, _blocks(file, channel, name)):
-        require_finite(block, name, n_read)
-        n_read += len(block)
-        yield block
-    if not n_read:
-        raise InputError(f"{name}: the file holds no samples: remove or replace it")
-
-
 def _source(path: str | os.PathLike[str], name: str) -> Any:
-    """What soundfile is to open, with at least one byte: a file, or bytes in memory."""
+    """What soundfile opens: a path, or the bytes of an archived recording.
+
+    Raises:
+        InputError: it is empty or cannot be read.
+    """
     archive = archives.archive_of(path)
     if archive is None:
         size = _file_size(path, name)
@@ -186,16 +146,16 @@ def _source(path: str | os.PathLike[str], name: str) -> Any:
 
 
 def _file_size(path: str | os.PathLike[str], name: str) -> int:
-    """The bytes of a regular file; refuse what is none."""
+    """The size of a regular file in bytes; anything else is refused."""
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:  # a null character is a ValueError
         if os.path.islink(path):
-            raise InputError(f"{name}: the link leads nowhere: mend it") from error
+            raise InputError(f"{name}: broken link: fix or remove it") from error
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{name}: {reason}: give the path of a recording") from error
     if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{name}: this is not a file: give the path of a recording")
+        raise InputError(f"{name}: not a regular file: give the path of a recording")
     return status.st_size
 
 
@@ -205,87 +165,67 @@ def _open(source: Any, name: str) -> soundfile.SoundFile:
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: named *.raw
         reason = getattr(error, "error_string", "headerless").rstrip(".")
         raise InputError(
-            f"{name}: cannot be read as audio ({printable(reason)}): replace it by a "
-            "WAV or FLAC file that this user may read"
+            f"{name}: cannot be read as audio ({printable(reason)}): replace it with a "
+            "readable WAV or FLAC file"
         ) from error
     try:
-        require_plain(file, name)
+        require_supported(file, name)
     except InputError:
         file.close()
         raise
     return file
 
 
-def _decode(
-    file: soundfile.SoundFile, channel: int, name: str
-) -> Float32[np.ndarray, "sample"]:
-    """Every frame that the header claims, or `InputError`."""
-    none = np.zeros(0, _stored_type(file))
-    return _scaled(np.concatenate([none, *_blocks(file, channel, name)]))
-
-
 def _blocks(
     file: soundfile.SoundFile, channel: int, name: str
-) -> Iterator[Shaped[np.ndarray, "_"]]:
-    """The samples as they are stored, or `InputError` at the end."""
+) -> Iterator[Float32[np.ndarray, "_"]]:
+    """Yield the samples of one channel, checked and scaled.
+
+    Raises:
+        InputError: there is no such channel, a sample is not finite, or, at the end,
+            there were no samples or fewer than the header claims.
+    """
+    if not 0 <= channel < file.channels:
+        raise InputError(
+            f"{name}: there is no channel {channel}, the file has {file.channels}: "
+            f"choose a channel from 0 to {file.channels - 1}"
+        )
     claimed, n_read = claimed_frames(file), 0
     if claimed == _UNKNOWN_FRAMES:
-        raise InputError(f"{name}: the header gives no length: encode it again")
-    dtype = _stored_type(file)
+        raise InputError(f"{name}: the header gives no length: encode the file again")
+    is_int16 = file.subtype == "PCM_16"  # which NumPy scales faster than libsndfile
+    dtype = "int16" if is_int16 else "float32"
     try:
         while len(block := file.read(_BLOCK, dtype=dtype, always_2d=True)):
-            yield block[:, channel]
-            n_read += len(block)
+            samples = block[:, channel]
+            samples = samples * np.float32(2.0**-15) if is_int16 else samples
+            require_finite(samples, name, n_read)
+            n_read += len(samples)
+            yield samples
     except soundfile.LibsndfileError as error:
         raise InputError(
-            f"{name}: damaged or cut off: the header claims {claimed} frames, which "
-            "cannot all be decoded: replace the file"
+            f"{name}: damaged or truncated: the header claims {claimed} frames, but "
+            "not all can be decoded: replace the file"
         ) from error
     if n_read < claimed:
-        raise InputError(
-            f"{name}: cut off: the header claims {claimed} frames, the file holds "
-            f"{n_read}: replace it"
-        )
+        raise _truncated(name, claimed, n_read)
+    if not n_read:
+        raise InputError(f"{name}: the file has no samples: remove or replace it")
 
 
-def _stored_type(file: soundfile.SoundFile) -> Literal["int16", "float32"]:
-    """The type that samples are best read as."""
-    # libsndfile takes longer to scale 16-bit samples than NumPy.
-    return "int16" if file.subtype == "PCM_16" else "float32"
-
-
-def _scaled(samples: Shaped[np.ndarray, "sample"]) -> Float32[np.ndarray, "sample"]:
-    if samples.dtype == np.int16:
-        return samples * np.float32(2.0**-15)
-    return samples
-
-
-def encode_clip(
-    waveform: Float32[np.ndarray, "sample"], sample_rate: int
-) -> tuple[bytes, str]:
-    """A recording in [-1, 1] to be played in a browser: its bytes and media type.
-
-    MP3 of one channel, some 50 KB for ten seconds at 16 kHz; 16-bit WAV where
-    libsndfile is older than 1.1 or the sample rate is none of MP3's.
-    """
-    for kind, media_type in (("MP3", "audio/mpeg"), ("WAV", "audio/wav")):
-        if kind not in soundfile.available_formats():
-            continue
-        data = io.BytesIO()
-        try:
-            soundfile.write(data, np.clip(waveform, -1, 1), sample_rate, format=kind)
-        except soundfile.LibsndfileError:
-            continue
-        return data.getvalue(), media_type
-    raise RuntimeError("libsndfile writes WAV files at any sample rate")
+def _truncated(name: str, claimed: int, n_frames: int) -> InputError:
+    return InputError(
+        f"{name}: truncated: the header claims {claimed} frames, the file has "
+        f"{n_frames}: replace it"
+    )
 
 
 def resampled(
     waveform: Float32[np.ndarray, "sample"], sample_rate: int, wanted: int
 ) -> Float32[np.ndarray, "resampled"]:
-    """A waveform at the wanted rate, Hz; as it is if it has that rate.
+    """Resample a waveform to the wanted rate in Hz; unchanged if it has that rate.
 
-    Source: the SoX resampler at its high quality, which librosa uses too.
+    Source: the SoX resampler at its high quality, which librosa also uses.
     """
     if sample_rate == wanted:
         return waveform
@@ -295,7 +235,7 @@ def resampled(
 def resampled_blocks(
     blocks: Iterable[Float32[np.ndarray, "_"]], sample_rate: int, wanted: int
 ) -> Iterator[Float32[np.ndarray, "_"]]:
-    """`resampled`, block by block, in constant memory."""
+    """Do the same as `resampled` block by block, in constant memory."""
     if sample_rate == wanted:
         yield from blocks
         return

@@ -1,7 +1,7 @@
-"""What the header of a recording claims, and where it cannot be believed.
+"""Checks a recording's header for contradictions and unsupported formats.
 
-libsndfile repairs in silence what contradicts itself: it shortens files that were cut
-off, and decodes samples of another width to noise. Its log still tells.
+libsndfile silently repairs contradictory headers: it shortens truncated files and
+decodes samples of another width to noise. Only its log reveals this.
 """
 
 import re
@@ -10,71 +10,63 @@ from typing import Any
 from gammavae_jax.errors import InputError
 
 _CONTAINERS = ("WAV", "WAVEX", "RF64", "FLAC")
-# Bytes a sample. Codecs of blocks are left out: cut off, they decode without a word,
-# and their noise is not the machine's.
+# Bytes per sample. Block codecs such as ADPCM are not supported: truncated files decode
+# without an error, and their quantisation noise masks the machine's sound.
 _WIDTHS = {
-    "PCM_S8": 1,
-    "PCM_U8": 1,
-    "PCM_16": 2,
-    "PCM_24": 3,
-    "PCM_32": 4,
-    "FLOAT": 4,
-    "DOUBLE": 8,
-    "ALAW": 1,
-    "ULAW": 1,
+    **dict.fromkeys(("PCM_S8", "PCM_U8", "ALAW", "ULAW"), 1),
+    **{"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8},
 }
-_UNKNOWN_BYTES = 0x7FFF0000  # data sizes from here on are what WAV streams write
-_UNKNOWN_BYTES_64 = 1 << 62  # the same of RF64
-# To resample from what a header claims may take for ever, or all the memory there is.
+_UNKNOWN_BYTES = 0x7FFF0000  # WAV streams write a data size of at least this
+_UNKNOWN_BYTES_64 = 1 << 62  # the same for RF64
+# Resampling from an absurd rate could take forever or exhaust the memory.
 _RATES = range(1000, 1_000_001)  # Hz
 
 
-def require_plain(file: Any, name: str) -> None:
-    """Refuse what is no WAV or FLAC, packed by blocks, or contradicts itself.
-
-    Args:
-        file: a `soundfile.SoundFile`.
-        name: for the message.
+def require_supported(file: Any, name: str) -> None:
+    """Refuse a `soundfile.SoundFile` that is unsupported or contradicts itself.
 
     Raises:
-        InputError: one of these.
+        InputError: the file is neither WAV nor FLAC, uses a block codec, or the frame
+            size in its header is wrong.
     """
     if file.format not in _CONTAINERS:
         raise InputError(
-            f"{name}: cannot be read as audio (this is {file.format}): replace it by a "
-            "WAV or FLAC file"
+            f"{name}: cannot be read as audio (this is {file.format}): replace it with "
+            "a WAV or FLAC file"
         )
     width = _WIDTHS.get(file.subtype)
     if width is None:
         raise InputError(
-            f"{name}: packed as {file.subtype}, which loses what is to be heard: write "
-            "it as 16-bit PCM"
+            f"{name}: encoded as {file.subtype}, which distorts the sound: record "
+            "16-bit PCM instead"
         )
     align = _block_align(file.extra_info)
     if align and align != file.channels * width:
         raise InputError(
             f"{name}: the header contradicts itself: frames of {align} bytes for "
-            f"{file.channels} channels of {width} bytes each: write it anew"
+            f"{file.channels} channels of {width} bytes each: write the file again"
         )
 
 
 def require_rate(sample_rate: int, name: str) -> None:
-    """Refuse a sample rate that nothing was recorded at.
+    """Refuse an implausible sample rate.
 
     Raises:
-        InputError: such a rate.
+        InputError: the rate in Hz is out of range.
     """
     if sample_rate not in _RATES:
         raise InputError(
-            f"{name}: a sample rate of {sample_rate} Hz cannot be: replace the file"
+            f"{name}: a sample rate of {sample_rate} Hz is implausible: replace the "
+            "file"
         )
 
 
 def claimed_frames(file: Any) -> int:
-    """Frames by the header; libsndfile shortens a truncated WAV's without a word.
+    """The number of frames that the header claims.
 
-    Only its log still tells, in a line such as `data : 16000 (should be 7978)`, or for
-    RF64 `Data size : 16000`.
+    libsndfile silently shortens truncated WAV files. Only its log has the original
+    size, in a line like `data : 16000 (should be 7978)` or, for RF64, `Data size :
+    16000`.
     """
     log = file.extra_info
     data = re.search(r"^data : (\d+) \(should be \d+\)", log, re.MULTILINE)
@@ -89,6 +81,6 @@ def claimed_frames(file: Any) -> int:
 
 
 def _block_align(log: str) -> int:
-    """Bytes of a frame, as the header has them; 0 where it has none."""
+    """The bytes per frame according to the header; 0 if it does not say."""
     align = re.search(r"^  Block Align +: (\d+)", log, re.MULTILINE)
     return int(align[1]) if align else 0

@@ -1,17 +1,18 @@
-"""Log-mels kept on disk: one array for the clips of a machine, mapped into memory.
+"""Caches log-mels on disk: one memory-mapped array for the clips of a machine.
 
-The key is the content of the recordings with their names and order, the settings of the
-features, the filterbank and the version of our code: what would sound or be computed
-otherwise has another key, and nothing has to be thrown away. `<key>.json` tells the
-lengths of the clips and names the array by its checksum; it is written last. Both files
-take their names when they are whole, so several runs can share a folder.
+The key is a checksum of everything that decides the log-mels: the recordings with their
+names and order, the feature settings, the filterbank and the version of the code. Stale
+entries therefore never have to be deleted. `<key>.json` holds the lengths of the clips
+and the array's checksum, which is the array's file name; it is written last. Writes are
+atomic, so several runs can share a folder.
 
-An array that is not what its checksum says is made anew. Where the folder cannot be
-written any more, runs go on without it.
+An array that does not match its checksum is computed again. If the disk is full, runs
+continue without the cache.
 """
 
 import contextlib
 import errno
+import functools
 import hashlib
 import itertools
 import json
@@ -34,25 +35,20 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.files import atomic_write, write_text
 from gammavae_jax.log import Log
 
-_DIGEST_BYTES = 20
-_BYTES_AT_ONCE = 1 << 20
-_ABANDONED_S = 24 * 3600.0  # an unfinished file as old as that is a killed run's
+_blake2b = functools.partial(hashlib.blake2b, digest_size=20)
+_ABANDONED_S = 24 * 3600.0  # age at which an unfinished file must be a killed run's
 _UNFINISHED = re.compile(r"\.[0-9a-f]{40}\.(json|npy)-[0-9a-f]{32}")
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 class FeatureCache:
-    """A folder of log-mels; safe for several runs at once, and in several threads."""
+    """A folder of log-mels that several runs and threads may use simultaneously."""
 
     def __init__(self, folder: Path, log: Log):
-        """Use a folder, which is made if it is not there.
-
-        Args:
-            folder: of the cache, and of nothing else.
-            log: told of what is damaged, and of a full disk.
+        """Open a folder, which the cache must have to itself, or create it.
 
         Raises:
-            InputError: the folder cannot be made or read.
+            InputError: the folder cannot be created or read.
         """
         self.folder, self.log, self.is_full = folder, log, False
         try:
@@ -63,7 +59,7 @@ class FeatureCache:
                 self._give_up(error)
                 return
             raise InputError(
-                f"{str(folder)!r} cannot be used ({error.strerror}): give another "
+                f"{str(folder)!r} cannot be used ({error.strerror}): choose another "
                 "--feature-cache"
             ) from error
 
@@ -75,24 +71,24 @@ class FeatureCache:
         on_bad_file: Callable[[InputError], None] | None = None,
         on_clip: Callable[[], None] = lambda: None,
     ) -> Clips:
-        """`load_clips`; of recordings seen before, views of a mapped array.
+        """Do the same as `load_clips`, but map cached log-mels into memory.
 
-        Machines with a file that cannot be used are not kept.
+        A machine with an unusable recording is not cached.
 
         Raises:
             InputError: see `load_clips`.
         """
         before = _signature(files)
         key = _key(files, filterbank, config)
-        known = None if key is None else self._read(key, filterbank.shape[1])
-        if known is not None and len(known) == len(files):
+        cached = None if key is None else self._read(key, filterbank.shape[1])
+        if cached is not None and len(cached) == len(files):
             for _ in files:
                 on_clip()
-            return Clips(tuple(files), known)
+            return Clips(tuple(files), cached)
         clips = load_clips(files, filterbank, config, on_bad_file, on_clip)
-        # A recording that was replaced meanwhile has another key than was computed.
-        is_of_key = _signature(files) == before and len(clips.files) == len(files)
-        if key is not None and is_of_key and not self.is_full:
+        # The key no longer matches if a recording was replaced in the meantime.
+        is_valid = _signature(files) == before and len(clips.files) == len(files)
+        if key is not None and is_valid and not self.is_full:
             try:
                 self._write(key, clips)
             except OSError as error:
@@ -102,50 +98,44 @@ class FeatureCache:
     def _read(
         self, key: str, n_mels: int
     ) -> tuple[Float32[np.ndarray, "frame mel"], ...] | None:
-        """The log-mels of a key; None where they are not there, or damaged."""
+        """The log-mels of a key; None if they are missing or damaged."""
         path = self.folder / f"{key}.json"
-        try:
-            about = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not path.exists():
             return None
-        except (OSError, ValueError):
-            return self._damaged(path)
-        try:
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, EOFError):
+            about = json.loads(path.read_text(encoding="utf-8"))
             lengths = [int(n) for n in about["frames"]]
             array = np.load(self.folder / f"{about['array']}.npy", mmap_mode="r")
-            is_whole = (
+            if (
                 array.dtype == np.float32
                 and array.shape == (sum(lengths), n_mels)
                 and min(lengths) > 0
                 and _digest(lengths, array) == about["array"]
-            )
-        except (OSError, ValueError, TypeError, KeyError, EOFError):
-            return self._damaged(path)
-        if not is_whole:
-            return self._damaged(path)
-        ends = itertools.accumulate(lengths)
-        plain = np.asarray(array)  # the same memory, without the subclass
-        return tuple(plain[end - n : end] for end, n in zip(ends, lengths, strict=True))
+            ):
+                plain = np.asarray(array)  # the same memory, without the subclass
+                ends = itertools.accumulate(lengths)
+                return tuple(
+                    plain[i - n : i] for i, n in zip(ends, lengths, strict=True)
+                )
+        self.log.note(
+            f"The cached log-mels of {str(path)!r} are damaged: computing them again."
+        )
+        return None
 
     def _write(self, key: str, clips: Clips) -> None:
         array = np.concatenate(clips.log_mels)
         lengths = [len(log_mel) for log_mel in clips.log_mels]
         name = _digest(lengths, array)
-        # Always: what had that name may be what was found to be damaged.
+        # Even if a file has this name already: it may be the damaged one.
         with atomic_write(self.folder / f"{name}.npy") as file:
             np.save(file, array)
         about = {"array": name, "frames": lengths}
         write_text(self.folder / f"{key}.json", json.dumps(about) + "\n")
 
-    def _damaged(self, path: Path) -> None:
-        self.log.note(
-            f"The log-mels that {str(path)!r} tells of are damaged: they are made anew."
-        )
-
     def _give_up(self, error: OSError) -> None:
         if not self.is_full:
             self.log.note(
-                f"Log-mels are not kept any more: {str(self.folder)!r} cannot be "
+                f"Continuing without the feature cache: {str(self.folder)!r} cannot be "
                 f"written ({error.strerror})."
             )
         self.is_full = True
@@ -156,34 +146,31 @@ def _key(
     filterbank: Float[np.ndarray, "bin mel"],
     config: FeatureConfig,
 ) -> str | None:
-    """Of all that decides the log-mels; None where a recording cannot be read."""
+    """A checksum of what decides the log-mels; None if a recording is unreadable."""
     try:
         contents = list(in_threads(lambda file: _content(file.path), files))
-    except (OSError, ValueError):  # `load_clips` will say what it is
+    except (OSError, ValueError):  # `load_clips` will report it
         return None
-    whole = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     settings = {"version": FEATURES_VERSION, **asdict(config)}
     names = [[str(f.path.name), c] for f, c in zip(files, contents, strict=True)]
-    whole.update(json.dumps([settings, names]).encode())
-    whole.update(np.ascontiguousarray(filterbank).data)
-    return whole.hexdigest()
+    checksum = _blake2b(json.dumps([settings, names]).encode())
+    checksum.update(np.ascontiguousarray(filterbank).data)
+    return checksum.hexdigest()
 
 
 def _content(path: Path) -> str:
     """A checksum of the bytes of a recording."""
-    found = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     archive = archives.archive_of(path)
     if archive is not None:
-        found.update(archives.read_recording(archive, path))
-        return found.hexdigest()
+        return _blake2b(archives.read_recording(archive, path)).hexdigest()
+    if not path.is_file():  # reading a pipe or a device may never end
+        raise OSError
     with path.open("rb") as file:
-        while block := file.read(_BYTES_AT_ONCE):
-            found.update(block)
-    return found.hexdigest()
+        return hashlib.file_digest(file, _blake2b).hexdigest()
 
 
 def _signature(files: Sequence[ClipFile]) -> list[Any]:
-    """What tells that a file was replaced or written to; None of what is not there."""
+    """Changes when a file is replaced or modified; None for a missing file."""
 
     def of(path: Path) -> Any:
         try:
@@ -196,16 +183,16 @@ def _signature(files: Sequence[ClipFile]) -> list[Any]:
 
 
 def _digest(lengths: Sequence[int], array: Float32[np.ndarray, "frame mel"]) -> str:
-    """A checksum of the clips of an array, and of where each one ends."""
-    found = hashlib.blake2b(json.dumps(lengths).encode(), digest_size=_DIGEST_BYTES)
-    found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
+    """A checksum of an array and of the lengths of its clips."""
+    checksum = _blake2b(json.dumps(lengths).encode())
+    checksum.update(np.ascontiguousarray(array).data)
+    return checksum.hexdigest()
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what killed runs left unfinished."""
+    """Remove unfinished files of killed runs."""
     for path in folder.iterdir():
         if _UNFINISHED.fullmatch(path.name):
-            with contextlib.suppress(FileNotFoundError):  # another run was faster
+            with contextlib.suppress(FileNotFoundError):  # another run removed it
                 if time.time() - path.stat().st_mtime > _ABANDONED_S:
                     path.unlink()

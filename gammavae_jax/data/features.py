@@ -1,8 +1,8 @@
 """Log-mel spectrograms, as the official baseline computes them with librosa.
 
-Conventions: a waveform is float32 in [-1, 1]; a spectrogram is in dB, with frames
-centred on multiples of the hop and zeros beyond both ends, Hann windows, and
-Slaney's mel scale and norm. Silence is at -156.5 dB (with power 2).
+Conventions: a waveform is float32 in [-1, 1]. A spectrogram is in dB, with Hann windows
+and Slaney's mel scale and norm; its frames are centred on multiples of the hop, and the
+waveform is padded with zeros at both ends. Silence is at -156.5 dB (with power 2).
 """
 
 import functools
@@ -14,21 +14,21 @@ from jaxtyping import Float, Float32
 
 from gammavae_jax.config import FeatureConfig
 
-# Raise it whenever a recording would have another log-mel: kept ones are then not used.
+# Increment whenever log-mels change: cached ones are then ignored.
 FEATURES_VERSION = 1
 
-# The official code adds no offset but cuts at the float64 epsilon.
+# The official code clips at the float64 epsilon instead of adding an offset.
 FLOOR = np.float32(np.finfo(np.float64).eps)
-_FRAMES_AT_ONCE = 512  # spectra of long clips would not fit a cache
-_MELS_AT_ONCE = 32  # neighbours share their frequencies; most of the matrix is zeros
+_FRAMES_AT_ONCE = 512  # the spectra of a long clip would exceed the CPU cache
+_MELS_AT_ONCE = 32  # neighbouring filters overlap; most of the matrix is zeros
 
 
 @functools.cache
 def mel_filterbank(config: FeatureConfig) -> Float32[np.ndarray, "bin mel"]:
     """Triangular mel filters over `n_fft // 2 + 1` frequency bins.
 
-    Source: `librosa.filters.mel`; imported here because importing librosa takes
-    seconds, and a detector that was saved brings its filterbank along.
+    Source: `librosa.filters.mel`. librosa takes seconds to import and is only needed
+    for training: a saved detector includes its filterbank.
     """
     import librosa
 
@@ -39,12 +39,12 @@ def mel_filterbank(config: FeatureConfig) -> Float32[np.ndarray, "bin mel"]:
 
 
 def n_frames(n_samples: int, config: FeatureConfig) -> int:
-    """Frames in the spectrogram of `n_samples`; an odd window ends one sample early."""
+    """The frames of a clip; an odd `n_fft` pads one sample less at the ends."""
     return 1 + (n_samples - config.n_fft % 2) // config.hop_length
 
 
 def samples_needed(config: FeatureConfig) -> int:
-    """Of the shortest clip: frames for one window."""
+    """The samples of the shortest clip, which has just enough frames for a window."""
     return max(1, (config.n_context - 1) * config.hop_length + config.n_fft % 2)
 
 
@@ -53,10 +53,10 @@ def log_mel(
     filterbank: Float32[np.ndarray, "bin mel"],
     config: FeatureConfig,
 ) -> Float32[np.ndarray, "frame mel"]:
-    """The log-mel spectrogram in dB: `20/power * log10(max(mel, 2.2e-16))`.
+    """Return the log-mel spectrogram in dB: `20/power * log10(max(mel, 2.2e-16))`.
 
     Source: `librosa.feature.melspectrogram` and `file_to_vectors` of the official
-    baseline; equal to 1e-3 dB.
+    baseline; agrees with them to 1e-3 dB.
     """
     padded = np.pad(waveform, config.n_fft // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, config.n_fft)
@@ -72,17 +72,14 @@ def log_mel(
 
 
 def _bands(filterbank: Float32[np.ndarray, "bin mel"]) -> list[tuple[slice, slice]]:
-    """Filters by the group, and the bins where a group has more than zeros."""
-    n_mels = filterbank.shape[1]
-    groups = [
-        slice(first, first + _MELS_AT_ONCE) for first in range(0, n_mels, _MELS_AT_ONCE)
-    ]
-    used = [np.flatnonzero(filterbank[:, mels].any(axis=1)) for mels in groups]
-    return [
-        (slice(bins[0], bins[-1] + 1), mels)
-        for bins, mels in zip(used, groups, strict=True)
-        if len(bins)
-    ]
+    """Groups of filters, each with the range of bins where it is not zero."""
+    bands = []
+    for first in range(0, filterbank.shape[1], _MELS_AT_ONCE):
+        mels = slice(first, first + _MELS_AT_ONCE)
+        bins = np.flatnonzero(filterbank[:, mels].any(axis=1))
+        if len(bins):
+            bands.append((slice(bins[0], bins[-1] + 1), mels))
+    return bands
 
 
 def _power_spectrum(
@@ -97,9 +94,9 @@ def _power_spectrum(
 def windows(
     spectrogram: Float[np.ndarray, "frame mel"], n_context: int
 ) -> Float[np.ndarray, "window feature"]:
-    """All runs of `n_context` successive frames, each flattened frame by frame.
+    """All windows of `n_context` successive frames, each flattened frame by frame.
 
-    Source: the official baseline's 640-vectors; window `w` begins with frame `w`.
+    Source: the official baseline's 640-vectors. Window `w` starts at frame `w`.
     """
     view = np.lib.stride_tricks.sliding_window_view(spectrogram, n_context, axis=0)
     return view.swapaxes(1, 2).reshape(len(view), -1)
@@ -118,9 +115,9 @@ _LOG_STEP = np.log(6.4) / 27.0  # above it
 
 
 def band_corners(config: FeatureConfig) -> Float[np.ndarray, "corner"]:
-    """`n_mels + 2` frequencies in Hz: band `b` is a triangle over those from `b` on.
+    """The `n_mels + 2` corner frequencies of the mel bands in Hz.
 
-    It rises from corner `b` to its centre `b + 1` and falls to `b + 2`.
+    Band `b` is a triangle that rises from corner `b` to `b + 1` and falls to `b + 2`.
     Source: `librosa.mel_frequencies`.
     """
     highest = _mel_of(config.sample_rate / 2)

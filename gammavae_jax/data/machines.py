@@ -1,17 +1,16 @@
-"""Machine folders, on disk or in zip archives: which recordings there are.
+"""Finds the recordings of each machine, in folders or in zip archives.
 
-A *machine* that gets one model is a machine type and a section of it (in 2020: an id),
-as in the official baseline. Every year has its own folders of test clips:
+A *machine* with its own model is one section of a machine type (in 2020: one id), as in
+the official baseline. The folder of the test clips depends on the year:
 
-- `test`, in every year but 2021. Names in an evaluation set tell nothing.
+- `test`, in every year but 2021. File names in an evaluation set are anonymous.
 - `source_test` and `target_test` in 2021. The baseline copies both into `test`.
-- `test_rename`, which the baseline's tools make of an evaluation set once its ground
-  truth is known: the clips of `test` under names that tell all.
+- `test_rename`: created by the baseline's tools when the ground truth of an evaluation
+  set is published; it has the clips of `test` under labelled names.
 
-The challenge's archives hold such folders, one archive a machine, or two, with its
-training and its test clips. All archives beside the machine folders count, by what they
-hold. Where a machine has a folder with clips of a split, its archives' are not looked
-at. `dev_fan_r2.zip` is `dev_fan.zip`, issued again: clips in both are taken from it.
+The challenge's archives contain such folders. Every archive next to the machine folders
+is searched for splits that have no clips in a folder. `dev_fan_r2.zip` is a later issue
+of `dev_fan.zip`; the latest issue of a clip is used.
 """
 
 import difflib
@@ -27,15 +26,15 @@ from gammavae_jax.data.names import (
     AUDIO_SUFFIXES,
     ClipName,
     clip_stem,
-    has_machine_id,
     parse_clip_name,
+    section_word,
 )
 from gammavae_jax.errors import InputError, names_text
 
 _DOMAIN_FOLDERS = ("source_test", "target_test")
 _SPLITS = ("train", "test")  # in the order of `MachineFiles`
-# The first set of folders that holds recordings is the split. In a set, the first
-# folder may hold copies of what is in the others.
+# A split is the first set of folders with recordings. Within a set, the first folder
+# may contain copies of the clips in the others.
 _FOLDERS = {
     "train": [["train"]],
     "test": [["test_rename"], ["test", *_DOMAIN_FOLDERS]],
@@ -45,13 +44,14 @@ _MARKS = {name for sets in _FOLDERS.values() for names in sets for name in names
 
 
 class ClipFile(NamedTuple):
-    """A recording and what its name says."""
+    """A recording and its parsed name."""
 
     path: Path  # may lead through an archive: `dev_fan.zip/fan/train/x.wav`
     name: ClipName
 
 
-_Reader = Callable[[str], list[ClipFile]]  # the recordings in a folder by its name
+_Reader = Callable[[str], list[ClipFile]]  # a folder's name -> its recordings
+_Sections = dict[str, tuple[ClipFile, ...]]
 
 
 class MachineFiles(NamedTuple):
@@ -61,9 +61,9 @@ class MachineFiles(NamedTuple):
     section: str
     train: tuple[ClipFile, ...]
     test: tuple[ClipFile, ...]
-    # 2025 on: the machine without noise, or the noise alone; trained on if asked for.
+    # From 2025 on: the clean machine or the noise alone; training on them is optional.
     supplemental: tuple[ClipFile, ...] = ()
-    has_domain_folders: bool = False  # of test clips, as in 2021
+    has_domain_folders: bool = False  # for test clips, as in 2021
 
     @property
     def name(self) -> str:
@@ -72,37 +72,38 @@ class MachineFiles(NamedTuple):
 
 
 def find_machines(data_root: Path) -> list[str]:
-    """Names of the machines in a data root, or in its `raw` folder.
+    """Return the sorted names of the machines in a data root or its `raw` folder.
 
     Raises:
-        InputError: the folder is missing, or holds no machine, or an archive that
-            cannot be used.
+        InputError: the folder is missing or contains no machine, or an archive is
+            unusable.
     """
     root = machine_root(data_root)
-    found = {
+    machines = {
         folder.name
         for folder in root.iterdir()
         if any((folder / mark).is_dir() for mark in _MARKS)
     }
-    for archive in _archives(root):
+    for archive in filter(is_archive, root.iterdir()):
         names = (parts for parts in recordings_in(archive) if len(parts) >= 3)
-        found |= {machine for *_, machine, folder, _ in names if folder in _MARKS}
-    if not found:
+        machines |= {machine for *_, machine, folder, _ in names if folder in _MARKS}
+    if not machines:
         raise InputError(
-            f"no machine found in {str(root)!r}: it must hold folders such as "
+            f"no machine found in {str(root)!r}: it must contain folders like "
             "fan/train and fan/test, or zip archives of them"
         )
-    return sorted(found)
+    return sorted(machines)
 
 
 def machine_root(data_root: Path) -> Path:
-    """The folder of machine folders: `data_root` itself, or its `raw`.
+    """The parent of the machine folders: `data_root/raw` if it exists, or `data_root`.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: `data_root` is not a folder.
     """
     if not data_root.is_dir():
-        raise InputError(f"data root {str(data_root)!r} is no folder: check the path")
+        message = f"data root {str(data_root)!r} is not a folder: check the path"
+        raise InputError(message)
     raw = data_root / "raw"
     return raw if raw.is_dir() else data_root
 
@@ -110,14 +111,14 @@ def machine_root(data_root: Path) -> Path:
 def find_clips(
     data_root: Path, machine: str, splits: Collection[str] = _SPLITS
 ) -> list[MachineFiles]:
-    """The recordings of a machine type, one entry a section.
+    """Find the recordings of a machine type; returns one entry per section.
 
-    Only the folders of the named splits, and supplemental clips, are looked for; the
-    other split counts as empty.
+    Only the given splits and supplemental clips are looked up; the other split is
+    empty.
 
     Raises:
-        InputError: no such machine, no training or test clips, also of a section,
-            two clips of one name, or an archive that cannot be used.
+        InputError: the machine is unknown, a split of a section has no clips, two
+            clips have the same name, or an archive is unusable.
     """
     return next(find_clips_of_all(data_root, [machine], splits))
 
@@ -125,20 +126,21 @@ def find_clips(
 def find_clips_of_all(
     data_root: Path, machines: Iterable[str], splits: Collection[str] = _SPLITS
 ) -> Iterator[list[MachineFiles]]:
-    """`find_clips` of each machine in turn; the data root is looked through once.
+    """Yield `find_clips` of each machine, searching the data root only once.
 
     Raises:
         InputError: see `find_clips`.
     """
-    known, root = find_machines(data_root), machine_root(data_root)
-    archives = sorted(_archives(root), key=issue_of, reverse=True)
+    existing, root = find_machines(data_root), machine_root(data_root)
+    archives = filter(is_archive, root.iterdir())
+    archives = sorted(archives, key=issue_of, reverse=True)
     for machine in machines:
-        if machine not in known:
-            near = difflib.get_close_matches(machine, known, n=1)
-            hint = f"did you mean {near[0]!r}? There are" if near else "found"
+        if machine not in existing:
+            near = difflib.get_close_matches(machine, existing, n=1)
+            hint = f"did you mean {near[0]!r}? Available" if near else "available"
             raise InputError(
-                f"no machine {machine!r} in {str(data_root)!r}: {hint} "
-                + names_text(known)
+                f"no machine {machine!r} in {str(data_root)!r}: {hint}: "
+                + names_text(existing)
             )
         yield _find_clips(root / machine, archives, splits)
 
@@ -146,17 +148,18 @@ def find_clips_of_all(
 def _find_clips(
     folder: Path, archives: Sequence[Path], splits: Collection[str]
 ) -> list[MachineFiles]:
-    machine, readers = folder.name, _readers(folder, archives)
-    found = {s: _by_section(_of_split(readers, s, folder)) for s in splits}
-    sections = _sections_of_all(machine, found)
-    unused = next(filter(None, (read(SUPPLEMENTAL) for read in readers)), [])
-    found[SUPPLEMENTAL] = _by_section(unused)
+    machine, packed = folder.name, _in_archives(folder, archives)
+    readers = [lambda name: _recordings(folder / name), lambda name: packed[name]]
+    clips = {split: _by_section(_split(readers, split, folder)) for split in splits}
+    sections = _common_sections(machine, clips)
+    extra = next(filter(None, (read(SUPPLEMENTAL) for read in readers)), [])
+    clips[SUPPLEMENTAL] = _by_section(extra)
     by_domain = any(read(name) for read in readers for name in _DOMAIN_FOLDERS)
     return [
         MachineFiles(
             machine,
             section,
-            *(found.get(s, {}).get(section, ()) for s in (*_SPLITS, SUPPLEMENTAL)),
+            *(clips.get(s, {}).get(section, ()) for s in (*_SPLITS, SUPPLEMENTAL)),
             has_domain_folders=by_domain,
         )
         for section in sections
@@ -164,56 +167,55 @@ def _find_clips(
 
 
 def is_supplemental(file: ClipFile) -> bool:
-    """Whether a recording is of a folder of supplemental clips."""
+    """Whether a recording is in a folder of supplemental clips."""
     return file.path.parent.name == SUPPLEMENTAL
 
 
 def year_of_layout(machines: Sequence[MachineFiles]) -> int | None:
-    """2020 or 2021, whose metrics are their own, if all machines tell; else None.
+    """Return 2020 or 2021 if the layout of all machines shows it, or else None.
 
-    In 2020 names have machine ids; in 2021 each domain has a folder of test clips.
+    In 2020 file names contain machine ids; in 2021 each domain has its own folder of
+    test clips. Both years have metrics of their own.
     """
     if all(machine.has_domain_folders for machine in machines):
         return 2021
     names = [file.path.name for machine in machines for file in machine.test]
-    return 2020 if all(map(has_machine_id, names)) else None
+    return 2020 if all(section_word(name) == "id" for name in names) else None
 
 
 def unit_name(machine: str, section: str) -> str:
-    """`<machine>_section_<id>`, the name of what gets one model."""
+    """`<machine>_section_<id>`, the name of a machine that gets its own model."""
     return f"{machine}_section_{section}"
 
 
 def issue_of(archive: Path) -> tuple[str, int]:
-    """`dev_fan` and 2 of `dev_fan_r2.zip`, `dev_fan` and 1 of `dev_fan.zip`."""
-    found = re.fullmatch(r"(.+)_r(\d+)", archive.stem, re.DOTALL)
-    return (found[1], int(found[2])) if found else (archive.stem, 1)
+    """`("dev_fan", 2)` for `dev_fan_r2.zip`, `("dev_fan", 1)` for `dev_fan.zip`."""
+    match = re.fullmatch(r"(.+)_r(\d+)", archive.stem, re.DOTALL)
+    return (match[1], int(match[2])) if match else (archive.stem, 1)
 
 
-def _sections_of_all(
-    machine: str, found: dict[str, dict[str, tuple[ClipFile, ...]]]
-) -> list[str]:
-    """The sections of the splits that were found, sorted.
+def _common_sections(machine: str, clips: dict[str, _Sections]) -> list[str]:
+    """The sorted sections of the given splits.
 
     Raises:
-        InputError: a section that is not in all of them.
+        InputError: a section is missing from one of the splits.
     """
-    sections = sorted(set().union(*found.values()))
-    for split, section in itertools.product(found, sections):
-        if section not in found[split]:
-            folder = next(iter(found[split].values()))[0].path.parent
+    sections = sorted(set().union(*clips.values()))
+    for split, section in itertools.product(clips, sections):
+        if section not in clips[split]:
+            folder = next(iter(clips[split].values()))[0].path.parent
             raise InputError(
-                f"section {section} of {machine} has no {split} clips: add them to "
-                f"{str(folder)!r}, or take the section out of the other folder"
+                f"section {section} of {machine} has no {split} clips: add some to "
+                f"{str(folder)!r}, or remove the section from the other folder"
             )
     return sections
 
 
-def _of_split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFile]:
-    """The recordings of a split of a machine, wherever its year puts them.
+def _split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFile]:
+    """The recordings in a split of a machine, in whichever folders the year uses.
 
     Raises:
-        InputError: there are none, or two of one name.
+        InputError: there are none, or two have the same name.
     """
     for read, (first, *others) in itertools.product(readers, _FOLDERS[split]):
         files = read(first)
@@ -225,18 +227,12 @@ def _of_split(readers: Sequence[_Reader], split: str, folder: Path) -> list[Clip
             if clip_stem(file.path.name) not in copied
         ]
         if files:
-            _refuse_doubled(files)
+            _refuse_duplicates(files)
             return files
     raise InputError(
-        f"no recordings in {str(folder / split)!r}: it must hold .wav or .flac files, "
-        "or a zip archive beside the machine's folder must"
+        f"no recordings in {str(folder / split)!r}: put .wav or .flac files there, or "
+        "a zip archive of them next to the machine's folder"
     )
-
-
-def _readers(folder: Path, archives: Sequence[Path]) -> list[_Reader]:
-    """Of a machine's folders: those on disk, and those in archives beside it."""
-    packed = _in_archives(folder, archives)
-    return [lambda name: _recordings(folder / name), lambda name: packed[name]]
 
 
 def _in_archives(folder: Path, archives: Sequence[Path]) -> dict[str, list[ClipFile]]:
@@ -244,25 +240,19 @@ def _in_archives(folder: Path, archives: Sequence[Path]) -> dict[str, list[ClipF
     files, issued = defaultdict(list), set()
     for archive in archives:
         base, _ = issue_of(archive)
-        found = [
-            (parts[-2], _clip_file(archive.joinpath(*parts)))
-            for parts in recordings_in(archive)
-            if len(parts) >= 3 and parts[-3] == folder.name
-        ]
-        # An issue may mend attributes, which are a part of the name.
-        which = [
-            (base, place, name._replace(attributes="") if name.index else path.name)
-            for place, (path, name) in found
-        ]
-        for (place, file), clip in zip(found, which, strict=True):
+        clips = set()
+        for parts in recordings_in(archive):
+            if len(parts) < 3 or parts[-3] != folder.name:
+                continue
+            path, name = file = _clip_file(archive.joinpath(*parts))
+            # A later issue may correct attributes, which are part of the name.
+            key = name._replace(attributes="") if name.index else path.name
+            clip = (base, parts[-2], key)
             if clip not in issued:
-                files[place].append(file)
-        issued.update(which)
+                files[parts[-2]].append(file)
+            clips.add(clip)
+        issued |= clips
     return files
-
-
-def _archives(root: Path) -> Iterator[Path]:
-    return filter(is_archive, root.iterdir())
 
 
 def _clip_file(path: Path) -> ClipFile:
@@ -270,7 +260,7 @@ def _clip_file(path: Path) -> ClipFile:
 
 
 def _recordings(folder: Path) -> list[ClipFile]:
-    """The recordings in a folder; none where there is no such folder."""
+    """The recordings in a folder; none if it does not exist."""
     return [
         _clip_file(path)
         for path in (folder.iterdir() if folder.is_dir() else ())
@@ -278,23 +268,22 @@ def _recordings(folder: Path) -> list[ClipFile]:
     ]
 
 
-def _refuse_doubled(files: list[ClipFile]) -> None:
-    """Refuse names that differ in the suffix alone: score files do not tell it.
+def _refuse_duplicates(files: list[ClipFile]) -> None:
+    """Refuse names that differ only in the suffix, which score files leave out.
 
     Raises:
-        InputError: two recordings with one name, in whatever folders.
+        InputError: two recordings have the same name, in any folders.
     """
     counts = Counter(clip_stem(file.path.name) for file in files)
-    for stem, count in counts.items():
-        if count > 1:
-            paths = sorted(str(f.path) for f in files if clip_stem(f.path.name) == stem)
-            raise InputError(
-                f"{' and '.join(map(repr, paths))} have one name: keep one"
-            )
+    for stem in (stem for stem, count in counts.items() if count > 1):
+        paths = sorted(str(f.path) for f in files if clip_stem(f.path.name) == stem)
+        raise InputError(
+            f"{' and '.join(map(repr, paths))} have the same name: keep one of them"
+        )
 
 
-def _by_section(files: list[ClipFile]) -> dict[str, tuple[ClipFile, ...]]:
-    """The recordings of each section, both in the order of their names."""
+def _by_section(files: list[ClipFile]) -> _Sections:
+    """The recordings of each section; sections and recordings are sorted by name."""
     files = sorted(files, key=lambda file: file.path.name)
     sections = sorted({file.name.section for file in files})
     return {s: tuple(f for f in files if f.name.section == s) for s in sections}

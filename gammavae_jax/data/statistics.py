@@ -1,14 +1,14 @@
-"""What a clip is like as a whole: statistics over its frames, arrays only.
+"""Statistics over the frames of a clip, which the neighbour scores compare.
 
-Conventions: `frame mel` in dB; `weight` is 1 for a frame (or a window) of the clip and
-0 for padding. Neighbours are sought among such vectors (`neighbours`).
+Conventions: `frame mel` is in dB; `weight` is 1 for a frame (or window) of the clip and
+0 for padding.
 
-- `spectrum`: of the log-mel, less its mean over the clip, so that gain does not matter:
-  each band's mean, deviation, and deviation of the change from frame to frame.
-- `residual`: the same of what the model did not expect of each frame, and each band's
-  upper quantile.
-- `peak`: each band's level of the residual's mean power, which short events raise.
-- `latent`: mean and deviation of each latent of the posterior mean.
+- `spectrum`: for each band of the log-mel minus its mean over the clip (which makes it
+  independent of gain): the mean, the deviation, and the deviation of the
+  frame-to-frame difference.
+- `residual`: the same for the model's residual, and each band's upper quantile.
+- `peak`: the level of the residual's mean power in each band, raised by short events.
+- `latent`: the mean and deviation of each dimension of the posterior mean.
 """
 
 import math
@@ -18,13 +18,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 UPPER_QUANTILE = 0.95
-_DECIBELS = 10.0 / math.log(10.0)  # in a neper of power
+_DECIBELS = 10.0 / math.log(10.0)  # per neper of power
 
 
 def spectrum(
     log_mel: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "feature"]:
-    """Shape and liveliness of a clip's spectrum; the same at any gain."""
+    """The shape and variability of a clip's spectrum, independent of gain."""
     level = _mean(jnp.mean(log_mel, axis=-1, keepdims=True), weight)
     return _moments(log_mel - level, weight)
 
@@ -32,7 +32,7 @@ def spectrum(
 def residual(
     frame_residual: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "feature"]:
-    """The residual's moments over time, and its upper quantile."""
+    """The residual's moments over time and its upper quantile."""
     upper = _quantile(frame_residual, weight, UPPER_QUANTILE)
     return jnp.concatenate([_moments(frame_residual, weight), upper])
 
@@ -40,7 +40,7 @@ def residual(
 def peak(
     frame_residual: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "mel"]:
-    """The level of the residual's mean power, dB: a mean that follows its peaks."""
+    """The level of the residual's mean power in dB, which its peaks dominate."""
     nepers = jnp.where(weight[:, None] > 0, frame_residual / _DECIBELS, -jnp.inf)
     count = jnp.maximum(weight.sum(), 1.0)
     return _DECIBELS * (jax.nn.logsumexp(nepers, axis=0) - jnp.log(count))
@@ -49,7 +49,7 @@ def peak(
 def latent(
     code: Float[Array, "window latent"], weight: Float[Array, "window"]
 ) -> Float[Array, "feature"]:
-    """Mean and deviation of each latent over the windows of a clip."""
+    """The mean and deviation of each latent dimension over the windows of a clip."""
     mean = _mean(code, weight)
     return jnp.concatenate([mean, _deviation(code - mean, weight)])
 
@@ -60,14 +60,14 @@ def frame_residual(
     n_mels: int,
     n_context: int,
 ) -> tuple[Float[Array, "frame mel"], Float[Array, "frame"]]:
-    """Each frame's residual, mean over the windows that it is part of.
+    """Average the residuals of each frame over the windows that contain it.
 
-    Where a window's residual is of its middle frame alone, so is the result. Returns
-    the weight of each frame too: 0 where no window of weight 1 tells of it.
+    If windows have a residual only for their middle frame, no averaging is needed.
+    Also returns the weight of each frame: 0 if no window of weight 1 covers it.
     """
     rows = residual.reshape(residual.shape[0], -1, n_mels)
     n_rows, n_windows = rows.shape[1], rows.shape[0]
-    first = (n_context - n_rows + 1) // 2  # a single row is of frame n_context // 2
+    first = (n_context - n_rows + 1) // 2  # a single row is frame n_context // 2
     total = jnp.zeros((n_windows + n_context - 1, n_mels))
     count = jnp.zeros(total.shape[0])
     for row in range(n_rows):
@@ -84,13 +84,8 @@ def _moments(
     mean = _mean(values, weight)
     change = values[1:] - values[:-1]
     both = weight[1:] * weight[:-1]
-    return jnp.concatenate(
-        [
-            mean,
-            _deviation(values - mean, weight),
-            _deviation(change - _mean(change, both), both),
-        ]
-    )
+    change_deviation = _deviation(change - _mean(change, both), both)
+    return jnp.concatenate([mean, _deviation(values - mean, weight), change_deviation])
 
 
 def _mean(
@@ -108,7 +103,7 @@ def _deviation(
 def _quantile(
     values: Float[Array, "frame mel"], weight: Float[Array, "frame"], fraction: float
 ) -> Float[Array, "mel"]:
-    """Per band, between the two nearest ranks, as NumPy does."""
+    """A quantile per band, interpolated between ranks like NumPy's."""
     ordered = jnp.sort(jnp.where(weight[:, None] > 0, values, jnp.inf), axis=0)
     last = jnp.maximum(weight.sum() - 1.0, 0.0)
     place = fraction * last

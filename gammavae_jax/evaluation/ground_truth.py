@@ -22,8 +22,8 @@ from gammavae_jax.data.names import (
     DOMAINS,
     LABELS,
     clip_stem,
-    names_section,
     parse_clip_name,
+    section_word,
 )
 from gammavae_jax.data.score_file_names import machine_and_section
 from gammavae_jax.errors import InputError
@@ -188,7 +188,7 @@ def truth_from_names(
     """
     names = {clip: parse_clip_name(clip) for clip in clips}
     for clip, name in names.items():
-        if section is not None and names_section(clip) and name.section != section:
+        if section is not None and section_word(clip) and name.section != section:
             raise InputError(f"{path}: {clip!r} is of another section: take it away")
         if not name.label:
             raise InputError(

@@ -4,14 +4,15 @@ A picture is a byte for each frame and band, deflated: a script colours it. 255 
 where there is nothing to show. Long clips are shown in fewer columns.
 """
 
+import io
 import zlib
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+import soundfile
+from jaxtyping import Float, Float32
 
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.data.audio import encode_clip
 from gammavae_jax.data.features import band_corners
 from gammavae_jax.report.explanation import Explanation
 from gammavae_jax.report.markup import base64_of
@@ -91,6 +92,26 @@ def _sound(sound: Sound) -> dict[str, Any]:
         "data": base64_of(data),
         "gain": float(20 * np.log10(factor)),
     }
+
+
+def encode_clip(
+    waveform: Float32[np.ndarray, "sample"], sample_rate: int
+) -> tuple[bytes, str]:
+    """Encode a waveform in [-1, 1] for a browser; returns bytes and media type.
+
+    Mono MP3, about 50 KB for ten seconds at 16 kHz; 16-bit WAV if libsndfile is older
+    than 1.1 or MP3 does not support the sample rate.
+    """
+    for kind, media_type in (("MP3", "audio/mpeg"), ("WAV", "audio/wav")):
+        if kind not in soundfile.available_formats():
+            continue
+        data = io.BytesIO()
+        try:
+            soundfile.write(data, np.clip(waveform, -1, 1), sample_rate, format=kind)
+        except soundfile.LibsndfileError:
+            continue
+        return data.getvalue(), media_type
+    raise RuntimeError("libsndfile writes WAV files at any sample rate")
 
 
 def _pooled(

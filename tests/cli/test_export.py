@@ -333,7 +333,7 @@ def test_labelled_clips_tell_what_int8_costs(checkpoint, tmp_path, capsys):
         ({"seed": 3}, "unknown seed of the checkpoint '3'"),
         ({"score": "mahalanobis"}, "unknown score of the checkpoint 'mahalanobis'"),
         ({"checkpoint": Path("nowhere")}, "no checkpoint in 'nowhere'"),
-        ({"data_root": Path("nowhere")}, "data root 'nowhere' is no folder"),
+        ({"data_root": Path("nowhere")}, "data root 'nowhere' is not a folder"),
     ],
 )
 def test_what_is_not_there_is_named(checkpoint, tmp_path, changes, message):

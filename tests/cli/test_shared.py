@@ -101,7 +101,7 @@ def test_help_is_answered_before_the_heavy_imports(script):
         (["--set", "train.epoch=5"], "error: unknown field 'train.epoch'"),
         (["--epochs", "0"], "error: epochs is 0"),
         (["--scores", "mes"], "error: unknown score 'mes'"),
-        (["--data-root", "nowhere"], "error: data root 'nowhere' is no folder"),
+        (["--data-root", "nowhere"], "error: data root 'nowhere' is not a folder"),
     ],
 )
 def test_a_users_mistake_is_one_line_without_traceback(arguments, message):

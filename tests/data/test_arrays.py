@@ -1,4 +1,4 @@
-"""Recordings to arrays: padded, masked, stacked."""
+"""Loading clips, and padding and stacking their log-mels."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ BANK = mel_filterbank(CONFIG)
 
 @pytest.fixture
 def folder(tmp_path):
-    """A machine of five training clips of different lengths, in stereo and mono."""
+    """A machine with five training clips of different lengths, in stereo and mono."""
     rng = np.random.default_rng(0)
     for split, n in (("train", 5), ("test", 2)):
         (tmp_path / "fan" / split).mkdir(parents=True)
@@ -39,11 +39,11 @@ def test_clips_have_the_log_mel_of_their_first_channel(folder):
     for file, ours in zip(loaded.files, loaded.log_mels, strict=True):
         sound, _ = soundfile.read(file.path, dtype="float32", always_2d=True)
         expected = log_mel(sound[:, 0], BANK, CONFIG)
-        # Threads of BLAS, of which loading uses one, may round otherwise.
+        # Loading limits BLAS to one thread, which may round differently.
         np.testing.assert_allclose(ours, expected, atol=1e-4)
 
 
-def test_a_bad_file_is_an_error_that_names_it(folder):
+def test_a_bad_file_raises_an_error_that_names_it(folder):
     bad = folder / "fan/train/section_00_source_train_normal_0003.wav"
     bad.write_bytes(b"")
     (files,) = find_clips(folder, "fan")
@@ -51,7 +51,7 @@ def test_a_bad_file_is_an_error_that_names_it(folder):
         load_clips(files.train, BANK, CONFIG)
 
 
-def test_a_bad_file_can_be_skipped_and_is_still_named(folder):
+def test_a_skipped_bad_file_is_reported(folder):
     bad = folder / "fan/train/section_00_source_train_normal_0003.wav"
     bad.write_bytes(b"")
     (files,) = find_clips(folder, "fan")
@@ -61,7 +61,7 @@ def test_a_bad_file_can_be_skipped_and_is_still_named(folder):
     assert "normal_0003" in str(skipped[0])
 
 
-def test_nothing_but_bad_files_is_an_error(folder):
+def test_a_split_with_only_bad_files_is_an_error(folder):
     for path in (folder / "fan/test").iterdir():
         path.write_bytes(b"")
     (files,) = find_clips(folder, "fan")
@@ -69,7 +69,7 @@ def test_nothing_but_bad_files_is_an_error(folder):
         load_clips(files.test, BANK, CONFIG, lambda _: None)
 
 
-def test_a_clip_shorter_than_a_window_is_named(folder):
+def test_a_clip_shorter_than_a_window_is_refused(folder):
     short = folder / "fan/train/section_00_source_train_normal_0000.wav"
     soundfile.write(short, np.zeros(4 * 512 - 1), 16000)
     (files,) = find_clips(folder, "fan")
@@ -90,13 +90,13 @@ def test_stacking_pads_and_counts():
     assert (arrays.clips.n_frames[0, 3:] == 0).all()
 
 
-def test_windows_start_where_five_frames_of_one_clip_begin():
+def test_windows_never_span_two_clips():
     spectra = noise(np.random.default_rng(0), 2, np.array([6, 8]))
     arrays = stack_machines([("m", clips(spectra))], 5)
     np.testing.assert_array_equal(arrays.window_start[0], [0, 1, 8, 9, 10, 11])
 
 
-def test_supplemental_clips_are_known_by_their_folder():
+def test_supplemental_clips_are_recognised_by_their_folder():
     spectrum = np.zeros((6, 128), np.float32)
     names = ["fan/train/a.wav", "fan/supplemental/b.wav"]
     files = tuple(ClipFile(Path(name), parse_clip_name(name)) for name in names)
@@ -107,14 +107,14 @@ def test_supplemental_clips_are_known_by_their_folder():
     assert supplemental_clips(machines, 2).tolist() == [[False, True], [False, False]]
 
 
-def test_labels_are_unknown_where_a_name_does_not_say(folder):
+def test_labels_are_none_if_any_name_lacks_one(folder):
     (files,) = find_clips(folder, "fan")
     np.testing.assert_array_equal(is_anomaly(files.test), [False, False])
     mystery = files.test[0]._replace(name=files.test[0].name._replace(label=""))
     assert is_anomaly([*files.test, mystery]) is None
 
 
-def test_clips_are_told_apart_by_name_and_sound():
+def test_clip_identities_depend_on_name_and_sound():
     files = tuple(ClipFile(Path(n), parse_clip_name(n)) for n in ("a.wav", "b.wav"))
     spectrum = np.zeros((6, 128), np.float32)
     first = clip_identities(Clips(files, (spectrum, spectrum)))

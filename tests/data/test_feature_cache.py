@@ -1,4 +1,4 @@
-"""Log-mels kept on disk: the same as computed ones, whatever happens to the files."""
+"""Cached log-mels equal computed ones, whatever happens to the files."""
 
 import errno
 import io
@@ -15,7 +15,8 @@ from rich.console import Console
 from support.packing import pack_machines
 
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.data import clips, feature_cache
+from gammavae_jax.data import feature_cache
+from gammavae_jax.data.clips import clip_log_mel, load_clips
 from gammavae_jax.data.feature_cache import FeatureCache
 from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.data.machines import find_clips
@@ -28,7 +29,7 @@ BANK = mel_filterbank(CONFIG)
 
 @pytest.fixture
 def root(tmp_path):
-    """A machine of three training clips of different lengths."""
+    """A machine with three training clips of different lengths."""
     rng = np.random.default_rng(0)
     for split, lengths in (("train", (4000, 6000, 5000)), ("test", (4000,))):
         folder = tmp_path / "data" / "fan" / split
@@ -46,20 +47,20 @@ def folder(tmp_path):
 
 @pytest.fixture
 def computed(monkeypatch):
-    """How many clips were computed so far."""
-    paths, clip_log_mel = [], clips.clip_log_mel
+    """The paths of the clips computed so far."""
+    paths = []
 
     def counted(path, *rest):
         paths.append(path)
         return clip_log_mel(path, *rest)
 
-    monkeypatch.setattr(clips, "clip_log_mel", counted)
+    monkeypatch.setattr("gammavae_jax.data.clips.clip_log_mel", counted)
     return paths
 
 
 def files_of(root):
-    (found,) = find_clips(root, "fan")
-    return found.train
+    (files,) = find_clips(root, "fan")
+    return files.train
 
 
 def load(root, folder, config=CONFIG, **options):
@@ -71,11 +72,11 @@ def load(root, folder, config=CONFIG, **options):
 
 def assert_right(clips, root, config=CONFIG):
     bank = mel_filterbank(config)
-    expected = clips.load_clips(files_of(root), bank, config)
+    expected = load_clips(files_of(root), bank, config)
     assert clips.files == expected.files
-    for ours, theirs in zip(clips.log_mels, expected.log_mels, strict=True):
-        assert ours.dtype == np.float32
-        np.testing.assert_array_equal(ours, theirs)
+    for log_mel, other in zip(clips.log_mels, expected.log_mels, strict=True):
+        assert log_mel.dtype == np.float32
+        np.testing.assert_array_equal(log_mel, other)
 
 
 def the_array(folder):
@@ -83,7 +84,7 @@ def the_array(folder):
     return path
 
 
-def test_what_was_kept_is_what_is_computed_and_is_mapped_not_read(
+def test_cached_log_mels_equal_computed_ones_and_are_memory_mapped(
     root, folder, computed
 ):
     first, notes = load(root, folder)
@@ -121,7 +122,7 @@ def remove(root):
 
 
 @pytest.mark.parametrize("change", [change_sound, rename, remove])
-def test_other_recordings_are_other_log_mels(root, folder, computed, change):
+def test_changed_recordings_are_computed_again(root, folder, computed, change):
     load(root, folder)
     change(root)
     n_before = len(computed)
@@ -134,7 +135,7 @@ def test_other_recordings_are_other_log_mels(root, folder, computed, change):
 @pytest.mark.parametrize(
     "other", [{"power": 1.0}, {"hop_length": 256}, {"n_mels": 64}, {"n_context": 3}]
 )
-def test_other_settings_are_other_log_mels(root, folder, computed, other):
+def test_changed_settings_are_computed_again(root, folder, computed, other):
     load(root, folder)
     config = replace(CONFIG, **other)
     clips, _ = load(root, folder, config)
@@ -142,7 +143,7 @@ def test_other_settings_are_other_log_mels(root, folder, computed, other):
     assert_right(clips, root, config)
 
 
-def test_another_version_of_the_features_takes_nothing_from_before(
+def test_entries_of_another_version_of_the_features_are_ignored(
     root, folder, computed, monkeypatch
 ):
     load(root, folder)
@@ -151,7 +152,7 @@ def test_another_version_of_the_features_takes_nothing_from_before(
     assert len(computed) == 6
 
 
-def cut_short(folder):
+def truncate(folder):
     path = the_array(folder)
     os.truncate(path, path.stat().st_size // 2)
 
@@ -174,55 +175,55 @@ def swap_lengths(folder):
     path.write_text(json.dumps(about))
 
 
-def take_array_away(folder):
+def delete_array(folder):
     the_array(folder).unlink()
 
 
-def spoil_description(folder):
+def write_wrong_types(folder):
     (path,) = folder.glob("*.json")
     path.write_text('{"array": [1], "frames": "x"}')
 
 
-def half_description(folder):
+def write_half_a_description(folder):
     (path,) = folder.glob("*.json")
     path.write_text('{"arr')
 
 
-def an_object_array(folder):
+def write_an_object_array(folder):
     np.save(the_array(folder), np.array([{}], object))
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        *(cut_short, empty, flip_a_bit, swap_lengths, take_array_away),
-        *(spoil_description, half_description, an_object_array),
+        *(truncate, empty, flip_a_bit, swap_lengths, delete_array),
+        *(write_wrong_types, write_half_a_description, write_an_object_array),
     ],
 )
-def test_damage_is_found_said_and_mended(root, folder, computed, damage):
+def test_damage_is_detected_reported_and_repaired(root, folder, computed, damage):
     load(root, folder)
     damage(folder)
     clips, notes = load(root, folder)
     assert_right(clips, root)
     assert len(notes) == 1
-    assert "are damaged: they are made anew" in notes[0]
+    assert "are damaged: computing them again" in notes[0]
     n_before = len(computed)
-    mended, notes = load(root, folder)
+    repaired, notes = load(root, folder)
     assert len(computed) == n_before
     assert notes == []
-    assert_right(mended, root)
+    assert_right(repaired, root)
 
 
-def test_many_writers_of_one_machine_leave_one_whole_array(root, folder):
+def test_simultaneous_writers_leave_one_complete_array(root, folder):
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda _: load(root, folder), range(8)))
-    for loaded, notes in found:
+        results = list(pool.map(lambda _: load(root, folder), range(8)))
+    for loaded, notes in results:
         assert notes == []
         assert_right(loaded, root)
     assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".npy"]
 
 
-def test_a_full_disk_costs_the_cache_and_nothing_else(root, folder, monkeypatch):
+def test_a_full_disk_only_disables_the_cache(root, folder, monkeypatch):
     def full(file, array):
         file.write(bytes(100))
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -235,22 +236,20 @@ def test_a_full_disk_costs_the_cache_and_nothing_else(root, folder, monkeypatch)
     assert list(folder.iterdir()) == []
 
 
-def test_a_recording_that_is_replaced_meanwhile_is_not_kept(root, folder, monkeypatch):
-    whole = clips.load_clips
-
-    def replaced_first(*arguments):
+def test_a_recording_that_is_replaced_meanwhile_is_not_cached(
+    root, folder, monkeypatch
+):
+    def replace_then_load(*arguments):
         change_sound(root)
-        return whole(*arguments)
+        return load_clips(*arguments)
 
-    monkeypatch.setattr(feature_cache, "load_clips", replaced_first)
+    monkeypatch.setattr(feature_cache, "load_clips", replace_then_load)
     load(root, folder)
     monkeypatch.undo()
     assert list(folder.iterdir()) == []
 
 
-def test_bad_recordings_are_told_as_without_a_cache_and_keep_a_machine_out(
-    root, folder
-):
+def test_a_machine_with_a_bad_recording_is_not_cached(root, folder):
     files_of(root)[1].path.write_bytes(b"no sound")
     with pytest.raises(InputError, match=r"_0001\.wav: .*cannot be read as audio"):
         load(root, folder)
@@ -261,28 +260,36 @@ def test_bad_recordings_are_told_as_without_a_cache_and_keep_a_machine_out(
     assert list(folder.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_used_is_refused(tmp_path):
+def test_a_pipe_among_the_recordings_is_refused_without_waiting(root, folder):
+    path = files_of(root)[1].path
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match=r"_0001\.wav: not a regular file"):
+        load(root, folder)
+
+
+def test_an_unusable_folder_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="give another --feature-cache"):
+    with pytest.raises(InputError, match="choose another --feature-cache"):
         FeatureCache(tmp_path / "file", Log(Console(file=io.StringIO())))
 
 
-def test_only_what_killed_runs_left_is_cleared_away(root, folder):
+def test_only_unfinished_files_of_killed_runs_are_removed(root, folder):
     load(root, folder)
-    left = folder / f".{'0' * 40}.npy-{'0' * 32}"
-    young = folder / f".{'1' * 40}.npy-{'0' * 32}"
-    other = folder / ".bashrc"
-    old = time.time() - 2 * 24 * 3600
-    for path in (left, other):
+    abandoned = folder / f".{'0' * 40}.npy-{'0' * 32}"
+    recent = folder / f".{'1' * 40}.npy-{'0' * 32}"
+    unrelated = folder / ".bashrc"
+    two_days_ago = time.time() - 2 * 24 * 3600
+    for path in (abandoned, unrelated):
         path.touch()
-        os.utime(path, (old, old))
-    young.touch()
+        os.utime(path, (two_days_ago, two_days_ago))
+    recent.touch()
     before = set(folder.iterdir())
     load(root, folder)
-    assert set(folder.iterdir()) == before - {left}
+    assert set(folder.iterdir()) == before - {abandoned}
 
 
-def test_recordings_in_an_archive_are_known_by_their_bytes(
+def test_archived_recordings_are_identified_by_their_bytes(
     root, folder, tmp_path, computed
 ):
     packed = pack_machines(root, tmp_path / "packed")
@@ -290,8 +297,8 @@ def test_recordings_in_an_archive_are_known_by_their_bytes(
     n_before = len(computed)
     again, _ = load(packed, folder)
     assert len(computed) == n_before
-    for ours, theirs in zip(first.log_mels, again.log_mels, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    # The same bytes under the same names, wherever they lie.
+    for log_mel, other in zip(first.log_mels, again.log_mels, strict=True):
+        np.testing.assert_array_equal(log_mel, other)
+    # The same bytes under the same names have the same key in a folder.
     load(root, folder)
     assert len(computed) == n_before

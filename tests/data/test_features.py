@@ -1,4 +1,4 @@
-"""Log-mels against librosa and the official code."""
+"""Log-mels and mel bands agree with librosa and the official code."""
 
 import librosa
 import numpy as np
@@ -6,9 +6,16 @@ import pytest
 import soundfile
 
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.data.features import log_mel, mel_filterbank, n_frames, windows
+from gammavae_jax.data.features import (
+    band_corners,
+    log_mel,
+    mel_filterbank,
+    n_frames,
+    windows,
+)
 
 TOLERANCE = 1e-3  # dB
+FLOOR_DB = 10 * np.log10(np.finfo(float).eps)
 
 
 def reference(waveform, config):
@@ -30,32 +37,35 @@ def test_log_mel_matches_librosa(n_samples, power):
     config = FeatureConfig(power=power)
     rng = np.random.default_rng(n_samples)
     waveform = (rng.standard_normal(n_samples) * 0.1).astype(np.float32)
-    ours = log_mel(waveform, mel_filterbank(config), config)
-    assert len(ours) == n_frames(n_samples, config)
-    np.testing.assert_allclose(ours, reference(waveform, config), atol=TOLERANCE)
+    spectrogram = log_mel(waveform, mel_filterbank(config), config)
+    assert len(spectrogram) == n_frames(n_samples, config)
+    expected = reference(waveform, config)
+    np.testing.assert_allclose(spectrogram, expected, atol=TOLERANCE)
 
 
 def test_log_mel_matches_librosa_with_other_settings():
     config = FeatureConfig(sample_rate=8000, n_fft=512, hop_length=200, n_mels=40)
     waveform = np.random.default_rng(1).standard_normal(4000).astype(np.float32)
-    ours = log_mel(waveform, mel_filterbank(config), config)
-    np.testing.assert_allclose(ours, reference(waveform, config), atol=TOLERANCE)
+    spectrogram = log_mel(waveform, mel_filterbank(config), config)
+    expected = reference(waveform, config)
+    np.testing.assert_allclose(spectrogram, expected, atol=TOLERANCE)
 
 
 @pytest.mark.filterwarnings("ignore:Empty filters")
-def test_log_mel_matches_librosa_where_filters_have_no_bin():
+def test_log_mel_matches_librosa_when_filters_are_empty():
     config = FeatureConfig(n_fft=256, hop_length=128, n_mels=250)
     bank = mel_filterbank(config)
     assert not bank.any(axis=0).all()
     waveform = np.random.default_rng(2).standard_normal(4000).astype(np.float32)
-    ours = log_mel(waveform, bank, config)
-    np.testing.assert_allclose(ours, reference(waveform, config), atol=TOLERANCE)
+    spectrogram = log_mel(waveform, bank, config)
+    expected = reference(waveform, config)
+    np.testing.assert_allclose(spectrogram, expected, atol=TOLERANCE)
 
 
-def test_filters_that_are_all_zeros_hear_the_floor():
+def test_filters_that_are_all_zero_give_the_floor():
     bank = np.zeros((513, 40), np.float32)
-    ours = log_mel(np.ones(2048, np.float32), bank, FeatureConfig(n_mels=40))
-    np.testing.assert_allclose(ours, 10 * np.log10(np.finfo(float).eps), atol=1e-4)
+    spectrogram = log_mel(np.ones(2048, np.float32), bank, FeatureConfig(n_mels=40))
+    np.testing.assert_allclose(spectrogram, FLOOR_DB, atol=1e-4)
 
 
 def test_windows_match_the_official_code(golden):
@@ -64,19 +74,39 @@ def test_windows_match_the_official_code(golden):
     for name in expected.files:
         waveform, rate = soundfile.read(golden / f"{name}.wav", dtype="float32")
         assert rate == config.sample_rate
-        ours = log_mel(waveform, mel_filterbank(config), config)
+        spectrogram = log_mel(waveform, mel_filterbank(config), config)
         np.testing.assert_allclose(
-            windows(ours, config.n_context), expected[name], atol=TOLERANCE
+            windows(spectrogram, config.n_context), expected[name], atol=TOLERANCE
         )
 
 
 def test_silence_is_at_the_official_floor():
     config = FeatureConfig()
-    ours = log_mel(np.zeros(4096, np.float32), mel_filterbank(config), config)
-    np.testing.assert_allclose(ours, 10 * np.log10(np.finfo(float).eps), atol=1e-4)
+    spectrogram = log_mel(np.zeros(4096, np.float32), mel_filterbank(config), config)
+    np.testing.assert_allclose(spectrogram, FLOOR_DB, atol=1e-4)
 
 
-def test_windows_are_runs_of_frames_one_after_another():
+def test_windows_are_successive_frames_joined_together():
     spectrogram = np.arange(12.0).reshape(6, 2)
     expected = [spectrogram[w : w + 5].ravel() for w in range(2)]
     np.testing.assert_array_equal(windows(spectrogram, 5), expected)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [FeatureConfig(), FeatureConfig(sample_rate=48000, n_mels=64, n_fft=2048),
+     FeatureConfig(sample_rate=1600, n_mels=16)],
+)  # fmt: skip
+def test_band_corners_match_librosa(config):
+    expected = librosa.mel_frequencies(config.n_mels + 2, fmax=config.sample_rate / 2)
+    np.testing.assert_allclose(band_corners(config), expected, atol=1e-6)
+
+
+def test_a_filter_is_zero_outside_its_band_corners():
+    config = FeatureConfig()
+    corners, filters = band_corners(config), mel_filterbank(config)
+    hertz = np.arange(len(filters)) * config.sample_rate / config.n_fft
+    for band in range(config.n_mels):
+        inside = hertz[filters[:, band] > 0]
+        assert (inside > corners[band]).all()
+        assert (inside < corners[band + 2]).all()

@@ -1,4 +1,4 @@
-"""Every year's folders and names: found, told apart, and taken through the main job."""
+"""The folders and names of every year: found, parsed and used by a whole run."""
 
 import csv
 import io
@@ -22,8 +22,8 @@ from gammavae_jax.runs.folder import RunFolder
 from gammavae_jax.runs.run import choose_year, describe, run
 
 ALL_LAYOUTS = LAYOUTS | MORE_LAYOUTS
-# Compiling takes the time, whatever the number of machines: these share a run. In 2020
-# no machine has target clips, which a run must bear too.
+# Compilation dominates the time, so these layouts share one run. In 2020 no machine has
+# target clips, which a run must also handle.
 SHARED = tuple(name for name in LAYOUTS if name != "2020")
 SCORES = "scores/mse/seed13711"
 SMALLEST = override(
@@ -39,7 +39,7 @@ SMALLEST = override(
 
 @pytest.fixture(scope="module")
 def data_root(tmp_path_factory):
-    """The data root of a layout by its name, built when first asked for."""
+    """Return a layout's data root, built on first use."""
     roots = {}
 
     def get(name):
@@ -52,19 +52,19 @@ def data_root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run_2020(tmp_path_factory):
-    """The folder of a run on that layout."""
+    """The run directory for the 2020 layout."""
     return finished(["2020"], SMALLEST, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def shared_run(tmp_path_factory):
-    """The folder of a run on the machines of all other layouts."""
+    """The directory of a run on the machines of all other layouts."""
     return finished(SHARED, SMALLEST, tmp_path_factory)
 
 
 @pytest.fixture
 def run_of(request):
-    """The folder of the run that a layout is part of, by the layout's name."""
+    """Return the directory of the run that includes a layout."""
     return lambda name: request.getfixturevalue(
         "run_2020" if name == "2020" else "shared_run"
     )
@@ -94,7 +94,7 @@ def described(source):
 
 
 def kinds(files):
-    """How many clips there are of each kind, by what their names were read as."""
+    """The number of clips of each kind, according to their parsed names."""
     return Counter(
         (split, clip.name.domain, clip.name.label)
         for split, clips in (("train", files.train), ("test", files.test))
@@ -103,7 +103,7 @@ def kinds(files):
 
 
 @pytest.mark.parametrize("name", ALL_LAYOUTS)
-def test_every_clip_is_found_once_and_read_right(data_root, name):
+def test_every_clip_is_found_once_and_parsed_correctly(data_root, name):
     root = data_root(name)
     found = {
         (files.machine, files.section): dict(kinds(files))
@@ -114,7 +114,7 @@ def test_every_clip_is_found_once_and_read_right(data_root, name):
 
 
 @pytest.mark.parametrize("name", ALL_LAYOUTS)
-def test_a_section_has_its_own_clips_in_the_order_of_their_names(data_root, name):
+def test_a_section_has_its_own_clips_sorted_by_name(data_root, name):
     root = data_root(name)
     for machine in find_machines(root):
         for files in find_clips(root, machine):
@@ -131,7 +131,7 @@ def scored_clips(folder, machine, section):
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_the_whole_job_scores_its_test_clips(run_of, data_root, name):
+def test_a_run_scores_all_test_clips(run_of, data_root, name):
     root = data_root(name)
     folder = run_of(name) / SCORES
     for machine in LAYOUTS[name].machines:
@@ -147,7 +147,7 @@ def test_the_whole_job_scores_its_test_clips(run_of, data_root, name):
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_the_whole_job_evaluates_what_is_labelled(run_of, name):
+def test_a_run_evaluates_the_labelled_machines(run_of, name):
     layout = LAYOUTS[name]
     with (run_of(name) / "results.csv").open() as file:
         rows = [r for r in csv.DictReader(file) if r["machine"] in layout.machines]
@@ -160,7 +160,7 @@ def test_the_whole_job_evaluates_what_is_labelled(run_of, name):
 
 
 @pytest.mark.parametrize("year", [2020, 2021])
-def test_a_year_with_metrics_of_its_own_is_known_by_its_layout(
+def test_a_year_with_its_own_metrics_is_recognised_by_its_layout(
     year, run_2020, tmp_path_factory
 ):
     if year == 2020:
@@ -182,7 +182,7 @@ def test_a_year_with_metrics_of_its_own_is_known_by_its_layout(
     assert f"are those of {year}." in (out / "report.html").read_text()
     found = summary["official_score"]["mse"]["per_seed"]
     assert found == [official_score(rows, year) for rows in expected]
-    # Otherwise this would show nothing.
+    # Otherwise the test would prove nothing.
     assert found != [official_score(rows) for rows in by_2022]
     if year == 2021:
         assert [r.auc_source for e in expected for r in e] != [
@@ -191,16 +191,16 @@ def test_a_year_with_metrics_of_its_own_is_known_by_its_layout(
 
 
 @pytest.mark.parametrize("name", ALL_LAYOUTS)
-def test_such_a_year_is_known_by_its_folders_and_names(data_root, name):
+def test_the_year_of_every_layout_is_recognised_or_unknown(data_root, name):
     root = data_root(name)
     expected = {"2020": 2020, "2021": 2021}.get(name[:4])
     if name == "2021, only merged":
-        expected = None  # nothing is left that would tell
+        expected = None  # its layout is that of 2022
     machines = [f for m in find_machines(root) for f in find_clips(root, m)]
     assert year_of_layout(machines) == expected
 
 
-def test_a_year_that_is_given_outdoes_the_layout(data_root):
+def test_an_explicit_year_overrides_the_layout(data_root):
     log = quiet_log()
     files = find_all(source_of(data_root("2021")))
     for year, expected in ((None, 2021), (2020, 2020), (2023, 2023)):
@@ -208,7 +208,7 @@ def test_a_year_that_is_given_outdoes_the_layout(data_root):
     assert len(log.notes) == 2
 
 
-def test_the_far_channel_gives_other_scores(shared_run, tmp_path_factory):
+def test_the_far_channel_gives_different_scores(shared_run, tmp_path_factory):
     config = override(SMALLEST, ["features.channel=1", 'scores=["mse"]'])
     far = finished(["2026"], config, tmp_path_factory)
     file = f"{SCORES}/anomaly_score_ToyCarEmu_section_00_test.csv"
@@ -219,13 +219,13 @@ def test_the_far_channel_gives_other_scores(shared_run, tmp_path_factory):
     assert not set(near_lines) & set(far_lines)
 
 
-def test_telling_names_are_what_is_scored(shared_run):
+def test_renamed_clips_are_scored_under_their_labelled_names(shared_run):
     names = scored_clips(shared_run / SCORES, "bandsaw", "00")
     assert len(names) == 8
     assert names[0] == "section_00_source_test_anomaly_0000_vel_8.wav"
 
 
-def test_supplemental_clips_are_listed_and_nothing_more(data_root):
+def test_supplemental_clips_are_listed_but_not_used_by_default(data_root):
     root = data_root("2025")
     (train,), (slider,) = (find_clips(root, m) for m in ("ToyTrain", "slider"))
     names = [clip.path.name for clip in train.supplemental]
@@ -237,7 +237,7 @@ def test_supplemental_clips_are_listed_and_nothing_more(data_root):
     assert f"slider{both}\n" in text
 
 
-def test_supplemental_clips_are_trained_on_if_asked_for(data_root):
+def test_supplemental_clips_are_trained_on_if_requested(data_root):
     source = source_of(data_root("2025"))._replace(with_supplemental=True)
     found = {files.machine: files for files in find_all(source)}
     assert len(found["ToyTrain"].train) == 11 + 3
@@ -246,7 +246,7 @@ def test_supplemental_clips_are_trained_on_if_asked_for(data_root):
     assert "ToyTrain_section_00: 14 training clips, 8 test clips\n" in text
 
 
-def test_supplemental_clips_that_are_not_there_are_an_error(data_root):
+def test_requesting_missing_supplemental_clips_is_an_error(data_root):
     source = source_of(data_root("2023"))._replace(with_supplemental=True)
     with pytest.raises(InputError, match="omit --with-supplemental"):
         find_all(source)
@@ -259,29 +259,29 @@ def touch(folder, *paths):
 
 
 @pytest.mark.parametrize("unused", ["test_rename", "test"])
-def test_an_empty_folder_counts_as_absent(tmp_path, unused):
-    """The baseline's tools make both folders before they copy anything."""
+def test_an_empty_folder_is_ignored(tmp_path, unused):
+    """The baseline's tools create both folders before copying anything."""
     other = {"test_rename": "test", "test": "source_test"}[unused]
     touch(tmp_path / "fan", "train/section_00_0000.wav", f"{other}/section_00_0001.wav")
     (tmp_path / "fan" / unused).mkdir()
-    (found,) = find_clips(tmp_path, "fan")
-    assert [clip.path.parent.name for clip in found.test] == [other]
+    (files,) = find_clips(tmp_path, "fan")
+    assert [clip.path.parent.name for clip in files.test] == [other]
 
 
 @pytest.mark.parametrize("folder", ["source_test", "test_rename"])
-def test_a_machine_may_have_no_folder_but_that(tmp_path, folder):
+def test_a_machine_may_have_only_this_folder(tmp_path, folder):
     touch(tmp_path / "fan", f"{folder}/section_00_0001.wav")
     assert find_machines(tmp_path) == ["fan"]
-    (found,) = find_clips(tmp_path, "fan", ["test"])
-    assert (len(found.train), len(found.test)) == (0, 1)
+    (files,) = find_clips(tmp_path, "fan", ["test"])
+    assert (len(files.train), len(files.test)) == (0, 1)
 
 
 @pytest.mark.parametrize("folder", ["test", "target_test", "test_rename"])
 def test_a_section_without_test_clips_is_refused_with_their_folder(tmp_path, folder):
-    """So are additional training data before the evaluation half is there."""
+    """So is additional training data published before the evaluation set."""
     clips = [f"train/section_0{i}_0000.wav" for i in range(2)]
     touch(tmp_path / "fan", *clips, f"{folder}/section_00_0001.wav")
-    message = rf"section 01 of fan has no test clips: add them to '.*fan/{folder}'"
+    message = rf"section 01 of fan has no test clips: add some to '.*fan/{folder}'"
     with pytest.raises(InputError, match=message):
         find_clips(tmp_path, "fan")
 
@@ -294,10 +294,8 @@ def test_a_section_without_test_clips_is_refused_with_their_folder(tmp_path, fol
         ("train/section_00_0001.flac", "train/section_00_0001.wav"),
     ],
 )
-def test_two_clips_of_one_name_are_refused_before_anything_is_made(
-    tmp_path, one, other
-):
+def test_two_clips_with_the_same_name_are_refused(tmp_path, one, other):
     clips = ("train/section_00_0000.wav", "test/section_00_0000.wav")
     touch(tmp_path / "fan", *clips, one, other)
-    with pytest.raises(InputError, match=rf"{one}' and '.*{other}' have one name"):
+    with pytest.raises(InputError, match=rf"{one}' and '.*{other}' have the same name"):
         find_clips(tmp_path, "fan")

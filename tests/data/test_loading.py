@@ -1,4 +1,4 @@
-"""What a run works on, found and loaded."""
+"""Finding and loading the recordings of a run."""
 
 import io
 import shutil
@@ -19,7 +19,7 @@ CONFIG = preset("default")
 
 @pytest.fixture
 def root(tmp_path):
-    """Two machines of three training clips and a test clip each."""
+    """Two machines, each with three training clips and one test clip."""
     sound = np.random.default_rng(0).normal(size=4000) * 0.1
     for machine in ("fan", "pump"):
         for split, n in (("train", 3), ("test", 1)):
@@ -59,7 +59,7 @@ def test_one_bad_file_is_named(root):
     assert "recordings cannot be used" not in str(error.value)
 
 
-def test_recordings_that_vanish_after_they_were_found_are_named(root):
+def test_recordings_that_vanish_after_the_search_are_named(root):
     log = Log(Console(file=io.StringIO()))
     files = find_all(Source(root, ("fan", "pump")))
     gone = files[0].train[1].path
@@ -93,20 +93,20 @@ def test_several_bad_files_are_counted_before_the_run_ends(root, names, count):
         load(root)
 
 
-def test_bad_files_are_left_out_and_named_where_that_was_said(root):
+def test_bad_files_are_skipped_and_named_if_requested(root):
     spoil(root, "fan/0001", "pump/0000")
     loaded, log = load(root, skip_bad_files=True)
     assert [len(clips.files) for _, clips in loaded] == [2, 2]
     assert sum(note.startswith("skipped: ") for note in log.notes) == 2
 
 
-def test_a_machine_of_bad_files_alone_cannot_be_skipped(root):
+def test_a_machine_with_only_bad_files_cannot_be_skipped(root):
     spoil(root, "fan/0000", "fan/0001", "fan/0002")
     with pytest.raises(InputError, match="no usable recording in"):
         load(root, skip_bad_files=True)
 
 
-def test_supplemental_clips_alone_are_no_training_clips(root):
+def test_supplemental_clips_alone_are_not_enough(root):
     extra = root / "fan" / "supplemental"
     extra.mkdir()
     for k in range(2):
@@ -116,27 +116,27 @@ def test_supplemental_clips_alone_are_no_training_clips(root):
     log = Log(Console(file=io.StringIO()))
     source = Source(root, ("fan",), with_supplemental=True)
     bank = mel_filterbank(CONFIG.features)
-    with pytest.raises(InputError, match="no training clip but supplemental ones"):
+    with pytest.raises(InputError, match="has only supplemental training clips"):
         load_split(find_all(source), "train", bank, CONFIG, log, skip_bad_files=True)
 
 
-def test_a_training_clip_that_is_called_anomaly_is_refused(root):
+def test_a_training_clip_labelled_anomaly_is_refused(root):
     path = root / "fan" / "train" / "section_00_source_train_normal_0001.wav"
     path.rename(path.with_name("section_00_source_train_anomaly_0001.wav"))
     with pytest.raises(InputError, match=r"_anomaly_0001\.wav.*move it to the test"):
         find_all(Source(root, ("pump", "fan")))
 
 
-def test_recordings_without_labels_are_named_where_labels_are_needed(root):
+def test_unlabelled_test_clips_are_refused_if_labels_are_required(root):
     source = Source(root, ("fan", "pump"))
     require_labels(find_all(source, ["test"]))
     named = root / "pump/test/section_00_source_test_normal_0000.wav"
     named.rename(named.with_name("section_00_0000.wav"))
-    with pytest.raises(InputError, match="clips of pump_section_00 do not all say"):
+    with pytest.raises(InputError, match="test clips of pump_section_00 have neither"):
         require_labels(find_all(source, ["test"]))
 
 
-def test_supplemental_clips_beside_one_training_clip_are_not_enough(root):
+def test_supplemental_clips_and_one_training_clip_are_not_enough(root):
     extra = root / "fan/supplemental"
     extra.mkdir()
     for k in (1, 2):
@@ -152,7 +152,7 @@ def test_supplemental_clips_beside_one_training_clip_are_not_enough(root):
 @pytest.mark.parametrize(
     "name", ["a\nb", "\x1b[2J", "\udcff", "\x9b2J", "a\u2028b", "a\x85b"]
 )
-def test_a_test_clip_that_no_score_file_can_hold_is_refused_before_any_work(root, name):
+def test_a_test_clip_name_unfit_for_score_files_is_refused_before_any_work(root, name):
     (clip,) = (root / "fan" / "test").iterdir()
     clip.rename(clip.with_name(f"section_00_{name}.wav"))
     with pytest.raises(InputError, match="cannot hold the name"):
@@ -160,9 +160,7 @@ def test_a_test_clip_that_no_score_file_can_hold_is_refused_before_any_work(root
 
 
 @pytest.mark.parametrize("name", ["fan\x1b", "\udcff", "a\nb", "DCASE2024T2x"])
-def test_a_machine_that_no_score_file_can_be_called_by_is_refused_before_any_work(
-    root, name
-):
+def test_a_machine_name_unfit_for_score_files_is_refused_before_any_work(root, name):
     (root / "fan").rename(root / name)
     with pytest.raises(InputError, match="cannot be part of a score file's name"):
         find_all(Source(root, (name, "pump")))

@@ -1,3 +1,5 @@
+"""Machine folders: which recordings are found, and what is refused."""
+
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ TEST = "section_00_source_test_anomaly_0000.wav"
 
 
 def fill(root: Path, *paths: str) -> Path:
-    """Empty files below a folder: nothing here opens a recording."""
+    """Create empty files in a folder; these tests do not open recordings."""
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).touch()
@@ -26,26 +28,26 @@ def names(files):
     return [file.path.name for file in files]
 
 
-def test_machines_are_the_folders_that_hold_train_or_test(root):
+def test_a_machine_is_a_folder_with_a_train_or_test_folder(root):
     fill(root, f"ToyCar/train/{TRAIN}", f"pump/test/{TEST}", "notes/a.txt", "train.csv")
     assert find_machines(root) == ["ToyCar", "fan", "pump"]
 
 
-def test_a_dataset_root_is_read_through_its_raw_folder(tmp_path):
+def test_the_raw_folder_of_a_data_root_is_searched(tmp_path):
     fill(tmp_path, f"raw/fan/train/{TRAIN}", f"raw/fan/test/{TEST}")
     fill(tmp_path, f"features/train/{TRAIN}")
     assert machine_root(tmp_path) == tmp_path / "raw"
     assert find_machines(tmp_path) == find_machines(tmp_path / "raw") == ["fan"]
-    (found,) = find_clips(tmp_path, "fan")
-    assert found.train[0].path == tmp_path / "raw/fan/train" / TRAIN
+    (files,) = find_clips(tmp_path, "fan")
+    assert files.train[0].path == tmp_path / "raw/fan/train" / TRAIN
 
 
-def test_a_file_called_raw_is_no_dataset_folder(root):
+def test_a_file_named_raw_is_ignored(root):
     fill(root, "raw")
     assert find_machines(root) == ["fan"]
 
 
-def test_each_section_is_a_machine_of_its_own(root):
+def test_each_section_is_a_separate_machine(root):
     fill(root, "fan/train/section_02_0001.wav", "fan/train/section_02_0000.wav")
     fill(root, "fan/test/section_02_0000.wav")
     first, second = find_clips(root, "fan")
@@ -54,50 +56,50 @@ def test_each_section_is_a_machine_of_its_own(root):
     assert names(second.train) == ["section_02_0000.wav", "section_02_0001.wav"]
 
 
-def test_clips_know_what_their_names_say(root):
-    (found,) = find_clips(root, "fan")
-    assert found.test[0].name.label == "anomaly"
-    assert found.train[0].name.domain == "source"
+def test_clip_names_are_parsed(root):
+    (files,) = find_clips(root, "fan")
+    assert files.test[0].name.label == "anomaly"
+    assert files.train[0].name.domain == "source"
 
 
-def test_flac_and_upper_case_suffixes_are_recordings_and_nothing_else_is(root):
+def test_only_wav_and_flac_files_in_any_case_are_recordings(root):
     recordings = ["section_00_0001.flac", "section_00_0002.FLAC", "section_00_0003.WAV"]
     others = ["section_00_0004.mp3", "section_00.csv", ".wav", "wav"]
     fill(root, *(f"fan/train/{name}" for name in recordings + others))
-    (found,) = find_clips(root, "fan")
-    assert names(found.train) == [*recordings, TRAIN]
+    (files,) = find_clips(root, "fan")
+    assert names(files.train) == [*recordings, TRAIN]
 
 
 @pytest.mark.parametrize("missing", ["train", "test"])
-@pytest.mark.parametrize("is_there", [True, False], ids=["empty", "absent"])
-def test_a_machine_without_one_of_its_folders_is_refused(tmp_path, missing, is_there):
+@pytest.mark.parametrize("exists", [True, False], ids=["empty", "absent"])
+def test_a_machine_without_clips_of_a_split_is_refused(tmp_path, missing, exists):
     other = {"train": f"test/{TEST}", "test": f"train/{TRAIN}"}[missing]
     fill(tmp_path, f"fan/{other}")
-    if is_there:
+    if exists:
         fill(tmp_path, f"fan/{missing}/readme.txt")
     with pytest.raises(InputError, match=rf"no recordings in '.*fan/{missing}'"):
         find_clips(tmp_path, "fan")
 
 
 @pytest.mark.parametrize(("there", "missing"), [("train", "test"), ("test", "train")])
-def test_a_section_in_one_of_the_folders_only_is_refused(root, there, missing):
+def test_a_section_in_only_one_of_the_folders_is_refused(root, there, missing):
     fill(root, f"fan/{there}/section_01_0000.wav")
     message = rf"section 01 of fan has no {missing} clips: .*fan/{missing}'"
     with pytest.raises(InputError, match=message):
         find_clips(root, "fan")
 
 
-def test_an_unknown_machine_is_refused_with_the_known_ones(root):
+def test_an_unknown_machine_is_refused_with_the_available_ones(root):
     fill(root, f"ToyCar/train/{TRAIN}")
     with pytest.raises(
-        InputError, match=r"'fam' in .*: did you mean 'fan'\? There are ToyCar"
+        InputError, match=r"'fam' in .*: did you mean 'fan'\? Available: ToyCar"
     ):
         find_clips(root, "fam")
 
 
 @pytest.mark.parametrize("name", ["fan/", "../data/fan", ".", ""])
-def test_a_machine_is_named_and_not_a_path(tmp_path, name):
-    """The name becomes a part of file names."""
+def test_a_path_is_not_accepted_as_a_machine_name(tmp_path, name):
+    """The name becomes part of file names."""
     root = fill(tmp_path / "data", f"fan/train/{TRAIN}", f"fan/test/{TEST}")
     fill(root, f"train/{TRAIN}", f"test/{TEST}")
     with pytest.raises(InputError, match="no machine"):
@@ -105,13 +107,15 @@ def test_a_machine_is_named_and_not_a_path(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["nowhere", "fan/train/" + TRAIN])
-def test_a_data_root_that_is_no_folder_is_refused(root, name):
-    with pytest.raises(InputError, match=r"is no folder: check the path"):
+def test_a_data_root_that_is_not_a_folder_is_refused(root, name):
+    with pytest.raises(InputError, match=r"is not a folder: check the path"):
         find_machines(root / name)
-    with pytest.raises(InputError, match=r"is no folder: check the path"):
+    with pytest.raises(InputError, match=r"is not a folder: check the path"):
         find_clips(root / name, "fan")
 
 
 def test_a_data_root_without_machines_is_refused(root):
-    with pytest.raises(InputError, match=r"no machine found in '.*fan': it must hold"):
+    with pytest.raises(
+        InputError, match=r"no machine found in '.*fan': it must contain"
+    ):
         find_machines(root / "fan")

@@ -1,3 +1,5 @@
+"""Clip names of every challenge year."""
+
 import string
 
 import pytest
@@ -38,12 +40,12 @@ BY_YEAR = {
 
 
 @pytest.mark.parametrize("name", BY_YEAR)
-def test_the_names_of_every_year_are_read(name):
+def test_names_of_every_year_are_parsed(name):
     assert parse_clip_name(name) == BY_YEAR[name]
 
 
 @pytest.mark.parametrize("name", BY_YEAR)
-def test_suffix_and_folders_change_nothing(name):
+def test_suffix_and_folders_are_ignored(name):
     stem = name.removesuffix(".wav")
     for same in (stem, f"{stem}.flac", f"{stem}.WAV", f"fan/normal_test/{stem}.wav"):
         assert parse_clip_name(same) == BY_YEAR[name]
@@ -56,11 +58,11 @@ def test_attribute_values_are_not_mistaken_for_labels():
 
 
 @pytest.mark.parametrize("name", ["pump_monday.wav", "", ".wav", "section", "id_x"])
-def test_a_name_that_carries_nothing_gives_unknowns(name):
+def test_a_name_without_any_parts_gives_empty_fields(name):
     assert parse_clip_name(name) == ("00", "", "", "", "", "")
 
 
-def test_words_without_an_index_count():
+def test_words_are_found_without_an_index():
     assert parse_clip_name("pump_anomaly.wav").label == "anomaly"
     assert parse_clip_name("abnormal_pump.wav").label == ""
 
@@ -71,7 +73,7 @@ def test_words_without_an_index_count():
     index=st.text(string.digits, min_size=4, max_size=8),
     attributes=st.text(string.ascii_letters + string.digits + "_", max_size=20),
 )
-def test_what_was_put_into_a_name_is_read_back(section, words, index, attributes):
+def test_the_parts_of_a_generated_name_are_parsed(section, words, index, attributes):
     tokens = ["section", section, *filter(None, words), index, attributes]
     assert parse_clip_name("_".join(tokens) + ".wav") == (
         section,
@@ -82,5 +84,5 @@ def test_what_was_put_into_a_name_is_read_back(section, words, index, attributes
 
 
 @given(st.text())
-def test_no_name_is_an_error(name):
+def test_any_name_can_be_parsed(name):
     assert len(parse_clip_name(name)) == 6

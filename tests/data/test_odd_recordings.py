@@ -1,4 +1,4 @@
-"""Every bad or odd recording meets what was decided, at every door."""
+"""Every bad or odd recording has its documented outcome, wherever it is read."""
 
 import io
 import os
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from support.main_job import TINY, command, notes_of, score_bytes
-from support.odd_recordings import AS_BYTES, ODD, RATE, WAV, Heard, N, encoded, table
+from support.odd_recordings import AS_BYTES, ODD, RATE, WAV, Accepted, N, encoded, table
 
 import gammavae_jax as gv
 from gammavae_jax.config import FeatureConfig
@@ -24,7 +24,7 @@ from gammavae_jax.presets import preset
 LEAST = samples_needed(FeatureConfig())
 
 
-def test_the_table_is_long_and_has_both_kinds():
+def test_the_table_has_many_recordings_of_both_outcomes():
     refused = sum(isinstance(odd.run, str) for odd in ODD.values())
     assert len(ODD) >= 40
     assert refused >= 20
@@ -32,13 +32,13 @@ def test_the_table_is_long_and_has_both_kinds():
 
 
 def expect(outcome, read, name):
-    """That reading gives the sound, or is refused in one printable line."""
-    if isinstance(outcome, Heard):
-        found = read()
-        assert found.dtype == np.float32
-        assert found.shape == outcome.waveform.shape
+    """Assert that `read` returns the sound, or raises a one-line error."""
+    if isinstance(outcome, Accepted):
+        waveform = read()
+        assert waveform.dtype == np.float32
+        assert waveform.shape == outcome.waveform.shape
         np.testing.assert_allclose(
-            found, outcome.waveform, rtol=0, atol=outcome.tolerance
+            waveform, outcome.waveform, rtol=0, atol=outcome.tolerance
         )
         return
     with pytest.raises(InputError) as caught:
@@ -55,7 +55,7 @@ def blocks_of(source, **options):
 
 
 @pytest.mark.parametrize("what", ODD)
-def test_an_odd_recording_is_read_or_refused_as_was_decided(tmp_path, what):
+def test_an_odd_recording_is_accepted_or_refused_as_documented(tmp_path, what):
     odd = ODD[what]
     path = odd.make(tmp_path)
     name = printable(path)
@@ -65,7 +65,7 @@ def test_an_odd_recording_is_read_or_refused_as_was_decided(tmp_path, what):
 
 
 @pytest.mark.parametrize("what", AS_BYTES)
-def test_an_odd_recording_that_is_posted_meets_the_same(what):
+def test_an_odd_recording_that_is_posted_has_the_same_outcome(what):
     outcome, data = ODD[what].own, AS_BYTES[what]
     if isinstance(outcome, str) and data[:4] not in (
         b"RIFF",
@@ -78,20 +78,20 @@ def test_an_odd_recording_that_is_posted_meets_the_same(what):
 
 
 def scorable(outcome):
-    """Whether this is read, and long enough for a window."""
-    return isinstance(outcome, Heard) and len(outcome.waveform) >= LEAST
+    """Whether a recording is accepted and long enough for a window."""
+    return isinstance(outcome, Accepted) and len(outcome.waveform) >= LEAST
 
 
 @pytest.fixture
 def everything(tmp_path):
-    """A folder with a subfolder for each odd recording; where each lies."""
+    """The path of each odd recording, in a subfolder of its own."""
     places = {}
     for number, (what, odd) in enumerate(ODD.items()):
         folder = tmp_path / "odd" / f"{number:03}"
         folder.mkdir(parents=True)
         path = odd.make(folder)
-        is_there = path.parent == folder and "\0" not in path.name
-        if is_there and path.name in os.listdir(folder):
+        can_exist = path.parent == folder and "\0" not in path.name
+        if can_exist and path.name in os.listdir(folder):
             places[what] = path
     assert len(places) > len(ODD) - 5
     return places
@@ -99,7 +99,7 @@ def everything(tmp_path):
 
 @pytest.fixture(scope="module")
 def detector():
-    """Learnt from noise, with a small network."""
+    """A detector with a small network, trained on noise."""
     rng = np.random.default_rng(1)
     normal = [rng.normal(0, 0.1, N).astype(np.float32) for _ in range(9)]
     small = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]
@@ -111,10 +111,8 @@ def detector():
         ).fit(normal, RATE)
 
 
-def test_every_odd_recording_that_is_read_has_a_finite_score(
-    detector, everything, tmp_path
-):
-    """In five lines: silence, a constant and clipping are scored like any sound."""
+def test_every_accepted_recording_has_a_finite_score(detector, everything, tmp_path):
+    """Also silence, a constant and clipping."""
     root = tmp_path / "odd"
     detector.skip_bad_files = True
     scored = detector.score_recordings(root)
@@ -132,14 +130,12 @@ def test_every_odd_recording_that_is_read_has_a_finite_score(
         detector.score_recordings(root)
 
 
-def test_the_main_job_names_and_leaves_out_every_odd_recording_that_is_refused(
-    everything, tmp_path
-):
-    """All of them as test clips of a machine; of each, one line."""
+def test_loading_skips_and_names_every_refused_recording(everything, tmp_path):
+    """All are test clips of one machine; each refused one gets one note."""
     folder = tmp_path / "data" / "fan" / "test"
     folder.mkdir(parents=True)
     for number, path in enumerate(everything.values()):
-        # Links, pipes and folders too; each needs a name of its own.
+        # Links, pipes and folders too; each needs a unique name.
         os.rename(path, folder / f"section_00_{number:04}_{path.name[-200:]}")
     (tmp_path / "data" / "fan" / "test" / "whole").write_bytes(WAV)
     machines = find_clips(tmp_path / "data", "fan", ["test"])
@@ -157,7 +153,7 @@ def test_the_main_job_names_and_leaves_out_every_odd_recording_that_is_refused(
 
 @pytest.mark.slow
 def test_a_run_on_silence_clipping_and_hostile_names_ends_with_finite_scores(tmp_path):
-    """And names the bad ones among its clips, which are left out."""
+    """The run also skips bad clips and names them."""
     for split in ("train", "test"):
         (tmp_path / "data" / "fan" / split).mkdir(parents=True)
     train, test = (tmp_path / "data" / "fan" / split for split in ("train", "test"))
@@ -176,7 +172,7 @@ def test_a_run_on_silence_clipping_and_hostile_names_ends_with_finite_scores(tmp
     for number, (what, label) in enumerate(odd.items(), 8):
         name = f"section_00_source_test_{label}_{number:04}.wav"
         (test / name).write_bytes(AS_BYTES[what])
-    bad = {"cut off": train, "FLAC, cut off": test}
+    bad = {"truncated": train, "FLAC, truncated": test}
     for number, (what, folder) in enumerate(bad.items(), 20):
         name = f"section_00_source_{folder.name}_normal_{number:04}.wav"
         (folder / name).write_bytes(AS_BYTES[what])
@@ -186,7 +182,7 @@ def test_a_run_on_silence_clipping_and_hostile_names_ends_with_finite_scores(tmp
         *TINY,
     )  # fmt: skip
     notes = notes_of(tmp_path / "out")
-    assert "normal_0020.wav: cut off" in notes
+    assert "normal_0020.wav: truncated" in notes
     assert "normal_0021.wav: damaged" in notes
     (scores, _) = score_bytes(tmp_path / "out").values()
     assert scores.count(b"\n") == 8 + len(odd)
@@ -194,6 +190,6 @@ def test_a_run_on_silence_clipping_and_hostile_names_ends_with_finite_scores(tmp
     assert "<script>é" not in Path(tmp_path / "out" / "report.html").read_text()
 
 
-def test_the_documentation_has_the_table():
+def test_the_documentation_contains_the_table():
     page = Path(__file__).parent.parent.parent / "docs" / "recordings.md"
     assert page.read_text(encoding="utf-8").endswith(f"\n\n{table()}")

@@ -1,4 +1,4 @@
-"""What a user gives, cut to clips."""
+"""A user's recordings: finding, resampling and cutting them into clips."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def noise(seconds, rate=16000, seed=0):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three recordings, one in a subfolder, and what is none."""
+    """Three recordings, one of them in a subfolder, and other files."""
     (tmp_path / "day2").mkdir()
     for name in ("b.wav", "a.flac", "day2/c.WAV"):
         soundfile.write(tmp_path / name, noise(1), 16000, format=name[-4:].strip("."))
@@ -34,32 +34,31 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_folder_is_its_recordings_and_those_of_its_subfolders_by_name(folder):
+def test_a_folder_is_searched_with_its_subfolders_in_name_order(folder):
     names = [source.name for source in find_recordings(folder)]
     assert names == ["a.flac", "b.wav", str(Path("day2/c.WAV"))]
 
 
 def test_paths_and_arrays_may_be_mixed(folder):
-    found = find_recordings([str(folder / "b.wav"), noise(1), folder], 8000)
-    assert [s.name for s in found][1:3] == ["array 1", str(Path(folder.name, "a.flac"))]
-    assert len(found) == 5
-    assert found[1].read(0).sample_rate == 8000
+    sources = find_recordings([str(folder / "b.wav"), noise(1), folder], 8000)
+    names = [source.name for source in sources]
+    assert names[1:3] == ["array 1", str(Path(folder.name, "a.flac"))]
+    assert len(sources) == 5
+    assert sources[1].read(0).sample_rate == 8000
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.int32])
-def test_whole_numbers_are_scaled_as_those_of_a_file_are(dtype, tmp_path):
+def test_integer_arrays_are_scaled_like_files(dtype, tmp_path):
     samples = np.multiply(noise(1), np.iinfo(dtype).max).astype(dtype)
     path = tmp_path / "x.wav"
     kind = "PCM_16" if dtype == np.int16 else "PCM_32"
     soundfile.write(path, samples, 16000, kind)
-    (of_array,), (of_file,) = find_recordings(samples, 16000), find_recordings(path)
-    np.testing.assert_allclose(
-        of_array.read(0).waveform, of_file.read(0).waveform, atol=1e-7
-    )
+    (array,), (file,) = find_recordings(samples, 16000), find_recordings(path)
+    np.testing.assert_allclose(array.read(0).waveform, file.read(0).waveform, atol=1e-7)
 
 
 @pytest.mark.parametrize(
-    ("recordings", "sample_rate", "said"),
+    ("recordings", "sample_rate", "message"),
     [
         ([], None, "the list is empty"),
         (noise(1), None, "give sample_rate"),
@@ -71,8 +70,8 @@ def test_whole_numbers_are_scaled_as_those_of_a_file_are(dtype, tmp_path):
         ("no such folder", None, "No such file"),
     ],
 )
-def test_what_is_no_recording_is_refused_in_one_line(recordings, sample_rate, said):
-    with pytest.raises(InputError, match=said) as error:
+def test_unusable_input_is_refused_in_one_line(recordings, sample_rate, message):
+    with pytest.raises(InputError, match=message) as error:
         find_recordings(recordings, sample_rate)[0].read(0)
     assert "\n" not in str(error.value)
 
@@ -82,15 +81,15 @@ def test_a_folder_without_recordings_is_refused(tmp_path):
         find_recordings(tmp_path)
 
 
-def test_a_short_recording_is_one_clip_equal_to_the_run_s(folder):
-    (found,) = [s for s in find_recordings(folder) if s.name == "b.wav"]
-    loaded = load_recordings([found], BANK, FEATURES, 10.0)
-    expected = log_mel(found.read(0).waveform, BANK, FEATURES)
+def test_a_short_recording_is_a_single_clip(folder):
+    (source,) = [s for s in find_recordings(folder) if s.name == "b.wav"]
+    loaded = load_recordings([source], BANK, FEATURES, 10.0)
+    expected = log_mel(source.read(0).waveform, BANK, FEATURES)
     np.testing.assert_array_equal(loaded.clips.log_mels[0], expected)
     assert not loaded.resampled_from
 
 
-def test_long_recordings_are_cut_into_clips_of_equal_length_and_none_is_lost():
+def test_long_recordings_are_cut_into_equal_clips_without_loss():
     loaded = load_recordings(
         find_recordings([noise(2), noise(7.6), noise(1)], 16000), BANK, FEATURES, 2.0
     )
@@ -101,7 +100,7 @@ def test_long_recordings_are_cut_into_clips_of_equal_length_and_none_is_lost():
     np.testing.assert_array_equal(np.concatenate(pieces), noise(7.6))
 
 
-def test_another_rate_is_resampled_as_librosa_does():
+def test_other_sample_rates_are_resampled_like_librosa_does():
     waveform = noise(1, 44100)
     loaded = load_recordings(find_recordings(waveform, 44100), BANK, FEATURES, 10.0)
     assert loaded.resampled_from == {44100}
@@ -122,45 +121,45 @@ def test_a_recording_too_short_for_a_window_is_refused_by_name():
         )
 
 
-def test_clips_of_a_recording_are_held_together():
+def test_clips_of_a_recording_stay_in_one_part():
     recording = np.repeat(np.arange(6), [1, 4, 2, 1, 1, 3])
     np.testing.assert_array_equal(parts_held_together(recording, 5), recording)
 
 
-def test_with_fewer_recordings_than_folds_successive_clips_are_held_together():
+def test_with_fewer_recordings_than_folds_parts_are_successive_clips():
     parts = parts_held_together(np.zeros(20, int), 5)
     np.testing.assert_array_equal(parts, np.repeat(np.arange(5), 4))
     two = parts_held_together(np.array([0, 1, 1, 1, 1]), 5)
     assert two.tolist() == [0, 1, 1, 2, 3]
 
 
-def test_bad_recordings_are_left_out_by_name_if_that_is_wanted(folder):
+def test_bad_recordings_are_skipped_and_reported_if_requested(folder):
     (folder / "bad.wav").write_bytes(b"RIFF")
-    said = []
+    errors = []
     sources = find_recordings([folder, noise(0.01)], 16000)
     with pytest.raises(InputError, match=r"bad\.wav"):
         load_recordings(sources, BANK, FEATURES, None)
-    loaded = load_recordings(sources, BANK, FEATURES, None, on_bad_file=said.append)
+    loaded = load_recordings(sources, BANK, FEATURES, None, on_bad_file=errors.append)
     assert [Path(name).name for name in loaded.names] == ["a.flac", "b.wav", "c.WAV"]
     assert loaded.recording.tolist() == [0, 1, 2]
-    assert [str(error).split(":")[0][-7:] for error in said] == ["bad.wav", "array 1"]
+    assert [str(error).split(":")[0][-7:] for error in errors] == ["bad.wav", "array 1"]
     with pytest.raises(InputError, match="none of the recordings"):
-        load_recordings(sources[-1:], BANK, FEATURES, None, on_bad_file=said.append)
+        load_recordings(sources[-1:], BANK, FEATURES, None, on_bad_file=errors.append)
 
 
-def test_without_a_length_recordings_stay_whole():
+def test_recordings_stay_whole_without_a_clip_length():
     loaded = load_recordings(find_recordings(noise(30), 16000), BANK, FEATURES, None)
     assert loaded.recording.tolist() == [0]
 
 
-def test_machines_are_the_known_ones_or_the_only_one():
+def test_recordings_are_assigned_to_known_machines():
     assert of_known_machines("x", None, ("pump",)) == {"pump": "x"}
     assert of_known_machines({"a": "x"}, None, ("a", "b")) == {"a": "x"}
-    for given, machine, said in (
+    for recordings, machine, message in (
         ("x", None, "a, b: say whose"),
         ("x", "c", "unknown machine 'c'"),
         ({"a": "x"}, "a", "given beside a dict"),
         ({}, None, "the dict is empty"),
     ):
-        with pytest.raises(InputError, match=said):
-            of_known_machines(given, machine, ("a", "b"))
+        with pytest.raises(InputError, match=message):
+            of_known_machines(recordings, machine, ("a", "b"))

@@ -242,7 +242,7 @@ def test_a_page_without_the_recordings_says_so(finished, tmp_path, capsys):
     assert clips == []
     assert "There are no pictures of clips" in text
     assert "without pictures: data root" in capsys.readouterr().err
-    with pytest.raises(InputError, match="is no folder: check the path"):
+    with pytest.raises(InputError, match="is not a folder: check the path"):
         Report(copy, data_root=tmp_path / "gone").run()
 
 

@@ -1,6 +1,6 @@
-"""A generated miniature of each year's folders: a handful of short clips of noise.
+"""Miniature data sets in each year's layout: a few short clips of noise.
 
-What each name means is written down here, group by group, not read from the name.
+The meaning of each name is stated here explicitly, instead of parsed from the name.
 """
 
 import zlib
@@ -17,12 +17,12 @@ DOMAINS, LABELS = ("source", "target"), ("normal", "anomaly")
 
 
 class Group(NamedTuple):
-    """Clips of one kind in one folder, for each section."""
+    """Clips of one kind in one folder of every section."""
 
     folder: str
     name: str  # with {section} and {index}
     count: int
-    kind: tuple[str, str, str] | None  # split, domain, label; None: not for the job
+    kind: tuple[str, str, str] | None  # split, domain, label; None if unused
     first: int = 0
 
 
@@ -32,7 +32,7 @@ class Machine(NamedTuple):
 
     @property
     def counts(self) -> dict[tuple[str, str, str], int]:
-        """Clips of each kind in each section."""
+        """The number of clips of each kind in a section."""
         return {
             kind: sum(group.count for group in self.groups if group.kind == kind)
             for kind in {group.kind for group in self.groups}
@@ -41,15 +41,15 @@ class Machine(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Placement:
+class Layout:
     machines: dict[str, Machine]
-    folder: str = "dev_data/raw"  # of the machines
-    data_root: str = "dev_data/raw"  # what the user names
+    folder: str = "dev_data/raw"  # parent of the machine folders
+    data_root: str = "dev_data/raw"  # what the user passes
     n_channels: int = 1
 
     @property
     def units(self) -> dict[tuple[str, str], dict[tuple[str, str, str], int]]:
-        """Clips of each kind, by machine type and section."""
+        """The number of clips of each kind, by machine type and section."""
         return {
             (name, section): machine.counts
             for name, machine in self.machines.items()
@@ -62,8 +62,8 @@ class Placement:
         return all(label for _, _, label in kinds)
 
 
-def build(layout: Placement, root: Path) -> Path:
-    """Write the recordings and attribute files, and give the data root."""
+def build(layout: Layout, root: Path) -> Path:
+    """Write the recordings and attribute files; return the data root."""
     for name, machine in layout.machines.items():
         folder = root / layout.folder / name
         for group in machine.groups:
@@ -133,40 +133,40 @@ SPLIT_2021 = [
     *labelled("source_test", "", domains=("source",)),
     *labelled("target_test", "", domains=("target",)),
 ]
-# What the baseline copies into `test`; they count once.
+# The baseline copies these into `test`; each must be counted only once.
 COPIES_2021 = labelled("test", "", is_used=False)
 SUPPLEMENTAL = Group("supplemental", "section_{section}_machine_{index:04d}_", 3, None)
 
 
-def evaluation(machine: str, sections: tuple[str, ...], *groups: Group) -> Placement:
-    return Placement(
+def evaluation(machine: str, sections: tuple[str, ...], *groups: Group) -> Layout:
+    return Layout(
         {machine: Machine(sections, [*training(), *groups])},
         folder="eval_data/raw",
         data_root="eval_data",
     )
 
 
-# The whole job runs on each of these; all but 2020 share one run, so their machines
+# A whole run is tested on each of these. All but 2020 share one run, so their machines
 # have different names.
 LAYOUTS = {
-    "2020": Placement(
+    "2020": Layout(
         {
             "ToyCar": Machine(("01", "04"), [TRAINING_2020, *TESTING_2020]),
             "fan": Machine(("00",), [TRAINING_2020, *TESTING_2020]),
         }
     ),
-    "2021": Placement({"pump": Machine(("00", "02"), [*training(), *SPLIT_2021])}),
-    "2022": Placement(
+    "2021": Layout({"pump": Machine(("00", "02"), [*training(), *SPLIT_2021])}),
+    "2022": Layout(
         {"bearing": Machine(("00", "01", "02"), [*training(), *labelled()])},
         data_root="dev_data",
     ),
-    "2023": Placement(
+    "2023": Layout(
         {
             name: Machine(("00",), [*training(), *labelled()])
             for name in ("fan", "valve")
         }
     ),
-    "2024": Placement(
+    "2024": Layout(
         {
             "AirCompressor": Machine(
                 ("00",),
@@ -188,7 +188,7 @@ LAYOUTS = {
         folder="eval_data/raw",
         data_root="eval_data",
     ),
-    "2025": Placement(
+    "2025": Layout(
         {
             "ToyTrain": Machine(("00",), [*training(), *labelled(), SUPPLEMENTAL]),
             "slider": Machine(
@@ -197,7 +197,7 @@ LAYOUTS = {
             ),
         }
     ),
-    "2026": Placement(
+    "2026": Layout(
         {"ToyCarEmu": Machine(("00",), [*training(), *labelled(), SUPPLEMENTAL])},
         folder=".",
         data_root=".",
@@ -208,9 +208,9 @@ LAYOUTS = {
         "bandsaw", ("00",), anonymous(is_used=False), *labelled("test_rename")
     ),
 }
-# These differ from the ones above in names and folders alone.
+# These differ from the ones above only in names and folders.
 MORE_LAYOUTS = {
-    "2020 evaluation": Placement(
+    "2020 evaluation": Layout(
         {
             "ToyConveyor": Machine(
                 ("04", "06"),
@@ -225,10 +225,10 @@ MORE_LAYOUTS = {
         folder="eval_data/raw",
         data_root="eval_data",
     ),
-    "2021, merged": Placement(
+    "2021, merged": Layout(
         {"pump": Machine(("00", "02"), [*training(), *SPLIT_2021, *COPIES_2021])}
     ),
-    "2021, only merged": Placement(
+    "2021, only merged": Layout(
         {"pump": Machine(("00", "02"), [*training(), *labelled("test", "")])}
     ),
     "2021 evaluation": evaluation(
@@ -245,7 +245,7 @@ MORE_LAYOUTS = {
         ),
     ),
     "2022 evaluation": evaluation("bearing", ("03", "04", "05"), anonymous()),
-    "attributes like other words": Placement(
+    "attributes like other words": Layout(
         {
             "AutoTrash": Machine(
                 ("00",),

@@ -1,24 +1,26 @@
-"""Machine folders packed as the challenge packs them."""
+"""Packs machine folders into archives like those of the challenge."""
 
 import zipfile
 from pathlib import Path
 
 
 def pack(archive: Path, contents: dict[str, bytes], method=zipfile.ZIP_DEFLATED):
-    """Write an archive with these members, and give its path."""
+    """Write an archive with these members and return its path."""
     archive.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(archive, "w", method) as file:
         for name, data in contents.items():
-            # Not by the name alone: that would give backslashes another meaning.
+            # Set after construction, which would convert backslashes.
             info = zipfile.ZipInfo("x")
             info.filename = name
-            info.extra = b"UT\x05\x00\x01" + bytes(4)  # a time, as `zip` writes it
+            info.extra = b"UT\x05\x00\x01" + bytes(
+                4
+            )  # a timestamp, as written by `zip`
             file.writestr(info, data, method)
     return archive
 
 
 def pack_machines(root: Path, to: Path, method=zipfile.ZIP_DEFLATED) -> Path:
-    """Archives of every machine in `root`: training clips, and all that is left."""
+    """Pack each machine in `root` into a training archive and one for the rest."""
     for folder in (path for path in root.iterdir() if path.is_dir()):
         files = {
             path.relative_to(root).as_posix(): path.read_bytes()

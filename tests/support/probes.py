@@ -1,4 +1,4 @@
-"""Machines with known answers, as log-mels: no audio, no files."""
+"""Machines with known properties, as log-mels without audio or files."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from gammavae_jax.data.names import parse_clip_name
 
 
 def clips(log_mels, n_target=0, split="train", labels=None) -> Clips:
-    """Clips of these log-mels; the last `n_target` are of the target domain."""
+    """Clips with these log-mels; the last `n_target` belong to the target domain."""
     labels = labels or ["normal"] * len(log_mels)
     files = []
     for i, label in enumerate(labels):
@@ -21,14 +21,14 @@ def clips(log_mels, n_target=0, split="train", labels=None) -> Clips:
 
 
 def noise(rng, n_clips, n_frames: int | np.ndarray = 20, n_mels=128):
-    """Clips of one steady spectrum with noise of 3 dB about it."""
+    """Clips with a steady spectrum plus noise of 3 dB."""
     spectrum = -60 + 10 * np.sin(np.arange(n_mels) / 7)
     lengths = np.broadcast_to(n_frames, n_clips)
     return [spectrum + 3 * rng.standard_normal((n, n_mels)) for n in lengths]
 
 
 def tone(rng, n_clips, band, gain, **kwargs):
-    """The same with `gain` dB added to one mel band."""
+    """The same as `noise`, with `gain` dB added to one mel band."""
     spectra = noise(rng, n_clips, **kwargs)
     for spectrum in spectra:
         spectrum[:, band] += gain
@@ -36,7 +36,7 @@ def tone(rng, n_clips, band, gain, **kwargs):
 
 
 def crowd(rng, counts=(12, 30, 7)):
-    """Machines of different sizes, with clips of different lengths."""
+    """Machines with different numbers of clips, of different lengths."""
     return [
         (
             f"m{m}_section_00",

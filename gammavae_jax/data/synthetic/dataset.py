@@ -1,12 +1,11 @@
-"""The built-in recordings: a small synthetic set in the challenge's layout.
+"""Generates the built-in recordings: a small synthetic set in the challenge's layout.
 
-Made once and cached. Every clip is a function of its machine and name alone, so the set
-is the same wherever it is made.
+The set is generated once and cached. Every clip depends only on its machine and name,
+so the set is the same on every computer.
 """
 
 import os
 import shutil
-import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,26 +19,27 @@ from scipy.io import wavfile
 from gammavae_jax.data.synthetic.machines import MACHINES, Condition, render
 from gammavae_jax.data.synthetic.signals import RATE
 from gammavae_jax.errors import InputError, printable
+from gammavae_jax.files import unfinished_name, write_text
 from gammavae_jax.process import cache_folder
 
-VERSION = 1  # raise it whenever the same name would sound different
+VERSION = 1  # increment whenever the sound of any clip changes
 MARKER = "SYNTHETIC.txt"
 _TITLE = "Synthetic sounds, not recordings"
 
-Progress = Callable[[int, int], None]  # clips done, clips in all
+Progress = Callable[[int, int], None]  # clips written, total clips
 
 
 @dataclass(frozen=True)
 class SyntheticSize:
-    """How much there is of one machine."""
+    """The number and length of one machine's clips."""
 
     n_source: int = 90  # training clips
     n_target: int = 10  # training clips
     n_test: int = 16  # clips in each of the four groups of domain and label
-    seconds: tuple[float, float] = (2.0, 2.0)  # shortest and longest clip
+    seconds: tuple[float, float] = (2.0, 2.0)  # of the shortest and longest clip
 
 
-# Counts differ between machines and lengths within two: a run on this set pads.
+# Clip counts and lengths differ, so that a run on this set exercises padding.
 SIZES: Mapping[str, SyntheticSize] = {
     "ToyCar": SyntheticSize(),
     "ToyTrain": SyntheticSize(n_source=84, seconds=(2.2, 2.2)),
@@ -52,7 +52,7 @@ SIZES: Mapping[str, SyntheticSize] = {
 
 
 def fleet_sizes(n_machines: int, size: SyntheticSize) -> dict[str, SyntheticSize]:
-    """A fleet for `make_synthetic`: machines of all kinds in turn, with a number."""
+    """The sizes of a fleet: machines of all kinds in turn, with numbered names."""
     kinds = sorted(MACHINES)
     return {
         f"{kinds[number % len(kinds)]}{number:04d}": size
@@ -61,7 +61,7 @@ def fleet_sizes(n_machines: int, size: SyntheticSize) -> dict[str, SyntheticSize
 
 
 def _kind(machine: str) -> str:
-    """`fan` of `fan0003`: machines of a kind differ by what is drawn for each."""
+    """`fan` for `fan0003`; machines of one kind use different random numbers."""
     return machine.rstrip("0123456789")
 
 
@@ -81,7 +81,7 @@ class _Clip(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Below the set's folder, as the attribute file writes it."""
+        """Relative to the set's folder, as in the attribute file."""
         speed, background = self.condition
         return (
             f"{self.machine}/{self.split}/section_00_{self.domain}_{self.split}_"
@@ -90,23 +90,20 @@ class _Clip(NamedTuple):
 
 
 def synthetic_root(progress: Progress | None = None) -> Path:
-    """The folder of the built-in set, made by the first call on this computer.
+    """Return the folder of the built-in set; the first call generates it.
 
-    It lies in the folder that `GAMMAVAE_CACHE_DIR` names, else in the user's cache.
-
-    Args:
-        progress: called after each clip that is made.
+    It is in `GAMMAVAE_CACHE_DIR` (default: the user's cache folder).
 
     Raises:
-        InputError: the folder cannot be written, or holds something else.
+        InputError: the folder cannot be written or contains something else.
     """
     root = cache_folder() / f"synthetic-v{VERSION}"
     try:
         return make_synthetic(root, progress=progress)
     except OSError as error:
         raise InputError(
-            f"{printable(root)}: {error.strerror}: set GAMMAVAE_CACHE_DIR to a folder "
-            "that can be written"
+            f"{printable(root)}: {error.strerror}: set GAMMAVAE_CACHE_DIR to a "
+            "writable folder"
         ) from error
 
 
@@ -115,30 +112,24 @@ def make_synthetic(
     sizes: Mapping[str, SyntheticSize] = SIZES,
     progress: Progress | None = None,
 ) -> Path:
-    """Write a synthetic set, whole or not at all; a set already there is kept.
+    """Write a synthetic set atomically and return `root`; an existing set is kept.
 
-    Args:
-        root: the new folder; several makers may race for it.
-        sizes: by machine; names are those of `MACHINES`, or such with a number.
-        progress: called after each clip.
-
-    Returns:
-        `root`.
+    Several processes may write the same set simultaneously. Machines are named as in
+    `MACHINES`, optionally with a number appended.
 
     Raises:
-        InputError: the folder exists and holds something else.
+        InputError: the folder exists and contains something else.
         OSError: the folder cannot be written.
     """
     if os.path.lexists(root):
         return _require_same(root, sizes)
-    # Beside the final place, so that the renaming stays within one file system.
-    unfinished = root.parent / f".{root.name}-{uuid.uuid4().hex}"
+    unfinished = unfinished_name(root)
     try:
         unfinished.mkdir(parents=True)
         _write_set(unfinished, sizes, progress)
         os.replace(unfinished, root)
     except OSError:
-        if not is_synthetic(root):  # else another maker was faster
+        if not is_synthetic(root):  # otherwise another process was faster
             raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -153,22 +144,23 @@ def is_synthetic(root: Path) -> bool:
 def _write_set(
     root: Path, sizes: Mapping[str, SyntheticSize], progress: Progress | None
 ) -> None:
-    clips = {name: list(_clips(name, size)) for name, size in sizes.items()}
-    for name, of_machine in clips.items():
+    clips: list[_Clip] = []
+    for name, size in sizes.items():
         for split in ("train", "test"):
             (root / name / split).mkdir(parents=True)
-        _write_text(root / name / "attributes_00.csv", _attributes(of_machine))
-    every = [clip for of_machine in clips.values() for clip in of_machine]
+        machine_clips = list(_clips(name, size))
+        write_text(root / name / "attributes_00.csv", _attributes(machine_clips))
+        clips += machine_clips
     with ThreadPoolExecutor() as pool:
-        jobs = pool.map(lambda clip: _write_clip(root, clip), every)
-        for done, _ in enumerate(jobs, start=1):
+        jobs = pool.map(lambda clip: _write_clip(root, clip), clips)
+        for n_written, _ in enumerate(jobs, start=1):
             if progress is not None:
-                progress(done, len(every))
-    _write_text(root / MARKER, _marker(sizes))
+                progress(n_written, len(clips))
+    write_text(root / MARKER, _marker(sizes))
 
 
 def _clips(machine: str, size: SyntheticSize) -> Iterator[_Clip]:
-    """Training clips, then test clips, as the challenge lists them."""
+    """Training clips, then test clips, in the challenge's order."""
     groups = [
         ("train", "source", "normal", size.n_source),
         ("train", "target", "normal", size.n_target),
@@ -183,7 +175,7 @@ def _clips(machine: str, size: SyntheticSize) -> Iterator[_Clip]:
 
 
 def _write_clip(root: Path, clip: _Clip) -> None:
-    # A text's CRC-32 is the same in every process and version, unlike its hash.
+    # CRC-32 is the same in every process and Python version, unlike hash().
     rng = np.random.default_rng([VERSION, zlib.crc32(clip.path.encode())])
     waveform = render(
         MACHINES[_kind(clip.machine)],
@@ -205,7 +197,7 @@ def _attributes(clips: list[_Clip]) -> str:
 
 
 def _marker(sizes: Mapping[str, SyntheticSize]) -> str:
-    """What the set is; two sets with the same text are the same."""
+    """A description of the set; sets with the same description are identical."""
     lines = [
         f"{_TITLE}, version {VERSION}.",
         "Made by gammavae_jax from tones, coloured noise and knocks, for trying the",
@@ -220,8 +212,8 @@ def _marker(sizes: Mapping[str, SyntheticSize]) -> str:
 def _require_same(root: Path, sizes: Mapping[str, SyntheticSize]) -> Path:
     if _marker_of(root) != _marker(sizes):
         raise InputError(
-            f"{printable(root)}: holds something other than this synthetic set: remove "
-            "it or choose another folder"
+            f"{printable(root)}: contains something other than this synthetic set: "
+            "remove it or choose another folder"
         )
     return root
 
@@ -231,7 +223,3 @@ def _marker_of(root: Path) -> str:
         return (root / MARKER).read_text("utf-8", errors="replace")
     except OSError:
         return ""
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8", newline="\n")

@@ -1,7 +1,7 @@
-"""How seven synthetic machines sound, in order and out of order.
+"""Defines the sounds of seven synthetic machines, normal and faulty.
 
-A clip is `loudness * (machine + background + fault)`; every clip of a machine differs
-in speed, in the levels of its tones, in loudness and in background.
+A clip is `loudness * (machine + background + fault)`. The clips of a machine differ in
+speed, in the levels of the tones, in loudness and in background.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from gammavae_jax.data.synthetic.signals import (
     unit,
 )
 
-_LOUDNESS = 0.03  # root mean square of a clip of medium loudness; full scale is 1
+_LOUDNESS = 0.03  # root mean square of a typical clip; full scale is 1
 _LOUDNESS_SPREAD_DB = 1.0  # standard deviation, from clip to clip
 _BACKGROUND_SPREAD_DB = 1.5
 
@@ -31,22 +31,22 @@ _SLOPES = {"hall": 1.0, "street": 1.6, "rain": 0.4, "wind": 2.0}  # power ~ 1 / 
 
 
 class Condition(NamedTuple):
-    """What the challenge calls attributes: the machine's speed and its surroundings."""
+    """The attributes of a clip: the machine's speed and its surroundings."""
 
-    speed: int  # turns of the shaft per minute
+    speed: int  # revolutions of the shaft per minute
     background: str
 
 
 @dataclass(frozen=True)
 class Machine:
-    """One machine's sounds; signals come as functions of a generator and the turns."""
+    """The sounds of one machine, as functions of a generator and the shaft's angle."""
 
     sound: Callable[[Generator, Signal], Signal]
     fault: Callable[[Generator, Signal], Signal]
     source: tuple[Condition, ...]
     target: tuple[Condition, ...]
-    background_db: Number  # against the machine
-    fault_db: tuple[Number, Number]  # the severity: the fault against the machine
+    background_db: Number  # relative to the machine
+    fault_db: tuple[Number, Number]  # range of severity, relative to the machine
 
 
 def render(
@@ -57,7 +57,7 @@ def render(
     *,
     is_anomaly: bool,
 ) -> Signal:
-    """One clip at the rate of `synthetic_signals`, mostly within [-1, 1]."""
+    """Render one clip at the rate `signals.RATE`, mostly within [-1, 1]."""
     turns = spin(rng, n_samples, condition.speed / 60)
     clip = unit(machine.sound(rng, turns))
     level = machine.background_db + rng.normal(0, _BACKGROUND_SPREAD_DB)
@@ -74,7 +74,7 @@ def _toy_car(rng: Generator, turns: Signal) -> Signal:
 
 
 def _toy_car_fault(rng: Generator, turns: Signal) -> Signal:
-    """A bent shaft: half orders, and the motor's whine comes and goes."""
+    """A bent shaft: half orders, and a motor whine that swells and fades."""
     whine = tones(rng, turns, {36: 0, 48: -3}) * swing(turns, 1, 0.9)
     return whine + tones(rng, turns, {1.5: 0, 2.5: -3, 8.5: -3})
 
@@ -86,7 +86,7 @@ def _toy_train(rng: Generator, turns: Signal) -> Signal:
 
 
 def _toy_train_fault(rng: Generator, turns: Signal) -> Signal:
-    """A flat spot on a wheel: one more thump in every turn."""
+    """A flat spot on a wheel: an extra thump per turn."""
     return knocks(rng, turns, 1, 1300, 0.008)
 
 
@@ -96,7 +96,7 @@ def _bearing(rng: Generator, turns: Signal) -> Signal:
 
 
 def _bearing_fault(rng: Generator, turns: Signal) -> Signal:
-    """A pit in the outer ring: every ball that passes rings the housing."""
+    """A pit in the outer ring: each passing ball makes the housing ring."""
     return knocks(rng, turns, 3.57, 3200, 0.002) * swing(turns, 1, 0.3)
 
 
@@ -106,7 +106,7 @@ def _fan(rng: Generator, turns: Signal) -> Signal:
 
 
 def _fan_fault(rng: Generator, turns: Signal) -> Signal:
-    """A blade that rubs once in a turn."""
+    """A blade that rubs once per turn."""
     return noise(rng, len(turns), 0, 1800, 4200) * gate(turns, 1, 0.35)
 
 
@@ -117,7 +117,7 @@ def _gearbox(rng: Generator, turns: Signal) -> Signal:
 
 
 def _gearbox_fault(rng: Generator, turns: Signal) -> Signal:
-    """A worn tooth: wide sidebands around the mesh tones, and a click in a turn."""
+    """A worn tooth: wide sidebands around the mesh tones, and a click per turn."""
     sidebands: dict[Number, Number] = {
         23 + k: -2.0 * abs(k) for k in (-5, -4, -3, -2, 2, 3, 4, 5)
     }
@@ -133,7 +133,7 @@ def _slider(rng: Generator, turns: Signal) -> Signal:
 
 
 def _slider_fault(rng: Generator, turns: Signal) -> Signal:
-    """A dry rail: each stroke squeaks."""
+    """A dry rail: every stroke squeaks."""
     squeak = noise(rng, len(turns), 0, 2500, 3100) + tones(rng, turns, {510.3: -6})
     return squeak * gate(turns, 1, 0.5)
 
@@ -147,13 +147,13 @@ def _valve(rng: Generator, turns: Signal) -> Signal:
 
 
 def _valve_fault(rng: Generator, turns: Signal) -> Signal:
-    """A worn seat: it leaks between the strokes and bounces back from them."""
+    """A worn seat: the valve leaks between strokes and bounces after each."""
     leak = unit(noise(rng, len(turns), -0.5, 2000, 7000) * gate(turns, 1, 0.8))
     return leak + unit(knocks(rng, turns, 2, 1100, 0.004))
 
 
-# `fault_db` is the dial for each machine's difficulty. It reaches from inaudible to
-# plain, so that any detector finds some anomalies and misses some.
+# `fault_db` sets each machine's difficulty. Its range is from inaudible to obvious, so
+# that any detector finds some anomalies and misses others.
 MACHINES = {
     "ToyCar": Machine(
         sound=_toy_car,

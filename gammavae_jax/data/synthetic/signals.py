@@ -1,8 +1,8 @@
-"""The signals that synthetic machines are put together from.
+"""The building blocks of the synthetic machines' sounds.
 
-Most are functions of the shaft's angle, counted in turns, so that tones, knocks and
-modulations keep step while the speed wanders. All are float64: what processors differ
-in lies far below one step of a 16-bit sample.
+Most are functions of the shaft's angle in turns, so that tones, knocks and modulations
+stay in step while the speed wanders. All are float64, which keeps rounding differences
+between processors far below one step of a 16-bit sample.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,10 @@ Signal = Float64[np.ndarray, "sample"]
 
 
 def spin(rng: Generator, n_samples: int, speed: float) -> Signal:
-    """The shaft's angle in turns; `speed` in turns per second differs and wanders."""
+    """The shaft's angle in turns, at about `speed` turns per second.
+
+    The average speed varies between clips, and the speed wanders within a clip.
+    """
     time = np.arange(n_samples) / RATE
     wander = sum(
         0.003 * np.sin(2 * np.pi * (hz * time + rng.uniform()))
@@ -32,17 +35,17 @@ def spin(rng: Generator, n_samples: int, speed: float) -> Signal:
 
 
 def gain(decibels: Number) -> float:
-    """The factor that changes a level by so many decibels."""
+    """The amplitude factor of a level change in decibels."""
     return 10 ** (decibels / 20)
 
 
 def unit(sound: Signal) -> Signal:
-    """Scaled to a root mean square of 1; silence stays silence."""
+    """Scale to a root mean square of 1; silence stays silent."""
     return sound / max(np.sqrt(np.mean(sound**2)), 1e-12)
 
 
 def tones(rng: Generator, turns: Signal, orders: Mapping[Number, Number]) -> Signal:
-    """Sines at multiples of the shaft's speed: `orders` maps a multiple to its dB."""
+    """Sines at multiples of the shaft's speed; `orders` maps multiples to dB."""
     levels = np.array(list(orders.values()))
     levels = levels + rng.normal(0, _TONE_SPREAD_DB, len(orders))
     phases = rng.uniform(size=len(orders))
@@ -56,14 +59,14 @@ def tones(rng: Generator, turns: Signal, orders: Mapping[Number, Number]) -> Sig
 
 
 def swing(turns: Signal, order: Number, depth: Number) -> Signal:
-    """An amplitude modulation around 1, `order` times in a turn."""
+    """An amplitude modulation around 1, `order` times per turn."""
     return 1 + depth * np.sin(2 * np.pi * order * turns)
 
 
 def noise(
     rng: Generator, n_samples: int, slope: Number, low: Number = 20, high: Number = 8000
 ) -> Signal:
-    """Noise of unit level with power 1 / f^slope between two frequencies in Hz."""
+    """Noise with power 1 / f^slope from `low` to `high` Hz, scaled like `unit`."""
     hz = np.fft.rfftfreq(n_samples, 1 / RATE)
     inside = (hz >= low) & (hz <= high)
     shape = np.where(inside, np.maximum(hz, low) ** (-slope / 2), 0)
@@ -74,7 +77,7 @@ def noise(
 def knocks(
     rng: Generator, turns: Signal, per_turn: Number, hz: Number, decay: float
 ) -> Signal:
-    """Blows that ring at `hz` for `decay` seconds, of uneven strength."""
+    """Impacts of random strength that ring at `hz` and decay over `decay` seconds."""
     count = np.floor(per_turn * turns + rng.uniform())
     blows = np.flatnonzero(np.diff(count))
     impulses = np.zeros_like(turns)
@@ -85,6 +88,6 @@ def knocks(
 
 
 def gate(turns: Signal, per_turn: Number, duty: Number) -> Signal:
-    """Smooth strokes: near 1 for the fraction `duty` of each period, else near 0."""
+    """A smooth pulse: near 1 for a fraction `duty` of each period, else near 0."""
     phase = (per_turn * turns) % 1
     return 1 / (1 + np.exp(-40 * (phase - 0.05))) / (1 + np.exp(40 * (phase - duty)))

@@ -1,4 +1,4 @@
-"""The built-in set: its layout, its determinism, its cache and its difficulty."""
+"""The built-in set: layout, determinism, caching and difficulty."""
 
 import csv
 import functools
@@ -45,14 +45,14 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """A cache folder of its own, and a set that is made in no time."""
+    """An empty cache folder, and a set that is quick to generate."""
     monkeypatch.setenv("GAMMAVAE_CACHE_DIR", str(tmp_path / "cache"))
     make_tiny = functools.partial(make_synthetic, sizes=TINY)
     monkeypatch.setattr(dataset, "make_synthetic", make_tiny)
     return tmp_path / "cache"
 
 
-def test_layout_is_the_challenge_s(tiny):
+def test_the_layout_is_that_of_the_challenge(tiny):
     names = [path.name for path in sorted((tiny / "fan" / "train").iterdir())]
     assert names == [
         "section_00_source_train_normal_0000_speed_1440_bg_hall.wav",
@@ -70,7 +70,7 @@ def test_layout_is_the_challenge_s(tiny):
     assert sorted(path.name for path in tiny.iterdir()) == [MARKER, "fan", "valve"]
 
 
-def test_attributes_name_every_clip(tiny):
+def test_the_attribute_file_lists_every_clip(tiny):
     with open(tiny / "fan" / "attributes_00.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     clips = sorted(p.relative_to(tiny).as_posix() for p in tiny.glob("fan/*/*.wav"))
@@ -80,7 +80,7 @@ def test_attributes_name_every_clip(tiny):
         assert row["file_name"].endswith(f"_{attributes}.wav")
 
 
-def test_clips_are_16_bit_mono_of_the_size_asked_for(tiny):
+def test_clips_are_16_bit_mono_of_the_requested_length(tiny):
     for path in tiny.rglob("*.wav"):
         info = soundfile.info(path)
         assert (info.samplerate, info.channels, info.subtype) == (16000, 1, "PCM_16")
@@ -92,19 +92,19 @@ def test_clips_are_16_bit_mono_of_the_size_asked_for(tiny):
     assert len({soundfile.info(p).frames for p in tiny.glob("fan/*/*.wav")}) > 1
 
 
-def test_same_bytes_when_made_twice(tiny, tmp_path):
+def test_generating_a_set_twice_gives_the_same_bytes(tiny, tmp_path):
     again = make_synthetic(tmp_path / "again", TINY)
     assert contents(again) == contents(tiny)
 
 
-def test_a_clip_depends_on_its_machine_and_name_alone(tiny, tmp_path):
+def test_a_clip_depends_only_on_its_machine_and_name(tiny, tmp_path):
     valve = make_synthetic(tmp_path / "valve", {"valve": TINY["valve"]})
     assert contents(valve / "valve") == contents(tiny / "valve")
     clips = [path.read_bytes() for path in tiny.rglob("*.wav")]
     assert len(set(clips)) == len(clips)
 
 
-def test_full_set_exercises_padding():
+def test_the_full_set_exercises_padding():
     assert list(SIZES) == NAMES
     assert list(MACHINES) == NAMES
     assert len({size.n_source + size.n_target for size in SIZES.values()}) > 2
@@ -118,7 +118,7 @@ def test_full_set_exercises_padding():
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left"), KeyboardInterrupt()])
-def test_nothing_is_left_when_making_fails(tmp_path, monkeypatch, error):
+def test_a_failure_leaves_no_files(tmp_path, monkeypatch, error):
     written = []
 
     def fail_midway(path, rate, samples):
@@ -133,7 +133,7 @@ def test_nothing_is_left_when_making_fails(tmp_path, monkeypatch, error):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_racing_makers_agree(tiny, tmp_path):
+def test_simultaneous_generation_leaves_one_set(tiny, tmp_path):
     with ThreadPoolExecutor(4) as pool:
         jobs = [pool.submit(make_synthetic, tmp_path / "set", TINY) for _ in range(4)]
         assert {job.result() for job in jobs} == {tmp_path / "set"}
@@ -141,7 +141,7 @@ def test_racing_makers_agree(tiny, tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_the_slower_maker_keeps_the_faster_one_s_set(tiny, tmp_path, monkeypatch):
+def test_a_set_finished_by_another_process_is_kept(tiny, tmp_path, monkeypatch):
     def overtaken(done, total):
         if done == total:
             make_synthetic(tmp_path / "set", TINY)
@@ -151,7 +151,7 @@ def test_the_slower_maker_keeps_the_faster_one_s_set(tiny, tmp_path, monkeypatch
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_other_contents_are_refused_and_kept(tiny, tmp_path):
+def test_a_folder_with_other_contents_is_refused_and_kept(tiny, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="something other than this synthetic set"):
@@ -161,7 +161,7 @@ def test_other_contents_are_refused_and_kept(tiny, tmp_path):
         make_synthetic(tiny, {"fan": TINY["fan"]})
 
 
-def test_marker(tiny, tmp_path):
+def test_a_set_is_recognised_by_its_marker_file(tiny, tmp_path):
     assert is_synthetic(tiny)
     assert "say nothing about real machines" in (tiny / MARKER).read_text()
     assert not is_synthetic(tmp_path)
@@ -170,32 +170,32 @@ def test_marker(tiny, tmp_path):
     assert not is_synthetic(tmp_path)
 
 
-def test_cache_is_filled_once(cache, monkeypatch):
+def test_the_set_is_generated_once(cache, monkeypatch):
     steps = []
     root = synthetic_root(progress=lambda *step: steps.append(step))
     assert root == cache / "synthetic-v1"
     assert is_synthetic(root)
     total = sum(s.n_source + s.n_target + 4 * s.n_test for s in TINY.values())
     assert steps == [(done, total) for done in range(1, total + 1)]
-    monkeypatch.setattr(dataset, "_write_set", None)  # making again would fail
+    monkeypatch.setattr(dataset, "_write_set", None)  # generating it again would fail
     assert synthetic_root() == root
 
 
-def test_cache_falls_back_to_the_user_s(cache, monkeypatch):
+def test_the_cache_defaults_to_the_users_cache_folder(cache, monkeypatch):
     monkeypatch.delenv("GAMMAVAE_CACHE_DIR")
     monkeypatch.setattr(pooch, "os_cache", lambda name: cache / name)
     assert synthetic_root() == cache / "gammavae_jax" / "synthetic-v1"
 
 
-def test_unwritable_cache_says_what_to_set(tmp_path, monkeypatch):
+def test_an_unwritable_cache_is_refused(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("GAMMAVAE_CACHE_DIR", os.fspath(tmp_path / "file"))
-    with pytest.raises(InputError, match="set GAMMAVAE_CACHE_DIR to a folder that"):
+    with pytest.raises(InputError, match="set GAMMAVAE_CACHE_DIR to a writable"):
         synthetic_root()
 
 
 def windows(path):
-    """Five log-mel frames each, as the official baseline cuts them."""
+    """Windows of five log-mel frames, as in the official baseline."""
     samples, rate = soundfile.read(path, dtype="float32")
     frames = sliding_window_view(samples, 1024)[::512] * np.hanning(1024)
     power = np.abs(np.fft.rfft(frames)) ** 2
@@ -207,7 +207,7 @@ def windows(path):
 
 @pytest.mark.parametrize("machine", ["fan", "gearbox"])
 def test_anomalies_are_neither_trivial_nor_hopeless(tmp_path, machine):
-    """For a linear autoencoder on the clips of the full set."""
+    """Shown by a linear autoencoder on clips of the full set."""
     root = make_synthetic(tmp_path / "set", {machine: SIZES[machine]}) / machine
     train = np.concatenate([windows(path) for path in (root / "train").iterdir()])
     model = PCA(10, svd_solver="covariance_eigh").fit(train)

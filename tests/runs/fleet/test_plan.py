@@ -107,7 +107,7 @@ def test_the_headers_of_few_bytes_are_not_believed(tmp_path, monkeypatch):
     ("spoil", "message"),
     [
         (lambda p: p.write_bytes(b"no sound"), "cannot be read as audio"),
-        (lambda p: p.write_bytes(p.read_bytes()[:4000]), "cut off"),
+        (lambda p: p.write_bytes(p.read_bytes()[:4000]), "truncated"),
         (lambda p: soundfile.write(p, np.zeros(9000), 8000), "the sample rate is 8000"),
         (lambda p: soundfile.write(p, np.zeros(900), 16000), "too few for one window"),
     ],
