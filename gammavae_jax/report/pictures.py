@@ -4,6 +4,7 @@ A picture is a byte for each frame and band, deflated: a script colours it. 255 
 where there is nothing to show. Long clips are shown in fewer columns.
 """
 
+import base64
 import zlib
 from typing import Any, NamedTuple
 
@@ -14,7 +15,6 @@ from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data.audio import encode_clip
 from gammavae_jax.data.features import band_corners
 from gammavae_jax.report.explanation import Explanation
-from gammavae_jax.report.markup import base64_of
 from gammavae_jax.report.words import describe_regions, find_regions
 
 NOTHING = 255
@@ -88,7 +88,7 @@ def _sound(sound: Sound) -> dict[str, Any]:
     data, media_type = encode_clip(sound.waveform * factor, sound.sample_rate)
     return {
         "type": media_type,
-        "data": base64_of(data),
+        "data": base64.b64encode(data).decode(),
         "gain": float(20 * np.log10(factor)),
     }
 
@@ -131,4 +131,4 @@ def _raising(contribution: Float[np.ndarray, "column mel"]) -> dict[str, Any]:
 def _packed(places: Float[np.ndarray, "column mel"]) -> str:
     """Bytes, columns one after the other, deflated."""
     values = np.where(np.isfinite(places), places, NOTHING).astype(np.uint8)
-    return base64_of(zlib.compress(values.tobytes(), 6))
+    return base64.b64encode(zlib.compress(values.tobytes(), 6)).decode()

@@ -1,5 +1,6 @@
 """The page as text: what is in it, and that nothing from outside is markup."""
 
+import json
 import math
 import re
 from html.parser import HTMLParser
@@ -13,8 +14,8 @@ from gammavae_jax.evaluation.bootstrap import Bootstrap
 from gammavae_jax.evaluation.metrics import Row
 from gammavae_jax.evaluation.scored_clips import ScoredClips
 from gammavae_jax.report.figures import CodeUse, Curve
-from gammavae_jax.report.markup import data_block, fill
 from gammavae_jax.report.page import Report, report_html
+from gammavae_jax.report.templates import resource
 from gammavae_jax.runs.page import find_clip
 
 EVIL = "<script>alert(1)</script>"
@@ -116,10 +117,11 @@ def test_a_page_without_rows_has_its_notes_and_says_that_nothing_was_evaluated()
     assert "<table" not in html
 
 
-def test_a_note_may_hold_the_pages_own_words():
-    html = page(notes=["{{script}} </body> {{data}}"])
+def test_template_syntax_in_a_note_is_text():
+    html = page(notes=["{{ script }} </body> {% include 'report.js' %}"])
     assert Elements(html).tags.count("body") == 1
-    assert "{{script}}" in html
+    assert "{{ script }}" in html
+    assert "{% include" in html
 
 
 def test_the_nominal_false_alarm_rate_and_the_unit_are_stated():
@@ -170,11 +172,19 @@ def test_a_clip_is_found_by_its_name_and_by_its_machine_where_that_is_not_enough
 
 
 def test_data_cannot_end_its_script():
-    block = data_block('"><x', {"a": "</script><!--\u2028\u2029&"})
-    assert block.count("<") == 2
-    assert "\u2028" not in block
-    assert "&quot;&gt;&lt;x" in block
+    payload = {"a": "</script><!--\u2028\u2029&"}
+    written = json.dumps(payload, ensure_ascii=False)
+    html = report_html(Report(CONFIG, [machine()]), [(0, 1, written)])
+    block = html.split('id="clip-0-1">')[1].split("</script>")[0]
+    assert not set("<>&\u2028\u2029") & set(block)
+    assert json.loads(block) == payload
 
 
-def test_a_template_is_filled_once():
-    assert fill("{{a}} {{b}}", {"a": "{{b}}", "b": "2"}) == "{{b}} 2"
+def test_only_our_own_files_and_data_skip_autoescape():
+    templates = ("base.html", "report.html", "fleet.html", "macros.html")
+    texts = "".join(map(resource, templates))
+    assert sorted(re.findall(r"\{\{ ([\w| ]+) \| safe \}\}", texts)) == [
+        *("json | script_json", "script", "style"),
+    ]
+    assert texts.count("safe") == 3
+    assert "autoescape" not in texts

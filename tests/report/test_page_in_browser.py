@@ -11,6 +11,7 @@ from support.chromium import browser, opened, wait
 from support.detectors import fitted, small
 from support.probes import clips, noise, tone
 
+from gammavae_jax.data.recordings import LoadedRecordings
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import evaluate_scores
 from gammavae_jax.evaluation.scored_clips import ScoredClips
@@ -19,7 +20,7 @@ from gammavae_jax.report.figures import CodeUse, Curve
 from gammavae_jax.report.page import Report, report_html
 from gammavae_jax.report.payload import error_bars
 from gammavae_jax.report.pictures import Sound
-from gammavae_jax.report.recordings_page import ScoredClip, write_scored_report
+from gammavae_jax.report.recordings_page import write_recordings_report
 from gammavae_jax.scoring.detector import clip_p_values
 
 RATE, HOP = 16000, 512
@@ -469,49 +470,54 @@ def test_without_a_script_the_tables_can_be_read(chromium, written):
         assert page.locator(".curve svg").count() == 1
 
 
+def recordings(log_mels, names, n_parts=1):
+    """Loaded recordings with their sounds, each cut into some parts."""
+    files = clips(log_mels)
+    owners = np.arange(len(log_mels)) // n_parts
+    sounds = tuple(np.zeros(4000, np.float32) for _ in log_mels)
+    return LoadedRecordings(tuple(names), files, owners, frozenset(), sounds)
+
+
 def test_recordings_without_labels_have_a_page(chromium, made, scored, tmp_path):
     log_mels, machines = scored
-    found = []
-    for m, of in enumerate(machines):
-        for c, name in enumerate(of.names):
-            found.append(
-                ScoredClip(
-                    name,
-                    f"{of.machine}_section_00" if m else of.machine,
-                    log_mels[m][c].astype(np.float32),
-                    None if c else np.zeros(4000, np.float32),
-                    RATE,
-                    float(of.scores["fusion_mean"][0, c]),
-                    float("nan") if c == 2 else 0.05,
-                    float(of.thresholds["fusion_mean"][0]),
-                )
-            )
+    padding = np.zeros(3, np.float32)
+    given = [
+        (m, recordings(log_mels[m], of.names), np.append(values, padding))
+        for m, of in enumerate(machines)
+        for values in [of.scores["fusion_mean"][0]]
+    ]
     path = tmp_path / "scored.html"
-    write_scored_report(path, made.detector, found, title="My <pumps>")
+    write_recordings_report(path, made.detector, given)
     with opened(chromium, path) as page:
         page.wait_for_selector("#clip canvas")
-        assert page.title() == "My <pumps>"
+        assert page.title() == "Anomalous sound detection"
         assert not page.locator("#roc-figure").is_visible()
         assert not page.locator("#score").is_visible()
         drawing = "document.querySelector('#histogram svg').viewBox.baseVal.width"
-        assert page.evaluate(drawing) > 1100  # there is room for all of it
+        assert page.evaluate(drawing) > 1100  # the whole width is used
         assert page.locator("#histogram rect.unknown").count() > 0
         assert page.locator("#ranking [role=option]").count() == 12
         assert page.locator("#results table").count() == 0
+        assert EVIL_MACHINE in page.locator("#machine option").first.inner_text()
+        assert page.locator(".note").count() == 0
 
 
-def test_what_cannot_be_reported_on_is_refused(made, tmp_path):
-    clip = ScoredClip(
-        "x", "fan", np.zeros((40, 128), np.float32), None, RATE, 1.0, 1.0, 2.0
-    )
-    path = tmp_path / "page.html"
+def test_a_recording_that_was_cut_is_shown_part_by_part(made, scored, tmp_path):
+    path = tmp_path / "scored.html"
+    cut = recordings(scored[0][1][:4], ["a.wav", "b.wav"], n_parts=2)
+    write_recordings_report(path, made.detector, [(1, cut, np.arange(4.0))])
+    html = path.read_text()
+    assert "b.wav part 2 of 2" in html
+    assert "judged by itself" in html
+
+
+def test_a_page_without_clips_or_without_a_place_is_refused(made, scored, tmp_path):
+    some = recordings(scored[0][1][:1], ["a.wav"])
     with pytest.raises(InputError, match="there are no clips to report on"):
-        write_scored_report(path, made.detector, [])
-    with pytest.raises(InputError, match="unknown machine 'fan'"):
-        write_scored_report(path, made.detector, [clip])
+        write_recordings_report(tmp_path / "page.html", made.detector, [])
+    assert not (tmp_path / "page.html").exists()
     with pytest.raises(InputError, match=r"cannot be written: .*: give another path"):
-        write_scored_report(tmp_path, made.detector, [clip._replace(machine="pump")])
-    assert not path.exists()
+        write_recordings_report(tmp_path, made.detector, [(1, some, np.ones(1))])
 
 
 def test_pictures_end_where_there_is_no_more_room(made, scored):
