@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from gammavae_jax.evaluation.scored_clips import ScoredClips
+from gammavae_jax.evaluation.metrics import ScoredClips
 from gammavae_jax.process import available_cores
 from gammavae_jax.report.explanation import explain_clip
 from gammavae_jax.report.pictures import Sound, picture_payload

@@ -7,10 +7,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from gammavae_jax.config import Config
-from gammavae_jax.evaluation.bootstrap import Bootstrap
-from gammavae_jax.evaluation.metrics import Row
-from gammavae_jax.evaluation.official import PUBLISHED_SCORE
-from gammavae_jax.evaluation.scored_clips import ScoredClips
+from gammavae_jax.evaluation.metrics import Row, ScoredClips
+from gammavae_jax.evaluation.official import PUBLISHED_SCORE, Bootstrap
 from gammavae_jax.evaluation.tables import (
     Published,
     percent,

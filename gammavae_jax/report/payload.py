@@ -9,9 +9,8 @@ import numpy as np
 from gammavae_jax.config import Config
 from gammavae_jax.data.features import band_corners
 from gammavae_jax.data.machines import unit_name
-from gammavae_jax.evaluation.bootstrap import Bootstrap, bootstrap
-from gammavae_jax.evaluation.metrics import MAX_FPR, Row, SectionScores
-from gammavae_jax.evaluation.scored_clips import ScoredClips
+from gammavae_jax.evaluation.metrics import MAX_FPR, Row, ScoredClips, SectionScores
+from gammavae_jax.evaluation.official import Bootstrap, bootstrap
 
 N_RESAMPLES = 1000
 

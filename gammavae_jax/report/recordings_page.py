@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from gammavae_jax.data.recordings import LoadedRecordings
 from gammavae_jax.errors import InputError
-from gammavae_jax.evaluation.scored_clips import ScoredClips
+from gammavae_jax.evaluation.metrics import ScoredClips
 from gammavae_jax.files import write_text
 from gammavae_jax.report.clips import WantedClip, show_clips, telling_clips_of_all
 from gammavae_jax.report.page import Report, report_html

@@ -32,7 +32,7 @@ def render(template: str, script: str = "", **values: Any) -> str:
 
 def resource(name: str) -> str:
     """Return the text of a file in this folder."""
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return files("gammavae_jax.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def script_json(text: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from gammavae_jax.data.names import parse_clip_name
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.csv_files import ClipRow, read_clips_csv, read_results_csv
-from gammavae_jax.evaluation.scored_clips import ScoredClips
+from gammavae_jax.evaluation.metrics import ScoredClips
 from gammavae_jax.runs.checkpoint import require_no_fleet, restore_detector
 from gammavae_jax.scoring.detector import Detector
 

@@ -10,11 +10,11 @@ from gammavae_jax.data.clips import clip_log_mel
 from gammavae_jax.data.machines import find_clips, unit_name
 from gammavae_jax.data.names import clip_stem
 from gammavae_jax.errors import InputError, unknown_name
+from gammavae_jax.evaluation.metrics import ScoredClips
 from gammavae_jax.evaluation.official import (
     REPORT_TABLE_2,
     is_dcase2024_development_set,
 )
-from gammavae_jax.evaluation.scored_clips import ScoredClips
 from gammavae_jax.files import write_text
 from gammavae_jax.log import Log
 from gammavae_jax.report.clips import (

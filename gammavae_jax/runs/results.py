@@ -17,14 +17,13 @@ from gammavae_jax.data.synthetic.dataset import is_synthetic
 from gammavae_jax.devices.cluster import on_first
 from gammavae_jax.devices.placement import Placement
 from gammavae_jax.evaluation.csv_files import ClipRow, clips_csv
-from gammavae_jax.evaluation.metrics import Row, evaluate_scores
+from gammavae_jax.evaluation.metrics import Row, ScoredClips, evaluate_scores
 from gammavae_jax.evaluation.official import (
     PUBLISHED_SCORE,
     REPORT_TABLE_2,
     is_dcase2024_development_set,
 )
 from gammavae_jax.evaluation.score_files import write_decisions, write_scores
-from gammavae_jax.evaluation.scored_clips import ScoredClips
 from gammavae_jax.evaluation.tables import percent, results_table, summarise_rows
 from gammavae_jax.files import write_text, writing
 from gammavae_jax.log import Log

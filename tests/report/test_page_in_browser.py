@@ -13,8 +13,7 @@ from support.probes import clips, noise, tone
 
 from gammavae_jax.data.recordings import LoadedRecordings
 from gammavae_jax.errors import InputError
-from gammavae_jax.evaluation.metrics import evaluate_scores
-from gammavae_jax.evaluation.scored_clips import ScoredClips
+from gammavae_jax.evaluation.metrics import ScoredClips, evaluate_scores
 from gammavae_jax.report.clips import WantedClip, show_clips, telling_clips_of_all
 from gammavae_jax.report.figures import CodeUse, Curve
 from gammavae_jax.report.page import Report, report_html
