@@ -529,7 +529,7 @@ def test_pictures_end_where_there_is_no_more_room(made, scored):
     all_of_them = show_clips(made.detector, wanted)
     assert [clip.clip for clip in all_of_them] == list(range(6))
     room = sum(len(clip.payload) for clip in all_of_them[:3])
-    assert show_clips(made.detector, wanted, most_bytes=room) == all_of_them[:3]
+    assert show_clips(made.detector, wanted, max_bytes=room) == all_of_them[:3]
 
 
 N_MACHINES, N_CLIPS, SECONDS = 7, 200, 10
