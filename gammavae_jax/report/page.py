@@ -88,15 +88,16 @@ def _results_facts(
         return
     official, bars = officials[config.score], report.error_bars.get(config.score)
     n_seeds = len(official["per_seed"])
-    spread = f"± deviation over {n_seeds} seeds; " if n_seeds > 1 else ""
-    interval = f"{_interval(bars)} in 95 % of draws of test clips" if bars else ""
-    yield "official score", percent(official), spread + interval
+    spread = f"± standard deviation over {n_seeds} seeds" if n_seeds > 1 else ""
+    interval = f"95 % interval over test clips: {_interval(bars)}" if bars else ""
+    detail = "; ".join(filter(None, [spread, interval]))
+    yield "official score", percent(official), detail
     rates = [means[f"fpr_{domain}"]["mean"] for domain in ("source", "target")]
     known = [f"{100 * rate:.1f}" for rate in rates if math.isfinite(rate)]
     if known:
         domains = "source / target, " if len(known) > 1 else ""
         most = 100 * config.scoring.false_alarm_rate
-        yield "false alarms", " / ".join(known), f"{domains}meant: at most {most:g}"
+        yield "false alarms", " / ".join(known), f"{domains}aim: at most {most:g}"
 
 
 def _size_facts(report: Report) -> Iterator[tuple[str, str, str]]:

@@ -67,12 +67,12 @@ def describe_regions(
         when = _when(region, seconds_per_frame)
         share = f"{100 * region.share:.0f} %"
         if place:
-            sentences.append(f"Then {where}{when}: {share}.")
+            sentences.append(f"Next: {where}{when}, {share}.")
         elif region.share >= _MAIN:
             sentences.append(f"{share} of what raises the score lies {where}{when}.")
         else:
             sentences.append(
-                f"Many bands raise the score, most strikingly {where}{when}: {share}."
+                f"Many bands raise the score, most of all {where}{when}: {share}."
             )
     return " ".join(sentences)
 
@@ -94,7 +94,7 @@ def _when(region: Region, seconds_per_frame: float) -> str:
     if len(spans) > _MAX_MOMENTS:
         return f", in {len(spans)} short moments"
     *others, last = (f"{start:.1f} to {end:.1f} s" for start, end in spans)
-    return f", at {', '.join(others)} and {last}" if others else f", at {last}"
+    return f", from {', '.join(others)} and {last}" if others else f", from {last}"
 
 
 def _moments(

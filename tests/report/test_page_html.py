@@ -1,4 +1,4 @@
-"""The page as text: what is in it, and that nothing from outside is markup."""
+"""The page as text: its content, and that nothing untrusted becomes markup."""
 
 import json
 import math
@@ -75,7 +75,7 @@ def test_every_name_and_note_is_escaped():
     )
     assert EVIL not in html
     elements = Elements(html)
-    assert elements.tags.count("script") == 2  # ours, and the data
+    assert elements.tags.count("script") == 2  # the page's own, and the data
     text = "".join(elements.text)
     assert text.count(EVIL) > len(CONFIG.scores)
     assert EVIL in text.split("Loss by epoch")[1]
@@ -84,19 +84,19 @@ def test_every_name_and_note_is_escaped():
 def test_the_page_needs_no_other_file():
     html = page()
     outside = re.findall(r"https?:[^\s\"']+", html)
-    assert outside == ["http://www.w3.org/2000/svg"]  # a name, not an address
+    assert outside == ["http://www.w3.org/2000/svg"]  # a namespace, not an address
     elements = Elements(html)
     assert not {"link", "img", "iframe", "object"} & set(elements.tags)
     assert "src" not in elements.attributes
     assert "url(" not in html
 
 
-def test_the_headline_score_comes_first_and_published_results_beside_theirs():
+def test_the_headline_score_comes_first_and_published_results_beside_their_score():
     html = page(published={"theirs": {"fan": (60.0, 50.0, 51.0)}})
     captions = re.findall(r"<caption>(\w+), in percent", html)
     assert captions[0] == CONFIG.score == "mahalanobis"
     assert sorted(captions) == sorted(CONFIG.scores)
-    assert html.count("60.00 / 50.00 / 51.00") == 2  # the machine's, the mean
+    assert html.count("60.00 / 50.00 / 51.00") == 2  # of the machine, and the mean
     assert html.index("theirs") < html.index("Other scores by machine")
 
 
@@ -104,15 +104,15 @@ def test_official_scores_have_their_interval():
     bars = {score: Bootstrap(0.5, 0.01, 0.4321, 0.5678) for score in CONFIG.scores}
     html = page(error_bars=bars)
     assert html.count(">43.2 to 56.8<") == len(CONFIG.scores)
-    assert "43.2 to 56.8 in 95 % of draws of test clips" in html
+    assert "95 % interval over test clips: 43.2 to 56.8" in html
     assert 'x="43.21" y="4" width="13.57"' in html
 
 
-def test_a_page_without_rows_has_its_notes_and_says_that_nothing_was_evaluated():
+def test_a_page_without_rows_has_notes_and_says_that_nothing_was_evaluated():
     unlabelled = machine(labels=("", ""))
     html = report_html(Report(CONFIG, [unlabelled], notes=["nothing is labelled"]))
     assert "nothing is labelled" in html
-    assert "they are scored below, not evaluated" in html
+    assert "they are scored below but not evaluated" in html
     assert "<table" not in html
 
 
@@ -151,14 +151,14 @@ def test_a_curve_of_any_numbers_is_drawn(loss, scale):
     assert figure[0].count("<circle") == (n_known == 1)
 
 
-def test_the_page_tells_what_a_code_is_used_for():
+def test_the_page_shows_how_much_of_the_code_is_used():
     curve = Curve((2.0, 1.0), (2.0, 1.0))
     html = page(curves={"fan": curve}, codes={"fan": CodeUse(2.5, [0.0, 1.25, 3.0])})
     assert "2.5 of 3" in html
     assert "0.00, 1.25, 3.00" in html
 
 
-def test_a_clip_is_found_by_its_name_and_by_its_machine_where_that_is_not_enough():
+def test_a_clip_is_found_by_name_or_by_machine_and_name():
     machines = [machine("fan"), machine("pump")]
     assert find_clip("pump 1.wav", machines) == (1, 1)
     assert find_clip("pump 1", machines) == (1, 1)

@@ -1,4 +1,4 @@
-"""`report.html` as people meet it: opened in Chromium, clicked through, measured."""
+"""`report.html` as users see it: opened in Chromium, clicked through, measured."""
 
 import json
 import shlex
@@ -61,7 +61,7 @@ def scored(made):
         ]
         for m in range(2)
     ]
-    log_mels[0][0][5] = 3000.0  # dB: scales have room for such numbers
+    log_mels[0][0][5] = 3000.0  # dB; scales must have room for such numbers
     scores = made.scores(*(clips(of) for of in log_mels))
     machines = []
     for m, (machine, section) in enumerate(made.detector.machines):
@@ -69,7 +69,7 @@ def scored(made):
         names[0] = HOSTILE
         names[4] = "it's $HOME.wav"
         of = {name: values[:, m] for name, values in scores.items()}
-        of["mahalanobis"] = np.floor(np.log(of["mahalanobis"]))  # many alike
+        of["mahalanobis"] = np.floor(np.log(of["mahalanobis"]))  # many are equal
         machines.append(
             ScoredClips(
                 machine,
@@ -95,7 +95,7 @@ def scored(made):
 
 @pytest.fixture(scope="module")
 def written(made, scored, tmp_path_factory):
-    """A page with everything, and what it was made of."""
+    """A page with all content, and that content."""
     log_mels, machines = scored
     config = made.detector.config
     rows = [
@@ -152,8 +152,8 @@ def column(page, table, number):
     return cells.all_inner_texts()
 
 
-def chosen(page, clip):
-    """Wait until a clip of the first machine is shown, with pictures."""
+def wait_for_clip(page, clip):
+    """Wait until a clip of the first machine is shown with pictures."""
     wait(
         page,
         "name => document.querySelector('#clip h3')?.textContent === name "
@@ -163,7 +163,7 @@ def chosen(page, clip):
 
 
 def drawn(page, place=0):
-    """The pixels of a picture of the chosen clip."""
+    """The pixels of a picture of the selected clip."""
     return page.evaluate(
         """(i) => {
           const c = document.querySelectorAll(".stage canvas")[i];
@@ -199,7 +199,7 @@ def test_a_click_on_a_header_sorts_by_its_column(page, table, number):
     assert {o.get_attribute("aria-sort") for o in others.all()} == {"none"}
 
 
-def test_tables_are_sorted_by_keyboard_and_what_has_no_value_stays_last(page):
+def test_the_keyboard_sorts_tables_and_missing_values_stay_last(page):
     table = "table.official"
     page.evaluate(
         """() => { document.querySelector("table.official tbody tr")
@@ -214,7 +214,7 @@ def test_tables_are_sorted_by_keyboard_and_what_has_no_value_stays_last(page):
         assert len(cells) == 3
 
 
-def test_the_list_is_ranked_by_score_and_says_what_is_known(page, written):
+def test_the_list_is_ranked_by_score_and_shows_the_facts_of_each_clip(page, written):
     of = written.machines[0]
     scores = of.scores["fusion_mean"][0]
     options = page.locator("#ranking [role=option]")
@@ -242,11 +242,11 @@ def test_another_clip_has_other_pictures(page):
     seen = []
     for clip in (11, 9, 1):
         page.locator(f"#option-{clip}").click()
-        chosen(page, clip)
+        wait_for_clip(page, clip)
         seen.append([drawn(page, place) for place in range(4)])
         option = page.locator(f"#option-{clip}")
         assert option.get_attribute("aria-selected") == "true"
-    telling = (0, 2, 3)  # a code that has collapsed reconstructs all alike, in one tone
+    telling = (0, 2, 3)  # a collapsed code gives every clip the same reconstruction
     for place in telling:
         assert len({tuple(pictures[place]) for pictures in seen}) == 3
     for pictures in seen:
@@ -254,10 +254,10 @@ def test_another_clip_has_other_pictures(page):
         assert all(len(set(pictures[place])) > 20 for place in telling)
 
 
-def test_the_brightest_place_of_the_explanation_is_the_tone(page):
-    """Twelve decibels in band 60 of 128 of the first machine."""
+def test_the_explanation_is_strongest_at_the_tone(page):
+    """The tone adds 12 dB to band 60 of 128."""
     page.locator("#option-11").click()
-    chosen(page, 11)
+    wait_for_clip(page, 11)
     pixels = np.array(drawn(page, 3)).reshape(128, 40, 4)[::-1]
     darkness = 255.0 * 3 - pixels[:, :, :3].sum(-1)
     assert darkness.sum(1).argmax() == 60
@@ -270,30 +270,30 @@ def test_a_clip_without_pictures_says_how_to_get_them(page, written):
     assert page.locator("#clip canvas").count() == 0
     command = shlex.split(page.locator("#clip code").inner_text())
     assert command[:-1] == ["gammavae", "report", "RUN", "--clips"]
-    # With the machine, for several may have a clip of this name.
+    # With the machine, because several may have a clip of this name.
     assert command[-1].endswith("_section_00/it's $HOME.wav")
 
 
-def test_arrow_keys_choose_clips_and_move_in_time(page):
+def test_arrow_keys_select_clips_and_move_in_time(page):
     page.locator("#ranking").focus()
     order = [
         int(o.get_attribute("data-clip"))
         for o in page.locator("#ranking [role=option]").all()
     ]
 
-    def chosen():
+    def selected():
         name = page.locator("#ranking").get_attribute("aria-activedescendant")
         return int(name.removeprefix("option-"))
 
     page.keyboard.press("Home")
-    assert chosen() == order[0]
+    assert selected() == order[0]
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
-    assert chosen() == order[2]
+    assert selected() == order[2]
     page.keyboard.press("ArrowUp")
-    assert chosen() == order[1]
+    assert selected() == order[1]
     page.keyboard.press("End")
-    assert chosen() == order[-1]
+    assert selected() == order[-1]
     page.locator("#option-11").click()
     wait(page, "document.querySelector('audio')?.readyState >= 2")
     page.keyboard.press("ArrowRight")
@@ -316,13 +316,13 @@ def test_a_clip_that_is_slow_to_unpack_does_not_replace_a_later_one(chromium, wr
     with opened(chromium, written.path, before=SLOW_AT_FIRST) as page:
         assert page.locator("#option-1[aria-selected=true]").count() == 0
         page.locator("#option-1").click()
-        chosen(page, 1)
+        wait_for_clip(page, 1)
         page.wait_for_timeout(600)
-        chosen(page, 1)
+        wait_for_clip(page, 1)
         assert page.locator("#clip canvas").count() == 8
 
 
-def test_a_click_into_a_picture_moves_the_sound_and_the_cursor(page):
+def test_a_click_on_a_picture_moves_the_sound_and_the_cursor(page):
     page.locator("#option-9").click()
     wait(page, "document.querySelector('audio')?.readyState >= 2")
     assert page.evaluate("document.querySelector('audio').duration") == pytest.approx(
@@ -339,7 +339,7 @@ def test_a_click_into_a_picture_moves_the_sound_and_the_cursor(page):
     assert places == [pytest.approx(75, abs=3)] * 4
 
 
-def test_another_machine_or_score_draws_everything_anew(page, written):
+def test_another_machine_score_or_seed_redraws_everything(page, written):
     names = ("histogram", "roc", "ranking")
 
     def state():
@@ -363,7 +363,7 @@ def test_another_machine_or_score_draws_everything_anew(page, written):
 
 @pytest.mark.parametrize(("place", "name"), [(0, "fusion_mean"), (2, "mahalanobis")])
 def test_the_roc_curve_is_scikit_learns(page, written, place, name):
-    """Also where clips have scores alike."""
+    """Also where clips have equal scores."""
     of = written.machines[0]
     false_alarms, found, _ = roc_curve(
         of.is_anomaly, of.scores[name][0], drop_intermediate=False
@@ -387,7 +387,7 @@ def test_the_roc_curve_is_scikit_learns(page, written, place, name):
 
 
 def test_the_histogram_counts_every_clip(page, written):
-    """Heights of the bars, in units of the tallest, add up to the clips."""
+    """The heights of the bars add up to the number of clips."""
     heights = page.evaluate(
         """() => {
           const bars = [...document.querySelectorAll("#histogram > svg rect")];
@@ -406,11 +406,11 @@ def test_the_histogram_counts_every_clip(page, written):
 
 @pytest.mark.parametrize("width", [390, 1440])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_fits_and_can_be_read(chromium, written, width, scheme):
+def test_the_page_fits_and_has_enough_contrast(chromium, written, width, scheme):
     size = {"width": width, "height": 844}
     with opened(chromium, written.path, viewport=size, color_scheme=scheme) as page:
         page.wait_for_selector("#clip canvas")
-        for clip in (11, 4, 0):  # with pictures, without, of a hostile name
+        for clip in (11, 4, 0):  # with pictures, without, with a hostile name
             page.locator(f"#option-{clip}").click()
             page.wait_for_timeout(60)
             assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -428,7 +428,7 @@ def test_another_colour_scheme_repaints_the_pictures(chromium, written):
 
 
 def test_hostile_names_are_text_and_nothing_else(page, written):
-    """Dialogs, errors and requests would fail the page itself."""
+    """A dialog, an error or a request elsewhere also fails the test."""
     page.locator("#option-0").click()
     page.wait_for_selector("#clip canvas")
     assert page.locator("#clip h3").evaluate("e => e.textContent") == HOSTILE
@@ -446,7 +446,7 @@ def test_hostile_names_are_text_and_nothing_else(page, written):
 
 
 def test_markup_that_slipped_through_would_still_not_run(chromium, written, tmp_path):
-    """The page's policy allows one script: its own."""
+    """The page's policy allows only its own script."""
     spoilt = tmp_path / "spoilt.html"
     text = written.path.read_text()
     extra = "<script>window.ran = 1</script><img src=x onerror='window.ran = 2'>"
@@ -459,7 +459,7 @@ def test_markup_that_slipped_through_would_still_not_run(chromium, written, tmp_
     context.close()
 
 
-def test_without_a_script_the_tables_can_be_read(chromium, written):
+def test_without_the_script_the_tables_can_be_read(chromium, written):
     with opened(chromium, written.path, java_script_enabled=False) as page:
         assert page.locator("#results table").first.is_visible()
         assert page.locator("noscript").inner_text()
@@ -510,7 +510,9 @@ def test_a_recording_that_was_cut_is_shown_part_by_part(made, scored, tmp_path):
     assert "judged by itself" in html
 
 
-def test_a_page_without_clips_or_without_a_place_is_refused(made, scored, tmp_path):
+def test_a_page_without_clips_or_at_an_unwritable_path_is_refused(
+    made, scored, tmp_path
+):
     some = recordings(scored[0][1][:1], ["a.wav"])
     with pytest.raises(InputError, match="there are no clips to report on"):
         write_recordings_report(tmp_path / "page.html", made.detector, [])
@@ -519,7 +521,7 @@ def test_a_page_without_clips_or_without_a_place_is_refused(made, scored, tmp_pa
         write_recordings_report(tmp_path, made.detector, [(1, some, np.ones(1))])
 
 
-def test_pictures_end_where_there_is_no_more_room(made, scored):
+def test_pictures_stop_at_the_byte_budget(made, scored):
     log_mels, _ = scored
 
     def load(c):
@@ -537,7 +539,7 @@ N_MACHINES, N_CLIPS, SECONDS = 7, 200, 10
 
 @pytest.mark.slow
 def test_seven_machines_of_two_hundred_clips_open_quickly(chromium, made, tmp_path):
-    """Ten seconds of noise a clip, which compresses worse than any machine."""
+    """Ten seconds of noise per clip, which compresses worse than any machine."""
     rng = np.random.default_rng(3)
     n_frames = 1 + SECONDS * RATE // HOP
     log_mel = noise(rng, 1, n_frames)[0].astype(np.float32)
