@@ -211,5 +211,5 @@ def refuse_duplicates(path: Path | str, clips: Iterable[str]) -> None:
     for clip, count in Counter(clips).items():
         if count > 1:
             raise InputError(
-                f"{path}: the clip {clip!r} is there {count} times: keep one"
+                f"{path}: the clip {clip!r} is listed {count} times: keep one"
             )

@@ -157,8 +157,8 @@
     for (let t = 0; t <= 4; t += 1) {
       const v = low + (t * (high - low)) / 4;
       const anchor = t === 0 ? "start" : t === 4 ? "end" : "middle";
-      const beyond = t === 4 && isCut ? " and more" : "";
-      svg.append(draw("text", { x: x(v), y: bottom + 8, "text-anchor": anchor }, short(v) + beyond));
+      const atLeast = t === 4 && isCut ? "\u2265 " : "";
+      svg.append(draw("text", { x: x(v), y: bottom + 8, "text-anchor": anchor }, atLeast + short(v)));
     }
     if (threshold !== null) {
       const at = x(threshold);

@@ -85,7 +85,7 @@ def test_a_clip_in_the_files_of_both_domains_is_refused(tmp_path):
     path = tmp_path / "scores" / "anomaly_score_fan_section_03_target_test.csv"
     path.write_text(path.read_text() + "section_03_source_test_0000.wav,1\n")
     with pytest.raises(
-        InputError, match="'section_03_source_test_0000' is there 2 times"
+        InputError, match="'section_03_source_test_0000' is listed 2 times"
     ):
         evaluate_directory(tmp_path / "scores", tmp_path)
 
@@ -183,7 +183,7 @@ def test_the_list_of_2020_has_labels_and_ids(tmp_path):
             ["fan", "normal_id_01_1.wav,anomaly_id_01_00000000.wav,1"],
             "'normal_id_01_1' has a later name that contradicts it",
         ),
-        (["fan", *["a.wav,normal_id_01_00000000.wav,0"] * 2], "'a' is there 2 times"),
+        (["fan", *["a.wav,normal_id_01_00000000.wav,0"] * 2], "'a' is listed 2 times"),
         (["fan", "a.wav,normal_id_01_00000000.wav,1"], "is '1': give 0 for a normal"),
         (
             ["fan", *(f"{n}.wav,normal_id_01_00000000.wav,0" for n in "ab")],
@@ -240,7 +240,7 @@ def test_later_names_that_contradict_the_labels_are_not_used(tmp_path):
     ("lines", "message"),
     [
         (["a.wav"], "'a.wav' has no later name"),
-        (["a.wav,x_1.wav", "a.wav,x_2.wav"], "'a' is there 2 times"),
+        (["a.wav,x_1.wav", "a.wav,x_2.wav"], "'a' is listed 2 times"),
     ],
 )
 def test_malformed_tables_of_later_names_are_refused(tmp_path, lines, message):
@@ -257,7 +257,7 @@ def test_a_clip_in_the_ground_truth_of_both_domains_is_refused(tmp_path):
         tail = f"ground_truth_fan_section_03_{domain}_test.csv"
         write(tmp_path / "ground_truth_data" / tail, ["a.wav,0", "b.wav,1"])
         write(tmp_path / "ground_truth_domain" / tail, ["a.wav,0", "b.wav,0"])
-    with pytest.raises(InputError, match="'a' is there 2 times"):
+    with pytest.raises(InputError, match="'a' is listed 2 times"):
         read_truth(tmp_path)
 
 
@@ -276,15 +276,6 @@ def test_a_clip_of_another_section_is_refused(tmp_path):
     names = [f"section_01_source_test_{label}_0000.wav,1" for label in LABELS]
     write(tmp_path / "anomaly_score_fan_section_00_test.csv", names)
     with pytest.raises(InputError, match="normal_0000' belongs to another section"):
-        evaluate_directory(tmp_path)
-
-
-@pytest.mark.parametrize("value", ["1_0", "\uff11", "score", "inf", "0x1", ""])
-def test_scores_must_be_plain_numbers(tmp_path, value):
-    names = [f"section_00_source_test_{label}_0000.wav" for label in LABELS]
-    path = tmp_path / "anomaly_score_fan_section_00_test.csv"
-    write(path, [f"{names[0]},1e-3", f"{names[1]},{value}"])
-    with pytest.raises(InputError, match="give one finite number, and no header"):
         evaluate_directory(tmp_path)
 
 

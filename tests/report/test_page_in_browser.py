@@ -114,14 +114,11 @@ def written(made, scored, tmp_path_factory):
         for of in machines
     ]
     second = np.sin(np.arange(40 * HOP) * 0.3).astype(np.float32) / 8
+    sound = Sound(second, RATE)
     wanted = [
-        WantedClip(m, c, m, lambda m=m, c=c: (log_mels[m][c], Sound(second, RATE)))
+        WantedClip(m, c, m, lambda m=m, c=c: (log_mels[m][c].astype("f4"), sound))
         for m in range(2)
         for c in (0, 1, 9, 11)
-    ]
-    wanted = [
-        w._replace(load=lambda w=w: (w.load()[0].astype(np.float32), w.load()[1]))
-        for w in wanted
     ]
     report = Report(
         config,
