@@ -5,9 +5,9 @@ Labels and domains come from
 - the clips' names;
 - the files that come with the official evaluators since 2021: `ground_truth_data` and
   the folders beside it, with lines of `name,value` and no header, like score files;
-- the official baseline's lists, `eval_data_list_<year>.csv`, one of which the evaluator
-  of 2020 uses too: a line for each machine, followed by its clips as `name,later name`.
-  The list of 2020 adds the label, which the later names give as well.
+- the lists of the official baseline and of the evaluator of 2020,
+  `eval_data_list_<year>.csv`: a line for each machine, followed by its clips as
+  `name,later name`. The list of 2020 adds the label, which the later name gives too.
 
 Clips are matched by name without `.wav` or `.flac`, never by order. The official
 evaluators sort both sides and drop the names, so one wrong name shifts every label

@@ -1,4 +1,4 @@
-"""A headless browser, and pages in it that may do nothing but show themselves."""
+"""A headless Chromium, and pages in it that may not fail or load anything."""
 
 import contextlib
 import shutil
@@ -16,11 +16,11 @@ ARGUMENTS = [
 
 @contextlib.contextmanager
 def browser() -> Iterator:
-    """Chromium; the test is skipped where there is none."""
+    """Start Chromium; the test is skipped if it is not installed."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     playwright = pytest.importorskip("playwright.sync_api")
     if program is None:
-        pytest.skip("there is no Chromium on the PATH")
+        pytest.skip("Chromium is not on the PATH")
     with playwright.sync_playwright() as driver:
         opened = driver.chromium.launch(executable_path=program, args=ARGUMENTS)
         yield opened
@@ -29,36 +29,36 @@ def browser() -> Iterator:
 
 @contextlib.contextmanager
 def opened(chromium, path: Path, before: str = "", **options) -> Iterator:
-    """A page of a file; errors, dialogs and requests elsewhere fail the test.
+    """Open a file as a page; errors, dialogs and outside requests fail the test.
 
     `before` is a script that runs before those of the page.
     """
-    wrong: list[str] = []
+    problems: list[str] = []
     context = chromium.new_context(**{"reduced_motion": "reduce", **options})
     page = context.new_page()
 
     def read(message):
         if message.type == "error":
-            wrong.append(f"console: {message.text}")
+            problems.append(f"console: {message.text}")
 
     page.on("console", read)
-    page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
-    page.on("dialog", lambda dialog: (wrong.append("dialog"), dialog.dismiss()))
+    page.on("pageerror", lambda error: problems.append(f"error: {error}"))
+    page.on("dialog", lambda dialog: (problems.append("dialog"), dialog.dismiss()))
 
     def look(request):
         if not request.url.startswith(("file:", "data:", "blob:")):
-            wrong.append(f"request: {request.url}")
+            problems.append(f"request: {request.url}")
 
     page.on("request", look)
     page.add_init_script(before)
     page.goto(path.as_uri())
     yield page
     context.close()
-    assert not wrong, wrong
+    assert not problems, problems
 
 
 def wait(page, expression: str, *arguments) -> None:
-    """Wait until an expression is true; the page's policy forbids to poll inside it."""
+    """Wait until an expression is true; the page forbids polling inside it."""
     for _ in range(200):
         if page.evaluate(expression, *arguments):
             return
