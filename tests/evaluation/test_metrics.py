@@ -95,10 +95,9 @@ def test_metrics_match_the_golden_values():
         found[f"pAUC ({domain})"] = partial_auc(
             scores[clips], is_anomaly[clips], golden["max_fpr"]
         )
-        for theirs, ours in (("AUC", "auc"), ("F1 score", "f1")):
-            found[f"{theirs} ({domain})"] = getattr(row, f"{ours}_{domain}")
-        for name in ("precision", "recall"):
-            found[f"{name} ({domain})"] = getattr(row, f"{name}_{domain}")
+        for name in ("AUC", "precision", "recall", "F1 score"):
+            column = name.split()[0].lower()
+            found[f"{name} ({domain})"] = getattr(row, f"{column}_{domain}")
     expected = golden["expected"]
     assert found.keys() == expected.keys()
     assert_close([found[name] for name in expected], list(expected.values()))

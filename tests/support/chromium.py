@@ -64,3 +64,30 @@ def wait(page, expression: str, *arguments) -> None:
             return
         page.wait_for_timeout(25)
     raise AssertionError(f"never true: {expression}")
+
+
+def contrasts(page, *selectors: str) -> dict[str, float]:
+    """The WCAG contrast ratio of the first element of each selector in the page."""
+    return page.evaluate(_CONTRASTS, selectors)
+
+
+_CONTRASTS = """(selectors) => {
+  const rgb = (text) => text.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255);
+  const light = (text) => rgb(text)
+    .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (e) => {
+    for (let at = e; at; at = at.parentElement) {
+      const c = getComputedStyle(at).backgroundColor;
+      if (!/, 0\\)$/.test(c)) return c;
+    }
+  };
+  const found = {};
+  for (const s of selectors) {
+    const e = document.querySelector(s);
+    if (!e) continue;
+    const [a, b] = [light(getComputedStyle(e).color), light(ground(e))];
+    found[s] = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  }
+  return found;
+}"""
