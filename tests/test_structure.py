@@ -40,6 +40,7 @@ OUTSIDERS: dict[str, set[str]] = {
     "tensorflow_probability": {"models.distributions"},
     "soundfile": {"data.audio", "report.pictures"},
     "sklearn": {"anomaly_detector", "evaluation.metrics"},
+    "jinja2": {"report.templates"},
     "orbax": {"runs.stored_arrays"},
     "soxr": {"data.audio"},
     "fastapi": {"live.app"},

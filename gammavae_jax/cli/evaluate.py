@@ -55,7 +55,7 @@ class Evaluate:
             InputError: score files, ground truth, a year or a number of resamples that
                 cannot be used, or JSON that cannot be written.
         """
-        from gammavae_jax.evaluation.bootstrap import bootstrap
+        from gammavae_jax.evaluation.official import bootstrap
         from gammavae_jax.evaluation.rows import year_of_files
         from gammavae_jax.evaluation.score_files import (
             evaluate_sections,

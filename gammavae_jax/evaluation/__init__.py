@@ -1,1 +1,1 @@
-"""The challenge's metrics of every year, its tables and files."""
+"""The challenge's metrics, its score files and ground truth, and result tables."""

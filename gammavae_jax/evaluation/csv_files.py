@@ -1,10 +1,10 @@
-"""What a run says of each test clip: score, p-value and decision, as `clips.csv`."""
+"""The tables of a run, `clips.csv` and `results.csv`: written and read back."""
 
 import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,26 +12,22 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import Row
 
 _FORMULA = "[=+\\-@\uff1d\uff0b\uff0d\uff20\t\r\n]"
-_BEGINNING = re.compile(f"(?:^|(?<=[;\t\r\n]))(?='*{_FORMULA})")
-_MARKED = re.compile(f"(?:^|(?<=[;\t\r\n]))'(?='*{_FORMULA})")
+_UNESCAPED = re.compile(f"(?:^|(?<=[;\t\r\n]))(?='*{_FORMULA})")
+_ESCAPED = re.compile(f"(?:^|(?<=[;\t\r\n]))'(?='*{_FORMULA})")
 
 
 def escape_formula(text: str) -> str:
     """Escape text that a spreadsheet would run as a formula."""
-    return _BEGINNING.sub("'", text)
+    return _UNESCAPED.sub("'", text)
 
 
 def unescape_formula(cell: str) -> str:
-    """What `escape_formula` was given."""
-    return _MARKED.sub("", cell)
+    """Undo `escape_formula`."""
+    return _ESCAPED.sub("", cell)
 
 
 class ClipRow(NamedTuple):
-    """A clip under one score of one seed.
-
-    The p-value, for the probability that a normal clip scores as high, is None where
-    thresholds are the official ones.
-    """
+    """One line of `clips.csv`: a clip under one score of one seed."""
 
     seed: int
     score: str
@@ -39,34 +35,31 @@ class ClipRow(NamedTuple):
     section: str
     clip: str
     anomaly_score: float
-    p_value: float | None
+    p_value: float | None  # None where thresholds are the official ones
     decision: int  # 1: called anomalous
 
 
 def clips_csv(rows: Iterable[ClipRow]) -> str:
-    """A header and a line a clip; empty where there is no p-value.
-
-    Names are written as `cells` has them; numbers stay numbers.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(ClipRow._fields)
-    for row in rows:
-        names = row.machine, row.section, row.clip
-        machine, section, clip = map(escape_formula, names)
-        writer.writerow(row._replace(machine=machine, section=section, clip=clip))
-    return text.getvalue()
+    """Return `clips.csv`: a header and one line per row, a missing p-value empty."""
+    names = ("machine", "section", "clip")
+    return _csv(
+        ClipRow._fields,
+        (
+            row._replace(**{n: escape_formula(getattr(row, n)) for n in names})
+            for row in rows
+        ),
+    )
 
 
 def read_clips_csv(path: Path) -> list[ClipRow]:
-    """What `clips_csv` wrote.
+    """Read what `clips_csv` wrote.
 
     Raises:
-        InputError: it is not there, or is something else.
+        InputError: the file is missing, or is not such a table.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        return [_row(fields) for fields in csv.DictReader(io.StringIO(text))]
+        return [_clip_row(fields) for fields in csv.DictReader(io.StringIO(text))]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{str(path)!r} cannot be read as a run's table of clips: give the folder "
@@ -74,7 +67,7 @@ def read_clips_csv(path: Path) -> list[ClipRow]:
         ) from error
 
 
-def _row(fields: dict[str, str]) -> ClipRow:
+def _clip_row(fields: dict[str, str]) -> ClipRow:
     return ClipRow(
         int(fields["seed"]),
         fields["score"],
@@ -87,39 +80,40 @@ def _row(fields: dict[str, str]) -> ClipRow:
     )
 
 
-def results_csv(rows: Sequence[Row]) -> str:
-    """`results.csv`: a header and a line a row; empty where there is no value.
+def results_csv(rows: Iterable[Row]) -> str:
+    """Return `results.csv`: a header and one line per row, NaN left empty."""
+    escaped = (row._replace(machine=escape_formula(row.machine)) for row in rows)
+    return _csv(
+        Row._fields,
+        (
+            ["" if isinstance(v, float) and math.isnan(v) else v for v in row]
+            for row in escaped
+        ),
+    )
 
-    The machine is written as `cells` has it; numbers stay numbers.
-    """
+
+def _csv(header: tuple[str, ...], lines: Iterable[Iterable]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Row._fields)
-    for row in rows:
-        row = row._replace(machine=escape_formula(row.machine))
-        writer.writerow(
-            "" if isinstance(v, float) and math.isnan(v) else v for v in row
-        )
+    writer.writerow(header)
+    writer.writerows(lines)
     return text.getvalue()
 
 
 def read_results_csv(text: str) -> list[Row]:
-    """What `results_csv` wrote.
+    """Read what `results_csv` returned.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the text is not such a table.
     """
-    rows = []
-    for fields in csv.DictReader(io.StringIO(text)):
-        rows.append(row_of(fields))
-    return rows
+    return [row_of(fields) for fields in csv.DictReader(io.StringIO(text))]
 
 
 def row_of(fields: Mapping[str, str]) -> Row:
-    """A row of `results.csv`, by the names of its columns.
+    """Return the row of a line of `results.csv`, given by column name.
 
     Raises:
-        ValueError: it has other columns.
+        ValueError: the columns are not those of the table.
     """
     if tuple(fields) != Row._fields:
         raise ValueError

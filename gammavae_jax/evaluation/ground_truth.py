@@ -1,16 +1,16 @@
-"""What is known of a section's clips, and values matched to them by name.
+"""Labels and domains of a section's test clips, matched to them by name.
 
 Labels and domains come from
 
 - the clips' names;
-- the files that the official evaluators ship from 2021 on, `ground_truth_data` and the
-  folders beside it: like a score file, lines of `name,value` without a header;
-- the baseline's lists, `eval_data_list_<year>.csv`, of which the evaluator of 2020
-  takes one too: a line with each machine, then its clips, `name,later name` and in 2020
-  the label, which the later names tell as well.
+- the files that come with the official evaluators since 2021: `ground_truth_data` and
+  the folders beside it, with lines of `name,value` and no header, like score files;
+- the lists of the official baseline and of the evaluator of 2020,
+  `eval_data_list_<year>.csv`: a line for each machine, followed by its clips as
+  `name,later name`. The list of 2020 adds the label, which the later name gives too.
 
-Clips are matched by name without `.wav` or `.flac`, never by order: the official
-evaluators sort both sides and drop the names, so that one wrong name shifts every label
+Clips are matched by name without `.wav` or `.flac`, never by order. The official
+evaluators sort both sides and drop the names, so one wrong name shifts every label
 after it.
 """
 
@@ -21,6 +21,7 @@ from typing import NamedTuple
 from gammavae_jax.data.names import (
     DOMAINS,
     LABELS,
+    ClipName,
     clip_stem,
     parse_clip_name,
     section_word,
@@ -31,32 +32,36 @@ from gammavae_jax.evaluation.rows import (
     Section,
     find_files,
     flags_by_clip,
+    join_paths,
     read_lines,
     read_rows,
-    refuse_doubled,
-    together,
+    refuse_duplicates,
 )
 
 
 class GroundTruth(NamedTuple):
-    """Labels and domains of a section; clips go by their names without suffix."""
+    """Labels and domains of one section, by each clip's first name without suffix."""
 
     is_anomaly: dict[str, bool]
     is_target: dict[str, bool]
-    clip_of: dict[str, str]  # every name that a clip may have
+    clip_of: dict[str, str]  # the first name, by every name the clip may have
 
 
 def read_truth(root: Path) -> dict[Section, GroundTruth]:
-    """The ground truth of every section that an evaluator's folder, or a list, has.
+    """Read the ground truth of every section.
+
+    Args:
+        root: the folder of an official evaluator, or a list of the official baseline.
 
     Raises:
-        InputError: there is none, or more than one list, or one that cannot be read.
+        InputError: there is no ground truth, more than one list, or a file that cannot
+            be read.
     """
     if not root.exists():
-        raise InputError(f"{root} is no folder and no list: give the ground truth")
+        raise InputError(f"{root} does not exist: give the ground truth")
     if (root / "ground_truth_data").is_dir():
         return {
-            key: _merged([truth_from_files(path) for path in paths], together(paths))
+            key: _merge(map(truth_from_files, paths), join_paths(paths))
             for key, paths in find_files(
                 root / "ground_truth_data", "ground_truth"
             ).items()
@@ -68,19 +73,21 @@ def read_truth(root: Path) -> dict[Section, GroundTruth]:
             "an eval_data_list_<year>.csv"
         )
     if len(lists) > 1:
-        raise InputError(f"{root} holds {len(lists)} lists: give the one of the year")
+        raise InputError(
+            f"{root} holds {len(lists)} lists: give the one of the right year"
+        )
     return truth_from_list(lists[0])
 
 
 def truth_from_list(path: Path) -> dict[Section, GroundTruth]:
-    """What a list of the official baseline tells of every section.
+    """Read a list of the official baseline.
 
-    That of 2022 is refused by its name: against the evaluator of that year, labels or
-    domains are wrong in 881 of its 4200 lines.
+    The list of 2022 is refused by its file name: the official evaluator of that year
+    contradicts its labels or domains in 881 of 4200 lines.
 
     Raises:
-        InputError: a list that cannot be read, a clip that comes twice, or one whose
-            later name tells no label or domain, or another label than the list.
+        InputError: the list cannot be read, a clip is listed twice, or a later name
+            has no label or domain, or contradicts the list.
     """
     if path.name == "eval_data_list_2022.csv":
         raise InputError(
@@ -92,78 +99,80 @@ def truth_from_list(path: Path) -> dict[Section, GroundTruth]:
         if len(line) == 1 and clip_stem(line[0]) == line[0]:
             machine = line[0]
             continue
-        if len(line) not in (2, 3):
-            raise InputError(
-                f"{path}: {','.join(line)!r} is neither a machine nor a clip with its "
-                "later name: this is no list of the official baseline"
-            )
-        name, later = (clip_stem(field) for field in line[:2])
-        parsed = parse_clip_name(later)
-        if not (machine and parsed.label and parsed.domain):
-            raise InputError(
-                f"{path}: {later!r} tells no label and domain, or comes before any "
-                "machine: this is no list of the official baseline"
-            )
-        if line[2:] and line[2] != str(LABELS.index(parsed.label)):
-            raise InputError(
-                f"{path}: the label of {later!r} is {line[2]!r}: give 0 for a normal "
-                "clip, 1 for an anomaly"
-            )
+        name, later, parsed = _parse_list_line(path, line, machine)
         clips.setdefault((machine, parsed.section), []).append((name, later, parsed))
-    found = {}
-    for key, of_section in clips.items():
-        refuse_doubled(path, (name for name, _, _ in of_section))
-        later_names = [(later, name) for name, later, _ in of_section]
-        found[key] = GroundTruth(
-            is_anomaly={n: parsed.label == "anomaly" for n, _, parsed in of_section},
-            is_target={n: parsed.domain == "target" for n, _, parsed in of_section},
-            clip_of=_with_later_names(path, later_names),
+    return {key: _truth_of_section(path, of) for key, of in clips.items()}
+
+
+def _parse_list_line(
+    path: Path, line: list[str], machine: str
+) -> tuple[str, str, ClipName]:
+    """A clip's first and later name, and the parts of the later one."""
+    if len(line) not in (2, 3):
+        raise InputError(
+            f"{path}: {','.join(line)!r} is neither a machine nor a clip with its "
+            "later name: this is not a list of the official baseline"
         )
-        name = _contradiction(found[key])
-        if name is not None:
-            raise InputError(
-                f"{path}: {name!r} has a later name that contradicts it: this is no "
-                "list of the official baseline"
-            )
-    return found
+    name, later = (clip_stem(field) for field in line[:2])
+    parsed = parse_clip_name(later)
+    if not (machine and parsed.label and parsed.domain):
+        raise InputError(
+            f"{path}: {later!r} gives no label and domain, or comes before any "
+            "machine: this is not a list of the official baseline"
+        )
+    if line[2:] and line[2] != str(LABELS.index(parsed.label)):
+        raise InputError(
+            f"{path}: the label of {later!r} is {line[2]!r}: give 0 for a normal "
+            "clip, 1 for an anomaly"
+        )
+    return name, later, parsed
 
 
-def _with_later_names(
-    path: Path | str, later_names: Iterable[tuple[str, str]]
+def _truth_of_section(
+    path: Path, clips: list[tuple[str, str, ClipName]]
+) -> GroundTruth:
+    refuse_duplicates(path, (name for name, _, _ in clips))
+    truth = GroundTruth(
+        is_anomaly={name: parsed.label == "anomaly" for name, _, parsed in clips},
+        is_target={name: parsed.domain == "target" for name, _, parsed in clips},
+        clip_of=_index_names(path, [(later, name) for name, later, _ in clips]),
+    )
+    name = _contradiction(truth)
+    if name is not None:
+        raise InputError(
+            f"{path}: {name!r} has a later name that contradicts it: this is not a "
+            "list of the official baseline"
+        )
+    return truth
+
+
+def _index_names(
+    path: Path | str, later_names: list[tuple[str, str]]
 ) -> dict[str, str]:
-    """The first name of clips by all their names.
-
-    Args:
-        path: of the later names, for the message.
-        later_names: later and first name of every clip; both may be the same.
-
-    Raises:
-        InputError: two clips with one name.
-    """
-    pairs = list(later_names)
-    clip_of = {first: first for _, first in pairs}
-    for later, first in pairs:
+    """The first name of each clip by all its names, from pairs of later and first."""
+    clip_of = {first: first for _, first in later_names}
+    for later, first in later_names:
         if clip_of.setdefault(later, first) != first:
             raise InputError(
-                f"{path}: {clip_of[later]!r} and {first!r} both go by {later!r}: give "
-                "each clip a name of its own"
+                f"{path}: {clip_of[later]!r} and {first!r} are both called {later!r}: "
+                "give each clip a name of its own"
             )
     return clip_of
 
 
-def _merged(parts: Iterable[GroundTruth], where: str) -> GroundTruth:
-    """The ground truth of a section that has a file for each domain."""
+def _merge(parts: Iterable[GroundTruth], where: str) -> GroundTruth:
+    """Merge the ground truth of a section that has a file for each domain."""
     merged, names = GroundTruth({}, {}, {}), []
     for part in parts:
-        refuse_doubled(where, [*merged.is_anomaly, *part.is_anomaly])
+        refuse_duplicates(where, [*merged.is_anomaly, *part.is_anomaly])
         merged.is_anomaly.update(part.is_anomaly)
         merged.is_target.update(part.is_target)
         names += part.clip_of.items()
-    return merged._replace(clip_of=_with_later_names(where, names))
+    return merged._replace(clip_of=_index_names(where, names))
 
 
 def _contradiction(truth: GroundTruth) -> str | None:
-    """The first name that tells another label or domain than the ground truth."""
+    """The first name whose label or domain contradicts the ground truth."""
     for name, clip in truth.clip_of.items():
         parsed = parse_clip_name(name)
         label = LABELS[truth.is_anomaly[clip]]
@@ -176,23 +185,20 @@ def _contradiction(truth: GroundTruth) -> str | None:
 def truth_from_names(
     path: Path | str, clips: Iterable[str], section: str | None = None
 ) -> GroundTruth:
-    """What the clips' names tell; clips that do not tell their domain are source.
+    """Read labels and domains from clip names; a name without a domain is source.
 
-    Args:
-        path: where the names were read, for the message.
-        clips: their names.
-        section: theirs, if known.
+    `path` is for messages; `section` is the one the clips must belong to, if known.
 
     Raises:
-        InputError: a name without a label, or of another section.
+        InputError: a name has no label, or belongs to another section.
     """
     names = {clip: parse_clip_name(clip) for clip in clips}
     for clip, name in names.items():
         if section is not None and section_word(clip) and name.section != section:
-            raise InputError(f"{path}: {clip!r} is of another section: take it away")
+            raise InputError(f"{path}: {clip!r} belongs to another section: remove it")
         if not name.label:
             raise InputError(
-                f"{path}: {clip!r} is called neither normal nor anomaly: "
+                f"{path}: the name {clip!r} says neither normal nor anomaly: "
                 "give the ground truth (--ground-truth)"
             )
     return GroundTruth(
@@ -203,25 +209,25 @@ def truth_from_names(
 
 
 def truth_from_files(data: Path) -> GroundTruth:
-    """What a file in `ground_truth_data` and those of its name beside it tell.
+    """Read a file in `ground_truth_data` and the files of its name beside that folder.
 
-    `ground_truth_attributes` gives clips the names that they got later (in 2022 by
-    tables with a header, in a folder for each machine), and `ground_truth_domain` their
-    domains (1: target); without it, the names tell them. Where a later name contradicts
-    label or domain, as with 881 clips of 2022's ToyCar and ToyTrain, it is another
-    clip's: no clip of the section then goes by its later name.
+    `ground_truth_attributes` gives the clips' later names (in 2022 in tables with a
+    header, in a folder for each machine), and `ground_truth_domain` their domains
+    (1: target); without that file, domains come from the names. A later name that
+    contradicts the label or the domain, as those of 881 clips of ToyCar and ToyTrain do
+    in 2022, belongs to another clip: then the section's later names are not used.
 
     Raises:
-        InputError: a file that `read_rows` or `flags_by_clip` refuses, or a clip whose
-            domain neither file nor name tells, or whose name contradicts them.
+        InputError: `read_rows` or `flags_by_clip` refuses a file, no file and no name
+            gives a clip's domain, or a first name contradicts label or domain.
     """
     domain = data.parent.with_name("ground_truth_domain") / data.name
     rows = read_rows(data)
     first_names = {clip: clip for clip in rows}
     is_anomaly = flags_by_clip(data, rows, first_names)
     later = _later_names(data)
-    clip_of = _with_later_names(
-        data, ((clip_stem(a), clip) for clip in rows for a in later.get(clip, [clip]))
+    clip_of = _index_names(
+        data, [(clip_stem(a), clip) for clip in rows for a in later.get(clip, [clip])]
     )
     if domain.exists():
         is_target = flags_by_clip(domain, read_rows(domain), clip_of)
@@ -231,14 +237,14 @@ def truth_from_files(data: Path) -> GroundTruth:
     name = _contradiction(truth)
     if name in rows:
         raise InputError(
-            f"{data}: {name!r} is called otherwise than its label or domain says: mend "
-            "the ground truth"
+            f"{data}: the name {name!r} contradicts its label or domain: correct the "
+            "ground truth"
         )
     return truth if name is None else truth._replace(clip_of=first_names)
 
 
 def _later_names(data: Path) -> dict[str, list[str]]:
-    """The names that clips got later, where there are any."""
+    """The later names of clips, by their first names; empty where there are none."""
     folder = data.parent.with_name("ground_truth_attributes")
     if (folder / data.name).exists():
         return read_rows(folder / data.name)
@@ -252,7 +258,7 @@ def _later_names(data: Path) -> dict[str, list[str]]:
     for line in lines:
         if len(line) < 2:
             raise InputError(f"{path}: {line[0]!r} has no later name: add it")
-    refuse_doubled(path, (clip_stem(line[0]) for line in lines))
+    refuse_duplicates(path, (clip_stem(line[0]) for line in lines))
     # The last field: a clip may have fewer attributes than the header.
     return {clip_stem(line[0]): line[-1:] for line in lines}
 
@@ -261,5 +267,5 @@ def _domains_from_names(path: Path, clip_of: dict[str, str]) -> dict[str, bool]:
     domains = {clip: parse_clip_name(name).domain for name, clip in clip_of.items()}
     for clip, domain in domains.items():
         if not domain:
-            raise InputError(f"{path} is missing, and {clip!r} tells no domain: add it")
+            raise InputError(f"{path} is missing, and {clip!r} has no domain: add it")
     return {clip: domain == "target" for clip, domain in domains.items()}

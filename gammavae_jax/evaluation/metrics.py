@@ -1,21 +1,20 @@
-"""The challenge's metrics, for every year: validate, then metric, then evaluate.
+"""The challenge's metrics of every year.
 
-Conventions: one entry per clip along the axis `clip`. A higher score is more
-anomalous; `is_anomaly` is true for anomalous clips, `is_target` for clips of the
-target domain. Nothing depends on the order of the clips. Every value is a fraction;
-NaN stands for what cannot be computed (no target clips, no decisions) and is left out
-of every mean.
+Arrays have one entry per test clip, along the axis `clip`, in any order. A higher score
+is more anomalous; `is_anomaly` is true for anomalous clips, `is_target` for clips of
+the target domain. Every metric is a fraction. NaN marks what cannot be computed (no
+target clips, no decisions) and is left out of every mean.
 
-What the years define, after the official evaluators:
+The official evaluators define, by year:
 
 - 2020: no domains. Score: the arithmetic mean of AUC and pAUC.
-- 2021: a domain's AUC and pAUC are over that domain's clips alone. Score: the harmonic
-  mean of both over both domains. The column `pauc` is the harmonic mean of the two.
-- 2022 on: a domain's AUC ranks its normal clips against the anomalies of *both*
-  domains, pAUC is over all clips. Score: the harmonic mean of AUC (source), AUC
-  (target) and pAUC.
+- 2021: a domain's AUC and pAUC use that domain's clips only. Score: the harmonic mean
+  of both over both domains. The column `pauc` is the harmonic mean of the two pAUCs.
+- Since 2022: a domain's AUC ranks its normal clips against the anomalies of *both*
+  domains; pAUC uses all clips. Score: the harmonic mean of AUC (source), AUC (target)
+  and pAUC.
 
-Precision, recall, F1 and false positive rate are over a domain's clips alone.
+Precision, recall, F1 and false-alarm rate always use one domain's clips only.
 """
 
 import math
@@ -59,7 +58,7 @@ METRICS = tuple(name for name in Row._fields[4:] if name != "threshold")
 
 
 class SectionScores(NamedTuple):
-    """The scored test clips of one section of one machine."""
+    """The labelled test clips of one section of one machine, under one score."""
 
     machine: str
     section: str
@@ -75,11 +74,11 @@ def validate(
     is_target: np.ndarray,
     name: str = "the scores",
 ) -> None:
-    """Check that metrics can be computed; `name` says whose scores in the message.
+    """Check that metrics can be computed; `name` is for the message.
 
     Raises:
-        InputError: arrays that are not one value per clip, labels or domains that are
-            not booleans, scores that are not finite, or labels of one class only.
+        InputError: the arrays do not have one value per clip, labels or domains are
+            not boolean, a score is not finite, or all labels are the same.
     """
     shapes = [np.shape(a) for a in (scores, is_anomaly, is_target)]
     if len(set(shapes)) > 1 or len(shapes[0]) != 1:
@@ -95,9 +94,9 @@ def validate(
             f"{name}: the score of clip {at} is {scores[at]}: give finite scores"
         )
     if not _has_both(is_anomaly):
-        found = "anomalous" if is_anomaly.any() else "normal"
+        label = "anomalous" if is_anomaly.any() else "normal"
         raise InputError(
-            f"{name}: all {len(is_anomaly)} clips are {found}: "
+            f"{name}: all {len(is_anomaly)} clips are {label}: "
             "give normal and anomalous clips"
         )
 
@@ -109,9 +108,10 @@ def _has_both(is_anomaly: Bool[np.ndarray, "clip"]) -> bool:
 def auc(
     scores: Float[np.ndarray, "clip"], is_anomaly: Bool[np.ndarray, "clip"]
 ) -> float:
-    """Area under the ROC curve: how often an anomaly outscores a normal clip.
+    """Return the area under the ROC curve; ties count one half.
 
-    Ties count one half. Both classes must be present.
+    It is the probability that an anomaly scores higher than a normal clip. Both
+    classes must be present.
     """
     return float(roc_auc_score(is_anomaly, ranks(scores)))
 
@@ -121,15 +121,16 @@ def partial_auc(
     is_anomaly: Bool[np.ndarray, "clip"],
     max_fpr: float = MAX_FPR,
 ) -> float:
-    """Area under the ROC curve up to `max_fpr`, standardised: chance is 0.5, best 1.
+    """Return the area under the ROC curve up to `max_fpr`, standardised.
 
-    McClish, Analyzing a Portion of the ROC Curve (1989). Both classes must be present.
+    Chance is 0.5, a perfect score 1 (McClish, Analyzing a Portion of the ROC Curve,
+    1989). Both classes must be present.
     """
     return float(roc_auc_score(is_anomaly, ranks(scores), max_fpr=max_fpr))
 
 
 def ranks(scores: Float[np.ndarray, "clip"]) -> Int[np.ndarray, "clip"]:
-    """The scores' places, from 0, ties alike.
+    """Return the ranks of scores, from 0; equal scores share a rank.
 
     Differences of huge scores would overflow in the ROC curve; ranks never do.
     """
@@ -139,10 +140,11 @@ def ranks(scores: Float[np.ndarray, "clip"]) -> Int[np.ndarray, "clip"]:
 def detection_rates(
     decisions: Bool[np.ndarray, "clip"], is_anomaly: Bool[np.ndarray, "clip"]
 ) -> dict[str, float]:
-    """Precision, recall, F1 (`2PR / max(P + R, eps)`) and false positive rate.
+    """Return precision, recall, F1 (`2PR / max(P + R, eps)`) and false-alarm rate.
 
     As in the official evaluators, the first three are 0 where their divisor is 0. The
-    last is no official metric: NaN without normal clips, as 0 would look perfect.
+    false-alarm rate is not official: it is NaN without normal clips, because 0 would
+    look perfect.
     """
     hits = np.count_nonzero(decisions & is_anomaly)
     false_alarms = np.count_nonzero(decisions & ~is_anomaly)
@@ -170,13 +172,14 @@ def evaluate_section(
     score: str = "",
     seed: int = 0,
 ) -> Row:
-    """All metrics of one section.
+    """Return all metrics of one section.
 
-    Decisions are `scores > threshold` unless given; with neither, precision, recall,
-    F1 and false positive rate are NaN. `year` None is the definition of 2022 on.
+    Decisions default to `scores > threshold`. Without a threshold either, precision,
+    recall, F1 and false-alarm rate are NaN. With `year` None, the definition of 2022
+    applies.
 
     Raises:
-        InputError: see `validate`; or a year before the challenge.
+        InputError: `validate` refuses the arrays, or the year is before 2020.
     """
     name = f"{machine} section {section}" if machine else "the scores"
     validate(scores, is_anomaly, is_target, name)
@@ -207,9 +210,9 @@ def ranking_columns(
     is_target: Bool[np.ndarray, "clip"],
     year: int | None = None,
 ) -> dict[str, Any]:
-    """`auc_source`, `auc_target`, `pauc`, `auc`, given AUC and pAUC of any clips.
+    """Return the columns `auc_source`, `auc_target`, `pauc` and `auc`.
 
-    The two functions take a mask over clips and give a number, or one per resample.
+    The two functions take a mask over clips and return a number, or one per resample.
     """
     definition = definition_of(year)
     everything = np.ones_like(is_anomaly)
@@ -243,7 +246,11 @@ def _decision_columns(
 
 
 def definition_of(year: int | None) -> int:
-    """The first year of the definition in force: 2020, 2021 or 2022."""
+    """Return the first year of the definition that applies: 2020, 2021 or 2022.
+
+    Raises:
+        InputError: the year is before 2020.
+    """
     if year is not None and year < 2020:
         raise InputError(f"the year is {year}: the challenge's task began in 2020")
     return 2022 if year is None else min(year, 2022)

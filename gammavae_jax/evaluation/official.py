@@ -1,31 +1,42 @@
-"""Means over rows of results, and the challenge's one number for a system.
+"""The challenge's one number for a system, its bootstrap, and published results.
 
-Every value is a fraction; NaN stands for what cannot be computed and is left out.
+Every metric is a fraction. NaN marks what cannot be computed and is left out of means.
 """
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.evaluation.metrics import EPS, METRICS, Row, definition_of
+from gammavae_jax.evaluation.metrics import (
+    EPS,
+    MAX_FPR,
+    METRICS,
+    Row,
+    SectionScores,
+    definition_of,
+    ranking_columns,
+    ranks,
+    validate,
+)
 
 
 def official_score(rows: Iterable[Row], year: int | None = None) -> float:
-    """The challenge's one number for the machines and sections of one system.
+    """Return the challenge's one number for a system, from the rows of its sections.
 
-    Values are floored at the machine epsilon, as the official evaluators do. `year`
-    must be the one that the rows were made with; None is the definition of 2022 on.
+    Values are floored at the machine epsilon, as in the official evaluators. `year`
+    must be the one the rows were computed with; None stands for 2022 and later.
 
     Raises:
-        InputError: no rows, or nothing in them that the score is made of.
+        InputError: there are no rows, or none has an AUC or a pAUC.
     """
     rows = list(rows)
     if not rows:
-        raise InputError("there are no rows to make an official score of")
+        raise InputError("there are no rows to compute an official score from")
     columns = {m: np.array([[getattr(row, m)] for row in rows]) for m in METRICS}
     return float(official_scores(columns, year)[0])
 
@@ -33,13 +44,13 @@ def official_score(rows: Iterable[Row], year: int | None = None) -> float:
 def official_scores(
     columns: dict[str, Float[np.ndarray, "row resample"]], year: int | None = None
 ) -> Float[np.ndarray, "resample"]:
-    """`official_score` of each resample, from the columns that come from ranking."""
+    """Return `official_score` of each resample, from the columns of its rows."""
     definition = definition_of(year)
     auc, pauc = columns["auc"], columns["pauc"]
     per_domain = [columns["auc_source"], columns["auc_target"]]
     if definition == 2020:
         return np.concatenate([auc, pauc]).mean(axis=0)
-    if definition == 2021:  # a pAUC per domain: `pauc` twice, where there are both
+    if definition == 2021:  # one pAUC per domain: `pauc` counts twice if both exist
         per_domain.append(pauc + 0 * sum(per_domain))
     parts = np.concatenate([*per_domain, pauc])
     parts = parts[~np.isnan(parts).any(axis=1)]
@@ -49,26 +60,124 @@ def official_scores(
 
 
 def arithmetic_means(rows: Iterable[Row]) -> dict[str, float]:
-    """The arithmetic mean of each metric over rows."""
+    """Return the arithmetic mean of each metric over rows."""
     rows = list(rows)
     return {m: arithmetic_mean(getattr(row, m) for row in rows) for m in METRICS}
 
 
 def harmonic_means(rows: Iterable[Row]) -> dict[str, float]:
-    """The harmonic mean of each metric over rows, values floored at epsilon."""
+    """Return the harmonic mean of each metric over rows, floored at epsilon."""
     rows = list(rows)
     return {m: harmonic_mean(getattr(row, m) for row in rows) for m in METRICS}
 
 
 def arithmetic_mean(values: Iterable[float]) -> float:
-    """The mean of the values that are not NaN; NaN where there are none."""
+    """Return the mean of the values that are not NaN; NaN if there are none."""
     known = [v for v in values if not math.isnan(v)]
     return float(np.mean(known)) if known else math.nan
 
 
 def harmonic_mean(values: Iterable[float]) -> float:
-    """The same for the harmonic mean, values floored at the machine epsilon."""
+    """Return the harmonic mean of the values that are not NaN, floored at epsilon."""
     return 1 / arithmetic_mean(v if math.isnan(v) else 1 / max(v, EPS) for v in values)
+
+
+class Bootstrap(NamedTuple):
+    """The official score over resamples of the test clips."""
+
+    mean: float
+    std: float
+    low: float  # ends of the percentile interval
+    high: float
+
+
+def bootstrap(
+    sections: Sequence[SectionScores],
+    *,
+    year: int | None = None,
+    n_resamples: int = 1000,
+    coverage: float = 0.95,
+    seed: int = 0,
+) -> Bootstrap:
+    """Bootstrap the official score over test clips; training is not repeated.
+
+    Clips are drawn with replacement within each label and domain of each section, so
+    every resample has the same counts as the test set. A section's draws depend on the
+    seed and its name, not on the order of clips or sections.
+
+    Raises:
+        InputError: there are no sections, `validate` refuses one, there are fewer than
+            two resamples, or the year is before 2020.
+    """
+    if not sections:
+        raise InputError("there are no sections to bootstrap")
+    if n_resamples < 2:
+        raise InputError(f"a bootstrap of {n_resamples} resamples: give at least 2")
+    drawn = [_resample(s, year, n_resamples, seed) for s in sections]
+    columns = {m: np.array([d[m] for d in drawn]) for m in drawn[0]}
+    values = official_scores(columns, year)
+    tail = (1 - coverage) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return Bootstrap(
+        float(values.mean()), float(values.std(ddof=1)), float(low), float(high)
+    )
+
+
+def _resample(
+    section: SectionScores, year: int | None, n_resamples: int, seed: int
+) -> dict[str, Float[np.ndarray, "resample"]]:
+    """The ranking columns of one section, in each resample."""
+    name = f"{section.machine} section {section.section}"
+    validate(section.scores, section.is_anomaly, section.is_target, name)
+    order = np.argsort(section.scores)  # so the order of the clips cannot matter
+    rank, is_anomaly = ranks(section.scores)[order], section.is_anomaly[order]
+    is_target = section.is_target[order]
+    strata = 2 * is_anomaly + is_target
+    counts = _draw(strata, n_resamples, [seed, *name.encode()])
+
+    def area(clips: np.ndarray, max_fpr: float = 1.0) -> np.ndarray:
+        return _roc_area(counts[:, clips], rank[clips], is_anomaly[clips], max_fpr)
+
+    def standardised_area(clips: np.ndarray) -> np.ndarray:
+        chance = MAX_FPR**2 / 2
+        return (1 + (area(clips, MAX_FPR) - chance) / (MAX_FPR - chance)) / 2
+
+    columns = ranking_columns(area, standardised_area, is_anomaly, is_target, year)
+    return {name: np.broadcast_to(c, n_resamples) for name, c in columns.items()}
+
+
+def _draw(
+    strata: Int[np.ndarray, "clip"], n_resamples: int, seed: list[int]
+) -> Float[np.ndarray, "resample clip"]:
+    """How often each clip is drawn; a stratum keeps its number of clips."""
+    rng = np.random.default_rng(seed)
+    counts = np.empty((n_resamples, len(strata)))
+    for stratum in np.unique(strata):
+        n = np.count_nonzero(strata == stratum)
+        counts[:, strata == stratum] = rng.multinomial(n, np.ones(n) / n, n_resamples)
+    return counts
+
+
+def _roc_area(
+    counts: Float[np.ndarray, "resample clip"],
+    rank: Int[np.ndarray, "clip"],
+    is_anomaly: Bool[np.ndarray, "clip"],
+    max_fpr: float,
+) -> Float[np.ndarray, "resample"]:
+    """Area under each resample's ROC curve up to `max_fpr`; `rank` must ascend."""
+    starts = np.flatnonzero(np.diff(rank, prepend=-1))
+
+    def rates(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        steps = np.add.reduceat(counts * chosen, starts, axis=1)[:, ::-1]
+        ends = np.cumsum(steps, axis=1)
+        total = ends[:, -1:]
+        return (ends - steps) / total, ends / total
+
+    (left, right), (low, high) = rates(~is_anomaly), rates(is_anomaly)
+    width = np.minimum(right, max_fpr) - np.minimum(left, max_fpr)
+    # Where max_fpr cuts a segment, only the first part of its rise counts.
+    share = np.divide(width, right - left, out=np.zeros_like(width), where=right > left)
+    return np.sum(width * (low + share * (high - low) / 2), axis=1)
 
 
 PUBLISHED_SCORE = "mahalanobis"
@@ -98,10 +207,11 @@ REPORT_TABLE_2: dict[str, dict[str, tuple[float, float, float]]] = {
 
 
 def is_dcase2024_development_set(data_root: Path, machines: Collection[str]) -> bool:
-    """Whether these recordings are the ones of the report's Table 2.
+    """Return whether these recordings are the ones behind the report's Table 2.
 
-    The 2023 and 2025 sets have the same machine types and file names, so the folder
-    must say it: `.../dcase2024t2/dev_data[/raw]`, as the official scripts name it.
+    The sets of 2023 and 2025 have the same machine types and file names, so only the
+    folder tells them apart: `.../dcase2024t2/dev_data[/raw]`, as the official scripts
+    name it.
     """
     folder = data_root.resolve()
     folder = folder.parent if folder.name == "raw" else folder

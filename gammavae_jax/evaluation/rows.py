@@ -1,6 +1,6 @@
-"""Lines of `name,value`, as score files and ground truth have them, matched by name.
+"""The `name,value` rows of score files and ground truth, matched by clip name.
 
-A clip's name is taken without folders and without `.wav` or `.flac`.
+Clip names are compared without their folder and without `.wav` or `.flac`.
 """
 
 import csv
@@ -18,22 +18,29 @@ from gammavae_jax.errors import InputError
 Section = tuple[str, str]  # machine and section
 
 
+def file_name(kind: str, machine: str, section: str) -> str:
+    """Return the name of a challenge file; `kind` is `anomaly_score` or the like."""
+    return f"{kind}_{machine}_section_{section}_test.csv"
+
+
 def find_files(folder: Path, kind: str) -> dict[Section, tuple[Path, ...]]:
-    """The files `<kind>_*.csv` in a folder by machine and section, sorted.
+    """Find the files `<kind>_*.csv` in a folder, sorted by machine and section.
+
+    A section has one file, or one for each domain.
 
     Raises:
-        InputError: no folder, a file whose name does not tell its section, or two
-            files for one section, unless each is of a domain of its own.
+        InputError: the folder does not exist, a file's name does not give its section,
+            or a section has two files that are not one for each domain.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder: give one that holds {kind}_*.csv")
+        raise InputError(f"{folder} is not a folder: give one with {kind}_*.csv files")
     found: dict[Section, dict[str | None, Path]] = {}
     for path in filter(Path.is_file, folder.glob(f"{kind}_*.csv")):
         match = FILE_NAME.fullmatch(path.name)
         if match is None:
             raise InputError(
                 f"{path} names no machine and section: "
-                f"name it {kind}_<machine>_section_<id>_test.csv"
+                f"name it {file_name(kind, '<machine>', '<id>')}"
             )
         of_section = found.setdefault((match["machine"], match["section"]), {})
         domain = match["domain"]
@@ -53,35 +60,35 @@ def require_files(
     kind: str,
     found: dict[Section, tuple[Path, ...]],
 ) -> None:
-    """Refuse sections that are in `wanted` but not among the files found in a folder.
+    """Check that each wanted section is among the files found in a folder.
 
     Raises:
-        InputError: names the first such section's missing file and its file in
-            `wanted`.
+        InputError: a section has no such file; the message names the file, and the
+            section's file in `wanted`.
     """
-    for machine, section in sorted(wanted.keys() - found.keys()):
+    for key in sorted(wanted.keys() - found.keys()):
         raise InputError(
-            f"{folder} has no {kind}_{machine}_section_{section}_test.csv: "
-            f"add it, or take away {together(wanted[machine, section])}"
+            f"{folder} has no {file_name(kind, *key)}: add it, or remove "
+            + join_paths(wanted[key])
         )
 
 
-def together(paths: tuple[Path, ...]) -> str:
-    """The files of a section, in a message."""
+def join_paths(paths: tuple[Path, ...]) -> str:
+    """Return the paths as they read in a message."""
     return " and ".join(map(str, paths))
 
 
 def year_of_files(folder: Path) -> int | None:
-    """2020 or 2021, if the names of all score files in a folder tell it; else None.
+    """Return 2020 or 2021 if all score files in a folder are named as then; else None.
 
     Raises:
         InputError: see `find_files`.
     """
     paths = [p for ps in find_files(folder, "anomaly_score").values() for p in ps]
-    told = {match.groups() for p in paths if (match := FILE_NAME.fullmatch(p.name))}
-    if {word for _, word, _, _ in told} == {"id"}:
+    names = {match.groups() for p in paths if (match := FILE_NAME.fullmatch(p.name))}
+    if {word for _, word, _, _ in names} == {"id"}:
         return 2020
-    domains = {domain for *_, domain in told}
+    domains = {domain for *_, domain in names}
     return 2021 if domains and None not in domains else None
 
 
@@ -91,10 +98,10 @@ _NUMBER = re.compile(r"[-+.0-9eE\s]+", re.ASCII)
 def flags_by_clip(
     path: Path | str, rows: dict[str, list[str]], clip_of: dict[str, str]
 ) -> dict[str, bool]:
-    """`values_by_clip` of a file whose values are 0 (false) and 1 (true).
+    """Return `values_by_clip` of a file whose values are 0 (false) and 1 (true).
 
     Raises:
-        InputError: another value, or what `values_by_clip` refuses.
+        InputError: a value is not 0 or 1, or `values_by_clip` refuses the rows.
     """
     values = values_by_clip(path, rows, clip_of)
     for clip, value in values.items():
@@ -106,23 +113,21 @@ def flags_by_clip(
 def values_by_clip(
     path: Path | str, rows: dict[str, list[str]], clip_of: dict[str, str]
 ) -> dict[str, float]:
-    """One number for each clip, by the clip's first name.
+    """Return one number for each clip, by the clip's first name.
 
-    Args:
-        path: the file of the rows, for the message.
-        rows: as `read_rows` gives them.
-        clip_of: the clip's first name, by each of its names.
+    `rows` come from `read_rows`, `path` is for messages, and `clip_of` has each clip's
+    first name by every name it may have.
 
     Raises:
-        InputError: a clip that is unknown, missing or there under two names, or a
-            value that is not one finite number.
+        InputError: a clip is unknown, missing or listed under two names, or a value is
+            not one finite number.
     """
     values: dict[str, float] = {}
-    refuse_doubled(path, (clip_of.get(name, name) for name in rows))
+    refuse_duplicates(path, (clip_of.get(name, name) for name in rows))
     for name, fields in rows.items():
-        number = _number(path, name, fields)  # first: a header is no unknown clip
+        number = _number(path, name, fields)  # first, to name a header as what it is
         if name not in clip_of:
-            raise InputError(f"{path}: the clip {name!r} is unknown: take it away")
+            raise InputError(f"{path}: the clip {name!r} is unknown: remove it")
         values[clip_of[name]] = number
     for clip in clip_of.values():
         if clip not in values:
@@ -132,7 +137,7 @@ def values_by_clip(
 
 def _number(path: Path | str, name: str, fields: list[str]) -> float:
     try:
-        # Python alone would read 1_0 and digits of other scripts.
+        # `float` alone also accepts 1_0 and the digits of other scripts.
         value = float(fields[0]) if _NUMBER.fullmatch(fields[0]) else math.nan
     except ValueError:
         value = math.nan
@@ -145,40 +150,32 @@ def _number(path: Path | str, name: str, fields: list[str]) -> float:
     return value
 
 
-def read_all_rows(paths: Iterable[Path]) -> dict[str, list[str]]:
-    """`read_rows` of all files of a section.
+def read_rows(*paths: Path) -> dict[str, list[str]]:
+    """Return the fields after each clip name, by the name without suffix.
+
+    Args:
+        paths: the files of one section.
 
     Raises:
-        InputError: what `read_rows` refuses, or a clip that is in two of them.
+        InputError: `read_lines` refuses a file, a line has no value, or a clip is
+            listed twice.
     """
     rows: dict[str, list[str]] = {}
     for path in paths:
-        more = read_rows(path)
-        refuse_doubled(path, [*rows, *more])
-        rows |= more
+        lines = read_lines(path)
+        for line in lines:
+            if len(line) < 2:
+                raise InputError(f"{path}: {line[0]!r} has no value: write name,value")
+        refuse_duplicates(path, [*rows, *(clip_stem(line[0]) for line in lines)])
+        rows |= {clip_stem(line[0]): line[1:] for line in lines}
     return rows
 
 
-def read_rows(path: Path) -> dict[str, list[str]]:
-    """The fields after each name, by name without suffix.
-
-    Raises:
-        InputError: what `read_lines` refuses, a line without a value, or a clip that
-            comes twice.
-    """
-    lines = read_lines(path)
-    for line in lines:
-        if len(line) < 2:
-            raise InputError(f"{path}: {line[0]!r} has no value: write name,value")
-    refuse_doubled(path, (clip_stem(line[0]) for line in lines))
-    return {clip_stem(line[0]): line[1:] for line in lines}
-
-
 def read_lines(path: Path) -> list[list[str]]:
-    """The fields of each line; blank lines do not count.
+    """Return the fields of each line that is not blank.
 
     Raises:
-        InputError: a file that is unreadable, no UTF-8 CSV or empty.
+        InputError: the file cannot be read, is not CSV in UTF-8, or is empty.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -187,7 +184,7 @@ def read_lines(path: Path) -> list[list[str]]:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(
-            f"{path} is no CSV text ({error}): write it as UTF-8"
+            f"{path} is not CSV text ({error}): write it as UTF-8"
         ) from error
     lines = [line for line in lines if line]
     if not lines:
@@ -195,8 +192,10 @@ def read_lines(path: Path) -> list[list[str]]:
     return lines
 
 
-def refuse_doubled(path: Path | str, clips: Iterable[str]) -> None:
-    """Raise an `InputError` that names the first clip which comes twice, and `path`."""
+def refuse_duplicates(path: Path | str, clips: Iterable[str]) -> None:
+    """Raise an `InputError` that names `path` and the first clip listed twice."""
     for clip, count in Counter(clips).items():
         if count > 1:
-            raise InputError(f"{path}: the clip {clip!r} comes {count} times: keep one")
+            raise InputError(
+                f"{path}: the clip {clip!r} is listed {count} times: keep one"
+            )

@@ -1,8 +1,8 @@
-"""The challenge's score and decision files: write them, read them, evaluate them.
+"""The challenge's score and decision files: written, read and evaluated.
 
 `anomaly_score_<machine>_section_<id>_test.csv` and `decision_result_...csv` hold
-`name,value` lines without a header. How files find each other is `section_files`' part,
-and how clips find their labels `ground_truth`'s.
+`name,value` lines without a header. `rows` finds and parses them; `ground_truth` gives
+their clips labels.
 """
 
 import csv
@@ -24,7 +24,6 @@ from gammavae_jax.evaluation.ground_truth import (
     truth_from_names,
 )
 from gammavae_jax.evaluation.metrics import (
-    DOMAINS,
     METRICS,
     Row,
     SectionScores,
@@ -32,30 +31,22 @@ from gammavae_jax.evaluation.metrics import (
     validate,
 )
 from gammavae_jax.evaluation.official import (
-    arithmetic_mean,
     arithmetic_means,
-    harmonic_mean,
     harmonic_means,
     official_score,
 )
 from gammavae_jax.evaluation.rows import (
     Section,
+    file_name,
     find_files,
     flags_by_clip,
-    read_all_rows,
-    refuse_doubled,
+    join_paths,
+    read_rows,
+    refuse_duplicates,
     require_files,
-    together,
     values_by_clip,
 )
 from gammavae_jax.files import write_text
-
-_OFFICIAL_NAMES = {
-    "AUC": "auc",
-    "precision": "precision",
-    "recall": "recall",
-    "F1 score": "f1",
-}
 
 
 def write_scores(
@@ -65,14 +56,14 @@ def write_scores(
     names: Sequence[str],
     scores: Float[np.ndarray, "clip"],
 ) -> Path:
-    """Write an anomaly score file, whole or not at all, and give its path.
+    """Write an anomaly score file atomically, and return its path.
 
-    `names` are the clips' base names with suffix. A score is the shortest text that
-    reads back as the same float32.
+    `names` are the clips' base names with suffix. A score is written as the shortest
+    text that reads back as the same float32.
 
     Raises:
-        InputError: a name that the file cannot hold or that comes twice, or a score
-            that is not finite in float32.
+        InputError: the file cannot hold a name, a name is listed twice, or a score is
+            not finite in float32.
     """
     with np.errstate(over="ignore"):
         singles = scores.astype(np.float32)
@@ -90,10 +81,10 @@ def write_decisions(
     names: Sequence[str],
     decisions: Bool[np.ndarray, "clip"],
 ) -> Path:
-    """Write a decision file (1: anomalous), whole or not at all, and give its path.
+    """Write a decision file (1: anomalous) atomically, and return its path.
 
     Raises:
-        InputError: a name that the file cannot hold or that comes twice.
+        InputError: the file cannot hold a name, or a name is listed twice.
     """
     texts = [str(int(decision)) for decision in decisions]
     return _write(Path(folder), "decision_result", machine, section, names, texts)
@@ -104,13 +95,13 @@ def evaluate_directory(
     ground_truth: str | Path | None = None,
     year: int | None = None,
 ) -> list[Row]:
-    """Evaluate the score files in a folder: one row per machine and section.
+    """Evaluate the score files in a folder, and return one row per section.
 
-    Precision, recall, F1 and false positive rate come from the decision files, and
-    are NaN where the folder has none. See `read_directory` and `evaluate_section`.
+    Precision, recall, F1 and false-alarm rate come from the decision files, and are
+    NaN where the folder has none.
 
     Raises:
-        InputError: as these two do.
+        InputError: see `read_directory` and `evaluate_section`.
     """
     return evaluate_sections(read_directory(scores_dir, ground_truth), year)
 
@@ -118,7 +109,7 @@ def evaluate_directory(
 def evaluate_sections(
     sections: Iterable[SectionScores], year: int | None = None
 ) -> list[Row]:
-    """One row per section, in order; see `evaluate_section`, also for its errors."""
+    """Return one row per section, in order; see `evaluate_section` for errors too."""
     return [
         evaluate_section(
             s.scores,
@@ -138,14 +129,13 @@ def read_directory(
 ) -> list[SectionScores]:
     """Read the score files in a folder, sorted by machine and section.
 
-    Labels and domains come from the clips' names, or from `ground_truth`, the folder of
-    an official evaluator or a list of the baseline's (see `evaluation.ground_truth`);
-    score files may then use the clips' first or later names. Clips that do not tell
-    their domain are source. Other files and subfolders are ignored.
+    Labels and domains come from the clips' names, or from `ground_truth` (see
+    `read_truth`); score files may then use the clips' first or later names. A clip
+    without a domain counts as source. Other files and subfolders are ignored.
 
     Raises:
-        InputError: a file or clip that is missing, doubled, unknown or unreadable, or
-            a section without normal or without anomalous clips.
+        InputError: a file or clip is missing, duplicate, unknown or unreadable, or a
+            section has no normal or no anomalous clips.
     """
     scores_dir = Path(scores_dir)
     score_files = find_files(scores_dir, "anomaly_score")
@@ -156,13 +146,13 @@ def read_directory(
         truths = read_truth(Path(ground_truth))
         for machine, section in sorted(score_files.keys() - truths.keys()):
             raise InputError(
-                f"{ground_truth} has nothing of {machine} section {section}: take away "
-                + together(score_files[machine, section])
+                f"{ground_truth} has nothing on {machine} section {section}: remove "
+                + join_paths(score_files[machine, section])
             )
-        for machine, section in sorted(truths.keys() - score_files.keys()):
+        for key in sorted(truths.keys() - score_files.keys()):
             raise InputError(
-                f"{scores_dir} has no anomaly_score_{machine}_section_{section}_test"
-                f".csv: {ground_truth} has that section, add its scores"
+                f"{scores_dir} has no {file_name('anomaly_score', *key)}: "
+                f"{ground_truth} has that section, add its scores"
             )
     decision_files = find_files(scores_dir, "decision_result")
     if decision_files:
@@ -175,9 +165,9 @@ def read_directory(
 
 
 def summarise(rows: Sequence[Row], year: int | None = None) -> dict[str, Any]:
-    """The official score, each section's metrics and their means, as JSON types.
+    """Return the official score, each section's metrics and their means.
 
-    What cannot be computed is None.
+    The result has JSON types; what cannot be computed is None.
     """
     machines = {
         f"{row.machine}_section_{row.section}": {m: getattr(row, m) for m in METRICS}
@@ -189,29 +179,6 @@ def summarise(rows: Sequence[Row], year: int | None = None) -> dict[str, Any]:
         "arithmetic_means": _with_none(arithmetic_means(rows)),
         "harmonic_means": _with_none(harmonic_means(rows)),
     }
-
-
-def official_means(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
-    """The four lines of means that the official evaluators print under a table.
-
-    The first two are over rows and both domains. Lines and columns are named as the
-    evaluators name them.
-    """
-    rows = list(rows)
-    lines = {
-        "arithmetic mean": (arithmetic_mean, DOMAINS),
-        "harmonic mean": (harmonic_mean, DOMAINS),
-        "source harmonic mean": (harmonic_mean, ("source",)),
-        "target harmonic mean": (harmonic_mean, ("target",)),
-    }
-    table = {}
-    for line, (mean, domains) in lines.items():
-        table[line] = {
-            name: mean(getattr(row, f"{stem}_{d}") for row in rows for d in domains)
-            for name, stem in _OFFICIAL_NAMES.items()
-        }
-        table[line]["pAUC"] = mean(row.pauc for row in rows)
-    return table
 
 
 def _with_none(metrics: dict[str, float]) -> dict[str, float | None]:
@@ -227,8 +194,8 @@ def _write(
     texts: Sequence[str],
 ) -> Path:
     require_names(machine, section, names)
-    path = folder / f"{kind}_{machine}_section_{section}_test.csv"
-    refuse_doubled(path, map(clip_stem, names))
+    path = folder / file_name(kind, machine, section)
+    refuse_duplicates(path, map(clip_stem, names))
     lines = io.StringIO()
     csv.writer(lines, lineterminator="\n").writerows(zip(names, texts, strict=True))
     folder.mkdir(parents=True, exist_ok=True)
@@ -243,14 +210,14 @@ def _read_section(
     decision_paths: tuple[Path, ...] | None,
     truth: GroundTruth | None,
 ) -> SectionScores:
-    where, rows = together(score_paths), read_all_rows(score_paths)
+    where, rows = join_paths(score_paths), read_rows(*score_paths)
     if truth is None:
         truth = truth_from_names(where, rows, section)
     scores = values_by_clip(where, rows, truth.clip_of)
     decisions = None
     if decision_paths is not None:
-        rows = read_all_rows(decision_paths)
-        flags = flags_by_clip(together(decision_paths), rows, truth.clip_of)
+        rows = read_rows(*decision_paths)
+        flags = flags_by_clip(join_paths(decision_paths), rows, truth.clip_of)
         decisions = np.array([flags[clip] for clip in truth.is_anomaly])
     result = SectionScores(
         machine,

@@ -1,4 +1,4 @@
-"""The package of a challenge entry: checked, copied from a run's folder, described.
+"""The package of a challenge entry, made from the folder of a run.
 
 `<label>/` holds `anomaly_score_<machine>_section_<id>_test.csv` and
 `decision_result_...csv` of one score and seed, and `<label>.meta.yaml`. The challenge
@@ -11,8 +11,8 @@ import json
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Collection
+from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,60 +21,21 @@ from gammavae_jax.config_json import from_dict
 from gammavae_jax.data.score_file_names import machine_and_section
 from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.evaluation.rows import (
+    Section,
+    file_name,
     find_files,
     flags_by_clip,
     read_rows,
     require_files,
     values_by_clip,
 )
-from gammavae_jax.files import write_text
+from gammavae_jax.files import atomic_folder, write_text
 
 _KINDS = ("anomaly_score", "decision_result")
 _LABEL = re.compile(r"[A-Za-z0-9-]+_[A-Za-z0-9-]+_task2_[1-4]")
 _CLIP = re.compile(r"section_(?P<section>\d\d)_[^/\\]+\.wav")
 _METHODS = {"deterministic": "AE", "gamma": "VAE", "gaussian": "VAE"}  # challenge tags
-_MEANS = OFFICIAL_SCORES  # over windows or rows
 _FILL_IN = "FILL IN"
-
-# The fields of Task 2's own template of 2020; the later ones were not at hand.
-_META = """\
-# Written by `gammavae submit`: {source}.
-# Replace every "FILL IN"; !!null says that there is none. Compare the fields with the
-# template of this year's challenge.
-submission:
-  label: {label}
-  name: "FILL IN"  # of the system, for the tables of results
-  abbreviation: "FILL IN"  # of the name, 10 characters at most
-  authors:  # in the report's order; one of them is the corresponding one
-    - lastname: "FILL IN"
-      firstname: "FILL IN"
-      email: "FILL IN"
-      corresponding: true
-      affiliation:
-        institution: "FILL IN"
-        department: "FILL IN"
-        location: "FILL IN"  # city, country
-system:
-  description:
-    input_sampling_rate: {sample_rate}
-    data_augmentation: !!null
-    front_end: !!null
-    acoustic_features: "log-mel energies"
-    embeddings: !!null
-    machine_learning_method: {method}
-    aggregation_method: {aggregation}
-    ensemble_method_subsystem_count: {subsystems}
-    decision_making: {subsystems}  # in an ensemble
-    external_data_usage: !!null
-    development_data_usage: "FILL IN"  # such as development, pre-training
-  complexity:
-    total_parameters: "FILL IN"  # a number
-  external_datasets: !!null  # or a list of name and url
-  source_code: "FILL IN"  # a URL, or !!null
-results:
-  # For each machine of the development set, in percent: `results.csv` of a run there.
-  development_dataset: "FILL IN"
-"""
 
 
 class Submission(NamedTuple):
@@ -89,14 +50,14 @@ class Submission(NamedTuple):
 def write_submission(
     run: Path, out: Path, label: str, score: str | None = None, seed: int | None = None
 ) -> Submission:
-    """Write the package `out/label` from a run's folder, whole or not at all.
+    """Write the package `out/label` from a run's folder, atomically.
 
-    The run's headline score and first seed are taken unless others are named.
+    The score defaults to the run's headline score, the seed to its first.
 
     Raises:
-        InputError: a label of another form, a package that exists, a folder that no
-            run wrote, a score or seed that it lacks, files that `check_package`
-            refuses, or a package that cannot be written.
+        InputError: the label has the wrong form, the package exists, no run wrote the
+            folder, the run lacks the score or seed, `check_package` refuses the files,
+            or the package cannot be written.
     """
     _check_label(label)
     target = out / label
@@ -105,10 +66,15 @@ def write_submission(
     config = _read_config(run)
     score, seed = _choose(config, score, seed)
     source, sections = run / "scores" / score / f"seed{seed}", sections_of_run(run)
-    check_package(source, sections)  # first: messages name files that last
+    check_package(source, sections)  # now, so that messages name files that stay
     meta = meta_yaml(label, config, score, seed)
     try:
-        _write_package(target, source, sections, meta)
+        with atomic_folder(target) as package:
+            for kind in _KINDS:
+                for key, (path, *_) in find_files(source, kind).items():
+                    shutil.copyfile(path, package / file_name(kind, *key))
+            write_text(package / f"{label}.meta.yaml", meta)
+            check_package(package, sections)  # check the copies, too
     except OSError as error:
         reason = error.strerror or error
         raise InputError(
@@ -117,30 +83,30 @@ def write_submission(
     return Submission(target, score, seed, len(sections))
 
 
-def check_package(folder: Path, sections: Collection[tuple[str, str]]) -> None:
+def check_package(folder: Path, sections: Collection[Section]) -> None:
     """Check score and decision files as the organisers would.
 
-    Every score file must have its decision file, with the same clips in it, and the
-    other way round; clips are called `section_<id>_*.wav` and come once; scores are
-    finite, and decisions 0 or 1.
+    Every score file needs a decision file with the same clips, and the other way
+    round. Clips are named `section_<id>_*.wav` and listed once; scores are finite, and
+    decisions 0 or 1.
 
     Args:
         folder: of the files.
-        sections: machines and sections that must be there.
+        sections: machines and sections that must be present.
 
     Raises:
-        InputError: the first file in which this is not so.
+        InputError: a file is missing or breaks a rule; the message names it.
     """
     scores, decisions = (find_files(folder, kind) for kind in _KINDS)
     require_files(scores, folder, "decision_result", decisions)
     require_files(decisions, folder, "anomaly_score", scores)
-    for machine, section in sorted(set(sections) - scores.keys()):
+    for key in sorted(set(sections) - scores.keys()):
         raise InputError(
-            f"{folder} has no anomaly_score_{machine}_section_{section}_test.csv, but "
-            "the run has that machine: score its test clips again"
+            f"{folder} has no {file_name('anomaly_score', *key)}, but the run has that "
+            "machine: score its test clips again"
         )
     if not scores:
-        raise InputError(f"{folder} has no anomaly_score_*.csv: let the run end")
+        raise InputError(f"{folder} has no anomaly_score_*.csv: finish the run")
     for (machine, section), (path, *more) in scores.items():
         if more:
             raise InputError(
@@ -150,42 +116,40 @@ def check_package(folder: Path, sections: Collection[tuple[str, str]]) -> None:
         _check_section(section, path, decisions[machine, section][0])
 
 
-def sections_of_run(run: Path) -> set[tuple[str, str]]:
-    """Machines and sections that a run trained, or scored under any score and seed.
+def sections_of_run(run: Path) -> set[Section]:
+    """Return the sections that a run trained, or scored under any score and seed.
 
     Raises:
-        InputError: `metrics.jsonl` is there and cannot be read, or a score file's name
-            does not tell its section.
+        InputError: `metrics.jsonl` cannot be read, or a score file's name does not
+            give its section.
     """
-    found = {
+    scored = {
         key
         for folder in filter(Path.is_dir, (run / "scores").glob("*/seed*"))
         for key in find_files(folder, "anomaly_score")
     }
     names = (machine_and_section(f"anomaly_score_{n}.csv") for n in _trained(run))
-    return found | {key for key in names if key}
+    return scored | {key for key in names if key}
 
 
 def meta_yaml(label: str, config: Config, score: str, seed: int) -> str:
-    """The meta file: what the run tells is filled in, the rest marked "FILL IN"."""
-    is_mean = score in _MEANS
-    return _META.format(
+    """Return the meta file, with "FILL IN" for whatever the run does not know."""
+    n_models = str(config.n_folds) if config.n_folds > 1 else None
+    is_mean = score in OFFICIAL_SCORES  # over windows or rows
+    # The fields of the Task 2 template of 2020; later templates were not available.
+    template = files("gammavae_jax.evaluation").joinpath("submission_meta.yaml")
+    return template.read_text(encoding="utf-8").format(
         source=f"preset {_scalar(config.preset)}, score {_scalar(score)}, seed {seed}",
         label=_scalar(label),
         sample_rate=_scalar(f"{config.features.sample_rate / 1000:g}kHz"),
         method=_scalar(_METHODS[config.model.latent]),
         aggregation=_scalar("average" if is_mean else _FILL_IN),
-        subsystems=_scalar(_subsystems(config) if is_mean else _FILL_IN),
+        subsystems=_scalar(n_models if is_mean else _FILL_IN),
     )
 
 
-def _subsystems(config: Config) -> str | None:
-    """How many models a score is the mean over; None of one."""
-    return str(config.n_folds) if config.n_folds > 1 else None
-
-
 def _scalar(value: str | None) -> str:
-    """A YAML scalar on one line, also inside a comment: no name can end it."""
+    """A YAML scalar on one line that no name can break out of, even in a comment."""
     if value is None:
         return "!!null"
     characters = (
@@ -197,7 +161,7 @@ def _scalar(value: str | None) -> str:
 def _check_label(label: str) -> None:
     if not _LABEL.fullmatch(label):
         raise InputError(
-            f"the label {label!r} has not the form Author_Affiliation_task2_1 (the "
+            f"the label {label!r} is not of the form Author_Affiliation_task2_1 (the "
             "corresponding author's last name, the institute, an index from 1 to 4; "
             "letters, digits and hyphens): give another --label"
         )
@@ -206,19 +170,17 @@ def _check_label(label: str) -> None:
 def _read_config(run: Path) -> Config:
     path = run / "config.json"
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        return from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read: give the folder that a run wrote"
         ) from error
-    try:
-        return from_dict(tree)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
 
 
 def _choose(config: Config, score: str | None, seed: int | None) -> tuple[str, int]:
-    """The score and seed to hand in."""
+    """The score and seed to submit."""
     score = config.score if score is None else score
     seed = config.seed if seed is None else seed
     if score not in config.scores:
@@ -229,7 +191,7 @@ def _choose(config: Config, score: str | None, seed: int | None) -> tuple[str, i
 
 
 def _trained(run: Path) -> list[str]:
-    """`<machine>_section_<id>` of what was trained; an evaluation trains nothing."""
+    """The trained `<machine>_section_<id>`; none for an evaluation."""
     path = run / "metrics.jsonl"
     if not path.exists():
         return []
@@ -238,25 +200,8 @@ def _trained(run: Path) -> list[str]:
             return list(json.loads(next(lines, '{"machines": {}}'))["machines"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path} is not as a run writes it: give another RUN_OUT"
+            f"{path} was not written by a run: give another RUN_OUT"
         ) from error
-
-
-def _write_package(
-    target: Path, source: Path, sections: Collection[tuple[str, str]], meta: str
-) -> None:
-    unfinished = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
-    try:
-        unfinished.mkdir(parents=True)
-        for kind in _KINDS:
-            for (machine, section), (path, *_) in find_files(source, kind).items():
-                name = f"{kind}_{machine}_section_{section}_test.csv"
-                shutil.copyfile(path, unfinished / name)
-        write_text(unfinished / f"{target.name}.meta.yaml", meta)
-        check_package(unfinished, sections)  # what is handed in is what was checked
-        unfinished.rename(target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _check_section(section: str, score_path: Path, decision_path: Path) -> None:
@@ -269,12 +214,12 @@ def _check_section(section: str, score_path: Path, decision_path: Path) -> None:
 
 
 def _check_names(path: Path, section: str) -> None:
-    """Refuse clips of other names; a byte order mark would be part of the first."""
+    """Check the clip names as they stand; a byte order mark is part of the first."""
     text = io.StringIO(path.read_bytes().decode("utf-8"), newline="")
     for line in filter(None, csv.reader(text)):
         match = _CLIP.fullmatch(line[0])
         if not match or match["section"] != section:
             raise InputError(
-                f"{path}: the clip {line[0]!r} is not called section_{section}_*.wav: "
+                f"{path}: the clip {line[0]!r} is not named section_{section}_*.wav: "
                 "give it the challenge's name"
             )

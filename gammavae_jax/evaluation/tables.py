@@ -1,12 +1,12 @@
-"""Rows of results -> CSV, JSON, and the tables that the terminal and the page show.
+"""Summaries of result rows: JSON, and the tables of the terminal and the report page.
 
-Numbers in files are fractions; in tables they are percent.
+Numbers in JSON are fractions; in tables they are percent.
 """
 
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from gammavae_jax.evaluation.official import (
     official_score,
 )
 
-# The columns people look at first.
+# The columns to look at first.
 HEADLINE = ("auc_source", "auc_target", "pauc")
 TITLES = {
     "auc_source": "AUC source",
@@ -30,15 +30,18 @@ TITLES = {
     "fpr_source": "FPR source",
     "fpr_target": "FPR target",
 }
+_MEANS = {"arithmetic_means": arithmetic_means, "harmonic_means": harmonic_means}
 
+# AUC source, AUC target and pAUC in percent, by system and machine.
 Published = Mapping[str, Mapping[str, tuple[float, float, float]]]
 
 
 def summarise_rows(rows: Sequence[Row], year: int | None = None) -> dict[str, Any]:
-    """Official score, means and each machine's metrics, over seeds, as JSON types.
+    """Return the official score, means and each machine's metrics, over seeds.
 
-    `year` is the one that the rows were made with. A machine with several sections is
-    the arithmetic mean over them. Of one seed the standard deviation is 0.
+    The result has JSON types. `year` is the one the rows were computed with. A machine
+    with several sections has their arithmetic mean. With one seed, the standard
+    deviation is 0.
     """
     scores = _unique(row.score for row in rows)
     of_machine: dict[str, list[Row]] = {}
@@ -59,8 +62,7 @@ def summarise_rows(rows: Sequence[Row], year: int | None = None) -> dict[str, An
 def summarise_scores(
     seeds: Mapping[str, Sequence[Sequence[Row]]], year: int | None = None
 ) -> dict[str, Any]:
-    """Official score and means of each score, from its rows by seed."""
-    means = {"arithmetic_means": arithmetic_means, "harmonic_means": harmonic_means}
+    """Return the official score and means of each score, from its rows by seed."""
     return {
         "official_score": {
             score: _spread([official_score(rows, year) for rows in of_score])
@@ -70,13 +72,13 @@ def summarise_scores(
             name: {
                 score: _each_metric(mean, of_score) for score, of_score in seeds.items()
             }
-            for name, mean in means.items()
+            for name, mean in _MEANS.items()
         },
     }
 
 
 def by_seed(rows: Iterable[Row], score: str) -> list[list[Row]]:
-    """The rows of a score: a list for each seed."""
+    """Return the rows of a score as one list for each seed."""
     chosen = [row for row in rows if row.score == score]
     return [
         [row for row in chosen if row.seed == seed]
@@ -85,14 +87,14 @@ def by_seed(rows: Iterable[Row], score: str) -> list[list[Row]]:
 
 
 def to_json(tree: Any) -> str:
-    """Indented JSON in which what is not finite is null."""
+    """Return indented JSON, with null for numbers that are not finite."""
     return json.dumps(_finite(tree), indent=2) + "\n"
 
 
 def results_table(
     rows: Sequence[Row], score: str, title: str, published: Published
 ) -> Table:
-    """One score's results for the terminal, in percent, mean ± std over seeds."""
+    """Return `table_cells` as a table for the terminal."""
     header, *body, footer = table_cells(rows, score, published)
     table = Table(
         title=escape(title),
@@ -113,35 +115,28 @@ def results_table(
 def table_cells(
     rows: Sequence[Row], score: str, published: Published
 ) -> list[list[str]]:
-    """Header, a line a machine, and the harmonic means, as text in percent.
+    """Return one score's results as text, in percent, mean ± std over seeds.
 
-    `published` results stand beside ours as source / target / pAUC.
+    The lines are a header, one line per machine, and the harmonic means. `published`
+    results follow in columns of source / target / pAUC.
     """
     columns = (*HEADLINE, "fpr_source", "fpr_target")
     summary = summarise_rows(rows)
+    machines, systems = summary["machines"], published.values()
     lines = [["machine", *(TITLES[c] for c in columns), *published]]
-    for machine, scores in summary["machines"].items():
-        beside = (
-            " / ".join(f"{value:.2f}" for value in system[machine])
-            for system in published.values()
-        )
+    for machine, scores in machines.items():
+        beside = (_slashed(system[machine]) for system in systems)
         lines.append([machine, *(_tight(scores[score][c]) for c in columns), *beside])
     means = summary["harmonic_means"][score]
-    beside = [
-        " / ".join(
-            f"{statistics.harmonic_mean(values):.2f}"
-            for values in zip(
-                *(system[machine] for machine in summary["machines"]), strict=True
-            )
-        )
-        for system in published.values()
-    ]
     foot = [_tight(means[c]) if c in HEADLINE else "" for c in columns]
-    return [*lines, ["harmonic mean", *foot, *beside]]
+    for system in systems:
+        values = zip(*(system[machine] for machine in machines), strict=True)
+        foot.append(_slashed(map(statistics.harmonic_mean, values)))
+    return [*lines, ["harmonic mean", *foot]]
 
 
 def percent(spread: Mapping[str, Any]) -> str:
-    """`62.64 ± 0.66`; without the deviation for one seed."""
+    """Return `62.64 ± 0.66`; without the deviation for one seed."""
     if not math.isfinite(spread["mean"]):
         return "-"
     text = f"{100 * spread['mean']:.2f}"
@@ -151,11 +146,17 @@ def percent(spread: Mapping[str, Any]) -> str:
 
 
 def _tight(spread: Mapping[str, Any]) -> str:
-    """The same without spaces: eighty columns hold a table of several seeds."""
+    """`percent` without spaces, so that several seeds fit into eighty columns."""
     return percent(spread).replace(" ", "")
 
 
-def _each_metric(mean: Any, seeds: Sequence[Sequence[Row]]) -> dict[str, Any]:
+def _slashed(values: Iterable[float]) -> str:
+    return " / ".join(f"{value:.2f}" for value in values)
+
+
+def _each_metric(
+    mean: Callable[..., dict[str, float]], seeds: Sequence[Sequence[Row]]
+) -> dict[str, Any]:
     """Each metric's mean over rows (NaN left out), and its spread over seeds."""
     means = [mean(rows) for rows in seeds]
     return {metric: _spread([m[metric] for m in means]) for metric in METRICS}

@@ -1,1 +1,1 @@
-"""Why a clip has its score, and the pages that show it."""
+"""Explanations of clip scores, and the pages that show them."""

@@ -1,4 +1,4 @@
-"""What each member of a seed makes of one clip, whatever it is to be asked for."""
+"""What each member of a seed computes for one clip, as an explanation needs it."""
 
 import functools
 from typing import Any, NamedTuple
@@ -21,26 +21,26 @@ from gammavae_jax.scoring.scorer import (
     statistics_of_clip,
 )
 
-_FRAMES_AT_ONCE = 64  # clips are padded to multiples: few programs for many lengths
+# Clips are padded to multiples of this, so that few programs serve many lengths.
+_FRAMES_AT_ONCE = 64
 
-
-# Statistics whose features are of a band each.
+# Statistics each of whose features belongs to one band.
 _BANDED = ("spectrum", "residual", "peak")
 
 
 class ClipView(NamedTuple):
-    """What members say of a clip; `statistics` are as in `clip_statistics`."""
+    """One clip as the members of a seed see it."""
 
     residual: Float[Any, "*member frame mel"]  # in the unit of the model's inputs
-    decibels: Float[Any, "*member frame mel"]  # the same in dB
-    squares: Float[Any, "*member frame mel"]  # what each adds to the mse, if asked for
-    covered: Float[Any, "*member frame"]
-    scores: dict[str, Float[Any, "*member"]]  # those that no training clip is asked for
-    statistics: dict[str, Float[Any, "*member feature"]]
+    decibels: Float[Any, "*member frame mel"]  # the residual in dB
+    squares: Float[Any, "*member frame mel"]  # shares of the mse; 0 if not needed
+    covered: Float[Any, "*member frame"]  # 0 where no window covers a frame
+    scores: dict[str, Float[Any, "*member"]]  # those that need no training clip
+    statistics: dict[str, Float[Any, "*member feature"]]  # see `data.statistics`
 
 
 def has_bands(name: str) -> bool:
-    """Whether a score is a sum over bands."""
+    """Return whether a score is a sum over bands."""
     return name == "mse" or name.rpartition("_")[0] in _BANDED
 
 
@@ -50,21 +50,17 @@ def view_clip(
     log_mel: Float[np.ndarray, "frame mel"],
     names: tuple[str, ...],
 ) -> ClipView:
-    """What each member says, as far as the named scores need it.
+    """Return what each member computes, as far as the named scores need it.
 
-    Padding, which changes nothing, is cut off again. Fusions are no names here.
+    The names must not be fusions.
     """
     n_frames = len(log_mel)
     n_padded = -(-n_frames // _FRAMES_AT_ONCE) * _FRAMES_AT_ONCE
     padded = np.zeros((n_padded, log_mel.shape[1]), np.float32)
     padded[:n_frames] = log_mel
     view = jax.device_get(_view_members(config, names, scorers, padded, n_frames))
-    return view._replace(
-        residual=view.residual[:, :n_frames],
-        decibels=view.decibels[:, :n_frames],
-        squares=view.squares[:, :n_frames],
-        covered=view.covered[:, :n_frames],
-    )
+    by_frame = ("residual", "decibels", "squares", "covered")
+    return view._replace(**{n: getattr(view, n)[:, :n_frames] for n in by_frame})
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -79,7 +75,7 @@ def _view_members(
     features = config.features
     data = ClipArrays(log_mel[None], n_frames[None])
 
-    def look(scorer: Scorer) -> ClipView:
+    def view_of(scorer: Scorer) -> ClipView:
         output, weight = output_of_clip(config, scorer, data, jnp.array(0))
 
         def by_frame(values):
@@ -93,7 +89,7 @@ def _view_members(
         count = _windows_of_frames(config, weight)
         scores = direct_scores(config, scorer, output, weight)
         statistics = statistics_of_clip(config, output, weight, data, jnp.array(0))
-        asked = {name.rpartition("_")[0] for name in names}
+        needed = {name.rpartition("_")[0] for name in names}
         return ClipView(
             residual,
             residual if unit is None else by_frame(output.residual * unit)[0],
@@ -102,16 +98,16 @@ def _view_members(
             else jnp.zeros_like(residual),
             covered,
             {n: scores[n] for n in names if n in scores},
-            {n: statistics[n] for n in statistics if n in asked},
+            {n: statistics[n] for n in statistics if n in needed},
         )
 
-    return jax.lax.map(look, scorers)
+    return jax.lax.map(view_of, scorers)
 
 
 def _windows_of_frames(
     config: Config, weight: Float[Array, "window"]
 ) -> Float[Array, "frame"]:
-    """How many windows' residuals are of each frame."""
+    """The number of windows whose residual covers each frame."""
     n_rows, n_context = rows_in_window(config), config.features.n_context
     first = (n_context - n_rows + 1) // 2
     count = jnp.convolve(weight, jnp.ones(n_rows))
@@ -120,7 +116,7 @@ def _windows_of_frames(
 
 
 def _decibels_in_unit(config: Config, scorer: Scorer) -> Array | None:
-    """What a residual is multiplied with to be in dB; None where it is."""
+    """The factor that turns a residual into dB; None if it is in dB already."""
     if config.model.inputs != "standardised":
         return None
     deviation = jnp.sqrt(scorer.batch_stats["Inputs_0"]["Standardise_0"]["var"] + EPS)

@@ -1,4 +1,4 @@
-"""The clips that a page shows with pictures, explained within a budget of bytes."""
+"""The clips a page shows with pictures: chosen, and explained within a byte budget."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +14,30 @@ from gammavae_jax.report.pictures import Sound, picture_payload
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
+MAX_BYTES = 18_000_000  # of all pictures and sounds of a page
+MAX_CLIPS_OF_MACHINE = 12
+_MAX_CLIPS = 96
+
+# Returns a clip's log-mel and its sound.
+Loader = Callable[[], tuple[Float[np.ndarray, "frame mel"], Sound]]
+
+
+class WantedClip(NamedTuple):
+    """A clip to show."""
+
+    machine: int  # index of the machine on the page
+    clip: int  # index of the clip within the machine
+    of_detector: int  # index of the machine in the detector
+    load: Loader
+
+
+class ShownClip(NamedTuple):
+    """A clip of a page, with the JSON text of its `picture_payload`."""
+
+    machine: int
+    clip: int
+    payload: str
+
 
 def telling_clips(
     scores: Float[np.ndarray, "clip"],
@@ -21,20 +45,19 @@ def telling_clips(
     is_anomaly: Bool[np.ndarray, "clip"] | None,
     n_most: int,
 ) -> list[int]:
-    """Numbers of at most `n_most` clips.
+    """Return the indices of at most `n_most` clips worth a look.
 
-    Dealt in turn from: the highest scores; with labels, the highest false alarms and
-    the misses that are furthest below the threshold; what is next to the threshold;
-    and a clip of a middling score, for comparison.
+    They are taken in turn from the highest scores; with labels, from the highest false
+    alarms and the misses furthest below the threshold; from the clips next to the
+    threshold on both sides; and from the middle scores, for comparison.
     """
     order = np.argsort(-scores, kind="stable")
     is_alarm = scores > threshold
     above, below = order[is_alarm[order]], order[~is_alarm[order]]
     piles = [order, above[::-1], below, order[len(order) // 2 :]]
     if is_anomaly is not None:
-        normal, faulty = ~is_anomaly, is_anomaly
-        false_alarms = above[normal[above]]
-        misses = below[faulty[below]][::-1]
+        false_alarms = above[~is_anomaly[above]]
+        misses = below[is_anomaly[below]][::-1]
         piles[1:1] = [false_alarms, misses]
     chosen: dict[int, None] = {}
     for rank in range(len(order)):
@@ -44,37 +67,11 @@ def telling_clips(
     return list(chosen)
 
 
-MOST_BYTES = 18_000_000  # of all pictures and sounds of a page
-MOST_OF_MACHINE = 12
-_MOST_CLIPS = 96
-
-
-# Gives a clip's log-mel and its sound, or says that both cannot be had any more.
-Loader = Callable[[], tuple[Float[np.ndarray, "frame mel"], Sound]]
-
-
-class WantedClip(NamedTuple):
-    """A clip that is to be shown: of which machine, which one, and how it is had."""
-
-    machine: int  # among those of the page
-    clip: int  # among the machine's
-    of_detector: int  # the machine's number in the detector
-    load: Loader
-
-
-class ShownClip(NamedTuple):
-    """A clip of a page with its pictures, as `picture_payload` makes them, in JSON."""
-
-    machine: int
-    clip: int
-    payload: str
-
-
 def telling_clips_of_all(
     machines: Sequence[ScoredClips], score: str, seed: int
 ) -> list[tuple[int, int]]:
-    """Machine and clip of what is worth a picture: each machine's first one first."""
-    n_most = clips_a_machine(len(machines))
+    """Return machine and clip indices: the first clip of every machine comes first."""
+    n_most = clips_per_machine(len(machines))
     chosen = [
         telling_clips(
             clips.scores[score][seed],
@@ -92,9 +89,9 @@ def telling_clips_of_all(
     ]
 
 
-def clips_a_machine(n_machines: int) -> int:
-    """How many clips of each machine have a place on a page."""
-    return max(1, min(MOST_OF_MACHINE, _MOST_CLIPS // max(n_machines, 1)))
+def clips_per_machine(n_machines: int) -> int:
+    """Return how many clips of each machine fit on a page."""
+    return max(1, min(MAX_CLIPS_OF_MACHINE, _MAX_CLIPS // max(n_machines, 1)))
 
 
 def show_clips(
@@ -103,17 +100,17 @@ def show_clips(
     seed: int = 0,
     score: str | None = None,
     on_clip: Callable[[], None] = lambda: None,
-    most_bytes: int = MOST_BYTES,
+    max_bytes: int = MAX_BYTES,
 ) -> list[ShownClip]:
-    """Explain clips in their order, until there is no more room.
+    """Explain clips in order until the byte budget is used up.
 
     Args:
         detector: of the machines.
         wanted: the clips, the most telling ones of all machines first.
-        seed: the number of the seed whose members are asked.
-        score: that is explained; the headline score unless given.
+        seed: index of the seed whose members explain.
+        score: the score to explain; default: the headline score.
         on_clip: called after each clip, for a progress bar.
-        most_bytes: of all clips together.
+        max_bytes: of all clips together; the first clip is shown in any case.
     """
     config = detector.config
     name = config.score if score is None else score
@@ -122,22 +119,17 @@ def show_clips(
         log_mel, sound = clip.load()
         explanation = explain_clip(detector, seed, clip.of_detector, log_mel, name)
         payload = picture_payload(
-            explanation,
-            log_mel,
-            sound,
-            config.features,
-            name,
-            config.seeds[seed],
+            explanation, log_mel, sound, config.features, name, config.seeds[seed]
         )
         return ShownClip(clip.machine, clip.clip, json.dumps(payload, allow_nan=False))
 
     shown, n_bytes = [], 0
-    for made in _in_threads(show, wanted):
+    for clip in _in_threads(show, wanted):
         on_clip()
-        n_bytes += len(made.payload)
-        if n_bytes > most_bytes and shown:
+        n_bytes += len(clip.payload)
+        if n_bytes > max_bytes and shown:
             break
-        shown.append(made)
+        shown.append(clip)
     return shown
 
 

@@ -1,15 +1,23 @@
-"""Why a clip has its score: what each mel band adds to it, and when.
+"""Why a clip has its score: how much each mel band adds to it, and when.
 
-A seed's score is the mean over its members, and so is what bands add to it (see
-`band_shares`). A fusion standardises each score by held-out clips. Their mean is taken
-from all bands alike: features are standardised, and ordinary clips differ about as
-much in each. A band that differs less than that adds less than nothing.
+**The share of each band is exact** for distances to training clips, their fusions and
+`mse`: the shares add up to the score, except for rounding. A distance `d` to the
+nearest training clip is the root of a sum of squares over features, and every feature
+belongs to one band. So `d` is the sum over bands of `q / d`, where `q` is the band's
+part of the sum of squares. The density score is `d` divided by the clip's radius. A
+seed's score is the mean over its members, and so are the shares.
 
-The bands of distances to training clips, of their fusions and of `mse` (the squared
-residual itself) add up to the score but for rounding. Other scores (Mahalanobis
-distances, those of the code or of the worst windows) mix the bands; they are spread by
-squared residuals, and `is_exact` is false. Where in time a band's share is shown is a
-convention, but for `mse`; a share below 0 is spread evenly.
+A fusion standardises each score by held-out clips. Their mean is subtracted in equal
+parts from all bands, because ordinary clips differ about as much in each standardised
+band. A band that differs less than that gets a negative share.
+
+**Other scores mix the bands** (Mahalanobis distances, scores of the code or of the
+worst windows). They are spread by squared residuals, and `is_exact` is false.
+
+**Where in time a share is shown is a convention**, except for `mse`, because statistics
+cover all frames. A band is shown where its frames are more than a deviation from the
+mean of the nearest training clip, and `peak` where the residual has its power. A
+negative share is spread evenly.
 """
 
 from collections.abc import Mapping
@@ -17,35 +25,33 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from gammavae_jax.config import FUSION_SCORES, Config
 from gammavae_jax.errors import InputError, unknown_name
-from gammavae_jax.report.band_shares import (
-    Share,
-    nearest_clip,
-    of_squares,
-    where_departing,
-    where_powerful,
-)
 from gammavae_jax.report.clip_view import ClipView, has_bands, view_clip
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.fusion import standard_of
 from gammavae_jax.scoring.neighbours import Reference
 
+_SMALLEST_DEVIATION = 0.5  # dB, for bands that hardly vary
+_EVEN_WEIGHT = 0.1  # the least weight of a frame, in squared deviations
+_NEPERS = np.log(10.0) / 10.0  # of power in a decibel
+
 
 class Part(NamedTuple):
-    """What one of the scores that make up the explained one adds to it."""
+    """The contribution of one of the scores that make up the explained one."""
 
     name: str
     value: float
-    is_exact: bool  # whether its bands are its own, or those of the squared residual
+    is_exact: bool  # false: spread over bands by the squared residual
 
 
 class Explanation(NamedTuple):
-    """Of one clip; means over a seed's members. The contribution adds up to the score.
+    """The explanation of one clip: means over a seed's members.
 
-    Reconstruction and residual are NaN where no window tells of a frame.
+    The contribution adds up to the score. Reconstruction and residual are NaN for
+    frames that no window covers.
     """
 
     reconstruction: Float[np.ndarray, "frame mel"]  # dB
@@ -60,7 +66,7 @@ class Explanation(NamedTuple):
 
     @property
     def is_exact(self) -> bool:
-        """Whether the score is a sum over bands by itself."""
+        """Whether the score itself is a sum over bands."""
         return all(part.is_exact for part in self.parts)
 
 
@@ -73,6 +79,13 @@ class _Machine(NamedTuple):
     log_mel: Float[np.ndarray, "frame mel"]
 
 
+class _Share(NamedTuple):
+    """How much bands add to a score, and each band's weights over frames."""
+
+    bands: Float[np.ndarray, "mel"]
+    in_time: Float[np.ndarray, "frame mel"]  # adds up to 1 over frames
+
+
 def explain_clip(
     detector: Detector,
     seed: int,
@@ -80,17 +93,18 @@ def explain_clip(
     log_mel: Float[np.ndarray, "frame mel"],
     score: str | None = None,
 ) -> Explanation:
-    """Why one clip has its score.
+    """Explain the score of one clip.
 
     Args:
         detector: of the machine.
-        seed: its number, as in `Scores`: an explanation is of one seed's members.
-        machine: its number.
-        log_mel: of the clip, dB.
-        score: its name; the headline score unless given.
+        seed: index of the seed whose members are asked.
+        machine: index of the machine.
+        log_mel: of the clip, in dB.
+        score: name of the score; default: the headline score.
 
     Raises:
-        InputError: the detector has no such score, or the clip is no window long.
+        InputError: the detector has no such score, or the clip is shorter than a
+            window.
     """
     config = detector.config
     name = config.score if score is None else score
@@ -100,8 +114,8 @@ def explain_clip(
         raise InputError(f"a clip of {len(log_mel)} frames is too short for a window")
     members = slice(seed * config.n_folds, (seed + 1) * config.n_folds)
     names = config.scoring.fused if name in FUSION_SCORES else (name,)
-    view = view_clip(config, _of(detector.scorer, members, machine), log_mel, names)
-    references = _of(dict(detector.references), members, machine)
+    view = view_clip(config, _at(detector.scorer, members, machine), log_mel, names)
+    references = _at(dict(detector.references), members, machine)
     of_machine = _Machine(config, view, references, log_mel)
     calibration = {n: v[seed, machine] for n, v in detector.calibration.items()}
     summands = _summands(of_machine, calibration, name)
@@ -122,64 +136,124 @@ def _summands(
     calibration: Mapping[str, Float[np.ndarray, "held_out"]],
     name: str,
 ) -> list[tuple[str, Float[np.ndarray, "frame mel"]]]:
-    """What adds up to the named score, each by name.
+    """The contributions that add up to a score, by the names of their scores.
 
-    A fusion that picks the largest or smallest has one summand: the one that it picks.
+    A fusion that takes the largest or smallest score has that one as its only summand.
     """
     if name not in FUSION_SCORES:
         return [(name, _contribution(of_machine, name, 0.0))]
-    found = []
+    summands = []
     for part in of_machine.config.scoring.fused:
         location, unit = (float(x[0]) for x in standard_of(part, calibration[part]))
-        found.append((part, _contribution(of_machine, part, location) / unit))
+        summands.append((part, _contribution(of_machine, part, location) / unit))
     if name == "fusion_mean":
-        return [(part, added / len(found)) for part, added in found]
+        return [(part, added / len(summands)) for part, added in summands]
     pick = max if name == "fusion_max" else min
-    return [pick(found, key=lambda summand: summand[1].sum())]
+    return [pick(summands, key=lambda summand: summand[1].sum())]
 
 
 def _contribution(
     of_machine: _Machine, name: str, location: float
 ) -> Float[np.ndarray, "frame mel"]:
-    """What a score less `location` is made of."""
+    """The contributions to a score minus `location`."""
     n_members = len(of_machine.view.covered)
     shares = [_share(of_machine, name, member) for member in range(n_members)]
     placed = np.mean([share.bands * share.in_time for share in shares], axis=0)
     bands = placed.sum(0)
-    left = bands - location / len(bands)
+    rest = bands - location / len(bands)
     covered = of_machine.view.covered[0]
     evenly = (covered / covered.sum())[:, None]
     in_time = np.divide(placed, bands, out=np.zeros_like(placed), where=bands > 0)
-    return left * np.where(left > 0, in_time, evenly)
+    return rest * np.where(rest > 0, in_time, evenly)
 
 
-def _share(of_machine: _Machine, name: str, member: int) -> Share:
-    """What the bands add to a score of one member."""
-    config, view = of_machine.config, _of(of_machine.view, member)
+def _share(of_machine: _Machine, name: str, member: int) -> _Share:
+    """How much the bands add to a score of one member."""
+    config, view = of_machine.config, _at(of_machine.view, member)
     is_covered = view.covered > 0
     statistic, _, rule = name.rpartition("_")
     if name in view.scores:
-        return of_squares(view.squares, float(view.scores[name]), is_covered)
-    nearest = nearest_clip(
+        return _by_squares(view.squares, float(view.scores[name]), is_covered)
+    bands, features = _nearest_clip(
         view.statistics[statistic],
-        _of(of_machine.references[statistic], member),
+        _at(of_machine.references[statistic], member),
         rule == "density",
         config.features.n_mels if has_bands(name) else 1,
     )
     if not has_bands(name):
-        return of_squares(view.squares, float(nearest.bands.sum()), is_covered)
+        return _by_squares(view.squares, float(bands.sum()), is_covered)
     if statistic == "peak":
-        return Share(nearest.bands, where_powerful(view.residual, is_covered))
-    mean, deviation = nearest.features[:2]
+        return _Share(bands, _by_power(view.residual, is_covered))
+    mean, deviation = features[:2]
     if statistic == "residual":
-        in_time = where_departing(view.residual, mean, deviation, is_covered)
-    else:
-        values = of_machine.log_mel - of_machine.log_mel.mean()
-        is_frame = np.ones(len(values), bool)
-        in_time = where_departing(values, mean, deviation, is_frame)
-    return Share(nearest.bands, in_time)
+        return _Share(bands, _by_excess(view.residual, mean, deviation, is_covered))
+    values = of_machine.log_mel - of_machine.log_mel.mean()
+    is_frame = np.ones(len(values), bool)
+    return _Share(bands, _by_excess(values, mean, deviation, is_frame))
 
 
-def _of(tree: Any, *place: Any) -> Any:
-    """A part of arrays, by their leading axes."""
-    return jax.tree.map(lambda leaf: leaf[place], tree)
+def _nearest_clip(
+    statistic: Float[np.ndarray, "feature"],
+    reference: Reference,
+    by_radius: bool,
+    n_mels: int,
+) -> tuple[Float[np.ndarray, "mel"], Float[np.ndarray, "block mel"]]:
+    """Each band's share of the distance to the nearest training clip, and that clip.
+
+    With `by_radius`, the distance is that of the density score. The clip is returned
+    as its features, see `data.statistics`.
+    """
+    point = (statistic - reference.location) / reference.scale
+    known = np.flatnonzero(reference.is_clip)
+    squares = np.square(reference.clips[known] - point)
+    radius = reference.radius[known] if by_radius else np.ones(len(known))
+    distance = np.sqrt(squares.sum(-1))
+    at = int(np.argmin(distance / radius))
+    clip = reference.clips[known[at]] * reference.scale + reference.location
+    # At distance 0 from itself, a training clip has no share in any band.
+    bands = squares[at].reshape(-1, n_mels).sum(0) / max(float(distance[at]), 1e-12)
+    return bands / radius[at], np.asarray(clip).reshape(-1, n_mels)
+
+
+def _by_excess(
+    values: Float[np.ndarray, "frame mel"],
+    mean: Float[np.ndarray, "mel"],
+    deviation: Float[np.ndarray, "mel"],
+    is_frame: Bool[np.ndarray, "frame"],
+) -> Float[np.ndarray, "frame mel"]:
+    """Weights over frames: how far beyond one deviation from the mean, squared."""
+    unit = np.maximum(deviation, _SMALLEST_DEVIATION)
+    excess = np.maximum(np.abs(values - mean) - unit, 0.0) / unit
+    return _normalised(excess**2 + _EVEN_WEIGHT, is_frame)
+
+
+def _by_power(
+    decibels: Float[np.ndarray, "frame mel"], is_frame: Bool[np.ndarray, "frame"]
+) -> Float[np.ndarray, "frame mel"]:
+    """Weights over frames: each frame's part of a band's power."""
+    level = decibels.max(axis=0, where=is_frame[:, None], initial=-np.inf)
+    return _normalised(np.exp(_NEPERS * np.minimum(decibels - level, 0.0)), is_frame)
+
+
+def _by_squares(
+    squares: Float[np.ndarray, "frame mel"],
+    total: float,
+    is_frame: Bool[np.ndarray, "frame"],
+) -> _Share:
+    """`total` spread over bands and frames in proportion to squares."""
+    bands = squares.sum(0) if squares.any() else np.ones(squares.shape[1])
+    return _Share(total * bands / bands.sum(), _normalised(squares, is_frame))
+
+
+def _normalised(
+    weights: Float[np.ndarray, "frame mel"], is_frame: Bool[np.ndarray, "frame"]
+) -> Float[np.ndarray, "frame mel"]:
+    """Weights that add up to 1 in each band; equal ones where all are zero."""
+    weights = np.where(is_frame[:, None], weights, 0.0)
+    weights = np.where(weights.sum(0) > 0, weights, is_frame[:, None] * 1.0)
+    return weights / weights.sum(0)
+
+
+def _at(tree: Any, *index: Any) -> Any:
+    """Index the leading axes of all arrays of a tree."""
+    return jax.tree.map(lambda leaf: leaf[index], tree)

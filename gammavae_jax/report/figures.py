@@ -1,12 +1,10 @@
-"""Pictures that do not change, as SVG: training curves, scores with error bars."""
+"""The geometry of static figures: training curves, and bars with an interval."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-
-from gammavae_jax.report.markup import text
 
 
 class Curve(NamedTuple):
@@ -24,7 +22,10 @@ class CodeUse(NamedTuple):
 
 
 def training_curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
-    """By machine, where any loss is known; `metrics` holds an entry an epoch."""
+    """Return each machine's curve, where any loss is known.
+
+    `metrics` has one entry per epoch, as in `metrics.jsonl`.
+    """
     names = dict.fromkeys(name for line in metrics for name in line["machines"])
     curves = {
         name: Curve(*(_by_epoch(metrics, name, of) for of in Curve._fields))
@@ -34,7 +35,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
 
 
 def code_use(metrics: Sequence[Mapping[str, Any]]) -> dict[str, CodeUse]:
-    """By machine, after the last epoch, where it is known."""
+    """Return each machine's code use after the last epoch, where it is known."""
     codes = {}
     for machine, values in (metrics[-1]["machines"] if metrics else {}).items():
         active = np.array(values.get("active_units", ()), float)
@@ -61,69 +62,66 @@ def _by_epoch(
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 300, 150, 46, 22, 8
 
 
-def training_curve(machine: str, curve: Curve) -> str:
-    """Losses by epoch, on a logarithmic scale where the values allow it."""
+class CurvePlot(NamedTuple):
+    """A training curve in pixels, and its labels."""
+
+    machine: str
+    scale: str  # "log" or "linear"
+    first: str  # the first and last known training loss
+    last: str
+    ticks: list[tuple[str, float]]  # label and y of the highest and lowest loss
+    ends: list[tuple[int, float, str]]  # first and last epoch, x, text anchor
+    lines: list[tuple[str, list[tuple[float, float]]]]  # CSS class and points
+    width: int = _WIDTH
+    height: int = _HEIGHT
+    left: int = _LEFT  # x of the vertical axis
+
+
+def plot_curve(machine: str, curve: Curve) -> CurvePlot:
+    """Place losses by epoch, on a logarithmic scale if all of them are positive."""
     known = [v for values in curve for v in values if math.isfinite(v)]
-    is_log = min(known) > 0
     low, high = min(known), max(known)
-    scale = math.log if is_log else float
+    scale = math.log if low > 0 else float
     span = (scale(high) - scale(low)) or 1.0
     n_epochs = len(curve.loss)
 
-    def x(place: int) -> float:
-        return _LEFT + (_WIDTH - _LEFT - 6) * place / max(n_epochs - 1, 1)
+    def x(epoch: int) -> float:
+        return _LEFT + (_WIDTH - _LEFT - 6) * epoch / max(n_epochs - 1, 1)
 
     def y(value: float) -> float:
-        free = _HEIGHT - _TOP - _BOTTOM
-        return _TOP + free * (1 - (scale(value) - scale(low)) / span)
+        room = _HEIGHT - _TOP - _BOTTOM
+        return _TOP + room * (1 - (scale(value) - scale(low)) / span)
 
-    lines = "".join(
-        _line([(x(i), y(v)) for i, v in enumerate(values) if math.isfinite(v)], name)
-        for values, name in zip(curve, ("train", "held"), strict=True)
-    )
-    ticks = "".join(
-        f'<text x="{_LEFT - 6}" y="{y(v) + 4:.1f}" text-anchor="end">{_short(v)}</text>'
-        f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH}" y1="{y(v):.1f}" '
-        f'y2="{y(v):.1f}"/>'
-        for v in dict.fromkeys((high, low))
-    )
-    ends = "".join(
-        f'<text x="{x(i):.1f}" y="{_HEIGHT - 6}" text-anchor="{anchor}">{i + 1}</text>'
-        for i, anchor in dict.fromkeys(((0, "start"), (n_epochs - 1, "end")))
-    )
-    last = next(v for v in reversed(curve.loss) if math.isfinite(v))
-    first = next(v for v in curve.loss if math.isfinite(v))
-    unit = "log scale" if is_log else "linear scale"
-    return (
-        f'<figure class="curve"><svg width="{_WIDTH}" height="{_HEIGHT}" '
-        f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="Loss of '
-        f'{text(machine)} by epoch, {unit}: from {_short(first)} to {_short(last)}">'
-        f"{ticks}{ends}{lines}</svg>"
-        f"<figcaption>{text(machine)}: {_short(first)} to {_short(last)}</figcaption>"
-        "</figure>"
+    losses = [v for v in curve.loss if math.isfinite(v)]
+    ends = dict.fromkeys(((0, "start"), (n_epochs - 1, "end")))
+    return CurvePlot(
+        machine,
+        "log" if low > 0 else "linear",
+        _short(losses[0]),
+        _short(losses[-1]),
+        [(_short(v), y(v)) for v in dict.fromkeys((high, low))],
+        [(epoch + 1, x(epoch), anchor) for epoch, anchor in ends],
+        [
+            (name, [(x(i), y(v)) for i, v in enumerate(values) if math.isfinite(v)])
+            for name, values in zip(("train", "held"), curve, strict=True)
+        ],
     )
 
 
-def error_bar(mean: float, low: float, high: float) -> str:
-    """A fraction as a bar from 0 to 1, and an interval about it."""
-    at, left, right = (f"{100 * min(max(v, 0), 1):.2f}" for v in (mean, low, high))
-    width = f"{max(float(right) - float(left), 0.4):.2f}"
-    return (
-        '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" '
-        'aria-hidden="true"><rect class="ground" width="100" height="10"/>'
-        f'<rect class="value" y="2" width="{at}" height="6"/>'
-        f'<rect class="interval" x="{left}" y="4" width="{width}" height="2"/></svg>'
-    )
+class ErrorBar(NamedTuple):
+    """A value and the interval about it, in percent of the bar's length."""
+
+    value: str
+    low: str
+    width: str
+
+
+def error_bar(mean: float, low: float, high: float) -> ErrorBar:
+    """Return the bar of a fraction; an interval is wide enough to be seen."""
+    value, left, right = (f"{100 * min(max(v, 0), 1):.2f}" for v in (mean, low, high))
+    return ErrorBar(value, left, f"{max(float(right) - float(left), 0.4):.2f}")
 
 
 def _short(value: float) -> str:
     """Three digits, or whole numbers, without an exponent for any usual loss."""
     return f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"
-
-
-def _line(points: Sequence[tuple[float, float]], name: str) -> str:
-    if len(points) == 1:
-        (x, y) = points[0]
-        return f'<circle class="{name}" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>'
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    return f'<polyline class="{name}" points="{path}"/>' if points else ""

@@ -1,4 +1,4 @@
-"""The page of a fleet: an index of its machines, the worst first, no script."""
+"""The page of a fleet: a table of its machines, worst first, without a script."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,21 +11,20 @@ from gammavae_jax.evaluation.metrics import Row
 from gammavae_jax.evaluation.official import arithmetic_means, harmonic_mean
 from gammavae_jax.evaluation.tables import HEADLINE, TITLES, percent
 from gammavae_jax.files import write_text
-from gammavae_jax.report import markup
-from gammavae_jax.report.markup import text
+from gammavae_jax.report.templates import render
 
-_SHOWN = (*HEADLINE, "fpr_source", "fpr_target")
+_COLUMNS = (*HEADLINE, "fpr_source", "fpr_target")
 
 
 class MachineLine(NamedTuple):
-    """One machine: where its page is, and what became of its test clips."""
+    """One machine: where its page is, and how its test clips were judged."""
 
     machine: str
     section: str
     link: str  # relative to the page of the fleet
     n_clips: int
-    n_alarms: int  # by the headline score, of the first seed
-    rows: Sequence[Row]  # by the headline score, of each seed; none without labels
+    n_alarms: int  # under the headline score of the first seed
+    rows: Sequence[Row]  # one per seed, of the headline score; none without labels
 
 
 def write_fleet_page(
@@ -35,68 +34,56 @@ def write_fleet_page(
     means: Mapping[str, Any],
     notes: Sequence[str],
 ) -> None:
-    """Write the page.
+    """Write the page of a fleet.
 
     Args:
         path: of the page.
         config: of the run.
-        machines: what there is.
-        means: see `report.summarise_scores`; of no score where nothing has labels.
-        notes: sentences that must be read with the numbers.
+        machines: one line per machine, in any order.
+        means: the result of `summarise_scores`; no scores where nothing has labels.
+        notes: warnings to read with the numbers.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the page cannot be written.
     """
-    judged = sorted(((_mean(line), line) for line in machines), key=_worst_first)
-    lines = "".join(_row(mean, line) for mean, line in judged)
-    titles = ["", *(TITLES[name] for name in _SHOWN), "harmonic mean", "alarms"]
-    head = "".join(f'<th scope="col">{text(title)}</th>' for title in titles)
-    caption = (
-        f"{config.score}, in percent; the harmonic mean is of the two AUCs and the "
-        "pAUC. Alarms are test clips above the threshold, of all test clips"
+    lines = sorted(((_means(line), line) for line in machines), key=_worst_first)
+    page = render(
+        "fleet.html",
+        title="A fleet of machines",
+        config=config,
+        notes=notes,
+        facts=_facts(config, machines, means),
+        header=["", *(TITLES[c] for c in _COLUMNS), "harmonic mean", "alarms"],
+        rows=[
+            (
+                unit_name(line.machine, line.section),
+                line.link,
+                [
+                    *(_percent(mean.get(c, math.nan)) for c in (*_COLUMNS, "score")),
+                    f"{line.n_alarms} of {line.n_clips}",
+                ],
+            )
+            for mean, line in lines
+        ],
     )
-    parts = {
-        "policy": text(markup.policy("")),
-        "style": markup.resource("report.css"),
-        "lead": (
-            f"Preset <b>{text(config.preset)}</b>, score <b>{text(config.score)}</b>. "
-            "Each machine's name leads to the page of its wave."
-        ),
-        "notes": "".join(f'<p class="note">{text(note)}</p>' for note in notes),
-        "facts": _facts(config, machines, means),
-        "caption": text(caption),
-        "head": head,
-        "lines": lines,
-    }
-    write_text(path, markup.fill(markup.resource("fleet.html"), parts))
+    write_text(path, page)
 
 
-def _mean(line: MachineLine) -> dict[str, float]:
-    """A machine's metrics over seeds, and one number to sort by."""
+def _means(line: MachineLine) -> dict[str, float]:
+    """A machine's metrics, means over seeds, and "score", their harmonic mean."""
     if not line.rows:
         return {"score": math.nan}
-    mean = arithmetic_means(line.rows)
-    return mean | {"score": harmonic_mean(mean[name] for name in HEADLINE)}
+    means = arithmetic_means(line.rows)
+    return means | {"score": harmonic_mean(means[name] for name in HEADLINE)}
 
 
 def _worst_first(judged: tuple[dict[str, float], MachineLine]) -> tuple[Any, ...]:
-    """Machines without labels last, by their share of alarms."""
-    mean, line = judged
+    """Sort key: machines without labels come last, by their share of alarms."""
+    means, line = judged
     share = line.n_alarms / max(line.n_clips, 1)
-    if math.isnan(mean["score"]):
+    if math.isnan(means["score"]):
         return 1, -share, line.machine, line.section
-    return 0, mean["score"], line.machine, line.section
-
-
-def _row(mean: Mapping[str, float], line: MachineLine) -> str:
-    numbers = [_percent(mean.get(name, math.nan)) for name in (*_SHOWN, "score")]
-    cells = "".join(
-        f"<td>{text(cell)}</td>"
-        for cell in (*numbers, f"{line.n_alarms} of {line.n_clips}")
-    )
-    name = unit_name(line.machine, line.section)
-    link = f'<a href="{text(line.link)}">{text(name)}</a>'
-    return f'<tr><th scope="row">{link}</th>{cells}</tr>\n'
+    return 0, means["score"], line.machine, line.section
 
 
 def _percent(value: float) -> str:
@@ -105,15 +92,12 @@ def _percent(value: float) -> str:
 
 def _facts(
     config: Config, machines: Sequence[MachineLine], means: Mapping[str, Any]
-) -> str:
+) -> list[tuple[str, str, str]]:
+    """Name, value and detail of the numbers to see first."""
     official = means["official_score"].get(config.score)
-    facts = [("official score", percent(official))] if official else []
-    facts += [
-        ("machines", f"{len(machines):,}"),
-        ("test clips", f"{sum(line.n_clips for line in machines):,}"),
-        ("alarms", f"{sum(line.n_alarms for line in machines):,}"),
+    return [
+        *([("official score", percent(official), "")] if official else []),
+        ("machines", f"{len(machines):,}", ""),
+        ("test clips", f"{sum(line.n_clips for line in machines):,}", ""),
+        ("alarms", f"{sum(line.n_alarms for line in machines):,}", ""),
     ]
-    return "".join(
-        f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>"
-        for name, value in facts
-    )

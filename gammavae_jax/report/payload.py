@@ -1,4 +1,4 @@
-"""The numbers that the page draws: every clip's scores, by machine."""
+"""The numbers a page draws: every clip's scores, by machine."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,8 +9,8 @@ import numpy as np
 from gammavae_jax.config import Config
 from gammavae_jax.data.features import band_corners
 from gammavae_jax.data.machines import unit_name
-from gammavae_jax.evaluation.bootstrap import Bootstrap, bootstrap
 from gammavae_jax.evaluation.metrics import MAX_FPR, Row, SectionScores
+from gammavae_jax.evaluation.official import Bootstrap, bootstrap
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
 N_RESAMPLES = 1000
@@ -22,7 +22,10 @@ def error_bars(
     year: int | None = None,
     seed: int = 0,
 ) -> dict[str, Bootstrap]:
-    """By score, of one seed and all labelled machines; none where none is labelled."""
+    """Return the bootstrap of each score over all labelled machines, for one seed.
+
+    The result is empty if no machine is labelled.
+    """
     labelled = [clips for clips in machines if clips.is_anomaly is not None]
     if not labelled:
         return {}
@@ -54,7 +57,7 @@ def scores_payload(
     rows: Sequence[Row],
     scores: Sequence[str],
 ) -> dict[str, Any]:
-    """What `report.js` reads: names as they are, numbers short, None for unknown."""
+    """Return what `report.js` reads: numbers rounded, None for what is not finite."""
     metrics = {(r.machine, r.section, r.score, r.seed): r for r in rows}
     return {
         "preset": config.preset,
@@ -71,7 +74,7 @@ def scores_payload(
                 "domains": list(clips.domains),
                 "scores": {
                     score: [
-                        _of_seed(clips, score, s, metrics, seed)
+                        _scores_of_seed(clips, score, s, metrics, seed)
                         for s, seed in enumerate(config.seeds)
                     ]
                     for score in scores
@@ -82,15 +85,14 @@ def scores_payload(
     }
 
 
-def _of_seed(
+def _scores_of_seed(
     clips: ScoredClips, score: str, s: int, metrics: dict, seed: int
 ) -> dict[str, Any]:
     row = metrics.get((clips.machine, clips.section, score, seed))
-    known = score in clips.p_values
     decisions = clips.decisions(score)[s]
     return {
         "values": _short(clips.scores[score][s], 8),
-        "p": _short(clips.p_values[score][s], 4) if known else None,
+        "p": _short(clips.p_values[score][s], 4) if score in clips.p_values else None,
         "alarms": "".join("1" if alarm else "0" for alarm in decisions),
         "threshold": _finite(float(clips.thresholds[score][s]), 8),
         "metrics": row

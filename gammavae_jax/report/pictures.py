@@ -1,9 +1,10 @@
 """A clip's pictures, sound and words, small enough for a page.
 
-A picture is a byte for each frame and band, deflated: a script colours it. 255 is
-where there is nothing to show. Long clips are shown in fewer columns.
+A picture has one byte for each frame and band, deflated; the page's script colours it.
+A byte of 255 means no value. In long clips, several frames share a column.
 """
 
+import base64
 import io
 import zlib
 from typing import Any, NamedTuple
@@ -15,17 +16,16 @@ from jaxtyping import Float, Float32
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data.features import band_corners
 from gammavae_jax.report.explanation import Explanation
-from gammavae_jax.report.markup import base64_of
 from gammavae_jax.report.words import describe_regions, find_regions
 
-NOTHING = 255
-_MOST_COLUMNS = 800
-_STEP = 0.5  # dB; less is not seen, and would take more room
-_LOUDEST = 0.9  # to which a recording is raised, or lowered, to be heard
+_NO_VALUE = 255
+_MAX_COLUMNS = 800
+_STEP = 0.5  # dB; smaller steps cannot be seen and take more bytes
+_LOUDEST = 0.9  # the peak that every recording is scaled to for playing
 
 
 class Sound(NamedTuple):
-    """A recording, or why it cannot be heard."""
+    """A recording, or a remark on why it cannot be played."""
 
     waveform: Float[np.ndarray, "sample"] | None
     sample_rate: int
@@ -40,8 +40,8 @@ def picture_payload(
     score: str,
     seed: int,
 ) -> dict[str, Any]:
-    """What `report.js` reads of a clip once it is chosen."""
-    n_pooled = -(-len(log_mel) // _MOST_COLUMNS)
+    """Return what `report.js` shows of a chosen clip."""
+    n_pooled = -(-len(log_mel) // _MAX_COLUMNS)
     seconds = config.hop_length / config.sample_rate
     contribution = explanation.contribution
     low = float(np.quantile(log_mel, 0.002))
@@ -89,7 +89,7 @@ def _sound(sound: Sound) -> dict[str, Any]:
     data, media_type = encode_clip(sound.waveform * factor, sound.sample_rate)
     return {
         "type": media_type,
-        "data": base64_of(data),
+        "data": base64.b64encode(data).decode(),
         "gain": float(20 * np.log10(factor)),
     }
 
@@ -117,7 +117,7 @@ def encode_clip(
 def _pooled(
     values: Float[np.ndarray, "frame mel"], n_pooled: int
 ) -> Float[np.ndarray, "column mel"]:
-    """Means of successive frames, the last ones perhaps of fewer; NaN is left out."""
+    """Means of groups of successive frames, the last one maybe smaller, without NaN."""
     starts = np.arange(0, len(values), n_pooled)
     is_known = np.isfinite(values)
     total = np.add.reduceat(np.where(is_known, values, 0.0), starts, axis=0)
@@ -128,28 +128,28 @@ def _pooled(
 def _levels(
     decibels: Float[np.ndarray, "column mel"], low: float, high: float
 ) -> dict[str, Any]:
-    """Levels in dB as `low + step * byte`."""
-    step = max(_STEP, (high - low) / (NOTHING - 1))
-    places = np.clip(np.round((decibels - low) / step), 0, NOTHING - 1)
-    return {"low": low, "step": step, "high": high, "data": _packed(places)}
+    """Levels in dB, encoded as `low + step * byte`."""
+    step = max(_STEP, (high - low) / (_NO_VALUE - 1))
+    codes = np.clip(np.round((decibels - low) / step), 0, _NO_VALUE - 1)
+    return {"low": low, "step": step, "high": high, "data": _packed(codes)}
 
 
 def _signed(decibels: Float[np.ndarray, "column mel"]) -> dict[str, Any]:
-    """Differences in dB, of both signs alike; far ones are cut off where few are."""
-    known = decibels[np.isfinite(decibels)]
-    most = max(float(np.quantile(np.abs(known), 0.995)), _STEP)
-    return _levels(decibels, -most, most)
+    """Differences in dB on a symmetric scale; the few largest are clipped."""
+    finite = decibels[np.isfinite(decibels)]
+    high = max(float(np.quantile(np.abs(finite), 0.995)), _STEP)
+    return _levels(decibels, -high, high)
 
 
 def _raising(contribution: Float[np.ndarray, "column mel"]) -> dict[str, Any]:
-    """What raises a score: `high * (byte / 254) ** 2`, for small ones are many."""
+    """Positive contributions, as `high * (byte / 254) ** 2`: most of them are small."""
     raising = np.maximum(contribution, 0.0)
     high = float(raising.max()) or 1.0
-    places = np.round((NOTHING - 1) * np.sqrt(raising / high))
-    return {"high": high, "data": _packed(places)}
+    codes = np.round((_NO_VALUE - 1) * np.sqrt(raising / high))
+    return {"high": high, "data": _packed(codes)}
 
 
-def _packed(places: Float[np.ndarray, "column mel"]) -> str:
-    """Bytes, columns one after the other, deflated."""
-    values = np.where(np.isfinite(places), places, NOTHING).astype(np.uint8)
-    return base64_of(zlib.compress(values.tobytes(), 6))
+def _packed(codes: Float[np.ndarray, "column mel"]) -> str:
+    """The bytes of one column after the other, deflated, in base64."""
+    values = np.where(np.isfinite(codes), codes, _NO_VALUE).astype(np.uint8)
+    return base64.b64encode(zlib.compress(values.tobytes(), 6)).decode()

@@ -1,6 +1,6 @@
 "use strict";
-// What report.html shows beyond its tables. Names come from outside: they are only
-// ever text nodes or attribute values, never markup.
+// Draws what report.html shows beyond its tables. Names are untrusted: they become text
+// nodes or attribute values, never markup.
 (() => {
   const $ = (id) => document.getElementById(id);
   const data = JSON.parse($("data").textContent);
@@ -32,7 +32,7 @@
   }
   const percent = (fraction) => (fraction === null ? "\u2013" : (100 * fraction).toFixed(1));
   const hertz = (f) => (f >= 1000 ? `${+(f / 1000).toFixed(2)} kHz` : `${Math.round(f)} Hz`);
-  const chance = (p) => (p === null ? "\u2013" : p < 0.001 ? p.toExponential(1) : p.toFixed(3));
+  const pValue = (p) => (p === null ? "\u2013" : p < 0.001 ? p.toExponential(1) : p.toFixed(3));
 
   // ---- tables that sort
 
@@ -71,7 +71,7 @@
     });
   }
 
-  // ---- what is chosen
+  // ---- the selection
 
   const machine = () => data.machines[state.machine];
   const scored = () => machine().scores[data.scores[state.score]][state.seed];
@@ -97,7 +97,7 @@
     const low = sorted[0];
     const most = sorted[sorted.length - 1];
     const high95 = sorted[Math.floor(0.95 * (sorted.length - 1))];
-    // A few far ones would press all others together: they share the last bar.
+    // A few extreme scores would squeeze all others together: they share the last bar.
     const high = Math.max(Math.min(most, high95 + 1.5 * (high95 - low)), threshold ?? low);
     return { low, high: high > low ? high : low + 1, isCut: most > high };
   }
@@ -109,7 +109,7 @@
     const groups = ["source", "target", ""].filter((d) => domains.includes(d));
     const width = Math.max(place.clientWidth, 240);
     const [left, right, panel, gap] = [40, 8, 104, 26];
-    const head = 34; // the threshold's label, and above the first panel its domain
+    const head = 34; // room for the threshold's label and the first panel's domain
     const height = head + groups.length * (panel + gap) + 22;
     const { low, high, isCut } = axisOf(values, threshold);
     const nBins = Math.max(12, Math.min(36, Math.floor(width / 20)));
@@ -157,8 +157,8 @@
     for (let t = 0; t <= 4; t += 1) {
       const v = low + (t * (high - low)) / 4;
       const anchor = t === 0 ? "start" : t === 4 ? "end" : "middle";
-      const beyond = t === 4 && isCut ? " and more" : "";
-      svg.append(draw("text", { x: x(v), y: bottom + 8, "text-anchor": anchor }, short(v) + beyond));
+      const atLeast = t === 4 && isCut ? "\u2265 " : "";
+      svg.append(draw("text", { x: x(v), y: bottom + 8, "text-anchor": anchor }, atLeast + short(v)));
     }
     if (threshold !== null) {
       const at = x(threshold);
@@ -169,19 +169,19 @@
     }
     if (state.clip !== null) {
       const at = x(values[state.clip]);
-      svg.append(draw("path", { class: "here", d: `M${at - 5},${bottom - 2} h10 l-5,-8 z` }, draw("title", {}, "the chosen clip")));
+      svg.append(draw("path", { class: "here", d: `M${at - 5},${bottom - 2} h10 l-5,-8 z` }, draw("title", {}, "the selected clip")));
     }
     const nAlarms = Array.from(scored().alarms).filter((a) => a === "1").length;
     svg.setAttribute("aria-label", `Histogram of ${values.length} scores from ${short(low)}, by domain and label; ${nAlarms} are above the threshold ${short(threshold)}`);
     const used = CLASSES.filter(([label]) => labels.includes(label));
-    const place1 = { normal: ", upwards", anomaly: ", downwards" };
+    const direction = { normal: ", upwards", anomaly: ", downwards" };
     place.replaceChildren(svg, make("div", { class: "legend" }, ...used.map(([label, word]) =>
       make("span", {}, draw("svg", { viewBox: "0 0 16 7", "aria-hidden": "true" }, draw("rect", { class: label || "unknown", width: 16, height: 7 })),
-        word + (used.length > 1 ? place1[label] ?? "" : "")))));
+        word + (used.length > 1 ? direction[label] ?? "" : "")))));
     $("histogram-title").textContent = `Number of clips by score (${data.scores[state.score]}) and domain`;
   }
 
-  // Points of a ROC curve, [false-alarm rate, detected share]; clips alike are one step.
+  // Points of a ROC curve, [false-alarm rate, detection rate]; equal scores are one step.
   function rocOf(clips) {
     const { values } = scored();
     const { labels } = machine();
@@ -242,14 +242,14 @@
     }
     svg.append(
       draw("text", { x: (x(0) + x(1)) / 2, y: height - 4, "text-anchor": "middle" }, "false alarms, % of normal clips"),
-      draw("text", { x: x(0) + 6, y: top + 10 }, "% found"),
+      draw("text", { x: x(0) + 6, y: top + 10 }, "% of anomalies found"),
     );
     const curves = [["all", "all clips", all]];
     const isSplit = domains.includes("source") && domains.includes("target");
     if (isSplit) {
       for (const domain of ["source", "target"]) {
         const clips = every.filter((c) => labels[c] === "anomaly" || domains[c] === domain);
-        curves.push([domain, `normal clips of ${domain}`, rocOf(clips)]);
+        curves.push([domain, `normal clips of the ${domain} domain`, rocOf(clips)]);
       }
     }
     const drawn = curves.filter(([, , points]) => points);
@@ -259,16 +259,16 @@
     const rate = (clips) => clips.filter(isAlarm).length / clips.length;
     svg.append(draw("circle", { class: "here", cx: x(rate(normal)), cy: y(rate(faulty)), r: 4.5 }, draw("title", {}, "at the threshold")));
     const metrics = scored().metrics;
-    const told = metrics
+    const summary = metrics
       ? `AUC ${percent(metrics.auc_source)} source, ${percent(metrics.auc_target)} target; pAUC ${percent(metrics.pauc)}`
       : "";
-    svg.setAttribute("aria-label", `ROC curve. ${told}. At the threshold ${percent(rate(faulty))} % are found with ${percent(rate(normal))} % false alarms`);
+    svg.setAttribute("aria-label", `ROC curve. ${summary}. At the threshold, ${percent(rate(faulty))} % of anomalies are found, with ${percent(rate(normal))} % false alarms`);
     const keys = drawn.map(([kind, word]) => make("span", {},
       draw("svg", { viewBox: "0 0 26 7", "aria-hidden": "true" }, draw("polyline", { class: `roc ${kind}`, points: "0,3.5 26,3.5" })), word));
     keys.push(make("span", {}, draw("svg", { viewBox: "0 0 16 7", "aria-hidden": "true" }, draw("rect", { class: "pauc", width: 16, height: 7 })), `pAUC, up to ${100 * data.maxFpr} %`));
     keys.push(make("span", {}, draw("svg", { viewBox: "0 0 16 7", "aria-hidden": "true" }, draw("circle", { class: "here", cx: 8, cy: 3.5, r: 3.5 })), "at the threshold"));
     place.replaceChildren(svg, make("div", { class: "legend" }, ...keys));
-    $("roc-title").textContent = told ? `ROC: ${told}` : "ROC";
+    $("roc-title").textContent = summary ? `ROC: ${summary}` : "ROC";
   }
 
   // ---- the list of clips
@@ -301,7 +301,7 @@
       const result = outcome(clip);
       const isWrong = result === "false alarm" || result === "missed";
       const label = { normal: "normal", anomaly: "anomalous" }[labels[clip]] ?? "unlabelled";
-      const meta = [label, domains[clip], p ? `p = ${chance(p[clip])}` : ""].filter(Boolean).join(" \u00b7 ");
+      const meta = [label, domains[clip], p ? `p = ${pValue(p[clip])}` : ""].filter(Boolean).join(" \u00b7 ");
       const mark = block(clip) ? make("span", { class: "pictured", role: "img", "aria-label": "with pictures" }) : null;
       return make("li", { role: "option", id: `option-${clip}`, "data-clip": clip, "aria-selected": "false" },
         make("span", { class: "rank" }, String(places.get(clip)), mark),
@@ -310,7 +310,7 @@
         make("span", { class: "meta" }, meta),
         make("span", { class: isWrong ? "outcome wrong" : "outcome" }, result));
     }));
-    if (!listed.length) $("ranking").append(make("li", { class: "empty" }, "no such clip"));
+    if (!listed.length) $("ranking").append(make("li", { class: "empty" }, "no clips"));
     markChosen(false);
   }
 
@@ -334,7 +334,7 @@
     drawClip();
   }
 
-  // ---- colours, made where lightness is even: OKLCH
+  // ---- colour scales, interpolated in OKLCH, where lightness is even
 
   function rgb([lightness, chroma, hue]) {
     const [a, b] = [chroma * Math.cos((hue * Math.PI) / 180), chroma * Math.sin((hue * Math.PI) / 180)];
@@ -370,10 +370,10 @@
           raising: ramp([[0.985, 0.0, 75], [0.82, 0.13, 70], [0.62, 0.18, 42], [0.35, 0.12, 25]]) };
   }
 
-  // ---- the chosen clip
+  // ---- the selected clip
 
-  let shown = null; // what is on the page of a clip with pictures
-  let turn = 0; // counts choices, so a slow one does not overtake
+  let shown = null; // the elements and data of the clip with pictures
+  let turn = 0; // counts selections, so that a slow one does not replace a later one
 
   async function inflate(text) {
     const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
@@ -381,7 +381,7 @@
     return new Uint8Array(await new Response(stream).arrayBuffer());
   }
 
-  // A sound that is still being loaded must let go before its address is gone.
+  // An audio element must be unloaded before its object URL is revoked.
   function leave() {
     if (shown?.audio) {
       cancelAnimationFrame(shown.frame);
@@ -399,7 +399,7 @@
     const pairs = [
       [data.scores[state.score], short(values[clip])],
       ["threshold", short(threshold)],
-      ["p-value", p ? chance(p[clip]) : "\u2013"],
+      ["p-value", p ? pValue(p[clip]) : "\u2013"],
       ["decision", isAlarm(clip) ? "alarm" : "no alarm"],
       ["label", { normal: "normal", anomaly: "anomalous" }[labels[clip]] ?? "unknown"],
       ["domain", domains[clip] || "unknown"],
@@ -420,49 +420,49 @@
     const source = block(clip);
     if (!source) {
       const how = data.howToShow
-        ? [make("p", {}, "They are added by"), make("p", {}, make("code", {}, data.howToShow.replace("{clip}", () => quoted(`${machine().name}/${machine().clips[clip]}`))))]
+        ? [make("p", {}, "To add them, run"), make("p", {}, make("code", {}, data.howToShow.replace("{clip}", () => quoted(`${machine().name}/${machine().clips[clip]}`))))]
         : [];
-      place.replaceChildren(title, facts(clip), make("p", {}, "This page has no pictures and no sound of this clip."), ...how);
+      place.replaceChildren(title, facts(clip), make("p", {}, "This page has no pictures or sound of this clip."), ...how);
       return;
     }
-    const told = JSON.parse(source.textContent);
+    const payload = JSON.parse(source.textContent);
     const [levels, residual, raising] = await Promise.all(
-      [told.spectrogram, told.residual, told.contribution].map((picture) => inflate(picture.data)));
+      [payload.spectrogram, payload.residual, payload.contribution].map((picture) => inflate(picture.data)));
     if (mine !== turn) return;
-    shown = { told, levels, residual, raising, audio: null, url: null, stages: [], frame: 0 };
-    place.replaceChildren(title, facts(clip), ...why(told, clip), ...player(told), pictures(), profile(told));
+    shown = { payload, levels, residual, raising, audio: null, url: null, stages: [], frame: 0 };
+    place.replaceChildren(title, facts(clip), ...why(payload, clip), ...player(payload), pictures(), profile(payload));
     paint();
     markTime();
   }
 
   const PARTS = {
-    spectrum: "what it sounds like as a whole", residual: "what the model did not expect",
-    peak: "how loud that was at its loudest", latent: "its code",
+    spectrum: "the overall sound", residual: "what the model did not expect",
+    peak: "the loudest unexpected sound", latent: "the model's code",
   };
-  function why(told, clip) {
-    const other = told.score !== data.scores[state.score] || told.seed !== data.seeds[state.seed];
-    const lead = isAlarm(clip) ? "Why it is called anomalous: " : "What adds most to its score: ";
-    const nodes = [make("p", { class: "why" }, make("b", {}, lead), told.words)];
-    if (told.parts.length > 1) {
-      const most = Math.max(...told.parts.map(([, v]) => Math.abs(v)), 1e-9);
-      nodes.push(make("div", { class: "parts" }, ...told.parts.flatMap(([name, value]) => [
+  function why(payload, clip) {
+    const other = payload.score !== data.scores[state.score] || payload.seed !== data.seeds[state.seed];
+    const lead = isAlarm(clip) ? "Why it raises an alarm: " : "What adds most to its score: ";
+    const nodes = [make("p", { class: "why" }, make("b", {}, lead), payload.words)];
+    if (payload.parts.length > 1) {
+      const most = Math.max(...payload.parts.map(([, v]) => Math.abs(v)), 1e-9);
+      nodes.push(make("div", { class: "parts" }, ...payload.parts.flatMap(([name, value]) => [
         make("span", {}, `${PARTS[name.split("_")[0]] ?? name} (${name})`),
         make("span", { class: "value" }, (value > 0 ? "+" : "") + short(value)),
         make("span", { class: "track" }, make("i", { class: value < 0 ? "less" : "", style: "" })),
       ])));
-      nodes[1].querySelectorAll("i").forEach((bar, i) => { bar.style.width = `${(100 * Math.abs(told.parts[i][1])) / most}%`; });
+      nodes[1].querySelectorAll("i").forEach((bar, i) => { bar.style.width = `${(100 * Math.abs(payload.parts[i][1])) / most}%`; });
     }
-    const kind = told.isExact
-      ? "The bands add up to the score. Where in time a band is shown is a convention: where it departs most from the nearest training clip."
-      : "This score mixes the bands: they are shown by squared residual.";
-    const of = other ? ` Pictures explain the score ${told.score} of seed ${told.seed} (${short(told.value)}).` : "";
+    const kind = payload.isExact
+      ? "The bands add up to the score. By convention, a band is shown at the times when it differs most from the nearest training clip."
+      : "This score mixes the bands, so they are shown by squared residual.";
+    const of = other ? ` The pictures explain ${payload.score} of seed ${payload.seed} (${short(payload.value)}).` : "";
     nodes.push(make("p", { class: "small" }, kind + of));
     return nodes;
   }
 
-  function player(told) {
-    const { sound } = told;
-    if (!sound.data) return [make("p", { class: "small" }, sound.remark || "There is no sound of this clip.")];
+  function player(payload) {
+    const { sound } = payload;
+    if (!sound.data) return [make("p", { class: "small" }, sound.remark || "This clip has no sound.")];
     const bytes = Uint8Array.from(atob(sound.data), (c) => c.charCodeAt(0));
     shown.url = URL.createObjectURL(new Blob([bytes], { type: sound.type }));
     const audio = make("audio", { controls: "", preload: "auto", src: shown.url, "aria-label": "recording of the clip" });
@@ -470,8 +470,8 @@
     for (const event of ["timeupdate", "seeking", "seeked"]) audio.addEventListener(event, markTime);
     audio.addEventListener("play", follow);
     const gain = Math.round(Math.abs(sound.gain));
-    const louder = gain < 1 ? "as loud as recorded" : `${gain} dB ${sound.gain > 0 ? "louder" : "softer"} than recorded`;
-    return [audio, make("p", { class: "small" }, `Played ${louder}. A click into a picture moves there.`)];
+    const louder = gain < 1 ? "as loud as recorded" : `${gain} dB ${sound.gain > 0 ? "louder" : "quieter"} than recorded`;
+    return [audio, make("p", { class: "small" }, `Played ${louder}. Click a picture to move there.`)];
   }
   function follow() {
     markTime();
@@ -479,28 +479,28 @@
   }
   function markTime() {
     if (!shown) return;
-    const share = shown.audio ? shown.audio.currentTime / shown.told.seconds : 0;
+    const share = shown.audio ? shown.audio.currentTime / shown.payload.seconds : 0;
     for (const { cursor } of shown.stages) cursor.style.left = `${Math.min(100 * share, 100)}%`;
   }
   function seek(seconds) {
     if (!shown?.audio) return;
-    shown.audio.currentTime = Math.min(Math.max(seconds, 0), shown.told.seconds - 0.01);
+    shown.audio.currentTime = Math.min(Math.max(seconds, 0), shown.payload.seconds - 0.01);
     markTime();
   }
 
-  // What each picture shows at a column and band; null where nothing is known.
+  // Each picture's value at a column and band; null where there is none.
   function kinds() {
-    const { told, levels, residual, raising } = shown;
-    const level = (i) => told.spectrogram.low + told.spectrogram.step * levels[i];
-    const rest = (i) => (residual[i] === 255 ? null : told.residual.low + told.residual.step * residual[i]);
-    const range = [told.spectrogram.low, told.spectrogram.high];
-    const most = told.residual.high;
+    const { payload, levels, residual, raising } = shown;
+    const level = (i) => payload.spectrogram.low + payload.spectrogram.step * levels[i];
+    const rest = (i) => (residual[i] === 255 ? null : payload.residual.low + payload.residual.step * residual[i]);
+    const range = [payload.spectrogram.low, payload.spectrogram.high];
+    const most = payload.residual.high;
     return [
       { title: "Spectrogram", unit: "dB", ramp: "levels", range, value: level },
       { title: "Reconstruction", unit: "dB", ramp: "levels", range, value: (i) => (rest(i) === null ? null : level(i) - rest(i)) },
       { title: "Residual", unit: "dB", ramp: "signed", range: [-most, most], value: rest },
-      { title: "What raises the score", unit: "", ramp: "raising", range: [0, told.contribution.high], isRoot: true,
-        value: (i) => told.contribution.high * (raising[i] / 254) ** 2 },
+      { title: "What raises the score", unit: "", ramp: "raising", range: [0, payload.contribution.high], isRoot: true,
+        value: (i) => payload.contribution.high * (raising[i] / 254) ** 2 },
     ];
   }
 
@@ -513,11 +513,11 @@
   const TICKS = [125, 250, 500, 1000, 2000, 4000, 8000, 16000, 32000];
 
   function pictures() {
-    const { told } = shown;
-    const from = make("div", { class: "pictures" });
+    const { payload } = shown;
+    const all = make("div", { class: "pictures" });
     for (const kind of kinds()) {
       const readout = make("span", {}, kind.unit ? `in ${kind.unit}` : "units of the score");
-      const canvas = make("canvas", { width: told.columns, height: told.bands, role: "img",
+      const canvas = make("canvas", { width: payload.columns, height: payload.bands, role: "img",
         "aria-label": `${kind.title}: time across, frequency upwards` });
       const cursor = make("div", { class: "cursor" });
       const stage = make("div", { class: shown.audio ? "stage" : "stage silent" }, canvas, cursor);
@@ -537,18 +537,18 @@
       const idle = readout.textContent;
       stage.addEventListener("pointermove", (event) => {
         const { column, band } = under(event, stage);
-        const value = kind.value(column * told.bands + band);
+        const value = kind.value(column * payload.bands + band);
         const text = value === null ? "\u2013" : kind.unit ? `${minus(value.toFixed(1))} ${kind.unit}` : tiny(value);
-        readout.textContent = `${((column + 0.5) * told.secondsPerColumn).toFixed(2)} s, ${hertz(data.corners[band + 1])}: ${text}`;
+        readout.textContent = `${((column + 0.5) * payload.secondsPerColumn).toFixed(2)} s, ${hertz(data.corners[band + 1])}: ${text}`;
       });
       stage.addEventListener("pointerleave", () => { readout.textContent = idle; });
-      stage.addEventListener("click", (event) => seek(under(event, stage).share * told.seconds));
-      from.append(figure);
+      stage.addEventListener("click", (event) => seek(under(event, stage).share * payload.seconds));
+      all.append(figure);
       shown.stages.push({ canvas, scale, cursor, kind });
     }
-    return from;
+    return all;
   }
-  // A scale's numbers have little room.
+  // Short numbers for the colour scales.
   const narrow = (text) => minus(text).replace("e+", "e");
   const whole = (v) => narrow(Math.abs(v) < 1000 ? v.toFixed(0) : v.toExponential(0));
   const tiny = (v) => (v === 0 ? "0" : narrow(Math.abs(v) >= 1e-3 ? v.toPrecision(2) : v.toExponential(0)));
@@ -558,18 +558,18 @@
     const within = (v) => Math.min(Math.max(v, 0), 1 - 1e-9);
     const share = within((event.clientX - box.left) / box.width);
     const up = 1 - within((event.clientY - box.top) / box.height) - 1e-9;
-    return { share, column: Math.floor(share * shown.told.columns), band: Math.max(Math.floor(up * shown.told.bands), 0) };
+    return { share, column: Math.floor(share * shown.payload.columns), band: Math.max(Math.floor(up * shown.payload.bands), 0) };
   }
 
   function regions() {
-    const { told } = shown;
-    return told.regions.flatMap(({ bands: [first, last], moments }) =>
-      (moments.length ? moments : [[0, told.seconds]]).map(([start, end]) => {
+    const { payload } = shown;
+    return payload.regions.flatMap(({ bands: [first, last], moments }) =>
+      (moments.length ? moments : [[0, payload.seconds]]).map(([start, end]) => {
         const box = make("div", { class: "region" });
-        box.style.left = `${(100 * start) / told.seconds}%`;
-        box.style.width = `${(100 * (end - start)) / told.seconds}%`;
-        box.style.bottom = `${(100 * first) / told.bands}%`;
-        box.style.height = `${(100 * (last - first + 1)) / told.bands}%`;
+        box.style.left = `${(100 * start) / payload.seconds}%`;
+        box.style.width = `${(100 * (end - start)) / payload.seconds}%`;
+        box.style.bottom = `${(100 * first) / payload.bands}%`;
+        box.style.height = `${(100 * (last - first + 1)) / payload.bands}%`;
         return box;
       }));
   }
@@ -578,7 +578,7 @@
     const svg = draw("svg", { class: "axis", "aria-hidden": "true" });
     const top = data.corners[data.corners.length - 1];
     for (const tick of TICKS.filter((t) => t < top)) {
-      const share = (bandAt(tick) + 0.5) / shown.told.bands;
+      const share = (bandAt(tick) + 0.5) / shown.payload.bands;
       if (share < 0.04 || share > 0.93) continue;
       svg.append(draw("text", { x: "88%", y: `${100 * (1 - share)}%`, dy: "0.35em", "text-anchor": "end" }, tick >= 1000 ? `${tick / 1000}k` : String(tick)));
     }
@@ -586,7 +586,7 @@
     return svg;
   }
   function secondsAxis() {
-    const { seconds } = shown.told;
+    const { seconds } = shown.payload;
     const svg = draw("svg", { class: "axis", "aria-hidden": "true" });
     const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300].find((s) => seconds / s <= 6) ?? 600;
     for (let t = 0; t < seconds * 0.94; t += step) {
@@ -599,7 +599,7 @@
   function paint() {
     if (!shown) return;
     const colours = ramps();
-    const { told } = shown;
+    const { payload } = shown;
     for (const { canvas, scale, kind } of shown.stages) {
       const table = colours[kind.ramp];
       const [low, high] = kind.range;
@@ -607,12 +607,12 @@
         const share = Math.min(Math.max((value - low) / (high - low || 1), 0), 1);
         return table[Math.round((table.length - 1) * (kind.isRoot ? Math.sqrt(share) : share))];
       };
-      const image = new ImageData(told.columns, told.bands);
-      for (let column = 0; column < told.columns; column += 1) {
-        for (let band = 0; band < told.bands; band += 1) {
-          const value = kind.value(column * told.bands + band);
+      const image = new ImageData(payload.columns, payload.bands);
+      for (let column = 0; column < payload.columns; column += 1) {
+        for (let band = 0; band < payload.bands; band += 1) {
+          const value = kind.value(column * payload.bands + band);
           if (value === null) continue;
-          const at = 4 * ((told.bands - 1 - band) * told.columns + column);
+          const at = 4 * ((payload.bands - 1 - band) * payload.columns + column);
           image.data.set(colour(value), at);
           image.data[at + 3] = 255;
         }
@@ -626,17 +626,17 @@
     }
   }
 
-  // What each band adds, over the whole clip: below 0 where it is more ordinary than most.
-  function profile(told) {
+  // What each band adds over the whole clip; below 0 where it is more ordinary than most.
+  function profile(payload) {
     const place = make("figure", { class: "profile" }, make("figcaption", {}, "What each mel band adds to the score"));
     const width = Math.max($("clip").clientWidth, 240);
     const [left, right, top, height] = [48, 10, 8, 150];
-    const low = Math.min(0, ...told.profile);
-    const high = Math.max(...told.profile, low + 1e-9);
+    const low = Math.min(0, ...payload.profile);
+    const high = Math.max(...payload.profile, low + 1e-9);
     const y = (v) => top + ((height - top - 34) * (high - v)) / (high - low);
-    const step = (width - left - right) / told.bands;
+    const step = (width - left - right) / payload.bands;
     const svg = draw("svg", { class: "chart", height, viewBox: `0 0 ${width} ${height}`, role: "img" });
-    told.profile.forEach((v, band) => svg.append(draw("rect", {
+    payload.profile.forEach((v, band) => svg.append(draw("rect", {
       class: v < 0 ? "normal" : "anomaly", x: left + band * step, width: Math.max(step - 0.6, 0.6),
       y: y(Math.max(v, 0)), height: Math.abs(y(v) - y(0)),
     })));
@@ -654,8 +654,8 @@
       svg.append(draw("text", { x, y: height - 16, "text-anchor": "middle" }, tick >= 1000 ? `${tick / 1000}k` : String(tick)));
     }
     svg.append(draw("text", { x: width - right, y: height - 16, "text-anchor": "end" }, "Hz"));
-    const best = told.profile.indexOf(Math.max(...told.profile));
-    svg.setAttribute("aria-label", `What each mel band adds to the score: most at ${hertz(data.corners[best + 1])}, ${tiny(told.profile[best])}`);
+    const best = payload.profile.indexOf(Math.max(...payload.profile));
+    svg.setAttribute("aria-label", `What each mel band adds to the score: most at ${hertz(data.corners[best + 1])}, ${tiny(payload.profile[best])}`);
     place.append(svg);
     return place;
   }
@@ -671,7 +671,7 @@
   }
   function drawAll() {
     drawFilters();
-    drawRoc(); // first: without it there is more room for the histogram
+    drawRoc(); // first: if it is hidden, the histogram is wider
     drawHistogram();
     drawRanking();
   }
@@ -724,10 +724,10 @@
       width = $("clips").clientWidth;
       drawRoc();
       drawHistogram();
-      if (shown) document.querySelector("#clip .profile")?.replaceWith(profile(shown.told));
+      if (shown) document.querySelector("#clip .profile")?.replaceWith(profile(shown.payload));
     }).observe($("clips"));
   }
-  // The clips' data follow this script: the tables are there before them.
+  // The clips' data follow this script, so that the tables appear first.
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
   else start();
 })();

@@ -1,4 +1,4 @@
-"""Where a contribution lies: which bands, which seconds, and that in plain words."""
+"""Where the contributions to a score lie, in bands and seconds and in words."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,32 +6,32 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-_EDGE_OF_BANDS = 0.3  # of the strongest band, to which a region reaches
-_EDGE_OF_FRAMES = 0.3  # of the strongest moment
-_MOMENTARY = 0.3  # that moments hold more of than they would, were all frames alike
-_MOMENTS_OF_A_CLIP = 25  # at most; what lies nearer to each other is one
-_SMALLEST_SHARE = 0.1  # of all that raises the score, to be worth another region
-_MAIN = 0.5  # from which on a region alone is said to hold the score
-_MOST_MOMENTS = 3  # that are told one by one
-_BROAD = 0.6  # of all bands, from which on a region is no longer told by frequencies
+_EDGE_OF_BANDS = 0.3  # a region ends below this part of its strongest band
+_EDGE_OF_FRAMES = 0.3  # a moment ends below this part of the strongest frame
+_MOMENTARY = 0.3  # moments must hold this much more than their share of frames
+_MOMENTS_OF_A_CLIP = 25  # at most; closer ones are merged
+_SMALLEST_SHARE = 0.1  # of all positive contributions, to count as another region
+_MAIN = 0.5  # from this share on, one region explains the score
+_MAX_MOMENTS = 3  # to list one by one
+_BROAD = 0.6  # of all bands; a broader region is described without frequencies
 
 
 class Region(NamedTuple):
-    """Bands that raise a score, and when they do; ends are inclusive."""
+    """Bands that raise a score, and when; ends are inclusive."""
 
     first_band: int
     last_band: int
-    moments: tuple[tuple[int, int], ...]  # frames; one of all frames: throughout
-    share: float  # of all that raises the score
+    moments: tuple[tuple[int, int], ...]  # frames; empty: throughout the clip
+    share: float  # of all positive contributions
 
 
 def find_regions(
     contribution: Float[np.ndarray, "frame mel"], n_most: int = 3
 ) -> list[Region]:
-    """The strongest regions, strongest first; none where nothing raises the score.
+    """Return up to `n_most` regions, strongest first; none if nothing raises the score.
 
-    Bands are told by what they add over all frames, moments by what those bands add
-    at a time, both smoothed a little.
+    A region's bands are chosen by their sums over all frames, its moments by the sums
+    over these bands, both smoothed a little.
     """
     bands = np.maximum(contribution.sum(0), 0.0)
     total = bands.sum()
@@ -54,7 +54,7 @@ def describe_regions(
     corners: Float[np.ndarray, "corner"],
     seconds_per_frame: float,
 ) -> str:
-    """A few sentences; `corners` are `mel_scale.band_corners`."""
+    """Describe regions in a few sentences; `corners` come from `band_corners`."""
     if not regions:
         return "No band raises the score."
     n_bands = len(corners) - 2
@@ -67,18 +67,18 @@ def describe_regions(
         when = _when(region, seconds_per_frame)
         share = f"{100 * region.share:.0f} %"
         if place:
-            sentences.append(f"Then {where}{when}: {share}.")
+            sentences.append(f"Next: {where}{when}, {share}.")
         elif region.share >= _MAIN:
             sentences.append(f"{share} of what raises the score lies {where}{when}.")
         else:
             sentences.append(
-                f"Many bands raise the score, most strikingly {where}{when}: {share}."
+                f"Many bands raise the score, most of all {where}{when}: {share}."
             )
     return " ".join(sentences)
 
 
 def frequencies(low: float, high: float) -> str:
-    """`310 and 450 Hz`, `0.9 and 1.2 kHz`."""
+    """Return `310 and 450 Hz` or `0.9 and 1.2 kHz`."""
     if high < 1000:
         return f"{10 * round(low / 10)} and {10 * round(high / 10)} Hz"
     return f"{low / 1000:.1f} and {high / 1000:.1f} kHz"
@@ -91,20 +91,20 @@ def _when(region: Region, seconds_per_frame: float) -> str:
     ]
     if not spans:
         return ", throughout"
-    if len(spans) > _MOST_MOMENTS:
+    if len(spans) > _MAX_MOMENTS:
         return f", in {len(spans)} short moments"
-    told = [f"{start:.1f} to {end:.1f} s" for start, end in spans]
-    return f", at {' and '.join([', '.join(told[:-1]), told[-1]][len(told) < 2 :])}"
+    *others, last = (f"{start:.1f} to {end:.1f} s" for start, end in spans)
+    return f", from {', '.join(others)} and {last}" if others else f", from {last}"
 
 
 def _moments(
     profile: Float[np.ndarray, "frame"],
 ) -> tuple[tuple[int, int], ...]:
-    """Runs of frames that hold far more than their part; none where none do."""
+    """Spans of frames that hold far more than their share; empty if none do."""
     smooth = _smoothed(profile, max(3, len(profile) // _MOMENTS_OF_A_CLIP))
     is_strong = smooth >= _EDGE_OF_FRAMES * smooth.max()
-    held = profile[is_strong].sum() / max(profile.sum(), 1e-30)
-    if held - is_strong.mean() < _MOMENTARY:
+    share = profile[is_strong].sum() / max(profile.sum(), 1e-30)
+    if share - is_strong.mean() < _MOMENTARY:
         return ()
     edges = np.flatnonzero(np.diff(np.concatenate([[0], is_strong, [0]])))
     return tuple(
@@ -113,7 +113,7 @@ def _moments(
 
 
 def _reach(values: Float[np.ndarray, "band"], top: int, edge: float) -> tuple[int, int]:
-    """How far to both sides of the top values stay above a part of it."""
+    """The ends of the range around the top that stays above a part of it."""
     is_low = values < edge * values[top]
     below, above = np.flatnonzero(is_low[:top]), np.flatnonzero(is_low[top:])
     first = int(below[-1]) + 1 if len(below) else 0
@@ -123,7 +123,7 @@ def _reach(values: Float[np.ndarray, "band"], top: int, edge: float) -> tuple[in
 def _smoothed(
     values: Float[np.ndarray, "item"], width: int
 ) -> Float[np.ndarray, "item"]:
-    """Running means, of what there is at the ends."""
+    """Running means, over fewer items at the ends."""
     kernel = np.ones(min(width, len(values)))
     total = np.convolve(values, kernel, "same")
     return total / np.convolve(np.ones(len(values)), kernel, "same")

@@ -13,7 +13,7 @@ from gammavae_jax.cli.help import field_docstrings
 from gammavae_jax.cli.main import COMMANDS, main
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
-from gammavae_jax.evaluation.bootstrap import bootstrap
+from gammavae_jax.evaluation.official import bootstrap
 from gammavae_jax.evaluation.score_files import (
     evaluate_directory,
     read_directory,
@@ -170,7 +170,7 @@ def test_names_are_not_read_as_markup_and_no_column_is_cut(scores_dir, capsys):
         (["--year", "2019"], "the year is 2019"),
         (["--bootstrap", "1"], "give at least 2"),
         (["--bootstrap", "-3"], "give at least 2"),
-        (["--ground-truth", "nowhere"], "is no folder"),
+        (["--ground-truth", "nowhere"], "does not exist: give the ground truth"),
         (["--json", "nowhere/results.json"], "No such file or directory"),
         (["--json", "scores"], "Is a directory"),
     ],
@@ -249,7 +249,7 @@ def test_submit_says_in_one_line_what_is_wrong(run, capsys):
         submit(run, "Doe")
     output = capsys.readouterr()
     assert output.out == ""
-    assert output.err.startswith("error: the label 'Doe' has not the form Author_")
+    assert output.err.startswith("error: the label 'Doe' is not of the form Author_")
     assert output.err.count("\n") == 1
     assert not (run.parent / "entries").exists()
 

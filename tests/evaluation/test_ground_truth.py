@@ -1,4 +1,7 @@
+"""Ground truth in files and names, and values matched to it."""
+
 import pytest
+from support.challenge_files import IS_ANOMALY, IS_TARGET, NAMES, write_truth
 
 from gammavae_jax.data.score_file_names import machine_and_section
 from gammavae_jax.errors import InputError
@@ -9,47 +12,24 @@ from gammavae_jax.evaluation.rows import (
     values_by_clip,
 )
 
-NAMES = [
-    f"section_00_{domain}_test_{label}_{k:04}_noAttribute.wav"
-    for domain in ("source", "target")
-    for label in ("normal", "anomaly")
-    for k in range(3)
-]
-IS_ANOMALY = ["anomaly" in name for name in NAMES]
-IS_TARGET = ["target" in name for name in NAMES]
 FILE = "anomaly_score_fan_section_00_test.csv"
 TRUTH = "ground_truth_fan_section_00_test.csv"
-
-
-def write_truth(folder):
-    """Anonymous clips, as the official evaluators ship them; the path of the data."""
-    columns = {
-        "data": [str(int(flag)) for flag in IS_ANOMALY],
-        "domain": [str(int(flag)) for flag in IS_TARGET],
-        "attributes": [name.removesuffix(".wav") for name in NAMES],
-    }
-    for kind, values in columns.items():
-        path = folder / f"ground_truth_{kind}" / TRUTH
-        path.parent.mkdir(parents=True)
-        lines = [f"section_00_{k:04}.wav,{v}\n" for k, v in enumerate(values)]
-        path.write_text("".join(lines))
-    return folder / "ground_truth_data" / TRUTH
 
 
 def read_values(path, data):
     return values_by_clip(path, read_rows(path), truth_from_files(data).clip_of)
 
 
-def test_the_files_of_the_ground_truth_tell_labels_domains_and_later_names(tmp_path):
+def test_ground_truth_files_give_labels_domains_and_later_names(tmp_path):
     truth = truth_from_files(write_truth(tmp_path))
-    assert list(truth.is_anomaly) == [f"section_00_{k:04}" for k in range(12)]
-    assert list(truth.is_anomaly.values()) == IS_ANOMALY
-    assert [truth.is_target[clip] for clip in truth.is_anomaly] == IS_TARGET
+    clips = [f"section_00_{k:04}" for k in range(12)]
+    assert truth.is_anomaly == dict(zip(clips, IS_ANOMALY, strict=True))
+    assert truth.is_target == dict(zip(clips, IS_TARGET, strict=True))
     assert truth.clip_of[NAMES[7].removesuffix(".wav")] == "section_00_0007"
     assert truth.clip_of["section_00_0007"] == "section_00_0007"
 
 
-def test_the_file_of_domains_outdoes_names(tmp_path):
+def test_the_domain_file_overrides_names(tmp_path):
     data = write_truth(tmp_path)
     lines = [f"section_00_{k:04}.wav,{int(k < 2)}\n" for k in range(12)]
     (tmp_path / "ground_truth_domain" / TRUTH).write_text("".join(lines))
@@ -64,30 +44,32 @@ def test_values_are_matched_by_either_name_in_any_order(tmp_path):
     assert values == {f"section_00_{k:04}": k for k in range(12)}
 
 
-def test_domains_are_read_from_names_where_the_ground_truth_has_none(tmp_path):
+def test_without_a_domain_file_domains_come_from_names(tmp_path):
     data = write_truth(tmp_path)
     (tmp_path / "ground_truth_domain" / TRUTH).unlink()
     found = truth_from_files(data).is_target
-    expected = truth_from_names(tmp_path, NAMES).is_target
-    assert list(found.values()) == list(expected.values()) == IS_TARGET
+    assert [found[f"section_00_{k:04}"] for k in range(12)] == IS_TARGET
+    assert list(truth_from_names(tmp_path, NAMES).is_target.values()) == IS_TARGET
     (tmp_path / "ground_truth_attributes" / TRUTH).unlink()
-    with pytest.raises(InputError, match="tells no domain"):
+    with pytest.raises(InputError, match="'section_00_0011' has no domain: add it"):
         truth_from_files(data)
 
 
-def test_clips_that_tell_no_domain_are_source(tmp_path):
+def test_clips_without_a_domain_are_source(tmp_path):
     names = [f"{label}_{k}" for label in ("normal", "anomaly") for k in "12"]
     truth = truth_from_names(tmp_path, names)
     assert list(truth.is_anomaly.values()) == [False, False, True, True]
     assert not any(truth.is_target.values())
 
 
-def test_anonymous_clips_ask_for_the_ground_truth(tmp_path):
-    with pytest.raises(InputError, match="'section_00_0000' is called neither"):
+def test_anonymous_clips_need_the_ground_truth(tmp_path):
+    with pytest.raises(
+        InputError, match="'section_00_0000' says neither normal nor anomaly"
+    ):
         truth_from_names(tmp_path, ["section_00_0000"])
 
 
-def test_windows_line_ends_byte_order_marks_and_blank_lines_are_read(tmp_path):
+def test_windows_line_endings_byte_order_marks_and_blank_lines_are_accepted(tmp_path):
     path = tmp_path / FILE
     path.write_text("".join(f"{name},{k}\n" for k, name in enumerate(NAMES)))
     expected = read_rows(path)
@@ -99,22 +81,25 @@ def test_windows_line_ends_byte_order_marks_and_blank_lines_are_read(tmp_path):
 
 BROKEN = {
     "missing": (lambda lines: lines[1:], "clip 'section_00_0000' is missing"),
-    "doubled": (lambda lines: [*lines, lines[3]], "anomaly_0000.* comes 2 times"),
+    "doubled": (lambda lines: [*lines, lines[3]], "anomaly_0000.* is listed 2 times"),
     "unknown": (
         lambda lines: [*lines, "pump_normal.wav,1"],
         "'pump_normal' is unknown",
     ),
     "both names": (
         lambda lines: [*lines, "section_00_0000.wav,1"],
-        "'section_00_0000' comes 2 times",
+        "'section_00_0000' is listed 2 times",
     ),
     "words": (lambda lines: ["name,value", *lines], "'name' is 'value'"),
     "nan": (lambda lines: [lines[0] + ",nan", *lines[1:]], "finite number"),
     "infinite": (lambda lines: [NAMES[0] + ",inf", *lines[1:]], "is 'inf'"),
     "decimal comma": (lambda lines: [NAMES[0] + ",0,5", *lines[1:]], "is '0,5'"),
     "no value": (lambda lines: [NAMES[0], *lines[1:]], "has no value"),
+    "underscore": (lambda lines: [NAMES[0] + ",1_0", *lines[1:]], "is '1_0'"),
+    "other digits": (lambda lines: [NAMES[0] + ",\uff11", *lines[1:]], "finite number"),
+    "hexadecimal": (lambda lines: [NAMES[0] + ",0x1", *lines[1:]], "is '0x1'"),
     "blank value": (lambda lines: [NAMES[0] + ",", *lines[1:]], "is ''"),
-    "quote": (lambda lines: ['"' + lines[0], *lines[1:]], "is no CSV text"),
+    "quote": (lambda lines: ['"' + lines[0], *lines[1:]], "is not CSV text"),
     "empty": (lambda lines: [], "is empty"),
 }
 
@@ -139,7 +124,7 @@ def test_binary_files_are_refused(tmp_path, content):
         values_by_clip(path, read_rows(path), {"a": "a"})
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError, match=f"{FILE} cannot be read: No such file"):
         read_rows(tmp_path / FILE)
 
@@ -166,5 +151,5 @@ def test_flags_are_0_and_1(tmp_path):
         ("roc_fan_section_00_test.csv", None),
     ],
 )
-def test_file_names_tell_machine_and_section(name, expected):
+def test_file_names_give_machine_and_section(name, expected):
     assert machine_and_section(name) == expected

@@ -1,4 +1,4 @@
-"""How each year's evaluators and lists tell the ground truth."""
+"""The ground truth of each year's evaluators and lists."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from gammavae_jax.evaluation.rows import year_of_files
 from gammavae_jax.evaluation.score_files import evaluate_directory
 
 DOMAINS, LABELS = ("source", "target"), ("normal", "anomaly")
-# Anonymous names in an order that does not give the labels away.
+# Anonymous names, in an order that does not give the labels away.
 KINDS = [
     (domain, label, index)
     for index in range(3)
@@ -24,12 +24,12 @@ def write(path, lines):
 
 
 def score_of(label, k):
-    """Every anomaly above every normal clip, but for the first one."""
+    """Most anomalies score above every normal clip."""
     return 0.5 if (label == "anomaly" and k < 2) else (label == "anomaly") * 10.0 + k
 
 
 def write_2021(root, machine="fan", section="03"):
-    """Ground truth and scores with a file for each domain, as in 2021."""
+    """Write ground truth and scores with a file for each domain, as in 2021."""
     for domain in DOMAINS:
         clips = [(label, k) for k in range(4) for label in LABELS]
         names = [
@@ -72,7 +72,7 @@ def test_scores_of_2021_may_be_in_one_file(tmp_path):
     assert evaluate_directory(tmp_path / "scores", tmp_path, year=2021) == expected
 
 
-def test_a_file_of_a_domain_beside_one_of_both_is_refused(tmp_path):
+def test_a_file_of_one_domain_beside_a_file_of_both_is_refused(tmp_path):
     write_2021(tmp_path)
     scores = tmp_path / "scores"
     (scores / "anomaly_score_fan_section_03_test.csv").write_text("a.wav,1\n")
@@ -84,7 +84,9 @@ def test_a_clip_in_the_files_of_both_domains_is_refused(tmp_path):
     write_2021(tmp_path)
     path = tmp_path / "scores" / "anomaly_score_fan_section_03_target_test.csv"
     path.write_text(path.read_text() + "section_03_source_test_0000.wav,1\n")
-    with pytest.raises(InputError, match="'section_03_source_test_0000' comes 2 times"):
+    with pytest.raises(
+        InputError, match="'section_03_source_test_0000' is listed 2 times"
+    ):
         evaluate_directory(tmp_path / "scores", tmp_path)
 
 
@@ -102,7 +104,7 @@ def later_name(section, domain, label, index):
 
 @pytest.fixture(params=["2022", "list"])
 def renamed(request, tmp_path):
-    """A ground truth that gives clips later names: in tables of 2022, or in a list."""
+    """Ground truth with later names: in tables as in 2022, or in a list."""
     first = [f"section_04_{k:04}.wav" for k in range(len(KINDS))]
     later = [later_name("04", *kind) for kind in KINDS]
     if request.param == "list":
@@ -130,7 +132,7 @@ def renamed(request, tmp_path):
     return tmp_path, first, later
 
 
-def test_clips_go_by_their_first_or_their_later_names(renamed):
+def test_clips_may_use_their_first_or_their_later_names(renamed):
     root, first, later = renamed
     for name, names in (("first", first), ("later", later)):
         scores = [score_of(label, k) for _, label, k in KINDS]
@@ -174,18 +176,18 @@ def test_the_list_of_2020_has_labels_and_ids(tmp_path):
     ("lines", "message"),
     [
         (["a.wav,section_00_source_test_normal_0000.wav"], "comes before any machine"),
-        (["fan", "a.wav,b.wav"], "'b' tells no label and domain"),
+        (["fan", "a.wav,b.wav"], "'b' gives no label and domain"),
         (["fan", "a.wav"], "'a.wav' is neither a machine nor a clip"),
         (["fan", "a.wav,normal_id_01_00000000.wav,0,0"], "is neither a machine nor"),
         (
             ["fan", "normal_id_01_1.wav,anomaly_id_01_00000000.wav,1"],
             "'normal_id_01_1' has a later name that contradicts it",
         ),
-        (["fan", *["a.wav,normal_id_01_00000000.wav,0"] * 2], "'a' comes 2 times"),
+        (["fan", *["a.wav,normal_id_01_00000000.wav,0"] * 2], "'a' is listed 2 times"),
         (["fan", "a.wav,normal_id_01_00000000.wav,1"], "is '1': give 0 for a normal"),
         (
             ["fan", *(f"{n}.wav,normal_id_01_00000000.wav,0" for n in "ab")],
-            "'a' and 'b' both go by 'normal_id_01_00000000'",
+            "'a' and 'b' are both called 'normal_id_01_00000000'",
         ),
         (
             [
@@ -193,12 +195,12 @@ def test_the_list_of_2020_has_labels_and_ids(tmp_path):
                 "anomaly_id_01_00000000.wav,normal_id_01_00000000.wav,0",
                 "x.wav,anomaly_id_01_00000000.wav,1",
             ],
-            "both go by 'anomaly_id_01_00000000'",
+            "are both called 'anomaly_id_01_00000000'",
         ),
         ([], "is empty"),
     ],
 )
-def test_what_is_no_list_is_refused(tmp_path, lines, message):
+def test_a_malformed_list_is_refused(tmp_path, lines, message):
     write(tmp_path / "eval_data_list_2021.csv", lines)
     with pytest.raises(InputError, match=message):
         read_truth(tmp_path)
@@ -207,7 +209,9 @@ def test_what_is_no_list_is_refused(tmp_path, lines, message):
 def test_several_lists_are_refused(tmp_path):
     for year in (2020, 2021):
         write(tmp_path / f"eval_data_list_{year}.csv", ["fan"])
-    with pytest.raises(InputError, match="holds 2 lists: give the one of the year"):
+    with pytest.raises(
+        InputError, match="holds 2 lists: give the one of the right year"
+    ):
         read_truth(tmp_path)
 
 
@@ -218,7 +222,7 @@ def test_the_baselines_list_of_2022_is_refused(tmp_path):
 
 
 def test_later_names_that_contradict_the_labels_are_not_used(tmp_path):
-    """Two clips' later names swapped: every score would go to the wrong one."""
+    """With two later names swapped, every score would go to the wrong clip."""
     tail = "ground_truth_fan_section_00_test.csv"
     write(tmp_path / "ground_truth_data" / tail, ["a.wav,0", "b.wav,1"])
     write(tmp_path / "ground_truth_domain" / tail, ["a.wav,0", "b.wav,0"])
@@ -236,10 +240,10 @@ def test_later_names_that_contradict_the_labels_are_not_used(tmp_path):
     ("lines", "message"),
     [
         (["a.wav"], "'a.wav' has no later name"),
-        (["a.wav,x_1.wav", "a.wav,x_2.wav"], "'a' comes 2 times"),
+        (["a.wav,x_1.wav", "a.wav,x_2.wav"], "'a' is listed 2 times"),
     ],
 )
-def test_broken_tables_of_later_names_are_refused(tmp_path, lines, message):
+def test_malformed_tables_of_later_names_are_refused(tmp_path, lines, message):
     tail = "ground_truth_fan_section_04_test.csv"
     write(tmp_path / "ground_truth_data" / tail, ["a.wav,0", "b.wav,1"])
     table = tmp_path / "ground_truth_attributes" / "fan" / "attributes_04.csv"
@@ -248,12 +252,12 @@ def test_broken_tables_of_later_names_are_refused(tmp_path, lines, message):
         read_truth(tmp_path)
 
 
-def test_a_clip_of_both_domains_is_refused(tmp_path):
+def test_a_clip_in_the_ground_truth_of_both_domains_is_refused(tmp_path):
     for domain in DOMAINS:
         tail = f"ground_truth_fan_section_03_{domain}_test.csv"
         write(tmp_path / "ground_truth_data" / tail, ["a.wav,0", "b.wav,1"])
         write(tmp_path / "ground_truth_domain" / tail, ["a.wav,0", "b.wav,0"])
-    with pytest.raises(InputError, match="'a' comes 2 times"):
+    with pytest.raises(InputError, match="'a' is listed 2 times"):
         read_truth(tmp_path)
 
 
@@ -264,27 +268,18 @@ def test_a_first_name_that_contradicts_its_label_is_refused(tmp_path):
         tmp_path / "ground_truth_data" / tail,
         [f"{name},{value}" for name, value in zip(names, (1, 0), strict=True)],
     )
-    with pytest.raises(InputError, match="is called otherwise than its label"):
+    with pytest.raises(InputError, match="contradicts its label or domain"):
         read_truth(tmp_path)
 
 
 def test_a_clip_of_another_section_is_refused(tmp_path):
     names = [f"section_01_source_test_{label}_0000.wav,1" for label in LABELS]
     write(tmp_path / "anomaly_score_fan_section_00_test.csv", names)
-    with pytest.raises(InputError, match="normal_0000' is of another section"):
+    with pytest.raises(InputError, match="normal_0000' belongs to another section"):
         evaluate_directory(tmp_path)
 
 
-@pytest.mark.parametrize("value", ["1_0", "\uff11", "score", "inf", "0x1", ""])
-def test_only_plain_numbers_are_scores(tmp_path, value):
-    names = [f"section_00_source_test_{label}_0000.wav" for label in LABELS]
-    path = tmp_path / "anomaly_score_fan_section_00_test.csv"
-    write(path, [f"{names[0]},1e-3", f"{names[1]},{value}"])
-    with pytest.raises(InputError, match="give one finite number, and no header"):
-        evaluate_directory(tmp_path)
-
-
-def test_years_are_known_by_the_names_of_files(tmp_path):
+def test_the_year_is_known_from_file_names(tmp_path):
     for year, tails in {
         2020: ["fan_id_01.csv", "fan_id_03.csv"],
         2021: ["fan_section_03_source_test.csv", "fan_section_03_target_test.csv"],

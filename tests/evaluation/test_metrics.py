@@ -1,3 +1,5 @@
+"""The metrics of every year, against trusted implementations."""
+
 import json
 import math
 import os
@@ -10,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import roc_auc_score
+from support.labelled_scores import assert_close, four_strata
 
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation import official
 from gammavae_jax.evaluation.metrics import (
     METRICS,
-    Row,
     auc,
     detection_rates,
     evaluate_section,
@@ -24,8 +26,7 @@ from gammavae_jax.evaluation.metrics import (
 )
 from gammavae_jax.evaluation.official import official_score
 
-TOLERANCE = 1e-12
-unhurried = settings(deadline=None)  # a busy machine is no failure
+unhurried = settings(deadline=None)  # a busy machine must not fail the test
 GOLDEN_DIR = Path(
     os.environ.get("GAMMAVAE_GOLDEN_DIR")
     or Path(__file__).parent.parent.parent / "golden"
@@ -37,31 +38,18 @@ labels = hnp.arrays(bool, N_CLIPS).filter(lambda a: a.any() and not a.all())
 domains = hnp.arrays(bool, N_CLIPS)
 
 
-def four_strata(seed, n_each=25):
-    """Scores with ties for `n_each` clips of each label and domain."""
-    rng = np.random.default_rng(seed)
-    is_anomaly = np.repeat([False, True, False, True], n_each)
-    is_target = np.repeat([False, False, True, True], n_each)
-    scores = rng.normal(size=4 * n_each) + is_anomaly + 0.5 * is_target
-    return scores.round(1), is_anomaly, is_target
-
-
-def assert_same(left, right):
-    np.testing.assert_allclose(left, right, rtol=0, atol=TOLERANCE)
-
-
 @unhurried
 @given(clip_scores, labels)
 def test_auc_equals_pair_counting(scores, is_anomaly):
     pairs = scores[is_anomaly][:, None] - scores[~is_anomaly]
-    assert_same(auc(scores, is_anomaly), np.mean((pairs > 0) + 0.5 * (pairs == 0)))
+    assert_close(auc(scores, is_anomaly), np.mean((pairs > 0) + 0.5 * (pairs == 0)))
 
 
 @unhurried
 @given(clip_scores, labels, st.floats(0.05, 0.95))
 def test_partial_auc_matches_scikit_learn(scores, is_anomaly, max_fpr):
     expected = roc_auc_score(is_anomaly, scores, max_fpr=max_fpr)
-    assert_same(partial_auc(scores, is_anomaly, max_fpr), expected)
+    assert_close(partial_auc(scores, is_anomaly, max_fpr), expected)
 
 
 @unhurried
@@ -72,7 +60,7 @@ def test_the_order_of_the_clips_does_not_matter(scores, is_anomaly, is_target, r
         evaluate_section(scores[i], is_anomaly[i], is_target[i], threshold=1.0)
         for i in (np.arange(N_CLIPS), order)
     ]
-    assert_same(rows[0][4:], rows[1][4:])
+    assert_close(rows[0][4:], rows[1][4:])
 
 
 @unhurried
@@ -82,20 +70,20 @@ def test_monotone_maps_of_the_score_change_nothing(scores, is_anomaly, is_target
         evaluate_section(s, is_anomaly, is_target, year=year)
         for s in (scores, scores**3, 1e300 * scores)
     ]
-    assert_same(rows[0][4:], rows[1][4:])
-    assert_same(rows[0][4:], rows[2][4:])
+    assert_close(rows[0][4:], rows[1][4:])
+    assert_close(rows[0][4:], rows[2][4:])
 
 
 @unhurried
 @given(clip_scores, labels)
 def test_reversed_scores_mirror_the_auc(scores, is_anomaly):
-    assert_same(auc(-scores, is_anomaly), 1 - auc(scores, is_anomaly))
+    assert_close(auc(-scores, is_anomaly), 1 - auc(scores, is_anomaly))
 
 
-def test_metrics_match_the_golden_ones():
+def test_metrics_match_the_golden_values():
     path = GOLDEN_DIR / "evaluation.json"
     if not path.exists():
-        pytest.skip("no golden numbers: set GAMMAVAE_GOLDEN_DIR")
+        pytest.skip("golden numbers are missing: set GAMMAVAE_GOLDEN_DIR")
     golden = json.loads(path.read_text())["metrics"]
     scores, is_anomaly = np.array(golden["score"]), np.array(golden["label"]) == 1
     is_target = np.array(golden["domain"]) == "target"
@@ -107,27 +95,26 @@ def test_metrics_match_the_golden_ones():
         found[f"pAUC ({domain})"] = partial_auc(
             scores[clips], is_anomaly[clips], golden["max_fpr"]
         )
-        for theirs, ours in (("AUC", "auc"), ("F1 score", "f1")):
-            found[f"{theirs} ({domain})"] = getattr(row, f"{ours}_{domain}")
-        for name in ("precision", "recall"):
-            found[f"{name} ({domain})"] = getattr(row, f"{name}_{domain}")
+        for name in ("AUC", "precision", "recall", "F1 score"):
+            column = name.split()[0].lower()
+            found[f"{name} ({domain})"] = getattr(row, f"{column}_{domain}")
     expected = golden["expected"]
     assert found.keys() == expected.keys()
-    assert_same([found[name] for name in expected], list(expected.values()))
+    assert_close([found[name] for name in expected], list(expected.values()))
 
 
-def test_a_domain_is_ranked_against_the_anomalies_of_both():
+def test_a_domain_is_ranked_against_the_anomalies_of_both_domains():
     scores, is_anomaly, is_target = four_strata(0)
     row = evaluate_section(scores, is_anomaly, is_target)
     source, target = is_anomaly | ~is_target, is_anomaly | is_target
-    assert_same(row.auc_source, auc(scores[source], is_anomaly[source]))
-    assert_same(row.auc_target, auc(scores[target], is_anomaly[target]))
-    assert_same(row.pauc, partial_auc(scores, is_anomaly))
+    assert_close(row.auc_source, auc(scores[source], is_anomaly[source]))
+    assert_close(row.auc_target, auc(scores[target], is_anomaly[target]))
+    assert_close(row.pauc, partial_auc(scores, is_anomaly))
     expected = statistics.harmonic_mean([row.auc_source, row.auc_target, row.pauc])
-    assert_same(official_score([row]), expected)
+    assert_close(official_score([row]), expected)
 
 
-def test_in_2021_domains_are_evaluated_apart():
+def test_in_2021_domains_are_evaluated_separately():
     scores, is_anomaly, is_target = four_strata(1)
     row = evaluate_section(scores, is_anomaly, is_target, year=2021)
     parts = [
@@ -135,26 +122,26 @@ def test_in_2021_domains_are_evaluated_apart():
         for metric in (auc, partial_auc)
         for clips in (~is_target, is_target)
     ]
-    assert_same([row.auc_source, row.auc_target], parts[:2])
-    assert_same(official_score([row], year=2021), statistics.harmonic_mean(parts))
+    assert_close([row.auc_source, row.auc_target], parts[:2])
+    assert_close(official_score([row], year=2021), statistics.harmonic_mean(parts))
 
 
-def test_in_2021_a_machine_without_target_clips_counts_two_parts():
+def test_in_2021_the_score_of_a_machine_without_target_clips_has_two_parts():
     scores, is_anomaly, _ = four_strata(1)
     row = evaluate_section(scores, is_anomaly, np.zeros_like(is_anomaly), year=2021)
     expected = statistics.harmonic_mean([row.auc_source, row.pauc])
-    assert_same(official_score([row], year=2021), expected)
+    assert_close(official_score([row], year=2021), expected)
 
 
 def test_in_2020_the_score_is_the_mean_of_auc_and_partial_auc():
     scores, is_anomaly, _ = four_strata(2)
     row = evaluate_section(scores, is_anomaly, np.zeros_like(is_anomaly), year=2020)
     expected = [auc(scores, is_anomaly), partial_auc(scores, is_anomaly)]
-    assert_same([row.auc, row.pauc], expected)
-    assert_same(official_score([row], year=2020), np.mean(expected))
+    assert_close([row.auc, row.pauc], expected)
+    assert_close(official_score([row], year=2020), np.mean(expected))
 
 
-def test_a_machine_with_source_clips_alone_is_evaluated():
+def test_a_machine_with_only_source_clips_is_evaluated():
     scores, is_anomaly, _ = four_strata(3)
     row = evaluate_section(
         scores, is_anomaly, np.zeros_like(is_anomaly), threshold=0.5, machine="fan"
@@ -163,7 +150,7 @@ def test_a_machine_with_source_clips_alone_is_evaluated():
     for metric in ("auc", "precision", "recall", "f1", "fpr"):
         assert math.isnan(getattr(row, f"{metric}_target"))
     expected = statistics.harmonic_mean([row.auc_source, row.pauc])
-    assert_same(official_score([row]), expected)
+    assert_close(official_score([row]), expected)
 
 
 def test_decisions_are_scores_above_the_threshold():
@@ -176,17 +163,17 @@ def test_decisions_are_scores_above_the_threshold():
     assert row.threshold == threshold
     assert math.isnan(decided.threshold)
     assert row._replace(threshold=0.0) == decided._replace(threshold=0.0)
-    assert_same(row.fpr_source, np.mean(scores[:25] > threshold))
-    assert_same(row.recall_target, np.mean(scores[75:] > threshold))
+    assert_close(row.fpr_source, np.mean(scores[:25] > threshold))
+    assert_close(row.recall_target, np.mean(scores[75:] > threshold))
 
 
-def test_without_decisions_their_metrics_are_unknown():
+def test_without_decisions_their_metrics_are_nan():
     row = evaluate_section(*four_strata(5))
     unknown = {name for name in METRICS if math.isnan(getattr(row, name))}
     assert unknown == {name for name in METRICS if "auc" not in name}
 
 
-def test_divisors_of_zero_give_zero_as_the_official_evaluators_do():
+def test_zero_divisors_give_zero_as_in_the_official_evaluators():
     nothing, everything = np.zeros(3, bool), np.ones(3, bool)
     silent = detection_rates(nothing, everything)
     assert silent["precision"] == silent["recall"] == silent["f1"] == 0
@@ -195,15 +182,7 @@ def test_divisors_of_zero_give_zero_as_the_official_evaluators_do():
     assert alarmed == {"precision": 0, "recall": 0, "f1": 0, "fpr": 1}
 
 
-def test_a_row_has_the_columns_of_results_csv():
-    assert ",".join(Row._fields) == (
-        "seed,score,machine,section,auc_source,auc_target,pauc,auc,"
-        "precision_source,precision_target,recall_source,recall_target,"
-        "f1_source,f1_target,threshold,fpr_source,fpr_target"
-    )
-
-
-def test_an_auc_of_zero_is_floored_in_harmonic_means_alone():
+def test_only_harmonic_means_floor_an_auc_of_zero():
     scores, is_anomaly = np.array([1.0, 0.0]), np.array([False, True])
     row = evaluate_section(scores, is_anomaly, np.zeros(2, bool))
     assert row.auc_source == 0
@@ -212,10 +191,10 @@ def test_an_auc_of_zero_is_floored_in_harmonic_means_alone():
     assert official.arithmetic_means([row])["auc_source"] == 0
 
 
-def test_harmonic_means_leave_out_what_is_unknown():
+def test_harmonic_means_leave_out_nan():
     rows = [evaluate_section(*four_strata(seed)) for seed in (6, 7)]
     rows[1] = rows[1]._replace(auc_target=math.nan)
-    assert_same(official.harmonic_means(rows)["auc_target"], rows[0].auc_target)
+    assert_close(official.harmonic_means(rows)["auc_target"], rows[0].auc_target)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -236,7 +215,7 @@ def test_labels_of_one_class_are_refused(anomalous, word):
         evaluate_section(scores, is_anomaly, is_target, machine="pump")
 
 
-def test_arrays_that_do_not_fit_are_refused():
+def test_arrays_of_the_wrong_shape_or_type_are_refused():
     scores, is_anomaly, is_target = four_strata(14)
     with pytest.raises(InputError, match="one of each per clip"):
         validate(scores[1:], is_anomaly, is_target)
@@ -248,7 +227,7 @@ def test_arrays_that_do_not_fit_are_refused():
         validate(scores[:0], is_anomaly[:0], is_target[:0])
 
 
-def test_nothing_to_evaluate_is_refused():
+def test_an_official_score_of_nothing_is_refused():
     with pytest.raises(InputError, match="no rows"):
         official_score([])
     scores, is_anomaly, _ = four_strata(15)

@@ -1,4 +1,5 @@
-import csv
+"""Summaries of result rows, and their tables."""
+
 import io
 import json
 import math
@@ -7,7 +8,6 @@ import statistics
 import pytest
 from rich.console import Console
 
-from gammavae_jax.evaluation.csv_files import read_results_csv, results_csv
 from gammavae_jax.evaluation.metrics import METRICS, Row
 from gammavae_jax.evaluation.official import harmonic_mean, official_score
 from gammavae_jax.evaluation.tables import (
@@ -18,16 +18,11 @@ from gammavae_jax.evaluation.tables import (
     to_json,
 )
 
-COLUMNS = (
-    "seed,score,machine,section,auc_source,auc_target,pauc,auc,"
-    "precision_source,precision_target,recall_source,recall_target,"
-    "f1_source,f1_target,threshold,fpr_source,fpr_target"
-)
 PUBLISHED = {"theirs": {"fan": (60.0, 50.0, 51.0), "pump": (70.0, 40.0, 53.0)}}
 
 
 def row(machine="fan", seed=1, score="mse", section="00", **values) -> Row:
-    """A row of 0.5 where nothing else is given."""
+    """A row of 0.5, with the given values changed."""
     return Row(seed, score, machine, section, *[0.5] * 13)._replace(**values)
 
 
@@ -36,44 +31,7 @@ def two_seeds():
     return [row(seed=1, auc_source=0.6), row(seed=2, auc_source=0.8)]
 
 
-def test_results_csv_has_the_contracts_columns_in_their_order():
-    text = results_csv([row(threshold=2.5, auc_source=0.1)])
-    assert text == f"{COLUMNS}\n1,mse,fan,00,0.1{',0.5' * 9},2.5,0.5,0.5\n"
-
-
-def test_results_csv_is_empty_where_there_is_no_value():
-    text = results_csv([row(auc_target=math.nan, fpr_target=math.nan)])
-    (read,) = csv.DictReader(io.StringIO(text))
-    assert [name for name, value in read.items() if not value] == [
-        *("auc_target", "fpr_target"),
-    ]
-
-
-def test_results_csv_without_rows_is_its_header():
-    assert results_csv([]) == COLUMNS + "\n"
-
-
-def test_values_of_results_csv_read_back_exactly():
-    (read,) = csv.DictReader(io.StringIO(results_csv([row(auc=1 / 3)])))
-    assert float(read["auc"]) == 1 / 3
-
-
-def test_rows_read_back_are_the_rows_that_were_written():
-    rows = [row("fan, one", auc=1 / 3), row(seed=2, auc_target=math.nan)]
-    assert read_results_csv(results_csv([])) == []
-    # NaN is not equal to itself.
-    assert repr(read_results_csv(results_csv(rows))) == repr(rows)
-
-
-@pytest.mark.parametrize(
-    "text", ["a,b\n1,2\n", COLUMNS + "\n1,mse,fan,00,x" + ",0" * 12]
-)
-def test_what_is_no_table_of_results_is_not_read_as_one(text):
-    with pytest.raises(ValueError):  # noqa: PT011
-        read_results_csv(text)
-
-
-def test_the_official_score_is_spread_over_seeds():
+def test_the_official_score_is_summarised_over_seeds():
     rows = two_seeds()
     per_seed = [official_score([r]) for r in rows]
     assert summarise_rows(rows)["official_score"] == {
@@ -85,7 +43,7 @@ def test_the_official_score_is_spread_over_seeds():
     }
 
 
-def test_the_deviation_is_the_samples_and_0_for_one_seed():
+def test_the_deviation_is_that_of_a_sample_and_0_for_one_seed():
     machine = summarise_rows(two_seeds())["machines"]["fan"]["mse"]
     assert machine["auc_source"]["std"] == pytest.approx(0.2 / math.sqrt(2))
     alone = summarise_rows([row()])
@@ -113,7 +71,7 @@ def test_sections_of_a_machine_are_averaged_arithmetically():
 
 
 @pytest.mark.parametrize("seeds", [[1], [1, 2]])
-def test_without_target_clips_the_summary_has_null_there(seeds):
+def test_without_target_clips_their_metrics_are_null(seeds):
     rows = [row(seed=s, auc_target=math.nan) for s in seeds]
     read = json.loads(to_json(summarise_rows(rows)))
     target = read["machines"]["fan"]["mse"]["auc_target"]
@@ -126,14 +84,14 @@ def test_without_rows_the_summary_is_empty():
     assert summarise_rows([])["official_score"] == {}
 
 
-def test_json_has_null_for_what_is_not_finite():
+def test_json_has_null_for_numbers_that_are_not_finite():
     tree = {"a": [math.nan, -math.inf, 1.5], "b": (None, True, "text", 3)}
     text = to_json(tree)
     assert json.loads(text) == {"a": [None, None, 1.5], "b": [None, True, "text", 3]}
     assert text.endswith("}\n")
 
 
-def test_percent_shows_the_deviation_of_several_seeds_only():
+def test_percent_shows_a_deviation_only_for_several_seeds():
     assert percent({"mean": 0.62643, "std": 0.0066, "per_seed": [1, 2]}) == (
         "62.64 ± 0.66"
     )
@@ -141,7 +99,7 @@ def test_percent_shows_the_deviation_of_several_seeds_only():
     assert percent({"mean": math.nan, "std": 0.0, "per_seed": [1]}) == "-"
 
 
-def test_the_table_is_a_header_a_line_a_machine_and_the_harmonic_means():
+def test_the_table_has_a_header_a_line_per_machine_and_the_harmonic_means():
     rows = [row("fan", auc_source=0.6), row("pump", auc_source=0.9, fpr_target=0.1)]
     assert table_cells(rows, "mse", {}) == [
         [
@@ -154,12 +112,12 @@ def test_the_table_is_a_header_a_line_a_machine_and_the_harmonic_means():
     ]
 
 
-def test_the_table_shows_the_score_that_was_asked_for():
+def test_the_table_shows_the_requested_score():
     rows = [row(score="mse", pauc=0.6), row(score="x", pauc=0.7)]
     assert table_cells(rows, "x", {})[1][3] == "70.00"
 
 
-def test_published_results_stand_beside_ours():
+def test_published_results_are_shown_beside_ours():
     header, fan, pump, mean = table_cells([row("fan"), row("pump")], "mse", PUBLISHED)
     assert [line[-1] for line in (header, fan, pump)] == [
         "theirs",
@@ -169,7 +127,7 @@ def test_published_results_stand_beside_ours():
     assert mean[-1] == "64.62 / 44.44 / 51.98"
 
 
-def test_published_means_are_over_the_machines_that_we_ran():
+def test_published_means_cover_only_the_machines_of_the_run():
     *_, mean = table_cells([row("fan")], "mse", PUBLISHED)
     assert mean[-1] == "60.00 / 50.00 / 51.00"
 
@@ -194,7 +152,7 @@ def test_brackets_in_names_are_not_markup_on_the_terminal():
     assert "preset [bold]" in text
 
 
-def test_a_narrow_terminal_loses_no_number():
+def test_eighty_columns_show_every_number():
     """A pipe counts as 80 columns wide."""
     rows = [row(machine, seed=s) for machine in ("fan", "pump") for s in (1, 2)]
     text = printed(rows, width=80, published={})

@@ -1,4 +1,4 @@
-"""Why a clip has its score: what adds up, and where it points."""
+"""Why a clip has its score: the parts add up and point to the right place."""
 
 import json
 
@@ -20,9 +20,9 @@ BANDED = [
     *(f"{of}_{by}" for of in ("spectrum", "residual", "peak")
       for by in ("density", "neighbour")),
 ]  # fmt: skip
-OTHERS = ["mse_max", "kl", "mahalanobis"]  # that mix the bands
+OTHERS = ["mse_max", "kl", "mahalanobis"]  # scores that mix the bands
 BAND, FROM, TO = 70, 40, 50
-N_FRAMES = 60  # fewer than what clips are padded to: one program does
+N_FRAMES = 60  # within the first padded length, so that one program serves all
 
 
 def probe(config, seed=0, n_clips=30, epochs=18, n_frames=N_FRAMES):
@@ -35,20 +35,20 @@ def probe(config, seed=0, n_clips=30, epochs=18, n_frames=N_FRAMES):
 
 @pytest.fixture(scope="module")
 def made():
-    """Two seeds of two folds, with every score of some kind."""
+    """A detector of two seeds and two folds, with scores of every kind."""
     config = small("default", f"scores={json.dumps(BANDED + OTHERS)}", "n_seeds=2")
     return probe(config, n_clips=20)
 
 
 @pytest.fixture(scope="module")
 def scored(made):
-    """Clips of several lengths, some with a burst, and what scoring gives them."""
+    """Clips of several lengths, one with a burst, and their scores."""
     log_mels = [one(5), with_burst(one(6)), one(12, 17), one(14, 64)]
     return log_mels, made.scores(clips(log_mels), clips(log_mels))
 
 
 def with_burst(log_mel, gain=25.0):
-    """A tone of a band and its neighbours, for some frames."""
+    """Add a tone in a band and its neighbours, for some frames."""
     log_mel = np.array(log_mel, np.float32)
     log_mel[FROM:TO, BAND - 1 : BAND + 2] += gain
     return log_mel
@@ -61,7 +61,7 @@ def one(seed=5, n_frames=N_FRAMES):
 
 @pytest.mark.parametrize("name", [*BANDED, *OTHERS])
 def test_the_bands_of_a_clip_add_up_to_its_score(made, scored, name):
-    """Of every score, seed and machine; the score is what scoring itself gives."""
+    """For every seed and machine; the score is that of the scoring itself."""
     log_mels, scores = scored
     for seed, machine, clip in np.ndindex(2, 2, len(log_mels)):
         found = explain_clip(made.detector, seed, machine, log_mels[clip], name)
@@ -72,7 +72,7 @@ def test_the_bands_of_a_clip_add_up_to_its_score(made, scored, name):
 
 
 @pytest.mark.parametrize("name", BANDED)
-def test_a_tone_burst_has_its_contribution_where_it_is(made, name):
+def test_a_tone_burst_contributes_where_it_is(made, name):
     found = explain_clip(made.detector, 0, 0, with_burst(one(7)), name)
     frame, band = np.unravel_index(
         found.contribution.argmax(), found.contribution.shape
@@ -86,14 +86,14 @@ def test_a_tone_burst_has_its_contribution_where_it_is(made, name):
     assert inside > 15 * by_area * np.maximum(found.contribution, 0).sum()
 
 
-def test_an_ordinary_clip_owes_its_score_to_no_band(made):
+def test_no_band_stands_out_in_an_ordinary_clip(made):
     bands = explain_clip(made.detector, 0, 0, one(8)).contribution.sum(0)
     burst = explain_clip(made.detector, 0, 0, with_burst(one(8))).contribution.sum(0)
     assert np.abs(bands).max() < 0.2 * burst.max()
 
 
-def windows_told(detector, member, machine, log_mel):
-    """Reconstructed windows of a member, `window frame mel`, and those of the clip."""
+def reconstructed_windows(detector, member, machine, log_mel):
+    """A member's reconstruction and inputs, `window frame mel`, and its scorer."""
     config = detector.config
     scorer = jax.tree.map(
         lambda leaf: jnp.asarray(leaf[member, machine]), detector.scorer
@@ -109,12 +109,12 @@ def windows_told(detector, member, machine, log_mel):
 
 
 def test_mse_is_the_squared_residual(made):
-    """Window by window, each frame's added in its place."""
+    """The sum over windows, with each frame added in its place."""
     log_mel = with_burst(one(9))
     total = np.zeros(log_mel.shape)
     for member in (2, 3):  # of the second seed
-        (told, asked), _ = windows_told(made.detector, member, 1, log_mel)
-        squares = (asked - told) ** 2 / asked.size / 2
+        (output, inputs), _ = reconstructed_windows(made.detector, member, 1, log_mel)
+        squares = (inputs - output) ** 2 / inputs.size / 2
         for w, window in enumerate(squares):
             total[w : w + 5] += window
     found = explain_clip(made.detector, 1, 1, log_mel, "mse")
@@ -123,7 +123,7 @@ def test_mse_is_the_squared_residual(made):
 
 @pytest.mark.slow
 def test_a_reconstruction_is_in_decibels_whatever_the_models_inputs():
-    """Standardised ones are taken back, here by hand."""
+    """Standardised ones are converted back, here by hand."""
     made = probe(
         small("default", "model.inputs=standardised", "model.target=centre"),
         n_clips=14,
@@ -133,10 +133,10 @@ def test_a_reconstruction_is_in_decibels_whatever_the_models_inputs():
     log_mel = one(16)
     expected = []
     for member in (0, 1):
-        (told, _), scorer = windows_told(made.detector, member, 0, log_mel)
+        (output, _), scorer = reconstructed_windows(made.detector, member, 0, log_mel)
         stats = scorer.batch_stats["Inputs_0"]["Standardise_0"]
         mean, var = (np.reshape(stats[n], (5, 128))[2] for n in ("mean", "var"))
-        expected.append(told[:, 0] * np.sqrt(var + 1e-3) + mean)
+        expected.append(output[:, 0] * np.sqrt(var + 1e-3) + mean)
     found = explain_clip(made.detector, 0, 0, log_mel)
     np.testing.assert_allclose(
         found.reconstruction[2:-2], np.mean(expected, axis=0), atol=0.02
@@ -144,7 +144,7 @@ def test_a_reconstruction_is_in_decibels_whatever_the_models_inputs():
     assert np.isnan(found.reconstruction[[0, 1, -2, -1]]).all()
 
 
-def test_a_residual_is_the_clip_less_its_reconstruction(made):
+def test_a_residual_is_the_clip_minus_its_reconstruction(made):
     log_mel = one(10)
     found = explain_clip(made.detector, 0, 0, log_mel)
     np.testing.assert_allclose(
@@ -162,15 +162,15 @@ def test_parts_of_a_fusion_are_the_scores_it_fuses(made):
     assert only.value == pytest.approx(3 * max(p.value for p in found.parts), rel=1e-6)
 
 
-def test_a_clip_explained_alone_equals_the_clip_explained_among_others(made, scored):
-    """Among others is after others of other lengths: nothing is padded to theirs."""
+def test_an_explanation_does_not_depend_on_the_clips_before_it(made, scored):
+    """Clips of other lengths come before it: it must not be padded to theirs."""
     log_mels, _ = scored
     one_way, back = (
         [explain_clip(made.detector, 0, 0, log_mel) for log_mel in order]
         for order in (log_mels, log_mels[::-1])
     )
-    for one_time, other in zip(one_way, back[::-1], strict=True):
-        np.testing.assert_array_equal(one_time.contribution, other.contribution)
+    for first, last in zip(one_way, back[::-1], strict=True):
+        np.testing.assert_array_equal(first.contribution, last.contribution)
 
 
 PRESET_CHANGES = {
@@ -215,7 +215,7 @@ def test_clips_of_every_preset_can_be_explained(name):
         assert np.isfinite(found.contribution).all()
 
 
-def test_what_cannot_be_explained_is_an_input_error(made):
+def test_an_unknown_score_or_a_short_clip_is_refused(made):
     with pytest.raises(InputError, match="unknown score 'nonsense'"):
         explain_clip(made.detector, 0, 0, one(), "nonsense")
     with pytest.raises(InputError, match="a clip of 3 frames is too short"):

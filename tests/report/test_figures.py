@@ -1,4 +1,4 @@
-"""Curves and the use of a code, from the lines of `metrics.jsonl`."""
+"""Training curves and code use from the lines of `metrics.jsonl`."""
 
 import math
 
@@ -11,7 +11,7 @@ def line(epoch, **machines):
     return {"epoch": epoch, "machines": machines}
 
 
-def test_a_curve_is_the_mean_over_models_that_have_a_loss():
+def test_a_curve_is_the_mean_over_models_with_a_loss():
     lines = [
         line(1, fan={"loss": [4.0, 2.0], "held_out_loss": [8.0, None]}),
         line(2, fan={"loss": [1.0, None], "held_out_loss": [None, None]}),
@@ -28,7 +28,7 @@ def test_a_machine_whose_loss_was_never_finite_has_no_curve():
     assert training_curves([]) == {}
 
 
-def test_code_use_is_of_the_last_epoch_and_of_models_that_are_known():
+def test_code_use_covers_the_last_epoch_and_finite_models():
     values = {
         "active_units": [3.0, None],
         "kl_per_latent": [[0.0, 1.25], [None, None]],

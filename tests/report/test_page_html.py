@@ -1,5 +1,6 @@
-"""The page as text: what is in it, and that nothing from outside is markup."""
+"""The page as text: its content, and that nothing untrusted becomes markup."""
 
+import json
 import math
 import re
 from html.parser import HTMLParser
@@ -9,11 +10,11 @@ import pytest
 
 from gammavae_jax.config import Config
 from gammavae_jax.errors import InputError
-from gammavae_jax.evaluation.bootstrap import Bootstrap
 from gammavae_jax.evaluation.metrics import Row
+from gammavae_jax.evaluation.official import Bootstrap
 from gammavae_jax.report.figures import CodeUse, Curve
-from gammavae_jax.report.markup import data_block, fill
 from gammavae_jax.report.page import Report, report_html
+from gammavae_jax.report.templates import resource
 from gammavae_jax.runs.page import find_clip
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
@@ -76,7 +77,7 @@ def test_every_name_and_note_is_escaped():
     )
     assert EVIL not in html
     elements = Elements(html)
-    assert elements.tags.count("script") == 2  # ours, and the data
+    assert elements.tags.count("script") == 2  # the page's own, and the data
     text = "".join(elements.text)
     assert text.count(EVIL) > len(CONFIG.scores)
     assert EVIL in text.split("Loss by epoch")[1]
@@ -85,19 +86,19 @@ def test_every_name_and_note_is_escaped():
 def test_the_page_needs_no_other_file():
     html = page()
     outside = re.findall(r"https?:[^\s\"']+", html)
-    assert outside == ["http://www.w3.org/2000/svg"]  # a name, not an address
+    assert outside == ["http://www.w3.org/2000/svg"]  # a namespace, not an address
     elements = Elements(html)
     assert not {"link", "img", "iframe", "object"} & set(elements.tags)
     assert "src" not in elements.attributes
     assert "url(" not in html
 
 
-def test_the_headline_score_comes_first_and_published_results_beside_theirs():
+def test_the_headline_score_comes_first_and_published_results_beside_their_score():
     html = page(published={"theirs": {"fan": (60.0, 50.0, 51.0)}})
     captions = re.findall(r"<caption>(\w+), in percent", html)
     assert captions[0] == CONFIG.score == "mahalanobis"
     assert sorted(captions) == sorted(CONFIG.scores)
-    assert html.count("60.00 / 50.00 / 51.00") == 2  # the machine's, the mean
+    assert html.count("60.00 / 50.00 / 51.00") == 2  # of the machine, and the mean
     assert html.index("theirs") < html.index("Other scores by machine")
 
 
@@ -105,22 +106,23 @@ def test_official_scores_have_their_interval():
     bars = {score: Bootstrap(0.5, 0.01, 0.4321, 0.5678) for score in CONFIG.scores}
     html = page(error_bars=bars)
     assert html.count(">43.2 to 56.8<") == len(CONFIG.scores)
-    assert "43.2 to 56.8 in 95 % of draws of test clips" in html
+    assert "95 % interval over test clips: 43.2 to 56.8" in html
     assert 'x="43.21" y="4" width="13.57"' in html
 
 
-def test_a_page_without_rows_has_its_notes_and_says_that_nothing_was_evaluated():
+def test_a_page_without_rows_has_notes_and_says_that_nothing_was_evaluated():
     unlabelled = machine(labels=("", ""))
     html = report_html(Report(CONFIG, [unlabelled], notes=["nothing is labelled"]))
     assert "nothing is labelled" in html
-    assert "they are scored below, not evaluated" in html
+    assert "they are scored below but not evaluated" in html
     assert "<table" not in html
 
 
-def test_a_note_may_hold_the_pages_own_words():
-    html = page(notes=["{{script}} </body> {{data}}"])
+def test_template_syntax_in_a_note_is_text():
+    html = page(notes=["{{ script }} </body> {% include 'report.js' %}"])
     assert Elements(html).tags.count("body") == 1
-    assert "{{script}}" in html
+    assert "{{ script }}" in html
+    assert "{% include" in html
 
 
 def test_the_nominal_false_alarm_rate_and_the_unit_are_stated():
@@ -151,14 +153,14 @@ def test_a_curve_of_any_numbers_is_drawn(loss, scale):
     assert figure[0].count("<circle") == (n_known == 1)
 
 
-def test_the_page_tells_what_a_code_is_used_for():
+def test_the_page_shows_how_much_of_the_code_is_used():
     curve = Curve((2.0, 1.0), (2.0, 1.0))
     html = page(curves={"fan": curve}, codes={"fan": CodeUse(2.5, [0.0, 1.25, 3.0])})
     assert "2.5 of 3" in html
     assert "0.00, 1.25, 3.00" in html
 
 
-def test_a_clip_is_found_by_its_name_and_by_its_machine_where_that_is_not_enough():
+def test_a_clip_is_found_by_name_or_by_machine_and_name():
     machines = [machine("fan"), machine("pump")]
     assert find_clip("pump 1.wav", machines) == (1, 1)
     assert find_clip("pump 1", machines) == (1, 1)
@@ -171,11 +173,19 @@ def test_a_clip_is_found_by_its_name_and_by_its_machine_where_that_is_not_enough
 
 
 def test_data_cannot_end_its_script():
-    block = data_block('"><x', {"a": "</script><!--\u2028\u2029&"})
-    assert block.count("<") == 2
-    assert "\u2028" not in block
-    assert "&quot;&gt;&lt;x" in block
+    payload = {"a": "</script><!--\u2028\u2029&"}
+    written = json.dumps(payload, ensure_ascii=False)
+    html = report_html(Report(CONFIG, [machine()]), [(0, 1, written)])
+    block = html.split('id="clip-0-1">')[1].split("</script>")[0]
+    assert not set("<>&\u2028\u2029") & set(block)
+    assert json.loads(block) == payload
 
 
-def test_a_template_is_filled_once():
-    assert fill("{{a}} {{b}}", {"a": "{{b}}", "b": "2"}) == "{{b}} 2"
+def test_only_our_own_files_and_data_skip_autoescape():
+    templates = ("base.html", "report.html", "fleet.html", "macros.html")
+    texts = "".join(map(resource, templates))
+    assert sorted(re.findall(r"\{\{ ([\w| ]+) \| safe \}\}", texts)) == [
+        *("json | script_json", "script", "style"),
+    ]
+    assert texts.count("safe") == 3
+    assert "autoescape" not in texts

@@ -1,4 +1,4 @@
-"""`report.html` as people meet it: opened in Chromium, clicked through, measured."""
+"""`report.html` as users see it: opened in Chromium, clicked through, measured."""
 
 import json
 import shlex
@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from sklearn.metrics import roc_curve
-from support.chromium import browser, opened, wait
+from support.chromium import browser, contrasts, opened, wait
 from support.detectors import fitted, small
 from support.probes import clips, noise, tone
 
+from gammavae_jax.data.recording_clips import LoadedRecordings
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import evaluate_section
 from gammavae_jax.report.clips import WantedClip, show_clips, telling_clips_of_all
@@ -18,7 +19,7 @@ from gammavae_jax.report.figures import CodeUse, Curve
 from gammavae_jax.report.page import Report, report_html
 from gammavae_jax.report.payload import error_bars
 from gammavae_jax.report.pictures import Sound
-from gammavae_jax.report.recordings_page import ScoredClip, write_scored_report
+from gammavae_jax.report.recordings_page import write_recordings_report
 from gammavae_jax.scoring.detector import clip_p_values
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
@@ -61,7 +62,7 @@ def scored(made):
         ]
         for m in range(2)
     ]
-    log_mels[0][0][5] = 3000.0  # dB: scales have room for such numbers
+    log_mels[0][0][5] = 3000.0  # dB; scales must have room for such numbers
     scores = made.scores(*(clips(of) for of in log_mels))
     machines = []
     for m, (machine, section) in enumerate(made.detector.machines):
@@ -69,7 +70,7 @@ def scored(made):
         names[0] = HOSTILE
         names[4] = "it's $HOME.wav"
         of = {name: values[:, m] for name, values in scores.items()}
-        of["mahalanobis"] = np.floor(np.log(of["mahalanobis"]))  # many alike
+        of["mahalanobis"] = np.floor(np.log(of["mahalanobis"]))  # many are equal
         machines.append(
             ScoredClips(
                 machine,
@@ -96,7 +97,7 @@ def scored(made):
 
 @pytest.fixture(scope="module")
 def written(made, scored, tmp_path_factory):
-    """A page with everything, and what it was made of."""
+    """A page with all content, and that content."""
     log_mels, machines = scored
     config = made.detector.config
     rows = [
@@ -115,14 +116,11 @@ def written(made, scored, tmp_path_factory):
         for of in machines
     ]
     second = np.sin(np.arange(40 * HOP) * 0.3).astype(np.float32) / 8
+    sound = Sound(second, RATE)
     wanted = [
-        WantedClip(m, c, m, lambda m=m, c=c: (log_mels[m][c], Sound(second, RATE)))
+        WantedClip(m, c, m, lambda m=m, c=c: (log_mels[m][c].astype("f4"), sound))
         for m in range(2)
         for c in (0, 1, 9, 11)
-    ]
-    wanted = [
-        w._replace(load=lambda w=w: (w.load()[0].astype(np.float32), w.load()[1]))
-        for w in wanted
     ]
     report = Report(
         config,
@@ -153,8 +151,8 @@ def column(page, table, number):
     return cells.all_inner_texts()
 
 
-def chosen(page, clip):
-    """Wait until a clip of the first machine is shown, with pictures."""
+def wait_for_clip(page, clip):
+    """Wait until a clip of the first machine is shown with pictures."""
     wait(
         page,
         "name => document.querySelector('#clip h3')?.textContent === name "
@@ -164,7 +162,7 @@ def chosen(page, clip):
 
 
 def drawn(page, place=0):
-    """The pixels of a picture of the chosen clip."""
+    """The pixels of a picture of the selected clip."""
     return page.evaluate(
         """(i) => {
           const c = document.querySelectorAll(".stage canvas")[i];
@@ -200,7 +198,7 @@ def test_a_click_on_a_header_sorts_by_its_column(page, table, number):
     assert {o.get_attribute("aria-sort") for o in others.all()} == {"none"}
 
 
-def test_tables_are_sorted_by_keyboard_and_what_has_no_value_stays_last(page):
+def test_the_keyboard_sorts_tables_and_missing_values_stay_last(page):
     table = "table.official"
     page.evaluate(
         """() => { document.querySelector("table.official tbody tr")
@@ -215,7 +213,7 @@ def test_tables_are_sorted_by_keyboard_and_what_has_no_value_stays_last(page):
         assert len(cells) == 3
 
 
-def test_the_list_is_ranked_by_score_and_says_what_is_known(page, written):
+def test_the_list_is_ranked_by_score_and_shows_the_facts_of_each_clip(page, written):
     of = written.machines[0]
     scores = of.scores["fusion_mean"][0]
     options = page.locator("#ranking [role=option]")
@@ -243,11 +241,11 @@ def test_another_clip_has_other_pictures(page):
     seen = []
     for clip in (11, 9, 1):
         page.locator(f"#option-{clip}").click()
-        chosen(page, clip)
+        wait_for_clip(page, clip)
         seen.append([drawn(page, place) for place in range(4)])
         option = page.locator(f"#option-{clip}")
         assert option.get_attribute("aria-selected") == "true"
-    telling = (0, 2, 3)  # a code that has collapsed reconstructs all alike, in one tone
+    telling = (0, 2, 3)  # a collapsed code gives every clip the same reconstruction
     for place in telling:
         assert len({tuple(pictures[place]) for pictures in seen}) == 3
     for pictures in seen:
@@ -255,10 +253,10 @@ def test_another_clip_has_other_pictures(page):
         assert all(len(set(pictures[place])) > 20 for place in telling)
 
 
-def test_the_brightest_place_of_the_explanation_is_the_tone(page):
-    """Twelve decibels in band 60 of 128 of the first machine."""
+def test_the_explanation_is_strongest_at_the_tone(page):
+    """The tone adds 12 dB to band 60 of 128."""
     page.locator("#option-11").click()
-    chosen(page, 11)
+    wait_for_clip(page, 11)
     pixels = np.array(drawn(page, 3)).reshape(128, 40, 4)[::-1]
     darkness = 255.0 * 3 - pixels[:, :, :3].sum(-1)
     assert darkness.sum(1).argmax() == 60
@@ -271,30 +269,30 @@ def test_a_clip_without_pictures_says_how_to_get_them(page, written):
     assert page.locator("#clip canvas").count() == 0
     command = shlex.split(page.locator("#clip code").inner_text())
     assert command[:-1] == ["gammavae", "report", "RUN", "--clips"]
-    # With the machine, for several may have a clip of this name.
+    # With the machine, because several may have a clip of this name.
     assert command[-1].endswith("_section_00/it's $HOME.wav")
 
 
-def test_arrow_keys_choose_clips_and_move_in_time(page):
+def test_arrow_keys_select_clips_and_move_in_time(page):
     page.locator("#ranking").focus()
     order = [
         int(o.get_attribute("data-clip"))
         for o in page.locator("#ranking [role=option]").all()
     ]
 
-    def chosen():
+    def selected():
         name = page.locator("#ranking").get_attribute("aria-activedescendant")
         return int(name.removeprefix("option-"))
 
     page.keyboard.press("Home")
-    assert chosen() == order[0]
+    assert selected() == order[0]
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
-    assert chosen() == order[2]
+    assert selected() == order[2]
     page.keyboard.press("ArrowUp")
-    assert chosen() == order[1]
+    assert selected() == order[1]
     page.keyboard.press("End")
-    assert chosen() == order[-1]
+    assert selected() == order[-1]
     page.locator("#option-11").click()
     wait(page, "document.querySelector('audio')?.readyState >= 2")
     page.keyboard.press("ArrowRight")
@@ -317,13 +315,13 @@ def test_a_clip_that_is_slow_to_unpack_does_not_replace_a_later_one(chromium, wr
     with opened(chromium, written.path, before=SLOW_AT_FIRST) as page:
         assert page.locator("#option-1[aria-selected=true]").count() == 0
         page.locator("#option-1").click()
-        chosen(page, 1)
+        wait_for_clip(page, 1)
         page.wait_for_timeout(600)
-        chosen(page, 1)
+        wait_for_clip(page, 1)
         assert page.locator("#clip canvas").count() == 8
 
 
-def test_a_click_into_a_picture_moves_the_sound_and_the_cursor(page):
+def test_a_click_on_a_picture_moves_the_sound_and_the_cursor(page):
     page.locator("#option-9").click()
     wait(page, "document.querySelector('audio')?.readyState >= 2")
     assert page.evaluate("document.querySelector('audio').duration") == pytest.approx(
@@ -340,7 +338,7 @@ def test_a_click_into_a_picture_moves_the_sound_and_the_cursor(page):
     assert places == [pytest.approx(75, abs=3)] * 4
 
 
-def test_another_machine_or_score_draws_everything_anew(page, written):
+def test_another_machine_score_or_seed_redraws_everything(page, written):
     names = ("histogram", "roc", "ranking")
 
     def state():
@@ -364,7 +362,7 @@ def test_another_machine_or_score_draws_everything_anew(page, written):
 
 @pytest.mark.parametrize(("place", "name"), [(0, "fusion_mean"), (2, "mahalanobis")])
 def test_the_roc_curve_is_scikit_learns(page, written, place, name):
-    """Also where clips have scores alike."""
+    """Also where clips have equal scores."""
     of = written.machines[0]
     false_alarms, found, _ = roc_curve(
         of.is_anomaly, of.scores[name][0], drop_intermediate=False
@@ -388,7 +386,7 @@ def test_the_roc_curve_is_scikit_learns(page, written, place, name):
 
 
 def test_the_histogram_counts_every_clip(page, written):
-    """Heights of the bars, in units of the tallest, add up to the clips."""
+    """The heights of the bars add up to the number of clips."""
     heights = page.evaluate(
         """() => {
           const bars = [...document.querySelectorAll("#histogram > svg rect")];
@@ -405,17 +403,23 @@ def test_the_histogram_counts_every_clip(page, written):
     assert page.locator("#histogram .threshold").count() == 1
 
 
+TEXTS = (
+    *(".lead", ".note", "dt", "dd", "td", "thead th", "figcaption", "#ranking .meta"),
+    *("#ranking [aria-selected=true] .meta", ".small", ".hint", "summary", "label"),
+)
+
+
 @pytest.mark.parametrize("width", [390, 1440])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_fits_and_can_be_read(chromium, written, width, scheme):
+def test_the_page_fits_and_has_enough_contrast(chromium, written, width, scheme):
     size = {"width": width, "height": 844}
     with opened(chromium, written.path, viewport=size, color_scheme=scheme) as page:
         page.wait_for_selector("#clip canvas")
-        for clip in (11, 4, 0):  # with pictures, without, of a hostile name
+        for clip in (11, 4, 0):  # with pictures, without, with a hostile name
             page.locator(f"#option-{clip}").click()
             page.wait_for_timeout(60)
             assert page.evaluate("document.documentElement.scrollWidth") <= width
-        ratios = page.evaluate(CONTRASTS)
+        ratios = contrasts(page, *TEXTS)
         assert min(ratios.values()) >= 4.5, ratios
 
 
@@ -429,7 +433,7 @@ def test_another_colour_scheme_repaints_the_pictures(chromium, written):
 
 
 def test_hostile_names_are_text_and_nothing_else(page, written):
-    """Dialogs, errors and requests would fail the page itself."""
+    """A dialog, an error or a request elsewhere also fails the test."""
     page.locator("#option-0").click()
     page.wait_for_selector("#clip canvas")
     assert page.locator("#clip h3").evaluate("e => e.textContent") == HOSTILE
@@ -447,7 +451,7 @@ def test_hostile_names_are_text_and_nothing_else(page, written):
 
 
 def test_markup_that_slipped_through_would_still_not_run(chromium, written, tmp_path):
-    """The page's policy allows one script: its own."""
+    """The page's policy allows only its own script."""
     spoilt = tmp_path / "spoilt.html"
     text = written.path.read_text()
     extra = "<script>window.ran = 1</script><img src=x onerror='window.ran = 2'>"
@@ -460,7 +464,7 @@ def test_markup_that_slipped_through_would_still_not_run(chromium, written, tmp_
     context.close()
 
 
-def test_without_a_script_the_tables_can_be_read(chromium, written):
+def test_without_the_script_the_tables_can_be_read(chromium, written):
     with opened(chromium, written.path, java_script_enabled=False) as page:
         assert page.locator("#results table").first.is_visible()
         assert page.locator("noscript").inner_text()
@@ -470,52 +474,59 @@ def test_without_a_script_the_tables_can_be_read(chromium, written):
         assert page.locator(".curve svg").count() == 1
 
 
+def recordings(log_mels, names, n_parts=1):
+    """Loaded recordings with their sounds, each cut into some parts."""
+    owners = np.arange(len(log_mels)) // n_parts
+    files = clips(log_mels)._replace(recording=owners)
+    sounds = tuple(np.zeros(4000, np.float32) for _ in log_mels)
+    return LoadedRecordings(tuple(names), files, frozenset(), sounds)
+
+
 def test_recordings_without_labels_have_a_page(chromium, made, scored, tmp_path):
     log_mels, machines = scored
-    found = []
-    for m, of in enumerate(machines):
-        for c, name in enumerate(of.names):
-            found.append(
-                ScoredClip(
-                    name,
-                    f"{of.machine}_section_00" if m else of.machine,
-                    log_mels[m][c].astype(np.float32),
-                    None if c else np.zeros(4000, np.float32),
-                    RATE,
-                    float(of.scores["fusion_mean"][0, c]),
-                    float("nan") if c == 2 else 0.05,
-                    float(of.thresholds["fusion_mean"][0]),
-                )
-            )
+    padding = np.zeros(3, np.float32)
+    given = [
+        (m, recordings(log_mels[m], of.names), np.append(values, padding))
+        for m, of in enumerate(machines)
+        for values in [of.scores["fusion_mean"][0]]
+    ]
     path = tmp_path / "scored.html"
-    write_scored_report(path, made.detector, found, title="My <pumps>")
+    write_recordings_report(path, made.detector, given)
     with opened(chromium, path) as page:
         page.wait_for_selector("#clip canvas")
-        assert page.title() == "My <pumps>"
+        assert page.title() == "Anomalous sound detection"
         assert not page.locator("#roc-figure").is_visible()
         assert not page.locator("#score").is_visible()
         drawing = "document.querySelector('#histogram svg').viewBox.baseVal.width"
-        assert page.evaluate(drawing) > 1100  # there is room for all of it
+        assert page.evaluate(drawing) > 1100  # the whole width is used
         assert page.locator("#histogram rect.unknown").count() > 0
         assert page.locator("#ranking [role=option]").count() == 12
         assert page.locator("#results table").count() == 0
+        assert EVIL_MACHINE in page.locator("#machine option").first.inner_text()
+        assert page.locator(".note").count() == 0
 
 
-def test_what_cannot_be_reported_on_is_refused(made, tmp_path):
-    clip = ScoredClip(
-        "x", "fan", np.zeros((40, 128), np.float32), None, RATE, 1.0, 1.0, 2.0
-    )
-    path = tmp_path / "page.html"
+def test_a_recording_that_was_cut_is_shown_part_by_part(made, scored, tmp_path):
+    path = tmp_path / "scored.html"
+    cut = recordings(scored[0][1][:4], ["a.wav", "b.wav"], n_parts=2)
+    write_recordings_report(path, made.detector, [(1, cut, np.arange(4.0))])
+    html = path.read_text()
+    assert "b.wav part 2 of 2" in html
+    assert "judged by itself" in html
+
+
+def test_a_page_without_clips_or_at_an_unwritable_path_is_refused(
+    made, scored, tmp_path
+):
+    some = recordings(scored[0][1][:1], ["a.wav"])
     with pytest.raises(InputError, match="there are no clips to report on"):
-        write_scored_report(path, made.detector, [])
-    with pytest.raises(InputError, match="unknown machine 'fan'"):
-        write_scored_report(path, made.detector, [clip])
+        write_recordings_report(tmp_path / "page.html", made.detector, [])
+    assert not (tmp_path / "page.html").exists()
     with pytest.raises(InputError, match=r"cannot be written: .*: give another path"):
-        write_scored_report(tmp_path, made.detector, [clip._replace(machine="pump")])
-    assert not path.exists()
+        write_recordings_report(tmp_path, made.detector, [(1, some, np.ones(1))])
 
 
-def test_pictures_end_where_there_is_no_more_room(made, scored):
+def test_pictures_stop_at_the_byte_budget(made, scored):
     log_mels, _ = scored
 
     def load(c):
@@ -525,7 +536,7 @@ def test_pictures_end_where_there_is_no_more_room(made, scored):
     all_of_them = show_clips(made.detector, wanted)
     assert [clip.clip for clip in all_of_them] == list(range(6))
     room = sum(len(clip.payload) for clip in all_of_them[:3])
-    assert show_clips(made.detector, wanted, most_bytes=room) == all_of_them[:3]
+    assert show_clips(made.detector, wanted, max_bytes=room) == all_of_them[:3]
 
 
 N_MACHINES, N_CLIPS, SECONDS = 7, 200, 10
@@ -533,7 +544,7 @@ N_MACHINES, N_CLIPS, SECONDS = 7, 200, 10
 
 @pytest.mark.slow
 def test_seven_machines_of_two_hundred_clips_open_quickly(chromium, made, tmp_path):
-    """Ten seconds of noise a clip, which compresses worse than any machine."""
+    """Ten seconds of noise per clip, which compresses worse than any machine."""
     rng = np.random.default_rng(3)
     n_frames = 1 + SECONDS * RATE // HOP
     log_mel = noise(rng, 1, n_frames)[0].astype(np.float32)
@@ -576,27 +587,3 @@ def test_seven_machines_of_two_hundred_clips_open_quickly(chromium, made, tmp_pa
             f"{path.stat().st_size / 1e6:.1f} MB, {seconds:.2f} s to the first picture"
         )
         assert seconds < 2
-
-
-CONTRASTS = """() => {
-  const rgb = (text) => text.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255);
-  const light = (text) => rgb(text)
-    .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = (e) => {
-    for (let at = e; at; at = at.parentElement) {
-      const c = getComputedStyle(at).backgroundColor;
-      if (!/, 0\\)$/.test(c)) return c;
-    }
-  };
-  const found = {};
-  for (const s of [".lead", ".note", "dt", "dd", "td", "thead th", "figcaption",
-                   "#ranking .meta", "#ranking [aria-selected=true] .meta", ".small",
-                   ".hint", "summary", "label"]) {
-    const e = document.querySelector(s);
-    if (!e) continue;
-    const [a, b] = [light(getComputedStyle(e).color), light(ground(e))];
-    found[s] = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-  }
-  return found;
-}"""

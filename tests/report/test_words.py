@@ -1,4 +1,4 @@
-"""Where a contribution lies, told in words."""
+"""Where contributions lie, in bands, frames and words."""
 
 import numpy as np
 import pytest
@@ -12,14 +12,14 @@ SECONDS = 512 / 16000
 
 
 def patch(*boxes, haze=0.001):
-    """Contributions of 313 frames, with boxes of (bands, frames, height)."""
-    made = np.full((313, 128), haze)
+    """Contributions over 313 frames, with boxes of (bands, frames, height)."""
+    values = np.full((313, 128), haze)
     for bands, frames, height in boxes:
-        made[frames, bands] += height
-    return made
+        values[frames, bands] += height
+    return values
 
 
-def told(*boxes, **kwargs):
+def described(*boxes, **kwargs):
     return describe_regions(find_regions(patch(*boxes, **kwargs)), CORNERS, SECONDS)
 
 
@@ -33,42 +33,46 @@ def test_a_box_is_found_where_it_is():
     assert region.share > 0.8
 
 
-def test_words_tell_frequencies_and_seconds():
-    text = told((slice(60, 70), slice(100, 132), 1.0))
+def test_words_give_frequencies_and_seconds():
+    text = described((slice(60, 70), slice(100, 132), 1.0))
     low, high = CORNERS[60] / 1000, CORNERS[71] / 1000
-    assert "kHz, at 3." in text
+    assert "kHz, from 3." in text
     first, second = (
         float(w) for w in text.split("between ")[1].split(" kHz")[0].split(" and ")
     )
     assert first == pytest.approx(low, abs=0.15)
     assert second == pytest.approx(high, abs=0.15)
-    start, end = (float(w) for w in text.split(", at ")[1].split(" s")[0].split(" to "))
+    start, end = (
+        float(w) for w in text.split(", from ")[1].split(" s")[0].split(" to ")
+    )
     assert start == pytest.approx(3.2, abs=0.15)
     assert end == pytest.approx(4.2, abs=0.15)
 
 
-def test_what_lasts_is_throughout_and_many_clicks_are_counted():
-    assert "throughout" in told((slice(20, 30), slice(None), 1.0))
+def test_steady_sounds_are_throughout_and_many_clicks_are_counted():
+    assert "throughout" in described((slice(20, 30), slice(None), 1.0))
     clicks = [(slice(20, 30), slice(f, f + 5), 1.0) for f in range(20, 300, 40)]
-    assert f"in {len(clicks)} short moments" in told(*clicks)
-    # Bursts that follow each other closely are one moment.
+    assert f"in {len(clicks)} short moments" in described(*clicks)
+    # Bursts in close succession are one moment.
     bursts = [(slice(20, 30), slice(f, f + 3), 1.0) for f in range(20, 80, 6)]
-    assert told(*bursts).count(" to ") == 1
-    two = told(*clicks[:2])
+    assert described(*bursts).count(" to ") == 1
+    two = described(*clicks[:2])
     assert two.count(" to ") == 2
-    assert " and " in two.split(", at ")[1]
+    assert " and " in two.split(", from ")[1]
 
 
 def test_the_stronger_of_two_bands_comes_first():
-    text = told((slice(10, 14), slice(None), 1.0), (slice(100, 110), slice(None), 1.0))
+    text = described(
+        (slice(10, 14), slice(None), 1.0), (slice(100, 110), slice(None), 1.0)
+    )
     assert text.index("kHz") < text.index("Hz", text.index("kHz") + 3)
-    assert text.index("Then") > text.index("between")
+    assert text.index("Next") > text.index("between")
 
 
-def test_nothing_that_raises_a_score_is_said_to_be_nothing():
+def test_a_score_that_nothing_raises_has_no_regions():
     assert find_regions(-patch()) == []
     assert describe_regions([], CORNERS, SECONDS) == "No band raises the score."
-    assert "nearly all frequencies" in told(haze=1.0)
+    assert "nearly all frequencies" in described(haze=1.0)
 
 
 def test_frequencies_have_the_unit_that_fits():

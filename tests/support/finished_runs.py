@@ -1,4 +1,4 @@
-"""Folders of finished runs, without running any."""
+"""Folders that look like those of finished runs."""
 
 import json
 
@@ -14,7 +14,7 @@ def spread(mean, std=0.01):
 def write_run(
     folder, fusion, scores=("fusion_mean", "mse"), machine="fan", train_s=12.4
 ):
-    """A finished run's files, with one machine."""
+    """Write the files of a finished run with one machine, and return its config."""
     folder.mkdir(parents=True)
     config = preset("default")
     (folder / "config.json").write_text(json.dumps(to_dict(config)))

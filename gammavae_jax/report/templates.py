@@ -1,0 +1,63 @@
+"""Rendering of the page templates: Jinja2 with autoescape, so values stay text."""
+
+import base64
+import functools
+import hashlib
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+
+# In JSON inside a script element, none of these may end the element or a line.
+_IN_SCRIPT = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
+
+
+def render(template: str, script: str = "", **values: Any) -> str:
+    """Render a page.
+
+    Args:
+        template: file name of a template in this folder.
+        script: file name of the page's only script, if it has one.
+        values: what the template uses besides; strings are escaped.
+    """
+    code = resource(script) if script else ""
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            policy=_policy(code), style=resource("report.css"), script=code, **values
+        )
+    )
+
+
+def resource(name: str) -> str:
+    """Return the text of a file in this folder."""
+    return files("gammavae_jax.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def script_json(text: str) -> str:
+    """Escape JSON text so that it can stand inside a script element."""
+    return text.translate(_IN_SCRIPT)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(resource),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["script_json"] = script_json
+    return environment
+
+
+def _policy(script: str) -> str:
+    """A content security policy that allows this one script and no other source."""
+    digest = hashlib.sha256(script.encode("utf-8")).digest()
+    return (
+        f"default-src 'none'; script-src 'sha256-{base64.b64encode(digest).decode()}'; "
+        "style-src 'unsafe-inline'; media-src blob: data:; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
