@@ -12,7 +12,9 @@ import tyro
 class Fit:
     """Learn what a machine sounds like in health, from normal recordings."""
 
-    recordings: tyro.conf.Positional[tuple[Path, ...]]
+    recordings: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RECORDINGS ...")
+    ]
     """WAV or FLAC files, and folders of them with their subfolders."""
     out: Annotated[Path, tyro.conf.arg(metavar="DETECTOR")]
     """Folder that the detector is written to, such as pump.detector."""

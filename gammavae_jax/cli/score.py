@@ -21,7 +21,9 @@ class Score:
 
     detector: tyro.conf.Positional[Path]
     """What `gammavae fit` wrote, or the folder `checkpoint` of a run."""
-    recordings: tyro.conf.Positional[tuple[Path, ...]]
+    recordings: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RECORDINGS ...")
+    ]
     """WAV or FLAC files, and folders of them with their subfolders."""
     machine: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Whose recordings these are, where the detector knows several machines."""
