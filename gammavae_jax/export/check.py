@@ -12,7 +12,7 @@ from gammavae_jax.data.arrays import MachineArrays, is_anomaly
 from gammavae_jax.data.clips import clip_waveform
 from gammavae_jax.data.features import log_mel
 from gammavae_jax.data.loading import Job, find_all
-from gammavae_jax.data.synthetic.signals import gain, knocks, noise, spin, tones
+from gammavae_jax.data.synthetic.signals import unit
 from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.errors import InputError
 from gammavae_jax.export.machine import MachineDetector
@@ -136,16 +136,24 @@ def built_in(detector: MachineDetector) -> Sounds:
     The first sound has the minimum length. Few lengths are multiples of the hop.
     """
     rng = np.random.default_rng(0)
-    step = _SECONDS * detector.config.features.sample_rate / (N_SOUNDS - 1)
+    sample_rate = detector.config.features.sample_rate
+    step = _SECONDS * sample_rate / (N_SOUNDS - 1)
     lengths = [detector.min_samples + round(step * place) for place in range(N_SOUNDS)]
-    waves = [_sound(rng, length) for length in lengths]
+    waves = [_sound(rng, length, sample_rate) for length in lengths]
     waves[N_SOUNDS // 2] = np.zeros_like(waves[N_SOUNDS // 2])
     return Sounds(waves, None)
 
 
-def _sound(rng: np.random.Generator, n_samples: int) -> Float32[np.ndarray, "sample"]:
-    turns = spin(rng, n_samples, speed=20.0)
-    sound = noise(rng, n_samples, slope=rng.uniform(0.0, 2.0), low=1)
-    sound += tones(rng, turns, {rng.uniform(5.0, 300.0): rng.uniform(-20.0, 3.0)})
-    sound += knocks(rng, turns, per_turn=0.1, hz=rng.uniform(500, 5000), decay=0.01)
-    return (gain(rng.uniform(-60.0, -20.0)) * sound).astype(np.float32)
+def _sound(
+    rng: np.random.Generator, n_samples: int, sample_rate: int
+) -> Float32[np.ndarray, "sample"]:
+    """Coloured noise, a steady tone and a knock, at a random level."""
+    spectrum = np.fft.rfft(rng.standard_normal(n_samples))
+    slope = np.arange(1, len(spectrum) + 1) ** -rng.uniform(0.0, 1.0)
+    noise = unit(np.fft.irfft(spectrum * slope, n_samples))
+    phase = 2 * np.pi * rng.uniform(0.01, 0.4) * np.arange(n_samples)
+    tone = rng.uniform(0.0, 2.0) * np.sin(phase)
+    since = np.arange(n_samples) - rng.integers(n_samples)
+    knock = 5.0 * np.exp(-np.maximum(since, 0) / (0.01 * sample_rate)) * (since >= 0)
+    level = 10.0 ** rng.uniform(-3.0, -1.0)
+    return (level * (noise * (1.0 + knock) + tone)).astype(np.float32)
