@@ -37,7 +37,7 @@ class Variant(NamedTuple):
 
     title: str
     changes: tuple[str, ...] = ()
-    scored_anew: str | None = None  # the variant whose trained models it scores
+    models_of: str | None = None  # the variant whose trained models it scores
 
 
 VARIANTS: dict[str, Variant] = {
@@ -144,7 +144,7 @@ def chosen_variants(options: Ablation) -> dict[str, Variant]:
     for name in names:
         if name not in VARIANTS:
             raise InputError(unknown_name("variant", name, VARIANTS))
-    needed = {VARIANTS[name].scored_anew for name in names} - {None}
+    needed = {VARIANTS[name].models_of for name in names} - {None}
     return {n: v for n, v in VARIANTS.items() if n in names or n in needed}
 
 
@@ -180,7 +180,7 @@ def main() -> int:
                 feature_cache=options.feature_cache,
             )
             log.say(f"variant {name}: {variant.title}")
-            models = options.out / variant.scored_anew if variant.scored_anew else None
+            models = options.out / variant.models_of if variant.models_of else None
             whole &= run_variant(configs[name], job, models, log.console, quiet)
         titles = {name: variant.title for name, variant in variants.items()}
         log.say(write_comparison(options.out, titles))

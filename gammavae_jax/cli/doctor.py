@@ -179,8 +179,9 @@ def _sound_files() -> tuple[State, str, str]:
     return "ok", f"WAV and FLAC, libsndfile {soundfile.__libsndfile_version__}", ""
 
 
-def _cache() -> tuple[State, str, str]:
-    from gammavae_jax.process import cache_folder
+def _caches() -> tuple[State, str, str]:
+    """Check our cache folder and that of compiled programs, before JAX is imported."""
+    from gammavae_jax.process import cache_folder, import_jax, keep_compiled_programs
 
     folder = cache_folder()
     existing = (f for f in (folder, *folder.absolute().parents) if f.is_dir())
@@ -189,21 +190,14 @@ def _cache() -> tuple[State, str, str]:
     except OSError as error:
         remedy = "set GAMMAVAE_CACHE_DIR to a folder of your own"
         return "FAILED", f"{folder} cannot be written: {error.strerror}", remedy
-    return "ok", str(folder), ""
-
-
-def _compiled_programs() -> tuple[State, str, str]:
-    """Check the cache of compiled programs, which is set before JAX is imported."""
-    from gammavae_jax.process import import_jax, keep_compiled_programs
-
     message = io.StringIO()
     with contextlib.redirect_stderr(message):
         keep_compiled_programs()
     import_jax()
     if message.getvalue():
         return "warning", " ".join(message.getvalue().split()), ""
-    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    return "ok", f"kept in {folder}" if folder else "not kept", ""
+    programs = os.environ.get("JAX_COMPILATION_CACHE_DIR") or "not kept"
+    return "ok", f"{folder}; compiled programs: {programs}", ""
 
 
 def _devices() -> tuple[State, str, str]:
@@ -247,8 +241,7 @@ def _training() -> tuple[State, str, str]:
 
 CHECKS: dict[str, Callable[[], tuple[State, str, str]]] = {
     "packages": _packages,
-    "cache folder": _cache,
-    "compiled programs": _compiled_programs,
+    "caches": _caches,
     "TensorFlow Probability": _probability,
     "sound files": _sound_files,
     "devices": _devices,

@@ -55,7 +55,7 @@ class Fit:
             raise InputError(
                 f"{printable(self.out)} exists: add --overwrite, or give another --out"
             )
-        given = self.given()
+        recordings = self.recordings_by_machine()
         prepare(2)  # the number of folds, at least
 
         from gammavae_jax.runs.detector_folder import require_place
@@ -72,7 +72,7 @@ class Fit:
             clip_seconds=self.clip_seconds,
             settings=flat(self.set),
             skip_bad_files=self.skip_bad_files,
-        ).fit(given)
+        ).fit(recordings)
         detector.save(self.out)
         for machine, threshold in detector.threshold_.items():
             print(f"{machine}: alarm above {threshold:.4g}")
@@ -80,7 +80,7 @@ class Fit:
         print(f"written to {self.out}; next: gammavae score {out} RECORDINGS")
         return 0
 
-    def given(self) -> dict[str, list[Path]]:
+    def recordings_by_machine(self) -> dict[str, list[Path]]:
         """Return the recordings by machine.
 
         Raises:
@@ -99,7 +99,7 @@ class Fit:
             raise InputError("--by-folder needs exactly one folder of machine folders")
         (root,) = self.recordings
         machines = {
-            path.name: [_normal_ones(path)]
+            path.name: [_normal_folder(path)]
             for path in sorted(root.iterdir())
             if path.is_dir()
             and not path.name.startswith(".")
@@ -114,7 +114,7 @@ class Fit:
         return machines
 
 
-def _normal_ones(machine: Path) -> Path:
+def _normal_folder(machine: Path) -> Path:
     """Return the subfolder of a machine's normal recordings, or the folder itself."""
     folders = (machine / name for name in ("normal", "train"))
     return next((folder for folder in folders if folder.is_dir()), machine)

@@ -5,6 +5,7 @@ each command imports what it needs in its `run`.
 """
 
 import contextlib
+import importlib.metadata
 import io
 import shutil
 import sys
@@ -102,13 +103,14 @@ def parse(arguments: Sequence[str]) -> Command:
         SystemExit: see `main`.
     """
     if not arguments:
-        print(_overview(), end="", file=sys.stderr)
+        print(_overview(), file=sys.stderr)
         sys.exit(2)
     name, *rest = arguments
-    if name in ("-h", "--help", "--version"):
-        print(
-            f"{PROGRAM} {_version()}\n" if name == "--version" else _overview(), end=""
-        )
+    if name == "--version":
+        print(PROGRAM, importlib.metadata.version("gammavae-jax"))
+        sys.exit()
+    if name in ("-h", "--help"):
+        print(_overview())
         sys.exit()
     if name in COMMANDS:
         return _read(COMMANDS[name], f"{PROGRAM} {name}", rest)
@@ -118,20 +120,23 @@ def parse(arguments: Sequence[str]) -> Command:
 
 
 def _overview() -> str:
-    """One line for each command, folded at the width of the terminal."""
-    width = shutil.get_terminal_size().columns
-    lines = [
-        textwrap.fill(f"  {name:<12}{_summary(c)}", width, subsequent_indent=" " * 14)
-        for name, c in COMMANDS.items()
-    ]
-    return "\n".join(
-        [
-            f"usage: {PROGRAM} [-h] [--version] COMMAND ...",
-            "\nAnomalous sound detection for machines.\n\ncommands:",
-            *lines,
-            f"\n`{PROGRAM} COMMAND --help` describes a command and its options.\n",
-        ]
-    )
+    """Return a page with one line for each command."""
+    fold = textwrap.TextWrapper(_width(), subsequent_indent=" " * 14)
+    lines = [fold.fill(f"  {name:<12}{_summary(c)}") for name, c in COMMANDS.items()]
+    commands = "\n".join(lines)
+    return f"""\
+usage: {PROGRAM} [-h] [--version] COMMAND ...
+
+Anomalous sound detection for machines.
+
+commands:
+{commands}
+
+`{PROGRAM} COMMAND --help` describes a command and its options."""
+
+
+def _width() -> int:
+    return shutil.get_terminal_size().columns
 
 
 def _read(form: Any, program: str, arguments: Sequence[str]) -> Command:
@@ -148,9 +153,8 @@ def _read(form: Any, program: str, arguments: Sequence[str]) -> Command:
             return read()
     finally:  # tyro folds the options, but not the description
         page.seek(0)
-        width = shutil.get_terminal_size().columns
         for line in page.read().splitlines():
-            print(textwrap.fill(line, width) if line[:1].isalpha() else line)
+            print(textwrap.fill(line, _width()) if line[:1].isalpha() else line)
 
 
 def _any_command() -> Any:
@@ -165,15 +169,6 @@ def _any_command() -> Any:
 
 def _summary(command: type) -> str:
     return (command.__doc__ or "").split("\n\n")[0]
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("gammavae-jax")
-    except PackageNotFoundError:
-        return "(a checkout that is not installed)"
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ from gammavae_jax.cli.shared import (
     JobOptions,
     Settings,
     built_in_set,
+    cluster_process,
     data_root_or_synthetic,
     flat,
     models_side_by_side,
-    one_of_several,
 )
 from gammavae_jax.errors import InputError
 
@@ -77,7 +77,7 @@ class Run(JobOptions):
         with contextlib.ExitStack() as stack:
             if self.distributed:
                 prepare(2)  # the number of models is known only after joining
-                stack.enter_context(one_of_several())
+                stack.enter_context(cluster_process())
             return self._run_here()
 
     def configuration(self) -> "Config":

@@ -53,12 +53,12 @@ class Score:
         from gammavae_jax.anomaly_detector import AnomalyDetector
 
         detector = AnomalyDetector.load(self.detector)
-        given = list(self.recordings)
+        recordings = list(self.recordings)
         detector.skip_bad_files = self.skip_bad_files
         if self.report:
-            scored = detector.report(given, self.report, machine=self.machine)
+            scored = detector.report(recordings, self.report, machine=self.machine)
         else:
-            scored = detector.score_recordings(given, machine=self.machine)
+            scored = detector.score_recordings(recordings, machine=self.machine)
         if self.json:
             write_json(self.json, [_record(recording) for recording in scored])
         to_stdout = self.json == Path("-")

@@ -46,7 +46,7 @@ def readable_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def one_of_several() -> Iterator[None]:
+def cluster_process() -> Iterator[None]:
     """Run a block as one process of a cluster; use it inside `readable_errors`.
 
     An error that all processes share is reported by the first one only. A process that
@@ -124,10 +124,11 @@ def table_console(stderr: bool = False) -> "Console":
     )
 
 
+# Both `--set a=1 b=2` and `--set a=1 --set b=2` are read.
 Settings = Annotated[
     tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]],
     tyro.conf.arg(metavar="FIELD=VALUE ..."),
-]  # `--set a=1 b=2` and `--set a=1 --set b=2` alike
+]
 
 
 def flat(settings: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:

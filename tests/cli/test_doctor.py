@@ -196,14 +196,14 @@ def test_a_checkout_that_is_not_installed_fails(monkeypatch):
 
 def test_a_cache_that_cannot_be_written_fails_with_the_remedy(monkeypatch, tmp_path):
     monkeypatch.setenv("GAMMAVAE_CACHE_DIR", str(tmp_path / "deep" / "cache"))
-    assert check("cache folder")[0] == "ok"
+    assert check("caches")[0] == "ok"
     assert list(tmp_path.iterdir()) == []
 
     def refuse(**kwargs):
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
-    state, detail, remedy = check("cache folder")
+    state, detail, remedy = check("caches")
     assert state == "FAILED"
     assert "Read-only file system" in detail
     assert "GAMMAVAE_CACHE_DIR" in remedy
@@ -216,7 +216,7 @@ def test_a_message_about_compiled_programs_is_a_warning_in_the_table(
         "gammavae_jax.process.keep_compiled_programs",
         lambda: print("'x': not kept", file=sys.stderr),
     )
-    assert check("compiled programs") == ("warning", "'x': not kept", "")
+    assert check("caches") == ("warning", "'x': not kept", "")
     assert capsys.readouterr() == ("", "")
 
 

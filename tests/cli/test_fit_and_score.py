@@ -108,14 +108,14 @@ def test_each_subfolder_can_be_a_machine(tmp_path, capsys):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "old.detector" / "detector.json").write_text("{}")
     fit = Fit((tmp_path,), tmp_path / "all.detector", by_folder=True)
-    assert fit.given() == {
+    assert fit.recordings_by_machine() == {
         "fan": [tmp_path / "fan"],
         "pump": [tmp_path / "pump" / "normal"],
     }
-    assert Fit((tmp_path,), tmp_path / "saw-1.detector").given() == {
+    assert Fit((tmp_path,), tmp_path / "saw-1.detector").recordings_by_machine() == {
         "saw-1": [tmp_path]
     }
-    assert Fit((tmp_path,), tmp_path / "x", machine="saw").given() == {
+    assert Fit((tmp_path,), tmp_path / "x", machine="saw").recordings_by_machine() == {
         "saw": [tmp_path]
     }
 
