@@ -1,4 +1,4 @@
-"""Score 16-bit WAV files with an exported detector: NumPy and onnxruntime alone.
+"""Score 16-bit WAV files with an exported detector, using only NumPy and onnxruntime.
 
 python score_onnx.py fan_section_00.onnx recording.wav ...
 """
@@ -16,10 +16,10 @@ channel = int(about["channel"])
 for path in sys.argv[2:]:
     with wave.open(path) as file:
         if file.getsampwidth() != 2 or file.getframerate() != rate:
-            sys.exit(f"{path}: not a 16-bit WAV file of {rate} Hz")
+            sys.exit(f"{path}: not a 16-bit WAV file at {rate} Hz")
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
         if channel >= file.getnchannels():
-            sys.exit(f"{path}: there is no channel {channel}, counted from 0")
+            sys.exit(f"{path}: no channel {channel} (counted from 0)")
         samples = samples[channel :: file.getnchannels()]
     if len(samples) < shortest:
         sys.exit(f"{path}: shorter than {shortest} samples")

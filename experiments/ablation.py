@@ -1,20 +1,26 @@
-"""Compare variants of the model and of its scores: every one, all machines, all seeds.
+"""Compare variants of the model and of its scores on the same machines and seeds.
 
-Each variant is a run of its own in `OUT/<variant>`, as `run.py` would make it. The
-table of all is `OUT/ablation.md`, every number `OUT/ablation.csv`. A variant that has
-been run is not run again, so an interrupted comparison goes on where it stopped.
+Each variant gets a run folder `OUT/<variant>`, as `run.py` would write it. The table of
+all variants is `OUT/ablation.md`, and `OUT/ablation.csv` has every number. Finished
+variants are not run again, so an interrupted comparison resumes where it stopped.
 """
 
-import argparse
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from gammavae_jax.cli.help import MARKERS, RULES
 from gammavae_jax.cli.shared import (
-    add_job_options,
+    JobOptions,
+    Settings,
     data_root_or_synthetic,
+    flat,
     models_side_by_side,
     readable_errors,
 )
@@ -27,11 +33,11 @@ from gammavae_jax.process import limit_blas_threads, prepare
 
 
 class Variant(NamedTuple):
-    """What is changed of the default preset, and what that is called."""
+    """A title, and what is changed in the default preset."""
 
     title: str
     changes: tuple[str, ...] = ()
-    scored_anew: str | None = None  # the variant whose trained models it takes
+    models_of: str | None = None  # the variant whose trained models it scores
 
 
 VARIANTS: dict[str, Variant] = {
@@ -82,69 +88,68 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_job_options(parser)
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        default=Path("runs/ablation"),
-        help="folder of results (runs/ablation)",
-    )
-    parser.add_argument(
-        "--variants", nargs="+", metavar="NAME", help=f"of {', '.join(VARIANTS)}"
-    )
-    parser.add_argument(
-        "--machines", nargs="+", metavar="NAME", help="all unless given"
-    )
-    parser.add_argument("--seeds", type=int, default=5, metavar="K", help="5")
-    parser.add_argument("--epochs", type=int, metavar="N", help="the default preset's")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="any field of the configuration, for every variant",
-    )
-    return parser.parse_args(arguments)
+@dataclass(frozen=True, kw_only=True)
+class Ablation(JobOptions):
+    """Compare variants of the model and of its scores on the same machines and seeds.
+
+    Finished variants are not run again, so an interrupted comparison can be resumed by
+    the same command.
+    """
+
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/ablation")
+    """Folder for the results; each variant gets a run folder in it."""
+    variants: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
+    """Variants to compare; an unknown name lists all. Default: every variant."""
+    machines: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
+    """Machines to use. Default: every machine in --data-root."""
+    seeds: Annotated[int, tyro.conf.arg(metavar="K")] = 5
+    """Seeds per variant."""
+    epochs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Passes over the training data. Default: as in the default preset."""
+    set: Settings = ()
+    """Change any field of the configuration, for every variant."""
 
 
-def configuration(variant: Variant, options: argparse.Namespace) -> Config:
-    """The default preset, every score that the variant can have, and its changes."""
+def parse(arguments: Sequence[str] | None = None) -> Ablation:
+    """Return the options that a command line gives."""
+    return tyro.cli(Ablation, args=arguments, config=MARKERS, registry=RULES)
+
+
+def configuration(variant: Variant, options: Ablation) -> Config:
+    """Return the default preset with the variant's changes and all possible scores."""
     with_posterior = "model.latent=deterministic" not in variant.changes
     scores = [
         name
         for name in SCORE_NAMES
         if (with_posterior or name not in ("kl", "negative_elbo"))
-        # Folds have models of their own, whose codes cannot be compared.
+        # The models of different folds have codes that cannot be compared.
         and not name.startswith("latent_")
     ]
     given = [f"n_seeds={options.seeds}"]
     if options.epochs is not None:
         given.append(f"train.epochs={options.epochs}")
     every = "scores=[" + ",".join(f'"{name}"' for name in scores) + "]"
-    return override(preset("default"), [*given, *options.set, every, *variant.changes])
+    return override(
+        preset("default"), [*given, *flat(options.set), every, *variant.changes]
+    )
 
 
-def chosen_variants(options: argparse.Namespace) -> dict[str, Variant]:
-    """The variants to be run, each after the one whose models it takes.
+def chosen_variants(options: Ablation) -> dict[str, Variant]:
+    """Return the variants to run, each after the one whose models it scores.
 
     Raises:
-        InputError: no variant has that name.
+        InputError: a name is not a variant.
     """
     names = options.variants or list(VARIANTS)
     for name in names:
         if name not in VARIANTS:
             raise InputError(unknown_name("variant", name, VARIANTS))
-    needed = {VARIANTS[name].scored_anew for name in names} - {None}
+    needed = {VARIANTS[name].models_of for name in names} - {None}
     return {n: v for n, v in VARIANTS.items() if n in names or n in needed}
 
 
 def main() -> int:
-    """Run what has not been run; the exit status is 1 if a model broke down."""
+    """Run the unfinished variants; the exit status is 1 if a model failed to train."""
     limit_blas_threads()
     options = parse()
     with readable_errors():
@@ -157,19 +162,24 @@ def main() -> int:
 
         from experiments.comparison import write_comparison
         from experiments.variants import run_variant
-        from gammavae_jax.data.loading import Source
+        from gammavae_jax.data.loading import Job
         from gammavae_jax.log import Log
-        from gammavae_jax.runs.folder import RunFolder
 
         log, whole = Log(), True
         source = Source(data_root, machines, skip_bad_files=options.skip_bad_files)
         for name, variant in variants.items():
-            folder = RunFolder(options.out / name, overwrite=options.overwrite)
+            job = Job(
+                data_root=data_root,
+                machines=machines,
+                out=options.out / name,
+                overwrite=options.overwrite,
+                skip_bad_files=options.skip_bad_files,
+                year=options.year,
+                feature_cache=options.feature_cache,
+            )
             log.say(f"variant {name}: {variant.title}")
-            models = options.out / variant.scored_anew if variant.scored_anew else None
-            config, year = configs[name], options.year
-            of_variant = log.without_results()
-            whole &= run_variant(config, source, folder, year, models, of_variant)
+            models = options.out / variant.models_of if variant.models_of else None
+            whole &= run_variant(configs[name], job, models, log.console, quiet)
         titles = {name: variant.title for name, variant in variants.items()}
         log.say(write_comparison(options.out, titles))
         return 0 if whole else 1

@@ -1,4 +1,4 @@
-"""`gammavae demo`: all of it once, on a made-up machine."""
+"""`gammavae demo`: the whole workflow on a synthetic machine."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,39 +6,36 @@ from typing import Annotated
 
 import tyro
 
+_RECORDINGS = {
+    "normal": "train/*_source_*_00[0-3]*",
+    "today": "test/*_source_*_000[0-5]*",
+}
+
 
 @dataclass(frozen=True)
 class Demo:
-    """Learn and judge a made-up fan, and show why, in two or three minutes."""
+    """Train on a synthetic fan and explain its anomalies, in two or three minutes."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("demo")
-    """Folder for the recordings, the detector and the page."""
+    """New folder for the recordings, the detector and the page."""
 
     def run(self) -> int:
-        """Make recordings, fit, score, and write the page.
+        """Make recordings, fit a detector, score, and write the page.
 
         Raises:
-            InputError: the folder is there, or cannot be written.
+            InputError: the folder exists or cannot be written.
         """
         import shlex
-        import shutil
 
         from gammavae_jax.cli.fit import Fit
         from gammavae_jax.cli.score import Score
-        from gammavae_jax.cli.shared import built_in_set
         from gammavae_jax.errors import InputError, printable
-        from gammavae_jax.files import atomic_folder
 
         if self.out.exists():
             raise InputError(f"{printable(self.out)} exists: give another --out")
         print("A made-up fan: SYNTHETIC sounds, not recordings.", flush=True)
-        root = built_in_set()
         try:
-            with atomic_folder(self.out) as folder:
-                for part, take in _PARTS.items():
-                    (folder / part).mkdir()
-                    for path in sorted((root / "fan").glob(take)):
-                        shutil.copy(path, folder / part / path.name)
+            self._copy_recordings()
         except OSError as error:
             raise InputError(
                 f"{printable(self.out)} cannot be written ({error.strerror}): give "
@@ -55,8 +52,15 @@ class Demo:
         )
         return Score(detector, (self.out / "today",), report=page).run()
 
+    def _copy_recordings(self) -> None:
+        import shutil
 
-_PARTS = {
-    "normal": "train/*_source_*_00[0-3]*",
-    "today": "test/*_source_*_000[0-5]*",
-}
+        from gammavae_jax.cli.shared import built_in_set
+        from gammavae_jax.files import atomic_folder
+
+        fan = built_in_set() / "fan"
+        with atomic_folder(self.out) as folder:
+            for name, pattern in _RECORDINGS.items():
+                (folder / name).mkdir()
+                for path in sorted(fan.glob(pattern)):
+                    shutil.copy(path, folder / name / path.name)

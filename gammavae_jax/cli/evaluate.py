@@ -1,4 +1,4 @@
-"""`gammavae evaluate`: score files of any system, by the challenge's metrics."""
+"""`gammavae evaluate`: the challenge's metrics for the score files of any system."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -30,30 +30,29 @@ _DECISIONS = {
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate score files as the challenge does."""
+    """Evaluate the score files of any system as the challenge does."""
 
     scores_dir: tyro.conf.Positional[Path]
-    """Folder of anomaly_score_<machine>_section_<id>_test.csv and, for precision,
+    """Folder with anomaly_score_<machine>_section_<id>_test.csv and, for precision,
     recall and F1, decision_result_...csv."""
     ground_truth: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """Folder of an official evaluator, with ground_truth_data and the like, or an
-    eval_data_list_<year>.csv; without it, labels and domains are read from the clips'
-    names."""
+    """Folder of an official evaluator, which contains ground_truth_data, or an
+    eval_data_list_<year>.csv. Default: the labels and domains in clip names."""
     year: Annotated[int | None, tyro.conf.arg(metavar="YYYY")] = None
-    """The challenge whose definitions hold; unless given, 2020 or 2021 if the files
-    are named as then, else 2022 on."""
+    """Challenge whose metrics are used. Default: 2020 or 2021 if the files are named as
+    in that year, else 2022 and later."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write the results as fractions; '-' is standard output, and the table then goes
-    to standard error."""
+    """Write the results as JSON, as fractions. With '-' they go to standard output, and
+    the table goes to standard error."""
     bootstrap: Annotated[int, tyro.conf.arg(metavar="N")] = 1000
-    """Resamples of the test clips, two at least, or 0 for none."""
+    """Bootstrap resamples of the test clips: 2 or more, or 0 for no bootstrap."""
 
     def run(self) -> int:
-        """Print a table of the score files in the folder, and write JSON if asked for.
+        """Print a table of all score files, and write JSON if requested.
 
         Raises:
             InputError: score files, ground truth, a year or a number of resamples that
-                cannot be used, or JSON that cannot be written.
+                cannot be used; or the JSON file cannot be written.
         """
         from gammavae_jax.evaluation.official import bootstrap
         from gammavae_jax.evaluation.rows import year_of_files
@@ -81,16 +80,16 @@ class Evaluate:
 def _table(
     rows: Sequence["Row"], summary: Mapping[str, Any], year: int | None
 ) -> "Table":
-    """A line for each section and both means, in percent."""
+    """Return one row for each section and for both means, in percent."""
     from rich import box
     from rich.table import Table
 
     columns = dict(_RANKING)
     if any(not math.isnan(getattr(row, c)) for row in rows for c in _DECISIONS):
         columns |= _DECISIONS
-    rules = f"of {year}" if year is not None and year < 2022 else "of 2022 on"
+    rules = str(year) if year is not None and year < 2022 else "2022 and later"
     table = Table(
-        title=f"In percent, by the definitions {rules}",
+        title=f"In percent, by the metrics of {rules}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -111,7 +110,7 @@ def _table(
 
 
 def _conclusions(summary: Mapping[str, Any]) -> list[str]:
-    """The official score and its bootstrap, as lines."""
+    """Return lines with the official score and its bootstrap."""
     score, spread = summary["official_score"], summary["bootstrap"]
     lines = [f"official score: {score:.16f} ({_percent(score)} %)"]
     if spread:
@@ -126,14 +125,14 @@ def _conclusions(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _gaps(rows: Sequence["Row"], year: int | None) -> list[str]:
-    """What the means leave out, which from 2021 on no set of the challenge lacks."""
-    lacking = [
+    """Return a line that names missing AUCs; since 2021 no official set lacks any."""
+    missing = [
         f"{row.machine} section {row.section} has no AUC {domain}"
         for row in rows
         for domain in ("source", "target")
         if year != 2020 and math.isnan(getattr(row, f"auc_{domain}"))
     ]
-    return [f"left out of the means: {'; '.join(lacking)}"] if lacking else []
+    return [f"left out of the means: {'; '.join(missing)}"] if missing else []
 
 
 def _percent(fraction: float | None) -> str:

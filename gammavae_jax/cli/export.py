@@ -1,9 +1,11 @@
-"""`gammavae export`: files that score a wave without this package."""
+"""`gammavae export`: writes files that score a wave without this package."""
 
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
 
 from gammavae_jax.cli.shared import table_console
 from gammavae_jax.errors import InputError
@@ -19,28 +21,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Export:
-    """Write each machine's detector as one ONNX file, from wave to decision."""
+    """Export the detector of each machine as an ONNX file, from wave to decision."""
 
     checkpoint: Path
-    """What `gammavae fit` wrote, or the folder 'checkpoint' that a run left."""
+    """A detector written by `gammavae fit`, or the folder 'checkpoint' of a run."""
     out: Path
-    """Folder of the files."""
-    machines: tuple[str, ...] = ()
-    """Machine types; all unless given."""
+    """Folder for the files."""
+    machines: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
+    """Machine types to export. Default: all."""
     seed: int | None = None
-    """The seed whose models are exported; the run's first unless given."""
+    """Seed whose models are exported. Default: the run's first seed."""
     score: str | None = None
-    """One of the run's scores; its headline score unless given."""
+    """Score to export. Default: the run's headline score."""
     int8: bool = False
-    """Write a second, smaller file with int8 weights too, and say what that costs."""
+    """Also write a smaller file with int8 weights, and print how scores change."""
     data_root: Path | None = None
-    """Folder of recordings, on whose test clips the files are tried; on built-in sounds
-    unless given."""
+    """Check the files on the test clips in this folder. Default: built-in sounds."""
     overwrite: bool = False
-    """Replace files that are in --out."""
+    """Replace existing files in --out."""
 
     def run(self) -> int:
-        """Export; the exit status.
+        """Export the machines, and return the exit status.
 
         Raises:
             InputError: a package is missing, or see `narrowed` and `export_machines`.
@@ -62,15 +63,15 @@ class Export:
         sounds = None
         if self.data_root is not None:
             sounds = recorded(detector, self.data_root, log)
-        made = export_machines(
+        exported = export_machines(
             detector, self.out, log, sounds, self.int8, self.overwrite
         )
         config = detector.config
         title = f"score {config.score}, seed {config.seed}, sizes in KB"
         console = table_console()
-        console.print(_table(title, made))
+        console.print(_table(title, exported))
         if not detector.calibration:
-            log.say("p-values are NaN: official thresholds hold out no clips")
+            log.say("p-values are NaN: official thresholds need no held-out clips")
         log.say(f"written to {self.out}")
         return 0
 
@@ -83,20 +84,20 @@ def _require_packages() -> None:
             )
 
 
-def _table(title: str, made: "Mapping[str, Exported]") -> "Table":
-    """A line for each machine."""
+def _table(title: str, machines: "Mapping[str, Exported]") -> "Table":
+    """Return one row for each machine."""
     from rich import box
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    with_int8 = any(exported.int8_cost for exported in made.values())
+    with_int8 = any(exported.int8_cost for exported in machines.values())
     table.add_column("machine")
-    for column in ("onnx", "jax", *(["int8"] if with_int8 else [])):
+    for column in ("onnx", *(["int8"] if with_int8 else [])):
         table.add_column(column, justify="right")
     table.add_column("differs from JAX by", justify="right")
     if with_int8:
         table.add_column("with int8 weights")
-    for name, exported in made.items():
+    for name, exported in machines.items():
         sizes = [f"{size / 1000:.0f}" for size in exported.files.values()]
         cost = [exported.int8_cost] if exported.int8_cost else []
         table.add_row(name, *sizes, f"{exported.difference:.1e}", *cost)

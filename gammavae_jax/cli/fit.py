@@ -1,4 +1,4 @@
-"""`gammavae fit`: a detector from a folder of normal recordings."""
+"""`gammavae fit`: trains a detector on normal recordings."""
 
 import shlex
 from dataclasses import dataclass
@@ -7,39 +7,43 @@ from typing import Annotated
 
 import tyro
 
+from gammavae_jax.cli.shared import Settings, flat
+
 
 @dataclass(frozen=True)
 class Fit:
-    """Learn what a machine sounds like in health, from normal recordings."""
+    """Train a detector on recordings of a machine in normal operation."""
 
-    recordings: tyro.conf.Positional[tuple[Path, ...]]
-    """WAV or FLAC files, and folders of them with their subfolders."""
+    recordings: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RECORDINGS ...")
+    ]
+    """WAV or FLAC files, or folders of them including subfolders."""
     out: Annotated[Path, tyro.conf.arg(metavar="DETECTOR")]
-    """Folder that the detector is written to, such as pump.detector."""
+    """Folder for the detector, such as pump.detector."""
     machine: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """What the machine is called; unless given, the name of --out without .detector."""
+    """Name of the machine. Default: the name of --out without .detector."""
     by_folder: bool = False
-    """Each subfolder of the one folder given is a machine of its own; where it has a
-    folder normal or train, that alone is learnt from."""
+    """Take each subfolder of the given folder as one machine. If it contains a folder
+    normal or train, train on that folder only."""
     false_alarm_rate: Annotated[float, tyro.conf.arg(metavar="RATE")] = 0.1
-    """Share of normal recordings that may be alarms."""
+    """Share of normal recordings that may raise an alarm."""
     clip_seconds: Annotated[float, tyro.conf.arg(metavar="S")] = 10.0
-    """Longer recordings are cut into clips of about this length."""
+    """Cut longer recordings into clips of about this length, in seconds."""
     preset: Annotated[str, tyro.conf.arg(metavar="NAME")] = "default"
     """A named configuration."""
     epochs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """As the preset has them unless given, and more for few recordings."""
+    """Passes over the training data. Default: the preset's, more for few recordings."""
     seed: Annotated[int, tyro.conf.arg(metavar="S")] = 13711
-    """Of everything random."""
-    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE ...")] = ()
-    """Any field of the configuration, such as model.n_latent=16."""
+    """Seed of all random numbers."""
+    set: Settings = ()
+    """Change any field of the configuration, such as model.n_latent=16."""
     skip_bad_files: bool = False
-    """Name and leave out recordings that cannot be used."""
+    """Name and skip recordings that cannot be used."""
     overwrite: bool = False
-    """Replace the detector that is there."""
+    """Replace an existing detector."""
 
     def run(self) -> int:
-        """Train and write the detector; say its thresholds and what is next.
+        """Train and write the detector, and print its thresholds.
 
         Raises:
             InputError: recordings, settings or a folder that cannot be used.
@@ -49,14 +53,14 @@ class Fit:
 
         if self.out.exists() and not self.overwrite:
             raise InputError(
-                f"{printable(self.out)} exists: say --overwrite, or give another --out"
+                f"{printable(self.out)} exists: add --overwrite, or give another --out"
             )
-        given = self.given()
-        prepare(2)  # folds, at least
+        recordings = self.recordings_by_machine()
+        prepare(2)  # the number of folds, at least
 
         from gammavae_jax.runs.detector_folder import require_place
 
-        require_place(self.out)  # before the training, not after it
+        require_place(self.out)  # before the long training
 
         from gammavae_jax.anomaly_detector import AnomalyDetector
 
@@ -66,9 +70,9 @@ class Fit:
             seed=self.seed,
             false_alarm_rate=self.false_alarm_rate,
             clip_seconds=self.clip_seconds,
-            settings=self.set,
+            settings=flat(self.set),
             skip_bad_files=self.skip_bad_files,
-        ).fit(given)
+        ).fit(recordings)
         detector.save(self.out)
         for machine, threshold in detector.threshold_.items():
             print(f"{machine}: alarm above {threshold:.4g}")
@@ -76,11 +80,11 @@ class Fit:
         print(f"written to {self.out}; next: gammavae score {out} RECORDINGS")
         return 0
 
-    def given(self) -> dict[str, list[Path]]:
-        """The recordings, by machine.
+    def recordings_by_machine(self) -> dict[str, list[Path]]:
+        """Return the recordings by machine.
 
         Raises:
-            InputError: options that do not go together, or no folders.
+            InputError: the options exclude each other, or there are no folders.
         """
         from gammavae_jax.errors import InputError, printable
 
@@ -88,12 +92,14 @@ class Fit:
             name = self.machine or self.out.name.removesuffix(".detector")
             return {name: list(self.recordings)}
         if self.machine is not None:
-            raise InputError("--by-folder names machines itself: leave out --machine")
+            raise InputError(
+                "--by-folder names machines by folder: leave out --machine"
+            )
         if len(self.recordings) != 1 or not self.recordings[0].is_dir():
-            raise InputError("--by-folder takes one folder of folders: give that alone")
+            raise InputError("--by-folder needs exactly one folder of machine folders")
         (root,) = self.recordings
         machines = {
-            path.name: [_normal_ones(path)]
+            path.name: [_normal_folder(path)]
             for path in sorted(root.iterdir())
             if path.is_dir()
             and not path.name.startswith(".")
@@ -101,16 +107,14 @@ class Fit:
         }
         if not machines:
             raise InputError(
-                f"{printable(root)} holds no folders: leave out --by-folder"
+                f"{printable(root)} has no subfolders: leave out --by-folder"
             )
         for name, (folder,) in machines.items():
             print(f"{printable(name)}: {printable(folder)}")
         return machines
 
 
-def _normal_ones(machine: Path) -> Path:
-    """Where a machine's folder keeps what may be learnt from."""
-    found = [
-        machine / name for name in ("normal", "train") if (machine / name).is_dir()
-    ]
-    return found[0] if found else machine
+def _normal_folder(machine: Path) -> Path:
+    """Return the subfolder of a machine's normal recordings, or the folder itself."""
+    folders = (machine / name for name in ("normal", "train"))
+    return next((folder for folder in folders if folder.is_dir()), machine)

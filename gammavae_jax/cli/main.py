@@ -1,11 +1,15 @@
-"""The `gammavae` command: its table of subcommands, and who is told what went wrong.
+"""The `gammavae` command: its subcommands, and how a command line is read.
 
 Nothing slow (NumPy, scikit-learn, JAX) is imported before the command line is parsed;
-a command's `run` does that.
+each command imports what it needs in its `run`.
 """
 
 import contextlib
+import importlib.metadata
+import io
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Union, runtime_checkable
@@ -18,8 +22,10 @@ from gammavae_jax.cli.download import Download
 from gammavae_jax.cli.evaluate import Evaluate
 from gammavae_jax.cli.export import Export
 from gammavae_jax.cli.fit import Fit
-from gammavae_jax.cli.help import MARKERS, folded_output, registry
+from gammavae_jax.cli.help import MARKERS, RULES
 from gammavae_jax.cli.report import Report
+from gammavae_jax.cli.rescore import Rescore
+from gammavae_jax.cli.run import Run
 from gammavae_jax.cli.score import Score
 from gammavae_jax.cli.serve import Serve
 from gammavae_jax.cli.shared import readable_errors
@@ -28,11 +34,6 @@ from gammavae_jax.cli.watch import Watch
 from gammavae_jax.errors import InputError, unknown_name
 
 PROGRAM = "gammavae"
-_ABOUT = """\
-Anomalous sound detection for machines.
-
-Ask `gammavae COMMAND --help` about a command, `gammavae --version` about the version.
-"""
 
 
 @runtime_checkable
@@ -42,25 +43,25 @@ class Command(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def run(self) -> int:
-        """Do it; the exit status."""
+        """Run the command, and return its exit status."""
         ...
 
 
 @dataclass(frozen=True)
 class Completion:
-    """Print the script by which a shell completes commands and options.
+    """Print the script that completes commands and options in a shell.
 
-    For bash, put the line `eval "$(gammavae completion bash)"` into ~/.bashrc; for
-    zsh, write the output to a file _gammavae in a folder of $fpath; for fish, to
+    For bash, add the line `eval "$(gammavae completion bash)"` to ~/.bashrc. For zsh,
+    save the output as _gammavae in a folder of $fpath; for fish, save it as
     ~/.config/fish/completions/gammavae.fish.
     """
 
     shell: tyro.conf.Positional[Literal["bash", "zsh", "fish"]]
-    """The shell that is to complete."""
+    """The shell that should complete."""
 
     def run(self) -> int:
         """Print the script."""
-        _parse(_any_command(), PROGRAM, ["--tyro-write-completion", self.shell, "-"])
+        parse(["--tyro-write-completion", self.shell, "-"])
         return 0
 
 
@@ -70,6 +71,8 @@ COMMANDS: Mapping[str, type[Command]] = {
     "score": Score,
     "watch": Watch,
     "serve": Serve,
+    "run": Run,
+    "rescore": Rescore,
     "report": Report,
     "export": Export,
     "download": Download,
@@ -81,11 +84,11 @@ COMMANDS: Mapping[str, type[Command]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the `gammavae` command; the exit status.
+    """Run the `gammavae` command, and return its exit status.
 
     Raises:
-        SystemExit: with status 2 for what the user must change, after a message on
-            standard error; with status 0 after a page of help.
+        SystemExit: with status 2 for bad input, after a message on standard error;
+            with status 0 after a page of help.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     with readable_errors():
@@ -93,63 +96,79 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str]) -> Command:
-    """The command that a command line asks for, with its options.
+    """Return the command that a command line asks for, with its options.
 
     Raises:
-        InputError: there is no such command.
+        InputError: the command does not exist.
         SystemExit: see `main`.
     """
     if not arguments:
-        with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(SystemExit):
-            _parse(_any_command(), PROGRAM, ["--help"])
+        print(_overview(), file=sys.stderr)
         sys.exit(2)
     name, *rest = arguments
     if name == "--version":
-        print(f"{PROGRAM} {_version()}")
+        print(PROGRAM, importlib.metadata.version("gammavae-jax"))
+        sys.exit()
+    if name in ("-h", "--help"):
+        print(_overview())
         sys.exit()
     if name in COMMANDS:
-        return _parse(COMMANDS[name], f"{PROGRAM} {name}", rest)
+        return _read(COMMANDS[name], f"{PROGRAM} {name}", rest)
     if not name.startswith("-"):
         raise InputError(unknown_name("command", name, COMMANDS))
-    return _parse(_any_command(), PROGRAM, arguments)
+    return _read(_any_command(), PROGRAM, arguments)
 
 
-def _parse(form: Any, program: str, arguments: Sequence[str]) -> Command:
-    wants_help = not {"-h", "--help"}.isdisjoint(arguments)
-    with folded_output() if wants_help else contextlib.nullcontext():
+def _overview() -> str:
+    """Return a page with one line for each command."""
+    fold = textwrap.TextWrapper(_width(), subsequent_indent=" " * 14)
+    lines = [fold.fill(f"  {name:<12}{_summary(c)}") for name, c in COMMANDS.items()]
+    commands = "\n".join(lines)
+    return f"""\
+usage: {PROGRAM} [-h] [--version] COMMAND ...
+
+Anomalous sound detection for machines.
+
+commands:
+{commands}
+
+`{PROGRAM} COMMAND --help` describes a command and its options."""
+
+
+def _width() -> int:
+    return shutil.get_terminal_size().columns
+
+
+def _read(form: Any, program: str, arguments: Sequence[str]) -> Command:
+    def read() -> Command:
         return tyro.cli(
-            form,
-            prog=program,
-            args=arguments,
-            description=None if form in COMMANDS.values() else _ABOUT,
-            config=MARKERS,
-            registry=registry(),
+            form, prog=program, args=arguments, config=MARKERS, registry=RULES
         )
+
+    if {"-h", "--help"}.isdisjoint(arguments):
+        return read()
+    page = io.TextIOWrapper(io.BytesIO(), sys.stdout.encoding, errors="replace")
+    try:
+        with contextlib.redirect_stdout(page):
+            return read()
+    finally:  # tyro folds the options, but not the description
+        page.seek(0)
+        for line in page.read().splitlines():
+            print(textwrap.fill(line, _width()) if line[:1].isalpha() else line)
 
 
 def _any_command() -> Any:
-    """The subcommands as one type, each told of in one sentence."""
+    """Return the union of all commands as tyro reads it."""
     return Union[  # noqa: UP007
         tuple(
-            Annotated[
-                command, tyro.conf.subcommand(name, description=_sentence(command))
-            ]
-            for name, command in COMMANDS.items()
+            Annotated[c, tyro.conf.subcommand(name, description=_summary(c))]
+            for name, c in COMMANDS.items()
         )
     ]
 
 
-def _sentence(command: type) -> str:
+def _summary(command: type) -> str:
     return (command.__doc__ or "").split("\n\n")[0]
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("gammavae-jax")
-    except PackageNotFoundError:
-        return "of a checkout that is not installed"
 
 
 if __name__ == "__main__":

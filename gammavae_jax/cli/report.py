@@ -1,4 +1,4 @@
-"""`gammavae report`: the page of a finished run, made anew."""
+"""`gammavae report`: writes the page of a finished run again."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,26 +9,26 @@ import tyro
 
 @dataclass(frozen=True)
 class Report:
-    """Make the page of a finished run anew, with pictures of the clips you name."""
+    """Write the page of a finished run again, with pictures of the clips you name."""
 
     run_folder: tyro.conf.Positional[Path]
-    """Folder that a run or an evaluation wrote."""
+    """Folder of a run or of an evaluation."""
     data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Where the recordings are; where they were then unless given."""
-    clips: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ()
-    """Clips that are to have pictures and sound, besides those that tell most."""
+    """Folder of the recordings. Default: where the run found them."""
+    clips: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
+    """Clips to show with pictures and sound, besides the most informative ones."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """The page; report.html in the run's folder unless given."""
+    """The page. Default: report.html in the run folder."""
 
     def run(self) -> int:
-        """Write the page, and say where it is.
+        """Write the page, and print its path.
 
         Raises:
             InputError: see `report_run`; or the page cannot be written.
         """
         from gammavae_jax.process import prepare
 
-        prepare(2)  # clips are explained side by side
+        prepare(2)  # clips are explained in parallel
 
         from rich.console import Console
 

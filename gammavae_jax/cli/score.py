@@ -1,4 +1,4 @@
-"""`gammavae score`: new recordings, scored and judged by a detector."""
+"""`gammavae score`: scores new recordings with a detector."""
 
 import math
 from collections.abc import Sequence
@@ -20,21 +20,23 @@ class Score:
     """Score recordings with a detector: higher is more anomalous."""
 
     detector: tyro.conf.Positional[Path]
-    """What `gammavae fit` wrote, or the folder `checkpoint` of a run."""
-    recordings: tyro.conf.Positional[tuple[Path, ...]]
-    """WAV or FLAC files, and folders of them with their subfolders."""
+    """A detector written by `gammavae fit`, or the folder `checkpoint` of a run."""
+    recordings: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RECORDINGS ...")
+    ]
+    """WAV or FLAC files, or folders of them including subfolders."""
     machine: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Whose recordings these are, where the detector knows several machines."""
+    """Machine of these recordings; needed if the detector has several."""
     skip_bad_files: bool = False
-    """Name and leave out recordings that cannot be used."""
+    """Name and skip recordings that cannot be used."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write the results; '-' is standard output, and the table then goes to standard
-    error."""
+    """Write the results as JSON. With '-' they go to standard output, and the table
+    goes to standard error."""
     report: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write a page that shows why: spectrograms, what was not expected, sounds."""
+    """Write a page that explains the scores with spectrograms, residuals and sounds."""
 
     def run(self) -> int:
-        """Print a table, the most anomalous first.
+        """Print a table with the most anomalous recordings first.
 
         Raises:
             InputError: a detector or recordings that cannot be used.
@@ -43,20 +45,20 @@ class Score:
 
         if self.report is not None and not self.report.parent.is_dir():
             raise InputError(
-                f"{printable(self.report.parent)} is no folder: make it, or give "
-                "another --report"
+                f"{printable(self.report.parent)} is not a folder: make it, or "
+                "give another --report"
             )
         prepare(models_in_checkpoint(self.detector))
 
         from gammavae_jax.anomaly_detector import AnomalyDetector
 
         detector = AnomalyDetector.load(self.detector)
-        given = list(self.recordings)
+        recordings = list(self.recordings)
         detector.skip_bad_files = self.skip_bad_files
         if self.report:
-            scored = detector.report(given, self.report, machine=self.machine)
+            scored = detector.report(recordings, self.report, machine=self.machine)
         else:
-            scored = detector.score_recordings(given, machine=self.machine)
+            scored = detector.score_recordings(recordings, machine=self.machine)
         if self.json:
             write_json(self.json, [_record(recording) for recording in scored])
         to_stdout = self.json == Path("-")
@@ -70,11 +72,11 @@ class Score:
 
 
 def _record(recording: "Verdict") -> dict[str, Any]:
-    """As JSON has it, where NaN is null."""
-    values = recording._asdict().items()
+    """Return a recording for JSON, with null for NaN."""
+    values = {**recording._asdict(), "is_anomaly": recording.is_anomaly}
     return {
         name: None if isinstance(v, float) and not math.isfinite(v) else v
-        for name, v in values
+        for name, v in values.items()
     }
 
 

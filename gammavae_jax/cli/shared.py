@@ -1,14 +1,16 @@
-"""What the command lines share; imports neither NumPy nor JAX, so `--help` is quick."""
+"""What the commands share. Imports neither NumPy nor JAX, so that `--help` is fast."""
 
-import argparse
 import contextlib
 import json
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import tyro
 
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import write_text
@@ -18,15 +20,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gammavae_jax.config import Config
+    from gammavae_jax.data.loading import Source
 
 
 @contextlib.contextmanager
 def readable_errors() -> Iterator[None]:
-    """Turn an `InputError` into its one line and exit status 2.
+    """Turn an `InputError` into one line on standard error and exit status 2.
 
-    Ctrl-C ends with status 130, and SIGTERM with 143; both clean up.
-
-    A reader that went away, such as `head`, is no error.
+    Ctrl-C exits with status 130 and SIGTERM with 143, both after cleaning up. A closed
+    pipe, as with `| head`, is not an error.
     """
     try:
         with heeded_termination():
@@ -39,20 +41,20 @@ def readable_errors() -> Iterator[None]:
         print("terminated" if is_term else "interrupted", file=sys.stderr)
         sys.exit(exit_status(end))
     except BrokenPipeError:
-        # Or Python would try to write the rest when it ends, and complain.
+        # Otherwise Python flushes the rest at exit, and complains.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
 
 
 @contextlib.contextmanager
-def one_of_several() -> Iterator[None]:
-    """Be one of the processes of a cluster; to be used within `readable_errors`.
+def cluster_process() -> Iterator[None]:
+    """Run a block as one process of a cluster; use it inside `readable_errors`.
 
-    An error that all of them have is told by the first alone, and they end in order. A
-    process that fails on its own ends at once, so that no other waits for it.
+    An error that all processes share is reported by the first one only. A process that
+    fails alone exits immediately, so that no other process waits for it.
 
     Raises:
-        InputError: see `distributed.start`; or the error of all of them.
+        InputError: see `cluster.start`; or the error that all processes share.
     """
     from gammavae_jax.devices.cluster import AgreedError, is_first, start
 
@@ -68,15 +70,15 @@ def one_of_several() -> Iterator[None]:
 
 
 def _leave(error: BaseException) -> NoReturn:
-    """End without the barrier at which JAX would wait for the other processes."""
+    """Exit without the barrier at which JAX would wait for the other processes."""
     from gammavae_jax.devices.cluster import others_lost
 
     status = 1
     try:
         with readable_errors():
             raise error
-    except SystemExit as told:
-        status = told.code if isinstance(told.code, int) else 1
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else 1
     except BaseException as unexpected:
         lost = others_lost(unexpected)
         if lost is None:
@@ -89,15 +91,15 @@ def _leave(error: BaseException) -> NoReturn:
 
 
 def models_side_by_side(config: "Config", n_machines: int) -> int:
-    """How many runs may have a core each; see `runtime.prepare`.
+    """Return how many models train at the same time, one per core; see `prepare`.
 
-    One where all are a batch (`vmap`), whose products need all cores.
+    With `vmap` all models are one batch, whose matrix products use every core: 1.
     """
     return 1 if config.train.batching == "vmap" else n_machines * config.n_members
 
 
 def write_json(path: Path, tree: Any) -> None:
-    """Write what `--json` asks for; `-` is standard output.
+    """Write a tree as JSON to a file; the path `-` is standard output.
 
     Raises:
         InputError: the file cannot be written.
@@ -115,7 +117,7 @@ def write_json(path: Path, tree: Any) -> None:
 
 
 def table_console(stderr: bool = False) -> "Console":
-    """For tables: names are no markup, and nothing is cut off to fit a terminal."""
+    """Return a console for tables that prints names literally and never truncates."""
     from rich.console import Console
 
     return Console(
@@ -123,42 +125,46 @@ def table_console(stderr: bool = False) -> "Console":
     )
 
 
-def add_job_options(parser: argparse.ArgumentParser) -> None:
-    """Options of everything that reads recordings and writes a run's folder."""
-    parser.add_argument(
-        "--data-root",
-        type=Path,
-        metavar="DIR",
-        help="folder of machine folders (fan/train, fan/test) or of zip archives of "
-        "them, or one that holds raw/; without it, a small synthetic set is made and "
-        "used",
-    )
-    parser.add_argument(
-        "--year",
-        type=int,
-        metavar="YYYY",
-        help="the challenge whose metrics hold; unless given, 2020 or 2021 if the "
-        "folders and names are of that year, else 2022 on",
-    )
-    parser.add_argument(
-        "--feature-cache",
-        type=Path,
-        metavar="DIR",
-        help="keep log-mels in this folder, and take those that are there; several "
-        "runs may share it, and what sounds or is computed otherwise is told apart",
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace what is in --out"
-    )
-    parser.add_argument(
-        "--skip-bad-files",
-        action="store_true",
-        help="name and leave out recordings that cannot be used",
-    )
+# Both `--set a=1 b=2` and `--set a=1 --set b=2` are read.
+Settings = Annotated[
+    tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]],
+    tyro.conf.arg(metavar="FIELD=VALUE ..."),
+]
+
+
+def flat(settings: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+    """Return the values of all `--set` options, in order."""
+    return tuple(value for values in settings for value in values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """The options of every command that reads recordings and writes a run folder."""
+
+    data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder of machine folders (fan/train, fan/test), or of zip archives of them, or
+    one that contains raw/. Default: a small synthetic set, made on first use."""
+    year: Annotated[int | None, tyro.conf.arg(metavar="YYYY")] = None
+    """Challenge whose metrics are used. Default: 2020 or 2021 if folders and names are
+    of that year, else 2022 and later."""
+    feature_cache: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder that keeps log-mels between runs. Several runs may share it; changed
+    recordings or settings are noticed."""
+    overwrite: bool = False
+    """Replace the contents of --out."""
+    skip_bad_files: bool = False
+    """Name and skip recordings that cannot be used."""
+
+    def source(self, data_root: Path, machines: tuple[str, ...]) -> "Source":
+        """Return the recordings to read."""
+        from gammavae_jax.data.loading import Source
+
+        cache, skip = self.feature_cache, self.skip_bad_files
+        return Source(data_root, machines, skip_bad_files=skip, cache=cache)
 
 
 def data_root_or_synthetic(data_root: Path | None) -> Path:
-    """The given folder, or the built-in synthetic set, of which the first line tells.
+    """Return the given folder, or announce and return the built-in synthetic set.
 
     Raises:
         InputError: see `synthetic_root`.
@@ -174,7 +180,7 @@ def data_root_or_synthetic(data_root: Path | None) -> Path:
 
 
 def built_in_set() -> Path:
-    """The folder of the built-in synthetic set, made if it is not there.
+    """Return the folder of the built-in synthetic set, which is made on first use.
 
     Raises:
         InputError: see `synthetic_root`.
@@ -185,7 +191,7 @@ def built_in_set() -> Path:
     from gammavae_jax.log import Log
 
     with contextlib.ExitStack() as stack:
-        bar: list[Callable] = []  # none where the set is there already
+        bar: list[Callable] = []  # stays empty if the set exists already
 
         def progress(done: int, total: int) -> None:
             if not bar:

@@ -1,4 +1,4 @@
-"""`gammavae submit`: the package of a challenge entry."""
+"""`gammavae submit`: writes the package of a challenge entry."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +12,18 @@ class Submit:
     """Write and check the package of a challenge entry."""
 
     run_out: tyro.conf.Positional[Path]
-    """Folder that a run wrote."""
+    """Run folder with the scores to submit."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Folder of packages; DIR/LABEL must not exist."""
+    """Folder for packages; DIR/LABEL must not exist."""
     label: Annotated[str, tyro.conf.arg(metavar="LABEL")]
     """Name of the entry, such as Author_Affiliation_task2_1."""
     score: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """The run's headline score unless given."""
+    """Score to submit. Default: the run's headline score."""
     seed: Annotated[int | None, tyro.conf.arg(metavar="S")] = None
-    """The run's first seed unless given."""
+    """Seed to submit. Default: the run's first seed."""
 
     def run(self) -> int:
-        """Write the package, and say what is left to do.
+        """Write the package, and print what is left to do.
 
         Raises:
             InputError: see `write_submission`.
@@ -36,6 +36,6 @@ class Submit:
         print(
             f"written to {package.folder}: score {package.score}, seed {package.seed}, "
             f"machines and sections: {package.n_sections}\n"
-            f"left to you: each FILL IN in {self.label}.meta.yaml, and the report"
+            f"left to do: each FILL IN in {self.label}.meta.yaml, and the report"
         )
         return 0

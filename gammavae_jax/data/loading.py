@@ -95,6 +95,30 @@ def find_all(
     return found
 
 
+def find_sections(
+    source: Source, sections: Sequence[tuple[str, str]], splits: Collection[str]
+) -> list[MachineFiles]:
+    """The recordings of a checkpoint's machines, given by type and section, in order.
+
+    The machines of the source are ignored.
+
+    Raises:
+        InputError: see `find_all`; or a section is not in the source.
+    """
+    types = tuple(dict.fromkeys(machine for machine, _ in sections))
+    found = {
+        (files.machine, files.section): files
+        for files in find_all(source._replace(machines=types), splits)
+    }
+    for machine, section in sections:
+        if (machine, section) not in found:
+            raise InputError(
+                f"the checkpoint's {machine} section {section} is not in "
+                f"{str(source.root)!r}: give the data that it was trained for"
+            )
+    return [found[section] for section in sections]
+
+
 def find_in_turn(
     source: Source, splits: Collection[str] = ("train", "test")
 ) -> Iterator[list[MachineFiles]]:

@@ -1,8 +1,8 @@
-"""An ONNX graph, built node by node.
+"""A builder of ONNX graphs.
 
-A tensor is the name that it has in the graph. What is given as a number or an array
-becomes a constant, int64 if it is of whole numbers, else float32. A node or constant
-that is there already is not added again, so that nobody need care what others computed.
+A tensor is represented by its name in the graph. Numbers and arrays become constants:
+int64 for integers, else float32. Equal nodes and constants are added only once, so
+callers need not know what is already computed.
 """
 
 import contextlib
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-OPSET = 17  # the first with a short-time Fourier transform; onnxruntime 1.12 on
-_IR_VERSION = 8  # of the same time
+OPSET = 17  # the first with a short-time Fourier transform; onnxruntime 1.12 or later
+_IR_VERSION = 8  # of the same release
 Tensor = str
 Value = Tensor | float | Sequence[int] | np.ndarray
 
@@ -30,7 +30,7 @@ class Graph:
 
     @contextlib.contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        """Let the names of the nodes that a block adds begin with `name/`."""
+        """Prefix the names of the nodes that a block adds with `name/`."""
         before = self._scope
         self._scope = f"{before}{name}/"
         yield
@@ -39,13 +39,13 @@ class Graph:
     def op(
         self, kind: str, *inputs: Value, n_outputs: int = 1, **attributes: Any
     ) -> Tensor:
-        """Add a node; the first of its outputs."""
+        """Add a node, and return its first output."""
         return self.outputs_of(kind, *inputs, n_outputs=n_outputs, **attributes)[0]
 
     def outputs_of(
         self, kind: str, *inputs: Value, n_outputs: int, **attributes: Any
     ) -> list[Tensor]:
-        """Add a node; all of its outputs."""
+        """Add a node, and return all of its outputs."""
         names = [self._name(value) for value in inputs]
         key = repr((kind, names, sorted(attributes.items())))
         if key not in self._outputs:
@@ -57,32 +57,30 @@ class Graph:
         return self._outputs[key]
 
     def output(self, name: str, value: Value) -> None:
-        """Give something a name of its own, to be an output of the graph."""
+        """Make a value an output of the graph under a name."""
         source = [self._name(value)]
         self._nodes.append(onnx.helper.make_node("Identity", source, [name], name))
 
     def length(self, tensor: Tensor) -> Tensor:
-        """The length of the first axis, an int64 of shape `(1,)`."""
+        """Return the length of the first axis, an int64 with shape `(1,)`."""
         return self.op("Shape", tensor, start=0, end=1)
 
     def float_length(self, tensor: Tensor) -> Tensor:
-        """The same in float32."""
+        """Return the length of the first axis in float32."""
         return self.as_float(self.length(tensor))
 
     def as_float(self, tensor: Tensor) -> Tensor:
-        """A tensor in float32."""
+        """Cast a tensor to float32."""
         return self.op("Cast", tensor, to=onnx.TensorProto.FLOAT)
 
     def as_int(self, tensor: Tensor) -> Tensor:
-        """A tensor in int64."""
+        """Cast a tensor to int64."""
         return self.op("Cast", tensor, to=onnx.TensorProto.INT64)
 
-    def rows(self, tensor: Tensor, first: int, last: int | None) -> Tensor:
-        """Rows from `first` to before `last`, which may count from the end."""
-        return self.slice(tensor, first, last, axis=0)
-
-    def slice(self, tensor: Tensor, first: int, last: int | None, axis: int) -> Tensor:
-        """`tensor[first:last]` along an axis."""
+    def slice(
+        self, tensor: Tensor, first: int, last: int | None, axis: int = 0
+    ) -> Tensor:
+        """Return `tensor[first:last]` along an axis."""
         end = np.iinfo(np.int64).max if last is None else last
         return self.op("Slice", tensor, [first], [end], [axis])
 
@@ -92,10 +90,10 @@ class Graph:
         inputs: Sequence[onnx.ValueInfoProto],
         outputs: Sequence[onnx.ValueInfoProto],
     ) -> onnx.ModelProto:
-        """The model of what the outputs need, checked.
+        """Return a valid model of the nodes that the outputs need.
 
         Raises:
-            onnx.checker.ValidationError: it is not a valid one.
+            onnx.checker.ValidationError: the model is not valid.
         """
         needed = {output.name for output in outputs}
         nodes: list[onnx.NodeProto] = []

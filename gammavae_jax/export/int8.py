@@ -1,4 +1,4 @@
-"""The same file with the networks' weights in eight bits, and what that costs."""
+"""Quantises the networks of an exported model to int8, and measures the cost."""
 
 import tempfile
 from pathlib import Path
@@ -16,19 +16,19 @@ from gammavae_jax.export.nodes import NETWORK
 
 
 def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A model with int8 weights in its networks.
+    """Return a model whose networks have int8 weights.
 
-    What goes into a layer is put into eight bits as well, at each run by its own
-    range. Log-mels, statistics and distances stay float32: all that is small in them
-    would be lost.
+    The input of each layer is quantised as well, by its own range in each call.
+    Log-mels, statistics and distances stay float32, because int8 would lose their small
+    values.
 
     Raises:
-        InputError: the score asks no network.
+        InputError: the score does not use a network.
     """
     props = {entry.key: entry.value for entry in model.metadata_props}
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    add_pre_process_metadata(copy)  # or it is advised, aloud; shapes are known here
+    add_pre_process_metadata(copy)  # silences advice to infer shapes, which are known
     layers = [
         node.name
         for node in model.graph.node
@@ -36,8 +36,8 @@ def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
     ]
     if not layers:
         raise InputError(
-            f"score {props['score']!r} asks no model, so that int8 weights would save "
-            "nothing: leave out --int8"
+            f"score {props['score']!r} does not use a network, so int8 weights would "
+            "save nothing: leave out --int8"
         )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"
@@ -47,13 +47,13 @@ def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
             op_types_to_quantize=["MatMul"],
             nodes_to_quantize=layers,
             weight_type=QuantType.QInt8,
-            # Seven bits: products of eight overflow on CPUs without VNNI.
+            # 7-bit weights: 8-bit products overflow on CPUs without VNNI.
             reduce_range=True,
         )
-        made = onnx.load(path)
-    del made.metadata_props[:]
-    onnx.helper.set_model_props(made, props | {"weights": "int8"})
-    return made
+        small = onnx.load(path)
+    del small.metadata_props[:]
+    onnx.helper.set_model_props(small, props | {"weights": "int8"})
+    return small
 
 
 def cost(
@@ -61,12 +61,12 @@ def cost(
     before: Float[np.ndarray, "clip"],
     is_anomaly: Bool[np.ndarray, "clip"] | None,
 ) -> str:
-    """How scores of int8 weights differ from those before, in words.
+    """Describe in words how int8 weights change scores.
 
     Args:
         scores: with int8 weights.
         before: with float32 weights.
-        is_anomaly: of each clip; None where that is not known.
+        is_anomaly: the labels of the clips; None if unknown.
     """
     if is_anomaly is not None and is_anomaly.any() and not is_anomaly.all():
         was, now = (100 * auc(x, is_anomaly) for x in (before, scores))

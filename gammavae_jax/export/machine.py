@@ -1,4 +1,4 @@
-"""The part of a detector that scores one machine with one seed's models."""
+"""The part of a detector that scores one machine with the models of one seed."""
 
 import hashlib
 import json
@@ -19,22 +19,22 @@ from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.neighbours import Reference
 from gammavae_jax.scoring.scorer import Scorer
 
-# The divergences of a Gamma need functions that ONNX does not have.
+# The divergence of two Gammas needs functions that ONNX does not have.
 NOT_EXPORTED = ("kl", "negative_elbo")
 
 
 class Member(NamedTuple):
-    """A model, the fits of its residuals, and what it compares a clip with."""
+    """A model with its residual fits and its reference statistics."""
 
     scorer: Scorer
     references: dict[str, Reference]
 
 
 class MachineDetector(NamedTuple):
-    """What scores a clip of one machine, on the host.
+    """Everything that scores a clip of one machine, as NumPy arrays.
 
-    `config` asks for a single score. `calibration` holds, sorted, what that score and
-    those it fuses were on clips held out; none where thresholds are the official ones.
+    `config` has a single score. `calibration` holds the sorted held-out values of that
+    score and of the scores that it fuses; it is empty with official thresholds.
     """
 
     config: Config
@@ -49,12 +49,12 @@ class MachineDetector(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Machine type and section, as the challenge's files write them."""
+        """Machine type and section, as in the challenge's file names."""
         return unit_name(self.machine, self.section)
 
     @property
     def min_samples(self) -> int:
-        """Of the shortest clip."""
+        """The length of the shortest clip that has a score."""
         return samples_needed(self.config.features)
 
 
@@ -64,33 +64,25 @@ def narrowed(
     seed: int | None = None,
     score: str | None = None,
 ) -> Detector:
-    """A detector of these machines, one seed and one score.
+    """Return a detector with only some machines, one seed and one score.
 
     Args:
-        detector: of any.
-        machines: machine types; all unless given.
-        seed: the first one unless given.
-        score: the headline score unless given.
+        detector: any detector.
+        machines: machine types. Default: all.
+        seed: default: the first seed.
+        score: default: the headline score.
 
     Raises:
-        InputError: the detector does not have one of them, or the score cannot be
-            exported.
+        InputError: the detector lacks one of them, or the score cannot be exported.
     """
     config = detector.config
-    known = list(dict.fromkeys(machine for machine, _ in detector.machines))
+    names = list(dict.fromkeys(machine for machine, _ in detector.machines))
     for name in machines or ():
-        if name not in known:
-            raise InputError(unknown_name("machine of the checkpoint", name, known))
+        _require("machine", name, names)
     seed = config.seed if seed is None else seed
-    if seed not in config.seeds:
-        raise InputError(
-            unknown_name("seed of the checkpoint", seed, map(str, config.seeds))
-        )
-    chosen = [
-        number
-        for number, (machine, _) in enumerate(detector.machines)
-        if not machines or machine in machines
-    ]
+    _require("seed", str(seed), [str(s) for s in config.seeds])
+    wanted = machines or names
+    chosen = [i for i, (name, _) in enumerate(detector.machines) if name in wanted]
     s = config.seeds.index(seed)
     of_seed = slice(s * config.n_folds, (s + 1) * config.n_folds)
     scorer, references = jax.tree.map(
@@ -103,8 +95,8 @@ def narrowed(
     )
     return replace(
         detector,
-        config=_of_one_score(replace(config, seed=seed, n_seeds=1), score),
-        machines=tuple(detector.machines[number] for number in chosen),
+        config=_with_one_score(replace(config, seed=seed, n_seeds=1), score),
+        machines=tuple(detector.machines[i] for i in chosen),
         scorer=scorer,
         references=references,
         calibration=calibration,
@@ -112,37 +104,41 @@ def narrowed(
     )
 
 
-def _of_one_score(config: Config, score: str | None) -> Config:
-    """The configuration with one score, if that can be exported."""
+def _require(kind: str, name: str, names: Sequence[str]) -> None:
+    if name not in names:
+        raise InputError(unknown_name(f"{kind} of the checkpoint", name, names))
+
+
+def _with_one_score(config: Config, score: str | None) -> Config:
+    """Return the configuration with a single score, if that can be exported."""
     if config.model.precision != "float32":
         raise InputError(
-            f"models of model.precision={config.model.precision} cannot be exported: "
+            f"models with model.precision={config.model.precision} cannot be exported: "
             "train with model.precision=float32"
         )
     score = score or config.score
-    if score not in config.scores:
-        raise InputError(unknown_name("score of the checkpoint", score, config.scores))
+    _require("score", score, config.scores)
     narrow = replace(config, score=score, scores=(score,))
-    lacking = [name for name in narrow.computed_scores if name in NOT_EXPORTED]
-    if lacking:
-        can = [name for name in config.scores if name not in NOT_EXPORTED]
-        made_of = "" if score in NOT_EXPORTED else f", which is made of {lacking[0]!r},"
+    missing = [name for name in narrow.computed_scores if name in NOT_EXPORTED]
+    if missing:
+        possible = [name for name in config.scores if name not in NOT_EXPORTED]
+        fused = "" if score in NOT_EXPORTED else f", which fuses {missing[0]!r},"
         raise InputError(
-            f"score {score!r}{made_of} cannot be exported: give --score, one of "
-            f"{', '.join(can)}"
+            f"score {score!r}{fused} cannot be exported: give --score, one of "
+            f"{', '.join(possible)}"
         )
     return narrow
 
 
 def of_machine(detector: Detector, machine: int) -> MachineDetector:
-    """One machine's part of a detector that is `narrowed`.
+    """Return one machine's part of a detector that is `narrowed`.
 
     Args:
-        detector: of one seed and one score.
-        machine: its number in the detector.
+        detector: with one seed and one score.
+        machine: its index in the detector.
 
     Raises:
-        InputError: a model broke down in training.
+        InputError: a model has values that are not finite.
     """
     config = detector.config
     members = tuple(
@@ -152,38 +148,38 @@ def of_machine(detector: Detector, machine: int) -> MachineDetector:
         )
         for member in range(config.n_folds)
     )
-    known = {
+    held_out = {
         name: np.sort(values[0, machine][~np.isnan(values[0, machine])])
         for name, values in detector.calibration.items()
     }
-    wanted = {config.score, *config.computed_scores} & known.keys()
-    made = MachineDetector(
+    needed = {config.score, *config.computed_scores} & held_out.keys()
+    part = MachineDetector(
         config=config,
         machine=detector.machines[machine][0],
         section=detector.machines[machine][1],
         seed=config.seed,
         filterbank=detector.filterbank,
         members=members,
-        calibration={name: known[name] for name in sorted(wanted)},
+        calibration={name: held_out[name] for name in sorted(needed)},
         threshold=float(detector.thresholds[config.score][0, machine]),
-        training_sha256=_digest(config, (members, known, detector.filterbank)),
+        training_sha256=_digest(config, (members, held_out, detector.filterbank)),
     )
-    numbers = *jax.tree.leaves(members), made.threshold
+    numbers = *jax.tree.leaves(members), part.threshold
     if not all(np.isfinite(leaf).all() for leaf in numbers):
         raise InputError(
-            f"{made.name} cannot be exported, for a model of seed {made.seed} broke "
-            "down in training: leave the machine out with --machines"
+            f"{part.name} cannot be exported, because the training of a model of seed "
+            f"{part.seed} failed: leave the machine out with --machines"
         )
-    return made
+    return part
 
 
 def _digest(config: Config, arrays: Any) -> str:
-    """Of a training and its scoring, the same for all scores that it has."""
-    about = to_dict(config) | {"score": None, "scores": None}
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    """Return a hash of a training that is the same for all of its scores."""
+    settings = to_dict(config) | {"score": None, "scores": None}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path, leaf in jax.tree.leaves_with_path(arrays):
         array = np.ascontiguousarray(leaf)
-        what = f"{jax.tree_util.keystr(path)} {array.dtype.str} {array.shape}"
-        digest.update(what.encode())
+        header = f"{jax.tree_util.keystr(path)} {array.dtype.str} {array.shape}"
+        digest.update(header.encode())
         digest.update(array.tobytes())
     return digest.hexdigest()

@@ -1,6 +1,6 @@
-"""A trained model as ONNX nodes: what it makes of windows; see `model`.
+"""Log-mels, windows and the autoencoder as ONNX nodes.
 
-Batch normalisation with running statistics is linear: it is folded into the layer
+Batch normalisation with running statistics is linear, so it is folded into the layer
 before it, in float64.
 """
 
@@ -25,11 +25,11 @@ def add_log_mel(
     filterbank: Float32[np.ndarray, "bin mel"],
     config: FeatureConfig,
 ) -> Tensor:
-    """`features.log_mel` of `wave`, `frame mel` in dB.
+    """Add `features.log_mel` of `wave`, with shape `frame mel`, in dB.
 
-    Between the two is the rounding of two Fourier transforms in float32. That is 1e-4
-    dB where a band holds noise, and more in a band that lies 100 dB below a tone,
-    where either transform returns hardly more than its rounding.
+    The two differ by the rounding of their Fourier transforms in float32: by 1e-4 dB in
+    bands with noise, and by more in a band 100 dB below a tone, where either transform
+    returns little but its rounding error.
     """
     half = config.n_fft // 2
     padded = graph.op("Pad", wave, [half, half])
@@ -37,7 +37,7 @@ def add_log_mel(
     hop, length = np.array(config.hop_length), np.array(config.n_fft)
     spectrum = graph.op(
         "STFT", signal, hop, hann(config.n_fft), length, onesided=1
-    )  # of shape `1 frame bin 2`
+    )  # shape: 1 frame bin 2
     power = graph.op("ReduceSumSquare", spectrum, axes=[0, 3], keepdims=0)
     if config.power != 2.0:
         power = graph.op("Pow", power, config.power / 2.0)
@@ -47,19 +47,19 @@ def add_log_mel(
 
 
 def add_windows(graph: Graph, log_mel: Tensor, n_context: int) -> Tensor:
-    """`features.windows` of a log-mel, `window feature`."""
+    """Add `features.windows` of a log-mel, with shape `window feature`."""
     shifted = [
-        graph.rows(log_mel, first, (first - n_context + 1) or None)
+        graph.slice(log_mel, first, (first - n_context + 1) or None)
         for first in range(n_context)
     ]
     return graph.op("Concat", *shifted, axis=1)
 
 
-NETWORK = "network"  # the scope of the nodes made here
+NETWORK = "network"  # scope of the nodes of the autoencoder
 
 
 class Output(NamedTuple):
-    """The residual `window output` and the code `window latent` of a model."""
+    """The residual (`window output`) and the code (`window latent`) of a model."""
 
     residual: Tensor
     code: Tensor
@@ -73,7 +73,7 @@ class _Layer(NamedTuple):
 def add_network(
     graph: Graph, config: Config, scorer: Scorer, windows: Tensor
 ) -> Output:
-    """What `model.reconstruct` makes of windows, `window feature`."""
+    """Add the residual and code of windows with shape `window feature`."""
     params, batch_stats = scorer.params, scorer.batch_stats
     seen, target = _inputs(graph, config, batch_stats, windows)
     x = _blocks(graph, params["Encoder_0"], batch_stats["Encoder_0"], seen)
@@ -91,7 +91,7 @@ def add_network(
 def _inputs(
     graph: Graph, config: Config, batch_stats: Any, windows: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What the network sees, and what it should reconstruct; see `model.Inputs`."""
+    """Add what the network sees and what it should reconstruct."""
     model = config.model
     if model.inputs == "standardised":
         running = _float64(batch_stats["Inputs_0"]["Standardise_0"])
@@ -114,7 +114,7 @@ def _inputs(
 def _posterior_mean(
     graph: Graph, config: ModelConfig, params: Any, x: Tensor
 ) -> Tensor:
-    """The mean of what `model.posterior_from_heads` makes of the heads."""
+    """Add the posterior mean, as `autoencoder.posterior_from_heads` defines it."""
     heads = [
         _linear(graph, _Layer(head["kernel"].T, head["bias"]), x)
         for head in (params["head_0"], params["head_1"])
@@ -136,7 +136,7 @@ def _positive(graph: Graph, config: ModelConfig, head: Tensor) -> Tensor:
 
 
 def _blocks(graph: Graph, params: Any, batch_stats: Any, x: Tensor) -> Tensor:
-    """All `model.Block`s of a module, in turn."""
+    """Add all blocks of a module, one after the other."""
     n_blocks = sum(name.startswith("Block_") for name in params)
     for name in (f"Block_{i}" for i in range(n_blocks)):
         layer = _folded(params[name], batch_stats[name])
@@ -145,7 +145,7 @@ def _blocks(graph: Graph, params: Any, batch_stats: Any, x: Tensor) -> Tensor:
 
 
 def _folded(params: Any, batch_stats: Any) -> _Layer:
-    """A linear layer and the batch normalisation after it, as one linear layer."""
+    """Return a linear layer with the batch normalisation after it folded in."""
     dense, norm = _float64(params["Dense_0"]), _float64(params["BatchNorm_0"])
     running = _float64(batch_stats["BatchNorm_0"])
     spread = norm["scale"] / np.sqrt(running["var"] + EPS)

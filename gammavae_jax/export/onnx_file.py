@@ -1,8 +1,8 @@
-"""A machine's detector as one ONNX file: a wave in, score and decision out."""
+"""The whole detector of a machine as one ONNX model: from a wave to a decision."""
 
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
@@ -15,23 +15,54 @@ from gammavae_jax.export.nodes import add_log_mel, add_windows
 from gammavae_jax.export.score_nodes import add_scores
 from gammavae_jax.scoring.fusion import standard_of
 
+FORMAT = 1  # raised when inputs, outputs or metadata change their meaning
 _RULES = dict(zip(FUSION_SCORES, ("Mean", "Max", "Min"), strict=True))
 
 
-def add_mean(
-    graph: Graph, of_members: Sequence[Mapping[str, Tensor]]
-) -> dict[str, Tensor]:
-    """The mean of each score over the members."""
-    return {
-        name: graph.op("Mean", *(scores[name] for scores in of_members))
-        for name in of_members[0]
+def onnx_model(detector: MachineDetector) -> onnx.ModelProto:
+    """Return the model that scores a wave of any length.
+
+    The input `wave` is float32 with shape `sample`, in [-1, 1], at the sample rate of
+    the features. The outputs are the scalars `score`, `p_value`, `threshold` and
+    `is_anomaly`, each score that a fusion fuses under its own name, and `log_mel` with
+    shape `frame mel`. A wave that is shorter than `min_samples`, or has a sample that
+    is not finite, has the score NaN.
+    """
+    config, graph = detector.config, Graph()
+    log_mel = add_log_mel(graph, "wave", detector.filterbank, config.features)
+    windows = add_windows(graph, log_mel, config.features.n_context)
+    by_member = []
+    for number, member in enumerate(detector.members):
+        with graph.scope(f"member{number}"):
+            by_member.append(add_scores(graph, config, member, log_mel, windows))
+    scores = {
+        name: graph.op("Mean", *(of_member[name] for of_member in by_member))
+        for name in by_member[0]
     }
+    score = _add_headline(graph, detector, scores)
+    score = graph.op("Where", _add_is_usable(graph, detector), score, np.nan)
+    outputs: dict[str, Value] = {"score": score, **add_decision(graph, detector, score)}
+    outputs |= {name: scores[name] for name in scores if name != config.score}
+    outputs["log_mel"] = log_mel
+    for name, value in outputs.items():
+        graph.output(name, value)
+    shapes = {"wave": ["sample"], "log_mel": ["frame", config.features.n_mels]}
+    types = {"is_anomaly": onnx.TensorProto.BOOL}
+    infos = {
+        name: onnx.helper.make_tensor_value_info(
+            name, types.get(name, onnx.TensorProto.FLOAT), shapes.get(name, [])
+        )
+        for name in ("wave", *outputs)
+    }
+    model = graph.model(detector.name, [infos.pop("wave")], list(infos.values()))
+    onnx.helper.set_model_props(model, _metadata(detector))
+    return model
 
 
-def add_score(
+def _add_headline(
     graph: Graph, detector: MachineDetector, scores: Mapping[str, Tensor]
 ) -> Tensor:
-    """The one score: fused, if it is a fusion; see `fusion`."""
+    """Add the configured score, which may be a fusion; see `scoring.fusion`."""
     config = detector.config
     if config.score not in _RULES:
         return scores[config.score]
@@ -45,18 +76,18 @@ def add_score(
 def add_decision(
     graph: Graph, detector: MachineDetector, score: Tensor
 ) -> dict[str, Value]:
-    """`p_value`, `threshold` and `is_anomaly`, by name.
+    """Add `p_value`, `threshold` and `is_anomaly`, and return them by name.
 
-    A score that is not a number has such a p-value, and is no alarm. So is every
-    p-value where the thresholds are the official ones, which hold out no clips.
+    The p-value of a NaN is NaN, and it is not an anomaly. With official thresholds,
+    which need no held-out clips, every p-value is NaN.
     """
-    known = detector.calibration.get(detector.config.score)
-    if known is None:
+    held_out = detector.calibration.get(detector.config.score)
+    if held_out is None:
         p_value: Value = np.nan
     else:
-        is_as_high = graph.op("GreaterOrEqual", known, score)
+        is_as_high = graph.op("GreaterOrEqual", held_out, score)
         count = graph.op("ReduceSum", graph.as_float(is_as_high), [0], keepdims=0)
-        p_value = graph.op("Div", graph.op("Add", count, 1.0), len(known) + 1.0)
+        p_value = graph.op("Div", graph.op("Add", count, 1.0), len(held_out) + 1.0)
         p_value = graph.op("Where", graph.op("IsNaN", score), np.nan, p_value)
     return {
         "p_value": p_value,
@@ -65,70 +96,28 @@ def add_decision(
     }
 
 
-FORMAT = 1  # raised when inputs, outputs or metadata change their meaning
+def _add_is_usable(graph: Graph, detector: MachineDetector) -> Tensor:
+    """Add whether the wave is long enough and finite.
 
-
-def onnx_model(detector: MachineDetector) -> onnx.ModelProto:
-    """The whole chain for a wave of any length.
-
-    The input `wave` is float32 of `sample`, in [-1, 1] at the sample rate of the
-    features. Outputs are the scalars `score`, `p_value`, `threshold` and `is_anomaly`,
-    those that a fusion fuses under their own names, and `log_mel`, `frame mel`. Of a
-    wave that is shorter than `min_samples`, or has a sample that is no finite number,
-    the score is not a number.
-    """
-    config, graph = detector.config, Graph()
-    log_mel = add_log_mel(graph, "wave", detector.filterbank, config.features)
-    windows = add_windows(graph, log_mel, config.features.n_context)
-    of_members = []
-    for number, member in enumerate(detector.members):
-        with graph.scope(f"member{number}"):
-            of_members.append(add_scores(graph, config, member, log_mel, windows))
-    scores = add_mean(graph, of_members)
-    score = add_score(graph, detector, scores)
-    score = graph.op("Where", _is_usable(graph, detector), score, np.nan)
-    named: dict[str, Value] = {"score": score, **add_decision(graph, detector, score)}
-    named |= {name: scores[name] for name in scores if name != config.score}
-    named["log_mel"] = log_mel
-    for name, value in named.items():
-        graph.output(name, value)
-    shapes = {"log_mel": ["frame", config.features.n_mels]}
-    types = {"is_anomaly": onnx.TensorProto.BOOL}
-    model = graph.model(
-        detector.name,
-        [_value("wave", ["sample"])],
-        [
-            _value(name, shapes.get(name, []), types.get(name, onnx.TensorProto.FLOAT))
-            for name in named
-        ],
-    )
-    onnx.helper.set_model_props(model, metadata(detector))
-    return model
-
-
-def _is_usable(graph: Graph, detector: MachineDetector) -> Tensor:
-    """Whether the wave can have a score.
-
-    Some scores would say something of half a window, and some, such as a maximum, of
-    what is left without the samples that are no numbers.
+    Without this, half a window would have some scores, and a maximum would ignore
+    samples that are NaN.
     """
     is_long = graph.op(
         "GreaterOrEqual", graph.length("wave"), np.array([detector.min_samples])
     )
-    zeros = graph.op("Sub", "wave", "wave")  # but where a sample is infinite, or none
+    zeros = graph.op("Sub", "wave", "wave")  # NaN where a sample is not finite
     is_broken = graph.op("IsNaN", graph.op("ReduceSum", zeros, keepdims=0))
     return graph.op("And", graph.op("Squeeze", is_long), graph.op("Not", is_broken))
 
 
 def to_bytes(model: onnx.ModelProto) -> bytes:
-    """A model as the bytes of its file, the same for equal models."""
+    """Return the content of a model's file, the same bytes for equal models."""
     return model.SerializeToString(deterministic=True)
 
 
-def metadata(detector: MachineDetector) -> dict[str, str]:
-    """What a file says of itself; numbers as Python writes them."""
+def _metadata(detector: MachineDetector) -> dict[str, str]:
+    """Return the description in the file; numbers as Python prints them."""
     config = detector.config
-    known = detector.calibration.get(config.score, ())
     return {
         "format": str(FORMAT),
         "machine": detector.machine,
@@ -136,7 +125,7 @@ def metadata(detector: MachineDetector) -> dict[str, str]:
         "score": config.score,
         "threshold": repr(detector.threshold),
         "false_alarm_rate": repr(config.scoring.false_alarm_rate),
-        "calibration_clips": str(len(known)),
+        "calibration_clips": str(len(detector.calibration.get(config.score, ()))),
         "sample_rate": str(config.features.sample_rate),
         "channel": str(config.features.channel),
         "min_samples": str(detector.min_samples),
@@ -149,9 +138,3 @@ def metadata(detector: MachineDetector) -> dict[str, str]:
         "onnx": onnx.__version__,
         "opset": str(OPSET),
     }
-
-
-def _value(
-    name: str, shape: list, kind: int = onnx.TensorProto.FLOAT
-) -> onnx.ValueInfoProto:
-    return onnx.helper.make_tensor_value_info(name, kind, shape)

@@ -13,6 +13,7 @@ from gammavae_jax.data.loading import (
     Machines,
     Source,
     find_all,
+    find_sections,
     load,
     load_split,
     open_cache,
@@ -38,7 +39,6 @@ from gammavae_jax.runs.resume import (
     require_no_more_epochs,
     require_same_training,
 )
-from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.fit import fit
 from gammavae_jax.scoring.scored_clips import score_clips
 
@@ -226,7 +226,7 @@ def evaluate(
         )
     with held_folder(*folder):
         detector = load_detector(checkpoint)
-        files = _files_of(detector, source)
+        files = find_sections(source, detector.machines, ["test"])
         require_classes((machine.name, machine.test) for machine in files)
         config, bank = detector.config, detector.filterbank
         cache = open_cache(source, log)
@@ -236,23 +236,3 @@ def evaluate(
         begin_folder(folder.path, config)
         origin = Origin(source.root, choose_year(year, files, log), checkpoint)
         _score_and_publish(detector, test, folder, origin, log, capacity)
-
-
-def _files_of(detector: Detector, source: Source) -> list[MachineFiles]:
-    """The test clips of a detector's machines, in its order.
-
-    Raises:
-        InputError: a machine is not in the source.
-    """
-    types = tuple(dict.fromkeys(machine for machine, _ in detector.machines))
-    found = {
-        (files.machine, files.section): files
-        for files in find_all(source._replace(machines=types), ["test"])
-    }
-    for machine, section in detector.machines:
-        if (machine, section) not in found:
-            raise InputError(
-                f"the checkpoint's {machine} section {section} is not in "
-                f"{str(source.root)!r}: give the data that it was trained for"
-            )
-    return [found[machine] for machine in detector.machines]

@@ -1,4 +1,4 @@
-"""`gammavae export`: files whole, checked and the same each time, or none."""
+"""`gammavae export`: writes complete, checked and reproducible files, or none."""
 
 import contextlib
 import importlib.util
@@ -30,7 +30,6 @@ from gammavae_jax.export.check import (
     difference,
     onnx_session,
 )
-from gammavae_jax.export.jax_file import jax_bytes
 from gammavae_jax.export.machine import narrowed, of_machine
 from gammavae_jax.export.onnx_file import onnx_model, to_bytes
 from gammavae_jax.export.write import Exported
@@ -58,22 +57,20 @@ def checkpoint(detector, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(checkpoint, tmp_path_factory):
-    """A folder of all files, and what was said of them."""
+    """A folder with all files, and what the command printed."""
     out = tmp_path_factory.mktemp("exported") / "new" / "folder"
-    with contextlib.redirect_stdout(io.StringIO()) as said:
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
         assert Export(checkpoint, out, int8=True).run() == 0
-    return out, said.getvalue()
+    return out, printed.getvalue()
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Files of no content, without any scoring."""
+    """Write dummy files without any scoring."""
 
     def export(machine, sounds, expected, with_int8):
-        names = [f"{machine.name}.onnx", f"{machine.name}.jax"]
-        return dict.fromkeys(names, b"new"), Exported(
-            dict.fromkeys(names, 3), 0.0, None
-        )
+        name = f"{machine.name}.onnx"
+        return {name: b"new"}, Exported({name: 3}, 0.0, None)
 
     monkeypatch.setattr("gammavae_jax.export.write._export", export)
     monkeypatch.setattr(
@@ -90,21 +87,21 @@ def write_wav(path, samples, rate=16000, channels=1):
         file.writeframes(samples.astype("<i2").tobytes())
 
 
-def test_the_command_leaves_each_machines_files_and_says_what_they_are(exported):
-    out, said = exported
-    expected = {f"{n}{end}" for n in NAMES for end in (".onnx", ".jax", "_int8.onnx")}
+def test_the_command_writes_the_files_of_each_machine_and_prints_their_sizes(exported):
+    out, printed = exported
+    expected = {f"{n}{end}" for n in NAMES for end in (".onnx", "_int8.onnx")}
     assert {path.name for path in out.iterdir()} == expected
     for name in NAMES:
-        (line,) = [line for line in said.splitlines() if name in line]
-        files = [out / f"{name}{end}" for end in (".onnx", ".jax", "_int8.onnx")]
+        (line,) = [line for line in printed.splitlines() if name in line]
+        files = [out / f"{name}{end}" for end in (".onnx", "_int8.onnx")]
         sizes = [f"{path.stat().st_size / 1000:.0f}" for path in files]
-        assert line.split()[1:4] == sizes
+        assert line.split()[1:3] == sizes
         assert "rank correlation" in line
 
 
 @pytest.mark.slow
-def test_a_file_is_the_same_bytes_in_another_process(exported, checkpoint, tmp_path):
-    """Where strings have other hashes; and the command says nothing but its own."""
+def test_another_process_writes_the_same_bytes(exported, checkpoint, tmp_path):
+    """Although its strings have other hashes; and no library prints a warning."""
     out, _ = exported
     code = (
         "import sys, tyro; from gammavae_jax.cli.export import Export; "
@@ -124,14 +121,13 @@ def test_a_file_is_the_same_bytes_in_another_process(exported, checkpoint, tmp_p
         assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
 
 
-def test_a_file_is_the_same_bytes_each_time_and_tells_no_paths(exported, detector):
+def test_a_file_has_the_same_bytes_each_time_and_no_paths(exported, detector):
     out, _ = exported
     machine = part(detector)
     model = onnx_model(machine)
     again = {
         ".onnx": to_bytes(model),
         "_int8.onnx": to_bytes(int8.quantised(model)),
-        ".jax": jax_bytes(machine),
     }
     for end, content in again.items():
         assert content == (out / f"{machine.name}{end}").read_bytes(), end
@@ -139,7 +135,7 @@ def test_a_file_is_the_same_bytes_each_time_and_tells_no_paths(exported, detecto
             assert str(folder).encode() not in content
 
 
-def test_a_file_says_what_it_is(exported, detector):
+def test_a_file_describes_itself(exported, detector):
     out, _ = exported
     session = onnx_session((out / "mixed_section_00.onnx").read_bytes())
     about = session.get_modelmeta().custom_metadata_map
@@ -161,9 +157,9 @@ def test_a_file_says_what_it_is(exported, detector):
     assert (wave_in.name, wave_in.type) == ("wave", "tensor(float)")
 
 
-def test_the_hash_is_of_the_training_not_of_the_score(detector):
-    def hashed(made, score="mse", machine=0, seed=None):
-        return part(made, score, machine, seed).training_sha256
+def test_the_hash_depends_on_the_training_but_not_on_the_score(detector):
+    def hashed(changed, score="mse", machine=0, seed=None):
+        return part(changed, score, machine, seed).training_sha256
 
     same = hashed(detector)
     assert hashed(detector, "fusion_mean") == same
@@ -182,7 +178,7 @@ def test_the_hash_is_of_the_training_not_of_the_score(detector):
     assert len({same, *others}) == 5
 
 
-# What stands for a computer without JAX: nothing but these can be imported.
+# Simulates a computer without JAX: only these packages can be imported.
 ALONE = """
 import sys
 class Nothing:
@@ -227,7 +223,7 @@ def test_the_example_scores_a_wav_where_jax_is_not_installed(exported, tmp_path)
     assert "ALARM" in run.stdout.splitlines()[1]
 
 
-def test_the_example_takes_the_channel_that_the_detector_was_trained_on(
+def test_the_example_reads_the_channel_that_the_detector_was_trained_on(
     exported, tmp_path
 ):
     out, _ = exported
@@ -248,7 +244,7 @@ def test_the_example_takes_the_channel_that_the_detector_was_trained_on(
     assert "no channel 1" in run_alone(script, tmp_path / "second.onnx", mono).stderr
 
 
-def test_the_example_refuses_what_it_cannot_score(exported, tmp_path):
+def test_the_example_refuses_a_wrong_rate_and_a_short_recording(exported, tmp_path):
     out, _ = exported
     write_wav(tmp_path / "slow.wav", np.zeros(9000), rate=8000)
     write_wav(tmp_path / "short.wav", np.zeros(2047))
@@ -260,13 +256,13 @@ def test_the_example_refuses_what_it_cannot_score(exported, tmp_path):
         assert "Traceback" not in run.stderr
 
 
-def test_nothing_of_jax_can_be_imported_where_the_example_was_run(tmp_path):
+def test_the_simulated_computer_cannot_import_jax(tmp_path):
     for name in ("jax", "gammavae_jax", "scipy", "soundfile"):
         (tmp_path / "script.py").write_text(f"import {name}")
         assert "is not installed here" in run_alone(tmp_path / "script.py").stderr
 
 
-def test_int8_halves_the_networks_and_keeps_the_order(detector):
+def test_int8_weights_keep_the_order_of_the_scores(detector):
     machine = part(detector, "mse")
     waves = built_in(machine).waves
     model = onnx.load_from_string(onnx_bytes(detector, "mse"))
@@ -289,7 +285,7 @@ def test_int8_halves_the_networks_and_keeps_the_order(detector):
     assert int8.cost(-before, before, None).endswith("rank correlation -1.0000")
 
 
-def test_int8_of_no_network_is_refused(detector):
+def test_int8_without_a_network_is_refused(detector):
     with pytest.raises(InputError, match="leave out --int8"):
         int8.quantised(onnx_model(part(detector, "spectrum_density")))
 
@@ -306,7 +302,7 @@ def test_chosen_machines_and_seeds_are_exported(detector):
         np.testing.assert_array_equal(ours.scorer.source.factor, theirs)
 
 
-def test_labelled_clips_tell_what_int8_costs(checkpoint, tmp_path, capsys):
+def test_with_labelled_clips_the_cost_of_int8_is_an_auc(checkpoint, tmp_path, capsys):
     rng = np.random.default_rng(0)
     folder = tmp_path / "data" / "source" / "test"
     folder.mkdir(parents=True)
@@ -316,13 +312,15 @@ def test_labelled_clips_tell_what_int8_costs(checkpoint, tmp_path, capsys):
         name = f"section_00_source_test_{label}_{number:04d}.wav"
         write_wav(folder / name, np.clip(sound, -32768, 32767))
     out = tmp_path / "out"
-    made = Export(checkpoint, out, ("source",), int8=True, data_root=tmp_path / "data")
-    assert made.run() == 0
+    command = Export(
+        checkpoint, out, ("source",), int8=True, data_root=tmp_path / "data"
+    )
+    assert command.run() == 0
     (line,) = [x for x in capsys.readouterr().out.splitlines() if "source_section" in x]
     assert "AUC 100.00 to 100.00 % (+0.00)" in line
     write_wav(folder / "section_00_source_test_normal_0009.wav", np.zeros(300))
     with pytest.raises(InputError, match=r"0009\.wav.* 2048 samples"):
-        replace(made, out=tmp_path / "other").run()
+        replace(command, out=tmp_path / "other").run()
     assert not (tmp_path / "other").exists()
 
 
@@ -336,14 +334,16 @@ def test_labelled_clips_tell_what_int8_costs(checkpoint, tmp_path, capsys):
         ({"data_root": Path("nowhere")}, "data root 'nowhere' is not a folder"),
     ],
 )
-def test_what_is_not_there_is_named(checkpoint, tmp_path, changes, message):
+def test_an_unknown_name_or_folder_is_refused_by_name(
+    checkpoint, tmp_path, changes, message
+):
     command = Export(**{"checkpoint": checkpoint, "out": tmp_path / "out", **changes})
     with pytest.raises(InputError, match=message):
         command.run()
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_exported_is_named(detector):
+def test_a_score_or_precision_that_cannot_be_exported_is_named(detector):
     config = detector.config
 
     def refused(message, **changes):
@@ -354,13 +354,13 @@ def test_what_cannot_be_exported_is_named(detector):
 
     refused("'kl' cannot be exported: .*one of mse", score="kl", scores=("kl", "mse"))
     refused(
-        "'fusion_mean', which is made of 'kl', cannot be exported",
+        "'fusion_mean', which fuses 'kl', cannot be exported",
         scoring=replace(config.scoring, fused=("mse", "kl")),
     )
     refused("precision=bfloat16", model=ModelConfig(precision="bfloat16"))
 
 
-def test_a_model_that_broke_down_is_named(detector):
+def test_a_machine_with_a_failed_model_is_named(detector):
     def spoil(leaf):
         leaf = np.array(leaf)
         leaf[1, 1] = np.nan
@@ -374,29 +374,29 @@ def test_a_model_that_broke_down_is_named(detector):
         of_machine(broken, 1)
 
 
-def test_files_are_not_replaced_unasked(quick, checkpoint, tmp_path):
+def test_files_are_not_replaced_without_overwrite(quick, checkpoint, tmp_path):
     old = tmp_path / "mixed_section_00_int8.onnx"
     old.write_text("old")
     (tmp_path / "notes.txt").write_text("mine")
     command = Export(checkpoint, tmp_path, machines=("mixed",))
-    with pytest.raises(InputError, match="say --overwrite"):
+    with pytest.raises(InputError, match="add --overwrite"):
         command.run()
     assert old.read_text() == "old"
     replace(command, overwrite=True).run()
     names = {path.name for path in tmp_path.iterdir()}
-    # An int8 file of another training would be taken for this one's.
-    assert names == {"mixed_section_00.onnx", "mixed_section_00.jax", "notes.txt"}
+    # Otherwise the int8 file of an earlier training would remain.
+    assert names == {"mixed_section_00.onnx", "notes.txt"}
 
 
-def test_a_file_that_scores_otherwise_is_not_left(checkpoint, tmp_path, monkeypatch):
-    """Such as one whose window is symmetric instead of periodic."""
+def test_a_file_with_other_scores_is_not_written(checkpoint, tmp_path, monkeypatch):
+    """For example one whose window is symmetric instead of periodic."""
     monkeypatch.setattr("gammavae_jax.export.nodes.hann", np.hanning)
     with pytest.raises(InputError, match=r"mixed_section_00\.onnx: its scores differ"):
         Export(checkpoint, tmp_path / "out").run()
     assert not (tmp_path / "out").exists()
 
 
-def test_a_full_disk_leaves_nothing_and_takes_nothing(
+def test_a_full_disk_adds_no_file_and_removes_none(
     quick, checkpoint, tmp_path, monkeypatch
 ):
     old = tmp_path / "source_section_00.onnx"
@@ -414,10 +414,10 @@ def test_a_full_disk_leaves_nothing_and_takes_nothing(
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
-def test_a_break_between_two_files_leaves_every_name_a_whole_file(
+def test_an_error_between_two_files_leaves_every_file_complete(
     quick, checkpoint, tmp_path, monkeypatch
 ):
-    names = [f"{name}{end}" for name in NAMES for end in (".onnx", ".jax")]
+    names = [f"{name}.onnx" for name in NAMES]
     for name in [*names, "mixed_section_00_int8.onnx"]:
         (tmp_path / name).write_text("old")
     rename = os.replace
@@ -447,9 +447,9 @@ def test_a_missing_package_names_the_extra(checkpoint, tmp_path, monkeypatch):
         Export(checkpoint, tmp_path).run()
 
 
-def test_the_check_sees_a_thousandth(detector):
+def test_the_check_notices_a_difference_of_a_thousandth(detector):
     machine = part(detector, "mse")
-    # None of them so small that it would count as 0.
+    # All of them exceed the spread of the held-out scores.
     unit = standard_of("mse", machine.calibration["mse"]).unit[0]
     scores = unit * np.array([5.0, 200.0, 30.0])
     assert difference(scores, scores, machine) == 0
@@ -459,7 +459,7 @@ def test_the_check_sees_a_thousandth(detector):
     assert not difference(broken, scores, machine) <= TOLERANCE
 
 
-def test_the_built_in_sounds_are_of_all_lengths_from_the_shortest(detector):
+def test_the_built_in_sounds_have_different_lengths_from_the_shortest(detector):
     machine = part(detector)
     waves = built_in(machine).waves
     lengths = [len(sound) for sound in waves]
@@ -470,7 +470,7 @@ def test_the_built_in_sounds_are_of_all_lengths_from_the_shortest(detector):
         np.testing.assert_array_equal(sound, again)
 
 
-def test_the_command_line_is_what_the_readme_says():
+def test_the_command_line_of_the_readme_is_read():
     options = ["--checkpoint", "a", "--out", "b"]
     command = tyro.cli(
         Export,

@@ -1,4 +1,4 @@
-"""`gammavae fit`, `score` and `demo`, as a user calls them."""
+"""`gammavae fit`, `score` and `demo` as a user runs them."""
 
 import json
 import os
@@ -17,7 +17,7 @@ SMALL = ["model.hidden=[16]", "model.n_latent=4", "train.batch_size=32"]
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory):
-    """Folders of a healthy machine, and of a day on which it broke."""
+    """Folders with a healthy machine, and with a day on which it broke."""
     root = tmp_path_factory.mktemp("pump")
     rng = np.random.default_rng(0)
     for name, level, count in (("normal", 0.1, 10), ("today", 0.1, 2), ("bad", 1.0, 1)):
@@ -33,7 +33,7 @@ def recordings(tmp_path_factory):
 
 
 def gammavae(*arguments):
-    """The command in a process of its own."""
+    """Run the command in a process of its own."""
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     return subprocess.run(
         [sys.executable, "-m", "gammavae_jax.cli.main", *map(str, arguments)],
@@ -55,7 +55,7 @@ def fitted(recordings):
     return out
 
 
-def test_the_broken_machine_is_first_and_an_alarm(recordings, fitted):
+def test_the_broken_machine_has_the_highest_score_and_an_alarm(recordings, fitted):
     run = gammavae("score", fitted, recordings / "today", "--json", "-")
     assert run.returncode == 0, run.stderr
     scored = {r["name"]: r for r in json.loads(run.stdout)}
@@ -67,56 +67,61 @@ def test_the_broken_machine_is_first_and_an_alarm(recordings, fitted):
     assert "ALARM" in table[0]
 
 
-def test_a_detector_that_is_there_is_not_replaced_unasked(recordings, fitted, capsys):
+def test_an_existing_detector_is_not_replaced_without_overwrite(
+    recordings, fitted, capsys
+):
     before = (fitted / "detector.json").read_bytes()
     with pytest.raises(SystemExit) as stop:
         main(["fit", str(recordings / "normal"), "--out", str(fitted)])
     assert stop.value.code == 2
-    assert "say --overwrite" in capsys.readouterr().err
+    assert "add --overwrite" in capsys.readouterr().err
     assert (fitted / "detector.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["fit", "{root}/nothing", "--out", "{root}/x"], "No such file"),
         (["fit", "{root}/normal/0.wav", "--out", "{root}/x"], "has one clip"),
-        (["fit", "{root}/normal", "--by-folder", "--out", "{root}/x"], "no folders"),
+        (["fit", "{root}/normal", "--by-folder", "--out", "{root}/x"], "no subfolders"),
         (["score", "{root}/normal", "{root}/today"], "no checkpoint in"),
         (["demo", "--out", "{root}"], "exists: give another --out"),
-        (["score", "x", "y", "--report", "{root}/no/x.html"], "is no folder: make it"),
+        (
+            ["score", "x", "y", "--report", "{root}/no/x.html"],
+            "is not a folder: make it",
+        ),
     ],
 )
-def test_what_cannot_be_used_is_one_line(recordings, arguments, said, capsys):
+def test_bad_input_is_one_line(recordings, arguments, message, capsys):
     with pytest.raises(SystemExit) as stop:
         main([argument.format(root=recordings) for argument in arguments])
     assert stop.value.code == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: ")
-    assert said in last
+    assert message in last
     assert not (recordings / "x").exists()
 
 
 def test_each_subfolder_can_be_a_machine(tmp_path, capsys):
-    """Its normal recordings alone, and not a detector or what is hidden."""
+    """Only its normal recordings count; detectors and hidden folders are skipped."""
     for folder in ("pump/normal", "pump/today", "fan", ".cache", "old.detector"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "old.detector" / "detector.json").write_text("{}")
     fit = Fit((tmp_path,), tmp_path / "all.detector", by_folder=True)
-    assert fit.given() == {
+    assert fit.recordings_by_machine() == {
         "fan": [tmp_path / "fan"],
         "pump": [tmp_path / "pump" / "normal"],
     }
-    assert Fit((tmp_path,), tmp_path / "saw-1.detector").given() == {
+    assert Fit((tmp_path,), tmp_path / "saw-1.detector").recordings_by_machine() == {
         "saw-1": [tmp_path]
     }
-    assert Fit((tmp_path,), tmp_path / "x", machine="saw").given() == {
+    assert Fit((tmp_path,), tmp_path / "x", machine="saw").recordings_by_machine() == {
         "saw": [tmp_path]
     }
 
 
 @pytest.mark.slow
-def test_the_demo_hears_the_made_up_faults_and_shows_why(tmp_path):
+def test_the_demo_detects_the_synthetic_faults_and_writes_a_page(tmp_path):
     run = gammavae("demo", "--out", tmp_path / "demo")
     assert run.returncode == 0, run.stderr
     assert "SYNTHETIC" in run.stdout

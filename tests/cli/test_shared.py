@@ -1,4 +1,6 @@
-import argparse
+"""What the commands share, and the two commands that write a run folder."""
+
+import json
 import os
 import subprocess
 import sys
@@ -6,18 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from gammavae_jax.cli.shared import (
-    add_job_options,
-    data_root_or_synthetic,
-    readable_errors,
-)
+from gammavae_jax.cli.help import field_docstrings
+from gammavae_jax.cli.main import main, parse
+from gammavae_jax.cli.run import Run
+from gammavae_jax.cli.shared import data_root_or_synthetic, readable_errors
+from gammavae_jax.config_json import to_dict
 from gammavae_jax.errors import InputError
+from gammavae_jax.presets import PRESETS, preset
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def python(*arguments):
-    """A fresh interpreter in the checkout."""
+    """Run Python in a process of its own."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, *arguments],
@@ -43,27 +46,15 @@ def test_ctrl_c_is_one_line_and_exit_status_130(capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_a_mistake_of_ours_keeps_its_traceback():
+def test_a_programming_error_keeps_its_traceback():
     with pytest.raises(ValueError, match="a bug"), readable_errors():
         raise ValueError("a bug")
 
 
-def test_without_errors_nothing_is_said(capsys):
+def test_without_errors_nothing_is_printed(capsys):
     with readable_errors():
         pass
     assert capsys.readouterr() == ("", "")
-
-
-def test_job_options_are_off_unless_given():
-    parser = argparse.ArgumentParser()
-    add_job_options(parser)
-    assert vars(parser.parse_args([])) == {
-        "data_root": None,
-        "feature_cache": None,
-        "overwrite": False,
-        "skip_bad_files": False,
-        "year": None,
-    }
 
 
 def test_without_data_the_first_line_says_synthetic(tmp_path, monkeypatch, capsys):
@@ -77,21 +68,22 @@ def test_without_data_the_first_line_says_synthetic(tmp_path, monkeypatch, capsy
     assert rest == []
 
 
-def test_a_data_root_that_is_given_is_used_in_silence(tmp_path, capsys):
+def test_a_given_data_root_is_used_without_a_message(tmp_path, capsys):
     assert data_root_or_synthetic(tmp_path) == tmp_path
     assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("script", ["run", "evaluate"])
-def test_help_is_answered_before_the_heavy_imports(script):
+def test_a_script_prints_its_help_before_the_heavy_imports(script):
     code = (
-        f"import sys\nfrom experiments import {script}\n"
-        f"try: {script}.parse(['--help'])\nexcept SystemExit: pass\n"
+        "import runpy, sys\nsys.argv = ['x', '--help']\n"
+        f"try: runpy.run_path('experiments/{script}.py', run_name='__main__')\n"
+        "except SystemExit: pass\n"
         "print(sorted({'numpy', 'jax', 'rich', 'scipy'} & set(sys.modules)))"
     )
-    answer = python("-c", code)
-    assert answer.stdout.startswith("usage:"), answer.stderr
-    assert answer.stdout.splitlines()[-1] == "[]"
+    done = python("-c", code)
+    assert done.stdout.startswith("usage: gammavae "), done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize(
@@ -104,12 +96,56 @@ def test_help_is_answered_before_the_heavy_imports(script):
         (["--data-root", "nowhere"], "error: data root 'nowhere' is not a folder"),
     ],
 )
-def test_a_users_mistake_is_one_line_without_traceback(arguments, message):
-    answer = python("experiments/run.py", "--all-machines", *arguments)
-    assert answer.returncode == 2
-    assert answer.stderr.startswith(message)
-    assert answer.stderr.count("\n") == 1
-    assert answer.stdout == ""
+def test_bad_input_to_a_script_is_one_line_and_exit_status_2(arguments, message):
+    done = python("experiments/run.py", "--all-machines", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "give either --all-machines or --machines NAME ..."),
+        ("--all-machines --machines fan", "give either --all-machines or --machines"),
+        ("--all-machines --resume --overwrite", "--overwrite exclude each other"),
+        ("--machines fan --wave-size 0", "--wave-size is 0: give 1 or more"),
+        ("--machines fan --wave-size 2 --distributed", "leave out --wave-size"),
+        ("--machines fan --set preset=vae", "preset cannot be set by --set"),
+        ("--machines fan --epochs x", "--epochs: 'x' is not a whole number"),
+    ],
+)
+def test_options_that_cannot_be_used_together_are_refused(line, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", *line.split()])
+    assert message in capsys.readouterr().err
+
+
+def test_options_change_the_preset_and_set_is_applied_last():
+    line = (
+        "run --machines fan valve --preset vae --epochs 3 --batch-size 64 --seeds 2 "
+        "--seed 5 --scores mse mse_top --set train.epochs=4 --set train.n_folds=3"
+    )
+    run = parse(line.split())
+    assert isinstance(run, Run)
+    config = run.configuration()
+    assert (config.preset, config.n_seeds, config.seed) == ("vae", 2, 5)
+    assert (config.score, config.scores) == ("mse", ("mse", "mse_top"))
+    train = config.train
+    assert (train.epochs, train.batch_size, train.n_folds) == (4, 64, 3)
+    assert Run(all_machines=True).configuration() == preset("default")
+
+
+def test_resuming_without_epochs_keeps_those_of_the_run(tmp_path):
+    config = Run(all_machines=True, epochs=7).configuration()
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
+    resumed = Run(all_machines=True, resume=True, out=tmp_path).configuration()
+    assert resumed == config
+
+
+def test_the_help_of_a_run_names_every_preset():
+    assert all(name in field_docstrings(Run)["preset"] for name in PRESETS)
 
 
 def test_an_error_is_one_line_whatever_is_named_in_it(capsys):

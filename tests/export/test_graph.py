@@ -1,4 +1,4 @@
-"""Graphs hold what is needed, once; the front end is the features' own."""
+"""Graphs hold each needed node once, and compute log-mels as the features do."""
 
 import numpy as np
 import onnx
@@ -21,7 +21,7 @@ def value(name, shape):
     return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
 
 
-def test_a_node_is_added_once_and_what_no_output_needs_is_left_out():
+def test_equal_nodes_are_added_once_and_unused_nodes_are_dropped():
     graph = Graph()
     with graph.scope("first"):
         doubled = graph.op("Mul", "x", 2.0)
@@ -44,7 +44,7 @@ FEATURES = [
 
 
 @pytest.mark.parametrize("config", FEATURES)
-def test_the_graphs_log_mel_and_windows_are_those_of_the_features(config):
+def test_the_graph_has_the_log_mel_and_windows_of_the_features(config):
     bank = mel_filterbank(config)
     graph = Graph()
     mels = add_log_mel(graph, "wave", bank, config)

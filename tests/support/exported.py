@@ -1,4 +1,4 @@
-"""Small detectors of waves, and what JAX says of waves with them."""
+"""Small trained detectors, and the answers of their exported files."""
 
 from typing import NamedTuple
 
@@ -14,11 +14,11 @@ from gammavae_jax.export.machine import MachineDetector, narrowed, of_machine
 from gammavae_jax.export.onnx_file import onnx_model, to_bytes
 from gammavae_jax.scoring.detector import Detector
 
-N_CLIPS = (14, 10)  # of machine "mixed", which has target clips, and "source"
+N_CLIPS = (14, 10)  # of the machines "mixed", which has target clips, and "source"
 
 
 class Answer(NamedTuple):
-    """What a file says of a wave."""
+    """The outputs of a file for one wave."""
 
     score: float
     p_value: float
@@ -27,7 +27,7 @@ class Answer(NamedTuple):
 
 
 def wave(rng, n_samples, tone=0.0) -> np.ndarray:
-    """Noise of a level of its own, and a tone in it."""
+    """Noise with a random level, and a tone."""
     level = 10 ** rng.uniform(-2, -1)
     phase = 2 * np.pi * 0.11 * np.arange(n_samples)
     sound = rng.standard_normal(n_samples) + tone * np.sin(phase)
@@ -35,7 +35,7 @@ def wave(rng, n_samples, tone=0.0) -> np.ndarray:
 
 
 def training_waves(config: FeatureConfig):
-    """Of each machine, clips of several lengths."""
+    """Clips of different lengths for each machine."""
     rng = np.random.default_rng(1)
     extra = 12 * config.hop_length
     return [

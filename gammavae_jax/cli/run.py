@@ -1,0 +1,192 @@
+"""`gammavae run`: train, score and evaluate every machine in one run folder."""
+
+import contextlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from gammavae_jax.cli.shared import (
+    JobOptions,
+    Settings,
+    built_in_set,
+    cluster_process,
+    data_root_or_synthetic,
+    flat,
+    models_side_by_side,
+)
+from gammavae_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from gammavae_jax.config import Config
+    from gammavae_jax.data.loading import Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(JobOptions):
+    """Train, score and evaluate all machines together.
+
+    Give --all-machines, or the ones you want with --machines.
+    """
+
+    all_machines: bool = False
+    """Take every machine in --data-root."""
+    machines: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
+    """Take only these machines."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Run folder for all results. Default: runs/PRESET."""
+    preset: Annotated[str, tyro.conf.arg(metavar="NAME")] = "default"
+    """Named configuration: default, vae, autoencoder, paper or official."""
+    epochs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Passes over the training data. Default: the preset's, 20 or 100."""
+    batch_size: Annotated[int | None, tyro.conf.arg(metavar="B")] = None
+    """Windows per training step. Default: 256."""
+    seeds: Annotated[int | None, tyro.conf.arg(metavar="K")] = None
+    """Report results as mean and standard deviation over K seeds. Default: 1."""
+    seed: Annotated[int | None, tyro.conf.arg(metavar="S")] = None
+    """First seed. Default: 13711."""
+    scores: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
+    """Anomaly scores to compute, such as fusion_mean or mse; an unknown name lists all.
+    Default: the preset's."""
+    with_supplemental: bool = False
+    """Also train on the clips in folders named supplemental (2025 and later)."""
+    wave_size: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Train N machines at a time. Default: as many as fit in memory. Not with
+    --distributed."""
+    resume: bool = False
+    """Resume the run in --out; if it is finished, compute its scores again."""
+    distributed: bool = False
+    """Run as one process of a cluster, started for example by srun; see
+    docs/clusters.md."""
+    dry_run: bool = False
+    """Show what would be done, and stop."""
+    set: Settings = ()
+    """Change any field of the configuration, such as model.n_latent=16."""
+
+    def run(self) -> int:
+        """Run the main job; the exit status is 1 if a model could not be trained.
+
+        Raises:
+            InputError: options, recordings or a folder that cannot be used.
+        """
+        from gammavae_jax.process import limit_blas_threads, prepare
+
+        self._check()
+        limit_blas_threads()
+        with contextlib.ExitStack() as stack:
+            if self.distributed:
+                prepare(2)  # the number of models is known only after joining
+                stack.enter_context(cluster_process())
+            return self._run_here()
+
+    def configuration(self) -> "Config":
+        """Return the preset with the options applied; `--set` is applied last.
+
+        Raises:
+            InputError: a preset, a setting or a value that is not valid.
+        """
+        from gammavae_jax.config_json import override
+        from gammavae_jax.presets import preset
+
+        config = preset(self.preset)
+        changes = _given(n_seeds=self.seeds, seed=self.seed)
+        if self.scores:
+            # The preset's headline score if it is listed, else the first one listed.
+            is_listed = config.score in self.scores
+            changes["scores"] = self.scores
+            changes["score"] = config.score if is_listed else self.scores[0]
+        config = replace(config, **changes)
+        epochs = self.epochs
+        if epochs is None and self.resume:
+            epochs = epochs_of(self.out or Path("runs") / config.preset)
+        changes = _given(epochs=epochs, batch_size=self.batch_size)
+        config = replace(config, train=replace(config.train, **changes))
+        changed = override(config, flat(self.set))
+        if changed.preset != config.preset:
+            raise InputError("preset cannot be set by --set: name it with --preset")
+        return changed
+
+    def _check(self) -> None:
+        """Refuse options that exclude each other, before anything is loaded."""
+        if self.all_machines == bool(self.machines):
+            raise InputError("give either --all-machines or --machines NAME ...")
+        if self.resume and self.overwrite:
+            raise InputError("--resume and --overwrite exclude each other")
+        if self.wave_size is not None and self.wave_size < 1:
+            raise InputError(f"--wave-size is {self.wave_size}: give 1 or more")
+        if self.wave_size is not None and self.distributed:
+            raise InputError("waves need a single process: leave out --wave-size")
+
+    def _run_here(self) -> int:
+        """Run the main job in this process, which may be one of a cluster."""
+        from gammavae_jax.devices.cluster import on_first, together
+        from gammavae_jax.process import prepare
+
+        if self.data_root is None:  # only the first process announces and makes it
+            on_first(lambda: str(data_root_or_synthetic(None)))
+        config, source = together(self._inputs)
+        prepare(models_side_by_side(config, len(source.machines)))
+        return self._train(config, source)
+
+    def _inputs(self) -> "tuple[Config, Source]":
+        """The configuration, and the recordings to read."""
+        from gammavae_jax.data.machines import find_machines
+
+        config = self.configuration()
+        data_root = self.data_root or built_in_set()
+        machines = tuple(dict.fromkeys(self.machines or find_machines(data_root)))
+        source = self.source(data_root, machines)
+        return config, source._replace(with_supplemental=self.with_supplemental)
+
+    def _train(self, config: "Config", source: "Source") -> int:
+        from rich.console import Console
+
+        from gammavae_jax.devices.cluster import is_first, on_first
+        from gammavae_jax.log import Log
+        from gammavae_jax.runs.fleet.run import describe_waves, run_machines
+        from gammavae_jax.runs.folder import RunFolder
+        from gammavae_jax.runs.run import describe, describe_folder
+
+        out = self.out or Path("runs") / config.preset
+        folder = RunFolder(out, self.resume, self.overwrite)
+        quiet = not is_first()
+        log = Log(Console(stderr=True, quiet=quiet), Console(quiet=quiet))
+        wave_size, year = self.wave_size, self.year
+
+        def show() -> None:
+            describe(config, source, log)
+            describe_waves(config, source, folder, wave_size, log)
+            describe_folder(config, folder, log)
+
+        if self.dry_run:
+            on_first(show)
+            return 0
+        return 0 if run_machines(config, source, folder, year, wave_size, log) else 1
+
+
+def epochs_of(out: Path) -> int | None:
+    """Return the number of epochs set for the run in a folder; None if unreadable.
+
+    A finished run that was resumed for more epochs notes them first in its training
+    states, so these are read as well.
+    """
+    has_results = (out / "summary.json").exists()
+    pattern = "checkpoint/train/*.json"
+    states = (
+        [*out.glob(pattern), *out.glob(f"waves/*/{pattern}")] if has_results else ()
+    )
+    epochs = []
+    for path in (out / "config.json", *states):
+        # A folder that cannot be resumed is refused later, by name.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            config = content if path.name == "config.json" else content["config"]
+            epochs.append(int(config["train"]["epochs"]))
+    return max(epochs, default=None)
+
+
+def _given(**options: int | None) -> dict:
+    """Return the options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
