@@ -37,7 +37,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     options = parse()
-    setup = Call("benchmarks.process_setup:as_the_command_line", {"n_runs": 1})
+    setup = Call("benchmarks.process_setup:as_the_command_line", {"n_models": 1})
     found = environment(setup)
     with tempfile.TemporaryDirectory() as folder:
         root = f"{folder}/set"
@@ -66,7 +66,7 @@ def main() -> int:
 def contestants(root: str, folder: str) -> list[Contestant]:
     """Ours with the process of the command line, librosa with all that it takes."""
     setups = {
-        OURS: Call("benchmarks.process_setup:as_the_command_line", {"n_runs": 1}),
+        OURS: Call("benchmarks.process_setup:as_the_command_line", {"n_models": 1}),
         LIBROSA: Call("benchmarks.process_setup:all_cores", {}),
     }
     return [

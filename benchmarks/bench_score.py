@@ -52,7 +52,7 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     options = parse()
     setup = Call(
-        "benchmarks.process_setup:as_the_command_line", {"n_runs": options.machines}
+        "benchmarks.process_setup:as_the_command_line", {"n_models": options.machines}
     )
     found = environment(setup)
     size = {"machines": options.machines, "frames": options.frames}

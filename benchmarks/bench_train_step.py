@@ -95,7 +95,7 @@ def main() -> int:
         options.peers = "none"
     is_scaling = options.scaling is not None
     cases = scaling_cases(options) if is_scaling else comparison_cases(options)
-    setup = Call("benchmarks.process_setup:as_the_command_line", {"n_runs": 1})
+    setup = Call("benchmarks.process_setup:as_the_command_line", {"n_models": 1})
     found = environment(setup)
     results = []
     for case in cases:
@@ -142,7 +142,7 @@ def scaling_cases(options: argparse.Namespace) -> list[Case]:
 
 def ours(case: Case, epochs: int, batching: str) -> Contestant:
     n_models = 1 if batching == "vmap" else len(case.runs)
-    setup = Call("benchmarks.process_setup:as_the_command_line", {"n_runs": n_models})
+    setup = Call("benchmarks.process_setup:as_the_command_line", {"n_models": n_models})
     settings = {**asdict(case), "epochs": epochs, "batching": batching}
     prepare = Call("benchmarks.training:prepare", settings)
     return Contestant("gammavae_jax", OURS, (Member(setup, prepare),))

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-_TEST = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
+_TEST = re.compile(r"`((?:\w+/)*test_\w+\.py)::(test_\w+)`")
 
 
 def rows_of(page: str) -> list[str]:
