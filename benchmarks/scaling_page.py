@@ -48,8 +48,8 @@ def _conditions(record: dict[str, Any]) -> str:
         f"Measured on {about['cores']} cores ({about['processor']}), device "
         f"`{about['device']}`, Python {about['python']}, JAX "
         f"{about['packages']['jax']}, load {about['load_average_before']:.1f} at the "
-        f"end. Unless stated otherwise: synthetic machines of {record['clips_of_fleet']} "
-        f"training and {record['test_clips']} test clips of "
+        "end. Unless stated otherwise: synthetic machines of "
+        f"{record['clips_of_fleet']} training and {record['test_clips']} test clips of "
         f"{record['seconds_of_clip']:g} s, {record['folds']} models each, "
         f"{record['epochs']} epochs, waves of {record['wave_size']}. Whole runs from "
         "recordings to pages, each in its own process, with programs already compiled. "
@@ -127,9 +127,9 @@ def _devices(record: dict[str, Any]) -> str:
     table = _table(head, rows)
     if record["environment"]["platform"] == "cpu":
         table += (
-            "\n\nThese devices share the same cores, and one device already uses all of "
-            "them. The table shows what it costs to distribute machines over devices, "
-            "not what more hardware gains."
+            "\n\nThese devices share the same cores, and one device already uses "
+            "all of them. The table shows what it costs to distribute machines over "
+            "devices, not what more hardware gains."
         )
     return table
 
@@ -156,14 +156,14 @@ def _projection(record: dict[str, Any]) -> str:
 
 These are projections, not measurements. They assume that
 
-- a run takes {fixed:.1f} s once and {each:.2f} s for each machine, from the line through the
-  smallest and the largest measured fleet, of {record["machines"][0]["machines"]:,} and
-  {largest["machines"]:,} machines; more clips add the extra time that a run of
-  {fewest["machines"]} machines needed with them, if any;
-- a device is what was measured here, with its own host of as many cores; on
-  an accelerator both figures differ and have to be measured;
-- machines are distributed evenly over the devices, each device runs its own waves and none
-  waits for another, since models of different machines exchange nothing;
+- a run takes {fixed:.1f} s once and {each:.2f} s for each machine, from the line
+  through the smallest and the largest measured fleet, of
+  {record["machines"][0]["machines"]:,} and {largest["machines"]:,} machines; more clips add
+  the extra time that a run of {fewest["machines"]} machines needed with them, if any;
+- a device is what was measured here, with its own host of as many cores; on an
+  accelerator both figures differ and have to be measured;
+- machines are distributed evenly over the devices, each device runs its own waves and
+  none waits for another, since models of different machines exchange nothing;
 - recordings are read as fast by all as by one: shared storage is not included;
 - time is proportional to epochs and models for the share that is spent in training,
   {_share(largest):.0f} % here. The default has 20 epochs and 5 models, not
