@@ -159,7 +159,8 @@ These are projections, not measurements. They assume that
 - a run takes {fixed:.1f} s once and {each:.2f} s for each machine, from the line
   through the smallest and the largest measured fleet, of
   {record["machines"][0]["machines"]:,} and {largest["machines"]:,} machines; more clips
-  add the extra time that a run of {fewest["machines"]} machines needed with them, if any;
+  add the extra time that a run of {fewest["machines"]} machines needed with them, if
+  any;
 - a device is what was measured here, with its own host of as many cores; on an
   accelerator both figures differ and have to be measured;
 - machines are distributed evenly over the devices, each device runs its own waves and
