@@ -1,0 +1,1 @@
+"""Scripts that train, score and compare machines, run from the repository root."""

@@ -1,8 +1,8 @@
-"""Compare variants of the model and of its scores: every one, all machines, all seeds.
+"""Compare variants of the model and its scores on all machines and seeds.
 
-Each variant is a run of its own in `OUT/<variant>`, as `run.py` would make it. The
-table of all is `OUT/ablation.md`, every number `OUT/ablation.csv`. A variant that has
-been run is not run again, so an interrupted comparison goes on where it stopped.
+Each variant is a run in `OUT/<variant>`, as `run.py` would write it. `OUT/ablation.md`
+has the tables, `OUT/ablation.csv` every number. Finished variants are not run again, so
+an interrupted comparison continues where it stopped.
 """
 
 import argparse
@@ -27,11 +27,11 @@ from gammavae_jax.process import limit_blas_threads, prepare
 
 
 class Variant(NamedTuple):
-    """What is changed of the default preset, and what that is called."""
+    """A title, and the changes to the default preset."""
 
     title: str
     changes: tuple[str, ...] = ()
-    scored_anew: str | None = None  # the variant whose trained models it takes
+    models_of: str | None = None  # the variant whose trained models are scored again
 
 
 VARIANTS: dict[str, Variant] = {
@@ -51,11 +51,11 @@ VARIANTS: dict[str, Variant] = {
     ),
     "softmax": Variant("softmax heads", ("model.heads=softmax",)),
     "report": Variant(
-        "the report's: softmax heads, KL weight 1",
+        "the report: softmax heads, KL weight 1",
         ("model.heads=softmax", "train.kl_weight=1"),
     ),
     "report_eq2": Variant(
-        "the report's, Eq. 2 as printed",
+        "the report with Eq. 2 as printed",
         ("model.heads=softmax", "train.kl_weight=1", "model.kl=report_eq2"),
     ),
     "ancestor": Variant("the ancestor's divergence", ("model.kl=ancestor",)),
@@ -70,20 +70,20 @@ VARIANTS: dict[str, Variant] = {
         ),
     ),
     "centre": Variant("middle frame predicted", ("model.target=centre",)),
-    "centred": Variant("windows less their mean", ("model.inputs=centred",)),
+    "centred": Variant("windows minus their mean", ("model.inputs=centred",)),
     "standardised": Variant("standardised inputs", ("model.inputs=standardised",)),
     "random_folds": Variant("folds of single clips", ("train.group_distance=0",)),
     "smote": Variant(
-        "target clips filled up (SMOTE)", ("scoring.smote_ratio=0.2",), "default"
+        "synthetic target clips (SMOTE)", ("scoring.smote_ratio=0.2",), "default"
     ),
     "gamma_threshold": Variant(
-        "thresholds of a fitted Gamma", ("scoring.threshold=gamma",), "default"
+        "thresholds from a fitted Gamma", ("scoring.threshold=gamma",), "default"
     ),
 }
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_job_options(parser)
     parser.add_argument(
@@ -91,35 +91,40 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         type=Path,
         metavar="DIR",
         default=Path("runs/ablation"),
-        help="folder of results (runs/ablation)",
+        help="folder for results (default: runs/ablation)",
     )
     parser.add_argument(
-        "--variants", nargs="+", metavar="NAME", help=f"of {', '.join(VARIANTS)}"
+        "--variants",
+        nargs="+",
+        metavar="NAME",
+        help=f"any of {', '.join(VARIANTS)} (default: all)",
     )
     parser.add_argument(
-        "--machines", nargs="+", metavar="NAME", help="all unless given"
+        "--machines", nargs="+", metavar="NAME", help="default: all machines"
     )
-    parser.add_argument("--seeds", type=int, default=5, metavar="K", help="5")
-    parser.add_argument("--epochs", type=int, metavar="N", help="the default preset's")
+    parser.add_argument("--seeds", type=int, default=5, metavar="K", help="default: 5")
+    parser.add_argument(
+        "--epochs", type=int, metavar="N", help="default: the default preset's"
+    )
     parser.add_argument(
         "--set",
         nargs="+",
         action="extend",
         default=[],
         metavar="FIELD=VALUE",
-        help="any field of the configuration, for every variant",
+        help="set any field of the configuration, for every variant",
     )
     return parser.parse_args(arguments)
 
 
 def configuration(variant: Variant, options: argparse.Namespace) -> Config:
-    """The default preset, every score that the variant can have, and its changes."""
+    """Return the default preset with the variant's changes and every possible score."""
     with_posterior = "model.latent=deterministic" not in variant.changes
     scores = [
         name
         for name in SCORE_NAMES
         if (with_posterior or name not in ("kl", "negative_elbo"))
-        # Folds have models of their own, whose codes cannot be compared.
+        # The codes of different folds' models cannot be compared.
         and not name.startswith("latent_")
     ]
     given = [f"n_seeds={options.seeds}"]
@@ -130,21 +135,21 @@ def configuration(variant: Variant, options: argparse.Namespace) -> Config:
 
 
 def chosen_variants(options: argparse.Namespace) -> dict[str, Variant]:
-    """The variants to be run, each after the one whose models it takes.
+    """Return the variants to run, each after the one whose models it uses.
 
     Raises:
-        InputError: no variant has that name.
+        InputError: there is no variant of that name.
     """
     names = options.variants or list(VARIANTS)
     for name in names:
         if name not in VARIANTS:
             raise InputError(unknown_name("variant", name, VARIANTS))
-    needed = {VARIANTS[name].scored_anew for name in names} - {None}
+    needed = {VARIANTS[name].models_of for name in names} - {None}
     return {n: v for n, v in VARIANTS.items() if n in names or n in needed}
 
 
 def main() -> int:
-    """Run what has not been run; the exit status is 1 if a model broke down."""
+    """Run the missing variants; return status 1 if a model could not be trained."""
     limit_blas_threads()
     options = parse()
     with readable_errors():
@@ -157,13 +162,12 @@ def main() -> int:
 
         from rich.console import Console
 
-        from experiments.comparison import write_comparison
+        from experiments.comparison import run_variant, write_comparison
         from gammavae_jax.data.loading import Job
         from gammavae_jax.log import Log
-        from experiments.variants import run_variant
 
         log, quiet = Log(Console(stderr=True)), Console(quiet=True)
-        whole = True
+        all_trained = True
         for name, variant in variants.items():
             job = Job(
                 data_root=data_root,
@@ -172,13 +176,14 @@ def main() -> int:
                 overwrite=options.overwrite,
                 skip_bad_files=options.skip_bad_files,
                 year=options.year,
+                feature_cache=options.feature_cache,
             )
             log.say(f"variant {name}: {variant.title}")
-            models = options.out / variant.scored_anew if variant.scored_anew else None
-            whole &= run_variant(configs[name], job, models, log.console, quiet)
+            models = options.out / variant.models_of if variant.models_of else None
+            all_trained &= run_variant(configs[name], job, models, log.console, quiet)
         titles = {name: variant.title for name, variant in variants.items()}
         log.say(write_comparison(options.out, titles))
-        return 0 if whole else 1
+        return 0 if all_trained else 1
 
 
 if __name__ == "__main__":
