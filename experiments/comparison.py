@@ -73,12 +73,12 @@ def run_variant(
     elif models is not None:
         with held_folder(job.out, resume=False, overwrite=job.overwrite):
             pass  # only check that the folder is free and may be replaced
-        _take_training(models, job.out, config)
+        _copy_training(models, job.out, config)
         job = replace(job, resume=True, overwrite=False)
     return run_experiment(config, job, Log(console), table)
 
 
-def _take_training(models: Path, out: Path, config: Config) -> None:
+def _copy_training(models: Path, out: Path, config: Config) -> None:
     """Copy the training state of another run to `out`, atomically."""
     unfinished = out.with_name(f".{out.name}.unfinished")
     for folder in (unfinished, out):
