@@ -82,6 +82,12 @@ def run(folder, *command):
     )
 
 
+def test_the_index_links_every_page():
+    index = (ROOT / "docs" / "index.md").read_text()
+    names = {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert names == set(re.findall(r"\]\((\w[\w-]*\.md)\)", index))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_has_valid_options(page):
     for line in commands(page):
