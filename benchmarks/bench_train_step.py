@@ -196,8 +196,8 @@ def careful_per_core(case: Case, form: str) -> Contestant:
     members = []
     for number in range(n_processes):
         setup = Call("benchmarks.process_setup:one_thread", {})
-        runs = case.machine_of_model[number::n_processes]
-        members.append(_peer(setup, "careful", case, runs, {"form": form}))
+        machines = case.machine_of_model[number::n_processes]
+        members.append(_peer(setup, "careful", case, machines, {"form": form}))
     return Contestant(f"{PER_CORE}_{form}", PER_CORE, tuple(members))
 
 
@@ -208,11 +208,11 @@ def pipeline(case: Case, windows: int) -> Contestant:
 
 
 def _peer(
-    setup: Call, module: str, case: Case, runs: list[int], more: dict[str, Any]
+    setup: Call, module: str, case: Case, machines: list[int], more: dict[str, Any]
 ) -> Member:
     settings = {
         "model": case.model,
-        "runs": runs,
+        "machines": machines,
         "batch_size": case.batch_size,
         "clips": case.clips,
         "frames": case.frames,

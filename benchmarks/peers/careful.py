@@ -66,7 +66,7 @@ class CarefulTrainer:
 
 def prepare(
     model: str,
-    runs: Sequence[int],
+    machines: Sequence[int],
     batch_size: int,
     clips: int,
     frames: int,
@@ -76,7 +76,7 @@ def prepare(
 
     Args:
         model: see `build`.
-        runs: the machine of each model; several seeds share a machine's log-mels.
+        machines: the machine of each model; several seeds share a machine's log-mels.
         batch_size: windows per batch.
         clips: number per machine.
         frames: number per clip.
@@ -91,11 +91,11 @@ def prepare(
         machine: torch.from_numpy(synthetic_log_mels(machine, clips, frames))
         .reshape(-1, N_MELS)
         .to(device)
-        for machine in dict.fromkeys(runs)
+        for machine in dict.fromkeys(machines)
     }
     trainers = [
         CarefulTrainer(model, log_mels[machine], starts, batch_size, form)
-        for machine in runs
+        for machine in machines
     ]
 
     trainers[0].epoch()  # compiles for all trainers
@@ -105,5 +105,5 @@ def prepare(
             trainer.epoch()
 
     return Prepared(
-        repeat, float(len(runs) * len(starts)), {"device": describe(device)}
+        repeat, float(len(machines) * len(starts)), {"device": describe(device)}
     )

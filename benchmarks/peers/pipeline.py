@@ -70,7 +70,7 @@ class PipelineTrainer:
 
 def prepare(
     model: str,
-    runs: Sequence[int],
+    machines: Sequence[int],
     batch_size: int,
     clips: int,
     frames: int,
@@ -83,17 +83,18 @@ def prepare(
     """
     warnings.filterwarnings("ignore", message="Anomaly Detection has been enabled")
     device = best_device()
-    most = max(windows // len(runs), batch_size)
-    data = {m: _rows(m, clips, frames, most) for m in dict.fromkeys(runs)}
+    most = max(windows // len(machines), batch_size)
+    data = {m: _rows(m, clips, frames, most) for m in dict.fromkeys(machines)}
     trainers = [
-        PipelineTrainer(model, data[machine], batch_size, device) for machine in runs
+        PipelineTrainer(model, data[machine], batch_size, device)
+        for machine in machines
     ]
 
     def repeat() -> None:
         for trainer in trainers:
             trainer.epoch()
 
-    work = float(sum(len(data[machine]) for machine in runs))
+    work = float(sum(len(data[machine]) for machine in machines))
     return Prepared(repeat, work, {"device": describe(device)})
 
 
