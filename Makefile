@@ -15,6 +15,6 @@ format:
 slow:
 	$(PYTHON) -m pytest -m slow
 
-# About twenty minutes, on a machine that does nothing else.
+# Takes about twenty minutes on an otherwise idle machine.
 soak:
 	$(PYTHON) -m benchmarks.soak --json soak.json

@@ -1,1 +1,1 @@
-"""Timing on any device; the scripts are `bench_*.py`, run from the repository root."""
+"""Benchmarks for any device; run the scripts `bench_*.py` from the repository root."""

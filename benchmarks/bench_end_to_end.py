@@ -1,7 +1,7 @@
-"""The main job as whole processes, from recordings to the report.
+"""Time the main job in complete processes, from recordings to the report.
 
-In pairs: first with an empty compilation cache (cold), then with the one that the first
-run has left (warm).
+Runs come in pairs: first with an empty compilation cache (cold), then with the cache of
+the first run (warm).
 """
 
 import argparse
@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# Run by its path, a script finds the modules of its own folder alone.
+# A script that is run by its path finds only the modules of its own folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.contest import spread
@@ -28,26 +28,27 @@ CACHES = ("cold", "warm")
 def parse() -> argparse.Namespace:
     options = parser(__doc__, rounds=2, warm_up=None)
     add = options.add_argument
-    add("--epochs", type=positive, default=100, metavar="N", help="100")
-    add("--seeds", type=positive, default=1, metavar="N", help="1")
-    add("--preset", default="default", metavar="NAME", help="default")
+    add("--epochs", type=positive, default=100, metavar="N", help="default: 100")
+    add("--seeds", type=positive, default=1, metavar="N", help="default: 1")
+    add("--preset", default="default", metavar="NAME", help="default: default")
     add("--data-root", type=Path, metavar="DIR",
-        help="recordings; without it, the built-in synthetic set")  # fmt: skip
+        help="folder of recordings (default: the built-in synthetic set)")  # fmt: skip
     return options.parse_args()
 
 
 def main() -> int:
     options = parse()
-    # The set is made before anything is timed.
+    # Make the set before anything is timed.
     data_root = data_root_or_synthetic(options.data_root)
     find_machines(data_root)
     runs: dict[str, list[dict[str, Any]]] = {cache: [] for cache in CACHES}
     for number in range(1, options.rounds + 1):
         with tempfile.TemporaryDirectory() as folder:
             for cache in CACHES:
-                found = run(options, data_root, Path(folder), cache)
-                say(f"round {number}/{options.rounds}: {cache} {found['wall_s']:.1f} s")
-                runs[cache].append(found)
+                measured = run(options, data_root, Path(folder), cache)
+                seconds = measured["wall_s"]
+                say(f"round {number}/{options.rounds}: {cache} {seconds:.1f} s")
+                runs[cache].append(measured)
     results = [result(options, cache, runs[cache]) for cache in CACHES]
     record = {
         "data": "built-in synthetic set" if options.data_root is None else "given",
@@ -63,9 +64,9 @@ def main() -> int:
 def run(
     options: argparse.Namespace, data_root: Path, folder: Path, cache: str
 ) -> dict[str, Any]:
-    """One process, its wall-clock time and memory, and what its summary says.
+    """Run one process; return its time, its memory and figures of its summary.
 
-    Ends the script with the process's own message where it fails.
+    If the process fails, the script ends with the message of the process.
     """
     out = folder / cache
     command = [
@@ -89,7 +90,7 @@ def run(
 def result(
     options: argparse.Namespace, cache: str, runs: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    wall = [found["wall_s"] for found in runs]
+    wall = [run["wall_s"] for run in runs]
     stages = runs[0]["timing"]
     return {
         "cache": cache,
@@ -99,10 +100,10 @@ def result(
         "wall_s": spread(wall).median,
         "wall_s_spread": spread(wall)._asdict(),
         "timing": {
-            stage: spread([found["timing"][stage] for found in runs]).median
+            stage: spread([run["timing"][stage] for run in runs]).median
             for stage in stages
         },
-        "peak_memory_bytes": max(found["peak_memory_bytes"] for found in runs),
+        "peak_memory_bytes": max(run["peak_memory_bytes"] for run in runs),
         "official_score": runs[0]["official_score"],
     }
 
@@ -114,7 +115,7 @@ def show_results(results: list[dict[str, Any]]) -> None:
         [found["cache"], found["wall_s"], *(found["timing"][s] for s in stages)]
         for found in results
     ]
-    show("The main job, whole processes; medians", columns, rows)
+    show("The main job, complete processes; medians", columns, rows)
 
 
 if __name__ == "__main__":

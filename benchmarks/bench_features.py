@@ -1,6 +1,6 @@
-"""Features: clips a second from WAV files to log-mels, beside a plain librosa loop.
+"""Time feature extraction, from WAV files to log-mels, against a plain librosa loop.
 
-Both read the same files, which the system has in memory after the warm-up.
+Both read the same files, which are in the system's memory after the warm-up.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# Run by its path, a script finds the modules of its own folder alone.
+# A script that is run by its path finds only the modules of its own folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.contest import Contestant, Outcome, hold, spread
@@ -30,15 +30,19 @@ OURS, LIBROSA = "ours", "librosa"
 def parse() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument(
-        "--clips", type=positive, default=256, metavar="N", help="of 10 s; 256"
+        "--clips",
+        type=positive,
+        default=256,
+        metavar="N",
+        help="clips of 10 s (default: 256)",
     )
     return options.parse_args()
 
 
 def main() -> int:
     options = parse()
-    setup = Call("benchmarks.process_setup:as_the_command_line", {"n_runs": 1})
-    found = environment(setup)
+    setup = Call("benchmarks.process_setup:as_the_command_line", {"n_models": 1})
+    about = environment(setup)
     with tempfile.TemporaryDirectory() as folder:
         root = f"{folder}/set"
         say(f"making {options.clips} synthetic clips of 10 s")
@@ -48,25 +52,25 @@ def main() -> int:
         once(Member(setup, making))
         outcomes = hold(contestants(root, folder), options.rounds, options.warm_up, say)
         difference = max_difference(folder)
-    found_result = result(options.clips, outcomes, difference)
+    record = result(options.clips, outcomes, difference)
     write(
         options.json,
         {
             "data": "synthetic clips of 10 s, 16 kHz",
             "rounds": options.rounds,
             "warm_up": options.warm_up,
-            "results": [found_result],
-            "environment": found,
+            "results": [record],
+            "environment": about,
         },
     )
-    show_result(found_result)
+    show_result(record)
     return 0
 
 
 def contestants(root: str, folder: str) -> list[Contestant]:
-    """Ours with the process of the command line, librosa with all that it takes."""
+    """Return our side, set up like the command line, and librosa with all cores."""
     setups = {
-        OURS: Call("benchmarks.process_setup:as_the_command_line", {"n_runs": 1}),
+        OURS: Call("benchmarks.process_setup:as_the_command_line", {"n_models": 1}),
         LIBROSA: Call("benchmarks.process_setup:all_cores", {}),
     }
     return [
@@ -88,7 +92,7 @@ def contestants(root: str, folder: str) -> list[Contestant]:
 
 
 def max_difference(folder: str) -> float:
-    """The largest difference between both sides' log-mels, in dB."""
+    """Return the largest difference between both sides' log-mels, in dB."""
     import numpy as np
 
     ours, theirs = (np.load(f"{folder}/{name}.npy") for name in (OURS, LIBROSA))
@@ -113,14 +117,14 @@ def result(
     }
 
 
-def show_result(found: dict[str, Any]) -> None:
+def show_result(record: dict[str, Any]) -> None:
     columns = ["clips", "clips/s", "librosa clips/s", "ratio", "largest difference, dB"]
     row = [
-        str(found["clips"]),
-        found["clips_per_s"],
-        found["librosa_clips_per_s"],
-        found["ratio_to"][LIBROSA],
-        found["max_difference_db"],
+        str(record["clips"]),
+        record["clips_per_s"],
+        record["librosa_clips_per_s"],
+        record["ratio_to"][LIBROSA],
+        record["max_difference_db"],
     ]
     show("Features, WAV files to log-mels", columns, [row])
 

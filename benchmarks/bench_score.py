@@ -1,8 +1,8 @@
-"""Scoring: clips of 10 s a second, beside the official code's Mahalanobis form.
+"""Time scoring of 10 s clips against the official code's form of the Mahalanobis score.
 
-Ours scores every clip from log-mels in memory, once with the same score alone and once
-with the three official ones; the official form scores some of the clips, and its time
-for all is its time for one, multiplied.
+Our side scores every clip from log-mels in memory, once with this score alone and once
+with the three official scores. The official form scores some of the clips, and its time
+for all clips is extrapolated.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# Run by its path, a script finds the modules of its own folder alone.
+# A script that is run by its path finds only the modules of its own folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.contest import Contestant, Outcome, hold, spread
@@ -28,7 +28,7 @@ from benchmarks.script import (
 from gammavae_jax.config import OFFICIAL_SCORES
 
 OURS, ALL_SCORES, OFFICIAL = "ours", "all_scores", "official"
-# The arithmetic of the score alone, from residuals: no network.
+# The arithmetic of the score alone, from residuals, without the network.
 CLOSED_FORM, OFFICIAL_RESIDUALS = "closed_form", "official_from_residuals"
 LARGEST_DIFFERENCE = 1e-3  # relative
 
@@ -37,27 +37,27 @@ def parse() -> argparse.Namespace:
     options = parser(__doc__)
     add = options.add_argument
     add("--clips", type=positive, default=10000, metavar="N",
-        help="of all machines together; 10000")  # fmt: skip
+        help="all machines together (default: 10000)")  # fmt: skip
     add("--official-clips", type=positive, default=140, metavar="N",
-        help="of them that the official form scores; 140")  # fmt: skip
-    add("--machines", type=positive, default=7, metavar="N", help="7")
+        help="clips that the official form scores (default: 140)")  # fmt: skip
+    add("--machines", type=positive, default=7, metavar="N", help="default: 7")
     add("--frames", type=positive, default=313, metavar="N",
-        help="a clip; 313 are 10 s")  # fmt: skip
-    given = options.parse_args()
-    if given.frames < 5:
-        options.error(f"--frames {given.frames}: a window has 5")
-    return given
+        help="per clip (default: 313, which is 10 s)")  # fmt: skip
+    parsed = options.parse_args()
+    if parsed.frames < 5:
+        options.error(f"--frames {parsed.frames}: a window has 5")
+    return parsed
 
 
 def main() -> int:
     options = parse()
     setup = Call(
-        "benchmarks.process_setup:as_the_command_line", {"n_runs": options.machines}
+        "benchmarks.process_setup:as_the_command_line", {"n_models": options.machines}
     )
-    found = environment(setup)
+    about = environment(setup)
     size = {"machines": options.machines, "frames": options.frames}
     with tempfile.TemporaryDirectory() as folder:
-        say("training a detector for an epoch")
+        say("training a detector for one epoch")
         detector = f"{folder}/detector"
         making = Call("benchmarks.scoring:make_detector", {"folder": detector, **size})
         once(Member(setup, making))
@@ -74,12 +74,12 @@ def main() -> int:
             "rounds": options.rounds,
             "warm_up": options.warm_up,
             "results": [record],
-            "environment": found,
+            "environment": about,
         },
     )
     show_result(record)
     if difference > LARGEST_DIFFERENCE:
-        say(f"error: both sides differ by {difference:.2g}, relative")
+        say(f"error: the sides differ by {difference:.2g}, relative")
         return 1
     return 0
 
@@ -87,7 +87,7 @@ def main() -> int:
 def contestants(
     setup: Call, settings: dict[str, Any], chosen: int, folder: str
 ) -> list[Contestant]:
-    """Ours with the process of the command line, the official form with all cores."""
+    """Return our side, set up like the command line, and the official form."""
 
     def ours(scores: list[str]) -> Member:
         out = f"{folder}/{'_'.join(scores)}.npy"
@@ -122,7 +122,7 @@ def contestants(
 
 
 def relative_difference(folder: str) -> float:
-    """The largest of the clips that both have scored."""
+    """Return the largest relative difference over the clips scored by both sides."""
     import numpy as np
 
     ours, theirs = (np.load(f"{folder}/{n}.npy") for n in ("mahalanobis", OFFICIAL))
@@ -163,20 +163,20 @@ def result(
     }
 
 
-def show_result(found: dict[str, Any]) -> None:
+def show_result(record: dict[str, Any]) -> None:
     columns = ["clips", "s", "clips/s", "all scores, clips/s", "official s",
                "official clips/s", "ratio", "ratio of the forms alone",
                "largest difference"]  # fmt: skip
     row = [
-        str(found["clips"]),
-        found["seconds"]["median"],
-        found["clips_per_s"],
-        found["clips_per_s_all_scores"],
-        found["official_seconds_for_all_extrapolated"],
-        found["official_clips_per_s"],
-        found["ratio_to"][OFFICIAL],
-        found["ratio_to"][OFFICIAL_RESIDUALS],
-        found["max_relative_difference"],
+        str(record["clips"]),
+        record["seconds"]["median"],
+        record["clips_per_s"],
+        record["clips_per_s_all_scores"],
+        record["official_seconds_for_all_extrapolated"],
+        record["official_clips_per_s"],
+        record["ratio_to"][OFFICIAL],
+        record["ratio_to"][OFFICIAL_RESIDUALS],
+        record["max_relative_difference"],
     ]
     title = "Scoring; the official form's seconds are extrapolated"
     show(title, columns, [row])

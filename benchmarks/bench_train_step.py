@@ -1,6 +1,6 @@
-"""Training: windows a second, all machines and seeds in one program, beside PyTorch.
+"""Time training of all machines and seeds in one program, against PyTorch.
 
-A repetition is some epochs of every machine and seed over synthetic log-mels.
+A repetition is a few epochs of every machine and seed over synthetic log-mels.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-# Run by its path, a script finds the modules of its own folder alone.
+# A script that is run by its path finds only the modules of its own folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import matmul
@@ -42,7 +42,7 @@ SCALING_CLIPS = (100, 300, 1000)
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained; `clips` are each machine's."""
+    """What is trained; `clips` is the number per machine."""
 
     model: str
     machines: int
@@ -52,8 +52,8 @@ class Case:
     frames: int
 
     @property
-    def runs(self) -> list[int]:
-        """The machine that each model is for."""
+    def machine_of_model(self) -> list[int]:
+        """The machine of each model."""
         return list(range(self.machines)) * self.seeds
 
 
@@ -61,42 +61,55 @@ def parse() -> argparse.Namespace:
     options = parser(__doc__)
     add = options.add_argument
     add("--models", nargs="+", choices=MODELS, default=MODELS, metavar="NAME",
-        help=f"of {', '.join(MODELS)}; both")  # fmt: skip
+        help=f"any of {', '.join(MODELS)} (default: both)")  # fmt: skip
     add("--machines", nargs="+", type=positive, default=[1, 7], metavar="N",
-        help="how many at once; 1 and 7")  # fmt: skip
+        help="how many at a time (default: 1 7)")  # fmt: skip
     add("--seeds", nargs="+", type=positive, default=[1, 5], metavar="N",
-        help="models of each machine; 1 and 5")  # fmt: skip
-    add("--batch-size", type=positive, default=256, metavar="B", help="256")
-    add("--clips", type=positive, default=100, metavar="N", help="a machine; 100")
+        help="seeds per machine (default: 1 5)")  # fmt: skip
+    add("--batch-size", type=positive, default=256, metavar="B", help="default: 256")
+    add(
+        "--clips",
+        type=positive,
+        default=100,
+        metavar="N",
+        help="clips per machine (default: 100)",
+    )
     add("--frames", type=positive, default=313, metavar="N",
-        help="a clip; 313 are 10 s")  # fmt: skip
+        help="per clip (default: 313, which is 10 s)")  # fmt: skip
     add("--epochs", type=positive, default=4, metavar="N",
-        help="of a repetition of ours; 4")  # fmt: skip
+        help="epochs in one of our repetitions (default: 4)")  # fmt: skip
     add("--batching", choices=("auto", "vmap", "map"), default="auto",
-        help="of runs within a device; what the package chooses")  # fmt: skip
-    add("--peers", choices=PEERS, default="all", help="PyTorch's side; all")
+        help="batching of models within a device (default: auto)")  # fmt: skip
+    add(
+        "--peers",
+        choices=PEERS,
+        default="all",
+        help="PyTorch trainers to compare with (default: all)",
+    )
     add("--pipeline-windows", type=positive, default=10240, metavar="N",
-        help="of a repetition of the slow peer; 10240")  # fmt: skip
+        help="windows in a repetition of the slow peer (default: 10240)")  # fmt: skip
     add("--scaling", nargs="*", type=positive, metavar="CLIPS",
-        help="instead, our side alone at these sizes of the largest --machines; "
-        "100 300 1000")  # fmt: skip
-    given = options.parse_args()
-    if given.frames < FRAMES_OF_A_WINDOW:
-        options.error(f"--frames {given.frames}: a window has {FRAMES_OF_A_WINDOW}")
-    if given.batch_size < 2:
+        help="time only our side, with the largest of --machines and these numbers of "
+        "clips (default: 100 300 1000)")  # fmt: skip
+    parsed = options.parse_args()
+    if parsed.frames < FRAMES_OF_A_WINDOW:
+        options.error(f"--frames {parsed.frames}: a window has {FRAMES_OF_A_WINDOW}")
+    if parsed.batch_size < 2:
         options.error("--batch-size 1: batch normalisation needs 2")
-    return given
+    return parsed
 
 
 def main() -> int:
     options = parse()
     if options.peers != "none" and not matmul.has_torch():
-        say("PyTorch is not installed: our side alone (pip install -e '.[bench]')")
+        say(
+            "PyTorch is not installed: timing our side only (pip install -e '.[bench]')"
+        )
         options.peers = "none"
     is_scaling = options.scaling is not None
     cases = scaling_cases(options) if is_scaling else comparison_cases(options)
-    setup = Call("benchmarks.process_setup:as_the_command_line", {"n_runs": 1})
-    found = environment(setup)
+    setup = Call("benchmarks.process_setup:as_the_command_line", {"n_models": 1})
+    about = environment(setup)
     results = []
     for case in cases:
         say(f"\n{case}")
@@ -105,7 +118,7 @@ def main() -> int:
             *matmul.matmul_contestants(),
         ]
         if not is_scaling:
-            contestants += peers(case, options, found["platform"] == "cpu")
+            contestants += peers(case, options, about["platform"] == "cpu")
         outcomes = hold(contestants, options.rounds, options.warm_up, say)
         results.append(result(case, outcomes))
     rates = [r["matmul_gflops"] for r in results]
@@ -114,7 +127,7 @@ def main() -> int:
         "rounds": options.rounds,
         "warm_up": options.warm_up,
         "results": results,
-        "environment": {**found, "matmul_gflops": spread(rates).median},
+        "environment": {**about, "matmul_gflops": spread(rates).median},
     }
     if is_scaling:
         record["scaling"] = scaling(results)
@@ -141,16 +154,16 @@ def scaling_cases(options: argparse.Namespace) -> list[Case]:
 
 
 def ours(case: Case, epochs: int, batching: str) -> Contestant:
-    n_models = 1 if batching == "vmap" else len(case.runs)
-    setup = Call("benchmarks.process_setup:as_the_command_line", {"n_runs": n_models})
+    n_models = 1 if batching == "vmap" else len(case.machine_of_model)
+    setup = Call("benchmarks.process_setup:as_the_command_line", {"n_models": n_models})
     settings = {**asdict(case), "epochs": epochs, "batching": batching}
     prepare = Call("benchmarks.training:prepare", settings)
     return Contestant("gammavae_jax", OURS, (Member(setup, prepare),))
 
 
 def peers(case: Case, options: argparse.Namespace, is_cpu: bool) -> list[Contestant]:
-    """Every form of every peer that was asked for."""
-    # PyTorch compiles by way of a compiler that is installed, or not.
+    """Return all forms of the selected peers."""
+    # torch.compile needs an installed C++ compiler.
     compiled = ["compiled"] * (shutil.which(os.environ.get("CXX", "c++")) is not None)
     contestants = []
     for role in PEERS[options.peers]:
@@ -158,7 +171,7 @@ def peers(case: Case, options: argparse.Namespace, is_cpu: bool) -> list[Contest
             contestants.append(pipeline(case, options.pipeline_windows))
         elif role == CAREFUL:
             forms = ["eager", *compiled, *["graphs"] * (not is_cpu)]
-            # On a busy machine threads that wait for each other take longer than one.
+            # On a busy computer one thread is faster than several that wait.
             threads = (False, True) if is_cpu else (False,)
             contestants += [
                 careful(case, *form) for form in itertools.product(forms, threads)
@@ -173,33 +186,33 @@ def peers(case: Case, options: argparse.Namespace, is_cpu: bool) -> list[Contest
 def careful(case: Case, form: str, has_one_thread: bool) -> Contestant:
     threads = "one_thread" if has_one_thread else "all_cores"
     setup = Call(f"benchmarks.process_setup:{threads}", {})
-    member = _peer(setup, "careful", case, case.runs, {"form": form})
+    member = _peer(setup, "careful", case, case.machine_of_model, {"form": form})
     return Contestant(f"careful_{form}_{threads}", CAREFUL, (member,))
 
 
 def careful_per_core(case: Case, form: str) -> Contestant:
-    """The runs dealt among the cores, a process of a single thread on each."""
-    n_processes = min(available_cores(), len(case.runs))
+    """Distribute the models over the cores, with one single-threaded process each."""
+    n_processes = min(available_cores(), len(case.machine_of_model))
     members = []
     for number in range(n_processes):
         setup = Call("benchmarks.process_setup:one_thread", {})
-        runs = case.runs[number::n_processes]
-        members.append(_peer(setup, "careful", case, runs, {"form": form}))
+        machines = case.machine_of_model[number::n_processes]
+        members.append(_peer(setup, "careful", case, machines, {"form": form}))
     return Contestant(f"{PER_CORE}_{form}", PER_CORE, tuple(members))
 
 
 def pipeline(case: Case, windows: int) -> Contestant:
     setup = Call("benchmarks.process_setup:all_cores", {})
-    member = _peer(setup, "pipeline", case, case.runs, {"windows": windows})
+    member = _peer(setup, "pipeline", case, case.machine_of_model, {"windows": windows})
     return Contestant(PIPELINE, PIPELINE, (member,))
 
 
 def _peer(
-    setup: Call, module: str, case: Case, runs: list[int], more: dict[str, Any]
+    setup: Call, module: str, case: Case, machines: list[int], more: dict[str, Any]
 ) -> Member:
     settings = {
         "model": case.model,
-        "runs": runs,
+        "machines": machines,
         "batch_size": case.batch_size,
         "clips": case.clips,
         "frames": case.frames,
@@ -246,24 +259,24 @@ def peer_result(outcome: Outcome) -> dict[str, Any]:
 
 
 def scaling(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Whether time and memory grow as the clips do; 1 is in proportion."""
+    """Return how time and memory grow with the clips; 1 is proportional growth."""
     smallest = {r["model"]: r for r in reversed(results)}
     rows = []
-    for found in results:
-        first = smallest[found["model"]]
-        growth = found["seconds_per_epoch"] / first["seconds_per_epoch"]
+    for record in results:
+        first = smallest[record["model"]]
+        growth = record["seconds_per_epoch"] / first["seconds_per_epoch"]
         rows.append(
             {
                 **{
-                    name: found[name]
+                    name: record[name]
                     for name in ("model", "machines", "seeds", "clips")
                 },
-                "seconds_per_epoch": found["seconds_per_epoch"],
-                "seconds_over_proportion": growth * first["clips"] / found["clips"],
-                "peak_memory_bytes": found["peak_memory_bytes"],
-                "device_bytes": found["device_bytes"],
+                "seconds_per_epoch": record["seconds_per_epoch"],
+                "seconds_over_proportion": growth * first["clips"] / record["clips"],
+                "peak_memory_bytes": record["peak_memory_bytes"],
+                "device_bytes": record["device_bytes"],
                 "device_bytes_over_log_mels": (
-                    found["device_bytes"] / found["log_mel_bytes"]
+                    record["device_bytes"] / record["log_mel_bytes"]
                 ),
             }
         )
@@ -272,8 +285,8 @@ def scaling(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def show_results(results: list[dict[str, Any]]) -> None:
     names = ("model", "machines", "seeds", "clips")
-    columns = [*names, "windows/s", "s an epoch", "of matmul", "compile s", "peak MB",
-               PIPELINE, CAREFUL, "per core"]  # fmt: skip
+    columns = [*names, "windows/s", "s per epoch", "of matmul rate", "compile s",
+               "peak MB", PIPELINE, CAREFUL, "per core"]  # fmt: skip
     rows = [
         [
             *(str(r[name]) for name in names),
@@ -286,11 +299,11 @@ def show_results(results: list[dict[str, Any]]) -> None:
         ]
         for r in results
     ]
-    show("Training; our rate over those of the peers", columns, rows)
+    show("Training; last three columns: our rate divided by the peer's", columns, rows)
 
 
 def show_scaling(rows: list[dict[str, Any]]) -> None:
-    columns = ["model", "machines", "clips", "s an epoch", "s over proportion",
+    columns = ["model", "machines", "clips", "s per epoch", "s over proportion",
                "peak MB", "device bytes over log-mels"]  # fmt: skip
     chosen = [
         [
@@ -302,7 +315,7 @@ def show_scaling(rows: list[dict[str, Any]]) -> None:
         ]
         for row in rows
     ]
-    show("Growth with the clips", columns, chosen)
+    show("Growth with the number of clips", columns, chosen)
 
 
 if __name__ == "__main__":

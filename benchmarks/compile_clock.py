@@ -1,4 +1,4 @@
-"""How long JAX traces, lowers and compiles, from its own reports."""
+"""Measure how long JAX traces, lowers and compiles, from its monitoring events."""
 
 import time
 
@@ -12,25 +12,25 @@ _COMPILING = ("/jax/core/compile/backend_compile_duration",)
 
 
 class CompileClock:
-    """Listens from its making on."""
+    """Records compilation events from its creation on."""
 
     def __init__(self):
         self._intervals: list[tuple[str, float, float]] = []
-        jax.monitoring.register_event_duration_secs_listener(self._hear)
+        jax.monitoring.register_event_duration_secs_listener(self._record)
 
     def facts(self) -> dict[str, float]:
-        """Seconds from Python to what the compiler reads, and of the compiler."""
+        """Return the seconds of tracing and lowering, and of compiling."""
         return {
             "lowering_s": self._covered(_LOWERING),
             "compile_s": self._covered(_COMPILING),
         }
 
-    def _hear(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
+    def _record(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
         now = time.monotonic()
         self._intervals.append((event, now - duration_secs, now))
 
     def _covered(self, events: tuple[str, ...]) -> float:
-        """The length of the union: a function is traced within another's tracing."""
+        """Return the length of the union of intervals, since tracing can be nested."""
         total, end = 0.0, float("-inf")
         for start, stop in sorted(i[1:] for i in self._intervals if i[0] in events):
             total += max(stop - max(start, end), 0.0)

@@ -1,10 +1,10 @@
-"""Contests: all sides of a comparison in one call, in turns, doing the same work.
+"""Contests: all sides of a comparison take turns in one call, doing the same work.
 
-A contestant is one process, or several that work side by side. Each process is a
-fresh one, set up before JAX, NumPy or PyTorch is imported; it prepares once, then
-repeats its work each time it is told to, while all the others wait. Work is counted in
-whatever unit the contestants share (windows, clips), so one may do less of it in a
-repetition: what is compared are rates.
+A contestant is one process, or several that work in parallel. Each process is fresh and
+is set up before JAX, NumPy or PyTorch is imported. It prepares once, then repeats its
+work on each request, while all the others wait. Work is counted in a unit that the
+contestants share (windows, clips). Rates are compared, so one contestant may do less
+work in a repetition than another.
 """
 
 import random
@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 
 from benchmarks.processes import FINISH, REPEAT, Member, Process, serve
 
-# Between two repetitions: threads of OpenMP wait for more work in a busy loop at first.
+# Between two repetitions, because OpenMP threads first wait in a busy loop.
 _PAUSE_S = 0.05
 
 
 class Contestant(NamedTuple):
-    """Processes that work side by side.
+    """One or more processes that work in parallel.
 
-    Of contestants with the same `role`, say, two ways to write the same peer, only the
-    one that was fastest in the warm-up goes on.
+    Of several contestants with the same `role`, such as two forms of a peer, only the
+    one that was fastest in the warm-up takes part in the measured rounds.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Contestant(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """How measured numbers are distributed; `iqr` is the interquartile range."""
+    """The spread of measured numbers; `iqr` is the interquartile range."""
 
     median: float
     min: float
@@ -42,27 +42,27 @@ class Spread(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a contestant did in the measured rounds."""
+    """The result of a contestant in the measured rounds."""
 
     name: str
-    work: float  # of a repetition, all processes together
-    seconds: tuple[float, ...]  # of each round
-    warm_up_rates: Mapping[str, float]  # the best, of every contestant of the role
-    facts: tuple[Mapping[str, Any], ...]  # of each process
+    work: float  # per repetition, all processes together
+    seconds: tuple[float, ...]  # per round
+    warm_up_rates: Mapping[str, float]  # best rate of each contestant of the role
+    facts: tuple[Mapping[str, Any], ...]  # per process
 
     @property
     def rate(self) -> float:
-        """Work a second, in the median round."""
+        """Work per second in the median round."""
         return self.work / statistics.median(self.seconds)
 
     def ratios(self, other: "Outcome") -> Spread:
-        """How many times the other's rate, round by round."""
+        """Return this rate divided by the other's, round by round."""
         pairs = zip(self.seconds, other.seconds, strict=True)
         return spread([(self.work / s) / (other.work / o) for s, o in pairs])
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median, extremes and interquartile range."""
+    """Return median, extremes and interquartile range."""
     iqr = 0.0
     if len(values) > 1:
         lower, _, upper = statistics.quantiles(values, n=4, method="inclusive")
@@ -76,12 +76,12 @@ def hold(
     warm_up: int,
     say: Callable[[str], None],
 ) -> dict[str, Outcome]:
-    """Prepare the contestants one by one, then let them work in turns.
+    """Prepare the contestants one by one, then let them take turns.
 
     Args:
-        contestants: to be compared.
-        rounds: measured ones. The order of the contestants is drawn anew for each.
-        warm_up: rounds before, which are not measured; one at least.
+        contestants: the sides to compare.
+        rounds: number of measured rounds; each has a new random order.
+        warm_up: number of unmeasured rounds before them; at least one.
         say: called with a line after each preparation and each round.
 
     Returns:
@@ -111,9 +111,9 @@ class _Team:
     def __init__(self, contestant: Contestant, processes: list[Process]):
         self.name, self.role = contestant.name, contestant.role
         self.processes = processes
-        answers = [process.answer() for process in processes]
-        self.work = sum(work for work, _ in answers)
-        self.facts = [facts for _, facts in answers]
+        messages = [process.receive() for process in processes]
+        self.work = sum(work for work, _ in messages)
+        self.facts = [facts for _, facts in messages]
         self.seconds: list[float] = []
         self.warm_up_rates: dict[str, float] = {}
 
@@ -122,18 +122,18 @@ class _Team:
         return self.work / min(self.seconds)
 
     def repeat(self) -> None:
-        """All processes from one start; the time until the last one ends."""
+        """Time all processes from the common start until the last one ends."""
         for process in self.processes:
-            process.tell(REPEAT)
-        times = [process.answer() for process in self.processes]
+            process.send(REPEAT)
+        times = [process.receive() for process in self.processes]
         first, last = min(t[0] for t in times), max(t[1] for t in times)
         self.seconds.append(last - first)
 
     def outcome(self, rounds: int) -> Outcome:
         for process in self.processes:
-            process.tell(FINISH)
+            process.send(FINISH)
         facts = [
-            {**before, **process.answer()}
+            {**before, **process.receive()}
             for before, process in zip(self.facts, self.processes, strict=True)
         ]
         seconds = tuple(self.seconds[-rounds:])
@@ -146,7 +146,7 @@ class _Team:
 
 @contextmanager
 def _prepared(contestant: Contestant) -> Iterator[_Team]:
-    """The processes of a contestant, prepared side by side and ended in any case."""
+    """Prepare a contestant's processes in parallel, and always end them."""
     processes: list[Process] = []
     try:
         for member in contestant.members:
@@ -167,7 +167,7 @@ def _round(
 
 
 def _fastest_of_each_role(teams: Sequence[_Team]) -> list[_Team]:
-    """End the other ones; the fastest takes down what all of its role did."""
+    """Keep the fastest team of each role, with the warm-up rates of its rivals."""
     fastest = []
     for role in dict.fromkeys(team.role for team in teams):
         rivals = [team for team in teams if team.role == role]

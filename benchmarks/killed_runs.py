@@ -1,4 +1,4 @@
-"""Runs of the main job that are killed again and again, and what they end in."""
+"""Kill and resume runs of the main job, and compare their results."""
 
 import json
 import os
@@ -18,41 +18,41 @@ import numpy as np
 from gammavae_jax.runs.checkpoint import load_detector, restore_training
 
 _RUN = Path(__file__).resolve().parent.parent / "experiments" / "run.py"
-# A small network; states are saved between the epochs that are saved anyway.
+# A small network, with states saved more often than by default.
 SETTINGS = (
     *("--epochs", "12", "--scores", "fusion_mean", "mse", "mahalanobis"),
     *("--set", "model.hidden=[16]", "model.n_latent=4", "train.batch_size=64"),
     *("train.checkpoint_every=3", "train.n_folds=2"),
 )
-# By what a run leaves; times and versions are in the others.
+# The other files contain times and versions.
 _SAME_BYTES = ("metrics.jsonl", "config.json", "results.csv", "clips.csv")
 _ENDED = {-signal.SIGKILL, 128 + signal.SIGTERM, 128 + signal.SIGINT}
-# While Python itself starts, before anything is heeded.
+# Python has not installed its signal handlers yet while it starts.
 _ENDED |= {-signal.SIGTERM, -signal.SIGINT}
 
 
 class LostRunError(AssertionError):
-    """A run that could not be gone on with; the message is what it said."""
+    """A run could not be resumed; the message has its output."""
 
 
 @dataclass
 class Killing:
-    """What came of it."""
+    """Counts of killed and finished runs."""
 
     killed_when: Counter[str] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
     n_starts: int = 0
-    n_ends: int = 0  # runs that came to their end
+    n_ends: int = 0  # runs that finished
     differences: list[str] = field(default_factory=list)
 
     @property
     def n_killed(self) -> int:
-        """Processes that a signal has ended."""
+        """Number of processes ended by a signal."""
         return sum(self.statuses.values())
 
 
 def start(data: Path, out: Path, *options: str) -> subprocess.Popen[str]:
-    """The main job on all machines of a folder, in a process of its own."""
+    """Start the main job on all machines of a folder, in its own process."""
     return subprocess.Popen(
         [
             *(sys.executable, str(_RUN), "--all-machines", "--data-root", str(data)),
@@ -66,16 +66,16 @@ def start(data: Path, out: Path, *options: str) -> subprocess.Popen[str]:
 
 
 def finish(data: Path, out: Path, *options: str) -> str:
-    """Run to the end; what was said on the way.
+    """Run the main job to its end and return its messages.
 
     Raises:
-        LostRunError: it could not.
+        LostRunError: the run failed.
     """
     run = start(data, out, *options)
-    said = run.communicate()[1]
+    messages = run.communicate()[1]
     if run.returncode != 0:
-        raise LostRunError(f"status {run.returncode}: {said}")
-    return said
+        raise LostRunError(f"status {run.returncode}: {messages}")
+    return messages
 
 
 def kill_and_resume(
@@ -88,34 +88,34 @@ def kill_and_resume(
     killing: Killing,
     signals: Sequence[signal.Signals] = (signal.SIGKILL,),
 ) -> None:
-    """Start a run, kill it at a random time, resume it, and so on; then let it end.
+    """Kill a run at random times and resume it each time, then let it finish.
 
     Args:
-        data: of the recordings.
-        out: the run's folder, not there yet.
-        unbroken: that of the same run, which was never killed.
-        draw: of times and signals.
-        seconds: that a whole run takes.
-        n_kills: before it is let go to its end; fewer where it ends before.
-        killing: what comes of it is added here.
-        signals: of which one is drawn each time.
+        data: folder of the recordings.
+        out: the run's folder; must not exist yet.
+        unbroken: folder of the same run, never killed.
+        draw: chooses times and signals.
+        seconds: duration of a complete run.
+        n_kills: number of kills before the run may finish; fewer if it finishes early.
+        killing: receives the counts.
+        signals: one of these is chosen each time.
 
     Raises:
-        LostRunError: it could not be gone on with.
+        LostRunError: the run could not be resumed.
     """
     for _ in range(n_kills):
         run = start(data, out, *_options(out))
         killing.n_starts += 1
         how = draw.choice(signals)
         try:
-            said = run.communicate(timeout=draw.uniform(0, seconds))[1]
+            messages = run.communicate(timeout=draw.uniform(0, seconds))[1]
         except subprocess.TimeoutExpired:
             run.send_signal(how)
-            said = run.communicate()[1]
+            messages = run.communicate()[1]
         if run.returncode == 0:
             break
         if run.returncode not in _ENDED:
-            raise LostRunError(f"status {run.returncode} after {how.name}: {said}")
+            raise LostRunError(f"status {run.returncode} after {how.name}: {messages}")
         killing.killed_when[_stage(out)] += 1
         killing.statuses[run.returncode] += 1
     killing.n_starts += 1
@@ -125,27 +125,27 @@ def kill_and_resume(
 
 
 def differences(out: Path, other: Path) -> list[str]:
-    """In what two runs differ: files and arrays by name; nothing if they are alike."""
+    """Return the names of the files and arrays in which two runs differ."""
     ours, theirs = _bytes_of(out), _bytes_of(other)
     names = sorted(ours.keys() | theirs.keys())
-    found = [name for name in names if ours.get(name) != theirs.get(name)]
+    different = [name for name in names if ours.get(name) != theirs.get(name)]
     for name, arrays in _arrays_of(out).items():
         expected = _arrays_of(other)[name]
         leaves = jax.tree.leaves(jax.tree.map(_same, arrays, expected))
-        found += [] if all(leaves) else [name]
+        different += [] if all(leaves) else [name]
     inside = {path.name for path in out.iterdir()} ^ {p.name for p in other.iterdir()}
-    return found + sorted(inside)
+    return different + sorted(inside)
 
 
 def seconds_of(data: Path, out: Path) -> float:
-    """How long a whole run takes; it ends in a folder of its own."""
+    """Return the duration of a complete run into the folder `out`."""
     start_time = time.monotonic()
     finish(data, out)
     return time.monotonic() - start_time
 
 
 def _options(out: Path) -> list[str]:
-    """To go on where there is anything to go on with."""
+    """Return `--resume` if there is anything to resume."""
     return ["--resume"] if out.is_dir() and any(out.iterdir()) else []
 
 
@@ -158,7 +158,7 @@ def _arrays_of(out: Path) -> dict[str, object]:
     training = restore_training(out / "checkpoint")
     detector = load_detector(out / "checkpoint")
     return {
-        "the state of the training": training and (training.epoch, training.state),
+        "the training state": training and (training.epoch, training.state),
         "the models": tuple(detector.scorer),
         "the thresholds": dict(detector.thresholds),
     }
@@ -169,16 +169,16 @@ def _same(one: object, other: object) -> bool:
 
 
 def _stage(out: Path) -> str:
-    """How far a run had come, by what it has left."""
+    """Return how far a run got, judged by the files it left."""
     if not (out / "config.json").exists():
         return "before its first file"
     if any((out / name).exists() for name in (".results-new", ".results")):
         return "writing results"
     if (out / "summary.json").exists():
-        return "with results, making them anew"
+        return "replacing its results"
     marks = (out / "checkpoint" / "train").glob("*.json")
     epochs = [int(mark.stem) for mark in marks if mark.stem.isdecimal()]
     if not epochs:
         return "before its first state"
-    wanted = json.loads((out / "config.json").read_text())["train"]["epochs"]
-    return "training" if max(epochs) < wanted else "fitting and scoring"
+    n_epochs = json.loads((out / "config.json").read_text())["train"]["epochs"]
+    return "training" if max(epochs) < n_epochs else "fitting and scoring"

@@ -1,6 +1,6 @@
-"""Synthetic log-mels, made anew wherever they are needed, always the same.
+"""Synthetic log-mels, generated wherever they are needed and always the same.
 
-They have the level and the roughness of a machine's noise, and stand for nothing else.
+Their level and roughness resemble a machine's noise; nothing else is realistic.
 """
 
 from pathlib import Path
@@ -13,13 +13,13 @@ from gammavae_jax.data.machines import ClipFile
 from gammavae_jax.data.names import parse_clip_name
 
 N_MELS, N_CONTEXT = 128, 5
-SAMPLE_RATE, SECONDS = 16000, 10  # of a clip, the challenge's
+SAMPLE_RATE, SECONDS = 16000, 10  # the challenge's clips
 N_FRAMES = 1 + SAMPLE_RATE * SECONDS // 512
-_TARGET_EVERY = 10  # clips, of which one is of the target domain
+_TARGET_EVERY = 10  # one clip in ten is from the target domain
 
 
 def synthetic_log_mels(machine: int, n_clips: int, n_frames: int) -> np.ndarray:
-    """The clips of a machine, `clip frame mel`, in dB."""
+    """Return the clips of a machine, `clip frame mel`, in dB."""
     rng = np.random.default_rng(machine)
     log_mels = rng.standard_normal((n_clips, n_frames, N_MELS), dtype=np.float32)
     log_mels *= np.float32(4.0)
@@ -29,7 +29,7 @@ def synthetic_log_mels(machine: int, n_clips: int, n_frames: int) -> np.ndarray:
 
 
 def window_starts(n_clips: int, n_frames: int) -> np.ndarray:
-    """The first frame of each window, as `clip * n_frames + frame`."""
+    """Return the first frame of each window, as `clip * n_frames + frame`."""
     first = np.arange(n_clips)[:, None] * n_frames
     return (first + np.arange(n_frames - N_CONTEXT + 1)).ravel()
 
@@ -37,7 +37,7 @@ def window_starts(n_clips: int, n_frames: int) -> np.ndarray:
 def synthetic_machines(
     n_machines: int, n_clips: int, n_frames: int, split: str = "train"
 ) -> TrainingArrays:
-    """Machines as the package stacks them, on the host."""
+    """Return machines as the package stacks them, on the host."""
     machines = []
     for machine in range(n_machines):
         log_mels = synthetic_log_mels(machine, n_clips, n_frames)

@@ -1,4 +1,4 @@
-"""What a number was measured on, and how much work and memory it stands for."""
+"""Describe the computer, and count the FLOPs and the memory of a model."""
 
 import importlib.metadata
 import itertools
@@ -18,7 +18,7 @@ from gammavae_jax.training.step import init_state, train_step
 
 
 def describe() -> dict[str, Any]:
-    """The package's own description, and what timing depends on besides."""
+    """Return the package's own description, and what else affects timings."""
     return {
         **describe_environment(),
         "torch": _torch_version(),
@@ -30,10 +30,10 @@ def describe() -> dict[str, Any]:
 
 
 def flops_by_formula(config: Config) -> float:
-    """Multiplications and additions of a training step, for one window.
+    """Return the multiplications and additions of a training step, per window.
 
-    Of the dense layers: forward, and backward to the weights and to the input; none to
-    the input of the first layer. Nothing else is counted.
+    Counts only the dense layers: the forward pass and the gradients for weights and
+    inputs, except for the input of the first layer.
     """
     model, n_features = config.model, config.features.n_features
     n_heads = 1 if model.latent == "deterministic" else 2
@@ -46,9 +46,9 @@ def flops_by_formula(config: Config) -> float:
 
 
 def flops_by_compiler(config: Config) -> float | None:
-    """What XLA counts in a compiled step of one machine, for one window.
+    """Return XLA's count for a compiled step of one machine, per window.
 
-    None where a device does not say.
+    None if the device does not report it.
     """
     size, key = config.train.batch_size, jax.random.key(0)
     windows = jnp.zeros((size, config.features.n_features))
@@ -59,13 +59,13 @@ def flops_by_compiler(config: Config) -> float | None:
 
 
 def device_bytes() -> int:
-    """All arrays on this process's devices, copies counted."""
+    """Return the bytes of all arrays on this process's devices, including copies."""
     shards = (s for array in jax.live_arrays() for s in array.addressable_shards)
     return sum(shard.data.nbytes for shard in shards)
 
 
 def device_peak_bytes() -> int | None:
-    """The most memory in use on the devices, together; None where they do not say."""
+    """Return the peak memory of all devices; None if they do not report it."""
     stats: Iterable[Any] = [device.memory_stats() for device in jax.local_devices()]
     peaks = [s.get("peak_bytes_in_use") for s in stats if s]
     return sum(peaks) if peaks and None not in peaks else None
@@ -82,7 +82,7 @@ def _torch_version() -> str | None:
 
 
 def _processor() -> str:
-    """The name of the CPU where the system tells, else its architecture."""
+    """Return the name of the CPU if the system has it, else its architecture."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             names = [line for line in file if line.startswith("model name")]

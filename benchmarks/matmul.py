@@ -1,6 +1,6 @@
-"""The rate of a large matrix product: what this machine reaches, to compare with.
+"""Measure the rate of a large matrix product, as a reference for this computer.
 
-In float32, as precise as each library makes it by default.
+The product is in float32, with each library's default precision.
 """
 
 # pyright: reportMissingImports=false
@@ -17,7 +17,7 @@ _FLOPS = 2.0 * _SHAPE[0] * _SHAPE[1] * _SHAPE[2] * _N_PRODUCTS
 
 
 def matmul_contestants() -> list[Contestant]:
-    """JAX with all cores and, where it is installed, PyTorch; the work is FLOPs."""
+    """Return JAX and, if installed, PyTorch, with all cores; the work is in FLOPs."""
     setup = Call("benchmarks.process_setup:all_cores", {})
     return [
         Contestant(
@@ -31,7 +31,7 @@ def matmul_contestants() -> list[Contestant]:
 
 
 def has_torch() -> bool:
-    """Whether PyTorch is installed; it is not imported."""
+    """Return whether PyTorch is installed, without importing it."""
     return importlib.util.find_spec("torch") is not None
 
 

@@ -1,4 +1,4 @@
-"""How the process of a contestant is set up, before anything large is imported."""
+"""Set up the process of a contestant, before anything large is imported."""
 
 import os
 
@@ -10,21 +10,21 @@ from gammavae_jax.process import (
 
 
 def as_the_command_line(n_models: int) -> None:
-    """What `experiments/run.py` does for so many runs, machines times seeds."""
+    """Set up like `experiments/run.py` for so many models, machines times seeds."""
     limit_blas_threads()
     give_cores_to_models(n_models)
 
 
 def all_cores() -> None:
-    """As many threads as the libraries start by themselves."""
+    """Keep the libraries' own number of threads."""
 
 
 def one_thread() -> None:
-    """A single thread, wherever the system puts it."""
+    """Use a single thread, on any core."""
     for library in ("OMP", "MKL", "OPENBLAS"):
         os.environ[f"{library}_NUM_THREADS"] = "1"
 
 
 def thread_count() -> int:
-    """The threads that a library should use in a process that was so set up."""
+    """Return the number of threads that a library should use after this setup."""
     return int(os.environ.get("OMP_NUM_THREADS", available_cores()))

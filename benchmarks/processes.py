@@ -1,7 +1,7 @@
-"""Processes that prepare once, then repeat their work whenever they are told to.
+"""Processes that prepare once, then repeat their work on each request.
 
-Each is a fresh one, set up before JAX, NumPy or PyTorch is imported; so this module,
-the first that a process imports, imports none of them.
+Each process is fresh and is set up before JAX, NumPy or PyTorch is imported. A process
+imports this module first, so it imports none of them.
 """
 
 import importlib
@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-REPEAT, FINISH = "repeat", "finish"  # what a process can be told
+REPEAT, FINISH = "repeat", "finish"  # requests to a process
 _SECONDS_TO_END = 10.0
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -28,7 +28,7 @@ class ProcessError(RuntimeError):
 
 
 class Call(NamedTuple):
-    """A function by its name, `module:function`, and its keyword arguments."""
+    """A function by name, `module:function`, and its keyword arguments."""
 
     target: str
     settings: Mapping[str, Any]
@@ -40,41 +40,41 @@ class Call(NamedTuple):
 
 
 class Member(NamedTuple):
-    """One process: how it is set up, and the call that gives its `Prepared`."""
+    """One process: its setup, and the call that returns its `Prepared`."""
 
     setup: Call
     prepare: Call
 
 
 class Prepared(NamedTuple):
-    """What a process has to offer once it is prepared."""
+    """A process that is ready to work."""
 
-    repeat: Callable[[], Any]  # returns when all work is done, also on a device
-    work: float  # of a repetition
-    facts: Mapping[str, Any]  # seconds of compilation and the like
+    repeat: Callable[[], Any]  # returns when all work is done, on devices too
+    work: float  # per repetition
+    facts: Mapping[str, Any]  # such as compile time
     finish: Callable[[], Mapping[str, Any]] = dict  # more facts, after the last round
 
 
 def once(member: Member) -> Any:
-    """What a call returns, made in a process of its own.
+    """Make a call in a process of its own and return its result.
 
     Raises:
         ProcessError: the process failed.
     """
-    process = Process(member.prepare.target, _answer_once, member)
+    process = Process(member.prepare.target, _respond_once, member)
     try:
-        return process.answer()
+        return process.receive()
     finally:
         process.end()
 
 
 def peak_memory(usage: resource.struct_rusage) -> int:
-    """The most memory that a process has held, in bytes; systems count differently."""
+    """Return the peak memory of a process in bytes; units differ between systems."""
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 class Used(NamedTuple):
-    """What a command took."""
+    """The time and memory that a command used."""
 
     wall_s: float
     peak_memory_bytes: int
@@ -83,13 +83,15 @@ class Used(NamedTuple):
 def run_command(
     command: Sequence[str], environment: Mapping[str, str], log: Path
 ) -> Used:
-    """Run a command to its end; where it fails, its own words end the script.
+    """Run a command to its end; if it fails, print its output and exit.
 
-    What it says goes to the file `log`.
+    The output goes to the file `log`.
     """
-    with log.open("w+", encoding="utf-8") as said:
+    with log.open("w+", encoding="utf-8") as output:
         start = time.monotonic()
-        process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=output
+        )
         try:
             _, status, usage = os.wait4(process.pid, 0)
         except BaseException:
@@ -99,8 +101,8 @@ def run_command(
         wall_s = time.monotonic() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            said.seek(0)
-            print(said.read(), end="", file=sys.stderr)
+            output.seek(0)
+            print(output.read(), end="", file=sys.stderr)
             sys.exit(process.returncode if process.returncode > 0 else 1)
     return Used(wall_s, peak_memory(usage))
 
@@ -119,32 +121,32 @@ class Process:
         self.process.start()
         theirs.close()
 
-    def tell(self, message: str) -> None:
-        """Say `REPEAT` or `FINISH`."""
-        # Where the process is gone, `answer` says so, with its last words.
+    def send(self, message: str) -> None:
+        """Send `REPEAT` or `FINISH`."""
+        # If the process is gone, `receive` raises, with its traceback.
         with suppress(BrokenPipeError):
             self.connection.send(message)
 
-    def answer(self) -> Any:
-        """Wait for what the process sends next.
+    def receive(self) -> Any:
+        """Wait for the next message of the process.
 
         Raises:
             ProcessError: the process failed, or is gone.
         """
         try:
-            answer = self.connection.recv()
+            message = self.connection.recv()
         except (EOFError, ConnectionResetError):
             self.process.join()
             status = self.process.exitcode
             raise ProcessError(
                 f"{self.name}: its process ended, status {status}"
             ) from None
-        if isinstance(answer, _Failure):
-            raise ProcessError(f"{self.name}:\n{answer.traceback}")
-        return answer
+        if isinstance(message, _Failure):
+            raise ProcessError(f"{self.name}:\n{message.traceback}")
+        return message
 
     def end(self) -> None:
-        """A process that waits ends when its connection does; one that works, late."""
+        """Close the connection, which ends a waiting process; kill a busy one."""
         self.connection.close()
         self.process.join(_SECONDS_TO_END)
         if self.process.is_alive():
@@ -153,34 +155,34 @@ class Process:
 
 
 def _set_up(setup: Call) -> None:
-    """What all processes share, then their own."""
-    # Else a compilation that is timed may be read from a file.
+    """Apply the setup that all processes share, then the given one."""
+    # Otherwise a timed compilation could be read from the cache.
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
-    # Several processes wait on one accelerator; none may take all of its memory.
+    # Several processes share one accelerator; none may take all of its memory.
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     setup()
 
 
 def serve(connection: Connection, member: Member) -> None:
-    """The life of a contestant's process."""
+    """Prepare, then work on each request, in a contestant's process."""
     try:
         _set_up(member.setup)
         prepared = member.prepare()
         connection.send((prepared.work, dict(prepared.facts)))
         while connection.recv() == REPEAT:
-            # The system's clock: the same in all processes.
+            # The monotonic clock is the same in all processes.
             start = time.monotonic()
             prepared.repeat()
             connection.send((start, time.monotonic()))
         peak = peak_memory(resource.getrusage(resource.RUSAGE_SELF))
         connection.send({"peak_memory_bytes": peak, **prepared.finish()})
     except (EOFError, KeyboardInterrupt):
-        pass  # the parent has no more use for it
+        pass  # the parent has ended the contest
     except Exception:
         connection.send(_Failure(traceback.format_exc()))
 
 
-def _answer_once(connection: Connection, member: Member) -> None:
+def _respond_once(connection: Connection, member: Member) -> None:
     try:
         _set_up(member.setup)
         connection.send(member.prepare())

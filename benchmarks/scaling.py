@@ -1,8 +1,8 @@
-"""How whole runs grow: with machines in waves, with their clips, and with devices.
+"""Time complete runs as machines (in waves), clips and devices increase.
 
-Every run is a process of its own, with programs that a run before it has compiled: what
-is timed is what a fleet costs, from recordings to pages. `--page` makes the tables of
-`docs/scaling.md` of the figures.
+Every run is a process of its own and uses programs compiled by an earlier run, so the
+time covers everything a fleet costs, from recordings to pages. `--page` generates the
+tables of `docs/scaling.md` from the figures.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-# Run by its path, a script finds the modules of its own folder alone.
+# A script that is run by its path finds only the modules of its own folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.processes import Call, run_command
@@ -39,32 +39,36 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 
 RUN = Path(__file__).resolve().parent.parent / "experiments" / "run.py"
-TARGET_SHARE = 5  # one training clip in so many is of the target domain
-N_TEST = 2  # clips in each group of domain and label
+TARGET_SHARE = 5  # one training clip in five is from the target domain
+N_TEST = 2  # test clips for each domain and label
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     made = parser(__doc__, rounds=3, warm_up=None)
     add = made.add_argument
     add("--machines", type=positive, nargs="+", default=[10, 100, 1000], metavar="N",
-        help="in a fleet; 10 100 1000")  # fmt: skip
-    add("--wave-size", type=positive, default=50, metavar="N", help="50")
+        help="sizes of the fleets (default: 10 100 1000)")  # fmt: skip
+    add("--wave-size", type=positive, default=50, metavar="N", help="default: 50")
     add("--clips", type=positive, nargs="+", default=[10, 40, 160], metavar="N",
-        help="of a machine to train on; 10 40 160, in a fleet the fewest")  # fmt: skip
+        help="training clips per machine, in fleets the fewest of these "
+        "(default: 10 40 160)")  # fmt: skip
     add("--clip-machines", type=positive, default=20, metavar="N",
-        help="of the runs that have more clips; 20")  # fmt: skip
+        help="machines in the runs with more clips (default: 20)")  # fmt: skip
     add("--devices", type=positive, nargs="+", default=[1, 2], metavar="N",
-        help="of which each has a share of the machines; 1 2")  # fmt: skip
+        help="numbers of devices that share the machines (default: 1 2)")  # fmt: skip
     add("--device-machines", type=positive, default=50, metavar="N",
-        help="of the runs on several devices; 50")  # fmt: skip
-    add("--seconds", type=float, default=0.5, metavar="S", help="of a clip; 0.5")
-    add("--epochs", type=positive, default=2, metavar="N", help="2")
-    add("--folds", type=positive, default=2, metavar="N", help="models a machine; 2")
+        help="machines in the runs on several devices (default: 50)")  # fmt: skip
+    add("--seconds", type=float, default=0.5, metavar="S",
+        help="per clip (default: 0.5)")  # fmt: skip
+    add("--epochs", type=positive, default=2, metavar="N", help="default: 2")
+    add("--folds", type=positive, default=2, metavar="N",
+        help="models per machine (default: 2)")  # fmt: skip
     add("--data", type=Path, metavar="DIR",
-        help="where synthetic fleets are kept; a temporary folder")  # fmt: skip
+        help="folder for synthetic fleets (default: a temporary one)")  # fmt: skip
     add("--page", type=Path, metavar="JSON",
-        help="measure nothing: print what the page says of figures")  # fmt: skip
-    add("--into", type=Path, metavar="MD", help="with --page: put it into this page")
+        help="print the page's section for these figures; do not measure")  # fmt: skip
+    add("--into", type=Path, metavar="MD",
+        help="with --page: write the section into this page")  # fmt: skip
     return made.parse_args(arguments)
 
 
@@ -96,9 +100,9 @@ def page(figures: Path, into: Path | None) -> int:
 
 
 def measure(options: argparse.Namespace, data: Path, work: Path) -> dict[str, Any]:
-    """All runs, one after the other; the first one of each shape is not measured.
+    """Measure all runs one after another, after a warm-up for each array shape.
 
-    Fleets run once: they are long, and a line is laid through them.
+    Fleets run only once: they take long, and a line is fitted through them.
     """
     few = min(options.clips)
     fleet = recordings(data, max(options.machines), few, options.seconds)
@@ -111,14 +115,14 @@ def measure(options: argparse.Namespace, data: Path, work: Path) -> dict[str, An
         n = options.clip_machines
         root = recordings(data, n, n_clips, options.seconds)
         run(root, n, label="warm-up")
-        found = run(root, n, label=f"{n_clips} clips", rounds=options.rounds)
-        results["clips"] += [found | {"clips": n_clips}]
+        figures = run(root, n, label=f"{n_clips} clips", rounds=options.rounds)
+        results["clips"] += [figures | {"clips": n_clips}]
     for n_devices in sorted(options.devices):
         n = min(options.device_machines, max(options.machines))
         run(fleet, n, n_devices, label="warm-up")
         label = f"{n_devices} devices"
-        found = run(fleet, n, n_devices, label=label, rounds=options.rounds)
-        results["devices"] += [found | {"devices": n_devices}]
+        figures = run(fleet, n, n_devices, label=label, rounds=options.rounds)
+        results["devices"] += [figures | {"devices": n_devices}]
     return {
         "data": "synthetic fleets of small machines",
         "wave_size": options.wave_size,
@@ -134,7 +138,7 @@ def measure(options: argparse.Namespace, data: Path, work: Path) -> dict[str, An
 
 
 def recordings(data: Path, n_machines: int, n_clips: int, seconds: float) -> Path:
-    """A synthetic fleet, made unless it is there."""
+    """Return the folder of a synthetic fleet; make it if it does not exist."""
     n_target = max(1, n_clips // TARGET_SHARE)
     size = SyntheticSize(n_clips - n_target, n_target, N_TEST, (seconds, seconds))
     root = data / f"fleet-{n_machines}-machines-{n_clips}-clips-{seconds:g}-s"
@@ -146,7 +150,7 @@ def recordings(data: Path, n_machines: int, n_clips: int, seconds: float) -> Pat
 
 
 class Run:
-    """The main job as a process: its seconds, its memory, and what it says itself."""
+    """Runs the main job as a process, and measures its time and memory."""
 
     def __init__(self, options: argparse.Namespace, work: Path):
         self.options, self.work, self.number = options, work, 0
@@ -160,10 +164,10 @@ class Run:
         label: str,
         rounds: int = 1,
     ) -> dict[str, Any]:
-        """The median round of a run of the first machines of a fleet."""
-        found = [self.once(root, n_machines, n_devices) for _ in range(rounds)]
-        found.sort(key=lambda each: each["wall_s"])
-        median = found[len(found) // 2]
+        """Run the first machines of a fleet and return the median round."""
+        figures = [self.once(root, n_machines, n_devices) for _ in range(rounds)]
+        figures.sort(key=lambda each: each["wall_s"])
+        median = figures[len(figures) // 2]
         megabytes = median["peak_memory_bytes"] / 1e6
         say(f"{label}: {median['wall_s']:.1f} s, {megabytes:.0f} MB")
         return median
@@ -171,7 +175,7 @@ class Run:
     def once(
         self, root: Path, n_machines: int, n_devices: int | None
     ) -> dict[str, Any]:
-        """One process."""
+        """Run one process and return its figures."""
         self.number += 1
         out, options = self.work / f"run{self.number}", self.options
         machines = sorted(p.name for p in root.iterdir() if p.is_dir())[:n_machines]
@@ -190,19 +194,22 @@ class Run:
         }
 
     def variables(self, n_devices: int | None) -> dict[str, str]:
-        """Of the process: programs that were compiled before, and so many devices."""
-        found = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(self.work / "programs")}
+        """Return the environment variables for the program cache and the devices."""
+        variables = {
+            **os.environ,
+            "JAX_COMPILATION_CACHE_DIR": str(self.work / "programs"),
+        }
         if n_devices is None:
-            return found
+            return variables
         flag = f"--xla_force_host_platform_device_count={n_devices}"
-        found["XLA_FLAGS"] = f"{found.get('XLA_FLAGS', '')} {flag}".strip()
-        # An accelerator's devices are not made but shown; a CPU ignores this.
-        found["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(n_devices)))
-        return found
+        variables["XLA_FLAGS"] = f"{variables.get('XLA_FLAGS', '')} {flag}".strip()
+        # Selects an accelerator's devices; a CPU ignores this.
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(n_devices)))
+        return variables
 
 
 def models(folds: int) -> list[str]:
-    """So many models of each machine."""
+    """Return the settings for this number of models per machine."""
     return [f"train.n_folds={folds}"] if folds > 1 else ["train.split=clip"]
 
 
@@ -219,7 +226,7 @@ def show_results(record: dict[str, Any]) -> None:
             ]
             for found in record[kind]
         ]
-        show(f"Whole runs, by {kind}", columns, rows)
+        show(f"Complete runs, by {kind}", columns, rows)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The part of `docs/scaling.md` that is made of figures: tables and a projection."""
+"""The generated part of `docs/scaling.md`: tables of figures and a projection."""
 
 from pathlib import Path
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 from gammavae_jax.errors import InputError
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
-_FLEET = 10_000  # machines that are projected to
+_FLEET = 10_000  # machines in the projection
 _DEVICES = (1, 8, 64)
 _DAY = 24.0  # hours
 
 
 def scaling_page(record: dict[str, Any]) -> str:
-    """Markdown of what `benchmarks/scaling.py` has written."""
+    """Return Markdown for the figures that `benchmarks/scaling.py` has written."""
     return "\n\n".join(
         [
             _conditions(record),
@@ -25,10 +25,10 @@ def scaling_page(record: dict[str, Any]) -> str:
 
 
 def put_into(path: Path, text: str) -> None:
-    """Replace what stands between the two marks of a page.
+    """Replace the text between the two marks of a page.
 
     Raises:
-        InputError: the page cannot be read or has no such marks.
+        InputError: the page cannot be read or lacks the marks.
     """
     try:
         page = path.read_text(encoding="utf-8")
@@ -48,12 +48,13 @@ def _conditions(record: dict[str, Any]) -> str:
         f"Measured on {about['cores']} cores ({about['processor']}), device "
         f"`{about['device']}`, Python {about['python']}, JAX "
         f"{about['packages']['jax']}, load {about['load_average_before']:.1f} at the "
-        f"end. Synthetic machines of {record['clips_of_fleet']} training and "
-        f"{record['test_clips']} test clips of {record['seconds_of_clip']:g} s unless "
-        f"said otherwise, {record['folds']} models each, {record['epochs']} epochs, "
-        f"waves of {record['wave_size']}; whole runs from recordings to pages, in a "
-        "process of their own, programs compiled before. Fleets ran once; of the other "
-        f"runs the median of {record['rounds']}."
+        "end. Unless stated otherwise: synthetic machines of "
+        f"{record['clips_of_fleet']} training and {record['test_clips']} test clips of "
+        f"{record['seconds_of_clip']:g} s, {record['folds']} models each, "
+        f"{record['epochs']} epochs, waves of {record['wave_size']}. Whole runs from "
+        "recordings to pages, each in its own process, with programs already compiled. "
+        "Fleets ran once; the other figures are medians of "
+        f"{record['rounds']} runs."
     )
 
 
@@ -68,12 +69,12 @@ def _machines(record: dict[str, Any]) -> str:
         ]
         for found in record["machines"]
     ]
-    head = ["machines", "waves", "s", "s a machine", "peak memory, MB"]
+    head = ["machines", "waves", "s", "s per machine", "peak memory, MB"]
     return _table(head, rows) + _flatness(record["machines"])
 
 
 def _flatness(runs: list[dict[str, Any]]) -> str:
-    """How memory and time grow from the first run in waves to the last one."""
+    """Describe how memory and time grow from the first run in waves to the last."""
     several = [found for found in runs if found["waves"] > 1]
     if len(several) < 2:
         return ""
@@ -117,13 +118,18 @@ def _devices(record: dict[str, Any]) -> str:
         for found in record["devices"]
     ]
     n_machines = first["machines"]
-    head = [f"devices, {n_machines} machines", "s", "windows/s", "of the first"]
+    head = [
+        f"devices, {n_machines} machines",
+        "s",
+        "windows/s",
+        "relative to the first",
+    ]
     table = _table(head, rows)
     if record["environment"]["platform"] == "cpu":
         table += (
-            "\n\nThese devices share the same cores, which one device uses already: "
-            "the table shows what dealing machines to devices costs, and nothing of "
-            "what more hardware brings."
+            "\n\nThese devices share the same cores, and one device already uses "
+            "all of them. The table shows what it costs to distribute machines over "
+            "devices, not what more hardware gains."
         )
     return table
 
@@ -131,16 +137,16 @@ def _devices(record: dict[str, Any]) -> str:
 def _projection(record: dict[str, Any]) -> str:
     fixed, each = _line(record["machines"])
     rows = []
-    fewest = record["clips"][0]  # as many as those of the fleets
+    fewest = record["clips"][0]  # as many clips as in the fleets
     for found in record["clips"]:
-        # What is shorter than with fewer clips is so by chance.
+        # A shorter time than with fewer clips is chance.
         more = max(found["wall_s"] - fewest["wall_s"], 0.0)
         cost = each + more / found["machines"]
         rows.append(
             [f"{found['clips']:,}", f"{cost:.2f}"]
             + [_time(fixed + cost * _FLEET / devices) for devices in _DEVICES]
         )
-    head = ["training clips", "s a machine"]
+    head = ["training clips", "s per machine"]
     head += [f"{n} device{'s' if n > 1 else ''}" for n in _DEVICES]
     largest = record["machines"][-1]
     return (
@@ -148,25 +154,26 @@ def _projection(record: dict[str, Any]) -> str:
         + _table(head, rows)
         + f"""
 
-These are no measurements. They assume that
+These are projections, not measurements. They assume that
 
-- a run takes {fixed:.1f} s once and {each:.2f} s for each machine: the line through the
-  smallest and the largest fleet measured, of {record["machines"][0]["machines"]:,} and
-  {largest["machines"]:,} machines; more clips add what a run of
-  {fewest["machines"]} machines took longer with them, if it did;
-- a device is what was measured here, with a host of its own that has as many cores: on
-  an accelerator both figures are others, and have to be measured there;
-- machines are dealt to devices evenly, each device runs waves of its own and none
-  waits for another: models of different machines exchange nothing;
-- recordings are read as fast by all as by one: shared storage is not in the figures;
-- time is in proportion to epochs and models as far as it is spent in training:
-  {_share(largest):.0f} % of it here. The default has 20 epochs and 5 models, not
+- a run takes {fixed:.1f} s once and {each:.2f} s for each machine, from the line
+  through the smallest and the largest measured fleet, of
+  {record["machines"][0]["machines"]:,} and {largest["machines"]:,} machines; more clips
+  add the extra time that a run of {fewest["machines"]} machines needed with them, if
+  any;
+- a device is what was measured here, with its own host of as many cores; on an
+  accelerator both figures differ and have to be measured;
+- machines are distributed evenly over the devices, each device runs its own waves and
+  none waits for another, since models of different machines exchange nothing;
+- recordings are read as fast by all as by one: shared storage is not included;
+- time is proportional to epochs and models for the share that is spent in training,
+  {_share(largest):.0f} % here. The default has 20 epochs and 5 models, not
   {record["epochs"]} and {record["folds"]}."""
     )
 
 
 def _line(runs: list[dict[str, Any]]) -> tuple[float, float]:
-    """Seconds of a run without machines, and of each machine."""
+    """Return the seconds of a run without machines, and the seconds per machine."""
     first, last = runs[0], runs[-1]
     n = last["machines"] - first["machines"]
     each = (last["wall_s"] - first["wall_s"]) / n if n else first["wall_s"]
@@ -191,7 +198,7 @@ def _number(value: float) -> str:
 
 
 def _time(seconds: float) -> str:
-    """In the unit that a person would use."""
+    """Format in the unit that a person would use."""
     hours = seconds / 3600
     if hours >= 2 * _DAY:
         return f"{hours / _DAY:.1f} days"

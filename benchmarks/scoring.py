@@ -1,4 +1,4 @@
-"""Both sides of the scoring benchmark: log-mels in memory to a score for each clip."""
+"""Both sides of the scoring benchmark: log-mels in memory to a score per clip."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +23,11 @@ from gammavae_jax.scoring.scorer import Scorer
 from gammavae_jax.training.epoch import make_trainer
 from gammavae_jax.training.split import split_windows
 
-_TRAINING_CLIPS = 20  # of each machine
+_TRAINING_CLIPS = 20  # per machine
 
 
 def make_detector(folder: str, machines: int, frames: int) -> None:
-    """Train for an epoch on a few clips, fit and save."""
+    """Train for one epoch on a few clips, fit a detector and save it."""
     config = preset("autoencoder")
     config = replace(config, train=replace(config.train, epochs=1))
     arrays = synthetic_machines(machines, _TRAINING_CLIPS, frames)
@@ -44,7 +44,7 @@ def make_detector(folder: str, machines: int, frames: int) -> None:
 def prepare_ours(
     folder: str, machines: int, clips: int, frames: int, scores: list[str], out: str
 ) -> Prepared:
-    """All machines in one compiled program; the named scores."""
+    """Compile one program that computes the named scores for all machines."""
     clock = CompileClock()
     detector = load_detector(Path(folder))
     config = replace(detector.config, scores=tuple(scores), score=scores[0])
@@ -71,11 +71,11 @@ def prepare_ours(
 def prepare_official(
     folder: str, machines: int, clips: int, frames: int, chosen: int, out: str
 ) -> Prepared:
-    """The first `chosen` clips of each machine, one by one, in the official form.
+    """Score the first `chosen` clips of each machine one by one in the official form.
 
-    The whole product of a clip's residual rows with the inverse covariance between is
-    made and averaged, for both domains: `row row` numbers where the mean residual row
-    alone would do. XLA compiles it, which the official code does not.
+    The whole product of a clip's residual rows, the inverse covariance and the residual
+    rows is computed and averaged, for both domains: `row row` numbers, although the
+    mean residual row alone would do. XLA compiles it, unlike the official code.
     """
     detector = load_detector(Path(folder))
     log_mels = [
@@ -115,7 +115,7 @@ def prepare_official(
 def prepare_from_residuals(
     folder: str, frames: int, clips: int, is_official: bool
 ) -> Prepared:
-    """The Mahalanobis score alone, in either form, of residuals that are in memory."""
+    """Compute only the Mahalanobis score, in either form, from residuals in memory."""
     scorer = jax.tree.map(
         lambda leaf: jnp.asarray(leaf[0, 0]), load_detector(Path(folder)).scorer
     )
@@ -138,7 +138,7 @@ def prepare_from_residuals(
 def _official_form(
     residual: Float[Array, "window feature"], inverses: list[Float[Array, "mel mel"]]
 ) -> Float[Array, ""]:
-    """The mean of all products of two rows, for the nearer domain."""
+    """Return the mean of all products of two rows, for the nearer domain."""
     rows = residual.reshape(-1, len(inverses[0]))
     products = [rows @ inverse @ rows.T for inverse in inverses]
     return jnp.min(jnp.stack([matmul.mean() for matmul in products]))

@@ -1,4 +1,4 @@
-"""What the scripts share: options, lines for people, and the file for programs."""
+"""Shared parts of the scripts: options, progress, tables, and the JSON file."""
 
 import argparse
 import json
@@ -15,14 +15,14 @@ from benchmarks.processes import Call, Member, ProcessError, once
 from gammavae_jax.cli.shared import readable_errors
 from gammavae_jax.log import Log
 
-_WIDTH = 120  # characters, where there is no terminal
+_WIDTH = 120  # characters, without a terminal
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and ends with status 2."""
+    """Reports errors in one line, with status 2."""
 
     def error(self, message: str) -> NoReturn:
-        """Print it and leave."""
+        """Print the message and exit."""
         print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
 
@@ -30,26 +30,30 @@ class Parser(argparse.ArgumentParser):
 def parser(
     description: str | None, rounds: int | None = 5, warm_up: int | None = 2
 ) -> Parser:
-    """The options of every script, with their defaults."""
+    """Return a parser with the options that all scripts share."""
     made = Parser(description=(description or "").partition("\n")[0])
-    made.add_argument("--json", type=_new_file, metavar="FILE", help="where figures go")
+    made.add_argument(
+        "--json", type=_new_file, metavar="FILE", help="write the figures to this file"
+    )
     if rounds is not None:
         made.add_argument(
             "--rounds", type=positive, default=rounds, metavar="N",
-            help=f"measured ones; {rounds}",
+            help=f"measured rounds (default: {rounds})",
         )  # fmt: skip
     if warm_up is not None:
         made.add_argument(
             "--warm-up", type=positive, default=warm_up, metavar="N",
-            help=f"rounds before the measured ones; {warm_up}",
+            help=f"rounds before the measured ones (default: {warm_up})",
         )  # fmt: skip
     return made
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on."""
+    """Parse a whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a whole number of at least 1"
+        )
     return int(text)
 
 
@@ -61,7 +65,7 @@ def _new_file(text: str) -> Path:
 
 
 def run_script(main: Callable[[], int]) -> NoReturn:
-    """Run a script; what the user gave is one line, a contestant's failure its own."""
+    """Run a script; an error is one line, or the traceback of a contestant."""
     with readable_errors():
         try:
             sys.exit(main())
@@ -71,19 +75,19 @@ def run_script(main: Callable[[], int]) -> NoReturn:
 
 
 def say(line: str) -> None:
-    """A line of progress."""
+    """Print a line of progress."""
     Log(Console(stderr=True)).say(line)
 
 
 def environment(setup: Call) -> dict[str, Any]:
-    """The machine as a process of ours sees it that is so set up."""
-    found = once(Member(setup, Call("benchmarks.machine:describe", {})))
-    say(f"{found['processor']}, {found['cores']} cores; {found['device']}")
-    return found
+    """Describe the computer, as seen by a process with this setup."""
+    about = once(Member(setup, Call("benchmarks.machine:describe", {})))
+    say(f"{about['processor']}, {about['cores']} cores; {about['device']}")
+    return about
 
 
 def write(path: Path | None, record: dict[str, Any]) -> None:
-    """Write the figures, if a file was named."""
+    """Write the figures as JSON; do nothing if `path` is None."""
     if path is not None:
         text = json.dumps(record, indent=2, allow_nan=False)
         path.write_text(text + "\n", encoding="utf-8")
@@ -92,7 +96,7 @@ def write(path: Path | None, record: dict[str, Any]) -> None:
 def show(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[str | float | None]]
 ) -> None:
-    """Print a table; numbers get three digits, what there is not a dash."""
+    """Print a table: numbers with three digits, None as a dash."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for column in columns:
         table.add_column(column, justify="right", overflow="fold")

@@ -1,4 +1,4 @@
-"""`gammavae serve` under load: good recordings, bad ones, and clients who go."""
+"""Load `gammavae serve` with good and bad recordings and misbehaving clients."""
 
 import contextlib
 import http.client
@@ -21,13 +21,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import soundfile
 
-_SECONDS = 30.0  # for an answer
+_SECONDS = 30.0  # timeout of a response
 _ADDRESS = re.compile(r"serving at http://([\d.]+):(\d+)/")
-_SETTLING = 15.0  # s: connections that say nothing are closed after ten
+_SETTLING = 15.0  # s; silent connections are closed after ten
 
 
 class Recording(NamedTuple):
-    """A file to be sent, and whose it is."""
+    """A file to send, and its machine."""
 
     machine: str
     data: bytes
@@ -35,7 +35,7 @@ class Recording(NamedTuple):
 
 @dataclass
 class Tally:
-    """What came of all requests; shared by the clients."""
+    """The outcome of all requests, shared by the clients."""
 
     sent: Counter[str] = field(default_factory=Counter)
     answered: Counter[str] = field(default_factory=Counter)
@@ -44,20 +44,20 @@ class Tally:
     scores: dict[int, float] = field(default_factory=dict)  # by recording
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def answer(self, kind: str, status: int) -> None:
-        """An answer has come."""
+    def count(self, kind: str, status: int) -> None:
+        """Count a response."""
         with self.lock:
             self.answered[f"{kind}: {status}"] += 1
 
     def score(self, number: int, value: float) -> None:
-        """The score of a recording; it may not be another one than before."""
+        """Record a score; it must equal earlier scores of the same recording."""
         with self.lock:
             if self.scores.setdefault(number, value) != value:
                 self.wrong.append(f"recording {number}: {value}")
 
 
 class Sample(NamedTuple):
-    """The server's process at a moment."""
+    """The state of the server's process at one time."""
 
     seconds: float
     rss_bytes: int
@@ -66,13 +66,13 @@ class Sample(NamedTuple):
 
 
 class Client:
-    """Sends one thing after the other, drawn at random, until it is told to end.
+    """Sends requests of random kinds, one after another.
 
     Args:
         address: host and port of the server.
-        recordings: good ones.
-        tally: of what comes of it.
-        draw: of what is sent.
+        recordings: valid recordings to send.
+        tally: receives the outcomes.
+        draw: chooses the requests.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Client:
         self._draw = draw
 
     def run(self, until: Callable[[], bool]) -> None:
-        """Send; what the server does not answer as it should is in the tally."""
+        """Send requests until `until` returns True; record losses and errors."""
         kinds = {
             self.good: 60,
             self.bad: 20,
@@ -109,12 +109,12 @@ class Client:
                     self._tally.lost.append(f"{kind.__name__}: {error!r}")
 
     def good(self) -> None:
-        """A recording, sent again while the server says that it is busy."""
+        """Send a recording, and repeat it while the server is busy."""
         number = self._draw.randrange(len(self._recordings))
         self._scored("good", number, self._post(*self._sound(number)))
 
     def bad(self) -> None:
-        """A body that is no recording of a machine: refused, and told why."""
+        """Send an invalid body, which must be refused with a reason."""
         machine, data = self._recordings[0]
         path, body = self._draw.choice(
             [
@@ -129,13 +129,13 @@ class Client:
             ]
         )
         status, answer = self._post(path, body)
-        self._tally.answer("bad", status)
+        self._tally.count("bad", status)
         if status != 503 and not (400 <= status < 500 and answer.get("error")):
             with self._tally.lock:
                 self._tally.wrong.append(f"bad body: {status} {answer}")
 
     def slow(self) -> None:
-        """A good recording that comes in pieces."""
+        """Send a good recording slowly, in pieces."""
         number = self._draw.randrange(len(self._recordings))
         path, body = self._sound(number)
         with self._connected() as connection:
@@ -148,47 +148,47 @@ class Client:
             self._scored("slow", number, (response.status, json.load(response)))
 
     def cut_off(self) -> None:
-        """A client that goes in the middle of its recording."""
+        """Disconnect in the middle of a recording."""
         path, body = self._sound(0)
         with self._connected() as connection:
             connection.sendall(_head(path, len(body)) + body[: len(body) // 2])
 
     def gone(self) -> None:
-        """A client that does not wait for its answer."""
+        """Disconnect without waiting for the response."""
         path, body = self._sound(0)
         with self._connected() as connection:
             connection.sendall(_head(path, len(body)) + body)
 
     def no_http(self) -> None:
-        """Something else than HTTP: refused, or the connection closed."""
+        """Send bytes that are not HTTP; expect a refusal or a closed connection."""
         with self._connected() as connection:
             connection.sendall(self._draw.randbytes(60) + b"\r\n\r\n")
-            said = connection.recv(100)
-            self._tally.answer("no_http", int(said.split()[1]) if said else 0)
+            response = connection.recv(100)
+            self._tally.count("no_http", int(response.split()[1]) if response else 0)
 
     def look(self) -> None:
-        """What can be looked at, and the stream of events for a moment."""
+        """Read a page, or the start of the event stream."""
         path = self._draw.choice(["/", "/health", "/metrics", "/machines", "/events"])
         with self._connected() as connection:
             connection.sendall(_head(path, None))
             response = http.client.HTTPResponse(connection)
             response.begin()
             response.read(20)
-            self._tally.answer("look", response.status)
+            self._tally.count("look", response.status)
 
     def _scored(
         self, kind: str, number: int, answer: tuple[int, Mapping[str, Any]]
     ) -> None:
-        status, found = answer
-        self._tally.answer(kind, status)
+        status, body = answer
+        self._tally.count(kind, status)
         until = time.monotonic() + _SECONDS
         while status == 503 and time.monotonic() < until:
             time.sleep(0.2)
-            status, found = self._post(*self._sound(number))
-            self._tally.answer(f"{kind}, again", status)
+            status, body = self._post(*self._sound(number))
+            self._tally.count(f"{kind}, again", status)
         if status != 200:
-            raise ValueError(f"{status} {found}")
-        self._tally.score(number, found["score"])
+            raise ValueError(f"{status} {body}")
+        self._tally.score(number, body["score"])
 
     def _sound(self, number: int) -> tuple[str, bytes]:
         machine, data = self._recordings[number]
@@ -206,20 +206,20 @@ class Client:
 
 
 def good_recordings(data: Path, most: int = 6) -> list[Recording]:
-    """Test clips of each machine of a folder, and one as FLAC."""
-    found = []
+    """Return test clips of each machine of a folder, and one of them as FLAC."""
+    recordings = []
     for machine in sorted(path for path in data.iterdir() if path.is_dir()):
         for path in sorted((machine / "test").glob("*.wav"))[: most // 2]:
-            found.append(Recording(machine.name, path.read_bytes()))
-    samples, rate = soundfile.read(io.BytesIO(found[0].data), dtype="int16")
+            recordings.append(Recording(machine.name, path.read_bytes()))
+    samples, rate = soundfile.read(io.BytesIO(recordings[0].data), dtype="int16")
     flac = io.BytesIO()
     soundfile.write(flac, np.asarray(samples), rate, format="FLAC")
-    return [*found, Recording(found[0].machine, flac.getvalue())]
+    return [*recordings, Recording(recordings[0].machine, flac.getvalue())]
 
 
 @contextlib.contextmanager
 def serving(checkpoint: Path) -> Iterator[tuple[subprocess.Popen[str], Any]]:
-    """A server in a process of its own; the process, and its host and port."""
+    """Start a server; yield its process, and its host and port."""
     server = subprocess.Popen(
         [
             *(sys.executable, "-m", "gammavae_jax.cli.main", "serve"),
@@ -237,13 +237,13 @@ def serving(checkpoint: Path) -> Iterator[tuple[subprocess.Popen[str], Any]]:
         lines = []
         for line in server.stdout:
             lines.append(line)
-            if found := _ADDRESS.search(line):
+            if address := _ADDRESS.search(line):
                 break
         else:
             raise RuntimeError(f"the server ended: {''.join(lines)}")
-        # Its pipe must not fill up.
+        # Read the rest of its output, so that the pipe does not fill up.
         threading.Thread(target=server.stdout.readlines, daemon=True).start()
-        yield server, (found[1], int(found[2]))
+        yield server, (address[1], int(address[2]))
     finally:
         if server.poll() is None:
             server.kill()
@@ -258,9 +258,9 @@ def load(
     n_clients: int,
     seed: int,
 ) -> tuple[Tally, list[Sample]]:
-    """Let clients send for some seconds, and look at the server's process meanwhile.
+    """Run clients for some seconds and sample the server's process meanwhile.
 
-    The last sample is of when they have gone.
+    The last sample is taken after the clients have left.
     """
     tally, begin = Tally(), time.monotonic()
     ends = begin + seconds
@@ -287,7 +287,7 @@ def load(
 
 
 def sample(process: int, seconds: float) -> Sample:
-    """A process as Linux tells of it."""
+    """Sample a process from Linux's /proc."""
     status = Path(f"/proc/{process}/status").read_text()
     values = dict(line.split(":", 1) for line in status.splitlines())
     return Sample(
@@ -299,7 +299,7 @@ def sample(process: int, seconds: float) -> Sample:
 
 
 def _head(path: str, n_bytes: int | None) -> bytes:
-    """Of a request that is written by hand."""
+    """Return the header of a handwritten request."""
     if n_bytes is None:
         return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     return (

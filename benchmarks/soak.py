@@ -1,11 +1,11 @@
-"""A soak: runs killed and resumed, then a server under load; nothing lost or leaked.
+"""Soak test: kill and resume runs, then load a server; nothing may be lost or leaked.
 
-Half of the time the main job on two small machines is killed at random moments and
-resumed, and what it ends in is compared with a run that was never killed, bit for bit.
-For the other half `gammavae serve` gets good and bad recordings on loopback, from
-clients some of whom are slow, or go, or speak no HTTP. The exit status is 1 if a run
-ended otherwise, a request was lost, a score was wrong or the server leaked. Needs
-Linux.
+For the first half of the time, the main job on two small machines is killed at random
+moments and resumed, and its results are compared, bit for bit, with a run that was
+never killed. For the second half, `gammavae serve` gets good and bad recordings on
+loopback. Some clients are slow, disconnect, or do not speak HTTP. The exit status is 1
+if a run ended differently, a request was lost, a score was wrong or the server leaked.
+Needs Linux.
 """
 
 import random
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-# Run by its path, a script finds the modules of its own folder alone.
+# A script that is run by its path finds only the modules of its own folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.killed_runs import (
@@ -55,15 +55,15 @@ _SIZES = {
     "valve": SyntheticSize(7, 0, 2, (1.0, 1.0)),
 }
 _KILLS_OF_A_RUN = 5
-# In the first third of the time a server's memory may still grow.
+# A server's memory may still grow in the first third of the time.
 _MOST_GROWTH = 16e6  # bytes, from the middle third to the last one
 _MOST_GROWTH_SHARE = 0.05
-_MOST_TOLD = 20  # of what is of one kind
+_MOST_REPORTED = 20  # faults of one kind
 _SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Soak, and say what came of it."""
+    """Run the soak test and report its result."""
     options = _options(arguments)
     record: dict[str, Any] = {
         "minutes": options.minutes,
@@ -90,13 +90,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> Any:
     made = parser(__doc__, rounds=None, warm_up=None)
     made.add_argument(
-        "--minutes", type=float, default=20.0, metavar="M", help="in all; 20"
+        "--minutes",
+        type=float,
+        default=20.0,
+        metavar="M",
+        help="total time (default: 20)",
     )
     made.add_argument(
-        "--clients", type=positive, default=24, metavar="N", help="at a time; 24"
+        "--clients",
+        type=positive,
+        default=24,
+        metavar="N",
+        help="at a time (default: 24)",
     )
     made.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="of what is drawn"
+        "--seed", type=int, default=0, metavar="S", help="random seed (default: 0)"
     )
     options = made.parse_args(arguments)
     if not 0 < options.minutes < 1e5:
@@ -105,7 +113,7 @@ def _options(arguments: Sequence[str] | None) -> Any:
 
 
 def _soak_runs(data: Path, place: Path, seconds: float, seed: int) -> dict[str, Any]:
-    """Kill and resume for so long, and at least one run."""
+    """Kill and resume runs for some seconds, and at least one run."""
     unbroken = place / "unbroken"
     finish(data, unbroken)  # compiles
     ends = time.monotonic() + seconds
@@ -121,10 +129,12 @@ def _soak_runs(data: Path, place: Path, seconds: float, seed: int) -> dict[str, 
                 signals=_SIGNALS,
             )
         except LostRunError as error:
-            faults.append(f"a run could not be gone on with: {error}")
+            faults.append(f"a run could not be resumed: {error}")
             break
-        say(f"{killing.n_killed} killed, {killing.n_ends} runs ended")
-    faults += [f"a killed run ended otherwise: {name}" for name in killing.differences]
+        say(f"{killing.n_killed} killed, {killing.n_ends} runs finished")
+    faults += [
+        f"a killed run ended differently: {name}" for name in killing.differences
+    ]
     return {
         "seconds_of_a_run": round(whole, 2),
         "started": killing.n_starts,
@@ -140,7 +150,7 @@ def _soak_runs(data: Path, place: Path, seconds: float, seed: int) -> dict[str, 
 def _soak_server(
     data: Path, place: Path, seconds: float, options: Any
 ) -> dict[str, Any]:
-    """Send for so long, and see how the server is afterwards, and how it ends."""
+    """Load the server for some seconds, then check its state and its exit."""
     recordings = good_recordings(data)
     say(f"{options.clients} clients for {seconds:.0f} s")
     with serving(place / "unbroken" / "checkpoint") as (process, address):
@@ -172,7 +182,7 @@ def _n_scored(tally: Tally) -> int:
 
 
 def _memory(samples: Sequence[Sample]) -> dict[str, Any]:
-    """At the start, in the middle and at the end; how fast it grows after a third."""
+    """Return memory at start, middle and end, and its growth after the first third."""
     under_load = samples[:-1]
     late = under_load[len(under_load) // 3 :]
     slope = 0.0
@@ -191,7 +201,7 @@ def _memory(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def _growth(samples: Sequence[Sample]) -> int:
-    """From the middle third to the last, by their medians."""
+    """Return the growth from the middle third to the last, between medians."""
     third = len(samples) // 3
     middle, last = samples[third : 2 * third], samples[2 * third :]
     medians = [np.median([s.rss_bytes for s in part]) for part in (middle, last)]
@@ -199,9 +209,9 @@ def _growth(samples: Sequence[Sample]) -> int:
 
 
 def faults_of(tally: Tally, before: Sample, samples: Sequence[Sample]) -> list[str]:
-    """What was lost, wrong or leaked, a line each; the last sample is of a rest."""
-    faults = [f"lost: {lost}" for lost in tally.lost[:_MOST_TOLD]]
-    faults += [f"wrong: {wrong}" for wrong in tally.wrong[:_MOST_TOLD]]
+    """Return a line per loss, error or leak; the last sample is from an idle server."""
+    faults = [f"lost: {lost}" for lost in tally.lost[:_MOST_REPORTED]]
+    faults += [f"wrong: {wrong}" for wrong in tally.wrong[:_MOST_REPORTED]]
     rest, growth = samples[-1], _growth(samples[:-1])
     if growth > max(_MOST_GROWTH, _MOST_GROWTH_SHARE * before.rss_bytes):
         faults.append(f"memory grew by {growth / 1e6:.0f} MB")
@@ -213,7 +223,7 @@ def faults_of(tally: Tally, before: Sample, samples: Sequence[Sample]) -> list[s
 
 
 def _show(runs: Mapping[str, Any], server: Mapping[str, Any]) -> None:
-    """One page."""
+    """Print the tables."""
     show(
         "runs killed and resumed",
         ["", ""],
@@ -221,8 +231,11 @@ def _show(runs: Mapping[str, Any], server: Mapping[str, Any]) -> None:
             ["processes started", str(runs["started"])],
             ["killed", str(runs["killed"])],
             *([f"  {when}", str(n)] for when, n in sorted(runs["killed_when"].items())),
-            ["runs that came to their end", str(runs["ended"])],
-            ["of them not as the unbroken one", str(len(runs["differences"]))],
+            ["runs that finished", str(runs["ended"])],
+            [
+                "of these, different from the unbroken run",
+                str(len(runs["differences"])),
+            ],
         ],
     )
     show(
@@ -236,7 +249,7 @@ def _show(runs: Mapping[str, Any], server: Mapping[str, Any]) -> None:
             ),
             ["lost", str(server["lost"])],
             ["wrong", str(server["wrong"])],
-            ["scores a second", f"{server['scores_per_s']:g}"],
+            ["scores per second", f"{server['scores_per_s']:g}"],
             [
                 "MB at start, middle, end",
                 ", ".join(
@@ -244,7 +257,7 @@ def _show(runs: Mapping[str, Any], server: Mapping[str, Any]) -> None:
                     for when in ("start", "middle", "end")
                 ),
             ],
-            ["MB an hour", f"{server['rss_slope_mb_per_hour']:g}"],
+            ["MB per hour", f"{server['rss_slope_mb_per_hour']:g}"],
             [
                 "open files before, after",
                 f"{server['before']['open_files']}, {server['open_files_end']}",

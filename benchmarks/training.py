@@ -24,7 +24,7 @@ PRESET_OF_MODEL = {"autoencoder": "autoencoder", "gammavae": "default"}
 
 
 def configuration(model: str, seeds: int, batch_size: int) -> Config:
-    """The preset of a model's name, with one model a seed and the official scores."""
+    """Return a model's preset, with one model per seed and the official scores."""
     config = preset(PRESET_OF_MODEL[model])
     return replace(
         config,
@@ -45,10 +45,10 @@ def prepare(
     epochs: int,
     batching: Literal["auto", "vmap", "map"],
 ) -> Prepared:
-    """Stack, place and compile as the main job does; every window is trained on.
+    """Stack, place and compile like the main job, and train on every window.
 
-    A repetition is as many epochs as `epochs` says: as in a training, machines that
-    are through with one go on to the next.
+    A repetition is `epochs` epochs. As in real training, machines that have finished
+    one continue with the next.
     """
     clock = CompileClock()
     config = configuration(model, seeds, batch_size)
@@ -71,9 +71,9 @@ def prepare(
         placement.wait(state)
 
     def finish() -> dict[str, Any]:
-        # A model that has stopped takes no time.
+        # A stopped model takes no time.
         if np.any(placement.get(state).is_stopped):
-            raise RuntimeError("a model did not stay finite: nothing was measured")
+            raise RuntimeError("a model diverged: nothing was measured")
         return {
             "device_peak_bytes": device_peak_bytes(),
             "flops_per_window": {

@@ -19,7 +19,7 @@ def make(root: str, clips: int) -> None:
 
 
 def prepare_ours(root: str, out: str) -> Prepared:
-    """The package's loader: threads that decode and transform."""
+    """Prepare the package's loader, with threads that decode and transform."""
     from gammavae_jax.data.clips import load_clips
     from gammavae_jax.data.features import mel_filterbank
     from gammavae_jax.data.machines import ClipFile
@@ -32,7 +32,7 @@ def prepare_ours(root: str, out: str) -> Prepared:
 
 
 def prepare_librosa(root: str, out: str) -> Prepared:
-    """A loop, each clip by librosa's own functions as the official code calls them."""
+    """Prepare a loop that calls librosa as the official code does."""
     import librosa
 
     config, paths = FeatureConfig(), _paths(root)
@@ -54,7 +54,7 @@ def prepare_librosa(root: str, out: str) -> Prepared:
 
 
 def _prepared(load: Callable, n_clips: int, out: str) -> Prepared:
-    """`load` repeated; in the end the log-mels go to the file `out`."""
+    """Repeat `load`; finally save the log-mels to the file `out`."""
 
     def finish() -> dict:
         np.save(out, np.stack(load()))

@@ -1,1 +1,1 @@
-"""The ablation, and scripts that run the main job."""
+"""Scripts that train, score and compare machines, run from the repository root."""

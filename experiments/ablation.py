@@ -1,8 +1,8 @@
-"""Compare variants of the model and of its scores on the same machines and seeds.
+"""Compare variants of the model and its scores on all machines and seeds.
 
-Each variant gets a run folder `OUT/<variant>`, as `run.py` would write it. The table of
-all variants is `OUT/ablation.md`, and `OUT/ablation.csv` has every number. Finished
-variants are not run again, so an interrupted comparison resumes where it stopped.
+Each variant is a run in `OUT/<variant>`, as `run.py` would write it. `OUT/ablation.md`
+has the tables, `OUT/ablation.csv` every number. Finished variants are not run again, so
+an interrupted comparison continues where it stopped.
 """
 
 import sys
@@ -33,11 +33,11 @@ from gammavae_jax.process import limit_blas_threads, prepare
 
 
 class Variant(NamedTuple):
-    """A title, and what is changed in the default preset."""
+    """A title, and the changes to the default preset."""
 
     title: str
     changes: tuple[str, ...] = ()
-    models_of: str | None = None  # the variant whose trained models it scores
+    models_of: str | None = None  # the variant whose trained models are scored again
 
 
 VARIANTS: dict[str, Variant] = {
@@ -57,11 +57,11 @@ VARIANTS: dict[str, Variant] = {
     ),
     "softmax": Variant("softmax heads", ("model.heads=softmax",)),
     "report": Variant(
-        "the report's: softmax heads, KL weight 1",
+        "the report: softmax heads, KL weight 1",
         ("model.heads=softmax", "train.kl_weight=1"),
     ),
     "report_eq2": Variant(
-        "the report's, Eq. 2 as printed",
+        "the report with Eq. 2 as printed",
         ("model.heads=softmax", "train.kl_weight=1", "model.kl=report_eq2"),
     ),
     "ancestor": Variant("the ancestor's divergence", ("model.kl=ancestor",)),
@@ -76,14 +76,14 @@ VARIANTS: dict[str, Variant] = {
         ),
     ),
     "centre": Variant("middle frame predicted", ("model.target=centre",)),
-    "centred": Variant("windows less their mean", ("model.inputs=centred",)),
+    "centred": Variant("windows minus their mean", ("model.inputs=centred",)),
     "standardised": Variant("standardised inputs", ("model.inputs=standardised",)),
     "random_folds": Variant("folds of single clips", ("train.group_distance=0",)),
     "smote": Variant(
-        "target clips filled up (SMOTE)", ("scoring.smote_ratio=0.2",), "default"
+        "synthetic target clips (SMOTE)", ("scoring.smote_ratio=0.2",), "default"
     ),
     "gamma_threshold": Variant(
-        "thresholds of a fitted Gamma", ("scoring.threshold=gamma",), "default"
+        "thresholds from a fitted Gamma", ("scoring.threshold=gamma",), "default"
     ),
 }
 
@@ -116,13 +116,13 @@ def parse(arguments: Sequence[str] | None = None) -> Ablation:
 
 
 def configuration(variant: Variant, options: Ablation) -> Config:
-    """Return the default preset with the variant's changes and all possible scores."""
+    """Return the default preset with the variant's changes and every possible score."""
     with_posterior = "model.latent=deterministic" not in variant.changes
     scores = [
         name
         for name in SCORE_NAMES
         if (with_posterior or name not in ("kl", "negative_elbo"))
-        # The models of different folds have codes that cannot be compared.
+        # The codes of different folds' models cannot be compared.
         and not name.startswith("latent_")
     ]
     given = [f"n_seeds={options.seeds}"]
@@ -135,10 +135,10 @@ def configuration(variant: Variant, options: Ablation) -> Config:
 
 
 def chosen_variants(options: Ablation) -> dict[str, Variant]:
-    """Return the variants to run, each after the one whose models it scores.
+    """Return the variants to run, each after the one whose models it uses.
 
     Raises:
-        InputError: a name is not a variant.
+        InputError: there is no variant of that name.
     """
     names = options.variants or list(VARIANTS)
     for name in names:
@@ -149,7 +149,7 @@ def chosen_variants(options: Ablation) -> dict[str, Variant]:
 
 
 def main() -> int:
-    """Run the unfinished variants; the exit status is 1 if a model failed to train."""
+    """Run the missing variants; return status 1 if a model could not be trained."""
     limit_blas_threads()
     options = parse()
     with readable_errors():
@@ -160,29 +160,23 @@ def main() -> int:
         config = configs[next(iter(configs))]
         prepare(models_side_by_side(config, len(machines)))
 
-        from experiments.comparison import write_comparison
-        from experiments.variants import run_variant
-        from gammavae_jax.data.loading import Job
+        from experiments.comparison import run_variant, write_comparison
         from gammavae_jax.log import Log
+        from gammavae_jax.runs.folder import RunFolder
 
-        log, whole = Log(), True
-        source = Source(data_root, machines, skip_bad_files=options.skip_bad_files)
+        log, all_trained = Log(), True
+        source = options.source(data_root, machines)
         for name, variant in variants.items():
-            job = Job(
-                data_root=data_root,
-                machines=machines,
-                out=options.out / name,
-                overwrite=options.overwrite,
-                skip_bad_files=options.skip_bad_files,
-                year=options.year,
-                feature_cache=options.feature_cache,
-            )
+            folder = RunFolder(options.out / name, overwrite=options.overwrite)
             log.say(f"variant {name}: {variant.title}")
             models = options.out / variant.models_of if variant.models_of else None
-            whole &= run_variant(configs[name], job, models, log.console, quiet)
+            quiet = log.without_results()
+            all_trained &= run_variant(
+                configs[name], source, folder, options.year, models, quiet
+            )
         titles = {name: variant.title for name, variant in variants.items()}
         log.say(write_comparison(options.out, titles))
-        return 0 if whole else 1
+        return 0 if all_trained else 1
 
 
 if __name__ == "__main__":

@@ -1,19 +1,27 @@
-"""Runs side by side: what each variant of a model scores, as tables."""
+"""Compare variants of a model: run each once, and write tables of their scores."""
 
 import csv
 import io
 import json
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gammavae_jax.config import Config
+from gammavae_jax.config_json import to_dict
+from gammavae_jax.data.loading import Source, find_all, require_labels
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.csv_files import escape_formula
-from gammavae_jax.evaluation.tables import percent
+from gammavae_jax.evaluation.tables import percent, to_json
 from gammavae_jax.files import write_text
-from gammavae_jax.runs.folder import last_epoch
+from gammavae_jax.log import Log
+from gammavae_jax.runs.folder import RunFolder, held_folder, is_finished, last_epoch
+from gammavae_jax.runs.run import run
 
-# Scores that ask no model. They depend on folds alone; the first variant's are shown.
+# What a variant copies from the run whose trained models it uses.
+_TRAINING = ("metrics.jsonl", "checkpoint/train")
+# These scores use no model and depend only on the folds: the first variant's are shown.
 MODEL_FREE = ("spectrum_neighbour", "spectrum_density")
 _COLUMNS = (
     "fusion_mean",
@@ -28,36 +36,100 @@ _COLUMNS = (
 _METRICS = ("auc_source", "auc_target", "pauc", "fpr_source", "fpr_target")
 
 
-def write_comparison(out: Path, titles: Mapping[str, str]) -> str:
-    """Write `ablation.md` and `ablation.csv` of the runs in `out`; returns the former.
+def run_variant(
+    config: Config,
+    source: Source,
+    folder: RunFolder,
+    year: int | None,
+    models: Path | None,
+    log: Log,
+) -> bool:
+    """Run a variant in a folder; skip a finished one and resume an interrupted one.
 
-    `titles` names the variants, each the folder of a run; the first one's scores are
-    shown machine by machine, too.
+    Args:
+        config: the variant's configuration.
+        source: the recordings.
+        folder: where results go.
+        year: the challenge whose metrics hold; None: what the recordings' layout says.
+        models: the folder of a run whose trained models are scored again, or None.
+        log: shows progress and the variant's own results.
+
+    Returns:
+        Whether every model was trained to the end.
 
     Raises:
-        InputError: a run is of other machines than the first.
+        InputError: see `run`; or test clips lack labels; or the folder holds
+            another run.
+    """
+    require_labels(find_all(source, ["test"]))
+    path = folder.path / "config.json"
+    stored = _read_json(path)
+    if stored is not None and not folder.overwrite:
+        if stored != to_dict(config):
+            raise InputError(
+                f"{str(folder.path)!r} was run with other settings: add --overwrite or "
+                "give another --out"
+            )
+        if is_finished(folder.path):
+            return True
+        folder = folder._replace(resume=True)
+    elif models is not None:
+        with held_folder(*folder):
+            pass  # only check that the folder is free and may be replaced
+        _copy_training(models, folder.path, config)
+        folder = folder._replace(resume=True, overwrite=False)
+    return run(config, source, folder, year, log)
+
+
+def _copy_training(models: Path, out: Path, config: Config) -> None:
+    """Copy the training state of another run to `out`, atomically."""
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    for folder in (unfinished, out):
+        if folder.exists():
+            shutil.rmtree(folder)
+    for name in _TRAINING:
+        source, copy = models / name, unfinished / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copy2)(source, copy)
+    write_text(unfinished / "config.json", to_json(to_dict(config)))
+    unfinished.rename(out)
+
+
+def write_comparison(out: Path, titles: Mapping[str, str]) -> str:
+    """Write `ablation.md` and `ablation.csv` for the runs in `out`.
+
+    Args:
+        out: holds a run's folder for each variant.
+        titles: the title of each variant, by folder name. The first variant's scores
+            are also shown machine by machine.
+
+    Returns:
+        The text of `ablation.md`.
+
+    Raises:
+        InputError: a run has other machines than the first.
     """
     summaries = {name: _read_json(out / name / "summary.json") for name in titles}
     first = next(iter(titles))
     for name, summary in summaries.items():
         if summary["machines"].keys() != summaries[first]["machines"].keys():
             raise InputError(
-                f"{str(out / name)!r} is of other machines than {str(out / first)!r}: "
-                "say --overwrite, or give another --out"
+                f"{str(out / name)!r} has other machines than {str(out / first)!r}: "
+                "add --overwrite or give another --out"
             )
     parts = [
         "Official score in percent, mean ± standard deviation over seeds.",
         _markdown(_variant_lines(summaries, titles)),
         f"Every score of the variant {titles[first]}:",
         _markdown(_score_lines(summaries[first])),
-        "Of the last epoch, means over machines and members: training loss, loss of "
-        "held-out clips, and how much the code tells (of so many latents, those whose "
-        "posterior mean varies by more than 0.01; nats a latent).",
+        "Last epoch, means over machines and members: training loss, loss of the "
+        "held-out clips, active latents (those whose posterior mean varies by more "
+        "than 0.01), and divergence per latent in nats.",
         _markdown(_diagnostic_lines(out, titles)),
     ]
     text = "\n\n".join(parts) + "\n"
     write_text(out / "ablation.md", text)
-    write_text(out / "ablation.csv", _every_number(summaries))
+    write_text(out / "ablation.csv", _all_numbers_csv(summaries))
     return text
 
 
@@ -84,36 +156,36 @@ def _variant_lines(
 
 
 def _seconds(seconds: float) -> str:
-    """Whole ones; none where nothing was trained."""
+    """Format whole seconds; return "" if nothing was trained."""
     return f"{seconds:.0f}" if seconds >= 1 else ""
 
 
 def _score_lines(summary: Any) -> list[list[str]]:
-    """A line a score: official score, then source / target / pAUC of each machine."""
+    """Return a row per score: official score, source / target / pAUC by machine."""
     machines = summary["machines"]
     lines = [["score", "official score", *machines]]
     for score, official in summary["official_score"].items():
         cells = [
-            " / ".join(f"{100 * of[score][m]['mean']:.1f}" for m in _METRICS[:3])
-            for of in machines.values()
+            " / ".join(f"{100 * scores[score][m]['mean']:.1f}" for m in _METRICS[:3])
+            for scores in machines.values()
         ]
         lines.append([score, percent(official), *cells])
     return lines
 
 
 def _diagnostic_lines(out: Path, titles: Mapping[str, str]) -> list[list[str]]:
-    lines = [["variant", "loss", "held-out loss", "active units", "KL a latent"]]
+    lines = [["variant", "loss", "held-out loss", "active units", "KL per latent"]]
     for name, title in titles.items():
         machines = last_epoch(out / name)
         cells = []
         for value in ("loss", "held_out_loss", "active_units", "kl_per_latent"):
-            known = list(_numbers(m[value] for m in machines.values()))
-            cells.append(f"{sum(known) / len(known):.3g}" if known else "")
+            numbers = list(_numbers(m[value] for m in machines.values()))
+            cells.append(f"{sum(numbers) / len(numbers):.3g}" if numbers else "")
         lines.append([title, *cells])
     return lines
 
 
-def _every_number(summaries: Mapping[str, Any]) -> str:
+def _all_numbers_csv(summaries: Mapping[str, Any]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["variant", "score", "machine", "metric", "mean", "std"])
@@ -137,7 +209,7 @@ def _markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 def _numbers(tree: Any) -> Iterable[float]:
-    """All numbers in nested lists; null is left out."""
+    """Yield all numbers in nested lists, without nulls."""
     if isinstance(tree, int | float):
         yield tree
     elif tree is not None:

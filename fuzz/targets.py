@@ -1,6 +1,6 @@
-"""What is fuzzed: readers of bytes from outside, and what they may do with any bytes.
+"""The fuzzed readers of untrusted bytes, and what each must guarantee.
 
-A reader may refuse, by an `InputError` (a `Refusal` where it is asked by HTTP) in one
+A reader may refuse its input with an `InputError` (over HTTP a `Refusal`) of one
 printable line. Every other error is a finding.
 """
 
@@ -36,7 +36,7 @@ from gammavae_jax.live.uploads import recording_of
 
 
 class Target(NamedTuple):
-    """A reader, and good input of it."""
+    """A reader, and valid inputs for it."""
 
     read: Callable[[bytes], None]
     seeds: Callable[[], list[bytes]]
@@ -44,7 +44,7 @@ class Target(NamedTuple):
 
 @contextlib.contextmanager
 def _refusals() -> Iterator[None]:
-    """Let refusals pass; they are one printable line."""
+    """Accept refusals of one printable line."""
     refusal = ""
     try:
         yield
@@ -55,14 +55,14 @@ def _refusals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    # In memory where that is to be had: a file for each of many thousand tries.
-    place = "/dev/shm" if os.path.isdir("/dev/shm") else None
-    with tempfile.TemporaryDirectory(dir=place) as folder:
+    # In memory if possible, because each of many thousand inputs becomes a file.
+    parent = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    with tempfile.TemporaryDirectory(dir=parent) as folder:
         yield Path(folder)
 
 
 def _audio(data: bytes) -> None:
-    """A file and a body, at once and by blocks: the same sound, or two refusals."""
+    """Read a file whole and a body in blocks: the same sound, or two refusals."""
     whole = blocks = None
     with _folder() as folder, _refusals():
         path = folder / "x.wav"
@@ -94,7 +94,7 @@ def _encoded(samples: np.ndarray, kind: str, subtype: str) -> bytes:
 
 
 def _tables(data: bytes) -> None:
-    """Score files, both kinds of ground truth, and a run's table of clips."""
+    """Read score files, both kinds of ground truth, and a run's table of clips."""
     with _folder() as folder:
         name = "fan_section_00_test.csv"
         truth = folder / "ground_truth_data" / f"ground_truth_{name}"
@@ -132,13 +132,13 @@ def _texts_of_tables() -> list[bytes]:
 
 
 def _form(data: bytes) -> None:
-    """The first line is the type, the rest the body."""
+    """Read a form; the first line is the content type, the rest the body."""
     content_type, _, body = data.partition(b"\n")
     with _refusals():
-        sent = recording_of(body, content_type.decode("latin-1"), None)
-        assert sent.data
-        assert sent.name.isprintable()
-        assert "/" not in sent.name
+        recording = recording_of(body, content_type.decode("latin-1"), None)
+        assert recording.data
+        assert recording.name.isprintable()
+        assert "/" not in recording.name
 
 
 def _forms() -> list[bytes]:
@@ -155,7 +155,7 @@ def _forms() -> list[bytes]:
 
 
 def _names(data: bytes) -> None:
-    """Names have no error: they are read, shown, and written into cells."""
+    """Parse, print and escape a name, which never fails."""
     name = os.fsdecode(data)
     parsed = parse_clip_name(name)
     assert parsed.section
@@ -175,7 +175,7 @@ def _some_names() -> list[bytes]:
 
 
 def _config(data: bytes) -> None:
-    """Settings and JSON: a configuration that survives JSON, or a refusal."""
+    """Read settings and JSON: a configuration that survives JSON, or a refusal."""
     text = data.decode("utf-8", "replace")
     with _refusals():
         _check_config(override(Config(), text.splitlines()))
@@ -196,14 +196,14 @@ def _configs() -> list[bytes]:
 
 
 def _archive(data: bytes) -> None:
-    """A zip archive of recordings: what it holds, and each one's bytes."""
+    """List a zip archive of recordings, and read each of them."""
     with _folder() as folder:
         archive = folder / "dev_fan.zip"
         archive.write_bytes(data)
-        found = []
+        recordings = []
         with _refusals():
-            found = list(archives.recordings_in(archive))
-        for parts in found:
+            recordings = list(archives.recordings_in(archive))
+        for parts in recordings:
             assert not {"", ".", ".."} & set(parts)
             with _refusals():
                 archives.read_recording(archive, archive.joinpath(*parts))

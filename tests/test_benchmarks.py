@@ -1,4 +1,4 @@
-"""Every benchmark runs tiny, and its file has what was promised."""
+"""Every benchmark runs at a tiny size and writes the promised figures."""
 
 import importlib.util
 import json
@@ -32,7 +32,7 @@ TINY_TRAINING = ["--clips", "2", "--frames", "40", "--machines", "2", "--seeds",
 
 
 def script(name, *arguments, check=True):
-    """Run a benchmark in a process of its own, with nothing on its path."""
+    """Run a benchmark in a process of its own, without PYTHONPATH."""
     dropped = ("XLA_FLAGS", "PYTHONPATH")
     run = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *map(str, arguments)],
@@ -46,53 +46,53 @@ def script(name, *arguments, check=True):
 
 
 def figures(name, tmp_path, *arguments):
-    """What a benchmark writes."""
+    """Run a benchmark and return the figures that it writes."""
     path = tmp_path / "figures.json"
     script(name, "--json", path, *arguments)
-    found = json.loads(path.read_text())
-    assert found["environment"]["device"]
-    assert found["environment"]["packages"]["jax"]
-    return found
+    record = json.loads(path.read_text())
+    assert record["environment"]["device"]
+    assert record["environment"]["packages"]["jax"]
+    return record
 
 
 def assert_positive(values):
     assert all(math.isfinite(value) and value > 0 for value in values), values
 
 
-def assert_is_training_result(found):
+def assert_is_training_result(record):
     assert_positive(
-        found[name]
+        record[name]
         for name in (
             "machines", "seeds", "batch_size", "clips", "windows_per_s", "lowering_s",
             "fraction_of_matmul_rate", "compile_s", "device_bytes", "peak_memory_bytes",
         )
     )  # fmt: skip
-    assert found["seconds"].keys() == {"median", "min", "max", "iqr"}
-    assert_positive(found["flops_per_window"].values())
-    assert found["ratio_to"].keys() == {"pipeline", "careful", "careful_per_core"}
+    assert record["seconds"].keys() == {"median", "min", "max", "iqr"}
+    assert_positive(record["flops_per_window"].values())
+    assert record["ratio_to"].keys() == {"pipeline", "careful", "careful_per_core"}
 
 
-def test_training_alone_gives_what_was_promised(tmp_path):
-    found = figures(
+def test_training_without_peers_writes_the_promised_figures(tmp_path):
+    record = figures(
         "bench_train_step", tmp_path, *TINY, *TINY_TRAINING, "--peers", "none",
         "--models", "autoencoder",
     )  # fmt: skip
-    (result,) = found["results"]
+    (result,) = record["results"]
     assert result["model"] == "autoencoder"
     assert_is_training_result(result)
     assert set(result["ratio_to"].values()) == {None}
-    assert_positive([found["environment"]["matmul_gflops"]])
+    assert_positive([record["environment"]["matmul_gflops"]])
 
 
 @pytest.mark.slow
-def test_growth_with_the_clips_is_reported(tmp_path):
-    found = figures(
+def test_growth_with_the_number_of_clips_is_reported(tmp_path):
+    record = figures(
         "bench_train_step", tmp_path, *TINY, *TINY_TRAINING, "--models", "autoencoder",
         "--scaling", 4, 2,
     )  # fmt: skip
-    assert [row["clips"] for row in found["scaling"]] == [2, 4]
-    assert found["scaling"][0]["seconds_over_proportion"] == 1.0
-    for row, result in zip(found["scaling"], found["results"], strict=True):
+    assert [row["clips"] for row in record["scaling"]] == [2, 4]
+    assert record["scaling"][0]["seconds_over_proportion"] == 1.0
+    for row, result in zip(record["scaling"], record["results"], strict=True):
         assert_is_training_result(result)
         assert_positive(row[name] for name in row if name != "model")
 
@@ -101,13 +101,13 @@ def test_growth_with_the_clips_is_reported(tmp_path):
 @needs_torch
 @pytest.mark.parametrize("model", ["autoencoder", "gammavae"])
 def test_training_is_compared_with_every_peer(tmp_path, model):
-    found = figures(
+    record = figures(
         "bench_train_step", tmp_path, *TINY, *TINY_TRAINING, "--models", model,
         "--batch-size", 32, "--pipeline-windows", 64,
     )  # fmt: skip
-    (result,) = found["results"]
+    (result,) = record["results"]
     assert_is_training_result(result)
-    if found["environment"]["platform"] != "cpu":
+    if record["environment"]["platform"] != "cpu":
         del result["ratio_to"]["careful_per_core"]
     assert_positive(result["ratio_to"].values())
     for role, peer in result["peers"].items():
@@ -116,8 +116,8 @@ def test_training_is_compared_with_every_peer(tmp_path, model):
 
 
 def test_features_are_compared_with_librosa(tmp_path):
-    found = figures("bench_features", tmp_path, *TINY, "--clips", 3)
-    (result,) = found["results"]
+    record = figures("bench_features", tmp_path, *TINY, "--clips", 3)
+    (result,) = record["results"]
     assert_positive(
         [
             result["clips_per_s"],
@@ -129,11 +129,11 @@ def test_features_are_compared_with_librosa(tmp_path):
 
 
 def test_scoring_agrees_with_the_official_form(tmp_path):
-    found = figures(
+    record = figures(
         "bench_score", tmp_path, *TINY, "--clips", 6, "--official-clips", 4,
         "--machines", 2, "--frames", 60,
     )  # fmt: skip
-    (result,) = found["results"]
+    (result,) = record["results"]
     assert result["clips"] == 6
     assert result["official_clips_timed"] == 4
     assert result["max_relative_difference"] < 1e-3
@@ -149,11 +149,11 @@ def test_scoring_agrees_with_the_official_form(tmp_path):
 def test_the_main_job_is_timed_with_a_cold_and_a_warm_cache(tmp_path):
     sizes = {name: SyntheticSize(6, 2, 2, (0.4, 0.4)) for name in ("fan", "valve")}
     data = make_synthetic(tmp_path / "data", sizes)
-    found = figures(
+    record = figures(
         "bench_end_to_end", tmp_path, "--rounds", 1, "--epochs", 1, "--data-root", data
     )
-    assert [result["cache"] for result in found["results"]] == ["cold", "warm"]
-    for result in found["results"]:
+    assert [result["cache"] for result in record["results"]] == ["cold", "warm"]
+    for result in record["results"]:
         assert result["epochs"] == 1
         timing = ("features_s", "compile_s", "train_s", "score_s", "windows_per_s")
         assert_positive(result["timing"][name] for name in timing)
@@ -161,20 +161,20 @@ def test_the_main_job_is_timed_with_a_cold_and_a_warm_cache(tmp_path):
 
 
 @pytest.mark.slow
-def test_runs_of_fleets_grow_with_machines_clips_and_devices(tmp_path):
-    found = figures(
+def test_fleets_are_timed_by_machines_clips_and_devices(tmp_path):
+    record = figures(
         "scaling", tmp_path, "--machines", 2, 4, "--wave-size", 2, "--clips", 4, 8,
         "--clip-machines", 2, "--devices", 1, 2, "--device-machines", 2,
         "--epochs", 1, "--seconds", 0.4,
     )  # fmt: skip
-    assert [run["machines"] for run in found["machines"]] == [2, 4]
-    assert [run["waves"] for run in found["machines"]] == [1, 2]
-    assert [run["clips"] for run in found["clips"]] == [4, 8]
-    assert [run["devices"] for run in found["devices"]] == [1, 2]
-    for run in (*found["machines"], *found["clips"], *found["devices"]):
+    assert [run["machines"] for run in record["machines"]] == [2, 4]
+    assert [run["waves"] for run in record["machines"]] == [1, 2]
+    assert [run["clips"] for run in record["clips"]] == [4, 8]
+    assert [run["devices"] for run in record["devices"]] == [1, 2]
+    for run in (*record["machines"], *record["clips"], *record["devices"]):
         assert_positive([run["wall_s"], run["peak_memory_bytes"]])
         assert_positive([run["timing"]["train_s"], run["timing"]["windows_per_s"]])
-    assert "10,000 machines, projected" in scaling_page(found)
+    assert "10,000 machines, projected" in scaling_page(record)
 
 
 def fleet_run(machines, wall_s, **more):
@@ -190,7 +190,7 @@ def fleet_run(machines, wall_s, **more):
 
 @pytest.fixture
 def fleet_figures():
-    """A run of 10 s, and half a second for each machine."""
+    """Figures of fleets that take 10 s, and half a second per machine."""
     runs = [fleet_run(n, 10 + n / 2) for n in (10, 100, 1000)]
     about = {"cores": 2, "processor": "a", "device": "cpu", "platform": "cpu"}
     about |= {"python": "3", "packages": {"jax": "0"}, "load_average_before": 0.0}
@@ -204,11 +204,11 @@ def fleet_figures():
     }  # fmt: skip
 
 
-def test_the_projection_is_the_line_through_what_was_measured(fleet_figures):
+def test_the_projection_is_the_line_through_the_measured_fleets(fleet_figures):
     page = scaling_page(fleet_figures)
     assert "takes 10.0 s once and 0.50 s for each machine" in page
-    # (10 + 10,000 / 2) s, and with 40 clips 10 + 2 * 10,000 s; by 8 and by 64. That
-    # 20 clips took a second less than 10 is chance.
+    # (10 + 10,000 / 2) s, and with 40 clips (10 + 2 * 10,000) s, over 1, 8 and 64
+    # devices. That 20 clips took a second less than 10 counts as chance.
     assert "| 10 | 0.50 | 84 min | 11 min | 88 s |" in page
     assert "| 20 | 0.50 | 84 min | 11 min | 88 s |" in page
     assert "| 40 | 2.00 | 5.6 h | 42 min | 5 min |" in page
@@ -218,7 +218,7 @@ def test_the_projection_is_the_line_through_what_was_measured(fleet_figures):
     )
 
 
-def test_figures_are_put_where_a_page_wants_them(fleet_figures, tmp_path):
+def test_figures_replace_the_marked_section_of_a_page(fleet_figures, tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     (tmp_path / "figures.json").write_text(json.dumps(fleet_figures))
@@ -230,7 +230,7 @@ def test_figures_are_put_where_a_page_wants_them(fleet_figures, tmp_path):
     assert "old" not in text
 
 
-def test_the_page_on_fleets_has_the_figures_that_were_measured():
+def test_the_page_on_fleets_has_the_measured_figures():
     page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
     figures = ROOT / "benchmarks" / "results" / "fleet.json"
     _, _, rest = page.partition(BEGIN)
@@ -247,16 +247,16 @@ def test_the_page_on_fleets_has_the_figures_that_were_measured():
         ("bench_train_step", ["--models", "transformer"], "transformer"),
         ("bench_train_step", ["--frames", "4"], "--frames 4"),
         ("bench_train_step", ["--batch-size", "1"], "--batch-size 1"),
-        ("bench_features", ["--clips", "0"], "'0' is no whole number"),
-        ("bench_score", ["--rounds", "many"], "'many' is no whole number"),
+        ("bench_features", ["--clips", "0"], "'0' is not a whole number"),
+        ("bench_score", ["--rounds", "many"], "'many' is not a whole number"),
         ("bench_score", ["--json", "nowhere/figures.json"], "nowhere/figures.json"),
         ("bench_end_to_end", ["--data-root", "nowhere"], "nowhere"),
-        ("scaling", ["--machines", "0"], "'0' is no whole number"),
+        ("scaling", ["--machines", "0"], "'0' is not a whole number"),
         ("scaling", ["--page", "nowhere.json"], "nowhere.json"),
         ("scaling", ["--page", "README.md"], "has no figures of this script"),
     ],
 )
-def test_a_bad_option_is_one_line(name, arguments, message):
+def test_a_bad_option_is_reported_in_one_line(name, arguments, message):
     run = script(name, *arguments, check=False)
     assert run.returncode == 2
     (line,) = run.stderr.splitlines()
@@ -264,7 +264,7 @@ def test_a_bad_option_is_one_line(name, arguments, message):
     assert message in line
 
 
-def test_the_traceback_of_a_process_surfaces():
+def test_a_failing_process_shows_its_traceback():
     missing = Member(NO_SETUP, Call("benchmarks.nowhere:prepare", {}))
     with pytest.raises(ProcessError, match=r"broken:\n(.|\n)*No module named"):
         hold([Contestant("broken", "broken", (missing,))], 1, 1, print)
@@ -278,14 +278,14 @@ def test_a_process_that_dies_is_named():
         hold([Contestant("dying", "dying", (dying,))], 1, 1, print)
 
 
-def test_a_process_has_the_settings_of_its_own_before_anything_is_imported():
+def test_a_process_is_set_up_before_anything_is_imported():
     setup = Call("benchmarks.process_setup:one_thread", {})
     threads = Member(setup, Call("benchmarks.process_setup:thread_count", {}))
     assert once(threads) == 1
     assert "OMP_NUM_THREADS" not in os.environ
 
 
-def test_the_spread_of_one_round_has_no_width():
+def test_the_spread_of_a_single_round_is_zero():
     assert spread([2.0]) == (2.0, 2.0, 2.0, 0.0)
     assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == (3.0, 1.0, 5.0, 2.0)
 
@@ -297,7 +297,7 @@ def test_the_official_network_takes_1_42_million_operations_a_window():
 
 
 @pytest.mark.parametrize("model", ["autoencoder", "gammavae"])
-def test_speed_is_of_one_model_a_seed_and_the_official_scores(model):
+def test_speed_is_measured_with_one_model_per_seed_and_the_official_scores(model):
     config = configuration(model, 3, 64)
     assert (config.n_members, config.train.batch_size) == (3, 64)
     assert config.scores == ("mse", "mahalanobis", "mahalanobis_framewise")
@@ -305,7 +305,7 @@ def test_speed_is_of_one_model_a_seed_and_the_official_scores(model):
 
 @needs_torch
 @pytest.mark.parametrize("model", ["autoencoder", "gammavae"])
-def test_the_peer_has_as_many_parameters_as_we(model):
+def test_the_peer_has_the_same_number_of_parameters(model):
     from benchmarks.peers.networks import build
 
     config = configuration(model, 1, 256)
@@ -319,17 +319,17 @@ def test_the_peer_has_as_many_parameters_as_we(model):
 def test_a_short_soak_loses_and_leaks_nothing(tmp_path):
     path = tmp_path / "figures.json"
     run = script("soak", "--minutes", 1, "--json", path, check=False)
-    found = json.loads(path.read_text())
-    assert (run.returncode, found["faults"]) == (0, []), run.stdout
-    assert found["runs"]["ended"] >= 1
-    assert found["runs"]["differences"] == []
-    server = found["server"]
+    record = json.loads(path.read_text())
+    assert (run.returncode, record["faults"]) == (0, []), run.stdout
+    assert record["runs"]["ended"] >= 1
+    assert record["runs"]["differences"] == []
+    server = record["server"]
     assert (server["lost"], server["wrong"]) == (0, 0)
     assert_positive([server["answered"][kind] for kind in ("good: 200", "bad: 422")])
     assert "nothing lost, nothing leaked" in run.stdout
 
 
-def test_a_soak_tells_of_what_was_lost_or_leaked():
+def test_a_soak_reports_losses_errors_and_leaks():
     def sample(seconds, megabytes, files=10, threads=5):
         return Sample(float(seconds), round(megabytes * 1e6), files, threads)
 
@@ -347,5 +347,5 @@ def test_a_soak_tells_of_what_was_lost_or_leaked():
     tally.score(1, 0.5)
     tally.score(1, 0.5)
     tally.score(1, 0.25)
-    said = soak_faults(tally, steady[0], steady)
-    assert said == ["lost: good: gone", "wrong: recording 1: 0.25"]
+    faults = soak_faults(tally, steady[0], steady)
+    assert faults == ["lost: good: gone", "wrong: recording 1: 0.25"]

@@ -1,9 +1,10 @@
-"""What README and docs tell a reader to run is run."""
+"""The commands and Python code in README and docs work."""
 
 import importlib.util
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,25 +18,25 @@ from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# Not to be run here: they install, wait for ever or for others, or ask the network.
-ELSEWHERE = re.compile(
-    r"--distributed|export |pip |python3? -m venv|\. \.venv|curl |git |make |pytest"
-    r"|gammavae (serve|download|completion|watch(?!.* --once))|eval "
+# Commands that install, wait indefinitely or use the network are only parsed.
+NOT_RUN = re.compile(
+    r"--distributed|export |pip |python3? -m venv|\. activate|curl |git |make |pytest"
+    r"|gammavae (serve|download|completion|watch(?!.* --once))|eval |^(cd|for|done)\b"
 )
 # Scripts that are commands under another name.
 AS_COMMAND = {"experiments/run.py": "run", "experiments/evaluate.py": "rescore"}
-# Recordings that nobody may give away; the commands are parsed.
-CHALLENGE = ("dcase20", "eval_data", "dev_data", "data/fan_")
+# So are commands on recordings that cannot be distributed.
+CHALLENGE = ("dcase20", "eval_data", "dev_data", "evaluators/")
 
 
 def code(page, language):
-    """The code blocks of a page in one language."""
-    found = re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.M | re.S)
-    return [block for block in found if block.strip()]
+    """Return the code blocks of a page in one language."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.M | re.S)
+    return [block for block in blocks if block.strip()]
 
 
 def commands(page):
-    """Each command of a page as words, `.venv/bin/` left out."""
+    """Return the commands of a page, without `.venv/bin/` and placeholders."""
     lines = "".join(code(page, "bash")).replace("\\\n", " ").splitlines()
     parts = [part for line in lines for part in line.split(" && ")]
     plain = [part.replace(".venv/bin/", "").strip() for part in parts]
@@ -43,7 +44,7 @@ def commands(page):
 
 
 def script(name):
-    """A script of `experiments`."""
+    """Import a script of `experiments`."""
     path = ROOT / name
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec
@@ -55,16 +56,15 @@ def script(name):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where a reader may be: own recordings, and the challenge's layout."""
+    """A reader's folder: own recordings, those of the demo, the challenge's layout."""
     root = tmp_path_factory.mktemp("reader")
     rng = np.random.default_rng(0)
-    for machine in ("pump", "fan"):
+    for machine in ("recordings/pump", "recordings/fan", "demo"):
         for day, count in (("normal", 10), ("today", 2)):
-            (root / "recordings" / machine / day).mkdir(parents=True)
+            (root / machine / day).mkdir(parents=True)
             for number in range(count):
                 samples = rng.normal(0, 0.1, (16000,))
-                path = root / "recordings" / machine / day / f"{number}.wav"
-                soundfile.write(path, samples, 16000)
+                soundfile.write(root / machine / day / f"{number}.wav", samples, 16000)
     size = SyntheticSize(n_source=8, n_target=2, n_test=2, seconds=(0.5, 0.5))
     make_synthetic(root / "data", {"fan": size, "valve": size})
     (root / "experiments").symlink_to(ROOT / "experiments")
@@ -84,16 +84,23 @@ def run(folder, *command):
     )
 
 
+def test_the_index_links_every_page():
+    index = (ROOT / "docs" / "index.md").read_text()
+    names = {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert names == set(re.findall(r"\]\((\w[\w-]*\.md)\)", index))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_is_one_that_there_is(page):
-    """With options that are known; nothing is run."""
+def test_every_command_has_valid_options(page):
     for line in commands(page):
         words = shlex.split(line.removesuffix(" &"), comments=True)
-        if "--distributed" in words:  # after what starts it
+        if "--distributed" in words:  # skip the launcher, such as srun
             words = words[words.index("python") :]
         program, *arguments = words
         if program == "gammavae":
             parse(arguments)
+        elif program == "python" and arguments[0] in AS_COMMAND:
+            parse([AS_COMMAND[arguments[0]], *arguments[1:]])
         elif program == "python" and arguments[0] in AS_COMMAND:
             parse([AS_COMMAND[arguments[0]], *arguments[1:]])
         elif program == "python" and arguments[0].startswith("experiments/"):
@@ -105,7 +112,7 @@ def test_every_command_is_one_that_there_is(page):
 @pytest.mark.parametrize(
     "page", [p for p in PAGES if code(p, "python")], ids=lambda page: page.name
 )
-def test_python_code_runs_as_it_stands(page, folder):
+def test_the_python_code_of_a_page_runs(page, folder):
     program = "\n".join(code(page, "python"))
     ended = run(folder, sys.executable, "-c", program)
     assert ended.returncode == 0, ended.stderr[-2000:]
@@ -115,11 +122,15 @@ def test_python_code_runs_as_it_stands(page, folder):
 @pytest.mark.parametrize(
     "page", [p for p in PAGES if commands(p)], ids=lambda page: page.name
 )
-def test_commands_run_as_they_stand(page, folder):
+def test_the_commands_of_the_pages_run_in_order(page, folder):
+    """Later pages use the results of earlier ones, such as `runs/default`."""
     for line in commands(page):
-        if ELSEWHERE.search(line) or any(word in line for word in CHALLENGE):
+        if NOT_RUN.search(line) or any(word in line for word in CHALLENGE):
             continue
         program, *arguments = shlex.split(line, comments=True)
+        if out := re.search(r"--out (\S+)|(demo)$", line):
+            # An earlier page may have written it.
+            shutil.rmtree(folder / (out[1] or out[2]), ignore_errors=True)
         if program == "gammavae":
             arguments = ["-m", "gammavae_jax.cli.main", *arguments]
         else:

@@ -1,6 +1,6 @@
-"""The targets of `fuzz/` on mutated good input, the same everywhere and every time.
+"""The targets of `fuzz/` on mutated valid input, always the same.
 
-`fuzz/run.py` goes on from here, guided by what is reached, where atheris is installed.
+`fuzz/run.py` searches further, guided by coverage, if atheris is installed.
 """
 
 import random
@@ -17,7 +17,7 @@ ODD_TEXTS = [b"nan", b"inf", b"-", b"=", b'"', b"\n", b"\r\n", b"\0", b"..", b"\
 
 
 def mutated(random_, seeds):
-    """Good input with one to five faults, or two spliced."""
+    """Return a valid input with one to five faults, or two inputs spliced."""
     data = bytearray(random_.choice(seeds))
     for _ in range(random_.randint(1, 5)):
         at = random_.randrange(len(data) + 1)
@@ -39,7 +39,7 @@ def mutated(random_, seeds):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_reader_reads_what_is_good(name):
+def test_a_reader_accepts_valid_input(name):
     for seed in TARGETS[name].seeds():
         TARGETS[name].read(seed)
 
@@ -52,5 +52,5 @@ def test_a_reader_refuses_in_one_line_whatever_it_is_given(name):
         try:
             TARGETS[name].read(data)
         except Exception as error:
-            error.add_note(f"given {data!r}")
+            error.add_note(f"input {data!r}")
             raise

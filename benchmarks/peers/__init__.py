@@ -1,4 +1,4 @@
-"""PyTorch trainers of the same models, to compare with; an optional extra, `bench`.
+"""PyTorch trainers of the same models, for comparison; they need the extra `bench`.
 
-`pipeline` works as the official code does, `careful` as well as we know how to.
+`pipeline` works like the official code, `careful` is as fast as we could make it.
 """

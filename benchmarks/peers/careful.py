@@ -1,8 +1,8 @@
-"""A careful PyTorch trainer: everything in memory, nothing done twice.
+"""A careful PyTorch trainer: everything in memory, nothing computed twice.
 
-Log-mels are one tensor on the device, in which windows overlap; a batch is one gather
-of 640-vectors by index. Adam is fused; nothing is copied to the host before the epoch's
-end.
+The log-mels are one tensor on the device, in which windows overlap. A batch is one
+gather of 640-vectors by index. Adam is fused, and nothing is copied to the host before
+the end of the epoch.
 """
 
 # pyright: reportMissingImports=false
@@ -33,10 +33,10 @@ class CarefulTrainer:
         batch_size: int,
         form: Form,
     ):
-        """`frames` is `frame mel`; both tensors are on the device to train on."""
+        """Take `frames`, `frame mel`, and `starts`, both on the training device."""
         n_features = N_CONTEXT * N_MELS
         n_overlapping = len(frames) - N_CONTEXT + 1
-        # Five successive frames lie side by side in memory as they are.
+        # Five successive frames are already adjacent in memory.
         self.windows = frames.as_strided((n_overlapping, n_features), (N_MELS, 1))
         self.starts, self.batch_size = starts, batch_size
         self.network = build(model, n_features).to(frames.device)
@@ -44,16 +44,16 @@ class CarefulTrainer:
         self.optimizer = torch.optim.Adam(parameters, lr=1e-3, fused=True)
         if form in _MODES:
             for module in self.network.compilable:
-                # Batches have one size, and the last of an epoch another.
+                # All batches have one size, except the last of an epoch.
                 module.compile(dynamic=False, mode=_MODES[form])
 
     def epoch(self) -> float:
-        """Train on each window once; the mean loss."""
+        """Train on each window once and return the mean loss."""
         device = self.starts.device
         order = torch.randperm(len(self.starts), device=device)
         total = torch.zeros((), device=device)
         for chosen in self.starts[order].split(self.batch_size):
-            if len(chosen) < 2:  # batch normalisation makes nothing of one window
+            if len(chosen) < 2:  # batch normalisation needs two windows
                 continue
             windows = self.windows.index_select(0, chosen)
             self.optimizer.zero_grad(set_to_none=True)
@@ -66,24 +66,24 @@ class CarefulTrainer:
 
 def prepare(
     model: str,
-    runs: Sequence[int],
+    machines: Sequence[int],
     batch_size: int,
     clips: int,
     frames: int,
     form: Form,
 ) -> Prepared:
-    """Trainers of some runs, one after another.
+    """Prepare trainers that work one after another.
 
     Args:
         model: see `build`.
-        runs: the machine that each trains; several seeds of one share its log-mels.
-        batch_size: windows.
-        clips: of each machine.
-        frames: of each clip.
+        machines: the machine of each model; several seeds share a machine's log-mels.
+        batch_size: windows per batch.
+        clips: number per machine.
+        frames: number per clip.
         form: `graphs` is for accelerators.
     """
     if form in _MODES:
-        # Helper processes of the compiler would stay for the rounds.
+        # Helper processes of the compiler would keep running during the rounds.
         torch._inductor.config.compile_threads = 1
     device = best_device()
     starts = torch.from_numpy(window_starts(clips, frames)).to(device)
@@ -91,19 +91,19 @@ def prepare(
         machine: torch.from_numpy(synthetic_log_mels(machine, clips, frames))
         .reshape(-1, N_MELS)
         .to(device)
-        for machine in dict.fromkeys(runs)
+        for machine in dict.fromkeys(machines)
     }
     trainers = [
         CarefulTrainer(model, log_mels[machine], starts, batch_size, form)
-        for machine in runs
+        for machine in machines
     ]
 
-    trainers[0].epoch()  # compiles, for all that are like it
+    trainers[0].epoch()  # compiles for all trainers
 
     def repeat() -> None:
         for trainer in trainers:
             trainer.epoch()
 
     return Prepared(
-        repeat, float(len(runs) * len(starts)), {"device": describe(device)}
+        repeat, float(len(machines) * len(starts)), {"device": describe(device)}
     )

@@ -8,7 +8,7 @@ from benchmarks.process_setup import thread_count
 
 
 def best_device() -> torch.device:
-    """An accelerator if PyTorch sees one, else the CPU with the process's threads."""
+    """Return an accelerator if available, else the CPU with the process's threads."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     torch.set_num_threads(thread_count())
@@ -16,13 +16,13 @@ def best_device() -> torch.device:
 
 
 def wait_for(device: torch.device) -> None:
-    """Return when all work on the device is done."""
+    """Block until all work on the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def describe(device: torch.device) -> str:
-    """The device and what it computes with."""
+    """Return a description of the device and its threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu, {torch.get_num_threads()} threads"

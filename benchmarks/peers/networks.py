@@ -1,7 +1,7 @@
 """The two networks in PyTorch, as a PyTorch user would write them.
 
-Called with windows, `window feature`, a network gives the loss of each. Its
-`compilable` lists the modules that gain from `torch.compile`.
+A network maps windows, `window feature`, to the loss of each window. `compilable` lists
+the modules that profit from `torch.compile`.
 """
 
 # pyright: reportMissingImports=false
@@ -17,7 +17,7 @@ MIN_PARAMETER, MAX_PARAMETER = 1e-3, 1e3
 
 
 def build(model: str, n_features: int) -> "AutoEncoder | GammaVAE":
-    """The network of a name: `autoencoder` or `gammavae`."""
+    """Return the network of that name: `autoencoder` or `gammavae`."""
     return {"autoencoder": AutoEncoder, "gammavae": GammaVAE}[model](n_features)
 
 
@@ -34,11 +34,11 @@ class AutoEncoder(nn.Module):
 
     @property
     def compilable(self) -> list[nn.Module]:
-        """All of it, the loss too."""
+        """Everything, including the loss."""
         return [self]
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        """`window feature` to `window`."""
+        """Map `window feature` to losses, `window`."""
         return _mean_squared_error(self.layers(windows), windows)
 
 
@@ -52,20 +52,20 @@ class GammaVAE(nn.Module):
 
     @property
     def compilable(self) -> list[nn.Module]:
-        """All but the draw, whose gradient the compiler does not know."""
+        """Everything except sampling, which the compiler cannot differentiate."""
         return [self.encoder, self.decoder]
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        """`window feature` to `window`."""
+        """Map `window feature` to losses, `window`."""
         concentration, rate = self.encoder(windows)
-        # The arguments are within the bounds: checking them again would take time.
+        # The arguments are clipped, so validating them would only take time.
         posterior = torch.distributions.Gamma(concentration, rate, validate_args=False)
         error = self.decoder(posterior.rsample(), windows)
         return error + KL_WEIGHT * _kl_to_prior(concentration, rate)
 
 
 class GammaEncoder(nn.Module):
-    """Windows to the concentration and the rate of each latent."""
+    """Maps windows to the concentration and rate of each latent."""
 
     def __init__(self, n_features: int):
         super().__init__()
@@ -73,7 +73,7 @@ class GammaEncoder(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(HIDDEN[-1], N_LATENT) for _ in range(2))
 
     def forward(self, windows: torch.Tensor) -> list[torch.Tensor]:
-        """`window feature` to two of `window latent`."""
+        """Map `window feature` to two arrays `window latent`."""
         hidden = self.layers(windows)
         return [
             nn.functional.softplus(head(hidden)).clamp(MIN_PARAMETER, MAX_PARAMETER)
@@ -82,7 +82,7 @@ class GammaEncoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Codes to the squared error of what they say about the windows."""
+    """Maps codes to the squared error of the reconstructed windows."""
 
     def __init__(self, n_features: int):
         super().__init__()
@@ -91,7 +91,7 @@ class Decoder(nn.Module):
         )
 
     def forward(self, code: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
-        """`window latent` and `window feature` to `window`."""
+        """Map `window latent` and `window feature` to errors, `window`."""
         return _mean_squared_error(self.layers(code), windows)
 
 
@@ -112,7 +112,7 @@ def _kl_to_prior(concentration: torch.Tensor, rate: torch.Tensor) -> torch.Tenso
 
 
 def _blocks(*widths: int) -> list[nn.Module]:
-    """Linear, batch normalisation and ReLU from each width to the next."""
+    """Return linear, batch normalisation and ReLU from each width to the next."""
     layers = []
     for n_in, n_out in itertools.pairwise(widths):
         norm = nn.BatchNorm1d(n_out, momentum=0.01, eps=1e-3)

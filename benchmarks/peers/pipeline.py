@@ -1,9 +1,9 @@
-"""A trainer that works as the official baseline does.
+"""A trainer that works like the official baseline.
 
-Windows are copied out of the log-mels into one array of float64 rows; a DataLoader
-without workers fetches them one by one, each with its labels; autograd's anomaly mode
-is on; each batch's loss is read back; a machine follows another. Source: the official
-code's structure, none of its text.
+Windows are copied from the log-mels into one array of float64 rows, and a DataLoader
+without workers fetches them one by one, each with its labels. Autograd's anomaly mode
+is on, each batch's loss is read back, and machines train one after another. Source: the
+structure of the official code, none of its text.
 """
 
 # pyright: reportMissingImports=false
@@ -23,7 +23,7 @@ from gammavae_jax.data.features import windows as windows_of
 
 
 class Rows(Dataset):
-    """A row at a time, with what the official data set gives along."""
+    """One row at a time, with the same extra items as the official data set."""
 
     def __init__(self, rows: np.ndarray, clip_of_row: np.ndarray):
         self.rows, self.names = rows, [f"clip_{clip}" for clip in clip_of_row]
@@ -53,11 +53,11 @@ class PipelineTrainer:
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-3)
 
     def epoch(self) -> float:
-        """Train on each window once; the mean loss."""
+        """Train on each window once and return the mean loss."""
         total = 0.0
         with torch.autograd.set_detect_anomaly(True):
             for rows, *_ in self.loader:
-                if len(rows) < 2:  # batch normalisation makes nothing of one window
+                if len(rows) < 2:  # batch normalisation needs two windows
                     continue
                 windows = rows.to(self.device).float()
                 self.optimizer.zero_grad()
@@ -70,35 +70,36 @@ class PipelineTrainer:
 
 def prepare(
     model: str,
-    runs: Sequence[int],
+    machines: Sequence[int],
     batch_size: int,
     clips: int,
     frames: int,
     windows: int,
 ) -> Prepared:
-    """Trainers of some runs, one after another; see `benchmarks.peers.careful`.
+    """Prepare trainers that work one after another; see `benchmarks.peers.careful`.
 
-    They train on `windows` of their windows together at most, as it takes long: on a
-    whole batch each at least.
+    Because this is slow, they train on at most `windows` windows in total, but at least
+    a full batch each.
     """
     warnings.filterwarnings("ignore", message="Anomaly Detection has been enabled")
     device = best_device()
-    most = max(windows // len(runs), batch_size)
-    data = {m: _rows(m, clips, frames, most) for m in dict.fromkeys(runs)}
+    most = max(windows // len(machines), batch_size)
+    data = {m: _rows(m, clips, frames, most) for m in dict.fromkeys(machines)}
     trainers = [
-        PipelineTrainer(model, data[machine], batch_size, device) for machine in runs
+        PipelineTrainer(model, data[machine], batch_size, device)
+        for machine in machines
     ]
 
     def repeat() -> None:
         for trainer in trainers:
             trainer.epoch()
 
-    work = float(sum(len(data[machine]) for machine in runs))
+    work = float(sum(len(data[machine]) for machine in machines))
     return Prepared(repeat, work, {"device": describe(device)})
 
 
 def _rows(machine: int, clips: int, frames: int, most: int) -> Rows:
-    """The first windows of a machine."""
+    """Return the first windows of a machine."""
     log_mels = synthetic_log_mels(machine, clips, frames)
     per_clip = frames - N_CONTEXT + 1
     log_mels = log_mels[: -(-most // per_clip)]

@@ -1,12 +1,120 @@
-"""Runs side by side: the tables hold what the runs found."""
+"""Comparing variants: each runs once, models are reused, the tables are complete."""
 
 import csv
+import json
+import shutil
 
 import pytest
+from rich.console import Console
 from support.finished_runs import write_run
 
-from experiments.comparison import write_comparison
+from experiments import comparison
+from experiments.comparison import run_variant, write_comparison
+from gammavae_jax.config_json import override, to_dict
+from gammavae_jax.data.loading import Source
 from gammavae_jax.errors import InputError
+from gammavae_jax.log import Log
+from gammavae_jax.presets import preset
+from gammavae_jax.runs.folder import RunFolder
+
+LOG = Log(Console(quiet=True), Console(quiet=True))
+
+
+def attempt(config, source, folder, models=None):
+    return run_variant(config, source, folder, None, models, LOG)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Replace `run` and record its arguments."""
+    recorded = []
+
+    def record(config, source, folder, year, log):
+        recorded.append((config, folder))
+        return True
+
+    monkeypatch.setattr(comparison, "run", record)
+    monkeypatch.setattr(comparison, "find_all", lambda source, splits: [])
+    return recorded
+
+
+@pytest.fixture
+def models(tmp_path):
+    """The folder of a run with a trained state."""
+    write_run(tmp_path / "default", 0.7)
+    state = tmp_path / "default/checkpoint/train/20"
+    state.mkdir(parents=True)
+    (state / "array").write_text("numbers")
+    return tmp_path / "default"
+
+
+def test_a_finished_variant_is_not_run_again(tmp_path, calls):
+    config = write_run(tmp_path / "default", 0.7)
+    source, folder = Source(tmp_path, ("fan",)), RunFolder(tmp_path / "default")
+    attempt(config, source, folder)
+    assert calls == []
+    attempt(config, source, folder._replace(overwrite=True))
+    assert [folder.overwrite for _, folder in calls] == [True]
+
+
+def test_an_interrupted_variant_is_resumed(tmp_path, calls):
+    config = write_run(tmp_path / "default", 0.7)
+    (tmp_path / "default/summary.json").unlink()
+    attempt(config, Source(tmp_path, ()), RunFolder(tmp_path / "default"))
+    assert [folder.resume for _, folder in calls] == [True]
+
+
+def test_a_variant_with_other_settings_is_refused(tmp_path, calls):
+    config = write_run(tmp_path / "default", 0.7)
+    other = override(config, ["model.n_latent=4"])
+    source, folder = Source(tmp_path, ()), RunFolder(tmp_path / "default")
+    with pytest.raises(InputError, match="run with other settings"):
+        attempt(other, source, folder)
+    assert calls == []
+
+
+def test_an_interrupted_copy_of_models_leaves_nothing_and_is_repeated(
+    tmp_path, calls, models, monkeypatch
+):
+    smote = override(preset("default"), ["scoring.smote_ratio=0.2"])
+    source, folder = Source(tmp_path, ()), RunFolder(tmp_path / "smote")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copytree", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            attempt(smote, source, folder, models)
+    assert not folder.path.exists()
+    attempt(smote, source, folder, models)
+    assert json.loads((folder.path / "config.json").read_text()) == to_dict(smote)
+    # A variant that was interrupted after the copy is resumed.
+    attempt(smote, source, folder, models)
+    assert [folder.resume for _, folder in calls] == [True, True]
+
+
+def test_an_unrelated_folder_is_not_replaced_by_models(tmp_path, calls, models):
+    (tmp_path / "smote").mkdir()
+    (tmp_path / "smote/thesis.txt").write_text("years")
+    smote = override(preset("default"), ["scoring.smote_ratio=0.2"])
+    for overwrite in (True, False):
+        folder = RunFolder(tmp_path / "smote", overwrite=overwrite)
+        with pytest.raises(InputError):
+            attempt(smote, Source(tmp_path, ()), folder, models)
+    assert (tmp_path / "smote/thesis.txt").read_text() == "years"
+    assert calls == []
+
+
+def test_trained_models_are_copied_from_another_variant(tmp_path, calls, models):
+    smote = override(preset("default"), ["scoring.smote_ratio=0.2"])
+    attempt(smote, Source(tmp_path, ()), RunFolder(tmp_path / "smote"), models)
+    assert (tmp_path / "smote/checkpoint/train/20/array").read_text() == "numbers"
+    ((config, folder),) = calls
+    assert config == smote
+    assert folder.resume
+    assert (models / "checkpoint/train/20/array").exists()
+    assert not (tmp_path / "smote/summary.json").exists()
 
 
 def test_the_tables_hold_every_variant_and_number(tmp_path):
@@ -22,28 +130,28 @@ def test_the_tables_hold_every_variant_and_number(tmp_path):
     assert "| the first | 10 | 25 | 4 | 2 |" in lines
     with (tmp_path / "ablation.csv").open() as file:
         rows = list(csv.DictReader(file))
-    found = {(r["variant"], r["score"], r["machine"], r["metric"]): r for r in rows}
-    assert len(found) == len(rows)
-    assert float(found["two", "fusion_mean", "", "official_score"]["mean"]) == 0.6543
-    assert float(found["two", "kl", "fan", "fpr_target"]["mean"]) == 0.6
+    by_key = {(r["variant"], r["score"], r["machine"], r["metric"]): r for r in rows}
+    assert len(by_key) == len(rows)
+    assert float(by_key["two", "fusion_mean", "", "official_score"]["mean"]) == 0.6543
+    assert float(by_key["two", "kl", "fan", "fpr_target"]["mean"]) == 0.6
 
 
-def test_every_line_of_a_table_has_as_many_cells(tmp_path):
+def test_all_lines_of_a_table_have_the_same_number_of_cells(tmp_path):
     write_run(tmp_path / "one", 0.7)
     tables = write_comparison(tmp_path, {"one": "the first"}).split("\n\n")
     for table in (t for t in tables if t.startswith("|")):
         assert len({line.count("|") for line in table.splitlines()}) == 1
 
 
-def test_runs_of_other_machines_are_not_set_beside_each_other(tmp_path):
+def test_runs_with_different_machines_are_not_compared(tmp_path):
     write_run(tmp_path / "one", 0.7)
     write_run(tmp_path / "two", 0.7, machine="pump")
-    with pytest.raises(InputError, match=r"two' is of other machines than .*one'"):
+    with pytest.raises(InputError, match=r"two' has other machines than .*one'"):
         write_comparison(tmp_path, {"one": "the first", "two": "the second"})
     assert not (tmp_path / "ablation.md").exists()
 
 
-def test_what_trained_nothing_has_no_time_of_training(tmp_path):
+def test_a_variant_that_trained_nothing_shows_no_training_time(tmp_path):
     write_run(tmp_path / "one", 0.7, train_s=0.01)
     lines = write_comparison(tmp_path, {"one": "the first"}).splitlines()
     assert next(x for x in lines if x.startswith("| the first")).endswith("1.00 |  |")
