@@ -99,9 +99,9 @@ def test_every_command_has_valid_options(page):
         program, *arguments = words
         if program == "gammavae":
             parse(arguments)
-        elif program == "python" and arguments[0] in AS_COMMAND:
-            parse([AS_COMMAND[arguments[0]], *arguments[1:]])
-        elif program == "python" and arguments[0] in AS_COMMAND:
+        elif (program == "python" and arguments[0] in AS_COMMAND) or (
+            program == "python" and arguments[0] in AS_COMMAND
+        ):
             parse([AS_COMMAND[arguments[0]], *arguments[1:]])
         elif program == "python" and arguments[0].startswith("experiments/"):
             script(arguments[0]).parse(arguments[1:])
