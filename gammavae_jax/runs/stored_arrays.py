@@ -22,9 +22,9 @@ from gammavae_jax.devices.cluster import on_first
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import (
     as_os_error,
-    file_sums,
+    file_checksums,
     require_room,
-    text_sum,
+    text_checksum,
     write_text,
 )
 from gammavae_jax.process import deferred_signals
@@ -71,8 +71,8 @@ def save_arrays(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
         mark(path).unlink(missing_ok=True)
 
     def write_mark() -> None:
-        whole = {"format": FORMAT, **about, "files": file_sums(path)}
-        text = json.dumps({**whole, "sum": text_sum(json.dumps(whole))}, indent=2)
+        whole = {"format": FORMAT, **about, "files": file_checksums(path)}
+        text = json.dumps({**whole, "sum": text_checksum(json.dumps(whole))}, indent=2)
         write_text(mark(path), text + "\n", durable=True)
 
     with deferred_signals():
@@ -104,7 +104,7 @@ def read_mark(path: Path) -> tuple[Any, Config]:
             "use that version, or train again",
         )
     said = about.pop("sum", None)
-    if said != text_sum(json.dumps(about)):
+    if said != text_checksum(json.dumps(about)):
         raise damaged(path, mark(path))
     try:
         return about, from_dict(about.get("config"))
@@ -125,7 +125,7 @@ def load_arrays(path: Path, about: Mapping[str, Any], like: Any) -> Any:
         InputError: they are claimed to be larger than they can be.
     """
     try:
-        found = file_sums(path)
+        found = file_checksums(path)
     except OSError as error:
         raise damaged(path, path) from error
     told = about.get("files")

@@ -21,7 +21,7 @@ from orbax.checkpoint import v1 as ocp
 
 from gammavae_jax.config import FUSION_SCORES
 from gammavae_jax.errors import InputError
-from gammavae_jax.files import text_sum
+from gammavae_jax.files import text_checksum
 from gammavae_jax.runs.checkpoint import (
     TrainCheckpoint,
     restore_detector,
@@ -377,7 +377,7 @@ LIES = {
 def write_mark(path, about):
     """What a stranger might write: any text, with its right checksum."""
     said = {name: value for name, value in about.items() if name != "sum"}
-    path.write_text(json.dumps({**said, "sum": text_sum(json.dumps(said))}))
+    path.write_text(json.dumps({**said, "sum": text_checksum(json.dumps(said))}))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
