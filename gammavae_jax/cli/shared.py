@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import write_text
-from gammavae_jax.process import Terminated, exit_status, heeded_termination
+from gammavae_jax.process import Terminated, exit_status, raising_on_sigterm
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,7 +29,7 @@ def readable_errors() -> Iterator[None]:
     A reader that went away, such as `head`, is no error.
     """
     try:
-        with heeded_termination():
+        with raising_on_sigterm():
             yield
     except InputError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
