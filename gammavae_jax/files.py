@@ -236,7 +236,7 @@ class FolderLock:
                 raise
 
     def __enter__(self) -> "FolderLock":
-        """Return the lock, which holds the folder already."""
+        """Return the lock, which already holds the folder."""
         return self
 
     def __exit__(self, *_: object) -> None:

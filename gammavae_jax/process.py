@@ -15,7 +15,7 @@ _MIN_SECONDS_VARIABLE = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 _MAX_PROGRAMS = 500  # a run adds about five, of some 200 KB each
 # On many CPUs, older releases print long errors whenever they load a program (JAX issue
 # 38445), and crashes on macOS have been reported.
-_FIRST_SOUND_CACHE = (0, 10, 2)
+_FIRST_SOUND_CACHE = "0.10.2"  # of jaxlib
 
 
 def limit_blas_threads() -> None:
@@ -76,13 +76,17 @@ def keep_compiled_programs() -> None:
     `JAX_COMPILATION_CACHE_DIR`, that folder is used; an empty value disables the cache.
     Call it before JAX is imported; afterwards it does nothing.
     """
+    from importlib import metadata
+
+    from packaging.version import Version
+
     if "jax" in sys.modules:
         return
     if _CACHE_VARIABLE in os.environ:
         if not os.environ[_CACHE_VARIABLE]:
             del os.environ[_CACHE_VARIABLE]  # JAX would use it as a path
         return
-    if _release("jaxlib") < _FIRST_SOUND_CACHE:
+    if Version(metadata.version("jaxlib")) < Version(_FIRST_SOUND_CACHE):
         return
     folder = cache_folder() / "compiled"
     try:
@@ -97,12 +101,6 @@ def keep_compiled_programs() -> None:
         return
     os.environ[_CACHE_VARIABLE] = str(folder)
     os.environ.setdefault(_MIN_SECONDS_VARIABLE, "0.1")
-
-
-def _release(package: str) -> tuple[int, ...]:
-    from importlib.metadata import version
-
-    return tuple(int(n) for n in version(package).split(".")[:3] if n.isdecimal())
 
 
 def _make_private(folder: Path) -> None:
@@ -167,7 +165,12 @@ class Stop:
     @property
     def signal_name(self) -> str:
         """The name of the first signal; "" if none has arrived."""
-        return "" if self.first is None else self.first.name
+        return self.first.name if self.first else ""
+
+    def deliver(self) -> None:
+        """Raise the first signal again, if any."""
+        if self.first:
+            signal.raise_signal(self.first)
 
 
 @contextmanager
@@ -195,7 +198,7 @@ def deferred_signals() -> Iterator[None]:
 
     with _handled(_SIGNALS, defer):
         yield
-    _deliver(stop)
+    stop.deliver()
 
 
 @contextmanager
@@ -220,7 +223,7 @@ def stoppable(message: str) -> Iterator[Stop]:
     with _handled(_SIGNALS, note) as previous:
         before.update(previous)
         yield stop
-    _deliver(stop)
+    stop.deliver()
 
 
 def end_of(signal_name: str) -> KeyboardInterrupt:
@@ -232,11 +235,6 @@ def exit_status(end: KeyboardInterrupt) -> int:
     """Return the exit status that shells report for the signal."""
     number = signal.SIGTERM if isinstance(end, Terminated) else signal.SIGINT
     return 128 + number
-
-
-def _deliver(stop: Stop) -> None:
-    if stop.first is not None:
-        signal.raise_signal(stop.first)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""The targets of `fuzz/` on mutated good input, the same everywhere and every time.
+"""Runs the targets of `fuzz/` on valid input with reproducible mutations.
 
-`fuzz/run.py` goes on from here, guided by what is reached, where atheris is installed.
+Where atheris is installed, `fuzz/run.py` searches further, guided by code coverage.
 """
 
 import random
@@ -17,7 +17,7 @@ ODD_TEXTS = [b"nan", b"inf", b"-", b"=", b'"', b"\n", b"\r\n", b"\0", b"..", b"\
 
 
 def mutated(random_, seeds):
-    """Good input with one to five faults, or two spliced."""
+    """Return valid input with one to five mutations."""
     data = bytearray(random_.choice(seeds))
     for _ in range(random_.randint(1, 5)):
         at = random_.randrange(len(data) + 1)
@@ -39,13 +39,13 @@ def mutated(random_, seeds):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_reader_reads_what_is_good(name):
+def test_a_reader_accepts_valid_input(name):
     for seed in TARGETS[name].seeds():
         TARGETS[name].read(seed)
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_reader_refuses_in_one_line_whatever_it_is_given(name):
+def test_a_reader_accepts_or_refuses_mutated_input_without_crashing(name):
     random_, seeds = random.Random(name), TARGETS[name].seeds()
     for _ in range(N_MUTATIONS):
         data = mutated(random_, seeds)
