@@ -88,7 +88,7 @@ def as_os_error(error: Exception, path: Path) -> OSError:
     if isinstance(error, OSError) and error.strerror:
         return error
     message = str(error)  # libraries quote the system's text
-    for number in (*_FULL, errno.EFBIG, *_DENIED, errno.EIO):
+    for number in _WRITE_ERRORS:
         if os.strerror(number) in message:
             return OSError(number, os.strerror(number), str(path))
     return OSError(errno.EIO, " ".join(message.split())[:_MAX_REASON], str(path))

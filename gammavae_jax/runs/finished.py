@@ -11,7 +11,7 @@ from gammavae_jax.data.names import parse_clip_name
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.csv_files import ClipRow, read_clips_csv, read_results_csv
 from gammavae_jax.evaluation.scored_clips import ScoredClips
-from gammavae_jax.runs.checkpoint import require_no_fleet, restore_detector
+from gammavae_jax.runs.checkpoint import refuse_fleet, restore_detector
 from gammavae_jax.scoring.detector import Detector
 
 
@@ -31,7 +31,7 @@ def read_run(folder: Path) -> FinishedRun:
     Raises:
         InputError: it is none, or its checkpoint is not where it was.
     """
-    require_no_fleet(folder)
+    refuse_fleet(folder)
     path = folder / "summary.json"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
