@@ -178,7 +178,7 @@ def test_what_is_saved_scores_the_same_when_loaded(detector, tmp_path):
 def test_saving_replaces_nothing_but_a_detector(detector, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with pytest.raises(InputError, match="is no detector"):
+    with pytest.raises(InputError, match="is not a detector"):
         detector.save(tmp_path / "mine")
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
     with pytest.raises(InputError, match="no checkpoint"):

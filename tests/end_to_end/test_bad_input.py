@@ -52,7 +52,7 @@ def test_a_dry_run_says_at_its_end_that_the_folder_would_be_refused(data, tmp_pa
     )  # fmt: skip
     *_, waves, last = run.stdout.splitlines()
     assert waves == "in 2 waves, machines in each: 1"
-    assert last.startswith(f"would be refused: {str(tmp_path)!r} exists: say")
+    assert last.startswith(f"would be refused: {str(tmp_path)!r} exists: pass")
 
 
 def spoil_nothing(root):

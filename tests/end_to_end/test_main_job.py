@@ -259,7 +259,7 @@ def test_an_evaluation_knows_its_checkpoint_and_what_is_no_run_is_refused(
     (copy / "summary.json").write_text(json.dumps(summary))
     with pytest.raises(InputError, match=r"the checkpoint of .* is not at .*gone"):
         Report(copy).run()
-    with pytest.raises(InputError, match="is no finished run"):
+    with pytest.raises(InputError, match="is not a finished run"):
         Report(tmp_path).run()
 
 
@@ -270,7 +270,7 @@ def test_a_finished_run_is_not_overwritten_unless_that_was_said(finished, data):
         "run.py", "--all-machines", "--data-root", data, "--out", out, check=False
     )
     assert run.returncode == 2
-    assert "say --overwrite (or --resume" in run.stderr
+    assert "pass --overwrite (or --resume" in run.stderr
     assert (out / "summary.json").read_bytes() == before
 
 

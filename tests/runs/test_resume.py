@@ -1,4 +1,4 @@
-"""A run that was stopped, or is to be scored anew, goes on: or is refused."""
+"""A stopped run is resumed, a finished one scored again, or either is refused."""
 
 import shutil
 from pathlib import Path
@@ -19,7 +19,7 @@ from gammavae_jax.runs.resume import begin_or_resume
 
 
 def refusal_to_resume(out, data):
-    """What the same run says when it refuses to go on in a folder."""
+    """Return the message with which the same run refuses to resume in a folder."""
     run = command(
         "run.py", "--all-machines", "--data-root", data, "--out", out, "--resume",
         "--epochs", 4, "--seeds", 2, *TINY, check=False,
@@ -30,13 +30,13 @@ def refusal_to_resume(out, data):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Two synthetic machines of different sizes and lengths."""
+    """Create two synthetic machines of different sizes and lengths."""
     return two_machines(tmp_path_factory.mktemp("data") / "set")
 
 
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
-    """The folder of a run of two seeds and four epochs."""
+    """Return the folder of a run of two seeds and four epochs."""
     out = tmp_path_factory.mktemp("runs") / "whole"
     run_to_the_end(data, out)
     return out
@@ -44,11 +44,13 @@ def finished(data, tmp_path_factory):
 
 @pytest.fixture
 def copied(data, tmp_path):
-    """A copy of the data, to be spoilt."""
+    """Return a copy of the data that a test may change."""
     return Path(shutil.copytree(data, tmp_path / "data"))
 
 
-def test_a_resumed_run_ends_as_the_unbroken_one(finished, data, tmp_path):
+def test_a_resumed_run_gives_the_same_results_as_an_uninterrupted_one(
+    finished, data, tmp_path
+):
     out = finished
     half = tmp_path / "half"
     common = [
@@ -70,7 +72,7 @@ def test_resuming_with_machines_in_another_order_is_refused(finished, data):
     assert "another order" in run.stderr
 
 
-def test_resuming_never_takes_results_away_without_a_training(finished, data, tmp_path):
+def test_resuming_never_removes_results_that_have_no_training(finished, data, tmp_path):
     out = finished
     again = tmp_path / "again"
     command(
@@ -82,7 +84,7 @@ def test_resuming_never_takes_results_away_without_a_training(finished, data, tm
     assert score_bytes(again) == before
 
 
-def test_resuming_with_other_recordings_of_the_same_names_is_refused(
+def test_resuming_with_different_recordings_of_the_same_names_is_refused(
     finished, copied, tmp_path
 ):
     out = finished
@@ -105,7 +107,7 @@ def test_resuming_with_other_settings_is_refused(finished, data):
     assert "other settings (n_seeds=2, not 3; model.n_latent=4, not 5):" in run.stderr
 
 
-def test_trained_models_are_scored_anew_as_if_they_had_been_so_from_the_start(
+def test_scoring_trained_models_again_equals_a_new_run_with_those_settings(
     finished, data, tmp_path
 ):
     out = finished
@@ -114,20 +116,22 @@ def test_trained_models_are_scored_anew_as_if_they_had_been_so_from_the_start(
         "--scores", "mse_top", "fusion_max", *TINY, "scoring.false_alarm_rate=0.3",
         "scoring.smote_ratio=0.5",
     ]  # fmt: skip
-    anew = tmp_path / "anew"
-    shutil.copytree(out, anew)
-    run = command("run.py", *common, "--out", anew, "--resume", *other)
+    rescored = tmp_path / "rescored"
+    shutil.copytree(out, rescored)
+    run = command("run.py", *common, "--out", rescored, "--resume", *other)
     assert "all 4 epochs are there: scoring alone" in run.stderr
     command("run.py", *common, "--out", tmp_path / "fresh", *other)
-    assert score_bytes(anew) == score_bytes(tmp_path / "fresh")
+    assert score_bytes(rescored) == score_bytes(tmp_path / "fresh")
     for name in ("results.csv", "clips.csv", "metrics.jsonl", "config.json"):
-        assert (anew / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+        assert (rescored / name).read_bytes() == (
+            tmp_path / "fresh" / name
+        ).read_bytes()
 
 
-def test_resuming_a_finished_run_trains_no_further_unless_told_to(
+def test_resuming_a_finished_run_without_more_epochs_does_not_train(
     finished, data, tmp_path
 ):
-    """Its own epochs hold, not the preset's."""
+    """Its own number of epochs applies, not the preset's."""
     out = finished
     again = tmp_path / "again"
     shutil.copytree(out, again)
@@ -142,8 +146,8 @@ def test_resuming_a_finished_run_trains_no_further_unless_told_to(
     ).read_bytes()
 
 
-def test_an_overwriting_that_was_killed_is_begun_again(finished, tmp_path):
-    """What is left of the older run's training is of other settings."""
+def test_resuming_a_killed_overwrite_starts_from_the_beginning(finished, tmp_path):
+    """The remains of the older run's training have other settings."""
     out = tmp_path / "out"
     shutil.copytree(finished, out)
     before = read_config(out)
@@ -153,7 +157,7 @@ def test_an_overwriting_that_was_killed_is_begun_again(finished, tmp_path):
     with pytest.raises(InputError, match="was made with other settings"):
         begin_or_resume(config, job, {}, log)
     text = to_json(to_dict(config))
-    (out / "config.json").write_text(text)  # the first thing that overwriting does
+    (out / "config.json").write_text(text)  # overwriting does this first
     assert begin_or_resume(config, job, {}, log) is None
 
 
@@ -174,7 +178,7 @@ def test_a_second_run_in_a_folder_is_refused_before_it_reads_anything(
     assert not out.exists()
 
 
-def test_a_damaged_state_is_said_and_the_one_before_gone_on_from(
+def test_a_damaged_state_is_reported_and_the_previous_one_resumed(
     finished, data, tmp_path
 ):
     out = tmp_path / "out"
