@@ -1,4 +1,4 @@
-"""The main job in a process of its own, on two small machines."""
+"""Runs the main job as a separate process, on two small machines."""
 
 import json
 import os
@@ -20,7 +20,7 @@ TINY = [
 
 
 def two_machines(folder: Path) -> Path:
-    """Two synthetic machines of different sizes and lengths."""
+    """Create two synthetic machines of different sizes and lengths."""
     sizes = {
         "fan": SyntheticSize(12, 3, 3, (0.4, 0.6)),
         "valve": SyntheticSize(7, 0, 2, (0.5, 0.5)),
@@ -29,7 +29,7 @@ def two_machines(folder: Path) -> Path:
 
 
 def command(script, *arguments, check=True):
-    """Run a script in a process of its own."""
+    """Run a script as a separate process, and check that it succeeds."""
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     run = subprocess.run(
         [sys.executable, str(ROOT / "experiments" / script), *map(str, arguments)],
@@ -51,7 +51,7 @@ def notes_of(out):
 
 
 def run_to_the_end(data: Path, out: Path):
-    """A run of two seeds and four epochs."""
+    """Run two seeds for four epochs."""
     return command(
         "run.py", "--all-machines", "--data-root", data, "--out", out, "--epochs", 4,
         "--seeds", 2, *TINY,
