@@ -85,7 +85,7 @@ def crowd():
 
 
 def judged_clips(found):
-    """Return the first training clip, without and with a loud tone, and other sounds."""
+    """Return the first training clip, then with a loud tone, and other sounds."""
     first = found.log_mels[0]
     strange = first.copy()
     strange[:, 60] += 60
