@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 _TRIED = re.compile(r"^\| Python ([\d.]+), JAX ([\d.]+)", re.MULTILINE)
 
 
-def listed_versions():
+def table_rows():
     """Return the Python and JAX versions of each row of the page."""
     page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
     return [match.groups() for match in _TRIED.finditer(page)]
@@ -50,14 +50,15 @@ def next_line(version):
 
 def test_the_tested_pythons_are_exactly_the_supported_ones():
     allowed = SpecifierSet(project()["requires-python"])
-    found = {line_of(python) for python, _ in listed_versions()}
+    found = {line_of(python) for python, _ in table_rows()}
     assert found == {f"3.{n}" for n in range(30) if f"3.{n}" in allowed}
 
 
 def test_the_oldest_and_newest_supported_lines_of_jax_were_tested():
     first, after_last = limits(range_of("jax"))
     lines = sorted(
-        {line_of(jax) for _, jax in listed_versions()}, key=lambda v: [*map(int, v.split("."))]
+        {line_of(jax) for _, jax in table_rows()},
+        key=lambda v: [*map(int, v.split("."))],
     )
     assert lines[0] == line_of(first)
     assert next_line(lines[-1]) == after_last
@@ -65,7 +66,7 @@ def test_the_oldest_and_newest_supported_lines_of_jax_were_tested():
 
 def test_the_versions_in_use_were_tested():
     here = line_of(platform.python_version()), line_of(version("jax"))
-    assert here in [(line_of(python), line_of(jax)) for python, jax in listed_versions()]
+    assert here in [(line_of(python), line_of(jax)) for python, jax in table_rows()]
 
 
 def test_the_readme_and_the_tools_name_the_supported_pythons():
