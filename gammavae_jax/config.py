@@ -33,13 +33,13 @@ _RANGES: dict[str, Callable[[Any], bool]] = {
     "give 0 or more": lambda value: value >= 0,
     "give a number between 0 and 1": lambda value: 0 < value < 1,
     "give a number from 0 to 1": lambda value: 0 <= value <= 1,
-    "give 2 or more, for batch normalisation": lambda value: value >= 2,
+    "give 2 or more, to normalise batches": lambda value: value >= 2,
     "give 2 or more, or train.split=clip": lambda value: value >= 2,
 }
 
 
 def _require(config: Any, group: str, remedy: str, *names: str) -> None:
-    """Raise an InputError if a field is not in the range that the remedy names."""
+    """Raise an InputError for a field outside the range that the remedy names."""
     for name in names:
         value = getattr(config, name)
         if not _RANGES[remedy](value):
@@ -98,9 +98,8 @@ class ModelConfig:
         if not self.hidden or min(self.hidden) < 1:
             raise InputError(f"model.hidden is {self.hidden}: give widths of 1 or more")
         if self.kl != "exact" and self.latent != "gamma":
-            raise InputError(
-                f"model.kl={self.kl} needs a Gamma posterior: set model.latent=gamma"
-            )
+            remedy = "set model.latent=gamma"
+            raise InputError(f"model.kl={self.kl} needs a Gamma posterior: {remedy}")
         if self.kl == "report_eq2" and self.prior_concentration > 1:
             raise InputError(
                 "model.kl=report_eq2 has no minimum if model.prior_concentration is "
@@ -110,11 +109,11 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Training of one machine's models."""
+    """How the models of a machine are trained."""
 
     epochs: int = 20
     batch_size: int = 256  # windows
-    learning_rate: float = 1e-3  # Adam
+    learning_rate: float = 1e-3  # of Adam
     kl_weight: float = 0.01  # of the KL divergence, relative to the mean squared error
     kl_warmup: int = 0  # epochs during which the KL weight rises from 0
     # "folds" trains a model per fold and holds out whole groups of similar clips.
@@ -136,9 +135,7 @@ class TrainConfig:
         _require(self, "train.", "give more than 0", *positive)
         _require(self, "train.", "give 0 or more", *not_negative)
         _require(self, "train.", "give a number between 0 and 1", "held_out_fraction")
-        _require(
-            self, "train.", "give 2 or more, for batch normalisation", "batch_size"
-        )
+        _require(self, "train.", "give 2 or more, to normalise batches", "batch_size")
         _require(self, "train.", "give 2 or more, or train.split=clip", "n_folds")
 
 
@@ -148,7 +145,7 @@ class ScoringConfig:
 
     # "official" centres residuals on each batch's mean, "pooled" on the overall mean.
     covariance: Literal["official", "pooled"] = "official"
-    jitter: float = 1e-6  # added to a covariance's diagonal, times its mean
+    jitter: float = 1e-6  # times the mean of a covariance's diagonal, added to it
     # "conformal" and "gamma" (a quantile of a fitted Gamma) use held-out clips;
     # "official" fits a Gamma to batches of 256 windows.
     threshold: Literal["conformal", "gamma", "official"] = "conformal"
@@ -219,7 +216,6 @@ class Config:
             )
 
     def _check_computable(self) -> None:
-        """Check that the models can compute all scores."""
         for name in self.computed_scores:
             if name in ("kl", "negative_elbo") and self.model.latent == "deterministic":
                 raise InputError(
@@ -233,7 +229,6 @@ class Config:
                 )
 
     def _check_official_threshold(self) -> None:
-        """Check that there is one model, and that batches of windows have scores."""
         if self.train.split == "folds":
             raise InputError(
                 "scoring.threshold=official needs a single model: set "
@@ -243,7 +238,7 @@ class Config:
             if name not in DIRECT_SCORES:
                 raise InputError(
                     f"score {name!r} is computed per clip, but "
-                    "scoring.threshold=official per batch: leave one of them out"
+                    "scoring.threshold=official works on batches: change one of them"
                 )
 
     @property

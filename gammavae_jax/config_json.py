@@ -89,8 +89,6 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return every field of `to_dict` by its dotted path, such as `train.epochs`."""
     fields = {}
     for name, value in tree.items():
-        is_group = isinstance(value, dict)
-        fields |= (
-            leaves(value, f"{prefix}{name}.") if is_group else {prefix + name: value}
-        )
+        path, is_group = prefix + name, isinstance(value, dict)
+        fields |= leaves(value, f"{path}.") if is_group else {path: value}
     return fields

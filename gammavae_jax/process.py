@@ -93,27 +93,22 @@ def keep_compiled_programs() -> None:
         _make_private(folder)
         _remove_oldest(folder)
     except OSError as error:
-        print(
-            f"{str(folder)!r}: {error.strerror}: compiled programs are not cached; set "
-            f"{_CACHE_VARIABLE} to a folder of your own, or to an empty value",
-            file=sys.stderr,
-        )
+        remedy = f"set {_CACHE_VARIABLE} to a folder of your own, or to an empty value"
+        problem = f"{str(folder)!r}: {error.strerror}: compiled programs are not cached"
+        print(f"{problem}; {remedy}", file=sys.stderr)
         return
     os.environ[_CACHE_VARIABLE] = str(folder)
     os.environ.setdefault(_MIN_SECONDS_VARIABLE, "0.1")
 
 
 def _make_private(folder: Path) -> None:
-    """Create a folder that only this user may write, since its content is executed.
-
-    Raises:
-        OSError: the folder cannot be created or written, or others may write to it.
-    """
+    """Create a folder that only this user may write, or raise an OSError."""
     import tempfile
 
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()
     status = folder.stat()
+    # Whoever may write to it can run code as this user.
     is_own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
     if not is_own or (os.name == "posix" and status.st_mode & 0o022):
         raise PermissionError(None, "others may write to it")
@@ -134,10 +129,7 @@ def available_cores() -> int:
 
 
 def models_in_checkpoint(folder: Path) -> int:
-    """Return the number of models in a checkpoint folder: 1 if it is unreadable.
-
-    For a fleet, which has many, it is 2.
-    """
+    """Return the number of models in a checkpoint; 1 if unreadable, 2 for a fleet."""
     if (folder / "fleet.json").is_file():
         return 2
     try:
