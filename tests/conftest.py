@@ -1,6 +1,7 @@
 """Fixtures of all tests: keys, tiny configurations, the folder of golden numbers."""
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 from hypothesis import settings
+from support.main_job import two_machines
 
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import override
@@ -72,6 +74,18 @@ def golden() -> Path:
     """Return the folder of golden numbers, which `GAMMAVAE_GOLDEN_DIR` may replace."""
     default = Path(__file__).parent / "golden"
     return Path(os.environ.get("GAMMAVAE_GOLDEN_DIR", default))
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """Create two synthetic machines of different sizes and lengths."""
+    return two_machines(tmp_path_factory.mktemp("data") / "set")
+
+
+@pytest.fixture
+def copied(data, tmp_path) -> Path:
+    """Return a copy of the data that a test may change."""
+    return Path(shutil.copytree(data, tmp_path / "data"))
 
 
 @pytest.fixture

@@ -3,25 +3,12 @@
 import re
 import shutil
 import time
-from pathlib import Path
 
 import pytest
 import soundfile
-from support.main_job import TINY, command, notes_of, score_bytes, two_machines
+from support.main_job import TINY, command, notes_of, run_all, score_bytes
 
 from gammavae_jax.presets import preset
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Create two synthetic machines of different sizes and lengths."""
-    return two_machines(tmp_path_factory.mktemp("data") / "set")
-
-
-@pytest.fixture
-def copied(data, tmp_path):
-    """Return a copy of the data that a test may damage."""
-    return Path(shutil.copytree(data, tmp_path / "data"))
 
 
 def test_help_takes_less_than_half_a_second():
@@ -36,20 +23,14 @@ def test_help_takes_less_than_half_a_second():
 
 
 def test_a_dry_run_writes_nothing(data, tmp_path):
-    run = command(
-        "run.py", "--all-machines", "--data-root", data, "--out", tmp_path / "dry",
-        "--dry-run",
-    )  # fmt: skip
+    run = run_all(data, tmp_path / "dry", "--dry-run")
     assert "fan_section_00: 15 training clips, 12 test clips" in run.stdout
     assert not (tmp_path / "dry").exists()
 
 
 def test_a_dry_run_ends_by_reporting_that_the_folder_would_be_refused(data, tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    run = command(
-        "run.py", "--all-machines", "--data-root", data, "--out", tmp_path,
-        "--dry-run", "--wave-size", 1,
-    )  # fmt: skip
+    run = run_all(data, tmp_path, "--dry-run", "--wave-size", 1)
     *_, waves, last = run.stdout.splitlines()
     assert waves == "in 2 waves, machines in each: 1"
     assert last.startswith(f"would be refused: {str(tmp_path)!r} exists: pass")
@@ -125,10 +106,7 @@ def test_bad_input_gives_one_line_and_writes_nothing(
 ):
     damage(copied)
     out = tmp_path / "out"
-    run = command(
-        "run.py", "--all-machines", "--data-root", copied, "--out", out, *arguments,
-        check=False,
-    )  # fmt: skip
+    run = run_all(copied, out, *arguments, check=False)
     assert run.returncode == 2
     errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
@@ -153,9 +131,6 @@ def test_clips_without_labels_are_scored_but_not_evaluated(copied, tmp_path):
         for i, path in enumerate(sorted((copied / machine / "test").iterdir())):
             path.rename(path.with_name(f"section_00_{i:04d}.wav"))
     out = tmp_path / "o"
-    command(
-        "run.py", "--all-machines", "--data-root", copied, "--out", out, "--epochs", 1,
-        *TINY,
-    )  # fmt: skip
+    run_all(copied, out, "--epochs", 1, *TINY)
     assert len(score_bytes(out)) == len(preset("default").scores) * 2 * 2
     assert (out / "results.csv").read_text().count("\n") == 1

@@ -13,22 +13,22 @@ import pytest
 import soundfile
 from support import process_of_two
 from support.clusters import by_hand, ended, open_mpi, run_command, slurm, start
-from support.main_job import ROOT, TINY, command, score_bytes, two_machines
+from support.main_job import (
+    FOUR_EPOCHS,
+    ROOT,
+    TINY,
+    assert_same_results,
+    command,
+    run_all,
+)
 
 from gammavae_jax.devices import cluster
 from gammavae_jax.devices.cluster import on_first, require_same, together
 from gammavae_jax.errors import InputError
 from gammavae_jax.runs.checkpoint import restore_detector, restore_training
 
-FOUR_EPOCHS = ["--epochs", 4, "--seeds", 2, *TINY]
 ONE_PROCESS = {"JAX_NUM_CPU_DEVICES": "2"}
 EXACT = ("metrics.jsonl", "results.csv", "clips.csv", "config.json")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Create two synthetic machines of different sizes and lengths."""
-    return two_machines(tmp_path_factory.mktemp("data") / "set")
 
 
 @pytest.fixture(scope="module")
@@ -213,18 +213,14 @@ def runs(data, tmp_path_factory):
         ends = ended(start([job] * count, more=more), 900)
         assert [end.returncode for end in ends] == [0] * count, ends[0].stderr
     default = root / "default"
-    command(
-        "run.py", "--all-machines", "--data-root", data, "--out", default, *FOUR_EPOCHS
-    )
+    run_all(data, default, *FOUR_EPOCHS)
     return root
 
 
 @pytest.mark.slow
 def test_two_processes_write_the_same_files_as_one_with_as_many_devices(runs):
     two, one = runs / "two", runs / "one"
-    assert score_bytes(two) == score_bytes(one)
-    for name in EXACT:
-        assert (two / name).read_bytes() == (one / name).read_bytes(), name
+    assert_same_results(two, one, *EXACT)
     files = [{p.name for p in out.iterdir()} for out in (two, one)]
     assert files[0] == files[1]
     for restore in (restore_training, restore_detector):
@@ -275,9 +271,7 @@ def test_a_run_of_two_processes_can_be_resumed_by_two_or_one(data, runs, tmp_pat
         job = run_command(data, out, "--resume", *FOUR_EPOCHS)
         ends = ended(start([job] * count, more=more), 900)
         assert "going on after epoch 2, to 4" in ends[0].stderr
-        assert score_bytes(out) == score_bytes(runs / "two")
-        expected = (runs / "two" / "metrics.jsonl").read_bytes()
-        assert (out / "metrics.jsonl").read_bytes() == expected
+        assert_same_results(out, runs / "two", "metrics.jsonl")
 
 
 @pytest.mark.slow

@@ -7,17 +7,11 @@ import shutil
 
 import pytest
 from support.disks import small_disk
-from support.main_job import two_machines
 
 from benchmarks.killed_runs import differences, finish, start
 from gammavae_jax import files
 from gammavae_jax.errors import InputError
 from gammavae_jax.runs.folder import held_folder
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return two_machines(tmp_path_factory.mktemp("data") / "set")
 
 
 def refusal(data, out, *options):

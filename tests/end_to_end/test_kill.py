@@ -5,7 +5,6 @@ import signal
 import time
 
 import pytest
-from support.main_job import two_machines
 
 from benchmarks.killed_runs import (
     Killing,
@@ -19,11 +18,6 @@ from gammavae_jax.runs.checkpoint import restore_training
 from gammavae_jax.runs.folder import read_metrics
 
 SEED = 20240607
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return two_machines(tmp_path_factory.mktemp("data") / "set")
 
 
 @pytest.fixture(scope="module")

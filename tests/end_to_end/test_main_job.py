@@ -7,12 +7,14 @@ import shutil
 
 import pytest
 from support.main_job import (
+    FOUR_EPOCHS,
     TINY,
+    assert_same_results,
     command,
+    evaluate,
     notes_of,
-    run_to_the_end,
+    run_all,
     score_bytes,
-    two_machines,
 )
 from support.packing import pack_machines
 
@@ -21,18 +23,14 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import Row
 from gammavae_jax.presets import preset
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Create two synthetic machines of different sizes and lengths."""
-    return two_machines(tmp_path_factory.mktemp("data") / "set")
+EXACT = ("metrics.jsonl", "results.csv", "clips.csv", "config.json")
 
 
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
     """Return the folder and the process of a run of two seeds and four epochs."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    return out, run_to_the_end(data, out)
+    return out, run_all(data, out, *FOUR_EPOCHS)
 
 
 def test_a_run_writes_the_documented_files(finished):
@@ -80,13 +78,8 @@ def test_results_on_synthetic_data_are_labelled(finished):
 def test_evaluating_the_checkpoint_writes_the_same_bytes(finished, data, tmp_path):
     out, _ = finished
     again = tmp_path / "again"
-    command(
-        "evaluate.py", "--checkpoint", out / "checkpoint", "--data-root", data,
-        "--out", again,
-    )  # fmt: skip
-    assert score_bytes(again) == score_bytes(out)
-    for name in ("results.csv", "clips.csv"):
-        assert (again / name).read_bytes() == (out / name).read_bytes()
+    evaluate(out / "checkpoint", data, again)
+    assert_same_results(again, out, "results.csv", "clips.csv")
 
 
 def test_the_table_of_clips_agrees_with_the_score_and_decision_files(finished):
@@ -118,12 +111,9 @@ def test_the_table_of_clips_agrees_with_the_score_and_decision_files(finished):
 
 def test_only_the_same_seed_gives_the_same_bytes(finished, data, tmp_path):
     out, _ = finished
-    common = ["--all-machines", "--data-root", data, "--epochs", 4, "--seeds", 2]
-    command("run.py", *common, "--out", tmp_path / "same", *TINY)
-    command("run.py", *common, "--out", tmp_path / "other", "--seed", 5, *TINY)
-    assert score_bytes(tmp_path / "same") == score_bytes(out)
-    for name in ("metrics.jsonl", "results.csv", "clips.csv", "config.json"):
-        assert (tmp_path / "same" / name).read_bytes() == (out / name).read_bytes()
+    run_all(data, tmp_path / "same", *FOUR_EPOCHS)
+    run_all(data, tmp_path / "other", "--seed", 5, *FOUR_EPOCHS)
+    assert_same_results(tmp_path / "same", out, *EXACT)
     other = score_bytes(tmp_path / "other")
     here = "scores/mse/seed{}/anomaly_score_fan_section_00_test.csv"
     assert other[here.format(5)] != score_bytes(out)[here.format(13711)]
@@ -134,20 +124,12 @@ def test_archives_give_the_same_bytes_as_folders(finished, data, tmp_path):
     out, _ = finished
     packed = pack_machines(data, tmp_path / "packed")
     run, again = tmp_path / "run", tmp_path / "again"
-    command(
-        "run.py", "--all-machines", "--data-root", packed, "--out", run, "--epochs", 4,
-        "--seeds", 2, *TINY,
-    )  # fmt: skip
+    run_all(packed, run, *FOUR_EPOCHS)
     for archive in packed.glob("*_train.zip"):
         archive.unlink()
-    command(
-        "evaluate.py", "--checkpoint", run / "checkpoint", "--data-root", packed,
-        "--out", again,
-    )  # fmt: skip
-    assert score_bytes(run) == score_bytes(again) == score_bytes(out)
-    for name in ("metrics.jsonl", "results.csv", "clips.csv", "config.json"):
-        assert (run / name).read_bytes() == (out / name).read_bytes()
-    assert (again / "results.csv").read_bytes() == (out / "results.csv").read_bytes()
+    evaluate(run / "checkpoint", packed, again)
+    assert_same_results(run, out, *EXACT)
+    assert_same_results(again, out, "results.csv")
 
 
 def test_the_next_run_compiles_nothing(data, tmp_path, monkeypatch):
@@ -156,10 +138,7 @@ def test_the_next_run_compiles_nothing(data, tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     cached = []
     for name in ("first", "next"):
-        command(
-            "run.py", "--all-machines", "--data-root", data, "--out", tmp_path / name,
-            "--epochs", 1, "--seeds", 2, *TINY,
-        )  # fmt: skip
+        run_all(data, tmp_path / name, "--epochs", 1, "--seeds", 2, *TINY)
         cached.append(sorted((tmp_path / "cache" / "compiled").glob("*-cache")))
     assert cached[0] == cached[1]
     assert cached[0]
@@ -267,9 +246,7 @@ def test_a_page_needs_a_run_and_its_checkpoint(finished, data, tmp_path):
 def test_a_finished_run_is_only_overwritten_on_request(finished, data):
     out, _ = finished
     before = (out / "summary.json").read_bytes()
-    run = command(
-        "run.py", "--all-machines", "--data-root", data, "--out", out, check=False
-    )
+    run = run_all(data, out, check=False)
     assert run.returncode == 2
     assert "pass --overwrite (or --resume" in run.stderr
     assert (out / "summary.json").read_bytes() == before
@@ -278,10 +255,7 @@ def test_a_finished_run_is_only_overwritten_on_request(finished, data):
 def test_an_evaluation_never_replaces_its_checkpoint(finished, data):
     out, _ = finished
     before = score_bytes(out)
-    run = command(
-        "evaluate.py", "--checkpoint", out / "checkpoint", "--data-root", data,
-        "--out", out, "--overwrite", check=False,
-    )  # fmt: skip
+    run = evaluate(out / "checkpoint", data, out, "--overwrite", check=False)
     assert run.returncode == 2
     assert "the checkpoint lies in" in run.stderr
     assert score_bytes(out) == before

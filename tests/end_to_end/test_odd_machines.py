@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from rich.console import Console
 from support.detectors import Fitted, fitted, small
-from support.main_job import TINY, command, notes_of, two_machines
+from support.main_job import TINY, notes_of, run_all
 from support.probes import clips, noise
 
 import gammavae_jax as gv
@@ -236,17 +236,18 @@ def test_a_single_training_window_is_refused():
         detector(verbose=False).fit([clip, clip[::-1].copy()], RATE)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return two_machines(tmp_path_factory.mktemp("odd") / "set")
-
-
 def run(data, out, *settings):
-    command(
-        "run.py", "--all-machines", "--data-root", data, "--out", out, "--epochs", 1,
-        "--scores", "spectrum_density", "mse",
-        *TINY, *settings,
-    )  # fmt: skip
+    run_all(
+        data,
+        out,
+        "--epochs",
+        1,
+        "--scores",
+        "spectrum_density",
+        "mse",
+        *TINY,
+        *settings,
+    )
     return notes_of(out)
 
 
@@ -280,10 +281,7 @@ def test_a_run_that_cannot_train_writes_nothing(data, tmp_path):
             path.unlink()
         else:
             soundfile.write(path, hiss(number, 2048 / RATE), RATE)
-    done = command(
-        "run.py", "--all-machines", "--data-root", short, "--out", tmp_path / "out",
-        *TINY, check=False,
-    )  # fmt: skip
+    done = run_all(short, tmp_path / "out", *TINY, check=False)
     assert done.returncode == 2
     assert "valve_section_00: a model would learn from 1 of its windows" in done.stderr
     assert not (tmp_path / "out").exists()

@@ -1,12 +1,19 @@
 """A stopped run is resumed, a finished one scored again, or either is refused."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 import soundfile
 from rich.console import Console
-from support.main_job import TINY, command, run_to_the_end, score_bytes, two_machines
+from support.main_job import (
+    FOUR_EPOCHS,
+    TINY,
+    assert_same_results,
+    command,
+    evaluate,
+    run_all,
+    score_bytes,
+)
 
 from gammavae_jax.config_json import override, to_dict
 from gammavae_jax.data.loading import Job
@@ -20,65 +27,40 @@ from gammavae_jax.runs.resume import begin_or_resume
 
 def refusal_to_resume(out, data):
     """Return the message with which the same run refuses to resume in a folder."""
-    run = command(
-        "run.py", "--all-machines", "--data-root", data, "--out", out, "--resume",
-        "--epochs", 4, "--seeds", 2, *TINY, check=False,
-    )  # fmt: skip
+    run = run_all(data, out, "--resume", *FOUR_EPOCHS, check=False)
     assert run.returncode == 2
     return run.stderr
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Create two synthetic machines of different sizes and lengths."""
-    return two_machines(tmp_path_factory.mktemp("data") / "set")
 
 
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
     """Return the folder of a run of two seeds and four epochs."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    run_to_the_end(data, out)
+    run_all(data, out, *FOUR_EPOCHS)
     return out
-
-
-@pytest.fixture
-def copied(data, tmp_path):
-    """Return a copy of the data that a test may change."""
-    return Path(shutil.copytree(data, tmp_path / "data"))
 
 
 def test_a_resumed_run_gives_the_same_results_as_an_uninterrupted_one(
     finished, data, tmp_path
 ):
-    out = finished
     half = tmp_path / "half"
-    common = [
-        "--all-machines", "--data-root", data, "--seeds", 2, "--out", half,
-    ]  # fmt: skip
-    command("run.py", *common, "--epochs", 2, *TINY)
-    command("run.py", *common, "--epochs", 4, "--resume", *TINY)
-    assert score_bytes(half) == score_bytes(out)
-    assert (half / "metrics.jsonl").read_bytes() == (out / "metrics.jsonl").read_bytes()
+    run_all(data, half, "--epochs", 2, "--seeds", 2, *TINY)
+    run_all(data, half, "--resume", *FOUR_EPOCHS)
+    assert_same_results(half, finished, "metrics.jsonl")
 
 
 def test_resuming_with_machines_in_another_order_is_refused(finished, data):
-    out = finished
     run = command(
-        "run.py", "--machines", "valve", "fan", "--data-root", data, "--out", out,
-        "--resume", "--epochs", 4, "--seeds", 2, *TINY, check=False,
+        "run.py", "--machines", "valve", "fan", "--data-root", data, "--out", finished,
+        "--resume", *FOUR_EPOCHS, check=False,
     )  # fmt: skip
     assert run.returncode == 2
     assert "another order" in run.stderr
 
 
 def test_resuming_never_removes_results_that_have_no_training(finished, data, tmp_path):
-    out = finished
     again = tmp_path / "again"
-    command(
-        "evaluate.py", "--checkpoint", out / "checkpoint", "--data-root", data,
-        "--out", again,
-    )  # fmt: skip
+    evaluate(finished / "checkpoint", data, again)
     before = score_bytes(again)
     assert "no training to go on with" in refusal_to_resume(again, data)
     assert score_bytes(again) == before
@@ -87,22 +69,18 @@ def test_resuming_never_removes_results_that_have_no_training(finished, data, tm
 def test_resuming_with_different_recordings_of_the_same_names_is_refused(
     finished, copied, tmp_path
 ):
-    out = finished
     (first, *_) = sorted((copied / "fan" / "train").iterdir())
     samples, rate = soundfile.read(first)
     soundfile.write(first, 0.5 * samples, rate)
     again = tmp_path / "again"
-    shutil.copytree(out, again)
+    shutil.copytree(finished, again)
     assert "was trained on other recordings" in refusal_to_resume(again, copied)
-    assert score_bytes(again) == score_bytes(out)
+    assert score_bytes(again) == score_bytes(finished)
 
 
 def test_resuming_with_other_settings_is_refused(finished, data):
-    out = finished
-    run = command(
-        "run.py", "--all-machines", "--data-root", data, "--out", out, "--resume",
-        "--seeds", 3, *TINY, "model.n_latent=5", check=False,
-    )  # fmt: skip
+    other = "--seeds", 3, *TINY, "model.n_latent=5"
+    run = run_all(data, finished, "--resume", *other, check=False)
     assert run.returncode == 2
     assert "other settings (n_seeds=2, not 3; model.n_latent=4, not 5):" in run.stderr
 
@@ -110,40 +88,26 @@ def test_resuming_with_other_settings_is_refused(finished, data):
 def test_scoring_trained_models_again_equals_a_new_run_with_those_settings(
     finished, data, tmp_path
 ):
-    out = finished
-    common = ["--all-machines", "--data-root", data, "--epochs", 4, "--seeds", 2]
-    other = [
-        "--scores", "mse_top", "fusion_max", *TINY, "scoring.false_alarm_rate=0.3",
-        "scoring.smote_ratio=0.5",
-    ]  # fmt: skip
-    rescored = tmp_path / "rescored"
-    shutil.copytree(out, rescored)
-    run = command("run.py", *common, "--out", rescored, "--resume", *other)
+    settings = "scoring.false_alarm_rate=0.3", "scoring.smote_ratio=0.5"
+    other = "--scores", "mse_top", "fusion_max", *FOUR_EPOCHS, *settings
+    rescored, fresh = tmp_path / "rescored", tmp_path / "fresh"
+    shutil.copytree(finished, rescored)
+    run = run_all(data, rescored, "--resume", *other)
     assert "all 4 epochs are there: scoring alone" in run.stderr
-    command("run.py", *common, "--out", tmp_path / "fresh", *other)
-    assert score_bytes(rescored) == score_bytes(tmp_path / "fresh")
-    for name in ("results.csv", "clips.csv", "metrics.jsonl", "config.json"):
-        assert (rescored / name).read_bytes() == (
-            tmp_path / "fresh" / name
-        ).read_bytes()
+    run_all(data, fresh, *other)
+    names = "results.csv", "clips.csv", "metrics.jsonl", "config.json"
+    assert_same_results(rescored, fresh, *names)
 
 
 def test_resuming_a_finished_run_without_more_epochs_does_not_train(
     finished, data, tmp_path
 ):
     """Its own number of epochs applies, not the preset's."""
-    out = finished
     again = tmp_path / "again"
-    shutil.copytree(out, again)
-    run = command(
-        "run.py", "--all-machines", "--data-root", data, "--out", again, "--resume",
-        "--seeds", 2, *TINY,
-    )  # fmt: skip
+    shutil.copytree(finished, again)
+    run = run_all(data, again, "--resume", "--seeds", 2, *TINY)
     assert "all 4 epochs are there: scoring alone" in run.stderr
-    assert score_bytes(again) == score_bytes(out)
-    assert (again / "metrics.jsonl").read_bytes() == (
-        out / "metrics.jsonl"
-    ).read_bytes()
+    assert_same_results(again, finished, "metrics.jsonl")
 
 
 def test_resuming_a_killed_overwrite_starts_from_the_beginning(finished, tmp_path):
@@ -188,12 +152,7 @@ def test_a_damaged_state_is_reported_and_the_previous_one_resumed(
         key=lambda path: path.stat().st_size,
     )
     largest.write_bytes(largest.read_bytes()[:-1])
-    run = command(
-        "run.py", "--all-machines", "--data-root", data, "--out", out, "--resume",
-        "--epochs", 4, "--seeds", 2, *TINY,
-    )  # fmt: skip
+    run = run_all(data, out, "--resume", *FOUR_EPOCHS)
     assert "train/4' is damaged" in run.stderr
     assert "going back to the state after epoch 2" in run.stderr
-    assert score_bytes(out) == score_bytes(finished)
-    for name in ("metrics.jsonl", "clips.csv", "results.csv"):
-        assert (out / name).read_bytes() == (finished / name).read_bytes()
+    assert_same_results(out, finished, "metrics.jsonl", "clips.csv", "results.csv")

@@ -17,7 +17,15 @@ import numpy as np
 import pytest
 import soundfile
 from rich.console import Console
-from support.main_job import ROOT, TINY, command, score_bytes
+from support.main_job import (
+    ROOT,
+    TINY,
+    assert_same_results,
+    command,
+    evaluate,
+    run_all,
+    score_bytes,
+)
 
 from gammavae_jax.cli.report import Report
 from gammavae_jax.config_json import override
@@ -55,10 +63,7 @@ def data(tmp_path_factory):
 def whole(data, tmp_path_factory):
     """Return the folder of one run of all machines."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    command(
-        "run.py", "--all-machines", "--data-root", data, "--out", out, "--wave-size", 3,
-        *SETTINGS,
-    )  # fmt: skip
+    run_all(data, out, "--wave-size", 3, *SETTINGS)
     return out
 
 
@@ -71,10 +76,7 @@ def cache(tmp_path_factory):
 def waves(data, cache, tmp_path_factory):
     """Return the folder of the same run in two waves, with a feature cache."""
     out = tmp_path_factory.mktemp("runs") / "waves"
-    command(
-        "run.py", "--all-machines", "--data-root", data, "--out", out, "--wave-size", 2,
-        "--feature-cache", cache, *SETTINGS,
-    )  # fmt: skip
+    run_all(data, out, "--wave-size", 2, "--feature-cache", cache, *SETTINGS)
     return out
 
 
@@ -82,10 +84,8 @@ def summary_of(out):
     return json.loads((out / "summary.json").read_text())
 
 
-def assert_same_results(out, expected):
-    assert score_bytes(out) == score_bytes(expected)
-    for name in TABLES:
-        assert (out / name).read_bytes() == (expected / name).read_bytes(), name
+def assert_same_fleet(out, expected):
+    assert_same_results(out, expected, *TABLES)
     for name in SUMS:
         assert summary_of(out)[name] == summary_of(expected)[name], name
 
@@ -98,7 +98,7 @@ def test_a_fleet_of_one_wave_is_an_ordinary_run(whole):
 
 
 def test_results_do_not_depend_on_the_wave_size(whole, waves):
-    assert_same_results(waves, whole)
+    assert_same_fleet(waves, whole)
     assert {path.name for path in waves.iterdir()} == {
         "config.json", "fleet.json", "results.csv", "clips.csv", "summary.json",
         "report.html", "scores", "waves",
@@ -144,7 +144,7 @@ def test_a_killed_wave_is_resumed_and_ends_like_an_uninterrupted_run(
     assert "wave 2 of 3" in resumed.stderr
     assert "wave 1 of 3" not in resumed.stderr
     assert first.stat().st_mtime_ns == before
-    assert_same_results(out, whole)
+    assert_same_fleet(out, whole)
 
 
 @pytest.mark.slow
@@ -152,12 +152,11 @@ def test_evaluating_a_fleet_or_one_of_its_waves_writes_the_same_bytes(
     waves, data, tmp_path
 ):
     out, wave = tmp_path / "again", waves / "waves" / "0001"
-    common = ["--data-root", data, "--out"]
-    command("evaluate.py", "--checkpoint", waves, *common, out)
-    assert_same_results(out, waves)
+    evaluate(waves, data, out)
+    assert_same_fleet(out, waves)
     alone = tmp_path / "alone"
-    command("evaluate.py", "--checkpoint", wave / "checkpoint", *common, alone)
-    assert_same_results(alone, wave)
+    evaluate(wave / "checkpoint", data, alone)
+    assert_same_fleet(alone, wave)
 
 
 def test_the_page_of_a_fleet_links_to_every_machine_with_the_worst_first(waves):
@@ -254,7 +253,7 @@ def test_a_recording_that_only_decoding_finds_bad_ends_only_its_own_wave(
     clip.write_bytes(sound)
     resumed = command("run.py", *common, "--resume")
     assert "wave 2 of 3" not in resumed.stderr
-    assert_same_results(out, whole)
+    assert_same_fleet(out, whole)
 
 
 def test_waves_need_a_single_process(data, tiny, tmp_path, monkeypatch):
@@ -360,8 +359,5 @@ def test_a_finished_fleet_killed_in_further_training_resumes_to_the_new_epochs(
     text = state.read_text().replace('"epochs": 2', '"epochs": 5')
     assert text != state.read_text()
     state.write_text(text)
-    resumed = command(
-        "run.py", "--all-machines", "--data-root", data, "--out", out, "--resume",
-        "--dry-run", *TINY,
-    )  # fmt: skip
+    resumed = run_all(data, out, "--resume", "--dry-run", *TINY)
     assert '"epochs": 5' in resumed.stdout
