@@ -58,18 +58,10 @@ assignments = st.fixed_dictionaries({}, optional=VALUES).filter(is_coherent)
 
 @settings(deadline=None)
 @given(assignments)
-def test_an_override_changes_only_its_field(values):
+def test_an_override_changes_only_its_field_and_survives_json(values):
     config = override(Config(), [f"{k}={json.dumps(v)}" for k, v in values.items()])
     assert leaves(to_dict(config)) == leaves(to_dict(Config())) | values
-
-
-@settings(deadline=None)
-@given(assignments)
-def test_a_configuration_survives_json_and_keeps_its_hash(values):
-    config = override(Config(), [f"{k}={json.dumps(v)}" for k, v in values.items()])
-    again = from_dict(json.loads(json.dumps(to_dict(config))))
-    assert again == config
-    assert hash(again) == hash(config)
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
 
 
 def test_missing_fields_get_their_defaults():

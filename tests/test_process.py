@@ -19,7 +19,8 @@ from gammavae_jax.process import (
     models_in_checkpoint,
 )
 
-EIGEN = "--xla_cpu_multi_thread_eigen"
+ALL_THREADS = "--xla_cpu_multi_thread_eigen=true"
+ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
 
 
 @pytest.fixture
@@ -38,27 +39,24 @@ def flags(monkeypatch):
     return after
 
 
-@pytest.mark.parametrize("n_models", [2, 35])
-def test_with_several_models_each_core_runs_one_thread(flags, n_models):
-    assert flags(n_models) == [f"{EIGEN}=false"]
-
-
-@pytest.mark.parametrize("n_models", [0, 1])
-def test_a_single_model_uses_all_cores(flags, n_models):
-    assert flags(n_models) == []
-
-
-def test_a_single_core_keeps_the_flags(flags, monkeypatch):
-    monkeypatch.setattr(process, "available_cores", lambda: 1)
-    assert flags(7) == []
-
-
-def test_other_flags_of_the_user_are_kept(flags):
-    assert flags(2, "--xla_dump_to=x") == ["--xla_dump_to=x", f"{EIGEN}=false"]
-
-
-def test_a_thread_flag_of_the_user_is_kept(flags):
-    assert flags(7, f"{EIGEN}=true") == [f"{EIGEN}=true"]
+@pytest.mark.parametrize(
+    ("n_models", "n_cores", "before", "after"),
+    [
+        (2, 4, None, [ONE_THREAD]),
+        (35, 4, None, [ONE_THREAD]),
+        (0, 4, None, []),
+        (1, 4, None, []),
+        (7, 1, None, []),
+        (2, 4, "--xla_dump_to=x", ["--xla_dump_to=x", ONE_THREAD]),
+        (7, 4, ALL_THREADS, [ALL_THREADS]),
+    ],
+)
+def test_only_several_models_on_several_cores_get_one_thread_each(
+    flags, monkeypatch, n_models, n_cores, before, after
+):
+    """Flags of the user are kept."""
+    monkeypatch.setattr(process, "available_cores", lambda: n_cores)
+    assert flags(n_models, before) == after
 
 
 def test_flags_stay_the_same_once_jax_is_imported(flags, monkeypatch):
