@@ -1,200 +1,183 @@
-"""Every choice of a run, as frozen dataclasses: hashable, so static under `jit`.
+"""Every setting of a run, in frozen dataclasses that JAX can treat as static.
 
-`config_json` reads and writes them. One `Config` is the source of truth for the
+`config_json` reads and writes them. One `Config` is the single source of truth for the
 command line (`--set a.b=value`), for `config.json` in a run's folder and for the copy
 inside a checkpoint.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gammavae_jax.errors import InputError, unknown_name
 
-# Scores of a clip by itself or against Gaussian fits: `score`.
+# Scores computed from a single clip or from Gaussian fits; see `scoring.residuals`.
 DIRECT_SCORES = (
-    "mse",
-    "mse_top",
-    "mse_max",
-    "mse_ranked",
-    "mahalanobis",
-    "mahalanobis_framewise",
-    "kl",
-    "negative_elbo",
+    *("mse", "mse_top", "mse_max", "mse_ranked"),
+    *("mahalanobis", "mahalanobis_framewise", "kl", "negative_elbo"),
 )
-# Distances to the nearest training clip by some statistics of a clip: `neighbours`.
+# Distances to the nearest training clips in a statistic; see `scoring.neighbours`.
 STATISTICS = ("spectrum", "residual", "peak", "latent")
 NEIGHBOUR_SCORES = tuple(f"{name}_neighbour" for name in STATISTICS)
 DENSITY_SCORES = tuple(f"{name}_density" for name in STATISTICS)
-# Of scores standardised on clips that no model was trained on: `fusion`.
+# Combinations of scores, each standardised on held-out clips; see `scoring.fusion`.
 FUSION_SCORES = ("fusion_mean", "fusion_max", "fusion_min")
 SCORE_NAMES = DIRECT_SCORES + NEIGHBOUR_SCORES + DENSITY_SCORES + FUSION_SCORES
 OFFICIAL_SCORES = ("mse", "mahalanobis", "mahalanobis_framewise")
+_DENSITIES = ("spectrum_density", "residual_density", "peak_density")
+
+
+# The ranges that fields can have, by the remedy in the message.
+_RANGES: dict[str, Callable[[Any], bool]] = {
+    "give more than 0": lambda value: value > 0,
+    "give 0 or more": lambda value: value >= 0,
+    "give a number between 0 and 1": lambda value: 0 < value < 1,
+    "give a number from 0 to 1": lambda value: 0 <= value <= 1,
+    "give 2 or more, to normalise batches": lambda value: value >= 2,
+    "give 2 or more, or train.split=clip": lambda value: value >= 2,
+}
+
+
+def _require(config: Any, group: str, remedy: str, *names: str) -> None:
+    """Raise an InputError for a field outside the range that the remedy names."""
+    for name in names:
+        value = getattr(config, name)
+        if not _RANGES[remedy](value):
+            raise InputError(f"{group}{name} is {value}: {remedy}")
 
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """Log-mel windows; the defaults are the official baseline's."""
+    """Log-mel windows; the defaults are those of the official baseline."""
 
-    sample_rate: int = 16000  # Hz; a recording with another rate is refused
-    channel: int = 0  # of a recording with several channels
+    sample_rate: int = 16000  # Hz; recordings with another rate are refused
+    channel: int = 0  # the channel to read from a multi-channel recording
     n_fft: int = 1024  # samples
     hop_length: int = 512  # samples
     n_mels: int = 128
-    power: float = 2.0  # of the magnitude spectrum
-    n_context: int = 5  # frames in one window
+    power: float = 2.0  # exponent of the magnitude spectrum
+    n_context: int = 5  # frames in a window
 
     def __post_init__(self):
-        _require_positive(
-            self, "sample_rate", "n_fft", "hop_length", "n_mels", "power", "n_context"
-        )
-        if self.channel < 0:
-            raise InputError(f"features.channel is {self.channel}: give 0 or more")
+        positive = "sample_rate", "n_fft", "hop_length", "n_mels", "power", "n_context"
+        _require(self, "features.", "give more than 0", *positive)
+        _require(self, "features.", "give 0 or more", "channel")
 
     @property
     def n_features(self) -> int:
-        """Numbers in one window: `n_context * n_mels`."""
+        """The number of values in a window: `n_context * n_mels`."""
         return self.n_context * self.n_mels
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The autoencoder and what its code is: a number or a distribution."""
+    """The autoencoder, and whether its code is a vector or a distribution."""
 
     latent: Literal["deterministic", "gamma", "gaussian"] = "gamma"
-    hidden: tuple[int, ...] = (128, 128, 128, 128)  # widths, in both directions
+    hidden: tuple[int, ...] = (128, 128, 128, 128)  # of the encoder and of the decoder
     n_latent: int = 8
-    heads: Literal["softmax", "softplus"] = "softplus"  # of a Gamma posterior
-    # What the heads of a Gamma posterior stand for.
+    heads: Literal["softmax", "softplus"] = "softplus"  # for a Gamma posterior
+    # What the two heads of a Gamma posterior parameterise.
     parameters: Literal["concentration_rate", "mean_variance"] = "concentration_rate"
-    # "exact" is KL(posterior || prior); "report_eq2" is what the report prints, and
-    # "ancestor" what the code it descends from computes: neither is this divergence.
-    # See docs/method.md.
+    # "exact" is KL(posterior || prior); "report_eq2" and "ancestor", the formulas of
+    # the report and of the code it descends from, differ from it: see docs/method.md.
     kl: Literal["exact", "report_eq2", "ancestor"] = "exact"
-    prior_concentration: float = 1.0  # of a Gamma prior
-    prior_rate: float = 1.0  # of a Gamma prior
-    # "centred" takes a window's mean from it, so that gain does not matter;
+    prior_concentration: float = 1.0  # for a Gamma prior
+    prior_rate: float = 1.0  # for a Gamma prior
+    # "centred" subtracts each window's mean, so that gain does not matter;
     # "standardised" normalises each feature over the training windows.
     inputs: Literal["raw", "centred", "standardised"] = "raw"
-    # "centre" predicts a window's middle frame from the others.
+    # "centre" predicts a window's middle frame from its other frames.
     target: Literal["window", "centre"] = "window"
-    # Of the network's matrix products; sums and statistics are float32 in any case.
+    # Precision of the matrix products; sums and statistics are always float32.
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
 
     def __post_init__(self):
-        _require_positive(self, "n_latent", "prior_concentration", "prior_rate")
+        positive = "n_latent", "prior_concentration", "prior_rate"
+        _require(self, "model.", "give more than 0", *positive)
         if not self.hidden or min(self.hidden) < 1:
             raise InputError(f"model.hidden is {self.hidden}: give widths of 1 or more")
         if self.kl != "exact" and self.latent != "gamma":
-            raise InputError(
-                f"model.kl={self.kl} is of a Gamma posterior: set model.latent=gamma"
-            )
+            remedy = "set model.latent=gamma"
+            raise InputError(f"model.kl={self.kl} needs a Gamma posterior: {remedy}")
         if self.kl == "report_eq2" and self.prior_concentration > 1:
             raise InputError(
-                "model.kl=report_eq2 has no minimum with a model.prior_concentration "
+                "model.kl=report_eq2 has no minimum if model.prior_concentration is "
                 "above 1: give 1 or less"
             )
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How one machine's model is trained."""
+    """How the models of a machine are trained."""
 
     epochs: int = 20
     batch_size: int = 256  # windows
-    learning_rate: float = 1e-3  # Adam
-    kl_weight: float = 0.01  # of the KL divergence beside the mean squared error
-    kl_warmup: int = 0  # epochs in which the weight rises from 0
-    # "folds" trains a model for each fold, held out by whole groups of clips that
-    # sound alike; "clip" one model, some clips of each domain held out; "window", as
-    # the official code, one model, any windows held out, whose neighbours are not.
+    learning_rate: float = 1e-3  # of Adam
+    kl_weight: float = 0.01  # of the KL divergence, relative to the mean squared error
+    kl_warmup: int = 0  # epochs during which the KL weight rises from 0
+    # "folds" trains a model per fold and holds out whole groups of similar clips.
+    # "clip" trains one model and holds out some clips of each domain. "window", as in
+    # the official code, holds out random windows but trains on their neighbours.
     split: Literal["folds", "clip", "window"] = "folds"
-    n_folds: int = 5  # with split "folds"
-    # Clips nearer than this, as a share of the median distance, sound alike.
+    n_folds: int = 5  # for split "folds"
+    # Clips nearer than this fraction of the median distance count as similar.
     group_distance: float = 0.7
-    held_out_fraction: float = 0.1  # with the other splits
+    held_out_fraction: float = 0.1  # for the other splits
     checkpoint_every: int = 10  # epochs
-    # On each device machines and seeds go side by side ("vmap") or one after another
-    # ("map"); "auto" takes "map" on CPUs.
+    # On each device, models train simultaneously ("vmap") or in turn ("map", which
+    # "auto" chooses on CPUs).
     batching: Literal["auto", "vmap", "map"] = "auto"
 
     def __post_init__(self):
-        _require_positive(
-            self, "epochs", "batch_size", "learning_rate", "checkpoint_every"
-        )
-        if self.batch_size < 2:
-            raise InputError("train.batch_size is 1: batch normalisation needs 2")
-        for name in ("kl_weight", "kl_warmup", "group_distance"):
-            if not getattr(self, name) >= 0:
-                raise InputError(
-                    f"train.{name} is {getattr(self, name)}: give 0 or more"
-                )
-        if self.n_folds < 2:
-            raise InputError(
-                f"train.n_folds is {self.n_folds}: give 2 or more, or train.split=clip"
-            )
-        if not 0 < self.held_out_fraction < 1:
-            raise InputError(
-                f"train.held_out_fraction is {self.held_out_fraction}: give a number "
-                "between 0 and 1"
-            )
+        positive = "epochs", "learning_rate", "checkpoint_every"
+        not_negative = "kl_weight", "kl_warmup", "group_distance"
+        _require(self, "train.", "give more than 0", *positive)
+        _require(self, "train.", "give 0 or more", *not_negative)
+        _require(self, "train.", "give a number between 0 and 1", "held_out_fraction")
+        _require(self, "train.", "give 2 or more, to normalise batches", "batch_size")
+        _require(self, "train.", "give 2 or more, or train.split=clip", "n_folds")
 
 
 @dataclass(frozen=True)
 class ScoringConfig:
     """How residuals become anomaly scores, and scores become decisions."""
 
-    # "official" centres the residuals batch by batch, "pooled" on their mean.
+    # "official" centres residuals on each batch's mean, "pooled" on the overall mean.
     covariance: Literal["official", "pooled"] = "official"
-    jitter: float = 1e-6  # added to a covariance, times its mean diagonal
-    # "conformal" and "gamma" (a fitted quantile) are over held-out clips, "official"
-    # fits a Gamma over batches of 256 windows.
+    jitter: float = 1e-6  # times the mean of a covariance's diagonal, added to it
+    # "conformal" and "gamma" (a quantile of a fitted Gamma) use held-out clips;
+    # "official" fits a Gamma to batches of 256 windows.
     threshold: Literal["conformal", "gamma", "official"] = "conformal"
-    false_alarm_rate: float = 0.1  # nominal, of the decision threshold
-    # What the fusion scores fuse.
-    fused: tuple[str, ...] = (
-        "spectrum_density",
-        "residual_density",
-        "peak_density",
-    )
-    n_density_neighbours: int = 4  # that tell how dense training clips lie
-    # Target clips are filled up with clips between neighbours (SMOTE) to this share
-    # of the source clips; 0 leaves them as they are.
+    false_alarm_rate: float = 0.1  # nominal rate at the decision threshold
+    fused: tuple[str, ...] = _DENSITIES  # the scores that the fusion scores combine
+    n_density_neighbours: int = 4  # used to estimate the density of training clips
+    # SMOTE interpolates target clips until there are this many per source clip.
     smote_ratio: float = 0.0
 
     def __post_init__(self):
-        _require_positive(self, "jitter", "n_density_neighbours")
-        if not 0 <= self.smote_ratio <= 1:
-            raise InputError(
-                f"scoring.smote_ratio is {self.smote_ratio}: give a number from 0 to 1"
-            )
+        positive = "jitter", "n_density_neighbours"
+        _require(self, "scoring.", "give more than 0", *positive)
+        _require(self, "scoring.", "give a number from 0 to 1", "smote_ratio")
+        _require(self, "scoring.", "give a number between 0 and 1", "false_alarm_rate")
         for name in self.fused:
             if name in FUSION_SCORES or name not in SCORE_NAMES:
-                known = [n for n in SCORE_NAMES if n not in FUSION_SCORES]
-                raise InputError(unknown_name("score to be fused", name, known))
+                allowed = [n for n in SCORE_NAMES if n not in FUSION_SCORES]
+                raise InputError(unknown_name("score to fuse", name, allowed))
         if not self.fused or len(set(self.fused)) < len(self.fused):
             raise InputError(
-                f"scoring.fused is {list(self.fused)}: name one or more, each once"
-            )
-        if not 0 < self.false_alarm_rate < 1:
-            raise InputError(
-                f"scoring.false_alarm_rate is {self.false_alarm_rate}: give a number "
-                "between 0 and 1"
+                f"scoring.fused is {list(self.fused)}: list at least one score, and "
+                "each only once"
             )
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides the numbers of a run, besides the recordings."""
+    """Everything that determines a run's numbers, except the recordings."""
 
     preset: str = "default"
     score: str = "fusion_mean"  # the headline score
-    scores: tuple[str, ...] = (
-        "fusion_mean",
-        "spectrum_density",
-        "residual_density",
-        "peak_density",
-        *OFFICIAL_SCORES,
-    )
+    scores: tuple[str, ...] = ("fusion_mean", *_DENSITIES, *OFFICIAL_SCORES)
     seed: int = 13711
     n_seeds: int = 1  # seed, seed + 1, ...
     features: FeatureConfig = field(default_factory=FeatureConfig)
@@ -203,7 +186,7 @@ class Config:
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
 
     def __post_init__(self):
-        _require_positive(self, "n_seeds")
+        _require(self, "", "give more than 0", "n_seeds")
         last = 2**31 - self.n_seeds
         if not 0 <= self.seed <= last:
             raise InputError(f"seed is {self.seed}: give a number from 0 to {last}")
@@ -211,28 +194,28 @@ class Config:
             if name not in SCORE_NAMES:
                 raise InputError(unknown_name("score", name, SCORE_NAMES))
         if len(set(self.scores)) < len(self.scores):
-            raise InputError(f"scores are {list(self.scores)}: name each one once")
+            raise InputError(f"scores are {list(self.scores)}: list each only once")
         if self.scoring.threshold == "official":
-            self._require_official()
+            self._check_official_threshold()
         elif self.train.split == "window":
             raise InputError(
                 "train.split=window holds out no clips: set scoring.threshold=official "
-                "and scores of windows, or take the preset official"
+                "and scores of windows, or use the preset official"
             )
         n_context = self.features.n_context
         if self.model.target == "centre" and (n_context < 3 or n_context % 2 == 0):
             raise InputError(
-                f"model.target=centre needs a middle frame, and features.n_context is "
-                f"{n_context}: give an odd number from 3 on"
+                "model.target=centre needs a middle frame, but features.n_context is "
+                f"{n_context}: give an odd number of at least 3"
             )
-        self._require_scores_can_be_had()
+        self._check_computable()
         if self.score not in self.scores:
             raise InputError(
                 f"the headline score {self.score!r} is not among the scores "
                 f"{list(self.scores)}: add it, or set score"
             )
 
-    def _require_scores_can_be_had(self) -> None:
+    def _check_computable(self) -> None:
         for name in self.computed_scores:
             if name in ("kl", "negative_elbo") and self.model.latent == "deterministic":
                 raise InputError(
@@ -241,49 +224,42 @@ class Config:
                 )
             if name.startswith("latent_") and self.train.split == "folds":
                 raise InputError(
-                    f"score {name!r} compares codes of one model, and each fold has "
+                    f"score {name!r} compares codes of one model, but each fold has "
                     "its own: set train.split=clip, or leave it out"
                 )
 
-    def _require_official(self) -> None:
-        """The official threshold is made of batches: of one model, and of no clips."""
+    def _check_official_threshold(self) -> None:
         if self.train.split == "folds":
             raise InputError(
-                "scoring.threshold=official is of one model: set train.split=window "
-                "or train.split=clip"
+                "scoring.threshold=official needs a single model: set "
+                "train.split=window or train.split=clip"
             )
         for name in self.scores:
             if name not in DIRECT_SCORES:
                 raise InputError(
-                    f"score {name!r} is of clips, scoring.threshold=official of "
-                    "batches: leave one of them out"
+                    f"score {name!r} is computed per clip, but "
+                    "scoring.threshold=official works on batches: change one of them"
                 )
 
     @property
     def computed_scores(self) -> tuple[str, ...]:
-        """The scores that models give: those asked for, and those to be fused."""
-        wanted = [name for name in self.scores if name not in FUSION_SCORES]
-        if len(wanted) < len(self.scores):
-            wanted += self.scoring.fused
-        return tuple(dict.fromkeys(wanted))
+        """The scores that models compute: the requested ones and those to fuse."""
+        scores = [name for name in self.scores if name not in FUSION_SCORES]
+        if len(scores) < len(self.scores):
+            scores += self.scoring.fused
+        return tuple(dict.fromkeys(scores))
 
     @property
     def n_folds(self) -> int:
-        """Models for each seed."""
+        """The number of models per machine and seed."""
         return self.train.n_folds if self.train.split == "folds" else 1
 
     @property
     def n_members(self) -> int:
-        """Models of each machine."""
+        """The number of models per machine."""
         return self.n_seeds * self.n_folds
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds of the run: `n_seeds` numbers from `seed` on."""
+        """The seeds of the run: `n_seeds` consecutive numbers, starting at `seed`."""
         return tuple(range(self.seed, self.seed + self.n_seeds))
-
-
-def _require_positive(config: Any, *names: str) -> None:
-    for name in names:
-        if not getattr(config, name) > 0:
-            raise InputError(f"{name} is {getattr(config, name)}: give more than 0")

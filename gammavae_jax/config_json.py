@@ -1,4 +1,4 @@
-"""Configurations as JSON and back, and changed field by field."""
+"""Read and write configurations as JSON, and override single fields."""
 
 import dataclasses
 import json
@@ -13,29 +13,26 @@ from gammavae_jax.errors import InputError, unknown_name
 
 
 def override(config: Config, assignments: Sequence[str]) -> Config:
-    """Apply `dotted.field=value` texts, as `--set` takes them.
+    """Apply assignments such as `train.epochs=5`, as `--set` takes them.
 
-    Values are JSON, or bare words where a text is meant: `train.epochs=5`,
-    `model.hidden=[64,64]`, `model.heads=softmax`.
+    Values are JSON, but strings need no quotes: `model.heads=softmax`.
 
     Raises:
-        InputError: not an assignment, no such field, or a value of another type.
+        InputError: not an assignment, an unknown field, or a value of the wrong type.
     """
     tree = to_dict(config)
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals:
-            raise InputError(f"{assignment!r} is no assignment: write field=value")
+            raise InputError(f"{assignment!r} is not an assignment: write field=value")
         branch, keys = tree, path.strip().split(".")
         for key in keys[:-1]:
             branch = branch.get(key) if isinstance(branch, dict) else None
         if not isinstance(branch, dict) or keys[-1] not in branch:
             raise InputError(unknown_name("field", path, list(leaves(to_dict(config)))))
         if isinstance(branch[keys[-1]], dict):
-            raise InputError(
-                f"{path!r} is a group of fields: set one of "
-                + ", ".join(f"{path}.{name}" for name in branch[keys[-1]])
-            )
+            fields = ", ".join(f"{path}.{name}" for name in branch[keys[-1]])
+            raise InputError(f"{path!r} is a group of fields: set one of {fields}")
         try:
             branch[keys[-1]] = json.loads(text)
         except ValueError:
@@ -44,12 +41,12 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """The configuration as JSON types; `from_dict` reads it back."""
+    """Return the configuration as JSON types, for `from_dict`."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def from_dict(tree: Any) -> Config:
-    """Read what `to_dict` wrote; absent fields take their defaults.
+    """Read the output of `to_dict`; missing fields get their defaults.
 
     Raises:
         InputError: an unknown field, or a value of the wrong type or range.
@@ -58,7 +55,7 @@ def from_dict(tree: Any) -> Config:
 
 
 def _read(kind: Any, value: Any, path: str) -> Any:
-    """`value` as the annotated type `kind`; `path` names it in messages."""
+    """Return `value` as the annotated type `kind`; `path` names it in messages."""
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         if not isinstance(value, dict):
@@ -66,11 +63,10 @@ def _read(kind: Any, value: Any, path: str) -> Any:
         prefix = f"{path}." if path else ""
         for name in value:
             if name not in hints:
-                known = [prefix + hint for hint in hints]
-                raise InputError(unknown_name("field", prefix + name, known))
-        return typing.cast(Any, kind)(
-            **{name: _read(hints[name], v, prefix + name) for name, v in value.items()}
-        )
+                fields = [prefix + hint for hint in hints]
+                raise InputError(unknown_name("field", prefix + name, fields))
+        values = {n: _read(hints[n], v, prefix + n) for n, v in value.items()}
+        return typing.cast(Any, kind)(**values)
     origin = typing.get_origin(kind)
     if origin is Literal:
         if value in typing.get_args(kind):
@@ -81,24 +77,18 @@ def _read(kind: Any, value: Any, path: str) -> Any:
         return tuple(_read(element, v, path) for v in value)
     if kind is float and type(value) is int and abs(value) <= 2**53:
         return float(value)
-    if isinstance(kind, type) and type(value) is kind and _is_finite(value):
+    is_finite = not isinstance(value, float) or math.isfinite(value)
+    if isinstance(kind, type) and type(value) is kind and is_finite:
         return value
-    wanted = kind.__name__ if isinstance(kind, type) else str(kind)
-    if isinstance(kind, types.GenericAlias):
-        wanted = str(kind)
-    raise InputError(f"{path} is {value!r}: give a value of type {wanted}")
-
-
-def _is_finite(value: Any) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)
+    is_plain = isinstance(kind, type) and not isinstance(kind, types.GenericAlias)
+    expected = kind.__name__ if is_plain else str(kind)
+    raise InputError(f"{path} is {value!r}: give a value of type {expected}")
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Every field of `to_dict` by its path, such as `train.epochs`."""
-    found = {}
+    """Return every field of `to_dict` by its dotted path, such as `train.epochs`."""
+    fields = {}
     for name, value in tree.items():
-        if isinstance(value, dict):
-            found |= leaves(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = value
-    return found
+        path, is_group = prefix + name, isinstance(value, dict)
+        fields |= leaves(value, f"{path}.") if is_group else {path: value}
+    return fields

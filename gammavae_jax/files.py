@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there."""
+"""Atomic files and folders, checksums, locks, and messages about failed writes."""
 
 import contextlib
 import errno
@@ -6,50 +6,36 @@ import hashlib
 import os
 import re
 import shutil
-import sys
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from gammavae_jax.errors import InputError
 
-# What a process that was killed may have left of a file or folder.
 _UNFINISHED = re.compile(r"\..+-[0-9a-f]{32}")
-# Libraries put the system's words for these into errors of their own.
-_FAILURES = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
-    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
-)
-_LONGEST = 200  # characters of an error that is none of these
-_SYNCED_AT_ONCE = 8  # a disk takes them together: a tenth of the time one by one
+_FULL = (errno.ENOSPC, errno.EDQUOT)  # no space left, quota exceeded
+_WRITE_ERRORS = (*_FULL, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
+_MAX_REASON = 200  # characters
+_SYNC_THREADS = 8  # ten times as fast as syncing one file after the other
 
 
 def write_text(path: Path, text: str, durable: bool = False) -> None:
-    """Write UTF-8 text with LF line ends; a reader never sees half of it.
-
-    Args:
-        path: of the file.
-        text: all of it.
-        durable: wait until the disk has it, some milliseconds, so that it is whole
-            also after a power cut.
-
-    Raises:
-        OSError: the folder is missing, full or cannot be written.
-    """
+    """Write a UTF-8 text file with LF line endings; see `atomic_write`."""
     with atomic_write(path, durable) as file:
         file.write(text.encode("utf-8"))
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
-    """A file to be filled, which takes its name when the block ends without an error.
+    """Yield a file to write; it replaces `path` if the block ends without an error.
 
     Args:
-        path: of the file.
-        durable: see `write_text`.
+        path: the file; it is replaced if it exists.
+        durable: wait a few milliseconds until the data is on disk, so that the file
+            survives a power cut.
 
     Raises:
         OSError: the folder is missing, full or cannot be written.
@@ -69,17 +55,17 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
 
 
 def unfinished_name(path: Path) -> Path:
-    """A hidden name beside a path, for what is not yet or no longer to be there."""
+    """Return a unique hidden name beside `path`, for a file that is incomplete."""
     return path.with_name(f".{path.name}-{uuid.uuid4().hex}")
 
 
 def is_unfinished(path: Path) -> bool:
-    """Whether such a name was given to it: it can be removed."""
+    """Whether `path` has a name from `unfinished_name`: a killed process left it."""
     return _UNFINISHED.fullmatch(path.name) is not None
 
 
 def remove(path: Path) -> None:
-    """Remove a file, link or folder, if it is there; a folder is gone at once or whole.
+    """Remove a file, link or folder if it exists; a folder disappears atomically.
 
     Raises:
         OSError: it cannot be removed.
@@ -87,53 +73,45 @@ def remove(path: Path) -> None:
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    going = path if is_unfinished(path) else path.rename(unfinished_name(path))
-    shutil.rmtree(going)
+    doomed = path if is_unfinished(path) else path.rename(unfinished_name(path))
+    shutil.rmtree(doomed)
 
 
 def require_room(folder: Path, n_bytes: int) -> None:
-    """Refuse to begin what a disk has no room for.
-
-    Raises:
-        OSError: as the system would raise it later.
-    """
+    """Raise the system's error for a full disk if it has no room for `n_bytes`."""
     if shutil.disk_usage(folder).free < n_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def as_os_error(error: Exception, path: Path) -> OSError:
-    """What a library said when it could not write, as the system would have said it."""
+    """Return the OSError behind a library's exception about writing `path`."""
     if isinstance(error, OSError) and error.strerror:
         return error
-    said = str(error)
-    for number in _FAILURES:
-        if os.strerror(number) in said:
+    message = str(error)  # libraries quote the system's text
+    for number in _WRITE_ERRORS:
+        if os.strerror(number) in message:
             return OSError(number, os.strerror(number), str(path))
-    return OSError(errno.EIO, " ".join(said.split())[:_LONGEST], str(path))
+    return OSError(errno.EIO, " ".join(message.split())[:_MAX_REASON], str(path))
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the disk has all that is in a folder and below.
+    """Wait until everything in a folder, at any depth, is on disk.
 
     Raises:
-        OSError: it could not be written.
+        OSError: something could not be written.
     """
-    with ThreadPoolExecutor(_SYNCED_AT_ONCE) as threads:
+    with ThreadPoolExecutor(_SYNC_THREADS) as threads:
         list(threads.map(_sync, [*folder.rglob("*"), folder]))
 
 
 def _sync(path: Path) -> None:
-    if os.name == "posix":
-        flags = os.O_RDONLY
-    elif path.is_dir():
-        return  # no file, there
-    else:
-        flags = os.O_RDWR
-    file = os.open(path, flags)
+    if os.name != "posix" and path.is_dir():
+        return  # Windows cannot open folders
+    file = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
         os.fsync(file)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a share that cannot
+        if error.errno != errno.EINVAL:  # some network shares cannot sync
             raise
     finally:
         os.close(file)
@@ -141,9 +119,7 @@ def _sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder to be filled, which takes its name when the block ends.
-
-    What had the name is then removed; if the block fails, it stays.
+    """Yield a folder to fill; it replaces `path` if the block ends without an error.
 
     Raises:
         OSError: the parent folder is full or cannot be written.
@@ -166,68 +142,60 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Turn a failure to write into a message for the user.
+    """Turn an OSError in the block into a message for the user.
 
     Raises:
-        InputError: with the system's reason, and what to do.
+        InputError: `out` cannot be written, with the reason and the remedy.
     """
     try:
         yield
-    except BrokenPipeError:  # of what was printed
+    except BrokenPipeError:  # from printing, not from writing files
         raise
     except OSError as error:
         raise unwritable(error, out) from error
 
 
 def unusable(error: OSError) -> InputError:
-    """That a file cannot be read or written, for the user."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+    """Return the message for a file that cannot be read or written."""
+    if error.errno in (*_FULL, errno.EROFS):
         return unwritable(error)
+    return _refusal("used", error, "check that this process may read and write it")
+
+
+def unwritable(error: OSError, path: str | Path | None = None) -> InputError:
+    """Return the message for a path that cannot be written; default: the error's."""
+    remedy = "give another --out"
+    if error.errno in _FULL:
+        remedy = f"make room (--resume continues a run), or {remedy}"
+    return _refusal("written", error, remedy, path)
+
+
+def _refusal(
+    verb: str, error: OSError, remedy: str, path: str | Path | None = None
+) -> InputError:
+    name = str(path or error.filename or "a file")
     return InputError(
-        f"{_path_of(error)!r} cannot be used ({error.strerror or error}): see to it "
-        "that this process may read and write it"
+        f"{name!r} cannot be {verb} ({error.strerror or error}): {remedy}"
     )
 
 
-def unwritable(
-    error: OSError, path: str | os.PathLike[str] | None = None
-) -> InputError:
-    """That a file or folder cannot be written, for the user: the error's, or a path."""
-    reason = error.strerror or error
-    remedy = "give another --out"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        remedy = "make room (--resume goes on with a run), or give another --out"
-    name = _path_of(error) if path is None else os.fspath(path)
-    return InputError(f"{name!r} cannot be written ({reason}): {remedy}")
-
-
-def _path_of(error: OSError) -> str:
-    return "a file" if error.filename is None else str(error.filename)
-
-
-def file_sums(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file in a folder and below, by its path there.
-
-    A second for about 1 GB.
+def file_checksums(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file below a folder, by relative path; about 1 GB a second.
 
     Raises:
         OSError: a file cannot be read.
     """
-    sums = {}
+    checksums = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        sums[path.relative_to(folder).as_posix()] = digest
-    return sums
+            digest = hashlib.file_digest(file, "sha256")
+        checksums[path.relative_to(folder).as_posix()] = digest.hexdigest()
+    return checksums
 
 
-def text_sum(text: str) -> str:
+def text_checksum(text: str) -> str:
     """The SHA-256 of a text."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-# Of file systems that know no locks: better without one than not at all.
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
 
 
 class FolderInUse(Exception):
@@ -235,78 +203,48 @@ class FolderInUse(Exception):
 
 
 class FolderLock:
-    """A folder that is held until the end of a `with` statement.
+    """An exclusive lock on a folder, held until the end of a `with` statement.
 
-    It is made if it is not there.
+    The system releases the lock when the process ends, even if it is killed. On a file
+    system without locks the folder is not protected.
 
     Args:
-        folder: to be held.
-        name: of the lock's file, in the folder.
-        stays: whether that file is left there in the end. If not, it goes, and so do
-            the folders that were made for it, where nothing else is in them.
+        folder: the folder to hold; it is created if it is missing.
+        name: the name of the lock file in it.
+        stays: keep the lock file at the end. Otherwise it is removed, and so are the
+            folders that were created for it, if they are empty.
 
     Raises:
-        FolderInUse: another process holds it.
-        OSError: it cannot be written.
+        FolderInUse: another process holds the folder.
+        OSError: the folder cannot be written.
     """
 
     def __init__(self, folder: Path, name: str, stays: bool):
-        self._stays = stays
-        self._path = folder / name
-        self._made = [f for f in (folder, *folder.parents) if not f.exists()]
-        self._file = _held(self._path)
+        import filelock  # takes 0.1 s
+
+        self._path, self._stays = folder / name, stays
+        self._created = [f for f in (folder, *folder.parents) if not f.exists()]
+        self._lock = filelock.FileLock(self._path)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            # More than one attempt: the holder may be removing the lock file just now.
+            self._lock.acquire(timeout=0.1, poll_interval=0.01)
+        except filelock.Timeout as error:
+            raise FolderInUse from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
 
     def __enter__(self) -> "FolderLock":
-        """Hold it already."""
+        """Return the lock, which already holds the folder."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let it go."""
-        is_open = os.name == "posix"  # elsewhere open files cannot be removed
-        if not is_open:
-            self._file.close()
-        if not self._stays:
-            # While it is held: whoever has opened it sees that it is gone.
-            with suppress(OSError):
-                self._path.unlink()
-                for folder in self._made:
-                    folder.rmdir()
-        self._file.close()
-
-
-def _held(path: Path) -> BinaryIO:
-    """The lock's file, open and ours."""
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # its holder is just removing it
-            file = path.open("ab")
-            if not _lock(file):
-                file.close()
-                raise FolderInUse
-            if _is_there(file, path):
-                return file
-            file.close()
-
-
-def _is_there(file: BinaryIO, path: Path) -> bool:
-    """Whether an open file still has its name."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _lock(file: BinaryIO) -> bool:
-    """Whether the file is ours now, without waiting."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno in _NO_LOCKS
-    return True
+        """Release the folder."""
+        with contextlib.suppress(OSError):
+            if not self._stays:
+                self._path.unlink()  # while nobody else can hold it
+        self._lock.release()
+        with contextlib.suppress(OSError):
+            for folder in () if self._stays else self._created:
+                folder.rmdir()

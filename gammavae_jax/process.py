@@ -1,4 +1,4 @@
-"""Settings of the process that must be made before JAX and NumPy are imported."""
+"""Process-wide setup: threads and caches before JAX is imported, and signals."""
 
 import json
 import os
@@ -12,26 +12,26 @@ from typing import Any
 
 _CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 _MIN_SECONDS_VARIABLE = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
-_MOST_PROGRAMS = 500  # a run keeps about five, of some 200 KB each
-# Earlier ones print long errors whenever they load a program on many CPUs (JAX issue
-# 38445), and crashes on macOS are reported of them.
-_FIRST_SOUND_CACHE = (0, 10, 2)
+_MAX_PROGRAMS = 500  # a run adds about five, of some 200 KB each
+# On many CPUs, older releases print long errors whenever they load a program (JAX issue
+# 38445), and crashes on macOS have been reported.
+_FIRST_SOUND_CACHE = "0.10.2"  # of jaxlib
 
 
 def limit_blas_threads() -> None:
-    """Keep BLAS to the thread that calls it: ours run side by side already.
+    """Limit BLAS to one thread, since our own threads already run in parallel.
 
-    To be called before NumPy is imported; a limit that the user has set stays.
+    Call it before NumPy is imported. A limit set by the user stays.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def give_cores_to_models(n_models: int) -> None:
-    """With two runs or more, let each core of a CPU work on a run of its own.
+    """With two or more models, let each CPU core work on a model of its own.
 
-    Small matrices gain little from a second thread, and much from none to wait for.
-    Flags that the user has set stay; accelerators are not concerned. To be called
-    before JAX is imported; does nothing after that.
+    A second thread hardly speeds up small matrices, and waiting for it costs time.
+    Call it before JAX is imported; afterwards it does nothing. It does not affect
+    accelerators, and flags set by the user stay.
 
     Args:
         n_models: machines times seeds.
@@ -45,10 +45,7 @@ def give_cores_to_models(n_models: int) -> None:
 
 
 def prepare(n_models: int) -> None:
-    """All three settings, and JAX; see `limit_blas_threads`, `give_cores_to_models`.
-
-    Compiled programs are kept: see `keep_compiled_programs`.
-    """
+    """Set up BLAS threads, XLA's threads and the compilation cache, and import JAX."""
     limit_blas_threads()
     give_cores_to_models(n_models)
     keep_compiled_programs()
@@ -56,16 +53,16 @@ def prepare(n_models: int) -> None:
 
 
 def import_jax() -> None:
-    """Import JAX, while Ctrl-C and SIGTERM wait: within, they abort the process.
+    """Import JAX, deferring Ctrl-C and SIGTERM until it is done.
 
-    Its extension modules do not expect an exception where they make their types.
+    An exception inside its extension modules would abort the process.
     """
     with deferred_signals():
         import jax  # noqa: F401
 
 
 def cache_folder() -> Path:
-    """What `GAMMAVAE_CACHE_DIR` names, else a folder in the user's cache."""
+    """Return `GAMMAVAE_CACHE_DIR`, or else a folder in the user's cache."""
     import pooch
 
     cache = os.environ.get("GAMMAVAE_CACHE_DIR") or pooch.os_cache("gammavae_jax")
@@ -73,76 +70,66 @@ def cache_folder() -> Path:
 
 
 def keep_compiled_programs() -> None:
-    """Let JAX keep what it compiles for the next run, in our cache folder.
+    """Let JAX cache compiled programs in our cache folder, for later processes.
 
-    JAX itself tells programs of other versions, flags and CPUs apart. A folder that
-    the user has set in `JAX_COMPILATION_CACHE_DIR` stays; an empty one means none. To
-    be called before JAX is imported; does nothing after that.
+    JAX itself distinguishes versions, flags and CPUs. If the user has set
+    `JAX_COMPILATION_CACHE_DIR`, that folder is used; an empty value disables the cache.
+    Call it before JAX is imported; afterwards it does nothing.
     """
+    from importlib import metadata
+
+    from packaging.version import Version
+
     if "jax" in sys.modules:
         return
     if _CACHE_VARIABLE in os.environ:
         if not os.environ[_CACHE_VARIABLE]:
-            del os.environ[_CACHE_VARIABLE]  # JAX would take it for a folder
+            del os.environ[_CACHE_VARIABLE]  # JAX would use it as a path
         return
-    if _release("jaxlib") < _FIRST_SOUND_CACHE:
+    if Version(metadata.version("jaxlib")) < Version(_FIRST_SOUND_CACHE):
         return
     folder = cache_folder() / "compiled"
     try:
         _make_private(folder)
         _remove_oldest(folder)
     except OSError as error:
-        print(
-            f"{str(folder)!r}: {error.strerror}: compiled programs are not kept; set "
-            f"{_CACHE_VARIABLE} to a folder of your own, or to nothing",
-            file=sys.stderr,
-        )
+        remedy = f"set {_CACHE_VARIABLE} to a folder of your own, or to an empty value"
+        problem = f"{str(folder)!r}: {error.strerror}: compiled programs are not cached"
+        print(f"{problem}; {remedy}", file=sys.stderr)
         return
     os.environ[_CACHE_VARIABLE] = str(folder)
     os.environ.setdefault(_MIN_SECONDS_VARIABLE, "0.1")
 
 
-def _release(package: str) -> tuple[int, ...]:
-    from importlib.metadata import version
-
-    return tuple(int(n) for n in version(package).split(".")[:3] if n.isdecimal())
-
-
 def _make_private(folder: Path) -> None:
-    """Make a folder that this user alone may write: what is in it will be run.
-
-    Raises:
-        OSError: it cannot be made or written, or is open to others.
-    """
+    """Create a folder that only this user may write, or raise an OSError."""
     import tempfile
 
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()
     status = folder.stat()
+    # Whoever may write to it can run code as this user.
     is_own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
     if not is_own or (os.name == "posix" and status.st_mode & 0o022):
         raise PermissionError(None, "others may write to it")
 
 
 def _remove_oldest(folder: Path) -> None:
-    """Keep the programs that were compiled last."""
+    """Remove the oldest compiled programs beyond `_MAX_PROGRAMS`."""
     programs = sorted(folder.glob("*-cache"), key=lambda path: path.stat().st_mtime)
-    for path in programs[:-_MOST_PROGRAMS]:
+    for path in programs[:-_MAX_PROGRAMS]:
         path.unlink(missing_ok=True)
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def models_in_checkpoint(folder: Path) -> int:
-    """Models of the detector in a checkpoint folder; 1 if unreadable.
-
-    Of a fleet in waves, which has many, it is 2.
-    """
+    """Return the number of models in a checkpoint; 1 if unreadable, 2 for a fleet."""
     if (folder / "fleet.json").is_file():
         return 2
     try:
@@ -159,103 +146,96 @@ _STANDARD_ERROR = 2
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM has come; whoever cleans up after Ctrl-C does so now."""
+    """Raised on SIGTERM, so that cleaning up works as it does after Ctrl-C."""
 
 
 class Stop:
-    """Whether the end was asked for, by the first signal that came."""
+    """The first signal that has arrived, if any."""
 
     first: signal.Signals | None = None
 
     @property
-    def asked(self) -> bool:
-        """Whether a signal has come."""
-        return self.first is not None
-
-    @property
     def signal_name(self) -> str:
-        """Of the first signal that has come; "" if none has."""
-        return "" if self.first is None else self.first.name
+        """The name of the first signal; "" if none has arrived."""
+        return self.first.name if self.first else ""
+
+    def deliver(self) -> None:
+        """Raise the first signal again, if any."""
+        if self.first:
+            signal.raise_signal(self.first)
 
 
 @contextmanager
-def heeded_termination() -> Iterator[None]:
-    """Let SIGTERM raise `Terminated` in a block, unless it is ignored."""
+def raising_on_sigterm() -> Iterator[None]:
+    """Raise `Terminated` if SIGTERM arrives in the block, unless it is ignored."""
 
-    def end(*_: Any) -> None:
+    def terminate(*_: Any) -> None:
         raise Terminated
 
-    with _handled((signal.SIGTERM,), end):
+    with _handled((signal.SIGTERM,), terminate):
         yield
 
 
 @contextmanager
 def deferred_signals() -> Iterator[None]:
-    """Let signals wait for the end of a block.
+    """Defer Ctrl-C and SIGTERM until the block ends.
 
-    What is interrupted in the middle of a write, or of a compilation, may end in pages
-    of warnings, or in a crash of the interpreter.
+    Interrupting a write or a compilation can print pages of warnings, or crash the
+    interpreter.
     """
     stop = Stop()
 
-    def wait(number: int, _: Any) -> None:
+    def defer(number: int, _: Any) -> None:
         stop.first = stop.first or signal.Signals(number)
 
-    with _handled(_SIGNALS, wait):
+    with _handled(_SIGNALS, defer):
         yield
-    _deliver(stop)
+    stop.deliver()
 
 
 @contextmanager
 def stoppable(message: str) -> Iterator[Stop]:
-    """Let the first signal wait for the end of a block, which looks whether it came.
-
-    A second one ends the block at once.
+    """Defer the first signal, which the block can query; a second one ends the block.
 
     Args:
-        message: a line for standard error when the first one comes.
+        message: a line for standard error when the first signal arrives.
     """
     stop = Stop()
     before: dict[int, Any] = {}
 
     def note(number: int, _: Any) -> None:
-        if stop.asked:
+        if stop.first is not None:
             signal.signal(number, before[number])
             signal.raise_signal(number)
             return
         stop.first = signal.Signals(number)
-        # Not `print`: the signal may have come in the middle of one.
+        # Not `print`: the signal may have interrupted one.
         os.write(_STANDARD_ERROR, f"{message}\n".encode())
 
-    with _handled(_SIGNALS, note) as found:
-        before.update(found)
+    with _handled(_SIGNALS, note) as previous:
+        before.update(previous)
         yield stop
-    _deliver(stop)
+    stop.deliver()
 
 
 def end_of(signal_name: str) -> KeyboardInterrupt:
-    """What a signal raises that another process has had."""
+    """Return the exception for a signal that another process received."""
     return Terminated() if signal_name == "SIGTERM" else KeyboardInterrupt()
 
 
 def exit_status(end: KeyboardInterrupt) -> int:
-    """What a shell gives for the signal."""
+    """Return the exit status that shells report for the signal."""
     number = signal.SIGTERM if isinstance(end, Terminated) else signal.SIGINT
     return 128 + number
-
-
-def _deliver(stop: Stop) -> None:
-    if stop.first is not None:
-        signal.raise_signal(stop.first)
 
 
 @contextmanager
 def _handled(
     numbers: tuple[signal.Signals, ...], handler: Callable[[int, Any], None]
 ) -> Iterator[dict[int, Any]]:
-    """A handler for the time of a block, in the thread where signals arrive.
+    """Install a signal handler for the block, and yield the previous handlers.
 
-    Yields the handlers before; a signal that is ignored stays so.
+    It does nothing outside the main thread. Ignored signals stay ignored.
     """
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():

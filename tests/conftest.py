@@ -1,6 +1,7 @@
-"""What all tests share: keys, tiny configurations, folders of golden numbers."""
+"""Fixtures of all tests: keys, tiny configurations, the folder of golden numbers."""
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -8,20 +9,21 @@ from pathlib import Path
 import jax
 import pytest
 from hypothesis import settings
+from support.main_job import two_machines
 
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import override
 from gammavae_jax.presets import preset
 
-# Read when JAX first looks for devices, which no import does.
+# JAX reads it when it first looks for devices, which importing does not do.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 
-# The same examples every time: what fails here fails there. To look for new ones, give
-# `--hypothesis-profile=default`.
+# Use the same examples every time, so that failures are reproducible. To search for new
+# ones, pass `--hypothesis-profile=default`.
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
-# With `GAMMAVAE_BLOCK_TFP=1` the tests, and the processes that they start, find
-# TensorFlow Probability broken. Nothing above has imported it.
+# With `GAMMAVAE_BLOCK_TFP=1`, neither the tests nor the processes that they start can
+# import TensorFlow Probability. Nothing above imports it.
 if os.environ.get("GAMMAVAE_BLOCK_TFP"):
     blocked = str(Path(__file__).parent / "blocked")
     sys.path.insert(0, blocked)
@@ -38,7 +40,7 @@ TINY = [
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
-    """No test touches the user's cache folder; processes that tests start share one."""
+    """Let all tests, and the processes that they start, share a temporary cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GAMMAVAE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
@@ -47,7 +49,7 @@ def _own_cache(tmp_path_factory):
 
 @pytest.fixture
 def key():
-    """Fresh keys: each call gives one that no other call of the test gave."""
+    """Return a function that returns a new random key at each call."""
     state = [jax.random.key(0)]
 
     def fresh():
@@ -59,7 +61,7 @@ def key():
 
 @pytest.fixture
 def tiny():
-    """A small configuration of a preset, with more assignments if given."""
+    """Return a function that makes a small configuration of a preset."""
 
     def make(name: str = "default", *assignments: str) -> Config:
         return override(preset(name), [*TINY, *assignments])
@@ -69,14 +71,26 @@ def tiny():
 
 @pytest.fixture
 def golden() -> Path:
-    """The folder of golden numbers; another one of that form may be named."""
+    """Return the folder of golden numbers, which `GAMMAVAE_GOLDEN_DIR` may replace."""
     default = Path(__file__).parent / "golden"
     return Path(os.environ.get("GAMMAVAE_GOLDEN_DIR", default))
 
 
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """Create two synthetic machines of different sizes and lengths."""
+    return two_machines(tmp_path_factory.mktemp("data") / "set")
+
+
+@pytest.fixture
+def copied(data, tmp_path) -> Path:
+    """Return a copy of the data that a test may change."""
+    return Path(shutil.copytree(data, tmp_path / "data"))
+
+
 @pytest.fixture
 def heeded_interrupts():
-    """What a shell starts in the background ignores them, and so would its child."""
+    """Handle interrupts even if this process was started in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -1,4 +1,4 @@
-"""Own recordings in five lines."""
+"""`AnomalyDetector` on recordings, from fitting to its page."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ RATE = 16000
 
 
 def hum(seed, seconds=1.0, rate=RATE, click=False):
-    """A machine: a tone and its overtone in noise; a broken one rattles."""
+    """Return a machine's sound, a tone in noise; a broken machine also rattles."""
     rng = np.random.default_rng(seed)
     time = np.arange(round(seconds * rate)) / rate
     sound = 0.1 * rng.standard_normal(len(time)) + 0.2 * np.sin(2 * np.pi * 300 * time)
@@ -46,7 +46,7 @@ def small(**options):
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_device():
-    """Programs are compiled for each device, and these need no more."""
+    """Use one device, since programs are compiled for each."""
     one = jax.local_devices()[:1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "local_devices", lambda: one)
@@ -60,23 +60,23 @@ def detector():
 
 @pytest.fixture
 def training(monkeypatch):
-    """What the training would be given, instead of a training."""
+    """Return a function that captures the arguments of the training and skips it."""
     seen = {}
 
     def no_training(config, placement, names, data, group, log=None):
         seen.update(config=config, group=group)
         raise InputError("enough")
 
-    def given(detector, recordings):
+    def arguments_of(detector, recordings):
         with pytest.raises(InputError, match="enough"):
             detector.fit(recordings, RATE)
         return seen
 
     monkeypatch.setattr("gammavae_jax.scoring.fit.train_machines", no_training)
-    return given
+    return arguments_of
 
 
-def test_a_broken_machine_is_heard(detector):
+def test_a_broken_machine_is_detected(detector):
     scores = detector.score_samples(NEW, RATE)
     assert roc_auc_score(IS_BROKEN, scores) == 1
     assert detector.predict(NEW, RATE)[IS_BROKEN].all()
@@ -92,26 +92,26 @@ def test_scores_threshold_and_decisions_agree(detector):
         detector.decision_function(NEW, RATE), scores - threshold
     )
     np.testing.assert_array_equal(detector.predict(NEW, RATE), scores > threshold)
-    # With 12 clips a rate of 0.1 can be kept, and the p-value says the same.
+    # Twelve clips suffice for a rate of 0.1, so the p-values agree.
     np.testing.assert_array_equal(
         [r.p_value <= 0.1 for r in scored], scores > threshold
     )
 
 
-def test_the_threshold_is_of_every_training_clip_held_out(detector):
+def test_the_threshold_is_based_on_every_training_clip_held_out(detector):
     calibration = detector.detector_.calibration["fusion_mean"][0, 0]
     assert np.isfinite(calibration).sum() == len(NORMAL)
     expected = conformal_threshold(calibration[: len(NORMAL)], 0.1)
     assert detector.threshold_ == {"machine": expected}
 
 
-def test_a_recording_alone_has_the_score_that_it_has_among_others(detector):
+def test_a_score_does_not_depend_on_the_other_recordings(detector):
     among = detector.score_samples([*NEW, hum(7, seconds=1.4)], RATE)
     alone = [detector.score_samples(clip, RATE)[0] for clip in NEW]
     np.testing.assert_allclose(alone, among[:-1], rtol=1e-4, atol=1e-5)
 
 
-def test_files_folders_and_arrays_are_one(detector, tmp_path):
+def test_files_folders_and_arrays_give_the_same_scores(detector, tmp_path):
     for number, clip in enumerate(NEW[:3]):
         soundfile.write(tmp_path / f"{number}.wav", clip, RATE, "FLOAT")
     expected = detector.score_samples(NEW[:3], RATE)
@@ -119,17 +119,17 @@ def test_files_folders_and_arrays_are_one(detector, tmp_path):
         np.testing.assert_array_equal(detector.score_samples(given), expected)
 
 
-def test_a_long_recording_has_the_mean_score_of_its_clips(detector):
+def test_a_long_recording_gets_the_mean_score_of_its_clips(detector):
     whole = detector.score_samples(np.concatenate(NEW[:3]), RATE)
     each = detector.score_samples(NEW[:3], RATE)
     np.testing.assert_allclose(whole, [each.mean()], rtol=1e-3)
 
 
-def test_one_long_recording_is_enough_to_learn_from(training):
+def test_one_long_recording_suffices_for_training(training):
     group = training(small(), np.concatenate(NORMAL))["group"]
     is_held_out = (group[:, 0] == HELD_OUT).any(-1)
     assert is_held_out.all()
-    # Successive clips are held out together: one change between the two halves.
+    # Successive clips are held out together, so there is one change.
     of_window = group[0, 0][group[0, 0] > 0] == HELD_OUT
     assert np.abs(np.diff(of_window.astype(int))).sum() == 1
 
@@ -142,7 +142,7 @@ def test_clips_of_one_recording_are_held_out_together(training):
     assert 0 < of_recording.all(1).sum() < 6
 
 
-def test_machines_are_given_and_told_apart_by_a_dict(detector):
+def test_a_dict_gives_recordings_of_several_machines(detector):
     high = [hum(s) + 0.2 * hum(s, click=True) for s in range(20, 28)]
     both = small().fit({"saw": high, "machine": NORMAL}, RATE)
     assert both.machines_ == ("saw", "machine")
@@ -153,19 +153,19 @@ def test_machines_are_given_and_told_apart_by_a_dict(detector):
     }
     alone = detector.score_samples(NEW, RATE)
     np.testing.assert_allclose(scores["machine"], alone, rtol=1e-2, atol=1e-2)
-    (told,) = both.score_recordings(NEW[0], RATE, machine="machine")
-    assert (told.machine, told.name) == ("machine", "array 0")
-    assert told.threshold == both.threshold_["machine"] != both.threshold_["saw"]
+    (scored,) = both.score_recordings(NEW[0], RATE, machine="machine")
+    assert (scored.machine, scored.name) == ("machine", "array 0")
+    assert scored.threshold == both.threshold_["machine"] != both.threshold_["saw"]
     with pytest.raises(InputError, match="saw, machine: say whose"):
         both.score_samples(NEW, RATE)
     with pytest.raises(InputError, match="did you mean 'machine'"):
         both.predict({"machin": NEW}, RATE)
 
 
-def test_what_is_saved_scores_the_same_when_loaded(detector, tmp_path):
+def test_a_loaded_detector_gives_the_same_scores(detector, tmp_path):
     path = tmp_path / "pump.detector"
     detector.save(path)
-    detector.save(path)  # in place of itself
+    detector.save(path)  # replaces itself
     loaded = gv.AnomalyDetector.load(path, verbose=False)
     np.testing.assert_array_equal(
         loaded.score_samples(NEW, RATE), detector.score_samples(NEW, RATE)
@@ -175,32 +175,32 @@ def test_what_is_saved_scores_the_same_when_loaded(detector, tmp_path):
     assert load_detector(path).config == detector.detector_.config
 
 
-def test_saving_replaces_nothing_but_a_detector(detector, tmp_path):
+def test_saving_only_replaces_a_detector(detector, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with pytest.raises(InputError, match="is no detector"):
+    with pytest.raises(InputError, match="is not a detector"):
         detector.save(tmp_path / "mine")
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
     with pytest.raises(InputError, match="no checkpoint"):
         gv.AnomalyDetector.load(tmp_path / "mine")
 
 
-def test_another_rate_is_resampled_and_said_once(detector, tmp_path, capsys):
+def test_another_sample_rate_is_resampled_with_one_note(detector, tmp_path, capsys):
     detector.save(tmp_path / "machine.detector")
     loud = gv.AnomalyDetector.load(tmp_path / "machine.detector")
     for _ in range(2):
         loud.score_samples(hum(9, rate=22050), 22050)
-    said = capsys.readouterr().err
-    assert said.count("22050 Hz are resampled to 16000 Hz") == 1
+    notes = capsys.readouterr().err
+    assert notes.count("22050 Hz are resampled to 16000 Hz") == 1
 
 
-def test_too_few_clips_for_the_false_alarm_rate_are_said(training, capsys):
+def test_too_few_clips_for_the_false_alarm_rate_give_a_note(training, capsys):
     training(small(verbose=True), NORMAL[:4])
-    said = capsys.readouterr().err
-    assert "false-alarm rate of 0.1, which needs 9 held-out ones" in said
+    notes = capsys.readouterr().err
+    assert "false-alarm rate of 0.1, which needs 9 held-out ones" in notes
     training(small(verbose=True), NORMAL)
     assert "Too few" not in capsys.readouterr().err
-    # One of these is held out, whatever the number of clips.
+    # This preset holds out one of them, whatever their number.
     training(small(preset="vae", verbose=True), NORMAL)
     assert "machine (1)" in capsys.readouterr().err
 
@@ -214,7 +214,7 @@ def test_scikit_learn_clones_it_with_its_parameters():
 
 
 @pytest.mark.parametrize(
-    ("options", "given", "said"),
+    ("options", "recordings", "message"),
     [
         ({"preset": "defualt"}, NORMAL, "did you mean 'default'"),
         ({"clip_seconds": 0.1}, NORMAL, "clip_seconds is 0.1: give 0.19"),
@@ -224,17 +224,17 @@ def test_scikit_learn_clones_it_with_its_parameters():
         ({}, {}, "no machine"),
     ],
 )
-def test_what_cannot_be_learnt_from_is_refused(options, given, said):
-    with pytest.raises(InputError, match=said):
-        gv.AnomalyDetector(**options, verbose=False).fit(given, RATE)
+def test_unsuitable_parameters_and_recordings_are_refused(options, recordings, message):
+    with pytest.raises(InputError, match=message):
+        gv.AnomalyDetector(**options, verbose=False).fit(recordings, RATE)
 
 
-def test_nothing_is_scored_before_it_has_learnt():
+def test_scoring_before_fitting_is_refused():
     with pytest.raises(InputError, match="call fit first"):
         gv.AnomalyDetector().score_samples(NEW, RATE)
 
 
-def test_few_recordings_are_gone_through_more_often(training):
+def test_fewer_recordings_get_more_epochs(training):
     epochs = {
         wanted: training(small(epochs=wanted), NORMAL)["config"].train.epochs
         for wanted in (None, 3)
@@ -245,33 +245,35 @@ def test_few_recordings_are_gone_through_more_often(training):
 
 
 @pytest.mark.parametrize("name", ["official", "vae"])
-def test_every_preset_learns(name):
+def test_other_presets_can_be_fitted(name):
     detector = small(preset=name).fit(NORMAL, RATE)
     (scored,) = detector.score_recordings(NEW[1], RATE)
     assert np.isfinite(scored.score)
     assert np.isnan(scored.p_value) == (name == "official")
 
 
-def test_stages_are_there_by_name():
+def test_the_exported_names_exist():
     for name in gv.__all__:
         assert callable(getattr(gv, name))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         gv.nothing  # noqa: B018
 
 
-def test_a_loaded_detector_remembers_what_it_was_made_with(detector, tmp_path):
+def test_a_loaded_detector_has_the_parameters_of_the_saved_one(detector, tmp_path):
     detector.save(tmp_path / "d")
     loaded = gv.AnomalyDetector.load(tmp_path / "d", verbose=False)
     assert loaded.get_params() == detector.get_params()
 
 
-def test_a_run_s_checkpoint_scores_recordings_whole(detector, tmp_path):
+def test_the_checkpoint_of_a_run_scores_recordings_uncut(detector, tmp_path):
     save_detector(tmp_path, detector.detector_)
     loaded = gv.AnomalyDetector.load(tmp_path, verbose=False)
     assert loaded.clip_seconds is None
     long = np.concatenate(NEW[:3])
     whole = loaded.score_samples(long, RATE)
-    assert abs(whole - detector.score_samples(long, RATE)) > 1e-3  # cut in three
+    assert (
+        abs(whole - detector.score_samples(long, RATE)) > 1e-3
+    )  # which cuts it into three clips
 
 
 def test_cut_recordings_need_folds():
@@ -279,7 +281,7 @@ def test_cut_recordings_need_folds():
         small(preset="vae").fit(np.concatenate(NORMAL), RATE)
 
 
-def test_a_score_that_is_no_number_is_refused_by_name(detector, monkeypatch):
+def test_a_score_that_is_not_finite_is_refused_by_name(detector, monkeypatch):
     with pytest.raises(InputError, match=r"array 1: sample 0 is .*e\+2"):
         detector.predict([NEW[0], 1e30 * NEW[0]], RATE)
     nothing = {"fusion_mean": np.full((1, 1, 1), np.nan, np.float32)}
@@ -288,7 +290,7 @@ def test_a_score_that_is_no_number_is_refused_by_name(detector, monkeypatch):
         detector.predict(NEW[0], RATE)
 
 
-def test_the_page_of_own_recordings_has_each_part_s_score(detector, tmp_path):
+def test_the_page_shows_the_score_of_each_part(detector, tmp_path):
     page = tmp_path / "today.html"
     judged = detector.report([NEW[1], np.concatenate(NEW[:2])], page, RATE)
     assert judged == detector.score_recordings([NEW[1], np.concatenate(NEW[:2])], RATE)

@@ -1,4 +1,4 @@
-"""What a configuration refuses, and what follows from it."""
+"""Which settings a configuration refuses, and what it derives from the others."""
 
 import dataclasses
 import json
@@ -24,11 +24,11 @@ def test_a_configuration_cannot_be_changed():
         Config().seed = 1  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_a_window_has_a_number_for_each_frame_and_mel_band():
+def test_a_window_has_a_value_for_each_frame_and_mel_band():
     assert FeatureConfig(n_mels=64, n_context=3).n_features == 192
 
 
-def test_seeds_count_up_from_the_first():
+def test_seeds_are_consecutive():
     assert Config(seed=7, n_seeds=3).seeds == (7, 8, 9)
 
 
@@ -64,7 +64,7 @@ def test_seeds_count_up_from_the_first():
         (Config, "seed", 2**31),
     ],
 )
-def test_values_out_of_range_are_refused_by_the_fields_name(kind, field, value):
+def test_a_value_out_of_range_is_refused_with_the_field_name(kind, field, value):
     with pytest.raises(InputError, match=f"{field} is "):
         kind(**{field: value})
 
@@ -79,30 +79,32 @@ def test_no_seed_of_a_run_exceeds_31_bits():
     ("scores", "message"),
     [
         (("mse", "mahalanobi"), "'mahalanobi': did you mean 'mahalanobis'"),
-        (("mse", "mse"), "name each one once"),
+        (("mse", "mse"), "list each only once"),
         (("mahalanobis",), "headline score 'fusion_mean' is not among the scores"),
         ((), "headline score 'fusion_mean' is not among the scores"),
     ],
 )
-def test_scores_are_known_distinct_and_hold_the_headline_score(scores, message):
+def test_scores_must_be_known_and_distinct_and_include_the_headline_score(
+    scores, message
+):
     with pytest.raises(InputError, match=message):
         Config(scores=scores)
 
 
 @pytest.mark.parametrize("name", ["fusion_max", "spectrum_densiti"])
-def test_what_cannot_be_fused_is_refused(name):
-    with pytest.raises(InputError, match=f"unknown score to be fused '{name}'"):
+def test_a_score_that_cannot_be_fused_is_refused(name):
+    with pytest.raises(InputError, match=f"unknown score to fuse '{name}'"):
         ScoringConfig(fused=("mse", name))
 
 
-def test_a_seed_has_a_member_for_each_fold_and_else_one():
+def test_a_seed_has_a_member_per_fold_or_a_single_one():
     folds = Config(n_seeds=3, train=TrainConfig(split="folds", n_folds=4))
     assert (folds.n_folds, folds.n_members) == (4, 12)
     clip = Config(n_seeds=3, train=TrainConfig(split="clip", n_folds=4))
     assert (clip.n_folds, clip.n_members) == (1, 3)
 
 
-def test_models_compute_the_scores_asked_for_and_those_to_be_fused():
+def test_models_compute_the_requested_scores_and_those_to_fuse():
     scoring = ScoringConfig(fused=("mse", "peak_density"))
     config = Config(score="mse", scores=("mse", "kl"), scoring=scoring)
     assert config.computed_scores == ("mse", "kl")
@@ -116,7 +118,7 @@ def test_models_compute_the_scores_asked_for_and_those_to_be_fused():
         (["scoring.threshold=official"], "set train.split=window or train.split=clip"),
         (
             ["scoring.threshold=official", "train.split=clip"],
-            "score 'fusion_mean' is of clips, scoring.threshold=official of batches",
+            "score 'fusion_mean' is computed per clip, but scoring.threshold=official",
         ),
         (["train.split=window"], "holds out no clips: set scoring.threshold=official"),
         (
@@ -129,18 +131,18 @@ def test_models_compute_the_scores_asked_for_and_those_to_be_fused():
         ),
         (
             ['scores=["fusion_mean", "latent_density"]'],
-            "score 'latent_density' compares codes of one model, and each fold has its "
+            "score 'latent_density' compares codes of one model, but each fold has its "
             "own: set train.split=clip",
         ),
         (
             ['scoring.fused=["latent_neighbour"]'],
             "score 'latent_neighbour' compares codes of one model",
         ),
-        (["model.target=centre", "features.n_context=4"], "give an odd number from 3"),
+        (["model.target=centre", "features.n_context=4"], "give an odd number of at"),
         (["model.kl=ancestor", "model.latent=gaussian"], "set model.latent=gamma"),
     ],
 )
-def test_choices_that_exclude_each_other_are_refused_with_the_remedy(
+def test_settings_that_exclude_each_other_are_refused_with_a_remedy(
     assignments, message
 ):
     with pytest.raises(InputError, match=message):
@@ -161,5 +163,5 @@ def test_every_direct_score_has_an_official_threshold():
         )
 
 
-def test_the_official_scores_are_of_one_clip_and_one_model():
+def test_the_official_scores_are_direct_scores():
     assert set(OFFICIAL_SCORES) < set(DIRECT_SCORES)

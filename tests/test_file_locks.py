@@ -1,5 +1,8 @@
-"""One process at a time in a folder, however the one before has ended."""
+"""Only one process at a time uses a folder, however the previous one ended."""
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
 
@@ -10,14 +13,14 @@ from gammavae_jax.files import FolderInUse, FolderLock
 HOLDER = """
 import sys, time
 from pathlib import Path
-from gammavae_jax.folder_lock import FolderLock
+from gammavae_jax.files import FolderLock
 with FolderLock(Path(sys.argv[1]), ".lock", stays=False):
     print("held", flush=True)
     time.sleep(60)
 """
 
 
-def test_a_folder_is_held_by_one_and_free_again_when_that_one_is_killed(tmp_path):
+def test_one_process_holds_a_folder_and_killing_it_frees_the_folder(tmp_path):
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
@@ -33,7 +36,7 @@ def test_a_folder_is_held_by_one_and_free_again_when_that_one_is_killed(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lock_leaves_no_folder_that_was_made_for_it_alone(tmp_path):
+def test_a_lock_removes_the_empty_folders_that_it_created(tmp_path):
     with FolderLock(tmp_path / "a" / "b", ".lock", stays=False):
         assert (tmp_path / "a" / "b" / ".lock").exists()
     assert list(tmp_path.iterdir()) == []
@@ -42,24 +45,36 @@ def test_a_lock_leaves_no_folder_that_was_made_for_it_alone(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "b", "result"]
 
 
-def test_who_waited_with_the_file_of_a_lock_that_is_gone_takes_a_new_one(
+def test_a_lock_file_removed_between_opening_and_locking_is_created_again(
     tmp_path, monkeypatch
 ):
-    """Between its opening and its locking, the holder before removes the file."""
-    from gammavae_jax import files
+    """The previous holder may remove it at that moment."""
+    real, calls = fcntl.flock, []
 
-    real, calls = files._lock, []
-
-    def slow(file):
+    def slow(file, operation):
         if not calls:
             (tmp_path / ".lock").unlink()
-        calls.append(file)
-        return real(file)
+        calls.append(operation)
+        return real(file, operation)
 
-    monkeypatch.setattr(files, "_lock", slow)
+    monkeypatch.setattr(fcntl, "flock", slow)
     with FolderLock(tmp_path, ".lock", stays=True):
         monkeypatch.undo()
-        assert len(calls) == 2
+        assert len(calls) > 1
         with pytest.raises(FolderInUse):
             FolderLock(tmp_path, ".lock", stays=True)
     assert (tmp_path / ".lock").exists()
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
+def test_a_folder_can_be_used_where_the_file_system_has_no_locks(
+    tmp_path, monkeypatch, number
+):
+    def no_lock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", no_lock)
+    with FolderLock(tmp_path / "new", ".lock", stays=False):
+        (tmp_path / "new" / "result").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["new", "result"]

@@ -10,26 +10,26 @@ def names(folder):
     return [path.name for path in folder.iterdir()]
 
 
-def test_text_is_written_as_utf8_and_byte_for_byte(tmp_path):
+def test_text_is_written_as_utf8_with_its_line_endings(tmp_path):
     write_text(tmp_path / "a.csv", "é,1\nb,2\n")
     assert (tmp_path / "a.csv").read_bytes() == "é,1\nb,2\n".encode()
     assert names(tmp_path) == ["a.csv"]
 
 
-def test_a_file_that_is_there_is_replaced(tmp_path):
+def test_an_existing_file_is_replaced(tmp_path):
     (tmp_path / "a").write_text("a longer text than the new one")
     write_text(tmp_path / "a", "")
     assert (tmp_path / "a").read_text() == ""
 
 
-def test_an_open_reader_keeps_the_old_text_whole(tmp_path):
+def test_a_reader_with_an_open_file_keeps_the_old_text(tmp_path):
     (tmp_path / "a").write_text("old")
     with (tmp_path / "a").open() as reader:
         write_text(tmp_path / "a", "new text")
         assert reader.read() == "old"
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_a_failed_write_leaves_only_the_old_file(tmp_path):
     (tmp_path / "a").write_text("old")
     with pytest.raises(UnicodeEncodeError):
         write_text(tmp_path / "a", "half\ud800")
@@ -37,7 +37,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert names(tmp_path) == ["a"]
 
 
-def test_a_folder_in_the_way_is_an_error_that_leaves_nothing(tmp_path):
+def test_a_folder_of_that_name_is_an_error_and_leaves_no_file(tmp_path):
     (tmp_path / "a").mkdir()
     with pytest.raises(OSError, match="directory"):
         write_text(tmp_path / "a", "text")
@@ -49,7 +49,7 @@ def test_a_missing_folder_is_an_error(tmp_path):
         write_text(tmp_path / "nowhere" / "a", "text")
 
 
-def test_a_folder_is_whole_or_the_one_before(tmp_path, monkeypatch):
+def test_an_interrupted_atomic_folder_leaves_the_previous_one(tmp_path, monkeypatch):
     target = tmp_path / "detector"
     with atomic_folder(target) as folder:
         (folder / "a").write_text("first")

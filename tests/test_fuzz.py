@@ -1,6 +1,6 @@
-"""The targets of `fuzz/` on mutated valid input, always the same.
+"""Runs the targets of `fuzz/` on valid input with reproducible mutations.
 
-`fuzz/run.py` searches further, guided by coverage, if atheris is installed.
+Where atheris is installed, `fuzz/run.py` searches further, guided by code coverage.
 """
 
 import random
@@ -17,7 +17,7 @@ ODD_TEXTS = [b"nan", b"inf", b"-", b"=", b'"', b"\n", b"\r\n", b"\0", b"..", b"\
 
 
 def mutated(random_, seeds):
-    """Return a valid input with one to five faults, or two inputs spliced."""
+    """Return valid input with one to five mutations."""
     data = bytearray(random_.choice(seeds))
     for _ in range(random_.randint(1, 5)):
         at = random_.randrange(len(data) + 1)
@@ -45,12 +45,12 @@ def test_a_reader_accepts_valid_input(name):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_reader_refuses_in_one_line_whatever_it_is_given(name):
+def test_a_reader_accepts_or_refuses_mutated_input_without_crashing(name):
     random_, seeds = random.Random(name), TARGETS[name].seeds()
     for _ in range(N_MUTATIONS):
         data = mutated(random_, seeds)
         try:
             TARGETS[name].read(data)
         except Exception as error:
-            error.add_note(f"input {data!r}")
+            error.add_note(f"given {data!r}")
             raise

@@ -1,4 +1,4 @@
-"""Signals end a program at once, or wait, as the block that runs wants it."""
+"""Signals end a program immediately, or are deferred, as each block requires."""
 
 import signal
 import subprocess
@@ -11,7 +11,7 @@ from gammavae_jax.cli.shared import readable_errors
 from gammavae_jax.process import (
     Terminated,
     deferred_signals,
-    heeded_termination,
+    raising_on_sigterm,
     stoppable,
 )
 
@@ -22,7 +22,7 @@ def handlers():
     return [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
 
 
-def test_what_is_uninterrupted_is_ended_before_a_signal_counts():
+def test_deferred_signals_arrive_when_the_block_has_ended():
     before, done = handlers(), []
 
     def work():
@@ -37,68 +37,70 @@ def test_what_is_uninterrupted_is_ended_before_a_signal_counts():
     assert handlers() == before
 
 
-def test_a_block_looks_whether_its_end_is_asked_for_and_a_second_signal_ends_it(capfd):
+def test_the_first_signal_is_deferred_and_a_second_one_ends_the_block(capfd):
     before, done = handlers(), []
 
     def work():
         with stoppable("soon") as stop:
-            assert not stop.asked
+            assert stop.first is None
             signal.raise_signal(signal.SIGINT)
-            assert stop.asked
+            assert stop.first is signal.SIGINT
             done.append("after the first")
             with deferred_signals():
                 signal.raise_signal(signal.SIGINT)
-                done.append("in what is deferred_signals")
+                done.append("in the deferring block")
             done.append("after the second")
 
     with pytest.raises(KeyboardInterrupt):
         work()
-    assert done == ["after the first", "in what is deferred_signals"]
+    assert done == ["after the first", "in the deferring block"]
     assert handlers() == before
     assert capfd.readouterr().err == "soon\n"
 
 
-def test_a_block_that_ended_is_followed_by_its_signal():
-    with heeded_termination(), pytest.raises(Terminated), stoppable("soon"):
+def test_a_deferred_signal_is_raised_after_the_block():
+    with raising_on_sigterm(), pytest.raises(Terminated), stoppable("soon"):
         signal.raise_signal(signal.SIGTERM)
 
 
 @pytest.mark.parametrize(
-    ("number", "status", "said"),
+    ("number", "status", "message"),
     [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "terminated\n")],
 )
-def test_a_command_ends_with_the_status_that_shells_give(number, status, said, capsys):
+def test_a_signal_gives_a_command_the_exit_status_of_shells(
+    number, status, message, capsys
+):
     with pytest.raises(SystemExit) as end, readable_errors():
         signal.raise_signal(number)
     assert end.value.code == status
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == message
 
 
-def test_a_signal_that_is_ignored_stays_so():
+def test_ignored_signals_stay_ignored():
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        with heeded_termination(), stoppable("soon") as stop, deferred_signals():
+        with raising_on_sigterm(), stoppable("soon") as stop, deferred_signals():
             signal.raise_signal(signal.SIGTERM)
-        assert not stop.asked
+        assert stop.first is None
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_in_another_thread_nothing_is_handled():
+def test_another_thread_installs_no_handlers():
     before, found = handlers(), []
 
     def work():
-        with heeded_termination(), stoppable("soon") as stop, deferred_signals():
-            found.append((handlers(), stop.asked))
+        with raising_on_sigterm(), stoppable("soon") as stop, deferred_signals():
+            found.append((handlers(), stop.first))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert found == [(before, False)]
+    assert found == [(before, None)]
 
 
-def words_of(program):
-    """What a program says that comes to its end."""
+def output_words(program):
+    """Run a program, which must succeed, and return the words it prints."""
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
@@ -106,8 +108,8 @@ def words_of(program):
     return run.stdout.split()
 
 
-def test_compiling_waits_with_an_interrupt_until_it_is_done():
-    """An interrupt within crashed the interpreter when it ended (status -11)."""
+def test_an_interrupt_waits_until_compiling_is_done():
+    """Otherwise the interpreter would crash when it exits (status -11)."""
     program = (
         "import signal, jax, jax.numpy as jnp, numpy as np\n"
         "from gammavae_jax.devices.deal import make_placement\n"
@@ -116,9 +118,9 @@ def test_compiling_waits_with_an_interrupt_until_it_is_done():
         "    print('traced', flush=True)\n"
         "    return jnp.linalg.cholesky(x @ x.T)\n"
         "for batching in ('map', 'vmap'):\n"
-        "    with make_placement([1], 1, batching=batching) as layout:\n"
-        "        x = layout.put(np.eye(8, dtype=np.float32)[None, None], 'run')\n"
-        "        program = layout.over_models(traced, ['run'])\n"
+        "    with make_placement([1], 1, batching=batching) as placement:\n"
+        "        x = placement.put(np.eye(8, dtype=np.float32)[None, None], 'model')\n"
+        "        program = placement.over_models(traced, ['model'])\n"
         "        for start in (program.compile, program):\n"
         "            jax.clear_caches()\n"
         "            try:\n"
@@ -126,14 +128,14 @@ def test_compiling_waits_with_an_interrupt_until_it_is_done():
         "            except KeyboardInterrupt:\n"
         "                print('interrupted', flush=True)\n"
     )
-    assert words_of(program) == ["traced", "interrupted"] * 4
+    assert output_words(program) == ["traced", "interrupted"] * 4
 
 
-def test_importing_jax_waits_with_an_interrupt_until_it_is_done():
-    """An interrupt while its extension modules were made aborted the process."""
+def test_an_interrupt_waits_until_jax_is_imported():
+    """Otherwise the process would abort."""
     program = (
         "import signal, sys\n"
-        "from gammavae_jax.process import Terminated, heeded_termination\n"
+        "from gammavae_jax.process import Terminated, raising_on_sigterm\n"
         "from gammavae_jax.process import import_jax\n"
         "class Interrupting:\n"
         "    def find_spec(name, *_):\n"
@@ -141,9 +143,9 @@ def test_importing_jax_waits_with_an_interrupt_until_it_is_done():
         "            signal.raise_signal(signal.SIGTERM)\n"
         "sys.meta_path.insert(0, Interrupting)\n"
         "try:\n"
-        "    with heeded_termination():\n"
+        "    with raising_on_sigterm():\n"
         "        import_jax()\n"
         "except Terminated:\n"
         "    print('terminated', hasattr(sys.modules.get('jax'), 'numpy'))\n"
     )
-    assert words_of(program) == ["terminated", "True"]
+    assert output_words(program) == ["terminated", "True"]

@@ -1,3 +1,5 @@
+"""Messages, notes, times and progress as the log shows and keeps them."""
+
 import io
 from types import SimpleNamespace
 
@@ -10,7 +12,7 @@ from gammavae_jax.log import Log
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands still until a test moves it."""
+    """Replace the clock by one that only moves when a test moves it."""
     clock = SimpleNamespace(now=0.0)
     read = lambda: clock.now  # noqa: E731
     time = SimpleNamespace(monotonic=read, perf_counter=read)
@@ -19,17 +21,17 @@ def clock(monkeypatch):
 
 
 def plain_log(width=80):
-    """A log whose console is no terminal."""
+    """Return a log whose console is not a terminal."""
     return Log(Console(file=io.StringIO(), width=width))
 
 
-def unescape_formula(log) -> str:
+def text_of(log) -> str:
     assert isinstance(log.console.file, io.StringIO)
     return log.console.file.getvalue()
 
 
 def lines_of(log):
-    return unescape_formula(log).splitlines()
+    return text_of(log).splitlines()
 
 
 @pytest.mark.parametrize(
@@ -42,10 +44,10 @@ def lines_of(log):
     ],
     ids=["brackets", "colons", "long", "empty"],
 )
-def test_a_message_is_printed_as_it_is(message):
+def test_a_message_is_printed_unchanged(message):
     log = plain_log(width=40)
     log.say(message)
-    assert unescape_formula(log) == message + "\n"
+    assert text_of(log) == message + "\n"
 
 
 def test_notes_are_printed_and_kept_in_order():
@@ -57,7 +59,7 @@ def test_notes_are_printed_and_kept_in_order():
     assert lines_of(log) == ["first", "not kept", "second"]
 
 
-def test_the_seconds_of_a_stage_add_up(clock):
+def test_the_times_of_a_repeated_stage_add_up(clock):
     log = plain_log()
     for seconds in (2, 3):
         with log.timed("train_s"):
@@ -68,7 +70,7 @@ def test_the_seconds_of_a_stage_add_up(clock):
     assert log.seconds == {"train_s": 5, "score_s": 0}
 
 
-def test_without_a_terminal_progress_is_a_line_now_and_then(clock):
+def test_without_a_terminal_progress_is_an_occasional_line(clock):
     log = plain_log()
     with log.progress("epochs", 100) as advance:
         for epoch in range(100):
@@ -80,15 +82,15 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(clock):
     assert len(lines) == 7
 
 
-def test_a_quick_stage_says_one_plain_line(clock):
+def test_a_quick_stage_prints_one_line(clock):
     log = plain_log()
     with log.progress("test clips", 3) as advance:
         for _ in range(3):
             advance()
-    assert unescape_formula(log) == "test clips 3/3\n"
+    assert text_of(log) == "test clips 3/3\n"
 
 
-def test_a_resumed_stage_judges_the_rest_by_its_own_steps(clock):
+def test_a_resumed_stage_estimates_the_remaining_time_from_its_own_steps(clock):
     log = plain_log()
     with log.progress("epochs", 100, done=90) as advance:
         clock.now += 20
@@ -96,7 +98,7 @@ def test_a_resumed_stage_judges_the_rest_by_its_own_steps(clock):
     assert lines_of(log) == ["epochs 91/100, 180 s left"]
 
 
-def test_a_stage_with_nothing_left_says_nothing():
+def test_a_stage_that_is_already_done_prints_nothing():
     log = plain_log()
     with log.progress("epochs", 5, done=5):
         pass
@@ -109,14 +111,14 @@ def test_on_a_terminal_progress_is_a_bar():
         advance("loss 1")
         advance("loss 0.5")
         log.say("a message above the bar")
-    text = unescape_formula(log)
+    text = text_of(log)
     assert "━" in text
     assert "3/4" in text
     assert "loss 0.5" in text
     assert "a message above the bar" in text
 
 
-def test_names_move_no_cursor_and_lines_stay_lines():
+def test_control_characters_are_escaped_and_line_breaks_kept():
     log = plain_log()
     log.say("fan\x1b[2J\x9b2J\u202e.wav is bad:\n  remove it\r")
     assert lines_of(log) == [r"fan\x1b[2J\x9b2J\u202e.wav is bad:", r"  remove it\r"]

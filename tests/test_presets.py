@@ -5,12 +5,12 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.presets import PRESETS, preset
 
 
-def test_the_contracts_presets_are_there():
+def test_the_presets_have_these_names():
     assert set(PRESETS) == {"default", "paper", "autoencoder", "official", "vae"}
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_trains_as_the_official_baseline_unless_told_otherwise(name):
+def test_every_preset_has_the_optimiser_settings_of_the_official_baseline(name):
     config = preset(name)
     assert config.train.learning_rate == 1e-3
     assert config.train.batch_size == 256
@@ -18,9 +18,7 @@ def test_every_preset_trains_as_the_official_baseline_unless_told_otherwise(name
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != "default"])
-def test_presets_of_published_models_train_one_for_100_epochs_and_score_as_they_do(
-    name,
-):
+def test_presets_of_published_models_train_one_model_for_100_epochs(name):
     config = preset(name)
     assert config.train.epochs == 100
     assert config.n_members == 1
@@ -28,7 +26,7 @@ def test_presets_of_published_models_train_one_for_100_epochs_and_score_as_they_
     assert config.train.split == ("window" if name == "official" else "clip")
 
 
-def test_default_is_five_folds_of_20_epochs_and_the_mean_of_three_densities():
+def test_the_default_is_five_folds_of_20_epochs_and_the_mean_of_three_densities():
     config = preset("default")
     assert (config.train.split, config.n_members, config.train.epochs) == (
         *("folds", 5, 20),
@@ -40,7 +38,7 @@ def test_default_is_five_folds_of_20_epochs_and_the_mean_of_three_densities():
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_hears_the_official_features(name):
+def test_every_preset_uses_the_official_features(name):
     features = preset(name).features
     assert (features.sample_rate, features.n_fft, features.hop_length) == (
         *(16000, 1024, 512),
@@ -49,12 +47,12 @@ def test_every_preset_hears_the_official_features(name):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_knows_its_name_and_survives_json(name):
+def test_a_preset_contains_its_name_and_survives_json(name):
     assert preset(name).preset == name
     assert from_dict(to_dict(preset(name))) == preset(name)
 
 
-def test_paper_is_the_reports_table_1():
+def test_the_paper_preset_matches_the_reports_table_1():
     config = preset("paper")
     assert config.model.latent == "gamma"
     assert config.model.heads == "softmax"
@@ -63,13 +61,13 @@ def test_paper_is_the_reports_table_1():
     assert config.score == "mahalanobis"
 
 
-def test_autoencoder_and_vae_are_named_after_their_codes():
+def test_each_preset_has_the_latent_of_its_name():
     assert preset("autoencoder").model.latent == "deterministic"
     assert preset("vae").model.latent == "gaussian"
     assert preset("default").model.latent == "gamma"
 
 
-def test_an_unknown_preset_is_refused_with_the_nearest_name():
+def test_an_unknown_preset_is_refused_with_the_closest_name():
     with pytest.raises(InputError, match="'papper': did you mean 'paper'"):
         preset("papper")
     with pytest.raises(

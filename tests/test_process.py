@@ -19,12 +19,13 @@ from gammavae_jax.process import (
     models_in_checkpoint,
 )
 
-EIGEN = "--xla_cpu_multi_thread_eigen"
+ALL_THREADS = "--xla_cpu_multi_thread_eigen=true"
+ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
 
 
 @pytest.fixture
 def flags(monkeypatch):
-    """XLA's flags after a call, on four cores and before JAX is imported."""
+    """Return XLA's flags after a call, on four cores and before JAX is imported."""
     monkeypatch.delitem(sys.modules, "jax", raising=False)
     monkeypatch.setattr(process, "available_cores", lambda: 4)
 
@@ -38,35 +39,32 @@ def flags(monkeypatch):
     return after
 
 
-@pytest.mark.parametrize("n_runs", [2, 35])
-def test_a_core_with_a_run_of_its_own_has_one_thread(flags, n_models):
-    assert flags(n_models) == [f"{EIGEN}=false"]
+@pytest.mark.parametrize(
+    ("n_models", "n_cores", "before", "after"),
+    [
+        (2, 4, None, [ONE_THREAD]),
+        (35, 4, None, [ONE_THREAD]),
+        (0, 4, None, []),
+        (1, 4, None, []),
+        (7, 1, None, []),
+        (2, 4, "--xla_dump_to=x", ["--xla_dump_to=x", ONE_THREAD]),
+        (7, 4, ALL_THREADS, [ALL_THREADS]),
+    ],
+)
+def test_only_several_models_on_several_cores_get_one_thread_each(
+    flags, monkeypatch, n_models, n_cores, before, after
+):
+    """Flags of the user are kept."""
+    monkeypatch.setattr(process, "available_cores", lambda: n_cores)
+    assert flags(n_models, before) == after
 
 
-@pytest.mark.parametrize("n_runs", [0, 1])
-def test_a_single_run_keeps_all_cores(flags, n_models):
-    assert flags(n_models) == []
-
-
-def test_a_single_core_is_not_divided(flags, monkeypatch):
-    monkeypatch.setattr(process, "available_cores", lambda: 1)
-    assert flags(7) == []
-
-
-def test_other_flags_of_the_user_are_kept(flags):
-    assert flags(2, "--xla_dump_to=x") == ["--xla_dump_to=x", f"{EIGEN}=false"]
-
-
-def test_what_the_user_has_decided_is_not_decided_again(flags):
-    assert flags(7, f"{EIGEN}=true") == [f"{EIGEN}=true"]
-
-
-def test_nothing_is_done_once_jax_is_imported(flags, monkeypatch):
+def test_flags_stay_the_same_once_jax_is_imported(flags, monkeypatch):
     monkeypatch.setitem(sys.modules, "jax", ModuleType("jax"))
     assert flags(7) == []
 
 
-def test_a_thread_limit_of_the_user_stays(monkeypatch):
+def test_a_thread_limit_of_the_user_is_kept(monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
     limit_blas_threads()
     assert os.environ["OPENBLAS_NUM_THREADS"] == "3"
@@ -75,20 +73,20 @@ def test_a_thread_limit_of_the_user_stays(monkeypatch):
     assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
 
 
-def test_there_is_a_core_to_run_on():
+def test_there_is_at_least_one_core():
     assert 1 <= available_cores() <= (os.cpu_count() or 1)
 
 
 @pytest.mark.parametrize(
-    ("preset_name", "runs"), [("default", 2 * 3 * 5), ("paper", 2 * 3)]
+    ("preset_name", "n_models"), [("default", 2 * 3 * 5), ("paper", 2 * 3)]
 )
-def test_the_runs_of_a_checkpoint_are_machines_times_members(
-    tmp_path, preset_name, runs
+def test_the_models_of_a_checkpoint_are_machines_times_members(
+    tmp_path, preset_name, n_models
 ):
     config = override(preset(preset_name), ["n_seeds=3"])
     about = {"machines": [["fan", "00"], ["fan", "01"]], "config": to_dict(config)}
     (tmp_path / "detector.json").write_text(json.dumps(about))
-    assert models_in_checkpoint(tmp_path) == runs == 2 * config.n_members
+    assert models_in_checkpoint(tmp_path) == n_models == 2 * config.n_members
 
 
 @pytest.mark.parametrize(
@@ -107,13 +105,13 @@ def test_the_runs_of_a_checkpoint_are_machines_times_members(
         "\xff",
     ],
 )
-def test_a_damaged_checkpoint_counts_as_one_run(tmp_path, text):
-    """Whoever reads it for good says what is wrong with it."""
+def test_a_damaged_checkpoint_counts_as_one_model(tmp_path, text):
+    """Reading the checkpoint reports what is wrong with it."""
     (tmp_path / "detector.json").write_bytes(text.encode("latin-1"))
     assert models_in_checkpoint(tmp_path) == 1
 
 
-def test_a_missing_checkpoint_counts_as_one_run(tmp_path):
+def test_a_missing_checkpoint_counts_as_one_model(tmp_path):
     assert models_in_checkpoint(tmp_path / "nowhere") == 1
 
 
@@ -125,7 +123,7 @@ CACHE, SECONDS = (
 
 @pytest.fixture
 def compiled(tmp_path, monkeypatch):
-    """The folder of compiled programs, before JAX is imported."""
+    """Return the folder of compiled programs, before JAX is imported."""
     monkeypatch.delitem(sys.modules, "jax", raising=False)
     monkeypatch.setenv("GAMMAVAE_CACHE_DIR", str(tmp_path / "cache"))
     for name in (CACHE, SECONDS):
@@ -134,7 +132,7 @@ def compiled(tmp_path, monkeypatch):
     return tmp_path / "cache" / "compiled"
 
 
-def test_compiled_programs_are_kept_in_a_private_folder(compiled, capsys):
+def test_compiled_programs_are_cached_in_a_private_folder(compiled, capsys):
     keep_compiled_programs()
     assert os.environ[CACHE] == str(compiled)
     assert 0 < float(os.environ[SECONDS]) < 1
@@ -144,7 +142,7 @@ def test_compiled_programs_are_kept_in_a_private_folder(compiled, capsys):
 
 
 @pytest.mark.parametrize(("given", "left"), [("elsewhere", "elsewhere"), ("", None)])
-def test_a_cache_of_the_user_stays_and_an_empty_name_is_none(
+def test_a_cache_of_the_user_is_kept_and_an_empty_name_disables_it(
     compiled, monkeypatch, given, left
 ):
     monkeypatch.setenv(CACHE, given)
@@ -154,31 +152,31 @@ def test_a_cache_of_the_user_stays_and_an_empty_name_is_none(
     assert not compiled.exists()
 
 
-def test_a_threshold_of_the_user_stays(compiled, monkeypatch):
+def test_a_minimum_compile_time_of_the_user_is_kept(compiled, monkeypatch):
     monkeypatch.setenv(SECONDS, "7")
     keep_compiled_programs()
     assert os.environ[SECONDS] == "7"
 
 
-def test_nothing_is_kept_once_jax_is_imported(compiled, monkeypatch):
+def test_the_cache_stays_off_once_jax_is_imported(compiled, monkeypatch):
     monkeypatch.setitem(sys.modules, "jax", ModuleType("jax"))
     keep_compiled_programs()
     assert CACHE not in os.environ
 
 
 @pytest.mark.parametrize(
-    ("version", "is_kept"),
+    ("version", "is_cached"),
     [("0.10.1", False), ("0.9.2", False), ("0.10.2", True), ("0.11.0rc1", True)],
 )
-def test_releases_with_an_unsound_cache_keep_nothing(
-    compiled, monkeypatch, version, is_kept
+def test_jax_releases_with_a_faulty_cache_do_not_use_it(
+    compiled, monkeypatch, version, is_cached
 ):
     monkeypatch.setattr("importlib.metadata.version", lambda _: version)
     keep_compiled_programs()
-    assert (CACHE in os.environ) == is_kept
+    assert (CACHE in os.environ) == is_cached
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(compiled, capsys):
+def test_an_unwritable_cache_folder_gives_one_line(compiled, capsys):
     compiled.parent.write_text("in the way")
     keep_compiled_programs()
     assert CACHE not in os.environ
@@ -187,9 +185,9 @@ def test_a_folder_that_cannot_be_written_is_one_line(compiled, capsys):
     assert error.count("\n") == 1
 
 
-@pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX")
-def test_a_folder_that_others_may_write_is_not_trusted(compiled, capsys):
-    """Who can write to it can run code."""
+@pytest.mark.skipif(os.name != "posix", reason="file modes need POSIX")
+def test_a_cache_folder_that_others_may_write_is_not_used(compiled, capsys):
+    """Whoever can write to it can run code."""
     compiled.mkdir(parents=True)
     compiled.chmod(0o770)
     keep_compiled_programs()
@@ -197,8 +195,8 @@ def test_a_folder_that_others_may_write_is_not_trusted(compiled, capsys):
     assert "others may write to it" in capsys.readouterr().err
 
 
-def test_the_oldest_programs_make_room(compiled, monkeypatch):
-    monkeypatch.setattr(process, "_MOST_PROGRAMS", 3)
+def test_the_oldest_compiled_programs_are_removed(compiled, monkeypatch):
+    monkeypatch.setattr(process, "_MAX_PROGRAMS", 3)
     compiled.mkdir(mode=0o700, parents=True)
     for age in (4, 0, 2, 3, 1):
         path = compiled / f"{age}-cache"
@@ -210,7 +208,7 @@ def test_the_oldest_programs_make_room(compiled, monkeypatch):
     assert left == {"0-cache", "1-cache", "2-cache", "else"}
 
 
-def test_the_cache_is_the_user_s_unless_named(monkeypatch):
+def test_the_cache_folder_can_be_set_by_the_user(monkeypatch):
     monkeypatch.setattr(pooch, "os_cache", lambda name: Path("/cache") / name)
     monkeypatch.setenv("GAMMAVAE_CACHE_DIR", "~/mine")
     assert cache_folder() == Path("~/mine").expanduser()

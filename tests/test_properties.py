@@ -1,4 +1,4 @@
-"""What holds for every name, file, configuration and score, by examples drawn."""
+"""Properties of all names, files, configurations and scores, on random examples."""
 
 import csv
 import io
@@ -29,17 +29,17 @@ from gammavae_jax.evaluation.score_files import (
 )
 from gammavae_jax.scoring.threshold import clips_needed, conformal_threshold, p_values
 
-# Every character that a file's name may have and a score file can hold.
+# Every character that is allowed in file names and in score files.
 in_names = st.characters(
     exclude_categories=("Cs", "Cc", "Zl", "Zp"), exclude_characters="/"
 )
 words = st.text(in_names, max_size=12)
 float32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
-few = settings(max_examples=50)  # of what writes files
+few = settings(max_examples=50)  # for tests that write files
 
 
 def attempt(call):
-    """What it gives, or the words of its refusal."""
+    """Return the result and no message, or None and the message of the refusal."""
     try:
         return call(), ""
     except InputError as error:
@@ -47,14 +47,14 @@ def attempt(call):
 
 
 @given(st.text())
-def test_a_name_is_shown_in_one_line_and_ordinary_ones_as_they_are(name):
+def test_a_name_is_shown_in_one_line_and_unchanged_if_it_is_printable(name):
     shown = printable(name)
     assert shown.isprintable()
     assert (shown == name) == name.isprintable()
 
 
 @given(st.text(in_names), st.sampled_from([".wav", ".WAV", ".flac", ".FlAc"]))
-def test_a_suffix_and_folders_are_no_part_of_what_a_name_tells(stem, suffix):
+def test_parsing_a_clip_name_ignores_its_suffix_and_folders(stem, suffix):
     name = f"x{stem}{suffix}"
     assert clip_stem(name) == f"x{stem}"
     assert parse_clip_name(f"a/b_target_1/{name}") == parse_clip_name(name)
@@ -75,28 +75,27 @@ names_of_the_challenge = st.builds(
 
 
 @given(names_of_the_challenge)
-def test_a_name_of_the_challenge_is_written_and_read_alike(name):
+def test_a_name_of_the_challenge_is_parsed_into_its_parts(name):
     section, domain, split, label, index, attributes = name
     written = f"section_{section}_{domain}_{split}_{label}_{index}_{attributes}.wav"
     assert parse_clip_name(written) == name
 
 
 @given(words, st.text(string.digits, min_size=1, max_size=3))
-def test_the_name_of_a_score_file_tells_its_machine_and_section(machine, section):
-    told = machine_and_section(f"anomaly_score_{machine}_section_{section}_test.csv")
-    assert told in (None, (machine, section)) or machine.startswith("DCASE20")
+def test_machine_and_section_are_parsed_from_a_score_file_name(machine, section):
+    parsed = machine_and_section(f"anomaly_score_{machine}_section_{section}_test.csv")
+    assert parsed in (None, (machine, section)) or machine.startswith("DCASE20")
     if machine.isalnum() and not machine.startswith("DCASE20"):
-        assert told == (machine, section)
+        assert parsed == (machine, section)
 
 
 @few
 @given(
-    st.dictionaries(words, st.tuples(float32, st.booleans()), min_size=1, max_size=8),
-    st.booleans(),
+    st.dictionaries(words, st.tuples(float32, st.booleans()), min_size=1, max_size=8)
 )
-def test_score_files_read_back_every_name_and_number(tmp_path_factory, clips, later):
+def test_score_files_preserve_every_name_and_number(tmp_path_factory, clips):
     folder = tmp_path_factory.mktemp("scores")
-    # Both labels, in names that are otherwise anything.
+    # Both labels, in otherwise arbitrary names.
     names = [f"{label}_0{w}.wav" for label in ("normal", "anomaly") for w in clips]
     assume(len({clip_stem(name) for name in names}) == len(names))
     scores = np.array([score for score, _ in clips.values()] * 2, np.float32)
@@ -117,7 +116,9 @@ def test_score_files_read_back_every_name_and_number(tmp_path_factory, clips, la
 @given(
     st.text(st.sampled_from("ab,\"'\n\r 0123.-e;\ufeff\0="), max_size=60) | st.text()
 )
-def test_no_text_breaks_the_reader_of_score_files(tmp_path_factory, text):
+def test_any_text_is_read_as_a_score_file_or_refused_in_one_line(
+    tmp_path_factory, text
+):
     folder = tmp_path_factory.mktemp("scores")
     path = folder / "anomaly_score_fan_section_00_test.csv"
     path.write_text(text, encoding="utf-8", errors="surrogatepass", newline="")
@@ -143,7 +144,7 @@ paths = [
 
 
 @given(st.dictionaries(st.sampled_from([*FIELDS, "x"]) | st.text(), json_trees))
-def test_any_json_is_a_configuration_or_refused_in_one_line(tree):
+def test_any_json_is_a_configuration_or_is_refused_in_one_line(tree):
     config, refusal = attempt(lambda: from_dict(tree))
     assert refusal.isprintable()
     if config is not None:
@@ -157,7 +158,9 @@ values = odd_values | json_trees.map(json.dumps) | st.text(max_size=12)
 
 @settings(max_examples=300)
 @given(st.sampled_from(paths), values)
-def test_any_setting_is_taken_and_kept_or_refused_in_one_line(path, value):
+def test_any_setting_is_applied_and_survives_json_or_is_refused_in_one_line(
+    path, value
+):
     config, refusal = attempt(lambda: override(Config(), [f"{path}={value}"]))
     assert refusal.isprintable()
     if config is not None:
@@ -173,10 +176,12 @@ domains = hnp.arrays(bool, N)
 
 
 @given(scores_of_clips, labels, domains)
-def test_metrics_are_scikit_learns_and_within_their_bounds(scores, is_anomaly, target):
+def test_metrics_match_scikit_learn_and_stay_within_their_bounds(
+    scores, is_anomaly, target
+):
     assert auc(scores, is_anomaly) == pytest.approx(roc_auc_score(is_anomaly, scores))
     partial = partial_auc(scores, is_anomaly)
-    # McClish: the worst of all, an area of 0, is below one half.
+    # McClish's scaling maps the worst area, 0, to a value below one half.
     assert 0.5 * (1 - 0.05 / 0.95) - 1e-12 <= partial <= 1
     row = evaluate_section(scores, is_anomaly, target, threshold=0.0)
     known = np.array(row[4:14] + row[15:])
@@ -186,7 +191,7 @@ def test_metrics_are_scikit_learns_and_within_their_bounds(scores, is_anomaly, t
 
 
 @given(scores_of_clips, labels)
-def test_a_better_score_of_an_anomaly_lowers_no_metric(scores, is_anomaly):
+def test_raising_the_scores_of_anomalies_lowers_no_metric(scores, is_anomaly):
     better = np.where(is_anomaly, scores + np.abs(scores) + 1, scores)
     assert auc(better, is_anomaly) >= auc(scores, is_anomaly) - 1e-12
     assert partial_auc(better, is_anomaly) >= partial_auc(scores, is_anomaly) - 1e-12
@@ -196,23 +201,23 @@ rates = st.sampled_from([0.01, 0.05, 0.1, 0.2, 1 / 3, 0.5])
 
 
 @given(rates, st.data())
-def test_no_more_held_out_clips_are_above_the_threshold_than_the_rate_lets(rate, data):
+def test_the_threshold_keeps_the_false_alarm_rate_on_held_out_clips(rate, data):
     n = clips_needed(rate) + data.draw(st.integers(0, 20))
     held_out = data.draw(hnp.arrays(np.float64, n, elements=st.floats(-1e6, 1e6)))
     threshold = conformal_threshold(held_out, rate)
     assert threshold in held_out
-    # With a new clip beside them, at most the rate of n + 1.
+    # With one more clip, at most this rate of n + 1 clips is above the threshold.
     assert (held_out > threshold).sum() + 1 <= rate * (n + 1) + 1e-6
-    chances = p_values(held_out, held_out)
-    assert ((chances >= 1 / (n + 1)) & (chances <= 1)).all()
+    p = p_values(held_out, held_out)
+    assert ((p >= 1 / (n + 1)) & (p <= 1)).all()
     assert p_values(np.array([held_out.max() + 1]), held_out) == 1 / (n + 1)
     order = np.argsort(held_out)
-    assert (np.diff(chances[order]) <= 0).all()  # a higher score is less likely
+    assert (np.diff(p[order]) <= 0).all()  # higher scores, smaller p-values
 
 
 @few
 @given(st.lists(st.text(st.sampled_from("ab./\\: \n\x1bé")), max_size=5))
-def test_what_an_archive_holds_lies_below_it_or_the_archive_is_refused(
+def test_recordings_have_paths_below_their_archive_or_it_is_refused(
     tmp_path_factory, names
 ):
     folder = tmp_path_factory.mktemp("archive")

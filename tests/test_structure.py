@@ -1,4 +1,4 @@
-"""Which module may import which, read from the source of the package."""
+"""Rules about imports, names and sizes of modules, checked in the source."""
 
 import ast
 import graphlib
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "gammavae_jax"
-# By dotted names below the package: "train", "commands", "commands.evaluate".
+# By dotted names below the package: "config", "cli", "cli.evaluate".
 MODULES = {
     ".".join(path.relative_to(ROOT / PACKAGE).with_suffix("").parts).removesuffix(
         ".__init__"
@@ -23,7 +23,7 @@ SCRIPTS = sorted(
 )
 MOST_LINES = 300
 
-# In import order: each imports only from those before it, and from the foundations.
+# In import order: each imports only from those before it and from the root modules.
 ROOMS = (
     *("data", "models", "devices", "training", "scoring", "evaluation", "report"),
     *("runs", "anomaly_detector", "export", "live", "cli"),
@@ -35,8 +35,8 @@ KNOWN_UPWARD = {
     ("training.loop", "runs.checkpoint"),
     ("training.loop", "runs.folder"),
 }
-# Where outsiders may be imported; everywhere for those not named.
-OUTSIDERS: dict[str, set[str]] = {
+# The only modules that may import these libraries.
+RESTRICTED_LIBRARIES: dict[str, set[str]] = {
     "tensorflow_probability": {"models.distributions"},
     "soundfile": {"data.audio", "report.pictures"},
     "sklearn": {"anomaly_detector", "evaluation.metrics"},
@@ -50,7 +50,7 @@ OUTSIDERS: dict[str, set[str]] = {
     "prometheus_client": {"live.metrics"},
 }
 MOST_IN_ROOT = 9
-# What a command may import before it runs: the standard library and these.
+# Besides the standard library, what a command may import before it runs.
 LIGHT = {PACKAGE, "tyro", "docstring_parser", "typeguard", "typing_extensions"}
 FORBIDDEN_IMPORTS = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
@@ -62,7 +62,7 @@ def parse(path: Path) -> ast.Module:
 
 
 def imported(path: Path) -> set[str]:
-    """Dotted names of all that a file imports, also inside functions."""
+    """Return the dotted names of everything that a file imports, even in functions."""
     names = set()
     for node in ast.walk(parse(path)):
         if isinstance(node, ast.Import):
@@ -74,8 +74,8 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-def ours(path: Path) -> set[str]:
-    """The modules of the package that a file imports."""
+def own_modules(path: Path) -> set[str]:
+    """Return the modules of the package that a file imports."""
     found = set()
     for name in imported(path):
         package, *parts = name.split(".")
@@ -86,15 +86,15 @@ def ours(path: Path) -> set[str]:
     return found
 
 
-def outsiders(path: Path) -> set[str]:
+def libraries(path: Path) -> set[str]:
     return {name.split(".")[0] for name in imported(path)} - {PACKAGE}
 
 
-GRAPH = {name: ours(path) for name, path in MODULES.items()}
+GRAPH = {name: own_modules(path) for name, path in MODULES.items()}
 
 
 def rank_of(name: str) -> int:
-    """The place of a module's sub-package in the order; -1 for the foundations."""
+    """Return the place of a module's sub-package in the order; -1 for root modules."""
     room = name.partition(".")[0]
     return ROOMS.index(room) if room in ROOMS else -1
 
@@ -105,16 +105,16 @@ def test_a_sub_package_imports_only_from_those_before_it(name):
     assert {(name, used) for used in upward} <= KNOWN_UPWARD
 
 
-def test_no_module_imports_itself_by_way_of_others():
-    graphlib.TopologicalSorter(GRAPH).prepare()  # raises an error for a cycle
+def test_there_are_no_import_cycles():
+    graphlib.TopologicalSorter(GRAPH).prepare()  # raises CycleError
 
 
-def test_the_rules_name_what_exists():
+def test_the_rules_name_existing_modules():
     assert set(ROOMS) <= MODULES.keys()
-    assert set().union(*OUTSIDERS.values()) <= MODULES.keys()
+    assert set().union(*RESTRICTED_LIBRARIES.values()) <= MODULES.keys()
 
 
-def test_few_modules_lie_in_the_root():
+def test_there_are_few_root_modules():
     assert len(list((ROOT / PACKAGE).glob("*.py"))) <= MOST_IN_ROOT
 
 
@@ -122,13 +122,13 @@ def is_command(name: str) -> bool:
     return name.startswith("cli.")
 
 
-def test_only_the_command_line_knows_how_it_is_read():
-    users = {name for name, path in MODULES.items() if "tyro" in outsiders(path)}
+def test_only_cli_modules_import_the_command_line_parser():
+    users = {name for name, path in MODULES.items() if "tyro" in libraries(path)}
     assert all(map(is_command, users))
 
 
-def test_all_commands_are_read_before_anything_slow_is_imported():
-    """So `--help` is quick, and `doctor` can tell of what is broken."""
+def test_help_imports_nothing_slow():
+    """So `--help` is fast, and `doctor` works even if a library is broken."""
     code = (
         "import sys; before = set(sys.modules)\n"
         f"from {PACKAGE}.cli.main import main\n"
@@ -149,16 +149,16 @@ def test_all_commands_are_read_before_anything_slow_is_imported():
     assert names <= LIGHT | sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("outsider", OUTSIDERS)
-def test_an_outside_library_has_one_door(outsider):
-    users = {name for name, path in MODULES.items() if outsider in outsiders(path)}
-    assert users == OUTSIDERS[outsider]
+@pytest.mark.parametrize("library", RESTRICTED_LIBRARIES)
+def test_a_restricted_library_is_only_imported_where_allowed(library):
+    users = {name for name, path in MODULES.items() if library in libraries(path)}
+    assert users == RESTRICTED_LIBRARIES[library]
 
 
 @pytest.mark.parametrize(
     "path", [*MODULES.values(), *SCRIPTS], ids=lambda p: str(p.relative_to(ROOT))
 )
-def test_no_file_runs_what_it_reads(path):
+def test_no_file_executes_what_it_reads(path):
     calls = {
         node.func.id
         for node in ast.walk(parse(path))
@@ -168,16 +168,16 @@ def test_no_file_runs_what_it_reads(path):
         node.arg for node in ast.walk(parse(path)) if isinstance(node, ast.keyword)
     }
     assert not calls & FORBIDDEN_CALLS
-    assert not outsiders(path) & FORBIDDEN_IMPORTS
+    assert not libraries(path) & FORBIDDEN_IMPORTS
     assert "allow_pickle" not in keywords
 
 
-def test_every_module_is_named_by_its_concept():
+def test_no_module_has_a_meaningless_name():
     assert not {part for name in MODULES for part in name.split(".")} & FORBIDDEN_NAMES
     assert not {path.stem for path in SCRIPTS} & FORBIDDEN_NAMES
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_a_module_fits_in_the_head(name):
+def test_a_module_is_not_too_long(name):
     lines = MODULES[name].read_text(encoding="utf-8").count("\n")
     assert lines <= MOST_LINES

@@ -1,4 +1,4 @@
-"""The versions that the page says were tried are those that can be installed."""
+"""The versions listed in docs/reliability.md are those that can be installed."""
 
 import platform
 import re
@@ -13,14 +13,14 @@ ROOT = Path(__file__).resolve().parent.parent
 _TRIED = re.compile(r"^\| Python ([\d.]+), JAX ([\d.]+)", re.MULTILINE)
 
 
-def tried():
-    """Python and JAX of each row of the page."""
+def table_rows():
+    """Return the Python and JAX versions of each row of the page."""
     page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
     return [match.groups() for match in _TRIED.finditer(page)]
 
 
 def line_of(version):
-    """Such as 0.12 of 0.12.0.1: releases between which a program may break."""
+    """Return the release line of a version, such as 0.12 for 0.12.0.1."""
     return ".".join(version.split(".")[:2])
 
 
@@ -38,7 +38,7 @@ def range_of(package):
 
 
 def limits(specifier):
-    """The first version of a range, and the first one after it."""
+    """Return the first version of a range, and the first one after it."""
     by_operator = {limit.operator: limit.version for limit in specifier}
     return by_operator[">="], by_operator["<"]
 
@@ -48,27 +48,28 @@ def next_line(version):
     return f"{major}.{minor + 1}"
 
 
-def test_every_python_that_may_be_used_was_tried_and_no_other():
+def test_the_tested_pythons_are_exactly_the_supported_ones():
     allowed = SpecifierSet(project()["requires-python"])
-    found = {line_of(python) for python, _ in tried()}
+    found = {line_of(python) for python, _ in table_rows()}
     assert found == {f"3.{n}" for n in range(30) if f"3.{n}" in allowed}
 
 
-def test_the_first_and_the_last_line_of_jax_that_may_be_used_were_tried():
+def test_the_oldest_and_newest_supported_lines_of_jax_were_tested():
     first, after_last = limits(range_of("jax"))
     lines = sorted(
-        {line_of(jax) for _, jax in tried()}, key=lambda v: [*map(int, v.split("."))]
+        {line_of(jax) for _, jax in table_rows()},
+        key=lambda v: [*map(int, v.split("."))],
     )
     assert lines[0] == line_of(first)
     assert next_line(lines[-1]) == after_last
 
 
-def test_what_runs_here_was_tried():
+def test_the_versions_in_use_were_tested():
     here = line_of(platform.python_version()), line_of(version("jax"))
-    assert here in [(line_of(python), line_of(jax)) for python, jax in tried()]
+    assert here in [(line_of(python), line_of(jax)) for python, jax in table_rows()]
 
 
-def test_the_readme_and_the_doctor_speak_of_the_same_pythons():
+def test_the_readme_and_the_tools_name_the_supported_pythons():
     first, after_last = limits(SpecifierSet(project()["requires-python"]))
     last = f"3.{int(after_last.split('.')[1]) - 1}"
     assert f"With Python {first} to {last}" in (ROOT / "README.md").read_text()
@@ -77,7 +78,7 @@ def test_the_readme_and_the_doctor_speak_of_the_same_pythons():
     assert target["ruff"]["target-version"] == "py" + first.replace(".", "")
 
 
-def test_the_note_of_the_sampler_names_the_nightly_that_is_asked_for():
+def test_the_note_about_the_sampler_names_the_required_nightly():
     from gammavae_jax.models import distributions
 
     source = Path(distributions.__file__).read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ import tyro
 
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import write_text
-from gammavae_jax.process import Terminated, exit_status, heeded_termination
+from gammavae_jax.process import Terminated, exit_status, raising_on_sigterm
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +31,7 @@ def readable_errors() -> Iterator[None]:
     pipe, as with `| head`, is not an error.
     """
     try:
-        with heeded_termination():
+        with raising_on_sigterm():
             yield
     except InputError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)

@@ -1,10 +1,10 @@
-"""Checkpoints: everything that scoring needs, and what a resumed training needs.
+"""Checkpoints: everything that is needed to score, or to resume a training.
 
 A checkpoint folder holds `detector/` (filterbank, models, fits, references,
-calibration, thresholds) and `train/<epoch>/` (the optimiser's state too), the last two
-of them, each with its mark beside it (see `stored_arrays`).
+calibration, thresholds) and the last two training states, `train/<epoch>/` (with the
+state of the optimiser). Each has a marker beside it; see `stored_arrays`.
 
-Arrays are stored with the axes `[member machine]` or `[seed machine]`, so any number of
+The leading axes of arrays are `[member machine]` or `[seed machine]`, so any number of
 devices and processes can read them.
 """
 
@@ -20,13 +20,14 @@ from gammavae_jax.config_json import to_dict
 from gammavae_jax.devices.cluster import on_first
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import remove
-from gammavae_jax.runs.checkpoint_claims import require_detector, require_training
 from gammavae_jax.runs.stored_arrays import (
     Unreadable,
     load_arrays,
-    mark,
-    read_mark,
+    marker,
+    read_marker,
     save_arrays,
+    validate_detector,
+    validate_training,
 )
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.neighbours import Reference
@@ -36,27 +37,24 @@ from gammavae_jax.training.step import TrainState, init_state
 
 
 class TrainCheckpoint(NamedTuple):
-    """Where a training stood after an epoch; `clips` tells what it trained on."""
+    """The state of a training after an epoch."""
 
     epoch: int
-    state: TrainState  # on the host or whole on every device; `member machine` leads
+    state: TrainState  # `member machine ...`; on the host, or whole on every device
     config: Config
-    clips: dict[str, list[str]]
+    clips: dict[str, list[str]]  # the training clips of each machine
 
 
 def save_detector(folder: Path, detector: Detector) -> None:
-    """Write a detector below a checkpoint folder, in place of one already there.
+    """Write a detector to a checkpoint folder, and replace one that is there.
 
-    Of several processes, all are to do so together.
-
-    Raises:
-        OSError: it cannot be written.
+    All processes of a cluster must call it. See `save_arrays` for errors.
     """
     arrays = {
         "scorer": detector.scorer,
         "filterbank": detector.filterbank,
         "references": dict(detector.references),
-        "calibration": detector.calibration,
+        "calibration": dict(detector.calibration),
         "thresholds": dict(detector.thresholds),
     }
     about = {
@@ -74,57 +72,27 @@ def save_detector(folder: Path, detector: Detector) -> None:
 
 
 def load_detector(folder: Path) -> Detector:
-    """Read what `save_detector` wrote.
+    """Load a detector from a checkpoint folder.
 
     Raises:
-        InputError: there is no checkpoint, or one that this version cannot read.
+        InputError: there is no detector, or this version cannot read it.
     """
     path = folder / "detector"
-    require_no_fleet(folder, "checkpoint")
-    if not mark(path).is_file():
+    refuse_fleet(folder, "checkpoint")
+    if not marker(path).is_file():
         raise InputError(
             f"no checkpoint in {str(folder)!r}: give the folder 'checkpoint' of a "
-            "finished run, or what gammavae fit wrote"
+            "finished run, or the folder that gammavae fit wrote"
         )
-    about, config = read_mark(path)
-    require_detector(str(path), about)
-    runs = (len(config.seeds), len(about["machines"]))
-    models = (config.n_members, len(about["machines"]))
-    n_bins, n_mels = config.features.n_fft // 2 + 1, config.features.n_mels
-    fit = GaussianFit(
-        _blank(*models, n_mels),
-        _blank(*models, n_mels, n_mels),
-    )
-    state = _abstract_state(config, models)
-    arrays = load_arrays(
-        path,
-        about,
-        {
-            "scorer": Scorer(state.params, state.batch_stats, fit, fit),
-            "filterbank": _blank(n_bins, n_mels),
-            "references": {
-                name: _abstract_reference(models, *shape)
-                for name, shape in about["references"].items()
-            },
-            "calibration": {
-                name: _blank(*runs, n_clips, dtype=np.float64)
-                for name, n_clips in about["calibration"].items()
-            },
-            "thresholds": {
-                name: _blank(*runs, dtype=np.float64) for name in config.scores
-            },
-        },
-    )
+    about, config = read_marker(path)
+    validate_detector(path, about)
+    arrays = load_arrays(path, about, _abstract_detector(config, about))
     machines = tuple((machine, section) for machine, section in about["machines"])
     return Detector(config, machines, **arrays)
 
 
-def require_no_fleet(folder: Path, part: str = "") -> None:
-    """Refuse the folder of a fleet where that of a wave, or a part of it, is meant.
-
-    Raises:
-        InputError: it is that of a fleet.
-    """
+def refuse_fleet(folder: Path, part: str = "") -> None:
+    """Refuse the folder of a fleet, and name `part` of one of its waves instead."""
     if (folder / "fleet.json").is_file():
         raise InputError(
             f"{str(folder)!r} is a fleet: give the folder of one of its waves, such as "
@@ -133,12 +101,9 @@ def require_no_fleet(folder: Path, part: str = "") -> None:
 
 
 def save_training(folder: Path, checkpoint: TrainCheckpoint) -> None:
-    """Write the state after an epoch; the one before it stays, older ones go.
+    """Write the state after an epoch; of the earlier states, keep only the last.
 
-    Of several processes, all are to do so together: each writes a part of it.
-
-    Raises:
-        OSError: it cannot be written; those before are still there.
+    All processes of a cluster must call it. See `save_arrays` for errors.
     """
     train, epoch = folder / "train", checkpoint.epoch
     about = {
@@ -147,28 +112,27 @@ def save_training(folder: Path, checkpoint: TrainCheckpoint) -> None:
         "n_batches": checkpoint.state.batch_errors.shape[-1],
     }
     save_arrays(train / str(epoch), checkpoint.state, about)
-    # Where there are several processes, all go on when the first one has.
-    on_first(lambda: _remove_older(train, epoch))
+    on_first(lambda: _remove_older(train, epoch))  # in a cluster, also a barrier
 
 
 def restore_training(
     folder: Path, say: Callable[[str], None] = print
 ) -> TrainCheckpoint | None:
-    """The newest state of a training that is sound, or None if there is none yet.
+    """Load the newest intact training state; None if none has been saved.
 
     Args:
-        folder: of the checkpoint.
-        say: is told where an older state had to be taken.
+        folder: the checkpoint folder.
+        say: called with a message if a newer state is damaged.
 
     Raises:
-        InputError: there are states, but none that this version can read.
+        InputError: this version can read none of the states.
     """
     newest: Unreadable | None = None
     for epoch in sorted(_epochs(folder / "train"), reverse=True):
         path = folder / "train" / str(epoch)
         try:
-            about, config = read_mark(path)
-            require_training(str(path), about)
+            about, config = read_marker(path)
+            validate_training(path, about)
             models = (config.n_members, len(about["clips"]))
             like = _abstract_state(config, models, about["n_batches"])
             state = load_arrays(path, about, like)
@@ -176,7 +140,7 @@ def restore_training(
             newest = newest or error
             continue
         if newest is not None:
-            say(f"{newest.what}: going back to the state after epoch {epoch}")
+            say(f"{newest.problem}: going back to the state after epoch {epoch}")
         return TrainCheckpoint(epoch, state, config, about["clips"])
     if newest is not None:
         raise newest
@@ -184,7 +148,7 @@ def restore_training(
 
 
 def last_saved_epoch(folder: Path) -> int:
-    """Of the newest state of a training, sound or not; 0 if there is none yet."""
+    """The epoch of the newest training state, even if damaged; 0 if there is none."""
     return max(_epochs(folder / "train"), default=0)
 
 
@@ -198,33 +162,50 @@ def _remove_older(train: Path, epoch: int) -> None:
 
 
 def _epochs(train: Path) -> list[int]:
-    """Of the states that were saved to their end."""
-    marks = train.glob("*.json") if train.is_dir() else ()
-    return [int(mark.stem) for mark in marks if mark.stem.isdecimal()]
+    """The epochs whose states have a marker."""
+    names = [path.stem for path in train.glob("*.json")] if train.is_dir() else []
+    return [int(name) for name in names if name.isdecimal()]
 
 
 def _blank(*shape: int, dtype: Any = np.float32) -> Any:
-    """A shape and a type, for which no memory is taken."""
+    """A shape and a type, for which no memory is allocated."""
     return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def _abstract_detector(config: Config, about: Any) -> dict[str, Any]:
+    """The shapes and types of a detector's arrays."""
+    n_machines = len(about["machines"])
+    n_bins, n_mels = config.features.n_fft // 2 + 1, config.features.n_mels
+    models, seeds = (config.n_members, n_machines), (config.n_seeds, n_machines)
+    fit = GaussianFit(_blank(*models, n_mels), _blank(*models, n_mels, n_mels))
+    state = _abstract_state(config, models)
+    return {
+        "scorer": Scorer(state.params, state.batch_stats, fit, fit),
+        "filterbank": _blank(n_bins, n_mels),
+        "references": {
+            name: _abstract_reference(models, *shape)
+            for name, shape in about["references"].items()
+        },
+        "calibration": {
+            name: _blank(*seeds, n_clips, dtype=np.float64)
+            for name, n_clips in about["calibration"].items()
+        },
+        "thresholds": {n: _blank(*seeds, dtype=np.float64) for n in config.scores},
+    }
 
 
 def _abstract_reference(
     models: tuple[int, int], n_places: int, n_features: int
 ) -> Reference:
-    """Arrays of the right shapes; their content is of no account."""
-    return Reference(
-        location=_blank(*models, n_features),
-        scale=_blank(*models, n_features),
-        clips=_blank(*models, n_places, n_features),
-        is_clip=_blank(*models, n_places, dtype=bool),
-        radius=_blank(*models, n_places),
-    )
+    vector = _blank(*models, n_features)
+    clips = _blank(*models, n_places, n_features)
+    is_clip = _blank(*models, n_places, dtype=bool)
+    return Reference(vector, vector, clips, is_clip, radius=_blank(*models, n_places))
 
 
 def _abstract_state(
     config: Config, models: tuple[int, int], n_batches: int = 1
 ) -> TrainState:
-    """The same of a state in training."""
     one = jax.eval_shape(lambda: init_state(config, jax.random.key(0), n_batches))
     return jax.tree.map(
         lambda leaf: _blank(*models, *leaf.shape, dtype=leaf.dtype), one

@@ -1,4 +1,4 @@
-"""The folder of a detector of own recordings: a checkpoint, and how it was made."""
+"""The folder of an `AnomalyDetector`: a checkpoint, and the estimator's parameters."""
 
 import json
 import tempfile
@@ -26,17 +26,17 @@ _TYPES: dict[str, Any] = {
 
 
 def require_place(folder: Path) -> None:
-    """Refuse what a detector may not replace, and a place that cannot be written.
+    """Check that a detector may be written to a folder.
 
     Raises:
-        InputError: something else is there, or the folder cannot be written.
+        InputError: the path is taken by something else, or cannot be written.
     """
     if folder.exists() and not (folder / "detector.json").is_file():
         raise InputError(
-            f"{printable(folder)} exists and is no detector: give another path"
+            f"{printable(folder)} exists and is not a detector: give another path"
         )
     try:
-        # Tried, for permissions do not tell of read-only disks.
+        # Permissions do not reveal read-only disks, so try it.
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder.parent):
             pass
@@ -47,12 +47,12 @@ def require_place(folder: Path) -> None:
 def write_detector(
     folder: Path, detector: Detector, parameters: Mapping[str, Any]
 ) -> None:
-    """Write a folder that is whole or not there; a detector there is replaced.
+    """Write a detector atomically; an existing one is replaced.
 
     Args:
-        folder: of the detector.
-        detector: that is kept.
-        parameters: of the estimator that made it, as JSON types.
+        folder: the folder to write.
+        detector: the detector.
+        parameters: the parameters of its estimator, as JSON types.
 
     Raises:
         InputError: see `require_place`.
@@ -68,10 +68,10 @@ def write_detector(
 
 
 def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
-    """A detector, and the parameters of an estimator that makes such a one.
+    """Return the detector in a folder, and the parameters of its estimator.
 
     Raises:
-        InputError: there is none, or one that this version cannot read.
+        InputError: there is no detector, or this version cannot read it.
     """
     detector, path = load_detector(folder), folder / _PARAMETERS
     if not path.exists():
@@ -87,7 +87,7 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
         parameters = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         parameters = None
-    # Names that are not known are of another version, which is said elsewhere.
+    # Unknown names come from another version, which the caller reports.
     if not isinstance(parameters, dict) or not all(
         isinstance(value, _TYPES.get(name, object))
         for name, value in parameters.items()

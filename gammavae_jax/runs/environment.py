@@ -1,4 +1,4 @@
-"""What a number was made with: versions, device, commit."""
+"""The environment of a run: versions, device, commit."""
 
 import importlib.metadata
 import platform
@@ -25,9 +25,9 @@ _PACKAGES = (
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions, who draws the Gammas, devices and, in a checkout, the commit.
+    """Return the versions, the Gamma sampler, the devices and the commit, if known.
 
-    None stands for what is unknown.
+    Unknown values are None.
     """
     devices = jax.devices()
     return {
@@ -50,11 +50,11 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that holds this file, `+` added if it was changed."""
-    here = Path(__file__).resolve().parent
-    if not (here.parent / ".git").exists():
+    """Return the commit of this file's checkout, with `+` if there are changes."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
         return None
-    command = ["git", "-C", str(here.parent), "describe", "--always", "--dirty=+"]
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty=+"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""A finished run, read back from its folder: to make its page anew."""
+"""Reads a finished run from its folder, to create its page again."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,17 +10,17 @@ import numpy as np
 from gammavae_jax.data.names import parse_clip_name
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.csv_files import ClipRow, read_clips_csv, read_results_csv
-from gammavae_jax.runs.checkpoint import load_detector, require_no_fleet
+from gammavae_jax.runs.checkpoint import load_detector, refuse_fleet
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
 
 class FinishedRun(NamedTuple):
-    """What the folder of a run or of an evaluation tells."""
+    """The content of the folder of a run or an evaluation."""
 
     detector: Detector
     machines: list[ScoredClips]
-    rows: list[Any]  # of `results.csv`
+    rows: list[Any]  # `results.csv`
     summary: Mapping[str, Any]  # `summary.json`
     data_root: Path | None  # where the recordings were
 
@@ -29,9 +29,9 @@ def read_run(folder: Path) -> FinishedRun:
     """Read the folder of a finished run or evaluation.
 
     Raises:
-        InputError: it is none, or its checkpoint is not where it was.
+        InputError: it is not a finished run, or its checkpoint has been moved.
     """
-    require_no_fleet(folder)
+    refuse_fleet(folder)
     path = folder / "summary.json"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
@@ -40,7 +40,7 @@ def read_run(folder: Path) -> FinishedRun:
             raise ValueError
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{str(folder)!r} is no finished run: give the folder that a run wrote"
+            f"{str(folder)!r} is not a finished run: give the folder that a run wrote"
         ) from error
     clips = read_clips_csv(folder / "clips.csv")
     detector = load_detector(_checkpoint_of(folder, summary))
@@ -55,31 +55,31 @@ def read_run(folder: Path) -> FinishedRun:
 
 
 def _checkpoint_of(folder: Path, summary: Mapping[str, Any]) -> Path:
-    """The run's own, or the one that an evaluation says it read."""
+    """Return the run's own checkpoint, or the one that an evaluation used."""
     places = [folder / "checkpoint", Path(summary.get("checkpoint", "checkpoint"))]
     for place in places:
         if (place / "detector.json").is_file():
             return place
     raise InputError(
-        f"the checkpoint of {str(folder)!r} is not at {str(places[-1])!r} any more: "
-        f"put it to {str(places[0])!r}"
+        f"the checkpoint of {str(folder)!r} is no longer at {str(places[-1])!r}: "
+        f"copy it to {str(places[0])!r}"
     )
 
 
 def _scored_clips(
     rows: Sequence[ClipRow], detector: Detector, folder: Path
 ) -> list[ScoredClips]:
-    """The clips of each machine, in the order of the table.
+    """Return the clips of each machine, in the order of the table.
 
     Raises:
-        InputError: the table is of other scores or seeds than the detector's.
+        InputError: the table has other machines, scores or seeds than the detector.
     """
     config = detector.config
     tables: dict[tuple[str, str], dict[tuple[str, int], dict[str, ClipRow]]] = {}
     for row in rows:
         of_machine = tables.setdefault((row.machine, row.section), {})
         of_machine.setdefault((row.score, row.seed), {})[row.clip] = row
-    found = []
+    machines = []
     for unit, table in tables.items():
         names = tuple(next(iter(table.values())))
         try:
@@ -93,16 +93,16 @@ def _scored_clips(
             }
         except (KeyError, ValueError) as error:
             raise InputError(
-                f"{str(folder / 'clips.csv')!r} is not of the checkpoint beside it: "
-                "score the clips anew"
+                f"{str(folder / 'clips.csv')!r} does not match the checkpoint: score "
+                "the clips again"
             ) from error
-        said = [parse_clip_name(name) for name in names]
-        found.append(
+        parsed = [parse_clip_name(name) for name in names]
+        machines.append(
             ScoredClips(
                 *unit,
                 names,
-                tuple(name.label for name in said),
-                tuple(name.domain for name in said),
+                tuple(name.label for name in parsed),
+                tuple(name.domain for name in parsed),
                 {s: _values(c, "anomaly_score") for s, c in columns.items()},
                 {s: detector.thresholds[s][:, m] for s in columns},
                 {
@@ -113,7 +113,7 @@ def _scored_clips(
                 config.seeds,
             )
         )
-    return found
+    return machines
 
 
 def _values(column: Sequence[Sequence[ClipRow]], field: str) -> np.ndarray:

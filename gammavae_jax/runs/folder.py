@@ -1,6 +1,7 @@
-"""The folder that a run leaves behind, and what may be in its way.
+"""The folder of a run: its lock, its checks, its configuration and its metrics.
 
-Every file is written whole, but for `metrics.jsonl`, which grows a line an epoch.
+All files are written atomically, except `metrics.jsonl`, which grows by a line an
+epoch.
 """
 
 import contextlib
@@ -46,12 +47,12 @@ class RunFolder(NamedTuple):
 
 @contextlib.contextmanager
 def held_folder(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
-    """Keep every other run out of a folder, once it is known that it may be used.
+    """Check that a folder may be used, and lock it during the block.
 
-    The lock ends with its process, however that ends.
+    The lock ends with the process, even if that is killed.
 
     Raises:
-        InputError: another run is in it, it cannot be written, or see `check_folder`.
+        InputError: another run holds it, it cannot be written, or see `check_folder`.
     """
     if not (out / _LOCK).exists():
         check_folder(out, resume, overwrite)
@@ -60,7 +61,7 @@ def held_folder(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
             lock = FolderLock(out, _LOCK, stays=False)
     except FolderInUse as error:
         raise InputError(
-            f"another run is writing to {str(out)!r}: wait until it is done, or give "
+            f"another run is writing to {str(out)!r}: wait until it ends, or give "
             "another --out"
         ) from error
     with lock:
@@ -69,61 +70,61 @@ def held_folder(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
 
 
 def check_folder(out: Path, resume: bool = False, overwrite: bool = False) -> None:
-    """Refuse a folder that is in use, unless it was said what to do with it.
+    """Check that a run may use a folder.
 
     Raises:
-        InputError: it has content and neither `resume` nor `overwrite` was said, or
-            holds something that no run has written, or nothing to resume.
+        InputError: the folder has content, but neither `resume` nor `overwrite` is set;
+            the content is not a run's; or there is nothing to resume.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{str(out)!r} is a file: give another --out")
-    found = list(out.iterdir()) if out.is_dir() else []
-    content = [p for p in found if p.name != _LOCK and not is_unfinished(p)]
-    if resume and not found:
+    entries = list(out.iterdir()) if out.is_dir() else []
+    content = [p for p in entries if p.name != _LOCK and not is_unfinished(p)]
+    if resume and not entries:
         raise InputError(
-            f"nothing to resume in {str(out)!r}: leave out --resume to begin a run"
+            f"nothing to resume in {str(out)!r}: leave out --resume to start a run"
         )
     if content and not resume and not overwrite:
         raise InputError(
-            f"{str(out)!r} exists: say --overwrite (or --resume, to go on training), "
+            f"{str(out)!r} exists: pass --overwrite (or --resume, to continue it), "
             "or give another --out"
         )
     if content and not _is_run(out):
         raise InputError(
-            f"{str(out)!r} holds something else than a run: --overwrite will not "
-            "remove it; give another --out"
+            f"{str(out)!r} is not the folder of a run, so --overwrite will not replace "
+            "it: give another --out"
         )
 
 
 def begin_folder(out: Path, config: Config) -> None:
-    """Make the folder, remove what an earlier run wrote, and write `config.json`.
+    """Create the folder, remove the files of an earlier run, and write `config.json`.
 
     Raises:
         InputError: the folder cannot be written.
     """
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        # First, and last to go: it marks the folder as a run's.
+        # Written first, since it marks the folder as a run's.
         write_config(out, config)
-        _remove_remains(out)
+        _remove_unfinished(out)
         remove_results(out)
-        # The plan first: without all of its waves it would be gone on with.
+        # The plan first: a fleet with a plan but without its waves would be resumed.
         for name in ("fleet.json", "waves", "checkpoint", "metrics.jsonl"):
             remove(out / name)
 
 
 def is_finished(out: Path, config: Config | None = None) -> bool:
-    """Whether a run was brought to its end here, with this configuration if given."""
-    if not (out / "summary.json").is_file():  # which is put in its place last
+    """Whether the folder holds a finished run, and with `config` if that is given."""
+    if not (out / "summary.json").is_file():  # published last
         return False
     return config is None or read_config(out) == config
 
 
 def read_config(out: Path) -> Config | None:
-    """The configuration of the run in a folder; None if none has begun there.
+    """Return the configuration of the run in a folder; None if there is no run.
 
     Raises:
-        InputError: it is not one that this version can read.
+        InputError: this version cannot read it.
     """
     path = out / "config.json"
     if not path.exists():
@@ -132,15 +133,17 @@ def read_config(out: Path) -> Config | None:
         return from_dict(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise InputError(
-            f"{str(path)!r} is damaged: restore a copy, or say --overwrite"
+            f"{str(path)!r} is damaged: restore a copy, or pass --overwrite"
         ) from error
 
 
 def resume_folder(out: Path, config: Config, epoch: int) -> list[int]:
-    """Go back to where the training stood after an epoch.
+    """Go back to the state of the training after an epoch.
 
-    Results that are there stay, and so does the configuration that they are of, until
-    `atomic_results` has new ones. Returns the epochs that `metrics.jsonl` lacks.
+    Existing results and their configuration stay until `atomic_results` replaces them.
+
+    Returns:
+        The epochs that are missing in `metrics.jsonl`.
 
     Raises:
         InputError: the folder cannot be written.
@@ -154,22 +157,22 @@ def resume_folder(out: Path, config: Config, epoch: int) -> list[int]:
 
 
 def settle_folder(out: Path, config: Config) -> None:
-    """End what a run that was killed had begun to put in its place.
+    """Finish publishing the results of a run that was killed while it did so.
 
-    The configuration is written where there are no results of another one.
+    The configuration is written unless there are results of another one.
 
     Raises:
         InputError: the folder cannot be written.
     """
     with writing(out):
         put_in_place(out)
-        _remove_remains(out)
+        _remove_unfinished(out)
         if not has_results(out):
             write_config(out, config)
 
 
-def _remove_remains(out: Path) -> None:
-    """What runs that were killed have left."""
+def _remove_unfinished(out: Path) -> None:
+    """Remove the unfinished files of runs that were killed."""
     for folder in (out, out / "checkpoint"):
         for path in list(folder.iterdir()) if folder.is_dir() else ():
             if is_unfinished(path):
@@ -179,11 +182,13 @@ def _remove_remains(out: Path) -> None:
 def append_metrics(
     out: Path, epoch: int, machines: Sequence[str], info: Mapping[str, np.ndarray]
 ) -> None:
-    """Add an epoch to `metrics.jsonl`: by machine, a list of each value over members.
+    """Append an epoch to `metrics.jsonl`: for each machine, lists of values by member.
 
-    Members are seeds, or the folds of each seed in turn.
-
-    `info` holds arrays `member machine ...`; what is not finite is written as null.
+    Args:
+        out: the folder of the run.
+        epoch: the number of the epoch, from 1.
+        machines: the names of the machines.
+        info: arrays `member machine ...`; values that are not finite become null.
 
     Raises:
         InputError: the folder cannot be written.
@@ -203,7 +208,7 @@ def append_metrics(
 
 
 def last_epoch(out: Path) -> dict[str, dict[str, Any]]:
-    """By machine, what `metrics.jsonl` says of the last epoch; empty without one."""
+    """Return the metrics of the last epoch, by machine; empty if there is none."""
     lines = read_metrics(out)
     return lines[-1]["machines"] if lines else {}
 
@@ -218,7 +223,7 @@ def write_results(
     """Write `results.csv` and `summary.json`.
 
     `about` is added to the summary: timing, environment and the like. `year` is the
-    one whose metrics the rows hold; see `evaluate`.
+    year of the challenge whose metrics the rows hold; see `evaluate`.
     """
     summary = summarise_rows(rows, year) if rows else {}
     write_text(out / "results.csv", results_csv(rows))
@@ -238,7 +243,7 @@ def _is_run(out: Path) -> bool:
 
 
 def read_metrics(out: Path) -> list[dict[str, Any]]:
-    """The whole lines of `metrics.jsonl`; a run may have been killed in the last."""
+    """Return the complete lines of `metrics.jsonl`, without damaged ones."""
     path = out / "metrics.jsonl"
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     entries = []
@@ -251,7 +256,7 @@ def read_metrics(out: Path) -> list[dict[str, Any]]:
 
 
 def _numbers(value: Any) -> Any:
-    """The shortest number that reads back as the same float32, or a list of them."""
+    """Convert to the shortest number that reads back as the same float32, or a list."""
     if np.ndim(value):
         return [_numbers(v) for v in value]
     if isinstance(value, np.bool_):

@@ -1,4 +1,4 @@
-"""The page of a run: what its folder tells, and pictures of some of its clips."""
+"""The page of a run, with pictures of some of its clips."""
 
 import shlex
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ from gammavae_jax.scoring.scored_clips import ScoredClips
 
 
 def complete_report(report: Report, run: Path) -> Report:
-    """With what the folder of a run and the scores tell besides."""
+    """Add what follows from the run's folder and its scores."""
     config, metrics = report.config, read_metrics(run)
     has_posterior = config.model.latent != "deterministic"
     return report._replace(
@@ -51,21 +51,21 @@ def report_run(
     names: Sequence[str],
     log: Log,
 ) -> None:
-    """Make the page of a finished run anew.
+    """Create the page of a finished run again.
 
-    Where the recordings are gone and none was asked for, the page has no pictures, and
-    says so.
+    If the recordings are missing, the page has no pictures and a note says so, unless
+    `data_root` or `names` ask for them.
 
     Args:
-        run: its folder.
-        path: of the page.
-        data_root: of the recordings; None is where they were.
+        run: the folder of the run.
+        path: the page to write.
+        data_root: the folder of the recordings; None for the one that the run used.
         names: clips that must have pictures.
-        log: for progress.
+        log: receives messages and progress.
 
     Raises:
-        InputError: see `read_run`; no clip has a name; recordings that were asked for
-            are not there; or the page cannot be written.
+        InputError: see `read_run`; a name matches no clip; requested recordings are
+            missing; or the page cannot be written.
     """
     finished = read_run(run)
     first = [find_clip(name, finished.machines) for name in names]
@@ -78,7 +78,7 @@ def report_run(
         if data_root is not None or names:
             raise
         log.say(f"without pictures: {error}")
-        notes.append("There are no pictures of clips: the recordings are not there.")
+        notes.append("There are no pictures of clips: the recordings are missing.")
         loaders = []
     names_of_machines = {clips.machine for clips in finished.machines}
     is_published = root and is_dcase2024_development_set(root, names_of_machines)
@@ -108,15 +108,15 @@ def write_run_page(
     log: Log,
     first: Sequence[tuple[int, int]] = (),
 ) -> None:
-    """Write a page with pictures of the most telling clips.
+    """Write a page with pictures of the most informative clips.
 
     Args:
-        path: of the page.
-        report: what is on it.
-        detector: that gave the scores.
-        loaders: how each clip of each machine is had; none: no pictures.
-        log: for progress.
-        first: machine and clip of what must have pictures, before others.
+        path: the page to write.
+        report: its content.
+        detector: the detector that gave the scores.
+        loaders: by machine and clip, functions that load the clip; empty: no pictures.
+        log: receives progress.
+        first: machine and clip indices of the clips that are shown first.
     """
     config = report.config
     chosen = telling_clips_of_all(report.machines, config.score, 0) if loaders else []
@@ -137,7 +137,7 @@ def write_run_page(
 
 
 def read_sound(path: Path, config: FeatureConfig) -> Sound:
-    """A recording to be heard; where it is gone, why not."""
+    """Read a recording to play on the page; without samples if it is missing."""
     try:
         waveform = read_clip(
             path, sample_rate=config.sample_rate, channel=config.channel
@@ -148,14 +148,14 @@ def read_sound(path: Path, config: FeatureConfig) -> Sound:
 
 
 def _loaders_from_files(finished: FinishedRun, root: Path | None) -> list[list[Loader]]:
-    """How each clip is had from the recordings.
+    """Return functions that load each clip of each machine from its recording.
 
     Raises:
-        InputError: they are not there.
+        InputError: the recordings are missing.
     """
     if root is None:
         raise InputError(
-            "the run does not say where its recordings were: give --data-root"
+            "the run does not record where its recordings were: give --data-root"
         )
     found = {
         (files.machine, files.section): files.test
@@ -191,32 +191,35 @@ def _loader(detector: Detector, path: Path) -> Loader:
 
 
 def find_clip(name: str, machines: Sequence[ScoredClips]) -> tuple[int, int]:
-    """Machine and number of a clip by its name, `machine/name` where several have it.
+    """Return the machine and clip indices of a clip.
 
-    The beginning of a name will do where no other clip's begins so.
+    The name may be `machine/name` if several machines have such a clip, and may be
+    shortened to a unique prefix.
 
     Raises:
-        InputError: no clip has that name, or several have.
+        InputError: no clip matches, or several do.
     """
-    known = {
+    clips_by_name = {
         (unit_name(clips.machine, clips.section), clip): (m, c)
         for m, clips in enumerate(machines)
         for c, clip in enumerate(clips.names)
     }
     places = [
         place
-        for (unit, clip), place in known.items()
+        for (unit, clip), place in clips_by_name.items()
         if name in (clip, f"{unit}/{clip}", clip_stem(clip))
     ] or [
         place
-        for (unit, clip), place in known.items()
+        for (unit, clip), place in clips_by_name.items()
         if clip.startswith(name) or f"{unit}/{clip}".startswith(name)
     ]
     if not places:
-        raise InputError(unknown_name("clip", name, [clip for _, clip in known]))
+        raise InputError(unknown_name("clip", name, [c for _, c in clips_by_name]))
     if len(places) > 1:
-        units = " and ".join(u for (u, _), place in known.items() if place in places)
+        units = " and ".join(
+            u for (u, _), place in clips_by_name.items() if place in places
+        )
         raise InputError(
-            f"the clip {name!r} is of {units}: say MACHINE_section_ID/{name}"
+            f"the clip {name!r} exists in {units}: give MACHINE_section_ID/{name}"
         )
     return places[0]

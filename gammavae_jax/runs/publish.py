@@ -1,7 +1,7 @@
-"""New results of a run, which take the place of those before when all are there.
+"""Publishes the results of a run atomically.
 
-They are made in a folder of their own in the run's, which is renamed when it is whole;
-from then on they count, and are put in their places one after the other.
+They are written to a subfolder, which is renamed when it is complete. From then on they
+count as published, and are moved to their places one after the other.
 """
 
 import contextlib
@@ -15,27 +15,27 @@ from gammavae_jax.config_json import to_dict
 from gammavae_jax.evaluation.tables import to_json
 from gammavae_jax.files import remove, sync_folder, write_text, writing
 
-# Who finds these takes what is beside them for whole.
-_MARKS = ("summary.json", "checkpoint/detector.json")
+# If these exist, the files beside them are complete.
+_MARKERS = ("summary.json", "checkpoint/detector.json")
 _RESULTS = (
-    *_MARKS,
+    *_MARKERS,
     "checkpoint/detector",
     "results.csv",
     "clips.csv",
     "report.html",
     "scores",
 )
-_NEW = ".results-new"  # in the making
-_READY = ".results"  # to be put in their places
+_NEW = ".results-new"  # while they are written
+_READY = ".results"  # complete, not yet in their places
 
 
 def has_results(out: Path) -> bool:
-    """Whether a run or an evaluation was brought to its end here."""
+    """Whether the folder has results of a run or an evaluation."""
     return any((out / name).exists() for name in (*_RESULTS, _READY))
 
 
 def remove_results(out: Path) -> None:
-    """Remove what `atomic_results` has made.
+    """Remove the results that `atomic_results` published.
 
     Raises:
         OSError: the folder cannot be written.
@@ -46,10 +46,10 @@ def remove_results(out: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_results(out: Path, config: Config) -> Iterator[Path]:
-    """A folder for new results, which replace those of before when the block ends.
+    """Yield a folder for new results, which replace the old ones when the block ends.
 
-    If the block fails, those of before stay. A process that is killed while they are
-    replaced leaves new ones alone, and what it has not come to is done on resuming.
+    If the block fails, the old ones stay. If the process is killed during the
+    replacement, only new results are left, and resuming finishes the replacement.
 
     Raises:
         InputError: the folder cannot be written.
@@ -69,9 +69,9 @@ def atomic_results(out: Path, config: Config) -> Iterator[Path]:
 
 
 def put_in_place(out: Path) -> None:
-    """Put results that are ready in their places; begun again, it goes on.
+    """Move complete results to their places, and remove incomplete ones.
 
-    Those that a run could not make to the end are removed.
+    If a call is interrupted, the next one finishes its work.
 
     Raises:
         OSError: the folder cannot be written.
@@ -81,9 +81,9 @@ def put_in_place(out: Path) -> None:
     if not ready.is_dir():
         return
     names = [name for name in _RESULTS if (ready / name).exists()]
-    for name in names:  # the marks first, so that nothing is taken for whole
+    for name in names:  # the markers first, so that nothing counts as complete
         remove(out / name)
-    for name in ("config.json", *reversed(names)):  # and last
+    for name in ("config.json", *reversed(names)):  # the markers last
         if (ready / name).exists():
             (out / name).parent.mkdir(exist_ok=True)
             os.replace(ready / name, out / name)

@@ -1,14 +1,18 @@
-"""Arrays in a folder of Orbax's, and a JSON file of its name beside it: the mark.
+"""Stores arrays with Orbax, and validates an untrusted checkpoint before using it.
 
-The mark says what the arrays are of, and which files they are in, with a checksum of
-each. It is written last: where it is, the arrays are whole. Orbax does not notice a bit
-that flips, and ends in pages of warnings where a file is cut short; the checksums come
-first. They do not tell who has written it all: see `checkpoint_claims`.
+The arrays lie in a folder. A JSON file beside it, the marker, describes them and lists
+the checksum of each of their files. It is written last, so if it exists, the arrays are
+complete. The checksums are verified first: Orbax does not notice a flipped bit, and
+prints pages of warnings about a truncated file.
+
+Checksums do not prove who wrote a checkpoint. So nothing in it is executed, names are
+checked before they are used, and sizes before memory is allocated.
 """
 
 import json
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,90 +26,89 @@ from gammavae_jax.devices.cluster import on_first
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import (
     as_os_error,
-    file_sums,
+    file_checksums,
     require_room,
-    text_sum,
+    text_checksum,
     write_text,
 )
 from gammavae_jax.process import deferred_signals
-from gammavae_jax.runs.checkpoint_claims import require_modest
 
-FORMAT = 5  # raised when older checkpoints can no longer be read
-_ROOM_FOR_NAMES = 2**18  # bytes, of what is not arrays
+FORMAT = 5  # increased when older checkpoints become unreadable
+_MARKER_BYTES = 2**18  # at most
+_MAX_COMPRESSION = 100  # floats hardly compress, but padding and zeros do
+_SPARE_BYTES = 64 << 20  # allowed even for the smallest checkpoint
 
 
 class Unreadable(InputError):
-    """What is wrong with arrays, and what to do if there are no others."""
+    """A checkpoint is damaged or unsupported; `problem` excludes the remedy."""
 
-    def __init__(self, what: str, remedy: str):
-        super().__init__(f"{what}: {remedy}")
-        self.what = what
+    def __init__(self, problem: str, remedy: str):
+        super().__init__(f"{problem}: {remedy}")
+        self.problem = problem
 
 
-def mark(path: Path) -> Path:
-    """The file that says of the arrays in a folder that they are whole."""
+def marker(path: Path) -> Path:
+    """Return the file that describes the arrays in folder `path`."""
     return path.with_name(f"{path.name}.json")
 
 
 def save_arrays(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
-    """Write arrays, and last the mark; without it they count for nothing.
+    """Write arrays to a folder, which is replaced if it exists, and then their marker.
 
-    Of several processes, all are to do so together: each writes a part of what is on
-    its devices, and the first one what is on the host.
+    All processes of a cluster must call it: each writes the part on its devices, and
+    the first one also writes the arrays on the host.
 
     Args:
-        path: a folder; what is there is replaced.
-        arrays: a tree.
-        about: what the mark says, in JSON's types; its `config` is a `Config`'s.
+        path: the folder.
+        arrays: a tree of arrays.
+        about: the content of the marker, as JSON types, with a `Config` in `config`.
 
     Raises:
-        OSError: they cannot be written, whatever Orbax calls it.
-        InputError: the same, where the first of several processes has found it.
+        OSError: the arrays cannot be written (InputError on other processes).
     """
     n_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
 
-    def make_room() -> None:
+    def prepare() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # On a full disk Orbax would end in pages of messages, and leave half of it.
-        require_room(path.parent, n_bytes + n_bytes // 50 + _ROOM_FOR_NAMES)
-        mark(path).unlink(missing_ok=True)
+        # On a full disk Orbax would print pages of messages and leave half the files.
+        require_room(path.parent, n_bytes + n_bytes // 50 + _MARKER_BYTES)
+        marker(path).unlink(missing_ok=True)
 
-    def write_mark() -> None:
-        whole = {"format": FORMAT, **about, "files": file_sums(path)}
-        text = json.dumps({**whole, "sum": text_sum(json.dumps(whole))}, indent=2)
-        write_text(mark(path), text + "\n", durable=True)
+    def write_marker() -> None:
+        content = {"format": FORMAT, **about, "files": file_checksums(path)}
+        signed = {**content, "sum": text_checksum(json.dumps(content))}
+        write_text(marker(path), json.dumps(signed, indent=2) + "\n", durable=True)
 
     with deferred_signals():
-        on_first(make_room)
+        on_first(prepare)
         try:
-            ocp.save(_address(path), arrays, overwrite=True)
-        except Exception as error:  # Orbax raises what its storage raises
-            for half in path.parent.glob(f"{path.name}.orbax*"):
-                shutil.rmtree(half, ignore_errors=True)
+            ocp.save(str(path.absolute()), arrays, overwrite=True)
+        except Exception as error:  # Orbax passes on any error of its storage
+            for unfinished in path.parent.glob(f"{path.name}.orbax*"):
+                shutil.rmtree(unfinished, ignore_errors=True)
             raise as_os_error(error, path) from error
-        on_first(write_mark)
+        on_first(write_marker)
 
 
-def read_mark(path: Path) -> tuple[Any, Config]:
-    """What the mark of arrays says, an object, and the configuration in it.
+def read_marker(path: Path) -> tuple[Any, Config]:
+    """Return the content of the marker, a dict, and the configuration in it.
 
     Raises:
-        Unreadable: it is damaged, or of another version.
+        Unreadable: it is damaged, or was written by another version.
     """
     try:
-        about = json.loads(mark(path).read_text(encoding="utf-8"))
+        about = json.loads(marker(path).read_text(encoding="utf-8"))
         if not isinstance(about, dict):
             raise ValueError
     except (OSError, ValueError, RecursionError) as error:
-        raise damaged(path, mark(path)) from error
+        raise _damaged(path, marker(path)) from error
     if about.get("format") != FORMAT:
         raise Unreadable(
-            f"checkpoint {printable(path)!r} is of another version of gammavae_jax",
+            f"checkpoint {printable(path)!r} is from another version of gammavae_jax",
             "use that version, or train again",
         )
-    said = about.pop("sum", None)
-    if said != text_sum(json.dumps(about)):
-        raise damaged(path, mark(path))
+    if about.pop("sum", None) != text_checksum(json.dumps(about)):
+        raise _damaged(path, marker(path))
     try:
         return about, from_dict(about.get("config"))
     except InputError as error:
@@ -113,54 +116,108 @@ def read_mark(path: Path) -> tuple[Any, Config]:
 
 
 def load_arrays(path: Path, about: Mapping[str, Any], like: Any) -> Any:
-    """Arrays on the host, once their files are known to be as they were written.
+    """Verify the checksums of stored arrays, and load the arrays to the host.
 
     Args:
         path: their folder.
-        about: what their mark says.
-        like: a tree of their shapes and types.
+        about: the content of their marker.
+        like: a tree with their expected shapes and types.
 
     Raises:
-        Unreadable: they are not as they were written, or not like that.
-        InputError: they are claimed to be larger than they can be.
+        Unreadable: their files are damaged, or their shapes are not the expected ones.
+        InputError: they claim an impossible size.
     """
+    checksums = about.get("files")
+    if not isinstance(checksums, dict) or not checksums:
+        raise _damaged(path, marker(path))
     try:
-        found = file_sums(path)
-    except OSError as error:
-        raise damaged(path, path) from error
-    told = about.get("files")
-    if not isinstance(told, dict) or not told:
-        raise damaged(path, mark(path))
-    for name, digest in told.items():
-        if found.get(name) != digest:
-            raise damaged(path, path / name)
-    try:
-        stored = ocp.metadata(_address(path)).metadata
-    except Exception as error:  # Orbax raises what its storage raises
-        raise damaged(path, path) from error
-    require_modest(_address(path), stored)
-    # Of arrays on the host, Orbax asks for the type alone, and gives what is stored.
-    wanted = jax.tree.map(lambda leaf: np.zeros((), leaf.dtype), like)
-    try:
-        loaded = ocp.load(_address(path), wanted)
-    except Exception as error:
-        raise damaged(path, path) from error
-    for read, expected in zip(*map(jax.tree.leaves, (loaded, like)), strict=True):
-        if read.shape != expected.shape:
-            raise damaged(path, path)
-    return loaded
+        stored = file_checksums(path)
+        for name, checksum in checksums.items():
+            if stored.get(name) != checksum:
+                raise _damaged(path, path / name)
+        claimed = ocp.metadata(str(path.absolute())).metadata
+        validate_sizes(path, claimed)
+        # For arrays on the host, Orbax uses only the types, and loads any shape.
+        types = jax.tree.map(lambda leaf: np.zeros((), leaf.dtype), like)
+        arrays = ocp.load(str(path.absolute()), types)
+    except InputError:
+        raise
+    except Exception as error:  # Orbax passes on any error of its storage
+        raise _damaged(path) from error
+    for array, expected in zip(*map(jax.tree.leaves, (arrays, like)), strict=True):
+        if array.shape != expected.shape:
+            raise _damaged(path)
+    return arrays
 
 
-def damaged(path: Path, part: Path) -> Unreadable:
-    """That arrays are damaged, and in which part: a file of them, or all."""
-    where = "" if part == path else f" ({printable(part.relative_to(path.parent))})"
+def validate_sizes(path: Path, claimed: Any) -> None:
+    """Refuse Orbax array metadata that claim far more bytes than the files have."""
+    n_claimed = sum(map(_claimed_bytes, jax.tree.leaves(claimed)))
+    n_stored = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    if n_claimed > _MAX_COMPRESSION * n_stored + _SPARE_BYTES:
+        raise InputError(
+            f"checkpoint {printable(path)!r} cannot be read: it claims {n_claimed} "
+            f"bytes of arrays, but has {n_stored}; restore a copy, or train again"
+        )
+
+
+def validate_detector(path: Path, about: Any) -> None:
+    """Refuse a detector's marker if its content is malformed."""
+    machines = about.get("machines")
+    is_valid = _is_list(machines, lambda names: _is_list(names, _is_name, 2))
+    is_valid = is_valid and 0 < len(set(map(tuple, machines))) == len(machines)
+    _require(is_valid, path, "machines")
+    references = about.get("references")
+    is_valid = _is_dict(references, lambda shape: _is_list(shape, _is_size, 2))
+    _require(is_valid, path, "references")
+    _require(_is_dict(about.get("calibration"), _is_size), path, "calibration")
+
+
+def validate_training(path: Path, about: Any) -> None:
+    """Refuse a training state's marker if its content is malformed."""
+    clips = about.get("clips")
+    is_valid = _is_dict(clips, lambda c: _is_list(c, lambda n: isinstance(n, str)))
+    _require(is_valid and clips != {}, path, "clips")
+    _require(_is_size(about.get("n_batches")), path, "n_batches")
+
+
+def _claimed_bytes(array: Any) -> int:
+    """The size of an array, or of one of its chunks, since chunks are read whole."""
+    chunk = array.storage_metadata and array.storage_metadata.chunk_shape
+    return max(math.prod(array.shape), math.prod(chunk or ())) * array.dtype.itemsize
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable() and value != ""
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 < value < 2**40
+
+
+def _is_list(value: Any, is_item: Callable[[Any], bool], n: int | None = None) -> bool:
+    is_list = isinstance(value, list) and n in (None, len(value))
+    return is_list and all(map(is_item, value))
+
+
+def _is_dict(value: Any, is_item: Callable[[Any], bool]) -> bool:
+    is_dict = isinstance(value, dict) and all(map(_is_name, value))
+    return is_dict and all(map(is_item, value.values()))
+
+
+def _require(is_valid: bool, path: Path, name: str) -> None:
+    if not is_valid:
+        raise InputError(
+            f"checkpoint {printable(path)!r} cannot be read: {name!r} is malformed; "
+            "restore a copy, or train again"
+        )
+
+
+def _damaged(path: Path, part: Path | None = None) -> Unreadable:
+    """Return the error for damaged arrays; `part` is the damaged file, if known."""
+    where = f" ({printable(part.relative_to(path.parent))})" if part else ""
     return Unreadable(
         f"checkpoint {printable(path)!r} is damaged{where}",
-        "restore a copy, or make it anew: run.py --resume where a state in training "
-        "is sound, else --overwrite",
+        "restore a copy, or run again with --resume (if a training state is intact) or "
+        "--overwrite",
     )
-
-
-def _address(path: Path) -> str:
-    """A path as Orbax wants it."""
-    return str(path.absolute())

@@ -1,4 +1,4 @@
-"""A clock that is set back, by an hour at every look: nothing is negative, or lost."""
+"""With a clock that goes back an hour at every call, no time is negative or lost."""
 
 import itertools
 import json
@@ -14,7 +14,7 @@ from support.live_stubs import LoudnessScorer, put, tone
 from gammavae_jax.cli.watch import Watch
 from gammavae_jax.live import scorer
 from gammavae_jax.log import Log
-from gammavae_jax.process import _MOST_PROGRAMS, _remove_oldest
+from gammavae_jax.process import _MAX_PROGRAMS, _remove_oldest
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def _backwards(monkeypatch):
 
 
 @pytest.mark.usefixtures("_backwards")
-def test_stages_of_a_run_take_no_negative_time(capsys):
+def test_no_stage_of_a_run_takes_negative_time(capsys):
     log = Log(Console(stderr=True))
     assert time.time() > time.time()
     with log.timed("train_s"), log.progress("epochs", 2) as advance:
@@ -35,7 +35,7 @@ def test_stages_of_a_run_take_no_negative_time(capsys):
 
 
 @pytest.mark.usefixtures("_backwards")
-def test_a_watch_scores_everything_and_nothing_twice(tmp_path, monkeypatch, capsys):
+def test_a_watch_scores_each_recording_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scorer, "load_scorer", lambda _: LoudnessScorer())
     watch = Watch(tmp_path, Path("detector"), once=True, settle=0.01)
     for name in "abc":
@@ -52,7 +52,7 @@ def test_a_watch_scores_everything_and_nothing_twice(tmp_path, monkeypatch, caps
 
 
 @pytest.mark.usefixtures("_backwards")
-def test_a_service_answers_and_has_been_up_for_no_negative_time():
+def test_a_service_answers_and_its_uptime_is_not_negative():
     with served() as server:
         answers = [server.post(audio(1.0, level)).json() for level in (0.2, 0.8)]
         assert [answer["is_anomaly"] for answer in answers] == [False, True]
@@ -61,13 +61,13 @@ def test_a_service_answers_and_has_been_up_for_no_negative_time():
         assert server.get("/machines").status_code == 200
 
 
-def test_programs_kept_by_a_clock_that_was_ahead_cost_no_more_than_their_turn(tmp_path):
-    for number in range(_MOST_PROGRAMS + 2):
+def test_programs_dated_in_the_future_do_not_displace_more_than_the_oldest(tmp_path):
+    for number in range(_MAX_PROGRAMS + 2):
         path = tmp_path / f"{number}-cache"
         path.touch()
         ahead = 1e6 if number < 2 else 0.0
         os.utime(path, (1.7e9 + ahead, 1.7e9 + ahead + number))
     _remove_oldest(tmp_path)
     left = {path.name for path in tmp_path.iterdir()}
-    assert len(left) == _MOST_PROGRAMS
+    assert len(left) == _MAX_PROGRAMS
     assert {"0-cache", "1-cache"} <= left

@@ -1,4 +1,4 @@
-"""Several processes are one: the same files, one voice, one end."""
+"""A cluster of processes writes the files of one, prints once and ends together."""
 
 import csv
 import json
@@ -13,27 +13,27 @@ import pytest
 import soundfile
 from support import process_of_two
 from support.clusters import by_hand, ended, open_mpi, run_command, slurm, start
-from support.main_job import ROOT, TINY, command, score_bytes, two_machines
+from support.main_job import (
+    FOUR_EPOCHS,
+    ROOT,
+    TINY,
+    assert_same_results,
+    command,
+    run_all,
+)
 
 from gammavae_jax.devices import cluster
 from gammavae_jax.devices.cluster import on_first, require_same, together
 from gammavae_jax.errors import InputError
 from gammavae_jax.runs.checkpoint import load_detector, restore_training
 
-FOUR_EPOCHS = ["--epochs", 4, "--seeds", 2, *TINY]
 ONE_PROCESS = {"JAX_NUM_CPU_DEVICES": "2"}
 EXACT = ("metrics.jsonl", "results.csv", "clips.csv", "config.json")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Two synthetic machines of different sizes and lengths."""
-    return two_machines(tmp_path_factory.mktemp("data") / "set")
-
-
-@pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """What two processes tell, and the checkpoint that they have written."""
+    """Return the output of two processes, and the checkpoint that they wrote."""
     folder = tmp_path_factory.mktemp("pair") / "checkpoint"
     program = ROOT / "tests" / "support" / "process_of_two.py"
     more = {
@@ -44,22 +44,22 @@ def pair(tmp_path_factory):
     return [json.loads(end.stdout.splitlines()[-1]) for end in ends], folder
 
 
-def test_two_processes_hold_a_part_each_and_see_the_whole(pair):
-    told, _ = pair
+def test_each_of_two_processes_holds_a_part_and_can_gather_the_whole(pair):
+    outputs, _ = pair
     machines = np.arange(10.0).reshape(5, 2).sum(-1)
     expected = machines + np.arange(15.0).reshape(3, 5)
-    assert [t["is_first"] for t in told] == [True, False]
-    for of_process in told:
+    assert [t["is_first"] for t in outputs] == [True, False]
+    for of_process in outputs:
         assert of_process["comes_back"]
         assert of_process["n_here"] == 1
         assert of_process["sums"] == expected.tolist()
     # Five machines on two devices: one place is free.
-    assert told[0]["slots"].count(None) == 1
+    assert outputs[0]["slots"].count(None) == 1
 
 
-def test_each_process_writes_a_part_of_the_state_that_one_can_read(pair):
-    told, folder = pair
-    assert [t["restored_epoch"] for t in told] == [2, 2]
+def test_a_single_process_can_read_the_state_that_two_wrote(pair):
+    outputs, folder = pair
+    assert [t["restored_epoch"] for t in outputs] == [2, 2]
     state = folder / "train" / "2" / "state"
     sizes = [
         sum(p.stat().st_size for p in (state / f"ocdbt.process_{i}").rglob("*"))
@@ -75,10 +75,10 @@ def test_each_process_writes_a_part_of_the_state_that_one_can_read(pair):
 
 
 def test_processes_agree_and_fail_together(pair):
-    told, _ = pair
-    assert [t["own"] for t in told] == [0, 1]
-    assert [t["jax_takes_signals"] for t in told] == [False, False]
-    for of_process in told:
+    outputs, _ = pair
+    assert [t["own"] for t in outputs] == [0, 1]
+    assert [t["jax_takes_signals"] for t in outputs] == [False, False]
+    for of_process in outputs:
         assert of_process["told"] == {"from": 0}
         assert of_process["first_fails"] == "full"
         assert of_process["disk_is_full"].startswith(
@@ -103,20 +103,20 @@ def test_a_lone_process_agrees_with_itself():
             agree(fail)
 
 
-@pytest.mark.parametrize("told", [slurm, open_mpi])
-def test_a_cluster_is_read_from_the_environment_and_speaks_with_one_voice(
-    data, tmp_path, told
+@pytest.mark.parametrize("variables", [slurm, open_mpi])
+def test_a_cluster_is_detected_from_the_environment_and_only_its_first_process_prints(
+    data, tmp_path, variables
 ):
     job = run_command(data, tmp_path / "out", "--dry-run")
-    first, second = ended(start([job] * 2, told))
+    first, second = ended(start([job] * 2, variables))
     assert (first.returncode, second.returncode) == (0, 0), first.stderr
     assert "fan_section_00: 15 training clips" in first.stdout
-    said = [x for x in second.stdout.splitlines() if not x.startswith("[Gloo]")]
-    assert said == []
+    lines = [x for x in second.stdout.splitlines() if not x.startswith("[Gloo]")]
+    assert lines == []
     assert not (tmp_path / "out").exists()
 
 
-def test_without_a_cluster_the_remedy_is_told(data, tmp_path):
+def test_without_a_cluster_the_message_names_the_remedy(data, tmp_path):
     run = command(*run_command(data, tmp_path / "out"), check=False)
     assert run.returncode == 2
     assert run.stderr.startswith("error: --distributed: no cluster was found")
@@ -132,7 +132,7 @@ def test_without_a_cluster_the_remedy_is_told(data, tmp_path):
         ({"JAX_COORDINATOR_ADDRESS": "here"}, "no cluster was found"),
     ],
 )
-def test_a_variable_that_makes_no_sense_is_named(monkeypatch, changed, message):
+def test_an_invalid_environment_variable_is_named(monkeypatch, changed, message):
     for name, value in (by_hand(0, 2, 1) | changed).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("jax._src.xla_bridge.backends_are_initialized", lambda: False)
@@ -140,17 +140,19 @@ def test_a_variable_that_makes_no_sense_is_named(monkeypatch, changed, message):
         cluster.start()
 
 
-def test_processes_that_do_not_meet_are_an_error(monkeypatch):
+def test_processes_that_cannot_connect_give_an_error(monkeypatch):
     def initialize(**_):
         raise RuntimeError("DEADLINE_EXCEEDED: Barrier timed out.\nmore")
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
-    with pytest.raises(InputError, match=r"timed out\.\): start all of them") as said:
+    with pytest.raises(InputError, match=r"timed out\.\): start all of them") as error:
         cluster.start()
-    assert "\n" not in str(said.value)
+    assert "\n" not in str(error.value)
 
 
-def test_what_one_process_alone_cannot_read_ends_all_in_one_line(data, tmp_path):
+def test_a_recording_that_one_process_cannot_read_ends_all_with_one_line(
+    data, tmp_path
+):
     spoilt = tmp_path / "spoilt"
     shutil.copytree(data, spoilt)
     (path, *_) = sorted((spoilt / "fan" / "train").iterdir())
@@ -167,7 +169,7 @@ def test_what_one_process_alone_cannot_read_ends_all_in_one_line(data, tmp_path)
 
 
 @pytest.mark.slow
-def test_hosts_with_other_recordings_are_refused(data, tmp_path):
+def test_hosts_with_different_recordings_are_refused(data, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(data, other)
     (path, *_) = sorted((other / "fan" / "train").iterdir())
@@ -191,7 +193,7 @@ def test_an_out_that_hosts_do_not_share_is_refused(data, tmp_path):
 
 @pytest.mark.slow
 def test_one_two_four_or_eight_devices_train_the_same_parameters():
-    """Of machines and models whose numbers do not divide: 5 and 1, by 3."""
+    """With numbers of machines and models that do not divide evenly."""
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     (end,) = ended(
         start([[ROOT / "tests" / "support" / "eight_devices.py", 5, 1]], more=flags)
@@ -204,25 +206,21 @@ def test_one_two_four_or_eight_devices_train_the_same_parameters():
 
 @pytest.fixture(scope="module")
 def runs(data, tmp_path_factory):
-    """The same run by two processes, by one with as many devices, and by default."""
+    """Run the same job with two processes, with one on as many devices, and plainly."""
     root = tmp_path_factory.mktemp("runs")
     for name, count, more in (("two", 2, {}), ("one", 1, ONE_PROCESS)):
         job = run_command(data, root / name, *FOUR_EPOCHS)
         ends = ended(start([job] * count, more=more), 900)
         assert [end.returncode for end in ends] == [0] * count, ends[0].stderr
     default = root / "default"
-    command(
-        "run.py", "--all-machines", "--data-root", data, "--out", default, *FOUR_EPOCHS
-    )
+    run_all(data, default, *FOUR_EPOCHS)
     return root
 
 
 @pytest.mark.slow
-def test_two_processes_leave_the_files_of_one_with_as_many_devices(runs):
+def test_two_processes_write_the_same_files_as_one_with_as_many_devices(runs):
     two, one = runs / "two", runs / "one"
-    assert score_bytes(two) == score_bytes(one)
-    for name in EXACT:
-        assert (two / name).read_bytes() == (one / name).read_bytes(), name
+    assert_same_results(two, one, *EXACT)
     files = [{p.name for p in out.iterdir()} for out in (two, one)]
     assert files[0] == files[1]
     for restore in (restore_training, load_detector):
@@ -237,8 +235,8 @@ def test_two_processes_leave_the_files_of_one_with_as_many_devices(runs):
 
 
 @pytest.mark.slow
-def test_two_processes_give_what_a_run_without_a_cluster_gives(runs):
-    """But for the rounding of another program."""
+def test_two_processes_give_the_results_of_a_run_without_a_cluster(runs):
+    """Except for rounding, since the programs differ."""
     ours, expected = (
         restore_training(runs / name / "checkpoint") for name in ("two", "default")
     )
@@ -256,14 +254,14 @@ def test_two_processes_give_what_a_run_without_a_cluster_gives(runs):
     assert len(lines[0]) == len(lines[1]) > 0
     for one, other in zip(*lines, strict=True):
         assert one["decision"] == other["decision"]
-        # Of these few clips a covariance is all but singular.
+        # The covariances of so few clips are nearly singular.
         if not one["score"].startswith("mahalanobis"):
             values = [float(line["anomaly_score"]) for line in (one, other)]
             assert values[0] == pytest.approx(values[1], rel=1e-4)
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_is_resumed_by_two_or_one(data, runs, tmp_path):
+def test_a_run_of_two_processes_can_be_resumed_by_two_or_one(data, runs, tmp_path):
     half = tmp_path / "half"
     two_epochs = run_command(data, half, "--epochs", 2, "--seeds", 2, *TINY)
     assert [end.returncode for end in ended(start([two_epochs] * 2), 900)] == [0, 0]
@@ -273,14 +271,12 @@ def test_a_run_of_two_processes_is_resumed_by_two_or_one(data, runs, tmp_path):
         job = run_command(data, out, "--resume", *FOUR_EPOCHS)
         ends = ended(start([job] * count, more=more), 900)
         assert "going on after epoch 2, to 4" in ends[0].stderr
-        assert score_bytes(out) == score_bytes(runs / "two")
-        expected = (runs / "two" / "metrics.jsonl").read_bytes()
-        assert (out / "metrics.jsonl").read_bytes() == expected
+        assert_same_results(out, runs / "two", "metrics.jsonl")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(
+def test_killing_a_process_ends_the_others_and_the_run_can_be_resumed(
     data, runs, tmp_path, victim
 ):
     out = tmp_path / "killed"
@@ -293,11 +289,11 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(
             time.sleep(0.05)
     finally:
         processes[victim].send_signal(signal.SIGKILL)
-        # JAX waits 100 seconds for a sign of life, where no connection breaks before.
+        # Unless a connection breaks first, JAX waits 100 seconds for a heartbeat.
         ends = ended(processes, 150)
     other = ends[1 - victim]
     assert other.returncode not in (0, -signal.SIGKILL)
-    assert "another" in other.stderr  # process, or task as JAX has it
+    assert "another" in other.stderr  # process, or task in JAX's terms
     reached = restore_training(out / "checkpoint")
     assert reached is not None
     more = run_command(data, out, "--resume", "--epochs", reached.epoch + 2, *many[2:])
@@ -307,9 +303,9 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("told", [0, 1])
-def test_one_process_told_to_end_ends_all_with_its_status_and_the_epoch_is_saved(
-    data, tmp_path, told
+@pytest.mark.parametrize("signalled", [0, 1])
+def test_a_signal_to_one_process_saves_the_epoch_and_ends_all_with_its_status(
+    data, tmp_path, signalled
 ):
     out = tmp_path / "ended"
     many = ["--epochs", 4000, "--seeds", 2, *TINY]
@@ -319,7 +315,7 @@ def test_one_process_told_to_end_ends_all_with_its_status_and_the_epoch_is_saved
             assert all(process.poll() is None for process in processes)
             time.sleep(0.05)
     finally:
-        processes[told].send_signal(signal.SIGTERM)
+        processes[signalled].send_signal(signal.SIGTERM)
         ends = ended(processes, 150)
     assert [end.returncode for end in ends] == [143, 143], ends[0].stderr
     reached = restore_training(out / "checkpoint")
@@ -328,10 +324,10 @@ def test_one_process_told_to_end_ends_all_with_its_status_and_the_epoch_is_saved
 
 
 @pytest.mark.slow
-def test_a_state_that_the_first_process_cannot_write_ends_all_in_one_line(
+def test_a_state_that_the_first_process_cannot_write_ends_all_with_one_line(
     data, tmp_path
 ):
-    """A folder lies where the mark of the first state is to be."""
+    """A folder is in the place of the marker of each state."""
     out = tmp_path / "out"
     job = run_command(data, out, "--epochs", 4000, "--seeds", 2, *TINY)
     processes = start([job] * 2)
@@ -339,7 +335,7 @@ def test_a_state_that_the_first_process_cannot_write_ends_all_in_one_line(
         while not (out / "metrics.jsonl").exists():
             assert all(process.poll() is None for process in processes)
             time.sleep(0.01)
-        began = time.monotonic()
+        start_time = time.monotonic()
         for epoch in range(2, 4000):
             (out / "checkpoint" / "train" / f"{epoch}.json" / "x").mkdir(
                 parents=True, exist_ok=True
@@ -349,4 +345,4 @@ def test_a_state_that_the_first_process_cannot_write_ends_all_in_one_line(
     assert [end.returncode for end in ends] == [2, 2]
     assert "cannot be written" in ends[0].stderr.splitlines()[-1]
     assert ends[1].stderr == ""
-    assert time.monotonic() - began < 60  # JAX itself would wait 100 seconds
+    assert time.monotonic() - start_time < 60  # JAX itself would wait 100 seconds

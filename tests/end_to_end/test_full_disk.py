@@ -1,4 +1,4 @@
-"""A disk that is full, or read-only: one line, and nothing half-written or lost."""
+"""A full or read-only disk gives one line, and nothing is half-written or lost."""
 
 import errno
 import os
@@ -7,7 +7,6 @@ import shutil
 
 import pytest
 from support.disks import small_disk
-from support.main_job import two_machines
 
 from benchmarks.killed_runs import differences, finish, start
 from gammavae_jax import files
@@ -15,19 +14,14 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.runs.folder import held_folder
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return two_machines(tmp_path_factory.mktemp("data") / "set")
-
-
 def refusal(data, out, *options):
-    """The one line of a run that ends with status 2, before it anything."""
+    """Return the error line of a run, which must end with it and status 2."""
     run = start(data, out, *options)
-    said = run.communicate()[1]
-    assert run.returncode == 2, said
-    assert "Traceback" not in said
-    errors = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert errors == said.splitlines()[-1:]
+    output = run.communicate()[1]
+    assert run.returncode == 2, output
+    assert "Traceback" not in output
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert errors == output.splitlines()[-1:]
     return errors[0]
 
 
@@ -35,14 +29,14 @@ def whole_size(folder):
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_disk_too_small_for_a_state_is_said_and_leaves_what_can_be_resumed(
+def test_a_disk_too_small_for_a_state_gives_one_line_and_a_run_to_resume(
     data, tmp_path
 ):
     with small_disk(tmp_path / "disk", "size=128k") as disk:
         out = disk / "run"
-        said = refusal(data, out)
+        message = refusal(data, out)
         reason = f"cannot be written ({os.strerror(errno.ENOSPC)}): make room (--resume"
-        assert reason in said
+        assert reason in message
         assert not list(out.rglob("*.json-*"))
         assert {path.name for path in out.iterdir()} <= {
             *("config.json", "metrics.jsonl", "checkpoint"),
@@ -51,13 +45,13 @@ def test_a_disk_too_small_for_a_state_is_said_and_leaves_what_can_be_resumed(
 
 
 @pytest.mark.slow
-def test_full_at_any_moment_a_run_ends_as_on_a_large_disk_once_there_is_room(
+def test_a_disk_that_is_full_at_any_moment_does_not_change_the_resumed_results(
     data, tmp_path
 ):
-    unbroken = tmp_path / "unbroken"
-    finish(data, unbroken)
-    needed = 2 * whole_size(unbroken)
-    said, step = set(), needed // 12
+    uninterrupted = tmp_path / "uninterrupted"
+    finish(data, uninterrupted)
+    needed = 2 * whole_size(uninterrupted)
+    errors, step = set(), needed // 12
     with small_disk(tmp_path / "disk", f"size={2 * needed}") as disk:
         out = disk / "run"
         for free in range(step, needed, step):
@@ -71,27 +65,27 @@ def test_full_at_any_moment_a_run_ends_as_on_a_large_disk_once_there_is_room(
                 break
             assert run.returncode == 2, error
             assert "Traceback" not in error
-            said.add(error.splitlines()[-1])
+            errors.add(error.splitlines()[-1])
             finish(data, out, "--resume")
-            assert differences(out, unbroken) == []
-    assert len(said) == 1
-    assert "No space left on device" in said.pop()
+            assert differences(out, uninterrupted) == []
+    assert len(errors) == 1
+    assert "No space left on device" in errors.pop()
 
 
-def test_a_folder_on_a_read_only_disk_is_refused_at_once(tmp_path):
+def test_a_folder_on_a_read_only_disk_is_refused_immediately(tmp_path):
     with small_disk(tmp_path / "disk", "ro") as disk:
         for out in (disk, disk / "new" / "run"):
             hold = held_folder(out, resume=False, overwrite=False)
-            said = re.escape(f"{str(out)!r} cannot be written (Read-only file system)")
-            with pytest.raises(InputError, match=said), hold:
+            message = re.escape(
+                f"{str(out)!r} cannot be written (Read-only file system)"
+            )
+            with pytest.raises(InputError, match=message), hold:
                 pass
 
 
 @pytest.mark.parametrize("operation", ["fsync", "replace"])
-def test_a_file_that_cannot_be_made_whole_leaves_the_one_before(
-    tmp_path, monkeypatch, operation
-):
-    """As on a full disk, on every system."""
+def test_a_failed_atomic_write_leaves_the_old_file(tmp_path, monkeypatch, operation):
+    """Simulates a full disk on every system."""
     (tmp_path / "a").write_text("old")
 
     def full(*_):

@@ -1,11 +1,10 @@
-"""Killed at any moment, a run that is resumed ends as one that never was."""
+"""A run that is killed at any moment and resumed ends like an uninterrupted one."""
 
 import random
 import signal
 import time
 
 import pytest
-from support.main_job import two_machines
 
 from benchmarks.killed_runs import (
     Killing,
@@ -22,64 +21,59 @@ SEED = 20240607
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return two_machines(tmp_path_factory.mktemp("data") / "set")
-
-
-@pytest.fixture(scope="module")
-def unbroken(data, tmp_path_factory):
-    """The folder of a run that was never killed."""
-    out = tmp_path_factory.mktemp("runs") / "unbroken"
+def uninterrupted(data, tmp_path_factory):
+    """Return the folder of a run that was never killed."""
+    out = tmp_path_factory.mktemp("runs") / "uninterrupted"
     finish(data, out)
     return out
 
 
-def kill(data, unbroken, folder, seconds, n_kills, per_run, seed=SEED):
-    """So many kills, each within so many seconds of its start; a few of each run."""
+def kill(data, uninterrupted, folder, seconds, n_kills, per_run, seed=SEED):
+    """Kill runs at random moments, a few times each, and compare what they end in."""
     killing, draw = Killing(), random.Random(seed)
     while killing.n_killed < n_kills:
         out = folder / f"{killing.n_ends}"
         left = min(per_run, n_kills - killing.n_killed)
-        kill_and_resume(data, out, unbroken, draw, seconds, left, killing)
+        kill_and_resume(data, out, uninterrupted, draw, seconds, left, killing)
         assert killing.differences == []
     return killing
 
 
-def test_killed_at_random_moments_a_run_ends_as_the_unbroken_one(
-    data, unbroken, tmp_path
+def test_a_run_killed_at_random_moments_ends_like_an_uninterrupted_one(
+    data, uninterrupted, tmp_path
 ):
-    kill(data, unbroken, tmp_path, seconds=6.0, n_kills=2, per_run=2)
+    kill(data, uninterrupted, tmp_path, seconds=6.0, n_kills=2, per_run=2)
 
 
 @pytest.mark.slow
-def test_killed_at_fifty_random_moments_a_run_ends_as_the_unbroken_one(
-    data, unbroken, tmp_path
+def test_a_run_killed_at_fifty_random_moments_ends_like_an_uninterrupted_one(
+    data, uninterrupted, tmp_path
 ):
     seconds = seconds_of(data, tmp_path / "again")
     killing = kill(
-        data, unbroken, tmp_path, seconds, n_kills=50, per_run=5, seed=SEED + 1
+        data, uninterrupted, tmp_path, seconds, n_kills=50, per_run=5, seed=SEED + 1
     )
     print(seconds, killing)
     assert killing.n_killed == 50
-    assert len(killing.killed_when) >= 4  # in all parts of a run
+    assert len(killing.killed_when) >= 4  # the kills hit all parts of a run
 
 
 @pytest.mark.usefixtures("heeded_interrupts")
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_end_a_run_saves_the_epoch_that_it_has_reached(
-    data, unbroken, tmp_path, how
+def test_a_signal_makes_a_run_save_the_current_epoch(
+    data, uninterrupted, tmp_path, how
 ):
-    """And not only each third one."""
+    """Even between regular checkpoints."""
     out = tmp_path / "out"
     run = start(data, out, "--set", "train.checkpoint_every=100")
     metrics = out / "metrics.jsonl"
     while run.poll() is None and not (metrics.exists() and metrics.read_text()):
         time.sleep(0.01)
     run.send_signal(how)
-    said = run.communicate(timeout=60)[1]
+    output = run.communicate(timeout=60)[1]
     assert run.returncode == 128 + how
-    assert "Traceback" not in said
-    *_, saved, last = said.splitlines()
+    assert "Traceback" not in output
+    *_, saved, last = output.splitlines()
     assert last == {2: "interrupted", 15: "terminated"}[how]
     reached = restore_training(out / "checkpoint")
     assert reached is not None
@@ -88,5 +82,5 @@ def test_told_to_end_a_run_saves_the_epoch_that_it_has_reached(
     assert 0 < reached.epoch < 12
     again = finish(data, out, "--resume", "--set", "train.checkpoint_every=100")
     assert f"going on after epoch {reached.epoch}, to 12" in again
-    found = differences(out, unbroken)
-    assert found == ["config.json"]  # which says how often states are saved
+    # It contains the checkpoint interval.
+    assert differences(out, uninterrupted) == ["config.json"]

@@ -1,4 +1,4 @@
-"""The main job from the command line: whole, repeated, packed, evaluated."""
+"""The main job from the command line: run, repeated, on archives, evaluated."""
 
 import csv
 import json
@@ -7,12 +7,14 @@ import shutil
 
 import pytest
 from support.main_job import (
+    FOUR_EPOCHS,
     TINY,
+    assert_same_results,
     command,
+    evaluate,
     notes_of,
-    run_to_the_end,
+    run_all,
     score_bytes,
-    two_machines,
 )
 from support.packing import pack_machines
 
@@ -21,21 +23,17 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import Row
 from gammavae_jax.presets import preset
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Two synthetic machines of different sizes and lengths."""
-    return two_machines(tmp_path_factory.mktemp("data") / "set")
+EXACT = ("metrics.jsonl", "results.csv", "clips.csv", "config.json")
 
 
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
-    """A run of two seeds and four epochs."""
+    """Return the folder and the process of a run of two seeds and four epochs."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    return out, run_to_the_end(data, out)
+    return out, run_all(data, out, *FOUR_EPOCHS)
 
 
-def test_a_run_leaves_what_the_contract_says(finished):
+def test_a_run_writes_the_documented_files(finished):
     out, run = finished
     assert {path.name for path in out.iterdir()} == {
         "config.json", "metrics.jsonl", "results.csv", "clips.csv", "summary.json",
@@ -70,7 +68,7 @@ def test_a_run_leaves_what_the_contract_says(finished):
     assert "official score" in run.stdout
 
 
-def test_synthetic_numbers_are_labelled_as_such(finished):
+def test_results_on_synthetic_data_are_labelled(finished):
     out, run = finished
     assert "SYNTHETIC" in run.stdout
     assert "Synthetic data" in (out / "report.html").read_text()
@@ -80,33 +78,28 @@ def test_synthetic_numbers_are_labelled_as_such(finished):
 def test_evaluating_the_checkpoint_writes_the_same_bytes(finished, data, tmp_path):
     out, _ = finished
     again = tmp_path / "again"
-    command(
-        "evaluate.py", "--checkpoint", out / "checkpoint", "--data-root", data,
-        "--out", again,
-    )  # fmt: skip
-    assert score_bytes(again) == score_bytes(out)
-    for name in ("results.csv", "clips.csv"):
-        assert (again / name).read_bytes() == (out / name).read_bytes()
+    evaluate(out / "checkpoint", data, again)
+    assert_same_results(again, out, "results.csv", "clips.csv")
 
 
-def test_the_table_of_clips_says_what_the_files_of_scores_and_decisions_say(finished):
+def test_the_table_of_clips_agrees_with_the_score_and_decision_files(finished):
     out, _ = finished
     with (out / "clips.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    found = {}
+    values = {}
     for path in sorted((out / "scores").rglob("*.csv")):
         kind, machine = path.name.split("_section_")[0].rsplit("_", 1)
         key = (kind, path.parent.parent.name, path.parent.name, machine)
         with path.open(newline="") as file:
-            found |= {(*key, name): float(value) for name, value in csv.reader(file)}
-    assert len(found) == 2 * len(rows)
+            values |= {(*key, name): float(value) for name, value in csv.reader(file)}
+    assert len(values) == 2 * len(rows)
     for row in rows:
         key = row["score"], f"seed{row['seed']}", row["machine"], row["clip"]
-        decision = found["decision_result", *key]
+        decision = values["decision_result", *key]
         assert float(row["decision"]) == decision
         score = float(row["anomaly_score"])
-        assert score == pytest.approx(found["anomaly_score", *key], rel=1e-6)
-        # A p-value counts the machine's own training clips, and the clip itself.
+        assert score == pytest.approx(values["anomaly_score", *key], rel=1e-6)
+        # A p-value counts the machine's training clips and the clip itself.
         n_clips = {"fan": 15, "valve": 7}[row["machine"]]
         count = float(row["p_value"]) * (n_clips + 1)
         assert count == pytest.approx(round(count))
@@ -116,76 +109,63 @@ def test_the_table_of_clips_says_what_the_files_of_scores_and_decisions_say(fini
             assert (float(row["p_value"]) <= 0.1) == bool(decision)
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
-    finished, data, tmp_path
-):
+def test_only_the_same_seed_gives_the_same_bytes(finished, data, tmp_path):
     out, _ = finished
-    common = ["--all-machines", "--data-root", data, "--epochs", 4, "--seeds", 2]
-    command("run.py", *common, "--out", tmp_path / "same", *TINY)
-    command("run.py", *common, "--out", tmp_path / "other", "--seed", 5, *TINY)
-    assert score_bytes(tmp_path / "same") == score_bytes(out)
-    for name in ("metrics.jsonl", "results.csv", "clips.csv", "config.json"):
-        assert (tmp_path / "same" / name).read_bytes() == (out / name).read_bytes()
+    run_all(data, tmp_path / "same", *FOUR_EPOCHS)
+    run_all(data, tmp_path / "other", "--seed", 5, *FOUR_EPOCHS)
+    assert_same_results(tmp_path / "same", out, *EXACT)
     other = score_bytes(tmp_path / "other")
     here = "scores/mse/seed{}/anomaly_score_fan_section_00_test.csv"
     assert other[here.format(5)] != score_bytes(out)[here.format(13711)]
 
 
 def test_archives_give_the_same_bytes_as_folders(finished, data, tmp_path):
-    """The evaluation needs those with test clips alone."""
+    """The evaluation needs only the archives with test clips."""
     out, _ = finished
     packed = pack_machines(data, tmp_path / "packed")
     run, again = tmp_path / "run", tmp_path / "again"
-    command(
-        "run.py", "--all-machines", "--data-root", packed, "--out", run, "--epochs", 4,
-        "--seeds", 2, *TINY,
-    )  # fmt: skip
+    run_all(packed, run, *FOUR_EPOCHS)
     for archive in packed.glob("*_train.zip"):
         archive.unlink()
-    command(
-        "evaluate.py", "--checkpoint", run / "checkpoint", "--data-root", packed,
-        "--out", again,
-    )  # fmt: skip
-    assert score_bytes(run) == score_bytes(again) == score_bytes(out)
-    for name in ("metrics.jsonl", "results.csv", "clips.csv", "config.json"):
-        assert (run / name).read_bytes() == (out / name).read_bytes()
-    assert (again / "results.csv").read_bytes() == (out / "results.csv").read_bytes()
+    evaluate(run / "checkpoint", packed, again)
+    assert_same_results(run, out, *EXACT)
+    assert_same_results(again, out, "results.csv")
 
 
-def test_the_next_run_finds_all_its_programs_compiled(data, tmp_path, monkeypatch):
+def test_the_next_run_compiles_nothing(data, tmp_path, monkeypatch):
     monkeypatch.setenv("GAMMAVAE_CACHE_DIR", str(tmp_path / "cache"))
-    # All are kept, however fast this machine compiles just now.
+    # Cache every program, even if it compiles fast.
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    kept = []
+    cached = []
     for name in ("first", "next"):
-        command(
-            "run.py", "--all-machines", "--data-root", data, "--out", tmp_path / name,
-            "--epochs", 1, "--seeds", 2, *TINY,
-        )  # fmt: skip
-        kept.append(sorted((tmp_path / "cache" / "compiled").glob("*-cache")))
-    assert kept[0] == kept[1]
-    assert kept[0]
+        run_all(data, tmp_path / name, "--epochs", 1, "--seeds", 2, *TINY)
+        cached.append(sorted((tmp_path / "cache" / "compiled").glob("*-cache")))
+    assert cached[0] == cached[1]
+    assert cached[0]
 
 
 @pytest.mark.slow
 def test_the_built_in_data_is_neither_trivial_nor_hopeless(tmp_path):
     command("run.py", "--all-machines", "--out", tmp_path / "out")
     with (tmp_path / "out" / "results.csv").open() as file:
-        found = csv.DictReader(file)
-        rows = [row for row in found if row["score"] == preset("default").score]
+        rows = [
+            row
+            for row in csv.DictReader(file)
+            if row["score"] == preset("default").score
+        ]
     assert len(rows) == 7
     for row in rows:
         assert 0.6 < float(row["auc"]) < 0.95, row["machine"]
 
 
 def page_parts(path):
-    """A page's text, and its pictures' numbers in words: `clip-<machine>-<clip>`."""
+    """Split a page into its text, its pictures' `clip-<machine>-<clip>` and data."""
     parts = re.split(r'<script type="application/json" id="(clip-\d+-\d+)">', path)
     return parts[0], parts[1::2], [json.loads(p.split("<")[0]) for p in parts[2::2]]
 
 
-def test_the_page_made_anew_is_the_page_of_the_run(finished, data, tmp_path):
-    """The numbers of pictures may differ by rounding: other cores made them."""
+def test_the_report_command_recreates_the_page_of_the_run(finished, data, tmp_path):
+    """The values of pictures may differ by rounding."""
     out, _ = finished
     Report(out, out=tmp_path / "page.html").run()
     text, clips, pictures = page_parts((out / "report.html").read_text())
@@ -200,7 +180,7 @@ def test_the_page_made_anew_is_the_page_of_the_run(finished, data, tmp_path):
         assert one["sound"]["type"] == "audio/mpeg"
 
 
-def test_what_a_picture_explains_is_the_clips_score(finished):
+def test_the_score_in_a_picture_is_that_of_its_clip(finished):
     out, _ = finished
     _, clips, pictures = page_parts((out / "report.html").read_text())
     with (out / "clips.csv").open(newline="") as file:
@@ -217,7 +197,7 @@ def test_what_a_picture_explains_is_the_clips_score(finished):
         assert picture["value"] == pytest.approx(score, rel=1e-3, abs=2e-3)
 
 
-def test_named_clips_have_pictures_first(finished, tmp_path):
+def test_the_pictures_of_named_clips_come_first(finished, tmp_path):
     out, _ = finished
     with (out / "clips.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -230,7 +210,7 @@ def test_named_clips_have_pictures_first(finished, tmp_path):
         Report(out, out=path, clips=("section_0_source",)).run()
 
 
-def test_a_page_without_the_recordings_says_so(finished, tmp_path, capsys):
+def test_a_page_without_recordings_has_a_note(finished, tmp_path, capsys):
     out, _ = finished
     copy = tmp_path / "copy"
     shutil.copytree(out, copy)
@@ -246,9 +226,7 @@ def test_a_page_without_the_recordings_says_so(finished, tmp_path, capsys):
         Report(copy, data_root=tmp_path / "gone").run()
 
 
-def test_an_evaluation_knows_its_checkpoint_and_what_is_no_run_is_refused(
-    finished, data, tmp_path
-):
+def test_a_page_needs_a_run_and_its_checkpoint(finished, data, tmp_path):
     out, _ = finished
     copy = tmp_path / "copy"
     shutil.copytree(out, copy, ignore=shutil.ignore_patterns("checkpoint"))
@@ -257,30 +235,27 @@ def test_an_evaluation_knows_its_checkpoint_and_what_is_no_run_is_refused(
     summary = json.loads((copy / "summary.json").read_text())
     summary["checkpoint"] = str(tmp_path / "gone")
     (copy / "summary.json").write_text(json.dumps(summary))
-    with pytest.raises(InputError, match=r"the checkpoint of .* is not at .*gone"):
+    with pytest.raises(
+        InputError, match=r"the checkpoint of .* is no longer at .*gone"
+    ):
         Report(copy).run()
-    with pytest.raises(InputError, match="is no finished run"):
+    with pytest.raises(InputError, match="is not a finished run"):
         Report(tmp_path).run()
 
 
-def test_a_finished_run_is_not_overwritten_unless_that_was_said(finished, data):
+def test_a_finished_run_is_only_overwritten_on_request(finished, data):
     out, _ = finished
     before = (out / "summary.json").read_bytes()
-    run = command(
-        "run.py", "--all-machines", "--data-root", data, "--out", out, check=False
-    )
+    run = run_all(data, out, check=False)
     assert run.returncode == 2
-    assert "say --overwrite (or --resume" in run.stderr
+    assert "pass --overwrite (or --resume" in run.stderr
     assert (out / "summary.json").read_bytes() == before
 
 
-def test_an_evaluation_never_replaces_the_checkpoint_that_it_reads(finished, data):
+def test_an_evaluation_never_replaces_its_checkpoint(finished, data):
     out, _ = finished
     before = score_bytes(out)
-    run = command(
-        "evaluate.py", "--checkpoint", out / "checkpoint", "--data-root", data,
-        "--out", out, "--overwrite", check=False,
-    )  # fmt: skip
+    run = evaluate(out / "checkpoint", data, out, "--overwrite", check=False)
     assert run.returncode == 2
     assert "the checkpoint lies in" in run.stderr
     assert score_bytes(out) == before

@@ -1,4 +1,4 @@
-"""Machines of which little can be learnt, beside an ordinary one in one program."""
+"""Machines with little to learn from, trained in one program with an ordinary one."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from rich.console import Console
 from support.detectors import Fitted, fitted, small
-from support.main_job import TINY, command, notes_of, two_machines
+from support.main_job import TINY, notes_of, run_all
 from support.probes import clips, noise
 
 import gammavae_jax as gv
@@ -25,14 +25,14 @@ SCORES = [name for name in SCORE_NAMES if not name.startswith("latent_")]
 
 
 def click():
-    """Digital silence with one click in two frames."""
+    """Return digital silence with a click in two frames."""
     spectrogram = SILENCE.copy()
     spectrogram[9:11] = -40
     return spectrogram
 
 
 def odd_machines(rng):
-    """By name: clips, and the name of what is odd about them."""
+    """Return the clips of odd machines, by what is odd about them."""
     (one,) = noise(rng, 1)
     cut = np.where(np.arange(128) < 40, 0.0, np.nan)  # nothing in the upper bands
     low = [np.where(np.isnan(cut), SILENCE, c) for c in noise(rng, N_CLIPS)]
@@ -49,7 +49,9 @@ def odd_machines(rng):
         "two_targets": clips(noise(rng, N_CLIPS), n_target=2),
         "no_target": clips(noise(rng, N_CLIPS)),
         "only_target": clips(noise(rng, N_CLIPS), n_target=N_CLIPS),
-        "few_windows": clips(noise(rng, 3, 6)),  # fewer than a batch, and than bands
+        "few_windows": clips(
+            noise(rng, 3, 6)
+        ),  # fewer windows than a batch, and than bands
         "silent_bands": clips(low, n_target=2),
         "one_outlier": clips(loud),
         "one_click": clips([SILENCE] * 11 + [click()]),
@@ -58,13 +60,13 @@ def odd_machines(rng):
 
 
 ODD = odd_machines(np.random.default_rng(0))
-# Of these an ordinary clip is known well enough for another sound to be an alarm.
-TELLING = sorted(
+# For these, the training clips suffice to detect a different sound.
+DETECTABLE = sorted(
     set(ODD)
     - {"two_copies", "two_clips", "few_windows", "one_outlier", "one_click"}
     - {"one_silent"}
 )
-ALIKE = ["silence", "silence_target", "copies"]
+IDENTICAL = ["silence", "silence_target", "copies"]
 CONFIG = small("default", f"scores={json.dumps(SCORES)}", "scoring.smote_ratio=0.5")
 
 
@@ -73,7 +75,7 @@ def ordinary(rng):
 
 
 def trained(others) -> Fitted:
-    """An ordinary machine and others, in one program."""
+    """Train an ordinary machine and others in one program."""
     return fitted(CONFIG, [*ordinary(np.random.default_rng(1)), *others], 20)
 
 
@@ -83,7 +85,7 @@ def crowd():
 
 
 def judged_clips(found):
-    """The first training clip again, and the same with a loud tone; other sounds."""
+    """Return the first training clip, then with a loud tone, and other sounds."""
     first = found.log_mels[0]
     strange = first.copy()
     strange[:, 60] += 60
@@ -93,7 +95,7 @@ def judged_clips(found):
 
 @pytest.fixture(scope="module")
 def scores(crowd):
-    """By score and machine: of the clips of `judged_clips`."""
+    """Return the scores of `judged_clips`, by score and machine."""
     found = crowd.scores(*map(judged_clips, [ordinary_clips(), *ODD.values()]))
     return {
         name: dict(zip(["ordinary", *ODD], values[0], strict=True))
@@ -122,19 +124,19 @@ def test_scores_thresholds_and_calibration_are_finite(crowd, scores, name):
         assert np.isfinite(calibration[score][:n_clips]).all(), score
 
 
-@pytest.mark.parametrize("name", TELLING)
-def test_another_sound_scores_higher_and_is_an_alarm(crowd, scores, name):
+@pytest.mark.parametrize("name", DETECTABLE)
+def test_a_different_sound_scores_higher_and_is_an_alarm(crowd, scores, name):
     for score in ("fusion_mean", "spectrum_density"):
         same, _, strange, *_ = scores[score][name]
         assert strange > same
         assert strange > of_machine(crowd, name, "thresholds")[score]
 
 
-@pytest.mark.parametrize("name", ALIKE)
-def test_a_sound_that_is_all_there_is_is_no_alarm_however_it_is_batched(
+@pytest.mark.parametrize("name", IDENTICAL)
+def test_the_only_sound_of_a_machine_is_no_alarm_however_it_is_batched(
     crowd, scores, name
 ):
-    """Beside longer clips too: what rounding makes of copies is below the threshold."""
+    """Rounding differs beside longer clips, but stays below the threshold."""
     for score in ("fusion_mean", "spectrum_density"):
         assert scores[score][name][0] <= of_machine(crowd, name, "thresholds")[score]
     alone = crowd.scores(
@@ -145,17 +147,17 @@ def test_a_sound_that_is_all_there_is_is_no_alarm_however_it_is_batched(
         assert alone[score][0, number, 0] <= crowd.detector.thresholds[score][0, number]
 
 
-@pytest.mark.parametrize("name", ALIKE)
-def test_distances_to_copies_are_in_decibels(scores, name):
-    """Not in millions of deviations: nothing is known of those."""
+@pytest.mark.parametrize("name", IDENTICAL)
+def test_distances_to_identical_clips_are_in_decibels(scores, name):
+    """There are no deviations by which they could be divided."""
     spectrum = scores["spectrum_neighbour"][name]
     assert spectrum[0] < 0.01
     assert spectrum.max() < 1e4
 
 
 @pytest.mark.slow
-def test_odd_machines_change_nothing_of_the_one_beside_them(crowd, scores):
-    """Bit for bit, with ordinary machines of the same size in their place."""
+def test_odd_machines_do_not_change_the_ordinary_one(crowd, scores):
+    """Its numbers are the same bits beside ordinary machines of the same sizes."""
     rng = np.random.default_rng(5)
     usual = [
         (name, clips(noise(rng, len(c.files), len(c.log_mels[0]))))
@@ -179,8 +181,8 @@ def test_odd_machines_change_nothing_of_the_one_beside_them(crowd, scores):
         np.testing.assert_array_equal(ours, other.detector.calibration[score][0, 0])
 
 
-def test_a_machine_whose_scores_are_no_numbers_is_left_out_alone():
-    """By a run; what is beyond a machine's clips is padding, and of no account."""
+def test_only_a_machine_whose_scores_are_not_finite_is_left_out():
+    """Values beyond a machine's clips are padding, and are ignored."""
     test = [(name, clips(noise(np.random.default_rng(0), 2))) for name in "abc"]
     values = np.zeros((1, 3, 4))
     values[0, 1, 1] = np.inf
@@ -209,47 +211,48 @@ def one_device(monkeypatch):
 
 @pytest.mark.usefixtures("one_device")
 def test_a_machine_that_always_sounds_the_same_alarms_at_anything_else(capsys):
-    """Digital silence and copies, in five lines; the user is told what it is worth."""
+    """For digital silence and for copies; a note tells the user."""
     sounds = {"silent": np.zeros(RATE, np.float32), "copied": hiss(0)}
     found = detector().fit({m: [sound] * 12 for m, sound in sounds.items()}, RATE)
-    said = " ".join(capsys.readouterr().err.split())
-    assert "clips of silent, copied all sound the same" in said
+    notes = " ".join(capsys.readouterr().err.split())
+    assert "clips of silent, copied all sound the same" in notes
     for machine, sound in sounds.items():
         clicked = sound.copy()
         clicked[8000:8040] += 0.5
-        # Below the floor of the log-mel it is silence; far beyond full scale it is not.
+        # The first is below the floor of the log-mel, the second far beyond full scale.
         odd = [1e-30 * hiss(8), 1e8 * hiss(9)]
         given = [sound, np.tile(sound, 3), hiss(7), clicked, *odd]
         judged = found.score_recordings(given, RATE, machine=machine)
         assert np.isfinite([r.score for r in judged]).all()
         alarms = [r.is_anomaly for r in judged]
         assert alarms == [False, False, True, True, machine == "copied", True]
-        # And the p-value says the same.
+        # The p-values agree.
         assert [r.p_value <= 0.1 for r in judged] == alarms
 
 
-def test_one_window_to_learn_from_is_refused():
+def test_a_single_training_window_is_refused():
     clip = hiss(0, 2048 / RATE)
     with pytest.raises(InputError, match="machine: a model would learn from 1 of its"):
         detector(verbose=False).fit([clip, clip[::-1].copy()], RATE)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return two_machines(tmp_path_factory.mktemp("odd") / "set")
-
-
 def run(data, out, *settings):
-    command(
-        "run.py", "--all-machines", "--data-root", data, "--out", out, "--epochs", 1,
-        "--scores", "spectrum_density", "mse",
-        *TINY, *settings,
-    )  # fmt: skip
+    run_all(
+        data,
+        out,
+        "--epochs",
+        1,
+        "--scores",
+        "spectrum_density",
+        "mse",
+        *TINY,
+        *settings,
+    )
     return notes_of(out)
 
 
-def test_a_silent_machine_is_said_and_the_other_one_has_the_same_bytes(data, tmp_path):
-    """By the main job: a dead microphone among machines, more folds than clips."""
+def test_a_silent_machine_is_noted_and_the_other_one_has_the_same_bytes(data, tmp_path):
+    """The main job with a dead microphone, and with more folds than clips."""
     broken = tmp_path / "data"
     shutil.copytree(data, broken)
     for path in (broken / "valve").rglob("*.wav"):
@@ -262,7 +265,6 @@ def test_a_silent_machine_is_said_and_the_other_one_has_the_same_bytes(data, tmp
     )
     assert "all sound the same" not in before
     assert "training clips of valve_section_00 all sound the same" in after
-    # Seven clips.
     assert "than the 9 folds: valve_section_00 (7)." in after
     for path in (tmp_path / "before").rglob("*_fan_section_00_test.csv"):
         same = tmp_path / "after" / path.relative_to(tmp_path / "before")
@@ -271,7 +273,7 @@ def test_a_silent_machine_is_said_and_the_other_one_has_the_same_bytes(data, tmp
     assert "valve" in " ".join(summary["machines"])
 
 
-def test_a_run_that_cannot_train_leaves_nothing(data, tmp_path):
+def test_a_run_that_cannot_train_writes_nothing(data, tmp_path):
     short = tmp_path / "data"
     shutil.copytree(data, short)
     for number, path in enumerate(sorted((short / "valve" / "train").glob("*.wav"))):
@@ -279,10 +281,7 @@ def test_a_run_that_cannot_train_leaves_nothing(data, tmp_path):
             path.unlink()
         else:
             soundfile.write(path, hiss(number, 2048 / RATE), RATE)
-    done = command(
-        "run.py", "--all-machines", "--data-root", short, "--out", tmp_path / "out",
-        *TINY, check=False,
-    )  # fmt: skip
+    done = run_all(short, tmp_path / "out", *TINY, check=False)
     assert done.returncode == 2
     assert "valve_section_00: a model would learn from 1 of its windows" in done.stderr
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""A checkpoint is enough to score, on any number of devices, and says what ails it."""
+"""A checkpoint suffices to score on any number of devices, and reports its damage."""
 
 import contextlib
 import errno
@@ -21,7 +21,7 @@ from orbax.checkpoint import v1 as ocp
 
 from gammavae_jax.config import FUSION_SCORES
 from gammavae_jax.errors import InputError
-from gammavae_jax.files import text_sum
+from gammavae_jax.files import text_checksum
 from gammavae_jax.runs.checkpoint import (
     TrainCheckpoint,
     load_detector,
@@ -29,7 +29,7 @@ from gammavae_jax.runs.checkpoint import (
     save_detector,
     save_training,
 )
-from gammavae_jax.runs.checkpoint_claims import require_modest
+from gammavae_jax.runs.stored_arrays import validate_sizes
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.neighbours import fit_reference
 from gammavae_jax.scoring.residuals import GaussianFit
@@ -48,7 +48,7 @@ def state(tiny):
 
 
 def references_of(config, rng) -> Any:
-    """References of two folds and machines, each of ten clips and two spare places."""
+    """Return references for two folds and machines: ten clips and two spare places."""
     one = fit_reference(
         rng.normal(size=(10, 384)),
         np.arange(10) % 2,
@@ -89,7 +89,7 @@ def assert_same(ours, expected):
     jax.tree.map(np.testing.assert_array_equal, ours, expected)
 
 
-def test_a_detector_comes_back_as_it_was(tmp_path, detector):
+def test_a_restored_detector_equals_the_saved_one(tmp_path, detector):
     save_detector(tmp_path, detector)
     back = load_detector(tmp_path)
     assert (back.config, back.machines) == (detector.config, detector.machines)
@@ -101,10 +101,10 @@ def test_a_detector_comes_back_as_it_was(tmp_path, detector):
     assert_same(dict(back.thresholds), dict(detector.thresholds))
 
 
-def test_a_detector_without_references_and_calibration_comes_back(
+def test_a_detector_without_references_and_calibration_is_restored(
     tmp_path, detector, tiny
 ):
-    """Such as one with the official thresholds."""
+    """A detector with official thresholds has neither."""
     official = tiny("official")
     one = init_state(official, jax.random.key(0))
     state = jax.tree.map(lambda leaf: np.stack([np.stack([leaf, leaf])]), one)
@@ -123,7 +123,7 @@ def test_a_detector_without_references_and_calibration_comes_back(
     assert_same(back.scorer, bare.scorer)
 
 
-def test_a_training_comes_back_at_its_newest_state(tmp_path, state, tiny):
+def test_a_training_is_restored_at_its_newest_state(tmp_path, state, tiny):
     clips = {"fan": ["a.wav"], "pump": ["b.wav", "c.wav"]}
     for epoch in (1, 2):
         now = state._replace(is_stopped=np.array([[False, epoch == 2]] * 2))
@@ -136,16 +136,16 @@ def test_a_training_comes_back_at_its_newest_state(tmp_path, state, tiny):
     assert names == {"1", "1.json", "2", "2.json"}
 
 
-def test_no_training_state_is_no_error(tmp_path):
+def test_without_a_training_state_nothing_is_restored(tmp_path):
     assert restore_training(tmp_path) is None
 
 
-def test_a_folder_without_checkpoint_is_named(tmp_path):
+def test_a_folder_without_a_checkpoint_is_refused_by_name(tmp_path):
     with pytest.raises(InputError, match="no checkpoint in"):
         load_detector(tmp_path / "nowhere")
 
 
-def test_another_version_is_refused(tmp_path, detector):
+def test_a_detector_of_another_version_is_refused(tmp_path, detector):
     save_detector(tmp_path, detector)
     about = json.loads((tmp_path / "detector.json").read_text())
     (tmp_path / "detector.json").write_text(json.dumps({**about, "format": 99}))
@@ -155,14 +155,14 @@ def test_another_version_is_refused(tmp_path, detector):
 
 def test_a_training_of_another_version_is_refused(tmp_path, state, tiny):
     save_training(tmp_path, TrainCheckpoint(1, state, tiny(), CLIPS))
-    mark = tmp_path / "train" / "1.json"
-    mark.write_text(json.dumps({**json.loads(mark.read_text()), "format": 4}))
+    marker = tmp_path / "train" / "1.json"
+    marker.write_text(json.dumps({**json.loads(marker.read_text()), "format": 4}))
     with pytest.raises(InputError, match="another version"):
         restore_training(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 5}', "\x00\xff"])
-def test_a_detector_whose_json_is_nonsense_is_refused(tmp_path, detector, text):
+def test_a_detector_with_malformed_json_is_refused(tmp_path, detector, text):
     save_detector(tmp_path, detector)
     (tmp_path / "detector.json").write_text(text)
     with pytest.raises(InputError, match=r"is damaged \(detector.json\)"):
@@ -178,17 +178,17 @@ def emptied(content):
 
 
 def flipped(content):
-    """One bit of the middle byte."""
+    """Flip one bit of the middle byte."""
     middle = len(content) // 2
     byte = bytes(b ^ 4 for b in content[middle : middle + 1])
     return content[:middle] + byte + content[middle + 1 :]
 
 
-DAMAGES = (cut_short, emptied, flipped, None)  # None removes
+DAMAGES = (cut_short, emptied, flipped, None)  # None removes the file
 
 
-def spoilt(files):
-    """Spoil each of some files in each way, one after the other, and mend it again."""
+def damaged(files):
+    """Damage each file in each way, one after the other, and repair it again."""
     for path in files:
         content = path.read_bytes()
         for damage in DAMAGES:
@@ -202,14 +202,14 @@ def spoilt(files):
             path.write_bytes(content)
 
 
-def test_a_detector_of_which_any_file_is_damaged_is_refused(tmp_path, detector):
+def test_a_detector_is_refused_whichever_of_its_files_is_damaged(tmp_path, detector):
     save_detector(tmp_path, detector)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     n_refused = 0
-    for path, damage in spoilt(files):
-        no_mark = path.name == "detector.json" and damage is None
-        said = "no checkpoint in" if no_mark else "is damaged"
-        with pytest.raises(InputError, match=said):
+    for path, damage in damaged(files):
+        is_unmarked = path.name == "detector.json" and damage is None
+        message = "no checkpoint in" if is_unmarked else "is damaged"
+        with pytest.raises(InputError, match=message):
             load_detector(tmp_path)
         n_refused += 1
     assert n_refused > 20
@@ -225,7 +225,7 @@ def test_a_detector_without_its_arrays_is_refused(tmp_path, detector):
 
 @pytest.fixture
 def two_states(tmp_path, state, tiny):
-    """A folder with the states after epochs 2 and 4, and the two of them."""
+    """Return a folder with the states after epochs 2 and 4, and both states."""
     after = {}
     for epoch in (2, 4):
         after[epoch] = jax.tree.map(
@@ -236,26 +236,26 @@ def two_states(tmp_path, state, tiny):
     return tmp_path, after
 
 
-def test_of_a_state_of_which_any_file_is_damaged_the_one_before_is_taken(
+def test_the_previous_state_is_restored_whichever_file_of_the_newest_is_damaged(
     two_states, monkeypatch, capfd
 ):
-    """And Orbax is not asked to read what is damaged, of which it prints pages."""
+    """Orbax, which would print pages of messages, never reads the damaged files."""
     folder, after = two_states
     monkeypatch.setattr(ocp, "load", lambda path, _: after[int(path[-1:])])
     files = [p for p in (folder / "train" / "4").rglob("*") if p.is_file()]
     capfd.readouterr()
-    n_spoilt = 0
-    for path, damage in spoilt([folder / "train" / "4.json", *files]):
-        said = []
-        back = restore_training(folder, said.append)
+    n_damaged = 0
+    for path, damage in damaged([folder / "train" / "4.json", *files]):
+        messages = []
+        back = restore_training(folder, messages.append)
         assert back is not None
         assert back.epoch == 2, (path, damage)
         if path.name != "4.json" or damage is not None:  # else there is no such state
-            (line,) = said
+            (line,) = messages
             assert "is damaged" in line
             assert "going back to the state after epoch 2" in line
-        n_spoilt += 1
-    assert n_spoilt > 20
+        n_damaged += 1
+    assert n_damaged > 20
     assert_same(back.state, after[2])
     assert capfd.readouterr() == ("", "")
     monkeypatch.undo()
@@ -266,7 +266,7 @@ def test_of_a_state_of_which_any_file_is_damaged_the_one_before_is_taken(
     assert_same(back.state, after[2])
 
 
-def test_where_no_state_is_sound_it_is_said_and_what_to_do(two_states):
+def test_if_no_state_is_intact_the_message_names_the_remedy(two_states):
     folder, _ = two_states
     for epoch in (2, 4):
         flip = folder / "train" / f"{epoch}.json"
@@ -275,7 +275,7 @@ def test_where_no_state_is_sound_it_is_said_and_what_to_do(two_states):
         restore_training(folder)
 
 
-def test_going_back_and_on_from_there_leaves_two_sound_states(two_states, tiny):
+def test_training_on_from_the_previous_state_leaves_two_intact_states(two_states, tiny):
     folder, after = two_states
     (folder / "train" / "4" / "state" / "manifest.ocdbt").write_bytes(b"")
     save_training(folder, TrainCheckpoint(3, after[4], tiny(), CLIPS))
@@ -288,7 +288,7 @@ def test_going_back_and_on_from_there_leaves_two_sound_states(two_states, tiny):
     assert_same(back.state, after[4])
 
 
-def test_a_state_that_cannot_be_written_leaves_the_one_before(
+def test_a_state_that_cannot_be_written_leaves_the_previous_one(
     two_states, tiny, monkeypatch
 ):
     folder, after = two_states
@@ -308,7 +308,7 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before(
     assert back.epoch == 4
 
 
-def test_a_checkpoint_of_four_devices_restores_on_one(tmp_path, detector):
+def test_a_checkpoint_from_four_devices_is_restored_on_one(tmp_path, detector):
     assert len(jax.devices()) == 4
     save_detector(tmp_path, detector)
     program = (
@@ -351,20 +351,20 @@ def test_an_interrupt_waits_until_a_state_is_saved(tmp_path, state, tiny, monkey
 
 HUGE = 2**38
 LIES = {
-    "machines are no list": {"machines": 5},
+    "machines are not a list": {"machines": 5},
     "no machine": {"machines": []},
-    "machines are no names": {"machines": [[1, "00"], ["pump", "02"]]},
+    "machines are not names": {"machines": [[1, "00"], ["pump", "02"]]},
     "a machine of three parts": {"machines": [["fan", "00", "x"], ["pump", "02"]]},
-    "machines that are alike": {"machines": [["fan", "00"]] * 2},
+    "identical machines": {"machines": [["fan", "00"]] * 2},
     "a machine that moves the cursor": {"machines": [["\x1b[2J", "00"], ["b", "02"]]},
     "more machines than arrays": {"machines": [[str(n), "00"] for n in range(3)]},
     "references are a list": {"references": []},
     "references of a huge shape": {"references": {"spectrum": [HUGE, HUGE]}},
     "references of another shape": {"references": {"spectrum": [13, 384]}},
-    "references of a shape that is none": {"references": {"spectrum": [12, -1]}},
+    "references of an invalid shape": {"references": {"spectrum": [12, -1]}},
     "references of another name": {"references": {"../../x": [12, 384]}},
     "calibration of a huge size": {"calibration": {"mse": HUGE}},
-    "calibration of a size that is none": {"calibration": {"mse": True}},
+    "calibration of an invalid size": {"calibration": {"mse": True}},
     "calibration is null": {"calibration": None},
     "the configuration is a list": {"config": []},
     "a configuration of huge layers": {"config": {"model": {"hidden": [HUGE]}}},
@@ -374,18 +374,19 @@ LIES = {
 }
 
 
-def write_mark(path, about):
-    """What a stranger might write: any text, with its right checksum."""
-    said = {name: value for name, value in about.items() if name != "sum"}
-    path.write_text(json.dumps({**said, "sum": text_sum(json.dumps(said))}))
+def write_marker(path, about):
+    """Write any content with a valid checksum, as a stranger could."""
+    content = {name: value for name, value in about.items() if name != "sum"}
+    signed = {**content, "sum": text_checksum(json.dumps(content))}
+    path.write_text(json.dumps(signed))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_checkpoint_that_lies_is_refused_before_memory_is_taken(tmp_path, detector):
+def test_a_lying_checkpoint_is_refused_before_memory_is_allocated(tmp_path, detector):
     save_detector(tmp_path, detector)
     about = json.loads((tmp_path / "detector.json").read_text())
     for what, lie in LIES.items():
-        write_mark(tmp_path / "detector.json", {**about, **lie})
+        write_marker(tmp_path / "detector.json", {**about, **lie})
         tracemalloc.start()
         try:
             with pytest.raises(InputError) as caught:
@@ -394,13 +395,13 @@ def test_a_checkpoint_that_lies_is_refused_before_memory_is_taken(tmp_path, dete
         finally:
             tracemalloc.stop()
         assert str(caught.value).isprintable(), what
-        assert "(detector.json)" not in str(caught.value), what  # the sum is right
+        assert "(detector.json)" not in str(caught.value), what  # the checksum is valid
         assert peak < 2e8, what
-    write_mark(tmp_path / "detector.json", about)
+    write_marker(tmp_path / "detector.json", about)
     load_detector(tmp_path)
     for absent in about.keys() - {"sum"}:
         less = {name: value for name, value in about.items() if name != absent}
-        write_mark(tmp_path / "detector.json", less)
+        write_marker(tmp_path / "detector.json", less)
         with pytest.raises(InputError):
             load_detector(tmp_path)
 
@@ -418,24 +419,24 @@ def test_a_checkpoint_that_lies_is_refused_before_memory_is_taken(tmp_path, dete
     ],
     ids=str,
 )
-def test_a_state_of_a_training_that_lies_is_refused(tmp_path, state, tiny, lie):
+def test_a_lying_training_state_is_refused(tmp_path, state, tiny, lie):
     save_training(tmp_path, TrainCheckpoint(1, state, tiny(), {"a": [], "b": []}))
     path = tmp_path / "train" / "1.json"
     about = json.loads(path.read_text())
-    write_mark(path, about)
+    write_marker(path, about)
     assert restore_training(tmp_path) is not None
-    write_mark(path, {**about, **lie})
+    write_marker(path, {**about, **lie})
     with pytest.raises(InputError, match="checkpoint"):
         restore_training(tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_pickle_in_a_checkpoint_is_not_read(tmp_path, detector):
-    """Whatever file of it is replaced: nothing that is read is run."""
+def test_a_pickle_in_a_checkpoint_is_never_loaded(tmp_path, detector):
+    """Whichever file is replaced by one."""
     save_detector(tmp_path / "checkpoint", detector)
 
     def bomb(path):
-        """A pickle that makes a folder when it is read."""
+        """Return a pickle that creates a folder when it is loaded."""
         return f"cos\nmkdir\n(S'{path}'\ntR.".encode()
 
     pickle.loads(bomb(tmp_path / "armed"))
@@ -451,13 +452,15 @@ def test_a_pickle_in_a_checkpoint_is_not_read(tmp_path, detector):
 
 
 @pytest.mark.parametrize(("shape", "chunk"), [((HUGE, 3), (1, 3)), ((2, 3), (HUGE,))])
-def test_arrays_that_claim_far_more_than_lies_there_are_refused(tmp_path, shape, chunk):
+def test_arrays_that_claim_far_more_bytes_than_are_stored_are_refused(
+    tmp_path, shape, chunk
+):
     (tmp_path / "x").write_bytes(bytes(10))
     storage = SimpleNamespace(chunk_shape=chunk)
     array = SimpleNamespace(
         shape=shape, dtype=np.dtype(np.float32), storage_metadata=storage
     )
-    with pytest.raises(InputError, match="bytes of arrays, and holds 10"):
-        require_modest(str(tmp_path), {"a": [array]})
+    with pytest.raises(InputError, match="bytes of arrays, but has 10"):
+        validate_sizes(tmp_path, {"a": [array]})
     array.shape, storage.chunk_shape = (2, 3), (2, 3)
-    require_modest(str(tmp_path), {"a": [array]})
+    validate_sizes(tmp_path, {"a": [array]})

@@ -9,7 +9,7 @@ from gammavae_jax.runs import environment
 from gammavae_jax.runs.environment import describe_environment
 
 
-def test_versions_and_devices_are_what_runs_here():
+def test_versions_and_devices_are_those_in_use():
     about = describe_environment()
     assert about["python"] == platform.python_version()
     assert about["packages"]["jax"] == jax.__version__
@@ -30,7 +30,7 @@ def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
 
 def test_outside_a_checkout_there_is_no_commit(monkeypatch, tmp_path):
     package = tmp_path / "site-packages" / "gammavae_jax"
-    monkeypatch.setattr(environment, "__file__", str(package / "environment.py"))
+    monkeypatch.setattr(environment, "__file__", str(package / "runs/environment.py"))
     assert describe_environment()["commit"] is None
 
 
@@ -42,7 +42,8 @@ def test_without_git_there_is_no_commit(monkeypatch, tmp_path, error):
         raise error
 
     (tmp_path / ".git").mkdir()
-    monkeypatch.setattr(environment, "__file__", str(tmp_path / "gammavae_jax" / "x"))
+    module = tmp_path / "gammavae_jax" / "runs" / "environment.py"
+    monkeypatch.setattr(environment, "__file__", str(module))
     monkeypatch.setattr(subprocess, "run", fail)
     assert describe_environment()["commit"] is None
 
@@ -54,9 +55,9 @@ def git(folder, *arguments):
     return done.stdout.strip()
 
 
-def test_the_commit_is_named_and_changes_are_marked(monkeypatch, tmp_path):
-    (tmp_path / "gammavae_jax").mkdir()
-    module = tmp_path / "gammavae_jax" / "environment.py"
+def test_the_commit_is_given_and_changes_are_marked(monkeypatch, tmp_path):
+    module = tmp_path / "gammavae_jax" / "runs" / "environment.py"
+    module.parent.mkdir(parents=True)
     module.touch()
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "add", ".")

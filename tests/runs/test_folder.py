@@ -32,14 +32,14 @@ MACHINES = ["fan_section_00", "pump_section_00"]
 
 @pytest.fixture
 def out(tmp_path):
-    """The folder of a run that has just begun."""
+    """Return the folder of a run that has just begun."""
     folder = tmp_path / "run"
     begin_folder(folder, CONFIG)
     return folder
 
 
 def append(out, epoch, loss=1.5):
-    """An epoch of two seeds and two machines, all with this loss."""
+    """Append an epoch of two seeds and two machines, all with the same loss."""
     info = {
         "loss": np.full((2, 2), loss, np.float32),
         "is_stopped": np.zeros((2, 2), bool),
@@ -53,12 +53,12 @@ def metrics(out):
 
 
 def rows():
-    """One machine's row of each score."""
+    """Return one machine's row for each score."""
     return [Row(1, score, "fan", "00", *[0.5] * 13) for score in CONFIG.scores]
 
 
 def snapshot(folder):
-    """Every path below a folder, and what the files hold."""
+    """Return every path below a folder, with the content of files."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
@@ -77,8 +77,8 @@ def test_a_file_is_refused(tmp_path):
         check_folder(tmp_path / "out", overwrite=True)
 
 
-def test_a_run_is_refused_unless_it_is_said_what_to_do_with_it(out):
-    with pytest.raises(InputError, match="say --overwrite"):
+def test_a_folder_with_a_run_needs_resume_or_overwrite(out):
+    with pytest.raises(InputError, match="pass --overwrite"):
         check_folder(out)
     check_folder(out, resume=True)
     check_folder(out, overwrite=True)
@@ -96,17 +96,17 @@ def test_without_a_run_there_is_nothing_to_resume(tmp_path, exists):
     [None, "", "[]", '{"architectures": ["Bert"], "model_type": "bert"}'],
     ids=["without", "empty", "list", "another program's"],
 )
-def test_overwrite_never_takes_a_folder_that_no_run_wrote(tmp_path, config):
+def test_overwrite_never_replaces_a_folder_that_is_not_a_run(tmp_path, config):
     (tmp_path / "scores").mkdir()
     (tmp_path / "scores" / "precious.csv").write_text("1")
     if config is not None:
         (tmp_path / "config.json").write_text(config)
-    with pytest.raises(InputError, match="holds something else than a run"):
+    with pytest.raises(InputError, match="is not the folder of a run"):
         check_folder(tmp_path, overwrite=True)
 
 
-def test_a_run_that_was_killed_before_its_first_file_can_be_begun_or_resumed(tmp_path):
-    """Its lock is left, or half of its first file."""
+def test_a_run_killed_before_its_first_file_can_be_started_or_resumed(tmp_path):
+    """It leaves its lock, or half of its first file."""
     for name in (".run-lock", f".config.json-{'0' * 32}"):
         (tmp_path / name).touch()
         check_folder(tmp_path)
@@ -121,15 +121,15 @@ def test_a_second_run_in_a_folder_is_refused_until_the_first_has_ended(out):
     with held_folder(out, resume=True, overwrite=False):
         for resume in (True, False):
             second = held_folder(out, resume=resume, overwrite=not resume)
-            said = f"another run is writing to {str(out)!r}: wait"
-            with pytest.raises(InputError, match=re.escape(said)), second:
+            message = f"another run is writing to {str(out)!r}: wait"
+            with pytest.raises(InputError, match=re.escape(message)), second:
                 pass
     assert snapshot(out) == before
     with held_folder(out, resume=True, overwrite=False):
         pass
 
 
-def test_a_refused_folder_is_left_as_it_was(tmp_path):
+def test_a_refused_folder_stays_unchanged(tmp_path):
     (tmp_path / "thesis.txt").touch()
     for out in (tmp_path, tmp_path / "thesis.txt"):
         hold = held_folder(out, resume=False, overwrite=True)
@@ -141,17 +141,19 @@ def test_a_refused_folder_is_left_as_it_was(tmp_path):
     assert set(snapshot(tmp_path)) == {"thesis.txt"}
 
 
-def test_results_finished_meanwhile_are_not_replaced_unasked(tmp_path, monkeypatch):
-    """Between the first look at a folder and its lock, another run has ended there."""
+def test_results_that_another_run_finished_meanwhile_are_not_replaced(
+    tmp_path, monkeypatch
+):
+    """Another run ends in the folder between the first check and the lock."""
     real = run_folder.FolderLock
 
-    def late(folder, *arguments, **options):
+    def lock_late(folder, *arguments, **options):
         begin_folder(folder, CONFIG)
         return real(folder, *arguments, **options)
 
-    monkeypatch.setattr(run_folder, "FolderLock", late)
+    monkeypatch.setattr(run_folder, "FolderLock", lock_late)
     hold = held_folder(tmp_path / "run", resume=False, overwrite=False)
-    with pytest.raises(InputError, match="exists: say --overwrite"), hold:
+    with pytest.raises(InputError, match="exists: pass --overwrite"), hold:
         pass
 
 
@@ -162,14 +164,14 @@ def test_check_folder_changes_nothing(out):
     assert snapshot(out) == before
 
 
-def test_a_run_begins_with_its_configuration(tmp_path):
+def test_a_new_run_writes_its_configuration(tmp_path):
     config = Config(preset="mine", train=TrainConfig(epochs=7))
     begin_folder(tmp_path / "new" / "deeper", config)
     text = (tmp_path / "new" / "deeper" / "config.json").read_text()
     assert from_dict(json.loads(text)) == config
 
 
-def test_overwriting_removes_what_a_run_wrote_and_nothing_else(out):
+def test_overwriting_removes_only_what_a_run_wrote(out):
     append(out, 1)
     write_results(out, rows(), {}, [])
     for folder in ("checkpoint", "scores"):
@@ -182,7 +184,7 @@ def test_overwriting_removes_what_a_run_wrote_and_nothing_else(out):
     assert (out / "notes.txt").read_text() == "mine"
 
 
-def test_a_link_to_a_folder_is_removed_and_not_followed(out, tmp_path):
+def test_overwriting_removes_a_link_without_following_it(out, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "precious").touch()
     (out / "checkpoint").symlink_to(tmp_path / "elsewhere")
@@ -191,7 +193,7 @@ def test_a_link_to_a_folder_is_removed_and_not_followed(out, tmp_path):
     assert (tmp_path / "elsewhere" / "precious").exists()
 
 
-def test_an_overwriting_that_fails_can_be_said_again(out, monkeypatch):
+def test_a_failed_overwrite_can_be_repeated(out, monkeypatch):
     (out / "checkpoint").mkdir()
 
     def refuse(path):
@@ -203,13 +205,13 @@ def test_an_overwriting_that_fails_can_be_said_again(out, monkeypatch):
     check_folder(out, overwrite=True)
 
 
-def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path):
+def test_a_folder_that_cannot_be_created_is_an_input_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot be written \(Not a directory\)"):
         begin_folder(tmp_path / "file" / "out", CONFIG)
 
 
-def test_metrics_grow_by_a_line_an_epoch_and_an_entry_a_machine(out):
+def test_metrics_have_a_line_per_epoch_with_an_entry_per_machine(out):
     losses = np.array([[1.0, 2.0], [3.0, 0.1]], np.float32)
     append_metrics(out, 1, MACHINES, {"loss": losses})
     append(out, 2)
@@ -244,7 +246,7 @@ def test_resuming_drops_the_epochs_after_the_checkpoint(out):
     assert [line["epoch"] for line in metrics(out)] == [1, 2, 3]
 
 
-def test_lines_that_are_damaged_or_lost_are_told_and_the_others_kept(out):
+def test_damaged_or_lost_lines_are_reported_and_the_others_kept(out):
     for epoch in (1, 2, 3, 4):
         append(out, epoch)
     first, second, _, fourth = (out / "metrics.jsonl").read_bytes().splitlines(True)
@@ -259,8 +261,8 @@ def test_metrics_on_a_full_disk_are_an_input_error(out, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    said = r"run' cannot be written \(No space left on device\): make room \(--"
-    with pytest.raises(InputError, match=said):
+    message = r"run' cannot be written \(No space left on device\): make room \(--"
+    with pytest.raises(InputError, match=message):
         append(out, 1)
 
 
@@ -286,12 +288,12 @@ def test_a_half_written_last_line_is_ignored(out):
     assert (out / "metrics.jsonl").read_text() == whole
 
 
-def test_a_run_that_was_killed_before_its_first_line_can_resume(out):
+def test_a_run_killed_before_its_first_line_can_be_resumed(out):
     resume_folder(out, CONFIG, epoch=0)
     assert metrics(out) == []
 
 
-def test_results_are_written_for_programs(out):
+def test_results_are_written_as_csv_and_json(out):
     about = {"timing": {"train_s": 1.0}, "environment": {"device": "cpu"}}
     write_results(out, rows(), about, ["a note"])
     with (out / "results.csv").open(newline="") as file:
@@ -303,20 +305,20 @@ def test_results_are_written_for_programs(out):
     assert summary["notes"] == ["a note"]
 
 
-def test_results_without_rows_are_still_files(out):
+def test_results_without_rows_are_still_written(out):
     write_results(out, [], {"timing": {}}, ["no labels"])
     assert (out / "results.csv").read_text().count("\n") == 1
     assert json.loads((out / "summary.json").read_text())["notes"] == ["no labels"]
 
 
-def test_the_last_epoch_is_that_of_the_metrics(out):
+def test_the_last_epoch_comes_from_the_last_line_of_metrics(out):
     append(out, 1)
     append(out, 2, loss=0.5)
     assert last_epoch(out) == metrics(out)[-1]["machines"]
     assert read_metrics(out) == metrics(out)
 
 
-def test_a_configuration_that_is_damaged_is_named(tmp_path):
+def test_a_damaged_configuration_is_refused_by_name(tmp_path):
     (tmp_path / "config.json").write_text('{"preset": ')
     with pytest.raises(InputError, match=r"config\.json' is damaged: restore a copy"):
         read_config(tmp_path)

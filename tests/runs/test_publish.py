@@ -1,4 +1,4 @@
-"""Results of before stay until the new ones are whole, and never mix with them."""
+"""Old results stay until the new ones are complete, and never mix with them."""
 
 import json
 import os
@@ -22,15 +22,14 @@ FILES = (
     "report.html",
     "scores/mse/seed1/anomaly_score.csv",
 )
-MARKS = FILES[:2]
+MARKERS = FILES[:2]
 
-# Results are written once; then a second time in processes each of which ends, as if
-# killed, at its next operation on a file. No JAX: such processes are forked.
+# Writes results, then writes them again in forked processes, each of which ends, as if
+# killed, one file operation later than the one before.
 KILLED_ANYWHERE = """
 import os, sys
 from pathlib import Path
-import test_whole_results as test
-from gammavae_jax.atomic_results import atomic_results
+from runs import test_publish as test
 folder, n = Path(sys.argv[1]), 0
 while True:
     out = folder / str(n)
@@ -61,7 +60,7 @@ def config_of(text):
 
 
 def write(out, text):
-    """Results that say the same in every file; the first in a folder begin it."""
+    """Write results with the same text in every file, in a new or existing folder."""
     if not out.exists():
         begin_folder(out, config_of(text))
     with atomic_results(out, config_of(text)) as results:
@@ -71,7 +70,7 @@ def write(out, text):
 
 
 def texts(out):
-    """What each file of the results says; the configuration by its epochs."""
+    """Return the text of each file of the results, and that of the configuration."""
     found = {n: (out / n).read_text() for n in FILES if (out / n).exists()}
     epochs = json.loads((out / "config.json").read_text())["train"]["epochs"]
     return found, {4: "old", 8: "new"}[epochs]
@@ -82,7 +81,7 @@ def assert_all(out, text):
     assert not [p for p in out.iterdir() if p.name.startswith(".")]
 
 
-def test_new_results_take_the_place_of_those_before(tmp_path):
+def test_new_results_replace_the_old_ones(tmp_path):
     write(tmp_path / "run", "old")
     assert_all(tmp_path / "run", "old")
     write(tmp_path / "run", "new")
@@ -90,7 +89,7 @@ def test_new_results_take_the_place_of_those_before(tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left"), KeyboardInterrupt()])
-def test_results_that_cannot_be_made_leave_those_before(tmp_path, error):
+def test_results_that_fail_leave_the_old_ones(tmp_path, error):
     out = tmp_path / "run"
     write(out, "old")
 
@@ -104,7 +103,7 @@ def test_results_that_cannot_be_made_leave_those_before(tmp_path, error):
     assert_all(out, "old")
 
 
-def test_a_reader_of_the_table_who_went_away_is_no_full_disk(tmp_path):
+def test_a_closed_pipe_is_not_reported_as_a_failed_write(tmp_path):
     write(tmp_path / "run", "old")
     with (
         pytest.raises(BrokenPipeError),
@@ -113,8 +112,8 @@ def test_a_reader_of_the_table_who_went_away_is_no_full_disk(tmp_path):
         raise BrokenPipeError(32, "Broken pipe")
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
-def test_killed_at_any_operation_on_a_file_results_are_never_mixed(tmp_path):
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks processes")
+def test_results_never_mix_whichever_file_operation_a_kill_interrupts(tmp_path):
     path = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])
     run = subprocess.run(
         [sys.executable, "-c", KILLED_ANYWHERE, str(tmp_path)],
@@ -129,10 +128,10 @@ def test_killed_at_any_operation_on_a_file_results_are_never_mixed(tmp_path):
     for killed in (tmp_path / str(k) for k in range(n)):
         check_folder(killed, resume=True)
         found, config = texts(killed)
-        if any(mark in found for mark in MARKS):  # they are taken for whole
-            of_mark = found.get("summary.json") or found["checkpoint/detector.json"]
+        if any(marker in found for marker in MARKERS):  # they count as complete
+            expected = found.get("summary.json") or found["checkpoint/detector.json"]
             for name, text in found.items():
-                assert text == of_mark or name in MARKS, (killed.name, found)
+                assert text == expected or name in MARKERS, (killed.name, found)
         if "summary.json" in found:
             assert found.keys() == set(FILES)
             assert config == found["summary.json"]

@@ -1,12 +1,19 @@
-"""A run that was stopped, or is to be scored anew, goes on: or is refused."""
+"""A stopped run is resumed, a finished one scored again, or either is refused."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 import soundfile
 from rich.console import Console
-from support.main_job import TINY, command, run_to_the_end, score_bytes, two_machines
+from support.main_job import (
+    FOUR_EPOCHS,
+    TINY,
+    assert_same_results,
+    command,
+    evaluate,
+    run_all,
+    score_bytes,
+)
 
 from gammavae_jax.config_json import override, to_dict
 from gammavae_jax.data.loading import Source
@@ -19,131 +26,92 @@ from gammavae_jax.runs.resume import FolderObserver
 
 
 def refusal_to_resume(out, data):
-    """What the same run says when it refuses to go on in a folder."""
-    run = command(
-        "run.py", "--all-machines", "--data-root", data, "--out", out, "--resume",
-        "--epochs", 4, "--seeds", 2, *TINY, check=False,
-    )  # fmt: skip
+    """Return the message with which the same run refuses to resume in a folder."""
+    run = run_all(data, out, "--resume", *FOUR_EPOCHS, check=False)
     assert run.returncode == 2
     return run.stderr
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Two synthetic machines of different sizes and lengths."""
-    return two_machines(tmp_path_factory.mktemp("data") / "set")
-
-
-@pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
-    """The folder of a run of two seeds and four epochs."""
+    """Return the folder of a run of two seeds and four epochs."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    run_to_the_end(data, out)
+    run_all(data, out, *FOUR_EPOCHS)
     return out
 
 
-@pytest.fixture
-def copied(data, tmp_path):
-    """A copy of the data, to be spoilt."""
-    return Path(shutil.copytree(data, tmp_path / "data"))
-
-
-def test_a_resumed_run_ends_as_the_unbroken_one(finished, data, tmp_path):
-    out = finished
+def test_a_resumed_run_gives_the_same_results_as_an_uninterrupted_one(
+    finished, data, tmp_path
+):
     half = tmp_path / "half"
-    common = [
-        "--all-machines", "--data-root", data, "--seeds", 2, "--out", half,
-    ]  # fmt: skip
-    command("run.py", *common, "--epochs", 2, *TINY)
-    command("run.py", *common, "--epochs", 4, "--resume", *TINY)
-    assert score_bytes(half) == score_bytes(out)
-    assert (half / "metrics.jsonl").read_bytes() == (out / "metrics.jsonl").read_bytes()
+    run_all(data, half, "--epochs", 2, "--seeds", 2, *TINY)
+    run_all(data, half, "--resume", *FOUR_EPOCHS)
+    assert_same_results(half, finished, "metrics.jsonl")
 
 
 def test_resuming_with_machines_in_another_order_is_refused(finished, data):
-    out = finished
     run = command(
-        "run.py", "--machines", "valve", "fan", "--data-root", data, "--out", out,
-        "--resume", "--epochs", 4, "--seeds", 2, *TINY, check=False,
+        "run.py", "--machines", "valve", "fan", "--data-root", data, "--out", finished,
+        "--resume", *FOUR_EPOCHS, check=False,
     )  # fmt: skip
     assert run.returncode == 2
     assert "another order" in run.stderr
 
 
-def test_resuming_never_takes_results_away_without_a_training(finished, data, tmp_path):
-    out = finished
+def test_resuming_never_removes_results_that_have_no_training(finished, data, tmp_path):
     again = tmp_path / "again"
-    command(
-        "evaluate.py", "--checkpoint", out / "checkpoint", "--data-root", data,
-        "--out", again,
-    )  # fmt: skip
+    evaluate(finished / "checkpoint", data, again)
     before = score_bytes(again)
     assert "no training to go on with" in refusal_to_resume(again, data)
     assert score_bytes(again) == before
 
 
-def test_resuming_with_other_recordings_of_the_same_names_is_refused(
+def test_resuming_with_different_recordings_of_the_same_names_is_refused(
     finished, copied, tmp_path
 ):
-    out = finished
     (first, *_) = sorted((copied / "fan" / "train").iterdir())
     samples, rate = soundfile.read(first)
     soundfile.write(first, 0.5 * samples, rate)
     again = tmp_path / "again"
-    shutil.copytree(out, again)
+    shutil.copytree(finished, again)
     assert "was trained on other recordings" in refusal_to_resume(again, copied)
-    assert score_bytes(again) == score_bytes(out)
+    assert score_bytes(again) == score_bytes(finished)
 
 
 def test_resuming_with_other_settings_is_refused(finished, data):
-    out = finished
-    run = command(
-        "run.py", "--all-machines", "--data-root", data, "--out", out, "--resume",
-        "--seeds", 3, *TINY, "model.n_latent=5", check=False,
-    )  # fmt: skip
+    other = "--seeds", 3, *TINY, "model.n_latent=5"
+    run = run_all(data, finished, "--resume", *other, check=False)
     assert run.returncode == 2
     assert "other settings (n_seeds=2, not 3; model.n_latent=4, not 5):" in run.stderr
 
 
-def test_trained_models_are_scored_anew_as_if_they_had_been_so_from_the_start(
+def test_scoring_trained_models_again_equals_a_new_run_with_those_settings(
     finished, data, tmp_path
 ):
-    out = finished
-    common = ["--all-machines", "--data-root", data, "--epochs", 4, "--seeds", 2]
-    other = [
-        "--scores", "mse_top", "fusion_max", *TINY, "scoring.false_alarm_rate=0.3",
-        "scoring.smote_ratio=0.5",
-    ]  # fmt: skip
-    anew = tmp_path / "anew"
-    shutil.copytree(out, anew)
-    run = command("run.py", *common, "--out", anew, "--resume", *other)
+    settings = "scoring.false_alarm_rate=0.3", "scoring.smote_ratio=0.5"
+    other = "--scores", "mse_top", "fusion_max", *FOUR_EPOCHS, *settings
+    rescored, fresh = tmp_path / "rescored", tmp_path / "fresh"
+    shutil.copytree(finished, rescored)
+    run = run_all(data, rescored, "--resume", *other)
     assert "all 4 epochs are there: scoring alone" in run.stderr
-    command("run.py", *common, "--out", tmp_path / "fresh", *other)
-    assert score_bytes(anew) == score_bytes(tmp_path / "fresh")
-    for name in ("results.csv", "clips.csv", "metrics.jsonl", "config.json"):
-        assert (anew / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+    run_all(data, fresh, *other)
+    names = "results.csv", "clips.csv", "metrics.jsonl", "config.json"
+    assert_same_results(rescored, fresh, *names)
 
 
-def test_resuming_a_finished_run_trains_no_further_unless_told_to(
+def test_resuming_a_finished_run_without_more_epochs_does_not_train(
     finished, data, tmp_path
 ):
-    """Its own epochs hold, not the preset's."""
-    out = finished
+    """Its own number of epochs applies, not the preset's."""
     again = tmp_path / "again"
-    shutil.copytree(out, again)
-    run = command(
-        "run.py", "--all-machines", "--data-root", data, "--out", again, "--resume",
-        "--seeds", 2, *TINY,
-    )  # fmt: skip
+    shutil.copytree(finished, again)
+    run = run_all(data, again, "--resume", "--seeds", 2, *TINY)
     assert "all 4 epochs are there: scoring alone" in run.stderr
-    assert score_bytes(again) == score_bytes(out)
-    assert (again / "metrics.jsonl").read_bytes() == (
-        out / "metrics.jsonl"
-    ).read_bytes()
+    assert_same_results(again, finished, "metrics.jsonl")
 
 
-def test_an_overwriting_that_was_killed_is_begun_again(finished, tmp_path):
-    """What is left of the older run's training is of other settings."""
+def test_resuming_a_killed_overwrite_starts_from_the_beginning(finished, tmp_path):
+    """The remains of the older run's training have other settings."""
     out = tmp_path / "out"
     shutil.copytree(finished, out)
     before = read_config(out)
@@ -154,7 +122,7 @@ def test_an_overwriting_that_was_killed_is_begun_again(finished, tmp_path):
     with pytest.raises(InputError, match="was made with other settings"):
         observer.begin()
     text = to_json(to_dict(config))
-    (out / "config.json").write_text(text)  # the first thing that overwriting does
+    (out / "config.json").write_text(text)  # overwriting does this first
     assert observer.begin() is None
 
 
@@ -175,7 +143,7 @@ def test_a_second_run_in_a_folder_is_refused_before_it_reads_anything(
     assert not out.exists()
 
 
-def test_a_damaged_state_is_said_and_the_one_before_gone_on_from(
+def test_a_damaged_state_is_reported_and_the_previous_one_resumed(
     finished, data, tmp_path
 ):
     out = tmp_path / "out"
@@ -185,12 +153,7 @@ def test_a_damaged_state_is_said_and_the_one_before_gone_on_from(
         key=lambda path: path.stat().st_size,
     )
     largest.write_bytes(largest.read_bytes()[:-1])
-    run = command(
-        "run.py", "--all-machines", "--data-root", data, "--out", out, "--resume",
-        "--epochs", 4, "--seeds", 2, *TINY,
-    )  # fmt: skip
+    run = run_all(data, out, "--resume", *FOUR_EPOCHS)
     assert "train/4' is damaged" in run.stderr
     assert "going back to the state after epoch 2" in run.stderr
-    assert score_bytes(out) == score_bytes(finished)
-    for name in ("metrics.jsonl", "clips.csv", "results.csv"):
-        assert (out / name).read_bytes() == (finished / name).read_bytes()
+    assert_same_results(out, finished, "metrics.jsonl", "clips.csv", "results.csv")

@@ -1,4 +1,4 @@
-"""Several processes on this computer, as a cluster starts them."""
+"""Starts several processes on this computer as a cluster would."""
 
 import os
 import socket
@@ -18,7 +18,7 @@ def free_port() -> int:
 
 
 def by_hand(number: int, count: int, port: int) -> dict[str, str]:
-    """The variables that tell a process of the others."""
+    """Return the environment variables with which a process finds the others."""
     return {
         "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
         "JAX_NUM_PROCESSES": str(count),
@@ -27,7 +27,7 @@ def by_hand(number: int, count: int, port: int) -> dict[str, str]:
 
 
 def slurm(number: int, count: int, port: int) -> dict[str, str]:
-    """What `srun` sets on one host."""
+    """Return the variables that `srun` sets on one host."""
     return {
         "SLURM_JOB_ID": "4711",
         "SLURM_STEP_NODELIST": "localhost",
@@ -39,7 +39,7 @@ def slurm(number: int, count: int, port: int) -> dict[str, str]:
 
 
 def open_mpi(number: int, count: int, port: int) -> dict[str, str]:
-    """What `mpirun` sets on one host."""
+    """Return the variables that `mpirun` sets on one host."""
     return {
         "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://127.0.0.1:34911",
         "OMPI_COMM_WORLD_SIZE": str(count),
@@ -50,15 +50,17 @@ def open_mpi(number: int, count: int, port: int) -> dict[str, str]:
 
 
 def start(
-    commands: Sequence[Sequence[object]], told=by_hand, more: Mapping[str, str] = {}
+    commands: Sequence[Sequence[object]],
+    variables=by_hand,
+    more: Mapping[str, str] = {},
 ) -> list[subprocess.Popen[str]]:
-    """A process for each command, all of one cluster."""
+    """Start one process per command, which form a cluster."""
     port, count = free_port(), len(commands)
     environment = {k: v for k, v in os.environ.items() if k not in _LEFT_OUT}
     return [
         subprocess.Popen(
             [sys.executable, *map(str, command)],
-            env=environment | told(number, count, port) | more,
+            env=environment | variables(number, count, port) | more,
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -71,20 +73,20 @@ def start(
 def ended(
     processes: Sequence[subprocess.Popen[str]], timeout: float = 300
 ) -> list[subprocess.CompletedProcess[str]]:
-    """Their ends; none outlives the wait."""
+    """Wait for processes, kill them after the timeout, and return the results."""
     try:
-        said = [process.communicate(timeout=timeout) for process in processes]
+        outputs = [process.communicate(timeout=timeout) for process in processes]
     finally:
         for process in processes:
             process.kill()
     return [
         subprocess.CompletedProcess(process.args, process.returncode, *texts)
-        for process, texts in zip(processes, said, strict=True)
+        for process, texts in zip(processes, outputs, strict=True)
     ]
 
 
 def run_command(data, out, *arguments):
-    """The main job as one of several processes."""
+    """Return the command of the main job as one process of a cluster."""
     return [
         ROOT / "experiments" / "run.py", "--all-machines", "--distributed",
         "--data-root", data, "--out", out, *arguments,

@@ -1,4 +1,4 @@
-"""Small disks of their own, where this system lets them be made."""
+"""Mounts small disks, if the system allows it."""
 
 import contextlib
 import shutil
@@ -9,15 +9,15 @@ import pytest
 
 @contextlib.contextmanager
 def small_disk(folder, options):
-    """A file system in memory, mounted at a folder; skips where it cannot be."""
+    """Mount a file system in memory at a folder; skip the test if that fails."""
     folder.mkdir()
     program = shutil.which("mount")
     if program is None:
-        pytest.skip("there is no mount here")
+        pytest.skip("there is no mount command")
     mount = [program, "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        pytest.skip(f"no disk can be mounted: {done.stderr.strip()}")
+        pytest.skip(f"cannot mount a disk: {done.stderr.strip()}")
     try:
         yield folder
     finally:

@@ -1,4 +1,4 @@
-"""The main job in a process of its own, on two small machines."""
+"""Runs the main job as a separate process, on two small machines."""
 
 import json
 import os
@@ -17,10 +17,11 @@ TINY = [
     "train.checkpoint_every=2",
     "train.n_folds=2",
 ]
+FOUR_EPOCHS = ["--epochs", 4, "--seeds", 2, *TINY]
 
 
 def two_machines(folder: Path) -> Path:
-    """Two synthetic machines of different sizes and lengths."""
+    """Create two synthetic machines of different sizes and lengths."""
     sizes = {
         "fan": SyntheticSize(12, 3, 3, (0.4, 0.6)),
         "valve": SyntheticSize(7, 0, 2, (0.5, 0.5)),
@@ -29,7 +30,7 @@ def two_machines(folder: Path) -> Path:
 
 
 def command(script, *arguments, check=True):
-    """Run a script in a process of its own."""
+    """Run a script as a separate process, and check that it succeeds."""
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     run = subprocess.run(
         [sys.executable, str(ROOT / "experiments" / script), *map(str, arguments)],
@@ -41,6 +42,19 @@ def command(script, *arguments, check=True):
     return run
 
 
+def evaluate(checkpoint, data, out, *options, check=True):
+    """Run the evaluation of a checkpoint."""
+    arguments = "--checkpoint", checkpoint, "--data-root", data, "--out", out
+    return command("evaluate.py", *arguments, *options, check=check)
+
+
+def assert_same_results(out, expected, *names):
+    """Check that two folders have the same score files, and the same files `names`."""
+    assert score_bytes(out) == score_bytes(expected)
+    for name in names:
+        assert (out / name).read_bytes() == (expected / name).read_bytes(), name
+
+
 def score_bytes(out):
     files = sorted((out / "scores").rglob("*.csv"))
     return {str(path.relative_to(out)): path.read_bytes() for path in files}
@@ -50,9 +64,7 @@ def notes_of(out):
     return " ".join(json.loads((out / "summary.json").read_text())["notes"])
 
 
-def run_to_the_end(data: Path, out: Path):
-    """A run of two seeds and four epochs."""
-    return command(
-        "run.py", "--all-machines", "--data-root", data, "--out", out, "--epochs", 4,
-        "--seeds", 2, *TINY,
-    )  # fmt: skip
+def run_all(data: Path, out: Path, *options, check=True):
+    """Run the main job on all machines of a data root."""
+    sources = "--all-machines", "--data-root", data
+    return command("run.py", *sources, "--out", out, *options, check=check)

@@ -1,4 +1,4 @@
-"""The recordings of the next wave are loaded while the models of this one train."""
+"""Loads the recordings of the next wave while the models of the current one train."""
 
 import io
 import threading
@@ -15,26 +15,26 @@ T = TypeVar("T")
 
 
 class Loaded(NamedTuple, Generic[T]):
-    """A wave's recordings, and the log of what comes next."""
+    """The recordings of a wave, and the log for its later stages."""
 
     number: int
     recordings: T
     log: Log
 
 
-class _NotWanted(Exception):
-    """Whoever wanted the recordings has gone."""
+class _Cancelled(Exception):
+    """The recordings are no longer needed."""
 
 
 class _QuietLog(Log):
-    """Of a thread beside another that shows its progress: notes and seconds alone."""
+    """A log for a background thread: it only collects notes and times."""
 
     def __init__(self, stop: threading.Event):
         super().__init__(Console(file=io.StringIO()))
         self.stop = stop
 
-    def aloud(self, like: Log) -> Log:
-        """The same, its notes now said, for what comes next."""
+    def shown_on(self, like: Log) -> Log:
+        """Return a log that shows the collected notes, for the later stages."""
         log = like.without_results()
         log.seconds = self.seconds
         for note in self.notes:
@@ -42,17 +42,17 @@ class _QuietLog(Log):
         return log
 
     def say(self, message: str) -> None:
-        """Nothing: notes are said later."""
+        """Show nothing."""
 
     @contextmanager
     def progress(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
-        """No bar, but the way to end early."""
+        """Show no bar, but let the thread be cancelled."""
         del title, total, done
 
         def advance(text: str = "") -> None:
             del text
             if self.stop.is_set():
-                raise _NotWanted
+                raise _Cancelled
 
         yield advance
 
@@ -60,18 +60,19 @@ class _QuietLog(Log):
 def load_in_turn(
     numbers: Sequence[int], load: Callable[[int, Log], T], log: Log
 ) -> Generator[Loaded[T], None, None]:
-    """What `load` gives for each wave, loaded one ahead in a thread.
+    """Yield what `load` returns for each wave, and load the next one in a thread.
 
-    To be closed: a load that has begun is then given up at its next clip.
+    Close the generator to cancel the load in progress, which then stops at its next
+    clip.
 
     Args:
-        numbers: of the waves.
-        load: called with a number and a log, in a thread but for the first.
-        log: the logs of the waves use its console. Only the first wave shows its
-            progress, since nothing else runs meanwhile.
+        numbers: the numbers of the waves.
+        load: called with a number and a log; in a thread, except for the first wave.
+        log: the logs of the waves use its console; only the first wave shows its
+            progress, since the others load in the background.
 
     Raises:
-        Exception: what `load` raised, when its wave's turn comes.
+        Exception: the exception of `load`, when it is that wave's turn.
     """
     if not numbers:
         return
@@ -82,11 +83,11 @@ def load_in_turn(
             now = Loaded(numbers[0], load(numbers[0], first), first)
             for number in numbers[1:]:
                 quiet = _QuietLog(stop)
-                coming = thread.submit(load, number, quiet)
+                upcoming = thread.submit(load, number, quiet)
                 yield now
-                del now  # before the next one is waited for
-                now = Loaded(number, coming.result(), quiet.aloud(log))
-                del coming  # which holds what it gave
+                del now  # frees its memory before waiting for the next one
+                now = Loaded(number, upcoming.result(), quiet.shown_on(log))
+                del upcoming  # which still refers to its result
             yield now
         finally:
             stop.set()

@@ -1,8 +1,8 @@
-"""Waves of machines: how many fit the memory, and who is in which.
+"""Divides a fleet into waves of machines that fit into memory.
 
-A fleet that does not fit is trained in waves, one after the other. All waves have
-arrays of the same shapes, those of the largest machine, so one compiled program serves
-all, and a machine's results do not depend on its wave.
+A fleet that does not fit is trained in waves, one after the other. The arrays of all
+waves have the shapes of the largest machine, so one compiled program serves all waves,
+and a machine's results do not depend on its wave.
 """
 
 import contextlib
@@ -29,12 +29,11 @@ from gammavae_jax.training.step import init_state
 PLAN = "fleet.json"
 _FORMAT = 1
 _FLOAT_BYTES = 4
-_SHARE_OF_HOST = 0.5  # of what is available: others need memory too
+_SHARE_OF_HOST = 0.5  # of the available memory: other programs need some, too
 _SHARE_OF_DEVICES = 0.8
-_STATES_ON_HOST = 7  # in two epochs at once, read back, written, as a detector
-_STATES_ON_DEVICE = 2  # a step has the state before and after it
-# Beside the arrays themselves, what is read for the next wave and what was read for
-# this one's scores.
+_STATES_ON_HOST = 7  # two epochs in flight, read back, being written, the detector
+_STATES_ON_DEVICE = 2  # the state before and after a step
+# The arrays, the recordings of the next wave, and those of this wave for scoring.
 _LOG_MELS_ON_HOST = 3
 _LOG_MELS_ON_DEVICE = 1.3
 
@@ -43,21 +42,21 @@ class WavePlan(NamedTuple):
     """The waves of a fleet."""
 
     waves: tuple[tuple[str, ...], ...]  # machine types
-    train: Capacity  # that the arrays of every wave have
+    train: Capacity  # the size of every wave's arrays
     test: Capacity
-    year: int | None  # whose metrics hold
-    digest: str  # of the recordings, by names and lengths
+    year: int | None  # the year whose metrics apply
+    digest: str  # hash of the recordings' names and lengths
 
     @property
     def wave_size(self) -> int:
-        """Machine types in a wave; the last one may have fewer."""
+        """The number of machine types in a wave; the last one may have fewer."""
         return len(self.waves[0])
 
 
 def plan_waves(
     machines: Sequence[MachineSize], wave_size: int, year: int | None
 ) -> WavePlan:
-    """The machines in their order, so many at a time."""
+    """Divide machines, in their order, into waves of `wave_size`."""
     names = [size.machine for size in machines]
     digests = json.dumps([[size.machine, size.digest] for size in machines])
     return WavePlan(
@@ -73,26 +72,26 @@ def plan_waves(
 
 
 def wave_folder(out: Path, number: int) -> Path:
-    """The folder of a wave, which is a run's."""
+    """Return the folder of a wave, which is the folder of a run."""
     return out / "waves" / f"{number:04d}"
 
 
 def is_fleet(out: Path) -> bool:
-    """Whether a folder is that of a fleet in waves."""
+    """Whether a folder is the folder of a fleet."""
     return (out / PLAN).is_file()
 
 
 def write_plan(out: Path, plan: WavePlan) -> None:
-    """Write `fleet.json`, the mark of a fleet's folder."""
+    """Write `fleet.json`, which marks the folder of a fleet."""
     about = {"format": _FORMAT, **plan._asdict()}
     write_text(out / PLAN, json.dumps(about, indent=1) + "\n")
 
 
 def read_plan(out: Path) -> WavePlan:
-    """What `write_plan` wrote.
+    """Read `fleet.json`.
 
     Raises:
-        InputError: it is something else.
+        InputError: this version cannot read it.
     """
     path = out / PLAN
     try:
@@ -108,30 +107,31 @@ def read_plan(out: Path) -> WavePlan:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{str(path)!r} is no plan of a fleet that this version can read: say "
-            "--overwrite to begin again"
+            f"{str(path)!r} is not a fleet's plan that this version can read: pass "
+            "--overwrite to start again"
         ) from error
 
 
 def wave_size_that_fits(machines: Sequence[MachineSize], config: Config) -> int:
-    """The most machines of a wave, by an estimate of what they need; at least one."""
+    """Estimate how many machines fit into a wave; at least one."""
     train, test = (
-        _log_mel_bytes(reduce(Capacity.joined, rooms), config.features)
-        for rooms in zip(*((size.train, size.test) for size in machines), strict=True)
+        _log_mel_bytes(reduce(Capacity.joined, sizes), config.features)
+        for sizes in zip(*((size.train, size.test) for size in machines), strict=True)
     )
     n_units = max(size.n_units for size in machines)
     return max(1, int(_units_that_fit(config, train + test) // n_units))
 
 
 def all_fit(machines: Iterable[Sequence[MachineFiles]], config: Config) -> bool:
-    """Whether machines fit, by the sizes of their files alone.
+    """Whether machines are sure to fit into memory, judging by their file sizes.
 
-    Each entry has the sections of a machine type. Where this says no, a survey tells.
+    If not, `measure_fleet` is needed to decide. Each entry of `machines` has the
+    sections of one machine type.
     """
     sizes = [
         sum(_file_samples(file.path) for file in (*unit.train, *unit.test))
-        for found in machines
-        for unit in found
+        for sections in machines
+        for unit in sections
     ]
     frames = max(sizes) / config.features.hop_length
     largest = _FLOAT_BYTES * config.features.n_mels * frames
@@ -139,7 +139,7 @@ def all_fit(machines: Iterable[Sequence[MachineFiles]], config: Config) -> bool:
 
 
 def _units_that_fit(config: Config, log_mel_bytes: float | int) -> float:
-    """How many sections with so many bytes of log-mels there is memory for."""
+    """Estimate how many sections with so many bytes of log-mels fit into memory."""
     one = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
     leaves = jax.tree.leaves(one)
     state = config.n_members * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
@@ -152,18 +152,18 @@ def _units_that_fit(config: Config, log_mel_bytes: float | int) -> float:
     return min(fitting, _SHARE_OF_DEVICES * of_devices / device)
 
 
-def _log_mel_bytes(room: Capacity, config: FeatureConfig) -> int:
-    return _FLOAT_BYTES * config.n_mels * room.frames * room.clips
+def _log_mel_bytes(size: Capacity, config: FeatureConfig) -> int:
+    return _FLOAT_BYTES * config.n_mels * size.frames * size.clips
 
 
 def _file_samples(path: Path) -> int:
-    """About how many samples of 16 bits a recording has; 0 of what is not there."""
+    """Estimate the number of 16-bit samples in a recording; 0 if it is missing."""
     packed = 2 if path.suffix.lower() == ".flac" else 1
     return packed * recording_bytes(path) // 2
 
 
 _MEMINFO = Path("/proc/meminfo")
-_CONTAINERS = (  # what one may use, what it uses, and its files in memory by name
+_CONTAINERS = (  # cgroup folder; files with its limit and usage; name of its cache
     (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
     (
         Path("/sys/fs/cgroup/memory"),
@@ -175,36 +175,36 @@ _CONTAINERS = (  # what one may use, what it uses, and its files in memory by na
 
 
 def available_memory() -> int:
-    """Bytes that this process can have without others being swapped out, about.
+    """Estimate how many bytes this process can allocate without swapping.
 
-    Half of all memory where the system does not say.
+    If the system does not report it, this is half of all memory.
     """
-    found = [_of_system()]
+    available = [_system_memory()]
     for folder, limit, usage, files in _CONTAINERS:
         try:
-            used = int((folder / usage).read_text()) - _files_in(folder, files)
-            found.append(int((folder / limit).read_text()) - used)
+            used = int((folder / usage).read_text()) - _cached_bytes(folder, files)
+            available.append(int((folder / limit).read_text()) - used)
         except (OSError, ValueError):  # no container, or "max"
             continue
-    return max(0, min(found))
+    return max(0, min(available))
 
 
-def _files_in(folder: Path, name: str) -> int:
-    """Bytes of files that are kept in memory only while nobody else wants it."""
+def _cached_bytes(folder: Path, name: str) -> int:
+    """The size of cached files, whose memory the system frees when it is needed."""
     lines = (folder / "memory.stat").read_text().splitlines()
     (value,) = (line.split()[1] for line in lines if line.split()[0] == name)
     return int(value)
 
 
 def device_memory(devices: Sequence[Any]) -> int | None:
-    """Bytes of all devices together; None where they use the host's memory."""
+    """Return the memory of all devices in bytes; None if they use the host's memory."""
     stats = [device.memory_stats() or {} for device in devices]
     if not all("bytes_limit" in of_device for of_device in stats):
         return None
     return sum(int(of_device["bytes_limit"]) for of_device in stats)
 
 
-def _of_system() -> int:
+def _system_memory() -> int:
     try:
         lines = _MEMINFO.read_text().splitlines()
         (kilobytes,) = (n.split()[1] for n in lines if n.startswith("MemAvailable:"))
@@ -214,10 +214,10 @@ def _of_system() -> int:
 
 
 def give_back_freed() -> None:
-    """Let the C library give freed memory back to the system, where it can.
+    """Return freed memory to the system, if the C library can.
 
-    By itself glibc keeps what lies between blocks in use: of many large arrays that
-    come and go, more and more.
+    glibc keeps freed memory between blocks in use, which grows as large arrays come
+    and go.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another library
         ctypes.CDLL(None).malloc_trim(0)

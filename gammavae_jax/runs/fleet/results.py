@@ -1,7 +1,7 @@
-"""The results of a fleet, put together from the folders of its waves.
+"""Combines the results of a fleet's waves.
 
-Of the whole fleet, one line a machine is held: tables are copied in blocks, and means
-are made of one score after the other.
+To save memory, only one line per machine is kept: tables are copied in blocks, and
+means are computed for one score at a time.
 """
 
 import csv
@@ -25,27 +25,25 @@ from gammavae_jax.runs.folder import last_epoch
 from gammavae_jax.runs.publish import atomic_results
 from gammavae_jax.runs.results import Origin
 
-_BYTES_AT_ONCE = 1 << 20
+_COPY_BYTES = 1 << 20
 _STAGES = ("features_s", "compile_s", "train_s", "fit_s", "score_s")
 
 
 class _Block(NamedTuple):
-    """Lines of one seed and score in a wave's table."""
+    """The lines of one seed and score in a wave's table."""
 
     path: Path
-    first: int  # byte
+    first: int  # byte offset
     end: int
 
 
 def write_fleet_results(
     config: Config, origin: Origin, plan: WavePlan, out: Path, log: Log
 ) -> bool:
-    """Write what a run writes, of all waves, and print the official scores.
-
-    All files are there before any takes its place.
+    """Publish the results of all waves as those of one run, and print official scores.
 
     Returns:
-        Whether every model was trained to the end.
+        Whether all models were trained to the end.
     """
     folders = [wave_folder(out, number) for number in range(len(plan.waves))]
     with atomic_results(out, config) as results:
@@ -74,13 +72,13 @@ def write_fleet_results(
 
 
 def join_tables(paths: Sequence[Path], target: Path) -> None:
-    """Tables that have lines by seed and score, joined as one run would write them.
+    """Join the tables of waves into the table that one run would write.
 
-    The first two columns are `seed` and `score`. The lines of one seed and score stay
-    together, those of the first table first.
+    The first two columns are `seed` and `score`. The lines of each seed and score stay
+    together, in the order of the tables.
 
     Raises:
-        OSError: a table is not there, or the target cannot be written.
+        OSError: a table is missing, or the target cannot be written.
     """
     blocks: dict[bytes, list[_Block]] = {}
     for path in paths:
@@ -97,7 +95,7 @@ def join_tables(paths: Sequence[Path], target: Path) -> None:
 def summarise_results(
     path: Path, scores: Sequence[str], year: int | None
 ) -> dict[str, Any]:
-    """`report.summarise_scores` of a table of results, read anew for each score."""
+    """Apply `summarise_scores` to a table of results, reading it once per score."""
     parts: dict[str, Any] = {
         "official_score": {},
         "arithmetic_means": {},
@@ -112,25 +110,25 @@ def summarise_results(
 
 
 def _blocks(path: Path) -> Iterator[tuple[bytes, _Block]]:
-    """Where the lines of each seed and score are; names have no line breaks."""
+    """Find the lines of each seed and score; names contain no line breaks."""
     with path.open("rb") as file:
         end = first = len(file.readline())
-        known = None
+        current = None
         for line in file:
             key = b",".join(line.split(b",", 2)[:2])
-            if known not in (None, key):
-                yield known, _Block(path, first, end)
+            if current not in (None, key):
+                yield current, _Block(path, first, end)
                 first = end
-            known, end = key, end + len(line)
-        if known is not None:
-            yield known, _Block(path, first, end)
+            current, end = key, end + len(line)
+        if current is not None:
+            yield current, _Block(path, first, end)
 
 
 def _copy(block: _Block, target: BinaryIO) -> None:
     with block.path.open("rb") as file:
         file.seek(block.first)
         left = block.end - block.first
-        while left and (data := file.read(min(left, _BYTES_AT_ONCE))):
+        while left and (data := file.read(min(left, _COPY_BYTES))):
             target.write(data)
             left -= len(data)
 
@@ -143,9 +141,9 @@ def _rows(path: Path, score: str) -> Iterator[Row]:
 
 
 def _gather_score_files(folders: Sequence[Path], out: Path) -> None:
-    """All waves' score files in one folder, as the challenge wants them.
+    """Put the score files of all waves into one folder, as the challenge requires.
 
-    They are hard links where the file system has such: nothing is written twice.
+    They are hard links if the file system supports these, which saves disk space.
     """
     for folder in folders:
         for path in sorted((folder / "scores").rglob("*.csv")):
@@ -159,7 +157,7 @@ def _gather_score_files(folders: Sequence[Path], out: Path) -> None:
 
 
 class _Summaries:
-    """`summary.json` of each wave, read one after the other."""
+    """Reads `summary.json` of each wave, one after the other."""
 
     def __init__(self, folders: Sequence[Path]):
         self.folders = folders
@@ -170,11 +168,11 @@ class _Summaries:
             yield json.loads(text)
 
     def notes(self) -> list[str]:
-        """Each note once."""
+        """Return the notes of all waves, without duplicates."""
         return list(dict.fromkeys(note for each in self for note in each["notes"]))
 
     def about(self) -> dict[str, Any]:
-        """Seconds of all waves, and the environment of the last one."""
+        """Return the total times of all waves, and the last one's environment."""
         timing: dict[str, float] = dict.fromkeys(_STAGES, 0.0)
         n_windows, environment = 0.0, None
         for summary in self:
@@ -188,7 +186,7 @@ class _Summaries:
 
 
 def _write_summary(path: Path, about: dict[str, Any], waves: _Summaries) -> None:
-    """`summary.json`; what it says of each machine goes from file to file."""
+    """Write `summary.json`, copying the machines from one wave at a time."""
     head = to_json(about).rstrip().removesuffix("}").rstrip()
     with atomic_write(path) as file:
         file.write((head + ',\n  "machines": {').encode())
@@ -202,7 +200,7 @@ def _write_summary(path: Path, about: dict[str, Any], waves: _Summaries) -> None
 
 
 def _machine_lines(config: Config, out: Path, plan: WavePlan) -> Iterator[MachineLine]:
-    """What the page says of each machine; those without labels have no metrics."""
+    """Yield the page's line of each machine; without labels, it has no metrics."""
     wave_of = {m: number for number, wave in enumerate(plan.waves) for m in wave}
     rows: dict[tuple[str, str], list[Row]] = {}
     for row in _rows(out / "results.csv", config.score):
@@ -225,6 +223,6 @@ def _machine_lines(config: Config, out: Path, plan: WavePlan) -> Iterator[Machin
 
 
 def _has_stopped(folder: Path) -> bool:
-    """Whether a model of a wave could not be trained to the end."""
+    """Whether the training of a wave's model stopped early."""
     last = last_epoch(folder) if (folder / "metrics.jsonl").exists() else {}
     return any(any(entry["is_stopped"]) for entry in last.values())

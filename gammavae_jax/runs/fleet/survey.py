@@ -1,7 +1,6 @@
-"""What a fleet of machines consists of, from names and headers alone.
+"""Measures a fleet of machines from file names and headers.
 
-Each machine is looked at in turn and forgotten but for some numbers, so a fleet may
-have any number of them.
+Only a few numbers per machine are kept, so a fleet may have any number of machines.
 """
 
 import hashlib
@@ -31,49 +30,49 @@ from gammavae_jax.data.machines import ClipFile, MachineFiles, year_of_layout
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.log import Log
 
-_MOST_PACKED = 64  # samples in a byte; a FLAC file of sounds has one or two
+_MAX_SAMPLES_PER_BYTE = 64  # FLAC files of machine sounds have one or two
 
 
 def clip_frames(path: Path, config: FeatureConfig) -> int:
-    """Frames of the log-mel of a recording, which is not decoded if it can be helped.
+    """Return the number of log-mel frames of a recording, from its header if possible.
 
-    What the header alone does not tell (samples that are not finite, a file cut short
-    in its compressed part) is not found.
+    Errors that only decoding finds (samples that are not finite, truncated compressed
+    data) may go unnoticed.
 
     Raises:
         InputError: see `clip_waveform`.
     """
-    # A recording in an archive is unpacked as a whole in any case.
+    # A recording in an archive has to be unpacked completely anyway.
     if archive_of(path) is None:
         with open_recording(path, channel=config.channel) as recording:
             n_samples = recording.n_samples
             is_right = recording.sample_rate == config.sample_rate
-        # Nobody makes room for what a few bytes claim to hold.
-        if is_right and n_samples <= _MOST_PACKED * os.path.getsize(path):
+        # A header that claims more samples than its bytes can hold is not trusted.
+        if is_right and n_samples <= _MAX_SAMPLES_PER_BYTE * os.path.getsize(path):
             require_window(n_samples, printable(path), config)
             return n_frames(n_samples, config)
     return n_frames(len(clip_waveform(path, config)), config)
 
 
 class MachineSize(NamedTuple):
-    """How much there is of one machine type, all sections of which stay together."""
+    """The size of one machine type, whose sections stay together."""
 
     machine: str
-    n_units: int  # sections, each of which gets models of its own
-    train: Capacity  # of each section
+    n_units: int  # sections, each with models of its own
+    train: Capacity  # the largest of all sections
     test: Capacity
-    digest: str  # of the names and lengths of the recordings
+    digest: str  # hash of the recordings' names and lengths
 
 
 class Survey(NamedTuple):
-    """A fleet."""
+    """The measured fleet."""
 
     machines: tuple[MachineSize, ...]
-    year: int | None  # whose metrics hold; see `year_of_layout`
+    year: int | None  # the year whose metrics apply; see `year_of_layout`
 
 
 class _Lengths(NamedTuple):
-    """Frames of each recording of a section that can be used."""
+    """The numbers of frames of a section's usable recordings."""
 
     train: dict[ClipFile, int]
     test: dict[ClipFile, int]
@@ -84,12 +83,11 @@ def measure_fleet(
 ) -> Survey:
     """Measure every machine of a source.
 
-    Every recording's header is read before the first bad one is an error, which tells
-    how many there are. With `skip_bad_files` they count as not there.
+    All headers are read before an error is raised, so that it can give the number of
+    bad recordings. With `skip_bad_files`, bad recordings are left out.
 
     Raises:
-        InputError: a recording that cannot be used, or a machine that is found to be
-            wanting by its names.
+        InputError: a recording cannot be used, or a machine lacks recordings.
     """
     bad: list[InputError] = []
     sizes, years, has_extra = [], set(), False
@@ -107,7 +105,7 @@ def measure_fleet(
         raise several_bad(bad)
     if source.with_supplemental:
         require_supplemental(source, has_extra)
-    # Of several years, those of 2022 on hold for all waves, as in one run.
+    # With several years, the metrics since 2022 apply to all waves, as in one run.
     of_layout = years.pop() if len(years) == 1 else 2022
     return Survey(tuple(sizes), of_layout if year is None else year)
 
@@ -115,16 +113,16 @@ def measure_fleet(
 def _usable(
     unit: MachineFiles, config: FeatureConfig, bad: list[InputError]
 ) -> _Lengths:
-    """Frames of the recordings that can be used; what is wrong with others is added."""
+    """Return the frames of usable recordings; append the errors of others to `bad`."""
 
     def frames(files: Sequence[ClipFile]) -> dict[ClipFile, int]:
-        found = {}
+        lengths = {}
         for file in files:
             try:
-                found[file] = clip_frames(file.path, config)
+                lengths[file] = clip_frames(file.path, config)
             except InputError as error:
                 bad.append(error)
-        return found
+        return lengths
 
     return _Lengths(frames(unit.train), frames(unit.test))
 
@@ -135,10 +133,10 @@ def _size(
     good: Sequence[_Lengths],
     n_context: int,
 ) -> MachineSize:
-    """The size of a machine type by what can be used of it.
+    """Return the size of a machine type, counting only usable recordings.
 
     Raises:
-        InputError: too little can be used.
+        InputError: there are too few of them.
     """
     for unit, lengths in zip(units, good, strict=True):
         for files, usable in zip((unit.train, unit.test), lengths, strict=True):
@@ -152,10 +150,10 @@ def _size(
         )
         for split in zip(*good, strict=True)
     )
-    told = [
+    names = [
         [(unit.section, file.path.name, n) for file, n in split.items()]
         for unit, lengths in zip(units, good, strict=True)
         for split in lengths
     ]
-    digest = hashlib.blake2b(json.dumps(told).encode(), digest_size=20).hexdigest()
+    digest = hashlib.blake2b(json.dumps(names).encode(), digest_size=20).hexdigest()
     return MachineSize(machine, len(units), train, test, digest)

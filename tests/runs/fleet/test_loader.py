@@ -1,4 +1,4 @@
-"""The next wave is loaded while this one is worked on, and errors wait their turn."""
+"""The next wave loads in the background, and its errors are raised in its turn."""
 
 import io
 import threading
@@ -20,24 +20,24 @@ def text_of(log):
     return log.console.file.getvalue()
 
 
-def test_the_next_wave_is_loaded_while_this_one_is_worked_on():
-    begun = {number: threading.Event() for number in range(3)}
+def test_the_next_wave_loads_while_the_current_one_is_processed():
+    started = {number: threading.Event() for number in range(3)}
 
     def load(number, log):
-        begun[number].set()
+        started[number].set()
         return number * 10
 
     with closing(load_in_turn([0, 1, 2], load, quiet_log())) as waves:
         first = next(waves)
         assert (first.number, first.recordings) == (0, 0)
-        assert begun[1].wait(timeout=30)
-        # Two at a time, never three.
-        assert not begun[2].is_set()
+        assert started[1].wait(timeout=30)
+        # Only one wave is loaded ahead.
+        assert not started[2].is_set()
         assert [wave.recordings for wave in waves] == [10, 20]
 
 
-def test_notes_of_a_wave_are_said_when_its_turn_comes_and_progress_is_not():
-    said = quiet_log()
+def test_notes_of_a_wave_appear_in_its_turn_and_its_progress_does_not():
+    shown = quiet_log()
 
     def load(number, log):
         with log.timed("features_s"), log.progress("clips", 1) as advance:
@@ -45,10 +45,10 @@ def test_notes_of_a_wave_are_said_when_its_turn_comes_and_progress_is_not():
         log.say(f"line {number}")
         log.note(f"note {number}")
 
-    logs = [wave.log for wave in load_in_turn([4, 5], load, said)]
+    logs = [wave.log for wave in load_in_turn([4, 5], load, shown)]
     assert [log.notes for log in logs] == [["note 4"], ["note 5"]]
     assert all(log.seconds["features_s"] >= 0 for log in logs)
-    assert text_of(said).splitlines() == [
+    assert text_of(shown).splitlines() == [
         "clips 1/1",
         "line 4",
         "note 4",
@@ -56,7 +56,7 @@ def test_notes_of_a_wave_are_said_when_its_turn_comes_and_progress_is_not():
     ]
 
 
-def test_what_is_wrong_with_a_wave_is_told_after_the_wave_before():
+def test_the_error_of_a_wave_is_raised_after_the_previous_wave():
     def load(number, log):
         if number == 1:
             raise InputError("bad")
@@ -68,7 +68,7 @@ def test_what_is_wrong_with_a_wave_is_told_after_the_wave_before():
         next(waves)
 
 
-def test_a_load_that_nobody_waits_for_ends_at_its_next_clip():
+def test_a_cancelled_load_stops_at_its_next_clip():
     is_loading, done = threading.Event(), []
 
     def load(number, log):

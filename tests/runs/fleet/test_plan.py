@@ -1,4 +1,4 @@
-"""Who is in which wave, and how many fit: from headers, names and sizes alone."""
+"""Waves are planned from the headers, names and sizes of recordings."""
 
 import io
 
@@ -51,11 +51,11 @@ def survey(root, **options):
 
 
 def size(name, clips=10, frames=20):
-    room = Capacity(clips, frames, clips * (frames - 4))
-    return MachineSize(name, 1, room, room, name)
+    capacity = Capacity(clips, frames, clips * (frames - 4))
+    return MachineSize(name, 1, capacity, capacity, name)
 
 
-def test_machines_of_a_fleet_are_of_all_kinds_in_turn(fleet):
+def test_a_synthetic_fleet_repeats_the_machine_types_in_turn(fleet):
     names = list(fleet_sizes(9, SIZE))
     assert names[0] == "ToyCar0000"
     assert names[7] == "ToyCar0007"
@@ -66,24 +66,26 @@ def test_machines_of_a_fleet_are_of_all_kinds_in_turn(fleet):
     assert first[0].read_bytes() != other[0].read_bytes()
 
 
-def test_a_survey_tells_the_room_that_arrays_need(fleet):
+def test_a_survey_gives_the_capacity_that_arrays_need(fleet):
     found = survey(fleet)
     source = Source(fleet, tuple(m.machine for m in found.machines))
     for machine, (unit,) in zip(found.machines, find_in_turn(source), strict=True):
         assert machine.machine == unit.machine
-        for room, files in ((machine.train, unit.train), (machine.test, unit.test)):
+        for capacity, files in ((machine.train, unit.train), (machine.test, unit.test)):
             bank = mel_filterbank(FEATURES)
             lengths = [len(clip_log_mel(f.path, bank, FEATURES)) for f in files]
             windows = sum(n - FEATURES.n_context + 1 for n in lengths)
-            assert room == (len(lengths), max(lengths), windows)
+            assert capacity == (len(lengths), max(lengths), windows)
 
 
-def test_a_survey_of_archives_is_that_of_their_folders(fleet, tmp_path):
+def test_a_survey_of_archives_equals_that_of_folders(fleet, tmp_path):
     assert survey(pack_machines(fleet, tmp_path / "packed")) == survey(fleet)
 
 
-def test_the_headers_of_few_bytes_are_not_believed(tmp_path, monkeypatch):
-    """Silence is packed so well that the whole is decoded to know."""
+def test_a_header_that_claims_too_much_for_its_bytes_is_not_trusted(
+    tmp_path, monkeypatch
+):
+    """Silence compresses so well that it has to be decoded."""
     decoded, whole = [], surveys.clip_waveform
 
     def counted(*arguments):
@@ -112,7 +114,7 @@ def test_the_headers_of_few_bytes_are_not_believed(tmp_path, monkeypatch):
         (lambda p: soundfile.write(p, np.zeros(900), 16000), "too few for one window"),
     ],
 )
-def test_what_a_header_tells_is_told_before_anything_is_trained(
+def test_errors_that_a_header_reveals_are_found_without_decoding(
     fleet, tmp_path, spoil, message
 ):
     path = tmp_path / "section_00_source_train_normal_0000.wav"
@@ -123,7 +125,7 @@ def test_what_a_header_tells_is_told_before_anything_is_trained(
         clip_frames(path, FEATURES)
 
 
-def test_waves_keep_the_order_and_share_the_largest_room():
+def test_waves_keep_the_order_and_share_the_largest_capacity():
     machines = [size("a"), size("b", 30, 10), size("c", 5, 40), size("d"), size("e")]
     plan = plan_waves(machines, 2, None)
     assert plan.waves == (("a", "b"), ("c", "d"), ("e",))
@@ -132,7 +134,7 @@ def test_waves_keep_the_order_and_share_the_largest_room():
     assert plan.digest != plan_waves(machines[::-1], 2, None).digest
 
 
-def test_a_plan_is_read_as_it_was_written(tmp_path):
+def test_a_plan_is_read_back_unchanged(tmp_path):
     plan = plan_waves([size("a"), size("b")], 1, 2021)
     write_plan(tmp_path, plan)
     assert read_plan(tmp_path) == plan
@@ -141,33 +143,33 @@ def test_a_plan_is_read_as_it_was_written(tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"format": 99}', '{"format": 1, "waves": 3}']
 )
-def test_what_is_no_plan_is_refused_in_a_line(tmp_path, text):
+def test_an_invalid_plan_is_refused_in_one_line(tmp_path, text):
     (tmp_path / "fleet.json").write_text(text)
-    with pytest.raises(InputError, match="is no plan of a fleet") as error:
+    with pytest.raises(InputError, match="is not a fleet's plan") as error:
         read_plan(tmp_path)
     assert "\n" not in str(error.value)
 
 
-def test_as_many_machines_fit_as_there_is_memory_for(tiny, monkeypatch):
+def test_the_wave_size_follows_from_the_available_memory(tiny, monkeypatch):
     gigabyte = 1 << 30
     few, many = size("a", 100, 300), size("b", 1000, 300)
     for memory, machine in ((gigabyte, few), (gigabyte, many), (8 * gigabyte, many)):
         monkeypatch.setattr(plans, "available_memory", lambda m=memory: m)
         count = wave_size_that_fits([machine] * 3, tiny())
-        # Both splits are in memory, more than once.
+        # Both splits are in memory several times.
         bytes_needed = count * 2 * machine.train.clips * 300 * 128 * 4
         assert 0.1 * memory < bytes_needed < memory / 2
     monkeypatch.setattr(plans, "available_memory", lambda: 0)
     assert wave_size_that_fits([few], tiny()) == 1
 
 
-def test_a_device_with_its_own_memory_may_hold_fewer(tiny, monkeypatch):
+def test_a_device_with_little_memory_reduces_the_wave_size(tiny, monkeypatch):
     monkeypatch.setattr(plans, "available_memory", lambda: 1 << 40)
     monkeypatch.setattr(plans, "device_memory", lambda devices: 1 << 30)
     assert 1 < wave_size_that_fits([size("a", 100, 300)], tiny()) < 40
 
 
-def test_small_fleets_are_known_to_fit_by_their_files(fleet, tiny, monkeypatch):
+def test_file_sizes_show_that_a_small_fleet_fits(fleet, tiny, monkeypatch):
     names = tuple(fleet_sizes(9, SIZE))
     source = Source(fleet, names)
     assert all_fit(find_in_turn(source), tiny())
@@ -175,6 +177,6 @@ def test_small_fleets_are_known_to_fit_by_their_files(fleet, tiny, monkeypatch):
     assert not all_fit(find_in_turn(source), tiny())
 
 
-def test_there_is_memory_and_it_can_be_given_back():
+def test_memory_is_available_and_can_be_returned():
     assert 1 << 20 < available_memory() < 1 << 50
     give_back_freed()

@@ -1,4 +1,4 @@
-"""Tables of waves, put together as one run would have written them."""
+"""The tables of waves are joined into those that one run would write."""
 
 import itertools
 import json
@@ -18,7 +18,7 @@ MACHINES = ("a", "b", "c", "d", "e")
 
 
 def rows(machines):
-    """Of every machine the same, in whatever table it is."""
+    """Return rows that depend only on the seed, score and machine."""
     found = []
     for seed in SEEDS:
         for score, machine in itertools.product(SCORES, machines):
@@ -40,7 +40,7 @@ def clip_rows(machines):
 @pytest.mark.parametrize(
     ("make", "text"), [(rows, results_csv), (clip_rows, clips_csv)]
 )
-def test_tables_of_waves_are_joined_to_the_table_of_one_run(tmp_path, make, text, n):
+def test_joined_tables_of_waves_equal_the_table_of_one_run(tmp_path, make, text, n):
     paths = []
     for first in range(0, len(MACHINES), n):
         paths.append(tmp_path / f"{first}.csv")
@@ -59,7 +59,7 @@ def test_waves_without_labels_add_nothing_to_the_results(tmp_path):
     assert (tmp_path / "none.csv").read_text() == results_csv([])
 
 
-def test_means_made_score_by_score_are_those_of_all_rows(tmp_path):
+def test_means_computed_score_by_score_equal_those_of_all_rows(tmp_path):
     path = tmp_path / "results.csv"
     path.write_text(results_csv(rows(MACHINES)))
     whole = summarise_rows(rows(MACHINES))
@@ -69,7 +69,7 @@ def test_means_made_score_by_score_are_those_of_all_rows(tmp_path):
     }
 
 
-def test_names_on_the_page_of_a_fleet_are_no_markup_and_unlabelled_come_last(tmp_path):
+def test_a_fleet_page_escapes_names_and_lists_unlabelled_machines_last(tmp_path):
     evil = "<script>alert(1)</script>"
     good, bad = rows("a")[0]._replace(machine="good"), rows("b")[0]
     good = good._replace(auc_source=0.9, auc_target=0.9, pauc=0.9)

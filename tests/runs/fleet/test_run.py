@@ -1,4 +1,4 @@
-"""Machines in waves: the results of one run, whatever the waves, also when killed."""
+"""A fleet in waves gives the results of one run, even if it is killed and resumed."""
 
 import csv
 import io
@@ -17,7 +17,15 @@ import numpy as np
 import pytest
 import soundfile
 from rich.console import Console
-from support.main_job import ROOT, TINY, command, score_bytes
+from support.main_job import (
+    ROOT,
+    TINY,
+    assert_same_results,
+    command,
+    evaluate,
+    run_all,
+    score_bytes,
+)
 
 from gammavae_jax.cli.report import Report
 from gammavae_jax.config_json import override
@@ -42,7 +50,7 @@ SUMS = ("official_score", "arithmetic_means", "harmonic_means", "machines")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Three machines of different sizes and lengths; every wave has its own padding."""
+    """Create three machines of different sizes and lengths; waves need padding."""
     sizes = {
         "fan0001": SyntheticSize(12, 3, 3, (0.4, 0.6)),
         "fan0002": SyntheticSize(7, 0, 2, (0.5, 0.5)),
@@ -53,12 +61,9 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
-    """One run of all machines at once."""
+    """Return the folder of one run of all machines."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    command(
-        "run.py", "--all-machines", "--data-root", data, "--out", out, "--wave-size", 3,
-        *SETTINGS,
-    )  # fmt: skip
+    run_all(data, out, "--wave-size", 3, *SETTINGS)
     return out
 
 
@@ -69,12 +74,9 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def waves(data, cache, tmp_path_factory):
-    """The same in two waves, with a cache of log-mels."""
+    """Return the folder of the same run in two waves, with a feature cache."""
     out = tmp_path_factory.mktemp("runs") / "waves"
-    command(
-        "run.py", "--all-machines", "--data-root", data, "--out", out, "--wave-size", 2,
-        "--feature-cache", cache, *SETTINGS,
-    )  # fmt: skip
+    run_all(data, out, "--wave-size", 2, "--feature-cache", cache, *SETTINGS)
     return out
 
 
@@ -82,15 +84,13 @@ def summary_of(out):
     return json.loads((out / "summary.json").read_text())
 
 
-def assert_same_results(out, expected):
-    assert score_bytes(out) == score_bytes(expected)
-    for name in TABLES:
-        assert (out / name).read_bytes() == (expected / name).read_bytes(), name
+def assert_same_fleet(out, expected):
+    assert_same_results(out, expected, *TABLES)
     for name in SUMS:
         assert summary_of(out)[name] == summary_of(expected)[name], name
 
 
-def test_one_wave_is_a_run_as_any(whole):
+def test_a_fleet_of_one_wave_is_an_ordinary_run(whole):
     assert {path.name for path in whole.iterdir()} == {
         "config.json", "metrics.jsonl", "results.csv", "clips.csv", "summary.json",
         "report.html", "checkpoint", "scores",
@@ -98,7 +98,7 @@ def test_one_wave_is_a_run_as_any(whole):
 
 
 def test_results_do_not_depend_on_the_wave_size(whole, waves):
-    assert_same_results(waves, whole)
+    assert_same_fleet(waves, whole)
     assert {path.name for path in waves.iterdir()} == {
         "config.json", "fleet.json", "results.csv", "clips.csv", "summary.json",
         "report.html", "scores", "waves",
@@ -113,11 +113,11 @@ def test_results_do_not_depend_on_the_wave_size(whole, waves):
         assert list(json.loads(lines[0])["machines"]) == expected
 
 
-def test_the_cache_has_an_array_for_each_machine_and_split(waves, cache):
+def test_the_feature_cache_has_an_array_for_each_machine_and_split(waves, cache):
     assert len(list(cache.glob("*.npy"))) == len(list(cache.glob("*.json"))) == 6
 
 
-def test_a_wave_that_was_killed_is_gone_on_with_and_ends_as_the_whole(
+def test_a_killed_wave_is_resumed_and_ends_like_an_uninterrupted_run(
     whole, data, cache, tmp_path
 ):
     out = tmp_path / "killed"
@@ -132,8 +132,8 @@ def test_a_wave_that_was_killed_is_gone_on_with_and_ends_as_the_whole(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    begun = out / "waves" / "0001" / "config.json"
-    while run.poll() is None and not begun.exists():
+    started = out / "waves" / "0001" / "config.json"
+    while run.poll() is None and not started.exists():
         time.sleep(0.005)
     run.send_signal(signal.SIGKILL)
     assert run.wait(timeout=30) == -signal.SIGKILL
@@ -144,7 +144,7 @@ def test_a_wave_that_was_killed_is_gone_on_with_and_ends_as_the_whole(
     assert "wave 2 of 3" in resumed.stderr
     assert "wave 1 of 3" not in resumed.stderr
     assert first.stat().st_mtime_ns == before
-    assert_same_results(out, whole)
+    assert_same_fleet(out, whole)
 
 
 @pytest.mark.slow
@@ -152,15 +152,14 @@ def test_evaluating_a_fleet_or_one_of_its_waves_writes_the_same_bytes(
     waves, data, tmp_path
 ):
     out, wave = tmp_path / "again", waves / "waves" / "0001"
-    common = ["--data-root", data, "--out"]
-    command("evaluate.py", "--checkpoint", waves, *common, out)
-    assert_same_results(out, waves)
+    evaluate(waves, data, out)
+    assert_same_fleet(out, waves)
     alone = tmp_path / "alone"
-    command("evaluate.py", "--checkpoint", wave / "checkpoint", *common, alone)
-    assert_same_results(alone, wave)
+    evaluate(wave / "checkpoint", data, alone)
+    assert_same_fleet(alone, wave)
 
 
-def test_the_page_of_a_fleet_leads_to_every_machine_the_worst_first(waves):
+def test_the_page_of_a_fleet_links_to_every_machine_with_the_worst_first(waves):
     page = (waves / "report.html").read_text()
     links = re.findall(r'<a href="([^"#]+)">(\w+)</a>', page)
     assert {name for _, name in links} == {
@@ -202,7 +201,7 @@ def refusal(config, job, wave_size=None, year=None):
     return str(error.value)
 
 
-def test_a_fleet_is_gone_on_with_in_its_own_waves_alone(waves, whole, data, tiny):
+def test_a_fleet_is_only_resumed_in_its_own_waves(waves, whole, data, tiny):
     text = refusal(tiny(), job(data, waves, resume=True), 1)
     assert "has waves of 2 machines: omit --wave-size" in text
     text = refusal(tiny(), job(data, whole, resume=True), 1)
@@ -211,7 +210,7 @@ def test_a_fleet_is_gone_on_with_in_its_own_waves_alone(waves, whole, data, tiny
     assert "has the metrics of another year: give no --year" in text
 
 
-def test_a_fleet_of_other_recordings_or_settings_is_not_gone_on_with(
+def test_a_fleet_with_different_recordings_or_settings_is_not_resumed(
     waves, data, tiny, tmp_path
 ):
     text = refusal(tiny(), job(data, waves, resume=True))
@@ -226,29 +225,29 @@ def test_a_fleet_of_other_recordings_or_settings_is_not_gone_on_with(
 def test_bad_recordings_of_any_wave_are_counted_before_the_first_is_trained(
     data, tiny, tmp_path
 ):
-    spoilt = Path(shutil.copytree(data, tmp_path / "spoilt"))
+    damaged = Path(shutil.copytree(data, tmp_path / "damaged"))
     for machine in ("fan0002", "valve"):
-        clip = min((spoilt / machine / "test").iterdir())
+        clip = min((damaged / machine / "test").iterdir())
         clip.write_bytes(b"no sound")
     out = tmp_path / "out"
-    text = refusal(tiny(), job(spoilt, out), 1)
+    text = refusal(tiny(), job(damaged, out), 1)
     assert "fan0002/test/section_00" in text
     assert "(2 recordings cannot be used; --skip-bad-files names all)" in text
     assert not out.exists()
 
 
 @pytest.mark.slow
-def test_a_recording_that_only_decoding_finds_bad_ends_its_wave_and_none_before(
+def test_a_recording_that_only_decoding_finds_bad_ends_only_its_own_wave(
     whole, data, tmp_path
 ):
-    spoilt = Path(shutil.copytree(data, tmp_path / "spoilt"))
-    clip = min((spoilt / "valve" / "test").iterdir())
+    damaged = Path(shutil.copytree(data, tmp_path / "damaged"))
+    clip = min((damaged / "valve" / "test").iterdir())
     sound = clip.read_bytes()
     samples, rate = soundfile.read(clip, dtype="float32")
     samples[7] = np.nan
     soundfile.write(clip, samples, rate, subtype="FLOAT")
     out = tmp_path / "out"
-    common = ["--all-machines", "--data-root", spoilt, "--out", out, *SETTINGS]
+    common = ["--all-machines", "--data-root", damaged, "--out", out, *SETTINGS]
     run = command("run.py", *common, "--wave-size", 1, check=False)
     assert run.returncode == 2
     assert "wave 3 of 3: " in run.stderr
@@ -258,20 +257,18 @@ def test_a_recording_that_only_decoding_finds_bad_ends_its_wave_and_none_before(
     clip.write_bytes(sound)
     resumed = command("run.py", *common, "--resume")
     assert "wave 2 of 3" not in resumed.stderr
-    assert_same_results(out, whole)
+    assert_same_fleet(out, whole)
 
 
-def test_waves_are_the_work_of_one_process(data, tiny, tmp_path, monkeypatch):
+def test_waves_need_a_single_process(data, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("jax.process_count", lambda: 2)
     assert "waves need a single process" in refusal(
         tiny(), job(data, tmp_path / "out"), 1
     )
 
 
-def test_a_dry_run_says_in_which_waves_it_would_be(
-    waves, data, tiny, tmp_path, monkeypatch
-):
-    def said(of_job, wave_size=None):
+def test_a_dry_run_describes_the_waves(waves, data, tiny, tmp_path, monkeypatch):
+    def description(of_job, wave_size=None):
         shown = io.StringIO()
         log = Log(output=Console(file=shown, width=200))
         source, folder = of_job
@@ -279,14 +276,16 @@ def test_a_dry_run_says_in_which_waves_it_would_be(
         return shown.getvalue()
 
     new = job(data, tmp_path / "out")
-    assert said(new) == ""
-    assert "in 3 waves, machines in each: 1" in said(new, 1)
-    assert "in 2 waves, machines in each: 2" in said(job(data, waves, resume=True))
+    assert description(new) == ""
+    assert "in 3 waves, machines in each: 1" in description(new, 1)
+    assert "in 2 waves, machines in each: 2" in description(
+        job(data, waves, resume=True)
+    )
     monkeypatch.setattr("gammavae_jax.runs.fleet.run.all_fit", lambda *_: False)
-    assert "in waves of as many machines as fit in memory" in said(new)
+    assert "in waves of as many machines as fit in memory" in description(new)
 
 
-def test_a_fleet_that_is_not_finished_is_not_evaluated(waves, data, tmp_path):
+def test_an_unfinished_fleet_is_not_evaluated(waves, data, tmp_path):
     half = Path(shutil.copytree(waves, tmp_path / "half"))
     (half / "waves" / "0001" / "summary.json").unlink()
     again = tmp_path / "again"
@@ -307,16 +306,16 @@ def test_evaluating_a_fleet_never_removes_a_part_of_it(waves, data):
     assert (waves / "waves" / "0000" / "checkpoint" / "detector.json").exists()
 
 
-def test_a_fleet_that_was_killed_before_it_had_a_plan_is_planned_on_resuming(
+def test_resuming_a_fleet_that_was_killed_before_its_plan_plans_it(
     waves, data, tiny, tmp_path
 ):
     out = tmp_path / "out"
     out.mkdir()
     shutil.copy(waves / "config.json", out)
-    spoilt = Path(shutil.copytree(data, tmp_path / "spoilt"))
-    min((spoilt / "valve" / "test").iterdir()).write_bytes(b"no sound")
-    text = refusal(tiny(), job(spoilt, out, resume=True), 1)
-    assert "valve/test/section_00" in text  # it was surveyed, not refused
+    damaged = Path(shutil.copytree(data, tmp_path / "damaged"))
+    min((damaged / "valve" / "test").iterdir()).write_bytes(b"no sound")
+    text = refusal(tiny(), job(damaged, out, resume=True), 1)
+    assert "valve/test/section_00" in text  # it was measured, not refused
 
 
 def test_a_year_before_the_challenge_is_refused_before_any_work(tiny, tmp_path):
@@ -326,12 +325,12 @@ def test_a_year_before_the_challenge_is_refused_before_any_work(tiny, tmp_path):
         evaluate_machines(tmp_path, *nowhere, 1999, quiet_log())
 
 
-def test_the_page_of_a_whole_fleet_is_not_made_anew(waves):
+def test_the_page_of_a_whole_fleet_cannot_be_recreated(waves):
     with pytest.raises(InputError, match=r"is a fleet: .*waves/0000"):
         Report(waves).run()
 
 
-def test_a_wave_of_a_fleet_that_was_to_be_replaced_is_begun_anew(waves, data, tmp_path):
+def test_a_wave_of_an_overwritten_fleet_is_started_again(waves, data, tmp_path):
     out = Path(shutil.copytree(waves, tmp_path / "out"))
     of_fleet = read_config(out)
     assert of_fleet is not None
@@ -344,7 +343,7 @@ def test_a_wave_of_a_fleet_that_was_to_be_replaced_is_begun_anew(waves, data, tm
     assert (out / "waves" / "0001").exists()
 
 
-def test_a_fleet_refuses_fewer_epochs_than_a_wave_has_and_is_not_changed(
+def test_a_fleet_refuses_fewer_epochs_than_a_wave_has_and_stays_unchanged(
     waves, data, tmp_path
 ):
     out = Path(shutil.copytree(waves, tmp_path / "out"))
@@ -358,24 +357,21 @@ def test_a_fleet_refuses_fewer_epochs_than_a_wave_has_and_is_not_changed(
     assert (out / "config.json").read_text() == before
 
 
-def test_a_fleet_is_evaluated_by_the_metrics_of_its_year(waves, data, tmp_path):
+def test_a_fleet_is_evaluated_with_the_metrics_of_its_year(waves, data, tmp_path):
     fleet = Path(shutil.copytree(waves, tmp_path / "fleet"))
     write_plan(fleet, read_plan(fleet)._replace(year=2020))
     evaluate_machines(fleet, *job(data, tmp_path / "out"), None, quiet_log())
     assert summary_of(tmp_path / "out")["year"] == 2020
 
 
-def test_a_finished_fleet_that_was_told_to_train_on_and_killed_goes_on_so_far(
+def test_a_finished_fleet_killed_in_further_training_resumes_to_the_new_epochs(
     waves, data, tmp_path
 ):
-    """Its own configuration is that of the results, until there are new ones."""
+    """Its own configuration stays that of the results until new ones are published."""
     out = Path(shutil.copytree(waves, tmp_path / "out"))
     (state,) = (out / "waves" / "0001" / "checkpoint" / "train").glob("2.json")
     text = state.read_text().replace('"epochs": 2', '"epochs": 5')
     assert text != state.read_text()
     state.write_text(text)
-    told = command(
-        "run.py", "--all-machines", "--data-root", data, "--out", out, "--resume",
-        "--dry-run", *TINY,
-    )  # fmt: skip
-    assert '"epochs": 5' in told.stdout
+    resumed = run_all(data, out, "--resume", "--dry-run", *TINY)
+    assert '"epochs": 5' in resumed.stdout
