@@ -17,9 +17,8 @@ from support.live_servers import audio, served
 from support.live_stubs import RATE, LoudnessScorer
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.live import serving
 from gammavae_jax.live.service import Limits
-from gammavae_jax.live.serving import bound
+from gammavae_jax.cli.serve import listening_socket
 
 LIMITS = Limits(
     most_bytes=1_000_000, most_seconds=60.0, upload_seconds=1.0, most_waiting=3
@@ -341,7 +340,7 @@ def test_more_than_may_wait_are_put_off_and_the_others_are_scored():
         threads = [threading.Thread(target=post) for _ in range(LIMITS.most_waiting)]
         for thread in threads:
             thread.start()
-        until(lambda: server.service.worker.waiting == LIMITS.most_waiting)
+        until(lambda: server.service.waiting == LIMITS.most_waiting)
         answer = server.post(WHOLE)
         assert answer.status_code == 503
         assert "3 recordings are waiting: try again later" in refusal(answer)
@@ -361,7 +360,7 @@ def test_scoring_that_takes_too_long_is_given_up():
         assert answer.status_code == 503
         assert "not scored within 0.2 s" in refusal(answer)
         scorer.go.set()
-        until(lambda: server.service.worker.waiting == 0)
+        until(lambda: server.service.waiting == 0)
 
 
 def test_a_long_recording_is_not_heard_to_its_end_once_time_is_up():
@@ -373,7 +372,7 @@ def test_a_long_recording_is_not_heard_to_its_end_once_time_is_up():
     scorer = Sleepy()
     with served(scorer, Limits(score_seconds=0.2)) as server:
         assert server.post(audio(200.0)).status_code == 503
-        until(lambda: server.service.worker.waiting == 0)
+        until(lambda: server.service.waiting == 0)
         assert len(scorer.judged) < 100  # of 399
 
 
@@ -487,7 +486,7 @@ def test_the_end_refuses_what_is_being_scored():
         ]
         for thread in threads:
             thread.start()
-        until(lambda: server.service.worker.waiting == 2)
+        until(lambda: server.service.waiting == 2)
         server.server.should_exit = True
         for thread in threads:
             thread.join(10)
@@ -592,7 +591,7 @@ def test_a_hostile_name_of_a_recording_and_of_a_request_stays_in_its_line(server
 def test_an_address_that_cannot_be_had_is_refused(server, host, port):
     port = server.port if port is None else port
     with pytest.raises(InputError, match="give another --host or --port"):
-        bound(host, port)
+        listening_socket(host, port)
 
 
 def test_scores_that_are_no_numbers_are_null():

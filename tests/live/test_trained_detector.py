@@ -15,7 +15,7 @@ import gammavae_jax as gv
 from gammavae_jax.cli.watch import Watch
 from gammavae_jax.errors import InputError
 from gammavae_jax.live.scorer import LiveScorer, load_scorer
-from gammavae_jax.live.windows import hear, rolling
+from gammavae_jax.live.windows import score_windows, window_size
 
 SMALL = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]
 
@@ -55,7 +55,7 @@ def test_a_saved_detector_says_what_live_monitoring_asks(detector, scorer):
     assert isinstance(scorer, LiveScorer)
     assert scorer.machines == ("fan",)
     assert scorer.clip_seconds == 1.0
-    assert rolling(scorer, None, None) == (RATE, RATE // 2)
+    assert window_size(scorer, None, None) == (RATE, RATE // 2)
     assert scorer.thresholds == detector.threshold_
     (expected,) = detector.score_recordings([sound(50)], RATE, machine="fan")
     assert scorer.judge(sound(50), "fan") == expected[2:]
@@ -73,7 +73,7 @@ def test_the_shortest_clip_that_may_be_is_judged(scorer):
 def test_the_broken_part_of_a_long_recording_is_the_alarm(scorer):
     samples = sound(60, 30.0)
     samples[12 * RATE : 18 * RATE] = sound(61, 6.0, broken=True)
-    said = hear(scorer, "fan", [samples], rolling(scorer, None, None), "x.wav")
+    said = hear(scorer, "fan", [samples], window_size(scorer, None, None), "x.wav")
     *stretches, whole = list[Any](said)
     worst = max(stretches, key=lambda stretch: stretch.worst.score)
     assert 11 <= worst.start <= 12
