@@ -17,7 +17,7 @@ from typing import IO, Any
 import requests
 
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.live.scorer import RecordingVerdict, Stretch, Verdict, numbers
+from gammavae_jax.live.scorer import RecordingVerdict, Stretch, Verdict
 from gammavae_jax.log import Log
 
 
@@ -26,10 +26,7 @@ class OutputLost(Exception):
 
 
 class JsonLines:
-    """Appends JSON objects to a file, one a line, and flushes each.
-
-    Args:
-        path: of the file; `-` is standard output.
+    """Appends JSON objects to a file, one a line; `-` is standard output.
 
     Raises:
         InputError: the file cannot be written.
@@ -115,6 +112,7 @@ class Webhook:
         self._timeout = timeout
         self._pauses = pauses
         self._session = requests.Session()
+        self._session.headers["User-Agent"] = "gammavae"
         # Without credentials, requests would look for some in ~/.netrc.
         self._session.auth = _credentials(parts) or (lambda request: request)
         self._queue: queue.Queue[Mapping[str, Any] | None] = queue.Queue(capacity)
@@ -208,13 +206,7 @@ def _credentials(parts: urllib.parse.SplitResult) -> Any:
 
 
 class Announcer:
-    """Reports verdicts in every way the user asked for.
-
-    Args:
-        log: prints lines for people.
-        json_lines: receives every event.
-        send: receives every alarm; see `Webhook.send`.
-    """
+    """Prints every event, adds it to `json_lines`, and sends alarms to `send`."""
 
     def __init__(
         self,
@@ -228,19 +220,18 @@ class Announcer:
 
     def say(self, text: str) -> None:
         """Print a line with the time."""
-        self._log.say(f"{_now():%Y-%m-%d %H:%M:%S}  {text}")
+        self._log.say(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}")
 
     def bad_file(self, file: str, reason: str) -> None:
         """Report a recording that cannot be scored."""
-        self.say(f"BAD    {reason}")
-        self._add_json({"event": "bad_file", **_time(), "file": file, "error": reason})
+        self._announce("bad_file", f"BAD    {reason}", {"file": file, "error": reason})
 
     def stretch(self, file: str, machine: str, stretch: Stretch) -> None:
         """Report a stretch of alarms, which is an alarm."""
-        fields = {"start": stretch.start, "end": stretch.end, **numbers(stretch.worst)}
         part = f"{clock(stretch.start)} to {clock(stretch.end)}"
         line = _line(file, machine, stretch.worst, part)
-        self._report("stretch", file, machine, line, fields, is_alarm=True)
+        fields = {"file": file, "machine": machine, **stretch.entry()}
+        self._announce("stretch", line, fields, is_alarm=True)
 
     def recording(self, file: str, machine: str, whole: RecordingVerdict) -> None:
         """Report a recording; a single window above the threshold is an alarm."""
@@ -248,30 +239,22 @@ class Announcer:
         if whole.n_windows > 1:
             part = f"all {clock(whole.seconds)}, "
             part += f"{whole.n_alarms} of {whole.n_windows} windows alarms"
-        fields = {
-            "seconds": whole.seconds,
-            "n_windows": whole.n_windows,
-            "n_alarms": whole.n_alarms,
-            **numbers(whole.worst),
-        }
         line = _line(file, machine, whole.worst, part)
+        fields = {"file": file, "machine": machine, **whole.entry()}
         is_alarm = whole.worst.is_anomaly and whole.n_windows == 1
-        self._report("recording", file, machine, line, fields, is_alarm)
+        self._announce("recording", line, fields, is_alarm)
 
-    def _report(
-        self, event: str, file: str, machine: str, line: str, fields: dict[str, Any],
-        is_alarm: bool,
-    ) -> None:  # fmt: skip
-        about = {"file": file, "machine": machine, **fields}
+    def _announce(
+        self, event: str, line: str, fields: dict[str, Any], is_alarm: bool = False
+    ) -> None:
         self.say(line)
-        self._add_json({"event": event, **_time(), **about})
+        time_ = datetime.now().astimezone().isoformat(timespec="milliseconds")
+        fields = {"time": time_, **fields}
+        if self._json_lines is not None:
+            self._json_lines.add({"event": event, **fields})
         if is_alarm and self._send is not None:
             # Chat programs show the field `text`.
-            self._send({"event": "alarm", **_time(), **about, "text": line})
-
-    def _add_json(self, entry: dict[str, Any]) -> None:
-        if self._json_lines is not None:
-            self._json_lines.add(entry)
+            self._send({"event": "alarm", **fields, "text": line})
 
 
 def clock(seconds: float) -> str:
@@ -289,11 +272,3 @@ def _line(file: str, machine: str, verdict: Verdict, part: str) -> str:
         f"score {verdict.score:.4g}  p {verdict.p_value:.2g}  "
         f"threshold {verdict.threshold:.4g}"
     )
-
-
-def _now() -> datetime:
-    return datetime.now().astimezone()
-
-
-def _time() -> dict[str, str]:
-    return {"time": _now().isoformat(timespec="milliseconds")}

@@ -152,7 +152,8 @@ class LiveServer(uvicorn.Server):
         """Close the connections that have made no request since the last check."""
         if counter % self.ticks_between_checks == 0:
             before = self._last_requests
-            self._last_requests = {c: c.cycle for c in self.server_state.connections}
+            connections = list[Any](self.server_state.connections)
+            self._last_requests = {c: c.cycle for c in connections}
             for connection, request in self._last_requests.items():
                 is_running = request is not None and not request.response_complete
                 if not is_running and before.get(connection, self) is request:
@@ -194,7 +195,7 @@ def make_application(
         except Refusal as refusal:
             outcome = refusal.outcome
             announcer.say(f"REFUSED  {refusal.message}  ({refusal.status}, {id_})")
-            return _refused(refusal, {"request_id": id_}, {"X-Request-Id": id_})
+            return _refused(refusal, id_)
         except (ClientDisconnect, asyncio.CancelledError):
             outcome = "gone"
             return Response(status_code=400)  # nobody receives it
@@ -275,15 +276,13 @@ def _add_error_handlers(app: FastAPI, announcer: Announcer) -> None:
         return _json({"error": "the server failed: see its own messages"}, 500)
 
 
-def _refused(
-    refusal: Refusal,
-    more: Mapping[str, str] | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> Response:
-    headers = dict(headers or {})
+def _refused(refusal: Refusal, id_: str | None = None) -> Response:
+    answer, headers = {"error": refusal.message}, {}
+    if id_ is not None:
+        answer["request_id"] = headers["X-Request-Id"] = id_
     if refusal.retry_after is not None:
         headers["Retry-After"] = str(refusal.retry_after)
-    return _json({"error": refusal.message, **(more or {})}, refusal.status, headers)
+    return _json(answer, refusal.status, headers)
 
 
 def _json(

@@ -41,13 +41,7 @@ class Arrival(NamedTuple):
 
 
 class Arrivals:
-    """Finds complete new recordings in a folder and its subfolders.
-
-    Args:
-        folder: to watch.
-        settle_seconds: how long a complete file has not changed.
-        clock: returns seconds; tests replace it.
-    """
+    """Finds complete new recordings in a folder and its subfolders."""
 
     def __init__(
         self,
@@ -88,8 +82,7 @@ class Arrivals:
 def recordings_in(folder: Path) -> dict[str, Stamp]:
     """Return the WAV and FLAC files in a folder and its subfolders.
 
-    Hidden files are left out, and so are subfolders that cannot be listed. Links are
-    followed.
+    Links are followed; hidden files and unreadable subfolders are left out.
 
     Raises:
         OSError: the folder cannot be listed.
@@ -111,7 +104,9 @@ def recordings_in(folder: Path) -> dict[str, Stamp]:
             identity = status.st_dev, status.st_ino
             if not stat.S_ISDIR(status.st_mode):
                 if name.lower().endswith(AUDIO_SUFFIXES):
-                    recordings[prefix + name] = _stamp(status)
+                    recordings[prefix + name] = Stamp(
+                        status.st_size, status.st_mtime_ns
+                    )
             elif identity not in seen:  # a link may lead back to a parent
                 seen.add(identity)
                 todo.append(f"{prefix}{name}/")
@@ -121,11 +116,7 @@ def recordings_in(folder: Path) -> dict[str, Stamp]:
 def stamp_of(path: Path) -> Stamp | None:
     """Return the stamp of a file, or None if there is no such file."""
     status = _status(path)
-    return None if status is None else _stamp(status)
-
-
-def _stamp(status: os.stat_result) -> Stamp:
-    return Stamp(status.st_size, status.st_mtime_ns)
+    return None if status is None else Stamp(status.st_size, status.st_mtime_ns)
 
 
 def _status(path: Path) -> os.stat_result | None:
@@ -142,12 +133,8 @@ class ScoredLog:
     A recording is identified by name, size and modification time, so a rewritten file
     is new. Recordings that no longer exist are dropped 30 days after they were scored.
 
-    Args:
-        path: of the file; created if missing.
-
     Raises:
-        InputError: the file cannot be read or written, is not such a log, or another
-            process holds it.
+        InputError: the file is unusable, is not such a log, or is in use.
     """
 
     def __init__(self, path: Path):
@@ -228,11 +215,7 @@ class ScoredLog:
 
 
 def _locked(path: Path) -> IO[str]:
-    """Open a file to append to it, and lock it.
-
-    Raises:
-        InputError: another process holds the lock.
-    """
+    """Open a file to append to it, and lock it against other watches."""
     file = path.open("a", encoding="utf-8", newline="")
     if fcntl is not None:
         try:
@@ -249,11 +232,7 @@ def _locked(path: Path) -> IO[str]:
 
 
 def _read(path: Path) -> dict[str, tuple[Stamp, float]]:
-    """Read the log, skipping truncated lines.
-
-    Raises:
-        InputError: the first line is not one of a log.
-    """
+    """Return the logged recordings, without truncated lines."""
     scored = {}
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     for number, line in enumerate(lines):

@@ -5,42 +5,30 @@ import base64
 import json
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from gammavae_jax.live.refusal import busy
-from gammavae_jax.live.scorer import RecordingVerdict, Stretch, finite, numbers
+from gammavae_jax.live.scorer import finite
 
 _RETRY = "retry: 1000\n\n"  # ms after which a browser reconnects
 _PING = ": ping\n\n"  # a comment; sending it reveals a lost connection
+_PING_SECONDS = 15.0  # of silence before a ping
+_MOST_WAITING = 64  # events for one listener; the oldest are dropped
 _SCORES = 240  # kept for each machine
 _ALARMS = 10
-_STRETCHES = 100  # in an answer
 _COLUMNS = 320  # of a thumbnail
 _RANGE = 80.0  # dB
 
 
 class Broadcast:
-    """Sends events to every listener; to be used in one event loop.
+    """Sends events to every listener; to be used in one event loop."""
 
-    Args:
-        most_listeners: more are refused.
-        most_waiting: events in a listener's queue; the oldest are dropped.
-        ping_seconds: of silence before a ping.
-    """
-
-    def __init__(
-        self,
-        most_listeners: int = 64,
-        most_waiting: int = 64,
-        ping_seconds: float = 15.0,
-    ):
+    def __init__(self, most_listeners: int = 64):
         self._most_listeners = most_listeners
-        self._most_waiting = most_waiting
-        self._ping_seconds = ping_seconds
         self._listeners: dict[asyncio.Event, deque[str]] = {}
         self._closed = False
 
@@ -61,10 +49,9 @@ class Broadcast:
             wake.set()
 
     def listen(self, first: Callable[[], str]) -> AsyncGenerator[str, None]:
-        """Return a first message and then all events; the caller must close it.
+        """Return a first message and then all events, or refuse another listener.
 
-        Raises:
-            Refusal: there are too many listeners.
+        The caller must close the generator.
         """
         if len(self._listeners) >= self._most_listeners:
             raise busy(f"{len(self._listeners)} pages are open")
@@ -72,7 +59,7 @@ class Broadcast:
 
     async def _messages(self, first: Callable[[], str]) -> AsyncGenerator[str, None]:
         wake = asyncio.Event()
-        waiting = self._listeners[wake] = deque([first()], self._most_waiting)
+        waiting = self._listeners[wake] = deque([first()], _MOST_WAITING)
         try:
             yield _RETRY
             while not self._closed:
@@ -80,7 +67,7 @@ class Broadcast:
                     yield waiting.popleft()
                 wake.clear()
                 try:
-                    async with asyncio.timeout(self._ping_seconds):
+                    async with asyncio.timeout(_PING_SECONDS):
                         await wake.wait()
                 except TimeoutError:
                     yield _PING
@@ -133,30 +120,6 @@ class History:
             for state in self._machines.values()
         ]
         return {"now": time.time(), "machines": machines}
-
-
-def recording_entry(
-    machine: str,
-    name: str,
-    whole: RecordingVerdict,
-    stretches: Sequence[Stretch],
-    request_id: str,
-) -> dict[str, Any]:
-    """Return a scored recording as a JSON object."""
-    return {
-        "request_id": request_id,
-        "time": round(time.time(), 3),
-        "machine": machine,
-        "name": name,
-        "seconds": round(whole.seconds, 4),
-        **numbers(whole.worst),
-        "n_windows": whole.n_windows,
-        "n_alarms": whole.n_alarms,
-        "stretches": [
-            {"start": s.start, "end": s.end, **numbers(s.worst)}
-            for s in stretches[:_STRETCHES]
-        ],
-    }
 
 
 def thumbnail(

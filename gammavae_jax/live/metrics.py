@@ -20,12 +20,7 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Metrics:
-    """Counters and gauges in their own registry.
-
-    Args:
-        thresholds: by machine.
-        n_listeners: returns the number of open pages.
-    """
+    """Counters and gauges in their own registry."""
 
     content_type = CONTENT_TYPE_LATEST
 

@@ -22,6 +22,15 @@ class Verdict(NamedTuple):
     threshold: float
     is_anomaly: bool
 
+    def entry(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {
+            "score": finite(self.score),
+            "p_value": finite(self.p_value),
+            "threshold": finite(self.threshold),
+            "is_anomaly": self.is_anomaly,
+        }
+
 
 class Stretch(NamedTuple):
     """Consecutive windows of a long recording that are all alarms."""
@@ -29,6 +38,10 @@ class Stretch(NamedTuple):
     start: float  # s
     end: float  # s
     worst: Verdict
+
+    def entry(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {"start": self.start, "end": self.end, **self.worst.entry()}
 
 
 class RecordingVerdict(NamedTuple):
@@ -40,17 +53,15 @@ class RecordingVerdict(NamedTuple):
     n_windows: int  # 1 if the recording was scored as one clip
     n_alarms: int  # windows above the threshold
 
+    def entry(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        counts = {"n_windows": self.n_windows, "n_alarms": self.n_alarms}
+        return {"seconds": self.seconds, **counts, **self.worst.entry()}
+
 
 def finite(value: float) -> float | None:
     """Return the number, or None (null in JSON) if it is not finite."""
     return value if math.isfinite(value) else None
-
-
-def numbers(verdict: Verdict) -> dict[str, Any]:
-    """Return the verdict as a JSON object."""
-    *values, is_anomaly = verdict
-    names = ("score", "p_value", "threshold")
-    return dict(zip(names, map(finite, values), strict=True), is_anomaly=is_anomaly)
 
 
 class LiveScorer:

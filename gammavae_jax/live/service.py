@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 from gammavae_jax.data.audio import RecordingBlocks, open_recording, resampled_blocks
 from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.live.announce import Announcer
-from gammavae_jax.live.events import Broadcast, History, recording_entry, thumbnail
+from gammavae_jax.live.events import Broadcast, History, thumbnail
 from gammavae_jax.live.metrics import Metrics
 from gammavae_jax.live.refusal import Refusal, busy
 from gammavae_jax.live.scorer import LiveScorer, RecordingVerdict, finite
 from gammavae_jax.live.uploads import Upload, Uploads, recording_of
 from gammavae_jax.live.windows import WindowSize, score_windows
 
+_MOST_STRETCHES = 100  # in an answer
 _MOST_ARRIVING = 4  # recordings of the largest size, besides those that wait
 
 
@@ -57,18 +58,14 @@ class ScoringThread:
         self._thread.start()
         self.join = self._thread.join
 
-    def submit(self, job: Callable[[], Any]) -> Future:
-        """Queue a job; the future receives its result."""
+    def submit(self, job: Callable[[], Any] | None) -> Future:
+        """Queue a job, and return the future of its result; None ends the thread."""
         future: Future = Future()
         self._jobs.put((future, job))
         return future
 
-    def stop(self) -> None:
-        """Let the thread end after the queued jobs."""
-        self._jobs.put(None)
-
     def _work(self) -> None:
-        while (queued := self._jobs.get()) is not None:
+        while (queued := self._jobs.get())[1] is not None:
             future, job = queued
             if future.set_running_or_notify_cancel():
                 try:
@@ -78,21 +75,10 @@ class ScoringThread:
 
 
 class Service:
-    """Scores recordings; to be used in one event loop.
-
-    Args:
-        scorer: the detector.
-        size: the windows of long recordings.
-        limits: of each request.
-        announcer: reports each recording.
-    """
+    """Scores recordings, and reports each verdict; to be used in one event loop."""
 
     def __init__(
-        self,
-        scorer: LiveScorer,
-        size: WindowSize,
-        limits: Limits,
-        announcer: Announcer,
+        self, scorer: LiveScorer, size: WindowSize, limits: Limits, announcer: Announcer
     ):
         self.limits = limits
         self.broadcast = Broadcast()
@@ -119,7 +105,7 @@ class Service:
         self.broadcast.close()
         for job in self._jobs:
             job.cancel()
-        self.thread.stop()
+        self.thread.submit(None)
 
     def machine_named(self, machine: str | None) -> str:
         """Return the machine; default: the only one.
@@ -200,7 +186,15 @@ class Service:
                 self._scorer.spectrogram(whole.worst_clip),
                 len(whole.worst_clip) / self._scorer.sample_rate,
             )
-        entry = recording_entry(machine, upload.name, whole, stretches, request.id_)
+        entry = {
+            "request_id": request.id_,
+            "time": round(time.time(), 3),
+            "machine": machine,
+            "name": upload.name,
+            **whole.entry(),
+            "seconds": round(whole.seconds, 4),
+            "stretches": [stretch.entry() for stretch in stretches[:_MOST_STRETCHES]],
+        }
         return entry, image, whole
 
     def _verdicts(self, upload: Upload, machine: str, deadline: float) -> Iterator[Any]:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
 from python_multipart.exceptions import FormParserError
@@ -12,11 +12,12 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from gammavae_jax.live.refusal import Refusal, busy
 
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
 _DEFAULT_NAME = "recording"
 _LONGEST_NAME = 120
 _MOST_PARTS = 16
-_MOST_HEADERS = 8  # of a part
-_LONGEST_HEADER = 4096  # bytes
 _CHUNK = 65536  # bytes
 
 # It would report every malformed form to standard error.
@@ -36,8 +37,8 @@ class Uploads:
     Args:
         most_bytes: in one body.
         seconds: in which a body must arrive.
-        most_bodies: of the largest size that fit in memory. Only bytes that have
-            arrived count, so slow clients leave room for others.
+        most_bodies: of the largest size that may be held; only bytes that have arrived
+            count, so slow clients leave room for others.
     """
 
     def __init__(self, most_bytes: int, seconds: float, most_bodies: int = 8):
@@ -49,11 +50,9 @@ class Uploads:
     async def read(
         self, chunks: AsyncIterator[bytes], declared: str | None
     ) -> bytearray:
-        """Return the whole body; the caller must `release` it.
+        """Return the whole body, which the caller must `release`.
 
-        Args:
-            chunks: of the body.
-            declared: the header `Content-Length`; the bytes are counted as well.
+        The declared length is only a hint: the bytes are counted as they arrive.
 
         Raises:
             Refusal: the body is too large or too slow, or memory is short.
@@ -91,11 +90,8 @@ class Uploads:
 def recording_of(body: bytes, content_type: str, name: str | None) -> Upload:
     """Return the recording in a request body.
 
-    Args:
-        body: of the request.
-        content_type: `multipart/form-data` is a form whose first file is the recording;
-            any other body is the recording itself.
-        name: of the recording; default: the name of the form's file.
+    In `multipart/form-data`, it is the first file; any other body is the recording
+    itself. Default name: that of the form's file.
 
     Raises:
         Refusal: the body is empty, or a form without a file.
@@ -103,7 +99,7 @@ def recording_of(body: bytes, content_type: str, name: str | None) -> Upload:
     upload = Upload(body, "")
     if content_type.lower().startswith("multipart/form-data"):
         try:
-            upload = _Form(content_type).first_file(body)
+            upload = _first_file(body, content_type)
         except FormParserError as error:
             raise Refusal(400, "the form is malformed: send one file field") from error
     if not upload.data:
@@ -111,72 +107,61 @@ def recording_of(body: bytes, content_type: str, name: str | None) -> Upload:
     return Upload(upload.data, _display_name(name or upload.name))
 
 
-class _Form:
-    """A multipart form (RFC 7578), parsed up to the end of its first file."""
+class _Part(NamedTuple):
+    headers: bytearray
+    data: bytearray
 
-    def __init__(self, content_type: str):
-        boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
-        if not 1 <= len(boundary) <= 70:
-            message = "the form has no boundary: let the client set Content-Type"
-            raise Refusal(400, message)
-        self._file: Upload | None = None
-        self._n_parts = 0
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._begin_part,
-                "on_header_field": self._add_header_field,
-                "on_header_value": self._add_header_value,
-                "on_header_end": self._end_header,
-                "on_part_data": self._add_data,
-                "on_part_end": self._end_part,
-            },
-            max_header_count=_MOST_HEADERS,
-            max_header_size=_LONGEST_HEADER,
-        )
+    @property
+    def file_name(self) -> str:
+        """The file name, or an empty string for an ordinary field."""
+        found = re.search(rb"(?im)^content-disposition(.*)$", self.headers)
+        header = bytes(found[1]) if found else b""
+        # RFC 5987, which some clients use for names that are not ASCII.
+        if encoded := re.search(rb"(?i)filename\*=utf-8''([^\s;]+)", header):
+            return unquote(encoded[1])
+        name = parse_options_header(header)[1].get(b"filename", b"")
+        return name.decode("utf-8", "replace")
 
-    def first_file(self, body: bytes) -> Upload:
-        for start in range(0, len(body), _CHUNK):
-            self._parser.write(body[start : start + _CHUNK])
-            if self._file is not None:
-                return self._file
-        raise Refusal(400, "the form has no complete file: send one file field")
 
-    def _begin_part(self) -> None:
-        self._n_parts += 1
-        if self._n_parts > _MOST_PARTS:
+def _first_file(body: bytes, content_type: str) -> Upload:
+    """Return the first file of a multipart form (RFC 7578).
+
+    Raises:
+        Refusal: the form has no file, or too many parts before it.
+        FormParserError: the form is malformed, or has too long headers.
+    """
+    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+    if not 1 <= len(boundary) <= 70:
+        raise Refusal(400, "the form has no boundary: let the client set Content-Type")
+    parts: list[_Part] = []
+    complete: list[_Part] = []
+
+    def add_header(data: bytes, start: int, end: int) -> None:
+        parts[-1].headers.extend(data[start:end])
+
+    def add_data(data: bytes, start: int, end: int) -> None:
+        parts[-1].data.extend(data[start:end])
+
+    callbacks: MultipartCallbacks = {
+        "on_part_begin": lambda: parts.append(_Part(bytearray(), bytearray())),
+        "on_header_begin": lambda: parts[-1].headers.extend(b"\n"),
+        "on_header_field": add_header,
+        "on_header_value": add_header,
+        "on_part_data": add_data,
+        "on_part_end": lambda: complete.append(parts[-1]),
+    }
+    parser = MultipartParser(
+        boundary, callbacks, max_header_count=8, max_header_size=4096
+    )
+    for start in range(0, len(body), _CHUNK):
+        parser.write(body[start : start + _CHUNK])
+        for part in complete[:_MOST_PARTS]:
+            if name := part.file_name:
+                return Upload(bytes(part.data), name)
+        if len(parts) > _MOST_PARTS:
             raise Refusal(400, f"the form has more than {_MOST_PARTS} parts")
-        self._name, self._data = "", bytearray()
-        self._field, self._value = b"", b""
-
-    def _add_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._field += data[start:end]
-
-    def _add_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _end_header(self) -> None:
-        if self._field.lower() == b"content-disposition":
-            self._name = _file_name(self._value)
-        self._field, self._value = b"", b""
-
-    def _add_data(self, data: bytes, start: int, end: int) -> None:
-        if self._name:
-            self._data += data[start:end]
-
-    def _end_part(self) -> None:
-        if self._name and self._file is None:
-            self._file = Upload(bytes(self._data), self._name)
-
-
-def _file_name(disposition: bytes) -> str:
-    """Return the file name in a Content-Disposition; empty for other form fields."""
-    text = disposition.decode("utf-8", "replace")
-    encoded = re.search(r"""filename\*\s*=\s*utf-8''([^\s;"]+)""", text, re.IGNORECASE)
-    if encoded is not None:  # RFC 5987, which some clients use for non-ASCII names
-        return unquote(encoded[1])
-    options = parse_options_header(disposition)[1]
-    return options.get(b"filename", b"").decode("utf-8", "replace")
+        complete.clear()
+    raise Refusal(400, "the form has no complete file: send one file field")
 
 
 def _display_name(name: str) -> str:

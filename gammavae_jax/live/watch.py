@@ -36,14 +36,7 @@ class WatchOptions:
 
 
 class FolderWatch:
-    """Scores the recordings that appear in a folder.
-
-    Args:
-        options: of the watch.
-        scorer: the detector.
-        scored: the recordings that earlier watches have scored.
-        announcer: reports the verdicts.
-    """
+    """Scores the recordings that appear in a folder, and reports the verdicts."""
 
     def __init__(
         self,
@@ -87,13 +80,12 @@ class FolderWatch:
         Raises:
             InputError: the folder cannot be listed, or the state cannot be written.
         """
+        folder = printable(self._folder)
         try:
             present = recordings_in(self._folder)
         except OSError as error:
-            raise InputError(
-                f"{printable(self._folder)}: {error.strerror}: name a folder that this "
-                "user may list"
-            ) from error
+            reason = f"{error.strerror}: name a folder that this user may list"
+            raise InputError(f"{folder}: {reason}") from error
         try:
             for name, stamp in present.items():
                 self._scored.add(Arrival(name, stamp))

@@ -80,59 +80,39 @@ def score_windows(
 
     A recording of a single window has no stretches.
 
-    Args:
-        scorer: the detector.
-        machine: the machine that was recorded.
-        blocks: consecutive samples at the detector's sample rate.
-        size: the windows.
-        name: of the recording, for error messages.
+    The blocks are consecutive samples at the detector's sample rate; the name is for
+    error messages.
 
     Raises:
         InputError: the recording is too short, or reading `blocks` raised it.
     """
     rate = scorer.sample_rate
-    whole: RecordingVerdict | None = None
+    n_windows = n_alarms = 0
+    worst: tuple[Verdict, np.ndarray] | None = None
     stretch: Stretch | None = None
+    end = 0.0
     for start, clip in split_windows(blocks, size):
         if len(clip) < scorer.least_samples:
             raise InputError(
                 f"{name}: {len(clip) / rate:.2g} s are too short: give recordings of "
                 f"at least {scorer.least_samples / rate:.2g} s"
             )
-        verdict = scorer.judge(clip, machine)
-        end = (start + len(clip)) / rate
-        whole = _with_window(whole, end, verdict, clip)
+        verdict, end = scorer.judge(clip, machine), (start + len(clip)) / rate
+        n_windows += 1
+        n_alarms += verdict.is_anomaly
+        if worst is None or _badness(verdict) > _badness(worst[0]):
+            worst = verdict, clip
         if verdict.is_anomaly:
-            first = stretch or Stretch(start / rate, end, verdict)
-            stretch = Stretch(first.start, end, _worse(first.worst, verdict))
+            before = stretch or Stretch(start / rate, end, verdict)
+            worse = max(before.worst, verdict, key=_badness)
+            stretch = Stretch(before.start, end, worse)
         elif stretch is not None:
             yield stretch
             stretch = None
-    assert whole is not None  # every recording has at least one window
-    if stretch is not None and whole.n_windows > 1:
+    assert worst is not None  # every recording has at least one window
+    if stretch is not None and n_windows > 1:
         yield stretch
-    yield whole
-
-
-def _with_window(
-    before: RecordingVerdict | None, seconds: float, verdict: Verdict, clip: np.ndarray
-) -> RecordingVerdict:
-    """Return the verdict on the recording so far, with one more window."""
-    if before is None:
-        return RecordingVerdict(seconds, verdict, clip, 1, int(verdict.is_anomaly))
-    worst = _worse(before.worst, verdict)
-    return RecordingVerdict(
-        seconds,
-        worst,
-        clip if worst is verdict else before.worst_clip,
-        before.n_windows + 1,
-        before.n_alarms + verdict.is_anomaly,
-    )
-
-
-def _worse(first: Verdict, second: Verdict) -> Verdict:
-    """Return the worse of two verdicts; the first one if they are equal."""
-    return max(first, second, key=_badness)
+    yield RecordingVerdict(end, *worst, n_windows, n_alarms)
 
 
 def _badness(verdict: Verdict) -> tuple[bool, float]:
