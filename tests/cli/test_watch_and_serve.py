@@ -41,6 +41,13 @@ with readable_errors():
 """
 
 
+def interrupts(test):
+    """Run a test with each signal and the exit status that follows."""
+    signals = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+    test = pytest.mark.parametrize(("number", "status"), signals)(test)
+    return pytest.mark.usefixtures("heeded_interrupts")(test)
+
+
 def start(command, stderr=subprocess.STDOUT, scorer="LoudnessScorer"):
     tests = ROOT / "tests"
     path = os.pathsep.join([str(tests), str(tests.parent)])
@@ -192,19 +199,13 @@ def test_watch_needs_a_folder(tmp_path):
         watch(tmp_path / "nothing")
 
 
-@pytest.mark.usefixtures("heeded_interrupts")
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
-)
+@interrupts
 def test_an_interrupted_watch_ends_with_a_summary(tmp_path, number, status):
     put(tmp_path / "fan" / "a.wav", tone(1.0, 0.8))
     process = start(f"Watch(Path({str(tmp_path)!r}), Path('x'), settle=0.1, poll=0.05)")
     lines_until(process, "ALARM  fan  fan/a.wav")
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=20)
-    assert process.returncode == status
+    out = end(process, number, status)
     assert "recordings scored: 1, alarms: 1, bad files: 0" in out
-    assert "Traceback" not in out
 
 
 def peak_megabytes(folder, minutes):
@@ -232,49 +233,42 @@ def test_scoring_an_hour_takes_no_more_memory_than_five_minutes(tmp_path):
     assert hour < five + 10
 
 
-@pytest.mark.usefixtures("heeded_interrupts")
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
-)
-def test_serve_answers_until_it_is_interrupted(number, status):
-    process = start("Serve(Path('x'), port=0)")
+def start_serving(scorer="LoudnessScorer"):
+    """Return the process of a service, and a function that posts a loud recording."""
+    process = start("Serve(Path('x'), port=0)", scorer=scorer)
     *_, line = lines_until(process, "serving at ")
     url = re.findall(r"http://127\.0\.0\.1:\d+/", line)[0]
-    answer = httpx.post(
-        f"{url}score?machine=fan", content=audio(1.0, 0.8), trust_env=False
-    )
-    assert answer.json()["is_anomaly"] is True
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=20)
-    assert process.returncode == status
-    assert "Traceback" not in out
+    url, sound = f"{url}score?machine=fan", audio(1.0, 0.8)
+    return process, lambda: httpx.post(url, content=sound, trust_env=False, timeout=30)
 
 
-@pytest.mark.usefixtures("heeded_interrupts")
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
-)
-def test_an_interrupt_ends_a_service_while_it_scores(number, status):
-    process = start("Serve(Path('x'), port=0)", scorer="StuckScorer")
-    *_, line = lines_until(process, "serving at ")
-    url = re.findall(r"http://127\.0\.0\.1:\d+/", line)[0]
-    answers = []
-
-    def post():
-        answers.append(httpx.post(f"{url}score?machine=fan", content=audio(1.0, 0.8),
-                                  trust_env=False, timeout=30))  # fmt: skip
-
-    thread = threading.Thread(target=post)
-    thread.start()
-    lines_until(process, "stuck")
+def end(process, number, status):
     process.send_signal(number)
     try:
         out, _ = process.communicate(timeout=20)
     finally:
         process.kill()
-        thread.join(10)
     assert process.returncode == status
     assert "Traceback" not in out
+    return out
+
+
+@interrupts
+def test_serve_answers_until_it_is_interrupted(number, status):
+    process, post = start_serving()
+    assert post().json()["is_anomaly"] is True
+    end(process, number, status)
+
+
+@interrupts
+def test_an_interrupt_ends_a_service_while_it_scores(number, status):
+    process, post = start_serving("StuckScorer")
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(post()))
+    thread.start()
+    lines_until(process, "stuck")
+    end(process, number, status)
+    thread.join(10)
     assert [answer.status_code for answer in answers] == [503]
 
 

@@ -282,7 +282,7 @@ class Card {
     context.putImageData(image, 0, 0);
     this.part(".begin").textContent = "0 s";
     this.part(".levels").textContent =
-      `low frequencies at the bottom, ${number(top - range)} to ${number(top)} dB`;
+      `low tones at the bottom, ${number(Math.round(top - range))} to ${number(Math.round(top))} dB`;
     this.part(".end").textContent = `${number(seconds)} s`;
     canvas.setAttribute("aria-label",
       `${this.name}: spectrogram of ${number(seconds)} s, loudest ${number(top)} dB`);
