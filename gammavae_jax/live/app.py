@@ -27,7 +27,7 @@ from gammavae_jax.live.refusal import Outcome, Refusal
 from gammavae_jax.live.service import ScoreRequest, Service
 
 SHUTDOWN_SECONDS = 3
-_MOST_CONNECTIONS = 512
+_MAX_CONNECTIONS = 512
 _PAGE = {
     "/": ("live.html", "text/html"),
     "/live.css": ("live.css", "text/css"),
@@ -143,7 +143,7 @@ class LiveServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=_MOST_CONNECTIONS,
+                limit_concurrency=_MAX_CONNECTIONS,
                 timeout_graceful_shutdown=SHUTDOWN_SECONDS,
             )
         )

@@ -17,7 +17,7 @@ from gammavae_jax.live.scorer import finite
 _RETRY = "retry: 1000\n\n"  # ms after which a browser reconnects
 _PING = ": ping\n\n"  # a comment; sending it reveals a lost connection
 _PING_SECONDS = 15.0  # of silence before a ping
-_MOST_WAITING = 64  # events for one listener; the oldest are dropped
+_MAX_WAITING = 64  # events for one listener; the oldest are dropped
 _SCORES = 240  # kept for each machine
 _ALARMS = 10
 _COLUMNS = 320  # of a thumbnail
@@ -27,8 +27,8 @@ _RANGE = 80.0  # dB
 class Broadcast:
     """Sends events to every listener; to be used in one event loop."""
 
-    def __init__(self, most_listeners: int = 64):
-        self._most_listeners = most_listeners
+    def __init__(self, max_listeners: int = 64):
+        self._max_listeners = max_listeners
         self._listeners: dict[asyncio.Event, deque[str]] = {}
         self._closed = False
 
@@ -53,13 +53,13 @@ class Broadcast:
 
         The caller must close the generator.
         """
-        if len(self._listeners) >= self._most_listeners:
+        if len(self._listeners) >= self._max_listeners:
             raise busy(f"{len(self._listeners)} pages are open")
         return self._messages(first)
 
     async def _messages(self, first: Callable[[], str]) -> AsyncGenerator[str, None]:
         wake = asyncio.Event()
-        waiting = self._listeners[wake] = deque([first()], _MOST_WAITING)
+        waiting = self._listeners[wake] = deque([first()], _MAX_WAITING)
         try:
             yield _RETRY
             while not self._closed:

@@ -77,7 +77,7 @@ class LiveScorer:
         # A run trains on whole clips of any length, so its checkpoint has none.
         self.clip_seconds = detector.clip_seconds or _CLIP_SECONDS
         # Of a clip that can be scored.
-        self.least_samples = (self._features.n_context - 1) * self._features.hop_length
+        self.min_samples = (self._features.n_context - 1) * self._features.hop_length
 
     def judge(self, clip: Float32[np.ndarray, "sample"], machine: str) -> Verdict:
         """Return the verdict on a clip of this machine."""

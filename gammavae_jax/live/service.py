@@ -20,19 +20,19 @@ from gammavae_jax.live.scorer import LiveScorer, RecordingVerdict, finite
 from gammavae_jax.live.uploads import Upload, Uploads, recording_of
 from gammavae_jax.live.windows import WindowSize, score_windows
 
-_MOST_STRETCHES = 100  # in an answer
-_MOST_ARRIVING = 4  # recordings of the largest size, besides those that wait
+_MAX_STRETCHES = 100  # in an answer
+_MAX_ARRIVING = 4  # recordings of the largest size, besides those that wait
 
 
 @dataclass(frozen=True)
 class Limits:
     """What one request may use."""
 
-    most_bytes: int = 32_000_000
-    most_seconds: float = 600.0  # length of the recording
+    max_bytes: int = 32_000_000
+    max_seconds: float = 600.0  # length of the recording
     upload_seconds: float = 30.0
     score_seconds: float = 60.0  # including the wait
-    most_waiting: int = 16  # requests
+    max_waiting: int = 16  # requests
 
 
 class ScoreRequest(NamedTuple):
@@ -65,8 +65,10 @@ class ScoringThread:
         return future
 
     def _work(self) -> None:
-        while (queued := self._jobs.get())[1] is not None:
-            future, job = queued
+        while True:
+            future, job = self._jobs.get()
+            if job is None:
+                return
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(job())
@@ -84,8 +86,8 @@ class Service:
         self.broadcast = Broadcast()
         self.history = History(scorer.thresholds)
         self.metrics = Metrics(scorer.thresholds, lambda: len(self.broadcast))
-        most_bodies = limits.most_waiting + _MOST_ARRIVING
-        self.uploads = Uploads(limits.most_bytes, limits.upload_seconds, most_bodies)
+        max_bodies = limits.max_waiting + _MAX_ARRIVING
+        self.uploads = Uploads(limits.max_bytes, limits.upload_seconds, max_bodies)
         self.machines = scorer.machines
         self._scorer = scorer
         self._size = size
@@ -156,7 +158,7 @@ class Service:
         """
         if self._is_closing:
             raise _shutting_down()
-        if self.waiting >= self.limits.most_waiting:
+        if self.waiting >= self.limits.max_waiting:
             raise busy(f"{self.waiting} recordings are waiting")
         future = asyncio.wrap_future(self.thread.submit(job))
         self._jobs.add(future)
@@ -178,6 +180,8 @@ class Service:
     ) -> tuple[dict[str, Any], dict[str, Any], RecordingVerdict]:
         """Return a recording's JSON object, thumbnail and verdict."""
         machine = request.machine
+        if time.monotonic() > deadline:  # its client has been refused
+            raise busy("not scored in time")
         with self.metrics.scoring_seconds.time():
             body = bytes(request.body)
             upload = recording_of(body, request.content_type, request.name)
@@ -193,7 +197,7 @@ class Service:
             "name": upload.name,
             **whole.entry(),
             "seconds": round(whole.seconds, 4),
-            "stretches": [stretch.entry() for stretch in stretches[:_MOST_STRETCHES]],
+            "stretches": [stretch.entry() for stretch in stretches[:_MAX_STRETCHES]],
         }
         return entry, image, whole
 
@@ -214,14 +218,13 @@ class Service:
         self, recording: RecordingBlocks, name: str, deadline: float
     ) -> Iterator[Any]:
         """Yield the recording's blocks; a small FLAC file may hold hours of silence."""
-        most = self.limits.most_seconds
+        most = self.limits.max_seconds
         left = most * recording.sample_rate
         for block in recording.blocks:
             left -= len(block)
             if left < 0:
                 message = f"{name}: longer than {most:g} s: send it in parts"
                 raise Refusal(413, message, "too_large")
-            # By then its client has been refused.
             if self._is_closing or time.monotonic() > deadline:
                 raise busy(f"{name}: not scored in time")
             yield block

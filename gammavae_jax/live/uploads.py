@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_NAME = "recording"
 _LONGEST_NAME = 120
-_MOST_PARTS = 16
+_MAX_PARTS = 16
 _CHUNK = 65536  # bytes
 
 # It would report every malformed form to standard error.
@@ -35,16 +35,16 @@ class Uploads:
     """Reads the bodies of concurrent requests in bounded memory.
 
     Args:
-        most_bytes: in one body.
+        max_bytes: in one body.
         seconds: in which a body must arrive.
-        most_bodies: of the largest size that may be held; only bytes that have arrived
+        max_bodies: of the largest size that may be held; only bytes that have arrived
             count, so slow clients leave room for others.
     """
 
-    def __init__(self, most_bytes: int, seconds: float, most_bodies: int = 8):
-        self._most_bytes = most_bytes
+    def __init__(self, max_bytes: int, seconds: float, max_bodies: int = 8):
+        self._max_bytes = max_bytes
         self._seconds = seconds
-        self._capacity = most_bytes * most_bodies
+        self._capacity = max_bytes * max_bodies
         self.held = 0  # bytes
 
     async def read(
@@ -81,8 +81,8 @@ class Uploads:
         self.held -= len(body)
 
     def _check_size(self, n_bytes: int) -> None:
-        if n_bytes > self._most_bytes:
-            most = self._most_bytes / 1e6
+        if n_bytes > self._max_bytes:
+            most = self._max_bytes / 1e6
             message = f"more than {most:g} MB: send a shorter recording"
             raise Refusal(413, message, "too_large")
 
@@ -155,11 +155,11 @@ def _first_file(body: bytes, content_type: str) -> Upload:
     )
     for start in range(0, len(body), _CHUNK):
         parser.write(body[start : start + _CHUNK])
-        for part in complete[:_MOST_PARTS]:
+        for part in complete[:_MAX_PARTS]:
             if name := part.file_name:
                 return Upload(bytes(part.data), name)
-        if len(parts) > _MOST_PARTS:
-            raise Refusal(400, f"the form has more than {_MOST_PARTS} parts")
+        if len(parts) > _MAX_PARTS:
+            raise Refusal(400, f"the form has more than {_MAX_PARTS} parts")
         complete.clear()
     raise Refusal(400, "the form has no complete file: send one file field")
 

@@ -32,7 +32,7 @@ def window_size(
         InputError: the window is too short or too long, or the hop leaves gaps.
     """
     seconds = scorer.clip_seconds if window_seconds is None else window_seconds
-    least = scorer.least_samples / scorer.sample_rate
+    least = scorer.min_samples / scorer.sample_rate
     if not least <= seconds <= _LONGEST_WINDOW:
         raise InputError(
             f"a window of {seconds:g} s is too short or too long: give {least:.2g} s "
@@ -92,10 +92,10 @@ def score_windows(
     stretch: Stretch | None = None
     end = 0.0
     for start, clip in split_windows(blocks, size):
-        if len(clip) < scorer.least_samples:
+        if len(clip) < scorer.min_samples:
             raise InputError(
                 f"{name}: {len(clip) / rate:.2g} s are too short: give recordings of "
-                f"at least {scorer.least_samples / rate:.2g} s"
+                f"at least {scorer.min_samples / rate:.2g} s"
             )
         verdict, end = scorer.judge(clip, machine), (start + len(clip)) / rate
         n_windows += 1

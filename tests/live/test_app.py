@@ -21,7 +21,7 @@ from gammavae_jax.live import app
 from gammavae_jax.live.service import Limits
 
 LIMITS = Limits(
-    most_bytes=1_000_000, most_seconds=60.0, upload_seconds=1.0, most_waiting=3
+    max_bytes=1_000_000, max_seconds=60.0, upload_seconds=1.0, max_waiting=3
 )
 WHOLE = audio(1.0)
 
@@ -381,7 +381,7 @@ def post_in_threads(server, n_posts):
 def test_requests_beyond_the_queue_are_put_off_and_the_others_are_scored():
     scorer = Slow()
     with served(scorer, LIMITS) as server:
-        threads, answers = post_in_threads(server, LIMITS.most_waiting)
+        threads, answers = post_in_threads(server, LIMITS.max_waiting)
         answer = server.post(WHOLE)
         assert answer.status_code == 503
         assert "3 recordings are waiting: try again later" in error_of(answer)
@@ -487,7 +487,7 @@ def test_a_listener_that_never_reads_costs_little_memory_and_delays_nobody():
 
 def test_one_listener_too_many_is_answered_with_a_status():
     with served() as server:
-        server.service.broadcast._most_listeners = 2
+        server.service.broadcast._max_listeners = 2
         listeners = [Raw(server, EVENTS) for _ in range(2)]
         until(lambda: len(server.service.broadcast) == 2)
         assert server.get("/events").status_code == 503

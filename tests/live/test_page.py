@@ -153,7 +153,7 @@ def test_single_scores_can_be_read_with_the_keyboard(browser, server):
 def test_the_page_reconnects_by_itself(browser, server):
     opened = Opened(browser, server)
     loop = server.server.servers[0].get_loop()
-    server.service.broadcast._most_listeners = 0  # the next connection is refused
+    server.service.broadcast._max_listeners = 0  # the next connection is refused
     loop.call_soon_threadsafe(server.service.broadcast.close)
     opened.page.get_by_text("connection lost: reconnecting").wait_for()
     server.post(audio(1.0, 0.8))
@@ -162,7 +162,7 @@ def test_the_page_reconnects_by_itself(browser, server):
         if any("503" in error for error in opened.errors):
             break
         opened.page.wait_for_timeout(50)
-    server.service.broadcast._most_listeners = 9
+    server.service.broadcast._max_listeners = 9
     opened.has("fan", "alarm", "▲ ALARM")  # scored while the page was disconnected
     assert opened.page.locator("#connection").inner_text() == "live"
     assert all("503" in error for error in opened.errors)

@@ -63,7 +63,7 @@ def test_a_saved_detector_becomes_a_live_scorer(detector, scorer):
 
 
 def test_the_shortest_possible_clip_is_scored(scorer):
-    n_samples = scorer.least_samples
+    n_samples = scorer.min_samples
     assert np.isfinite(scorer.judge(sound(0)[:n_samples], "fan").score)
     with pytest.raises(InputError):
         scorer.judge(sound(0)[: n_samples - 1], "fan")

@@ -142,7 +142,7 @@ def test_a_body_that_is_too_slow_is_refused_and_freed():
 
 
 def test_a_body_is_put_off_while_memory_is_short():
-    uploads = Uploads(10, 1.0, most_bodies=1)
+    uploads = Uploads(10, 1.0, max_bodies=1)
     held = read(uploads, b"123456")
     with pytest.raises(Refusal) as caught:
         read(uploads, b"78901")

@@ -19,7 +19,7 @@ class LoudnessScorer(LiveScorer):
         self.sample_rate = RATE
         self.channel = 0
         self.clip_seconds = 1.0
-        self.least_samples = 320
+        self.min_samples = 320
         self.judged: list[tuple[str, int]] = []
 
     def judge(self, clip, machine):
