@@ -27,7 +27,8 @@ class Watch:
     detector: Path
     """Saved detector, or OUT/checkpoint of a run."""
     machine: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Machine of all recordings. Default: the one that a subfolder names."""
+    """Machine of all recordings. Default: the one that a subfolder is named after, or
+    the only one."""
     window: float | None = None
     """Window length in seconds; longer recordings (over one and a half windows) are
     scored window by window. Default: the length of the training clips."""

@@ -205,7 +205,7 @@ class FolderWatch:
 
     @contextlib.contextmanager
     def _state_errors_reported(self) -> Iterator[None]:
-        """Go on without the state: watching matters more than avoiding a repeat."""
+        """Report an unwritable state, and continue: repeats are better than gaps."""
         try:
             yield
         except OSError as error:

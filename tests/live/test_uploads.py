@@ -74,7 +74,7 @@ HEAD, _, REST = BODY.partition(b"\r\n")
         (HEAD + b"\r\n" + b"X: y\r\n" * 9 + REST, TYPE),
         (HEAD + b"\r\nX: " + b"y" * 5000 + b"\r\n" + REST, TYPE),
     ],
-    # Two test processes draw different boundaries, but must name the tests alike.
+    # Two test processes draw different boundaries but need the same test names.
     ids=itertools.count(),
 )
 def test_a_request_without_a_recording_is_refused(body, content_type):
