@@ -23,7 +23,7 @@ import soundfile
 
 _SECONDS = 30.0  # timeout of a response
 _ADDRESS = re.compile(r"serving at http://([\d.]+):(\d+)/")
-_SETTLING = 15.0  # s; silent connections are closed after ten
+_SETTLING = 25.0  # s: connections without a request are closed within twenty
 
 
 class Recording(NamedTuple):

@@ -149,8 +149,7 @@ def _forms() -> list[bytes]:
         b"audio/wav\nRIFF",
         b"multipart/form-data; boundary=b\n" + form,
         b'multipart/form-data; boundary="b"\n' + encoded,
-        b"multipart/form-data; boundary*=x; boundary*0=y\n" + form,
-        b"multipart/form-data; boundary*0=x; boundary*1=b\n" + form,
+        b"multipart/form-data; boundary=b\n--b\r\nX: y\r\n\r\nz\r\n" + form,
     ]
 
 

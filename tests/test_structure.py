@@ -45,8 +45,8 @@ RESTRICTED_LIBRARIES: dict[str, set[str]] = {
     "soxr": {"data.audio"},
     "fastapi": {"live.app"},
     "starlette": {"live.app"},
-    "uvicorn": {"live.serving"},
-    "h11": {"live.serving"},
+    "uvicorn": {"live.app"},
+    "python_multipart": {"live.uploads"},
     "prometheus_client": {"live.metrics"},
 }
 MOST_IN_ROOT = 9

@@ -1,6 +1,7 @@
-"""`gammavae serve`: score recordings that are sent by HTTP, and show it on a page."""
+"""`gammavae serve`: score recordings sent over HTTP, and show the scores on a page."""
 
 import dataclasses
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,72 +14,71 @@ if TYPE_CHECKING:
     from gammavae_jax.live.scorer import LiveScorer
     from gammavae_jax.log import Log
 
-_LAST_SECONDS = 2.0  # for what is being scored when the end comes
+_LAST_SECONDS = 2.0  # to finish the recording that is being scored
 
 
 @dataclass(frozen=True)
 class Serve:
-    """Score recordings that are sent by HTTP, and show the scores live on a page."""
+    """Score recordings sent over HTTP, and show the scores on a live page."""
 
     detector: Path
-    """A detector that was saved, or OUT/checkpoint of a run."""
+    """Saved detector, or OUT/checkpoint of a run."""
     host: str = "127.0.0.1"
-    """Address to listen at; the default lets nobody in but this computer. There is no
-    password: where others are let in, all who reach the port may ask and send."""
+    """Address to listen on; the default accepts connections from this computer only.
+    There is no password: put a reverse proxy in front of an exposed port."""
     port: int = 8000
-    """Port to listen at; 0 takes one that is free."""
+    """Port to listen on; 0 picks a free one."""
     allow_host: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Name that browsers and programs may call this server by, besides its addresses
-    and its own name; once for each."""
+    """Another name of this server that clients may use, besides its addresses and its
+    host name; repeat the option for more names."""
     window: float | None = None
-    """Seconds; a recording of more than one and a half windows is scored window by
-    window. Unless given, as long as the clips that the detector has learnt from."""
+    """Window length in seconds; longer recordings (over one and a half windows) are
+    scored window by window. Default: the length of the training clips."""
     hop: float | None = None
-    """Seconds from one window to the next; half a window unless given."""
+    """Seconds from one window to the next. Default: half a window."""
     max_megabytes: float = 32.0
-    """Largest recording that is taken."""
+    """Largest recording to accept."""
     max_seconds: float = 600.0
-    """Longest recording that is taken."""
+    """Longest recording to accept."""
     upload_seconds: float = 30.0
-    """Time for a recording to arrive in."""
+    """Time limit for receiving a recording."""
     score_seconds: float = 60.0
-    """Time for a recording to be scored in, waiting included."""
+    """Time limit for scoring a recording, including the wait."""
     max_waiting: int = 16
-    """Recordings that may wait to be scored; to send one more is answered by 503."""
+    """Recordings that may wait to be scored; further ones are answered with 503."""
 
     def run(self) -> int:
         """Serve until interrupted.
 
         Raises:
-            InputError: a detector, option or address that cannot be used, or a package
-                that is missing.
-            KeyboardInterrupt: in the end.
+            InputError: a detector, option or address cannot be used, or a package is
+                missing.
+            KeyboardInterrupt: on Ctrl-C or SIGTERM.
         """
         from gammavae_jax.process import models_in_checkpoint, prepare
 
-        self._check()
+        self._check_limits()
         prepare(models_in_checkpoint(self.detector))
         from rich.console import Console
 
         from gammavae_jax.live.announce import Announcer
         from gammavae_jax.live.scorer import load_scorer
-        from gammavae_jax.live.windows import rolling
+        from gammavae_jax.live.windows import window_size
         from gammavae_jax.log import Log
 
         try:
-            from gammavae_jax.live.app import make_application
+            from gammavae_jax.live.app import LiveServer, make_application
             from gammavae_jax.live.service import Limits, Service
-            from gammavae_jax.live.serving import LiveServer, address, bound
         except ModuleNotFoundError as error:
             raise InputError(
-                f"{error.name} is not installed, which serving needs: pip install "
+                f"{error.name} is not installed, but serving needs it: pip install "
                 '"gammavae-jax[serve]"'
             ) from error
         log = Log(Console())
         announcer = Announcer(log)
-        with bound(self.host, self.port) as listening:
+        with listening_socket(self.host, self.port) as listener:
             scorer = load_scorer(self.detector)
-            windows = rolling(scorer, self.window, self.hop)
+            size = window_size(scorer, self.window, self.hop)
             limits = Limits(
                 round(self.max_megabytes * 1e6),
                 self.max_seconds,
@@ -86,32 +86,52 @@ class Serve:
                 self.score_seconds,
                 self.max_waiting,
             )
-            _warm_up(scorer, windows.window, log)
-            service = Service(scorer, windows, limits, announcer)
+            _warm_up(scorer, size.length, log)
+            service = Service(scorer, size, limits, announcer)
             application = make_application(service, announcer, self.allow_host)
-            announcer.say(f"serving at {address(listening)} (Ctrl-C ends it)")
+            announcer.say(f"serving at {url_of(listener)} (press Ctrl-C to stop)")
             try:
-                LiveServer(application, service.close).run([listening])
+                LiveServer(application, service.close).run([listener])
             finally:
-                service.worker.join(_LAST_SECONDS)
+                service.thread.join(_LAST_SECONDS)
         return 0
 
-    def _check(self) -> None:
-        """What can be said before anything is loaded."""
+    def _check_limits(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if (
-                field.name.startswith(("max", "upload", "score"))
-                and not 0 < value < 1e9
-            ):
+            is_limit = field.name.startswith(("max", "upload", "score"))
+            if is_limit and not 0 < value < 1e9:
                 option = field.name.replace("_", "-")
                 raise InputError(
                     f"--{option} is {value:g}: give more than 0 and less than 1e9"
                 )
 
 
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on an address.
+
+    Raises:
+        InputError: the port is in use, or this computer does not have the address.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=512)
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"cannot listen on {host} port {port} ({reason}): give another --host or "
+            "--port"
+        ) from error
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the URL of the page."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
 def _warm_up(scorer: "LiveScorer", n_samples: int, log: "Log") -> None:
-    """Compile for whole clips and windows, so that the first request need not wait."""
+    """Compile for whole clips and windows, so that the first request is not slower."""
     import numpy as np
 
     noise = np.random.default_rng(0).normal(0, 0.01, n_samples).astype(np.float32)

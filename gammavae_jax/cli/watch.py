@@ -11,61 +11,62 @@ import tyro
 from gammavae_jax.errors import InputError, printable, unknown_name
 
 if TYPE_CHECKING:
+    from gammavae_jax.live.announce import Webhook
     from gammavae_jax.live.watch import FolderWatch
-    from gammavae_jax.live.webhook import Webhook
 
 _STATE = ".gammavae-watch.jsonl"
 
 
 @dataclass(frozen=True)
 class Watch:
-    """Score new recordings in a folder as they appear, and tell of alarms."""
+    """Score new recordings in a folder as they appear, and report alarms."""
 
     folder: tyro.conf.Positional[Path]
-    """Folder to be watched, with its subfolders; those named as a machine hold its
-    recordings."""
+    """Folder to watch, with its subfolders. A subfolder named after a machine holds
+    that machine's recordings."""
     detector: Path
-    """A detector that was saved, or OUT/checkpoint of a run."""
+    """Saved detector, or OUT/checkpoint of a run."""
     machine: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Whose recordings these are, where folders do not say so."""
+    """Machine of all recordings. Default: the one that a subfolder is named after, or
+    the only one."""
     window: float | None = None
-    """Seconds; a recording of more than one and a half windows is scored window by
-    window. Unless given, as long as the clips that the detector has learnt from."""
+    """Window length in seconds; longer recordings (over one and a half windows) are
+    scored window by window. Default: the length of the training clips."""
     hop: float | None = None
-    """Seconds from one window to the next; half a window unless given."""
+    """Seconds from one window to the next. Default: half a window."""
     webhook: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None
-    """Address that gets each alarm as JSON, by HTTP POST."""
+    """URL that receives each alarm as JSON, by HTTP POST."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """File that a line of JSON is added to for each recording, stretch of alarm and bad
-    file; '-' is standard output, and the lines for people then go to standard error."""
+    """File to which a line of JSON is appended for each recording, stretch of alarms
+    and bad file; '-' is standard output and sends the other lines to standard error."""
     once: bool = False
-    """Score what is there and not yet scored, and end."""
+    """Score the recordings that are present, then exit."""
     skip_existing: bool = False
-    """Take what is there at the start as scored."""
+    """Do not score the recordings that are present at the start."""
     state: Path | None = None
-    """File that keeps which recordings were scored, so that none is scored twice; in
-    the folder itself unless given."""
+    """File that lists the scored recordings, so that none is scored twice. Default:
+    .gammavae-watch.jsonl in the folder."""
     poll: float = 1.0
-    """Seconds between two looks into the folder."""
+    """Seconds from one look into the folder to the next."""
     settle: float = 2.0
-    """Seconds that a file must have stayed the same to count as whole."""
+    """Seconds without a change after which a file is complete."""
 
     def run(self) -> int:
-        """Watch, until interrupted or, if asked to, until all is scored.
+        """Watch until interrupted or, with --once, until all recordings are scored.
 
         Raises:
-            InputError: a folder, detector, option or file that cannot be used; or the
-                reader of --json has gone.
-            KeyboardInterrupt: after a summary.
+            InputError: a folder, detector, option or file cannot be used, or --json can
+                no longer be written.
+            KeyboardInterrupt: on Ctrl-C or SIGTERM, after a summary.
         """
         from gammavae_jax.process import models_in_checkpoint, prepare
 
-        self._check()
+        self._check_options()
         prepare(models_in_checkpoint(self.detector))
         from gammavae_jax.live.announce import OutputLost
 
         with contextlib.ExitStack() as stack:
-            watch, finish = self._prepared(stack)
+            watch, finish = self._prepare(stack)
             stack.callback(finish)
             try:
                 watch.run_once() if self.once else watch.run()
@@ -73,30 +74,28 @@ class Watch:
                 raise InputError(str(error)) from error
         return 0
 
-    def _check(self) -> None:
-        """What can be said before anything is loaded."""
+    def _check_options(self) -> None:
         if not self.folder.is_dir():
             raise InputError(
-                f"{printable(self.folder)}: there is no such folder: give the one that "
-                "recordings are put into"
+                f"{printable(self.folder)} is not a folder: name the one that receives "
+                "the recordings"
             )
         for option in ("poll", "settle"):
             value = getattr(self, option)
             if not 0 < value < 1e6:
                 raise InputError(f"--{option} is {value:g} s: give more than 0")
 
-    def _prepared(
+    def _prepare(
         self, stack: contextlib.ExitStack
     ) -> "tuple[FolderWatch, Callable[[], None]]":
-        """The watch, and what is to be done at its end."""
+        """Return the watch, and a function that prints its summary."""
         from rich.console import Console
 
-        from gammavae_jax.live.announce import Announcer, JsonLines
-        from gammavae_jax.live.scored_log import ScoredLog
+        from gammavae_jax.live.announce import Announcer, JsonLines, Webhook
+        from gammavae_jax.live.arrivals import ScoredLog
         from gammavae_jax.live.scorer import load_scorer
-        from gammavae_jax.live.watch import FolderWatch, Watched
-        from gammavae_jax.live.webhook import Webhook
-        from gammavae_jax.live.windows import rolling
+        from gammavae_jax.live.watch import FolderWatch, WatchOptions
+        from gammavae_jax.live.windows import window_size
         from gammavae_jax.log import Log
 
         log = Log(Console(stderr=self.json == Path("-")))
@@ -110,13 +109,14 @@ class Watch:
         scorer = load_scorer(self.detector)
         if self.machine is not None and self.machine not in scorer.machines:
             raise InputError(unknown_name("machine", self.machine, scorer.machines))
-        windows = rolling(scorer, self.window, self.hop)
-        watched = Watched(self.folder, self.machine, windows, self.poll, self.settle)
+        size = window_size(scorer, self.window, self.hop)
+        options = WatchOptions(self.folder, self.machine, size, self.poll, self.settle)
         announcer = Announcer(log, lines or None, webhook.send if webhook else None)
-        watch = FolderWatch(watched, scorer, scored, announcer)
+        watch = FolderWatch(options, scorer, scored, announcer)
         if self.skip_existing:
-            watch.know_all()
-        announcer.say(f"watching {printable(self.folder)} for {_list(scorer.machines)}")
+            watch.skip_existing()
+        machines = _names(scorer.machines)
+        announcer.say(f"watching {printable(self.folder)} for {machines}")
 
         def finish() -> None:
             if webhook:
@@ -126,10 +126,10 @@ class Watch:
         return watch, finish
 
 
-def _list(machines: Sequence[str]) -> str:
-    """Not all the names where there are hundreds."""
-    named = ", ".join(map(printable, machines[:8]))
-    return named + (f" and {len(machines) - 8} more" if machines[8:] else "")
+def _names(machines: Sequence[str]) -> str:
+    """Return the first machines' names, and how many more there are."""
+    names = ", ".join(map(printable, machines[:8]))
+    return names + (f" and {len(machines) - 8} more" if machines[8:] else "")
 
 
 def _summary(counts: Mapping[str, int], webhook: "Webhook | None") -> str:
@@ -139,5 +139,5 @@ def _summary(counts: Mapping[str, int], webhook: "Webhook | None") -> str:
     )
     if webhook is not None:
         text += f", alarms delivered: {webhook.n_delivered}"
-        text += f", not delivered: {webhook.n_given_up}"
+        text += f", not delivered: {webhook.n_undelivered}"
     return text

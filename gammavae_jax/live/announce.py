@@ -1,52 +1,59 @@
-"""What a watch says: lines for people, lines of JSON, and alarms by webhook."""
+"""What a watch reports: lines for people, JSON Lines, and alarms to a webhook."""
 
 import contextlib
 import json
 import os
+import queue
+import random
 import sys
+import threading
+import time
+import urllib.parse
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+import requests
+
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.live.scorer import Heard, Stretch, Verdict, numbers
+from gammavae_jax.live.scorer import RecordingVerdict, Stretch, Verdict
 from gammavae_jax.log import Log
 
 
 class OutputLost(Exception):
-    """The lines of JSON have nowhere to go any more; one line that says why."""
+    """The JSON Lines can no longer be written."""
 
 
 class JsonLines:
-    """Adds a line at a time, each out at once.
-
-    Args:
-        path: `-` is standard output; a file is added to.
+    """Appends JSON objects to a file, one a line; `-` is standard output.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
 
     def __init__(self, path: Path):
-        self._name = "standard output" if path == Path("-") else printable(path)
         self._is_stdout = path == Path("-")
+        self._name = "standard output" if self._is_stdout else printable(path)
         try:
-            self._file = sys.stdout if self._is_stdout else _opened(path)
+            self._file = sys.stdout if self._is_stdout else _open_to_append(path)
         except OSError as error:
             raise InputError(self._reason(error)) from error
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Add a line.
+        """Append a line.
 
         Raises:
-            OutputLost: it cannot be written, and none can be from then on.
+            OutputLost: the file cannot be written; it is closed.
         """
         try:
             self._file.write(json.dumps(entry, allow_nan=False) + "\n")
             self._file.flush()
         except OSError as error:
-            self._drop()
+            if self._is_stdout:  # or Python would write its buffer again at exit
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            with contextlib.suppress(OSError):
+                self.close()
             raise OutputLost(self._reason(error)) from error
 
     def close(self) -> None:
@@ -54,43 +61,152 @@ class JsonLines:
         if not self._is_stdout:
             self._file.close()
 
-    def _drop(self) -> None:
-        """Forget what could not be written, which Python would try again at the end."""
-        if self._is_stdout:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return
-        with contextlib.suppress(OSError):
-            self._file.close()
-
     def _reason(self, error: OSError) -> str:
         return (
-            f"--json: {self._name}: {error.strerror}: give a file that this user may "
+            f"--json: {self._name}: {error.strerror}: name a file that this user may "
             "write"
         )
 
 
-def _opened(path: Path) -> IO[str]:
-    """The file to add to, after a line that was cut off when the power went."""
-    file = path.open("a+b")
-    if file.tell() and not _ends_in_line(file):
-        file.write(b"\n")
-    file.close()
+def _open_to_append(path: Path) -> IO[str]:
+    """Open a file, and end a last line that was truncated."""
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
     return path.open("a", encoding="utf-8", newline="")
 
 
-def _ends_in_line(file: IO[bytes]) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) == b"\n"
+class Webhook:
+    """Posts alarms as JSON from its own thread, so that scoring never waits.
+
+    An alarm is given up, with a message, if every attempt fails or too many alarms are
+    waiting. Redirects are failures: following one would turn the POST into a GET.
+
+    Args:
+        url: of http or https.
+        say: prints a message.
+        timeout: seconds to wait for a connection, and for each part of an answer.
+        pauses: seconds before each retry; jitter is added.
+        capacity: of the queue, in alarms.
+
+    Raises:
+        InputError: the URL is invalid.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        say: Callable[[str], None],
+        *,
+        timeout: float = 5.0,
+        pauses: tuple[float, ...] = (1.0, 4.0),
+        capacity: int = 100,
+    ):
+        parts = _split_url(url)
+        self._url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        # A URL often holds a secret, so messages name only the server.
+        self._server = parts.hostname
+        self._say = say
+        self._timeout = timeout
+        self._pauses = pauses
+        self._session = requests.Session()
+        self._session.headers["User-Agent"] = "gammavae"
+        # Without credentials, requests would look for some in ~/.netrc.
+        self._session.auth = _credentials(parts) or (lambda request: request)
+        self._queue: queue.Queue[Mapping[str, Any] | None] = queue.Queue(capacity)
+        self._closing = threading.Event()
+        self._n_sent = 0
+        self.n_delivered = 0
+        threading.Thread(target=self._work, name="webhook", daemon=True).start()
+
+    @property
+    def n_undelivered(self) -> int:
+        """Number of alarms that have not been delivered."""
+        return self._n_sent - self.n_delivered
+
+    def send(self, alarm: Mapping[str, Any]) -> None:
+        """Queue an alarm, and return immediately."""
+        self._n_sent += 1
+        try:
+            self._queue.put_nowait(alarm)
+        except queue.Full:
+            self._report(alarm, f"{self._queue.maxsize} alarms are already waiting")
+
+    def close(self, seconds: float = 5.0) -> None:
+        """Wait up to so many seconds for queued alarms, then give up the rest."""
+        end = time.monotonic() + seconds
+        while self._queue.unfinished_tasks and time.monotonic() < end:
+            time.sleep(0.02)
+        self._closing.set()
+        if left := self._queue.unfinished_tasks:
+            self._say(f"not delivered to {self._server}: the last {left} alarms")
+        with contextlib.suppress(queue.Full):
+            self._queue.put_nowait(None)  # ends the thread
+
+    def _work(self) -> None:
+        while (alarm := self._queue.get()) is not None:
+            failure = self._deliver(alarm)
+            self.n_delivered += not failure
+            if failure and not self._closing.is_set():
+                self._report(alarm, failure)
+            self._queue.task_done()
+
+    def _deliver(self, alarm: Mapping[str, Any]) -> str:
+        """Return why every attempt failed, or an empty string."""
+        failure = "the watch is ending"
+        for pause in (0.0, *self._pauses):
+            if self._closing.wait(pause * random.uniform(1, 1.5)):
+                break
+            if not (failure := self._post(alarm)):
+                break
+        return failure
+
+    def _post(self, alarm: Mapping[str, Any]) -> str:
+        """Return why the attempt failed, or an empty string."""
+        options = {"timeout": self._timeout, "allow_redirects": False, "stream": True}
+        try:
+            # Streamed and never read: the body of an answer may not end.
+            with self._session.post(self._url, json=alarm, **options) as answer:
+                is_accepted = 200 <= answer.status_code < 300
+                return "" if is_accepted else f"status {answer.status_code}"
+        except Exception as error:  # a server can answer anything
+            cause: BaseException = error
+            while inner := cause.__cause__ or cause.__context__:
+                cause = inner
+            # The messages of requests and urllib3 quote the URL.
+            is_system = isinstance(cause, OSError)
+            is_system &= not isinstance(cause, requests.RequestException)
+            return " ".join(str(cause).split()) if is_system else type(cause).__name__
+
+    def _report(self, alarm: Mapping[str, Any], failure: str) -> None:
+        about = f"{alarm['machine']}, {alarm['file']}"
+        self._say(f"not delivered to {self._server}: {about} ({failure})")
+
+
+def _split_url(url: str) -> urllib.parse.SplitResult:
+    with contextlib.suppress(ValueError):
+        parts = urllib.parse.urlsplit(url)
+        parts.port  # noqa: B018  raises ValueError if it is not a number
+        is_plain = url.isascii() and url.isprintable() and " " not in url
+        if is_plain and parts.scheme in ("http", "https") and parts.hostname:
+            return parts
+    raise InputError(
+        "--webhook is not a URL: give one such as https://example.org/alarms"
+    )
+
+
+def _credentials(parts: urllib.parse.SplitResult) -> Any:
+    """Return the user name and password in a URL as bytes, or None."""
+    if parts.username is None:
+        return None
+    pair = parts.username, parts.password or ""
+    return tuple(urllib.parse.unquote(part).encode() for part in pair)
 
 
 class Announcer:
-    """Says what was heard, in each way that was asked for.
-
-    Args:
-        log: for lines.
-        json_lines: for programs.
-        send: for alarms; see `Webhook.send`.
-    """
+    """Prints every event, adds it to `json_lines`, and sends alarms to `send`."""
 
     def __init__(
         self,
@@ -103,80 +219,52 @@ class Announcer:
         self._send = send
 
     def say(self, text: str) -> None:
-        """Say a sentence, to people alone."""
-        self._log.say(f"{_now():%Y-%m-%d %H:%M:%S}  {text}")
+        """Print a line with the time."""
+        self._log.say(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}")
 
-    def bad(self, file: str, reason: str) -> None:
-        """Say that a recording cannot be scored."""
-        self.say(f"BAD    {reason}")
-        self._write({"event": "bad_file", **_when(), "file": file, "error": reason})
+    def bad_file(self, file: str, reason: str) -> None:
+        """Report a recording that cannot be scored."""
+        self._announce("bad_file", f"BAD    {reason}", {"file": file, "error": reason})
 
     def stretch(self, file: str, machine: str, stretch: Stretch) -> None:
-        """Say that a part of a long recording is an alarm."""
+        """Report a stretch of alarms, which is an alarm."""
         part = f"{clock(stretch.start)} to {clock(stretch.end)}"
-        fields = {"start": stretch.start, "end": stretch.end, **numbers(stretch.worst)}
-        self._tell("stretch", file, machine, stretch.worst, part, fields)
-        self._alarm(file, machine, stretch.worst, part, fields)
+        line = _line(file, machine, stretch.worst, part)
+        fields = {"file": file, "machine": machine, **stretch.entry()}
+        self._announce("stretch", line, fields, is_alarm=True)
 
-    def heard(self, file: str, machine: str, heard: Heard) -> None:
-        """Say how a recording was as a whole."""
-        whole = ""
-        if heard.n_windows > 1:
-            whole = (
-                f"all {clock(heard.seconds)}, {heard.n_alarms} of {heard.n_windows} "
-                "windows alarms"
-            )
-        fields = {
-            "seconds": heard.seconds,
-            "n_windows": heard.n_windows,
-            "n_alarms": heard.n_alarms,
-            **numbers(heard.worst),
-        }
-        self._tell("recording", file, machine, heard.worst, whole, fields)
-        if heard.worst.is_anomaly and heard.n_windows == 1:
-            self._alarm(file, machine, heard.worst, whole, fields)
+    def recording(self, file: str, machine: str, whole: RecordingVerdict) -> None:
+        """Report a recording; a single window above the threshold is an alarm."""
+        part = ""
+        if whole.n_windows > 1:
+            part = f"all {clock(whole.seconds)}, "
+            part += f"{whole.n_alarms} of {whole.n_windows} windows alarms"
+        line = _line(file, machine, whole.worst, part)
+        fields = {"file": file, "machine": machine, **whole.entry()}
+        is_alarm = whole.worst.is_anomaly and whole.n_windows == 1
+        self._announce("recording", line, fields, is_alarm)
 
-    def _tell(
-        self,
-        event: str,
-        file: str,
-        machine: str,
-        verdict: Verdict,
-        part: str,
-        fields: dict[str, Any],
+    def _announce(
+        self, event: str, line: str, fields: dict[str, Any], is_alarm: bool = False
     ) -> None:
-        self.say(_sentence(file, machine, verdict, part))
-        self._write(
-            {"event": event, **_when(), "file": file, "machine": machine, **fields}
-        )
-
-    def _alarm(
-        self,
-        file: str,
-        machine: str,
-        verdict: Verdict,
-        part: str,
-        fields: dict[str, Any],
-    ) -> None:
-        """`text` is what chat programs show."""
-        if self._send is not None:
-            text = _sentence(file, machine, verdict, part)
-            about = {"file": file, "machine": machine, **fields, "text": text}
-            self._send({"event": "alarm", **_when(), **about})
-
-    def _write(self, entry: dict[str, Any]) -> None:
+        self.say(line)
+        time_ = datetime.now().astimezone().isoformat(timespec="milliseconds")
+        fields = {"time": time_, **fields}
         if self._json_lines is not None:
-            self._json_lines.add(entry)
+            self._json_lines.add({"event": event, **fields})
+        if is_alarm and self._send is not None:
+            # Chat programs show the field `text`.
+            self._send({"event": "alarm", **fields, "text": line})
 
 
 def clock(seconds: float) -> str:
-    """A time within a recording: `1:02:03` or `2:03`."""
+    """Return a time within a recording as `1:02:03` or `2:03`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def _sentence(file: str, machine: str, verdict: Verdict, part: str) -> str:
+def _line(file: str, machine: str, verdict: Verdict, part: str) -> str:
     state = "ALARM" if verdict.is_anomaly else "ok   "
     where = f"  {part}" if part else ""
     return (
@@ -184,11 +272,3 @@ def _sentence(file: str, machine: str, verdict: Verdict, part: str) -> str:
         f"score {verdict.score:.4g}  p {verdict.p_value:.2g}  "
         f"threshold {verdict.threshold:.4g}"
     )
-
-
-def _now() -> datetime:
-    return datetime.now().astimezone()
-
-
-def _when() -> dict[str, str]:
-    return {"time": _now().isoformat(timespec="milliseconds")}

@@ -1,4 +1,4 @@
-"""The service as HTTP has it: addresses, statuses, and JSON in one line."""
+"""The service over HTTP: routes, status codes and one-line JSON answers."""
 
 import asyncio
 import contextlib
@@ -8,13 +8,15 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
 
+import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -22,8 +24,16 @@ from gammavae_jax.errors import printable
 from gammavae_jax.live.announce import Announcer
 from gammavae_jax.live.events import message
 from gammavae_jax.live.refusal import Outcome, Refusal
-from gammavae_jax.live.service import Service
+from gammavae_jax.live.service import ScoreRequest, Service
 
+SHUTDOWN_SECONDS = 3
+_MAX_CONNECTIONS = 512
+_PAGE = {
+    "/": ("live.html", "text/html"),
+    "/live.css": ("live.css", "text/css"),
+    "/live.js": ("live.js", "text/javascript"),
+}
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
@@ -38,12 +48,12 @@ _HEADERS = {
 
 
 class SameOrigin:
-    """ASGI middleware that refuses other pages' requests.
+    """ASGI middleware that refuses requests from the pages of other servers.
 
     Args:
         app: the application.
-        names: of this server, besides `localhost`, the computer's own, and addresses:
-            no page can let an address point elsewhere.
+        names: of this server, besides `localhost` and the host name. Every IP address
+            is accepted, because DNS rebinding needs a name.
     """
 
     def __init__(self, app: Any, names: Collection[str] = ()):
@@ -52,109 +62,124 @@ class SameOrigin:
         self._names = {"localhost", own, f"{own}.local", *map(str.lower, names)}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass a request on, or answer 403."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        refusal = self._refusal(scope["method"], scope["headers"])
-        if refusal:
-            await _forbid(send, refusal)
-            return
+        """Pass a request on with security headers, or answer 403."""
 
-        async def with_headers(message: Any) -> None:
+        async def send_with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_encoded(_HEADERS)]
+                MutableHeaders(scope=message).update(_HEADERS)
             await send(message)
 
-        await self._app(scope, receive, with_headers)
+        refusal = self._refusal(scope["method"], Headers(scope=scope))
+        app = _json({"error": refusal}, 403) if refusal else self._app
+        await app(scope, receive, send_with_headers)
 
-    def _refusal(self, method: str, raw: list[tuple[bytes, bytes]]) -> str:
-        """Why not; empty if it may pass."""
-        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in raw}
+    def _refusal(self, method: str, headers: Headers) -> str:
+        """Return why the request is refused, or an empty string."""
         host = headers.get("host", "")
-        if not self._is_ours(host):
+        if not self._is_own(host):
             return (
-                "this server does not go by that name: use its address, or start it "
+                "this server is not known by that name: use its address, or start it "
                 "with --allow-host NAME"
             )
-        origin = headers.get("origin")
-        if origin is not None and _place(origin) != host.lower():
-            return "pages of other servers may not ask"
-        # Browsers say this also where they leave out the origin.
-        site = headers.get("sec-fetch-site", "none")
+        # A reverse proxy may use another scheme, so only name and port are compared.
+        origin = headers.get("origin", f"//{host}").partition("//")[2]
+        # Browsers send this even where they omit the origin.
+        is_other = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
         is_link = method in ("GET", "HEAD") and (
             headers.get("sec-fetch-mode") == "navigate"
         )
-        if site not in ("none", "same-origin") and not is_link:
-            return "pages of other servers may not ask"
+        if origin.lower() != host.lower() or (is_other and not is_link):
+            return "pages of other servers may not use this server"
         return ""
 
-    def _is_ours(self, host: str) -> bool:
+    def _is_own(self, host: str) -> bool:
         try:
             name = urlsplit(f"//{host}").hostname or ""
-            if "@" in host or "/" in host:
-                return False
         except ValueError:
             return False
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            return name.removesuffix(".") in self._names
-        return True
-
-
-def _place(origin: str) -> str:
-    """Name and port of an origin; a proxy may speak another scheme than we do."""
-    _, _, place = origin.partition("://")
-    return place.lower()
-
-
-async def _forbid(send: Any, reason: str) -> None:
-    body = json.dumps({"error": reason}).encode() + b"\n"
-    headers = _HEADERS | {
-        "Content-Type": "application/json",
-        "Content-Length": str(len(body)),
-    }
-    await send(
-        {"type": "http.response.start", "status": 403, "headers": _encoded(headers)}
-    )
-    await send({"type": "http.response.body", "body": body})
-
-
-def _encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
-    return [(k.lower().encode(), v.encode()) for k, v in headers.items()]
-
-
-_PAGE = {"/": "live.html", "/live.css": "live.css", "/live.js": "live.js"}
-_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+        if "@" in host or "/" in host:
+            return False
+        with contextlib.suppress(ValueError):
+            return bool(ipaddress.ip_address(name))
+        return name.removesuffix(".") in self._names
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events; the listener is let go whatever ends the stream."""
+    """Server-sent events; the listener is removed however the stream ends."""
 
     media_type = "text/event-stream"
 
     async def stream_response(self, send: Any) -> None:
-        """Send until the client goes."""
+        """Send events until the client disconnects."""
         async with contextlib.aclosing(self.body_iterator):  # type: ignore[type-var]
             await super().stream_response(send)
+
+
+class LiveServer(uvicorn.Server):
+    """A uvicorn server that also closes connections without a running request.
+
+    uvicorn alone lets a client hold a connection forever by sending no request, or by
+    sending its body on and on after the answer.
+
+    Args:
+        application: of ASGI.
+        close: called in the event loop when the server shuts down, before it waits for
+            open requests.
+    """
+
+    ticks_between_checks = 100  # of 0.1 s
+
+    def __init__(self, application: Any, close: Callable[[], None]):
+        self._close = close
+        self._last_requests: dict[Any, Any] = {}  # at the last check, by connection
+        super().__init__(
+            uvicorn.Config(
+                application,
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,  # would close the handlers of this process
+                log_level="error",
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=_MAX_CONNECTIONS,
+                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+            )
+        )
+
+    async def on_tick(self, counter: int) -> bool:
+        """Close the connections that have made no request since the last check."""
+        if counter % self.ticks_between_checks == 0:
+            before = self._last_requests
+            connections = list[Any](self.server_state.connections)
+            self._last_requests = {c: c.cycle for c in connections}
+            for connection, request in self._last_requests.items():
+                is_running = request is not None and not request.response_complete
+                if not is_running and before.get(connection, self) is request:
+                    connection.transport.close()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Shut down."""
+        self._close()
+        await super().shutdown(sockets)
 
 
 def make_application(
     service: Service, announcer: Announcer, names: Collection[str] = ()
 ) -> Any:
-    """The ASGI application.
+    """Return the ASGI application.
 
     Args:
-        service: what is asked for.
-        announcer: is told of requests that went wrong.
-        names: of this server, see `SameOrigin`.
+        service: scores the recordings.
+        announcer: reports requests that fail.
+        names: of this server; see `SameOrigin`.
     """
     app = FastAPI(title="gammavae", docs_url=None, redoc_url=None, openapi_url=None)
-    _add_errors(app, announcer)
+    _add_error_handlers(app, announcer)
     _add_page(app)
-    _add_looks(app, service)
+    _add_get_routes(app, service)
 
     @app.post("/score")
     async def score(
@@ -164,52 +189,47 @@ def make_application(
         id_ = id_ if _REQUEST_ID.fullmatch(id_) else uuid.uuid4().hex
         outcome: Outcome = "failed"
         try:
-            answer = await _scored(service, request, machine, name, id_)
+            answer = await _score(service, request, machine, name, id_)
             outcome = "scored"
             return _json(answer, 200, {"X-Request-Id": id_})
         except Refusal as refusal:
             outcome = refusal.outcome
             announcer.say(f"REFUSED  {refusal.message}  ({refusal.status}, {id_})")
-            return _refused(refusal, {"request_id": id_}, {"X-Request-Id": id_})
-        except (ClientDisconnect, asyncio.CancelledError):  # or the server ends
+            return _refused(refusal, id_)
+        except (ClientDisconnect, asyncio.CancelledError):
             outcome = "gone"
-            return Response(status_code=400)  # that nobody gets
+            return Response(status_code=400)  # nobody receives it
         finally:
-            service.metrics.count(outcome)
+            service.metrics.count_request(outcome)
 
     return SameOrigin(app, names)
 
 
-async def _scored(
-    service: Service,
-    request: Request,
-    machine: str | None,
-    name: str | None,
-    id_: str,
+async def _score(
+    service: Service, request: Request, machine: str | None, name: str | None, id_: str
 ) -> dict[str, Any]:
     machine = service.machine_named(machine)
-    declared = request.headers.get("content-length")
-    body = await service.uploads.read(request.stream(), declared)
+    headers = request.headers
+    body = await service.uploads.read(request.stream(), headers.get("content-length"))
     try:
-        content_type = request.headers.get("content-type", "")
-        return await service.score(body, content_type, name, machine, id_)
+        content_type = headers.get("content-type", "")
+        return await service.score(ScoreRequest(body, content_type, name, machine, id_))
     finally:
         service.uploads.release(body)
 
 
-def _add_looks(app: FastAPI, service: Service) -> None:
-    """What can be looked at."""
+def _add_get_routes(app: FastAPI, service: Service) -> None:
     started = time.monotonic()
 
     @app.get("/machines")
     async def machines() -> Response:
-        return _json({"machines": service.described_machines()})
+        return _json({"machines": service.machine_entries()})
 
     @app.get("/health")
     async def health() -> Response:
         uptime = round(time.monotonic() - started, 1)
-        waiting = service.worker.waiting
-        return _json({"status": "ok", "uptime_seconds": uptime, "waiting": waiting})
+        state = {"status": "ok", "uptime_seconds": uptime, "waiting": service.waiting}
+        return _json(state)
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -218,70 +238,56 @@ def _add_looks(app: FastAPI, service: Service) -> None:
 
     @app.get("/spectrogram")
     async def spectrogram(machine: str | None = None) -> Response:
-        shown = service.history.picture(service.machine_named(machine))
-        if shown is None:
+        image = service.history.thumbnail(service.machine_named(machine))
+        if image is None:
             raise Refusal(404, "no recording of this machine has been scored yet")
-        return _json(shown)
+        return _json(image)
 
     @app.get("/events")
     async def events() -> Response:
         def snapshot() -> str:
             return message("snapshot", service.history.snapshot())
 
-        # A proxy such as nginx would keep the events until there are many.
+        # Keeps a reverse proxy such as nginx from buffering the events.
         headers = {"X-Accel-Buffering": "no"}
         return EventStream(service.broadcast.listen(snapshot), headers=headers)
 
 
 def _add_page(app: FastAPI) -> None:
-    """The page, and its two files."""
-    for path, name in _PAGE.items():
-        text = (
-            files("gammavae_jax.live")
-            .joinpath("page", name)
-            .read_text(encoding="utf-8")
-        )
-        media_type = _TYPES[name.rpartition(".")[2]]
-
-        def page(text: str = text, media_type: str = media_type) -> Response:
-            return Response(text, media_type=media_type)
-
-        # Not a route of FastAPI's, for which the defaults would be parameters.
-        app.add_route(path, lambda _, page=page: page())
+    for path, (name, media_type) in _PAGE.items():
+        file = files("gammavae_jax.live").joinpath("page", name)
+        page = Response(file.read_text(encoding="utf-8"), media_type=media_type)
+        app.add_route(path, lambda _, page=page: page)
 
 
-def _add_errors(app: FastAPI, announcer: Announcer) -> None:
-    """Every error in the same form."""
-
+def _add_error_handlers(app: FastAPI, announcer: Announcer) -> None:
     @app.exception_handler(Refusal)
     async def refused(_: Request, refusal: Refusal) -> Response:
         return _refused(refusal)
 
     @app.exception_handler(HTTPException)
-    async def unknown(request: Request, error: HTTPException) -> Response:
+    async def unknown(_: Request, error: HTTPException) -> Response:
         answer = {"error": f"{error.detail}: see GET /machines, POST /score"}
         return _json(answer, error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> Response:
         announcer.say(f"FAILED  {type(error).__name__}: {printable(str(error))}")
-        return _json({"error": "the server failed: its own messages say how"}, 500)
+        return _json({"error": "the server failed: see its own messages"}, 500)
 
 
-def _refused(
-    refusal: Refusal,
-    more: Mapping[str, str] | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> Response:
-    headers = dict(headers or {})
+def _refused(refusal: Refusal, id_: str | None = None) -> Response:
+    answer, headers = {"error": refusal.message}, {}
+    if id_ is not None:
+        answer["request_id"] = headers["X-Request-Id"] = id_
     if refusal.retry_after is not None:
         headers["Retry-After"] = str(refusal.retry_after)
-    return _json({"error": refusal.message, **(more or {})}, refusal.status, headers)
+    return _json(answer, refusal.status, headers)
 
 
 def _json(
     answer: Mapping[str, Any], status: int = 200, headers: Any = None
 ) -> Response:
-    """One line, whatever is in it."""
+    """Return an answer of one line."""
     text = json.dumps(answer, allow_nan=False) + "\n"
     return Response(text, status, headers, "application/json")

@@ -1,42 +1,47 @@
-"""Recordings that appear in a folder, once they are whole.
+"""New recordings in a watched folder, and the log of those already scored.
 
-The folder is looked through again and again: a system's own messages about changed
-files do not come from network shares, where recorders write to. A recording is whole
-when its size and time have stayed the same for a while.
+The folder is polled, because network shares send no change notifications. A recording
+is complete once its size and modification time have not changed for a while.
 """
 
+import contextlib
+import json
 import os
 import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from gammavae_jax.data.names import AUDIO_SUFFIXES
+from gammavae_jax.errors import InputError, printable
+from gammavae_jax.files import write_text
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+_LINE_START = '{"file": "'
+_KEPT_SECONDS = 30 * 24 * 3600
 
 
 class Stamp(NamedTuple):
-    """By what a file is known to be the same as before."""
+    """Identifies one version of a file."""
 
     size: int  # bytes
     mtime_ns: int
 
 
 class Arrival(NamedTuple):
-    """A recording that is whole."""
+    """A complete recording."""
 
-    name: str  # with folders, from the one that is watched
+    name: str  # path relative to the watched folder
     stamp: Stamp
 
 
 class Arrivals:
-    """What is new in a folder and its subfolders.
-
-    Args:
-        folder: to be watched.
-        settle_seconds: how long a file must have stayed as it is.
-        clock: seconds; for tests.
-    """
+    """Finds complete new recordings in a folder and its subfolders."""
 
     def __init__(
         self,
@@ -51,38 +56,38 @@ class Arrivals:
 
     @property
     def growing(self) -> list[str]:
-        """Names of recordings that were not whole at the last look."""
+        """Names of the recordings that were incomplete at the last poll."""
         return sorted(self._waiting)
 
-    def look(self, known: Callable[[str, Stamp], bool]) -> list[Arrival]:
-        """The recordings that are whole and not known, the oldest first.
+    def poll(self, is_known: Callable[[str, Stamp], bool]) -> list[Arrival]:
+        """Return the complete recordings that are not known yet, oldest first.
 
         Raises:
-            OSError: the folder itself cannot be looked through.
+            OSError: the folder cannot be listed.
         """
         now, before = self._clock(), self._waiting
-        self._waiting, whole = {}, []
+        self._waiting, complete = {}, []
         for name, stamp in recordings_in(self._folder).items():
-            if known(name, stamp):
+            if is_known(name, stamp):
                 continue
             old, since = before.get(name, (stamp, now))
             since = since if old == stamp else now
             if now - since >= self._settle_seconds:
-                whole.append(Arrival(name, stamp))
+                complete.append(Arrival(name, stamp))
             else:
                 self._waiting[name] = stamp, since
-        return sorted(whole, key=lambda a: (a.stamp.mtime_ns, a.name))
+        return sorted(complete, key=lambda a: (a.stamp.mtime_ns, a.name))
 
 
 def recordings_in(folder: Path) -> dict[str, Stamp]:
-    """WAV and FLAC files in a folder and below, but for hidden ones.
+    """Return the WAV and FLAC files in a folder and its subfolders.
 
-    Links are followed. What cannot be looked at below the folder is left out.
+    Links are followed; hidden files and unreadable subfolders are left out.
 
     Raises:
-        OSError: the folder itself cannot be looked through.
+        OSError: the folder cannot be listed.
     """
-    found: dict[str, Stamp] = {}
+    recordings: dict[str, Stamp] = {}
     seen, todo = set(), [""]
     while todo:
         prefix = todo.pop()
@@ -91,7 +96,7 @@ def recordings_in(folder: Path) -> dict[str, Stamp]:
         except OSError:
             if not prefix:
                 raise
-            continue  # gone meanwhile, or not for this user
+            continue
         for name in names:
             status = None if name.startswith(".") else _status(folder / prefix / name)
             if status is None:
@@ -99,22 +104,156 @@ def recordings_in(folder: Path) -> dict[str, Stamp]:
             identity = status.st_dev, status.st_ino
             if not stat.S_ISDIR(status.st_mode):
                 if name.lower().endswith(AUDIO_SUFFIXES):
-                    found[prefix + name] = Stamp(status.st_size, status.st_mtime_ns)
-            elif identity not in seen:  # links can lead back
+                    recordings[prefix + name] = Stamp(
+                        status.st_size, status.st_mtime_ns
+                    )
+            elif identity not in seen:  # a link may lead back to a parent
                 seen.add(identity)
                 todo.append(f"{prefix}{name}/")
-    return found
+    return recordings
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """None for a file that is not there."""
+    """Return the stamp of a file, or None if there is no such file."""
     status = _status(path)
     return None if status is None else Stamp(status.st_size, status.st_mtime_ns)
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """None for what is gone meanwhile, and for a link to nowhere."""
+    """Return None for a file that has just been removed, and for a dangling link."""
     try:
         return os.stat(path)
     except OSError:
         return None
+
+
+class ScoredLog:
+    """A JSON Lines file of the recordings that have been scored.
+
+    A recording is identified by name, size and modification time, so a rewritten file
+    is new. Recordings that no longer exist are dropped 30 days after they were scored.
+
+    Raises:
+        InputError: the file is unusable, is not such a log, or is in use.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._scored: dict[str, tuple[Stamp, float]] = {}
+        self._file: IO[str] | None = None
+        try:
+            path.touch()
+            self._scored = _read(path)
+            self._rewrite()
+        except OSError as error:
+            raise InputError(
+                f"{printable(path)}: {error.strerror}: name a file that this user may "
+                "write with --state"
+            ) from error
+
+    def __enter__(self) -> "ScoredLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def contains(self, name: str, stamp: Stamp) -> bool:
+        """Return whether this version of a recording has been scored."""
+        return name in self._scored and self._scored[name][0] == stamp
+
+    def add(self, arrival: Arrival) -> None:
+        """Log a scored recording.
+
+        Raises:
+            OSError: the file cannot be written; the recording is logged in memory.
+        """
+        now = time.time()
+        self._scored[arrival.name] = arrival.stamp, now
+        if self._file is None:
+            self._rewrite()
+            return
+        try:
+            self._file.write(_line(arrival.name, arrival.stamp, now))
+            self._file.flush()
+        except OSError:
+            # The buffered part of the line would precede the next line.
+            self._close()
+            raise
+
+    def forget_gone(self, present: dict[str, Stamp]) -> None:
+        """Drop the recordings that were scored long ago and no longer exist.
+
+        Nothing is dropped if no known recording is present: then it is more likely that
+        the network share is away.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        if not present.keys() & self._scored.keys():
+            return
+        oldest = time.time() - _KEPT_SECONDS
+        self._scored = {
+            name: (stamp, when)
+            for name, (stamp, when) in self._scored.items()
+            if name in present or when > oldest
+        }
+        self._rewrite()
+
+    def _rewrite(self) -> None:
+        """Replace the file, and lock the new one."""
+        self._close()
+        with _locked(self._path):
+            lines = [_line(n, s, when) for n, (s, when) in self._scored.items()]
+            write_text(self._path, "".join(lines))
+            self._file = _locked(self._path)
+
+    def _close(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # of lines that cannot be written
+                self._file.close()
+        self._file = None
+
+
+def _locked(path: Path) -> IO[str]:
+    """Open a file to append to it, and lock it against other watches."""
+    file = path.open("a", encoding="utf-8", newline="")
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise InputError(
+                f"{printable(path)}: another watch is using it: stop that one, or name "
+                "another file with --state"
+            ) from error
+        except OSError:  # the file system has no locks
+            pass
+    return file
+
+
+def _read(path: Path) -> dict[str, tuple[Stamp, float]]:
+    """Return the logged recordings, without truncated lines."""
+    scored = {}
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines):
+        try:
+            entry = json.loads(line)
+            stamp = Stamp(int(entry["size"]), int(entry["mtime_ns"]))
+            scored[str(entry["file"])] = stamp, float(entry["time"])
+        except (ValueError, TypeError, KeyError) as error:
+            if number == 0 and not (len(lines) == 1 and _is_truncated(line)):
+                raise InputError(
+                    f"{printable(path)} is not the state of a watch: name another file "
+                    "with --state"
+                ) from error
+    return scored
+
+
+def _is_truncated(line: str) -> bool:
+    """Return whether the line is the beginning of a log's line."""
+    return line[: len(_LINE_START)] == _LINE_START[: len(line)] and line[-1:] != "}"
+
+
+def _line(name: str, stamp: Stamp, when: float) -> str:
+    entry = {"file": name, **stamp._asdict(), "time": round(when, 3)}
+    return json.dumps(entry) + "\n"

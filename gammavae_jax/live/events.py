@@ -1,42 +1,34 @@
-"""Server-sent events to any number of listeners, none of which holds up another."""
+"""Server-sent events for any number of listeners, and what they show."""
 
 import asyncio
 import base64
 import json
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from gammavae_jax.live.refusal import busy
-from gammavae_jax.live.scorer import Heard, Stretch, finite, numbers
+from gammavae_jax.live.scorer import finite
 
-_RETRY = "retry: 1000\n\n"  # ms after which a browser connects again
-_PING = ": ping\n\n"  # a comment, by which a connection that is gone is noticed
+_RETRY = "retry: 1000\n\n"  # ms after which a browser reconnects
+_PING = ": ping\n\n"  # a comment; sending it reveals a lost connection
+_PING_SECONDS = 15.0  # of silence before a ping
+_MAX_WAITING = 64  # events for one listener; the oldest are dropped
+_SCORES = 240  # kept for each machine
+_ALARMS = 10
+_COLUMNS = 320  # of a thumbnail
+_RANGE = 80.0  # dB
 
 
 class Broadcast:
-    """Tells every listener the same; to be used in one event loop.
+    """Sends events to every listener; to be used in one event loop."""
 
-    Args:
-        most_listeners: one more is refused.
-        most_waiting: events for one listener; of one that does not take them, the
-            oldest are dropped.
-        ping_seconds: between signs of life.
-    """
-
-    def __init__(
-        self,
-        most_listeners: int = 64,
-        most_waiting: int = 64,
-        ping_seconds: float = 15.0,
-    ):
-        self._most_listeners = most_listeners
-        self._most_waiting = most_waiting
-        self._ping_seconds = ping_seconds
+    def __init__(self, max_listeners: int = 64):
+        self._max_listeners = max_listeners
         self._listeners: dict[asyncio.Event, deque[str]] = {}
         self._closed = False
 
@@ -44,31 +36,30 @@ class Broadcast:
         return len(self._listeners)
 
     def send(self, event: str, data: Mapping[str, Any]) -> None:
-        """Tell all; returns at once."""
+        """Queue an event for every listener."""
         text = message(event, data)
         for wake, waiting in self._listeners.items():
             waiting.append(text)
             wake.set()
 
     def close(self) -> None:
-        """Let all listeners go."""
+        """Disconnect all listeners."""
         self._closed = True
         for wake in self._listeners:
             wake.set()
 
     def listen(self, first: Callable[[], str]) -> AsyncGenerator[str, None]:
-        """A first message, and what is sent from then on; to be closed.
+        """Return a first message and then all events, or refuse another listener.
 
-        Raises:
-            Refusal: there are too many listeners.
+        The caller must close the generator.
         """
-        if len(self._listeners) >= self._most_listeners:
+        if len(self._listeners) >= self._max_listeners:
             raise busy(f"{len(self._listeners)} pages are open")
         return self._messages(first)
 
     async def _messages(self, first: Callable[[], str]) -> AsyncGenerator[str, None]:
         wake = asyncio.Event()
-        waiting = self._listeners[wake] = deque([first()], self._most_waiting)
+        waiting = self._listeners[wake] = deque([first()], _MAX_WAITING)
         try:
             yield _RETRY
             while not self._closed:
@@ -76,7 +67,7 @@ class Broadcast:
                     yield waiting.popleft()
                 wake.clear()
                 try:
-                    async with asyncio.timeout(self._ping_seconds):
+                    async with asyncio.timeout(_PING_SECONDS):
                         await wake.wait()
                 except TimeoutError:
                     yield _PING
@@ -85,84 +76,59 @@ class Broadcast:
 
 
 def message(event: str, data: Mapping[str, Any]) -> str:
-    """An event as it goes over the line; JSON has no line ends."""
+    """Return an event in the format of server-sent events."""
     return f"event: {event}\ndata: {json.dumps(data, allow_nan=False)}\n\n"
 
 
-_SCORES = 240
-_ALARMS = 10
-_STRETCHES = 100
-_COLUMNS = 320
-_RANGE = 80.0  # dB
-
-
 class History:
-    """The last scores, alarms and sounds of each machine; in bounded memory."""
+    """The latest scores, alarms and thumbnail of each machine, in bounded memory."""
 
     def __init__(self, thresholds: Mapping[str, float]):
-        self._thresholds = {name: finite(value) for name, value in thresholds.items()}
-        self._scores = {name: deque[Any](maxlen=_SCORES) for name in thresholds}
-        self._alarms = {name: deque[Any](maxlen=_ALARMS) for name in thresholds}
-        self._pictures: dict[str, Mapping[str, Any]] = {}
+        self._machines = {
+            name: {
+                "machine": name,
+                "threshold": finite(threshold),
+                "scores": deque[Any](maxlen=_SCORES),
+                "alarms": deque[Any](maxlen=_ALARMS),
+            }
+            for name, threshold in thresholds.items()
+        }
+        self._thumbnails: dict[str, Mapping[str, Any]] = {}
         self._number = 0
 
     def add(
-        self, machine: str, entry: Mapping[str, Any], picture: Mapping[str, Any]
+        self, machine: str, entry: Mapping[str, Any], image: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Keep what was heard; as listeners are to be told of it."""
+        """Keep a recording, and return the event that reports it to listeners."""
         self._number += 1
         event = {"number": self._number, **entry}
-        del event["stretches"]  # of no use for a page, and long
-        self._scores[machine].append(event)
+        del event["stretches"]  # long, and not on the page
+        self._machines[machine]["scores"].append(event)
         if event["is_anomaly"]:
-            self._alarms[machine].append(event)
-        self._pictures[machine] = {"number": self._number, **picture}
+            self._machines[machine]["alarms"].append(event)
+        self._thumbnails[machine] = {"number": self._number, **image}
         return event
 
-    def picture(self, machine: str) -> Mapping[str, Any] | None:
-        """The spectrogram of the last recording; None before the first one."""
-        return self._pictures.get(machine)
+    def thumbnail(self, machine: str) -> Mapping[str, Any] | None:
+        """Return the latest spectrogram, or None before the first recording."""
+        return self._thumbnails.get(machine)
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything but pictures."""
+        """Return the state of all machines without thumbnails."""
         machines = [
-            {
-                "machine": name,
-                "threshold": self._thresholds[name],
-                "scores": list(self._scores[name]),
-                "alarms": list(self._alarms[name]),
-            }
-            for name in self._scores
+            {**state, "scores": [*state["scores"]], "alarms": [*state["alarms"]]}
+            for state in self._machines.values()
         ]
         return {"now": time.time(), "machines": machines}
 
 
-def described(
-    machine: str, name: str, heard: Heard, stretches: Sequence[Stretch], request_id: str
-) -> dict[str, Any]:
-    """A recording as JSON has it."""
-    return {
-        "request_id": request_id,
-        "time": round(time.time(), 3),
-        "machine": machine,
-        "name": name,
-        "seconds": round(heard.seconds, 4),
-        **numbers(heard.worst),
-        "n_windows": heard.n_windows,
-        "n_alarms": heard.n_alarms,
-        "stretches": [
-            {"start": s.start, "end": s.end, **numbers(s.worst)}
-            for s in stretches[:_STRETCHES]
-        ],
-    }
-
-
-def picture(
+def thumbnail(
     spectrogram: Float[np.ndarray, "frame mel"], seconds: float
 ) -> dict[str, Any]:
-    """A spectrogram small enough to be sent: bytes, the loudest 255, 80 dB below 0.
+    """Return a small spectrogram as a JSON object.
 
-    Columns are frames, from the first; in each the lowest mel comes first.
+    Its data are bytes, column by column, each with the lowest mel band first: 255 is
+    the loudest value and 0 is 80 dB below it.
     """
     n_columns = min(len(spectrogram), _COLUMNS)
     starts = np.arange(n_columns) * len(spectrogram) // n_columns

@@ -1,4 +1,4 @@
-"""What Prometheus collects."""
+"""Metrics for Prometheus."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -20,65 +20,56 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Metrics:
-    """Counters and gauges in a registry of their own.
-
-    Args:
-        thresholds: by machine.
-        listeners: how many pages are open.
-    """
+    """Counters and gauges in their own registry."""
 
     content_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, thresholds: Mapping[str, float], listeners: Callable[[], int]):
+    def __init__(self, thresholds: Mapping[str, float], n_listeners: Callable[[], int]):
         self._registry = registry = CollectorRegistry()
-        self._requests = Counter(
-            "gammavae_requests", "Requests to score, by outcome.", ["outcome"],
-            registry=registry,
-        )  # fmt: skip
+        started = time.monotonic()
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"gammavae_{name}", text, labels, registry=registry)
+
+        def counter(name: str, text: str, label: str) -> Counter:
+            return Counter(f"gammavae_{name}", text, [label], registry=registry)
+
         self.scoring_seconds = Histogram(
             "gammavae_scoring_seconds", "Time to decode and score a recording.",
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
-        self._score, self._threshold, self._p_value = (
-            Gauge(f"gammavae_{name}", text, ["machine"], registry=registry)
-            for name, text in (
-                ("last_score", "Anomaly score of the last recording."),
-                ("threshold", "Anomaly scores above it are alarms."),
-                ("last_p_value", "How likely a normal recording scores as high."),
-            )
+        self._requests = counter(
+            "requests", "Requests to score, by outcome.", "outcome"
         )
-        self._alarms, self._recordings = (
-            Counter(f"gammavae_{name}", text, ["machine"], registry=registry)
-            for name, text in (
-                ("alarms", "Recordings that were alarms."),
-                ("recordings", "Recordings that were scored."),
-            )
+        self._recordings = counter("recordings", "Recordings scored.", "machine")
+        self._alarms = counter("alarms", "Recordings that were alarms.", "machine")
+        self._score = gauge("last_score", "Score of the last recording.", "machine")
+        self._p_value = gauge(
+            "last_p_value", "p-value of the last recording.", "machine"
         )
-        started = time.monotonic()
-        Gauge(
-            "gammavae_uptime_seconds", "Time since the start.", registry=registry
-        ).set_function(lambda: time.monotonic() - started)
-        Gauge(
-            "gammavae_open_pages", "Listeners to events.", registry=registry
-        ).set_function(listeners)
+        threshold = gauge("threshold", "Scores above it are alarms.", "machine")
+        gauge("open_pages", "Listeners to events.").set_function(n_listeners)
+        gauge("uptime_seconds", "Time since the start.").set_function(
+            lambda: time.monotonic() - started
+        )
         for outcome in get_args(Outcome):
             self._requests.labels(outcome)
-        for machine, threshold in thresholds.items():
-            self._threshold.labels(machine).set(threshold)
+        for machine, value in thresholds.items():
+            threshold.labels(machine).set(value)
             self._alarms.labels(machine)
             self._recordings.labels(machine)
 
-    def count(self, outcome: Outcome) -> None:
-        """A request came to its end."""
+    def count_request(self, outcome: Outcome) -> None:
+        """Count a finished request."""
         self._requests.labels(outcome).inc()
 
-    def judged(self, machine: str, verdict: Verdict) -> None:
-        """A recording was scored."""
+    def count_recording(self, machine: str, verdict: Verdict) -> None:
+        """Count a scored recording."""
         self._score.labels(machine).set(verdict.score)
         self._p_value.labels(machine).set(verdict.p_value)
         self._recordings.labels(machine).inc()
         self._alarms.labels(machine).inc(verdict.is_anomaly)
 
     def text(self) -> bytes:
-        """All of it in Prometheus' format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""Requests that are not granted, and why."""
+"""Requests that the server refuses, and why."""
 
 from typing import Literal
 
@@ -8,13 +8,13 @@ Outcome = Literal[
 
 
 class Refusal(Exception):
-    """A request that is answered by a status of 4xx or 5xx.
+    """A request that is answered with a 4xx or 5xx status.
 
     Args:
         status: of HTTP.
-        message: one line that says what to do about it, and nothing of the server.
-        outcome: under what it is counted.
-        retry_after: seconds after which it may be granted.
+        message: one line with the remedy; it reveals nothing about the server.
+        outcome: the metric that counts the request.
+        retry_after: seconds after which the client may try again.
     """
 
     def __init__(
@@ -31,6 +31,6 @@ class Refusal(Exception):
         self.retry_after = retry_after
 
 
-def busy(what: str) -> Refusal:
-    """The server has too much to do."""
-    return Refusal(503, f"{what}: try again later", "busy", retry_after=2)
+def busy(reason: str, retry_after: int = 2) -> Refusal:
+    """Return the refusal of a server that is overloaded or shutting down."""
+    return Refusal(503, f"{reason}: try again later", "busy", retry_after)

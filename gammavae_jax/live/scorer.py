@@ -1,100 +1,86 @@
-"""What live monitoring asks of a detector."""
+"""What live monitoring needs from a detector, and the verdicts it gets."""
 
 import math
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
 
+if TYPE_CHECKING:
+    from gammavae_jax.anomaly_detector import AnomalyDetector
+
+_CLIP_SECONDS = 10.0  # the challenge's clips, for detectors that do not state theirs
+
 
 class Verdict(NamedTuple):
-    """What a detector says of a clip."""
+    """The verdict on one clip."""
 
     score: float  # higher is more anomalous
-    p_value: float  # of a normal clip scoring as high; NaN where unknown
+    p_value: float  # probability that a normal clip scores this high; NaN if unknown
     threshold: float
     is_anomaly: bool
 
+    def entry(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {
+            "score": finite(self.score),
+            "p_value": finite(self.p_value),
+            "threshold": finite(self.threshold),
+            "is_anomaly": self.is_anomaly,
+        }
+
 
 class Stretch(NamedTuple):
-    """Successive windows of a long recording that are all alarms."""
+    """Consecutive windows of a long recording that are all alarms."""
 
     start: float  # s
     end: float  # s
     worst: Verdict
 
+    def entry(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {"start": self.start, "end": self.end, **self.worst.entry()}
 
-class Heard(NamedTuple):
-    """A recording, heard to its end."""
+
+class RecordingVerdict(NamedTuple):
+    """The verdict on a whole recording."""
 
     seconds: float
-    worst: Verdict  # of its windows; of a short recording, its own
+    worst: Verdict  # of its windows
     worst_clip: Float32[np.ndarray, "sample"]
-    n_windows: int  # 1 is a recording that was scored whole
+    n_windows: int  # 1 if the recording was scored as one clip
     n_alarms: int  # windows above the threshold
+
+    def entry(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        counts = {"n_windows": self.n_windows, "n_alarms": self.n_alarms}
+        return {"seconds": self.seconds, **counts, **self.worst.entry()}
 
 
 def finite(value: float) -> float | None:
-    """A number as JSON has it: what is no finite number is null."""
+    """Return the number, or None (null in JSON) if it is not finite."""
     return value if math.isfinite(value) else None
 
 
-def numbers(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as JSON has it."""
-    return {
-        "score": finite(verdict.score),
-        "p_value": finite(verdict.p_value),
-        "threshold": finite(verdict.threshold),
-        "is_anomaly": verdict.is_anomaly,
-    }
-
-
-if TYPE_CHECKING:
-    from gammavae_jax.anomaly_detector import AnomalyDetector
-
-_CLIP_SECONDS = 10.0  # where a detector does not say; those of the challenge
-
-
-@runtime_checkable
-class LiveScorer(Protocol):
-    """A detector, as live monitoring sees it: one clip at a time."""
-
-    machines: tuple[str, ...]
-    thresholds: Mapping[str, float]  # by machine
-    sample_rate: int  # Hz, of the clips it is given
-    channel: int  # of recordings, counted from 0
-    clip_seconds: float  # about the length of the clips it has learnt from
-    least_samples: int  # of a clip
-
-    def judge(self, clip: Float32[np.ndarray, "sample"], machine: str) -> Verdict:
-        """What is to be said of a clip of one of the machines."""
-        ...
-
-    def spectrogram(
-        self, clip: Float32[np.ndarray, "sample"]
-    ) -> Float32[np.ndarray, "frame mel"]:
-        """The clip as the detector sees it, in dB."""
-        ...
-
-
-class DetectorScorer:
-    """A `LiveScorer` of an `AnomalyDetector`."""
+class LiveScorer:
+    """An `AnomalyDetector` that scores one clip at a time."""
 
     def __init__(self, detector: "AnomalyDetector"):
         self._detector = detector
-        self._features = self._detector.detector_.config.features
-        self.machines = self._detector.machines_
-        self.thresholds: Mapping[str, float] = self._detector.threshold_
-        self.sample_rate = self._features.sample_rate
-        self.channel = self._features.channel
-        # A run's checkpoint was made of whole clips, of any length.
-        self.clip_seconds = self._detector.clip_seconds or _CLIP_SECONDS
-        self.least_samples = (self._features.n_context - 1) * self._features.hop_length
+        self._features = detector.detector_.config.features
+        self.machines: tuple[str, ...] = detector.machines_
+        self.thresholds: Mapping[str, float] = detector.threshold_
+        self.sample_rate = self._features.sample_rate  # Hz
+        self.channel = self._features.channel  # of a recording with several
+        # A run trains on whole clips of any length, so its checkpoint has none.
+        self.clip_seconds = detector.clip_seconds or _CLIP_SECONDS
+        # Of a clip that can be scored.
+        self.min_samples = (self._features.n_context - 1) * self._features.hop_length
 
     def judge(self, clip: Float32[np.ndarray, "sample"], machine: str) -> Verdict:
-        """See `LiveScorer`."""
+        """Return the verdict on a clip of this machine."""
         (scored,) = self._detector.score_recordings(
             [clip], self.sample_rate, machine=machine
         )
@@ -105,18 +91,18 @@ class DetectorScorer:
     def spectrogram(
         self, clip: Float32[np.ndarray, "sample"]
     ) -> Float32[np.ndarray, "frame mel"]:
-        """See `LiveScorer`."""
+        """Return the log-mel spectrogram that the detector computes, in dB."""
         from gammavae_jax.data.features import log_mel
 
         return log_mel(clip, self._detector.detector_.filterbank, self._features)
 
 
 def load_scorer(path: str | os.PathLike[str]) -> LiveScorer:
-    """A detector that was saved, or the checkpoint of a run.
+    """Load a saved detector, or the checkpoint of a run.
 
     Raises:
-        InputError: there is no detector that can be read.
+        InputError: the path holds no readable detector.
     """
     from gammavae_jax.anomaly_detector import AnomalyDetector
 
-    return DetectorScorer(AnomalyDetector.load(path, verbose=False))
+    return LiveScorer(AnomalyDetector.load(path, verbose=False))

@@ -1,86 +1,132 @@
-"""The service, away from HTTP: recordings in, verdicts out, and everyone told."""
+"""The scoring service, independent of HTTP: recordings in, verdicts out."""
 
+import asyncio
+import queue
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from gammavae_jax.data.audio import RecordingBlocks, open_recording, resampled_blocks
 from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.live.announce import Announcer
-from gammavae_jax.live.events import Broadcast, History, described, picture
+from gammavae_jax.live.events import Broadcast, History, thumbnail
 from gammavae_jax.live.metrics import Metrics
 from gammavae_jax.live.refusal import Refusal, busy
-from gammavae_jax.live.scorer import Heard, LiveScorer, finite
+from gammavae_jax.live.scorer import LiveScorer, RecordingVerdict, finite
 from gammavae_jax.live.uploads import Upload, Uploads, recording_of
-from gammavae_jax.live.windows import Rolling, hear
-from gammavae_jax.live.worker import Worker
+from gammavae_jax.live.windows import WindowSize, score_windows
+
+_MAX_STRETCHES = 100  # in an answer
+_MAX_ARRIVING = 4  # recordings of the largest size, besides those that wait
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may take."""
+    """What one request may use."""
 
-    most_bytes: int = 32_000_000
-    most_seconds: float = 600.0  # of a recording
+    max_bytes: int = 32_000_000
+    max_seconds: float = 600.0  # length of the recording
     upload_seconds: float = 30.0
-    score_seconds: float = 60.0  # waiting included
-    most_waiting: int = 16  # requests to be scored
+    score_seconds: float = 60.0  # including the wait
+    max_waiting: int = 16  # requests
+
+
+class ScoreRequest(NamedTuple):
+    """A request to score a recording."""
+
+    body: bytearray
+    content_type: str
+    name: str | None  # of the recording
+    machine: str
+    id_: str
+
+
+class ScoringThread:
+    """Runs jobs one by one.
+
+    Unlike that of a `ThreadPoolExecutor`, its thread is a daemon: a process that exits
+    does not wait for the recording that is being scored.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="scoring", daemon=True)
+        self._thread.start()
+        self.join = self._thread.join
+
+    def submit(self, job: Callable[[], Any] | None) -> Future:
+        """Queue a job, and return the future of its result; None ends the thread."""
+        future: Future = Future()
+        self._jobs.put((future, job))
+        return future
+
+    def _work(self) -> None:
+        while True:
+            future, job = self._jobs.get()
+            if job is None:
+                return
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(job())
+                except Exception as error:
+                    future.set_exception(error)
 
 
 class Service:
-    """What is asked for, away from HTTP; to be used in one event loop.
-
-    Args:
-        scorer: the detector.
-        rolling: the windows of long recordings.
-        limits: of each request.
-        announcer: is told of each recording.
-    """
+    """Scores recordings, and reports each verdict; to be used in one event loop."""
 
     def __init__(
-        self,
-        scorer: LiveScorer,
-        rolling: Rolling,
-        limits: Limits,
-        announcer: Announcer,
+        self, scorer: LiveScorer, size: WindowSize, limits: Limits, announcer: Announcer
     ):
         self.limits = limits
         self.broadcast = Broadcast()
         self.history = History(scorer.thresholds)
         self.metrics = Metrics(scorer.thresholds, lambda: len(self.broadcast))
-        # Those that wait, and a few that arrive.
-        most_bodies = limits.most_waiting + 4
-        self.uploads = Uploads(limits.most_bytes, limits.upload_seconds, most_bodies)
-        self.worker = Worker(limits.most_waiting)
+        max_bodies = limits.max_waiting + _MAX_ARRIVING
+        self.uploads = Uploads(limits.max_bytes, limits.upload_seconds, max_bodies)
         self.machines = scorer.machines
         self._scorer = scorer
-        self._rolling = rolling
+        self._size = size
         self._announcer = announcer
+        self.thread = ScoringThread()
+        self._jobs: set[asyncio.Future] = set()
+        self._is_closing = False
+
+    @property
+    def waiting(self) -> int:
+        """Number of recordings that wait or are being scored."""
+        return len(self._jobs)
 
     def close(self) -> None:
-        """Let all go who listen or wait; in the event loop."""
+        """Disconnect the listeners and answer waiting requests; in the event loop."""
+        self._is_closing = True
         self.broadcast.close()
-        self.worker.close()
+        for job in self._jobs:
+            job.cancel()
+        self.thread.submit(None)
 
     def machine_named(self, machine: str | None) -> str:
-        """The machine, or the only one.
+        """Return the machine; default: the only one.
 
         Raises:
-            Refusal: it is not known, or not said.
+            Refusal: the machine is unknown, or None is given and there are several.
         """
         if machine is None and len(self.machines) == 1:
             return self.machines[0]
         if machine is None:
-            known = ", ".join(self.machines)
-            raise Refusal(400, f"whose recording is it? add ?machine=, one of {known}")
+            names = ", ".join(self.machines)
+            message = f"the machine is missing: add ?machine=, one of {names}"
+            raise Refusal(400, message)
         if machine not in self.machines:
             raise Refusal(404, unknown_name("machine", machine, self.machines))
         return machine
 
-    def described_machines(self) -> list[dict[str, Any]]:
-        """What is known of each machine."""
+    def machine_entries(self) -> list[dict[str, Any]]:
+        """Return each machine as a JSON object."""
         return [
             {
                 "machine": name,
@@ -91,75 +137,98 @@ class Service:
             for name in self.machines
         ]
 
-    async def score(
-        self,
-        body: bytearray,
-        content_type: str,
-        name: str | None,
-        machine: str,
-        id_: str,
-    ) -> dict[str, Any]:
-        """Score a recording, and tell everyone who listens.
+    async def score(self, request: ScoreRequest) -> dict[str, Any]:
+        """Score a recording, report the verdict, and return it as a JSON object.
 
         Raises:
-            Refusal: it cannot be scored, or not in time.
+            Refusal: the recording cannot be scored, or not in time.
         """
         deadline = time.monotonic() + self.limits.score_seconds
-        job = partial(self._judged, body, content_type, name, machine, id_, deadline)
-        entry, shown, heard = await self.worker.run(job, self.limits.score_seconds)
-        self.metrics.judged(machine, heard.worst)
-        self._announcer.heard(entry["name"], machine, heard)
-        self.broadcast.send("score", self.history.add(machine, entry, shown))
+        job = partial(self._score, request, deadline)
+        entry, image, whole = await self._in_turn(job)
+        self.metrics.count_recording(request.machine, whole.worst)
+        self._announcer.recording(entry["name"], request.machine, whole)
+        self.broadcast.send("score", self.history.add(request.machine, entry, image))
         return entry
 
-    def _judged(
-        self,
-        body: bytearray,
-        content_type: str,
-        name: str | None,
-        machine: str,
-        id_: str,
-        deadline: float,
-    ) -> tuple[dict[str, Any], dict[str, Any], Heard]:
-        """What is to be answered and shown; in the worker's thread."""
-        with self.metrics.scoring_seconds.time():
-            upload = recording_of(bytes(body), content_type, name)
-            *stretches, heard = self._heard(upload, machine, deadline)
-            shown = picture(
-                self._scorer.spectrogram(heard.worst_clip),
-                len(heard.worst_clip) / self._scorer.sample_rate,
-            )
-        return described(machine, upload.name, heard, stretches, id_), shown, heard
+    async def _in_turn(self, job: Callable[[], Any]) -> Any:
+        """Return the result of a job in the scoring thread.
 
-    def _heard(self, upload: Upload, machine: str, deadline: float) -> Iterator[Any]:
-        """Each `Stretch`, and what was `Heard`; a `Refusal` if it cannot be."""
-        scorer = self._scorer
+        A job that takes too long is refused, but counts as waiting until it ends.
+        """
+        if self._is_closing:
+            raise _shutting_down()
+        if self.waiting >= self.limits.max_waiting:
+            raise busy(f"{self.waiting} recordings are waiting")
+        future = asyncio.wrap_future(self.thread.submit(job))
+        self._jobs.add(future)
+        future.add_done_callback(self._end_job)
+        await asyncio.wait([future], timeout=self.limits.score_seconds)
+        if future.cancelled():
+            raise _shutting_down()
+        if not future.done():
+            raise busy(f"not scored within {self.limits.score_seconds:g} s", 5)
+        return future.result()
+
+    def _end_job(self, future: asyncio.Future) -> None:
+        self._jobs.discard(future)
+        if not future.cancelled():
+            future.exception()  # or asyncio would report one that nobody waits for
+
+    def _score(
+        self, request: ScoreRequest, deadline: float
+    ) -> tuple[dict[str, Any], dict[str, Any], RecordingVerdict]:
+        """Return a recording's JSON object, thumbnail and verdict."""
+        machine = request.machine
+        if time.monotonic() > deadline:  # its client has been refused
+            raise busy("not scored in time")
+        with self.metrics.scoring_seconds.time():
+            body = bytes(request.body)
+            upload = recording_of(body, request.content_type, request.name)
+            *stretches, whole = self._verdicts(upload, machine, deadline)
+            image = thumbnail(
+                self._scorer.spectrogram(whole.worst_clip),
+                len(whole.worst_clip) / self._scorer.sample_rate,
+            )
+        entry = {
+            "request_id": request.id_,
+            "time": round(time.time(), 3),
+            "machine": machine,
+            "name": upload.name,
+            **whole.entry(),
+            "seconds": round(whole.seconds, 4),
+            "stretches": [stretch.entry() for stretch in stretches[:_MAX_STRETCHES]],
+        }
+        return entry, image, whole
+
+    def _verdicts(self, upload: Upload, machine: str, deadline: float) -> Iterator[Any]:
+        scorer, name = self._scorer, upload.name
         try:
             with open_recording(
-                upload.data, channel=scorer.channel, name=upload.name
+                upload.data, channel=scorer.channel, name=name
             ) as recording:
+                blocks = self._limited_blocks(recording, name, deadline)
                 rate = recording.sample_rate
-                blocks = self._within_limits(recording, upload.name, deadline)
                 blocks = resampled_blocks(blocks, rate, scorer.sample_rate)
-                yield from hear(scorer, machine, blocks, self._rolling, upload.name)
+                yield from score_windows(scorer, machine, blocks, self._size, name)
         except InputError as error:
             raise Refusal(422, str(error)) from error
 
-    def _within_limits(
+    def _limited_blocks(
         self, recording: RecordingBlocks, name: str, deadline: float
     ) -> Iterator[Any]:
-        """The same blocks, of which there may not be too many: FLAC packs silence."""
-        left = self.limits.most_seconds * recording.sample_rate
+        """Yield the recording's blocks; a small FLAC file may hold hours of silence."""
+        most = self.limits.max_seconds
+        left = most * recording.sample_rate
         for block in recording.blocks:
             left -= len(block)
             if left < 0:
-                raise Refusal(
-                    413,
-                    f"{name}: longer than {self.limits.most_seconds:g} s: send it in "
-                    "parts",
-                    "too_large",
-                )
-            # Whoever asked has been told already that it took too long.
-            if self.worker.is_closing or time.monotonic() > deadline:
+                message = f"{name}: longer than {most:g} s: send it in parts"
+                raise Refusal(413, message, "too_large")
+            if self._is_closing or time.monotonic() > deadline:
                 raise busy(f"{name}: not scored in time")
             yield block
+
+
+def _shutting_down() -> Refusal:
+    return busy("the server is shutting down", 5)

@@ -1,134 +1,171 @@
-"""Recordings that are sent by HTTP: within limits, from clients fast and slow."""
+"""Recordings in request bodies, read within limits on size, time and memory."""
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator
-from email.message import Message
-from email.utils import collapse_rfc2231_value
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 
 from gammavae_jax.live.refusal import Refusal, busy
 
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
 _DEFAULT_NAME = "recording"
 _LONGEST_NAME = 120
-_MOST_PARTS = 16
+_MAX_PARTS = 16
+_CHUNK = 65536  # bytes
+
+# It would report every malformed form to standard error.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 class Upload(NamedTuple):
-    """A recording as it was sent."""
+    """An uploaded recording."""
 
     data: bytes
     name: str
 
 
 class Uploads:
-    """Reads bodies of requests, many at a time, in bounded memory.
+    """Reads the bodies of concurrent requests in bounded memory.
 
     Args:
-        most_bytes: of one body.
-        seconds: for one body to arrive.
-        most_bodies: of the greatest size, which memory is to be had for; bodies count
-            by what has arrived of them, so those that come slowly leave room.
+        max_bytes: in one body.
+        seconds: in which a body must arrive.
+        max_bodies: of the largest size that may be held; only bytes that have arrived
+            count, so slow clients leave room for others.
     """
 
-    def __init__(self, most_bytes: int, seconds: float, most_bodies: int = 8):
-        self._most_bytes = most_bytes
+    def __init__(self, max_bytes: int, seconds: float, max_bodies: int = 8):
+        self._max_bytes = max_bytes
         self._seconds = seconds
-        self._room = most_bytes * most_bodies
+        self._capacity = max_bytes * max_bodies
         self.held = 0  # bytes
 
     async def read(
         self, chunks: AsyncIterator[bytes], declared: str | None
     ) -> bytearray:
-        """The whole body; what it says of its own length is only half believed.
+        """Return the whole body, which the caller must `release`.
 
-        Whoever gets it gives it back by `release`.
+        The declared length is only a hint: the bytes are counted as they arrive.
 
         Raises:
-            Refusal: it is too large or too slow, or there is no room.
+            Refusal: the body is too large or too slow, or memory is short.
         """
         if declared is not None and declared.isdecimal():
-            self._check(int(declared[:20]))
+            self._check_size(int(declared[:20]))
         body = bytearray()
         try:
             async with asyncio.timeout(self._seconds):
                 async for chunk in chunks:
-                    self._check(len(body) + len(chunk))
-                    if self.held + len(chunk) > self._room:
+                    self._check_size(len(body) + len(chunk))
+                    if self.held + len(chunk) > self._capacity:
                         raise busy("too many recordings are arriving")
                     self.held += len(chunk)
                     body += chunk
-        except TimeoutError as error:
+        except BaseException as error:
             self.release(body)
-            message = f"not all arrived within {self._seconds:g} s: send it faster"
-            raise Refusal(408, message, "too_slow") from error
-        except BaseException:
-            self.release(body)
+            if isinstance(error, TimeoutError):
+                message = f"not received within {self._seconds:g} s: send it faster"
+                raise Refusal(408, message, "too_slow") from error
             raise
         return body
 
     def release(self, body: bytearray) -> None:
-        """Room for others."""
+        """Free the memory of a body."""
         self.held -= len(body)
 
-    def _check(self, n_bytes: int) -> None:
-        if n_bytes > self._most_bytes:
-            most = self._most_bytes / 1e6
+    def _check_size(self, n_bytes: int) -> None:
+        if n_bytes > self._max_bytes:
+            most = self._max_bytes / 1e6
             message = f"more than {most:g} MB: send a shorter recording"
             raise Refusal(413, message, "too_large")
 
 
 def recording_of(body: bytes, content_type: str, name: str | None) -> Upload:
-    """The recording in a body: the body itself, or the file in a form.
+    """Return the recording in a request body.
 
-    Args:
-        body: of the request.
-        content_type: a form is `multipart/form-data`; anything else is believed to be
-            audio.
-        name: of the recording; that of a form's file unless given.
+    In `multipart/form-data`, it is the first file; any other body is the recording
+    itself. Default name: that of the form's file.
 
     Raises:
-        Refusal: an empty body, or a form without a file.
+        Refusal: the body is empty, or a form without a file.
     """
+    upload = Upload(body, "")
     if content_type.lower().startswith("multipart/form-data"):
         try:
-            sent = _file_of_form(body, content_type)
-        except (TypeError, ValueError) as error:  # the parser of e-mail has its limits
-            raise Refusal(400, "the form's headers cannot be read") from error
-    else:
-        sent = Upload(body, "")
-    if not sent.data:
-        raise Refusal(400, "there is no recording in the request: send a WAV or FLAC")
-    return Upload(sent.data, _readable(name or sent.name))
+            upload = _first_file(body, content_type)
+        except FormParserError as error:
+            raise Refusal(400, "the form is malformed: send one file field") from error
+    if not upload.data:
+        raise Refusal(400, "the request has no recording: send a WAV or FLAC file")
+    return Upload(upload.data, _display_name(name or upload.name))
 
 
-def _file_of_form(body: bytes, content_type: str) -> Upload:
-    """The first file of a form (RFC 7578), in one pass over it."""
-    boundary = _parameter(f"Content-Type: {content_type}", "boundary")
+class _Part(NamedTuple):
+    headers: bytearray
+    data: bytearray
+
+    @property
+    def file_name(self) -> str:
+        """The file name, or an empty string for an ordinary field."""
+        found = re.search(rb"(?im)^content-disposition(.*)$", self.headers)
+        header = bytes(found[1]) if found else b""
+        # RFC 5987, which some clients use for names that are not ASCII.
+        if encoded := re.search(rb"(?i)filename\*=utf-8''([^\s;]+)", header):
+            return unquote(encoded[1])
+        name = parse_options_header(header)[1].get(b"filename", b"")
+        return name.decode("utf-8", "replace")
+
+
+def _first_file(body: bytes, content_type: str) -> Upload:
+    """Return the first file of a multipart form (RFC 7578).
+
+    Raises:
+        Refusal: the form has no file, or too many parts before it.
+        FormParserError: the form is malformed, or has too long headers.
+    """
+    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
     if not 1 <= len(boundary) <= 70:
         raise Refusal(400, "the form has no boundary: let the client set Content-Type")
-    mark = b"\r\n--" + boundary.encode("latin-1", "replace")
-    # The first boundary may have no line before it.
-    parts = (b"\r\n" + body).split(mark, _MOST_PARTS)
-    for part in parts[1:-1]:
-        head, separator, data = part.partition(b"\r\n\r\n")
-        for line in head.decode("utf-8", "replace").split("\r\n") if separator else ():
-            is_file = line.lower().startswith("content-disposition:")
-            if is_file and (name := _parameter(line, "filename")):
-                return Upload(data, name)
-    raise Refusal(400, "the form has no whole file: send one field with a recording")
+    parts: list[_Part] = []
+    complete: list[_Part] = []
+
+    def add_header(data: bytes, start: int, end: int) -> None:
+        parts[-1].headers.extend(data[start:end])
+
+    def add_data(data: bytes, start: int, end: int) -> None:
+        parts[-1].data.extend(data[start:end])
+
+    callbacks: MultipartCallbacks = {
+        "on_part_begin": lambda: parts.append(_Part(bytearray(), bytearray())),
+        "on_header_begin": lambda: parts[-1].headers.extend(b"\n"),
+        "on_header_field": add_header,
+        "on_header_value": add_header,
+        "on_part_data": add_data,
+        "on_part_end": lambda: complete.append(parts[-1]),
+    }
+    parser = MultipartParser(
+        boundary, callbacks, max_header_count=8, max_header_size=4096
+    )
+    for start in range(0, len(body), _CHUNK):
+        parser.write(body[start : start + _CHUNK])
+        for part in complete[:_MAX_PARTS]:
+            if name := part.file_name:
+                return Upload(bytes(part.data), name)
+        if len(parts) > _MAX_PARTS:
+            raise Refusal(400, f"the form has more than {_MAX_PARTS} parts")
+        complete.clear()
+    raise Refusal(400, "the form has no complete file: send one file field")
 
 
-def _parameter(header: str, name: str) -> str:
-    """A parameter of a header's value; empty if it is not there."""
-    title, _, value = header.partition(":")
-    message = Message()
-    message[title] = re.sub(r"[\r\n]", " ", value)
-    return collapse_rfc2231_value(message.get_param(name, "", title))
-
-
-def _readable(name: str) -> str:
-    """Of a name that a client chose, the last part, short and in one line."""
+def _display_name(name: str) -> str:
+    """Return the last part of a client's file name, short and printable."""
     name = re.split(r"[/\\]", name)[-1]
     name = "".join(c if c.isprintable() else "?" for c in name).strip()
     return name[:_LONGEST_NAME] or _DEFAULT_NAME

@@ -1,4 +1,4 @@
-"""`gammavae watch` and `gammavae serve`, as they are called."""
+"""`gammavae watch` and `gammavae serve`, as commands."""
 
 import json
 import os
@@ -23,22 +23,29 @@ from gammavae_jax.cli.watch import Watch
 from gammavae_jax.errors import InputError
 from gammavae_jax.live import scorer
 from gammavae_jax.live import watch as watch_module
-from gammavae_jax.live.scored_log import ScoredLog
-from gammavae_jax.live.webhook import Webhook
+from gammavae_jax.live.announce import Webhook
+from gammavae_jax.live.arrivals import ScoredLog
 
-# A process of its own, with the plain detector of the tests.
+# Runs in a separate process, with a stub in place of the saved detector.
 PROGRAM = """
 import sys
 from pathlib import Path
 from support.live_stubs import {scorer}
-from gammavae_jax.command_line import readable_errors
-from gammavae_jax.commands.serve import Serve
-from gammavae_jax.commands.watch import Watch
-from gammavae_jax.live import scoring
+from gammavae_jax.cli.serve import Serve
+from gammavae_jax.cli.shared import readable_errors
+from gammavae_jax.cli.watch import Watch
+from gammavae_jax.live import scorer
 scorer.load_scorer = lambda _: {scorer}()
 with readable_errors():
     sys.exit({command}.run())
 """
+
+
+def interrupts(test):
+    """Run a test with each signal and the exit status that follows."""
+    signals = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+    test = pytest.mark.parametrize(("number", "status"), signals)(test)
+    return pytest.mark.usefixtures("heeded_interrupts")(test)
 
 
 def start(command, stderr=subprocess.STDOUT, scorer="LoudnessScorer"):
@@ -54,7 +61,7 @@ def start(command, stderr=subprocess.STDOUT, scorer="LoudnessScorer"):
 
 
 def lines_until(process, wanted):
-    """The lines of a process, up to one that holds the wanted text."""
+    """Return the lines of a process up to the first that contains the wanted text."""
     assert process.stdout is not None
     lines = []
     for line in process.stdout:
@@ -65,33 +72,33 @@ def lines_until(process, wanted):
 
 
 @pytest.fixture
-def plain(monkeypatch, tmp_path):
-    """A folder to be watched, and the plain detector in place of a saved one."""
+def folder(monkeypatch, tmp_path):
+    """A folder to watch, and a stub in place of the saved detector."""
     monkeypatch.setattr(scorer, "load_scorer", lambda _: LoudnessScorer())
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    folder = tmp_path / "watched"
-    put(folder / "fan" / "quiet.wav", tone(1.0, 0.2))
-    put(folder / "pump" / "loud.wav", tone(1.0, 0.8))
-    return folder
+    path = tmp_path / "watched"
+    put(path / "fan" / "quiet.wav", tone(1.0, 0.2))
+    put(path / "pump" / "loud.wav", tone(1.0, 0.8))
+    return path
 
 
 def watch(folder, **options):
     return Watch(folder, Path("detector"), once=True, settle=0.01, **options).run()
 
 
-def test_watch_once_scores_what_is_there_and_not_again(plain, capsys):
-    assert watch(plain) == 0
+def test_watch_once_scores_each_recording_once(folder, capsys):
+    assert watch(folder) == 0
     out = capsys.readouterr().out
     assert "ok     fan  fan/quiet.wav  score 0.2" in out
     assert "ALARM  pump  pump/loud.wav  score 0.8" in out
     assert "recordings scored: 2, alarms: 1, bad files: 0" in out
-    assert watch(plain) == 0
+    assert watch(folder) == 0
     assert "recordings scored: 0, alarms: 0, bad files: 0" in capsys.readouterr().out
-    assert (plain / ".gammavae-watch.jsonl").read_text().count("\n") == 2
+    assert (folder / ".gammavae-watch.jsonl").read_text().count("\n") == 2
 
 
-def test_json_on_standard_output_is_alone_there(plain, capsys):
-    watch(plain, json=Path("-"))
+def test_json_on_standard_output_is_not_mixed_with_other_lines(folder, capsys):
+    watch(folder, json=Path("-"))
     out, err = capsys.readouterr()
     events = [json.loads(line) for line in out.splitlines()]
     assert {e["file"]: e["is_anomaly"] for e in events} == {
@@ -101,19 +108,17 @@ def test_json_on_standard_output_is_alone_there(plain, capsys):
     assert "recordings scored: 2" in err
 
 
-def test_json_is_added_to_a_file(plain, tmp_path):
+def test_json_is_appended_to_a_file(folder, tmp_path):
     for _ in range(2):
-        watch(plain, json=tmp_path / "out.jsonl")
-    put(plain / "fan" / "new.wav", tone(1.0, 0.2))
-    watch(plain, json=tmp_path / "out.jsonl")
+        watch(folder, json=tmp_path / "out.jsonl")
+    put(folder / "fan" / "new.wav", tone(1.0, 0.2))
+    watch(folder, json=tmp_path / "out.jsonl")
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
     assert [json.loads(line)["file"] for line in lines][-1] == "fan/new.wav"
     assert len(lines) == 3
 
 
-def test_where_nobody_reads_the_json_the_watch_ends_and_calls_no_recording_bad(
-    tmp_path,
-):
+def test_the_watch_ends_without_bad_files_if_the_reader_of_its_json_is_gone(tmp_path):
     watched = tmp_path / "watched"
     put(watched / "fan" / "a.wav", tone(1.0))
     process = start(
@@ -124,49 +129,51 @@ def test_where_nobody_reads_the_json_the_watch_ends_and_calls_no_recording_bad(
     process.stdout.close()
     process.stdout = None
     try:
-        _, said = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=20)
     finally:
         process.kill()
     assert process.returncode == 2
-    assert "ok     fan  fan/a.wav" in said
-    assert "error: --json: standard output: Broken pipe: give a file" in said
-    assert "BAD" not in said
-    assert "Traceback" not in said
-    assert "Exception ignored" not in said
-    assert (watched / ".gammavae-watch.jsonl").read_text() == ""  # told of it again
+    assert "ok     fan  fan/a.wav" in errors
+    assert "error: --json: standard output: Broken pipe: name a file" in errors
+    assert "BAD" not in errors
+    assert "Traceback" not in errors
+    assert "Exception ignored" not in errors
+    assert (
+        watched / ".gammavae-watch.jsonl"
+    ).read_text() == ""  # so it is reported again
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_json_on_a_full_disk_ends_the_watch_in_one_line(plain, capsys):
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="this system has no /dev/full"
+)
+def test_the_watch_ends_in_one_line_if_the_disk_of_its_json_is_full(folder, capsys):
     with pytest.raises(InputError, match="--json: /dev/full: No space left on device"):
-        watch(plain, json=Path("/dev/full"))
+        watch(folder, json=Path("/dev/full"))
     assert "BAD" not in capsys.readouterr().out
 
 
-def test_what_is_there_cannot_be_taken_as_scored_where_nothing_can_be_kept(
-    plain, monkeypatch
-):
+def test_existing_recordings_cannot_be_skipped_without_a_state(folder, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(ScoredLog, "add", full)
     with pytest.raises(InputError, match="No space left on device"):
-        watch(plain, skip_existing=True)
+        watch(folder, skip_existing=True)
     monkeypatch.setattr(watch_module, "recordings_in", full)
-    with pytest.raises(InputError, match="watched: No space left on device: give a fo"):
-        watch(plain, skip_existing=True)
+    with pytest.raises(InputError, match="watched: No space left on device: name a fo"):
+        watch(folder, skip_existing=True)
 
 
-def test_a_webhook_that_hangs_does_not_stop_the_scoring(plain, capsys, monkeypatch):
+def test_a_hanging_webhook_does_not_stop_scoring(folder, capsys, monkeypatch):
     close = Webhook.close
     monkeypatch.setattr(Webhook, "close", lambda self: close(self, 0.2))
     for number in range(20):
-        put(plain / "fan" / f"{number}.wav", tone(0.1, 0.9))
+        put(folder / "fan" / f"{number}.wav", tone(0.1, 0.9))
     with socket.create_server(("127.0.0.1", 0)) as hanging:
         url = f"http://127.0.0.1:{hanging.getsockname()[1]}/"
-        watch(plain, webhook=url)
+        watch(folder, webhook=url)
     out = capsys.readouterr().out
-    assert "not delivered to 127.0.0.1: 21 alarms, at the end" in out
+    assert "not delivered to 127.0.0.1: the last 21 alarms" in out
     assert "recordings scored: 22, alarms: 21" in out
     assert "alarms delivered: 0, not delivered: 21" in out
 
@@ -177,38 +184,32 @@ def test_a_webhook_that_hangs_does_not_stop_the_scoring(plain, capsys, monkeypat
         ({"machine": "fam"}, "unknown machine 'fam': did you mean 'fan'?"),
         ({"poll": 0.0}, "--poll is 0 s: give more than 0"),
         ({"window": 0.001}, "a window of 0.001 s is too short"),
-        ({"webhook": "nowhere"}, "--webhook is no address"),
+        ({"webhook": "nowhere"}, "--webhook is not a URL"),
         ({"json": Path("no/such/folder/x")}, "--json: no/such/folder/x: No such file"),
-        ({"state": Path("no/such/folder/x")}, "by --state"),
+        ({"state": Path("no/such/folder/x")}, "with --state"),
     ],
 )
-def test_watch_refuses_what_cannot_be_used(plain, options, message):
+def test_watch_refuses_an_unusable_option(folder, options, message):
     with pytest.raises(InputError, match=re.escape(message)):
-        watch(plain, **options)
+        watch(folder, **options)
 
 
 def test_watch_needs_a_folder(tmp_path):
-    with pytest.raises(InputError, match="there is no such folder: give the one"):
+    with pytest.raises(InputError, match="is not a folder: name the one"):
         watch(tmp_path / "nothing")
 
 
-@pytest.mark.usefixtures("heeded_interrupts")
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
-)
+@interrupts
 def test_an_interrupted_watch_ends_with_a_summary(tmp_path, number, status):
     put(tmp_path / "fan" / "a.wav", tone(1.0, 0.8))
     process = start(f"Watch(Path({str(tmp_path)!r}), Path('x'), settle=0.1, poll=0.05)")
     lines_until(process, "ALARM  fan  fan/a.wav")
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=20)
-    assert process.returncode == status
+    out = end(process, number, status)
     assert "recordings scored: 1, alarms: 1, bad files: 0" in out
-    assert "Traceback" not in out
 
 
 def peak_megabytes(folder, minutes):
-    """Of a process that watches one recording of so many minutes."""
+    """Return the peak memory of a process that scores one recording of this length."""
     path = folder / f"{minutes}" / "fan" / "long.wav"
     path.parent.mkdir(parents=True)
     with soundfile.SoundFile(path, "w", RATE, 1, subtype="PCM_16") as file:
@@ -226,72 +227,65 @@ def peak_megabytes(folder, minutes):
     return usage.ru_maxrss / 1024
 
 
-def test_an_hour_takes_no_more_memory_than_five_minutes(tmp_path):
+def test_scoring_an_hour_takes_no_more_memory_than_five_minutes(tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes
     five, hour = (peak_megabytes(tmp_path, minutes) for minutes in (5, 60))
     assert hour < five + 10
 
 
-@pytest.mark.usefixtures("heeded_interrupts")
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
-)
-def test_serve_answers_and_an_interrupt_ends_it(number, status):
-    process = start("Serve(Path('x'), port=0)")
+def start_serving(scorer="LoudnessScorer"):
+    """Return the process of a service, and a function that posts a loud recording."""
+    process = start("Serve(Path('x'), port=0)", scorer=scorer)
     *_, line = lines_until(process, "serving at ")
     url = re.findall(r"http://127\.0\.0\.1:\d+/", line)[0]
-    answer = httpx.post(
-        f"{url}score?machine=fan", content=audio(1.0, 0.8), trust_env=False
-    )
-    assert answer.json()["is_anomaly"] is True
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=20)
-    assert process.returncode == status
-    assert "Traceback" not in out
+    url, sound = f"{url}score?machine=fan", audio(1.0, 0.8)
+    return process, lambda: httpx.post(url, content=sound, trust_env=False, timeout=30)
 
 
-@pytest.mark.usefixtures("heeded_interrupts")
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
-)
-def test_an_interrupt_ends_a_service_that_is_scoring(number, status):
-    process = start("Serve(Path('x'), port=0)", scorer="StuckScorer")
-    *_, line = lines_until(process, "serving at ")
-    url = re.findall(r"http://127\.0\.0\.1:\d+/", line)[0]
-    answers = []
-
-    def post():
-        answers.append(httpx.post(f"{url}score?machine=fan", content=audio(1.0, 0.8),
-                                  trust_env=False, timeout=30))  # fmt: skip
-
-    thread = threading.Thread(target=post)
-    thread.start()
-    lines_until(process, "stuck")
+def end(process, number, status):
     process.send_signal(number)
     try:
         out, _ = process.communicate(timeout=20)
     finally:
         process.kill()
-        thread.join(10)
     assert process.returncode == status
     assert "Traceback" not in out
+    return out
+
+
+@interrupts
+def test_serve_answers_until_it_is_interrupted(number, status):
+    process, post = start_serving()
+    assert post().json()["is_anomaly"] is True
+    end(process, number, status)
+
+
+@interrupts
+def test_an_interrupt_ends_a_service_while_it_scores(number, status):
+    process, post = start_serving("StuckScorer")
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(post()))
+    thread.start()
+    lines_until(process, "stuck")
+    end(process, number, status)
+    thread.join(10)
     assert [answer.status_code for answer in answers] == [503]
 
 
-def test_serve_names_the_extra_where_a_package_is_missing(monkeypatch):
+def test_serve_names_the_extra_if_a_package_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "fastapi", None)
-    for name in ("application", "service", "serving"):
+    for name in ("app", "service"):
         monkeypatch.delitem(sys.modules, f"gammavae_jax.live.{name}", raising=False)
     with pytest.raises(InputError, match=r'pip install "gammavae-jax\[serve\]"'):
         Serve(Path("x")).run()
 
 
-def test_serve_refuses_what_cannot_be_used():
+def test_serve_refuses_an_unusable_option():
     with pytest.raises(InputError, match="--max-megabytes is 0: give more than 0"):
         Serve(Path("x"), max_megabytes=0.0).run()
     with pytest.raises(InputError, match="--max-megabytes is inf: give more than 0 an"):
         Serve(Path("x"), max_megabytes=float("inf")).run()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(InputError, match=f"cannot listen at 127.0.0.1 port {port}"):
+        with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1 port {port}"):
             Serve(Path("x"), port=port).run()

@@ -9,21 +9,21 @@ import threading
 import time
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.live_servers import audio, served
-from support.live_stubs import RATE, LoudnessScorer
+from support.live_stubs import LoudnessScorer
 
+from gammavae_jax.cli.serve import listening_socket
 from gammavae_jax.errors import InputError
-from gammavae_jax.live import serving
+from gammavae_jax.live import app
 from gammavae_jax.live.service import Limits
-from gammavae_jax.live.serving import bound
 
 LIMITS = Limits(
-    most_bytes=1_000_000, most_seconds=60.0, upload_seconds=1.0, most_waiting=3
+    max_bytes=1_000_000, max_seconds=60.0, upload_seconds=1.0, max_waiting=3
 )
+WHOLE = audio(1.0)
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,8 @@ def server():
         yield server
 
 
-def refusal(answer):
-    """The one line of an error, after checking what all have in common."""
+def error_of(answer):
+    """Return the error, after checking what all errors have in common."""
     assert 400 <= answer.status_code < 600
     assert answer.text.count("\n") == 1
     assert answer.headers["content-type"] == "application/json"
@@ -44,7 +44,7 @@ def refusal(answer):
 
 
 def samples(server):
-    """The metrics, by name and labels."""
+    """Return the metrics by name and labels."""
     families = text_string_to_metric_families(server.get("/metrics").text)
     return {
         (sample.name, *sample.labels.values()): sample.value
@@ -53,20 +53,27 @@ def samples(server):
     }
 
 
+def until(condition, seconds=10):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("kind", ["WAV", "FLAC"])
-def test_a_recording_is_judged(server, kind):
+def test_a_recording_is_scored(server, kind):
     answer = server.post(audio(1.0, 0.8, kind=kind), "pump")
     assert answer.status_code == 200
-    judged = answer.json()
-    assert judged["score"] == pytest.approx(0.8, abs=1e-3)
-    assert judged["p_value"] == pytest.approx(0.6, abs=1e-3)
-    assert (judged["machine"], judged["threshold"]) == ("pump", 0.5)
-    assert judged["is_anomaly"] is True
-    assert judged["seconds"] == 1.0
-    assert judged["request_id"] == answer.headers["x-request-id"]
+    verdict = answer.json()
+    assert verdict["score"] == pytest.approx(0.8, abs=1e-3)
+    assert verdict["p_value"] == pytest.approx(0.6, abs=1e-3)
+    assert (verdict["machine"], verdict["threshold"]) == ("pump", 0.5)
+    assert verdict["is_anomaly"] is True
+    assert verdict["seconds"] == 1.0
+    assert verdict["request_id"] == answer.headers["x-request-id"]
 
 
-def test_a_form_and_another_rate_are_taken_too(server):
+def test_a_form_and_another_sample_rate_are_accepted(server):
     files = {"file": ("night.wav", audio(1.0, 0.3, 48000))}
     with server.client as client:
         answer = client.post(
@@ -75,19 +82,38 @@ def test_a_form_and_another_rate_are_taken_too(server):
     assert answer.json()["name"] == "night.wav"
     assert answer.json()["score"] == pytest.approx(0.3, abs=1e-2)
     assert answer.json()["request_id"] == "mine.1"
-    assert "ok     fan  night.wav  score 0.3" in server.said()[-1]
+    assert "ok     fan  night.wav  score 0.3" in server.lines()[-1]
 
 
-def test_a_long_recording_is_heard_by_windows(server):
+def test_a_long_recording_is_scored_window_by_window(server):
     answer = server.post(audio(10.0, 0.8)).json()
     assert (answer["n_windows"], answer["n_alarms"]) == (19, 19)
     assert answer["stretches"][0]["start"] == 0.0
     assert answer["stretches"][0]["end"] == 10.0
 
 
-WHOLE = audio(1.0)
+def test_scores_that_are_nan_are_null():
+    class Nan(LoudnessScorer):
+        def judge(self, clip, machine):
+            nan = float("nan")
+            return super().judge(clip, machine)._replace(score=nan, p_value=nan)
+
+    with served(Nan()) as server:
+        answer = server.post(WHOLE).json()
+        assert (answer["score"], answer["p_value"]) == (None, None)
+        assert np.isnan(samples(server)["gammavae_last_score", "fan"])
+
+
+def test_the_spectrogram_is_that_of_the_last_recording(server):
+    server.post(audio(1.0, 0.4))
+    shown = server.get("/spectrogram?machine=fan").json()
+    assert shown["mels"] == 128
+    assert shown["seconds"] == 1.0
+    assert 0 < shown["columns"] <= 320
+
+
 BAD = {
-    "nothing": (b"", 400, "there is no recording in the request"),
+    "nothing": (b"", 400, "the request has no recording"),
     "text": (b"hello", 422, "this is neither WAV nor FLAC"),
     "ogg": (audio(kind="OGG"), 422, "this is neither WAV nor FLAC"),
     "cut off": (WHOLE[:5000], 422, "truncated"),
@@ -100,10 +126,10 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_is_no_recording_is_refused_in_one_line(server, case):
+def test_an_unusable_recording_is_refused_in_one_line(server, case):
     body, status, message = BAD[case]
     answer = server.post(body)
-    assert message in refusal(answer)
+    assert message in error_of(answer)
     assert answer.status_code == status
     assert server.post(WHOLE).status_code == 200
 
@@ -111,7 +137,12 @@ def test_what_is_no_recording_is_refused_in_one_line(server, case):
 @pytest.mark.parametrize(
     ("method", "path", "status", "message"),
     [
-        ("POST", "/score", 400, "whose recording is it? add ?machine=, one of fan, pu"),
+        (
+            "POST",
+            "/score",
+            400,
+            "the machine is missing: add ?machine=, one of fan, pu",
+        ),
         ("POST", "/score?machine=fam", 404, "did you mean 'fan'?"),
         ("GET", "/score", 405, "Method Not Allowed"),
         ("GET", "/../../etc/passwd", 404, "Not Found"),
@@ -120,14 +151,14 @@ def test_what_is_no_recording_is_refused_in_one_line(server, case):
         ("GET", "/spectrogram?machine=x", 404, "unknown machine 'x'"),
     ],
 )
-def test_what_is_not_there_is_said(server, method, path, status, message):
+def test_an_unknown_path_or_machine_is_refused(server, method, path, status, message):
     with server.client as client:
         answer = client.request(method, path)
     assert answer.status_code == status
-    assert message in refusal(answer)
+    assert message in error_of(answer)
 
 
-def test_metrics_count_what_was_done_in_prometheus_own_format():
+def test_metrics_count_requests_and_recordings_in_the_format_of_prometheus():
     with served() as server:
         before = samples(server)
         assert before["gammavae_threshold", "fan"] == 0.5
@@ -147,11 +178,9 @@ def test_metrics_count_what_was_done_in_prometheus_own_format():
     assert after["gammavae_uptime_seconds",] > before["gammavae_uptime_seconds",]
 
 
-def test_machines_health_and_the_page_can_be_looked_at(server):
-    assert [m["machine"] for m in server.get("/machines").json()["machines"]] == [
-        "fan",
-        "pump",
-    ]
+def test_machines_health_and_the_page_are_served(server):
+    machines = server.get("/machines").json()["machines"]
+    assert [m["machine"] for m in machines] == ["fan", "pump"]
     assert server.get("/health").json()["status"] == "ok"
     assert server.get("/").headers["content-type"].startswith("text/html")
     assert server.get("/live.js").headers["content-type"].startswith("text/javascript")
@@ -174,16 +203,17 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("headers", OTHERS, ids=str)
-def test_a_page_of_another_server_may_not_ask(server, headers):
-    judged = len(server.said())
+def test_a_request_from_the_page_of_another_server_is_refused(server, headers):
+    n_lines = len(server.lines())
     answer = server.post(WHOLE, headers=headers)
     assert answer.status_code == 403
-    refusal(answer)
+    error_of(answer)
+    assert answer.headers["x-frame-options"] == "DENY"
     assert "access-control-allow-origin" not in answer.headers
-    assert len(server.said()) == judged
+    assert len(server.lines()) == n_lines
 
 
-def test_a_page_of_another_server_may_lead_here_and_read_nothing(server):
+def test_the_page_of_another_server_may_link_here_but_read_nothing(server):
     other = {"Sec-Fetch-Site": "cross-site"}
     assert server.get("/", headers=other | {"Sec-Fetch-Mode": "navigate"}).is_success
     for mode in ("no-cors", "cors"):
@@ -191,7 +221,7 @@ def test_a_page_of_another_server_may_lead_here_and_read_nothing(server):
         assert server.get("/machines", headers=headers).status_code == 403
 
 
-def test_programs_and_the_own_page_may_ask(server):
+def test_programs_and_the_own_page_are_accepted(server):
     own = {"Origin": server.url, "Sec-Fetch-Site": "same-origin"}
     for headers in ({}, own, {"Host": "localhost"}, {"Host": f"[::1]:{server.port}"}):
         answer = server.post(WHOLE, headers=headers)
@@ -203,14 +233,14 @@ def test_programs_and_the_own_page_may_ask(server):
 
 
 class Raw:
-    """A client that may say anything."""
+    """A client that may send any bytes."""
 
     def __init__(self, server, data=b""):
         self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=20)
         self.socket.sendall(data)
 
     def answer(self):
-        """All that is sent until the server ends."""
+        """Return everything the server sends until it closes the connection."""
         received = b""
         try:
             while data := self.socket.recv(65536):
@@ -220,21 +250,33 @@ class Raw:
         self.socket.close()
         return received.decode("utf-8", "replace")
 
+    def is_cut_off(self):
+        """Send a byte, and return whether that fails."""
+        try:
+            self.socket.sendall(b"x")
+        except OSError:
+            self.socket.close()
+            return True
+        return False
 
-def head(length, path="/score?machine=fan"):
+
+EVENTS = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def head(length, connection="close"):
     return (
-        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-        f"{length}\r\n\r\n"
+        "POST /score?machine=fan HTTP/1.1\r\nHost: localhost\r\n"
+        f"Connection: {connection}\r\n{length}\r\n\r\n"
     ).encode()
 
 
-def test_a_length_that_is_too_great_is_refused_before_the_body_comes(server):
-    # To wait for the body would be answered by 408.
+def test_a_declared_length_that_is_too_large_is_refused_before_the_body(server):
+    # If the server waited for the body, it would answer 408.
     answer = Raw(server, head("Content-Length: 99999999999")).answer()
     assert answer.startswith("HTTP/1.1 413 ")
 
 
-def test_a_body_without_a_length_is_counted_as_it_comes(server):
+def test_a_body_without_a_declared_length_is_counted_as_it_arrives(server):
     chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
     client = Raw(server, head("Transfer-Encoding: chunked"))
     for _ in range(16):
@@ -245,15 +287,15 @@ def test_a_body_without_a_length_is_counted_as_it_comes(server):
     assert answer.startswith("HTTP/1.1 200 ")
 
 
-def test_a_body_shorter_than_it_says_times_out(server):
+def test_a_body_shorter_than_its_declared_length_times_out(server):
     began = time.monotonic()
     answer = Raw(server, head(f"Content-Length: {2 * len(WHOLE)}") + WHOLE).answer()
     assert answer.startswith("HTTP/1.1 408 ")
     assert 0.9 < time.monotonic() - began < 5
-    assert "not all arrived within 1 s" in answer
+    assert "not received within 1 s" in answer
 
 
-def test_a_body_longer_than_it_says_is_taken_by_its_word(server):
+def test_a_body_longer_than_its_declared_length_is_cut(server):
     answer = Raw(server, head(f"Content-Length: {len(WHOLE)}") + WHOLE + WHOLE).answer()
     assert answer.startswith("HTTP/1.1 200 ")
     answer = Raw(server, head("Content-Length: 5000") + WHOLE).answer()
@@ -263,7 +305,7 @@ def test_a_body_longer_than_it_says_is_taken_by_its_word(server):
     assert server.post(WHOLE).status_code == 200
 
 
-def test_a_client_that_goes_is_counted_and_forgotten(server):
+def test_a_client_that_disconnects_is_counted_and_its_body_freed(server):
     gone = ("gammavae_requests_total", "gone")
     before = samples(server)[gone]
     Raw(server, head(f"Content-Length: {len(WHOLE)}") + WHOLE[:900]).socket.close()
@@ -271,56 +313,48 @@ def test_a_client_that_goes_is_counted_and_forgotten(server):
     assert server.service.uploads.held == 0
 
 
-def test_slow_clients_do_not_hold_up_another(server):
+def test_slow_clients_do_not_delay_another(server):
     slow = [
         Raw(server, head(f"Content-Length: {len(WHOLE)}") + WHOLE[:100])
         for _ in range(40)
     ]
     assert server.post(WHOLE).status_code == 200
-    assert server.service.uploads.held > 0  # by the slow ones, still
+    assert server.service.uploads.held > 0  # the slow ones are still sending
     assert all(client.answer().startswith("HTTP/1.1 408 ") for client in slow)
     assert server.service.uploads.held == 0
 
 
-def test_a_connection_without_a_request_is_closed(monkeypatch):
-    monkeypatch.setattr(serving.ImpatientProtocol, "header_seconds", 0.3)
+def test_a_connection_without_a_complete_request_is_closed(monkeypatch):
+    monkeypatch.setattr(app.LiveServer, "ticks_between_checks", 3)
     with served() as server:
         silent, half = Raw(server), Raw(server, b"POST /score HTTP/1.1\r\nHost:")
         dripping = Raw(server, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         dripping.socket.recv(65536)
         began = time.monotonic()
-        while time.monotonic() - began < 2:
-            try:
-                dripping.socket.sendall(b"G")
-            except OSError:
-                break
-            time.sleep(0.05)
-        assert 0.2 < time.monotonic() - began < 2
+        until(lambda: dripping.is_cut_off())
+        assert 0.2 < time.monotonic() - began < 3
         assert silent.answer() == half.answer() == ""
-        dripping.socket.close()
+
+
+def test_a_connection_with_a_running_request_stays_open(monkeypatch):
+    monkeypatch.setattr(app.LiveServer, "ticks_between_checks", 1)
+    with served(limits=LIMITS) as server:
+        slow = Raw(server, head(f"Content-Length: {len(WHOLE)}") + WHOLE[:100])
+        time.sleep(0.5)
+        slow.socket.sendall(WHOLE[100:])
+        assert slow.answer().startswith("HTTP/1.1 200 ")
 
 
 def test_a_body_that_drips_after_its_answer_is_cut_off(monkeypatch):
-    monkeypatch.setattr(serving.ImpatientProtocol, "header_seconds", 0.3)
+    monkeypatch.setattr(app.LiveServer, "ticks_between_checks", 3)
     with served(limits=LIMITS) as server:
-        ask = head("Content-Length: 99999999999").replace(b"Connection: close\r\n", b"")
-        client = Raw(server, ask)
+        client = Raw(server, head("Content-Length: 99999999999", "keep-alive"))
         assert client.socket.recv(65536).startswith(b"HTTP/1.1 413 ")
-        until(lambda: is_cut_off(client))
-
-
-def is_cut_off(client):
-    """Whether a byte more cannot be sent."""
-    try:
-        client.socket.sendall(b"x")
-    except OSError:
-        client.socket.close()
-        return True
-    return False
+        until(lambda: client.is_cut_off())
 
 
 class Slow(LoudnessScorer):
-    """Takes its time, until it is let go."""
+    """Scores nothing until it is released."""
 
     def __init__(self):
         super().__init__()
@@ -331,40 +365,47 @@ class Slow(LoudnessScorer):
         return super().judge(clip, machine)
 
 
-def test_more_than_may_wait_are_put_off_and_the_others_are_scored():
-    scorer, statuses = Slow(), []
+def post_in_threads(server, n_posts):
+    """Start posting, and return the threads and the list of their answers."""
+    answers = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(server.post(WHOLE)))
+        for _ in range(n_posts)
+    ]
+    for thread in threads:
+        thread.start()
+    until(lambda: server.service.waiting == n_posts)
+    return threads, answers
+
+
+def test_requests_beyond_the_queue_are_put_off_and_the_others_are_scored():
+    scorer = Slow()
     with served(scorer, LIMITS) as server:
-
-        def post():
-            statuses.append(server.post(WHOLE).status_code)
-
-        threads = [threading.Thread(target=post) for _ in range(LIMITS.most_waiting)]
-        for thread in threads:
-            thread.start()
-        until(lambda: server.service.worker.waiting == LIMITS.most_waiting)
+        threads, answers = post_in_threads(server, LIMITS.max_waiting)
         answer = server.post(WHOLE)
         assert answer.status_code == 503
-        assert "3 recordings are waiting: try again later" in refusal(answer)
+        assert "3 recordings are waiting: try again later" in error_of(answer)
         assert int(answer.headers["retry-after"]) > 0
         assert server.get("/health").json()["waiting"] == 3
         scorer.go.set()
         for thread in threads:
             thread.join()
-        assert statuses == [200] * LIMITS.most_waiting
+        assert [answer.status_code for answer in answers] == [200] * 3
         assert server.post(WHOLE).status_code == 200
 
 
-def test_scoring_that_takes_too_long_is_given_up():
+def test_a_recording_that_takes_too_long_is_refused():
     scorer = Slow()
     with served(scorer, Limits(score_seconds=0.2)) as server:
         answer = server.post(WHOLE)
         assert answer.status_code == 503
-        assert "not scored within 0.2 s" in refusal(answer)
+        assert "not scored within 0.2 s" in error_of(answer)
+        assert server.service.waiting == 1  # it is still being scored
         scorer.go.set()
-        until(lambda: server.service.worker.waiting == 0)
+        until(lambda: server.service.waiting == 0)
 
 
-def test_a_long_recording_is_not_heard_to_its_end_once_time_is_up():
+def test_scoring_a_long_recording_stops_when_its_time_is_up():
     class Sleepy(LoudnessScorer):
         def judge(self, clip, machine):
             time.sleep(0.02)
@@ -373,11 +414,11 @@ def test_a_long_recording_is_not_heard_to_its_end_once_time_is_up():
     scorer = Sleepy()
     with served(scorer, Limits(score_seconds=0.2)) as server:
         assert server.post(audio(200.0)).status_code == 503
-        until(lambda: server.service.worker.waiting == 0)
+        until(lambda: server.service.waiting == 0)
         assert len(scorer.judged) < 100  # of 399
 
 
-def test_a_failure_within_is_told_to_the_operator_alone():
+def test_only_the_operator_learns_the_cause_of_an_internal_error():
     class Broken(LoudnessScorer):
         def judge(self, clip, machine):
             raise RuntimeError(f"at {__file__}")
@@ -385,20 +426,13 @@ def test_a_failure_within_is_told_to_the_operator_alone():
     with served(Broken()) as server:
         answer = server.post(WHOLE)
         assert answer.status_code == 500
-        assert refusal(answer) == "the server failed: its own messages say how"
-        assert "RuntimeError" in server.said()[-1]
+        assert error_of(answer) == "the server failed: see its own messages"
+        assert "RuntimeError" in server.lines()[-1]
         assert samples(server)["gammavae_requests_total", "failed"] == 1
 
 
-def until(condition, seconds=10):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def messages(response):
-    """Server-sent events as they come."""
+    """Yield server-sent events as they arrive."""
     event = None
     for line in response.iter_lines():
         if line.startswith("event: "):
@@ -407,7 +441,7 @@ def messages(response):
             yield event, json.loads(line.removeprefix("data: "))
 
 
-def test_listeners_are_told_of_the_past_and_of_each_recording():
+def test_a_listener_receives_the_history_and_then_each_recording():
     with served() as server:
         server.post(audio(1.0, 0.8))
         with server.client as client, client.stream("GET", "/events") as response:
@@ -426,9 +460,9 @@ def test_listeners_are_told_of_the_past_and_of_each_recording():
         until(lambda: len(server.service.broadcast) == 0)
 
 
-def test_a_listener_that_never_reads_costs_little_and_holds_up_nobody(monkeypatch):
+def test_a_listener_that_never_reads_costs_little_memory_and_delays_nobody():
     with served() as server:
-        deaf = Raw(server, b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        deaf = Raw(server, EVENTS)
         until(lambda: len(server.service.broadcast) == 1)
         (waiting,) = server.service.broadcast._listeners.values()
         done = threading.Event()
@@ -439,10 +473,10 @@ def test_a_listener_that_never_reads_costs_little_and_holds_up_nobody(monkeypatc
                 server.service.broadcast.send("score", text | {"number": number})
             done.set()
 
-        # Within the loop, as the service does: 120 MB, of which 13 MB are kept.
+        # In the event loop, as the service does: 13 MB of 120 MB are kept.
         for _ in range(3):
             done.clear()
-            loop_of(server).call_soon_threadsafe(flood)
+            server.server.servers[0].get_loop().call_soon_threadsafe(flood)
             assert done.wait(10)
             assert server.post(WHOLE).status_code == 200
         assert len(waiting) == 64
@@ -451,57 +485,46 @@ def test_a_listener_that_never_reads_costs_little_and_holds_up_nobody(monkeypatc
         until(lambda: len(server.service.broadcast) == 0)
 
 
-def loop_of(server):
-    return server.server.servers[0].get_loop()
-
-
-def test_one_listener_too_many_is_put_off_by_a_status():
+def test_one_listener_too_many_is_answered_with_a_status():
     with served() as server:
-        server.service.broadcast._most_listeners = 2
-        ask = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        open_ = [Raw(server, ask) for _ in range(2)]
+        server.service.broadcast._max_listeners = 2
+        listeners = [Raw(server, EVENTS) for _ in range(2)]
         until(lambda: len(server.service.broadcast) == 2)
         assert server.get("/events").status_code == 503
-        for client in open_:
-            client.socket.close()
+        for listener in listeners:
+            listener.socket.close()
         until(lambda: len(server.service.broadcast) == 0)
 
 
-def test_the_end_does_not_wait_for_listeners():
+def test_shutting_down_does_not_wait_for_listeners():
     with served() as server:
-        open_ = Raw(server, b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        listener = Raw(server, EVENTS)
         until(lambda: len(server.service.broadcast) == 1)
         began = time.monotonic()
         server.server.should_exit = True
         server.thread.join(10)
-        assert time.monotonic() - began < serving._SHUTDOWN_SECONDS
-        assert "snapshot" in open_.answer()
+        assert time.monotonic() - began < app.SHUTDOWN_SECONDS
+        assert "snapshot" in listener.answer()
 
 
-def test_the_end_refuses_what_is_being_scored():
-    scorer, answers = Slow(), []
+def test_shutting_down_refuses_the_requests_that_wait_or_are_being_scored():
+    scorer = Slow()
     with served(scorer, LIMITS) as server:
-        threads = [
-            threading.Thread(target=lambda: answers.append(server.post(WHOLE)))
-            for _ in range(2)
-        ]
-        for thread in threads:
-            thread.start()
-        until(lambda: server.service.worker.waiting == 2)
+        threads, answers = post_in_threads(server, 2)
         server.server.should_exit = True
         for thread in threads:
             thread.join(10)
         assert [answer.status_code for answer in answers] == [503, 503]
-        assert "the server is ending" in refusal(answers[0])
+        assert "the server is shutting down" in error_of(answers[0])
         scorer.go.set()
 
 
 def malformed(number):
-    """A request that is bad in some way, different for each number: type and body."""
+    """Return the content type and body of a bad request, different for each number."""
     random_ = random.Random(number)
     kind = random_.choice(["WAV", "FLAC"])
     content_type, body = "audio/wav", bytearray(audio(0.2, kind=kind))
-    if number % 3 == 0:  # a form, whose marks and headers lie too
+    if number % 3 == 0:  # a form whose boundary may be wrong, too
         content_type = f"multipart/form-data; boundary=m{number % 7}"
         head = b'--m0\r\nContent-Disposition: form-data; name="f"; filename="a.wav"'
         body = bytearray(head + b"\r\n\r\n" + body + b"\r\n--m0--\r\n")
@@ -510,7 +533,7 @@ def malformed(number):
         body = body[: random_.randrange(len(body))]
     elif way == 1:
         body = random_.randbytes(random_.randrange(3000))
-    elif way == 2:  # a header that lies
+    elif way == 2:  # a wrong header
         for _ in range(random_.randint(1, 8)):
             body[random_.randrange(min(120, len(body)))] = random_.randrange(256)
     elif way == 3:
@@ -522,7 +545,7 @@ def malformed(number):
 
 
 def post_malformed(server, numbers):
-    """Each answer is a line of JSON, and good recordings in between are scored."""
+    """Return the statuses; good recordings in between must be scored."""
     statuses = set()
     with server.client as client:
         for number in numbers:
@@ -532,7 +555,7 @@ def post_malformed(server, numbers):
             statuses.add(answer.status_code)
             assert answer.status_code < 500, (number, answer.text)
             if answer.status_code != 200:
-                refusal(answer)
+                error_of(answer)
             if number % 20 == 0:
                 answer = client.post("/score?machine=fan", content=WHOLE)
                 assert answer.json()["score"] == pytest.approx(0.1, abs=1e-3)
@@ -540,13 +563,12 @@ def post_malformed(server, numbers):
 
 
 def resident_bytes():
-    """Of this process, in which the server runs."""
+    """Return the memory of this process, which includes the server."""
     pages = Path("/proc/self/statm").read_text().split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_1000_malformed_bodies_are_refused_and_others_are_scored_meanwhile(server):
-    """And nothing of them is kept."""
+def test_1000_malformed_bodies_are_refused_and_leave_no_memory_behind(server):
     statuses = post_malformed(server, range(200))
     before = resident_bytes() if Path("/proc").is_dir() else 0
     statuses |= post_malformed(server, range(200, 1000))
@@ -557,26 +579,25 @@ def test_1000_malformed_bodies_are_refused_and_others_are_scored_meanwhile(serve
 
 
 @pytest.mark.slow
-def test_3000_malformed_bodies(server):
+def test_3000_more_malformed_bodies_are_refused(server):
     post_malformed(server, range(1000, 4000))
 
 
 @pytest.mark.parametrize("name", ['fan"} 1\ngammavae_x 2', "a\\b", "<b>=1+1</b>"])
-def test_a_hostile_machine_is_one_label_and_one_name(name):
-    """To Prometheus, and in every answer."""
+def test_a_hostile_machine_name_stays_one_label_and_one_line(name):
     with served(LoudnessScorer((name,))) as server:
         answer = server.post(WHOLE, machine=name)
         assert answer.json()["machine"] == name
         assert answer.text.count("\n") == 1
-        found = samples(server)
-        assert found["gammavae_recordings_total", name] == 1
-        assert not [key for key in found if key[0] == "gammavae_x"]
+        metrics = samples(server)
+        assert metrics["gammavae_recordings_total", name] == 1
+        assert not [key for key in metrics if key[0] == "gammavae_x"]
         (machine,) = server.get("/machines").json()["machines"]
         assert machine["machine"] == name
-        assert len(server.said()) == 1
+        assert len(server.lines()) == 1
 
 
-def test_a_hostile_name_of_a_recording_and_of_a_request_stays_in_its_line(server):
+def test_hostile_names_of_recordings_and_requests_stay_in_one_line(server):
     name = "../<script>\x1b[2J\r\nSet-Cookie: a=b"
     params = {"machine": "fan", "name": name}
     headers = {"X-Request-Id": '"><script>'}
@@ -585,33 +606,11 @@ def test_a_hostile_name_of_a_recording_and_of_a_request_stays_in_its_line(server
     assert "set-cookie" not in answer.headers
     assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
     assert answer.headers["content-type"] == "application/json"
-    assert server.said()[-1].isprintable()
+    assert server.lines()[-1].isprintable()
 
 
 @pytest.mark.parametrize(("host", "port"), [("127.0.0.1", None), ("no.such.", 0)])
-def test_an_address_that_cannot_be_had_is_refused(server, host, port):
+def test_an_address_that_cannot_be_used_is_refused(server, host, port):
     port = server.port if port is None else port
     with pytest.raises(InputError, match="give another --host or --port"):
-        bound(host, port)
-
-
-def test_scores_that_are_no_numbers_are_null():
-    class Silent(LoudnessScorer):
-        def judge(self, clip, machine):
-            nan = float("nan")
-            return super().judge(clip, machine)._replace(score=nan, p_value=nan)
-
-    with served(Silent()) as server:
-        answer = server.post(WHOLE).json()
-        assert (answer["score"], answer["p_value"]) == (None, None)
-        assert np.isnan(samples(server)["gammavae_last_score", "fan"])
-
-
-def test_the_spectrogram_is_of_the_last_recording(server):
-    server.post(audio(1.0, 0.4))
-    shown = server.get("/spectrogram?machine=fan").json()
-    assert shown["mels"] == 128
-    assert shown["seconds"] == 1.0
-    assert 0 < shown["columns"] <= 320
-    assert RATE == 16000
-    assert httpx.URL(server.url).host == "127.0.0.1"
+        listening_socket(host, port)

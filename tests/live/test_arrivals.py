@@ -1,8 +1,19 @@
-"""What is new in a folder, and whole."""
+"""New recordings in a folder, and the log of those already scored."""
 
+import json
 import os
 
-from gammavae_jax.live.arrivals import Arrivals, recordings_in
+import pytest
+
+from gammavae_jax.errors import InputError
+from gammavae_jax.live import arrivals
+from gammavae_jax.live.arrivals import (
+    Arrival,
+    Arrivals,
+    ScoredLog,
+    Stamp,
+    recordings_in,
+)
 
 
 class Folder:
@@ -21,43 +32,43 @@ class Folder:
         os.utime(path, (1000 - age, 1000 - age))
         return path
 
-    def look(self, seconds=1.0):
-        """Names of what is whole after some seconds; known from then on."""
+    def poll(self, seconds=1.0):
+        """Return the names of new complete recordings after some seconds."""
         self.now += seconds
-        found = self.arrivals.look(lambda n, s: self.known.get(n) == s)
-        self.known |= dict(found)
-        return [arrival.name for arrival in found]
+        new = self.arrivals.poll(lambda n, s: self.known.get(n) == s)
+        self.known |= dict(new)
+        return [arrival.name for arrival in new]
 
 
-def test_a_recording_is_whole_once_it_has_stayed_the_same(tmp_path):
+def test_a_recording_is_complete_once_it_has_stopped_changing(tmp_path):
     folder = Folder(tmp_path)
     folder.put("a.wav", b"1")
-    assert folder.look() == []
+    assert folder.poll() == []
     folder.put("a.wav", b"12")
-    assert [folder.look(), folder.look()] == [[], []]
+    assert [folder.poll(), folder.poll()] == [[], []]
     assert folder.arrivals.growing == ["a.wav"]
-    assert folder.look() == ["a.wav"]
-    assert folder.look(10) == []
+    assert folder.poll() == ["a.wav"]
+    assert folder.poll(10) == []
 
 
-def test_a_recording_that_is_written_anew_is_new(tmp_path):
+def test_a_rewritten_recording_is_new(tmp_path):
     folder = Folder(tmp_path, settle=0.0)
     folder.put("a.wav", age=5)
-    assert folder.look() == ["a.wav"]
+    assert folder.poll() == ["a.wav"]
     folder.put("a.wav", age=4)
-    assert folder.look() == ["a.wav"]
+    assert folder.poll() == ["a.wav"]
 
 
-def test_the_oldest_comes_first_and_only_recordings_count(tmp_path):
+def test_only_visible_recordings_are_found_and_the_oldest_is_first(tmp_path):
     folder = Folder(tmp_path, settle=0.0)
     folder.put("b.wav", age=1)
     folder.put("pump/deep/a.FLAC", age=9)
     for name in ("c.txt", ".d.wav", ".hidden/e.wav", "f.wav.part"):
         folder.put(name)
-    assert folder.look() == ["pump/deep/a.FLAC", "b.wav"]
+    assert folder.poll() == ["pump/deep/a.FLAC", "b.wav"]
 
 
-def test_links_are_followed_and_may_lead_back_or_nowhere(tmp_path):
+def test_links_are_followed_even_if_circular_or_dangling(tmp_path):
     root, elsewhere = tmp_path / "root", Folder(tmp_path / "elsewhere")
     root.mkdir()
     elsewhere.put("a.wav")
@@ -67,6 +78,115 @@ def test_links_are_followed_and_may_lead_back_or_nowhere(tmp_path):
     assert list(recordings_in(root)) == ["fan/a.wav"]
 
 
-def test_names_that_are_no_text_are_found(tmp_path):
+def test_names_that_are_not_valid_text_are_found(tmp_path):
     (tmp_path / os.fsdecode(b"\xff\n.wav")).write_bytes(b"x")
     assert list(recordings_in(tmp_path)) == ["\udcff\n.wav"]
+
+
+A = Arrival("fan/a.wav", Stamp(10, 5))
+ODD = Arrival("\udcff\n.wav", Stamp(11, 6))
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "state.jsonl"
+
+
+def fill(path, *recordings):
+    with ScoredLog(path) as log:
+        for arrival in recordings:
+            log.add(arrival)
+
+
+def contained(path, *recordings):
+    with ScoredLog(path) as log:
+        return [log.contains(*arrival) for arrival in recordings]
+
+
+def test_a_scored_recording_is_identified_by_name_size_and_time(path):
+    fill(path, A, ODD)
+    larger, later = A._replace(stamp=Stamp(11, 5)), A._replace(stamp=Stamp(10, 6))
+    assert contained(path, A, ODD, larger, later) == [True, True, False, False]
+
+
+def test_an_added_recording_is_in_the_file_before_the_log_is_closed(path):
+    with ScoredLog(path) as log:
+        log.add(A)
+        assert json.loads(path.read_text())["file"] == "fan/a.wav"
+
+
+def test_a_truncated_line_costs_no_other_line(path):
+    fill(path, A, ODD)
+    path.write_bytes(path.read_bytes()[:-20])
+    assert contained(path, A, ODD) == [True, False]
+    fill(path, ODD)
+    assert contained(path, A, ODD) == [True, True]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("notes\nof mine\n", '{"file": "x"}\n', "[]\n", "buy milk"),
+        *("7", '{"file": "x"}', '{"note": "x'),
+    ],
+)
+def test_another_kind_of_file_is_refused_and_left_unchanged(path, text):
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"state\.jsonl is not the state of a watch"):
+        ScoredLog(path)
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1, 5, 12, 30])
+def test_a_log_whose_only_line_is_truncated_is_accepted(path, n_bytes):
+    fill(path, A)
+    path.write_bytes(path.read_bytes()[:n_bytes])
+    assert contained(path, A) == [False]
+
+
+def test_two_watches_cannot_share_a_log(path):
+    pytest.importorskip("fcntl")
+    with ScoredLog(path) as log:
+        log.add(A)
+        with pytest.raises(InputError, match="another watch is using it"):
+            ScoredLog(path)
+        log.forget_gone({A.name: A.stamp})
+        with pytest.raises(InputError, match="another watch is using it"):
+            ScoredLog(path)
+        log.add(ODD)
+    assert contained(path, A, ODD) == [True, True]
+
+
+def test_only_recordings_scored_long_ago_and_removed_are_forgotten(path, monkeypatch):
+    fill(path, A, ODD)
+    present = {A.name: A.stamp}
+    with ScoredLog(path) as log:
+        log.forget_gone(present)
+        assert log.contains(*ODD)
+        later = arrivals.time.time() + 31 * 24 * 3600
+        monkeypatch.setattr(arrivals.time, "time", lambda: later)
+        log.forget_gone({})  # as if a network share were away
+        assert log.contains(*A)
+        assert log.contains(*ODD)
+        log.forget_gone(present)
+        assert log.contains(*A)
+        assert not log.contains(*ODD)
+    assert contained(path, A, ODD) == [True, False]
+
+
+def test_a_log_that_cannot_be_written_is_refused(tmp_path):
+    with pytest.raises(InputError, match="name a file that this user may write with"):
+        ScoredLog(tmp_path / "missing" / "state.jsonl")
+
+
+def test_the_log_is_complete_again_after_a_full_disk(path, monkeypatch):
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    with ScoredLog(path) as log:
+        monkeypatch.setattr(arrivals, "_line", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            log.add(A)
+        monkeypatch.undo()
+        log.add(ODD)
+    assert contained(path, A, ODD) == [True, True]

@@ -21,7 +21,7 @@ ARGUMENTS = [
 ]
 ODD = "pump <b onclick=alert(1)>&amp;"
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +34,18 @@ def browser():
 
 
 class Opened:
-    """A page, and what it did that it should not have done."""
+    """An open page, its errors and its requests."""
 
     def __init__(self, browser, server, width=1440, scheme="light"):
         self.page = browser.new_page(
             viewport={"width": width, "height": 900}, color_scheme=scheme
         )
         self.page.set_default_timeout(10_000)
-        self.faults, self.outside = [], []
-        self.page.on("console", lambda m: self.faults.append(m.text))
-        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("dialog", lambda d: self.faults.append(d.message) or d.dismiss())
-        self.page.on("request", lambda r: self.outside.append(r.url))
+        self.errors, self.requests = [], []
+        self.page.on("console", lambda m: self.errors.append(m.text))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("dialog", lambda d: self.errors.append(d.message) or d.dismiss())
+        self.page.on("request", lambda r: self.requests.append(r.url))
         self.page.goto(server.url)
         self.page.wait_for_selector("[data-live]")
         self.url = server.url
@@ -54,14 +54,14 @@ class Opened:
         return self.page.locator(".card").filter(has_text=machine).first
 
     def has(self, machine, state, text):
-        """Wait until a card is in a state and holds a text."""
+        """Wait until a card has this state and contains this text."""
         card = self.page.locator(f".card[data-state={state}]").filter(has_text=machine)
         card.filter(has_text=text).first.wait_for()
         return card.first
 
     def close(self):
-        assert self.faults == []
-        assert all(url.startswith(self.url) for url in self.outside)
+        assert self.errors == []
+        assert all(url.startswith(self.url) for url in self.requests)
         self.page.close()
 
 
@@ -88,16 +88,15 @@ def test_the_page_shows_scores_and_alarms_as_recordings_arrive(
     assert "<img src=x" in card.locator(".alarms li").inner_text()
     assert card.locator("polygon.alarm").count() == 1
     assert opened.page.title() == "▲ 1 in alarm - Live scores"
-    said = opened.page.locator("#announcement").text_content()
-    assert said == f"Alarm: {ODD}, score 0.8"
-    width_needed = opened.page.evaluate("document.documentElement.scrollWidth")
-    assert width_needed == width
+    text = opened.page.locator("#announcement").text_content()
+    assert text == f"Alarm: {ODD}, score 0.8"
+    assert opened.page.evaluate("document.documentElement.scrollWidth") == width
     opened.close()
 
 
-def test_the_spectrogram_is_drawn_low_tones_below(browser, server):
+def test_the_spectrogram_has_low_frequencies_at_the_bottom(browser, server):
     opened = Opened(browser, server)
-    server.post(audio(1.0, 0.4))  # 440 Hz: the stub's bands are 50 Hz wide
+    server.post(audio(1.0, 0.4))  # 440 Hz; the bands of the stub are 50 Hz wide
     opened.card("fan").locator(".levels", has_text="dB").wait_for()
     row = opened.page.evaluate(
         """() => {
@@ -113,7 +112,7 @@ def test_the_spectrogram_is_drawn_low_tones_below(browser, server):
     opened.close()
 
 
-def test_scores_of_before_are_there_and_no_more_than_are_kept(browser, server):
+def test_earlier_scores_are_shown_and_only_the_latest_are_kept(browser, server):
     for number in range(5):
         server.post(audio(0.1, 0.15 * number + 0.1), params={"machine": "fan"})
     opened = Opened(browser, server)
@@ -132,7 +131,7 @@ def test_scores_of_before_are_there_and_no_more_than_are_kept(browser, server):
     opened.close()
 
 
-def test_single_scores_can_be_read_by_keyboard(browser, server):
+def test_single_scores_can_be_read_with_the_keyboard(browser, server):
     for number in range(3):
         server.post(audio(0.1, 0.2), params={"machine": "fan", "name": f"{number}.wav"})
     opened = Opened(browser, server)
@@ -151,23 +150,23 @@ def test_single_scores_can_be_read_by_keyboard(browser, server):
     opened.close()
 
 
-def test_the_page_connects_again_by_itself(browser, server):
+def test_the_page_reconnects_by_itself(browser, server):
     opened = Opened(browser, server)
     loop = server.server.servers[0].get_loop()
-    server.service.broadcast._most_listeners = 0  # the next one is told no
+    server.service.broadcast._max_listeners = 0  # the next connection is refused
     loop.call_soon_threadsafe(server.service.broadcast.close)
-    opened.page.get_by_text("connection lost: trying again").wait_for()
+    opened.page.get_by_text("connection lost: reconnecting").wait_for()
     server.post(audio(1.0, 0.8))
     server.service.broadcast._closed = False
     for _ in range(200):
-        if any("503" in fault for fault in opened.faults):
+        if any("503" in error for error in opened.errors):
             break
         opened.page.wait_for_timeout(50)
-    server.service.broadcast._most_listeners = 9
-    opened.has("fan", "alarm", "▲ ALARM")  # of while it was away
+    server.service.broadcast._max_listeners = 9
+    opened.has("fan", "alarm", "▲ ALARM")  # scored while the page was disconnected
     assert opened.page.locator("#connection").inner_text() == "live"
-    assert all("503" in fault for fault in opened.faults)
-    opened.faults.clear()
+    assert all("503" in error for error in opened.errors)
+    opened.errors.clear()
     opened.close()
 
 
@@ -187,7 +186,7 @@ def test_a_page_of_another_server_can_neither_send_nor_read(browser, server):
     page = browser.new_page()
     page.goto(f"http://127.0.0.1:{other.server_port}/")
     server.post(audio())
-    said = server.said()
+    lines = server.lines()
     outcomes = page.evaluate(
         """async (url) => {
             const outcomes = [];
@@ -211,4 +210,4 @@ def test_a_page_of_another_server_can_neither_send_nor_read(browser, server):
     other.shutdown()
     other.server_close()
     assert outcomes == ["TypeError"] * 4
-    assert server.said() == said
+    assert server.lines() == lines

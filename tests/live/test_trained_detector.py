@@ -1,4 +1,4 @@
-"""A detector that was really trained, watched with and served."""
+"""A trained detector in a watch and in the service."""
 
 import json
 from pathlib import Path
@@ -14,14 +14,14 @@ from support.live_stubs import RATE, put
 import gammavae_jax as gv
 from gammavae_jax.cli.watch import Watch
 from gammavae_jax.errors import InputError
-from gammavae_jax.live.scorer import LiveScorer, load_scorer
-from gammavae_jax.live.windows import hear, rolling
+from gammavae_jax.live.scorer import load_scorer
+from gammavae_jax.live.windows import score_windows, window_size
 
 SMALL = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]
 
 
 def sound(seed, seconds=1.0, broken=False):
-    """A hum in noise; a broken machine whistles too."""
+    """Return a hum in noise; a broken machine also whistles."""
     rng = np.random.default_rng(seed)
     times = np.arange(round(seconds * RATE)) / RATE
     samples = 0.05 * rng.standard_normal(len(times)) + 0.2 * np.sin(1900 * times)
@@ -32,7 +32,7 @@ def sound(seed, seconds=1.0, broken=False):
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory):
-    """One that was saved and loaded; its programs are compiled but once."""
+    """A detector, saved and loaded once so that it compiles once."""
     path = tmp_path_factory.mktemp("detector") / "fan.detector"
     with pytest.MonkeyPatch.context() as patch:
         one = jax.local_devices()[:1]
@@ -48,14 +48,13 @@ def detector(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scorer(detector):
-    return load_scorer("as saved")
+    return load_scorer("saved")
 
 
-def test_a_saved_detector_says_what_live_monitoring_asks(detector, scorer):
-    assert isinstance(scorer, LiveScorer)
+def test_a_saved_detector_becomes_a_live_scorer(detector, scorer):
     assert scorer.machines == ("fan",)
     assert scorer.clip_seconds == 1.0
-    assert rolling(scorer, None, None) == (RATE, RATE // 2)
+    assert window_size(scorer, None, None) == (RATE, RATE // 2)
     assert scorer.thresholds == detector.threshold_
     (expected,) = detector.score_recordings([sound(50)], RATE, machine="fan")
     assert scorer.judge(sound(50), "fan") == expected[2:]
@@ -63,8 +62,8 @@ def test_a_saved_detector_says_what_live_monitoring_asks(detector, scorer):
     assert spectrogram.shape == (1 + RATE // 512, 128)
 
 
-def test_the_shortest_clip_that_may_be_is_judged(scorer):
-    n_samples = scorer.least_samples
+def test_the_shortest_possible_clip_is_scored(scorer):
+    n_samples = scorer.min_samples
     assert np.isfinite(scorer.judge(sound(0)[:n_samples], "fan").score)
     with pytest.raises(InputError):
         scorer.judge(sound(0)[: n_samples - 1], "fan")
@@ -73,31 +72,33 @@ def test_the_shortest_clip_that_may_be_is_judged(scorer):
 def test_the_broken_part_of_a_long_recording_is_the_alarm(scorer):
     samples = sound(60, 30.0)
     samples[12 * RATE : 18 * RATE] = sound(61, 6.0, broken=True)
-    said = hear(scorer, "fan", [samples], rolling(scorer, None, None), "x.wav")
-    *stretches, whole = list[Any](said)
+    size = window_size(scorer, None, None)
+    *stretches, whole = list[Any](
+        score_windows(scorer, "fan", [samples], size, "x.wav")
+    )
     worst = max(stretches, key=lambda stretch: stretch.worst.score)
     assert 11 <= worst.start <= 12
     assert 18 <= worst.end <= 19.5
     assert whole.worst.score == worst.worst.score
 
 
-def test_watch_and_serve_say_what_the_detector_says(detector, scorer, tmp_path, capsys):
+def test_watch_and_serve_agree_with_the_detector(detector, scorer, tmp_path, capsys):
     files = [
         put(tmp_path / "fan" / f"{seed}.wav", sound(seed, broken=seed % 2 == 1))
         for seed in range(100, 106)
     ]
-    Watch(tmp_path, Path("as saved"), once=True, settle=0.1, json=Path("-")).run()
+    Watch(tmp_path, Path("saved"), once=True, settle=0.1, json=Path("-")).run()
     events = map(json.loads, capsys.readouterr().out.splitlines())
     watched = {tmp_path / event["file"]: event for event in events}
     with served(scorer) as server:
         for file in files:
             (expected,) = detector.score_recordings(file)
-            for said in (server.post(file.read_bytes()).json(), watched[file]):
-                assert said["machine"] == expected.machine == "fan"
-                assert said["score"] == pytest.approx(expected.score, abs=1e-6)
-                assert said["p_value"] == expected.p_value
-                assert said["threshold"] == expected.threshold
-                assert said["is_anomaly"] == expected.is_anomaly
+            for verdict in (server.post(file.read_bytes()).json(), watched[file]):
+                assert verdict["machine"] == expected.machine == "fan"
+                assert verdict["score"] == pytest.approx(expected.score, abs=1e-6)
+                assert verdict["p_value"] == expected.p_value
+                assert verdict["threshold"] == expected.threshold
+                assert verdict["is_anomaly"] == expected.is_anomaly
         families = text_string_to_metric_families(server.get("/metrics").text)
         thresholds = {
             sample.labels["machine"]: sample.value

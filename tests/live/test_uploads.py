@@ -1,7 +1,8 @@
-"""Recordings in bodies of requests, and forms that are none."""
+"""Recordings in request bodies, and malformed forms."""
 
 import asyncio
 import itertools
+import time
 
 import httpx
 import pytest
@@ -13,15 +14,21 @@ from gammavae_jax.live.uploads import Uploads, recording_of
 
 
 def form(files, **data):
-    """Body and type of a form as another program makes it."""
+    """Return the body and content type of a form made by another program."""
     request = httpx.Request("POST", "http://x", files=files, data=data)
     return request.read(), request.headers["content-type"]
 
 
 @given(st.binary(min_size=1), st.text("abc .wav", min_size=1, max_size=9))
-def test_a_form_gives_back_the_file_whatever_is_in_it(data, name):
+def test_a_form_returns_its_file_unchanged(data, name):
     body, content_type = form({"file": (f"x{name}", data)}, note="no file")
     assert recording_of(body, content_type, None) == (data, f"x{name}".strip())
+
+
+def test_a_large_file_in_a_form_is_returned_unchanged():
+    data = bytes(range(256)) * 4000 + b"\r\n--"
+    body, content_type = form({"file": ("a.wav", data)})
+    assert recording_of(body, content_type, None) == (data, "a.wav")
 
 
 def test_the_body_may_be_the_recording_itself():
@@ -40,11 +47,12 @@ def test_the_body_may_be_the_recording_itself():
         ("größe.wav", "größe.wav"),
     ],
 )
-def test_a_name_is_the_last_part_in_one_short_line(name, shown):
+def test_a_displayed_name_is_one_short_line_without_folders(name, shown):
     assert recording_of(b"x", "", name).name == shown
 
 
 BODY, TYPE = form({"file": ("a.wav", b"0123456789")})
+HEAD, _, REST = BODY.partition(b"\r\n")
 
 
 @pytest.mark.parametrize(
@@ -56,15 +64,17 @@ BODY, TYPE = form({"file": ("a.wav", b"0123456789")})
         (BODY, "multipart/form-data; boundary="),
         (BODY, "multipart/form-data; boundary=other"),
         (BODY, "multipart/form-data; boundary=" + "x" * 99),
-        (BODY[:-30], TYPE),  # the last boundary is missing
+        (BODY[:-30], TYPE),  # without the last boundary
         (BODY.replace(b"filename", b"fielname"), TYPE),
         (BODY.replace(b"\r\n\r\n", b"\r\n"), TYPE),
         form({"file": ("a.wav", b"")}),
-        # Which the parser of e-mail takes for a TypeError.
         (BODY, "multipart/form-data; boundary*=x; boundary*0=y"),
         (BODY.replace(b'filename="a.wav"', b"filename*=b; filename*0=a"), TYPE),
+        ((HEAD + b"\r\nX: y\r\n\r\n\r\n") * 16 + BODY, TYPE),  # 17 parts
+        (HEAD + b"\r\n" + b"X: y\r\n" * 9 + REST, TYPE),
+        (HEAD + b"\r\nX: " + b"y" * 5000 + b"\r\n" + REST, TYPE),
     ],
-    # The boundary is drawn, and two processes must find the same tests.
+    # Two test processes draw different boundaries but need the same test names.
     ids=itertools.count(),
 )
 def test_a_request_without_a_recording_is_refused(body, content_type):
@@ -74,26 +84,40 @@ def test_a_request_without_a_recording_is_refused(body, content_type):
     assert len(caught.value.message.splitlines()) == 1
 
 
+def test_a_form_whose_part_header_is_a_megabyte_of_semicolons_is_refused_quickly():
+    began = time.monotonic()
+    semicolons = HEAD + b"\r\nContent-Disposition: " + b";" * 1_000_000
+    with pytest.raises(Refusal, match="the form is malformed"):
+        recording_of(semicolons + b"\r\n" + REST, TYPE, None)
+    assert time.monotonic() - began < 2
+
+
+def test_a_malformed_form_logs_nothing(caplog):
+    with pytest.raises(Refusal):
+        recording_of(b"x" + BODY, TYPE, None)
+    assert not caplog.records
+
+
 def test_a_file_in_a_form_may_have_an_encoded_name():
     body = BODY.replace(b'filename="a.wav"', b"filename*=utf-8''gr%C3%B6%C3%9Fe.wav")
     assert recording_of(body, TYPE, None).name == "größe.wav"
 
 
 def read(uploads, *chunks, declared=None):
-    """Read a body that comes in chunks; a number is a pause in seconds."""
+    """Read a body that arrives in chunks; a number is a pause in seconds."""
 
-    async def come():
+    async def arrive():
         for chunk in chunks:
             if isinstance(chunk, float):
                 await asyncio.sleep(chunk)
             else:
                 yield chunk
 
-    return asyncio.run(uploads.read(come(), declared))
+    return asyncio.run(uploads.read(arrive(), declared))
 
 
 @pytest.mark.parametrize("declared", [None, "3", "10", "nonsense", "-5", "²"])
-def test_a_body_of_the_greatest_size_is_read_whatever_it_says_of_itself(declared):
+def test_a_body_of_the_largest_size_is_read_whatever_length_it_declares(declared):
     uploads = Uploads(10, 1.0)
     body = read(uploads, b"12345", b"67890", declared=declared)
     assert body == b"1234567890"
@@ -103,22 +127,22 @@ def test_a_body_of_the_greatest_size_is_read_whatever_it_says_of_itself(declared
 
 
 @pytest.mark.parametrize("declared", [None, "3", "11", "9" * 5000])
-def test_a_body_that_is_too_large_is_refused_and_forgotten(declared):
+def test_a_body_that_is_too_large_is_refused_and_freed(declared):
     uploads = Uploads(10, 1.0)
     with pytest.raises(Refusal) as caught:
         read(uploads, b"12345", b"678901", declared=declared)
     assert (caught.value.status, uploads.held) == (413, 0)
 
 
-def test_a_body_that_is_too_slow_is_refused_and_forgotten():
+def test_a_body_that_is_too_slow_is_refused_and_freed():
     uploads = Uploads(10, 0.05)
     with pytest.raises(Refusal) as caught:
         read(uploads, b"1", 5.0, b"2")
     assert (caught.value.status, uploads.held) == (408, 0)
 
 
-def test_where_there_is_no_room_a_body_is_put_off():
-    uploads = Uploads(10, 1.0, most_bodies=1)
+def test_a_body_is_put_off_while_memory_is_short():
+    uploads = Uploads(10, 1.0, max_bodies=1)
     held = read(uploads, b"123456")
     with pytest.raises(Refusal) as caught:
         read(uploads, b"78901")

@@ -1,4 +1,4 @@
-"""The service on a port of this computer, in a thread."""
+"""The service on a local port, in a thread."""
 
 import contextlib
 import io
@@ -10,11 +10,11 @@ import soundfile
 from rich.console import Console
 from support.live_stubs import RATE, LoudnessScorer, tone
 
+from gammavae_jax.cli.serve import listening_socket, url_of
 from gammavae_jax.live.announce import Announcer
-from gammavae_jax.live.app import make_application
+from gammavae_jax.live.app import LiveServer, make_application
 from gammavae_jax.live.service import Limits, Service
-from gammavae_jax.live.serving import LiveServer, address, bound
-from gammavae_jax.live.windows import rolling
+from gammavae_jax.live.windows import window_size
 from gammavae_jax.log import Log
 
 
@@ -24,12 +24,13 @@ class Served:
     def __init__(self, scorer, limits, names=()):
         self.out = io.StringIO()
         announcer = Announcer(Log(Console(file=self.out, width=1000)))
-        self.service = Service(scorer, rolling(scorer, None, None), limits, announcer)
+        size = window_size(scorer, None, None)
+        self.service = Service(scorer, size, limits, announcer)
         self.server = LiveServer(
             make_application(self.service, announcer, names), self.service.close
         )
-        self.socket = bound("127.0.0.1", 0)
-        self.url = address(self.socket).rstrip("/")
+        self.socket = listening_socket("127.0.0.1", 0)
+        self.url = url_of(self.socket).rstrip("/")
         self.port = self.socket.getsockname()[1]
         self.thread = threading.Thread(target=self.server.run, args=([self.socket],))
 
@@ -46,13 +47,14 @@ class Served:
         with self.client as client:
             return client.get(path, **keywords)
 
-    def said(self):
+    def lines(self):
+        """Return the printed lines without their times."""
         return [line[21:] for line in self.out.getvalue().splitlines()]
 
 
 @contextlib.contextmanager
 def served(scorer=None, limits=None, names=()):
-    """A service for the time of a `with` statement."""
+    """Run a service for the duration of a `with` block."""
     server = Served(scorer or LoudnessScorer(), limits or Limits(), names)
     server.thread.start()
     while not server.server.started:
@@ -67,7 +69,7 @@ def served(scorer=None, limits=None, names=()):
 
 
 def audio(seconds=1.0, level=0.1, rate=RATE, kind="WAV"):
-    """The bytes of a recording."""
+    """Return the bytes of a recording."""
     file = io.BytesIO()
     soundfile.write(file, tone(seconds, level, rate), rate, format=kind)
     return file.getvalue()

@@ -1,29 +1,25 @@
-"""A detector whose verdict is plain to see: the loudness of a clip."""
+"""A detector with an obvious verdict: the loudness of a clip."""
 
 import time
-from collections.abc import Mapping
 
 import numpy as np
 import soundfile
 
-from gammavae_jax.live.scorer import Verdict
+from gammavae_jax.live.scorer import LiveScorer, Verdict
 
 RATE = 16000
 
 
-class LoudnessScorer:
-    """Judges by the largest sample; above 0.5 is an alarm."""
+class LoudnessScorer(LiveScorer):
+    """Scores a clip by its largest sample; above 0.5 is an alarm."""
 
-    machines: tuple[str, ...] = ("fan", "pump")
-    thresholds: Mapping[str, float]
-    sample_rate = RATE
-    channel = 0
-    clip_seconds = 1.0
-    least_samples = 320
-
-    def __init__(self, machines=machines):
+    def __init__(self, machines=("fan", "pump")):
         self.machines = machines
         self.thresholds = dict.fromkeys(machines, 0.5)
+        self.sample_rate = RATE
+        self.channel = 0
+        self.clip_seconds = 1.0
+        self.min_samples = 320
         self.judged: list[tuple[str, int]] = []
 
     def judge(self, clip, machine):
@@ -37,7 +33,7 @@ class LoudnessScorer:
 
 
 class StuckScorer(LoudnessScorer):
-    """Never comes to an end with anything but quiet clips."""
+    """Never finishes a loud clip."""
 
     def judge(self, clip, machine):
         if np.abs(clip).max() > 0.5:

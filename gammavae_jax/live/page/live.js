@@ -13,7 +13,7 @@ function number(value) {
   return value === null ? "–" : String(Number(value.toPrecision(4))).replace("-", "−");
 }
 
-/** The time, and the day if it is not today's. */
+/** Return the time, with the date if it is not today. */
 function clock(seconds) {
   const date = new Date(seconds * 1000);
   const time = date.toLocaleTimeString([], { hour12: false });
@@ -21,7 +21,7 @@ function clock(seconds) {
   return `${date.toLocaleDateString([], { month: "short", day: "numeric" })} ${time}`;
 }
 
-/** An element of the chart. */
+/** Return an SVG element. */
 function shape(name, attributes, text) {
   const element = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
@@ -29,7 +29,7 @@ function shape(name, attributes, text) {
   return element;
 }
 
-/** An element of HTML; what is put into it is text. */
+/** Return an HTML element that contains plain text. */
 function html(name, className, text) {
   const element = document.createElement(name);
   element.className = className;
@@ -37,14 +37,14 @@ function html(name, className, text) {
   return element;
 }
 
-/** One machine. */
+/** The card of one machine. */
 class Card {
   constructor(name) {
     this.name = name;
     this.scores = [];
     this.alarms = [];
     this.threshold = null;
-    this.cursor = null; // index of the score that is read out
+    this.cursor = null; // index of the selected score
     this.drawing = false;
     this.fetching = false;
     const fragment = document.getElementById("card").content.cloneNode(true);
@@ -64,7 +64,7 @@ class Card {
     return this.root.querySelector(selector);
   }
 
-  /** Everything anew, when the connection was made. */
+  /** Replace everything when the page has connected. */
   reset(machine) {
     this.threshold = machine.threshold;
     this.scores = machine.scores;
@@ -95,7 +95,7 @@ class Card {
     return this.scores.at(-1).is_anomaly ? "alarm" : "ok";
   }
 
-  /** Draw once before the next frame, however many scores came. */
+  /** Draw once before the next frame, however many scores arrive. */
   draw() {
     if (this.drawing) return;
     this.drawing = true;
@@ -133,7 +133,7 @@ class Card {
     this.part(".alarms").replaceChildren(...lines.reverse());
   }
 
-  /** Where scores lie in the chart. */
+  /** Return the scales of the chart. */
   scales() {
     const width = this.chart.clientWidth, height = this.chart.clientHeight;
     const values = [...this.scores.map((s) => s.score), this.threshold].filter(
@@ -178,7 +178,7 @@ class Card {
     this.chart.setAttribute("aria-label", this.summary());
   }
 
-  /** The line, with gaps where a score is no number; alarms are triangles. */
+  /** Return the curve, with a gap at each missing score; alarms are triangles. */
   curve(x, y) {
     const shapes = [];
     let path = "", pen = "M";
@@ -211,11 +211,11 @@ class Card {
     if (!last) return `${this.name}: no recording yet`;
     const alarms = this.scores.filter((score) => score.is_anomaly).length;
     return `${this.name}: scores of the last ${this.scores.length} recordings, ` +
-      `${alarms} of them alarms; the last one ${number(last.score)}, threshold ` +
-      `${number(this.threshold)}. Arrow keys read single scores.`;
+      `${alarms} alarms. Latest score ${number(last.score)}, threshold ` +
+      `${number(this.threshold)}. Use the arrow keys to read single scores.`;
   }
 
-  /** Say a score in words, and mark it. */
+  /** Select a score: show it as text and mark it. */
   read(index) {
     if (!this.scores.length) index = null;
     this.cursor = index;
@@ -249,7 +249,7 @@ class Card {
     this.read(Math.min(Math.max(index, 0), this.scores.length - 1));
   }
 
-  /** Fetch the last spectrogram; one request at a time, and the newest in the end. */
+  /** Fetch the latest spectrogram, one request at a time. */
   async picture() {
     if (this.fetching) { this.again = true; return; }
     this.fetching = true;
@@ -259,7 +259,7 @@ class Card {
         const answer = await fetch(`spectrogram?machine=${encodeURIComponent(this.name)}`);
         if (answer.ok) this.drawPicture(await answer.json());
       } catch {
-        break; // the connection is gone, which the event source says
+        break; // the connection is lost; the event source reports it
       }
     } while (this.again);
     this.fetching = false;
@@ -282,14 +282,14 @@ class Card {
     context.putImageData(image, 0, 0);
     this.part(".begin").textContent = "0 s";
     this.part(".levels").textContent =
-      `low tones below, ${number(top - range)} to ${number(top)} dB`;
+      `low tones at the bottom, ${number(Math.round(top - range))} to ${number(Math.round(top))} dB`;
     this.part(".end").textContent = `${number(seconds)} s`;
     canvas.setAttribute("aria-label",
       `${this.name}: spectrogram of ${number(seconds)} s, loudest ${number(top)} dB`);
   }
 }
 
-/** From dark to bright, the brightness even. */
+/** Colours from dark to bright, with even steps in brightness. */
 const COLOURS = (() => {
   const stops = [[8, 8, 20], [66, 15, 109], [147, 38, 103], [221, 81, 58], [251, 165, 10], [252, 255, 164]];
   return Array.from({ length: 256 }, (_, value) => {
@@ -306,7 +306,7 @@ function title() {
   document.title = alarms ? `▲ ${alarms} in alarm - Live scores` : "Live scores";
 }
 
-function say(text, isLive) {
+function showConnection(text, isLive) {
   const element = document.getElementById("connection");
   element.textContent = text;
   element.toggleAttribute("data-live", isLive);
@@ -315,7 +315,7 @@ function say(text, isLive) {
 function connect() {
   const source = new EventSource("events");
   source.addEventListener("snapshot", (event) => {
-    say("live", true);
+    showConnection("live", true);
     for (const machine of JSON.parse(event.data).machines) {
       if (!cards.has(machine.machine)) cards.set(machine.machine, new Card(machine.machine));
       cards.get(machine.machine).reset(machine);
@@ -326,8 +326,8 @@ function connect() {
     cards.get(score.machine)?.add(score);
   });
   source.addEventListener("error", () => {
-    say("connection lost: trying again", false);
-    // The browser tries again by itself, but not after an answer that says no.
+    showConnection("connection lost: reconnecting", false);
+    // The browser reconnects by itself, but not after a refusal.
     if (source.readyState === EventSource.CLOSED) setTimeout(connect, RETRY);
   });
 }
