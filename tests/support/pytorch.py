@@ -1,7 +1,7 @@
-"""Weights of the official PyTorch autoencoder, into our variables and back.
+"""Weights of the official PyTorch autoencoder, converted to our variables and back.
 
-A PyTorch state is a mapping from its own names (`encoder.0.weight`) to arrays, as
-`numpy.load` gives it for an `.npz`; PyTorch itself is not needed.
+A PyTorch state maps PyTorch's names (`encoder.0.weight`) to arrays, as `numpy.load`
+returns it for an `.npz`; PyTorch itself is not needed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from gammavae_jax.config import ModelConfig
-from gammavae_jax.errors import InputError
 
-# Ours and theirs, in a linear layer and in a batch normalisation.
+# Our names and PyTorch's, in a linear layer and in a batch normalisation.
 _DENSE = {"kernel": "weight", "bias": "bias"}
 _SCALE = {"scale": "weight", "bias": "bias"}
 _STATISTICS = {"mean": "running_mean", "var": "running_var"}
@@ -21,46 +20,38 @@ _STATISTICS = {"mean": "running_mean", "var": "running_var"}
 def from_pytorch(
     state: Mapping[str, np.ndarray], config: ModelConfig
 ) -> dict[str, Any]:
-    """Our `params` and `batch_stats` from a PyTorch state.
-
-    Raises:
-        InputError: a weight is missing.
-    """
+    """Convert a PyTorch state to our `params` and `batch_stats`."""
     variables: dict[str, Any] = {"params": {}, "batch_stats": {}}
     for collection, path, ours, name in _names(config):
-        if name not in state:
-            raise InputError(
-                f"the PyTorch state has no {name!r}: is it the baseline's?"
-            )
         branch = variables[collection]
         for key in path:
             branch = branch.setdefault(key, {})
-        branch[ours] = _turned(np.asarray(state[name]), path, ours)
+        branch[ours] = _transposed(np.asarray(state[name]), path, ours)
     return variables
 
 
 def to_pytorch(
     variables: Mapping[str, Any], config: ModelConfig
 ) -> dict[str, np.ndarray]:
-    """The PyTorch state of our `params` and `batch_stats`."""
+    """Convert our `params` and `batch_stats` to a PyTorch state."""
     state = {}
     for collection, path, ours, name in _names(config):
         branch = variables[collection]
         for key in path:
             branch = branch[key]
-        state[name] = _turned(np.asarray(branch[ours]), path, ours)
+        state[name] = _transposed(np.asarray(branch[ours]), path, ours)
     return state
 
 
-def _turned(value: np.ndarray, path: tuple[str, ...], ours: str) -> np.ndarray:
-    """An array with its axes as the other side has them: only one differs."""
+def _transposed(value: np.ndarray, path: tuple[str, ...], ours: str) -> np.ndarray:
+    """Transpose the kernel of the output layer, the only array whose axes differ."""
     return value.T if (path[-1], ours) == ("Output_0", "kernel") else value
 
 
 def _names(config: ModelConfig) -> Iterator[tuple[str, tuple[str, ...], str, str]]:
-    """Collection, path and name of each of our arrays, and PyTorch's name for it.
+    """Yield collection, path and name of each of our arrays, and PyTorch's name.
 
-    PyTorch counts linear layer, batch normalisation and ReLU as three.
+    PyTorch numbers linear layer, batch normalisation and ReLU as three layers.
     """
     depth = len(config.hidden)
     blocks: dict[str, tuple[str, ...]] = {f"encoder.{3 * depth}": ("Block_0",)}
