@@ -197,7 +197,7 @@ def test_another_rate_is_resampled_and_said_once(detector, tmp_path, capsys):
 def test_too_few_clips_for_the_false_alarm_rate_are_said(training, capsys):
     training(small(verbose=True), NORMAL[:4])
     said = capsys.readouterr().err
-    assert "false-alarm rate of 0.1, which needs 9 held-out ones" in said
+    assert "false-alarm rate of 0.1, which needs 9 held-out clips" in said
     training(small(verbose=True), NORMAL)
     assert "Too few" not in capsys.readouterr().err
     # One of these is held out, whatever the number of clips.

@@ -230,7 +230,7 @@ def test_a_machine_that_always_sounds_the_same_alarms_at_anything_else(capsys):
 
 def test_one_window_to_learn_from_is_refused():
     clip = hiss(0, 2048 / RATE)
-    with pytest.raises(InputError, match="machine: a model would learn from 1 of its"):
+    with pytest.raises(InputError, match="machine: a model would train on 1 of its"):
         detector(verbose=False).fit([clip, clip[::-1].copy()], RATE)
 
 
@@ -284,5 +284,5 @@ def test_a_run_that_cannot_train_leaves_nothing(data, tmp_path):
         *TINY, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "valve_section_00: a model would learn from 1 of its windows" in done.stderr
+    assert "valve_section_00: a model would train on 1 of its windows" in done.stderr
     assert not (tmp_path / "out").exists()

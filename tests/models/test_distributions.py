@@ -46,8 +46,8 @@ def draws(request):
 
     @jax.jit
     def sample_and_gradient(a):
-        law = lambda a: Gamma(a, jnp.ones_like(a)).sample(jax.random.key(1))  # noqa: E731
-        return jax.jvp(law, (a,), (jnp.ones_like(a),))
+        draw = lambda a: Gamma(a, jnp.ones_like(a)).sample(jax.random.key(1))  # noqa: E731
+        return jax.jvp(draw, (a,), (jnp.ones_like(a),))
 
     with drawn_by(request.param):
         z, dz = (np.asarray(x, np.float64) for x in sample_and_gradient(shapes))
@@ -121,17 +121,17 @@ def test_the_gaussian_divergence_matches_tfp(tfd, key):
 
 def test_divergences_are_positive_and_zero_for_equal_distributions(key):
     a, r, b, s = jnp.exp(jax.random.normal(key(), (4, 500)))
-    for law, prior in [
+    for posterior, prior in [
         (Gamma(a, r), Gamma(b, s)),
         (Gaussian(a, r), Gaussian(b, s)),
     ]:
-        assert (law.kl_to(prior) > -1e-5).all()  # pyright: ignore
-        np.testing.assert_allclose(law.kl_to(law), 0, atol=1e-6)  # pyright: ignore
+        assert (posterior.kl_to(prior) > -1e-5).all()  # pyright: ignore
+        np.testing.assert_allclose(posterior.kl_to(posterior), 0, atol=1e-6)  # pyright: ignore
 
 
 def test_gaussian_samples_have_the_right_moments(key):
-    law = Gaussian(jnp.full(N, 3.0), jnp.full(N, jnp.log(4.0)))
-    z = law.sample(key())
+    posterior = Gaussian(jnp.full(N, 3.0), jnp.full(N, jnp.log(4.0)))
+    z = posterior.sample(key())
     assert abs(z.mean() - 3.0) < 0.1
     assert abs(z.std() - 2.0) < 0.1
 
@@ -164,15 +164,15 @@ def in_a_process(program, *folders):
     """Return the last line of a program with these folders first in its path."""
     root = str(Path(__file__).resolve().parent.parent.parent)
     path = os.pathsep.join([*map(str, folders), root])
-    run = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", program],
         env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert run.stderr == ""
-    return run.stdout.strip().splitlines()[-1]
+    assert done.stderr == ""
+    return done.stdout.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -186,8 +186,8 @@ def test_without_tfp_jax_samples_and_one_line_names_the_repair(fault, tmp_path):
         "import json\n"
         "from gammavae_jax.models import distributions as d\n"
         "from gammavae_jax.runs import environment as e\n"
-        "told = [d.SAMPLER, e.describe_environment()['sampler'], d.sampler_note()]\n"
-        "print(json.dumps(told))"
+        "values = [d.SAMPLER, e.describe_environment()['sampler'], d.sampler_note()]\n"
+        "print(json.dumps(values))"
     )
     sampler, of_environment, note = json.loads(in_a_process(program, tmp_path))
     assert sampler == of_environment == "jax"

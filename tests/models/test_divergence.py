@@ -43,19 +43,19 @@ def integrated(q, p):
     return scipy.integrate.quad(density, low, high, limit=500)[0]
 
 
-def law(concentration, rate):
+def scipy_gamma(concentration, rate):
     return scipy.stats.gamma(concentration, scale=1 / rate)
 
 
 @pytest.mark.parametrize(("q", "p"), PAIRS)
 def test_the_exact_divergence_is_the_integral_from_posterior_to_prior(q, p):
-    expected = integrated(law(*q), law(*p))
+    expected = integrated(scipy_gamma(*q), scipy_gamma(*p))
     np.testing.assert_allclose(exact(gammas(*q), gammas(*p))[0], expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("q", "p"), PAIRS)
 def test_the_ancestor_is_the_integral_from_prior_to_posterior_swapped(q, p):
-    expected = integrated(law(*p[::-1]), law(*q[::-1]))
+    expected = integrated(scipy_gamma(*p[::-1]), scipy_gamma(*q[::-1]))
     np.testing.assert_allclose(ancestor(gammas(*q), gammas(*p))[0], expected, rtol=1e-4)
 
 

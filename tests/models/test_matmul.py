@@ -23,10 +23,10 @@ def operands(key):
     return jax.random.normal(key(), (30, 200)), jax.random.normal(key(), (200, 20))
 
 
-def error(found, a, b):
+def error(product, a, b):
     """Return the largest error, relative to the sum of the absolute terms."""
-    found, a, b = (np.asarray(x, np.float64) for x in (found, a, b))
-    return np.max(abs(found - a @ b) / (abs(a) @ abs(b)))
+    product, a, b = (np.asarray(x, np.float64) for x in (product, a, b))
+    return np.max(abs(product - a @ b) / (abs(a) @ abs(b)))
 
 
 @pytest.mark.parametrize("name", BITS)
@@ -42,9 +42,9 @@ def test_gradients_have_the_precision_of_the_product(operands, key, name):
     d_out = jax.random.normal(key(), (30, 20))
     d_a, d_b = jax.vjp(lambda a, b: matmul(a, b, name), a, b)[1](d_out)
     half_unit = 2.0 ** -(BITS[name] + 1)
-    for found, x, y in [(d_a, d_out, b.T), (d_b, a.T, d_out)]:
-        assert found.dtype == np.float32
-        assert 0.05 < error(found, x, y) / half_unit < 5
+    for product, x, y in [(d_a, d_out, b.T), (d_b, a.T, d_out)]:
+        assert product.dtype == np.float32
+        assert 0.05 < error(product, x, y) / half_unit < 5
 
 
 def test_the_network_multiplies_at_the_configured_precision(key):
