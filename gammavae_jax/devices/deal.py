@@ -84,7 +84,7 @@ def _alternate_processes(devices: Sequence[Any]) -> list[Any]:
 def _choose_shards(
     windows_per_machine: Sequence[int], n_members: int, n_devices: int, n_processes: int
 ) -> tuple[list[list[int]], int]:
-    """Return the machines of each shard, and how many shards the members make.
+    """Return the machines of each machine shard, and the number of member shards.
 
     Every process gets a device, even if it has free slots only.
     """

@@ -20,8 +20,7 @@ class LossTerms(NamedTuple):
 def loss_terms(output: ModelOutput, config: ModelConfig) -> LossTerms:
     """Return the mean squared error and the divergence to the prior of each window.
 
-    The divergence is the one named by `model.kl`, summed over latents; it is 0 for a
-    deterministic code.
+    `model.kl` names the divergence, summed over latents; 0 for a deterministic code.
     """
     # The negative residual, because its gradient needs no pass to change the sign.
     error = output.reconstruction - output.target

@@ -46,10 +46,10 @@ def chosen_indices(
 ) -> tuple[
     Int[np.ndarray, "member machine chosen"], Bool[np.ndarray, "member machine chosen"]
 ]:
-    """Return indices of the wanted clips of each model, and a mask of those wanted.
+    """Return indices of each model's wanted clips, and a mask of the wanted ones.
 
-    All models get equally many indices, rounded up to one of few sizes, because each
-    size compiles a program of its own.
+    All models get the same number of indices, rounded up to one of a few sizes, because
+    each size needs a program of its own; the mask excludes the extra ones.
     """
     step = -(-is_wanted.shape[-1] // _SIZES_CHOSEN)
     n_chosen = max(1, -(-int(is_wanted.sum(-1).max()) // step) * step)

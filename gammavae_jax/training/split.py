@@ -128,7 +128,7 @@ def split_notes(
 
 
 def _all_sound_the_same(arrays: MachineArrays, split: Split, machine: int) -> bool:
-    """Return whether all clips have the same mean spectrum; stop at the first other."""
+    """Return whether all clips of a machine have the same mean spectrum."""
     log_mel, n_frames = arrays.log_mel[machine], arrays.n_frames[machine]
     means = (
         np.asarray(log_mel[clip, : n_frames[clip]]).mean(0)
@@ -144,7 +144,7 @@ def _groups(
     config: Config,
     recordings: Int[np.ndarray, "machine clip"] | None,
 ) -> list[Int[np.ndarray, "_"]]:
-    """Return the group of each clip for each machine; nothing unless split in folds."""
+    """Return each clip's group for each machine, or nothing if there are no folds."""
     if config.train.split != "folds":
         return []
     groups = []
@@ -216,7 +216,7 @@ def groups_of_clips(
 def deal_groups(
     rng: np.random.Generator, groups: Int[np.ndarray, "clip"], n_folds: int
 ) -> Int[np.ndarray, "clip"]:
-    """Return the fold of each clip; whole groups go, largest first, to small folds."""
+    """Return each clip's fold; each group, largest first, goes to the smallest fold."""
     numbers, sizes = np.unique(groups, return_counts=True)
     fold_of_group, load = np.zeros(len(numbers), int), np.zeros(n_folds)
     for group in np.lexsort((rng.random(len(numbers)), -sizes)):

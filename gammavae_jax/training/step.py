@@ -39,12 +39,10 @@ def init_state(config: Config, key: PRNGKeyArray, n_batches: int = 1) -> TrainSt
     dummy = jnp.zeros((2, config.features.n_features))
     model = AutoEncoder(config.model, config.features.n_context)
     variables = model.init(key, dummy, jnp.ones(2), None)
-    params = variables["params"]
-    opt_state = optimizer(config).init(params)
     return TrainState(
-        params,
+        variables["params"],
         variables["batch_stats"],
-        opt_state,
+        optimizer(config).init(variables["params"]),
         batch_errors=jnp.full(n_batches, jnp.nan),
         is_stopped=jnp.array(False),
     )
