@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from gammavae_jax.config import ModelConfig
+from gammavae_jax.models import layers
 from gammavae_jax.models.distributions import (
     MAX_PARAMETER,
     MIN_PARAMETER,
@@ -22,13 +23,7 @@ from gammavae_jax.models.distributions import (
     Gaussian,
     gamma_of_mean_and_variance,
 )
-from gammavae_jax.models.layers import (
-    Block,
-    Dense,
-    Output,
-    Precision,
-    Standardise,
-)
+from gammavae_jax.models.layers import Block, Dense, Output, Precision, Standardise
 
 
 class ModelOutput(NamedTuple):
@@ -59,10 +54,7 @@ class Encoder(nn.Module):
         training: bool,
     ) -> Float[Array, "hidden window"]:
         """Apply the blocks."""
-        x = windows.T
-        for width in self.hidden:
-            x = Block(width, self.precision)(x, weight, training)
-        return x
+        return _blocks(self.hidden, self.precision, windows.T, weight, training)
 
 
 class Decoder(nn.Module):
@@ -80,10 +72,15 @@ class Decoder(nn.Module):
         training: bool,
     ) -> Float[Array, "window output"]:
         """Apply the blocks and the linear layer."""
-        x = code.T
-        for width in self.hidden:
-            x = Block(width, self.precision)(x, weight, training)
-        return Output(self.n_outputs, self.precision)(x)
+        x = _blocks(self.hidden, self.precision, code.T, weight, training)
+        return Output(self.n_outputs, self.precision, name=layers.OUTPUT)(x)
+
+
+def _blocks(widths, precision, x, weight, training):
+    """Apply a numbered `Block` for each width, inside the calling module."""
+    for i, width in enumerate(widths):
+        x = Block(width, precision, name=layers.BLOCK.format(i))(x, weight, training)
+    return x
 
 
 class Inputs(nn.Module):
@@ -107,7 +104,8 @@ class Inputs(nn.Module):
     ) -> tuple[Float[Array, "window seen"], Float[Array, "window output"]]:
         """Normalise the windows, then return input and target."""
         if self.config.inputs == "standardised":
-            windows = Standardise()(windows.T, weight, training).T
+            standardise = Standardise(name=layers.STANDARDISE)
+            windows = standardise(windows.T, weight, training).T
         seen = target = windows
         if self.config.target == "centre":
             frames = windows.reshape(windows.shape[0], self.n_context, -1)
@@ -141,18 +139,21 @@ class AutoEncoder(nn.Module):
         """Encode and decode, in training mode if there is a key to sample with."""
         training = key is not None
         n_latent, precision = self.config.n_latent, self.config.precision
-        seen, target = Inputs(self.config, self.n_context)(windows, weight, training)
-        x = Encoder(self.config.hidden, precision)(seen, weight, training)
+        inputs = Inputs(self.config, self.n_context, name=layers.INPUTS)
+        seen, target = inputs(windows, weight, training)
+        encoder = Encoder(self.config.hidden, precision, name=layers.ENCODER)
+        x = encoder(seen, weight, training)
         if self.config.latent == "deterministic":
-            code = Block(n_latent, precision)(x, weight, training).T
+            code = Block(n_latent, precision, name=layers.CODE)(x, weight, training).T
             posterior = None
         else:
             first, second = (
-                Dense(n_latent, precision, name=f"head_{i}")(x).T for i in (0, 1)
+                Dense(n_latent, precision, name=name)(x).T for name in layers.HEADS
             )
             posterior = posterior_from_heads(first, second, self.config)
             code = posterior.mean if key is None else posterior.sample(key)
-        decoder = Decoder(self.config.hidden, target.shape[-1], precision)
+        width = target.shape[-1]
+        decoder = Decoder(self.config.hidden, width, precision, name=layers.DECODER)
         return ModelOutput(decoder(code, weight, training), target, code, posterior)
 
 

@@ -8,6 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+# The names of modules in `params` and `batch_stats`; they also seed initial weights.
+INPUTS, STANDARDISE = "inputs", "standardise"
+ENCODER, DECODER, BLOCK = "encoder", "decoder", "block_{}"  # with the block's number
+DENSE, BATCH_NORM, OUTPUT = "dense", "batch_norm", "output"
+CODE, HEADS = "code", ("head_0", "head_1")  # of a deterministic code, of a posterior
+
 EPS = 1e-3  # added to each variance
 MOMENTUM = 0.01  # weight of a batch's statistics in the running statistics
 
@@ -216,5 +222,5 @@ class Block(nn.Module):
         training: bool,
     ) -> Float[Array, "output window"]:
         """Apply the three layers."""
-        x = Dense(self.width, self.precision, is_normalised=True)(x)
-        return nn.relu(BatchNorm()(x, weight, training))
+        dense = Dense(self.width, self.precision, is_normalised=True, name=DENSE)
+        return nn.relu(BatchNorm(name=BATCH_NORM)(dense(x), weight, training))

@@ -30,7 +30,7 @@ from gammavae_jax.files import (
 from gammavae_jax.process import deferred_signals
 from gammavae_jax.runs.checkpoint_claims import require_modest
 
-FORMAT = 5  # raised when older checkpoints can no longer be read
+FORMAT = 6  # raised when older checkpoints can no longer be read
 _ROOM_FOR_NAMES = 2**18  # bytes, of what is not arrays
 
 

@@ -55,15 +55,15 @@ def test_the_paper_preset_has_the_layers_of_table_1(key):
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
         if leaf.ndim == 2
     }
-    block = "{}_0/Block_{}/Dense_0/kernel"
+    block = "{}/block_{}/dense/kernel"
     assert widths == {
-        block.format("Encoder", 0): (128, 640),
-        **{block.format("Encoder", i): (128, 128) for i in (1, 2, 3)},
+        block.format("encoder", 0): (128, 640),
+        **{block.format("encoder", i): (128, 128) for i in (1, 2, 3)},
         "head_0/kernel": (8, 128),
         "head_1/kernel": (8, 128),
-        block.format("Decoder", 0): (128, 8),
-        **{block.format("Decoder", i): (128, 128) for i in (1, 2, 3)},
-        "Decoder_0/Output_0/kernel": (128, 640),
+        block.format("decoder", 0): (128, 8),
+        **{block.format("decoder", i): (128, 128) for i in (1, 2, 3)},
+        "decoder/output/kernel": (128, 640),
     }
 
 

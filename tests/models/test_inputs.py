@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gammavae_jax.models import layers
 from gammavae_jax.models.autoencoder import AutoEncoder, reconstruct
 
 N_CONTEXT, N_MELS, N_WINDOWS = 5, 6, 12
@@ -103,10 +104,10 @@ def test_raw_and_centred_windows_add_no_variables_to_a_model(model, latent):
     _, _, centred = model("centred", latent=latent)
     _, _, standardised = model("standardised", latent=latent)
     for collection in ("params", "batch_stats"):
-        assert "Inputs_0" not in raw[collection]
-        assert "Inputs_0" not in centred[collection]
-    assert "Inputs_0" not in standardised["params"]
-    assert set(standardised["batch_stats"]["Inputs_0"]["Standardise_0"]) == {
+        assert layers.INPUTS not in raw[collection]
+        assert layers.INPUTS not in centred[collection]
+    assert layers.INPUTS not in standardised["params"]
+    assert set(standardised["batch_stats"][layers.INPUTS][layers.STANDARDISE]) == {
         "mean",
         "var",
         "n_batches",

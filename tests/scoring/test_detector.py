@@ -13,6 +13,7 @@ from support.probes import clips, noise, tone
 from gammavae_jax.config import FUSION_SCORES, SCORE_NAMES
 from gammavae_jax.data.arrays import HELD_OUT, TRAIN
 from gammavae_jax.evaluation.metrics import auc
+from gammavae_jax.models.layers import HEADS
 from gammavae_jax.scoring.detector import clip_p_values
 from gammavae_jax.scoring.scorer import describe_machine, score_machine
 from gammavae_jax.scoring.threshold import conformal_threshold, gamma_threshold
@@ -210,7 +211,7 @@ def test_a_machine_without_target_clips_uses_its_source_fit_for_both(probe):
 def test_a_diverged_model_has_no_threshold_and_affects_no_other(rng):
     def broken(state):
         params = jax.tree.map(np.array, state.params)
-        params["head_0"]["kernel"][:, 1] = np.nan
+        params[HEADS[0]]["kernel"][:, 1] = np.nan
         return state._replace(params=params)
 
     machines = [("a", clips(noise(rng, 12))), ("b", clips(noise(rng, 12)))]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gammavae_jax.config import ModelConfig
+from gammavae_jax.models import layers
 
 # Our names and PyTorch's, in a linear layer and in a batch normalisation.
 _DENSE = {"kernel": "weight", "bias": "bias"}
@@ -45,7 +46,7 @@ def to_pytorch(
 
 def _transposed(value: np.ndarray, path: tuple[str, ...], ours: str) -> np.ndarray:
     """Transpose the kernel of the output layer, the only array whose axes differ."""
-    return value.T if (path[-1], ours) == ("Output_0", "kernel") else value
+    return value.T if (path[-1], ours) == (layers.OUTPUT, "kernel") else value
 
 
 def _names(config: ModelConfig) -> Iterator[tuple[str, tuple[str, ...], str, str]]:
@@ -54,19 +55,19 @@ def _names(config: ModelConfig) -> Iterator[tuple[str, tuple[str, ...], str, str
     PyTorch numbers linear layer, batch normalisation and ReLU as three layers.
     """
     depth = len(config.hidden)
-    blocks: dict[str, tuple[str, ...]] = {f"encoder.{3 * depth}": ("Block_0",)}
+    blocks: dict[str, tuple[str, ...]] = {f"encoder.{3 * depth}": (layers.CODE,)}
     for i in range(depth):
-        blocks[f"encoder.{3 * i}"] = ("Encoder_0", f"Block_{i}")
-        blocks[f"decoder.{3 * i}"] = ("Decoder_0", f"Block_{i}")
+        blocks[f"encoder.{3 * i}"] = (layers.ENCODER, layers.BLOCK.format(i))
+        blocks[f"decoder.{3 * i}"] = (layers.DECODER, layers.BLOCK.format(i))
     for linear, path in blocks.items():
         half, number = linear.split(".")
         norm = f"{half}.{int(number) + 1}"
         for ours, theirs in _DENSE.items():
-            yield "params", (*path, "Dense_0"), ours, f"{linear}.{theirs}"
+            yield "params", (*path, layers.DENSE), ours, f"{linear}.{theirs}"
         for ours, theirs in _SCALE.items():
-            yield "params", (*path, "BatchNorm_0"), ours, f"{norm}.{theirs}"
+            yield "params", (*path, layers.BATCH_NORM), ours, f"{norm}.{theirs}"
         for ours, theirs in _STATISTICS.items():
-            yield "batch_stats", (*path, "BatchNorm_0"), ours, f"{norm}.{theirs}"
+            yield "batch_stats", (*path, layers.BATCH_NORM), ours, f"{norm}.{theirs}"
     for ours, theirs in _DENSE.items():
         last = f"decoder.{3 * depth}.{theirs}"
-        yield "params", ("Decoder_0", "Output_0"), ours, last
+        yield "params", (layers.DECODER, layers.OUTPUT), ours, last

@@ -8,6 +8,7 @@ from support.probes import clips, crowd, noise
 
 from gammavae_jax.data.arrays import HELD_OUT, TRAIN, stack_machines
 from gammavae_jax.models.distributions import kl_to_prior
+from gammavae_jax.models.layers import HEADS
 from gammavae_jax.models.loss import total_loss
 from gammavae_jax.training import epoch as epochs
 from gammavae_jax.training import step
@@ -60,7 +61,7 @@ def test_the_first_epoch_of_a_warm_up_ignores_the_divergence(tiny, one_machine):
     )
     jax.tree.map(np.testing.assert_array_equal, warm[0][-1], free[0][-1])
     assert not np.allclose(
-        warm[0][-1].params["head_0"]["kernel"], full[0][-1].params["head_0"]["kernel"]
+        warm[0][-1].params[HEADS[0]]["kernel"], full[0][-1].params[HEADS[0]]["kernel"]
     )
 
 

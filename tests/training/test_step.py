@@ -9,6 +9,14 @@ from support.probes import clips, crowd, noise
 from gammavae_jax.data.arrays import HELD_OUT, PADDING, TRAIN, stack_machines
 from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.devices.placement import Batching, jitted
+from gammavae_jax.models.layers import (
+    BATCH_NORM,
+    BLOCK,
+    DECODER,
+    DENSE,
+    ENCODER,
+    HEADS,
+)
 from gammavae_jax.models.loss import total_loss
 from gammavae_jax.training import epoch as epochs
 from gammavae_jax.training import step
@@ -79,7 +87,7 @@ def test_a_machine_trains_the_same_alone_and_beside_others(
 ):
     config = tiny("default", "n_seeds=2")
     all_machines, _ = fit(config, machines, 1, batching=batching)
-    assert all_machines.params["head_0"]["kernel"].dtype == np.float64
+    assert all_machines.params[HEADS[0]]["kernel"].dtype == np.float64
     for m, machine in enumerate(machines):
         alone, _ = fit(config, [machine], 1)
         mine = jax.tree.map(lambda leaf, m=m: leaf[:, m : m + 1], all_machines)
@@ -131,12 +139,12 @@ def test_the_loss_falls_and_every_trained_parameter_changes(tiny, machines):
     after, losses = fit(config, machines, 5)
     assert (losses[-1] < losses[0]).all()
     moved = jax.tree.map(lambda a, b: not (a == b).all(), before, after.params)
-    for half in ("Encoder_0", "Decoder_0"):
-        block = moved[half].pop("Block_0")
+    for half in (ENCODER, DECODER):
+        block = moved[half].pop(BLOCK.format(0))
         # Before batch normalisation a bias has no effect and is not trained.
         assert block == {
-            "Dense_0": {"kernel": True, "bias": False},
-            "BatchNorm_0": {"scale": True, "bias": True},
+            DENSE: {"kernel": True, "bias": False},
+            BATCH_NORM: {"scale": True, "bias": True},
         }
     assert all(jax.tree.leaves(moved))
 
@@ -146,7 +154,7 @@ def test_equal_seeds_give_equal_bytes_and_different_seeds_do_not(tiny, machines)
         fit(tiny("paper", f"seed={seed}"), machines, 1)[0].params for seed in (1, 1, 2)
     )
     jax.tree.map(np.testing.assert_array_equal, first, again)
-    assert not np.allclose(*(p["head_0"]["kernel"] for p in (first, other)))
+    assert not np.allclose(*(p[HEADS[0]]["kernel"] for p in (first, other)))
 
 
 def test_each_window_is_trained_on_once_per_epoch():
