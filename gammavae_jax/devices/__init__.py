@@ -1,1 +1,1 @@
-"""Run one function of one model for every machine, seed and fold."""
+"""Run a function of one model for every machine, seed and fold."""

@@ -1,11 +1,12 @@
-"""Runs in turn: one program of a single run, taken up by whichever core is free.
+"""Models in turn: any free core runs the one program of a single model.
 
-Small matrices gain little from a second core, so a CPU's cores work on a run each.
-Calls are taken in the order in which they were made, and a core that is through with
-one takes the next, of the same epoch or of the one after: an odd machine goes now to
-this core, now to that one.
+Small matrices gain little from a second core, so each core of a CPU works on a model
+of its own. Calls are taken in the order in which they were made. A core that finishes
+one takes the next, of this epoch or the following one, so an odd machine may change
+cores from epoch to epoch.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,74 +18,67 @@ import numpy as np
 from gammavae_jax.devices.placement import Kind, Placement, Program, jitted
 from gammavae_jax.process import deferred_signals
 
-Run = tuple[int, int]  # the numbers of its member and machine
+Model = tuple[int, int]  # the numbers of its member and its machine
 
 
 @dataclass(frozen=True)
-class PerRun:
-    """A tree of arrays for each run, or the promise of one; on the run's device."""
+class PerModel:
+    """A tree of arrays, or a future of one, for each model, on the model's device."""
 
-    of: Mapping[Run, Any]
+    trees: Mapping[Model, Any]
 
 
 @dataclass(frozen=True)
 class CoreQueue(Placement):
-    """A queue of calls for each device, and the threads that take them from it."""
+    """A queue of calls for each device, and the threads that work through it."""
 
-    devices: Mapping[Run, Any]  # in the order of the queue
+    devices: Mapping[Model, Any]  # in the order of the queue
     threads: Mapping[Any, ThreadPoolExecutor]  # of each device
     batching: Literal["map"] = "map"
 
-    def put(self, tree: Any, kind: Kind) -> PerRun:
-        """Host arrays of a kind, cut and placed; runs of a device share what is equal.
-
-        What has been placed before stays as it is.
-        """
-        if isinstance(tree, PerRun):
+    def put(self, tree: Any, kind: Kind) -> PerModel:
+        """Cut host arrays and place them; models on one device share equal parts."""
+        if isinstance(tree, PerModel):
             return tree
-        placed = {}
+        axes = {"model": slice(2), "machine": slice(1, 2), "member": slice(1)}[kind]
 
-        def part(run: Run) -> Any:
-            index = {"model": run, "machine": run[1:], "member": run[:1]}[kind]
-            at = index, self.devices[run]
-            if at not in placed:
-                cut = jax.tree.map(lambda leaf: np.asarray(leaf)[index], tree)
-                placed[at] = jax.device_put(cut, self.devices[run])
-            return placed[at]
+        @functools.cache
+        def part(index: tuple[int, ...], device: Any) -> Any:
+            cut = jax.tree.map(lambda leaf: np.asarray(leaf)[index], tree)
+            return jax.device_put(cut, device)
 
-        return PerRun({run: part(run) for run in self.devices})
+        return PerModel({m: part(m[axes], d) for m, d in self.devices.items()})
 
-    def part(self, tree: PerRun, name: str) -> PerRun:
-        """The field of each run's named tuple."""
-        return PerRun({r: getattr(_result(of), name) for r, of in tree.of.items()})
+    def part(self, tree: PerModel, name: str) -> PerModel:
+        """Return the field of each model's named tuple."""
+        return PerModel({m: getattr(_result(t), name) for m, t in tree.trees.items()})
 
-    def get(self, tree: PerRun) -> Any:
-        """Results of all runs on the host, stacked as `member machine ...`."""
-        runs = sorted(self.devices)
-        n_members = 1 + runs[-1][0]
+    def get(self, tree: PerModel) -> Any:
+        """Wait for results and stack them on the host as `member machine ...`."""
+        n_members = 1 + max(self.devices)[0]
 
         def stack(*leaves):
-            stacked = np.stack(leaves)
-            return stacked.reshape(n_members, -1, *stacked.shape[1:])
+            return np.stack(leaves).reshape(n_members, -1, *leaves[0].shape)
 
-        return jax.tree.map(stack, *(_result(tree.of[run]) for run in runs))
+        in_order = sorted(self.devices)
+        return jax.tree.map(stack, *(_result(tree.trees[model]) for model in in_order))
 
-    def wait(self, *trees: PerRun) -> None:
-        """Return when these results are there."""
+    def wait(self, *trees: PerModel) -> None:
+        """Wait until these results are computed; raise their error if one failed."""
         for tree in trees:
-            for promised in tree.of.values():
-                _result(promised)
+            for future in tree.trees.values():
+                _result(future)
 
     def close(self) -> None:
-        """Drop the calls in the queues, and wait for those that have begun."""
+        """Cancel the queued calls and wait for those that have started."""
         for threads in self.threads.values():
             threads.shutdown(cancel_futures=True)
 
     def over_models(
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
     ) -> Program:
-        """`function` as it is, called for each run."""
-        del kinds  # a run's arguments are its own already
+        """Call the function for each model; see `Placement.over_models`."""
+        del kinds  # `put` has cut the arguments already
         return _Queued(self, jitted(function, tuple(donate)))
 
 
@@ -93,50 +87,51 @@ class _Queued(Program):
     placement: CoreQueue
     jitted: Any
 
-    def compile(self, *arguments: PerRun) -> Callable[..., Any]:
+    def compile(self, *arguments: PerModel) -> Callable[..., Any]:
         compiled, n_parts = {}, None
-        for run, device in self.placement.devices.items():
+        for model, device in self.placement.devices.items():
             if device not in compiled:
-                of_run = [_result(argument.of[run]) for argument in arguments]
+                trees = [_result(argument.trees[model]) for argument in arguments]
                 with deferred_signals():
-                    lowered = self.jitted.lower(*of_run)
+                    lowered = self.jitted.lower(*trees)
                     compiled[device] = lowered.compile()
                 is_tuple = type(lowered.out_info) is tuple
                 n_parts = len(lowered.out_info) if is_tuple else None
 
-        def call(*arguments: PerRun) -> Any:
+        def call(*arguments: PerModel) -> Any:
             futures = {
-                run: self.placement.threads[device].submit(
-                    _work, compiled[device], [a.of[run] for a in arguments]
+                model: self.placement.threads[device].submit(
+                    _work, compiled[device], [a.trees[model] for a in arguments]
                 )
-                for run, device in self.placement.devices.items()
+                for model, device in self.placement.devices.items()
             }
             if n_parts is None:
-                return PerRun(futures)
+                return PerModel(futures)
             return tuple(
-                PerRun({run: _Part(future, i) for run, future in futures.items()})
+                PerModel({model: _Part(future, i) for model, future in futures.items()})
                 for i in range(n_parts)
             )
 
         return call
 
-    def __call__(self, *arguments: PerRun) -> Any:
+    def __call__(self, *arguments: PerModel) -> Any:
         return self.compile(*arguments)(*arguments)
 
 
 class _Part(NamedTuple):
-    """One of the results that a call will return."""
+    """One element of the tuple that a future call returns."""
 
     whole: Future
     index: int
 
 
 def _work(compiled: Callable, arguments: Sequence[Any]) -> Any:
-    """One call of a thread; what it waits for was queued before it."""
+    """Run one call in a thread; the futures it waits for were queued before it."""
     return jax.block_until_ready(compiled(*(_result(a) for a in arguments)))
 
 
-def _result(promised: Any) -> Any:
-    if isinstance(promised, _Part):
-        return promised.whole.result()[promised.index]
-    return promised.result() if isinstance(promised, Future) else promised
+def _result(tree: Any) -> Any:
+    """Wait for a tree if it is a future or a part of one."""
+    if isinstance(tree, _Part):
+        return tree.whole.result()[tree.index]
+    return tree.result() if isinstance(tree, Future) else tree

@@ -1,9 +1,4 @@
-"""Deal the models of all machines, seeds and folds to the available devices.
-
-Functions are written for one model of one machine; a `Placement` runs them for all
-models. Accelerators, and all devices of a cluster, form a mesh (`MeshPlacement`). On a
-single CPU each core takes one model at a time from a queue (`CoreQueue`).
-"""
+"""Deal the models of all machines, seeds and folds to the available devices."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,61 +21,58 @@ def make_placement(
     devices: Sequence[Any] | None = None,
     batching: Literal["auto", "vmap", "map"] = "auto",
 ) -> Placement:
-    """Deal machines and members to the devices so that the busiest has least to do.
+    """Deal machines and members so that the busiest device has the least work.
+
+    With `vmap`, and on a cluster, the devices form a `MeshPlacement`; otherwise each
+    device takes the models of a `CoreQueue` in turn.
 
     Args:
-        windows_per_machine: the work of each machine.
+        windows_per_machine: the work that each machine's models take.
         n_members: models of each machine.
-        devices: all of this process, or of the cluster it is part of, unless given.
+        devices: default: all of the cluster if there is one, else of this process.
         batching: "auto" is `map` on CPUs and `vmap` elsewhere.
     """
     if devices is None:
         devices = jax.devices() if is_joined() else jax.local_devices()
-    devices = _by_turns(devices)
-    n_processes = len({device.process_index for device in devices})
-    on_cpu = devices[0].platform == "cpu"
+    devices = _alternate_processes(devices)
     if batching == "auto":
-        batching = "map" if on_cpu else "vmap"
-    candidates = []
-    for n_machine_shards in range(1, len(devices) + 1):
-        n_member_shards = len(devices) // n_machine_shards
-        if n_machine_shards * n_member_shards < n_processes:
-            continue  # each has a part in a mesh, if only free slots
-        shards, load = _deal(windows_per_machine, n_machine_shards)
-        candidates.append(
-            (load * -(-n_members // n_member_shards), n_machine_shards, shards)
-        )
-    _, n_machine_shards, shards = min(candidates, key=lambda c: c[:2])
-    n_member_shards = min(
-        len(devices) // n_machine_shards,
-        max(n_members, -(-n_processes // n_machine_shards)),
+        batching = "map" if devices[0].platform == "cpu" else "vmap"
+    n_processes = len({device.process_index for device in devices})
+    shards, n_member_shards = _choose_shards(
+        windows_per_machine, n_members, len(devices), n_processes
     )
-    grid = np.array(devices[: n_member_shards * n_machine_shards])
-    grid = grid.reshape(n_member_shards, n_machine_shards)
+    grid = np.array(devices[: n_member_shards * len(shards)])
+    grid = grid.reshape(n_member_shards, len(shards))
     if batching == "vmap" or is_joined():
         width = max(len(shard) for shard in shards)
         slots = [[*shard, *[None] * (width - len(shard))] for shard in shards]
         flat = tuple(slot for shard in slots for slot in shard)
         mesh = Mesh(grid, ("member", "machine"))
         return MeshPlacement(mesh, flat, n_members, batching)
+    return _make_queue(windows_per_machine, n_members, grid, shards)
 
-    # The longest first: the last ones to end are short.
+
+def _make_queue(
+    windows_per_machine: Sequence[int],
+    n_members: int,
+    grid: np.ndarray,
+    shards: list[list[int]],
+) -> CoreQueue:
+    """Queue the models of long machines first, with a thread for each core of a CPU."""
     shard_of = {m: number for number, shard in enumerate(shards) for m in shard}
-    longest_first = np.argsort(-np.asarray(windows_per_machine), kind="stable")
     device_of_model = {
-        (member, int(machine)): grid[member % n_member_shards, shard_of[int(machine)]]
-        for machine in longest_first
+        (member, machine): grid[member % len(grid), shard_of[machine]]
+        for machine in _longest_first(windows_per_machine)
         for member in range(n_members)
     }
+    on_cpu = grid[0, 0].platform == "cpu"
     n_threads = max(1, available_cores() // grid.size) if on_cpu else 1
-    return CoreQueue(
-        device_of_model,
-        {device: ThreadPoolExecutor(n_threads, "runs") for device in grid.flat},
-    )
+    threads = {d: ThreadPoolExecutor(n_threads, "models") for d in grid.flat}
+    return CoreQueue(device_of_model, threads)
 
 
-def _by_turns(devices: Sequence[Any]) -> list[Any]:
-    """Devices in turn, one of each process, so that the first few are of many."""
+def _alternate_processes(devices: Sequence[Any]) -> list[Any]:
+    """Take one device of each process in turn, so that the first few span many."""
     seen: dict[int, int] = {}
     turns = []
     for device in devices:
@@ -89,14 +81,37 @@ def _by_turns(devices: Sequence[Any]) -> list[Any]:
     return [devices[i] for i in np.argsort(turns, kind="stable")]
 
 
+def _choose_shards(
+    windows_per_machine: Sequence[int], n_members: int, n_devices: int, n_processes: int
+) -> tuple[list[list[int]], int]:
+    """Return the machines of each machine shard, and the number of member shards.
+
+    Every process gets a device, even if it has free slots only.
+    """
+    candidates = []
+    for n_machine_shards in range(1, n_devices + 1):
+        n_member_shards = n_devices // n_machine_shards
+        if n_machine_shards * n_member_shards >= n_processes:
+            shards, load = _deal(windows_per_machine, n_machine_shards)
+            candidates.append((load * -(-n_members // n_member_shards), shards))
+    _, shards = min(candidates, key=lambda c: (c[0], len(c[1])))
+    needed = max(n_members, -(-n_processes // len(shards)))
+    return shards, min(n_devices // len(shards), needed)
+
+
 def _deal(
     windows_per_machine: Sequence[int], n_shards: int
 ) -> tuple[list[list[int]], int]:
-    """Machines of each shard, longest first to the idlest, and the top load."""
+    """Deal machines to shards, longest first to the idlest; return the largest load."""
     shards: list[list[int]] = [[] for _ in range(n_shards)]
     loads = [0] * n_shards
-    for machine in np.argsort(-np.asarray(windows_per_machine), kind="stable"):
+    for machine in _longest_first(windows_per_machine):
         idlest = loads.index(min(loads))
-        shards[idlest].append(int(machine))
+        shards[idlest].append(machine)
         loads[idlest] += windows_per_machine[machine]
     return shards, max(loads)
+
+
+def _longest_first(windows_per_machine: Sequence[int]) -> list[int]:
+    """Order machines by falling work, so that the last ones to finish are short."""
+    return np.argsort(-np.asarray(windows_per_machine), kind="stable").tolist()

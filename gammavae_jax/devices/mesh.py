@@ -1,9 +1,9 @@
-"""Runs side by side: one program over a mesh of devices, those of all processes."""
+"""Models side by side: one program over a mesh of devices, of all processes."""
 
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -27,28 +27,22 @@ _SPECS: dict[Kind, PartitionSpec] = {
 }
 
 
-class _Axes(NamedTuple):
-    """Where an argument of a kind has its member and its machine axis, if it has."""
-
-    member: int | None
-    machine: int | None
-
-
-_AXES: dict[Kind, _Axes] = {
-    "model": _Axes(0, 1),
-    "machine": _Axes(None, 0),
-    "member": _Axes(0, None),
+# The positions of the member and the machine axis; None if absent.
+_AXES: dict[Kind, tuple[int | None, int | None]] = {
+    "model": (0, 1),
+    "machine": (None, 0),
+    "member": (0, None),
 }
 
 
 @dataclass(frozen=True)
 class MeshPlacement(Placement):
-    """A mesh with the axes `member` and `machine`, each device with runs of its own.
+    """A mesh with the axes `member` and `machine`; each device has models of its own.
 
-    A device has them at once (`vmap`) or one by one (`map`). Free slots are filled with
-    zeros: a function finds no windows there, and must have nothing to do.
+    A device computes them together (`vmap`) or in turn (`map`). Free slots are filled
+    with zeros: a function finds no windows there and must then do nothing.
 
-    Where the mesh spans several processes, each holds the runs of its own devices, and
+    If the mesh spans several processes, each holds the models of its own devices, and
     all must call the same methods in the same order.
     """
 
@@ -58,9 +52,9 @@ class MeshPlacement(Placement):
     batching: Batching = "vmap"
 
     def put(self, tree: Any, kind: Kind) -> Any:
-        """Host arrays of a kind, padded and placed; JAX's stay as they are.
+        """Pad host arrays and place them; JAX arrays stay as they are.
 
-        Every process has the whole arrays, and places what is for its own devices.
+        Every process has the whole arrays and places the parts of its own devices.
         """
         sharding = NamedSharding(self.mesh, _SPECS[kind])
 
@@ -79,56 +73,57 @@ class MeshPlacement(Placement):
         return getattr(tree, name)
 
     def get(self, tree: Any) -> Any:
-        """Arrays of runs back on every host, without padding, in the first order."""
+        """Gather arrays of models on every host, without padding, in machine order."""
 
         def whole(leaf):
-            return self._in_first_order(np.asarray(process_allgather(leaf, tiled=True)))
+            return self._in_machine_order(
+                np.asarray(process_allgather(leaf, tiled=True))
+            )
 
         return jax.tree.map(whole, tree)
 
     def get_to_save(self, tree: Any) -> Any:
-        """The same; of several processes each has all of it on its devices, to share.
+        """Gather like `get`, but with several processes on every device.
 
-        Orbax then lets each write a part. A device needs room for the runs of all.
+        Orbax then lets each process write a part. A device needs room for all models.
         """
         if jax.process_count() == 1:
             return self.get(tree)
         everywhere = NamedSharding(self.mesh, PartitionSpec())
-        gather = jax.jit(self._in_first_order, out_shardings=everywhere)
+        gather = jax.jit(self._in_machine_order, out_shardings=everywhere)
         return jax.tree.map(gather, tree)
 
     def wait(self, *trees: Any) -> None:
-        """Return when these arrays are there."""
+        """Wait until these arrays are computed; raise their error if one failed."""
         jax.block_until_ready(trees)
 
     def close(self) -> None:
-        """Nothing is to be given up: a program that has begun will end."""
+        """Do nothing: a program that has started cannot be cancelled."""
 
     def over_models(
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
     ) -> Program:
-        """`function` over the runs of a device, on every device."""
+        """Run the function over each device's models; see `Placement.over_models`."""
         return _Sharded(
             _sharded(function, tuple(kinds), self.mesh, self.batching, tuple(donate))
         )
 
-    def _in_first_order(self, leaf: Any) -> Any:
+    def _in_machine_order(self, leaf: Any) -> Any:
         used = [machine for machine in self.machine_slots if machine is not None]
         slots = [self.machine_slots.index(machine) for machine in sorted(used)]
         return leaf[: self.n_members][:, np.array(slots)]
 
     def _pad(self, leaf: np.ndarray, kind: Kind) -> np.ndarray:
-        axes = _AXES[kind]
-        if axes.machine is not None:
+        member_axis, machine_axis = _AXES[kind]
+        if machine_axis is not None:
             slots = [0 if slot is None else slot for slot in self.machine_slots]
-            leaf = np.take(leaf, slots, axis=axes.machine)
+            leaf = np.take(leaf, slots, axis=machine_axis)
             free = [slot is None for slot in self.machine_slots]
-            leaf[(slice(None),) * axes.machine + (np.array(free),)] = 0
-        if axes.member is not None:
+            leaf[(slice(None),) * machine_axis + (np.array(free),)] = 0
+        if member_axis is not None:
             missing = -self.n_members % self.mesh.shape["member"]
-            leaf = np.concatenate(
-                [leaf, np.zeros_like(leaf, shape=(missing, *leaf.shape[1:]))]
-            )
+            zeros = np.zeros_like(leaf, shape=(missing, *leaf.shape[1:]))
+            leaf = np.concatenate([leaf, zeros])
         return leaf
 
 
@@ -140,16 +135,16 @@ def _sharded(
     batching: Batching,
     donate: tuple[int, ...],
 ) -> Any:
-    """A program over a mesh; the same again of an equal function."""
-    member_axes = [_AXES[k].member for k in kinds]
+    """Return a program over a mesh; cached for equal functions."""
+    member_axes, machine_axes = zip(*(_AXES[kind] for kind in kinds), strict=True)
     if batching == "map":
-        # Without its member axis, an array leads with the machines.
-        axes = [None if _AXES[k].machine is None else 0 for k in kinds]
-        over_both = _one_by_one(_one_by_one(function, axes), member_axes)
+        # Without the member axis, the machine axis comes first.
+        axes = [None if axis is None else 0 for axis in machine_axes]
+        over_both = _in_turn(_in_turn(function, axes), member_axes)
     else:
         over_members = jax.vmap(function, member_axes)
-        # Peeling the machine axis first moves the member axis to the front.
-        over_both = jax.vmap(over_members, [_AXES[k].machine for k in kinds], 1)
+        # Removing the machine axis first moves the member axis to the front.
+        over_both = jax.vmap(over_members, machine_axes, 1)
     sharded = jax.shard_map(
         over_both,
         mesh=mesh,
@@ -160,20 +155,15 @@ def _sharded(
     return jax.jit(in_float32(sharded), donate_argnums=donate)
 
 
-def _one_by_one(function: Callable, axes: Sequence[int | None]) -> Callable:
-    """As `jax.vmap(function, axes)`, for axes 0 or None, but one after the other."""
+def _in_turn(function: Callable, axes: Sequence[int | None]) -> Callable:
+    """Map like `jax.vmap(function, axes)`, for axes 0 or None, but sequentially."""
 
     def mapped(*arguments):
         def one(parts):
-            given = iter(parts)
-            return function(
-                *(
-                    argument if axis is None else next(given)
-                    for argument, axis in zip(arguments, axes, strict=True)
-                )
-            )
+            part = iter(parts)
+            return function(*(a if axis is None else next(part) for a, axis in pairs))
 
-        pairs = zip(arguments, axes, strict=True)
+        pairs = list(zip(arguments, axes, strict=True))
         return jax.lax.map(one, [a for a, axis in pairs if axis is not None])
 
     return mapped

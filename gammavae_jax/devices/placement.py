@@ -1,6 +1,7 @@
-"""What every layout offers: functions of one run, a machine's model, for all.
+"""The interface that runs a function of one model for all models on the devices.
 
-`parallel.make_placement` chooses between the two there are.
+A model belongs to one machine and one member: a seed, or one fold of a seed.
+`deal.make_placement` chooses the implementation, `MeshPlacement` or `CoreQueue`.
 """
 
 import functools
@@ -10,26 +11,22 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
-# A member is a seed, or a seed's fold: every machine has a model for each. An array
-# says something of each run, of each machine for all members, or of each member for
-# all machines. On the host it leads with `member machine`, `machine` or `member`.
+# The leading axes of an array on the host: `member machine` for a value of each model,
+# `machine` for one shared by all members, `member` for one shared by all machines.
 Kind = Literal["model", "machine", "member"]
 Batching = Literal["vmap", "map"]
 
-PROGRAMS_KEPT = 32  # of one run there are six
+PROGRAMS_KEPT = 32  # one run needs six
 
 
 class HashablePartial(NamedTuple):
-    """A function with its first arguments, equal to another of the same ones.
-
-    So a program that was made of it once is found again: waves of machines share it.
-    """
+    """A function and its first arguments; equal partials share one compiled program."""
 
     function: Callable
     settings: tuple[Any, ...]  # hashable
 
     def __call__(self, *arguments: Any) -> Any:
-        """Call it with the arguments that are left."""
+        """Call the function with the remaining arguments."""
         return self.function(*self.settings, *arguments)
 
     @property
@@ -38,29 +35,29 @@ class HashablePartial(NamedTuple):
 
 
 class Program(ABC):
-    """A function of one machine and member, made one of all of them."""
+    """A function of one model that runs for all models."""
 
     @abstractmethod
     def compile(self, *arguments: Any) -> Callable:
-        """Compile for arguments such as these; they are not used up."""
+        """Compile for the shapes of these arguments, which are not donated."""
 
     @abstractmethod
     def __call__(self, *arguments: Any) -> Any:
-        """Compile and run; to call it again and again, compile it first."""
+        """Compile and run; for repeated calls, call `compile` once."""
 
 
 class Placement(ABC):
-    """Which device works on which runs, and how; to be used in a `with` statement.
+    """An assignment of models to devices; use it in a `with` statement.
 
-    Arguments and results of programs are on the devices, in a form of the layout's
-    own: they are made by `put`, passed from program to program, and read by `get`.
+    Arguments and results of programs stay on the devices, in a form private to the
+    placement: `put` creates them, programs exchange them, and `get` reads them.
     """
 
-    batching: Batching  # a device's runs at once, or one by one
+    batching: Batching  # whether a device computes its models together or in turn
 
     @abstractmethod
     def put(self, tree: Any, kind: Kind) -> Any:
-        """Host arrays of a kind, placed on the devices; what is there stays."""
+        """Copy host arrays of a kind to the devices; placed arrays stay as they are."""
 
     @abstractmethod
     def part(self, tree: Any, name: str) -> Any:
@@ -68,53 +65,53 @@ class Placement(ABC):
 
     @abstractmethod
     def get(self, tree: Any) -> Any:
-        """Results back on the host, `member machine ...`, once they are there."""
+        """Wait for results and copy them to the host as `member machine ...`."""
 
     def get_to_save(self, tree: Any) -> Any:
-        """As `get`, but what several processes share may stay with them, as JAX's."""
+        """Like `get`, but several processes may keep shared arrays on their devices."""
         return self.get(tree)
 
     @abstractmethod
     def wait(self, *trees: Any) -> None:
-        """Return when these results are there; if one failed, fail."""
+        """Wait until these results are computed; raise their error if one failed."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give up what has not been computed yet."""
+        """Cancel what has not been computed yet."""
 
     def __enter__(self) -> "Placement":
-        """The layout itself."""
+        """Return the placement."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it: an interrupted program should not go on computing."""
+        """Close the placement, so that an interrupted program stops computing."""
         self.close()
 
     @abstractmethod
     def over_models(
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
     ) -> Program:
-        """`function` of one machine and member, for all of them.
+        """Turn a function of one model into a program for all models.
 
         Args:
-            function: of arrays without a `member` or a `machine` axis. A
-                `HashablePartial` is traced and compiled once for arguments of the same
-                shapes, in every placement of the same kind.
-            kinds: of its arguments.
-            donate: the arguments, of kind "model", whose memory the results may take.
+            function: of arrays without `member` and `machine` axes. Equal
+                `HashablePartial`s are traced and compiled once for arguments of the
+                same shapes, in all placements of one kind.
+            kinds: the kind of each argument.
+            donate: the arguments, of kind "model", whose memory results may reuse.
         """
 
 
 @functools.lru_cache(PROGRAMS_KEPT)
 def jitted(function: Callable, donate: tuple[int, ...]) -> Any:
-    """`jax.jit` with float32 products; the same again of an equal function."""
+    """Return `jax.jit` of the function in float32; cached for equal functions."""
     return jax.jit(in_float32(function), donate_argnums=donate)
 
 
 def in_float32(function: Callable) -> Callable:
-    """`function` with float32 products, unless one names another precision.
+    """Wrap a function so that its matrix products are in float32 by default.
 
-    Accelerators would take less by themselves.
+    Accelerators would use a lower precision by themselves.
     """
 
     @functools.wraps(function)

@@ -14,6 +14,7 @@ from jaxtyping import Float, Float32
 from gammavae_jax.config import Config, FeatureConfig, ModelConfig
 from gammavae_jax.data.features import FLOOR, hann
 from gammavae_jax.export.graph import Graph, Tensor
+from gammavae_jax.models import layers
 from gammavae_jax.models.distributions import MAX_PARAMETER, MIN_PARAMETER
 from gammavae_jax.models.layers import EPS
 from gammavae_jax.scoring.scorer import Scorer
@@ -76,14 +77,13 @@ def add_network(
     """Add the residual and code of windows with shape `window feature`."""
     params, batch_stats = scorer.params, scorer.batch_stats
     seen, target = _inputs(graph, config, batch_stats, windows)
-    x = _blocks(graph, params["Encoder_0"], batch_stats["Encoder_0"], seen)
+    x = _blocks(graph, params[layers.ENCODER], batch_stats[layers.ENCODER], seen)
     if config.model.latent == "deterministic":
-        code = _blocks(graph, params, batch_stats, x)
+        code = _block(graph, params[layers.CODE], batch_stats[layers.CODE], x)
     else:
         code = _posterior_mean(graph, config.model, params, x)
-    decoder = params["Decoder_0"]
-    x = _blocks(graph, decoder, batch_stats["Decoder_0"], code)
-    last = decoder["Output_0"]
+    x = _blocks(graph, params[layers.DECODER], batch_stats[layers.DECODER], code)
+    last = params[layers.DECODER][layers.OUTPUT]
     reconstruction = _linear(graph, _Layer(last["kernel"], last["bias"]), x)
     return Output(graph.op("Sub", target, reconstruction), code)
 
@@ -94,7 +94,7 @@ def _inputs(
     """Add what the network sees and what it should reconstruct."""
     model = config.model
     if model.inputs == "standardised":
-        running = _float64(batch_stats["Inputs_0"]["Standardise_0"])
+        running = _float64(batch_stats[layers.INPUTS][layers.STANDARDISE])
         windows = graph.op("Sub", windows, running["mean"])
         windows = graph.op("Mul", windows, (running["var"] + EPS) ** -0.5)
     seen = target = windows
@@ -117,7 +117,7 @@ def _posterior_mean(
     """Add the posterior mean, as `autoencoder.posterior_from_heads` defines it."""
     heads = [
         _linear(graph, _Layer(head["kernel"].T, head["bias"]), x)
-        for head in (params["head_0"], params["head_1"])
+        for head in (params[name] for name in layers.HEADS)
     ]
     if config.latent == "gaussian":
         return heads[0]
@@ -137,17 +137,20 @@ def _positive(graph: Graph, config: ModelConfig, head: Tensor) -> Tensor:
 
 def _blocks(graph: Graph, params: Any, batch_stats: Any, x: Tensor) -> Tensor:
     """Add all blocks of a module, one after the other."""
-    n_blocks = sum(name.startswith("Block_") for name in params)
-    for name in (f"Block_{i}" for i in range(n_blocks)):
-        layer = _folded(params[name], batch_stats[name])
-        x = graph.op("Relu", _linear(graph, layer, x))
+    for name in map(layers.BLOCK.format, range(len(batch_stats))):
+        x = _block(graph, params[name], batch_stats[name], x)
     return x
+
+
+def _block(graph: Graph, params: Any, batch_stats: Any, x: Tensor) -> Tensor:
+    """Add a `Block`."""
+    return graph.op("Relu", _linear(graph, _folded(params, batch_stats), x))
 
 
 def _folded(params: Any, batch_stats: Any) -> _Layer:
     """Return a linear layer with the batch normalisation after it folded in."""
-    dense, norm = _float64(params["Dense_0"]), _float64(params["BatchNorm_0"])
-    running = _float64(batch_stats["BatchNorm_0"])
+    dense, norm = _float64(params[layers.DENSE]), _float64(params[layers.BATCH_NORM])
+    running = _float64(batch_stats[layers.BATCH_NORM])
     spread = norm["scale"] / np.sqrt(running["var"] + EPS)
     bias = (dense["bias"] - running["mean"]) * spread + norm["bias"]
     return _Layer(dense["kernel"].T * spread, bias)

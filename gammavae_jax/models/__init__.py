@@ -1,1 +1,1 @@
-"""The networks: encoder, decoder, the Gamma and its gradient, the loss."""
+"""The network: encoder, decoder, the Gamma posterior and its gradient, the loss."""

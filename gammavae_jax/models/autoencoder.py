@@ -1,11 +1,11 @@
-"""The networks: encoder and decoder of dense layers, and what lies between them.
+"""The network: a dense encoder and decoder, and the latent code between them.
 
-Axes: a batch of windows is `window feature`, a code `window latent`, and what is
-reconstructed `window output`: the features, or a frame of them. Within a network
-windows come last, `feature window`: the gradients of the weights are then products
-over an axis that is contiguous in memory, and the means of batch normalisation are
-products with a vector. On CPUs a step takes 6 % less time so. `weight` is 1 for a
-window and 0 for padding; only batch normalisation looks at it.
+Axes: windows are `window feature`, codes `window latent`, reconstructions `window
+output`; an output is a whole window or its middle frame. Inside the network windows
+come last, `feature window`: weight gradients are then products over a contiguous
+axis, and the means of batch normalisation are products with a vector, which makes a
+step 6 % faster on CPUs. `weight` is 1 for a window and 0 for padding; only batch
+normalisation uses it.
 """
 
 from typing import Any, NamedTuple, cast
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from gammavae_jax.config import ModelConfig
+from gammavae_jax.models import layers
 from gammavae_jax.models.distributions import (
     MAX_PARAMETER,
     MIN_PARAMETER,
@@ -22,31 +23,25 @@ from gammavae_jax.models.distributions import (
     Gaussian,
     gamma_of_mean_and_variance,
 )
-from gammavae_jax.models.layers import (
-    Block,
-    Dense,
-    Output,
-    Precision,
-    Standardise,
-)
+from gammavae_jax.models.layers import Block, Dense, Output, Precision, Standardise
 
 
 class ModelOutput(NamedTuple):
-    """What a model says of a batch; `posterior` is None for a deterministic code."""
+    """The model's output for a batch; a deterministic code has no posterior."""
 
     reconstruction: Float[Array, "window output"]
-    target: Float[Array, "window output"]  # what should have been reconstructed
+    target: Float[Array, "window output"]  # what the reconstruction should equal
     code: Float[Array, "window latent"]
     posterior: Gamma | Gaussian | None
 
     @property
     def residual(self) -> Float[Array, "window output"]:
-        """What the model did not reconstruct."""
+        """The target minus the reconstruction."""
         return self.target - self.reconstruction
 
 
 class Encoder(nn.Module):
-    """Windows to the last hidden layer, a `Block` for each width."""
+    """Map windows to the last hidden layer, with one `Block` for each width."""
 
     hidden: tuple[int, ...]
     precision: Precision
@@ -58,15 +53,12 @@ class Encoder(nn.Module):
         weight: Float[Array, "window"],
         training: bool,
     ) -> Float[Array, "hidden window"]:
-        """Apply the blocks in turn."""
-        x = windows.T
-        for width in self.hidden:
-            x = Block(width, self.precision)(x, weight, training)
-        return x
+        """Apply the blocks."""
+        return _blocks(self.hidden, self.precision, windows.T, weight, training)
 
 
 class Decoder(nn.Module):
-    """Codes to reconstructions: a `Block` for each width, and a linear layer."""
+    """Map codes to reconstructions: one `Block` for each width, then a linear layer."""
 
     hidden: tuple[int, ...]
     n_outputs: int
@@ -79,19 +71,25 @@ class Decoder(nn.Module):
         weight: Float[Array, "window"],
         training: bool,
     ) -> Float[Array, "window output"]:
-        """Apply the blocks in turn."""
-        x = code.T
-        for width in self.hidden:
-            x = Block(width, self.precision)(x, weight, training)
-        return Output(self.n_outputs, self.precision)(x)
+        """Apply the blocks and the linear layer."""
+        x = _blocks(self.hidden, self.precision, code.T, weight, training)
+        return Output(self.n_outputs, self.precision, name=layers.OUTPUT)(x)
+
+
+def _blocks(widths, precision, x, weight, training):
+    """Apply a numbered `Block` for each width, inside the calling module."""
+    for i, width in enumerate(widths):
+        x = Block(width, precision, name=layers.BLOCK.format(i))(x, weight, training)
+    return x
 
 
 class Inputs(nn.Module):
-    """Windows to what the network sees of them, and what it should reconstruct.
+    """Split windows into the network's input and the target of its reconstruction.
 
-    Both are the window, or (interpolation, Suefusa et al. 2020) the frames about the
-    middle one and that frame. "centred" takes from both the mean of what is *seen*:
-    with the target in the mean, its own level could be told from the other frames.
+    Both are the whole window; with `target="centre"` the input is the frames around
+    the middle one, and the target is the middle frame (Suefusa et al. 2020). "centred"
+    subtracts the mean of the *input* from both: a mean that includes the target would
+    reveal the target's level to the network.
     """
 
     config: ModelConfig
@@ -104,9 +102,10 @@ class Inputs(nn.Module):
         weight: Float[Array, "window"],
         training: bool,
     ) -> tuple[Float[Array, "window seen"], Float[Array, "window output"]]:
-        """Transform, then part."""
+        """Normalise the windows, then return input and target."""
         if self.config.inputs == "standardised":
-            windows = Standardise()(windows.T, weight, training).T
+            standardise = Standardise(name=layers.STANDARDISE)
+            windows = standardise(windows.T, weight, training).T
         seen = target = windows
         if self.config.target == "centre":
             frames = windows.reshape(windows.shape[0], self.n_context, -1)
@@ -122,13 +121,13 @@ class Inputs(nn.Module):
 class AutoEncoder(nn.Module):
     """Encoder, code and decoder.
 
-    A deterministic code is one more `Block` (the official baseline). Else two heads
-    describe a posterior (the report's Table 1); in training the code is a draw from
-    it, else its mean: scores do not depend on chance.
+    A deterministic code is one more `Block`, as in the official baseline. Otherwise
+    two linear heads parametrise a posterior (the report's Table 1). In training the
+    code is a sample from it; in evaluation it is the mean, so scores are deterministic.
     """
 
     config: ModelConfig
-    n_context: int = 1  # frames in a window; only the target "centre" asks
+    n_context: int = 1  # frames in a window; used by the target "centre" only
 
     @nn.compact
     def __call__(
@@ -137,21 +136,24 @@ class AutoEncoder(nn.Module):
         weight: Float[Array, "window"],
         key: PRNGKeyArray | None,
     ) -> ModelOutput:
-        """Encode and decode; with a key as in training."""
+        """Encode and decode, in training mode if there is a key to sample with."""
         training = key is not None
         n_latent, precision = self.config.n_latent, self.config.precision
-        seen, target = Inputs(self.config, self.n_context)(windows, weight, training)
-        x = Encoder(self.config.hidden, precision)(seen, weight, training)
+        inputs = Inputs(self.config, self.n_context, name=layers.INPUTS)
+        seen, target = inputs(windows, weight, training)
+        encoder = Encoder(self.config.hidden, precision, name=layers.ENCODER)
+        x = encoder(seen, weight, training)
         if self.config.latent == "deterministic":
-            code = Block(n_latent, precision)(x, weight, training).T
+            code = Block(n_latent, precision, name=layers.CODE)(x, weight, training).T
             posterior = None
         else:
             first, second = (
-                Dense(n_latent, precision, name=f"head_{i}")(x).T for i in (0, 1)
+                Dense(n_latent, precision, name=name)(x).T for name in layers.HEADS
             )
             posterior = posterior_from_heads(first, second, self.config)
             code = posterior.mean if key is None else posterior.sample(key)
-        decoder = Decoder(self.config.hidden, target.shape[-1], precision)
+        width = target.shape[-1]
+        decoder = Decoder(self.config.hidden, width, precision, name=layers.DECODER)
         return ModelOutput(decoder(code, weight, training), target, code, posterior)
 
 
@@ -160,12 +162,12 @@ def posterior_from_heads(
     second: Float[Array, "window latent"],
     config: ModelConfig,
 ) -> Gamma | Gaussian:
-    """The posterior that two linear heads describe.
+    """Return the posterior that two linear heads parametrise.
 
-    A Gamma's heads are made positive over the latents (`softmax`, the report's Table
-    1) or one by one (`softplus`). They are its concentration and rate, or its mean and
-    variance. What they give is kept within the bounds that float32 can sample. A
-    Gaussian's heads are its mean and log variance.
+    The heads of a Gamma are made positive by a softmax over the latents (the report's
+    Table 1) or by a softplus, and clipped to the range that float32 can sample. They
+    are its concentration and rate, or its mean and variance. The heads of a Gaussian
+    are its mean and log variance.
     """
     if config.latent == "gaussian":
         return Gaussian(first, second)
@@ -186,9 +188,9 @@ def reconstruct(
     windows: Float[Array, "window feature"],
     n_context: int = 1,
 ) -> ModelOutput:
-    """What a trained model makes of windows, in evaluation mode.
+    """Apply a trained model to windows (dB), in evaluation mode.
 
-    `n_context` is the number of frames in a window; only the target "centre" asks.
+    `n_context` is the number of frames in a window; only the target "centre" uses it.
     """
     model = AutoEncoder(config, n_context)
     variables = {"params": params, "batch_stats": batch_stats}

@@ -1,9 +1,9 @@
-"""The distributions of a latent code: Gamma and Gaussian.
+"""The distributions of a latent code, Gamma and Gaussian, and their divergences.
 
 Both are plain records of parameters with the same three operations: `mean`, a
-differentiable `sample` and the Kullback-Leibler divergence to a prior. This is the
-only module that imports TensorFlow Probability, of which single releases are broken.
-Without it JAX draws the Gammas: the same law and the same gradient, other draws.
+differentiable `sample` and the Kullback-Leibler divergence to a prior. Only this
+module imports TensorFlow Probability (TFP), some releases of which are broken. Without
+TFP, JAX draws the Gamma samples: same distribution and gradient, different samples.
 """
 
 import importlib.metadata
@@ -17,23 +17,23 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from gammavae_jax.config import ModelConfig
 from gammavae_jax.models.gamma_gradient import log_draw_derivative
 
-# Who draws the Gammas, and why it is not who should; "" if it is.
+# The library that draws Gamma samples, and why it is not TFP ("" if it is).
 SAMPLER: Literal["tensorflow-probability", "jax"] = "tensorflow-probability"
 WHY_NOT_TFP = ""
 
 try:
     from tensorflow_probability.substrates.jax import distributions as tfd
-except Exception as error:  # a release that is broken raises whatever it meets
+except Exception as error:  # a broken release may raise anything
     SAMPLER, WHY_NOT_TFP = "jax", f"{type(error).__name__}: {error}".splitlines()[0]
 
-# Outside these bounds float32 cannot hold a draw, or its derivative.
+# Outside these bounds float32 cannot represent a sample or its derivative.
 MIN_PARAMETER, MAX_PARAMETER = 1e-3, 1e3
 
 
 class Gamma(NamedTuple):
-    """Gamma distributions, density proportional to `z^(concentration-1) exp(-rate z)`.
+    """Gamma distributions; the density is `c z^(concentration-1) exp(-rate z)`.
 
-    The concentration should lie within `MIN_PARAMETER` and `MAX_PARAMETER`.
+    The concentration should lie between `MIN_PARAMETER` and `MAX_PARAMETER`.
     """
 
     concentration: Float[Array, "*batch latent"]
@@ -41,15 +41,15 @@ class Gamma(NamedTuple):
 
     @property
     def mean(self) -> Float[Array, "*batch latent"]:
-        """The expectation, `concentration / rate`."""
+        """The mean, `concentration / rate`."""
         return self.concentration / self.rate
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, "*batch latent"]:
-        """One draw each, with the implicit reparameterisation gradient.
+        """Draw one sample each, with the implicit reparameterisation gradient.
 
-        The draw is that of `SAMPLER`, in log space, where a small concentration does
-        not underflow. Its own derivative there divides zero by zero, so
-        `_with_implicit_gradient` supplies ours.
+        `SAMPLER` draws in log space, where small concentrations do not underflow. Its
+        own derivative divides zero by zero there, so `_with_implicit_gradient`
+        replaces it.
         """
         log_z = _log_draw(key, jax.lax.stop_gradient(self.concentration))
         log_z = _with_implicit_gradient(
@@ -72,11 +72,11 @@ class Gamma(NamedTuple):
 def gamma_of_mean_and_variance(
     mean: Float[Array, "*batch latent"], variance: Float[Array, "*batch latent"]
 ) -> Gamma:
-    """The Gammas of these moments.
+    """Return the Gamma distributions with these means and variances.
 
-    Concentration is `mean^2 / variance`, rate `mean / variance`. The means should lie
-    within `MIN_PARAMETER` and `MAX_PARAMETER`. The variance is clipped where one of
-    the two would leave these bounds, so the mean always holds.
+    The concentration is `mean^2 / variance`, the rate `mean / variance`. The means
+    should lie between `MIN_PARAMETER` and `MAX_PARAMETER`. A variance for which either
+    parameter would leave these bounds is clipped; the mean is always exact.
     """
     smallest = mean * jnp.maximum(mean, 1.0) / MAX_PARAMETER
     largest = mean * jnp.minimum(mean, 1.0) / MIN_PARAMETER
@@ -92,11 +92,11 @@ class Gaussian(NamedTuple):
 
     @property
     def mean(self) -> Float[Array, "*batch latent"]:
-        """The expectation, `location`."""
+        """The mean, `location`."""
         return self.location
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, "*batch latent"]:
-        """One draw each, by location and scale (Kingma and Welling 2014)."""
+        """Draw one reparameterised sample each (Kingma and Welling 2014)."""
         noise = jax.random.normal(key, self.location.shape, self.location.dtype)
         return self.location + jnp.exp(0.5 * self.log_variance) * noise
 
@@ -108,7 +108,7 @@ class Gaussian(NamedTuple):
 
 
 def sampler_note() -> str:
-    """What is to be said of a fallback's draws, with the repair; "" if TFP draws."""
+    """Return a one-line warning that TFP cannot be imported; "" if it can."""
     if SAMPLER == "tensorflow-probability":
         return ""
     installed = [
@@ -118,28 +118,28 @@ def sampler_note() -> str:
     ]
     return (
         "TensorFlow Probability cannot be imported (installed: "
-        f"{' and '.join(dict.fromkeys(installed)) or 'none'}; {WHY_NOT_TFP}): JAX "
-        "draws the Gammas, by the same law, so numbers differ as those of another seed "
-        "do. To repair: pip uninstall -y tensorflow-probability tfp-nightly && pip "
-        "install tfp-nightly==0.26.0.dev20261027"
+        f"{' and '.join(dict.fromkeys(installed)) or 'none'}; {WHY_NOT_TFP}), so JAX "
+        "draws the Gamma samples: same distribution, but results change as with "
+        "another seed. To repair: pip uninstall -y tensorflow-probability tfp-nightly "
+        "&& pip install tfp-nightly==0.26.0.dev20261027"
     )
 
 
 def _log_draw(
     key: PRNGKeyArray, concentration: Float[Array, "*batch"]
 ) -> Float[Array, "*batch"]:
-    """The logarithm of one draw each, at rate 1."""
+    """Draw the logarithm of one sample each, at rate 1."""
     if SAMPLER == "jax":
         return jax.random.loggamma(key, concentration, dtype=concentration.dtype)
-    law = tfd.ExpGamma(concentration, rate=jnp.ones_like(concentration))
-    return jnp.asarray(law.sample(seed=key))
+    log_gamma = tfd.ExpGamma(concentration, rate=jnp.ones_like(concentration))
+    return jnp.asarray(log_gamma.sample(seed=key))
 
 
 @jax.custom_jvp
 def _with_implicit_gradient(
     concentration: Float[Array, "*batch"], log_z: Float[Array, "*batch"]
 ) -> Float[Array, "*batch"]:
-    """`log_z`, drawn at `concentration` and rate 1, as a function of the latter."""
+    """Return `log_z`, a log sample at rate 1, differentiable in `concentration`."""
     del concentration
     return log_z
 
@@ -151,24 +151,24 @@ def _implicit_jvp(primals, tangents):
 
 
 def exact(posterior: Gamma, prior: Gamma) -> Float[Array, "*batch latent"]:
-    """`KL(posterior || prior)`, in nats."""
+    """Return `KL(posterior || prior)` for each latent, in nats."""
     return posterior.kl_to(prior)
 
 
 def report_eq2(posterior: Gamma, prior: Gamma) -> Float[Array, "*batch latent"]:
-    """Equation 2 as the report prints it (Huang, DCASE 2024), for each latent.
+    """Return Equation 2 as the report prints it (Huang, DCASE 2024), for each latent.
 
     With shape b and scale a of the prior, d and c of the posterior:
     `cd/a + b log a - log(cd) - b + (b - 1) (digamma(d) + log c)`.
 
-    No divergence. Where the two laws are equal it is
-    `(2b - 2) log a - log b + (b - 1) digamma(b)`: 0 for every scale only if b = 1. For
-    b = 2, a = 1 that is -0.27. For b > 1 it falls without bound as d falls to 0. For
-    b = 1 it is `m/a - 1 - log(m/a)` of the mean m = cd: the divergence between
-    exponential laws of these means, deaf to the posterior's shape. Beside the true
-    divergence the sign of the last term is wrong, `-log(cd)` stands for the entropy
-    and the log-gammas, and `-b` for `-d`. The report calls a and c the shapes, but
-    `digamma(d)` and `b - 1` make sense only of shapes.
+    This is not a divergence. For a posterior equal to the prior it is
+    `(2b - 2) log a - log b + (b - 1) digamma(b)`, which is 0 for every scale only if
+    b = 1; for b = 2 and a = 1 it is -0.27. For b > 1 it is unbounded below as d goes
+    to 0. For b = 1 it is `m/a - 1 - log(m/a)` with the mean m = cd: the divergence
+    between exponential distributions, independent of the posterior's shape. Compared
+    with the true divergence, the last term has the wrong sign, `-log(cd)` replaces the
+    entropy and the log-gammas, and `-b` replaces `-d`. The report calls a and c the
+    shapes, but `digamma(d)` and `b - 1` make sense only if b and d are.
     """
     shape, log_scale = prior.concentration, -jnp.log(prior.rate)
     log_mean = jnp.log(posterior.mean)
@@ -182,12 +182,12 @@ def report_eq2(posterior: Gamma, prior: Gamma) -> Float[Array, "*batch latent"]:
 
 
 def ancestor(posterior: Gamma, prior: Gamma) -> Float[Array, "*batch latent"]:
-    """What `gamma_vae.py` of AntixK/PyTorch-VAE computes, in nats.
+    """Return the term in `gamma_vae.py` of AntixK/PyTorch-VAE, per latent, in nats.
 
     It is `KL(P' || Q')`, where P' and Q' are prior and posterior with concentration
-    and rate swapped. So it is 0 for equals and positive else, but it is not the term
-    of an evidence lower bound: it runs from the prior to the posterior, and between
-    laws other than those from which the code is drawn.
+    and rate swapped. It is 0 if they are equal and positive otherwise, but it is not
+    the term of an evidence lower bound: it goes from prior to posterior, and the code
+    is not drawn from Q'.
     """
     swapped_prior = Gamma(prior.rate, prior.concentration)
     swapped_posterior = Gamma(posterior.rate, posterior.concentration)
@@ -200,7 +200,7 @@ _BY_NAME = {"exact": exact, "report_eq2": report_eq2, "ancestor": ancestor}
 def divergence(
     posterior: Gamma | Gaussian, config: ModelConfig
 ) -> Float[Array, "*batch latent"]:
-    """The divergence that `model.kl` names; the exact one of a Gaussian."""
+    """Return the divergence named by `model.kl`, in nats; exact for a Gaussian."""
     if isinstance(posterior, Gaussian):
         return kl_to_prior(posterior, config)
     return _BY_NAME[config.kl](posterior, _gamma_prior(posterior, config))
@@ -209,7 +209,7 @@ def divergence(
 def kl_to_prior(
     posterior: Gamma | Gaussian, config: ModelConfig
 ) -> Float[Array, "*batch latent"]:
-    """The exact divergence to the prior, whatever the loss takes."""
+    """Return the exact divergence to the prior in nats, whatever the loss uses."""
     if isinstance(posterior, Gaussian):
         zero = jnp.zeros_like(posterior.location)
         return posterior.kl_to(Gaussian(zero, zero))

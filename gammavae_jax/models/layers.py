@@ -1,7 +1,4 @@
-"""Batch normalisation, of hidden layers and of the windows themselves.
-
-Windows are the last axis, as within a network; those of weight 0 are padding.
-"""
+"""The layers of the network; windows are the last axis, padding has weight 0."""
 
 import functools
 from typing import Literal, cast
@@ -11,15 +8,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-EPS = 1e-3  # added to a variance
-MOMENTUM = 0.01  # of a batch's statistics in the running ones
+# The names of modules in `params` and `batch_stats`; they also seed initial weights.
+INPUTS, STANDARDISE = "inputs", "standardise"
+ENCODER, DECODER, BLOCK = "encoder", "decoder", "block_{}"  # with the block's number
+DENSE, BATCH_NORM, OUTPUT = "dense", "batch_norm", "output"
+CODE, HEADS = "code", ("head_0", "head_1")  # of a deterministic code, of a posterior
+
+EPS = 1e-3  # added to each variance
+MOMENTUM = 0.01  # weight of a batch's statistics in the running statistics
 
 
 class BatchNorm(nn.Module):
     """Batch normalisation over the windows of weight 1.
 
-    Equal to PyTorch's with `momentum=0.01, eps=1e-3`, the official baseline's
-    setting: the running variance is the unbiased one, unlike in Flax's own layer.
+    It equals PyTorch's with `momentum=0.01, eps=1e-3`, as in the official baseline:
+    the running variance is unbiased, unlike in Flax's own layer.
     """
 
     @nn.compact
@@ -29,28 +32,17 @@ class BatchNorm(nn.Module):
         weight: Float[Array, "window"],
         training: bool,
     ) -> Float[Array, "feature window"]:
-        """Normalise by the batch in training, by the running statistics else."""
-        width, dtype = (len(x),), x.dtype
-        scale = self.param("scale", nn.initializers.ones, width, dtype)
-        bias = self.param("bias", nn.initializers.zeros, width, dtype)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, width, dtype)
-        running_var = self.variable("batch_stats", "var", jnp.ones, width, dtype)
-        if not training:
-            return _normalise(x, running_mean.value, running_var.value, scale, bias)
-        count = weight.sum()
-        y, mean, variance = batch_normalise(x, weight / count, scale, bias)
-        unbiased = variance * count / (count - 1.0)
-        running_mean.value += MOMENTUM * (mean - running_mean.value)
-        running_var.value += MOMENTUM * (unbiased - running_var.value)
-        return y
+        """Normalise by the batch in training, else by the running statistics."""
+        scale = self.param("scale", nn.initializers.ones, (len(x),), x.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (len(x),), x.dtype)
+        return _normalise_and_track(self, x, weight, training, scale, bias, MOMENTUM)
 
 
 class Standardise(nn.Module):
-    """Batch normalisation without scale and bias, for a network's input.
+    """Batch normalisation of the network's input, without scale and bias.
 
-    The running statistics are plain means of those of the first batches, until there
-    are as many as the momentum remembers. From their start at 0 they would need a
-    thousand steps to reach a mean of -60 dB.
+    The running statistics are plain means over the first `1 / MOMENTUM` batches; from
+    0 they would otherwise need a thousand steps to reach a mean of -60 dB.
     """
 
     @nn.compact
@@ -60,22 +52,28 @@ class Standardise(nn.Module):
         weight: Float[Array, "window"],
         training: bool,
     ) -> Float[Array, "feature window"]:
-        """Normalise by the batch in training, by the running statistics else."""
-        zeros, ones = jnp.zeros(len(x), x.dtype), jnp.ones(len(x), x.dtype)
-        running_mean = self.variable("batch_stats", "mean", lambda: zeros)
-        running_var = self.variable("batch_stats", "var", lambda: ones)
+        """Normalise by the batch in training, else by the running statistics."""
+        ones, zeros = jnp.ones(len(x), x.dtype), jnp.zeros(len(x), x.dtype)
         n_batches = self.variable("batch_stats", "n_batches", jnp.zeros, (), x.dtype)
-        if not training:
-            return _normalise(x, running_mean.value, running_var.value, ones, zeros)
-        count = weight.sum()
-        y, mean, variance = batch_normalise(x, weight / count, ones, zeros)
-        unbiased = variance * count / (count - 1.0)
-        # From so many on the momentum holds.
-        n_batches.value = jnp.minimum(n_batches.value + 1, 1 / MOMENTUM)
+        if training:
+            n_batches.value = jnp.minimum(n_batches.value + 1, 1 / MOMENTUM)
         momentum = 1 / n_batches.value
-        running_mean.value += momentum * (mean - running_mean.value)
-        running_var.value += momentum * (unbiased - running_var.value)
-        return y
+        return _normalise_and_track(self, x, weight, training, ones, zeros, momentum)
+
+
+def _normalise_and_track(module, x, weight, training, scale, bias, momentum):
+    """Normalise; in training, move the module's running statistics by `momentum`."""
+    width, dtype = (len(x),), x.dtype
+    running_mean = module.variable("batch_stats", "mean", jnp.zeros, width, dtype)
+    running_var = module.variable("batch_stats", "var", jnp.ones, width, dtype)
+    if not training:
+        return _normalise(x, running_mean.value, running_var.value, scale, bias)
+    count = weight.sum()
+    y, mean, variance = batch_normalise(x, weight / count, scale, bias)
+    unbiased = variance * count / (count - 1.0)
+    running_mean.value += momentum * (mean - running_mean.value)
+    running_var.value += momentum * (unbiased - running_var.value)
+    return y
 
 
 @jax.custom_vjp
@@ -87,11 +85,11 @@ def batch_normalise(
 ) -> tuple[
     Float[Array, "feature window"], Float[Array, "feature"], Float[Array, "feature"]
 ]:
-    """Normalise by the mean and variance that `share`, of sum 1, weights.
+    """Normalise by the mean and variance over windows weighted by `share`, of sum 1.
 
-    Returns the mean and the biased variance too; they are constants to a gradient.
-    The gradient in closed form (Ioffe and Szegedy 2015) makes fewer passes over the
-    batch than the one that JAX derives.
+    Return the normalised batch, its mean and its biased variance; no gradient flows
+    through the last two. The closed-form gradient (Ioffe and Szegedy 2015) makes fewer
+    passes over the batch than the one that JAX derives.
     """
     mean = x @ share
     variance = (x - mean[:, None]) ** 2 @ share
@@ -128,7 +126,7 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 def matmul(
     a: Float[Array, "row inner"], b: Float[Array, "inner column"], precision: Precision
 ) -> Float[Array, "row column"]:
-    """`a @ b`; the products of its gradients are of the same precision."""
+    """Return `a @ b`; its gradients use products of the same precision."""
     return cast(Array, _matmul(a, b, precision))
 
 
@@ -156,23 +154,24 @@ _matmul.defvjp(_forward, _backward)
 
 
 class Dense(nn.Module):
-    """A linear layer with PyTorch's start: uniform within `1 / sqrt(fan_in)`.
+    """A linear layer with PyTorch's initial weights, uniform within `1 / sqrt(fan_in)`.
 
-    Before a batch normalisation, which takes any bias away again, the bias is not
-    trained: its gradient is rounding noise, of which Adam would make full steps.
+    Before batch normalisation, which removes any bias, the bias is not trained: its
+    gradient is rounding noise, which Adam would turn into full steps.
     """
 
     width: int
     precision: Precision
-    is_normalised: bool = False
+    is_normalised: bool = False  # whether batch normalisation follows
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "input window"]
     ) -> Float[Array, "output window"]:
-        """Multiply and add."""
+        """Apply the layer."""
         fan_in = len(x)
-        kernel = self.param("kernel", _uniform_turned, (self.width, fan_in), x.dtype)
+        shape = self.width, fan_in
+        kernel = self.param("kernel", _uniform_transposed, shape, x.dtype)
         bias = self.param("bias", _uniform, (self.width,), fan_in, x.dtype)
         if self.is_normalised:
             bias = jax.lax.stop_gradient(bias)
@@ -180,7 +179,7 @@ class Dense(nn.Module):
 
 
 class Output(nn.Module):
-    """The last linear layer, started like `Dense`; windows come first again."""
+    """The last linear layer, initialised like `Dense`; its output has windows first."""
 
     width: int
     precision: Precision
@@ -189,7 +188,7 @@ class Output(nn.Module):
     def __call__(
         self, x: Float[Array, "input window"]
     ) -> Float[Array, "window output"]:
-        """Multiply and add."""
+        """Apply the layer."""
         fan_in = len(x)
         kernel = self.param("kernel", _uniform, (fan_in, self.width), fan_in, x.dtype)
         bias = self.param("bias", _uniform, (self.width,), fan_in, x.dtype)
@@ -202,15 +201,15 @@ def _uniform(
     return jax.random.uniform(key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)
 
 
-def _uniform_turned(
+def _uniform_transposed(
     key: PRNGKeyArray, shape: tuple[int, int], dtype: jnp.dtype
 ) -> Float[Array, "output input"]:
-    """The same draws as those of a kernel that is stored the other way round."""
+    """Draw the transpose of what `_uniform` draws for a kernel `input output`."""
     return _uniform(key, shape[::-1], shape[1], dtype).T
 
 
 class Block(nn.Module):
-    """Linear, batch normalisation, ReLU."""
+    """A linear layer, batch normalisation and ReLU."""
 
     width: int
     precision: Precision
@@ -222,6 +221,6 @@ class Block(nn.Module):
         weight: Float[Array, "window"],
         training: bool,
     ) -> Float[Array, "output window"]:
-        """Apply the three."""
-        x = Dense(self.width, self.precision, is_normalised=True)(x)
-        return nn.relu(BatchNorm()(x, weight, training))
+        """Apply the three layers."""
+        dense = Dense(self.width, self.precision, is_normalised=True, name=DENSE)
+        return nn.relu(BatchNorm(name=BATCH_NORM)(dense(x), weight, training))

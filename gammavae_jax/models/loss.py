@@ -1,4 +1,4 @@
-"""The terms of the training loss, by name and for each window."""
+"""The terms of the training loss, named and for each window."""
 
 from typing import NamedTuple
 
@@ -11,18 +11,18 @@ from gammavae_jax.models.distributions import divergence
 
 
 class LossTerms(NamedTuple):
-    """One number a window: squared error in dB^2, KL divergence in nats."""
+    """For each window, the squared error in dB^2 and the KL divergence in nats."""
 
     reconstruction: Float[Array, "*window"]
     kl: Float[Array, "*window"]
 
 
 def loss_terms(output: ModelOutput, config: ModelConfig) -> LossTerms:
-    """Squared error, mean over features; divergence to the prior, sum over latents.
+    """Return the mean squared error and the divergence to the prior of each window.
 
-    `model.kl` names the divergence, which is 0 for a deterministic code.
+    `model.kl` names the divergence, summed over latents; 0 for a deterministic code.
     """
-    # The residual's other sign: so its gradient takes no pass to negate it.
+    # The negative residual, because its gradient needs no pass to change the sign.
     error = output.reconstruction - output.target
     reconstruction = jnp.mean(error**2, axis=-1)
     if output.posterior is None:
@@ -33,16 +33,17 @@ def loss_terms(output: ModelOutput, config: ModelConfig) -> LossTerms:
 def total_loss(
     terms: LossTerms, kl_weight: float | Float[Array, ""]
 ) -> Float[Array, "*window"]:
-    """What training minimises: `reconstruction + kl_weight * kl`, also of means."""
+    """Return the training loss, `reconstruction + kl_weight * kl`."""
     return terms.reconstruction + kl_weight * terms.kl
 
 
 def kl_weight_of(
     epoch: Int[Array, ""], config: TrainConfig
 ) -> float | Float[Array, ""]:
-    """The weight of the divergence in an epoch, numbered from 1.
+    """Return the weight of the divergence in an epoch, counted from 1.
 
-    It rises linearly from 0 in the first epoch to `kl_weight` after `kl_warmup`.
+    It rises linearly from 0 in the first epoch to `train.kl_weight` after
+    `train.kl_warmup` epochs.
     """
     if not config.kl_warmup:
         return config.kl_weight

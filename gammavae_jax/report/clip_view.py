@@ -12,7 +12,7 @@ from gammavae_jax.config import Config
 from gammavae_jax.data import statistics as clip_statistics
 from gammavae_jax.data.arrays import ClipArrays
 from gammavae_jax.devices.placement import in_float32
-from gammavae_jax.models.layers import EPS
+from gammavae_jax.models.layers import EPS, INPUTS, STANDARDISE
 from gammavae_jax.scoring.scorer import (
     Scorer,
     direct_scores,
@@ -119,7 +119,7 @@ def _decibels_in_unit(config: Config, scorer: Scorer) -> Array | None:
     """The factor that turns a residual into dB; None if it is in dB already."""
     if config.model.inputs != "standardised":
         return None
-    deviation = jnp.sqrt(scorer.batch_stats["Inputs_0"]["Standardise_0"]["var"] + EPS)
+    deviation = jnp.sqrt(scorer.batch_stats[INPUTS][STANDARDISE]["var"] + EPS)
     if config.model.target == "centre":
         frames = deviation.reshape(config.features.n_context, -1)
         return frames[config.features.n_context // 2]

@@ -33,7 +33,7 @@ from gammavae_jax.files import (
 )
 from gammavae_jax.process import deferred_signals
 
-FORMAT = 5  # increased when older checkpoints become unreadable
+FORMAT = 6  # increased when older checkpoints become unreadable
 _MARKER_BYTES = 2**18  # at most
 _MAX_COMPRESSION = 100  # floats hardly compress, but padding and zeros do
 _SPARE_BYTES = 64 << 20  # allowed even for the smallest checkpoint

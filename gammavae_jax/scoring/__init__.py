@@ -1,1 +1,1 @@
-"""Residuals to anomaly scores, p-values and thresholds; fitting a detector."""
+"""Anomaly scores, p-values and thresholds; fitting a detector."""

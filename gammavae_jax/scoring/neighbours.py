@@ -1,12 +1,10 @@
-"""How far a clip lies from the training clips of its machine; arrays only.
+"""Distances of a clip to the training clips of its machine.
 
-A `Reference` holds a statistic of the training clips of both domains (see
-`clip_statistics`), each told by a model that was not trained on the clip. The distance
-to the nearest of them is the smaller of the distances to the nearest source clip and
-to the nearest target clip. A domain of few clips lies thinly, and its normal clips lie
-far from each other: the density score divides by how far a training clip's own
-neighbours are (Wilkinghoff et al. 2025, "Keeping the balance: anomaly score calculation
-for domain generalization").
+A `Reference` holds a statistic (see `data.statistics`) of training clips from both
+domains, each computed by a model that was not trained on the clip. The normal clips of
+a domain with few training clips lie far from all of these, so the density score divides
+each distance by the distance of the training clip to its own neighbours (Wilkinghoff et
+al. 2025, "Keeping the balance: anomaly score calculation for domain generalization").
 """
 
 from typing import NamedTuple
@@ -19,33 +17,34 @@ from jaxtyping import Array, Bool, Float, Int
 from gammavae_jax.config import ScoringConfig
 from gammavae_jax.training.members import NO_FOLD
 
-_SMALLEST_SCALE = 0.05  # of a feature, as a share of the mean one
-_SMALLEST_RADIUS = 0.1  # of a training clip, as a share of the mean one
-_SMALLEST_SPREAD = 1e-2  # dB, of the mean feature; clips that differ less are alike
-_SMALLEST_MEAN_RADIUS = 1.0  # usual clips are some sqrt(2 features) apart
+_SMALLEST_SCALE = 0.05  # of a feature, relative to the mean one
+_SMALLEST_RADIUS = 0.1  # of a training clip, relative to the mean one
+_SMALLEST_SPREAD = 1e-2  # dB, averaged over features; less is a set of copies
+_SMALLEST_MEAN_RADIUS = 1.0  # different clips are about sqrt(2 features) apart
 _TINY = 1e-6
 
 AnyArray = Array | np.ndarray  # on a device or on the host
 
 
 class Reference(NamedTuple):
-    """A statistic of the training clips that a model compares with, standardised.
+    """The standardised statistic of the training clips that a model compares with.
 
-    None of them is of the model's own fold, nor is anything here made of those: what
-    is held out is to it as new as a test clip.
+    The clips of the model's own fold have no influence on it, so held-out clips are as
+    new to it as test clips.
     """
 
     location: Float[AnyArray, "*model feature"]
     scale: Float[AnyArray, "*model feature"]
     clips: Float[AnyArray, "*model clip feature"]
     is_clip: Bool[AnyArray, "*model clip"]
-    radius: Float[AnyArray, "*model clip"]  # mean distance of the nearest others
+    radius: Float[AnyArray, "*model clip"]  # mean distance to the nearest other clips
 
 
 class Distances(NamedTuple):
-    """Of a clip: to its nearest training clip, and that by the latter's radius.
+    """Distances of a clip to its nearest training clip, in standard deviations.
 
-    The former is in standard deviations, root of the sum over features.
+    `neighbour` is the Euclidean distance; `density` is the smallest distance divided by
+    the radius of the training clip.
     """
 
     neighbour: Float[Array, "*clip"]
@@ -61,53 +60,53 @@ def fit_reference(
     n_places: int,
     rng: np.random.Generator,
 ) -> Reference:
-    """The reference of one model.
+    """Fit the reference of one model.
 
     Args:
-        statistic: of each training clip, by a model that has not seen it.
-        folds: the fold of that model, `NO_FOLD` where all models have seen the clip;
-            a clip's radius looks at other folds than its own, which hold no copies.
-        is_clip: what is no padding, and is not of this model's fold.
-        is_target: the domain of each clip.
+        statistic: of each training clip, computed by a model not trained on it.
+        folds: the fold of that model, or `NO_FOLD` if all were trained on the clip. A
+            clip's radius uses the other folds, which hold no near copies of it.
+        is_clip: excludes padding and the clips of this model's own fold.
+        is_target: whether a clip is from the target domain.
         config: of density and synthetic clips.
-        n_places: places for clips, of which synthetic ones take what is free.
-        rng: for synthetic clips.
+        n_places: capacity for clips and synthetic clips, from `places_enough`.
+        rng: draws the synthetic clips.
     """
     used = statistic[is_clip]
     location, spread = used.mean(0), used.std(0)
     if spread.mean() < _SMALLEST_SPREAD:
-        spread = np.ones_like(spread)  # one clip, or copies: distances are in dB
+        spread = np.ones_like(spread)  # one clip, or copies: distances stay in dB
     scale = np.maximum(spread, _SMALLEST_SCALE * spread.mean()) + _TINY
-    known = (used - location) / scale
+    real = (used - location) / scale
     pairs = np.repeat(folds[is_clip][:, None], 2, axis=1)
-    extra, extra_folds = _synthetic(known, pairs, is_target[is_clip], config, rng)
-    n_known = len(known) + len(extra)
-    missing = n_places - n_known
-    clips = np.concatenate([known, extra, np.zeros((missing, known.shape[1]))])
+    extra, extra_folds = _synthetic(real, pairs, is_target[is_clip], config, rng)
+    n_clips = len(real) + len(extra)
+    missing = n_places - n_clips
+    clips = np.concatenate([real, extra, np.zeros((missing, real.shape[1]))])
     pairs = np.concatenate([pairs, extra_folds, np.full((missing, 2), NO_FOLD)])
-    is_known = np.arange(n_places) < n_known
+    is_used = np.arange(n_places) < n_clips
     radius = _radius(
         jnp.asarray(clips, jnp.float32),
         jnp.asarray(pairs),
-        jnp.asarray(is_known),
+        jnp.asarray(is_used),
         config.n_density_neighbours,
     )
     return Reference(
         location.astype(np.float32),
         scale.astype(np.float32),
         clips.astype(np.float32),
-        is_known,
+        is_used,
         np.asarray(radius),
     )
 
 
 def places_enough(n_clips: int, config: ScoringConfig) -> int:
-    """For so many training clips of one machine, and the synthetic ones among them."""
+    """Return a capacity for a machine's training clips and the synthetic ones."""
     return n_clips + int(config.smote_ratio * n_clips)
 
 
 def distances(statistic: Float[Array, "feature"], reference: Reference) -> Distances:
-    """Of one clip to the clips of a reference."""
+    """Return the distances of one clip to the clips of a reference."""
     distance = _distance((statistic - reference.location) / reference.scale, reference)
     distance = jnp.where(reference.is_clip, distance, jnp.inf)
     return Distances(distance.min(), jnp.min(distance / reference.radius))
@@ -116,7 +115,7 @@ def distances(statistic: Float[Array, "feature"], reference: Reference) -> Dista
 def _distance(
     point: Float[Array, "feature"], reference: Reference
 ) -> Float[Array, "clip"]:
-    # Not by products: those lose what little two near clips differ by.
+    # Expanding the square would lose the small differences of near clips.
     return jnp.sqrt(jnp.sum((reference.clips - point) ** 2, axis=-1))
 
 
@@ -131,12 +130,12 @@ def _radius(
     is_clip: Bool[Array, "clip"],
     n_neighbours: int,
 ) -> Float[Array, "clip"]:
-    """Mean distance of each clip to its nearest ones, in other folds if there are any.
+    """Return each clip's mean distance to its nearest clips.
 
-    One that has none takes the mean, and none is smaller than a tenth of it: copies
-    of a clip would divide by nothing. Where all are copies the mean is 1, for there is
-    nothing to measure by. A synthetic clip has the folds of both clips that it lies
-    between.
+    They are from other folds if there are any. A clip without neighbours gets the mean
+    radius; the smallest radius is a tenth of the mean, so that copies do not divide by
+    0, and the mean is at least 1, in case all clips are copies. A synthetic clip has
+    the folds of both clips that it lies between.
     """
     n_neighbours = min(n_neighbours, len(clips))
 
@@ -147,14 +146,14 @@ def _radius(
         is_other = jnp.where((others & ~same).any(), others & ~same, others)
         nearness = jnp.where(is_other, -distance, -jnp.inf)
         nearest = -jax.lax.top_k(nearness, n_neighbours)[0]
-        found = jnp.isfinite(nearest)
-        total = jnp.sum(nearest, where=found)
-        return total / jnp.maximum(found.sum(), 1), found.any() & is_clip[place]
+        exists = jnp.isfinite(nearest)
+        total = jnp.sum(nearest, where=exists)
+        return total / jnp.maximum(exists.sum(), 1), exists.any() & is_clip[place]
 
-    radius, is_known = jax.lax.map(of_clip, jnp.arange(len(clips)))
-    mean = jnp.sum(radius, where=is_known) / jnp.maximum(is_known.sum(), 1)
+    radius, is_defined = jax.lax.map(of_clip, jnp.arange(len(clips)))
+    mean = jnp.sum(radius, where=is_defined) / jnp.maximum(is_defined.sum(), 1)
     mean = jnp.maximum(mean, _SMALLEST_MEAN_RADIUS)
-    return jnp.maximum(jnp.where(is_known, radius, mean), _SMALLEST_RADIUS * mean)
+    return jnp.maximum(jnp.where(is_defined, radius, mean), _SMALLEST_RADIUS * mean)
 
 
 def _synthetic_count(is_target: Bool[np.ndarray, "clip"], config: ScoringConfig) -> int:
@@ -170,7 +169,7 @@ def _synthetic(
     config: ScoringConfig,
     rng: np.random.Generator,
 ) -> tuple[Float[np.ndarray, "new feature"], Int[np.ndarray, "new 2"]]:
-    """Target clips between a target clip and one of its two nearest.
+    """Draw clips between a target clip and one of its two nearest target clips.
 
     Source: SMOTE (Chawla et al. 2002).
     """

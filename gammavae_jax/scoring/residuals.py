@@ -1,8 +1,8 @@
-"""Residuals to anomaly scores: arrays only, no model.
+"""Anomaly scores of one clip from the residuals of its windows.
 
-Conventions: a residual is input minus reconstruction, `window feature`; its rows are
-the frames of its windows, `row mel`, in dB. `weight` is 1 for a window and 0 for
-padding. Scores are for one clip; higher is more anomalous.
+A residual is the target minus the reconstruction in dB, `window feature`; its rows are
+the frames of its windows, `row mel`. `weight` is 1 for a window and 0 for padding.
+Higher scores are more anomalous.
 """
 
 from typing import NamedTuple
@@ -14,20 +14,20 @@ from jaxtyping import Array, Float
 
 from gammavae_jax.config import ScoringConfig
 
-VARIANCE_FLOOR = 1e-6  # dB^2, of residuals that are nothing but zeros
+VARIANCE_FLOOR = 1e-6  # dB^2, for residuals that are all zero
 
 
 class Scatter(NamedTuple):
-    """Second moments of rows, gathered batch by batch."""
+    """Second moments of rows, accumulated over batches."""
 
     count: Float[Array, ""]
     mean: Float[Array, "mel"]
-    within: Float[Array, "mel mel"]  # about the mean of each batch
-    total: Float[Array, "mel mel"]  # about the mean of all
+    within: Float[Array, "mel mel"]  # around the mean of each batch
+    total: Float[Array, "mel mel"]  # around the mean of all rows
 
 
 class WindowErrors(NamedTuple):
-    """Of each window: squared error, dB^2; divergence, nats; the sum trained on."""
+    """For each window: squared error (dB^2), divergence (nats), and training loss."""
 
     squared: Float[Array, "window"]
     kl: Float[Array, "window"]
@@ -35,7 +35,7 @@ class WindowErrors(NamedTuple):
 
 
 class GaussianFit(NamedTuple):
-    """A normal distribution of residual rows; `factor` is lower triangular."""
+    """A normal distribution of rows: its mean, and a lower Cholesky factor."""
 
     location: Float[Array, "*model mel"]
     factor: Float[Array, "*model mel mel"]
@@ -44,12 +44,12 @@ class GaussianFit(NamedTuple):
 def rows_of(
     residual: Float[Array, "window feature"], n_mels: int
 ) -> Float[Array, "row mel"]:
-    """The frames of windows, one a row."""
+    """Reshape windows to rows, one for each frame."""
     return residual.reshape(-1, n_mels)
 
 
 def empty_scatter(n_mels: int) -> Scatter:
-    """No rows yet."""
+    """Return the moments of no rows."""
     square = jnp.zeros((n_mels, n_mels))
     return Scatter(jnp.zeros(()), jnp.zeros(n_mels), square, square)
 
@@ -57,9 +57,9 @@ def empty_scatter(n_mels: int) -> Scatter:
 def add_batch(
     scatter: Scatter, rows: Float[Array, "row mel"], weight: Float[Array, "row"]
 ) -> Scatter:
-    """Take up a batch of rows, of which those of weight 1 count.
+    """Add the rows of weight 1 of a batch.
 
-    Source: `within` is what `calc_inv_cov` of the official baseline accumulates;
+    Source: `within` is accumulated as in `calc_inv_cov` of the official baseline,
     `total` is merged as in Chan, Golub and LeVeque (1979).
     """
     count = weight.sum()
@@ -80,10 +80,10 @@ def add_batch(
 def covariance(
     scatter: Scatter, n_rows: int, config: ScoringConfig
 ) -> Float[Array, "mel mel"]:
-    """The covariance of the rows taken up.
+    """Return the covariance of the accumulated rows, in dB^2.
 
-    `official`: centred in each batch and divided by windows - 1, though a window has
-    `n_rows` rows. `pooled`: centred on the mean of all and divided by rows - 1.
+    `official` centres each batch and divides by windows - 1, although a window has
+    `n_rows` rows. `pooled` centres on the mean of all rows and divides by rows - 1.
     """
     if config.covariance == "official":
         return scatter.within / jnp.maximum(scatter.count / n_rows - 1.0, 1.0)
@@ -91,11 +91,11 @@ def covariance(
 
 
 def fit_gaussian(scatter: Scatter, n_rows: int, config: ScoringConfig) -> GaussianFit:
-    """Location and Cholesky factor of the rows taken up.
+    """Fit a normal distribution to the accumulated rows.
 
-    The official distance is from zero, the pooled one from the mean residual. Where
-    float32 finds no factor, as with fewer rows than bands, the jitter grows tenfold
-    until it does.
+    The location is 0 for the official covariance and the mean residual for the pooled
+    one. If the Cholesky factorisation fails in float32, for example with fewer rows
+    than bands, the jitter grows tenfold until it succeeds.
     """
     matrix = covariance(scatter, n_rows, config)
     unit = (jnp.trace(matrix) / len(matrix) + VARIANCE_FLOOR) * jnp.eye(len(matrix))
@@ -119,7 +119,7 @@ def fit_gaussian(scatter: Scatter, n_rows: int, config: ScoringConfig) -> Gaussi
 def squared_distance(
     rows: Float[Array, "row mel"], fit: GaussianFit
 ) -> Float[Array, "row"]:
-    """Squared Mahalanobis distance of each row, by a triangular solve."""
+    """Return the squared Mahalanobis distance of each row."""
     whitened = solve_triangular(fit.factor, (rows - fit.location).T, lower=True)
     return jnp.sum(whitened**2, axis=0)
 
@@ -130,11 +130,11 @@ def mahalanobis(
     source: GaussianFit,
     target: GaussianFit,
 ) -> Float[Array, ""]:
-    """Squared distance of the clip's mean residual row, nearer domain.
+    """Return the squared distance of the clip's mean row to the nearer domain.
 
-    Source: the official baseline averages the whole `row row` product of residuals
-    with the inverse covariance between, which is this (and hears no fault whose
-    residuals cancel).
+    Source: the official baseline averages the `row row` matrix of products of residuals
+    weighted by the inverse covariance, which equals this; faults whose residuals cancel
+    are missed.
     """
     rows = rows_of(residual, len(source.location))
     of_row = _row_weight(weight, residual, len(source.location))
@@ -151,7 +151,7 @@ def mahalanobis_framewise(
     source: GaussianFit,
     target: GaussianFit,
 ) -> Float[Array, ""]:
-    """Mean over rows of each row's squared distance to its nearer domain.
+    """Return the mean over rows of the squared distance to the row's nearer domain.
 
     Source: the selective Mahalanobis distance as the challenge describes it.
     """
@@ -169,7 +169,7 @@ def clip_scores(
     source: GaussianFit,
     target: GaussianFit,
 ) -> dict[str, Float[Array, ""]]:
-    """Every score of one clip, by name; under `jit`, what is not used costs nothing."""
+    """Return all direct scores of a clip; under `jit`, unused ones cost nothing."""
     return {
         "mse": mean(errors.squared, weight),
         "mse_top": top(errors.squared, weight),
@@ -189,36 +189,36 @@ def _row_weight(
     residual: Float[Array, "window feature"],
     n_mels: int,
 ) -> Float[Array, "row"]:
-    """The weight of each window for each of its rows."""
+    """Repeat the weight of each window for each of its rows."""
     return jnp.repeat(weight, residual.shape[1] // n_mels)
 
 
-TOP_FRACTION = 0.1  # of the windows, for `top`
-RANK_DECAY = 0.98  # from each rank to the next, for `ranked`
+TOP_FRACTION = 0.1  # of the windows, in `top`
+RANK_DECAY = 0.98  # of the weight from each rank to the next, in `ranked`
 
 
 def mean(values: Float[Array, "window"], weight: Float[Array, "window"]) -> Array:
-    """The mean of the windows."""
+    """Return the mean over windows; 0 without windows."""
     return weight @ values / jnp.maximum(weight.sum(), 1.0)
 
 
 def largest(values: Float[Array, "window"], weight: Float[Array, "window"]) -> Array:
-    """The largest; 0 of no windows."""
+    """Return the largest value; 0 without windows."""
     most = jnp.max(jnp.where(weight > 0, values, -jnp.inf))
     return jnp.where(jnp.any(weight > 0), most, 0.0)
 
 
 def top(values: Float[Array, "window"], weight: Float[Array, "window"]) -> Array:
-    """The mean of the largest tenth of the windows, at least of one."""
+    """Return the mean of the largest tenth of the windows, at least of one."""
     count = jnp.maximum(jnp.ceil(TOP_FRACTION * weight.sum()), 1.0)
     return _by_rank(values, weight, (jnp.arange(values.shape[0]) < count) * 1.0)
 
 
 def ranked(values: Float[Array, "window"], weight: Float[Array, "window"]) -> Array:
-    """The mean with weights that fall by rank, from the largest down.
+    """Return the mean with weights that decay by rank, from the largest value down.
 
-    Source: generalised weighted rank pooling (Kolesnikov and Lampert 2016), with a
-    decay between the mean's, 1, and the maximum's, 0.
+    Source: global weighted rank pooling (Kolesnikov and Lampert 2016). A decay of 1
+    would give the mean, and a decay of 0 the maximum.
     """
     return _by_rank(values, weight, RANK_DECAY ** jnp.arange(values.shape[0]))
 
@@ -228,7 +228,7 @@ def _by_rank(
     weight: Float[Array, "window"],
     weight_of_rank: Float[Array, "window"],
 ) -> Array:
-    """The mean of the windows, each of the weight of its rank; padding comes last."""
+    """Return the mean over windows weighted by rank; padding is ranked last."""
     order = jnp.argsort(jnp.where(weight > 0, -values, jnp.inf))
     ranked_weight = weight_of_rank * weight[order]
     return ranked_weight @ values[order] / jnp.maximum(ranked_weight.sum(), 1e-12)

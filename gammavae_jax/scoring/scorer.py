@@ -1,6 +1,6 @@
-"""One model of one machine, and all that turns windows into scores with it.
+"""The scores of one model: from windows to the scores of clips and batches.
 
-Everything here is written for one machine and one member; `detector` spreads it.
+All functions are for one machine and one member; `detector` runs them for all.
 """
 
 from typing import Any, NamedTuple
@@ -45,11 +45,11 @@ def fit_scorer(
     data: TrainingArrays,
     group: UInt8[Array, "window"],
 ) -> Scorer:
-    """Fit the residuals of one machine's training windows, by domain.
+    """Fit the residuals of a machine's training windows in each domain.
 
-    Batches are shuffled as one more epoch of training would be, since the official
-    covariance depends on them. A machine with fewer than two target windows takes
-    the source fit for both domains.
+    Batches are shuffled as in one more epoch of training, because the official
+    covariance depends on them. A machine with fewer than two target windows uses the
+    source fit for both domains.
     """
     order = _order_after_training(config, member, data, group)
     n_train = jnp.sum(group == TRAIN)
@@ -80,7 +80,7 @@ def fit_scorer(
 
 
 def rows_in_window(config: Config) -> int:
-    """Frames that the residual of a window is of."""
+    """Return the number of frames in the residual of a window."""
     return 1 if config.model.target == "centre" else config.features.n_context
 
 
@@ -92,10 +92,10 @@ def score_machine(
     data: ClipArrays,
     chosen: Int[Array, "chosen"],
 ) -> dict[str, Float[Array, "chosen"]]:
-    """What `Config.computed_scores` names, of the chosen clips of one machine.
+    """Return the scores in `Config.computed_scores` of the chosen clips.
 
-    They are of no account for a clip that is padding. `clips_at_once` go side by
-    side; None goes one by one.
+    Scores of padding clips are undefined. `clips_at_once` clips are computed as one
+    batch; None computes them one by one.
     """
 
     def score(clip):
@@ -118,7 +118,7 @@ def describe_machine(
     data: ClipArrays,
     chosen: Int[Array, "chosen"],
 ) -> dict[str, Float[Array, "chosen feature"]]:
-    """The statistics that `wanted_statistics` names, of the chosen clips."""
+    """Return the statistics in `wanted_statistics` of the chosen clips."""
 
     def describe(clip):
         output, weight = output_of_clip(config, scorer, data, clip)
@@ -129,7 +129,7 @@ def describe_machine(
 
 
 def wanted_statistics(config: Config) -> tuple[str, ...]:
-    """The statistics that the configuration's neighbour scores are of."""
+    """Return the names of the statistics that the neighbour scores need."""
     wanted = {name.rpartition("_")[0] for name in config.computed_scores}
     return tuple(name for name in STATISTICS if name in wanted)
 
@@ -142,11 +142,11 @@ def score_batches(
     data: TrainingArrays,
     group: UInt8[Array, "window"],
 ) -> dict[str, Float[Array, "batch"]]:
-    """Scores of shuffled batches of training, then of held-out windows.
+    """Return the scores of shuffled batches of training, then of held-out windows.
 
-    NaN where there is no batch. Source: the official baseline, which fits its
-    thresholds to such scores. The MSE of training batches is of the last epoch, of
-    the model as it was then.
+    They are NaN where there is no batch. Source: the official baseline fits its
+    thresholds to such scores. The MSE of training batches comes from the last epoch,
+    each before its step.
     """
     order = _order_after_training(config, member, data, group)
     n_train, n_held_out = (jnp.sum(group == g) for g in (TRAIN, HELD_OUT))
@@ -176,7 +176,7 @@ def score_batches(
 def windows_of_clip(
     config: Config, data: ClipArrays, clip: Int[Array, ""]
 ) -> tuple[Float[Array, "window feature"], Float[Array, "window"]]:
-    """All windows of a clip, and which of them hold no padding."""
+    """Return all windows of a clip (dB), and their weights, which are 0 for padding."""
     n_context = config.features.n_context
     n_windows = data.log_mel.shape[-2] - n_context + 1
     frames = jnp.arange(n_windows)[:, None] + jnp.arange(n_context)
@@ -188,7 +188,7 @@ def windows_of_clip(
 def _order_after_training(
     config: Config, member: Array, data: TrainingArrays, group: UInt8[Array, "window"]
 ) -> Int[Array, "window"]:
-    """The shuffle of one epoch more: the official fits depend on the batches."""
+    """Return the order of one more epoch: the official fits depend on the batches."""
     key = jax.random.fold_in(model_key(member, data.name_hash), config.train.epochs + 1)
     return shuffled(jax.random.fold_in(key, 0), group)
 
@@ -209,7 +209,7 @@ def direct_scores(
     output: ModelOutput,
     weight: Float[Array, "window"],
 ) -> dict[str, Float[Array, ""]]:
-    """The scores of windows, of a clip or a batch, that count as one."""
+    """Return the direct scores of the windows of one clip or batch."""
     terms = loss_terms(output, config.model)
     return clip_scores(
         WindowErrors(
@@ -227,7 +227,7 @@ def direct_scores(
 def output_of_clip(
     config: Config, scorer: Scorer, data: ClipArrays, clip: Int[Array, ""]
 ) -> tuple[ModelOutput, Float[Array, "window"]]:
-    """What the model makes of a clip's windows, and which of them hold no padding."""
+    """Apply the model to a clip's windows; return its output and their weights."""
     windows, weight = windows_of_clip(config, data, clip)
     return _apply(config, scorer.params, scorer.batch_stats, windows), weight
 
@@ -239,7 +239,7 @@ def statistics_of_clip(
     data: ClipArrays,
     clip: Int[Array, ""],
 ) -> dict[str, Float[Array, "_"]]:
-    """Every statistic of a clip, by name; see `clip_statistics`."""
+    """Return every statistic of a clip by name; see `data.statistics`."""
     log_mel = data.log_mel[clip]
     is_frame = (jnp.arange(log_mel.shape[0]) < data.n_frames[clip]) * 1.0
     residual, is_covered = statistics.frame_residual(

@@ -1,4 +1,4 @@
-"""Decision thresholds and p-values from the scores of normal sounds."""
+"""Decision thresholds and p-values from the scores of normal clips."""
 
 import math
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from gammavae_jax.config import Config
 def conformal_threshold(
     held_out_scores: Float[np.ndarray, "clip"], false_alarm_rate: float
 ) -> float:
-    """A threshold that a new normal clip exceeds with at most the given probability.
+    """Return a threshold that a new normal clip exceeds with at most the given rate.
 
-    Source: split conformal prediction (Vovk et al. 2005): of `n` held-out scores the
-    `ceil((n + 1) * (1 - false_alarm_rate))`-th smallest. With fewer clips than
-    `clips_needed` that one does not exist, and the largest score is returned.
+    Source: split conformal prediction (Vovk et al. 2005). The threshold is the
+    `ceil((n + 1) * (1 - false_alarm_rate))`-th smallest of `n` held-out scores, or the
+    largest one if there are fewer than `clips_needed`.
     """
     scores = np.sort(held_out_scores)
-    # 9 * (1 - 0.1) is above 8.1 in floating point: round before the ceiling.
+    # Round before the ceiling: 9 * (1 - 1 / 3) is above 6 in floating point.
     rank = math.ceil(round((len(scores) + 1) * (1 - false_alarm_rate), 9))
     return float(scores[min(rank, len(scores)) - 1])
 
@@ -28,11 +28,11 @@ def conformal_threshold(
 def p_values(
     scores: Float[np.ndarray, "*clip"], held_out_scores: Float[np.ndarray, "held_out"]
 ) -> Float[np.ndarray, "*clip"]:
-    """How likely a normal clip scores as high: `(1 + count above) / (n + 1)`.
+    """Return the p-value of each score, `(1 + count of scores as high) / (n + 1)`.
 
-    Source: split conformal prediction (Vovk et al. 2005). A clip is above the
-    conformal threshold of a rate if and only if its p-value is at most that rate,
-    where the rate has `clips_needed`. None is smaller than `1 / (n + 1)`.
+    Source: split conformal prediction (Vovk et al. 2005). With at least `clips_needed`
+    held-out clips, a clip exceeds the conformal threshold of a rate if and only if its
+    p-value is at most that rate. No p-value is below `1 / (n + 1)`.
     """
     ordered = np.sort(held_out_scores)
     at_least = len(ordered) - np.searchsorted(ordered, scores, side="left")
@@ -42,21 +42,21 @@ def p_values(
 def gamma_threshold(
     scores: Float[np.ndarray, "item"], false_alarm_rate: float
 ) -> float:
-    """The quantile of a Gamma distribution (shape, location, scale) fitted to scores.
+    """Return a quantile of a Gamma distribution fitted to the scores.
 
     Source: `fit_anomaly_score_distribution` and `calc_decision_threshold` of the
-    official baseline, which gives it the scores of *batches*. Scores that are all
-    alike are their own threshold.
+    official baseline, which fit shape, location and scale to the scores of *batches*.
+    If all scores are equal, the threshold is that score.
     """
     if np.ptp(scores) == 0:
         return float(scores[0])
-    scores = np.asarray(scores, np.float64)  # the fit takes powers of them
-    law = scipy.stats.gamma(*scipy.stats.gamma.fit(scores))
-    return float(law.ppf(1 - false_alarm_rate))
+    scores = np.asarray(scores, np.float64)  # their powers overflow float32
+    fitted = scipy.stats.gamma(*scipy.stats.gamma.fit(scores))
+    return float(fitted.ppf(1 - false_alarm_rate))
 
 
 def clips_needed(false_alarm_rate: float) -> int:
-    """Held-out clips from which on a threshold can keep the false-alarm rate."""
+    """Return how many held-out clips a threshold of this false-alarm rate needs."""
     return math.ceil(round(1 / false_alarm_rate, 9)) - 1
 
 
@@ -65,12 +65,9 @@ def too_few_clips(
     names: Sequence[str],
     config: Config,
 ) -> str:
-    """Where held-out clips are too few for the nominal false-alarm rate; "" if nowhere.
+    """Return a warning that names machines with too few held-out clips, or "".
 
-    Args:
-        is_held_out: see `Split`.
-        names: of the machines.
-        config: of the run.
+    Fewer clips than `clips_needed` cannot keep the nominal false-alarm rate.
     """
     rate = config.scoring.false_alarm_rate
     counts = is_held_out[: config.n_folds].sum((0, -1))
@@ -83,6 +80,6 @@ def too_few_clips(
         remedy += ", or raise train.held_out_fraction"
     return (
         f"Too few training clips for a false-alarm rate of {rate:g}, which needs "
-        f"{needed} held-out ones: expect more false alarms of {', '.join(few)}. "
+        f"{needed} held-out clips: expect more false alarms for {', '.join(few)}. "
         f"{remedy}."
     )

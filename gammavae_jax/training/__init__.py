@@ -1,1 +1,1 @@
-"""Train a model: the split into folds, a step, an epoch, the loop."""
+"""Training: the split into folds, a step, an epoch, the loop."""

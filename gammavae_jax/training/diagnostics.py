@@ -1,7 +1,7 @@
-"""Whether a latent code has collapsed: what each latent tells of the windows.
+"""Diagnostics of posterior collapse: the divergence and activity of each latent.
 
-A latent that the decoder does not need falls back to the prior: its divergence goes
-to 0, and its posterior mean stays the same whatever the window.
+A latent that the decoder does not need collapses to the prior: its divergence goes to
+0, and its posterior mean no longer depends on the window.
 """
 
 from typing import NamedTuple
@@ -13,20 +13,20 @@ from gammavae_jax.config import ModelConfig
 from gammavae_jax.models.autoencoder import ModelOutput
 from gammavae_jax.models.distributions import kl_to_prior
 
-ACTIVE_VARIANCE = 0.01  # of a posterior mean over windows (Burda et al. 2016)
+ACTIVE_VARIANCE = 0.01  # of the posterior mean over windows (Burda et al. 2016)
 
 
 class LatentMoments(NamedTuple):
-    """Of each latent over the windows so far; the KL divergence is the exact one."""
+    """Moments of each latent over the windows so far; the divergence is exact."""
 
     count: Float[Array, ""]
     mean: Float[Array, "latent"]  # of the posterior means
     scatter: Float[Array, "latent"]  # sum of their squared deviations
-    kl: Float[Array, "latent"]  # sum, nats
+    kl: Float[Array, "latent"]  # sum of divergences, in nats
 
 
 def no_moments(config: ModelConfig) -> LatentMoments:
-    """The moments of no windows."""
+    """Return the moments of no windows."""
     zeros = jnp.zeros(config.n_latent)
     return LatentMoments(jnp.zeros(()), zeros, zeros, zeros)
 
@@ -39,38 +39,38 @@ def add_windows(
 ) -> LatentMoments:
     """Add the windows of weight 1 of an output in evaluation mode.
 
-    Means and scatters are merged as by Chan, Golub and LeVeque (1983): sums of squares
-    would drown a variance of 0.01 beside means of a few hundred.
+    Means and scatters are merged as in Chan, Golub and LeVeque (1983): with plain sums
+    of squares, a variance of 0.01 would be lost beside means of a few hundred.
     """
     n_new = weight.sum()
     count = moments.count + n_new
     share = weight / jnp.maximum(n_new, 1.0)
     mean = share @ output.code
-    apart = mean - moments.mean
+    shift = mean - moments.mean
     fraction = n_new / jnp.maximum(count, 1.0)
     kl = jnp.zeros_like(output.code)
     if output.posterior is not None:
         kl = kl_to_prior(output.posterior, config)
     return LatentMoments(
         count,
-        moments.mean + fraction * apart,
+        moments.mean + fraction * shift,
         moments.scatter
         + weight @ (output.code - mean) ** 2
-        + moments.count * fraction * apart**2,
+        + moments.count * fraction * shift**2,
         moments.kl + weight @ kl,
     )
 
 
 def kl_per_latent(moments: LatentMoments) -> Float[Array, "latent"]:
-    """The mean divergence of each latent, NaN of no windows."""
+    """Return the mean divergence of each latent in nats; NaN without windows."""
     return moments.kl / moments.count
 
 
 def active_units(moments: LatentMoments) -> Float[Array, ""]:
-    """How many latents tell of the window, NaN of no windows.
+    """Count the latents that depend on the window; NaN without windows.
 
-    Those whose posterior mean varies over windows by more than `ACTIVE_VARIANCE`
-    (Burda, Grosse and Salakhutdinov 2016).
+    The variance of their posterior mean over windows exceeds `ACTIVE_VARIANCE` (Burda,
+    Grosse and Salakhutdinov 2016).
     """
     variance = moments.scatter / moments.count
     n_active = jnp.sum(variance > ACTIVE_VARIANCE).astype(variance.dtype)

@@ -1,4 +1,4 @@
-"""The windows of an epoch: shuffled, and gathered batch by batch from the log-mels."""
+"""One epoch of training: windows shuffled, gathered in batches, and learnt from."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,13 +30,13 @@ from gammavae_jax.training.step import (
 
 
 def shuffled(key: PRNGKeyArray, group: UInt8[Array, "window"]) -> Int[Array, "window"]:
-    """Indices of the windows: training ones shuffled, held-out ones, padding.
+    """Order the windows: training ones shuffled, held-out ones shuffled, padding.
 
-    A window's place among the others depends on its own number and the key alone, so
-    padding to another length changes nothing.
+    The random number of a window depends only on its index and the key, so more padding
+    does not change the order.
     """
     bits = jax.random.bits(key, group.shape, jnp.uint32) >> 2
-    rank = (group - jnp.uint8(TRAIN)) & jnp.uint8(3)  # padding, 0, comes last
+    rank = (group - jnp.uint8(TRAIN)) & jnp.uint8(3)  # padding (0) comes last
     return jnp.argsort(bits | (rank.astype(jnp.uint32) << 30))
 
 
@@ -48,9 +48,10 @@ def gather(
     count: Int[Array, ""],
     step: Int[Array, ""],
 ) -> tuple[Float[Array, "batch feature"], Float[Array, "batch"], Int[Array, "batch"]]:
-    """Batch number `step` of the `count` windows from place `first` of the order.
+    """Gather batch `step` of the `count` windows from position `first` of the order.
 
-    Returns the windows, their weights, 0 beyond `count`, and their first frames.
+    Return the windows (dB), their weights, which are 0 beyond `count`, and the index of
+    each window's first frame.
     """
     place = step * config.train.batch_size + jnp.arange(config.train.batch_size)
     start = data.window_start[order.at[first + place].get(mode="clip")]
@@ -62,11 +63,11 @@ def gather(
 
 
 class EpochInfo(NamedTuple):
-    """Means over the windows of an epoch; held-out ones in evaluation mode.
+    """Means over the windows of an epoch; held-out windows in evaluation mode.
 
     The training loss has the KL weight of its epoch, the held-out loss the full one.
-    The last two say whether the code has collapsed (see `diagnostics`), of the
-    held-out windows: NaN where there are none, or once a run is stopped.
+    The last two, of the held-out windows, show posterior collapse (see `diagnostics`);
+    they are NaN without held-out windows and for a stopped model.
     """
 
     loss: Float[Array, "*model"]
@@ -86,10 +87,10 @@ def train_epoch(
     data: TrainingArrays,
     group: UInt8[Array, "window"],
 ) -> tuple[TrainState, EpochInfo]:
-    """Train on each training window once, then look at the held-out ones.
+    """Train on each training window once, then evaluate the held-out windows.
 
-    If the loss or a parameter does not stay finite, the state of before the epoch is
-    kept and `is_stopped` is set; a stopped state is returned as it is, its losses NaN.
+    If the loss or a parameter becomes infinite or NaN, the previous state is kept and
+    `is_stopped` is set. A stopped state is returned unchanged, with losses of NaN.
     """
     key = jax.random.fold_in(key, epoch)
     order = shuffled(jax.random.fold_in(key, 0), group)
@@ -97,36 +98,33 @@ def train_epoch(
     is_active = ~state.is_stopped
     kl_weight = kl_weight_of(epoch, config.train)
 
-    def train_on(carry, step):
+    def train(state, step):
         batch, weight, _ = gather(config, data, order, 0, n_train, step)
         step_key = jax.random.fold_in(key, step + 1)
-        carry, terms = train_step(config, step_key, carry, batch, weight, kl_weight)
+        state, terms = train_step(config, step_key, state, batch, weight, kl_weight)
         error = weight @ terms.reconstruction / weight.sum()
-        errors = carry.batch_errors.at[step].set(error)
-        return carry._replace(batch_errors=errors), terms
+        errors = state.batch_errors.at[step].set(error)
+        return state._replace(batch_errors=errors), terms
 
-    def look_at(moments, step):
+    def evaluate(moments, step):
         batch, weight, _ = gather(config, data, order, n_train, n_held_out, step)
         output, terms = evaluate_windows(config, trained, batch)
         return add_windows(moments, output, weight, config.model), terms
 
-    # Of a single window, which has no variance, batch normalisation makes nothing.
-    trained, terms = _mean_terms(
-        config, train_on, state, n_train * is_active, smallest=2
-    )
-    moments, held_out = _mean_terms(
-        config, look_at, no_moments(config.model), n_held_out * is_active, smallest=1
-    )
+    # Batch normalisation cannot train on a single window, which has no variance.
+    n_active = n_train * is_active
+    trained, terms = _mean_terms(config, train, state, n_active, smallest=2)
+    moments, n_active = no_moments(config.model), n_held_out * is_active
+    moments, held_out = _mean_terms(config, evaluate, moments, n_active, smallest=1)
     loss = total_loss(terms, kl_weight)
     finite = is_active & _all_finite((loss, trained.params, trained.batch_stats))
     kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), trained, state)
-    kept = kept._replace(is_stopped=~finite)
-    return kept, EpochInfo(
+    return kept._replace(is_stopped=~finite), EpochInfo(
         loss=loss,
         reconstruction=terms.reconstruction,
         kl=terms.kl,
         held_out_loss=total_loss(held_out, config.train.kl_weight),
-        is_stopped=kept.is_stopped,
+        is_stopped=~finite,
         kl_per_latent=jnp.where(finite, kl_per_latent(moments), jnp.nan),
         active_units=jnp.where(finite, active_units(moments), jnp.nan),
     )
@@ -141,9 +139,9 @@ def _mean_terms(
 ) -> tuple[Any, LossTerms]:
     """Fold `function` over the batches of `count` windows.
 
-    Returns its carry and the mean terms of the windows, NaN of none. A last batch of
-    fewer than `smallest` windows is left out. The number of batches is the machine's
-    own: where runs follow each other, a short machine takes a short time.
+    Return its carry and the mean loss terms of the windows, NaN without windows. A last
+    batch of fewer than `smallest` windows is left out. The number of batches is that of
+    the machine, so small machines are quick where models run in turn.
     """
     size = config.train.batch_size
     n_steps = (count + size - smallest) // size
@@ -155,8 +153,8 @@ def _mean_terms(
         sums = jax.tree.map(lambda s, t: s + jnp.sum(t, where=is_window), sums, terms)
         return carry, sums
 
-    nothing = LossTerms(jnp.zeros(()), jnp.zeros(()))
-    carry, sums = jax.lax.fori_loop(0, n_steps, body, (carry, nothing))
+    zeros = LossTerms(jnp.zeros(()), jnp.zeros(()))
+    carry, sums = jax.lax.fori_loop(0, n_steps, body, (carry, zeros))
     n_used = jnp.minimum(count, n_steps * size)
     return carry, LossTerms(*(s / n_used for s in sums))
 
@@ -177,20 +175,20 @@ def _epoch_of_model(config, member, epoch, state, data, group):
 
 @dataclass(frozen=True)
 class Trainer:
-    """A training of every machine and member, compiled.
+    """The compiled training of all models.
 
-    Its states and infos are placed as a `Layout` places arrays of kind "model".
+    States and infos are on the devices: placed arrays of kind "model".
     """
 
     initial: Any
     compiled: Callable[[Any, Any], tuple[Any, Any]]
-    place: Callable[[int], Any]  # the number of an epoch, on the devices
+    place: Callable[[int], Any]  # puts the number of an epoch on the devices
 
     def epoch(self, number: int, state: Any) -> tuple[Any, Any]:
-        """Train one epoch, numbered from 1; the state that is given is donated.
+        """Train one epoch, counted from 1; the state is donated.
 
-        Returns the next `TrainState` and the `EpochInfo`, which may still be in the
-        making: the next epoch can be asked for already.
+        Return the next `TrainState` and the `EpochInfo` without waiting for them: the
+        next epoch can be started at once.
         """
         return self.compiled(self.place(number), state)
 
@@ -201,13 +199,13 @@ def make_trainer(
     data: Any,
     group: UInt8[np.ndarray, "member machine window"],
 ) -> Trainer:
-    """Initialise and compile the training of every machine and member.
+    """Initialise all models and compile their training.
 
     Args:
         config: of model and training.
-        placement: which device works on which runs.
+        placement: where the models train.
         data: `TrainingArrays`, on the host or placed.
-        group: what each window is used for.
+        group: the use of each window, see `Split`.
     """
     n_batches = -(-group.shape[-1] // config.train.batch_size)
 

@@ -1,7 +1,6 @@
-"""The members of a seed's ensemble: a model for each fold, and the clips it tells of.
+"""The members of a seed's ensemble, one for each fold, and the clips each describes.
 
-Members of all seeds stand in one row, the folds of each seed in turn. On the host
-only, NumPy.
+The member axis has the folds of the first seed, then those of the next. NumPy only.
 """
 
 import numpy as np
@@ -9,12 +8,12 @@ from jaxtyping import Bool, Float, Int, UInt32
 
 from gammavae_jax.config import Config
 
-NO_FOLD = -1  # of a clip that every model was trained on
-_NUMBERS_CHOSEN = 8  # of clips, that programs are made for
+NO_FOLD = -1  # of a clip that every member was trained on
+_SIZES_CHOSEN = 8  # different numbers of chosen clips that programs are compiled for
 
 
 def member_numbers(config: Config) -> UInt32[np.ndarray, "member 2"]:
-    """Seed and fold of each member, from which its randomness is folded."""
+    """Return the seed and the fold of each member, which determine its randomness."""
     folds = range(config.n_folds)
     pairs = [(seed, fold) for seed in config.seeds for fold in folds]
     return np.array(pairs, np.uint32)
@@ -25,7 +24,10 @@ def assign_member(
     is_clip: Bool[np.ndarray, "machine clip"],
     n_folds: int,
 ) -> Bool[np.ndarray, "member machine clip"]:
-    """Which member tells of each clip: the one that has not seen it, or the first."""
+    """Return which member describes each clip.
+
+    It is the member of a seed that was not trained on the clip, else the first one.
+    """
     by_seed = is_held_out.reshape(-1, n_folds, *is_clip.shape).copy()
     by_seed[:, 0] |= is_clip & ~by_seed.any(1)
     return by_seed.reshape(is_held_out.shape)
@@ -34,7 +36,7 @@ def assign_member(
 def folds_of_clips(
     is_held_out: Bool[np.ndarray, "member machine clip"], n_folds: int
 ) -> Int[np.ndarray, "seed machine clip"]:
-    """The fold in which each clip is held out, `NO_FOLD` if in none."""
+    """Return the fold in which each clip is held out; `NO_FOLD` if there is none."""
     by_seed = is_held_out.reshape(-1, n_folds, *is_held_out.shape[1:])
     return np.where(by_seed.any(1), by_seed.argmax(1), NO_FOLD)
 
@@ -44,13 +46,14 @@ def chosen_indices(
 ) -> tuple[
     Int[np.ndarray, "member machine chosen"], Bool[np.ndarray, "member machine chosen"]
 ]:
-    """Numbers of the wanted clips, as many for each run, and which of them are so.
+    """Return indices of each model's wanted clips, and a mask of the wanted ones.
 
-    How many is rounded up, to few numbers: each makes a program of its own.
+    All models get the same number of indices, rounded up to one of a few sizes, because
+    each size needs a program of its own; the mask excludes the extra ones.
     """
-    step = -(-is_wanted.shape[-1] // _NUMBERS_CHOSEN)
-    n_most = max(1, -(-int(is_wanted.sum(-1).max()) // step) * step)
-    chosen = np.argsort(~is_wanted, axis=-1, kind="stable")[..., :n_most]
+    step = -(-is_wanted.shape[-1] // _SIZES_CHOSEN)
+    n_chosen = max(1, -(-int(is_wanted.sum(-1).max()) // step) * step)
+    chosen = np.argsort(~is_wanted, axis=-1, kind="stable")[..., :n_chosen]
     return chosen.astype(np.int32), np.take_along_axis(is_wanted, chosen, axis=-1)
 
 
@@ -61,7 +64,7 @@ def by_clip(
     n_clips: int,
     config: Config,
 ) -> Float[np.ndarray, "seed machine clip *rest"]:
-    """What members tell of clips, each clip in its place; NaN where none tells."""
+    """Put the values of chosen clips in the clips' places; the others are NaN."""
     n_machines, rest = values.shape[1], values.shape[3:]
     out = np.full((len(config.seeds), n_machines, n_clips, *rest), np.nan)
     for member, machine in np.ndindex(*values.shape[:2]):

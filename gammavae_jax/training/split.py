@@ -1,4 +1,4 @@
-"""Who learns from what: windows to train on and clips to hold out, for each model."""
+"""The split: windows to train on and clips to hold out, for each model."""
 
 import math
 from collections.abc import Sequence
@@ -17,18 +17,20 @@ from gammavae_jax.data.statistics import spectrum
 from gammavae_jax.devices.placement import in_float32
 from gammavae_jax.errors import InputError
 
-_FEWEST_WINDOWS = 2  # of a training: one has no variance to be normalised by
-_SAME = 1e-2  # dB, in each band: nothing that was recorded twice is as near
+_FEWEST_WINDOWS = 2  # for batch normalisation: a single window has no variance
+_SAME = 1e-2  # dB in each band; two recordings of one sound differ by more
+_LARGEST_SHARE = 2.0  # of a group, in folds; at most half of the clips
+_SMALLEST_SPREAD = 1e-4  # of a feature, relative to the mean spread; less is rounding
 
 
 class Split(NamedTuple):
-    """What each window is used for, and the clips that are held out whole.
+    """The use of each window, and the clips that are held out whole.
 
-    Members are seeds, or the folds of each seed in turn. What is padding, or extra, is
-    no clip to compare others with.
+    Members are the seeds, or the folds of each seed in turn. `is_clip` excludes padding
+    and extra clips.
     """
 
-    group: UInt8[np.ndarray, "member machine window"]
+    group: UInt8[np.ndarray, "member machine window"]  # PADDING, TRAIN or HELD_OUT
     is_held_out: Bool[np.ndarray, "member machine clip"]
     is_clip: Bool[np.ndarray, "machine clip"]
     is_target: Bool[np.ndarray, "machine clip"]
@@ -40,20 +42,20 @@ def split_windows(
     is_extra: Bool[np.ndarray, "machine clip"] | None = None,
     recordings: Int[np.ndarray, "machine clip"] | None = None,
 ) -> Split:
-    """Decide, for each member, what is trained on and what is held out.
+    """Decide what each member trains on and what it holds out.
 
     Args:
-        arrays: the clips.
-        config: of the split.
-        is_extra: clips that are not held out whole: no threshold is made of them.
-        recordings: the number of the recording that each clip was cut from, where
-            they were cut: folds keep a recording together.
+        arrays: the training clips.
+        config: names the kind of split, `train.split`.
+        is_extra: clips that are trained on but never held out (default: none).
+        recordings: the recording that each clip was cut from; folds keep the clips of
+            a recording together (default: each clip is a recording).
     """
     if is_extra is None:
         is_extra = np.zeros(arrays.clips.n_frames.shape, bool)
     n_windows = np.maximum(arrays.clips.n_frames - config.features.n_context + 1, 0)
     n_folds, (n_machines, n_clips) = config.n_folds, arrays.clips.n_frames.shape
-    n_members = len(config.seeds) * n_folds
+    n_members, fraction = config.n_members, config.train.held_out_fraction
     split = Split(
         group=np.zeros((n_members, *arrays.window_start.shape), np.uint8),  # PADDING
         is_held_out=np.zeros((n_members, n_machines, n_clips), bool),
@@ -65,80 +67,68 @@ def split_windows(
         rng = np.random.default_rng([config.seeds[s], int(arrays.name_hash[m])])
         members = slice(s * n_folds, (s + 1) * n_folds)
         group = split.group[members, m, : n_windows[m].sum()]
+        held_out, is_clip = split.is_held_out[members, m], split.is_clip[m]
         if config.train.split == "window":
+            n_held_out = math.ceil(fraction * group.shape[1])
             group[:] = TRAIN
-            n_held_out = math.ceil(config.train.held_out_fraction * group.shape[1])
             group[:, rng.permutation(group.shape[1])[:n_held_out]] = HELD_OUT
             continue
         if config.train.split == "folds":
-            folds = np.full(n_clips, n_folds)
-            folds[split.is_clip[m]] = deal_groups(rng, groups[m], n_folds)
-            held_out = folds == np.arange(n_folds)[:, None]
+            folds = deal_groups(rng, groups[m], n_folds)
+            held_out[:, is_clip] = folds == np.arange(n_folds)[:, None]
         else:
-            held_out = _held_out_clips(
-                rng,
-                split.is_clip[m],
-                arrays.is_target[m],
-                config.train.held_out_fraction,
-            )[None]
-        split.is_held_out[members, m] = held_out
-        use = np.where(held_out, HELD_OUT, TRAIN)
-        group[:] = np.repeat(use, n_windows[m], axis=1)
+            held_out[0] = _held_out_clips(rng, is_clip, split.is_target[m], fraction)
+        group[:] = np.repeat(np.where(held_out, HELD_OUT, TRAIN), n_windows[m], axis=1)
     return split
 
 
 def require_windows(split: Split, names: Sequence[str]) -> None:
-    """Refuse machines of which a model would have too few windows to learn from.
+    """Refuse machines with a model that has too few training windows.
 
     Raises:
-        InputError: the machine.
+        InputError: names the first such machine.
     """
     fewest = (split.group == TRAIN).sum(-1).min(0)
     for name, count in zip(names, fewest, strict=True):
         if count < _FEWEST_WINDOWS:
             raise InputError(
-                f"{name}: a model would learn from {count} of its windows, and needs "
-                f"{_FEWEST_WINDOWS} or more: give longer training clips, or more"
+                f"{name}: a model would train on {count} of its windows, but needs at "
+                f"least {_FEWEST_WINDOWS}: add training clips, or use longer ones"
             )
 
 
 def split_notes(
     arrays: TrainingArrays, split: Split, names: Sequence[str], config: Config
 ) -> list[str]:
-    """What a user should know of the training clips, a line each.
-
-    Args:
-        arrays: the clips, on the host.
-        split: of them.
-        names: of the machines.
-        config: of the run.
-    """
+    """Return warnings about the training clips of the named machines, one per line."""
     notes = []
-    alike = [name for m, name in enumerate(names) if _all_alike(arrays, split, m)]
-    if alike:
+    same = [
+        name for m, name in enumerate(names) if _all_sound_the_same(arrays, split, m)
+    ]
+    if same:
         notes.append(
-            f"The training clips of {', '.join(alike)} all sound the same, such as "
-            "silence or copies: how much normal clips differ is not known, and any "
-            "other sound is an alarm. Check the recordings."
+            f"The training clips of {', '.join(same)} all sound the same, such as "
+            "silence or copies: their normal variation is unknown, so any other sound "
+            "is an alarm. Check the recordings."
         )
     if config.train.split == "folds":
-        by_fold = split.is_held_out[: config.n_folds].any(-1)
+        n_used = split.is_held_out[: config.n_folds].any(-1).sum(0)
         few = [
             f"{name} ({n})"
-            for name, n in zip(names, by_fold.sum(0), strict=True)
+            for name, n in zip(names, n_used, strict=True)
             if n < config.n_folds
         ]
         if few:
             notes.append(
-                f"Fewer training clips that sound different than the {config.n_folds} "
-                f"folds: {', '.join(few)}. The other models learn from all clips, and "
-                "thresholds are made without them."
+                "There are fewer groups of similar training clips than the "
+                f"{config.n_folds} folds: {', '.join(few)}. The remaining models train "
+                "on all clips and have no influence on thresholds."
             )
     return notes
 
 
-def _all_alike(arrays: TrainingArrays, split: Split, machine: int) -> bool:
-    """Whether the mean spectra of all clips are one; ends at the first that is not."""
+def _all_sound_the_same(arrays: TrainingArrays, split: Split, machine: int) -> bool:
+    """Return whether all clips of a machine have the same mean spectrum."""
     log_mel, n_frames = arrays.clips.log_mel[machine], arrays.clips.n_frames[machine]
     means = (
         np.asarray(log_mel[clip, : n_frames[clip]]).mean(0)
@@ -154,25 +144,25 @@ def _groups(
     config: Config,
     recordings: Int[np.ndarray, "machine clip"] | None,
 ) -> list[Int[np.ndarray, "_"]]:
-    """The groups of each machine's clips, where they are wanted; no padding."""
+    """Return each clip's group for each machine, or nothing if there are no folds."""
     if config.train.split != "folds":
         return []
     groups = []
-    for m, of_machine in enumerate(is_clip):
+    for m, used in enumerate(is_clip):
         spectra = np.asarray(
-            _spectra(arrays.clips.log_mel[m], arrays.clips.n_frames[m])[of_machine],
+            _spectra(arrays.clips.log_mel[m], arrays.clips.n_frames[m])[used],
             np.float64,
         )
-        each = np.arange(len(spectra))
+        recording = np.arange(len(spectra))
         if recordings is not None:
-            _, each = np.unique(recordings[m, of_machine], return_inverse=True)
+            _, recording = np.unique(recordings[m, used], return_inverse=True)
             spectra = np.stack(
-                [spectra[each == r].mean(0) for r in range(max(each) + 1)]
+                [spectra[recording == r].mean(0) for r in range(max(recording) + 1)]
             )
         of_recording = groups_of_clips(
             spectra, config.train.group_distance, config.train.n_folds
         )
-        groups.append(of_recording[each])
+        groups.append(of_recording[recording])
     return groups
 
 
@@ -181,7 +171,7 @@ def _groups(
 def _spectra(
     log_mels: Float[AnyArray, "clip frame mel"], n_frames: Int[AnyArray, "clip"]
 ) -> Float[Array, "clip feature"]:
-    """What the clips of a machine sound like."""
+    """Compute the `spectrum` statistic of each clip of a machine."""
     frames = jnp.arange(log_mels.shape[1])
     return jax.lax.map(
         lambda clip: spectrum(clip[0], (frames < clip[1]) * 1.0),
@@ -195,10 +185,9 @@ def _held_out_clips(
     is_target: Bool[AnyArray, "clip"],
     fraction: float,
 ) -> Bool[np.ndarray, "clip"]:
-    """Whole clips of each domain: windows of one clip share frames.
+    """Choose whole clips of each domain, because windows of a clip share frames.
 
-    The count is rounded down, but one clip is held out in any case, of the larger
-    domain.
+    Counts are rounded down, but the larger domain holds out at least one clip.
     """
     held_out = np.zeros(len(is_clip), bool)
     domains = [np.flatnonzero(is_clip & (is_target == d)) for d in (False, True)]
@@ -209,34 +198,26 @@ def _held_out_clips(
     return held_out
 
 
-_LARGEST_SHARE = 2.0  # of a group, in folds, and never more than half of the clips
-_SMALLEST_SPREAD = 1e-4  # of a feature, as a share of the mean one: less is rounding
-
-
 def groups_of_clips(
     statistic: Float[np.ndarray, "clip feature"], distance: float, n_folds: int
 ) -> Int[np.ndarray, "clip"]:
-    """The number of the group of each clip.
+    """Group similar clips; return the number of each clip's group.
 
-    Clips are joined by average linkage while the groups are nearer to each other than
-    `distance` times the median distance of two clips. A group too large for two folds
-    is cut again, by its own median.
+    Average linkage joins clips up to `distance` times the median distance of two clips.
+    A group larger than two folds is cut again, relative to its own median.
     """
     n_clips = len(statistic)
     largest = max(1.0, n_clips * min(0.5, _LARGEST_SHARE / n_folds))
     spread = statistic.std(0)
-    known = spread > _SMALLEST_SPREAD * spread.mean()
-    return _cut(
-        (statistic[:, known] - statistic[:, known].mean(0)) / spread[known],
-        distance,
-        largest,
-    )
+    varies = spread > _SMALLEST_SPREAD * spread.mean()
+    points = (statistic[:, varies] - statistic[:, varies].mean(0)) / spread[varies]
+    return _cut(points, distance, largest)
 
 
 def deal_groups(
     rng: np.random.Generator, groups: Int[np.ndarray, "clip"], n_folds: int
 ) -> Int[np.ndarray, "clip"]:
-    """The fold of each clip: whole groups, the largest first to the smallest fold."""
+    """Return each clip's fold; each group, largest first, goes to the smallest fold."""
     numbers, sizes = np.unique(groups, return_counts=True)
     fold_of_group, load = np.zeros(len(numbers), int), np.zeros(n_folds)
     for group in np.lexsort((rng.random(len(numbers)), -sizes)):
@@ -248,17 +229,17 @@ def deal_groups(
 def _cut(
     points: Float[np.ndarray, "clip feature"], distance: float, largest: float
 ) -> Int[np.ndarray, "clip"]:
-    n_clips = len(points)
-    alone = np.arange(n_clips)
-    if n_clips < 2:
+    """Group points by average linkage, and cut groups larger than `largest` again."""
+    alone = np.arange(len(points))
+    if len(points) < 2:
         return alone
     gaps = scipy.spatial.distance.pdist(points)
     tree = scipy.cluster.hierarchy.average(gaps)
     limit = distance * np.median(gaps)
     groups = scipy.cluster.hierarchy.fcluster(tree, limit, "distance")
     if groups.max() == 1:
-        return alone  # nothing tells them apart
-    out, n_groups = np.zeros(n_clips, int), 0
+        return alone  # the points are indistinguishable
+    out, n_groups = np.zeros(len(points), int), 0
     for group in range(1, groups.max() + 1):
         inside = groups == group
         parts = np.zeros(inside.sum(), int)

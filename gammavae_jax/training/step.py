@@ -1,8 +1,8 @@
-"""Training: one machine's pure step and epoch, and all machines and seeds at once.
+"""The state of a model in training, and its pure training step.
 
-Randomness is a function of seed and fold, the machine's name, the epoch and the step,
-so a machine learns the same beside others as alone, and a resumed run draws what an
-unbroken one would have drawn.
+Randomness depends only on the seed, the fold, the machine's name, the epoch and the
+step. So a machine trains the same alone or beside others, and a resumed run draws the
+same numbers as an uninterrupted one.
 """
 
 from typing import Any, NamedTuple, cast
@@ -20,11 +20,11 @@ from gammavae_jax.models.loss import LossTerms, loss_terms, total_loss
 
 
 class TrainState(NamedTuple):
-    """A model in training; `is_stopped` once it could not stay finite.
+    """A model in training; `is_stopped` is set once it has diverged.
 
-    `batch_errors` are the mean squared errors of the batches of its last epoch, each
-    as the model then was, NaN where there was no batch: the official baseline makes
-    its threshold of them.
+    `batch_errors` are the mean squared errors (dB^2) of the batches of the last epoch,
+    each before its step, and NaN where there was no batch. The official baseline fits
+    its threshold to them.
     """
 
     params: Any
@@ -35,31 +35,29 @@ class TrainState(NamedTuple):
 
 
 def init_state(config: Config, key: PRNGKeyArray, n_batches: int = 1) -> TrainState:
-    """A model before its first step, and room for the errors of so many batches."""
+    """Initialise a model, with room for the errors of `n_batches` batches."""
     dummy = jnp.zeros((2, config.features.n_features))
     model = AutoEncoder(config.model, config.features.n_context)
     variables = model.init(key, dummy, jnp.ones(2), None)
-    params = variables["params"]
-    opt_state = optimizer(config).init(params)
     return TrainState(
-        params,
+        variables["params"],
         variables["batch_stats"],
-        opt_state,
+        optimizer(config).init(variables["params"]),
         batch_errors=jnp.full(n_batches, jnp.nan),
         is_stopped=jnp.array(False),
     )
 
 
 def with_room_for(state: TrainState, n_batches: int) -> TrainState:
-    """A state on the host, in arrays as others need them that train beside it."""
-    known = state.batch_errors[..., :n_batches]
-    errors = np.full((*known.shape[:-1], n_batches), np.nan, np.float32)
-    errors[..., : known.shape[-1]] = known
+    """Return a state on the host with room for the errors of `n_batches` batches."""
+    stored = state.batch_errors[..., :n_batches]
+    errors = np.full((*stored.shape[:-1], n_batches), np.nan, np.float32)
+    errors[..., : stored.shape[-1]] = stored
     return state._replace(batch_errors=errors)
 
 
 def optimizer(config: Config) -> optax.GradientTransformation:
-    """Adam at a constant rate, as the official baseline."""
+    """Return Adam with a constant learning rate, as in the official baseline."""
     return optax.adam(config.train.learning_rate)
 
 
@@ -71,10 +69,10 @@ def train_step(
     weight: Float[Array, "window"],
     kl_weight: float | Float[Array, ""] | None = None,
 ) -> tuple[TrainState, LossTerms]:
-    """One step of Adam on the mean loss of the windows of weight 1.
+    """Take one step of Adam on the mean loss of the windows of weight 1.
 
-    Without a KL weight it is the configuration's full one. Returns the next state and
-    the terms of each window before the step.
+    `kl_weight` defaults to `train.kl_weight`. Return the next state and the loss terms
+    of each window before the step.
     """
     if kl_weight is None:
         kl_weight = config.train.kl_weight
@@ -102,7 +100,7 @@ def evaluate_windows(
     state: TrainState,
     windows: Float[Array, "window feature"],
 ) -> tuple[ModelOutput, LossTerms]:
-    """What the model makes of windows in evaluation mode, and each one's loss terms."""
+    """Apply the model to windows in evaluation mode; return output and loss terms."""
     params, batch_stats = state.params, state.batch_stats
     n_context = config.features.n_context
     output = reconstruct(config.model, params, batch_stats, windows, n_context)
@@ -112,7 +110,7 @@ def evaluate_windows(
 def model_key(
     member: UInt32[AnyArray, "2"], name_hash: UInt32[AnyArray, ""]
 ) -> PRNGKeyArray:
-    """The key from which all of a run's randomness is folded.
+    """Return the key of all randomness of a model.
 
     `member` is a seed and a fold (see `members.member_numbers`).
     """

@@ -33,6 +33,7 @@ from gammavae_jax.export.check import (
 from gammavae_jax.export.machine import narrowed, of_machine
 from gammavae_jax.export.onnx_file import onnx_model, to_bytes
 from gammavae_jax.export.write import Exported
+from gammavae_jax.models.layers import HEADS
 from gammavae_jax.runs.checkpoint import save_detector
 from gammavae_jax.scoring.fusion import standard_of
 
@@ -164,8 +165,8 @@ def test_the_hash_depends_on_the_training_but_not_on_the_score(detector):
     same = hashed(detector)
     assert hashed(detector, "fusion_mean") == same
     params = {**detector.scorer.params}
-    params["head_0"] = {k: v.copy() for k, v in params["head_0"].items()}
-    params["head_0"]["bias"][0, 0, 0] += 1e-6
+    params[HEADS[0]] = {k: v.copy() for k, v in params[HEADS[0]].items()}
+    params[HEADS[0]]["bias"][0, 0, 0] += 1e-6
     moved = replace(detector, scorer=detector.scorer._replace(params=params))
     scoring = replace(detector.config.scoring, false_alarm_rate=0.2)
     stricter = replace(detector, config=replace(detector.config, scoring=scoring))

@@ -1,4 +1,4 @@
-"""One function over machines and members gives what a loop gives, on any devices."""
+"""A function over machines and members gives what a loop gives, on any devices."""
 
 import threading
 from dataclasses import dataclass, replace
@@ -14,8 +14,8 @@ from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.devices.mesh import MeshPlacement
 
 
-def layout_of(form, n_machines, n_members, n_devices):
-    """A queue, or a mesh whose devices batch their runs or take one by one."""
+def place(form, n_machines, n_members, n_devices):
+    """A queue, or a mesh whose devices compute their models together or in turn."""
     batching = "map" if form == "queue" else "vmap"
     work, devices = list(range(1, n_machines + 1)), jax.devices()[:n_devices]
     placement = make_placement(work, n_members, devices, batching)
@@ -27,29 +27,29 @@ def layout_of(form, n_machines, n_members, n_devices):
 @pytest.mark.parametrize("form", ["queue", "mesh", "mesh of queues"])
 @pytest.mark.parametrize("n_devices", [1, 2, 4])
 @pytest.mark.parametrize(("n_members", "n_machines"), [(1, 1), (1, 7), (3, 2), (5, 3)])
-def test_over_runs_equals_a_loop(form, n_devices, n_members, n_machines):
+def test_over_models_equals_a_loop(form, n_devices, n_members, n_machines):
     rng = np.random.default_rng(0)
-    run = rng.normal(size=(n_members, n_machines, 3)).astype(np.float32)
+    model = rng.normal(size=(n_members, n_machines, 3)).astype(np.float32)
     machine = rng.normal(size=(n_machines, 3)).astype(np.float32)
     member = rng.normal(size=n_members).astype(np.float32)
-    placement = layout_of(form, n_machines, n_members, n_devices)
+    placement = place(form, n_machines, n_members, n_devices)
     function = placement.over_models(
         lambda s, r, m: {"sum": s + r @ m}, ["member", "model", "machine"]
     )
     out = function(
         placement.put(member, "member"),
-        placement.put(run, "model"),
+        placement.put(model, "model"),
         placement.put(machine, "machine"),
     )
-    expected = member[:, None] + np.einsum("smi,mi->sm", run, machine)
+    expected = member[:, None] + np.einsum("smi,mi->sm", model, machine)
     np.testing.assert_allclose(placement.get(out)["sum"], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("form", ["queue", "mesh", "mesh of queues"])
-def test_arrays_come_back_in_their_first_order(form):
-    placement = layout_of(form, 3, 2, 4)
-    run = np.arange(12.0).reshape(2, 3, 2)
-    np.testing.assert_array_equal(placement.get(placement.put(run, "model")), run)
+def test_arrays_come_back_in_machine_order(form):
+    placement = place(form, 3, 2, 4)
+    model = np.arange(12.0).reshape(2, 3, 2)
+    np.testing.assert_array_equal(placement.get(placement.put(model, "model")), model)
 
 
 def test_machines_are_dealt_evenly():
@@ -63,7 +63,7 @@ def test_machines_are_dealt_evenly():
     assert work == [50, 50]
 
 
-def test_members_share_the_devices_of_a_lone_machine():
+def test_the_members_of_a_single_machine_are_spread_over_the_devices():
     placement = make_placement([100], 4, jax.devices()[:4], "vmap")
     assert isinstance(placement, MeshPlacement)
     assert dict(placement.mesh.shape) == {"member": 4, "machine": 1}
@@ -71,7 +71,7 @@ def test_members_share_the_devices_of_a_lone_machine():
 
 @dataclass(frozen=True)
 class Device:
-    """What a device tells of itself."""
+    """The attributes of a device that placements use."""
 
     process_index: int
     id: int
@@ -84,7 +84,7 @@ class Device:
 def test_every_process_of_a_cluster_has_a_device_in_the_mesh(
     per_process, n_processes, n_members, n_machines
 ):
-    """If only with free slots: JAX runs no program where a process has no part."""
+    """Even with free slots only: JAX runs no program on a mesh that omits a process."""
     devices = [Device(i // per_process, i) for i in range(n_processes * per_process)]
     placement = make_placement([3] * n_machines, n_members, devices)
     assert isinstance(placement, MeshPlacement)
@@ -106,13 +106,13 @@ def queue(n_machines, n_members=1, n_devices=1):
     return placement
 
 
-def test_runs_of_a_queue_share_the_arrays_of_their_machine():
+def test_models_in_a_queue_share_the_arrays_of_their_machine():
     placement = queue(2, n_members=3)
-    placed = placement.put(np.ones((2, 5), np.float32), "machine").of
+    placed = placement.put(np.ones((2, 5), np.float32), "machine").trees
     assert len({id(array) for array in placed.values()}) == 2
 
 
-def test_a_queue_takes_the_longest_machine_first():
+def test_a_queue_starts_with_the_longest_machine():
     placement = make_placement([5, 90, 30], 1, jax.devices()[:1], "map")
     assert isinstance(placement, CoreQueue)
     assert [machine for _, machine in placement.devices] == [1, 2, 0]
@@ -122,7 +122,7 @@ def test_a_queue_uses_every_device():
     assert len(set(queue(7, n_devices=4).devices.values())) == 4
 
 
-def test_a_quick_run_ends_while_a_slow_one_of_its_call_goes_on(monkeypatch):
+def test_a_quick_model_ends_while_a_slow_one_of_the_same_call_runs(monkeypatch):
     monkeypatch.setattr("gammavae_jax.devices.deal.available_cores", lambda: 2)
     placement, is_done = queue(2), threading.Event()
 
@@ -138,7 +138,7 @@ def test_a_quick_run_ends_while_a_slow_one_of_its_call_goes_on(monkeypatch):
     function = placement.over_models(slow_or_not, ["machine"])
     first, second = function(placement.put(np.array([1.0, 0.0], np.float32), "machine"))
     again = placement.over_models(lambda x: x + 1.0, ["model"])
-    quick = first.of[0, 1].whole.result()
+    quick = first.trees[0, 1].whole.result()
     is_done.set()
     placement.wait(first)
     assert float(quick[0]) == 0.0
@@ -163,7 +163,7 @@ def test_a_queue_compiles_once_for_each_device(n_devices):
     assert len(lowered) == n_devices
 
 
-def test_what_fails_in_a_thread_fails_where_its_result_is_asked_for():
+def test_an_error_in_a_thread_is_raised_where_its_result_is_used():
     placement = queue(3)
 
     def fail(value):

@@ -232,7 +232,7 @@ def test_a_machine_that_always_sounds_the_same_alarms_at_anything_else(capsys):
 
 def test_a_single_training_window_is_refused():
     clip = hiss(0, 2048 / RATE)
-    with pytest.raises(InputError, match="machine: a model would learn from 1 of its"):
+    with pytest.raises(InputError, match="machine: a model would train on 1 of its"):
         detector(verbose=False).fit([clip, clip[::-1].copy()], RATE)
 
 
@@ -283,5 +283,5 @@ def test_a_run_that_cannot_train_writes_nothing(data, tmp_path):
             soundfile.write(path, hiss(number, 2048 / RATE), RATE)
     done = run_all(short, tmp_path / "out", *TINY, check=False)
     assert done.returncode == 2
-    assert "valve_section_00: a model would learn from 1 of its windows" in done.stderr
+    assert "valve_section_00: a model would train on 1 of its windows" in done.stderr
     assert not (tmp_path / "out").exists()

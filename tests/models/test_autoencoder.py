@@ -1,9 +1,10 @@
-"""The networks against the official PyTorch code, and the report's Table 1."""
+"""The network against the official PyTorch code and the report's Table 1."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.pytorch import from_pytorch
 
 from gammavae_jax.config import ModelConfig
 from gammavae_jax.models.autoencoder import (
@@ -12,20 +13,19 @@ from gammavae_jax.models.autoencoder import (
     reconstruct,
 )
 from gammavae_jax.models.distributions import MAX_PARAMETER, MIN_PARAMETER, Gamma
-from gammavae_jax.models.pytorch import from_pytorch
 from gammavae_jax.presets import preset
 
 
 @pytest.fixture
 def official(golden):
-    """The official network's weights and what it made of a batch."""
+    """The official network's weights, and its output for a batch."""
     stored = np.load(golden / "autoencoder.npz")
     config = preset("autoencoder").model
     state = {k.removeprefix("init/"): stored[k] for k in stored.files}
     return stored, config, jax.tree.map(jnp.asarray, from_pytorch(state, config))
 
 
-def test_autoencoder_in_evaluation_matches_pytorch(official):
+def test_the_autoencoder_in_evaluation_mode_matches_pytorch(official):
     stored, config, variables = official
     output = reconstruct(config, **variables, windows=jnp.asarray(stored["x"]))
     np.testing.assert_allclose(
@@ -34,7 +34,7 @@ def test_autoencoder_in_evaluation_matches_pytorch(official):
     np.testing.assert_allclose(output.code, stored["eval_latent"], rtol=1e-4, atol=1e-4)
 
 
-def test_autoencoder_in_training_matches_pytorch(official, key):
+def test_the_autoencoder_in_training_mode_matches_pytorch(official, key):
     stored, config, variables = official
     x = jnp.asarray(stored["x"])
     model = AutoEncoder(config)
@@ -46,7 +46,7 @@ def test_autoencoder_in_training_matches_pytorch(official, key):
     )
 
 
-def test_paper_network_is_table_1(key):
+def test_the_paper_preset_has_the_layers_of_table_1(key):
     config = preset("paper").model
     model = AutoEncoder(config)
     params = model.init(key(), jnp.zeros((2, 640)), jnp.ones(2), key())["params"]
@@ -55,15 +55,15 @@ def test_paper_network_is_table_1(key):
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
         if leaf.ndim == 2
     }
-    block = "{}_0/Block_{}/Dense_0/kernel"
+    block = "{}/block_{}/dense/kernel"
     assert widths == {
-        block.format("Encoder", 0): (128, 640),
-        **{block.format("Encoder", i): (128, 128) for i in (1, 2, 3)},
+        block.format("encoder", 0): (128, 640),
+        **{block.format("encoder", i): (128, 128) for i in (1, 2, 3)},
         "head_0/kernel": (8, 128),
         "head_1/kernel": (8, 128),
-        block.format("Decoder", 0): (128, 8),
-        **{block.format("Decoder", i): (128, 128) for i in (1, 2, 3)},
-        "Decoder_0/Output_0/kernel": (128, 640),
+        block.format("decoder", 0): (128, 8),
+        **{block.format("decoder", i): (128, 128) for i in (1, 2, 3)},
+        "decoder/output/kernel": (128, 640),
     }
 
 
@@ -75,7 +75,7 @@ def test_softmax_heads_sum_to_one_over_the_latents(key):
         np.testing.assert_allclose(parameter.sum(-1), 1, rtol=1e-3)
 
 
-def test_heads_keep_within_what_float32_can_sample():
+def test_heads_are_clipped_to_the_range_that_float32_can_sample():
     far = jnp.array([[-200.0, 0.0, 200.0]])
     for heads in ("softmax", "softplus"):
         posterior = posterior_from_heads(far, far, ModelConfig(heads=heads))
@@ -83,7 +83,7 @@ def test_heads_keep_within_what_float32_can_sample():
 
 
 @pytest.mark.parametrize("name", ["paper", "vae", "autoencoder"])
-def test_evaluation_does_not_depend_on_chance_or_on_the_batch(name, key, tiny):
+def test_evaluation_is_deterministic_and_independent_of_the_batch(name, key, tiny):
     config = tiny(name).model
     model = AutoEncoder(config)
     x = jax.random.normal(key(), (6, 30))
@@ -93,7 +93,7 @@ def test_evaluation_does_not_depend_on_chance_or_on_the_batch(name, key, tiny):
     np.testing.assert_allclose(whole[:1], alone, rtol=1e-5, atol=1e-6)
 
 
-def test_code_in_training_is_a_draw(key, tiny):
+def test_the_code_in_training_is_a_sample(key, tiny):
     config = tiny("paper").model
     model = AutoEncoder(config)
     x = jax.random.normal(key(), (6, 30))
@@ -106,7 +106,7 @@ def test_code_in_training_is_a_draw(key, tiny):
 
 
 @pytest.mark.parametrize("heads", ["softmax", "softplus"])
-def test_mean_and_variance_heads_are_those_of_the_posterior(heads, key):
+def test_mean_and_variance_heads_set_the_moments_of_the_posterior(heads, key):
     config = ModelConfig(heads=heads, parameters="mean_variance")
     first, second = 0.5 * jax.random.normal(key(), (2, 500, 8))
     posterior = posterior_from_heads(first, second, config)
@@ -117,7 +117,7 @@ def test_mean_and_variance_heads_are_those_of_the_posterior(heads, key):
     np.testing.assert_allclose(variance, positive(second), rtol=1e-5)
 
 
-def test_heads_of_mean_and_variance_keep_their_mean_within_the_bounds(key):
+def test_mean_and_variance_heads_keep_the_mean_exact_within_the_bounds(key):
     first, second = 100 * jax.random.normal(key(), (2, 500, 8))
     config = ModelConfig(parameters="mean_variance")
 
@@ -131,7 +131,7 @@ def test_heads_of_mean_and_variance_keep_their_mean_within_the_bounds(key):
         assert parameter.max() <= MAX_PARAMETER * (1 + 1e-5)
     mean = jnp.clip(jax.nn.softplus(first), MIN_PARAMETER, MAX_PARAMETER)
     np.testing.assert_allclose(posterior.mean, mean, rtol=1e-5)
-    # Also where the variance is clipped, the mean follows its head.
+    # The mean follows its head even where the variance is clipped.
     expected = jnp.where(
         jax.nn.softplus(first) > MIN_PARAMETER, jax.nn.sigmoid(first), 0
     )

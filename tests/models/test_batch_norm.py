@@ -1,4 +1,4 @@
-"""Batch normalisation: padding, PyTorch's running statistics, and the input's own."""
+"""Batch normalisation of hidden layers and of the input."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from gammavae_jax.models.layers import EPS, BatchNorm, Standardise
 @pytest.mark.parametrize(
     "layer", [BatchNorm(), Standardise()], ids=lambda m: type(m).__name__
 )
-def test_padding_does_not_enter_batch_normalisation(layer, key):
+def test_padding_does_not_affect_batch_normalisation(layer, key):
     x = jax.random.normal(key(), (3, 8))
     padded = jnp.concatenate([x, jnp.full((3, 4), 1e6)], axis=1)
     weight = jnp.concatenate([jnp.ones(8), jnp.zeros(4)])
@@ -27,7 +27,7 @@ def test_padding_does_not_enter_batch_normalisation(layer, key):
 
 
 def trained(batches) -> dict[str, Any]:
-    """The statistics after these batches."""
+    """Return the running statistics after these batches."""
     layer = Standardise()
     weight = jnp.ones(batches.shape[2])
     variables = layer.init(jax.random.key(0), batches[0], weight, False)
@@ -39,7 +39,7 @@ def trained(batches) -> dict[str, Any]:
     return dict(variables)
 
 
-def test_standardising_knows_the_windows_after_one_batch(key):
+def test_standardising_has_the_statistics_after_one_batch(key):
     x = -60 + 4 * jax.random.normal(key(), (3, 200))
     variables = trained(x[None])
     y: Any = Standardise().apply(variables, x, jnp.ones(200), False)
@@ -49,7 +49,7 @@ def test_standardising_knows_the_windows_after_one_batch(key):
     )
 
 
-def test_standardising_first_averages_over_batches_and_then_forgets(key):
+def test_standardising_averages_the_first_batches_and_then_decays(key):
     means = jax.random.normal(key(), (150, 1, 1))
     spread = jnp.array([-1.0, 1.0])[None, None]
     few = trained(means[:40] + spread)["batch_stats"]
@@ -62,7 +62,7 @@ def test_standardising_first_averages_over_batches_and_then_forgets(key):
     np.testing.assert_allclose(many["var"], 2.0, rtol=1e-4)  # unbiased, of -1 and 1
 
 
-def test_standardising_has_nothing_to_learn(key):
+def test_standardising_has_no_parameters(key):
     x = jax.random.normal(key(), (3, 20))
     variables = Standardise().init(key(), x, jnp.ones(20), False)
     assert set(variables) == {"batch_stats"}

@@ -1,4 +1,4 @@
-"""The Gamma's sampler, its gradient and divergence, against SciPy and TFP."""
+"""The Gamma's samples, their gradient and its divergence, against SciPy and TFP."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ def tfd():
 
 @contextlib.contextmanager
 def drawn_by(sampler):
-    """Let this one draw what is traced within."""
+    """Use this sampler for everything traced inside the block."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distributions, "SAMPLER", sampler)
         yield
@@ -39,15 +39,15 @@ def drawn_by(sampler):
 
 @pytest.fixture(scope="module", params=["tensorflow-probability", "jax"])
 def draws(request):
-    """By concentration: draws z at rate 1, and dz/da; of both samplers."""
+    """Samples z at rate 1, and dz/da, by concentration, of each sampler."""
     if request.param != "jax":
         request.getfixturevalue("tfd")
     shapes = jnp.broadcast_to(jnp.array(SHAPES)[:, None], (len(SHAPES), N))
 
     @jax.jit
     def sample_and_gradient(a):
-        law = lambda a: Gamma(a, jnp.ones_like(a)).sample(jax.random.key(1))  # noqa: E731
-        return jax.jvp(law, (a,), (jnp.ones_like(a),))
+        draw = lambda a: Gamma(a, jnp.ones_like(a)).sample(jax.random.key(1))  # noqa: E731
+        return jax.jvp(draw, (a,), (jnp.ones_like(a),))
 
     with drawn_by(request.param):
         z, dz = (np.asarray(x, np.float64) for x in sample_and_gradient(shapes))
@@ -55,20 +55,20 @@ def draws(request):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_gradients_of_draws_are_finite(draws, shape):
+def test_gradients_of_samples_are_finite(draws, shape):
     z, dz = draws[shape]
     assert np.isfinite(z).all()
     assert np.isfinite(dz).all()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_gradient_of_the_mean_is_one(draws, shape):
+def test_the_gradient_of_the_mean_is_1(draws, shape):
     _, dz = draws[shape]
     assert abs(dz.mean() - 1.0) < 5 * dz.std() / N**0.5
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_gradient_of_the_second_moment_is_two_a_plus_one(draws, shape):
+def test_the_gradient_of_the_second_moment_is_2a_plus_1(draws, shape):
     z, dz = draws[shape]
     gradient = 2 * z * dz
     error = gradient.std() / N**0.5
@@ -76,10 +76,12 @@ def test_gradient_of_the_second_moment_is_two_a_plus_one(draws, shape):
 
 
 @pytest.mark.parametrize("shape", [0.01, 0.125, 0.5, 1.0, 3.0, 30.0])
-def test_gradient_of_each_draw_matches_the_implicit_one_of_scipy(draws, shape):
+def test_the_gradient_of_each_sample_matches_implicit_differentiation_in_scipy(
+    draws, shape
+):
     z, dz = (x[:500] for x in draws[shape])
     step = 1e-4 * shape
-    # Where the density or the distribution function underflows there is no reference.
+    # There is no reference where the density or the distribution function underflows.
     ok = (z > 1e-25) & (scipy.special.gammaincc(shape, z) > 1e-6)
     upper, lower = (scipy.special.gammainc(shape + s, z[ok]) for s in (step, -step))
     reference = -(upper - lower) / (2 * step) / scipy.stats.gamma.pdf(z[ok], shape)
@@ -87,12 +89,12 @@ def test_gradient_of_each_draw_matches_the_implicit_one_of_scipy(draws, shape):
 
 
 @pytest.mark.parametrize("shape", [0.125, 0.5, 1.0, 3.0])
-def test_draws_follow_the_gamma_law(draws, shape):
+def test_samples_follow_the_gamma_distribution(draws, shape):
     z, _ = draws[shape]
     assert scipy.stats.kstest(z, scipy.stats.gamma(shape).cdf).pvalue > 1e-3
 
 
-def test_rate_gradient_is_that_of_a_scale(key):
+def test_the_rate_has_the_gradient_of_an_inverse_scale(key):
     k = key()
     rate = jnp.array([0.5, 2.0])
     draw = lambda r: Gamma(jnp.full_like(r, 0.7), r).sample(k)  # noqa: E731
@@ -100,7 +102,7 @@ def test_rate_gradient_is_that_of_a_scale(key):
     np.testing.assert_allclose(dz, -z / rate, rtol=1e-5)
 
 
-def test_gamma_divergence_matches_tfp(tfd, key):
+def test_the_gamma_divergence_matches_tfp(tfd, key):
     a, r, b, s = jnp.exp(2 * jax.random.normal(key(), (4, 500)))
     expected = tfd.kl_divergence(tfd.Gamma(a, r), tfd.Gamma(b, s))
     np.testing.assert_allclose(
@@ -108,7 +110,7 @@ def test_gamma_divergence_matches_tfp(tfd, key):
     )
 
 
-def test_gaussian_divergence_matches_tfp(tfd, key):
+def test_the_gaussian_divergence_matches_tfp(tfd, key):
     m, v, n, w = jax.random.normal(key(), (4, 500))
     expected = tfd.kl_divergence(
         tfd.Normal(m, jnp.exp(v / 2)), tfd.Normal(n, jnp.exp(w / 2))
@@ -117,25 +119,25 @@ def test_gaussian_divergence_matches_tfp(tfd, key):
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_divergences_are_positive_and_zero_for_equals(key):
+def test_divergences_are_positive_and_zero_for_equal_distributions(key):
     a, r, b, s = jnp.exp(jax.random.normal(key(), (4, 500)))
-    for law, prior in [
+    for posterior, prior in [
         (Gamma(a, r), Gamma(b, s)),
         (Gaussian(a, r), Gaussian(b, s)),
     ]:
-        assert (law.kl_to(prior) > -1e-5).all()  # pyright: ignore
-        np.testing.assert_allclose(law.kl_to(law), 0, atol=1e-6)  # pyright: ignore
+        assert (posterior.kl_to(prior) > -1e-5).all()  # pyright: ignore
+        np.testing.assert_allclose(posterior.kl_to(posterior), 0, atol=1e-6)  # pyright: ignore
 
 
-def test_gaussian_draws_have_their_moments(key):
-    law = Gaussian(jnp.full(N, 3.0), jnp.full(N, jnp.log(4.0)))
-    z = law.sample(key())
+def test_gaussian_samples_have_the_right_moments(key):
+    posterior = Gaussian(jnp.full(N, 3.0), jnp.full(N, jnp.log(4.0)))
+    z = posterior.sample(key())
     assert abs(z.mean() - 3.0) < 0.1
     assert abs(z.std() - 2.0) < 0.1
 
 
-def test_both_samplers_draw_the_same_law(tfd):
-    """At softmax heads too, where float32 cannot hold the draws, but their logs."""
+def test_both_samplers_draw_from_the_same_distribution(tfd):
+    """Also at concentrations where float32 can only represent the logs of samples."""
     del tfd
     a = jnp.broadcast_to(jnp.array(SHAPES)[:, None], (len(SHAPES), N))
     logs = []
@@ -150,8 +152,8 @@ def test_both_samplers_draw_the_same_law(tfd):
 
 
 @pytest.mark.parametrize("shape", SHAPES[::7])
-def test_a_fallback_draw_is_float32_even_where_x64_is_on(shape):
-    """As the network is."""
+def test_the_fallback_samples_in_float32_even_if_x64_is_enabled(shape):
+    """The network is float32 as well."""
     with drawn_by("jax"), jax.enable_x64(True):
         a = jnp.full(100, shape, jnp.float32)
         draw = Gamma(a, jnp.ones_like(a)).sample(jax.random.key(3))
@@ -159,32 +161,33 @@ def test_a_fallback_draw_is_float32_even_where_x64_is_on(shape):
 
 
 def in_a_process(program, *folders):
-    """The last line of a program that finds these folders' modules first."""
+    """Return the last line of a program with these folders first in its path."""
     root = str(Path(__file__).resolve().parent.parent.parent)
     path = os.pathsep.join([*map(str, folders), root])
-    run = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", program],
         env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert run.stderr == ""
-    return run.stdout.strip().splitlines()[-1]
+    assert done.stderr == ""
+    return done.stdout.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
     "fault", ["raise ImportError('two\\nlines')", "import jax; jax.no_such_name"]
 )
-def test_without_tfp_jax_draws_and_the_repair_is_named_in_one_line(fault, tmp_path):
-    """Whatever it raises: a release may use what JAX no longer has."""
+def test_without_tfp_jax_samples_and_one_line_names_the_repair(fault, tmp_path):
+    """Whatever the import raises: a release may use an API that JAX has removed."""
     (tmp_path / "tensorflow_probability").mkdir()
     (tmp_path / "tensorflow_probability" / "__init__.py").write_text(fault)
     program = (
         "import json\n"
-        "from gammavae_jax import distributions as d, environment as e\n"
-        "told = [d.SAMPLER, e.describe_environment()['sampler'], d.sampler_note()]\n"
-        "print(json.dumps(told))"
+        "from gammavae_jax.models import distributions as d\n"
+        "from gammavae_jax.runs import environment as e\n"
+        "values = [d.SAMPLER, e.describe_environment()['sampler'], d.sampler_note()]\n"
+        "print(json.dumps(values))"
     )
     sampler, of_environment, note = json.loads(in_a_process(program, tmp_path))
     assert sampler == of_environment == "jax"
@@ -196,8 +199,8 @@ def test_without_tfp_jax_draws_and_the_repair_is_named_in_one_line(fault, tmp_pa
     )
 
 
-def test_the_note_names_both_packages_of_a_broken_pair(monkeypatch):
-    """They own the same folder: one upgraded breaks the other."""
+def test_the_note_names_both_packages_if_both_are_installed(monkeypatch):
+    """They share a folder, so upgrading one breaks the other."""
 
     class Distribution:
         def __init__(self, name):
@@ -213,6 +216,6 @@ def test_the_note_names_both_packages_of_a_broken_pair(monkeypatch):
     assert "tensorflow-probability 0.25.0 and tfp-nightly 0.25.0" in note
 
 
-def test_where_tfp_draws_nothing_is_said(tfd):
+def test_there_is_no_note_if_tfp_samples(tfd):
     del tfd
     assert distributions.sampler_note() == distributions.WHY_NOT_TFP == ""

@@ -1,4 +1,4 @@
-"""The divergences by name, against integrals and worked numbers."""
+"""The named divergences against integrals and published numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from gammavae_jax.models.distributions import (
     report_eq2,
 )
 
-# Concentration and rate, of posterior and prior.
+# Concentration and rate of the posterior, then of the prior.
 PAIRS = [
     ((0.125, 0.125), (1.0, 1.0)),
     ((0.5, 2.0), (2.0, 1.0)),
@@ -33,7 +33,7 @@ def gammas(concentration, rate):
 
 
 def integrated(q, p):
-    """`KL(q || p)` of SciPy's laws, over the logarithm of the code."""
+    """Integrate `KL(q || p)` of SciPy distributions over the logarithm of the code."""
 
     def density(t):
         z = np.exp(t)
@@ -43,19 +43,19 @@ def integrated(q, p):
     return scipy.integrate.quad(density, low, high, limit=500)[0]
 
 
-def law(concentration, rate):
+def scipy_gamma(concentration, rate):
     return scipy.stats.gamma(concentration, scale=1 / rate)
 
 
 @pytest.mark.parametrize(("q", "p"), PAIRS)
 def test_the_exact_divergence_is_the_integral_from_posterior_to_prior(q, p):
-    expected = integrated(law(*q), law(*p))
+    expected = integrated(scipy_gamma(*q), scipy_gamma(*p))
     np.testing.assert_allclose(exact(gammas(*q), gammas(*p))[0], expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("q", "p"), PAIRS)
 def test_the_ancestor_is_the_integral_from_prior_to_posterior_swapped(q, p):
-    expected = integrated(law(*p[::-1]), law(*q[::-1]))
+    expected = integrated(scipy_gamma(*p[::-1]), scipy_gamma(*q[::-1]))
     np.testing.assert_allclose(ancestor(gammas(*q), gammas(*p))[0], expected, rtol=1e-4)
 
 
@@ -70,7 +70,7 @@ def test_the_ancestor_is_the_integral_from_prior_to_posterior_swapped(q, p):
         (0.3, 4, 1.5, 2.5, 4.890093287523674),
     ],
 )
-def test_the_ancestor_gives_the_numbers_of_its_code(
+def test_the_ancestor_equals_the_published_code(
     alpha, beta, prior_alpha, prior_beta, expected
 ):
     # From `vae_gamma_kl_loss` of AntixK/PyTorch-VAE (f71e454), in float64.
@@ -89,12 +89,14 @@ def test_the_ancestor_gives_the_numbers_of_its_code(
         (8, 3, 9.065),
     ],
 )
-def test_eq_2_of_a_posterior_equal_to_its_prior_is_not_zero(scale, shape, expected):
+def test_equation_2_is_not_zero_for_a_posterior_equal_to_the_prior(
+    scale, shape, expected
+):
     equal = gammas(shape, 1 / scale)
     np.testing.assert_allclose(report_eq2(equal, equal)[0], expected, atol=6e-4)
 
 
-def test_eq_2_is_the_printed_formula(key):
+def test_equation_2_is_the_printed_formula(key):
     a, b, c, d = np.exp(jax.random.normal(key(), (4, 500)))
     expected = (
         c * d / a + b * np.log(a) - np.log(c * d) - b
@@ -108,13 +110,13 @@ def test_eq_2_is_the_printed_formula(key):
     ("concentration", "expected"),
     [(0.5, -3.2), (0.125, -8.3), (0.05, -19.5), (0.01, -98), (0.001, -996)],
 )
-def test_eq_2_is_unbounded_below_for_a_prior_of_shape_2(concentration, expected):
+def test_equation_2_is_unbounded_below_for_a_prior_of_shape_2(concentration, expected):
     ours = report_eq2(gammas(concentration, 8), gammas(2, 1))
     np.testing.assert_allclose(ours[0], expected, rtol=2e-2)
 
 
-def test_eq_2_is_bounded_below_for_priors_of_shape_1_and_less(key):
-    # Its smallest value is at large shapes and the mean `a (2 - b)`.
+def test_equation_2_is_bounded_below_for_priors_of_shape_1_or_less(key):
+    # The minimum is at large shapes and the mean `a (2 - b)`.
     posterior = Gamma(*jnp.exp(4 * jax.random.normal(key(), (2, 10_000))))
     for b, a in [(1.0, 1.0), (1.0, 3.0), (0.5, 1.0), (0.1, 2.0)]:
         least = (2 - b) + b * np.log(a) - (2 - b) * np.log(a * (2 - b)) - b
@@ -122,8 +124,8 @@ def test_eq_2_is_bounded_below_for_priors_of_shape_1_and_less(key):
         assert values.min() > least - 1e-3
 
 
-def test_eq_2_of_softmax_scales_and_shapes_is_least_for_the_uniform_code(key):
-    # With the ancestor's prior, of shape 1 and scale 2 under the report's names.
+def test_equation_2_of_softmax_heads_is_smallest_for_the_uniform_code(key):
+    # With the ancestor's prior: shape 1 and scale 2 in the report's notation.
     def of(scale, shape):
         return report_eq2(Gamma(shape, 1 / scale), gammas(1, 0.5)).sum(-1)
 
@@ -133,7 +135,7 @@ def test_eq_2_of_softmax_scales_and_shapes_is_least_for_the_uniform_code(key):
     assert (of(*others) > of(uniform, uniform)).all()
 
 
-def test_the_ancestor_is_zero_for_equals_alone_and_no_true_divergence(key):
+def test_the_ancestor_is_zero_only_for_equals_and_is_not_the_divergence(key):
     q, p = (Gamma(*jnp.exp(jax.random.normal(key(), (2, 500)))) for _ in "qp")
     np.testing.assert_allclose(ancestor(q, q), 0, atol=1e-5)
     assert (ancestor(q, p) > 0).all()
@@ -157,7 +159,7 @@ def test_the_configuration_names_the_divergence(name, function, key):
     )
 
 
-def test_a_gaussian_diverges_from_the_standard_normal(key):
+def test_the_prior_of_a_gaussian_is_the_standard_normal(key):
     posterior = Gaussian(*jax.random.normal(key(), (2, 5, 4)))
     expected = posterior.kl_to(Gaussian(jnp.zeros((5, 4)), jnp.zeros((5, 4))))
     np.testing.assert_array_equal(divergence(posterior, ModelConfig()), expected)

@@ -1,4 +1,4 @@
-"""The derivative of a Gamma draw, against JAX's own in float64."""
+"""The derivative of a Gamma sample against JAX's own in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +13,13 @@ QUANTILES = [1e-6, 1e-3, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999, 1 - 1e-6]
 
 
 def draws(concentration):
-    """Draws in float32 at all quantiles that float64 can hold, and their logarithms."""
+    """Return log samples at the quantiles that float64 can represent, in float32."""
     z = scipy.special.gammaincinv(concentration, QUANTILES)
     return np.log(z[z > 1e-300]).astype(np.float32)
 
 
 @pytest.mark.parametrize("concentration", CONCENTRATIONS)
-def test_derivative_matches_the_iteration_in_float64(concentration):
+def test_the_derivative_matches_the_iteration_in_float64(concentration):
     log_z = draws(concentration)
     a = np.full_like(log_z, concentration)
     ours = log_draw_derivative(jnp.asarray(a), jnp.asarray(log_z))
@@ -27,29 +27,31 @@ def test_derivative_matches_the_iteration_in_float64(concentration):
         z = jnp.exp(jnp.asarray(log_z, jnp.float64))
         exact = jax.lax.random_gamma_grad(jnp.asarray(a, jnp.float64), z) / z  # pyright: ignore
         exact = np.asarray(exact)
-    # Below, float64 gives up before we do.
+    # Below that, the reference in float64 fails first.
     held = log_z > -200
     np.testing.assert_allclose(ours[held], exact[held], rtol=1e-5)
 
 
 @pytest.mark.parametrize("concentration", [1e-3, 0.01, 0.125, 1.0])
-def test_derivative_of_draws_that_underflow_is_the_lower_tails(concentration):
+def test_the_derivative_of_underflowing_samples_is_that_of_the_lower_tail(
+    concentration,
+):
     log_z = np.array([-50, -1000, -1e5], np.float32)
-    # F(z) = z^a / Gamma(a + 1) there, solved for log z.
+    # There F(z) = z^a / Gamma(a + 1), solved for log z.
     exact = (scipy.special.digamma(concentration + 1) - log_z) / concentration
     ours = log_draw_derivative(jnp.full(3, concentration), jnp.asarray(log_z))
     np.testing.assert_allclose(ours, exact, rtol=1e-6)
 
 
-def test_derivative_is_continuous_where_the_two_rules_meet():
+def test_the_derivative_is_continuous_where_the_two_methods_meet():
     a = jnp.asarray(CONCENTRATIONS)
     below, above = (log_draw_derivative(a, jnp.full_like(a, s)) for s in (-1e-7, 1e-7))
     np.testing.assert_allclose(below, above, rtol=1e-5)
 
 
-def test_derivative_is_finite_and_positive_wherever_a_draw_may_fall():
+def test_the_derivative_is_finite_and_positive_for_every_possible_sample():
     a = np.float32(10) ** np.linspace(-3, 3, 61, dtype=np.float32)
-    # Eight times what a draw strays, and down to where a logarithm is all there is.
+    # Up to eight deviations above the mean, down to where `z` underflows.
     log_z = np.linspace(-1e4, 8, 2001, dtype=np.float32)
     ours = log_draw_derivative(*(jnp.asarray(x) for x in np.meshgrid(a, log_z)))
     z = np.exp(log_z)[:, None]

@@ -1,10 +1,11 @@
-"""What the network sees of windows, and what it should reconstruct."""
+"""The network's input, and the target of its reconstruction."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gammavae_jax.models import layers
 from gammavae_jax.models.autoencoder import AutoEncoder, reconstruct
 
 N_CONTEXT, N_MELS, N_WINDOWS = 5, 6, 12
@@ -14,7 +15,7 @@ TARGETS = ["window", "centre"]
 
 @pytest.fixture
 def model(tiny, key):
-    """A model of some inputs and target after one training batch, and the batch."""
+    """Make a model after one training batch; return it, the batch and its variables."""
 
     def make(inputs, target="window", latent="gamma"):
         config = tiny(
@@ -45,7 +46,7 @@ def frames(windows):
     return windows.reshape(len(windows), N_CONTEXT, N_MELS)
 
 
-def test_a_residual_is_target_minus_reconstruction(model):
+def test_the_residual_is_target_minus_reconstruction(model):
     look, windows, _ = model("raw")
     output = look(windows)
     np.testing.assert_array_equal(output.target, windows)
@@ -53,7 +54,7 @@ def test_a_residual_is_target_minus_reconstruction(model):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_gain_does_not_matter_to_centred_windows(model, target):
+def test_a_gain_does_not_change_centred_windows(model, target):
     look, windows, _ = model("centred", target)
     gains = jnp.linspace(-30, 30, N_WINDOWS)[:, None]
     quiet, loud = look(windows), look(windows + gains)
@@ -76,7 +77,7 @@ def test_standardised_features_have_mean_0_and_variance_1(model):
 
 
 @pytest.mark.parametrize("inputs", INPUTS)
-def test_the_middle_frame_is_predicted_from_the_others_alone(model, inputs):
+def test_the_middle_frame_is_predicted_only_from_the_others(model, inputs):
     look, windows, _ = model(inputs, "centre")
     other = frames(windows).at[:, N_CONTEXT // 2].add(7.0).reshape(windows.shape)
     before, after = look(windows), look(other)
@@ -91,22 +92,22 @@ def test_the_middle_frame_is_the_target(model):
 
 
 @pytest.mark.parametrize("frame", [0, 1, 3, 4])
-def test_the_network_sees_the_frames_about_the_middle_one(model, frame):
+def test_the_network_sees_the_frames_around_the_middle_one(model, frame):
     look, windows, _ = model("raw", "centre")
     other = frames(windows).at[:, frame].add(7.0).reshape(windows.shape)
     assert not jnp.allclose(look(windows).reconstruction, look(other).reconstruction)
 
 
 @pytest.mark.parametrize("latent", ["gamma", "deterministic"])
-def test_raw_and_centred_windows_add_nothing_to_a_model(model, latent):
+def test_raw_and_centred_windows_add_no_variables_to_a_model(model, latent):
     _, _, raw = model("raw", latent=latent)
     _, _, centred = model("centred", latent=latent)
     _, _, standardised = model("standardised", latent=latent)
     for collection in ("params", "batch_stats"):
-        assert "Inputs_0" not in raw[collection]
-        assert "Inputs_0" not in centred[collection]
-    assert "Inputs_0" not in standardised["params"]
-    assert set(standardised["batch_stats"]["Inputs_0"]["Standardise_0"]) == {
+        assert layers.INPUTS not in raw[collection]
+        assert layers.INPUTS not in centred[collection]
+    assert layers.INPUTS not in standardised["params"]
+    assert set(standardised["batch_stats"][layers.INPUTS][layers.STANDARDISE]) == {
         "mean",
         "var",
         "n_batches",

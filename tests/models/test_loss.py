@@ -4,19 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.pytorch import from_pytorch, to_pytorch
 
 from gammavae_jax.config_json import override
 from gammavae_jax.models.autoencoder import ModelOutput
 from gammavae_jax.models.distributions import Gamma, Gaussian, divergence
 from gammavae_jax.models.loss import LossTerms, kl_weight_of, loss_terms, total_loss
-from gammavae_jax.models.pytorch import from_pytorch, to_pytorch
 from gammavae_jax.presets import preset
 from gammavae_jax.training.step import TrainState, optimizer, train_step
 
 
 @pytest.fixture
 def three_steps(golden, key):
-    """The official network's three Adam steps on one batch, ours beside theirs."""
+    """Three Adam steps of the official network on one batch, theirs and ours."""
     stored = np.load(golden / "autoencoder.npz")
     config = preset("autoencoder")
     weights = {k.removeprefix("init/"): stored[k] for k in stored.files}
@@ -42,7 +42,7 @@ def three_steps(golden, key):
     return stored, states, losses
 
 
-def test_losses_match_pytorch(three_steps):
+def test_training_losses_match_pytorch(three_steps):
     stored, _, losses = three_steps
     np.testing.assert_allclose(losses, stored["losses"], rtol=1e-5)
 
@@ -54,8 +54,8 @@ def relative_error(ours, expected):
 @pytest.mark.parametrize(("n_steps", "tolerance"), [(1, 1e-4), (3, 2e-2)])
 def test_parameters_after_adam_match_pytorch(three_steps, n_steps, tolerance):
     # After one step all is equal. Then Adam, which divides by the gradient's size,
-    # makes much of rounding noise, and an activation may cross ReLU's kink: PyTorch
-    # itself, on another processor or in float64, is off these numbers by 0.7 %.
+    # amplifies rounding noise, and an activation may cross the kink of a ReLU: PyTorch
+    # itself differs by 0.7 % from these numbers on another processor or in float64.
     stored, states, _ = three_steps
     names = [n for n in stored.files if n.startswith(f"after{n_steps}/")]
     assert names
@@ -64,13 +64,12 @@ def test_parameters_after_adam_match_pytorch(three_steps, n_steps, tolerance):
         assert relative_error(ours, stored[name]) < tolerance, name
 
 
-def test_gradient_matches_pytorch(golden):
+def test_the_gradient_matches_pytorch(golden):
     stored = np.load(golden / "autoencoder.npz")
     config = preset("autoencoder")
     weights = {k.removeprefix("init/"): stored[k] for k in stored.files}
     variables = from_pytorch(weights, config.model)
     x = jnp.asarray(stored["x"])
-    # With plain gradient descent at rate 1, the step is the gradient.
     state = TrainState(
         **variables,
         opt_state=optimizer(config).init(variables["params"]),
@@ -90,14 +89,14 @@ def test_gradient_matches_pytorch(golden):
 
 
 def gradient_of(config, state, x):
-    """The gradient that `train_step` follows, from Adam's first moment."""
+    """Return the gradient of a `train_step`, recovered from Adam's first moment."""
     after, _ = jax.jit(
         lambda s: train_step(config, jax.random.key(0), s, x, jnp.ones(len(x)))
     )(state)
     return jax.tree.map(lambda m: m / 0.1, after.opt_state[0].mu)
 
 
-def test_terms_are_one_number_a_window(key):
+def test_the_loss_terms_are_one_number_per_window(key):
     config = preset("paper").model
     x = jax.random.normal(key(), (7, 30))
     heads = jnp.exp(jax.random.normal(key(), (2, 7, 8)))
@@ -112,7 +111,7 @@ def test_terms_are_one_number_a_window(key):
     )
 
 
-def test_a_posterior_equal_to_its_prior_costs_nothing():
+def test_a_posterior_equal_to_its_prior_has_no_divergence():
     config = override(
         preset("default"), ["model.prior_concentration=2", "model.prior_rate=3"]
     ).model
@@ -124,12 +123,12 @@ def test_a_posterior_equal_to_its_prior_costs_nothing():
         np.testing.assert_allclose(terms.kl, 0, atol=1e-5)
 
 
-def test_total_is_reconstruction_plus_weighted_divergence():
+def test_the_total_loss_is_reconstruction_plus_weighted_divergence():
     terms = LossTerms(jnp.array([1.0, 2.0]), jnp.array([10.0, 0.0]))
     np.testing.assert_allclose(total_loss(terms, 0.5), [6.0, 2.0])
 
 
-def test_the_divergence_is_the_one_that_is_named(key):
+def test_model_kl_names_the_divergence_of_the_loss(key):
     x = jnp.zeros((7, 30))
     posterior = Gamma(*jnp.exp(jax.random.normal(key(), (2, 7, 8))))
     output = ModelOutput(x, x, posterior.mean, posterior)
@@ -139,7 +138,7 @@ def test_the_divergence_is_the_one_that_is_named(key):
         np.testing.assert_array_equal(loss_terms(output, config).kl, expected)
 
 
-def test_the_weight_of_the_divergence_rises_from_0_over_the_warm_up():
+def test_the_weight_of_the_divergence_rises_from_0_during_the_warm_up():
     config = override(
         preset("default"), ["train.kl_weight=0.5", "train.kl_warmup=4"]
     ).train
@@ -147,6 +146,6 @@ def test_the_weight_of_the_divergence_rises_from_0_over_the_warm_up():
     np.testing.assert_allclose(weights, [0, 0.125, 0.25, 0.375, 0.5, 0.5])
 
 
-def test_without_a_warm_up_the_weight_is_the_number_itself():
+def test_without_a_warm_up_the_weight_is_constant():
     config = override(preset("default"), ["train.kl_weight=0.3"]).train
     assert kl_weight_of(jnp.array(1), config) == 0.3

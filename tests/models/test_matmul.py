@@ -1,4 +1,4 @@
-"""Products at a named precision: how far they and their gradients are from exact."""
+"""The error of matrix products and their gradients at each named precision."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from gammavae_jax.models.autoencoder import AutoEncoder, reconstruct
 from gammavae_jax.models.layers import matmul
 from gammavae_jax.presets import preset
 
-# Of the operands' mantissa. Their rounding, of half a unit each, decides the error.
+# Bits of the mantissa; the operands' rounding, of half a unit each, sets the error.
 BITS = {"float32": 23, "tf32": 10, "bfloat16": 7}
 
 
@@ -23,31 +23,31 @@ def operands(key):
     return jax.random.normal(key(), (30, 200)), jax.random.normal(key(), (200, 20))
 
 
-def error(found, a, b):
-    """The largest error, in what all the terms of an entry could add up to."""
-    found, a, b = (np.asarray(x, np.float64) for x in (found, a, b))
-    return np.max(abs(found - a @ b) / (abs(a) @ abs(b)))
+def error(product, a, b):
+    """Return the largest error, relative to the sum of the absolute terms."""
+    product, a, b = (np.asarray(x, np.float64) for x in (product, a, b))
+    return np.max(abs(product - a @ b) / (abs(a) @ abs(b)))
 
 
 @pytest.mark.parametrize("name", BITS)
-def test_error_of_a_product_is_that_of_its_operands(operands, name):
+def test_the_error_of_a_product_is_the_rounding_of_its_operands(operands, name):
     a, b = operands
     half_unit = 2.0 ** -(BITS[name] + 1)
     assert 0.05 < error(matmul(a, b, name), a, b) / half_unit < 5
 
 
 @pytest.mark.parametrize("name", BITS)
-def test_gradients_are_products_of_the_same_precision(operands, key, name):
+def test_gradients_have_the_precision_of_the_product(operands, key, name):
     a, b = operands
     d_out = jax.random.normal(key(), (30, 20))
     d_a, d_b = jax.vjp(lambda a, b: matmul(a, b, name), a, b)[1](d_out)
     half_unit = 2.0 ** -(BITS[name] + 1)
-    for found, x, y in [(d_a, d_out, b.T), (d_b, a.T, d_out)]:
-        assert found.dtype == np.float32
-        assert 0.05 < error(found, x, y) / half_unit < 5
+    for product, x, y in [(d_a, d_out, b.T), (d_b, a.T, d_out)]:
+        assert product.dtype == np.float32
+        assert 0.05 < error(product, x, y) / half_unit < 5
 
 
-def test_the_network_multiplies_at_the_precision_that_is_set(key):
+def test_the_network_multiplies_at_the_configured_precision(key):
     x = 10 * jax.random.normal(key(), (50, 30))
     start = ModelConfig(latent="deterministic", hidden=(16,))
     variables = AutoEncoder(start).init(key(), x, jnp.ones(50), key())

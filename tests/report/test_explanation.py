@@ -12,6 +12,7 @@ from support.probes import clips, noise
 from gammavae_jax.data.features import windows
 from gammavae_jax.errors import InputError
 from gammavae_jax.models.autoencoder import reconstruct
+from gammavae_jax.models.layers import INPUTS, STANDARDISE
 from gammavae_jax.presets import PRESETS
 from gammavae_jax.report.explanation import explain_clip
 
@@ -134,7 +135,7 @@ def test_a_reconstruction_is_in_decibels_whatever_the_models_inputs():
     expected = []
     for member in (0, 1):
         (output, _), scorer = reconstructed_windows(made.detector, member, 0, log_mel)
-        stats = scorer.batch_stats["Inputs_0"]["Standardise_0"]
+        stats = scorer.batch_stats[INPUTS][STANDARDISE]
         mean, var = (np.reshape(stats[n], (5, 128))[2] for n in ("mean", "var"))
         expected.append(output[:, 0] * np.sqrt(var + 1e-3) + mean)
     found = explain_clip(made.detector, 0, 0, log_mel)

@@ -1,4 +1,4 @@
-"""Probe machines: what must be heard is heard, and what scores are worth is known."""
+"""Detectors of probe machines: detection, calibration, thresholds and p-values."""
 
 import functools
 import json
@@ -13,14 +13,15 @@ from support.probes import clips, noise, tone
 from gammavae_jax.config import FUSION_SCORES, SCORE_NAMES
 from gammavae_jax.data.arrays import HELD_OUT, TRAIN
 from gammavae_jax.evaluation.metrics import auc
+from gammavae_jax.models.layers import HEADS
 from gammavae_jax.scoring.detector import clip_p_values
 from gammavae_jax.scoring.scorer import describe_machine, score_machine
 from gammavae_jax.scoring.threshold import conformal_threshold, gamma_threshold
 
 N_SEEDS, N_FOLDS, N_CLIPS = 2, 2, (40, 25)
 OF_FOLDS = [name for name in SCORE_NAMES if not name.startswith("latent_")]
-# A code need not move with what is not reconstructed.
-HEARING = [name for name in OF_FOLDS if name != "kl"]
+# A fault that is not reconstructed may leave the code unchanged.
+DETECTING = [name for name in OF_FOLDS if name != "kl"]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def probe():
         ("source", clips(noise(rng, N_CLIPS[1], rng.integers(8, 20, N_CLIPS[1])))),
     ]
     scores = f"scores={json.dumps(OF_FOLDS)}"
-    # As many steps for each model as 40 epochs of all clips.
+    # Each model takes as many steps as in 40 epochs of all clips.
     return fitted(small("default", f"n_seeds={N_SEEDS}", scores), machines, 80)
 
 
@@ -41,13 +42,13 @@ def rng():
     return np.random.default_rng(7)
 
 
-def of_run(tree, *run):
-    """One run's part of arrays, on the device."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf[run]), tree)
+def of_model(tree, *model):
+    """Return the arrays of one model, or one machine, on the device."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf[model]), tree)
 
 
 def fold_of(probe, seed, machine, clip):
-    """The fold in which a clip is held out."""
+    """Return the fold in which a clip is held out."""
     by_seed = probe.split.is_held_out.reshape(N_SEEDS, N_FOLDS, 2, -1)
     (fold,) = np.flatnonzero(by_seed[seed, :, machine, clip])
     return int(fold)
@@ -58,31 +59,31 @@ def score_one(config, *arguments):
     return score_machine(config, None, *arguments)
 
 
-def told(probe, seed, machine, fold, clip, data=None):
-    """What one member says of one clip."""
+def scores_of(probe, seed, machine, fold, clip, data=None):
+    """Return the scores of one clip by one member."""
     detector = probe.detector
     scores = score_one(
         detector.config,
-        of_run(detector.scorer, N_FOLDS * seed + fold, machine),
-        of_run(dict(detector.references), N_FOLDS * seed + fold, machine),
-        of_run(data or probe.arrays, machine),
+        of_model(detector.scorer, N_FOLDS * seed + fold, machine),
+        of_model(dict(detector.references), N_FOLDS * seed + fold, machine),
+        of_model(data or probe.arrays, machine),
         jnp.array([clip]),
     )
     return {name: float(value[0]) for name, value in scores.items()}
 
 
-@pytest.mark.parametrize("name", HEARING)
-def test_a_loud_tone_is_heard_and_nothing_is_not(probe, heard, name):
+@pytest.mark.parametrize("name", DETECTING)
+def test_a_loud_tone_is_detected_and_normal_clips_are_not(probe, clip_scores, name):
     is_anomaly = np.repeat([False, True], 60)
     for seed in range(N_SEEDS):
-        loud, same = heard[name][seed].astype(float)
+        loud, same = clip_scores[name][seed].astype(float)
         assert auc(loud, is_anomaly) > 0.95
         assert 0.3 < auc(same, is_anomaly) < 0.7
 
 
 @pytest.fixture(scope="module")
-def heard(probe):
-    """Scores of sixty normal clips, then of sixty with a tone, or of as many more."""
+def clip_scores(probe):
+    """Scores of sixty normal clips and sixty with a tone, and of 120 normal clips."""
     rng = np.random.default_rng(3)
     labels = ["normal"] * 60 + ["anomaly"] * 60
     loud = clips([*noise(rng, 60), *tone(rng, 60, 60, 60.0)], labels=labels)
@@ -92,13 +93,13 @@ def heard(probe):
 @pytest.mark.parametrize(
     ("seed", "machine", "clip"), [(0, 0, 3), (1, 0, 39), (1, 1, 24)]
 )
-def test_a_training_clip_is_calibrated_by_the_member_that_has_not_seen_it(
+def test_a_training_clip_is_calibrated_by_the_member_not_trained_on_it(
     probe, seed, machine, clip
 ):
     fold = fold_of(probe, seed, machine, clip)
     calibration = probe.detector.calibration
-    unseen = told(probe, seed, machine, fold, clip)
-    seen = told(probe, seed, machine, 1 - fold, clip)
+    unseen = scores_of(probe, seed, machine, fold, clip)
+    seen = scores_of(probe, seed, machine, 1 - fold, clip)
     for name, value in unseen.items():
         ours = calibration[name][seed, machine, clip]
         np.testing.assert_allclose(ours, value, rtol=1e-4)
@@ -114,7 +115,7 @@ def test_a_training_clip_is_calibrated_by_the_member_that_has_not_seen_it(
 
 
 @pytest.mark.parametrize(("seed", "machine"), [(0, 0), (1, 1)])
-def test_a_reference_is_of_the_other_folds_each_described_by_who_has_not_seen_it(
+def test_a_reference_holds_the_other_folds_described_by_members_not_trained_on_them(
     probe, seed, machine
 ):
     detector = probe.detector
@@ -123,42 +124,42 @@ def test_a_reference_is_of_the_other_folds_each_described_by_who_has_not_seen_it
         describe_machine(
             detector.config,
             None,
-            of_run(detector.scorer, N_FOLDS * seed + fold, machine),
-            of_run(probe.arrays, machine),
+            of_model(detector.scorer, N_FOLDS * seed + fold, machine),
+            of_model(probe.arrays, machine),
             jnp.arange(max(N_CLIPS)),
         )
         for fold in range(N_FOLDS)
     ]
     for name, fold in ((n, f) for n in detector.references for f in range(N_FOLDS)):
-        mine = of_run(detector.references[name], N_FOLDS * seed + fold, machine)
-        # With two folds, the clips of the other one.
+        mine = of_model(detector.references[name], N_FOLDS * seed + fold, machine)
+        # With two folds, these are the clips of the other one.
         assert mine.is_clip.sum() == held_out[1 - fold].sum()
         raw = (mine.clips * mine.scale + mine.location)[mine.is_clip]
         ours, seen = (by_member[f][name][held_out[1 - fold]] for f in (1 - fold, fold))
         np.testing.assert_allclose(raw, ours, rtol=1e-3, atol=1e-3)
         np.testing.assert_allclose(mine.location, ours.mean(0), rtol=1e-3, atol=1e-3)
-        if name != "spectrum":  # which no model has a say in
+        if name != "spectrum":  # which does not depend on a model
             assert np.abs(raw - seen).max() > 0.01, name
 
 
-def test_every_training_clip_is_calibrated_and_nothing_else(probe):
+def test_every_training_clip_is_calibrated_and_padding_is_not(probe):
     for values in probe.detector.calibration.values():
         for machine, n_clips in enumerate(N_CLIPS):
             assert np.isfinite(values[:, machine, :n_clips]).all()
             assert np.isnan(values[:, machine, n_clips:]).all()
 
 
-def test_the_threshold_is_that_of_all_out_of_fold_scores(probe):
+def test_the_threshold_uses_all_held_out_scores(probe):
     detector = probe.detector
     assert detector.thresholds.keys() == set(OF_FOLDS)
     for name, values in detector.thresholds.items():
         for s, m in np.ndindex(2, 2):
-            known = detector.calibration[name][s, m, : N_CLIPS[m]]
+            held_out_scores = detector.calibration[name][s, m, : N_CLIPS[m]]
             rate = detector.config.scoring.false_alarm_rate
-            assert values[s, m] == conformal_threshold(known, rate)
+            assert values[s, m] == conformal_threshold(held_out_scores, rate)
 
 
-def test_a_new_clip_is_scored_by_the_mean_of_its_seeds_members(probe, rng):
+def test_the_score_of_a_new_clip_is_the_mean_over_a_seeds_members(probe, rng):
     test = clips(noise(rng, 2))
     scores = probe.scores(test, test)
     data = probe.arrays._replace(
@@ -166,7 +167,7 @@ def test_a_new_clip_is_scored_by_the_mean_of_its_seeds_members(probe, rng):
         n_frames=np.full((2, 2), 20, np.int32),
     )
     for seed, machine in np.ndindex(2, 2):
-        by_fold = [told(probe, seed, machine, f, 1, data) for f in range(N_FOLDS)]
+        by_fold = [scores_of(probe, seed, machine, f, 1, data) for f in range(N_FOLDS)]
         for name in by_fold[0]:
             expected = np.mean([values[name] for values in by_fold])
             np.testing.assert_allclose(
@@ -174,8 +175,8 @@ def test_a_new_clip_is_scored_by_the_mean_of_its_seeds_members(probe, rng):
             )
 
 
-def test_other_test_clips_change_no_score(probe, rng):
-    """No statistic of test clips enters: theirs may be anything."""
+def test_a_score_does_not_depend_on_the_other_test_clips(probe, rng):
+    """No statistic of test clips is used, so the other clips may be anything."""
     first = noise(rng, 4)
     quiet, loud = ([*first, *more] for more in (noise(rng, 8), tone(rng, 8, 9, 90.0)))
     expected = probe.scores(clips(quiet), clips(quiet))
@@ -186,12 +187,15 @@ def test_other_test_clips_change_no_score(probe, rng):
         assert (values[..., 4:] != expected[name][..., 4:]).any()
 
 
-def test_a_p_value_counts_the_calibration_scores_that_are_as_high(probe, heard):
+def test_a_p_value_counts_the_calibration_scores_at_least_as_high(probe, clip_scores):
     for name in ("mse", "fusion_mean"):
-        scores = heard[name][1, 0]
-        known = probe.detector.calibration[name][1, 0, : N_CLIPS[0]]
+        scores = clip_scores[name][1, 0]
+        held_out_scores = probe.detector.calibration[name][1, 0, : N_CLIPS[0]]
         ours = clip_p_values(probe.detector, name, 1, 0, scores)
-        expected = [(1 + (known >= score).sum()) / (len(known) + 1) for score in scores]
+        expected = [
+            (1 + (held_out_scores >= score).sum()) / (len(held_out_scores) + 1)
+            for score in scores
+        ]
         np.testing.assert_array_equal(ours, expected)
 
 
@@ -204,16 +208,16 @@ def test_a_machine_without_target_clips_uses_its_source_fit_for_both(probe):
         assert same == held_out.all()
 
 
-def test_a_model_that_broke_down_has_no_threshold_and_spoils_no_other(rng):
+def test_a_diverged_model_has_no_threshold_and_affects_no_other(rng):
     def broken(state):
         params = jax.tree.map(np.array, state.params)
-        params["head_0"]["kernel"][:, 1] = np.nan
+        params[HEADS[0]]["kernel"][:, 1] = np.nan
         return state._replace(params=params)
 
     machines = [("a", clips(noise(rng, 12))), ("b", clips(noise(rng, 12)))]
     config = small("default")
     thresholds = fitted(config, machines, 1, broken).detector.thresholds
-    # Of the spectrum no model tells.
+    # The spectrum does not depend on a model.
     for name in set(config.scores) - {"spectrum_density"}:
         assert np.isfinite(thresholds[name][0]).tolist() == [True, False]
 
@@ -223,21 +227,21 @@ def official(rng, epochs):
     return fitted(config, [("m", clips(noise(rng, 40), n_target=4))], epochs)
 
 
-def test_official_thresholds_are_gamma_quantiles_of_batches():
-    made = official(np.random.default_rng(1), 40)
-    assert not made.split.is_held_out.any()
+def test_official_thresholds_are_gamma_quantiles_of_batch_scores():
+    probe = official(np.random.default_rng(1), 40)
+    assert not probe.split.is_held_out.any()
     training = clips(noise(np.random.default_rng(1), 40), n_target=4)
-    # Batches of many clips differ less than clips do: the threshold lies low.
-    for name, values in made.scores(training).items():
-        threshold = made.detector.thresholds[name][0, 0]
+    # Batches of many clips vary less than clips do, so the threshold is low.
+    for name, values in probe.scores(training).items():
+        threshold = probe.detector.thresholds[name][0, 0]
         assert np.isfinite(threshold)
-        assert clip_p_values(made.detector, name, 0, 0, values[0, 0]) is None
+        assert clip_p_values(probe.detector, name, 0, 0, values[0, 0]) is None
         if name == "mahalanobis":
             assert (values[0, 0] > threshold).mean() > 0.5
 
 
-def test_the_official_mse_threshold_is_of_the_last_epoch(monkeypatch):
-    """Of its training batches, as the model then was, and of the held-out ones."""
+def test_the_official_mse_threshold_uses_the_batches_of_the_last_epoch(monkeypatch):
+    """Training batches have the errors before their steps; held-out ones are added."""
     used = []
 
     def fit(scores, rate):
@@ -245,20 +249,20 @@ def test_the_official_mse_threshold_is_of_the_last_epoch(monkeypatch):
         return gamma_threshold(scores, rate)
 
     monkeypatch.setattr("gammavae_jax.scoring.detector.gamma_threshold", fit)
-    made = official(np.random.default_rng(1), 1)
-    errors = made.state.batch_errors[0, 0]
+    probe = official(np.random.default_rng(1), 1)
+    errors = probe.state.batch_errors[0, 0]
     errors = errors[np.isfinite(errors)]
-    n_train, n_held_out = ((made.split.group == g).sum() for g in (TRAIN, HELD_OUT))
+    n_train, n_held_out = ((probe.split.group == g).sum() for g in (TRAIN, HELD_OUT))
     assert len(errors) == -(-n_train // 32)
     (of_mse,) = (s for s in used if np.array_equal(s[: len(errors)], errors))
     assert len(of_mse) == len(errors) + -(-n_held_out // 32)
 
 
 def false_alarms(rng, n_machines=4, n_recordings=60, n_copies=4):
-    """The share of new recordings that are flagged, of machines with near copies.
+    """Return the false-alarm rate on new recordings of machines with near copies.
 
-    A recording has a colour of its own, mixed from six, and its training clips hardly
-    differ.
+    Each recording has a spectrum of its own, mixed from six colours, and its training
+    clips hardly differ.
     """
     colours = rng.standard_normal((n_machines, 6, 128))
 
@@ -278,16 +282,16 @@ def false_alarms(rng, n_machines=4, n_recordings=60, n_copies=4):
     ]
     name = "spectrum_density"
     config = small("default", "train.n_folds=5", f'scores=["{name}"]', f"score={name}")
-    made = fitted(config, machines, 0)  # the model has no say
-    scores = made.scores(*(clips(recordings(m, 100)) for m in range(n_machines)))[name]
-    return (scores[0] > made.detector.thresholds[name][0][:, None]).mean()
+    probe = fitted(config, machines, 0)  # the score does not depend on the model
+    scores = probe.scores(*(clips(recordings(m, 100)) for m in range(n_machines)))[name]
+    return (scores[0] > probe.detector.thresholds[name][0][:, None]).mean()
 
 
-def test_folds_of_groups_keep_the_false_alarm_rate_and_random_folds_do_not(
+def test_folds_of_groups_keep_the_false_alarm_rate_but_random_folds_do_not(
     monkeypatch,
 ):
-    """Of new recordings, where training clips are near copies of each other."""
-    # Three standard errors: of a threshold of 60 recordings, tried on 100, four times.
+    """The training clips of a recording are near copies; test recordings are new."""
+    # Three standard errors of thresholds from 60 recordings, tested on 100, four times.
     error = 3 * np.sqrt((0.1 * 0.9 / 61 + 0.1 * 0.9 / 100) / 4)
     assert abs(false_alarms(np.random.default_rng(0)) - 0.1) < error
     monkeypatch.setattr(

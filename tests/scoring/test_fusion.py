@@ -1,4 +1,4 @@
-"""Fused scores, against SciPy's standardisation."""
+"""Fused scores against SciPy's standardisation."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ RULES = {"fusion_mean": np.mean, "fusion_max": np.max, "fusion_min": np.min}
 
 
 def gammas(rng, n_clips):
-    """Scores of two seeds and three machines, each in units of its own."""
+    """Return scores of two seeds and three machines, each score in its own unit."""
     return {
         name: 10.0**unit * rng.gamma(2.0, size=(2, 3, n_clips))
         for unit, name in enumerate(("kl", *FUSED))
@@ -20,7 +20,7 @@ def gammas(rng, n_clips):
 
 @pytest.fixture
 def held_out():
-    """Calibration of machines with forty, thirty and twenty clips."""
+    """The calibration of machines with forty, thirty and twenty clips."""
     scores = gammas(np.random.default_rng(0), 40)
     for values in scores.values():
         for machine in range(3):
@@ -34,42 +34,42 @@ def scores():
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_scores_are_fused_in_deviations_from_the_mean_of_held_out_clips(
+def test_scores_are_standardised_on_held_out_clips_before_fusion(
     scores, held_out, name
 ):
     ours = fuse(scores, held_out, [name], FUSED)
     assert ours.keys() == {name}
-    for run in np.ndindex(2, 3):
+    for at in np.ndindex(2, 3):
         parts = [
-            scipy.stats.zmap(scores[n][run], held_out[n][run], nan_policy="omit")
+            scipy.stats.zmap(scores[n][at], held_out[n][at], nan_policy="omit")
             for n in FUSED
         ]
-        np.testing.assert_allclose(ours[name][run], RULES[name](parts, axis=0))
+        np.testing.assert_allclose(ours[name][at], RULES[name](parts, axis=0))
 
 
-def test_scores_that_fuse_nothing_are_left_alone(scores, held_out):
-    made = fuse(scores, held_out, ["kl", "fusion_mean", "mse"], FUSED)
-    assert list(made) == ["kl", "fusion_mean", "mse"]
+def test_scores_that_fuse_nothing_are_returned_unchanged(scores, held_out):
+    ours = fuse(scores, held_out, ["kl", "fusion_mean", "mse"], FUSED)
+    assert list(ours) == ["kl", "fusion_mean", "mse"]
     for name in ("kl", "mse"):
-        assert made[name] is scores[name]
+        assert ours[name] is scores[name]
 
 
-def test_without_a_fusion_no_calibration_is_asked_for(scores):
+def test_without_a_fusion_no_calibration_is_needed(scores):
     assert fuse(scores, {}, ["mse"], FUSED) == {"mse": scores["mse"]}
 
 
-def test_a_clip_is_fused_alone_as_among_others(scores, held_out):
-    together = fuse(scores, held_out, list(RULES), FUSED)
+def test_a_clip_has_the_same_fusion_alone_and_among_others(scores, held_out):
+    among_others = fuse(scores, held_out, list(RULES), FUSED)
     for clip in (0, 7):
         one = {name: values[..., [clip]] for name, values in scores.items()}
         alone = fuse(one, held_out, list(RULES), FUSED)
         for name in RULES:
             np.testing.assert_array_equal(
-                alone[name][..., 0], together[name][..., clip]
+                alone[name][..., 0], among_others[name][..., clip]
             )
 
 
-def test_the_unit_of_a_score_does_not_matter(scores, held_out):
+def test_the_unit_of_a_score_does_not_change_its_fusion(scores, held_out):
     def rescaled(values):
         return {**values, "mse": 1e4 * values["mse"] - 7.0}
 
@@ -79,7 +79,7 @@ def test_the_unit_of_a_score_does_not_matter(scores, held_out):
         np.testing.assert_allclose(ours[name], expected[name], rtol=1e-8, atol=1e-8)
 
 
-def test_one_score_fused_alone_keeps_its_order(scores, held_out):
+def test_the_fusion_of_a_single_score_keeps_its_order(scores, held_out):
     ours = fuse(scores, held_out, list(RULES), ("mse",))
     for name in RULES:
         np.testing.assert_array_equal(np.argsort(ours[name]), np.argsort(scores["mse"]))
@@ -87,35 +87,35 @@ def test_one_score_fused_alone_keeps_its_order(scores, held_out):
 
 @pytest.mark.parametrize("value", [0.0, 3.0])
 @pytest.mark.parametrize("n_held_out", [1, 5])
-def test_held_out_scores_all_alike_still_give_finite_scores(scores, value, n_held_out):
-    alike = {name: np.full((2, 3, n_held_out), value) for name in FUSED}
-    ours = fuse(scores, alike, list(RULES), FUSED)
+def test_equal_held_out_scores_give_finite_fusions(scores, value, n_held_out):
+    equal = {name: np.full((2, 3, n_held_out), value) for name in FUSED}
+    ours = fuse(scores, equal, list(RULES), FUSED)
     for name in RULES:
         assert np.isfinite(ours[name]).all()
-    (one,) = fuse(scores, alike, ["fusion_mean"], ["mse"]).values()
+    (one,) = fuse(scores, equal, ["fusion_mean"], ["mse"]).values()
     np.testing.assert_array_equal(np.argsort(one), np.argsort(scores["mse"]))
 
 
 @pytest.mark.parametrize("n_held_out", [2, 7, 12, 24])
 @pytest.mark.parametrize("value", [0.0, 1e-7, 128.0, -3e6, 1e18])
 @pytest.mark.parametrize(("name", "at_zero"), [("residual_density", 1), ("mse", 1e-3)])
-def test_held_out_scores_that_differ_by_rounding_are_levelled_above_them_all(
+def test_held_out_scores_that_differ_by_rounding_are_equalised_above_the_largest(
     name, at_zero, value, n_held_out
 ):
-    """Of distances, which are roots, and of squares, which rounding changes less.
+    """Both distances, which are roots, and squares, which rounding changes less.
 
-    The mean of 12 equal numbers is not always that number.
+    Twelve is a number whose equal terms may have a mean that differs from them.
     """
     noise = 1e-5 * np.random.default_rng(0).standard_normal(n_held_out)
-    alike = value * (1 + noise) + at_zero * noise
-    padded = np.append(alike, np.nan)[None]
+    equal = value * (1 + noise) + at_zero * noise
+    padded = np.append(equal, np.nan)[None]
     ours = equalise_ties(name, padded)
     assert np.isnan(ours[0, -1])
     assert len(np.unique(ours[0, :-1])) == 1
-    above = ours[0, 0] - alike.max()
-    assert 5 * np.ptp(alike) < above <= max(1e-3 * abs(value), at_zero * 1e-2)
-    # So what they are fused to is below the threshold, and other sounds far above.
-    same, other = alike[0], value + max(abs(value), 1.0)
+    above = ours[0, 0] - equal.max()
+    assert 5 * np.ptp(equal) < above <= max(1e-3 * abs(value), at_zero * 1e-2)
+    # So copies fuse to a score below the threshold, and other sounds to one far above.
+    same, other = equal[0], value + max(abs(value), 1.0)
     (fused,) = fuse(
         {name: np.array([[[same, other]]])},
         {name: ours[None]},
@@ -126,14 +126,14 @@ def test_held_out_scores_that_differ_by_rounding_are_levelled_above_them_all(
     assert 90 < fused[0, 0, 1] < 2e5
 
 
-def test_scores_that_differ_are_not_levelled(held_out):
-    """Nor a single one, nor those of a model that broke down."""
+def test_scores_that_differ_are_not_equalised(held_out):
+    """Neither is a single score, nor are those of a diverged model."""
     for scores in (
         *held_out.values(),
         np.array([[2.0, np.nan]]),
         np.full((1, 3), np.nan),
     ):
         np.testing.assert_array_equal(equalise_ties("residual_density", scores), scores)
-    # However small: the divergences of a code that has collapsed are still a score.
+    # However small they are: the divergence of a collapsed code is still a score.
     small = np.array([[1e-4, 1.5e-4, 3e-4]])
     np.testing.assert_array_equal(equalise_ties("kl", small), small)

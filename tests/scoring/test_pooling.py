@@ -1,4 +1,4 @@
-"""From windows to a clip, against NumPy."""
+"""The pooling of windows to the score of a clip, against NumPy."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +10,7 @@ RULES = [residuals.mean, residuals.largest, residuals.top, residuals.ranked]
 
 
 def pool(rule, values, n_padding=0, padding=99.0):
-    """A rule's result, with windows of padding strewn among the values."""
+    """Apply a rule to the values with padding windows among them."""
     weight = np.concatenate([np.ones(len(values)), np.zeros(n_padding)])
     padded = np.concatenate([values, np.full(n_padding, padding)])
     order = np.random.default_rng(len(values)).permutation(len(padded))
@@ -22,7 +22,7 @@ def values():
     return np.random.default_rng(0).gamma(2.0, size=309)
 
 
-def test_mean_and_largest_are_numpys(values):
+def test_mean_and_largest_equal_numpys(values):
     np.testing.assert_allclose(pool(residuals.mean, values), values.mean(), rtol=1e-6)
     np.testing.assert_allclose(pool(residuals.largest, values), values.max(), rtol=1e-6)
 
@@ -34,7 +34,7 @@ def test_top_is_the_mean_of_the_largest_tenth(values, n, count):
     np.testing.assert_allclose(pool(residuals.top, values), expected, rtol=1e-5)
 
 
-def test_ranked_weighs_each_rank_less_than_the_one_before(values):
+def test_ranked_weights_decay_by_rank(values):
     expected = np.average(np.sort(values)[::-1], weights=0.98 ** np.arange(309))
     np.testing.assert_allclose(pool(residuals.ranked, values), expected, rtol=1e-5)
 
@@ -47,18 +47,18 @@ def test_padding_changes_nothing(values, rule, padding):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_values_below_zero_are_pooled_as_they_are(values, rule):
+def test_negative_values_are_pooled_like_positive_ones(values, rule):
     shifted = pool(rule, values - 50.0, 80)
     np.testing.assert_allclose(shifted, pool(rule, values) - 50.0, rtol=1e-5)
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_windows_all_alike_are_their_own_score(rule):
+def test_equal_windows_are_pooled_to_their_value(rule):
     assert pool(rule, np.full(20, 2.5), 5) == pytest.approx(2.5)
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_no_windows_give_zero(rule):
+def test_without_windows_the_result_is_zero(rule):
     assert pool(rule, np.zeros(0), 5) == 0.0
 
 

@@ -1,4 +1,4 @@
-"""Scores against SciPy, and against the official code's numbers."""
+"""Scores against SciPy and against numbers of the official code."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +32,7 @@ def scatter_of(batches, n_mels):
 
 
 def errors_of(residual):
-    """Mean squared errors of windows, and a divergence that tells them apart."""
+    """Return the mean squared errors of windows, and different divergences."""
     squared = jnp.mean(residual**2, axis=-1)
     kl = 1.0 + jnp.arange(len(residual))
     return WindowErrors(squared, kl, squared + 0.01 * kl)
@@ -90,7 +90,7 @@ def test_official_covariances_and_scores_match_the_official_code(golden):
         np.testing.assert_allclose(scores["mse"], stored["mse"][c], rtol=1e-5)
 
 
-def test_mahalanobis_is_the_mean_of_the_whole_product(fits, residual):
+def test_mahalanobis_is_the_mean_of_the_matrix_of_products(fits, residual):
     matrices, _, _ = fits
     official = [
         GaussianFit(jnp.zeros(N_MELS), jnp.float32(np.linalg.cholesky(c)))
@@ -113,7 +113,7 @@ def test_framewise_mahalanobis_matches_scipy(fits, residual):
     np.testing.assert_allclose(ours, np.minimum(*squared).mean(), rtol=1e-4)
 
 
-def test_framewise_mahalanobis_hears_what_cancels_in_the_mean(fits):
+def test_framewise_mahalanobis_detects_what_cancels_in_the_mean(fits):
     _, _, both = fits
     centred = [f._replace(location=jnp.zeros(N_MELS)) for f in both]
     click = jnp.zeros((8, N_CONTEXT * N_MELS)).at[0].set(9.0).at[1].set(-9.0)
@@ -121,7 +121,7 @@ def test_framewise_mahalanobis_hears_what_cancels_in_the_mean(fits):
     assert mahalanobis_framewise(click, jnp.ones(8), *centred) > 1.0
 
 
-def test_pooled_covariance_is_that_of_all_rows_however_they_are_batched():
+def test_the_pooled_covariance_does_not_depend_on_the_batches():
     rng = np.random.default_rng(2)
     rows = (rng.normal(size=(60, N_MELS)) @ rng.normal(size=(N_MELS, N_MELS))) + 3
     config = ScoringConfig(covariance="pooled")
@@ -135,7 +135,7 @@ def test_pooled_covariance_is_that_of_all_rows_however_they_are_batched():
         np.testing.assert_allclose(fit.location, rows.mean(0), rtol=1e-4)
 
 
-def test_official_covariance_loses_what_is_between_batches():
+def test_the_official_covariance_ignores_differences_between_batches():
     rows = np.repeat(np.arange(4.0), N_CONTEXT)[:, None] * np.ones(N_MELS)
     one_window_each = [(rows[i : i + 5], np.ones(5)) for i in range(0, 20, 5)]
     scatter = scatter_of(one_window_each, N_MELS)
@@ -165,7 +165,7 @@ def test_scores_do_not_change_under_an_invertible_linear_map(fits, residual):
         )
 
 
-def test_padding_changes_no_score(fits, residual):
+def test_padding_does_not_change_a_score(fits, residual):
     _, _, both = fits
     padded = jnp.concatenate([residual, jnp.full((4, residual.shape[1]), 99.0)])
     weight = jnp.concatenate([jnp.ones(9), jnp.zeros(4)])
@@ -176,7 +176,7 @@ def test_padding_changes_no_score(fits, residual):
         np.testing.assert_allclose(score, expected[name], rtol=1e-5)
 
 
-def test_scores_of_windows_are_pooled_each_by_its_rule(fits, residual):
+def test_each_score_is_pooled_by_its_rule(fits, residual):
     _, _, both = fits
     errors, weight = errors_of(residual), jnp.ones(9)
     scores = clip_scores(errors, residual, weight, *both)
@@ -195,7 +195,7 @@ def test_scores_of_windows_are_pooled_each_by_its_rule(fits, residual):
         np.testing.assert_allclose(score, expected[name], rtol=1e-5)
 
 
-def test_rows_without_variance_still_give_finite_scores():
+def test_rows_without_variance_give_finite_scores():
     scatter = scatter_of([(np.zeros((10, N_MELS)), np.ones(10))], N_MELS)
     fit = fit_gaussian(scatter, N_CONTEXT, ScoringConfig())
     residual = jnp.zeros((3, N_CONTEXT * N_MELS))
@@ -204,7 +204,7 @@ def test_rows_without_variance_still_give_finite_scores():
 
 
 @pytest.mark.parametrize("n_rows", [1, 3, 40])
-def test_too_few_rows_for_a_covariance_still_give_finite_scores(n_rows):
+def test_too_few_rows_for_a_covariance_give_finite_scores(n_rows):
     rng = np.random.default_rng(4)
     n_mels = 128
     rows = rng.normal(size=(n_rows, n_mels)) * np.geomspace(1e-3, 30, n_mels)

@@ -1,4 +1,4 @@
-"""The threshold keeps its promise."""
+"""Thresholds keep the false-alarm rate; p-values agree with them."""
 
 import json
 
@@ -27,39 +27,37 @@ def test_false_alarms_stay_at_or_below_the_nominal_rate(n, rate):
     assert rate - 1 / (n + 1) - error < achieved < rate + error
 
 
-def test_nine_clips_give_their_largest_score_for_ten_percent():
+def test_the_threshold_of_nine_clips_at_ten_percent_is_the_largest_score():
     assert conformal_threshold(np.arange(9.0), 0.1) == 8.0
     assert conformal_threshold(np.arange(19.0), 0.1) == 17.0
 
 
-def test_too_few_clips_give_their_largest_score():
+def test_the_threshold_of_too_few_clips_is_the_largest_score():
     assert conformal_threshold(np.array([2.0, 5.0, 1.0]), 0.1) == 5.0
 
 
 @pytest.mark.parametrize(("rate", "n"), [(0.1, 9), (0.05, 19), (0.01, 99), (0.5, 1)])
-def test_clips_needed_is_where_the_quantile_begins_to_exist(rate, n):
+def test_clips_needed_is_the_smallest_count_with_a_quantile(rate, n):
     assert clips_needed(rate) == n
 
 
-def test_gamma_threshold_matches_the_official_code(golden):
+def test_the_gamma_threshold_matches_the_official_code(golden):
     stored = json.loads((golden / "evaluation.json").read_text())["threshold"]
     ours = gamma_threshold(np.array(stored["scores"]), 1 - stored["quantile"])
     np.testing.assert_allclose(ours, stored["threshold"], rtol=1e-6)
 
 
-def test_scores_all_alike_are_their_own_gamma_threshold():
+def test_the_gamma_threshold_of_equal_scores_is_their_value():
     assert gamma_threshold(np.full(5, 3.0), 0.1) == 3.0
 
 
-few_values = st.integers(0, 6).map(float)  # so that there are ties
+few_values = st.integers(0, 6).map(float)  # with ties
 rates = st.sampled_from([0.01, 0.05, 0.07, 0.1, 0.2, 0.25, 1 / 3, 0.5, 0.9])
 
 
 @settings(deadline=None)
 @given(rates, st.data())
-def test_a_p_value_is_at_most_the_rate_exactly_where_the_threshold_is_exceeded(
-    rate, data
-):
+def test_a_p_value_is_at_most_the_rate_exactly_if_the_threshold_is_exceeded(rate, data):
     least = clips_needed(rate)
     values = few_values | st.floats(-1e6, 1e6)
     some = st.lists(values, min_size=least, max_size=least + 40)
@@ -72,28 +70,26 @@ def test_a_p_value_is_at_most_the_rate_exactly_where_the_threshold_is_exceeded(
 
 @pytest.mark.parametrize("n", [5, 9, 40])
 @pytest.mark.parametrize("n_values", [3, 10**9], ids=["ties", "no ties"])
-def test_p_values_of_clips_like_the_held_out_ones_are_no_smaller_than_uniform(
-    n, n_values
-):
+def test_p_values_of_normal_clips_are_not_smaller_than_uniform(n, n_values):
     rng = np.random.default_rng(n)
     n_trials = 20_000
     scores = rng.integers(n_values, size=(n_trials, n + 1)).astype(float)
-    found = np.array([p_values(row[:1], row[1:])[0] for row in scores])
+    ours = np.array([p_values(row[:1], row[1:])[0] for row in scores])
     for level in (0.05, 0.1, 0.25, 0.5, 0.9):
         error = 4 * (level * (1 - level) / n_trials) ** 0.5
-        assert (found <= level).mean() < level + error
-        if n_values > n:  # and no larger than they must be
-            assert (found <= level).mean() > level - 1 / (n + 1) - error
+        assert (ours <= level).mean() < level + error
+        if n_values > n:  # without ties they are not larger than necessary either
+            assert (ours <= level).mean() > level - 1 / (n + 1) - error
 
 
-def test_a_p_value_is_the_share_of_scores_as_high_with_the_clip_itself():
+def test_a_p_value_is_the_share_of_scores_as_high_including_the_clip():
     held_out = np.array([3.0, 1.0, 2.0, 2.0])
     new = np.array([[0.0, 2.0], [2.5, 3.5]])
     np.testing.assert_allclose(p_values(new, held_out), [[1.0, 0.8], [0.4, 0.2]])
 
 
 def test_a_gamma_threshold_of_scores_near_the_end_of_float32_is_finite():
-    """The fit takes their powers."""
+    """The powers that the fit computes would overflow."""
     scores = np.random.default_rng(0).gamma(2.0, 1e19, 12)
     ours = gamma_threshold(scores.astype(np.float32), 0.1)
     np.testing.assert_allclose(ours, gamma_threshold(scores, 0.1), rtol=1e-4)

@@ -27,7 +27,7 @@ SMALL = [
 
 
 class Fitted(NamedTuple):
-    """A detector and all that it was made with."""
+    """A detector, and everything that it was fitted with."""
 
     detector: Detector
     placement: Placement
@@ -36,19 +36,19 @@ class Fitted(NamedTuple):
     state: Any
 
     def scores(self, *test: Clips) -> dict[str, np.ndarray]:
-        """Of test clips, one set a machine."""
+        """Return the scores of test clips, one set for each machine."""
         n_context = self.detector.config.features.n_context
         arrays = stack_clips(test, n_context)
         return compile_scores(self.detector, self.placement, arrays)()
 
 
 def small(name: str, *assignments: str) -> Config:
-    """A preset with a small network."""
+    """Return a preset with a small network."""
     return override(preset(name), [*SMALL, *assignments])
 
 
 def fitted(config: Config, machines, epochs: int, change=lambda state: state) -> Fitted:
-    """Train for some epochs, change the state on the host if asked to, and fit."""
+    """Train for some epochs, apply `change` to the state on the host, and fit."""
     arrays = stack_machines(machines, config.features.n_context)
     split = split_windows(arrays, config)
     n_windows = (split.group[0] > 0).sum(-1).tolist()

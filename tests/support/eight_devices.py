@@ -1,7 +1,7 @@
-"""A small training on one, two, four and eight devices; run by tests.
+"""Train on one, two, four and eight devices; a program that tests start.
 
-Each argument is a number of machines. Prints the largest relative difference of a
-parameter from those of one device's queue, by number of devices, as JSON.
+Each argument is a number of machines. Print the largest relative difference of a
+parameter to a training on one device, by number of devices, as JSON.
 """
 
 import json
@@ -47,15 +47,15 @@ def differences(n_machines: int) -> dict[str, float]:
         )
 
     expected = train(placement(1, "map"), arrays, group)
-    found = {}
+    largest = {}
     for n_devices in (1, 2, 4, 8):
         mesh: Any = placement(n_devices, "vmap")
         ours = train(replace(mesh, batching="map"), arrays, group)
-        found[str(n_devices)] = max(
+        largest[str(n_devices)] = max(
             float(np.max(np.abs(a - b) / (np.abs(b) + 1e-6)))
             for a, b in zip(ours, expected, strict=True)
         )
-    return found
+    return largest
 
 
 if __name__ == "__main__":

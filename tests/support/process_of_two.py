@@ -1,4 +1,4 @@
-"""A process of a small cluster that tells what it has seen, as JSON; run by tests."""
+"""A process of a small cluster that prints what it observes as JSON; tests start it."""
 
 import errno
 import json
@@ -50,7 +50,7 @@ def full():
 
 
 def states():
-    """A state of each run, all different, on the host."""
+    """Return a different state for each model, on the host."""
     config = override(preset("default"), SETTINGS)
     one = init_state(config, jax.random.key(0))
     factor = 1 + np.arange(N_MEMBERS * N_MACHINES).reshape(N_MEMBERS, N_MACHINES)

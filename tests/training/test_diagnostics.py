@@ -1,4 +1,4 @@
-"""Whether a code has collapsed, of codes of which it is known."""
+"""The diagnostics of posterior collapse, on codes with known answers."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ def output_of(posterior, code=None):
 
 
 def moments_of(posterior, config=CONFIG, n_batches=3):
-    """Folded over batches of equal size."""
+    """Accumulate the moments over batches of equal size."""
     moments = no_moments(config)
     for batch in range(n_batches):
         part = type(posterior)(*(jnp.split(p, n_batches)[batch] for p in posterior))
@@ -36,12 +36,12 @@ def moments_of(posterior, config=CONFIG, n_batches=3):
 
 
 def waves(amplitudes, offset=0.0):
-    """Means that vary with these amplitudes, so with half their squares."""
+    """Return means with these amplitudes, whose variances are half the squares."""
     phase = 2 * jnp.pi * jnp.arange(N)[:, None] / N
     return offset + jnp.array(amplitudes) * jnp.sin(phase)
 
 
-def test_units_are_active_that_vary_by_more_than_a_hundredth():
+def test_a_latent_is_active_if_its_variance_exceeds_a_hundredth():
     # Variances of 0.5, 0.011, 0.009 and 0.
     means = waves([1.0, 0.148, 0.134, 0.0])
     moments = moments_of(Gaussian(means, jnp.zeros_like(means)))
@@ -49,7 +49,7 @@ def test_units_are_active_that_vary_by_more_than_a_hundredth():
 
 
 @pytest.mark.parametrize("offset", [0.0, 900.0])
-def test_moments_of_batches_are_those_of_all_windows(offset, key):
+def test_moments_accumulated_over_batches_are_those_of_all_windows(offset, key):
     means = offset + jax.random.normal(key(), (N, 4)) * jnp.array([1, 0.3, 0.1, 0.01])
     posterior = Gaussian(means, jax.random.normal(key(), (N, 4)))
     moments = moments_of(posterior)
@@ -69,7 +69,7 @@ def test_a_collapsed_code_has_no_active_units_and_no_divergence():
     np.testing.assert_allclose(kl_per_latent(moments), 0, atol=1e-6)
 
 
-def test_a_latent_that_tells_of_no_window_is_inactive_however_far_from_its_prior():
+def test_a_latent_that_ignores_the_window_is_inactive_even_far_from_its_prior():
     means = jnp.full((N, 4), 30.0)
     moments = moments_of(Gaussian(means, jnp.zeros_like(means)))
     assert active_units(moments) == 0
@@ -102,14 +102,14 @@ def test_a_deterministic_code_has_active_units_but_no_divergence():
     np.testing.assert_array_equal(kl_per_latent(moments), jnp.zeros(4))
 
 
-def test_of_no_windows_nothing_is_known():
+def test_without_windows_the_diagnostics_are_nan():
     moments = no_moments(CONFIG)
     assert jnp.isnan(active_units(moments))
     assert jnp.isnan(kl_per_latent(moments)).all()
 
 
 @pytest.mark.parametrize("kl", ["report_eq2", "ancestor"])
-def test_the_divergence_of_a_latent_is_exact_whatever_the_loss_takes(kl, key):
+def test_the_divergence_of_a_latent_is_exact_whatever_the_loss_uses(kl, key):
     posterior = Gamma(*jnp.exp(jax.random.normal(key(), (2, N, 4))))
     ours = moments_of(posterior, ModelConfig(n_latent=4, kl=kl))
     expected = moments_of(posterior, ModelConfig(n_latent=4))

@@ -1,4 +1,4 @@
-"""Folds that hold out together what sounds alike."""
+"""Folds that hold out similar clips together."""
 
 import numpy as np
 import pytest
@@ -12,18 +12,18 @@ DISTANCE = TrainConfig().group_distance
 
 
 def families(rng, sizes, n_features=128, noise=0.01):
-    """Clips that are near copies of one another within each family."""
+    """Return clips that are near copies of each other within each family."""
     centres = np.repeat(rng.standard_normal((len(sizes), n_features)), sizes, axis=0)
     return centres + noise * rng.standard_normal(centres.shape)
 
 
 def partition(groups):
-    """The groups as sets of clips, whatever their numbers."""
+    """Return the groups as sets of clips, independent of their numbering."""
     return {frozenset(np.flatnonzero(groups == g)) for g in np.unique(groups)}
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_near_copies_are_a_group_and_land_in_one_fold(seed):
+def test_near_copies_form_a_group_and_share_a_fold(seed):
     rng = np.random.default_rng(seed)
     sizes = rng.integers(1, 5, 40)
     groups = groups_of_clips(families(rng, sizes), DISTANCE, 5)
@@ -35,18 +35,18 @@ def test_near_copies_are_a_group_and_land_in_one_fold(seed):
 
 
 @pytest.mark.parametrize("n_features", [128, 384])
-def test_independent_clips_are_each_a_group_of_their_own(n_features):
+def test_independent_clips_are_groups_of_one(n_features):
     clips = np.random.default_rng(0).standard_normal((150, n_features))
     groups = groups_of_clips(clips, DISTANCE, 5)
     assert sorted(groups) == list(range(150))
 
 
 def test_a_group_too_large_for_two_folds_is_cut_again():
-    """Into the groups that there would be without the other clips."""
+    """The parts are the groups that the clips would form on their own."""
     rng = np.random.default_rng(0)
     inner = families(rng, [8] * 5, noise=0.001)
     clips = np.concatenate([0.1 * inner, families(rng, [1] * 50)])
-    # The forty clips are one group while two folds have room for them.
+    # With two folds, the forty clips fit into one group.
     two = groups_of_clips(clips, DISTANCE, 2)
     assert frozenset(range(40)) in partition(two)
     five = groups_of_clips(clips, DISTANCE, 5)
@@ -56,8 +56,8 @@ def test_a_group_too_large_for_two_folds_is_cut_again():
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("distance", [0.2, 0.4])
-def test_groups_are_scikit_learns_of_average_linkage(seed, distance):
-    """Up to a share of the median distance: clips in a chain are not one group."""
+def test_groups_equal_average_linkage_of_scikit_learn(seed, distance):
+    """The limit is relative to the median distance, so a chain is not one group."""
     clips = np.random.default_rng(seed).standard_normal((60, 4)).cumsum(0)
     points = (clips - clips.mean(0)) / clips.std(0)
     linkage = AgglomerativeClustering(
@@ -66,17 +66,17 @@ def test_groups_are_scikit_learns_of_average_linkage(seed, distance):
         distance_threshold=distance * float(np.median(pdist(points))),
     )
     expected = partition(linkage.fit_predict(points))
-    assert 1 < max(map(len, expected)) <= 30  # none is to be cut again
+    assert 1 < max(map(len, expected)) <= 30  # none is cut again
     assert partition(groups_of_clips(clips, distance, 2)) == expected
 
 
 @pytest.mark.parametrize("value", [0.0, 3.1])
-def test_identical_clips_cannot_be_told_apart_and_are_dealt_one_by_one(value):
+def test_if_all_clips_are_identical_each_is_a_group_of_one(value):
     groups = groups_of_clips(np.full((7, 5), value), DISTANCE, 5)
     assert sorted(groups) == list(range(7))
 
 
-def test_copies_among_different_clips_are_a_group():
+def test_copies_among_different_clips_form_a_group():
     clips = np.random.default_rng(0).standard_normal((20, 60))
     clips[7] = clips[3]
     groups = groups_of_clips(clips, DISTANCE, 5)
@@ -85,21 +85,21 @@ def test_copies_among_different_clips_are_a_group():
 
 
 @pytest.mark.parametrize("n_clips", [1, 2])
-def test_one_clip_or_two_are_groups_of_one(n_clips):
+def test_one_or_two_clips_are_groups_of_one(n_clips):
     clips = np.random.default_rng(0).standard_normal((n_clips, 5))
     assert sorted(groups_of_clips(clips, DISTANCE, 5)) == list(range(n_clips))
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -1e6])
-def test_a_constant_feature_tells_nothing(value):
+def test_a_constant_feature_has_no_influence(value):
     clips = families(np.random.default_rng(0), [3] * 12)
     more = np.column_stack([clips, np.full((len(clips), 40), value)])
     expected = groups_of_clips(clips, DISTANCE, 5)
     np.testing.assert_array_equal(groups_of_clips(more, DISTANCE, 5), expected)
 
 
-def test_rounding_noise_of_a_constant_feature_tells_nothing():
-    """Such as the deviation of a band that holds digital silence."""
+def test_rounding_noise_of_a_constant_feature_has_no_influence():
+    """For example, the deviation of a band of digital silence."""
     rng = np.random.default_rng(0)
     clips = families(rng, [3] * 12)
     noise = 1e-7 * rng.standard_normal((len(clips), 200))
@@ -116,9 +116,9 @@ def test_a_change_of_units_changes_no_group():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_order_of_the_clips_does_not_matter_to_the_groups(seed):
+def test_the_order_of_the_clips_does_not_change_the_groups(seed):
     rng = np.random.default_rng(seed)
-    # Also with groups that are cut again: noise as large as the families are apart.
+    # Noise as large as the distance of families makes groups that are cut again.
     clips = families(rng, rng.integers(1, 30, 12), noise=rng.uniform(0.01, 1.0))
     expected = groups_of_clips(clips, DISTANCE, 5)
     order = rng.permutation(len(clips))
@@ -129,7 +129,7 @@ def test_the_order_of_the_clips_does_not_matter_to_the_groups(seed):
 
 @pytest.mark.parametrize("n_folds", [2, 5])
 @pytest.mark.parametrize("seed", range(10))
-def test_folds_are_of_whole_groups_and_balanced_to_within_one(seed, n_folds):
+def test_folds_hold_whole_groups_and_are_balanced_to_within_one(seed, n_folds):
     rng = np.random.default_rng(seed)
     sizes = rng.integers(1, 12, rng.integers(n_folds, 40))
     groups = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))

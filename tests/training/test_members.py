@@ -1,4 +1,4 @@
-"""Members: seeds and folds in a row, and the clips that each tells of."""
+"""Members: the seeds and folds on one axis, and the clips that each describes."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ CONFIG = Config(seed=7, n_seeds=N_SEEDS, train=TrainConfig(n_folds=N_FOLDS))
 
 @pytest.fixture
 def folds():
-    """The fold of each clip; the last three of the second machine are in none."""
+    """The fold of each clip; the last three of the second machine have none."""
     rng = np.random.default_rng(0)
     folds = rng.integers(N_FOLDS, size=(N_SEEDS, N_MACHINES, N_CLIPS))
     folds[:, 1, 7:] = NO_FOLD
@@ -42,55 +42,55 @@ def test_without_folds_members_are_the_seeds():
     assert member_numbers(config).tolist() == [[7, 0], [8, 0]]
 
 
-def test_the_fold_of_a_clip_is_that_of_the_member_that_holds_it_out(folds, is_held_out):
+def test_the_fold_of_a_clip_is_the_one_that_holds_it_out(folds, is_held_out):
     np.testing.assert_array_equal(folds_of_clips(is_held_out, N_FOLDS), folds)
 
 
-def test_each_clip_is_told_by_the_member_that_has_not_seen_it_else_by_the_first(
+def test_each_clip_is_described_by_a_member_not_trained_on_it_or_else_the_first(
     folds, is_held_out
 ):
     is_clip = np.ones((N_MACHINES, N_CLIPS), bool)
     is_clip[1, 9] = False
-    told = assign_member(is_held_out, is_clip, N_FOLDS)
-    by_seed = told.reshape(N_SEEDS, N_FOLDS, N_MACHINES, N_CLIPS)
+    assigned = assign_member(is_held_out, is_clip, N_FOLDS)
+    by_seed = assigned.reshape(N_SEEDS, N_FOLDS, N_MACHINES, N_CLIPS)
     np.testing.assert_array_equal(by_seed.sum(1), np.stack([is_clip] * N_SEEDS))
     expected = np.where(folds == NO_FOLD, 0, folds)
-    teller = by_seed.argmax(1)
-    np.testing.assert_array_equal(teller[:, is_clip], expected[:, is_clip])
-    # What it was given is not changed.
+    fold = by_seed.argmax(1)
+    np.testing.assert_array_equal(fold[:, is_clip], expected[:, is_clip])
+    # The argument is unchanged.
     assert not is_held_out[:, 1, 7:].any()
 
 
-def test_the_wanted_clips_come_first_and_in_order(is_held_out):
+def test_the_chosen_indices_are_the_wanted_clips_in_order(is_held_out):
     chosen, is_used = chosen_indices(is_held_out)
     most = is_held_out.sum(-1).max()
     assert most <= chosen.shape[-1] < most + -(-N_CLIPS // 8)
-    for run in np.ndindex(N_SEEDS * N_FOLDS, N_MACHINES):
-        expected = np.flatnonzero(is_held_out[run])
-        np.testing.assert_array_equal(chosen[run][is_used[run]], expected)
+    for model in np.ndindex(N_SEEDS * N_FOLDS, N_MACHINES):
+        expected = np.flatnonzero(is_held_out[model])
+        np.testing.assert_array_equal(chosen[model][is_used[model]], expected)
 
 
-def test_fleets_need_few_programs_for_the_numbers_of_wanted_clips():
-    """Of a hundred clips, any number that is wanted makes one of eight shapes."""
+def test_the_numbers_of_wanted_clips_are_rounded_up_to_few_sizes():
+    """Any number of wanted clips out of a hundred gives one of eight shapes."""
     is_wanted = np.tri(100, dtype=bool)[:, None, None]
     shapes = {chosen_indices(of_one[None])[0].shape[-1] for of_one in is_wanted[:, 0]}
     assert len(shapes) == 8
 
 
-def test_no_wanted_clips_still_give_a_place_that_is_not_used():
+def test_without_wanted_clips_there_is_one_unused_index():
     chosen, is_used = chosen_indices(np.zeros((2, 3, 5), bool))
     assert chosen.shape == (2, 3, 1)
     assert not is_used.any()
 
 
 @pytest.mark.parametrize("rest", [(), (4,)])
-def test_what_members_tell_is_put_in_each_clips_place(folds, is_held_out, rest):
+def test_by_clip_puts_each_value_in_its_clips_place(folds, is_held_out, rest):
     rng = np.random.default_rng(1)
     of_all = rng.standard_normal((N_SEEDS * N_FOLDS, N_MACHINES, N_CLIPS, *rest))
     chosen, is_used = chosen_indices(is_held_out)
     index = chosen.reshape(*chosen.shape, *(1,) * len(rest))
-    told = np.take_along_axis(of_all, index, axis=2)
-    out = by_clip(told, chosen, is_used, N_CLIPS, CONFIG)
+    values = np.take_along_axis(of_all, index, axis=2)
+    out = by_clip(values, chosen, is_used, N_CLIPS, CONFIG)
     assert out.shape == (N_SEEDS, N_MACHINES, N_CLIPS, *rest)
     for s, m, c in np.ndindex(N_SEEDS, N_MACHINES, N_CLIPS):
         if folds[s, m, c] == NO_FOLD:

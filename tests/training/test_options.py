@@ -1,4 +1,4 @@
-"""What the options of model and training change in an epoch, and what it reports."""
+"""The effect of model and training options on an epoch and its report."""
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ from support.probes import clips, crowd, noise
 
 from gammavae_jax.data.arrays import HELD_OUT, TRAIN, stack_machines
 from gammavae_jax.models.distributions import kl_to_prior
+from gammavae_jax.models.layers import HEADS
 from gammavae_jax.models.loss import total_loss
 from gammavae_jax.training import epoch as epochs
 from gammavae_jax.training import step
@@ -24,7 +25,7 @@ def one_machine():
 
 
 def epochs_of(config, one_machine, n_epochs=1, group=None):
-    """The states before and after each epoch, and what it reports."""
+    """Return the states before and after each epoch, and the epochs' reports."""
     data, default_group = one_machine
     group = default_group if group is None else group
     key = jax.random.key(0)
@@ -41,7 +42,7 @@ def epochs_of(config, one_machine, n_epochs=1, group=None):
 
 
 def held_out(config, state, one_machine):
-    """What a model makes of the held-out windows, all at once."""
+    """Evaluate a model on all held-out windows in one batch."""
     data, group = one_machine
     start = data.window_start[np.flatnonzero(group == HELD_OUT)]
     frames = data.clips.log_mel.reshape(-1, data.clips.log_mel.shape[-1])
@@ -49,7 +50,7 @@ def held_out(config, state, one_machine):
     return step.evaluate_windows(config, state, windows)
 
 
-def test_a_warm_up_starts_without_divergence(tiny, one_machine):
+def test_the_first_epoch_of_a_warm_up_ignores_the_divergence(tiny, one_machine):
     warm, free, full = (
         epochs_of(tiny("default", *options), one_machine)
         for options in (
@@ -60,11 +61,11 @@ def test_a_warm_up_starts_without_divergence(tiny, one_machine):
     )
     jax.tree.map(np.testing.assert_array_equal, warm[0][-1], free[0][-1])
     assert not np.allclose(
-        warm[0][-1].params["head_0"]["kernel"], full[0][-1].params["head_0"]["kernel"]
+        warm[0][-1].params[HEADS[0]]["kernel"], full[0][-1].params[HEADS[0]]["kernel"]
     )
 
 
-def test_losses_have_the_weight_of_the_epoch_and_held_out_ones_the_full(
+def test_training_losses_have_the_epochs_kl_weight_and_held_out_losses_the_full(
     tiny, one_machine
 ):
     config = tiny("default", "train.kl_weight=5.0", "train.kl_warmup=2")
@@ -101,7 +102,7 @@ def test_a_heavy_divergence_collapses_the_code(tiny, one_machine):
     assert active == [4, 0]
 
 
-def test_nothing_held_out_tells_nothing_of_latents(tiny, one_machine):
+def test_without_held_out_windows_the_diagnostics_of_latents_are_nan(tiny, one_machine):
     group = jnp.full_like(one_machine[1], TRAIN)
     _, (info,) = epochs_of(tiny("default"), one_machine, group=group)
     assert np.isfinite(info.loss)
@@ -110,7 +111,7 @@ def test_nothing_held_out_tells_nothing_of_latents(tiny, one_machine):
 
 
 @pytest.mark.parametrize("preset", ["default", "autoencoder"])
-def test_a_stopped_run_tells_nothing_of_latents(tiny, preset):
+def test_the_diagnostics_of_latents_of_a_stopped_model_are_nan(tiny, preset):
     spectra = noise(np.random.default_rng(0), 6, 20)
     spectra[0][:] = np.inf
     arrays = jax.tree.map(
@@ -147,8 +148,8 @@ def test_every_option_trains(tiny, one_machine, options):
 @pytest.mark.parametrize(
     ("inputs", "noise_floor"), [("centred", 9), ("standardised", 1)]
 )
-def test_a_frame_is_predicted_as_well_as_its_noise_allows(tiny, inputs, noise_floor):
-    # Frames are one spectrum with noise of 3 dB: no other frame tells its noise.
+def test_the_middle_frame_is_predicted_down_to_its_noise(tiny, inputs, noise_floor):
+    # Frames are one spectrum with independent noise of 3 dB, which is unpredictable.
     spectra = noise(np.random.default_rng(0), 10, 60, n_mels=16)
     arrays = jax.tree.map(
         lambda leaf: jnp.asarray(leaf[0]), stack_machines([("m", clips(spectra))], 5)

@@ -1,4 +1,4 @@
-"""Who trains on what: folds, clips or windows held out, for each model."""
+"""The split: folds, clips or windows that each model holds out."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from gammavae_jax.training.split import require_windows, split_notes, split_wind
 
 
 def windows_of(arrays, machine):
-    """The clip of each window of a machine."""
+    """Return the clip of each window of a machine."""
     n_windows = np.maximum(arrays.clips.n_frames[machine] - 4, 0)
     return np.repeat(np.arange(len(n_windows)), n_windows)
 
@@ -22,7 +22,7 @@ def machines():
 
 
 def near_copies(rng, sizes):
-    """Clips of their own spectrum each, and near copies of it beside them."""
+    """Return clips with different spectra, and near copies of each."""
     out = []
     for size in sizes:
         clip = noise(rng, 1)[0] + 10 * rng.standard_normal(128)
@@ -30,7 +30,7 @@ def near_copies(rng, sizes):
     return out
 
 
-def test_every_clip_is_held_out_by_one_fold_of_each_seed_and_trained_on_by_the_others(
+def test_each_clip_is_held_out_by_one_fold_of_a_seed_and_trained_on_by_the_others(
     tiny, machines
 ):
     config = tiny("default", "n_seeds=3", "train.n_folds=4")
@@ -38,8 +38,8 @@ def test_every_clip_is_held_out_by_one_fold_of_each_seed_and_trained_on_by_the_o
     split = split_windows(arrays, config)
     assert split.group.shape[0] == split.is_held_out.shape[0] == 12
     by_seed = split.is_held_out.reshape(3, 4, 2, -1).sum(1)
-    for m, (_, found) in enumerate(machines):
-        n_clips = len(found.files)
+    for m, (_, machine_clips) in enumerate(machines):
+        n_clips = len(machine_clips.files)
         assert (by_seed[:, m, :n_clips] == 1).all()
         assert (by_seed[:, m, n_clips:] == 0).all()
         clip = windows_of(arrays, m)
@@ -51,13 +51,13 @@ def test_every_clip_is_held_out_by_one_fold_of_each_seed_and_trained_on_by_the_o
             assert (used == TRAIN).any()
 
 
-def test_folds_of_independent_clips_are_of_one_size(tiny, machines):
+def test_folds_of_independent_clips_have_equal_sizes(tiny, machines):
     split = split_windows(stack_machines(machines, 5), tiny("default", "n_seeds=2"))
     counts = split.is_held_out.reshape(2, 2, 2, -1).sum(-1)
     np.testing.assert_array_equal(counts, [[[10, 4], [10, 3]]] * 2)
 
 
-def test_another_seed_has_other_folds_and_the_same_seed_the_same(tiny, machines):
+def test_equal_seeds_give_equal_folds_and_different_seeds_do_not(tiny, machines):
     arrays = stack_machines(machines, 5)
     config = tiny("default", "n_seeds=3", "train.n_folds=5")
     split = split_windows(arrays, config)
@@ -68,14 +68,14 @@ def test_another_seed_has_other_folds_and_the_same_seed_the_same(tiny, machines)
     np.testing.assert_array_equal(split_windows(arrays, later).group, split.group[5:10])
 
 
-def test_a_machine_has_the_same_folds_alone_as_beside_others(tiny, machines):
+def test_a_machine_has_the_same_folds_alone_and_beside_others(tiny, machines):
     config = tiny("default", "train.n_folds=5")
-    together = split_windows(stack_machines(machines, 5), config)
+    both = split_windows(stack_machines(machines, 5), config)
     for m, machine in enumerate(machines):
         alone = split_windows(stack_machines([machine], 5), config)
         n_clips = alone.is_held_out.shape[-1]
         np.testing.assert_array_equal(
-            alone.is_held_out[:, 0], together.is_held_out[:, m, :n_clips]
+            alone.is_held_out[:, 0], both.is_held_out[:, m, :n_clips]
         )
 
 
@@ -105,8 +105,8 @@ def test_extra_clips_are_trained_on_and_never_held_out_by_a_fold(tiny, machines)
     assert (of_extra == TRAIN).all()
 
 
-def test_extra_clips_have_no_say_in_the_groups(tiny):
-    """A loud extra clip does not make all the others alike."""
+def test_extra_clips_have_no_influence_on_the_groups(tiny):
+    """Otherwise, loud extra clips would make all others look alike."""
     rng = np.random.default_rng(0)
     usual = near_copies(rng, [2] * 8)
     odd = [60 * rng.standard_normal((20, 128)) for _ in range(4)]
@@ -117,14 +117,14 @@ def test_extra_clips_have_no_say_in_the_groups(tiny):
     np.testing.assert_array_equal(with_extra.is_held_out[..., :16], without.is_held_out)
 
 
-def test_two_clips_are_held_out_by_a_fold_each(tiny):
+def test_of_two_clips_each_is_held_out_by_one_fold(tiny):
     arrays = stack_machines([("m", clips(noise(np.random.default_rng(0), 2)))], 5)
     split = split_windows(arrays, tiny("default", "train.n_folds=5"))
     assert sorted(split.is_held_out[:, 0].sum(0)) == [1, 1]
     assert (split.group == TRAIN).any(-1).all()
 
 
-def test_whole_clips_are_held_out(tiny, machines):
+def test_the_clip_split_holds_out_whole_clips(tiny, machines):
     config = tiny("vae", "n_seeds=3", "train.held_out_fraction=0.3")
     arrays = stack_machines(machines, 5)
     split = split_windows(arrays, config)
@@ -148,7 +148,7 @@ def test_whole_clips_are_held_out(tiny, machines):
         (6, 5, (0, 1)),
     ],
 )
-def test_held_out_clips_are_a_tenth_of_each_domain(n, n_target, expected, tiny):
+def test_a_tenth_of_the_clips_of_each_domain_is_held_out(n, n_target, expected, tiny):
     rng = np.random.default_rng(0)
     arrays = stack_machines([("m", clips(noise(rng, n, 5), n_target))], 5)
     held_out = split_windows(arrays, tiny("vae")).is_held_out[0, 0]
@@ -167,7 +167,7 @@ def test_extra_clips_are_trained_on_and_never_held_out(tiny):
     assert (split.group == HELD_OUT).sum() == 5 * 5 * 2
 
 
-def test_the_official_split_takes_a_tenth_of_the_windows_wherever_they_lie(tiny):
+def test_the_official_split_holds_out_a_tenth_of_the_windows_at_random(tiny):
     arrays = stack_machines(crowd(np.random.default_rng(0), counts=(20, 7)), 5)
     split = split_windows(arrays, tiny("official"))
     assert not split.is_held_out.any()
@@ -176,7 +176,7 @@ def test_the_official_split_takes_a_tenth_of_the_windows_wherever_they_lie(tiny)
         held_out = split.group[0, m, :n_windows] == HELD_OUT
         assert held_out.sum() == -(-n_windows // 10)
         assert (split.group[0, m, n_windows:] == PADDING).all()
-        # Not whole clips: most held-out windows have a neighbour that is trained on.
+        # Not whole clips: the windows next to most held-out windows are trained on.
         assert (~held_out[1:] & held_out[:-1]).sum() > held_out.sum() / 2
 
 
@@ -185,8 +185,8 @@ def notes_on(config, **machines):
     return split_notes(arrays, split_windows(arrays, config), list(machines), config)
 
 
-def test_machines_whose_clips_all_sound_the_same_are_named(tiny):
-    """Whatever their lengths; one clip that differs is enough to tell."""
+def test_the_notes_name_machines_whose_clips_all_sound_the_same(tiny):
+    """Lengths may differ; a single different clip suppresses the note."""
     rng = np.random.default_rng(0)
     silence = [np.full((n, 128), -156.5) for n in (20, 7, 12)]
     (one,) = noise(rng, 1)
@@ -201,7 +201,7 @@ def test_machines_whose_clips_all_sound_the_same_are_named(tiny):
     assert notes_on(tiny(), usual=clips(noise(rng, 4))) == []
 
 
-def test_machines_with_fewer_groups_than_folds_are_named_with_their_number(tiny):
+def test_the_notes_name_machines_with_fewer_groups_than_folds(tiny):
     rng = np.random.default_rng(0)
     machines = {
         "many": clips(noise(rng, 12)),
@@ -215,7 +215,7 @@ def test_machines_with_fewer_groups_than_folds_are_named_with_their_number(tiny)
 
 
 @pytest.mark.parametrize(("n_frames", "n_windows"), [(5, 1), (6, 2)])
-def test_a_model_that_would_learn_from_a_single_window_is_refused(
+def test_a_model_that_would_train_on_a_single_window_is_refused(
     tiny, n_frames, n_windows
 ):
     rng = np.random.default_rng(0)
@@ -224,5 +224,7 @@ def test_a_model_that_would_learn_from_a_single_window_is_refused(
     if n_windows > 1:
         require_windows(split, ["many", "two"])
         return
-    with pytest.raises(InputError, match="two: a model would learn from 1 of its win"):
+    with pytest.raises(
+        InputError, match="two: a model would train on 1 of its windows"
+    ):
         require_windows(split, ["many", "two"])

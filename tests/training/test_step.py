@@ -1,4 +1,4 @@
-"""Training: one machine alone or in a crowd, whole or resumed, finite or stopped."""
+"""Training: a machine alone or beside others, resumed, or stopped by divergence."""
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,14 @@ from support.probes import clips, crowd, noise
 from gammavae_jax.data.arrays import HELD_OUT, PADDING, TRAIN, stack_machines
 from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.devices.placement import Batching, jitted
+from gammavae_jax.models.layers import (
+    BATCH_NORM,
+    BLOCK,
+    DECODER,
+    DENSE,
+    ENCODER,
+    HEADS,
+)
 from gammavae_jax.models.loss import total_loss
 from gammavae_jax.training import epoch as epochs
 from gammavae_jax.training import step
@@ -17,12 +25,12 @@ from gammavae_jax.training.split import split_windows
 
 @pytest.fixture
 def tiny(tiny):
-    """Configurations of one model for each seed."""
+    """Make configurations with one model for each seed."""
     return lambda name, *assignments: tiny(name, "train.split=clip", *assignments)
 
 
 def prepare(config, machines, devices=1, batching: Batching = "map"):
-    """Arrays, groups and layout of machines."""
+    """Return the placement, arrays and split of machines."""
     arrays = stack_machines(machines, config.features.n_context)
     group = split_windows(arrays, config).group
     placement = make_placement(
@@ -35,7 +43,7 @@ def prepare(config, machines, devices=1, batching: Batching = "map"):
 
 
 def fit(config, machines, epochs, devices=1, batching: Batching = "map"):
-    """Host state and losses after some epochs."""
+    """Return the state on the host and the losses of all epochs."""
     placement, arrays, group = prepare(config, machines, devices, batching)
     trainer = epochs.make_trainer(config, placement, arrays, group)
     state, losses = trainer.initial, []
@@ -60,7 +68,7 @@ def machines():
 
 @pytest.fixture
 def double(monkeypatch):
-    """Train in float64: what is left of a difference is no rounding."""
+    """Train in float64, where rounding does not hide a difference."""
 
     original = stack_machines
 
@@ -74,20 +82,20 @@ def double(monkeypatch):
 
 
 @pytest.mark.parametrize("batching", ["map", "vmap"])
-def test_a_machine_beside_others_equals_the_machine_alone(
+def test_a_machine_trains_the_same_alone_and_beside_others(
     tiny, machines, batching, double
 ):
     config = tiny("default", "n_seeds=2")
-    together, _ = fit(config, machines, 1, batching=batching)
-    assert together.params["head_0"]["kernel"].dtype == np.float64
+    all_machines, _ = fit(config, machines, 1, batching=batching)
+    assert all_machines.params[HEADS[0]]["kernel"].dtype == np.float64
     for m, machine in enumerate(machines):
         alone, _ = fit(config, [machine], 1)
-        mine = jax.tree.map(lambda leaf, m=m: leaf[:, m : m + 1], together)
+        mine = jax.tree.map(lambda leaf, m=m: leaf[:, m : m + 1], all_machines)
         assert_close(mine.params, alone.params, rtol=1e-7)
         assert_close(mine.batch_stats, alone.batch_stats, rtol=1e-7)
 
 
-def test_devices_do_not_change_what_is_learnt(tiny, machines):
+def test_the_number_of_devices_does_not_change_the_parameters(tiny, machines):
     config = tiny("default")
     one, _ = fit(config, machines, 2, devices=1)
     for devices in (2, 4):
@@ -95,10 +103,10 @@ def test_devices_do_not_change_what_is_learnt(tiny, machines):
         assert_close(more.params, one.params)
 
 
-def test_the_step_is_traced_once_for_all_trainings_of_like_shapes(
+def test_the_step_is_traced_once_for_all_trainings_of_equal_shapes(
     tiny, machines, monkeypatch
 ):
-    """Waves of machines have like shapes."""
+    """Waves of machines have equal shapes."""
     traces, train_step = [], step.train_step
 
     def counted(*args):
@@ -113,7 +121,7 @@ def test_the_step_is_traced_once_for_all_trainings_of_like_shapes(
     assert len(traces) == 1
 
 
-def test_an_epoch_leaves_the_device_alone(tiny, machines):
+def test_an_epoch_transfers_nothing_between_host_and_device(tiny, machines):
     config = tiny("default")
     placement, arrays, group = prepare(config, machines)
     trainer = epochs.make_trainer(config, placement, arrays, group)
@@ -125,31 +133,31 @@ def test_an_epoch_leaves_the_device_alone(tiny, machines):
         jax.config.update("jax_transfer_guard", "allow")
 
 
-def test_loss_falls_and_every_parameter_moves(tiny, machines):
+def test_the_loss_falls_and_every_trained_parameter_changes(tiny, machines):
     config = tiny("default")
     before = fit(config, machines, 0)[0].params
     after, losses = fit(config, machines, 5)
     assert (losses[-1] < losses[0]).all()
     moved = jax.tree.map(lambda a, b: not (a == b).all(), before, after.params)
-    for half in ("Encoder_0", "Decoder_0"):
-        block = moved[half].pop("Block_0")
-        # Before a batch normalisation a bias has no effect, and is left alone.
+    for half in (ENCODER, DECODER):
+        block = moved[half].pop(BLOCK.format(0))
+        # Before batch normalisation a bias has no effect and is not trained.
         assert block == {
-            "Dense_0": {"kernel": True, "bias": False},
-            "BatchNorm_0": {"scale": True, "bias": True},
+            DENSE: {"kernel": True, "bias": False},
+            BATCH_NORM: {"scale": True, "bias": True},
         }
     assert all(jax.tree.leaves(moved))
 
 
-def test_one_seed_gives_the_same_bytes_and_another_does_not(tiny, machines):
+def test_equal_seeds_give_equal_bytes_and_different_seeds_do_not(tiny, machines):
     first, again, other = (
         fit(tiny("paper", f"seed={seed}"), machines, 1)[0].params for seed in (1, 1, 2)
     )
     jax.tree.map(np.testing.assert_array_equal, first, again)
-    assert not np.allclose(*(p["head_0"]["kernel"] for p in (first, other)))
+    assert not np.allclose(*(p[HEADS[0]]["kernel"] for p in (first, other)))
 
 
-def test_each_window_is_trained_on_once_an_epoch():
+def test_each_window_is_trained_on_once_per_epoch():
     group = np.array([TRAIN] * 40 + [HELD_OUT] * 9 + [PADDING] * 15, np.uint8)
     order = np.asarray(epochs.shuffled(jax.random.key(3), jnp.asarray(group)))
     assert set(order[:40]) == set(range(40))
@@ -166,7 +174,7 @@ def test_padding_does_not_change_the_shuffle(key):
     )
 
 
-def test_a_batch_is_windows_of_successive_frames_of_one_clip(tiny, machines):
+def test_a_batch_holds_windows_of_successive_frames_of_one_clip(tiny, machines):
     config = tiny("default")
     _, arrays, group = prepare(config, machines[:1])
     data = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), arrays)
@@ -184,7 +192,7 @@ def test_a_batch_is_windows_of_successive_frames_of_one_clip(tiny, machines):
     assert weight.sum() == used
 
 
-def test_an_infinite_loss_stops_that_machine_alone(tiny, machines):
+def test_an_infinite_loss_stops_only_that_machine(tiny, machines):
     config = tiny("default")
     healthy = fit(config, machines, 3)[0]
     _, broken = machines[1]
@@ -204,7 +212,7 @@ def test_an_infinite_loss_stops_that_machine_alone(tiny, machines):
     )
 
 
-def test_a_stopped_machine_reports_no_loss(tiny, machines):
+def test_a_stopped_machine_has_no_loss(tiny, machines):
     _, broken = machines[1]
     broken.log_mels[0][:] = np.inf
     config = tiny("default")
@@ -218,7 +226,7 @@ def test_a_stopped_machine_reports_no_loss(tiny, machines):
         assert np.isfinite(values).tolist() == [[True, False, True]]
 
 
-def test_a_lone_held_out_window_has_a_loss(tiny):
+def test_a_single_held_out_window_has_a_loss(tiny):
     config = tiny("default")
     spectra = noise(np.random.default_rng(0), 3, np.array([5, 5, 5]))
     placement, arrays, group = prepare(config, [("m", clips(spectra))])
@@ -227,7 +235,7 @@ def test_a_lone_held_out_window_has_a_loss(tiny):
     assert placement.get(info).held_out_loss[0, 0] > 1.0
 
 
-def test_resumed_training_equals_unbroken_training(tiny, machines):
+def test_a_resumed_training_equals_an_uninterrupted_one(tiny, machines):
     config = tiny("paper")
     placement, arrays, group = prepare(config, machines)
     unbroken, _ = fit(config, machines, 3)
@@ -248,13 +256,13 @@ def test_two_thousand_softmax_steps_have_finite_gradients(tiny):
     state, losses = fit(config, [machine], -(-2000 // n_steps))
     assert not state.is_stopped.any()
     assert np.isfinite(losses).all()
-    # Adam's moments would carry a gradient that was not finite on to the end.
+    # Any infinite gradient would remain in Adam's moments.
     jax.tree.map(
         lambda leaf: np.isfinite(leaf).all() or pytest.fail("moment"), state.opt_state
     )
 
 
-def test_an_epoch_reports_what_its_steps_one_by_one_give(tiny, machines):
+def test_an_epoch_equals_its_steps_one_by_one(tiny, machines):
     config = tiny("default")
     placement, arrays, group = prepare(config, machines[:1])
     trainer = epochs.make_trainer(config, placement, arrays, group)
@@ -280,7 +288,7 @@ def test_an_epoch_reports_what_its_steps_one_by_one_give(tiny, machines):
     errors = after.batch_errors[0, 0]
     np.testing.assert_allclose(errors[: len(expected)], expected, rtol=1e-4)
     assert np.isnan(errors[len(expected) :]).all()
-    # The means of an epoch are over windows: a last batch counts for what it holds.
+    # The means of an epoch are over windows, so a short last batch counts for less.
     assert counts[-1] < config.train.batch_size
     mean = np.average(expected, weights=counts)
     np.testing.assert_allclose(info.reconstruction[0, 0], mean, rtol=1e-4)
