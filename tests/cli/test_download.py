@@ -4,11 +4,13 @@ import json
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from support import broken_server
+from support.broken_server import silent_after
 from support.challenge_archives import packed, publish
 
 from gammavae_jax.cli.download import Download
@@ -19,7 +21,6 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.official import is_dcase2024_development_set
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-NOWHERE = "http://127.0.0.1:9"
 
 
 @pytest.fixture
@@ -77,6 +78,13 @@ def test_the_main_job_finds_every_recording_of_a_download(server, download, out,
         assert detected == (year if year < 2022 else None)
 
 
+def test_each_record_and_archive_is_requested_once(server, download):
+    publish(server, find_archives(2023))
+    assert download(2023) == download(2023) == 0
+    paths = [request.path for request in server.requests]
+    assert len(paths) == len(set(paths)) == 3 + 7 + 14
+
+
 def test_the_printed_command_finds_the_recordings(fan, download, out, capsys):
     assert download(2023, "fan", json=out.parent / "list.json") == 0
     command = f"python experiments/run.py --all-machines --data-root {out}/dev_data"
@@ -95,21 +103,6 @@ def test_the_printed_command_finds_the_recordings(fan, download, out, capsys):
     )
     assert done.returncode == 0, done.stderr
     assert "fan" in done.stdout
-
-
-def test_a_complete_archive_is_not_requested_again(server, fan, download):
-    download(2023, "fan")
-    server.requests.clear()
-    assert download(2023, "fan") == 0
-    assert not server.requests
-
-
-def test_each_record_is_requested_once(server, download):
-    publish(server, find_archives(2023))
-    download(2023)
-    records = [request.path for request in server.requests if "/api/" in request.path]
-    assert len(records) == len(set(records)) == 3
-    assert len(server.file_requests) == 7 + 14
 
 
 def test_checksums_are_those_of_zenodo_or_else_of_the_archive(
@@ -167,23 +160,20 @@ def test_a_list_shows_what_is_on_disk_and_downloads_nothing(
     assert not server.file_requests
 
 
-def test_a_list_needs_no_network(download, out, capsys):
-    assert download(2024, "fan", list=True, mirror=NOWHERE) == 0
-    printed = capsys.readouterr()
-    assert "dev_fan.zip" in printed.out
-    assert "the server cannot be reached" in printed.err
-    assert not out.exists()
-
-
-def test_the_default_folder_identifies_the_dataset(tmp_path, monkeypatch, capsys):
-    """Published results of 2024 are shown only beside results from that folder."""
+def test_a_list_needs_no_network_and_names_the_default_folders(
+    tmp_path, monkeypatch, capsys
+):
+    """Published results of 2024 are shown only beside results from the first one."""
     monkeypatch.chdir(tmp_path)
-    options = {"mirror": NOWHERE, "json": Path("-"), "list": True}
-    Download(2024, ("fan", "Scanner"), **options).run()
-    tree = json.loads(capsys.readouterr().out)
-    folders = list(dict.fromkeys(Path(a["path"]).parent for a in tree["archives"]))
+    options = {"mirror": "http://127.0.0.1:9", "json": Path("-"), "list": True}
+    assert Download(2024, ("fan", "Scanner"), **options).run() == 0
+    printed = capsys.readouterr()
+    assert "the server cannot be reached" in printed.err
+    rows = json.loads(printed.out)["archives"]
+    folders = list(dict.fromkeys(Path(row["path"]).parent for row in rows))
     assert folders == [Path(f"data/dcase2024/{part}_data") for part in ("dev", "eval")]
     assert [is_dcase2024_development_set(f, ["fan"]) for f in folders] == [True, False]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_machine_without_test_clips_is_left_out_of_the_command(
@@ -235,3 +225,57 @@ def test_too_little_room_for_all_archives_is_refused_before_the_first(
 def test_an_unusable_option_is_refused(fan, download, options, message):
     with pytest.raises(InputError, match=message):
         download(2023, "fan", **options)
+
+
+# A process that a shell starts in the background ignores interrupts; so would a child.
+PROGRAM = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from gammavae_jax.cli.main import main
+sys.exit(main(["download", "2023", "--machines", "fan", *sys.argv[1:]]))
+"""
+
+
+@pytest.fixture
+def process(server, fan, out):
+    """A process that has received 100 bytes of an archive and waits for more."""
+    server.faults.append(silent_after(100))
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "--out", out, "--mirror", server.url],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        part = out / "dev_data" / "dev_fan.zip.part"
+        deadline = time.monotonic() + 30
+        while not (part.exists() and part.stat().st_size == 100):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.02)
+        yield process
+        process.kill()
+
+
+def test_a_second_download_into_the_same_folder_is_refused(server, process, download):
+    server.requests.clear()
+    with pytest.raises(InputError, match="another process is downloading into it"):
+        download(2023, "fan")
+    assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "last_line"),
+    [(2, 130, "interrupted"), (15, 143, "terminated"), (9, -9, None)],
+    ids=["SIGINT", "SIGTERM", "SIGKILL"],
+)
+def test_a_download_that_a_signal_stopped_is_resumed(
+    server, fan, download, out, process, number, status, last_line
+):
+    process.send_signal(number)
+    _, printed = process.communicate(timeout=30)
+    assert process.returncode == status
+    assert last_line is None or printed.splitlines()[-1] == last_line
+    assert (out / "dev_data" / "dev_fan.zip.part").read_bytes() == fan[:100]
+    assert download(2023, "fan") == 0
+    assert server.file_requests[-1].range == "bytes=100-"
+    assert files_in(out) == {"dev_data/dev_fan.zip"}
+    assert (out / "dev_data" / "dev_fan.zip").read_bytes() == fan

@@ -145,6 +145,16 @@ def cut_after(n: int, with_reset: bool = False) -> Fault:
     return fault
 
 
+def silent_after(n: int) -> Fault:
+    """Send `n` bytes of the body, then nothing until the client hangs up."""
+
+    def fault(handler: Handler, data: bytes):
+        serve(handler, data, n)
+        handler.rfile.read(1)
+
+    return fault
+
+
 def answer(status: int, **headers: str) -> Fault:
     """Answer with a status and no file."""
 

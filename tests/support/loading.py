@@ -44,7 +44,7 @@ def published(data: bytes) -> fetch.Published:
 KNOWN, UNKNOWN = published(DATA), fetch.Published()
 
 
-class Loading:
+class Loader:
     """A server of one file, and a folder for it; waits take no time."""
 
     def __init__(self, server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch):

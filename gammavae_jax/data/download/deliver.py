@@ -44,9 +44,9 @@ def status_of(archive: Archive, out: Path) -> DownloadStatus:
 def published_files(
     archives: Sequence[Archive], mirror: str, log: Log, attempts: int = 3
 ) -> dict[Archive, Published]:
-    """Return the published sizes and checksums of archives, as far as they are known.
+    """Return the sizes and checksums that Zenodo publishes, as far as they are known.
 
-    Each Zenodo record is requested once, and none after a server that is out of reach.
+    Each record is requested once; no more are requested if the server is unreachable.
     """
     published: dict[Archive, Published] = {}
     for record in sorted({archive.record for archive in archives}):
@@ -69,11 +69,9 @@ def _read_record(url: str) -> dict[str, Published]:
         Transient, Refused: see `get`; an unknown format is refused.
     """
     with get(url, {"Accept": "application/json"}) as response:
-        text = response.raw.read(1 << 22)  # bytes
+        text = response.raw.read(1 << 22, decode_content=True)  # at most 4 MiB
     try:
-        return {
-            str(file["key"]): _published(file) for file in json.loads(text)["files"]
-        }
+        return {str(f["key"]): _published(f) for f in json.loads(text)["files"]}
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise Refused("the record has an unknown format") from error
 

@@ -75,7 +75,7 @@ def retrying(attempts: int) -> Retrying:
 
 def _require_success(response: requests.Response) -> None:
     status = response.status_code
-    error = Transient(f"the server answers {status} {response.reason}")
+    error = Transient(f"the server answers {status} {response.reason}".rstrip())
     if status in (200, 206, 416):
         return
     if status not in _TRANSIENT:

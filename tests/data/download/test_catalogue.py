@@ -1,8 +1,6 @@
 import json
-from collections import Counter
 from importlib.resources import files
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -22,23 +20,6 @@ YEARS = range(2020, 2027)
 def test_each_year_has_a_dataset():
     assert years() == list(YEARS)
     assert SETS == sorted(TREE["archives"]) == [f"DCASE{year}T2" for year in YEARS]
-
-
-def test_every_url_is_an_archive_on_zenodo():
-    urls = [
-        url
-        for machines in TREE["archives"].values()
-        for parts in machines.values()
-        for of_part in parts.values()
-        for url in of_part
-    ]
-    assert len(urls) > 100
-    for url in urls:
-        parts = urlsplit(url)
-        assert (parts.scheme, parts.netloc) == ("https", "zenodo.org")
-        assert not parts.query
-        assert parts.path.endswith(".zip")
-    assert not [url for url, n in Counter(urls).items() if n > 1]
 
 
 @pytest.mark.parametrize("name", SETS)
