@@ -61,6 +61,7 @@ def test_twenty_broken_connections_are_survived(server, load, is_known, with_res
     assert load(published(data) if is_known else UNKNOWN) == data
     assert exists == [False] * 20
     assert len(load.waits) == 20
+    assert "dev_fan.zip, MB 2/2" in load.printed.getvalue()
     assert load.names == {"dev_fan.zip"}
     n_resumed = sum(request.range is not None for request in server.requests)
     assert n_resumed >= 15  # the other connections broke before the first byte
