@@ -16,61 +16,59 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from gammavae_jax.data.download.catalogue import Archive
-    from gammavae_jax.data.download.delivery import Published
+    from gammavae_jax.data.download.fetch import Published
+    from gammavae_jax.log import Log
 
 
 @dataclass(frozen=True)
 class Download:
-    """Get the challenge's recordings, by year and machine.
+    """Download the challenge's recordings, by year and machine.
 
-    The zip archives are read as they are. What breaks off goes on where it stopped:
-    run the same command again.
+    The zip archives are read in place. To resume an interrupted download, run the same
+    command again.
     """
 
     year: tyro.conf.Positional[int]
-    """The challenge whose data set is wanted, 2020 to 2026."""
+    """Year of the challenge, 2020 to 2026."""
     machines: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
-    """Machine types, such as fan; all of the year unless given."""
+    """Machine types, such as fan; default: all of the year."""
     parts: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PART ...")] = ()
-    """dev (its clips say what is anomalous), eval (they do not), or both; both unless
-    given."""
+    """dev (labelled test clips), eval (unlabelled test clips), or both; default:
+    both."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder of the year; data/dcase<year> unless given."""
-    unpack: bool = False
-    """Unpack into machine folders too; nothing here needs that. The archives stay, and
-    may be deleted."""
+    """Folder for the year; default: data/dcase<year>."""
     list: bool = False
-    """Say which archives there are, and which of them are here, and load nothing."""
+    """List the archives and whether they are on disk, and download nothing."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write what is there as JSON; '-' is standard output, and the rest then goes to
-    standard error."""
+    """Write the list of archives as JSON; '-' writes it to standard output, and
+    everything else to standard error."""
     mirror: Annotated[str, tyro.conf.arg(metavar="URL")] = "https://zenodo.org"
-    """What answers in Zenodo's stead, under the same paths."""
+    """Server to use instead of Zenodo; it must have the same paths."""
 
     def run(self) -> int:
-        """Load what is missing, or list what there is.
+        """Download the missing archives, or list all of them; return the exit status.
 
         Raises:
-            InputError: a year, a machine, a part or a mirror that there is not; or
-                see `deliver`.
+            InputError: the year, a machine or a part does not exist, the mirror is not
+                a URL, or the download failed (see `deliver`).
         """
         from rich.console import Console
 
         from gammavae_jax.data.download.catalogue import find_archives
-        from gammavae_jax.data.download.delivery import deliver
+        from gammavae_jax.data.download.deliver import deliver, published_files
         from gammavae_jax.log import Log
 
         archives = find_archives(self.year, self.machines, self.parts)
-        mirror = _address(self.mirror)
+        mirror = _checked_url(self.mirror)
         out = self.out or Path("data") / f"dcase{self.year}"
         log = Log(Console(stderr=True))
         console = table_console(stderr=self.json == Path("-"))
         published, commands = {}, []
         if self.list:
-            published = _ask_once(archives, mirror, log)
+            published = published_files(archives, mirror, log, attempts=1)
             console.print(_table(archives, out, published))
         else:
-            deliver(archives, out, log, self.unpack, mirror)
+            deliver(archives, out, log, mirror)
             commands = _next_commands(archives, out, Log(console))
         if self.json:
             tree = _tree(archives, out, mirror, published)
@@ -78,102 +76,97 @@ class Download:
         return 0
 
 
-def _address(mirror: str) -> str:
-    """The address without a slash at its end.
+def _checked_url(mirror: str) -> str:
+    """Return a URL without a slash at its end.
 
     Raises:
-        InputError: it is none of http or https.
+        InputError: it is not an http or https URL.
     """
     parts = urlsplit(mirror)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise InputError(
-            f"--mirror {printable(mirror)} is no address: give one such as "
+            f"--mirror {printable(mirror)} is not a URL: give one like "
             "https://zenodo.org"
         )
     return mirror.rstrip("/")
 
 
-def _ask_once(archives: Sequence["Archive"], mirror: str, log) -> "Published":
-    """What is published of the archives, without waiting for a server."""
-    from gammavae_jax.data.download.delivery import published_of
-    from gammavae_jax.data.download.session import new_session
-
-    with new_session() as session:
-        return published_of(archives, mirror, session, log, n_tries=1)
-
-
-def _table(archives: Iterable["Archive"], out: Path, published: "Published") -> "Table":
-    """A line for each archive."""
+def _table(
+    archives: Iterable["Archive"], out: Path, published: dict["Archive", "Published"]
+) -> "Table":
+    """Return a table with one row per archive."""
     from rich import box
     from rich.filesize import decimal
     from rich.table import Table
 
-    from gammavae_jax.data.download.delivery import standing_of
+    from gammavae_jax.data.download.deliver import status_of
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for title in ("part", "machine", "sections", "archive", "size", "here"):
+    for title in ("part", "machine", "sections", "archive", "size", "on disk"):
         table.add_column(title, justify="right" if title == "size" else "left")
     for archive in archives:
-        file, standing = published.get(archive), standing_of(archive, out)
-        size = decimal(file.size) if file else "-"
-        so_far = f" ({decimal(standing.n_bytes)})" if standing.word == "begun" else ""
+        file, status = published.get(archive), status_of(archive, out)
+        so_far = f" ({decimal(status.n_bytes)})" if status.word == "partial" else ""
         table.add_row(
             archive.part,
             archive.machine,
             " ".join(archive.sections),
             archive.name,
-            size,
-            f"{standing.word}{so_far}",
+            decimal(file.size) if file and file.size else "-",
+            f"{status.word}{so_far}",
         )
     return table
 
 
-def _next_commands(archives: Iterable["Archive"], out: Path, log) -> list[str]:
-    """What trains and evaluates on the recordings that are there, said and returned."""
+def _next_commands(archives: Sequence["Archive"], out: Path, log: "Log") -> list[str]:
+    """Print and return the commands that train and evaluate on the recordings."""
     from gammavae_jax.data.machines import find_clips, find_machines
 
     commands = []
     for folder in dict.fromkeys(out / archive.folder for archive in archives):
-        ready, is_labelled = [], True
+        usable, is_labelled = [], True
         machines = find_machines(folder)
         for machine in machines:
             try:
                 sections = find_clips(folder, machine)
             except InputError as error:
-                log.say(f"{machine} cannot be trained on: {error}")
+                log.say(f"{machine} cannot be used for training: {error}")
                 continue
-            ready.append(machine)
+            usable.append(machine)
             is_labelled &= all(f.name.label for files in sections for f in files.test)
-        if not ready:
+        if not usable:
             continue
-        which = ["--machines", *ready] if ready != machines else ["--all-machines"]
+        which = ["--machines", *usable] if usable != machines else ["--all-machines"]
         words = ["python", "experiments/run.py", *which, "--data-root", str(folder)]
         commands.append(shlex.join(words))
-        kind = "" if is_labelled else " (scores without an evaluation: no labels)"
+        kind = "" if is_labelled else " (scores only: the test clips have no labels)"
         log.say(f"next{kind}:\n  {commands[-1]}")
     return commands
 
 
 def _tree(
-    archives: Iterable["Archive"], out: Path, mirror: str, published: "Published"
+    archives: Iterable["Archive"],
+    out: Path,
+    mirror: str,
+    published: dict["Archive", "Published"],
 ) -> dict[str, Any]:
-    """What is there, for a program to read."""
-    from gammavae_jax.data.download.delivery import standing_of
+    """Return the list of archives for `--json`."""
+    from gammavae_jax.data.download.deliver import status_of
 
-    found = []
+    rows = []
     for archive in archives:
-        standing, file = standing_of(archive, out), published.get(archive)
-        found.append(
+        status, file = status_of(archive, out), published.get(archive)
+        rows.append(
             {
                 "part": archive.part,
                 "machine": archive.machine,
                 "sections": archive.sections,
-                "url": f"{mirror}{archive.path}",
-                "path": str(standing.path),
-                "state": standing.word,
-                "bytes": standing.n_bytes,
+                "url": f"{mirror}{archive.url_path}",
+                "path": str(status.path),
+                "state": status.word,
+                "bytes": status.n_bytes,
                 "published_bytes": file.size if file else None,
                 "published_md5": file.md5 if file else None,
             }
         )
-    return {"out": str(out), "archives": found}
+    return {"out": str(out), "archives": rows}

@@ -1,4 +1,4 @@
-"""A local HTTP server of files that does wrong what it is told to do wrong."""
+"""A local HTTP server of files that fails as it is instructed to."""
 
 import email.utils
 import hashlib
@@ -17,8 +17,8 @@ from typing import NamedTuple
 LAST_MODIFIED = email.utils.formatdate(1_700_000_000, usegmt=True)
 
 
-class Asked(NamedTuple):
-    """A request that came."""
+class Request(NamedTuple):
+    """A request that the server has received."""
 
     path: str
     range: str | None
@@ -26,11 +26,11 @@ class Asked(NamedTuple):
     headers: dict[str, str]
 
 
-Fault = Callable[["Handler", bytes], None]  # gets the file's bytes
+Fault = Callable[["Handler", bytes], None]  # receives the bytes of the file
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files` by path as Zenodo does; the next requests meet `faults`."""
+    """Serves `files` by path as Zenodo does; each request consumes one fault."""
 
     daemon_threads = True
     block_on_close = False
@@ -38,24 +38,24 @@ class Server(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
-        self.faults: deque[Fault | None] = deque()  # of files; None does right
-        self.faults_of_records: deque[Fault | None] = deque()
-        self.asked: list[Asked] = []
-        self.etags: dict[str, str] = {}  # instead of one made of the bytes
+        self.faults: deque[Fault | None] = deque()  # for files; None: no fault
+        self.record_faults: deque[Fault | None] = deque()
+        self.requests: list[Request] = []
+        self.etags: dict[str, str] = {}  # replace those made of the bytes
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
     @property
-    def asked_files(self) -> list[Asked]:
-        return [asked for asked in self.asked if "/api/" not in asked.path]
+    def file_requests(self) -> list[Request]:
+        return [request for request in self.requests if "/api/" not in request.path]
 
     def handle_error(self, *_):
-        """Clients that hang up are what this server is for."""
+        """Print nothing: clients are expected to hang up."""
 
     def publish(self, record: str, **files: bytes):
-        """Files of a record, and what Zenodo's API says of them."""
+        """Add files to a record, and describe them as Zenodo's API does."""
         listed = []
         for name, data in files.items():
             self.files[f"/records/{record}/files/{name}"] = data
@@ -66,79 +66,76 @@ class Server(ThreadingHTTPServer):
         self.files[path] = json.dumps({"id": 1, "files": before + listed}).encode()
 
     def etag(self, path: str) -> str:
-        made = f'"{hashlib.sha1(self.files[path]).hexdigest()}"'
-        return self.etags.get(path, made)
+        computed = f'"{hashlib.sha1(self.files[path]).hexdigest()}"'
+        return self.etags.get(path, computed)
 
 
 class Handler(BaseHTTPRequestHandler):
     server: Server  # type: ignore
 
     def log_message(self, *_):
-        """Nothing on the console."""
+        """Print nothing."""
 
     def do_GET(self):
-        asked = Asked(
-            self.path,
-            self.headers["Range"],
-            self.headers["If-Range"],
-            dict(self.headers),
+        headers = self.headers
+        self.server.requests.append(
+            Request(self.path, headers["Range"], headers["If-Range"], dict(headers))
         )
-        self.server.asked.append(asked)
         self.close_connection = True
         if self.path not in self.server.files:
             self.send_error(404)
             return
         data = self.server.files[self.path]
-        of_records = "/api/" in self.path
-        faults = self.server.faults_of_records if of_records else self.server.faults
+        is_record = "/api/" in self.path
+        faults = self.server.record_faults if is_record else self.server.faults
         fault = faults.popleft() if faults else None
         (fault or serve)(self, data)
 
     @property
     def start(self) -> int:
-        """The first byte to send: that asked for, if the file is still the same."""
+        """The first byte to send: the requested one if the file has not changed."""
         match = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
-        known = self.headers["If-Range"]
-        etag = self.server.etag(self.path)
-        is_same = known is None or known in (etag, LAST_MODIFIED)
+        validator = self.headers["If-Range"]
+        is_same = validator in (None, self.server.etag(self.path), LAST_MODIFIED)
         return int(match[1]) if match and is_same else 0
 
     def head(self, status: int, length: int | None, **headers: str | None):
-        given = {
+        """Send the status and headers; None leaves out a header."""
+        all_headers = {
             "Content_Length": None if length is None else str(length),
             "ETag": self.server.etag(self.path),
             "Last_Modified": LAST_MODIFIED,
         } | headers
         self.send_response(status)
-        for name, value in given.items():
+        for name, value in all_headers.items():
             if value:
                 self.send_header(name.replace("_", "-"), value)
         self.end_headers()
 
     def hang_up(self):
-        """Cut the line: what is on the way may be lost."""
-        time.sleep(0.02)  # so that something is not
+        """Reset the connection: bytes in transit may be lost."""
+        time.sleep(0.02)  # so that some bytes arrive
         no_lingering = struct.pack("ii", 1, 0)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_lingering)
         self.connection.close()
 
 
 def serve(handler: Handler, data: bytes, n: int | None = None, **headers: str | None):
-    """Do right; with `n`, only so many bytes of the body."""
+    """Answer correctly; with `n`, send only that many bytes of the body."""
     start = handler.start
     if start >= len(data) > 0:
         handler.head(416, 0, Content_Range=f"bytes */{len(data)}")
         return
     if start:
-        where = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        headers = {"Content_Range": where, **headers}
+        content_range = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        headers = {"Content_Range": content_range, **headers}
     handler.head(206 if start else 200, len(data) - start, **headers)
     body = data[start:]
     handler.wfile.write(body if n is None else body[:n])
 
 
 def cut_after(n: int, with_reset: bool = False) -> Fault:
-    """Break the connection after so many bytes of the body."""
+    """Break the connection after `n` bytes of the body."""
 
     def fault(handler: Handler, data: bytes):
         serve(handler, data, n)
@@ -148,8 +145,18 @@ def cut_after(n: int, with_reset: bool = False) -> Fault:
     return fault
 
 
+def silent_after(n: int) -> Fault:
+    """Send `n` bytes of the body, then nothing until the client hangs up."""
+
+    def fault(handler: Handler, data: bytes):
+        serve(handler, data, n)
+        handler.rfile.read(1)
+
+    return fault
+
+
 def answer(status: int, **headers: str) -> Fault:
-    """A status without a file."""
+    """Answer with a status and no file."""
 
     def fault(handler: Handler, data: bytes):
         handler.send_response(status)
@@ -161,12 +168,22 @@ def answer(status: int, **headers: str) -> Fault:
     return fault
 
 
-def say_length(length: int, n: int | None = None) -> Fault:
-    """All bytes, or `n`, under a length that may be another."""
+def whole(n: int | None = None, length: int | None = None, **headers) -> Fault:
+    """Ignore ranges; claim a length, and send `n` bytes or all."""
 
     def fault(handler: Handler, data: bytes):
-        handler.head(200, length)
-        handler.wfile.write(data if n is None else data[:n])
+        handler.head(200, len(data) if length is None else length, **headers)
+        handler.wfile.write(data[:n])
+
+    return fault
+
+
+def partial_content(content_range: str | None, body: bytes) -> Fault:
+    """Answer any request with status 206 and this range and body."""
+
+    def fault(handler: Handler, data: bytes):
+        handler.head(206, len(body), Content_Range=content_range)
+        handler.wfile.write(body)
 
     return fault
 

@@ -1,4 +1,4 @@
-"""Small archives named and laid out as those of each year of the challenge."""
+"""Small archives with the names and layouts of each year of the challenge."""
 
 import io
 import zipfile
@@ -9,7 +9,7 @@ from gammavae_jax.data.download.catalogue import Archive
 
 
 def contents_of(archive: Archive) -> dict[str, bytes]:
-    """Recordings by name; each holds its own name, as nothing here listens to them."""
+    """Return recordings by name; the content of each is its name, repeated."""
     is_train = "_train" in archive.name or archive.part == "dev"
     is_test = "_test" in archive.name or archive.part == "dev"
     names = [
@@ -25,6 +25,7 @@ def contents_of(archive: Archive) -> dict[str, bytes]:
 
 
 def packed(contents: dict[str, bytes]) -> bytes:
+    """Return a zip archive of these files."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as file:
         for name, data in contents.items():
@@ -33,7 +34,7 @@ def packed(contents: dict[str, bytes]) -> bytes:
 
 
 def publish(server: Server, archives: list[Archive]) -> dict[Archive, bytes]:
-    """Put archives on a server, and give their bytes."""
+    """Add archives to a server; return their bytes."""
     data = {archive: packed(contents_of(archive)) for archive in archives}
     for archive in archives:
         server.publish(archive.record, **{archive.name: data[archive]})

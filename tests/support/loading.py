@@ -1,70 +1,91 @@
-"""Loading one file from the local server, and what came of it."""
+"""One download from the local server, and what is left of it."""
 
 import hashlib
 import io
 import random
-from dataclasses import replace
+import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 from rich.console import Console
 from support.broken_server import Server, cut_after
 
-from gammavae_jax.data.download.patience import Patience
-from gammavae_jax.data.download.session import new_session
-from gammavae_jax.data.download.transfer import Wanted, fetch
+from gammavae_jax.data.download import fetch, request
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 
 PATH = "/records/1/files/dev_fan.zip"
-DATA = random.Random(0).randbytes(600_000)
-OTHER = random.Random(1).randbytes(600_000)
 
 
-def published(data: bytes) -> dict:
-    """What a record tells of a file."""
-    return {"size": len(data), "md5": hashlib.md5(data).hexdigest()}
+def zip_of(seed: int, size: int) -> bytes:
+    """Return an archive of `size` bytes that holds one recording of random bytes."""
+    data = b""
+    for n_bytes in (0, size - len(_packed(data))):
+        data = random.Random(seed).randbytes(n_bytes)
+    return _packed(data)
 
 
-KNOWN = published(DATA)
+def _packed(data: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("fan/train/x.wav"), data)
+    return stream.getvalue()
 
 
-class Loading:
-    """A server of one file, and a folder for it."""
+DATA, OTHER = zip_of(0, 600_000), zip_of(1, 600_000)
 
-    def __init__(self, server: Server, folder: Path):
-        self.server, self.folder = server, folder
+
+def published(data: bytes) -> fetch.Published:
+    """Return the size and checksum of a file, as a Zenodo record has them."""
+    return fetch.Published(len(data), hashlib.md5(data).hexdigest())
+
+
+KNOWN, UNKNOWN = published(DATA), fetch.Published()
+
+
+class Loader:
+    """A server of one file, and a folder for it; waits take no time."""
+
+    def __init__(self, server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch):
+        self.server, self.folder, self.monkeypatch = server, folder, monkeypatch
         self.path = folder / "dev_fan.zip"
+        self.part = folder / "dev_fan.zip.part"
+        self.note = folder / "dev_fan.zip.part.version"
         self.waits: list[float] = []
-        self.said = io.StringIO()
+        self.printed = io.StringIO()
         server.files[PATH] = DATA
+        self.set_sleep(self.waits.append)
+        self.set_timeout(5.0)
+        monkeypatch.setattr("random.uniform", lambda low, high: high)
 
-    def __call__(self, size=None, md5=None, check=None, **changes) -> bytes:
-        """Fetch the file, and give its bytes; what is published of it may be given."""
-        patience = Patience(
-            sleep=self.waits.append, chance=lambda: 1.0, timeouts_s=(5.0, 5.0)
-        )
-        wanted = Wanted(self.server.url + PATH, self.path, size, md5)
-        log = Log(Console(file=self.said, width=1000))
-        with new_session() as session:
-            fetch(wanted, session, log, replace(patience, **changes), check)
+    def __call__(self, published: fetch.Published = UNKNOWN) -> bytes:
+        """Download the file, and return its bytes."""
+        log = Log(Console(file=self.printed, width=1000))
+        fetch.fetch(self.server.url + PATH, self.path, published, log)
         return self.path.read_bytes()
 
+    def set_sleep(self, sleep):
+        self.monkeypatch.setattr("tenacity.nap.time", SimpleNamespace(sleep=sleep))
+
+    def set_timeout(self, seconds: float):
+        self.monkeypatch.setattr(request, "TIMEOUTS_S", (5.0, seconds))
+
     def begin(self):
-        """Leave a third of the file behind, as a process that was stopped does."""
+        """Leave a third of the file on disk, as an interrupted process does."""
         self.server.faults.append(cut_after(200_000))
-        try:
-            self(n_tries=1)
-        except InputError:
-            self.server.asked.clear()
-        else:
-            raise AssertionError
+        with self.monkeypatch.context() as patch:
+            patch.setattr(fetch, "ATTEMPTS", 1)
+            with pytest.raises(InputError):
+                self()
+        self.server.requests.clear()
 
     @property
     def ranges(self) -> list[str | None]:
-        """What was asked for."""
-        return [asked.range for asked in self.server.asked]
+        """The ranges that were requested."""
+        return [request.range for request in self.server.requests]
 
     @property
     def names(self) -> set[str]:
-        """The files in the folder."""
+        """The names of the files in the folder."""
         return {path.name for path in self.folder.iterdir()}

@@ -1,1 +1,1 @@
-"""The challenge's datasets: what there is, and its download."""
+"""The challenge's datasets: the catalogue of archives, and their download."""

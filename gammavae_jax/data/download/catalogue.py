@@ -1,132 +1,100 @@
-"""Which archives the challenge's data sets have, by year, part and machine."""
+"""The catalogue of the challenge's archives, by year, part and machine."""
 
 import functools
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
-from gammavae_jax.data.machines import issue_of
 from gammavae_jax.errors import InputError, unknown_name
 
 PARTS = ("dev", "eval")
 ZENODO = "https://zenodo.org"
 
-# The name becomes a file's name: nothing but letters, digits and underscores.
-_URL = re.compile(
-    re.escape(ZENODO)
-    + r"/records/(?P<record>[0-9]+)/files/(?P<name>[A-Za-z0-9_]+\.zip)"
-)
+# The name becomes a file name: only letters, digits and underscores are safe.
+_URL = re.compile(r"https://zenodo\.org/records/([0-9]+)/files/([A-Za-z0-9_]+\.zip)")
 
 
 class Archive(NamedTuple):
     """A zip archive of one machine's recordings."""
 
     year: int
-    part: str  # of `PARTS`
+    part: str  # one of `PARTS`
     machine: str
     sections: tuple[str, ...]
-    record: str  # the number under which Zenodo publishes it
-    name: str
+    record: str  # the number of the Zenodo record that holds it
+    name: str  # of the file
 
     @property
-    def path(self) -> str:
-        """Where it lies on Zenodo, or on a mirror of it."""
+    def url_path(self) -> str:
+        """Path of the archive on Zenodo, or on a mirror."""
         return f"/records/{self.record}/files/{self.name}"
 
     @property
     def folder(self) -> str:
-        """The folder of its part in the folder of its year, as the baseline has it."""
+        """Name of the part's folder, as in the official baseline: `dev_data`."""
         return f"{self.part}_data"
 
 
 def years() -> list[int]:
-    """The years that have data sets."""
-    return sorted(int(name[5:9]) for name in _read()["archives"])
+    """Return the years that have a dataset."""
+    return sorted(int(name[5:9]) for name in _catalogue()["archives"])
 
 
 def find_archives(
     year: int, machines: Collection[str] = (), parts: Collection[str] = ()
 ) -> list[Archive]:
-    """The archives of a year's machines, in the order of parts and machines.
+    """Return a year's archives, sorted by part and machine.
 
     Args:
         year: of the challenge.
-        machines: names of machine types; all if there are none.
-        parts: of `PARTS`; both if there are none.
+        machines: names of machine types (default: all).
+        parts: names from `PARTS` (default: both).
 
     Raises:
-        InputError: a year, machine or part that there is not, or a machine that is in
-            the other part alone.
+        InputError: the year, a machine or a part does not exist, or a machine has no
+            archive in these parts.
     """
     if year not in years():
         raise InputError(
-            f"no data set of {year}: there is one for each year from {years()[0]} to "
-            f"{years()[-1]}"
+            f"no dataset for {year}: choose a year from {years()[0]} to {years()[-1]}"
         )
     for part in parts:
         if part not in PARTS:
             raise InputError(unknown_name("part", part, PARTS))
-    of_year = _archives_of(year)
-    known = {archive.machine: archive.part for archive in of_year}
-    found = [archive for archive in of_year if archive.part in (parts or PARTS)]
+    archives = _archives_of(year)
+    part_of = {archive.machine: archive.part for archive in archives}
+    found = [archive for archive in archives if archive.part in (parts or PARTS)]
     for machine in machines:
-        if machine not in known:
-            names = sorted(known, key=str.lower)
+        if machine not in part_of:
+            names = sorted(part_of, key=str.lower)
             raise InputError(
                 unknown_name(f"machine of {year}", machine, names)
-                + f" (there are {', '.join(names)})"
+                + f" (choose from {', '.join(names)})"
             )
         if machine not in {archive.machine for archive in found}:
             raise InputError(
-                f"{machine} of {year} is in the part {known[machine]!r} alone: name "
-                "that one too"
+                f"{machine} of {year} exists only in the part {part_of[machine]!r}: "
+                "add it to --parts"
             )
-    return [archive for archive in found if archive.machine in (machines or known)]
-
-
-def latest_issues(urls: Iterable[str]) -> list[str]:
-    """The addresses without archives that another one of them issues again."""
-    urls = list(urls)
-    latest: dict[str, int] = {}
-    for base, number in map(_issue, urls):
-        latest[base] = max(number, latest.get(base, number))
-    return [url for url in urls if _issue(url) in latest.items()]
-
-
-def _issue(url: str) -> tuple[str, int]:
-    return issue_of(Path(urlsplit(url).path))
+    return [archive for archive in found if archive.machine in (machines or part_of)]
 
 
 def _archives_of(year: int) -> list[Archive]:
-    name = f"DCASE{year}T2"
-    tree = _read()
-    return [
-        _archive(year, part, machine, tree["sections"][name][machine][part], url)
-        for part in PARTS
-        for machine, of_machine in sorted(
-            tree["archives"][name].items(), key=lambda item: item[0].lower()
-        )
-        for url in latest_issues(of_machine.get(part, ()))
-    ]
-
-
-def _archive(
-    year: int, part: str, machine: str, sections: list[str], url: str
-) -> Archive:
-    match = _URL.fullmatch(url)
-    assert match, url
-    return Archive(year, part, machine, tuple(sections), match["record"], match["name"])
+    catalogue, dataset = _catalogue(), f"DCASE{year}T2"
+    archives = []
+    for part in PARTS:
+        for machine in sorted(catalogue["archives"][dataset], key=str.lower):
+            for url in catalogue["archives"][dataset][machine].get(part, ()):
+                match = _URL.fullmatch(url)
+                assert match, url
+                sections = tuple(catalogue["sections"][dataset][machine][part])
+                archives.append(Archive(year, part, machine, sections, *match.groups()))
+    return archives
 
 
 @functools.cache
-def _read() -> dict[str, Any]:
-    text = (
-        files("gammavae_jax.data.download")
-        .joinpath("dcase_datasets.json")
-        .read_text("utf-8")
-    )
-    return json.loads(text)
+def _catalogue() -> dict[str, Any]:
+    folder = files("gammavae_jax.data.download")
+    return json.loads(folder.joinpath("dcase_datasets.json").read_text("utf-8"))

@@ -1,0 +1,138 @@
+"""Download of a year's archives into its folder, by one process at a time."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import AcquireReturnProxy, FileLock, Timeout
+from rich.filesize import decimal
+
+from gammavae_jax.data.archives import recordings_in
+from gammavae_jax.data.download.catalogue import ZENODO, Archive
+from gammavae_jax.data.download.fetch import Published, fetch, size_so_far
+from gammavae_jax.data.download.request import Refused, Transient, get, retrying
+from gammavae_jax.errors import InputError, printable
+from gammavae_jax.files import require_room, writing
+from gammavae_jax.log import Log
+
+LOCK_NAME = ".download-lock"
+
+
+class DownloadStatus(NamedTuple):
+    """How much of an archive is on disk."""
+
+    path: Path
+    n_bytes: int
+    word: str  # "complete", "partial" or "missing"
+
+
+def status_of(archive: Archive, out: Path) -> DownloadStatus:
+    """Return how much of an archive is in the folder of its year.
+
+    Raises:
+        InputError: the file is not a complete zip archive.
+    """
+    path = out / archive.folder / archive.name
+    if path.exists():
+        recordings_in(path)  # refuses a truncated copy from elsewhere
+        return DownloadStatus(path, path.stat().st_size, "complete")
+    n_bytes = size_so_far(path)
+    return DownloadStatus(path, n_bytes, "partial" if n_bytes else "missing")
+
+
+def published_files(
+    archives: Sequence[Archive], mirror: str, log: Log, attempts: int = 3
+) -> dict[Archive, Published]:
+    """Return the sizes and checksums that Zenodo publishes, as far as they are known.
+
+    Each record is requested once; no more are requested if the server is unreachable.
+    """
+    published: dict[Archive, Published] = {}
+    for record in sorted({archive.record for archive in archives}):
+        url = f"{mirror}/api/records/{record}"
+        try:
+            files = retrying(attempts)(_read_record, url)
+        except (Refused, Transient) as error:
+            log.say(f"{url} gives no sizes and checksums: {error}")
+            if isinstance(error, Transient):
+                break
+            continue
+        published |= {a: files[a.name] for a in archives if a.name in files}
+    return published
+
+
+def _read_record(url: str) -> dict[str, Published]:
+    """Return the files of a Zenodo record by name.
+
+    Raises:
+        Transient, Refused: see `get`; an unknown format is refused.
+    """
+    with get(url, {"Accept": "application/json"}) as response:
+        text = response.raw.read(1 << 22, decode_content=True)  # at most 4 MiB
+    try:
+        return {str(f["key"]): _published(f) for f in json.loads(text)["files"]}
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise Refused("the record has an unknown format") from error
+
+
+def _published(file: dict) -> Published:
+    algorithm, _, checksum = str(file.get("checksum")).partition(":")
+    return Published(int(file["size"]), checksum if algorithm == "md5" else None)
+
+
+def deliver(
+    archives: Sequence[Archive], out: Path, log: Log, mirror: str = ZENODO
+) -> None:
+    """Download the archives that are not complete yet.
+
+    Args:
+        archives: of one year.
+        out: the folder of the year; it is created if necessary.
+        log: shows progress and failures.
+        mirror: address of Zenodo, or of a server with the same paths.
+
+    Raises:
+        InputError: another process is downloading into the folder, the disk is full,
+            or the server refuses an archive (the others are complete then).
+    """
+    refusal = None
+    with _lock(out):
+        missing = [a for a in archives if status_of(a, out).word != "complete"]
+        published = published_files(missing, mirror, log)
+        left = [(f.size or 0) - status_of(a, out).n_bytes for a, f in published.items()]
+        if missing:
+            size = f"{len(missing)}, at least {decimal(sum(left))}"
+            log.say(f"archives to download into {printable(out)}: {size}")
+        with writing(out):
+            require_room(out, sum(left))
+        for archive in missing:
+            path, file = status_of(archive, out).path, published.get(archive)
+            try:
+                fetch(mirror + archive.url_path, path, file or Published(), log)
+            except Refused as error:
+                log.say(f"error: {error}")  # now: the next archive may end the program
+                refusal = error
+                continue
+            checksums = "published checksum" if file and file.md5 else "inner checksums"
+            size = decimal(path.stat().st_size)
+            log.say(f"{path.name}: {size}, verified against its {checksums}")
+    if refusal:
+        raise refusal
+
+
+def _lock(folder: Path) -> AcquireReturnProxy:
+    """Create a folder, and keep other processes from downloading into it.
+
+    Raises:
+        InputError: another process is doing so, or the folder cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            return FileLock(folder / LOCK_NAME).acquire(blocking=False)
+        except Timeout as error:
+            raise InputError(
+                f"{printable(folder)}: another process is downloading into it: wait "
+                "until it has finished, or choose another --out"
+            ) from error
