@@ -42,12 +42,12 @@ def prepare(config, machines, devices=1, batching: Batching = "map"):
     return placement, arrays, group
 
 
-def fit(config, machines, epochs, devices=1, batching: Batching = "map"):
+def fit(config, machines, n_epochs, devices=1, batching: Batching = "map"):
     """Return the state on the host and the losses of all epochs."""
     placement, arrays, group = prepare(config, machines, devices, batching)
     trainer = epochs.make_trainer(config, placement, arrays, group)
     state, losses = trainer.initial, []
-    for epoch in range(1, epochs + 1):
+    for epoch in range(1, n_epochs + 1):
         state, info = trainer.epoch(epoch, state)
         losses.append(placement.get(info).loss)
     return placement.get(state), np.array(losses)
