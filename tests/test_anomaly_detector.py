@@ -63,8 +63,8 @@ def training(monkeypatch):
     """Return a function that captures the arguments of the training and skips it."""
     seen = {}
 
-    def no_training(config, placement, names, data, group, log=None):
-        seen.update(config=config, group=group)
+    def no_training(config, examples, observer):
+        seen.update(config=config, group=examples.split.group)
         raise InputError("enough")
 
     def arguments_of(detector, recordings):
@@ -72,7 +72,7 @@ def training(monkeypatch):
             detector.fit(recordings, RATE)
         return seen
 
-    monkeypatch.setattr("gammavae_jax.scoring.fit.train_machines", no_training)
+    monkeypatch.setattr("gammavae_jax.scoring.fit.train_examples", no_training)
     return arguments_of
 
 
@@ -156,7 +156,7 @@ def test_a_dict_gives_recordings_of_several_machines(detector):
     (scored,) = both.score_recordings(NEW[0], RATE, machine="machine")
     assert (scored.machine, scored.name) == ("machine", "array 0")
     assert scored.threshold == both.threshold_["machine"] != both.threshold_["saw"]
-    with pytest.raises(InputError, match="saw, machine: say whose"):
+    with pytest.raises(InputError, match="saw, machine: name the machine"):
         both.score_samples(NEW, RATE)
     with pytest.raises(InputError, match="did you mean 'machine'"):
         both.predict({"machin": NEW}, RATE)
@@ -197,7 +197,7 @@ def test_another_sample_rate_is_resampled_with_one_note(detector, tmp_path, caps
 def test_too_few_clips_for_the_false_alarm_rate_give_a_note(training, capsys):
     training(small(verbose=True), NORMAL[:4])
     notes = capsys.readouterr().err
-    assert "false-alarm rate of 0.1, which needs 9 held-out ones" in notes
+    assert "false-alarm rate of 0.1, which needs 9 held-out clips" in notes
     training(small(verbose=True), NORMAL)
     assert "Too few" not in capsys.readouterr().err
     # This preset holds out one of them, whatever their number.

@@ -124,21 +124,22 @@ class Run(JobOptions):
         from gammavae_jax.devices.cluster import on_first, together
         from gammavae_jax.process import prepare
 
+        config = together(self.configuration)
         if self.data_root is None:  # only the first process announces and makes it
             on_first(lambda: str(data_root_or_synthetic(None)))
-        config, source = together(self._inputs)
-        prepare(models_side_by_side(config, len(source.machines)))
+        data_root, machines = together(self._data_root_and_machines)
+        prepare(models_side_by_side(config, len(machines)))  # before JAX is imported
+        source = self.source(data_root, machines)
+        source = source._replace(with_supplemental=self.with_supplemental)
         return self._train(config, source)
 
-    def _inputs(self) -> "tuple[Config, Source]":
-        """The configuration, and the recordings to read."""
+    def _data_root_and_machines(self) -> tuple[Path, tuple[str, ...]]:
         from gammavae_jax.data.machines import find_machines
 
-        config = self.configuration()
         data_root = self.data_root or built_in_set()
-        machines = tuple(dict.fromkeys(self.machines or find_machines(data_root)))
-        source = self.source(data_root, machines)
-        return config, source._replace(with_supplemental=self.with_supplemental)
+        return data_root, tuple(
+            dict.fromkeys(self.machines or find_machines(data_root))
+        )
 
     def _train(self, config: "Config", source: "Source") -> int:
         from rich.console import Console

@@ -270,7 +270,7 @@ def test_a_run_of_two_processes_can_be_resumed_by_two_or_one(data, runs, tmp_pat
         shutil.copytree(half, out)
         job = run_command(data, out, "--resume", *FOUR_EPOCHS)
         ends = ended(start([job] * count, more=more), 900)
-        assert "going on after epoch 2, to 4" in ends[0].stderr
+        assert "resuming after epoch 2 of 4" in ends[0].stderr
         assert_same_results(out, runs / "two", "metrics.jsonl")
 
 
@@ -299,7 +299,7 @@ def test_killing_a_process_ends_the_others_and_the_run_can_be_resumed(
     more = run_command(data, out, "--resume", "--epochs", reached.epoch + 2, *many[2:])
     ends = ended(start([more] * 2), 900)
     assert [end.returncode for end in ends] == [0, 0]
-    assert f"going on after epoch {reached.epoch}" in ends[0].stderr
+    assert f"resuming after epoch {reached.epoch}" in ends[0].stderr
 
 
 @pytest.mark.slow

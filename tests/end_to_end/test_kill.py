@@ -77,10 +77,10 @@ def test_a_signal_makes_a_run_save_the_current_epoch(
     assert last == {2: "interrupted", 15: "terminated"}[how]
     reached = restore_training(out / "checkpoint")
     assert reached is not None
-    assert saved == f"stopped after epoch {reached.epoch}: --resume goes on from there"
+    assert saved == f"stopped after epoch {reached.epoch}: continue with --resume"
     assert [m["epoch"] for m in read_metrics(out)] == [*range(1, reached.epoch + 1)]
     assert 0 < reached.epoch < 12
     again = finish(data, out, "--resume", "--set", "train.checkpoint_every=100")
-    assert f"going on after epoch {reached.epoch}, to 12" in again
+    assert f"resuming after epoch {reached.epoch} of 12" in again
     # It contains the checkpoint interval.
     assert differences(out, uninterrupted) == ["config.json"]

@@ -257,6 +257,6 @@ def test_an_evaluation_never_replaces_its_checkpoint(finished, data):
     before = score_bytes(out)
     run = evaluate(out / "checkpoint", data, out, "--overwrite", check=False)
     assert run.returncode == 2
-    assert "the checkpoint lies in" in run.stderr
+    assert "the checkpoint is inside" in run.stderr
     assert score_bytes(out) == before
     assert (out / "checkpoint" / "detector.json").exists()

@@ -166,7 +166,7 @@ def test_a_clip_is_found_by_name_or_by_machine_and_name():
     assert find_clip("pump 1", machines) == (1, 1)
     twins = [machine("fan"), machine("fan")._replace(section="01")]
     assert find_clip("fan_section_01/fan 0.wav", twins) == (1, 0)
-    with pytest.raises(InputError, match="is of fan_section_00 and fan_section_01"):
+    with pytest.raises(InputError, match="exists in fan_section_00 and fan_section_01"):
         find_clip("fan 0.wav", twins)
     with pytest.raises(InputError, match="unknown clip 'fan 7': one of"):
         find_clip("fan 7", [machine("fan")])

@@ -62,7 +62,7 @@ def test_resuming_never_removes_results_that_have_no_training(finished, data, tm
     again = tmp_path / "again"
     evaluate(finished / "checkpoint", data, again)
     before = score_bytes(again)
-    assert "no training to go on with" in refusal_to_resume(again, data)
+    assert "no training to resume" in refusal_to_resume(again, data)
     assert score_bytes(again) == before
 
 
@@ -93,7 +93,7 @@ def test_scoring_trained_models_again_equals_a_new_run_with_those_settings(
     rescored, fresh = tmp_path / "rescored", tmp_path / "fresh"
     shutil.copytree(finished, rescored)
     run = run_all(data, rescored, "--resume", *other)
-    assert "all 4 epochs are there: scoring alone" in run.stderr
+    assert "all 4 epochs are done: only scoring is left" in run.stderr
     run_all(data, fresh, *other)
     names = "results.csv", "clips.csv", "metrics.jsonl", "config.json"
     assert_same_results(rescored, fresh, *names)
@@ -106,7 +106,7 @@ def test_resuming_a_finished_run_without_more_epochs_does_not_train(
     again = tmp_path / "again"
     shutil.copytree(finished, again)
     run = run_all(data, again, "--resume", "--seeds", 2, *TINY)
-    assert "all 4 epochs are there: scoring alone" in run.stderr
+    assert "all 4 epochs are done: only scoring is left" in run.stderr
     assert_same_results(again, finished, "metrics.jsonl")
 
 

@@ -11,7 +11,7 @@ from support.detectors import fitted, small
 from support.probes import clips, noise, tone
 
 from gammavae_jax.config import FUSION_SCORES, SCORE_NAMES
-from gammavae_jax.data.arrays import HELD_OUT, TRAIN
+from gammavae_jax.data.arrays import HELD_OUT, TRAIN, ClipArrays
 from gammavae_jax.evaluation.metrics import auc
 from gammavae_jax.models.layers import HEADS
 from gammavae_jax.scoring.detector import clip_p_values
@@ -66,7 +66,7 @@ def scores_of(probe, seed, machine, fold, clip, data=None):
         detector.config,
         of_model(detector.scorer, N_FOLDS * seed + fold, machine),
         of_model(dict(detector.references), N_FOLDS * seed + fold, machine),
-        of_model(data or probe.arrays, machine),
+        of_model(data or probe.arrays.clips, machine),
         jnp.array([clip]),
     )
     return {name: float(value[0]) for name, value in scores.items()}
@@ -125,7 +125,7 @@ def test_a_reference_holds_the_other_folds_described_by_members_not_trained_on_t
             detector.config,
             None,
             of_model(detector.scorer, N_FOLDS * seed + fold, machine),
-            of_model(probe.arrays, machine),
+            of_model(probe.arrays.clips, machine),
             jnp.arange(max(N_CLIPS)),
         )
         for fold in range(N_FOLDS)
@@ -162,10 +162,8 @@ def test_the_threshold_uses_all_held_out_scores(probe):
 def test_the_score_of_a_new_clip_is_the_mean_over_a_seeds_members(probe, rng):
     test = clips(noise(rng, 2))
     scores = probe.scores(test, test)
-    data = probe.arrays._replace(
-        log_mel=np.stack([np.stack(test.log_mels)] * 2),
-        n_frames=np.full((2, 2), 20, np.int32),
-    )
+    log_mel = np.stack([np.stack(test.log_mels)] * 2)
+    data = ClipArrays(log_mel, np.full((2, 2), 20, np.int32))
     for seed, machine in np.ndindex(2, 2):
         by_fold = [scores_of(probe, seed, machine, f, 1, data) for f in range(N_FOLDS)]
         for name in by_fold[0]:

@@ -74,7 +74,8 @@ def double(monkeypatch):
 
     def stack(*args):
         arrays = original(*args)
-        return arrays._replace(log_mel=arrays.clips.log_mel.astype(np.float64))
+        clips = arrays.clips._replace(log_mel=arrays.clips.log_mel.astype(np.float64))
+        return arrays._replace(clips=clips)
 
     monkeypatch.setitem(globals(), "stack_machines", stack)
     with jax.enable_x64(True):
