@@ -45,11 +45,7 @@ class FeatureCache:
     """A folder of log-mels that several runs and threads may use simultaneously."""
 
     def __init__(self, folder: Path, log: Log):
-        """Open a folder, which the cache must have to itself, or create it.
-
-        Raises:
-            InputError: the folder cannot be created or read.
-        """
+        """Open a folder, which the cache must have to itself, or create it."""
         self.folder, self.log, self.is_full = folder, log, False
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -74,9 +70,6 @@ class FeatureCache:
         """Do the same as `load_clips`, but map cached log-mels into memory.
 
         A machine with an unusable recording is not cached.
-
-        Raises:
-            InputError: see `load_clips`.
         """
         before = _signature(files)
         key = _key(files, filterbank, config)

@@ -18,7 +18,7 @@ from gammavae_jax.data.machines import (
     find_clips_of_all,
     is_supplemental,
 )
-from gammavae_jax.data.score_file_names import require_names
+from gammavae_jax.data.names import require_names
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.log import Log
 
@@ -177,7 +177,7 @@ def load_split(
 ) -> list[tuple[str, Clips]]:
     """Load the training or the test clips of every machine.
 
-    All files are read before an error is raised, which counts the bad ones.
+    All files are read before an error is raised, so that it can count the bad ones.
 
     Args:
         machines: the files found.
@@ -185,8 +185,8 @@ def load_split(
         filterbank: see `mel_filterbank`.
         config: of the features.
         log: shows progress and names skipped files.
-        skip_bad_files: leave out files that cannot be used.
-        cache: supplies log-mels computed before, and keeps new ones.
+        skip_bad_files: leave out unusable files.
+        cache: supplies log-mels computed earlier, and keeps new ones.
 
     Raises:
         InputError: see `load_clips`; or a machine has a single training clip.
@@ -199,22 +199,20 @@ def load_split(
         if skip_bad_files:
             log.note(f"skipped: {error}")
 
-    def load_files(files: Sequence[ClipFile]) -> Clips | None:
-        try:
-            return load_one(files, filterbank, config.features, set_aside, advance)
-        except InputError:
-            if skip_bad_files:
-                raise
-            return None  # every file is bad
-
     of_split = [(m.name, m.train if split == "train" else m.test) for m in machines]
-    total = sum(len(files) for _, files in of_split)
+    total, loaded = sum(len(files) for _, files in of_split), []
     with log.timed("features_s"), log.progress(f"{split} clips", total) as advance:
-        found = [(name, load_files(files)) for name, files in of_split]
+        for name, files in of_split:
+            try:
+                clips = load_one(files, filterbank, config.features, set_aside, advance)
+                loaded.append((name, clips))
+            except InputError:  # every file is bad
+                if skip_bad_files:
+                    raise
     if bad and not skip_bad_files:
-        kind = "training" if split == "train" else "test"
-        raise several_bad(bad, f"{kind} recordings")
-    loaded = [(name, clips) for name, clips in found if clips is not None]
+        raise several_bad(
+            bad, f"{'training' if split == 'train' else 'test'} recordings"
+        )
     if split == "train":
         for name, clips in loaded:
             require_training_clips(name, clips.files)

@@ -96,11 +96,7 @@ def find_machines(data_root: Path) -> list[str]:
 
 
 def machine_root(data_root: Path) -> Path:
-    """The parent of the machine folders: `data_root/raw` if it exists, or `data_root`.
-
-    Raises:
-        InputError: `data_root` is not a folder.
-    """
+    """Return the parent of the machine folders: `raw` in the data root, or the root."""
     if not data_root.is_dir():
         message = f"data root {str(data_root)!r} is not a folder: check the path"
         raise InputError(message)
@@ -126,11 +122,7 @@ def find_clips(
 def find_clips_of_all(
     data_root: Path, machines: Iterable[str], splits: Collection[str] = _SPLITS
 ) -> Iterator[list[MachineFiles]]:
-    """Yield `find_clips` of each machine, searching the data root only once.
-
-    Raises:
-        InputError: see `find_clips`.
-    """
+    """Yield `find_clips` of each machine, searching the data root only once."""
     existing, root = find_machines(data_root), machine_root(data_root)
     archives = filter(is_archive, root.iterdir())
     archives = sorted(archives, key=issue_of, reverse=True)
@@ -195,11 +187,7 @@ def issue_of(archive: Path) -> tuple[str, int]:
 
 
 def _common_sections(machine: str, clips: dict[str, _Sections]) -> list[str]:
-    """The sorted sections of the given splits.
-
-    Raises:
-        InputError: a section is missing from one of the splits.
-    """
+    """The sorted sections of the given splits."""
     sections = sorted(set().union(*clips.values()))
     for split, section in itertools.product(clips, sections):
         if section not in clips[split]:
@@ -212,11 +200,7 @@ def _common_sections(machine: str, clips: dict[str, _Sections]) -> list[str]:
 
 
 def _split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFile]:
-    """The recordings in a split of a machine, in whichever folders the year uses.
-
-    Raises:
-        InputError: there are none, or two have the same name.
-    """
+    """The recordings in a split of a machine, in whichever folders the year uses."""
     for read, (first, *others) in itertools.product(readers, _FOLDERS[split]):
         files = read(first)
         copied = {clip_stem(file.path.name) for file in files}
@@ -269,11 +253,7 @@ def _recordings(folder: Path) -> list[ClipFile]:
 
 
 def _refuse_duplicates(files: list[ClipFile]) -> None:
-    """Refuse names that differ only in the suffix, which score files leave out.
-
-    Raises:
-        InputError: two recordings have the same name, in any folders.
-    """
+    """Refuse names that differ only in the suffix, which score files leave out."""
     counts = Counter(clip_stem(file.path.name) for file in files)
     for stem in (stem for stem, count in counts.items() if count > 1):
         paths = sorted(str(f.path) for f in files if clip_stem(f.path.name) == stem)

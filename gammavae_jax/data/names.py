@@ -1,4 +1,4 @@
-"""Reads clip file names, in the naming scheme of every challenge year.
+"""Reads the names of clips and of score files, in the scheme of every challenge year.
 
 2020: `normal_id_01_00000000.wav`; from 2021 on:
 `section_00_source_train_normal_0000_<attributes>.wav`, where parts may be missing
@@ -6,13 +6,27 @@
 by position would silently mislabel such names, so the parser looks for words instead.
 """
 
+import re
+from collections.abc import Iterable
 from pathlib import PurePath
 from typing import NamedTuple
+
+from gammavae_jax.errors import InputError
 
 DOMAINS = ("source", "target")
 SPLITS = ("train", "test")
 LABELS = ("normal", "anomaly")
 AUDIO_SUFFIXES = (".wav", ".flac")
+
+# Line breaks, control characters and what is not valid UTF-8.
+UNWRITABLE = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+
+FILE_NAME = re.compile(
+    r"(?:anomaly_score|decision_result|ground_truth)_(?:DCASE20\d\dT2)?"
+    rf"(?P<machine>[^/\\{UNWRITABLE}]+?)_(?P<word>section|id)_(?P<section>\d+)"
+    r"(?P<domain>_source|_target)?(?:_test(?:_.*)?)?\.csv"
+)
+_UNWRITABLE = re.compile(f"[{UNWRITABLE}]")
 
 
 class ClipName(NamedTuple):
@@ -76,3 +90,22 @@ def _section_and_index(tokens: list[str]) -> tuple[tuple[str, str], int]:
 
 def _first(words: list[str], vocabulary: tuple[str, ...]) -> str:
     return next((word for word in words if word in vocabulary), "")
+
+
+def machine_and_section(file_name: str) -> tuple[str, str] | None:
+    """The machine and section in the name of a score file; None for other names."""
+    match = FILE_NAME.fullmatch(file_name)
+    return (match["machine"], match["section"]) if match else None
+
+
+def require_names(machine: str, section: str, names: Iterable[str]) -> None:
+    """Raise an InputError if a score file cannot hold the names of these clips."""
+    file_name = f"anomaly_score_{machine}_section_{section}_test.csv"
+    if machine_and_section(file_name) != (machine, section):
+        raise InputError(
+            f"machine {machine!r}, section {section!r} cannot be part of a score "
+            "file's name: use letters and digits for one, digits for the other"
+        )
+    for name in names:
+        if not name or _UNWRITABLE.search(name):
+            raise InputError(f"a score file cannot hold the name {name!r}: rename it")

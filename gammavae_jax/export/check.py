@@ -36,12 +36,7 @@ class Sounds(NamedTuple):
 def jax_scores(
     detector: Detector, waves: Sequence[Waves]
 ) -> list[Float[np.ndarray, "_"]]:
-    """Return the scores of each machine's waves by `score_clips`.
-
-    Args:
-        detector: with one seed and one score.
-        waves: the waves of each machine.
-    """
+    """Return the scores of each machine's waves by `score_clips`."""
     config = detector.config
     mels = [
         [log_mel(wave, detector.filterbank, config.features) for wave in of_machine]

@@ -21,9 +21,6 @@ def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
     The input of each layer is quantised as well, by its own range in each call.
     Log-mels, statistics and distances stay float32, because int8 would lose their small
     values.
-
-    Raises:
-        InputError: the score does not use a network.
     """
     props = {entry.key: entry.value for entry in model.metadata_props}
     copy = onnx.ModelProto()

@@ -49,17 +49,7 @@ def add_latent(graph: Graph, code: Tensor) -> Tensor:
 def add_frame_residual(
     graph: Graph, residual: Tensor, n_mels: int, n_rows: int
 ) -> Tensor:
-    """Add `statistics.frame_residual`: the mean over the windows that cover a frame.
-
-    Args:
-        graph: the graph.
-        residual: the residual of each window, `window feature`.
-        n_mels: mel bands per frame.
-        n_rows: frames per window in the residual; 1 is the middle frame alone.
-
-    Returns:
-        The residual of each frame, `frame mel`.
-    """
+    """Add `statistics.frame_residual`: the mean over the windows that cover a frame."""
     if n_rows == 1:
         return residual
     rows = graph.outputs_of(

@@ -82,11 +82,7 @@ def _export(
     expected: Float[np.ndarray, "clip"],
     with_int8: bool,
 ) -> tuple[dict[str, bytes], Exported]:
-    """Return the checked files of a machine, and their description.
-
-    Raises:
-        InputError: the scores of a file differ by more than `TOLERANCE`.
-    """
+    """Return the checked files of a machine, and their description."""
     model = onnx_model(machine)
     name = f"{machine.name}.onnx"
     files = {name: to_bytes(model)}
@@ -110,11 +106,7 @@ def _export(
 def _existing_files(
     out: Path, machines: Sequence[MachineDetector], overwrite: bool
 ) -> list[Path]:
-    """Return the files that are to be replaced.
-
-    Raises:
-        InputError: a file exists, and `overwrite` is false.
-    """
+    """Return the files that are to be replaced."""
     targets = [out / f"{machine.name}{end}" for machine in machines for end in _ENDINGS]
     found = [path for path in targets if os.path.lexists(path)]
     if found and not overwrite:

@@ -77,7 +77,7 @@ def test_unusable_input_is_refused_in_one_line(recordings, sample_rate, message)
 
 
 def test_a_folder_without_recordings_is_refused(tmp_path):
-    with pytest.raises(InputError, match="must hold"):
+    with pytest.raises(InputError, match="must contain"):
         find_recordings(tmp_path)
 
 
@@ -156,9 +156,9 @@ def test_recordings_are_assigned_to_known_machines():
     assert of_known_machines("x", None, ("pump",)) == {"pump": "x"}
     assert of_known_machines({"a": "x"}, None, ("a", "b")) == {"a": "x"}
     for recordings, machine, message in (
-        ("x", None, "a, b: say whose"),
+        ("x", None, "a, b: name the machine"),
         ("x", "c", "unknown machine 'c'"),
-        ({"a": "x"}, "a", "given beside a dict"),
+        ({"a": "x"}, "a", "give either machine or a dict"),
         ({}, None, "the dict is empty"),
     ):
         with pytest.raises(InputError, match=message):
