@@ -68,7 +68,7 @@ def read_recording(path: str | os.PathLike[str], channel: int = 0) -> Recording:
 def require_finite(
     waveform: Float32[np.ndarray, "sample"], name: str, n_before: int = 0
 ) -> None:
-    """Refuse samples that are NaN, infinite or absurd; `n_before` precede this block."""
+    """Refuse samples that are NaN, infinite or absurd; `n_before` precede them."""
     # abs() would copy the whole waveform. A comparison with NaN is false.
     is_sound = (waveform > -_LOUDEST) & (waveform < _LOUDEST)
     if not is_sound.all():

@@ -5,8 +5,8 @@ the official baseline. The folder of the test clips depends on the year:
 
 - `test`, in every year but 2021. File names in an evaluation set are anonymous.
 - `source_test` and `target_test` in 2021. The baseline copies both into `test`.
-- `test_rename`: created by the baseline's tools when the ground truth of an evaluation
-  set is published; it has the clips of `test` under labelled names.
+- `test_rename` has the clips of an evaluation set under labelled names. The baseline's
+  tools create it once the ground truth is published.
 
 The challenge's archives contain such folders. Every archive next to the machine folders
 is searched for splits that have no clips in a folder. `dev_fan_r2.zip` is a later issue
@@ -107,10 +107,9 @@ def machine_root(data_root: Path) -> Path:
 def find_clips(
     data_root: Path, machine: str, splits: Collection[str] = _SPLITS
 ) -> list[MachineFiles]:
-    """Find the recordings of a machine type; returns one entry per section.
+    """Return the recordings of a machine type, one entry per section.
 
-    Only the given splits and supplemental clips are looked up; the other split is
-    empty.
+    A split that is not in `splits` stays empty.
 
     Raises:
         InputError: the machine is unknown, a split of a section has no clips, two
@@ -187,7 +186,7 @@ def issue_of(archive: Path) -> tuple[str, int]:
 
 
 def _common_sections(machine: str, clips: dict[str, _Sections]) -> list[str]:
-    """The sorted sections of the given splits."""
+    """Return the sorted sections; each must be in all of the given splits."""
     sections = sorted(set().union(*clips.values()))
     for split, section in itertools.product(clips, sections):
         if section not in clips[split]:
@@ -200,16 +199,12 @@ def _common_sections(machine: str, clips: dict[str, _Sections]) -> list[str]:
 
 
 def _split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFile]:
-    """The recordings in a split of a machine, in whichever folders the year uses."""
+    """Return the recordings in a split, in whichever folders the year uses."""
     for read, (first, *others) in itertools.product(readers, _FOLDERS[split]):
         files = read(first)
         copied = {clip_stem(file.path.name) for file in files}
-        files = files + [
-            file
-            for other in others
-            for file in read(other)
-            if clip_stem(file.path.name) not in copied
-        ]
+        more = (file for other in others for file in read(other))
+        files = [*files, *(f for f in more if clip_stem(f.path.name) not in copied)]
         if files:
             _refuse_duplicates(files)
             return files
@@ -220,7 +215,7 @@ def _split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFil
 
 
 def _in_archives(folder: Path, archives: Sequence[Path]) -> dict[str, list[ClipFile]]:
-    """A machine's recordings in archives by folder, each from its latest issue."""
+    """Return a machine's archived recordings by folder, each from its latest issue."""
     files, issued = defaultdict(list), set()
     for archive in archives:
         base, _ = issue_of(archive)
@@ -244,7 +239,7 @@ def _clip_file(path: Path) -> ClipFile:
 
 
 def _recordings(folder: Path) -> list[ClipFile]:
-    """The recordings in a folder; none if it does not exist."""
+    """Return the recordings in a folder; none if it does not exist."""
     return [
         _clip_file(path)
         for path in (folder.iterdir() if folder.is_dir() else ())
@@ -263,7 +258,7 @@ def _refuse_duplicates(files: list[ClipFile]) -> None:
 
 
 def _by_section(files: list[ClipFile]) -> _Sections:
-    """The recordings of each section; sections and recordings are sorted by name."""
+    """Return the recordings of each section; both are sorted by name."""
     files = sorted(files, key=lambda file: file.path.name)
     sections = sorted({file.name.section for file in files})
     return {s: tuple(f for f in files if f.name.section == s) for s in sections}

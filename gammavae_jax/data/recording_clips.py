@@ -32,7 +32,7 @@ def cut(
 
 
 def require_clip_length(clip_seconds: float, config: FeatureConfig) -> int:
-    """Return the samples of a clip, of which even the shortest must hold a window."""
+    """Return the samples per clip; even the shortest clip must hold a window."""
     shortest = 1.5 * samples_needed(config) / config.sample_rate
     if not shortest <= clip_seconds < math.inf:
         raise InputError(
@@ -154,21 +154,10 @@ def load_all(
         InputError: a recording cannot be used, and `skip_bad_files` is false.
     """
     sources = {n: find_recordings(r, sample_rate) for n, r in recordings.items()}
-
-    def skip(error: InputError) -> None:
-        log.say(f"skipped: {error}")
-
-    on_bad_file = skip if skip_bad_files else None
+    features = filterbank, config, clip_seconds
+    skip = (lambda error: log.say(f"skipped: {error}")) if skip_bad_files else None
     with log.progress("recordings", sum(map(len, sources.values()))) as advance:
         return {
-            name: load_recordings(
-                found,
-                filterbank,
-                config,
-                clip_seconds,
-                advance,
-                keep_sounds,
-                on_bad_file,
-            )
+            name: load_recordings(found, *features, advance, keep_sounds, skip)
             for name, found in sources.items()
         }
