@@ -163,9 +163,9 @@ def _clips(machine: str, size: SyntheticSize) -> Iterator[_Clip]:
     groups = [("train", domain, "normal", count) for domain, count in counts.items()]
     for domain, label in itertools.product(counts, ("normal", "anomaly")):
         groups.append(("test", domain, label, size.n_test))
-    for *group, count in groups:
+    for split, domain, label, count in groups:
         for index in range(count):
-            yield _Clip(machine, *group, index, size.seconds)
+            yield _Clip(machine, split, domain, label, index, size.seconds)
 
 
 def _write_clip(root: Path, clip: _Clip) -> None:
