@@ -50,6 +50,11 @@ class ClipFile(NamedTuple):
     name: ClipName
 
 
+def clip_file(path: Path) -> ClipFile:
+    """Return the recording at a path, with its parsed name."""
+    return ClipFile(path, parse_clip_name(path.name))
+
+
 _Reader = Callable[[str], list[ClipFile]]  # a folder's name -> its recordings
 _Sections = dict[str, tuple[ClipFile, ...]]
 
@@ -223,7 +228,7 @@ def _in_archives(folder: Path, archives: Sequence[Path]) -> dict[str, list[ClipF
         for parts in recordings_in(archive):
             if len(parts) < 3 or parts[-3] != folder.name:
                 continue
-            path, name = file = _clip_file(archive.joinpath(*parts))
+            path, name = file = clip_file(archive.joinpath(*parts))
             # A later issue may correct attributes, which are part of the name.
             key = name._replace(attributes="") if name.index else path.name
             clip = (base, parts[-2], key)
@@ -234,14 +239,10 @@ def _in_archives(folder: Path, archives: Sequence[Path]) -> dict[str, list[ClipF
     return files
 
 
-def _clip_file(path: Path) -> ClipFile:
-    return ClipFile(path, parse_clip_name(path.name))
-
-
 def _recordings(folder: Path) -> list[ClipFile]:
     """Return the recordings in a folder; none if it does not exist."""
     return [
-        _clip_file(path)
+        clip_file(path)
         for path in (folder.iterdir() if folder.is_dir() else ())
         if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
     ]

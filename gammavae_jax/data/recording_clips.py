@@ -16,8 +16,7 @@ from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data.audio import resampled
 from gammavae_jax.data.clips import Clips, load_usable, require_window
 from gammavae_jax.data.features import log_mel, samples_needed
-from gammavae_jax.data.machines import ClipFile
-from gammavae_jax.data.names import parse_clip_name
+from gammavae_jax.data.machines import clip_file
 from gammavae_jax.data.recordings import Recordings, RecordingSource, find_recordings
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
@@ -126,7 +125,7 @@ class _Pieces(NamedTuple):
 def _joined(loaded: Sequence[_Pieces], sample_rate: int) -> LoadedRecordings:
     """The clips of all recordings."""
     names = tuple(pieces.name for pieces in loaded)
-    files = [ClipFile(Path(name), parse_clip_name(Path(name).name)) for name in names]
+    files = [clip_file(Path(name)) for name in names]
     counts = [len(pieces.log_mels) for pieces in loaded]
     recording = np.repeat(np.arange(len(loaded)), counts)
     log_mels = tuple(mel for pieces in loaded for mel in pieces.log_mels)
