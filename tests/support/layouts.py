@@ -138,12 +138,11 @@ COPIES_2021 = labelled("test", "", is_used=False)
 SUPPLEMENTAL = Group("supplemental", "section_{section}_machine_{index:04d}_", 3, None)
 
 
+IN_EVAL_DATA = {"folder": "eval_data/raw", "data_root": "eval_data"}
+
+
 def evaluation(machine: str, sections: tuple[str, ...], *groups: Group) -> Layout:
-    return Layout(
-        {machine: Machine(sections, [*training(), *groups])},
-        folder="eval_data/raw",
-        data_root="eval_data",
-    )
+    return Layout({machine: Machine(sections, [*training(), *groups])}, **IN_EVAL_DATA)
 
 
 # A whole run is tested on each of these. All but 2020 share one run, so their machines
@@ -168,25 +167,20 @@ LAYOUTS = {
     ),
     "2024": Layout(
         {
-            "AirCompressor": Machine(
+            name: Machine(
                 ("00",),
                 [
-                    *training("_noAttribute", first=1),
+                    *training(attributes, first=1),
                     anonymous(first=1, is_used=False),
-                    *labelled("test_rename", "_noAttribute", first=1),
+                    *labelled("test_rename", attributes, first=1, word=word),
                 ],
-            ),
-            "RoboticArm": Machine(
-                ("00",),
-                [
-                    *training("_weight15_BckgF", first=1),
-                    anonymous(first=1, is_used=False),
-                    *labelled("test_rename", "_weight15_BckgF", first=1, word=""),
-                ],
-            ),
+            )
+            for name, attributes, word in (
+                ("AirCompressor", "_noAttribute", "test_"),
+                ("RoboticArm", "_weight15_BckgF", ""),
+            )
         },
-        folder="eval_data/raw",
-        data_root="eval_data",
+        **IN_EVAL_DATA,
     ),
     "2025": Layout(
         {
@@ -222,8 +216,7 @@ MORE_LAYOUTS = {
                 ],
             )
         },
-        folder="eval_data/raw",
-        data_root="eval_data",
+        **IN_EVAL_DATA,
     ),
     "2021, merged": Layout(
         {"pump": Machine(("00", "02"), [*training(), *SPLIT_2021, *COPIES_2021])}
