@@ -79,7 +79,7 @@ def read_recording(archive: Path, path: str | os.PathLike[str]) -> bytes:
         if len(data) < member.file_size:
             raise BadZipFile("a member is smaller than stated")
     except OSError as error:
-        raise InputError(f"{name}: {error.strerror}: check the archive") from error
+        raise _unreadable(path, error) from error
     except _BAD_MEMBER as error:
         raise InputError(
             f"{name}: damaged inside the archive: download the archive again"
@@ -103,10 +103,13 @@ def _stamp(archive: Path) -> _Stamp:
     try:
         status = archive.stat()
     except OSError as error:
-        raise InputError(
-            f"{printable(archive)}: {error.strerror}: check the path of the archive"
-        ) from error
+        raise _unreadable(archive, error) from error
     return status.st_size, status.st_mtime_ns
+
+
+def _unreadable(path: str | os.PathLike[str], error: OSError) -> InputError:
+    remedy = "check the path and permissions of the archive"
+    return InputError(f"{printable(path)}: {error.strerror}: {remedy}")
 
 
 @functools.lru_cache(_MAX_OPEN)
@@ -115,9 +118,7 @@ def _opened(archive: Path, stamp: _Stamp) -> ZipFile:
     try:
         return ZipFile(archive)
     except OSError as error:
-        raise InputError(
-            f"{printable(archive)}: {error.strerror}: check its permissions"
-        ) from error
+        raise _unreadable(archive, error) from error
     except _BAD_ARCHIVE as error:
         raise InputError(
             f"{printable(archive)}: cannot be read as a zip archive "

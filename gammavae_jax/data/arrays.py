@@ -64,13 +64,7 @@ def capacity_needed(n_frames: Sequence[int], n_context: int) -> Capacity:
 def stack_clips(
     machines: Sequence[Clips], n_context: int, capacity: Capacity | None = None
 ) -> ClipArrays:
-    """Pad and stack the clips of several machines, on the host.
-
-    Args:
-        machines: the clips of each machine.
-        n_context: frames of a window.
-        capacity: the least capacity of the arrays.
-    """
+    """Pad and stack the clips of several machines, to at least a given capacity."""
     needed = _capacity(machines, n_context, capacity)
     shape = len(machines), needed.clips
     n_mels = machines[0].log_mels[0].shape[1]

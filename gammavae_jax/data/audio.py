@@ -54,9 +54,8 @@ def read_recording(path: str | os.PathLike[str], channel: int = 0) -> Recording:
     path may lead through a zip archive: `data/dev_fan.zip/fan/train/x.wav`.
 
     Raises:
-        InputError: the file is neither WAV nor FLAC, has no such channel or no
-            samples, its header contradicts itself or claims more samples than the
-            file contains, or a sample is not finite.
+        InputError: the file is not a complete WAV or FLAC file, contradicts itself,
+            or has no such channel, no samples or a sample that is not finite.
     """
     name = printable(path)
     with _open(_source(path, name), name) as file:

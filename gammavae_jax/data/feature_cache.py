@@ -10,7 +10,6 @@ import contextlib
 import errno
 import functools
 import hashlib
-import itertools
 import json
 import re
 import time
@@ -102,10 +101,7 @@ class FeatureCache:
                 and _digest(lengths, array) == about["array"]
             ):
                 plain = np.asarray(array)  # the same memory, without the subclass
-                ends = itertools.accumulate(lengths)
-                return tuple(
-                    plain[i - n : i] for i, n in zip(ends, lengths, strict=True)
-                )
+                return tuple(np.split(plain, np.cumsum(lengths)[:-1]))
         self.log.note(
             f"The cached log-mels of {str(path)!r} are damaged: computing them again."
         )

@@ -168,21 +168,13 @@ def load_split(
     skip_bad_files: bool,
     cache: FeatureCache | None = None,
 ) -> list[tuple[str, Clips]]:
-    """Load the training or the test clips of every machine.
+    """Load the training or the test clips of every machine, from the cache if possible.
 
-    All files are read before an error is raised, so that it can count the bad ones.
-
-    Args:
-        machines: the files found.
-        split: which clips to load.
-        filterbank: see `mel_filterbank`.
-        config: of the features.
-        log: shows progress and names skipped files.
-        skip_bad_files: leave out unusable files.
-        cache: supplies log-mels computed earlier, and keeps new ones.
+    With `skip_bad_files`, unusable files are named in the log and left out. Otherwise
+    all files are read before an error is raised, so that it can count the bad ones.
 
     Raises:
-        InputError: see `load_clips`; or a machine has a single training clip.
+        InputError: see `load_clips`; or a machine has fewer than two training clips.
     """
     bad: list[InputError] = []
     load_one = load_clips if cache is None else cache.load_clips

@@ -50,12 +50,9 @@ def parts_held_together(
     """
     numbers, sizes = np.unique(recording, return_counts=True)
     of_each = 1 if len(numbers) >= n_folds else -(-n_folds // len(numbers))
-    parts, count = [], 0
-    for size in sizes:
-        for part in np.array_split(np.arange(size), min(of_each, size)):
-            parts += [count] * len(part)
-            count += 1
-    return np.array(parts)
+    divided = [np.array_split(np.arange(n), min(of_each, n)) for n in sizes]
+    lengths = [len(part) for parts in divided for part in parts]
+    return np.repeat(np.arange(len(lengths)), lengths)
 
 
 class LoadedRecordings(NamedTuple):

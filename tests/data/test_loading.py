@@ -117,7 +117,7 @@ def test_supplemental_clips_cannot_replace_two_training_clips(root, n_moved, mes
     clips = sorted((root / "fan/train").iterdir())
     for k, clip in enumerate(clips[:n_moved]):
         shutil.move(clip, extra / f"section_00_machine_{k:04}_.wav")
-    if n_moved == 3:  # the folder needs a clip, but not a usable one
+    if n_moved == 3:  # a split needs a file, even an unusable one
         (root / "fan/train" / clips[0].name).write_bytes(b"no sound")
     files = find_all(Source(root, ("fan",), with_supplemental=True))
     with pytest.raises(InputError, match=f"fan_section_00 {message}"):

@@ -91,9 +91,8 @@ def test_a_section_in_only_one_of_the_folders_is_refused(root, there, missing):
 
 def test_an_unknown_machine_is_refused_with_the_available_ones(root):
     fill(root, f"ToyCar/train/{TRAIN}")
-    with pytest.raises(
-        InputError, match=r"'fam' in .*: did you mean 'fan'\? Available: ToyCar"
-    ):
+    message = r"'fam' in .*: did you mean 'fan'\? Available: ToyCar"
+    with pytest.raises(InputError, match=message):
         find_clips(root, "fam")
 
 
@@ -108,14 +107,12 @@ def test_a_path_is_not_accepted_as_a_machine_name(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["nowhere", "fan/train/" + TRAIN])
 def test_a_data_root_that_is_not_a_folder_is_refused(root, name):
-    with pytest.raises(InputError, match=r"is not a folder: check the path"):
-        find_machines(root / name)
-    with pytest.raises(InputError, match=r"is not a folder: check the path"):
-        find_clips(root / name, "fan")
+    for find in (find_machines, lambda root: find_clips(root, "fan")):
+        with pytest.raises(InputError, match=r"is not a folder: check the path"):
+            find(root / name)
 
 
 def test_a_data_root_without_machines_is_refused(root):
-    with pytest.raises(
-        InputError, match=r"no machine found in '.*fan': it must contain"
-    ):
+    message = r"no machine found in '.*fan': it must contain"
+    with pytest.raises(InputError, match=message):
         find_machines(root / "fan")
