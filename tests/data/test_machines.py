@@ -47,21 +47,6 @@ def test_a_file_named_raw_is_ignored(root):
     assert find_machines(root) == ["fan"]
 
 
-def test_each_section_is_a_separate_machine(root):
-    fill(root, "fan/train/section_02_0001.wav", "fan/train/section_02_0000.wav")
-    fill(root, "fan/test/section_02_0000.wav")
-    first, second = find_clips(root, "fan")
-    assert (first.name, second.name) == ("fan_section_00", "fan_section_02")
-    assert names(first.train) == [TRAIN]
-    assert names(second.train) == ["section_02_0000.wav", "section_02_0001.wav"]
-
-
-def test_clip_names_are_parsed(root):
-    (files,) = find_clips(root, "fan")
-    assert files.test[0].name.label == "anomaly"
-    assert files.train[0].name.domain == "source"
-
-
 def test_only_wav_and_flac_files_in_any_case_are_recordings(root):
     recordings = ["section_00_0001.flac", "section_00_0002.FLAC", "section_00_0003.WAV"]
     others = ["section_00_0004.mp3", "section_00.csv", ".wav", "wav"]

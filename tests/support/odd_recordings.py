@@ -97,6 +97,8 @@ def flipped(data: bytes, at: int, bits: int) -> bytes:
 DATA = chunk(b"data", PCM)
 WAV = riff(fmt(), DATA)
 FLAC, _MP3 = int16(kind="FLAC"), encoded(kind="MP3")
+_SHORT = "refused: too short for a window"
+_CHANNEL = "channel 0 is used, or `features.channel`"
 _OPTIONAL = "accepted: each frame has its own checksum, and the overall one is optional"
 _FRAMES = FLAC.index(b"\xff\xf8", 42)  # start of the first FLAC frame
 _INFO = chunk(b"LIST", b"INFOISFT\4\0\0\0abc\0")
@@ -162,10 +164,7 @@ _BYTES: dict[str, tuple] = {
     "silence": (encoded(np.zeros(N)), _as(np.zeros(N))),
     "a constant (DC)": (encoded(np.full(N, 0.25)), _as(np.full(N, 0.25))),
     "full-scale clipping": (int16(np.sign(SOUND)), _as(np.sign(SOUND))),
-    "one sample": (
-        encoded(SOUND[:1]),
-        _as(SOUND[:1], remark="refused: too short for a window"),
-    ),
+    "one sample": (encoded(SOUND[:1]), _as(SOUND[:1], remark=_SHORT)),
     "float samples beyond full scale": (
         floats(SOUND * 100),
         _as(SOUND * 100, 0, "accepted unchanged"),
@@ -182,10 +181,7 @@ _BYTES: dict[str, tuple] = {
     "32-bit float": (floats(), _as(SOUND, 0)),
     "64-bit float": (doubles(), _as(SOUND, 0)),
     "12 bits in two bytes": (riff(fmt(bits=12, align=2), DATA), PLAIN),
-    "8 channels": (
-        encoded(_MANY),
-        _as(SOUND, remark="channel 0 is used, or `features.channel`"),
-    ),
+    "8 channels": (encoded(_MANY), _as(SOUND, remark=_CHANNEL)),
     "96 kHz": (
         encoded(rate=96000),
         "the sample rate is 96000 Hz, not 16000 Hz",
@@ -236,7 +232,7 @@ _BYTES: dict[str, tuple] = {
         f"claims {2**39} frames, the file has {N}",
     ),
     "RF64 without a `ds64` chunk": (
-        riff(fmt(), chunk(b"data", PCM, 0xFFFFFFFF), kind=b"RF64"),
+        changed(claiming(2**32 - 1), 0, b"RF64"),
         _NO_AUDIO,
     ),
     "no samples": (encoded(np.zeros(0)), "the file has no samples"),
@@ -252,10 +248,7 @@ _BYTES: dict[str, tuple] = {
     "no `fmt `": (riff(DATA), _NO_DATA),
     "`data` before `fmt `": (riff(DATA, fmt()), _NO_DATA),
     "two `fmt `": (riff(fmt(), fmt(rate=8000), DATA), _NO_DATA),
-    "two `data`": (
-        riff(fmt(), chunk(b"data", PCM[:8000]), chunk(b"data", PCM[8000:])),
-        _NO_AUDIO,
-    ),
+    "two `data`": (riff(fmt(), DATA, DATA), _NO_AUDIO),
     "`RIFF` with size 0": (riff(fmt(), DATA, size=0), PLAIN),
     "`RIFF` with too small a size": (riff(fmt(), DATA, size=100), PLAIN),
     "`RIFF` with too large a size": (riff(fmt(), DATA, size=2**31), PLAIN),
@@ -369,22 +362,13 @@ _PATHS: dict[str, tuple] = {
 }
 
 
-def _both(outcomes: tuple) -> tuple:
-    return outcomes if len(outcomes) == 2 else outcomes * 2
-
-
-ODD: dict[str, Odd] = {
-    **{
-        name: Odd(_file(data), *_both(tuple(outcomes)))
-        for name, (data, *outcomes) in _BYTES.items()
-    },
-    **{what: Odd(_file(WAV, name), PLAIN, PLAIN) for what, name in _NAMED.items()},
-    **{
-        name: Odd(make, *_both(tuple(outcomes)))
-        for name, (make, *outcomes) in _PATHS.items()
-    },
-}
 AS_BYTES = {name: data for name, (data, *_) in _BYTES.items()}
+_ALL = {
+    **{name: (_file(data), *both) for name, (data, *both) in _BYTES.items()},
+    **{what: (_file(WAV, name), PLAIN) for what, name in _NAMED.items()},
+    **_PATHS,
+}
+ODD = {name: Odd(make, both[0], both[-1]) for name, (make, *both) in _ALL.items()}
 
 
 def table() -> str:
