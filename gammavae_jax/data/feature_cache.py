@@ -46,13 +46,12 @@ class FeatureCache:
             folder.mkdir(parents=True, exist_ok=True)
             _remove_abandoned(folder)
         except OSError as error:
-            if error.errno in _FULL:
-                self._give_up(error)
-                return
-            raise InputError(
-                f"{str(folder)!r} cannot be used ({error.strerror}): choose another "
-                "--feature-cache"
-            ) from error
+            if error.errno not in _FULL:
+                raise InputError(
+                    f"{str(folder)!r} cannot be used ({error.strerror}): choose "
+                    "another --feature-cache"
+                ) from error
+            self._give_up(error)
 
     def load_clips(
         self,

@@ -16,7 +16,7 @@ of `dev_fan.zip`; the latest issue of a clip is used.
 import difflib
 import itertools
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -180,12 +180,12 @@ def year_of_layout(machines: Sequence[MachineFiles]) -> int | None:
 
 
 def unit_name(machine: str, section: str) -> str:
-    """`<machine>_section_<id>`, the name of a machine that gets its own model."""
+    """Return `<machine>_section_<id>`, the name of a machine with its own model."""
     return f"{machine}_section_{section}"
 
 
 def issue_of(archive: Path) -> tuple[str, int]:
-    """`("dev_fan", 2)` for `dev_fan_r2.zip`, `("dev_fan", 1)` for `dev_fan.zip`."""
+    """Return `("dev_fan", 2)` for `dev_fan_r2.zip`, and 1 for `dev_fan.zip`."""
     match = re.fullmatch(r"(.+)_r(\d+)", archive.stem, re.DOTALL)
     return (match[1], int(match[2])) if match else (archive.stem, 1)
 
@@ -250,12 +250,12 @@ def _recordings(folder: Path) -> list[ClipFile]:
 
 def _refuse_duplicates(files: list[ClipFile]) -> None:
     """Refuse names that differ only in the suffix, which score files leave out."""
-    counts = Counter(clip_stem(file.path.name) for file in files)
-    for stem in (stem for stem, count in counts.items() if count > 1):
-        paths = sorted(str(f.path) for f in files if clip_stem(f.path.name) == stem)
-        raise InputError(
-            f"{' and '.join(map(repr, paths))} have the same name: keep one of them"
-        )
+    paths = defaultdict(list)
+    for file in files:
+        paths[clip_stem(file.path.name)].append(str(file.path))
+    if same := next((found for found in paths.values() if len(found) > 1), None):
+        names = " and ".join(map(repr, sorted(same)))
+        raise InputError(f"{names} have the same name: keep one of them")
 
 
 def _by_section(files: list[ClipFile]) -> _Sections:

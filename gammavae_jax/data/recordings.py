@@ -31,11 +31,10 @@ def find_recordings(
             with its subfolders; a waveform; or a list of these.
         sample_rate: of waveforms, in Hz; files have their own.
     """
-    if hasattr(recordings, "__array__"):  # NumPy, JAX and other waveforms
-        return [_of_array(recordings, sample_rate, "array 0")]
-    if isinstance(recordings, str | os.PathLike):
-        return _of_path(Path(recordings))
-    if not isinstance(recordings, Iterable):
+    is_array = hasattr(recordings, "__array__")  # of NumPy, JAX or another library
+    if is_array or isinstance(recordings, str | os.PathLike):
+        recordings = [recordings]
+    elif not isinstance(recordings, Iterable):
         raise InputError(
             f"recordings are of the type {type(recordings).__name__}: give a path, a "
             "list of paths, or arrays with a sample_rate"

@@ -1,8 +1,7 @@
 """A builder of ONNX graphs.
 
 A tensor is represented by its name in the graph. Numbers and arrays become constants:
-int64 for integers, else float32. Equal nodes and constants are added only once, so
-callers need not know what is already computed.
+int64 for integers, else float32. Equal nodes and constants are added only once.
 """
 
 import contextlib

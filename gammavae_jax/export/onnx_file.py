@@ -20,7 +20,7 @@ from gammavae_jax.export.nodes import NETWORK, add_log_mel, add_windows
 from gammavae_jax.export.score_nodes import add_scores
 from gammavae_jax.scoring.fusion import standard_of
 
-FORMAT = 1  # raised when inputs, outputs or metadata change their meaning
+FORMAT = 1  # increment when inputs, outputs or metadata change their meaning
 _RULES = dict(zip(FUSION_SCORES, ("Mean", "Max", "Min"), strict=True))
 
 
@@ -114,14 +114,14 @@ def _add_is_usable(graph: Graph, detector: MachineDetector) -> Tensor:
 def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a model whose networks have int8 weights.
 
-    The input of each layer is quantised as well, by its own range in each call.
+    The input of each layer is quantised as well, with its own range in each call.
     Log-mels, statistics and distances stay float32, because int8 would lose their small
     values.
     """
     props = {entry.key: entry.value for entry in model.metadata_props}
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    add_pre_process_metadata(copy)  # silences advice to infer shapes, which are known
+    add_pre_process_metadata(copy)  # or else onnxruntime recommends shape inference
     layers = [
         node.name
         for node in model.graph.node
