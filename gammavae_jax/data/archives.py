@@ -39,13 +39,13 @@ def archive_of(path: str | os.PathLike[str]) -> Path | None:
 
 
 def recordings_in(archive: Path) -> Collection[tuple[str, ...]]:
-    """The names of all recordings in an archive, each as folders and file name.
+    """Return the names of all recordings in an archive, each as folders and file name.
 
     Hidden files (`.x.wav`) and macOS metadata (`__MACOSX`) are left out.
 
     Raises:
-        InputError: the archive cannot be read, contains an encrypted or duplicate
-            recording, or a name that points outside the archive.
+        InputError: the archive cannot be read, or contains an encrypted or duplicate
+            recording or a name that points outside the archive.
     """
     return _contents(archive, _stamp(archive)).keys()
 
@@ -79,7 +79,7 @@ def read_recording(archive: Path, path: str | os.PathLike[str]) -> bytes:
         if len(data) < member.file_size:
             raise BadZipFile("a member is smaller than stated")
     except OSError as error:
-        raise InputError(f"{name}: {error.strerror}: check the archive") from error
+        raise _unreadable(path, error) from error
     except _BAD_MEMBER as error:
         raise InputError(
             f"{name}: damaged inside the archive: download the archive again"
@@ -88,13 +88,8 @@ def read_recording(archive: Path, path: str | os.PathLike[str]) -> bytes:
 
 
 def recording_bytes(path: Path) -> int:
-    """The size of a recording in bytes, in an archive or not; 0 if it is missing.
-
-    Raises:
-        InputError: the archive cannot be read.
-    """
-    archive = archive_of(path)
-    if archive is not None:
+    """Return the size of a recording in bytes, in an archive or not; 0 if missing."""
+    if (archive := archive_of(path)) is not None:
         contents = _contents(archive, _stamp(archive))
         member = contents.get(path.relative_to(archive).parts)
         return 0 if member is None else member.file_size
@@ -108,25 +103,22 @@ def _stamp(archive: Path) -> _Stamp:
     try:
         status = archive.stat()
     except OSError as error:
-        raise InputError(
-            f"{printable(archive)}: {error.strerror}: check the path of the archive"
-        ) from error
+        raise _unreadable(archive, error) from error
     return status.st_size, status.st_mtime_ns
+
+
+def _unreadable(path: str | os.PathLike[str], error: OSError) -> InputError:
+    remedy = "check the path and permissions of the archive"
+    return InputError(f"{printable(path)}: {error.strerror}: {remedy}")
 
 
 @functools.lru_cache(_MAX_OPEN)
 def _opened(archive: Path, stamp: _Stamp) -> ZipFile:
-    """The open archive; a changed archive has another stamp and is opened again.
-
-    Raises:
-        InputError: the archive cannot be read.
-    """
+    """Return the open archive; a changed archive has another stamp and is reopened."""
     try:
         return ZipFile(archive)
     except OSError as error:
-        raise InputError(
-            f"{printable(archive)}: {error.strerror}: check its permissions"
-        ) from error
+        raise _unreadable(archive, error) from error
     except _BAD_ARCHIVE as error:
         raise InputError(
             f"{printable(archive)}: cannot be read as a zip archive "
@@ -136,11 +128,7 @@ def _opened(archive: Path, stamp: _Stamp) -> ZipFile:
 
 @functools.cache
 def _contents(archive: Path, stamp: _Stamp) -> dict[tuple[str, ...], ZipInfo]:
-    """The recordings in an archive by folders and file name.
-
-    Raises:
-        InputError: see `recordings_in`.
-    """
+    """Return the recordings in an archive by folders and file name."""
     contents = {}
     for info in _opened(archive, stamp).infolist():
         parts = _parts(archive, info.filename)
@@ -158,18 +146,13 @@ def _contents(archive: Path, stamp: _Stamp) -> dict[tuple[str, ...], ZipInfo]:
 
 
 def _parts(archive: Path, name: str) -> tuple[str, ...]:
-    """Folders and file name of a member; () for a folder and for what is left out.
-
-    Raises:
-        InputError: the name is absolute or points outside the archive.
-    """
+    """Return the folders and file name of a recording; () for any other member."""
     parts = name.replace("\\", "/").split("/")
     if parts[0] == "" or parts[0][1:] == ":" or ".." in parts:
         raise InputError(
             f"{printable(archive)}: the name {name!r} points outside the archive: "
             "recreate it with relative names"
         )
-    is_left_out = parts[-1] == "" or "__MACOSX" in parts
-    parts = tuple(part for part in parts if part not in ("", "."))
-    is_left_out |= any(part.startswith(".") for part in parts)
-    return () if is_left_out else parts
+    kept = tuple(part for part in parts if part not in ("", "."))
+    is_hidden = "__MACOSX" in kept or any(part.startswith(".") for part in kept)
+    return () if is_hidden or parts[-1] == "" else kept

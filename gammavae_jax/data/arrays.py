@@ -21,9 +21,9 @@ PADDING, TRAIN, HELD_OUT = 0, 1, 2
 
 
 class ClipArrays(NamedTuple):
-    """Log-mels of one machine's clips, padded with zeros: all that scoring reads.
+    """Log-mels of the clips of one or many machines, padded with zeros, for scoring.
 
-    With a leading axis they hold many machines. A clip of 0 frames is padding.
+    A clip of 0 frames is padding.
     """
 
     log_mel: Float[AnyArray, "*machine clip frame mel"]  # dB
@@ -31,7 +31,7 @@ class ClipArrays(NamedTuple):
 
 
 class TrainingArrays(NamedTuple):
-    """Clips, and what training reads besides.
+    """Clips, and what else training needs.
 
     `window_start` is the first frame of each window, counted as `clip * n_frames +
     frame` in the padded log-mels.
@@ -44,37 +44,27 @@ class TrainingArrays(NamedTuple):
 
 
 class Capacity(NamedTuple):
-    """How much the arrays of a machine can hold; stacked machines share it."""
+    """The size of the arrays of each machine in a stack."""
 
     clips: int
     frames: int  # of a clip
     windows: int
 
     def joined(self, other: "Capacity") -> "Capacity":
-        """The capacity that holds what either of the two holds."""
+        """Return the least capacity that includes both."""
         return Capacity(*map(max, self, other))
 
 
 def capacity_needed(n_frames: Sequence[int], n_context: int) -> Capacity:
-    """The capacity that one machine with clips of these lengths needs."""
-    return Capacity(
-        len(n_frames), max(n_frames), sum(t - n_context + 1 for t in n_frames)
-    )
+    """Return the capacity that clips of these lengths need."""
+    n_windows = sum(n - n_context + 1 for n in n_frames)
+    return Capacity(len(n_frames), max(n_frames), n_windows)
 
 
 def stack_clips(
     machines: Sequence[Clips], n_context: int, capacity: Capacity | None = None
 ) -> ClipArrays:
-    """Pad and stack the clips of several machines.
-
-    Args:
-        machines: the clips of each machine.
-        n_context: frames of a window.
-        capacity: the least that the arrays must hold.
-
-    Returns:
-        Arrays with a leading `machine` axis, on the host.
-    """
+    """Pad and stack the clips of several machines, to at least a given capacity."""
     needed = _capacity(machines, n_context, capacity)
     shape = len(machines), needed.clips
     n_mels = machines[0].log_mels[0].shape[1]
@@ -104,20 +94,18 @@ def stack_machines(
     )
     for m, of_machine in enumerate(all_clips):
         stacked.is_target[m, : len(of_machine.files)] = is_target(of_machine.files)
-        starts = np.concatenate(
-            [
-                c * needed.frames + np.arange(len(log_mel) - n_context + 1)
-                for c, log_mel in enumerate(of_machine.log_mels)
-            ]
-        )
-        stacked.window_start[m, : len(starts)] = starts
+        starts = [
+            c * needed.frames + np.arange(len(log_mel) - n_context + 1)
+            for c, log_mel in enumerate(of_machine.log_mels)
+        ]
+        stacked.window_start[m, : sum(map(len, starts))] = np.concatenate(starts)
     return stacked
 
 
 def _capacity(
     machines: Sequence[Clips], n_context: int, least: Capacity | None
 ) -> Capacity:
-    """What arrays need to hold these clips, and at least `least`."""
+    """Return the capacity that these clips need, at least `least`."""
     lengths = [[len(log_mel) for log_mel in clips.log_mels] for clips in machines]
     needed = [capacity_needed(of_machine, n_context) for of_machine in lengths]
     return reduce(Capacity.joined, needed, least or needed[0])
@@ -126,7 +114,7 @@ def _capacity(
 def supplemental_clips(
     machines: NamedClips, n_clips: int
 ) -> Bool[np.ndarray, "machine clip"]:
-    """Which of `n_clips` places hold a clip from a folder `supplemental`."""
+    """Return which of `n_clips` places hold a supplemental clip."""
     found = np.zeros((len(machines), n_clips), bool)
     for m, (_, clips) in enumerate(machines):
         found[m, : len(clips.files)] = [is_supplemental(file) for file in clips.files]
@@ -139,12 +127,12 @@ def is_target(files: Sequence[ClipFile]) -> Bool[np.ndarray, "clip"]:
 
 
 def is_anomaly(files: Sequence[ClipFile]) -> Bool[np.ndarray, "clip"] | None:
-    """Whether each clip is anomalous, by its name; None where a name does not say."""
+    """Whether each clip is anomalous, by its name; None if any name does not say."""
     if not all(file.name.label for file in files):
         return None
     return np.array([file.name.label == "anomaly" for file in files])
 
 
 def hash_name(name: str) -> int:
-    """A stable 32-bit hash, from which a machine's randomness is folded."""
+    """Return a stable 32-bit hash, which selects a machine's random numbers."""
     return zlib.crc32(name.encode())

@@ -36,11 +36,7 @@ class Recording(NamedTuple):
 def read_clip(
     path: str | os.PathLike[str], *, sample_rate: int, channel: int = 0
 ) -> Float32[np.ndarray, "sample"]:
-    """Read one channel of a recording that must have the given sample rate in Hz.
-
-    Raises:
-        InputError: the sample rate differs; or see `read_recording`.
-    """
+    """Return the samples from `read_recording`; refuse other sample rates (in Hz)."""
     name = printable(path)
     with _open(_source(path, name), name) as file:
         if file.samplerate != sample_rate:
@@ -58,9 +54,8 @@ def read_recording(path: str | os.PathLike[str], channel: int = 0) -> Recording:
     path may lead through a zip archive: `data/dev_fan.zip/fan/train/x.wav`.
 
     Raises:
-        InputError: the file is neither WAV nor FLAC, has no such channel or no
-            samples, its header contradicts itself or claims more samples than the
-            file contains, or a sample is not finite.
+        InputError: the file is not a complete WAV or FLAC file, contradicts itself,
+            or has no such channel, no samples or a sample that is not finite.
     """
     name = printable(path)
     with _open(_source(path, name), name) as file:
@@ -72,12 +67,7 @@ def read_recording(path: str | os.PathLike[str], channel: int = 0) -> Recording:
 def require_finite(
     waveform: Float32[np.ndarray, "sample"], name: str, n_before: int = 0
 ) -> None:
-    """Refuse a recording, or a block of one, with NaN, infinite or absurd samples.
-
-    Raises:
-        InputError: gives the first such sample and its position, counted from
-            `n_before`, the number of samples before this block.
-    """
+    """Refuse samples that are NaN, infinite or absurd; `n_before` precede them."""
     # abs() would copy the whole waveform. A comparison with NaN is false.
     is_sound = (waveform > -_LOUDEST) & (waveform < _LOUDEST)
     if not is_sound.all():
@@ -127,26 +117,21 @@ def open_recording(
 
 
 def _source(path: str | os.PathLike[str], name: str) -> Any:
-    """What soundfile opens: a path, or the bytes of an archived recording.
-
-    Raises:
-        InputError: it is empty or cannot be read.
-    """
-    archive = archives.archive_of(path)
-    if archive is None:
+    """What soundfile opens: a path, or the bytes of an archived recording."""
+    if (archive := archives.archive_of(path)) is not None:
+        data = archives.read_recording(archive, path)
+        size, source = len(data), io.BytesIO(data)
+    else:
         size = _file_size(path, name)
         # soundfile encodes text strictly, and a POSIX name need not be valid UTF-8.
         source = os.fsencode(path) if os.name == "posix" else path
-    else:
-        data = archives.read_recording(archive, path)
-        size, source = len(data), io.BytesIO(data)
     if not size:
         raise InputError(f"{name}: the file is empty: remove or replace it")
     return source
 
 
 def _file_size(path: str | os.PathLike[str], name: str) -> int:
-    """The size of a regular file in bytes; anything else is refused."""
+    """Return the size of a regular file in bytes; refuse anything else."""
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:  # a null character is a ValueError
@@ -179,12 +164,7 @@ def _open(source: Any, name: str) -> soundfile.SoundFile:
 def _blocks(
     file: soundfile.SoundFile, channel: int, name: str
 ) -> Iterator[Float32[np.ndarray, "_"]]:
-    """Yield the samples of one channel, checked and scaled.
-
-    Raises:
-        InputError: there is no such channel, a sample is not finite, or, at the end,
-            there were no samples or fewer than the header claims.
-    """
+    """Yield the samples of one channel, checked and scaled."""
     if not 0 <= channel < file.channels:
         raise InputError(
             f"{name}: there is no channel {channel}, the file has {file.channels}: "

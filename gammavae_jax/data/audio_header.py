@@ -23,12 +23,7 @@ _RATES = range(1000, 1_000_001)  # Hz
 
 
 def require_supported(file: Any, name: str) -> None:
-    """Refuse a `soundfile.SoundFile` that is unsupported or contradicts itself.
-
-    Raises:
-        InputError: the file is neither WAV nor FLAC, uses a block codec, or the frame
-            size in its header is wrong.
-    """
+    """Refuse a `soundfile.SoundFile` that is unsupported or contradicts itself."""
     if file.format not in _CONTAINERS:
         raise InputError(
             f"{name}: cannot be read as audio (this is {file.format}): replace it with "
@@ -49,11 +44,7 @@ def require_supported(file: Any, name: str) -> None:
 
 
 def require_rate(sample_rate: int, name: str) -> None:
-    """Refuse an implausible sample rate.
-
-    Raises:
-        InputError: the rate in Hz is out of range.
-    """
+    """Refuse an implausible sample rate."""
     if sample_rate not in _RATES:
         raise InputError(
             f"{name}: a sample rate of {sample_rate} Hz is implausible: replace the "
@@ -62,25 +53,24 @@ def require_rate(sample_rate: int, name: str) -> None:
 
 
 def claimed_frames(file: Any) -> int:
-    """The number of frames that the header claims.
+    """Return the number of frames that the header claims.
 
     libsndfile silently shortens truncated WAV files. Only its log has the original
     size, in a line like `data : 16000 (should be 7978)` or, for RF64, `Data size :
     16000`.
     """
-    log = file.extra_info
-    data = re.search(r"^data : (\d+) \(should be \d+\)", log, re.MULTILINE)
-    unknown = _UNKNOWN_BYTES
+    line, unknown = r"data : (\d+) \(should be \d+\)", _UNKNOWN_BYTES
     if file.format == "RF64":
-        data = re.search(r"^  Data size : (\d+)", log, re.MULTILINE)
-        unknown = _UNKNOWN_BYTES_64
-    align = _block_align(log)
-    if not data or not align or not 0 < int(data[1]) < unknown:
-        return file.frames
-    return int(data[1]) // align
+        line, unknown = r"  Data size : (\d+)", _UNKNOWN_BYTES_64
+    n_bytes, align = _number_in(file.extra_info, line), _block_align(file.extra_info)
+    return n_bytes // align if align and 0 < n_bytes < unknown else file.frames
 
 
 def _block_align(log: str) -> int:
-    """The bytes per frame according to the header; 0 if it does not say."""
-    align = re.search(r"^  Block Align +: (\d+)", log, re.MULTILINE)
-    return int(align[1]) if align else 0
+    """Return the bytes per frame according to the header; 0 if it does not say."""
+    return _number_in(log, r"  Block Align +: (\d+)")
+
+
+def _number_in(log: str, line: str) -> int:
+    match = re.search(f"^{line}", log, re.MULTILINE)
+    return int(match[1]) if match else 0

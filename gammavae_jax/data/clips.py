@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
@@ -17,7 +17,7 @@ from gammavae_jax.data.machines import ClipFile
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.process import available_cores
 
-_KEPT_BYTES = 31 << 20  # just below the largest block from which glibc learns
+_KEPT_BYTES = 31 << 20  # just below the largest block that glibc adapts to
 
 
 class Clips(NamedTuple):
@@ -47,40 +47,52 @@ def load_clips(
         files: the recordings.
         filterbank: see `mel_filterbank`; a detector brings its own.
         config: of the features.
-        on_bad_file: called for each file that cannot be used, which is then left
-            out; without it such a file is an error.
+        on_bad_file: called for each unusable file, which is then left out; default:
+            such a file is an error.
         on_clip: called after each file, for a progress bar.
 
     Raises:
-        InputError: a file that cannot be used, or none that can.
+        InputError: a file cannot be used, or none can.
     """
-    good_files, log_mels = [], []
 
-    def load(file: ClipFile) -> Float[np.ndarray, "frame mel"] | InputError:
+    def load(file: ClipFile) -> Float[np.ndarray, "frame mel"]:
+        return clip_log_mel(file.path, filterbank, config)
+
+    loaded = list(load_usable(load, files, on_bad_file, on_clip))
+    require_usable(files, loaded)
+    return Clips(tuple(file for file, _ in loaded), tuple(mel for _, mel in loaded))
+
+
+def load_usable(
+    load: Callable[[Any], Any],
+    items: Sequence[Any],
+    on_bad: Callable[[InputError], None] | None,
+    on_item: Callable[[], None],
+) -> Iterator[tuple[Any, Any]]:
+    """Load items in threads; yield those that can be used, each with its result.
+
+    `on_bad` is called for the error of each other item; without it, the error is
+    raised. `on_item` is called after each item.
+    """
+
+    def attempt(item: Any) -> Any:
         try:
-            return clip_log_mel(file.path, filterbank, config)
+            return load(item)
         except InputError as error:
             return error
 
-    for file, loaded in zip(files, in_threads(load, files), strict=True):
-        on_clip()
+    for item, loaded in zip(items, in_threads(attempt, items), strict=True):
+        on_item()
         if not isinstance(loaded, InputError):
-            good_files.append(file)
-            log_mels.append(loaded)
-        elif on_bad_file is None:
+            yield item, loaded
+        elif on_bad is None:
             raise loaded
         else:
-            on_bad_file(loaded)
-    require_usable(files, good_files)
-    return Clips(tuple(good_files), tuple(log_mels))
+            on_bad(loaded)
 
 
-def require_usable(files: Sequence[ClipFile], usable: Collection[ClipFile]) -> None:
-    """Refuse recordings of which none can be used.
-
-    Raises:
-        InputError: none can.
-    """
+def require_usable(files: Sequence[ClipFile], usable: Collection) -> None:
+    """Raise an InputError if no recording can be used."""
     if not usable:
         raise InputError(f"no usable recording in {printable(files[0].path.parent)}")
 
@@ -88,19 +100,15 @@ def require_usable(files: Sequence[ClipFile], usable: Collection[ClipFile]) -> N
 def clip_log_mel(
     path: Path, filterbank: Float[np.ndarray, "bin mel"], config: FeatureConfig
 ) -> Float[np.ndarray, "frame mel"]:
-    """The log-mel of one recording.
-
-    Raises:
-        InputError: see `clip_waveform`.
-    """
+    """Return the log-mel of one recording; raises as `clip_waveform` does."""
     return log_mel(clip_waveform(path, config), filterbank, config)
 
 
 def clip_waveform(path: Path, config: FeatureConfig) -> Float32[np.ndarray, "sample"]:
-    """The samples of one recording.
+    """Return the samples of one recording.
 
     Raises:
-        InputError: it cannot be read, or has too few frames for one window.
+        InputError: it cannot be read, or is too short for one window.
     """
     waveform = read_clip(path, sample_rate=config.sample_rate, channel=config.channel)
     require_window(len(waveform), printable(path), config)
@@ -108,11 +116,7 @@ def clip_waveform(path: Path, config: FeatureConfig) -> Float32[np.ndarray, "sam
 
 
 def require_window(n_samples: int, name: str, config: FeatureConfig) -> None:
-    """Refuse a clip that is too short for one window.
-
-    Raises:
-        InputError: the clip.
-    """
+    """Raise an InputError if a clip is too short for one window."""
     frames = n_frames(n_samples, config)
     if frames < config.n_context:
         raise InputError(
@@ -122,12 +126,9 @@ def require_window(n_samples: int, name: str, config: FeatureConfig) -> None:
 
 
 def in_threads(function: Callable, items: Sequence) -> Iterator:
-    """`map` in a thread for each core; more of them only wait for each other.
-
-    Each computes alone, so BLAS must not start its own.
-    """
-    # Once glibc has freed a block of this size, it keeps what is freed for the next
-    # clip. To get and give back its pages takes as long as the transforms.
+    """Apply a function in one thread per core; BLAS starts no threads of its own."""
+    # Once glibc has freed a block of this size, it keeps freed memory for the next
+    # clip. Returning it to the system would take as long as the transforms.
     np.empty(_KEPT_BYTES, np.uint8)
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(available_cores()) as pool:
         try:
@@ -137,7 +138,7 @@ def in_threads(function: Callable, items: Sequence) -> Iterator:
 
 
 def clip_identities(clips: Clips) -> list[str]:
-    """Each clip's name and a checksum of its log-mel: other sounds are other clips."""
+    """Return the name of each clip with a checksum of its log-mel."""
     return [
         f"{file.path.name} {zlib.crc32(log_mel.tobytes()):08x}"
         for file, log_mel in zip(clips.files, clips.log_mels, strict=True)

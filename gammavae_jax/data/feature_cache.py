@@ -1,20 +1,15 @@
 """Caches log-mels on disk: one memory-mapped array for the clips of a machine.
 
-The key is a checksum of everything that decides the log-mels: the recordings with their
-names and order, the feature settings, the filterbank and the version of the code. Stale
-entries therefore never have to be deleted. `<key>.json` holds the lengths of the clips
-and the array's checksum, which is the array's file name; it is written last. Writes are
-atomic, so several runs can share a folder.
-
-An array that does not match its checksum is computed again. If the disk is full, runs
-continue without the cache.
+The key is a checksum of everything that determines the log-mels: the recordings with
+their names and order, the feature settings, the filterbank and the version of the code.
+`<key>.json`, which is written last, holds the lengths of the clips and the checksum of
+the array, which is also its file name. Writes are atomic, so runs can share a folder.
 """
 
 import contextlib
 import errno
 import functools
 import hashlib
-import itertools
 import json
 import re
 import time
@@ -45,23 +40,18 @@ class FeatureCache:
     """A folder of log-mels that several runs and threads may use simultaneously."""
 
     def __init__(self, folder: Path, log: Log):
-        """Open a folder, which the cache must have to itself, or create it.
-
-        Raises:
-            InputError: the folder cannot be created or read.
-        """
+        """Open or create a folder, which should contain nothing but the cache."""
         self.folder, self.log, self.is_full = folder, log, False
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _remove_abandoned(folder)
         except OSError as error:
-            if error.errno in _FULL:
-                self._give_up(error)
-                return
-            raise InputError(
-                f"{str(folder)!r} cannot be used ({error.strerror}): choose another "
-                "--feature-cache"
-            ) from error
+            if error.errno not in _FULL:
+                raise InputError(
+                    f"{str(folder)!r} cannot be used ({error.strerror}): choose "
+                    "another --feature-cache"
+                ) from error
+            self._give_up(error)
 
     def load_clips(
         self,
@@ -74,9 +64,6 @@ class FeatureCache:
         """Do the same as `load_clips`, but map cached log-mels into memory.
 
         A machine with an unusable recording is not cached.
-
-        Raises:
-            InputError: see `load_clips`.
         """
         before = _signature(files)
         key = _key(files, filterbank, config)
@@ -98,7 +85,7 @@ class FeatureCache:
     def _read(
         self, key: str, n_mels: int
     ) -> tuple[Float32[np.ndarray, "frame mel"], ...] | None:
-        """The log-mels of a key; None if they are missing or damaged."""
+        """Return the log-mels of a key; None if they are missing or damaged."""
         path = self.folder / f"{key}.json"
         if not path.exists():
             return None
@@ -113,10 +100,7 @@ class FeatureCache:
                 and _digest(lengths, array) == about["array"]
             ):
                 plain = np.asarray(array)  # the same memory, without the subclass
-                ends = itertools.accumulate(lengths)
-                return tuple(
-                    plain[i - n : i] for i, n in zip(ends, lengths, strict=True)
-                )
+                return tuple(np.split(plain, np.cumsum(lengths)[:-1]))
         self.log.note(
             f"The cached log-mels of {str(path)!r} are damaged: computing them again."
         )
@@ -146,22 +130,19 @@ def _key(
     filterbank: Float[np.ndarray, "bin mel"],
     config: FeatureConfig,
 ) -> str | None:
-    """A checksum of what decides the log-mels; None if a recording is unreadable."""
+    """Return the checksum described above; None if a recording is unreadable."""
     try:
         contents = list(in_threads(lambda file: _content(file.path), files))
     except (OSError, ValueError):  # `load_clips` will report it
         return None
     settings = {"version": FEATURES_VERSION, **asdict(config)}
     names = [[str(f.path.name), c] for f, c in zip(files, contents, strict=True)]
-    checksum = _blake2b(json.dumps([settings, names]).encode())
-    checksum.update(np.ascontiguousarray(filterbank).data)
-    return checksum.hexdigest()
+    return _digest([settings, names], filterbank)
 
 
 def _content(path: Path) -> str:
-    """A checksum of the bytes of a recording."""
-    archive = archives.archive_of(path)
-    if archive is not None:
+    """Return a checksum of the bytes of a recording."""
+    if (archive := archives.archive_of(path)) is not None:
         return _blake2b(archives.read_recording(archive, path)).hexdigest()
     if not path.is_file():  # reading a pipe or a device may never end
         raise OSError
@@ -170,21 +151,19 @@ def _content(path: Path) -> str:
 
 
 def _signature(files: Sequence[ClipFile]) -> list[Any]:
-    """Changes when a file is replaced or modified; None for a missing file."""
-
-    def of(path: Path) -> Any:
-        try:
-            status = (archives.archive_of(path) or path).stat()
-        except (OSError, ValueError):
-            return None
-        return status.st_ino, status.st_size, status.st_mtime_ns
-
-    return [of(file.path) for file in files]
+    """Return what changes when one of the files is replaced or modified."""
+    signature = []
+    for file in files:
+        with contextlib.suppress(OSError, ValueError):
+            status = (archives.archive_of(file.path) or file.path).stat()
+            found = status.st_ino, status.st_size, status.st_mtime_ns
+            signature.append((file.path, *found))
+    return signature
 
 
-def _digest(lengths: Sequence[int], array: Float32[np.ndarray, "frame mel"]) -> str:
-    """A checksum of an array and of the lengths of its clips."""
-    checksum = _blake2b(json.dumps(lengths).encode())
+def _digest(about: Any, array: Float[np.ndarray, "row column"]) -> str:
+    """Return a checksum of an array and of something that JSON can express."""
+    checksum = _blake2b(json.dumps(about).encode())
     checksum.update(np.ascontiguousarray(array).data)
     return checksum.hexdigest()
 

@@ -39,12 +39,12 @@ def mel_filterbank(config: FeatureConfig) -> Float32[np.ndarray, "bin mel"]:
 
 
 def n_frames(n_samples: int, config: FeatureConfig) -> int:
-    """The frames of a clip; an odd `n_fft` pads one sample less at the ends."""
+    """Return the frames of a clip; an odd `n_fft` pads one sample less in total."""
     return 1 + (n_samples - config.n_fft % 2) // config.hop_length
 
 
 def samples_needed(config: FeatureConfig) -> int:
-    """The samples of the shortest clip, which has just enough frames for a window."""
+    """Return the samples of the shortest clip that has enough frames for a window."""
     return max(1, (config.n_context - 1) * config.hop_length + config.n_fft % 2)
 
 
@@ -72,7 +72,7 @@ def log_mel(
 
 
 def _bands(filterbank: Float32[np.ndarray, "bin mel"]) -> list[tuple[slice, slice]]:
-    """Groups of filters, each with the range of bins where it is not zero."""
+    """Return groups of filters, each with the range of bins where it is not zero."""
     bands = []
     for first in range(0, filterbank.shape[1], _MELS_AT_ONCE):
         mels = slice(first, first + _MELS_AT_ONCE)

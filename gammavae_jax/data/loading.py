@@ -18,7 +18,7 @@ from gammavae_jax.data.machines import (
     find_clips_of_all,
     is_supplemental,
 )
-from gammavae_jax.data.score_file_names import require_names
+from gammavae_jax.data.names import require_names
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.log import Log
 
@@ -28,7 +28,7 @@ class Source(NamedTuple):
 
     root: Path
     machines: tuple[str, ...]  # machine types
-    with_supplemental: bool = False  # supplemental clips are training clips (2025 on)
+    with_supplemental: bool = False  # also train on supplemental clips (2025 on)
     skip_bad_files: bool = False
     cache: Path | None = None  # a folder that keeps log-mels between runs
 
@@ -66,11 +66,7 @@ def load_machines(
 def load(
     source: Source, found: Sequence[MachineFiles], config: Config, log: Log
 ) -> Machines:
-    """Load the training and test clips of the machines found in a source.
-
-    Raises:
-        InputError: see `load_split`; or the cache cannot be used.
-    """
+    """Load the training and test clips of machines; raises as `load_split` does."""
     bank, cache = mel_filterbank(config.features), open_cache(source, log)
     train, test = (
         load_split(found, split, bank, config, log, source.skip_bad_files, cache)
@@ -83,11 +79,11 @@ def load(
 def find_all(
     source: Source, splits: Collection[str] = ("train", "test")
 ) -> list[MachineFiles]:
-    """The recordings of every machine of a source, one entry per section.
+    """Return the recordings of every machine of a source, one entry per section.
 
     Raises:
-        InputError: see `find_in_turn`; or supplemental clips are wanted and no machine
-            has any.
+        InputError: see `find_in_turn`; or supplemental clips are requested, but no
+            machine has any.
     """
     found = [files for sections in find_in_turn(source, splits) for files in sections]
     if source.with_supplemental:
@@ -98,9 +94,9 @@ def find_all(
 def find_sections(
     source: Source, sections: Sequence[tuple[str, str]], splits: Collection[str]
 ) -> list[MachineFiles]:
-    """The recordings of a checkpoint's machines, given by type and section, in order.
+    """Return the recordings of a checkpoint's machines, given by type and section.
 
-    The machines of the source are ignored.
+    `source.machines` is ignored.
 
     Raises:
         InputError: see `find_all`; or a section is not in the source.
@@ -122,9 +118,9 @@ def find_sections(
 def find_in_turn(
     source: Source, splits: Collection[str] = ("train", "test")
 ) -> Iterator[list[MachineFiles]]:
-    """The sections of one machine type after the other, so that few are held at a time.
+    """Yield the sections of one machine type after the other.
 
-    If supplemental clips are wanted, they are training clips.
+    If supplemental clips are requested, they are among the training clips.
 
     Raises:
         InputError: see `find_clips`; a score file cannot hold a name; or a training
@@ -134,12 +130,13 @@ def find_in_turn(
         for files in found:
             names = (file.path.name for file in files.test)
             require_names(files.machine, files.section, names)
-        for file in (file for files in found for file in files.train):
-            if file.name.label == "anomaly":
-                raise InputError(
-                    f"{printable(file.path)}: a training clip is named anomaly, but "
-                    "models learn from normal sounds only: move it to the test clips"
-                )
+            for file in files.train:
+                if file.name.label == "anomaly":
+                    raise InputError(
+                        f"{printable(file.path)}: a training clip is named anomaly, "
+                        "but models learn from normal sounds only: move it to the test "
+                        "clips"
+                    )
         if source.with_supplemental:
             found = [
                 files._replace(train=files.train + files.supplemental, supplemental=())
@@ -154,11 +151,7 @@ def has_supplemental(machine: MachineFiles) -> bool:
 
 
 def require_supplemental(source: Source, has_some: bool) -> None:
-    """Refuse to train on supplemental clips where no machine has any.
-
-    Raises:
-        InputError: there are none.
-    """
+    """Raise an InputError if no machine has supplemental clips."""
     if not has_some:
         raise InputError(
             f"no machine in {str(source.root)!r} has a folder 'supplemental': omit "
@@ -175,21 +168,13 @@ def load_split(
     skip_bad_files: bool,
     cache: FeatureCache | None = None,
 ) -> list[tuple[str, Clips]]:
-    """Load the training or the test clips of every machine.
+    """Load the training or the test clips of every machine, from the cache if possible.
 
-    All files are read before an error is raised, which counts the bad ones.
-
-    Args:
-        machines: the files found.
-        split: which clips to load.
-        filterbank: see `mel_filterbank`.
-        config: of the features.
-        log: shows progress and names skipped files.
-        skip_bad_files: leave out files that cannot be used.
-        cache: supplies log-mels computed before, and keeps new ones.
+    With `skip_bad_files`, unusable files are named in the log and left out. Otherwise
+    all files are read before an error is raised, so that it can count the bad ones.
 
     Raises:
-        InputError: see `load_clips`; or a machine has a single training clip.
+        InputError: see `load_clips`; or a machine has fewer than two training clips.
     """
     bad: list[InputError] = []
     load_one = load_clips if cache is None else cache.load_clips
@@ -199,22 +184,20 @@ def load_split(
         if skip_bad_files:
             log.note(f"skipped: {error}")
 
-    def load_files(files: Sequence[ClipFile]) -> Clips | None:
-        try:
-            return load_one(files, filterbank, config.features, set_aside, advance)
-        except InputError:
-            if skip_bad_files:
-                raise
-            return None  # every file is bad
-
     of_split = [(m.name, m.train if split == "train" else m.test) for m in machines]
-    total = sum(len(files) for _, files in of_split)
+    total, loaded = sum(len(files) for _, files in of_split), []
     with log.timed("features_s"), log.progress(f"{split} clips", total) as advance:
-        found = [(name, load_files(files)) for name, files in of_split]
+        for name, files in of_split:
+            try:
+                clips = load_one(files, filterbank, config.features, set_aside, advance)
+                loaded.append((name, clips))
+            except InputError:  # every file is bad
+                if skip_bad_files:
+                    raise
     if bad and not skip_bad_files:
-        kind = "training" if split == "train" else "test"
-        raise several_bad(bad, f"{kind} recordings")
-    loaded = [(name, clips) for name, clips in found if clips is not None]
+        raise several_bad(
+            bad, f"{'training' if split == 'train' else 'test'} recordings"
+        )
     if split == "train":
         for name, clips in loaded:
             require_training_clips(name, clips.files)
@@ -222,47 +205,33 @@ def load_split(
 
 
 def several_bad(bad: Sequence[InputError], what: str = "recordings") -> InputError:
-    """The first of several errors, with the number of unusable files."""
+    """Return the first of several errors, with the number of unusable files."""
     several = f" ({len(bad)} {what} cannot be used; --skip-bad-files names all)"
     return InputError(f"{bad[0]}{several if len(bad) > 1 else ''}")
 
 
 def open_cache(source: Source, log: Log) -> FeatureCache | None:
-    """The cache of log-mels of a source, if it names one.
-
-    Raises:
-        InputError: it cannot be used.
-    """
+    """Return the cache of log-mels of a source, if it names one."""
     return None if source.cache is None else FeatureCache(source.cache, log)
 
 
 def require_training_clips(name: str, files: Sequence[ClipFile]) -> None:
-    """Require two training clips: one is held out and compared with the other.
+    """Raise an InputError unless there are two training clips: one can be held out.
 
     Supplemental clips do not count, because they are never held out.
-
-    Raises:
-        InputError: there are fewer than two.
     """
-    ordinary = [file for file in files if not is_supplemental(file)]
-    if not ordinary:
+    n_ordinary = sum(not is_supplemental(file) for file in files)
+    if n_ordinary < 2:
+        problem = "one training clip: add another"
+        if not n_ordinary:
+            problem = "only supplemental training clips: add two ordinary ones"
         raise InputError(
-            f"{name} has only supplemental training clips: add two ordinary ones, "
-            "because the threshold needs a held-out clip"
-        )
-    if len(ordinary) < 2:
-        raise InputError(
-            f"{name} has one training clip: add another, because the threshold needs "
-            "a held-out clip"
+            f"{name} has {problem}, because the threshold needs a held-out clip"
         )
 
 
 def require_labels(machines: Iterable[MachineFiles]) -> None:
-    """Refuse test clips whose names do not say whether they are anomalous.
-
-    Raises:
-        InputError: names the machine.
-    """
+    """Raise an InputError if the names of test clips lack labels."""
     for machine in machines:
         if is_anomaly(machine.test) is None:
             raise InputError(
@@ -272,12 +241,9 @@ def require_labels(machines: Iterable[MachineFiles]) -> None:
 
 
 def require_classes(test: Iterable[tuple[str, Sequence[ClipFile]]]) -> None:
-    """Refuse labelled test clips of a single class: the AUC needs both.
+    """Raise an InputError if the labelled test clips of a machine have one class.
 
     Each entry is a machine's name and its test files.
-
-    Raises:
-        InputError: names the machine and the missing class.
     """
     for name, files in test:
         labels = is_anomaly(files)

@@ -5,8 +5,8 @@ the official baseline. The folder of the test clips depends on the year:
 
 - `test`, in every year but 2021. File names in an evaluation set are anonymous.
 - `source_test` and `target_test` in 2021. The baseline copies both into `test`.
-- `test_rename`: created by the baseline's tools when the ground truth of an evaluation
-  set is published; it has the clips of `test` under labelled names.
+- `test_rename` has the clips of an evaluation set under labelled names. The baseline's
+  tools create it once the ground truth is published.
 
 The challenge's archives contain such folders. Every archive next to the machine folders
 is searched for splits that have no clips in a folder. `dev_fan_r2.zip` is a later issue
@@ -16,7 +16,7 @@ of `dev_fan.zip`; the latest issue of a clip is used.
 import difflib
 import itertools
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -48,6 +48,11 @@ class ClipFile(NamedTuple):
 
     path: Path  # may lead through an archive: `dev_fan.zip/fan/train/x.wav`
     name: ClipName
+
+
+def clip_file(path: Path) -> ClipFile:
+    """Return the recording at a path, with its parsed name."""
+    return ClipFile(path, parse_clip_name(path.name))
 
 
 _Reader = Callable[[str], list[ClipFile]]  # a folder's name -> its recordings
@@ -96,11 +101,7 @@ def find_machines(data_root: Path) -> list[str]:
 
 
 def machine_root(data_root: Path) -> Path:
-    """The parent of the machine folders: `data_root/raw` if it exists, or `data_root`.
-
-    Raises:
-        InputError: `data_root` is not a folder.
-    """
+    """Return the parent of the machine folders: `raw` in the data root, or the root."""
     if not data_root.is_dir():
         message = f"data root {str(data_root)!r} is not a folder: check the path"
         raise InputError(message)
@@ -111,10 +112,9 @@ def machine_root(data_root: Path) -> Path:
 def find_clips(
     data_root: Path, machine: str, splits: Collection[str] = _SPLITS
 ) -> list[MachineFiles]:
-    """Find the recordings of a machine type; returns one entry per section.
+    """Return the recordings of a machine type, one entry per section.
 
-    Only the given splits and supplemental clips are looked up; the other split is
-    empty.
+    A split that is not in `splits` stays empty.
 
     Raises:
         InputError: the machine is unknown, a split of a section has no clips, two
@@ -126,11 +126,7 @@ def find_clips(
 def find_clips_of_all(
     data_root: Path, machines: Iterable[str], splits: Collection[str] = _SPLITS
 ) -> Iterator[list[MachineFiles]]:
-    """Yield `find_clips` of each machine, searching the data root only once.
-
-    Raises:
-        InputError: see `find_clips`.
-    """
+    """Yield `find_clips` of each machine, searching the data root only once."""
     existing, root = find_machines(data_root), machine_root(data_root)
     archives = filter(is_archive, root.iterdir())
     archives = sorted(archives, key=issue_of, reverse=True)
@@ -184,22 +180,18 @@ def year_of_layout(machines: Sequence[MachineFiles]) -> int | None:
 
 
 def unit_name(machine: str, section: str) -> str:
-    """`<machine>_section_<id>`, the name of a machine that gets its own model."""
+    """Return `<machine>_section_<id>`, the name of a machine with its own model."""
     return f"{machine}_section_{section}"
 
 
 def issue_of(archive: Path) -> tuple[str, int]:
-    """`("dev_fan", 2)` for `dev_fan_r2.zip`, `("dev_fan", 1)` for `dev_fan.zip`."""
+    """Return `("dev_fan", 2)` for `dev_fan_r2.zip`, and 1 for `dev_fan.zip`."""
     match = re.fullmatch(r"(.+)_r(\d+)", archive.stem, re.DOTALL)
     return (match[1], int(match[2])) if match else (archive.stem, 1)
 
 
 def _common_sections(machine: str, clips: dict[str, _Sections]) -> list[str]:
-    """The sorted sections of the given splits.
-
-    Raises:
-        InputError: a section is missing from one of the splits.
-    """
+    """Return the sorted sections; each must be in all of the given splits."""
     sections = sorted(set().union(*clips.values()))
     for split, section in itertools.product(clips, sections):
         if section not in clips[split]:
@@ -212,20 +204,12 @@ def _common_sections(machine: str, clips: dict[str, _Sections]) -> list[str]:
 
 
 def _split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFile]:
-    """The recordings in a split of a machine, in whichever folders the year uses.
-
-    Raises:
-        InputError: there are none, or two have the same name.
-    """
+    """Return the recordings in a split, in whichever folders the year uses."""
     for read, (first, *others) in itertools.product(readers, _FOLDERS[split]):
         files = read(first)
         copied = {clip_stem(file.path.name) for file in files}
-        files = files + [
-            file
-            for other in others
-            for file in read(other)
-            if clip_stem(file.path.name) not in copied
-        ]
+        more = (file for other in others for file in read(other))
+        files = [*files, *(f for f in more if clip_stem(f.path.name) not in copied)]
         if files:
             _refuse_duplicates(files)
             return files
@@ -236,7 +220,7 @@ def _split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFil
 
 
 def _in_archives(folder: Path, archives: Sequence[Path]) -> dict[str, list[ClipFile]]:
-    """A machine's recordings in archives by folder, each from its latest issue."""
+    """Return a machine's archived recordings by folder, each from its latest issue."""
     files, issued = defaultdict(list), set()
     for archive in archives:
         base, _ = issue_of(archive)
@@ -244,7 +228,7 @@ def _in_archives(folder: Path, archives: Sequence[Path]) -> dict[str, list[ClipF
         for parts in recordings_in(archive):
             if len(parts) < 3 or parts[-3] != folder.name:
                 continue
-            path, name = file = _clip_file(archive.joinpath(*parts))
+            path, name = file = clip_file(archive.joinpath(*parts))
             # A later issue may correct attributes, which are part of the name.
             key = name._replace(attributes="") if name.index else path.name
             clip = (base, parts[-2], key)
@@ -255,35 +239,27 @@ def _in_archives(folder: Path, archives: Sequence[Path]) -> dict[str, list[ClipF
     return files
 
 
-def _clip_file(path: Path) -> ClipFile:
-    return ClipFile(path, parse_clip_name(path.name))
-
-
 def _recordings(folder: Path) -> list[ClipFile]:
-    """The recordings in a folder; none if it does not exist."""
+    """Return the recordings in a folder; none if it does not exist."""
     return [
-        _clip_file(path)
+        clip_file(path)
         for path in (folder.iterdir() if folder.is_dir() else ())
         if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
     ]
 
 
 def _refuse_duplicates(files: list[ClipFile]) -> None:
-    """Refuse names that differ only in the suffix, which score files leave out.
-
-    Raises:
-        InputError: two recordings have the same name, in any folders.
-    """
-    counts = Counter(clip_stem(file.path.name) for file in files)
-    for stem in (stem for stem, count in counts.items() if count > 1):
-        paths = sorted(str(f.path) for f in files if clip_stem(f.path.name) == stem)
-        raise InputError(
-            f"{' and '.join(map(repr, paths))} have the same name: keep one of them"
-        )
+    """Refuse names that differ only in the suffix, which score files leave out."""
+    paths = defaultdict(list)
+    for file in files:
+        paths[clip_stem(file.path.name)].append(str(file.path))
+    if same := next((found for found in paths.values() if len(found) > 1), None):
+        names = " and ".join(map(repr, sorted(same)))
+        raise InputError(f"{names} have the same name: keep one of them")
 
 
 def _by_section(files: list[ClipFile]) -> _Sections:
-    """The recordings of each section; sections and recordings are sorted by name."""
+    """Return the recordings of each section; both are sorted by name."""
     files = sorted(files, key=lambda file: file.path.name)
     sections = sorted({file.name.section for file in files})
     return {s: tuple(f for f in files if f.name.section == s) for s in sections}

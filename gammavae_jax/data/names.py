@@ -1,4 +1,4 @@
-"""Reads clip file names, in the naming scheme of every challenge year.
+"""Reads the names of clips and of score files, in the scheme of every challenge year.
 
 2020: `normal_id_01_00000000.wav`; from 2021 on:
 `section_00_source_train_normal_0000_<attributes>.wav`, where parts may be missing
@@ -6,17 +6,30 @@
 by position would silently mislabel such names, so the parser looks for words instead.
 """
 
+import re
+from collections.abc import Iterable
 from pathlib import PurePath
 from typing import NamedTuple
+
+from gammavae_jax.errors import InputError
 
 DOMAINS = ("source", "target")
 SPLITS = ("train", "test")
 LABELS = ("normal", "anomaly")
 AUDIO_SUFFIXES = (".wav", ".flac")
 
+# Line breaks, control characters and surrogates, which are not valid UTF-8.
+_UNWRITABLE = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+
+FILE_NAME = re.compile(
+    r"(?:anomaly_score|decision_result|ground_truth)_(?:DCASE20\d\dT2)?"
+    rf"(?P<machine>[^/\\{_UNWRITABLE}]+?)_(?P<word>section|id)_(?P<section>\d+)"
+    r"(?P<domain>_source|_target)?(?:_test(?:_.*)?)?\.csv"
+)
+
 
 class ClipName(NamedTuple):
-    """The parts of a clip's name; "" where the name does not give one."""
+    """The parts of a clip's name; "" for a missing part."""
 
     section: str  # "00" if the name has none; the machine id in 2020
     domain: str  # "source" or "target"
@@ -57,13 +70,13 @@ def parse_clip_name(file_name: str) -> ClipName:
 
 
 def section_word(file_name: str) -> str:
-    """How a name gives its section: by "section", by "id" as in 2020, or not at all."""
+    """Return the word before the section's number: "section", "id" (in 2020) or ""."""
     (word, _), _ = _section_and_index(clip_stem(file_name).split("_"))
     return word
 
 
 def _section_and_index(tokens: list[str]) -> tuple[tuple[str, str], int]:
-    """The section's word ("section" or "id") and number, and the index's position."""
+    """Return the section's word and number, and the position of the index."""
     section, at = ("", "00"), 0
     while at < len(tokens) and not tokens[at].isdecimal():
         is_section = tokens[at] in ("section", "id")
@@ -76,3 +89,22 @@ def _section_and_index(tokens: list[str]) -> tuple[tuple[str, str], int]:
 
 def _first(words: list[str], vocabulary: tuple[str, ...]) -> str:
     return next((word for word in words if word in vocabulary), "")
+
+
+def machine_and_section(file_name: str) -> tuple[str, str] | None:
+    """Return the machine and section in a score file's name; None for other names."""
+    match = FILE_NAME.fullmatch(file_name)
+    return (match["machine"], match["section"]) if match else None
+
+
+def require_names(machine: str, section: str, names: Iterable[str]) -> None:
+    """Raise an InputError if a score file cannot hold these names."""
+    file_name = f"anomaly_score_{machine}_section_{section}_test.csv"
+    if machine_and_section(file_name) != (machine, section):
+        raise InputError(
+            f"machine {machine!r}, section {section!r} cannot be part of a score "
+            "file's name: use letters and digits for one, digits for the other"
+        )
+    for name in names:
+        if not name or re.search(f"[{_UNWRITABLE}]", name):
+            raise InputError(f"a score file cannot hold the name {name!r}: rename it")

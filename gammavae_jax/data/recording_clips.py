@@ -1,7 +1,7 @@
 """Cut a user's recordings into clips of about equal length, and load them.
 
-Recordings longer than one and a half clips are cut into clips of equal length, so that
-a model compares like with like. Each clip keeps the number of its recording.
+Clips of about the same length can be compared with each other. Each clip keeps the
+number of its recording.
 """
 
 import math
@@ -14,10 +14,9 @@ from jaxtyping import Float, Float32, Int
 
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data.audio import resampled
-from gammavae_jax.data.clips import Clips, in_threads, require_window
+from gammavae_jax.data.clips import Clips, load_usable, require_window
 from gammavae_jax.data.features import log_mel, samples_needed
-from gammavae_jax.data.machines import ClipFile
-from gammavae_jax.data.names import parse_clip_name
+from gammavae_jax.data.machines import clip_file
 from gammavae_jax.data.recordings import Recordings, RecordingSource, find_recordings
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
@@ -26,22 +25,13 @@ from gammavae_jax.log import Log
 def cut(
     waveform: Float32[np.ndarray, "sample"], clip_samples: int | None
 ) -> list[Float32[np.ndarray, "_"]]:
-    """Cut a waveform into equal pieces of about `clip_samples`; no sample is lost.
-
-    None leaves the waveform whole.
-    """
-    if clip_samples is None:
-        return [waveform]
-    n_pieces = max(1, round(len(waveform) / clip_samples))
-    return np.array_split(waveform, n_pieces)
+    """Cut a waveform into equal pieces of about `clip_samples` (None: one piece)."""
+    n_pieces = 1 if clip_samples is None else round(len(waveform) / clip_samples)
+    return np.array_split(waveform, max(1, n_pieces))
 
 
 def require_clip_length(clip_seconds: float, config: FeatureConfig) -> int:
-    """The number of samples of a clip; its shortest piece must hold a window.
-
-    Raises:
-        InputError: the length is not finite, or too short.
-    """
+    """Return the samples per clip; even the shortest clip must hold a window."""
     shortest = 1.5 * samples_needed(config) / config.sample_rate
     if not shortest <= clip_seconds < math.inf:
         raise InputError(
@@ -53,19 +43,16 @@ def require_clip_length(clip_seconds: float, config: FeatureConfig) -> int:
 def parts_held_together(
     recording: Int[np.ndarray, "clip"], n_folds: int
 ) -> Int[np.ndarray, "clip"]:
-    """The part that each clip belongs to; folds keep the clips of a part together.
+    """Return the part that each clip belongs to; a fold holds out whole parts.
 
     Parts are recordings. If there are fewer recordings than folds, each recording is
     divided into parts of successive clips.
     """
     numbers, sizes = np.unique(recording, return_counts=True)
     of_each = 1 if len(numbers) >= n_folds else -(-n_folds // len(numbers))
-    parts, count = [], 0
-    for size in sizes:
-        for part in np.array_split(np.arange(size), min(of_each, size)):
-            parts += [count] * len(part)
-            count += 1
-    return np.array(parts)
+    divided = [np.array_split(np.arange(n), min(of_each, n)) for n in sizes]
+    lengths = [len(part) for parts in divided for part in parts]
+    return np.repeat(np.arange(len(lengths)), lengths)
 
 
 class LoadedRecordings(NamedTuple):
@@ -83,7 +70,7 @@ class LoadedRecordings(NamedTuple):
         return np.arange(len(self.clips.files)) if number is None else number
 
     def clip_name(self, clip: int) -> str:
-        """The name of a clip's recording, and which part of it the clip is."""
+        """Return the name of a clip's recording and the part that the clip is."""
         number = self.recording[clip]
         parts = np.flatnonzero(self.recording == number)
         part = f" part {clip - parts[0] + 1} of {len(parts)}"
@@ -101,47 +88,26 @@ def load_recordings(
 ) -> LoadedRecordings:
     """Read, resample and cut recordings, and compute the log-mels of their clips.
 
-    Args:
-        sources: see `find_recordings`.
-        filterbank: see `mel_filterbank`.
-        config: of the features.
-        clip_seconds: the length of clips that longer recordings are cut into; None
-            leaves them whole.
-        on_recording: called after each recording, for a progress bar.
-        keep_sounds: whether to keep the waveforms for playback.
-        on_bad_file: called for each unusable recording, which is then skipped;
-            default: such a recording is an error.
-
-    Raises:
-        InputError: a recording cannot be used.
+    A `clip_seconds` of None leaves recordings whole. The other arguments are those of
+    `load_clips`; `keep_sounds` keeps the waveforms for playback.
     """
     n_samples = None
     if clip_seconds is not None:
         n_samples = require_clip_length(clip_seconds, config)
 
-    def load(source: RecordingSource) -> _Pieces | InputError:
-        try:
-            waveform, rate = source.read(config.channel)
-            waveform = resampled(waveform, rate, config.sample_rate)
-            require_window(len(waveform), source.name, config)
-        except InputError as error:
-            return error
+    def load(source: RecordingSource) -> _Pieces:
+        waveform, rate = source.read(config.channel)
+        waveform = resampled(waveform, rate, config.sample_rate)
+        require_window(len(waveform), source.name, config)
         pieces = cut(waveform, n_samples)
         log_mels = [log_mel(piece, filterbank, config) for piece in pieces]
         return _Pieces(source.name, rate, log_mels, pieces if keep_sounds else [])
 
-    loaded: list[_Pieces] = []
-    for of_recording in in_threads(load, sources):
-        on_recording()
-        if isinstance(of_recording, _Pieces):
-            loaded.append(of_recording)
-        elif on_bad_file is None:
-            raise of_recording
-        else:
-            on_bad_file(of_recording)
+    usable = load_usable(load, sources, on_bad_file, on_recording)
+    loaded = [pieces for _, pieces in usable]
     if not loaded:
         raise InputError("none of the recordings can be used: give others")
-    return _joined(loaded, config)
+    return _joined(loaded, config.sample_rate)
 
 
 class _Pieces(NamedTuple):
@@ -153,22 +119,18 @@ class _Pieces(NamedTuple):
     sounds: list[Float32[np.ndarray, "_"]]  # empty if not kept
 
 
-def _joined(loaded: Sequence[_Pieces], config: FeatureConfig) -> LoadedRecordings:
+def _joined(loaded: Sequence[_Pieces], sample_rate: int) -> LoadedRecordings:
     """The clips of all recordings."""
-    counts = [len(of_recording.log_mels) for of_recording in loaded]
-    paths = [Path(of_recording.name) for of_recording in loaded]
-    files = [ClipFile(path, parse_clip_name(path.name)) for path in paths]
+    names = tuple(pieces.name for pieces in loaded)
+    files = [clip_file(Path(name)) for name in names]
+    counts = [len(pieces.log_mels) for pieces in loaded]
     recording = np.repeat(np.arange(len(loaded)), counts)
-    rates = {of_recording.sample_rate for of_recording in loaded}
+    log_mels = tuple(mel for pieces in loaded for mel in pieces.log_mels)
     return LoadedRecordings(
-        tuple(of_recording.name for of_recording in loaded),
-        Clips(
-            tuple(files[number] for number in recording),
-            tuple(x for of_recording in loaded for x in of_recording.log_mels),
-            recording,
-        ),
-        frozenset(rates - {config.sample_rate}),
-        tuple(x for of_recording in loaded for x in of_recording.sounds),
+        names,
+        Clips(tuple(files[number] for number in recording), log_mels, recording),
+        frozenset(pieces.sample_rate for pieces in loaded) - {sample_rate},
+        tuple(sound for pieces in loaded for sound in pieces.sounds),
     )
 
 
@@ -185,24 +147,13 @@ def load_all(
     """Load the clips of several machines by name; see `load_recordings`.
 
     Raises:
-        InputError: a recording cannot be used.
+        InputError: a recording cannot be used, and `skip_bad_files` is false.
     """
     sources = {n: find_recordings(r, sample_rate) for n, r in recordings.items()}
-
-    def skip(error: InputError) -> None:
-        log.say(f"skipped: {error}")
-
-    on_bad_file = skip if skip_bad_files else None
+    features = filterbank, config, clip_seconds
+    skip = (lambda error: log.say(f"skipped: {error}")) if skip_bad_files else None
     with log.progress("recordings", sum(map(len, sources.values()))) as advance:
         return {
-            name: load_recordings(
-                found,
-                filterbank,
-                config,
-                clip_seconds,
-                advance,
-                keep_sounds,
-                on_bad_file,
-            )
+            name: load_recordings(found, *features, advance, keep_sounds, skip)
             for name, found in sources.items()
         }

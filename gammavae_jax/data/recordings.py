@@ -11,9 +11,7 @@ from gammavae_jax.data.audio import Recording, read_recording, require_finite
 from gammavae_jax.data.names import AUDIO_SUFFIXES
 from gammavae_jax.errors import InputError, printable, unknown_name
 
-# The path of a file or a folder, a waveform, or several of these. Anything else is
-# refused.
-Recordings = Any
+Recordings = Any  # the path of a file or a folder, a waveform, or several of these
 
 
 class RecordingSource(NamedTuple):
@@ -32,16 +30,17 @@ def find_recordings(
         recordings: the path of a WAV or FLAC file, or of a folder, which is searched
             with its subfolders; a waveform; or a list of these.
         sample_rate: of waveforms, in Hz; files have their own.
-
-    Raises:
-        InputError: there are no recordings, or something is not a recording.
     """
-    if hasattr(recordings, "__array__"):  # NumPy, JAX and other waveforms
-        return [_of_array(recordings, sample_rate, "array 0")]
-    if isinstance(recordings, str | os.PathLike):
-        return _of_path(Path(recordings))
+    is_array = hasattr(recordings, "__array__")  # of NumPy, JAX or another library
+    if is_array or isinstance(recordings, str | os.PathLike):
+        recordings = [recordings]
+    elif not isinstance(recordings, Iterable):
+        raise InputError(
+            f"recordings are of the type {type(recordings).__name__}: give a path, a "
+            "list of paths, or arrays with a sample_rate"
+        )
     found: list[RecordingSource] = []
-    items = list(_listed(recordings))
+    items = list(recordings)
     for number, item in enumerate(items):
         if isinstance(item, str | os.PathLike):
             # Two folders may hold files of the same name.
@@ -55,17 +54,8 @@ def find_recordings(
     return found
 
 
-def _listed(recordings: Any) -> Iterable[Any]:
-    if isinstance(recordings, Iterable):
-        return recordings
-    raise InputError(
-        f"recordings are of the type {type(recordings).__name__}: give a path, a list "
-        "of paths, or arrays with a sample_rate"
-    )
-
-
 def _of_path(path: Path, within: str = "") -> list[RecordingSource]:
-    """The recordings at a path; names start with `within`, if given."""
+    """Return the recordings at a path; their names start with `within`, if given."""
     if not path.is_dir():
         return [_of_file(path, printable(path))]
     files = sorted(
@@ -78,10 +68,8 @@ def _of_path(path: Path, within: str = "") -> list[RecordingSource]:
         raise InputError(
             f"no recordings in {str(path)!r}: it must contain .wav or .flac files"
         )
-    return [
-        _of_file(file, printable(Path(within, file.relative_to(path))))
-        for file in files
-    ]
+    names = (printable(Path(within, file.relative_to(path))) for file in files)
+    return list(map(_of_file, files, names))
 
 
 def _of_file(path: Path, name: str) -> RecordingSource:

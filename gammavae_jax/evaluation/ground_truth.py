@@ -23,10 +23,10 @@ from gammavae_jax.data.names import (
     LABELS,
     ClipName,
     clip_stem,
+    machine_and_section,
     parse_clip_name,
     section_word,
 )
-from gammavae_jax.data.score_file_names import machine_and_section
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.rows import (
     Section,

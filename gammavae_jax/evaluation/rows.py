@@ -11,8 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from gammavae_jax.data.names import clip_stem
-from gammavae_jax.data.score_file_names import FILE_NAME
+from gammavae_jax.data.names import FILE_NAME, clip_stem
 from gammavae_jax.errors import InputError
 
 Section = tuple[str, str]  # machine and section

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from gammavae_jax.data.names import clip_stem
-from gammavae_jax.data.score_file_names import require_names
+from gammavae_jax.data.names import clip_stem, require_names
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.ground_truth import (
     GroundTruth,

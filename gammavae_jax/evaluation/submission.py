@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from gammavae_jax.config import OFFICIAL_SCORES, Config
 from gammavae_jax.config_json import from_dict
-from gammavae_jax.data.score_file_names import machine_and_section
+from gammavae_jax.data.names import machine_and_section
 from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.evaluation.rows import (
     Section,

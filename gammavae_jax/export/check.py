@@ -6,14 +6,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
+import scipy.stats
 from jaxtyping import Bool, Float, Float32
 
 from gammavae_jax.data.arrays import is_anomaly, stack_clips
-from gammavae_jax.data.clips import Clips, clip_waveform
+from gammavae_jax.data.clips import Clips, clip_waveform, load_usable
 from gammavae_jax.data.features import log_mel
 from gammavae_jax.data.loading import Source, find_sections
+from gammavae_jax.data.machines import ClipFile
 from gammavae_jax.data.synthetic.signals import unit
 from gammavae_jax.devices.deal import make_placement
+from gammavae_jax.evaluation.metrics import auc
 from gammavae_jax.export.machine import MachineDetector
 from gammavae_jax.log import Log
 from gammavae_jax.scoring.detector import Detector, compile_scores
@@ -36,19 +39,14 @@ class Sounds(NamedTuple):
 def jax_scores(
     detector: Detector, waves: Sequence[Waves]
 ) -> list[Float[np.ndarray, "_"]]:
-    """Return the scores of each machine's waves by `score_clips`.
-
-    Args:
-        detector: with one seed and one score.
-        waves: the waves of each machine.
-    """
+    """Return the scores of each machine's waves; the detector has a single score."""
     config = detector.config
-    mels = [
-        [log_mel(wave, detector.filterbank, config.features) for wave in of_machine]
+    bank, features = detector.filterbank, config.features
+    clips = [
+        Clips((), tuple(log_mel(wave, bank, features) for wave in of_machine))
         for of_machine in waves
     ]
-    clips = [Clips((), tuple(of_machine)) for of_machine in mels]
-    arrays = stack_clips(clips, config.features.n_context)
+    arrays = stack_clips(clips, features.n_context)
     counts = [len(of_machine) for of_machine in waves]
     batching = config.train.batching
     with make_placement(counts, config.n_members, batching=batching) as placement:
@@ -67,7 +65,7 @@ def onnx_session(content: bytes) -> Any:
 
 
 def onnx_scores(content: bytes, waves: Waves) -> Float32[np.ndarray, "clip"]:
-    """Return the scores of waves by the content of an ONNX file."""
+    """Return the scores that an ONNX file gives to waves."""
     session = onnx_session(content)
     scores = [session.run(["score"], {"wave": wave})[0] for wave in waves]
     return np.array(scores, np.float32)
@@ -80,8 +78,8 @@ def difference(
 ) -> float:
     """Return the largest relative difference between scores and expected scores.
 
-    Fusions are near 0, and so is the distance of a training clip to itself. Differences
-    are therefore relative to at least the spread of the held-out scores.
+    Some scores are near 0, such as fusions. Differences are therefore relative to at
+    least the spread of the held-out scores.
     """
     name = detector.config.score
     unit: Any = np.finfo(np.float32).tiny
@@ -91,31 +89,41 @@ def difference(
     return float(np.max(np.abs(scores - expected) / size))
 
 
+def int8_cost(
+    scores: Float[np.ndarray, "clip"],
+    before: Float[np.ndarray, "clip"],
+    is_anomaly: Bool[np.ndarray, "clip"] | None,
+) -> str:
+    """Describe how int8 weights change scores; `before` has float32 weights."""
+    if is_anomaly is not None and is_anomaly.any() and not is_anomaly.all():
+        was, now = (100 * auc(x, is_anomaly) for x in (before, scores))
+        return f"AUC {was:.2f} to {now:.2f} % ({now - was:+.2f})"
+    largest = np.max(np.abs(scores - before))
+    correlation, _ = scipy.stats.spearmanr(scores, before)
+    return f"scores differ by at most {largest:.2g}, rank correlation {correlation:.4f}"
+
+
 def recorded(detector: Detector, data_root: Path, log: Log) -> list[Sounds]:
     """Return the test clips of each machine of a detector.
 
     Raises:
         InputError: a machine has none, or a recording cannot be used.
     """
-    source = Source(data_root, ())
-    found = find_sections(source, detector.machines, ["test"])
-    files = [of_machine.test for of_machine in found]
+    found = find_sections(Source(data_root, ()), detector.machines, ["test"])
+
+    def load(file: ClipFile) -> Float32[np.ndarray, "_"]:
+        return clip_waveform(file.path, detector.config.features)
+
     sounds = []
-    with log.progress("test clips", sum(map(len, files))) as advance:
-        for of_machine in files:
-            waves = []
-            for file in of_machine:
-                waves.append(clip_waveform(file.path, detector.config.features))
-                advance()
-            sounds.append(Sounds(waves, is_anomaly(of_machine)))
+    with log.progress("test clips", sum(len(m.test) for m in found)) as advance:
+        for machine in found:
+            waves = [wave for _, wave in load_usable(load, machine.test, None, advance)]
+            sounds.append(Sounds(waves, is_anomaly(machine.test)))
     return sounds
 
 
 def built_in(detector: MachineDetector) -> Sounds:
-    """Return noise with tones and knocks, and one silence.
-
-    The first sound has the minimum length. Few lengths are multiples of the hop.
-    """
+    """Return noise with tones and knocks, and one silence, of different lengths."""
     rng = np.random.default_rng(0)
     sample_rate = detector.config.features.sample_rate
     step = _SECONDS * sample_rate / (N_SOUNDS - 1)

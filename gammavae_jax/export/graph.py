@@ -1,8 +1,7 @@
 """A builder of ONNX graphs.
 
 A tensor is represented by its name in the graph. Numbers and arrays become constants:
-int64 for integers, else float32. Equal nodes and constants are added only once, so
-callers need not know what is already computed.
+int64 for integers, else float32. Equal nodes and constants are added only once.
 """
 
 import contextlib
@@ -90,11 +89,7 @@ class Graph:
         inputs: Sequence[onnx.ValueInfoProto],
         outputs: Sequence[onnx.ValueInfoProto],
     ) -> onnx.ModelProto:
-        """Return a valid model of the nodes that the outputs need.
-
-        Raises:
-            onnx.checker.ValidationError: the model is not valid.
-        """
+        """Return a checked model of the nodes that the outputs need."""
         needed = {output.name for output in outputs}
         nodes: list[onnx.NodeProto] = []
         for node in reversed(self._nodes):
@@ -102,11 +97,8 @@ class Graph:
                 needed.update(node.input)
                 nodes.insert(0, node)
         constants = [tensor for tensor in self._tensors if tensor.name in needed]
-        graph = onnx.helper.make_graph(
-            nodes, name, list(inputs), list(outputs), constants
-        )
         model = onnx.helper.make_model(
-            graph,
+            onnx.helper.make_graph(nodes, name, inputs, outputs, constants),
             opset_imports=[onnx.helper.make_opsetid("", OPSET)],
             ir_version=_IR_VERSION,
             producer_name="gammavae_jax",

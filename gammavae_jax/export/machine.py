@@ -64,13 +64,9 @@ def narrowed(
     seed: int | None = None,
     score: str | None = None,
 ) -> Detector:
-    """Return a detector with only some machines, one seed and one score.
+    """Return a detector with only some machine types, one seed and one score.
 
-    Args:
-        detector: any detector.
-        machines: machine types. Default: all.
-        seed: default: the first seed.
-        score: default: the headline score.
+    By default these are all machines, the first seed and the headline score.
 
     Raises:
         InputError: the detector lacks one of them, or the score cannot be exported.
@@ -85,14 +81,10 @@ def narrowed(
     chosen = [i for i, (name, _) in enumerate(detector.machines) if name in wanted]
     s = config.seeds.index(seed)
     of_seed = slice(s * config.n_folds, (s + 1) * config.n_folds)
-    scorer, references = jax.tree.map(
-        lambda leaf: leaf[of_seed, chosen],
-        (detector.scorer, dict(detector.references)),
-    )
-    calibration, thresholds = jax.tree.map(
-        lambda leaf: leaf[s : s + 1, chosen],
-        (detector.calibration, dict(detector.thresholds)),
-    )
+    models = detector.scorer, dict(detector.references)
+    scorer, references = jax.tree.map(lambda leaf: leaf[of_seed, chosen], models)
+    held_out = detector.calibration, dict(detector.thresholds)
+    calibration, thresholds = jax.tree.map(lambda x: x[s : s + 1, chosen], held_out)
     return replace(
         detector,
         config=_with_one_score(replace(config, seed=seed, n_seeds=1), score),
@@ -133,20 +125,14 @@ def _with_one_score(config: Config, score: str | None) -> Config:
 def of_machine(detector: Detector, machine: int) -> MachineDetector:
     """Return one machine's part of a detector that is `narrowed`.
 
-    Args:
-        detector: with one seed and one score.
-        machine: its index in the detector.
-
     Raises:
         InputError: a model has values that are not finite.
     """
     config = detector.config
+    models = Member(detector.scorer, dict(detector.references))
     members = tuple(
-        jax.tree.map(
-            lambda leaf, member=member: np.asarray(leaf[member, machine]),
-            Member(detector.scorer, dict(detector.references)),
-        )
-        for member in range(config.n_folds)
+        jax.tree.map(lambda leaf, fold=fold: np.asarray(leaf[fold, machine]), models)
+        for fold in range(config.n_folds)
     )
     held_out = {
         name: np.sort(values[0, machine][~np.isnan(values[0, machine])])
@@ -154,9 +140,8 @@ def of_machine(detector: Detector, machine: int) -> MachineDetector:
     }
     needed = {config.score, *config.computed_scores} & held_out.keys()
     part = MachineDetector(
-        config=config,
-        machine=detector.machines[machine][0],
-        section=detector.machines[machine][1],
+        config,
+        *detector.machines[machine],
         seed=config.seed,
         filterbank=detector.filterbank,
         members=members,

@@ -29,16 +29,13 @@ def add_log_mel(
     """Add `features.log_mel` of `wave`, with shape `frame mel`, in dB.
 
     The two differ by the rounding of their Fourier transforms in float32: by 1e-4 dB in
-    bands with noise, and by more in a band 100 dB below a tone, where either transform
-    returns little but its rounding error.
+    bands with noise, and by more in a band 100 dB below a tone.
     """
     half = config.n_fft // 2
     padded = graph.op("Pad", wave, [half, half])
     signal = graph.op("Unsqueeze", padded, [0, 2])
-    hop, length = np.array(config.hop_length), np.array(config.n_fft)
-    spectrum = graph.op(
-        "STFT", signal, hop, hann(config.n_fft), length, onesided=1
-    )  # shape: 1 frame bin 2
+    sizes = np.array(config.hop_length), hann(config.n_fft), np.array(config.n_fft)
+    spectrum = graph.op("STFT", signal, *sizes, onesided=1)  # shape: 1 frame bin 2
     power = graph.op("ReduceSumSquare", spectrum, axes=[0, 3], keepdims=0)
     if config.power != 2.0:
         power = graph.op("Pow", power, config.power / 2.0)
@@ -116,8 +113,8 @@ def _posterior_mean(
 ) -> Tensor:
     """Add the posterior mean, as `autoencoder.posterior_from_heads` defines it."""
     heads = [
-        _linear(graph, _Layer(head["kernel"].T, head["bias"]), x)
-        for head in (params[name] for name in layers.HEADS)
+        _linear(graph, _Layer(params[head]["kernel"].T, params[head]["bias"]), x)
+        for head in layers.HEADS
     ]
     if config.latent == "gaussian":
         return heads[0]
@@ -143,7 +140,7 @@ def _blocks(graph: Graph, params: Any, batch_stats: Any, x: Tensor) -> Tensor:
 
 
 def _block(graph: Graph, params: Any, batch_stats: Any, x: Tensor) -> Tensor:
-    """Add a `Block`."""
+    """Add a `layers.Block`."""
     return graph.op("Relu", _linear(graph, _folded(params, batch_stats), x))
 
 

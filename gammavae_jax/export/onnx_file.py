@@ -2,20 +2,25 @@
 
 import importlib.metadata
 import json
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import onnx
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from gammavae_jax.config import FUSION_SCORES
 from gammavae_jax.config_json import to_dict
+from gammavae_jax.errors import InputError
 from gammavae_jax.export.graph import OPSET, Graph, Tensor, Value
 from gammavae_jax.export.machine import MachineDetector
-from gammavae_jax.export.nodes import add_log_mel, add_windows
+from gammavae_jax.export.nodes import NETWORK, add_log_mel, add_windows
 from gammavae_jax.export.score_nodes import add_scores
 from gammavae_jax.scoring.fusion import standard_of
 
-FORMAT = 1  # raised when inputs, outputs or metadata change their meaning
+FORMAT = 1  # increment when inputs, outputs or metadata change their meaning
 _RULES = dict(zip(FUSION_SCORES, ("Mean", "Max", "Min"), strict=True))
 
 
@@ -97,11 +102,7 @@ def add_decision(
 
 
 def _add_is_usable(graph: Graph, detector: MachineDetector) -> Tensor:
-    """Add whether the wave is long enough and finite.
-
-    Without this, half a window would have some scores, and a maximum would ignore
-    samples that are NaN.
-    """
+    """Add whether the wave is long enough and finite; not every score shows it."""
     is_long = graph.op(
         "GreaterOrEqual", graph.length("wave"), np.array([detector.min_samples])
     )
@@ -110,13 +111,51 @@ def _add_is_usable(graph: Graph, detector: MachineDetector) -> Tensor:
     return graph.op("And", graph.op("Squeeze", is_long), graph.op("Not", is_broken))
 
 
+def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose networks have int8 weights.
+
+    The input of each layer is quantised as well, with its own range in each call.
+    Log-mels, statistics and distances stay float32, because int8 would lose their small
+    values.
+    """
+    props = {entry.key: entry.value for entry in model.metadata_props}
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    add_pre_process_metadata(copy)  # or else onnxruntime recommends shape inference
+    layers = [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "MatMul" and f"{NETWORK}/" in node.name
+    ]
+    if not layers:
+        raise InputError(
+            f"score {props['score']!r} does not use a network, so int8 weights would "
+            "save nothing: leave out --int8"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "int8.onnx"
+        quantize_dynamic(
+            copy,
+            path,
+            op_types_to_quantize=["MatMul"],
+            nodes_to_quantize=layers,
+            weight_type=QuantType.QInt8,
+            # 7-bit weights: 8-bit products overflow on CPUs without VNNI.
+            reduce_range=True,
+        )
+        small = onnx.load(path)
+    del small.metadata_props[:]
+    onnx.helper.set_model_props(small, props | {"weights": "int8"})
+    return small
+
+
 def to_bytes(model: onnx.ModelProto) -> bytes:
-    """Return the content of a model's file, the same bytes for equal models."""
+    """Return the content of a model's file; equal models have the same bytes."""
     return model.SerializeToString(deterministic=True)
 
 
 def _metadata(detector: MachineDetector) -> dict[str, str]:
-    """Return the description in the file; numbers as Python prints them."""
+    """Return the description in the file, with numbers as Python prints them."""
     config = detector.config
     return {
         "format": str(FORMAT),

@@ -18,48 +18,8 @@ from gammavae_jax.scoring.scorer import Scorer, rows_in_window
 _DECIBELS = 10.0 / math.log(10.0)  # per neper of power
 
 
-def add_spectrum(graph: Graph, log_mel: Tensor) -> Tensor:
-    """Add `statistics.spectrum` of a log-mel, `frame mel`."""
-    level = graph.op("ReduceMean", log_mel, keepdims=0)
-    return _moments(graph, graph.op("Sub", log_mel, level))
-
-
-def add_residual(graph: Graph, frame_residual: Tensor) -> Tensor:
-    """Add `statistics.residual` of the residual of each frame, `frame mel`."""
-    moments = _moments(graph, frame_residual)
-    upper = _upper_quantile(graph, frame_residual)
-    return graph.op("Concat", moments, upper, axis=0)
-
-
-def add_peak(graph: Graph, frame_residual: Tensor) -> Tensor:
-    """Add `statistics.peak` of the residual of each frame, `frame mel`."""
-    nepers = graph.op("Div", frame_residual, _DECIBELS)
-    total = graph.op("ReduceLogSumExp", nepers, axes=[0], keepdims=0)
-    count = graph.op("Log", graph.float_length(frame_residual))
-    return graph.op("Mul", graph.op("Sub", total, count), _DECIBELS)
-
-
-def add_latent(graph: Graph, code: Tensor) -> Tensor:
-    """Add `statistics.latent` of a code, `window latent`."""
-    mean = _mean_of_rows(graph, code)
-    deviation = _deviation(graph, graph.op("Sub", code, mean))
-    return graph.op("Concat", mean, deviation, axis=0)
-
-
-def add_frame_residual(
-    graph: Graph, residual: Tensor, n_mels: int, n_rows: int
-) -> Tensor:
-    """Add `statistics.frame_residual`: the mean over the windows that cover a frame.
-
-    Args:
-        graph: the graph.
-        residual: the residual of each window, `window feature`.
-        n_mels: mel bands per frame.
-        n_rows: frames per window in the residual; 1 is the middle frame alone.
-
-    Returns:
-        The residual of each frame, `frame mel`.
-    """
+def _frame_residual(graph: Graph, residual: Tensor, n_mels: int, n_rows: int) -> Tensor:
+    """Add the mean residual of each frame over the windows that cover it."""
     if n_rows == 1:
         return residual
     rows = graph.outputs_of(
@@ -70,10 +30,11 @@ def add_frame_residual(
     ones = [graph.op("Expand", 1.0, shape)] * n_rows
 
     def overlap_add(parts: list[Tensor]) -> Tensor:
-        pads = ([row, 0, n_rows - 1 - row, 0] for row in range(n_rows))
-        return graph.op(
-            "Sum", *(graph.op("Pad", *x) for x in zip(parts, pads, strict=True))
+        padded = (
+            graph.op("Pad", part, [row, 0, n_rows - 1 - row, 0])
+            for row, part in enumerate(parts)
         )
+        return graph.op("Sum", *padded)
 
     return graph.op("Div", overlap_add(rows), overlap_add(ones))
 
@@ -200,14 +161,23 @@ def _squared_distance(graph: Graph, rows: Tensor, fit: GaussianFit) -> Tensor:
 def _statistic(
     graph: Graph, config: Config, name: str, log_mel: Tensor, output: Output
 ) -> Tensor:
-    """Add one of `config.STATISTICS` by its name."""
+    """Add one of `config.STATISTICS` by its name; see `data.statistics`."""
     if name == "spectrum":
-        return add_spectrum(graph, log_mel)
+        level = graph.op("ReduceMean", log_mel, keepdims=0)
+        return _moments(graph, graph.op("Sub", log_mel, level))
     if name == "latent":
-        return add_latent(graph, output.code)
+        mean = _mean_of_rows(graph, output.code)
+        deviation = _deviation(graph, graph.op("Sub", output.code, mean))
+        return graph.op("Concat", mean, deviation, axis=0)
     n_mels, n_rows = config.features.n_mels, rows_in_window(config)
-    of_frames = add_frame_residual(graph, output.residual, n_mels, n_rows)
-    return (add_residual if name == "residual" else add_peak)(graph, of_frames)
+    residual = _frame_residual(graph, output.residual, n_mels, n_rows)
+    if name == "residual":
+        moments = _moments(graph, residual)
+        return graph.op("Concat", moments, _upper_quantile(graph, residual), axis=0)
+    nepers = graph.op("Div", residual, _DECIBELS)
+    total = graph.op("ReduceLogSumExp", nepers, axes=[0], keepdims=0)
+    count = graph.op("Log", graph.float_length(residual))
+    return graph.op("Mul", graph.op("Sub", total, count), _DECIBELS)
 
 
 def _nearest(

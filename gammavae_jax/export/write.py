@@ -10,17 +10,18 @@ import numpy as np
 from jaxtyping import Float
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.export import int8
 from gammavae_jax.export.check import (
     TOLERANCE,
     Sounds,
     built_in,
     difference,
+    int8_cost,
     jax_scores,
     onnx_scores,
 )
 from gammavae_jax.export.machine import MachineDetector, of_machine
-from gammavae_jax.export.onnx_file import onnx_model, to_bytes
+from gammavae_jax.export.onnx_file import onnx_model, quantised, to_bytes
+from gammavae_jax.files import writing
 from gammavae_jax.log import Log
 from gammavae_jax.scoring.detector import Detector
 
@@ -47,8 +48,8 @@ def export_machines(
 
     Args:
         detector: see `narrowed`.
-        out: the folder, which is made if needed.
-        log: shows the progress.
+        out: the folder, which is created if necessary.
+        log: shows progress.
         sounds: for each machine, to check its files. Default: built-in sounds.
         with_int8: also write `..._int8.onnx`.
         overwrite: replace existing files.
@@ -58,8 +59,8 @@ def export_machines(
 
     Raises:
         InputError: a file exists or cannot be written, the training of a machine's
-            model failed, or a file does not score the sounds as the detector does. In
-            each case nothing is written.
+            model failed, or a file does not score the sounds as the detector does.
+            Nothing is written then.
     """
     machines = [of_machine(detector, m) for m in range(len(detector.machines))]
     stale = _existing_files(out, machines, overwrite)
@@ -82,11 +83,7 @@ def _export(
     expected: Float[np.ndarray, "clip"],
     with_int8: bool,
 ) -> tuple[dict[str, bytes], Exported]:
-    """Return the checked files of a machine, and their description.
-
-    Raises:
-        InputError: the scores of a file differ by more than `TOLERANCE`.
-    """
+    """Return the checked files of a machine, and their description."""
     model = onnx_model(machine)
     name = f"{machine.name}.onnx"
     files = {name: to_bytes(model)}
@@ -100,9 +97,9 @@ def _export(
     cost = None
     if with_int8:
         name = f"{machine.name}_int8.onnx"
-        files[name] = to_bytes(int8.quantised(model))
+        files[name] = to_bytes(quantised(model))
         small = onnx_scores(files[name], sounds.waves)
-        cost = int8.cost(small, scores, sounds.is_anomaly)
+        cost = int8_cost(small, scores, sounds.is_anomaly)
     sizes = {name: len(content) for name, content in files.items()}
     return files, Exported(sizes, found, cost)
 
@@ -110,11 +107,7 @@ def _export(
 def _existing_files(
     out: Path, machines: Sequence[MachineDetector], overwrite: bool
 ) -> list[Path]:
-    """Return the files that are to be replaced.
-
-    Raises:
-        InputError: a file exists, and `overwrite` is false.
-    """
+    """Return the existing files, which are replaced if `overwrite` is true."""
     targets = [out / f"{machine.name}{end}" for machine in machines for end in _ENDINGS]
     found = [path for path in targets if os.path.lexists(path)]
     if found and not overwrite:
@@ -127,7 +120,7 @@ def _existing_files(
 
 def _write(out: Path, contents: Mapping[str, bytes], stale: Sequence[Path]) -> None:
     """Write all files to a temporary folder before the first gets its final name."""
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as folder:
             for name, content in contents.items():
@@ -137,7 +130,3 @@ def _write(out: Path, contents: Mapping[str, bytes], stale: Sequence[Path]) -> N
         for path in stale:  # such as the int8 file of an earlier training
             if path.name not in contents:
                 path.unlink()
-    except OSError as error:
-        raise InputError(
-            f"{str(out)!r} cannot be written: {error.strerror}: give another --out"
-        ) from error

@@ -22,16 +22,16 @@ from support.exported import answers, onnx_bytes, part, trained, wave
 from gammavae_jax.cli.export import Export
 from gammavae_jax.config import ModelConfig
 from gammavae_jax.errors import InputError
-from gammavae_jax.export import int8
 from gammavae_jax.export.check import (
     N_SOUNDS,
     TOLERANCE,
     built_in,
     difference,
+    int8_cost,
     onnx_session,
 )
 from gammavae_jax.export.machine import narrowed, of_machine
-from gammavae_jax.export.onnx_file import onnx_model, to_bytes
+from gammavae_jax.export.onnx_file import onnx_model, quantised, to_bytes
 from gammavae_jax.export.write import Exported
 from gammavae_jax.models.layers import HEADS
 from gammavae_jax.runs.checkpoint import save_detector
@@ -128,7 +128,7 @@ def test_a_file_has_the_same_bytes_each_time_and_no_paths(exported, detector):
     model = onnx_model(machine)
     again = {
         ".onnx": to_bytes(model),
-        "_int8.onnx": to_bytes(int8.quantised(model)),
+        "_int8.onnx": to_bytes(quantised(model)),
     }
     for end, content in again.items():
         assert content == (out / f"{machine.name}{end}").read_bytes(), end
@@ -267,7 +267,7 @@ def test_int8_weights_keep_the_order_of_the_scores(detector):
     machine = part(detector, "mse")
     waves = built_in(machine).waves
     model = onnx.load_from_string(onnx_bytes(detector, "mse"))
-    small_one = int8.quantised(model)
+    small_one = quantised(model)
     of_network = [n.op_type for n in small_one.graph.node if "network/" in n.name]
     assert of_network.count("MatMulInteger") == 2 * 5  # members, products each
     kinds = {t.data_type for t in small_one.graph.initializer if len(t.dims) == 2}
@@ -277,18 +277,18 @@ def test_int8_weights_keep_the_order_of_the_scores(detector):
         for m in (model, small_one)
     )
     assert np.max(np.abs(after / before - 1)) > 1e-4
-    assert float(int8.cost(after, before, None).split()[-1]) > 0.9
+    assert float(int8_cost(after, before, None).split()[-1]) > 0.9
     labels = np.arange(N_SOUNDS) % 2 == 0
-    assert int8.cost(before, before, labels).endswith("(+0.00)")
-    assert int8.cost(labels * 1.0, 1.0 - labels, labels) == (
+    assert int8_cost(before, before, labels).endswith("(+0.00)")
+    assert int8_cost(labels * 1.0, 1.0 - labels, labels) == (
         "AUC 0.00 to 100.00 % (+100.00)"
     )
-    assert int8.cost(-before, before, None).endswith("rank correlation -1.0000")
+    assert int8_cost(-before, before, None).endswith("rank correlation -1.0000")
 
 
 def test_int8_without_a_network_is_refused(detector):
     with pytest.raises(InputError, match="leave out --int8"):
-        int8.quantised(onnx_model(part(detector, "spectrum_density")))
+        quantised(onnx_model(part(detector, "spectrum_density")))
 
 
 def test_chosen_machines_and_seeds_are_exported(detector):

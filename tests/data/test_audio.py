@@ -92,23 +92,6 @@ def test_the_requested_channel_is_read(tmp_path, name, channel):
     np.testing.assert_allclose(read(path, channel), wave(8)[:, channel], atol=2**-14)
 
 
-def test_a_single_sample_is_read(tmp_path):
-    path = write(tmp_path / "clip.wav", np.array([0.5], np.float32))
-    np.testing.assert_array_equal(read(path), [0.5])
-
-
-def test_float_samples_may_exceed_full_scale(tmp_path):
-    loud = np.array([1.5, -2.0], np.float32)
-    path = write(tmp_path / "clip.wav", loud, subtype="FLOAT")
-    np.testing.assert_array_equal(read(path), loud)
-
-
-def test_a_link_to_a_recording_is_read(tmp_path):
-    write(tmp_path / "clip.wav", wave())
-    (tmp_path / "link.wav").symlink_to("clip.wav")
-    assert len(read(tmp_path / "link.wav")) == N
-
-
 @pytest.mark.parametrize("suffix", [".wav", ".flac"])
 def test_16_bit_samples_are_scaled_like_libsndfile_does(tmp_path, suffix):
     values = np.array([-32768, -32767, -1, 0, 1, 12345, 32767], np.int16)
@@ -174,16 +157,6 @@ def test_a_file_without_audio_is_refused(tmp_path, name):
     assert "empty" in message(path)
     path.write_text("a text\n" * 1000)
     assert "cannot be read as audio" in message(path)
-
-
-def test_a_header_without_samples_is_refused(tmp_path):
-    none = write(tmp_path / "none.wav", wave()[:0])
-    assert "has no samples" in message(none)
-    header = write(tmp_path / "header.wav", wave(), subtype="PCM_16")
-    header.write_bytes(header.read_bytes()[:44])
-    assert f"the header claims {N} frames, the file has 0" in message(header)
-    header.write_bytes(header.read_bytes()[:30])
-    assert "cannot be read as audio" in message(header)
 
 
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT"])

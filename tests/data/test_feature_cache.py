@@ -79,8 +79,8 @@ def assert_right(clips, root, config=CONFIG):
         np.testing.assert_array_equal(log_mel, other)
 
 
-def the_array(folder):
-    (path,) = folder.glob("*.npy")
+def the_file(folder, suffix="npy"):
+    (path,) = folder.glob(f"*.{suffix}")
     return path
 
 
@@ -153,44 +153,40 @@ def test_entries_of_another_version_of_the_features_are_ignored(
 
 
 def truncate(folder):
-    path = the_array(folder)
+    path = the_file(folder)
     os.truncate(path, path.stat().st_size // 2)
 
 
 def empty(folder):
-    the_array(folder).write_bytes(b"")
+    the_file(folder).write_bytes(b"")
 
 
 def flip_a_bit(folder):
-    path = the_array(folder)
-    data = bytearray(path.read_bytes())
+    data = bytearray(the_file(folder).read_bytes())
     data[-1000] ^= 1
-    path.write_bytes(data)
+    the_file(folder).write_bytes(data)
 
 
 def swap_lengths(folder):
-    (path,) = folder.glob("*.json")
-    about = json.loads(path.read_text())
+    about = json.loads(the_file(folder, "json").read_text())
     about["frames"].reverse()
-    path.write_text(json.dumps(about))
+    the_file(folder, "json").write_text(json.dumps(about))
 
 
 def delete_array(folder):
-    the_array(folder).unlink()
+    the_file(folder).unlink()
 
 
 def write_wrong_types(folder):
-    (path,) = folder.glob("*.json")
-    path.write_text('{"array": [1], "frames": "x"}')
+    the_file(folder, "json").write_text('{"array": [1], "frames": "x"}')
 
 
 def write_half_a_description(folder):
-    (path,) = folder.glob("*.json")
-    path.write_text('{"arr')
+    the_file(folder, "json").write_text('{"arr')
 
 
 def write_an_object_array(folder):
-    np.save(the_array(folder), np.array([{}], object))
+    np.save(the_file(folder), np.array([{}], object))
 
 
 @pytest.mark.parametrize(

@@ -28,12 +28,7 @@ SHARED = tuple(name for name in LAYOUTS if name != "2020")
 SCORES = "scores/mse/seed13711"
 SMALLEST = override(
     preset("autoencoder"),
-    [
-        "model.hidden=[8]",
-        "model.n_latent=2",
-        "train.batch_size=32",
-        "train.epochs=1",
-    ],
+    ["model.hidden=[8]", "model.n_latent=2", "train.batch_size=32", "train.epochs=1"],
 )
 
 
@@ -174,9 +169,8 @@ def test_a_year_with_its_own_metrics_is_recognised_by_its_layout(
     with (out / "results.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["score"] == "mse"]
     assert [row["pauc"] for row in rows] == [str(r.pauc) for e in expected for r in e]
-    assert [row["auc_source"] for row in rows] == [
-        str(row.auc_source) for rows in expected for row in rows
-    ]
+    aucs = [str(row.auc_source) for rows in expected for row in rows]
+    assert [row["auc_source"] for row in rows] == aucs
     summary = json.loads((out / "summary.json").read_text())
     assert summary["year"] == year
     assert f"are those of {year}." in (out / "report.html").read_text()

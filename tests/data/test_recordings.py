@@ -1,5 +1,6 @@
 """A user's recordings: finding, resampling and cutting them into clips."""
 
+from functools import partial
 from pathlib import Path
 
 import librosa
@@ -90,9 +91,8 @@ def test_a_short_recording_is_a_single_clip(folder):
 
 
 def test_long_recordings_are_cut_into_equal_clips_without_loss():
-    loaded = load_recordings(
-        find_recordings([noise(2), noise(7.6), noise(1)], 16000), BANK, FEATURES, 2.0
-    )
+    sources = find_recordings([noise(2), noise(7.6), noise(1)], 16000)
+    loaded = load_recordings(sources, BANK, FEATURES, 2.0)
     assert loaded.recording.tolist() == [0, 1, 1, 1, 1, 2]
     lengths = {len(m) for m in loaded.clips.log_mels[1:5]}
     assert max(lengths) - min(lengths) <= 1
@@ -104,21 +104,18 @@ def test_other_sample_rates_are_resampled_like_librosa_does():
     waveform = noise(1, 44100)
     loaded = load_recordings(find_recordings(waveform, 44100), BANK, FEATURES, 10.0)
     assert loaded.resampled_from == {44100}
-    expected = librosa.resample(
-        waveform, orig_sr=44100, target_sr=16000, res_type="soxr_hq"
-    )
-    np.testing.assert_allclose(resampled(waveform, 44100, 16000), expected, atol=1e-6)
-    np.testing.assert_array_equal(
-        loaded.clips.log_mels[0],
-        log_mel(resampled(waveform, 44100, 16000), BANK, FEATURES),
-    )
+    like_librosa = partial(librosa.resample, res_type="soxr_hq")
+    expected = like_librosa(waveform, orig_sr=44100, target_sr=16000)
+    actual = resampled(waveform, 44100, 16000)
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
+    expected = log_mel(actual, BANK, FEATURES)
+    np.testing.assert_array_equal(loaded.clips.log_mels[0], expected)
 
 
 def test_a_recording_too_short_for_a_window_is_refused_by_name():
+    sources = find_recordings(noise(1000 / 16000), 16000)
     with pytest.raises(InputError, match="array 0: 1000 samples"):
-        load_recordings(
-            find_recordings(noise(1000 / 16000), 16000), BANK, FEATURES, 1.0
-        )
+        load_recordings(sources, BANK, FEATURES, 1.0)
 
 
 def test_clips_of_a_recording_stay_in_one_part():
@@ -158,7 +155,7 @@ def test_recordings_are_assigned_to_known_machines():
     for recordings, machine, message in (
         ("x", None, "a, b: name the machine"),
         ("x", "c", "unknown machine 'c'"),
-        ({"a": "x"}, "a", "not both"),
+        ({"a": "x"}, "a", "give either machine or a dict"),
         ({}, None, "the dict is empty"),
     ):
         with pytest.raises(InputError, match=message):

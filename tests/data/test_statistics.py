@@ -67,9 +67,8 @@ def test_a_peak_is_the_level_of_the_mean_power(frames):
     actual = statistics.peak(jnp.float32(frames), ones(frames))
     power = logsumexp(frames / DECIBELS, axis=0, b=1 / len(frames))
     np.testing.assert_allclose(actual, DECIBELS * power, rtol=1e-5)
-    np.testing.assert_allclose(
-        actual, 10 * np.log10((10 ** (frames / 10)).mean(0)), 1e-5
-    )
+    level = 10 * np.log10((10 ** (frames / 10)).mean(0))
+    np.testing.assert_allclose(actual, level, rtol=1e-5)
 
 
 def test_one_loud_frame_raises_the_peak_but_hardly_the_mean(frames):
@@ -144,7 +143,6 @@ def test_a_middle_frame_keeps_the_residual_of_its_own_prediction(n_context):
     frames = jnp.float32(np.arange(20.0))
     windows = frames[jnp.arange(20 - n_context + 1)[:, None] + jnp.arange(n_context)]
     middle = windows[:, n_context // 2][:, None]
-    actual, covered = statistics.frame_residual(
-        middle, jnp.ones(len(middle)), 1, n_context
-    )
+    weight = jnp.ones(len(middle))
+    actual, covered = statistics.frame_residual(middle, weight, 1, n_context)
     np.testing.assert_array_equal(actual[covered > 0, 0], frames[covered > 0])

@@ -3,7 +3,7 @@
 import pytest
 from support.challenge_files import IS_ANOMALY, IS_TARGET, NAMES, write_truth
 
-from gammavae_jax.data.score_file_names import machine_and_section
+from gammavae_jax.data.names import machine_and_section
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.ground_truth import truth_from_files, truth_from_names
 from gammavae_jax.evaluation.rows import (

@@ -5,6 +5,7 @@ The meaning of each name is stated here explicitly, instead of parsed from the n
 
 import zlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -138,12 +139,11 @@ COPIES_2021 = labelled("test", "", is_used=False)
 SUPPLEMENTAL = Group("supplemental", "section_{section}_machine_{index:04d}_", 3, None)
 
 
+in_eval_data = partial(Layout, folder="eval_data/raw", data_root="eval_data")
+
+
 def evaluation(machine: str, sections: tuple[str, ...], *groups: Group) -> Layout:
-    return Layout(
-        {machine: Machine(sections, [*training(), *groups])},
-        folder="eval_data/raw",
-        data_root="eval_data",
-    )
+    return in_eval_data({machine: Machine(sections, [*training(), *groups])})
 
 
 # A whole run is tested on each of these. All but 2020 share one run, so their machines
@@ -166,27 +166,21 @@ LAYOUTS = {
             for name in ("fan", "valve")
         }
     ),
-    "2024": Layout(
+    "2024": in_eval_data(
         {
-            "AirCompressor": Machine(
+            name: Machine(
                 ("00",),
                 [
-                    *training("_noAttribute", first=1),
+                    *training(attributes, first=1),
                     anonymous(first=1, is_used=False),
-                    *labelled("test_rename", "_noAttribute", first=1),
+                    *labelled("test_rename", attributes, first=1, word=word),
                 ],
-            ),
-            "RoboticArm": Machine(
-                ("00",),
-                [
-                    *training("_weight15_BckgF", first=1),
-                    anonymous(first=1, is_used=False),
-                    *labelled("test_rename", "_weight15_BckgF", first=1, word=""),
-                ],
-            ),
-        },
-        folder="eval_data/raw",
-        data_root="eval_data",
+            )
+            for name, attributes, word in (
+                ("AirCompressor", "_noAttribute", "test_"),
+                ("RoboticArm", "_weight15_BckgF", ""),
+            )
+        }
     ),
     "2025": Layout(
         {
@@ -210,7 +204,7 @@ LAYOUTS = {
 }
 # These differ from the ones above only in names and folders.
 MORE_LAYOUTS = {
-    "2020 evaluation": Layout(
+    "2020 evaluation": in_eval_data(
         {
             "ToyConveyor": Machine(
                 ("04", "06"),
@@ -221,9 +215,7 @@ MORE_LAYOUTS = {
                     ),
                 ],
             )
-        },
-        folder="eval_data/raw",
-        data_root="eval_data",
+        }
     ),
     "2021, merged": Layout(
         {"pump": Machine(("00", "02"), [*training(), *SPLIT_2021, *COPIES_2021])}

@@ -8,6 +8,7 @@ import io
 import os
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,18 +79,38 @@ def changed(data: bytes, at: int, new: bytes) -> bytes:
     return data[:at] + new + data[at + len(new) :]
 
 
+floats = partial(encoded, subtype="FLOAT")
+doubles = partial(encoded, subtype="DOUBLE")
+int16 = partial(encoded, subtype="PCM_16")
+
+
+def claiming(size: int, riff_size: int | None = None) -> bytes:
+    """A WAV file whose `data` chunk claims this size."""
+    return riff(fmt(), chunk(b"data", PCM, size), size=riff_size)
+
+
+def flipped(data: bytes, at: int, bits: int) -> bytes:
+    """The same bytes with some bits of one byte flipped."""
+    return changed(data, at, bytes([data[at] ^ bits]))
+
+
 DATA = chunk(b"data", PCM)
 WAV = riff(fmt(), DATA)
-FLAC = encoded(kind="FLAC", subtype="PCM_16")
+FLAC, _MP3 = int16(kind="FLAC"), encoded(kind="MP3")
+_SHORT = "refused: too short for a window"
+_CHANNEL = "channel 0 is used, or `features.channel`"
+_OPTIONAL = "accepted: each frame has its own checksum, and the overall one is optional"
 _FRAMES = FLAC.index(b"\xff\xf8", 42)  # start of the first FLAC frame
 _INFO = chunk(b"LIST", b"INFOISFT\4\0\0\0abc\0")
 _MANY = np.stack([SOUND, *(SOUND[::-1] / n for n in range(2, 9))], 1)
 _NAN, _INF, _LOUD = (np.insert(SOUND, 7, x) for x in (np.nan, -np.inf, 1e30))
+_HUGE, _TINY = np.insert(SOUND.astype(float), 7, 1e300), np.full(N, 1e-40)
 _EXTENSIBLE = struct.pack("<HHI", 22, 16, 4)  # following bytes, valid bits, speakers
 # As written by ALSA's arecord: 24 bits in four bytes, but the header says three.
 _24_IN_4 = chunk(b"data", (SOUND * 2**31).astype("<i4").tobytes())
 _CUT = f"truncated: the header claims {N} frames, the file has "
 _NO_AUDIO = "cannot be read as audio"
+_BROKEN, _FRAME_OF_4 = "damaged or truncated", "frames of 4 bytes"
 _NO_DATA = f"{_NO_AUDIO} (Error in WAV file. No 'data' chunk marker)"
 
 
@@ -142,75 +163,48 @@ _BYTES: dict[str, tuple] = {
     # Unusual sounds.
     "silence": (encoded(np.zeros(N)), _as(np.zeros(N))),
     "a constant (DC)": (encoded(np.full(N, 0.25)), _as(np.full(N, 0.25))),
-    "full-scale clipping": (
-        encoded(np.sign(SOUND), subtype="PCM_16"),
-        _as(np.sign(SOUND)),
-    ),
-    "one sample": (
-        encoded(SOUND[:1]),
-        _as(SOUND[:1], remark="refused: too short for a window"),
-    ),
+    "full-scale clipping": (int16(np.sign(SOUND)), _as(np.sign(SOUND))),
+    "one sample": (encoded(SOUND[:1]), _as(SOUND[:1], remark=_SHORT)),
     "float samples beyond full scale": (
-        encoded(SOUND * 100, subtype="FLOAT"),
+        floats(SOUND * 100),
         _as(SOUND * 100, 0, "accepted unchanged"),
     ),
-    "subnormal float samples": (
-        encoded(np.full(N, 1e-40), subtype="DOUBLE"),
-        _as(np.full(N, 1e-40)),
-    ),
-    "float samples with a NaN": (encoded(_NAN, subtype="FLOAT"), "sample 7 is nan"),
-    "float samples with an infinity": (
-        encoded(_INF, subtype="FLOAT"),
-        "sample 7 is -inf",
-    ),
-    "an absurdly large float sample (1e30)": (
-        encoded(_LOUD, subtype="FLOAT"),
-        "sample 7 is 1.0",
-    ),
-    "a double beyond the range of float32": (
-        encoded(np.insert(SOUND.astype(float), 7, 1e300), subtype="DOUBLE"),
-        "sample 7 is inf",
-    ),
+    "subnormal float samples": (doubles(_TINY), _as(_TINY)),
+    "float samples with a NaN": (floats(_NAN), "sample 7 is nan"),
+    "float samples with an infinity": (floats(_INF), "sample 7 is -inf"),
+    "an absurdly large float sample (1e30)": (floats(_LOUD), "sample 7 is 1.0"),
+    "a double beyond the range of float32": (doubles(_HUGE), "sample 7 is inf"),
     # Formats.
     "8-bit": (encoded(subtype="PCM_U8"), _as(SOUND, 2**-7)),
     "24-bit": (encoded(subtype="PCM_24"), _as(SOUND, 2**-23)),
     "32-bit": (encoded(subtype="PCM_32"), _as(SOUND, 2**-24)),
-    "32-bit float": (encoded(subtype="FLOAT"), _as(SOUND, 0)),
-    "64-bit float": (encoded(subtype="DOUBLE"), _as(SOUND, 0)),
+    "32-bit float": (floats(), _as(SOUND, 0)),
+    "64-bit float": (doubles(), _as(SOUND, 0)),
     "12 bits in two bytes": (riff(fmt(bits=12, align=2), DATA), PLAIN),
-    "8 channels": (
-        encoded(_MANY),
-        _as(SOUND, remark="channel 0 is used, or `features.channel`"),
-    ),
+    "8 channels": (encoded(_MANY), _as(SOUND, remark=_CHANNEL)),
     "96 kHz": (
         encoded(rate=96000),
         "the sample rate is 96000 Hz, not 16000 Hz",
         _as(SOUND, remark="resampled"),
     ),
-    "an extensible header": (encoded(kind="WAVEX", subtype="PCM_16"), PLAIN),
+    "an extensible header": (int16(kind="WAVEX"), PLAIN),
     "an extensible header with 12 valid bits": (
-        riff(
-            fmt(0xFFFE, extra=struct.pack("<HHI", 22, 12, 4) + _PCM_GUID),
-            DATA,
-        ),
+        riff(fmt(0xFFFE, extra=struct.pack("<HHI", 22, 12, 4) + _PCM_GUID), DATA),
         PLAIN,
     ),
     "an extensible header with an unknown format": (
         riff(fmt(0xFFFE, extra=_EXTENSIBLE + b"\x99" * 16), DATA),
         _NO_AUDIO,
     ),
-    "RF64": (encoded(kind="RF64", subtype="PCM_16"), PLAIN),
-    "big-endian (RIFX)": (encoded(subtype="PCM_16", endian="BIG"), PLAIN),
+    "RF64": (int16(kind="RF64"), PLAIN),
+    "big-endian (RIFX)": (int16(endian="BIG"), PLAIN),
     "A-law": (encoded(subtype="ALAW"), _as(SOUND, 0.02)),
     "µ-law": (encoded(subtype="ULAW"), _as(SOUND, 0.02)),
     "ADPCM": (encoded(subtype="IMA_ADPCM"), "encoded as IMA_ADPCM"),
     "GSM": (encoded(subtype="GSM610"), "encoded as GSM610"),
     "an unknown codec": (riff(fmt(0x4242), DATA), _NO_AUDIO),
-    "MP3 in a WAV file": (
-        riff(fmt(0x55), chunk(b"data", encoded(kind="MP3"))),
-        _NO_AUDIO,
-    ),
-    "MP3 named .wav": (encoded(kind="MP3"), f"{_NO_AUDIO} (this is MP3)"),
+    "MP3 in a WAV file": (riff(fmt(0x55), chunk(b"data", _MP3)), _NO_AUDIO),
+    "MP3 named .wav": (_MP3, f"{_NO_AUDIO} (this is MP3)"),
     "Ogg named .wav": (encoded(kind="OGG"), f"{_NO_AUDIO} (this is OGG)"),
     "AIFF named .wav": (encoded(kind="AIFF"), f"{_NO_AUDIO} (this is AIFF)"),
     "Wave64 named .wav": (encoded(kind="W64"), f"{_NO_AUDIO} (this is W64)"),
@@ -225,14 +219,8 @@ _BYTES: dict[str, tuple] = {
     "truncated in the header": (WAV[:30], _NO_DATA),
     "truncated": (WAV[:4044], f"{_CUT}2000"),
     "truncated within a sample": (WAV[:4045], f"{_CUT}2000"),
-    "RF64, truncated": (
-        encoded(kind="RF64", subtype="PCM_16")[:-1000],
-        f"{_CUT}{N - 500}",
-    ),
-    "RIFX, truncated": (
-        encoded(subtype="PCM_16", endian="BIG")[:-1000],
-        f"{_CUT}{N - 500}",
-    ),
+    "RF64, truncated": (int16(kind="RF64")[:-1000], f"{_CUT}{N - 500}"),
+    "RIFX, truncated": (int16(endian="BIG")[:-1000], f"{_CUT}{N - 500}"),
     "RF64 that claims a terabyte": (
         riff(
             chunk(b"ds64", struct.pack("<QQQI", 2**40, 2**40, 2**39, 0)),
@@ -244,7 +232,7 @@ _BYTES: dict[str, tuple] = {
         f"claims {2**39} frames, the file has {N}",
     ),
     "RF64 without a `ds64` chunk": (
-        riff(fmt(), chunk(b"data", PCM, 0xFFFFFFFF), kind=b"RF64"),
+        changed(claiming(2**32 - 1), 0, b"RF64"),
         _NO_AUDIO,
     ),
     "no samples": (encoded(np.zeros(0)), "the file has no samples"),
@@ -260,31 +248,25 @@ _BYTES: dict[str, tuple] = {
     "no `fmt `": (riff(DATA), _NO_DATA),
     "`data` before `fmt `": (riff(DATA, fmt()), _NO_DATA),
     "two `fmt `": (riff(fmt(), fmt(rate=8000), DATA), _NO_DATA),
-    "two `data`": (
-        riff(fmt(), chunk(b"data", PCM[:8000]), chunk(b"data", PCM[8000:])),
-        _NO_AUDIO,
-    ),
+    "two `data`": (riff(fmt(), DATA, DATA), _NO_AUDIO),
     "`RIFF` with size 0": (riff(fmt(), DATA, size=0), PLAIN),
     "`RIFF` with too small a size": (riff(fmt(), DATA, size=100), PLAIN),
     "`RIFF` with too large a size": (riff(fmt(), DATA, size=2**31), PLAIN),
-    "`data` with size 0 before samples": (
-        riff(fmt(), chunk(b"data", PCM, 0)),
-        "the file has no samples",
-    ),
+    "`data` with size 0 before samples": (claiming(0), "the file has no samples"),
     "`data` that claims too few samples": (
-        riff(fmt(), chunk(b"data", PCM, 2000)),
+        claiming(2000),
         _as(SOUND[:1000], remark="only the claimed samples are used"),
     ),
     "`data` that claims slightly too many samples": (
-        riff(fmt(), chunk(b"data", PCM, len(PCM) + 10)),
+        claiming(len(PCM) + 10),
         f"claims {N + 5} frames, the file has {N}",
     ),
     "`data` that claims 2 GB minus 64 KB": (
-        riff(fmt(), chunk(b"data", PCM, 0x7FFE0000)),
+        claiming(0x7FFE0000),
         f"claims {0x7FFE0000 // 2} frames, the file has {N}",
     ),
     "`data` with the size written by streaming tools": (
-        riff(fmt(), chunk(b"data", PCM, 0xFFFFFFFF), size=0xFFFFFFFF),
+        claiming(0xFFFFFFFF, 0xFFFFFFFF),
         PLAIN,
     ),
     "`data` with an odd size": (riff(fmt(), chunk(b"data", PCM + b"\1")), PLAIN),
@@ -321,34 +303,21 @@ _BYTES: dict[str, tuple] = {
     "0-bit samples": (riff(fmt(bits=0, align=2), DATA), _NO_AUDIO),
     "64-bit integer samples": (riff(fmt(bits=64), DATA), _NO_AUDIO),
     "17 bits in two bytes": (riff(fmt(bits=17), DATA), "frames of 2 bytes"),
-    "24 bits in four bytes": (
-        riff(fmt(bits=24, align=4), _24_IN_4),
-        "frames of 4 bytes",
-    ),
-    "a frame size that is twice too large": (
-        riff(fmt(align=4), DATA),
-        "frames of 4 bytes",
-    ),
+    "24 bits in four bytes": (riff(fmt(bits=24, align=4), _24_IN_4), _FRAME_OF_4),
+    "a frame size that is twice too large": (riff(fmt(align=4), DATA), _FRAME_OF_4),
     "a frame size of 0": (riff(fmt(align=0), DATA), PLAIN),
     # FLAC.
-    "FLAC, a frame with a wrong checksum": (
-        changed(FLAC, -1, bytes([FLAC[-1] ^ 1])),
-        "damaged or truncated",
-    ),
+    "FLAC, a frame with a wrong checksum": (flipped(FLAC, -1, 1), _BROKEN),
     "FLAC, a frame header with a wrong checksum": (
-        changed(FLAC, _FRAMES + 5, bytes([FLAC[_FRAMES + 5] ^ 255])),
-        "damaged or truncated",
+        flipped(FLAC, _FRAMES + 5, 255),
+        _BROKEN,
     ),
     "FLAC, a wrong checksum of the whole file": (
         changed(FLAC, 26, bytes(15) + b"\1"),
-        _as(
-            SOUND,
-            remark="accepted: each frame has its own checksum, and the overall one is "
-            "optional",
-        ),
+        Accepted(SOUND, remark=_OPTIONAL),
     ),
-    "FLAC, truncated": (FLAC[:-100], "damaged or truncated"),
-    "FLAC, only a header": (FLAC[:_FRAMES], "damaged or truncated"),
+    "FLAC, truncated": (FLAC[:-100], _BROKEN),
+    "FLAC, only a header": (FLAC[:_FRAMES], _BROKEN),
     "FLAC, truncated in the header": (FLAC[:30], _NO_AUDIO),
     "FLAC of unknown length": (
         changed(FLAC, 21, bytes([FLAC[21] & 0xF0, 0, 0, 0, 0])),
@@ -387,31 +356,19 @@ _PATHS: dict[str, tuple] = {
     "a link to a recording": (_link("whole"), PLAIN),
     "a hard link": (_hard_link, PLAIN),
     "a missing file": (lambda folder: folder / "a.wav", "No such file"),
-    "a name that is too long": (
-        lambda folder: folder / f"{'x' * 300}.wav",
-        "File name too long",
-    ),
+    "a name that is too long": (lambda f: f / f"{'x' * 300}.wav", "File name too long"),
     "a null character in the name": (lambda folder: folder / "a\0.wav", "null"),
     "a member of a zip archive": (_archived, PLAIN),
 }
 
 
-def _both(outcomes: tuple) -> tuple:
-    return outcomes if len(outcomes) == 2 else outcomes * 2
-
-
-ODD: dict[str, Odd] = {
-    **{
-        name: Odd(_file(data), *_both(tuple(outcomes)))
-        for name, (data, *outcomes) in _BYTES.items()
-    },
-    **{what: Odd(_file(WAV, name), PLAIN, PLAIN) for what, name in _NAMED.items()},
-    **{
-        name: Odd(make, *_both(tuple(outcomes)))
-        for name, (make, *outcomes) in _PATHS.items()
-    },
-}
 AS_BYTES = {name: data for name, (data, *_) in _BYTES.items()}
+_ALL = {
+    **{name: (_file(data), *both) for name, (data, *both) in _BYTES.items()},
+    **{what: (_file(WAV, name), PLAIN) for what, name in _NAMED.items()},
+    **_PATHS,
+}
+ODD = {name: Odd(make, both[0], both[-1]) for name, (make, *both) in _ALL.items()}
 
 
 def table() -> str:

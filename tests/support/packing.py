@@ -12,9 +12,7 @@ def pack(archive: Path, contents: dict[str, bytes], method=zipfile.ZIP_DEFLATED)
             # Set after construction, which would convert backslashes.
             info = zipfile.ZipInfo("x")
             info.filename = name
-            info.extra = b"UT\x05\x00\x01" + bytes(
-                4
-            )  # a timestamp, as written by `zip`
+            info.extra = b"UT\5\0\1" + bytes(4)  # a timestamp, as written by `zip`
             file.writestr(info, data, method)
     return archive
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from gammavae_jax.data.clips import Clips
-from gammavae_jax.data.machines import ClipFile
-from gammavae_jax.data.names import parse_clip_name
+from gammavae_jax.data.machines import clip_file
 
 
 def clips(log_mels, n_target=0, split="train", labels=None) -> Clips:
@@ -16,7 +15,7 @@ def clips(log_mels, n_target=0, split="train", labels=None) -> Clips:
     for i, label in enumerate(labels):
         domain = "target" if i >= len(log_mels) - n_target else "source"
         name = f"section_00_{domain}_{split}_{label}_{i:04d}.wav"
-        files.append(ClipFile(Path(name), parse_clip_name(name)))
+        files.append(clip_file(Path(name)))
     return Clips(tuple(files), tuple(np.asarray(x, np.float32) for x in log_mels))
 
 

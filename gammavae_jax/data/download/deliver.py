@@ -63,11 +63,7 @@ def published_files(
 
 
 def _read_record(url: str) -> dict[str, Published]:
-    """Return the files of a Zenodo record by name.
-
-    Raises:
-        Transient, Refused: see `get`; an unknown format is refused.
-    """
+    """Return the files of a Zenodo record by name."""
     with get(url, {"Accept": "application/json"}) as response:
         text = response.raw.read(1 << 22, decode_content=True)  # at most 4 MiB
     try:
@@ -122,11 +118,7 @@ def deliver(
 
 
 def _lock(folder: Path) -> AcquireReturnProxy:
-    """Create a folder, and keep other processes from downloading into it.
-
-    Raises:
-        InputError: another process is doing so, or the folder cannot be written.
-    """
+    """Create a folder, and keep other processes from downloading into it."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:

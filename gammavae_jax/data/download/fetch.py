@@ -108,12 +108,7 @@ class _Download:
         )
 
     def attempt(self) -> None:
-        """Request the missing bytes; verify the archive and give it its name.
-
-        Raises:
-            Transient: the archive is still incomplete, or was wrong and is discarded.
-            Refused, OSError: another attempt would not help.
-        """
+        """Request the missing bytes; verify the archive and give it its name."""
         try:
             if self.size == 0 or self.size != self.published.size:
                 self._receive()
@@ -151,12 +146,7 @@ class _Download:
             raise Transient(f"the connection broke {missing} before the end")
 
     def _total_in(self, response: Response, start: int) -> int | None:
-        """Return the size of the archive; None if it is unknown.
-
-        Raises:
-            WrongBytes: the response does not continue the bytes on disk.
-            Refused: it is not the archive; the bytes on disk may still belong to it.
-        """
+        """Return the size of the archive; None if it is unknown."""
         headers, expected = response.headers, self.published.size
         if headers.get("Content-Type", "").startswith("text/html"):
             raise Refused("the server sends a web page instead of the archive")
@@ -188,11 +178,7 @@ class _Download:
                 size += len(data)
 
     def _verify(self) -> None:
-        """Compare the archive with its published checksum, else with those inside it.
-
-        Raises:
-            WrongBytes: it is not the published archive, or not intact.
-        """
+        """Compare the archive with its published checksum, or those inside it."""
         published, md5 = self.published.md5, hashlib.md5(usedforsecurity=False)
         with self.part.open("rb") as file:
             if published is None:

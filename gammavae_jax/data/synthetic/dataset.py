@@ -4,6 +4,7 @@ The set is generated once and cached. Every clip depends only on its machine and
 so the set is the same on every computer.
 """
 
+import itertools
 import os
 import shutil
 import zlib
@@ -52,12 +53,9 @@ SIZES: Mapping[str, SyntheticSize] = {
 
 
 def fleet_sizes(n_machines: int, size: SyntheticSize) -> dict[str, SyntheticSize]:
-    """The sizes of a fleet: machines of all kinds in turn, with numbered names."""
-    kinds = sorted(MACHINES)
-    return {
-        f"{kinds[number % len(kinds)]}{number:04d}": size
-        for number in range(n_machines)
-    }
+    """Return the sizes of a fleet: machines of all kinds, with numbered names."""
+    kinds = itertools.islice(itertools.cycle(sorted(MACHINES)), n_machines)
+    return {f"{kind}{number:04d}": size for number, kind in enumerate(kinds)}
 
 
 def _kind(machine: str) -> str:
@@ -160,15 +158,11 @@ def _write_set(
 
 
 def _clips(machine: str, size: SyntheticSize) -> Iterator[_Clip]:
-    """Training clips, then test clips, in the challenge's order."""
-    groups = [
-        ("train", "source", "normal", size.n_source),
-        ("train", "target", "normal", size.n_target),
-        ("test", "source", "normal", size.n_test),
-        ("test", "source", "anomaly", size.n_test),
-        ("test", "target", "normal", size.n_test),
-        ("test", "target", "anomaly", size.n_test),
-    ]
+    """Yield training clips, then test clips, in the challenge's order."""
+    counts = {"source": size.n_source, "target": size.n_target}
+    groups = [("train", domain, "normal", count) for domain, count in counts.items()]
+    for domain, label in itertools.product(counts, ("normal", "anomaly")):
+        groups.append(("test", domain, label, size.n_test))
     for split, domain, label, count in groups:
         for index in range(count):
             yield _Clip(machine, split, domain, label, index, size.seconds)
@@ -189,24 +183,20 @@ def _write_clip(root: Path, clip: _Clip) -> None:
 
 
 def _attributes(clips: list[_Clip]) -> str:
-    lines = ["file_name,d1p,d1v,d2p,d2v"]
-    for clip in clips:
-        speed, background = clip.condition
-        lines.append(f"{clip.path},speed,{speed},bg,{background}")
-    return "\n".join(lines) + "\n"
+    rows = ("{},speed,{},bg,{}\n".format(clip.path, *clip.condition) for clip in clips)
+    return "file_name,d1p,d1v,d2p,d2v\n" + "".join(rows)
 
 
 def _marker(sizes: Mapping[str, SyntheticSize]) -> str:
-    """A description of the set; sets with the same description are identical."""
-    lines = [
-        f"{_TITLE}, version {VERSION}.",
-        "Made by gammavae_jax from tones, coloured noise and knocks, for trying the",
-        "programs out. Results on them say nothing about real machines.",
-        "",
-    ]
+    """Return a description of the set; sets with the same description are identical."""
+    text = (
+        f"{_TITLE}, version {VERSION}.\n"
+        "Made by gammavae_jax from tones, coloured noise and knocks, for trying the\n"
+        "programs out. Results on them say nothing about real machines.\n\n"
+    )
     for name, size in sizes.items():
-        lines.append(f"{name}: {size}, fault_db={MACHINES[_kind(name)].fault_db}")
-    return "\n".join(lines) + "\n"
+        text += f"{name}: {size}, fault_db={MACHINES[_kind(name)].fault_db}\n"
+    return text
 
 
 def _require_same(root: Path, sizes: Mapping[str, SyntheticSize]) -> Path:

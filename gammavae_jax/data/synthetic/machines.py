@@ -45,8 +45,8 @@ class Machine:
     fault: Callable[[Generator, Signal], Signal]
     source: tuple[Condition, ...]
     target: tuple[Condition, ...]
-    background_db: Number  # relative to the machine
     fault_db: tuple[Number, Number]  # range of severity, relative to the machine
+    background_db: Number = -12  # relative to the machine
 
 
 def render(
@@ -160,7 +160,6 @@ MACHINES = {
         fault=_toy_car_fault,
         source=(Condition(1860, "hall"), Condition(2100, "hall")),
         target=(Condition(2340, "hall"),),
-        background_db=-12,
         fault_db=(-26, -11),
     ),
     "ToyTrain": Machine(
@@ -168,7 +167,6 @@ MACHINES = {
         fault=_toy_train_fault,
         source=(Condition(360, "hall"), Condition(420, "hall")),
         target=(Condition(390, "street"),),
-        background_db=-12,
         fault_db=(-28, -11),
     ),
     "bearing": Machine(
@@ -176,7 +174,6 @@ MACHINES = {
         fault=_bearing_fault,
         source=(Condition(1320, "hall"), Condition(1560, "hall")),
         target=(Condition(1440, "street"),),
-        background_db=-12,
         fault_db=(-27, -13),
     ),
     "fan": Machine(
@@ -192,7 +189,6 @@ MACHINES = {
         fault=_gearbox_fault,
         source=(Condition(900, "hall"), Condition(1020, "hall")),
         target=(Condition(1140, "street"),),
-        background_db=-12,
         fault_db=(-26, -10),
     ),
     "slider": Machine(
@@ -200,7 +196,6 @@ MACHINES = {
         fault=_slider_fault,
         source=(Condition(156, "street"), Condition(180, "street")),
         target=(Condition(168, "hall"),),
-        background_db=-12,
         fault_db=(-16, 2),
     ),
     "valve": Machine(

@@ -8,11 +8,8 @@ from gammavae_jax.data.download.catalogue import PARTS, find_archives, years
 from gammavae_jax.data.machines import issue_of
 from gammavae_jax.errors import InputError
 
-TREE = json.loads(
-    files("gammavae_jax.data.download")
-    .joinpath("dcase_datasets.json")
-    .read_text("utf-8")
-)
+FOLDER = files("gammavae_jax.data.download")
+TREE = json.loads(FOLDER.joinpath("dcase_datasets.json").read_text("utf-8"))
 SETS = sorted(TREE["sections"])
 YEARS = range(2020, 2027)
 
@@ -32,9 +29,7 @@ def test_every_machine_has_the_archives_of_its_parts_and_no_other(name):
         for part, urls in archives[machine].items():
             assert part in PARTS
             assert all(f"_{machine}" in url for url in urls)
-            kinds = sorted(
-                word for url in urls for word in ("train", "test") if word in url
-            )
+            kinds = [word for word in ("test", "train") for url in urls if word in url]
             assert kinds == ([] if part == "dev" else ["test", "train"])
 
 
@@ -43,12 +38,8 @@ def test_every_archive_is_found_and_has_a_path_of_its_own(year):
     archives = find_archives(year)
     name = f"DCASE{year}T2"
     urls = {f"https://zenodo.org{archive.url_path}" for archive in archives}
-    assert urls == {
-        url
-        for parts in TREE["archives"][name].values()
-        for of_part in parts.values()
-        for url in of_part
-    }
+    by_part = [urls for m in TREE["archives"][name].values() for urls in m.values()]
+    assert urls == set().union(*by_part)
     paths = {(a.folder, a.name.lower()) for a in archives}
     assert len(paths) == len(archives)
     assert {archive.machine for archive in archives} == TREE["sections"][name].keys()
@@ -76,14 +67,9 @@ def test_machines_and_parts_narrow_the_choice():
         return [archive.name for archive in find_archives(*arguments)]
 
     assert names(2023, ["fan"]) == ["dev_fan.zip"]
-    assert names(2023, ["bandsaw"]) == [
-        "eval_data_bandsaw_train.zip",
-        "eval_data_bandsaw_test.zip",
-    ]
-    assert names(2020, ["fan"], ["eval"]) == [
-        "eval_data_train_fan.zip",
-        "eval_data_test_fan.zip",
-    ]
+    halves = ("train", "test")
+    assert names(2023, ["bandsaw"]) == [f"eval_data_bandsaw_{h}.zip" for h in halves]
+    assert names(2020, ["fan"], ["eval"]) == [f"eval_data_{h}_fan.zip" for h in halves]
     assert len(names(2020)) == 3 * 6
     assert len(names(2026, (), ["dev"])) == 7
     assert len(names(2026, (), ["eval"])) == 10

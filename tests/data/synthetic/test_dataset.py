@@ -5,15 +5,15 @@ import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-import librosa.filters
 import numpy as np
 import pooch
 import pytest
 import soundfile
-from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
+from gammavae_jax.config import FeatureConfig
+from gammavae_jax.data.features import log_mel, mel_filterbank, windows
 from gammavae_jax.data.synthetic import dataset
 from gammavae_jax.data.synthetic.dataset import (
     MARKER,
@@ -194,26 +194,21 @@ def test_an_unwritable_cache_is_refused(tmp_path, monkeypatch):
         synthetic_root()
 
 
-def windows(path):
-    """Windows of five log-mel frames, as in the official baseline."""
-    samples, rate = soundfile.read(path, dtype="float32")
-    frames = sliding_window_view(samples, 1024)[::512] * np.hanning(1024)
-    power = np.abs(np.fft.rfft(frames)) ** 2
-    mel = librosa.filters.mel(sr=rate, n_fft=1024, n_mels=128)
-    log_mel = 10 * np.log10(np.maximum(power @ mel.T, 1e-15))
-    cut = sliding_window_view(log_mel, 5, axis=0)
-    return cut.reshape(len(cut), -1)
+def windows_of(path):
+    samples, _ = soundfile.read(path, dtype="float32")
+    config = FeatureConfig()
+    return windows(log_mel(samples, mel_filterbank(config), config), config.n_context)
 
 
 @pytest.mark.parametrize("machine", ["fan", "gearbox"])
 def test_anomalies_are_neither_trivial_nor_hopeless(tmp_path, machine):
     """Shown by a linear autoencoder on clips of the full set."""
     root = make_synthetic(tmp_path / "set", {machine: SIZES[machine]}) / machine
-    train = np.concatenate([windows(path) for path in (root / "train").iterdir()])
+    train = np.concatenate([windows_of(path) for path in (root / "train").iterdir()])
     model = PCA(10, svd_solver="covariance_eigh").fit(train)
     clips = sorted((root / "test").iterdir())
     scores = []
-    for clip in map(windows, clips):
+    for clip in map(windows_of, clips):
         residual = clip - model.inverse_transform(model.transform(clip))
         scores.append(np.mean(residual**2))
     is_anomaly = ["anomaly" in clip.name for clip in clips]
