@@ -84,7 +84,7 @@ def test_a_tone_burst_contributes_where_it_is(made, name):
     assert abs(bands.argmax() - BAND) <= 1
     inside = found.contribution[FROM:TO, BAND - 1 : BAND + 2].sum()
     by_area = 3 * (TO - FROM) / found.contribution.size
-    # A squared error gives every band the same weight: 4.5 to 45 by the initial weights.
+    # A squared error weights all bands alike: 4.5 to 45, by the initial weights.
     factor = 4 if name == "mse" else 15
     assert inside > factor * by_area * np.maximum(found.contribution, 0).sum()
 
