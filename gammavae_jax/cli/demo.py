@@ -20,11 +20,7 @@ class Demo:
     """New folder for the recordings, the detector and the page."""
 
     def run(self) -> int:
-        """Make recordings, fit a detector, score, and write the page.
-
-        Raises:
-            InputError: the folder exists or cannot be written.
-        """
+        """Make recordings, fit a detector, score, and write the page."""
         import shlex
 
         from gammavae_jax.cli.fit import Fit

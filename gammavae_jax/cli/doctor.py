@@ -11,14 +11,18 @@ import sys
 import tempfile
 import textwrap
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import tyro
 
 from gammavae_jax.cli.shared import write_json
+
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
 
 _US = "gammavae-jax"
 _TFP = ("tensorflow-probability", "tfp-nightly")  # both own the same folder
@@ -48,20 +52,15 @@ class Doctor:
     goes to standard error."""
 
     def run(self) -> int:
-        """Print each finding as soon as its check is done.
-
-        Raises:
-            InputError: the JSON file cannot be written.
-        """
+        """Print each finding as soon as its check is done."""
         output = sys.stderr if self.json == Path("-") else sys.stdout
         findings = []
         for finding in examine():
             findings.append(finding)
             print(_table_row(finding), file=output, flush=True)
-        counts = {
-            s: [f.state for f in findings].count(s) for s in ("FAILED", "warning")
-        }
-        summary = ", ".join(f"{state}: {n}" for state, n in counts.items() if n)
+        counts = Counter(finding.state for finding in findings)
+        bad = [state for state in ("FAILED", "warning") if counts[state]]
+        summary = ", ".join(f"{state}: {counts[state]}" for state in bad)
         if counts["FAILED"]:
             summary += "; repair the first check that FAILED, then run doctor again"
         print(summary or "all is well", file=output)
@@ -96,19 +95,13 @@ def _table_row(finding: Finding) -> str:
     return f"{row}\n{remedy}" if finding.remedy else row
 
 
-def _requirements() -> dict[str, str]:
+def _requirements() -> "dict[str, SpecifierSet]":
     """Return the packages that we need, and their supported versions."""
     from packaging.requirements import Requirement
 
     lines = map(Requirement, importlib.metadata.requires(_US) or ())
     needed = [r for r in lines if not r.marker or r.marker.evaluate({"extra": ""})]
-    return {r.name: str(r.specifier) for r in needed}
-
-
-def _is_in(versions: str, version: str) -> bool:
-    from packaging.specifiers import SpecifierSet
-
-    return bool(version) and SpecifierSet(versions).contains(version, prereleases=True)
+    return {r.name: r.specifier for r in needed}
 
 
 def _version(package: str) -> str:
@@ -121,15 +114,22 @@ def _version(package: str) -> str:
 
 def _packages() -> tuple[State, str, str]:
     """Check that Python and each required package has a version that we support."""
+    from packaging.specifiers import SpecifierSet
+
     try:
         python = importlib.metadata.metadata(_US)["Requires-Python"]
     except importlib.metadata.PackageNotFoundError:
         return "FAILED", f"{_US} is not installed", "in a checkout: pip install -e ."
     required = {p: v for p, v in _requirements().items() if p not in _TFP}
-    installed = {p: _version(p) for p in (_US, "jaxlib", *required)}
-    installed = {"Python": platform.python_version(), **installed}
-    required = {"Python": python, **required}
-    wrong = [p for p, v in required.items() if not _is_in(v, installed[p])]
+    installed = {"Python": platform.python_version()}
+    installed |= {p: _version(p) for p in (_US, "jaxlib", *required)}
+    required |= {"Python": SpecifierSet(python)}
+    wrong = [
+        package
+        for package, versions in required.items()
+        if not installed[package]
+        or not versions.contains(installed[package], prereleases=True)
+    ]
     detail = ", ".join(f"{p} {v or 'is missing'}" for p, v in installed.items())
     if not wrong:
         return "ok", detail, ""
@@ -141,7 +141,7 @@ def _packages() -> tuple[State, str, str]:
 
 def _probability() -> tuple[State, str, str]:
     """Check TensorFlow Probability: only one of its two packages may be installed."""
-    wanted = _requirements().get("tfp-nightly", "")
+    wanted = str(_requirements().get("tfp-nightly", ""))
     remedy = f"pip uninstall -y {' '.join(_TFP)} && pip install 'tfp-nightly{wanted}'"
     found = [
         (p, d.version) for p in _TFP for d in importlib.metadata.distributions(name=p)

@@ -43,11 +43,7 @@ class Fit:
     """Replace an existing detector."""
 
     def run(self) -> int:
-        """Train and write the detector, and print its thresholds.
-
-        Raises:
-            InputError: recordings, settings or a folder that cannot be used.
-        """
+        """Train and write the detector, and print its thresholds."""
         from gammavae_jax.errors import InputError, printable
         from gammavae_jax.process import prepare
 
@@ -81,11 +77,7 @@ class Fit:
         return 0
 
     def recordings_by_machine(self) -> dict[str, list[Path]]:
-        """Return the recordings by machine.
-
-        Raises:
-            InputError: the options exclude each other, or there are no folders.
-        """
+        """Return the recordings by machine."""
         from gammavae_jax.errors import InputError, printable
 
         if not self.by_folder:

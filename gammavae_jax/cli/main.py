@@ -21,15 +21,13 @@ from gammavae_jax.cli.doctor import Doctor
 from gammavae_jax.cli.download import Download
 from gammavae_jax.cli.evaluate import Evaluate
 from gammavae_jax.cli.export import Export
+from gammavae_jax.cli.finished_runs import Report, Rescore, Submit
 from gammavae_jax.cli.fit import Fit
 from gammavae_jax.cli.help import MARKERS, RULES
-from gammavae_jax.cli.report import Report
-from gammavae_jax.cli.rescore import Rescore
 from gammavae_jax.cli.run import Run
 from gammavae_jax.cli.score import Score
 from gammavae_jax.cli.serve import Serve
 from gammavae_jax.cli.shared import readable_errors
-from gammavae_jax.cli.submit import Submit
 from gammavae_jax.cli.watch import Watch
 from gammavae_jax.errors import InputError, unknown_name
 
@@ -43,7 +41,11 @@ class Command(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def run(self) -> int:
-        """Run the command, and return its exit status."""
+        """Run the command, and return its exit status.
+
+        Raises:
+            InputError: an option or a file cannot be used, or cannot be written.
+        """
         ...
 
 
@@ -96,12 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str]) -> Command:
-    """Return the command that a command line asks for, with its options.
-
-    Raises:
-        InputError: the command does not exist.
-        SystemExit: see `main`.
-    """
+    """Return the command that a command line asks for, with its options."""
     if not arguments:
         print(_overview(), file=sys.stderr)
         sys.exit(2)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from gammavae_jax.cli.shared import table_console, write_json
+from gammavae_jax.cli.shared import new_table, table_console, write_json
 from gammavae_jax.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -36,11 +36,7 @@ class Score:
     """Write a page that explains the scores with spectrograms, residuals and sounds."""
 
     def run(self) -> int:
-        """Print a table with the most anomalous recordings first.
-
-        Raises:
-            InputError: a detector or recordings that cannot be used.
-        """
+        """Print a table with the most anomalous recordings first."""
         from gammavae_jax.process import models_in_checkpoint, prepare
 
         if self.report is not None and not self.report.parent.is_dir():
@@ -81,21 +77,16 @@ def _record(recording: "Verdict") -> dict[str, Any]:
 
 
 def _table(scored: "Sequence[Verdict]") -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for title in ("recording", "machine"):
-        table.add_column(title)
-    for title in ("score", "p-value", "threshold"):
-        table.add_column(title, justify="right")
-    table.add_column("")
+    numbers = ("score", "p-value", "threshold")
+    table = new_table(("recording", "machine", *numbers, ""), numbers)
     for r in sorted(scored, key=lambda recording: -recording.score):
-        numbers = (r.score, r.p_value, r.threshold)
         table.add_row(
             r.name,
             r.machine,
-            *("-" if math.isnan(n) else f"{n:.4g}" for n in numbers),
+            *(
+                "-" if math.isnan(n) else f"{n:.4g}"
+                for n in (r.score, r.p_value, r.threshold)
+            ),
             "ALARM" if r.is_anomaly else "",
         )
     return table

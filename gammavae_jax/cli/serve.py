@@ -48,13 +48,7 @@ class Serve:
     """Recordings that may wait to be scored; further ones are answered with 503."""
 
     def run(self) -> int:
-        """Serve until interrupted.
-
-        Raises:
-            InputError: a detector, option or address cannot be used, or a package is
-                missing.
-            KeyboardInterrupt: on Ctrl-C or SIGTERM.
-        """
+        """Serve until interrupted."""
         from gammavae_jax.process import models_in_checkpoint, prepare
 
         self._check_limits()

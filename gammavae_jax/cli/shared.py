@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -18,6 +18,7 @@ from gammavae_jax.process import Terminated, exit_status, raising_on_sigterm
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from gammavae_jax.config import Config
     from gammavae_jax.data.loading import Source
@@ -125,6 +126,26 @@ def table_console(stderr: bool = False) -> "Console":
     )
 
 
+def new_table(
+    columns: Iterable[str], numbers: Iterable[str], title: str | None = None
+) -> "Table":
+    """Return an empty table; the columns in `numbers` are right-aligned."""
+    from rich import box
+    from rich.table import Table
+
+    numbers = set(numbers)
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for column in columns:
+        table.add_column(column, justify="right" if column in numbers else "left")
+    return table
+
+
 # Both `--set a=1 b=2` and `--set a=1 --set b=2` are read.
 Settings = Annotated[
     tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]],
@@ -180,11 +201,7 @@ def data_root_or_synthetic(data_root: Path | None) -> Path:
 
 
 def built_in_set() -> Path:
-    """Return the folder of the built-in synthetic set, which is made on first use.
-
-    Raises:
-        InputError: see `synthetic_root`.
-    """
+    """Return the folder of the built-in synthetic set, which is made on first use."""
     from rich.console import Console
 
     from gammavae_jax.data.synthetic.dataset import synthetic_root

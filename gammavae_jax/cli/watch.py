@@ -52,13 +52,7 @@ class Watch:
     """Seconds without a change after which a file is complete."""
 
     def run(self) -> int:
-        """Watch until interrupted or, with --once, until all recordings are scored.
-
-        Raises:
-            InputError: a folder, detector, option or file cannot be used, or --json can
-                no longer be written.
-            KeyboardInterrupt: on Ctrl-C or SIGTERM, after a summary.
-        """
+        """Watch until interrupted or, with --once, until all recordings are scored."""
         from gammavae_jax.process import models_in_checkpoint, prepare
 
         self._check_options()

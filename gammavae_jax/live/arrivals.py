@@ -146,9 +146,9 @@ class ScoredLog:
             self._scored = _read(path)
             self._rewrite()
         except OSError as error:
+            remedy = "name a file that this user may write with --state"
             raise InputError(
-                f"{printable(path)}: {error.strerror}: name a file that this user may "
-                "write with --state"
+                f"{printable(path)}: {error.strerror}: {remedy}"
             ) from error
 
     def __enter__(self) -> "ScoredLog":
@@ -222,10 +222,9 @@ def _locked(path: Path) -> IO[str]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.close()
-            raise InputError(
-                f"{printable(path)}: another watch is using it: stop that one, or name "
-                "another file with --state"
-            ) from error
+            remedy = "stop that one, or name another file with --state"
+            message = f"{printable(path)}: another watch is using it: {remedy}"
+            raise InputError(message) from error
         except OSError:  # the file system has no locks
             pass
     return file
@@ -242,9 +241,9 @@ def _read(path: Path) -> dict[str, tuple[Stamp, float]]:
             scored[str(entry["file"])] = stamp, float(entry["time"])
         except (ValueError, TypeError, KeyError) as error:
             if number == 0 and not (len(lines) == 1 and _is_truncated(line)):
+                problem = f"{printable(path)} is not the state of a watch"
                 raise InputError(
-                    f"{printable(path)} is not the state of a watch: name another file "
-                    "with --state"
+                    f"{problem}: name another file with --state"
                 ) from error
     return scored
 

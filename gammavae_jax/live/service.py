@@ -110,17 +110,13 @@ class Service:
         self.thread.submit(None)
 
     def machine_named(self, machine: str | None) -> str:
-        """Return the machine; default: the only one.
-
-        Raises:
-            Refusal: the machine is unknown, or None is given and there are several.
-        """
-        if machine is None and len(self.machines) == 1:
-            return self.machines[0]
+        """Return the machine; default: the only one."""
         if machine is None:
-            names = ", ".join(self.machines)
-            message = f"the machine is missing: add ?machine=, one of {names}"
-            raise Refusal(400, message)
+            machine, *others = self.machines
+            if others:
+                names = ", ".join(self.machines)
+                message = f"the machine is missing: add ?machine=, one of {names}"
+                raise Refusal(400, message)
         if machine not in self.machines:
             raise Refusal(404, unknown_name("machine", machine, self.machines))
         return machine
@@ -138,11 +134,7 @@ class Service:
         ]
 
     async def score(self, request: ScoreRequest) -> dict[str, Any]:
-        """Score a recording, report the verdict, and return it as a JSON object.
-
-        Raises:
-            Refusal: the recording cannot be scored, or not in time.
-        """
+        """Score a recording, report the verdict, and return it as a JSON object."""
         deadline = time.monotonic() + self.limits.score_seconds
         job = partial(self._score, request, deadline)
         entry, image, whole = await self._in_turn(job)

@@ -80,20 +80,17 @@ class FolderWatch:
         Raises:
             InputError: the folder cannot be listed, or the state cannot be written.
         """
-        folder = printable(self._folder)
         try:
             present = recordings_in(self._folder)
         except OSError as error:
             reason = f"{error.strerror}: name a folder that this user may list"
-            raise InputError(f"{folder}: {reason}") from error
+            raise InputError(f"{printable(self._folder)}: {reason}") from error
         try:
             for name, stamp in present.items():
                 self._scored.add(Arrival(name, stamp))
         except OSError as error:
-            raise InputError(
-                f"the state cannot be written ({error.strerror}): name another file "
-                "with --state"
-            ) from error
+            reason = f"the state cannot be written ({error.strerror})"
+            raise InputError(f"{reason}: name another file with --state") from error
 
     def _poll(self) -> None:
         folder = printable(self._folder)
@@ -120,11 +117,7 @@ class FolderWatch:
         return self._bad.get(name) == stamp or self._scored.contains(name, stamp)
 
     def _handle(self, arrival: Arrival) -> None:
-        """Score a recording, and report it if that fails.
-
-        Raises:
-            OutputLost: the verdict cannot be written.
-        """
+        """Score a recording, and report it if that fails."""
         try:
             self._score(arrival)
         except InputError as error:
@@ -160,11 +153,7 @@ class FolderWatch:
     def _verdicts(
         self, path: Path, machine: str
     ) -> Iterator[Stretch | RecordingVerdict]:
-        """Score a file.
-
-        Raises:
-            InputError: anything failed; the other recordings can still be scored.
-        """
+        """Score a file."""
         scorer = self._scorer
         try:
             with open_recording(path, channel=scorer.channel) as recording:
@@ -185,11 +174,7 @@ class FolderWatch:
             raise InputError(f"{printable(path)}: {reason}") from error
 
     def _machine_of(self, name: str) -> str:
-        """Return the machine of the option, of a subfolder, or the only one.
-
-        Raises:
-            InputError: none of these names a machine.
-        """
+        """Return the machine of the option, of a subfolder, or the only one."""
         machines = self._scorer.machines
         if self._options.machine is not None:
             return self._options.machine

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.live.scorer import LiveScorer, RecordingVerdict, Stretch, Verdict
+from gammavae_jax.live.scorer import LiveScorer, RecordingVerdict, Stretch
+from gammavae_jax.scoring.verdict import Verdict
 
 _LONGEST_WHOLE = 1.5  # windows; longer recordings are split, as in training
 _LONGEST_WINDOW = 600  # s; a window is held in memory
@@ -26,7 +27,7 @@ class WindowSize(NamedTuple):
 def window_size(
     scorer: LiveScorer, window_seconds: float | None, hop_seconds: float | None
 ) -> WindowSize:
-    """Return the windows to use. Default: a detector's clip, with half a clip's hop.
+    """Return the windows to use. Default: a training clip, and a hop of half a window.
 
     Raises:
         InputError: the window is too short or too long, or the hop leaves gaps.

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import wave as wave_file
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import jax
 import numpy as np
 import onnx
 import pytest
+import soundfile
 import tyro
 from support.detectors import small
 from support.exported import answers, onnx_bytes, part, trained, wave
@@ -80,12 +80,8 @@ def quick(monkeypatch):
     )
 
 
-def write_wav(path, samples, rate=16000, channels=1):
-    with wave_file.open(str(path), "wb") as file:
-        file.setnchannels(channels)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(samples.astype("<i2").tobytes())
+def write_wav(path, samples, rate=16000):
+    soundfile.write(path, samples.astype(np.int16), rate)
 
 
 def test_the_command_writes_the_files_of_each_machine_and_prints_their_sizes(exported):
@@ -194,6 +190,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+def run_example(*arguments):
+    return run_alone(ROOT / "examples" / "score_onnx.py", *arguments)
+
+
 def run_alone(*arguments):
     return subprocess.run(
         [sys.executable, "-c", ALONE, *map(str, arguments)],
@@ -209,10 +209,10 @@ def test_the_example_scores_a_wav_where_jax_is_not_installed(exported, tmp_path)
         np.round(32768 * np.clip(wave(rng, 9000, tone=t), -1, 0.999)) for t in (0, 9)
     )
     write_wav(tmp_path / "quiet.wav", quiet)
-    write_wav(tmp_path / "loud.wav", np.stack([loud, quiet], axis=1), channels=2)
+    write_wav(tmp_path / "loud.wav", np.stack([loud, quiet], axis=1))
     model = out / "mixed_section_00.onnx"
     paths = [tmp_path / "quiet.wav", tmp_path / "loud.wav"]
-    run = run_alone(ROOT / "examples" / "score_onnx.py", model, *paths)
+    run = run_example(model, *paths)
     assert run.returncode == 0, run.stderr
     waves = [(x / 32768).astype(np.float32) for x in (quiet, loud)]
     for line, answer in zip(
@@ -236,13 +236,12 @@ def test_the_example_reads_the_channel_that_the_detector_was_trained_on(
     rng = np.random.default_rng(4)
     first, second = (np.round(3000 * wave(rng, 9000, tone=t)) for t in (9, 0))
     stereo, mono = tmp_path / "stereo.wav", tmp_path / "mono.wav"
-    write_wav(stereo, np.stack([first, second], axis=1), channels=2)
+    write_wav(stereo, np.stack([first, second], axis=1))
     write_wav(mono, second)
-    script = ROOT / "examples" / "score_onnx.py"
-    of_second = run_alone(script, tmp_path / "second.onnx", stereo).stdout
-    alone = run_alone(script, out / "mixed_section_00.onnx", mono).stdout
+    of_second = run_example(tmp_path / "second.onnx", stereo).stdout
+    alone = run_example(out / "mixed_section_00.onnx", mono).stdout
     assert of_second.split(": ")[1] == alone.split(": ")[1]
-    assert "no channel 1" in run_alone(script, tmp_path / "second.onnx", mono).stderr
+    assert "no channel 1" in run_example(tmp_path / "second.onnx", mono).stderr
 
 
 def test_the_example_refuses_a_wrong_rate_and_a_short_recording(exported, tmp_path):
@@ -250,8 +249,7 @@ def test_the_example_refuses_a_wrong_rate_and_a_short_recording(exported, tmp_pa
     write_wav(tmp_path / "slow.wav", np.zeros(9000), rate=8000)
     write_wav(tmp_path / "short.wav", np.zeros(2047))
     for name, reason in (("slow.wav", "16000 Hz"), ("short.wav", "2048 samples")):
-        script = ROOT / "examples" / "score_onnx.py"
-        run = run_alone(script, out / "mixed_section_00.onnx", tmp_path / name)
+        run = run_example(out / "mixed_section_00.onnx", tmp_path / name)
         assert run.returncode == 1
         assert reason in run.stderr
         assert "Traceback" not in run.stderr

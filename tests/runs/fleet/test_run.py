@@ -27,7 +27,7 @@ from support.main_job import (
     score_bytes,
 )
 
-from gammavae_jax.cli.report import Report
+from gammavae_jax.cli.finished_runs import Report
 from gammavae_jax.config_json import override
 from gammavae_jax.data.loading import Source
 from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
