@@ -15,19 +15,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
 from gammavae_jax.cli.shared import write_json
 
-if TYPE_CHECKING:
-    from packaging.specifiers import SpecifierSet
-
 _US = "gammavae-jax"
 _TFP = ("tensorflow-probability", "tfp-nightly")  # both own the same folder
 
 State = Literal["ok", "warning", "FAILED"]
+Result = tuple[State, str, str]  # state, detail, remedy; see `Finding`
 
 
 class Finding(NamedTuple):
@@ -84,18 +82,15 @@ def examine() -> Iterator[Finding]:
 
 def _table_row(finding: Finding) -> str:
     indent = " " * 33
-    fold = textwrap.TextWrapper(
-        max(shutil.get_terminal_size().columns, 60),
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    width = max(shutil.get_terminal_size().columns, 60)
+    fold = textwrap.TextWrapper(width, subsequent_indent=indent, break_on_hyphens=False)
+    fold.break_long_words = False
     row = fold.fill(f"{finding.state:<9}{finding.name:<23} {finding.detail}")
     remedy = fold.fill(f"{indent}remedy: {finding.remedy}")
     return f"{row}\n{remedy}" if finding.remedy else row
 
 
-def _requirements() -> "dict[str, SpecifierSet]":
+def _requirements() -> dict[str, Any]:
     """Return the packages that we need, and their supported versions."""
     from packaging.requirements import Requirement
 
@@ -104,15 +99,7 @@ def _requirements() -> "dict[str, SpecifierSet]":
     return {r.name: r.specifier for r in needed}
 
 
-def _version(package: str) -> str:
-    """Return the installed version of a package; empty if it is not installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
-def _packages() -> tuple[State, str, str]:
+def _packages() -> Result:
     """Check that Python and each required package has a version that we support."""
     from packaging.specifiers import SpecifierSet
 
@@ -122,32 +109,35 @@ def _packages() -> tuple[State, str, str]:
         return "FAILED", f"{_US} is not installed", "in a checkout: pip install -e ."
     required = {p: v for p, v in _requirements().items() if p not in _TFP}
     installed = {"Python": platform.python_version()}
-    installed |= {p: _version(p) for p in (_US, "jaxlib", *required)}
-    required |= {"Python": SpecifierSet(python)}
+    for package in (_US, "jaxlib", *required):
+        try:
+            installed[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            installed[package] = "is missing"
+    missing = [p for p, v in installed.items() if v == "is missing"]
+    required["Python"] = SpecifierSet(python)
     wrong = [
         package
         for package, versions in required.items()
-        if not installed[package]
+        if package in missing
         or not versions.contains(installed[package], prereleases=True)
     ]
-    detail = ", ".join(f"{p} {v or 'is missing'}" for p, v in installed.items())
+    detail = ", ".join(f"{p} {v}" for p, v in installed.items())
     if not wrong:
         return "ok", detail, ""
     if "Python" in wrong:
         return "FAILED", detail, f"make an environment with Python {python}"
     remedy = "pip install " + " ".join(f"'{p}{required[p]}'" for p in wrong)
-    return "warning" if all(installed.values()) else "FAILED", detail, remedy
+    return "FAILED" if missing else "warning", detail, remedy
 
 
-def _probability() -> tuple[State, str, str]:
+def _probability() -> Result:
     """Check TensorFlow Probability: only one of its two packages may be installed."""
     wanted = str(_requirements().get("tfp-nightly", ""))
     remedy = f"pip uninstall -y {' '.join(_TFP)} && pip install 'tfp-nightly{wanted}'"
-    found = [
-        (p, d.version) for p in _TFP for d in importlib.metadata.distributions(name=p)
-    ]
-    # Each once, although a folder can be on the path twice.
-    installed = [f"{p} {version}" for p, version in sorted(set(found))]
+    distributions_of = importlib.metadata.distributions
+    found = {f"{p} {d.version}" for p in _TFP for d in distributions_of(name=p)}
+    installed = sorted(found)  # each once, although a folder can be on the path twice
     detail = " and ".join(installed) or "not installed"
     if len(installed) > 1:
         return "FAILED", f"{detail} own the same folder", remedy
@@ -161,7 +151,7 @@ def _probability() -> tuple[State, str, str]:
     return "ok", detail, ""
 
 
-def _sound_files() -> tuple[State, str, str]:
+def _sound_files() -> Result:
     """Write and read WAV and FLAC."""
     import numpy as np
 
@@ -179,7 +169,7 @@ def _sound_files() -> tuple[State, str, str]:
     return "ok", f"WAV and FLAC, libsndfile {soundfile.__libsndfile_version__}", ""
 
 
-def _caches() -> tuple[State, str, str]:
+def _caches() -> Result:
     """Check our cache folder and that of compiled programs, before JAX is imported."""
     from gammavae_jax.process import cache_folder, import_jax, keep_compiled_programs
 
@@ -200,7 +190,7 @@ def _caches() -> tuple[State, str, str]:
     return "ok", f"{folder}; compiled programs: {programs}", ""
 
 
-def _devices() -> tuple[State, str, str]:
+def _devices() -> Result:
     import jax
 
     from gammavae_jax.process import available_cores
@@ -215,7 +205,7 @@ def _devices() -> tuple[State, str, str]:
     return "ok", detail, ""
 
 
-def _training() -> tuple[State, str, str]:
+def _training() -> Result:
     """Train a tiny model on noise for one step, with the gradient of the Gamma."""
     import jax
     import jax.numpy as jnp
@@ -239,7 +229,7 @@ def _training() -> tuple[State, str, str]:
     return "ok", f"finite, {n_moved} parameters changed", ""
 
 
-CHECKS: dict[str, Callable[[], tuple[State, str, str]]] = {
+CHECKS: dict[str, Callable[[], Result]] = {
     "packages": _packages,
     "caches": _caches,
     "TensorFlow Probability": _probability,

@@ -75,10 +75,8 @@ def _checked_url(mirror: str) -> str:
     """Return a URL without a slash at its end."""
     parts = urlsplit(mirror)
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise InputError(
-            f"--mirror {printable(mirror)} is not a URL: give one like "
-            "https://zenodo.org"
-        )
+        problem = f"--mirror {printable(mirror)} is not a URL"
+        raise InputError(f"{problem}: give one like https://zenodo.org")
     return mirror.rstrip("/")
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from gammavae_jax.cli.shared import Settings, flat
+from gammavae_jax.errors import InputError, printable
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,6 @@ class Fit:
 
     def run(self) -> int:
         """Train and write the detector, and print its thresholds."""
-        from gammavae_jax.errors import InputError, printable
         from gammavae_jax.process import prepare
 
         if self.out.exists() and not self.overwrite:
@@ -78,8 +78,6 @@ class Fit:
 
     def recordings_by_machine(self) -> dict[str, list[Path]]:
         """Return the recordings by machine."""
-        from gammavae_jax.errors import InputError, printable
-
         if not self.by_folder:
             name = self.machine or self.out.name.removesuffix(".detector")
             return {name: list(self.recordings)}

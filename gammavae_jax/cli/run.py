@@ -116,21 +116,21 @@ class Run(JobOptions):
         from gammavae_jax.devices.cluster import on_first, together
         from gammavae_jax.process import prepare
 
+        config = together(self.configuration)
         if self.data_root is None:  # only the first process announces and makes it
             on_first(lambda: str(data_root_or_synthetic(None)))
-        config, source = together(self._inputs)
+        source = together(self._recordings)
         prepare(models_side_by_side(config, len(source.machines)))
         return self._train(config, source)
 
-    def _inputs(self) -> "tuple[Config, Source]":
-        """The configuration, and the recordings to read."""
+    def _recordings(self) -> "Source":
+        """Return the recordings to read."""
         from gammavae_jax.data.machines import find_machines
 
-        config = self.configuration()
         data_root = self.data_root or built_in_set()
         machines = tuple(dict.fromkeys(self.machines or find_machines(data_root)))
         source = self.source(data_root, machines)
-        return config, source._replace(with_supplemental=self.with_supplemental)
+        return source._replace(with_supplemental=self.with_supplemental)
 
     def _train(self, config: "Config", source: "Source") -> int:
         from rich.console import Console

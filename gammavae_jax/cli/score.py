@@ -40,10 +40,8 @@ class Score:
         from gammavae_jax.process import models_in_checkpoint, prepare
 
         if self.report is not None and not self.report.parent.is_dir():
-            raise InputError(
-                f"{printable(self.report.parent)} is not a folder: make it, or "
-                "give another --report"
-            )
+            problem = f"{printable(self.report.parent)} is not a folder"
+            raise InputError(f"{problem}: make it, or give another --report")
         prepare(models_in_checkpoint(self.detector))
 
         from gammavae_jax.anomaly_detector import AnomalyDetector
@@ -57,8 +55,7 @@ class Score:
             scored = detector.score_recordings(recordings, machine=self.machine)
         if self.json:
             write_json(self.json, [_record(recording) for recording in scored])
-        to_stdout = self.json == Path("-")
-        console = table_console(stderr=to_stdout)
+        console = table_console(stderr=self.json == Path("-"))
         console.print(_table(scored))
         n_alarms = sum(recording.is_anomaly for recording in scored)
         console.print(f"alarms: {n_alarms} of {len(scored)}")

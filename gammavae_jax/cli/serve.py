@@ -64,10 +64,9 @@ class Serve:
             from gammavae_jax.live.app import LiveServer, make_application
             from gammavae_jax.live.service import Limits, Service
         except ModuleNotFoundError as error:
-            raise InputError(
-                f"{error.name} is not installed, but serving needs it: pip install "
-                '"gammavae-jax[serve]"'
-            ) from error
+            problem = f"{error.name} is not installed, but serving needs it"
+            remedy = 'pip install "gammavae-jax[serve]"'
+            raise InputError(f"{problem}: {remedy}") from error
         log = Log(Console())
         announcer = Announcer(log)
         with listening_socket(self.host, self.port) as listener:
@@ -102,20 +101,14 @@ class Serve:
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on an address.
-
-    Raises:
-        InputError: the port is in use, or this computer does not have the address.
-    """
+    """Return a socket that listens on an address, or raise an `InputError`."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=512)
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"cannot listen on {host} port {port} ({reason}): give another --host or "
-            "--port"
-        ) from error
+        problem = f"cannot listen on {host} port {port} ({reason})"
+        raise InputError(f"{problem}: give another --host or --port") from error
 
 
 def url_of(listener: socket.socket) -> str:

@@ -53,9 +53,6 @@ def cluster_process() -> Iterator[None]:
 
     An error that all processes share is reported by the first one only. A process that
     fails alone exits immediately, so that no other process waits for it.
-
-    Raises:
-        InputError: see `cluster.start`; or the error that all processes share.
     """
     from gammavae_jax.devices.cluster import AgreedError, is_first, start
 
@@ -100,11 +97,7 @@ def models_side_by_side(config: "Config", n_machines: int) -> int:
 
 
 def write_json(path: Path, tree: Any) -> None:
-    """Write a tree as JSON to a file; the path `-` is standard output.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
+    """Write a tree as JSON to a file; the path `-` is standard output."""
     text = json.dumps(tree, indent=2, allow_nan=False) + "\n"
     if path == Path("-"):
         sys.stdout.write(text)
@@ -112,9 +105,8 @@ def write_json(path: Path, tree: Any) -> None:
     try:
         write_text(path, text)
     except OSError as error:
-        raise InputError(
-            f"{path} cannot be written: {error.strerror}: give another --json"
-        ) from error
+        problem = f"{path} cannot be written: {error.strerror}"
+        raise InputError(f"{problem}: give another --json") from error
 
 
 def table_console(stderr: bool = False) -> "Console":
@@ -185,11 +177,7 @@ class JobOptions:
 
 
 def data_root_or_synthetic(data_root: Path | None) -> Path:
-    """Return the given folder, or announce and return the built-in synthetic set.
-
-    Raises:
-        InputError: see `synthetic_root`.
-    """
+    """Return the given folder, or announce and return the built-in synthetic set."""
     if data_root is not None:
         return data_root
     print(

@@ -27,11 +27,7 @@ class OutputLost(Exception):
 
 
 class JsonLines:
-    """Appends JSON objects to a file, one a line; `-` is standard output.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
+    """Appends JSON objects to a file, one per line; `-` is standard output."""
 
     def __init__(self, path: Path):
         self._is_stdout = path == Path("-")
@@ -42,11 +38,7 @@ class JsonLines:
             raise InputError(self._reason(error)) from error
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Append a line.
-
-        Raises:
-            OutputLost: the file cannot be written; it is closed.
-        """
+        """Append a line, or close the file and raise `OutputLost`."""
         try:
             self._file.write(json.dumps(entry, allow_nan=False) + "\n")
             self._file.flush()
@@ -82,9 +74,6 @@ class Webhook:
 
     An alarm is given up, with a message, if every attempt fails or too many alarms are
     waiting. Redirects are failures: following one would turn the POST into a GET.
-
-    Raises:
-        InputError: the URL is invalid.
     """
 
     def __init__(

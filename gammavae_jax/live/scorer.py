@@ -87,11 +87,7 @@ class LiveScorer:
 
 
 def load_scorer(path: str | os.PathLike[str]) -> LiveScorer:
-    """Load a saved detector, or the checkpoint of a run.
-
-    Raises:
-        InputError: the path holds no readable detector.
-    """
+    """Load a saved detector, or the checkpoint of a run."""
     from gammavae_jax.anomaly_detector import AnomalyDetector
 
     return LiveScorer(AnomalyDetector.load(path, verbose=False))

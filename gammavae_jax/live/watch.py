@@ -75,11 +75,7 @@ class FolderWatch:
             self._announcer.say(f"{printable(name)}: still growing: left for later")
 
     def skip_existing(self) -> None:
-        """Log all present recordings as scored.
-
-        Raises:
-            InputError: the folder cannot be listed, or the state cannot be written.
-        """
+        """Log all present recordings as scored."""
         try:
             present = recordings_in(self._folder)
         except OSError as error:
@@ -183,10 +179,9 @@ class FolderWatch:
                 return folder
         if len(machines) == 1:
             return machines[0]
-        raise InputError(
-            f"{printable(name)}: not in a machine's folder ({', '.join(machines)}): "
-            "move it there, or give --machine"
-        )
+        problem = f"{printable(name)}: not in a machine's folder"
+        remedy = "move it there, or give --machine"
+        raise InputError(f"{problem} ({', '.join(machines)}): {remedy}")
 
     @contextlib.contextmanager
     def _state_errors_reported(self) -> Iterator[None]:
@@ -194,7 +189,6 @@ class FolderWatch:
         try:
             yield
         except OSError as error:
-            self._announcer.say(
-                f"the state cannot be written ({error.strerror}): a restarted watch "
-                "would score recordings again"
-            )
+            problem = f"the state cannot be written ({error.strerror})"
+            effect = "a restarted watch would score recordings again"
+            self._announcer.say(f"{problem}: {effect}")

@@ -95,7 +95,7 @@ def test_a_script_prints_its_help_before_the_heavy_imports(script):
     [
         (["--preset", "papper"], "error: unknown preset 'papper'"),
         (["--set", "train.epoch=5"], "error: unknown field 'train.epoch'"),
-        (["--epochs", "0"], "error: epochs is 0"),
+        (["--epochs", "0"], "error: train.epochs is 0"),
         (["--scores", "mes"], "error: unknown score 'mes'"),
         (["--data-root", "nowhere"], "error: data root 'nowhere' is not a folder"),
     ],
