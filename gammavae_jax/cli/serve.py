@@ -25,7 +25,7 @@ class Serve:
     """Saved detector, or OUT/checkpoint of a run."""
     host: str = "127.0.0.1"
     """Address to listen on; the default accepts connections from this computer only.
-    There is no password: put a reverse proxy in front of an exposed port."""
+    Clients need no password: put a reverse proxy in front of an exposed port."""
     port: int = 8000
     """Port to listen on; 0 picks a free one."""
     allow_host: tyro.conf.UseAppendAction[tuple[str, ...]] = ()

@@ -107,7 +107,7 @@ def recordings_in(folder: Path) -> dict[str, Stamp]:
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """Return the stamp of a file, or None if there is no such file."""
+    """Return the stamp of a file, or None if it does not exist."""
     status = _status(path)
     return None if status is None else Stamp(status.st_size, status.st_mtime_ns)
 
