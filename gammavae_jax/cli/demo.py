@@ -6,6 +6,8 @@ from typing import Annotated
 
 import tyro
 
+from gammavae_jax.errors import InputError, printable
+
 _RECORDINGS = {
     "normal": "train/*_source_*_00[0-3]*",
     "today": "test/*_source_*_000[0-5]*",
@@ -20,16 +22,11 @@ class Demo:
     """New folder for the recordings, the detector and the page."""
 
     def run(self) -> int:
-        """Make recordings, fit a detector, score, and write the page.
-
-        Raises:
-            InputError: the folder exists or cannot be written.
-        """
+        """Make recordings, fit a detector, score, and write the page."""
         import shlex
 
         from gammavae_jax.cli.fit import Fit
         from gammavae_jax.cli.score import Score
-        from gammavae_jax.errors import InputError, printable
 
         if self.out.exists():
             raise InputError(f"{printable(self.out)} exists: give another --out")
@@ -37,19 +34,14 @@ class Demo:
         try:
             self._copy_recordings()
         except OSError as error:
-            raise InputError(
-                f"{printable(self.out)} cannot be written ({error.strerror}): give "
-                "another --out"
-            ) from error
+            problem = f"{printable(self.out)} cannot be written ({error.strerror})"
+            raise InputError(f"{problem}: give another --out") from error
         detector, page = self.out / "fan.detector", self.out / "report.html"
         out = shlex.quote(str(self.out))
         print(f"+ gammavae fit {out}/normal --out {out}/fan.detector", flush=True)
         Fit((self.out / "normal",), detector).run()
-        print(
-            f"+ gammavae score {out}/fan.detector {out}/today "
-            f"--report {out}/report.html",
-            flush=True,
-        )
+        command = f"gammavae score {out}/fan.detector {out}/today"
+        print(f"+ {command} --report {out}/report.html", flush=True)
         return Score(detector, (self.out / "today",), report=page).run()
 
     def _copy_recordings(self) -> None:

@@ -11,10 +11,11 @@ import sys
 import tempfile
 import textwrap
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
@@ -24,6 +25,7 @@ _US = "gammavae-jax"
 _TFP = ("tensorflow-probability", "tfp-nightly")  # both own the same folder
 
 State = Literal["ok", "warning", "FAILED"]
+Result = tuple[State, str, str]  # state, detail, remedy; see `Finding`
 
 
 class Finding(NamedTuple):
@@ -48,20 +50,15 @@ class Doctor:
     goes to standard error."""
 
     def run(self) -> int:
-        """Print each finding as soon as its check is done.
-
-        Raises:
-            InputError: the JSON file cannot be written.
-        """
+        """Print each finding as soon as its check is done."""
         output = sys.stderr if self.json == Path("-") else sys.stdout
         findings = []
         for finding in examine():
             findings.append(finding)
             print(_table_row(finding), file=output, flush=True)
-        counts = {
-            s: [f.state for f in findings].count(s) for s in ("FAILED", "warning")
-        }
-        summary = ", ".join(f"{state}: {n}" for state, n in counts.items() if n)
+        counts = Counter(finding.state for finding in findings)
+        bad = [state for state in ("FAILED", "warning") if counts[state]]
+        summary = ", ".join(f"{state}: {counts[state]}" for state in bad)
         if counts["FAILED"]:
             summary += "; repair the first check that FAILED, then run doctor again"
         print(summary or "all is well", file=output)
@@ -85,69 +82,62 @@ def examine() -> Iterator[Finding]:
 
 def _table_row(finding: Finding) -> str:
     indent = " " * 33
-    fold = textwrap.TextWrapper(
-        max(shutil.get_terminal_size().columns, 60),
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    width = max(shutil.get_terminal_size().columns, 60)
+    fold = textwrap.TextWrapper(width, subsequent_indent=indent, break_on_hyphens=False)
+    fold.break_long_words = False
     row = fold.fill(f"{finding.state:<9}{finding.name:<23} {finding.detail}")
     remedy = fold.fill(f"{indent}remedy: {finding.remedy}")
     return f"{row}\n{remedy}" if finding.remedy else row
 
 
-def _requirements() -> dict[str, str]:
+def _requirements() -> dict[str, Any]:
     """Return the packages that we need, and their supported versions."""
     from packaging.requirements import Requirement
 
     lines = map(Requirement, importlib.metadata.requires(_US) or ())
     needed = [r for r in lines if not r.marker or r.marker.evaluate({"extra": ""})]
-    return {r.name: str(r.specifier) for r in needed}
+    return {r.name: r.specifier for r in needed}
 
 
-def _is_in(versions: str, version: str) -> bool:
+def _packages() -> Result:
+    """Check that Python and each required package has a version that we support."""
     from packaging.specifiers import SpecifierSet
 
-    return bool(version) and SpecifierSet(versions).contains(version, prereleases=True)
-
-
-def _version(package: str) -> str:
-    """Return the installed version of a package; empty if it is not installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
-def _packages() -> tuple[State, str, str]:
-    """Check that Python and each required package has a version that we support."""
     try:
         python = importlib.metadata.metadata(_US)["Requires-Python"]
     except importlib.metadata.PackageNotFoundError:
         return "FAILED", f"{_US} is not installed", "in a checkout: pip install -e ."
     required = {p: v for p, v in _requirements().items() if p not in _TFP}
-    installed = {p: _version(p) for p in (_US, "jaxlib", *required)}
-    installed = {"Python": platform.python_version(), **installed}
-    required = {"Python": python, **required}
-    wrong = [p for p, v in required.items() if not _is_in(v, installed[p])]
-    detail = ", ".join(f"{p} {v or 'is missing'}" for p, v in installed.items())
+    installed = {"Python": platform.python_version()}
+    for package in (_US, "jaxlib", *required):
+        try:
+            installed[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            installed[package] = "is missing"
+    missing = [p for p, v in installed.items() if v == "is missing"]
+    required["Python"] = SpecifierSet(python)
+    wrong = [
+        package
+        for package, versions in required.items()
+        if package in missing
+        or not versions.contains(installed[package], prereleases=True)
+    ]
+    detail = ", ".join(f"{p} {v}" for p, v in installed.items())
     if not wrong:
         return "ok", detail, ""
     if "Python" in wrong:
         return "FAILED", detail, f"make an environment with Python {python}"
     remedy = "pip install " + " ".join(f"'{p}{required[p]}'" for p in wrong)
-    return "warning" if all(installed.values()) else "FAILED", detail, remedy
+    return "FAILED" if missing else "warning", detail, remedy
 
 
-def _probability() -> tuple[State, str, str]:
+def _probability() -> Result:
     """Check TensorFlow Probability: only one of its two packages may be installed."""
-    wanted = _requirements().get("tfp-nightly", "")
+    wanted = str(_requirements().get("tfp-nightly", ""))
     remedy = f"pip uninstall -y {' '.join(_TFP)} && pip install 'tfp-nightly{wanted}'"
-    found = [
-        (p, d.version) for p in _TFP for d in importlib.metadata.distributions(name=p)
-    ]
-    # Each once, although a folder can be on the path twice.
-    installed = [f"{p} {version}" for p, version in sorted(set(found))]
+    distributions_of = importlib.metadata.distributions
+    found = {f"{p} {d.version}" for p in _TFP for d in distributions_of(name=p)}
+    installed = sorted(found)  # each once, although a folder can be on the path twice
     detail = " and ".join(installed) or "not installed"
     if len(installed) > 1:
         return "FAILED", f"{detail} own the same folder", remedy
@@ -161,7 +151,7 @@ def _probability() -> tuple[State, str, str]:
     return "ok", detail, ""
 
 
-def _sound_files() -> tuple[State, str, str]:
+def _sound_files() -> Result:
     """Write and read WAV and FLAC."""
     import numpy as np
 
@@ -179,7 +169,7 @@ def _sound_files() -> tuple[State, str, str]:
     return "ok", f"WAV and FLAC, libsndfile {soundfile.__libsndfile_version__}", ""
 
 
-def _caches() -> tuple[State, str, str]:
+def _caches() -> Result:
     """Check our cache folder and that of compiled programs, before JAX is imported."""
     from gammavae_jax.process import cache_folder, import_jax, keep_compiled_programs
 
@@ -200,7 +190,7 @@ def _caches() -> tuple[State, str, str]:
     return "ok", f"{folder}; compiled programs: {programs}", ""
 
 
-def _devices() -> tuple[State, str, str]:
+def _devices() -> Result:
     import jax
 
     from gammavae_jax.process import available_cores
@@ -215,7 +205,7 @@ def _devices() -> tuple[State, str, str]:
     return "ok", detail, ""
 
 
-def _training() -> tuple[State, str, str]:
+def _training() -> Result:
     """Train a tiny model on noise for one step, with the gradient of the Gamma."""
     import jax
     import jax.numpy as jnp
@@ -239,7 +229,7 @@ def _training() -> tuple[State, str, str]:
     return "ok", f"finite, {n_moved} parameters changed", ""
 
 
-CHECKS: dict[str, Callable[[], tuple[State, str, str]]] = {
+CHECKS: dict[str, Callable[[], Result]] = {
     "packages": _packages,
     "caches": _caches,
     "TensorFlow Probability": _probability,

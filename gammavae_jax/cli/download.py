@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import tyro
 
-from gammavae_jax.cli.shared import table_console, write_json
+from gammavae_jax.cli.shared import new_table, table_console, write_json
 from gammavae_jax.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -46,12 +46,7 @@ class Download:
     """Server to use instead of Zenodo; it must have the same paths."""
 
     def run(self) -> int:
-        """Download the missing archives, or list all of them; return the exit status.
-
-        Raises:
-            InputError: the year, a machine or a part does not exist, the mirror is not
-                a URL, or the download failed (see `deliver`).
-        """
+        """Download the missing archives, or list all of them."""
         from rich.console import Console
 
         from gammavae_jax.data.download.catalogue import find_archives
@@ -77,17 +72,11 @@ class Download:
 
 
 def _checked_url(mirror: str) -> str:
-    """Return a URL without a slash at its end.
-
-    Raises:
-        InputError: it is not an http or https URL.
-    """
+    """Return a URL without a slash at its end."""
     parts = urlsplit(mirror)
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise InputError(
-            f"--mirror {printable(mirror)} is not a URL: give one like "
-            "https://zenodo.org"
-        )
+        problem = f"--mirror {printable(mirror)} is not a URL"
+        raise InputError(f"{problem}: give one like https://zenodo.org")
     return mirror.rstrip("/")
 
 
@@ -95,15 +84,12 @@ def _table(
     archives: Iterable["Archive"], out: Path, published: dict["Archive", "Published"]
 ) -> "Table":
     """Return a table with one row per archive."""
-    from rich import box
     from rich.filesize import decimal
-    from rich.table import Table
 
     from gammavae_jax.data.download.deliver import status_of
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for title in ("part", "machine", "sections", "archive", "size", "on disk"):
-        table.add_column(title, justify="right" if title == "size" else "left")
+    columns = ("part", "machine", "sections", "archive", "size", "on disk")
+    table = new_table(columns, numbers=["size"])
     for archive in archives:
         file, status = published.get(archive), status_of(archive, out)
         so_far = f" ({decimal(status.n_bytes)})" if status.word == "partial" else ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from gammavae_jax.cli.shared import table_console, write_json
+from gammavae_jax.cli.shared import new_table, table_console, write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,12 +48,7 @@ class Evaluate:
     """Bootstrap resamples of the test clips: 2 or more, or 0 for no bootstrap."""
 
     def run(self) -> int:
-        """Print a table of all score files, and write JSON if requested.
-
-        Raises:
-            InputError: score files, ground truth, a year or a number of resamples that
-                cannot be used; or the JSON file cannot be written.
-        """
+        """Print a table of all score files, and write JSON if requested."""
         from gammavae_jax.evaluation.official import bootstrap
         from gammavae_jax.evaluation.rows import year_of_files
         from gammavae_jax.evaluation.score_files import (
@@ -81,24 +76,13 @@ def _table(
     rows: Sequence["Row"], summary: Mapping[str, Any], year: int | None
 ) -> "Table":
     """Return one row for each section and for both means, in percent."""
-    from rich import box
-    from rich.table import Table
-
     columns = dict(_RANKING)
     if any(not math.isnan(getattr(row, c)) for row in rows for c in _DECISIONS):
         columns |= _DECISIONS
     rules = str(year) if year is not None and year < 2022 else "2022 and later"
-    table = Table(
-        title=f"In percent, by the metrics of {rules}",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    for title in ("machine", "section"):
-        table.add_column(title)
-    for title in columns.values():
-        table.add_column(title.replace(" ", "\n"), justify="right")
+    numbers = [title.replace(" ", "\n") for title in columns.values()]
+    title = f"In percent, by the metrics of {rules}"
+    table = new_table(("machine", "section", *numbers), numbers, title)
     for row in rows:
         values = (getattr(row, c) for c in columns)
         table.add_row(row.machine, row.section, *map(_percent, values))

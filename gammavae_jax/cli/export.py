@@ -41,11 +41,7 @@ class Export:
     """Replace existing files in --out."""
 
     def run(self) -> int:
-        """Export the machines, and return the exit status.
-
-        Raises:
-            InputError: a package is missing, or see `narrowed` and `export_machines`.
-        """
+        """Export the machines, and return the exit status."""
         _require_packages()
         prepare(models_in_checkpoint(self.checkpoint))
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from gammavae_jax.cli.shared import Settings, flat
+from gammavae_jax.errors import InputError, printable
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,7 @@ class Fit:
     """Replace an existing detector."""
 
     def run(self) -> int:
-        """Train and write the detector, and print its thresholds.
-
-        Raises:
-            InputError: recordings, settings or a folder that cannot be used.
-        """
-        from gammavae_jax.errors import InputError, printable
+        """Train and write the detector, and print its thresholds."""
         from gammavae_jax.process import prepare
 
         if self.out.exists() and not self.overwrite:
@@ -81,13 +77,7 @@ class Fit:
         return 0
 
     def recordings_by_machine(self) -> dict[str, list[Path]]:
-        """Return the recordings by machine.
-
-        Raises:
-            InputError: the options exclude each other, or there are no folders.
-        """
-        from gammavae_jax.errors import InputError, printable
-
+        """Return the recordings by machine."""
         if not self.by_folder:
             name = self.machine or self.out.name.removesuffix(".detector")
             return {name: list(self.recordings)}

@@ -43,7 +43,11 @@ class Command(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def run(self) -> int:
-        """Run the command, and return its exit status."""
+        """Run the command, and return its exit status.
+
+        Raises:
+            InputError: an option or a file cannot be used, or cannot be written.
+        """
         ...
 
 
@@ -96,12 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str]) -> Command:
-    """Return the command that a command line asks for, with its options.
-
-    Raises:
-        InputError: the command does not exist.
-        SystemExit: see `main`.
-    """
+    """Return the command that a command line asks for, with its options."""
     if not arguments:
         print(_overview(), file=sys.stderr)
         sys.exit(2)

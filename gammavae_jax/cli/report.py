@@ -1,4 +1,4 @@
-"""`gammavae report`: writes the page of a finished run again."""
+"""`gammavae report`: write the page of a finished run again."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,7 @@ class Report:
     """The page. Default: report.html in the run folder."""
 
     def run(self) -> int:
-        """Write the page, and print its path.
-
-        Raises:
-            InputError: see `report_run`; or the page cannot be written.
-        """
+        """Write the page, and print its path."""
         from gammavae_jax.process import prepare
 
         prepare(2)  # clips are explained in parallel

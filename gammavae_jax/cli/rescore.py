@@ -19,11 +19,7 @@ class Rescore(JobOptions):
     """Folder for the results."""
 
     def run(self) -> int:
-        """Score and evaluate the test clips, and return the exit status.
-
-        Raises:
-            InputError: a checkpoint, recordings or a folder that cannot be used.
-        """
+        """Score and evaluate the test clips, and return the exit status."""
         from gammavae_jax.process import (
             limit_blas_threads,
             models_in_checkpoint,

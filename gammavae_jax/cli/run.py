@@ -66,11 +66,7 @@ class Run(JobOptions):
     """Change any field of the configuration, such as model.n_latent=16."""
 
     def run(self) -> int:
-        """Run the main job; the exit status is 1 if a model could not be trained.
-
-        Raises:
-            InputError: options, recordings or a folder that cannot be used.
-        """
+        """Run the main job; the exit status is 1 if a model could not be trained."""
         from gammavae_jax.process import limit_blas_threads, prepare
 
         self._check()
@@ -82,11 +78,7 @@ class Run(JobOptions):
             return self._run_here()
 
     def configuration(self) -> "Config":
-        """Return the preset with the options applied; `--set` is applied last.
-
-        Raises:
-            InputError: a preset, a setting or a value that is not valid.
-        """
+        """Return the preset with the options applied; `--set` is applied last."""
         from gammavae_jax.config_json import override
         from gammavae_jax.presets import preset
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from gammavae_jax.cli.shared import table_console, write_json
+from gammavae_jax.cli.shared import new_table, table_console, write_json
 from gammavae_jax.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -36,18 +36,12 @@ class Score:
     """Write a page that explains the scores with spectrograms, residuals and sounds."""
 
     def run(self) -> int:
-        """Print a table with the most anomalous recordings first.
-
-        Raises:
-            InputError: a detector or recordings that cannot be used.
-        """
+        """Print a table with the most anomalous recordings first."""
         from gammavae_jax.process import models_in_checkpoint, prepare
 
         if self.report is not None and not self.report.parent.is_dir():
-            raise InputError(
-                f"{printable(self.report.parent)} is not a folder: make it, or "
-                "give another --report"
-            )
+            problem = f"{printable(self.report.parent)} is not a folder"
+            raise InputError(f"{problem}: make it, or give another --report")
         prepare(models_in_checkpoint(self.detector))
 
         from gammavae_jax.anomaly_detector import AnomalyDetector
@@ -61,8 +55,7 @@ class Score:
             scored = detector.score_recordings(recordings, machine=self.machine)
         if self.json:
             write_json(self.json, [_record(recording) for recording in scored])
-        to_stdout = self.json == Path("-")
-        console = table_console(stderr=to_stdout)
+        console = table_console(stderr=self.json == Path("-"))
         console.print(_table(scored))
         n_alarms = sum(recording.is_anomaly for recording in scored)
         console.print(f"alarms: {n_alarms} of {len(scored)}")
@@ -81,21 +74,16 @@ def _record(recording: "Verdict") -> dict[str, Any]:
 
 
 def _table(scored: "Sequence[Verdict]") -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for title in ("recording", "machine"):
-        table.add_column(title)
-    for title in ("score", "p-value", "threshold"):
-        table.add_column(title, justify="right")
-    table.add_column("")
+    numbers = ("score", "p-value", "threshold")
+    table = new_table(("recording", "machine", *numbers, ""), numbers)
     for r in sorted(scored, key=lambda recording: -recording.score):
-        numbers = (r.score, r.p_value, r.threshold)
         table.add_row(
             r.name,
             r.machine,
-            *("-" if math.isnan(n) else f"{n:.4g}" for n in numbers),
+            *(
+                "-" if math.isnan(n) else f"{n:.4g}"
+                for n in (r.score, r.p_value, r.threshold)
+            ),
             "ALARM" if r.is_anomaly else "",
         )
     return table

@@ -25,7 +25,7 @@ class Serve:
     """Saved detector, or OUT/checkpoint of a run."""
     host: str = "127.0.0.1"
     """Address to listen on; the default accepts connections from this computer only.
-    There is no password: put a reverse proxy in front of an exposed port."""
+    Clients need no password: put a reverse proxy in front of an exposed port."""
     port: int = 8000
     """Port to listen on; 0 picks a free one."""
     allow_host: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -48,13 +48,7 @@ class Serve:
     """Recordings that may wait to be scored; further ones are answered with 503."""
 
     def run(self) -> int:
-        """Serve until interrupted.
-
-        Raises:
-            InputError: a detector, option or address cannot be used, or a package is
-                missing.
-            KeyboardInterrupt: on Ctrl-C or SIGTERM.
-        """
+        """Serve until interrupted."""
         from gammavae_jax.process import models_in_checkpoint, prepare
 
         self._check_limits()
@@ -70,10 +64,9 @@ class Serve:
             from gammavae_jax.live.app import LiveServer, make_application
             from gammavae_jax.live.service import Limits, Service
         except ModuleNotFoundError as error:
-            raise InputError(
-                f"{error.name} is not installed, but serving needs it: pip install "
-                '"gammavae-jax[serve]"'
-            ) from error
+            problem = f"{error.name} is not installed, but serving needs it"
+            remedy = 'pip install "gammavae-jax[serve]"'
+            raise InputError(f"{problem}: {remedy}") from error
         log = Log(Console())
         announcer = Announcer(log)
         with listening_socket(self.host, self.port) as listener:
@@ -108,20 +101,14 @@ class Serve:
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on an address.
-
-    Raises:
-        InputError: the port is in use, or this computer does not have the address.
-    """
+    """Return a socket that listens on an address, or raise an `InputError`."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=512)
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"cannot listen on {host} port {port} ({reason}): give another --host or "
-            "--port"
-        ) from error
+        problem = f"cannot listen on {host} port {port} ({reason})"
+        raise InputError(f"{problem}: give another --host or --port") from error
 
 
 def url_of(listener: socket.socket) -> str:

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -18,6 +18,7 @@ from gammavae_jax.process import Terminated, exit_status, raising_on_sigterm
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from gammavae_jax.config import Config
     from gammavae_jax.data.loading import Source
@@ -52,9 +53,6 @@ def cluster_process() -> Iterator[None]:
 
     An error that all processes share is reported by the first one only. A process that
     fails alone exits immediately, so that no other process waits for it.
-
-    Raises:
-        InputError: see `cluster.start`; or the error that all processes share.
     """
     from gammavae_jax.devices.cluster import AgreedError, is_first, start
 
@@ -99,11 +97,7 @@ def models_side_by_side(config: "Config", n_machines: int) -> int:
 
 
 def write_json(path: Path, tree: Any) -> None:
-    """Write a tree as JSON to a file; the path `-` is standard output.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
+    """Write a tree as JSON to a file; the path `-` is standard output."""
     text = json.dumps(tree, indent=2, allow_nan=False) + "\n"
     if path == Path("-"):
         sys.stdout.write(text)
@@ -111,9 +105,8 @@ def write_json(path: Path, tree: Any) -> None:
     try:
         write_text(path, text)
     except OSError as error:
-        raise InputError(
-            f"{path} cannot be written: {error.strerror}: give another --json"
-        ) from error
+        problem = f"{path} cannot be written: {error.strerror}"
+        raise InputError(f"{problem}: give another --json") from error
 
 
 def table_console(stderr: bool = False) -> "Console":
@@ -123,6 +116,26 @@ def table_console(stderr: bool = False) -> "Console":
     return Console(
         stderr=stderr, width=1000, markup=False, emoji=False, highlight=False
     )
+
+
+def new_table(
+    columns: Iterable[str], numbers: Iterable[str], title: str | None = None
+) -> "Table":
+    """Return an empty table; the columns in `numbers` are right-aligned."""
+    from rich import box
+    from rich.table import Table
+
+    numbers = set(numbers)
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for column in columns:
+        table.add_column(column, justify="right" if column in numbers else "left")
+    return table
 
 
 # Both `--set a=1 b=2` and `--set a=1 --set b=2` are read.
@@ -164,11 +177,7 @@ class JobOptions:
 
 
 def data_root_or_synthetic(data_root: Path | None) -> Path:
-    """Return the given folder, or announce and return the built-in synthetic set.
-
-    Raises:
-        InputError: see `synthetic_root`.
-    """
+    """Return the given folder, or announce and return the built-in synthetic set."""
     if data_root is not None:
         return data_root
     print(
@@ -180,11 +189,7 @@ def data_root_or_synthetic(data_root: Path | None) -> Path:
 
 
 def built_in_set() -> Path:
-    """Return the folder of the built-in synthetic set, which is made on first use.
-
-    Raises:
-        InputError: see `synthetic_root`.
-    """
+    """Return the folder of the built-in synthetic set, which is made on first use."""
     from rich.console import Console
 
     from gammavae_jax.data.synthetic.dataset import synthetic_root

@@ -1,4 +1,4 @@
-"""`gammavae submit`: writes the package of a challenge entry."""
+"""`gammavae submit`: write and check the package of a challenge entry."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +23,7 @@ class Submit:
     """Seed to submit. Default: the run's first seed."""
 
     def run(self) -> int:
-        """Write the package, and print what is left to do.
-
-        Raises:
-            InputError: see `write_submission`.
-        """
+        """Write the package, and print what is left to do."""
         from gammavae_jax.evaluation.submission import write_submission
 
         package = write_submission(

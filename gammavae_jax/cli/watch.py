@@ -52,13 +52,7 @@ class Watch:
     """Seconds without a change after which a file is complete."""
 
     def run(self) -> int:
-        """Watch until interrupted or, with --once, until all recordings are scored.
-
-        Raises:
-            InputError: a folder, detector, option or file cannot be used, or --json can
-                no longer be written.
-            KeyboardInterrupt: on Ctrl-C or SIGTERM, after a summary.
-        """
+        """Watch until interrupted or, with --once, until all recordings are scored."""
         from gammavae_jax.process import models_in_checkpoint, prepare
 
         self._check_options()
@@ -76,10 +70,8 @@ class Watch:
 
     def _check_options(self) -> None:
         if not self.folder.is_dir():
-            raise InputError(
-                f"{printable(self.folder)} is not a folder: name the one that receives "
-                "the recordings"
-            )
+            problem = f"{printable(self.folder)} is not a folder"
+            raise InputError(f"{problem}: name the one that receives the recordings")
         for option in ("poll", "settle"):
             value = getattr(self, option)
             if not 0 < value < 1e6:
@@ -133,10 +125,8 @@ def _names(machines: Sequence[str]) -> str:
 
 
 def _summary(counts: Mapping[str, int], webhook: "Webhook | None") -> str:
-    text = (
-        f"recordings scored: {counts['scored']}, alarms: {counts['alarms']}, bad "
-        f"files: {counts['bad']}"
-    )
+    text = f"recordings scored: {counts['scored']}, alarms: {counts['alarms']}"
+    text += f", bad files: {counts['bad']}"
     if webhook is not None:
         text += f", alarms delivered: {webhook.n_delivered}"
         text += f", not delivered: {webhook.n_undelivered}"

@@ -17,8 +17,9 @@ from typing import IO, Any
 import requests
 
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.live.scorer import RecordingVerdict, Stretch, Verdict
+from gammavae_jax.live.scorer import RecordingVerdict, Stretch
 from gammavae_jax.log import Log
+from gammavae_jax.scoring.verdict import Verdict
 
 
 class OutputLost(Exception):
@@ -26,11 +27,7 @@ class OutputLost(Exception):
 
 
 class JsonLines:
-    """Appends JSON objects to a file, one a line; `-` is standard output.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
+    """Appends JSON objects to a file, one per line; `-` is standard output."""
 
     def __init__(self, path: Path):
         self._is_stdout = path == Path("-")
@@ -41,11 +38,7 @@ class JsonLines:
             raise InputError(self._reason(error)) from error
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Append a line.
-
-        Raises:
-            OutputLost: the file cannot be written; it is closed.
-        """
+        """Append a line, or close the file and raise `OutputLost`."""
         try:
             self._file.write(json.dumps(entry, allow_nan=False) + "\n")
             self._file.flush()
@@ -62,10 +55,8 @@ class JsonLines:
             self._file.close()
 
     def _reason(self, error: OSError) -> str:
-        return (
-            f"--json: {self._name}: {error.strerror}: name a file that this user may "
-            "write"
-        )
+        remedy = "name a file that this user may write"
+        return f"--json: {self._name}: {error.strerror}: {remedy}"
 
 
 def _open_to_append(path: Path) -> IO[str]:
@@ -83,16 +74,6 @@ class Webhook:
 
     An alarm is given up, with a message, if every attempt fails or too many alarms are
     waiting. Redirects are failures: following one would turn the POST into a GET.
-
-    Args:
-        url: of http or https.
-        say: prints a message.
-        timeout: seconds to wait for a connection, and for each part of an answer.
-        pauses: seconds before each retry; jitter is added.
-        capacity: of the queue, in alarms.
-
-    Raises:
-        InputError: the URL is invalid.
     """
 
     def __init__(
@@ -100,9 +81,9 @@ class Webhook:
         url: str,
         say: Callable[[str], None],
         *,
-        timeout: float = 5.0,
-        pauses: tuple[float, ...] = (1.0, 4.0),
-        capacity: int = 100,
+        timeout: float = 5.0,  # s; for a connection, and for each part of an answer
+        pauses: tuple[float, ...] = (1.0, 4.0),  # s before each retry, without jitter
+        capacity: int = 100,  # alarms in the queue
     ):
         parts = _split_url(url)
         self._url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
@@ -176,9 +157,10 @@ class Webhook:
             while inner := cause.__cause__ or cause.__context__:
                 cause = inner
             # The messages of requests and urllib3 quote the URL.
-            is_system = isinstance(cause, OSError)
-            is_system &= not isinstance(cause, requests.RequestException)
-            return " ".join(str(cause).split()) if is_system else type(cause).__name__
+            quotes_url = isinstance(cause, requests.RequestException)
+            if isinstance(cause, OSError) and not quotes_url:
+                return " ".join(str(cause).split())
+            return type(cause).__name__
 
     def _report(self, alarm: Mapping[str, Any], failure: str) -> None:
         about = f"{alarm['machine']}, {alarm['file']}"
@@ -192,9 +174,8 @@ def _split_url(url: str) -> urllib.parse.SplitResult:
         is_plain = url.isascii() and url.isprintable() and " " not in url
         if is_plain and parts.scheme in ("http", "https") and parts.hostname:
             return parts
-    raise InputError(
-        "--webhook is not a URL: give one such as https://example.org/alarms"
-    )
+    example = "https://example.org/alarms"
+    raise InputError(f"--webhook is not a URL: give one such as {example}")
 
 
 def _credentials(parts: urllib.parse.SplitResult) -> Any:

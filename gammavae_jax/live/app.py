@@ -8,7 +8,7 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
@@ -50,10 +50,8 @@ _HEADERS = {
 class SameOrigin:
     """ASGI middleware that refuses requests from the pages of other servers.
 
-    Args:
-        app: the application.
-        names: of this server, besides `localhost` and the host name. Every IP address
-            is accepted, because DNS rebinding needs a name.
+    This server is known as `localhost`, by its host name and by the given names. Every
+    IP address is accepted, because DNS rebinding needs a name.
     """
 
     def __init__(self, app: Any, names: Collection[str] = ()):
@@ -77,17 +75,14 @@ class SameOrigin:
         """Return why the request is refused, or an empty string."""
         host = headers.get("host", "")
         if not self._is_own(host):
-            return (
-                "this server is not known by that name: use its address, or start it "
-                "with --allow-host NAME"
-            )
+            remedy = "use its address, or start it with --allow-host NAME"
+            return f"this server is not known by that name: {remedy}"
         # A reverse proxy may use another scheme, so only name and port are compared.
         origin = headers.get("origin", f"//{host}").partition("//")[2]
         # Browsers send this even where they omit the origin.
         is_other = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
-        is_link = method in ("GET", "HEAD") and (
-            headers.get("sec-fetch-mode") == "navigate"
-        )
+        is_link = headers.get("sec-fetch-mode") == "navigate"
+        is_link &= method in ("GET", "HEAD")
         if origin.lower() != host.lower() or (is_other and not is_link):
             return "pages of other servers may not use this server"
         return ""
@@ -119,12 +114,8 @@ class LiveServer(uvicorn.Server):
     """A uvicorn server that also closes connections without a running request.
 
     uvicorn alone lets a client hold a connection forever by sending no request, or by
-    sending its body on and on after the answer.
-
-    Args:
-        application: of ASGI.
-        close: called in the event loop when the server shuts down, before it waits for
-            open requests.
+    continuing its body after the answer. On shutdown, `close` is called in the event
+    loop before the server waits for open requests.
     """
 
     ticks_between_checks = 100  # of 0.1 s
@@ -169,13 +160,7 @@ class LiveServer(uvicorn.Server):
 def make_application(
     service: Service, announcer: Announcer, names: Collection[str] = ()
 ) -> Any:
-    """Return the ASGI application.
-
-    Args:
-        service: scores the recordings.
-        announcer: reports requests that fail.
-        names: of this server; see `SameOrigin`.
-    """
+    """Return the ASGI application; `names` are those of the server (`SameOrigin`)."""
     app = FastAPI(title="gammavae", docs_url=None, redoc_url=None, openapi_url=None)
     _add_error_handlers(app, announcer)
     _add_page(app)
@@ -228,13 +213,13 @@ def _add_get_routes(app: FastAPI, service: Service) -> None:
     @app.get("/health")
     async def health() -> Response:
         uptime = round(time.monotonic() - started, 1)
-        state = {"status": "ok", "uptime_seconds": uptime, "waiting": service.waiting}
-        return _json(state)
+        waiting = service.waiting
+        return _json({"status": "ok", "uptime_seconds": uptime, "waiting": waiting})
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        text = service.metrics.text()
-        return Response(text, media_type=service.metrics.content_type)
+        text, media_type = service.metrics.text()
+        return Response(text, media_type=media_type)
 
     @app.get("/spectrogram")
     async def spectrogram(machine: str | None = None) -> Response:
@@ -285,9 +270,7 @@ def _refused(refusal: Refusal, id_: str | None = None) -> Response:
     return _json(answer, refusal.status, headers)
 
 
-def _json(
-    answer: Mapping[str, Any], status: int = 200, headers: Any = None
-) -> Response:
+def _json(answer: Any, status: int = 200, headers: Any = None) -> Response:
     """Return an answer of one line."""
     text = json.dumps(answer, allow_nan=False) + "\n"
     return Response(text, status, headers, "application/json")

@@ -60,11 +60,7 @@ class Arrivals:
         return sorted(self._waiting)
 
     def poll(self, is_known: Callable[[str, Stamp], bool]) -> list[Arrival]:
-        """Return the complete recordings that are not known yet, oldest first.
-
-        Raises:
-            OSError: the folder cannot be listed.
-        """
+        """Return the complete recordings that are not known yet, oldest first."""
         now, before = self._clock(), self._waiting
         self._waiting, complete = {}, []
         for name, stamp in recordings_in(self._folder).items():
@@ -82,10 +78,8 @@ class Arrivals:
 def recordings_in(folder: Path) -> dict[str, Stamp]:
     """Return the WAV and FLAC files in a folder and its subfolders.
 
-    Links are followed; hidden files and unreadable subfolders are left out.
-
-    Raises:
-        OSError: the folder cannot be listed.
+    Links are followed; hidden files and unreadable subfolders are left out. An OSError
+    is raised if the folder itself cannot be listed.
     """
     recordings: dict[str, Stamp] = {}
     seen, todo = set(), [""]
@@ -104,9 +98,8 @@ def recordings_in(folder: Path) -> dict[str, Stamp]:
             identity = status.st_dev, status.st_ino
             if not stat.S_ISDIR(status.st_mode):
                 if name.lower().endswith(AUDIO_SUFFIXES):
-                    recordings[prefix + name] = Stamp(
-                        status.st_size, status.st_mtime_ns
-                    )
+                    stamp = Stamp(status.st_size, status.st_mtime_ns)
+                    recordings[prefix + name] = stamp
             elif identity not in seen:  # a link may lead back to a parent
                 seen.add(identity)
                 todo.append(f"{prefix}{name}/")
@@ -114,7 +107,7 @@ def recordings_in(folder: Path) -> dict[str, Stamp]:
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """Return the stamp of a file, or None if there is no such file."""
+    """Return the stamp of a file, or None if it does not exist."""
     status = _status(path)
     return None if status is None else Stamp(status.st_size, status.st_mtime_ns)
 
@@ -146,9 +139,9 @@ class ScoredLog:
             self._scored = _read(path)
             self._rewrite()
         except OSError as error:
+            remedy = "name a file that this user may write with --state"
             raise InputError(
-                f"{printable(path)}: {error.strerror}: name a file that this user may "
-                "write with --state"
+                f"{printable(path)}: {error.strerror}: {remedy}"
             ) from error
 
     def __enter__(self) -> "ScoredLog":
@@ -162,11 +155,7 @@ class ScoredLog:
         return name in self._scored and self._scored[name][0] == stamp
 
     def add(self, arrival: Arrival) -> None:
-        """Log a scored recording.
-
-        Raises:
-            OSError: the file cannot be written; the recording is logged in memory.
-        """
+        """Log a scored recording; in memory only, if writing raises an OSError."""
         now = time.time()
         self._scored[arrival.name] = arrival.stamp, now
         if self._file is None:
@@ -184,10 +173,7 @@ class ScoredLog:
         """Drop the recordings that were scored long ago and no longer exist.
 
         Nothing is dropped if no known recording is present: then it is more likely that
-        the network share is away.
-
-        Raises:
-            OSError: the file cannot be written.
+        the network share is away. Raises an OSError as `add` does.
         """
         if not present.keys() & self._scored.keys():
             return
@@ -208,10 +194,10 @@ class ScoredLog:
             self._file = _locked(self._path)
 
     def _close(self) -> None:
-        if self._file is not None:
+        file, self._file = self._file, None
+        if file is not None:
             with contextlib.suppress(OSError):  # of lines that cannot be written
-                self._file.close()
-        self._file = None
+                file.close()
 
 
 def _locked(path: Path) -> IO[str]:
@@ -222,10 +208,9 @@ def _locked(path: Path) -> IO[str]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.close()
-            raise InputError(
-                f"{printable(path)}: another watch is using it: stop that one, or name "
-                "another file with --state"
-            ) from error
+            remedy = "stop that one, or name another file with --state"
+            message = f"{printable(path)}: another watch is using it: {remedy}"
+            raise InputError(message) from error
         except OSError:  # the file system has no locks
             pass
     return file
@@ -242,9 +227,9 @@ def _read(path: Path) -> dict[str, tuple[Stamp, float]]:
             scored[str(entry["file"])] = stamp, float(entry["time"])
         except (ValueError, TypeError, KeyError) as error:
             if number == 0 and not (len(lines) == 1 and _is_truncated(line)):
+                problem = f"{printable(path)} is not the state of a watch"
                 raise InputError(
-                    f"{printable(path)} is not the state of a watch: name another file "
-                    "with --state"
+                    f"{problem}: name another file with --state"
                 ) from error
     return scored
 

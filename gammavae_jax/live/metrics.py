@@ -14,15 +14,13 @@ from prometheus_client import (
 )
 
 from gammavae_jax.live.refusal import Outcome
-from gammavae_jax.live.scorer import Verdict
+from gammavae_jax.scoring.verdict import Verdict
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Metrics:
     """Counters and gauges in their own registry."""
-
-    content_type = CONTENT_TYPE_LATEST
 
     def __init__(self, thresholds: Mapping[str, float], n_listeners: Callable[[], int]):
         self._registry = registry = CollectorRegistry()
@@ -38,15 +36,13 @@ class Metrics:
             "gammavae_scoring_seconds", "Time to decode and score a recording.",
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
-        self._requests = counter(
-            "requests", "Requests to score, by outcome.", "outcome"
-        )
+        about = "Requests to score, by outcome."
+        self._requests = counter("requests", about, "outcome")
         self._recordings = counter("recordings", "Recordings scored.", "machine")
         self._alarms = counter("alarms", "Recordings that were alarms.", "machine")
         self._score = gauge("last_score", "Score of the last recording.", "machine")
-        self._p_value = gauge(
-            "last_p_value", "p-value of the last recording.", "machine"
-        )
+        about = "p-value of the last recording."
+        self._p_value = gauge("last_p_value", about, "machine")
         threshold = gauge("threshold", "Scores above it are alarms.", "machine")
         gauge("open_pages", "Listeners to events.").set_function(n_listeners)
         gauge("uptime_seconds", "Time since the start.").set_function(
@@ -70,6 +66,6 @@ class Metrics:
         self._recordings.labels(machine).inc()
         self._alarms.labels(machine).inc(verdict.is_anomaly)
 
-    def text(self) -> bytes:
-        """Return all metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+    def text(self) -> tuple[bytes, str]:
+        """Return all metrics in Prometheus' text format, and its media type."""
+        return generate_latest(self._registry), CONTENT_TYPE_LATEST

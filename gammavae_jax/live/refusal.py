@@ -10,19 +10,15 @@ Outcome = Literal[
 class Refusal(Exception):
     """A request that is answered with a 4xx or 5xx status.
 
-    Args:
-        status: of HTTP.
-        message: one line with the remedy; it reveals nothing about the server.
-        outcome: the metric that counts the request.
-        retry_after: seconds after which the client may try again.
+    The message is one line with the remedy, and reveals nothing about the server.
     """
 
     def __init__(
         self,
         status: int,
         message: str,
-        outcome: Outcome = "refused",
-        retry_after: int | None = None,
+        outcome: Outcome = "refused",  # counted by the metrics
+        retry_after: int | None = None,  # s
     ):
         super().__init__(message)
         self.status = status

@@ -8,28 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
+from gammavae_jax.scoring.verdict import Verdict
+
 if TYPE_CHECKING:
     from gammavae_jax.anomaly_detector import AnomalyDetector
 
 _CLIP_SECONDS = 10.0  # the challenge's clips, for detectors that do not state theirs
-
-
-class Verdict(NamedTuple):
-    """The verdict on one clip."""
-
-    score: float  # higher is more anomalous
-    p_value: float  # probability that a normal clip scores this high; NaN if unknown
-    threshold: float
-    is_anomaly: bool
-
-    def entry(self) -> dict[str, Any]:
-        """Return a JSON object."""
-        return {
-            "score": finite(self.score),
-            "p_value": finite(self.p_value),
-            "threshold": finite(self.threshold),
-            "is_anomaly": self.is_anomaly,
-        }
 
 
 class Stretch(NamedTuple):
@@ -41,7 +25,7 @@ class Stretch(NamedTuple):
 
     def entry(self) -> dict[str, Any]:
         """Return a JSON object."""
-        return {"start": self.start, "end": self.end, **self.worst.entry()}
+        return {"start": self.start, "end": self.end, **_entry(self.worst)}
 
 
 class RecordingVerdict(NamedTuple):
@@ -56,7 +40,14 @@ class RecordingVerdict(NamedTuple):
     def entry(self) -> dict[str, Any]:
         """Return a JSON object."""
         counts = {"n_windows": self.n_windows, "n_alarms": self.n_alarms}
-        return {"seconds": self.seconds, **counts, **self.worst.entry()}
+        return {"seconds": self.seconds, **counts, **_entry(self.worst)}
+
+
+def _entry(verdict: Verdict) -> dict[str, Any]:
+    """Return a verdict as a JSON object."""
+    numbers = ("score", "p_value", "threshold")
+    entry = {name: finite(getattr(verdict, name)) for name in numbers}
+    return {**entry, "is_anomaly": verdict.is_anomaly}
 
 
 def finite(value: float) -> float | None:
@@ -81,12 +72,10 @@ class LiveScorer:
 
     def judge(self, clip: Float32[np.ndarray, "sample"], machine: str) -> Verdict:
         """Return the verdict on a clip of this machine."""
-        (scored,) = self._detector.score_recordings(
+        (verdict,) = self._detector.score_recordings(
             [clip], self.sample_rate, machine=machine
         )
-        return Verdict(
-            scored.score, scored.p_value, scored.threshold, scored.is_anomaly
-        )
+        return verdict
 
     def spectrogram(
         self, clip: Float32[np.ndarray, "sample"]
@@ -98,11 +87,7 @@ class LiveScorer:
 
 
 def load_scorer(path: str | os.PathLike[str]) -> LiveScorer:
-    """Load a saved detector, or the checkpoint of a run.
-
-    Raises:
-        InputError: the path holds no readable detector.
-    """
+    """Load a saved detector, or the checkpoint of a run."""
     from gammavae_jax.anomaly_detector import AnomalyDetector
 
     return LiveScorer(AnomalyDetector.load(path, verbose=False))

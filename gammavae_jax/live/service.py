@@ -20,6 +20,7 @@ from gammavae_jax.live.scorer import LiveScorer, RecordingVerdict, finite
 from gammavae_jax.live.uploads import Upload, Uploads, recording_of
 from gammavae_jax.live.windows import WindowSize, score_windows
 
+_SHUTTING_DOWN = "the server is shutting down"
 _MAX_STRETCHES = 100  # in an answer
 _MAX_ARRIVING = 4  # recordings of the largest size, besides those that wait
 
@@ -46,10 +47,9 @@ class ScoreRequest(NamedTuple):
 
 
 class ScoringThread:
-    """Runs jobs one by one.
+    """Runs jobs one by one in a daemon thread.
 
-    Unlike that of a `ThreadPoolExecutor`, its thread is a daemon: a process that exits
-    does not wait for the recording that is being scored.
+    Unlike with a `ThreadPoolExecutor`, a process that exits does not wait for a job.
     """
 
     def __init__(self) -> None:
@@ -110,17 +110,13 @@ class Service:
         self.thread.submit(None)
 
     def machine_named(self, machine: str | None) -> str:
-        """Return the machine; default: the only one.
-
-        Raises:
-            Refusal: the machine is unknown, or None is given and there are several.
-        """
-        if machine is None and len(self.machines) == 1:
-            return self.machines[0]
+        """Return the machine, or refuse it; default: the only one."""
         if machine is None:
-            names = ", ".join(self.machines)
-            message = f"the machine is missing: add ?machine=, one of {names}"
-            raise Refusal(400, message)
+            machine, *others = self.machines
+            if others:
+                names = ", ".join(self.machines)
+                message = f"the machine is missing: add ?machine=, one of {names}"
+                raise Refusal(400, message)
         if machine not in self.machines:
             raise Refusal(404, unknown_name("machine", machine, self.machines))
         return machine
@@ -138,11 +134,7 @@ class Service:
         ]
 
     async def score(self, request: ScoreRequest) -> dict[str, Any]:
-        """Score a recording, report the verdict, and return it as a JSON object.
-
-        Raises:
-            Refusal: the recording cannot be scored, or not in time.
-        """
+        """Score a recording, report the verdict, and return it as a JSON object."""
         deadline = time.monotonic() + self.limits.score_seconds
         job = partial(self._score, request, deadline)
         entry, image, whole = await self._in_turn(job)
@@ -157,7 +149,7 @@ class Service:
         A job that takes too long is refused, but counts as waiting until it ends.
         """
         if self._is_closing:
-            raise _shutting_down()
+            raise busy(_SHUTTING_DOWN, 5)
         if self.waiting >= self.limits.max_waiting:
             raise busy(f"{self.waiting} recordings are waiting")
         future = asyncio.wrap_future(self.thread.submit(job))
@@ -165,7 +157,7 @@ class Service:
         future.add_done_callback(self._end_job)
         await asyncio.wait([future], timeout=self.limits.score_seconds)
         if future.cancelled():
-            raise _shutting_down()
+            raise busy(_SHUTTING_DOWN, 5)
         if not future.done():
             raise busy(f"not scored within {self.limits.score_seconds:g} s", 5)
         return future.result()
@@ -228,7 +220,3 @@ class Service:
             if self._is_closing or time.monotonic() > deadline:
                 raise busy(f"{name}: not scored in time")
             yield block
-
-
-def _shutting_down() -> Refusal:
-    return busy("the server is shutting down", 5)

@@ -34,11 +34,8 @@ class Upload(NamedTuple):
 class Uploads:
     """Reads the bodies of concurrent requests in bounded memory.
 
-    Args:
-        max_bytes: in one body.
-        seconds: in which a body must arrive.
-        max_bodies: of the largest size that may be held; only bytes that have arrived
-            count, so slow clients leave room for others.
+    Each must arrive within the given seconds. Up to `max_bodies` of the largest size
+    are held; only bytes that have arrived count, so slow clients leave room for others.
     """
 
     def __init__(self, max_bytes: int, seconds: float, max_bodies: int = 8):
@@ -52,10 +49,8 @@ class Uploads:
     ) -> bytearray:
         """Return the whole body, which the caller must `release`.
 
-        The declared length is only a hint: the bytes are counted as they arrive.
-
-        Raises:
-            Refusal: the body is too large or too slow, or memory is short.
+        It is refused if it is too large or too slow, or if memory is short. The
+        declared length is only a hint: the bytes are counted as they arrive.
         """
         if declared is not None and declared.isdecimal():
             self._check_size(int(declared[:20]))
@@ -88,13 +83,10 @@ class Uploads:
 
 
 def recording_of(body: bytes, content_type: str, name: str | None) -> Upload:
-    """Return the recording in a request body.
+    """Return the recording in a request body, or raise a `Refusal`.
 
     In `multipart/form-data`, it is the first file; any other body is the recording
     itself. Default name: that of the form's file.
-
-    Raises:
-        Refusal: the body is empty, or a form without a file.
     """
     upload = Upload(body, "")
     if content_type.lower().startswith("multipart/form-data"):
@@ -124,12 +116,7 @@ class _Part(NamedTuple):
 
 
 def _first_file(body: bytes, content_type: str) -> Upload:
-    """Return the first file of a multipart form (RFC 7578).
-
-    Raises:
-        Refusal: the form has no file, or too many parts before it.
-        FormParserError: the form is malformed, or has too long headers.
-    """
+    """Return the first file of a multipart form (RFC 7578)."""
     boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
     if not 1 <= len(boundary) <= 70:
         raise Refusal(400, "the form has no boundary: let the client set Content-Type")

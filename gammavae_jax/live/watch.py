@@ -75,25 +75,18 @@ class FolderWatch:
             self._announcer.say(f"{printable(name)}: still growing: left for later")
 
     def skip_existing(self) -> None:
-        """Log all present recordings as scored.
-
-        Raises:
-            InputError: the folder cannot be listed, or the state cannot be written.
-        """
-        folder = printable(self._folder)
+        """Log all present recordings as scored."""
         try:
             present = recordings_in(self._folder)
         except OSError as error:
             reason = f"{error.strerror}: name a folder that this user may list"
-            raise InputError(f"{folder}: {reason}") from error
+            raise InputError(f"{printable(self._folder)}: {reason}") from error
         try:
             for name, stamp in present.items():
                 self._scored.add(Arrival(name, stamp))
         except OSError as error:
-            raise InputError(
-                f"the state cannot be written ({error.strerror}): name another file "
-                "with --state"
-            ) from error
+            reason = f"the state cannot be written ({error.strerror})"
+            raise InputError(f"{reason}: name another file with --state") from error
 
     def _poll(self) -> None:
         folder = printable(self._folder)
@@ -120,11 +113,7 @@ class FolderWatch:
         return self._bad.get(name) == stamp or self._scored.contains(name, stamp)
 
     def _handle(self, arrival: Arrival) -> None:
-        """Score a recording, and report it if that fails.
-
-        Raises:
-            OutputLost: the verdict cannot be written.
-        """
+        """Score a recording, and report it if that fails."""
         try:
             self._score(arrival)
         except InputError as error:
@@ -160,11 +149,7 @@ class FolderWatch:
     def _verdicts(
         self, path: Path, machine: str
     ) -> Iterator[Stretch | RecordingVerdict]:
-        """Score a file.
-
-        Raises:
-            InputError: anything failed; the other recordings can still be scored.
-        """
+        """Score a file."""
         scorer = self._scorer
         try:
             with open_recording(path, channel=scorer.channel) as recording:
@@ -185,11 +170,7 @@ class FolderWatch:
             raise InputError(f"{printable(path)}: {reason}") from error
 
     def _machine_of(self, name: str) -> str:
-        """Return the machine of the option, of a subfolder, or the only one.
-
-        Raises:
-            InputError: none of these names a machine.
-        """
+        """Return the machine of the option, of a subfolder, or the only one."""
         machines = self._scorer.machines
         if self._options.machine is not None:
             return self._options.machine
@@ -198,10 +179,9 @@ class FolderWatch:
                 return folder
         if len(machines) == 1:
             return machines[0]
-        raise InputError(
-            f"{printable(name)}: not in a machine's folder ({', '.join(machines)}): "
-            "move it there, or give --machine"
-        )
+        problem = f"{printable(name)}: not in a machine's folder"
+        remedy = "move it there, or give --machine"
+        raise InputError(f"{problem} ({', '.join(machines)}): {remedy}")
 
     @contextlib.contextmanager
     def _state_errors_reported(self) -> Iterator[None]:
@@ -209,7 +189,6 @@ class FolderWatch:
         try:
             yield
         except OSError as error:
-            self._announcer.say(
-                f"the state cannot be written ({error.strerror}): a restarted watch "
-                "would score recordings again"
-            )
+            problem = f"the state cannot be written ({error.strerror})"
+            effect = "a restarted watch would score recordings again"
+            self._announcer.say(f"{problem}: {effect}")

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.live.scorer import LiveScorer, RecordingVerdict, Stretch, Verdict
+from gammavae_jax.live.scorer import LiveScorer, RecordingVerdict, Stretch
+from gammavae_jax.scoring.verdict import Verdict
 
 _LONGEST_WHOLE = 1.5  # windows; longer recordings are split, as in training
 _LONGEST_WINDOW = 600  # s; a window is held in memory
@@ -26,7 +27,7 @@ class WindowSize(NamedTuple):
 def window_size(
     scorer: LiveScorer, window_seconds: float | None, hop_seconds: float | None
 ) -> WindowSize:
-    """Return the windows to use. Default: a detector's clip, with half a clip's hop.
+    """Return the windows to use. Default: a training clip, and a hop of half a window.
 
     Raises:
         InputError: the window is too short or too long, or the hop leaves gaps.
@@ -34,16 +35,12 @@ def window_size(
     seconds = scorer.clip_seconds if window_seconds is None else window_seconds
     least = scorer.min_samples / scorer.sample_rate
     if not least <= seconds <= _LONGEST_WINDOW:
-        raise InputError(
-            f"a window of {seconds:g} s is too short or too long: give {least:.2g} s "
-            f"to {_LONGEST_WINDOW} s"
-        )
+        problem = f"a window of {seconds:g} s is too short or too long"
+        raise InputError(f"{problem}: give {least:.2g} s to {_LONGEST_WINDOW} s")
     hop = seconds / 2 if hop_seconds is None else hop_seconds
     if not 0 < hop <= seconds:
-        raise InputError(
-            f"a hop of {hop:g} s does not suit windows of {seconds:g} s: give more "
-            "than 0 s and at most the window"
-        )
+        problem = f"a hop of {hop:g} s does not suit windows of {seconds:g} s"
+        raise InputError(f"{problem}: give more than 0 s and at most the window")
     length = round(seconds * scorer.sample_rate)
     return WindowSize(length, max(1, round(hop * scorer.sample_rate)))
 
@@ -78,13 +75,8 @@ def score_windows(
 ) -> Iterator[Stretch | RecordingVerdict]:
     """Yield each stretch of alarms as it ends and, last, the whole recording's verdict.
 
-    A recording of a single window has no stretches.
-
-    The blocks are consecutive samples at the detector's sample rate; the name is for
-    error messages.
-
-    Raises:
-        InputError: the recording is too short, or reading `blocks` raised it.
+    A recording of a single window has no stretches; one that is too short raises an
+    `InputError` with its name. The blocks have the detector's sample rate.
     """
     rate = scorer.sample_rate
     n_windows = n_alarms = 0
@@ -93,10 +85,8 @@ def score_windows(
     end = 0.0
     for start, clip in split_windows(blocks, size):
         if len(clip) < scorer.min_samples:
-            raise InputError(
-                f"{name}: {len(clip) / rate:.2g} s are too short: give recordings of "
-                f"at least {scorer.min_samples / rate:.2g} s"
-            )
+            least = f"give recordings of at least {scorer.min_samples / rate:.2g} s"
+            raise InputError(f"{name}: {len(clip) / rate:.2g} s are too short: {least}")
         verdict, end = scorer.judge(clip, machine), (start + len(clip)) / rate
         n_windows += 1
         n_alarms += verdict.is_anomaly

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -68,16 +69,8 @@ def test_the_exit_status_says_whether_a_check_failed(
     only, capsys, monkeypatch, states, status, last
 ):
     monkeypatch.setenv("COLUMNS", "80")
-    only(
-        **{
-            f"check {number}": lambda state=state: (
-                state,
-                "word " * 30,
-                "pip install x",
-            )
-            for number, state in enumerate(states)
-        }
-    )
+    results = [(state, "word " * 30, "pip install x") for state in states]
+    only(**{f"check {n}": lambda r=r: r for n, r in enumerate(results)})
     assert Doctor().run() == status
     *lines, end = capsys.readouterr().out.splitlines()
     assert end.startswith(last)
@@ -97,11 +90,6 @@ def test_json_is_alone_on_standard_output(only, capsys):
         ],
     }
     assert "FAILED" in output.err
-
-
-class Distribution:
-    def __init__(self, version):
-        self.version = version
 
 
 WANTED = "0.26.0.dev20261027"
@@ -127,18 +115,17 @@ def test_two_packages_in_one_folder_are_named_with_the_remedy(
     monkeypatch.setattr(
         importlib.metadata,
         "distributions",
-        lambda name: map(Distribution, versions.get(name.replace("-", "_"), ())),
+        lambda name: [
+            SimpleNamespace(version=version)
+            for version in versions.get(name.replace("-", "_"), ())
+        ],
     )
     monkeypatch.setattr(distributions, "SAMPLER", "tensorflow-probability")
     found, detail, remedy = check("TensorFlow Probability")
     assert found == state
     assert words in detail
-    assert remedy == (
-        ""
-        if state == "ok"
-        else "pip uninstall -y tensorflow-probability tfp-nightly && pip install "
-        f"'tfp-nightly=={WANTED}'"
-    )
+    expected = "pip uninstall -y tensorflow-probability tfp-nightly && pip install "
+    assert remedy == ("" if state == "ok" else f"{expected}'tfp-nightly=={WANTED}'")
 
 
 def test_without_tfp_it_warns_that_jax_draws_and_training_still_works(monkeypatch):
@@ -176,18 +163,15 @@ def test_a_missing_or_unsupported_package_is_named_with_the_remedy(
     assert remedy.count("'") == 2
 
 
-def test_an_unsupported_python_fails(monkeypatch):
+def test_an_unsupported_python_or_a_missing_installation_fails(monkeypatch):
+    def missing(package):
+        raise importlib.metadata.PackageNotFoundError(package)
+
     monkeypatch.setattr("platform.python_version", lambda: "3.9.1")
     state, detail, remedy = check("packages")
     assert state == "FAILED"
     assert "Python 3.9.1" in detail
     assert remedy.startswith("make an environment with Python ")
-
-
-def test_a_checkout_that_is_not_installed_fails(monkeypatch):
-    def missing(package):
-        raise importlib.metadata.PackageNotFoundError(package)
-
     monkeypatch.setattr(importlib.metadata, "metadata", missing)
     state, _, remedy = check("packages")
     assert state == "FAILED"

@@ -86,10 +86,7 @@ def test_an_existing_detector_is_not_replaced_without_overwrite(
         (["fit", "{root}/normal", "--by-folder", "--out", "{root}/x"], "no subfolders"),
         (["score", "{root}/normal", "{root}/today"], "no checkpoint in"),
         (["demo", "--out", "{root}"], "exists: give another --out"),
-        (
-            ["score", "x", "y", "--report", "{root}/no/x.html"],
-            "is not a folder: make it",
-        ),
+        (["score", "x", "y", "--report", "{root}/no/x"], "is not a folder: make it"),
     ],
 )
 def test_bad_input_is_one_line(recordings, arguments, message, capsys):
@@ -107,17 +104,14 @@ def test_each_subfolder_can_be_a_machine(tmp_path, capsys):
     for folder in ("pump/normal", "pump/today", "fan", ".cache", "old.detector"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "old.detector" / "detector.json").write_text("{}")
-    fit = Fit((tmp_path,), tmp_path / "all.detector", by_folder=True)
-    assert fit.recordings_by_machine() == {
-        "fan": [tmp_path / "fan"],
-        "pump": [tmp_path / "pump" / "normal"],
-    }
-    assert Fit((tmp_path,), tmp_path / "saw-1.detector").recordings_by_machine() == {
-        "saw-1": [tmp_path]
-    }
-    assert Fit((tmp_path,), tmp_path / "x", machine="saw").recordings_by_machine() == {
-        "saw": [tmp_path]
-    }
+
+    def machines(out, **options):
+        return Fit((tmp_path,), tmp_path / out, **options).recordings_by_machine()
+
+    both = {"fan": [tmp_path / "fan"], "pump": [tmp_path / "pump" / "normal"]}
+    assert machines("all.detector", by_folder=True) == both
+    assert machines("saw-1.detector") == {"saw-1": [tmp_path]}
+    assert machines("x", machine="saw") == {"saw": [tmp_path]}
 
 
 @pytest.mark.slow

@@ -57,11 +57,8 @@ def test_the_strings_below_fields_are_found_in_bases_too():
     assert texts["files"] == "Files; '-' is - standard input."
 
 
-def test_without_options_a_command_has_its_defaults():
+def test_every_kind_of_option_is_read_and_has_its_default():
     assert read() == Learn()
-
-
-def test_every_kind_of_option_is_read():
     line = (
         "a b --data-root x --epochs 3 --seeds=1 --rate 1e-3 --preset paper "
         "--set a=1 b=2 --verbose"

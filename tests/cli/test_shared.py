@@ -32,18 +32,22 @@ def python(*arguments):
     )
 
 
-def test_an_input_error_is_one_line_and_exit_status_2(capsys):
-    with pytest.raises(SystemExit) as exit_, readable_errors():
-        raise InputError("no such fan: give another")
-    assert exit_.value.code == 2
-    assert capsys.readouterr() == ("", "error: no such fan: give another\n")
-
-
-def test_ctrl_c_is_one_line_and_exit_status_130(capsys):
-    with pytest.raises(SystemExit) as exit_, readable_errors():
-        raise KeyboardInterrupt
-    assert exit_.value.code == 130
-    assert capsys.readouterr().err == "interrupted\n"
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (
+            InputError("no such fan: give another"),
+            2,
+            "error: no such fan: give another",
+        ),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_an_input_error_or_ctrl_c_is_one_line(error, status, line, capsys):
+    with pytest.raises(SystemExit) as caught, readable_errors():
+        raise error
+    assert caught.value.code == status
+    assert capsys.readouterr() == ("", f"{line}\n")
 
 
 def test_a_programming_error_keeps_its_traceback():

@@ -63,10 +63,14 @@ def receiver():
 
 
 @pytest.fixture
-def hanging():
-    """The URL of a server that accepts connections and never answers."""
+def silent():
+    """A server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}/"
+        yield server
+
+
+def url_of(server):
+    return f"http://127.0.0.1:{server.getsockname()[1]}/"
 
 
 def alarm(number):
@@ -124,9 +128,9 @@ def test_a_redirect_is_not_followed_and_delivers_nothing(receiver, code):
     assert messages == [f"not delivered to 127.0.0.1: fan, 0.wav (status {code})"]
 
 
-def test_a_hanging_server_delays_nothing_and_every_alarm_is_counted(hanging):
+def test_a_hanging_server_delays_nothing_and_every_alarm_is_counted(silent):
     messages = []
-    webhook = Webhook(hanging, messages.append, timeout=30.0, capacity=3)
+    webhook = Webhook(url_of(silent), messages.append, timeout=30.0, capacity=3)
     start = time.monotonic()
     for number in range(10):
         webhook.send(alarm(number))
@@ -141,37 +145,28 @@ def test_a_hanging_server_delays_nothing_and_every_alarm_is_counted(hanging):
     assert (webhook.n_delivered, webhook.n_undelivered) == (0, 10)
 
 
-def test_a_server_that_is_too_slow_is_given_up(hanging):
-    _, messages = send(hanging, alarm(0), timeout=0.1, pauses=())
+def test_a_server_that_is_too_slow_is_given_up(silent):
+    _, messages = send(url_of(silent), alarm(0), timeout=0.1, pauses=())
     assert messages == ["not delivered to 127.0.0.1: fan, 0.wav (timed out)"]
 
 
-@pytest.fixture
-def dripping():
-    """The URL of a server that sends an endless answer byte by byte."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
+def test_a_dripping_server_delays_neither_scoring_nor_the_end(silent):
+    def drip():
+        client, _ = silent.accept()
+        with client, contextlib.suppress(OSError):
+            for byte in itertools.cycle(b"X-Header: y\r\n"):
+                client.sendall(bytes([byte]))
+                time.sleep(0.05)
 
-        def drip():
-            client, _ = server.accept()
-            with client, contextlib.suppress(OSError):
-                for byte in itertools.cycle(b"X-Header: y\r\n"):
-                    client.sendall(bytes([byte]))
-                    time.sleep(0.05)
-
-        threading.Thread(target=drip, daemon=True).start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}/"
-
-
-def test_a_dripping_server_delays_neither_scoring_nor_the_end(dripping):
-    webhook = Webhook(dripping, print, timeout=0.5, pauses=())
+    threading.Thread(target=drip, daemon=True).start()
+    webhook = Webhook(url_of(silent), print, timeout=0.5, pauses=())
     start = time.monotonic()
     for number in range(3):
         webhook.send(alarm(number))
     assert time.monotonic() - start < 1
     webhook.close(0.5)
     assert time.monotonic() - start < 5
-    assert webhook.n_delivered == 0
-    assert webhook.n_undelivered == 3
+    assert (webhook.n_delivered, webhook.n_undelivered) == (0, 3)
 
 
 def test_hostile_names_arrive_unchanged(receiver):

@@ -9,16 +9,9 @@ from support.live_servers import audio, served
 from support.live_stubs import LoudnessScorer
 
 CHROMIUM = shutil.which("chromium")
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+DISABLED = ("gpu", "quic", "background-networking", "component-update", "sync")
+ARGUMENTS = ["--headless", "--no-sandbox", "--no-first-run"]
+ARGUMENTS += [f"--disable-{name}" for name in DISABLED]
 ODD = "pump <b onclick=alert(1)>&amp;"
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")

@@ -7,6 +7,7 @@ import time
 
 import httpx
 import soundfile
+from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from support.live_stubs import RATE, LoudnessScorer, tone
 
@@ -46,6 +47,15 @@ class Served:
     def get(self, path, **keywords):
         with self.client as client:
             return client.get(path, **keywords)
+
+    def metrics(self):
+        """Return the metrics by name and labels."""
+        families = text_string_to_metric_families(self.get("/metrics").text)
+        return {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in families
+            for sample in family.samples
+        }
 
     def lines(self):
         """Return the printed lines without their times."""

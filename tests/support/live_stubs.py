@@ -5,7 +5,8 @@ import time
 import numpy as np
 import soundfile
 
-from gammavae_jax.live.scorer import LiveScorer, Verdict
+from gammavae_jax.live.scorer import LiveScorer
+from gammavae_jax.scoring.verdict import Verdict
 
 RATE = 16000
 
@@ -25,7 +26,7 @@ class LoudnessScorer(LiveScorer):
     def judge(self, clip, machine):
         self.judged.append((machine, len(clip)))
         score = float(np.abs(clip).max())
-        return Verdict(score, 1.0 - score / 2, 0.5, score > 0.5)
+        return Verdict("", machine, score, 1.0 - score / 2, 0.5)
 
     def spectrogram(self, clip):
         power = np.abs(np.fft.rfft(clip[: len(clip) // 320 * 320].reshape(-1, 320)))
