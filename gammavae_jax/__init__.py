@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from gammavae_jax.config import Config as Config
     from gammavae_jax.data.loading import load_machines as load_machines
     from gammavae_jax.errors import InputError as InputError
-    from gammavae_jax.evaluation.evaluate import evaluate_scores as evaluate_scores
+    from gammavae_jax.evaluation.tables import evaluate_scores as evaluate_scores
     from gammavae_jax.presets import preset as preset
     from gammavae_jax.runs.checkpoint import load_detector as load_detector
     from gammavae_jax.runs.checkpoint import save_detector as save_detector
@@ -22,7 +22,7 @@ _HOMES = {
     "AnomalyDetector": "anomaly_detector",
     "Config": "config",
     "InputError": "errors",
-    "evaluate_scores": "evaluation.evaluate",
+    "evaluate_scores": "evaluation.tables",
     "fit_detector": "scoring.fit",
     "load_detector": "runs.checkpoint",
     "load_machines": "data.loading",

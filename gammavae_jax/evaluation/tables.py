@@ -1,4 +1,4 @@
-"""Summaries of result rows: JSON, and the tables of the terminal and the report page.
+"""Result rows and their summaries: JSON, and tables for terminal and report page.
 
 Numbers in JSON are fractions; in tables they are percent.
 """
@@ -14,12 +14,13 @@ from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
-from gammavae_jax.evaluation.metrics import METRICS, Row
+from gammavae_jax.evaluation.metrics import METRICS, Row, evaluate_section
 from gammavae_jax.evaluation.official import (
     arithmetic_means,
     harmonic_means,
     official_score,
 )
+from gammavae_jax.scoring.scored_clips import ScoredClips
 
 # The columns to look at first.
 HEADLINE = ("auc_source", "auc_target", "pauc")
@@ -34,6 +35,41 @@ _MEANS = {"arithmetic_means": arithmetic_means, "harmonic_means": harmonic_means
 
 # AUC source, AUC target and pAUC in percent, by system and machine.
 Published = Mapping[str, Mapping[str, tuple[float, float, float]]]
+
+
+def evaluate_scores(
+    tables: Sequence[ScoredClips], year: int | None = None
+) -> list[Row]:
+    """Evaluate every score of labelled clips.
+
+    Args:
+        tables: what `score_clips` returned. A machine with an unlabelled clip is left
+            out.
+        year: the challenge whose metrics are computed; default: 2022 and later.
+
+    Returns:
+        A row for each seed, score and machine.
+    """
+    labelled = [(t, t.is_anomaly) for t in tables if t.is_anomaly is not None]
+    if not labelled:
+        return []
+    first, _ = labelled[0]
+    return [
+        evaluate_section(
+            clips.scores[score][s].astype(np.float64),
+            is_anomaly,
+            clips.is_target,
+            threshold=float(clips.thresholds[score][s]),
+            year=year,
+            machine=clips.machine,
+            section=clips.section,
+            score=score,
+            seed=seed,
+        )
+        for s, seed in enumerate(first.seeds)
+        for score in first.scores
+        for clips, is_anomaly in labelled
+    ]
 
 
 def summarise_rows(rows: Sequence[Row], year: int | None = None) -> dict[str, Any]:

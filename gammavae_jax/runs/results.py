@@ -12,7 +12,6 @@ from gammavae_jax.data.machines import unit_name
 from gammavae_jax.data.synthetic.dataset import is_synthetic
 from gammavae_jax.devices.cluster import on_first
 from gammavae_jax.evaluation.csv_files import ClipRow, clips_csv
-from gammavae_jax.evaluation.evaluate import evaluate_scores
 from gammavae_jax.evaluation.metrics import Row
 from gammavae_jax.evaluation.official import (
     PUBLISHED_SCORE,
@@ -20,7 +19,12 @@ from gammavae_jax.evaluation.official import (
     is_dcase2024_development_set,
 )
 from gammavae_jax.evaluation.score_files import write_decisions, write_scores
-from gammavae_jax.evaluation.tables import percent, results_table, summarise_rows
+from gammavae_jax.evaluation.tables import (
+    evaluate_scores,
+    percent,
+    results_table,
+    summarise_rows,
+)
 from gammavae_jax.files import write_text, writing
 from gammavae_jax.log import Log
 from gammavae_jax.report.clips import Loader
