@@ -1,4 +1,4 @@
-"""`gammavae export`: writes files that score a wave without this package."""
+"""`gammavae export`: write files that score a waveform without this package."""
 
 import importlib.util
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""Recordings, in folders or archives, to log-mel arrays."""
+"""Turn recordings, in folders or archives, into log-mel arrays."""

@@ -1,1 +1,1 @@
-"""Run a function of one model for every machine, seed and fold."""
+"""Spread models over devices: run a function of one model for all models."""

@@ -139,7 +139,10 @@ def read_directory(
     scores_dir = Path(scores_dir)
     score_files = find_files(scores_dir, "anomaly_score")
     if not score_files:
-        raise InputError(f"{scores_dir} has no anomaly_score_*.csv: give their folder")
+        raise InputError(
+            f"{scores_dir} has no anomaly_score_*.csv files: give the folder that has "
+            "them"
+        )
     truths: dict[Section, GroundTruth] = {}
     if ground_truth is not None:
         truths = read_truth(Path(ground_truth))

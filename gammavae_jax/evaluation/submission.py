@@ -1,4 +1,4 @@
-"""The package of a challenge entry, made from the folder of a run.
+"""Build the package of a challenge submission from a run folder.
 
 `<label>/` holds `anomaly_score_<machine>_section_<id>_test.csv` and
 `decision_result_...csv` of one score and seed, and `<label>.meta.yaml`. The challenge

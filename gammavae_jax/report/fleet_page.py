@@ -34,7 +34,7 @@ def write_fleet_page(
     means: Mapping[str, Any],
     notes: Sequence[str],
 ) -> None:
-    """Write the page of a fleet.
+    """Write the overview page of a fleet: a table of all machines.
 
     Args:
         path: of the page.

@@ -1,1 +1,1 @@
-"""A run's folder: checkpoint, resume, results."""
+"""A run's folder: checkpoints, resuming, results written atomically."""

@@ -1,4 +1,4 @@
-"""The page of a run, with pictures of some of its clips."""
+"""Write the HTML page of a run, with pictures of some of its clips."""
 
 import shlex
 from collections.abc import Sequence

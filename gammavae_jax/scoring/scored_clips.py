@@ -81,14 +81,14 @@ def score_clips(
 
 
 def finite_machines(scores: Scores, test: NamedClips, log: Log) -> list[int]:
-    """The indices of machines whose scores are all finite; notes the others."""
+    """Return the indices of machines with finite scores, and note the others."""
     usable = []
     for m, (name, clips) in enumerate(test):
         n = len(clips.files)  # the rest is padding
         if all(np.isfinite(values[:, m, :n]).all() for values in scores.values()):
             usable.append(m)
         else:
-            log.note(f"{name}: its scores are not finite; it is left out.")
+            log.note(f"{name}: its scores are not finite, so the machine is left out.")
     return usable
 
 

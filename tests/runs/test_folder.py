@@ -101,7 +101,7 @@ def test_overwrite_never_replaces_a_folder_that_is_not_a_run(tmp_path, config):
     (tmp_path / "scores" / "precious.csv").write_text("1")
     if config is not None:
         (tmp_path / "config.json").write_text(config)
-    with pytest.raises(InputError, match="is not the folder of a run"):
+    with pytest.raises(InputError, match="is not a run folder"):
         check_folder(tmp_path, overwrite=True)
 
 
