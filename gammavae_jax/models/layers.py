@@ -179,7 +179,7 @@ class Dense(nn.Module):
 
 
 class Output(nn.Module):
-    """The last linear layer, initialised like `Dense`; its output is `window feature`."""
+    """The last linear layer, initialised like `Dense`; it returns `window feature`."""
 
     width: int
     precision: Precision

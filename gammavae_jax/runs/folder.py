@@ -91,7 +91,7 @@ def check_folder(out: Path, resume: bool = False, overwrite: bool = False) -> No
         )
     if content and not _is_run(out):
         raise InputError(
-            f"{str(out)!r} is not the folder of a run, so --overwrite will not replace "
+            f"{str(out)!r} is not a run folder, so --overwrite will not replace "
             "it: give another --out"
         )
 
