@@ -227,7 +227,7 @@ class AnomalyDetector(BaseEstimator):
             made = cls(**{**parameters, "verbose": verbose})
         except TypeError as error:
             raise InputError(
-                f"detector {str(path)!r} is of another version of gammavae_jax: use "
+                f"detector {str(path)!r} was saved by another version of gammavae_jax: use "
                 "that version, or fit it again"
             ) from error
         made._take(detector)

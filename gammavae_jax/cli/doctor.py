@@ -69,7 +69,7 @@ class Doctor:
 
 
 def examine() -> Iterator[Finding]:
-    """Run all checks; one that raises an error is a finding that FAILED."""
+    """Run all checks; a check that raises an error is reported as FAILED."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, check in CHECKS.items():

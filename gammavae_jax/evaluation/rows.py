@@ -78,7 +78,7 @@ def join_paths(paths: tuple[Path, ...]) -> str:
 
 
 def year_of_files(folder: Path) -> int | None:
-    """Return 2020 or 2021 if all score files in a folder are named as then; else None.
+    """Return 2020 or 2021 if all score files have that year's names, else None.
 
     Raises:
         InputError: see `find_files`.

@@ -214,7 +214,7 @@ def _check_section(section: str, score_path: Path, decision_path: Path) -> None:
 
 
 def _check_names(path: Path, section: str) -> None:
-    """Check the clip names as they stand; a byte order mark is part of the first."""
+    """Check the clip names verbatim; a leading byte order mark is part of the first."""
     text = io.StringIO(path.read_bytes().decode("utf-8"), newline="")
     for line in filter(None, csv.reader(text)):
         match = _CLIP.fullmatch(line[0])

@@ -1,4 +1,4 @@
-"""The numbers a page draws: every clip's scores, by machine."""
+"""The data plotted on a page: every clip's scores, by machine."""
 
 import math
 from collections.abc import Iterable, Sequence

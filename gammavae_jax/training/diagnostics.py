@@ -37,7 +37,7 @@ def add_windows(
     weight: Float[Array, "window"],
     config: ModelConfig,
 ) -> LatentMoments:
-    """Add the windows of weight 1 of an output in evaluation mode.
+    """Add the windows with weight 1 to the moments.
 
     Means and scatters are merged as in Chan, Golub and LeVeque (1983): with plain sums
     of squares, a variance of 0.01 would be lost beside means of a few hundred.

@@ -110,7 +110,7 @@ def evaluate_windows(
 def model_key(
     member: UInt32[AnyArray, "2"], name_hash: UInt32[AnyArray, ""]
 ) -> PRNGKeyArray:
-    """Return the key of all randomness of a model.
+    """Return the key from which all random numbers of a model derive.
 
     `member` is a seed and a fold (see `members.member_numbers`).
     """
