@@ -227,8 +227,8 @@ class AnomalyDetector(BaseEstimator):
             made = cls(**{**parameters, "verbose": verbose})
         except TypeError as error:
             raise InputError(
-                f"detector {str(path)!r} was saved by another version of gammavae_jax: use "
-                "that version, or fit it again"
+                f"detector {str(path)!r} was saved by another version of "
+                "gammavae_jax: use that version, or fit it again"
             ) from error
         made._take(detector)
         return made
