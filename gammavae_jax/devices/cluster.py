@@ -174,7 +174,7 @@ def _tried(
         return function(), ""
     except InputError as error:
         return None, str(error)
-    except BrokenPipeError:  # of what was printed
+    except BrokenPipeError:  # from printing, not from files
         raise
     except OSError as error:  # otherwise the others would wait for this process
         return None, str(as_input_error(error))

@@ -175,7 +175,7 @@ def _evaluate_waves(
         _say_wave(number, plan, log)
         of_wave = source._replace(machines=plan.waves[number])
         target, saved = RunFolder(wave_folder(out, number)), wave / "checkpoint"
-        # No table is printed of a wave: there may be thousands of machines.
+        # A wave prints no table: there may be thousands of machines.
         evaluate(saved, of_wave, target, year, log.without_results(), plan.test)
         free_memory()
     write_fleet_results(config, Origin(source.root, year), plan, out, log)
@@ -268,7 +268,7 @@ def _begun_wave(config: Config, out: Path, number: int) -> RunFolder:
     begun = read_config(wave)
     if begun is not None and trains_alike(config, begun):
         return RunFolder(wave, resume=True)
-    # Killed before it had a mark, or left by a fleet that this one replaces.
+    # It was killed before it had a mark, or belongs to a fleet that this one replaces.
     with writing(out):
         remove(wave)
     return RunFolder(wave)
