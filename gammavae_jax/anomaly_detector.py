@@ -28,15 +28,10 @@ from gammavae_jax.report.recordings_page import write_recordings_report
 from gammavae_jax.runs.detector_folder import read_detector, write_detector
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.fit import fit_recordings
-from gammavae_jax.scoring.verdict import (
-    ClipScorer,
-    Verdict,
-    judge,
-    machine_names,
-)
+from gammavae_jax.scoring.verdict import ClipScorer, Verdict, judge, machine_names
 from gammavae_jax.training.loop import Observer
 
-ONE_MACHINE = "machine"  # the name of what is given without one
+ONE_MACHINE = "machine"  # the name of a machine that is given without one
 
 Given = Any  # `Recordings` of one machine, or a dict of them by machine
 
@@ -106,8 +101,7 @@ class AnomalyDetector(BaseEstimator):
             raise InputError("no machine: the dict is empty; give recordings of one")
         bank = mel_filterbank(config.features)
         loaded = self._load(recordings, sample_rate, bank, config)
-        adapt = self.epochs is None
-        observer = Observer(log)
+        adapt, observer = self.epochs is None, Observer(log)
         self._take(fit_recordings(config, loaded, bank, observer, adapt_epochs=adapt))
         return self
 

@@ -95,7 +95,7 @@ class ModelConfig:
     def __post_init__(self):
         positive = "n_latent", "prior_concentration", "prior_rate"
         _require(self, "model.", "give more than 0", *positive)
-        if not self.hidden or min(self.hidden) < 1:
+        if min(self.hidden, default=0) < 1:
             raise InputError(f"model.hidden is {self.hidden}: give widths of 1 or more")
         if self.kl != "exact" and self.latent != "gamma":
             remedy = "set model.latent=gamma"

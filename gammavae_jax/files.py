@@ -173,10 +173,8 @@ def unwritable(error: OSError, path: str | Path | None = None) -> InputError:
 def _refusal(
     verb: str, error: OSError, remedy: str, path: str | Path | None = None
 ) -> InputError:
-    name = str(path or error.filename or "a file")
-    return InputError(
-        f"{name!r} cannot be {verb} ({error.strerror or error}): {remedy}"
-    )
+    name, reason = str(path or error.filename or "a file"), error.strerror or error
+    return InputError(f"{name!r} cannot be {verb} ({reason}): {remedy}")
 
 
 def file_checksums(folder: Path) -> dict[str, str]:
@@ -186,7 +184,7 @@ def file_checksums(folder: Path) -> dict[str, str]:
         OSError: a file cannot be read.
     """
     checksums = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(filter(Path.is_file, folder.rglob("*"))):
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256")
         checksums[path.relative_to(folder).as_posix()] = digest.hexdigest()

@@ -11,7 +11,6 @@ JAX and NumPy are imported only where they are used, because the settings of `pr
 must come first.
 """
 
-import hashlib
 import json
 import os
 import sys
@@ -19,7 +18,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.files import unusable, unwritable
+from gammavae_jax.files import text_checksum, unusable, unwritable
 
 Value = TypeVar("Value")
 
@@ -123,8 +122,7 @@ def require_same(value: Any, message: str) -> None:
     Raises:
         InputError: in all processes, with the number of the first that differs.
     """
-    digest = hashlib.sha256(json.dumps(value).encode()).hexdigest()
-    digests = _from_all(digest)
+    digests = _from_all(text_checksum(json.dumps(value)))
     for number, other in enumerate(digests):
         if other != digests[0]:
             raise AgreedError(f"process {number} of {len(digests)}: {message}")
@@ -176,7 +174,7 @@ def _tried(
         return function(), ""
     except InputError as error:
         return None, str(error)
-    except BrokenPipeError:  # of what was printed
+    except BrokenPipeError:  # from printing, not from files
         raise
     except OSError as error:  # otherwise the others would wait for this process
         return None, str(as_input_error(error))

@@ -25,8 +25,6 @@ _SPECS: dict[Kind, PartitionSpec] = {
     "machine": PartitionSpec("machine"),
     "member": PartitionSpec("member"),
 }
-
-
 # The positions of the member and the machine axis; None if absent.
 _AXES: dict[Kind, tuple[int | None, int | None]] = {
     "model": (0, 1),
@@ -104,9 +102,8 @@ class MeshPlacement(Placement):
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
     ) -> Program:
         """Run the function over each device's models; see `Placement.over_models`."""
-        return _Sharded(
-            _sharded(function, tuple(kinds), self.mesh, self.batching, tuple(donate))
-        )
+        kinds, donate = tuple(kinds), tuple(donate)
+        return _Sharded(_sharded(function, kinds, self.mesh, self.batching, donate))
 
     def _in_machine_order(self, leaf: Any) -> Any:
         used = [machine for machine in self.machine_slots if machine is not None]

@@ -7,6 +7,7 @@ and a machine's results do not depend on its wave.
 
 import contextlib
 import ctypes
+import gc
 import hashlib
 import json
 import os
@@ -76,6 +77,11 @@ def wave_folder(out: Path, number: int) -> Path:
     return out / "waves" / f"{number:04d}"
 
 
+def wave_folders(out: Path, plan: WavePlan) -> list[Path]:
+    """Return the folders of all waves, in order."""
+    return [wave_folder(out, number) for number in range(len(plan.waves))]
+
+
 def is_fleet(out: Path) -> bool:
     """Whether a folder is the folder of a fleet."""
     return (out / PLAN).is_file()
@@ -110,6 +116,22 @@ def read_plan(out: Path) -> WavePlan:
             f"{str(path)!r} is not a fleet's plan that this version can read: pass "
             "--overwrite to start again"
         ) from error
+
+
+def require_same_plan(before: WavePlan, plan: WavePlan, out: Path) -> None:
+    """Refuse to resume a fleet with other machines, recordings or metrics."""
+    if before == plan:
+        return
+    if before == plan._replace(year=before.year):
+        year = "no --year" if before.year is None else f"--year {before.year}"
+        raise InputError(
+            f"{str(out)!r} has the metrics of another year: give {year}, or use "
+            "--overwrite"
+        )
+    raise InputError(
+        f"{str(out)!r} was made from other machines or recordings: give the same "
+        "--data-root and machines, or use --overwrite"
+    )
 
 
 def wave_size_that_fits(machines: Sequence[MachineSize], config: Config) -> int:
@@ -182,17 +204,19 @@ def available_memory() -> int:
     available = [_system_memory()]
     for folder, limit, usage, files in _CONTAINERS:
         try:
-            used = int((folder / usage).read_text()) - _cached_bytes(folder, files)
+            # The system frees the memory of cached files when it is needed.
+            cached = _number_in(folder / "memory.stat", files)
+            used = int((folder / usage).read_text()) - cached
             available.append(int((folder / limit).read_text()) - used)
         except (OSError, ValueError):  # no container, or "max"
             continue
     return max(0, min(available))
 
 
-def _cached_bytes(folder: Path, name: str) -> int:
-    """The size of cached files, whose memory the system frees when it is needed."""
-    lines = (folder / "memory.stat").read_text().splitlines()
-    (value,) = (line.split()[1] for line in lines if line.split()[0] == name)
+def _number_in(path: Path, name: str) -> int:
+    """Return the number after `name` in a file of the system."""
+    lines = [line.split() for line in path.read_text().splitlines()]
+    (value,) = (line[1] for line in lines if line[:1] == [name])
     return int(value)
 
 
@@ -206,18 +230,16 @@ def device_memory(devices: Sequence[Any]) -> int | None:
 
 def _system_memory() -> int:
     try:
-        lines = _MEMINFO.read_text().splitlines()
-        (kilobytes,) = (n.split()[1] for n in lines if n.startswith("MemAvailable:"))
-        return 1024 * int(kilobytes)
+        return 1024 * _number_in(_MEMINFO, "MemAvailable:")
     except (OSError, ValueError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def give_back_freed() -> None:
-    """Return freed memory to the system, if the C library can.
+def free_memory() -> None:
+    """Free the arrays of a wave, and return their memory to the system if possible.
 
-    glibc keeps freed memory between blocks in use, which grows as large arrays come
-    and go.
+    glibc keeps freed memory between blocks in use, which grows with large arrays.
     """
+    gc.collect()
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another library
         ctypes.CDLL(None).malloc_trim(0)

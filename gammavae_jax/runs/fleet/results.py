@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -20,7 +21,7 @@ from gammavae_jax.evaluation.tables import by_seed, percent, summarise_scores, t
 from gammavae_jax.files import atomic_write
 from gammavae_jax.log import Log
 from gammavae_jax.report.fleet_page import MachineLine, write_fleet_page
-from gammavae_jax.runs.fleet.plan import WavePlan, wave_folder
+from gammavae_jax.runs.fleet.plan import WavePlan, wave_folder, wave_folders
 from gammavae_jax.runs.folder import last_epoch
 from gammavae_jax.runs.publish import atomic_results
 from gammavae_jax.runs.results import Origin
@@ -45,23 +46,23 @@ def write_fleet_results(
     Returns:
         Whether all models were trained to the end.
     """
-    folders = [wave_folder(out, number) for number in range(len(plan.waves))]
+    folders = wave_folders(out, plan)
     with atomic_results(out, config) as results:
         _gather_score_files(folders, results)
         for name in ("results.csv", "clips.csv"):
             join_tables([folder / name for folder in folders], results / name)
-        summaries = _Summaries(folders)
-        log.notes += [note for note in summaries.notes() if note not in log.notes]
+        notes = (note for each in _summaries(folders) for note in each["notes"])
+        log.notes += dict.fromkeys(note for note in notes if note not in log.notes)
         means = summarise_results(results / "results.csv", config.scores, origin.year)
         about = {
             "year": origin.year,
             **means,
             "notes": log.notes,
             "waves": len(folders),
-            **summaries.about(),
+            **_totals(folders),
             "data_root": str(origin.data_root.resolve()),
         }
-        _write_summary(results / "summary.json", about, summaries)
+        _write_summary(results / "summary.json", about, folders)
         lines = list(_machine_lines(config, results, plan))
         write_fleet_page(results / "report.html", config, lines, means, log.notes)
     for score in sorted(means["official_score"], key=lambda s: s != config.score):
@@ -96,11 +97,8 @@ def summarise_results(
     path: Path, scores: Sequence[str], year: int | None
 ) -> dict[str, Any]:
     """Apply `summarise_scores` to a table of results, reading it once per score."""
-    parts: dict[str, Any] = {
-        "official_score": {},
-        "arithmetic_means": {},
-        "harmonic_means": {},
-    }
+    names = "official_score", "arithmetic_means", "harmonic_means"
+    parts: dict[str, Any] = {name: {} for name in names}
     for score in scores:
         seeds = by_seed(_rows(path, score), score)
         if seeds:
@@ -112,16 +110,10 @@ def summarise_results(
 def _blocks(path: Path) -> Iterator[tuple[bytes, _Block]]:
     """Find the lines of each seed and score; names contain no line breaks."""
     with path.open("rb") as file:
-        end = first = len(file.readline())
-        current = None
-        for line in file:
-            key = b",".join(line.split(b",", 2)[:2])
-            if current not in (None, key):
-                yield current, _Block(path, first, end)
-                first = end
-            current, end = key, end + len(line)
-        if current is not None:
-            yield current, _Block(path, first, end)
+        end = len(file.readline())
+        for key, lines in groupby(file, lambda n: b",".join(n.split(b",", 2)[:2])):
+            first, end = end, end + sum(map(len, lines))
+            yield key, _Block(path, first, end)
 
 
 def _copy(block: _Block, target: BinaryIO) -> None:
@@ -156,42 +148,32 @@ def _gather_score_files(folders: Sequence[Path], out: Path) -> None:
             shutil.copyfile(path, target)
 
 
-class _Summaries:
-    """Reads `summary.json` of each wave, one after the other."""
-
-    def __init__(self, folders: Sequence[Path]):
-        self.folders = folders
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for folder in self.folders:
-            text = (folder / "summary.json").read_text(encoding="utf-8")
-            yield json.loads(text)
-
-    def notes(self) -> list[str]:
-        """Return the notes of all waves, without duplicates."""
-        return list(dict.fromkeys(note for each in self for note in each["notes"]))
-
-    def about(self) -> dict[str, Any]:
-        """Return the total times of all waves, and the last one's environment."""
-        timing: dict[str, float] = dict.fromkeys(_STAGES, 0.0)
-        n_windows, environment = 0.0, None
-        for summary in self:
-            seconds, environment = summary["timing"], summary["environment"]
-            for stage in _STAGES:
-                timing[stage] += seconds.get(stage, 0.0)
-            rate = seconds.get("windows_per_s", 0.0)
-            n_windows += rate * seconds.get("train_s", 0.0)
-        timing["windows_per_s"] = n_windows / max(timing["train_s"], 1e-9)
-        return {"timing": timing, "environment": environment}
+def _summaries(folders: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """Read `summary.json` of each wave, one after the other."""
+    for folder in folders:
+        yield json.loads((folder / "summary.json").read_text(encoding="utf-8"))
 
 
-def _write_summary(path: Path, about: dict[str, Any], waves: _Summaries) -> None:
+def _totals(folders: Sequence[Path]) -> dict[str, Any]:
+    """Return the total times of all waves, and the last one's environment."""
+    timing: dict[str, float] = dict.fromkeys(_STAGES, 0.0)
+    n_windows, environment = 0.0, None
+    for summary in _summaries(folders):
+        seconds, environment = summary["timing"], summary["environment"]
+        for stage in _STAGES:
+            timing[stage] += seconds.get(stage, 0.0)
+        n_windows += seconds.get("windows_per_s", 0.0) * seconds.get("train_s", 0.0)
+    timing["windows_per_s"] = n_windows / max(timing["train_s"], 1e-9)
+    return {"timing": timing, "environment": environment}
+
+
+def _write_summary(path: Path, about: dict[str, Any], folders: Sequence[Path]) -> None:
     """Write `summary.json`, copying the machines from one wave at a time."""
     head = to_json(about).rstrip().removesuffix("}").rstrip()
     with atomic_write(path) as file:
         file.write((head + ',\n  "machines": {').encode())
         comma = ""
-        for summary in waves:
+        for summary in _summaries(folders):
             for machine, of_machine in summary.get("machines", {}).items():
                 text = json.dumps(of_machine, indent=2).replace("\n", "\n    ")
                 file.write(f"{comma}\n    {json.dumps(machine)}: {text}".encode())

@@ -4,7 +4,6 @@ The folder of a fleet holds `fleet.json`, a run's folder for each wave, and the 
 of all waves. Finished waves are not run again.
 """
 
-import gc
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -21,11 +20,13 @@ from gammavae_jax.runs.fleet.loader import load_in_turn
 from gammavae_jax.runs.fleet.plan import (
     WavePlan,
     all_fit,
-    give_back_freed,
+    free_memory,
     is_fleet,
     plan_waves,
     read_plan,
+    require_same_plan,
     wave_folder,
+    wave_folders,
     wave_size_that_fits,
     write_plan,
 )
@@ -152,7 +153,7 @@ def _evaluate_waves(
     checkpoint: Path, source: Source, out: Path, year: int | None, log: Log
 ) -> None:
     plan = read_plan(checkpoint)
-    waves = [wave_folder(checkpoint, number) for number in range(len(plan.waves))]
+    waves = wave_folders(checkpoint, plan)
     for number, wave in enumerate(waves):
         if not is_finished(wave):
             raise InputError(
@@ -174,9 +175,9 @@ def _evaluate_waves(
         _say_wave(number, plan, log)
         of_wave = source._replace(machines=plan.waves[number])
         target, saved = RunFolder(wave_folder(out, number)), wave / "checkpoint"
-        # No table is printed of a wave: there may be thousands of machines.
+        # A wave prints no table: there may be thousands of machines.
         evaluate(saved, of_wave, target, year, log.without_results(), plan.test)
-        _free_memory()
+        free_memory()
     write_fleet_results(config, Origin(source.root, year), plan, out, log)
 
 
@@ -188,11 +189,7 @@ def _plan(
     wave_size: int | None,
     log: Log,
 ) -> WavePlan | None:
-    """The waves of a run; None if it runs all machines at once.
-
-    Raises:
-        InputError: the waves are not possible, or recordings cannot be used.
-    """
+    """Plan the waves of a run; None if all machines fit into one."""
     out, n_machines = folder.path, len(source.machines)
     before = read_plan(out) if folder.resume and is_fleet(out) else None
     # A fleet that was killed before it had a plan has nothing to resume.
@@ -208,7 +205,11 @@ def _plan(
         raise InputError(
             f"{str(out)!r} was not run in waves: omit --wave-size to resume it"
         )
-    elif resumes or _is_one_wave(config, source, wave_size):
+    elif resumes or (
+        all_fit(find_in_turn(source), config)
+        if wave_size is None
+        else wave_size >= n_machines
+    ):
         return None
     survey = measure_fleet(source, config.features, year, log)
     if wave_size is None:
@@ -219,45 +220,16 @@ def _plan(
         return None
     plan = plan_waves(survey.machines, wave_size, survey.year)
     if before is not None:
-        _require_same_plan(before, plan, out)
+        require_same_plan(before, plan, out)
     return plan
-
-
-def _require_same_plan(before: WavePlan, plan: WavePlan, out: Path) -> None:
-    """Refuse to resume a fleet with other machines, recordings or metrics.
-
-    Raises:
-        InputError: they differ.
-    """
-    if before == plan:
-        return
-    if before == plan._replace(year=before.year):
-        year = "no --year" if before.year is None else f"--year {before.year}"
-        raise InputError(
-            f"{str(out)!r} has the metrics of another year: give {year}, or use "
-            "--overwrite"
-        )
-    raise InputError(
-        f"{str(out)!r} was made from other machines or recordings: give the same "
-        "--data-root and machines, or use --overwrite"
-    )
-
-
-def _is_one_wave(config: Config, source: Source, wave_size: int | None) -> bool:
-    if wave_size is not None:
-        return wave_size >= len(source.machines)
-    return all_fit(find_in_turn(source), config)
 
 
 def _run_waves(
     config: Config, source: Source, plan: WavePlan, out: Path, log: Log
 ) -> None:
     """Run the waves that are not finished."""
-    left = [
-        number
-        for number in range(len(plan.waves))
-        if not is_finished(wave_folder(out, number), config)
-    ]
+    folders = enumerate(wave_folders(out, plan))
+    left = [number for number, wave in folders if not is_finished(wave, config)]
 
     def load_wave(number: int, log: Log) -> tuple[RunFolder, Machines]:
         with _named_wave(number, plan):
@@ -275,7 +247,7 @@ def _run_waves(
             with _named_wave(wave.number, plan):
                 run_loaded(config, machines, folder, origin, wave.log, capacities)
             del wave, machines
-            _free_memory()
+            free_memory()
 
 
 @contextmanager
@@ -290,23 +262,13 @@ def _named_wave(number: int, plan: WavePlan) -> Iterator[None]:
         ) from error
 
 
-def _free_memory() -> None:
-    """Free the arrays of a wave before those of the next one are made."""
-    gc.collect()
-    give_back_freed()
-
-
 def _begun_wave(config: Config, out: Path, number: int) -> RunFolder:
-    """The folder of a wave, to be resumed if the wave was started.
-
-    Raises:
-        InputError: the folder cannot be read or written.
-    """
+    """Return the folder of a wave, to be resumed if the wave was started."""
     wave = wave_folder(out, number)
     begun = read_config(wave)
     if begun is not None and trains_alike(config, begun):
         return RunFolder(wave, resume=True)
-    # Killed before it had a mark, or left by a fleet that this one replaces.
+    # It was killed before it had a mark, or belongs to a fleet that this one replaces.
     with writing(out):
         remove(wave)
     return RunFolder(wave)

@@ -133,11 +133,7 @@ def _size(
     good: Sequence[_Lengths],
     n_context: int,
 ) -> MachineSize:
-    """Return the size of a machine type, counting only usable recordings.
-
-    Raises:
-        InputError: there are too few of them.
-    """
+    """Return the size of a machine type, counting only usable recordings."""
     for unit, lengths in zip(units, good, strict=True):
         for files, usable in zip((unit.train, unit.test), lengths, strict=True):
             require_usable(files, usable)

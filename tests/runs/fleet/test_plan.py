@@ -25,7 +25,7 @@ from gammavae_jax.runs.fleet import survey as surveys
 from gammavae_jax.runs.fleet.plan import (
     all_fit,
     available_memory,
-    give_back_freed,
+    free_memory,
     plan_waves,
     read_plan,
     wave_size_that_fits,
@@ -179,4 +179,4 @@ def test_file_sizes_show_that_a_small_fleet_fits(fleet, tiny, monkeypatch):
 
 def test_memory_is_available_and_can_be_returned():
     assert 1 << 20 < available_memory() < 1 << 50
-    give_back_freed()
+    free_memory()
