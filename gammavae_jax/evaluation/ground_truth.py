@@ -59,12 +59,11 @@ def read_truth(root: Path) -> dict[Section, GroundTruth]:
     """
     if not root.exists():
         raise InputError(f"{root} does not exist: give the ground truth")
-    if (root / "ground_truth_data").is_dir():
+    data = root / "ground_truth_data"
+    if data.is_dir():
         return {
             key: _merge(map(truth_from_files, paths), join_paths(paths))
-            for key, paths in find_files(
-                root / "ground_truth_data", "ground_truth"
-            ).items()
+            for key, paths in find_files(data, "ground_truth").items()
         }
     lists = [root] if root.is_file() else sorted(root.glob("eval_data_list*.csv"))
     if not lists:
@@ -76,18 +75,14 @@ def read_truth(root: Path) -> dict[Section, GroundTruth]:
         raise InputError(
             f"{root} holds {len(lists)} lists: give the one of the right year"
         )
-    return truth_from_list(lists[0])
+    return _truth_from_list(lists[0])
 
 
-def truth_from_list(path: Path) -> dict[Section, GroundTruth]:
+def _truth_from_list(path: Path) -> dict[Section, GroundTruth]:
     """Read a list of the official baseline.
 
     The list of 2022 is refused by its file name: the official evaluator of that year
     contradicts its labels or domains in 881 of 4200 lines.
-
-    Raises:
-        InputError: the list cannot be read, a clip is listed twice, or a later name
-            has no label or domain, or contradicts the list.
     """
     if path.name == "eval_data_list_2022.csv":
         raise InputError(

@@ -176,10 +176,7 @@ def evaluate_section(
 
     Decisions default to `scores > threshold`. Without a threshold either, precision,
     recall, F1 and false-alarm rate are NaN. With `year` None, the definition of 2022
-    applies.
-
-    Raises:
-        InputError: `validate` refuses the arrays, or the year is before 2020.
+    applies. Raises an InputError as `validate` and `definition_of` do.
     """
     name = f"{machine} section {section}" if machine else "the scores"
     validate(scores, is_anomaly, is_target, name)
@@ -248,8 +245,7 @@ def _decision_columns(
 def definition_of(year: int | None) -> int:
     """Return the first year of the definition that applies: 2020, 2021 or 2022.
 
-    Raises:
-        InputError: the year is before 2020.
+    A year before 2020 is an InputError.
     """
     if year is not None and year < 2020:
         raise InputError(f"the year is {year}: the challenge's task began in 2020")

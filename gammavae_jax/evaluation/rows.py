@@ -78,10 +78,9 @@ def join_paths(paths: tuple[Path, ...]) -> str:
 
 
 def year_of_files(folder: Path) -> int | None:
-    """Return 2020 or 2021 if all score files in a folder are named as then; else None.
+    """Return 2020 or 2021 if all score files in a folder are named as in that year.
 
-    Raises:
-        InputError: see `find_files`.
+    The year of any other folder is None. Raises an InputError as `find_files` does.
     """
     paths = [p for ps in find_files(folder, "anomaly_score").values() for p in ps]
     names = {match.groups() for p in paths if (match := FILE_NAME.fullmatch(p.name))}
@@ -141,19 +140,15 @@ def _number(path: Path | str, name: str, fields: list[str]) -> float:
     except ValueError:
         value = math.nan
     if len(fields) > 1 or not math.isfinite(value):
-        text = ",".join(fields)
-        raise InputError(
-            f"{path}: the value of {name!r} is {text!r}: give one finite number, and "
-            "no header"
-        )
+        problem = f"{path}: the value of {name!r} is {','.join(fields)!r}"
+        raise InputError(f"{problem}: give one finite number, and no header")
     return value
 
 
 def read_rows(*paths: Path) -> dict[str, list[str]]:
-    """Return the fields after each clip name, by the name without suffix.
+    """Return the fields after each clip name in the files of one section.
 
-    Args:
-        paths: the files of one section.
+    They are given by the clip's name without suffix.
 
     Raises:
         InputError: `read_lines` refuses a file, a line has no value, or a clip is
@@ -182,9 +177,8 @@ def read_lines(path: Path) -> list[list[str]]:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"{path} is not CSV text ({error}): write it as UTF-8"
-        ) from error
+        problem = f"{path} is not CSV text ({error})"
+        raise InputError(f"{problem}: write it as UTF-8") from error
     lines = [line for line in lines if line]
     if not lines:
         raise InputError(f"{path} is empty: write a line name,value for each clip")

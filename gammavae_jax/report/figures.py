@@ -22,10 +22,7 @@ class CodeUse(NamedTuple):
 
 
 def training_curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
-    """Return each machine's curve, where any loss is known.
-
-    `metrics` has one entry per epoch, as in `metrics.jsonl`.
-    """
+    """Return the curve of each machine with a known loss, from the epochs' metrics."""
     names = dict.fromkeys(name for line in metrics for name in line["machines"])
     curves = {
         name: Curve(*(_by_epoch(metrics, name, of) for of in Curve._fields))
@@ -108,18 +105,11 @@ def plot_curve(machine: str, curve: Curve) -> CurvePlot:
     )
 
 
-class ErrorBar(NamedTuple):
-    """A value and the interval about it, in percent of the bar's length."""
-
-    value: str
-    low: str
-    width: str
-
-
-def error_bar(mean: float, low: float, high: float) -> ErrorBar:
-    """Return the bar of a fraction; an interval is wide enough to be seen."""
+def error_bar(mean: float, low: float, high: float) -> dict[str, str]:
+    """Return a fraction's bar and interval in percent; the interval is always visible."""
     value, left, right = (f"{100 * min(max(v, 0), 1):.2f}" for v in (mean, low, high))
-    return ErrorBar(value, left, f"{max(float(right) - float(left), 0.4):.2f}")
+    width = f"{max(float(right) - float(left), 0.4):.2f}"
+    return {"value": value, "low": left, "width": width}
 
 
 def _short(value: float) -> str:

@@ -97,9 +97,7 @@ def _when(region: Region, seconds_per_frame: float) -> str:
     return f", from {', '.join(others)} and {last}" if others else f", from {last}"
 
 
-def _moments(
-    profile: Float[np.ndarray, "frame"],
-) -> tuple[tuple[int, int], ...]:
+def _moments(profile: Float[np.ndarray, "frame"]) -> tuple[tuple[int, int], ...]:
     """Spans of frames that hold far more than their share; empty if none do."""
     smooth = _smoothed(profile, max(3, len(profile) // _MOMENTS_OF_A_CLIP))
     is_strong = smooth >= _EDGE_OF_FRAMES * smooth.max()
