@@ -42,13 +42,11 @@ class ClipRow(NamedTuple):
 def clips_csv(rows: Iterable[ClipRow]) -> str:
     """Return `clips.csv`: a header and one line per row, a missing p-value empty."""
     names = ("machine", "section", "clip")
-    return _csv(
-        ClipRow._fields,
-        (
-            row._replace(**{n: escape_formula(getattr(row, n)) for n in names})
-            for row in rows
-        ),
+    escaped = (
+        row._replace(**{n: escape_formula(getattr(row, n)) for n in names})
+        for row in rows
     )
+    return _csv(ClipRow._fields, escaped)
 
 
 def read_clips_csv(path: Path) -> list[ClipRow]:
@@ -67,7 +65,9 @@ def _clip_row(fields: dict[str, str]) -> ClipRow:
     return ClipRow(
         int(fields["seed"]),
         fields["score"],
-        *(unescape_formula(fields[name]) for name in ("machine", "section", "clip")),
+        unescape_formula(fields["machine"]),
+        unescape_formula(fields["section"]),
+        unescape_formula(fields["clip"]),
         float(fields["anomaly_score"]),
         float(fields["p_value"]) if fields["p_value"] else None,
         int(fields["decision"]),

@@ -72,9 +72,8 @@ def read_truth(root: Path) -> dict[Section, GroundTruth]:
             "an eval_data_list_<year>.csv"
         )
     if len(lists) > 1:
-        raise InputError(
-            f"{root} holds {len(lists)} lists: give the one of the right year"
-        )
+        problem = f"{root} holds {len(lists)} lists"
+        raise InputError(f"{problem}: give the one of the right year")
     return _truth_from_list(lists[0])
 
 
@@ -127,13 +126,11 @@ def _truth_of_section(
     path: Path, clips: list[tuple[str, str, ClipName]]
 ) -> GroundTruth:
     refuse_duplicates(path, (name for name, _, _ in clips))
-    truth = GroundTruth(
-        is_anomaly={name: parsed.label == "anomaly" for name, _, parsed in clips},
-        is_target={name: parsed.domain == "target" for name, _, parsed in clips},
-        clip_of=_index_names(path, [(later, name) for name, later, _ in clips]),
+    truth = _truth_of(
+        {name: parsed for name, _, parsed in clips},
+        _index_names(path, [(later, name) for name, later, _ in clips]),
     )
-    name = _contradiction(truth)
-    if name is not None:
+    if name := _contradiction(truth):
         raise InputError(
             f"{path}: {name!r} has a later name that contradicts it: this is not a "
             "list of the official baseline"
@@ -141,12 +138,10 @@ def _truth_of_section(
     return truth
 
 
-def _index_names(
-    path: Path | str, later_names: list[tuple[str, str]]
-) -> dict[str, str]:
+def _index_names(path: Path | str, pairs: list[tuple[str, str]]) -> dict[str, str]:
     """The first name of each clip by all its names, from pairs of later and first."""
-    clip_of = {first: first for _, first in later_names}
-    for later, first in later_names:
+    clip_of = {first: first for _, first in pairs}
+    for later, first in pairs:
         if clip_of.setdefault(later, first) != first:
             raise InputError(
                 f"{path}: {clip_of[later]!r} and {first!r} are both called {later!r}: "
@@ -192,14 +187,16 @@ def truth_from_names(
         if section is not None and section_word(clip) and name.section != section:
             raise InputError(f"{path}: {clip!r} belongs to another section: remove it")
         if not name.label:
-            raise InputError(
-                f"{path}: the name {clip!r} says neither normal nor anomaly: "
-                "give the ground truth (--ground-truth)"
-            )
+            problem = f"{path}: the name {clip!r} says neither normal nor anomaly"
+            raise InputError(f"{problem}: give the ground truth (--ground-truth)")
+    return _truth_of(names, {clip: clip for clip in names})
+
+
+def _truth_of(names: dict[str, ClipName], clip_of: dict[str, str]) -> GroundTruth:
     return GroundTruth(
-        is_anomaly={clip: name.label == "anomaly" for clip, name in names.items()},
-        is_target={clip: name.domain == "target" for clip, name in names.items()},
-        clip_of={clip: clip for clip in names},
+        {clip: name.label == "anomaly" for clip, name in names.items()},
+        {clip: name.domain == "target" for clip, name in names.items()},
+        clip_of,
     )
 
 

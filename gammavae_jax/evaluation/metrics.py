@@ -82,23 +82,18 @@ def validate(
     """
     shapes = [np.shape(a) for a in (scores, is_anomaly, is_target)]
     if len(set(shapes)) > 1 or len(shapes[0]) != 1:
-        raise InputError(
-            f"{name}: scores, labels and domains have the shapes {shapes}: "
-            "give one of each per clip"
-        )
+        problem = f"{name}: scores, labels and domains have the shapes {shapes}"
+        raise InputError(f"{problem}: give one of each per clip")
     if is_anomaly.dtype != bool or is_target.dtype != bool:
         raise InputError(f"{name}: labels and domains must be booleans")
     if not np.isfinite(scores).all():
         at = int(np.argmin(np.isfinite(scores)))
-        raise InputError(
-            f"{name}: the score of clip {at} is {scores[at]}: give finite scores"
-        )
+        problem = f"{name}: the score of clip {at} is {scores[at]}"
+        raise InputError(f"{problem}: give finite scores")
     if not _has_both(is_anomaly):
         label = "anomalous" if is_anomaly.any() else "normal"
-        raise InputError(
-            f"{name}: all {len(is_anomaly)} clips are {label}: "
-            "give normal and anomalous clips"
-        )
+        problem = f"{name}: all {len(is_anomaly)} clips are {label}"
+        raise InputError(f"{problem}: give normal and anomalous clips")
 
 
 def _has_both(is_anomaly: Bool[np.ndarray, "clip"]) -> bool:
@@ -108,10 +103,9 @@ def _has_both(is_anomaly: Bool[np.ndarray, "clip"]) -> bool:
 def auc(
     scores: Float[np.ndarray, "clip"], is_anomaly: Bool[np.ndarray, "clip"]
 ) -> float:
-    """Return the area under the ROC curve; ties count one half.
+    """Return the area under the ROC curve: how often an anomaly outscores a normal clip.
 
-    It is the probability that an anomaly scores higher than a normal clip. Both
-    classes must be present.
+    Ties count one half. Both classes must be present.
     """
     return float(roc_auc_score(is_anomaly, ranks(scores)))
 

@@ -115,9 +115,8 @@ def bootstrap(
     values = official_scores(columns, year)
     tail = (1 - coverage) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
-    return Bootstrap(
-        float(values.mean()), float(values.std(ddof=1)), float(low), float(high)
-    )
+    spread = (values.mean(), values.std(ddof=1), low, high)
+    return Bootstrap(*map(float, spread))
 
 
 def _resample(

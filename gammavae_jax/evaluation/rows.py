@@ -37,18 +37,15 @@ def find_files(folder: Path, kind: str) -> dict[Section, tuple[Path, ...]]:
     for path in filter(Path.is_file, folder.glob(f"{kind}_*.csv")):
         match = FILE_NAME.fullmatch(path.name)
         if match is None:
-            raise InputError(
-                f"{path} names no machine and section: "
-                f"name it {file_name(kind, '<machine>', '<id>')}"
-            )
+            remedy = f"name it {file_name(kind, '<machine>', '<id>')}"
+            raise InputError(f"{path} names no machine and section: {remedy}")
         of_section = found.setdefault((match["machine"], match["section"]), {})
         domain = match["domain"]
         others = of_section if domain is None else {None, domain} & of_section.keys()
         for other in others:
             first, second = sorted([of_section[other].name, path.name])
-            raise InputError(
-                f"{folder} has {first} and {second} for one section: keep one"
-            )
+            problem = f"{folder} has {first} and {second} for one section"
+            raise InputError(f"{problem}: keep one")
         of_section[domain] = path
     return {key: tuple(sorted(found[key].values())) for key in sorted(found)}
 
@@ -59,17 +56,13 @@ def require_files(
     kind: str,
     found: dict[Section, tuple[Path, ...]],
 ) -> None:
-    """Check that each wanted section is among the files found in a folder.
+    """Raise an InputError if a wanted section is not among the files in a folder.
 
-    Raises:
-        InputError: a section has no such file; the message names the file, and the
-            section's file in `wanted`.
+    It names the missing file, and the section's files in `wanted`.
     """
     for key in sorted(wanted.keys() - found.keys()):
-        raise InputError(
-            f"{folder} has no {file_name(kind, *key)}: add it, or remove "
-            + join_paths(wanted[key])
-        )
+        remedy = f"add it, or remove {join_paths(wanted[key])}"
+        raise InputError(f"{folder} has no {file_name(kind, *key)}: {remedy}")
 
 
 def join_paths(paths: tuple[Path, ...]) -> str:
@@ -96,11 +89,7 @@ _NUMBER = re.compile(r"[-+.0-9eE\s]+", re.ASCII)
 def flags_by_clip(
     path: Path | str, rows: dict[str, list[str]], clip_of: dict[str, str]
 ) -> dict[str, bool]:
-    """Return `values_by_clip` of a file whose values are 0 (false) and 1 (true).
-
-    Raises:
-        InputError: a value is not 0 or 1, or `values_by_clip` refuses the rows.
-    """
+    """Return `values_by_clip` as booleans, or raise an InputError for another value."""
     values = values_by_clip(path, rows, clip_of)
     for clip, value in values.items():
         if value not in (0, 1):
@@ -189,6 +178,5 @@ def refuse_duplicates(path: Path | str, clips: Iterable[str]) -> None:
     """Raise an `InputError` that names `path` and the first clip listed twice."""
     for clip, count in Counter(clips).items():
         if count > 1:
-            raise InputError(
-                f"{path}: the clip {clip!r} is listed {count} times: keep one"
-            )
+            problem = f"{path}: the clip {clip!r} is listed {count} times"
+            raise InputError(f"{problem}: keep one")

@@ -67,7 +67,7 @@ def write_submission(
     score, seed = _choose(config, score, seed)
     source, sections = run / "scores" / score / f"seed{seed}", _sections_of_run(run)
     check_package(source, sections)  # now, so that messages name files that stay
-    meta = _meta_yaml(label, config, score, seed)
+    meta = meta_yaml(label, config, score, seed)
     with writing(target), atomic_folder(target) as package:
         for kind in _KINDS:
             for key, (path, *_) in find_files(source, kind).items():
@@ -89,9 +89,9 @@ def check_package(folder: Path, sections: Collection[Section]) -> None:
     require_files(scores, folder, "decision_result", decisions)
     require_files(decisions, folder, "anomaly_score", scores)
     for key in sorted(set(sections) - scores.keys()):
+        problem = f"{folder} has no {file_name('anomaly_score', *key)}"
         raise InputError(
-            f"{folder} has no {file_name('anomaly_score', *key)}, but the run has that "
-            "machine: score its test clips again"
+            f"{problem}, but the run has that machine: score its test clips again"
         )
     if not scores:
         raise InputError(f"{folder} has no anomaly_score_*.csv: finish the run")
@@ -122,7 +122,7 @@ def _sections_of_run(run: Path) -> set[Section]:
     return scored | {key for key in names if key}
 
 
-def _meta_yaml(label: str, config: Config, score: str, seed: int) -> str:
+def meta_yaml(label: str, config: Config, score: str, seed: int) -> str:
     """Return the meta file, with "FILL IN" for whatever the run does not know."""
     n_models = str(config.n_folds) if config.n_folds > 1 else None
     is_mean = score in OFFICIAL_SCORES  # over windows or rows

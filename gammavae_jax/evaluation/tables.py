@@ -91,7 +91,7 @@ def summarise_rows(rows: Sequence[Row], year: int | None = None) -> dict[str, An
     with several sections has their arithmetic mean. With one seed, the standard
     deviation is 0.
     """
-    scores = _unique(row.score for row in rows)
+    scores = dict.fromkeys(row.score for row in rows)
     of_machine: dict[str, list[Row]] = {}
     for row in rows:
         of_machine.setdefault(row.machine, []).append(row)
@@ -128,7 +128,7 @@ def by_seed(rows: Iterable[Row], score: str) -> list[list[Row]]:
     chosen = [row for row in rows if row.score == score]
     return [
         [row for row in chosen if row.seed == seed]
-        for seed in _unique(row.seed for row in chosen)
+        for seed in dict.fromkeys(row.seed for row in chosen)
     ]
 
 
@@ -222,7 +222,3 @@ def _finite(tree: Any) -> Any:
     if isinstance(tree, list | tuple):
         return [_finite(value) for value in tree]
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
-
-
-def _unique(values: Iterable) -> list:
-    return list(dict.fromkeys(values))

@@ -18,8 +18,13 @@ from gammavae_jax.live.arrivals import (
     recordings_in,
     stamp_of,
 )
-from gammavae_jax.live.scorer import LiveScorer, RecordingVerdict, Stretch
-from gammavae_jax.live.windows import WindowSize, score_windows
+from gammavae_jax.live.scorer import (
+    LiveScorer,
+    RecordingVerdict,
+    Stretch,
+    WindowSize,
+    score_windows,
+)
 
 _CLEANUP_SECONDS = 24 * 3600.0
 

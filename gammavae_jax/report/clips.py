@@ -98,12 +98,12 @@ def show_clips(
     """Explain clips in order until the byte budget is used up.
 
     Args:
-        detector: of the machines.
+        detector: the detector of the machines.
         wanted: the clips, the most telling ones of all machines first.
         seed: index of the seed whose members explain.
         score: the score to explain; default: the headline score.
         on_clip: called after each clip, for a progress bar.
-        max_bytes: of all clips together; the first clip is shown in any case.
+        max_bytes: the budget of all clips together; the first clip is always shown.
     """
     config = detector.config
     name = config.score if score is None else score

@@ -39,21 +39,18 @@ def code_use(metrics: Sequence[Mapping[str, Any]]) -> dict[str, CodeUse]:
         nats = np.array(values.get("kl_per_latent", ()), float)
         known = np.isfinite(active)
         if known.any():
-            codes[machine] = CodeUse(
-                float(active[known].mean()), nats[known].mean(0).tolist()
-            )
+            n_active = float(active[known].mean())
+            codes[machine] = CodeUse(n_active, nats[known].mean(0).tolist())
     return codes
 
 
 def _by_epoch(
     metrics: Sequence[Mapping[str, Any]], machine: str, of: str
 ) -> tuple[float, ...]:
-    means = []
-    for line in metrics:
-        values = line["machines"].get(machine, {}).get(of, ())
-        known = [value for value in values if value is not None]
-        means.append(sum(known) / len(known) if known else float("nan"))
-    return tuple(means)
+    """The means of one machine's known losses in each epoch."""
+    values = (line["machines"].get(machine, {}).get(of, ()) for line in metrics)
+    known = ([v for v in of_epoch if v is not None] for of_epoch in values)
+    return tuple(sum(losses) / len(losses) if losses else math.nan for losses in known)
 
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 300, 150, 46, 22, 8
@@ -106,7 +103,7 @@ def plot_curve(machine: str, curve: Curve) -> CurvePlot:
 
 
 def error_bar(mean: float, low: float, high: float) -> dict[str, str]:
-    """Return a fraction's bar and interval in percent; the interval is always visible."""
+    """Return a fraction's bar in percent, with an interval that is always visible."""
     value, left, right = (f"{100 * min(max(v, 0), 1):.2f}" for v in (mean, low, high))
     width = f"{max(float(right) - float(left), 0.4):.2f}"
     return {"value": value, "low": left, "width": width}
