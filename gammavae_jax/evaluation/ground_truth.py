@@ -177,10 +177,8 @@ def truth_from_names(
 ) -> GroundTruth:
     """Read labels and domains from clip names; a name without a domain is source.
 
-    `path` is for messages; `section` is the one the clips must belong to, if known.
-
-    Raises:
-        InputError: a name has no label, or belongs to another section.
+    `path` is for messages. Raises an InputError if a name has no label, or does not
+    belong to `section`, if that is known.
     """
     names = {clip: parse_clip_name(clip) for clip in clips}
     for clip, name in names.items():

@@ -103,9 +103,10 @@ def _has_both(is_anomaly: Bool[np.ndarray, "clip"]) -> bool:
 def auc(
     scores: Float[np.ndarray, "clip"], is_anomaly: Bool[np.ndarray, "clip"]
 ) -> float:
-    """Return the area under the ROC curve: how often an anomaly outscores a normal clip.
+    """Return the probability that an anomaly scores higher than a normal clip.
 
-    Ties count one half. Both classes must be present.
+    This is the area under the ROC curve; ties count one half. Both classes must be
+    present.
     """
     return float(roc_auc_score(is_anomaly, ranks(scores)))
 

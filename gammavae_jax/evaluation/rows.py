@@ -56,10 +56,7 @@ def require_files(
     kind: str,
     found: dict[Section, tuple[Path, ...]],
 ) -> None:
-    """Raise an InputError if a wanted section is not among the files in a folder.
-
-    It names the missing file, and the section's files in `wanted`.
-    """
+    """Raise an InputError that names the first wanted file a folder does not have."""
     for key in sorted(wanted.keys() - found.keys()):
         remedy = f"add it, or remove {join_paths(wanted[key])}"
         raise InputError(f"{folder} has no {file_name(kind, *key)}: {remedy}")

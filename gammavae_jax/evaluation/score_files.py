@@ -80,11 +80,7 @@ def write_decisions(
     names: Sequence[str],
     decisions: Bool[np.ndarray, "clip"],
 ) -> Path:
-    """Write a decision file (1: anomalous) atomically, and return its path.
-
-    Raises:
-        InputError: the file cannot hold a name, or a name is listed twice.
-    """
+    """Write a decision file (1: anomalous) as `write_scores` does; return its path."""
     texts = [str(int(decision)) for decision in decisions]
     return _write(Path(folder), "decision_result", machine, section, names, texts)
 

@@ -59,7 +59,12 @@ def write_submission(
             folder, the run lacks the score or seed, `check_package` refuses the files,
             or the package cannot be written.
     """
-    _check_label(label)
+    if not _LABEL.fullmatch(label):
+        raise InputError(
+            f"the label {label!r} is not of the form Author_Affiliation_task2_1 (the "
+            "corresponding author's last name, the institute, an index from 1 to 4; "
+            "letters, digits and hyphens): give another --label"
+        )
     target = out / label
     if os.path.lexists(target):
         raise InputError(f"{target} exists: give another --label or --out")
@@ -146,15 +151,6 @@ def _scalar(value: str | None) -> str:
         c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}" for c in value
     )
     return '"' + "".join(characters) + '"'
-
-
-def _check_label(label: str) -> None:
-    if not _LABEL.fullmatch(label):
-        raise InputError(
-            f"the label {label!r} is not of the form Author_Affiliation_task2_1 (the "
-            "corresponding author's last name, the institute, an index from 1 to 4; "
-            "letters, digits and hyphens): give another --label"
-        )
 
 
 def _read_config(run: Path) -> Config:

@@ -42,6 +42,11 @@ class RecordingVerdict(NamedTuple):
     n_windows: int  # 1 if the recording was scored as one clip
     n_alarms: int  # windows above the threshold
 
+    @property
+    def is_single_alarm(self) -> bool:
+        """Whether the recording is one window, and an alarm."""
+        return self.worst.is_anomaly and self.n_windows == 1
+
     def entry(self) -> dict[str, Any]:
         """Return a JSON object."""
         counts = {"n_windows": self.n_windows, "n_alarms": self.n_alarms}

@@ -143,8 +143,7 @@ class FolderWatch:
             if stamp_of(path) != arrival.stamp:
                 raise InputError(f"{printable(path)}: changed while it was read")
             self.counts["scored"] += 1
-            is_alarm = verdict.worst.is_anomaly and verdict.n_windows == 1
-            self.counts["alarms"] += is_alarm
+            self.counts["alarms"] += verdict.is_single_alarm
             self._announcer.recording(arrival.name, machine, verdict)
         self._bad.pop(arrival.name, None)
         # Logged last: a watch that is killed reports a recording twice, never not.
