@@ -50,12 +50,8 @@ class GroundTruth(NamedTuple):
 def read_truth(root: Path) -> dict[Section, GroundTruth]:
     """Read the ground truth of every section.
 
-    Args:
-        root: the folder of an official evaluator, or a list of the official baseline.
-
-    Raises:
-        InputError: there is no ground truth, more than one list, or a file that cannot
-            be read.
+    `root` is the folder of an official evaluator, or a list of the official baseline.
+    Without exactly one readable ground truth, an InputError is raised.
     """
     if not root.exists():
         raise InputError(f"{root} does not exist: give the ground truth")
@@ -206,10 +202,7 @@ def truth_from_files(data: Path) -> GroundTruth:
     (1: target); without that file, domains come from the names. A later name that
     contradicts the label or the domain, as those of 881 clips of ToyCar and ToyTrain do
     in 2022, belongs to another clip: then the section's later names are not used.
-
-    Raises:
-        InputError: `read_rows` or `flags_by_clip` refuses a file, no file and no name
-            gives a clip's domain, or a first name contradicts label or domain.
+    A first name that contradicts label or domain is an InputError.
     """
     domain = data.parent.with_name("ground_truth_domain") / data.name
     rows = read_rows(data)

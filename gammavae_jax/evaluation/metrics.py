@@ -74,12 +74,7 @@ def validate(
     is_target: np.ndarray,
     name: str = "the scores",
 ) -> None:
-    """Check that metrics can be computed; `name` is for the message.
-
-    Raises:
-        InputError: the arrays do not have one value per clip, labels or domains are
-            not boolean, a score is not finite, or all labels are the same.
-    """
+    """Raise an InputError if metrics cannot be computed; `name` is for the message."""
     shapes = [np.shape(a) for a in (scores, is_anomaly, is_target)]
     if len(set(shapes)) > 1 or len(shapes[0]) != 1:
         problem = f"{name}: scores, labels and domains have the shapes {shapes}"

@@ -25,11 +25,8 @@ def file_name(kind: str, machine: str, section: str) -> str:
 def find_files(folder: Path, kind: str) -> dict[Section, tuple[Path, ...]]:
     """Find the files `<kind>_*.csv` in a folder, sorted by machine and section.
 
-    A section has one file, or one for each domain.
-
-    Raises:
-        InputError: the folder does not exist, a file's name does not give its section,
-            or a section has two files that are not one for each domain.
+    A section has one file, or one for each domain. Any other file of that kind is an
+    InputError, and so is a missing folder.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: give one with {kind}_*.csv files")
@@ -100,11 +97,8 @@ def values_by_clip(
     """Return one number for each clip, by the clip's first name.
 
     `rows` come from `read_rows`, `path` is for messages, and `clip_of` has each clip's
-    first name by every name it may have.
-
-    Raises:
-        InputError: a clip is unknown, missing or listed under two names, or a value is
-            not one finite number.
+    first name by every name it may have. Raises an InputError unless every clip has one
+    finite number.
     """
     values: dict[str, float] = {}
     refuse_duplicates(path, (clip_of.get(name, name) for name in rows))
@@ -134,11 +128,8 @@ def _number(path: Path | str, name: str, fields: list[str]) -> float:
 def read_rows(*paths: Path) -> dict[str, list[str]]:
     """Return the fields after each clip name in the files of one section.
 
-    They are given by the clip's name without suffix.
-
-    Raises:
-        InputError: `read_lines` refuses a file, a line has no value, or a clip is
-            listed twice.
+    They are given by the clip's name without suffix. A line without a value is an
+    InputError, and so is a clip that is listed twice.
     """
     rows: dict[str, list[str]] = {}
     for path in paths:
@@ -152,11 +143,7 @@ def read_rows(*paths: Path) -> dict[str, list[str]]:
 
 
 def read_lines(path: Path) -> list[list[str]]:
-    """Return the fields of each line that is not blank.
-
-    Raises:
-        InputError: the file cannot be read, is not CSV in UTF-8, or is empty.
-    """
+    """Return the fields of each line that is not blank, or raise an InputError."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
         lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))

@@ -55,9 +55,8 @@ def write_submission(
     The score defaults to the run's headline score, the seed to its first.
 
     Raises:
-        InputError: the label has the wrong form, the package exists, no run wrote the
-            folder, the run lacks the score or seed, `check_package` refuses the files,
-            or the package cannot be written.
+        InputError: the label has the wrong form, the run lacks the score or seed,
+            `check_package` refuses its files, or the package cannot be written.
     """
     if not _LABEL.fullmatch(label):
         raise InputError(

@@ -125,9 +125,7 @@ class ScoredLog:
 
     A recording is identified by name, size and modification time, so a rewritten file
     is new. Recordings that no longer exist are dropped 30 days after they were scored.
-
-    Raises:
-        InputError: the file is unusable, is not such a log, or is in use.
+    A file that is unusable, in use, or not such a log, is an InputError.
     """
 
     def __init__(self, path: Path):

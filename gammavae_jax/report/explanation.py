@@ -86,7 +86,7 @@ def explain_clip(
     log_mel: Float[np.ndarray, "frame mel"],
     score: str | None = None,
 ) -> Explanation:
-    """Explain the score of one clip, given by its log-mel in dB.
+    """Explain the score of one clip.
 
     Args:
         detector: the detector of the machine.
@@ -193,10 +193,9 @@ def _nearest_clip(
     by_radius: bool,
     n_mels: int,
 ) -> tuple[Float[np.ndarray, "mel"], Float[np.ndarray, "block mel"]]:
-    """Each band's share of the distance to the nearest training clip, and that clip.
+    """Each band's share of the distance to the nearest training clip, and its features.
 
-    With `by_radius`, the distance is that of the density score. The clip is returned
-    as its features, see `data.statistics`.
+    With `by_radius`, the distance is that of the density score.
     """
     point = (statistic - reference.location) / reference.scale
     known = np.flatnonzero(reference.is_clip)

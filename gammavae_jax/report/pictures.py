@@ -66,8 +66,7 @@ def picture_payload(
             {
                 "bands": [region.first_band, region.last_band],
                 "moments": [
-                    [first * seconds, (last + 1) * seconds]
-                    for first, last in region.moments
+                    [a * seconds, (b + 1) * seconds] for a, b in region.moments
                 ],
             }
             for region in regions

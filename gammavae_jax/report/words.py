@@ -85,15 +85,14 @@ def frequencies(low: float, high: float) -> str:
 
 
 def _when(region: Region, seconds_per_frame: float) -> str:
-    spans = [
-        (first * seconds_per_frame, (last + 1) * seconds_per_frame)
-        for first, last in region.moments
-    ]
-    if not spans:
+    if not region.moments:
         return ", throughout"
-    if len(spans) > _MAX_MOMENTS:
-        return f", in {len(spans)} short moments"
-    *others, last = (f"{start:.1f} to {end:.1f} s" for start, end in spans)
+    if len(region.moments) > _MAX_MOMENTS:
+        return f", in {len(region.moments)} short moments"
+    *others, last = (
+        f"{start * seconds_per_frame:.1f} to {(end + 1) * seconds_per_frame:.1f} s"
+        for start, end in region.moments
+    )
     return f", from {', '.join(others)} and {last}" if others else f", from {last}"
 
 
