@@ -36,8 +36,7 @@ class Refusal(Exception):
         retry_after: int | None = None,  # s
     ):
         super().__init__(message)
-        self.status = status
-        self.message = message
+        self.status, self.message = status, message
         self.outcome: Outcome = outcome
         self.retry_after = retry_after
 

@@ -113,10 +113,9 @@ class WindowSize(NamedTuple):
 def window_size(
     scorer: LiveScorer, window_seconds: float | None, hop_seconds: float | None
 ) -> WindowSize:
-    """Return the windows to use. Default: a training clip, and a hop of half a window.
+    """Return the windows to use, or raise an InputError for unsuitable ones.
 
-    Raises:
-        InputError: the window is too short or too long, or the hop leaves gaps.
+    Default: the length of a training clip, and a hop of half a window.
     """
     seconds = scorer.clip_seconds if window_seconds is None else window_seconds
     least = scorer.min_samples / scorer.sample_rate

@@ -196,11 +196,9 @@ class Service:
         return entry, image, whole
 
     def _verdicts(self, upload: Upload, machine: str, deadline: float) -> Iterator[Any]:
-        scorer, name = self._scorer, upload.name
+        scorer, name, data = self._scorer, upload.name, upload.data
         try:
-            with open_recording(
-                upload.data, channel=scorer.channel, name=name
-            ) as recording:
+            with open_recording(data, channel=scorer.channel, name=name) as recording:
                 blocks = self._limited_blocks(recording, name, deadline)
                 rate = recording.sample_rate
                 blocks = resampled_blocks(blocks, rate, scorer.sample_rate)

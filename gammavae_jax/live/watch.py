@@ -160,9 +160,8 @@ class FolderWatch:
                 rate = recording.sample_rate
                 if rate != scorer.sample_rate and rate not in self._rates:
                     self._rates.add(rate)
-                    self._announcer.say(
-                        f"resampling recordings at {rate} Hz to {scorer.sample_rate} Hz"
-                    )
+                    text = f"resampling recordings at {rate} Hz to"
+                    self._announcer.say(f"{text} {scorer.sample_rate} Hz")
                 blocks = resampled_blocks(recording.blocks, rate, scorer.sample_rate)
                 yield from score_windows(
                     scorer, machine, blocks, self._options.size, printable(path)
