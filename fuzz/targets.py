@@ -30,7 +30,7 @@ from gammavae_jax.evaluation.csv_files import (
 )
 from gammavae_jax.evaluation.ground_truth import truth_from_files, truth_from_list
 from gammavae_jax.evaluation.score_files import read_directory, write_scores
-from gammavae_jax.live.refusal import Refusal
+from gammavae_jax.live.metrics import Refusal
 from gammavae_jax.live.uploads import recording_of
 
 

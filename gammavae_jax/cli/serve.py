@@ -56,8 +56,7 @@ class Serve:
         from rich.console import Console
 
         from gammavae_jax.live.announce import Announcer
-        from gammavae_jax.live.scorer import load_scorer
-        from gammavae_jax.live.windows import window_size
+        from gammavae_jax.live.scorer import load_scorer, window_size
         from gammavae_jax.log import Log
 
         try:

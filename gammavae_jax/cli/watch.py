@@ -85,9 +85,8 @@ class Watch:
 
         from gammavae_jax.live.announce import Announcer, JsonLines, Webhook
         from gammavae_jax.live.arrivals import ScoredLog
-        from gammavae_jax.live.scorer import load_scorer
+        from gammavae_jax.live.scorer import load_scorer, window_size
         from gammavae_jax.live.watch import FolderWatch, WatchOptions
-        from gammavae_jax.live.windows import window_size
         from gammavae_jax.log import Log
 
         log = Log(Console(stderr=self.json == Path("-")))

@@ -42,21 +42,15 @@ class ClipRow(NamedTuple):
 def clips_csv(rows: Iterable[ClipRow]) -> str:
     """Return `clips.csv`: a header and one line per row, a missing p-value empty."""
     names = ("machine", "section", "clip")
-    return _csv(
-        ClipRow._fields,
-        (
-            row._replace(**{n: escape_formula(getattr(row, n)) for n in names})
-            for row in rows
-        ),
+    escaped = (
+        row._replace(**{n: escape_formula(getattr(row, n)) for n in names})
+        for row in rows
     )
+    return _csv(ClipRow._fields, escaped)
 
 
 def read_clips_csv(path: Path) -> list[ClipRow]:
-    """Read what `clips_csv` wrote.
-
-    Raises:
-        InputError: the file is missing, or is not such a table.
-    """
+    """Read what `clips_csv` wrote; an InputError if the file is not such a table."""
     try:
         text = path.read_text(encoding="utf-8")
         return [_clip_row(fields) for fields in csv.DictReader(io.StringIO(text))]
@@ -83,13 +77,8 @@ def _clip_row(fields: dict[str, str]) -> ClipRow:
 def results_csv(rows: Iterable[Row]) -> str:
     """Return `results.csv`: a header and one line per row, NaN left empty."""
     escaped = (row._replace(machine=escape_formula(row.machine)) for row in rows)
-    return _csv(
-        Row._fields,
-        (
-            ["" if isinstance(v, float) and math.isnan(v) else v for v in row]
-            for row in escaped
-        ),
-    )
+    # Only NaN differs from itself.
+    return _csv(Row._fields, (["" if v != v else v for v in row] for row in escaped))
 
 
 def _csv(header: tuple[str, ...], lines: Iterable[Iterable]) -> str:
@@ -101,19 +90,14 @@ def _csv(header: tuple[str, ...], lines: Iterable[Iterable]) -> str:
 
 
 def read_results_csv(text: str) -> list[Row]:
-    """Read what `results_csv` returned.
-
-    Raises:
-        ValueError: the text is not such a table.
-    """
+    """Read what `results_csv` returned; a ValueError if it is not such a table."""
     return [row_of(fields) for fields in csv.DictReader(io.StringIO(text))]
 
 
 def row_of(fields: Mapping[str, str]) -> Row:
-    """Return the row of a line of `results.csv`, given by column name.
+    """Return the row of a line of `results.csv`, or raise a ValueError.
 
-    Raises:
-        ValueError: the columns are not those of the table.
+    `fields` has the line's values by column.
     """
     if tuple(fields) != Row._fields:
         raise ValueError

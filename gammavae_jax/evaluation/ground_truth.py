@@ -50,21 +50,16 @@ class GroundTruth(NamedTuple):
 def read_truth(root: Path) -> dict[Section, GroundTruth]:
     """Read the ground truth of every section.
 
-    Args:
-        root: the folder of an official evaluator, or a list of the official baseline.
-
-    Raises:
-        InputError: there is no ground truth, more than one list, or a file that cannot
-            be read.
+    `root` is the folder of an official evaluator, or a list of the official baseline.
+    Without exactly one readable ground truth, an InputError is raised.
     """
     if not root.exists():
         raise InputError(f"{root} does not exist: give the ground truth")
-    if (root / "ground_truth_data").is_dir():
+    data = root / "ground_truth_data"
+    if data.is_dir():
         return {
             key: _merge(map(truth_from_files, paths), join_paths(paths))
-            for key, paths in find_files(
-                root / "ground_truth_data", "ground_truth"
-            ).items()
+            for key, paths in find_files(data, "ground_truth").items()
         }
     lists = [root] if root.is_file() else sorted(root.glob("eval_data_list*.csv"))
     if not lists:
@@ -73,21 +68,16 @@ def read_truth(root: Path) -> dict[Section, GroundTruth]:
             "an eval_data_list_<year>.csv"
         )
     if len(lists) > 1:
-        raise InputError(
-            f"{root} holds {len(lists)} lists: give the one of the right year"
-        )
-    return truth_from_list(lists[0])
+        problem = f"{root} holds {len(lists)} lists"
+        raise InputError(f"{problem}: give the one of the right year")
+    return _truth_from_list(lists[0])
 
 
-def truth_from_list(path: Path) -> dict[Section, GroundTruth]:
+def _truth_from_list(path: Path) -> dict[Section, GroundTruth]:
     """Read a list of the official baseline.
 
     The list of 2022 is refused by its file name: the official evaluator of that year
     contradicts its labels or domains in 881 of 4200 lines.
-
-    Raises:
-        InputError: the list cannot be read, a clip is listed twice, or a later name
-            has no label or domain, or contradicts the list.
     """
     if path.name == "eval_data_list_2022.csv":
         raise InputError(
@@ -132,13 +122,11 @@ def _truth_of_section(
     path: Path, clips: list[tuple[str, str, ClipName]]
 ) -> GroundTruth:
     refuse_duplicates(path, (name for name, _, _ in clips))
-    truth = GroundTruth(
-        is_anomaly={name: parsed.label == "anomaly" for name, _, parsed in clips},
-        is_target={name: parsed.domain == "target" for name, _, parsed in clips},
-        clip_of=_index_names(path, [(later, name) for name, later, _ in clips]),
+    truth = _truth_of(
+        {name: parsed for name, _, parsed in clips},
+        _index_names(path, [(later, name) for name, later, _ in clips]),
     )
-    name = _contradiction(truth)
-    if name is not None:
+    if name := _contradiction(truth):
         raise InputError(
             f"{path}: {name!r} has a later name that contradicts it: this is not a "
             "list of the official baseline"
@@ -146,12 +134,10 @@ def _truth_of_section(
     return truth
 
 
-def _index_names(
-    path: Path | str, later_names: list[tuple[str, str]]
-) -> dict[str, str]:
+def _index_names(path: Path | str, pairs: list[tuple[str, str]]) -> dict[str, str]:
     """The first name of each clip by all its names, from pairs of later and first."""
-    clip_of = {first: first for _, first in later_names}
-    for later, first in later_names:
+    clip_of = {first: first for _, first in pairs}
+    for later, first in pairs:
         if clip_of.setdefault(later, first) != first:
             raise InputError(
                 f"{path}: {clip_of[later]!r} and {first!r} are both called {later!r}: "
@@ -187,24 +173,24 @@ def truth_from_names(
 ) -> GroundTruth:
     """Read labels and domains from clip names; a name without a domain is source.
 
-    `path` is for messages; `section` is the one the clips must belong to, if known.
-
-    Raises:
-        InputError: a name has no label, or belongs to another section.
+    `path` is for messages. Raises an InputError if a name has no label, or does not
+    belong to `section`, if that is known.
     """
     names = {clip: parse_clip_name(clip) for clip in clips}
     for clip, name in names.items():
         if section is not None and section_word(clip) and name.section != section:
             raise InputError(f"{path}: {clip!r} belongs to another section: remove it")
         if not name.label:
-            raise InputError(
-                f"{path}: the name {clip!r} says neither normal nor anomaly: "
-                "give the ground truth (--ground-truth)"
-            )
+            problem = f"{path}: the name {clip!r} says neither normal nor anomaly"
+            raise InputError(f"{problem}: give the ground truth (--ground-truth)")
+    return _truth_of(names, {clip: clip for clip in names})
+
+
+def _truth_of(names: dict[str, ClipName], clip_of: dict[str, str]) -> GroundTruth:
     return GroundTruth(
-        is_anomaly={clip: name.label == "anomaly" for clip, name in names.items()},
-        is_target={clip: name.domain == "target" for clip, name in names.items()},
-        clip_of={clip: clip for clip in names},
+        {clip: name.label == "anomaly" for clip, name in names.items()},
+        {clip: name.domain == "target" for clip, name in names.items()},
+        clip_of,
     )
 
 
@@ -216,10 +202,7 @@ def truth_from_files(data: Path) -> GroundTruth:
     (1: target); without that file, domains come from the names. A later name that
     contradicts the label or the domain, as those of 881 clips of ToyCar and ToyTrain do
     in 2022, belongs to another clip: then the section's later names are not used.
-
-    Raises:
-        InputError: `read_rows` or `flags_by_clip` refuses a file, no file and no name
-            gives a clip's domain, or a first name contradicts label or domain.
+    A first name that contradicts label or domain is an InputError.
     """
     domain = data.parent.with_name("ground_truth_domain") / data.name
     rows = read_rows(data)

@@ -74,31 +74,21 @@ def validate(
     is_target: np.ndarray,
     name: str = "the scores",
 ) -> None:
-    """Check that metrics can be computed; `name` is for the message.
-
-    Raises:
-        InputError: the arrays do not have one value per clip, labels or domains are
-            not boolean, a score is not finite, or all labels are the same.
-    """
+    """Raise an InputError if metrics cannot be computed; `name` is for the message."""
     shapes = [np.shape(a) for a in (scores, is_anomaly, is_target)]
     if len(set(shapes)) > 1 or len(shapes[0]) != 1:
-        raise InputError(
-            f"{name}: scores, labels and domains have the shapes {shapes}: "
-            "give one of each per clip"
-        )
+        problem = f"{name}: scores, labels and domains have the shapes {shapes}"
+        raise InputError(f"{problem}: give one of each per clip")
     if is_anomaly.dtype != bool or is_target.dtype != bool:
         raise InputError(f"{name}: labels and domains must be booleans")
     if not np.isfinite(scores).all():
         at = int(np.argmin(np.isfinite(scores)))
-        raise InputError(
-            f"{name}: the score of clip {at} is {scores[at]}: give finite scores"
-        )
+        problem = f"{name}: the score of clip {at} is {scores[at]}"
+        raise InputError(f"{problem}: give finite scores")
     if not _has_both(is_anomaly):
         label = "anomalous" if is_anomaly.any() else "normal"
-        raise InputError(
-            f"{name}: all {len(is_anomaly)} clips are {label}: "
-            "give normal and anomalous clips"
-        )
+        problem = f"{name}: all {len(is_anomaly)} clips are {label}"
+        raise InputError(f"{problem}: give normal and anomalous clips")
 
 
 def _has_both(is_anomaly: Bool[np.ndarray, "clip"]) -> bool:
@@ -108,10 +98,10 @@ def _has_both(is_anomaly: Bool[np.ndarray, "clip"]) -> bool:
 def auc(
     scores: Float[np.ndarray, "clip"], is_anomaly: Bool[np.ndarray, "clip"]
 ) -> float:
-    """Return the area under the ROC curve; ties count one half.
+    """Return the probability that an anomaly scores higher than a normal clip.
 
-    It is the probability that an anomaly scores higher than a normal clip. Both
-    classes must be present.
+    This is the area under the ROC curve; ties count one half. Both classes must be
+    present.
     """
     return float(roc_auc_score(is_anomaly, ranks(scores)))
 
@@ -176,10 +166,7 @@ def evaluate_section(
 
     Decisions default to `scores > threshold`. Without a threshold either, precision,
     recall, F1 and false-alarm rate are NaN. With `year` None, the definition of 2022
-    applies.
-
-    Raises:
-        InputError: `validate` refuses the arrays, or the year is before 2020.
+    applies. Raises an InputError as `validate` and `definition_of` do.
     """
     name = f"{machine} section {section}" if machine else "the scores"
     validate(scores, is_anomaly, is_target, name)
@@ -248,8 +235,7 @@ def _decision_columns(
 def definition_of(year: int | None) -> int:
     """Return the first year of the definition that applies: 2020, 2021 or 2022.
 
-    Raises:
-        InputError: the year is before 2020.
+    A year before 2020 is an InputError.
     """
     if year is not None and year < 2020:
         raise InputError(f"the year is {year}: the challenge's task began in 2020")

@@ -25,7 +25,7 @@ from gammavae_jax.evaluation.metrics import (
 )
 
 
-def official_score(rows: Iterable[Row], year: int | None = None) -> float:
+def official_score(rows: Sequence[Row], year: int | None = None) -> float:
     """Return the challenge's one number for a system, from the rows of its sections.
 
     Values are floored at the machine epsilon, as in the official evaluators. `year`
@@ -34,9 +34,8 @@ def official_score(rows: Iterable[Row], year: int | None = None) -> float:
     Raises:
         InputError: there are no rows, or none has an AUC or a pAUC.
     """
-    rows = list(rows)
     if not rows:
-        raise InputError("there are no rows to compute an official score from")
+        raise InputError("an official score needs at least one row")
     columns = {m: np.array([[getattr(row, m)] for row in rows]) for m in METRICS}
     return float(official_scores(columns, year)[0])
 
@@ -59,15 +58,13 @@ def official_scores(
     return 1 / np.mean(1 / np.maximum(parts, EPS), axis=0)
 
 
-def arithmetic_means(rows: Iterable[Row]) -> dict[str, float]:
+def arithmetic_means(rows: Sequence[Row]) -> dict[str, float]:
     """Return the arithmetic mean of each metric over rows."""
-    rows = list(rows)
     return {m: arithmetic_mean(getattr(row, m) for row in rows) for m in METRICS}
 
 
-def harmonic_means(rows: Iterable[Row]) -> dict[str, float]:
+def harmonic_means(rows: Sequence[Row]) -> dict[str, float]:
     """Return the harmonic mean of each metric over rows, floored at epsilon."""
-    rows = list(rows)
     return {m: harmonic_mean(getattr(row, m) for row in rows) for m in METRICS}
 
 
@@ -110,7 +107,7 @@ def bootstrap(
             two resamples, or the year is before 2020.
     """
     if not sections:
-        raise InputError("there are no sections to bootstrap")
+        raise InputError("a bootstrap needs at least one section")
     if n_resamples < 2:
         raise InputError(f"a bootstrap of {n_resamples} resamples: give at least 2")
     drawn = [_resample(s, year, n_resamples, seed) for s in sections]
@@ -118,9 +115,8 @@ def bootstrap(
     values = official_scores(columns, year)
     tail = (1 - coverage) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
-    return Bootstrap(
-        float(values.mean()), float(values.std(ddof=1)), float(low), float(high)
-    )
+    spread = (values.mean(), values.std(ddof=1), low, high)
+    return Bootstrap(*map(float, spread))
 
 
 def _resample(
@@ -215,8 +211,6 @@ def is_dcase2024_development_set(data_root: Path, machines: Collection[str]) -> 
     """
     folder = data_root.resolve()
     folder = folder.parent if folder.name == "raw" else folder
-    is_named = folder.name == "dev_data" and folder.parent.name.lower() in (
-        "dcase2024",
-        "dcase2024t2",
-    )
+    is_set = folder.parent.name.lower() in ("dcase2024", "dcase2024t2")
+    is_named = is_set and folder.name == "dev_data"
     return is_named and set(machines) <= set(REPORT_TABLE_2["report's baseline"])

@@ -25,11 +25,8 @@ def file_name(kind: str, machine: str, section: str) -> str:
 def find_files(folder: Path, kind: str) -> dict[Section, tuple[Path, ...]]:
     """Find the files `<kind>_*.csv` in a folder, sorted by machine and section.
 
-    A section has one file, or one for each domain.
-
-    Raises:
-        InputError: the folder does not exist, a file's name does not give its section,
-            or a section has two files that are not one for each domain.
+    A section has one file, or one for each domain. Any other file of that kind is an
+    InputError, and so is a missing folder.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: give one with {kind}_*.csv files")
@@ -37,18 +34,15 @@ def find_files(folder: Path, kind: str) -> dict[Section, tuple[Path, ...]]:
     for path in filter(Path.is_file, folder.glob(f"{kind}_*.csv")):
         match = FILE_NAME.fullmatch(path.name)
         if match is None:
-            raise InputError(
-                f"{path} names no machine and section: "
-                f"name it {file_name(kind, '<machine>', '<id>')}"
-            )
+            remedy = f"name it {file_name(kind, '<machine>', '<id>')}"
+            raise InputError(f"{path} names no machine and section: {remedy}")
         of_section = found.setdefault((match["machine"], match["section"]), {})
         domain = match["domain"]
         others = of_section if domain is None else {None, domain} & of_section.keys()
         for other in others:
             first, second = sorted([of_section[other].name, path.name])
-            raise InputError(
-                f"{folder} has {first} and {second} for one section: keep one"
-            )
+            problem = f"{folder} has {first} and {second} for one section"
+            raise InputError(f"{problem}: keep one")
         of_section[domain] = path
     return {key: tuple(sorted(found[key].values())) for key in sorted(found)}
 
@@ -59,17 +53,10 @@ def require_files(
     kind: str,
     found: dict[Section, tuple[Path, ...]],
 ) -> None:
-    """Check that each wanted section is among the files found in a folder.
-
-    Raises:
-        InputError: a section has no such file; the message names the file, and the
-            section's file in `wanted`.
-    """
+    """Raise an InputError that names the first wanted file a folder does not have."""
     for key in sorted(wanted.keys() - found.keys()):
-        raise InputError(
-            f"{folder} has no {file_name(kind, *key)}: add it, or remove "
-            + join_paths(wanted[key])
-        )
+        remedy = f"add it, or remove {join_paths(wanted[key])}"
+        raise InputError(f"{folder} has no {file_name(kind, *key)}: {remedy}")
 
 
 def join_paths(paths: tuple[Path, ...]) -> str:
@@ -80,8 +67,7 @@ def join_paths(paths: tuple[Path, ...]) -> str:
 def year_of_files(folder: Path) -> int | None:
     """Return 2020 or 2021 if all score files have that year's names, else None.
 
-    Raises:
-        InputError: see `find_files`.
+    The year of any other folder is None. Raises an InputError as `find_files` does.
     """
     paths = [p for ps in find_files(folder, "anomaly_score").values() for p in ps]
     names = {match.groups() for p in paths if (match := FILE_NAME.fullmatch(p.name))}
@@ -97,11 +83,7 @@ _NUMBER = re.compile(r"[-+.0-9eE\s]+", re.ASCII)
 def flags_by_clip(
     path: Path | str, rows: dict[str, list[str]], clip_of: dict[str, str]
 ) -> dict[str, bool]:
-    """Return `values_by_clip` of a file whose values are 0 (false) and 1 (true).
-
-    Raises:
-        InputError: a value is not 0 or 1, or `values_by_clip` refuses the rows.
-    """
+    """Return `values_by_clip` as booleans, or raise an InputError for another value."""
     values = values_by_clip(path, rows, clip_of)
     for clip, value in values.items():
         if value not in (0, 1):
@@ -115,11 +97,8 @@ def values_by_clip(
     """Return one number for each clip, by the clip's first name.
 
     `rows` come from `read_rows`, `path` is for messages, and `clip_of` has each clip's
-    first name by every name it may have.
-
-    Raises:
-        InputError: a clip is unknown, missing or listed under two names, or a value is
-            not one finite number.
+    first name by every name it may have. Raises an InputError unless every clip has one
+    finite number.
     """
     values: dict[str, float] = {}
     refuse_duplicates(path, (clip_of.get(name, name) for name in rows))
@@ -141,23 +120,16 @@ def _number(path: Path | str, name: str, fields: list[str]) -> float:
     except ValueError:
         value = math.nan
     if len(fields) > 1 or not math.isfinite(value):
-        text = ",".join(fields)
-        raise InputError(
-            f"{path}: the value of {name!r} is {text!r}: give one finite number, and "
-            "no header"
-        )
+        problem = f"{path}: the value of {name!r} is {','.join(fields)!r}"
+        raise InputError(f"{problem}: give one finite number, and no header")
     return value
 
 
 def read_rows(*paths: Path) -> dict[str, list[str]]:
-    """Return the fields after each clip name, by the name without suffix.
+    """Return the fields after each clip name in the files of one section.
 
-    Args:
-        paths: the files of one section.
-
-    Raises:
-        InputError: `read_lines` refuses a file, a line has no value, or a clip is
-            listed twice.
+    They are given by the clip's name without suffix. A line without a value is an
+    InputError, and so is a clip that is listed twice.
     """
     rows: dict[str, list[str]] = {}
     for path in paths:
@@ -171,20 +143,15 @@ def read_rows(*paths: Path) -> dict[str, list[str]]:
 
 
 def read_lines(path: Path) -> list[list[str]]:
-    """Return the fields of each line that is not blank.
-
-    Raises:
-        InputError: the file cannot be read, is not CSV in UTF-8, or is empty.
-    """
+    """Return the fields of each line that is not blank, or raise an InputError."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
         lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"{path} is not CSV text ({error}): write it as UTF-8"
-        ) from error
+        problem = f"{path} is not CSV text ({error})"
+        raise InputError(f"{problem}: write it as UTF-8") from error
     lines = [line for line in lines if line]
     if not lines:
         raise InputError(f"{path} is empty: write a line name,value for each clip")
@@ -195,6 +162,5 @@ def refuse_duplicates(path: Path | str, clips: Iterable[str]) -> None:
     """Raise an `InputError` that names `path` and the first clip listed twice."""
     for clip, count in Counter(clips).items():
         if count > 1:
-            raise InputError(
-                f"{path}: the clip {clip!r} is listed {count} times: keep one"
-            )
+            problem = f"{path}: the clip {clip!r} is listed {count} times"
+            raise InputError(f"{problem}: keep one")

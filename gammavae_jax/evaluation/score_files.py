@@ -80,47 +80,19 @@ def write_decisions(
     names: Sequence[str],
     decisions: Bool[np.ndarray, "clip"],
 ) -> Path:
-    """Write a decision file (1: anomalous) atomically, and return its path.
-
-    Raises:
-        InputError: the file cannot hold a name, or a name is listed twice.
-    """
+    """Write a decision file (1: anomalous) as `write_scores` does; return its path."""
     texts = [str(int(decision)) for decision in decisions]
     return _write(Path(folder), "decision_result", machine, section, names, texts)
-
-
-def evaluate_directory(
-    scores_dir: str | Path,
-    ground_truth: str | Path | None = None,
-    year: int | None = None,
-) -> list[Row]:
-    """Evaluate the score files in a folder, and return one row per section.
-
-    Precision, recall, F1 and false-alarm rate come from the decision files, and are
-    NaN where the folder has none.
-
-    Raises:
-        InputError: see `read_directory` and `evaluate_section`.
-    """
-    return evaluate_sections(read_directory(scores_dir, ground_truth), year)
 
 
 def evaluate_sections(
     sections: Iterable[SectionScores], year: int | None = None
 ) -> list[Row]:
-    """Return one row per section, in order; see `evaluate_section` for errors too."""
-    return [
-        evaluate_section(
-            s.scores,
-            s.is_anomaly,
-            s.is_target,
-            decisions=s.decisions,
-            year=year,
-            machine=s.machine,
-            section=s.section,
-        )
-        for s in sections
-    ]
+    """Return one row per section, in order, as `evaluate_section` does.
+
+    Precision, recall, F1 and false-alarm rate are NaN without decisions.
+    """
+    return [evaluate_section(**s._asdict(), year=year) for s in sections]
 
 
 def read_directory(
@@ -171,13 +143,14 @@ def summarise(rows: Sequence[Row], year: int | None = None) -> dict[str, Any]:
 
     The result has JSON types; what cannot be computed is None.
     """
-    machines = {
-        f"{row.machine}_section_{row.section}": {m: getattr(row, m) for m in METRICS}
-        for row in rows
-    }
     return {
         "official_score": official_score(rows, year),
-        "machines": {name: _with_none(metrics) for name, metrics in machines.items()},
+        "machines": {
+            f"{row.machine}_section_{row.section}": _with_none(
+                {m: getattr(row, m) for m in METRICS}
+            )
+            for row in rows
+        },
         "arithmetic_means": _with_none(arithmetic_means(rows)),
         "harmonic_means": _with_none(harmonic_means(rows)),
     }

@@ -29,7 +29,7 @@ from gammavae_jax.evaluation.rows import (
     require_files,
     values_by_clip,
 )
-from gammavae_jax.files import atomic_folder, write_text
+from gammavae_jax.files import atomic_folder, write_text, writing
 
 _KINDS = ("anomaly_score", "decision_result")
 _LABEL = re.compile(r"[A-Za-z0-9-]+_[A-Za-z0-9-]+_task2_[1-4]")
@@ -55,55 +55,47 @@ def write_submission(
     The score defaults to the run's headline score, the seed to its first.
 
     Raises:
-        InputError: the label has the wrong form, the package exists, no run wrote the
-            folder, the run lacks the score or seed, `check_package` refuses the files,
-            or the package cannot be written.
+        InputError: the label has the wrong form, the run lacks the score or seed,
+            `check_package` refuses its files, or the package cannot be written.
     """
-    _check_label(label)
+    if not _LABEL.fullmatch(label):
+        raise InputError(
+            f"the label {label!r} is not of the form Author_Affiliation_task2_1 (the "
+            "corresponding author's last name, the institute, an index from 1 to 4; "
+            "letters, digits and hyphens): give another --label"
+        )
     target = out / label
     if os.path.lexists(target):
         raise InputError(f"{target} exists: give another --label or --out")
     config = _read_config(run)
     score, seed = _choose(config, score, seed)
-    source, sections = run / "scores" / score / f"seed{seed}", sections_of_run(run)
+    source, sections = run / "scores" / score / f"seed{seed}", _sections_of_run(run)
     check_package(source, sections)  # now, so that messages name files that stay
     meta = meta_yaml(label, config, score, seed)
-    try:
-        with atomic_folder(target) as package:
-            for kind in _KINDS:
-                for key, (path, *_) in find_files(source, kind).items():
-                    shutil.copyfile(path, package / file_name(kind, *key))
-            write_text(package / f"{label}.meta.yaml", meta)
-            check_package(package, sections)  # check the copies, too
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(
-            f"{target} cannot be written ({reason}): give another --out"
-        ) from error
+    with writing(target), atomic_folder(target) as package:
+        for kind in _KINDS:
+            for key, (path, *_) in find_files(source, kind).items():
+                shutil.copyfile(path, package / file_name(kind, *key))
+        write_text(package / f"{label}.meta.yaml", meta)
+        check_package(package, sections)  # check the copies, too
     return Submission(target, score, seed, len(sections))
 
 
 def check_package(folder: Path, sections: Collection[Section]) -> None:
     """Check score and decision files as the organisers would.
 
-    Every score file needs a decision file with the same clips, and the other way
-    round. Clips are named `section_<id>_*.wav` and listed once; scores are finite, and
-    decisions 0 or 1.
-
-    Args:
-        folder: of the files.
-        sections: machines and sections that must be present.
-
-    Raises:
-        InputError: a file is missing or breaks a rule; the message names it.
+    Every section of the run needs a score file and a decision file with the same clips.
+    Clips are named `section_<id>_*.wav` and listed once; scores are finite, and
+    decisions 0 or 1. An InputError names the first file that is missing or breaks a
+    rule.
     """
     scores, decisions = (find_files(folder, kind) for kind in _KINDS)
     require_files(scores, folder, "decision_result", decisions)
     require_files(decisions, folder, "anomaly_score", scores)
     for key in sorted(set(sections) - scores.keys()):
+        problem = f"{folder} has no {file_name('anomaly_score', *key)}"
         raise InputError(
-            f"{folder} has no {file_name('anomaly_score', *key)}, but the run has that "
-            "machine: score its test clips again"
+            f"{problem}, but the run has that machine: score its test clips again"
         )
     if not scores:
         raise InputError(f"{folder} has no anomaly_score_*.csv: finish the run")
@@ -113,16 +105,18 @@ def check_package(folder: Path, sections: Collection[Section]) -> None:
                 f"{folder} has a file for each domain of {machine} section {section}: "
                 "put the clips of both into one"
             )
-        _check_section(section, path, decisions[machine, section][0])
+        decision_path = decisions[machine, section][0]
+        rows = read_rows(path)
+        flags = read_rows(decision_path)
+        for checked in (path, decision_path):
+            _check_names(checked, section)
+        clip_of = {clip: clip for clip in rows}
+        values_by_clip(path, rows, clip_of)
+        flags_by_clip(decision_path, flags, clip_of)
 
 
-def sections_of_run(run: Path) -> set[Section]:
-    """Return the sections that a run trained, or scored under any score and seed.
-
-    Raises:
-        InputError: `metrics.jsonl` cannot be read, or a score file's name does not
-            give its section.
-    """
+def _sections_of_run(run: Path) -> set[Section]:
+    """Return the sections that a run trained, or scored under any score and seed."""
     scored = {
         key
         for folder in filter(Path.is_dir, (run / "scores").glob("*/seed*"))
@@ -158,15 +152,6 @@ def _scalar(value: str | None) -> str:
     return '"' + "".join(characters) + '"'
 
 
-def _check_label(label: str) -> None:
-    if not _LABEL.fullmatch(label):
-        raise InputError(
-            f"the label {label!r} is not of the form Author_Affiliation_task2_1 (the "
-            "corresponding author's last name, the institute, an index from 1 to 4; "
-            "letters, digits and hyphens): give another --label"
-        )
-
-
 def _read_config(run: Path) -> Config:
     path = run / "config.json"
     try:
@@ -174,9 +159,8 @@ def _read_config(run: Path) -> Config:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read: give the folder that a run wrote"
-        ) from error
+        remedy = "give the folder that a run wrote"
+        raise InputError(f"{path} cannot be read: {remedy}") from error
 
 
 def _choose(config: Config, score: str | None, seed: int | None) -> tuple[str, int]:
@@ -199,18 +183,8 @@ def _trained(run: Path) -> list[str]:
         with path.open(encoding="utf-8") as lines:
             return list(json.loads(next(lines, '{"machines": {}}'))["machines"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} was not written by a run: give another RUN_OUT"
-        ) from error
-
-
-def _check_section(section: str, score_path: Path, decision_path: Path) -> None:
-    rows, decisions = read_rows(score_path), read_rows(decision_path)
-    for path in (score_path, decision_path):
-        _check_names(path, section)
-    clip_of = {clip: clip for clip in rows}
-    values_by_clip(score_path, rows, clip_of)
-    flags_by_clip(decision_path, decisions, clip_of)
+        problem = f"{path} was not written by a run"
+        raise InputError(f"{problem}: give another RUN_OUT") from error
 
 
 def _check_names(path: Path, section: str) -> None:

@@ -14,7 +14,12 @@ from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
-from gammavae_jax.evaluation.metrics import METRICS, Row, evaluate_section
+from gammavae_jax.evaluation.metrics import (
+    METRICS,
+    Row,
+    SectionScores,
+    evaluate_section,
+)
 from gammavae_jax.evaluation.official import (
     arithmetic_means,
     harmonic_means,
@@ -50,26 +55,33 @@ def evaluate_scores(
     Returns:
         A row for each seed, score and machine.
     """
-    labelled = [(t, t.is_anomaly) for t in tables if t.is_anomaly is not None]
+    labelled = [clips for clips in tables if clips.is_anomaly is not None]
     if not labelled:
         return []
-    first, _ = labelled[0]
     return [
         evaluate_section(
-            clips.scores[score][s].astype(np.float64),
-            is_anomaly,
-            clips.is_target,
+            **section_scores(clips, score, s)._asdict(),
             threshold=float(clips.thresholds[score][s]),
             year=year,
-            machine=clips.machine,
-            section=clips.section,
             score=score,
             seed=seed,
         )
-        for s, seed in enumerate(first.seeds)
-        for score in first.scores
-        for clips, is_anomaly in labelled
+        for s, seed in enumerate(labelled[0].seeds)
+        for score in labelled[0].scores
+        for clips in labelled
     ]
+
+
+def section_scores(clips: ScoredClips, score: str, s: int) -> SectionScores:
+    """Return one score of the seed at index `s` for labelled clips."""
+    assert clips.is_anomaly is not None
+    return SectionScores(
+        clips.machine,
+        clips.section,
+        clips.scores[score][s].astype(np.float64),
+        clips.is_anomaly,
+        clips.is_target,
+    )
 
 
 def summarise_rows(rows: Sequence[Row], year: int | None = None) -> dict[str, Any]:
@@ -79,7 +91,7 @@ def summarise_rows(rows: Sequence[Row], year: int | None = None) -> dict[str, An
     with several sections has their arithmetic mean. With one seed, the standard
     deviation is 0.
     """
-    scores = _unique(row.score for row in rows)
+    scores = dict.fromkeys(row.score for row in rows)
     of_machine: dict[str, list[Row]] = {}
     for row in rows:
         of_machine.setdefault(row.machine, []).append(row)
@@ -105,9 +117,7 @@ def summarise_scores(
             for score, of_score in seeds.items()
         },
         **{
-            name: {
-                score: _each_metric(mean, of_score) for score, of_score in seeds.items()
-            }
+            name: {score: _each_metric(mean, rows) for score, rows in seeds.items()}
             for name, mean in _MEANS.items()
         },
     }
@@ -118,7 +128,7 @@ def by_seed(rows: Iterable[Row], score: str) -> list[list[Row]]:
     chosen = [row for row in rows if row.score == score]
     return [
         [row for row in chosen if row.seed == seed]
-        for seed in _unique(row.seed for row in chosen)
+        for seed in dict.fromkeys(row.seed for row in chosen)
     ]
 
 
@@ -212,7 +222,3 @@ def _finite(tree: Any) -> Any:
     if isinstance(tree, list | tuple):
         return [_finite(value) for value in tree]
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
-
-
-def _unique(values: Iterable) -> list:
-    return list(dict.fromkeys(values))

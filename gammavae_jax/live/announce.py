@@ -222,8 +222,7 @@ class Announcer:
             part += f"{whole.n_alarms} of {whole.n_windows} windows alarms"
         line = _line(file, machine, whole.worst, part)
         fields = {"file": file, "machine": machine, **whole.entry()}
-        is_alarm = whole.worst.is_anomaly and whole.n_windows == 1
-        self._announce("recording", line, fields, is_alarm)
+        self._announce("recording", line, fields, whole.is_single_alarm)
 
     def _announce(
         self, event: str, line: str, fields: dict[str, Any], is_alarm: bool = False

@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect
 from gammavae_jax.errors import printable
 from gammavae_jax.live.announce import Announcer
 from gammavae_jax.live.events import message
-from gammavae_jax.live.refusal import Outcome, Refusal
+from gammavae_jax.live.metrics import Outcome, Refusal
 from gammavae_jax.live.service import ScoreRequest, Service
 
 SHUTDOWN_SECONDS = 3

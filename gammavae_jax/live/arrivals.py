@@ -125,9 +125,7 @@ class ScoredLog:
 
     A recording is identified by name, size and modification time, so a rewritten file
     is new. Recordings that no longer exist are dropped 30 days after they were scored.
-
-    Raises:
-        InputError: the file is unusable, is not such a log, or is in use.
+    A file that is unusable, in use, or not such a log, is an InputError.
     """
 
     def __init__(self, path: Path):
@@ -139,10 +137,9 @@ class ScoredLog:
             self._scored = _read(path)
             self._rewrite()
         except OSError as error:
+            problem = f"{printable(path)}: {error.strerror}"
             remedy = "name a file that this user may write with --state"
-            raise InputError(
-                f"{printable(path)}: {error.strerror}: {remedy}"
-            ) from error
+            raise InputError(f"{problem}: {remedy}") from error
 
     def __enter__(self) -> "ScoredLog":
         return self
@@ -162,7 +159,7 @@ class ScoredLog:
             self._rewrite()
             return
         try:
-            self._file.write(_line(arrival.name, arrival.stamp, now))
+            self._file.write(_line(*arrival, now))
             self._file.flush()
         except OSError:
             # The buffered part of the line would precede the next line.
@@ -227,10 +224,8 @@ def _read(path: Path) -> dict[str, tuple[Stamp, float]]:
             scored[str(entry["file"])] = stamp, float(entry["time"])
         except (ValueError, TypeError, KeyError) as error:
             if number == 0 and not (len(lines) == 1 and _is_truncated(line)):
-                problem = f"{printable(path)} is not the state of a watch"
-                raise InputError(
-                    f"{problem}: name another file with --state"
-                ) from error
+                remedy = "is not the state of a watch: name another file with --state"
+                raise InputError(f"{printable(path)} {remedy}") from error
     return scored
 
 

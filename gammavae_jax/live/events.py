@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from gammavae_jax.live.refusal import busy
+from gammavae_jax.live.metrics import busy
 from gammavae_jax.live.scorer import finite
 
 _RETRY = "retry: 1000\n\n"  # ms after which a browser reconnects

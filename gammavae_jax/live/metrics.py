@@ -1,8 +1,8 @@
-"""Metrics for Prometheus."""
+"""Outcomes of requests: refusals, and metrics for Prometheus."""
 
 import time
 from collections.abc import Callable, Mapping
-from typing import get_args
+from typing import Literal, get_args
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -13,10 +13,37 @@ from prometheus_client import (
     generate_latest,
 )
 
-from gammavae_jax.live.refusal import Outcome
 from gammavae_jax.scoring.verdict import Verdict
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+Outcome = Literal[
+    "scored", "refused", "too_large", "too_slow", "busy", "gone", "failed"
+]
+
+
+class Refusal(Exception):
+    """A request that is answered with a 4xx or 5xx status.
+
+    The message is one line with the remedy, and reveals nothing about the server.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        outcome: Outcome = "refused",  # counted by the metrics
+        retry_after: int | None = None,  # s
+    ):
+        super().__init__(message)
+        self.status, self.message = status, message
+        self.outcome: Outcome = outcome
+        self.retry_after = retry_after
+
+
+def busy(reason: str, retry_after: int = 2) -> Refusal:
+    """Return the refusal of a server that is overloaded or shutting down."""
+    return Refusal(503, f"{reason}: try again later", "busy", retry_after)
 
 
 class Metrics:

@@ -1,19 +1,24 @@
-"""What live monitoring needs from a detector, and the verdicts it gets."""
+"""A detector for live monitoring: it scores recordings window by window."""
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
 
+from gammavae_jax.errors import InputError
 from gammavae_jax.scoring.verdict import Verdict
 
 if TYPE_CHECKING:
     from gammavae_jax.anomaly_detector import AnomalyDetector
 
 _CLIP_SECONDS = 10.0  # the challenge's clips, for detectors that do not state theirs
+_LONGEST_WHOLE = 1.5  # windows; longer recordings are split, as in training
+_LONGEST_WINDOW = 600  # s; a window is held in memory
+
+Blocks = Iterable[Float32[np.ndarray, "_"]]
 
 
 class Stretch(NamedTuple):
@@ -36,6 +41,11 @@ class RecordingVerdict(NamedTuple):
     worst_clip: Float32[np.ndarray, "sample"]
     n_windows: int  # 1 if the recording was scored as one clip
     n_alarms: int  # windows above the threshold
+
+    @property
+    def is_single_alarm(self) -> bool:
+        """Whether the recording is one window, and an alarm."""
+        return self.worst.is_anomaly and self.n_windows == 1
 
     def entry(self) -> dict[str, Any]:
         """Return a JSON object."""
@@ -91,3 +101,96 @@ def load_scorer(path: str | os.PathLike[str]) -> LiveScorer:
     from gammavae_jax.anomaly_detector import AnomalyDetector
 
     return LiveScorer(AnomalyDetector.load(path, verbose=False))
+
+
+class WindowSize(NamedTuple):
+    """The windows of a long recording."""
+
+    length: int  # samples
+    hop: int  # samples from one window to the next
+
+
+def window_size(
+    scorer: LiveScorer, window_seconds: float | None, hop_seconds: float | None
+) -> WindowSize:
+    """Return the windows to use, or raise an InputError for unsuitable ones.
+
+    Default: the length of a training clip, and a hop of half a window.
+    """
+    seconds = scorer.clip_seconds if window_seconds is None else window_seconds
+    least = scorer.min_samples / scorer.sample_rate
+    if not least <= seconds <= _LONGEST_WINDOW:
+        problem = f"a window of {seconds:g} s is too short or too long"
+        raise InputError(f"{problem}: give {least:.2g} s to {_LONGEST_WINDOW} s")
+    hop = seconds / 2 if hop_seconds is None else hop_seconds
+    if not 0 < hop <= seconds:
+        problem = f"a hop of {hop:g} s does not suit windows of {seconds:g} s"
+        raise InputError(f"{problem}: give more than 0 s and at most the window")
+    length = round(seconds * scorer.sample_rate)
+    return WindowSize(length, max(1, round(hop * scorer.sample_rate)))
+
+
+def split_windows(
+    blocks: Blocks, size: WindowSize
+) -> Iterator[tuple[int, Float32[np.ndarray, "_"]]]:
+    """Yield each window with the index of its first sample.
+
+    A recording of up to one and a half windows is one clip. A longer one is covered
+    completely: its last window ends with the recording.
+    """
+    length, hop = size
+    buffer, previous, start = np.zeros(0, np.float32), None, 0
+    for block in blocks:
+        buffer = np.concatenate([buffer, block])
+        if previous is None and len(buffer) <= _LONGEST_WHOLE * length:
+            continue
+        while len(buffer) >= length:
+            previous = buffer[:length]
+            yield start, previous
+            buffer, start = buffer[hop:], start + hop
+    if previous is None:
+        yield 0, buffer
+    elif len(buffer) > length - hop:
+        last = np.concatenate([previous, buffer[length - hop :]])[-length:]
+        yield start + len(buffer) - length, last
+
+
+def score_windows(
+    scorer: LiveScorer, machine: str, blocks: Blocks, size: WindowSize, name: str
+) -> Iterator[Stretch | RecordingVerdict]:
+    """Yield each stretch of alarms as it ends and, last, the whole recording's verdict.
+
+    A recording of a single window has no stretches; one that is too short raises an
+    `InputError` with its name. The blocks have the detector's sample rate.
+    """
+    rate = scorer.sample_rate
+    n_windows = n_alarms = 0
+    worst: tuple[Verdict, np.ndarray] | None = None
+    stretch: Stretch | None = None
+    end = 0.0
+    for start, clip in split_windows(blocks, size):
+        if len(clip) < scorer.min_samples:
+            least = f"give recordings of at least {scorer.min_samples / rate:.2g} s"
+            raise InputError(f"{name}: {len(clip) / rate:.2g} s are too short: {least}")
+        verdict, end = scorer.judge(clip, machine), (start + len(clip)) / rate
+        n_windows += 1
+        n_alarms += verdict.is_anomaly
+        if worst is None or _badness(verdict) > _badness(worst[0]):
+            worst = verdict, clip
+        if verdict.is_anomaly:
+            before = stretch or Stretch(start / rate, end, verdict)
+            worse = max(before.worst, verdict, key=_badness)
+            stretch = Stretch(before.start, end, worse)
+        elif stretch is not None:
+            yield stretch
+            stretch = None
+    assert worst is not None  # every recording has at least one window
+    if stretch is not None and n_windows > 1:
+        yield stretch
+    yield RecordingVerdict(end, *worst, n_windows, n_alarms)
+
+
+def _badness(verdict: Verdict) -> tuple[bool, float]:
+    """Rank NaN below every score, so that it does not hide the windows after it."""
+    is_number = not math.isnan(verdict.score)
+    return verdict.is_anomaly, verdict.score if is_number else -math.inf

@@ -14,11 +14,15 @@ from gammavae_jax.data.audio import RecordingBlocks, open_recording, resampled_b
 from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.live.announce import Announcer
 from gammavae_jax.live.events import Broadcast, History, thumbnail
-from gammavae_jax.live.metrics import Metrics
-from gammavae_jax.live.refusal import Refusal, busy
-from gammavae_jax.live.scorer import LiveScorer, RecordingVerdict, finite
+from gammavae_jax.live.metrics import Metrics, Refusal, busy
+from gammavae_jax.live.scorer import (
+    LiveScorer,
+    RecordingVerdict,
+    WindowSize,
+    finite,
+    score_windows,
+)
 from gammavae_jax.live.uploads import Upload, Uploads, recording_of
-from gammavae_jax.live.windows import WindowSize, score_windows
 
 _SHUTTING_DOWN = "the server is shutting down"
 _MAX_STRETCHES = 100  # in an answer
@@ -114,9 +118,8 @@ class Service:
         if machine is None:
             machine, *others = self.machines
             if others:
-                names = ", ".join(self.machines)
-                message = f"the machine is missing: add ?machine=, one of {names}"
-                raise Refusal(400, message)
+                remedy = f"add ?machine=, one of {', '.join(self.machines)}"
+                raise Refusal(400, f"the machine is missing: {remedy}")
         if machine not in self.machines:
             raise Refusal(404, unknown_name("machine", machine, self.machines))
         return machine
@@ -171,13 +174,12 @@ class Service:
         self, request: ScoreRequest, deadline: float
     ) -> tuple[dict[str, Any], dict[str, Any], RecordingVerdict]:
         """Return a recording's JSON object, thumbnail and verdict."""
-        machine = request.machine
         if time.monotonic() > deadline:  # its client has been refused
             raise busy("not scored in time")
         with self.metrics.scoring_seconds.time():
             body = bytes(request.body)
             upload = recording_of(body, request.content_type, request.name)
-            *stretches, whole = self._verdicts(upload, machine, deadline)
+            *stretches, whole = self._verdicts(upload, request.machine, deadline)
             image = thumbnail(
                 self._scorer.spectrogram(whole.worst_clip),
                 len(whole.worst_clip) / self._scorer.sample_rate,
@@ -185,7 +187,7 @@ class Service:
         entry = {
             "request_id": request.id_,
             "time": round(time.time(), 3),
-            "machine": machine,
+            "machine": request.machine,
             "name": upload.name,
             **whole.entry(),
             "seconds": round(whole.seconds, 4),
@@ -194,11 +196,9 @@ class Service:
         return entry, image, whole
 
     def _verdicts(self, upload: Upload, machine: str, deadline: float) -> Iterator[Any]:
-        scorer, name = self._scorer, upload.name
+        scorer, name, data = self._scorer, upload.name, upload.data
         try:
-            with open_recording(
-                upload.data, channel=scorer.channel, name=name
-            ) as recording:
+            with open_recording(data, channel=scorer.channel, name=name) as recording:
                 blocks = self._limited_blocks(recording, name, deadline)
                 rate = recording.sample_rate
                 blocks = resampled_blocks(blocks, rate, scorer.sample_rate)

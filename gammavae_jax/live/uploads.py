@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from gammavae_jax.live.refusal import Refusal, busy
+from gammavae_jax.live.metrics import Refusal, busy
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

@@ -18,8 +18,13 @@ from gammavae_jax.live.arrivals import (
     recordings_in,
     stamp_of,
 )
-from gammavae_jax.live.scorer import LiveScorer, RecordingVerdict, Stretch
-from gammavae_jax.live.windows import WindowSize, score_windows
+from gammavae_jax.live.scorer import (
+    LiveScorer,
+    RecordingVerdict,
+    Stretch,
+    WindowSize,
+    score_windows,
+)
 
 _CLEANUP_SECONDS = 24 * 3600.0
 
@@ -138,8 +143,7 @@ class FolderWatch:
             if stamp_of(path) != arrival.stamp:
                 raise InputError(f"{printable(path)}: changed while it was read")
             self.counts["scored"] += 1
-            is_alarm = verdict.worst.is_anomaly and verdict.n_windows == 1
-            self.counts["alarms"] += is_alarm
+            self.counts["alarms"] += verdict.is_single_alarm
             self._announcer.recording(arrival.name, machine, verdict)
         self._bad.pop(arrival.name, None)
         # Logged last: a watch that is killed reports a recording twice, never not.
@@ -156,9 +160,8 @@ class FolderWatch:
                 rate = recording.sample_rate
                 if rate != scorer.sample_rate and rate not in self._rates:
                     self._rates.add(rate)
-                    self._announcer.say(
-                        f"resampling recordings at {rate} Hz to {scorer.sample_rate} Hz"
-                    )
+                    text = f"resampling recordings at {rate} Hz to"
+                    self._announcer.say(f"{text} {scorer.sample_rate} Hz")
                 blocks = resampled_blocks(recording.blocks, rate, scorer.sample_rate)
                 yield from score_windows(
                     scorer, machine, blocks, self._options.size, printable(path)

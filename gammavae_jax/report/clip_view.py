@@ -50,10 +50,7 @@ def view_clip(
     log_mel: Float[np.ndarray, "frame mel"],
     names: tuple[str, ...],
 ) -> ClipView:
-    """Return what each member computes, as far as the named scores need it.
-
-    The names must not be fusions.
-    """
+    """Return what each member computes that the named scores need; none is a fusion."""
     n_frames = len(log_mel)
     n_padded = -(-n_frames // _FRAMES_AT_ONCE) * _FRAMES_AT_ONCE
     padded = np.zeros((n_padded, log_mel.shape[1]), np.float32)

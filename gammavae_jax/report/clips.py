@@ -1,21 +1,20 @@
 """The clips a page shows with pictures: chosen, and explained within a byte budget."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from gammavae_jax.process import available_cores
+from gammavae_jax.data.clips import in_threads
 from gammavae_jax.report.explanation import explain_clip
 from gammavae_jax.report.pictures import Sound, picture_payload
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
 MAX_BYTES = 18_000_000  # of all pictures and sounds of a page
-MAX_CLIPS_OF_MACHINE = 12
+_MAX_CLIPS_OF_MACHINE = 12
 _MAX_CLIPS = 96
 
 # Returns a clip's log-mel and its sound.
@@ -52,13 +51,12 @@ def telling_clips(
     threshold on both sides; and from the middle scores, for comparison.
     """
     order = np.argsort(-scores, kind="stable")
-    is_alarm = scores > threshold
-    above, below = order[is_alarm[order]], order[~is_alarm[order]]
+    is_alarm = scores[order] > threshold
+    above, below = order[is_alarm], order[~is_alarm]
     piles = [order, above[::-1], below, order[len(order) // 2 :]]
     if is_anomaly is not None:
-        false_alarms = above[~is_anomaly[above]]
-        misses = below[is_anomaly[below]][::-1]
-        piles[1:1] = [false_alarms, misses]
+        false_alarms, misses = above[~is_anomaly[above]], below[is_anomaly[below]]
+        piles[1:1] = [false_alarms, misses[::-1]]
     chosen: dict[int, None] = {}
     for rank in range(len(order)):
         for pile in piles:
@@ -71,7 +69,7 @@ def telling_clips_of_all(
     machines: Sequence[ScoredClips], score: str, seed: int
 ) -> list[tuple[int, int]]:
     """Return machine and clip indices: the first clip of every machine comes first."""
-    n_most = clips_per_machine(len(machines))
+    n_most = max(1, min(_MAX_CLIPS_OF_MACHINE, _MAX_CLIPS // max(len(machines), 1)))
     chosen = [
         telling_clips(
             clips.scores[score][seed],
@@ -89,11 +87,6 @@ def telling_clips_of_all(
     ]
 
 
-def clips_per_machine(n_machines: int) -> int:
-    """Return how many clips of each machine fit on a page."""
-    return max(1, min(MAX_CLIPS_OF_MACHINE, _MAX_CLIPS // max(n_machines, 1)))
-
-
 def show_clips(
     detector: Detector,
     wanted: Sequence[WantedClip],
@@ -105,12 +98,12 @@ def show_clips(
     """Explain clips in order until the byte budget is used up.
 
     Args:
-        detector: of the machines.
+        detector: the detector of the machines.
         wanted: the clips, the most telling ones of all machines first.
         seed: index of the seed whose members explain.
         score: the score to explain; default: the headline score.
         on_clip: called after each clip, for a progress bar.
-        max_bytes: of all clips together; the first clip is shown in any case.
+        max_bytes: the budget of all clips together; the first clip is always shown.
     """
     config = detector.config
     name = config.score if score is None else score
@@ -124,20 +117,10 @@ def show_clips(
         return ShownClip(clip.machine, clip.clip, json.dumps(payload, allow_nan=False))
 
     shown, n_bytes = [], 0
-    for clip in _in_threads(show, wanted):
+    for clip in in_threads(show, wanted):
         on_clip()
         n_bytes += len(clip.payload)
         if n_bytes > max_bytes and shown:
             break
         shown.append(clip)
     return shown
-
-
-def _in_threads(
-    show: Callable[[WantedClip], ShownClip], wanted: Iterable[WantedClip]
-) -> Iterator[ShownClip]:
-    with ThreadPoolExecutor(available_cores()) as pool:
-        try:
-            yield from pool.map(show, wanted)
-        finally:
-            pool.shutdown(cancel_futures=True)

@@ -79,13 +79,6 @@ class _Machine(NamedTuple):
     log_mel: Float[np.ndarray, "frame mel"]
 
 
-class _Share(NamedTuple):
-    """How much bands add to a score, and each band's weights over frames."""
-
-    bands: Float[np.ndarray, "mel"]
-    in_time: Float[np.ndarray, "frame mel"]  # adds up to 1 over frames
-
-
 def explain_clip(
     detector: Detector,
     seed: int,
@@ -96,10 +89,10 @@ def explain_clip(
     """Explain the score of one clip.
 
     Args:
-        detector: of the machine.
-        seed: index of the seed whose members are asked.
+        detector: the detector of the machine.
+        seed: index of the seed whose members explain.
         machine: index of the machine.
-        log_mel: of the clip, in dB.
+        log_mel: the clip, in dB.
         score: name of the score; default: the headline score.
 
     Raises:
@@ -158,7 +151,7 @@ def _contribution(
     """The contributions to a score minus `location`."""
     n_members = len(of_machine.view.covered)
     shares = [_share(of_machine, name, member) for member in range(n_members)]
-    placed = np.mean([share.bands * share.in_time for share in shares], axis=0)
+    placed = np.mean(shares, axis=0)
     bands = placed.sum(0)
     rest = bands - location / len(bands)
     covered = of_machine.view.covered[0]
@@ -167,8 +160,10 @@ def _contribution(
     return rest * np.where(rest > 0, in_time, evenly)
 
 
-def _share(of_machine: _Machine, name: str, member: int) -> _Share:
-    """How much the bands add to a score of one member."""
+def _share(
+    of_machine: _Machine, name: str, member: int
+) -> Float[np.ndarray, "frame mel"]:
+    """How much bands and frames add to a score of one member."""
     config, view = of_machine.config, _at(of_machine.view, member)
     is_covered = view.covered > 0
     statistic, _, rule = name.rpartition("_")
@@ -183,13 +178,13 @@ def _share(of_machine: _Machine, name: str, member: int) -> _Share:
     if not has_bands(name):
         return _by_squares(view.squares, float(bands.sum()), is_covered)
     if statistic == "peak":
-        return _Share(bands, _by_power(view.residual, is_covered))
+        return bands * _by_power(view.residual, is_covered)
     mean, deviation = features[:2]
     if statistic == "residual":
-        return _Share(bands, _by_excess(view.residual, mean, deviation, is_covered))
+        return bands * _by_excess(view.residual, mean, deviation, is_covered)
     values = of_machine.log_mel - of_machine.log_mel.mean()
     is_frame = np.ones(len(values), bool)
-    return _Share(bands, _by_excess(values, mean, deviation, is_frame))
+    return bands * _by_excess(values, mean, deviation, is_frame)
 
 
 def _nearest_clip(
@@ -198,10 +193,9 @@ def _nearest_clip(
     by_radius: bool,
     n_mels: int,
 ) -> tuple[Float[np.ndarray, "mel"], Float[np.ndarray, "block mel"]]:
-    """Each band's share of the distance to the nearest training clip, and that clip.
+    """Each band's share of the distance to the nearest training clip, and its features.
 
-    With `by_radius`, the distance is that of the density score. The clip is returned
-    as its features, see `data.statistics`.
+    With `by_radius`, the distance is that of the density score.
     """
     point = (statistic - reference.location) / reference.scale
     known = np.flatnonzero(reference.is_clip)
@@ -239,10 +233,10 @@ def _by_squares(
     squares: Float[np.ndarray, "frame mel"],
     total: float,
     is_frame: Bool[np.ndarray, "frame"],
-) -> _Share:
+) -> Float[np.ndarray, "frame mel"]:
     """`total` spread over bands and frames in proportion to squares."""
     bands = squares.sum(0) if squares.any() else np.ones(squares.shape[1])
-    return _Share(total * bands / bands.sum(), _normalised(squares, is_frame))
+    return total * bands / bands.sum() * _normalised(squares, is_frame)
 
 
 def _normalised(

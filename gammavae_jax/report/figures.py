@@ -22,10 +22,7 @@ class CodeUse(NamedTuple):
 
 
 def training_curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
-    """Return each machine's curve, where any loss is known.
-
-    `metrics` has one entry per epoch, as in `metrics.jsonl`.
-    """
+    """Return the curve of each machine with a known loss, from the epochs' metrics."""
     names = dict.fromkeys(name for line in metrics for name in line["machines"])
     curves = {
         name: Curve(*(_by_epoch(metrics, name, of) for of in Curve._fields))
@@ -42,21 +39,18 @@ def code_use(metrics: Sequence[Mapping[str, Any]]) -> dict[str, CodeUse]:
         nats = np.array(values.get("kl_per_latent", ()), float)
         known = np.isfinite(active)
         if known.any():
-            codes[machine] = CodeUse(
-                float(active[known].mean()), nats[known].mean(0).tolist()
-            )
+            n_active = float(active[known].mean())
+            codes[machine] = CodeUse(n_active, nats[known].mean(0).tolist())
     return codes
 
 
 def _by_epoch(
     metrics: Sequence[Mapping[str, Any]], machine: str, of: str
 ) -> tuple[float, ...]:
-    means = []
-    for line in metrics:
-        values = line["machines"].get(machine, {}).get(of, ())
-        known = [value for value in values if value is not None]
-        means.append(sum(known) / len(known) if known else float("nan"))
-    return tuple(means)
+    """The means of one machine's known losses in each epoch."""
+    values = (line["machines"].get(machine, {}).get(of, ()) for line in metrics)
+    known = ([v for v in of_epoch if v is not None] for of_epoch in values)
+    return tuple(sum(losses) / len(losses) if losses else math.nan for losses in known)
 
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 300, 150, 46, 22, 8
@@ -108,18 +102,11 @@ def plot_curve(machine: str, curve: Curve) -> CurvePlot:
     )
 
 
-class ErrorBar(NamedTuple):
-    """A value and the interval about it, in percent of the bar's length."""
-
-    value: str
-    low: str
-    width: str
-
-
-def error_bar(mean: float, low: float, high: float) -> ErrorBar:
-    """Return the bar of a fraction; an interval is wide enough to be seen."""
+def error_bar(mean: float, low: float, high: float) -> dict[str, str]:
+    """Return a fraction's bar in percent, with an interval that is always visible."""
     value, left, right = (f"{100 * min(max(v, 0), 1):.2f}" for v in (mean, low, high))
-    return ErrorBar(value, left, f"{max(float(right) - float(left), 0.4):.2f}")
+    width = f"{max(float(right) - float(left), 0.4):.2f}"
+    return {"value": value, "low": left, "width": width}
 
 
 def _short(value: float) -> str:

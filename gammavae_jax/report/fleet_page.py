@@ -37,14 +37,11 @@ def write_fleet_page(
     """Write the overview page of a fleet: a table of all machines.
 
     Args:
-        path: of the page.
-        config: of the run.
+        path: the file to write.
+        config: the configuration of the run.
         machines: one line per machine, in any order.
-        means: the result of `summarise_scores`; no scores where nothing has labels.
+        means: the result of `summarise_scores`, without scores if nothing has labels.
         notes: warnings to read with the numbers.
-
-    Raises:
-        OSError: the page cannot be written.
     """
     lines = sorted(((_means(line), line) for line in machines), key=_worst_first)
     page = render(
@@ -80,10 +77,12 @@ def _means(line: MachineLine) -> dict[str, float]:
 def _worst_first(judged: tuple[dict[str, float], MachineLine]) -> tuple[Any, ...]:
     """Sort key: machines without labels come last, by their share of alarms."""
     means, line = judged
-    share = line.n_alarms / max(line.n_clips, 1)
-    if math.isnan(means["score"]):
-        return 1, -share, line.machine, line.section
-    return 0, means["score"], line.machine, line.section
+    is_unlabelled, share = (
+        math.isnan(means["score"]),
+        line.n_alarms / max(line.n_clips, 1),
+    )
+    value = -share if is_unlabelled else means["score"]
+    return is_unlabelled, value, line.machine, line.section
 
 
 def _percent(value: float) -> str:

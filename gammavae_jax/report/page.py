@@ -42,10 +42,8 @@ class Report(NamedTuple):
 def report_html(report: Report, shown: Iterable[tuple[int, int, str]] = ()) -> str:
     """Return the page as HTML.
 
-    Args:
-        report: its content.
-        shown: the clips with pictures: the numbers of the machine and the clip on this
-            page, and the JSON text of `picture_payload`.
+    `shown` has the clips with pictures: the numbers of the machine and the clip on this
+    page, and the JSON text of `picture_payload`.
     """
     config = report.config
     scores = sorted(config.scores, key=lambda name: name != config.score)
@@ -71,7 +69,14 @@ def report_html(report: Report, shown: Iterable[tuple[int, int, str]] = ()) -> s
             if officials
         ],
         curves=[plot_curve(*item) for item in report.curves.items()],
-        codes=[_code_line(*item) for item in report.codes.items()],
+        codes=[
+            (
+                machine,
+                f"{code.n_active:.1f} of {len(code.nats)}",
+                ", ".join(f"{nats:.2f}" for nats in code.nats),
+            )
+            for machine, code in report.codes.items()
+        ],
         about=list(_leaves(report.about)),
         data=json.dumps(data, allow_nan=False, separators=(",", ":")),
         clips=[(f"clip-{m}-{c}", payload) for m, c, payload in shown],
@@ -119,13 +124,8 @@ def _machines_table(report: Report, score: str) -> dict[str, Any]:
     """One score's results by machine; published ones beside the score they used."""
     published = report.published if score == PUBLISHED_SCORE else {}
     header, *rows, footer = table_cells(report.rows, score, published)
-    return {
-        "score": score,
-        "is_published": bool(published),
-        "header": header,
-        "rows": rows,
-        "footer": footer,
-    }
+    table = {"header": header, "rows": rows, "footer": footer}
+    return {"score": score, "is_published": bool(published), **table}
 
 
 def _official_line(
@@ -140,14 +140,6 @@ def _official_line(
         "interval": _interval(bars) if bars else "",
         "bar": error_bar(mean, low, high),
     }
-
-
-def _code_line(machine: str, code: CodeUse) -> tuple[str, str, str]:
-    return (
-        machine,
-        f"{code.n_active:.1f} of {len(code.nats)}",
-        ", ".join(f"{nats:.2f}" for nats in code.nats),
-    )
 
 
 def _leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:

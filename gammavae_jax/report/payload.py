@@ -9,8 +9,9 @@ import numpy as np
 from gammavae_jax.config import Config
 from gammavae_jax.data.features import band_corners
 from gammavae_jax.data.machines import unit_name
-from gammavae_jax.evaluation.metrics import MAX_FPR, Row, SectionScores
+from gammavae_jax.evaluation.metrics import MAX_FPR, Row
 from gammavae_jax.evaluation.official import Bootstrap, bootstrap
+from gammavae_jax.evaluation.tables import section_scores
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
 N_RESAMPLES = 1000
@@ -22,33 +23,20 @@ def error_bars(
     year: int | None = None,
     seed: int = 0,
 ) -> dict[str, Bootstrap]:
-    """Return the bootstrap of each score over all labelled machines, for one seed.
+    """Return the bootstrap of each score over the labelled machines, if any has labels.
 
-    The result is empty if no machine is labelled.
+    `seed` is an index.
     """
     labelled = [clips for clips in machines if clips.is_anomaly is not None]
-    if not labelled:
-        return {}
     return {
         score: bootstrap(
-            [_section(clips, score, seed) for clips in labelled],
+            [section_scores(clips, score, seed) for clips in labelled],
             year=year,
             n_resamples=N_RESAMPLES,
         )
         for score in scores
+        if labelled
     }
-
-
-def _section(clips: ScoredClips, score: str, seed: int) -> SectionScores:
-    is_anomaly = clips.is_anomaly
-    assert is_anomaly is not None
-    return SectionScores(
-        clips.machine,
-        clips.section,
-        clips.scores[score][seed].astype(np.float64),
-        is_anomaly,
-        clips.is_target,
-    )
 
 
 def scores_payload(
@@ -90,16 +78,13 @@ def _scores_of_seed(
 ) -> dict[str, Any]:
     row = metrics.get((clips.machine, clips.section, score, seed))
     decisions = clips.decisions(score)[s]
+    names = ("auc_source", "auc_target", "pauc", "auc")
     return {
         "values": _short(clips.scores[score][s], 8),
         "p": _short(clips.p_values[score][s], 4) if score in clips.p_values else None,
         "alarms": "".join("1" if alarm else "0" for alarm in decisions),
         "threshold": _finite(float(clips.thresholds[score][s]), 8),
-        "metrics": row
-        and {
-            name: _finite(getattr(row, name), 5)
-            for name in ("auc_source", "auc_target", "pauc", "auc")
-        },
+        "metrics": row and {name: _finite(getattr(row, name), 5) for name in names},
     }
 
 

@@ -31,15 +31,15 @@ def write_recordings_report(
 
     Args:
         path: of the page.
-        detector: whose first seed gave the scores.
+        detector: the one whose first seed gave the scores.
         scored: for each machine its number in the detector, its recordings with their
-            sounds, and the scores of their clips; scores beyond these are padding.
+            sounds, and the scores of their clips, followed by padding.
 
     Raises:
         InputError: there are no clips, or the page cannot be written.
     """
     if not any(recordings.sounds for _, recordings, _ in scored):
-        raise InputError("there are no clips to report on: give at least one")
+        raise InputError("the report needs at least one clip")
     config = replace(detector.config, scores=(detector.config.score,), n_seeds=1)
     machines = [_scored_clips(detector, *of) for of in scored]
     wanted = [
@@ -52,9 +52,8 @@ def write_recordings_report(
     try:
         write_text(path, page)
     except OSError as error:
-        raise InputError(
-            f"{str(path)!r} cannot be written: {error.strerror}: give another path"
-        ) from error
+        problem = f"{str(path)!r} cannot be written: {error.strerror}"
+        raise InputError(f"{problem}: give another path") from error
 
 
 def _scored_clips(

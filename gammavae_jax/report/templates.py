@@ -13,21 +13,14 @@ _IN_SCRIPT = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
 def render(template: str, script: str = "", **values: Any) -> str:
-    """Render a page.
+    """Render a template of this folder with the given values, which are escaped.
 
-    Args:
-        template: file name of a template in this folder.
-        script: file name of the page's only script, if it has one.
-        values: what the template uses besides; strings are escaped.
+    `script` is the file name of the page's only script, if it has one.
     """
     code = resource(script) if script else ""
-    return (
-        _environment()
-        .get_template(template)
-        .render(
-            policy=_policy(code), style=resource("report.css"), script=code, **values
-        )
-    )
+    page = _environment().get_template(template)
+    style = resource("report.css")
+    return page.render(policy=_policy(code), style=style, script=code, **values)
 
 
 def resource(name: str) -> str:

@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 import numpy as np
 import pytest
+from support.challenge_files import evaluate_directory
 
 from gammavae_jax.cli.help import field_docstrings
 from gammavae_jax.cli.main import COMMANDS, main
@@ -17,7 +18,6 @@ from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.evaluation.official import bootstrap
 from gammavae_jax.evaluation.score_files import (
-    evaluate_directory,
     read_directory,
     summarise,
     write_decisions,

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
+from support.challenge_files import evaluate_directory
 from support.layouts import LAYOUTS, MORE_LAYOUTS, build
 
 from gammavae_jax.config_json import override
@@ -15,7 +16,6 @@ from gammavae_jax.data.loading import Source, find_all
 from gammavae_jax.data.machines import find_clips, find_machines, year_of_layout
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.official import official_score
-from gammavae_jax.evaluation.score_files import evaluate_directory
 from gammavae_jax.log import Log
 from gammavae_jax.presets import preset
 from gammavae_jax.runs.folder import RunFolder

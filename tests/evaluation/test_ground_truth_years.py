@@ -3,11 +3,11 @@
 import itertools
 
 import pytest
+from support.challenge_files import evaluate_directory
 
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.ground_truth import read_truth
 from gammavae_jax.evaluation.rows import year_of_files
-from gammavae_jax.evaluation.score_files import evaluate_directory
 
 DOMAINS, LABELS = ("source", "target"), ("normal", "anomaly")
 # Anonymous names, in an order that does not give the labels away.

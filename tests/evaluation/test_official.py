@@ -66,7 +66,7 @@ def test_scores_that_are_not_finite_are_refused(value):
 
 
 def test_a_bootstrap_without_sections_is_refused():
-    with pytest.raises(InputError, match="no sections"):
+    with pytest.raises(InputError, match="at least one section"):
         bootstrap([])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.challenge_files import NAMES, write_truth
+from support.challenge_files import NAMES, evaluate_directory, write_truth
 
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import DOMAINS
@@ -19,7 +19,6 @@ from gammavae_jax.evaluation.official import (
     official_score,
 )
 from gammavae_jax.evaluation.score_files import (
-    evaluate_directory,
     read_directory,
     summarise,
     write_decisions,

@@ -13,8 +13,7 @@ from support.live_stubs import RATE, put
 import gammavae_jax as gv
 from gammavae_jax.cli.watch import Watch
 from gammavae_jax.errors import InputError
-from gammavae_jax.live.scorer import load_scorer
-from gammavae_jax.live.windows import score_windows, window_size
+from gammavae_jax.live.scorer import load_scorer, score_windows, window_size
 
 SMALL = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gammavae_jax.live.refusal import Refusal
+from gammavae_jax.live.metrics import Refusal
 from gammavae_jax.live.uploads import Uploads, recording_of
 
 

@@ -15,8 +15,8 @@ from support.live_stubs import RATE, LoudnessScorer, put, tone
 from gammavae_jax.live import watch as watch_module
 from gammavae_jax.live.announce import Announcer, JsonLines
 from gammavae_jax.live.arrivals import ScoredLog
+from gammavae_jax.live.scorer import window_size
 from gammavae_jax.live.watch import FolderWatch, WatchOptions
-from gammavae_jax.live.windows import window_size
 from gammavae_jax.log import Log
 
 

@@ -1,4 +1,4 @@
-"""A clip's sound on a page."""
+"""A clip's sound on a page, and where its contributions lie, in words."""
 
 import io
 
@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import soundfile
 
-from gammavae_jax.report.pictures import encode_clip
+from gammavae_jax.config import FeatureConfig
+from gammavae_jax.data.features import band_corners
+from gammavae_jax.report.pictures import (
+    describe_regions,
+    encode_clip,
+    find_regions,
+    frequencies,
+)
+
+CORNERS = band_corners(FeatureConfig())
+SECONDS = 512 / 16000
 
 
 @pytest.mark.parametrize(
@@ -28,3 +38,72 @@ def test_an_encoded_clip_sounds_the_same(rate, media_type):
     assert middle.std() == pytest.approx(tone.std(), rel=0.1)
     if media_type == "audio/mpeg":
         assert len(data) < 8000 * seconds
+
+
+def patch(*boxes, haze=0.001):
+    """Contributions over 313 frames, with boxes of (bands, frames, height)."""
+    values = np.full((313, 128), haze)
+    for bands, frames, height in boxes:
+        values[frames, bands] += height
+    return values
+
+
+def described(*boxes, **kwargs):
+    return describe_regions(find_regions(patch(*boxes, **kwargs)), CORNERS, SECONDS)
+
+
+def test_a_box_is_found_where_it_is():
+    (region,) = find_regions(patch((slice(60, 70), slice(100, 120), 1.0)))
+    assert abs(region.first_band - 60) <= 2
+    assert abs(region.last_band - 69) <= 2
+    ((first, last),) = region.moments
+    assert abs(first - 100) <= 3
+    assert abs(last - 119) <= 3
+    assert region.share > 0.8
+
+
+def test_words_give_frequencies_and_seconds():
+    text = described((slice(60, 70), slice(100, 132), 1.0))
+    low, high = CORNERS[60] / 1000, CORNERS[71] / 1000
+    assert "kHz, from 3." in text
+    first, second = (
+        float(w) for w in text.split("between ")[1].split(" kHz")[0].split(" and ")
+    )
+    assert first == pytest.approx(low, abs=0.15)
+    assert second == pytest.approx(high, abs=0.15)
+    start, end = (
+        float(w) for w in text.split(", from ")[1].split(" s")[0].split(" to ")
+    )
+    assert start == pytest.approx(3.2, abs=0.15)
+    assert end == pytest.approx(4.2, abs=0.15)
+
+
+def test_steady_sounds_are_throughout_and_many_clicks_are_counted():
+    assert "throughout" in described((slice(20, 30), slice(None), 1.0))
+    clicks = [(slice(20, 30), slice(f, f + 5), 1.0) for f in range(20, 300, 40)]
+    assert f"in {len(clicks)} short moments" in described(*clicks)
+    # Bursts in close succession are one moment.
+    bursts = [(slice(20, 30), slice(f, f + 3), 1.0) for f in range(20, 80, 6)]
+    assert described(*bursts).count(" to ") == 1
+    two = described(*clicks[:2])
+    assert two.count(" to ") == 2
+    assert " and " in two.split(", from ")[1]
+
+
+def test_the_stronger_of_two_bands_comes_first():
+    text = described(
+        (slice(10, 14), slice(None), 1.0), (slice(100, 110), slice(None), 1.0)
+    )
+    assert text.index("kHz") < text.index("Hz", text.index("kHz") + 3)
+    assert text.index("Next") > text.index("between")
+
+
+def test_a_score_that_nothing_raises_has_no_regions():
+    assert find_regions(-patch()) == []
+    assert describe_regions([], CORNERS, SECONDS) == "No band raises the score."
+    assert "nearly all frequencies" in described(haze=1.0)
+
+
+def test_frequencies_have_the_unit_that_fits():
+    assert frequencies(312.0, 448.0) == "310 and 450 Hz"
+    assert frequencies(930.0, 1240.0) == "0.9 and 1.2 kHz"

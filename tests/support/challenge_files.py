@@ -1,4 +1,6 @@
-"""Ground truth as the official evaluators have it."""
+"""Ground truth as the official evaluators have it, and the metrics of score files."""
+
+from gammavae_jax.evaluation.score_files import evaluate_sections, read_directory
 
 NAMES = [
     f"section_00_{domain}_test_{label}_{k:04}_noAttribute.wav"
@@ -24,3 +26,7 @@ def write_truth(folder, machine="fan"):
         lines = [f"section_00_{k:04}.wav,{v}\n" for k, v in enumerate(values)]
         path.write_text("".join(reversed(lines)))
     return folder / "ground_truth_data" / name
+
+
+def evaluate_directory(scores_dir, ground_truth=None, year=None):
+    return evaluate_sections(read_directory(scores_dir, ground_truth), year)

@@ -14,8 +14,8 @@ from support.live_stubs import RATE, LoudnessScorer, tone
 from gammavae_jax.cli.serve import listening_socket, url_of
 from gammavae_jax.live.announce import Announcer
 from gammavae_jax.live.app import LiveServer, make_application
+from gammavae_jax.live.scorer import window_size
 from gammavae_jax.live.service import Limits, Service
-from gammavae_jax.live.windows import window_size
 from gammavae_jax.log import Log
 
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from support.live_stubs import RATE, LoudnessScorer, tone
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.live.scorer import RecordingVerdict, Stretch
-from gammavae_jax.live.windows import (
+from gammavae_jax.live.scorer import (
+    RecordingVerdict,
+    Stretch,
     WindowSize,
     score_windows,
     split_windows,
