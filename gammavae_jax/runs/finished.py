@@ -1,4 +1,4 @@
-"""Reads a finished run from its folder, to create its page again."""
+"""Read a finished run from its folder, to create its page again."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -26,11 +26,7 @@ class FinishedRun(NamedTuple):
 
 
 def read_run(folder: Path) -> FinishedRun:
-    """Read the folder of a finished run or evaluation.
-
-    Raises:
-        InputError: it is not a finished run, or its checkpoint has been moved.
-    """
+    """Read the folder of a finished run or evaluation, with its checkpoint."""
     refuse_fleet(folder)
     path = folder / "summary.json"
     try:
@@ -69,11 +65,7 @@ def _checkpoint_of(folder: Path, summary: Mapping[str, Any]) -> Path:
 def _scored_clips(
     rows: Sequence[ClipRow], detector: Detector, folder: Path
 ) -> list[ScoredClips]:
-    """Return the clips of each machine, in the order of the table.
-
-    Raises:
-        InputError: the table has other machines, scores or seeds than the detector.
-    """
+    """Return the clips of each machine, in the order of the table."""
     config = detector.config
     tables: dict[tuple[str, str], dict[tuple[str, int], dict[str, ClipRow]]] = {}
     for row in rows:

@@ -9,12 +9,14 @@ from gammavae_jax.data.audio import read_clip
 from gammavae_jax.data.clips import clip_log_mel
 from gammavae_jax.data.machines import find_clips, unit_name
 from gammavae_jax.data.names import clip_stem
+from gammavae_jax.data.synthetic.dataset import is_synthetic
 from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.evaluation.official import (
     REPORT_TABLE_2,
     is_dcase2024_development_set,
 )
-from gammavae_jax.files import write_text
+from gammavae_jax.evaluation.tables import Published
+from gammavae_jax.files import write_text, writing
 from gammavae_jax.log import Log
 from gammavae_jax.report.clips import (
     Loader,
@@ -32,16 +34,27 @@ from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
 
-def complete_report(report: Report, run: Path) -> Report:
-    """Add what follows from the run's folder and its scores."""
+def complete_report(report: Report, run: Path, data_root: Path | None) -> Report:
+    """Add what follows from the run's folder, its scores and its recordings."""
     config, metrics = report.config, read_metrics(run)
     has_posterior = config.model.latent != "deterministic"
     return report._replace(
+        published=published_results(data_root, report.machines),
         curves=training_curves(metrics),
         codes=code_use(metrics) if has_posterior else {},
         error_bars=error_bars(report.machines, config.scores, report.year),
         how_to_show=f"gammavae report {shlex.quote(str(run))} --clips {{clip}}",
     )
+
+
+def published_results(
+    data_root: Path | None, machines: Sequence[ScoredClips]
+) -> Published:
+    """The published results on these recordings; empty if there are none."""
+    names = {clips.machine for clips in machines}
+    if data_root is None or is_synthetic(data_root):
+        return {}
+    return REPORT_TABLE_2 if is_dcase2024_development_set(data_root, names) else {}
 
 
 def report_run(
@@ -59,9 +72,9 @@ def report_run(
     Args:
         run: the folder of the run.
         path: the page to write.
-        data_root: the folder of the recordings; None for the one that the run used.
+        data_root: the folder of the recordings; default: the one that the run used.
         names: clips that must have pictures.
-        log: receives messages and progress.
+        log: shows messages and progress.
 
     Raises:
         InputError: see `read_run`; a name matches no clip; requested recordings are
@@ -69,7 +82,7 @@ def report_run(
     """
     finished = read_run(run)
     first = [find_clip(name, finished.machines) for name in names]
-    config, summary = finished.detector.config, finished.summary
+    detector, summary = finished.detector, finished.summary
     notes = list(summary.get("notes", []))
     root = data_root or finished.data_root
     try:
@@ -80,24 +93,14 @@ def report_run(
         log.say(f"without pictures: {error}")
         notes.append("There are no pictures of clips: the recordings are missing.")
         loaders = []
-    names_of_machines = {clips.machine for clips in finished.machines}
-    is_published = root and is_dcase2024_development_set(root, names_of_machines)
+    about = {n: summary[n] for n in ("timing", "environment") if n in summary}
+    year, machines = summary.get("year"), finished.machines
     report = Report(
-        config,
-        finished.machines,
-        finished.rows,
-        notes,
-        REPORT_TABLE_2 if is_published else {},
-        summary.get("year"),
-        about={n: summary[n] for n in ("timing", "environment") if n in summary},
+        detector.config, machines, finished.rows, notes, year=year, about=about
     )
-    report = complete_report(report, run)
-    try:
-        write_run_page(path, report, finished.detector, loaders, log, first)
-    except OSError as error:
-        raise InputError(
-            f"{str(path)!r} cannot be written: {error.strerror}: give another --out"
-        ) from error
+    report = complete_report(report, run, root)
+    with writing(path):
+        write_run_page(path, report, detector, loaders, log, first)
 
 
 def write_run_page(
@@ -110,25 +113,14 @@ def write_run_page(
 ) -> None:
     """Write a page with pictures of the most informative clips.
 
-    Args:
-        path: the page to write.
-        report: its content.
-        detector: the detector that gave the scores.
-        loaders: by machine and clip, functions that load the clip; empty: no pictures.
-        log: receives progress.
-        first: machine and clip indices of the clips that are shown first.
+    `loaders` load the clips, by machine and clip; without them there are no pictures.
+    `first` has the machine and clip indices of the clips that are shown first.
     """
     config = report.config
     chosen = telling_clips_of_all(report.machines, config.score, 0) if loaders else []
+    units = [(clips.machine, clips.section) for clips in report.machines]
     wanted = [
-        WantedClip(
-            m,
-            c,
-            detector.machines.index(
-                (report.machines[m].machine, report.machines[m].section)
-            ),
-            loaders[m][c],
-        )
+        WantedClip(m, c, detector.machines.index(units[m]), loaders[m][c])
         for m, c in dict.fromkeys([*first, *chosen])
     ]
     with log.progress("clips shown", len(wanted)) as advance:
@@ -148,11 +140,7 @@ def read_sound(path: Path, config: FeatureConfig) -> Sound:
 
 
 def _loaders_from_files(finished: FinishedRun, root: Path | None) -> list[list[Loader]]:
-    """Return functions that load each clip of each machine from its recording.
-
-    Raises:
-        InputError: the recordings are missing.
-    """
+    """Return functions that load each clip of each machine from its recording."""
     if root is None:
         raise InputError(
             "the run does not record where its recordings were: give --data-root"
@@ -194,32 +182,27 @@ def find_clip(name: str, machines: Sequence[ScoredClips]) -> tuple[int, int]:
     """Return the machine and clip indices of a clip.
 
     The name may be `machine/name` if several machines have such a clip, and may be
-    shortened to a unique prefix.
-
-    Raises:
-        InputError: no clip matches, or several do.
+    shortened to a unique prefix. It must match exactly one clip.
     """
-    clips_by_name = {
-        (unit_name(clips.machine, clips.section), clip): (m, c)
-        for m, clips in enumerate(machines)
-        for c, clip in enumerate(clips.names)
-    }
-    places = [
-        place
-        for (unit, clip), place in clips_by_name.items()
+    clips = [
+        (unit_name(table.machine, table.section), clip, (m, c))
+        for m, table in enumerate(machines)
+        for c, clip in enumerate(table.names)
+    ]
+    matches = [
+        (unit, place)
+        for unit, clip, place in clips
         if name in (clip, f"{unit}/{clip}", clip_stem(clip))
     ] or [
-        place
-        for (unit, clip), place in clips_by_name.items()
+        (unit, place)
+        for unit, clip, place in clips
         if clip.startswith(name) or f"{unit}/{clip}".startswith(name)
     ]
-    if not places:
-        raise InputError(unknown_name("clip", name, [c for _, c in clips_by_name]))
-    if len(places) > 1:
-        units = " and ".join(
-            u for (u, _), place in clips_by_name.items() if place in places
-        )
+    if not matches:
+        raise InputError(unknown_name("clip", name, [clip for _, clip, _ in clips]))
+    if len(matches) > 1:
+        units = " and ".join(unit for unit, _ in matches)
         raise InputError(
             f"the clip {name!r} exists in {units}: give MACHINE_section_ID/{name}"
         )
-    return places[0]
+    return matches[0][1]

@@ -2,9 +2,9 @@
 
 import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gammavae_jax.config import Config
 from gammavae_jax.data.clips import Clips, NamedClips
@@ -12,14 +12,10 @@ from gammavae_jax.data.machines import unit_name
 from gammavae_jax.data.synthetic.dataset import is_synthetic
 from gammavae_jax.devices.cluster import on_first
 from gammavae_jax.evaluation.csv_files import ClipRow, clips_csv
-from gammavae_jax.evaluation.metrics import Row
-from gammavae_jax.evaluation.official import (
-    PUBLISHED_SCORE,
-    REPORT_TABLE_2,
-    is_dcase2024_development_set,
-)
+from gammavae_jax.evaluation.official import PUBLISHED_SCORE
 from gammavae_jax.evaluation.score_files import write_decisions, write_scores
 from gammavae_jax.evaluation.tables import (
+    Published,
     evaluate_scores,
     percent,
     results_table,
@@ -32,7 +28,12 @@ from gammavae_jax.report.page import Report
 from gammavae_jax.runs.checkpoint import save_detector
 from gammavae_jax.runs.environment import describe_environment
 from gammavae_jax.runs.folder import write_results
-from gammavae_jax.runs.page import complete_report, read_sound, write_run_page
+from gammavae_jax.runs.page import (
+    complete_report,
+    published_results,
+    read_sound,
+    write_run_page,
+)
 from gammavae_jax.runs.publish import atomic_results
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.scored_clips import ScoredClips
@@ -51,12 +52,6 @@ class Origin(NamedTuple):
     checkpoint: Path | None = None  # of an evaluation; None: the run's own
 
 
-class _Results(NamedTuple):
-    tables: list[ScoredClips]
-    rows: list[Row]
-    published: Mapping[str, Any]  # figures of the report, to stand beside ours
-
-
 def publish(
     out: Path,
     detector: Detector,
@@ -70,18 +65,13 @@ def publish(
     A run's detector is saved with the results; an evaluation's is not. In a cluster all
     processes save the detector together, and the first one writes the rest.
 
-    Args:
-        out: the folder of the run.
-        detector: that scored the clips.
-        test: the clips, by machine.
-        tables: what `score_clips` returned.
-        origin: of recordings and detector.
-        log: shows progress and results.
-
     Raises:
         InputError: the folder cannot be written; earlier results are kept.
     """
-    results = _evaluate(tables, origin, log)
+    if is_synthetic(origin.data_root):
+        log.notes.insert(0, SYNTHETIC_NOTE)
+    rows = evaluate_scores(tables, origin.year)
+    report = Report(detector.config, tables, rows, log.notes, year=origin.year)
     for clips in tables:
         if clips.is_anomaly is None:
             log.note(
@@ -95,19 +85,10 @@ def publish(
         if origin.checkpoint is None:
             with writing(out):
                 save_detector(folder / "checkpoint", detector)
-        on_first(lambda: _write(folder, out, detector, test, results, origin, log))
+        on_first(lambda: _write(folder, out, detector, test, report, origin, log))
         on_first(stack.close)  # moves the results into place, or fails everywhere
-    _print(results, detector.config, origin.year, log)
+    _print(report, published_results(origin.data_root, tables), log)
     log.say(f"written to {out}")
-
-
-def _evaluate(tables: list[ScoredClips], origin: Origin, log: Log) -> _Results:
-    published = {}
-    if is_synthetic(origin.data_root):
-        log.notes.insert(0, SYNTHETIC_NOTE)
-    elif is_dcase2024_development_set(origin.data_root, {t.machine for t in tables}):
-        published = REPORT_TABLE_2
-    return _Results(tables, evaluate_scores(tables, origin.year), published)
 
 
 def _write(
@@ -115,22 +96,20 @@ def _write(
     out: Path,
     detector: Detector,
     test: NamedClips,
-    results: _Results,
+    report: Report,
     origin: Origin,
     log: Log,
 ) -> None:
     """Write score files, tables, summary and page to the folder of new results."""
-    tables, rows, published = results
     about = {"timing": log.seconds, "environment": describe_environment()}
     sources = {
         "data_root": str(origin.data_root.resolve()),
         "checkpoint": str((origin.checkpoint or out / "checkpoint").resolve()),
     }
-    config, year = detector.config, origin.year
-    report = Report(config, tables, rows, log.notes, published, year, about=about)
-    report = complete_report(report, out)
-    _write_score_files(config, tables, folder)
-    write_results(folder, rows, {**about, **sources}, log.notes, year)
+    tables, rows, notes, year = report.machines, report.rows, report.notes, report.year
+    report = complete_report(report._replace(about=about), out, origin.data_root)
+    _write_score_files(report.config, tables, folder)
+    write_results(folder, rows, {**about, **sources}, notes, year)
     clips_of = dict(zip(detector.machines, (clips for _, clips in test), strict=True))
     loaders = [_loaders(detector, clips_of[t.machine, t.section]) for t in tables]
     write_run_page(folder / "report.html", report, detector, loaders, log)
@@ -176,14 +155,15 @@ def _write_score_files(
     write_text(out / "clips.csv", clips_csv(rows))
 
 
-def _print(results: _Results, config: Config, year: int | None, log: Log) -> None:
+def _print(report: Report, published: Published, log: Log) -> None:
     """Print the table of results, if any machine could be evaluated."""
-    if not results.rows:
+    if not report.rows:
         return
+    config = report.config
     kind = "SYNTHETIC data; " if SYNTHETIC_NOTE in log.notes else ""
     title = f"{kind}preset {config.preset}, score {config.score}, in percent"
-    beside = results.published if config.score == PUBLISHED_SCORE else {}
-    log.show(results_table(results.rows, config.score, title, beside))
-    official = summarise_rows(results.rows, year)["official_score"]
+    beside = published if config.score == PUBLISHED_SCORE else {}
+    log.show(results_table(report.rows, config.score, title, beside))
+    official = summarise_rows(report.rows, report.year)["official_score"]
     for score in sorted(official, key=lambda name: name != config.score):
         log.show(f"official score, {score}: {percent(official[score])}")

@@ -56,12 +56,8 @@ def save_arrays(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
     """Write arrays to a folder, which is replaced if it exists, and then their marker.
 
     All processes of a cluster must call it: each writes the part on its devices, and
-    the first one also writes the arrays on the host.
-
-    Args:
-        path: the folder.
-        arrays: a tree of arrays.
-        about: the content of the marker, as JSON types, with a `Config` in `config`.
+    the first one also writes the arrays on the host. `about` is the content of the
+    marker, as JSON types, with a configuration in `config`.
 
     Raises:
         OSError: the arrays cannot be written (InputError on other processes).
@@ -91,11 +87,7 @@ def save_arrays(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
 
 
 def read_marker(path: Path) -> tuple[Any, Config]:
-    """Return the content of the marker, a dict, and the configuration in it.
-
-    Raises:
-        Unreadable: it is damaged, or was written by another version.
-    """
+    """Return the content of the marker, a dict, and the configuration in it."""
     try:
         about = json.loads(marker(path).read_text(encoding="utf-8"))
         if not isinstance(about, dict):
@@ -118,14 +110,8 @@ def read_marker(path: Path) -> tuple[Any, Config]:
 def load_arrays(path: Path, about: Mapping[str, Any], like: Any) -> Any:
     """Verify the checksums of stored arrays, and load the arrays to the host.
 
-    Args:
-        path: their folder.
-        about: the content of their marker.
-        like: a tree with their expected shapes and types.
-
-    Raises:
-        Unreadable: their files are damaged, or their shapes are not the expected ones.
-        InputError: they claim an impossible size.
+    `like` is a tree of the expected shapes and types. Damaged arrays are `Unreadable`;
+    for arrays of an impossible size, the error is a plain InputError.
     """
     checksums = about.get("files")
     if not isinstance(checksums, dict) or not checksums:
