@@ -1,4 +1,4 @@
-"""Read a finished run from its folder, to create its page again."""
+"""Read a finished run from its folder, and create its page again."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,10 +7,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gammavae_jax.data.names import parse_clip_name
-from gammavae_jax.errors import InputError
+from gammavae_jax.data.clips import clip_log_mel
+from gammavae_jax.data.machines import find_clips, unit_name
+from gammavae_jax.data.names import clip_stem, parse_clip_name
+from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.evaluation.csv_files import ClipRow, read_clips_csv, read_results_csv
+from gammavae_jax.files import writing
+from gammavae_jax.log import Log
+from gammavae_jax.report.clips import Loader
+from gammavae_jax.report.page import Report
 from gammavae_jax.runs.checkpoint import load_detector, refuse_fleet
+from gammavae_jax.runs.results import complete_report, read_sound, write_run_page
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
@@ -23,6 +30,52 @@ class FinishedRun(NamedTuple):
     rows: list[Any]  # `results.csv`
     summary: Mapping[str, Any]  # `summary.json`
     data_root: Path | None  # where the recordings were
+
+
+def report_run(
+    run: Path,
+    path: Path,
+    data_root: Path | None,
+    names: Sequence[str],
+    log: Log,
+) -> None:
+    """Create the page of a finished run again.
+
+    If the recordings are missing, the page has no pictures and a note says so, unless
+    `data_root` or `names` ask for them.
+
+    Args:
+        run: the folder of the run.
+        path: the page to write.
+        data_root: the folder of the recordings; default: the one that the run used.
+        names: clips that must have pictures.
+        log: shows messages and progress.
+
+    Raises:
+        InputError: see `read_run`; a name matches no clip; requested recordings are
+            missing; or the page cannot be written.
+    """
+    finished = read_run(run)
+    first = [find_clip(name, finished.machines) for name in names]
+    detector, summary = finished.detector, finished.summary
+    notes = list(summary.get("notes", []))
+    root = data_root or finished.data_root
+    try:
+        loaders = _loaders_from_files(finished, root)
+    except InputError as error:
+        if data_root is not None or names:
+            raise
+        log.say(f"without pictures: {error}")
+        notes.append("There are no pictures of clips: the recordings are missing.")
+        loaders = []
+    about = {n: summary[n] for n in ("timing", "environment") if n in summary}
+    year, machines = summary.get("year"), finished.machines
+    report = Report(
+        detector.config, machines, finished.rows, notes, year=year, about=about
+    )
+    report = complete_report(report, run, root)
+    with writing(path):
+        write_run_page(path, report, detector, loaders, log, first)
 
 
 def read_run(folder: Path) -> FinishedRun:
@@ -110,3 +163,72 @@ def _scored_clips(
 
 def _values(column: Sequence[Sequence[ClipRow]], field: str) -> np.ndarray:
     return np.array([[getattr(row, field) for row in seed] for seed in column])
+
+
+def _loaders_from_files(finished: FinishedRun, root: Path | None) -> list[list[Loader]]:
+    """Return functions that load each clip of each machine from its recording."""
+    if root is None:
+        raise InputError(
+            "the run does not record where its recordings were: give --data-root"
+        )
+    found = {
+        (files.machine, files.section): files.test
+        for machine in dict.fromkeys(clips.machine for clips in finished.machines)
+        for files in find_clips(root, machine, ["test"])
+    }
+    loaders = []
+    for clips in finished.machines:
+        files = found.get((clips.machine, clips.section), ())
+        paths = {file.path.name: file.path for file in files}
+        missing = [name for name in clips.names if name not in paths]
+        if missing:
+            raise InputError(
+                f"the recording {missing[0]!r} is not in {str(root)!r}: give the "
+                "--data-root that the run was scored on"
+            )
+        loaders.append(
+            [_loader(finished.detector, paths[name]) for name in clips.names]
+        )
+    return loaders
+
+
+def _loader(detector: Detector, path: Path) -> Loader:
+    features = detector.config.features
+
+    def load():
+        return (
+            clip_log_mel(path, detector.filterbank, features),
+            read_sound(path, features),
+        )
+
+    return load
+
+
+def find_clip(name: str, machines: Sequence[ScoredClips]) -> tuple[int, int]:
+    """Return the machine and clip indices of a clip.
+
+    The name may be `machine/name` if several machines have such a clip, and may be
+    shortened to a unique prefix. It must match exactly one clip.
+    """
+    clips = [
+        (unit_name(table.machine, table.section), clip, (m, c))
+        for m, table in enumerate(machines)
+        for c, clip in enumerate(table.names)
+    ]
+    matches = [
+        (unit, place)
+        for unit, clip, place in clips
+        if name in (clip, f"{unit}/{clip}", clip_stem(clip))
+    ] or [
+        (unit, place)
+        for unit, clip, place in clips
+        if clip.startswith(name) or f"{unit}/{clip}".startswith(name)
+    ]
+    if not matches:
+        raise InputError(unknown_name("clip", name, [clip for _, clip, _ in clips]))
+    if len(matches) > 1:
+        units = " and ".join(unit for unit, _ in matches)
+        raise InputError(
+            f"the clip {name!r} exists in {units}: give MACHINE_section_ID/{name}"
+        )
+    return matches[0][1]

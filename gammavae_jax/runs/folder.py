@@ -97,7 +97,7 @@ def check_folder(out: Path, resume: bool = False, overwrite: bool = False) -> No
 
 
 def begin_folder(out: Path, config: Config) -> None:
-    """Create the folder without the files of an earlier run, and write `config.json`."""
+    """Create the folder without an earlier run's files, and write `config.json`."""
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         # Written first, since it marks the folder as a run's.

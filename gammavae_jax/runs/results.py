@@ -1,18 +1,25 @@
-"""The results of a run or an evaluation: evaluated, published and printed."""
+"""The results of a run or an evaluation, and its page with pictures of clips."""
 
 import contextlib
 import itertools
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gammavae_jax.config import Config
+from gammavae_jax.config import Config, FeatureConfig
+from gammavae_jax.data.audio import read_clip
 from gammavae_jax.data.clips import Clips, NamedClips
 from gammavae_jax.data.machines import unit_name
 from gammavae_jax.data.synthetic.dataset import is_synthetic
 from gammavae_jax.devices.cluster import on_first
+from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.csv_files import ClipRow, clips_csv
-from gammavae_jax.evaluation.official import PUBLISHED_SCORE
+from gammavae_jax.evaluation.official import (
+    PUBLISHED_SCORE,
+    REPORT_TABLE_2,
+    is_dcase2024_development_set,
+)
 from gammavae_jax.evaluation.score_files import write_decisions, write_scores
 from gammavae_jax.evaluation.tables import (
     Published,
@@ -23,17 +30,19 @@ from gammavae_jax.evaluation.tables import (
 )
 from gammavae_jax.files import write_text, writing
 from gammavae_jax.log import Log
-from gammavae_jax.report.clips import Loader
-from gammavae_jax.report.page import Report
+from gammavae_jax.report.clips import (
+    Loader,
+    WantedClip,
+    show_clips,
+    telling_clips_of_all,
+)
+from gammavae_jax.report.figures import code_use, training_curves
+from gammavae_jax.report.page import Report, report_html
+from gammavae_jax.report.payload import error_bars
+from gammavae_jax.report.pictures import Sound
 from gammavae_jax.runs.checkpoint import save_detector
 from gammavae_jax.runs.environment import describe_environment
-from gammavae_jax.runs.folder import write_results
-from gammavae_jax.runs.page import (
-    complete_report,
-    published_results,
-    read_sound,
-    write_run_page,
-)
+from gammavae_jax.runs.folder import read_metrics, write_results
 from gammavae_jax.runs.publish import atomic_results
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.scored_clips import ScoredClips
@@ -115,6 +124,54 @@ def _write(
     write_run_page(folder / "report.html", report, detector, loaders, log)
 
 
+def complete_report(report: Report, run: Path, data_root: Path | None) -> Report:
+    """Add what follows from the run's folder, its scores and its recordings."""
+    config, metrics = report.config, read_metrics(run)
+    has_posterior = config.model.latent != "deterministic"
+    return report._replace(
+        published=published_results(data_root, report.machines),
+        curves=training_curves(metrics),
+        codes=code_use(metrics) if has_posterior else {},
+        error_bars=error_bars(report.machines, config.scores, report.year),
+        how_to_show=f"gammavae report {shlex.quote(str(run))} --clips {{clip}}",
+    )
+
+
+def published_results(
+    data_root: Path | None, machines: Sequence[ScoredClips]
+) -> Published:
+    """The published results on these recordings; empty if there are none."""
+    names = {clips.machine for clips in machines}
+    if data_root is None or is_synthetic(data_root):
+        return {}
+    return REPORT_TABLE_2 if is_dcase2024_development_set(data_root, names) else {}
+
+
+def write_run_page(
+    path: Path,
+    report: Report,
+    detector: Detector,
+    loaders: Sequence[Sequence[Loader]],
+    log: Log,
+    first: Sequence[tuple[int, int]] = (),
+) -> None:
+    """Write a page with pictures of the most informative clips.
+
+    `loaders` load the clips, by machine and clip; without them there are no pictures.
+    `first` has the machine and clip indices of the clips that are shown first.
+    """
+    config = report.config
+    chosen = telling_clips_of_all(report.machines, config.score, 0) if loaders else []
+    units = [(clips.machine, clips.section) for clips in report.machines]
+    wanted = [
+        WantedClip(m, c, detector.machines.index(units[m]), loaders[m][c])
+        for m, c in dict.fromkeys([*first, *chosen])
+    ]
+    with log.progress("clips shown", len(wanted)) as advance:
+        shown = show_clips(detector, wanted, on_clip=advance)
+    write_text(path, report_html(report, shown))
+
+
 def _loaders(detector: Detector, clips: Clips) -> list[Loader]:
     """How to get each clip of a machine: its log-mel is in memory, its sound is not."""
     features = detector.config.features
@@ -122,6 +179,17 @@ def _loaders(detector: Detector, clips: Clips) -> list[Loader]:
         lambda file=file, log_mel=log_mel: (log_mel, read_sound(file.path, features))
         for file, log_mel in zip(clips.files, clips.log_mels, strict=True)
     ]
+
+
+def read_sound(path: Path, config: FeatureConfig) -> Sound:
+    """Read a recording to play on the page; without samples if it is missing."""
+    try:
+        waveform = read_clip(
+            path, sample_rate=config.sample_rate, channel=config.channel
+        )
+    except InputError:
+        return Sound(None, config.sample_rate, "The recording could not be read again.")
+    return Sound(waveform, config.sample_rate)
 
 
 def _write_score_files(
