@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -16,20 +17,16 @@ from gammavae_jax.files import writing
 from gammavae_jax.log import Log
 from gammavae_jax.report.clips import Loader
 from gammavae_jax.report.page import Report
+from gammavae_jax.report.pictures import Sound
 from gammavae_jax.runs.checkpoint import load_detector, refuse_fleet
-from gammavae_jax.runs.results import complete_report, read_sound, write_run_page
+from gammavae_jax.runs.results import (
+    complete_report,
+    published_results,
+    read_sound,
+    write_run_page,
+)
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.scored_clips import ScoredClips
-
-
-class FinishedRun(NamedTuple):
-    """The content of the folder of a run or an evaluation."""
-
-    detector: Detector
-    machines: list[ScoredClips]
-    rows: list[Any]  # `results.csv`
-    summary: Mapping[str, Any]  # `summary.json`
-    data_root: Path | None  # where the recordings were
 
 
 def report_run(
@@ -55,31 +52,25 @@ def report_run(
         InputError: see `read_run`; a name matches no clip; requested recordings are
             missing; or the page cannot be written.
     """
-    finished = read_run(run)
-    first = [find_clip(name, finished.machines) for name in names]
-    detector, summary = finished.detector, finished.summary
-    notes = list(summary.get("notes", []))
-    root = data_root or finished.data_root
+    detector, report, root = _read_run(run)
+    first = [find_clip(name, report.machines) for name in names]
+    root = data_root or root
+    loaders, notes = [], list(report.notes)
     try:
-        loaders = _loaders_from_files(finished, root)
+        loaders = _loaders_from_files(detector, report.machines, root)
     except InputError as error:
         if data_root is not None or names:
             raise
         log.say(f"without pictures: {error}")
         notes.append("There are no pictures of clips: the recordings are missing.")
-        loaders = []
-    about = {n: summary[n] for n in ("timing", "environment") if n in summary}
-    year, machines = summary.get("year"), finished.machines
-    report = Report(
-        detector.config, machines, finished.rows, notes, year=year, about=about
-    )
-    report = complete_report(report, run, root)
+    published = published_results(root, report.machines)
+    report = complete_report(report._replace(notes=notes, published=published), run)
     with writing(path):
         write_run_page(path, report, detector, loaders, log, first)
 
 
-def read_run(folder: Path) -> FinishedRun:
-    """Read the folder of a finished run or evaluation, with its checkpoint."""
+def _read_run(folder: Path) -> tuple[Detector, Report, Path | None]:
+    """Return a run's detector and report, and the folder its recordings were in."""
     refuse_fleet(folder)
     path = folder / "summary.json"
     try:
@@ -93,14 +84,16 @@ def read_run(folder: Path) -> FinishedRun:
         ) from error
     clips = read_clips_csv(folder / "clips.csv")
     detector = load_detector(_checkpoint_of(folder, summary))
-    root = summary.get("data_root")
-    return FinishedRun(
-        detector,
+    report = Report(
+        detector.config,
         _scored_clips(clips, detector, folder),
         rows,
-        summary,
-        Path(root) if root else None,
+        summary.get("notes", []),
+        year=summary.get("year"),
+        about={n: summary[n] for n in ("timing", "environment") if n in summary},
     )
+    root = summary.get("data_root")
+    return detector, report, Path(root) if root else None
 
 
 def _checkpoint_of(folder: Path, summary: Mapping[str, Any]) -> Path:
@@ -142,6 +135,7 @@ def _scored_clips(
                 "the clips again"
             ) from error
         parsed = [parse_clip_name(name) for name in names]
+        has_p_values = [s for s, c in columns.items() if c[0][0].p_value is not None]
         machines.append(
             ScoredClips(
                 *unit,
@@ -150,11 +144,7 @@ def _scored_clips(
                 tuple(name.domain for name in parsed),
                 {s: _values(c, "anomaly_score") for s, c in columns.items()},
                 {s: detector.thresholds[s][:, m] for s in columns},
-                {
-                    s: _values(c, "p_value")
-                    for s, c in columns.items()
-                    if c[0][0].p_value is not None
-                },
+                {s: _values(columns[s], "p_value") for s in has_p_values},
                 config.seeds,
             )
         )
@@ -165,43 +155,36 @@ def _values(column: Sequence[Sequence[ClipRow]], field: str) -> np.ndarray:
     return np.array([[getattr(row, field) for row in seed] for seed in column])
 
 
-def _loaders_from_files(finished: FinishedRun, root: Path | None) -> list[list[Loader]]:
+def _loaders_from_files(
+    detector: Detector, machines: Sequence[ScoredClips], root: Path | None
+) -> list[list[Loader]]:
     """Return functions that load each clip of each machine from its recording."""
     if root is None:
         raise InputError(
             "the run does not record where its recordings were: give --data-root"
         )
-    found = {
-        (files.machine, files.section): files.test
-        for machine in dict.fromkeys(clips.machine for clips in finished.machines)
-        for files in find_clips(root, machine, ["test"])
-    }
-    loaders = []
-    for clips in finished.machines:
-        files = found.get((clips.machine, clips.section), ())
-        paths = {file.path.name: file.path for file in files}
-        missing = [name for name in clips.names if name not in paths]
-        if missing:
-            raise InputError(
-                f"the recording {missing[0]!r} is not in {str(root)!r}: give the "
-                "--data-root that the run was scored on"
-            )
-        loaders.append(
-            [_loader(finished.detector, paths[name]) for name in clips.names]
-        )
-    return loaders
-
-
-def _loader(detector: Detector, path: Path) -> Loader:
     features = detector.config.features
 
-    def load():
-        return (
-            clip_log_mel(path, detector.filterbank, features),
-            read_sound(path, features),
-        )
+    def load(path: Path) -> tuple[np.ndarray, Sound]:
+        log_mel = clip_log_mel(path, detector.filterbank, features)
+        return log_mel, read_sound(path, features)
 
-    return load
+    paths = {
+        (files.machine, files.section, file.path.name): file.path
+        for machine in dict.fromkeys(clips.machine for clips in machines)
+        for files in find_clips(root, machine, ["test"])
+        for file in files.test
+    }
+    try:
+        return [
+            [partial(load, paths[t.machine, t.section, name]) for name in t.names]
+            for t in machines
+        ]
+    except KeyError as error:
+        raise InputError(
+            f"the recording {error.args[0][-1]!r} is not in {str(root)!r}: give the "
+            "--data-root that the run was scored on"
+        ) from error
 
 
 def find_clip(name: str, machines: Sequence[ScoredClips]) -> tuple[int, int]:

@@ -80,7 +80,9 @@ def publish(
     if is_synthetic(origin.data_root):
         log.notes.insert(0, SYNTHETIC_NOTE)
     rows = evaluate_scores(tables, origin.year)
-    report = Report(detector.config, tables, rows, log.notes, year=origin.year)
+    published = published_results(origin.data_root, tables)
+    year = origin.year
+    report = Report(detector.config, tables, rows, log.notes, published, year)
     for clips in tables:
         if clips.is_anomaly is None:
             log.note(
@@ -96,7 +98,7 @@ def publish(
                 save_detector(folder / "checkpoint", detector)
         on_first(lambda: _write(folder, out, detector, test, report, origin, log))
         on_first(stack.close)  # moves the results into place, or fails everywhere
-    _print(report, published_results(origin.data_root, tables), log)
+    _print(report, log)
     log.say(f"written to {out}")
 
 
@@ -115,21 +117,19 @@ def _write(
         "data_root": str(origin.data_root.resolve()),
         "checkpoint": str((origin.checkpoint or out / "checkpoint").resolve()),
     }
-    tables, rows, notes, year = report.machines, report.rows, report.notes, report.year
-    report = complete_report(report._replace(about=about), out, origin.data_root)
+    report, tables = complete_report(report._replace(about=about), out), report.machines
     _write_score_files(report.config, tables, folder)
-    write_results(folder, rows, {**about, **sources}, notes, year)
+    write_results(folder, report.rows, {**about, **sources}, log.notes, report.year)
     clips_of = dict(zip(detector.machines, (clips for _, clips in test), strict=True))
     loaders = [_loaders(detector, clips_of[t.machine, t.section]) for t in tables]
     write_run_page(folder / "report.html", report, detector, loaders, log)
 
 
-def complete_report(report: Report, run: Path, data_root: Path | None) -> Report:
-    """Add what follows from the run's folder, its scores and its recordings."""
+def complete_report(report: Report, run: Path) -> Report:
+    """Add what follows from the run's folder and its scores."""
     config, metrics = report.config, read_metrics(run)
     has_posterior = config.model.latent != "deterministic"
     return report._replace(
-        published=published_results(data_root, report.machines),
         curves=training_curves(metrics),
         codes=code_use(metrics) if has_posterior else {},
         error_bars=error_bars(report.machines, config.scores, report.year),
@@ -223,14 +223,14 @@ def _write_score_files(
     write_text(out / "clips.csv", clips_csv(rows))
 
 
-def _print(report: Report, published: Published, log: Log) -> None:
+def _print(report: Report, log: Log) -> None:
     """Print the table of results, if any machine could be evaluated."""
     if not report.rows:
         return
     config = report.config
     kind = "SYNTHETIC data; " if SYNTHETIC_NOTE in log.notes else ""
     title = f"{kind}preset {config.preset}, score {config.score}, in percent"
-    beside = published if config.score == PUBLISHED_SCORE else {}
+    beside = report.published if config.score == PUBLISHED_SCORE else {}
     log.show(results_table(report.rows, config.score, title, beside))
     official = summarise_rows(report.rows, report.year)["official_score"]
     for score in sorted(official, key=lambda name: name != config.score):
