@@ -70,12 +70,7 @@ def held_folder(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
 
 
 def check_folder(out: Path, resume: bool = False, overwrite: bool = False) -> None:
-    """Check that a run may use a folder.
-
-    Raises:
-        InputError: the folder has content, but neither `resume` nor `overwrite` is set;
-            the content is not a run's; or there is nothing to resume.
-    """
+    """Check that a folder is new or empty, or holds a run to resume or overwrite."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{str(out)!r} is a file: give another --out")
     entries = list(out.iterdir()) if out.is_dir() else []

@@ -197,28 +197,27 @@ def _write_score_files(
 ) -> None:
     """Write the challenge's files for each score and seed, and a table of all clips."""
     rows = []
-    for score, s, clips in itertools.product(
-        config.scores, range(len(config.seeds)), tables
+    for score, (s, seed), clips in itertools.product(
+        config.scores, enumerate(config.seeds), tables
     ):
-        target = out / "scores" / score / f"seed{config.seeds[s]}"
+        target = out / "scores" / score / f"seed{seed}"
         target.mkdir(parents=True, exist_ok=True)
         values, decisions = clips.scores[score][s], clips.decisions(score)[s]
         where = target, clips.machine, clips.section, clips.names
         write_scores(*where, values)
         write_decisions(*where, decisions)
-        p_values = clips.p_values[score][s] if score in clips.p_values else None
+        p_values = [None] * len(clips.names)
+        if score in clips.p_values:
+            p_values = clips.p_values[score][s].tolist()
+        of_clips = (
+            clips.names,
+            values.tolist(),
+            p_values,
+            decisions.astype(int).tolist(),
+        )
         rows += [
-            ClipRow(
-                config.seeds[s],
-                score,
-                clips.machine,
-                clips.section,
-                name,
-                float(values[c]),
-                None if p_values is None else float(p_values[c]),
-                int(decisions[c]),
-            )
-            for c, name in enumerate(clips.names)
+            ClipRow(seed, score, clips.machine, clips.section, *of_clip)
+            for of_clip in zip(*of_clips, strict=True)
         ]
     write_text(out / "clips.csv", clips_csv(rows))
 

@@ -153,8 +153,7 @@ def validate_detector(path: Path, about: Any) -> None:
     is_valid = _is_list(machines, lambda names: _is_list(names, _is_name, 2))
     is_valid = is_valid and 0 < len(set(map(tuple, machines))) == len(machines)
     _require(is_valid, path, "machines")
-    references = about.get("references")
-    is_valid = _is_dict(references, lambda shape: _is_list(shape, _is_size, 2))
+    is_valid = _is_dict(about.get("references"), lambda s: _is_list(s, _is_size, 2))
     _require(is_valid, path, "references")
     _require(_is_dict(about.get("calibration"), _is_size), path, "calibration")
 
