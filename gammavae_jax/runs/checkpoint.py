@@ -116,9 +116,7 @@ def restore_training(
 ) -> TrainCheckpoint | None:
     """Load the newest intact training state; None if none has been saved.
 
-    Args:
-        folder: the checkpoint folder.
-        say: called with a message if a newer state is damaged.
+    `say` is called with a message if a newer state is damaged.
 
     Raises:
         InputError: this version can read none of the states.
@@ -170,14 +168,13 @@ def _blank(*shape: int, dtype: Any = np.float32) -> Any:
 
 def _abstract_detector(config: Config, about: Any) -> dict[str, Any]:
     """The shapes and types of a detector's arrays."""
-    n_machines = len(about["machines"])
-    n_bins, n_mels = config.features.n_fft // 2 + 1, config.features.n_mels
+    n_machines, n_mels = len(about["machines"]), config.features.n_mels
     models, seeds = (config.n_members, n_machines), (config.n_seeds, n_machines)
     fit = GaussianFit(_blank(*models, n_mels), _blank(*models, n_mels, n_mels))
     state = _abstract_state(config, models)
     return {
         "scorer": Scorer(state.params, state.batch_stats, fit, fit),
-        "filterbank": _blank(n_bins, n_mels),
+        "filterbank": _blank(config.features.n_fft // 2 + 1, n_mels),
         "references": {
             name: _abstract_reference(models, *shape)
             for name, shape in about["references"].items()

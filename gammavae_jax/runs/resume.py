@@ -63,8 +63,8 @@ class FolderObserver(Observer):
         checkpoint = together(self._state_to_resume)
         require_same(
             checkpoint and checkpoint.epoch,
-            f"{str(out)!r} holds another state there than for process 0: give an --out "
-            "that all hosts share",
+            f"{str(out)!r} holds a different state here than for process 0: give an "
+            "--out that all hosts share",
         )
         if checkpoint is None:
             if self.folder.resume:

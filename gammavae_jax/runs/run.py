@@ -44,7 +44,7 @@ from gammavae_jax.scoring.scored_clips import score_clips
 
 
 class Capacities(NamedTuple):
-    """The least that arrays of training and of test clips must hold; None: no least."""
+    """The minimum capacity of arrays of training and test clips; None: no minimum."""
 
     train: Capacity | None = None
     test: Capacity | None = None
@@ -95,7 +95,7 @@ def run_held(
         clips = (*machines.train, *machines.test)
         require_same(
             [[name, clip_identities(of_machine)] for name, of_machine in clips],
-            f"{str(source.root)!r} holds other recordings there than for process 0: "
+            f"{str(source.root)!r} holds different recordings here than for process 0: "
             "give a --data-root that is the same on all hosts",
         )
     return run_loaded(config, machines, folder, Origin(source.root, year), log)
@@ -185,7 +185,7 @@ def evaluate(
 ) -> None:
     """Score and evaluate test clips of a checkpoint's machines with its detector.
 
-    See `run` for `year`. `capacity` is the least that the arrays of clips must hold.
+    See `run` for `year`. `capacity` is the minimum capacity of the arrays of clips.
     Nothing is written if the checkpoint or the recordings cannot be used.
     """
     if checkpoint.resolve().is_relative_to(folder.path.resolve()):
@@ -198,8 +198,7 @@ def evaluate(
         files = find_sections(source, detector.machines, ["test"])
         require_classes((machine.name, machine.test) for machine in files)
         config, bank = detector.config, detector.filterbank
-        cache = open_cache(source, log)
-        skip = source.skip_bad_files
+        cache, skip = open_cache(source, log), source.skip_bad_files
         test = load_split(files, "test", bank, config, log, skip, cache)
         require_classes((name, clips.files) for name, clips in test)
         begin_folder(folder.path, config)

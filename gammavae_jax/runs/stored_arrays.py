@@ -1,7 +1,7 @@
 """Stores arrays with Orbax, and validates an untrusted checkpoint before using it.
 
-The arrays lie in a folder. A JSON file beside it, the marker, describes them and lists
-the checksum of each of their files. It is written last, so if it exists, the arrays are
+The arrays are in a folder. A JSON file beside it, the marker, describes them and lists
+the checksums of their files. It is written last, so if it exists, the arrays are
 complete. The checksums are verified first: Orbax does not notice a flipped bit, and
 prints pages of warnings about a truncated file.
 
@@ -140,11 +140,8 @@ def validate_sizes(path: Path, claimed: Any) -> None:
     """Refuse Orbax array metadata that claim far more bytes than the files have."""
     n_claimed = sum(map(_claimed_bytes, jax.tree.leaves(claimed)))
     n_stored = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
-    if n_claimed > _MAX_COMPRESSION * n_stored + _SPARE_BYTES:
-        raise InputError(
-            f"checkpoint {printable(path)!r} cannot be read: it claims {n_claimed} "
-            f"bytes of arrays, but has {n_stored}; restore a copy, or train again"
-        )
+    problem = f"it claims {n_claimed} bytes of arrays, but has {n_stored}"
+    _require(n_claimed <= _MAX_COMPRESSION * n_stored + _SPARE_BYTES, path, problem)
 
 
 def validate_detector(path: Path, about: Any) -> None:
@@ -152,18 +149,19 @@ def validate_detector(path: Path, about: Any) -> None:
     machines = about.get("machines")
     is_valid = _is_list(machines, lambda names: _is_list(names, _is_name, 2))
     is_valid = is_valid and 0 < len(set(map(tuple, machines))) == len(machines)
-    _require(is_valid, path, "machines")
+    _require(is_valid, path, "'machines' is malformed")
     is_valid = _is_dict(about.get("references"), lambda s: _is_list(s, _is_size, 2))
-    _require(is_valid, path, "references")
-    _require(_is_dict(about.get("calibration"), _is_size), path, "calibration")
+    _require(is_valid, path, "'references' is malformed")
+    is_valid = _is_dict(about.get("calibration"), _is_size)
+    _require(is_valid, path, "'calibration' is malformed")
 
 
 def validate_training(path: Path, about: Any) -> None:
     """Refuse a training state's marker if its content is malformed."""
     clips = about.get("clips")
     is_valid = _is_dict(clips, lambda c: _is_list(c, lambda n: isinstance(n, str)))
-    _require(is_valid and clips != {}, path, "clips")
-    _require(_is_size(about.get("n_batches")), path, "n_batches")
+    _require(is_valid and clips != {}, path, "'clips' is malformed")
+    _require(_is_size(about.get("n_batches")), path, "'n_batches' is malformed")
 
 
 def _claimed_bytes(array: Any) -> int:
@@ -190,11 +188,11 @@ def _is_dict(value: Any, is_item: Callable[[Any], bool]) -> bool:
     return is_dict and all(map(is_item, value.values()))
 
 
-def _require(is_valid: bool, path: Path, name: str) -> None:
+def _require(is_valid: bool, path: Path, problem: str) -> None:
     if not is_valid:
         raise InputError(
-            f"checkpoint {printable(path)!r} cannot be read: {name!r} is malformed; "
-            "restore a copy, or train again"
+            f"checkpoint {printable(path)!r} cannot be read: {problem}; restore a "
+            "copy, or train again"
         )
 
 
