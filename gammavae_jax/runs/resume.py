@@ -94,7 +94,7 @@ class FolderObserver(Observer):
         )
 
     def must_save(self, epoch: int) -> bool:
-        """Whether `checkpoint_every` divides the epoch, or it is the last."""
+        """Whether the epoch is the last or a multiple of `checkpoint_every`."""
         train = self.config.train
         return epoch % train.checkpoint_every == 0 or epoch == train.epochs
 
