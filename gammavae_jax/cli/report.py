@@ -29,7 +29,7 @@ class Report:
         from rich.console import Console
 
         from gammavae_jax.log import Log
-        from gammavae_jax.runs.page import report_run
+        from gammavae_jax.runs.finished import report_run
 
         out = self.out or self.run_folder / "report.html"
         log = Log(Console(stderr=True))

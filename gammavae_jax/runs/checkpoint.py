@@ -1,4 +1,4 @@
-"""Checkpoints: everything that is needed to score, or to resume a training.
+"""Checkpoints: everything that scoring, or resuming a training, needs.
 
 A checkpoint folder holds `detector/` (filterbank, models, fits, references,
 calibration, thresholds) and the last two training states, `train/<epoch>/` (with the
@@ -46,27 +46,23 @@ class TrainCheckpoint(NamedTuple):
 
 
 def save_detector(folder: Path, detector: Detector) -> None:
-    """Write a detector to a checkpoint folder, and replace one that is there.
+    """Write a detector to a checkpoint folder, replacing an existing one.
 
     All processes of a cluster must call it. See `save_arrays` for errors.
     """
+    references, calibration = dict(detector.references), dict(detector.calibration)
     arrays = {
         "scorer": detector.scorer,
         "filterbank": detector.filterbank,
-        "references": dict(detector.references),
-        "calibration": dict(detector.calibration),
+        "references": references,
+        "calibration": calibration,
         "thresholds": dict(detector.thresholds),
     }
     about = {
         "config": to_dict(detector.config),
         "machines": [list(machine) for machine in detector.machines],
-        "references": {
-            name: list(reference.clips.shape[2:])
-            for name, reference in detector.references.items()
-        },
-        "calibration": {
-            name: values.shape[-1] for name, values in detector.calibration.items()
-        },
+        "references": {n: list(r.clips.shape[2:]) for n, r in references.items()},
+        "calibration": {n: values.shape[-1] for n, values in calibration.items()},
     }
     save_arrays(folder / "detector", arrays, about)
 
@@ -120,14 +116,12 @@ def restore_training(
 ) -> TrainCheckpoint | None:
     """Load the newest intact training state; None if none has been saved.
 
-    Args:
-        folder: the checkpoint folder.
-        say: called with a message if a newer state is damaged.
+    `say` is called with a message if a newer state is damaged.
 
     Raises:
         InputError: this version can read none of the states.
     """
-    newest: Unreadable | None = None
+    newest: Unreadable | None = None  # the error of the newest state
     for epoch in sorted(_epochs(folder / "train"), reverse=True):
         path = folder / "train" / str(epoch)
         try:
@@ -174,14 +168,13 @@ def _blank(*shape: int, dtype: Any = np.float32) -> Any:
 
 def _abstract_detector(config: Config, about: Any) -> dict[str, Any]:
     """The shapes and types of a detector's arrays."""
-    n_machines = len(about["machines"])
-    n_bins, n_mels = config.features.n_fft // 2 + 1, config.features.n_mels
+    n_machines, n_mels = len(about["machines"]), config.features.n_mels
     models, seeds = (config.n_members, n_machines), (config.n_seeds, n_machines)
     fit = GaussianFit(_blank(*models, n_mels), _blank(*models, n_mels, n_mels))
     state = _abstract_state(config, models)
     return {
         "scorer": Scorer(state.params, state.batch_stats, fit, fit),
-        "filterbank": _blank(n_bins, n_mels),
+        "filterbank": _blank(config.features.n_fft // 2 + 1, n_mels),
         "references": {
             name: _abstract_reference(models, *shape)
             for name, shape in about["references"].items()

@@ -47,12 +47,9 @@ def require_place(folder: Path) -> None:
 def write_detector(
     folder: Path, detector: Detector, parameters: Mapping[str, Any]
 ) -> None:
-    """Write a detector atomically; an existing one is replaced.
+    """Write a detector atomically, and replace an existing one.
 
-    Args:
-        folder: the folder to write.
-        detector: the detector.
-        parameters: the parameters of its estimator, as JSON types.
+    `parameters` are those of its estimator, as JSON types.
 
     Raises:
         InputError: see `require_place`.

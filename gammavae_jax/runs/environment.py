@@ -25,10 +25,7 @@ _PACKAGES = (
 
 
 def describe_environment() -> dict[str, Any]:
-    """Return the versions, the Gamma sampler, the devices and the commit, if known.
-
-    Unknown values are None.
-    """
+    """Return versions, the Gamma sampler, devices and the commit; None if unknown."""
     devices = jax.devices()
     return {
         "python": platform.python_version(),

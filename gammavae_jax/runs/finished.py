@@ -1,36 +1,76 @@
-"""Reads a finished run from its folder, to create its page again."""
+"""Read a finished run from its folder, and create its page again."""
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from gammavae_jax.data.names import parse_clip_name
-from gammavae_jax.errors import InputError
+from gammavae_jax.data.clips import clip_log_mel
+from gammavae_jax.data.machines import find_clips, unit_name
+from gammavae_jax.data.names import clip_stem, parse_clip_name
+from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.evaluation.csv_files import ClipRow, read_clips_csv, read_results_csv
+from gammavae_jax.files import writing
+from gammavae_jax.log import Log
+from gammavae_jax.report.clips import Loader
+from gammavae_jax.report.page import Report
+from gammavae_jax.report.pictures import Sound
 from gammavae_jax.runs.checkpoint import load_detector, refuse_fleet
+from gammavae_jax.runs.results import (
+    complete_report,
+    published_results,
+    read_sound,
+    write_run_page,
+)
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
 
-class FinishedRun(NamedTuple):
-    """The content of the folder of a run or an evaluation."""
+def report_run(
+    run: Path,
+    path: Path,
+    data_root: Path | None,
+    names: Sequence[str],
+    log: Log,
+) -> None:
+    """Create the page of a finished run again.
 
-    detector: Detector
-    machines: list[ScoredClips]
-    rows: list[Any]  # `results.csv`
-    summary: Mapping[str, Any]  # `summary.json`
-    data_root: Path | None  # where the recordings were
+    If the recordings are missing, the page has no pictures and a note says so, unless
+    `data_root` or `names` ask for them.
 
-
-def read_run(folder: Path) -> FinishedRun:
-    """Read the folder of a finished run or evaluation.
+    Args:
+        run: the folder of the run.
+        path: the page to write.
+        data_root: the folder of the recordings; default: the one that the run used.
+        names: clips that must have pictures.
+        log: shows messages and progress.
 
     Raises:
-        InputError: it is not a finished run, or its checkpoint has been moved.
+        InputError: see `read_run`; a name matches no clip; requested recordings are
+            missing; or the page cannot be written.
     """
+    detector, report, root = _read_run(run)
+    first = [find_clip(name, report.machines) for name in names]
+    root = data_root or root
+    loaders, notes = [], list(report.notes)
+    try:
+        loaders = _loaders_from_files(detector, report.machines, root)
+    except InputError as error:
+        if data_root is not None or names:
+            raise
+        log.say(f"without pictures: {error}")
+        notes.append("There are no pictures of clips: the recordings are missing.")
+    published = published_results(root, report.machines)
+    report = complete_report(report._replace(notes=notes, published=published), run)
+    with writing(path):
+        write_run_page(path, report, detector, loaders, log, first)
+
+
+def _read_run(folder: Path) -> tuple[Detector, Report, Path | None]:
+    """Return a run's detector and report, and the folder its recordings were in."""
     refuse_fleet(folder)
     path = folder / "summary.json"
     try:
@@ -44,14 +84,16 @@ def read_run(folder: Path) -> FinishedRun:
         ) from error
     clips = read_clips_csv(folder / "clips.csv")
     detector = load_detector(_checkpoint_of(folder, summary))
-    root = summary.get("data_root")
-    return FinishedRun(
-        detector,
+    report = Report(
+        detector.config,
         _scored_clips(clips, detector, folder),
         rows,
-        summary,
-        Path(root) if root else None,
+        summary.get("notes", []),
+        year=summary.get("year"),
+        about={n: summary[n] for n in ("timing", "environment") if n in summary},
     )
+    root = summary.get("data_root")
+    return detector, report, Path(root) if root else None
 
 
 def _checkpoint_of(folder: Path, summary: Mapping[str, Any]) -> Path:
@@ -69,11 +111,7 @@ def _checkpoint_of(folder: Path, summary: Mapping[str, Any]) -> Path:
 def _scored_clips(
     rows: Sequence[ClipRow], detector: Detector, folder: Path
 ) -> list[ScoredClips]:
-    """Return the clips of each machine, in the order of the table.
-
-    Raises:
-        InputError: the table has other machines, scores or seeds than the detector.
-    """
+    """Return the clips of each machine, in the order of the table."""
     config = detector.config
     tables: dict[tuple[str, str], dict[tuple[str, int], dict[str, ClipRow]]] = {}
     for row in rows:
@@ -97,6 +135,7 @@ def _scored_clips(
                 "the clips again"
             ) from error
         parsed = [parse_clip_name(name) for name in names]
+        has_p_values = [s for s, c in columns.items() if c[0][0].p_value is not None]
         machines.append(
             ScoredClips(
                 *unit,
@@ -105,11 +144,7 @@ def _scored_clips(
                 tuple(name.domain for name in parsed),
                 {s: _values(c, "anomaly_score") for s, c in columns.items()},
                 {s: detector.thresholds[s][:, m] for s in columns},
-                {
-                    s: _values(c, "p_value")
-                    for s, c in columns.items()
-                    if c[0][0].p_value is not None
-                },
+                {s: _values(columns[s], "p_value") for s in has_p_values},
                 config.seeds,
             )
         )
@@ -118,3 +153,65 @@ def _scored_clips(
 
 def _values(column: Sequence[Sequence[ClipRow]], field: str) -> np.ndarray:
     return np.array([[getattr(row, field) for row in seed] for seed in column])
+
+
+def _loaders_from_files(
+    detector: Detector, machines: Sequence[ScoredClips], root: Path | None
+) -> list[list[Loader]]:
+    """Return functions that load each clip of each machine from its recording."""
+    if root is None:
+        raise InputError(
+            "the run does not record where its recordings were: give --data-root"
+        )
+    features = detector.config.features
+
+    def load(path: Path) -> tuple[np.ndarray, Sound]:
+        log_mel = clip_log_mel(path, detector.filterbank, features)
+        return log_mel, read_sound(path, features)
+
+    paths = {
+        (files.machine, files.section, file.path.name): file.path
+        for machine in dict.fromkeys(clips.machine for clips in machines)
+        for files in find_clips(root, machine, ["test"])
+        for file in files.test
+    }
+    try:
+        return [
+            [partial(load, paths[t.machine, t.section, name]) for name in t.names]
+            for t in machines
+        ]
+    except KeyError as error:
+        raise InputError(
+            f"the recording {error.args[0][-1]!r} is not in {str(root)!r}: give the "
+            "--data-root that the run was scored on"
+        ) from error
+
+
+def find_clip(name: str, machines: Sequence[ScoredClips]) -> tuple[int, int]:
+    """Return the machine and clip indices of a clip.
+
+    The name may be `machine/name` if several machines have such a clip, and may be
+    shortened to a unique prefix. It must match exactly one clip.
+    """
+    clips = [
+        (unit_name(table.machine, table.section), clip, (m, c))
+        for m, table in enumerate(machines)
+        for c, clip in enumerate(table.names)
+    ]
+    matches = [
+        (unit, place)
+        for unit, clip, place in clips
+        if name in (clip, f"{unit}/{clip}", clip_stem(clip))
+    ] or [
+        (unit, place)
+        for unit, clip, place in clips
+        if clip.startswith(name) or f"{unit}/{clip}".startswith(name)
+    ]
+    if not matches:
+        raise InputError(unknown_name("clip", name, [clip for _, clip, _ in clips]))
+    if len(matches) > 1:
+        units = " and ".join(unit for unit, _ in matches)
+        raise InputError(
+            f"the clip {name!r} exists in {units}: give MACHINE_section_ID/{name}"
+        )
+    return matches[0][1]

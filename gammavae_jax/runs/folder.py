@@ -52,7 +52,7 @@ def held_folder(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
     The lock ends with the process, even if that is killed.
 
     Raises:
-        InputError: another run holds it, it cannot be written, or see `check_folder`.
+        InputError: another run has locked it; it cannot be written; see `check_folder`.
     """
     if not (out / _LOCK).exists():
         check_folder(out, resume, overwrite)
@@ -70,12 +70,7 @@ def held_folder(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
 
 
 def check_folder(out: Path, resume: bool = False, overwrite: bool = False) -> None:
-    """Check that a run may use a folder.
-
-    Raises:
-        InputError: the folder has content, but neither `resume` nor `overwrite` is set;
-            the content is not a run's; or there is nothing to resume.
-    """
+    """Check that a folder is new or empty, or holds a run to resume or overwrite."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{str(out)!r} is a file: give another --out")
     entries = list(out.iterdir()) if out.is_dir() else []
@@ -97,11 +92,7 @@ def check_folder(out: Path, resume: bool = False, overwrite: bool = False) -> No
 
 
 def begin_folder(out: Path, config: Config) -> None:
-    """Create the folder, remove the files of an earlier run, and write `config.json`.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
+    """Create the folder without an earlier run's files, and write `config.json`."""
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         # Written first, since it marks the folder as a run's.
@@ -114,18 +105,14 @@ def begin_folder(out: Path, config: Config) -> None:
 
 
 def is_finished(out: Path, config: Config | None = None) -> bool:
-    """Whether the folder holds a finished run, and with `config` if that is given."""
+    """Whether the folder holds a finished run; if `config` is given, with that one."""
     if not (out / "summary.json").is_file():  # published last
         return False
     return config is None or read_config(out) == config
 
 
 def read_config(out: Path) -> Config | None:
-    """Return the configuration of the run in a folder; None if there is no run.
-
-    Raises:
-        InputError: this version cannot read it.
-    """
+    """Return the configuration of the run in a folder; None if there is no run."""
     path = out / "config.json"
     if not path.exists():
         return None
@@ -141,12 +128,7 @@ def resume_folder(out: Path, config: Config, epoch: int) -> list[int]:
     """Go back to the state of the training after an epoch.
 
     Existing results and their configuration stay until `atomic_results` replaces them.
-
-    Returns:
-        The epochs that are missing in `metrics.jsonl`.
-
-    Raises:
-        InputError: the folder cannot be written.
+    Return the epochs that are missing in `metrics.jsonl`.
     """
     settle_folder(out, config)
     kept = [line for line in read_metrics(out) if line["epoch"] <= epoch]
@@ -159,10 +141,7 @@ def resume_folder(out: Path, config: Config, epoch: int) -> list[int]:
 def settle_folder(out: Path, config: Config) -> None:
     """Finish publishing the results of a run that was killed while it did so.
 
-    The configuration is written unless there are results of another one.
-
-    Raises:
-        InputError: the folder cannot be written.
+    The configuration is written unless the folder has results.
     """
     with writing(out):
         put_in_place(out)
@@ -173,10 +152,9 @@ def settle_folder(out: Path, config: Config) -> None:
 
 def _remove_unfinished(out: Path) -> None:
     """Remove the unfinished files of runs that were killed."""
-    for folder in (out, out / "checkpoint"):
-        for path in list(folder.iterdir()) if folder.is_dir() else ():
-            if is_unfinished(path):
-                remove(path)
+    for path in (*out.glob(".*"), *out.glob("checkpoint/.*")):
+        if is_unfinished(path):
+            remove(path)
 
 
 def append_metrics(
@@ -184,14 +162,7 @@ def append_metrics(
 ) -> None:
     """Append an epoch to `metrics.jsonl`: for each machine, lists of values by member.
 
-    Args:
-        out: the folder of the run.
-        epoch: the number of the epoch, from 1.
-        machines: the names of the machines.
-        info: arrays `member machine ...`; values that are not finite become null.
-
-    Raises:
-        InputError: the folder cannot be written.
+    `info` has arrays `member machine ...`; values that are not finite become null.
     """
     entry = {
         machine: {
@@ -220,17 +191,14 @@ def write_results(
     notes: Sequence[str],
     year: int | None = None,
 ) -> None:
-    """Write `results.csv` and `summary.json`.
+    """Write `results.csv` and `summary.json`, to which `about` is added.
 
-    `about` is added to the summary: timing, environment and the like. `year` is the
-    year of the challenge whose metrics the rows hold; see `evaluate`.
+    `year` is that of the challenge whose metrics the rows hold.
     """
-    summary = summarise_rows(rows, year) if rows else {}
+    means = summarise_rows(rows, year) if rows else {}
+    summary = {"year": year, **means, "notes": notes, **about}
     write_text(out / "results.csv", results_csv(rows))
-    write_text(
-        out / "summary.json",
-        to_json({"year": year, **summary, "notes": notes, **about}),
-    )
+    write_text(out / "summary.json", to_json(summary))
 
 
 def _is_run(out: Path) -> bool:

@@ -35,11 +35,7 @@ def has_results(out: Path) -> bool:
 
 
 def remove_results(out: Path) -> None:
-    """Remove the results that `atomic_results` published.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
+    """Remove the results that `atomic_results` published."""
     for name in (*_RESULTS, _NEW, _READY):
         remove(out / name)
 
@@ -50,9 +46,6 @@ def atomic_results(out: Path, config: Config) -> Iterator[Path]:
 
     If the block fails, the old ones stay. If the process is killed during the
     replacement, only new results are left, and resuming finishes the replacement.
-
-    Raises:
-        InputError: the folder cannot be written.
     """
     new = out / _NEW
     with writing(out):
@@ -72,9 +65,6 @@ def put_in_place(out: Path) -> None:
     """Move complete results to their places, and remove incomplete ones.
 
     If a call is interrupted, the next one finishes its work.
-
-    Raises:
-        OSError: the folder cannot be written.
     """
     remove(out / _NEW)
     ready = out / _READY
@@ -91,9 +81,5 @@ def put_in_place(out: Path) -> None:
 
 
 def write_config(folder: Path, config: Config) -> None:
-    """Write `config.json`.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
+    """Write `config.json`."""
     write_text(folder / "config.json", to_json(to_dict(config)), durable=True)

@@ -1,18 +1,20 @@
-"""The results of a run or an evaluation: evaluated, published and printed."""
+"""The results of a run or an evaluation, and its page with pictures of clips."""
 
 import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from gammavae_jax.config import Config
+from gammavae_jax.config import Config, FeatureConfig
+from gammavae_jax.data.audio import read_clip
 from gammavae_jax.data.clips import Clips, NamedClips
 from gammavae_jax.data.machines import unit_name
 from gammavae_jax.data.synthetic.dataset import is_synthetic
 from gammavae_jax.devices.cluster import on_first
+from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.csv_files import ClipRow, clips_csv
-from gammavae_jax.evaluation.metrics import Row
 from gammavae_jax.evaluation.official import (
     PUBLISHED_SCORE,
     REPORT_TABLE_2,
@@ -20,6 +22,7 @@ from gammavae_jax.evaluation.official import (
 )
 from gammavae_jax.evaluation.score_files import write_decisions, write_scores
 from gammavae_jax.evaluation.tables import (
+    Published,
     evaluate_scores,
     percent,
     results_table,
@@ -27,12 +30,19 @@ from gammavae_jax.evaluation.tables import (
 )
 from gammavae_jax.files import write_text, writing
 from gammavae_jax.log import Log
-from gammavae_jax.report.clips import Loader
-from gammavae_jax.report.page import Report
+from gammavae_jax.report.clips import (
+    Loader,
+    WantedClip,
+    show_clips,
+    telling_clips_of_all,
+)
+from gammavae_jax.report.figures import code_use, training_curves
+from gammavae_jax.report.page import Report, report_html
+from gammavae_jax.report.payload import error_bars
+from gammavae_jax.report.pictures import Sound
 from gammavae_jax.runs.checkpoint import save_detector
 from gammavae_jax.runs.environment import describe_environment
-from gammavae_jax.runs.folder import write_results
-from gammavae_jax.runs.page import complete_report, read_sound, write_run_page
+from gammavae_jax.runs.folder import read_metrics, write_results
 from gammavae_jax.runs.publish import atomic_results
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.scored_clips import ScoredClips
@@ -51,12 +61,6 @@ class Origin(NamedTuple):
     checkpoint: Path | None = None  # of an evaluation; None: the run's own
 
 
-class _Results(NamedTuple):
-    tables: list[ScoredClips]
-    rows: list[Row]
-    published: Mapping[str, Any]  # figures of the report, to stand beside ours
-
-
 def publish(
     out: Path,
     detector: Detector,
@@ -70,18 +74,15 @@ def publish(
     A run's detector is saved with the results; an evaluation's is not. In a cluster all
     processes save the detector together, and the first one writes the rest.
 
-    Args:
-        out: the folder of the run.
-        detector: that scored the clips.
-        test: the clips, by machine.
-        tables: what `score_clips` returned.
-        origin: of recordings and detector.
-        log: shows progress and results.
-
     Raises:
         InputError: the folder cannot be written; earlier results are kept.
     """
-    results = _evaluate(tables, origin, log)
+    if is_synthetic(origin.data_root):
+        log.notes.insert(0, SYNTHETIC_NOTE)
+    rows = evaluate_scores(tables, origin.year)
+    published = published_results(origin.data_root, tables)
+    year = origin.year
+    report = Report(detector.config, tables, rows, log.notes, published, year)
     for clips in tables:
         if clips.is_anomaly is None:
             log.note(
@@ -95,19 +96,10 @@ def publish(
         if origin.checkpoint is None:
             with writing(out):
                 save_detector(folder / "checkpoint", detector)
-        on_first(lambda: _write(folder, out, detector, test, results, origin, log))
+        on_first(lambda: _write(folder, out, detector, test, report, origin, log))
         on_first(stack.close)  # moves the results into place, or fails everywhere
-    _print(results, detector.config, origin.year, log)
+    _print(report, log)
     log.say(f"written to {out}")
-
-
-def _evaluate(tables: list[ScoredClips], origin: Origin, log: Log) -> _Results:
-    published = {}
-    if is_synthetic(origin.data_root):
-        log.notes.insert(0, SYNTHETIC_NOTE)
-    elif is_dcase2024_development_set(origin.data_root, {t.machine for t in tables}):
-        published = REPORT_TABLE_2
-    return _Results(tables, evaluate_scores(tables, origin.year), published)
 
 
 def _write(
@@ -115,25 +107,69 @@ def _write(
     out: Path,
     detector: Detector,
     test: NamedClips,
-    results: _Results,
+    report: Report,
     origin: Origin,
     log: Log,
 ) -> None:
     """Write score files, tables, summary and page to the folder of new results."""
-    tables, rows, published = results
     about = {"timing": log.seconds, "environment": describe_environment()}
     sources = {
         "data_root": str(origin.data_root.resolve()),
         "checkpoint": str((origin.checkpoint or out / "checkpoint").resolve()),
     }
-    config, year = detector.config, origin.year
-    report = Report(config, tables, rows, log.notes, published, year, about=about)
-    report = complete_report(report, out)
-    _write_score_files(config, tables, folder)
-    write_results(folder, rows, {**about, **sources}, log.notes, year)
+    report, tables = complete_report(report._replace(about=about), out), report.machines
+    _write_score_files(report.config, tables, folder)
+    write_results(folder, report.rows, {**about, **sources}, log.notes, report.year)
     clips_of = dict(zip(detector.machines, (clips for _, clips in test), strict=True))
     loaders = [_loaders(detector, clips_of[t.machine, t.section]) for t in tables]
     write_run_page(folder / "report.html", report, detector, loaders, log)
+
+
+def complete_report(report: Report, run: Path) -> Report:
+    """Add what follows from the run's folder and its scores."""
+    config, metrics = report.config, read_metrics(run)
+    has_posterior = config.model.latent != "deterministic"
+    return report._replace(
+        curves=training_curves(metrics),
+        codes=code_use(metrics) if has_posterior else {},
+        error_bars=error_bars(report.machines, config.scores, report.year),
+        how_to_show=f"gammavae report {shlex.quote(str(run))} --clips {{clip}}",
+    )
+
+
+def published_results(
+    data_root: Path | None, machines: Sequence[ScoredClips]
+) -> Published:
+    """The published results on these recordings; empty if there are none."""
+    names = {clips.machine for clips in machines}
+    if data_root is None or is_synthetic(data_root):
+        return {}
+    return REPORT_TABLE_2 if is_dcase2024_development_set(data_root, names) else {}
+
+
+def write_run_page(
+    path: Path,
+    report: Report,
+    detector: Detector,
+    loaders: Sequence[Sequence[Loader]],
+    log: Log,
+    first: Sequence[tuple[int, int]] = (),
+) -> None:
+    """Write a page with pictures of the most informative clips.
+
+    `loaders` load the clips, by machine and clip; without them there are no pictures.
+    `first` has the machine and clip indices of the clips that are shown first.
+    """
+    config = report.config
+    chosen = telling_clips_of_all(report.machines, config.score, 0) if loaders else []
+    units = [(clips.machine, clips.section) for clips in report.machines]
+    wanted = [
+        WantedClip(m, c, detector.machines.index(units[m]), loaders[m][c])
+        for m, c in dict.fromkeys([*first, *chosen])
+    ]
+    with log.progress("clips shown", len(wanted)) as advance:
+        shown = show_clips(detector, wanted, on_clip=advance)
+    write_text(path, report_html(report, shown))
 
 
 def _loaders(detector: Detector, clips: Clips) -> list[Loader]:
@@ -145,45 +181,56 @@ def _loaders(detector: Detector, clips: Clips) -> list[Loader]:
     ]
 
 
+def read_sound(path: Path, config: FeatureConfig) -> Sound:
+    """Read a recording to play on the page; without samples if it is missing."""
+    try:
+        waveform = read_clip(
+            path, sample_rate=config.sample_rate, channel=config.channel
+        )
+    except InputError:
+        return Sound(None, config.sample_rate, "The recording could not be read again.")
+    return Sound(waveform, config.sample_rate)
+
+
 def _write_score_files(
     config: Config, tables: Sequence[ScoredClips], out: Path
 ) -> None:
     """Write the challenge's files for each score and seed, and a table of all clips."""
     rows = []
-    for score, s, clips in itertools.product(
-        config.scores, range(len(config.seeds)), tables
+    for score, (s, seed), clips in itertools.product(
+        config.scores, enumerate(config.seeds), tables
     ):
-        target = out / "scores" / score / f"seed{config.seeds[s]}"
+        target = out / "scores" / score / f"seed{seed}"
         target.mkdir(parents=True, exist_ok=True)
         values, decisions = clips.scores[score][s], clips.decisions(score)[s]
         where = target, clips.machine, clips.section, clips.names
         write_scores(*where, values)
         write_decisions(*where, decisions)
-        p_values = clips.p_values[score][s] if score in clips.p_values else None
+        p_values = [None] * len(clips.names)
+        if score in clips.p_values:
+            p_values = clips.p_values[score][s].tolist()
+        of_clips = (
+            clips.names,
+            values.tolist(),
+            p_values,
+            decisions.astype(int).tolist(),
+        )
         rows += [
-            ClipRow(
-                config.seeds[s],
-                score,
-                clips.machine,
-                clips.section,
-                name,
-                float(values[c]),
-                None if p_values is None else float(p_values[c]),
-                int(decisions[c]),
-            )
-            for c, name in enumerate(clips.names)
+            ClipRow(seed, score, clips.machine, clips.section, *of_clip)
+            for of_clip in zip(*of_clips, strict=True)
         ]
     write_text(out / "clips.csv", clips_csv(rows))
 
 
-def _print(results: _Results, config: Config, year: int | None, log: Log) -> None:
+def _print(report: Report, log: Log) -> None:
     """Print the table of results, if any machine could be evaluated."""
-    if not results.rows:
+    if not report.rows:
         return
+    config = report.config
     kind = "SYNTHETIC data; " if SYNTHETIC_NOTE in log.notes else ""
     title = f"{kind}preset {config.preset}, score {config.score}, in percent"
-    beside = results.published if config.score == PUBLISHED_SCORE else {}
-    log.show(results_table(results.rows, config.score, title, beside))
-    official = summarise_rows(results.rows, year)["official_score"]
+    beside = report.published if config.score == PUBLISHED_SCORE else {}
+    log.show(results_table(report.rows, config.score, title, beside))
+    official = summarise_rows(report.rows, report.year)["official_score"]
     for score in sorted(official, key=lambda name: name != config.score):
         log.show(f"official score, {score}: {percent(official[score])}")

@@ -12,12 +12,7 @@ import numpy as np
 
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import leaves, to_dict
-from gammavae_jax.devices.cluster import (
-    any_process,
-    on_first,
-    require_same,
-    together,
-)
+from gammavae_jax.devices.cluster import any_process, on_first, require_same, together
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import writing
 from gammavae_jax.log import Log
@@ -47,11 +42,7 @@ _MOST_NAMED = 3  # settings in a message
 class FolderObserver(Observer):
     """Keeps a training in a run's folder, so that it can be resumed.
 
-    Args:
-        config: of the run.
-        folder: of the run.
-        clips: what is trained on, by machine; see `clip_identities`.
-        log: shows progress and keeps notes.
+    `clips` are the identities of the training clips by machine; see `clip_identities`.
     """
 
     def __init__(
@@ -67,18 +58,13 @@ class FolderObserver(Observer):
         self._ended_by = ""  # the signal that any process received
 
     def begin(self) -> Progress | None:
-        """Prepare the folder, and find the state to resume from.
-
-        Raises:
-            InputError: the folder cannot be resumed or written, or processes do not
-                share it.
-        """
+        """Prepare the folder, and find the state to resume from."""
         out = self.folder.path
         checkpoint = together(self._state_to_resume)
         require_same(
             checkpoint and checkpoint.epoch,
-            f"{str(out)!r} holds another state there than for process 0: give an --out "
-            "that all hosts share",
+            f"{str(out)!r} holds a different state here than for process 0: give an "
+            "--out that all hosts share",
         )
         if checkpoint is None:
             if self.folder.resume:
@@ -93,16 +79,12 @@ class FolderObserver(Observer):
         return Progress(checkpoint.epoch, checkpoint.state)
 
     def on_epoch(self, epoch: int, info: EpochInfo) -> None:
-        """Append the losses to `metrics.jsonl`.
-
-        Raises:
-            InputError: the folder cannot be written.
-        """
+        """Append the losses to `metrics.jsonl`."""
         values, out = info._asdict(), self.folder.path
         on_first(lambda: append_metrics(out, epoch, list(self.clips), values))
 
     def on_diverged(self, name: str, seed: int, fold: int | None, epoch: int) -> None:
-        """Note which model diverged; the others train on."""
+        """Note which model diverged; the training of the others continues."""
         self.has_diverged = True
         of_fold = "" if fold is None else f", fold {fold}"
         self.log.note(
@@ -112,16 +94,12 @@ class FolderObserver(Observer):
         )
 
     def must_save(self, epoch: int) -> bool:
-        """Every `checkpoint_every` epochs, and after the last."""
+        """Whether the epoch is the last or a multiple of `checkpoint_every`."""
         train = self.config.train
         return epoch % train.checkpoint_every == 0 or epoch == train.epochs
 
     def save(self, epoch: int, state: Any) -> None:
-        """Save a checkpoint.
-
-        Raises:
-            InputError: the folder cannot be written.
-        """
+        """Save a checkpoint."""
         reached = TrainCheckpoint(epoch, state, self.config, self.clips)
         with writing(self.folder.path):
             save_training(self.folder.path / "checkpoint", reached)
@@ -130,7 +108,7 @@ class FolderObserver(Observer):
 
     @contextlib.contextmanager
     def heed_signals(self) -> Iterator[None]:
-        """Let Ctrl-C and SIGTERM wait until the epoch is saved."""
+        """Delay Ctrl-C and SIGTERM until the epoch is saved."""
         with stoppable(_STOPPING) as self._stop:
             yield
         if self._ended_by:  # another process received the signal
@@ -155,11 +133,7 @@ class FolderObserver(Observer):
             )
 
     def _state_to_resume(self) -> TrainCheckpoint | None:
-        """The state to resume from; None to start over, if that loses nothing.
-
-        Raises:
-            InputError: the folder holds something else to resume.
-        """
+        """The state to resume from; None to start over, if that loses nothing."""
         if not self.folder.resume:
             return None
         out, config = self.folder.path, self.config
@@ -187,17 +161,12 @@ class FolderObserver(Observer):
 
 
 def require_same_training(config: Config, before: Config, out: Path) -> None:
-    """Refuse to resume a training with settings other than its own.
-
-    Raises:
-        InputError: they differ.
-    """
+    """Refuse to resume a training with settings other than its own."""
     others = _differences(config, before)
     if others:
         named = "; ".join(others[:_MOST_NAMED])
-        more = (
-            f"; {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
-        )
+        n_more = len(others) - _MOST_NAMED
+        more = f"; {n_more} more" if n_more > 0 else ""
         raise InputError(
             f"{str(out)!r} was made with other settings ({named}{more}): resume with "
             "the same ones (train.epochs may grow, scores and scoring may change), or "
@@ -206,11 +175,7 @@ def require_same_training(config: Config, before: Config, out: Path) -> None:
 
 
 def require_no_more_epochs(config: Config, out: Path) -> None:
-    """Refuse fewer epochs than a run, or a wave of a fleet, was trained for already.
-
-    Raises:
-        InputError: a state of a later epoch exists.
-    """
+    """Refuse fewer epochs than a run, or a wave of a fleet, has already trained."""
     for folder in (out, *sorted(out.glob("waves/*"))):
         begun = read_config(folder)
         if begun is not None and trains_alike(config, begun):
@@ -231,7 +196,7 @@ def trains_alike(one: Config, other: Config) -> bool:
 
 
 def _differences(config: Config, before: Config) -> list[str]:
-    """The settings that make it another training, with the old and the new value."""
+    """The settings that differ between two trainings, with their old and new values."""
     now, then = leaves(to_dict(config)), leaves(to_dict(before))
     return [
         f"{path}={then[path]}, not {now[path]}"
@@ -242,11 +207,7 @@ def _differences(config: Config, before: Config) -> list[str]:
 
 
 def _require_shared(out: Path) -> None:
-    """Refuse a folder that the first process made but this one does not see.
-
-    Raises:
-        InputError: the hosts do not share the folder.
-    """
+    """Refuse a folder that the first process created but this one does not see."""
     if not (out / "config.json").is_file():
         raise InputError(
             f"{str(out)!r} is not visible here: give an --out that all hosts share"

@@ -44,7 +44,7 @@ from gammavae_jax.scoring.scored_clips import score_clips
 
 
 class Capacities(NamedTuple):
-    """The least that arrays of training and of test clips must hold; None: no least."""
+    """The minimum capacity of arrays of training and test clips; None: no minimum."""
 
     train: Capacity | None = None
     test: Capacity | None = None
@@ -58,13 +58,8 @@ def run(
 ) -> bool:
     """Train, score and evaluate the machines of a source.
 
-    Args:
-        config: of the run.
-        source: the recordings.
-        folder: where results go.
-        year: the challenge whose metrics hold; default: what the recordings' layout
-            says.
-        log: shows progress and results.
+    `year` is the year of the challenge whose metrics are used; default: the year of
+    the recordings' layout.
 
     Returns:
         Whether every model was trained to the end.
@@ -79,11 +74,7 @@ def run(
 
 @contextlib.contextmanager
 def hold(folder: RunFolder) -> Iterator[None]:
-    """Keep other runs out of a folder; in a cluster the first process does.
-
-    Raises:
-        InputError: see `held_folder`.
-    """
+    """Lock a folder as `held_folder` does; in a cluster, the first process does it."""
     with contextlib.ExitStack() as stack:
         on_first(lambda: stack.enter_context(held_folder(*folder)))
         yield
@@ -92,7 +83,7 @@ def hold(folder: RunFolder) -> Iterator[None]:
 def run_held(
     config: Config, source: Source, folder: RunFolder, year: int | None, log: Log
 ) -> bool:
-    """`run`, in a folder that is held already."""
+    """Do what `run` does, in a folder that is already locked."""
     require_same(
         [to_dict(config), source.machines, source.with_supplemental, year],
         "its settings differ from those of process 0: give all the same command",
@@ -104,7 +95,7 @@ def run_held(
         clips = (*machines.train, *machines.test)
         require_same(
             [[name, clip_identities(of_machine)] for name, of_machine in clips],
-            f"{str(source.root)!r} holds other recordings there than for process 0: "
+            f"{str(source.root)!r} holds different recordings here than for process 0: "
             "give a --data-root that is the same on all hosts",
         )
     return run_loaded(config, machines, folder, Origin(source.root, year), log)
@@ -117,11 +108,7 @@ def load_all(
     year: int | None,
     log: Log,
 ) -> tuple[Machines, int | None]:
-    """Load the machines found in a source, and choose the year whose metrics hold.
-
-    Raises:
-        InputError: the input cannot be used; nothing was written but the cache.
-    """
+    """Load the machines found in a source, and choose the year whose metrics hold."""
     require_classes((machine.name, machine.test) for machine in found)
     machines = load(source, found, config, log)
     require_classes((name, clips.files) for name, clips in machines.test)
@@ -129,7 +116,7 @@ def load_all(
 
 
 def choose_year(year: int | None, found: list[MachineFiles], log: Log) -> int | None:
-    """The given year, or else that of the recordings' layout; notes an old one."""
+    """Return the given year or that of the layout; note if its metrics are old ones."""
     year = year_of_layout(found) if year is None else year
     if year is not None and definition_of(year) < 2022:
         log.note(f"The metrics and the official score are those of {year}.")
@@ -146,13 +133,8 @@ def run_loaded(
 ) -> bool:
     """Fit a detector, score the test clips and publish the results.
 
-    The training clips are used up; see `fit`.
-
-    Returns:
-        Whether every model was trained to the end.
-
-    Raises:
-        InputError: the folder cannot be resumed or written.
+    The training clips are used up; see `fit`. Return whether every model was trained to
+    the end.
     """
     clips = {name: clip_identities(found) for name, found in machines.train}
     observer = FolderObserver(config, folder, clips, log)
@@ -167,11 +149,7 @@ def _score_and_publish(detector, test, folder, origin, log, capacity) -> None:
 
 
 def describe(config: Config, source: Source, log: Log) -> None:
-    """Show what `run` would work on, from file names alone.
-
-    Raises:
-        InputError: see `find_all`.
-    """
+    """Show what `run` would work on, from file names alone; raises as `find_all`."""
     log.show(to_json(to_dict(config)).rstrip())
     for files in find_all(source):
         unused = len(files.supplemental)
@@ -205,19 +183,10 @@ def evaluate(
     log: Log,
     capacity: Capacity | None = None,
 ) -> None:
-    """Score and evaluate test clips with a saved detector.
+    """Score and evaluate test clips of a checkpoint's machines with its detector.
 
-    Args:
-        checkpoint: the folder `checkpoint` of a run.
-        source: the recordings; its machines are replaced by the checkpoint's.
-        folder: where results go.
-        year: see `run`.
-        log: shows progress and results.
-        capacity: the least that the arrays of test clips must hold.
-
-    Raises:
-        InputError: the checkpoint cannot be read, or the recordings cannot be used;
-            nothing was written.
+    See `run` for `year`. `capacity` is the minimum capacity of the arrays of clips.
+    Nothing is written if the checkpoint or the recordings cannot be used.
     """
     if checkpoint.resolve().is_relative_to(folder.path.resolve()):
         raise InputError(
@@ -229,8 +198,7 @@ def evaluate(
         files = find_sections(source, detector.machines, ["test"])
         require_classes((machine.name, machine.test) for machine in files)
         config, bank = detector.config, detector.filterbank
-        cache = open_cache(source, log)
-        skip = source.skip_bad_files
+        cache, skip = open_cache(source, log), source.skip_bad_files
         test = load_split(files, "test", bank, config, log, skip, cache)
         require_classes((name, clips.files) for name, clips in test)
         begin_folder(folder.path, config)

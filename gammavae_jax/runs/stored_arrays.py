@@ -1,7 +1,7 @@
 """Stores arrays with Orbax, and validates an untrusted checkpoint before using it.
 
-The arrays lie in a folder. A JSON file beside it, the marker, describes them and lists
-the checksum of each of their files. It is written last, so if it exists, the arrays are
+The arrays are in a folder. A JSON file beside it, the marker, describes them and lists
+the checksums of their files. It is written last, so if it exists, the arrays are
 complete. The checksums are verified first: Orbax does not notice a flipped bit, and
 prints pages of warnings about a truncated file.
 
@@ -56,12 +56,8 @@ def save_arrays(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
     """Write arrays to a folder, which is replaced if it exists, and then their marker.
 
     All processes of a cluster must call it: each writes the part on its devices, and
-    the first one also writes the arrays on the host.
-
-    Args:
-        path: the folder.
-        arrays: a tree of arrays.
-        about: the content of the marker, as JSON types, with a `Config` in `config`.
+    the first one also writes the arrays on the host. `about` is the content of the
+    marker, as JSON types, with a configuration in `config`.
 
     Raises:
         OSError: the arrays cannot be written (InputError on other processes).
@@ -91,11 +87,7 @@ def save_arrays(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
 
 
 def read_marker(path: Path) -> tuple[Any, Config]:
-    """Return the content of the marker, a dict, and the configuration in it.
-
-    Raises:
-        Unreadable: it is damaged, or was written by another version.
-    """
+    """Return the content of the marker, a dict, and the configuration in it."""
     try:
         about = json.loads(marker(path).read_text(encoding="utf-8"))
         if not isinstance(about, dict):
@@ -118,14 +110,8 @@ def read_marker(path: Path) -> tuple[Any, Config]:
 def load_arrays(path: Path, about: Mapping[str, Any], like: Any) -> Any:
     """Verify the checksums of stored arrays, and load the arrays to the host.
 
-    Args:
-        path: their folder.
-        about: the content of their marker.
-        like: a tree with their expected shapes and types.
-
-    Raises:
-        Unreadable: their files are damaged, or their shapes are not the expected ones.
-        InputError: they claim an impossible size.
+    `like` is a tree of the expected shapes and types. Damaged arrays are `Unreadable`;
+    for arrays of an impossible size, the error is a plain InputError.
     """
     checksums = about.get("files")
     if not isinstance(checksums, dict) or not checksums:
@@ -154,11 +140,8 @@ def validate_sizes(path: Path, claimed: Any) -> None:
     """Refuse Orbax array metadata that claim far more bytes than the files have."""
     n_claimed = sum(map(_claimed_bytes, jax.tree.leaves(claimed)))
     n_stored = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
-    if n_claimed > _MAX_COMPRESSION * n_stored + _SPARE_BYTES:
-        raise InputError(
-            f"checkpoint {printable(path)!r} cannot be read: it claims {n_claimed} "
-            f"bytes of arrays, but has {n_stored}; restore a copy, or train again"
-        )
+    problem = f"it claims {n_claimed} bytes of arrays, but has {n_stored}"
+    _require(n_claimed <= _MAX_COMPRESSION * n_stored + _SPARE_BYTES, path, problem)
 
 
 def validate_detector(path: Path, about: Any) -> None:
@@ -166,19 +149,19 @@ def validate_detector(path: Path, about: Any) -> None:
     machines = about.get("machines")
     is_valid = _is_list(machines, lambda names: _is_list(names, _is_name, 2))
     is_valid = is_valid and 0 < len(set(map(tuple, machines))) == len(machines)
-    _require(is_valid, path, "machines")
-    references = about.get("references")
-    is_valid = _is_dict(references, lambda shape: _is_list(shape, _is_size, 2))
-    _require(is_valid, path, "references")
-    _require(_is_dict(about.get("calibration"), _is_size), path, "calibration")
+    _require(is_valid, path, "'machines' is malformed")
+    is_valid = _is_dict(about.get("references"), lambda s: _is_list(s, _is_size, 2))
+    _require(is_valid, path, "'references' is malformed")
+    is_valid = _is_dict(about.get("calibration"), _is_size)
+    _require(is_valid, path, "'calibration' is malformed")
 
 
 def validate_training(path: Path, about: Any) -> None:
     """Refuse a training state's marker if its content is malformed."""
     clips = about.get("clips")
     is_valid = _is_dict(clips, lambda c: _is_list(c, lambda n: isinstance(n, str)))
-    _require(is_valid and clips != {}, path, "clips")
-    _require(_is_size(about.get("n_batches")), path, "n_batches")
+    _require(is_valid and clips != {}, path, "'clips' is malformed")
+    _require(_is_size(about.get("n_batches")), path, "'n_batches' is malformed")
 
 
 def _claimed_bytes(array: Any) -> int:
@@ -205,11 +188,11 @@ def _is_dict(value: Any, is_item: Callable[[Any], bool]) -> bool:
     return is_dict and all(map(is_item, value.values()))
 
 
-def _require(is_valid: bool, path: Path, name: str) -> None:
+def _require(is_valid: bool, path: Path, problem: str) -> None:
     if not is_valid:
         raise InputError(
-            f"checkpoint {printable(path)!r} cannot be read: {name!r} is malformed; "
-            "restore a copy, or train again"
+            f"checkpoint {printable(path)!r} cannot be read: {problem}; restore a "
+            "copy, or train again"
         )
 
 

@@ -15,7 +15,7 @@ from gammavae_jax.evaluation.official import Bootstrap
 from gammavae_jax.report.figures import CodeUse, Curve
 from gammavae_jax.report.page import Report, report_html
 from gammavae_jax.report.templates import resource
-from gammavae_jax.runs.page import find_clip
+from gammavae_jax.runs.finished import find_clip
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
 EVIL = "<script>alert(1)</script>"
