@@ -14,8 +14,13 @@ from gammavae_jax.data.recording_clips import LoadedRecordings, parts_held_toget
 from gammavae_jax.errors import InputError
 from gammavae_jax.scoring.detector import Detector, fit_scores
 from gammavae_jax.scoring.threshold import too_few_clips
-from gammavae_jax.training.examples import Examples, stack_examples
-from gammavae_jax.training.loop import Observer, Trained, train_examples
+from gammavae_jax.training.loop import (
+    Examples,
+    Observer,
+    Trained,
+    stack_examples,
+    train_examples,
+)
 
 _LEAST_STEPS = 1000  # of a model; after fewer, batch normalisation lags behind
 _MOST_EPOCHS = 200
@@ -62,7 +67,7 @@ def fit_detector(config: Config, trained: Trained, machines: Machines) -> Detect
 
     Args:
         config: of the scores; its models must be those that were trained.
-        trained: what `train_machines` returned.
+        trained: the result of `train_machines`.
         machines: whose names and filterbank the detector keeps.
     """
     config = replace(config, train=trained.config.train)
@@ -77,18 +82,11 @@ def fit_recordings(
     observer: Observer,
     adapt_epochs: bool,
 ) -> Detector:
-    """Fit a detector to a user's own recordings, which have no sections or test clips.
-
-    Args:
-        config: of the models, the training and the scores.
-        loaded: the recordings of each machine.
-        filterbank: with which the log-mels were made.
-        observer: see `fit`.
-        adapt_epochs: see `fit`.
+    """Fit a detector to a user's own recordings; see `fit` for shared arguments.
 
     Raises:
         InputError: a machine's name is not printable, it has fewer than two clips, or
-            see `fit`.
+            `fit` fails.
     """
     for name, found in loaded.items():
         if not name.isprintable():

@@ -46,7 +46,11 @@ def fuse(
     result = {}
     for name in names:
         if name in _RULES:
-            parts = [_standardised(n, scores[n], calibration[n]) for n in fused]
+            standards = [standard_of(n, calibration[n]) for n in fused]
+            parts = [
+                (scores[n] - standard.mean) / standard.unit
+                for n, standard in zip(fused, standards, strict=True)
+            ]
             result[name] = _RULES[name](parts, axis=0)
         else:
             result[name] = scores[name]
@@ -112,13 +116,3 @@ def _rounding(name: str, size: Float[np.ndarray, "..."]) -> Float[np.ndarray, ".
     """Return by how much equal scores of this size may differ through rounding."""
     at_zero = _ROUNDING_OF_SQUARES if name in _SQUARES else _ROUNDING_AT_ZERO
     return np.maximum(_ROUNDING * np.abs(size), at_zero)
-
-
-def _standardised(
-    name: str,
-    scores: Float[np.ndarray, "seed machine clip"],
-    calibration: Float[np.ndarray, "seed machine held_out"],
-) -> Float[np.ndarray, "seed machine clip"]:
-    """Express scores in deviations from the mean of held-out clips."""
-    standard = standard_of(name, calibration)
-    return (scores - standard.mean) / standard.unit

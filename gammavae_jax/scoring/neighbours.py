@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from gammavae_jax.config import ScoringConfig
+from gammavae_jax.data.arrays import AnyArray
 from gammavae_jax.training.members import NO_FOLD
 
 _SMALLEST_SCALE = 0.05  # of a feature, relative to the mean one
@@ -22,8 +23,6 @@ _SMALLEST_RADIUS = 0.1  # of a training clip, relative to the mean one
 _SMALLEST_SPREAD = 1e-2  # dB, averaged over features; less is a set of copies
 _SMALLEST_MEAN_RADIUS = 1.0  # different clips are about sqrt(2 features) apart
 _TINY = 1e-6
-
-AnyArray = Array | np.ndarray  # on a device or on the host
 
 
 class Reference(NamedTuple):
@@ -107,16 +106,11 @@ def places_enough(n_clips: int, config: ScoringConfig) -> int:
 
 def distances(statistic: Float[Array, "feature"], reference: Reference) -> Distances:
     """Return the distances of one clip to the clips of a reference."""
-    distance = _distance((statistic - reference.location) / reference.scale, reference)
+    point = (statistic - reference.location) / reference.scale
+    # Expanding the square would lose the small differences of near clips.
+    distance = jnp.sqrt(jnp.sum((reference.clips - point) ** 2, axis=-1))
     distance = jnp.where(reference.is_clip, distance, jnp.inf)
     return Distances(distance.min(), jnp.min(distance / reference.radius))
-
-
-def _distance(
-    point: Float[Array, "feature"], reference: Reference
-) -> Float[Array, "clip"]:
-    # Expanding the square would lose the small differences of near clips.
-    return jnp.sqrt(jnp.sum((reference.clips - point) ** 2, axis=-1))
 
 
 def _shares(folds: Int[Array, "clip 2"], fold: Array) -> Bool[Array, "clip"]:
@@ -156,12 +150,6 @@ def _radius(
     return jnp.maximum(jnp.where(is_defined, radius, mean), _SMALLEST_RADIUS * mean)
 
 
-def _synthetic_count(is_target: Bool[np.ndarray, "clip"], config: ScoringConfig) -> int:
-    n_target = int(is_target.sum())
-    wanted = int(config.smote_ratio * (len(is_target) - n_target))
-    return max(wanted - n_target, 0) if n_target > 1 else 0
-
-
 def _synthetic(
     clips: Float[np.ndarray, "clip feature"],
     folds: Int[np.ndarray, "clip 2"],
@@ -173,9 +161,10 @@ def _synthetic(
 
     Source: SMOTE (Chawla et al. 2002).
     """
-    count = _synthetic_count(is_target, config)
     target, target_folds = clips[is_target], folds[is_target]
-    if count == 0:
+    n_source = len(clips) - len(target)
+    count = int(config.smote_ratio * n_source) - len(target)
+    if len(target) < 2 or count <= 0:
         return clips[:0], folds[:0]
     gaps = np.linalg.norm(target[:, None] - target, axis=-1)
     np.fill_diagonal(gaps, np.inf)
