@@ -1,4 +1,4 @@
-"""One epoch of training: windows shuffled, gathered in batches, and learnt from."""
+"""One epoch of training: shuffle the windows, gather batches, train on them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -188,7 +188,7 @@ class Trainer:
         """Train one epoch, counted from 1; the state is donated.
 
         Return the next `TrainState` and the `EpochInfo` without waiting for them: the
-        next epoch can be started at once.
+        next epoch can start before they are read.
         """
         return self.compiled(self.place(number), state)
 
