@@ -70,10 +70,10 @@ def read_truth(root: Path) -> dict[Section, GroundTruth]:
     if len(lists) > 1:
         problem = f"{root} holds {len(lists)} lists"
         raise InputError(f"{problem}: give the one of the right year")
-    return _truth_from_list(lists[0])
+    return truth_from_list(lists[0])
 
 
-def _truth_from_list(path: Path) -> dict[Section, GroundTruth]:
+def truth_from_list(path: Path) -> dict[Section, GroundTruth]:
     """Read a list of the official baseline.
 
     The list of 2022 is refused by its file name: the official evaluator of that year
