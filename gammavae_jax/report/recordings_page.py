@@ -39,7 +39,7 @@ def write_recordings_report(
         InputError: there are no clips, or the page cannot be written.
     """
     if not any(recordings.sounds for _, recordings, _ in scored):
-        raise InputError("the report needs at least one clip")
+        raise InputError("there are no clips to report on: give at least one recording")
     config = replace(detector.config, scores=(detector.config.score,), n_seeds=1)
     machines = [_scored_clips(detector, *of) for of in scored]
     wanted = [
