@@ -37,24 +37,23 @@ Given = Any  # `Recordings` of one machine, or a dict of them by machine
 
 
 class AnomalyDetector(BaseEstimator):
-    """Learns how machines sound when they are healthy, and judges new recordings.
+    """Learns how healthy machines sound, and scores new recordings.
 
-    Recordings are the path of a WAV or FLAC file or of a folder, a waveform with its
-    `sample_rate` in Hz, or a list of these. For several machines, give a dict of
-    recordings by machine. Recordings with another sample rate are resampled.
+    Recordings are a path (a WAV file, a FLAC file or a folder), a waveform with its
+    `sample_rate` in Hz, or a list of these. For several machines, pass a dict from
+    machine name to recordings. Recordings at another sample rate are resampled.
 
     Args:
-        preset: the name of a preset; see `presets`.
-        epochs: passes over the recordings; default: the preset's, or more if these
-            make fewer than a thousand steps.
-        seed: of all random numbers.
-        false_alarm_rate: the share of normal recordings that may be alarms.
+        preset: a preset's name; see `presets`.
+        epochs: passes over the recordings. Default: the preset's number, raised until
+            training takes about a thousand steps.
+        seed: the seed of all random numbers.
+        false_alarm_rate: the share of normal recordings that may raise an alarm.
         clip_seconds: longer recordings are cut into clips of about this length, and
             scored by the mean score of their clips; None leaves them whole.
-        settings: changes to any field of the configuration, such as
-            `"model.n_latent=16"`.
-        skip_bad_files: name and skip recordings that cannot be used.
-        verbose: show progress and notes on standard error.
+        settings: overrides of configuration fields, such as `"model.n_latent=16"`.
+        skip_bad_files: skip unusable recordings with a warning instead of raising.
+        verbose: show progress and warnings on standard error.
     """
 
     detector_: Detector  # models, references and thresholds
@@ -85,11 +84,11 @@ class AnomalyDetector(BaseEstimator):
     def fit(
         self, recordings: Given, sample_rate: int | None = None
     ) -> "AnomalyDetector":
-        """Learn from recordings of healthy machines.
+        """Train on recordings of healthy machines.
 
         Args:
-            recordings: see the class; two or more of each machine, or a long one.
-            sample_rate: of waveforms, in Hz.
+            recordings: as in the class; two or more per machine, or a long one.
+            sample_rate: the waveforms' sample rate in Hz.
 
         Raises:
             InputError: a setting or a recording cannot be used.
@@ -106,11 +105,11 @@ class AnomalyDetector(BaseEstimator):
         return self
 
     def score_samples(self, recordings: Given, sample_rate: int | None = None) -> Any:
-        """The anomaly score of each recording; higher is more anomalous.
+        """Return the anomaly score of each recording; higher is more anomalous.
 
         Returns:
-            An array `recording` in the given order (files of a folder by name); for a
-            dict of machines, a dict of arrays.
+            An array `recording` in the given order (a folder's files sorted by name);
+            for a dict of machines, a dict of arrays.
 
         Raises:
             InputError: a recording cannot be used, or a machine is unknown.
@@ -120,13 +119,13 @@ class AnomalyDetector(BaseEstimator):
     def decision_function(
         self, recordings: Given, sample_rate: int | None = None
     ) -> Any:
-        """Scores minus their threshold: above 0 is an alarm. See `score_samples`."""
+        """Return scores minus thresholds: above 0 is an alarm. See `score_samples`."""
         return self._of_each(
             recordings, sample_rate, lambda r: r.score - r.threshold, float
         )
 
     def predict(self, recordings: Given, sample_rate: int | None = None) -> Any:
-        """Whether each recording is an alarm. See `score_samples`."""
+        """Return whether each recording is an alarm. See `score_samples`."""
         return self._of_each(recordings, sample_rate, lambda r: r.is_anomaly, bool)
 
     def score_recordings(
@@ -135,12 +134,12 @@ class AnomalyDetector(BaseEstimator):
         sample_rate: int | None = None,
         machine: str | None = None,
     ) -> list[Verdict]:
-        """The verdict on each recording, machine by machine.
+        """Return a verdict for each recording, machine by machine.
 
         Args:
-            recordings: see the class.
-            sample_rate: of waveforms, in Hz.
-            machine: of all recordings, if they are not a dict.
+            recordings: as in the class.
+            sample_rate: the waveforms' sample rate in Hz.
+            machine: the machine that the recordings belong to, unless they are a dict.
 
         Raises:
             InputError: a recording cannot be used, or a machine is unknown.
@@ -161,13 +160,14 @@ class AnomalyDetector(BaseEstimator):
         expect, and the sounds.
 
         Args:
-            recordings: see the class.
-            path: of the page, such as `report.html`.
-            sample_rate: of waveforms, in Hz.
-            machine: of all recordings, if they are not a dict.
+            recordings: as in the class.
+            path: where to write the page, such as `report.html`.
+            sample_rate: the waveforms' sample rate in Hz.
+            machine: the machine that the recordings belong to, unless they are a dict.
 
         Raises:
-            InputError: see `score_recordings`; or the page cannot be written.
+            InputError: a recording or machine is invalid (see `score_recordings`), or
+                the page cannot be written.
         """
         scored = self._clip_scores(recordings, sample_rate, machine, keep_sounds=True)
         write_recordings_report(Path(path), self.detector_, scored)
@@ -180,7 +180,7 @@ class AnomalyDetector(BaseEstimator):
         machine: str | None,
         keep_sounds: bool = False,
     ) -> list[tuple[int, LoadedRecordings, Float[np.ndarray, "_"]]]:
-        """The index and recordings of each machine, and the scores of their clips."""
+        """Return each machine's index and recordings, and the scores of their clips."""
         detector = self._fitted()
         config, bank = detector.config, detector.filterbank
         given = of_known_machines(recordings, machine, self.machines_)
@@ -271,7 +271,7 @@ class AnomalyDetector(BaseEstimator):
         config: Config,
         keep_sounds: bool = False,
     ) -> dict[str, LoadedRecordings]:
-        """The clips of each machine; notes each new sample rate once."""
+        """Load each machine's clips; note each new sample rate once."""
         log, features = self._log(), config.features
         options = (self.clip_seconds, log, keep_sounds, self.skip_bad_files)
         loaded = load_all(recordings, sample_rate, bank, features, *options)

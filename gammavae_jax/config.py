@@ -1,4 +1,4 @@
-"""Every setting of a run, in frozen dataclasses that JAX can treat as static.
+"""All settings of a run, as frozen dataclasses that JAX can treat as static.
 
 `config_json` reads and writes them. One `Config` is the single source of truth for the
 command line (`--set a.b=value`), for `config.json` in a run's folder and for the copy
@@ -39,7 +39,7 @@ _RANGES: dict[str, Callable[[Any], bool]] = {
 
 
 def _require(config: Any, group: str, remedy: str, *names: str) -> None:
-    """Raise an InputError for a field outside the range that the remedy names."""
+    """Raise an InputError if a field is outside its range; the remedy names it."""
     for name in names:
         value = getattr(config, name)
         if not _RANGES[remedy](value):
@@ -71,7 +71,7 @@ class FeatureConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The autoencoder, and whether its code is a vector or a distribution."""
+    """The network's settings, and whether its code is a vector or a distribution."""
 
     latent: Literal["deterministic", "gamma", "gaussian"] = "gamma"
     hidden: tuple[int, ...] = (128, 128, 128, 128)  # of the encoder and of the decoder
@@ -109,7 +109,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How the models of a machine are trained."""
+    """Training settings, shared by all of a machine's models."""
 
     epochs: int = 20
     batch_size: int = 256  # windows
@@ -141,7 +141,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class ScoringConfig:
-    """How residuals become anomaly scores, and scores become decisions."""
+    """Settings for turning residuals into scores, and scores into decisions."""
 
     # "official" centres residuals on each batch's mean, "pooled" on the overall mean.
     covariance: Literal["official", "pooled"] = "official"
@@ -173,7 +173,7 @@ class ScoringConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that determines a run's numbers, except the recordings."""
+    """Everything that determines a run's results, except the recordings."""
 
     preset: str = "default"
     score: str = "fusion_mean"  # the headline score
@@ -243,7 +243,7 @@ class Config:
 
     @property
     def computed_scores(self) -> tuple[str, ...]:
-        """The scores that models compute: the requested ones and those to fuse."""
+        """The scores that models compute: the requested ones and those being fused."""
         scores = [name for name in self.scores if name not in FUSION_SCORES]
         if len(scores) < len(self.scores):
             scores += self.scoring.fused

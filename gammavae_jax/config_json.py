@@ -13,12 +13,12 @@ from gammavae_jax.errors import InputError, unknown_name
 
 
 def override(config: Config, assignments: Sequence[str]) -> Config:
-    """Apply assignments such as `train.epochs=5`, as `--set` takes them.
+    """Apply overrides such as `train.epochs=5`, in the syntax of `--set`.
 
     Values are JSON, but strings need no quotes: `model.heads=softmax`.
 
     Raises:
-        InputError: not an assignment, an unknown field, or a value of the wrong type.
+        InputError: the syntax is wrong, the field unknown or the value's type wrong.
     """
     tree = to_dict(config)
     for assignment in assignments:
@@ -41,21 +41,21 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Return the configuration as JSON types, for `from_dict`."""
+    """Convert a configuration to JSON types; `from_dict` reverses this."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def from_dict(tree: Any) -> Config:
-    """Read the output of `to_dict`; missing fields get their defaults.
+    """Build a configuration from `to_dict`'s output; missing fields get defaults.
 
     Raises:
-        InputError: an unknown field, or a value of the wrong type or range.
+        InputError: a field is unknown, or its value has the wrong type or range.
     """
     return _read(Config, tree, "")
 
 
 def _read(kind: Any, value: Any, path: str) -> Any:
-    """Return `value` as the annotated type `kind`; `path` names it in messages."""
+    """Convert `value` to the annotated type `kind`; `path` is used in messages."""
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         if not isinstance(value, dict):
@@ -86,7 +86,7 @@ def _read(kind: Any, value: Any, path: str) -> Any:
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return every field of `to_dict` by its dotted path, such as `train.epochs`."""
+    """Flatten `to_dict`'s output to dotted paths, such as `train.epochs`."""
     fields = {}
     for name, value in tree.items():
         path, is_group = prefix + name, isinstance(value, dict)

@@ -1,4 +1,4 @@
-"""The error for bad input, and helpers for its one-line message."""
+"""The error for bad input, and helpers to write its message."""
 
 import difflib
 import os
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """The user's input cannot be used.
+    """The user's input is invalid.
 
     The message is one line that names the problem (with the file, field or machine) and
     the remedy. Commands print it without a traceback and exit with status 2.
@@ -15,7 +15,7 @@ class InputError(ValueError):
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    r"""Escape the unprintable characters of a path, for a message: `\n`, `\udcff`."""
+    r"""Escape a path's unprintable characters for a message: `\n`, `\udcff`."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fspath(path))
 
 
@@ -33,7 +33,7 @@ def unknown_name(what: str, name: Any, known: Iterable[str]) -> str:
 
 
 def names_text(names: Sequence[str]) -> str:
-    """Return the first names of a list, and the number of the others."""
+    """Join the first few names of a list, and count the others."""
     n_more = len(names) - _MAX_NAMES
     more = f" and {n_more} more" if n_more > 0 else ""
     return ", ".join(names[:_MAX_NAMES]) + more

@@ -55,12 +55,12 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
 
 
 def unfinished_name(path: Path) -> Path:
-    """Return a unique hidden name beside `path`, for a file that is incomplete."""
+    """Return a unique hidden path beside `path` for an incomplete file."""
     return path.with_name(f".{path.name}-{uuid.uuid4().hex}")
 
 
 def is_unfinished(path: Path) -> bool:
-    """Whether `path` has a name from `unfinished_name`: a killed process left it."""
+    """Return whether `path` is an incomplete file (see `unfinished_name`)."""
     return _UNFINISHED.fullmatch(path.name) is not None
 
 
@@ -78,13 +78,13 @@ def remove(path: Path) -> None:
 
 
 def require_room(folder: Path, n_bytes: int) -> None:
-    """Raise the system's error for a full disk if it has no room for `n_bytes`."""
+    """Raise the system's disk-full error if fewer than `n_bytes` are free."""
     if shutil.disk_usage(folder).free < n_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def as_os_error(error: Exception, path: Path) -> OSError:
-    """Return the OSError behind a library's exception about writing `path`."""
+    """Convert a library's exception about writing `path` to an OSError."""
     if isinstance(error, OSError) and error.strerror:
         return error
     message = str(error)  # libraries quote the system's text
@@ -95,7 +95,7 @@ def as_os_error(error: Exception, path: Path) -> OSError:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until everything in a folder, at any depth, is on disk.
+    """Flush a folder's whole contents to disk, and wait for it.
 
     Raises:
         OSError: something could not be written.
@@ -142,7 +142,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Turn an OSError in the block into a message for the user.
+    """Turn an OSError in the block into an InputError.
 
     Raises:
         InputError: `out` cannot be written, with the reason and the remedy.
@@ -178,7 +178,7 @@ def _refusal(
 
 
 def file_checksums(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file below a folder, by relative path; about 1 GB a second.
+    """Return the SHA-256 of each file below a folder, by relative path.
 
     Raises:
         OSError: a file cannot be read.
@@ -192,7 +192,7 @@ def file_checksums(folder: Path) -> dict[str, str]:
 
 
 def text_checksum(text: str) -> str:
-    """The SHA-256 of a text."""
+    """Return the SHA-256 of a text."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Messages to the user: lines, progress, tables, and notes kept with the results."""
+"""Messages to the user: lines, progress bars, tables, and notes for the results."""
 
 import io
 import time
@@ -23,11 +23,11 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 class Log:
-    """Shows messages, keeps notes for the result files, and times each stage.
+    """Prints messages, keeps notes for the result files, and times each stage.
 
     Args:
-        console: for messages and progress; default: standard error.
-        output: for tables and results; default: standard output.
+        console: shows messages and progress; default: standard error.
+        output: shows tables and results; default: standard output.
     """
 
     def __init__(self, console: Console | None = None, output: Console | None = None):
@@ -37,11 +37,11 @@ class Log:
         self.seconds: dict[str, float] = {}
 
     def without_results(self) -> "Log":
-        """A new log on the same console that discards tables and results."""
+        """Return a log for the same console that discards tables and results."""
         return Log(self.console, Console(file=io.StringIO()))
 
     def say(self, message: str) -> None:
-        """Print lines as they are: no wrapping, markup or terminal commands."""
+        """Print text literally: no wrapping, no markup, no escape sequences."""
         _print_lines(self.console, message)
 
     def show(self, result: Table | str) -> None:
@@ -52,13 +52,13 @@ class Log:
             self.output.print(result)
 
     def note(self, message: str) -> None:
-        """Print a line and keep it with the results."""
+        """Print a line, and keep it as a note for the results."""
         self.say(message)
         self.notes.append(message)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the duration of a block to a stage."""
+        """Add the block's duration to a stage's time."""
         start = time.perf_counter()
         yield
         passed = time.perf_counter() - start
@@ -68,8 +68,8 @@ class Log:
     def progress(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
         """Show a bar on a terminal; elsewhere print a line every 15 seconds.
 
-        Yields `advance(text="")`, to be called after each step. `done` steps of the
-        total were finished before.
+        Yields `advance(text="")`; call it after each step. `done` steps of the total
+        are already finished.
         """
         if not self.console.is_terminal:
             yield self._lines(title, total, done)

@@ -1,4 +1,4 @@
-"""The named configurations."""
+"""The presets: named configurations."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _AUTOENCODER = ModelConfig(latent="deterministic")
 
 
 def _single(name: str, score: str, model: ModelConfig, **train: Any) -> Config:
-    """Return a preset with a single model per machine and seed, and 100 epochs."""
+    """Return a preset that trains one model per machine and seed for 100 epochs."""
     settings = TrainConfig(epochs=100, split="clip", **train)
     return Config(name, score, OFFICIAL_SCORES, model=model, train=settings)
 
@@ -43,10 +43,10 @@ PRESETS: dict[str, Config] = {
 
 
 def preset(name: str) -> Config:
-    """Return the configuration with that name.
+    """Return the configuration of a preset.
 
     Raises:
-        InputError: no preset has that name.
+        InputError: the preset is unknown.
     """
     if name not in PRESETS:
         raise InputError(unknown_name("preset", name, PRESETS))

@@ -1,4 +1,4 @@
-"""Process-wide setup: threads and caches before JAX is imported, and signals."""
+"""Process-wide setup: threads, caches and signal handling."""
 
 import json
 import os
@@ -19,7 +19,7 @@ _FIRST_SOUND_CACHE = "0.10.2"  # of jaxlib
 
 
 def limit_blas_threads() -> None:
-    """Limit BLAS to one thread, since our own threads already run in parallel.
+    """Limit BLAS to one thread, because our own threads already use every core.
 
     Call it before NumPy is imported. A limit set by the user stays.
     """
@@ -27,14 +27,14 @@ def limit_blas_threads() -> None:
 
 
 def give_cores_to_models(n_models: int) -> None:
-    """With two or more models, let each CPU core work on a model of its own.
+    """With several models, use one XLA thread per model instead of all cores.
 
-    A second thread hardly speeds up small matrices, and waiting for it costs time.
-    Call it before JAX is imported; afterwards it does nothing. It does not affect
-    accelerators, and flags set by the user stay.
+    A second thread hardly speeds up small matrices, and synchronising costs time.
+    Call it before JAX is imported; afterwards it has no effect. Accelerators are not
+    affected, and flags set by the user stay.
 
     Args:
-        n_models: machines times seeds.
+        n_models: the number of machines times the number of seeds.
     """
     if "jax" in sys.modules:
         return
@@ -45,7 +45,7 @@ def give_cores_to_models(n_models: int) -> None:
 
 
 def prepare(n_models: int) -> None:
-    """Set up BLAS threads, XLA's threads and the compilation cache, and import JAX."""
+    """Configure threads and the compilation cache, then import JAX."""
     limit_blas_threads()
     give_cores_to_models(n_models)
     keep_compiled_programs()
@@ -53,16 +53,16 @@ def prepare(n_models: int) -> None:
 
 
 def import_jax() -> None:
-    """Import JAX, deferring Ctrl-C and SIGTERM until it is done.
+    """Import JAX; defer Ctrl-C and SIGTERM until it is imported.
 
-    An exception inside its extension modules would abort the process.
+    An exception raised inside its extension modules would abort the process.
     """
     with deferred_signals():
         import jax  # noqa: F401
 
 
 def cache_folder() -> Path:
-    """Return `GAMMAVAE_CACHE_DIR`, or else a folder in the user's cache."""
+    """Return `GAMMAVAE_CACHE_DIR`, or by default a folder in the user's cache."""
     import pooch
 
     cache = os.environ.get("GAMMAVAE_CACHE_DIR") or pooch.os_cache("gammavae_jax")
@@ -70,7 +70,7 @@ def cache_folder() -> Path:
 
 
 def keep_compiled_programs() -> None:
-    """Let JAX cache compiled programs in our cache folder, for later processes.
+    """Let JAX keep compiled programs in our cache folder, for later processes.
 
     JAX itself distinguishes versions, flags and CPUs. If the user has set
     `JAX_COMPILATION_CACHE_DIR`, that folder is used; an empty value disables the cache.
@@ -129,7 +129,7 @@ def available_cores() -> int:
 
 
 def models_in_checkpoint(folder: Path) -> int:
-    """Return the number of models in a checkpoint; 1 if unreadable, 2 for a fleet."""
+    """Return a checkpoint's number of models; 1 if it is unreadable, 2 for a fleet."""
     if (folder / "fleet.json").is_file():
         return 2
     try:
@@ -146,17 +146,17 @@ _STANDARD_ERROR = 2
 
 
 class Terminated(KeyboardInterrupt):
-    """Raised on SIGTERM, so that cleaning up works as it does after Ctrl-C."""
+    """Raised on SIGTERM, so that cleanup runs as it does after Ctrl-C."""
 
 
 class Stop:
-    """The first signal that has arrived, if any."""
+    """The first signal that arrived, if any."""
 
     first: signal.Signals | None = None
 
     @property
     def signal_name(self) -> str:
-        """The name of the first signal; "" if none has arrived."""
+        """The first signal's name; "" if none arrived."""
         return self.first.name if self.first else ""
 
     def deliver(self) -> None:
@@ -195,10 +195,10 @@ def deferred_signals() -> Iterator[None]:
 
 @contextmanager
 def stoppable(message: str) -> Iterator[Stop]:
-    """Defer the first signal, which the block can query; a second one ends the block.
+    """Record the first signal for the block to query; a second one ends the block.
 
     Args:
-        message: a line for standard error when the first signal arrives.
+        message: the line printed on standard error when the first signal arrives.
     """
     stop = Stop()
     before: dict[int, Any] = {}
@@ -224,7 +224,7 @@ def end_of(signal_name: str) -> KeyboardInterrupt:
 
 
 def exit_status(end: KeyboardInterrupt) -> int:
-    """Return the exit status that shells report for the signal."""
+    """Return a shell's exit status for the signal."""
     number = signal.SIGTERM if isinstance(end, Terminated) else signal.SIGINT
     return 128 + number
 

@@ -16,7 +16,7 @@ _RECORDINGS = {
 
 @dataclass(frozen=True)
 class Demo:
-    """Train on a synthetic fan and explain its anomalies, in two or three minutes."""
+    """Train on a synthetic fan and explain its faults; takes two or three minutes."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("demo")
     """New folder for the recordings, the detector and the page."""

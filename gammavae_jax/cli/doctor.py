@@ -1,4 +1,4 @@
-"""`gammavae doctor`: checks whether the package can work here, and suggests repairs."""
+"""`gammavae doctor`: checks the installation, and suggests repairs."""
 
 import contextlib
 import importlib
@@ -39,7 +39,7 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Doctor:
-    """Check whether everything that is needed is installed and works.
+    """Check that everything the package needs is installed and works.
 
     Checks Python, packages, sound files, caches and devices, and trains for one step.
     The exit status is 1 if a check FAILED.
@@ -91,7 +91,7 @@ def _table_row(finding: Finding) -> str:
 
 
 def _requirements() -> dict[str, Any]:
-    """Return the packages that we need, and their supported versions."""
+    """Return the required packages and their supported versions."""
     from packaging.requirements import Requirement
 
     lines = map(Requirement, importlib.metadata.requires(_US) or ())
@@ -100,7 +100,7 @@ def _requirements() -> dict[str, Any]:
 
 
 def _packages() -> Result:
-    """Check that Python and each required package has a version that we support."""
+    """Check the versions of Python and of each required package."""
     from packaging.specifiers import SpecifierSet
 
     try:
@@ -132,7 +132,7 @@ def _packages() -> Result:
 
 
 def _probability() -> Result:
-    """Check TensorFlow Probability: only one of its two packages may be installed."""
+    """Check that only one of TensorFlow Probability's two packages is installed."""
     wanted = str(_requirements().get("tfp-nightly", ""))
     remedy = f"pip uninstall -y {' '.join(_TFP)} && pip install 'tfp-nightly{wanted}'"
     distributions_of = importlib.metadata.distributions
@@ -170,7 +170,7 @@ def _sound_files() -> Result:
 
 
 def _caches() -> Result:
-    """Check our cache folder and that of compiled programs, before JAX is imported."""
+    """Check both cache folders (ours and JAX's) before JAX is imported."""
     from gammavae_jax.process import cache_folder, import_jax, keep_compiled_programs
 
     folder = cache_folder()
@@ -206,7 +206,7 @@ def _devices() -> Result:
 
 
 def _training() -> Result:
-    """Train a tiny model on noise for one step, with the gradient of the Gamma."""
+    """Train a tiny model on noise for one step, through the Gamma's gradient."""
     import jax
     import jax.numpy as jnp
     from jax.flatten_util import ravel_pytree

@@ -72,7 +72,7 @@ class Download:
 
 
 def _checked_url(mirror: str) -> str:
-    """Return a URL without a slash at its end."""
+    """Return the URL without a trailing slash."""
     parts = urlsplit(mirror)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         problem = f"--mirror {printable(mirror)} is not a URL"

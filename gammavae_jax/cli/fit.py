@@ -13,7 +13,7 @@ from gammavae_jax.errors import InputError, printable
 
 @dataclass(frozen=True)
 class Fit:
-    """Train a detector on recordings of a machine in normal operation."""
+    """Train a detector on recordings of a healthy machine."""
 
     recordings: Annotated[
         tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RECORDINGS ...")
@@ -77,7 +77,7 @@ class Fit:
         return 0
 
     def recordings_by_machine(self) -> dict[str, list[Path]]:
-        """Return the recordings by machine."""
+        """Return a dict from machine name to recordings."""
         if not self.by_folder:
             name = self.machine or self.out.name.removesuffix(".detector")
             return {name: list(self.recordings)}
@@ -105,6 +105,6 @@ class Fit:
 
 
 def _normal_folder(machine: Path) -> Path:
-    """Return the subfolder of a machine's normal recordings, or the folder itself."""
+    """Return the subfolder that holds normal recordings, or the folder itself."""
     folders = (machine / name for name in ("normal", "train"))
     return next((folder for folder in folders if folder.is_dir()), machine)

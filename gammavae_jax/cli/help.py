@@ -1,4 +1,4 @@
-"""How tyro reads the dataclass of a command as options with a page of help."""
+"""Turns a command's dataclass into options and a help page, with tyro."""
 
 import contextlib
 import dataclasses
@@ -21,7 +21,7 @@ _NUMBERS = {int: "a whole number", float: "a number"}
 
 
 def field_docstrings(command: type) -> dict[str, str]:
-    """Return the string below each field of a dataclass and of its bases."""
+    """Return the docstring of each field of a dataclass, including inherited ones."""
     classes = filter(dataclasses.is_dataclass, reversed(command.__mro__))
     fields = [p for c in classes for p in docstring_parser.parse_from_object(c).params]
     return {f.arg_name: " ".join((f.description or "").split()) for f in fields}
@@ -29,7 +29,7 @@ def field_docstrings(command: type) -> dict[str, str]:
 
 @RULES.struct_rule
 def _options(info: tc.StructTypeInfo) -> tc.StructConstructorSpec | None:
-    """Read a dataclass as tyro does, but hide defaults that say nothing."""
+    """Build a dataclass's options as tyro does, but hide uninformative defaults."""
     form: Any = info.type
     if not dataclasses.is_dataclass(info.type) or hasattr(form, "__parameters__"):
         return None  # tyro has a generic dataclass of its own
@@ -44,7 +44,7 @@ def _options(info: tc.StructTypeInfo) -> tc.StructConstructorSpec | None:
 
 @RULES.primitive_rule
 def _number(info: tc.PrimitiveTypeInfo) -> tc.PrimitiveConstructorSpec | None:
-    """Read a number that may be left out, and refuse other text in plain words."""
+    """Parse an optional number; reject other text with a clear message."""
     kind = next((k for k in _NUMBERS if info.type in (k, k | None)), None)
     if kind is None:
         return None

@@ -1,4 +1,4 @@
-"""The `gammavae` command: its subcommands, and how a command line is read.
+"""The `gammavae` command: its subcommands and the parsing of its command line.
 
 Nothing slow (NumPy, scikit-learn, JAX) is imported before the command line is parsed;
 each command imports what it needs in its `run`.
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str]) -> Command:
-    """Return the command that a command line asks for, with its options."""
+    """Parse a command line into a command with its options."""
     if not arguments:
         print(_overview(), file=sys.stderr)
         sys.exit(2)
@@ -119,7 +119,7 @@ def parse(arguments: Sequence[str]) -> Command:
 
 
 def _overview() -> str:
-    """Return a page with one line for each command."""
+    """Return the overview page, with one line per command."""
     fold = textwrap.TextWrapper(_width(), subsequent_indent=" " * 14)
     lines = [fold.fill(f"  {name:<12}{_summary(c)}") for name, c in COMMANDS.items()]
     commands = "\n".join(lines)
@@ -157,7 +157,7 @@ def _read(form: Any, program: str, arguments: Sequence[str]) -> Command:
 
 
 def _any_command() -> Any:
-    """Return the union of all commands as tyro reads it."""
+    """Return the type that tyro parses: the union of all commands."""
     return Union[  # noqa: UP007
         tuple(
             Annotated[c, tyro.conf.subcommand(name, description=_summary(c))]

@@ -1,4 +1,4 @@
-"""`gammavae report`: write the page of a finished run again."""
+"""`gammavae report`: rebuilds a finished run's report page."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ import tyro
 
 @dataclass(frozen=True)
 class Report:
-    """Write the page of a finished run again, with pictures of the clips you name."""
+    """Rebuild a finished run's report page, with pictures of the clips you choose."""
 
     run_folder: tyro.conf.Positional[Path]
     """Folder of a run or of an evaluation."""

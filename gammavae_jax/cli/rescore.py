@@ -1,4 +1,4 @@
-"""`gammavae rescore`: score and evaluate test clips with the checkpoint of a run."""
+"""`gammavae rescore`: scores and evaluates test clips with a run's checkpoint."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from gammavae_jax.cli.shared import JobOptions, data_root_or_synthetic
 
 @dataclass(frozen=True, kw_only=True)
 class Rescore(JobOptions):
-    """Score and evaluate test clips with the checkpoint of a run."""
+    """Score and evaluate test clips with a run's checkpoint."""
 
     checkpoint: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """The folder 'checkpoint' of a run, or the run folder of a fleet."""

@@ -1,4 +1,4 @@
-"""`gammavae run`: train, score and evaluate every machine in one run folder."""
+"""`gammavae run`: trains, scores and evaluates all machines."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Run(JobOptions):
     """Train, score and evaluate all machines together.
 
-    Give --all-machines, or the ones you want with --machines.
+    Use --all-machines, or choose machines with --machines.
     """
 
     all_machines: bool = False
@@ -101,7 +101,7 @@ class Run(JobOptions):
         return changed
 
     def _check(self) -> None:
-        """Refuse options that exclude each other, before anything is loaded."""
+        """Reject mutually exclusive options before anything is loaded."""
         if self.all_machines == bool(self.machines):
             raise InputError("give either --all-machines or --machines NAME ...")
         if self.resume and self.overwrite:
@@ -160,10 +160,10 @@ class Run(JobOptions):
 
 
 def epochs_of(out: Path) -> int | None:
-    """Return the number of epochs set for the run in a folder; None if unreadable.
+    """Return the number of epochs configured in a run folder; None if unreadable.
 
-    A finished run that was resumed for more epochs notes them first in its training
-    states, so these are read as well.
+    When a finished run is resumed for more epochs, its training states record the
+    new number first, so they are read as well.
     """
     has_results = (out / "summary.json").exists()
     pattern = "checkpoint/train/*.json"
@@ -181,5 +181,5 @@ def epochs_of(out: Path) -> int | None:
 
 
 def _given(**options: int | None) -> dict:
-    """Return the options that were given."""
+    """Return only the options that the user passed."""
     return {name: value for name, value in options.items() if value is not None}

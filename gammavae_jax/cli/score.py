@@ -65,7 +65,7 @@ class Score:
 
 
 def _record(recording: "Verdict") -> dict[str, Any]:
-    """Return a recording for JSON, with null for NaN."""
+    """Return a verdict as JSON types, with null for NaN."""
     values = {**recording._asdict(), "is_anomaly": recording.is_anomaly}
     return {
         name: None if isinstance(v, float) and not math.isfinite(v) else v

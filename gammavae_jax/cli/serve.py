@@ -1,4 +1,4 @@
-"""`gammavae serve`: score recordings sent over HTTP, and show the scores on a page."""
+"""`gammavae serve`: scores recordings sent over HTTP."""
 
 import dataclasses
 import socket
@@ -100,7 +100,11 @@ class Serve:
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on an address, or raise an `InputError`."""
+    """Return a socket that listens on this address.
+
+    Raises:
+        InputError: the address cannot be used.
+    """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=512)
@@ -117,7 +121,7 @@ def url_of(listener: socket.socket) -> str:
 
 
 def _warm_up(scorer: "LiveScorer", n_samples: int, log: "Log") -> None:
-    """Compile for whole clips and windows, so that the first request is not slower."""
+    """Compile the programs for clips and windows, so that the first request is fast."""
     import numpy as np
 
     noise = np.random.default_rng(0).normal(0, 0.01, n_samples).astype(np.float32)

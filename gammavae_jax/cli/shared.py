@@ -1,4 +1,4 @@
-"""What the commands share. Imports neither NumPy nor JAX, so that `--help` is fast."""
+"""Code that the commands share; without NumPy and JAX, so that `--help` is fast."""
 
 import contextlib
 import json
@@ -51,7 +51,7 @@ def readable_errors() -> Iterator[None]:
 def cluster_process() -> Iterator[None]:
     """Run a block as one process of a cluster; use it inside `readable_errors`.
 
-    An error that all processes share is reported by the first one only. A process that
+    If all processes raise the same error, only the first one reports it. A process that
     fails alone exits immediately, so that no other process waits for it.
     """
     from gammavae_jax.devices.cluster import AgreedError, is_first, start
@@ -68,7 +68,7 @@ def cluster_process() -> Iterator[None]:
 
 
 def _leave(error: BaseException) -> NoReturn:
-    """Exit without the barrier at which JAX would wait for the other processes."""
+    """Exit at once, without JAX's barrier, which would wait for other processes."""
     from gammavae_jax.devices.cluster import others_lost
 
     status = 1
@@ -89,7 +89,7 @@ def _leave(error: BaseException) -> NoReturn:
 
 
 def models_side_by_side(config: "Config", n_machines: int) -> int:
-    """Return how many models train at the same time, one per core; see `prepare`.
+    """Return the number of models to train at once, one per core; see `prepare`.
 
     With `vmap` all models are one batch, whose matrix products use every core: 1.
     """
@@ -97,7 +97,7 @@ def models_side_by_side(config: "Config", n_machines: int) -> int:
 
 
 def write_json(path: Path, tree: Any) -> None:
-    """Write a tree as JSON to a file; the path `-` is standard output."""
+    """Write nested data as JSON to a file; `-` is standard output."""
     text = json.dumps(tree, indent=2, allow_nan=False) + "\n"
     if path == Path("-"):
         sys.stdout.write(text)
@@ -110,7 +110,7 @@ def write_json(path: Path, tree: Any) -> None:
 
 
 def table_console(stderr: bool = False) -> "Console":
-    """Return a console for tables that prints names literally and never truncates."""
+    """Return a console that prints names literally and never truncates tables."""
     from rich.console import Console
 
     return Console(
@@ -152,7 +152,7 @@ def flat(settings: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class JobOptions:
-    """The options of every command that reads recordings and writes a run folder."""
+    """Options shared by all commands that read recordings and write a run folder."""
 
     data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of machine folders (fan/train, fan/test), or of zip archives of them, or
@@ -169,7 +169,7 @@ class JobOptions:
     """Name and skip recordings that cannot be used."""
 
     def source(self, data_root: Path, machines: tuple[str, ...]) -> "Source":
-        """Return the recordings to read."""
+        """Return the `Source` that these options describe."""
         from gammavae_jax.data.loading import Source
 
         cache, skip = self.feature_cache, self.skip_bad_files
@@ -177,7 +177,7 @@ class JobOptions:
 
 
 def data_root_or_synthetic(data_root: Path | None) -> Path:
-    """Return the given folder, or announce and return the built-in synthetic set."""
+    """Return the data root; by default, the built-in synthetic set, with a message."""
     if data_root is not None:
         return data_root
     print(
@@ -189,7 +189,7 @@ def data_root_or_synthetic(data_root: Path | None) -> Path:
 
 
 def built_in_set() -> Path:
-    """Return the folder of the built-in synthetic set, which is made on first use."""
+    """Return the folder of the built-in synthetic set; generate it on first use."""
     from rich.console import Console
 
     from gammavae_jax.data.synthetic.dataset import synthetic_root

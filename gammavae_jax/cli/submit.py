@@ -1,4 +1,4 @@
-"""`gammavae submit`: write and check the package of a challenge entry."""
+"""`gammavae submit`: writes and checks a challenge submission."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ import tyro
 
 @dataclass(frozen=True)
 class Submit:
-    """Write and check the package of a challenge entry."""
+    """Write and check the package of a challenge submission."""
 
     run_out: tyro.conf.Positional[Path]
     """Run folder with the scores to submit."""

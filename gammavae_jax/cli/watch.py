@@ -1,4 +1,4 @@
-"""`gammavae watch`: score the recordings that appear in a folder."""
+"""`gammavae watch`: scores recordings as they appear in a folder."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ _STATE = ".gammavae-watch.jsonl"
 
 @dataclass(frozen=True)
 class Watch:
-    """Score new recordings in a folder as they appear, and report alarms."""
+    """Score recordings as they appear in a folder, and report alarms."""
 
     folder: tyro.conf.Positional[Path]
     """Folder to watch, with its subfolders. A subfolder named after a machine holds
@@ -80,7 +80,7 @@ class Watch:
     def _prepare(
         self, stack: contextlib.ExitStack
     ) -> "tuple[FolderWatch, Callable[[], None]]":
-        """Return the watch, and a function that prints its summary."""
+        """Return the `FolderWatch`, and a function that prints its summary."""
         from rich.console import Console
 
         from gammavae_jax.live.announce import Announcer, JsonLines, Webhook
@@ -118,7 +118,7 @@ class Watch:
 
 
 def _names(machines: Sequence[str]) -> str:
-    """Return the first machines' names, and how many more there are."""
+    """Return the first few machine names, and the number of the others."""
     names = ", ".join(map(printable, machines[:8]))
     return names + (f" and {len(machines) - 8} more" if machines[8:] else "")
 

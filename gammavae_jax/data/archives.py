@@ -1,6 +1,6 @@
-"""Reads recordings inside zip archives without unpacking them to disk.
+"""Reads recordings in zip archives without unpacking them to disk.
 
-The path of such a recording leads through its archive: `dev_fan.zip/fan/train/x.wav`.
+A recording's path leads through its archive: `dev_fan.zip/fan/train/x.wav`.
 """
 
 import functools
@@ -28,18 +28,18 @@ _Stamp = tuple[int, int]  # size and modification time of an archive
 
 
 def is_archive(path: Path) -> bool:
-    """Whether the name is that of a zip archive and the file exists."""
+    """Return whether a path is an existing zip archive, by its suffix."""
     hidden = path.name.startswith(".")
     return path.suffix.lower() == ".zip" and not hidden and path.is_file()
 
 
 def archive_of(path: str | os.PathLike[str]) -> Path | None:
-    """The archive that a path leads through; None if it leads through folders only."""
+    """Return the archive in a path; None if the path has folders only."""
     return next(filter(is_archive, Path(path).parents), None)
 
 
 def recordings_in(archive: Path) -> Collection[tuple[str, ...]]:
-    """Return the names of all recordings in an archive, each as folders and file name.
+    """List an archive's recordings, each as a tuple of folders and file name.
 
     Hidden files (`.x.wav`) and macOS metadata (`__MACOSX`) are left out.
 
@@ -51,7 +51,7 @@ def recordings_in(archive: Path) -> Collection[tuple[str, ...]]:
 
 
 def read_recording(archive: Path, path: str | os.PathLike[str]) -> bytes:
-    """Return the bytes of a recording in an archive; thread-safe.
+    """Return the bytes of an archived recording; thread-safe.
 
     Raises:
         InputError: the recording is missing or damaged, uses an unsupported
@@ -88,7 +88,7 @@ def read_recording(archive: Path, path: str | os.PathLike[str]) -> bytes:
 
 
 def recording_bytes(path: Path) -> int:
-    """Return the size of a recording in bytes, in an archive or not; 0 if missing."""
+    """Return a recording's size in bytes, archived or not; 0 if it is missing."""
     if (archive := archive_of(path)) is not None:
         contents = _contents(archive, _stamp(archive))
         member = contents.get(path.relative_to(archive).parts)
@@ -114,7 +114,7 @@ def _unreadable(path: str | os.PathLike[str], error: OSError) -> InputError:
 
 @functools.lru_cache(_MAX_OPEN)
 def _opened(archive: Path, stamp: _Stamp) -> ZipFile:
-    """Return the open archive; a changed archive has another stamp and is reopened."""
+    """Return the open archive; reopen it if its stamp shows a change."""
     try:
         return ZipFile(archive)
     except OSError as error:
@@ -128,7 +128,7 @@ def _opened(archive: Path, stamp: _Stamp) -> ZipFile:
 
 @functools.cache
 def _contents(archive: Path, stamp: _Stamp) -> dict[tuple[str, ...], ZipInfo]:
-    """Return the recordings in an archive by folders and file name."""
+    """Return an archive's recordings by folders and file name."""
     contents = {}
     for info in _opened(archive, stamp).infolist():
         parts = _parts(archive, info.filename)
@@ -146,7 +146,7 @@ def _contents(archive: Path, stamp: _Stamp) -> dict[tuple[str, ...], ZipInfo]:
 
 
 def _parts(archive: Path, name: str) -> tuple[str, ...]:
-    """Return the folders and file name of a recording; () for any other member."""
+    """Split a recording's name into folders and file name; () for other members."""
     parts = name.replace("\\", "/").split("/")
     if parts[0] == "" or parts[0][1:] == ":" or ".." in parts:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Log-mels of many clips and machines in padded, masked arrays.
+"""Padded arrays of log-mels for many clips and machines.
 
 Clips may differ in length, and machines in their number of clips.
 """
@@ -21,7 +21,7 @@ PADDING, TRAIN, HELD_OUT = 0, 1, 2
 
 
 class ClipArrays(NamedTuple):
-    """Log-mels of the clips of one or many machines, padded with zeros, for scoring.
+    """Log-mels of one or many machines' clips, padded with zeros, for scoring.
 
     A clip of 0 frames is padding.
     """
@@ -31,7 +31,7 @@ class ClipArrays(NamedTuple):
 
 
 class TrainingArrays(NamedTuple):
-    """Clips, and what else training needs.
+    """Clips, with the window positions and domains that training needs.
 
     `window_start` is the first frame of each window, counted as `clip * n_frames +
     frame` in the padded log-mels.
@@ -44,19 +44,19 @@ class TrainingArrays(NamedTuple):
 
 
 class Capacity(NamedTuple):
-    """The size of the arrays of each machine in a stack."""
+    """The size of one machine's arrays in a stack."""
 
     clips: int
     frames: int  # of a clip
     windows: int
 
     def joined(self, other: "Capacity") -> "Capacity":
-        """Return the least capacity that includes both."""
+        """Return the smallest capacity that includes both."""
         return Capacity(*map(max, self, other))
 
 
 def capacity_needed(n_frames: Sequence[int], n_context: int) -> Capacity:
-    """Return the capacity that clips of these lengths need."""
+    """Return the capacity needed for clips of these lengths."""
     n_windows = sum(n - n_context + 1 for n in n_frames)
     return Capacity(len(n_frames), max(n_frames), n_windows)
 
@@ -105,7 +105,7 @@ def stack_machines(
 def _capacity(
     machines: Sequence[Clips], n_context: int, least: Capacity | None
 ) -> Capacity:
-    """Return the capacity that these clips need, at least `least`."""
+    """Return the capacity needed for these clips, at least `least`."""
     lengths = [[len(log_mel) for log_mel in clips.log_mels] for clips in machines]
     needed = [capacity_needed(of_machine, n_context) for of_machine in lengths]
     return reduce(Capacity.joined, needed, least or needed[0])
@@ -114,7 +114,7 @@ def _capacity(
 def supplemental_clips(
     machines: NamedClips, n_clips: int
 ) -> Bool[np.ndarray, "machine clip"]:
-    """Return which of `n_clips` places hold a supplemental clip."""
+    """Return a mask over `n_clips` places that marks supplemental clips."""
     found = np.zeros((len(machines), n_clips), bool)
     for m, (_, clips) in enumerate(machines):
         found[m, : len(clips.files)] = [is_supplemental(file) for file in clips.files]
@@ -122,12 +122,12 @@ def supplemental_clips(
 
 
 def is_target(files: Sequence[ClipFile]) -> Bool[np.ndarray, "clip"]:
-    """Whether each clip belongs to the target domain, by its name."""
+    """Return whether each clip's name puts it in the target domain."""
     return np.array([file.name.domain == "target" for file in files])
 
 
 def is_anomaly(files: Sequence[ClipFile]) -> Bool[np.ndarray, "clip"] | None:
-    """Whether each clip is anomalous, by its name; None if any name does not say."""
+    """Return each clip's label, by its name; None if any name has none."""
     if not all(file.name.label for file in files):
         return None
     return np.array([file.name.label == "anomaly" for file in files])

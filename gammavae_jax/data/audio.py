@@ -1,4 +1,4 @@
-"""Reads WAV and FLAC files; every bad file is refused with a one-line message."""
+"""Reads WAV and FLAC files, and rejects every bad file with a one-line message."""
 
 import contextlib
 import io
@@ -36,7 +36,7 @@ class Recording(NamedTuple):
 def read_clip(
     path: str | os.PathLike[str], *, sample_rate: int, channel: int = 0
 ) -> Float32[np.ndarray, "sample"]:
-    """Return the samples from `read_recording`; refuse other sample rates (in Hz)."""
+    """Read a clip's samples; reject any other sample rate (in Hz)."""
     name = printable(path)
     with _open(_source(path, name), name) as file:
         if file.samplerate != sample_rate:
@@ -67,7 +67,7 @@ def read_recording(path: str | os.PathLike[str], channel: int = 0) -> Recording:
 def require_finite(
     waveform: Float32[np.ndarray, "sample"], name: str, n_before: int = 0
 ) -> None:
-    """Refuse samples that are NaN, infinite or absurd; `n_before` precede them."""
+    """Reject samples that are NaN, infinite or absurd; `n_before` precede them."""
     # abs() would copy the whole waveform. A comparison with NaN is false.
     is_sound = (waveform > -_LOUDEST) & (waveform < _LOUDEST)
     if not is_sound.all():
@@ -95,7 +95,7 @@ def open_recording(
     Args:
         source: the path of a WAV or FLAC file, or its contents.
         channel: counted from 0.
-        name: for messages (default: the path).
+        name: the recording's name in messages; default: the path.
 
     Raises:
         InputError: on opening or while reading; see `read_recording`.
@@ -117,7 +117,7 @@ def open_recording(
 
 
 def _source(path: str | os.PathLike[str], name: str) -> Any:
-    """What soundfile opens: a path, or the bytes of an archived recording."""
+    """Return what soundfile can open: a path, or an archived recording's bytes."""
     if (archive := archives.archive_of(path)) is not None:
         data = archives.read_recording(archive, path)
         size, source = len(data), io.BytesIO(data)
@@ -131,7 +131,7 @@ def _source(path: str | os.PathLike[str], name: str) -> Any:
 
 
 def _file_size(path: str | os.PathLike[str], name: str) -> int:
-    """Return the size of a regular file in bytes; refuse anything else."""
+    """Return a regular file's size in bytes; reject anything else."""
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:  # a null character is a ValueError
@@ -203,9 +203,9 @@ def _truncated(name: str, claimed: int, n_frames: int) -> InputError:
 def resampled(
     waveform: Float32[np.ndarray, "sample"], sample_rate: int, wanted: int
 ) -> Float32[np.ndarray, "resampled"]:
-    """Resample a waveform to the wanted rate in Hz; unchanged if it has that rate.
+    """Resample a waveform to another rate in Hz; unchanged if the rates are equal.
 
-    Source: the SoX resampler at its high quality, which librosa also uses.
+    Source: the SoX resampler at high quality, which librosa also uses.
     """
     if sample_rate == wanted:
         return waveform
@@ -215,7 +215,7 @@ def resampled(
 def resampled_blocks(
     blocks: Iterable[Float32[np.ndarray, "_"]], sample_rate: int, wanted: int
 ) -> Iterator[Float32[np.ndarray, "_"]]:
-    """Do the same as `resampled` block by block, in constant memory."""
+    """Resample block by block, in constant memory; see `resampled`."""
     if sample_rate == wanted:
         yield from blocks
         return

@@ -1,7 +1,7 @@
 """Checks a recording's header for contradictions and unsupported formats.
 
-libsndfile silently repairs contradictory headers: it shortens truncated files and
-decodes samples of another width to noise. Only its log reveals this.
+libsndfile silently accepts contradictory headers: it shortens truncated files and
+decodes samples of another width as noise. Only its log reveals this.
 """
 
 import re
@@ -23,7 +23,7 @@ _RATES = range(1000, 1_000_001)  # Hz
 
 
 def require_supported(file: Any, name: str) -> None:
-    """Refuse a `soundfile.SoundFile` that is unsupported or contradicts itself."""
+    """Reject a `soundfile.SoundFile` with an unsupported or contradictory header."""
     if file.format not in _CONTAINERS:
         raise InputError(
             f"{name}: cannot be read as audio (this is {file.format}): replace it with "
@@ -44,7 +44,7 @@ def require_supported(file: Any, name: str) -> None:
 
 
 def require_rate(sample_rate: int, name: str) -> None:
-    """Refuse an implausible sample rate."""
+    """Reject an implausible sample rate."""
     if sample_rate not in _RATES:
         raise InputError(
             f"{name}: a sample rate of {sample_rate} Hz is implausible: replace the "
@@ -67,7 +67,7 @@ def claimed_frames(file: Any) -> int:
 
 
 def _block_align(log: str) -> int:
-    """Return the bytes per frame according to the header; 0 if it does not say."""
+    """Return the header's bytes per frame; 0 if it has none."""
     return _number_in(log, r"  Block Align +: (\d+)")
 
 

@@ -1,4 +1,4 @@
-"""Decode the clips of a machine, in threads, and compute their log-mels."""
+"""Decodes a machine's clips in threads, and computes their log-mels."""
 
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -21,9 +21,9 @@ _KEPT_BYTES = 31 << 20  # just below the largest block that glibc adapts to
 
 
 class Clips(NamedTuple):
-    """Log-mels of one machine's clips on the host, each with its own length.
+    """One machine's clips as log-mels on the host, each with its own length.
 
-    Where recordings were cut, `recording` is the number of each clip's recording.
+    If recordings were cut, `recording` is the number of each clip's recording.
     """
 
     files: tuple[ClipFile, ...]
@@ -45,10 +45,10 @@ def load_clips(
 
     Args:
         files: the recordings.
-        filterbank: see `mel_filterbank`; a detector brings its own.
-        config: of the features.
-        on_bad_file: called for each unusable file, which is then left out; default:
-            such a file is an error.
+        filterbank: from `mel_filterbank`, or stored in a detector.
+        config: the feature settings.
+        on_bad_file: called for each unusable file, which is then left out. Without
+            it, an unusable file is an error.
         on_clip: called after each file, for a progress bar.
 
     Raises:
@@ -69,9 +69,9 @@ def load_usable(
     on_bad: Callable[[InputError], None] | None,
     on_item: Callable[[], None],
 ) -> Iterator[tuple[Any, Any]]:
-    """Load items in threads; yield those that can be used, each with its result.
+    """Load items in threads; yield each usable item with its result.
 
-    `on_bad` is called for the error of each other item; without it, the error is
+    `on_bad` is called with the error of each unusable item; without it, the error is
     raised. `on_item` is called after each item.
     """
 
@@ -100,12 +100,12 @@ def require_usable(files: Sequence[ClipFile], usable: Collection) -> None:
 def clip_log_mel(
     path: Path, filterbank: Float[np.ndarray, "bin mel"], config: FeatureConfig
 ) -> Float[np.ndarray, "frame mel"]:
-    """Return the log-mel of one recording; raises as `clip_waveform` does."""
+    """Compute the log-mel of one recording; see `clip_waveform` for errors."""
     return log_mel(clip_waveform(path, config), filterbank, config)
 
 
 def clip_waveform(path: Path, config: FeatureConfig) -> Float32[np.ndarray, "sample"]:
-    """Return the samples of one recording.
+    """Read the samples of one recording.
 
     Raises:
         InputError: it cannot be read, or is too short for one window.
@@ -126,7 +126,7 @@ def require_window(n_samples: int, name: str, config: FeatureConfig) -> None:
 
 
 def in_threads(function: Callable, items: Sequence) -> Iterator:
-    """Apply a function in one thread per core; BLAS starts no threads of its own."""
+    """Apply a function to items, in one thread per core with BLAS limited to one."""
     # Once glibc has freed a block of this size, it keeps freed memory for the next
     # clip. Returning it to the system would take as long as the transforms.
     np.empty(_KEPT_BYTES, np.uint8)
@@ -138,7 +138,7 @@ def in_threads(function: Callable, items: Sequence) -> Iterator:
 
 
 def clip_identities(clips: Clips) -> list[str]:
-    """Return the name of each clip with a checksum of its log-mel."""
+    """Return each clip's name with a checksum of its log-mel."""
     return [
         f"{file.path.name} {zlib.crc32(log_mel.tobytes()):08x}"
         for file, log_mel in zip(clips.files, clips.log_mels, strict=True)

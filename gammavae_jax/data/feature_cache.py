@@ -40,7 +40,7 @@ class FeatureCache:
     """A folder of log-mels that several runs and threads may use simultaneously."""
 
     def __init__(self, folder: Path, log: Log):
-        """Open or create a folder, which should contain nothing but the cache."""
+        """Open or create the cache folder, which should contain nothing else."""
         self.folder, self.log, self.is_full = folder, log, False
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ class FeatureCache:
         on_bad_file: Callable[[InputError], None] | None = None,
         on_clip: Callable[[], None] = lambda: None,
     ) -> Clips:
-        """Do the same as `load_clips`, but map cached log-mels into memory.
+        """Load clips as `clips.load_clips` does, but memory-map cached log-mels.
 
         A machine with an unusable recording is not cached.
         """
@@ -85,7 +85,7 @@ class FeatureCache:
     def _read(
         self, key: str, n_mels: int
     ) -> tuple[Float32[np.ndarray, "frame mel"], ...] | None:
-        """Return the log-mels of a key; None if they are missing or damaged."""
+        """Return a key's log-mels; None if they are missing or damaged."""
         path = self.folder / f"{key}.json"
         if not path.exists():
             return None
@@ -130,7 +130,7 @@ def _key(
     filterbank: Float[np.ndarray, "bin mel"],
     config: FeatureConfig,
 ) -> str | None:
-    """Return the checksum described above; None if a recording is unreadable."""
+    """Return the cache key; None if a recording is unreadable."""
     try:
         contents = list(in_threads(lambda file: _content(file.path), files))
     except (OSError, ValueError):  # `load_clips` will report it
@@ -141,7 +141,7 @@ def _key(
 
 
 def _content(path: Path) -> str:
-    """Return a checksum of the bytes of a recording."""
+    """Return a checksum of a recording's bytes."""
     if (archive := archives.archive_of(path)) is not None:
         return _blake2b(archives.read_recording(archive, path)).hexdigest()
     if not path.is_file():  # reading a pipe or a device may never end
@@ -151,7 +151,7 @@ def _content(path: Path) -> str:
 
 
 def _signature(files: Sequence[ClipFile]) -> list[Any]:
-    """Return what changes when one of the files is replaced or modified."""
+    """Return the files' sizes and times, which change when a file is replaced."""
     signature = []
     for file in files:
         with contextlib.suppress(OSError, ValueError):
@@ -162,14 +162,14 @@ def _signature(files: Sequence[ClipFile]) -> list[Any]:
 
 
 def _digest(about: Any, array: Float[np.ndarray, "row column"]) -> str:
-    """Return a checksum of an array and of something that JSON can express."""
+    """Return a checksum of an array and of JSON data."""
     checksum = _blake2b(json.dumps(about).encode())
     checksum.update(np.ascontiguousarray(array).data)
     return checksum.hexdigest()
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove unfinished files of killed runs."""
+    """Remove unfinished files that killed runs left."""
     for path in folder.iterdir():
         if _UNFINISHED.fullmatch(path.name):
             with contextlib.suppress(FileNotFoundError):  # another run removed it

@@ -25,7 +25,7 @@ _MELS_AT_ONCE = 32  # neighbouring filters overlap; most of the matrix is zeros
 
 @functools.cache
 def mel_filterbank(config: FeatureConfig) -> Float32[np.ndarray, "bin mel"]:
-    """Triangular mel filters over `n_fft // 2 + 1` frequency bins.
+    """Return triangular mel filters over `n_fft // 2 + 1` frequency bins.
 
     Source: `librosa.filters.mel`. librosa takes seconds to import and is only needed
     for training: a saved detector includes its filterbank.
@@ -39,12 +39,12 @@ def mel_filterbank(config: FeatureConfig) -> Float32[np.ndarray, "bin mel"]:
 
 
 def n_frames(n_samples: int, config: FeatureConfig) -> int:
-    """Return the frames of a clip; an odd `n_fft` pads one sample less in total."""
+    """Return a clip's number of frames; an odd `n_fft` pads one sample less."""
     return 1 + (n_samples - config.n_fft % 2) // config.hop_length
 
 
 def samples_needed(config: FeatureConfig) -> int:
-    """Return the samples of the shortest clip that has enough frames for a window."""
+    """Return the length in samples of the shortest clip that fills a window."""
     return max(1, (config.n_context - 1) * config.hop_length + config.n_fft % 2)
 
 
@@ -72,7 +72,7 @@ def log_mel(
 
 
 def _bands(filterbank: Float32[np.ndarray, "bin mel"]) -> list[tuple[slice, slice]]:
-    """Return groups of filters, each with the range of bins where it is not zero."""
+    """Return groups of filters, each with the range of bins where they are not 0."""
     bands = []
     for first in range(0, filterbank.shape[1], _MELS_AT_ONCE):
         mels = slice(first, first + _MELS_AT_ONCE)
@@ -94,7 +94,7 @@ def _power_spectrum(
 def windows(
     spectrogram: Float[np.ndarray, "frame mel"], n_context: int
 ) -> Float[np.ndarray, "window feature"]:
-    """All windows of `n_context` successive frames, each flattened frame by frame.
+    """Return all windows of `n_context` successive frames, flattened frame by frame.
 
     Source: the official baseline's 640-vectors. Window `w` starts at frame `w`.
     """
@@ -104,7 +104,7 @@ def windows(
 
 @functools.cache
 def hann(n_fft: int) -> Float32[np.ndarray, "sample"]:
-    """The periodic Hann window."""
+    """Return the periodic Hann window."""
     phase = 2 * np.pi * np.arange(n_fft) / n_fft
     return (0.5 - 0.5 * np.cos(phase)).astype(np.float32)
 
@@ -115,7 +115,7 @@ _LOG_STEP = np.log(6.4) / 27.0  # above it
 
 
 def band_corners(config: FeatureConfig) -> Float[np.ndarray, "corner"]:
-    """The `n_mels + 2` corner frequencies of the mel bands in Hz.
+    """Return the mel bands' `n_mels + 2` corner frequencies in Hz.
 
     Band `b` is a triangle that rises from corner `b` to `b + 1` and falls to `b + 2`.
     Source: `librosa.mel_frequencies`.

@@ -1,4 +1,4 @@
-"""Find, check and load the recordings of machines in the challenge's layout."""
+"""Finds, checks and loads recordings in the challenge's folder layout."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ from gammavae_jax.log import Log
 
 
 class Source(NamedTuple):
-    """The recordings to read: where they are, and how to treat them."""
+    """Where recordings are, and how to read them."""
 
     root: Path
     machines: tuple[str, ...]  # machine types
@@ -34,7 +34,7 @@ class Source(NamedTuple):
 
 
 class Machines(NamedTuple):
-    """Machines with their clips; each section of a machine type is one machine."""
+    """Machines with their loaded clips; each section of a machine type is a machine."""
 
     names: tuple[tuple[str, str], ...]  # machine type and section
     filterbank: Float[np.ndarray, "bin mel"]
@@ -48,13 +48,13 @@ def load_machines(
     config: Config,
     log: Log | None = None,
 ) -> Machines:
-    """Load the training and test clips of machines in the challenge's layout.
+    """Load machines' training and test clips from the challenge's folder layout.
 
     Args:
-        data_root: a folder of machine folders or archives; see `data.machines`.
+        data_root: a folder with machine folders or archives; see `data.machines`.
         machines: machine types, such as `["fan", "valve"]`.
-        config: its features are computed.
-        log: where progress is shown; default: standard error.
+        config: the configuration; only its features are used.
+        log: shows progress; default: on standard error.
 
     Raises:
         InputError: a machine was not found, or a recording cannot be used.
@@ -66,7 +66,7 @@ def load_machines(
 def load(
     source: Source, found: Sequence[MachineFiles], config: Config, log: Log
 ) -> Machines:
-    """Load the training and test clips of machines; raises as `load_split` does."""
+    """Load machines' training and test clips; see `load_split` for errors."""
     bank, cache = mel_filterbank(config.features), open_cache(source, log)
     train, test = (
         load_split(found, split, bank, config, log, source.skip_bad_files, cache)
@@ -79,11 +79,11 @@ def load(
 def find_all(
     source: Source, splits: Collection[str] = ("train", "test")
 ) -> list[MachineFiles]:
-    """Return the recordings of every machine of a source, one entry per section.
+    """List the recordings of all machines in a source, one entry per section.
 
     Raises:
-        InputError: see `find_in_turn`; or supplemental clips are requested, but no
-            machine has any.
+        InputError: no machine has the requested supplemental clips; for others, see
+            `find_in_turn`.
     """
     found = [files for sections in find_in_turn(source, splits) for files in sections]
     if source.with_supplemental:
@@ -94,12 +94,12 @@ def find_all(
 def find_sections(
     source: Source, sections: Sequence[tuple[str, str]], splits: Collection[str]
 ) -> list[MachineFiles]:
-    """Return the recordings of a checkpoint's machines, given by type and section.
+    """List the recordings of a checkpoint's machines, given by type and section.
 
     `source.machines` is ignored.
 
     Raises:
-        InputError: see `find_all`; or a section is not in the source.
+        InputError: a section is missing; for others, see `find_all`.
     """
     types = tuple(dict.fromkeys(machine for machine, _ in sections))
     found = {
@@ -118,13 +118,13 @@ def find_sections(
 def find_in_turn(
     source: Source, splits: Collection[str] = ("train", "test")
 ) -> Iterator[list[MachineFiles]]:
-    """Yield the sections of one machine type after the other.
+    """Yield the sections of each machine type in turn.
 
     If supplemental clips are requested, they are among the training clips.
 
     Raises:
-        InputError: see `find_clips`; a score file cannot hold a name; or a training
-            clip is named anomaly.
+        InputError: a score file cannot hold a name, or a training clip is named
+            anomaly; for others, see `find_clips`.
     """
     for found in find_clips_of_all(source.root, source.machines, splits):
         for files in found:
@@ -146,7 +146,7 @@ def find_in_turn(
 
 
 def has_supplemental(machine: MachineFiles) -> bool:
-    """Whether supplemental clips are among a machine's training clips."""
+    """Return whether a machine has supplemental training clips."""
     return any(map(is_supplemental, machine.train))
 
 
@@ -168,13 +168,14 @@ def load_split(
     skip_bad_files: bool,
     cache: FeatureCache | None = None,
 ) -> list[tuple[str, Clips]]:
-    """Load the training or the test clips of every machine, from the cache if possible.
+    """Load one split of every machine, from the cache if possible.
 
     With `skip_bad_files`, unusable files are named in the log and left out. Otherwise
     all files are read before an error is raised, so that it can count the bad ones.
 
     Raises:
-        InputError: see `load_clips`; or a machine has fewer than two training clips.
+        InputError: a machine has fewer than two training clips; for others, see
+            `load_clips`.
     """
     bad: list[InputError] = []
     load_one = load_clips if cache is None else cache.load_clips
@@ -205,18 +206,18 @@ def load_split(
 
 
 def several_bad(bad: Sequence[InputError], what: str = "recordings") -> InputError:
-    """Return the first of several errors, with the number of unusable files."""
+    """Return the first error, with the total number of unusable files."""
     several = f" ({len(bad)} {what} cannot be used; --skip-bad-files names all)"
     return InputError(f"{bad[0]}{several if len(bad) > 1 else ''}")
 
 
 def open_cache(source: Source, log: Log) -> FeatureCache | None:
-    """Return the cache of log-mels of a source, if it names one."""
+    """Return a source's feature cache; None if it has none."""
     return None if source.cache is None else FeatureCache(source.cache, log)
 
 
 def require_training_clips(name: str, files: Sequence[ClipFile]) -> None:
-    """Raise an InputError unless there are two training clips: one can be held out.
+    """Raise an InputError unless two training clips exist, so one can be held out.
 
     Supplemental clips do not count, because they are never held out.
     """
@@ -231,7 +232,7 @@ def require_training_clips(name: str, files: Sequence[ClipFile]) -> None:
 
 
 def require_labels(machines: Iterable[MachineFiles]) -> None:
-    """Raise an InputError if the names of test clips lack labels."""
+    """Raise an InputError if test clips' names lack labels."""
     for machine in machines:
         if is_anomaly(machine.test) is None:
             raise InputError(
@@ -241,7 +242,7 @@ def require_labels(machines: Iterable[MachineFiles]) -> None:
 
 
 def require_classes(test: Iterable[tuple[str, Sequence[ClipFile]]]) -> None:
-    """Raise an InputError if the labelled test clips of a machine have one class.
+    """Raise an InputError if a machine's labelled test clips have only one class.
 
     Each entry is a machine's name and its test files.
     """

@@ -1,4 +1,4 @@
-"""Finds the recordings of each machine, in folders or in zip archives.
+"""Finds each machine's recordings, in folders or in zip archives.
 
 A *machine* with its own model is one section of a machine type (in 2020: one id), as in
 the official baseline. The folder of the test clips depends on the year:
@@ -51,7 +51,7 @@ class ClipFile(NamedTuple):
 
 
 def clip_file(path: Path) -> ClipFile:
-    """Return the recording at a path, with its parsed name."""
+    """Return a `ClipFile` for a path."""
     return ClipFile(path, parse_clip_name(path.name))
 
 
@@ -60,7 +60,7 @@ _Sections = dict[str, tuple[ClipFile, ...]]
 
 
 class MachineFiles(NamedTuple):
-    """The recordings of one machine."""
+    """One machine's recordings."""
 
     machine: str
     section: str
@@ -77,7 +77,7 @@ class MachineFiles(NamedTuple):
 
 
 def find_machines(data_root: Path) -> list[str]:
-    """Return the sorted names of the machines in a data root or its `raw` folder.
+    """Return the sorted machine types in a data root or its `raw` folder.
 
     Raises:
         InputError: the folder is missing or contains no machine, or an archive is
@@ -101,7 +101,7 @@ def find_machines(data_root: Path) -> list[str]:
 
 
 def machine_root(data_root: Path) -> Path:
-    """Return the parent of the machine folders: `raw` in the data root, or the root."""
+    """Return the machine folders' parent: the data root, or `raw` in it."""
     if not data_root.is_dir():
         message = f"data root {str(data_root)!r} is not a folder: check the path"
         raise InputError(message)
@@ -112,9 +112,9 @@ def machine_root(data_root: Path) -> Path:
 def find_clips(
     data_root: Path, machine: str, splits: Collection[str] = _SPLITS
 ) -> list[MachineFiles]:
-    """Return the recordings of a machine type, one entry per section.
+    """List a machine type's recordings, one entry per section.
 
-    A split that is not in `splits` stays empty.
+    Splits that are not in `splits` stay empty.
 
     Raises:
         InputError: the machine is unknown, a split of a section has no clips, two
@@ -126,7 +126,7 @@ def find_clips(
 def find_clips_of_all(
     data_root: Path, machines: Iterable[str], splits: Collection[str] = _SPLITS
 ) -> Iterator[list[MachineFiles]]:
-    """Yield `find_clips` of each machine, searching the data root only once."""
+    """Yield each machine type's recordings, searching the data root only once."""
     existing, root = find_machines(data_root), machine_root(data_root)
     archives = filter(is_archive, root.iterdir())
     archives = sorted(archives, key=issue_of, reverse=True)
@@ -163,15 +163,15 @@ def _find_clips(
 
 
 def is_supplemental(file: ClipFile) -> bool:
-    """Whether a recording is in a folder of supplemental clips."""
+    """Return whether a recording is in a folder of supplemental clips."""
     return file.path.parent.name == SUPPLEMENTAL
 
 
 def year_of_layout(machines: Sequence[MachineFiles]) -> int | None:
-    """Return 2020 or 2021 if the layout of all machines shows it, or else None.
+    """Return 2020 or 2021 if all machines have that year's layout, else None.
 
     In 2020 file names contain machine ids; in 2021 each domain has its own folder of
-    test clips. Both years have metrics of their own.
+    test clips. Each of these years has its own metrics.
     """
     if all(machine.has_domain_folders for machine in machines):
         return 2021
@@ -180,7 +180,7 @@ def year_of_layout(machines: Sequence[MachineFiles]) -> int | None:
 
 
 def unit_name(machine: str, section: str) -> str:
-    """Return `<machine>_section_<id>`, the name of a machine with its own model."""
+    """Return `<machine>_section_<id>`, the name used in result files."""
     return f"{machine}_section_{section}"
 
 
@@ -204,7 +204,7 @@ def _common_sections(machine: str, clips: dict[str, _Sections]) -> list[str]:
 
 
 def _split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFile]:
-    """Return the recordings in a split, in whichever folders the year uses."""
+    """List a split's recordings, in whichever folders the year uses."""
     for read, (first, *others) in itertools.product(readers, _FOLDERS[split]):
         files = read(first)
         copied = {clip_stem(file.path.name) for file in files}
@@ -220,7 +220,7 @@ def _split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFil
 
 
 def _in_archives(folder: Path, archives: Sequence[Path]) -> dict[str, list[ClipFile]]:
-    """Return a machine's archived recordings by folder, each from its latest issue."""
+    """List a machine's archived recordings by folder, each from its latest issue."""
     files, issued = defaultdict(list), set()
     for archive in archives:
         base, _ = issue_of(archive)
@@ -240,7 +240,7 @@ def _in_archives(folder: Path, archives: Sequence[Path]) -> dict[str, list[ClipF
 
 
 def _recordings(folder: Path) -> list[ClipFile]:
-    """Return the recordings in a folder; none if it does not exist."""
+    """List the recordings in a folder; empty if it does not exist."""
     return [
         clip_file(path)
         for path in (folder.iterdir() if folder.is_dir() else ())
@@ -249,7 +249,7 @@ def _recordings(folder: Path) -> list[ClipFile]:
 
 
 def _refuse_duplicates(files: list[ClipFile]) -> None:
-    """Refuse names that differ only in the suffix, which score files leave out."""
+    """Reject names that differ only in their suffix, which score files omit."""
     paths = defaultdict(list)
     for file in files:
         paths[clip_stem(file.path.name)].append(str(file.path))
@@ -259,7 +259,7 @@ def _refuse_duplicates(files: list[ClipFile]) -> None:
 
 
 def _by_section(files: list[ClipFile]) -> _Sections:
-    """Return the recordings of each section; both are sorted by name."""
+    """Group recordings by section; both are sorted by name."""
     files = sorted(files, key=lambda file: file.path.name)
     sections = sorted({file.name.section for file in files})
     return {s: tuple(f for f in files if f.name.section == s) for s in sections}

@@ -1,4 +1,4 @@
-"""Reads the names of clips and of score files, in the scheme of every challenge year.
+"""Parses the names of clips and score files from every challenge year.
 
 2020: `normal_id_01_00000000.wav`; from 2021 on:
 `section_00_source_train_normal_0000_<attributes>.wav`, where parts may be missing
@@ -29,7 +29,7 @@ FILE_NAME = re.compile(
 
 
 class ClipName(NamedTuple):
-    """The parts of a clip's name; "" for a missing part."""
+    """The parts of a clip's name; a missing part is ""."""
 
     section: str  # "00" if the name has none; the machine id in 2020
     domain: str  # "source" or "target"
@@ -40,7 +40,7 @@ class ClipName(NamedTuple):
 
 
 def clip_stem(file_name: str) -> str:
-    """The base name without `.wav` or `.flac`; any other suffix is kept."""
+    """Return the base name without `.wav` or `.flac`; keep any other suffix."""
     path = PurePath(file_name)
     return path.stem if path.suffix.lower() in AUDIO_SUFFIXES else path.name
 
@@ -92,13 +92,13 @@ def _first(words: list[str], vocabulary: tuple[str, ...]) -> str:
 
 
 def machine_and_section(file_name: str) -> tuple[str, str] | None:
-    """Return the machine and section in a score file's name; None for other names."""
+    """Parse machine and section from a score file's name; None for other names."""
     match = FILE_NAME.fullmatch(file_name)
     return (match["machine"], match["section"]) if match else None
 
 
 def require_names(machine: str, section: str, names: Iterable[str]) -> None:
-    """Raise an InputError if a score file cannot hold these names."""
+    """Raise an InputError if score files cannot contain these names."""
     file_name = f"anomaly_score_{machine}_section_{section}_test.csv"
     if machine_and_section(file_name) != (machine, section):
         raise InputError(

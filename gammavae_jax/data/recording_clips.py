@@ -1,4 +1,4 @@
-"""Cut a user's recordings into clips of about equal length, and load them.
+"""Cuts a user's recordings into clips of about equal length, and loads them.
 
 Clips of about the same length can be compared with each other. Each clip keeps the
 number of its recording.
@@ -25,13 +25,13 @@ from gammavae_jax.log import Log
 def cut(
     waveform: Float32[np.ndarray, "sample"], clip_samples: int | None
 ) -> list[Float32[np.ndarray, "_"]]:
-    """Cut a waveform into equal pieces of about `clip_samples` (None: one piece)."""
+    """Cut a waveform into equal clips of about `clip_samples`; None: do not cut."""
     n_pieces = 1 if clip_samples is None else round(len(waveform) / clip_samples)
     return np.array_split(waveform, max(1, n_pieces))
 
 
 def require_clip_length(clip_seconds: float, config: FeatureConfig) -> int:
-    """Return the samples per clip; even the shortest clip must hold a window."""
+    """Return the number of samples per clip, enough for one window or more."""
     shortest = 1.5 * samples_needed(config) / config.sample_rate
     if not shortest <= clip_seconds < math.inf:
         raise InputError(
@@ -43,7 +43,7 @@ def require_clip_length(clip_seconds: float, config: FeatureConfig) -> int:
 def parts_held_together(
     recording: Int[np.ndarray, "clip"], n_folds: int
 ) -> Int[np.ndarray, "clip"]:
-    """Return the part that each clip belongs to; a fold holds out whole parts.
+    """Assign each clip to a part; a fold holds out whole parts.
 
     Parts are recordings. If there are fewer recordings than folds, each recording is
     divided into parts of successive clips.
@@ -56,7 +56,7 @@ def parts_held_together(
 
 
 class LoadedRecordings(NamedTuple):
-    """The clips of one machine's recordings."""
+    """The clips cut from one machine's recordings."""
 
     names: tuple[str, ...]  # of the recordings
     clips: Clips
@@ -70,7 +70,7 @@ class LoadedRecordings(NamedTuple):
         return np.arange(len(self.clips.files)) if number is None else number
 
     def clip_name(self, clip: int) -> str:
-        """Return the name of a clip's recording and the part that the clip is."""
+        """Return a clip's name: its recording and, if cut, which part it is."""
         number = self.recording[clip]
         parts = np.flatnonzero(self.recording == number)
         part = f" part {clip - parts[0] + 1} of {len(parts)}"
@@ -88,8 +88,8 @@ def load_recordings(
 ) -> LoadedRecordings:
     """Read, resample and cut recordings, and compute the log-mels of their clips.
 
-    A `clip_seconds` of None leaves recordings whole. The other arguments are those of
-    `load_clips`; `keep_sounds` keeps the waveforms for playback.
+    If `clip_seconds` is None, recordings stay whole. `keep_sounds` keeps the waveforms
+    for playback. For the other arguments, see `load_clips`.
     """
     n_samples = None
     if clip_seconds is not None:
@@ -111,7 +111,7 @@ def load_recordings(
 
 
 class _Pieces(NamedTuple):
-    """The clips that a recording was cut into."""
+    """The clips cut from one recording."""
 
     name: str
     sample_rate: int  # Hz, before resampling
@@ -120,7 +120,7 @@ class _Pieces(NamedTuple):
 
 
 def _joined(loaded: Sequence[_Pieces], sample_rate: int) -> LoadedRecordings:
-    """The clips of all recordings."""
+    """Join the clips of all recordings."""
     names = tuple(pieces.name for pieces in loaded)
     files = [clip_file(Path(name)) for name in names]
     counts = [len(pieces.log_mels) for pieces in loaded]
@@ -144,7 +144,7 @@ def load_all(
     keep_sounds: bool = False,
     skip_bad_files: bool = False,
 ) -> dict[str, LoadedRecordings]:
-    """Load the clips of several machines by name; see `load_recordings`.
+    """Load several machines' clips, by machine name; see `load_recordings`.
 
     Raises:
         InputError: a recording cannot be used, and `skip_bad_files` is false.

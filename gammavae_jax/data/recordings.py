@@ -1,4 +1,4 @@
-"""Find the recordings that a user gave: files, folders and arrays."""
+"""Finds a user's recordings: files, folders and arrays."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,12 +24,12 @@ class RecordingSource(NamedTuple):
 def find_recordings(
     recordings: Recordings, sample_rate: int | None = None
 ) -> list[RecordingSource]:
-    """Find the recordings that a user gave, and name each one.
+    """Find a user's recordings, and name each one.
 
     Args:
-        recordings: the path of a WAV or FLAC file, or of a folder, which is searched
-            with its subfolders; a waveform; or a list of these.
-        sample_rate: of waveforms, in Hz; files have their own.
+        recordings: a WAV or FLAC file, a folder (searched with its subfolders), a
+            waveform, or a list of these.
+        sample_rate: the waveforms' sample rate in Hz; files have their own.
     """
     is_array = hasattr(recordings, "__array__")  # of NumPy, JAX or another library
     if is_array or isinstance(recordings, str | os.PathLike):
@@ -55,7 +55,7 @@ def find_recordings(
 
 
 def _of_path(path: Path, within: str = "") -> list[RecordingSource]:
-    """Return the recordings at a path; their names start with `within`, if given."""
+    """List the recordings at a path; their names start with `within`, if set."""
     if not path.is_dir():
         return [_of_file(path, printable(path))]
     files = sorted(
@@ -97,7 +97,7 @@ def _of_array(array: Any, sample_rate: int | None, name: str) -> RecordingSource
 def of_known_machines(
     recordings: Any, machine: str | None, known: Sequence[str]
 ) -> dict[str, Recordings]:
-    """Assign recordings to known machines: from a dict, or to the only machine.
+    """Assign recordings to known machines, by a dict or to the only machine.
 
     Raises:
         InputError: a machine is unknown, or it is unclear which one is meant.

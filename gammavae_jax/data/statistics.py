@@ -1,4 +1,4 @@
-"""Statistics over the frames of a clip, which the neighbour scores compare.
+"""Statistics over a clip's frames, which the neighbour scores compare.
 
 Conventions: `frame mel` is in dB; `weight` is 1 for a frame (or window) of the clip and
 0 for padding.
@@ -24,7 +24,7 @@ _DECIBELS = 10.0 / math.log(10.0)  # per neper of power
 def spectrum(
     log_mel: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "feature"]:
-    """The shape and variability of a clip's spectrum, independent of gain."""
+    """Return the shape and variability of a clip's spectrum, independent of gain."""
     level = _mean(jnp.mean(log_mel, axis=-1, keepdims=True), weight)
     return _moments(log_mel - level, weight)
 
@@ -32,7 +32,7 @@ def spectrum(
 def residual(
     frame_residual: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "feature"]:
-    """The residual's moments over time and its upper quantile."""
+    """Return the residual's moments over time and its upper quantile."""
     upper = _quantile(frame_residual, weight, UPPER_QUANTILE)
     return jnp.concatenate([_moments(frame_residual, weight), upper])
 
@@ -40,7 +40,7 @@ def residual(
 def peak(
     frame_residual: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "mel"]:
-    """The level of the residual's mean power in dB, which its peaks dominate."""
+    """Return the level of the residual's mean power in dB, dominated by peaks."""
     nepers = jnp.where(weight[:, None] > 0, frame_residual / _DECIBELS, -jnp.inf)
     count = jnp.maximum(weight.sum(), 1.0)
     return _DECIBELS * (jax.nn.logsumexp(nepers, axis=0) - jnp.log(count))
@@ -49,7 +49,7 @@ def peak(
 def latent(
     code: Float[Array, "window latent"], weight: Float[Array, "window"]
 ) -> Float[Array, "feature"]:
-    """The mean and deviation of each latent dimension over the windows of a clip."""
+    """Return each latent dimension's mean and deviation over a clip's windows."""
     mean = _mean(code, weight)
     return jnp.concatenate([mean, _deviation(code - mean, weight)])
 
@@ -63,7 +63,7 @@ def frame_residual(
     """Average the residuals of each frame over the windows that contain it.
 
     If windows have a residual only for their middle frame, no averaging is needed.
-    Also returns the weight of each frame: 0 if no window of weight 1 covers it.
+    Also return each frame's weight: 0 if no window of weight 1 covers it.
     """
     rows = residual.reshape(residual.shape[0], -1, n_mels)
     n_rows, n_windows = rows.shape[1], rows.shape[0]
@@ -80,7 +80,7 @@ def frame_residual(
 def _moments(
     values: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "feature"]:
-    """Mean and deviation over frames, and the deviation of successive differences."""
+    """Return mean and deviation over frames, and that of successive differences."""
     mean = _mean(values, weight)
     change = values[1:] - values[:-1]
     both = weight[1:] * weight[:-1]
@@ -103,7 +103,7 @@ def _deviation(
 def _quantile(
     values: Float[Array, "frame mel"], weight: Float[Array, "frame"], fraction: float
 ) -> Float[Array, "mel"]:
-    """A quantile per band, interpolated between ranks like NumPy's."""
+    """Return a quantile per band, interpolated between ranks as in NumPy."""
     ordered = jnp.sort(jnp.where(weight[:, None] > 0, values, jnp.inf), axis=0)
     last = jnp.maximum(weight.sum() - 1.0, 0.0)
     place = fraction * last

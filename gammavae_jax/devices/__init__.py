@@ -1,1 +1,1 @@
-"""Spread models over devices: run a function of one model for all models."""
+"""Runs a function of one model for all models, spread over devices."""

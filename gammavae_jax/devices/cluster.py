@@ -1,7 +1,7 @@
-"""Run several processes as one: they start, agree and fail together.
+"""Several processes as one run: they start, agree and fail together.
 
-JAX connects the processes. Each runs the same program on the same recordings and trains
-the models of its own devices. Only the first one prints and writes.
+JAX connects the processes. All run the same program on the same recordings, and each
+trains the models on its own devices. Only the first one prints and writes.
 
 A run synchronises when its inputs are loaded (`runs.run`), when its training starts,
 ends an epoch or saves (`runs.resume`), and when results are published
@@ -26,7 +26,7 @@ _BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 class AgreedError(InputError):
-    """An error that every process has raised."""
+    """An error that every process raises."""
 
 
 def start() -> None:
@@ -62,7 +62,7 @@ def start() -> None:
 
 
 def is_joined() -> bool:
-    """Whether this process has joined a cluster, even alone."""
+    """Return whether this process has joined a cluster, even a cluster of one."""
     if "jax" not in sys.modules:
         return False
     import jax
@@ -71,12 +71,12 @@ def is_joined() -> bool:
 
 
 def is_first() -> bool:
-    """Whether this process writes the files, logs and tables."""
+    """Return whether this is the process that writes files, logs and tables."""
     return _number_and_count()[0] == 0
 
 
 def together(function: Callable[[], Value]) -> Value:
-    """Call `function` in every process, and wait until it returned in all.
+    """Call `function` in every process, and wait until it has returned in all.
 
     Raises:
         InputError: it failed in any process, or (in a cluster) a file could not be
@@ -108,7 +108,7 @@ def on_first(function: Callable[[], Value]) -> Value:
 
 
 def any_process(text: str) -> str:
-    """The first non-empty text of any process; "" if all are empty."""
+    """Return the first non-empty text of any process; "" if all are empty."""
     return next(filter(None, _from_all(text)), "")
 
 
@@ -117,7 +117,7 @@ def require_same(value: Any, message: str) -> None:
 
     Args:
         value: anything that JSON can hold.
-        message: of the error: what is wrong, and the remedy.
+        message: the error's message, with the problem and the remedy.
 
     Raises:
         InputError: in all processes, with the number of the first that differs.
@@ -129,7 +129,7 @@ def require_same(value: Any, message: str) -> None:
 
 
 def others_lost(error: BaseException) -> str | None:
-    """The message for an error caused by a lost process; None for other errors."""
+    """Return the message for an error caused by a lost process, else None."""
     text = str(error)
     if not isinstance(error, RuntimeError | ValueError) or not any(
         word in text for word in ("Gloo", "NCCL", "oordination service")
@@ -151,7 +151,7 @@ def _number_and_count() -> tuple[int, int]:
 
 
 def _from_all(text: str) -> list[str]:
-    """The text of each process, in order."""
+    """Gather the text of each process, in order."""
     if _number_and_count()[1] == 1:
         return [text]
     import numpy as np
@@ -169,7 +169,7 @@ def _from_all(text: str) -> list[str]:
 def _tried(
     function: Callable[[], Value], as_input_error: Callable[[OSError], InputError]
 ) -> tuple[Value | None, str]:
-    """The result of `function`, and the message of its error."""
+    """Return `function`'s result, and its error's message or ""."""
     try:
         return function(), ""
     except InputError as error:
@@ -181,7 +181,7 @@ def _tried(
 
 
 def _raise_first(messages: list[str]) -> None:
-    """Raise the first message, naming its process if not all failed."""
+    """Raise the first error, with its process's number if not all failed."""
     failed = [number for number, message in enumerate(messages) if message]
     if not failed:
         return

@@ -1,4 +1,4 @@
-"""Models in turn: any free core runs the one program of a single model.
+"""One model per core: each free core runs the next model's program.
 
 Small matrices gain little from a second core, so each core of a CPU works on a model
 of its own. Calls are taken in the order in which they were made. A core that finishes
@@ -23,21 +23,21 @@ Model = tuple[int, int]  # the numbers of its member and its machine
 
 @dataclass(frozen=True)
 class PerModel:
-    """A tree of arrays, or a future of one, for each model, on the model's device."""
+    """For each model, a tree of arrays on its device, or a future of one."""
 
     trees: Mapping[Model, Any]
 
 
 @dataclass(frozen=True)
 class CoreQueue(Placement):
-    """A queue of calls for each device, and the threads that work through it."""
+    """A queue of calls for each device, with its worker threads."""
 
     devices: Mapping[Model, Any]  # in the order of the queue
     threads: Mapping[Any, ThreadPoolExecutor]  # of each device
     batching: Literal["map"] = "map"
 
     def put(self, tree: Any, kind: Kind) -> PerModel:
-        """Cut host arrays and place them; models on one device share equal parts."""
+        """Split host arrays by model and place them; a device's models share parts."""
         if isinstance(tree, PerModel):
             return tree
         axes = {"model": slice(2), "machine": slice(1, 2), "member": slice(1)}[kind]
@@ -50,7 +50,7 @@ class CoreQueue(Placement):
         return PerModel({m: part(m[axes], d) for m, d in self.devices.items()})
 
     def part(self, tree: PerModel, name: str) -> PerModel:
-        """Return the field of each model's named tuple."""
+        """Return one field of each model's named tuple."""
         return PerModel({m: getattr(_result(t), name) for m, t in tree.trees.items()})
 
     def get(self, tree: PerModel) -> Any:
@@ -64,20 +64,20 @@ class CoreQueue(Placement):
         return jax.tree.map(stack, *(_result(tree.trees[model]) for model in in_order))
 
     def wait(self, *trees: PerModel) -> None:
-        """Wait until these results are computed; raise their error if one failed."""
+        """Wait for these results; raise the first error if any failed."""
         for tree in trees:
             for future in tree.trees.values():
                 _result(future)
 
     def close(self) -> None:
-        """Cancel the queued calls and wait for those that have started."""
+        """Cancel queued calls, and wait for calls that have started."""
         for threads in self.threads.values():
             threads.shutdown(cancel_futures=True)
 
     def over_models(
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
     ) -> Program:
-        """Call the function for each model; see `Placement.over_models`."""
+        """Turn a function of one model into a program; see `Placement.over_models`."""
         del kinds  # `put` has cut the arguments already
         return _Queued(self, jitted(function, tuple(donate)))
 
@@ -126,12 +126,12 @@ class _Part(NamedTuple):
 
 
 def _work(compiled: Callable, arguments: Sequence[Any]) -> Any:
-    """Run one call in a thread; the futures it waits for were queued before it."""
+    """Run one call in a thread; its input futures were queued earlier."""
     return jax.block_until_ready(compiled(*(_result(a) for a in arguments)))
 
 
 def _result(tree: Any) -> Any:
-    """Wait for a tree if it is a future or a part of one."""
+    """Return the tree; if it is a future or part of one, wait for it."""
     if isinstance(tree, _Part):
         return tree.whole.result()[tree.index]
     return tree.result() if isinstance(tree, Future) else tree

@@ -1,4 +1,4 @@
-"""Deal the models of all machines, seeds and folds to the available devices."""
+"""Assigns the models of all machines, seeds and folds to devices."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,15 +21,15 @@ def make_placement(
     devices: Sequence[Any] | None = None,
     batching: Literal["auto", "vmap", "map"] = "auto",
 ) -> Placement:
-    """Deal machines and members so that the busiest device has the least work.
+    """Assign machines and members so that the busiest device has the least work.
 
     With `vmap`, and on a cluster, the devices form a `MeshPlacement`; otherwise each
     device takes the models of a `CoreQueue` in turn.
 
     Args:
-        windows_per_machine: the work that each machine's models take.
-        n_members: models of each machine.
-        devices: default: all of the cluster if there is one, else of this process.
+        windows_per_machine: the number of windows, which measures a machine's work.
+        n_members: the number of models per machine.
+        devices: default: all devices of the cluster, or else of this process.
         batching: "auto" is `map` on CPUs and `vmap` elsewhere.
     """
     if devices is None:
@@ -58,7 +58,7 @@ def _make_queue(
     grid: np.ndarray,
     shards: list[list[int]],
 ) -> CoreQueue:
-    """Queue the models of long machines first, with a thread for each core of a CPU."""
+    """Queue large machines first, with one thread per CPU core."""
     shard_of = {m: number for number, shard in enumerate(shards) for m in shard}
     device_of_model = {
         (member, machine): grid[member % len(grid), shard_of[machine]]
@@ -72,7 +72,7 @@ def _make_queue(
 
 
 def _alternate_processes(devices: Sequence[Any]) -> list[Any]:
-    """Take one device of each process in turn, so that the first few span many."""
+    """Order devices so that the first few belong to different processes."""
     seen: dict[int, int] = {}
     turns = []
     for device in devices:
@@ -84,7 +84,7 @@ def _alternate_processes(devices: Sequence[Any]) -> list[Any]:
 def _choose_shards(
     windows_per_machine: Sequence[int], n_members: int, n_devices: int, n_processes: int
 ) -> tuple[list[list[int]], int]:
-    """Return the machines of each machine shard, and the number of member shards.
+    """Return the machines in each machine shard, and the number of member shards.
 
     Every process gets a device, even if it has free slots only.
     """
@@ -102,7 +102,7 @@ def _choose_shards(
 def _deal(
     windows_per_machine: Sequence[int], n_shards: int
 ) -> tuple[list[list[int]], int]:
-    """Deal machines to shards, longest first to the idlest; return the largest load."""
+    """Assign machines to shards, largest first to the idlest; return the top load."""
     shards: list[list[int]] = [[] for _ in range(n_shards)]
     loads = [0] * n_shards
     for machine in _longest_first(windows_per_machine):
@@ -113,5 +113,5 @@ def _deal(
 
 
 def _longest_first(windows_per_machine: Sequence[int]) -> list[int]:
-    """Order machines by falling work, so that the last ones to finish are short."""
+    """Order machines by decreasing work, so that the last ones are short."""
     return np.argsort(-np.asarray(windows_per_machine), kind="stable").tolist()

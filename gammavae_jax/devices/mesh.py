@@ -1,4 +1,4 @@
-"""Models side by side: one program over a mesh of devices, of all processes."""
+"""All models at once: one program over a mesh of all processes' devices."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ _AXES: dict[Kind, tuple[int | None, int | None]] = {
 
 @dataclass(frozen=True)
 class MeshPlacement(Placement):
-    """A mesh with the axes `member` and `machine`; each device has models of its own.
+    """A mesh with the axes `member` and `machine`; each device has its own models.
 
     A device computes them together (`vmap`) or in turn (`map`). Free slots are filled
     with zeros: a function finds no windows there and must then do nothing.
@@ -50,7 +50,7 @@ class MeshPlacement(Placement):
     batching: Batching = "vmap"
 
     def put(self, tree: Any, kind: Kind) -> Any:
-        """Pad host arrays and place them; JAX arrays stay as they are.
+        """Pad and place host arrays; JAX arrays are returned unchanged.
 
         Every process has the whole arrays and places the parts of its own devices.
         """
@@ -67,11 +67,11 @@ class MeshPlacement(Placement):
         return jax.tree.map(place, tree)
 
     def part(self, tree: Any, name: str) -> Any:
-        """The field of the placed named tuple."""
+        """Return a field of a placed named tuple."""
         return getattr(tree, name)
 
     def get(self, tree: Any) -> Any:
-        """Gather arrays of models on every host, without padding, in machine order."""
+        """Gather arrays on every host, without padding, in machine order."""
 
         def whole(leaf):
             return self._in_machine_order(
@@ -81,9 +81,9 @@ class MeshPlacement(Placement):
         return jax.tree.map(whole, tree)
 
     def get_to_save(self, tree: Any) -> Any:
-        """Gather like `get`, but with several processes on every device.
+        """Gather as `get` does, but in a cluster on every device.
 
-        Orbax then lets each process write a part. A device needs room for all models.
+        Each process then writes a part with Orbax. A device needs room for all models.
         """
         if jax.process_count() == 1:
             return self.get(tree)
@@ -92,16 +92,16 @@ class MeshPlacement(Placement):
         return jax.tree.map(gather, tree)
 
     def wait(self, *trees: Any) -> None:
-        """Wait until these arrays are computed; raise their error if one failed."""
+        """Wait for these arrays; raise the first error if any failed."""
         jax.block_until_ready(trees)
 
     def close(self) -> None:
-        """Do nothing: a program that has started cannot be cancelled."""
+        """Do nothing: a running program cannot be cancelled."""
 
     def over_models(
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
     ) -> Program:
-        """Run the function over each device's models; see `Placement.over_models`."""
+        """Turn a function of one model into a program; see `Placement.over_models`."""
         kinds, donate = tuple(kinds), tuple(donate)
         return _Sharded(_sharded(function, kinds, self.mesh, self.batching, donate))
 
@@ -153,7 +153,7 @@ def _sharded(
 
 
 def _in_turn(function: Callable, axes: Sequence[int | None]) -> Callable:
-    """Map like `jax.vmap(function, axes)`, for axes 0 or None, but sequentially."""
+    """Map a function as `jax.vmap` does, for axes 0 or None, but sequentially."""
 
     def mapped(*arguments):
         def one(parts):

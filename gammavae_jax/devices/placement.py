@@ -1,4 +1,4 @@
-"""The interface that runs a function of one model for all models on the devices.
+"""The interface for running a function of one model for all models.
 
 A model belongs to one machine and one member: a seed, or one fold of a seed.
 `deal.make_placement` chooses the implementation, `MeshPlacement` or `CoreQueue`.
@@ -20,13 +20,13 @@ PROGRAMS_KEPT = 32  # one run needs six
 
 
 class HashablePartial(NamedTuple):
-    """A function and its first arguments; equal partials share one compiled program."""
+    """A function with fixed first arguments; equal partials share a program."""
 
     function: Callable
     settings: tuple[Any, ...]  # hashable
 
     def __call__(self, *arguments: Any) -> Any:
-        """Call the function with the remaining arguments."""
+        """Call the function with the other arguments."""
         return self.function(*self.settings, *arguments)
 
     @property
@@ -35,7 +35,7 @@ class HashablePartial(NamedTuple):
 
 
 class Program(ABC):
-    """A function of one model that runs for all models."""
+    """A compiled function of one model that runs for all models."""
 
     @abstractmethod
     def compile(self, *arguments: Any) -> Callable:
@@ -43,7 +43,7 @@ class Program(ABC):
 
     @abstractmethod
     def __call__(self, *arguments: Any) -> Any:
-        """Compile and run; for repeated calls, call `compile` once."""
+        """Compile and run. For repeated calls, use `compile`."""
 
 
 class Placement(ABC):
@@ -57,34 +57,34 @@ class Placement(ABC):
 
     @abstractmethod
     def put(self, tree: Any, kind: Kind) -> Any:
-        """Copy host arrays of a kind to the devices; placed arrays stay as they are."""
+        """Copy host arrays to the devices; placed arrays are returned unchanged."""
 
     @abstractmethod
     def part(self, tree: Any, name: str) -> Any:
-        """The field `name` of a placed named tuple, without copying."""
+        """Return the field `name` of a placed named tuple, without copying."""
 
     @abstractmethod
     def get(self, tree: Any) -> Any:
         """Wait for results and copy them to the host as `member machine ...`."""
 
     def get_to_save(self, tree: Any) -> Any:
-        """Like `get`, but several processes may keep shared arrays on their devices."""
+        """Do as `get`, but leave arrays on the devices if a cluster shares them."""
         return self.get(tree)
 
     @abstractmethod
     def wait(self, *trees: Any) -> None:
-        """Wait until these results are computed; raise their error if one failed."""
+        """Wait for these results; raise the first error if any failed."""
 
     @abstractmethod
     def close(self) -> None:
-        """Cancel what has not been computed yet."""
+        """Cancel computations that have not started."""
 
     def __enter__(self) -> "Placement":
         """Return the placement."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the placement, so that an interrupted program stops computing."""
+        """Close the placement, so that an interrupted program stops soon."""
         self.close()
 
     @abstractmethod
@@ -94,24 +94,24 @@ class Placement(ABC):
         """Turn a function of one model into a program for all models.
 
         Args:
-            function: of arrays without `member` and `machine` axes. Equal
+            function: takes arrays without `member` and `machine` axes. Equal
                 `HashablePartial`s are traced and compiled once for arguments of the
                 same shapes, in all placements of one kind.
             kinds: the kind of each argument.
-            donate: the arguments, of kind "model", whose memory results may reuse.
+            donate: arguments of kind "model" whose memory the results may reuse.
         """
 
 
 @functools.lru_cache(PROGRAMS_KEPT)
 def jitted(function: Callable, donate: tuple[int, ...]) -> Any:
-    """Return `jax.jit` of the function in float32; cached for equal functions."""
+    """Compile the function in float32; equal functions share one program."""
     return jax.jit(in_float32(function), donate_argnums=donate)
 
 
 def in_float32(function: Callable) -> Callable:
-    """Wrap a function so that its matrix products are in float32 by default.
+    """Wrap a function so that its matrix products use full float32 precision.
 
-    Accelerators would use a lower precision by themselves.
+    Accelerators use a lower precision by default.
     """
 
     @functools.wraps(function)

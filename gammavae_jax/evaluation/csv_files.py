@@ -1,4 +1,4 @@
-"""The tables of a run, `clips.csv` and `results.csv`: written and read back."""
+"""A run's tables, `clips.csv` and `results.csv`: written and read."""
 
 import csv
 import io
@@ -17,12 +17,12 @@ _ESCAPED = re.compile(f"(?:^|(?<=[;\t\r\n]))'(?='*{_FORMULA})")
 
 
 def escape_formula(text: str) -> str:
-    """Escape text that a spreadsheet would run as a formula."""
+    """Escape text that a spreadsheet would evaluate as a formula."""
     return _UNESCAPED.sub("'", text)
 
 
 def unescape_formula(cell: str) -> str:
-    """Undo `escape_formula`."""
+    """Reverse `escape_formula`."""
     return _ESCAPED.sub("", cell)
 
 
@@ -40,7 +40,7 @@ class ClipRow(NamedTuple):
 
 
 def clips_csv(rows: Iterable[ClipRow]) -> str:
-    """Return `clips.csv`: a header and one line per row, a missing p-value empty."""
+    """Return `clips.csv`: a header and one line per row; a missing p-value is empty."""
     names = ("machine", "section", "clip")
     escaped = (
         row._replace(**{n: escape_formula(getattr(row, n)) for n in names})
@@ -50,7 +50,7 @@ def clips_csv(rows: Iterable[ClipRow]) -> str:
 
 
 def read_clips_csv(path: Path) -> list[ClipRow]:
-    """Read what `clips_csv` wrote; an InputError if the file is not such a table."""
+    """Read a `clips.csv`; raise an InputError if it is not such a table."""
     try:
         text = path.read_text(encoding="utf-8")
         return [_clip_row(fields) for fields in csv.DictReader(io.StringIO(text))]
@@ -75,7 +75,7 @@ def _clip_row(fields: dict[str, str]) -> ClipRow:
 
 
 def results_csv(rows: Iterable[Row]) -> str:
-    """Return `results.csv`: a header and one line per row, NaN left empty."""
+    """Return `results.csv`: a header and one line per row; NaN is empty."""
     escaped = (row._replace(machine=escape_formula(row.machine)) for row in rows)
     # Only NaN differs from itself.
     return _csv(Row._fields, (["" if v != v else v for v in row] for row in escaped))
@@ -90,14 +90,14 @@ def _csv(header: tuple[str, ...], lines: Iterable[Iterable]) -> str:
 
 
 def read_results_csv(text: str) -> list[Row]:
-    """Read what `results_csv` returned; a ValueError if it is not such a table."""
+    """Read `results_csv`'s output; raise a ValueError if it is not such a table."""
     return [row_of(fields) for fields in csv.DictReader(io.StringIO(text))]
 
 
 def row_of(fields: Mapping[str, str]) -> Row:
-    """Return the row of a line of `results.csv`, or raise a ValueError.
+    """Parse a line of `results.csv`; raise a ValueError if it is invalid.
 
-    `fields` has the line's values by column.
+    `fields` maps columns to the line's values.
     """
     if tuple(fields) != Row._fields:
         raise ValueError

@@ -1,4 +1,4 @@
-"""Labels and domains of a section's test clips, matched to them by name.
+"""Labels and domains of a section's test clips, matched by clip name.
 
 Labels and domains come from
 
@@ -40,7 +40,7 @@ from gammavae_jax.evaluation.rows import (
 
 
 class GroundTruth(NamedTuple):
-    """Labels and domains of one section, by each clip's first name without suffix."""
+    """One section's labels and domains, by each clip's first name without suffix."""
 
     is_anomaly: dict[str, bool]
     is_target: dict[str, bool]
@@ -48,10 +48,12 @@ class GroundTruth(NamedTuple):
 
 
 def read_truth(root: Path) -> dict[Section, GroundTruth]:
-    """Read the ground truth of every section.
+    """Read every section's ground truth.
 
-    `root` is the folder of an official evaluator, or a list of the official baseline.
-    Without exactly one readable ground truth, an InputError is raised.
+    `root` is an official evaluator's folder, or a list of the official baseline.
+
+    Raises:
+        InputError: `root` does not hold exactly one readable ground truth.
     """
     if not root.exists():
         raise InputError(f"{root} does not exist: give the ground truth")
@@ -97,7 +99,7 @@ def truth_from_list(path: Path) -> dict[Section, GroundTruth]:
 def _parse_list_line(
     path: Path, line: list[str], machine: str
 ) -> tuple[str, str, ClipName]:
-    """A clip's first and later name, and the parts of the later one."""
+    """Parse a clip's first and later name, and the parts of the later one."""
     if len(line) not in (2, 3):
         raise InputError(
             f"{path}: {','.join(line)!r} is neither a machine nor a clip with its "
@@ -135,7 +137,7 @@ def _truth_of_section(
 
 
 def _index_names(path: Path | str, pairs: list[tuple[str, str]]) -> dict[str, str]:
-    """The first name of each clip by all its names, from pairs of later and first."""
+    """Map all of a clip's names to its first name, from (later, first) pairs."""
     clip_of = {first: first for _, first in pairs}
     for later, first in pairs:
         if clip_of.setdefault(later, first) != first:
@@ -147,7 +149,7 @@ def _index_names(path: Path | str, pairs: list[tuple[str, str]]) -> dict[str, st
 
 
 def _merge(parts: Iterable[GroundTruth], where: str) -> GroundTruth:
-    """Merge the ground truth of a section that has a file for each domain."""
+    """Merge a section's ground truth from one file per domain."""
     merged, names = GroundTruth({}, {}, {}), []
     for part in parts:
         refuse_duplicates(where, [*merged.is_anomaly, *part.is_anomaly])
@@ -158,7 +160,7 @@ def _merge(parts: Iterable[GroundTruth], where: str) -> GroundTruth:
 
 
 def _contradiction(truth: GroundTruth) -> str | None:
-    """The first name whose label or domain contradicts the ground truth."""
+    """Find the first name that contradicts the ground truth's label or domain."""
     for name, clip in truth.clip_of.items():
         parsed = parse_clip_name(name)
         label = LABELS[truth.is_anomaly[clip]]
@@ -173,8 +175,11 @@ def truth_from_names(
 ) -> GroundTruth:
     """Read labels and domains from clip names; a name without a domain is source.
 
-    `path` is for messages. Raises an InputError if a name has no label, or does not
-    belong to `section`, if that is known.
+    `path` is used in messages.
+
+    Raises:
+        InputError: a name has no label, or does not belong to `section`, if that is
+            known.
     """
     names = {clip: parse_clip_name(clip) for clip in clips}
     for clip, name in names.items():
@@ -195,7 +200,7 @@ def _truth_of(names: dict[str, ClipName], clip_of: dict[str, str]) -> GroundTrut
 
 
 def truth_from_files(data: Path) -> GroundTruth:
-    """Read a file in `ground_truth_data` and the files of its name beside that folder.
+    """Read a file in `ground_truth_data`, and its namesakes beside that folder.
 
     `ground_truth_attributes` gives the clips' later names (in 2022 in tables with a
     header, in a folder for each machine), and `ground_truth_domain` their domains
@@ -227,7 +232,7 @@ def truth_from_files(data: Path) -> GroundTruth:
 
 
 def _later_names(data: Path) -> dict[str, list[str]]:
-    """The later names of clips, by their first names; empty where there are none."""
+    """Read the clips' later names, by first name; empty if there are none."""
     folder = data.parent.with_name("ground_truth_attributes")
     if (folder / data.name).exists():
         return read_rows(folder / data.name)

@@ -1,4 +1,4 @@
-"""The challenge's metrics of every year.
+"""The challenge's metrics, for every year.
 
 Arrays have one entry per test clip, along the axis `clip`, in any order. A higher score
 is more anomalous; `is_anomaly` is true for anomalous clips, `is_target` for clips of
@@ -58,7 +58,7 @@ METRICS = tuple(name for name in Row._fields[4:] if name != "threshold")
 
 
 class SectionScores(NamedTuple):
-    """The labelled test clips of one section of one machine, under one score."""
+    """One section's labelled test clips, under one score."""
 
     machine: str
     section: str
@@ -74,7 +74,7 @@ def validate(
     is_target: np.ndarray,
     name: str = "the scores",
 ) -> None:
-    """Raise an InputError if metrics cannot be computed; `name` is for the message."""
+    """Raise an InputError if metrics cannot be computed; `name` is used in messages."""
     shapes = [np.shape(a) for a in (scores, is_anomaly, is_target)]
     if len(set(shapes)) > 1 or len(shapes[0]) != 1:
         problem = f"{name}: scores, labels and domains have the shapes {shapes}"
@@ -98,10 +98,10 @@ def _has_both(is_anomaly: Bool[np.ndarray, "clip"]) -> bool:
 def auc(
     scores: Float[np.ndarray, "clip"], is_anomaly: Bool[np.ndarray, "clip"]
 ) -> float:
-    """Return the probability that an anomaly scores higher than a normal clip.
+    """Return the area under the ROC curve.
 
-    This is the area under the ROC curve; ties count one half. Both classes must be
-    present.
+    This is the probability that an anomaly scores higher than a normal clip; ties count
+    one half. Both classes must be present.
     """
     return float(roc_auc_score(is_anomaly, ranks(scores)))
 
@@ -120,9 +120,9 @@ def partial_auc(
 
 
 def ranks(scores: Float[np.ndarray, "clip"]) -> Int[np.ndarray, "clip"]:
-    """Return the ranks of scores, from 0; equal scores share a rank.
+    """Rank scores from 0; equal scores share a rank.
 
-    Differences of huge scores would overflow in the ROC curve; ranks never do.
+    Differences between huge scores would overflow in the ROC curve; ranks never do.
     """
     return np.unique(scores, return_inverse=True)[1]
 
@@ -162,11 +162,14 @@ def evaluate_section(
     score: str = "",
     seed: int = 0,
 ) -> Row:
-    """Return all metrics of one section.
+    """Compute all of one section's metrics.
 
     Decisions default to `scores > threshold`. Without a threshold either, precision,
-    recall, F1 and false-alarm rate are NaN. With `year` None, the definition of 2022
-    applies. Raises an InputError as `validate` and `definition_of` do.
+    recall, F1 and false-alarm rate are NaN. If `year` is None, the definition of 2022
+    applies.
+
+    Raises:
+        InputError: see `validate` and `definition_of`.
     """
     name = f"{machine} section {section}" if machine else "the scores"
     validate(scores, is_anomaly, is_target, name)
@@ -199,7 +202,7 @@ def ranking_columns(
 ) -> dict[str, Any]:
     """Return the columns `auc_source`, `auc_target`, `pauc` and `auc`.
 
-    The two functions take a mask over clips and return a number, or one per resample.
+    Both functions take a mask over clips and return a number, or one per resample.
     """
     definition = definition_of(year)
     everything = np.ones_like(is_anomaly)
@@ -233,9 +236,10 @@ def _decision_columns(
 
 
 def definition_of(year: int | None) -> int:
-    """Return the first year of the definition that applies: 2020, 2021 or 2022.
+    """Return the first year whose definition applies: 2020, 2021 or 2022.
 
-    A year before 2020 is an InputError.
+    Raises:
+        InputError: the year is before 2020.
     """
     if year is not None and year < 2020:
         raise InputError(f"the year is {year}: the challenge's task began in 2020")

@@ -1,4 +1,4 @@
-"""The challenge's one number for a system, its bootstrap, and published results.
+"""The official score, its bootstrap, and published results.
 
 Every metric is a fraction. NaN marks what cannot be computed and is left out of means.
 """
@@ -26,7 +26,7 @@ from gammavae_jax.evaluation.metrics import (
 
 
 def official_score(rows: Sequence[Row], year: int | None = None) -> float:
-    """Return the challenge's one number for a system, from the rows of its sections.
+    """Return a system's official score, from the rows of its sections.
 
     Values are floored at the machine epsilon, as in the official evaluators. `year`
     must be the one the rows were computed with; None stands for 2022 and later.
@@ -43,7 +43,7 @@ def official_score(rows: Sequence[Row], year: int | None = None) -> float:
 def official_scores(
     columns: dict[str, Float[np.ndarray, "row resample"]], year: int | None = None
 ) -> Float[np.ndarray, "resample"]:
-    """Return `official_score` of each resample, from the columns of its rows."""
+    """Return each resample's official score, from the columns of its rows."""
     definition = definition_of(year)
     auc, pauc = columns["auc"], columns["pauc"]
     per_domain = [columns["auc_source"], columns["auc_target"]]
@@ -59,12 +59,12 @@ def official_scores(
 
 
 def arithmetic_means(rows: Sequence[Row]) -> dict[str, float]:
-    """Return the arithmetic mean of each metric over rows."""
+    """Return each metric's arithmetic mean over rows."""
     return {m: arithmetic_mean(getattr(row, m) for row in rows) for m in METRICS}
 
 
 def harmonic_means(rows: Sequence[Row]) -> dict[str, float]:
-    """Return the harmonic mean of each metric over rows, floored at epsilon."""
+    """Return each metric's harmonic mean over rows, floored at epsilon."""
     return {m: harmonic_mean(getattr(row, m) for row in rows) for m in METRICS}
 
 
@@ -75,12 +75,12 @@ def arithmetic_mean(values: Iterable[float]) -> float:
 
 
 def harmonic_mean(values: Iterable[float]) -> float:
-    """Return the harmonic mean of the values that are not NaN, floored at epsilon."""
+    """Return the harmonic mean, ignoring NaN, of values floored at epsilon."""
     return 1 / arithmetic_mean(v if math.isnan(v) else 1 / max(v, EPS) for v in values)
 
 
 class Bootstrap(NamedTuple):
-    """The official score over resamples of the test clips."""
+    """The distribution of the official score over resamples of the test clips."""
 
     mean: float
     std: float
@@ -96,7 +96,7 @@ def bootstrap(
     coverage: float = 0.95,
     seed: int = 0,
 ) -> Bootstrap:
-    """Bootstrap the official score over test clips; training is not repeated.
+    """Bootstrap the official score over test clips, without retraining.
 
     Clips are drawn with replacement within each label and domain of each section, so
     every resample has the same counts as the test set. A section's draws depend on the
@@ -122,7 +122,7 @@ def bootstrap(
 def _resample(
     section: SectionScores, year: int | None, n_resamples: int, seed: int
 ) -> dict[str, Float[np.ndarray, "resample"]]:
-    """The ranking columns of one section, in each resample."""
+    """Return one section's ranking columns in each resample."""
     name = f"{section.machine} section {section.section}"
     validate(section.scores, section.is_anomaly, section.is_target, name)
     order = np.argsort(section.scores)  # so the order of the clips cannot matter
@@ -145,7 +145,7 @@ def _resample(
 def _draw(
     strata: Int[np.ndarray, "clip"], n_resamples: int, seed: list[int]
 ) -> Float[np.ndarray, "resample clip"]:
-    """How often each clip is drawn; a stratum keeps its number of clips."""
+    """Draw how often each clip is used; a stratum keeps its number of clips."""
     rng = np.random.default_rng(seed)
     counts = np.empty((n_resamples, len(strata)))
     for stratum in np.unique(strata):
@@ -160,7 +160,7 @@ def _roc_area(
     is_anomaly: Bool[np.ndarray, "clip"],
     max_fpr: float,
 ) -> Float[np.ndarray, "resample"]:
-    """Area under each resample's ROC curve up to `max_fpr`; `rank` must ascend."""
+    """Return each resample's ROC area up to `max_fpr`; `rank` must ascend."""
     starts = np.flatnonzero(np.diff(rank, prepend=-1))
 
     def rates(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -203,7 +203,7 @@ REPORT_TABLE_2: dict[str, dict[str, tuple[float, float, float]]] = {
 
 
 def is_dcase2024_development_set(data_root: Path, machines: Collection[str]) -> bool:
-    """Return whether these recordings are the ones behind the report's Table 2.
+    """Return whether the report's Table 2 used these recordings.
 
     The sets of 2023 and 2025 have the same machine types and file names, so only the
     folder tells them apart: `.../dcase2024t2/dev_data[/raw]`, as the official scripts

@@ -18,15 +18,17 @@ Section = tuple[str, str]  # machine and section
 
 
 def file_name(kind: str, machine: str, section: str) -> str:
-    """Return the name of a challenge file; `kind` is `anomaly_score` or the like."""
+    """Return a challenge file's name; `kind` is a prefix such as `anomaly_score`."""
     return f"{kind}_{machine}_section_{section}_test.csv"
 
 
 def find_files(folder: Path, kind: str) -> dict[Section, tuple[Path, ...]]:
     """Find the files `<kind>_*.csv` in a folder, sorted by machine and section.
 
-    A section has one file, or one for each domain. Any other file of that kind is an
-    InputError, and so is a missing folder.
+    A section has one file, or one for each domain.
+
+    Raises:
+        InputError: the folder is missing, or has any other file of that kind.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: give one with {kind}_*.csv files")
@@ -53,21 +55,22 @@ def require_files(
     kind: str,
     found: dict[Section, tuple[Path, ...]],
 ) -> None:
-    """Raise an InputError that names the first wanted file a folder does not have."""
+    """Raise an InputError if a folder lacks a file; the message names it."""
     for key in sorted(wanted.keys() - found.keys()):
         remedy = f"add it, or remove {join_paths(wanted[key])}"
         raise InputError(f"{folder} has no {file_name(kind, *key)}: {remedy}")
 
 
 def join_paths(paths: tuple[Path, ...]) -> str:
-    """Return the paths as they read in a message."""
+    """Join paths for a message."""
     return " and ".join(map(str, paths))
 
 
 def year_of_files(folder: Path) -> int | None:
     """Return 2020 or 2021 if all score files have that year's names, else None.
 
-    The year of any other folder is None. Raises an InputError as `find_files` does.
+    Raises:
+        InputError: see `find_files`.
     """
     paths = [p for ps in find_files(folder, "anomaly_score").values() for p in ps]
     names = {match.groups() for p in paths if (match := FILE_NAME.fullmatch(p.name))}
@@ -83,7 +86,7 @@ _NUMBER = re.compile(r"[-+.0-9eE\s]+", re.ASCII)
 def flags_by_clip(
     path: Path | str, rows: dict[str, list[str]], clip_of: dict[str, str]
 ) -> dict[str, bool]:
-    """Return `values_by_clip` as booleans, or raise an InputError for another value."""
+    """Read values as `values_by_clip` does, and require each to be 0 or 1."""
     values = values_by_clip(path, rows, clip_of)
     for clip, value in values.items():
         if value not in (0, 1):
@@ -94,11 +97,13 @@ def flags_by_clip(
 def values_by_clip(
     path: Path | str, rows: dict[str, list[str]], clip_of: dict[str, str]
 ) -> dict[str, float]:
-    """Return one number for each clip, by the clip's first name.
+    """Return each clip's number, by the clip's first name.
 
-    `rows` come from `read_rows`, `path` is for messages, and `clip_of` has each clip's
-    first name by every name it may have. Raises an InputError unless every clip has one
-    finite number.
+    `rows` come from `read_rows`, `path` is used in messages, and `clip_of` maps every
+    possible name of a clip to its first name.
+
+    Raises:
+        InputError: a clip does not have exactly one finite number.
     """
     values: dict[str, float] = {}
     refuse_duplicates(path, (clip_of.get(name, name) for name in rows))
@@ -126,10 +131,10 @@ def _number(path: Path | str, name: str, fields: list[str]) -> float:
 
 
 def read_rows(*paths: Path) -> dict[str, list[str]]:
-    """Return the fields after each clip name in the files of one section.
+    """Read one section's files, as fields by clip name without suffix.
 
-    They are given by the clip's name without suffix. A line without a value is an
-    InputError, and so is a clip that is listed twice.
+    Raises:
+        InputError: a line has no value, or a clip is listed twice.
     """
     rows: dict[str, list[str]] = {}
     for path in paths:
@@ -143,7 +148,11 @@ def read_rows(*paths: Path) -> dict[str, list[str]]:
 
 
 def read_lines(path: Path) -> list[list[str]]:
-    """Return the fields of each line that is not blank, or raise an InputError."""
+    """Return the fields of each line that is not blank.
+
+    Raises:
+        InputError: the file is empty, or cannot be read as CSV.
+    """
     try:
         text = path.read_bytes().decode("utf-8-sig")
         lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
@@ -159,7 +168,7 @@ def read_lines(path: Path) -> list[list[str]]:
 
 
 def refuse_duplicates(path: Path | str, clips: Iterable[str]) -> None:
-    """Raise an `InputError` that names `path` and the first clip listed twice."""
+    """Raise an InputError if a clip is listed twice; `path` is used in the message."""
     for clip, count in Counter(clips).items():
         if count > 1:
             problem = f"{path}: the clip {clip!r} is listed {count} times"

@@ -1,8 +1,8 @@
 """The challenge's score and decision files: written, read and evaluated.
 
 `anomaly_score_<machine>_section_<id>_test.csv` and `decision_result_...csv` hold
-`name,value` lines without a header. `rows` finds and parses them; `ground_truth` gives
-their clips labels.
+`name,value` lines without a header. `rows` finds and parses them; `ground_truth`
+supplies labels.
 """
 
 import csv
@@ -80,7 +80,7 @@ def write_decisions(
     names: Sequence[str],
     decisions: Bool[np.ndarray, "clip"],
 ) -> Path:
-    """Write a decision file (1: anomalous) as `write_scores` does; return its path."""
+    """Write a decision file (1: anomalous); otherwise as `write_scores`."""
     texts = [str(int(decision)) for decision in decisions]
     return _write(Path(folder), "decision_result", machine, section, names, texts)
 
@@ -88,7 +88,7 @@ def write_decisions(
 def evaluate_sections(
     sections: Iterable[SectionScores], year: int | None = None
 ) -> list[Row]:
-    """Return one row per section, in order, as `evaluate_section` does.
+    """Evaluate each section with `evaluate_section`; return one row each, in order.
 
     Precision, recall, F1 and false-alarm rate are NaN without decisions.
     """

@@ -1,4 +1,4 @@
-"""Build the package of a challenge submission from a run folder.
+"""Builds a challenge submission from a run folder.
 
 `<label>/` holds `anomaly_score_<machine>_section_<id>_test.csv` and
 `decision_result_...csv` of one score and seed, and `<label>.meta.yaml`. The challenge
@@ -39,7 +39,7 @@ _FILL_IN = "FILL IN"
 
 
 class Submission(NamedTuple):
-    """A package that was written."""
+    """A written package."""
 
     folder: Path
     score: str
@@ -50,13 +50,13 @@ class Submission(NamedTuple):
 def write_submission(
     run: Path, out: Path, label: str, score: str | None = None, seed: int | None = None
 ) -> Submission:
-    """Write the package `out/label` from a run's folder, atomically.
+    """Write the package `out/label` from a run folder, atomically.
 
     The score defaults to the run's headline score, the seed to its first.
 
     Raises:
-        InputError: the label has the wrong form, the run lacks the score or seed,
-            `check_package` refuses its files, or the package cannot be written.
+        InputError: the label is malformed, the run lacks the score or seed,
+            `check_package` rejects a file, or the package cannot be written.
     """
     if not _LABEL.fullmatch(label):
         raise InputError(
@@ -86,8 +86,10 @@ def check_package(folder: Path, sections: Collection[Section]) -> None:
 
     Every section of the run needs a score file and a decision file with the same clips.
     Clips are named `section_<id>_*.wav` and listed once; scores are finite, and
-    decisions 0 or 1. An InputError names the first file that is missing or breaks a
-    rule.
+    decisions are 0 or 1.
+
+    Raises:
+        InputError: a file is missing or breaks a rule; the message names it.
     """
     scores, decisions = (find_files(folder, kind) for kind in _KINDS)
     require_files(scores, folder, "decision_result", decisions)
@@ -116,7 +118,7 @@ def check_package(folder: Path, sections: Collection[Section]) -> None:
 
 
 def _sections_of_run(run: Path) -> set[Section]:
-    """Return the sections that a run trained, or scored under any score and seed."""
+    """Return all sections that a run trained or scored."""
     scored = {
         key
         for folder in filter(Path.is_dir, (run / "scores").glob("*/seed*"))
@@ -127,7 +129,7 @@ def _sections_of_run(run: Path) -> set[Section]:
 
 
 def meta_yaml(label: str, config: Config, score: str, seed: int) -> str:
-    """Return the meta file, with "FILL IN" for whatever the run does not know."""
+    """Return the meta file, with "FILL IN" for whatever the run did not record."""
     n_models = str(config.n_folds) if config.n_folds > 1 else None
     is_mean = score in OFFICIAL_SCORES  # over windows or rows
     # The fields of the Task 2 template of 2020; later templates were not available.
@@ -143,7 +145,7 @@ def meta_yaml(label: str, config: Config, score: str, seed: int) -> str:
 
 
 def _scalar(value: str | None) -> str:
-    """A YAML scalar on one line that no name can break out of, even in a comment."""
+    """Quote a value as a one-line YAML scalar that it cannot break out of."""
     if value is None:
         return "!!null"
     characters = (
@@ -164,7 +166,7 @@ def _read_config(run: Path) -> Config:
 
 
 def _choose(config: Config, score: str | None, seed: int | None) -> tuple[str, int]:
-    """The score and seed to submit."""
+    """Choose the score and seed to submit."""
     score = config.score if score is None else score
     seed = config.seed if seed is None else seed
     if score not in config.scores:
@@ -175,7 +177,7 @@ def _choose(config: Config, score: str | None, seed: int | None) -> tuple[str, i
 
 
 def _trained(run: Path) -> list[str]:
-    """The trained `<machine>_section_<id>`; none for an evaluation."""
+    """Return the trained `<machine>_section_<id>`; empty for an evaluation."""
     path = run / "metrics.jsonl"
     if not path.exists():
         return []
@@ -188,7 +190,7 @@ def _trained(run: Path) -> list[str]:
 
 
 def _check_names(path: Path, section: str) -> None:
-    """Check the clip names verbatim; a leading byte order mark is part of the first."""
+    """Check clip names verbatim; a byte order mark counts as part of the first."""
     text = io.StringIO(path.read_bytes().decode("utf-8"), newline="")
     for line in filter(None, csv.reader(text)):
         match = _CLIP.fullmatch(line[0])

@@ -1,4 +1,4 @@
-"""Result rows and their summaries: JSON, and tables for terminal and report page.
+"""Result rows, and their summaries as JSON and as tables.
 
 Numbers in JSON are fractions; in tables they are percent.
 """
@@ -48,9 +48,9 @@ def evaluate_scores(
     """Evaluate every score of labelled clips.
 
     Args:
-        tables: what `score_clips` returned. A machine with an unlabelled clip is left
+        tables: the result of `score_clips`. A machine with an unlabelled clip is left
             out.
-        year: the challenge whose metrics are computed; default: 2022 and later.
+        year: the challenge year whose metrics to compute; default: 2022 and later.
 
     Returns:
         A row for each seed, score and machine.
@@ -73,7 +73,7 @@ def evaluate_scores(
 
 
 def section_scores(clips: ScoredClips, score: str, s: int) -> SectionScores:
-    """Return one score of the seed at index `s` for labelled clips."""
+    """Return labelled clips with one score of the seed at index `s`."""
     assert clips.is_anomaly is not None
     return SectionScores(
         clips.machine,
@@ -85,10 +85,10 @@ def section_scores(clips: ScoredClips, score: str, s: int) -> SectionScores:
 
 
 def summarise_rows(rows: Sequence[Row], year: int | None = None) -> dict[str, Any]:
-    """Return the official score, means and each machine's metrics, over seeds.
+    """Summarise rows over seeds: official score, means and each machine's metrics.
 
-    The result has JSON types. `year` is the one the rows were computed with. A machine
-    with several sections has their arithmetic mean. With one seed, the standard
+    The result has JSON types. `year` must be the year of the rows' metrics. A machine
+    with several sections gets their arithmetic mean. With one seed, the standard
     deviation is 0.
     """
     scores = dict.fromkeys(row.score for row in rows)
@@ -110,7 +110,7 @@ def summarise_rows(rows: Sequence[Row], year: int | None = None) -> dict[str, An
 def summarise_scores(
     seeds: Mapping[str, Sequence[Sequence[Row]]], year: int | None = None
 ) -> dict[str, Any]:
-    """Return the official score and means of each score, from its rows by seed."""
+    """Summarise each score's official score and means, from its rows by seed."""
     return {
         "official_score": {
             score: _spread([official_score(rows, year) for rows in of_score])
@@ -124,7 +124,7 @@ def summarise_scores(
 
 
 def by_seed(rows: Iterable[Row], score: str) -> list[list[Row]]:
-    """Return the rows of a score as one list for each seed."""
+    """Group one score's rows by seed."""
     chosen = [row for row in rows if row.score == score]
     return [
         [row for row in chosen if row.seed == seed]
@@ -133,7 +133,7 @@ def by_seed(rows: Iterable[Row], score: str) -> list[list[Row]]:
 
 
 def to_json(tree: Any) -> str:
-    """Return indented JSON, with null for numbers that are not finite."""
+    """Convert to indented JSON, with null for numbers that are not finite."""
     return json.dumps(_finite(tree), indent=2) + "\n"
 
 
@@ -161,7 +161,7 @@ def results_table(
 def table_cells(
     rows: Sequence[Row], score: str, published: Published
 ) -> list[list[str]]:
-    """Return one score's results as text, in percent, mean ± std over seeds.
+    """Return one score's results as cells of text: percent, mean ± std over seeds.
 
     The lines are a header, one line per machine, and the harmonic means. `published`
     results follow in columns of source / target / pAUC.
@@ -182,7 +182,7 @@ def table_cells(
 
 
 def percent(spread: Mapping[str, Any]) -> str:
-    """Return `62.64 ± 0.66`; without the deviation for one seed."""
+    """Format a mean as `62.64 ± 0.66`, or without the deviation for one seed."""
     if not math.isfinite(spread["mean"]):
         return "-"
     text = f"{100 * spread['mean']:.2f}"
@@ -192,7 +192,7 @@ def percent(spread: Mapping[str, Any]) -> str:
 
 
 def _tight(spread: Mapping[str, Any]) -> str:
-    """`percent` without spaces, so that several seeds fit into eighty columns."""
+    """Format as `percent` does, without spaces, to fit into eighty columns."""
     return percent(spread).replace(" ", "")
 
 
@@ -203,7 +203,7 @@ def _slashed(values: Iterable[float]) -> str:
 def _each_metric(
     mean: Callable[..., dict[str, float]], seeds: Sequence[Sequence[Row]]
 ) -> dict[str, Any]:
-    """Each metric's mean over rows (NaN left out), and its spread over seeds."""
+    """Return each metric's mean over rows, ignoring NaN, and its spread over seeds."""
     means = [mean(rows) for rows in seeds]
     return {metric: _spread([m[metric] for m in means]) for metric in METRICS}
 

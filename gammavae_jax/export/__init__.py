@@ -1,1 +1,1 @@
-"""A detector as one ONNX file."""
+"""Exports a detector as ONNX files."""

@@ -30,7 +30,7 @@ Waves = Sequence[Float32[np.ndarray, "_"]]  # of different lengths
 
 
 class Sounds(NamedTuple):
-    """Waves, and whether each is an anomaly; None if unknown."""
+    """Waves with their labels (whether each is an anomaly); None if unknown."""
 
     waves: list[Float32[np.ndarray, "_"]]
     is_anomaly: Bool[np.ndarray, "clip"] | None
@@ -39,7 +39,7 @@ class Sounds(NamedTuple):
 def jax_scores(
     detector: Detector, waves: Sequence[Waves]
 ) -> list[Float[np.ndarray, "_"]]:
-    """Return the scores of each machine's waves; the detector has a single score."""
+    """Score each machine's waves with JAX; the detector has a single score."""
     config = detector.config
     bank, features = detector.filterbank, config.features
     clips = [
@@ -55,7 +55,7 @@ def jax_scores(
 
 
 def onnx_session(content: bytes) -> Any:
-    """Return an `InferenceSession` of a file's content on one CPU thread."""
+    """Open an ONNX file's content as an `InferenceSession` on one CPU thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only
@@ -65,7 +65,7 @@ def onnx_session(content: bytes) -> Any:
 
 
 def onnx_scores(content: bytes, waves: Waves) -> Float32[np.ndarray, "clip"]:
-    """Return the scores that an ONNX file gives to waves."""
+    """Score waves with an ONNX session."""
     session = onnx_session(content)
     scores = [session.run(["score"], {"wave": wave})[0] for wave in waves]
     return np.array(scores, np.float32)
@@ -94,7 +94,7 @@ def int8_cost(
     before: Float[np.ndarray, "clip"],
     is_anomaly: Bool[np.ndarray, "clip"] | None,
 ) -> str:
-    """Describe how int8 weights change scores; `before` has float32 weights."""
+    """Describe how int8 weights change the scores `before`."""
     if is_anomaly is not None and is_anomaly.any() and not is_anomaly.all():
         was, now = (100 * auc(x, is_anomaly) for x in (before, scores))
         return f"AUC {was:.2f} to {now:.2f} % ({now - was:+.2f})"
@@ -104,10 +104,10 @@ def int8_cost(
 
 
 def recorded(detector: Detector, data_root: Path, log: Log) -> list[Sounds]:
-    """Return the test clips of each machine of a detector.
+    """Load each machine's test clips.
 
     Raises:
-        InputError: a machine has none, or a recording cannot be used.
+        InputError: a machine has no test clips, or a recording cannot be used.
     """
     found = find_sections(Source(data_root, ()), detector.machines, ["test"])
 
@@ -123,7 +123,7 @@ def recorded(detector: Detector, data_root: Path, log: Log) -> list[Sounds]:
 
 
 def built_in(detector: MachineDetector) -> Sounds:
-    """Return noise with tones and knocks, and one silence, of different lengths."""
+    """Make noises with tones and knocks, and one silence, of different lengths."""
     rng = np.random.default_rng(0)
     sample_rate = detector.config.features.sample_rate
     step = _SECONDS * sample_rate / (N_SOUNDS - 1)
@@ -136,7 +136,7 @@ def built_in(detector: MachineDetector) -> Sounds:
 def _sound(
     rng: np.random.Generator, n_samples: int, sample_rate: int
 ) -> Float32[np.ndarray, "sample"]:
-    """Coloured noise, a steady tone and a knock, at a random level."""
+    """Make coloured noise with a steady tone and a knock, at a random level."""
     spectrum = np.fft.rfft(rng.standard_normal(n_samples))
     slope = np.arange(1, len(spectrum) + 1) ** -rng.uniform(0.0, 1.0)
     noise = unit(np.fft.irfft(spectrum * slope, n_samples))

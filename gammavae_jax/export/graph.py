@@ -18,7 +18,7 @@ Value = Tensor | float | Sequence[int] | np.ndarray
 
 
 class Graph:
-    """Nodes and constants in the order in which they were added."""
+    """Nodes and constants, in the order they were added."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
@@ -29,7 +29,7 @@ class Graph:
 
     @contextlib.contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        """Prefix the names of the nodes that a block adds with `name/`."""
+        """Prefix the names of nodes added in the block with `name/`."""
         before = self._scope
         self._scope = f"{before}{name}/"
         yield
@@ -56,7 +56,7 @@ class Graph:
         return self._outputs[key]
 
     def output(self, name: str, value: Value) -> None:
-        """Make a value an output of the graph under a name."""
+        """Add a named output to the graph."""
         source = [self._name(value)]
         self._nodes.append(onnx.helper.make_node("Identity", source, [name], name))
 
@@ -89,7 +89,7 @@ class Graph:
         inputs: Sequence[onnx.ValueInfoProto],
         outputs: Sequence[onnx.ValueInfoProto],
     ) -> onnx.ModelProto:
-        """Return a checked model of the nodes that the outputs need."""
+        """Return a checked model with only the nodes that the outputs need."""
         needed = {output.name for output in outputs}
         nodes: list[onnx.NodeProto] = []
         for node in reversed(self._nodes):

@@ -1,4 +1,4 @@
-"""The part of a detector that scores one machine with the models of one seed."""
+"""The part of a detector that scores one machine with one seed's models."""
 
 import hashlib
 import json
@@ -49,7 +49,7 @@ class MachineDetector(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Machine type and section, as in the challenge's file names."""
+        """The machine type and section, as in the challenge's file names."""
         return unit_name(self.machine, self.section)
 
     @property
@@ -64,12 +64,12 @@ def narrowed(
     seed: int | None = None,
     score: str | None = None,
 ) -> Detector:
-    """Return a detector with only some machine types, one seed and one score.
+    """Restrict a detector to some machine types, one seed and one score.
 
     By default these are all machines, the first seed and the headline score.
 
     Raises:
-        InputError: the detector lacks one of them, or the score cannot be exported.
+        InputError: a machine, seed or score is unknown or cannot be exported.
     """
     config = detector.config
     names = list(dict.fromkeys(machine for machine, _ in detector.machines))
@@ -102,7 +102,7 @@ def _require(kind: str, name: str, names: Sequence[str]) -> None:
 
 
 def _with_one_score(config: Config, score: str | None) -> Config:
-    """Return the configuration with a single score, if that can be exported."""
+    """Restrict the configuration to a single score that can be exported."""
     if config.model.precision != "float32":
         raise InputError(
             f"models with model.precision={config.model.precision} cannot be exported: "
@@ -123,7 +123,7 @@ def _with_one_score(config: Config, score: str | None) -> Config:
 
 
 def of_machine(detector: Detector, machine: int) -> MachineDetector:
-    """Return one machine's part of a detector that is `narrowed`.
+    """Return one machine's part of a `narrowed` detector.
 
     Raises:
         InputError: a model has values that are not finite.
@@ -159,7 +159,7 @@ def of_machine(detector: Detector, machine: int) -> MachineDetector:
 
 
 def _digest(config: Config, arrays: Any) -> str:
-    """Return a hash of a training that is the same for all of its scores."""
+    """Return a hash of the training, independent of the chosen score."""
     settings = to_dict(config) | {"score": None, "scores": None}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path, leaf in jax.tree.leaves_with_path(arrays):

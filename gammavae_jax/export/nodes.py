@@ -71,7 +71,7 @@ class _Layer(NamedTuple):
 def add_network(
     graph: Graph, config: Config, scorer: Scorer, windows: Tensor
 ) -> Output:
-    """Add the residual and code of windows with shape `window feature`."""
+    """Add the network: residual and code for windows `window feature`."""
     params, batch_stats = scorer.params, scorer.batch_stats
     seen, target = _inputs(graph, config, batch_stats, windows)
     x = _blocks(graph, params[layers.ENCODER], batch_stats[layers.ENCODER], seen)
@@ -88,7 +88,7 @@ def add_network(
 def _inputs(
     graph: Graph, config: Config, batch_stats: Any, windows: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Add what the network sees and what it should reconstruct."""
+    """Add the network's input and reconstruction target."""
     model = config.model
     if model.inputs == "standardised":
         running = _float64(batch_stats[layers.INPUTS][layers.STANDARDISE])
@@ -133,7 +133,7 @@ def _positive(graph: Graph, config: ModelConfig, head: Tensor) -> Tensor:
 
 
 def _blocks(graph: Graph, params: Any, batch_stats: Any, x: Tensor) -> Tensor:
-    """Add all blocks of a module, one after the other."""
+    """Add a module's blocks in order."""
     for name in map(layers.BLOCK.format, range(len(batch_stats))):
         x = _block(graph, params[name], batch_stats[name], x)
     return x

@@ -1,4 +1,4 @@
-"""The whole detector of a machine as one ONNX model: from a wave to a decision."""
+"""A machine's whole detector as one ONNX model, from a wave to a decision."""
 
 import importlib.metadata
 import json
@@ -25,7 +25,7 @@ _RULES = dict(zip(FUSION_SCORES, ("Mean", "Max", "Min"), strict=True))
 
 
 def onnx_model(detector: MachineDetector) -> onnx.ModelProto:
-    """Return the model that scores a wave of any length.
+    """Build the model, which scores a wave of any length.
 
     The input `wave` is float32 with shape `sample`, in [-1, 1], at the sample rate of
     the features. The outputs are the scalars `score`, `p_value`, `threshold` and
@@ -112,7 +112,7 @@ def _add_is_usable(graph: Graph, detector: MachineDetector) -> Tensor:
 
 
 def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a model whose networks have int8 weights.
+    """Quantise the networks' weights to int8.
 
     The input of each layer is quantised as well, with its own range in each call.
     Log-mels, statistics and distances stay float32, because int8 would lose their small
@@ -150,12 +150,12 @@ def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def to_bytes(model: onnx.ModelProto) -> bytes:
-    """Return the content of a model's file; equal models have the same bytes."""
+    """Serialise a model; equal models have the same bytes."""
     return model.SerializeToString(deterministic=True)
 
 
 def _metadata(detector: MachineDetector) -> dict[str, str]:
-    """Return the description in the file, with numbers as Python prints them."""
+    """Return the file's metadata, with numbers as Python prints them."""
     config = detector.config
     return {
         "format": str(FORMAT),

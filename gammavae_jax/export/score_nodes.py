@@ -1,4 +1,4 @@
-"""Clip statistics and anomaly scores as ONNX nodes; see `scoring` for the formulas."""
+"""Clip statistics and anomaly scores as ONNX nodes; formulas are in `scoring`."""
 
 import math
 from collections.abc import Callable
@@ -19,7 +19,7 @@ _DECIBELS = 10.0 / math.log(10.0)  # per neper of power
 
 
 def _frame_residual(graph: Graph, residual: Tensor, n_mels: int, n_rows: int) -> Tensor:
-    """Add the mean residual of each frame over the windows that cover it."""
+    """Add each frame's mean residual over the windows that cover it."""
     if n_rows == 1:
         return residual
     rows = graph.outputs_of(
@@ -60,7 +60,7 @@ def _deviation(graph: Graph, centred: Tensor) -> Tensor:
 
 
 def _upper_quantile(graph: Graph, values: Tensor) -> Tensor:
-    """Add the upper quantile of each band, interpolated between the nearest ranks."""
+    """Add each band's upper quantile, interpolated between the nearest ranks."""
     count = graph.float_length(values)
     last = graph.op("Sub", count, 1.0)
     place = graph.op("Mul", last, UPPER_QUANTILE)

@@ -1,4 +1,4 @@
-"""Writes the files of every machine to one folder, after checking all of them."""
+"""Writes all machines' files to one folder, after checking all of them."""
 
 import os
 import tempfile
@@ -29,7 +29,7 @@ _ENDINGS = (".onnx", "_int8.onnx")
 
 
 class Exported(NamedTuple):
-    """The exported files of one machine."""
+    """One machine's exported files."""
 
     files: dict[str, int]  # sizes in bytes, by name
     difference: float  # of ONNX scores from JAX; see `check.difference`
@@ -47,20 +47,19 @@ def export_machines(
     """Write `<machine>_section_<id>.onnx` for each machine of a detector.
 
     Args:
-        detector: see `narrowed`.
+        detector: a `narrowed` detector.
         out: the folder, which is created if necessary.
         log: shows progress.
-        sounds: for each machine, to check its files. Default: built-in sounds.
+        sounds: each machine's sounds for the check; default: built-in sounds.
         with_int8: also write `..._int8.onnx`.
         overwrite: replace existing files.
 
     Returns:
-        The files of each machine, by its name.
+        Each machine's files, by its name.
 
     Raises:
-        InputError: a file exists or cannot be written, the training of a machine's
-            model failed, or a file does not score the sounds as the detector does.
-            Nothing is written then.
+        InputError: a file exists or cannot be written, a model's training failed, or
+            a file's scores differ from the detector's. Nothing is written then.
     """
     machines = [of_machine(detector, m) for m in range(len(detector.machines))]
     stale = _existing_files(out, machines, overwrite)
@@ -83,7 +82,7 @@ def _export(
     expected: Float[np.ndarray, "clip"],
     with_int8: bool,
 ) -> tuple[dict[str, bytes], Exported]:
-    """Return the checked files of a machine, and their description."""
+    """Build and check a machine's files; return them with a description."""
     model = onnx_model(machine)
     name = f"{machine.name}.onnx"
     files = {name: to_bytes(model)}

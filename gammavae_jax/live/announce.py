@@ -1,4 +1,4 @@
-"""What a watch reports: lines for people, JSON Lines, and alarms to a webhook."""
+"""Reports of a watch: printed lines, JSON Lines, and alarms to a webhook."""
 
 import contextlib
 import json
@@ -60,7 +60,7 @@ class JsonLines:
 
 
 def _open_to_append(path: Path) -> IO[str]:
-    """Open a file, and end a last line that was truncated."""
+    """Open a file to append to; end a truncated last line."""
     with path.open("a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
@@ -70,10 +70,10 @@ def _open_to_append(path: Path) -> IO[str]:
 
 
 class Webhook:
-    """Posts alarms as JSON from its own thread, so that scoring never waits.
+    """Posts alarms as JSON, in its own thread, so that scoring never waits.
 
-    An alarm is given up, with a message, if every attempt fails or too many alarms are
-    waiting. Redirects are failures: following one would turn the POST into a GET.
+    An alarm is dropped, with a message, if every attempt fails or too many alarms are
+    waiting. Redirects count as failures: following one would turn the POST into a GET.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Webhook:
 
     @property
     def n_undelivered(self) -> int:
-        """Number of alarms that have not been delivered."""
+        """The number of alarms that have not been delivered."""
         return self._n_sent - self.n_delivered
 
     def send(self, alarm: Mapping[str, Any]) -> None:
@@ -116,7 +116,7 @@ class Webhook:
             self._report(alarm, f"{self._queue.maxsize} alarms are already waiting")
 
     def close(self, seconds: float = 5.0) -> None:
-        """Wait up to so many seconds for queued alarms, then give up the rest."""
+        """Wait up to this many seconds for queued alarms, then drop the rest."""
         end = time.monotonic() + seconds
         while self._queue.unfinished_tasks and time.monotonic() < end:
             time.sleep(0.02)
@@ -135,7 +135,7 @@ class Webhook:
             self._queue.task_done()
 
     def _deliver(self, alarm: Mapping[str, Any]) -> str:
-        """Return why every attempt failed, or an empty string."""
+        """Deliver an alarm; return why every attempt failed, or an empty string."""
         failure = "the watch is ending"
         for pause in (0.0, *self._pauses):
             if self._closing.wait(pause * random.uniform(1, 1.5)):
@@ -145,7 +145,7 @@ class Webhook:
         return failure
 
     def _post(self, alarm: Mapping[str, Any]) -> str:
-        """Return why the attempt failed, or an empty string."""
+        """Try once to deliver an alarm; return why it failed, or an empty string."""
         options = {"timeout": self._timeout, "allow_redirects": False, "stream": True}
         try:
             # Streamed and never read: the body of an answer may not end.
@@ -187,7 +187,7 @@ def _credentials(parts: urllib.parse.SplitResult) -> Any:
 
 
 class Announcer:
-    """Prints every event, adds it to `json_lines`, and sends alarms to `send`."""
+    """Prints every event, appends it to `json_lines`, and passes alarms to `send`."""
 
     def __init__(
         self,
@@ -200,7 +200,7 @@ class Announcer:
         self._send = send
 
     def say(self, text: str) -> None:
-        """Print a line with the time."""
+        """Print a line that starts with the time."""
         self._log.say(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}")
 
     def bad_file(self, file: str, reason: str) -> None:
@@ -208,7 +208,7 @@ class Announcer:
         self._announce("bad_file", f"BAD    {reason}", {"file": file, "error": reason})
 
     def stretch(self, file: str, machine: str, stretch: Stretch) -> None:
-        """Report a stretch of alarms, which is an alarm."""
+        """Report a stretch of alarms as one alarm."""
         part = f"{clock(stretch.start)} to {clock(stretch.end)}"
         line = _line(file, machine, stretch.worst, part)
         fields = {"file": file, "machine": machine, **stretch.entry()}
@@ -238,7 +238,7 @@ class Announcer:
 
 
 def clock(seconds: float) -> str:
-    """Return a time within a recording as `1:02:03` or `2:03`."""
+    """Format a time within a recording as `1:02:03` or `2:03`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

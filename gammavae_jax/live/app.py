@@ -48,7 +48,7 @@ _HEADERS = {
 
 
 class SameOrigin:
-    """ASGI middleware that refuses requests from the pages of other servers.
+    """ASGI middleware that rejects requests from other servers' pages.
 
     This server is known as `localhost`, by its host name and by the given names. Every
     IP address is accepted, because DNS rebinding needs a name.
@@ -72,7 +72,7 @@ class SameOrigin:
         await app(scope, receive, send_with_headers)
 
     def _refusal(self, method: str, headers: Headers) -> str:
-        """Return why the request is refused, or an empty string."""
+        """Return why a request is rejected, or an empty string."""
         host = headers.get("host", "")
         if not self._is_own(host):
             remedy = "use its address, or start it with --allow-host NAME"
@@ -111,7 +111,7 @@ class EventStream(StreamingResponse):
 
 
 class LiveServer(uvicorn.Server):
-    """A uvicorn server that also closes connections without a running request.
+    """A uvicorn server that also closes idle connections.
 
     uvicorn alone lets a client hold a connection forever by sending no request, or by
     continuing its body after the answer. On shutdown, `close` is called in the event
@@ -140,7 +140,7 @@ class LiveServer(uvicorn.Server):
         )
 
     async def on_tick(self, counter: int) -> bool:
-        """Close the connections that have made no request since the last check."""
+        """Close connections that made no request since the last check."""
         if counter % self.ticks_between_checks == 0:
             before = self._last_requests
             connections = list[Any](self.server_state.connections)
@@ -152,7 +152,7 @@ class LiveServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Shut down."""
+        """Close the service, then shut down."""
         self._close()
         await super().shutdown(sockets)
 
@@ -160,7 +160,7 @@ class LiveServer(uvicorn.Server):
 def make_application(
     service: Service, announcer: Announcer, names: Collection[str] = ()
 ) -> Any:
-    """Return the ASGI application; `names` are those of the server (`SameOrigin`)."""
+    """Build the ASGI application; `names` are the server's names (`SameOrigin`)."""
     app = FastAPI(title="gammavae", docs_url=None, redoc_url=None, openapi_url=None)
     _add_error_handlers(app, announcer)
     _add_page(app)
@@ -271,6 +271,6 @@ def _refused(refusal: Refusal, id_: str | None = None) -> Response:
 
 
 def _json(answer: Any, status: int = 200, headers: Any = None) -> Response:
-    """Return an answer of one line."""
+    """Return a one-line JSON response."""
     text = json.dumps(answer, allow_nan=False) + "\n"
     return Response(text, status, headers, "application/json")

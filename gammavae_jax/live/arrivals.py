@@ -27,7 +27,7 @@ _KEPT_SECONDS = 30 * 24 * 3600
 
 
 class Stamp(NamedTuple):
-    """Identifies one version of a file."""
+    """The identity of one version of a file."""
 
     size: int  # bytes
     mtime_ns: int
@@ -56,11 +56,11 @@ class Arrivals:
 
     @property
     def growing(self) -> list[str]:
-        """Names of the recordings that were incomplete at the last poll."""
+        """The names of recordings that were incomplete at the last poll."""
         return sorted(self._waiting)
 
     def poll(self, is_known: Callable[[str, Stamp], bool]) -> list[Arrival]:
-        """Return the complete recordings that are not known yet, oldest first."""
+        """Return complete recordings that are new, oldest first."""
         now, before = self._clock(), self._waiting
         self._waiting, complete = {}, []
         for name, stamp in recordings_in(self._folder).items():
@@ -107,13 +107,13 @@ def recordings_in(folder: Path) -> dict[str, Stamp]:
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """Return the stamp of a file, or None if it does not exist."""
+    """Return a file's stamp, or None if it does not exist."""
     status = _status(path)
     return None if status is None else Stamp(status.st_size, status.st_mtime_ns)
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """Return None for a file that has just been removed, and for a dangling link."""
+    """Return a file's status; None if it was just removed or is a dangling link."""
     try:
         return os.stat(path)
     except OSError:
@@ -152,7 +152,7 @@ class ScoredLog:
         return name in self._scored and self._scored[name][0] == stamp
 
     def add(self, arrival: Arrival) -> None:
-        """Log a scored recording; in memory only, if writing raises an OSError."""
+        """Log a scored recording; only in memory if writing raises an OSError."""
         now = time.time()
         self._scored[arrival.name] = arrival.stamp, now
         if self._file is None:
@@ -167,7 +167,7 @@ class ScoredLog:
             raise
 
     def forget_gone(self, present: dict[str, Stamp]) -> None:
-        """Drop the recordings that were scored long ago and no longer exist.
+        """Drop recordings that were scored long ago and no longer exist.
 
         Nothing is dropped if no known recording is present: then it is more likely that
         the network share is away. Raises an OSError as `add` does.
@@ -198,7 +198,7 @@ class ScoredLog:
 
 
 def _locked(path: Path) -> IO[str]:
-    """Open a file to append to it, and lock it against other watches."""
+    """Open a file to append to, and lock it against other watches."""
     file = path.open("a", encoding="utf-8", newline="")
     if fcntl is not None:
         try:
@@ -214,7 +214,7 @@ def _locked(path: Path) -> IO[str]:
 
 
 def _read(path: Path) -> dict[str, tuple[Stamp, float]]:
-    """Return the logged recordings, without truncated lines."""
+    """Read the logged recordings; skip truncated lines."""
     scored = {}
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     for number, line in enumerate(lines):
@@ -230,7 +230,7 @@ def _read(path: Path) -> dict[str, tuple[Stamp, float]]:
 
 
 def _is_truncated(line: str) -> bool:
-    """Return whether the line is the beginning of a log's line."""
+    """Return whether a line is the beginning of a valid log line."""
     return line[: len(_LINE_START)] == _LINE_START[: len(line)] and line[-1:] != "}"
 
 

@@ -1,4 +1,4 @@
-"""Server-sent events for any number of listeners, and what they show."""
+"""Server-sent events for many listeners, and the history that they show."""
 
 import asyncio
 import base64
@@ -25,7 +25,7 @@ _RANGE = 80.0  # dB
 
 
 class Broadcast:
-    """Sends events to every listener; to be used in one event loop."""
+    """Sends events to every listener; use it in one event loop."""
 
     def __init__(self, max_listeners: int = 64):
         self._max_listeners = max_listeners
@@ -49,7 +49,7 @@ class Broadcast:
             wake.set()
 
     def listen(self, first: Callable[[], str]) -> AsyncGenerator[str, None]:
-        """Return a first message and then all events, or refuse another listener.
+        """Yield a first message and then all events; refuse excess listeners.
 
         The caller must close the generator.
         """
@@ -76,12 +76,12 @@ class Broadcast:
 
 
 def message(event: str, data: Mapping[str, Any]) -> str:
-    """Return an event in the format of server-sent events."""
+    """Format a server-sent event."""
     return f"event: {event}\ndata: {json.dumps(data, allow_nan=False)}\n\n"
 
 
 class History:
-    """The latest scores, alarms and thumbnail of each machine, in bounded memory."""
+    """Each machine's latest scores, alarms and thumbnail, in bounded memory."""
 
     def __init__(self, thresholds: Mapping[str, float]):
         self._machines = {
@@ -110,11 +110,11 @@ class History:
         return event
 
     def thumbnail(self, machine: str) -> Mapping[str, Any] | None:
-        """Return the latest spectrogram, or None before the first recording."""
+        """Return the latest thumbnail, or None before the first recording."""
         return self._thumbnails.get(machine)
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the state of all machines without thumbnails."""
+        """Return all machines' states without thumbnails."""
         machines = [
             {**state, "scores": [*state["scores"]], "alarms": [*state["alarms"]]}
             for state in self._machines.values()
@@ -125,10 +125,10 @@ class History:
 def thumbnail(
     spectrogram: Float[np.ndarray, "frame mel"], seconds: float
 ) -> dict[str, Any]:
-    """Return a small spectrogram as a JSON object.
+    """Encode a small spectrogram as a JSON object.
 
-    Its data are bytes, column by column, each with the lowest mel band first: 255 is
-    the loudest value and 0 is 80 dB below it.
+    Its data are bytes, column by column, with the lowest mel band first: 255 is the
+    loudest value and 0 is 80 dB below it.
     """
     n_columns = min(len(spectrogram), _COLUMNS)
     starts = np.arange(n_columns) * len(spectrogram) // n_columns

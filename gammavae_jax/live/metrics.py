@@ -1,4 +1,4 @@
-"""Outcomes of requests: refusals, and metrics for Prometheus."""
+"""Refused requests, and metrics for Prometheus."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -42,7 +42,7 @@ class Refusal(Exception):
 
 
 def busy(reason: str, retry_after: int = 2) -> Refusal:
-    """Return the refusal of a server that is overloaded or shutting down."""
+    """Return a 503 refusal, for a server that is overloaded or shutting down."""
     return Refusal(503, f"{reason}: try again later", "busy", retry_after)
 
 

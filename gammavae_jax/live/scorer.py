@@ -1,4 +1,4 @@
-"""A detector for live monitoring: it scores recordings window by window."""
+"""A detector for live monitoring, which scores recordings window by window."""
 
 import math
 import os
@@ -22,7 +22,7 @@ Blocks = Iterable[Float32[np.ndarray, "_"]]
 
 
 class Stretch(NamedTuple):
-    """Consecutive windows of a long recording that are all alarms."""
+    """A stretch of consecutive windows that are all alarms."""
 
     start: float  # s
     end: float  # s
@@ -90,7 +90,7 @@ class LiveScorer:
     def spectrogram(
         self, clip: Float32[np.ndarray, "sample"]
     ) -> Float32[np.ndarray, "frame mel"]:
-        """Return the log-mel spectrogram that the detector computes, in dB."""
+        """Compute the detector's log-mel spectrogram, in dB."""
         from gammavae_jax.data.features import log_mel
 
         return log_mel(clip, self._detector.detector_.filterbank, self._features)
@@ -104,7 +104,7 @@ def load_scorer(path: str | os.PathLike[str]) -> LiveScorer:
 
 
 class WindowSize(NamedTuple):
-    """The windows of a long recording."""
+    """The window length and hop for long recordings."""
 
     length: int  # samples
     hop: int  # samples from one window to the next
@@ -113,9 +113,12 @@ class WindowSize(NamedTuple):
 def window_size(
     scorer: LiveScorer, window_seconds: float | None, hop_seconds: float | None
 ) -> WindowSize:
-    """Return the windows to use, or raise an InputError for unsuitable ones.
+    """Check and return the window length and hop.
 
     Default: the length of a training clip, and a hop of half a window.
+
+    Raises:
+        InputError: the window or hop is unsuitable.
     """
     seconds = scorer.clip_seconds if window_seconds is None else window_seconds
     least = scorer.min_samples / scorer.sample_rate
@@ -191,6 +194,6 @@ def score_windows(
 
 
 def _badness(verdict: Verdict) -> tuple[bool, float]:
-    """Rank NaN below every score, so that it does not hide the windows after it."""
+    """Return a sort key that ranks NaN below every score."""
     is_number = not math.isnan(verdict.score)
     return verdict.is_anomaly, verdict.score if is_number else -math.inf

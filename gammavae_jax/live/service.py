@@ -31,7 +31,7 @@ _MAX_ARRIVING = 4  # recordings of the largest size, besides those that wait
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may use."""
+    """The limits of one request."""
 
     max_bytes: int = 32_000_000
     max_seconds: float = 600.0  # length of the recording
@@ -63,7 +63,7 @@ class ScoringThread:
         self.join = self._thread.join
 
     def submit(self, job: Callable[[], Any] | None) -> Future:
-        """Queue a job, and return the future of its result; None ends the thread."""
+        """Queue a job, and return its future; None ends the thread."""
         future: Future = Future()
         self._jobs.put((future, job))
         return future
@@ -81,7 +81,7 @@ class ScoringThread:
 
 
 class Service:
-    """Scores recordings, and reports each verdict; to be used in one event loop."""
+    """Scores recordings, and reports each verdict; use it in one event loop."""
 
     def __init__(
         self, scorer: LiveScorer, size: WindowSize, limits: Limits, announcer: Announcer
@@ -102,11 +102,11 @@ class Service:
 
     @property
     def waiting(self) -> int:
-        """Number of recordings that wait or are being scored."""
+        """The number of recordings that wait or are being scored."""
         return len(self._jobs)
 
     def close(self) -> None:
-        """Disconnect the listeners and answer waiting requests; in the event loop."""
+        """Disconnect listeners and answer waiting requests, in the event loop."""
         self._is_closing = True
         self.broadcast.close()
         for job in self._jobs:
@@ -114,7 +114,7 @@ class Service:
         self.thread.submit(None)
 
     def machine_named(self, machine: str | None) -> str:
-        """Return the machine, or refuse it; default: the only one."""
+        """Check and return a machine's name; default: the only machine."""
         if machine is None:
             machine, *others = self.machines
             if others:
@@ -147,7 +147,7 @@ class Service:
         return entry
 
     async def _in_turn(self, job: Callable[[], Any]) -> Any:
-        """Return the result of a job in the scoring thread.
+        """Run a job in the scoring thread and return its result.
 
         A job that takes too long is refused, but counts as waiting until it ends.
         """
@@ -173,7 +173,7 @@ class Service:
     def _score(
         self, request: ScoreRequest, deadline: float
     ) -> tuple[dict[str, Any], dict[str, Any], RecordingVerdict]:
-        """Return a recording's JSON object, thumbnail and verdict."""
+        """Score a recording; return its JSON object, thumbnail and verdict."""
         if time.monotonic() > deadline:  # its client has been refused
             raise busy("not scored in time")
         with self.metrics.scoring_seconds.time():

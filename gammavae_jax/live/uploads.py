@@ -1,4 +1,4 @@
-"""Recordings in request bodies, read within limits on size, time and memory."""
+"""Uploaded recordings, read within limits on size, time and memory."""
 
 import asyncio
 import logging
@@ -34,8 +34,9 @@ class Upload(NamedTuple):
 class Uploads:
     """Reads the bodies of concurrent requests in bounded memory.
 
-    Each must arrive within the given seconds. Up to `max_bodies` of the largest size
-    are held; only bytes that have arrived count, so slow clients leave room for others.
+    Each body must arrive within the given seconds. Memory is limited to `max_bodies`
+    bodies of the largest size; only bytes that have arrived count, so slow clients
+    leave room for others.
     """
 
     def __init__(self, max_bytes: int, seconds: float, max_bodies: int = 8):
@@ -47,10 +48,10 @@ class Uploads:
     async def read(
         self, chunks: AsyncIterator[bytes], declared: str | None
     ) -> bytearray:
-        """Return the whole body, which the caller must `release`.
+        """Read a whole body, which the caller must `release`.
 
-        It is refused if it is too large or too slow, or if memory is short. The
-        declared length is only a hint: the bytes are counted as they arrive.
+        A body that is too large or too slow is refused, and so is one for which memory
+        is short. Bytes are counted as they arrive; the declared length is only a hint.
         """
         if declared is not None and declared.isdecimal():
             self._check_size(int(declared[:20]))
@@ -72,7 +73,7 @@ class Uploads:
         return body
 
     def release(self, body: bytearray) -> None:
-        """Free the memory of a body."""
+        """Free a body's memory."""
         self.held -= len(body)
 
     def _check_size(self, n_bytes: int) -> None:
@@ -83,10 +84,13 @@ class Uploads:
 
 
 def recording_of(body: bytes, content_type: str, name: str | None) -> Upload:
-    """Return the recording in a request body, or raise a `Refusal`.
+    """Extract the recording from a request body.
 
     In `multipart/form-data`, it is the first file; any other body is the recording
-    itself. Default name: that of the form's file.
+    itself. The default name is the form's file name.
+
+    Raises:
+        Refusal: there is no recording.
     """
     upload = Upload(body, "")
     if content_type.lower().startswith("multipart/form-data"):
@@ -152,7 +156,7 @@ def _first_file(body: bytes, content_type: str) -> Upload:
 
 
 def _display_name(name: str) -> str:
-    """Return the last part of a client's file name, short and printable."""
+    """Return the base name of a client's file, short and printable."""
     name = re.split(r"[/\\]", name)[-1]
     name = "".join(c if c.isprintable() else "?" for c in name).strip()
     return name[:_LONGEST_NAME] or _DEFAULT_NAME

@@ -31,7 +31,7 @@ _CLEANUP_SECONDS = 24 * 3600.0
 
 @dataclass(frozen=True)
 class WatchOptions:
-    """What to watch, and how."""
+    """The options of a watch."""
 
     folder: Path
     machine: str | None  # of all recordings; None takes it from their subfolders
@@ -118,7 +118,7 @@ class FolderWatch:
         return self._bad.get(name) == stamp or self._scored.contains(name, stamp)
 
     def _handle(self, arrival: Arrival) -> None:
-        """Score a recording, and report it if that fails."""
+        """Score a recording; report it if that fails."""
         try:
             self._score(arrival)
         except InputError as error:
@@ -173,7 +173,7 @@ class FolderWatch:
             raise InputError(f"{printable(path)}: {reason}") from error
 
     def _machine_of(self, name: str) -> str:
-        """Return the machine of the option, of a subfolder, or the only one."""
+        """Return the machine: from the option, from a subfolder, or the only one."""
         machines = self._scorer.machines
         if self._options.machine is not None:
             return self._options.machine
@@ -188,7 +188,7 @@ class FolderWatch:
 
     @contextlib.contextmanager
     def _state_errors_reported(self) -> Iterator[None]:
-        """Report an unwritable state, and continue: repeats are better than gaps."""
+        """Report an unwritable state file, but continue: repeats beat gaps."""
         try:
             yield
         except OSError as error:

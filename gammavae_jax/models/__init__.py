@@ -1,1 +1,1 @@
-"""The network: encoder, decoder, the Gamma posterior and its gradient, the loss."""
+"""The network: encoder, decoder, Gamma posterior with its gradient, and loss."""

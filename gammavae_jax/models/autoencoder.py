@@ -3,8 +3,8 @@
 Axes: windows are `window feature`, codes `window latent`, reconstructions `window
 output`; an output is a whole window or its middle frame. Inside the network windows
 come last, `feature window`: weight gradients are then products over a contiguous
-axis, and the means of batch normalisation are products with a vector, which makes a
-step 6 % faster on CPUs. `weight` is 1 for a window and 0 for padding; only batch
+axis, and batch normalisation's means are products with a vector, which makes a step
+6 % faster on CPUs. `weight` is 1 for a window and 0 for padding; only batch
 normalisation uses it.
 """
 
@@ -27,7 +27,7 @@ from gammavae_jax.models.layers import Block, Dense, Output, Precision, Standard
 
 
 class ModelOutput(NamedTuple):
-    """The model's output for a batch; a deterministic code has no posterior."""
+    """The model's output for a batch; without a posterior if the code is a vector."""
 
     reconstruction: Float[Array, "window output"]
     target: Float[Array, "window output"]  # what the reconstruction should equal
@@ -36,7 +36,7 @@ class ModelOutput(NamedTuple):
 
     @property
     def residual(self) -> Float[Array, "window output"]:
-        """The target minus the reconstruction."""
+        """The residual: target minus reconstruction."""
         return self.target - self.reconstruction
 
 
@@ -84,7 +84,7 @@ def _blocks(widths, precision, x, weight, training):
 
 
 class Inputs(nn.Module):
-    """Split windows into the network's input and the target of its reconstruction.
+    """Split windows into the network's input and its reconstruction target.
 
     Both are the whole window; with `target="centre"` the input is the frames around
     the middle one, and the target is the middle frame (Suefusa et al. 2020). "centred"
@@ -136,7 +136,7 @@ class AutoEncoder(nn.Module):
         weight: Float[Array, "window"],
         key: PRNGKeyArray | None,
     ) -> ModelOutput:
-        """Encode and decode, in training mode if there is a key to sample with."""
+        """Encode and decode, in training mode if a sampling key is passed."""
         training = key is not None
         n_latent, precision = self.config.n_latent, self.config.precision
         inputs = Inputs(self.config, self.n_context, name=layers.INPUTS)
@@ -162,7 +162,7 @@ def posterior_from_heads(
     second: Float[Array, "window latent"],
     config: ModelConfig,
 ) -> Gamma | Gaussian:
-    """Return the posterior that two linear heads parametrise.
+    """Return the posterior with parameters from two linear heads.
 
     The heads of a Gamma are made positive by a softmax over the latents (the report's
     Table 1) or by a softplus, and clipped to the range that float32 can sample. They

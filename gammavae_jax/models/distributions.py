@@ -1,7 +1,7 @@
-"""The distributions of a latent code, Gamma and Gaussian, and their divergences.
+"""Distributions of the latent code, Gamma and Gaussian, and their divergences.
 
-Both are plain records of parameters with the same three operations: `mean`, a
-differentiable `sample` and the Kullback-Leibler divergence to a prior. Only this
+Both hold their parameters and have three operations: `mean`, a differentiable `sample`
+and the Kullback-Leibler divergence to a prior. Only this
 module imports TensorFlow Probability (TFP), some releases of which are broken. Without
 TFP, JAX draws the Gamma samples: same distribution and gradient, different samples.
 """
@@ -45,7 +45,7 @@ class Gamma(NamedTuple):
         return self.concentration / self.rate
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, "*batch latent"]:
-        """Draw one sample each, with the implicit reparameterisation gradient.
+        """Draw one sample per distribution, with implicit reparameterisation gradients.
 
         `SAMPLER` draws in log space, where small concentrations do not underflow. Its
         own derivative divides zero by zero there, so `_with_implicit_gradient`
@@ -96,7 +96,7 @@ class Gaussian(NamedTuple):
         return self.location
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, "*batch latent"]:
-        """Draw one reparameterised sample each (Kingma and Welling 2014)."""
+        """Draw one sample each by reparameterisation (Kingma and Welling 2014)."""
         noise = jax.random.normal(key, self.location.shape, self.location.dtype)
         return self.location + jnp.exp(0.5 * self.log_variance) * noise
 
@@ -108,7 +108,7 @@ class Gaussian(NamedTuple):
 
 
 def sampler_note() -> str:
-    """Return a one-line warning that TFP cannot be imported; "" if it can."""
+    """Return a one-line warning if TFP cannot be imported, else ""."""
     if SAMPLER == "tensorflow-probability":
         return ""
     installed = [
@@ -128,7 +128,7 @@ def sampler_note() -> str:
 def _log_draw(
     key: PRNGKeyArray, concentration: Float[Array, "*batch"]
 ) -> Float[Array, "*batch"]:
-    """Draw the logarithm of one sample each, at rate 1."""
+    """Draw the logarithm of one sample per distribution, at rate 1."""
     if SAMPLER == "jax":
         return jax.random.loggamma(key, concentration, dtype=concentration.dtype)
     log_gamma = tfd.ExpGamma(concentration, rate=jnp.ones_like(concentration))
@@ -139,7 +139,7 @@ def _log_draw(
 def _with_implicit_gradient(
     concentration: Float[Array, "*batch"], log_z: Float[Array, "*batch"]
 ) -> Float[Array, "*batch"]:
-    """Return `log_z`, a log sample at rate 1, differentiable in `concentration`."""
+    """Make the log sample `log_z` at rate 1 differentiable in `concentration`."""
     del concentration
     return log_z
 
@@ -156,7 +156,7 @@ def exact(posterior: Gamma, prior: Gamma) -> Float[Array, "*batch latent"]:
 
 
 def report_eq2(posterior: Gamma, prior: Gamma) -> Float[Array, "*batch latent"]:
-    """Return Equation 2 as the report prints it (Huang, DCASE 2024), for each latent.
+    """Return Equation 2 as printed in the report (Huang, DCASE 2024), per latent.
 
     With shape b and scale a of the prior, d and c of the posterior:
     `cd/a + b log a - log(cd) - b + (b - 1) (digamma(d) + log c)`.
@@ -200,7 +200,7 @@ _BY_NAME = {"exact": exact, "report_eq2": report_eq2, "ancestor": ancestor}
 def divergence(
     posterior: Gamma | Gaussian, config: ModelConfig
 ) -> Float[Array, "*batch latent"]:
-    """Return the divergence named by `model.kl`, in nats; exact for a Gaussian."""
+    """Return the divergence chosen by `model.kl`, in nats; exact for a Gaussian."""
     if isinstance(posterior, Gaussian):
         return kl_to_prior(posterior, config)
     return _BY_NAME[config.kl](posterior, _gamma_prior(posterior, config))
@@ -209,7 +209,7 @@ def divergence(
 def kl_to_prior(
     posterior: Gamma | Gaussian, config: ModelConfig
 ) -> Float[Array, "*batch latent"]:
-    """Return the exact divergence to the prior in nats, whatever the loss uses."""
+    """Return the exact divergence to the prior in nats, regardless of `model.kl`."""
     if isinstance(posterior, Gaussian):
         zero = jnp.zeros_like(posterior.location)
         return posterior.kl_to(Gaussian(zero, zero))

@@ -1,4 +1,4 @@
-"""The layers of the network; windows are the last axis, padding has weight 0."""
+"""The network's layers; windows are the last axis, and padding has weight 0."""
 
 import functools
 from typing import Literal, cast
@@ -19,7 +19,7 @@ MOMENTUM = 0.01  # weight of a batch's statistics in the running statistics
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over the windows of weight 1.
+    """Batch normalisation over the windows with weight 1.
 
     It equals PyTorch's with `momentum=0.01, eps=1e-3`, as in the official baseline:
     the running variance is unbiased, unlike in Flax's own layer.
@@ -39,7 +39,7 @@ class BatchNorm(nn.Module):
 
 
 class Standardise(nn.Module):
-    """Batch normalisation of the network's input, without scale and bias.
+    """Batch normalisation of the network's input, without scale or bias.
 
     The running statistics are plain means over the first `1 / MOMENTUM` batches; from
     0 they would otherwise need a thousand steps to reach a mean of -60 dB.
@@ -154,7 +154,7 @@ _matmul.defvjp(_forward, _backward)
 
 
 class Dense(nn.Module):
-    """A linear layer with PyTorch's initial weights, uniform within `1 / sqrt(fan_in)`.
+    """A linear layer with PyTorch's initial weights: uniform up to `1/sqrt(fan_in)`.
 
     Before batch normalisation, which removes any bias, the bias is not trained: its
     gradient is rounding noise, which Adam would turn into full steps.
@@ -204,7 +204,7 @@ def _uniform(
 def _uniform_transposed(
     key: PRNGKeyArray, shape: tuple[int, int], dtype: jnp.dtype
 ) -> Float[Array, "output input"]:
-    """Draw the transpose of what `_uniform` draws for a kernel `input output`."""
+    """Draw a transposed kernel with the same values as `_uniform`."""
     return _uniform(key, shape[::-1], shape[1], dtype).T
 
 

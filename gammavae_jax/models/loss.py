@@ -1,4 +1,4 @@
-"""The terms of the training loss, named and for each window."""
+"""The training loss's named terms, for each window."""
 
 from typing import NamedTuple
 
@@ -11,14 +11,14 @@ from gammavae_jax.models.distributions import divergence
 
 
 class LossTerms(NamedTuple):
-    """For each window, the squared error in dB^2 and the KL divergence in nats."""
+    """The squared error (dB^2) and the KL divergence (nats) of each window."""
 
     reconstruction: Float[Array, "*window"]
     kl: Float[Array, "*window"]
 
 
 def loss_terms(output: ModelOutput, config: ModelConfig) -> LossTerms:
-    """Return the mean squared error and the divergence to the prior of each window.
+    """Return each window's mean squared error and divergence to the prior.
 
     `model.kl` names the divergence, summed over latents; 0 for a deterministic code.
     """
@@ -40,7 +40,7 @@ def total_loss(
 def kl_weight_of(
     epoch: Int[Array, ""], config: TrainConfig
 ) -> float | Float[Array, ""]:
-    """Return the weight of the divergence in an epoch, counted from 1.
+    """Return the divergence's weight in an epoch, counted from 1.
 
     It rises linearly from 0 in the first epoch to `train.kl_weight` after
     `train.kl_warmup` epochs.

@@ -1,4 +1,4 @@
-"""What each member of a seed computes for one clip, as an explanation needs it."""
+"""The intermediate values that an explanation of one clip needs."""
 
 import functools
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ _BANDED = ("spectrum", "residual", "peak")
 
 
 class ClipView(NamedTuple):
-    """One clip as the members of a seed see it."""
+    """One clip's values from each member of a seed."""
 
     residual: Float[Any, "*member frame mel"]  # in the unit of the model's inputs
     decibels: Float[Any, "*member frame mel"]  # the residual in dB
@@ -50,7 +50,7 @@ def view_clip(
     log_mel: Float[np.ndarray, "frame mel"],
     names: tuple[str, ...],
 ) -> ClipView:
-    """Return what each member computes that the named scores need; none is a fusion."""
+    """Compute the values that the named scores need; none may be a fusion."""
     n_frames = len(log_mel)
     n_padded = -(-n_frames // _FRAMES_AT_ONCE) * _FRAMES_AT_ONCE
     padded = np.zeros((n_padded, log_mel.shape[1]), np.float32)
@@ -104,7 +104,7 @@ def _view_members(
 def _windows_of_frames(
     config: Config, weight: Float[Array, "window"]
 ) -> Float[Array, "frame"]:
-    """The number of windows whose residual covers each frame."""
+    """Return the number of windows whose residual covers each frame."""
     n_rows, n_context = rows_in_window(config), config.features.n_context
     first = (n_context - n_rows + 1) // 2
     count = jnp.convolve(weight, jnp.ones(n_rows))
@@ -113,7 +113,7 @@ def _windows_of_frames(
 
 
 def _decibels_in_unit(config: Config, scorer: Scorer) -> Array | None:
-    """The factor that turns a residual into dB; None if it is in dB already."""
+    """Return the factor that converts a residual to dB; None if it is in dB."""
     if config.model.inputs != "standardised":
         return None
     deviation = jnp.sqrt(scorer.batch_stats[INPUTS][STANDARDISE]["var"] + EPS)

@@ -1,4 +1,4 @@
-"""The clips a page shows with pictures: chosen, and explained within a byte budget."""
+"""Selects the clips that a page shows with pictures, and explains them."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ class WantedClip(NamedTuple):
 
 
 class ShownClip(NamedTuple):
-    """A clip of a page, with the JSON text of its `picture_payload`."""
+    """A clip on a page, with the JSON text of its `picture_payload`."""
 
     machine: int
     clip: int
@@ -44,11 +44,11 @@ def telling_clips(
     is_anomaly: Bool[np.ndarray, "clip"] | None,
     n_most: int,
 ) -> list[int]:
-    """Return the indices of at most `n_most` clips worth a look.
+    """Return the indices of at most `n_most` informative clips.
 
-    They are taken in turn from the highest scores; with labels, from the highest false
-    alarms and the misses furthest below the threshold; from the clips next to the
-    threshold on both sides; and from the middle scores, for comparison.
+    They are taken in turn from these groups: the highest scores; with labels, the
+    highest false alarms and the lowest misses; the clips nearest to the threshold on
+    both sides; and middle scores, for comparison.
     """
     order = np.argsort(-scores, kind="stable")
     is_alarm = scores[order] > threshold
@@ -68,7 +68,7 @@ def telling_clips(
 def telling_clips_of_all(
     machines: Sequence[ScoredClips], score: str, seed: int
 ) -> list[tuple[int, int]]:
-    """Return machine and clip indices: the first clip of every machine comes first."""
+    """Return machine and clip indices, starting with every machine's first clip."""
     n_most = max(1, min(_MAX_CLIPS_OF_MACHINE, _MAX_CLIPS // max(len(machines), 1)))
     chosen = [
         telling_clips(
@@ -99,7 +99,7 @@ def show_clips(
 
     Args:
         detector: the detector of the machines.
-        wanted: the clips, the most telling ones of all machines first.
+        wanted: the clips, the most informative ones first.
         seed: index of the seed whose members explain.
         score: the score to explain; default: the headline score.
         on_clip: called after each clip, for a progress bar.

@@ -1,4 +1,4 @@
-"""Why a clip has its score: how much each mel band adds to it, and when.
+"""Explains a clip's score: how much each mel band adds to it, and when.
 
 **The share of each band is exact** for distances to training clips, their fusions and
 `mse`: the shares add up to the score, except for rounding. A distance `d` to the
@@ -40,7 +40,7 @@ _NEPERS = np.log(10.0) / 10.0  # of power in a decibel
 
 
 class Part(NamedTuple):
-    """The contribution of one of the scores that make up the explained one."""
+    """The contribution of one component score."""
 
     name: str
     value: float
@@ -48,7 +48,7 @@ class Part(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """The explanation of one clip: means over a seed's members.
+    """One clip's explanation: means over a seed's members.
 
     The contribution adds up to the score. Reconstruction and residual are NaN for
     frames that no window covers.
@@ -89,11 +89,11 @@ def explain_clip(
     """Explain the score of one clip.
 
     Args:
-        detector: the detector of the machine.
-        seed: index of the seed whose members explain.
-        machine: index of the machine.
+        detector: the machine's detector.
+        seed: the index of the seed whose members explain.
+        machine: the machine's index.
         log_mel: the clip, in dB.
-        score: name of the score; default: the headline score.
+        score: the score's name; default: the headline score.
 
     Raises:
         InputError: the detector has no such score, or the clip is shorter than a
@@ -129,7 +129,7 @@ def _summands(
     calibration: Mapping[str, Float[np.ndarray, "held_out"]],
     name: str,
 ) -> list[tuple[str, Float[np.ndarray, "frame mel"]]]:
-    """The contributions that add up to a score, by the names of their scores.
+    """Return the contributions that add up to a score, by component score.
 
     A fusion that takes the largest or smallest score has that one as its only summand.
     """
@@ -148,7 +148,7 @@ def _summands(
 def _contribution(
     of_machine: _Machine, name: str, location: float
 ) -> Float[np.ndarray, "frame mel"]:
-    """The contributions to a score minus `location`."""
+    """Return the contributions to a score minus `location`."""
     n_members = len(of_machine.view.covered)
     shares = [_share(of_machine, name, member) for member in range(n_members)]
     placed = np.mean(shares, axis=0)
@@ -163,7 +163,7 @@ def _contribution(
 def _share(
     of_machine: _Machine, name: str, member: int
 ) -> Float[np.ndarray, "frame mel"]:
-    """How much bands and frames add to a score of one member."""
+    """Return how much bands and frames add to one member's score."""
     config, view = of_machine.config, _at(of_machine.view, member)
     is_covered = view.covered > 0
     statistic, _, rule = name.rpartition("_")
@@ -193,7 +193,7 @@ def _nearest_clip(
     by_radius: bool,
     n_mels: int,
 ) -> tuple[Float[np.ndarray, "mel"], Float[np.ndarray, "block mel"]]:
-    """Each band's share of the distance to the nearest training clip, and its features.
+    """Return each band's share of the nearest distance, and the clip's features.
 
     With `by_radius`, the distance is that of the density score.
     """
@@ -215,7 +215,7 @@ def _by_excess(
     deviation: Float[np.ndarray, "mel"],
     is_frame: Bool[np.ndarray, "frame"],
 ) -> Float[np.ndarray, "frame mel"]:
-    """Weights over frames: how far beyond one deviation from the mean, squared."""
+    """Weight frames by the squared excess beyond one deviation from the mean."""
     unit = np.maximum(deviation, _SMALLEST_DEVIATION)
     excess = np.maximum(np.abs(values - mean) - unit, 0.0) / unit
     return _normalised(excess**2 + _EVEN_WEIGHT, is_frame)
@@ -224,7 +224,7 @@ def _by_excess(
 def _by_power(
     decibels: Float[np.ndarray, "frame mel"], is_frame: Bool[np.ndarray, "frame"]
 ) -> Float[np.ndarray, "frame mel"]:
-    """Weights over frames: each frame's part of a band's power."""
+    """Weight frames by their part of a band's power."""
     level = decibels.max(axis=0, where=is_frame[:, None], initial=-np.inf)
     return _normalised(np.exp(_NEPERS * np.minimum(decibels - level, 0.0)), is_frame)
 
@@ -234,7 +234,7 @@ def _by_squares(
     total: float,
     is_frame: Bool[np.ndarray, "frame"],
 ) -> Float[np.ndarray, "frame mel"]:
-    """`total` spread over bands and frames in proportion to squares."""
+    """Spread `total` over bands and frames in proportion to squares."""
     bands = squares.sum(0) if squares.any() else np.ones(squares.shape[1])
     return total * bands / bands.sum() * _normalised(squares, is_frame)
 
@@ -242,12 +242,12 @@ def _by_squares(
 def _normalised(
     weights: Float[np.ndarray, "frame mel"], is_frame: Bool[np.ndarray, "frame"]
 ) -> Float[np.ndarray, "frame mel"]:
-    """Weights that add up to 1 in each band; equal ones where all are zero."""
+    """Normalise weights to a sum of 1 per band; make them equal if all are 0."""
     weights = np.where(is_frame[:, None], weights, 0.0)
     weights = np.where(weights.sum(0) > 0, weights, is_frame[:, None] * 1.0)
     return weights / weights.sum(0)
 
 
 def _at(tree: Any, *index: Any) -> Any:
-    """Index the leading axes of all arrays of a tree."""
+    """Index the leading axes of every array in a tree."""
     return jax.tree.map(lambda leaf: leaf[index], tree)

@@ -1,4 +1,4 @@
-"""The geometry of static figures: training curves, and bars with an interval."""
+"""The geometry of static figures: training curves and interval bars."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,21 +8,21 @@ import numpy as np
 
 
 class Curve(NamedTuple):
-    """Losses of one machine by epoch, means over its models; NaN where unknown."""
+    """One machine's losses by epoch, means over its models; NaN where unknown."""
 
     loss: tuple[float, ...]
     held_out_loss: tuple[float, ...]
 
 
 class CodeUse(NamedTuple):
-    """How much of a latent code is in use: means over a machine's models."""
+    """How much of the latent code a machine uses: means over its models."""
 
     n_active: float  # latents whose posterior mean varies over held-out windows
     nats: Sequence[float]  # KL divergence of each latent
 
 
 def training_curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
-    """Return the curve of each machine with a known loss, from the epochs' metrics."""
+    """Return the curves of machines with a known loss, from the epochs' metrics."""
     names = dict.fromkeys(name for line in metrics for name in line["machines"])
     curves = {
         name: Curve(*(_by_epoch(metrics, name, of) for of in Curve._fields))
@@ -47,7 +47,7 @@ def code_use(metrics: Sequence[Mapping[str, Any]]) -> dict[str, CodeUse]:
 def _by_epoch(
     metrics: Sequence[Mapping[str, Any]], machine: str, of: str
 ) -> tuple[float, ...]:
-    """The means of one machine's known losses in each epoch."""
+    """Return one machine's mean known loss in each epoch."""
     values = (line["machines"].get(machine, {}).get(of, ()) for line in metrics)
     known = ([v for v in of_epoch if v is not None] for of_epoch in values)
     return tuple(sum(losses) / len(losses) if losses else math.nan for losses in known)
@@ -72,7 +72,7 @@ class CurvePlot(NamedTuple):
 
 
 def plot_curve(machine: str, curve: Curve) -> CurvePlot:
-    """Place losses by epoch, on a logarithmic scale if all of them are positive."""
+    """Compute a curve's pixels, on a logarithmic scale if all losses are positive."""
     known = [v for values in curve for v in values if math.isfinite(v)]
     low, high = min(known), max(known)
     scale = math.log if low > 0 else float
@@ -110,5 +110,5 @@ def error_bar(mean: float, low: float, high: float) -> dict[str, str]:
 
 
 def _short(value: float) -> str:
-    """Three digits, or whole numbers, without an exponent for any usual loss."""
+    """Format a loss with three digits or as a whole number."""
     return f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""The page of a fleet: a table of its machines, worst first, without a script."""
+"""A fleet's overview page: a table of its machines, worst first, without a script."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ _COLUMNS = (*HEADLINE, "fpr_source", "fpr_target")
 
 
 class MachineLine(NamedTuple):
-    """One machine: where its page is, and how its test clips were judged."""
+    """One machine's line: a link to its page, and its results."""
 
     machine: str
     section: str
@@ -34,7 +34,7 @@ def write_fleet_page(
     means: Mapping[str, Any],
     notes: Sequence[str],
 ) -> None:
-    """Write the overview page of a fleet: a table of all machines.
+    """Write a fleet's overview page, with a table of all machines.
 
     Args:
         path: the file to write.
@@ -67,7 +67,7 @@ def write_fleet_page(
 
 
 def _means(line: MachineLine) -> dict[str, float]:
-    """A machine's metrics, means over seeds, and "score", their harmonic mean."""
+    """Return a machine's mean metrics over seeds; "score" is their harmonic mean."""
     if not line.rows:
         return {"score": math.nan}
     means = arithmetic_means(line.rows)
@@ -75,7 +75,7 @@ def _means(line: MachineLine) -> dict[str, float]:
 
 
 def _worst_first(judged: tuple[dict[str, float], MachineLine]) -> tuple[Any, ...]:
-    """Sort key: machines without labels come last, by their share of alarms."""
+    """Return a sort key: unlabelled machines come last, by their share of alarms."""
     means, line = judged
     is_unlabelled, share = (
         math.isnan(means["score"]),
@@ -92,7 +92,7 @@ def _percent(value: float) -> str:
 def _facts(
     config: Config, machines: Sequence[MachineLine], means: Mapping[str, Any]
 ) -> list[tuple[str, str, str]]:
-    """Name, value and detail of the numbers to see first."""
+    """Return the name, value and detail of each headline number."""
     official = means["official_score"].get(config.score)
     return [
         *([("official score", percent(official), "")] if official else []),

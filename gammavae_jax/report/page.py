@@ -1,4 +1,4 @@
-"""The report page: its tables, for any browser, and the data for its script."""
+"""The report page: its tables, and the data for its script."""
 
 import json
 import math
@@ -22,7 +22,7 @@ from gammavae_jax.scoring.scored_clips import ScoredClips
 
 
 class Report(NamedTuple):
-    """The content of a page; only the first two fields are required."""
+    """A page's content; only the first two fields are required."""
 
     config: Config
     machines: Sequence[ScoredClips]
@@ -40,7 +40,7 @@ class Report(NamedTuple):
 
 
 def report_html(report: Report, shown: Iterable[tuple[int, int, str]] = ()) -> str:
-    """Return the page as HTML.
+    """Render the page as HTML.
 
     `shown` has the clips with pictures: the numbers of the machine and the clip on this
     page, and the JSON text of `picture_payload`.
@@ -86,7 +86,7 @@ def report_html(report: Report, shown: Iterable[tuple[int, int, str]] = ()) -> s
 def _results_facts(
     report: Report, officials: Mapping[str, Any], means: Mapping[str, Any]
 ) -> Iterator[tuple[str, str, str]]:
-    """Name, value and detail of the main results."""
+    """Return the name, value and detail of each main result."""
     config = report.config
     if not officials:
         alarms = sum(int(c.decisions(config.score)[0].sum()) for c in report.machines)
@@ -107,7 +107,7 @@ def _results_facts(
 
 
 def _size_facts(report: Report) -> Iterator[tuple[str, str, str]]:
-    """Name, value and detail of the numbers of machines and clips."""
+    """Return the name, value and detail of each count of machines and clips."""
     labels = [label for clips in report.machines for label in clips.labels]
     detail = f"{labels.count('anomaly')} anomalous"
     if not all(labels):
@@ -121,7 +121,7 @@ def _interval(bars: Bootstrap) -> str:
 
 
 def _machines_table(report: Report, score: str) -> dict[str, Any]:
-    """One score's results by machine; published ones beside the score they used."""
+    """Return a table of one score's results, with published ones where they exist."""
     published = report.published if score == PUBLISHED_SCORE else {}
     header, *rows, footer = table_cells(report.rows, score, published)
     table = {"header": header, "rows": rows, "footer": footer}
@@ -131,7 +131,7 @@ def _machines_table(report: Report, score: str) -> dict[str, Any]:
 def _official_line(
     score: str, official: Mapping[str, Any], bars: Bootstrap | None
 ) -> dict[str, Any]:
-    """One score's official score, with its interval where there is one."""
+    """Format one official score, with its interval if there is one."""
     mean = official["mean"]
     low, high = (bars.low, bars.high) if bars else (mean, mean)
     return {
@@ -143,7 +143,7 @@ def _official_line(
 
 
 def _leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
-    """The leaves of nested mappings that are not None, by dotted path, as text."""
+    """Flatten nested mappings to text by dotted path, without None."""
     if isinstance(tree, Mapping):
         for name, branch in tree.items():
             yield from _leaves(branch, (*path, str(name)))

@@ -1,4 +1,4 @@
-"""The data plotted on a page: every clip's scores, by machine."""
+"""The data that a page plots: every clip's scores, by machine."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ def error_bars(
     year: int | None = None,
     seed: int = 0,
 ) -> dict[str, Bootstrap]:
-    """Return the bootstrap of each score over the labelled machines, if any has labels.
+    """Bootstrap each score over the labelled machines; empty without labels.
 
     `seed` is an index.
     """
@@ -45,7 +45,7 @@ def scores_payload(
     rows: Sequence[Row],
     scores: Sequence[str],
 ) -> dict[str, Any]:
-    """Return what `report.js` reads: numbers rounded, None for what is not finite."""
+    """Return the data for `report.js`: rounded numbers, None if not finite."""
     metrics = {(r.machine, r.section, r.score, r.seed): r for r in rows}
     return {
         "preset": config.preset,

@@ -1,4 +1,4 @@
-"""A clip's pictures, sound and words, small enough for a page.
+"""A clip's pictures, sound and description, small enough for a page.
 
 A picture has one byte for each frame and band, deflated; the page's script colours it.
 A byte of 255 means no value. In long clips, several frames share a column.
@@ -34,7 +34,7 @@ _BROAD = 0.6  # of all bands; a broader region is described without frequencies
 
 
 class Sound(NamedTuple):
-    """A recording, or a remark on why it cannot be played."""
+    """A recording, or the reason why it cannot be played."""
 
     waveform: Float[np.ndarray, "sample"] | None
     sample_rate: int
@@ -49,7 +49,7 @@ def picture_payload(
     score: str,
     seed: int,
 ) -> dict[str, Any]:
-    """Return what `report.js` shows of a chosen clip."""
+    """Return the data with which `report.js` shows a clip."""
     n_pooled = -(-len(log_mel) // _MAX_COLUMNS)
     seconds = config.hop_length / config.sample_rate
     contribution = explanation.contribution
@@ -125,7 +125,7 @@ def encode_clip(
 def _pooled(
     values: Float[np.ndarray, "frame mel"], n_pooled: int
 ) -> Float[np.ndarray, "column mel"]:
-    """Means of groups of successive frames, the last one maybe smaller, without NaN."""
+    """Average groups of successive frames, ignoring NaN; the last may be smaller."""
     starts = np.arange(0, len(values), n_pooled)
     is_known = np.isfinite(values)
     total = np.add.reduceat(np.where(is_known, values, 0.0), starts, axis=0)
@@ -136,21 +136,21 @@ def _pooled(
 def _levels(
     decibels: Float[np.ndarray, "column mel"], low: float, high: float
 ) -> dict[str, Any]:
-    """Levels in dB, encoded as `low + step * byte`."""
+    """Encode levels in dB as `low + step * byte`."""
     step = max(_STEP, (high - low) / (_NO_VALUE - 1))
     codes = np.clip(np.round((decibels - low) / step), 0, _NO_VALUE - 1)
     return {"low": low, "step": step, "high": high, "data": _packed(codes)}
 
 
 def _signed(decibels: Float[np.ndarray, "column mel"]) -> dict[str, Any]:
-    """Differences in dB on a symmetric scale; the few largest are clipped."""
+    """Encode differences in dB on a symmetric scale; clip the few largest."""
     finite = decibels[np.isfinite(decibels)]
     high = max(float(np.quantile(np.abs(finite), 0.995)), _STEP)
     return _levels(decibels, -high, high)
 
 
 def _raising(contribution: Float[np.ndarray, "column mel"]) -> dict[str, Any]:
-    """Positive contributions, as `high * (byte / 254) ** 2`: most of them are small."""
+    """Encode positive contributions as `high * (byte / 254) ** 2`."""
     raising = np.maximum(contribution, 0.0)
     high = float(raising.max()) or 1.0
     codes = np.round((_NO_VALUE - 1) * np.sqrt(raising / high))
@@ -158,13 +158,13 @@ def _raising(contribution: Float[np.ndarray, "column mel"]) -> dict[str, Any]:
 
 
 def _packed(codes: Float[np.ndarray, "column mel"]) -> str:
-    """The bytes of one column after the other, deflated, in base64."""
+    """Deflate bytes column by column, and encode them in base64."""
     values = np.where(np.isfinite(codes), codes, _NO_VALUE).astype(np.uint8)
     return base64.b64encode(zlib.compress(values.tobytes(), 6)).decode()
 
 
 class Region(NamedTuple):
-    """Bands that raise a score, and when; ends are inclusive."""
+    """A range of bands that raises a score, and its times; ends are inclusive."""
 
     first_band: int
     last_band: int
@@ -225,7 +225,7 @@ def describe_regions(
 
 
 def frequencies(low: float, high: float) -> str:
-    """Return `310 and 450 Hz` or `0.9 and 1.2 kHz`."""
+    """Format two frequencies, as `310 and 450 Hz` or `0.9 and 1.2 kHz`."""
     if high < 1000:
         return f"{10 * round(low / 10)} and {10 * round(high / 10)} Hz"
     return f"{low / 1000:.1f} and {high / 1000:.1f} kHz"
@@ -244,7 +244,7 @@ def _when(region: Region, seconds_per_frame: float) -> str:
 
 
 def _moments(profile: Float[np.ndarray, "frame"]) -> tuple[tuple[int, int], ...]:
-    """Spans of frames that hold far more than their share; empty if none do."""
+    """Find spans of frames with far more than their share; empty if there are none."""
     smooth = _smoothed(profile, max(3, len(profile) // _MOMENTS_OF_A_CLIP))
     is_strong = smooth >= _EDGE_OF_FRAMES * smooth.max()
     share = profile[is_strong].sum() / max(profile.sum(), 1e-30)
@@ -257,7 +257,7 @@ def _moments(profile: Float[np.ndarray, "frame"]) -> tuple[tuple[int, int], ...]
 
 
 def _reach(values: Float[np.ndarray, "band"], top: int, edge: float) -> tuple[int, int]:
-    """The ends of the range around the top that stays above a part of it."""
+    """Return the ends of the range around the peak that stays above a part of it."""
     is_low = values < edge * values[top]
     below, above = np.flatnonzero(is_low[:top]), np.flatnonzero(is_low[top:])
     first = int(below[-1]) + 1 if len(below) else 0
@@ -267,7 +267,7 @@ def _reach(values: Float[np.ndarray, "band"], top: int, edge: float) -> tuple[in
 def _smoothed(
     values: Float[np.ndarray, "item"], width: int
 ) -> Float[np.ndarray, "item"]:
-    """Running means, over fewer items at the ends."""
+    """Return running means, over fewer items at the ends."""
     kernel = np.ones(min(width, len(values)))
     total = np.convolve(values, kernel, "same")
     return total / np.convolve(np.ones(len(values)), kernel, "same")

@@ -1,4 +1,4 @@
-"""The page of scored recordings, which have no labels and belong to no run."""
+"""The page for scored recordings outside a run, without labels."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,13 +27,13 @@ def write_recordings_report(
     detector: Detector,
     scored: Sequence[tuple[int, LoadedRecordings, Float[np.ndarray, "_"]]],
 ) -> None:
-    """Write a page with every clip's score, and explanations of the telling clips.
+    """Write a page with every clip's score, and explanations of informative clips.
 
     Args:
-        path: of the page.
-        detector: the one whose first seed gave the scores.
-        scored: for each machine its number in the detector, its recordings with their
-            sounds, and the scores of their clips, followed by padding.
+        path: where to write the page.
+        detector: the detector; its first seed computed the scores.
+        scored: for each machine, its index in the detector, its recordings with
+            sounds, and their clips' scores, followed by padding.
 
     Raises:
         InputError: there are no clips, or the page cannot be written.
@@ -62,7 +62,7 @@ def _scored_clips(
     recordings: LoadedRecordings,
     scores: Float[np.ndarray, "_"],
 ) -> ScoredClips:
-    """One machine's clips under the headline score, without labels."""
+    """Return one machine's clips with the headline score, without labels."""
     score, n_clips = detector.config.score, len(recordings.sounds)
     p_values = clip_p_values(detector, score, 0, number, scores[:n_clips])
     unknown = ("",) * n_clips

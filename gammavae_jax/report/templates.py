@@ -29,7 +29,7 @@ def resource(name: str) -> str:
 
 
 def script_json(text: str) -> str:
-    """Escape JSON text so that it can stand inside a script element."""
+    """Escape JSON text for use inside a script element."""
     return text.translate(_IN_SCRIPT)
 
 
@@ -47,7 +47,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _policy(script: str) -> str:
-    """A content security policy that allows this one script and no other source."""
+    """Return a content security policy that allows only this one script."""
     digest = hashlib.sha256(script.encode("utf-8")).digest()
     return (
         f"default-src 'none'; script-src 'sha256-{base64.b64encode(digest).decode()}'; "

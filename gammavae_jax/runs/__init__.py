@@ -1,1 +1,1 @@
-"""A run's folder: checkpoints, resuming, results written atomically."""
+"""Run folders: checkpoints, resuming, and atomically written results."""

@@ -88,7 +88,7 @@ def load_detector(folder: Path) -> Detector:
 
 
 def refuse_fleet(folder: Path, part: str = "") -> None:
-    """Refuse the folder of a fleet, and name `part` of one of its waves instead."""
+    """Reject a fleet's folder; the message suggests `part` of one of its waves."""
     if (folder / "fleet.json").is_file():
         raise InputError(
             f"{str(folder)!r} is a fleet: give the folder of one of its waves, such as "
@@ -97,7 +97,7 @@ def refuse_fleet(folder: Path, part: str = "") -> None:
 
 
 def save_training(folder: Path, checkpoint: TrainCheckpoint) -> None:
-    """Write the state after an epoch; of the earlier states, keep only the last.
+    """Write the state after an epoch; keep only the latest earlier state.
 
     All processes of a cluster must call it. See `save_arrays` for errors.
     """
@@ -142,12 +142,12 @@ def restore_training(
 
 
 def last_saved_epoch(folder: Path) -> int:
-    """The epoch of the newest training state, even if damaged; 0 if there is none."""
+    """Return the newest training state's epoch, even if damaged; 0 without states."""
     return max(_epochs(folder / "train"), default=0)
 
 
 def _remove_older(train: Path, epoch: int) -> None:
-    """Keep the state of an epoch and the one before."""
+    """Remove all states but an epoch's and the one before."""
     before = max((e for e in _epochs(train) if e < epoch), default=epoch)
     kept = {f"{e}{end}" for e in (before, epoch) for end in ("", ".json")}
     for path in list(train.iterdir()):
@@ -156,18 +156,18 @@ def _remove_older(train: Path, epoch: int) -> None:
 
 
 def _epochs(train: Path) -> list[int]:
-    """The epochs whose states have a marker."""
+    """Return the epochs whose states have a marker."""
     names = [path.stem for path in train.glob("*.json")] if train.is_dir() else []
     return [int(name) for name in names if name.isdecimal()]
 
 
 def _blank(*shape: int, dtype: Any = np.float32) -> Any:
-    """A shape and a type, for which no memory is allocated."""
+    """Return a shape and type, without allocating memory."""
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
 def _abstract_detector(config: Config, about: Any) -> dict[str, Any]:
-    """The shapes and types of a detector's arrays."""
+    """Return the shapes and types of a detector's arrays."""
     n_machines, n_mels = len(about["machines"]), config.features.n_mels
     models, seeds = (config.n_members, n_machines), (config.n_seeds, n_machines)
     fit = GaussianFit(_blank(*models, n_mels), _blank(*models, n_mels, n_mels))

@@ -1,4 +1,4 @@
-"""The folder of an `AnomalyDetector`: a checkpoint, and the estimator's parameters."""
+"""An `AnomalyDetector`'s folder: a checkpoint, and the estimator's parameters."""
 
 import json
 import tempfile
@@ -49,7 +49,7 @@ def write_detector(
 ) -> None:
     """Write a detector atomically, and replace an existing one.
 
-    `parameters` are those of its estimator, as JSON types.
+    `parameters` are the estimator's parameters, as JSON types.
 
     Raises:
         InputError: see `require_place`.
@@ -65,7 +65,7 @@ def write_detector(
 
 
 def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
-    """Return the detector in a folder, and the parameters of its estimator.
+    """Read the detector in a folder, and its estimator's parameters.
 
     Raises:
         InputError: there is no detector, or this version cannot read it.

@@ -47,7 +47,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Return the commit of this file's checkout, with `+` if there are changes."""
+    """Return the checkout's commit, with `+` if there are uncommitted changes."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""Read a finished run from its folder, and create its page again."""
+"""Reads a finished run's folder, and rebuilds its report page."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -36,21 +36,21 @@ def report_run(
     names: Sequence[str],
     log: Log,
 ) -> None:
-    """Create the page of a finished run again.
+    """Rebuild a finished run's report page.
 
-    If the recordings are missing, the page has no pictures and a note says so, unless
-    `data_root` or `names` ask for them.
+    If the recordings are missing, the page has a note instead of pictures, unless
+    `data_root` or `names` request them.
 
     Args:
-        run: the folder of the run.
-        path: the page to write.
-        data_root: the folder of the recordings; default: the one that the run used.
+        run: the run folder.
+        path: where to write the page.
+        data_root: the recordings' folder; default: the one that the run used.
         names: clips that must have pictures.
         log: shows messages and progress.
 
     Raises:
-        InputError: see `read_run`; a name matches no clip; requested recordings are
-            missing; or the page cannot be written.
+        InputError: the run is not finished, a name matches no clip, requested
+            recordings are missing, or the page cannot be written.
     """
     detector, report, root = _read_run(run)
     first = [find_clip(name, report.machines) for name in names]
@@ -70,7 +70,7 @@ def report_run(
 
 
 def _read_run(folder: Path) -> tuple[Detector, Report, Path | None]:
-    """Return a run's detector and report, and the folder its recordings were in."""
+    """Read a run's detector and report, and its recordings' folder."""
     refuse_fleet(folder)
     path = folder / "summary.json"
     try:
@@ -111,7 +111,7 @@ def _checkpoint_of(folder: Path, summary: Mapping[str, Any]) -> Path:
 def _scored_clips(
     rows: Sequence[ClipRow], detector: Detector, folder: Path
 ) -> list[ScoredClips]:
-    """Return the clips of each machine, in the order of the table."""
+    """Read each machine's clips, in the table's order."""
     config = detector.config
     tables: dict[tuple[str, str], dict[tuple[str, int], dict[str, ClipRow]]] = {}
     for row in rows:
@@ -158,7 +158,7 @@ def _values(column: Sequence[Sequence[ClipRow]], field: str) -> np.ndarray:
 def _loaders_from_files(
     detector: Detector, machines: Sequence[ScoredClips], root: Path | None
 ) -> list[list[Loader]]:
-    """Return functions that load each clip of each machine from its recording."""
+    """Return functions that load clips from recordings, by machine and clip."""
     if root is None:
         raise InputError(
             "the run does not record where its recordings were: give --data-root"
@@ -188,10 +188,10 @@ def _loaders_from_files(
 
 
 def find_clip(name: str, machines: Sequence[ScoredClips]) -> tuple[int, int]:
-    """Return the machine and clip indices of a clip.
+    """Find a clip by name; return its machine and clip index.
 
-    The name may be `machine/name` if several machines have such a clip, and may be
-    shortened to a unique prefix. It must match exactly one clip.
+    The name may be shortened to a unique prefix, and may be `machine/name`, which is
+    needed if several machines have such a clip.
     """
     clips = [
         (unit_name(table.machine, table.section), clip, (m, c))

@@ -1,7 +1,6 @@
-"""The folder of a run: its lock, its checks, its configuration and its metrics.
+"""A run folder: its lock, checks, configuration and metrics.
 
-All files are written atomically, except `metrics.jsonl`, which grows by a line an
-epoch.
+All files are written atomically, except `metrics.jsonl`, which gets one line per epoch.
 """
 
 import contextlib
@@ -38,7 +37,7 @@ _LOCK = ".run-lock"
 
 
 class RunFolder(NamedTuple):
-    """Where a run writes, and what to do if something is there already."""
+    """Where a run writes, and what to do if the folder already exists."""
 
     path: Path
     resume: bool = False
@@ -49,10 +48,11 @@ class RunFolder(NamedTuple):
 def held_folder(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
     """Check that a folder may be used, and lock it during the block.
 
-    The lock ends with the process, even if that is killed.
+    The lock ends with the process, even if it is killed.
 
     Raises:
-        InputError: another run has locked it; it cannot be written; see `check_folder`.
+        InputError: the folder is locked, cannot be written, or fails
+            `check_folder`.
     """
     if not (out / _LOCK).exists():
         check_folder(out, resume, overwrite)
@@ -70,7 +70,7 @@ def held_folder(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
 
 
 def check_folder(out: Path, resume: bool = False, overwrite: bool = False) -> None:
-    """Check that a folder is new or empty, or holds a run to resume or overwrite."""
+    """Check that a folder is new, empty, or holds a run to resume or overwrite."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{str(out)!r} is a file: give another --out")
     entries = list(out.iterdir()) if out.is_dir() else []
@@ -92,7 +92,7 @@ def check_folder(out: Path, resume: bool = False, overwrite: bool = False) -> No
 
 
 def begin_folder(out: Path, config: Config) -> None:
-    """Create the folder without an earlier run's files, and write `config.json`."""
+    """Create the folder, remove an earlier run's files, and write `config.json`."""
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         # Written first, since it marks the folder as a run's.
@@ -105,14 +105,14 @@ def begin_folder(out: Path, config: Config) -> None:
 
 
 def is_finished(out: Path, config: Config | None = None) -> bool:
-    """Whether the folder holds a finished run; if `config` is given, with that one."""
+    """Return whether a folder holds a finished run, optionally with this `config`."""
     if not (out / "summary.json").is_file():  # published last
         return False
     return config is None or read_config(out) == config
 
 
 def read_config(out: Path) -> Config | None:
-    """Return the configuration of the run in a folder; None if there is no run."""
+    """Read the configuration of a run folder; None if there is no run."""
     path = out / "config.json"
     if not path.exists():
         return None
@@ -125,10 +125,10 @@ def read_config(out: Path) -> Config | None:
 
 
 def resume_folder(out: Path, config: Config, epoch: int) -> list[int]:
-    """Go back to the state of the training after an epoch.
+    """Restore the folder to its state after an epoch.
 
     Existing results and their configuration stay until `atomic_results` replaces them.
-    Return the epochs that are missing in `metrics.jsonl`.
+    Return the epochs that are missing from `metrics.jsonl`.
     """
     settle_folder(out, config)
     kept = [line for line in read_metrics(out) if line["epoch"] <= epoch]
@@ -139,7 +139,7 @@ def resume_folder(out: Path, config: Config, epoch: int) -> list[int]:
 
 
 def settle_folder(out: Path, config: Config) -> None:
-    """Finish publishing the results of a run that was killed while it did so.
+    """Finish publishing results, if a run was killed while publishing.
 
     The configuration is written unless the folder has results.
     """
@@ -151,7 +151,7 @@ def settle_folder(out: Path, config: Config) -> None:
 
 
 def _remove_unfinished(out: Path) -> None:
-    """Remove the unfinished files of runs that were killed."""
+    """Remove unfinished files that killed runs left."""
     for path in (*out.glob(".*"), *out.glob("checkpoint/.*")):
         if is_unfinished(path):
             remove(path)
@@ -160,7 +160,7 @@ def _remove_unfinished(out: Path) -> None:
 def append_metrics(
     out: Path, epoch: int, machines: Sequence[str], info: Mapping[str, np.ndarray]
 ) -> None:
-    """Append an epoch to `metrics.jsonl`: for each machine, lists of values by member.
+    """Append an epoch to `metrics.jsonl`: for each machine, values by member.
 
     `info` has arrays `member machine ...`; values that are not finite become null.
     """
@@ -179,7 +179,7 @@ def append_metrics(
 
 
 def last_epoch(out: Path) -> dict[str, dict[str, Any]]:
-    """Return the metrics of the last epoch, by machine; empty if there is none."""
+    """Return the last epoch's metrics, by machine; empty without epochs."""
     lines = read_metrics(out)
     return lines[-1]["machines"] if lines else {}
 
@@ -193,7 +193,7 @@ def write_results(
 ) -> None:
     """Write `results.csv` and `summary.json`, to which `about` is added.
 
-    `year` is that of the challenge whose metrics the rows hold.
+    `year` is the challenge year whose metrics the rows hold.
     """
     means = summarise_rows(rows, year) if rows else {}
     summary = {"year": year, **means, "notes": notes, **about}
@@ -202,7 +202,7 @@ def write_results(
 
 
 def _is_run(out: Path) -> bool:
-    """Whether the folder has a `config.json` of ours."""
+    """Return whether a folder has a `config.json` that this package wrote."""
     try:
         config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -211,7 +211,7 @@ def _is_run(out: Path) -> bool:
 
 
 def read_metrics(out: Path) -> list[dict[str, Any]]:
-    """Return the complete lines of `metrics.jsonl`, without damaged ones."""
+    """Read the complete lines of `metrics.jsonl`; skip damaged ones."""
     path = out / "metrics.jsonl"
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     entries = []
@@ -224,7 +224,7 @@ def read_metrics(out: Path) -> list[dict[str, Any]]:
 
 
 def _numbers(value: Any) -> Any:
-    """Convert to the shortest number that reads back as the same float32, or a list."""
+    """Convert values to the shortest numbers that read back as the same float32."""
     if np.ndim(value):
         return [_numbers(v) for v in value]
     if isinstance(value, np.bool_):

@@ -1,7 +1,7 @@
 """Publishes the results of a run atomically.
 
 They are written to a subfolder, which is renamed when it is complete. From then on they
-count as published, and are moved to their places one after the other.
+count as published, and are moved to their final places one by one.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ _READY = ".results"  # complete, not yet in their places
 
 
 def has_results(out: Path) -> bool:
-    """Whether the folder has results of a run or an evaluation."""
+    """Return whether a folder has results of a run or an evaluation."""
     return any((out / name).exists() for name in (*_RESULTS, _READY))
 
 
@@ -44,7 +44,7 @@ def remove_results(out: Path) -> None:
 def atomic_results(out: Path, config: Config) -> Iterator[Path]:
     """Yield a folder for new results, which replace the old ones when the block ends.
 
-    If the block fails, the old ones stay. If the process is killed during the
+    If the block fails, the old results stay. If the process is killed during the
     replacement, only new results are left, and resuming finishes the replacement.
     """
     new = out / _NEW
@@ -62,9 +62,9 @@ def atomic_results(out: Path, config: Config) -> Iterator[Path]:
 
 
 def put_in_place(out: Path) -> None:
-    """Move complete results to their places, and remove incomplete ones.
+    """Move complete results to their final places, and remove incomplete ones.
 
-    If a call is interrupted, the next one finishes its work.
+    If a call is interrupted, the next one completes it.
     """
     remove(out / _NEW)
     ready = out / _READY

@@ -1,4 +1,4 @@
-"""The results of a run or an evaluation, and its page with pictures of clips."""
+"""A run's or evaluation's results, and its report page."""
 
 import contextlib
 import itertools
@@ -54,7 +54,7 @@ SYNTHETIC_NOTE = (
 
 
 class Origin(NamedTuple):
-    """Where results come from."""
+    """Where results come from: recordings, detector and notes."""
 
     data_root: Path
     year: int | None  # of the challenge whose metrics hold; None: 2022 and later
@@ -69,7 +69,7 @@ def publish(
     origin: Origin,
     log: Log,
 ) -> None:
-    """Evaluate scored clips, write all results atomically, and print them.
+    """Evaluate scored clips, publish all results atomically, and print them.
 
     A run's detector is saved with the results; an evaluation's is not. In a cluster all
     processes save the detector together, and the first one writes the rest.
@@ -111,7 +111,7 @@ def _write(
     origin: Origin,
     log: Log,
 ) -> None:
-    """Write score files, tables, summary and page to the folder of new results."""
+    """Write score files, tables, summary and page to the new results' folder."""
     about = {"timing": log.seconds, "environment": describe_environment()}
     sources = {
         "data_root": str(origin.data_root.resolve()),
@@ -126,7 +126,7 @@ def _write(
 
 
 def complete_report(report: Report, run: Path) -> Report:
-    """Add what follows from the run's folder and its scores."""
+    """Add training curves, published results and other derived content."""
     config, metrics = report.config, read_metrics(run)
     has_posterior = config.model.latent != "deterministic"
     return report._replace(
@@ -140,7 +140,7 @@ def complete_report(report: Report, run: Path) -> Report:
 def published_results(
     data_root: Path | None, machines: Sequence[ScoredClips]
 ) -> Published:
-    """The published results on these recordings; empty if there are none."""
+    """Return published results on these recordings; empty if there are none."""
     names = {clips.machine for clips in machines}
     if data_root is None or is_synthetic(data_root):
         return {}
@@ -157,8 +157,8 @@ def write_run_page(
 ) -> None:
     """Write a page with pictures of the most informative clips.
 
-    `loaders` load the clips, by machine and clip; without them there are no pictures.
-    `first` has the machine and clip indices of the clips that are shown first.
+    `loaders` load clips, by machine and clip; without them there are no pictures.
+    `first` has the machine and clip indices of clips to show first.
     """
     config = report.config
     chosen = telling_clips_of_all(report.machines, config.score, 0) if loaders else []
@@ -173,7 +173,7 @@ def write_run_page(
 
 
 def _loaders(detector: Detector, clips: Clips) -> list[Loader]:
-    """How to get each clip of a machine: its log-mel is in memory, its sound is not."""
+    """Return each clip's loader: the log-mel is in memory, the sound is read again."""
     features = detector.config.features
     return [
         lambda file=file, log_mel=log_mel: (log_mel, read_sound(file.path, features))
@@ -182,7 +182,7 @@ def _loaders(detector: Detector, clips: Clips) -> list[Loader]:
 
 
 def read_sound(path: Path, config: FeatureConfig) -> Sound:
-    """Read a recording to play on the page; without samples if it is missing."""
+    """Read a recording for playback; if it is missing, return a remark instead."""
     try:
         waveform = read_clip(
             path, sample_rate=config.sample_rate, channel=config.channel
@@ -223,7 +223,7 @@ def _write_score_files(
 
 
 def _print(report: Report, log: Log) -> None:
-    """Print the table of results, if any machine could be evaluated."""
+    """Print the results table, if any machine was evaluated."""
     if not report.rows:
         return
     config = report.config

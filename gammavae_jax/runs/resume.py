@@ -1,6 +1,6 @@
-"""Train in a run's folder: start or resume, record each epoch, save states.
+"""Trains in a run folder: start or resume, record each epoch, save states.
 
-In a cluster the first process writes, and all must see the same folder.
+In a cluster the first process writes, and all processes must see the same folder.
 """
 
 import contextlib
@@ -40,9 +40,9 @@ _MOST_NAMED = 3  # settings in a message
 
 
 class FolderObserver(Observer):
-    """Keeps a training in a run's folder, so that it can be resumed.
+    """Records a training in a run folder, so that it can be resumed.
 
-    `clips` are the identities of the training clips by machine; see `clip_identities`.
+    `clips` are the training clips' identities by machine; see `clip_identities`.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class FolderObserver(Observer):
         on_first(lambda: append_metrics(out, epoch, list(self.clips), values))
 
     def on_diverged(self, name: str, seed: int, fold: int | None, epoch: int) -> None:
-        """Note which model diverged; the training of the others continues."""
+        """Note which model diverged; the others continue to train."""
         self.has_diverged = True
         of_fold = "" if fold is None else f", fold {fold}"
         self.log.note(
@@ -94,7 +94,7 @@ class FolderObserver(Observer):
         )
 
     def must_save(self, epoch: int) -> bool:
-        """Whether the epoch is the last or a multiple of `checkpoint_every`."""
+        """Return whether an epoch is the last or a multiple of `checkpoint_every`."""
         train = self.config.train
         return epoch % train.checkpoint_every == 0 or epoch == train.epochs
 
@@ -108,14 +108,14 @@ class FolderObserver(Observer):
 
     @contextlib.contextmanager
     def heed_signals(self) -> Iterator[None]:
-        """Delay Ctrl-C and SIGTERM until the epoch is saved."""
+        """Defer Ctrl-C and SIGTERM until the epoch is saved."""
         with stoppable(_STOPPING) as self._stop:
             yield
         if self._ended_by:  # another process received the signal
             raise end_of(self._ended_by)
 
     def stop_requested(self) -> bool:
-        """Whether any process received a signal."""
+        """Return whether any process received a signal."""
         self._ended_by = any_process(self._stop.signal_name)
         return bool(self._ended_by)
 
@@ -133,7 +133,7 @@ class FolderObserver(Observer):
             )
 
     def _state_to_resume(self) -> TrainCheckpoint | None:
-        """The state to resume from; None to start over, if that loses nothing."""
+        """Return the state to resume from; None to start over without loss."""
         if not self.folder.resume:
             return None
         out, config = self.folder.path, self.config
@@ -161,7 +161,7 @@ class FolderObserver(Observer):
 
 
 def require_same_training(config: Config, before: Config, out: Path) -> None:
-    """Refuse to resume a training with settings other than its own."""
+    """Reject resuming a training with other settings."""
     others = _differences(config, before)
     if others:
         named = "; ".join(others[:_MOST_NAMED])
@@ -175,7 +175,7 @@ def require_same_training(config: Config, before: Config, out: Path) -> None:
 
 
 def require_no_more_epochs(config: Config, out: Path) -> None:
-    """Refuse fewer epochs than a run, or a wave of a fleet, has already trained."""
+    """Reject fewer epochs than a run, or a fleet's wave, has already trained."""
     for folder in (out, *sorted(out.glob("waves/*"))):
         begun = read_config(folder)
         if begun is not None and trains_alike(config, begun):
@@ -191,12 +191,12 @@ def _require_epochs(config: Config, out: Path, epoch: int) -> None:
 
 
 def trains_alike(one: Config, other: Config) -> bool:
-    """Whether two trainings differ only in their number of epochs and their scores."""
+    """Return whether two configurations differ only in epochs and scores."""
     return not _differences(one, other)
 
 
 def _differences(config: Config, before: Config) -> list[str]:
-    """The settings that differ between two trainings, with their old and new values."""
+    """Return the settings that differ, with their old and new values."""
     now, then = leaves(to_dict(config)), leaves(to_dict(before))
     return [
         f"{path}={then[path]}, not {now[path]}"
@@ -207,7 +207,7 @@ def _differences(config: Config, before: Config) -> list[str]:
 
 
 def _require_shared(out: Path) -> None:
-    """Refuse a folder that the first process created but this one does not see."""
+    """Reject a folder that the first process created but this one cannot see."""
     if not (out / "config.json").is_file():
         raise InputError(
             f"{str(out)!r} is not visible here: give an --out that all hosts share"

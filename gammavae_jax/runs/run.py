@@ -1,4 +1,4 @@
-"""The main job in a run's folder: load, fit, score, publish."""
+"""The main job in a run folder: load, fit, score, publish."""
 
 import contextlib
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ from gammavae_jax.scoring.scored_clips import score_clips
 
 
 class Capacities(NamedTuple):
-    """The minimum capacity of arrays of training and test clips; None: no minimum."""
+    """Minimum capacities for training and test clips; None: no minimum."""
 
     train: Capacity | None = None
     test: Capacity | None = None
@@ -56,13 +56,13 @@ _AS_NEEDED = Capacities()
 def run(
     config: Config, source: Source, folder: RunFolder, year: int | None, log: Log
 ) -> bool:
-    """Train, score and evaluate the machines of a source.
+    """Train, score and evaluate a source's machines.
 
-    `year` is the year of the challenge whose metrics are used; default: the year of
-    the recordings' layout.
+    `year` is the challenge year whose metrics are used; default: the year of the
+    recordings' layout.
 
     Returns:
-        Whether every model was trained to the end.
+        Whether every model finished training.
 
     Raises:
         InputError: the input cannot be used, and nothing was written; or the folder
@@ -74,7 +74,7 @@ def run(
 
 @contextlib.contextmanager
 def hold(folder: RunFolder) -> Iterator[None]:
-    """Lock a folder as `held_folder` does; in a cluster, the first process does it."""
+    """Lock a folder with `held_folder`; in a cluster, in the first process."""
     with contextlib.ExitStack() as stack:
         on_first(lambda: stack.enter_context(held_folder(*folder)))
         yield
@@ -83,7 +83,7 @@ def hold(folder: RunFolder) -> Iterator[None]:
 def run_held(
     config: Config, source: Source, folder: RunFolder, year: int | None, log: Log
 ) -> bool:
-    """Do what `run` does, in a folder that is already locked."""
+    """Run as `run` does, in a folder that is already locked."""
     require_same(
         [to_dict(config), source.machines, source.with_supplemental, year],
         "its settings differ from those of process 0: give all the same command",
@@ -108,7 +108,7 @@ def load_all(
     year: int | None,
     log: Log,
 ) -> tuple[Machines, int | None]:
-    """Load the machines found in a source, and choose the year whose metrics hold."""
+    """Load a source's machines, and choose the year whose metrics apply."""
     require_classes((machine.name, machine.test) for machine in found)
     machines = load(source, found, config, log)
     require_classes((name, clips.files) for name, clips in machines.test)
@@ -116,7 +116,7 @@ def load_all(
 
 
 def choose_year(year: int | None, found: list[MachineFiles], log: Log) -> int | None:
-    """Return the given year or that of the layout; note if its metrics are old ones."""
+    """Return the given or the layout's year; note if it has its own metrics."""
     year = year_of_layout(found) if year is None else year
     if year is not None and definition_of(year) < 2022:
         log.note(f"The metrics and the official score are those of {year}.")
@@ -133,8 +133,8 @@ def run_loaded(
 ) -> bool:
     """Fit a detector, score the test clips and publish the results.
 
-    The training clips are used up; see `fit`. Return whether every model was trained to
-    the end.
+    The training clips are consumed; see `fit`. Return whether every model finished
+    training.
     """
     clips = {name: clip_identities(found) for name, found in machines.train}
     observer = FolderObserver(config, folder, clips, log)
@@ -149,7 +149,7 @@ def _score_and_publish(detector, test, folder, origin, log, capacity) -> None:
 
 
 def describe(config: Config, source: Source, log: Log) -> None:
-    """Show what `run` would work on, from file names alone; raises as `find_all`."""
+    """Show what `run` would process, from file names; see `find_all` for errors."""
     log.show(to_json(to_dict(config)).rstrip())
     for files in find_all(source):
         unused = len(files.supplemental)
@@ -160,7 +160,7 @@ def describe(config: Config, source: Source, log: Log) -> None:
 
 
 def describe_folder(config: Config, folder: RunFolder, log: Log) -> None:
-    """Show where `run` would write, or why it would refuse to."""
+    """Show where `run` would write, or why it would refuse."""
     out = folder.path
     try:
         check_folder(*folder)
@@ -183,10 +183,10 @@ def evaluate(
     log: Log,
     capacity: Capacity | None = None,
 ) -> None:
-    """Score and evaluate test clips of a checkpoint's machines with its detector.
+    """Score and evaluate test clips with a checkpoint's detector.
 
-    See `run` for `year`. `capacity` is the minimum capacity of the arrays of clips.
-    Nothing is written if the checkpoint or the recordings cannot be used.
+    For `year`, see `run`. `capacity` is the clip arrays' minimum capacity. Nothing is
+    written if the checkpoint or the recordings cannot be used.
     """
     if checkpoint.resolve().is_relative_to(folder.path.resolve()):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Stores arrays with Orbax, and validates an untrusted checkpoint before using it.
+"""Stores arrays with Orbax, and validates an untrusted checkpoint before use.
 
 The arrays are in a folder. A JSON file beside it, the marker, describes them and lists
 the checksums of their files. It is written last, so if it exists, the arrays are
@@ -40,7 +40,7 @@ _SPARE_BYTES = 64 << 20  # allowed even for the smallest checkpoint
 
 
 class Unreadable(InputError):
-    """A checkpoint is damaged or unsupported; `problem` excludes the remedy."""
+    """A checkpoint is damaged or unsupported; `problem` is the message's first part."""
 
     def __init__(self, problem: str, remedy: str):
         super().__init__(f"{problem}: {remedy}")
@@ -48,12 +48,12 @@ class Unreadable(InputError):
 
 
 def marker(path: Path) -> Path:
-    """Return the file that describes the arrays in folder `path`."""
+    """Return the path of the marker for the arrays in folder `path`."""
     return path.with_name(f"{path.name}.json")
 
 
 def save_arrays(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
-    """Write arrays to a folder, which is replaced if it exists, and then their marker.
+    """Write arrays to a folder, replacing an existing one, and then their marker.
 
     All processes of a cluster must call it: each writes the part on its devices, and
     the first one also writes the arrays on the host. `about` is the content of the
@@ -87,7 +87,7 @@ def save_arrays(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
 
 
 def read_marker(path: Path) -> tuple[Any, Config]:
-    """Return the content of the marker, a dict, and the configuration in it."""
+    """Read a marker; return its content, a dict, and the configuration in it."""
     try:
         about = json.loads(marker(path).read_text(encoding="utf-8"))
         if not isinstance(about, dict):
@@ -108,7 +108,7 @@ def read_marker(path: Path) -> tuple[Any, Config]:
 
 
 def load_arrays(path: Path, about: Mapping[str, Any], like: Any) -> Any:
-    """Verify the checksums of stored arrays, and load the arrays to the host.
+    """Verify stored arrays' checksums, and load the arrays to the host.
 
     `like` is a tree of the expected shapes and types. Damaged arrays are `Unreadable`;
     for arrays of an impossible size, the error is a plain InputError.
@@ -137,7 +137,7 @@ def load_arrays(path: Path, about: Mapping[str, Any], like: Any) -> Any:
 
 
 def validate_sizes(path: Path, claimed: Any) -> None:
-    """Refuse Orbax array metadata that claim far more bytes than the files have."""
+    """Reject Orbax metadata that claim far more bytes than the files have."""
     n_claimed = sum(map(_claimed_bytes, jax.tree.leaves(claimed)))
     n_stored = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     problem = f"it claims {n_claimed} bytes of arrays, but has {n_stored}"
@@ -145,7 +145,7 @@ def validate_sizes(path: Path, claimed: Any) -> None:
 
 
 def validate_detector(path: Path, about: Any) -> None:
-    """Refuse a detector's marker if its content is malformed."""
+    """Reject a detector's marker if its content is malformed."""
     machines = about.get("machines")
     is_valid = _is_list(machines, lambda names: _is_list(names, _is_name, 2))
     is_valid = is_valid and 0 < len(set(map(tuple, machines))) == len(machines)
@@ -157,7 +157,7 @@ def validate_detector(path: Path, about: Any) -> None:
 
 
 def validate_training(path: Path, about: Any) -> None:
-    """Refuse a training state's marker if its content is malformed."""
+    """Reject a training state's marker if its content is malformed."""
     clips = about.get("clips")
     is_valid = _is_dict(clips, lambda c: _is_list(c, lambda n: isinstance(n, str)))
     _require(is_valid and clips != {}, path, "'clips' is malformed")
@@ -165,7 +165,7 @@ def validate_training(path: Path, about: Any) -> None:
 
 
 def _claimed_bytes(array: Any) -> int:
-    """The size of an array, or of one of its chunks, since chunks are read whole."""
+    """Return the claimed size of an array or its chunk, since chunks are read whole."""
     chunk = array.storage_metadata and array.storage_metadata.chunk_shape
     return max(math.prod(array.shape), math.prod(chunk or ())) * array.dtype.itemsize
 
@@ -197,7 +197,7 @@ def _require(is_valid: bool, path: Path, problem: str) -> None:
 
 
 def _damaged(path: Path, part: Path | None = None) -> Unreadable:
-    """Return the error for damaged arrays; `part` is the damaged file, if known."""
+    """Return the error for damaged arrays; `part` names the damaged file, if known."""
     where = f" ({printable(part.relative_to(path.parent))})" if part else ""
     return Unreadable(
         f"checkpoint {printable(path)!r} is damaged{where}",

@@ -1,4 +1,4 @@
-"""The detector of all machines: models, references, thresholds, and scores of clips.
+"""The detector: models, references and thresholds of all machines, and its scores.
 
 Each seed has one model per fold (its members). The score of a clip is the mean of the
 members' scores. Calibration: each training clip is scored by the member that did not
@@ -49,9 +49,9 @@ _CLIPS_AT_ONCE = {"map": None, "vmap": 16}
 
 @dataclass(frozen=True)
 class Detector:
-    """Models, references and thresholds of all machines and members, on the host.
+    """All machines' and members' models, references and thresholds, on the host.
 
-    The calibration holds the scores of held-out training clips, of all scores that are
+    The calibration holds the held-out training clips' scores, for all scores that are
     configured or fused. It is NaN for clips that were not held out, and empty if the
     thresholds are the official ones.
     """
@@ -74,16 +74,16 @@ def fit_scores(
     data: Any,
     split: Split,
 ) -> Detector:
-    """Fit the scores and thresholds of trained machines.
+    """Fit scores and thresholds to trained models.
 
     Args:
-        config: of the models.
-        placement: where the models are.
-        machines: type and section of each.
-        filterbank: kept with the models.
+        config: the models' configuration.
+        placement: the placement of the models.
+        machines: each machine's type and section.
+        filterbank: stored with the models.
         state: the placed `TrainState`.
         data: `TrainingArrays`, placed or on the host.
-        split: which windows were trained on and which clips were held out.
+        split: the training windows and the held-out clips.
     """
     kinds: list[Kind] = ["member", "model", "machine", "model"]
     members = placement.put(member_numbers(config), "member")
@@ -113,7 +113,9 @@ def _fit_references(
     data: Any,
     split: Split,
 ) -> dict[str, Reference]:
-    """The references of each statistic that a score needs; leaves `member machine ...`.
+    """Fit a reference for each statistic that a score needs.
+
+    The leaves are arrays `member machine ...`.
 
     Each training clip is described by the member that did not see it, or by the first
     member if all saw it. A member compares with the clips of the other folds.
@@ -159,7 +161,7 @@ def _fit_references(
 def _calibrated(
     detector: Detector, placement: Placement, data: Any, split: Split
 ) -> Detector:
-    """Add the scores of held-out clips, and the thresholds fitted to them."""
+    """Return the detector with held-out scores and thresholds fitted to them."""
     config, held_out = detector.config, split.is_held_out
     chosen, is_used = chosen_indices(held_out)
     by_member = _compile_members(detector, placement, data, chosen)()
@@ -182,7 +184,7 @@ def _with_thresholds(
     threshold: Callable[[np.ndarray, float], float],
     scores: Mapping[str, Float[np.ndarray, "row machine item"]],
 ) -> Detector:
-    """Add the threshold of each seed and machine, fitted to the scores that exist."""
+    """Return the detector with a threshold for each seed and machine."""
     rate = detector.config.scoring.false_alarm_rate
     thresholds = {name: np.empty(values.shape[:2]) for name, values in scores.items()}
     for name, values in scores.items():
@@ -196,7 +198,7 @@ def _with_thresholds(
 def compile_scores(
     detector: Detector, placement: Placement, data: ClipArrays
 ) -> Callable[..., Scores]:
-    """Compile the scoring of clips, and place the clips on the devices.
+    """Compile a function that scores clips, and place the clips on the devices.
 
     Returns:
         A function that returns every configured score, as arrays `seed machine clip`.
@@ -226,7 +228,7 @@ def compile_scores(
 def clip_p_values(
     detector: Detector, score: str, seed: int, machine: int, scores: np.ndarray
 ) -> Float[np.ndarray, "clip"] | None:
-    """The p-values of scores (see `p_values`); None with official thresholds.
+    """Return the scores' p-values (see `p_values`); None with official thresholds.
 
     `seed` and `machine` are indices into `Scores`.
     """
@@ -242,7 +244,7 @@ def _compile_members(
     data: Any,
     chosen: Int[np.ndarray, "member machine chosen"],
 ) -> Callable[..., dict[str, Float[np.ndarray, "member machine chosen"]]]:
-    """Compile the scores of each member for the chosen clips of each machine.
+    """Compile a function that computes each member's scores of its chosen clips.
 
     The returned function takes no argument, or other data of the same shapes.
     """
@@ -268,7 +270,7 @@ def _compile_members(
 
 
 def _stack_models(shape: tuple[int, int], make: Callable[[int, int], Any]) -> Any:
-    """Stack the trees that `make` returns for each index into `shape`."""
+    """Call `make` for each index into `shape`, and stack the returned trees."""
     trees = [make(*model) for model in np.ndindex(*shape)]
     return jax.tree.map(
         lambda *leaves: np.stack(leaves).reshape(*shape, *leaves[0].shape), *trees

@@ -1,4 +1,4 @@
-"""From training clips to a detector: the one pipeline of runs and own recordings."""
+"""From training clips to a detector: the pipeline that all callers share."""
 
 import math
 from collections.abc import Mapping
@@ -34,16 +34,16 @@ def fit(
     capacity: Capacity | None = None,
     adapt_epochs: bool = False,
 ) -> Detector:
-    """Train the models of all machines, and fit their scores and thresholds.
+    """Train all machines' models, and fit their scores and thresholds.
 
     Args:
-        config: of the models, the training and the scores.
-        machines: their training clips are used up: `machines.train` is empty after
-            they were copied into arrays, so that memory holds them once.
+        config: the configuration.
+        machines: the machines with their training clips. `machines.train` is emptied
+            once the clips are copied into arrays, so that memory holds them once.
         observer: shows progress and may save states; default: progress on standard
             error.
-        capacity: the least that the arrays of a machine must hold.
-        adapt_epochs: train for more epochs than configured if these have too few steps.
+        capacity: the minimum size of one machine's arrays.
+        adapt_epochs: train for more epochs if the configured ones have few steps.
 
     Raises:
         InputError: a machine has too few clips, or a model diverged.
@@ -63,12 +63,12 @@ def fit(
 
 
 def fit_detector(config: Config, trained: Trained, machines: Machines) -> Detector:
-    """Fit the scores and thresholds of trained models.
+    """Fit scores and thresholds to trained models.
 
     Args:
-        config: of the scores; its models must be those that were trained.
+        config: the configuration; only its scoring may differ from training's.
         trained: the result of `train_machines`.
-        machines: whose names and filterbank the detector keeps.
+        machines: the machines, with the names and filterbank for the detector.
     """
     config = replace(config, train=trained.config.train)
     names, bank = machines.names, machines.filterbank
@@ -85,8 +85,8 @@ def fit_recordings(
     """Fit a detector to a user's own recordings; see `fit` for shared arguments.
 
     Raises:
-        InputError: a machine's name is not printable, it has fewer than two clips, or
-            `fit` fails.
+        InputError: a machine's name is not printable, a machine has fewer than two
+            clips, or `fit` fails.
     """
     for name, found in loaded.items():
         if not name.isprintable():
@@ -113,7 +113,7 @@ def fit_recordings(
 def _require_whole_recordings(
     config: Config, loaded: Mapping[str, LoadedRecordings]
 ) -> None:
-    """Refuse cut recordings, unless folds keep the clips of a recording together."""
+    """Reject cut recordings, unless folds keep a recording's clips together."""
     if config.train.split == "folds":
         return
     for name, found in loaded.items():
@@ -128,7 +128,7 @@ def _require_whole_recordings(
 def _with_no_empty_fold(
     config: Config, loaded: Mapping[str, LoadedRecordings]
 ) -> Config:
-    """Use at most as many folds as there are recordings to hold out, and at least 2."""
+    """Limit the folds to the number of recordings, but use at least 2."""
     if config.train.split != "folds":
         return config
     n_folds = config.train.n_folds

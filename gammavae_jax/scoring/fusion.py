@@ -35,11 +35,11 @@ def fuse(
     names: Sequence[str],
     fused: Sequence[str],
 ) -> Scores:
-    """Return the named scores, computing those that fuse others.
+    """Return the named scores, including those that fuse others.
 
     Args:
-        scores: of the clips, by name.
-        calibration: scores of held-out clips; NaN for clips that were not held out.
+        scores: the clips' scores, by name.
+        calibration: the held-out clips' scores; NaN for clips not held out.
         names: the scores to return.
         fused: the scores that fusion scores combine.
     """
@@ -58,7 +58,7 @@ def fuse(
 
 
 class Standard(NamedTuple):
-    """Mean and unit of a score on held-out clips."""
+    """The mean and unit of a score on held-out clips."""
 
     mean: Float[np.ndarray, "*model 1"]
     unit: Float[np.ndarray, "*model 1"]
@@ -113,6 +113,6 @@ def _extremes(
 
 
 def _rounding(name: str, size: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Return by how much equal scores of this size may differ through rounding."""
+    """Return the largest rounding difference between equal scores of this size."""
     at_zero = _ROUNDING_OF_SQUARES if name in _SQUARES else _ROUNDING_AT_ZERO
     return np.maximum(_ROUNDING * np.abs(size), at_zero)

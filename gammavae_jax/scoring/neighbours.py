@@ -1,4 +1,4 @@
-"""Distances of a clip to the training clips of its machine.
+"""Distances from a clip to its machine's training clips.
 
 A `Reference` holds a statistic (see `data.statistics`) of training clips from both
 domains, each computed by a model that was not trained on the clip. The normal clips of
@@ -26,7 +26,7 @@ _TINY = 1e-6
 
 
 class Reference(NamedTuple):
-    """The standardised statistic of the training clips that a model compares with.
+    """A model's standardised statistic of the training clips it compares with.
 
     The clips of the model's own fold have no influence on it, so held-out clips are as
     new to it as test clips.
@@ -40,7 +40,7 @@ class Reference(NamedTuple):
 
 
 class Distances(NamedTuple):
-    """Distances of a clip to its nearest training clip, in standard deviations.
+    """A clip's distances to its nearest training clip, in standard deviations.
 
     `neighbour` is the Euclidean distance; `density` is the smallest distance divided by
     the radius of the training clip.
@@ -62,14 +62,14 @@ def fit_reference(
     """Fit the reference of one model.
 
     Args:
-        statistic: of each training clip, computed by a model not trained on it.
+        statistic: each training clip's statistic, from a model not trained on it.
         folds: the fold of that model, or `NO_FOLD` if all were trained on the clip. A
             clip's radius uses the other folds, which hold no near copies of it.
         is_clip: excludes padding and the clips of this model's own fold.
         is_target: whether a clip is from the target domain.
-        config: of density and synthetic clips.
-        n_places: capacity for clips and synthetic clips, from `places_enough`.
-        rng: draws the synthetic clips.
+        config: the settings of the density score and of synthetic clips.
+        n_places: the capacity for clips and synthetic clips; see `places_enough`.
+        rng: the generator that draws synthetic clips.
     """
     used = statistic[is_clip]
     location, spread = used.mean(0), used.std(0)
@@ -105,7 +105,7 @@ def places_enough(n_clips: int, config: ScoringConfig) -> int:
 
 
 def distances(statistic: Float[Array, "feature"], reference: Reference) -> Distances:
-    """Return the distances of one clip to the clips of a reference."""
+    """Return one clip's distances to a reference."""
     point = (statistic - reference.location) / reference.scale
     # Expanding the square would lose the small differences of near clips.
     distance = jnp.sqrt(jnp.sum((reference.clips - point) ** 2, axis=-1))
@@ -157,7 +157,7 @@ def _synthetic(
     config: ScoringConfig,
     rng: np.random.Generator,
 ) -> tuple[Float[np.ndarray, "new feature"], Int[np.ndarray, "new 2"]]:
-    """Draw clips between a target clip and one of its two nearest target clips.
+    """Interpolate between target clips and one of their two nearest target clips.
 
     Source: SMOTE (Chawla et al. 2002).
     """

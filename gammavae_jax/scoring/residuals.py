@@ -1,4 +1,4 @@
-"""Anomaly scores of one clip from the residuals of its windows.
+"""Anomaly scores of one clip, from its windows' residuals.
 
 A residual is the target minus the reconstruction in dB, `window feature`; its rows are
 the frames of its windows, `row mel`. `weight` is 1 for a window and 0 for padding.
@@ -27,7 +27,7 @@ class Scatter(NamedTuple):
 
 
 class WindowErrors(NamedTuple):
-    """For each window: squared error (dB^2), divergence (nats), and training loss."""
+    """Each window's squared error (dB^2), divergence (nats) and training loss."""
 
     squared: Float[Array, "window"]
     kl: Float[Array, "window"]
@@ -49,7 +49,7 @@ def rows_of(
 
 
 def empty_scatter(n_mels: int) -> Scatter:
-    """Return the moments of no rows."""
+    """Return the moments before any rows are added."""
     square = jnp.zeros((n_mels, n_mels))
     return Scatter(jnp.zeros(()), jnp.zeros(n_mels), square, square)
 
@@ -57,7 +57,7 @@ def empty_scatter(n_mels: int) -> Scatter:
 def add_batch(
     scatter: Scatter, rows: Float[Array, "row mel"], weight: Float[Array, "row"]
 ) -> Scatter:
-    """Add the rows of weight 1 of a batch.
+    """Add a batch's rows of weight 1 to the moments.
 
     Source: `within` is accumulated as in `calc_inv_cov` of the official baseline,
     `total` is merged as in Chan, Golub and LeVeque (1979).
@@ -130,7 +130,7 @@ def mahalanobis(
     source: GaussianFit,
     target: GaussianFit,
 ) -> Float[Array, ""]:
-    """Return the squared distance of the clip's mean row to the nearer domain.
+    """Return the mean row's squared distance to the nearer domain.
 
     Source: the official baseline averages the `row row` matrix of products of residuals
     weighted by the inverse covariance, which equals this; faults whose residuals cancel
@@ -151,7 +151,7 @@ def mahalanobis_framewise(
     source: GaussianFit,
     target: GaussianFit,
 ) -> Float[Array, ""]:
-    """Return the mean over rows of the squared distance to the row's nearer domain.
+    """Return the rows' mean squared distance to the nearer domain.
 
     Source: the selective Mahalanobis distance as the challenge describes it.
     """
@@ -189,7 +189,7 @@ def _row_weight(
     residual: Float[Array, "window feature"],
     n_mels: int,
 ) -> Float[Array, "row"]:
-    """Repeat the weight of each window for each of its rows."""
+    """Repeat each window's weight for each of its rows."""
     return jnp.repeat(weight, residual.shape[1] // n_mels)
 
 
@@ -209,7 +209,7 @@ def largest(values: Float[Array, "window"], weight: Float[Array, "window"]) -> A
 
 
 def top(values: Float[Array, "window"], weight: Float[Array, "window"]) -> Array:
-    """Return the mean of the largest tenth of the windows, at least of one."""
+    """Return the mean over the largest tenth of the windows, at least one."""
     count = jnp.maximum(jnp.ceil(TOP_FRACTION * weight.sum()), 1.0)
     return _by_rank(values, weight, (jnp.arange(values.shape[0]) < count) * 1.0)
 

@@ -1,4 +1,4 @@
-"""The scores of clips: one table for each machine."""
+"""Scored clips: one table for each machine."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -15,9 +15,9 @@ from gammavae_jax.scoring.fusion import Scores
 
 
 class ScoredClips(NamedTuple):
-    """The clips of one machine under every score of every seed.
+    """One machine's clips, with every score of every seed.
 
-    A label or domain that a clip's name does not give is "". Scores with an official
+    A label or domain that is not in a clip's name is "". Scores with an official
     threshold have no p-values.
     """
 
@@ -57,14 +57,14 @@ def score_clips(
     """Score clips with every configured score.
 
     Args:
-        detector: of the machines.
-        test: the name of each machine of the detector, in its order, and its clips.
-        log: receives notes and timings; default: standard error.
-        capacity: the least that the arrays of a machine must hold.
+        detector: the machines' detector.
+        test: each machine's name and clips, in the detector's order.
+        log: shows notes and timings; default: on standard error.
+        capacity: the minimum size of one machine's arrays.
 
     Returns:
-        A table for each machine. Machines whose scores are not finite are left out,
-        with a note.
+        One table per machine. Machines whose scores are not finite are left out with
+        a note.
     """
     log, config = log or Log(), detector.config
     clips = [of_machine for _, of_machine in test]
@@ -81,7 +81,7 @@ def score_clips(
 
 
 def finite_machines(scores: Scores, test: NamedClips, log: Log) -> list[int]:
-    """Return the indices of machines with finite scores, and note the others."""
+    """Return the indices of machines with finite scores; note the others."""
     usable = []
     for m, (name, clips) in enumerate(test):
         n = len(clips.files)  # the rest is padding
@@ -93,7 +93,7 @@ def finite_machines(scores: Scores, test: NamedClips, log: Log) -> list[int]:
 
 
 def _table(detector: Detector, scores: Scores, clips: Clips, m: int) -> ScoredClips:
-    """The table of machine number `m`."""
+    """Return the table of the machine at index `m`."""
     files = clips.files
     of_machine = {name: values[:, m, : len(files)] for name, values in scores.items()}
     p_values = {

@@ -1,6 +1,6 @@
-"""The scores of one model: from windows to the scores of clips and batches.
+"""One model's scores: from windows to the scores of clips and batches.
 
-All functions are for one machine and one member; `detector` runs them for all.
+All functions take one machine and one member; `detector` runs them for all.
 """
 
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ from gammavae_jax.training.step import TrainState, model_key
 
 
 class Scorer(NamedTuple):
-    """A trained model and the fits of its residuals."""
+    """A trained model and the normal distributions fitted to its residuals."""
 
     params: Any
     batch_stats: Any
@@ -45,7 +45,7 @@ def fit_scorer(
     data: TrainingArrays,
     group: UInt8[Array, "window"],
 ) -> Scorer:
-    """Fit the residuals of a machine's training windows in each domain.
+    """Fit a normal distribution to the training residuals of each domain.
 
     Batches are shuffled as in one more epoch of training, because the official
     covariance depends on them. A machine with fewer than two target windows uses the
@@ -80,7 +80,7 @@ def fit_scorer(
 
 
 def rows_in_window(config: Config) -> int:
-    """Return the number of frames in the residual of a window."""
+    """Return the number of frames in a window's residual."""
     return 1 if config.model.target == "centre" else config.features.n_context
 
 
@@ -92,7 +92,7 @@ def score_machine(
     data: ClipArrays,
     chosen: Int[Array, "chosen"],
 ) -> dict[str, Float[Array, "chosen"]]:
-    """Return the scores in `Config.computed_scores` of the chosen clips.
+    """Return the chosen clips' scores, as listed in `Config.computed_scores`.
 
     Scores of padding clips are undefined. `clips_at_once` clips are computed as one
     batch; None computes them one by one.
@@ -118,7 +118,7 @@ def describe_machine(
     data: ClipArrays,
     chosen: Int[Array, "chosen"],
 ) -> dict[str, Float[Array, "chosen feature"]]:
-    """Return the statistics in `wanted_statistics` of the chosen clips."""
+    """Return the chosen clips' statistics, as listed in `wanted_statistics`."""
 
     def describe(clip):
         output, weight = output_of_clip(config, scorer, data, clip)
@@ -142,7 +142,7 @@ def score_batches(
     data: TrainingArrays,
     group: UInt8[Array, "window"],
 ) -> dict[str, Float[Array, "batch"]]:
-    """Return the scores of shuffled batches of training, then of held-out windows.
+    """Return the scores of shuffled batches: training windows, then held-out ones.
 
     They are NaN where there is no batch. Source: the official baseline fits its
     thresholds to such scores. The MSE of training batches comes from the last epoch,
@@ -176,7 +176,7 @@ def score_batches(
 def windows_of_clip(
     config: Config, data: ClipArrays, clip: Int[Array, ""]
 ) -> tuple[Float[Array, "window feature"], Float[Array, "window"]]:
-    """Return all windows of a clip (dB), and their weights, which are 0 for padding."""
+    """Return a clip's windows (dB), and their weights, which are 0 for padding."""
     n_context = config.features.n_context
     n_windows = data.log_mel.shape[-2] - n_context + 1
     frames = jnp.arange(n_windows)[:, None] + jnp.arange(n_context)
@@ -188,7 +188,7 @@ def windows_of_clip(
 def _order_after_training(
     config: Config, member: Array, data: TrainingArrays, group: UInt8[Array, "window"]
 ) -> Int[Array, "window"]:
-    """Return the order of one more epoch: the official fits depend on the batches."""
+    """Return the window order of one more epoch, on which official fits depend."""
     key = jax.random.fold_in(model_key(member, data.name_hash), config.train.epochs + 1)
     return shuffled(jax.random.fold_in(key, 0), group)
 
@@ -209,7 +209,7 @@ def direct_scores(
     output: ModelOutput,
     weight: Float[Array, "window"],
 ) -> dict[str, Float[Array, ""]]:
-    """Return the direct scores of the windows of one clip or batch."""
+    """Return the direct scores of one clip's or batch's windows."""
     terms = loss_terms(output, config.model)
     return clip_scores(
         WindowErrors(
@@ -227,7 +227,7 @@ def direct_scores(
 def output_of_clip(
     config: Config, scorer: Scorer, data: ClipArrays, clip: Int[Array, ""]
 ) -> tuple[ModelOutput, Float[Array, "window"]]:
-    """Apply the model to a clip's windows; return its output and their weights."""
+    """Apply the model to a clip's windows; return its output and the weights."""
     windows, weight = windows_of_clip(config, data, clip)
     return _apply(config, scorer.params, scorer.batch_stats, windows), weight
 
@@ -239,7 +239,7 @@ def statistics_of_clip(
     data: ClipArrays,
     clip: Int[Array, ""],
 ) -> dict[str, Float[Array, "_"]]:
-    """Return every statistic of a clip by name; see `data.statistics`."""
+    """Return a clip's statistics by name; see `data.statistics`."""
     log_mel = data.log_mel[clip]
     is_frame = (jnp.arange(log_mel.shape[0]) < data.n_frames[clip]) * 1.0
     residual, is_covered = statistics.frame_residual(

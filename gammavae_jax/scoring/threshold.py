@@ -13,7 +13,7 @@ from gammavae_jax.config import Config
 def conformal_threshold(
     held_out_scores: Float[np.ndarray, "clip"], false_alarm_rate: float
 ) -> float:
-    """Return a threshold that a new normal clip exceeds with at most the given rate.
+    """Return a threshold that new normal clips exceed at no more than a given rate.
 
     Source: split conformal prediction (Vovk et al. 2005). The threshold is the
     `ceil((n + 1) * (1 - false_alarm_rate))`-th smallest of `n` held-out scores, or the
@@ -42,7 +42,7 @@ def p_values(
 def gamma_threshold(
     scores: Float[np.ndarray, "item"], false_alarm_rate: float
 ) -> float:
-    """Return a quantile of a Gamma distribution fitted to the scores.
+    """Fit a Gamma distribution to the scores, and return its quantile.
 
     Source: `fit_anomaly_score_distribution` and `calc_decision_threshold` of the
     official baseline, which fit shape, location and scale to the scores of *batches*.
@@ -56,7 +56,7 @@ def gamma_threshold(
 
 
 def clips_needed(false_alarm_rate: float) -> int:
-    """Return how many held-out clips a threshold of this false-alarm rate needs."""
+    """Return the number of held-out clips that this false-alarm rate needs."""
     return math.ceil(round(1 / false_alarm_rate, 9)) - 1
 
 

@@ -1,4 +1,4 @@
-"""Verdicts on new recordings, from compiled programs that are kept."""
+"""Verdicts on new recordings, with cached programs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ _FRAMES_IN_A_STEP = 64
 
 
 class Verdict(NamedTuple):
-    """The score of a recording or clip, and whether it is an alarm."""
+    """A recording's or clip's score, and whether it is an alarm."""
 
     name: str
     machine: str
@@ -36,7 +36,7 @@ class Verdict(NamedTuple):
 
 
 class ClipScorer:
-    """Scores a few clips at a time, and keeps the compiled programs.
+    """Scores a few clips at a time, and caches compiled programs.
 
     The number of clips is padded to a power of two and the number of frames to a
     multiple of 64, so that few sizes are compiled.
@@ -79,7 +79,7 @@ class ClipScorer:
 
 
 def select_machines(detector: Detector, machines: Sequence[int]) -> Detector:
-    """The detector restricted to some machines, given by index."""
+    """Return a detector with only the machines at these indices."""
     chosen = list(machines)
 
     def select(tree: Any) -> Any:
@@ -96,7 +96,7 @@ def select_machines(detector: Detector, machines: Sequence[int]) -> Detector:
 
 
 def machine_names(detector: Detector) -> tuple[str, ...]:
-    """A name for each machine: its type, plus its section if the type has several."""
+    """Name each machine by its type, plus its section if the type has several."""
     types = [machine for machine, _ in detector.machines]
     return tuple(
         machine if types.count(machine) == 1 else unit_name(machine, section)
@@ -110,16 +110,16 @@ def judge(
     recordings: LoadedRecordings,
     clip_scores: Float[np.ndarray, "_"],
 ) -> list[Verdict]:
-    """The verdict on each recording: its score is the mean score of its clips.
+    """Return a verdict for each recording; its score is its clips' mean score.
 
     Args:
-        detector: whose first seed scored the clips.
-        number: the index of the machine in the detector.
-        recordings: of the machine.
-        clip_scores: the score of each clip; values beyond the clips are padding.
+        detector: the detector; its first seed scored the clips.
+        number: the machine's index in the detector.
+        recordings: the machine's recordings.
+        clip_scores: each clip's score; values beyond the clips are padding.
 
     Raises:
-        InputError: the score of a recording is not finite.
+        InputError: a recording's score is not finite.
     """
     score, n_clips = detector.config.score, len(recordings.recording)
     machine = machine_names(detector)[number]
@@ -142,7 +142,7 @@ def judge(
 
 
 def _rounded_up(arrays: ClipArrays) -> ClipArrays:
-    """Pad the clips and frames to the next size for which programs are compiled."""
+    """Round up the numbers of clips and frames to a size that programs support."""
     n_clips, n_frames = arrays.log_mel.shape[1:3]
     more_clips = (1 << (n_clips - 1).bit_length()) - n_clips
     more_frames = -n_frames % _FRAMES_IN_A_STEP

@@ -1,1 +1,1 @@
-"""Training: the split into folds, a step, an epoch, the loop."""
+"""Training: folds, the step, the epoch and the loop."""

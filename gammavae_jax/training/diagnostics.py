@@ -1,4 +1,4 @@
-"""Diagnostics of posterior collapse: the divergence and activity of each latent.
+"""Diagnostics of posterior collapse: each latent's divergence and activity.
 
 A latent that the decoder does not need collapses to the prior: its divergence goes to
 0, and its posterior mean no longer depends on the window.
@@ -17,7 +17,7 @@ ACTIVE_VARIANCE = 0.01  # of the posterior mean over windows (Burda et al. 2016)
 
 
 class LatentMoments(NamedTuple):
-    """Moments of each latent over the windows so far; the divergence is exact."""
+    """Each latent's moments over the windows so far; the divergence is exact."""
 
     count: Float[Array, ""]
     mean: Float[Array, "latent"]  # of the posterior means
@@ -26,7 +26,7 @@ class LatentMoments(NamedTuple):
 
 
 def no_moments(config: ModelConfig) -> LatentMoments:
-    """Return the moments of no windows."""
+    """Return the moments before any windows are added."""
     zeros = jnp.zeros(config.n_latent)
     return LatentMoments(jnp.zeros(()), zeros, zeros, zeros)
 
@@ -37,7 +37,7 @@ def add_windows(
     weight: Float[Array, "window"],
     config: ModelConfig,
 ) -> LatentMoments:
-    """Add the windows with weight 1 to the moments.
+    """Update the moments with the windows of weight 1.
 
     Means and scatters are merged as in Chan, Golub and LeVeque (1983): with plain sums
     of squares, a variance of 0.01 would be lost beside means of a few hundred.

@@ -1,4 +1,4 @@
-"""One epoch of training: shuffle the windows, gather batches, train on them."""
+"""One training epoch: shuffle the windows, gather batches, train on them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,10 +30,10 @@ from gammavae_jax.training.step import (
 
 
 def shuffled(key: PRNGKeyArray, group: UInt8[Array, "window"]) -> Int[Array, "window"]:
-    """Order the windows: training ones shuffled, held-out ones shuffled, padding.
+    """Order the windows: shuffled training windows, shuffled held-out ones, padding.
 
-    The random number of a window depends only on its index and the key, so more padding
-    does not change the order.
+    A window's random number depends only on its index and the key, so padding does not
+    change the order.
     """
     bits = jax.random.bits(key, group.shape, jnp.uint32) >> 2
     rank = (group - jnp.uint8(TRAIN)) & jnp.uint8(3)  # padding (0) comes last
@@ -63,7 +63,7 @@ def gather(
 
 
 class EpochInfo(NamedTuple):
-    """Means over the windows of an epoch; held-out windows in evaluation mode.
+    """Means over an epoch's windows; held-out windows are in evaluation mode.
 
     The training loss has the KL weight of its epoch, the held-out loss the full one.
     The last two, of the held-out windows, show posterior collapse (see `diagnostics`);
@@ -87,7 +87,7 @@ def train_epoch(
     data: TrainingArrays,
     group: UInt8[Array, "window"],
 ) -> tuple[TrainState, EpochInfo]:
-    """Train on each training window once, then evaluate the held-out windows.
+    """Train on each training window once, then evaluate on the held-out windows.
 
     If the loss or a parameter becomes infinite or NaN, the previous state is kept and
     `is_stopped` is set. A stopped state is returned unchanged, with losses of NaN.
@@ -137,11 +137,11 @@ def _mean_terms(
     count: Int[Array, ""],
     smallest: int,
 ) -> tuple[Any, LossTerms]:
-    """Fold `function` over the batches of `count` windows.
+    """Scan `function` over the batches of `count` windows.
 
-    Return its carry and the mean loss terms of the windows, NaN without windows. A last
-    batch of fewer than `smallest` windows is left out. The number of batches is that of
-    the machine, so small machines are quick where models run in turn.
+    Return its carry and the windows' mean loss terms, which are NaN without windows. A
+    last batch with fewer than `smallest` windows is left out. Only the machine's own
+    batches are computed, so small machines are quick where models run in turn.
     """
     size = config.train.batch_size
     n_steps = (count + size - smallest) // size
@@ -175,7 +175,7 @@ def _epoch_of_model(config, member, epoch, state, data, group):
 
 @dataclass(frozen=True)
 class Trainer:
-    """The compiled training of all models.
+    """The compiled training programs of all models.
 
     States and infos are on the devices: placed arrays of kind "model".
     """
@@ -202,10 +202,10 @@ def make_trainer(
     """Initialise all models and compile their training.
 
     Args:
-        config: of model and training.
+        config: the model and training settings.
         placement: where the models train.
         data: `TrainingArrays`, on the host or placed.
-        group: the use of each window, see `Split`.
+        group: each window's group; see `Split`.
     """
     n_batches = -(-group.shape[-1] // config.train.batch_size)
 

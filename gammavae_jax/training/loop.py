@@ -1,4 +1,4 @@
-"""The training loop: from clips to trained models, with an observer that may save."""
+"""The training loop: from clips to trained models, with an observer."""
 
 import contextlib
 import math
@@ -35,7 +35,7 @@ from gammavae_jax.training.step import with_room_for
 
 
 class Examples(NamedTuple):
-    """The clips of all machines, ready for training, on the host."""
+    """All machines' clips, ready for training, on the host."""
 
     names: tuple[str, ...]
     arrays: TrainingArrays
@@ -63,7 +63,7 @@ def stack_examples(
 def _recordings(
     config: Config, train: NamedClips, arrays: TrainingArrays
 ) -> Int[np.ndarray, "machine clip"] | None:
-    """The part of a recording that each clip belongs to; None if none were cut."""
+    """Return the part of a recording that each clip belongs to; None if uncut."""
     if all(clips.recording is None for _, clips in train):
         return None
     parts = np.zeros(arrays.is_target.shape, int)
@@ -75,31 +75,31 @@ def _recordings(
 
 
 class Progress(NamedTuple):
-    """The state of a training after an epoch."""
+    """The state of training after an epoch."""
 
     epoch: int  # 0 before the first
     state: Any  # `TrainState`; leaves lead with `member machine`
 
 
 class Observer:
-    """What a caller does while models train. This one only shows messages.
+    """Hooks that are called while models train; these only show messages.
 
     Args:
-        log: shows progress and keeps notes; default: standard error.
+        log: shows progress and keeps notes; default: on standard error.
     """
 
     def __init__(self, log: Log | None = None):
         self.log = log or Log()
 
     def begin(self) -> Progress | None:
-        """The state to resume from; None to start from the first epoch."""
+        """Return the state to resume from; None to start from the first epoch."""
         return None
 
     def on_epoch(self, epoch: int, info: EpochInfo) -> None:
-        """Called with the losses of each epoch, on the host."""
+        """Receive each epoch's losses, on the host."""
 
     def on_diverged(self, name: str, seed: int, fold: int | None, epoch: int) -> None:
-        """Called once for a model whose loss is no longer finite.
+        """Handle a model whose loss has become infinite or NaN; called once.
 
         Raises:
             InputError: always, in this class.
@@ -110,24 +110,24 @@ class Observer:
         )
 
     def must_save(self, epoch: int) -> bool:
-        """Whether the state after this epoch must be saved."""
+        """Return whether to save the state after this epoch."""
         return False
 
     def save(self, epoch: int, state: Any) -> None:
-        """Called with the state to save, as `Placement.get_to_save` returns it."""
+        """Save a state that `Placement.get_to_save` returned."""
 
     @contextlib.contextmanager
     def heed_signals(self) -> Iterator[None]:
-        """The context in which epochs run."""
+        """Return the context in which epochs run."""
         yield
 
     def stop_requested(self) -> bool:
-        """Whether to stop after this epoch, which is then saved."""
+        """Return whether to stop after this epoch, which is then saved."""
         return False
 
 
 class Trained(NamedTuple):
-    """Trained models, still on their devices, and the clips they learned from."""
+    """Trained models, still on their devices, with their training clips."""
 
     config: Config
     placement: Placement
@@ -142,14 +142,14 @@ def train_machines(
     observer: Observer | None = None,
     capacity: Capacity | None = None,
 ) -> Trained:
-    """Train the models of every machine, seed and fold.
+    """Train one model for each machine, seed and fold.
 
     Args:
-        config: of the models and the training.
-        train: the name of each machine and its training clips.
+        config: the model and training settings.
+        train: each machine's name and training clips.
         observer: shows progress and may save states; default: progress on standard
             error.
-        capacity: the least that the arrays of a machine must hold.
+        capacity: the minimum size of one machine's arrays.
 
     Raises:
         InputError: a machine has too few clips, or a model diverged.
@@ -160,10 +160,10 @@ def train_machines(
 
 
 def train_examples(config: Config, examples: Examples, observer: Observer) -> Trained:
-    """`train_machines`, from stacked examples.
+    """Train as `train_machines` does, from stacked examples.
 
     Raises:
-        InputError: see `Observer`.
+        InputError: raised by the observer.
     """
     log, split = observer.log, examples.split
     start = observer.begin()
@@ -194,7 +194,7 @@ def train(
     """Run the remaining epochs and return the placed `TrainState`.
 
     Raises:
-        InputError: see `Observer`.
+        InputError: raised by the observer.
         KeyboardInterrupt: the observer stopped the training.
     """
     log, epochs, group = observer.log, config.train.epochs, examples.split.group
@@ -233,7 +233,7 @@ def train(
 
 
 class _Report:
-    """Passes the losses of each epoch on, and finds models that diverged."""
+    """Passes each epoch's losses to the observer, and detects divergence."""
 
     advance: Advance
 
@@ -259,7 +259,7 @@ class _Report:
 
 
 def _finite_mean(values: AnyArray) -> float:
-    """The mean of the finite values; models that stopped have no loss."""
+    """Return the mean of the finite values; stopped models have no loss."""
     finite = np.asarray(values)[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else math.nan
 

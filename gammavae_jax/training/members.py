@@ -1,4 +1,4 @@
-"""The members of a seed's ensemble, one for each fold, and the clips each describes.
+"""A seed's ensemble members, one per fold, and the clips that each describes.
 
 The member axis has the folds of the first seed, then those of the next. NumPy only.
 """
@@ -13,7 +13,7 @@ _SIZES_CHOSEN = 8  # different numbers of chosen clips that programs are compile
 
 
 def member_numbers(config: Config) -> UInt32[np.ndarray, "member 2"]:
-    """Return the seed and the fold of each member, which determine its randomness."""
+    """Return each member's seed and fold, which determine its random numbers."""
     folds = range(config.n_folds)
     pairs = [(seed, fold) for seed in config.seeds for fold in folds]
     return np.array(pairs, np.uint32)
@@ -24,9 +24,9 @@ def assign_member(
     is_clip: Bool[np.ndarray, "machine clip"],
     n_folds: int,
 ) -> Bool[np.ndarray, "member machine clip"]:
-    """Return which member describes each clip.
+    """Return the member that describes each clip.
 
-    It is the member of a seed that was not trained on the clip, else the first one.
+    This is the seed's member that was not trained on the clip, else the first one.
     """
     by_seed = is_held_out.reshape(-1, n_folds, *is_clip.shape).copy()
     by_seed[:, 0] |= is_clip & ~by_seed.any(1)
@@ -36,7 +36,7 @@ def assign_member(
 def folds_of_clips(
     is_held_out: Bool[np.ndarray, "member machine clip"], n_folds: int
 ) -> Int[np.ndarray, "seed machine clip"]:
-    """Return the fold in which each clip is held out; `NO_FOLD` if there is none."""
+    """Return the fold that holds out each clip; `NO_FOLD` if there is none."""
     by_seed = is_held_out.reshape(-1, n_folds, *is_held_out.shape[1:])
     return np.where(by_seed.any(1), by_seed.argmax(1), NO_FOLD)
 
@@ -46,10 +46,10 @@ def chosen_indices(
 ) -> tuple[
     Int[np.ndarray, "member machine chosen"], Bool[np.ndarray, "member machine chosen"]
 ]:
-    """Return indices of each model's wanted clips, and a mask of the wanted ones.
+    """Return the indices of each model's wanted clips, padded, with a mask.
 
     All models get the same number of indices, rounded up to one of a few sizes, because
-    each size needs a program of its own; the mask excludes the extra ones.
+    each size needs its own compiled program; the mask excludes the padding.
     """
     step = -(-is_wanted.shape[-1] // _SIZES_CHOSEN)
     n_chosen = max(1, -(-int(is_wanted.sum(-1).max()) // step) * step)
@@ -64,7 +64,7 @@ def by_clip(
     n_clips: int,
     config: Config,
 ) -> Float[np.ndarray, "seed machine clip *rest"]:
-    """Put the values of chosen clips in the clips' places; the others are NaN."""
+    """Put chosen clips' values back in the clips' places; the others are NaN."""
     n_machines, rest = values.shape[1], values.shape[3:]
     out = np.full((len(config.seeds), n_machines, n_clips, *rest), np.nan)
     for member, machine in np.ndindex(*values.shape[:2]):

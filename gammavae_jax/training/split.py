@@ -1,4 +1,4 @@
-"""The split: windows to train on and clips to hold out, for each model."""
+"""The split: each model's training windows and held-out clips."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _SMALLEST_SPREAD = 1e-4  # of a feature, relative to the mean spread; less is ro
 
 
 class Split(NamedTuple):
-    """The use of each window, and the clips that are held out whole.
+    """Each window's group, and the clips that are held out whole.
 
     Members are the seeds, or the folds of each seed in turn. `is_clip` excludes padding
     and extra clips.
@@ -42,14 +42,14 @@ def split_windows(
     is_extra: Bool[np.ndarray, "machine clip"] | None = None,
     recordings: Int[np.ndarray, "machine clip"] | None = None,
 ) -> Split:
-    """Decide what each member trains on and what it holds out.
+    """Choose each member's training windows and held-out clips.
 
     Args:
         arrays: the training clips.
-        config: names the kind of split, `train.split`.
-        is_extra: clips that are trained on but never held out (default: none).
-        recordings: the recording that each clip was cut from; folds keep the clips of
-            a recording together (default: each clip is a recording).
+        config: the configuration; `train.split` is the kind of split.
+        is_extra: clips that are trained on but never held out; default: none.
+        recordings: the recording that each clip was cut from; folds keep a
+            recording's clips together. Default: each clip is a recording.
     """
     if is_extra is None:
         is_extra = np.zeros(arrays.clips.n_frames.shape, bool)
@@ -83,10 +83,10 @@ def split_windows(
 
 
 def require_windows(split: Split, names: Sequence[str]) -> None:
-    """Refuse machines with a model that has too few training windows.
+    """Require enough training windows for each model.
 
     Raises:
-        InputError: names the first such machine.
+        InputError: a model has too few; the message names its machine.
     """
     fewest = (split.group == TRAIN).sum(-1).min(0)
     for name, count in zip(names, fewest, strict=True):
@@ -100,7 +100,7 @@ def require_windows(split: Split, names: Sequence[str]) -> None:
 def split_notes(
     arrays: TrainingArrays, split: Split, names: Sequence[str], config: Config
 ) -> list[str]:
-    """Return warnings about the training clips of the named machines, one per line."""
+    """Return warnings about machines' training clips, one per line."""
     notes = []
     same = [
         name for m, name in enumerate(names) if _all_sound_the_same(arrays, split, m)
@@ -128,7 +128,7 @@ def split_notes(
 
 
 def _all_sound_the_same(arrays: TrainingArrays, split: Split, machine: int) -> bool:
-    """Return whether all clips of a machine have the same mean spectrum."""
+    """Return whether all of a machine's clips have the same mean spectrum."""
     log_mel, n_frames = arrays.clips.log_mel[machine], arrays.clips.n_frames[machine]
     means = (
         np.asarray(log_mel[clip, : n_frames[clip]]).mean(0)
@@ -144,7 +144,7 @@ def _groups(
     config: Config,
     recordings: Int[np.ndarray, "machine clip"] | None,
 ) -> list[Int[np.ndarray, "_"]]:
-    """Return each clip's group for each machine, or nothing if there are no folds."""
+    """Return each clip's group for each machine; empty without folds."""
     if config.train.split != "folds":
         return []
     groups = []
@@ -171,7 +171,7 @@ def _groups(
 def _spectra(
     log_mels: Float[AnyArray, "clip frame mel"], n_frames: Int[AnyArray, "clip"]
 ) -> Float[Array, "clip feature"]:
-    """Compute the `spectrum` statistic of each clip of a machine."""
+    """Compute the `spectrum` statistic of each of a machine's clips."""
     frames = jnp.arange(log_mels.shape[1])
     return jax.lax.map(
         lambda clip: spectrum(clip[0], (frames < clip[1]) * 1.0),
@@ -185,7 +185,7 @@ def _held_out_clips(
     is_target: Bool[AnyArray, "clip"],
     fraction: float,
 ) -> Bool[np.ndarray, "clip"]:
-    """Choose whole clips of each domain, because windows of a clip share frames.
+    """Choose whole clips from each domain, because a clip's windows share frames.
 
     Counts are rounded down, but the larger domain holds out at least one clip.
     """
@@ -201,7 +201,7 @@ def _held_out_clips(
 def groups_of_clips(
     statistic: Float[np.ndarray, "clip feature"], distance: float, n_folds: int
 ) -> Int[np.ndarray, "clip"]:
-    """Group similar clips; return the number of each clip's group.
+    """Group similar clips; return each clip's group number.
 
     Average linkage joins clips up to `distance` times the median distance of two clips.
     A group larger than two folds is cut again, relative to its own median.
@@ -217,7 +217,7 @@ def groups_of_clips(
 def deal_groups(
     rng: np.random.Generator, groups: Int[np.ndarray, "clip"], n_folds: int
 ) -> Int[np.ndarray, "clip"]:
-    """Return each clip's fold; each group, largest first, goes to the smallest fold."""
+    """Return each clip's fold. Groups go to the smallest fold, largest group first."""
     numbers, sizes = np.unique(groups, return_counts=True)
     fold_of_group, load = np.zeros(len(numbers), int), np.zeros(n_folds)
     for group in np.lexsort((rng.random(len(numbers)), -sizes)):

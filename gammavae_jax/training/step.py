@@ -1,4 +1,4 @@
-"""The state of a model in training, and its pure training step.
+"""A model's training state, and the pure training step.
 
 Randomness depends only on the seed, the fold, the machine's name, the epoch and the
 step. So a machine trains the same alone or beside others, and a resumed run draws the
@@ -35,7 +35,7 @@ class TrainState(NamedTuple):
 
 
 def init_state(config: Config, key: PRNGKeyArray, n_batches: int = 1) -> TrainState:
-    """Initialise a model, with room for the errors of `n_batches` batches."""
+    """Initialise a model's state, with room for `n_batches` batch errors."""
     dummy = jnp.zeros((2, config.features.n_features))
     model = AutoEncoder(config.model, config.features.n_context)
     variables = model.init(key, dummy, jnp.ones(2), None)
@@ -49,7 +49,7 @@ def init_state(config: Config, key: PRNGKeyArray, n_batches: int = 1) -> TrainSt
 
 
 def with_room_for(state: TrainState, n_batches: int) -> TrainState:
-    """Return a state on the host with room for the errors of `n_batches` batches."""
+    """Return a copy of a host state with room for `n_batches` batch errors."""
     stored = state.batch_errors[..., :n_batches]
     errors = np.full((*stored.shape[:-1], n_batches), np.nan, np.float32)
     errors[..., : stored.shape[-1]] = stored
@@ -69,10 +69,10 @@ def train_step(
     weight: Float[Array, "window"],
     kl_weight: float | Float[Array, ""] | None = None,
 ) -> tuple[TrainState, LossTerms]:
-    """Take one step of Adam on the mean loss of the windows of weight 1.
+    """Take one Adam step on the mean loss of the windows with weight 1.
 
-    `kl_weight` defaults to `train.kl_weight`. Return the next state and the loss terms
-    of each window before the step.
+    `kl_weight` defaults to `train.kl_weight`. Return the next state and each window's
+    loss terms before the step.
     """
     if kl_weight is None:
         kl_weight = config.train.kl_weight
@@ -100,7 +100,7 @@ def evaluate_windows(
     state: TrainState,
     windows: Float[Array, "window feature"],
 ) -> tuple[ModelOutput, LossTerms]:
-    """Apply the model to windows in evaluation mode; return output and loss terms."""
+    """Apply the model in evaluation mode; return its output and loss terms."""
     params, batch_stats = state.params, state.batch_stats
     n_context = config.features.n_context
     output = reconstruct(config.model, params, batch_stats, windows, n_context)
@@ -110,9 +110,9 @@ def evaluate_windows(
 def model_key(
     member: UInt32[AnyArray, "2"], name_hash: UInt32[AnyArray, ""]
 ) -> PRNGKeyArray:
-    """Return the key from which all random numbers of a model derive.
+    """Return the random key from which all of a model's keys are derived.
 
-    `member` is a seed and a fold (see `members.member_numbers`).
+    `member` holds a seed and a fold; see `members.member_numbers`.
     """
     seed, fold = jnp.asarray(member)
     key = jax.random.fold_in(jax.random.key(seed), jnp.asarray(name_hash))

@@ -1,1 +1,1 @@
-"""The challenge's datasets: the catalogue of archives, and their download."""
+"""The challenge's datasets: a catalogue of archives, and their download."""

@@ -17,7 +17,7 @@ _URL = re.compile(r"https://zenodo\.org/records/([0-9]+)/files/([A-Za-z0-9_]+\.z
 
 
 class Archive(NamedTuple):
-    """A zip archive of one machine's recordings."""
+    """A zip archive with one machine's recordings."""
 
     year: int
     part: str  # one of `PARTS`
@@ -28,17 +28,17 @@ class Archive(NamedTuple):
 
     @property
     def url_path(self) -> str:
-        """Path of the archive on Zenodo, or on a mirror."""
+        """The archive's path on Zenodo, or on a mirror."""
         return f"/records/{self.record}/files/{self.name}"
 
     @property
     def folder(self) -> str:
-        """Name of the part's folder, as in the official baseline: `dev_data`."""
+        """The part's folder, named as in the official baseline: `dev_data`."""
         return f"{self.part}_data"
 
 
 def years() -> list[int]:
-    """Return the years that have a dataset."""
+    """Return the years with a dataset."""
     return sorted(int(name[5:9]) for name in _catalogue()["archives"])
 
 
@@ -48,9 +48,9 @@ def find_archives(
     """Return a year's archives, sorted by part and machine.
 
     Args:
-        year: of the challenge.
-        machines: names of machine types (default: all).
-        parts: names from `PARTS` (default: both).
+        year: the challenge's year.
+        machines: machine types; default: all.
+        parts: names from `PARTS`; default: both.
 
     Raises:
         InputError: the year, a machine or a part does not exist, or a machine has no

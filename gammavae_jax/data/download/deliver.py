@@ -1,4 +1,4 @@
-"""Download of a year's archives into its folder, by one process at a time."""
+"""Downloads a year's archives into one folder, in one process at a time."""
 
 import json
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class DownloadStatus(NamedTuple):
 
 
 def status_of(archive: Archive, out: Path) -> DownloadStatus:
-    """Return how much of an archive is in the folder of its year.
+    """Return how much of an archive is already in its year's folder.
 
     Raises:
         InputError: the file is not a complete zip archive.
@@ -83,14 +83,14 @@ def deliver(
     """Download the archives that are not complete yet.
 
     Args:
-        archives: of one year.
-        out: the folder of the year; it is created if necessary.
+        archives: archives of one year.
+        out: the year's folder; it is created if necessary.
         log: shows progress and failures.
-        mirror: address of Zenodo, or of a server with the same paths.
+        mirror: the URL of Zenodo, or of a server with the same paths.
 
     Raises:
         InputError: another process is downloading into the folder, the disk is full,
-            or the server refuses an archive (the others are complete then).
+            or the server refuses an archive (all others are downloaded first).
     """
     refusal = None
     with _lock(out):
@@ -118,7 +118,7 @@ def deliver(
 
 
 def _lock(folder: Path) -> AcquireReturnProxy:
-    """Create a folder, and keep other processes from downloading into it."""
+    """Create and lock a folder, so that only this process downloads into it."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:

@@ -1,4 +1,4 @@
-"""Download of one zip archive, which gets its name only when complete and verified.
+"""Downloads one zip archive, which gets its name once it is complete and verified.
 
 The bytes are collected in `x.zip.part`. Beside it, `x.zip.part.version` records which
 version of the archive they belong to, so that a later process can resume.
@@ -27,24 +27,24 @@ _CHUNK, _MEGABYTE = 1 << 18, 1_000_000  # bytes
 
 
 class WrongBytes(Transient):
-    """The bytes received are not those of the archive."""
+    """The bytes received do not belong to the archive."""
 
 
 class Published(NamedTuple):
-    """The size and checksum that an archive should have, if they are published."""
+    """An archive's published size and checksum, if any."""
 
     size: int | None = None  # bytes
     md5: str | None = None  # hexadecimal
 
 
 def fetch(url: str, path: Path, published: Published, log: Log) -> None:
-    """Download a zip archive; resume what an earlier process left unfinished.
+    """Download a zip archive; resume an unfinished download.
 
     Args:
-        url: of the archive.
-        path: of the file to create; its folder is created if necessary.
-        published: what the archive is verified against; without a checksum, it is
-            verified against the checksums inside it.
+        url: the archive's URL.
+        path: the file to create; its folder is created if necessary.
+        published: the size and checksum to verify. Without a checksum, the archive
+            is verified by the checksums inside it.
         log: shows progress and broken connections.
 
     Raises:
@@ -70,14 +70,14 @@ def fetch(url: str, path: Path, published: Published, log: Log) -> None:
 
 
 def size_so_far(path: Path) -> int:
-    """Return the number of bytes that an unfinished download has left on disk."""
+    """Return the number of bytes already on disk."""
     part = path.with_name(f"{path.name}.part")
     return part.stat().st_size if part.is_file() else 0
 
 
 @dataclass
 class _Download:
-    """An unfinished download: its bytes on disk, and attempts to get the rest."""
+    """An unfinished download: its bytes on disk, and the attempts to get the rest."""
 
     url: str
     path: Path
@@ -91,16 +91,16 @@ class _Download:
 
     @property
     def size(self) -> int:
-        """Bytes on disk."""
+        """The number of bytes on disk."""
         return size_so_far(self.path)
 
     def reset_count(self, state: RetryCallState) -> None:
-        """Count failed attempts from 1 again once new bytes have arrived."""
+        """Reset the count of failed attempts once new bytes have arrived."""
         if self.size > self.most_bytes:
             self.most_bytes, state.attempt_number = self.size, 1
 
     def announce(self, state: RetryCallState) -> None:
-        """Print why an attempt failed and when the next one follows."""
+        """Print why an attempt failed and when the next one starts."""
         reason = state.outcome and state.outcome.exception()
         self.log.say(
             f"{self.path.name}: {reason}; {decimal(self.size)} kept; next attempt in "
@@ -108,7 +108,7 @@ class _Download:
         )
 
     def attempt(self) -> None:
-        """Request the missing bytes; verify the archive and give it its name."""
+        """Request the missing bytes, verify the archive and rename it."""
         try:
             if self.size == 0 or self.size != self.published.size:
                 self._receive()
@@ -146,7 +146,7 @@ class _Download:
             raise Transient(f"the connection broke {missing} before the end")
 
     def _total_in(self, response: Response, start: int) -> int | None:
-        """Return the size of the archive; None if it is unknown."""
+        """Return the archive's size; None if it is unknown."""
         headers, expected = response.headers, self.published.size
         if headers.get("Content-Type", "").startswith("text/html"):
             raise Refused("the server sends a web page instead of the archive")
@@ -178,7 +178,7 @@ class _Download:
                 size += len(data)
 
     def _verify(self) -> None:
-        """Compare the archive with its published checksum, or those inside it."""
+        """Verify the archive by its published checksum, or by those inside it."""
         published, md5 = self.published.md5, hashlib.md5(usedforsecurity=False)
         with self.part.open("rb") as file:
             if published is None:
@@ -191,7 +191,7 @@ class _Download:
 
 
 def _validator_of(response: Response) -> str:
-    """Return the value for `If-Range`: a strong `ETag`, else `Last-Modified`."""
+    """Return the validator for `If-Range`: a strong `ETag`, else `Last-Modified`."""
     etag = response.headers.get("ETag", "")
     return etag if etag[:1] == '"' else response.headers.get("Last-Modified", "")
 

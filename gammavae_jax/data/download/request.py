@@ -1,4 +1,4 @@
-"""HTTP requests that fail either for good or until another attempt."""
+"""HTTP requests with retries; an error is either permanent or transient."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +27,7 @@ _HEADERS = {"User-Agent": "gammavae-jax", "Accept-Encoding": "identity"}
 
 
 class Refused(InputError):
-    """The server does not provide this file; it may provide others."""
+    """The server does not provide this file, but may provide others."""
 
 
 class Transient(Exception):
@@ -42,7 +42,7 @@ def get(url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
 
     Raises:
         Transient: the connection broke, or the server is busy.
-        Refused: the request failed in any other way.
+        Refused: the request failed for any other reason.
     """
     try:
         with requests.get(
@@ -55,10 +55,10 @@ def get(url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
 
 
 def retrying(attempts: int) -> Retrying:
-    """Return a caller that repeats a function while it raises `Transient`.
+    """Return a function that retries a call while it raises `Transient`.
 
     It waits with exponential backoff and jitter, and at least as long as the server
-    asks; after so many attempts it raises the last error.
+    asks. After the last attempt it raises the last error.
     """
 
     def wait_s(state: RetryCallState) -> float:

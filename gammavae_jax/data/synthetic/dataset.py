@@ -53,13 +53,13 @@ SIZES: Mapping[str, SyntheticSize] = {
 
 
 def fleet_sizes(n_machines: int, size: SyntheticSize) -> dict[str, SyntheticSize]:
-    """Return the sizes of a fleet: machines of all kinds, with numbered names."""
+    """Return the sizes of many machines of all kinds, with numbered names."""
     kinds = itertools.islice(itertools.cycle(sorted(MACHINES)), n_machines)
     return {f"{kind}{number:04d}": size for number, kind in enumerate(kinds)}
 
 
 def _kind(machine: str) -> str:
-    """`fan` for `fan0003`; machines of one kind use different random numbers."""
+    """Return a machine's kind: `fan` for `fan0003`."""
     return machine.rstrip("0123456789")
 
 
@@ -79,7 +79,7 @@ class _Clip(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Relative to the set's folder, as in the attribute file."""
+        """The path relative to the set's folder, as in the attribute file."""
         speed, background = self.condition
         return (
             f"{self.machine}/{self.split}/section_00_{self.domain}_{self.split}_"
@@ -110,7 +110,7 @@ def make_synthetic(
     sizes: Mapping[str, SyntheticSize] = SIZES,
     progress: Progress | None = None,
 ) -> Path:
-    """Write a synthetic set atomically and return `root`; an existing set is kept.
+    """Write a synthetic set atomically, unless it exists; return `root`.
 
     Several processes may write the same set simultaneously. Machines are named as in
     `MACHINES`, optionally with a number appended.
@@ -135,7 +135,7 @@ def make_synthetic(
 
 
 def is_synthetic(root: Path) -> bool:
-    """Whether `make_synthetic` wrote this folder."""
+    """Return whether `make_synthetic` wrote this folder."""
     return _marker_of(root).startswith(_TITLE)
 
 

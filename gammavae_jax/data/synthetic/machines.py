@@ -1,4 +1,4 @@
-"""Defines the sounds of seven synthetic machines, normal and faulty.
+"""The sounds of seven synthetic machines, normal and faulty.
 
 A clip is `loudness * (machine + background + fault)`. The clips of a machine differ in
 speed, in the levels of the tones, in loudness and in background.
@@ -74,7 +74,7 @@ def _toy_car(rng: Generator, turns: Signal) -> Signal:
 
 
 def _toy_car_fault(rng: Generator, turns: Signal) -> Signal:
-    """A bent shaft: half orders, and a motor whine that swells and fades."""
+    """Make the sound of a bent shaft: half orders, and a swelling motor whine."""
     whine = tones(rng, turns, {36: 0, 48: -3}) * swing(turns, 1, 0.9)
     return whine + tones(rng, turns, {1.5: 0, 2.5: -3, 8.5: -3})
 
@@ -86,7 +86,7 @@ def _toy_train(rng: Generator, turns: Signal) -> Signal:
 
 
 def _toy_train_fault(rng: Generator, turns: Signal) -> Signal:
-    """A flat spot on a wheel: an extra thump per turn."""
+    """Make the sound of a flat spot on a wheel: an extra thump per turn."""
     return knocks(rng, turns, 1, 1300, 0.008)
 
 
@@ -96,7 +96,7 @@ def _bearing(rng: Generator, turns: Signal) -> Signal:
 
 
 def _bearing_fault(rng: Generator, turns: Signal) -> Signal:
-    """A pit in the outer ring: each passing ball makes the housing ring."""
+    """Make the sound of a pit in a bearing: each passing ball makes it ring."""
     return knocks(rng, turns, 3.57, 3200, 0.002) * swing(turns, 1, 0.3)
 
 
@@ -106,7 +106,7 @@ def _fan(rng: Generator, turns: Signal) -> Signal:
 
 
 def _fan_fault(rng: Generator, turns: Signal) -> Signal:
-    """A blade that rubs once per turn."""
+    """Make the sound of a blade that rubs once per turn."""
     return noise(rng, len(turns), 0, 1800, 4200) * gate(turns, 1, 0.35)
 
 
@@ -117,7 +117,7 @@ def _gearbox(rng: Generator, turns: Signal) -> Signal:
 
 
 def _gearbox_fault(rng: Generator, turns: Signal) -> Signal:
-    """A worn tooth: wide sidebands around the mesh tones, and a click per turn."""
+    """Make the sound of a worn tooth: wide sidebands, and a click per turn."""
     sidebands: dict[Number, Number] = {
         23 + k: -2.0 * abs(k) for k in (-5, -4, -3, -2, 2, 3, 4, 5)
     }
@@ -133,7 +133,7 @@ def _slider(rng: Generator, turns: Signal) -> Signal:
 
 
 def _slider_fault(rng: Generator, turns: Signal) -> Signal:
-    """A dry rail: every stroke squeaks."""
+    """Make the sound of a dry rail: every stroke squeaks."""
     squeak = noise(rng, len(turns), 0, 2500, 3100) + tones(rng, turns, {510.3: -6})
     return squeak * gate(turns, 1, 0.5)
 
@@ -147,7 +147,7 @@ def _valve(rng: Generator, turns: Signal) -> Signal:
 
 
 def _valve_fault(rng: Generator, turns: Signal) -> Signal:
-    """A worn seat: the valve leaks between strokes and bounces after each."""
+    """Make the sound of a worn valve seat: leaks, and bounces after strokes."""
     leak = unit(noise(rng, len(turns), -0.5, 2000, 7000) * gate(turns, 1, 0.8))
     return leak + unit(knocks(rng, turns, 2, 1100, 0.004))
 

@@ -21,7 +21,7 @@ Signal = Float64[np.ndarray, "sample"]
 
 
 def spin(rng: Generator, n_samples: int, speed: float) -> Signal:
-    """The shaft's angle in turns, at about `speed` turns per second.
+    """Return the shaft's angle in turns, at about `speed` turns per second.
 
     The average speed varies between clips, and the speed wanders within a clip.
     """
@@ -35,17 +35,17 @@ def spin(rng: Generator, n_samples: int, speed: float) -> Signal:
 
 
 def gain(decibels: Number) -> float:
-    """The amplitude factor of a level change in decibels."""
+    """Convert a level change in decibels to an amplitude factor."""
     return 10 ** (decibels / 20)
 
 
 def unit(sound: Signal) -> Signal:
-    """Scale to a root mean square of 1; silence stays silent."""
+    """Scale a signal to a root mean square of 1; silence stays silent."""
     return sound / max(np.sqrt(np.mean(sound**2)), 1e-12)
 
 
 def tones(rng: Generator, turns: Signal, orders: Mapping[Number, Number]) -> Signal:
-    """Sines at multiples of the shaft's speed; `orders` maps multiples to dB."""
+    """Return sines at multiples of the shaft's speed; `orders` maps them to dB."""
     levels = np.array(list(orders.values()))
     levels = levels + rng.normal(0, _TONE_SPREAD_DB, len(orders))
     phases = rng.uniform(size=len(orders))
@@ -59,14 +59,14 @@ def tones(rng: Generator, turns: Signal, orders: Mapping[Number, Number]) -> Sig
 
 
 def swing(turns: Signal, order: Number, depth: Number) -> Signal:
-    """An amplitude modulation around 1, `order` times per turn."""
+    """Return an amplitude modulation around 1, `order` times per turn."""
     return 1 + depth * np.sin(2 * np.pi * order * turns)
 
 
 def noise(
     rng: Generator, n_samples: int, slope: Number, low: Number = 20, high: Number = 8000
 ) -> Signal:
-    """Noise with power 1 / f^slope from `low` to `high` Hz, scaled like `unit`."""
+    """Return noise of power 1 / f^slope from `low` to `high` Hz, with RMS 1."""
     hz = np.fft.rfftfreq(n_samples, 1 / RATE)
     inside = (hz >= low) & (hz <= high)
     shape = np.where(inside, np.maximum(hz, low) ** (-slope / 2), 0)
@@ -77,7 +77,7 @@ def noise(
 def knocks(
     rng: Generator, turns: Signal, per_turn: Number, hz: Number, decay: float
 ) -> Signal:
-    """Impacts of random strength that ring at `hz` and decay over `decay` seconds."""
+    """Return random impacts that ring at `hz` and decay over `decay` seconds."""
     count = np.floor(per_turn * turns + rng.uniform())
     blows = np.flatnonzero(np.diff(count))
     impulses = np.zeros_like(turns)
@@ -88,6 +88,6 @@ def knocks(
 
 
 def gate(turns: Signal, per_turn: Number, duty: Number) -> Signal:
-    """A smooth pulse: near 1 for a fraction `duty` of each period, else near 0."""
+    """Return a smooth pulse: near 1 for a share `duty` of each period, else 0."""
     phase = (per_turn * turns) % 1
     return 1 / (1 + np.exp(-40 * (phase - 0.05))) / (1 + np.exp(40 * (phase - duty)))

@@ -1,1 +1,1 @@
-"""Runs of more machines than fit in memory, in waves."""
+"""Fleets: runs of more machines than fit in memory, in waves."""

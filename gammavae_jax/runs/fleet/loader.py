@@ -1,4 +1,4 @@
-"""Loads the recordings of the next wave while the models of the current one train."""
+"""Loads the next wave's recordings while the current wave trains."""
 
 import io
 import threading
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Loaded(NamedTuple, Generic[T]):
-    """The recordings of a wave, and the log for its later stages."""
+    """A wave's recordings, and the log for its later stages."""
 
     number: int
     recordings: T
@@ -60,19 +60,18 @@ class _QuietLog(Log):
 def load_in_turn(
     numbers: Sequence[int], load: Callable[[int, Log], T], log: Log
 ) -> Generator[Loaded[T], None, None]:
-    """Yield what `load` returns for each wave, and load the next one in a thread.
+    """Yield each wave's loaded recordings, and load the next wave in a thread.
 
-    Close the generator to cancel the load in progress, which then stops at its next
-    clip.
+    Close the generator to cancel the load in progress; it stops at its next clip.
 
     Args:
-        numbers: the numbers of the waves.
+        numbers: the wave numbers.
         load: called with a number and a log; in a thread, except for the first wave.
         log: the logs of the waves use its console; only the first wave shows its
             progress, since the others load in the background.
 
     Raises:
-        Exception: the exception of `load`, when it is that wave's turn.
+        Exception: whatever `load` raised, when it is that wave's turn.
     """
     if not numbers:
         return

@@ -1,4 +1,4 @@
-"""Divides a fleet into waves of machines that fit into memory.
+"""Divides a fleet into waves of machines that fit in memory.
 
 A fleet that does not fit is trained in waves, one after the other. The arrays of all
 waves have the shapes of the largest machine, so one compiled program serves all waves,
@@ -73,22 +73,22 @@ def plan_waves(
 
 
 def wave_folder(out: Path, number: int) -> Path:
-    """Return the folder of a wave, which is the folder of a run."""
+    """Return a wave's folder, which is a run folder."""
     return out / "waves" / f"{number:04d}"
 
 
 def wave_folders(out: Path, plan: WavePlan) -> list[Path]:
-    """Return the folders of all waves, in order."""
+    """Return all waves' folders, in order."""
     return [wave_folder(out, number) for number in range(len(plan.waves))]
 
 
 def is_fleet(out: Path) -> bool:
-    """Whether a folder is the folder of a fleet."""
+    """Return whether a folder is a fleet's."""
     return (out / PLAN).is_file()
 
 
 def write_plan(out: Path, plan: WavePlan) -> None:
-    """Write `fleet.json`, which marks the folder of a fleet."""
+    """Write `fleet.json`, which marks a folder as a fleet's."""
     about = {"format": _FORMAT, **plan._asdict()}
     write_text(out / PLAN, json.dumps(about, indent=1) + "\n")
 
@@ -119,7 +119,7 @@ def read_plan(out: Path) -> WavePlan:
 
 
 def require_same_plan(before: WavePlan, plan: WavePlan, out: Path) -> None:
-    """Refuse to resume a fleet with other machines, recordings or metrics."""
+    """Reject resuming a fleet with other machines, recordings or metrics."""
     if before == plan:
         return
     if before == plan._replace(year=before.year):
@@ -135,7 +135,7 @@ def require_same_plan(before: WavePlan, plan: WavePlan, out: Path) -> None:
 
 
 def wave_size_that_fits(machines: Sequence[MachineSize], config: Config) -> int:
-    """Estimate how many machines fit into a wave; at least one."""
+    """Estimate how many machines fit in a wave; at least one."""
     train, test = (
         _log_mel_bytes(reduce(Capacity.joined, sizes), config.features)
         for sizes in zip(*((size.train, size.test) for size in machines), strict=True)
@@ -145,10 +145,10 @@ def wave_size_that_fits(machines: Sequence[MachineSize], config: Config) -> int:
 
 
 def all_fit(machines: Iterable[Sequence[MachineFiles]], config: Config) -> bool:
-    """Whether machines are sure to fit into memory, judging by their file sizes.
+    """Return whether file sizes show that all machines fit in memory.
 
-    If not, `measure_fleet` is needed to decide. Each entry of `machines` has the
-    sections of one machine type.
+    If not, `measure_fleet` must decide. Each entry of `machines` has one machine type's
+    sections.
     """
     sizes = [
         sum(_file_samples(file.path) for file in (*unit.train, *unit.test))
@@ -161,7 +161,7 @@ def all_fit(machines: Iterable[Sequence[MachineFiles]], config: Config) -> bool:
 
 
 def _units_that_fit(config: Config, log_mel_bytes: float | int) -> float:
-    """Estimate how many sections with so many bytes of log-mels fit into memory."""
+    """Estimate how many sections fit in memory, by each section's log-mel bytes."""
     one = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
     leaves = jax.tree.leaves(one)
     state = config.n_members * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
@@ -214,7 +214,7 @@ def available_memory() -> int:
 
 
 def _number_in(path: Path, name: str) -> int:
-    """Return the number after `name` in a file of the system."""
+    """Return the number after `name` in a system file."""
     lines = [line.split() for line in path.read_text().splitlines()]
     (value,) = (line[1] for line in lines if line[:1] == [name])
     return int(value)
@@ -236,7 +236,7 @@ def _system_memory() -> int:
 
 
 def free_memory() -> None:
-    """Free the arrays of a wave, and return their memory to the system if possible.
+    """Free a wave's arrays, and return their memory to the system if possible.
 
     glibc keeps freed memory between blocks in use, which grows with large arrays.
     """

@@ -31,7 +31,7 @@ _STAGES = ("features_s", "compile_s", "train_s", "fit_s", "score_s")
 
 
 class _Block(NamedTuple):
-    """The lines of one seed and score in a wave's table."""
+    """One seed's and score's lines in a wave's table."""
 
     path: Path
     first: int  # byte offset
@@ -41,10 +41,10 @@ class _Block(NamedTuple):
 def write_fleet_results(
     config: Config, origin: Origin, plan: WavePlan, out: Path, log: Log
 ) -> bool:
-    """Publish the results of all waves as those of one run, and print official scores.
+    """Publish all waves' results as one run's, and print official scores.
 
     Returns:
-        Whether all models were trained to the end.
+        Whether all models finished training.
     """
     folders = wave_folders(out, plan)
     with atomic_results(out, config) as results:
@@ -73,7 +73,7 @@ def write_fleet_results(
 
 
 def join_tables(paths: Sequence[Path], target: Path) -> None:
-    """Join the tables of waves into the table that one run would write.
+    """Join the waves' tables into the table that a single run would write.
 
     The first two columns are `seed` and `score`. The lines of each seed and score stay
     together, in the order of the tables.
@@ -108,7 +108,7 @@ def summarise_results(
 
 
 def _blocks(path: Path) -> Iterator[tuple[bytes, _Block]]:
-    """Find the lines of each seed and score; names contain no line breaks."""
+    """Find each seed's and score's lines; names contain no line breaks."""
     with path.open("rb") as file:
         end = len(file.readline())
         for key, lines in groupby(file, lambda n: b",".join(n.split(b",", 2)[:2])):
@@ -133,7 +133,7 @@ def _rows(path: Path, score: str) -> Iterator[Row]:
 
 
 def _gather_score_files(folders: Sequence[Path], out: Path) -> None:
-    """Put the score files of all waves into one folder, as the challenge requires.
+    """Collect all waves' score files in one folder, as the challenge requires.
 
     They are hard links if the file system supports these, which saves disk space.
     """
@@ -155,7 +155,7 @@ def _summaries(folders: Sequence[Path]) -> Iterator[dict[str, Any]]:
 
 
 def _totals(folders: Sequence[Path]) -> dict[str, Any]:
-    """Return the total times of all waves, and the last one's environment."""
+    """Return all waves' total times, and the last wave's environment."""
     timing: dict[str, float] = dict.fromkeys(_STAGES, 0.0)
     n_windows, environment = 0.0, None
     for summary in _summaries(folders):
@@ -182,7 +182,7 @@ def _write_summary(path: Path, about: dict[str, Any], folders: Sequence[Path]) -
 
 
 def _machine_lines(config: Config, out: Path, plan: WavePlan) -> Iterator[MachineLine]:
-    """Yield the page's line of each machine; without labels, it has no metrics."""
+    """Yield each machine's line on the page; without labels, it has no metrics."""
     wave_of = {m: number for number, wave in enumerate(plan.waves) for m in wave}
     rows: dict[tuple[str, str], list[Row]] = {}
     for row in _rows(out / "results.csv", config.score):
@@ -205,6 +205,6 @@ def _machine_lines(config: Config, out: Path, plan: WavePlan) -> Iterator[Machin
 
 
 def _has_stopped(folder: Path) -> bool:
-    """Whether the training of a wave's model stopped early."""
+    """Return whether any model in a wave stopped training early."""
     last = last_epoch(folder) if (folder / "metrics.jsonl").exists() else {}
     return any(any(entry["is_stopped"]) for entry in last.values())

@@ -1,7 +1,7 @@
-"""Run more machines than fit in memory: the main job, wave by wave.
+"""Runs more machines than fit in memory, wave by wave.
 
-The folder of a fleet holds `fleet.json`, a run's folder for each wave, and the results
-of all waves. Finished waves are not run again.
+A fleet's folder holds `fleet.json`, a run folder for each wave, and all waves' results.
+Finished waves are not run again.
 """
 
 from collections.abc import Iterator
@@ -68,15 +68,15 @@ def run_machines(
     """Run the main job, in waves if the machines do not fit in memory.
 
     Args:
-        config: of the run.
+        config: the configuration.
         source: the recordings.
-        folder: where results go.
-        year: see `run`.
-        wave_size: machines in a wave; default: as many as fit.
+        folder: the folder for the results.
+        year: the challenge year whose metrics are used; see `run`.
+        wave_size: the number of machines in a wave; default: as many as fit.
         log: shows progress and results.
 
     Returns:
-        Whether every model was trained to the end.
+        Whether every model finished training.
 
     Raises:
         InputError: the input cannot be used. Finished waves are kept.
@@ -110,7 +110,7 @@ def run_machines(
 def describe_waves(
     config: Config, source: Source, folder: RunFolder, wave_size: int | None, log: Log
 ) -> None:
-    """Show the waves in which `run_machines` would work."""
+    """Show the waves that `run_machines` would run."""
     if jax.process_count() > 1:
         return
     n_machines = len(source.machines)
@@ -127,10 +127,10 @@ def describe_waves(
 def evaluate_machines(
     checkpoint: Path, source: Source, folder: RunFolder, year: int | None, log: Log
 ) -> None:
-    """Evaluate a checkpoint, wave by wave if it is the folder of a fleet.
+    """Evaluate a checkpoint, wave by wave if it is a fleet.
 
     Raises:
-        InputError: see `evaluate`; or the fleet is not finished.
+        InputError: the fleet is not finished; for others, see `evaluate`.
     """
     definition_of(year)  # refuses a bad year before any work
     if not is_fleet(checkpoint):
@@ -252,7 +252,7 @@ def _run_waves(
 
 @contextmanager
 def _named_wave(number: int, plan: WavePlan) -> Iterator[None]:
-    """Add the number of the wave to an error."""
+    """Add the wave number to an error."""
     try:
         yield
     except InputError as error:
@@ -263,7 +263,7 @@ def _named_wave(number: int, plan: WavePlan) -> Iterator[None]:
 
 
 def _begun_wave(config: Config, out: Path, number: int) -> RunFolder:
-    """Return the folder of a wave, to be resumed if the wave was started."""
+    """Return a wave's folder, to be resumed if the wave was started."""
     wave = wave_folder(out, number)
     begun = read_config(wave)
     if begun is not None and trains_alike(config, begun):

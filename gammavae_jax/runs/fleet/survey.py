@@ -1,4 +1,4 @@
-"""Measures a fleet of machines from file names and headers.
+"""Measures a fleet from file names and headers.
 
 Only a few numbers per machine are kept, so a fleet may have any number of machines.
 """
@@ -34,7 +34,7 @@ _MAX_SAMPLES_PER_BYTE = 64  # FLAC files of machine sounds have one or two
 
 
 def clip_frames(path: Path, config: FeatureConfig) -> int:
-    """Return the number of log-mel frames of a recording, from its header if possible.
+    """Return a recording's number of log-mel frames, from its header if possible.
 
     Errors that only decoding finds (samples that are not finite, truncated compressed
     data) may go unnoticed.
@@ -55,7 +55,7 @@ def clip_frames(path: Path, config: FeatureConfig) -> int:
 
 
 class MachineSize(NamedTuple):
-    """The size of one machine type, whose sections stay together."""
+    """One machine type's size; its sections stay together."""
 
     machine: str
     n_units: int  # sections, each with models of its own
@@ -72,7 +72,7 @@ class Survey(NamedTuple):
 
 
 class _Lengths(NamedTuple):
-    """The numbers of frames of a section's usable recordings."""
+    """The number of frames in each of a section's usable recordings."""
 
     train: dict[ClipFile, int]
     test: dict[ClipFile, int]
@@ -81,10 +81,10 @@ class _Lengths(NamedTuple):
 def measure_fleet(
     source: Source, config: FeatureConfig, year: int | None, log: Log
 ) -> Survey:
-    """Measure every machine of a source.
+    """Measure every machine in a source.
 
-    All headers are read before an error is raised, so that it can give the number of
-    bad recordings. With `skip_bad_files`, bad recordings are left out.
+    All headers are read before an error is raised, so that it can count the bad
+    recordings. With `skip_bad_files`, bad recordings are left out.
 
     Raises:
         InputError: a recording cannot be used, or a machine lacks recordings.
@@ -113,7 +113,7 @@ def measure_fleet(
 def _usable(
     unit: MachineFiles, config: FeatureConfig, bad: list[InputError]
 ) -> _Lengths:
-    """Return the frames of usable recordings; append the errors of others to `bad`."""
+    """Return usable recordings' frames; append the others' errors to `bad`."""
 
     def frames(files: Sequence[ClipFile]) -> dict[ClipFile, int]:
         lengths = {}
@@ -133,7 +133,7 @@ def _size(
     good: Sequence[_Lengths],
     n_context: int,
 ) -> MachineSize:
-    """Return the size of a machine type, counting only usable recordings."""
+    """Return a machine type's size, counting only usable recordings."""
     for unit, lengths in zip(units, good, strict=True):
         for files, usable in zip((unit.train, unit.test), lengths, strict=True):
             require_usable(files, usable)
