@@ -68,7 +68,7 @@ def run_variant(
         if stored != to_dict(config):
             raise InputError(
                 f"{str(folder.path)!r} was run with other settings: add --overwrite or "
-                "give another --out"
+                "choose another --out"
             )
         if is_finished(folder.path):
             return True
@@ -115,7 +115,7 @@ def write_comparison(out: Path, titles: Mapping[str, str]) -> str:
         if summary["machines"].keys() != summaries[first]["machines"].keys():
             raise InputError(
                 f"{str(out / name)!r} has other machines than {str(out / first)!r}: "
-                "add --overwrite or give another --out"
+                "add --overwrite or choose another --out"
             )
     parts = [
         "Official score in percent, mean ± standard deviation over seeds.",

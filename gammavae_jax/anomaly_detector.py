@@ -97,7 +97,7 @@ class AnomalyDetector(BaseEstimator):
         if not isinstance(recordings, Mapping):
             recordings = {ONE_MACHINE: recordings}
         if not recordings:
-            raise InputError("no machine: the dict is empty; give recordings of one")
+            raise InputError("the dict is empty: pass at least one machine")
         bank = mel_filterbank(config.features)
         loaded = self._load(recordings, sample_rate, bank, config)
         adapt, observer = self.epochs is None, Observer(log)

@@ -27,14 +27,14 @@ OFFICIAL_SCORES = ("mse", "mahalanobis", "mahalanobis_framewise")
 _DENSITIES = ("spectrum_density", "residual_density", "peak_density")
 
 
-# The ranges that fields can have, by the remedy in the message.
+# The allowed ranges, by their wording in the message.
 _RANGES: dict[str, Callable[[Any], bool]] = {
-    "give more than 0": lambda value: value > 0,
-    "give 0 or more": lambda value: value >= 0,
-    "give a number between 0 and 1": lambda value: 0 < value < 1,
-    "give a number from 0 to 1": lambda value: 0 <= value <= 1,
-    "give 2 or more, to normalise batches": lambda value: value >= 2,
-    "give 2 or more, or train.split=clip": lambda value: value >= 2,
+    "must be greater than 0": lambda value: value > 0,
+    "must be 0 or more": lambda value: value >= 0,
+    "must be between 0 and 1": lambda value: 0 < value < 1,
+    "must be from 0 to 1": lambda value: 0 <= value <= 1,
+    "must be 2 or more for batch statistics": lambda value: value >= 2,
+    "must be 2 or more, or set split=clip": lambda value: value >= 2,
 }
 
 
@@ -60,8 +60,8 @@ class FeatureConfig:
 
     def __post_init__(self):
         positive = "sample_rate", "n_fft", "hop_length", "n_mels", "power", "n_context"
-        _require(self, "features.", "give more than 0", *positive)
-        _require(self, "features.", "give 0 or more", "channel")
+        _require(self, "features.", "must be greater than 0", *positive)
+        _require(self, "features.", "must be 0 or more", "channel")
 
     @property
     def n_features(self) -> int:
@@ -94,16 +94,16 @@ class ModelConfig:
 
     def __post_init__(self):
         positive = "n_latent", "prior_concentration", "prior_rate"
-        _require(self, "model.", "give more than 0", *positive)
+        _require(self, "model.", "must be greater than 0", *positive)
         if min(self.hidden, default=0) < 1:
-            raise InputError(f"model.hidden is {self.hidden}: give widths of 1 or more")
+            raise InputError(f"model.hidden is {self.hidden}: widths must be 1 or more")
         if self.kl != "exact" and self.latent != "gamma":
             remedy = "set model.latent=gamma"
             raise InputError(f"model.kl={self.kl} needs a Gamma posterior: {remedy}")
         if self.kl == "report_eq2" and self.prior_concentration > 1:
             raise InputError(
                 "model.kl=report_eq2 has no minimum if model.prior_concentration is "
-                "above 1: give 1 or less"
+                "above 1: set it to 1 or less"
             )
 
 
@@ -132,11 +132,11 @@ class TrainConfig:
     def __post_init__(self):
         positive = "epochs", "learning_rate", "checkpoint_every"
         not_negative = "kl_weight", "kl_warmup", "group_distance"
-        _require(self, "train.", "give more than 0", *positive)
-        _require(self, "train.", "give 0 or more", *not_negative)
-        _require(self, "train.", "give a number between 0 and 1", "held_out_fraction")
-        _require(self, "train.", "give 2 or more, to normalise batches", "batch_size")
-        _require(self, "train.", "give 2 or more, or train.split=clip", "n_folds")
+        _require(self, "train.", "must be greater than 0", *positive)
+        _require(self, "train.", "must be 0 or more", *not_negative)
+        _require(self, "train.", "must be between 0 and 1", "held_out_fraction")
+        _require(self, "train.", "must be 2 or more for batch statistics", "batch_size")
+        _require(self, "train.", "must be 2 or more, or set split=clip", "n_folds")
 
 
 @dataclass(frozen=True)
@@ -157,9 +157,9 @@ class ScoringConfig:
 
     def __post_init__(self):
         positive = "jitter", "n_density_neighbours"
-        _require(self, "scoring.", "give more than 0", *positive)
-        _require(self, "scoring.", "give a number from 0 to 1", "smote_ratio")
-        _require(self, "scoring.", "give a number between 0 and 1", "false_alarm_rate")
+        _require(self, "scoring.", "must be greater than 0", *positive)
+        _require(self, "scoring.", "must be from 0 to 1", "smote_ratio")
+        _require(self, "scoring.", "must be between 0 and 1", "false_alarm_rate")
         for name in self.fused:
             if name in FUSION_SCORES or name not in SCORE_NAMES:
                 allowed = [n for n in SCORE_NAMES if n not in FUSION_SCORES]
@@ -186,10 +186,10 @@ class Config:
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
 
     def __post_init__(self):
-        _require(self, "", "give more than 0", "n_seeds")
+        _require(self, "", "must be greater than 0", "n_seeds")
         last = 2**31 - self.n_seeds
         if not 0 <= self.seed <= last:
-            raise InputError(f"seed is {self.seed}: give a number from 0 to {last}")
+            raise InputError(f"seed is {self.seed}: must be from 0 to {last}")
         for name in self.scores:
             if name not in SCORE_NAMES:
                 raise InputError(unknown_name("score", name, SCORE_NAMES))
@@ -206,7 +206,7 @@ class Config:
         if self.model.target == "centre" and (n_context < 3 or n_context % 2 == 0):
             raise InputError(
                 "model.target=centre needs a middle frame, but features.n_context is "
-                f"{n_context}: give an odd number of at least 3"
+                f"{n_context}: use an odd number of at least 3"
             )
         self._check_computable()
         if self.score not in self.scores:

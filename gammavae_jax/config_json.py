@@ -82,7 +82,7 @@ def _read(kind: Any, value: Any, path: str) -> Any:
         return value
     is_plain = isinstance(kind, type) and not isinstance(kind, types.GenericAlias)
     expected = kind.__name__ if is_plain else str(kind)
-    raise InputError(f"{path} is {value!r}: give a value of type {expected}")
+    raise InputError(f"{path} is {value!r}: use a value of type {expected}")
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -164,7 +164,7 @@ def unusable(error: OSError) -> InputError:
 
 def unwritable(error: OSError, path: str | Path | None = None) -> InputError:
     """Return the message for a path that cannot be written; default: the error's."""
-    remedy = "give another --out"
+    remedy = "choose another --out"
     if error.errno in _FULL:
         remedy = f"make room (--resume continues a run), or {remedy}"
     return _refusal("written", error, remedy, path)

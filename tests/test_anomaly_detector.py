@@ -217,7 +217,7 @@ def test_scikit_learn_clones_it_with_its_parameters():
     ("options", "recordings", "message"),
     [
         ({"preset": "defualt"}, NORMAL, "did you mean 'default'"),
-        ({"clip_seconds": 0.1}, NORMAL, "clip_seconds is 0.1: give 0.19"),
+        ({"clip_seconds": 0.1}, NORMAL, "clip_seconds is 0.1: use 0.19"),
         ({"clip_seconds": float("inf")}, NORMAL, "clip_seconds is inf"),
         ({"false_alarm_rate": 2.0}, NORMAL, "false_alarm_rate is 2"),
         ({}, NORMAL[:1], "machine has one clip"),
@@ -286,7 +286,7 @@ def test_a_score_that_is_not_finite_is_refused_by_name(detector, monkeypatch):
         detector.predict([NEW[0], 1e30 * NEW[0]], RATE)
     nothing = {"fusion_mean": np.full((1, 1, 1), np.nan, np.float32)}
     monkeypatch.setattr(detector._scorer, "score", lambda clips: nothing)
-    with pytest.raises(InputError, match="array 0: its score is not finite"):
+    with pytest.raises(InputError, match="array 0: the score is not finite"):
         detector.predict(NEW[0], RATE)
 
 

@@ -138,7 +138,7 @@ def test_models_compute_the_requested_scores_and_those_to_fuse():
             ['scoring.fused=["latent_neighbour"]'],
             "score 'latent_neighbour' compares codes of one model",
         ),
-        (["model.target=centre", "features.n_context=4"], "give an odd number of at"),
+        (["model.target=centre", "features.n_context=4"], "use an odd number of at"),
         (["model.kl=ancestor", "model.latent=gaussian"], "set model.latent=gamma"),
     ],
 )

@@ -119,7 +119,7 @@ def test_a_damaged_configuration_is_refused(tree, message):
         ("", "'' is not an assignment"),
         ("=5", "unknown field ''"),
         ("train=5", "'train' is a group of fields: set one of train.epochs"),
-        ("train.epochs=many", "train.epochs is 'many': give a value of type int"),
+        ("train.epochs=many", "train.epochs is 'many': use a value of type int"),
         ("train.epochs=5.0", "train.epochs is 5.0"),
         ("train.epochs=true", "train.epochs is True"),
         ("train.epochs=", "train.epochs is ''"),

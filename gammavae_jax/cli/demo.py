@@ -29,13 +29,13 @@ class Demo:
         from gammavae_jax.cli.score import Score
 
         if self.out.exists():
-            raise InputError(f"{printable(self.out)} exists: give another --out")
+            raise InputError(f"{printable(self.out)} exists: choose another --out")
         print("A made-up fan: SYNTHETIC sounds, not recordings.", flush=True)
         try:
             self._copy_recordings()
         except OSError as error:
             problem = f"{printable(self.out)} cannot be written ({error.strerror})"
-            raise InputError(f"{problem}: give another --out") from error
+            raise InputError(f"{problem}: choose another --out") from error
         detector, page = self.out / "fan.detector", self.out / "report.html"
         out = shlex.quote(str(self.out))
         print(f"+ gammavae fit {out}/normal --out {out}/fan.detector", flush=True)

@@ -22,7 +22,7 @@ import tyro
 from gammavae_jax.cli.shared import write_json
 
 _US = "gammavae-jax"
-_TFP = ("tensorflow-probability", "tfp-nightly")  # both own the same folder
+_TFP = ("tensorflow-probability", "tfp-nightly")  # both install the same folder
 
 State = Literal["ok", "warning", "FAILED"]
 Result = tuple[State, str, str]  # state, detail, remedy; see `Finding`
@@ -140,7 +140,7 @@ def _probability() -> Result:
     installed = sorted(found)  # each once, although a folder can be on the path twice
     detail = " and ".join(installed) or "not installed"
     if len(installed) > 1:
-        return "FAILED", f"{detail} own the same folder", remedy
+        return "FAILED", f"{detail} are both installed in one folder", remedy
     from gammavae_jax.models import distributions
 
     if distributions.SAMPLER == "jax":

@@ -76,7 +76,7 @@ def _checked_url(mirror: str) -> str:
     parts = urlsplit(mirror)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         problem = f"--mirror {printable(mirror)} is not a URL"
-        raise InputError(f"{problem}: give one like https://zenodo.org")
+        raise InputError(f"{problem}: use one like https://zenodo.org")
     return mirror.rstrip("/")
 
 

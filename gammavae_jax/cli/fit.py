@@ -49,7 +49,7 @@ class Fit:
 
         if self.out.exists() and not self.overwrite:
             raise InputError(
-                f"{printable(self.out)} exists: add --overwrite, or give another --out"
+                f"{printable(self.out)} exists: add --overwrite or choose another --out"
             )
         recordings = self.recordings_by_machine()
         prepare(2)  # the number of folds, at least

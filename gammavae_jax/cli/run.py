@@ -97,17 +97,17 @@ class Run(JobOptions):
         config = replace(config, train=replace(config.train, **changes))
         changed = override(config, flat(self.set))
         if changed.preset != config.preset:
-            raise InputError("preset cannot be set by --set: name it with --preset")
+            raise InputError("preset cannot be set by --set: use --preset")
         return changed
 
     def _check(self) -> None:
         """Reject mutually exclusive options before anything is loaded."""
         if self.all_machines == bool(self.machines):
-            raise InputError("give either --all-machines or --machines NAME ...")
+            raise InputError("use either --all-machines or --machines NAME ...")
         if self.resume and self.overwrite:
             raise InputError("--resume and --overwrite exclude each other")
         if self.wave_size is not None and self.wave_size < 1:
-            raise InputError(f"--wave-size is {self.wave_size}: give 1 or more")
+            raise InputError(f"--wave-size is {self.wave_size}: must be 1 or more")
         if self.wave_size is not None and self.distributed:
             raise InputError("waves need a single process: leave out --wave-size")
 

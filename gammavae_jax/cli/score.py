@@ -41,7 +41,7 @@ class Score:
 
         if self.report is not None and not self.report.parent.is_dir():
             problem = f"{printable(self.report.parent)} is not a folder"
-            raise InputError(f"{problem}: make it, or give another --report")
+            raise InputError(f"{problem}: make it, or choose another --report")
         prepare(models_in_checkpoint(self.detector))
 
         from gammavae_jax.anomaly_detector import AnomalyDetector

@@ -95,7 +95,7 @@ class Serve:
             if is_limit and not 0 < value < 1e9:
                 option = field.name.replace("_", "-")
                 raise InputError(
-                    f"--{option} is {value:g}: give more than 0 and less than 1e9"
+                    f"--{option} is {value:g}: must be greater than 0 and less than 1e9"
                 )
 
 
@@ -111,7 +111,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         problem = f"cannot listen on {host} port {port} ({reason})"
-        raise InputError(f"{problem}: give another --host or --port") from error
+        raise InputError(f"{problem}: choose another --host or --port") from error
 
 
 def url_of(listener: socket.socket) -> str:

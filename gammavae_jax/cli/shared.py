@@ -106,7 +106,7 @@ def write_json(path: Path, tree: Any) -> None:
         write_text(path, text)
     except OSError as error:
         problem = f"{path} cannot be written: {error.strerror}"
-        raise InputError(f"{problem}: give another --json") from error
+        raise InputError(f"{problem}: choose another --json") from error
 
 
 def table_console(stderr: bool = False) -> "Console":

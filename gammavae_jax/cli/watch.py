@@ -75,7 +75,7 @@ class Watch:
         for option in ("poll", "settle"):
             value = getattr(self, option)
             if not 0 < value < 1e6:
-                raise InputError(f"--{option} is {value:g} s: give more than 0")
+                raise InputError(f"--{option} is {value:g} s: must be greater than 0")
 
     def _prepare(
         self, stack: contextlib.ExitStack

@@ -60,7 +60,7 @@ def read_recording(archive: Path, path: str | os.PathLike[str]) -> bytes:
     name, stamp = printable(path), _stamp(archive)
     member = _contents(archive, stamp).get(Path(path).relative_to(archive).parts)
     if member is None:
-        raise InputError(f"{name}: not in the archive: give the path of a recording")
+        raise InputError(f"{name}: not in the archive: pass a recording's path")
     if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
         raise InputError(
             f"{name}: unsupported compression method {member.compress_type}: recreate "
@@ -69,7 +69,7 @@ def read_recording(archive: Path, path: str | os.PathLike[str]) -> bytes:
     if member.file_size > _MAX_RATIO * member.compress_size + _SPARE_BYTES:
         raise InputError(
             f"{name}: would unpack from {member.compress_size} to {member.file_size} "
-            "bytes, as no recording does: download the archive again"
+            "bytes, which is implausible for a recording: download the archive again"
         )
     try:
         if member.compress_size > stamp[0]:  # a false size must not allocate memory

@@ -138,9 +138,9 @@ def _file_size(path: str | os.PathLike[str], name: str) -> int:
         if os.path.islink(path):
             raise InputError(f"{name}: broken link: fix or remove it") from error
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{name}: {reason}: give the path of a recording") from error
+        raise InputError(f"{name}: {reason}: pass a recording's path") from error
     if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{name}: not a regular file: give the path of a recording")
+        raise InputError(f"{name}: not a regular file: pass a recording's path")
     return status.st_size
 
 
@@ -172,7 +172,7 @@ def _blocks(
         )
     claimed, n_read = claimed_frames(file), 0
     if claimed == _UNKNOWN_FRAMES:
-        raise InputError(f"{name}: the header gives no length: encode the file again")
+        raise InputError(f"{name}: the header has no length: encode the file again")
     is_int16 = file.subtype == "PCM_16"  # which NumPy scales faster than libsndfile
     dtype = "int16" if is_int16 else "float32"
     try:

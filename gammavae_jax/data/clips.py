@@ -120,7 +120,7 @@ def require_window(n_samples: int, name: str, config: FeatureConfig) -> None:
     frames = n_frames(n_samples, config)
     if frames < config.n_context:
         raise InputError(
-            f"{name}: {n_samples} samples give {frames} frames, too few for one "
+            f"{name}: {n_samples} samples make {frames} frames, too few for one "
             f"window, which needs {samples_needed(config)} samples: remove it"
         )
 

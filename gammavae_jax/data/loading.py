@@ -110,7 +110,7 @@ def find_sections(
         if (machine, section) not in found:
             raise InputError(
                 f"the checkpoint's {machine} section {section} is not in "
-                f"{str(source.root)!r}: give the data that it was trained for"
+                f"{str(source.root)!r}: pass the data root that it was trained on"
             )
     return [found[section] for section in sections]
 
@@ -237,7 +237,7 @@ def require_labels(machines: Iterable[MachineFiles]) -> None:
         if is_anomaly(machine.test) is None:
             raise InputError(
                 f"some test clips of {machine.name} have neither normal nor anomaly in "
-                "their names, so nothing can be compared: choose other --machines"
+                "their names, so no metric can be computed: choose other --machines"
             )
 
 

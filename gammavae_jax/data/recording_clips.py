@@ -35,7 +35,7 @@ def require_clip_length(clip_seconds: float, config: FeatureConfig) -> int:
     shortest = 1.5 * samples_needed(config) / config.sample_rate
     if not shortest <= clip_seconds < math.inf:
         raise InputError(
-            f"clip_seconds is {clip_seconds}: give {shortest:.2g} or more, in seconds"
+            f"clip_seconds is {clip_seconds}: use {shortest:.2g} or more, in seconds"
         )
     return round(clip_seconds * config.sample_rate)
 
@@ -106,7 +106,7 @@ def load_recordings(
     usable = load_usable(load, sources, on_bad_file, on_recording)
     loaded = [pieces for _, pieces in usable]
     if not loaded:
-        raise InputError("none of the recordings can be used: give others")
+        raise InputError("none of the recordings can be used: pass other recordings")
     return _joined(loaded, config.sample_rate)
 
 

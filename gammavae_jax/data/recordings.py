@@ -36,7 +36,7 @@ def find_recordings(
         recordings = [recordings]
     elif not isinstance(recordings, Iterable):
         raise InputError(
-            f"recordings are of the type {type(recordings).__name__}: give a path, a "
+            f"recordings are of the type {type(recordings).__name__}: pass a path, a "
             "list of paths, or arrays with a sample_rate"
         )
     found: list[RecordingSource] = []
@@ -50,7 +50,7 @@ def find_recordings(
         else:
             found.append(_of_array(item, sample_rate, f"array {number}"))
     if not found:
-        raise InputError("no recordings: the list is empty; give files or a folder")
+        raise InputError("no recordings: the list is empty; pass files or a folder")
     return found
 
 
@@ -81,12 +81,12 @@ def _of_array(array: Any, sample_rate: int | None, name: str) -> RecordingSource
     if waveform.ndim != 1 or waveform.dtype.kind not in "fi":
         raise InputError(
             f"{name} has the shape {waveform.shape} and the type {waveform.dtype}: "
-            "give one-dimensional arrays of samples, one a recording"
+            "pass one-dimensional arrays of samples, one per recording"
         )
     if sample_rate is None:
-        raise InputError(f"{name} has no sample rate: give sample_rate, in Hz")
+        raise InputError(f"{name} has no sample rate: pass sample_rate in Hz")
     if not 0 < sample_rate <= 1_000_000 or int(sample_rate) != sample_rate:
-        raise InputError(f"sample_rate is {sample_rate}: give a whole number of Hz")
+        raise InputError(f"sample_rate is {sample_rate}: use a whole number of Hz")
     if waveform.dtype.kind == "i":
         waveform = waveform / -float(np.iinfo(waveform.dtype).min)
     waveform = waveform.astype(np.float32)
@@ -104,9 +104,9 @@ def of_known_machines(
     """
     if isinstance(recordings, Mapping):
         if machine is not None:
-            raise InputError("give either machine or a dict of machines, not both")
+            raise InputError("pass either machine or a dict of machines, not both")
         if not recordings:
-            raise InputError("no machine: the dict is empty; give recordings of one")
+            raise InputError("the dict is empty: pass at least one machine")
     else:
         if machine is None and len(known) > 1:
             raise InputError(

@@ -137,8 +137,8 @@ def others_lost(error: BaseException) -> str | None:
         return None
     number, count = _number_and_count()
     return (
-        f"process {number} of {count} lost another one ({_first_line(error)}): see the "
-        "error of that process, then continue with --resume"
+        f"process {number} of {count} lost contact with another process "
+        f"({_first_line(error)}): see that process's error, then resume with --resume"
     )
 
 

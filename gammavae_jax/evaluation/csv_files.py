@@ -56,7 +56,7 @@ def read_clips_csv(path: Path) -> list[ClipRow]:
         return [_clip_row(fields) for fields in csv.DictReader(io.StringIO(text))]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{str(path)!r} cannot be read as a run's table of clips: give the folder "
+            f"{str(path)!r} cannot be read as a run's table of clips: pass the folder "
             "of a finished run"
         ) from error
 

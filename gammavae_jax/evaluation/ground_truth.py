@@ -56,7 +56,7 @@ def read_truth(root: Path) -> dict[Section, GroundTruth]:
         InputError: `root` does not hold exactly one readable ground truth.
     """
     if not root.exists():
-        raise InputError(f"{root} does not exist: give the ground truth")
+        raise InputError(f"{root} does not exist: check the path of the ground truth")
     data = root / "ground_truth_data"
     if data.is_dir():
         return {
@@ -66,12 +66,12 @@ def read_truth(root: Path) -> dict[Section, GroundTruth]:
     lists = [root] if root.is_file() else sorted(root.glob("eval_data_list*.csv"))
     if not lists:
         raise InputError(
-            f"{root} holds no ground truth: give a folder with ground_truth_data, or "
+            f"{root} holds no ground truth: pass a folder with ground_truth_data, or "
             "an eval_data_list_<year>.csv"
         )
     if len(lists) > 1:
         problem = f"{root} holds {len(lists)} lists"
-        raise InputError(f"{problem}: give the one of the right year")
+        raise InputError(f"{problem}: pass the list of the right year")
     return truth_from_list(lists[0])
 
 
@@ -84,7 +84,7 @@ def truth_from_list(path: Path) -> dict[Section, GroundTruth]:
     if path.name == "eval_data_list_2022.csv":
         raise InputError(
             f"{path}: labels or domains are wrong in 881 lines of the baseline's list "
-            "of 2022 (ToyCar, ToyTrain): give the official evaluator's folder"
+            "of 2022 (ToyCar, ToyTrain): pass the official evaluator's folder"
         )
     machine, clips = "", {}
     for line in read_lines(path):
@@ -114,7 +114,7 @@ def _parse_list_line(
         )
     if line[2:] and line[2] != str(LABELS.index(parsed.label)):
         raise InputError(
-            f"{path}: the label of {later!r} is {line[2]!r}: give 0 for a normal "
+            f"{path}: the label of {later!r} is {line[2]!r}: use 0 for a normal "
             "clip, 1 for an anomaly"
         )
     return name, later, parsed
@@ -143,7 +143,7 @@ def _index_names(path: Path | str, pairs: list[tuple[str, str]]) -> dict[str, st
         if clip_of.setdefault(later, first) != first:
             raise InputError(
                 f"{path}: {clip_of[later]!r} and {first!r} are both called {later!r}: "
-                "give each clip a name of its own"
+                "use a unique name for each clip"
             )
     return clip_of
 
@@ -187,7 +187,7 @@ def truth_from_names(
             raise InputError(f"{path}: {clip!r} belongs to another section: remove it")
         if not name.label:
             problem = f"{path}: the name {clip!r} says neither normal nor anomaly"
-            raise InputError(f"{problem}: give the ground truth (--ground-truth)")
+            raise InputError(f"{problem}: pass the ground truth with --ground-truth")
     return _truth_of(names, {clip: clip for clip in names})
 
 

@@ -78,17 +78,17 @@ def validate(
     shapes = [np.shape(a) for a in (scores, is_anomaly, is_target)]
     if len(set(shapes)) > 1 or len(shapes[0]) != 1:
         problem = f"{name}: scores, labels and domains have the shapes {shapes}"
-        raise InputError(f"{problem}: give one of each per clip")
+        raise InputError(f"{problem}: pass one of each per clip")
     if is_anomaly.dtype != bool or is_target.dtype != bool:
         raise InputError(f"{name}: labels and domains must be booleans")
     if not np.isfinite(scores).all():
         at = int(np.argmin(np.isfinite(scores)))
         problem = f"{name}: the score of clip {at} is {scores[at]}"
-        raise InputError(f"{problem}: give finite scores")
+        raise InputError(f"{problem}: scores must be finite")
     if not _has_both(is_anomaly):
         label = "anomalous" if is_anomaly.any() else "normal"
         problem = f"{name}: all {len(is_anomaly)} clips are {label}"
-        raise InputError(f"{problem}: give normal and anomalous clips")
+        raise InputError(f"{problem}: use both normal and anomalous clips")
 
 
 def _has_both(is_anomaly: Bool[np.ndarray, "clip"]) -> bool:

@@ -54,7 +54,7 @@ def official_scores(
     parts = np.concatenate([*per_domain, pauc])
     parts = parts[~np.isnan(parts).any(axis=1)]
     if not len(parts):
-        raise InputError("no row has an AUC or pAUC: give normal and anomalous clips")
+        raise InputError("no row has an AUC or pAUC: add normal and anomalous clips")
     return 1 / np.mean(1 / np.maximum(parts, EPS), axis=0)
 
 
@@ -109,7 +109,7 @@ def bootstrap(
     if not sections:
         raise InputError("a bootstrap needs at least one section")
     if n_resamples < 2:
-        raise InputError(f"a bootstrap of {n_resamples} resamples: give at least 2")
+        raise InputError(f"a bootstrap of {n_resamples} resamples: use at least 2")
     drawn = [_resample(s, year, n_resamples, seed) for s in sections]
     columns = {m: np.array([d[m] for d in drawn]) for m in drawn[0]}
     values = official_scores(columns, year)

@@ -31,7 +31,7 @@ def find_files(folder: Path, kind: str) -> dict[Section, tuple[Path, ...]]:
         InputError: the folder is missing, or has any other file of that kind.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder: give one with {kind}_*.csv files")
+        raise InputError(f"{folder} is not a folder: pass one with {kind}_*.csv files")
     found: dict[Section, dict[str | None, Path]] = {}
     for path in filter(Path.is_file, folder.glob(f"{kind}_*.csv")):
         match = FILE_NAME.fullmatch(path.name)
@@ -90,7 +90,7 @@ def flags_by_clip(
     values = values_by_clip(path, rows, clip_of)
     for clip, value in values.items():
         if value not in (0, 1):
-            raise InputError(f"{path}: the value of {clip!r} is {value}: give 0 or 1")
+            raise InputError(f"{path}: the value of {clip!r} is {value}: write 0 or 1")
     return {clip: value == 1 for clip, value in values.items()}
 
 
@@ -126,7 +126,7 @@ def _number(path: Path | str, name: str, fields: list[str]) -> float:
         value = math.nan
     if len(fields) > 1 or not math.isfinite(value):
         problem = f"{path}: the value of {name!r} is {','.join(fields)!r}"
-        raise InputError(f"{problem}: give one finite number, and no header")
+        raise InputError(f"{problem}: write one finite number per clip, and no header")
     return value
 
 

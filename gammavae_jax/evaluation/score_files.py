@@ -68,7 +68,7 @@ def write_scores(
         singles = scores.astype(np.float32)
     for name, single in zip(names, singles, strict=True):
         if not np.isfinite(single):
-            raise InputError(f"the score of {name!r} is {single}: give finite scores")
+            raise InputError(f"the score of {name!r} is {single}: use finite scores")
     texts = [str(single) for single in singles]
     return _write(Path(folder), "anomaly_score", machine, section, names, texts)
 
@@ -112,7 +112,7 @@ def read_directory(
     score_files = find_files(scores_dir, "anomaly_score")
     if not score_files:
         raise InputError(
-            f"{scores_dir} has no anomaly_score_*.csv files: give the folder that has "
+            f"{scores_dir} has no anomaly_score_*.csv files: pass the folder that has "
             "them"
         )
     truths: dict[Section, GroundTruth] = {}

@@ -62,11 +62,11 @@ def write_submission(
         raise InputError(
             f"the label {label!r} is not of the form Author_Affiliation_task2_1 (the "
             "corresponding author's last name, the institute, an index from 1 to 4; "
-            "letters, digits and hyphens): give another --label"
+            "letters, digits and hyphens): choose another --label"
         )
     target = out / label
     if os.path.lexists(target):
-        raise InputError(f"{target} exists: give another --label or --out")
+        raise InputError(f"{target} exists: choose another --label or --out")
     config = _read_config(run)
     score, seed = _choose(config, score, seed)
     source, sections = run / "scores" / score / f"seed{seed}", _sections_of_run(run)
@@ -161,7 +161,7 @@ def _read_config(run: Path) -> Config:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (OSError, ValueError) as error:
-        remedy = "give the folder that a run wrote"
+        remedy = "pass a run folder"
         raise InputError(f"{path} cannot be read: {remedy}") from error
 
 
@@ -186,7 +186,7 @@ def _trained(run: Path) -> list[str]:
             return list(json.loads(next(lines, '{"machines": {}}'))["machines"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         problem = f"{path} was not written by a run"
-        raise InputError(f"{problem}: give another RUN_OUT") from error
+        raise InputError(f"{problem}: choose another RUN_OUT") from error
 
 
 def _check_names(path: Path, section: str) -> None:
@@ -197,5 +197,5 @@ def _check_names(path: Path, section: str) -> None:
         if not match or match["section"] != section:
             raise InputError(
                 f"{path}: the clip {line[0]!r} is not named section_{section}_*.wav: "
-                "give it the challenge's name"
+                "use the challenge's name"
             )

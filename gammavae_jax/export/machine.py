@@ -116,7 +116,7 @@ def _with_one_score(config: Config, score: str | None) -> Config:
         possible = [name for name in config.scores if name not in NOT_EXPORTED]
         fused = "" if score in NOT_EXPORTED else f", which fuses {missing[0]!r},"
         raise InputError(
-            f"score {score!r}{fused} cannot be exported: give --score, one of "
+            f"score {score!r}{fused} cannot be exported: choose --score from "
             f"{', '.join(possible)}"
         )
     return narrow

@@ -111,8 +111,7 @@ def _existing_files(
     found = [path for path in targets if os.path.lexists(path)]
     if found and not overwrite:
         raise InputError(
-            f"{str(found[0])!r} exists: add --overwrite to replace it, or give another "
-            "--out"
+            f"{str(found[0])!r} exists: add --overwrite or choose another --out"
         )
     return found
 

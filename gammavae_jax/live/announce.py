@@ -175,7 +175,7 @@ def _split_url(url: str) -> urllib.parse.SplitResult:
         if is_plain and parts.scheme in ("http", "https") and parts.hostname:
             return parts
     example = "https://example.org/alarms"
-    raise InputError(f"--webhook is not a URL: give one such as {example}")
+    raise InputError(f"--webhook is not a URL: use one such as {example}")
 
 
 def _credentials(parts: urllib.parse.SplitResult) -> Any:

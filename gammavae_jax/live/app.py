@@ -76,7 +76,7 @@ class SameOrigin:
         host = headers.get("host", "")
         if not self._is_own(host):
             remedy = "use its address, or start it with --allow-host NAME"
-            return f"this server is not known by that name: {remedy}"
+            return f"unknown host name: {remedy}"
         # A reverse proxy may use another scheme, so only name and port are compared.
         origin = headers.get("origin", f"//{host}").partition("//")[2]
         # Browsers send this even where they omit the origin.
@@ -84,7 +84,7 @@ class SameOrigin:
         is_link = headers.get("sec-fetch-mode") == "navigate"
         is_link &= method in ("GET", "HEAD")
         if origin.lower() != host.lower() or (is_other and not is_link):
-            return "pages of other servers may not use this server"
+            return "other sites' pages may not send requests here"
         return ""
 
     def _is_own(self, host: str) -> bool:

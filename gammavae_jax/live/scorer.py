@@ -124,11 +124,11 @@ def window_size(
     least = scorer.min_samples / scorer.sample_rate
     if not least <= seconds <= _LONGEST_WINDOW:
         problem = f"a window of {seconds:g} s is too short or too long"
-        raise InputError(f"{problem}: give {least:.2g} s to {_LONGEST_WINDOW} s")
+        raise InputError(f"{problem}: use {least:.2g} s to {_LONGEST_WINDOW} s")
     hop = seconds / 2 if hop_seconds is None else hop_seconds
     if not 0 < hop <= seconds:
         problem = f"a hop of {hop:g} s does not suit windows of {seconds:g} s"
-        raise InputError(f"{problem}: give more than 0 s and at most the window")
+        raise InputError(f"{problem}: use more than 0 s and at most the window")
     length = round(seconds * scorer.sample_rate)
     return WindowSize(length, max(1, round(hop * scorer.sample_rate)))
 
@@ -173,7 +173,7 @@ def score_windows(
     end = 0.0
     for start, clip in split_windows(blocks, size):
         if len(clip) < scorer.min_samples:
-            least = f"give recordings of at least {scorer.min_samples / rate:.2g} s"
+            least = f"use recordings of at least {scorer.min_samples / rate:.2g} s"
             raise InputError(f"{name}: {len(clip) / rate:.2g} s are too short: {least}")
         verdict, end = scorer.judge(clip, machine), (start + len(clip)) / rate
         n_windows += 1

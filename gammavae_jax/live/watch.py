@@ -183,7 +183,7 @@ class FolderWatch:
         if len(machines) == 1:
             return machines[0]
         problem = f"{printable(name)}: not in a machine's folder"
-        remedy = "move it there, or give --machine"
+        remedy = "move it there, or use --machine"
         raise InputError(f"{problem} ({', '.join(machines)}): {remedy}")
 
     @contextlib.contextmanager

@@ -39,7 +39,7 @@ def write_recordings_report(
         InputError: there are no clips, or the page cannot be written.
     """
     if not any(recordings.sounds for _, recordings, _ in scored):
-        raise InputError("there are no clips to report on: give at least one recording")
+        raise InputError("there are no clips to report on: pass at least one recording")
     config = replace(detector.config, scores=(detector.config.score,), n_seeds=1)
     machines = [_scored_clips(detector, *of) for of in scored]
     wanted = [
@@ -53,7 +53,7 @@ def write_recordings_report(
         write_text(path, page)
     except OSError as error:
         problem = f"{str(path)!r} cannot be written: {error.strerror}"
-        raise InputError(f"{problem}: give another path") from error
+        raise InputError(f"{problem}: choose another path") from error
 
 
 def _scored_clips(

@@ -77,8 +77,8 @@ def load_detector(folder: Path) -> Detector:
     refuse_fleet(folder, "checkpoint")
     if not marker(path).is_file():
         raise InputError(
-            f"no checkpoint in {str(folder)!r}: give the folder 'checkpoint' of a "
-            "finished run, or the folder that gammavae fit wrote"
+            f"no checkpoint in {str(folder)!r}: pass the folder 'checkpoint' of a "
+            "finished run, or a folder that gammavae fit wrote"
         )
     about, config = read_marker(path)
     validate_detector(path, about)
@@ -91,7 +91,7 @@ def refuse_fleet(folder: Path, part: str = "") -> None:
     """Reject a fleet's folder; the message suggests `part` of one of its waves."""
     if (folder / "fleet.json").is_file():
         raise InputError(
-            f"{str(folder)!r} is a fleet: give the folder of one of its waves, such as "
+            f"{str(folder)!r} is a fleet: pass the folder of one of its waves, such as "
             f"{str(folder / 'waves' / '0000' / part)!r}"
         )
 

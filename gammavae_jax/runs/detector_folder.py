@@ -33,7 +33,7 @@ def require_place(folder: Path) -> None:
     """
     if folder.exists() and not (folder / "detector.json").is_file():
         raise InputError(
-            f"{printable(folder)} exists and is not a detector: give another path"
+            f"{printable(folder)} exists and is not a detector: choose another path"
         )
     try:
         # Permissions do not reveal read-only disks, so try it.
@@ -97,5 +97,5 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
 
 def _not_written(folder: Path, error: OSError) -> InputError:
     return InputError(
-        f"{printable(folder)} cannot be written ({error.strerror}): give another path"
+        f"{printable(folder)} cannot be written ({error.strerror}): choose another path"
     )

@@ -80,7 +80,7 @@ def _read_run(folder: Path) -> tuple[Detector, Report, Path | None]:
             raise ValueError
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{str(folder)!r} is not a finished run: give the folder that a run wrote"
+            f"{str(folder)!r} is not a finished run: pass a run folder"
         ) from error
     clips = read_clips_csv(folder / "clips.csv")
     detector = load_detector(_checkpoint_of(folder, summary))
@@ -161,7 +161,7 @@ def _loaders_from_files(
     """Return functions that load clips from recordings, by machine and clip."""
     if root is None:
         raise InputError(
-            "the run does not record where its recordings were: give --data-root"
+            "the run does not record where its recordings were: pass --data-root"
         )
     features = detector.config.features
 
@@ -182,7 +182,7 @@ def _loaders_from_files(
         ]
     except KeyError as error:
         raise InputError(
-            f"the recording {error.args[0][-1]!r} is not in {str(root)!r}: give the "
+            f"the recording {error.args[0][-1]!r} is not in {str(root)!r}: pass the "
             "--data-root that the run was scored on"
         ) from error
 
@@ -212,6 +212,6 @@ def find_clip(name: str, machines: Sequence[ScoredClips]) -> tuple[int, int]:
     if len(matches) > 1:
         units = " and ".join(unit for unit, _ in matches)
         raise InputError(
-            f"the clip {name!r} exists in {units}: give MACHINE_section_ID/{name}"
+            f"the clip {name!r} exists in {units}: use MACHINE_section_ID/{name}"
         )
     return matches[0][1]

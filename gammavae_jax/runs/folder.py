@@ -61,7 +61,7 @@ def held_folder(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
             lock = FolderLock(out, _LOCK, stays=False)
     except FolderInUse as error:
         raise InputError(
-            f"another run is writing to {str(out)!r}: wait until it ends, or give "
+            f"another run is writing to {str(out)!r}: wait until it ends, or choose "
             "another --out"
         ) from error
     with lock:
@@ -72,7 +72,7 @@ def held_folder(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
 def check_folder(out: Path, resume: bool = False, overwrite: bool = False) -> None:
     """Check that a folder is new, empty, or holds a run to resume or overwrite."""
     if out.exists() and not out.is_dir():
-        raise InputError(f"{str(out)!r} is a file: give another --out")
+        raise InputError(f"{str(out)!r} is a file: choose another --out")
     entries = list(out.iterdir()) if out.is_dir() else []
     content = [p for p in entries if p.name != _LOCK and not is_unfinished(p)]
     if resume and not entries:
@@ -82,12 +82,12 @@ def check_folder(out: Path, resume: bool = False, overwrite: bool = False) -> No
     if content and not resume and not overwrite:
         raise InputError(
             f"{str(out)!r} exists: pass --overwrite (or --resume, to continue it), "
-            "or give another --out"
+            "or choose another --out"
         )
     if content and not _is_run(out):
         raise InputError(
             f"{str(out)!r} is not a run folder, so --overwrite will not replace "
-            "it: give another --out"
+            "it: choose another --out"
         )
 
 

@@ -63,7 +63,7 @@ class FolderObserver(Observer):
         checkpoint = together(self._state_to_resume)
         require_same(
             checkpoint and checkpoint.epoch,
-            f"{str(out)!r} holds a different state here than for process 0: give an "
+            f"{str(out)!r} holds a different state here than in process 0: use an "
             "--out that all hosts share",
         )
         if checkpoint is None:
@@ -141,7 +141,7 @@ class FolderObserver(Observer):
         if checkpoint is None and has_results(out):
             raise InputError(
                 f"{str(out)!r} has results but no training to resume: replace it with "
-                "--overwrite, or give another --out"
+                "--overwrite, or choose another --out"
             )
         begun = read_config(out)  # the settings of the run that was started last
         before = begun if checkpoint is None else checkpoint.config
@@ -154,8 +154,8 @@ class FolderObserver(Observer):
         _require_epochs(config, out, checkpoint.epoch)
         if list(self.clips.items()) != list(checkpoint.clips.items()):
             raise InputError(
-                f"{str(out)!r} was trained on other recordings, or in another order: "
-                "give the same --data-root and machines, or use --overwrite"
+                f"{str(out)!r} was trained on different recordings, or in a different "
+                "order: pass the same --data-root and machines, or use --overwrite"
             )
         return checkpoint
 
@@ -185,7 +185,7 @@ def require_no_more_epochs(config: Config, out: Path) -> None:
 def _require_epochs(config: Config, out: Path, epoch: int) -> None:
     if config.train.epochs < epoch:
         raise InputError(
-            f"{str(out)!r} already has {epoch} epochs: give at least as many --epochs, "
+            f"{str(out)!r} already has {epoch} epochs: use at least as many --epochs, "
             "or use --overwrite"
         )
 
@@ -210,5 +210,5 @@ def _require_shared(out: Path) -> None:
     """Reject a folder that the first process created but this one cannot see."""
     if not (out / "config.json").is_file():
         raise InputError(
-            f"{str(out)!r} is not visible here: give an --out that all hosts share"
+            f"{str(out)!r} is not visible here: use an --out that all hosts share"
         )

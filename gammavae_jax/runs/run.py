@@ -86,7 +86,8 @@ def run_held(
     """Run as `run` does, in a folder that is already locked."""
     require_same(
         [to_dict(config), source.machines, source.with_supplemental, year],
-        "its settings differ from those of process 0: give all the same command",
+        "its settings differ from those of process 0: start all processes with the "
+        "same command",
     )
     machines, year = together(
         lambda: load_all(config, source, find_all(source), year, log)
@@ -95,8 +96,8 @@ def run_held(
         clips = (*machines.train, *machines.test)
         require_same(
             [[name, clip_identities(of_machine)] for name, of_machine in clips],
-            f"{str(source.root)!r} holds different recordings here than for process 0: "
-            "give a --data-root that is the same on all hosts",
+            f"{str(source.root)!r} holds different recordings here than in process 0: "
+            "use the same --data-root on all hosts",
         )
     return run_loaded(config, machines, folder, Origin(source.root, year), log)
 
@@ -191,7 +192,7 @@ def evaluate(
     if checkpoint.resolve().is_relative_to(folder.path.resolve()):
         raise InputError(
             f"the checkpoint is inside {str(folder.path)!r}, which would be replaced: "
-            "give another --out"
+            "choose another --out"
         )
     with held_folder(*folder):
         detector = load_detector(checkpoint)

@@ -96,7 +96,7 @@ def fit_recordings(
             )
         if len(found.clips.files) < 2:
             raise InputError(
-                f"{name} has one clip: give two or more normal recordings, because "
+                f"{name} has one clip: use two or more normal recordings, because "
                 "thresholds need clips that a model did not learn from"
             )
     _require_whole_recordings(config, loaded)
@@ -120,7 +120,7 @@ def _require_whole_recordings(
         if len(found.recording) > len(found.names):
             raise InputError(
                 f"{name}: recordings longer than a clip need train.split=folds (the "
-                f"preset {config.preset} has {config.train.split}): give single clips, "
+                f"preset {config.preset} has {config.train.split}): use single clips, "
                 "a larger clip_seconds, or another preset"
             )
 

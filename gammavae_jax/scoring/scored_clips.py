@@ -88,7 +88,7 @@ def finite_machines(scores: Scores, test: NamedClips, log: Log) -> list[int]:
         if all(np.isfinite(values[:, m, :n]).all() for values in scores.values()):
             usable.append(m)
         else:
-            log.note(f"{name}: its scores are not finite, so the machine is left out.")
+            log.note(f"{name}: the scores are not finite, so the machine is left out.")
     return usable
 
 

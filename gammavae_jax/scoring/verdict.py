@@ -128,7 +128,7 @@ def judge(
     if not np.isfinite(scores).all():
         name = recordings.names[int(np.isfinite(scores).argmin())]
         raise InputError(
-            f"{name}: its score is not finite: check its samples, which may be far "
+            f"{name}: the score is not finite: check its samples, which may be far "
             "beyond 1, and leave it out"
         )
     threshold = float(detector.thresholds[score][0, number])

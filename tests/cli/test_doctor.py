@@ -100,7 +100,7 @@ WANTED = "0.26.0.dev20261027"
     [
         ({"tfp_nightly": [WANTED, WANTED]}, "ok", f"tfp-nightly {WANTED}"),
         ({"tfp_nightly": ["0.1"]}, "warning", f"is not tfp-nightly=={WANTED}"),
-        ({"tfp_nightly": [WANTED, "0.1"]}, "FAILED", "own the same folder"),
+        ({"tfp_nightly": [WANTED, "0.1"]}, "FAILED", "both installed in one folder"),
         ({"tensorflow_probability": ["0.25.0"]}, "warning", "probability 0.25.0"),
         (
             {"tensorflow_probability": ["0.25.0"], "tfp_nightly": [WANTED]},

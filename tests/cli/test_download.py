@@ -114,7 +114,7 @@ def test_checksums_are_those_of_zenodo_or_else_of_the_archive(
     del server.files["/api/records/7882613"]
     download(2023, "fan")
     printed = capsys.readouterr().err
-    assert "7882613 gives no sizes and checksums: the server answers 404" in printed
+    assert "7882613 does not list sizes and checksums: the server an" in printed
     assert "verified against its inner checksums" in printed
 
 

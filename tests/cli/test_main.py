@@ -168,9 +168,9 @@ def test_names_are_printed_literally_and_never_truncated(scores_dir, capsys):
     ("options", "message"),
     [
         (["--year", "2019"], "the year is 2019"),
-        (["--bootstrap", "1"], "give at least 2"),
-        (["--bootstrap", "-3"], "give at least 2"),
-        (["--ground-truth", "nowhere"], "does not exist: give the ground truth"),
+        (["--bootstrap", "1"], "use at least 2"),
+        (["--bootstrap", "-3"], "use at least 2"),
+        (["--ground-truth", "nowhere"], "does not exist: check the path"),
         (["--json", "nowhere/results.json"], "No such file or directory"),
         (["--json", "scores"], "Is a directory"),
     ],

@@ -36,9 +36,9 @@ def python(*arguments):
     ("error", "status", "line"),
     [
         (
-            InputError("no such fan: give another"),
+            InputError("no such fan: choose another"),
             2,
-            "error: no such fan: give another",
+            "error: no such fan: choose another",
         ),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
@@ -111,10 +111,10 @@ def test_bad_input_to_a_script_is_one_line_and_exit_status_2(arguments, message)
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "give either --all-machines or --machines NAME ..."),
-        ("--all-machines --machines fan", "give either --all-machines or --machines"),
+        ("", "use either --all-machines or --machines NAME ..."),
+        ("--all-machines --machines fan", "use either --all-machines or --machines"),
         ("--all-machines --resume --overwrite", "--overwrite exclude each other"),
-        ("--machines fan --wave-size 0", "--wave-size is 0: give 1 or more"),
+        ("--machines fan --wave-size 0", "--wave-size is 0: must be 1 or more"),
         ("--machines fan --wave-size 2 --distributed", "leave out --wave-size"),
         ("--machines fan --set preset=vae", "preset cannot be set by --set"),
         ("--machines fan --epochs x", "--epochs: 'x' is not a whole number"),

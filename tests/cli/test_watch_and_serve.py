@@ -178,7 +178,7 @@ def test_a_hanging_webhook_does_not_stop_scoring(folder, capsys, monkeypatch):
     ("options", "message"),
     [
         ({"machine": "fam"}, "unknown machine 'fam': did you mean 'fan'?"),
-        ({"poll": 0.0}, "--poll is 0 s: give more than 0"),
+        ({"poll": 0.0}, "--poll is 0 s: must be greater than 0"),
         ({"window": 0.001}, "a window of 0.001 s is too short"),
         ({"webhook": "nowhere"}, "--webhook is not a URL"),
         ({"json": Path("no/such/folder/x")}, "--json: no/such/folder/x: No such file"),
@@ -278,7 +278,7 @@ def test_serve_names_the_extra_if_a_package_is_missing(monkeypatch):
 
 def test_serve_refuses_an_unusable_option():
     for value in (0.0, float("inf")):
-        with pytest.raises(InputError, match=f"--max-megabytes is {value:g}: give mor"):
+        with pytest.raises(InputError, match=f"--max-megabytes is {value:g}: must be"):
             Serve(Path("x"), max_megabytes=value).run()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -62,7 +62,7 @@ def test_integer_arrays_are_scaled_like_files(dtype, tmp_path):
     ("recordings", "sample_rate", "message"),
     [
         ([], None, "the list is empty"),
-        (noise(1), None, "give sample_rate"),
+        (noise(1), None, "pass sample_rate"),
         (noise(1), -1, "sample_rate is -1"),
         (np.zeros((2, 16000)), 16000, r"\(2, 16000\)"),
         (np.array(["a"]), 16000, "one-dimensional arrays"),
@@ -155,7 +155,7 @@ def test_recordings_are_assigned_to_known_machines():
     for recordings, machine, message in (
         ("x", None, "a, b: name the machine"),
         ("x", "c", "unknown machine 'c'"),
-        ({"a": "x"}, "a", "give either machine or a dict"),
+        ({"a": "x"}, "a", "pass either machine or a dict"),
         ({}, None, "the dict is empty"),
     ):
         with pytest.raises(InputError, match=message):

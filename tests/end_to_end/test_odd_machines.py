@@ -190,7 +190,7 @@ def test_only_a_machine_whose_scores_are_not_finite_is_left_out():
     log = Log(Console(quiet=True))
     usable = finite_machines({"kl": np.zeros((1, 3, 4)), "mse": values}, test, log)
     assert usable == [0, 2]
-    assert log.notes == ["b: its scores are not finite, so the machine is left out."]
+    assert log.notes == ["b: the scores are not finite, so the machine is left out."]
 
 
 def detector(**options):

@@ -184,7 +184,7 @@ def test_the_list_of_2020_has_labels_and_ids(tmp_path):
             "'normal_id_01_1' has a later name that contradicts it",
         ),
         (["fan", *["a.wav,normal_id_01_00000000.wav,0"] * 2], "'a' is listed 2 times"),
-        (["fan", "a.wav,normal_id_01_00000000.wav,1"], "is '1': give 0 for a normal"),
+        (["fan", "a.wav,normal_id_01_00000000.wav,1"], "is '1': use 0 for a normal"),
         (
             ["fan", *(f"{n}.wav,normal_id_01_00000000.wav,0" for n in "ab")],
             "'a' and 'b' are both called 'normal_id_01_00000000'",
@@ -210,7 +210,7 @@ def test_several_lists_are_refused(tmp_path):
     for year in (2020, 2021):
         write(tmp_path / f"eval_data_list_{year}.csv", ["fan"])
     with pytest.raises(
-        InputError, match="holds 2 lists: give the one of the right year"
+        InputError, match="holds 2 lists: pass the list of the right year"
     ):
         read_truth(tmp_path)
 

@@ -73,7 +73,7 @@ def test_a_bootstrap_without_sections_is_refused():
 @pytest.mark.parametrize("n_resamples", [-1, 0, 1])
 def test_fewer_than_two_resamples_are_refused(n_resamples):
     section = SectionScores("fan", "00", *four_strata(17))
-    with pytest.raises(InputError, match="give at least 2"):
+    with pytest.raises(InputError, match="use at least 2"):
         bootstrap([section], n_resamples=n_resamples)
 
 

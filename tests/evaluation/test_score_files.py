@@ -290,7 +290,7 @@ def test_the_message_on_a_broken_line_names_the_file(tmp_path, with_truth):
     write_truth(tmp_path / "truth")
     path = tmp_path / FILE
     path.write_text(path.read_text().replace(",3.0", ",nan", 1))
-    with pytest.raises(InputError, match=f"{FILE}: .* is 'nan': give one finite"):
+    with pytest.raises(InputError, match=f"{FILE}: .* is 'nan': write one finite"):
         evaluate_directory(tmp_path, tmp_path / "truth" if with_truth else None)
 
 
@@ -335,7 +335,7 @@ def test_folders_without_scores_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"has no anomaly_score_\*"):
         evaluate_directory(tmp_path)
     write_machine(tmp_path)
-    with pytest.raises(InputError, match="holds no ground truth: give a folder with"):
+    with pytest.raises(InputError, match="holds no ground truth: pass a folder with"):
         evaluate_directory(tmp_path, tmp_path)
 
 

@@ -595,5 +595,5 @@ def test_hostile_names_of_recordings_and_requests_stay_in_one_line(server):
 @pytest.mark.parametrize(("host", "port"), [("127.0.0.1", None), ("no.such.", 0)])
 def test_an_address_that_cannot_be_used_is_refused(server, host, port):
     port = server.port if port is None else port
-    with pytest.raises(InputError, match="give another --host or --port"):
+    with pytest.raises(InputError, match="choose another --host or --port"):
         listening_socket(host, port)

@@ -124,7 +124,7 @@ def test_a_recording_that_is_too_short_is_refused_by_name():
 @pytest.mark.parametrize(
     ("window", "hop", "message"),
     [
-        (0.001, None, "a window of 0.001 s is too short or too long: give 0.02 s"),
+        (0.001, None, "a window of 0.001 s is too short or too long: use 0.02 s"),
         (2.0, 3.0, "a hop of 3 s does not suit windows of 2 s"),
         (2.0, 0.0, "a hop of 0 s"),
         (float("nan"), None, "a window of nan s"),

@@ -522,7 +522,7 @@ def test_a_page_without_clips_or_at_an_unwritable_path_is_refused(
     with pytest.raises(InputError, match="there are no clips to report on"):
         write_recordings_report(tmp_path / "page.html", made.detector, [])
     assert not (tmp_path / "page.html").exists()
-    with pytest.raises(InputError, match=r"cannot be written: .*: give another path"):
+    with pytest.raises(InputError, match=r"cannot be written: .*: choose another path"):
         write_recordings_report(tmp_path, made.detector, [(1, some, np.ones(1))])
 
 

@@ -73,7 +73,7 @@ def test_a_new_or_empty_folder_may_be_used(tmp_path):
 
 def test_a_file_is_refused(tmp_path):
     (tmp_path / "out").touch()
-    with pytest.raises(InputError, match=r"out' is a file: give another --out"):
+    with pytest.raises(InputError, match=r"out' is a file: choose another --out"):
         check_folder(tmp_path / "out", overwrite=True)
 
 
@@ -133,7 +133,7 @@ def test_a_refused_folder_stays_unchanged(tmp_path):
     (tmp_path / "thesis.txt").touch()
     for out in (tmp_path, tmp_path / "thesis.txt"):
         hold = held_folder(out, resume=False, overwrite=True)
-        with pytest.raises(InputError, match="give another --out"), hold:
+        with pytest.raises(InputError, match="choose another --out"), hold:
             pass
     new = held_folder(tmp_path / "new" / "run", resume=False, overwrite=False)
     with pytest.raises(InputError, match="no data"), new:

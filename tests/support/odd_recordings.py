@@ -321,7 +321,7 @@ _BYTES: dict[str, tuple] = {
     "FLAC, truncated in the header": (FLAC[:30], _NO_AUDIO),
     "FLAC of unknown length": (
         changed(FLAC, 21, bytes([FLAC[21] & 0xF0, 0, 0, 0, 0])),
-        "the header gives no length",
+        "the header has no length",
     ),
     "FLAC that claims 2^36 samples": (
         changed(FLAC, 21, bytes([FLAC[21] | 0x0F, *[255] * 4])),

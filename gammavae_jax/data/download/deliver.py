@@ -54,7 +54,7 @@ def published_files(
         try:
             files = retrying(attempts)(_read_record, url)
         except (Refused, Transient) as error:
-            log.say(f"{url} gives no sizes and checksums: {error}")
+            log.say(f"{url} does not list sizes and checksums: {error}")
             if isinstance(error, Transient):
                 break
             continue

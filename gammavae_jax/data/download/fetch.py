@@ -149,13 +149,13 @@ class _Download:
         """Return the archive's size; None if it is unknown."""
         headers, expected = response.headers, self.published.size
         if headers.get("Content-Type", "").startswith("text/html"):
-            raise Refused("the server sends a web page instead of the archive")
+            raise Refused("the server sent a web page instead of the archive")
         match = re.fullmatch(r"(\d{1,18})", headers.get("Content-Length", ""))
         if response.status_code == 206:
             given = headers.get("Content-Range", "")
             match = re.fullmatch(rf"bytes {start}-\d+/(\d{{1,18}})", given)
             if match is None or start == 0:
-                raise WrongBytes("the server sends other bytes than requested")
+                raise WrongBytes("the server sent other bytes than requested")
         size = int(match[1]) if match else expected
         if expected not in (None, size):
             raise Refused(f"the server has {size} bytes, and {expected} are published")
@@ -170,7 +170,7 @@ class _Download:
             # `read1` returns what has arrived: a broken connection loses nothing.
             while data := response.raw.read1(_CHUNK, decode_content=False):
                 if total is not None and size + len(data) > total:
-                    raise WrongBytes(f"the server sends more than {total} bytes")
+                    raise WrongBytes(f"the server sent more than {total} bytes")
                 file.write(data)
                 file.flush()
                 if (size + len(data)) // _MEGABYTE > size // _MEGABYTE:

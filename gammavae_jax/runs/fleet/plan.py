@@ -125,11 +125,10 @@ def require_same_plan(before: WavePlan, plan: WavePlan, out: Path) -> None:
     if before == plan._replace(year=before.year):
         year = "no --year" if before.year is None else f"--year {before.year}"
         raise InputError(
-            f"{str(out)!r} has the metrics of another year: give {year}, or use "
-            "--overwrite"
+            f"{str(out)!r} uses another year's metrics: use {year} or --overwrite"
         )
     raise InputError(
-        f"{str(out)!r} was made from other machines or recordings: give the same "
+        f"{str(out)!r} was made from different machines or recordings: pass the same "
         "--data-root and machines, or use --overwrite"
     )
 

@@ -86,8 +86,8 @@ def run_machines(
     if jax.process_count() > 1:
         if wave_size is not None or (folder.resume and is_fleet(out)):
             raise InputError(
-                "waves need a single process: omit --distributed, or give each process "
-                "its own machines and its own --out"
+                "waves need a single process: omit --distributed, or run each process "
+                "with its own machines and its own --out"
             )
         return run(config, source, folder, year, log)
     with hold(folder):
@@ -142,8 +142,8 @@ def evaluate_machines(
     fleet, out = checkpoint.resolve(), folder.path.resolve()
     if fleet.is_relative_to(out) or out.is_relative_to(fleet):
         raise InputError(
-            f"{str(folder.path)!r} is the fleet, or one contains the other: give "
-            "another --out"
+            f"{str(folder.path)!r} is the fleet's folder, or one contains the other: "
+            "choose another --out"
         )
     with hold(folder._replace(resume=False)):
         _evaluate_waves(checkpoint, source, folder.path, year, log)
@@ -167,7 +167,7 @@ def _evaluate_waves(
     config = read_config(checkpoint)
     if config is None:
         raise InputError(
-            f"{str(checkpoint)!r} has no config.json: give the folder of a fleet"
+            f"{str(checkpoint)!r} has no config.json: pass a fleet's folder"
         )
     begin_folder(out, config)
     write_plan(out, plan)

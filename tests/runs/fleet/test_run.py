@@ -207,7 +207,7 @@ def test_a_fleet_is_only_resumed_in_its_own_waves(waves, whole, data, tiny):
     text = refusal(tiny(), job(data, whole, resume=True), 1)
     assert "was not run in waves" in text
     text = refusal(tiny(), job(data, waves, resume=True), year=2021)
-    assert "has the metrics of another year: give no --year" in text
+    assert "uses another year's metrics: use no --year" in text
 
 
 def test_a_fleet_with_different_recordings_or_settings_is_not_resumed(
@@ -219,7 +219,7 @@ def test_a_fleet_with_different_recordings_or_settings_is_not_resumed(
     clip = next((other / "valve" / "train").iterdir())
     clip.rename(clip.with_name("section_00_source_train_normal_0099.wav"))
     text = refusal(tiny(), job(other, waves, resume=True))
-    assert "was made from other machines or recordings" in text
+    assert "was made from different machines or recordings" in text
 
 
 def test_bad_recordings_of_any_wave_are_counted_before_the_first_is_trained(
@@ -299,7 +299,7 @@ def test_evaluating_a_fleet_never_removes_a_part_of_it(waves, data):
     for out in (waves, waves / "waves" / "0000", waves.parent):
         job = Source(data, ()), RunFolder(out, overwrite=True), None
         with pytest.raises(
-            InputError, match=r"is the fleet, or one contains the other"
+            InputError, match=r"is the fleet's folder, or one contains the other"
         ):
             evaluate_machines(waves, *job, quiet_log())
     assert score_bytes(waves) == before
