@@ -133,7 +133,7 @@ def test_flags_are_0_and_1(tmp_path):
     clip_of = {"a": "a", "b": "b"}
     rows = {"b": ["1"], "a": ["0.0"]}
     assert flags_by_clip(tmp_path, rows, clip_of) == {"a": False, "b": True}
-    with pytest.raises(InputError, match=r"'b' is 2\.0: must be 0 or 1"):
+    with pytest.raises(InputError, match=r"'b' is 2\.0: write 0 or 1"):
         flags_by_clip(tmp_path, rows | {"b": ["2"]}, clip_of)
 
 

@@ -188,7 +188,7 @@ def test_a_run_with_empty_metrics_is_accepted(run, tmp_path):
         (DECISION_FILE, "0001", "0009", "'section_00_0009' is unknown"),
         (DECISION_FILE, "section_00_0001.wav,1\n", "", "'section_00_0001' is missing"),
         (DECISION_FILE, "0001", "0000", "is listed 2 times"),
-        (DECISION_FILE, "0001.wav,1", "0001.wav,2", "must be 0 or 1"),
+        (DECISION_FILE, "0001.wav,1", "0001.wav,2", "write 0 or 1"),
         (DECISION_FILE, "0001.wav,1", "0001.wav,yes", "write one finite number"),
     ],
 )
