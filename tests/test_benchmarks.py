@@ -4,12 +4,10 @@ import importlib.util
 import json
 import math
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import pytest
+from support.processes import ROOT, python
 
 from benchmarks.contest import Contestant, hold, spread
 from benchmarks.machine import flops_by_formula
@@ -21,7 +19,6 @@ from benchmarks.training import configuration
 from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
 from gammavae_jax.training.step import init_state
 
-ROOT = Path(__file__).parent.parent
 NO_SETUP = Call("benchmarks.process_setup:all_cores", {})
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None,
@@ -33,16 +30,8 @@ TINY_TRAINING = ["--clips", "2", "--frames", "40", "--machines", "2", "--seeds",
 
 def script(name, *arguments, check=True):
     """Run a benchmark in a process of its own, without PYTHONPATH."""
-    dropped = ("XLA_FLAGS", "PYTHONPATH")
-    run = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *map(str, arguments)],
-        env={k: v for k, v in os.environ.items() if k not in dropped},
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert not check or run.returncode == 0, run.stderr
-    return run
+    path = ROOT / "benchmarks" / f"{name}.py"
+    return python(path, *arguments, check=check, PYTHONPATH="")
 
 
 def figures(name, tmp_path, *arguments):

@@ -2,14 +2,12 @@
 
 import ast
 import graphlib
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.processes import ROOT, python
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "gammavae_jax"
 # By dotted names below the package: "config", "cli", "cli.evaluate".
 MODULES = {
@@ -127,23 +125,18 @@ def test_only_cli_modules_import_the_command_line_parser():
     assert all(map(is_command, users))
 
 
-def test_help_imports_nothing_slow():
+@pytest.mark.parametrize("command", [[], ["run"], ["rescore"], ["evaluate"]], ids=str)
+def test_help_imports_nothing_slow_and_is_printed_on_an_ascii_terminal(command):
     """So `--help` is fast, and `doctor` works even if a library is broken."""
     code = (
         "import sys; before = set(sys.modules)\n"
         f"from {PACKAGE}.cli.main import main\n"
-        "try: main(['--help'])\n"
+        f"try: main([*{command}, '--help'])\n"
         "except SystemExit: pass\n"
         "print(*(set(sys.modules) - before))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = python("-c", code, PYTHONIOENCODING="ascii")
+    assert done.stdout.startswith("usage: gammavae ")
     imported = done.stdout.splitlines()[-1].split()
     names = {name.split(".")[0] for name in imported}
     assert names <= LIGHT | sys.stdlib_module_names

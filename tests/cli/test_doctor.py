@@ -4,20 +4,18 @@ import importlib
 import importlib.metadata
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import pytest
+from support.processes import GAMMAVAE, ROOT, python
 
 from gammavae_jax.cli import doctor
 from gammavae_jax.cli.doctor import CHECKS, Doctor, Finding, examine
 from gammavae_jax.models import distributions
 from gammavae_jax.training import step
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def check(name):
@@ -242,14 +240,8 @@ def test_broken_packages_are_reported_one_by_one_without_a_crash(tmp_path):
         (tmp_path / module).mkdir()
         (tmp_path / module / "__init__.py").write_text("raise ImportError('broken')")
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
-    done = subprocess.run(
-        [sys.executable, "-m", "gammavae_jax.cli.main", "doctor", "--json", "-"],
-        env=os.environ | {"PYTHONPATH": path},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    command = (*GAMMAVAE, "doctor", "--json", "-")
+    done = python(*command, check=False, cwd=tmp_path, PYTHONPATH=path)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     findings = {f["name"]: f for f in json.loads(done.stdout)["findings"]}

@@ -5,8 +5,6 @@ import importlib.util
 import io
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import soundfile
 import tyro
 from support.detectors import small
 from support.exported import answers, onnx_bytes, part, trained, wave
+from support.processes import ROOT, python
 
 from gammavae_jax.cli.export import Export
 from gammavae_jax.config import ModelConfig
@@ -37,7 +36,6 @@ from gammavae_jax.models.layers import HEADS
 from gammavae_jax.runs.checkpoint import save_detector
 from gammavae_jax.scoring.fusion import standard_of
 
-ROOT = Path(__file__).parent.parent.parent
 NAMES = ("mixed_section_00", "source_section_00")
 
 
@@ -105,14 +103,7 @@ def test_another_process_writes_the_same_bytes(exported, checkpoint, tmp_path):
         "sys.exit(tyro.cli(Export).run())"
     )
     arguments = ["--checkpoint", checkpoint, "--out", tmp_path, "--int8"]
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    run = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env=environment | {"PYTHONHASHSEED": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
+    run = python("-c", code, *arguments, PYTHONHASHSEED="1")
     assert "WARNING" not in run.stderr.upper()
     for path in out.iterdir():
         assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
@@ -195,11 +186,7 @@ def run_example(*arguments):
 
 
 def run_alone(*arguments):
-    return subprocess.run(
-        [sys.executable, "-c", ALONE, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-    )
+    return python("-c", ALONE, *arguments, check=False)
 
 
 def test_the_example_scores_a_wav_where_jax_is_not_installed(exported, tmp_path):

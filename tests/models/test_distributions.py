@@ -3,9 +3,6 @@
 import contextlib
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
+from support.processes import ROOT, python
 
 from gammavae_jax.models import distributions
 from gammavae_jax.models.distributions import Gamma, Gaussian
@@ -160,21 +158,6 @@ def test_the_fallback_samples_in_float32_even_if_x64_is_enabled(shape):
     assert draw.dtype == jnp.float32
 
 
-def in_a_process(program, *folders):
-    """Return the last line of a program with these folders first in its path."""
-    root = str(Path(__file__).resolve().parent.parent.parent)
-    path = os.pathsep.join([*map(str, folders), root])
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stderr == ""
-    return done.stdout.strip().splitlines()[-1]
-
-
 @pytest.mark.parametrize(
     "fault", ["raise ImportError('two\\nlines')", "import jax; jax.no_such_name"]
 )
@@ -189,7 +172,10 @@ def test_without_tfp_jax_samples_and_one_line_names_the_repair(fault, tmp_path):
         "values = [d.SAMPLER, e.describe_environment()['sampler'], d.sampler_note()]\n"
         "print(json.dumps(values))"
     )
-    sampler, of_environment, note = json.loads(in_a_process(program, tmp_path))
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = python("-c", program, PYTHONPATH=path)
+    assert done.stderr == ""
+    sampler, of_environment, note = json.loads(done.stdout.splitlines()[-1])
     assert sampler == of_environment == "jax"
     assert "\n" not in note
     assert "Error: " in note

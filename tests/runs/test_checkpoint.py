@@ -7,8 +7,6 @@ import os
 import pickle
 import shutil
 import signal
-import subprocess
-import sys
 import tracemalloc
 from dataclasses import replace
 from types import SimpleNamespace
@@ -18,6 +16,7 @@ import jax
 import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
+from support.processes import python
 
 from gammavae_jax.config import FUSION_SCORES
 from gammavae_jax.errors import InputError
@@ -317,14 +316,7 @@ def test_a_checkpoint_from_four_devices_is_restored_on_one(tmp_path, detector):
         "detector = load_detector(pathlib.Path(sys.argv[1]))\n"
         "print(len(jax.devices()), detector.scorer.source.factor.sum())"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)],
-        env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    devices, total = run.stdout.split()
+    devices, total = python("-c", program, tmp_path).stdout.split()
     assert devices == "1"
     np.testing.assert_allclose(
         float(total), detector.scorer.source.factor.sum(), rtol=1e-5

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
-from support import broken_server
 from support.broken_server import answer
 
 from gammavae_jax.data.download.catalogue import find_archives
@@ -16,12 +15,6 @@ from gammavae_jax.log import Log
 
 ARCHIVES = find_archives(2023, ["fan", "gearbox", "valve"])
 RECORD = f"/api/records/{ARCHIVES[0].record}"
-
-
-@pytest.fixture
-def server():
-    with broken_server.running() as server:
-        yield server
 
 
 @pytest.fixture

@@ -25,12 +25,6 @@ from gammavae_jax.errors import InputError
 
 
 @pytest.fixture
-def server():
-    with broken_server.running() as server:
-        yield server
-
-
-@pytest.fixture
 def load(server, tmp_path, monkeypatch):
     return Loader(server, tmp_path / "data", monkeypatch)
 
