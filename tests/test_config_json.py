@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gammavae_jax.config import FUSION_SCORES, SCORE_NAMES, Config, TrainConfig
@@ -56,7 +56,6 @@ def is_coherent(values):
 assignments = st.fixed_dictionaries({}, optional=VALUES).filter(is_coherent)
 
 
-@settings(deadline=None)
 @given(assignments)
 def test_an_override_changes_only_its_field_and_survives_json(values):
     config = override(Config(), [f"{k}={json.dumps(v)}" for k, v in values.items()])

@@ -36,20 +36,10 @@ FORMULAS = [
 ]
 BEGINS = re.compile("[=+\\-@\uff1d\uff0b\uff0d\uff20\t\r\n]")
 # Mostly the characters that matter.
-texts = st.text(st.sampled_from("=+-@';\t\r\n\",a \uff1d"), max_size=12) | st.text()
-
-
-def names(formula):
-    """A formula as a name: alone, quoted, and after a cell separator."""
-    return [formula, f"x;{formula}", f"'{formula}", f"a;'{formula}"]
-
-
-@pytest.mark.parametrize("formula", FORMULAS)
-def test_no_cell_begins_like_a_formula(formula):
-    for name in names(formula):
-        for part in re.split("[;\t\r\n]", escape_formula(name)):
-            assert part == "" or not BEGINS.match(part), name
-        assert unescape_formula(escape_formula(name)) == name
+texts = (
+    st.text(st.sampled_from("=+-@';\t\r\n\",a \uff1d\uff0b\uff0d\uff20"), max_size=12)
+    | st.text()
+)
 
 
 @given(texts)
