@@ -4,7 +4,6 @@ import io
 import os
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -94,17 +93,13 @@ def everything(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def detector():
+def detector(one_device):
     """A detector with a small network, trained on noise."""
     rng = np.random.default_rng(1)
     normal = [rng.normal(0, 0.1, N).astype(np.float32) for _ in range(9)]
     small = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]
-    with pytest.MonkeyPatch.context() as patch:
-        one = jax.local_devices()[:1]
-        patch.setattr(jax, "local_devices", lambda: one)
-        yield gv.AnomalyDetector(
-            settings=small, epochs=2, clip_seconds=1.0, verbose=False
-        ).fit(normal, RATE)
+    options: dict = {"epochs": 2, "clip_seconds": 1.0, "verbose": False}
+    return gv.AnomalyDetector(settings=small, **options).fit(normal, RATE)
 
 
 def test_every_accepted_recording_has_a_finite_score(detector, everything, tmp_path):
