@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 import pytest
 import soundfile
-import tyro
 from support.detectors import small
 from support.exported import answers, onnx_bytes, part, trained, wave
 from support.processes import ROOT, python
@@ -451,10 +450,3 @@ def test_the_built_in_sounds_have_different_lengths_from_the_shortest(detector):
     assert max(np.abs(sound).max() for sound in waves) < 2
     for sound, again in zip(waves, built_in(machine).waves, strict=True):
         np.testing.assert_array_equal(sound, again)
-
-
-def test_the_command_line_of_the_readme_is_read():
-    options = ["--checkpoint", "a", "--out", "b"]
-    options += ["--machines", "fan", "pump", "--seed", "7", "--int8"]
-    command = tyro.cli(Export, args=options)
-    assert command == Export(Path("a"), Path("b"), ("fan", "pump"), seed=7, int8=True)

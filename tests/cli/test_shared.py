@@ -13,33 +13,9 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.presets import PRESETS, preset
 
 
-@pytest.mark.parametrize(
-    ("error", "status", "line"),
-    [
-        (
-            InputError("no such fan: give another"),
-            2,
-            "error: no such fan: give another",
-        ),
-        (KeyboardInterrupt(), 130, "interrupted"),
-    ],
-)
-def test_an_input_error_or_ctrl_c_is_one_line(error, status, line, capsys):
-    with pytest.raises(SystemExit) as caught, readable_errors():
-        raise error
-    assert caught.value.code == status
-    assert capsys.readouterr() == ("", f"{line}\n")
-
-
 def test_a_programming_error_keeps_its_traceback():
     with pytest.raises(ValueError, match="a bug"), readable_errors():
         raise ValueError("a bug")
-
-
-def test_without_errors_nothing_is_printed(capsys):
-    with readable_errors():
-        pass
-    assert capsys.readouterr() == ("", "")
 
 
 def test_without_data_the_first_line_says_synthetic(tmp_path, monkeypatch, capsys):

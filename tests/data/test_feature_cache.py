@@ -79,7 +79,7 @@ def assert_right(clips, root, config=CONFIG):
         np.testing.assert_array_equal(log_mel, other)
 
 
-def the_file(folder, suffix="npy"):
+def the_file(folder, suffix):
     (path,) = folder.glob(f"*.{suffix}")
     return path
 
@@ -152,53 +152,34 @@ def test_entries_of_another_version_of_the_features_are_ignored(
     assert len(computed) == 6
 
 
-def truncate(folder):
-    path = the_file(folder)
-    os.truncate(path, path.stat().st_size // 2)
-
-
-def empty(folder):
-    the_file(folder).write_bytes(b"")
-
-
-def flip_a_bit(folder):
-    data = bytearray(the_file(folder).read_bytes())
+def flip_a_bit(path):
+    data = bytearray(path.read_bytes())
     data[-1000] ^= 1
-    the_file(folder).write_bytes(data)
+    path.write_bytes(data)
 
 
-def swap_lengths(folder):
-    about = json.loads(the_file(folder, "json").read_text())
-    about["frames"].reverse()
-    the_file(folder, "json").write_text(json.dumps(about))
+def swap_lengths(path):
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps({**about, "frames": about["frames"][::-1]}))
 
 
-def delete_array(folder):
-    the_file(folder).unlink()
+DAMAGES = {
+    "a truncated array": ("npy", lambda p: os.truncate(p, p.stat().st_size // 2)),
+    "an empty array": ("npy", lambda p: p.write_bytes(b"")),
+    "a flipped bit": ("npy", flip_a_bit),
+    "no array": ("npy", lambda p: p.unlink()),
+    "an array of objects": ("npy", lambda p: np.save(p, np.array([{}], object))),
+    "swapped lengths": ("json", swap_lengths),
+    "wrong types": ("json", lambda p: p.write_text('{"array": [1], "frames": "x"}')),
+    "half a description": ("json", lambda p: p.write_text('{"arr')),
+}
 
 
-def write_wrong_types(folder):
-    the_file(folder, "json").write_text('{"array": [1], "frames": "x"}')
-
-
-def write_half_a_description(folder):
-    the_file(folder, "json").write_text('{"arr')
-
-
-def write_an_object_array(folder):
-    np.save(the_file(folder), np.array([{}], object))
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        *(truncate, empty, flip_a_bit, swap_lengths, delete_array),
-        *(write_wrong_types, write_half_a_description, write_an_object_array),
-    ],
-)
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_is_detected_reported_and_repaired(root, folder, computed, damage):
     load(root, folder)
-    damage(folder)
+    suffix, change = DAMAGES[damage]
+    change(the_file(folder, suffix))
     clips, notes = load(root, folder)
     assert_right(clips, root)
     assert len(notes) == 1

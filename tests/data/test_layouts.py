@@ -74,6 +74,10 @@ def finished(names, config, tmp_path_factory):
     return out
 
 
+def all_files(root):
+    return [files for m in find_machines(root) for files in find_clips(root, m)]
+
+
 def source_of(root):
     return Source(root, tuple(find_machines(root)))
 
@@ -99,24 +103,20 @@ def kinds(files):
 
 @pytest.mark.parametrize("name", ALL_LAYOUTS)
 def test_every_clip_is_found_once_and_parsed_correctly(data_root, name):
-    root = data_root(name)
     found = {
         (files.machine, files.section): dict(kinds(files))
-        for machine in find_machines(root)
-        for files in find_clips(root, machine)
+        for files in all_files(data_root(name))
     }
     assert found == ALL_LAYOUTS[name].units
 
 
 @pytest.mark.parametrize("name", ALL_LAYOUTS)
 def test_a_section_has_its_own_clips_sorted_by_name(data_root, name):
-    root = data_root(name)
-    for machine in find_machines(root):
-        for files in find_clips(root, machine):
-            for clips in (files.train, files.test):
-                names = [clip.path.name for clip in clips]
-                assert names == sorted(set(names))
-                assert all(f"_{files.section}_" in name for name in names)
+    for files in all_files(data_root(name)):
+        for clips in (files.train, files.test):
+            names = [clip.path.name for clip in clips]
+            assert names == sorted(set(names))
+            assert all(f"_{files.section}_" in name for name in names)
 
 
 def scored_clips(folder, machine, section):
@@ -186,12 +186,10 @@ def test_a_year_with_its_own_metrics_is_recognised_by_its_layout(
 
 @pytest.mark.parametrize("name", ALL_LAYOUTS)
 def test_the_year_of_every_layout_is_recognised_or_unknown(data_root, name):
-    root = data_root(name)
     expected = {"2020": 2020, "2021": 2021}.get(name[:4])
     if name == "2021, only merged":
         expected = None  # its layout is that of 2022
-    machines = [f for m in find_machines(root) for f in find_clips(root, m)]
-    assert year_of_layout(machines) == expected
+    assert year_of_layout(all_files(data_root(name))) == expected
 
 
 def test_an_explicit_year_overrides_the_layout(data_root):

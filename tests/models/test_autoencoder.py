@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.pytorch import from_pytorch
+from support.pytorch import official_start
 
 from gammavae_jax.config import ModelConfig
 from gammavae_jax.models.autoencoder import (
@@ -19,10 +19,8 @@ from gammavae_jax.presets import preset
 @pytest.fixture
 def official(golden):
     """The official network's weights, and its output for a batch."""
-    stored = np.load(golden / "autoencoder.npz")
-    config = preset("autoencoder").model
-    state = {k.removeprefix("init/"): stored[k] for k in stored.files}
-    return stored, config, jax.tree.map(jnp.asarray, from_pytorch(state, config))
+    stored, config, variables = official_start(golden)
+    return stored, config.model, jax.tree.map(jnp.asarray, variables)
 
 
 def test_the_autoencoder_in_evaluation_mode_matches_pytorch(official):

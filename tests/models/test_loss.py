@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.pytorch import from_pytorch, to_pytorch
+from support.pytorch import official_start, to_pytorch
 
 from gammavae_jax.config_json import override
 from gammavae_jax.models.autoencoder import ModelOutput
@@ -15,20 +15,19 @@ from gammavae_jax.training.step import TrainState, optimizer, train_step
 
 
 @pytest.fixture
-def three_steps(golden, key):
-    """Three Adam steps of the official network on one batch, theirs and ours."""
-    stored = np.load(golden / "autoencoder.npz")
-    config = preset("autoencoder")
-    weights = {k.removeprefix("init/"): stored[k] for k in stored.files}
-    variables = from_pytorch(weights, config.model)
-    x, k = jnp.asarray(stored["x"]), key()
+def start(golden):
+    """The official code's numbers, our configuration and the first state."""
+    stored, config, variables = official_start(golden)
     opt_state = optimizer(config).init(variables["params"])
-    state = TrainState(
-        **variables,
-        opt_state=opt_state,
-        batch_errors=jnp.zeros(0),
-        is_stopped=jnp.array(False),
-    )
+    rest = {"batch_errors": jnp.zeros(0), "is_stopped": jnp.array(False)}
+    return stored, config, TrainState(**variables, opt_state=opt_state, **rest)
+
+
+@pytest.fixture
+def three_steps(start, key):
+    """Three Adam steps of the official network on one batch, theirs and ours."""
+    stored, config, state = start
+    x, k = jnp.asarray(stored["x"]), key()
     step = jax.jit(lambda s: train_step(config, k, s, x, jnp.ones(len(x))))
     states, losses = [], []
     for _ in range(3):
@@ -64,19 +63,9 @@ def test_parameters_after_adam_match_pytorch(three_steps, n_steps, tolerance):
         assert relative_error(ours, stored[name]) < tolerance, name
 
 
-def test_the_gradient_matches_pytorch(golden):
-    stored = np.load(golden / "autoencoder.npz")
-    config = preset("autoencoder")
-    weights = {k.removeprefix("init/"): stored[k] for k in stored.files}
-    variables = from_pytorch(weights, config.model)
-    x = jnp.asarray(stored["x"])
-    state = TrainState(
-        **variables,
-        opt_state=optimizer(config).init(variables["params"]),
-        batch_errors=jnp.zeros(0),
-        is_stopped=jnp.array(False),
-    )
-    gradient = gradient_of(config, state, x)
+def test_the_gradient_matches_pytorch(start):
+    stored, config, state = start
+    gradient = gradient_of(config, state, jnp.asarray(stored["x"]))
     ours = to_pytorch(
         {"params": gradient, "batch_stats": state.batch_stats}, config.model
     )
@@ -128,7 +117,7 @@ def test_the_total_loss_is_reconstruction_plus_weighted_divergence():
     np.testing.assert_allclose(total_loss(terms, 0.5), [6.0, 2.0])
 
 
-def test_model_kl_names_the_divergence_of_the_loss(key):
+def test_the_setting_model_kl_chooses_the_divergence_of_the_loss(key):
     x = jnp.zeros((7, 30))
     posterior = Gamma(*jnp.exp(jax.random.normal(key(), (2, 7, 8))))
     output = ModelOutput(x, x, posterior.mean, posterior)
