@@ -4,6 +4,8 @@ import importlib.util
 import json
 import math
 import os
+import runpy
+import sys
 
 import jax
 import pytest
@@ -107,13 +109,8 @@ def test_training_is_compared_with_every_peer(tmp_path, model):
 def test_features_are_compared_with_librosa(tmp_path):
     record = figures("bench_features", tmp_path, *TINY, "--clips", 3)
     (result,) = record["results"]
-    assert_positive(
-        [
-            result["clips_per_s"],
-            result["librosa_clips_per_s"],
-            *result["ratio_to"].values(),
-        ]
-    )
+    assert_positive([result["clips_per_s"], result["librosa_clips_per_s"]])
+    assert_positive(result["ratio_to"].values())
     assert result["max_difference_db"] < 1e-3
 
 
@@ -126,13 +123,8 @@ def test_scoring_agrees_with_the_official_form(tmp_path):
     assert result["clips"] == 6
     assert result["official_clips_timed"] == 4
     assert result["max_relative_difference"] < 1e-3
-    assert_positive(
-        [
-            result["clips_per_s"],
-            result["official_clips_per_s"],
-            *result["ratio_to"].values(),
-        ]
-    )
+    assert_positive([result["clips_per_s"], result["official_clips_per_s"]])
+    assert_positive(result["ratio_to"].values())
 
 
 def test_the_main_job_is_timed_with_a_cold_and_a_warm_cache(tmp_path):
@@ -245,10 +237,15 @@ def test_the_page_on_fleets_has_the_measured_figures():
         ("scaling", ["--page", "README.md"], "has no figures of this script"),
     ],
 )
-def test_a_bad_option_is_reported_in_one_line(name, arguments, message):
-    run = script(name, *arguments, check=False)
-    assert run.returncode == 2
-    (line,) = run.stderr.splitlines()
+def test_a_bad_option_is_reported_in_one_line(
+    monkeypatch, capsys, name, arguments, message
+):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(f"benchmarks/{name}.py", run_name="__main__")
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert message in line
 

@@ -130,6 +130,7 @@ def test_a_damaged_configuration_is_refused(tree, message):
         ("model.hidden=[128,1.5]", "model.hidden is 1.5"),
         ("model.heads=softmaxx", "'softmaxx': did you mean 'softmax'"),
         ("model.latent=[1]", "unknown model.latent"),
+        ("model.precision=float16", "unknown model.precision 'float16'"),
         ("scores=mse", "scores is 'mse'"),
     ],
 )

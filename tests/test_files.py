@@ -29,14 +29,6 @@ def test_a_reader_with_an_open_file_keeps_the_old_text(tmp_path):
         assert reader.read() == "old"
 
 
-def test_a_failed_write_leaves_only_the_old_file(tmp_path):
-    (tmp_path / "a").write_text("old")
-    with pytest.raises(UnicodeEncodeError):
-        write_text(tmp_path / "a", "half\ud800")
-    assert (tmp_path / "a").read_text() == "old"
-    assert names(tmp_path) == ["a"]
-
-
 def test_a_folder_of_that_name_is_an_error_and_leaves_no_file(tmp_path):
     (tmp_path / "a").mkdir()
     with pytest.raises(OSError, match="directory"):

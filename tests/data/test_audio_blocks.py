@@ -42,6 +42,8 @@ def test_blocks_add_up_to_the_recording(tmp_path, suffix, subtype, channel):
     path = tmp_path / f"x.{suffix}"
     soundfile.write(path, noise(), RATE, subtype=subtype)
     expected = read_recording(path, channel)
+    assert expected.waveform.flags.c_contiguous
+    np.testing.assert_allclose(expected.waveform, noise()[:, channel], atol=2**-14)
     for source in (path, path.read_bytes()):
         samples, rate = read(source, channel=channel, name="x")
         np.testing.assert_array_equal(samples, expected.waveform, strict=True)

@@ -65,12 +65,6 @@ def test_silence_and_filters_of_zeros_give_the_official_floor(is_silent):
     np.testing.assert_allclose(spectrogram, FLOOR_DB, atol=1e-4)
 
 
-def test_windows_are_successive_frames_joined_together():
-    spectrogram = np.arange(12.0).reshape(6, 2)
-    expected = [spectrogram[w : w + 5].ravel() for w in range(2)]
-    np.testing.assert_array_equal(windows(spectrogram, 5), expected)
-
-
 @pytest.mark.parametrize(
     "config",
     [FeatureConfig(), FeatureConfig(sample_rate=48000, n_mels=64, n_fft=2048),

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from support.main_job import TINY, command, notes_of, run_all, score_bytes
 
+from gammavae_jax.cli.main import main
 from gammavae_jax.presets import preset
 
 
@@ -23,16 +24,29 @@ def test_help_takes_less_than_half_a_second():
         assert min(seconds) < 0.5
 
 
-def test_a_dry_run_writes_nothing(data, tmp_path):
-    run = run_all(data, tmp_path / "dry", "--dry-run")
-    assert "fan_section_00: 15 training clips, 12 test clips" in run.stdout
+@pytest.fixture
+def dry_run(data, capsys):
+    """Return the output of a run that only says what it would do."""
+
+    def of(out, *options):
+        sources = ("--all-machines", "--data-root", str(data), "--out", str(out))
+        assert main(["run", "--dry-run", *sources, *options]) == 0
+        return capsys.readouterr().out
+
+    return of
+
+
+def test_a_dry_run_writes_nothing(dry_run, tmp_path):
+    printed = dry_run(tmp_path / "dry")
+    assert "fan_section_00: 15 training clips, 12 test clips" in printed
     assert not (tmp_path / "dry").exists()
 
 
-def test_a_dry_run_ends_by_reporting_that_the_folder_would_be_refused(data, tmp_path):
+def test_a_dry_run_ends_by_reporting_that_the_folder_would_be_refused(
+    dry_run, tmp_path
+):
     (tmp_path / "config.json").write_text("{}")
-    run = run_all(data, tmp_path, "--dry-run", "--wave-size", 1)
-    *_, waves, last = run.stdout.splitlines()
+    *_, waves, last = dry_run(tmp_path, "--wave-size", "1").splitlines()
     assert waves == "in 2 waves, machines in each: 1"
     assert last.startswith(f"would be refused: {str(tmp_path)!r} exists: pass")
 
@@ -75,7 +89,10 @@ def refused(refusal, root, out, *options):
         (lambda root: shutil.rmtree(root / "fan" / "test"), "no recordings .*test"),
         (remove_anomalies, "all 6 test clips of fan_section_00 are normal"),
         (lambda root: a_clip(root).write_bytes(b""), "normal_0003.* empty"),
-        (lambda root: rewrite(root, rate=8000), "normal_0003.* 8000 Hz"),
+        (
+            lambda root: rewrite(root, rate=8000),
+            "0003.* 8000 Hz.* resample it to 16000",
+        ),
         (lambda root: rewrite(root, lambda x: np.insert(x, 7, np.nan)), "_0003.*nan"),
         (lambda root: rewrite(root, lambda x: x[:1000]), "normal_0003.*too few"),
     ],

@@ -220,10 +220,10 @@ def test_a_page_needs_a_run_and_its_checkpoint(finished, data, tmp_path):
         Report(tmp_path).run()
 
 
-def test_an_evaluation_never_replaces_its_checkpoint(finished, data):
+def test_an_evaluation_never_replaces_its_checkpoint(finished, data, refusal):
     before = score_bytes(finished)
-    run = evaluate(finished / "checkpoint", data, finished, "--overwrite", check=False)
-    assert run.returncode == 2
-    assert "the checkpoint is inside" in run.stderr
+    options = ("--data-root", data, "--out", finished, "--overwrite")
+    message = refusal("rescore", "--checkpoint", finished / "checkpoint", *options)
+    assert "the checkpoint is inside" in message
     assert score_bytes(finished) == before
     assert (finished / "checkpoint" / "detector.json").exists()

@@ -183,25 +183,16 @@ def test_a_run_with_empty_metrics_is_accepted(run, tmp_path):
     [
         (SCORE_FILE, ",712.5", "712.5", "has no value"),
         (SCORE_FILE, "712.5", "nan", "'section_00_0001' is 'nan'"),
-        (SCORE_FILE, "712.5", "inf", "give one finite number"),
-        (SCORE_FILE, "712.5", "high", "give one finite number"),
         (SCORE_FILE, "0001", "0000", "'section_00_0000' is listed 2 times"),
         (DECISION_FILE, "0001", "0009", "'section_00_0009' is unknown"),
         (DECISION_FILE, "section_00_0001.wav,1\n", "", "'section_00_0001' is missing"),
         (DECISION_FILE, "0001", "0000", "is listed 2 times"),
         (DECISION_FILE, "0001.wav,1", "0001.wav,2", "give 0 or 1"),
-        (DECISION_FILE, "0001.wav,1", "0001.wav,yes", "give one finite number"),
     ],
 )
 def test_a_broken_file_is_named(run, headline, tmp_path, file, old, new, match):
     edit(headline / file, old, new)
     refused(run, tmp_path / "out", f"{file}: .*{match}")
-
-
-def test_a_clip_renamed_in_one_of_two_files_is_refused(run, headline, tmp_path):
-    edit(headline / SCORE_FILE, "0001", "0009")
-    match = f"{DECISION_FILE}: the clip 'section_00_0001' is unknown"
-    refused(run, tmp_path / "out", match)
 
 
 WRONG_NAMES = (

@@ -62,7 +62,7 @@ def test_a_box_is_found_where_it_is():
     assert region.share > 0.8
 
 
-def test_words_give_frequencies_and_seconds():
+def test_a_description_names_frequencies_and_seconds():
     text = described((slice(60, 70), slice(100, 132), 1.0))
     low, high = CORNERS[60] / 1000, CORNERS[71] / 1000
     assert "kHz, from 3." in text

@@ -95,17 +95,6 @@ def test_scoring_trained_models_again_equals_a_new_run_with_those_settings(
     assert_same_results(rescored, fresh, *names)
 
 
-def test_resuming_a_finished_run_without_more_epochs_does_not_train(
-    finished, data, tmp_path
-):
-    """Its own number of epochs applies, not the preset's."""
-    again = tmp_path / "again"
-    shutil.copytree(finished, again)
-    run = run_all(data, again, "--resume", "--seeds", 2, *TINY)
-    assert "all 4 epochs are done: only scoring is left" in run.stderr
-    assert_same_results(again, finished, "metrics.jsonl")
-
-
 def test_resuming_a_killed_overwrite_starts_from_the_beginning(finished, tmp_path):
     """The remains of the older run's training have other settings."""
     out = tmp_path / "out"

@@ -22,19 +22,19 @@ def values():
     return np.random.default_rng(0).gamma(2.0, size=309)
 
 
-def test_mean_and_largest_equal_numpys(values):
+def test_the_mean_and_the_largest_value_equal_those_of_numpy(values):
     np.testing.assert_allclose(pool(residuals.mean, values), values.mean(), rtol=1e-6)
     np.testing.assert_allclose(pool(residuals.largest, values), values.max(), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("n", "count"), [(309, 31), (310, 31), (311, 32), (4, 1)])
-def test_top_is_the_mean_of_the_largest_tenth(values, n, count):
+def test_the_top_score_is_the_mean_of_the_largest_tenth(values, n, count):
     values = np.resize(values, n)
     expected = np.sort(values)[-count:].mean()
     np.testing.assert_allclose(pool(residuals.top, values), expected, rtol=1e-5)
 
 
-def test_ranked_weights_decay_by_rank(values):
+def test_the_weight_of_a_window_in_a_ranked_score_falls_with_its_rank(values):
     expected = np.average(np.sort(values)[::-1], weights=0.98 ** np.arange(309))
     np.testing.assert_allclose(pool(residuals.ranked, values), expected, rtol=1e-5)
 
