@@ -1,7 +1,6 @@
 """Cached log-mels equal computed ones, whatever happens to the files."""
 
 import errno
-import io
 import json
 import os
 import time
@@ -11,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import soundfile
-from rich.console import Console
+from support.logs import quiet_log
 from support.packing import pack_machines
 
 from gammavae_jax.config import FeatureConfig
@@ -21,7 +20,6 @@ from gammavae_jax.data.feature_cache import FeatureCache
 from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.data.machines import find_clips
 from gammavae_jax.errors import InputError
-from gammavae_jax.log import Log
 
 CONFIG = FeatureConfig()
 BANK = mel_filterbank(CONFIG)
@@ -64,7 +62,7 @@ def files_of(root):
 
 
 def load(root, folder, config=CONFIG, **options):
-    log = Log(Console(file=io.StringIO()))
+    log = quiet_log()
     cache = FeatureCache(folder, log)
     bank = mel_filterbank(config)
     return cache.load_clips(files_of(root), bank, config, **options), log.notes
@@ -248,7 +246,7 @@ def test_a_pipe_among_the_recordings_is_refused_without_waiting(root, folder):
 def test_an_unusable_folder_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="choose another --feature-cache"):
-        FeatureCache(tmp_path / "file", Log(Console(file=io.StringIO())))
+        FeatureCache(tmp_path / "file", quiet_log())
 
 
 def test_only_unfinished_files_of_killed_runs_are_removed(root, folder):

@@ -1,22 +1,20 @@
 """The folders and names of every year: found, parsed and used by a whole run."""
 
 import csv
-import io
 import json
 from collections import Counter
 from dataclasses import replace
 
 import pytest
-from rich.console import Console
 from support.challenge_files import evaluate_directory
 from support.layouts import LAYOUTS, MORE_LAYOUTS, build
+from support.logs import quiet_log, text_of
 
 from gammavae_jax.config_json import override
 from gammavae_jax.data.loading import Source, find_all
 from gammavae_jax.data.machines import find_clips, find_machines, year_of_layout
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.official import official_score
-from gammavae_jax.log import Log
 from gammavae_jax.presets import preset
 from gammavae_jax.runs.folder import RunFolder
 from gammavae_jax.runs.run import choose_year, describe, run
@@ -82,14 +80,10 @@ def source_of(root):
     return Source(root, tuple(find_machines(root)))
 
 
-def quiet_log():
-    return Log(*(Console(file=io.StringIO(), width=200) for _ in range(2)))
-
-
 def described(source):
     log = quiet_log()
     describe(SMALLEST, source, log)
-    return log.output.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    return text_of(log.output)
 
 
 def kinds(files):

@@ -1,17 +1,15 @@
 """Finding and loading the recordings of a run."""
 
-import io
 import shutil
 
 import numpy as np
 import pytest
 import soundfile
-from rich.console import Console
+from support.logs import quiet_log
 
 from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.data.loading import Source, find_all, load_split, require_labels
 from gammavae_jax.errors import InputError
-from gammavae_jax.log import Log
 from gammavae_jax.presets import preset
 
 CONFIG = preset("default")
@@ -32,7 +30,7 @@ def root(tmp_path):
 
 
 def load_files(files, skip_bad_files=False):
-    log = Log(Console(file=io.StringIO()))
+    log = quiet_log()
     bank = mel_filterbank(CONFIG.features)
     return load_split(files, "train", bank, CONFIG, log, skip_bad_files), log
 

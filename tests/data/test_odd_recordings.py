@@ -1,12 +1,11 @@
 """Every bad or odd recording has its documented outcome, wherever it is read."""
 
-import io
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
+from support.logs import quiet_log
 from support.main_job import TINY, command, notes_of, score_bytes
 from support.odd_recordings import AS_BYTES, ODD, RATE, WAV, Accepted, N, encoded, table
 
@@ -17,7 +16,6 @@ from gammavae_jax.data.features import mel_filterbank, samples_needed
 from gammavae_jax.data.loading import load_split
 from gammavae_jax.data.machines import find_clips
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.log import Log
 from gammavae_jax.presets import preset
 
 SIGNATURES = (b"RIFF", b"RIFX", b"RF64", b"fLaC")
@@ -130,7 +128,7 @@ def test_loading_skips_and_names_every_refused_recording(everything, tmp_path):
         os.rename(path, folder / f"section_00_{number:04}_{path.name[-200:]}")
     (tmp_path / "data" / "fan" / "test" / "whole").write_bytes(WAV)
     machines = find_clips(tmp_path / "data", "fan", ["test"])
-    log = Log(Console(file=io.StringIO()))
+    log = quiet_log()
     config = preset("default")
     bank = mel_filterbank(FeatureConfig())
     ((_, clips),) = load_split(machines, "test", bank, config, log, skip_bad_files=True)

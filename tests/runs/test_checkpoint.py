@@ -171,14 +171,6 @@ def test_a_detector_with_malformed_json_is_refused(tmp_path, detector, text):
         load_detector(tmp_path)
 
 
-def cut_short(content):
-    return content[: len(content) // 2]
-
-
-def emptied(content):
-    return b""
-
-
 def flipped(content):
     """Flip one bit of the middle byte."""
     middle = len(content) // 2
@@ -186,7 +178,8 @@ def flipped(content):
     return content[:middle] + byte + content[middle + 1 :]
 
 
-DAMAGES = (cut_short, emptied, flipped, None)  # None removes the file
+# None removes the file.
+DAMAGES = (lambda content: content[: len(content) // 2], lambda _: b"", flipped, None)
 
 
 def damaged(files):

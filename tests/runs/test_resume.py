@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import soundfile
-from rich.console import Console
+from support.logs import quiet_log
 from support.main_job import (
     FOUR_EPOCHS,
     TINY,
@@ -18,7 +18,6 @@ from gammavae_jax.config_json import override, to_dict
 from gammavae_jax.data.loading import Source
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.tables import to_json
-from gammavae_jax.log import Log
 from gammavae_jax.runs import run
 from gammavae_jax.runs.folder import RunFolder, held_folder, read_config
 from gammavae_jax.runs.resume import FolderObserver
@@ -102,7 +101,7 @@ def test_resuming_a_killed_overwrite_starts_from_the_beginning(finished, tmp_pat
     before = read_config(out)
     assert before is not None
     config = override(before, ["model.n_latent=5"])
-    folder, log = RunFolder(out, resume=True), Log(Console(quiet=True))
+    folder, log = RunFolder(out, resume=True), quiet_log()
     observer = FolderObserver(config, folder, {}, log)
     with pytest.raises(InputError, match="was made with other settings"):
         observer.begin()
@@ -118,7 +117,7 @@ def test_a_second_run_in_a_folder_is_refused_before_it_reads_anything(
     config = read_config(finished)
     assert config is not None
     job = Source(data, ("fan", "valve")), RunFolder(out), None
-    log = Log(Console(quiet=True))
+    log = quiet_log()
     refused = pytest.raises(InputError, match=f"another run is writing to '{out}'")
     with held_folder(out, resume=False, overwrite=False):
         with refused:

@@ -91,11 +91,6 @@ def test_clips_are_16_bit_mono_of_the_requested_length(tiny):
     assert len({soundfile.info(p).frames for p in tiny.glob("fan/*/*.wav")}) > 1
 
 
-def test_generating_a_set_twice_gives_the_same_bytes(tiny, tmp_path):
-    again = make_synthetic(tmp_path / "again", TINY)
-    assert contents(again) == contents(tiny)
-
-
 def test_a_clip_depends_only_on_its_machine_and_name(tiny, tmp_path):
     valve = make_synthetic(tmp_path / "valve", {"valve": TINY["valve"]})
     assert contents(valve / "valve") == contents(tiny / "valve")
@@ -132,7 +127,7 @@ def test_a_failure_leaves_no_files(tmp_path, monkeypatch, error):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_simultaneous_generation_leaves_one_set(tiny, tmp_path):
+def test_simultaneous_generation_leaves_one_set_with_the_same_bytes(tiny, tmp_path):
     with ThreadPoolExecutor(4) as pool:
         jobs = [pool.submit(make_synthetic, tmp_path / "set", TINY) for _ in range(4)]
         assert {job.result() for job in jobs} == {tmp_path / "set"}
