@@ -141,10 +141,7 @@ def test_an_invalid_value_is_refused(assignment, message):
 
 @pytest.mark.parametrize(
     "assignment",
-    [
-        "train.learning_rate=1" + "0" * 400,
-        "train.epochs=" + "9" * 5000,
-    ],
+    ["train.learning_rate=1" + "0" * 400, "train.epochs=" + "9" * 5000],
     ids=["float", "int"],
 )
 def test_a_number_with_too_many_digits_is_refused(assignment):

@@ -112,10 +112,7 @@ def test_a_file_has_the_same_bytes_each_time_and_no_paths(exported, detector):
     out, _ = exported
     machine = part(detector)
     model = onnx_model(machine)
-    again = {
-        ".onnx": to_bytes(model),
-        "_int8.onnx": to_bytes(quantised(model)),
-    }
+    again = {".onnx": to_bytes(model), "_int8.onnx": to_bytes(quantised(model))}
     for end, content in again.items():
         assert content == (out / f"{machine.name}{end}").read_bytes(), end
         for folder in (ROOT, Path(jax.__file__).parent, Path.home()):

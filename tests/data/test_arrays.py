@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 from support.probes import clips, crowd, noise
+from support.recorded import write_machine
 
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data.arrays import is_anomaly, stack_machines, supplemental_clips
@@ -21,13 +22,8 @@ BANK = mel_filterbank(CONFIG)
 @pytest.fixture
 def folder(tmp_path):
     """A machine with five training clips of different lengths, in stereo and mono."""
-    rng = np.random.default_rng(0)
-    for split, n in (("train", 5), ("test", 2)):
-        (tmp_path / "fan" / split).mkdir(parents=True)
-        for i in range(n):
-            sound = rng.normal(size=(4000 + 700 * i, 1 + i % 2)) * 0.1
-            name = f"section_00_source_{split}_normal_{i:04d}.wav"
-            soundfile.write(tmp_path / "fan" / split / name, sound, 16000)
+    shapes = [(4000 + 700 * i, 1 + i % 2) for i in range(5)]
+    write_machine(tmp_path / "fan", train=shapes, test=shapes[:2])
     return tmp_path
 
 

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 from support.logs import quiet_log
 from support.packing import pack_machines
+from support.recorded import write_machine
 
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data import feature_cache
@@ -28,13 +29,7 @@ BANK = mel_filterbank(CONFIG)
 @pytest.fixture
 def root(tmp_path):
     """A machine with three training clips of different lengths."""
-    rng = np.random.default_rng(0)
-    for split, lengths in (("train", (4000, 6000, 5000)), ("test", (4000,))):
-        folder = tmp_path / "data" / "fan" / split
-        folder.mkdir(parents=True)
-        for k, n in enumerate(lengths):
-            name = f"section_00_source_{split}_normal_{k:04}.wav"
-            soundfile.write(folder / name, rng.normal(size=n) * 0.1, 16000)
+    write_machine(tmp_path / "data/fan", train=(4000, 6000, 5000), test=(4000,))
     return tmp_path / "data"
 
 

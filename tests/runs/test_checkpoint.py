@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
+from support.finished_runs import restored
 from support.processes import python
 
 from gammavae_jax.config import FUSION_SCORES
@@ -87,12 +88,6 @@ def detector(tiny, state):
         calibration=calibration,
         thresholds={name: rng.random((1, 2)) for name in config.scores},
     )
-
-
-def restored(*arguments) -> TrainCheckpoint:
-    back = restore_training(*arguments)
-    assert back is not None
-    return back
 
 
 def assert_same(ours, expected):

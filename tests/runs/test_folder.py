@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from gammavae_jax.config import Config, TrainConfig
-from gammavae_jax.config_json import from_dict
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import Row
 from gammavae_jax.runs import folder as run_folder
@@ -162,8 +161,7 @@ def test_results_that_another_run_finished_meanwhile_are_not_replaced(
 def test_a_new_run_writes_its_configuration(tmp_path):
     config = Config(preset="mine", train=TrainConfig(epochs=7))
     begin_folder(tmp_path / "new" / "deeper", config)
-    text = (tmp_path / "new" / "deeper" / "config.json").read_text()
-    assert from_dict(json.loads(text)) == config
+    assert read_config(tmp_path / "new" / "deeper") == config
 
 
 def test_overwriting_removes_only_what_a_run_wrote(out):
@@ -236,7 +234,7 @@ def test_resuming_drops_the_epochs_after_the_checkpoint(out):
     longer = Config(train=TrainConfig(epochs=200))
     resume_folder(out, longer, epoch=2)
     assert (out / "metrics.jsonl").read_text() == "".join(kept)
-    assert from_dict(json.loads((out / "config.json").read_text())) == longer
+    assert read_config(out) == longer
     append(out, 3)
     assert [line["epoch"] for line in metrics(out)] == [1, 2, 3]
 

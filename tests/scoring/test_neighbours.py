@@ -258,9 +258,7 @@ def test_synthetic_clips_fill_up_a_target_domain_of_two_or_more_clips(
     assert np.isfinite([ours.neighbour, ours.density]).all()
 
 
-def test_a_synthetic_clip_lies_between_near_target_clips_and_has_both_folds(
-    bank,
-):
+def test_a_synthetic_clip_lies_between_near_target_clips_and_has_both_folds(bank):
     """Its radius uses clips of neither fold."""
     is_target = np.arange(N_CLIPS) >= 33
     reference = reference_of(bank, is_target=is_target, smote_ratio=1.0)

@@ -9,14 +9,7 @@ from support.probes import clips, crowd, noise
 from gammavae_jax.data.arrays import HELD_OUT, PADDING, TRAIN, stack_machines
 from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.devices.placement import Batching, jitted
-from gammavae_jax.models.layers import (
-    BATCH_NORM,
-    BLOCK,
-    DECODER,
-    DENSE,
-    ENCODER,
-    HEADS,
-)
+from gammavae_jax.models.layers import BATCH_NORM, BLOCK, DECODER, DENSE, ENCODER, HEADS
 from gammavae_jax.models.loss import total_loss
 from gammavae_jax.training import epoch as epochs
 from gammavae_jax.training import step
