@@ -108,13 +108,9 @@ def test_there_are_few_root_modules():
     assert len(list((ROOT / PACKAGE).glob("*.py"))) <= MOST_IN_ROOT
 
 
-def is_command(name: str) -> bool:
-    return name.startswith("cli.")
-
-
 def test_only_cli_modules_import_the_command_line_parser():
     users = {name for name, path in MODULES.items() if "tyro" in libraries(path)}
-    assert all(map(is_command, users))
+    assert all(name.startswith("cli.") for name in users)
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["rescore"], ["evaluate"]], ids=str)

@@ -49,9 +49,8 @@ def odd_machines(rng):
         "two_targets": clips(noise(rng, N_CLIPS), n_target=2),
         "no_target": clips(noise(rng, N_CLIPS)),
         "only_target": clips(noise(rng, N_CLIPS), n_target=N_CLIPS),
-        "few_windows": clips(
-            noise(rng, 3, 6)
-        ),  # fewer windows than a batch, and than bands
+        # Fewer windows than a batch, and than bands.
+        "few_windows": clips(noise(rng, 3, 6)),
         "silent_bands": clips(low, n_target=2),
         "one_outlier": clips(loud),
         "one_click": clips([SILENCE] * 11 + [click()]),

@@ -211,18 +211,17 @@ def test_a_malformed_list_is_refused(tmp_path, lines, message):
         read_truth(tmp_path)
 
 
-def test_several_lists_are_refused(tmp_path):
-    for year in (2020, 2021):
+@pytest.mark.parametrize(
+    ("years", "message"),
+    [
+        ([2020, 2021], "holds 2 lists: give the one of the right year"),
+        ([2022], "wrong in 881 lines"),
+    ],
+)
+def test_several_lists_and_the_wrong_list_of_2022_are_refused(tmp_path, years, message):
+    for year in years:
         write(tmp_path / f"eval_data_list_{year}.csv", ["fan"])
-    with pytest.raises(
-        InputError, match="holds 2 lists: give the one of the right year"
-    ):
-        read_truth(tmp_path)
-
-
-def test_the_baselines_list_of_2022_is_refused(tmp_path):
-    write(tmp_path / "eval_data_list_2022.csv", ["fan"])
-    with pytest.raises(InputError, match="wrong in 881 lines"):
+    with pytest.raises(InputError, match=message):
         read_truth(tmp_path)
 
 

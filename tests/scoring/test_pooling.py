@@ -53,11 +53,6 @@ def test_negative_values_are_pooled_like_positive_ones(values, rule):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_equal_windows_are_pooled_to_their_value(rule):
-    assert pool(rule, np.full(20, 2.5), 5) == pytest.approx(2.5)
-
-
-@pytest.mark.parametrize("rule", RULES)
 def test_without_windows_the_result_is_zero(rule):
     assert pool(rule, np.zeros(0), 5) == 0.0
 

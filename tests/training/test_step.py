@@ -23,7 +23,7 @@ def tiny(tiny):
 
 
 def prepare(config, machines, devices=1, batching: Batching = "map"):
-    """Return the placement, arrays and split of machines."""
+    """Return the trainer, placement, arrays and split of machines."""
     arrays = stack_machines(machines, config.features.n_context)
     group = split_windows(arrays, config).group
     placement = make_placement(
@@ -32,13 +32,13 @@ def prepare(config, machines, devices=1, batching: Batching = "map"):
         jax.devices()[:devices],
         batching,
     )
-    return placement, arrays, group
+    trainer = epochs.make_trainer(config, placement, arrays, group)
+    return trainer, placement, arrays, group
 
 
 def fit(config, machines, n_epochs, devices=1, batching: Batching = "map"):
     """Return the state on the host, and what each epoch reports."""
-    placement, arrays, group = prepare(config, machines, devices, batching)
-    trainer = epochs.make_trainer(config, placement, arrays, group)
+    trainer, placement, _, _ = prepare(config, machines, devices, batching)
     state, infos = trainer.initial, []
     for epoch in range(1, n_epochs + 1):
         state, info = trainer.epoch(epoch, state)
@@ -117,8 +117,7 @@ def test_the_step_is_traced_once_for_all_trainings_of_equal_shapes(
 
 def test_an_epoch_transfers_nothing_between_host_and_device(tiny, machines):
     config = tiny("default")
-    placement, arrays, group = prepare(config, machines)
-    trainer = epochs.make_trainer(config, placement, arrays, group)
+    trainer, placement, _, _ = prepare(config, machines)
     number = trainer.place(1)
     jax.config.update("jax_transfer_guard", "disallow")  # in all threads
     try:
@@ -170,7 +169,7 @@ def test_padding_does_not_change_the_shuffle(key):
 
 def test_a_batch_holds_windows_of_successive_frames_of_one_clip(tiny, machines):
     config = tiny("default")
-    _, arrays, group = prepare(config, machines[:1])
+    _, _, arrays, group = prepare(config, machines[:1])
     data = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), arrays)
     n = int((group[0, 0] > 0).sum())
     batch, weight, _ = epochs.gather(
@@ -216,10 +215,9 @@ def test_a_single_held_out_window_has_a_loss(tiny):
 
 def test_a_resumed_training_equals_an_uninterrupted_one(tiny, machines):
     config = tiny("paper")
-    placement, arrays, group = prepare(config, machines)
+    trainer, placement, _, _ = prepare(config, machines)
     unbroken, _ = fit(config, machines, 3)
     half, _ = fit(config, machines, 1)
-    trainer = epochs.make_trainer(config, placement, arrays, group)
     state = placement.put(half, "model")
     for epoch in (2, 3):
         state, _ = trainer.epoch(epoch, state)
@@ -230,7 +228,7 @@ def test_two_thousand_softmax_steps_have_finite_gradients(tiny):
     rng = np.random.default_rng(0)
     config = tiny("paper", "model.n_latent=8", "train.epochs=250")
     machine = ("m", clips(noise(rng, 30, 14)))
-    _, _, group = prepare(config, [machine])
+    _, _, _, group = prepare(config, [machine])
     n_steps = -(-int((group == TRAIN).sum()) // config.train.batch_size)
     state, infos = fit(config, [machine], -(-2000 // n_steps))
     assert not state.is_stopped.any()
@@ -243,8 +241,7 @@ def test_two_thousand_softmax_steps_have_finite_gradients(tiny):
 
 def test_an_epoch_equals_its_steps_one_by_one(tiny, machines):
     config = tiny("default")
-    placement, arrays, group = prepare(config, machines[:1])
-    trainer = epochs.make_trainer(config, placement, arrays, group)
+    trainer, placement, arrays, group = prepare(config, machines[:1])
     first, _ = trainer.epoch(1, trainer.initial)
     before = placement.get(first)
     after, info = (placement.get(tree) for tree in trainer.epoch(2, first))

@@ -256,9 +256,8 @@ def test_a_recording_that_only_decoding_finds_bad_ends_only_its_own_wave(
 
 def test_waves_need_a_single_process(data, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("jax.process_count", lambda: 2)
-    assert "waves need a single process" in refusal(
-        tiny(), job(data, tmp_path / "out"), 1
-    )
+    text = refusal(tiny(), job(data, tmp_path / "out"), 1)
+    assert "waves need a single process" in text
 
 
 def test_a_dry_run_describes_the_waves(waves, data, tiny, tmp_path, monkeypatch):
