@@ -73,7 +73,7 @@ def test_a_thread_limit_of_the_user_is_kept(monkeypatch):
     assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
 
 
-def test_there_is_at_least_one_core():
+def test_at_least_one_core_is_available():
     assert 1 <= available_cores() <= (os.cpu_count() or 1)
 
 

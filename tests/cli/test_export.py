@@ -119,7 +119,7 @@ def test_a_file_has_the_same_bytes_each_time_and_no_paths(exported, detector):
             assert str(folder).encode() not in content
 
 
-def test_a_file_describes_itself(exported, detector):
+def test_an_exported_file_names_its_machine_score_and_settings(exported, detector):
     out, _ = exported
     session = onnx_session((out / "mixed_section_00.onnx").read_bytes())
     about = session.get_modelmeta().custom_metadata_map

@@ -225,7 +225,7 @@ def test_names_with_labels_and_attributes_are_accepted(tmp_path):
     check_package(tmp_path, [("fan", "03")])
 
 
-def test_the_copy_is_checked_too(run, tmp_path, monkeypatch):
+def test_the_copied_files_of_a_submission_are_checked_too(run, tmp_path, monkeypatch):
     def tear(source, destination):
         destination.write_bytes(source.read_bytes()[:10])
 

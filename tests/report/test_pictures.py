@@ -52,7 +52,7 @@ def described(*boxes, **kwargs):
     return describe_regions(find_regions(patch(*boxes, **kwargs)), CORNERS, SECONDS)
 
 
-def test_a_box_is_found_where_it_is():
+def test_a_region_is_found_where_it_lies():
     (region,) = find_regions(patch((slice(60, 70), slice(100, 120), 1.0)))
     assert abs(region.first_band - 60) <= 2
     assert abs(region.last_band - 69) <= 2

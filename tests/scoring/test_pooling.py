@@ -41,7 +41,7 @@ def test_the_weight_of_a_window_in_a_ranked_score_falls_with_its_rank(values):
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("padding", [99.0, -99.0, 0.0])
-def test_padding_changes_nothing(values, rule, padding):
+def test_padding_windows_do_not_change_a_pooled_score(values, rule, padding):
     ours = pool(rule, values, 80, padding)
     np.testing.assert_allclose(ours, pool(rule, values), rtol=1e-5)
 
@@ -53,7 +53,7 @@ def test_negative_values_are_pooled_like_positive_ones(values, rule):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_without_windows_the_result_is_zero(rule):
+def test_a_pooled_score_without_windows_is_zero(rule):
     assert pool(rule, np.zeros(0), 5) == 0.0
 
 

@@ -139,7 +139,7 @@ def test_the_diagnostics_of_latents_of_a_stopped_model_are_nan(tiny, preset):
     ],
     ids=" ".join,
 )
-def test_every_option_trains(tiny, one_machine, options):
+def test_a_model_trains_with_every_option(tiny, one_machine, options):
     config = tiny("default", *options)
     states, infos = epochs_of(config, one_machine, 6)
     assert not states[-1].is_stopped

@@ -112,7 +112,7 @@ def test_the_full_set_has_machines_of_different_sizes_and_lengths():
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left"), KeyboardInterrupt()])
-def test_a_failure_leaves_no_files(tmp_path, monkeypatch, error):
+def test_a_failed_generation_leaves_no_files(tmp_path, monkeypatch, error):
     written = []
 
     def fail_midway(path, rate, samples):

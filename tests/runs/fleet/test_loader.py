@@ -38,12 +38,8 @@ def test_notes_of_a_wave_appear_in_its_turn_and_its_progress_does_not():
     logs = [wave.log for wave in load_in_turn([4, 5], load, shown)]
     assert [log.notes for log in logs] == [["note 4"], ["note 5"]]
     assert all(log.seconds["features_s"] >= 0 for log in logs)
-    assert text_of(shown.console).splitlines() == [
-        "clips 1/1",
-        "line 4",
-        "note 4",
-        "note 5",
-    ]
+    expected = ["clips 1/1", "line 4", "note 4", "note 5"]
+    assert text_of(shown.console).splitlines() == expected
 
 
 def test_the_error_of_a_wave_is_raised_after_the_previous_wave():
