@@ -83,6 +83,22 @@ def test_score_files_preserve_every_name_and_number(tmp_path_factory, clips):
     assert section.is_anomaly.tolist() == [False] * n + [True] * n
 
 
+@few
+@given(
+    st.text(st.sampled_from("ab,\"'\n\r 0123.-e;\ufeff\0="), max_size=60) | st.text()
+)
+def test_any_text_is_read_as_a_score_file_or_refused_in_one_line(
+    tmp_path_factory, text
+):
+    folder = tmp_path_factory.mktemp("scores")
+    path = folder / "anomaly_score_fan_section_00_test.csv"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass", newline="")
+    sections, refusal = attempt(lambda: read_directory(folder))
+    assert refusal.isprintable()
+    for section in sections or ():
+        assert np.isfinite(section.scores).all()
+
+
 json_trees = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: (

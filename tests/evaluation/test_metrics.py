@@ -214,8 +214,3 @@ def test_an_official_score_of_nothing_is_refused():
     row = evaluate_section(scores, is_anomaly, is_anomaly, year=2021)
     with pytest.raises(InputError, match="no row has an AUC"):
         official_score([row], year=2021)
-
-
-def test_years_before_the_challenge_are_refused():
-    with pytest.raises(InputError, match="2019"):
-        evaluate_section(*four_strata(16), year=2019)
