@@ -66,14 +66,12 @@ def test_a_description_names_frequencies_and_seconds():
     text = described((slice(60, 70), slice(100, 132), 1.0))
     low, high = CORNERS[60] / 1000, CORNERS[71] / 1000
     assert "kHz, from 3." in text
-    first, second = (
-        float(w) for w in text.split("between ")[1].split(" kHz")[0].split(" and ")
-    )
+    hertz = text.split("between ")[1].split(" kHz")[0]
+    first, second = map(float, hertz.split(" and "))
     assert first == pytest.approx(low, abs=0.15)
     assert second == pytest.approx(high, abs=0.15)
-    start, end = (
-        float(w) for w in text.split(", from ")[1].split(" s")[0].split(" to ")
-    )
+    seconds = text.split(", from ")[1].split(" s")[0]
+    start, end = map(float, seconds.split(" to "))
     assert start == pytest.approx(3.2, abs=0.15)
     assert end == pytest.approx(4.2, abs=0.15)
 
