@@ -9,8 +9,10 @@ from pathlib import Path
 import jax
 import pytest
 from hypothesis import settings
-from support.main_job import two_machines
+from support import broken_server
+from support.main_job import FOUR_EPOCHS, run_all, two_machines
 
+from gammavae_jax.cli.main import main
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import override
 from gammavae_jax.presets import preset
@@ -82,10 +84,57 @@ def data(tmp_path_factory):
     return two_machines(tmp_path_factory.mktemp("data") / "set")
 
 
+@pytest.fixture(scope="session")
+def finished_run(data, tmp_path_factory):
+    """Run two seeds for four epochs; return the run's folder and what it printed."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    return out, run_all(data, out, *FOUR_EPOCHS).stdout
+
+
+@pytest.fixture(scope="session")
+def finished(finished_run) -> Path:
+    """Return the folder of a run of two seeds and four epochs."""
+    return finished_run[0]
+
+
 @pytest.fixture
 def copied(data, tmp_path) -> Path:
     """Return a copy of the data that a test may change."""
     return Path(shutil.copytree(data, tmp_path / "data"))
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """Use one device, since programs are compiled for each."""
+    one = jax.local_devices()[:1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "local_devices", lambda: one)
+        yield
+
+
+@pytest.fixture
+def server():
+    """Return a server of files that fails as instructed."""
+    with broken_server.running() as server:
+        yield server
+
+
+@pytest.fixture
+def refusal(capsys):
+    """Return a function that runs a command and returns its only line, an error."""
+
+    def of(*arguments):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main([*map(str, arguments)])
+        assert caught.value.code == 2
+        output = capsys.readouterr()
+        *_, last = output.err.splitlines()
+        assert last.startswith("error: ")
+        assert "Traceback" not in output.err
+        return last
+
+    return of
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gammavae_jax.config import FUSION_SCORES, SCORE_NAMES, Config, TrainConfig
@@ -56,7 +56,6 @@ def is_coherent(values):
 assignments = st.fixed_dictionaries({}, optional=VALUES).filter(is_coherent)
 
 
-@settings(deadline=None)
 @given(assignments)
 def test_an_override_changes_only_its_field_and_survives_json(values):
     config = override(Config(), [f"{k}={json.dumps(v)}" for k, v in values.items()])
@@ -131,22 +130,12 @@ def test_a_damaged_configuration_is_refused(tree, message):
         ("model.hidden=[128,1.5]", "model.hidden is 1.5"),
         ("model.heads=softmaxx", "'softmaxx': did you mean 'softmax'"),
         ("model.latent=[1]", "unknown model.latent"),
+        ("model.precision=float16", "unknown model.precision 'float16'"),
         ("scores=mse", "scores is 'mse'"),
+        pytest.param("train.learning_rate=1" + "0" * 400, "learning_rate", id="long"),
+        pytest.param("train.epochs=" + "9" * 5000, "train.epochs", id="very long"),
     ],
 )
 def test_an_invalid_value_is_refused(assignment, message):
     with pytest.raises(InputError, match=message):
-        override(Config(), [assignment])
-
-
-@pytest.mark.parametrize(
-    "assignment",
-    [
-        "train.learning_rate=1" + "0" * 400,
-        "train.epochs=" + "9" * 5000,
-    ],
-    ids=["float", "int"],
-)
-def test_a_number_with_too_many_digits_is_refused(assignment):
-    with pytest.raises(InputError, match=assignment.split("=")[0]):
         override(Config(), [assignment])

@@ -1,22 +1,18 @@
 """The commands and Python code in README and docs work."""
 
 import importlib.util
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from support.processes import GAMMAVAE, ROOT, python
 
 from gammavae_jax.cli.main import parse
 from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Commands that install, wait indefinitely or use the network are only parsed.
 NOT_RUN = re.compile(
@@ -72,18 +68,6 @@ def folder(tmp_path_factory):
     return root
 
 
-def run(folder, *command):
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    return subprocess.run(
-        [*map(str, command)],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-
-
 def test_the_index_links_every_page():
     index = (ROOT / "docs" / "index.md").read_text()
     names = {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
@@ -99,9 +83,7 @@ def test_every_command_has_valid_options(page):
         program, *arguments = words
         if program == "gammavae":
             parse(arguments)
-        elif (program == "python" and arguments[0] in AS_COMMAND) or (
-            program == "python" and arguments[0] in AS_COMMAND
-        ):
+        elif program == "python" and arguments[0] in AS_COMMAND:
             parse([AS_COMMAND[arguments[0]], *arguments[1:]])
         elif program == "python" and arguments[0].startswith("experiments/"):
             script(arguments[0]).parse(arguments[1:])
@@ -113,9 +95,7 @@ def test_every_command_has_valid_options(page):
     "page", [p for p in PAGES if code(p, "python")], ids=lambda page: page.name
 )
 def test_the_python_code_of_a_page_runs(page, folder):
-    program = "\n".join(code(page, "python"))
-    ended = run(folder, sys.executable, "-c", program)
-    assert ended.returncode == 0, ended.stderr[-2000:]
+    python("-c", "\n".join(code(page, "python")), cwd=folder)
 
 
 @pytest.mark.slow
@@ -132,8 +112,8 @@ def test_the_commands_of_the_pages_run_in_order(page, folder):
             # An earlier page may have written it.
             shutil.rmtree(folder / (out[1] or out[2]), ignore_errors=True)
         if program == "gammavae":
-            arguments = ["-m", "gammavae_jax.cli.main", *arguments]
+            arguments = [*GAMMAVAE, *arguments]
         else:
             assert program == "python", line
-        ended = run(folder, sys.executable, *arguments)
+        ended = python(*arguments, cwd=folder, check=False)
         assert ended.returncode == 0, f"{line}\n{ended.stderr[-2000:]}"

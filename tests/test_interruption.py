@@ -1,11 +1,10 @@
 """Signals end a program immediately, or are deferred, as each block requires."""
 
 import signal
-import subprocess
-import sys
 import threading
 
 import pytest
+from support.processes import python
 
 from gammavae_jax.cli.shared import readable_errors
 from gammavae_jax.process import (
@@ -99,15 +98,6 @@ def test_another_thread_installs_no_handlers():
     assert found == [(before, None)]
 
 
-def output_words(program):
-    """Run a program, which must succeed, and return the words it prints."""
-    run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    return run.stdout.split()
-
-
 def test_an_interrupt_waits_until_compiling_is_done():
     """Otherwise the interpreter would crash when it exits (status -11)."""
     program = (
@@ -128,7 +118,8 @@ def test_an_interrupt_waits_until_compiling_is_done():
         "            except KeyboardInterrupt:\n"
         "                print('interrupted', flush=True)\n"
     )
-    assert output_words(program) == ["traced", "interrupted"] * 4
+    words = python("-c", program).stdout.split()
+    assert words == ["traced", "interrupted"] * 4
 
 
 def test_an_interrupt_waits_until_jax_is_imported():
@@ -148,4 +139,4 @@ def test_an_interrupt_waits_until_jax_is_imported():
         "except Terminated:\n"
         "    print('terminated', hasattr(sys.modules.get('jax'), 'numpy'))\n"
     )
-    assert output_words(program) == ["terminated", "True"]
+    assert python("-c", program).stdout.split() == ["terminated", "True"]

@@ -25,9 +25,8 @@ def line_of(version):
 
 
 def project():
-    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
-        "project"
-    ]
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)["project"]
 
 
 def range_of(package):
@@ -56,10 +55,8 @@ def test_the_tested_pythons_are_exactly_the_supported_ones():
 
 def test_the_oldest_and_newest_supported_lines_of_jax_were_tested():
     first, after_last = limits(range_of("jax"))
-    lines = sorted(
-        {line_of(jax) for _, jax in table_rows()},
-        key=lambda v: [*map(int, v.split("."))],
-    )
+    tested = {line_of(jax) for _, jax in table_rows()}
+    lines = sorted(tested, key=lambda line: [*map(int, line.split("."))])
     assert lines[0] == line_of(first)
     assert next_line(lines[-1]) == after_last
 

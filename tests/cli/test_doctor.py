@@ -4,25 +4,18 @@ import importlib
 import importlib.metadata
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import pytest
+from support.processes import GAMMAVAE, ROOT, python
 
 from gammavae_jax.cli import doctor
 from gammavae_jax.cli.doctor import CHECKS, Doctor, Finding, examine
 from gammavae_jax.models import distributions
 from gammavae_jax.training import step
-
-ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-def check(name):
-    """The state, detail and remedy of one check."""
-    return CHECKS[name]()
 
 
 @pytest.fixture
@@ -121,7 +114,7 @@ def test_two_packages_in_one_folder_are_named_with_the_remedy(
         ],
     )
     monkeypatch.setattr(distributions, "SAMPLER", "tensorflow-probability")
-    found, detail, remedy = check("TensorFlow Probability")
+    found, detail, remedy = CHECKS["TensorFlow Probability"]()
     assert found == state
     assert words in detail
     expected = "pip uninstall -y tensorflow-probability tfp-nightly && pip install "
@@ -131,11 +124,11 @@ def test_two_packages_in_one_folder_are_named_with_the_remedy(
 def test_without_tfp_it_warns_that_jax_draws_and_training_still_works(monkeypatch):
     monkeypatch.setattr(distributions, "SAMPLER", "jax")
     monkeypatch.setattr(distributions, "WHY_NOT_TFP", "ImportError: gone")
-    state, detail, remedy = check("TensorFlow Probability")
+    state, detail, remedy = CHECKS["TensorFlow Probability"]()
     assert state == "warning"
     assert detail.endswith("ImportError: gone; JAX draws the Gammas instead")
     assert remedy.startswith("pip uninstall -y tensorflow-probability tfp-")
-    assert check("training step")[0] == "ok"
+    assert CHECKS["training step"]()[0] == "ok"
 
 
 @pytest.mark.parametrize(
@@ -156,7 +149,7 @@ def test_a_missing_or_unsupported_package_is_named_with_the_remedy(
         return version if name == package else original(name)
 
     monkeypatch.setattr(importlib.metadata, "version", replaced)
-    found, detail, remedy = check("packages")
+    found, detail, remedy = CHECKS["packages"]()
     assert found == state
     assert words in detail
     assert remedy.startswith(f"pip install '{package}")
@@ -168,26 +161,26 @@ def test_an_unsupported_python_or_a_missing_installation_fails(monkeypatch):
         raise importlib.metadata.PackageNotFoundError(package)
 
     monkeypatch.setattr("platform.python_version", lambda: "3.9.1")
-    state, detail, remedy = check("packages")
+    state, detail, remedy = CHECKS["packages"]()
     assert state == "FAILED"
     assert "Python 3.9.1" in detail
     assert remedy.startswith("make an environment with Python ")
     monkeypatch.setattr(importlib.metadata, "metadata", missing)
-    state, _, remedy = check("packages")
+    state, _, remedy = CHECKS["packages"]()
     assert state == "FAILED"
     assert remedy.endswith("pip install -e .")
 
 
 def test_a_cache_that_cannot_be_written_fails_with_the_remedy(monkeypatch, tmp_path):
     monkeypatch.setenv("GAMMAVAE_CACHE_DIR", str(tmp_path / "deep" / "cache"))
-    assert check("caches")[0] == "ok"
+    assert CHECKS["caches"]()[0] == "ok"
     assert list(tmp_path.iterdir()) == []
 
     def refuse(**kwargs):
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
-    state, detail, remedy = check("caches")
+    state, detail, remedy = CHECKS["caches"]()
     assert state == "FAILED"
     assert "Read-only file system" in detail
     assert "GAMMAVAE_CACHE_DIR" in remedy
@@ -200,7 +193,7 @@ def test_a_message_about_compiled_programs_is_a_warning_in_the_table(
         "gammavae_jax.process.keep_compiled_programs",
         lambda: print("'x': not kept", file=sys.stderr),
     )
-    assert check("caches") == ("warning", "'x': not kept", "")
+    assert CHECKS["caches"]() == ("warning", "'x': not kept", "")
     assert capsys.readouterr() == ("", "")
 
 
@@ -208,22 +201,21 @@ def test_a_graphics_card_that_jax_does_not_use_is_a_warning(monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    state, _, remedy = check("devices")
+    state, _, remedy = CHECKS["devices"]()
     assert (state, remedy) == ("warning", "pip install 'gammavae-jax[cuda]'")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert check("devices")[0] == "ok"
+    assert CHECKS["devices"]()[0] == "ok"
 
 
 def test_sound_files_that_change_when_read_fail(monkeypatch):
     soundfile = importlib.import_module("soundfile")
     read = soundfile.read
     monkeypatch.setattr(soundfile, "read", lambda *a, **k: (read(*a, **k)[0] + 1, 0))
-    assert check("sound files")[:2] == ("FAILED", "WAV is not read as written")
+    assert CHECKS["sound files"]()[:2] == ("FAILED", "WAV is not read as written")
 
 
 @pytest.mark.parametrize(
-    ("factor", "message"),
-    [(1.0, "no parameter changed"), (float("nan"), "not finite")],
+    ("factor", "message"), [(1.0, "no parameter changed"), (float("nan"), "not finite")]
 )
 def test_a_step_that_does_not_train_fails(monkeypatch, factor, message):
     def spoiled(config, key, state, windows, weight):
@@ -231,7 +223,7 @@ def test_a_step_that_does_not_train_fails(monkeypatch, factor, message):
         return state._replace(params=params), None
 
     monkeypatch.setattr(step, "train_step", spoiled)
-    state, detail, _ = check("training step")
+    state, detail, _ = CHECKS["training step"]()
     assert state == "FAILED"
     assert message in detail
 
@@ -242,14 +234,8 @@ def test_broken_packages_are_reported_one_by_one_without_a_crash(tmp_path):
         (tmp_path / module).mkdir()
         (tmp_path / module / "__init__.py").write_text("raise ImportError('broken')")
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
-    done = subprocess.run(
-        [sys.executable, "-m", "gammavae_jax.cli.main", "doctor", "--json", "-"],
-        env=os.environ | {"PYTHONPATH": path},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    command = (*GAMMAVAE, "doctor", "--json", "-")
+    done = python(*command, check=False, cwd=tmp_path, PYTHONPATH=path)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     findings = {f["name"]: f for f in json.loads(done.stdout)["findings"]}

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from support import broken_server
 from support.broken_server import silent_after
 from support.challenge_archives import packed, publish
+from support.processes import python
 
 from gammavae_jax.cli.download import Download
 from gammavae_jax.data.download.catalogue import find_archives
@@ -19,14 +19,6 @@ from gammavae_jax.data.download.deliver import LOCK_NAME
 from gammavae_jax.data.machines import find_clips, find_machines, year_of_layout
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.official import is_dcase2024_development_set
-
-ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-@pytest.fixture
-def server():
-    with broken_server.running() as server:
-        yield server
 
 
 @pytest.fixture
@@ -95,14 +87,7 @@ def test_the_printed_command_finds_the_recordings(fan, download, out, capsys):
     assert archive["state"] == "complete"
     assert archive["bytes"] == len(fan)
     assert Path(archive["path"]).read_bytes() == fan
-    done = subprocess.run(
-        [sys.executable, *shlex.split(command)[1:], "--dry-run"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "fan" in done.stdout
+    assert "fan" in python(*shlex.split(command)[1:], "--dry-run").stdout
 
 
 def test_checksums_are_those_of_zenodo_or_else_of_the_archive(

@@ -5,8 +5,6 @@ import importlib.util
 import io
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +13,9 @@ import numpy as np
 import onnx
 import pytest
 import soundfile
-import tyro
 from support.detectors import small
 from support.exported import answers, onnx_bytes, part, trained, wave
+from support.processes import ROOT, python
 
 from gammavae_jax.cli.export import Export
 from gammavae_jax.config import ModelConfig
@@ -37,7 +35,6 @@ from gammavae_jax.models.layers import HEADS
 from gammavae_jax.runs.checkpoint import save_detector
 from gammavae_jax.scoring.fusion import standard_of
 
-ROOT = Path(__file__).parent.parent.parent
 NAMES = ("mixed_section_00", "source_section_00")
 
 
@@ -105,14 +102,7 @@ def test_another_process_writes_the_same_bytes(exported, checkpoint, tmp_path):
         "sys.exit(tyro.cli(Export).run())"
     )
     arguments = ["--checkpoint", checkpoint, "--out", tmp_path, "--int8"]
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    run = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env=environment | {"PYTHONHASHSEED": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
+    run = python("-c", code, *arguments, PYTHONHASHSEED="1")
     assert "WARNING" not in run.stderr.upper()
     for path in out.iterdir():
         assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
@@ -122,17 +112,14 @@ def test_a_file_has_the_same_bytes_each_time_and_no_paths(exported, detector):
     out, _ = exported
     machine = part(detector)
     model = onnx_model(machine)
-    again = {
-        ".onnx": to_bytes(model),
-        "_int8.onnx": to_bytes(quantised(model)),
-    }
+    again = {".onnx": to_bytes(model), "_int8.onnx": to_bytes(quantised(model))}
     for end, content in again.items():
         assert content == (out / f"{machine.name}{end}").read_bytes(), end
         for folder in (ROOT, Path(jax.__file__).parent, Path.home()):
             assert str(folder).encode() not in content
 
 
-def test_a_file_describes_itself(exported, detector):
+def test_an_exported_file_names_its_machine_score_and_settings(exported, detector):
     out, _ = exported
     session = onnx_session((out / "mixed_section_00.onnx").read_bytes())
     about = session.get_modelmeta().custom_metadata_map
@@ -195,11 +182,7 @@ def run_example(*arguments):
 
 
 def run_alone(*arguments):
-    return subprocess.run(
-        [sys.executable, "-c", ALONE, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-    )
+    return python("-c", ALONE, *arguments, check=False)
 
 
 def test_the_example_scores_a_wav_where_jax_is_not_installed(exported, tmp_path):
@@ -464,10 +447,3 @@ def test_the_built_in_sounds_have_different_lengths_from_the_shortest(detector):
     assert max(np.abs(sound).max() for sound in waves) < 2
     for sound, again in zip(waves, built_in(machine).waves, strict=True):
         np.testing.assert_array_equal(sound, again)
-
-
-def test_the_command_line_of_the_readme_is_read():
-    options = ["--checkpoint", "a", "--out", "b"]
-    options += ["--machines", "fan", "pump", "--seed", "7", "--int8"]
-    command = tyro.cli(Export, args=options)
-    assert command == Export(Path("a"), Path("b"), ("fan", "pump"), seed=7, int8=True)

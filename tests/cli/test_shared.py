@@ -1,64 +1,21 @@
 """What the commands share, and the two commands that write a run folder."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from gammavae_jax.cli.help import field_docstrings
-from gammavae_jax.cli.main import main, parse
+from gammavae_jax.cli.main import parse
 from gammavae_jax.cli.run import Run
 from gammavae_jax.cli.shared import data_root_or_synthetic, readable_errors
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.errors import InputError
 from gammavae_jax.presets import PRESETS, preset
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-def python(*arguments):
-    """Run Python in a process of its own."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "line"),
-    [
-        (
-            InputError("no such fan: choose another"),
-            2,
-            "error: no such fan: choose another",
-        ),
-        (KeyboardInterrupt(), 130, "interrupted"),
-    ],
-)
-def test_an_input_error_or_ctrl_c_is_one_line(error, status, line, capsys):
-    with pytest.raises(SystemExit) as caught, readable_errors():
-        raise error
-    assert caught.value.code == status
-    assert capsys.readouterr() == ("", f"{line}\n")
-
 
 def test_a_programming_error_keeps_its_traceback():
     with pytest.raises(ValueError, match="a bug"), readable_errors():
         raise ValueError("a bug")
-
-
-def test_without_errors_nothing_is_printed(capsys):
-    with readable_errors():
-        pass
-    assert capsys.readouterr() == ("", "")
 
 
 def test_without_data_the_first_line_says_synthetic(tmp_path, monkeypatch, capsys):
@@ -77,37 +34,6 @@ def test_a_given_data_root_is_used_without_a_message(tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("script", ["run", "evaluate"])
-def test_a_script_prints_its_help_before_the_heavy_imports(script):
-    code = (
-        "import runpy, sys\nsys.argv = ['x', '--help']\n"
-        f"try: runpy.run_path('experiments/{script}.py', run_name='__main__')\n"
-        "except SystemExit: pass\n"
-        "print(sorted({'numpy', 'jax', 'rich', 'scipy'} & set(sys.modules)))"
-    )
-    done = python("-c", code)
-    assert done.stdout.startswith("usage: gammavae "), done.stderr
-    assert done.stdout.splitlines()[-1] == "[]"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--preset", "papper"], "error: unknown preset 'papper'"),
-        (["--set", "train.epoch=5"], "error: unknown field 'train.epoch'"),
-        (["--epochs", "0"], "error: train.epochs is 0"),
-        (["--scores", "mes"], "error: unknown score 'mes'"),
-        (["--data-root", "nowhere"], "error: data root 'nowhere' is not a folder"),
-    ],
-)
-def test_bad_input_to_a_script_is_one_line_and_exit_status_2(arguments, message):
-    done = python("experiments/run.py", "--all-machines", *arguments)
-    assert done.returncode == 2
-    assert done.stderr.startswith(message)
-    assert done.stderr.count("\n") == 1
-    assert done.stdout == ""
-
-
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -120,10 +46,8 @@ def test_bad_input_to_a_script_is_one_line_and_exit_status_2(arguments, message)
         ("--machines fan --epochs x", "--epochs: 'x' is not a whole number"),
     ],
 )
-def test_options_that_cannot_be_used_together_are_refused(line, message, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main(["run", *line.split()])
-    assert message in capsys.readouterr().err
+def test_options_that_cannot_be_used_together_are_refused(line, message, refusal):
+    assert message in refusal("run", *line.split())
 
 
 def test_options_change_the_preset_and_set_is_applied_last():

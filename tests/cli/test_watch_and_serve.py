@@ -16,7 +16,7 @@ import pytest
 import soundfile
 from support.live_servers import audio
 from support.live_stubs import RATE, LoudnessScorer, put, tone
-from support.main_job import ROOT
+from support.processes import ROOT
 
 from gammavae_jax.cli.serve import Serve
 from gammavae_jax.cli.watch import Watch

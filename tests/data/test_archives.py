@@ -2,7 +2,6 @@
 
 import io
 import os
-import shutil
 import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -211,18 +210,6 @@ def test_training_clips_are_not_needed_if_only_test_clips_are_requested(tmp_path
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_recording_in_an_archive_is_read_like_a_file(tmp_path, method):
-    archive = pack(tmp_path / "dev_fan.zip", {TRAIN: sound(1), TEST: sound(2)}, method)
-    (tmp_path / "a.wav").write_bytes(sound(2))
-    before = sorted(tmp_path.rglob("*"))
-    np.testing.assert_array_equal(
-        read_clip(archive / TEST, sample_rate=RATE),
-        read_clip(str(tmp_path / "a.wav"), sample_rate=RATE),
-    )
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.parametrize("method", METHODS)
 def test_many_threads_read_one_archive(tmp_path, method):
     names = [f"fan/train/{i}.wav" for i in range(20)]
     contents = {name: sound(i, 20000) for i, name in enumerate(names)}
@@ -233,6 +220,7 @@ def test_many_threads_read_one_archive(tmp_path, method):
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(read, names * 5)) == [read(name) for name in names] * 5
+    assert list(tmp_path.iterdir()) == [archive]
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs Linux's /proc")
@@ -330,30 +318,3 @@ def test_odd_names_are_printable_in_messages(tmp_path):
     text = refusal(read_clip, archive / name, sample_rate=RATE)
     expected = "the file is empty: remove or replace it"
     assert text == f"{printable(archive / name)}: {expected}"
-
-
-def test_a_damaged_archive_causes_nothing_worse_than_an_input_error(tmp_path):
-    """Bytes are changed, and the file is truncated, at random places."""
-    whole = pack(tmp_path / "whole", {TRAIN: sound(n_samples=50), TEST: sound(1, 50)})
-    whole = whole.read_bytes()
-    rng = np.random.default_rng(0)
-    outcomes = []
-    for trial in range(600):
-        data = np.frombuffer(whole, np.uint8).copy()
-        where = rng.integers(len(data), size=rng.integers(1, 4))
-        data[where] = rng.integers(256, size=len(where))
-        root = tmp_path / str(trial)
-        root.mkdir()
-        keep = rng.integers(len(data)) if trial % 5 == 0 else len(data)
-        (root / "dev_fan.zip").write_bytes(data[:keep].tobytes())
-        try:
-            for clips in find_clips(root, "fan"):
-                for file in clips.train + clips.test:
-                    read_clip(file.path, sample_rate=RATE)
-            outcomes.append("fine")
-        except InputError as error:
-            outcomes.append(str(error))
-        shutil.rmtree(root)
-    assert all(outcome.isprintable() for outcome in outcomes)
-    assert "fine" in outcomes
-    assert any("damaged inside the archive" in outcome for outcome in outcomes)

@@ -42,6 +42,8 @@ def test_blocks_add_up_to_the_recording(tmp_path, suffix, subtype, channel):
     path = tmp_path / f"x.{suffix}"
     soundfile.write(path, noise(), RATE, subtype=subtype)
     expected = read_recording(path, channel)
+    assert expected.waveform.flags.c_contiguous
+    np.testing.assert_allclose(expected.waveform, noise()[:, channel], atol=2**-14)
     for source in (path, path.read_bytes()):
         samples, rate = read(source, channel=channel, name="x")
         np.testing.assert_array_equal(samples, expected.waveform, strict=True)
@@ -75,12 +77,8 @@ def test_a_truncated_recording_is_refused_before_a_sample_is_read(tmp_path):
     ("data", "channel", "message"),
     [
         (b"", 0, "^x: this is neither WAV nor FLAC: use one of the two$"),
-        (b"OggS", 0, "^x: this is neither WAV nor FLAC"),
-        (b"RIFF....", 0, "^x: cannot be read as audio"),
         (wav(noise()), 2, "^x: there is no channel 2, the file has 2"),
-        (wav(noise(0)), 0, "^x: the file has no samples"),
         (wav(noise(9), rate=999), 0, "rate of 999 Hz is implausible: replace"),
-        (wav(noise(9), rate=2**31 - 1), 0, "rate of 2147483647 Hz is implausible"),
     ],
     # Files contain timestamps, and all test processes must collect the same test ids.
     ids=itertools.count(),
@@ -90,7 +88,7 @@ def test_bytes_that_are_not_a_recording_are_refused(data, channel, message):
         read(data, channel=channel, name="x")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     rate=st.sampled_from([8000, 11025, 16000, 44100, 48000]),
     size=st.integers(1, 30_000),

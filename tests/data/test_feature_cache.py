@@ -1,7 +1,6 @@
 """Cached log-mels equal computed ones, whatever happens to the files."""
 
 import errno
-import io
 import json
 import os
 import time
@@ -11,8 +10,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import soundfile
-from rich.console import Console
+from support.logs import quiet_log
 from support.packing import pack_machines
+from support.recorded import write_machine
 
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data import feature_cache
@@ -21,7 +21,6 @@ from gammavae_jax.data.feature_cache import FeatureCache
 from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.data.machines import find_clips
 from gammavae_jax.errors import InputError
-from gammavae_jax.log import Log
 
 CONFIG = FeatureConfig()
 BANK = mel_filterbank(CONFIG)
@@ -30,13 +29,7 @@ BANK = mel_filterbank(CONFIG)
 @pytest.fixture
 def root(tmp_path):
     """A machine with three training clips of different lengths."""
-    rng = np.random.default_rng(0)
-    for split, lengths in (("train", (4000, 6000, 5000)), ("test", (4000,))):
-        folder = tmp_path / "data" / "fan" / split
-        folder.mkdir(parents=True)
-        for k, n in enumerate(lengths):
-            name = f"section_00_source_{split}_normal_{k:04}.wav"
-            soundfile.write(folder / name, rng.normal(size=n) * 0.1, 16000)
+    write_machine(tmp_path / "data/fan", train=(4000, 6000, 5000), test=(4000,))
     return tmp_path / "data"
 
 
@@ -64,7 +57,7 @@ def files_of(root):
 
 
 def load(root, folder, config=CONFIG, **options):
-    log = Log(Console(file=io.StringIO()))
+    log = quiet_log()
     cache = FeatureCache(folder, log)
     bank = mel_filterbank(config)
     return cache.load_clips(files_of(root), bank, config, **options), log.notes
@@ -79,7 +72,7 @@ def assert_right(clips, root, config=CONFIG):
         np.testing.assert_array_equal(log_mel, other)
 
 
-def the_file(folder, suffix="npy"):
+def the_file(folder, suffix):
     (path,) = folder.glob(f"*.{suffix}")
     return path
 
@@ -152,53 +145,34 @@ def test_entries_of_another_version_of_the_features_are_ignored(
     assert len(computed) == 6
 
 
-def truncate(folder):
-    path = the_file(folder)
-    os.truncate(path, path.stat().st_size // 2)
-
-
-def empty(folder):
-    the_file(folder).write_bytes(b"")
-
-
-def flip_a_bit(folder):
-    data = bytearray(the_file(folder).read_bytes())
+def flip_a_bit(path):
+    data = bytearray(path.read_bytes())
     data[-1000] ^= 1
-    the_file(folder).write_bytes(data)
+    path.write_bytes(data)
 
 
-def swap_lengths(folder):
-    about = json.loads(the_file(folder, "json").read_text())
-    about["frames"].reverse()
-    the_file(folder, "json").write_text(json.dumps(about))
+def swap_lengths(path):
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps({**about, "frames": about["frames"][::-1]}))
 
 
-def delete_array(folder):
-    the_file(folder).unlink()
+DAMAGES = {
+    "a truncated array": ("npy", lambda p: os.truncate(p, p.stat().st_size // 2)),
+    "an empty array": ("npy", lambda p: p.write_bytes(b"")),
+    "a flipped bit": ("npy", flip_a_bit),
+    "no array": ("npy", lambda p: p.unlink()),
+    "an array of objects": ("npy", lambda p: np.save(p, np.array([{}], object))),
+    "swapped lengths": ("json", swap_lengths),
+    "wrong types": ("json", lambda p: p.write_text('{"array": [1], "frames": "x"}')),
+    "half a description": ("json", lambda p: p.write_text('{"arr')),
+}
 
 
-def write_wrong_types(folder):
-    the_file(folder, "json").write_text('{"array": [1], "frames": "x"}')
-
-
-def write_half_a_description(folder):
-    the_file(folder, "json").write_text('{"arr')
-
-
-def write_an_object_array(folder):
-    np.save(the_file(folder), np.array([{}], object))
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        *(truncate, empty, flip_a_bit, swap_lengths, delete_array),
-        *(write_wrong_types, write_half_a_description, write_an_object_array),
-    ],
-)
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_is_detected_reported_and_repaired(root, folder, computed, damage):
     load(root, folder)
-    damage(folder)
+    suffix, change = DAMAGES[damage]
+    change(the_file(folder, suffix))
     clips, notes = load(root, folder)
     assert_right(clips, root)
     assert len(notes) == 1
@@ -267,7 +241,7 @@ def test_a_pipe_among_the_recordings_is_refused_without_waiting(root, folder):
 def test_an_unusable_folder_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="choose another --feature-cache"):
-        FeatureCache(tmp_path / "file", Log(Console(file=io.StringIO())))
+        FeatureCache(tmp_path / "file", quiet_log())
 
 
 def test_only_unfinished_files_of_killed_runs_are_removed(root, folder):

@@ -15,6 +15,12 @@ from gammavae_jax.data.features import (
 )
 
 TOLERANCE = 1e-3  # dB
+CONFIGS = [
+    FeatureConfig(power=1.0),
+    FeatureConfig(power=2.0),
+    FeatureConfig(8000, n_fft=512, hop_length=200, n_mels=40),
+    FeatureConfig(n_fft=256, hop_length=128, n_mels=250),  # some filters are empty
+]
 FLOOR_DB = 10 * np.log10(np.finfo(float).eps)
 
 
@@ -27,32 +33,14 @@ def reference(waveform, config):
     return (20 / config.power * np.log10(np.maximum(mel, np.finfo(float).eps))).T
 
 
-@pytest.mark.filterwarnings("ignore:n_fft=1024 is too large")
+@pytest.mark.filterwarnings("ignore:(n_fft=|Empty filters)")
 @pytest.mark.parametrize("n_samples", [1, 511, 512, 2048, 12345, 300_000])
-@pytest.mark.parametrize("power", [1.0, 2.0])
-def test_log_mel_matches_librosa(n_samples, power):
-    config = FeatureConfig(power=power)
+@pytest.mark.parametrize("config", CONFIGS)
+def test_log_mel_matches_librosa(n_samples, config):
     rng = np.random.default_rng(n_samples)
     waveform = (rng.standard_normal(n_samples) * 0.1).astype(np.float32)
     spectrogram = log_mel(waveform, mel_filterbank(config), config)
     assert len(spectrogram) == n_frames(n_samples, config)
-    expected = reference(waveform, config)
-    np.testing.assert_allclose(spectrogram, expected, atol=TOLERANCE)
-
-
-@pytest.mark.filterwarnings("ignore:Empty filters")
-@pytest.mark.parametrize(
-    ("config", "is_any_empty"),
-    [
-        (FeatureConfig(8000, n_fft=512, hop_length=200, n_mels=40), False),
-        (FeatureConfig(n_fft=256, hop_length=128, n_mels=250), True),
-    ],
-)
-def test_log_mel_matches_librosa_with_other_settings(config, is_any_empty):
-    bank = mel_filterbank(config)
-    assert bank.any(axis=0).all() == (not is_any_empty)
-    waveform = np.random.default_rng(1).standard_normal(4000).astype(np.float32)
-    spectrogram = log_mel(waveform, bank, config)
     expected = reference(waveform, config)
     np.testing.assert_allclose(spectrogram, expected, atol=TOLERANCE)
 
@@ -75,12 +63,6 @@ def test_silence_and_filters_of_zeros_give_the_official_floor(is_silent):
     waveform = np.full(4096, not is_silent, np.float32)
     spectrogram = log_mel(waveform, bank, config)
     np.testing.assert_allclose(spectrogram, FLOOR_DB, atol=1e-4)
-
-
-def test_windows_are_successive_frames_joined_together():
-    spectrogram = np.arange(12.0).reshape(6, 2)
-    expected = [spectrogram[w : w + 5].ravel() for w in range(2)]
-    np.testing.assert_array_equal(windows(spectrogram, 5), expected)
 
 
 @pytest.mark.parametrize(

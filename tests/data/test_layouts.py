@@ -1,22 +1,20 @@
 """The folders and names of every year: found, parsed and used by a whole run."""
 
 import csv
-import io
 import json
 from collections import Counter
 from dataclasses import replace
 
 import pytest
-from rich.console import Console
 from support.challenge_files import evaluate_directory
 from support.layouts import LAYOUTS, MORE_LAYOUTS, build
+from support.logs import quiet_log, text_of
 
 from gammavae_jax.config_json import override
 from gammavae_jax.data.loading import Source, find_all
 from gammavae_jax.data.machines import find_clips, find_machines, year_of_layout
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.official import official_score
-from gammavae_jax.log import Log
 from gammavae_jax.presets import preset
 from gammavae_jax.runs.folder import RunFolder
 from gammavae_jax.runs.run import choose_year, describe, run
@@ -74,18 +72,18 @@ def finished(names, config, tmp_path_factory):
     return out
 
 
+def all_files(root):
+    return [files for m in find_machines(root) for files in find_clips(root, m)]
+
+
 def source_of(root):
     return Source(root, tuple(find_machines(root)))
-
-
-def quiet_log():
-    return Log(*(Console(file=io.StringIO(), width=200) for _ in range(2)))
 
 
 def described(source):
     log = quiet_log()
     describe(SMALLEST, source, log)
-    return log.output.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    return text_of(log.output)
 
 
 def kinds(files):
@@ -99,24 +97,20 @@ def kinds(files):
 
 @pytest.mark.parametrize("name", ALL_LAYOUTS)
 def test_every_clip_is_found_once_and_parsed_correctly(data_root, name):
-    root = data_root(name)
     found = {
         (files.machine, files.section): dict(kinds(files))
-        for machine in find_machines(root)
-        for files in find_clips(root, machine)
+        for files in all_files(data_root(name))
     }
     assert found == ALL_LAYOUTS[name].units
 
 
 @pytest.mark.parametrize("name", ALL_LAYOUTS)
 def test_a_section_has_its_own_clips_sorted_by_name(data_root, name):
-    root = data_root(name)
-    for machine in find_machines(root):
-        for files in find_clips(root, machine):
-            for clips in (files.train, files.test):
-                names = [clip.path.name for clip in clips]
-                assert names == sorted(set(names))
-                assert all(f"_{files.section}_" in name for name in names)
+    for files in all_files(data_root(name)):
+        for clips in (files.train, files.test):
+            names = [clip.path.name for clip in clips]
+            assert names == sorted(set(names))
+            assert all(f"_{files.section}_" in name for name in names)
 
 
 def scored_clips(folder, machine, section):
@@ -186,12 +180,10 @@ def test_a_year_with_its_own_metrics_is_recognised_by_its_layout(
 
 @pytest.mark.parametrize("name", ALL_LAYOUTS)
 def test_the_year_of_every_layout_is_recognised_or_unknown(data_root, name):
-    root = data_root(name)
     expected = {"2020": 2020, "2021": 2021}.get(name[:4])
     if name == "2021, only merged":
         expected = None  # its layout is that of 2022
-    machines = [f for m in find_machines(root) for f in find_clips(root, m)]
-    assert year_of_layout(machines) == expected
+    assert year_of_layout(all_files(data_root(name))) == expected
 
 
 def test_an_explicit_year_overrides_the_layout(data_root):

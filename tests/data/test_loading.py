@@ -1,17 +1,14 @@
 """Finding and loading the recordings of a run."""
 
-import io
 import shutil
 
-import numpy as np
 import pytest
-import soundfile
-from rich.console import Console
+from support.logs import quiet_log
+from support.recorded import write_machine
 
 from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.data.loading import Source, find_all, load_split, require_labels
 from gammavae_jax.errors import InputError
-from gammavae_jax.log import Log
 from gammavae_jax.presets import preset
 
 CONFIG = preset("default")
@@ -20,19 +17,13 @@ CONFIG = preset("default")
 @pytest.fixture
 def root(tmp_path):
     """Two machines, each with three training clips and one test clip."""
-    sound = np.random.default_rng(0).normal(size=4000) * 0.1
     for machine in ("fan", "pump"):
-        for split, n in (("train", 3), ("test", 1)):
-            folder = tmp_path / machine / split
-            folder.mkdir(parents=True)
-            for k in range(n):
-                name = f"section_00_source_{split}_normal_{k:04}.wav"
-                soundfile.write(folder / name, sound, 16000)
+        write_machine(tmp_path / machine, train=[4000] * 3, test=[4000])
     return tmp_path
 
 
 def load_files(files, skip_bad_files=False):
-    log = Log(Console(file=io.StringIO()))
+    log = quiet_log()
     bank = mel_filterbank(CONFIG.features)
     return load_split(files, "train", bank, CONFIG, log, skip_bad_files), log
 

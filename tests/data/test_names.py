@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gammavae_jax.data.names import DOMAINS, LABELS, SPLITS, parse_clip_name
+from gammavae_jax.data.names import (
+    DOMAINS,
+    LABELS,
+    SPLITS,
+    clip_stem,
+    parse_clip_name,
+)
 
 BY_YEAR = {
     "normal_id_01_00000000.wav": "01|source||normal|00000000|",
@@ -35,15 +41,12 @@ BY_YEAR = {
 
 
 @pytest.mark.parametrize("name", BY_YEAR)
-def test_names_of_every_year_are_parsed(name):
-    assert "|".join(parse_clip_name(name)) == BY_YEAR[name]
-
-
-@pytest.mark.parametrize("name", BY_YEAR)
-def test_suffix_and_folders_are_ignored(name):
+def test_names_of_every_year_are_parsed_whatever_their_suffix_and_folders(name):
     stem = name.removesuffix(".wav")
-    for same in (stem, f"{stem}.flac", f"{stem}.WAV", f"fan/normal_test/{stem}.wav"):
+    folder = "fan/normal_test"
+    for same in (name, stem, f"{stem}.flac", f"{stem}.WAV", f"{folder}/{stem}.wav"):
         assert "|".join(parse_clip_name(same)) == BY_YEAR[name]
+        assert clip_stem(same) == stem
 
 
 def test_attribute_values_are_not_mistaken_for_labels():
@@ -57,23 +60,18 @@ def test_a_name_without_any_parts_gives_empty_fields(name):
     assert parse_clip_name(name) == ("00", "", "", "", "", "")
 
 
-def test_words_are_found_without_an_index():
+def test_a_label_is_found_in_a_name_without_an_index():
     assert parse_clip_name("pump_anomaly.wav").label == "anomaly"
     assert parse_clip_name("abnormal_pump.wav").label == ""
 
 
 @given(
-    section=st.text(string.digits, min_size=2, max_size=2),
+    section=st.text(string.digits, min_size=1, max_size=3),
     words=st.tuples(*(st.sampled_from(["", *w]) for w in (DOMAINS, SPLITS, LABELS))),
-    index=st.text(string.digits, min_size=4, max_size=8),
+    index=st.text(string.digits, min_size=1, max_size=8),
     attributes=st.text(string.ascii_letters + string.digits + "_", max_size=20),
 )
 def test_the_parts_of_a_generated_name_are_parsed(section, words, index, attributes):
     tokens = ["section", section, *filter(None, words), index, attributes]
     expected = (section, *words, index, attributes)
     assert parse_clip_name("_".join(tokens) + ".wav") == expected
-
-
-@given(st.text())
-def test_any_name_can_be_parsed(name):
-    assert len(parse_clip_name(name)) == 6

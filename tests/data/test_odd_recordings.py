@@ -1,13 +1,11 @@
 """Every bad or odd recording has its documented outcome, wherever it is read."""
 
-import io
 import os
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
-from rich.console import Console
+from support.logs import quiet_log
 from support.main_job import TINY, command, notes_of, score_bytes
 from support.odd_recordings import AS_BYTES, ODD, RATE, WAV, Accepted, N, encoded, table
 
@@ -18,7 +16,6 @@ from gammavae_jax.data.features import mel_filterbank, samples_needed
 from gammavae_jax.data.loading import load_split
 from gammavae_jax.data.machines import find_clips
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.log import Log
 from gammavae_jax.presets import preset
 
 SIGNATURES = (b"RIFF", b"RIFX", b"RF64", b"fLaC")
@@ -94,17 +91,13 @@ def everything(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def detector():
+def detector(one_device):
     """A detector with a small network, trained on noise."""
     rng = np.random.default_rng(1)
     normal = [rng.normal(0, 0.1, N).astype(np.float32) for _ in range(9)]
     small = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]
-    with pytest.MonkeyPatch.context() as patch:
-        one = jax.local_devices()[:1]
-        patch.setattr(jax, "local_devices", lambda: one)
-        yield gv.AnomalyDetector(
-            settings=small, epochs=2, clip_seconds=1.0, verbose=False
-        ).fit(normal, RATE)
+    options: dict = {"epochs": 2, "clip_seconds": 1.0, "verbose": False}
+    return gv.AnomalyDetector(settings=small, **options).fit(normal, RATE)
 
 
 def test_every_accepted_recording_has_a_finite_score(detector, everything, tmp_path):
@@ -135,7 +128,7 @@ def test_loading_skips_and_names_every_refused_recording(everything, tmp_path):
         os.rename(path, folder / f"section_00_{number:04}_{path.name[-200:]}")
     (tmp_path / "data" / "fan" / "test" / "whole").write_bytes(WAV)
     machines = find_clips(tmp_path / "data", "fan", ["test"])
-    log = Log(Console(file=io.StringIO()))
+    log = quiet_log()
     config = preset("default")
     bank = mel_filterbank(FeatureConfig())
     ((_, clips),) = load_split(machines, "test", bank, config, log, skip_bad_files=True)

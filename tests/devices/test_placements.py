@@ -92,7 +92,7 @@ def test_every_process_of_a_cluster_has_a_device_in_the_mesh(
     assert used == set(range(n_processes))
 
 
-def test_free_slots_hold_zeros():
+def test_free_places_in_a_mesh_hold_zeros():
     placement = make_placement([1, 1, 1], 1, jax.devices()[:2], "vmap")
     placed = placement.put(np.ones((3, 2), np.float32), "machine")
     assert placed.shape == (4, 2)

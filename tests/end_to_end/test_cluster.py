@@ -13,19 +13,14 @@ import pytest
 import soundfile
 from support import process_of_two
 from support.clusters import by_hand, ended, open_mpi, run_command, slurm, start
-from support.main_job import (
-    FOUR_EPOCHS,
-    ROOT,
-    TINY,
-    assert_same_results,
-    command,
-    run_all,
-)
+from support.finished_runs import restored
+from support.main_job import FOUR_EPOCHS, TINY, assert_same_results, command, run_all
+from support.processes import ROOT
 
 from gammavae_jax.devices import cluster
 from gammavae_jax.devices.cluster import on_first, require_same, together
 from gammavae_jax.errors import InputError
-from gammavae_jax.runs.checkpoint import load_detector, restore_training
+from gammavae_jax.runs.checkpoint import load_detector
 
 ONE_PROCESS = {"JAX_NUM_CPU_DEVICES": "2"}
 EXACT = ("metrics.jsonl", "results.csv", "clips.csv", "config.json")
@@ -66,8 +61,7 @@ def test_a_single_process_can_read_the_state_that_two_wrote(pair):
         for i in range(2)
     ]
     assert min(sizes) > 0.3 * max(sizes)
-    back = restore_training(folder)
-    assert back is not None
+    back = restored(folder)
     _, expected = process_of_two.states()
     jax.tree.map(np.testing.assert_array_equal, back.state, expected)
     kept = {p.name for p in (folder / "train").iterdir() if p.is_dir()}
@@ -223,13 +217,9 @@ def test_two_processes_write_the_same_files_as_one_with_as_many_devices(runs):
     assert_same_results(two, one, *EXACT)
     files = [{p.name for p in out.iterdir()} for out in (two, one)]
     assert files[0] == files[1]
-    for restore in (restore_training, load_detector):
-        ours, expected = (restore(out / "checkpoint") for out in (two, one))
-        assert ours is not None
-        assert expected is not None
+    for restore, part in ((restored, "state"), (load_detector, "scorer")):
         ours, expected = (
-            x.state if restore is restore_training else x.scorer  # pyright: ignore
-            for x in (ours, expected)
+            getattr(restore(out / "checkpoint"), part) for out in (two, one)
         )
         jax.tree.map(np.testing.assert_array_equal, ours, expected)
 
@@ -238,10 +228,8 @@ def test_two_processes_write_the_same_files_as_one_with_as_many_devices(runs):
 def test_two_processes_give_the_results_of_a_run_without_a_cluster(runs):
     """Except for rounding, since the programs differ."""
     ours, expected = (
-        restore_training(runs / name / "checkpoint") for name in ("two", "default")
+        restored(runs / name / "checkpoint") for name in ("two", "default")
     )
-    assert ours is not None
-    assert expected is not None
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
         ours.state.params,
@@ -294,8 +282,7 @@ def test_killing_a_process_ends_the_others_and_the_run_can_be_resumed(
     other = ends[1 - victim]
     assert other.returncode not in (0, -signal.SIGKILL)
     assert "another" in other.stderr  # process, or task in JAX's terms
-    reached = restore_training(out / "checkpoint")
-    assert reached is not None
+    reached = restored(out / "checkpoint")
     more = run_command(data, out, "--resume", "--epochs", reached.epoch + 2, *many[2:])
     ends = ended(start([more] * 2), 900)
     assert [end.returncode for end in ends] == [0, 0]
@@ -318,8 +305,7 @@ def test_a_signal_to_one_process_saves_the_epoch_and_ends_all_with_its_status(
         processes[signalled].send_signal(signal.SIGTERM)
         ends = ended(processes, 150)
     assert [end.returncode for end in ends] == [143, 143], ends[0].stderr
-    reached = restore_training(out / "checkpoint")
-    assert reached is not None
+    reached = restored(out / "checkpoint")
     assert f"stopped after epoch {reached.epoch}: --resume" in ends[0].stderr
 
 

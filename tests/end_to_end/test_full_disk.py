@@ -25,10 +25,6 @@ def refusal(data, out, *options):
     return errors[0]
 
 
-def whole_size(folder):
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
 def test_a_disk_too_small_for_a_state_gives_one_line_and_a_run_to_resume(
     data, tmp_path
 ):
@@ -50,7 +46,8 @@ def test_a_disk_that_is_full_at_any_moment_does_not_change_the_resumed_results(
 ):
     uninterrupted = tmp_path / "uninterrupted"
     finish(data, uninterrupted)
-    needed = 2 * whole_size(uninterrupted)
+    files_of_run = [p for p in uninterrupted.rglob("*") if p.is_file()]
+    needed = 2 * sum(path.stat().st_size for path in files_of_run)
     errors, step = set(), needed // 12
     with small_disk(tmp_path / "disk", f"size={2 * needed}") as disk:
         out = disk / "run"

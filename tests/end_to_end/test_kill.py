@@ -5,6 +5,7 @@ import signal
 import time
 
 import pytest
+from support.finished_runs import restored
 
 from benchmarks.killed_runs import (
     Killing,
@@ -14,7 +15,6 @@ from benchmarks.killed_runs import (
     seconds_of,
     start,
 )
-from gammavae_jax.runs.checkpoint import restore_training
 from gammavae_jax.runs.folder import read_metrics
 
 SEED = 20240607
@@ -75,8 +75,7 @@ def test_a_signal_makes_a_run_save_the_current_epoch(
     assert "Traceback" not in output
     *_, saved, last = output.splitlines()
     assert last == {2: "interrupted", 15: "terminated"}[how]
-    reached = restore_training(out / "checkpoint")
-    assert reached is not None
+    reached = restored(out / "checkpoint")
     assert saved == f"stopped after epoch {reached.epoch}: continue with --resume"
     assert [m["epoch"] for m in read_metrics(out)] == [*range(1, reached.epoch + 1)]
     assert 0 < reached.epoch < 12

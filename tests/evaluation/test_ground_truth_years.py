@@ -72,29 +72,34 @@ def test_scores_of_2021_may_be_in_one_file(tmp_path):
     assert evaluate_directory(tmp_path / "scores", tmp_path, year=2021) == expected
 
 
-def test_a_file_of_one_domain_beside_a_file_of_both_is_refused(tmp_path):
-    write_2021(tmp_path)
-    scores = tmp_path / "scores"
+def add_a_file_of_both(scores):
     (scores / "anomaly_score_fan_section_03_test.csv").write_text("a.wav,1\n")
-    with pytest.raises(InputError, match="for one section: keep one"):
-        evaluate_directory(scores, tmp_path)
 
 
-def test_a_clip_in_the_files_of_both_domains_is_refused(tmp_path):
-    write_2021(tmp_path)
-    path = tmp_path / "scores" / "anomaly_score_fan_section_03_target_test.csv"
+def add_a_source_clip_to_the_targets(scores):
+    path = scores / "anomaly_score_fan_section_03_target_test.csv"
     path.write_text(path.read_text() + "section_03_source_test_0000.wav,1\n")
-    with pytest.raises(
-        InputError, match="'section_03_source_test_0000' is listed 2 times"
-    ):
-        evaluate_directory(tmp_path / "scores", tmp_path)
 
 
-def test_a_missing_domain_is_refused(tmp_path):
-    write_2021(tmp_path)
-    for path in (tmp_path / "scores").glob("*_target_test.csv"):
+def remove_the_targets(scores):
+    for path in scores.glob("*_target_test.csv"):
         path.unlink()
-    with pytest.raises(InputError, match="'section_03_target_test_0000' is missing"):
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (add_a_file_of_both, "for one section: keep one"),
+        (add_a_source_clip_to_the_targets, "'section_03_source_test_0000' is listed 2"),
+        (remove_the_targets, "'section_03_target_test_0000' is missing"),
+    ],
+)
+def test_files_that_do_not_have_each_clip_of_both_domains_once_are_refused(
+    tmp_path, change, message
+):
+    write_2021(tmp_path)
+    change(tmp_path / "scores")
+    with pytest.raises(InputError, match=message):
         evaluate_directory(tmp_path / "scores", tmp_path)
 
 
@@ -206,18 +211,17 @@ def test_a_malformed_list_is_refused(tmp_path, lines, message):
         read_truth(tmp_path)
 
 
-def test_several_lists_are_refused(tmp_path):
-    for year in (2020, 2021):
+@pytest.mark.parametrize(
+    ("years", "message"),
+    [
+        ([2020, 2021], "holds 2 lists: pass the list of the right year"),
+        ([2022], "wrong in 881 lines"),
+    ],
+)
+def test_several_lists_and_the_wrong_list_of_2022_are_refused(tmp_path, years, message):
+    for year in years:
         write(tmp_path / f"eval_data_list_{year}.csv", ["fan"])
-    with pytest.raises(
-        InputError, match="holds 2 lists: pass the list of the right year"
-    ):
-        read_truth(tmp_path)
-
-
-def test_the_baselines_list_of_2022_is_refused(tmp_path):
-    write(tmp_path / "eval_data_list_2022.csv", ["fan"])
-    with pytest.raises(InputError, match="wrong in 881 lines"):
+    with pytest.raises(InputError, match=message):
         read_truth(tmp_path)
 
 

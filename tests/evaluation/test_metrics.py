@@ -2,13 +2,11 @@
 
 import json
 import math
-import os
 import statistics
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import roc_auc_score
@@ -26,11 +24,6 @@ from gammavae_jax.evaluation.metrics import (
 )
 from gammavae_jax.evaluation.official import official_score
 
-unhurried = settings(deadline=None)  # a busy machine must not fail the test
-GOLDEN_DIR = Path(
-    os.environ.get("GAMMAVAE_GOLDEN_DIR")
-    or Path(__file__).parent.parent.parent / "golden"
-)
 N_CLIPS = 24
 # Few distinct integers: ties are common and monotone maps exact.
 clip_scores = hnp.arrays(np.float64, N_CLIPS, elements=st.integers(-9, 9).map(float))
@@ -38,21 +31,18 @@ labels = hnp.arrays(bool, N_CLIPS).filter(lambda a: a.any() and not a.all())
 domains = hnp.arrays(bool, N_CLIPS)
 
 
-@unhurried
 @given(clip_scores, labels)
 def test_auc_equals_pair_counting(scores, is_anomaly):
     pairs = scores[is_anomaly][:, None] - scores[~is_anomaly]
     assert_close(auc(scores, is_anomaly), np.mean((pairs > 0) + 0.5 * (pairs == 0)))
 
 
-@unhurried
 @given(clip_scores, labels, st.floats(0.05, 0.95))
 def test_partial_auc_matches_scikit_learn(scores, is_anomaly, max_fpr):
     expected = roc_auc_score(is_anomaly, scores, max_fpr=max_fpr)
     assert_close(partial_auc(scores, is_anomaly, max_fpr), expected)
 
 
-@unhurried
 @given(clip_scores, labels, domains, st.randoms(use_true_random=False))
 def test_the_order_of_the_clips_does_not_matter(scores, is_anomaly, is_target, random):
     order = np.array(random.sample(range(N_CLIPS), N_CLIPS))
@@ -63,7 +53,6 @@ def test_the_order_of_the_clips_does_not_matter(scores, is_anomaly, is_target, r
     assert_close(rows[0][4:], rows[1][4:])
 
 
-@unhurried
 @given(clip_scores, labels, domains, st.sampled_from([2020, 2021, 2022]))
 def test_monotone_maps_of_the_score_change_nothing(scores, is_anomaly, is_target, year):
     rows = [
@@ -74,31 +63,22 @@ def test_monotone_maps_of_the_score_change_nothing(scores, is_anomaly, is_target
     assert_close(rows[0][4:], rows[2][4:])
 
 
-@unhurried
-@given(clip_scores, labels)
-def test_reversed_scores_mirror_the_auc(scores, is_anomaly):
-    assert_close(auc(-scores, is_anomaly), 1 - auc(scores, is_anomaly))
-
-
-def test_metrics_match_the_golden_values():
-    path = GOLDEN_DIR / "evaluation.json"
-    if not path.exists():
-        pytest.skip("golden numbers are missing: set GAMMAVAE_GOLDEN_DIR")
-    golden = json.loads(path.read_text())["metrics"]
-    scores, is_anomaly = np.array(golden["score"]), np.array(golden["label"]) == 1
-    is_target = np.array(golden["domain"]) == "target"
+def test_metrics_match_those_of_the_official_code(golden):
+    stored = json.loads((golden / "evaluation.json").read_text())["metrics"]
+    scores, is_anomaly = np.array(stored["score"]), np.array(stored["label"]) == 1
+    is_target = np.array(stored["domain"]) == "target"
     row = evaluate_section(
-        scores, is_anomaly, is_target, threshold=golden["decision_threshold"]
+        scores, is_anomaly, is_target, threshold=stored["decision_threshold"]
     )
     found = {"pAUC": row.pauc}
     for domain, clips in (("source", ~is_target), ("target", is_target)):
         found[f"pAUC ({domain})"] = partial_auc(
-            scores[clips], is_anomaly[clips], golden["max_fpr"]
+            scores[clips], is_anomaly[clips], stored["max_fpr"]
         )
         for name in ("AUC", "precision", "recall", "F1 score"):
             column = name.split()[0].lower()
             found[f"{name} ({domain})"] = getattr(row, f"{column}_{domain}")
-    expected = golden["expected"]
+    expected = stored["expected"]
     assert found.keys() == expected.keys()
     assert_close([found[name] for name in expected], list(expected.values()))
 
@@ -234,8 +214,3 @@ def test_an_official_score_of_nothing_is_refused():
     row = evaluate_section(scores, is_anomaly, is_anomaly, year=2021)
     with pytest.raises(InputError, match="no row has an AUC"):
         official_score([row], year=2021)
-
-
-def test_years_before_the_challenge_are_refused():
-    with pytest.raises(InputError, match="2019"):
-        evaluate_section(*four_strata(16), year=2019)

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from support.challenge_files import NAMES, evaluate_directory, write_truth
 
 from gammavae_jax.errors import InputError
@@ -26,7 +24,6 @@ from gammavae_jax.evaluation.score_files import (
 )
 
 TOLERANCE = 1e-12
-unhurried = settings(deadline=None)  # a busy machine must not fail the test
 SHARED_DIR = os.environ.get("GAMMAVAE_RECORDINGS_DIR", "")
 EVALUATOR_DIR = Path(
     os.environ.get("GAMMAVAE_EVALUATOR_DIR") or Path(SHARED_DIR, "evaluator2024")
@@ -152,17 +149,6 @@ def test_real_scores_give_the_published_official_score(folder):
     assert official_score(rows) == pytest.approx(PUBLISHED[folder], abs=TOLERANCE)
 
 
-@unhurried
-@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1))
-def test_scores_read_back_as_the_same_float32(tmp_path_factory, values):
-    folder = tmp_path_factory.mktemp("scores")
-    scores = np.array(values)
-    names = [f"{k}.wav" for k in range(len(values))]
-    path = write_scores(folder, "fan", "00", names, scores)
-    read = [float(line.split(",")[1]) for line in lines_of(path)]
-    np.testing.assert_array_equal(np.array(read, np.float32), scores)
-
-
 def test_files_are_written_in_the_format_of_the_challenge(tmp_path):
     names = ["section_00_0001.wav", "section_00_0000.wav"]
     folder = tmp_path / "mse" / "seed0"
@@ -175,19 +161,6 @@ def test_files_are_written_in_the_format_of_the_challenge(tmp_path):
     assert sorted(folder.iterdir()) == [scores, decisions]
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = write_scores(tmp_path, "fan", "00", ["a.wav"], np.array([1.0]))
-
-    def refuse(source, destination):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(OSError, match="disk full"):
-        write_scores(tmp_path, "fan", "00", ["a.wav"], np.array([2.0]))
-    assert path.read_text() == "a.wav,1.0\n"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_names_with_commas_and_quotes_survive(tmp_path):
     names = [f'{label}_0, "{k}" é.wav' for label in ("normal", "anomaly") for k in "ab"]
     write_scores(tmp_path, "fan", "00", names, np.arange(4.0))
@@ -197,30 +170,30 @@ def test_names_with_commas_and_quotes_survive(tmp_path):
     assert section.scores.tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("name", ["a\nb.wav", "a\rb.wav", "a\0.wav", "\udc80.wav", ""])
-def test_names_that_a_file_cannot_hold_are_refused(tmp_path, name):
-    with pytest.raises(InputError, match="cannot hold the name"):
-        write_scores(tmp_path, "fan", "00", [name], np.array([1.0]))
-
-
-def test_duplicate_names_are_not_written(tmp_path):
-    with pytest.raises(InputError, match="'a' is listed 2 times"):
-        write_scores(tmp_path, "fan", "00", ["a.wav", "a.wav"], np.array([1.0, 2.0]))
-
-
-@pytest.mark.parametrize("score", [np.nan, np.inf, 1e39])
-def test_scores_that_are_not_finite_are_not_written(tmp_path, score):
-    with pytest.raises(InputError, match=r"score of 'a\.wav'"):
-        write_scores(tmp_path, "fan", "00", ["a.wav"], np.array([score]))
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize(
-    ("machine", "section"), [("../fan", "00"), ("", "00"), ("fan", "x"), ("a\nb", "00")]
+    ("changes", "message"),
+    [
+        *(
+            ({"names": [name]}, "cannot hold the name")
+            for name in ("a\nb.wav", "a\rb.wav", "a\0.wav", "\udc80.wav", "")
+        ),
+        ({"names": ["a.wav"] * 2, "scores": [1.0, 2.0]}, "'a' is listed 2 times"),
+        *(
+            ({"scores": [score]}, r"score of 'a\.wav'")
+            for score in (np.nan, np.inf, 1e39)
+        ),
+        *(({"machine": name}, "cannot be part") for name in ("../fan", "", "a\nb")),
+        ({"section": "x"}, "cannot be part"),
+    ],
 )
-def test_machines_that_a_file_name_cannot_hold_are_refused(tmp_path, machine, section):
-    with pytest.raises(InputError, match="cannot be part"):
-        write_scores(tmp_path, machine, section, ["a.wav"], np.array([1.0]))
+def test_a_name_or_score_that_a_file_cannot_hold_is_not_written(
+    tmp_path, changes, message
+):
+    usual = {"machine": "fan", "section": "00", "names": ["a.wav"], "scores": [1.0]}
+    machine, section, names, scores = (usual | changes).values()
+    with pytest.raises(InputError, match=message):
+        write_scores(tmp_path, machine, section, names, np.array(scores))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_file_names_of_the_baseline_are_read(tmp_path):
@@ -282,16 +255,6 @@ def test_the_summary_is_valid_json(tmp_path):
     assert machine["precision_source"] is None
     assert summary["harmonic_means"]["pauc"] == pytest.approx(rows[0].pauc)
     assert summary["arithmetic_means"]["auc"] == rows[0].auc
-
-
-@pytest.mark.parametrize("with_truth", [False, True])
-def test_the_message_on_a_broken_line_names_the_file(tmp_path, with_truth):
-    write_machine(tmp_path)
-    write_truth(tmp_path / "truth")
-    path = tmp_path / FILE
-    path.write_text(path.read_text().replace(",3.0", ",nan", 1))
-    with pytest.raises(InputError, match=f"{FILE}: .* is 'nan': write one finite"):
-        evaluate_directory(tmp_path, tmp_path / "truth" if with_truth else None)
 
 
 def test_missing_files_are_refused(tmp_path):

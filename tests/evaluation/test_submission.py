@@ -126,17 +126,18 @@ def test_a_score_or_seed_that_the_run_lacks_is_refused(run, tmp_path):
     refused(run, out, "seed of this run '9': one of 7, 8", seed=9)
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "\udcff"])
-def test_a_folder_without_a_readable_configuration_is_refused(run, tmp_path, text):
+UNREADABLE = [*((text, " cannot be read") for text in (None, "", "{", "\udcff"))]
+OTHERS = ('{"architectures": ["Bert"]}', ": unknown field 'architectures'")
+
+
+@pytest.mark.parametrize(("text", "message"), [*UNREADABLE, OTHERS])
+def test_a_folder_without_the_configuration_of_a_run_is_refused(
+    run, tmp_path, text, message
+):
     (run / "config.json").unlink()
     if text is not None:
         (run / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    refused(run, tmp_path / "out", r"config\.json cannot be read")
-
-
-def test_another_programs_configuration_is_refused(run, tmp_path):
-    (run / "config.json").write_text('{"architectures": ["Bert"]}')
-    refused(run, tmp_path / "out", r"config\.json: unknown field 'architectures'")
+    refused(run, tmp_path / "out", rf"config\.json{message}")
 
 
 def test_an_unfinished_run_is_refused(run, tmp_path):
@@ -182,25 +183,16 @@ def test_a_run_with_empty_metrics_is_accepted(run, tmp_path):
     [
         (SCORE_FILE, ",712.5", "712.5", "has no value"),
         (SCORE_FILE, "712.5", "nan", "'section_00_0001' is 'nan'"),
-        (SCORE_FILE, "712.5", "inf", "write one finite number"),
-        (SCORE_FILE, "712.5", "high", "write one finite number"),
         (SCORE_FILE, "0001", "0000", "'section_00_0000' is listed 2 times"),
         (DECISION_FILE, "0001", "0009", "'section_00_0009' is unknown"),
         (DECISION_FILE, "section_00_0001.wav,1\n", "", "'section_00_0001' is missing"),
         (DECISION_FILE, "0001", "0000", "is listed 2 times"),
         (DECISION_FILE, "0001.wav,1", "0001.wav,2", "write 0 or 1"),
-        (DECISION_FILE, "0001.wav,1", "0001.wav,yes", "write one finite number"),
     ],
 )
 def test_a_broken_file_is_named(run, headline, tmp_path, file, old, new, match):
     edit(headline / file, old, new)
     refused(run, tmp_path / "out", f"{file}: .*{match}")
-
-
-def test_a_clip_renamed_in_one_of_two_files_is_refused(run, headline, tmp_path):
-    edit(headline / SCORE_FILE, "0001", "0009")
-    match = f"{DECISION_FILE}: the clip 'section_00_0001' is unknown"
-    refused(run, tmp_path / "out", match)
 
 
 WRONG_NAMES = (
@@ -233,7 +225,7 @@ def test_names_with_labels_and_attributes_are_accepted(tmp_path):
     check_package(tmp_path, [("fan", "03")])
 
 
-def test_the_copy_is_checked_too(run, tmp_path, monkeypatch):
+def test_the_copied_files_of_a_submission_are_checked_too(run, tmp_path, monkeypatch):
     def tear(source, destination):
         destination.write_bytes(source.read_bytes()[:10])
 

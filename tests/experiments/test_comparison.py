@@ -17,10 +17,12 @@ from gammavae_jax.log import Log
 from gammavae_jax.presets import preset
 from gammavae_jax.runs.folder import RunFolder
 
+SMOTE = override(preset("default"), ["scoring.smote_ratio=0.2"])
 LOG = Log(Console(quiet=True), Console(quiet=True))
 
 
-def attempt(config, source, folder, models=None):
+def attempt(config, path, models=None, **options):
+    source, folder = Source(path, ()), RunFolder(path, **options)
     return run_variant(config, source, folder, None, models, LOG)
 
 
@@ -50,68 +52,61 @@ def models(tmp_path):
 
 def test_a_finished_variant_is_not_run_again(tmp_path, calls):
     config = write_run(tmp_path / "default", 0.7)
-    source, folder = Source(tmp_path, ("fan",)), RunFolder(tmp_path / "default")
-    attempt(config, source, folder)
+    attempt(config, tmp_path / "default")
     assert calls == []
-    attempt(config, source, folder._replace(overwrite=True))
+    attempt(config, tmp_path / "default", overwrite=True)
     assert [folder.overwrite for _, folder in calls] == [True]
 
 
 def test_an_interrupted_variant_is_resumed(tmp_path, calls):
     config = write_run(tmp_path / "default", 0.7)
     (tmp_path / "default/summary.json").unlink()
-    attempt(config, Source(tmp_path, ()), RunFolder(tmp_path / "default"))
+    attempt(config, tmp_path / "default")
     assert [folder.resume for _, folder in calls] == [True]
 
 
 def test_a_variant_with_other_settings_is_refused(tmp_path, calls):
     config = write_run(tmp_path / "default", 0.7)
     other = override(config, ["model.n_latent=4"])
-    source, folder = Source(tmp_path, ()), RunFolder(tmp_path / "default")
     with pytest.raises(InputError, match="run with other settings"):
-        attempt(other, source, folder)
+        attempt(other, tmp_path / "default")
     assert calls == []
 
 
 def test_an_interrupted_copy_of_models_leaves_nothing_and_is_repeated(
     tmp_path, calls, models, monkeypatch
 ):
-    smote = override(preset("default"), ["scoring.smote_ratio=0.2"])
-    source, folder = Source(tmp_path, ()), RunFolder(tmp_path / "smote")
-
     def interrupt(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "copytree", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            attempt(smote, source, folder, models)
-    assert not folder.path.exists()
-    attempt(smote, source, folder, models)
-    assert json.loads((folder.path / "config.json").read_text()) == to_dict(smote)
+            attempt(SMOTE, tmp_path / "smote", models)
+    assert not (tmp_path / "smote").exists()
+    attempt(SMOTE, tmp_path / "smote", models)
+    config = json.loads((tmp_path / "smote" / "config.json").read_text())
+    assert config == to_dict(SMOTE)
     # A variant that was interrupted after the copy is resumed.
-    attempt(smote, source, folder, models)
+    attempt(SMOTE, tmp_path / "smote", models)
     assert [folder.resume for _, folder in calls] == [True, True]
 
 
 def test_an_unrelated_folder_is_not_replaced_by_models(tmp_path, calls, models):
     (tmp_path / "smote").mkdir()
     (tmp_path / "smote/thesis.txt").write_text("years")
-    smote = override(preset("default"), ["scoring.smote_ratio=0.2"])
     for overwrite in (True, False):
-        folder = RunFolder(tmp_path / "smote", overwrite=overwrite)
         with pytest.raises(InputError):
-            attempt(smote, Source(tmp_path, ()), folder, models)
+            attempt(SMOTE, tmp_path / "smote", models, overwrite=overwrite)
     assert (tmp_path / "smote/thesis.txt").read_text() == "years"
     assert calls == []
 
 
 def test_trained_models_are_copied_from_another_variant(tmp_path, calls, models):
-    smote = override(preset("default"), ["scoring.smote_ratio=0.2"])
-    attempt(smote, Source(tmp_path, ()), RunFolder(tmp_path / "smote"), models)
+    attempt(SMOTE, tmp_path / "smote", models)
     assert (tmp_path / "smote/checkpoint/train/20/array").read_text() == "numbers"
     ((config, folder),) = calls
-    assert config == smote
+    assert config == SMOTE
     assert folder.resume
     assert (models / "checkpoint/train/20/array").exists()
     assert not (tmp_path / "smote/summary.json").exists()

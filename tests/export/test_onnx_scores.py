@@ -181,21 +181,21 @@ def test_with_official_thresholds_the_p_value_is_nan():
     assert all(np.isnan(a.p_value) for a in ours)
 
 
-def assert_no_score(content, sound):
-    (answer,) = answers(content, [sound])
-    assert np.isnan(answer.score)
-    assert np.isnan(answer.p_value)
-    assert not answer.is_anomaly
+def assert_no_score(content, sounds):
+    for answer in answers(content, sounds):
+        assert np.isnan(answer.score)
+        assert np.isnan(answer.p_value)
+        assert not answer.is_anomaly
 
 
 @pytest.mark.parametrize("name", SCORES)
 def test_a_wave_with_a_sample_that_is_not_finite_has_no_score(probe, name):
     rng = np.random.default_rng(0)
-    content = onnx_bytes(probe.detector, name)
-    for place, value in ((2000, np.nan), (-1, np.nan), (-1, np.inf), (0, -np.inf)):
-        broken = wave(rng, 4000)
-        broken[place] = value
-        assert_no_score(content, broken)
+    broken = [wave(rng, 4000) for _ in range(4)]
+    values = ((2000, np.nan), (-1, np.nan), (-1, np.inf), (0, -np.inf))
+    for sound, (place, value) in zip(broken, values, strict=True):
+        sound[place] = value
+    assert_no_score(onnx_bytes(probe.detector, name), broken)
 
 
 @pytest.mark.parametrize("name", ["fusion_mean", "fusion_max", "spectrum_density"])
@@ -203,7 +203,7 @@ def test_a_wave_that_is_too_short_has_no_score_and_no_alarm(probe, name):
     config = probe.detector.config.features
     rng = np.random.default_rng(0)
     content = onnx_bytes(probe.detector, name)
-    for n_samples in (samples_needed(config) - 1, 100):
-        assert_no_score(content, wave(rng, n_samples))
+    short = [wave(rng, n_samples) for n_samples in (samples_needed(config) - 1, 100)]
+    assert_no_score(content, short)
     (answer,) = answers(content, [wave(rng, samples_needed(config))])
     assert np.isfinite(answer.score)

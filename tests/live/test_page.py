@@ -1,29 +1,20 @@
 """The live page in a real browser, while recordings arrive."""
 
-import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from support import chromium
 from support.live_servers import audio, served
 from support.live_stubs import LoudnessScorer
 
-CHROMIUM = shutil.which("chromium")
-DISABLED = ("gpu", "quic", "background-networking", "component-update", "sync")
-ARGUMENTS = ["--headless", "--no-sandbox", "--no-first-run"]
-ARGUMENTS += [f"--disable-{name}" for name in DISABLED]
 ODD = "pump <b onclick=alert(1)>&amp;"
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api").sync_playwright().start()
-    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-    yield browser
-    browser.close()
-    playwright.stop()
+    with chromium.browser() as started:
+        yield started
 
 
 class Opened:

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 from support.live_servers import served
@@ -29,12 +28,10 @@ def sound(seed, seconds=1.0, broken=False):
 
 
 @pytest.fixture(scope="module")
-def detector(tmp_path_factory):
+def detector(one_device, tmp_path_factory):
     """A detector, saved and loaded once so that it compiles once."""
     path = tmp_path_factory.mktemp("detector") / "fan.detector"
     with pytest.MonkeyPatch.context() as patch:
-        one = jax.local_devices()[:1]
-        patch.setattr(jax, "local_devices", lambda: one)
         detector = gv.AnomalyDetector(
             settings=SMALL, epochs=2, clip_seconds=1.0, verbose=False
         )

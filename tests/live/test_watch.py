@@ -159,13 +159,6 @@ def test_an_unexpected_error_costs_no_other_recording(watcher):
     assert good.startswith("ok     fan  fan/quiet.wav")
 
 
-def test_an_absurd_sample_rate_is_refused_before_it_takes_all_memory(watcher):
-    put(watcher.fan / "odd.wav", tone(1.0), rate=1)
-    (bad,) = watcher.lines(2)
-    assert bad.startswith("BAD ")
-    assert "a sample rate of 1 Hz is implausible" in bad
-
-
 def test_bad_files_that_were_removed_are_forgotten(watcher):
     path = put(watcher.fan / "a.wav", tone(0.005))
     put(watcher.fan / "b.wav", tone(0.005))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.pytorch import from_pytorch
+from support.pytorch import official_start
 
 from gammavae_jax.config import ModelConfig
 from gammavae_jax.models.autoencoder import (
@@ -19,10 +19,8 @@ from gammavae_jax.presets import preset
 @pytest.fixture
 def official(golden):
     """The official network's weights, and its output for a batch."""
-    stored = np.load(golden / "autoencoder.npz")
-    config = preset("autoencoder").model
-    state = {k.removeprefix("init/"): stored[k] for k in stored.files}
-    return stored, config, jax.tree.map(jnp.asarray, from_pytorch(state, config))
+    stored, config, variables = official_start(golden)
+    return stored, config.model, jax.tree.map(jnp.asarray, variables)
 
 
 def test_the_autoencoder_in_evaluation_mode_matches_pytorch(official):
@@ -82,22 +80,23 @@ def test_heads_are_clipped_to_the_range_that_float32_can_sample():
         assert min(p.min() for p in posterior) == np.float32(MIN_PARAMETER)
 
 
+def initialised(config, key):
+    """Return a network, some windows, and the network's first variables."""
+    model, x = AutoEncoder(config), jax.random.normal(key(), (6, 30))
+    return model, x, model.init(key(), x, jnp.ones(6), key())
+
+
 @pytest.mark.parametrize("name", ["paper", "vae", "autoencoder"])
 def test_evaluation_is_deterministic_and_independent_of_the_batch(name, key, tiny):
     config = tiny(name).model
-    model = AutoEncoder(config)
-    x = jax.random.normal(key(), (6, 30))
-    variables = model.init(key(), x, jnp.ones(6), key())
+    _, x, variables = initialised(config, key)
     whole = reconstruct(config, **variables, windows=x).reconstruction
     alone = reconstruct(config, **variables, windows=x[:1]).reconstruction
     np.testing.assert_allclose(whole[:1], alone, rtol=1e-5, atol=1e-6)
 
 
 def test_the_code_in_training_is_a_sample(key, tiny):
-    config = tiny("paper").model
-    model = AutoEncoder(config)
-    x = jax.random.normal(key(), (6, 30))
-    variables = model.init(key(), x, jnp.ones(6), key())
+    model, x, variables = initialised(tiny("paper").model, key)
     first, second = (
         model.apply(variables, x, jnp.ones(6), k, mutable=["batch_stats"])[0].code
         for k in (key(), key())

@@ -60,9 +60,3 @@ def test_standardising_averages_the_first_batches_and_then_decays(key):
         expected = expected + 0.01 * (mean - expected)
     np.testing.assert_allclose(many["mean"], expected, rtol=1e-4)
     np.testing.assert_allclose(many["var"], 2.0, rtol=1e-4)  # unbiased, of -1 and 1
-
-
-def test_standardising_has_no_parameters(key):
-    x = jax.random.normal(key(), (3, 20))
-    variables = Standardise().init(key(), x, jnp.ones(20), False)
-    assert set(variables) == {"batch_stats"}

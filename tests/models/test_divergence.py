@@ -54,7 +54,7 @@ def test_the_exact_divergence_is_the_integral_from_posterior_to_prior(q, p):
 
 
 @pytest.mark.parametrize(("q", "p"), PAIRS)
-def test_the_ancestor_is_the_integral_from_prior_to_posterior_swapped(q, p):
+def test_the_ancestor_is_the_divergence_from_the_prior_with_parameters_swapped(q, p):
     expected = integrated(scipy_gamma(*p[::-1]), scipy_gamma(*q[::-1]))
     np.testing.assert_allclose(ancestor(gammas(*q), gammas(*p))[0], expected, rtol=1e-4)
 

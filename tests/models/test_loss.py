@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.pytorch import from_pytorch, to_pytorch
+from support.pytorch import official_start, to_pytorch
 
+from gammavae_jax.config import TrainConfig
 from gammavae_jax.config_json import override
 from gammavae_jax.models.autoencoder import ModelOutput
 from gammavae_jax.models.distributions import Gamma, Gaussian, divergence
@@ -15,20 +16,19 @@ from gammavae_jax.training.step import TrainState, optimizer, train_step
 
 
 @pytest.fixture
-def three_steps(golden, key):
-    """Three Adam steps of the official network on one batch, theirs and ours."""
-    stored = np.load(golden / "autoencoder.npz")
-    config = preset("autoencoder")
-    weights = {k.removeprefix("init/"): stored[k] for k in stored.files}
-    variables = from_pytorch(weights, config.model)
-    x, k = jnp.asarray(stored["x"]), key()
+def start(golden):
+    """The official code's numbers, our configuration and the first state."""
+    stored, config, variables = official_start(golden)
     opt_state = optimizer(config).init(variables["params"])
-    state = TrainState(
-        **variables,
-        opt_state=opt_state,
-        batch_errors=jnp.zeros(0),
-        is_stopped=jnp.array(False),
-    )
+    rest = {"batch_errors": jnp.zeros(0), "is_stopped": jnp.array(False)}
+    return stored, config, TrainState(**variables, opt_state=opt_state, **rest)
+
+
+@pytest.fixture
+def three_steps(start, key):
+    """Three Adam steps of the official network on one batch, theirs and ours."""
+    stored, config, state = start
+    x, k = jnp.asarray(stored["x"]), key()
     step = jax.jit(lambda s: train_step(config, k, s, x, jnp.ones(len(x))))
     states, losses = [], []
     for _ in range(3):
@@ -64,19 +64,14 @@ def test_parameters_after_adam_match_pytorch(three_steps, n_steps, tolerance):
         assert relative_error(ours, stored[name]) < tolerance, name
 
 
-def test_the_gradient_matches_pytorch(golden):
-    stored = np.load(golden / "autoencoder.npz")
-    config = preset("autoencoder")
-    weights = {k.removeprefix("init/"): stored[k] for k in stored.files}
-    variables = from_pytorch(weights, config.model)
+def test_the_gradient_matches_pytorch(start):
+    stored, config, state = start
     x = jnp.asarray(stored["x"])
-    state = TrainState(
-        **variables,
-        opt_state=optimizer(config).init(variables["params"]),
-        batch_errors=jnp.zeros(0),
-        is_stopped=jnp.array(False),
+    step = jax.jit(
+        lambda s: train_step(config, jax.random.key(0), s, x, jnp.ones(len(x)))
     )
-    gradient = gradient_of(config, state, x)
+    # Adam's first moment after one step is a tenth of the gradient.
+    gradient = jax.tree.map(lambda m: m / 0.1, step(state)[0].opt_state[0].mu)
     ours = to_pytorch(
         {"params": gradient, "batch_stats": state.batch_stats}, config.model
     )
@@ -86,14 +81,6 @@ def test_the_gradient_matches_pytorch(golden):
         np.testing.assert_allclose(
             ours[name], expected, rtol=1e-3, atol=atol, err_msg=name
         )
-
-
-def gradient_of(config, state, x):
-    """Return the gradient of a `train_step`, recovered from Adam's first moment."""
-    after, _ = jax.jit(
-        lambda s: train_step(config, jax.random.key(0), s, x, jnp.ones(len(x)))
-    )(state)
-    return jax.tree.map(lambda m: m / 0.1, after.opt_state[0].mu)
 
 
 def test_the_loss_terms_are_one_number_per_window(key):
@@ -128,7 +115,7 @@ def test_the_total_loss_is_reconstruction_plus_weighted_divergence():
     np.testing.assert_allclose(total_loss(terms, 0.5), [6.0, 2.0])
 
 
-def test_model_kl_names_the_divergence_of_the_loss(key):
+def test_the_setting_model_kl_chooses_the_divergence_of_the_loss(key):
     x = jnp.zeros((7, 30))
     posterior = Gamma(*jnp.exp(jax.random.normal(key(), (2, 7, 8))))
     output = ModelOutput(x, x, posterior.mean, posterior)
@@ -138,14 +125,13 @@ def test_model_kl_names_the_divergence_of_the_loss(key):
         np.testing.assert_array_equal(loss_terms(output, config).kl, expected)
 
 
-def test_the_weight_of_the_divergence_rises_from_0_during_the_warm_up():
-    config = override(
-        preset("default"), ["train.kl_weight=0.5", "train.kl_warmup=4"]
-    ).train
+@pytest.mark.parametrize(
+    ("warm_up", "expected"),
+    [(0, [0.5] * 6), (4, [0, 0.125, 0.25, 0.375, 0.5, 0.5])],
+)
+def test_the_weight_of_the_divergence_rises_from_0_during_the_warm_up(
+    warm_up, expected
+):
+    config = TrainConfig(kl_weight=0.5, kl_warmup=warm_up)
     weights = [float(kl_weight_of(jnp.array(e), config)) for e in (1, 2, 3, 4, 5, 6)]
-    np.testing.assert_allclose(weights, [0, 0.125, 0.25, 0.375, 0.5, 0.5])
-
-
-def test_without_a_warm_up_the_weight_is_constant():
-    config = override(preset("default"), ["train.kl_weight=0.3"]).train
-    assert kl_weight_of(jnp.array(1), config) == 0.3
+    np.testing.assert_allclose(weights, expected)

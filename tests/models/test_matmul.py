@@ -8,11 +8,8 @@ import numpy as np
 import pytest
 
 from gammavae_jax.config import ModelConfig
-from gammavae_jax.config_json import override
-from gammavae_jax.errors import InputError
 from gammavae_jax.models.autoencoder import AutoEncoder, reconstruct
 from gammavae_jax.models.layers import matmul
-from gammavae_jax.presets import preset
 
 # Bits of the mantissa; the operands' rounding, of half a unit each, sets the error.
 BITS = {"float32": 23, "tf32": 10, "bfloat16": 7}
@@ -57,8 +54,3 @@ def test_the_network_multiplies_at_the_configured_precision(key):
     )
     errors = [abs(r.reconstruction - exact.reconstruction).max() for r in rounded]
     assert 1e-6 < errors[0] < errors[1] / 3 < 0.1
-
-
-def test_an_unknown_precision_is_refused():
-    with pytest.raises(InputError, match="float16"):
-        override(preset("default"), ["model.precision=float16"])

@@ -29,10 +29,7 @@ def test_a_machine_whose_loss_was_never_finite_has_no_curve():
 
 
 def test_code_use_covers_the_last_epoch_and_finite_models():
-    values = {
-        "active_units": [3.0, None],
-        "kl_per_latent": [[0.0, 1.25], [None, None]],
-    }
+    values = {"active_units": [3.0, None], "kl_per_latent": [[0.0, 1.25], [None, None]]}
     before = {"active_units": [9.0, 9.0], "kl_per_latent": [[9.0, 9.0]] * 2}
     use = code_use([line(1, fan=before), line(2, fan=values, pump={})])
     assert list(use) == ["fan"]

@@ -52,7 +52,7 @@ def described(*boxes, **kwargs):
     return describe_regions(find_regions(patch(*boxes, **kwargs)), CORNERS, SECONDS)
 
 
-def test_a_box_is_found_where_it_is():
+def test_a_region_is_found_where_it_lies():
     (region,) = find_regions(patch((slice(60, 70), slice(100, 120), 1.0)))
     assert abs(region.first_band - 60) <= 2
     assert abs(region.last_band - 69) <= 2
@@ -62,18 +62,16 @@ def test_a_box_is_found_where_it_is():
     assert region.share > 0.8
 
 
-def test_words_give_frequencies_and_seconds():
+def test_a_description_names_frequencies_and_seconds():
     text = described((slice(60, 70), slice(100, 132), 1.0))
     low, high = CORNERS[60] / 1000, CORNERS[71] / 1000
     assert "kHz, from 3." in text
-    first, second = (
-        float(w) for w in text.split("between ")[1].split(" kHz")[0].split(" and ")
-    )
+    hertz = text.split("between ")[1].split(" kHz")[0]
+    first, second = map(float, hertz.split(" and "))
     assert first == pytest.approx(low, abs=0.15)
     assert second == pytest.approx(high, abs=0.15)
-    start, end = (
-        float(w) for w in text.split(", from ")[1].split(" s")[0].split(" to ")
-    )
+    seconds = text.split(", from ")[1].split(" s")[0]
+    start, end = map(float, seconds.split(" to "))
     assert start == pytest.approx(3.2, abs=0.15)
     assert end == pytest.approx(4.2, abs=0.15)
 

@@ -9,18 +9,14 @@ from gammavae_jax.runs import environment
 from gammavae_jax.runs.environment import describe_environment
 
 
-def test_versions_and_devices_are_those_in_use():
+def test_the_description_is_json_with_the_versions_and_devices_in_use():
     about = describe_environment()
+    assert json.loads(json.dumps(about)) == about
     assert about["python"] == platform.python_version()
     assert about["packages"]["jax"] == jax.__version__
     assert about["n_devices"] == len(jax.devices())
     assert about["platform"] == jax.default_backend()
     assert about["device"] == jax.devices()[0].device_kind
-
-
-def test_the_description_is_json():
-    about = describe_environment()
-    assert json.loads(json.dumps(about)) == about
 
 
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch):

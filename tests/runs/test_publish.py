@@ -2,11 +2,9 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
-from support.main_job import ROOT
+from support.processes import ROOT, python
 
 from gammavae_jax.config import Config, TrainConfig
 from gammavae_jax.errors import InputError
@@ -115,14 +113,7 @@ def test_a_closed_pipe_is_not_reported_as_a_failed_write(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks processes")
 def test_results_never_mix_whichever_file_operation_a_kill_interrupts(tmp_path):
     path = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])
-    run = subprocess.run(
-        [sys.executable, "-c", KILLED_ANYWHERE, str(tmp_path)],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    n = int(run.stdout)
+    n = int(python("-c", KILLED_ANYWHERE, tmp_path, PYTHONPATH=path).stdout)
     assert n > 30
     seen = set()
     for killed in (tmp_path / str(k) for k in range(n)):

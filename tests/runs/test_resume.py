@@ -4,12 +4,11 @@ import shutil
 
 import pytest
 import soundfile
-from rich.console import Console
+from support.logs import quiet_log
 from support.main_job import (
     FOUR_EPOCHS,
     TINY,
     assert_same_results,
-    command,
     evaluate,
     run_all,
     score_bytes,
@@ -19,25 +18,9 @@ from gammavae_jax.config_json import override, to_dict
 from gammavae_jax.data.loading import Source
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.tables import to_json
-from gammavae_jax.log import Log
 from gammavae_jax.runs import run
 from gammavae_jax.runs.folder import RunFolder, held_folder, read_config
 from gammavae_jax.runs.resume import FolderObserver
-
-
-def refusal_to_resume(out, data):
-    """Return the message with which the same run refuses to resume in a folder."""
-    run = run_all(data, out, "--resume", *FOUR_EPOCHS, check=False)
-    assert run.returncode == 2
-    return run.stderr
-
-
-@pytest.fixture(scope="module")
-def finished(data, tmp_path_factory):
-    """Return the folder of a run of two seeds and four epochs."""
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    run_all(data, out, *FOUR_EPOCHS)
-    return out
 
 
 def test_a_resumed_run_gives_the_same_results_as_an_uninterrupted_one(
@@ -49,40 +32,52 @@ def test_a_resumed_run_gives_the_same_results_as_an_uninterrupted_one(
     assert_same_results(half, finished, "metrics.jsonl")
 
 
-def test_resuming_with_machines_in_another_order_is_refused(finished, data):
-    run = command(
-        "run.py", "--machines", "valve", "fan", "--data-root", data, "--out", finished,
-        "--resume", *FOUR_EPOCHS, check=False,
-    )  # fmt: skip
-    assert run.returncode == 2
-    assert "another order" in run.stderr
+def resume(out, data, *options):
+    """Return the command that resumes the run of all machines in a folder."""
+    return "run", "--data-root", data, "--out", out, "--resume", *options
 
 
-def test_resuming_never_removes_results_that_have_no_training(finished, data, tmp_path):
+ALL = ("--all-machines", *FOUR_EPOCHS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--machines", "valve", "fan", *FOUR_EPOCHS], "another order"),
+        (
+            ["--all-machines", "--seeds", 3, *TINY, "model.n_latent=5"],
+            "other settings (n_seeds=2, not 3; model.n_latent=4, not 5):",
+        ),
+    ],
+    ids=["order", "settings"],
+)
+def test_resuming_with_another_order_of_machines_or_other_settings_is_refused(
+    finished, data, refusal, options, message
+):
+    assert message in refusal(*resume(finished, data, *options))
+
+
+def test_resuming_never_removes_results_that_have_no_training(
+    finished, data, tmp_path, refusal
+):
     again = tmp_path / "again"
     evaluate(finished / "checkpoint", data, again)
     before = score_bytes(again)
-    assert "no training to resume" in refusal_to_resume(again, data)
+    assert "no training to resume" in refusal(*resume(again, data, *ALL))
     assert score_bytes(again) == before
 
 
 def test_resuming_with_different_recordings_of_the_same_names_is_refused(
-    finished, copied, tmp_path
+    finished, copied, tmp_path, refusal
 ):
     (first, *_) = sorted((copied / "fan" / "train").iterdir())
     samples, rate = soundfile.read(first)
     soundfile.write(first, 0.5 * samples, rate)
     again = tmp_path / "again"
     shutil.copytree(finished, again)
-    assert "was trained on other recordings" in refusal_to_resume(again, copied)
+    message = refusal(*resume(again, copied, *ALL))
+    assert "was trained on other recordings" in message
     assert score_bytes(again) == score_bytes(finished)
-
-
-def test_resuming_with_other_settings_is_refused(finished, data):
-    other = "--seeds", 3, *TINY, "model.n_latent=5"
-    run = run_all(data, finished, "--resume", *other, check=False)
-    assert run.returncode == 2
-    assert "other settings (n_seeds=2, not 3; model.n_latent=4, not 5):" in run.stderr
 
 
 def test_scoring_trained_models_again_equals_a_new_run_with_those_settings(
@@ -99,17 +94,6 @@ def test_scoring_trained_models_again_equals_a_new_run_with_those_settings(
     assert_same_results(rescored, fresh, *names)
 
 
-def test_resuming_a_finished_run_without_more_epochs_does_not_train(
-    finished, data, tmp_path
-):
-    """Its own number of epochs applies, not the preset's."""
-    again = tmp_path / "again"
-    shutil.copytree(finished, again)
-    run = run_all(data, again, "--resume", "--seeds", 2, *TINY)
-    assert "all 4 epochs are done: only scoring is left" in run.stderr
-    assert_same_results(again, finished, "metrics.jsonl")
-
-
 def test_resuming_a_killed_overwrite_starts_from_the_beginning(finished, tmp_path):
     """The remains of the older run's training have other settings."""
     out = tmp_path / "out"
@@ -117,7 +101,7 @@ def test_resuming_a_killed_overwrite_starts_from_the_beginning(finished, tmp_pat
     before = read_config(out)
     assert before is not None
     config = override(before, ["model.n_latent=5"])
-    folder, log = RunFolder(out, resume=True), Log(Console(quiet=True))
+    folder, log = RunFolder(out, resume=True), quiet_log()
     observer = FolderObserver(config, folder, {}, log)
     with pytest.raises(InputError, match="was made with other settings"):
         observer.begin()
@@ -133,7 +117,7 @@ def test_a_second_run_in_a_folder_is_refused_before_it_reads_anything(
     config = read_config(finished)
     assert config is not None
     job = Source(data, ("fan", "valve")), RunFolder(out), None
-    log = Log(Console(quiet=True))
+    log = quiet_log()
     refused = pytest.raises(InputError, match=f"another run is writing to '{out}'")
     with held_folder(out, resume=False, overwrite=False):
         with refused:

@@ -285,9 +285,7 @@ def false_alarms(rng, n_machines=4, n_recordings=60, n_copies=4):
     return (scores[0] > probe.detector.thresholds[name][0][:, None]).mean()
 
 
-def test_folds_of_groups_keep_the_false_alarm_rate_but_random_folds_do_not(
-    monkeypatch,
-):
+def test_folds_of_groups_keep_the_false_alarm_rate_but_random_folds_do_not(monkeypatch):
     """The training clips of a recording are near copies; test recordings are new."""
     # Three standard errors of thresholds from 60 recordings, tested on 100, four times.
     error = 3 * np.sqrt((0.1 * 0.9 / 61 + 0.1 * 0.9 / 100) / 4)

@@ -117,10 +117,7 @@ def test_held_out_scores_that_differ_by_rounding_are_equalised_above_the_largest
     # So copies fuse to a score below the threshold, and other sounds to one far above.
     same, other = equal[0], value + max(abs(value), 1.0)
     (fused,) = fuse(
-        {name: np.array([[[same, other]]])},
-        {name: ours[None]},
-        ["fusion_mean"],
-        [name],
+        {name: np.array([[[same, other]]])}, {name: ours[None]}, ["fusion_mean"], [name]
     ).values()
     assert -0.4 < fused[0, 0, 0] < -0.2
     assert 90 < fused[0, 0, 1] < 2e5

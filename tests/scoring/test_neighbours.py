@@ -171,8 +171,7 @@ def test_copies_among_the_clips_do_not_divide_by_zero(bank, tests):
     reference = reference_of(copies, folds=np.arange(40) % 5)
     assert reference.radius.min() > 0
     ours = of_clips(np.concatenate([tests, bank[:1]]), reference)
-    assert np.isfinite(ours.density).all()
-    assert np.isfinite(ours.neighbour).all()
+    assert np.isfinite([ours.neighbour, ours.density]).all()
     np.testing.assert_allclose(ours.neighbour[-1], 0.0, atol=1e-4)
 
 
@@ -188,16 +187,14 @@ def test_no_radius_is_below_a_tenth_of_the_mean(bank):
 
 def test_one_clip_gives_finite_distances(bank, tests):
     ours = of_clips(tests, reference_of(bank[:1]))
-    assert np.isfinite(ours.neighbour).all()
-    assert np.isfinite(ours.density).all()
+    assert np.isfinite([ours.neighbour, ours.density]).all()
     assert (ours.neighbour > 0).all()
 
 
 def test_identical_clips_give_finite_distances(bank, tests):
     copies = reference_of(bank[:1][[0] * 9])
     ours = of_clips(np.concatenate([tests, bank[:1]]), copies)
-    assert np.isfinite(ours.neighbour).all()
-    assert np.isfinite(ours.density).all()
+    assert np.isfinite([ours.neighbour, ours.density]).all()
     assert ours.neighbour[-1] < ours.neighbour[:-1].min()
 
 
@@ -258,13 +255,10 @@ def test_synthetic_clips_fill_up_a_target_domain_of_two_or_more_clips(
         reference.clips[:N_CLIPS], standardised(bank), rtol=1e-4, atol=1e-5
     )
     ours = of_clips(tests, reference)
-    assert np.isfinite(ours.neighbour).all()
-    assert np.isfinite(ours.density).all()
+    assert np.isfinite([ours.neighbour, ours.density]).all()
 
 
-def test_a_synthetic_clip_lies_between_near_target_clips_and_has_both_folds(
-    bank,
-):
+def test_a_synthetic_clip_lies_between_near_target_clips_and_has_both_folds(bank):
     """Its radius uses clips of neither fold."""
     is_target = np.arange(N_CLIPS) >= 33
     reference = reference_of(bank, is_target=is_target, smote_ratio=1.0)

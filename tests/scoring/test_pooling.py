@@ -22,26 +22,26 @@ def values():
     return np.random.default_rng(0).gamma(2.0, size=309)
 
 
-def test_mean_and_largest_equal_numpys(values):
+def test_the_mean_and_the_largest_value_equal_those_of_numpy(values):
     np.testing.assert_allclose(pool(residuals.mean, values), values.mean(), rtol=1e-6)
     np.testing.assert_allclose(pool(residuals.largest, values), values.max(), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("n", "count"), [(309, 31), (310, 31), (311, 32), (4, 1)])
-def test_top_is_the_mean_of_the_largest_tenth(values, n, count):
+def test_the_top_score_is_the_mean_of_the_largest_tenth(values, n, count):
     values = np.resize(values, n)
     expected = np.sort(values)[-count:].mean()
     np.testing.assert_allclose(pool(residuals.top, values), expected, rtol=1e-5)
 
 
-def test_ranked_weights_decay_by_rank(values):
+def test_the_weight_of_a_window_in_a_ranked_score_falls_with_its_rank(values):
     expected = np.average(np.sort(values)[::-1], weights=0.98 ** np.arange(309))
     np.testing.assert_allclose(pool(residuals.ranked, values), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("padding", [99.0, -99.0, 0.0])
-def test_padding_changes_nothing(values, rule, padding):
+def test_padding_windows_do_not_change_a_pooled_score(values, rule, padding):
     ours = pool(rule, values, 80, padding)
     np.testing.assert_allclose(ours, pool(rule, values), rtol=1e-5)
 
@@ -53,12 +53,7 @@ def test_negative_values_are_pooled_like_positive_ones(values, rule):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_equal_windows_are_pooled_to_their_value(rule):
-    assert pool(rule, np.full(20, 2.5), 5) == pytest.approx(2.5)
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_without_windows_the_result_is_zero(rule):
+def test_a_pooled_score_without_windows_is_zero(rule):
     assert pool(rule, np.zeros(0), 5) == 0.0
 
 

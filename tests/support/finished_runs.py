@@ -1,10 +1,18 @@
-"""Folders that look like those of finished runs."""
+"""Folders that look like those of finished runs, and the states of real ones."""
 
 import json
 
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.evaluation.metrics import METRICS
 from gammavae_jax.presets import preset
+from gammavae_jax.runs.checkpoint import TrainCheckpoint, restore_training
+
+
+def restored(*arguments) -> TrainCheckpoint:
+    """Restore a training, which must have a state."""
+    back = restore_training(*arguments)
+    assert back is not None
+    return back
 
 
 def spread(mean, std=0.01):

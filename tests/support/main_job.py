@@ -1,14 +1,12 @@
 """Runs the main job as a separate process, on two small machines."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+
+from support.processes import ROOT, python
 
 from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
 
-ROOT = Path(__file__).parent.parent.parent
 TINY = [
     "--set",
     "model.hidden=[16]",
@@ -31,15 +29,7 @@ def two_machines(folder: Path) -> Path:
 
 def command(script, *arguments, check=True):
     """Run a script as a separate process, and check that it succeeds."""
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    run = subprocess.run(
-        [sys.executable, str(ROOT / "experiments" / script), *map(str, arguments)],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert not check or run.returncode == 0, run.stderr
-    return run
+    return python(ROOT / "experiments" / script, *arguments, check=check)
 
 
 def evaluate(checkpoint, data, out, *options, check=True):

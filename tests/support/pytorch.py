@@ -5,17 +5,26 @@ returns it for an `.npz`; PyTorch itself is not needed.
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gammavae_jax.config import ModelConfig
+from gammavae_jax.config import Config, ModelConfig
 from gammavae_jax.models import layers
+from gammavae_jax.presets import preset
 
 # Our names and PyTorch's, in a linear layer and in a batch normalisation.
 _DENSE = {"kernel": "weight", "bias": "bias"}
 _SCALE = {"scale": "weight", "bias": "bias"}
 _STATISTICS = {"mean": "running_mean", "var": "running_var"}
+
+
+def official_start(golden: Path) -> tuple[Mapping[str, Any], Config, dict[str, Any]]:
+    """Return the official code's numbers, our configuration, and the first weights."""
+    stored, config = np.load(golden / "autoencoder.npz"), preset("autoencoder")
+    weights = {name.removeprefix("init/"): stored[name] for name in stored.files}
+    return stored, config, from_pytorch(weights, config.model)
 
 
 def from_pytorch(

@@ -49,7 +49,7 @@ def test_a_latent_is_active_if_its_variance_exceeds_a_hundredth():
 
 
 @pytest.mark.parametrize("offset", [0.0, 900.0])
-def test_moments_accumulated_over_batches_are_those_of_all_windows(offset, key):
+def test_the_moments_added_up_over_batches_are_those_of_all_windows(offset, key):
     means = offset + jax.random.normal(key(), (N, 4)) * jnp.array([1, 0.3, 0.1, 0.01])
     posterior = Gaussian(means, jax.random.normal(key(), (N, 4)))
     moments = moments_of(posterior)
@@ -76,7 +76,7 @@ def test_a_latent_that_ignores_the_window_is_inactive_even_far_from_its_prior():
     np.testing.assert_allclose(kl_per_latent(moments), 450.0)
 
 
-def test_padding_does_not_count():
+def test_padding_windows_do_not_change_the_diagnostics():
     means = waves([1.0, 0.0, 1.0, 0.0])
     used = Gaussian(means, jnp.zeros_like(means))
     padded = Gaussian(*(jnp.concatenate([p, jnp.full((32, 4), 50.0)]) for p in used))

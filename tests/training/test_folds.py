@@ -23,22 +23,28 @@ def partition(groups):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_near_copies_form_a_group_and_share_a_fold(seed):
+def test_near_copies_form_a_group(seed):
     rng = np.random.default_rng(seed)
     sizes = rng.integers(1, 5, 40)
     groups = groups_of_clips(families(rng, sizes), DISTANCE, 5)
     family = np.repeat(np.arange(len(sizes)), sizes)
     assert partition(groups) == partition(family)
-    folds = deal_groups(rng, groups, 5)
-    for number in range(len(sizes)):
-        assert len(set(folds[family == number])) == 1
 
 
-@pytest.mark.parametrize("n_features", [128, 384])
-def test_independent_clips_are_groups_of_one(n_features):
-    clips = np.random.default_rng(0).standard_normal((150, n_features))
-    groups = groups_of_clips(clips, DISTANCE, 5)
-    assert sorted(groups) == list(range(150))
+SINGLE = {
+    "independent clips": np.random.default_rng(0).standard_normal((150, 128)),
+    "with more features": np.random.default_rng(0).standard_normal((150, 384)),
+    "zeros": np.zeros((7, 5)),
+    "identical clips": np.full((7, 5), 3.1),
+    "one clip": np.random.default_rng(0).standard_normal((1, 5)),
+    "two clips": np.random.default_rng(0).standard_normal((2, 5)),
+}
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_independent_identical_or_very_few_clips_are_groups_of_one(name):
+    groups = groups_of_clips(SINGLE[name], DISTANCE, 5)
+    assert sorted(groups) == list(range(len(SINGLE[name])))
 
 
 def test_a_group_too_large_for_two_folds_is_cut_again():
@@ -70,24 +76,12 @@ def test_groups_equal_average_linkage_of_scikit_learn(seed, distance):
     assert partition(groups_of_clips(clips, distance, 2)) == expected
 
 
-@pytest.mark.parametrize("value", [0.0, 3.1])
-def test_if_all_clips_are_identical_each_is_a_group_of_one(value):
-    groups = groups_of_clips(np.full((7, 5), value), DISTANCE, 5)
-    assert sorted(groups) == list(range(7))
-
-
 def test_copies_among_different_clips_form_a_group():
     clips = np.random.default_rng(0).standard_normal((20, 60))
     clips[7] = clips[3]
     groups = groups_of_clips(clips, DISTANCE, 5)
     assert groups[7] == groups[3]
     assert len(set(groups)) == 19
-
-
-@pytest.mark.parametrize("n_clips", [1, 2])
-def test_one_or_two_clips_are_groups_of_one(n_clips):
-    clips = np.random.default_rng(0).standard_normal((n_clips, 5))
-    assert sorted(groups_of_clips(clips, DISTANCE, 5)) == list(range(n_clips))
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -1e6])

@@ -84,7 +84,7 @@ def test_without_wanted_clips_there_is_one_unused_index():
 
 
 @pytest.mark.parametrize("rest", [(), (4,)])
-def test_by_clip_puts_each_value_in_its_clips_place(folds, is_held_out, rest):
+def test_each_value_is_put_in_the_place_of_its_clip(folds, is_held_out, rest):
     rng = np.random.default_rng(1)
     of_all = rng.standard_normal((N_SEEDS * N_FOLDS, N_MACHINES, N_CLIPS, *rest))
     chosen, is_used = chosen_indices(is_held_out)

@@ -14,14 +14,20 @@ from gammavae_jax.training import epoch as epochs
 from gammavae_jax.training import step
 
 
+def arrays_of(machine, held_out):
+    """Return a machine's arrays, and the group of each window: some are held out."""
+    stacked = stack_machines([machine], 5)
+    arrays = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), stacked)
+    group = np.full(len(arrays.window_start), TRAIN, np.uint8)
+    group[held_out] = HELD_OUT
+    return arrays, jnp.asarray(group)
+
+
 @pytest.fixture(scope="module")
 def one_machine():
     """The arrays of one machine, and every fifth window held out."""
-    machine = crowd(np.random.default_rng(0), counts=(12,))
-    arrays = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), stack_machines(machine, 5))
-    group = np.full(len(arrays.window_start), TRAIN, np.uint8)
-    group[::5] = HELD_OUT
-    return arrays, jnp.asarray(group)
+    (machine,) = crowd(np.random.default_rng(0), counts=(12,))
+    return arrays_of(machine, slice(None, None, 5))
 
 
 def epochs_of(config, one_machine, n_epochs=1, group=None):
@@ -114,12 +120,8 @@ def test_without_held_out_windows_the_diagnostics_of_latents_are_nan(tiny, one_m
 def test_the_diagnostics_of_latents_of_a_stopped_model_are_nan(tiny, preset):
     spectra = noise(np.random.default_rng(0), 6, 20)
     spectra[0][:] = np.inf
-    arrays = jax.tree.map(
-        lambda leaf: jnp.asarray(leaf[0]), stack_machines([("m", clips(spectra))], 5)
-    )
-    group = np.full(len(arrays.window_start), TRAIN, np.uint8)
-    group[-16:] = HELD_OUT
-    states, infos = epochs_of(tiny(preset), (arrays, jnp.asarray(group)), 2)
+    machine = arrays_of(("m", clips(spectra)), slice(-16, None))
+    states, infos = epochs_of(tiny(preset), machine, 2)
     assert states[1].is_stopped
     for info in infos:
         assert np.isnan(info.active_units)
@@ -137,7 +139,7 @@ def test_the_diagnostics_of_latents_of_a_stopped_model_are_nan(tiny, preset):
     ],
     ids=" ".join,
 )
-def test_every_option_trains(tiny, one_machine, options):
+def test_a_model_trains_with_every_option(tiny, one_machine, options):
     config = tiny("default", *options)
     states, infos = epochs_of(config, one_machine, 6)
     assert not states[-1].is_stopped
@@ -151,11 +153,7 @@ def test_every_option_trains(tiny, one_machine, options):
 def test_the_middle_frame_is_predicted_down_to_its_noise(tiny, inputs, noise_floor):
     # Frames are one spectrum with independent noise of 3 dB, which is unpredictable.
     spectra = noise(np.random.default_rng(0), 10, 60, n_mels=16)
-    arrays = jax.tree.map(
-        lambda leaf: jnp.asarray(leaf[0]), stack_machines([("m", clips(spectra))], 5)
-    )
-    group = np.full(len(arrays.window_start), TRAIN, np.uint8)
-    group[-56:] = HELD_OUT
+    machine = arrays_of(("m", clips(spectra)), slice(-56, None))
     config = tiny(
         "autoencoder",
         f"model.inputs={inputs}",
@@ -163,7 +161,6 @@ def test_the_middle_frame_is_predicted_down_to_its_noise(tiny, inputs, noise_flo
         "features.n_mels=16",
         "train.learning_rate=0.01",
     )
-    machine = (arrays, jnp.asarray(group))
     states, infos = epochs_of(config, machine, 20)
     assert 0.9 < infos[-1].held_out_loss / noise_floor < 1.2
     output, terms = held_out(config, states[-1], machine)

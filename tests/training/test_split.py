@@ -30,6 +30,17 @@ def near_copies(rng, sizes):
     return out
 
 
+def assert_windows_follow_clips(split, arrays):
+    """Assert that each model holds out whole clips, and trains on others."""
+    for member, m in np.ndindex(split.is_held_out.shape[:2]):
+        clip = windows_of(arrays, m)
+        used = split.group[member, m, : len(clip)]
+        held_out = split.is_held_out[member, m][clip]
+        np.testing.assert_array_equal(used, np.where(held_out, HELD_OUT, TRAIN))
+        assert (split.group[member, m, len(clip) :] == PADDING).all()
+        assert (used == TRAIN).any()
+
+
 def test_each_clip_is_held_out_by_one_fold_of_a_seed_and_trained_on_by_the_others(
     tiny, machines
 ):
@@ -42,13 +53,7 @@ def test_each_clip_is_held_out_by_one_fold_of_a_seed_and_trained_on_by_the_other
         n_clips = len(machine_clips.files)
         assert (by_seed[:, m, :n_clips] == 1).all()
         assert (by_seed[:, m, n_clips:] == 0).all()
-        clip = windows_of(arrays, m)
-        for member in range(12):
-            used = split.group[member, m, : len(clip)]
-            held_out = split.is_held_out[member, m][clip]
-            np.testing.assert_array_equal(used, np.where(held_out, HELD_OUT, TRAIN))
-            assert (split.group[member, m, len(clip) :] == PADDING).all()
-            assert (used == TRAIN).any()
+    assert_windows_follow_clips(split, arrays)
 
 
 def test_folds_of_independent_clips_have_equal_sizes(tiny, machines):
@@ -93,13 +98,22 @@ def test_near_copies_are_never_split_between_training_and_held_out(tiny, seed):
             assert len(set(used)) == 1
 
 
-def test_extra_clips_are_trained_on_and_never_held_out_by_a_fold(tiny, machines):
+@pytest.mark.parametrize(
+    ("preset", "options", "n_held_out"),
+    [
+        ("default", ["train.n_folds=5"], 2),
+        ("vae", ["n_seeds=5", "train.held_out_fraction=0.5"], 5),
+    ],
+)
+def test_extra_clips_are_trained_on_and_never_held_out(
+    tiny, machines, preset, options, n_held_out
+):
     arrays = stack_machines(machines[:1], 5)
     is_extra = np.arange(20)[None] % 2 == 0
-    split = split_windows(arrays, tiny("default", "train.n_folds=5"), is_extra)
+    split = split_windows(arrays, tiny(preset, *options), is_extra)
     assert not split.is_held_out[:, is_extra].any()
     assert not split.is_clip[is_extra].any()
-    np.testing.assert_array_equal(split.is_held_out.sum(-1), [[2]] * 5)
+    np.testing.assert_array_equal(split.is_held_out.sum(-1), [[n_held_out]] * 5)
     clip = windows_of(arrays, 0)
     of_extra = split.group[:, 0, : len(clip)][:, is_extra[0][clip]]
     assert (of_extra == TRAIN).all()
@@ -128,13 +142,7 @@ def test_the_clip_split_holds_out_whole_clips(tiny, machines):
     config = tiny("vae", "n_seeds=3", "train.held_out_fraction=0.3")
     arrays = stack_machines(machines, 5)
     split = split_windows(arrays, config)
-    for s, m in np.ndindex(3, 2):
-        clip = windows_of(arrays, m)
-        used = split.group[s, m, : len(clip)]
-        held_out = split.is_held_out[s, m][clip]
-        np.testing.assert_array_equal(used, np.where(held_out, HELD_OUT, TRAIN))
-        assert (split.group[s, m, len(clip) :] == PADDING).all()
-        assert (used == TRAIN).any()
+    assert_windows_follow_clips(split, arrays)
     assert (split.is_held_out[0] != split.is_held_out[1]).any()
 
 
@@ -154,17 +162,6 @@ def test_a_tenth_of_the_clips_of_each_domain_is_held_out(n, n_target, expected, 
     held_out = split_windows(arrays, tiny("vae")).is_held_out[0, 0]
     target = arrays.is_target[0]
     assert (held_out[~target].sum(), held_out[target].sum()) == expected
-
-
-def test_extra_clips_are_trained_on_and_never_held_out(tiny):
-    config = tiny("vae", "n_seeds=5", "train.held_out_fraction=0.5")
-    machines = [("m", clips(noise(np.random.default_rng(0), 20, 6)))]
-    arrays = stack_machines(machines, 5)
-    is_extra = np.arange(20)[None] % 2 == 0
-    split = split_windows(arrays, config, is_extra)
-    assert not split.is_held_out[:, is_extra].any()
-    assert (split.is_held_out.sum(-1) == 5).all()
-    assert (split.group == HELD_OUT).sum() == 5 * 5 * 2
 
 
 def test_the_official_split_holds_out_a_tenth_of_the_windows_at_random(tiny):

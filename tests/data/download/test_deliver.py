@@ -1,27 +1,18 @@
 """The sizes and checksums that Zenodo publishes."""
 
-import io
 import json
 from types import SimpleNamespace
 
 import pytest
-from rich.console import Console
-from support import broken_server
 from support.broken_server import answer
+from support.logs import quiet_log, text_of
 
 from gammavae_jax.data.download.catalogue import find_archives
 from gammavae_jax.data.download.deliver import published_files
 from gammavae_jax.data.download.fetch import Published
-from gammavae_jax.log import Log
 
 ARCHIVES = find_archives(2023, ["fan", "gearbox", "valve"])
 RECORD = f"/api/records/{ARCHIVES[0].record}"
-
-
-@pytest.fixture
-def server():
-    with broken_server.running() as server:
-        yield server
 
 
 @pytest.fixture
@@ -39,9 +30,8 @@ def read(server, waits):
     def read(body: bytes, *faults):
         server.files[RECORD] = body
         server.record_faults.extend(faults)
-        printed = io.StringIO()
-        log = Log(Console(file=printed, width=1000))
-        return published_files(ARCHIVES, server.url, log), printed.getvalue()
+        log = quiet_log()
+        return published_files(ARCHIVES, server.url, log), text_of(log.console)
 
     return read
 

@@ -25,12 +25,6 @@ from gammavae_jax.errors import InputError
 
 
 @pytest.fixture
-def server():
-    with broken_server.running() as server:
-        yield server
-
-
-@pytest.fixture
 def load(server, tmp_path, monkeypatch):
     return Loader(server, tmp_path / "data", monkeypatch)
 
@@ -75,7 +69,7 @@ def test_twenty_broken_connections_are_survived_without_ranges(server, load, kno
     assert len(server.requests) == 21
 
 
-def test_a_later_process_resumes(server, load):
+def test_a_later_process_resumes_the_download(server, load):
     load.begin()
     assert load.names == {load.part.name, load.note.name}
     assert load(KNOWN) == DATA
@@ -176,7 +170,7 @@ def test_jitter_shortens_a_wait_to_half_at_most(server, load, monkeypatch):
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410, 418, 599, 204])
-def test_a_refusal_is_final(server, load, status):
+def test_a_refused_request_is_not_repeated(server, load, status):
     server.faults.append(answer(status))
     with pytest.raises(Refused) as caught:
         load()

@@ -1,23 +1,13 @@
 """The next wave loads in the background, and its errors are raised in its turn."""
 
-import io
 import threading
 from contextlib import closing
 
 import pytest
-from rich.console import Console
+from support.logs import quiet_log, text_of
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.log import Log
 from gammavae_jax.runs.fleet.loader import load_in_turn
-
-
-def quiet_log():
-    return Log(Console(file=io.StringIO(), width=200))
-
-
-def text_of(log):
-    return log.console.file.getvalue()
 
 
 def test_the_next_wave_loads_while_the_current_one_is_processed():
@@ -48,12 +38,8 @@ def test_notes_of_a_wave_appear_in_its_turn_and_its_progress_does_not():
     logs = [wave.log for wave in load_in_turn([4, 5], load, shown)]
     assert [log.notes for log in logs] == [["note 4"], ["note 5"]]
     assert all(log.seconds["features_s"] >= 0 for log in logs)
-    assert text_of(shown).splitlines() == [
-        "clips 1/1",
-        "line 4",
-        "note 4",
-        "note 5",
-    ]
+    expected = ["clips 1/1", "line 4", "note 4", "note 5"]
+    assert text_of(shown.console).splitlines() == expected
 
 
 def test_the_error_of_a_wave_is_raised_after_the_previous_wave():

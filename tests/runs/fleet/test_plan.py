@@ -1,11 +1,9 @@
 """Waves are planned from the headers, names and sizes of recordings."""
 
-import io
-
 import numpy as np
 import pytest
 import soundfile
-from rich.console import Console
+from support.logs import quiet_log
 from support.packing import pack_machines
 
 from gammavae_jax.config import FeatureConfig
@@ -19,7 +17,6 @@ from gammavae_jax.data.synthetic.dataset import (
     make_synthetic,
 )
 from gammavae_jax.errors import InputError
-from gammavae_jax.log import Log
 from gammavae_jax.runs.fleet import plan as plans
 from gammavae_jax.runs.fleet import survey as surveys
 from gammavae_jax.runs.fleet.plan import (
@@ -46,8 +43,7 @@ def fleet(tmp_path_factory):
 
 def survey(root, **options):
     names = tuple(sorted(fleet_sizes(9, SIZE)))
-    log = Log(Console(file=io.StringIO()))
-    return measure_fleet(Source(root, names, **options), FEATURES, None, log)
+    return measure_fleet(Source(root, names, **options), FEATURES, None, quiet_log())
 
 
 def size(name, clips=10, frames=20):

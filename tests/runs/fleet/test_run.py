@@ -1,7 +1,6 @@
 """A fleet in waves gives the results of one run, even if it is killed and resumed."""
 
 import csv
-import io
 import json
 import os
 import re
@@ -16,9 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from rich.console import Console
+from support.logs import quiet_log, text_of
 from support.main_job import (
-    ROOT,
     TINY,
     assert_same_results,
     command,
@@ -26,13 +24,13 @@ from support.main_job import (
     run_all,
     score_bytes,
 )
+from support.processes import ROOT
 
 from gammavae_jax.cli.report import Report
 from gammavae_jax.config_json import override
 from gammavae_jax.data.loading import Source
 from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
 from gammavae_jax.errors import InputError
-from gammavae_jax.log import Log
 from gammavae_jax.runs.fleet.plan import read_plan, write_plan
 from gammavae_jax.runs.fleet.run import (
     _begun_wave,
@@ -189,10 +187,6 @@ def job(data, out, **options):
     return Source(data, ("fan0001", "fan0002", "valve")), RunFolder(out, **options)
 
 
-def quiet_log():
-    return Log(Console(file=io.StringIO()), Console(file=io.StringIO()))
-
-
 def refusal(config, job, wave_size=None, year=None):
     source, folder = job
     with pytest.raises(InputError) as error:
@@ -262,18 +256,15 @@ def test_a_recording_that_only_decoding_finds_bad_ends_only_its_own_wave(
 
 def test_waves_need_a_single_process(data, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("jax.process_count", lambda: 2)
-    assert "waves need a single process" in refusal(
-        tiny(), job(data, tmp_path / "out"), 1
-    )
+    text = refusal(tiny(), job(data, tmp_path / "out"), 1)
+    assert "waves need a single process" in text
 
 
 def test_a_dry_run_describes_the_waves(waves, data, tiny, tmp_path, monkeypatch):
     def description(of_job, wave_size=None):
-        shown = io.StringIO()
-        log = Log(output=Console(file=shown, width=200))
-        source, folder = of_job
-        describe_waves(tiny(), source, folder, wave_size, log)
-        return shown.getvalue()
+        log = quiet_log()
+        describe_waves(tiny(), *of_job, wave_size, log)
+        return text_of(log.output)
 
     new = job(data, tmp_path / "out")
     assert description(new) == ""
