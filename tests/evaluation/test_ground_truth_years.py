@@ -76,7 +76,7 @@ def test_a_file_of_one_domain_beside_a_file_of_both_is_refused(tmp_path):
     write_2021(tmp_path)
     scores = tmp_path / "scores"
     (scores / "anomaly_score_fan_section_03_test.csv").write_text("a.wav,1\n")
-    with pytest.raises(InputError, match="for one section: keep one"):
+    with pytest.raises(InputError, match="for one section: keep only one"):
         evaluate_directory(scores, tmp_path)
 
 
@@ -181,7 +181,7 @@ def test_the_list_of_2020_has_labels_and_ids(tmp_path):
         (["fan", "a.wav,normal_id_01_00000000.wav,0,0"], "is neither a machine nor"),
         (
             ["fan", "normal_id_01_1.wav,anomaly_id_01_00000000.wav,1"],
-            "'normal_id_01_1' has a later name that contradicts it",
+            "'normal_id_01_1' has a second name that contradicts it",
         ),
         (["fan", *["a.wav,normal_id_01_00000000.wav,0"] * 2], "'a' is listed 2 times"),
         (["fan", "a.wav,normal_id_01_00000000.wav,1"], "is '1': use 0 for a normal"),
@@ -239,7 +239,7 @@ def test_later_names_that_contradict_the_labels_are_not_used(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["a.wav"], "'a.wav' has no later name"),
+        (["a.wav"], "'a.wav' has no second name"),
         (["a.wav,x_1.wav", "a.wav,x_2.wav"], "'a' is listed 2 times"),
     ],
 )
