@@ -71,12 +71,12 @@ def read_truth(root: Path) -> dict[Section, GroundTruth]:
         )
     if len(lists) > 1:
         problem = f"{root} holds {len(lists)} lists"
-        raise InputError(f"{problem}: pass the list of the right year")
+        raise InputError(f"{problem}: pass the list for the right year")
     return truth_from_list(lists[0])
 
 
 def truth_from_list(path: Path) -> dict[Section, GroundTruth]:
-    """Read a list of the official baseline.
+    """Read ground truth from a list that comes with the official baseline.
 
     The list of 2022 is rejected by its file name: the official evaluator of that year
     contradicts its labels or domains in 881 of 4200 lines.
@@ -186,7 +186,7 @@ def truth_from_names(
         if section is not None and section_word(clip) and name.section != section:
             raise InputError(f"{path}: {clip!r} belongs to another section: remove it")
         if not name.label:
-            problem = f"{path}: the name {clip!r} says neither normal nor anomaly"
+            problem = f"{path}: the name {clip!r} contains neither normal nor anomaly"
             raise InputError(f"{problem}: pass the ground truth with --ground-truth")
     return _truth_of(names, {clip: clip for clip in names})
 

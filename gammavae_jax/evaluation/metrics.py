@@ -58,7 +58,7 @@ METRICS = tuple(name for name in Row._fields[4:] if name != "threshold")
 
 
 class SectionScores(NamedTuple):
-    """One section's labelled test clips, with one score for each."""
+    """One section's labelled test clips, each with its score."""
 
     machine: str
     section: str
@@ -236,7 +236,7 @@ def _decision_columns(
 
 
 def definition_of(year: int | None) -> int:
-    """Return the year that introduced a year's metrics: 2020, 2021 or 2022.
+    """Return the year whose metrics the given year uses: 2020, 2021 or 2022.
 
     Raises:
         InputError: the year is before 2020.

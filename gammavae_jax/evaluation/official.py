@@ -109,7 +109,7 @@ def bootstrap(
     if not sections:
         raise InputError("a bootstrap needs at least one section")
     if n_resamples < 2:
-        raise InputError(f"a bootstrap of {n_resamples} resamples: use at least 2")
+        raise InputError(f"too few bootstrap resamples ({n_resamples}): use at least 2")
     drawn = [_resample(s, year, n_resamples, seed) for s in sections]
     columns = {m: np.array([d[m] for d in drawn]) for m in drawn[0]}
     values = official_scores(columns, year)

@@ -131,7 +131,7 @@ def _number(path: Path | str, name: str, fields: list[str]) -> float:
 
 
 def read_rows(*paths: Path) -> dict[str, list[str]]:
-    """Read one section's files; return the fields by clip name without suffix.
+    """Read one section's files into a dict from clip name without suffix to fields.
 
     Raises:
         InputError: a line has no value, or a clip is listed twice.
@@ -160,7 +160,7 @@ def read_lines(path: Path) -> list[list[str]]:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         problem = f"{path} is not CSV text ({error})"
-        raise InputError(f"{problem}: write it as UTF-8") from error
+        raise InputError(f"{problem}: save it as UTF-8 CSV") from error
     lines = [line for line in lines if line]
     if not lines:
         raise InputError(f"{path} is empty: write one name,value line per clip")

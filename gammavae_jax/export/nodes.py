@@ -28,7 +28,7 @@ def add_log_mel(
 ) -> Tensor:
     """Add `features.log_mel` of `wave`, with shape `frame mel`, in dB.
 
-    The results differ because Fourier transforms in float32 are rounded: by 1e-4 dB in
+    ONNX values differ by the rounding of Fourier transforms in float32: by 1e-4 dB in
     bands with noise, and by more in a band 100 dB below a tone.
     """
     half = config.n_fft // 2

@@ -9,7 +9,7 @@ seed's score is the mean over its members, and so are the shares.
 
 A fusion standardises each score by held-out clips. Their mean is subtracted in equal
 parts from all bands, because ordinary clips differ about as much in each standardised
-band. A band that differs less than that gets a negative share.
+band. A band that differs less than average gets a negative share.
 
 **Other scores mix the bands** (Mahalanobis distances, scores of the code or of the
 worst windows). They are spread by squared residuals, and `is_exact` is false.
@@ -193,7 +193,7 @@ def _nearest_clip(
     by_radius: bool,
     n_mels: int,
 ) -> tuple[Float[np.ndarray, "mel"], Float[np.ndarray, "block mel"]]:
-    """Return each band's share of the nearest distance, and that clip's features.
+    """Return each band's share of the distance to the nearest clip, and its features.
 
     With `by_radius`, the distance is that of the density score.
     """

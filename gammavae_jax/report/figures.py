@@ -103,7 +103,7 @@ def plot_curve(machine: str, curve: Curve) -> CurvePlot:
 
 
 def error_bar(mean: float, low: float, high: float) -> dict[str, str]:
-    """Return a bar for a fraction, in percent, with an always visible interval."""
+    """Return a bar for a fraction, in percent, whose interval is always visible."""
     value, left, right = (f"{100 * min(max(v, 0), 1):.2f}" for v in (mean, low, high))
     width = f"{max(float(right) - float(left), 0.4):.2f}"
     return {"value": value, "low": left, "width": width}

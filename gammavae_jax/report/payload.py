@@ -23,7 +23,7 @@ def error_bars(
     year: int | None = None,
     seed: int = 0,
 ) -> dict[str, Bootstrap]:
-    """Bootstrap each score over the labelled machines; empty without labels.
+    """Bootstrap each score over the labelled machines; return {} if there are none.
 
     `seed` is the index of a seed.
     """

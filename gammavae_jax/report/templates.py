@@ -1,4 +1,4 @@
-"""Rendering of the page templates: Jinja2 with autoescape, so values stay text."""
+"""Renders the page templates with Jinja2, escaping values so that they stay text."""
 
 import base64
 import functools

@@ -113,7 +113,7 @@ def fit_recordings(
 def _require_whole_recordings(
     config: Config, loaded: Mapping[str, LoadedRecordings]
 ) -> None:
-    """Reject recordings cut into clips, unless folds keep each one's clips together."""
+    """Reject recordings cut into clips, unless folds keep those clips together."""
     if config.train.split == "folds":
         return
     for name, found in loaded.items():

@@ -100,7 +100,7 @@ def fit_reference(
 
 
 def places_enough(n_clips: int, config: ScoringConfig) -> int:
-    """Return a capacity that holds a machine's training clips and synthetic clips."""
+    """Return a capacity large enough for a machine's training and synthetic clips."""
     return n_clips + int(config.smote_ratio * n_clips)
 
 

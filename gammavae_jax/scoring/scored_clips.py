@@ -40,7 +40,7 @@ class ScoredClips(NamedTuple):
 
     @property
     def is_target(self) -> Bool[np.ndarray, "clip"]:
-        """Whether each clip is from the target domain; unknown domains are source."""
+        """Whether each clip is from the target domain (false if unknown)."""
         return np.array([domain == "target" for domain in self.domains])
 
     def decisions(self, score: str) -> Bool[np.ndarray, "seed clip"]:
@@ -81,7 +81,7 @@ def score_clips(
 
 
 def finite_machines(scores: Scores, test: NamedClips, log: Log) -> list[int]:
-    """Return the indices of machines whose scores are all finite; log the others."""
+    """Return the indices of machines with finite scores; log a note on the others."""
     usable = []
     for m, (name, clips) in enumerate(test):
         n = len(clips.files)  # the rest is padding

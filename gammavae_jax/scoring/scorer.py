@@ -227,7 +227,7 @@ def direct_scores(
 def output_of_clip(
     config: Config, scorer: Scorer, data: ClipArrays, clip: Int[Array, ""]
 ) -> tuple[ModelOutput, Float[Array, "window"]]:
-    """Apply the model to a clip's windows; return the output and window weights."""
+    """Apply the model to a clip's windows; return the output and the window weights."""
     windows, weight = windows_of_clip(config, data, clip)
     return _apply(config, scorer.params, scorer.batch_stats, windows), weight
 

@@ -28,7 +28,7 @@ def conformal_threshold(
 def p_values(
     scores: Float[np.ndarray, "*clip"], held_out_scores: Float[np.ndarray, "held_out"]
 ) -> Float[np.ndarray, "*clip"]:
-    """Return each score's p-value: `(1 + number of scores as high) / (n + 1)`.
+    """Return each score's p-value: `(1 + held-out scores at least as high) / (n + 1)`.
 
     Source: split conformal prediction (Vovk et al. 2005). With at least `clips_needed`
     held-out clips, a clip exceeds the conformal threshold of a rate if and only if its
@@ -42,7 +42,7 @@ def p_values(
 def gamma_threshold(
     scores: Float[np.ndarray, "item"], false_alarm_rate: float
 ) -> float:
-    """Fit a Gamma distribution to the scores, and return its quantile.
+    """Return the upper quantile of a Gamma distribution fitted to the scores.
 
     Source: `fit_anomaly_score_distribution` and `calc_decision_threshold` of the
     official baseline, which fit shape, location and scale to the scores of *batches*.

@@ -210,7 +210,7 @@ def test_several_lists_are_refused(tmp_path):
     for year in (2020, 2021):
         write(tmp_path / f"eval_data_list_{year}.csv", ["fan"])
     with pytest.raises(
-        InputError, match="holds 2 lists: pass the list of the right year"
+        InputError, match="holds 2 lists: pass the list for the right year"
     ):
         read_truth(tmp_path)
 
