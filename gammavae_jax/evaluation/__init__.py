@@ -1,1 +1,1 @@
-"""The challenge's metrics, its score files and ground truth, and result tables."""
+"""The challenge's metrics, score files and ground truth, and tables of results."""

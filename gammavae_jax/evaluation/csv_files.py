@@ -1,4 +1,4 @@
-"""A run's tables, `clips.csv` and `results.csv`: written and read."""
+"""Writes and reads a run's tables, `clips.csv` and `results.csv`."""
 
 import csv
 import io
@@ -22,12 +22,12 @@ def escape_formula(text: str) -> str:
 
 
 def unescape_formula(cell: str) -> str:
-    """Reverse `escape_formula`."""
+    """Undo `escape_formula`."""
     return _ESCAPED.sub("", cell)
 
 
 class ClipRow(NamedTuple):
-    """One line of `clips.csv`: a clip under one score of one seed."""
+    """One line of `clips.csv`: a clip's result for one score and one seed."""
 
     seed: int
     score: str
@@ -40,7 +40,7 @@ class ClipRow(NamedTuple):
 
 
 def clips_csv(rows: Iterable[ClipRow]) -> str:
-    """Return `clips.csv`: a header and one line per row; a missing p-value is empty."""
+    """Return the text of `clips.csv`, with missing p-values as empty fields."""
     names = ("machine", "section", "clip")
     escaped = (
         row._replace(**{n: escape_formula(getattr(row, n)) for n in names})
@@ -50,7 +50,7 @@ def clips_csv(rows: Iterable[ClipRow]) -> str:
 
 
 def read_clips_csv(path: Path) -> list[ClipRow]:
-    """Read a `clips.csv`; raise an InputError if it is not such a table."""
+    """Read a `clips.csv`; raise an InputError if the file is anything else."""
     try:
         text = path.read_text(encoding="utf-8")
         return [_clip_row(fields) for fields in csv.DictReader(io.StringIO(text))]
@@ -75,7 +75,7 @@ def _clip_row(fields: dict[str, str]) -> ClipRow:
 
 
 def results_csv(rows: Iterable[Row]) -> str:
-    """Return `results.csv`: a header and one line per row; NaN is empty."""
+    """Return the text of `results.csv`, with NaN as empty fields."""
     escaped = (row._replace(machine=escape_formula(row.machine)) for row in rows)
     # Only NaN differs from itself.
     return _csv(Row._fields, (["" if v != v else v for v in row] for row in escaped))
@@ -90,14 +90,14 @@ def _csv(header: tuple[str, ...], lines: Iterable[Iterable]) -> str:
 
 
 def read_results_csv(text: str) -> list[Row]:
-    """Read `results_csv`'s output; raise a ValueError if it is not such a table."""
+    """Read a table written by `results_csv`; raise a ValueError for anything else."""
     return [row_of(fields) for fields in csv.DictReader(io.StringIO(text))]
 
 
 def row_of(fields: Mapping[str, str]) -> Row:
     """Parse a line of `results.csv`; raise a ValueError if it is invalid.
 
-    `fields` maps columns to the line's values.
+    `fields` maps column names to the line's values.
     """
     if tuple(fields) != Row._fields:
         raise ValueError

@@ -7,7 +7,7 @@ Labels and domains come from
   the folders beside it, with lines of `name,value` and no header, like score files;
 - the lists of the official baseline and of the evaluator of 2020,
   `eval_data_list_<year>.csv`: a line for each machine, followed by its clips as
-  `name,later name`. The list of 2020 adds the label, which the later name gives too.
+  `name,later name`. The list of 2020 adds the label, which the later name also gives.
 
 Clips are matched by name without `.wav` or `.flac`, never by order. The official
 evaluators sort both sides and drop the names, so one wrong name shifts every label
@@ -40,7 +40,7 @@ from gammavae_jax.evaluation.rows import (
 
 
 class GroundTruth(NamedTuple):
-    """One section's labels and domains, by each clip's first name without suffix."""
+    """One section's labels and domains, keyed by clips' first names without suffix."""
 
     is_anomaly: dict[str, bool]
     is_target: dict[str, bool]
@@ -71,20 +71,20 @@ def read_truth(root: Path) -> dict[Section, GroundTruth]:
         )
     if len(lists) > 1:
         problem = f"{root} holds {len(lists)} lists"
-        raise InputError(f"{problem}: pass the list of the right year")
+        raise InputError(f"{problem}: pass the list for the right year")
     return truth_from_list(lists[0])
 
 
 def truth_from_list(path: Path) -> dict[Section, GroundTruth]:
-    """Read a list of the official baseline.
+    """Read ground truth from a list that comes with the official baseline.
 
-    The list of 2022 is refused by its file name: the official evaluator of that year
+    The list of 2022 is rejected by its file name: the official evaluator of that year
     contradicts its labels or domains in 881 of 4200 lines.
     """
     if path.name == "eval_data_list_2022.csv":
         raise InputError(
             f"{path}: labels or domains are wrong in 881 lines of the baseline's list "
-            "of 2022 (ToyCar, ToyTrain): pass the official evaluator's folder"
+            "for 2022 (ToyCar, ToyTrain): pass the official evaluator's folder"
         )
     machine, clips = "", {}
     for line in read_lines(path):
@@ -99,23 +99,23 @@ def truth_from_list(path: Path) -> dict[Section, GroundTruth]:
 def _parse_list_line(
     path: Path, line: list[str], machine: str
 ) -> tuple[str, str, ClipName]:
-    """Parse a clip's first and later name, and the parts of the later one."""
+    """Parse a clip's line: its first name, its later name, and that name's parts."""
     if len(line) not in (2, 3):
         raise InputError(
-            f"{path}: {','.join(line)!r} is neither a machine nor a clip with its "
-            "later name: this is not a list of the official baseline"
+            f"{path}: {','.join(line)!r} is neither a machine nor a clip with a "
+            "second name: pass a list of the official baseline"
         )
     name, later = (clip_stem(field) for field in line[:2])
     parsed = parse_clip_name(later)
     if not (machine and parsed.label and parsed.domain):
         raise InputError(
             f"{path}: {later!r} gives no label and domain, or comes before any "
-            "machine: this is not a list of the official baseline"
+            "machine: pass a list of the official baseline"
         )
     if line[2:] and line[2] != str(LABELS.index(parsed.label)):
         raise InputError(
             f"{path}: the label of {later!r} is {line[2]!r}: use 0 for a normal "
-            "clip, 1 for an anomaly"
+            "clip and 1 for an anomaly"
         )
     return name, later, parsed
 
@@ -130,14 +130,14 @@ def _truth_of_section(
     )
     if name := _contradiction(truth):
         raise InputError(
-            f"{path}: {name!r} has a later name that contradicts it: this is not a "
-            "list of the official baseline"
+            f"{path}: {name!r} has a second name that contradicts it: pass a list of "
+            "the official baseline"
         )
     return truth
 
 
 def _index_names(path: Path | str, pairs: list[tuple[str, str]]) -> dict[str, str]:
-    """Map all of a clip's names to its first name, from (later, first) pairs."""
+    """Map every name of a clip to its first name, from (later, first) pairs."""
     clip_of = {first: first for _, first in pairs}
     for later, first in pairs:
         if clip_of.setdefault(later, first) != first:
@@ -149,7 +149,7 @@ def _index_names(path: Path | str, pairs: list[tuple[str, str]]) -> dict[str, st
 
 
 def _merge(parts: Iterable[GroundTruth], where: str) -> GroundTruth:
-    """Merge a section's ground truth from one file per domain."""
+    """Merge the ground truth of a section that has one file per domain."""
     merged, names = GroundTruth({}, {}, {}), []
     for part in parts:
         refuse_duplicates(where, [*merged.is_anomaly, *part.is_anomaly])
@@ -160,7 +160,7 @@ def _merge(parts: Iterable[GroundTruth], where: str) -> GroundTruth:
 
 
 def _contradiction(truth: GroundTruth) -> str | None:
-    """Find the first name that contradicts the ground truth's label or domain."""
+    """Return a name that contradicts its clip's label or domain, or None."""
     for name, clip in truth.clip_of.items():
         parsed = parse_clip_name(name)
         label = LABELS[truth.is_anomaly[clip]]
@@ -173,20 +173,20 @@ def _contradiction(truth: GroundTruth) -> str | None:
 def truth_from_names(
     path: Path | str, clips: Iterable[str], section: str | None = None
 ) -> GroundTruth:
-    """Read labels and domains from clip names; a name without a domain is source.
+    """Read labels and domains from clip names; the domain defaults to source.
 
-    `path` is used in messages.
+    Messages begin with `path`.
 
     Raises:
-        InputError: a name has no label, or does not belong to `section`, if that is
-            known.
+        InputError: a name has no label, or names a section other than `section` (if
+            that is given).
     """
     names = {clip: parse_clip_name(clip) for clip in clips}
     for clip, name in names.items():
         if section is not None and section_word(clip) and name.section != section:
             raise InputError(f"{path}: {clip!r} belongs to another section: remove it")
         if not name.label:
-            problem = f"{path}: the name {clip!r} says neither normal nor anomaly"
+            problem = f"{path}: the name {clip!r} contains neither normal nor anomaly"
             raise InputError(f"{problem}: pass the ground truth with --ground-truth")
     return _truth_of(names, {clip: clip for clip in names})
 
@@ -200,14 +200,14 @@ def _truth_of(names: dict[str, ClipName], clip_of: dict[str, str]) -> GroundTrut
 
 
 def truth_from_files(data: Path) -> GroundTruth:
-    """Read a file in `ground_truth_data`, and its namesakes beside that folder.
+    """Read a file in `ground_truth_data`, and files of that name in sibling folders.
 
     `ground_truth_attributes` gives the clips' later names (in 2022 in tables with a
     header, in a folder for each machine), and `ground_truth_domain` their domains
     (1: target); without that file, domains come from the names. A later name that
     contradicts the label or the domain, as those of 881 clips of ToyCar and ToyTrain do
     in 2022, belongs to another clip: then the section's later names are not used.
-    A first name that contradicts label or domain is an InputError.
+    A first name that contradicts the label or domain raises an InputError.
     """
     domain = data.parent.with_name("ground_truth_domain") / data.name
     rows = read_rows(data)
@@ -245,7 +245,7 @@ def _later_names(data: Path) -> dict[str, list[str]]:
         return {}
     for line in lines:
         if len(line) < 2:
-            raise InputError(f"{path}: {line[0]!r} has no later name: add it")
+            raise InputError(f"{path}: {line[0]!r} has no second name: add one")
     refuse_duplicates(path, (clip_stem(line[0]) for line in lines))
     # The last field: a clip may have fewer attributes than the header.
     return {clip_stem(line[0]): line[-1:] for line in lines}
@@ -255,5 +255,5 @@ def _domains_from_names(path: Path, clip_of: dict[str, str]) -> dict[str, bool]:
     domains = {clip: parse_clip_name(name).domain for name, clip in clip_of.items()}
     for clip, domain in domains.items():
         if not domain:
-            raise InputError(f"{path} is missing, and {clip!r} has no domain: add it")
+            raise InputError(f"{clip!r} has no domain in its name: add the file {path}")
     return {clip: domain == "target" for clip, domain in domains.items()}

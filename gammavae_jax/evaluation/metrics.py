@@ -1,4 +1,4 @@
-"""The challenge's metrics, for every year.
+"""The challenge's metrics for every year.
 
 Arrays have one entry per test clip, along the axis `clip`, in any order. A higher score
 is more anomalous; `is_anomaly` is true for anomalous clips, `is_target` for clips of
@@ -9,7 +9,7 @@ The official evaluators define, by year:
 
 - 2020: no domains. Score: the arithmetic mean of AUC and pAUC.
 - 2021: a domain's AUC and pAUC use that domain's clips only. Score: the harmonic mean
-  of both over both domains. The column `pauc` is the harmonic mean of the two pAUCs.
+  of all four values. The column `pauc` is the harmonic mean of the two pAUCs.
 - Since 2022: a domain's AUC ranks its normal clips against the anomalies of *both*
   domains; pAUC uses all clips. Score: the harmonic mean of AUC (source), AUC (target)
   and pAUC.
@@ -33,7 +33,7 @@ EPS = float(np.finfo(np.float64).eps)  # the official floor of means and divisor
 
 
 class Row(NamedTuple):
-    """One line of `results.csv`: a seed, score, machine and section."""
+    """One line of `results.csv`: a section's results for one score and one seed."""
 
     seed: int
     score: str
@@ -58,7 +58,7 @@ METRICS = tuple(name for name in Row._fields[4:] if name != "threshold")
 
 
 class SectionScores(NamedTuple):
-    """One section's labelled test clips, under one score."""
+    """One section's labelled test clips, each with its score."""
 
     machine: str
     section: str
@@ -74,7 +74,7 @@ def validate(
     is_target: np.ndarray,
     name: str = "the scores",
 ) -> None:
-    """Raise an InputError if metrics cannot be computed; `name` is used in messages."""
+    """Raise an InputError if metrics cannot be computed; messages begin with `name`."""
     shapes = [np.shape(a) for a in (scores, is_anomaly, is_target)]
     if len(set(shapes)) > 1 or len(shapes[0]) != 1:
         problem = f"{name}: scores, labels and domains have the shapes {shapes}"
@@ -111,7 +111,7 @@ def partial_auc(
     is_anomaly: Bool[np.ndarray, "clip"],
     max_fpr: float = MAX_FPR,
 ) -> float:
-    """Return the area under the ROC curve up to `max_fpr`, standardised.
+    """Return the standardised area under the ROC curve up to `max_fpr`.
 
     Chance is 0.5, a perfect score 1 (McClish, Analyzing a Portion of the ROC Curve,
     1989). Both classes must be present.
@@ -162,7 +162,7 @@ def evaluate_section(
     score: str = "",
     seed: int = 0,
 ) -> Row:
-    """Compute all of one section's metrics.
+    """Compute all metrics of one section.
 
     Decisions default to `scores > threshold`. Without a threshold either, precision,
     recall, F1 and false-alarm rate are NaN. If `year` is None, the definition of 2022
@@ -202,7 +202,7 @@ def ranking_columns(
 ) -> dict[str, Any]:
     """Return the columns `auc_source`, `auc_target`, `pauc` and `auc`.
 
-    Both functions take a mask over clips and return a number, or one per resample.
+    Both functions take a mask over clips, and return one number or one per resample.
     """
     definition = definition_of(year)
     everything = np.ones_like(is_anomaly)
@@ -236,11 +236,11 @@ def _decision_columns(
 
 
 def definition_of(year: int | None) -> int:
-    """Return the first year whose definition applies: 2020, 2021 or 2022.
+    """Return the year whose metrics the given year uses: 2020, 2021 or 2022.
 
     Raises:
         InputError: the year is before 2020.
     """
     if year is not None and year < 2020:
-        raise InputError(f"the year is {year}: the challenge's task began in 2020")
+        raise InputError(f"the year is {year}: it must be 2020 or later")
     return 2022 if year is None else min(year, 2022)

@@ -1,4 +1,4 @@
-"""The official score, its bootstrap, and published results.
+"""The official score, its bootstrap distribution, and published results.
 
 Every metric is a fraction. NaN marks what cannot be computed and is left out of means.
 """
@@ -26,7 +26,7 @@ from gammavae_jax.evaluation.metrics import (
 
 
 def official_score(rows: Sequence[Row], year: int | None = None) -> float:
-    """Return a system's official score, from the rows of its sections.
+    """Compute a system's official score from the rows of its sections.
 
     Values are floored at the machine epsilon, as in the official evaluators. `year`
     must be the one the rows were computed with; None stands for 2022 and later.
@@ -43,7 +43,7 @@ def official_score(rows: Sequence[Row], year: int | None = None) -> float:
 def official_scores(
     columns: dict[str, Float[np.ndarray, "row resample"]], year: int | None = None
 ) -> Float[np.ndarray, "resample"]:
-    """Return each resample's official score, from the columns of its rows."""
+    """Compute the official score of each resample from its columns of metrics."""
     definition = definition_of(year)
     auc, pauc = columns["auc"], columns["pauc"]
     per_domain = [columns["auc_source"], columns["auc_target"]]
@@ -64,7 +64,7 @@ def arithmetic_means(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def harmonic_means(rows: Sequence[Row]) -> dict[str, float]:
-    """Return each metric's harmonic mean over rows, floored at epsilon."""
+    """Return each metric's harmonic mean over rows, with values floored at epsilon."""
     return {m: harmonic_mean(getattr(row, m) for row in rows) for m in METRICS}
 
 
@@ -75,7 +75,7 @@ def arithmetic_mean(values: Iterable[float]) -> float:
 
 
 def harmonic_mean(values: Iterable[float]) -> float:
-    """Return the harmonic mean, ignoring NaN, of values floored at epsilon."""
+    """Floor values at epsilon and return their harmonic mean, ignoring NaN."""
     return 1 / arithmetic_mean(v if math.isnan(v) else 1 / max(v, EPS) for v in values)
 
 
@@ -100,16 +100,16 @@ def bootstrap(
 
     Clips are drawn with replacement within each label and domain of each section, so
     every resample has the same counts as the test set. A section's draws depend on the
-    seed and its name, not on the order of clips or sections.
+    seed and the section's name, not on the order of clips or sections.
 
     Raises:
-        InputError: there are no sections, `validate` refuses one, there are fewer than
+        InputError: there are no sections, `validate` rejects one, there are fewer than
             two resamples, or the year is before 2020.
     """
     if not sections:
         raise InputError("a bootstrap needs at least one section")
     if n_resamples < 2:
-        raise InputError(f"a bootstrap of {n_resamples} resamples: use at least 2")
+        raise InputError(f"too few bootstrap resamples ({n_resamples}): use at least 2")
     drawn = [_resample(s, year, n_resamples, seed) for s in sections]
     columns = {m: np.array([d[m] for d in drawn]) for m in drawn[0]}
     values = official_scores(columns, year)
@@ -122,7 +122,7 @@ def bootstrap(
 def _resample(
     section: SectionScores, year: int | None, n_resamples: int, seed: int
 ) -> dict[str, Float[np.ndarray, "resample"]]:
-    """Return one section's ranking columns in each resample."""
+    """Compute the metrics of one section for each bootstrap resample."""
     name = f"{section.machine} section {section.section}"
     validate(section.scores, section.is_anomaly, section.is_target, name)
     order = np.argsort(section.scores)  # so the order of the clips cannot matter
@@ -145,7 +145,7 @@ def _resample(
 def _draw(
     strata: Int[np.ndarray, "clip"], n_resamples: int, seed: list[int]
 ) -> Float[np.ndarray, "resample clip"]:
-    """Draw how often each clip is used; a stratum keeps its number of clips."""
+    """Draw how often each clip is used, keeping the number of clips per stratum."""
     rng = np.random.default_rng(seed)
     counts = np.empty((n_resamples, len(strata)))
     for stratum in np.unique(strata):
@@ -160,7 +160,7 @@ def _roc_area(
     is_anomaly: Bool[np.ndarray, "clip"],
     max_fpr: float,
 ) -> Float[np.ndarray, "resample"]:
-    """Return each resample's ROC area up to `max_fpr`; `rank` must ascend."""
+    """Return each resample's ROC area up to `max_fpr`; `rank` must be sorted."""
     starts = np.flatnonzero(np.diff(rank, prepend=-1))
 
     def rates(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The `name,value` rows of score files and ground truth, matched by clip name.
+"""Reads the `name,value` rows of score files and ground truth.
 
 Clip names are compared without their folder and without `.wav` or `.flac`.
 """
@@ -28,7 +28,7 @@ def find_files(folder: Path, kind: str) -> dict[Section, tuple[Path, ...]]:
     A section has one file, or one for each domain.
 
     Raises:
-        InputError: the folder is missing, or has any other file of that kind.
+        InputError: the folder is missing, or a file's name is invalid or conflicting.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: pass one with {kind}_*.csv files")
@@ -36,15 +36,15 @@ def find_files(folder: Path, kind: str) -> dict[Section, tuple[Path, ...]]:
     for path in filter(Path.is_file, folder.glob(f"{kind}_*.csv")):
         match = FILE_NAME.fullmatch(path.name)
         if match is None:
-            remedy = f"name it {file_name(kind, '<machine>', '<id>')}"
-            raise InputError(f"{path} names no machine and section: {remedy}")
+            remedy = f"rename it to {file_name(kind, '<machine>', '<id>')}"
+            raise InputError(f"{path} does not name a machine and section: {remedy}")
         of_section = found.setdefault((match["machine"], match["section"]), {})
         domain = match["domain"]
         others = of_section if domain is None else {None, domain} & of_section.keys()
         for other in others:
             first, second = sorted([of_section[other].name, path.name])
             problem = f"{folder} has {first} and {second} for one section"
-            raise InputError(f"{problem}: keep one")
+            raise InputError(f"{problem}: keep only one")
         of_section[domain] = path
     return {key: tuple(sorted(found[key].values())) for key in sorted(found)}
 
@@ -55,7 +55,7 @@ def require_files(
     kind: str,
     found: dict[Section, tuple[Path, ...]],
 ) -> None:
-    """Raise an InputError if a folder lacks a file; the message names it."""
+    """Raise an InputError if a wanted file is missing; the message names the file."""
     for key in sorted(wanted.keys() - found.keys()):
         remedy = f"add it, or remove {join_paths(wanted[key])}"
         raise InputError(f"{folder} has no {file_name(kind, *key)}: {remedy}")
@@ -67,7 +67,7 @@ def join_paths(paths: tuple[Path, ...]) -> str:
 
 
 def year_of_files(folder: Path) -> int | None:
-    """Return 2020 or 2021 if all score files have that year's names, else None.
+    """Return 2020 or 2021 if all score files are named as in that year, else None.
 
     Raises:
         InputError: see `find_files`.
@@ -97,9 +97,9 @@ def flags_by_clip(
 def values_by_clip(
     path: Path | str, rows: dict[str, list[str]], clip_of: dict[str, str]
 ) -> dict[str, float]:
-    """Return each clip's number, by the clip's first name.
+    """Return each clip's number, keyed by the clip's first name.
 
-    `rows` come from `read_rows`, `path` is used in messages, and `clip_of` maps every
+    `rows` come from `read_rows`, messages begin with `path`, and `clip_of` maps every
     possible name of a clip to its first name.
 
     Raises:
@@ -108,7 +108,7 @@ def values_by_clip(
     values: dict[str, float] = {}
     refuse_duplicates(path, (clip_of.get(name, name) for name in rows))
     for name, fields in rows.items():
-        number = _number(path, name, fields)  # first, to name a header as what it is
+        number = _number(path, name, fields)  # first, to report a header as one
         if name not in clip_of:
             raise InputError(f"{path}: the clip {name!r} is unknown: remove it")
         values[clip_of[name]] = number
@@ -131,7 +131,7 @@ def _number(path: Path | str, name: str, fields: list[str]) -> float:
 
 
 def read_rows(*paths: Path) -> dict[str, list[str]]:
-    """Read one section's files, as fields by clip name without suffix.
+    """Read one section's files into a dict from clip name without suffix to fields.
 
     Raises:
         InputError: a line has no value, or a clip is listed twice.
@@ -160,16 +160,16 @@ def read_lines(path: Path) -> list[list[str]]:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         problem = f"{path} is not CSV text ({error})"
-        raise InputError(f"{problem}: write it as UTF-8") from error
+        raise InputError(f"{problem}: save it as UTF-8 CSV") from error
     lines = [line for line in lines if line]
     if not lines:
-        raise InputError(f"{path} is empty: write a line name,value for each clip")
+        raise InputError(f"{path} is empty: write one name,value line per clip")
     return lines
 
 
 def refuse_duplicates(path: Path | str, clips: Iterable[str]) -> None:
-    """Raise an InputError if a clip is listed twice; `path` is used in the message."""
+    """Raise an InputError if a clip is listed twice; the message begins with `path`."""
     for clip, count in Counter(clips).items():
         if count > 1:
             problem = f"{path}: the clip {clip!r} is listed {count} times"
-            raise InputError(f"{problem}: keep one")
+            raise InputError(f"{problem}: keep only one")

@@ -1,4 +1,4 @@
-"""The challenge's score and decision files: written, read and evaluated.
+"""Writes, reads and evaluates the challenge's score and decision files.
 
 `anomaly_score_<machine>_section_<id>_test.csv` and `decision_result_...csv` hold
 `name,value` lines without a header. `rows` finds and parses them; `ground_truth`
@@ -55,7 +55,7 @@ def write_scores(
     names: Sequence[str],
     scores: Float[np.ndarray, "clip"],
 ) -> Path:
-    """Write an anomaly score file atomically, and return its path.
+    """Write an anomaly-score file atomically, and return its path.
 
     `names` are the clips' base names with suffix. A score is written as the shortest
     text that reads back as the same float32.
@@ -68,7 +68,7 @@ def write_scores(
         singles = scores.astype(np.float32)
     for name, single in zip(names, singles, strict=True):
         if not np.isfinite(single):
-            raise InputError(f"the score of {name!r} is {single}: use finite scores")
+            raise InputError(f"the score of {name!r} is {single}: it must be finite")
     texts = [str(single) for single in singles]
     return _write(Path(folder), "anomaly_score", machine, section, names, texts)
 
@@ -80,7 +80,7 @@ def write_decisions(
     names: Sequence[str],
     decisions: Bool[np.ndarray, "clip"],
 ) -> Path:
-    """Write a decision file (1: anomalous); otherwise as `write_scores`."""
+    """Write a decision file (1: anomalous) in the same way as `write_scores`."""
     texts = [str(int(decision)) for decision in decisions]
     return _write(Path(folder), "decision_result", machine, section, names, texts)
 
@@ -88,7 +88,7 @@ def write_decisions(
 def evaluate_sections(
     sections: Iterable[SectionScores], year: int | None = None
 ) -> list[Row]:
-    """Evaluate each section with `evaluate_section`; return one row each, in order.
+    """Evaluate sections with `evaluate_section`; return one row for each, in order.
 
     Precision, recall, F1 and false-alarm rate are NaN without decisions.
     """
@@ -120,13 +120,13 @@ def read_directory(
         truths = read_truth(Path(ground_truth))
         for machine, section in sorted(score_files.keys() - truths.keys()):
             raise InputError(
-                f"{ground_truth} has nothing on {machine} section {section}: remove "
+                f"{ground_truth} does not cover {machine} section {section}: remove "
                 + join_paths(score_files[machine, section])
             )
         for key in sorted(truths.keys() - score_files.keys()):
             raise InputError(
-                f"{scores_dir} has no {file_name('anomaly_score', *key)}: "
-                f"{ground_truth} has that section, add its scores"
+                f"{scores_dir} has no {file_name('anomaly_score', *key)}, but "
+                f"{ground_truth} covers that section: add the file"
             )
     decision_files = find_files(scores_dir, "decision_result")
     if decision_files:

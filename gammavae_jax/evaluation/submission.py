@@ -2,7 +2,7 @@
 
 `<label>/` holds `anomaly_score_<machine>_section_<id>_test.csv` and
 `decision_result_...csv` of one score and seed, and `<label>.meta.yaml`. The challenge
-wants them in a zip file, beside the technical report.
+expects them in a zip file, alongside the technical report.
 """
 
 import csv
@@ -39,7 +39,7 @@ _FILL_IN = "FILL IN"
 
 
 class Submission(NamedTuple):
-    """A written package."""
+    """A submission package that has been written."""
 
     folder: Path
     score: str
@@ -50,9 +50,9 @@ class Submission(NamedTuple):
 def write_submission(
     run: Path, out: Path, label: str, score: str | None = None, seed: int | None = None
 ) -> Submission:
-    """Write the package `out/label` from a run folder, atomically.
+    """Write the package `out/label` atomically from a run folder.
 
-    The score defaults to the run's headline score, the seed to its first.
+    The score defaults to the run's headline score, and the seed to its first seed.
 
     Raises:
         InputError: the label is malformed, the run lacks the score or seed,
@@ -105,7 +105,7 @@ def check_package(folder: Path, sections: Collection[Section]) -> None:
         if more:
             raise InputError(
                 f"{folder} has a file for each domain of {machine} section {section}: "
-                "put the clips of both into one"
+                "put the clips of both domains into one file"
             )
         decision_path = decisions[machine, section][0]
         rows = read_rows(path)
@@ -118,7 +118,7 @@ def check_package(folder: Path, sections: Collection[Section]) -> None:
 
 
 def _sections_of_run(run: Path) -> set[Section]:
-    """Return all sections that a run trained or scored."""
+    """Return every section that a run trained on or scored."""
     scored = {
         key
         for folder in filter(Path.is_dir, (run / "scores").glob("*/seed*"))
@@ -145,7 +145,7 @@ def meta_yaml(label: str, config: Config, score: str, seed: int) -> str:
 
 
 def _scalar(value: str | None) -> str:
-    """Quote a value as a one-line YAML scalar that it cannot break out of."""
+    """Quote a value as a one-line YAML scalar, escaping special characters."""
     if value is None:
         return "!!null"
     characters = (
@@ -177,7 +177,7 @@ def _choose(config: Config, score: str | None, seed: int | None) -> tuple[str, i
 
 
 def _trained(run: Path) -> list[str]:
-    """Return the trained `<machine>_section_<id>`; empty for an evaluation."""
+    """List trained machines as `<machine>_section_<id>`; empty for an evaluation."""
     path = run / "metrics.jsonl"
     if not path.exists():
         return []
@@ -190,7 +190,7 @@ def _trained(run: Path) -> list[str]:
 
 
 def _check_names(path: Path, section: str) -> None:
-    """Check clip names verbatim; a byte order mark counts as part of the first."""
+    """Check clip names verbatim; a byte order mark counts as part of the first name."""
     text = io.StringIO(path.read_bytes().decode("utf-8"), newline="")
     for line in filter(None, csv.reader(text)):
         match = _CLIP.fullmatch(line[0])

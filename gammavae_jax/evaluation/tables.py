@@ -1,4 +1,4 @@
-"""Result rows, and their summaries as JSON and as tables.
+"""Result rows and their summaries, as JSON and as tables.
 
 Numbers in JSON are fractions; in tables they are percent.
 """
@@ -45,12 +45,12 @@ Published = Mapping[str, Mapping[str, tuple[float, float, float]]]
 def evaluate_scores(
     tables: Sequence[ScoredClips], year: int | None = None
 ) -> list[Row]:
-    """Evaluate every score of labelled clips.
+    """Evaluate every score on the machines whose clips are all labelled.
 
     Args:
-        tables: the result of `score_clips`. A machine with an unlabelled clip is left
+        tables: the result of `score_clips`. Machines with an unlabelled clip are left
             out.
-        year: the challenge year whose metrics to compute; default: 2022 and later.
+        year: the challenge year whose metrics to compute; default: the latest.
 
     Returns:
         A row for each seed, score and machine.
@@ -73,7 +73,7 @@ def evaluate_scores(
 
 
 def section_scores(clips: ScoredClips, score: str, s: int) -> SectionScores:
-    """Return labelled clips with one score of the seed at index `s`."""
+    """Return labelled clips with one of their scores, from the seed at index `s`."""
     assert clips.is_anomaly is not None
     return SectionScores(
         clips.machine,
@@ -85,7 +85,7 @@ def section_scores(clips: ScoredClips, score: str, s: int) -> SectionScores:
 
 
 def summarise_rows(rows: Sequence[Row], year: int | None = None) -> dict[str, Any]:
-    """Summarise rows over seeds: official score, means and each machine's metrics.
+    """Summarise rows over seeds: the official score, means, and metrics by machine.
 
     The result has JSON types. `year` must be the year of the rows' metrics. A machine
     with several sections gets their arithmetic mean. With one seed, the standard
@@ -110,7 +110,7 @@ def summarise_rows(rows: Sequence[Row], year: int | None = None) -> dict[str, An
 def summarise_scores(
     seeds: Mapping[str, Sequence[Sequence[Row]]], year: int | None = None
 ) -> dict[str, Any]:
-    """Summarise each score's official score and means, from its rows by seed."""
+    """Summarise each score over seeds: its official score and mean metrics."""
     return {
         "official_score": {
             score: _spread([official_score(rows, year) for rows in of_score])
@@ -161,10 +161,10 @@ def results_table(
 def table_cells(
     rows: Sequence[Row], score: str, published: Published
 ) -> list[list[str]]:
-    """Return one score's results as cells of text: percent, mean ± std over seeds.
+    """Format one score's results as cells: mean ± deviation over seeds, in percent.
 
     The lines are a header, one line per machine, and the harmonic means. `published`
-    results follow in columns of source / target / pAUC.
+    systems follow, each in a column of AUC source / AUC target / pAUC.
     """
     columns = (*HEADLINE, "fpr_source", "fpr_target")
     summary = summarise_rows(rows)
@@ -192,7 +192,7 @@ def percent(spread: Mapping[str, Any]) -> str:
 
 
 def _tight(spread: Mapping[str, Any]) -> str:
-    """Format as `percent` does, without spaces, to fit into eighty columns."""
+    """Format a mean like `percent`, but without spaces, to fit into eighty columns."""
     return percent(spread).replace(" ", "")
 
 
@@ -203,7 +203,7 @@ def _slashed(values: Iterable[float]) -> str:
 def _each_metric(
     mean: Callable[..., dict[str, float]], seeds: Sequence[Sequence[Row]]
 ) -> dict[str, Any]:
-    """Return each metric's mean over rows, ignoring NaN, and its spread over seeds."""
+    """Return each metric's mean over rows, ignoring NaN, with its spread over seeds."""
     means = [mean(rows) for rows in seeds]
     return {metric: _spread([m[metric] for m in means]) for metric in METRICS}
 

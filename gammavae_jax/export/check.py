@@ -30,7 +30,7 @@ Waves = Sequence[Float32[np.ndarray, "_"]]  # of different lengths
 
 
 class Sounds(NamedTuple):
-    """Waves with their labels (whether each is an anomaly); None if unknown."""
+    """Waves, and whether each is an anomaly (None if that is unknown)."""
 
     waves: list[Float32[np.ndarray, "_"]]
     is_anomaly: Bool[np.ndarray, "clip"] | None
@@ -39,7 +39,7 @@ class Sounds(NamedTuple):
 def jax_scores(
     detector: Detector, waves: Sequence[Waves]
 ) -> list[Float[np.ndarray, "_"]]:
-    """Score each machine's waves with JAX; the detector has a single score."""
+    """Score each machine's waves with JAX; the detector must have a single score."""
     config = detector.config
     bank, features = detector.filterbank, config.features
     clips = [
@@ -65,7 +65,7 @@ def onnx_session(content: bytes) -> Any:
 
 
 def onnx_scores(content: bytes, waves: Waves) -> Float32[np.ndarray, "clip"]:
-    """Score waves with an ONNX session."""
+    """Score waves with the content of an ONNX file."""
     session = onnx_session(content)
     scores = [session.run(["score"], {"wave": wave})[0] for wave in waves]
     return np.array(scores, np.float32)
@@ -76,10 +76,10 @@ def difference(
     expected: Float[np.ndarray, "clip"],
     detector: MachineDetector,
 ) -> float:
-    """Return the largest relative difference between scores and expected scores.
+    """Return the largest relative difference between scores and their expected values.
 
-    Some scores are near 0, such as fusions. Differences are therefore relative to at
-    least the spread of the held-out scores.
+    Some scores, such as fusions, are near 0. Differences are therefore divided by the
+    expected score or the spread of the held-out scores, whichever is larger.
     """
     name = detector.config.score
     unit: Any = np.finfo(np.float32).tiny
@@ -94,7 +94,7 @@ def int8_cost(
     before: Float[np.ndarray, "clip"],
     is_anomaly: Bool[np.ndarray, "clip"] | None,
 ) -> str:
-    """Describe how int8 weights change the scores `before`."""
+    """Describe how much int8 weights change scores; `before` has the float32 scores."""
     if is_anomaly is not None and is_anomaly.any() and not is_anomaly.all():
         was, now = (100 * auc(x, is_anomaly) for x in (before, scores))
         return f"AUC {was:.2f} to {now:.2f} % ({now - was:+.2f})"
@@ -123,7 +123,7 @@ def recorded(detector: Detector, data_root: Path, log: Log) -> list[Sounds]:
 
 
 def built_in(detector: MachineDetector) -> Sounds:
-    """Make noises with tones and knocks, and one silence, of different lengths."""
+    """Make sounds of different lengths: noise with tones and knocks, and a silence."""
     rng = np.random.default_rng(0)
     sample_rate = detector.config.features.sample_rate
     step = _SECONDS * sample_rate / (N_SOUNDS - 1)

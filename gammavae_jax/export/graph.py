@@ -1,7 +1,7 @@
 """A builder of ONNX graphs.
 
 A tensor is represented by its name in the graph. Numbers and arrays become constants:
-int64 for integers, else float32. Equal nodes and constants are added only once.
+int64 for integers, float32 otherwise. Equal nodes and constants are added only once.
 """
 
 import contextlib
@@ -61,11 +61,11 @@ class Graph:
         self._nodes.append(onnx.helper.make_node("Identity", source, [name], name))
 
     def length(self, tensor: Tensor) -> Tensor:
-        """Return the length of the first axis, an int64 with shape `(1,)`."""
+        """Return the length of the first axis, as an int64 of shape `(1,)`."""
         return self.op("Shape", tensor, start=0, end=1)
 
     def float_length(self, tensor: Tensor) -> Tensor:
-        """Return the length of the first axis in float32."""
+        """Return the length of the first axis, as a float32 of shape `(1,)`."""
         return self.as_float(self.length(tensor))
 
     def as_float(self, tensor: Tensor) -> Tensor:

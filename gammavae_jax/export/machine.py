@@ -31,7 +31,7 @@ class Member(NamedTuple):
 
 
 class MachineDetector(NamedTuple):
-    """Everything that scores a clip of one machine, as NumPy arrays.
+    """Everything needed to score clips of one machine, as NumPy arrays.
 
     `config` has a single score. `calibration` holds the sorted held-out values of that
     score and of the scores that it fuses; it is empty with official thresholds.
@@ -54,7 +54,7 @@ class MachineDetector(NamedTuple):
 
     @property
     def min_samples(self) -> int:
-        """The length of the shortest clip that has a score."""
+        """The number of samples in the shortest clip that can be scored."""
         return samples_needed(self.config.features)
 
 
@@ -66,7 +66,7 @@ def narrowed(
 ) -> Detector:
     """Restrict a detector to some machine types, one seed and one score.
 
-    By default these are all machines, the first seed and the headline score.
+    The defaults are all machines, the first seed and the headline score.
 
     Raises:
         InputError: a machine, seed or score is unknown or cannot be exported.
@@ -159,7 +159,7 @@ def of_machine(detector: Detector, machine: int) -> MachineDetector:
 
 
 def _digest(config: Config, arrays: Any) -> str:
-    """Return a hash of the training, independent of the chosen score."""
+    """Return a hash of what was trained, independent of the chosen score."""
     settings = to_dict(config) | {"score": None, "scores": None}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path, leaf in jax.tree.leaves_with_path(arrays):

@@ -28,7 +28,7 @@ def add_log_mel(
 ) -> Tensor:
     """Add `features.log_mel` of `wave`, with shape `frame mel`, in dB.
 
-    The two differ by the rounding of their Fourier transforms in float32: by 1e-4 dB in
+    ONNX values differ by the rounding of Fourier transforms in float32: by 1e-4 dB in
     bands with noise, and by more in a band 100 dB below a tone.
     """
     half = config.n_fft // 2
@@ -71,7 +71,7 @@ class _Layer(NamedTuple):
 def add_network(
     graph: Graph, config: Config, scorer: Scorer, windows: Tensor
 ) -> Output:
-    """Add the network: residual and code for windows `window feature`."""
+    """Add the network, which computes the residual and code of each window."""
     params, batch_stats = scorer.params, scorer.batch_stats
     seen, target = _inputs(graph, config, batch_stats, windows)
     x = _blocks(graph, params[layers.ENCODER], batch_stats[layers.ENCODER], seen)

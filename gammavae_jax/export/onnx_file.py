@@ -25,13 +25,13 @@ _RULES = dict(zip(FUSION_SCORES, ("Mean", "Max", "Min"), strict=True))
 
 
 def onnx_model(detector: MachineDetector) -> onnx.ModelProto:
-    """Build the model, which scores a wave of any length.
+    """Build a model that scores a wave of any length.
 
     The input `wave` is float32 with shape `sample`, in [-1, 1], at the sample rate of
     the features. The outputs are the scalars `score`, `p_value`, `threshold` and
-    `is_anomaly`, each score that a fusion fuses under its own name, and `log_mel` with
-    shape `frame mel`. A wave that is shorter than `min_samples`, or has a sample that
-    is not finite, has the score NaN.
+    `is_anomaly`, each score that a fusion combines (under its own name), and `log_mel`
+    with shape `frame mel`. A wave that is shorter than `min_samples`, or has a sample
+    that is not finite, has the score NaN.
     """
     config, graph = detector.config, Graph()
     log_mel = add_log_mel(graph, "wave", detector.filterbank, config.features)
@@ -81,9 +81,9 @@ def _add_headline(
 def add_decision(
     graph: Graph, detector: MachineDetector, score: Tensor
 ) -> dict[str, Value]:
-    """Add `p_value`, `threshold` and `is_anomaly`, and return them by name.
+    """Add the outputs `p_value`, `threshold` and `is_anomaly`; return a dict by name.
 
-    The p-value of a NaN is NaN, and it is not an anomaly. With official thresholds,
+    A score of NaN has the p-value NaN and is not an anomaly. With official thresholds,
     which need no held-out clips, every p-value is NaN.
     """
     held_out = detector.calibration.get(detector.config.score)
@@ -102,7 +102,7 @@ def add_decision(
 
 
 def _add_is_usable(graph: Graph, detector: MachineDetector) -> Tensor:
-    """Add whether the wave is long enough and finite; not every score shows it."""
+    """Add whether the wave is long enough and finite; not every score reveals this."""
     is_long = graph.op(
         "GreaterOrEqual", graph.length("wave"), np.array([detector.min_samples])
     )

@@ -50,7 +50,7 @@ def _moments(graph: Graph, values: Tensor) -> Tensor:
 
 
 def _mean_of_rows(graph: Graph, values: Tensor) -> Tensor:
-    """Add the mean over rows; 0 without rows, as for the change of a single frame."""
+    """Add the mean over rows; 0 if there are none, as for a single frame's changes."""
     count = graph.op("Max", graph.float_length(values), 1.0)
     return graph.op("Div", graph.op("ReduceSum", values, [0], keepdims=0), count)
 
@@ -79,7 +79,7 @@ def _upper_quantile(graph: Graph, values: Tensor) -> Tensor:
 def add_scores(
     graph: Graph, config: Config, member: Member, log_mel: Tensor, windows: Tensor
 ) -> dict[str, Tensor]:
-    """Add one member's `Config.computed_scores`; return scalars by name."""
+    """Add one member's `Config.computed_scores`; return them as scalars by name."""
     with graph.scope(NETWORK):
         output = add_network(graph, config, member.scorer, windows)
     scores = {}
@@ -183,7 +183,7 @@ def _statistic(
 def _nearest(
     graph: Graph, statistic: Tensor, reference: Reference, by_radius: bool
 ) -> Tensor:
-    """Add one of `neighbours.distances`."""
+    """Add one of the distances that `neighbours.distances` returns."""
     centred = graph.op("Sub", statistic, np.asarray(reference.location))
     point = graph.op("Div", centred, np.asarray(reference.scale))
     clips = np.asarray(reference.clips[reference.is_clip])

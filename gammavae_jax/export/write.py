@@ -1,4 +1,4 @@
-"""Writes all machines' files to one folder, after checking all of them."""
+"""Writes the files of all machines to one folder, after checking all of them."""
 
 import os
 import tempfile
@@ -55,11 +55,11 @@ def export_machines(
         overwrite: replace existing files.
 
     Returns:
-        Each machine's files, by its name.
+        Each machine's files, by the machine's name.
 
     Raises:
         InputError: a file exists or cannot be written, a model's training failed, or
-            a file's scores differ from the detector's. Nothing is written then.
+            a file's scores differ from the detector's. Then nothing has been written.
     """
     machines = [of_machine(detector, m) for m in range(len(detector.machines))]
     stale = _existing_files(out, machines, overwrite)
@@ -90,7 +90,7 @@ def _export(
     found = difference(scores, expected, machine)
     if not found <= TOLERANCE:  # also refuses NaN
         raise InputError(
-            f"{name}: its scores differ from JAX by {found:.1e}, more than the allowed "
+            f"{name}: its scores differ from those of JAX by {found:.1e}, more than "
             f"{TOLERANCE:g}: choose another --score, and please report this"
         )
     cost = None
@@ -106,7 +106,7 @@ def _export(
 def _existing_files(
     out: Path, machines: Sequence[MachineDetector], overwrite: bool
 ) -> list[Path]:
-    """Return the existing files, which are replaced if `overwrite` is true."""
+    """Return the files that already exist; reject them unless `overwrite` is true."""
     targets = [out / f"{machine.name}{end}" for machine in machines for end in _ENDINGS]
     found = [path for path in targets if os.path.lexists(path)]
     if found and not overwrite:
@@ -117,7 +117,7 @@ def _existing_files(
 
 
 def _write(out: Path, contents: Mapping[str, bytes], stale: Sequence[Path]) -> None:
-    """Write all files to a temporary folder before the first gets its final name."""
+    """Write all files to a temporary folder before giving any its final name."""
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as folder:

@@ -1,4 +1,4 @@
-"""The intermediate values that an explanation of one clip needs."""
+"""Computes the intermediate values that the explanation of a clip needs."""
 
 import functools
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ _BANDED = ("spectrum", "residual", "peak")
 
 
 class ClipView(NamedTuple):
-    """One clip's values from each member of a seed."""
+    """One clip's intermediate values, from each member of a seed."""
 
     residual: Float[Any, "*member frame mel"]  # in the unit of the model's inputs
     decibels: Float[Any, "*member frame mel"]  # the residual in dB
@@ -50,7 +50,7 @@ def view_clip(
     log_mel: Float[np.ndarray, "frame mel"],
     names: tuple[str, ...],
 ) -> ClipView:
-    """Compute the values that the named scores need; none may be a fusion."""
+    """Compute the values that the named scores need, none of which may be a fusion."""
     n_frames = len(log_mel)
     n_padded = -(-n_frames // _FRAMES_AT_ONCE) * _FRAMES_AT_ONCE
     padded = np.zeros((n_padded, log_mel.shape[1]), np.float32)
@@ -113,7 +113,7 @@ def _windows_of_frames(
 
 
 def _decibels_in_unit(config: Config, scorer: Scorer) -> Array | None:
-    """Return the factor that converts a residual to dB; None if it is in dB."""
+    """Return the factor that converts a residual to dB, or None if it is in dB."""
     if config.model.inputs != "standardised":
         return None
     deviation = jnp.sqrt(scorer.batch_stats[INPUTS][STANDARDISE]["var"] + EPS)

@@ -22,7 +22,7 @@ Loader = Callable[[], tuple[Float[np.ndarray, "frame mel"], Sound]]
 
 
 class WantedClip(NamedTuple):
-    """A clip to show."""
+    """A clip to show on a page."""
 
     machine: int  # index of the machine on the page
     clip: int  # index of the clip within the machine
@@ -68,7 +68,7 @@ def telling_clips(
 def telling_clips_of_all(
     machines: Sequence[ScoredClips], score: str, seed: int
 ) -> list[tuple[int, int]]:
-    """Return machine and clip indices, starting with every machine's first clip."""
+    """Return (machine, clip) indices of informative clips, taking machines in turn."""
     n_most = max(1, min(_MAX_CLIPS_OF_MACHINE, _MAX_CLIPS // max(len(machines), 1)))
     chosen = [
         telling_clips(
@@ -100,10 +100,10 @@ def show_clips(
     Args:
         detector: the detector of the machines.
         wanted: the clips, the most informative ones first.
-        seed: index of the seed whose members explain.
+        seed: the index of the seed whose members are used.
         score: the score to explain; default: the headline score.
         on_clip: called after each clip, for a progress bar.
-        max_bytes: the budget of all clips together; the first clip is always shown.
+        max_bytes: the budget for all clips together; the first clip is always shown.
     """
     config = detector.config
     name = config.score if score is None else score

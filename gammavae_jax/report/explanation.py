@@ -9,7 +9,7 @@ seed's score is the mean over its members, and so are the shares.
 
 A fusion standardises each score by held-out clips. Their mean is subtracted in equal
 parts from all bands, because ordinary clips differ about as much in each standardised
-band. A band that differs less than that gets a negative share.
+band. A band that differs less than average gets a negative share.
 
 **Other scores mix the bands** (Mahalanobis distances, scores of the code or of the
 worst windows). They are spread by squared residuals, and `is_exact` is false.
@@ -40,7 +40,7 @@ _NEPERS = np.log(10.0) / 10.0  # of power in a decibel
 
 
 class Part(NamedTuple):
-    """The contribution of one component score."""
+    """The contribution of one component to the score that is explained."""
 
     name: str
     value: float
@@ -48,9 +48,9 @@ class Part(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """One clip's explanation: means over a seed's members.
+    """The explanation of one clip's score, averaged over a seed's members.
 
-    The contribution adds up to the score. Reconstruction and residual are NaN for
+    The contributions add up to the score. Reconstruction and residual are NaN for
     frames that no window covers.
     """
 
@@ -71,7 +71,7 @@ class Explanation(NamedTuple):
 
 
 class _Machine(NamedTuple):
-    """One machine's members of one seed, and one clip."""
+    """One clip, with the views and references of a machine's members."""
 
     config: Config
     view: ClipView
@@ -90,7 +90,7 @@ def explain_clip(
 
     Args:
         detector: the machine's detector.
-        seed: the index of the seed whose members explain.
+        seed: the index of the seed whose members are used.
         machine: the machine's index.
         log_mel: the clip, in dB.
         score: the score's name; default: the headline score.
@@ -131,7 +131,7 @@ def _summands(
 ) -> list[tuple[str, Float[np.ndarray, "frame mel"]]]:
     """Return the contributions that add up to a score, by component score.
 
-    A fusion that takes the largest or smallest score has that one as its only summand.
+    A fusion that takes the largest or smallest score has only that score as a summand.
     """
     if name not in FUSION_SCORES:
         return [(name, _contribution(of_machine, name, 0.0))]
@@ -148,7 +148,7 @@ def _summands(
 def _contribution(
     of_machine: _Machine, name: str, location: float
 ) -> Float[np.ndarray, "frame mel"]:
-    """Return the contributions to a score minus `location`."""
+    """Return the contributions that add up to a score minus `location`."""
     n_members = len(of_machine.view.covered)
     shares = [_share(of_machine, name, member) for member in range(n_members)]
     placed = np.mean(shares, axis=0)
@@ -163,7 +163,7 @@ def _contribution(
 def _share(
     of_machine: _Machine, name: str, member: int
 ) -> Float[np.ndarray, "frame mel"]:
-    """Return how much bands and frames add to one member's score."""
+    """Return how much each band and frame adds to one member's score."""
     config, view = of_machine.config, _at(of_machine.view, member)
     is_covered = view.covered > 0
     statistic, _, rule = name.rpartition("_")
@@ -193,7 +193,7 @@ def _nearest_clip(
     by_radius: bool,
     n_mels: int,
 ) -> tuple[Float[np.ndarray, "mel"], Float[np.ndarray, "block mel"]]:
-    """Return each band's share of the nearest distance, and the clip's features.
+    """Return each band's share of the distance to the nearest clip, and its features.
 
     With `by_radius`, the distance is that of the density score.
     """
@@ -215,7 +215,7 @@ def _by_excess(
     deviation: Float[np.ndarray, "mel"],
     is_frame: Bool[np.ndarray, "frame"],
 ) -> Float[np.ndarray, "frame mel"]:
-    """Weight frames by the squared excess beyond one deviation from the mean."""
+    """Weight frames by their squared excess over one deviation from the mean."""
     unit = np.maximum(deviation, _SMALLEST_DEVIATION)
     excess = np.maximum(np.abs(values - mean) - unit, 0.0) / unit
     return _normalised(excess**2 + _EVEN_WEIGHT, is_frame)
@@ -224,7 +224,7 @@ def _by_excess(
 def _by_power(
     decibels: Float[np.ndarray, "frame mel"], is_frame: Bool[np.ndarray, "frame"]
 ) -> Float[np.ndarray, "frame mel"]:
-    """Weight frames by their part of a band's power."""
+    """Weight frames by their share of a band's power."""
     level = decibels.max(axis=0, where=is_frame[:, None], initial=-np.inf)
     return _normalised(np.exp(_NEPERS * np.minimum(decibels - level, 0.0)), is_frame)
 
@@ -242,7 +242,7 @@ def _by_squares(
 def _normalised(
     weights: Float[np.ndarray, "frame mel"], is_frame: Bool[np.ndarray, "frame"]
 ) -> Float[np.ndarray, "frame mel"]:
-    """Normalise weights to a sum of 1 per band; make them equal if all are 0."""
+    """Normalise each band's weights to a sum of 1; make them equal if all are 0."""
     weights = np.where(is_frame[:, None], weights, 0.0)
     weights = np.where(weights.sum(0) > 0, weights, is_frame[:, None] * 1.0)
     return weights / weights.sum(0)

@@ -8,21 +8,21 @@ import numpy as np
 
 
 class Curve(NamedTuple):
-    """One machine's losses by epoch, means over its models; NaN where unknown."""
+    """One machine's losses by epoch, averaged over its models; NaN where unknown."""
 
     loss: tuple[float, ...]
     held_out_loss: tuple[float, ...]
 
 
 class CodeUse(NamedTuple):
-    """How much of the latent code a machine uses: means over its models."""
+    """How much of the latent code a machine uses, averaged over its models."""
 
     n_active: float  # latents whose posterior mean varies over held-out windows
     nats: Sequence[float]  # KL divergence of each latent
 
 
 def training_curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
-    """Return the curves of machines with a known loss, from the epochs' metrics."""
+    """Return the curve of each machine with a known loss, from the epochs' metrics."""
     names = dict.fromkeys(name for line in metrics for name in line["machines"])
     curves = {
         name: Curve(*(_by_epoch(metrics, name, of) for of in Curve._fields))
@@ -32,7 +32,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
 
 
 def code_use(metrics: Sequence[Mapping[str, Any]]) -> dict[str, CodeUse]:
-    """Return each machine's code use after the last epoch, where it is known."""
+    """Return each machine's code use after the last epoch, where known."""
     codes = {}
     for machine, values in (metrics[-1]["machines"] if metrics else {}).items():
         active = np.array(values.get("active_units", ()), float)
@@ -47,7 +47,7 @@ def code_use(metrics: Sequence[Mapping[str, Any]]) -> dict[str, CodeUse]:
 def _by_epoch(
     metrics: Sequence[Mapping[str, Any]], machine: str, of: str
 ) -> tuple[float, ...]:
-    """Return one machine's mean known loss in each epoch."""
+    """Return the mean of one machine's known losses in each epoch."""
     values = (line["machines"].get(machine, {}).get(of, ()) for line in metrics)
     known = ([v for v in of_epoch if v is not None] for of_epoch in values)
     return tuple(sum(losses) / len(losses) if losses else math.nan for losses in known)
@@ -72,7 +72,7 @@ class CurvePlot(NamedTuple):
 
 
 def plot_curve(machine: str, curve: Curve) -> CurvePlot:
-    """Compute a curve's pixels, on a logarithmic scale if all losses are positive."""
+    """Lay out a curve in pixels, on a logarithmic scale if all losses are positive."""
     known = [v for values in curve for v in values if math.isfinite(v)]
     low, high = min(known), max(known)
     scale = math.log if low > 0 else float
@@ -103,7 +103,7 @@ def plot_curve(machine: str, curve: Curve) -> CurvePlot:
 
 
 def error_bar(mean: float, low: float, high: float) -> dict[str, str]:
-    """Return a fraction's bar in percent, with an interval that is always visible."""
+    """Return a bar for a fraction, in percent, whose interval is always visible."""
     value, left, right = (f"{100 * min(max(v, 0), 1):.2f}" for v in (mean, low, high))
     width = f"{max(float(right) - float(left), 0.4):.2f}"
     return {"value": value, "low": left, "width": width}

@@ -1,4 +1,4 @@
-"""A fleet's overview page: a table of its machines, worst first, without a script."""
+"""The overview page of a fleet: a static table of its machines, worst first."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ _COLUMNS = (*HEADLINE, "fpr_source", "fpr_target")
 
 
 class MachineLine(NamedTuple):
-    """One machine's line: a link to its page, and its results."""
+    """One machine's line in the table: a link to its page, and its results."""
 
     machine: str
     section: str
@@ -40,8 +40,8 @@ def write_fleet_page(
         path: the file to write.
         config: the configuration of the run.
         machines: one line per machine, in any order.
-        means: the result of `summarise_scores`, without scores if nothing has labels.
-        notes: warnings to read with the numbers.
+        means: the result of `summarise_scores`, with no scores if no clip is labelled.
+        notes: warnings to show above the numbers.
     """
     lines = sorted(((_means(line), line) for line in machines), key=_worst_first)
     page = render(
@@ -75,7 +75,7 @@ def _means(line: MachineLine) -> dict[str, float]:
 
 
 def _worst_first(judged: tuple[dict[str, float], MachineLine]) -> tuple[Any, ...]:
-    """Return a sort key: unlabelled machines come last, by their share of alarms."""
+    """Return a sort key that puts unlabelled machines last, most alarms first."""
     means, line = judged
     is_unlabelled, share = (
         math.isnan(means["score"]),

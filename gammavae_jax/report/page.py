@@ -1,4 +1,4 @@
-"""The report page: its tables, and the data for its script."""
+"""The report page: its tables and the data for its script."""
 
 import json
 import math
@@ -42,8 +42,8 @@ class Report(NamedTuple):
 def report_html(report: Report, shown: Iterable[tuple[int, int, str]] = ()) -> str:
     """Render the page as HTML.
 
-    `shown` has the clips with pictures: the numbers of the machine and the clip on this
-    page, and the JSON text of `picture_payload`.
+    `shown` has the clips with pictures, each as the indices of its machine and clip on
+    this page, and the JSON text of its `picture_payload`.
     """
     config = report.config
     scores = sorted(config.scores, key=lambda name: name != config.score)
@@ -121,7 +121,7 @@ def _interval(bars: Bootstrap) -> str:
 
 
 def _machines_table(report: Report, score: str) -> dict[str, Any]:
-    """Return a table of one score's results, with published ones where they exist."""
+    """Return a table of one score's results, beside published results if any exist."""
     published = report.published if score == PUBLISHED_SCORE else {}
     header, *rows, footer = table_cells(report.rows, score, published)
     table = {"header": header, "rows": rows, "footer": footer}
@@ -143,7 +143,7 @@ def _official_line(
 
 
 def _leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
-    """Flatten nested mappings to text by dotted path, without None."""
+    """Flatten nested mappings to (dotted path, text) pairs, omitting None."""
     if isinstance(tree, Mapping):
         for name, branch in tree.items():
             yield from _leaves(branch, (*path, str(name)))

@@ -23,9 +23,9 @@ def error_bars(
     year: int | None = None,
     seed: int = 0,
 ) -> dict[str, Bootstrap]:
-    """Bootstrap each score over the labelled machines; empty without labels.
+    """Bootstrap each score over the labelled machines; return {} if there are none.
 
-    `seed` is an index.
+    `seed` is the index of a seed.
     """
     labelled = [clips for clips in machines if clips.is_anomaly is not None]
     return {
@@ -45,7 +45,7 @@ def scores_payload(
     rows: Sequence[Row],
     scores: Sequence[str],
 ) -> dict[str, Any]:
-    """Return the data for `report.js`: rounded numbers, None if not finite."""
+    """Return the data for `report.js`, with numbers rounded, or None if not finite."""
     metrics = {(r.machine, r.section, r.score, r.seed): r for r in rows}
     return {
         "preset": config.preset,

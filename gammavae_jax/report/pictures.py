@@ -49,7 +49,7 @@ def picture_payload(
     score: str,
     seed: int,
 ) -> dict[str, Any]:
-    """Return the data with which `report.js` shows a clip."""
+    """Return the data that `report.js` needs to show a clip."""
     n_pooled = -(-len(log_mel) // _MAX_COLUMNS)
     seconds = config.hop_length / config.sample_rate
     contribution = explanation.contribution
@@ -105,10 +105,10 @@ def _sound(sound: Sound) -> dict[str, Any]:
 def encode_clip(
     waveform: Float32[np.ndarray, "sample"], sample_rate: int
 ) -> tuple[bytes, str]:
-    """Encode a waveform in [-1, 1] for a browser; returns bytes and media type.
+    """Encode a waveform in [-1, 1] for a browser; return the bytes and media type.
 
-    Mono MP3, about 50 KB for ten seconds at 16 kHz; 16-bit WAV if libsndfile is older
-    than 1.1 or MP3 does not support the sample rate.
+    The format is mono MP3, about 50 KB for ten seconds at 16 kHz, or 16-bit WAV if
+    libsndfile is older than 1.1 or MP3 does not support the sample rate.
     """
     for kind, media_type in (("MP3", "audio/mpeg"), ("WAV", "audio/wav")):
         if kind not in soundfile.available_formats():
@@ -125,7 +125,7 @@ def encode_clip(
 def _pooled(
     values: Float[np.ndarray, "frame mel"], n_pooled: int
 ) -> Float[np.ndarray, "column mel"]:
-    """Average groups of successive frames, ignoring NaN; the last may be smaller."""
+    """Average groups of frames, ignoring NaN; the last group may be smaller."""
     starts = np.arange(0, len(values), n_pooled)
     is_known = np.isfinite(values)
     total = np.add.reduceat(np.where(is_known, values, 0.0), starts, axis=0)
@@ -164,7 +164,7 @@ def _packed(codes: Float[np.ndarray, "column mel"]) -> str:
 
 
 class Region(NamedTuple):
-    """A range of bands that raises a score, and its times; ends are inclusive."""
+    """A range of bands that raises a score, and when it does; ends are inclusive."""
 
     first_band: int
     last_band: int
@@ -177,8 +177,8 @@ def find_regions(
 ) -> list[Region]:
     """Return up to `n_most` regions, strongest first; none if nothing raises the score.
 
-    A region's bands are chosen by their sums over all frames, its moments by the sums
-    over these bands, both smoothed a little.
+    A region's bands are chosen by their sums over all frames, and its moments by the
+    sums over these bands; both sums are smoothed a little.
     """
     bands = np.maximum(contribution.sum(0), 0.0)
     total = bands.sum()
@@ -225,7 +225,7 @@ def describe_regions(
 
 
 def frequencies(low: float, high: float) -> str:
-    """Format two frequencies, as `310 and 450 Hz` or `0.9 and 1.2 kHz`."""
+    """Format two frequencies as `310 and 450 Hz` or `0.9 and 1.2 kHz`."""
     if high < 1000:
         return f"{10 * round(low / 10)} and {10 * round(high / 10)} Hz"
     return f"{low / 1000:.1f} and {high / 1000:.1f} kHz"
@@ -244,7 +244,7 @@ def _when(region: Region, seconds_per_frame: float) -> str:
 
 
 def _moments(profile: Float[np.ndarray, "frame"]) -> tuple[tuple[int, int], ...]:
-    """Find spans of frames with far more than their share; empty if there are none."""
+    """Find spans of frames that hold far more than their share of a profile."""
     smooth = _smoothed(profile, max(3, len(profile) // _MOMENTS_OF_A_CLIP))
     is_strong = smooth >= _EDGE_OF_FRAMES * smooth.max()
     share = profile[is_strong].sum() / max(profile.sum(), 1e-30)
@@ -257,7 +257,7 @@ def _moments(profile: Float[np.ndarray, "frame"]) -> tuple[tuple[int, int], ...]
 
 
 def _reach(values: Float[np.ndarray, "band"], top: int, edge: float) -> tuple[int, int]:
-    """Return the ends of the range around the peak that stays above a part of it."""
+    """Return both ends of the range around `top` with at least `edge` of its value."""
     is_low = values < edge * values[top]
     below, above = np.flatnonzero(is_low[:top]), np.flatnonzero(is_low[top:])
     first = int(below[-1]) + 1 if len(below) else 0
@@ -267,7 +267,7 @@ def _reach(values: Float[np.ndarray, "band"], top: int, edge: float) -> tuple[in
 def _smoothed(
     values: Float[np.ndarray, "item"], width: int
 ) -> Float[np.ndarray, "item"]:
-    """Return running means, over fewer items at the ends."""
+    """Return running means, taken over fewer items at the ends."""
     kernel = np.ones(min(width, len(values)))
     total = np.convolve(values, kernel, "same")
     return total / np.convolve(np.ones(len(values)), kernel, "same")

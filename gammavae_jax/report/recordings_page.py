@@ -1,4 +1,4 @@
-"""The page for scored recordings outside a run, without labels."""
+"""The page for unlabelled recordings that were scored outside a run."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,7 +27,7 @@ def write_recordings_report(
     detector: Detector,
     scored: Sequence[tuple[int, LoadedRecordings, Float[np.ndarray, "_"]]],
 ) -> None:
-    """Write a page with every clip's score, and explanations of informative clips.
+    """Write a page with every clip's score and explanations of informative clips.
 
     Args:
         path: where to write the page.
@@ -62,7 +62,7 @@ def _scored_clips(
     recordings: LoadedRecordings,
     scores: Float[np.ndarray, "_"],
 ) -> ScoredClips:
-    """Return one machine's clips with the headline score, without labels."""
+    """Return one machine's clips with their headline scores but without labels."""
     score, n_clips = detector.config.score, len(recordings.sounds)
     p_values = clip_p_values(detector, score, 0, number, scores[:n_clips])
     unknown = ("",) * n_clips

@@ -1,4 +1,4 @@
-"""Rendering of the page templates: Jinja2 with autoescape, so values stay text."""
+"""Renders the page templates with Jinja2, escaping values so that they stay text."""
 
 import base64
 import functools
@@ -13,7 +13,7 @@ _IN_SCRIPT = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
 def render(template: str, script: str = "", **values: Any) -> str:
-    """Render a template of this folder with the given values, which are escaped.
+    """Render a template in this folder with the given values, which are escaped.
 
     `script` is the file name of the page's only script, if it has one.
     """

@@ -1,1 +1,1 @@
-"""Anomaly scores, p-values and thresholds; fitting a detector."""
+"""Anomaly scores, p-values and thresholds, and the fitting of a detector."""

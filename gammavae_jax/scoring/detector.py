@@ -1,8 +1,8 @@
-"""The detector: models, references and thresholds of all machines, and its scores.
+"""Fits a detector to the trained models of all machines, and scores clips with it.
 
-Each seed has one model per fold (its members). The score of a clip is the mean of the
-members' scores. Calibration: each training clip is scored by the member that did not
-see it, which shows how high normal clips score.
+The members of a seed are its models, one per fold. A clip's score is the mean of the
+members' scores. For calibration, each training clip is scored by the member that did
+not see it, which shows how high normal clips score.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -49,9 +49,9 @@ _CLIPS_AT_ONCE = {"map": None, "vmap": 16}
 
 @dataclass(frozen=True)
 class Detector:
-    """All machines' and members' models, references and thresholds, on the host.
+    """The models, references and thresholds of all machines and members, on the host.
 
-    The calibration holds the held-out training clips' scores, for all scores that are
+    `calibration` has the scores of the held-out training clips, for every score that is
     configured or fused. It is NaN for clips that were not held out, and empty if the
     thresholds are the official ones.
     """
@@ -74,13 +74,13 @@ def fit_scores(
     data: Any,
     split: Split,
 ) -> Detector:
-    """Fit scores and thresholds to trained models.
+    """Fit scorers, references and thresholds to trained models.
 
     Args:
         config: the models' configuration.
         placement: the placement of the models.
         machines: each machine's type and section.
-        filterbank: stored with the models.
+        filterbank: the filterbank to store with the models.
         state: the placed `TrainState`.
         data: `TrainingArrays`, placed or on the host.
         split: the training windows and the held-out clips.
@@ -118,7 +118,7 @@ def _fit_references(
     The leaves are arrays `member machine ...`.
 
     Each training clip is described by the member that did not see it, or by the first
-    member if all saw it. A member compares with the clips of the other folds.
+    member if all saw it. A member compares a clip with the clips of the other folds.
     """
     config, names = detector.config, wanted_statistics(detector.config)
     if not names:
@@ -161,7 +161,7 @@ def _fit_references(
 def _calibrated(
     detector: Detector, placement: Placement, data: Any, split: Split
 ) -> Detector:
-    """Return the detector with held-out scores and thresholds fitted to them."""
+    """Return the detector with held-out scores, and thresholds fitted to them."""
     config, held_out = detector.config, split.is_held_out
     chosen, is_used = chosen_indices(held_out)
     by_member = _compile_members(detector, placement, data, chosen)()
@@ -184,7 +184,7 @@ def _with_thresholds(
     threshold: Callable[[np.ndarray, float], float],
     scores: Mapping[str, Float[np.ndarray, "row machine item"]],
 ) -> Detector:
-    """Return the detector with a threshold for each seed and machine."""
+    """Return the detector with a threshold for each score, seed and machine."""
     rate = detector.config.scoring.false_alarm_rate
     thresholds = {name: np.empty(values.shape[:2]) for name, values in scores.items()}
     for name, values in scores.items():
@@ -202,7 +202,7 @@ def compile_scores(
 
     Returns:
         A function that returns every configured score, as arrays `seed machine clip`.
-        It takes no argument, or other clips in arrays of the same shapes.
+        Without an argument it scores these clips; other clips need the same shapes.
     """
     config = detector.config
     models = config.n_members, len(detector.machines)
@@ -228,9 +228,9 @@ def compile_scores(
 def clip_p_values(
     detector: Detector, score: str, seed: int, machine: int, scores: np.ndarray
 ) -> Float[np.ndarray, "clip"] | None:
-    """Return the scores' p-values (see `p_values`); None with official thresholds.
+    """Return the p-values of scores, or None if the thresholds are official.
 
-    `seed` and `machine` are indices into `Scores`.
+    `seed` and `machine` are indices into `Scores`. See `p_values`.
     """
     if score not in detector.calibration:
         return None
@@ -244,9 +244,9 @@ def _compile_members(
     data: Any,
     chosen: Int[np.ndarray, "member machine chosen"],
 ) -> Callable[..., dict[str, Float[np.ndarray, "member machine chosen"]]]:
-    """Compile a function that computes each member's scores of its chosen clips.
+    """Compile a function that computes each member's scores for its chosen clips.
 
-    The returned function takes no argument, or other data of the same shapes.
+    The returned function uses `data`, unless given other data of the same shapes.
     """
     config = detector.config
     models = (
@@ -270,7 +270,7 @@ def _compile_members(
 
 
 def _stack_models(shape: tuple[int, int], make: Callable[[int, int], Any]) -> Any:
-    """Call `make` for each index into `shape`, and stack the returned trees."""
+    """Call `make` for each index of an array of this shape, and stack the results."""
     trees = [make(*model) for model in np.ndindex(*shape)]
     return jax.tree.map(
         lambda *leaves: np.stack(leaves).reshape(*shape, *leaves[0].shape), *trees

@@ -1,4 +1,4 @@
-"""From training clips to a detector: the pipeline that all callers share."""
+"""The pipeline from training clips to a detector, which all callers share."""
 
 import math
 from collections.abc import Mapping
@@ -34,16 +34,16 @@ def fit(
     capacity: Capacity | None = None,
     adapt_epochs: bool = False,
 ) -> Detector:
-    """Train all machines' models, and fit their scores and thresholds.
+    """Train the models of all machines, and fit their scores and thresholds.
 
     Args:
         config: the configuration.
         machines: the machines with their training clips. `machines.train` is emptied
-            once the clips are copied into arrays, so that memory holds them once.
+            once the clips are copied into arrays, so that memory holds them only once.
         observer: shows progress and may save states; default: progress on standard
             error.
         capacity: the minimum size of one machine's arrays.
-        adapt_epochs: train for more epochs if the configured ones have few steps.
+        adapt_epochs: train for more epochs if the configured number gives few steps.
 
     Raises:
         InputError: a machine has too few clips, or a model diverged.
@@ -63,10 +63,10 @@ def fit(
 
 
 def fit_detector(config: Config, trained: Trained, machines: Machines) -> Detector:
-    """Fit scores and thresholds to trained models.
+    """Fit a detector to trained models.
 
     Args:
-        config: the configuration; only its scoring may differ from training's.
+        config: the configuration; it may differ from the training's only in scoring.
         trained: the result of `train_machines`.
         machines: the machines, with the names and filterbank for the detector.
     """
@@ -82,7 +82,7 @@ def fit_recordings(
     observer: Observer,
     adapt_epochs: bool,
 ) -> Detector:
-    """Fit a detector to a user's own recordings; see `fit` for shared arguments.
+    """Fit a detector to a user's own recordings; see `fit` for the shared arguments.
 
     Raises:
         InputError: a machine's name is not printable, a machine has fewer than two
@@ -91,13 +91,13 @@ def fit_recordings(
     for name, found in loaded.items():
         if not name.isprintable():
             raise InputError(
-                f"machine {name!r}: its name has characters that cannot be printed: "
-                "rename it"
+                f"the machine name {name!r} has characters that cannot be printed: "
+                "rename the machine"
             )
         if len(found.clips.files) < 2:
             raise InputError(
-                f"{name} has one clip: use two or more normal recordings, because "
-                "thresholds need clips that a model did not learn from"
+                f"{name} has one clip: use at least two normal recordings, because "
+                "the threshold needs clips that a model did not learn from"
             )
     _require_whole_recordings(config, loaded)
     machines = Machines(
@@ -113,22 +113,22 @@ def fit_recordings(
 def _require_whole_recordings(
     config: Config, loaded: Mapping[str, LoadedRecordings]
 ) -> None:
-    """Reject cut recordings, unless folds keep a recording's clips together."""
+    """Reject recordings cut into clips, unless folds keep those clips together."""
     if config.train.split == "folds":
         return
     for name, found in loaded.items():
         if len(found.recording) > len(found.names):
             raise InputError(
                 f"{name}: recordings longer than a clip need train.split=folds (the "
-                f"preset {config.preset} has {config.train.split}): use single clips, "
-                "a larger clip_seconds, or another preset"
+                f"preset {config.preset} uses {config.train.split}): use shorter "
+                "recordings, a larger clip_seconds, or another preset"
             )
 
 
 def _with_no_empty_fold(
     config: Config, loaded: Mapping[str, LoadedRecordings]
 ) -> Config:
-    """Limit the folds to the number of recordings, but use at least 2."""
+    """Use no more folds than there are recordings, but at least two."""
     if config.train.split != "folds":
         return config
     n_folds = config.train.n_folds
@@ -139,7 +139,7 @@ def _with_no_empty_fold(
 
 
 def _with_enough_epochs(config: Config, examples: Examples) -> Config:
-    """Raise the epochs until every model takes about a thousand steps."""
+    """Raise the number of epochs so that every model takes about a thousand steps."""
     fewest = int((examples.split.group == TRAIN).sum(-1).min())
     steps = max(1, math.ceil(fewest / config.train.batch_size))
     wanted = min(math.ceil(_LEAST_STEPS / steps), _MOST_EPOCHS)

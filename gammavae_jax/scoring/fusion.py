@@ -1,7 +1,7 @@
 """Fusion of several scores, standardised on held-out clips.
 
 Scores differ in their units and in the faults they detect. No statistic of test clips
-is used, so a clip has the same score alone and among others.
+is used, so a clip gets the same score alone as among others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,11 +35,11 @@ def fuse(
     names: Sequence[str],
     fused: Sequence[str],
 ) -> Scores:
-    """Return the named scores, including those that fuse others.
+    """Return the named scores, computing those that are fusions of others.
 
     Args:
         scores: the clips' scores, by name.
-        calibration: the held-out clips' scores; NaN for clips not held out.
+        calibration: the held-out clips' scores; NaN for clips that were not held out.
         names: the scores to return.
         fused: the scores that fusion scores combine.
     """
@@ -58,7 +58,7 @@ def fuse(
 
 
 class Standard(NamedTuple):
-    """The mean and unit of a score on held-out clips."""
+    """The mean and unit with which a score is standardised."""
 
     mean: Float[np.ndarray, "*model 1"]
     unit: Float[np.ndarray, "*model 1"]
@@ -67,7 +67,7 @@ class Standard(NamedTuple):
 def standard_of(
     name: str, calibration: Float[np.ndarray, "*model held_out"]
 ) -> Standard:
-    """Return the mean and the standard deviation of a score, ignoring NaN.
+    """Return a score's mean and standard deviation on held-out clips, ignoring NaN.
 
     If all held-out scores are equal but for rounding, the unit is a thousandth of their
     mean or the rounding error of zeros, whichever is larger.
@@ -90,9 +90,9 @@ def equalise_ties(
 ) -> Float[np.ndarray, "*model held_out"]:
     """Make held-out scores equal if they differ only by rounding.
 
-    Copies of one sound, such as digital silence, have such scores. All become slightly
-    larger than the largest: the same sound, scored beside other clips, may score higher
-    by rounding and must not raise an alarm.
+    Copies of one sound, such as digital silence, have such scores. All are raised
+    slightly above the largest: the same sound, scored among other clips, may score
+    higher by a rounding error and must not raise an alarm.
     """
     held_out = ~np.isnan(calibration)
     several = held_out.sum(-1, keepdims=True) > 1
@@ -105,7 +105,7 @@ def equalise_ties(
 def _extremes(
     calibration: Float[np.ndarray, "*model held_out"],
 ) -> tuple[Float[np.ndarray, "*model 1"], Float[np.ndarray, "*model 1"]]:
-    """Return the largest and smallest score, ignoring NaN; infinite if all are NaN."""
+    """Return the largest and smallest scores, ignoring NaN; infinite if all are NaN."""
     held_out = ~np.isnan(calibration)
     most = np.max(calibration, -1, keepdims=True, where=held_out, initial=-np.inf)
     least = np.min(calibration, -1, keepdims=True, where=held_out, initial=np.inf)
@@ -113,6 +113,6 @@ def _extremes(
 
 
 def _rounding(name: str, size: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Return the largest rounding difference between equal scores of this size."""
+    """Return how much equal scores of this size may differ by rounding."""
     at_zero = _ROUNDING_OF_SQUARES if name in _SQUARES else _ROUNDING_AT_ZERO
     return np.maximum(_ROUNDING * np.abs(size), at_zero)

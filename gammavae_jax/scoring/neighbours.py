@@ -2,7 +2,7 @@
 
 A `Reference` holds a statistic (see `data.statistics`) of training clips from both
 domains, each computed by a model that was not trained on the clip. The normal clips of
-a domain with few training clips lie far from all of these, so the density score divides
+a domain with few training clips lie far from all of them, so the density score divides
 each distance by the distance of the training clip to its own neighbours (Wilkinghoff et
 al. 2025, "Keeping the balance: anomaly score calculation for domain generalization").
 """
@@ -26,10 +26,10 @@ _TINY = 1e-6
 
 
 class Reference(NamedTuple):
-    """A model's standardised statistic of the training clips it compares with.
+    """A model's reference: a standardised statistic of the training clips.
 
-    The clips of the model's own fold have no influence on it, so held-out clips are as
-    new to it as test clips.
+    The clips of the model's own fold do not influence the reference, so held-out clips
+    are as new to it as test clips.
     """
 
     location: Float[AnyArray, "*model feature"]
@@ -40,7 +40,7 @@ class Reference(NamedTuple):
 
 
 class Distances(NamedTuple):
-    """A clip's distances to its nearest training clip, in standard deviations.
+    """A clip's distances to the nearest training clip, in standard deviations.
 
     `neighbour` is the Euclidean distance; `density` is the smallest distance divided by
     the radius of the training clip.
@@ -63,8 +63,8 @@ def fit_reference(
 
     Args:
         statistic: each training clip's statistic, from a model not trained on it.
-        folds: the fold of that model, or `NO_FOLD` if all were trained on the clip. A
-            clip's radius uses the other folds, which hold no near copies of it.
+        folds: the fold of that model, or `NO_FOLD` if every model was trained on the
+            clip. Its radius uses the other folds, which hold no near copies of it.
         is_clip: excludes padding and the clips of this model's own fold.
         is_target: whether a clip is from the target domain.
         config: the settings of the density score and of synthetic clips.
@@ -100,7 +100,7 @@ def fit_reference(
 
 
 def places_enough(n_clips: int, config: ScoringConfig) -> int:
-    """Return a capacity for a machine's training clips and the synthetic ones."""
+    """Return a capacity large enough for a machine's training and synthetic clips."""
     return n_clips + int(config.smote_ratio * n_clips)
 
 
@@ -124,9 +124,9 @@ def _radius(
     is_clip: Bool[Array, "clip"],
     n_neighbours: int,
 ) -> Float[Array, "clip"]:
-    """Return each clip's mean distance to its nearest clips.
+    """Return each clip's mean distance to its nearest neighbours.
 
-    They are from other folds if there are any. A clip without neighbours gets the mean
+    They are from other folds where possible. A clip without neighbours gets the mean
     radius; the smallest radius is a tenth of the mean, so that copies do not divide by
     0, and the mean is at least 1, in case all clips are copies. A synthetic clip has
     the folds of both clips that it lies between.
@@ -157,9 +157,9 @@ def _synthetic(
     config: ScoringConfig,
     rng: np.random.Generator,
 ) -> tuple[Float[np.ndarray, "new feature"], Int[np.ndarray, "new 2"]]:
-    """Interpolate between target clips and one of their two nearest target clips.
+    """Make synthetic clips between pairs of neighbouring target clips.
 
-    Source: SMOTE (Chawla et al. 2002).
+    Source: SMOTE (Chawla et al. 2002), with two neighbours per clip.
     """
     target, target_folds = clips[is_target], folds[is_target]
     n_source = len(clips) - len(target)

@@ -1,7 +1,7 @@
-"""Anomaly scores of one clip, from its windows' residuals.
+"""Anomaly scores of a clip, computed from the residuals of its windows.
 
-A residual is the target minus the reconstruction in dB, `window feature`; its rows are
-the frames of its windows, `row mel`. `weight` is 1 for a window and 0 for padding.
+A residual is the target minus the reconstruction in dB (`window feature`); its rows are
+the frames of its windows (`row mel`). `weight` is 1 for a window and 0 for padding.
 Higher scores are more anomalous.
 """
 
@@ -35,7 +35,7 @@ class WindowErrors(NamedTuple):
 
 
 class GaussianFit(NamedTuple):
-    """A normal distribution of rows: its mean, and a lower Cholesky factor."""
+    """A normal distribution fitted to rows: its mean and a lower Cholesky factor."""
 
     location: Float[Array, "*model mel"]
     factor: Float[Array, "*model mel mel"]
@@ -44,7 +44,7 @@ class GaussianFit(NamedTuple):
 def rows_of(
     residual: Float[Array, "window feature"], n_mels: int
 ) -> Float[Array, "row mel"]:
-    """Reshape windows to rows, one for each frame."""
+    """Reshape windows into rows, one for each frame."""
     return residual.reshape(-1, n_mels)
 
 
@@ -57,7 +57,7 @@ def empty_scatter(n_mels: int) -> Scatter:
 def add_batch(
     scatter: Scatter, rows: Float[Array, "row mel"], weight: Float[Array, "row"]
 ) -> Scatter:
-    """Add a batch's rows of weight 1 to the moments.
+    """Add the rows of a batch to the moments, ignoring rows of weight 0.
 
     Source: `within` is accumulated as in `calc_inv_cov` of the official baseline,
     `total` is merged as in Chan, Golub and LeVeque (1979).
@@ -130,7 +130,7 @@ def mahalanobis(
     source: GaussianFit,
     target: GaussianFit,
 ) -> Float[Array, ""]:
-    """Return the mean row's squared distance to the nearer domain.
+    """Return the squared distance from the mean row to the nearer domain.
 
     Source: the official baseline averages the `row row` matrix of products of residuals
     weighted by the inverse covariance, which equals this; faults whose residuals cancel
@@ -151,7 +151,7 @@ def mahalanobis_framewise(
     source: GaussianFit,
     target: GaussianFit,
 ) -> Float[Array, ""]:
-    """Return the rows' mean squared distance to the nearer domain.
+    """Return the mean over rows of the squared distance to the nearer domain.
 
     Source: the selective Mahalanobis distance as the challenge describes it.
     """
@@ -169,7 +169,7 @@ def clip_scores(
     source: GaussianFit,
     target: GaussianFit,
 ) -> dict[str, Float[Array, ""]]:
-    """Return all direct scores of a clip; under `jit`, unused ones cost nothing."""
+    """Return all direct scores of a clip; under `jit`, unused scores cost nothing."""
     return {
         "mse": mean(errors.squared, weight),
         "mse_top": top(errors.squared, weight),
@@ -198,24 +198,24 @@ RANK_DECAY = 0.98  # of the weight from each rank to the next, in `ranked`
 
 
 def mean(values: Float[Array, "window"], weight: Float[Array, "window"]) -> Array:
-    """Return the mean over windows; 0 without windows."""
+    """Return the mean over windows, or 0 if there are none."""
     return weight @ values / jnp.maximum(weight.sum(), 1.0)
 
 
 def largest(values: Float[Array, "window"], weight: Float[Array, "window"]) -> Array:
-    """Return the largest value; 0 without windows."""
+    """Return the largest value, or 0 if there are no windows."""
     most = jnp.max(jnp.where(weight > 0, values, -jnp.inf))
     return jnp.where(jnp.any(weight > 0), most, 0.0)
 
 
 def top(values: Float[Array, "window"], weight: Float[Array, "window"]) -> Array:
-    """Return the mean over the largest tenth of the windows, at least one."""
+    """Return the mean of the largest tenth of the values, but of at least one."""
     count = jnp.maximum(jnp.ceil(TOP_FRACTION * weight.sum()), 1.0)
     return _by_rank(values, weight, (jnp.arange(values.shape[0]) < count) * 1.0)
 
 
 def ranked(values: Float[Array, "window"], weight: Float[Array, "window"]) -> Array:
-    """Return the mean with weights that decay by rank, from the largest value down.
+    """Return a mean whose weights decay by rank, starting from the largest value.
 
     Source: global weighted rank pooling (Kolesnikov and Lampert 2016). A decay of 1
     would give the mean, and a decay of 0 the maximum.
@@ -228,7 +228,7 @@ def _by_rank(
     weight: Float[Array, "window"],
     weight_of_rank: Float[Array, "window"],
 ) -> Array:
-    """Return the mean over windows weighted by rank; padding is ranked last."""
+    """Return the mean over windows, weighted by rank; padding ranks last."""
     order = jnp.argsort(jnp.where(weight > 0, -values, jnp.inf))
     ranked_weight = weight_of_rank * weight[order]
     return ranked_weight @ values[order] / jnp.maximum(ranked_weight.sum(), 1e-12)

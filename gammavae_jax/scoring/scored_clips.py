@@ -1,4 +1,4 @@
-"""Scored clips: one table for each machine."""
+"""Scored clips, as one table for each machine."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from gammavae_jax.scoring.fusion import Scores
 
 
 class ScoredClips(NamedTuple):
-    """One machine's clips, with every score of every seed.
+    """One machine's clips, with all scores from all seeds.
 
     A label or domain that is not in a clip's name is "". Scores with an official
     threshold have no p-values.
@@ -40,11 +40,11 @@ class ScoredClips(NamedTuple):
 
     @property
     def is_target(self) -> Bool[np.ndarray, "clip"]:
-        """Whether each clip is of the target domain; an unknown domain is source."""
+        """Whether each clip is from the target domain (false if unknown)."""
         return np.array([domain == "target" for domain in self.domains])
 
     def decisions(self, score: str) -> Bool[np.ndarray, "seed clip"]:
-        """Whether each clip is judged anomalous."""
+        """Return whether each clip is judged anomalous, for every seed."""
         return self.scores[score] > self.thresholds[score][:, None]
 
 
@@ -54,7 +54,7 @@ def score_clips(
     log: Log | None = None,
     capacity: Capacity | None = None,
 ) -> list[ScoredClips]:
-    """Score clips with every configured score.
+    """Compute every configured score of the given clips.
 
     Args:
         detector: the machines' detector.
@@ -81,7 +81,7 @@ def score_clips(
 
 
 def finite_machines(scores: Scores, test: NamedClips, log: Log) -> list[int]:
-    """Return the indices of machines with finite scores; note the others."""
+    """Return the indices of machines with finite scores; log a note on the others."""
     usable = []
     for m, (name, clips) in enumerate(test):
         n = len(clips.files)  # the rest is padding

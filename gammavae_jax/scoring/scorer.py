@@ -1,6 +1,6 @@
-"""One model's scores: from windows to the scores of clips and batches.
+"""One model's scores of clips and batches, computed from their windows.
 
-All functions take one machine and one member; `detector` runs them for all.
+Every function handles one machine and one member; `detector` runs it for all of them.
 """
 
 from typing import Any, NamedTuple
@@ -92,7 +92,7 @@ def score_machine(
     data: ClipArrays,
     chosen: Int[Array, "chosen"],
 ) -> dict[str, Float[Array, "chosen"]]:
-    """Return the chosen clips' scores, as listed in `Config.computed_scores`.
+    """Compute the scores in `Config.computed_scores` for the chosen clips.
 
     Scores of padding clips are undefined. `clips_at_once` clips are computed as one
     batch; None computes them one by one.
@@ -118,7 +118,7 @@ def describe_machine(
     data: ClipArrays,
     chosen: Int[Array, "chosen"],
 ) -> dict[str, Float[Array, "chosen feature"]]:
-    """Return the chosen clips' statistics, as listed in `wanted_statistics`."""
+    """Compute the wanted statistics of the chosen clips; see `wanted_statistics`."""
 
     def describe(clip):
         output, weight = output_of_clip(config, scorer, data, clip)
@@ -142,11 +142,11 @@ def score_batches(
     data: TrainingArrays,
     group: UInt8[Array, "window"],
 ) -> dict[str, Float[Array, "batch"]]:
-    """Return the scores of shuffled batches: training windows, then held-out ones.
+    """Score shuffled batches, first of training windows, then of held-out windows.
 
-    They are NaN where there is no batch. Source: the official baseline fits its
-    thresholds to such scores. The MSE of training batches comes from the last epoch,
-    each before its step.
+    Scores are NaN where there is no batch. Source: the official baseline fits its
+    thresholds to such scores. The MSE of a training batch is that of the last epoch,
+    before the step on this batch.
     """
     order = _order_after_training(config, member, data, group)
     n_train, n_held_out = (jnp.sum(group == g) for g in (TRAIN, HELD_OUT))
@@ -188,7 +188,7 @@ def windows_of_clip(
 def _order_after_training(
     config: Config, member: Array, data: TrainingArrays, group: UInt8[Array, "window"]
 ) -> Int[Array, "window"]:
-    """Return the window order of one more epoch, on which official fits depend."""
+    """Return the order of windows in one more epoch; official fits depend on it."""
     key = jax.random.fold_in(model_key(member, data.name_hash), config.train.epochs + 1)
     return shuffled(jax.random.fold_in(key, 0), group)
 
@@ -209,7 +209,7 @@ def direct_scores(
     output: ModelOutput,
     weight: Float[Array, "window"],
 ) -> dict[str, Float[Array, ""]]:
-    """Return the direct scores of one clip's or batch's windows."""
+    """Compute the direct scores of a clip or batch from its windows."""
     terms = loss_terms(output, config.model)
     return clip_scores(
         WindowErrors(
@@ -227,7 +227,7 @@ def direct_scores(
 def output_of_clip(
     config: Config, scorer: Scorer, data: ClipArrays, clip: Int[Array, ""]
 ) -> tuple[ModelOutput, Float[Array, "window"]]:
-    """Apply the model to a clip's windows; return its output and the weights."""
+    """Apply the model to a clip's windows; return the output and the window weights."""
     windows, weight = windows_of_clip(config, data, clip)
     return _apply(config, scorer.params, scorer.batch_stats, windows), weight
 

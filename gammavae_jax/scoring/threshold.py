@@ -13,7 +13,7 @@ from gammavae_jax.config import Config
 def conformal_threshold(
     held_out_scores: Float[np.ndarray, "clip"], false_alarm_rate: float
 ) -> float:
-    """Return a threshold that new normal clips exceed at no more than a given rate.
+    """Return a threshold that keeps false alarms on new clips within a given rate.
 
     Source: split conformal prediction (Vovk et al. 2005). The threshold is the
     `ceil((n + 1) * (1 - false_alarm_rate))`-th smallest of `n` held-out scores, or the
@@ -28,7 +28,7 @@ def conformal_threshold(
 def p_values(
     scores: Float[np.ndarray, "*clip"], held_out_scores: Float[np.ndarray, "held_out"]
 ) -> Float[np.ndarray, "*clip"]:
-    """Return the p-value of each score, `(1 + count of scores as high) / (n + 1)`.
+    """Return each score's p-value: `(1 + held-out scores at least as high) / (n + 1)`.
 
     Source: split conformal prediction (Vovk et al. 2005). With at least `clips_needed`
     held-out clips, a clip exceeds the conformal threshold of a rate if and only if its
@@ -42,7 +42,7 @@ def p_values(
 def gamma_threshold(
     scores: Float[np.ndarray, "item"], false_alarm_rate: float
 ) -> float:
-    """Fit a Gamma distribution to the scores, and return its quantile.
+    """Return the upper quantile of a Gamma distribution fitted to the scores.
 
     Source: `fit_anomaly_score_distribution` and `calc_decision_threshold` of the
     official baseline, which fit shape, location and scale to the scores of *batches*.
@@ -56,7 +56,7 @@ def gamma_threshold(
 
 
 def clips_needed(false_alarm_rate: float) -> int:
-    """Return the number of held-out clips that this false-alarm rate needs."""
+    """Return how many held-out clips a false-alarm rate needs."""
     return math.ceil(round(1 / false_alarm_rate, 9)) - 1
 
 
@@ -67,7 +67,7 @@ def too_few_clips(
 ) -> str:
     """Return a warning that names machines with too few held-out clips, or "".
 
-    Fewer clips than `clips_needed` cannot keep the nominal false-alarm rate.
+    Fewer clips than `clips_needed` cannot guarantee the nominal false-alarm rate.
     """
     rate = config.scoring.false_alarm_rate
     counts = is_held_out[: config.n_folds].sum((0, -1))

@@ -1,4 +1,4 @@
-"""Verdicts on new recordings, with cached programs."""
+"""Verdicts on new recordings, computed by cached programs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ _FRAMES_IN_A_STEP = 64
 
 
 class Verdict(NamedTuple):
-    """A recording's or clip's score, and whether it is an alarm."""
+    """The score of a recording or clip, and whether it raises an alarm."""
 
     name: str
     machine: str
@@ -36,7 +36,7 @@ class Verdict(NamedTuple):
 
 
 class ClipScorer:
-    """Scores a few clips at a time, and caches compiled programs.
+    """A scorer of a few clips at a time, which caches compiled programs.
 
     The number of clips is padded to a power of two and the number of frames to a
     multiple of 64, so that few sizes are compiled.
@@ -47,7 +47,7 @@ class ClipScorer:
         self._programs: dict[Any, Callable[[ClipArrays], Scores]] = {}
 
     def score(self, clips: Mapping[int, Clips]) -> Scores:
-        """Compute every configured score.
+        """Compute every configured score of the given clips.
 
         Args:
             clips: the clips of each machine, by the machine's index in the detector.
@@ -110,7 +110,7 @@ def judge(
     recordings: LoadedRecordings,
     clip_scores: Float[np.ndarray, "_"],
 ) -> list[Verdict]:
-    """Return a verdict for each recording; its score is its clips' mean score.
+    """Return a verdict for each recording, scored by the mean over its clips.
 
     Args:
         detector: the detector; its first seed scored the clips.
@@ -128,8 +128,8 @@ def judge(
     if not np.isfinite(scores).all():
         name = recordings.names[int(np.isfinite(scores).argmin())]
         raise InputError(
-            f"{name}: the score is not finite: check its samples, which may be far "
-            "beyond 1, and leave it out"
+            f"{name}: the score is not finite: leave the recording out, and check "
+            "whether its samples are far outside [-1, 1]"
         )
     threshold = float(detector.thresholds[score][0, number])
     p_values = clip_p_values(detector, score, 0, number, scores)
@@ -142,7 +142,7 @@ def judge(
 
 
 def _rounded_up(arrays: ClipArrays) -> ClipArrays:
-    """Round up the numbers of clips and frames to a size that programs support."""
+    """Round the numbers of clips and frames up to sizes for which programs exist."""
     n_clips, n_frames = arrays.log_mel.shape[1:3]
     more_clips = (1 << (n_clips - 1).bit_length()) - n_clips
     more_frames = -n_frames % _FRAMES_IN_A_STEP

@@ -89,7 +89,7 @@ def remove_the_targets(scores):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (add_a_file_of_both, "for one section: keep one"),
+        (add_a_file_of_both, "for one section: keep only one"),
         (add_a_source_clip_to_the_targets, "'section_03_source_test_0000' is listed 2"),
         (remove_the_targets, "'section_03_target_test_0000' is missing"),
     ],
@@ -186,7 +186,7 @@ def test_the_list_of_2020_has_labels_and_ids(tmp_path):
         (["fan", "a.wav,normal_id_01_00000000.wav,0,0"], "is neither a machine nor"),
         (
             ["fan", "normal_id_01_1.wav,anomaly_id_01_00000000.wav,1"],
-            "'normal_id_01_1' has a later name that contradicts it",
+            "'normal_id_01_1' has a second name that contradicts it",
         ),
         (["fan", *["a.wav,normal_id_01_00000000.wav,0"] * 2], "'a' is listed 2 times"),
         (["fan", "a.wav,normal_id_01_00000000.wav,1"], "is '1': use 0 for a normal"),
@@ -214,7 +214,7 @@ def test_a_malformed_list_is_refused(tmp_path, lines, message):
 @pytest.mark.parametrize(
     ("years", "message"),
     [
-        ([2020, 2021], "holds 2 lists: pass the list of the right year"),
+        ([2020, 2021], "holds 2 lists: pass the list for the right year"),
         ([2022], "wrong in 881 lines"),
     ],
 )
@@ -243,7 +243,7 @@ def test_later_names_that_contradict_the_labels_are_not_used(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["a.wav"], "'a.wav' has no later name"),
+        (["a.wav"], "'a.wav' has no second name"),
         (["a.wav,x_1.wav", "a.wav,x_2.wav"], "'a' is listed 2 times"),
     ],
 )

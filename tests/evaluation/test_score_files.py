@@ -261,7 +261,7 @@ def test_missing_files_are_refused(tmp_path):
     write_machine(tmp_path, "fan")
     write_machine(tmp_path, "pump")
     write_truth(tmp_path / "truth", "fan")
-    with pytest.raises(InputError, match="has nothing on pump section 00: remove"):
+    with pytest.raises(InputError, match="does not cover pump section 00: remove"):
         evaluate_directory(tmp_path, tmp_path / "truth")
     write_truth(tmp_path / "truth", "pump")
     assert len(evaluate_directory(tmp_path, tmp_path / "truth")) == 2
@@ -282,13 +282,13 @@ def test_missing_files_are_refused(tmp_path):
 def test_two_files_for_one_section_are_refused(tmp_path):
     write_machine(tmp_path)
     (tmp_path / "anomaly_score_fan_section_00_test_seed1.csv").write_text("a.wav,1\n")
-    with pytest.raises(InputError, match="for one section: keep one"):
+    with pytest.raises(InputError, match="for one section: keep only one"):
         evaluate_directory(tmp_path)
 
 
 def test_a_score_file_without_machine_and_section_is_refused(tmp_path):
     (tmp_path / "anomaly_score_fan.csv").write_text("a.wav,1\n")
-    with pytest.raises(InputError, match=r"anomaly_score_fan\.csv names no machine"):
+    with pytest.raises(InputError, match=r"score_fan\.csv does not name a machine"):
         evaluate_directory(tmp_path)
 
 
