@@ -192,7 +192,7 @@ def test_a_cache_folder_that_others_may_write_is_not_used(compiled, capsys):
     compiled.chmod(0o770)
     keep_compiled_programs()
     assert CACHE not in os.environ
-    assert "others may write to it" in capsys.readouterr().err
+    assert "other users may write to it" in capsys.readouterr().err
 
 
 def test_the_oldest_compiled_programs_are_removed(compiled, monkeypatch):

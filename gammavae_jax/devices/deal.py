@@ -86,7 +86,7 @@ def _choose_shards(
 ) -> tuple[list[list[int]], int]:
     """Return the machines in each machine shard, and the number of member shards.
 
-    Every process gets a device, even if it has free slots only.
+    Every process gets a device, even if only free slots are left for it.
     """
     candidates = []
     for n_machine_shards in range(1, n_devices + 1):
@@ -102,7 +102,7 @@ def _choose_shards(
 def _deal(
     windows_per_machine: Sequence[int], n_shards: int
 ) -> tuple[list[list[int]], int]:
-    """Assign machines to shards, largest first to the idlest; return the top load."""
+    """Give machines, largest first, to the idlest shard; also return the top load."""
     shards: list[list[int]] = [[] for _ in range(n_shards)]
     loads = [0] * n_shards
     for machine in _longest_first(windows_per_machine):

@@ -253,7 +253,7 @@ def test_submit_refuses_a_bad_label_in_one_line(run, capsys):
         ([], "usage: gammavae [-h] [--version] COMMAND"),
         (["evaluate"], "Missing from gammavae evaluate:"),
         (["submit", "run"], "--label LABEL"),
-        (["nonsense"], "error: unknown command 'nonsense': one of demo, fit"),
+        (["nonsense"], "error: unknown command 'nonsense': use one of demo, fit"),
         (["evalute", "x"], "unknown command 'evalute': did you mean 'evaluate'?"),
         (["--evaluate"], "Unrecognized options: --evaluate"),
         (["evaluate", "x", "--grund-truth", "y"], "--ground-truth PATH"),

@@ -169,9 +169,9 @@ def test_a_truncated_wav_is_refused_with_both_frame_counts(
     whole = path.read_bytes()
     frame = n_channels * {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3}.get(subtype, 4)
     path.write_bytes(whole[: -1000 * frame])
-    assert f"claims {N} frames, the file has {N - 1000}" in message(path)
+    assert f"claims {N} frames, but the file has {N - 1000}" in message(path)
     path.write_bytes(whole[:-1])
-    assert f"claims {N} frames, the file has {N - 1}" in message(path)
+    assert f"claims {N} frames, but the file has {N - 1}" in message(path)
 
 
 @pytest.mark.parametrize("end", [-1, 5000])
@@ -187,7 +187,7 @@ def test_a_damaged_flac_is_refused(tmp_path):
     middle = len(data) // 2
     data[middle : middle + 200] = bytes(200)
     path.write_bytes(data)
-    assert "damaged or truncated" in message(path)
+    assert "corrupt or truncated" in message(path)
 
 
 @pytest.mark.parametrize("low_bytes", [b"\0\0\0\0", b"\xff\xff\xff\xff"])
