@@ -1,4 +1,4 @@
-"""An estimator, in scikit-learn's style, of anomalies in your own recordings.
+"""A scikit-learn-style estimator that detects anomalies in your own recordings.
 
 As in the challenge, and unlike scikit-learn's outlier detectors, higher scores are
 *more* anomalous, and `predict` returns True for an alarm.
@@ -154,7 +154,7 @@ class AnomalyDetector(BaseEstimator):
         sample_rate: int | None = None,
         machine: str | None = None,
     ) -> list[Verdict]:
-        """Return `score_recordings`'s verdicts, and write a page that explains them.
+        """Score recordings, and write a page that explains the scores.
 
         The page needs no other files: it contains the sounds, their spectrograms and
         what the model did not expect in them.
@@ -199,7 +199,7 @@ class AnomalyDetector(BaseEstimator):
         return dict(zip(self.machines_, values.tolist(), strict=True))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Save the detector as a folder, atomically; replace an older detector there.
+        """Save the detector to a folder atomically, replacing any older detector there.
 
         Raises:
             InputError: the detector is not fitted, or the path holds something else.
@@ -271,7 +271,7 @@ class AnomalyDetector(BaseEstimator):
         config: Config,
         keep_sounds: bool = False,
     ) -> dict[str, LoadedRecordings]:
-        """Load each machine's clips; mention each resampled rate only once."""
+        """Load each machine's clips; announce each resampled rate only once."""
         log, features = self._log(), config.features
         options = (self.clip_seconds, log, keep_sounds, self.skip_bad_files)
         loaded = load_all(recordings, sample_rate, bank, features, *options)

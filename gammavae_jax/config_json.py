@@ -55,7 +55,7 @@ def from_dict(tree: Any) -> Config:
 
 
 def _read(kind: Any, value: Any, path: str) -> Any:
-    """Convert `value` to the annotated type `kind`; errors quote `path`."""
+    """Convert a field's value to the annotated type `kind`; `path` names the field."""
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         if not isinstance(value, dict):

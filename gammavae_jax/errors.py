@@ -15,7 +15,7 @@ class InputError(ValueError):
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    r"""Escape unprintable characters, such as `\n` or `\udcff`, for a message."""
+    r"""Escape a path's unprintable characters, such as `\n`, for a message."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fspath(path))
 
 
@@ -23,7 +23,7 @@ _MAX_NAMES = 30  # in a message
 
 
 def unknown_name(what: str, name: Any, known: Iterable[str]) -> str:
-    """Return the message for an unknown name, with the closest known name."""
+    """Return the message for an unknown name; suggest the closest known name."""
     known = list(known)
     # A field is often spelt right but put in the wrong group.
     near = [k for k in known if k.split(".")[-1] == str(name).split(".")[-1]]
@@ -33,7 +33,7 @@ def unknown_name(what: str, name: Any, known: Iterable[str]) -> str:
 
 
 def names_text(names: Sequence[str]) -> str:
-    """Join names with commas; if there are many, only count the later ones."""
+    """Join names with commas; after `_MAX_NAMES`, only say how many are left."""
     n_more = len(names) - _MAX_NAMES
     more = f" and {n_more} more" if n_more > 0 else ""
     return ", ".join(names[:_MAX_NAMES]) + more

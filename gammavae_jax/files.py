@@ -55,7 +55,7 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
 
 
 def unfinished_name(path: Path) -> Path:
-    """Return a unique hidden path for an incomplete file, in the folder of `path`."""
+    """Return a unique hidden path next to `path`, for an incomplete file."""
     return path.with_name(f".{path.name}-{uuid.uuid4().hex}")
 
 
@@ -163,7 +163,7 @@ def unusable(error: OSError) -> InputError:
 
 
 def unwritable(error: OSError, path: str | Path | None = None) -> InputError:
-    """Return the error for a path that cannot be written; default: the error's path."""
+    """Return the error for an unwritable path; by default, the one `error` names."""
     remedy = "choose another --out"
     if error.errno in _FULL:
         remedy = f"make room (--resume continues a run), or {remedy}"

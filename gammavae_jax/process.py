@@ -129,7 +129,7 @@ def available_cores() -> int:
 
 
 def models_in_checkpoint(folder: Path) -> int:
-    """Count a checkpoint's models: 1 if it is unreadable, 2 for any fleet."""
+    """Count the models in a checkpoint; return 1 if unreadable, 2 for any fleet."""
     if (folder / "fleet.json").is_file():
         return 2
     try:
@@ -167,7 +167,7 @@ class Stop:
 
 @contextmanager
 def raising_on_sigterm() -> Iterator[None]:
-    """Raise `Terminated` if SIGTERM arrives in the block and is not being ignored."""
+    """Raise `Terminated` if SIGTERM arrives in the block, unless SIGTERM is ignored."""
 
     def terminate(*_: Any) -> None:
         raise Terminated
@@ -195,7 +195,7 @@ def deferred_signals() -> Iterator[None]:
 
 @contextmanager
 def stoppable(message: str) -> Iterator[Stop]:
-    """Record the first signal for the block to query; a second one ends the block.
+    """Record the first signal for the block to query; a second signal ends the block.
 
     Args:
         message: the line printed on standard error when the first signal arrives.
@@ -224,7 +224,7 @@ def end_of(signal_name: str) -> KeyboardInterrupt:
 
 
 def exit_status(end: KeyboardInterrupt) -> int:
-    """Return the exit status that stands for this signal in a shell."""
+    """Return the exit status that a shell uses for this signal."""
     number = signal.SIGTERM if isinstance(end, Terminated) else signal.SIGINT
     return 128 + number
 

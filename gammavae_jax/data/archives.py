@@ -114,7 +114,7 @@ def _unreadable(path: str | os.PathLike[str], error: OSError) -> InputError:
 
 @functools.lru_cache(_MAX_OPEN)
 def _opened(archive: Path, stamp: _Stamp) -> ZipFile:
-    """Return an open archive; open it again if its stamp has changed."""
+    """Open an archive and keep it open; open it again if its stamp has changed."""
     try:
         return ZipFile(archive)
     except OSError as error:

@@ -64,7 +64,7 @@ def capacity_needed(n_frames: Sequence[int], n_context: int) -> Capacity:
 def stack_clips(
     machines: Sequence[Clips], n_context: int, capacity: Capacity | None = None
 ) -> ClipArrays:
-    """Stack the clips of several machines, padded at least to `capacity`."""
+    """Stack the clips of several machines, padded to at least `capacity`."""
     needed = _capacity(machines, n_context, capacity)
     shape = len(machines), needed.clips
     n_mels = machines[0].log_mels[0].shape[1]

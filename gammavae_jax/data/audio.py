@@ -36,7 +36,7 @@ class Recording(NamedTuple):
 def read_clip(
     path: str | os.PathLike[str], *, sample_rate: int, channel: int = 0
 ) -> Float32[np.ndarray, "sample"]:
-    """Read a clip's samples; reject a clip whose sample rate (Hz) is different."""
+    """Read a clip's samples; reject a clip with another `sample_rate` (Hz)."""
     name = printable(path)
     with _open(_source(path, name), name) as file:
         if file.samplerate != sample_rate:
@@ -67,7 +67,7 @@ def read_recording(path: str | os.PathLike[str], channel: int = 0) -> Recording:
 def require_finite(
     waveform: Float32[np.ndarray, "sample"], name: str, n_before: int = 0
 ) -> None:
-    """Reject NaN, infinite or absurdly large samples, counted from `n_before`."""
+    """Reject NaN, infinite or absurdly large samples; number them from `n_before`."""
     # abs() would copy the whole waveform. A comparison with NaN is false.
     is_sound = (waveform > -_LOUDEST) & (waveform < _LOUDEST)
     if not is_sound.all():

@@ -102,7 +102,7 @@ class FeatureCache:
                 plain = np.asarray(array)  # the same memory, without the subclass
                 return tuple(np.split(plain, np.cumsum(lengths)[:-1]))
         self.log.note(
-            f"The cached log-mels of {str(path)!r} are corrupt: computing them again."
+            f"The cached log-mels in {str(path)!r} are corrupt: computing them again."
         )
         return None
 

@@ -101,7 +101,7 @@ def find_machines(data_root: Path) -> list[str]:
 
 
 def machine_root(data_root: Path) -> Path:
-    """Return the folder of the machine folders: the data root, or `raw` in it."""
+    """Return the folder that holds machine folders: the data root, or `raw` in it."""
     if not data_root.is_dir():
         message = f"data root {str(data_root)!r} is not a folder: check the path"
         raise InputError(message)

@@ -144,7 +144,7 @@ def load_all(
     keep_sounds: bool = False,
     skip_bad_files: bool = False,
 ) -> dict[str, LoadedRecordings]:
-    """Load several machines' clips, by machine name; see `load_recordings`.
+    """Load several machines' clips; return them by machine. See `load_recordings`.
 
     Raises:
         InputError: a recording cannot be used, and `skip_bad_files` is false.

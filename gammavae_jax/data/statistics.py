@@ -32,7 +32,7 @@ def spectrum(
 def residual(
     frame_residual: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "feature"]:
-    """Return each band's moments of the residual over time, and its upper quantile."""
+    """Return each band's moments and upper quantile of the residual over time."""
     upper = _quantile(frame_residual, weight, UPPER_QUANTILE)
     return jnp.concatenate([_moments(frame_residual, weight), upper])
 
@@ -40,7 +40,7 @@ def residual(
 def peak(
     frame_residual: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "mel"]:
-    """Return each band's mean power of the residual in dB, which peaks dominate."""
+    """Return the residual's mean power in each band (dB), which peaks dominate."""
     nepers = jnp.where(weight[:, None] > 0, frame_residual / _DECIBELS, -jnp.inf)
     count = jnp.maximum(weight.sum(), 1.0)
     return _DECIBELS * (jax.nn.logsumexp(nepers, axis=0) - jnp.log(count))
@@ -103,7 +103,7 @@ def _deviation(
 def _quantile(
     values: Float[Array, "frame mel"], weight: Float[Array, "frame"], fraction: float
 ) -> Float[Array, "mel"]:
-    """Return a quantile per band, interpolated between ranks as in NumPy."""
+    """Return each band's quantile, interpolated between ranks as in NumPy."""
     ordered = jnp.sort(jnp.where(weight[:, None] > 0, values, jnp.inf), axis=0)
     last = jnp.maximum(weight.sum() - 1.0, 0.0)
     place = fraction * last

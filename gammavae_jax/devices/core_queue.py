@@ -54,7 +54,7 @@ class CoreQueue(Placement):
         return PerModel({m: getattr(_result(t), name) for m, t in tree.trees.items()})
 
     def get(self, tree: PerModel) -> Any:
-        """Wait for results and stack them on the host as `member machine ...`."""
+        """Wait for results; stack them on the host, with axes `member machine ...`."""
         n_members = 1 + max(self.devices)[0]
 
         def stack(*leaves):
@@ -126,7 +126,7 @@ class _Part(NamedTuple):
 
 
 def _work(compiled: Callable, arguments: Sequence[Any]) -> Any:
-    """Run one call in a thread; its input futures were queued earlier."""
+    """Run one call in a thread; the calls that it depends on were queued earlier."""
     return jax.block_until_ready(compiled(*(_result(a) for a in arguments)))
 
 

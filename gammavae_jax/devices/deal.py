@@ -21,7 +21,7 @@ def make_placement(
     devices: Sequence[Any] | None = None,
     batching: Literal["auto", "vmap", "map"] = "auto",
 ) -> Placement:
-    """Assign machines and members so that the busiest device has the least work.
+    """Assign machines and members so as to minimise the work of the busiest device.
 
     With `vmap`, and on a cluster, the devices form a `MeshPlacement`; otherwise each
     device takes the models of a `CoreQueue` in turn.
@@ -102,7 +102,7 @@ def _choose_shards(
 def _deal(
     windows_per_machine: Sequence[int], n_shards: int
 ) -> tuple[list[list[int]], int]:
-    """Give machines, largest first, to the idlest shard; also return the top load."""
+    """Give machines, largest first, to the idlest shard; also return the peak load."""
     shards: list[list[int]] = [[] for _ in range(n_shards)]
     loads = [0] * n_shards
     for machine in _longest_first(windows_per_machine):

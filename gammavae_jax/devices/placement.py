@@ -39,7 +39,7 @@ class Program(ABC):
 
     @abstractmethod
     def compile(self, *arguments: Any) -> Callable:
-        """Compile for arguments of these shapes, without donating these arguments."""
+        """Compile for the shapes of the arguments, without donating the arguments."""
 
     @abstractmethod
     def __call__(self, *arguments: Any) -> Any:
@@ -65,7 +65,7 @@ class Placement(ABC):
 
     @abstractmethod
     def get(self, tree: Any) -> Any:
-        """Wait for results and copy them to the host as `member machine ...`."""
+        """Wait for results; copy them to the host, with axes `member machine ...`."""
 
     def get_to_save(self, tree: Any) -> Any:
         """Get results as `get` does, but leave them on the devices in a cluster."""

@@ -162,7 +162,7 @@ def posterior_from_heads(
     second: Float[Array, "window latent"],
     config: ModelConfig,
 ) -> Gamma | Gaussian:
-    """Return the posterior whose parameters two linear heads output.
+    """Return the posterior parametrised by two linear heads.
 
     The heads of a Gamma are made positive by a softmax over the latents (the report's
     Table 1) or by a softplus, and clipped to the range that float32 can sample. They

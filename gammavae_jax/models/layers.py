@@ -85,7 +85,7 @@ def batch_normalise(
 ) -> tuple[
     Float[Array, "feature window"], Float[Array, "feature"], Float[Array, "feature"]
 ]:
-    """Normalise by the mean and variance over windows; their weights `share` sum to 1.
+    """Normalise by the mean and variance over windows; the weights `share` sum to 1.
 
     Return the normalised batch, its mean and its biased variance; no gradient flows
     through the last two. The closed-form gradient (Ioffe and Szegedy 2015) makes fewer

@@ -26,7 +26,7 @@ class LatentMoments(NamedTuple):
 
 
 def no_moments(config: ModelConfig) -> LatentMoments:
-    """Return the moments of no windows, to which `add_windows` adds."""
+    """Return the initial moments, which cover no windows."""
     zeros = jnp.zeros(config.n_latent)
     return LatentMoments(jnp.zeros(()), zeros, zeros, zeros)
 

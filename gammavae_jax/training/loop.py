@@ -99,7 +99,7 @@ class Observer:
         """Receive each epoch's losses, on the host."""
 
     def on_diverged(self, name: str, seed: int, fold: int | None, epoch: int) -> None:
-        """Handle a model whose loss has become infinite or NaN; called once.
+        """Handle a model whose loss has become infinite or NaN, once per model.
 
         Raises:
             InputError: always, in this class.

@@ -1,4 +1,4 @@
-"""A seed's ensemble members, one per fold, and the clips that each describes.
+"""A seed's ensemble members, one per fold, and the clips that each member describes.
 
 The member axis has the folds of the first seed, then those of the next. NumPy only.
 """
@@ -24,7 +24,7 @@ def assign_member(
     is_clip: Bool[np.ndarray, "machine clip"],
     n_folds: int,
 ) -> Bool[np.ndarray, "member machine clip"]:
-    """Mark the member of each seed that describes a clip.
+    """Mark, for each clip and seed, the member that describes the clip.
 
     This is the member that was not trained on the clip, or else the first member.
     """

@@ -24,7 +24,7 @@ _SMALLEST_SPREAD = 1e-4  # of a feature, relative to the mean spread; less is ro
 
 
 class Split(NamedTuple):
-    """Each window's group, and the clips of which all windows are held out.
+    """Each window's group, and the clips whose windows are all held out.
 
     Members are the seeds, or the folds of each seed in turn. `is_clip` excludes padding
     and extra clips.

@@ -229,7 +229,7 @@ _BYTES: dict[str, tuple] = {
             size=0xFFFFFFFF,
             kind=b"RF64",
         ),
-        f"claims {2**39} frames, the file has {N}",
+        f"claims {2**39} frames, but the file has {N}",
     ),
     "RF64 without a `ds64` chunk": (
         changed(claiming(2**32 - 1), 0, b"RF64"),
@@ -259,11 +259,11 @@ _BYTES: dict[str, tuple] = {
     ),
     "`data` that claims slightly too many samples": (
         claiming(len(PCM) + 10),
-        f"claims {N + 5} frames, the file has {N}",
+        f"claims {N + 5} frames, but the file has {N}",
     ),
     "`data` that claims 2 GB minus 64 KB": (
         claiming(0x7FFE0000),
-        f"claims {0x7FFE0000 // 2} frames, the file has {N}",
+        f"claims {0x7FFE0000 // 2} frames, but the file has {N}",
     ),
     "`data` with the size written by streaming tools": (
         claiming(0xFFFFFFFF, 0xFFFFFFFF),

@@ -1,4 +1,4 @@
-"""Downloads a year's archives into a folder, from one process at a time."""
+"""Downloads a year's archives into a folder, locked against other downloads."""
 
 import json
 from collections.abc import Sequence

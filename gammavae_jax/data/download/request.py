@@ -84,7 +84,7 @@ def _require_success(response: requests.Response) -> None:
     with suppress(InvalidHeader, ValueError, OverflowError):
         error.retry_after_s = float(Retry().parse_retry_after(text))
     if error.retry_after_s > _MAX_RETRY_AFTER_S:
-        raise Refused(f"{error} and asks to retry after {text}")
+        raise Refused(f"{error} and asked for a retry after {text}")
     raise error
 
 

@@ -53,7 +53,7 @@ SIZES: Mapping[str, SyntheticSize] = {
 
 
 def fleet_sizes(n_machines: int, size: SyntheticSize) -> dict[str, SyntheticSize]:
-    """Number machines of all kinds, such as `fan0003`, and give each the same size."""
+    """Return `size` for each of many machines, named by kind and number (`fan0003`)."""
     kinds = itertools.islice(itertools.cycle(sorted(MACHINES)), n_machines)
     return {f"{kind}{number:04d}": size for number, kind in enumerate(kinds)}
 

@@ -45,7 +45,7 @@ def unit(sound: Signal) -> Signal:
 
 
 def tones(rng: Generator, turns: Signal, orders: Mapping[Number, Number]) -> Signal:
-    """Return sines at multiples of the shaft's speed; `orders` gives their dB."""
+    """Return sines at multiples of the shaft's speed; `orders` has their dB levels."""
     levels = np.array(list(orders.values()))
     levels = levels + rng.normal(0, _TONE_SPREAD_DB, len(orders))
     phases = rng.uniform(size=len(orders))

@@ -147,7 +147,7 @@ def test_a_server_that_asks_for_over_five_minutes_is_not_waited_for(
 ):
     load.begin()
     server.faults.append(answer(503, Retry_After=value))
-    message = f"answers 503 Service Unavailable and asks to retry after {value}; 200"
+    message = f"answered 503 Service Unavailable and asked for a retry after {value} "
     with pytest.raises(Refused, match=message):
         load()
     assert not load.waits
@@ -191,7 +191,7 @@ def test_a_refusal_is_final(server, load, status):
 def test_a_web_page_is_refused_and_the_bytes_on_disk_are_kept(server, load, known):
     load.begin()
     server.faults.append(whole(23, 23, ETag=None, Content_Type="text/html; charset=x"))
-    with pytest.raises(Refused, match=r"a web page instead of the archive; 200\.0 kB"):
+    with pytest.raises(Refused, match=r"a web page instead of the archive \(200\.0 kB"):
         load(known)
     assert load(known) == DATA
     assert load.ranges == ["bytes=200000-"] * 2
@@ -346,7 +346,7 @@ def test_a_length_other_than_the_published_one_is_refused(server, load):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (DATA[:-30], "the file is not a complete zip archive, 2 times (0 bytes kept)"),
+        (DATA[:-30], r"is not a complete zip archive, 2 times \(0 bytes kept\)"),
         (DATA[:99] + bytes(9) + DATA[108:], "the zip archive is corrupt, 2 times"),
     ],
 )
@@ -362,7 +362,7 @@ def test_without_a_checksum_the_archive_is_verified_by_its_own(
 def test_no_more_bytes_than_published_are_written(server, load):
     server.files[PATH] = DATA * 3
     server.faults.extend([partial(serve, Content_Length=None)] * 2)
-    with pytest.raises(Refused, match="sends more than 600000 bytes, 2 times"):
+    with pytest.raises(Refused, match="sent more than 600000 bytes, 2 times"):
         load(KNOWN)
     assert not load.path.exists()
 
