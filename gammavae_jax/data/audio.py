@@ -167,8 +167,8 @@ def _blocks(
     """Yield blocks of one channel's samples, checked and scaled."""
     if not 0 <= channel < file.channels:
         raise InputError(
-            f"{name}: there is no channel {channel}, because the file's last channel "
-            f"is {file.channels - 1}: choose another channel, counting from 0"
+            f"{name}: there is no channel {channel} in this file: choose a channel "
+            f"from 0 to {file.channels - 1}"
         )
     claimed, n_read = claimed_frames(file), 0
     if claimed == _UNKNOWN_FRAMES:

@@ -128,7 +128,7 @@ def test_a_wrong_sample_rate_is_refused_with_both_rates(tmp_path):
 def test_a_missing_channel_is_refused_with_the_number_of_channels(tmp_path, channel):
     path = write(tmp_path / "clip.wav", wave(2))
     text = message(path, channel=channel)
-    assert "the file's last channel is 1: choose another" in text
+    assert "in this file: choose a channel from 0 to 1" in text
 
 
 @pytest.mark.parametrize(("value", "word"), [(np.nan, "nan"), (-np.inf, "-inf")])

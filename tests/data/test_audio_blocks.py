@@ -77,7 +77,7 @@ def test_a_truncated_recording_is_refused_before_a_sample_is_read(tmp_path):
         (b"", 0, "^x: this is neither WAV nor FLAC: use either format$"),
         (b"OggS", 0, "^x: this is neither WAV nor FLAC"),
         (b"RIFF....", 0, "^x: cannot be read as audio"),
-        (wav(noise()), 2, "^x: there is no channel 2, because the file's last"),
+        (wav(noise()), 2, "^x: there is no channel 2 in this file: choose"),
         (wav(noise(0)), 0, "^x: the file has no samples"),
         (wav(noise(9), rate=999), 0, "rate of 999 Hz is implausible: replace"),
         (wav(noise(9), rate=2**31 - 1), 0, "rate of 2147483647 Hz is implausible"),

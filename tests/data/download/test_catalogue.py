@@ -80,7 +80,7 @@ def test_machines_and_parts_narrow_the_choice():
     [
         ((2019,), "no dataset for 2019: choose a year from 2020 to 2026"),
         ((2023, ["fann"]), "unknown 2023 machine 'fann': did you mean 'fan'?"),
-        ((2023, ["pump"]), "choose from bandsaw, bearing, fan, "),
+        ((2023, ["pump"]), "available: bandsaw, bearing, fan, "),
         ((2023, ["fan"], ["test"]), "unknown part 'test': use one of dev, eval"),
         (
             (2023, ["fan", "Vacuum"], ["dev"]),
