@@ -45,8 +45,8 @@ class AnomalyDetector(BaseEstimator):
 
     Args:
         preset: a preset's name; see `presets`.
-        epochs: passes over the recordings. Default: the preset's number, or as many
-            more as make about a thousand training steps.
+        epochs: passes over the recordings. Default: the preset's number, raised if
+            necessary to reach about a thousand training steps.
         seed: the seed of all random numbers.
         false_alarm_rate: the share of normal recordings that may raise an alarm.
         clip_seconds: longer recordings are cut into clips of about this length, and

@@ -110,7 +110,7 @@ def find_sections(
         if (machine, section) not in found:
             raise InputError(
                 f"the checkpoint's {machine} section {section} is not in "
-                f"{str(source.root)!r}: pass the data root of its training"
+                f"{str(source.root)!r}: pass the data root used for training"
             )
     return [found[section] for section in sections]
 

@@ -111,7 +111,7 @@ def of_known_machines(
         if machine is None and len(known) > 1:
             raise InputError(
                 f"this detector knows {', '.join(known)}: say which machine the "
-                "recordings are of"
+                "recordings come from"
             )
         recordings = {machine or known[0]: recordings}
     for name in recordings:

@@ -20,7 +20,7 @@ class LossTerms(NamedTuple):
 def loss_terms(output: ModelOutput, config: ModelConfig) -> LossTerms:
     """Return each window's mean squared error and divergence to the prior.
 
-    The divergence `model.kl` is summed over latents; a deterministic code has 0.
+    The divergence `model.kl` is summed over latents, and 0 for a deterministic code.
     """
     # The negative residual, because its gradient needs no pass to change the sign.
     error = output.reconstruction - output.target

@@ -253,7 +253,7 @@ def test_only_the_damaged_recording_of_an_archive_is_refused(tmp_path, method):
     archive.write_bytes(data)
     text = refusal(read_clip, archive / TRAIN, sample_rate=RATE)
     expected = "is corrupt in its archive: download the archive again"
-    assert text == f"{archive / TRAIN}: {expected}"
+    assert text == f"{archive / TRAIN} {expected}"
     assert len(read_clip(archive / TEST, sample_rate=RATE)) == 4000
 
 
