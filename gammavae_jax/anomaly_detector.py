@@ -1,7 +1,7 @@
-"""Detect anomalies in your own recordings: an estimator in scikit-learn's style.
+"""A scikit-learn-style estimator that detects anomalies in your own recordings.
 
 As in the challenge, and unlike scikit-learn's outlier detectors, higher scores are
-*more* anomalous, and `predict` is true for an alarm.
+*more* anomalous, and `predict` returns True for an alarm.
 """
 
 import os
@@ -37,7 +37,7 @@ Given = Any  # `Recordings` of one machine, or a dict of them by machine
 
 
 class AnomalyDetector(BaseEstimator):
-    """Learns how healthy machines sound, and scores new recordings.
+    """A detector that learns how healthy machines sound and scores new recordings.
 
     Recordings are a path (a WAV file, a FLAC file or a folder), a waveform with its
     `sample_rate` in Hz, or a list of these. For several machines, pass a dict from
@@ -45,13 +45,13 @@ class AnomalyDetector(BaseEstimator):
 
     Args:
         preset: a preset's name; see `presets`.
-        epochs: passes over the recordings. Default: the preset's number, raised until
-            training takes about a thousand steps.
+        epochs: passes over the recordings. Default: the preset's number, raised if
+            necessary to reach about a thousand training steps.
         seed: the seed of all random numbers.
         false_alarm_rate: the share of normal recordings that may raise an alarm.
         clip_seconds: longer recordings are cut into clips of about this length, and
-            scored by the mean score of their clips; None leaves them whole.
-        settings: overrides of configuration fields, such as `"model.n_latent=16"`.
+            their score is the mean over their clips; None leaves recordings whole.
+        settings: configuration fields to override, such as `"model.n_latent=16"`.
         skip_bad_files: skip unusable recordings with a warning instead of raising.
         verbose: show progress and warnings on standard error.
     """
@@ -87,7 +87,7 @@ class AnomalyDetector(BaseEstimator):
         """Train on recordings of healthy machines.
 
         Args:
-            recordings: as in the class; two or more per machine, or a long one.
+            recordings: see the class; at least two per machine, or one long recording.
             sample_rate: the waveforms' sample rate in Hz.
 
         Raises:
@@ -108,8 +108,8 @@ class AnomalyDetector(BaseEstimator):
         """Return the anomaly score of each recording; higher is more anomalous.
 
         Returns:
-            An array `recording` in the given order (a folder's files sorted by name);
-            for a dict of machines, a dict of arrays.
+            An array of scores in the given order (a folder's files are sorted by name);
+            for a dict of machines, a dict of such arrays.
 
         Raises:
             InputError: a recording cannot be used, or a machine is unknown.
@@ -119,13 +119,13 @@ class AnomalyDetector(BaseEstimator):
     def decision_function(
         self, recordings: Given, sample_rate: int | None = None
     ) -> Any:
-        """Return scores minus thresholds: above 0 is an alarm. See `score_samples`."""
+        """Return scores minus thresholds, positive for alarms. See `score_samples`."""
         return self._of_each(
             recordings, sample_rate, lambda r: r.score - r.threshold, float
         )
 
     def predict(self, recordings: Given, sample_rate: int | None = None) -> Any:
-        """Return whether each recording is an alarm. See `score_samples`."""
+        """Return whether each recording raises an alarm. See `score_samples`."""
         return self._of_each(recordings, sample_rate, lambda r: r.is_anomaly, bool)
 
     def score_recordings(
@@ -137,9 +137,9 @@ class AnomalyDetector(BaseEstimator):
         """Return a verdict for each recording, machine by machine.
 
         Args:
-            recordings: as in the class.
+            recordings: see the class.
             sample_rate: the waveforms' sample rate in Hz.
-            machine: the machine that the recordings belong to, unless they are a dict.
+            machine: the machine that the recordings belong to; omit it for a dict.
 
         Raises:
             InputError: a recording cannot be used, or a machine is unknown.
@@ -154,16 +154,16 @@ class AnomalyDetector(BaseEstimator):
         sample_rate: int | None = None,
         machine: str | None = None,
     ) -> list[Verdict]:
-        """Return `score_recordings`, and write a page that explains the scores.
+        """Score recordings, and write a page that explains the scores.
 
-        The page needs no other file: it contains spectrograms, what the model did not
-        expect, and the sounds.
+        The page needs no other files: it contains the sounds, their spectrograms and
+        what the model did not expect in them.
 
         Args:
-            recordings: as in the class.
+            recordings: see the class.
             path: where to write the page, such as `report.html`.
             sample_rate: the waveforms' sample rate in Hz.
-            machine: the machine that the recordings belong to, unless they are a dict.
+            machine: the machine that the recordings belong to; omit it for a dict.
 
         Raises:
             InputError: a recording or machine is invalid (see `score_recordings`), or
@@ -180,7 +180,7 @@ class AnomalyDetector(BaseEstimator):
         machine: str | None,
         keep_sounds: bool = False,
     ) -> list[tuple[int, LoadedRecordings, Float[np.ndarray, "_"]]]:
-        """Return each machine's index and recordings, and the scores of their clips."""
+        """Return each machine's index, its recordings and the scores of its clips."""
         detector = self._fitted()
         config, bank = detector.config, detector.filterbank
         given = of_known_machines(recordings, machine, self.machines_)
@@ -199,7 +199,7 @@ class AnomalyDetector(BaseEstimator):
         return dict(zip(self.machines_, values.tolist(), strict=True))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a folder that `load` reads, atomically; replaces an older detector.
+        """Save the detector to a folder atomically, replacing any older detector there.
 
         Raises:
             InputError: the detector is not fitted, or the path holds something else.
@@ -211,7 +211,7 @@ class AnomalyDetector(BaseEstimator):
     def load(
         cls, path: str | os.PathLike[str], *, verbose: bool = True
     ) -> "AnomalyDetector":
-        """Load a saved detector, or the checkpoint of a run.
+        """Load a saved detector or a run's checkpoint.
 
         Raises:
             InputError: there is no detector, or this version cannot read it.
@@ -222,7 +222,7 @@ class AnomalyDetector(BaseEstimator):
         except TypeError as error:
             raise InputError(
                 f"detector {str(path)!r} was saved by another version of "
-                "gammavae_jax: use that version, or fit it again"
+                "gammavae_jax: use that version, or fit the detector again"
             ) from error
         made._take(detector)
         return made
@@ -271,7 +271,7 @@ class AnomalyDetector(BaseEstimator):
         config: Config,
         keep_sounds: bool = False,
     ) -> dict[str, LoadedRecordings]:
-        """Load each machine's clips; note each new sample rate once."""
+        """Load each machine's clips; announce each resampled rate only once."""
         log, features = self._log(), config.features
         options = (self.clip_seconds, log, keep_sounds, self.skip_bad_files)
         loaded = load_all(recordings, sample_rate, bank, features, *options)
@@ -279,7 +279,7 @@ class AnomalyDetector(BaseEstimator):
         for rate in sorted(rates - self._noted_rates):
             log.say(
                 f"recordings at {rate} Hz are resampled to {features.sample_rate} Hz: "
-                "fit and score at the same sample rate, or expect false alarms"
+                "to avoid false alarms, fit and score at the same sample rate"
             )
         self._noted_rates |= rates
         return loaded

@@ -30,25 +30,25 @@ _DENSITIES = ("spectrum_density", "residual_density", "peak_density")
 # The allowed ranges, by their wording in the message.
 _RANGES: dict[str, Callable[[Any], bool]] = {
     "must be greater than 0": lambda value: value > 0,
-    "must be 0 or more": lambda value: value >= 0,
+    "must be at least 0": lambda value: value >= 0,
     "must be between 0 and 1": lambda value: 0 < value < 1,
     "must be from 0 to 1": lambda value: 0 <= value <= 1,
-    "must be 2 or more for batch statistics": lambda value: value >= 2,
-    "must be 2 or more, or set split=clip": lambda value: value >= 2,
+    "must be at least 2 windows": lambda value: value >= 2,
+    "must be at least 2, or set split=clip": lambda value: value >= 2,
 }
 
 
 def _require(config: Any, group: str, remedy: str, *names: str) -> None:
-    """Raise an InputError if a field is outside its range; the remedy names it."""
+    """Raise an InputError if a field is outside the range that the remedy states."""
     for name in names:
         value = getattr(config, name)
         if not _RANGES[remedy](value):
-            raise InputError(f"{group}{name} is {value}: {remedy}")
+            raise InputError(f"{group}{name} is {value}: it {remedy}")
 
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """Log-mel windows; the defaults are those of the official baseline."""
+    """The settings of log-mel windows; by default, those of the official baseline."""
 
     sample_rate: int = 16000  # Hz; recordings with another rate are refused
     channel: int = 0  # the channel to read from a multi-channel recording
@@ -61,7 +61,7 @@ class FeatureConfig:
     def __post_init__(self):
         positive = "sample_rate", "n_fft", "hop_length", "n_mels", "power", "n_context"
         _require(self, "features.", "must be greater than 0", *positive)
-        _require(self, "features.", "must be 0 or more", "channel")
+        _require(self, "features.", "must be at least 0", "channel")
 
     @property
     def n_features(self) -> int:
@@ -71,7 +71,7 @@ class FeatureConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network's settings, and whether its code is a vector or a distribution."""
+    """The settings of the network, its latent code and its divergence."""
 
     latent: Literal["deterministic", "gamma", "gaussian"] = "gamma"
     hidden: tuple[int, ...] = (128, 128, 128, 128)  # of the encoder and of the decoder
@@ -96,20 +96,20 @@ class ModelConfig:
         positive = "n_latent", "prior_concentration", "prior_rate"
         _require(self, "model.", "must be greater than 0", *positive)
         if min(self.hidden, default=0) < 1:
-            raise InputError(f"model.hidden is {self.hidden}: widths must be 1 or more")
+            raise InputError(f"model.hidden is {self.hidden}: use widths of at least 1")
         if self.kl != "exact" and self.latent != "gamma":
             remedy = "set model.latent=gamma"
             raise InputError(f"model.kl={self.kl} needs a Gamma posterior: {remedy}")
         if self.kl == "report_eq2" and self.prior_concentration > 1:
             raise InputError(
                 "model.kl=report_eq2 has no minimum if model.prior_concentration is "
-                "above 1: set it to 1 or less"
+                "above 1: set model.prior_concentration to at most 1"
             )
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Training settings, shared by all of a machine's models."""
+    """The training settings, which all models share."""
 
     epochs: int = 20
     batch_size: int = 256  # windows
@@ -133,15 +133,15 @@ class TrainConfig:
         positive = "epochs", "learning_rate", "checkpoint_every"
         not_negative = "kl_weight", "kl_warmup", "group_distance"
         _require(self, "train.", "must be greater than 0", *positive)
-        _require(self, "train.", "must be 0 or more", *not_negative)
+        _require(self, "train.", "must be at least 0", *not_negative)
         _require(self, "train.", "must be between 0 and 1", "held_out_fraction")
-        _require(self, "train.", "must be 2 or more for batch statistics", "batch_size")
-        _require(self, "train.", "must be 2 or more, or set split=clip", "n_folds")
+        _require(self, "train.", "must be at least 2 windows", "batch_size")
+        _require(self, "train.", "must be at least 2, or set split=clip", "n_folds")
 
 
 @dataclass(frozen=True)
 class ScoringConfig:
-    """Settings for turning residuals into scores, and scores into decisions."""
+    """The settings that turn residuals into scores, and scores into decisions."""
 
     # "official" centres residuals on each batch's mean, "pooled" on the overall mean.
     covariance: Literal["official", "pooled"] = "official"
@@ -189,7 +189,7 @@ class Config:
         _require(self, "", "must be greater than 0", "n_seeds")
         last = 2**31 - self.n_seeds
         if not 0 <= self.seed <= last:
-            raise InputError(f"seed is {self.seed}: must be from 0 to {last}")
+            raise InputError(f"seed is {self.seed}: it must be from 0 to {last}")
         for name in self.scores:
             if name not in SCORE_NAMES:
                 raise InputError(unknown_name("score", name, SCORE_NAMES))
@@ -200,7 +200,7 @@ class Config:
         elif self.train.split == "window":
             raise InputError(
                 "train.split=window holds out no clips: set scoring.threshold=official "
-                "and scores of windows, or use the preset official"
+                "and choose scores of windows, or use the preset official"
             )
         n_context = self.features.n_context
         if self.model.target == "centre" and (n_context < 3 or n_context % 2 == 0):
@@ -212,7 +212,7 @@ class Config:
         if self.score not in self.scores:
             raise InputError(
                 f"the headline score {self.score!r} is not among the scores "
-                f"{list(self.scores)}: add it, or set score"
+                f"{list(self.scores)}: add it there, or choose another headline score"
             )
 
     def _check_computable(self) -> None:
@@ -220,12 +220,12 @@ class Config:
             if name in ("kl", "negative_elbo") and self.model.latent == "deterministic":
                 raise InputError(
                     f"score {name!r} needs a posterior: set model.latent=gamma, or "
-                    "leave it out"
+                    "omit this score"
                 )
             if name.startswith("latent_") and self.train.split == "folds":
                 raise InputError(
                     f"score {name!r} compares codes of one model, but each fold has "
-                    "its own: set train.split=clip, or leave it out"
+                    "its own model: set train.split=clip, or omit this score"
                 )
 
     def _check_official_threshold(self) -> None:
@@ -238,12 +238,12 @@ class Config:
             if name not in DIRECT_SCORES:
                 raise InputError(
                     f"score {name!r} is computed per clip, but "
-                    "scoring.threshold=official works on batches: change one of them"
+                    "scoring.threshold=official works on batches: change either setting"
                 )
 
     @property
     def computed_scores(self) -> tuple[str, ...]:
-        """The scores that models compute: the requested ones and those being fused."""
+        """The requested scores, with fusion scores replaced by the scores they fuse."""
         scores = [name for name in self.scores if name not in FUSION_SCORES]
         if len(scores) < len(self.scores):
             scores += self.scoring.fused

@@ -1,4 +1,4 @@
-"""Read and write configurations as JSON, and override single fields."""
+"""Reads and writes configurations as JSON, and overrides individual fields."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
     Values are JSON, but strings need no quotes: `model.heads=softmax`.
 
     Raises:
-        InputError: the syntax is wrong, the field unknown or the value's type wrong.
+        InputError: the syntax, the field or the type of the value is wrong.
     """
     tree = to_dict(config)
     for assignment in assignments:
@@ -55,11 +55,11 @@ def from_dict(tree: Any) -> Config:
 
 
 def _read(kind: Any, value: Any, path: str) -> Any:
-    """Convert `value` to the annotated type `kind`; `path` is used in messages."""
+    """Convert a field's value to the annotated type `kind`; `path` names the field."""
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         if not isinstance(value, dict):
-            raise InputError(f"{path or 'the configuration'} must be an object")
+            raise InputError(f"{path or 'the configuration'} must be a JSON object")
         prefix = f"{path}." if path else ""
         for name in value:
             if name not in hints:
@@ -86,7 +86,7 @@ def _read(kind: Any, value: Any, path: str) -> Any:
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten `to_dict`'s output to dotted paths, such as `train.epochs`."""
+    """Flatten `to_dict`'s output to a dict keyed by paths such as `train.epochs`."""
     fields = {}
     for name, value in tree.items():
         path, is_group = prefix + name, isinstance(value, dict)

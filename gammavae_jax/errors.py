@@ -1,4 +1,4 @@
-"""The error for bad input, and helpers to write its message."""
+"""The error for invalid input, and helpers that word its message."""
 
 import difflib
 import os
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """The user's input is invalid.
+    """An error in the user's input.
 
     The message is one line that names the problem (with the file, field or machine) and
     the remedy. Commands print it without a traceback and exit with status 2.
@@ -15,7 +15,7 @@ class InputError(ValueError):
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    r"""Escape a path's unprintable characters for a message: `\n`, `\udcff`."""
+    r"""Escape a path's unprintable characters, such as `\n`, for a message."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fspath(path))
 
 
@@ -23,17 +23,17 @@ _MAX_NAMES = 30  # in a message
 
 
 def unknown_name(what: str, name: Any, known: Iterable[str]) -> str:
-    """Return the message for an unknown name, which suggests the closest known one."""
+    """Return the message for an unknown name; suggest the closest known name."""
     known = list(known)
     # A field is often spelt right but put in the wrong group.
     near = [k for k in known if k.split(".")[-1] == str(name).split(".")[-1]]
     near = near or difflib.get_close_matches(str(name), known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"one of {names_text(known)}"
+    hint = f"did you mean {near[0]!r}?" if near else f"use one of {names_text(known)}"
     return f"unknown {what} {str(name)!r}: {hint}"
 
 
 def names_text(names: Sequence[str]) -> str:
-    """Join the first few names of a list, and count the others."""
+    """Join names with commas; after `_MAX_NAMES`, only say how many are left."""
     n_more = len(names) - _MAX_NAMES
     more = f" and {n_more} more" if n_more > 0 else ""
     return ", ".join(names[:_MAX_NAMES]) + more

@@ -1,4 +1,4 @@
-"""Atomic files and folders, checksums, locks, and messages about failed writes."""
+"""Atomic writes of files and folders, checksums, locks, and write errors."""
 
 import contextlib
 import errno
@@ -30,7 +30,7 @@ def write_text(path: Path, text: str, durable: bool = False) -> None:
 
 @contextlib.contextmanager
 def atomic_write(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
-    """Yield a file to write; it replaces `path` if the block ends without an error.
+    """Yield a file to write to; it replaces `path` if the block ends without an error.
 
     Args:
         path: the file; it is replaced if it exists.
@@ -55,7 +55,7 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
 
 
 def unfinished_name(path: Path) -> Path:
-    """Return a unique hidden path beside `path` for an incomplete file."""
+    """Return a unique hidden path next to `path`, for an incomplete file."""
     return path.with_name(f".{path.name}-{uuid.uuid4().hex}")
 
 
@@ -78,7 +78,7 @@ def remove(path: Path) -> None:
 
 
 def require_room(folder: Path, n_bytes: int) -> None:
-    """Raise the system's disk-full error if fewer than `n_bytes` are free."""
+    """Raise the system's disk-full error if less than `n_bytes` of space is free."""
     if shutil.disk_usage(folder).free < n_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
@@ -95,10 +95,10 @@ def as_os_error(error: Exception, path: Path) -> OSError:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's whole contents to disk, and wait for it.
+    """Flush everything in a folder to disk before returning.
 
     Raises:
-        OSError: something could not be written.
+        OSError: a file could not be written.
     """
     with ThreadPoolExecutor(_SYNC_THREADS) as threads:
         list(threads.map(_sync, [*folder.rglob("*"), folder]))
@@ -156,14 +156,14 @@ def writing(out: Path) -> Iterator[None]:
 
 
 def unusable(error: OSError) -> InputError:
-    """Return the message for a file that cannot be read or written."""
+    """Return the error for a file that cannot be read or written."""
     if error.errno in (*_FULL, errno.EROFS):
         return unwritable(error)
     return _refusal("used", error, "check that this process may read and write it")
 
 
 def unwritable(error: OSError, path: str | Path | None = None) -> InputError:
-    """Return the message for a path that cannot be written; default: the error's."""
+    """Return the error for an unwritable path; by default, the one `error` names."""
     remedy = "choose another --out"
     if error.errno in _FULL:
         remedy = f"make room (--resume continues a run), or {remedy}"
@@ -178,7 +178,7 @@ def _refusal(
 
 
 def file_checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file below a folder, by relative path.
+    """Return the SHA-256 checksum of each file below a folder, by relative path.
 
     Raises:
         OSError: a file cannot be read.
@@ -192,12 +192,12 @@ def file_checksums(folder: Path) -> dict[str, str]:
 
 
 def text_checksum(text: str) -> str:
-    """Return the SHA-256 of a text."""
+    """Return the SHA-256 checksum of a text."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class FolderInUse(Exception):
-    """Another process holds the folder."""
+    """The error for a folder that another process holds."""
 
 
 class FolderLock:
@@ -208,9 +208,9 @@ class FolderLock:
 
     Args:
         folder: the folder to hold; it is created if it is missing.
-        name: the name of the lock file in it.
-        stays: keep the lock file at the end. Otherwise it is removed, and so are the
-            folders that were created for it, if they are empty.
+        name: the name of the lock file in the folder.
+        stays: keep the lock file at the end. Otherwise it is removed, as are folders
+            that were created for it, if they are empty.
 
     Raises:
         FolderInUse: another process holds the folder.

@@ -23,7 +23,7 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 class Log:
-    """Prints messages, keeps notes for the result files, and times each stage.
+    """A log that prints messages, keeps notes for the result files and times stages.
 
     Args:
         console: shows messages and progress; default: standard error.
@@ -37,11 +37,11 @@ class Log:
         self.seconds: dict[str, float] = {}
 
     def without_results(self) -> "Log":
-        """Return a log for the same console that discards tables and results."""
+        """Return a log that uses the same console but discards tables and results."""
         return Log(self.console, Console(file=io.StringIO()))
 
     def say(self, message: str) -> None:
-        """Print text literally: no wrapping, no markup, no escape sequences."""
+        """Print a message literally, without wrapping, markup or escape sequences."""
         _print_lines(self.console, message)
 
     def show(self, result: Table | str) -> None:
@@ -52,13 +52,13 @@ class Log:
             self.output.print(result)
 
     def note(self, message: str) -> None:
-        """Print a line, and keep it as a note for the results."""
+        """Print a message, and keep it as a note for the result files."""
         self.say(message)
         self.notes.append(message)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the block's duration to a stage's time."""
+        """Add the time that the block takes to the total of a stage."""
         start = time.perf_counter()
         yield
         passed = time.perf_counter() - start
@@ -66,7 +66,7 @@ class Log:
 
     @contextmanager
     def progress(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
-        """Show a bar on a terminal; elsewhere print a line every 15 seconds.
+        """Show progress: a bar on a terminal, elsewhere a line every 15 seconds.
 
         Yields `advance(text="")`; call it after each step. `done` steps of the total
         are already finished.
@@ -86,7 +86,7 @@ class Log:
             yield lambda text="": bar.update(task, advance=1, text=text)
 
     def _lines(self, title: str, total: int, done: int) -> Advance:
-        """Print a line every 15 seconds and after the last step."""
+        """Return an `advance` that prints every 15 seconds and after the last step."""
         start = last = time.monotonic()
         first = done
 

@@ -27,7 +27,7 @@ def limit_blas_threads() -> None:
 
 
 def give_cores_to_models(n_models: int) -> None:
-    """With several models, use one XLA thread per model instead of all cores.
+    """Use one XLA thread per model instead of all cores, if there are several models.
 
     A second thread hardly speeds up small matrices, and synchronising costs time.
     Call it before JAX is imported; afterwards it has no effect. Accelerators are not
@@ -53,7 +53,7 @@ def prepare(n_models: int) -> None:
 
 
 def import_jax() -> None:
-    """Import JAX; defer Ctrl-C and SIGTERM until it is imported.
+    """Import JAX, and defer Ctrl-C and SIGTERM until the import is complete.
 
     An exception raised inside its extension modules would abort the process.
     """
@@ -70,7 +70,7 @@ def cache_folder() -> Path:
 
 
 def keep_compiled_programs() -> None:
-    """Let JAX keep compiled programs in our cache folder, for later processes.
+    """Make JAX keep compiled programs in our cache folder for later processes.
 
     JAX itself distinguishes versions, flags and CPUs. If the user has set
     `JAX_COMPILATION_CACHE_DIR`, that folder is used; an empty value disables the cache.
@@ -94,15 +94,15 @@ def keep_compiled_programs() -> None:
         _remove_oldest(folder)
     except OSError as error:
         remedy = f"set {_CACHE_VARIABLE} to a folder of your own, or to an empty value"
-        problem = f"{str(folder)!r}: {error.strerror}: compiled programs are not cached"
-        print(f"{problem}; {remedy}", file=sys.stderr)
+        problem = f"cannot cache compiled programs in {str(folder)!r}"
+        print(f"{problem} ({error.strerror}): {remedy}", file=sys.stderr)
         return
     os.environ[_CACHE_VARIABLE] = str(folder)
     os.environ.setdefault(_MIN_SECONDS_VARIABLE, "0.1")
 
 
 def _make_private(folder: Path) -> None:
-    """Create a folder that only this user may write, or raise an OSError."""
+    """Create a folder that only this user may write to, or raise an OSError."""
     import tempfile
 
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -111,11 +111,11 @@ def _make_private(folder: Path) -> None:
     # Whoever may write to it can run code as this user.
     is_own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
     if not is_own or (os.name == "posix" and status.st_mode & 0o022):
-        raise PermissionError(None, "others may write to it")
+        raise PermissionError(None, "other users may write to it")
 
 
 def _remove_oldest(folder: Path) -> None:
-    """Remove the oldest compiled programs beyond `_MAX_PROGRAMS`."""
+    """Remove the oldest compiled programs until `_MAX_PROGRAMS` are left."""
     programs = sorted(folder.glob("*-cache"), key=lambda path: path.stat().st_mtime)
     for path in programs[:-_MAX_PROGRAMS]:
         path.unlink(missing_ok=True)
@@ -129,7 +129,7 @@ def available_cores() -> int:
 
 
 def models_in_checkpoint(folder: Path) -> int:
-    """Return a checkpoint's number of models; 1 if it is unreadable, 2 for a fleet."""
+    """Count the models in a checkpoint; return 1 if unreadable, 2 for any fleet."""
     if (folder / "fleet.json").is_file():
         return 2
     try:
@@ -146,7 +146,7 @@ _STANDARD_ERROR = 2
 
 
 class Terminated(KeyboardInterrupt):
-    """Raised on SIGTERM, so that cleanup runs as it does after Ctrl-C."""
+    """An exception raised on SIGTERM, so that cleanup runs as it does after Ctrl-C."""
 
 
 class Stop:
@@ -167,7 +167,7 @@ class Stop:
 
 @contextmanager
 def raising_on_sigterm() -> Iterator[None]:
-    """Raise `Terminated` if SIGTERM arrives in the block, unless it is ignored."""
+    """Raise `Terminated` if SIGTERM arrives in the block, unless SIGTERM is ignored."""
 
     def terminate(*_: Any) -> None:
         raise Terminated
@@ -195,7 +195,7 @@ def deferred_signals() -> Iterator[None]:
 
 @contextmanager
 def stoppable(message: str) -> Iterator[Stop]:
-    """Record the first signal for the block to query; a second one ends the block.
+    """Record the first signal for the block to query; a second signal ends the block.
 
     Args:
         message: the line printed on standard error when the first signal arrives.
@@ -224,7 +224,7 @@ def end_of(signal_name: str) -> KeyboardInterrupt:
 
 
 def exit_status(end: KeyboardInterrupt) -> int:
-    """Return a shell's exit status for the signal."""
+    """Return the exit status that a shell uses for this signal."""
     number = signal.SIGTERM if isinstance(end, Terminated) else signal.SIGINT
     return 128 + number
 

@@ -156,7 +156,7 @@ def test_a_dict_gives_recordings_of_several_machines(detector):
     (scored,) = both.score_recordings(NEW[0], RATE, machine="machine")
     assert (scored.machine, scored.name) == ("machine", "array 0")
     assert scored.threshold == both.threshold_["machine"] != both.threshold_["saw"]
-    with pytest.raises(InputError, match="saw, machine: name the machine"):
+    with pytest.raises(InputError, match="saw, machine: say which machine"):
         both.score_samples(NEW, RATE)
     with pytest.raises(InputError, match="did you mean 'machine'"):
         both.predict({"machin": NEW}, RATE)
@@ -217,7 +217,7 @@ def test_scikit_learn_clones_it_with_its_parameters():
     ("options", "recordings", "message"),
     [
         ({"preset": "defualt"}, NORMAL, "did you mean 'default'"),
-        ({"clip_seconds": 0.1}, NORMAL, "clip_seconds is 0.1: use 0.19"),
+        ({"clip_seconds": 0.1}, NORMAL, "clip_seconds is 0.1: it must be at least"),
         ({"clip_seconds": float("inf")}, NORMAL, "clip_seconds is inf"),
         ({"false_alarm_rate": 2.0}, NORMAL, "false_alarm_rate is 2"),
         ({}, NORMAL[:1], "machine has one clip"),

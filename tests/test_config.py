@@ -123,7 +123,7 @@ def test_models_compute_the_requested_scores_and_those_to_fuse():
         (["train.split=window"], "holds out no clips: set scoring.threshold=official"),
         (
             ["model.latent=deterministic", 'scoring.fused=["mse", "kl"]'],
-            "score 'kl' needs a posterior: set model.latent=gamma, or leave it out",
+            "score 'kl' needs a posterior: set model.latent=gamma, or omit this",
         ),
         (
             ["model.latent=deterministic", 'scores=["fusion_mean", "negative_elbo"]'],
@@ -132,7 +132,7 @@ def test_models_compute_the_requested_scores_and_those_to_fuse():
         (
             ['scores=["fusion_mean", "latent_density"]'],
             "score 'latent_density' compares codes of one model, but each fold has its "
-            "own: set train.split=clip",
+            "own model: set train.split=clip",
         ),
         (
             ['scoring.fused=["latent_neighbour"]'],

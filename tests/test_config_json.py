@@ -102,8 +102,8 @@ def test_an_unknown_field_is_refused_with_the_closest_name(field, nearest):
     [
         ({"trian": {}}, "unknown field 'trian': did you mean 'train'"),
         ({"train": {"epoch": 5}}, "'train.epoch': did you mean 'train.epochs'"),
-        ({"train": 5}, "train must be an object"),
-        ({"model": []}, "model must be an object"),
+        ({"train": 5}, "train must be a JSON object"),
+        ({"model": []}, "model must be a JSON object"),
     ],
 )
 def test_a_damaged_configuration_is_refused(tree, message):

@@ -28,18 +28,18 @@ _Stamp = tuple[int, int]  # size and modification time of an archive
 
 
 def is_archive(path: Path) -> bool:
-    """Return whether a path is an existing zip archive, by its suffix."""
+    """Return whether a path is an existing `.zip` file that is not hidden."""
     hidden = path.name.startswith(".")
     return path.suffix.lower() == ".zip" and not hidden and path.is_file()
 
 
 def archive_of(path: str | os.PathLike[str]) -> Path | None:
-    """Return the archive in a path; None if the path has folders only."""
+    """Return the archive that a path leads through; None if there is none."""
     return next(filter(is_archive, Path(path).parents), None)
 
 
 def recordings_in(archive: Path) -> Collection[tuple[str, ...]]:
-    """List an archive's recordings, each as a tuple of folders and file name.
+    """List an archive's recordings, each as a tuple of its folders and file name.
 
     Hidden files (`.x.wav`) and macOS metadata (`__MACOSX`) are left out.
 
@@ -54,21 +54,21 @@ def read_recording(archive: Path, path: str | os.PathLike[str]) -> bytes:
     """Return the bytes of an archived recording; thread-safe.
 
     Raises:
-        InputError: the recording is missing or damaged, uses an unsupported
+        InputError: the recording is missing or corrupt, uses an unsupported
             compression method, or is a zip bomb.
     """
     name, stamp = printable(path), _stamp(archive)
     member = _contents(archive, stamp).get(Path(path).relative_to(archive).parts)
     if member is None:
-        raise InputError(f"{name}: not in the archive: pass a recording's path")
+        raise InputError(f"{name}: not in the archive: pass an existing path")
     if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
         raise InputError(
-            f"{name}: unsupported compression method {member.compress_type}: recreate "
-            "the archive with deflate"
+            f"{name} has the unsupported compression method {member.compress_type}: "
+            "recreate the archive with deflate"
         )
     if member.file_size > _MAX_RATIO * member.compress_size + _SPARE_BYTES:
         raise InputError(
-            f"{name}: would unpack from {member.compress_size} to {member.file_size} "
+            f"{name} would unpack from {member.compress_size} to {member.file_size} "
             "bytes, which is implausible for a recording: download the archive again"
         )
     try:
@@ -82,7 +82,7 @@ def read_recording(archive: Path, path: str | os.PathLike[str]) -> bytes:
         raise _unreadable(path, error) from error
     except _BAD_MEMBER as error:
         raise InputError(
-            f"{name}: damaged inside the archive: download the archive again"
+            f"{name} is corrupt in its archive: download the archive again"
         ) from error
     return data
 
@@ -109,26 +109,26 @@ def _stamp(archive: Path) -> _Stamp:
 
 def _unreadable(path: str | os.PathLike[str], error: OSError) -> InputError:
     remedy = "check the path and permissions of the archive"
-    return InputError(f"{printable(path)}: {error.strerror}: {remedy}")
+    return InputError(f"{printable(path)} cannot be read ({error.strerror}): {remedy}")
 
 
 @functools.lru_cache(_MAX_OPEN)
 def _opened(archive: Path, stamp: _Stamp) -> ZipFile:
-    """Return the open archive; reopen it if its stamp shows a change."""
+    """Open an archive and keep it open; open it again if its stamp has changed."""
     try:
         return ZipFile(archive)
     except OSError as error:
         raise _unreadable(archive, error) from error
     except _BAD_ARCHIVE as error:
         raise InputError(
-            f"{printable(archive)}: cannot be read as a zip archive "
+            f"{printable(archive)} cannot be read as a zip archive "
             f"({printable(str(error))}): download it again or remove it from the folder"
         ) from error
 
 
 @functools.cache
 def _contents(archive: Path, stamp: _Stamp) -> dict[tuple[str, ...], ZipInfo]:
-    """Return an archive's recordings by folders and file name."""
+    """Return an archive's recordings, keyed by their folders and file name."""
     contents = {}
     for info in _opened(archive, stamp).infolist():
         parts = _parts(archive, info.filename)
@@ -140,18 +140,18 @@ def _contents(archive: Path, stamp: _Stamp) -> dict[tuple[str, ...], ZipInfo]:
                 f"{name} is encrypted: recreate the archive without a password"
             )
         if parts in contents:
-            raise InputError(f"{name} appears twice: download or recreate the archive")
+            raise InputError(f"{name} appears twice: recreate or replace the archive")
         contents[parts] = info
     return contents
 
 
 def _parts(archive: Path, name: str) -> tuple[str, ...]:
-    """Split a recording's name into folders and file name; () for other members."""
+    """Split a member's name into folders and file name; () if hidden or a folder."""
     parts = name.replace("\\", "/").split("/")
     if parts[0] == "" or parts[0][1:] == ":" or ".." in parts:
         raise InputError(
             f"{printable(archive)}: the name {name!r} points outside the archive: "
-            "recreate it with relative names"
+            "recreate the archive with relative names"
         )
     kept = tuple(part for part in parts if part not in ("", "."))
     is_hidden = "__MACOSX" in kept or any(part.startswith(".") for part in kept)

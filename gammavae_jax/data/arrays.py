@@ -21,7 +21,7 @@ PADDING, TRAIN, HELD_OUT = 0, 1, 2
 
 
 class ClipArrays(NamedTuple):
-    """Log-mels of one or many machines' clips, padded with zeros, for scoring.
+    """The log-mels of one or more machines' clips, padded with zeros, for scoring.
 
     A clip of 0 frames is padding.
     """
@@ -31,7 +31,7 @@ class ClipArrays(NamedTuple):
 
 
 class TrainingArrays(NamedTuple):
-    """Clips, with the window positions and domains that training needs.
+    """Clips with the window positions and domains that training needs.
 
     `window_start` is the first frame of each window, counted as `clip * n_frames +
     frame` in the padded log-mels.
@@ -44,14 +44,14 @@ class TrainingArrays(NamedTuple):
 
 
 class Capacity(NamedTuple):
-    """The size of one machine's arrays in a stack."""
+    """The size of the arrays that hold one machine's clips."""
 
     clips: int
     frames: int  # of a clip
     windows: int
 
     def joined(self, other: "Capacity") -> "Capacity":
-        """Return the smallest capacity that includes both."""
+        """Return the smallest capacity that covers both."""
         return Capacity(*map(max, self, other))
 
 
@@ -64,7 +64,7 @@ def capacity_needed(n_frames: Sequence[int], n_context: int) -> Capacity:
 def stack_clips(
     machines: Sequence[Clips], n_context: int, capacity: Capacity | None = None
 ) -> ClipArrays:
-    """Pad and stack the clips of several machines, to at least a given capacity."""
+    """Stack the clips of several machines, padded to at least `capacity`."""
     needed = _capacity(machines, n_context, capacity)
     shape = len(machines), needed.clips
     n_mels = machines[0].log_mels[0].shape[1]
@@ -82,7 +82,7 @@ def stack_clips(
 def stack_machines(
     machines: NamedClips, n_context: int, capacity: Capacity | None = None
 ) -> TrainingArrays:
-    """Pad and stack the training clips of several machines; see `stack_clips`."""
+    """Stack the training clips of several machines, padded as in `stack_clips`."""
     all_clips = [clips for _, clips in machines]
     needed = _capacity(all_clips, n_context, capacity)
     clips = stack_clips(all_clips, n_context, needed)
@@ -105,7 +105,7 @@ def stack_machines(
 def _capacity(
     machines: Sequence[Clips], n_context: int, least: Capacity | None
 ) -> Capacity:
-    """Return the capacity needed for these clips, at least `least`."""
+    """Return the capacity needed for these clips, but no less than `least`."""
     lengths = [[len(log_mel) for log_mel in clips.log_mels] for clips in machines]
     needed = [capacity_needed(of_machine, n_context) for of_machine in lengths]
     return reduce(Capacity.joined, needed, least or needed[0])
@@ -114,7 +114,7 @@ def _capacity(
 def supplemental_clips(
     machines: NamedClips, n_clips: int
 ) -> Bool[np.ndarray, "machine clip"]:
-    """Return a mask over `n_clips` places that marks supplemental clips."""
+    """Mark each machine's supplemental clips in a mask padded to `n_clips`."""
     found = np.zeros((len(machines), n_clips), bool)
     for m, (_, clips) in enumerate(machines):
         found[m, : len(clips.files)] = [is_supplemental(file) for file in clips.files]
@@ -127,12 +127,12 @@ def is_target(files: Sequence[ClipFile]) -> Bool[np.ndarray, "clip"]:
 
 
 def is_anomaly(files: Sequence[ClipFile]) -> Bool[np.ndarray, "clip"] | None:
-    """Return each clip's label, by its name; None if any name has none."""
+    """Return each clip's label, read from its name; None if any name lacks one."""
     if not all(file.name.label for file in files):
         return None
     return np.array([file.name.label == "anomaly" for file in files])
 
 
 def hash_name(name: str) -> int:
-    """Return a stable 32-bit hash, which selects a machine's random numbers."""
+    """Return a stable 32-bit hash of a machine's name, to seed its random numbers."""
     return zlib.crc32(name.encode())

@@ -36,7 +36,7 @@ class Recording(NamedTuple):
 def read_clip(
     path: str | os.PathLike[str], *, sample_rate: int, channel: int = 0
 ) -> Float32[np.ndarray, "sample"]:
-    """Read a clip's samples; reject any other sample rate (in Hz)."""
+    """Read a clip's samples; reject a clip with another `sample_rate` (Hz)."""
     name = printable(path)
     with _open(_source(path, name), name) as file:
         if file.samplerate != sample_rate:
@@ -67,7 +67,7 @@ def read_recording(path: str | os.PathLike[str], channel: int = 0) -> Recording:
 def require_finite(
     waveform: Float32[np.ndarray, "sample"], name: str, n_before: int = 0
 ) -> None:
-    """Reject samples that are NaN, infinite or absurd; `n_before` precede them."""
+    """Reject NaN, infinite or absurdly large samples; number them from `n_before`."""
     # abs() would copy the whole waveform. A comparison with NaN is false.
     is_sound = (waveform > -_LOUDEST) & (waveform < _LOUDEST)
     if not is_sound.all():
@@ -90,7 +90,7 @@ class RecordingBlocks(NamedTuple):
 def open_recording(
     source: str | os.PathLike[str] | bytes, *, channel: int = 0, name: str = ""
 ) -> Iterator[RecordingBlocks]:
-    """Read one channel of a recording of any length in constant memory.
+    """Open one channel of a recording, to read it block by block in constant memory.
 
     Args:
         source: the path of a WAV or FLAC file, or its contents.
@@ -106,7 +106,7 @@ def open_recording(
     elif source.startswith(_SIGNATURES):
         readable = io.BytesIO(source)
     else:
-        raise InputError(f"{name}: this is neither WAV nor FLAC: use one of the two")
+        raise InputError(f"{name}: this is neither WAV nor FLAC: use either format")
     with _open(readable, name) as file:
         claimed = claimed_frames(file)
         if file.frames < claimed:
@@ -117,7 +117,7 @@ def open_recording(
 
 
 def _source(path: str | os.PathLike[str], name: str) -> Any:
-    """Return what soundfile can open: a path, or an archived recording's bytes."""
+    """Return what soundfile can open: a path, or the bytes of an archived recording."""
     if (archive := archives.archive_of(path)) is not None:
         data = archives.read_recording(archive, path)
         size, source = len(data), io.BytesIO(data)
@@ -164,15 +164,15 @@ def _open(source: Any, name: str) -> soundfile.SoundFile:
 def _blocks(
     file: soundfile.SoundFile, channel: int, name: str
 ) -> Iterator[Float32[np.ndarray, "_"]]:
-    """Yield the samples of one channel, checked and scaled."""
+    """Yield blocks of one channel's samples, checked and scaled."""
     if not 0 <= channel < file.channels:
         raise InputError(
-            f"{name}: there is no channel {channel}, the file has {file.channels}: "
-            f"choose a channel from 0 to {file.channels - 1}"
+            f"{name}: there is no channel {channel} in this file: choose a channel "
+            f"from 0 to {file.channels - 1}"
         )
     claimed, n_read = claimed_frames(file), 0
     if claimed == _UNKNOWN_FRAMES:
-        raise InputError(f"{name}: the header has no length: encode the file again")
+        raise InputError(f"{name}: the header states no length: encode the file again")
     is_int16 = file.subtype == "PCM_16"  # which NumPy scales faster than libsndfile
     dtype = "int16" if is_int16 else "float32"
     try:
@@ -184,7 +184,7 @@ def _blocks(
             yield samples
     except soundfile.LibsndfileError as error:
         raise InputError(
-            f"{name}: damaged or truncated: the header claims {claimed} frames, but "
+            f"{name}: corrupt or truncated: the header claims {claimed} frames, but "
             "not all can be decoded: replace the file"
         ) from error
     if n_read < claimed:
@@ -195,7 +195,7 @@ def _blocks(
 
 def _truncated(name: str, claimed: int, n_frames: int) -> InputError:
     return InputError(
-        f"{name}: truncated: the header claims {claimed} frames, the file has "
+        f"{name}: truncated: the header claims {claimed} frames, but the file has "
         f"{n_frames}: replace it"
     )
 
@@ -203,7 +203,7 @@ def _truncated(name: str, claimed: int, n_frames: int) -> InputError:
 def resampled(
     waveform: Float32[np.ndarray, "sample"], sample_rate: int, wanted: int
 ) -> Float32[np.ndarray, "resampled"]:
-    """Resample a waveform to another rate in Hz; unchanged if the rates are equal.
+    """Resample a waveform to another rate in Hz, unless it has that rate already.
 
     Source: the SoX resampler at high quality, which librosa also uses.
     """
@@ -215,7 +215,7 @@ def resampled(
 def resampled_blocks(
     blocks: Iterable[Float32[np.ndarray, "_"]], sample_rate: int, wanted: int
 ) -> Iterator[Float32[np.ndarray, "_"]]:
-    """Resample block by block, in constant memory; see `resampled`."""
+    """Resample a waveform block by block in constant memory; see `resampled`."""
     if sample_rate == wanted:
         yield from blocks
         return

@@ -32,14 +32,14 @@ def require_supported(file: Any, name: str) -> None:
     width = _WIDTHS.get(file.subtype)
     if width is None:
         raise InputError(
-            f"{name}: encoded as {file.subtype}, which distorts the sound: record "
+            f"{name}: encoded as {file.subtype}, which distorts the sound: record in "
             "16-bit PCM instead"
         )
     align = _block_align(file.extra_info)
     if align and align != file.channels * width:
         raise InputError(
-            f"{name}: the header contradicts itself: frames of {align} bytes for "
-            f"{file.channels} channels of {width} bytes each: write the file again"
+            f"{name}: the header contradicts itself (frames of {align} bytes, samples "
+            f"of {width}, number of channels {file.channels}): write the file again"
         )
 
 
@@ -67,7 +67,7 @@ def claimed_frames(file: Any) -> int:
 
 
 def _block_align(log: str) -> int:
-    """Return the header's bytes per frame; 0 if it has none."""
+    """Return the bytes per frame that the header states; 0 if it states none."""
     return _number_in(log, r"  Block Align +: (\d+)")
 
 

@@ -52,7 +52,7 @@ def load_clips(
         on_clip: called after each file, for a progress bar.
 
     Raises:
-        InputError: a file cannot be used, or none can.
+        InputError: a file cannot be used, or no file can be used.
     """
 
     def load(file: ClipFile) -> Float[np.ndarray, "frame mel"]:
@@ -108,7 +108,7 @@ def clip_waveform(path: Path, config: FeatureConfig) -> Float32[np.ndarray, "sam
     """Read the samples of one recording.
 
     Raises:
-        InputError: it cannot be read, or is too short for one window.
+        InputError: the file cannot be read, or is too short for one window.
     """
     waveform = read_clip(path, sample_rate=config.sample_rate, channel=config.channel)
     require_window(len(waveform), printable(path), config)
@@ -120,13 +120,13 @@ def require_window(n_samples: int, name: str, config: FeatureConfig) -> None:
     frames = n_frames(n_samples, config)
     if frames < config.n_context:
         raise InputError(
-            f"{name}: {n_samples} samples make {frames} frames, too few for one "
-            f"window, which needs {samples_needed(config)} samples: remove it"
+            f"{name}: {n_samples} samples are too few for one window, which needs "
+            f"{samples_needed(config)}: remove or replace the recording"
         )
 
 
 def in_threads(function: Callable, items: Sequence) -> Iterator:
-    """Apply a function to items, in one thread per core with BLAS limited to one."""
+    """Apply a function to items in one thread per core, each with one BLAS thread."""
     # Once glibc has freed a block of this size, it keeps freed memory for the next
     # clip. Returning it to the system would take as long as the transforms.
     np.empty(_KEPT_BYTES, np.uint8)

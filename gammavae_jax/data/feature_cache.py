@@ -1,4 +1,4 @@
-"""Caches log-mels on disk: one memory-mapped array for the clips of a machine.
+"""Caches log-mels on disk: one memory-mapped array per machine.
 
 The key is a checksum of everything that determines the log-mels: the recordings with
 their names and order, the feature settings, the filterbank and the version of the code.
@@ -85,7 +85,7 @@ class FeatureCache:
     def _read(
         self, key: str, n_mels: int
     ) -> tuple[Float32[np.ndarray, "frame mel"], ...] | None:
-        """Return a key's log-mels; None if they are missing or damaged."""
+        """Return a key's log-mels; None if they are missing or corrupt."""
         path = self.folder / f"{key}.json"
         if not path.exists():
             return None
@@ -102,7 +102,7 @@ class FeatureCache:
                 plain = np.asarray(array)  # the same memory, without the subclass
                 return tuple(np.split(plain, np.cumsum(lengths)[:-1]))
         self.log.note(
-            f"The cached log-mels of {str(path)!r} are damaged: computing them again."
+            f"The cached log-mels in {str(path)!r} are corrupt: computing them again."
         )
         return None
 
@@ -119,8 +119,8 @@ class FeatureCache:
     def _give_up(self, error: OSError) -> None:
         if not self.is_full:
             self.log.note(
-                f"Continuing without the feature cache: {str(self.folder)!r} cannot be "
-                f"written ({error.strerror})."
+                f"The feature cache {str(self.folder)!r} cannot be written "
+                f"({error.strerror}): continuing without it."
             )
         self.is_full = True
 
@@ -169,7 +169,7 @@ def _digest(about: Any, array: Float[np.ndarray, "row column"]) -> str:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove unfinished files that killed runs left."""
+    """Remove unfinished files that killed runs left behind."""
     for path in folder.iterdir():
         if _UNFINISHED.fullmatch(path.name):
             with contextlib.suppress(FileNotFoundError):  # another run removed it

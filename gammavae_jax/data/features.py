@@ -39,7 +39,7 @@ def mel_filterbank(config: FeatureConfig) -> Float32[np.ndarray, "bin mel"]:
 
 
 def n_frames(n_samples: int, config: FeatureConfig) -> int:
-    """Return a clip's number of frames; an odd `n_fft` pads one sample less."""
+    """Return the number of frames in a clip; an odd `n_fft` pads one sample less."""
     return 1 + (n_samples - config.n_fft % 2) // config.hop_length
 
 
@@ -72,7 +72,7 @@ def log_mel(
 
 
 def _bands(filterbank: Float32[np.ndarray, "bin mel"]) -> list[tuple[slice, slice]]:
-    """Return groups of filters, each with the range of bins where they are not 0."""
+    """Return groups of filters, each with the range of bins where they are nonzero."""
     bands = []
     for first in range(0, filterbank.shape[1], _MELS_AT_ONCE):
         mels = slice(first, first + _MELS_AT_ONCE)

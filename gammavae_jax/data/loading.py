@@ -24,7 +24,7 @@ from gammavae_jax.log import Log
 
 
 class Source(NamedTuple):
-    """Where recordings are, and how to read them."""
+    """The location of recordings, and how to read them."""
 
     root: Path
     machines: tuple[str, ...]  # machine types
@@ -34,7 +34,7 @@ class Source(NamedTuple):
 
 
 class Machines(NamedTuple):
-    """Machines with their loaded clips; each section of a machine type is a machine."""
+    """Machines and their loaded clips; each section of a machine type is a machine."""
 
     names: tuple[tuple[str, str], ...]  # machine type and section
     filterbank: Float[np.ndarray, "bin mel"]
@@ -94,7 +94,7 @@ def find_all(
 def find_sections(
     source: Source, sections: Sequence[tuple[str, str]], splits: Collection[str]
 ) -> list[MachineFiles]:
-    """List the recordings of a checkpoint's machines, given by type and section.
+    """List the recordings of a checkpoint's machines, given as (type, section) pairs.
 
     `source.machines` is ignored.
 
@@ -110,7 +110,7 @@ def find_sections(
         if (machine, section) not in found:
             raise InputError(
                 f"the checkpoint's {machine} section {section} is not in "
-                f"{str(source.root)!r}: pass the data root that it was trained on"
+                f"{str(source.root)!r}: pass the data root used for training"
             )
     return [found[section] for section in sections]
 
@@ -118,13 +118,13 @@ def find_sections(
 def find_in_turn(
     source: Source, splits: Collection[str] = ("train", "test")
 ) -> Iterator[list[MachineFiles]]:
-    """Yield the sections of each machine type in turn.
+    """Yield the sections of one machine type after another.
 
     If supplemental clips are requested, they are among the training clips.
 
     Raises:
-        InputError: a score file cannot hold a name, or a training clip is named
-            anomaly; for others, see `find_clips`.
+        InputError: a score file cannot hold a clip's name, or a training clip has
+            anomaly in its name; for others, see `find_clips`.
     """
     for found in find_clips_of_all(source.root, source.machines, splits):
         for files in found:
@@ -133,9 +133,9 @@ def find_in_turn(
             for file in files.train:
                 if file.name.label == "anomaly":
                     raise InputError(
-                        f"{printable(file.path)}: a training clip is named anomaly, "
-                        "but models learn from normal sounds only: move it to the test "
-                        "clips"
+                        f"{printable(file.path)}: a training clip has anomaly in its "
+                        "name, but models learn from normal sounds only: move it to "
+                        "the test clips"
                     )
         if source.with_supplemental:
             found = [
@@ -171,7 +171,7 @@ def load_split(
     """Load one split of every machine, from the cache if possible.
 
     With `skip_bad_files`, unusable files are named in the log and left out. Otherwise
-    all files are read before an error is raised, so that it can count the bad ones.
+    all files are read before an error is raised, so that it states how many are bad.
 
     Raises:
         InputError: a machine has fewer than two training clips; for others, see
@@ -206,33 +206,33 @@ def load_split(
 
 
 def several_bad(bad: Sequence[InputError], what: str = "recordings") -> InputError:
-    """Return the first error, with the total number of unusable files."""
-    several = f" ({len(bad)} {what} cannot be used; --skip-bad-files names all)"
+    """Return the first error, with the number of unusable files added."""
+    several = f" ({len(bad)} {what} cannot be used; --skip-bad-files lists all)"
     return InputError(f"{bad[0]}{several if len(bad) > 1 else ''}")
 
 
 def open_cache(source: Source, log: Log) -> FeatureCache | None:
-    """Return a source's feature cache; None if it has none."""
+    """Open a source's feature cache; return None if it has none."""
     return None if source.cache is None else FeatureCache(source.cache, log)
 
 
 def require_training_clips(name: str, files: Sequence[ClipFile]) -> None:
-    """Raise an InputError unless two training clips exist, so one can be held out.
+    """Raise an InputError unless a machine has two clips, so that one can be held out.
 
     Supplemental clips do not count, because they are never held out.
     """
     n_ordinary = sum(not is_supplemental(file) for file in files)
     if n_ordinary < 2:
-        problem = "one training clip: add another"
+        problem, remedy = "only one training clip", "add another"
         if not n_ordinary:
-            problem = "only supplemental training clips: add two ordinary ones"
+            problem, remedy = "only supplemental training clips", "add two others"
         raise InputError(
-            f"{name} has {problem}, because the threshold needs a held-out clip"
+            f"{name} has {problem}, but the threshold needs a held-out clip: {remedy}"
         )
 
 
 def require_labels(machines: Iterable[MachineFiles]) -> None:
-    """Raise an InputError if test clips' names lack labels."""
+    """Raise an InputError if any test clip's name lacks a label."""
     for machine in machines:
         if is_anomaly(machine.test) is None:
             raise InputError(
@@ -251,6 +251,6 @@ def require_classes(test: Iterable[tuple[str, Sequence[ClipFile]]]) -> None:
         if labels is not None and labels.all() == labels.any():
             found = "anomalous" if labels.all() else "normal"
             raise InputError(
-                f"all {len(labels)} test clips of {name} are {found}: the AUC needs "
-                "both classes; add the other to " + printable(files[0].path.parent)
+                f"all {len(labels)} test clips of {name} are {found}, but the AUC "
+                f"needs both kinds: add others to {printable(files[0].path.parent)}"
             )

@@ -72,7 +72,7 @@ class MachineFiles(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Machine type and section, as the challenge's files write them."""
+        """The machine type and section, in the format of the challenge's file names."""
         return unit_name(self.machine, self.section)
 
 
@@ -95,13 +95,13 @@ def find_machines(data_root: Path) -> list[str]:
     if not machines:
         raise InputError(
             f"no machine found in {str(root)!r}: it must contain folders like "
-            "fan/train and fan/test, or zip archives of them"
+            "fan/train and fan/test, or zip archives of such folders"
         )
     return sorted(machines)
 
 
 def machine_root(data_root: Path) -> Path:
-    """Return the machine folders' parent: the data root, or `raw` in it."""
+    """Return the folder that holds machine folders: the data root, or `raw` in it."""
     if not data_root.is_dir():
         message = f"data root {str(data_root)!r} is not a folder: check the path"
         raise InputError(message)
@@ -185,13 +185,13 @@ def unit_name(machine: str, section: str) -> str:
 
 
 def issue_of(archive: Path) -> tuple[str, int]:
-    """Return `("dev_fan", 2)` for `dev_fan_r2.zip`, and 1 for `dev_fan.zip`."""
+    """Parse an archive's name and issue: `("dev_fan", 2)` for `dev_fan_r2.zip`."""
     match = re.fullmatch(r"(.+)_r(\d+)", archive.stem, re.DOTALL)
     return (match[1], int(match[2])) if match else (archive.stem, 1)
 
 
 def _common_sections(machine: str, clips: dict[str, _Sections]) -> list[str]:
-    """Return the sorted sections; each must be in all of the given splits."""
+    """Return the sorted sections, each of which must be in all of the given splits."""
     sections = sorted(set().union(*clips.values()))
     for split, section in itertools.product(clips, sections):
         if section not in clips[split]:
@@ -204,7 +204,7 @@ def _common_sections(machine: str, clips: dict[str, _Sections]) -> list[str]:
 
 
 def _split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFile]:
-    """List a split's recordings, in whichever folders the year uses."""
+    """List a split's recordings in whichever folders the challenge's year uses."""
     for read, (first, *others) in itertools.product(readers, _FOLDERS[split]):
         files = read(first)
         copied = {clip_stem(file.path.name) for file in files}
@@ -220,7 +220,7 @@ def _split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFil
 
 
 def _in_archives(folder: Path, archives: Sequence[Path]) -> dict[str, list[ClipFile]]:
-    """List a machine's archived recordings by folder, each from its latest issue."""
+    """Return a machine's archived recordings by folder, each in its latest issue."""
     files, issued = defaultdict(list), set()
     for archive in archives:
         base, _ = issue_of(archive)
@@ -240,7 +240,7 @@ def _in_archives(folder: Path, archives: Sequence[Path]) -> dict[str, list[ClipF
 
 
 def _recordings(folder: Path) -> list[ClipFile]:
-    """List the recordings in a folder; empty if it does not exist."""
+    """List the recordings in a folder, or none if it does not exist."""
     return [
         clip_file(path)
         for path in (folder.iterdir() if folder.is_dir() else ())
@@ -249,13 +249,13 @@ def _recordings(folder: Path) -> list[ClipFile]:
 
 
 def _refuse_duplicates(files: list[ClipFile]) -> None:
-    """Reject names that differ only in their suffix, which score files omit."""
+    """Reject names that differ only in the suffix, which score files omit."""
     paths = defaultdict(list)
     for file in files:
         paths[clip_stem(file.path.name)].append(str(file.path))
     if same := next((found for found in paths.values() if len(found) > 1), None):
         names = " and ".join(map(repr, sorted(same)))
-        raise InputError(f"{names} have the same name: keep one of them")
+        raise InputError(f"{names} have the same name: keep only one of them")
 
 
 def _by_section(files: list[ClipFile]) -> _Sections:

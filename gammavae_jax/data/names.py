@@ -92,7 +92,7 @@ def _first(words: list[str], vocabulary: tuple[str, ...]) -> str:
 
 
 def machine_and_section(file_name: str) -> tuple[str, str] | None:
-    """Parse machine and section from a score file's name; None for other names."""
+    """Parse the machine and section in a score file's name; None for other names."""
     match = FILE_NAME.fullmatch(file_name)
     return (match["machine"], match["section"]) if match else None
 
@@ -102,8 +102,8 @@ def require_names(machine: str, section: str, names: Iterable[str]) -> None:
     file_name = f"anomaly_score_{machine}_section_{section}_test.csv"
     if machine_and_section(file_name) != (machine, section):
         raise InputError(
-            f"machine {machine!r}, section {section!r} cannot be part of a score "
-            "file's name: use letters and digits for one, digits for the other"
+            f"machine {machine!r} and section {section!r} cannot be part of a score "
+            "file's name: use letters and digits, and only digits for the section"
         )
     for name in names:
         if not name or re.search(f"[{_UNWRITABLE}]", name):

@@ -25,17 +25,17 @@ from gammavae_jax.log import Log
 def cut(
     waveform: Float32[np.ndarray, "sample"], clip_samples: int | None
 ) -> list[Float32[np.ndarray, "_"]]:
-    """Cut a waveform into equal clips of about `clip_samples`; None: do not cut."""
+    """Cut a waveform into equal clips of about `clip_samples`; None leaves it whole."""
     n_pieces = 1 if clip_samples is None else round(len(waveform) / clip_samples)
     return np.array_split(waveform, max(1, n_pieces))
 
 
 def require_clip_length(clip_seconds: float, config: FeatureConfig) -> int:
-    """Return the number of samples per clip, enough for one window or more."""
-    shortest = 1.5 * samples_needed(config) / config.sample_rate
-    if not shortest <= clip_seconds < math.inf:
+    """Return the number of samples per clip; reject clips too short for a window."""
+    least = 1.5 * samples_needed(config) / config.sample_rate
+    if not least <= clip_seconds < math.inf:
         raise InputError(
-            f"clip_seconds is {clip_seconds}: use {shortest:.2g} or more, in seconds"
+            f"clip_seconds is {clip_seconds}: it must be at least {least:.2g} seconds"
         )
     return round(clip_seconds * config.sample_rate)
 
@@ -43,7 +43,7 @@ def require_clip_length(clip_seconds: float, config: FeatureConfig) -> int:
 def parts_held_together(
     recording: Int[np.ndarray, "clip"], n_folds: int
 ) -> Int[np.ndarray, "clip"]:
-    """Assign each clip to a part; a fold holds out whole parts.
+    """Assign each clip to a part of the recordings; folds hold out whole parts.
 
     Parts are recordings. If there are fewer recordings than folds, each recording is
     divided into parts of successive clips.
@@ -70,7 +70,7 @@ class LoadedRecordings(NamedTuple):
         return np.arange(len(self.clips.files)) if number is None else number
 
     def clip_name(self, clip: int) -> str:
-        """Return a clip's name: its recording and, if cut, which part it is."""
+        """Return a clip's name: its recording's name and, if that was cut, the part."""
         number = self.recording[clip]
         parts = np.flatnonzero(self.recording == number)
         part = f" part {clip - parts[0] + 1} of {len(parts)}"
@@ -144,7 +144,7 @@ def load_all(
     keep_sounds: bool = False,
     skip_bad_files: bool = False,
 ) -> dict[str, LoadedRecordings]:
-    """Load several machines' clips, by machine name; see `load_recordings`.
+    """Load several machines' clips; return them by machine. See `load_recordings`.
 
     Raises:
         InputError: a recording cannot be used, and `skip_bad_files` is false.

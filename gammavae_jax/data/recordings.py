@@ -50,12 +50,12 @@ def find_recordings(
         else:
             found.append(_of_array(item, sample_rate, f"array {number}"))
     if not found:
-        raise InputError("no recordings: the list is empty; pass files or a folder")
+        raise InputError("the list of recordings is empty: pass files or a folder")
     return found
 
 
 def _of_path(path: Path, within: str = "") -> list[RecordingSource]:
-    """List the recordings at a path; their names start with `within`, if set."""
+    """List the recordings at a path; prefix their names with `within`, if set."""
     if not path.is_dir():
         return [_of_file(path, printable(path))]
     files = sorted(
@@ -97,7 +97,7 @@ def _of_array(array: Any, sample_rate: int | None, name: str) -> RecordingSource
 def of_known_machines(
     recordings: Any, machine: str | None, known: Sequence[str]
 ) -> dict[str, Recordings]:
-    """Assign recordings to known machines, by a dict or to the only machine.
+    """Return recordings by machine, and check that the machines are known.
 
     Raises:
         InputError: a machine is unknown, or it is unclear which one is meant.
@@ -110,8 +110,8 @@ def of_known_machines(
     else:
         if machine is None and len(known) > 1:
             raise InputError(
-                f"this detector knows {', '.join(known)}: name the machine of these "
-                "recordings"
+                f"this detector knows {', '.join(known)}: say which machine the "
+                "recordings come from"
             )
         recordings = {machine or known[0]: recordings}
     for name in recordings:

@@ -1,4 +1,4 @@
-"""Statistics over a clip's frames, which the neighbour scores compare.
+"""The statistics of a clip's frames that the neighbour scores compare.
 
 Conventions: `frame mel` is in dB; `weight` is 1 for a frame (or window) of the clip and
 0 for padding.
@@ -32,7 +32,7 @@ def spectrum(
 def residual(
     frame_residual: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "feature"]:
-    """Return the residual's moments over time and its upper quantile."""
+    """Return each band's moments and upper quantile of the residual over time."""
     upper = _quantile(frame_residual, weight, UPPER_QUANTILE)
     return jnp.concatenate([_moments(frame_residual, weight), upper])
 
@@ -40,7 +40,7 @@ def residual(
 def peak(
     frame_residual: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "mel"]:
-    """Return the level of the residual's mean power in dB, dominated by peaks."""
+    """Return the residual's mean power in each band (dB), which peaks dominate."""
     nepers = jnp.where(weight[:, None] > 0, frame_residual / _DECIBELS, -jnp.inf)
     count = jnp.maximum(weight.sum(), 1.0)
     return _DECIBELS * (jax.nn.logsumexp(nepers, axis=0) - jnp.log(count))
@@ -80,7 +80,7 @@ def frame_residual(
 def _moments(
     values: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "feature"]:
-    """Return mean and deviation over frames, and that of successive differences."""
+    """Return means, deviations, and deviations of frame-to-frame differences."""
     mean = _mean(values, weight)
     change = values[1:] - values[:-1]
     both = weight[1:] * weight[:-1]
@@ -103,7 +103,7 @@ def _deviation(
 def _quantile(
     values: Float[Array, "frame mel"], weight: Float[Array, "frame"], fraction: float
 ) -> Float[Array, "mel"]:
-    """Return a quantile per band, interpolated between ranks as in NumPy."""
+    """Return each band's quantile, interpolated between ranks as in NumPy."""
     ordered = jnp.sort(jnp.where(weight[:, None] > 0, values, jnp.inf), axis=0)
     last = jnp.maximum(weight.sum() - 1.0, 0.0)
     place = fraction * last

@@ -1,1 +1,1 @@
-"""Runs a function of one model for all models, spread over devices."""
+"""Runs one model's function for all models, spread over devices."""

@@ -1,4 +1,4 @@
-"""Several processes as one run: they start, agree and fail together.
+"""Lets several processes act as one run: they start, agree and fail together.
 
 JAX connects the processes. All run the same program on the same recordings, and each
 trains the models on its own devices. Only the first one prints and writes.
@@ -56,8 +56,8 @@ def start() -> None:
     except RuntimeError as error:
         raise InputError(
             f"--distributed: the processes could not be connected "
-            f"({_first_line(error)}): start all of them within five minutes, and let "
-            "them reach the first one's host and port"
+            f"({_first_line(error)}): start all of them within five minutes, and make "
+            "sure that they can reach the first one's host and port"
         ) from error
 
 
@@ -79,7 +79,7 @@ def together(function: Callable[[], Value]) -> Value:
     """Call `function` in every process, and wait until it has returned in all.
 
     Raises:
-        InputError: it failed in any process, or (in a cluster) a file could not be
+        InputError: a call failed, or (in a cluster) a file could not be
             read or written; all processes raise the error of the first that failed.
     """
     if _number_and_count()[1] == 1:
@@ -95,7 +95,7 @@ def on_first(function: Callable[[], Value]) -> Value:
     In a cluster the result is broadcast as JSON.
 
     Raises:
-        InputError: it failed, or (in a cluster) a file could not be written; all
+        InputError: the call failed, or (in a cluster) a file could not be written; all
             processes raise the error.
     """
     number, count = _number_and_count()
@@ -169,7 +169,7 @@ def _from_all(text: str) -> list[str]:
 def _tried(
     function: Callable[[], Value], as_input_error: Callable[[OSError], InputError]
 ) -> tuple[Value | None, str]:
-    """Return `function`'s result, and its error's message or ""."""
+    """Call `function`; return its result, and its error's message or ""."""
     try:
         return function(), ""
     except InputError as error:
@@ -181,7 +181,7 @@ def _tried(
 
 
 def _raise_first(messages: list[str]) -> None:
-    """Raise the first error, with its process's number if not all failed."""
+    """Raise the first error, naming its process unless all processes failed."""
     failed = [number for number, message in enumerate(messages) if message]
     if not failed:
         return

@@ -2,8 +2,8 @@
 
 Small matrices gain little from a second core, so each core of a CPU works on a model
 of its own. Calls are taken in the order in which they were made. A core that finishes
-one takes the next, of this epoch or the following one, so an odd machine may change
-cores from epoch to epoch.
+a call takes the next, of this epoch or the following one, so a model may change cores
+from epoch to epoch.
 """
 
 import functools
@@ -23,7 +23,7 @@ Model = tuple[int, int]  # the numbers of its member and its machine
 
 @dataclass(frozen=True)
 class PerModel:
-    """For each model, a tree of arrays on its device, or a future of one."""
+    """A tree of arrays, or a future of a tree, for each model on its device."""
 
     trees: Mapping[Model, Any]
 
@@ -37,7 +37,7 @@ class CoreQueue(Placement):
     batching: Literal["map"] = "map"
 
     def put(self, tree: Any, kind: Kind) -> PerModel:
-        """Split host arrays by model and place them; a device's models share parts."""
+        """Split host arrays by model and place them; a device holds each part once."""
         if isinstance(tree, PerModel):
             return tree
         axes = {"model": slice(2), "machine": slice(1, 2), "member": slice(1)}[kind]
@@ -54,7 +54,7 @@ class CoreQueue(Placement):
         return PerModel({m: getattr(_result(t), name) for m, t in tree.trees.items()})
 
     def get(self, tree: PerModel) -> Any:
-        """Wait for results and stack them on the host as `member machine ...`."""
+        """Wait for results; stack them on the host, with axes `member machine ...`."""
         n_members = 1 + max(self.devices)[0]
 
         def stack(*leaves):
@@ -126,7 +126,7 @@ class _Part(NamedTuple):
 
 
 def _work(compiled: Callable, arguments: Sequence[Any]) -> Any:
-    """Run one call in a thread; its input futures were queued earlier."""
+    """Run one call in a thread; the calls that it depends on were queued earlier."""
     return jax.block_until_ready(compiled(*(_result(a) for a in arguments)))
 
 

@@ -21,7 +21,7 @@ def make_placement(
     devices: Sequence[Any] | None = None,
     batching: Literal["auto", "vmap", "map"] = "auto",
 ) -> Placement:
-    """Assign machines and members so that the busiest device has the least work.
+    """Assign machines and members so as to minimise the work of the busiest device.
 
     With `vmap`, and on a cluster, the devices form a `MeshPlacement`; otherwise each
     device takes the models of a `CoreQueue` in turn.
@@ -86,7 +86,7 @@ def _choose_shards(
 ) -> tuple[list[list[int]], int]:
     """Return the machines in each machine shard, and the number of member shards.
 
-    Every process gets a device, even if it has free slots only.
+    Every process gets a device, even if only free slots are left for it.
     """
     candidates = []
     for n_machine_shards in range(1, n_devices + 1):
@@ -102,7 +102,7 @@ def _choose_shards(
 def _deal(
     windows_per_machine: Sequence[int], n_shards: int
 ) -> tuple[list[list[int]], int]:
-    """Assign machines to shards, largest first to the idlest; return the top load."""
+    """Give machines, largest first, to the idlest shard; also return the peak load."""
     shards: list[list[int]] = [[] for _ in range(n_shards)]
     loads = [0] * n_shards
     for machine in _longest_first(windows_per_machine):

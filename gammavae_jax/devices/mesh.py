@@ -50,7 +50,7 @@ class MeshPlacement(Placement):
     batching: Batching = "vmap"
 
     def put(self, tree: Any, kind: Kind) -> Any:
-        """Pad and place host arrays; JAX arrays are returned unchanged.
+        """Pad and place host arrays; return JAX arrays unchanged.
 
         Every process has the whole arrays and places the parts of its own devices.
         """
@@ -81,7 +81,7 @@ class MeshPlacement(Placement):
         return jax.tree.map(whole, tree)
 
     def get_to_save(self, tree: Any) -> Any:
-        """Gather as `get` does, but in a cluster on every device.
+        """Gather arrays as `get` does, but in a cluster onto every device.
 
         Each process then writes a part with Orbax. A device needs room for all models.
         """
@@ -132,7 +132,7 @@ def _sharded(
     batching: Batching,
     donate: tuple[int, ...],
 ) -> Any:
-    """Return a program over a mesh; cached for equal functions."""
+    """Return a program over a mesh; equal functions share one program."""
     member_axes, machine_axes = zip(*(_AXES[kind] for kind in kinds), strict=True)
     if batching == "map":
         # Without the member axis, the machine axis comes first.

@@ -1,4 +1,4 @@
-"""The interface for running a function of one model for all models.
+"""The interface for running one model's function for all models.
 
 A model belongs to one machine and one member: a seed, or one fold of a seed.
 `deal.make_placement` chooses the implementation, `MeshPlacement` or `CoreQueue`.
@@ -26,7 +26,7 @@ class HashablePartial(NamedTuple):
     settings: tuple[Any, ...]  # hashable
 
     def __call__(self, *arguments: Any) -> Any:
-        """Call the function with the other arguments."""
+        """Call the function with its fixed arguments, then with `arguments`."""
         return self.function(*self.settings, *arguments)
 
     @property
@@ -39,7 +39,7 @@ class Program(ABC):
 
     @abstractmethod
     def compile(self, *arguments: Any) -> Callable:
-        """Compile for the shapes of these arguments, which are not donated."""
+        """Compile for the shapes of the arguments, without donating the arguments."""
 
     @abstractmethod
     def __call__(self, *arguments: Any) -> Any:
@@ -57,7 +57,7 @@ class Placement(ABC):
 
     @abstractmethod
     def put(self, tree: Any, kind: Kind) -> Any:
-        """Copy host arrays to the devices; placed arrays are returned unchanged."""
+        """Copy host arrays to the devices; return placed arrays unchanged."""
 
     @abstractmethod
     def part(self, tree: Any, name: str) -> Any:
@@ -65,10 +65,10 @@ class Placement(ABC):
 
     @abstractmethod
     def get(self, tree: Any) -> Any:
-        """Wait for results and copy them to the host as `member machine ...`."""
+        """Wait for results; copy them to the host, with axes `member machine ...`."""
 
     def get_to_save(self, tree: Any) -> Any:
-        """Do as `get`, but leave arrays on the devices if a cluster shares them."""
+        """Get results as `get` does, but leave them on the devices in a cluster."""
         return self.get(tree)
 
     @abstractmethod

@@ -27,7 +27,7 @@ from gammavae_jax.models.layers import Block, Dense, Output, Precision, Standard
 
 
 class ModelOutput(NamedTuple):
-    """The model's output for a batch; without a posterior if the code is a vector."""
+    """The model's output for a batch; without a posterior for a deterministic code."""
 
     reconstruction: Float[Array, "window output"]
     target: Float[Array, "window output"]  # what the reconstruction should equal
@@ -41,7 +41,7 @@ class ModelOutput(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """Map windows to the last hidden layer, with one `Block` for each width."""
+    """The encoder, from windows to the last hidden layer: a `Block` for each width."""
 
     hidden: tuple[int, ...]
     precision: Precision
@@ -58,7 +58,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Map codes to reconstructions: one `Block` for each width, then a linear layer."""
+    """The decoder: a `Block` for each width, then a linear layer."""
 
     hidden: tuple[int, ...]
     n_outputs: int
@@ -84,7 +84,7 @@ def _blocks(widths, precision, x, weight, training):
 
 
 class Inputs(nn.Module):
-    """Split windows into the network's input and its reconstruction target.
+    """The layer that splits windows into the network's input and its target.
 
     Both are the whole window; with `target="centre"` the input is the frames around
     the middle one, and the target is the middle frame (Suefusa et al. 2020). "centred"
@@ -119,11 +119,11 @@ class Inputs(nn.Module):
 
 
 class AutoEncoder(nn.Module):
-    """Encoder, code and decoder.
+    """The whole network: encoder, latent code and decoder.
 
     A deterministic code is one more `Block`, as in the official baseline. Otherwise
     two linear heads parametrise a posterior (the report's Table 1). In training the
-    code is a sample from it; in evaluation it is the mean, so scores are deterministic.
+    code is a sample of it; in evaluation it is its mean, so scores are deterministic.
     """
 
     config: ModelConfig
@@ -162,7 +162,7 @@ def posterior_from_heads(
     second: Float[Array, "window latent"],
     config: ModelConfig,
 ) -> Gamma | Gaussian:
-    """Return the posterior with parameters from two linear heads.
+    """Return the posterior parametrised by two linear heads.
 
     The heads of a Gamma are made positive by a softmax over the latents (the report's
     Table 1) or by a softplus, and clipped to the range that float32 can sample. They

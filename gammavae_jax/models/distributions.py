@@ -1,4 +1,4 @@
-"""Distributions of the latent code, Gamma and Gaussian, and their divergences.
+"""The latent code's distributions, Gamma and Gaussian, and their divergences.
 
 Both hold their parameters and have three operations: `mean`, a differentiable `sample`
 and the Kullback-Leibler divergence to a prior. Only this
@@ -58,7 +58,7 @@ class Gamma(NamedTuple):
         return jnp.exp(log_z - jnp.log(self.rate))
 
     def kl_to(self, prior: "Gamma") -> Float[Array, "*batch latent"]:
-        """`KL(self || prior)` for each latent, in nats."""
+        """Return `KL(self || prior)` for each latent, in nats."""
         a, b = self.concentration, prior.concentration
         return (
             (a - b) * digamma(a)
@@ -85,7 +85,7 @@ def gamma_of_mean_and_variance(
 
 
 class Gaussian(NamedTuple):
-    """Normal distributions with independent latents."""
+    """Normal distributions, independent for each latent."""
 
     location: Float[Array, "*batch latent"]
     log_variance: Float[Array, "*batch latent"]
@@ -96,12 +96,12 @@ class Gaussian(NamedTuple):
         return self.location
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, "*batch latent"]:
-        """Draw one sample each by reparameterisation (Kingma and Welling 2014)."""
+        """Draw a sample per latent by reparameterisation (Kingma and Welling 2014)."""
         noise = jax.random.normal(key, self.location.shape, self.location.dtype)
         return self.location + jnp.exp(0.5 * self.log_variance) * noise
 
     def kl_to(self, prior: "Gaussian") -> Float[Array, "*batch latent"]:
-        """`KL(self || prior)` for each latent, in nats."""
+        """Return `KL(self || prior)` for each latent, in nats."""
         difference = self.log_variance - prior.log_variance
         squared = (self.location - prior.location) ** 2 * jnp.exp(-prior.log_variance)
         return 0.5 * (jnp.exp(difference) + squared - 1.0 - difference)
@@ -119,9 +119,9 @@ def sampler_note() -> str:
     return (
         "TensorFlow Probability cannot be imported (installed: "
         f"{' and '.join(dict.fromkeys(installed)) or 'none'}; {WHY_NOT_TFP}), so JAX "
-        "draws the Gamma samples: same distribution, but results change as with "
-        "another seed. To repair: pip uninstall -y tensorflow-probability tfp-nightly "
-        "&& pip install tfp-nightly==0.26.0.dev20261027"
+        "draws the Gamma samples: the distribution is the same, but results change as "
+        "with another seed. To repair TFP: pip uninstall -y tensorflow-probability "
+        "tfp-nightly && pip install tfp-nightly==0.26.0.dev20261027"
     )
 
 

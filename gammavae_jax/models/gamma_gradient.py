@@ -43,7 +43,7 @@ def log_draw_derivative(
 
 
 def _series(a, log_z, digamma_next):
-    """For `z < 1`, sum `z^n / (a)_(n+1) * (digamma(a+n+1) - log z)` over n.
+    """Sum `z^n / (a)_(n+1) * (digamma(a+n+1) - log z)` over n, for `z < 1`.
 
     This is the derivative of the power series of the distribution function.
     """
@@ -58,7 +58,7 @@ def _series(a, log_z, digamma_next):
 
 
 def _integral(a, log_z, digamma_a):
-    """For `z >= 1`, integrate by Gauss-Legendre quadrature, substituting `t = z e^v`.
+    """Integrate by Gauss-Legendre quadrature with `t = z e^v`, for `z >= 1`.
 
     The integral of `exp(a v - z (e^v - 1)) (v + log z - digamma(a))` over v equals that
     of `p(t) (log t - digamma(a)) / (z p(z))` over t, which from `z` upwards or

@@ -32,7 +32,7 @@ class BatchNorm(nn.Module):
         weight: Float[Array, "window"],
         training: bool,
     ) -> Float[Array, "feature window"]:
-        """Normalise by the batch in training, else by the running statistics."""
+        """Normalise with batch statistics in training, else with running statistics."""
         scale = self.param("scale", nn.initializers.ones, (len(x),), x.dtype)
         bias = self.param("bias", nn.initializers.zeros, (len(x),), x.dtype)
         return _normalise_and_track(self, x, weight, training, scale, bias, MOMENTUM)
@@ -52,7 +52,7 @@ class Standardise(nn.Module):
         weight: Float[Array, "window"],
         training: bool,
     ) -> Float[Array, "feature window"]:
-        """Normalise by the batch in training, else by the running statistics."""
+        """Normalise with batch statistics in training, else with running statistics."""
         ones, zeros = jnp.ones(len(x), x.dtype), jnp.zeros(len(x), x.dtype)
         n_batches = self.variable("batch_stats", "n_batches", jnp.zeros, (), x.dtype)
         if training:
@@ -62,7 +62,7 @@ class Standardise(nn.Module):
 
 
 def _normalise_and_track(module, x, weight, training, scale, bias, momentum):
-    """Normalise; in training, move the module's running statistics by `momentum`."""
+    """Normalise; in training, update the running statistics with `momentum`."""
     width, dtype = (len(x),), x.dtype
     running_mean = module.variable("batch_stats", "mean", jnp.zeros, width, dtype)
     running_var = module.variable("batch_stats", "var", jnp.ones, width, dtype)
@@ -85,7 +85,7 @@ def batch_normalise(
 ) -> tuple[
     Float[Array, "feature window"], Float[Array, "feature"], Float[Array, "feature"]
 ]:
-    """Normalise by the mean and variance over windows weighted by `share`, of sum 1.
+    """Normalise by the mean and variance over windows; the weights `share` sum to 1.
 
     Return the normalised batch, its mean and its biased variance; no gradient flows
     through the last two. The closed-form gradient (Ioffe and Szegedy 2015) makes fewer

@@ -1,4 +1,4 @@
-"""The training loss's named terms, for each window."""
+"""The terms of the training loss for each window."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ class LossTerms(NamedTuple):
 def loss_terms(output: ModelOutput, config: ModelConfig) -> LossTerms:
     """Return each window's mean squared error and divergence to the prior.
 
-    `model.kl` names the divergence, summed over latents; 0 for a deterministic code.
+    The divergence `model.kl` is summed over latents, and 0 for a deterministic code.
     """
     # The negative residual, because its gradient needs no pass to change the sign.
     error = output.reconstruction - output.target
@@ -40,7 +40,7 @@ def total_loss(
 def kl_weight_of(
     epoch: Int[Array, ""], config: TrainConfig
 ) -> float | Float[Array, ""]:
-    """Return the divergence's weight in an epoch, counted from 1.
+    """Return the weight of the divergence in an epoch (the first epoch is 1).
 
     It rises linearly from 0 in the first epoch to `train.kl_weight` after
     `train.kl_warmup` epochs.

@@ -17,7 +17,7 @@ ACTIVE_VARIANCE = 0.01  # of the posterior mean over windows (Burda et al. 2016)
 
 
 class LatentMoments(NamedTuple):
-    """Each latent's moments over the windows so far; the divergence is exact."""
+    """Each latent's moments over the windows so far, with the exact divergence."""
 
     count: Float[Array, ""]
     mean: Float[Array, "latent"]  # of the posterior means
@@ -26,7 +26,7 @@ class LatentMoments(NamedTuple):
 
 
 def no_moments(config: ModelConfig) -> LatentMoments:
-    """Return the moments before any windows are added."""
+    """Return the initial moments, which cover no windows."""
     zeros = jnp.zeros(config.n_latent)
     return LatentMoments(jnp.zeros(()), zeros, zeros, zeros)
 

@@ -30,7 +30,7 @@ from gammavae_jax.training.step import (
 
 
 def shuffled(key: PRNGKeyArray, group: UInt8[Array, "window"]) -> Int[Array, "window"]:
-    """Order the windows: shuffled training windows, shuffled held-out ones, padding.
+    """Put training windows first, then held-out windows, both shuffled, then padding.
 
     A window's random number depends only on its index and the key, so padding does not
     change the order.
@@ -48,7 +48,7 @@ def gather(
     count: Int[Array, ""],
     step: Int[Array, ""],
 ) -> tuple[Float[Array, "batch feature"], Float[Array, "batch"], Int[Array, "batch"]]:
-    """Gather batch `step` of the `count` windows from position `first` of the order.
+    """Gather batch `step` of the `count` windows that start at `first` in the order.
 
     Return the windows (dB), their weights, which are 0 beyond `count`, and the index of
     each window's first frame.
@@ -63,7 +63,7 @@ def gather(
 
 
 class EpochInfo(NamedTuple):
-    """Means over an epoch's windows; held-out windows are in evaluation mode.
+    """Means over an epoch's windows, with held-out windows in evaluation mode.
 
     The training loss has the KL weight of its epoch, the held-out loss the full one.
     The last two, of the held-out windows, show posterior collapse (see `diagnostics`);
@@ -199,7 +199,7 @@ def make_trainer(
     data: Any,
     group: UInt8[np.ndarray, "member machine window"],
 ) -> Trainer:
-    """Initialise all models and compile their training.
+    """Initialise all models and compile their training programs.
 
     Args:
         config: the model and training settings.

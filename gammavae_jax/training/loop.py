@@ -1,4 +1,4 @@
-"""The training loop: from clips to trained models, with an observer."""
+"""The training loop, from clips to trained models, and its observer."""
 
 import contextlib
 import math
@@ -63,7 +63,7 @@ def stack_examples(
 def _recordings(
     config: Config, train: NamedClips, arrays: TrainingArrays
 ) -> Int[np.ndarray, "machine clip"] | None:
-    """Return the part of a recording that each clip belongs to; None if uncut."""
+    """Return the part of a recording that each clip belongs to; None if none is cut."""
     if all(clips.recording is None for _, clips in train):
         return None
     parts = np.zeros(arrays.is_target.shape, int)
@@ -82,7 +82,7 @@ class Progress(NamedTuple):
 
 
 class Observer:
-    """Hooks that are called while models train; these only show messages.
+    """Hooks that are called while models train; this class only shows messages.
 
     Args:
         log: shows progress and keeps notes; default: on standard error.
@@ -99,7 +99,7 @@ class Observer:
         """Receive each epoch's losses, on the host."""
 
     def on_diverged(self, name: str, seed: int, fold: int | None, epoch: int) -> None:
-        """Handle a model whose loss has become infinite or NaN; called once.
+        """Handle a model whose loss has become infinite or NaN, once per model.
 
         Raises:
             InputError: always, in this class.
@@ -118,11 +118,11 @@ class Observer:
 
     @contextlib.contextmanager
     def heed_signals(self) -> Iterator[None]:
-        """Return the context in which epochs run."""
+        """Enter the context in which epochs run; subclasses may handle signals here."""
         yield
 
     def stop_requested(self) -> bool:
-        """Return whether to stop after this epoch, which is then saved."""
+        """Return whether to stop after this epoch and save it."""
         return False
 
 
@@ -233,7 +233,7 @@ def train(
 
 
 class _Report:
-    """Passes each epoch's losses to the observer, and detects divergence."""
+    """The callback that passes losses to the observer and detects divergence."""
 
     advance: Advance
 
@@ -265,7 +265,7 @@ def _finite_mean(values: AnyArray) -> float:
 
 
 def _how_many(n_machines: int, config: Config) -> str:
-    folds = f" of {config.n_folds} folds" if config.n_folds > 1 else ""
+    folds = f" with {config.n_folds} folds" if config.n_folds > 1 else ""
     machines = "1 machine" if n_machines == 1 else f"{n_machines} machines"
     n_seeds = len(config.seeds)
     return f"{machines} and {'1 seed' if n_seeds == 1 else f'{n_seeds} seeds'}{folds}"

@@ -1,4 +1,4 @@
-"""A seed's ensemble members, one per fold, and the clips that each describes.
+"""A seed's ensemble members, one per fold, and the clips that each member describes.
 
 The member axis has the folds of the first seed, then those of the next. NumPy only.
 """
@@ -24,9 +24,9 @@ def assign_member(
     is_clip: Bool[np.ndarray, "machine clip"],
     n_folds: int,
 ) -> Bool[np.ndarray, "member machine clip"]:
-    """Return the member that describes each clip.
+    """Mark, for each clip and seed, the member that describes the clip.
 
-    This is the seed's member that was not trained on the clip, else the first one.
+    This is the member that was not trained on the clip, or else the first member.
     """
     by_seed = is_held_out.reshape(-1, n_folds, *is_clip.shape).copy()
     by_seed[:, 0] |= is_clip & ~by_seed.any(1)
@@ -64,7 +64,7 @@ def by_clip(
     n_clips: int,
     config: Config,
 ) -> Float[np.ndarray, "seed machine clip *rest"]:
-    """Put chosen clips' values back in the clips' places; the others are NaN."""
+    """Put the chosen clips' values at the clips' indices, and NaN elsewhere."""
     n_machines, rest = values.shape[1], values.shape[3:]
     out = np.full((len(config.seeds), n_machines, n_clips, *rest), np.nan)
     for member, machine in np.ndindex(*values.shape[:2]):

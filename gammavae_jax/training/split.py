@@ -24,7 +24,7 @@ _SMALLEST_SPREAD = 1e-4  # of a feature, relative to the mean spread; less is ro
 
 
 class Split(NamedTuple):
-    """Each window's group, and the clips that are held out whole.
+    """Each window's group, and the clips whose windows are all held out.
 
     Members are the seeds, or the folds of each seed in turn. `is_clip` excludes padding
     and extra clips.
@@ -86,7 +86,7 @@ def require_windows(split: Split, names: Sequence[str]) -> None:
     """Require enough training windows for each model.
 
     Raises:
-        InputError: a model has too few; the message names its machine.
+        InputError: a model has too few windows; the message names its machine.
     """
     fewest = (split.group == TRAIN).sum(-1).min(0)
     for name, count in zip(names, fewest, strict=True):
@@ -107,9 +107,9 @@ def split_notes(
     ]
     if same:
         notes.append(
-            f"The training clips of {', '.join(same)} all sound the same, such as "
+            f"The training clips of {', '.join(same)} all sound the same, like "
             "silence or copies: their normal variation is unknown, so any other sound "
-            "is an alarm. Check the recordings."
+            "raises an alarm. Check the recordings."
         )
     if config.train.split == "folds":
         n_used = split.is_held_out[: config.n_folds].any(-1).sum(0)
@@ -120,9 +120,9 @@ def split_notes(
         ]
         if few:
             notes.append(
-                "There are fewer groups of similar training clips than the "
-                f"{config.n_folds} folds: {', '.join(few)}. The remaining models train "
-                "on all clips and have no influence on thresholds."
+                "Some machines have fewer groups of similar training clips than the "
+                f"{config.n_folds} folds: {', '.join(few)}. Their other models train "
+                "on all clips and do not affect thresholds."
             )
     return notes
 
@@ -144,7 +144,7 @@ def _groups(
     config: Config,
     recordings: Int[np.ndarray, "machine clip"] | None,
 ) -> list[Int[np.ndarray, "_"]]:
-    """Return each clip's group for each machine; empty without folds."""
+    """Return the groups of each machine's clips, or an empty list without folds."""
     if config.train.split != "folds":
         return []
     groups = []
@@ -217,7 +217,7 @@ def groups_of_clips(
 def deal_groups(
     rng: np.random.Generator, groups: Int[np.ndarray, "clip"], n_folds: int
 ) -> Int[np.ndarray, "clip"]:
-    """Return each clip's fold. Groups go to the smallest fold, largest group first."""
+    """Return each clip's fold; groups, largest first, go to the smallest fold."""
     numbers, sizes = np.unique(groups, return_counts=True)
     fold_of_group, load = np.zeros(len(numbers), int), np.zeros(n_folds)
     for group in np.lexsort((rng.random(len(numbers)), -sizes)):

@@ -22,8 +22,8 @@ from gammavae_jax.models.loss import LossTerms, loss_terms, total_loss
 class TrainState(NamedTuple):
     """A model in training; `is_stopped` is set once it has diverged.
 
-    `batch_errors` are the mean squared errors (dB^2) of the batches of the last epoch,
-    each before its step, and NaN where there was no batch. The official baseline fits
+    `batch_errors` are the mean squared errors (dB^2) of the last epoch's batches, each
+    before its step, and NaN where there was no batch. The official baseline fits
     its threshold to them.
     """
 
@@ -49,7 +49,7 @@ def init_state(config: Config, key: PRNGKeyArray, n_batches: int = 1) -> TrainSt
 
 
 def with_room_for(state: TrainState, n_batches: int) -> TrainState:
-    """Return a copy of a host state with room for `n_batches` batch errors."""
+    """Return a copy of a state on the host, with room for `n_batches` batch errors."""
     stored = state.batch_errors[..., :n_batches]
     errors = np.full((*stored.shape[:-1], n_batches), np.nan, np.float32)
     errors[..., : stored.shape[-1]] = stored

@@ -230,7 +230,7 @@ def test_submit_writes_a_package_and_prints_what_is_left(run, capsys):
         ([], "usage: gammavae [-h] [--version] COMMAND"),
         (["evaluate"], "Missing from gammavae evaluate:"),
         (["submit", "run"], "--label LABEL"),
-        (["nonsense"], "error: unknown command 'nonsense': one of demo, fit"),
+        (["nonsense"], "error: unknown command 'nonsense': use one of demo, fit"),
         (["evalute", "x"], "unknown command 'evalute': did you mean 'evaluate'?"),
         (["--evaluate"], "Unrecognized options: --evaluate"),
         (["evaluate", "x", "--grund-truth", "y"], "--ground-truth PATH"),

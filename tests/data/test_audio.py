@@ -99,7 +99,7 @@ def test_reading_is_thread_safe(tmp_path):
 def test_a_missing_channel_is_refused_with_the_number_of_channels(tmp_path, channel):
     path = write(tmp_path / "clip.wav", wave(2))
     text = message(path, channel=channel)
-    assert "the file has 2: choose a channel from 0 to 1" in text
+    assert "in this file: choose a channel from 0 to 1" in text
 
 
 @pytest.mark.parametrize(("value", "word"), [(np.nan, "nan"), (-np.inf, "-inf")])
@@ -140,9 +140,9 @@ def test_a_truncated_wav_is_refused_with_both_frame_counts(
     whole = path.read_bytes()
     frame = n_channels * {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3}.get(subtype, 4)
     path.write_bytes(whole[: -1000 * frame])
-    assert f"claims {N} frames, the file has {N - 1000}" in message(path)
+    assert f"claims {N} frames, but the file has {N - 1000}" in message(path)
     path.write_bytes(whole[:-1])
-    assert f"claims {N} frames, the file has {N - 1}" in message(path)
+    assert f"claims {N} frames, but the file has {N - 1}" in message(path)
 
 
 @pytest.mark.parametrize("end", [-1, 5000])
@@ -158,7 +158,7 @@ def test_a_damaged_flac_is_refused(tmp_path):
     middle = len(data) // 2
     data[middle : middle + 200] = bytes(200)
     path.write_bytes(data)
-    assert "damaged or truncated" in message(path)
+    assert "corrupt or truncated" in message(path)
 
 
 @pytest.mark.parametrize("low_bytes", [b"\0\0\0\0", b"\xff\xff\xff\xff"])

@@ -100,7 +100,7 @@ def test_a_machine_with_only_bad_files_cannot_be_skipped(root):
 
 @pytest.mark.parametrize(
     ("n_moved", "message"),
-    [(2, "has one training clip"), (3, "has only supplemental training clips")],
+    [(2, "has only one training clip"), (3, "has only supplemental training clips")],
 )
 def test_supplemental_clips_cannot_replace_two_training_clips(root, n_moved, message):
     extra = root / "fan/supplemental"

@@ -168,7 +168,7 @@ def test_a_run_on_silence_clipping_and_hostile_names_ends_with_finite_scores(tmp
     )  # fmt: skip
     notes = notes_of(tmp_path / "out")
     assert "normal_0020.wav: truncated" in notes
-    assert "normal_0021.wav: damaged" in notes
+    assert "normal_0021.wav: corrupt" in notes
     (scores, _) = score_bytes(tmp_path / "out").values()
     assert scores.count(b"\n") == 8 + len(odd)
     assert b"nan" not in scores

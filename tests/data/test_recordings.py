@@ -61,7 +61,7 @@ def test_integer_arrays_are_scaled_like_files(dtype, tmp_path):
 @pytest.mark.parametrize(
     ("recordings", "sample_rate", "message"),
     [
-        ([], None, "the list is empty"),
+        ([], None, "the list of recordings is empty"),
         (noise(1), None, "pass sample_rate"),
         (noise(1), -1, "sample_rate is -1"),
         (np.zeros((2, 16000)), 16000, r"\(2, 16000\)"),
@@ -153,7 +153,7 @@ def test_recordings_are_assigned_to_known_machines():
     assert of_known_machines("x", None, ("pump",)) == {"pump": "x"}
     assert of_known_machines({"a": "x"}, None, ("a", "b")) == {"a": "x"}
     for recordings, machine, message in (
-        ("x", None, "a, b: name the machine"),
+        ("x", None, "a, b: say which machine"),
         ("x", "c", "unknown machine 'c'"),
         ({"a": "x"}, "a", "pass either machine or a dict"),
         ({}, None, "the dict is empty"),

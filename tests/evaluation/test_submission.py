@@ -123,7 +123,7 @@ def test_labels_of_real_entries_are_accepted(run, tmp_path, label):
 def test_a_score_or_seed_that_the_run_lacks_is_refused(run, tmp_path):
     out = tmp_path / "out"
     refused(run, out, "score of this run 'msee': did you mean 'mse'", score="msee")
-    refused(run, out, "seed of this run '9': one of 7, 8", seed=9)
+    refused(run, out, "seed of this run '9': use one of 7, 8", seed=9)
 
 
 UNREADABLE = [*((text, " cannot be read") for text in (None, "", "{", "\udcff"))]

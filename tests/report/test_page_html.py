@@ -168,7 +168,7 @@ def test_a_clip_is_found_by_name_or_by_machine_and_name():
     assert find_clip("fan_section_01/fan 0.wav", twins) == (1, 0)
     with pytest.raises(InputError, match="exists in fan_section_00 and fan_section_01"):
         find_clip("fan 0.wav", twins)
-    with pytest.raises(InputError, match="unknown clip 'fan 7': one of"):
+    with pytest.raises(InputError, match="unknown clip 'fan 7': use one of"):
         find_clip("fan 7", [machine("fan")])
 
 

@@ -108,9 +108,9 @@ _HUGE, _TINY = np.insert(SOUND.astype(float), 7, 1e300), np.full(N, 1e-40)
 _EXTENSIBLE = struct.pack("<HHI", 22, 16, 4)  # following bytes, valid bits, speakers
 # As written by ALSA's arecord: 24 bits in four bytes, but the header says three.
 _24_IN_4 = chunk(b"data", (SOUND * 2**31).astype("<i4").tobytes())
-_CUT = f"truncated: the header claims {N} frames, the file has "
+_CUT = f"truncated: the header claims {N} frames, but the file has "
 _NO_AUDIO = "cannot be read as audio"
-_BROKEN, _FRAME_OF_4 = "damaged or truncated", "frames of 4 bytes"
+_BROKEN, _FRAME_OF_4 = "corrupt or truncated", "frames of 4 bytes"
 _NO_DATA = f"{_NO_AUDIO} (Error in WAV file. No 'data' chunk marker)"
 
 
@@ -229,7 +229,7 @@ _BYTES: dict[str, tuple] = {
             size=0xFFFFFFFF,
             kind=b"RF64",
         ),
-        f"claims {2**39} frames, the file has {N}",
+        f"claims {2**39} frames, but the file has {N}",
     ),
     "RF64 without a `ds64` chunk": (
         changed(claiming(2**32 - 1), 0, b"RF64"),
@@ -259,11 +259,11 @@ _BYTES: dict[str, tuple] = {
     ),
     "`data` that claims slightly too many samples": (
         claiming(len(PCM) + 10),
-        f"claims {N + 5} frames, the file has {N}",
+        f"claims {N + 5} frames, but the file has {N}",
     ),
     "`data` that claims 2 GB minus 64 KB": (
         claiming(0x7FFE0000),
-        f"claims {0x7FFE0000 // 2} frames, the file has {N}",
+        f"claims {0x7FFE0000 // 2} frames, but the file has {N}",
     ),
     "`data` with the size written by streaming tools": (
         claiming(0xFFFFFFFF, 0xFFFFFFFF),
@@ -321,7 +321,7 @@ _BYTES: dict[str, tuple] = {
     "FLAC, truncated in the header": (FLAC[:30], _NO_AUDIO),
     "FLAC of unknown length": (
         changed(FLAC, 21, bytes([FLAC[21] & 0xF0, 0, 0, 0, 0])),
-        "the header has no length",
+        "the header states no length",
     ),
     "FLAC that claims 2^36 samples": (
         changed(FLAC, 21, bytes([FLAC[21] | 0x0F, *[255] * 4])),

@@ -1,1 +1,1 @@
-"""The challenge's datasets: a catalogue of archives, and their download."""
+"""Catalogues and downloads the challenge's archives of recordings."""

@@ -38,7 +38,7 @@ class Archive(NamedTuple):
 
 
 def years() -> list[int]:
-    """Return the years with a dataset."""
+    """Return the years that have a dataset."""
     return sorted(int(name[5:9]) for name in _catalogue()["archives"])
 
 
@@ -70,13 +70,13 @@ def find_archives(
         if machine not in part_of:
             names = sorted(part_of, key=str.lower)
             raise InputError(
-                unknown_name(f"machine of {year}", machine, names)
-                + f" (choose from {', '.join(names)})"
+                unknown_name(f"{year} machine", machine, names)
+                + f" (available: {', '.join(names)})"
             )
         if machine not in {archive.machine for archive in found}:
             raise InputError(
                 f"{machine} of {year} exists only in the part {part_of[machine]!r}: "
-                "add it to --parts"
+                "add this part to --parts"
             )
     return [archive for archive in found if archive.machine in (machines or part_of)]
 

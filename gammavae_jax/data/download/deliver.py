@@ -1,4 +1,4 @@
-"""Downloads a year's archives into one folder, in one process at a time."""
+"""Downloads a year's archives into a folder, locked against other downloads."""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ LOCK_NAME = ".download-lock"
 
 
 class DownloadStatus(NamedTuple):
-    """How much of an archive is on disk."""
+    """The path of an archive, and how much of it is on disk."""
 
     path: Path
     n_bytes: int
@@ -44,7 +44,7 @@ def status_of(archive: Archive, out: Path) -> DownloadStatus:
 def published_files(
     archives: Sequence[Archive], mirror: str, log: Log, attempts: int = 3
 ) -> dict[Archive, Published]:
-    """Return the sizes and checksums that Zenodo publishes, as far as they are known.
+    """Return the sizes and checksums that Zenodo publishes, where they are available.
 
     Each record is requested once; no more are requested if the server is unreachable.
     """
@@ -54,7 +54,7 @@ def published_files(
         try:
             files = retrying(attempts)(_read_record, url)
         except (Refused, Transient) as error:
-            log.say(f"{url} does not list sizes and checksums: {error}")
+            log.say(f"cannot get sizes and checksums from {url}: {error}")
             if isinstance(error, Transient):
                 break
             continue
@@ -63,7 +63,7 @@ def published_files(
 
 
 def _read_record(url: str) -> dict[str, Published]:
-    """Return the files of a Zenodo record by name."""
+    """Request a Zenodo record; return its files by name."""
     with get(url, {"Accept": "application/json"}) as response:
         text = response.raw.read(1 << 22, decode_content=True)  # at most 4 MiB
     try:
@@ -80,7 +80,7 @@ def _published(file: dict) -> Published:
 def deliver(
     archives: Sequence[Archive], out: Path, log: Log, mirror: str = ZENODO
 ) -> None:
-    """Download the archives that are not complete yet.
+    """Download the archives that are not yet complete.
 
     Args:
         archives: archives of one year.
@@ -98,7 +98,7 @@ def deliver(
         published = published_files(missing, mirror, log)
         left = [(f.size or 0) - status_of(a, out).n_bytes for a, f in published.items()]
         if missing:
-            size = f"{len(missing)}, at least {decimal(sum(left))}"
+            size = f"{len(missing)} (at least {decimal(sum(left))})"
             log.say(f"archives to download into {printable(out)}: {size}")
         with writing(out):
             require_room(out, sum(left))
@@ -110,9 +110,9 @@ def deliver(
                 log.say(f"error: {error}")  # now: the next archive may end the program
                 refusal = error
                 continue
-            checksums = "published checksum" if file and file.md5 else "inner checksums"
+            sums = "published checksum" if file and file.md5 else "internal checksums"
             size = decimal(path.stat().st_size)
-            log.say(f"{path.name}: {size}, verified against its {checksums}")
+            log.say(f"{path.name}: {size}, verified against its {sums}")
     if refusal:
         raise refusal
 
@@ -125,6 +125,6 @@ def _lock(folder: Path) -> AcquireReturnProxy:
             return FileLock(folder / LOCK_NAME).acquire(blocking=False)
         except Timeout as error:
             raise InputError(
-                f"{printable(folder)}: another process is downloading into it: wait "
-                "until it has finished, or choose another --out"
+                f"another process is downloading into {printable(folder)}: wait until "
+                "it has finished, or choose another --out"
             ) from error

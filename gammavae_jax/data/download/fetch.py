@@ -1,4 +1,4 @@
-"""Downloads one zip archive, which gets its name once it is complete and verified.
+"""Downloads a zip archive, and renames it once it is complete and verified.
 
 The bytes are collected in `x.zip.part`. Beside it, `x.zip.part.version` records which
 version of the archive they belong to, so that a later process can resume.
@@ -27,7 +27,7 @@ _CHUNK, _MEGABYTE = 1 << 18, 1_000_000  # bytes
 
 
 class WrongBytes(Transient):
-    """The bytes received do not belong to the archive."""
+    """The error for received bytes that do not belong to the archive."""
 
 
 class Published(NamedTuple):
@@ -63,7 +63,7 @@ def fetch(url: str, path: Path, published: Published, log: Log) -> None:
             is_refused = isinstance(error, Refused)
             tried = "" if is_refused else f"no new bytes in {ATTEMPTS} attempts: "
             raise (Refused if is_refused else InputError)(
-                f"{path.name}: {tried}{error}; {decimal(download.size)} kept: run the "
+                f"{path.name}: {tried}{error} ({decimal(download.size)} kept): run the "
                 f"same command again later to resume, or download {url} with a browser "
                 f"into {printable(path.parent)}"
             ) from error
@@ -77,7 +77,7 @@ def size_so_far(path: Path) -> int:
 
 @dataclass
 class _Download:
-    """An unfinished download: its bytes on disk, and the attempts to get the rest."""
+    """An unfinished download, with its bytes on disk and its attempts to continue."""
 
     url: str
     path: Path
@@ -103,7 +103,7 @@ class _Download:
         """Print why an attempt failed and when the next one starts."""
         reason = state.outcome and state.outcome.exception()
         self.log.say(
-            f"{self.path.name}: {reason}; {decimal(self.size)} kept; next attempt in "
+            f"{self.path.name}: {reason} ({decimal(self.size)} kept): next attempt in "
             f"{state.upcoming_sleep:.0f} s"
         )
 
@@ -155,10 +155,10 @@ class _Download:
             given = headers.get("Content-Range", "")
             match = re.fullmatch(rf"bytes {start}-\d+/(\d{{1,18}})", given)
             if match is None or start == 0:
-                raise WrongBytes("the server sent other bytes than requested")
+                raise WrongBytes("the server sent bytes that were not requested")
         size = int(match[1]) if match else expected
         if expected not in (None, size):
-            raise Refused(f"the server has {size} bytes, and {expected} are published")
+            raise Refused(f"the server has {size} bytes, but {expected} are published")
         return size
 
     def _append(self, response: Response, size: int, total: int | None) -> None:
@@ -178,7 +178,7 @@ class _Download:
                 size += len(data)
 
     def _verify(self) -> None:
-        """Verify the archive by its published checksum, or by those inside it."""
+        """Verify the archive by its published checksum, or by the checksums in it."""
         published, md5 = self.published.md5, hashlib.md5(usedforsecurity=False)
         with self.part.open("rb") as file:
             if published is None:
@@ -202,4 +202,4 @@ def _require_intact_zip(file: BinaryIO) -> None:
     except Exception as error:  # `zipfile` raises errors of many kinds
         raise WrongBytes("the file is not a complete zip archive") from error
     if damaged is not None:
-        raise WrongBytes("the zip archive is damaged")
+        raise WrongBytes("the zip archive is corrupt")

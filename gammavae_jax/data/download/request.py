@@ -1,4 +1,4 @@
-"""HTTP requests with retries; an error is either permanent or transient."""
+"""Makes HTTP requests, and repeats those that fail with a transient error."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +27,7 @@ _HEADERS = {"User-Agent": "gammavae-jax", "Accept-Encoding": "identity"}
 
 
 class Refused(InputError):
-    """The server does not provide this file, but may provide others."""
+    """The error for a file that the server does not provide; it may provide others."""
 
 
 class Transient(Exception):
@@ -38,7 +38,7 @@ class Transient(Exception):
 
 @contextmanager
 def get(url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
-    """Request a URL; the block reads the body of the response (status 200, 206, 416).
+    """Request a URL; yield the response, with status 200, 206 or 416, for reading.
 
     Raises:
         Transient: the connection broke, or the server is busy.
@@ -57,8 +57,8 @@ def get(url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
 def retrying(attempts: int) -> Retrying:
     """Return a function that retries a call while it raises `Transient`.
 
-    It waits with exponential backoff and jitter, and at least as long as the server
-    asks. After the last attempt it raises the last error.
+    The function waits with exponential backoff and jitter, and at least as long as the
+    server asks. After the last attempt it raises the last error.
     """
 
     def wait_s(state: RetryCallState) -> float:
@@ -75,7 +75,7 @@ def retrying(attempts: int) -> Retrying:
 
 def _require_success(response: requests.Response) -> None:
     status = response.status_code
-    error = Transient(f"the server answers {status} {response.reason}".rstrip())
+    error = Transient(f"the server answered {status} {response.reason}".rstrip())
     if status in (200, 206, 416):
         return
     if status not in _TRANSIENT:
@@ -84,14 +84,14 @@ def _require_success(response: requests.Response) -> None:
     with suppress(InvalidHeader, ValueError, OverflowError):
         error.retry_after_s = float(Retry().parse_retry_after(text))
     if error.retry_after_s > _MAX_RETRY_AFTER_S:
-        raise Refused(f"{error} and asks to retry after {text}")
+        raise Refused(f"{error} and asked for a retry after {text}")
     raise error
 
 
 def _translated(error: Exception) -> Exception:
     text = str(error)
     if "CERTIFICATE_VERIFY_FAILED" in text:
-        return Refused("the server's certificate is not trusted; check clock and proxy")
+        return Refused("the server's certificate is not trusted: check clock and proxy")
     if "NameResolution" in text or "NewConnection" in text:
         return Transient("the server cannot be reached")
     if isinstance(error, requests.Timeout | TimeoutError):

@@ -53,7 +53,7 @@ SIZES: Mapping[str, SyntheticSize] = {
 
 
 def fleet_sizes(n_machines: int, size: SyntheticSize) -> dict[str, SyntheticSize]:
-    """Return the sizes of many machines of all kinds, with numbered names."""
+    """Return `size` for each of many machines, named by kind and number (`fan0003`)."""
     kinds = itertools.islice(itertools.cycle(sorted(MACHINES)), n_machines)
     return {f"{kind}{number:04d}": size for number, kind in enumerate(kinds)}
 
@@ -202,7 +202,7 @@ def _marker(sizes: Mapping[str, SyntheticSize]) -> str:
 def _require_same(root: Path, sizes: Mapping[str, SyntheticSize]) -> Path:
     if _marker_of(root) != _marker(sizes):
         raise InputError(
-            f"{printable(root)}: contains something other than this synthetic set: "
+            f"{printable(root)} contains something other than this synthetic set: "
             "remove it or choose another folder"
         )
     return root

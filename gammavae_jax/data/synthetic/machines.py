@@ -96,7 +96,7 @@ def _bearing(rng: Generator, turns: Signal) -> Signal:
 
 
 def _bearing_fault(rng: Generator, turns: Signal) -> Signal:
-    """Make the sound of a pit in a bearing: each passing ball makes it ring."""
+    """Make the sound of a pit in a bearing, which rings as each ball passes."""
     return knocks(rng, turns, 3.57, 3200, 0.002) * swing(turns, 1, 0.3)
 
 
@@ -147,7 +147,7 @@ def _valve(rng: Generator, turns: Signal) -> Signal:
 
 
 def _valve_fault(rng: Generator, turns: Signal) -> Signal:
-    """Make the sound of a worn valve seat: leaks, and bounces after strokes."""
+    """Make the sound of a worn valve seat: a leak, and a bounce per stroke."""
     leak = unit(noise(rng, len(turns), -0.5, 2000, 7000) * gate(turns, 1, 0.8))
     return leak + unit(knocks(rng, turns, 2, 1100, 0.004))
 

@@ -45,7 +45,7 @@ def unit(sound: Signal) -> Signal:
 
 
 def tones(rng: Generator, turns: Signal, orders: Mapping[Number, Number]) -> Signal:
-    """Return sines at multiples of the shaft's speed; `orders` maps them to dB."""
+    """Return sines at multiples of the shaft's speed; `orders` has their dB levels."""
     levels = np.array(list(orders.values()))
     levels = levels + rng.normal(0, _TONE_SPREAD_DB, len(orders))
     phases = rng.uniform(size=len(orders))
@@ -59,7 +59,7 @@ def tones(rng: Generator, turns: Signal, orders: Mapping[Number, Number]) -> Sig
 
 
 def swing(turns: Signal, order: Number, depth: Number) -> Signal:
-    """Return an amplitude modulation around 1, `order` times per turn."""
+    """Return an amplitude factor that swings around 1, `order` times per turn."""
     return 1 + depth * np.sin(2 * np.pi * order * turns)
 
 

@@ -79,12 +79,12 @@ def test_machines_and_parts_narrow_the_choice():
     ("arguments", "message"),
     [
         ((2019,), "no dataset for 2019: choose a year from 2020 to 2026"),
-        ((2023, ["fann"]), "unknown machine of 2023 'fann': did you mean 'fan'?"),
-        ((2023, ["pump"]), "choose from bandsaw, bearing, fan, "),
-        ((2023, ["fan"], ["test"]), "unknown part 'test': one of dev, eval"),
+        ((2023, ["fann"]), "unknown 2023 machine 'fann': did you mean 'fan'?"),
+        ((2023, ["pump"]), "available: bandsaw, bearing, fan, "),
+        ((2023, ["fan"], ["test"]), "unknown part 'test': use one of dev, eval"),
         (
             (2023, ["fan", "Vacuum"], ["dev"]),
-            "Vacuum of 2023 exists only in the part 'eval': add it to --parts",
+            "Vacuum of 2023 exists only in the part 'eval': add this part to --parts",
         ),
     ],
 )

@@ -75,5 +75,5 @@ def test_a_busy_server_is_asked_three_times(read, server, waits):
 
 def test_a_server_that_asks_for_an_hour_is_not_waited_for(read, waits):
     _, printed = read(b'{"files": []}', answer(429, Retry_After="3600"))
-    assert "429 Too Many Requests and asks to retry after 3600" in printed
+    assert "429 Too Many Requests and asked for a retry after 3600" in printed
     assert not waits

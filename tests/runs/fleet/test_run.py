@@ -226,7 +226,7 @@ def test_bad_recordings_of_any_wave_are_counted_before_the_first_is_trained(
     out = tmp_path / "out"
     text = refusal(tiny(), job(damaged, out), 1)
     assert "fan0002/test/section_00" in text
-    assert "(2 recordings cannot be used; --skip-bad-files names all)" in text
+    assert "(2 recordings cannot be used; --skip-bad-files lists all)" in text
     assert not out.exists()
 
 
