@@ -4,9 +4,9 @@ Every metric is a fraction. NaN marks what cannot be computed and is left out of
 """
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -77,6 +77,15 @@ def arithmetic_mean(values: Iterable[float]) -> float:
 def harmonic_mean(values: Iterable[float]) -> float:
     """Return the harmonic mean, ignoring NaN, of values floored at epsilon."""
     return 1 / arithmetic_mean(v if math.isnan(v) else 1 / max(v, EPS) for v in values)
+
+
+def with_none(tree: Any) -> Any:
+    """Replace numbers that are not finite by None in nested data, for JSON."""
+    if isinstance(tree, Mapping):
+        return {name: with_none(value) for name, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [with_none(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 class Bootstrap(NamedTuple):

@@ -14,8 +14,6 @@ from gammavae_jax.evaluation.official import Bootstrap, bootstrap
 from gammavae_jax.evaluation.tables import section_scores
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
-N_RESAMPLES = 1000
-
 
 def error_bars(
     machines: Sequence[ScoredClips],
@@ -30,9 +28,7 @@ def error_bars(
     labelled = [clips for clips in machines if clips.is_anomaly is not None]
     return {
         score: bootstrap(
-            [section_scores(clips, score, seed) for clips in labelled],
-            year=year,
-            n_resamples=N_RESAMPLES,
+            [section_scores(clips, score, seed) for clips in labelled], year=year
         )
         for score in scores
         if labelled

@@ -10,9 +10,9 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 
 from gammavae_jax.config import Config
 from gammavae_jax.evaluation.csv_files import row_of, unescape_formula
@@ -26,16 +26,7 @@ from gammavae_jax.runs.folder import last_epoch
 from gammavae_jax.runs.publish import atomic_results
 from gammavae_jax.runs.results import Origin
 
-_COPY_BYTES = 1 << 20
 _STAGES = ("features_s", "compile_s", "train_s", "fit_s", "score_s")
-
-
-class _Block(NamedTuple):
-    """One seed's and score's lines in a wave's table."""
-
-    path: Path
-    first: int  # byte offset
-    end: int
 
 
 def write_fleet_results(
@@ -81,48 +72,35 @@ def join_tables(paths: Sequence[Path], target: Path) -> None:
     Raises:
         OSError: a table is missing, or the target cannot be written.
     """
-    blocks: dict[bytes, list[_Block]] = {}
+    blocks: dict[bytes, list[tuple[Path, int, int]]] = {}  # first byte, and length
     for path in paths:
-        for key, block in _blocks(path):
-            blocks.setdefault(key, []).append(block)
+        with path.open("rb") as file:
+            first = len(file.readline())
+            # Names contain no line breaks.
+            for key, lines in groupby(file, lambda n: b",".join(n.split(b",", 2)[:2])):
+                length = sum(map(len, lines))
+                blocks.setdefault(key, []).append((path, first, length))
+                first += length
     with atomic_write(target) as joined:
         with paths[0].open("rb") as file:
             joined.write(file.readline())
-        for of_key in blocks.values():
-            for block in of_key:
-                _copy(block, joined)
+        for path, first, length in chain.from_iterable(blocks.values()):
+            with path.open("rb") as file:
+                file.seek(first)
+                joined.write(file.read(length))
 
 
 def summarise_results(
     path: Path, scores: Sequence[str], year: int | None
 ) -> dict[str, Any]:
     """Apply `summarise_scores` to a table of results, reading it once per score."""
-    names = "official_score", "arithmetic_means", "harmonic_means"
-    parts: dict[str, Any] = {name: {} for name in names}
+    parts = summarise_scores({}, year)
     for score in scores:
         seeds = by_seed(_rows(path, score), score)
         if seeds:
             for name, of_score in summarise_scores({score: seeds}, year).items():
                 parts[name] |= of_score
     return parts
-
-
-def _blocks(path: Path) -> Iterator[tuple[bytes, _Block]]:
-    """Find each seed's and score's lines; names contain no line breaks."""
-    with path.open("rb") as file:
-        end = len(file.readline())
-        for key, lines in groupby(file, lambda n: b",".join(n.split(b",", 2)[:2])):
-            first, end = end, end + sum(map(len, lines))
-            yield key, _Block(path, first, end)
-
-
-def _copy(block: _Block, target: BinaryIO) -> None:
-    with block.path.open("rb") as file:
-        file.seek(block.first)
-        left = block.end - block.first
-        while left and (data := file.read(min(left, _COPY_BYTES))):
-            target.write(data)
-            left -= len(data)
 
 
 def _rows(path: Path, score: str) -> Iterator[Row]:
