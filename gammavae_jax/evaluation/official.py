@@ -88,6 +88,9 @@ def with_none(tree: Any) -> Any:
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
+_INTERVAL = [(1 - 0.95) / 2, 1 - (1 - 0.95) / 2]  # quantiles
+
+
 class Bootstrap(NamedTuple):
     """The distribution of the official score over resamples of the test clips."""
 
@@ -102,7 +105,6 @@ def bootstrap(
     *,
     year: int | None = None,
     n_resamples: int = 1000,
-    coverage: float = 0.95,
     seed: int = 0,
 ) -> Bootstrap:
     """Bootstrap the official score over test clips, without retraining.
@@ -122,8 +124,7 @@ def bootstrap(
     drawn = [_resample(s, year, n_resamples, seed) for s in sections]
     columns = {m: np.array([d[m] for d in drawn]) for m in drawn[0]}
     values = official_scores(columns, year)
-    tail = (1 - coverage) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
+    low, high = np.quantile(values, _INTERVAL)
     spread = (values.mean(), values.std(ddof=1), low, high)
     return Bootstrap(*map(float, spread))
 

@@ -16,19 +16,13 @@ from gammavae_jax.scoring.scored_clips import ScoredClips
 
 
 def error_bars(
-    machines: Sequence[ScoredClips],
-    scores: Sequence[str],
-    year: int | None = None,
-    seed: int = 0,
+    machines: Sequence[ScoredClips], scores: Sequence[str], year: int | None = None
 ) -> dict[str, Bootstrap]:
-    """Bootstrap each score over the labelled machines; empty without labels.
-
-    `seed` is an index.
-    """
+    """Bootstrap the first seed's scores over labelled machines; empty without labels."""
     labelled = [clips for clips in machines if clips.is_anomaly is not None]
     return {
         score: bootstrap(
-            [section_scores(clips, score, seed) for clips in labelled], year=year
+            [section_scores(clips, score, 0) for clips in labelled], year=year
         )
         for score in scores
         if labelled
