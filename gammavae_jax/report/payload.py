@@ -18,7 +18,7 @@ from gammavae_jax.scoring.scored_clips import ScoredClips
 def error_bars(
     machines: Sequence[ScoredClips], scores: Sequence[str], year: int | None = None
 ) -> dict[str, Bootstrap]:
-    """Bootstrap the first seed's scores over labelled machines; empty without labels."""
+    """Bootstrap the first seed's scores over labelled machines, if any."""
     labelled = [clips for clips in machines if clips.is_anomaly is not None]
     return {
         score: bootstrap(
