@@ -33,7 +33,12 @@ class Doctor:
         states = []
         with warnings.catch_warnings(action="ignore"):
             for name, check in CHECKS.items():
-                state, detail, remedy = _result(check)
+                try:
+                    state, detail, remedy = check()
+                except Exception as error:
+                    problem = " ".join(str(error).split())
+                    state, remedy = "FAILED", ""
+                    detail = f"{type(error).__name__}: {problem}"
                 print(f"{state:<9}{name:<23} {detail}", flush=True)
                 if remedy:
                     print(f"{'remedy:':>40} {remedy}", flush=True)
@@ -43,15 +48,6 @@ class Doctor:
             return 1
         print("there are warnings" if "warning" in states else "all is well")
         return 0
-
-
-def _result(check: Callable[[], Result]) -> Result:
-    """Return a check's result; an error is a failure."""
-    try:
-        return check()
-    except Exception as error:
-        message = " ".join(str(error).split())
-        return "FAILED", f"{type(error).__name__}: {message}", ""
 
 
 def _requirements() -> dict[str, Any]:

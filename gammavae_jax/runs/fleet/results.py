@@ -8,6 +8,7 @@ import csv
 import json
 import os
 import shutil
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, groupby
@@ -162,24 +163,21 @@ def _write_summary(path: Path, about: dict[str, Any], folders: Sequence[Path]) -
 def _machine_lines(config: Config, out: Path, plan: WavePlan) -> Iterator[MachineLine]:
     """Yield each machine's line on the page; without labels, it has no metrics."""
     wave_of = {m: number for number, wave in enumerate(plan.waves) for m in wave}
-    rows: dict[tuple[str, str], list[Row]] = {}
+    rows: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in _rows(out / "results.csv", config.score):
-        rows.setdefault((row.machine, row.section), []).append(row)
-    counts: dict[tuple[str, str], list[int]] = {}
+        rows[row.machine, row.section].append(row)
+    n_clips, n_alarms = Counter(), Counter()
     with (out / "clips.csv").open(encoding="utf-8", newline="") as file:
         for fields in csv.DictReader(file):
             if (fields["score"], int(fields["seed"])) == (config.score, config.seed):
-                unit = (
-                    unescape_formula(fields["machine"]),
-                    unescape_formula(fields["section"]),
-                )
-                of_unit = counts.setdefault(unit, [0, 0])
-                of_unit[0] += 1
-                of_unit[1] += int(fields["decision"])
-    for unit, (n_clips, n_alarms) in counts.items():
+                unit = fields["machine"], fields["section"]
+                n_clips[unit] += 1
+                n_alarms[unit] += int(fields["decision"])
+    for cells, n in n_clips.items():
+        unit = unescape_formula(cells[0]), unescape_formula(cells[1])
         folder = wave_folder(out, wave_of[unit[0]])
         link = (folder / "report.html").relative_to(out).as_posix()
-        yield MachineLine(*unit, link, n_clips, n_alarms, rows.get(unit, []))
+        yield MachineLine(*unit, link, n, n_alarms[cells], rows[unit])
 
 
 def _has_stopped(folder: Path) -> bool:
