@@ -6,6 +6,7 @@ tables of `docs/scaling.md` from the figures.
 """
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -13,8 +14,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 # A script that is run by its path finds only the modules of its own folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -30,11 +29,8 @@ from benchmarks.script import (
     show,
     write,
 )
-from gammavae_jax.data.synthetic.dataset import (
-    SyntheticSize,
-    fleet_sizes,
-    make_synthetic,
-)
+from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
+from gammavae_jax.data.synthetic.machines import MACHINES
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 
@@ -142,11 +138,9 @@ def recordings(data: Path, n_machines: int, n_clips: int, seconds: float) -> Pat
     n_target = max(1, n_clips // TARGET_SHARE)
     size = SyntheticSize(n_clips - n_target, n_target, N_TEST, (seconds, seconds))
     root = data / f"fleet-{n_machines}-machines-{n_clips}-clips-{seconds:g}-s"
-    log, total = Log(Console(stderr=True)), n_machines * (n_clips + 4 * N_TEST)
-    with log.progress("clips made", total) as advance:
-        return make_synthetic(
-            root, fleet_sizes(n_machines, size), lambda done, total: advance()
-        )
+    kinds = itertools.islice(itertools.cycle(sorted(MACHINES)), n_machines)
+    sizes = {f"{kind}{number:04d}": size for number, kind in enumerate(kinds)}
+    return make_synthetic(root, sizes, Log())
 
 
 class Run:

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from gammavae_jax.errors import InputError, printable
+from gammavae_jax.files import atomic_folder, writing
 
 _RECORDINGS = {
     "normal": "train/*_source_*_00[0-3]*",
@@ -31,11 +32,8 @@ class Demo:
         if self.out.exists():
             raise InputError(f"{printable(self.out)} exists: choose another --out")
         print("A made-up fan: SYNTHETIC sounds, not recordings.", flush=True)
-        try:
+        with writing(self.out):
             self._copy_recordings()
-        except OSError as error:
-            problem = f"{printable(self.out)} cannot be written ({error.strerror})"
-            raise InputError(f"{problem}: choose another --out") from error
         detector, page = self.out / "fan.detector", self.out / "report.html"
         out = shlex.quote(str(self.out))
         print(f"+ gammavae fit {out}/normal --out {out}/fan.detector", flush=True)
@@ -48,7 +46,6 @@ class Demo:
         import shutil
 
         from gammavae_jax.cli.shared import built_in_set
-        from gammavae_jax.files import atomic_folder
 
         fan = built_in_set() / "fan"
         with atomic_folder(self.out) as folder:

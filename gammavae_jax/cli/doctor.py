@@ -7,34 +7,17 @@ import io
 import os
 import platform
 import shutil
-import sys
 import tempfile
-import textwrap
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
-
-import tyro
-
-from gammavae_jax.cli.shared import write_json
+from typing import Any
 
 _US = "gammavae-jax"
 _TFP = ("tensorflow-probability", "tfp-nightly")  # both install the same folder
 
-State = Literal["ok", "warning", "FAILED"]
-Result = tuple[State, str, str]  # state, detail, remedy; see `Finding`
-
-
-class Finding(NamedTuple):
-    """The result of one check; `remedy` is a command or advice, or empty."""
-
-    name: str
-    state: State
-    detail: str
-    remedy: str = ""
+# The state ("ok", "warning" or "FAILED"), a detail, and a remedy, which may be empty.
+Result = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -45,49 +28,26 @@ class Doctor:
     The exit status is 1 if a check FAILED.
     """
 
-    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write the findings as JSON. With '-' they go to standard output, and the table
-    goes to standard error."""
-
     def run(self) -> int:
         """Print each finding as soon as its check is done."""
-        output = sys.stderr if self.json == Path("-") else sys.stdout
-        findings = []
-        for finding in examine():
-            findings.append(finding)
-            print(_table_row(finding), file=output, flush=True)
-        counts = Counter(finding.state for finding in findings)
-        bad = [state for state in ("FAILED", "warning") if counts[state]]
-        summary = ", ".join(f"{state}: {counts[state]}" for state in bad)
-        if counts["FAILED"]:
-            summary += "; repair the first check that FAILED, then run doctor again"
-        print(summary or "all is well", file=output)
-        if self.json:
-            tree = [finding._asdict() for finding in findings]
-            write_json(self.json, {"is_well": not summary, "findings": tree})
-        return 1 if counts["FAILED"] else 0
-
-
-def examine() -> Iterator[Finding]:
-    """Run all checks; a check that raises an error is reported as FAILED."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name, check in CHECKS.items():
-            try:
-                yield Finding(name, *check())
-            except Exception as error:
-                message = " ".join(str(error).split())
-                yield Finding(name, "FAILED", f"{type(error).__name__}: {message}")
-
-
-def _table_row(finding: Finding) -> str:
-    indent = " " * 33
-    width = max(shutil.get_terminal_size().columns, 60)
-    fold = textwrap.TextWrapper(width, subsequent_indent=indent, break_on_hyphens=False)
-    fold.break_long_words = False
-    row = fold.fill(f"{finding.state:<9}{finding.name:<23} {finding.detail}")
-    remedy = fold.fill(f"{indent}remedy: {finding.remedy}")
-    return f"{row}\n{remedy}" if finding.remedy else row
+        states = []
+        with warnings.catch_warnings(action="ignore"):
+            for name, check in CHECKS.items():
+                try:
+                    state, detail, remedy = check()
+                except Exception as error:
+                    problem = " ".join(str(error).split())
+                    state, remedy = "FAILED", ""
+                    detail = f"{type(error).__name__}: {problem}"
+                print(f"{state:<9}{name:<23} {detail}", flush=True)
+                if remedy:
+                    print(f"{'remedy:':>40} {remedy}", flush=True)
+                states.append(state)
+        if "FAILED" in states:
+            print("repair the first check that FAILED, then run doctor again")
+            return 1
+        print("there are warnings" if "warning" in states else "all is well")
+        return 0
 
 
 def _requirements() -> dict[str, Any]:
@@ -104,31 +64,28 @@ def _packages() -> Result:
     from packaging.specifiers import SpecifierSet
 
     try:
-        python = importlib.metadata.metadata(_US)["Requires-Python"]
+        supported = SpecifierSet(importlib.metadata.metadata(_US)["Requires-Python"])
     except importlib.metadata.PackageNotFoundError:
         return "FAILED", f"{_US} is not installed", "in a checkout: pip install -e ."
+    python = platform.python_version()
+    if python not in supported:
+        remedy = f"make an environment with Python {supported}"
+        return "FAILED", f"Python {python}", remedy
     required = {p: v for p, v in _requirements().items() if p not in _TFP}
-    installed = {"Python": platform.python_version()}
+    state, details, wrong = "ok", [f"Python {python}"], []
     for package in (_US, "jaxlib", *required):
+        versions = required.get(package, SpecifierSet())
         try:
-            installed[package] = importlib.metadata.version(package)
+            version = importlib.metadata.version(package)
+            is_wrong = not versions.contains(version, prereleases=True)
         except importlib.metadata.PackageNotFoundError:
-            installed[package] = "is missing"
-    missing = [p for p, v in installed.items() if v == "is missing"]
-    required["Python"] = SpecifierSet(python)
-    wrong = [
-        package
-        for package, versions in required.items()
-        if package in missing
-        or not versions.contains(installed[package], prereleases=True)
-    ]
-    detail = ", ".join(f"{p} {v}" for p, v in installed.items())
+            state, version, is_wrong = "FAILED", "is missing", True
+        details.append(f"{package} {version}")
+        wrong += [f"'{package}{versions}'"] * is_wrong
     if not wrong:
-        return "ok", detail, ""
-    if "Python" in wrong:
-        return "FAILED", detail, f"make an environment with Python {python}"
-    remedy = "pip install " + " ".join(f"'{p}{required[p]}'" for p in wrong)
-    return "FAILED" if missing else "warning", detail, remedy
+        return "ok", ", ".join(details), ""
+    state = "warning" if state == "ok" else state
+    return state, ", ".join(details), f"pip install {' '.join(wrong)}"
 
 
 def _probability() -> Result:

@@ -47,8 +47,6 @@ class Download:
 
     def run(self) -> int:
         """Download the missing archives, or list all of them."""
-        from rich.console import Console
-
         from gammavae_jax.data.download.catalogue import find_archives
         from gammavae_jax.data.download.deliver import deliver, published_files
         from gammavae_jax.log import Log
@@ -56,18 +54,22 @@ class Download:
         archives = find_archives(self.year, self.machines, self.parts)
         mirror = _checked_url(self.mirror)
         out = self.out or Path("data") / f"dcase{self.year}"
-        log = Log(Console(stderr=True))
+        log = Log()
         console = table_console(stderr=self.json == Path("-"))
         published, commands = {}, []
         if self.list:
             published = published_files(archives, mirror, log, attempts=1)
-            console.print(_table(archives, out, published))
         else:
             deliver(archives, out, log, mirror)
             commands = _next_commands(archives, out, Log(console))
+        if not self.list and not self.json:
+            return 0
+        rows = _rows(archives, out, mirror, published)
+        if self.list:
+            console.print(_table(rows))
         if self.json:
-            tree = _tree(archives, out, mirror, published)
-            write_json(self.json, {"year": self.year, **tree, "next": commands})
+            tree = {"year": self.year, "out": str(out), "archives": rows}
+            write_json(self.json, {**tree, "next": commands})
         return 0
 
 
@@ -80,27 +82,18 @@ def _checked_url(mirror: str) -> str:
     return mirror.rstrip("/")
 
 
-def _table(
-    archives: Iterable["Archive"], out: Path, published: dict["Archive", "Published"]
-) -> "Table":
-    """Return a table with one row per archive."""
+def _table(rows: Sequence[dict[str, Any]]) -> "Table":
+    """Return `_rows` as a table."""
     from rich.filesize import decimal
-
-    from gammavae_jax.data.download.deliver import status_of
 
     columns = ("part", "machine", "sections", "archive", "size", "on disk")
     table = new_table(columns, numbers=["size"])
-    for archive in archives:
-        file, status = published.get(archive), status_of(archive, out)
-        so_far = f" ({decimal(status.n_bytes)})" if status.word == "partial" else ""
-        table.add_row(
-            archive.part,
-            archive.machine,
-            " ".join(archive.sections),
-            archive.name,
-            decimal(file.size) if file and file.size else "-",
-            f"{status.word}{so_far}",
-        )
+    for row in rows:
+        so_far = f" ({decimal(row['bytes'])})" if row["state"] == "partial" else ""
+        size = decimal(row["published_bytes"]) if row["published_bytes"] else "-"
+        sections, name = " ".join(row["sections"]), Path(row["path"]).name
+        state = f"{row['state']}{so_far}"
+        table.add_row(row["part"], row["machine"], sections, name, size, state)
     return table
 
 
@@ -130,13 +123,13 @@ def _next_commands(archives: Sequence["Archive"], out: Path, log: "Log") -> list
     return commands
 
 
-def _tree(
+def _rows(
     archives: Iterable["Archive"],
     out: Path,
     mirror: str,
     published: dict["Archive", "Published"],
-) -> dict[str, Any]:
-    """Return the list of archives for `--json`."""
+) -> list[dict[str, Any]]:
+    """Return the list of archives, as for `--json`."""
     from gammavae_jax.data.download.deliver import status_of
 
     rows = []
@@ -155,4 +148,4 @@ def _tree(
                 "published_md5": file.md5 if file else None,
             }
         )
-    return {"out": str(out), "archives": rows}
+    return rows

@@ -49,17 +49,14 @@ class Evaluate:
 
     def run(self) -> int:
         """Print a table of all score files, and write JSON if requested."""
+        from gammavae_jax.evaluation.metrics import evaluate_section
         from gammavae_jax.evaluation.official import bootstrap
         from gammavae_jax.evaluation.rows import year_of_files
-        from gammavae_jax.evaluation.score_files import (
-            evaluate_sections,
-            read_directory,
-            summarise,
-        )
+        from gammavae_jax.evaluation.score_files import read_directory, summarise
 
         sections = read_directory(self.scores_dir, self.ground_truth)
         year = year_of_files(self.scores_dir) if self.year is None else self.year
-        rows = evaluate_sections(sections, year)
+        rows = [evaluate_section(**s._asdict(), year=year) for s in sections]
         summary = {"year": year, **summarise(rows, year), "bootstrap": None}
         if self.bootstrap:
             spread = bootstrap(sections, year=year, n_resamples=self.bootstrap)

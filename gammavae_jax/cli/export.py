@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from gammavae_jax.cli.shared import table_console
+from gammavae_jax.cli.shared import new_table, table_console
 from gammavae_jax.errors import InputError
 from gammavae_jax.process import models_in_checkpoint, prepare
 
@@ -42,10 +42,12 @@ class Export:
 
     def run(self) -> int:
         """Export the machines, and return the exit status."""
-        _require_packages()
+        for package in ("onnx", "onnxruntime"):
+            if importlib.util.find_spec(package) is None:
+                raise InputError(
+                    f'{package} is not installed: pip install "gammavae-jax[export]"'
+                )
         prepare(models_in_checkpoint(self.checkpoint))
-
-        from rich.console import Console
 
         from gammavae_jax.export.check import recorded
         from gammavae_jax.export.machine import narrowed
@@ -53,7 +55,7 @@ class Export:
         from gammavae_jax.log import Log
         from gammavae_jax.runs.checkpoint import load_detector
 
-        log = Log(Console(stderr=True))
+        log = Log()
         detector = load_detector(self.checkpoint)
         detector = narrowed(detector, self.machines, self.seed, self.score)
         sounds = None
@@ -72,27 +74,14 @@ class Export:
         return 0
 
 
-def _require_packages() -> None:
-    for package in ("onnx", "onnxruntime"):
-        if importlib.util.find_spec(package) is None:
-            raise InputError(
-                f'{package} is not installed: pip install "gammavae-jax[export]"'
-            )
-
-
 def _table(title: str, machines: "Mapping[str, Exported]") -> "Table":
     """Return one row for each machine."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    with_int8 = any(exported.int8_cost for exported in machines.values())
-    table.add_column("machine")
-    for column in ("onnx", *(["int8"] if with_int8 else [])):
-        table.add_column(column, justify="right")
-    table.add_column("differs from JAX by", justify="right")
-    if with_int8:
-        table.add_column("with int8 weights")
+    numbers = ["onnx", "differs from JAX by"]
+    columns = ["machine", *numbers]
+    if any(exported.int8_cost for exported in machines.values()):
+        numbers.append("int8")
+        columns = ["machine", "onnx", "int8", numbers[1], "with int8 weights"]
+    table = new_table(columns, numbers, title)
     for name, exported in machines.items():
         sizes = [f"{size / 1000:.0f}" for size in exported.files.values()]
         cost = [exported.int8_cost] if exported.int8_cost else []

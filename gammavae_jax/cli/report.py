@@ -26,13 +26,10 @@ class Report:
 
         prepare(2)  # clips are explained in parallel
 
-        from rich.console import Console
-
         from gammavae_jax.log import Log
         from gammavae_jax.runs.finished import report_run
 
         out = self.out or self.run_folder / "report.html"
-        log = Log(Console(stderr=True))
-        report_run(self.run_folder, out, self.data_root, self.clips, log)
+        report_run(self.run_folder, out, self.data_root, self.clips, Log())
         print(f"written to {out}")
         return 0

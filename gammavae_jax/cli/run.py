@@ -165,13 +165,10 @@ def epochs_of(out: Path) -> int | None:
     When a finished run is resumed for more epochs, its training states record the
     new number first, so they are read as well.
     """
-    has_results = (out / "summary.json").exists()
-    pattern = "checkpoint/train/*.json"
-    states = (
-        [*out.glob(pattern), *out.glob(f"waves/*/{pattern}")] if has_results else ()
-    )
-    epochs = []
-    for path in (out / "config.json", *states):
+    epochs, paths = [], [out / "config.json"]
+    if (out / "summary.json").exists():
+        paths += out.glob("**/checkpoint/train/*.json")
+    for path in paths:
         # A folder that cannot be resumed is refused later, by name.
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             content = json.loads(path.read_text(encoding="utf-8"))

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -190,18 +190,7 @@ def data_root_or_synthetic(data_root: Path | None) -> Path:
 
 def built_in_set() -> Path:
     """Return the folder of the built-in synthetic set; generate it on first use."""
-    from rich.console import Console
-
     from gammavae_jax.data.synthetic.dataset import synthetic_root
     from gammavae_jax.log import Log
 
-    with contextlib.ExitStack() as stack:
-        bar: list[Callable] = []  # stays empty if the set exists already
-
-        def progress(done: int, total: int) -> None:
-            if not bar:
-                log = Log(Console(stderr=True))
-                bar.append(stack.enter_context(log.progress("clips made", total)))
-            bar[0]()
-
-        return synthetic_root(progress)
+    return synthetic_root(Log())

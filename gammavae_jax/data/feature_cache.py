@@ -11,7 +11,6 @@ import errno
 import functools
 import hashlib
 import json
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -27,12 +26,11 @@ from gammavae_jax.data.clips import Clips, in_threads, load_clips
 from gammavae_jax.data.features import FEATURES_VERSION
 from gammavae_jax.data.machines import ClipFile
 from gammavae_jax.errors import InputError
-from gammavae_jax.files import atomic_write, write_text
+from gammavae_jax.files import atomic_write, is_unfinished, write_text
 from gammavae_jax.log import Log
 
 _blake2b = functools.partial(hashlib.blake2b, digest_size=20)
 _ABANDONED_S = 24 * 3600.0  # age at which an unfinished file must be a killed run's
-_UNFINISHED = re.compile(r"\.[0-9a-f]{40}\.(json|npy)-[0-9a-f]{32}")
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
@@ -171,7 +169,7 @@ def _digest(about: Any, array: Float[np.ndarray, "row column"]) -> str:
 def _remove_abandoned(folder: Path) -> None:
     """Remove unfinished files that killed runs left behind."""
     for path in folder.iterdir():
-        if _UNFINISHED.fullmatch(path.name):
+        if is_unfinished(path):
             with contextlib.suppress(FileNotFoundError):  # another run removed it
                 if time.time() - path.stat().st_mtime > _ABANDONED_S:
                     path.unlink()

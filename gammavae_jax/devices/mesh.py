@@ -113,7 +113,7 @@ class MeshPlacement(Placement):
     def _pad(self, leaf: np.ndarray, kind: Kind) -> np.ndarray:
         member_axis, machine_axis = _AXES[kind]
         if machine_axis is not None:
-            slots = [0 if slot is None else slot for slot in self.machine_slots]
+            slots = [slot or 0 for slot in self.machine_slots]
             leaf = np.take(leaf, slots, axis=machine_axis)
             free = [slot is None for slot in self.machine_slots]
             leaf[(slice(None),) * machine_axis + (np.array(free),)] = 0

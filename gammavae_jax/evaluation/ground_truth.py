@@ -220,7 +220,10 @@ def truth_from_files(data: Path) -> GroundTruth:
     if domain.exists():
         is_target = flags_by_clip(domain, read_rows(domain), clip_of)
     else:
-        is_target = _domains_from_names(domain, clip_of)
+        words = {clip: parse_clip_name(name).domain for name, clip in clip_of.items()}
+        for clip in (clip for clip, word in words.items() if not word):
+            raise InputError(f"{domain} is missing, and {clip!r} has no domain: add it")
+        is_target = {clip: word == "target" for clip, word in words.items()}
     truth = GroundTruth(is_anomaly, is_target, clip_of)
     name = _contradiction(truth)
     if name in rows:
@@ -249,11 +252,3 @@ def _later_names(data: Path) -> dict[str, list[str]]:
     refuse_duplicates(path, (clip_stem(line[0]) for line in lines))
     # The last field: a clip may have fewer attributes than the header.
     return {clip_stem(line[0]): line[-1:] for line in lines}
-
-
-def _domains_from_names(path: Path, clip_of: dict[str, str]) -> dict[str, bool]:
-    domains = {clip: parse_clip_name(name).domain for name, clip in clip_of.items()}
-    for clip, domain in domains.items():
-        if not domain:
-            raise InputError(f"{clip!r} has no domain in its name: add the file {path}")
-    return {clip: domain == "target" for clip, domain in domains.items()}

@@ -4,9 +4,9 @@ Every metric is a fraction. NaN marks what cannot be computed and is left out of
 """
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -79,6 +79,18 @@ def harmonic_mean(values: Iterable[float]) -> float:
     return 1 / arithmetic_mean(v if math.isnan(v) else 1 / max(v, EPS) for v in values)
 
 
+def with_none(tree: Any) -> Any:
+    """Replace numbers that are not finite by None in nested data, for JSON."""
+    if isinstance(tree, Mapping):
+        return {name: with_none(value) for name, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [with_none(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+_INTERVAL = [(1 - 0.95) / 2, 1 - (1 - 0.95) / 2]  # quantiles
+
+
 class Bootstrap(NamedTuple):
     """The distribution of the official score over resamples of the test clips."""
 
@@ -93,7 +105,6 @@ def bootstrap(
     *,
     year: int | None = None,
     n_resamples: int = 1000,
-    coverage: float = 0.95,
     seed: int = 0,
 ) -> Bootstrap:
     """Bootstrap the official score over test clips, without retraining.
@@ -113,8 +124,7 @@ def bootstrap(
     drawn = [_resample(s, year, n_resamples, seed) for s in sections]
     columns = {m: np.array([d[m] for d in drawn]) for m in drawn[0]}
     values = official_scores(columns, year)
-    tail = (1 - coverage) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
+    low, high = np.quantile(values, _INTERVAL)
     spread = (values.mean(), values.std(ddof=1), low, high)
     return Bootstrap(*map(float, spread))
 

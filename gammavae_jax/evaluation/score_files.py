@@ -7,8 +7,7 @@ supplies labels.
 
 import csv
 import io
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,12 @@ from gammavae_jax.evaluation.ground_truth import (
     read_truth,
     truth_from_names,
 )
-from gammavae_jax.evaluation.metrics import (
-    METRICS,
-    Row,
-    SectionScores,
-    evaluate_section,
-    validate,
-)
+from gammavae_jax.evaluation.metrics import METRICS, Row, SectionScores, validate
 from gammavae_jax.evaluation.official import (
     arithmetic_means,
     harmonic_means,
     official_score,
+    with_none,
 )
 from gammavae_jax.evaluation.rows import (
     Section,
@@ -85,16 +79,6 @@ def write_decisions(
     return _write(Path(folder), "decision_result", machine, section, names, texts)
 
 
-def evaluate_sections(
-    sections: Iterable[SectionScores], year: int | None = None
-) -> list[Row]:
-    """Evaluate sections with `evaluate_section`; return one row for each, in order.
-
-    Precision, recall, F1 and false-alarm rate are NaN without decisions.
-    """
-    return [evaluate_section(**s._asdict(), year=year) for s in sections]
-
-
 def read_directory(
     scores_dir: str | Path, ground_truth: str | Path | None = None
 ) -> list[SectionScores]:
@@ -143,21 +127,18 @@ def summarise(rows: Sequence[Row], year: int | None = None) -> dict[str, Any]:
 
     The result has JSON types; what cannot be computed is None.
     """
-    return {
+    tree = {
         "official_score": official_score(rows, year),
         "machines": {
-            f"{row.machine}_section_{row.section}": _with_none(
-                {m: getattr(row, m) for m in METRICS}
-            )
+            f"{row.machine}_section_{row.section}": {
+                m: getattr(row, m) for m in METRICS
+            }
             for row in rows
         },
-        "arithmetic_means": _with_none(arithmetic_means(rows)),
-        "harmonic_means": _with_none(harmonic_means(rows)),
+        "arithmetic_means": arithmetic_means(rows),
+        "harmonic_means": harmonic_means(rows),
     }
-
-
-def _with_none(metrics: dict[str, float]) -> dict[str, float | None]:
-    return {name: None if math.isnan(v) else v for name, v in metrics.items()}
+    return with_none(tree)
 
 
 def _write(

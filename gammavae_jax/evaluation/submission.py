@@ -118,14 +118,20 @@ def check_package(folder: Path, sections: Collection[Section]) -> None:
 
 
 def _sections_of_run(run: Path) -> set[Section]:
-    """Return every section that a run trained on or scored."""
-    scored = {
-        key
-        for folder in filter(Path.is_dir, (run / "scores").glob("*/seed*"))
-        for key in find_files(folder, "anomaly_score")
-    }
-    names = (machine_and_section(f"anomaly_score_{n}.csv") for n in _trained(run))
-    return scored | {key for key in names if key}
+    """Return all sections that a run trained or scored; an evaluation trains none."""
+    folders = filter(Path.is_dir, (run / "scores").glob("*/seed*"))
+    scored = {key for f in folders for key in find_files(f, "anomaly_score")}
+    path = run / "metrics.jsonl"
+    if not path.exists():
+        return scored
+    try:
+        with path.open(encoding="utf-8") as lines:
+            names = list(json.loads(next(lines, '{"machines": {}}'))["machines"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        problem = f"{path} was not written by a run"
+        raise InputError(f"{problem}: choose another RUN_OUT") from error
+    trained = (machine_and_section(f"anomaly_score_{name}.csv") for name in names)
+    return scored | {key for key in trained if key}
 
 
 def meta_yaml(label: str, config: Config, score: str, seed: int) -> str:
@@ -174,19 +180,6 @@ def _choose(config: Config, score: str | None, seed: int | None) -> tuple[str, i
     if seed not in config.seeds:
         raise InputError(unknown_name("seed of this run", seed, map(str, config.seeds)))
     return score, seed
-
-
-def _trained(run: Path) -> list[str]:
-    """List trained machines as `<machine>_section_<id>`; empty for an evaluation."""
-    path = run / "metrics.jsonl"
-    if not path.exists():
-        return []
-    try:
-        with path.open(encoding="utf-8") as lines:
-            return list(json.loads(next(lines, '{"machines": {}}'))["machines"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        problem = f"{path} was not written by a run"
-        raise InputError(f"{problem}: choose another RUN_OUT") from error
 
 
 def _check_names(path: Path, section: str) -> None:

@@ -24,6 +24,7 @@ from gammavae_jax.evaluation.official import (
     arithmetic_means,
     harmonic_means,
     official_score,
+    with_none,
 )
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
@@ -134,7 +135,7 @@ def by_seed(rows: Iterable[Row], score: str) -> list[list[Row]]:
 
 def to_json(tree: Any) -> str:
     """Convert to indented JSON, with null for numbers that are not finite."""
-    return json.dumps(_finite(tree), indent=2) + "\n"
+    return json.dumps(with_none(tree), indent=2) + "\n"
 
 
 def results_table(
@@ -214,11 +215,3 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
         "std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
         "per_seed": list(values),
     }
-
-
-def _finite(tree: Any) -> Any:
-    if isinstance(tree, Mapping):
-        return {name: _finite(value) for name, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_finite(value) for value in tree]
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree

@@ -1,5 +1,6 @@
 """Checks that an exported file scores sounds as the detector does."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from gammavae_jax.data.clips import Clips, clip_waveform, load_usable
 from gammavae_jax.data.features import log_mel
 from gammavae_jax.data.loading import Source, find_sections
 from gammavae_jax.data.machines import ClipFile
-from gammavae_jax.data.synthetic.signals import unit
+from gammavae_jax.data.synthetic.machines import MACHINES, render
 from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.evaluation.metrics import auc
 from gammavae_jax.export.machine import MachineDetector
@@ -123,26 +124,13 @@ def recorded(detector: Detector, data_root: Path, log: Log) -> list[Sounds]:
 
 
 def built_in(detector: MachineDetector) -> Sounds:
-    """Make sounds of different lengths: noise with tones and knocks, and a silence."""
+    """Make synthetic sounds of different lengths and levels, and one silence."""
     rng = np.random.default_rng(0)
-    sample_rate = detector.config.features.sample_rate
-    step = _SECONDS * sample_rate / (N_SOUNDS - 1)
-    lengths = [detector.min_samples + round(step * place) for place in range(N_SOUNDS)]
-    waves = [_sound(rng, length, sample_rate) for length in lengths]
-    waves[N_SOUNDS // 2] = np.zeros_like(waves[N_SOUNDS // 2])
+    step = _SECONDS * detector.config.features.sample_rate / (N_SOUNDS - 1)
+    machines, waves = itertools.cycle(MACHINES.values()), []
+    for place, machine in zip(range(N_SOUNDS), machines, strict=False):
+        n_samples = detector.min_samples + round(step * place)
+        wave = render(machine, machine.source[0], n_samples, rng, is_anomaly=False)
+        level = 10.0 ** rng.uniform(-1.5, 0.5) * (place != N_SOUNDS // 2)
+        waves.append((level * wave).astype(np.float32))
     return Sounds(waves, None)
-
-
-def _sound(
-    rng: np.random.Generator, n_samples: int, sample_rate: int
-) -> Float32[np.ndarray, "sample"]:
-    """Make coloured noise with a steady tone and a knock, at a random level."""
-    spectrum = np.fft.rfft(rng.standard_normal(n_samples))
-    slope = np.arange(1, len(spectrum) + 1) ** -rng.uniform(0.0, 1.0)
-    noise = unit(np.fft.irfft(spectrum * slope, n_samples))
-    phase = 2 * np.pi * rng.uniform(0.01, 0.4) * np.arange(n_samples)
-    tone = rng.uniform(0.0, 2.0) * np.sin(phase)
-    since = np.arange(n_samples) - rng.integers(n_samples)
-    knock = 5.0 * np.exp(-np.maximum(since, 0) / (0.01 * sample_rate)) * (since >= 0)
-    level = 10.0 ** rng.uniform(-3.0, -1.0)
-    return (level * (noise * (1.0 + knock) + tone)).astype(np.float32)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 
 from gammavae_jax.config import Config, FeatureConfig, ModelConfig
 from gammavae_jax.data.features import FLOOR, hann
@@ -63,11 +63,6 @@ class Output(NamedTuple):
     code: Tensor
 
 
-class _Layer(NamedTuple):
-    kernel: Float[np.ndarray, "input output"]
-    bias: Float[np.ndarray, "output"]
-
-
 def add_network(
     graph: Graph, config: Config, scorer: Scorer, windows: Tensor
 ) -> Output:
@@ -81,7 +76,7 @@ def add_network(
         code = _posterior_mean(graph, config.model, params, x)
     x = _blocks(graph, params[layers.DECODER], batch_stats[layers.DECODER], code)
     last = params[layers.DECODER][layers.OUTPUT]
-    reconstruction = _linear(graph, _Layer(last["kernel"], last["bias"]), x)
+    reconstruction = _linear(graph, x, last["kernel"], last["bias"])
     return Output(graph.op("Sub", target, reconstruction), code)
 
 
@@ -113,7 +108,7 @@ def _posterior_mean(
 ) -> Tensor:
     """Add the posterior mean, as `autoencoder.posterior_from_heads` defines it."""
     heads = [
-        _linear(graph, _Layer(params[head]["kernel"].T, params[head]["bias"]), x)
+        _linear(graph, x, params[head]["kernel"].T, params[head]["bias"])
         for head in layers.HEADS
     ]
     if config.latent == "gaussian":
@@ -140,21 +135,16 @@ def _blocks(graph: Graph, params: Any, batch_stats: Any, x: Tensor) -> Tensor:
 
 
 def _block(graph: Graph, params: Any, batch_stats: Any, x: Tensor) -> Tensor:
-    """Add a `layers.Block`."""
-    return graph.op("Relu", _linear(graph, _folded(params, batch_stats), x))
-
-
-def _folded(params: Any, batch_stats: Any) -> _Layer:
-    """Return a linear layer with the batch normalisation after it folded in."""
+    """Add a `layers.Block`, with its batch normalisation folded into its layer."""
     dense, norm = _float64(params[layers.DENSE]), _float64(params[layers.BATCH_NORM])
     running = _float64(batch_stats[layers.BATCH_NORM])
     spread = norm["scale"] / np.sqrt(running["var"] + EPS)
     bias = (dense["bias"] - running["mean"]) * spread + norm["bias"]
-    return _Layer(dense["kernel"].T * spread, bias)
+    return graph.op("Relu", _linear(graph, x, dense["kernel"].T * spread, bias))
 
 
-def _linear(graph: Graph, layer: _Layer, x: Tensor) -> Tensor:
-    return graph.op("Add", graph.op("MatMul", x, layer.kernel), layer.bias)
+def _linear(graph: Graph, x: Tensor, kernel: np.ndarray, bias: np.ndarray) -> Tensor:
+    return graph.op("Add", graph.op("MatMul", x, kernel), bias)
 
 
 def _float64(leaves: Mapping[str, Any]) -> dict[str, np.ndarray]:

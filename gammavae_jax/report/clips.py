@@ -30,14 +30,6 @@ class WantedClip(NamedTuple):
     load: Loader
 
 
-class ShownClip(NamedTuple):
-    """A clip on a page, with the JSON text of its `picture_payload`."""
-
-    machine: int
-    clip: int
-    payload: str
-
-
 def telling_clips(
     scores: Float[np.ndarray, "clip"],
     threshold: float,
@@ -90,36 +82,34 @@ def telling_clips_of_all(
 def show_clips(
     detector: Detector,
     wanted: Sequence[WantedClip],
-    seed: int = 0,
-    score: str | None = None,
     on_clip: Callable[[], None] = lambda: None,
     max_bytes: int = MAX_BYTES,
-) -> list[ShownClip]:
+) -> list[tuple[int, int, str]]:
     """Explain clips in order until the byte budget is used up.
+
+    The headline score is explained, by the first seed's members.
 
     Args:
         detector: the detector of the machines.
         wanted: the clips, the most informative ones first.
-        seed: the index of the seed whose members are used.
-        score: the score to explain; default: the headline score.
         on_clip: called after each clip, for a progress bar.
-        max_bytes: the budget for all clips together; the first clip is always shown.
+        max_bytes: the budget of all clips together; the first clip is always shown.
+
+    Returns:
+        The machine, the clip, and the JSON text of its `picture_payload`.
     """
     config = detector.config
-    name = config.score if score is None else score
 
-    def show(clip: WantedClip) -> ShownClip:
+    def show(clip: WantedClip) -> tuple[int, int, str]:
         log_mel, sound = clip.load()
-        explanation = explain_clip(detector, seed, clip.of_detector, log_mel, name)
-        payload = picture_payload(
-            explanation, log_mel, sound, config.features, name, config.seeds[seed]
-        )
-        return ShownClip(clip.machine, clip.clip, json.dumps(payload, allow_nan=False))
+        explanation = explain_clip(detector, 0, clip.of_detector, log_mel)
+        payload = picture_payload(explanation, log_mel, sound, config)
+        return clip.machine, clip.clip, json.dumps(payload, allow_nan=False)
 
     shown, n_bytes = [], 0
     for clip in in_threads(show, wanted):
         on_clip()
-        n_bytes += len(clip.payload)
+        n_bytes += len(clip[-1])
         if n_bytes > max_bytes and shown:
             break
         shown.append(clip)

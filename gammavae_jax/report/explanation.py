@@ -178,7 +178,9 @@ def _share(
     if not has_bands(name):
         return _by_squares(view.squares, float(bands.sum()), is_covered)
     if statistic == "peak":
-        return bands * _by_power(view.residual, is_covered)
+        level = view.residual.max(axis=0, where=is_covered[:, None], initial=-np.inf)
+        power = np.exp(_NEPERS * np.minimum(view.residual - level, 0.0))
+        return bands * _normalised(power, is_covered)
     mean, deviation = features[:2]
     if statistic == "residual":
         return bands * _by_excess(view.residual, mean, deviation, is_covered)
@@ -219,14 +221,6 @@ def _by_excess(
     unit = np.maximum(deviation, _SMALLEST_DEVIATION)
     excess = np.maximum(np.abs(values - mean) - unit, 0.0) / unit
     return _normalised(excess**2 + _EVEN_WEIGHT, is_frame)
-
-
-def _by_power(
-    decibels: Float[np.ndarray, "frame mel"], is_frame: Bool[np.ndarray, "frame"]
-) -> Float[np.ndarray, "frame mel"]:
-    """Weight frames by their share of a band's power."""
-    level = decibels.max(axis=0, where=is_frame[:, None], initial=-np.inf)
-    return _normalised(np.exp(_NEPERS * np.minimum(decibels - level, 0.0)), is_frame)
 
 
 def _by_squares(

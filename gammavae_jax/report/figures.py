@@ -56,23 +56,8 @@ def _by_epoch(
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 300, 150, 46, 22, 8
 
 
-class CurvePlot(NamedTuple):
-    """A training curve in pixels, and its labels."""
-
-    machine: str
-    scale: str  # "log" or "linear"
-    first: str  # the first and last known training loss
-    last: str
-    ticks: list[tuple[str, float]]  # label and y of the highest and lowest loss
-    ends: list[tuple[int, float, str]]  # first and last epoch, x, text anchor
-    lines: list[tuple[str, list[tuple[float, float]]]]  # CSS class and points
-    width: int = _WIDTH
-    height: int = _HEIGHT
-    left: int = _LEFT  # x of the vertical axis
-
-
-def plot_curve(machine: str, curve: Curve) -> CurvePlot:
-    """Lay out a curve in pixels, on a logarithmic scale if all losses are positive."""
+def plot_curve(machine: str, curve: Curve) -> dict[str, Any]:
+    """Compute a curve's pixels, on a logarithmic scale if all losses are positive."""
     known = [v for values in curve for v in values if math.isfinite(v)]
     low, high = min(known), max(known)
     scale = math.log if low > 0 else float
@@ -88,18 +73,20 @@ def plot_curve(machine: str, curve: Curve) -> CurvePlot:
 
     losses = [v for v in curve.loss if math.isfinite(v)]
     ends = dict.fromkeys(((0, "start"), (n_epochs - 1, "end")))
-    return CurvePlot(
-        machine,
-        "log" if low > 0 else "linear",
-        _short(losses[0]),
-        _short(losses[-1]),
-        [(_short(v), y(v)) for v in dict.fromkeys((high, low))],
-        [(epoch + 1, x(epoch), anchor) for epoch, anchor in ends],
-        [
+    return {
+        "machine": machine,
+        "scale": "log" if low > 0 else "linear",
+        "first": _short(losses[0]),
+        "last": _short(losses[-1]),
+        # The label and y of the highest and lowest loss.
+        "ticks": [(_short(v), y(v)) for v in dict.fromkeys((high, low))],
+        "ends": [(epoch + 1, x(epoch), anchor) for epoch, anchor in ends],
+        "lines": [  # CSS class and points
             (name, [(x(i), y(v)) for i, v in enumerate(values) if math.isfinite(v)])
             for name, values in zip(("train", "held"), curve, strict=True)
         ],
-    )
+        **{"width": _WIDTH, "height": _HEIGHT, "left": _LEFT},
+    }
 
 
 def error_bar(mean: float, low: float, high: float) -> dict[str, str]:

@@ -77,10 +77,8 @@ def _means(line: MachineLine) -> dict[str, float]:
 def _worst_first(judged: tuple[dict[str, float], MachineLine]) -> tuple[Any, ...]:
     """Return a sort key that puts unlabelled machines last, most alarms first."""
     means, line = judged
-    is_unlabelled, share = (
-        math.isnan(means["score"]),
-        line.n_alarms / max(line.n_clips, 1),
-    )
+    is_unlabelled = math.isnan(means["score"])
+    share = line.n_alarms / max(line.n_clips, 1)
     value = -share if is_unlabelled else means["score"]
     return is_unlabelled, value, line.machine, line.section
 

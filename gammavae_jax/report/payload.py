@@ -14,25 +14,15 @@ from gammavae_jax.evaluation.official import Bootstrap, bootstrap
 from gammavae_jax.evaluation.tables import section_scores
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
-N_RESAMPLES = 1000
-
 
 def error_bars(
-    machines: Sequence[ScoredClips],
-    scores: Sequence[str],
-    year: int | None = None,
-    seed: int = 0,
+    machines: Sequence[ScoredClips], scores: Sequence[str], year: int | None = None
 ) -> dict[str, Bootstrap]:
-    """Bootstrap each score over the labelled machines; return {} if there are none.
-
-    `seed` is the index of a seed.
-    """
+    """Bootstrap the first seed's scores over labelled machines, if any."""
     labelled = [clips for clips in machines if clips.is_anomaly is not None]
     return {
         score: bootstrap(
-            [section_scores(clips, score, seed) for clips in labelled],
-            year=year,
-            n_resamples=N_RESAMPLES,
+            [section_scores(clips, score, 0) for clips in labelled], year=year
         )
         for score in scores
         if labelled

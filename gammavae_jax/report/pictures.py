@@ -5,6 +5,7 @@ A byte of 255 means no value. In long clips, several frames share a column.
 """
 
 import base64
+import contextlib
 import io
 import zlib
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import numpy as np
 import soundfile
 from jaxtyping import Float, Float32
 
-from gammavae_jax.config import FeatureConfig
+from gammavae_jax.config import Config
 from gammavae_jax.data.features import band_corners
 from gammavae_jax.report.explanation import Explanation
 
@@ -29,6 +30,7 @@ _MOMENTARY = 0.3  # moments must hold this much more than their share of frames
 _MOMENTS_OF_A_CLIP = 25  # at most; closer ones are merged
 _SMALLEST_SHARE = 0.1  # of all positive contributions, to count as another region
 _MAIN = 0.5  # from this share on, one region explains the score
+_MAX_REGIONS = 3
 _MAX_MOMENTS = 3  # to list one by one
 _BROAD = 0.6  # of all bands; a broader region is described without frequencies
 
@@ -45,21 +47,19 @@ def picture_payload(
     explanation: Explanation,
     log_mel: Float[np.ndarray, "frame mel"],
     sound: Sound,
-    config: FeatureConfig,
-    score: str,
-    seed: int,
+    config: Config,
 ) -> dict[str, Any]:
-    """Return the data that `report.js` needs to show a clip."""
+    """Return the data with which `report.js` shows a clip's headline score."""
     n_pooled = -(-len(log_mel) // _MAX_COLUMNS)
-    seconds = config.hop_length / config.sample_rate
+    seconds = config.features.hop_length / config.features.sample_rate
     contribution = explanation.contribution
     low = float(np.quantile(log_mel, 0.002))
     high = float(log_mel.max())
     regions = find_regions(contribution)
-    corners = band_corners(config)
+    corners = band_corners(config.features)
     return {
-        "score": score,
-        "seed": seed,
+        "score": config.score,
+        "seed": config.seed,
         "value": _short(explanation.score),
         "isExact": explanation.is_exact,
         "parts": [[part.name, _short(part.value)] for part in explanation.parts],
@@ -111,14 +111,10 @@ def encode_clip(
     libsndfile is older than 1.1 or MP3 does not support the sample rate.
     """
     for kind, media_type in (("MP3", "audio/mpeg"), ("WAV", "audio/wav")):
-        if kind not in soundfile.available_formats():
-            continue
         data = io.BytesIO()
-        try:
+        with contextlib.suppress(ValueError, soundfile.LibsndfileError):
             soundfile.write(data, np.clip(waveform, -1, 1), sample_rate, format=kind)
-        except soundfile.LibsndfileError:
-            continue
-        return data.getvalue(), media_type
+            return data.getvalue(), media_type
     raise RuntimeError("libsndfile writes WAV files at any sample rate")
 
 
@@ -172,10 +168,8 @@ class Region(NamedTuple):
     share: float  # of all positive contributions
 
 
-def find_regions(
-    contribution: Float[np.ndarray, "frame mel"], n_most: int = 3
-) -> list[Region]:
-    """Return up to `n_most` regions, strongest first; none if nothing raises the score.
+def find_regions(contribution: Float[np.ndarray, "frame mel"]) -> list[Region]:
+    """Return up to three regions, strongest first; none if nothing raises the score.
 
     A region's bands are chosen by their sums over all frames, and its moments by the
     sums over these bands; both sums are smoothed a little.
@@ -184,7 +178,7 @@ def find_regions(
     total = bands.sum()
     raising = np.maximum(contribution, 0.0)
     regions: list[Region] = []
-    while total > 0 and len(regions) < n_most:
+    while total > 0 and len(regions) < _MAX_REGIONS:
         smooth = _smoothed(bands, 5)
         first, last = _reach(smooth, int(smooth.argmax()), _EDGE_OF_BANDS)
         share = float(bands[first : last + 1].sum() / total)

@@ -1,7 +1,6 @@
 """Renders the page templates with Jinja2, escaping values so that they stay text."""
 
 import base64
-import functools
 import hashlib
 from importlib.resources import files
 from typing import Any
@@ -18,7 +17,7 @@ def render(template: str, script: str = "", **values: Any) -> str:
     `script` is the file name of the page's only script, if it has one.
     """
     code = resource(script) if script else ""
-    page = _environment().get_template(template)
+    page = _TEMPLATES.get_template(template)
     style = resource("report.css")
     return page.render(policy=_policy(code), style=style, script=code, **values)
 
@@ -33,17 +32,14 @@ def script_json(text: str) -> str:
     return text.translate(_IN_SCRIPT)
 
 
-@functools.cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(resource),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["script_json"] = script_json
-    return environment
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FunctionLoader(resource),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.filters["script_json"] = script_json
 
 
 def _policy(script: str) -> str:

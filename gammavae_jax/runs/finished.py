@@ -193,25 +193,21 @@ def find_clip(name: str, machines: Sequence[ScoredClips]) -> tuple[int, int]:
     The name may be shortened to a unique prefix, and may be `machine/name`, which is
     needed if several machines have such a clip.
     """
-    clips = [
-        (unit_name(table.machine, table.section), clip, (m, c))
+    places = {
+        (unit_name(table.machine, table.section), clip): (m, c)
         for m, table in enumerate(machines)
         for c, clip in enumerate(table.names)
-    ]
-    matches = [
-        (unit, place)
-        for unit, clip, place in clips
-        if name in (clip, f"{unit}/{clip}", clip_stem(clip))
-    ] or [
-        (unit, place)
-        for unit, clip, place in clips
-        if clip.startswith(name) or f"{unit}/{clip}".startswith(name)
+    }
+    names = {place: (place[1], "/".join(place)) for place in places}
+    matches = [p for p in places if name in (*names[p], clip_stem(p[1]))]
+    matches = matches or [
+        p for p in places if any(n.startswith(name) for n in names[p])
     ]
     if not matches:
-        raise InputError(unknown_name("clip", name, [clip for _, clip, _ in clips]))
+        raise InputError(unknown_name("clip", name, [clip for _, clip in places]))
     if len(matches) > 1:
         units = " and ".join(unit for unit, _ in matches)
         raise InputError(
             f"the clip {name!r} exists in {units}: use MACHINE_section_ID/{name}"
         )
-    return matches[0][1]
+    return places[matches[0]]

@@ -534,8 +534,8 @@ def test_pictures_stop_at_the_byte_budget(made, scored):
 
     wanted = [WantedClip(0, c, 0, load(c)) for c in range(6)]
     all_of_them = show_clips(made.detector, wanted)
-    assert [clip.clip for clip in all_of_them] == list(range(6))
-    room = sum(len(clip.payload) for clip in all_of_them[:3])
+    assert [clip for _, clip, _ in all_of_them] == list(range(6))
+    room = sum(len(payload) for *_, payload in all_of_them[:3])
     assert show_clips(made.detector, wanted, max_bytes=room) == all_of_them[:3]
 
 

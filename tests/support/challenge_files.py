@@ -1,6 +1,7 @@
 """Ground truth as the official evaluators have it, and the metrics of score files."""
 
-from gammavae_jax.evaluation.score_files import evaluate_sections, read_directory
+from gammavae_jax.evaluation.metrics import evaluate_section
+from gammavae_jax.evaluation.score_files import read_directory
 
 NAMES = [
     f"section_00_{domain}_test_{label}_{k:04}_noAttribute.wav"
@@ -29,4 +30,5 @@ def write_truth(folder, machine="fan"):
 
 
 def evaluate_directory(scores_dir, ground_truth=None, year=None):
-    return evaluate_sections(read_directory(scores_dir, ground_truth), year)
+    sections = read_directory(scores_dir, ground_truth)
+    return [evaluate_section(**section._asdict(), year=year) for section in sections]

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import AcquireReturnProxy, FileLock, Timeout
 from rich.filesize import decimal
 
 from gammavae_jax.data.archives import recordings_in
@@ -13,7 +12,7 @@ from gammavae_jax.data.download.catalogue import ZENODO, Archive
 from gammavae_jax.data.download.fetch import Published, fetch, size_so_far
 from gammavae_jax.data.download.request import Refused, Transient, get, retrying
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.files import require_room, writing
+from gammavae_jax.files import FolderInUse, FolderLock, require_room, writing
 from gammavae_jax.log import Log
 
 LOCK_NAME = ".download-lock"
@@ -67,14 +66,14 @@ def _read_record(url: str) -> dict[str, Published]:
     with get(url, {"Accept": "application/json"}) as response:
         text = response.raw.read(1 << 22, decode_content=True)  # at most 4 MiB
     try:
-        return {str(f["key"]): _published(f) for f in json.loads(text)["files"]}
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        published = {}
+        for file in json.loads(text)["files"]:
+            algorithm, _, checksum = str(file.get("checksum")).partition(":")
+            md5 = checksum if algorithm == "md5" else None
+            published[str(file["key"])] = Published(int(file["size"]), md5)
+        return published
+    except Exception as error:  # an unknown format raises errors of many kinds
         raise Refused("the record has an unknown format") from error
-
-
-def _published(file: dict) -> Published:
-    algorithm, _, checksum = str(file.get("checksum")).partition(":")
-    return Published(int(file["size"]), checksum if algorithm == "md5" else None)
 
 
 def deliver(
@@ -117,13 +116,12 @@ def deliver(
         raise refusal
 
 
-def _lock(folder: Path) -> AcquireReturnProxy:
+def _lock(folder: Path) -> FolderLock:
     """Create and lock a folder, so that only this process downloads into it."""
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         try:
-            return FileLock(folder / LOCK_NAME).acquire(blocking=False)
-        except Timeout as error:
+            return FolderLock(folder, LOCK_NAME, stays=True)
+        except FolderInUse as error:
             raise InputError(
                 f"another process is downloading into {printable(folder)}: wait until "
                 "it has finished, or choose another --out"

@@ -139,7 +139,10 @@ class _Download:
             if response.status_code == 200:
                 start = 0
                 self.part.unlink(missing_ok=True)
-                write_text(self.note, _validator_of(response))
+                # A weak ETag cannot be used in `If-Range`.
+                etag = response.headers.get("ETag", "")
+                date = response.headers.get("Last-Modified", "")
+                write_text(self.note, etag if etag[:1] == '"' else date)
             self._append(response, start, total)
         if total is not None and self.size < total:
             missing = decimal(total - self.size)
@@ -188,12 +191,6 @@ class _Download:
                     f"the checksum is {md5.hexdigest()} instead of the published "
                     f"{published}"
                 )
-
-
-def _validator_of(response: Response) -> str:
-    """Return the validator for `If-Range`: a strong `ETag`, else `Last-Modified`."""
-    etag = response.headers.get("ETag", "")
-    return etag if etag[:1] == '"' else response.headers.get("Last-Modified", "")
 
 
 def _require_intact_zip(file: BinaryIO) -> None:

@@ -8,26 +8,26 @@ import itertools
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from rich.console import Console
 from scipy.io import wavfile
 
 from gammavae_jax.data.synthetic.machines import MACHINES, Condition, render
 from gammavae_jax.data.synthetic.signals import RATE
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import unfinished_name, write_text
+from gammavae_jax.log import Log
 from gammavae_jax.process import cache_folder
 
 VERSION = 1  # increment whenever the sound of any clip changes
 MARKER = "SYNTHETIC.txt"
 _TITLE = "Synthetic sounds, not recordings"
-
-Progress = Callable[[int, int], None]  # clips written, total clips
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,6 @@ SIZES: Mapping[str, SyntheticSize] = {
     "slider": SyntheticSize(n_source=92, n_target=8, seconds=(1.9, 2.3)),
     "valve": SyntheticSize(n_test=17),
 }
-
-
-def fleet_sizes(n_machines: int, size: SyntheticSize) -> dict[str, SyntheticSize]:
-    """Return `size` for each of many machines, named by kind and number (`fan0003`)."""
-    kinds = itertools.islice(itertools.cycle(sorted(MACHINES)), n_machines)
-    return {f"{kind}{number:04d}": size for number, kind in enumerate(kinds)}
 
 
 def _kind(machine: str) -> str:
@@ -87,7 +81,7 @@ class _Clip(NamedTuple):
         )
 
 
-def synthetic_root(progress: Progress | None = None) -> Path:
+def synthetic_root(log: Log | None = None) -> Path:
     """Return the folder of the built-in set; the first call generates it.
 
     It is in `GAMMAVAE_CACHE_DIR` (default: the user's cache folder).
@@ -97,7 +91,7 @@ def synthetic_root(progress: Progress | None = None) -> Path:
     """
     root = cache_folder() / f"synthetic-v{VERSION}"
     try:
-        return make_synthetic(root, progress=progress)
+        return make_synthetic(root, log=log)
     except OSError as error:
         raise InputError(
             f"{printable(root)}: {error.strerror}: set GAMMAVAE_CACHE_DIR to a "
@@ -108,12 +102,13 @@ def synthetic_root(progress: Progress | None = None) -> Path:
 def make_synthetic(
     root: Path,
     sizes: Mapping[str, SyntheticSize] = SIZES,
-    progress: Progress | None = None,
+    log: Log | None = None,
 ) -> Path:
     """Write a synthetic set atomically, unless it exists; return `root`.
 
-    Several processes may write the same set simultaneously. Machines are named as in
-    `MACHINES`, optionally with a number appended.
+    The log, if there is one, shows progress. Several processes may write the same set
+    simultaneously. Machines are named as in `MACHINES`, optionally with a number
+    appended.
 
     Raises:
         InputError: the folder exists and contains something else.
@@ -124,7 +119,7 @@ def make_synthetic(
     unfinished = unfinished_name(root)
     try:
         unfinished.mkdir(parents=True)
-        _write_set(unfinished, sizes, progress)
+        _write_set(unfinished, sizes, log or Log(Console(quiet=True)))
         os.replace(unfinished, root)
     except OSError:
         if not is_synthetic(root):  # otherwise another process was faster
@@ -139,9 +134,7 @@ def is_synthetic(root: Path) -> bool:
     return _marker_of(root).startswith(_TITLE)
 
 
-def _write_set(
-    root: Path, sizes: Mapping[str, SyntheticSize], progress: Progress | None
-) -> None:
+def _write_set(root: Path, sizes: Mapping[str, SyntheticSize], log: Log) -> None:
     clips: list[_Clip] = []
     for name, size in sizes.items():
         for split in ("train", "test"):
@@ -149,11 +142,9 @@ def _write_set(
         machine_clips = list(_clips(name, size))
         write_text(root / name / "attributes_00.csv", _attributes(machine_clips))
         clips += machine_clips
-    with ThreadPoolExecutor() as pool:
-        jobs = pool.map(lambda clip: _write_clip(root, clip), clips)
-        for n_written, _ in enumerate(jobs, start=1):
-            if progress is not None:
-                progress(n_written, len(clips))
+    with ThreadPoolExecutor() as pool, log.progress("clips made", len(clips)) as show:
+        for _ in pool.map(lambda clip: _write_clip(root, clip), clips):
+            show()
     write_text(root / MARKER, _marker(sizes))
 
 

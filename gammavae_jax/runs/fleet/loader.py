@@ -5,21 +5,13 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Generic, NamedTuple, TypeVar
+from typing import TypeVar
 
 from rich.console import Console
 
 from gammavae_jax.log import Advance, Log
 
 T = TypeVar("T")
-
-
-class Loaded(NamedTuple, Generic[T]):
-    """A wave's recordings, and the log for its later stages."""
-
-    number: int
-    recordings: T
-    log: Log
 
 
 class _Cancelled(Exception):
@@ -41,9 +33,6 @@ class _QuietLog(Log):
             log.note(note)
         return log
 
-    def say(self, message: str) -> None:
-        """Show nothing."""
-
     @contextmanager
     def progress(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
         """Show no bar, but let the thread be cancelled."""
@@ -59,8 +48,8 @@ class _QuietLog(Log):
 
 def load_in_turn(
     numbers: Sequence[int], load: Callable[[int, Log], T], log: Log
-) -> Generator[Loaded[T], None, None]:
-    """Yield each wave's loaded recordings, and load the next wave in a thread.
+) -> Generator[tuple[int, T, Log], None, None]:
+    """Yield each wave's number, recordings and log, and load the next in a thread.
 
     Close the generator to cancel the load in progress; it stops at its next clip.
 
@@ -79,13 +68,13 @@ def load_in_turn(
     with ThreadPoolExecutor(1, "next wave") as thread:
         try:
             first = log.without_results()
-            now = Loaded(numbers[0], load(numbers[0], first), first)
+            now = numbers[0], load(numbers[0], first), first
             for number in numbers[1:]:
                 quiet = _QuietLog(stop)
                 upcoming = thread.submit(load, number, quiet)
                 yield now
                 del now  # frees its memory before waiting for the next one
-                now = Loaded(number, upcoming.result(), quiet.shown_on(log))
+                now = number, upcoming.result(), quiet.shown_on(log)
                 del upcoming  # which still refers to its result
             yield now
         finally:

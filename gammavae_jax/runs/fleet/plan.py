@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gammavae_jax.config import Config, FeatureConfig
+from gammavae_jax.config import Config
 from gammavae_jax.data.archives import recording_bytes
 from gammavae_jax.data.arrays import Capacity
 from gammavae_jax.data.machines import MachineFiles
@@ -135,12 +135,12 @@ def require_same_plan(before: WavePlan, plan: WavePlan, out: Path) -> None:
 
 def wave_size_that_fits(machines: Sequence[MachineSize], config: Config) -> int:
     """Estimate how many machines fit in a wave; at least one."""
-    train, test = (
-        _log_mel_bytes(reduce(Capacity.joined, sizes), config.features)
-        for sizes in zip(*((size.train, size.test) for size in machines), strict=True)
-    )
+    train = reduce(Capacity.joined, (size.train for size in machines))
+    test = reduce(Capacity.joined, (size.test for size in machines))
+    n_frames = train.frames * train.clips + test.frames * test.clips
+    log_mel_bytes = _FLOAT_BYTES * config.features.n_mels * n_frames
     n_units = max(size.n_units for size in machines)
-    return max(1, int(_units_that_fit(config, train + test) // n_units))
+    return max(1, int(_units_that_fit(config, log_mel_bytes) // n_units))
 
 
 def all_fit(machines: Iterable[Sequence[MachineFiles]], config: Config) -> bool:
@@ -173,10 +173,6 @@ def _units_that_fit(config: Config, log_mel_bytes: float | int) -> float:
     return min(fitting, _SHARE_OF_DEVICES * of_devices / device)
 
 
-def _log_mel_bytes(size: Capacity, config: FeatureConfig) -> int:
-    return _FLOAT_BYTES * config.n_mels * size.frames * size.clips
-
-
 def _file_samples(path: Path) -> int:
     """Estimate the number of 16-bit samples in a recording; 0 if it is missing."""
     packed = 2 if path.suffix.lower() == ".flac" else 1
@@ -184,15 +180,7 @@ def _file_samples(path: Path) -> int:
 
 
 _MEMINFO = Path("/proc/meminfo")
-_CONTAINERS = (  # cgroup folder; files with its limit and usage; name of its cache
-    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
-    (
-        Path("/sys/fs/cgroup/memory"),
-        "memory.limit_in_bytes",
-        "memory.usage_in_bytes",
-        "total_inactive_file",
-    ),
-)
+_CONTAINER = Path("/sys/fs/cgroup")
 
 
 def available_memory() -> int:
@@ -201,14 +189,12 @@ def available_memory() -> int:
     If the system does not report it, this is half of all memory.
     """
     available = [_system_memory()]
-    for folder, limit, usage, files in _CONTAINERS:
-        try:
-            # The system frees the memory of cached files when it is needed.
-            cached = _number_in(folder / "memory.stat", files)
-            used = int((folder / usage).read_text()) - cached
-            available.append(int((folder / limit).read_text()) - used)
-        except (OSError, ValueError):  # no container, or "max"
-            continue
+    with contextlib.suppress(OSError, ValueError):  # no container, or "max"
+        limit = int((_CONTAINER / "memory.max").read_text())
+        used = int((_CONTAINER / "memory.current").read_text())
+        # The system frees the memory of cached files when it is needed.
+        cached = _number_in(_CONTAINER / "memory.stat", "inactive_file")
+        available.append(limit - used + cached)
     return max(0, min(available))
 
 

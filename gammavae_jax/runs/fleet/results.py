@@ -8,11 +8,12 @@ import csv
 import json
 import os
 import shutil
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 
 from gammavae_jax.config import Config
 from gammavae_jax.evaluation.csv_files import row_of, unescape_formula
@@ -26,16 +27,7 @@ from gammavae_jax.runs.folder import last_epoch
 from gammavae_jax.runs.publish import atomic_results
 from gammavae_jax.runs.results import Origin
 
-_COPY_BYTES = 1 << 20
 _STAGES = ("features_s", "compile_s", "train_s", "fit_s", "score_s")
-
-
-class _Block(NamedTuple):
-    """One seed's and score's lines in a wave's table."""
-
-    path: Path
-    first: int  # byte offset
-    end: int
 
 
 def write_fleet_results(
@@ -81,48 +73,35 @@ def join_tables(paths: Sequence[Path], target: Path) -> None:
     Raises:
         OSError: a table is missing, or the target cannot be written.
     """
-    blocks: dict[bytes, list[_Block]] = {}
+    blocks: dict[bytes, list[tuple[Path, int, int]]] = {}  # first byte, and length
     for path in paths:
-        for key, block in _blocks(path):
-            blocks.setdefault(key, []).append(block)
+        with path.open("rb") as file:
+            first = len(file.readline())
+            # Names contain no line breaks.
+            for key, lines in groupby(file, lambda n: b",".join(n.split(b",", 2)[:2])):
+                length = sum(map(len, lines))
+                blocks.setdefault(key, []).append((path, first, length))
+                first += length
     with atomic_write(target) as joined:
         with paths[0].open("rb") as file:
             joined.write(file.readline())
-        for of_key in blocks.values():
-            for block in of_key:
-                _copy(block, joined)
+        for path, first, length in chain.from_iterable(blocks.values()):
+            with path.open("rb") as file:
+                file.seek(first)
+                joined.write(file.read(length))
 
 
 def summarise_results(
     path: Path, scores: Sequence[str], year: int | None
 ) -> dict[str, Any]:
     """Apply `summarise_scores` to a table of results, reading it once per score."""
-    names = "official_score", "arithmetic_means", "harmonic_means"
-    parts: dict[str, Any] = {name: {} for name in names}
+    parts = summarise_scores({}, year)
     for score in scores:
         seeds = by_seed(_rows(path, score), score)
         if seeds:
             for name, of_score in summarise_scores({score: seeds}, year).items():
                 parts[name] |= of_score
     return parts
-
-
-def _blocks(path: Path) -> Iterator[tuple[bytes, _Block]]:
-    """Find each seed's and score's lines; names contain no line breaks."""
-    with path.open("rb") as file:
-        end = len(file.readline())
-        for key, lines in groupby(file, lambda n: b",".join(n.split(b",", 2)[:2])):
-            first, end = end, end + sum(map(len, lines))
-            yield key, _Block(path, first, end)
-
-
-def _copy(block: _Block, target: BinaryIO) -> None:
-    with block.path.open("rb") as file:
-        file.seek(block.first)
-        left = block.end - block.first
-        while left and (data := file.read(min(left, _COPY_BYTES))):
-            target.write(data)
-            left -= len(data)
 
 
 def _rows(path: Path, score: str) -> Iterator[Row]:
@@ -184,24 +163,21 @@ def _write_summary(path: Path, about: dict[str, Any], folders: Sequence[Path]) -
 def _machine_lines(config: Config, out: Path, plan: WavePlan) -> Iterator[MachineLine]:
     """Yield each machine's line on the page; without labels, it has no metrics."""
     wave_of = {m: number for number, wave in enumerate(plan.waves) for m in wave}
-    rows: dict[tuple[str, str], list[Row]] = {}
+    rows: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in _rows(out / "results.csv", config.score):
-        rows.setdefault((row.machine, row.section), []).append(row)
-    counts: dict[tuple[str, str], list[int]] = {}
+        rows[row.machine, row.section].append(row)
+    n_clips, n_alarms = Counter(), Counter()
     with (out / "clips.csv").open(encoding="utf-8", newline="") as file:
         for fields in csv.DictReader(file):
             if (fields["score"], int(fields["seed"])) == (config.score, config.seed):
-                unit = (
-                    unescape_formula(fields["machine"]),
-                    unescape_formula(fields["section"]),
-                )
-                of_unit = counts.setdefault(unit, [0, 0])
-                of_unit[0] += 1
-                of_unit[1] += int(fields["decision"])
-    for unit, (n_clips, n_alarms) in counts.items():
+                unit = fields["machine"], fields["section"]
+                n_clips[unit] += 1
+                n_alarms[unit] += int(fields["decision"])
+    for cells, n in n_clips.items():
+        unit = unescape_formula(cells[0]), unescape_formula(cells[1])
         folder = wave_folder(out, wave_of[unit[0]])
         link = (folder / "report.html").relative_to(out).as_posix()
-        yield MachineLine(*unit, link, n_clips, n_alarms, rows.get(unit, []))
+        yield MachineLine(*unit, link, n, n_alarms[cells], rows[unit])
 
 
 def _has_stopped(folder: Path) -> bool:

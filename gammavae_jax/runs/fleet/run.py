@@ -241,12 +241,11 @@ def _run_waves(
     origin = Origin(source.root, plan.year)
     capacities = Capacities(plan.train, plan.test)
     with closing(load_in_turn(left, load_wave, log)) as waves:
-        for wave in waves:
-            _say_wave(wave.number, plan, log)
-            folder, machines = wave.recordings
-            with _named_wave(wave.number, plan):
-                run_loaded(config, machines, folder, origin, wave.log, capacities)
-            del wave, machines
+        for number, (folder, machines), wave_log in waves:
+            _say_wave(number, plan, log)
+            with _named_wave(number, plan):
+                run_loaded(config, machines, folder, origin, wave_log, capacities)
+            del machines
             free_memory()
 
 

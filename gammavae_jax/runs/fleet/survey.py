@@ -71,11 +71,8 @@ class Survey(NamedTuple):
     year: int | None  # the year whose metrics apply; see `year_of_layout`
 
 
-class _Lengths(NamedTuple):
-    """The number of frames in each of a section's usable recordings."""
-
-    train: dict[ClipFile, int]
-    test: dict[ClipFile, int]
+# The number of frames in each of a section's usable training and test recordings.
+_Lengths = tuple[dict[ClipFile, int], dict[ClipFile, int]]
 
 
 def measure_fleet(
@@ -124,7 +121,7 @@ def _usable(
                 bad.append(error)
         return lengths
 
-    return _Lengths(frames(unit.train), frames(unit.test))
+    return frames(unit.train), frames(unit.test)
 
 
 def _size(
@@ -134,12 +131,12 @@ def _size(
     n_context: int,
 ) -> MachineSize:
     """Return a machine type's size, counting only usable recordings."""
-    for unit, lengths in zip(units, good, strict=True):
-        for files, usable in zip((unit.train, unit.test), lengths, strict=True):
-            require_usable(files, usable)
-        require_training_clips(unit.name, list(lengths.train))
-        require_classes([(unit.name, list(lengths.test))])
-    train, test = (
+    for unit, (train, test) in zip(units, good, strict=True):
+        require_usable(unit.train, train)
+        require_usable(unit.test, test)
+        require_training_clips(unit.name, list(train))
+        require_classes([(unit.name, list(test))])
+    train_size, test_size = (
         reduce(
             Capacity.joined,
             (capacity_needed(list(n.values()), n_context) for n in split),
@@ -152,4 +149,4 @@ def _size(
         for split in lengths
     ]
     digest = hashlib.blake2b(json.dumps(names).encode(), digest_size=20).hexdigest()
-    return MachineSize(machine, len(units), train, test, digest)
+    return MachineSize(machine, len(units), train_size, test_size, digest)

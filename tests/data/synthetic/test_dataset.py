@@ -1,13 +1,16 @@
 """The built-in set: layout, determinism, caching and difficulty."""
 
+import contextlib
 import csv
 import functools
+import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import soundfile
+from rich.console import Console
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
@@ -24,6 +27,7 @@ from gammavae_jax.data.synthetic.dataset import (
 )
 from gammavae_jax.data.synthetic.machines import MACHINES
 from gammavae_jax.errors import InputError
+from gammavae_jax.log import Log
 
 TINY = {
     "fan": SyntheticSize(n_source=3, n_target=1, n_test=2, seconds=(0.3, 0.5)),
@@ -136,11 +140,14 @@ def test_simultaneous_generation_leaves_one_set_with_the_same_bytes(tiny, tmp_pa
 
 
 def test_a_set_finished_by_another_process_is_kept(tiny, tmp_path, monkeypatch):
-    def overtaken(done, total):
-        if done == total:
-            make_synthetic(tmp_path / "set", TINY)
+    @contextlib.contextmanager
+    def overtaken(title, total):
+        yield lambda: None
+        make_synthetic(tmp_path / "set", TINY)
 
-    made = make_synthetic(tmp_path / "set", TINY, progress=overtaken)
+    log = Log()
+    monkeypatch.setattr(log, "progress", overtaken)
+    made = make_synthetic(tmp_path / "set", TINY, log)
     assert contents(made) == contents(tiny)
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -165,12 +172,12 @@ def test_a_set_is_recognised_by_its_marker_file(tiny, tmp_path):
 
 
 def test_the_set_is_generated_once(cache, monkeypatch):
-    steps = []
-    root = synthetic_root(progress=lambda *step: steps.append(step))
+    shown = io.StringIO()
+    root = synthetic_root(Log(Console(file=shown)))
     assert root == cache / "synthetic-v1"
     assert is_synthetic(root)
     total = sum(s.n_source + s.n_target + 4 * s.n_test for s in TINY.values())
-    assert steps == [(done, total) for done in range(1, total + 1)]
+    assert shown.getvalue() == f"clips made {total}/{total}\n"
     monkeypatch.setattr(dataset, "_write_set", None)  # generating it again would fail
     assert synthetic_root() == root
 

@@ -18,12 +18,11 @@ def test_the_next_wave_loads_while_the_current_one_is_processed():
         return number * 10
 
     with closing(load_in_turn([0, 1, 2], load, quiet_log())) as waves:
-        first = next(waves)
-        assert (first.number, first.recordings) == (0, 0)
+        assert next(waves)[:2] == (0, 0)
         assert started[1].wait(timeout=30)
         # Only one wave is loaded ahead.
         assert not started[2].is_set()
-        assert [wave.recordings for wave in waves] == [10, 20]
+        assert [recordings for _, recordings, _ in waves] == [10, 20]
 
 
 def test_notes_of_a_wave_appear_in_its_turn_and_its_progress_does_not():
@@ -35,7 +34,7 @@ def test_notes_of_a_wave_appear_in_its_turn_and_its_progress_does_not():
         log.say(f"line {number}")
         log.note(f"note {number}")
 
-    logs = [wave.log for wave in load_in_turn([4, 5], load, shown)]
+    logs = [log for _, _, log in load_in_turn([4, 5], load, shown)]
     assert [log.notes for log in logs] == [["note 4"], ["note 5"]]
     assert all(log.seconds["features_s"] >= 0 for log in logs)
     expected = ["clips 1/1", "line 4", "note 4", "note 5"]
@@ -49,7 +48,7 @@ def test_the_error_of_a_wave_is_raised_after_the_previous_wave():
         return number
 
     waves = load_in_turn([0, 1, 2], load, quiet_log())
-    assert next(waves).recordings == 0
+    assert next(waves)[1] == 0
     with pytest.raises(InputError, match="bad"):
         next(waves)
 

@@ -12,8 +12,7 @@ def container(tmp_path, monkeypatch):
     (tmp_path / "memory.current").write_text("7900000000\n")
     text = "anon 1900000000\ninactive_file 6000000000\nactive_file 0\n"
     (tmp_path / "memory.stat").write_text(text)
-    files = (tmp_path, "memory.max", "memory.current", "inactive_file")
-    monkeypatch.setattr(plan, "_CONTAINERS", (files,))
+    monkeypatch.setattr(plan, "_CONTAINER", tmp_path)
     monkeypatch.setattr(plan, "_system_memory", lambda: 10**12)
     return tmp_path
 

@@ -11,11 +11,8 @@ from gammavae_jax.data.arrays import Capacity
 from gammavae_jax.data.clips import clip_log_mel
 from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.data.loading import Source, find_in_turn
-from gammavae_jax.data.synthetic.dataset import (
-    SyntheticSize,
-    fleet_sizes,
-    make_synthetic,
-)
+from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
+from gammavae_jax.data.synthetic.machines import MACHINES
 from gammavae_jax.errors import InputError
 from gammavae_jax.runs.fleet import plan as plans
 from gammavae_jax.runs.fleet import survey as surveys
@@ -31,19 +28,20 @@ from gammavae_jax.runs.fleet.plan import (
 from gammavae_jax.runs.fleet.survey import MachineSize, clip_frames, measure_fleet
 
 FEATURES = FeatureConfig()
-SIZE = SyntheticSize(3, 2, 1, (0.2, 0.4))
+KINDS = [*sorted(MACHINES), "ToyCar", "ToyTrain"]
+NAMES = tuple(f"{kind}{number:04d}" for number, kind in enumerate(KINDS))
+SIZES = dict.fromkeys(NAMES, SyntheticSize(3, 2, 1, (0.2, 0.4)))
 
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory):
-    return make_synthetic(
-        tmp_path_factory.mktemp("fleet") / "set", fleet_sizes(9, SIZE)
-    )
+    return make_synthetic(tmp_path_factory.mktemp("fleet") / "set", SIZES)
 
 
 def survey(root, **options):
-    names = tuple(sorted(fleet_sizes(9, SIZE)))
-    return measure_fleet(Source(root, names, **options), FEATURES, None, quiet_log())
+    names = tuple(sorted(NAMES))
+    log = Log(Console(file=io.StringIO()))
+    return measure_fleet(Source(root, names, **options), FEATURES, None, log)
 
 
 def size(name, clips=10, frames=20):
@@ -51,12 +49,9 @@ def size(name, clips=10, frames=20):
     return MachineSize(name, 1, capacity, capacity, name)
 
 
-def test_a_synthetic_fleet_repeats_the_machine_types_in_turn(fleet):
-    names = list(fleet_sizes(9, SIZE))
-    assert names[0] == "ToyCar0000"
-    assert names[7] == "ToyCar0007"
+def test_numbered_machines_of_a_type_have_different_sounds(fleet):
     first, other = (
-        sorted((fleet / name / "train").iterdir()) for name in (names[0], names[7])
+        sorted((fleet / name / "train").iterdir()) for name in (NAMES[0], NAMES[7])
     )
     assert [p.name for p in first] == [p.name for p in other]
     assert first[0].read_bytes() != other[0].read_bytes()
@@ -166,7 +161,7 @@ def test_a_device_with_little_memory_reduces_the_wave_size(tiny, monkeypatch):
 
 
 def test_file_sizes_show_that_a_small_fleet_fits(fleet, tiny, monkeypatch):
-    names = tuple(fleet_sizes(9, SIZE))
+    names = NAMES
     source = Source(fleet, names)
     assert all_fit(find_in_turn(source), tiny())
     monkeypatch.setattr(plans, "available_memory", lambda: 1 << 20)
