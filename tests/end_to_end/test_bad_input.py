@@ -32,7 +32,7 @@ def test_a_dry_run_ends_by_reporting_that_the_folder_would_be_refused(data, tmp_
     (tmp_path / "config.json").write_text("{}")
     run = run_all(data, tmp_path, "--dry-run", "--wave-size", 1)
     *_, waves, last = run.stdout.splitlines()
-    assert waves == "in 2 waves, machines in each: 1"
+    assert waves == "in 2 waves (--wave-size 1)"
     assert last.startswith(f"would be refused: {str(tmp_path)!r} exists: pass")
 
 

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Loaded(NamedTuple, Generic[T]):
-    """A wave's recordings, and the log for its later stages."""
+    """The loaded recordings of a wave, and the log for its later stages."""
 
     number: int
     recordings: T
@@ -23,18 +23,18 @@ class Loaded(NamedTuple, Generic[T]):
 
 
 class _Cancelled(Exception):
-    """The recordings are no longer needed."""
+    """An exception that stops loading recordings that are no longer needed."""
 
 
 class _QuietLog(Log):
-    """A log for a background thread: it only collects notes and times."""
+    """A silent log for a background thread, which only collects notes and times."""
 
     def __init__(self, stop: threading.Event):
         super().__init__(Console(file=io.StringIO()))
         self.stop = stop
 
     def shown_on(self, like: Log) -> Log:
-        """Return a log that shows the collected notes, for the later stages."""
+        """Return a log for the later stages, and show the collected notes on it."""
         log = like.without_results()
         log.seconds = self.seconds
         for note in self.notes:
@@ -42,11 +42,11 @@ class _QuietLog(Log):
         return log
 
     def say(self, message: str) -> None:
-        """Show nothing."""
+        """Discard the message."""
 
     @contextmanager
     def progress(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
-        """Show no bar, but let the thread be cancelled."""
+        """Show no progress bar, but let the thread be cancelled."""
         del title, total, done
 
         def advance(text: str = "") -> None:
@@ -60,13 +60,13 @@ class _QuietLog(Log):
 def load_in_turn(
     numbers: Sequence[int], load: Callable[[int, Log], T], log: Log
 ) -> Generator[Loaded[T], None, None]:
-    """Yield each wave's loaded recordings, and load the next wave in a thread.
+    """Yield each wave's recordings while a thread loads those of the next wave.
 
-    Close the generator to cancel the load in progress; it stops at its next clip.
+    Close the generator to cancel the loading, which stops at the next clip.
 
     Args:
         numbers: the wave numbers.
-        load: called with a number and a log; in a thread, except for the first wave.
+        load: called with a number and a log, in a thread except for the first wave.
         log: the logs of the waves use its console; only the first wave shows its
             progress, since the others load in the background.
 

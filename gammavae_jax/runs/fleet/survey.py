@@ -1,4 +1,4 @@
-"""Measures a fleet from file names and headers.
+"""Measures the recordings of a fleet from file names and headers.
 
 Only a few numbers per machine are kept, so a fleet may have any number of machines.
 """
@@ -55,7 +55,7 @@ def clip_frames(path: Path, config: FeatureConfig) -> int:
 
 
 class MachineSize(NamedTuple):
-    """One machine type's size; its sections stay together."""
+    """The size of one machine type, whose sections stay in the same wave."""
 
     machine: str
     n_units: int  # sections, each with models of its own
@@ -65,14 +65,14 @@ class MachineSize(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """The measured fleet."""
+    """The sizes of all machines in a fleet."""
 
     machines: tuple[MachineSize, ...]
     year: int | None  # the year whose metrics apply; see `year_of_layout`
 
 
 class _Lengths(NamedTuple):
-    """The number of frames in each of a section's usable recordings."""
+    """The number of frames in each usable recording of a section."""
 
     train: dict[ClipFile, int]
     test: dict[ClipFile, int]
@@ -83,8 +83,8 @@ def measure_fleet(
 ) -> Survey:
     """Measure every machine in a source.
 
-    All headers are read before an error is raised, so that it can count the bad
-    recordings. With `skip_bad_files`, bad recordings are left out.
+    All headers are read before an error is raised, so that its message can count the
+    bad recordings. With `skip_bad_files`, they are left out instead.
 
     Raises:
         InputError: a recording cannot be used, or a machine lacks recordings.
@@ -113,7 +113,7 @@ def measure_fleet(
 def _usable(
     unit: MachineFiles, config: FeatureConfig, bad: list[InputError]
 ) -> _Lengths:
-    """Return usable recordings' frames; append the others' errors to `bad`."""
+    """Count the frames of usable recordings; add the errors of bad ones to `bad`."""
 
     def frames(files: Sequence[ClipFile]) -> dict[ClipFile, int]:
         lengths = {}
@@ -133,7 +133,7 @@ def _size(
     good: Sequence[_Lengths],
     n_context: int,
 ) -> MachineSize:
-    """Return a machine type's size, counting only usable recordings."""
+    """Compute the size of a machine type, counting only usable recordings."""
     for unit, lengths in zip(units, good, strict=True):
         for files, usable in zip((unit.train, unit.test), lengths, strict=True):
             require_usable(files, usable)

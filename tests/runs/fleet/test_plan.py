@@ -145,7 +145,7 @@ def test_a_plan_is_read_back_unchanged(tmp_path):
 )
 def test_an_invalid_plan_is_refused_in_one_line(tmp_path, text):
     (tmp_path / "fleet.json").write_text(text)
-    with pytest.raises(InputError, match="is not a fleet's plan") as error:
+    with pytest.raises(InputError, match="is not a fleet plan") as error:
         read_plan(tmp_path)
     assert "\n" not in str(error.value)
 
