@@ -16,13 +16,13 @@ _RECORDINGS = {
 
 @dataclass(frozen=True)
 class Demo:
-    """Train on a synthetic fan and explain its faults; takes two or three minutes."""
+    """Train on a synthetic fan and explain its faults, in two or three minutes."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("demo")
     """New folder for the recordings, the detector and the page."""
 
     def run(self) -> int:
-        """Make recordings, fit a detector, score, and write the page."""
+        """Make recordings, fit a detector, score new recordings and write the page."""
         import shlex
 
         from gammavae_jax.cli.fit import Fit
@@ -30,7 +30,7 @@ class Demo:
 
         if self.out.exists():
             raise InputError(f"{printable(self.out)} exists: choose another --out")
-        print("A made-up fan: SYNTHETIC sounds, not recordings.", flush=True)
+        print("The fan is made up: its sounds are SYNTHETIC, not recorded.", flush=True)
         try:
             self._copy_recordings()
         except OSError as error:

@@ -1,4 +1,4 @@
-"""`gammavae doctor`: checks the installation, and suggests repairs."""
+"""`gammavae doctor`: checks the installation and suggests repairs."""
 
 import contextlib
 import importlib
@@ -29,7 +29,7 @@ Result = tuple[State, str, str]  # state, detail, remedy; see `Finding`
 
 
 class Finding(NamedTuple):
-    """The result of one check; `remedy` is a command or advice, or empty."""
+    """The result of one check; `remedy` is a command, advice or an empty string."""
 
     name: str
     state: State
@@ -46,8 +46,8 @@ class Doctor:
     """
 
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write the findings as JSON. With '-' they go to standard output, and the table
-    goes to standard error."""
+    """Write the findings as JSON. With '-', the JSON goes to standard output, and the
+    table to standard error."""
 
     def run(self) -> int:
         """Print each finding as soon as its check is done."""
@@ -60,7 +60,7 @@ class Doctor:
         bad = [state for state in ("FAILED", "warning") if counts[state]]
         summary = ", ".join(f"{state}: {counts[state]}" for state in bad)
         if counts["FAILED"]:
-            summary += "; repair the first check that FAILED, then run doctor again"
+            summary += "; fix the first check that FAILED, then run doctor again"
         print(summary or "all is well", file=output)
         if self.json:
             tree = [finding._asdict() for finding in findings]
@@ -126,7 +126,7 @@ def _packages() -> Result:
     if not wrong:
         return "ok", detail, ""
     if "Python" in wrong:
-        return "FAILED", detail, f"make an environment with Python {python}"
+        return "FAILED", detail, f"create an environment with Python {python}"
     remedy = "pip install " + " ".join(f"'{p}{required[p]}'" for p in wrong)
     return "FAILED" if missing else "warning", detail, remedy
 
@@ -140,11 +140,11 @@ def _probability() -> Result:
     installed = sorted(found)  # each once, although a folder can be on the path twice
     detail = " and ".join(installed) or "not installed"
     if len(installed) > 1:
-        return "FAILED", f"{detail} are both installed in one folder", remedy
+        return "FAILED", f"{detail} are both installed in the same folder", remedy
     from gammavae_jax.models import distributions
 
     if distributions.SAMPLER == "jax":
-        detail += f"; {distributions.WHY_NOT_TFP}; JAX draws the Gammas instead"
+        detail += f"; {distributions.WHY_NOT_TFP}; JAX draws the Gamma samples instead"
         return "warning", detail, remedy
     if installed != [f"tfp-nightly {wanted.removeprefix('==')}"]:
         return "warning", f"{detail} is not tfp-nightly{wanted}", remedy
@@ -152,7 +152,7 @@ def _probability() -> Result:
 
 
 def _sound_files() -> Result:
-    """Write and read WAV and FLAC."""
+    """Check that WAV and FLAC files can be written and read."""
     import numpy as np
 
     remedy = "install libsndfile, for example: apt-get install libsndfile1"
@@ -163,14 +163,14 @@ def _sound_files() -> Result:
             soundfile.write(file, samples, 16000, format=kind)
             file.seek(0)
             if not np.array_equal(soundfile.read(file, dtype="int16")[0], samples):
-                return "FAILED", f"{kind} is not read as written", remedy
+                return "FAILED", f"{kind} does not read back as written", remedy
     except (ImportError, OSError, RuntimeError) as error:
         return "FAILED", f"{type(error).__name__}: {error}", remedy
     return "ok", f"WAV and FLAC, libsndfile {soundfile.__libsndfile_version__}", ""
 
 
 def _caches() -> Result:
-    """Check both cache folders (ours and JAX's) before JAX is imported."""
+    """Check both cache folders (this package's and JAX's) before JAX is imported."""
     from gammavae_jax.process import cache_folder, import_jax, keep_compiled_programs
 
     folder = cache_folder()
@@ -206,7 +206,7 @@ def _devices() -> Result:
 
 
 def _training() -> Result:
-    """Train a tiny model on noise for one step, through the Gamma's gradient."""
+    """Train a tiny model on noise for one step, with the gradient of Gamma samples."""
     import jax
     import jax.numpy as jnp
     from jax.flatten_util import ravel_pytree
@@ -226,7 +226,7 @@ def _training() -> Result:
     if not n_moved or not jnp.isfinite(new).all():
         detail = "a parameter is not finite" if n_moved else "no parameter changed"
         return "FAILED", detail, ""
-    return "ok", f"finite, {n_moved} parameters changed", ""
+    return "ok", f"{n_moved} parameters changed, and all are finite", ""
 
 
 CHECKS: dict[str, Callable[[], Result]] = {

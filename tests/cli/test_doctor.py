@@ -62,7 +62,7 @@ def test_a_check_that_raises_is_a_failed_finding_and_the_next_check_still_runs(o
     [
         (("ok",), 0, "all is well"),
         (("ok", "warning"), 0, "warning: 1"),
-        (("FAILED", "warning", "FAILED"), 1, "FAILED: 2, warning: 1; repair the first"),
+        (("FAILED", "warning", "FAILED"), 1, "FAILED: 2, warning: 1; fix the first"),
     ],
 )
 def test_the_exit_status_says_whether_a_check_failed(
@@ -100,7 +100,7 @@ WANTED = "0.26.0.dev20261027"
     [
         ({"tfp_nightly": [WANTED, WANTED]}, "ok", f"tfp-nightly {WANTED}"),
         ({"tfp_nightly": ["0.1"]}, "warning", f"is not tfp-nightly=={WANTED}"),
-        ({"tfp_nightly": [WANTED, "0.1"]}, "FAILED", "both installed in one folder"),
+        ({"tfp_nightly": [WANTED, "0.1"]}, "FAILED", "installed in the same folder"),
         ({"tensorflow_probability": ["0.25.0"]}, "warning", "probability 0.25.0"),
         (
             {"tensorflow_probability": ["0.25.0"], "tfp_nightly": [WANTED]},
@@ -133,7 +133,7 @@ def test_without_tfp_it_warns_that_jax_draws_and_training_still_works(monkeypatc
     monkeypatch.setattr(distributions, "WHY_NOT_TFP", "ImportError: gone")
     state, detail, remedy = check("TensorFlow Probability")
     assert state == "warning"
-    assert detail.endswith("ImportError: gone; JAX draws the Gammas instead")
+    assert detail.endswith("ImportError: gone; JAX draws the Gamma samples instead")
     assert remedy.startswith("pip uninstall -y tensorflow-probability tfp-")
     assert check("training step")[0] == "ok"
 
@@ -171,7 +171,7 @@ def test_an_unsupported_python_or_a_missing_installation_fails(monkeypatch):
     state, detail, remedy = check("packages")
     assert state == "FAILED"
     assert "Python 3.9.1" in detail
-    assert remedy.startswith("make an environment with Python ")
+    assert remedy.startswith("create an environment with Python ")
     monkeypatch.setattr(importlib.metadata, "metadata", missing)
     state, _, remedy = check("packages")
     assert state == "FAILED"
@@ -218,7 +218,7 @@ def test_sound_files_that_change_when_read_fail(monkeypatch):
     soundfile = importlib.import_module("soundfile")
     read = soundfile.read
     monkeypatch.setattr(soundfile, "read", lambda *a, **k: (read(*a, **k)[0] + 1, 0))
-    assert check("sound files")[:2] == ("FAILED", "WAV is not read as written")
+    assert check("sound files")[:2] == ("FAILED", "WAV does not read back as written")
 
 
 @pytest.mark.parametrize(
@@ -258,5 +258,5 @@ def test_broken_packages_are_reported_one_by_one_without_a_crash(tmp_path):
     assert findings["training step"]["detail"] == "ImportError: broken"
     probability = findings["TensorFlow Probability"]
     assert probability["state"] == "warning"
-    assert "ImportError: broken; JAX draws the Gammas" in probability["detail"]
+    assert "ImportError: broken; JAX draws the Gamma samples" in probability["detail"]
     assert findings["devices"]["state"] == "ok"
