@@ -1,4 +1,4 @@
-"""`gammavae doctor`: checks the installation, and suggests repairs."""
+"""`gammavae doctor`: checks the installation and suggests repairs."""
 
 import contextlib
 import importlib
@@ -44,7 +44,7 @@ class Doctor:
                     print(f"{'remedy:':>40} {remedy}", flush=True)
                 states.append(state)
         if "FAILED" in states:
-            print("repair the first check that FAILED, then run doctor again")
+            print("fix the first check that FAILED, then run doctor again")
             return 1
         print("there are warnings" if "warning" in states else "all is well")
         return 0
@@ -69,7 +69,7 @@ def _packages() -> Result:
         return "FAILED", f"{_US} is not installed", "in a checkout: pip install -e ."
     python = platform.python_version()
     if python not in supported:
-        remedy = f"make an environment with Python {supported}"
+        remedy = f"create an environment with Python {supported}"
         return "FAILED", f"Python {python}", remedy
     required = {p: v for p, v in _requirements().items() if p not in _TFP}
     state, details, wrong = "ok", [f"Python {python}"], []
@@ -97,11 +97,11 @@ def _probability() -> Result:
     installed = sorted(found)  # each once, although a folder can be on the path twice
     detail = " and ".join(installed) or "not installed"
     if len(installed) > 1:
-        return "FAILED", f"{detail} are both installed in one folder", remedy
+        return "FAILED", f"{detail} are both installed in the same folder", remedy
     from gammavae_jax.models import distributions
 
     if distributions.SAMPLER == "jax":
-        detail += f"; {distributions.WHY_NOT_TFP}; JAX draws the Gammas instead"
+        detail += f"; {distributions.WHY_NOT_TFP}; JAX draws the Gamma samples instead"
         return "warning", detail, remedy
     if installed != [f"tfp-nightly {wanted.removeprefix('==')}"]:
         return "warning", f"{detail} is not tfp-nightly{wanted}", remedy
@@ -109,7 +109,7 @@ def _probability() -> Result:
 
 
 def _sound_files() -> Result:
-    """Write and read WAV and FLAC."""
+    """Check that WAV and FLAC files can be written and read."""
     import numpy as np
 
     remedy = "install libsndfile, for example: apt-get install libsndfile1"
@@ -120,14 +120,14 @@ def _sound_files() -> Result:
             soundfile.write(file, samples, 16000, format=kind)
             file.seek(0)
             if not np.array_equal(soundfile.read(file, dtype="int16")[0], samples):
-                return "FAILED", f"{kind} is not read as written", remedy
+                return "FAILED", f"{kind} does not read back as written", remedy
     except (ImportError, OSError, RuntimeError) as error:
         return "FAILED", f"{type(error).__name__}: {error}", remedy
     return "ok", f"WAV and FLAC, libsndfile {soundfile.__libsndfile_version__}", ""
 
 
 def _caches() -> Result:
-    """Check both cache folders (ours and JAX's) before JAX is imported."""
+    """Check both cache folders (this package's and JAX's) before JAX is imported."""
     from gammavae_jax.process import cache_folder, import_jax, keep_compiled_programs
 
     folder = cache_folder()
@@ -163,7 +163,7 @@ def _devices() -> Result:
 
 
 def _training() -> Result:
-    """Train a tiny model on noise for one step, through the Gamma's gradient."""
+    """Train a tiny model on noise for one step, with the gradient of Gamma samples."""
     import jax
     import jax.numpy as jnp
     from jax.flatten_util import ravel_pytree
@@ -183,7 +183,7 @@ def _training() -> Result:
     if not n_moved or not jnp.isfinite(new).all():
         detail = "a parameter is not finite" if n_moved else "no parameter changed"
         return "FAILED", detail, ""
-    return "ok", f"finite, {n_moved} parameters changed", ""
+    return "ok", f"{n_moved} parameters changed, and all are finite", ""
 
 
 CHECKS: dict[str, Callable[[], Result]] = {

@@ -31,7 +31,7 @@ class Download:
     year: tyro.conf.Positional[int]
     """Year of the challenge, 2020 to 2026."""
     machines: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
-    """Machine types, such as fan; default: all of the year."""
+    """Machine types, such as fan; default: all of that year."""
     parts: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PART ...")] = ()
     """dev (labelled test clips), eval (unlabelled test clips), or both; default:
     both."""
@@ -74,16 +74,16 @@ class Download:
 
 
 def _checked_url(mirror: str) -> str:
-    """Return the URL without a trailing slash."""
+    """Check the URL, and return it without a trailing slash."""
     parts = urlsplit(mirror)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         problem = f"--mirror {printable(mirror)} is not a URL"
-        raise InputError(f"{problem}: use one like https://zenodo.org")
+        raise InputError(f"{problem}: use a URL such as https://zenodo.org")
     return mirror.rstrip("/")
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> "Table":
-    """Return `_rows` as a table."""
+    """Build a table from `_rows`."""
     from rich.filesize import decimal
 
     columns = ("part", "machine", "sections", "archive", "size", "on disk")

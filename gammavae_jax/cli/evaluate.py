@@ -39,13 +39,13 @@ class Evaluate:
     """Folder of an official evaluator, which contains ground_truth_data, or an
     eval_data_list_<year>.csv. Default: the labels and domains in clip names."""
     year: Annotated[int | None, tyro.conf.arg(metavar="YYYY")] = None
-    """Challenge whose metrics are used. Default: 2020 or 2021 if the files are named as
-    in that year, else 2022 and later."""
+    """Challenge year whose metrics are used. Default: 2020 or 2021 if the files are
+    named as in that year, otherwise 2022 and later."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write the results as JSON, as fractions. With '-' they go to standard output, and
-    the table goes to standard error."""
+    """Write the results as JSON, with metrics as fractions. With '-', the JSON goes to
+    standard output, and the table to standard error."""
     bootstrap: Annotated[int, tyro.conf.arg(metavar="N")] = 1000
-    """Bootstrap resamples of the test clips: 2 or more, or 0 for no bootstrap."""
+    """Number of bootstrap resamples of the test clips: at least 2, or 0 for none."""
 
     def run(self) -> int:
         """Print a table of all score files, and write JSON if requested."""
@@ -72,7 +72,7 @@ class Evaluate:
 def _table(
     rows: Sequence["Row"], summary: Mapping[str, Any], year: int | None
 ) -> "Table":
-    """Return one row for each section and for both means, in percent."""
+    """Build a table with a row for each section and each mean, in percent."""
     columns = dict(_RANKING)
     if any(not math.isnan(getattr(row, c)) for row in rows for c in _DECISIONS):
         columns |= _DECISIONS
@@ -91,7 +91,7 @@ def _table(
 
 
 def _conclusions(summary: Mapping[str, Any]) -> list[str]:
-    """Return lines with the official score and its bootstrap."""
+    """Return the lines with the official score and its bootstrap interval."""
     score, spread = summary["official_score"], summary["bootstrap"]
     lines = [f"official score: {score:.16f} ({_percent(score)} %)"]
     if spread:
@@ -106,7 +106,7 @@ def _conclusions(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _gaps(rows: Sequence["Row"], year: int | None) -> list[str]:
-    """Return a line that names missing AUCs; since 2021 no official set lacks any."""
+    """Return a line that names missing AUCs; official sets since 2021 have them all."""
     missing = [
         f"{row.machine} section {row.section} has no AUC {domain}"
         for row in rows

@@ -1,4 +1,4 @@
-"""`gammavae export`: write files that score a waveform without this package."""
+"""`gammavae export`: writes files that score a waveform without this package."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Export:
-    """Export the detector of each machine as an ONNX file, from wave to decision."""
+    """Export each machine's detector as an ONNX file, from waveform to decision."""
 
     checkpoint: Path
     """A detector written by `gammavae fit`, or the folder 'checkpoint' of a run."""
@@ -34,7 +34,7 @@ class Export:
     score: str | None = None
     """Score to export. Default: the run's headline score."""
     int8: bool = False
-    """Also write a smaller file with int8 weights, and print how scores change."""
+    """Also write a smaller file with int8 weights, and print how the scores change."""
     data_root: Path | None = None
     """Check the files on the test clips in this folder. Default: built-in sounds."""
     overwrite: bool = False
@@ -69,13 +69,16 @@ class Export:
         console = table_console()
         console.print(_table(title, exported))
         if not detector.calibration:
-            log.say("p-values are NaN: official thresholds need no held-out clips")
+            log.say(
+                "p-values are NaN, because they need held-out clips and official "
+                "thresholds hold out none"
+            )
         log.say(f"written to {self.out}")
         return 0
 
 
 def _table(title: str, machines: "Mapping[str, Exported]") -> "Table":
-    """Return one row for each machine."""
+    """Build a table with one row for each machine."""
     numbers = ["onnx", "differs from JAX by"]
     columns = ["machine", *numbers]
     if any(exported.int8_cost for exported in machines.values()):

@@ -18,28 +18,28 @@ class Fit:
     recordings: Annotated[
         tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RECORDINGS ...")
     ]
-    """WAV or FLAC files, or folders of them including subfolders."""
+    """WAV or FLAC files, or folders of them; subfolders are included."""
     out: Annotated[Path, tyro.conf.arg(metavar="DETECTOR")]
     """Folder for the detector, such as pump.detector."""
     machine: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Name of the machine. Default: the name of --out without .detector."""
     by_folder: bool = False
-    """Take each subfolder of the given folder as one machine. If it contains a folder
-    normal or train, train on that folder only."""
+    """Treat each subfolder of the given folder as a machine. If it has a subfolder
+    named normal or train, only the recordings in that one are used."""
     false_alarm_rate: Annotated[float, tyro.conf.arg(metavar="RATE")] = 0.1
     """Share of normal recordings that may raise an alarm."""
     clip_seconds: Annotated[float, tyro.conf.arg(metavar="S")] = 10.0
     """Cut longer recordings into clips of about this length, in seconds."""
     preset: Annotated[str, tyro.conf.arg(metavar="NAME")] = "default"
-    """A named configuration."""
+    """Named configuration, such as default or paper."""
     epochs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Passes over the training data. Default: the preset's, more for few recordings."""
+    """Passes over the training data. Default: the preset's; more for few recordings."""
     seed: Annotated[int, tyro.conf.arg(metavar="S")] = 13711
     """Seed of all random numbers."""
     set: Settings = ()
     """Change any field of the configuration, such as model.n_latent=16."""
     skip_bad_files: bool = False
-    """Name and skip recordings that cannot be used."""
+    """Report and skip recordings that cannot be used."""
     overwrite: bool = False
     """Replace an existing detector."""
 
@@ -77,16 +77,16 @@ class Fit:
         return 0
 
     def recordings_by_machine(self) -> dict[str, list[Path]]:
-        """Return a dict from machine name to recordings."""
+        """Return the recordings of each machine, by machine name."""
         if not self.by_folder:
             name = self.machine or self.out.name.removesuffix(".detector")
             return {name: list(self.recordings)}
         if self.machine is not None:
             raise InputError(
-                "--by-folder names machines by folder: leave out --machine"
+                "--by-folder names machines after their folders: leave out --machine"
             )
         if len(self.recordings) != 1 or not self.recordings[0].is_dir():
-            raise InputError("--by-folder needs exactly one folder of machine folders")
+            raise InputError("--by-folder needs one folder that holds machine folders")
         (root,) = self.recordings
         machines = {
             path.name: [_normal_folder(path)]

@@ -46,14 +46,14 @@ class Command(Protocol):
         """Run the command, and return its exit status.
 
         Raises:
-            InputError: an option or a file cannot be used, or cannot be written.
+            InputError: an option or a file cannot be used, or an output not be written.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Completion:
-    """Print the script that completes commands and options in a shell.
+    """Print a script that lets a shell complete commands and options.
 
     For bash, add the line `eval "$(gammavae completion bash)"` to ~/.bashrc. For zsh,
     save the output as _gammavae in a folder of $fpath; for fish, save it as
@@ -61,10 +61,10 @@ class Completion:
     """
 
     shell: tyro.conf.Positional[Literal["bash", "zsh", "fish"]]
-    """The shell that should complete."""
+    """Shell that the script is for."""
 
     def run(self) -> int:
-        """Print the script."""
+        """Print the completion script."""
         parse(["--tyro-write-completion", self.shell, "-"])
         return 0
 

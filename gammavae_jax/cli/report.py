@@ -1,4 +1,4 @@
-"""`gammavae report`: rebuilds a finished run's report page."""
+"""`gammavae report`: rebuilds the report page of a finished run."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -32,9 +32,9 @@ class Run(JobOptions):
     """
 
     all_machines: bool = False
-    """Take every machine in --data-root."""
+    """Use every machine in --data-root."""
     machines: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
-    """Take only these machines."""
+    """Use only these machines."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Run folder for all results. Default: runs/PRESET."""
     preset: Annotated[str, tyro.conf.arg(metavar="NAME")] = "default"
@@ -48,13 +48,13 @@ class Run(JobOptions):
     seed: Annotated[int | None, tyro.conf.arg(metavar="S")] = None
     """First seed. Default: 13711."""
     scores: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
-    """Anomaly scores to compute, such as fusion_mean or mse; an unknown name lists all.
-    Default: the preset's."""
+    """Anomaly scores to compute, such as fusion_mean or mse; an unknown name shows all
+    names. Default: the preset's."""
     with_supplemental: bool = False
     """Also train on the clips in folders named supplemental (2025 and later)."""
     wave_size: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Train N machines at a time. Default: as many as fit in memory. Not with
-    --distributed."""
+    """Train N machines at a time. Default: as many as fit in memory. It cannot be used
+    with --distributed."""
     resume: bool = False
     """Resume the run in --out; if it is finished, compute its scores again."""
     distributed: bool = False
@@ -78,7 +78,7 @@ class Run(JobOptions):
             return self._run_here()
 
     def configuration(self) -> "Config":
-        """Return the preset with the options applied; `--set` is applied last."""
+        """Return the preset with all options applied to it, `--set` last."""
         from gammavae_jax.config_json import override
         from gammavae_jax.presets import preset
 
@@ -97,7 +97,7 @@ class Run(JobOptions):
         config = replace(config, train=replace(config.train, **changes))
         changed = override(config, flat(self.set))
         if changed.preset != config.preset:
-            raise InputError("preset cannot be set by --set: use --preset")
+            raise InputError("preset cannot be changed with --set: use --preset")
         return changed
 
     def _check(self) -> None:
@@ -105,9 +105,9 @@ class Run(JobOptions):
         if self.all_machines == bool(self.machines):
             raise InputError("use either --all-machines or --machines NAME ...")
         if self.resume and self.overwrite:
-            raise InputError("--resume and --overwrite exclude each other")
+            raise InputError("--resume and --overwrite cannot be used together")
         if self.wave_size is not None and self.wave_size < 1:
-            raise InputError(f"--wave-size is {self.wave_size}: must be 1 or more")
+            raise InputError(f"--wave-size is {self.wave_size}: it must be at least 1")
         if self.wave_size is not None and self.distributed:
             raise InputError("waves need a single process: leave out --wave-size")
 

@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Score:
-    """Score recordings with a detector: higher is more anomalous."""
+    """Score recordings with a detector; a higher score is more anomalous."""
 
     detector: tyro.conf.Positional[Path]
     """A detector written by `gammavae fit`, or the folder `checkpoint` of a run."""
     recordings: Annotated[
         tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RECORDINGS ...")
     ]
-    """WAV or FLAC files, or folders of them including subfolders."""
+    """WAV or FLAC files, or folders of them; subfolders are included."""
     machine: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Machine of these recordings; needed if the detector has several."""
+    """Machine in these recordings; required if the detector has several machines."""
     skip_bad_files: bool = False
-    """Name and skip recordings that cannot be used."""
+    """Report and skip recordings that cannot be used."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write the results as JSON. With '-' they go to standard output, and the table
-    goes to standard error."""
+    """Write the results as JSON. With '-', the JSON goes to standard output, and the
+    table to standard error."""
     report: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Write a page that explains the scores with spectrograms, residuals and sounds."""
 
@@ -41,7 +41,7 @@ class Score:
 
         if self.report is not None and not self.report.parent.is_dir():
             problem = f"{printable(self.report.parent)} is not a folder"
-            raise InputError(f"{problem}: make it, or choose another --report")
+            raise InputError(f"{problem}: create it, or choose another --report")
         prepare(models_in_checkpoint(self.detector))
 
         from gammavae_jax.anomaly_detector import AnomalyDetector
@@ -65,7 +65,7 @@ class Score:
 
 
 def _record(recording: "Verdict") -> dict[str, Any]:
-    """Return a verdict as JSON types, with null for NaN."""
+    """Convert a verdict to JSON types, with null for NaN."""
     values = {**recording._asdict(), "is_anomaly": recording.is_anomaly}
     return {
         name: None if isinstance(v, float) and not math.isfinite(v) else v

@@ -32,20 +32,20 @@ class Serve:
     """Another name of this server that clients may use, besides its addresses and its
     host name; repeat the option for more names."""
     window: float | None = None
-    """Window length in seconds; longer recordings (over one and a half windows) are
+    """Window length in seconds; recordings longer than one and a half windows are
     scored window by window. Default: the length of the training clips."""
     hop: float | None = None
     """Seconds from one window to the next. Default: half a window."""
     max_megabytes: float = 32.0
-    """Largest recording to accept."""
+    """Largest recording to accept, in megabytes."""
     max_seconds: float = 600.0
-    """Longest recording to accept."""
+    """Longest recording to accept, in seconds."""
     upload_seconds: float = 30.0
-    """Time limit for receiving a recording."""
+    """Time limit for receiving a recording, in seconds."""
     score_seconds: float = 60.0
-    """Time limit for scoring a recording, including the wait."""
+    """Time limit for scoring a recording, in seconds, including the wait."""
     max_waiting: int = 16
-    """Recordings that may wait to be scored; further ones are answered with 503."""
+    """Recordings that may wait to be scored; any others are answered with 503."""
 
     def run(self) -> int:
         """Serve until interrupted."""
@@ -95,12 +95,12 @@ class Serve:
             if is_limit and not 0 < value < 1e9:
                 option = field.name.replace("_", "-")
                 raise InputError(
-                    f"--{option} is {value:g}: must be greater than 0 and less than 1e9"
+                    f"--{option} is {value:g}: it must be above 0 and below 1e9"
                 )
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on this address.
+    """Open a socket that listens on this address.
 
     Raises:
         InputError: the address cannot be used.
@@ -115,7 +115,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket) -> str:
-    """Return the URL of the page."""
+    """Return the URL of the page that a socket serves."""
     host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 

@@ -1,4 +1,4 @@
-"""Code that the commands share; without NumPy and JAX, so that `--help` is fast."""
+"""Code shared by the commands, without NumPy and JAX so that `--help` is fast."""
 
 import contextlib
 import json
@@ -91,7 +91,7 @@ def _leave(error: BaseException) -> NoReturn:
 def models_side_by_side(config: "Config", n_machines: int) -> int:
     """Return the number of models to train at once, one per core; see `prepare`.
 
-    With `vmap` all models are one batch, whose matrix products use every core: 1.
+    With `vmap`, this is 1: all models form one batch, whose products use every core.
     """
     return 1 if config.train.batching == "vmap" else n_machines * config.n_members
 
@@ -105,7 +105,7 @@ def write_json(path: Path, tree: Any) -> None:
     try:
         write_text(path, text)
     except OSError as error:
-        problem = f"{path} cannot be written: {error.strerror}"
+        problem = f"{path} cannot be written ({error.strerror})"
         raise InputError(f"{problem}: choose another --json") from error
 
 
@@ -155,18 +155,18 @@ class JobOptions:
     """Options shared by all commands that read recordings and write a run folder."""
 
     data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder of machine folders (fan/train, fan/test), or of zip archives of them, or
-    one that contains raw/. Default: a small synthetic set, made on first use."""
+    """Folder of machine folders (fan/train, fan/test) or of their zip archives, or a
+    folder that contains raw/. Default: a small synthetic set, made on first use."""
     year: Annotated[int | None, tyro.conf.arg(metavar="YYYY")] = None
-    """Challenge whose metrics are used. Default: 2020 or 2021 if folders and names are
-    of that year, else 2022 and later."""
+    """Challenge year whose metrics are used. Default: 2020 or 2021 if folders and files
+    are named as in that year, otherwise 2022 and later."""
     feature_cache: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder that keeps log-mels between runs. Several runs may share it; changed
-    recordings or settings are noticed."""
+    """Folder that keeps log-mels between runs. Several runs may share it; changes
+    of recordings or settings are detected."""
     overwrite: bool = False
     """Replace the contents of --out."""
     skip_bad_files: bool = False
-    """Name and skip recordings that cannot be used."""
+    """Report and skip recordings that cannot be used."""
 
     def source(self, data_root: Path, machines: tuple[str, ...]) -> "Source":
         """Return the `Source` that these options describe."""
@@ -177,7 +177,7 @@ class JobOptions:
 
 
 def data_root_or_synthetic(data_root: Path | None) -> Path:
-    """Return the data root; by default, the built-in synthetic set, with a message."""
+    """Return the data root; by default, name and return the built-in synthetic set."""
     if data_root is not None:
         return data_root
     print(

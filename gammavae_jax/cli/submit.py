@@ -32,6 +32,6 @@ class Submit:
         print(
             f"written to {package.folder}: score {package.score}, seed {package.seed}, "
             f"machines and sections: {package.n_sections}\n"
-            f"left to do: each FILL IN in {self.label}.meta.yaml, and the report"
+            f"left to do: complete each FILL IN in {self.label}.meta.yaml, add a report"
         )
         return 0

@@ -27,10 +27,10 @@ class Watch:
     detector: Path
     """Saved detector, or OUT/checkpoint of a run."""
     machine: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Machine of all recordings. Default: the one that a subfolder is named after, or
-    the only one."""
+    """Machine in all recordings. Default: the machine that a subfolder is named after,
+    or the only machine of the detector."""
     window: float | None = None
-    """Window length in seconds; longer recordings (over one and a half windows) are
+    """Window length in seconds; recordings longer than one and a half windows are
     scored window by window. Default: the length of the training clips."""
     hop: float | None = None
     """Seconds from one window to the next. Default: half a window."""
@@ -38,7 +38,7 @@ class Watch:
     """URL that receives each alarm as JSON, by HTTP POST."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File to which a line of JSON is appended for each recording, stretch of alarms
-    and bad file; '-' is standard output and sends the other lines to standard error."""
+    and bad file. With '-', it is standard output; other lines go to standard error."""
     once: bool = False
     """Score the recordings that are present, then exit."""
     skip_existing: bool = False
@@ -47,9 +47,9 @@ class Watch:
     """File that lists the scored recordings, so that none is scored twice. Default:
     .gammavae-watch.jsonl in the folder."""
     poll: float = 1.0
-    """Seconds from one look into the folder to the next."""
+    """Seconds from one check of the folder to the next."""
     settle: float = 2.0
-    """Seconds without a change after which a file is complete."""
+    """Seconds without a change after which a file counts as complete."""
 
     def run(self) -> int:
         """Watch until interrupted or, with --once, until all recordings are scored."""
@@ -71,11 +71,11 @@ class Watch:
     def _check_options(self) -> None:
         if not self.folder.is_dir():
             problem = f"{printable(self.folder)} is not a folder"
-            raise InputError(f"{problem}: name the one that receives the recordings")
+            raise InputError(f"{problem}: choose the folder that receives recordings")
         for option in ("poll", "settle"):
             value = getattr(self, option)
             if not 0 < value < 1e6:
-                raise InputError(f"--{option} is {value:g} s: must be greater than 0")
+                raise InputError(f"--{option} is {value:g} s: it must be above 0 s")
 
     def _prepare(
         self, stack: contextlib.ExitStack

@@ -1,4 +1,4 @@
-"""Reports of a watch: printed lines, JSON Lines, and alarms to a webhook."""
+"""Reports from live monitoring: printed lines, JSON Lines and alarms to a webhook."""
 
 import contextlib
 import json
@@ -23,11 +23,11 @@ from gammavae_jax.scoring.verdict import Verdict
 
 
 class OutputLost(Exception):
-    """The JSON Lines can no longer be written."""
+    """An exception for when the JSON Lines can no longer be written."""
 
 
 class JsonLines:
-    """Appends JSON objects to a file, one per line; `-` is standard output."""
+    """A JSON Lines file to append to; the path `-` means standard output."""
 
     def __init__(self, path: Path):
         self._is_stdout = path == Path("-")
@@ -38,7 +38,7 @@ class JsonLines:
             raise InputError(self._reason(error)) from error
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Append a line, or close the file and raise `OutputLost`."""
+        """Append an object; if that fails, close the file and raise `OutputLost`."""
         try:
             self._file.write(json.dumps(entry, allow_nan=False) + "\n")
             self._file.flush()
@@ -50,17 +50,17 @@ class JsonLines:
             raise OutputLost(self._reason(error)) from error
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, unless it is standard output."""
         if not self._is_stdout:
             self._file.close()
 
     def _reason(self, error: OSError) -> str:
-        remedy = "name a file that this user may write"
-        return f"--json: {self._name}: {error.strerror}: {remedy}"
+        problem = f"--json: {self._name} cannot be written ({error.strerror})"
+        return f"{problem}: choose a file that this user may write"
 
 
 def _open_to_append(path: Path) -> IO[str]:
-    """Open a file to append to; end a truncated last line."""
+    """Open a file for appending, but end a truncated last line first."""
     with path.open("a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
@@ -70,7 +70,7 @@ def _open_to_append(path: Path) -> IO[str]:
 
 
 class Webhook:
-    """Posts alarms as JSON, in its own thread, so that scoring never waits.
+    """A sender of alarms as JSON, in a thread of its own so that scoring never waits.
 
     An alarm is dropped, with a message, if every attempt fails or too many alarms are
     waiting. Redirects count as failures: following one would turn the POST into a GET.
@@ -116,13 +116,13 @@ class Webhook:
             self._report(alarm, f"{self._queue.maxsize} alarms are already waiting")
 
     def close(self, seconds: float = 5.0) -> None:
-        """Wait up to this many seconds for queued alarms, then drop the rest."""
+        """Wait up to `seconds` for queued alarms to be sent, then drop the others."""
         end = time.monotonic() + seconds
         while self._queue.unfinished_tasks and time.monotonic() < end:
             time.sleep(0.02)
         self._closing.set()
         if left := self._queue.unfinished_tasks:
-            self._say(f"not delivered to {self._server}: the last {left} alarms")
+            self._say(f"alarms not delivered to {self._server}: the last {left}")
         with contextlib.suppress(queue.Full):
             self._queue.put_nowait(None)  # ends the thread
 
@@ -135,7 +135,7 @@ class Webhook:
             self._queue.task_done()
 
     def _deliver(self, alarm: Mapping[str, Any]) -> str:
-        """Deliver an alarm; return why every attempt failed, or an empty string."""
+        """Deliver an alarm; return why the last attempt failed, or an empty string."""
         failure = "the watch is ending"
         for pause in (0.0, *self._pauses):
             if self._closing.wait(pause * random.uniform(1, 1.5)):
@@ -145,7 +145,7 @@ class Webhook:
         return failure
 
     def _post(self, alarm: Mapping[str, Any]) -> str:
-        """Try once to deliver an alarm; return why it failed, or an empty string."""
+        """Try once to post an alarm; return why that failed, or an empty string."""
         options = {"timeout": self._timeout, "allow_redirects": False, "stream": True}
         try:
             # Streamed and never read: the body of an answer may not end.
@@ -164,7 +164,7 @@ class Webhook:
 
     def _report(self, alarm: Mapping[str, Any], failure: str) -> None:
         about = f"{alarm['machine']}, {alarm['file']}"
-        self._say(f"not delivered to {self._server}: {about} ({failure})")
+        self._say(f"alarm not delivered to {self._server}: {about} ({failure})")
 
 
 def _split_url(url: str) -> urllib.parse.SplitResult:
@@ -175,7 +175,7 @@ def _split_url(url: str) -> urllib.parse.SplitResult:
         if is_plain and parts.scheme in ("http", "https") and parts.hostname:
             return parts
     example = "https://example.org/alarms"
-    raise InputError(f"--webhook is not a URL: use one such as {example}")
+    raise InputError(f"--webhook is not a URL: use a URL such as {example}")
 
 
 def _credentials(parts: urllib.parse.SplitResult) -> Any:
@@ -187,7 +187,7 @@ def _credentials(parts: urllib.parse.SplitResult) -> Any:
 
 
 class Announcer:
-    """Prints every event, appends it to `json_lines`, and passes alarms to `send`."""
+    """A reporter that prints every event, adds it to `json_lines` and sends alarms."""
 
     def __init__(
         self,
@@ -200,7 +200,7 @@ class Announcer:
         self._send = send
 
     def say(self, text: str) -> None:
-        """Print a line that starts with the time."""
+        """Print a text after the current date and time."""
         self._log.say(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}")
 
     def bad_file(self, file: str, reason: str) -> None:
@@ -208,18 +208,18 @@ class Announcer:
         self._announce("bad_file", f"BAD    {reason}", {"file": file, "error": reason})
 
     def stretch(self, file: str, machine: str, stretch: Stretch) -> None:
-        """Report a stretch of alarms as one alarm."""
+        """Report a stretch of consecutive alarms as one alarm."""
         part = f"{clock(stretch.start)} to {clock(stretch.end)}"
         line = _line(file, machine, stretch.worst, part)
         fields = {"file": file, "machine": machine, **stretch.entry()}
         self._announce("stretch", line, fields, is_alarm=True)
 
     def recording(self, file: str, machine: str, whole: RecordingVerdict) -> None:
-        """Report a recording; a single window above the threshold is an alarm."""
+        """Report a whole recording, as an alarm if its only window is anomalous."""
         part = ""
         if whole.n_windows > 1:
-            part = f"all {clock(whole.seconds)}, "
-            part += f"{whole.n_alarms} of {whole.n_windows} windows alarms"
+            part = f"{clock(whole.seconds)} long, "
+            part += f"{whole.n_alarms} of {whole.n_windows} windows are alarms"
         line = _line(file, machine, whole.worst, part)
         fields = {"file": file, "machine": machine, **whole.entry()}
         self._announce("recording", line, fields, whole.is_single_alarm)

@@ -1,4 +1,4 @@
-"""The service over HTTP: routes, status codes and one-line JSON answers."""
+"""The scoring service over HTTP: routes, status codes and one-line JSON answers."""
 
 import asyncio
 import contextlib
@@ -60,7 +60,7 @@ class SameOrigin:
         self._names = {"localhost", own, f"{own}.local", *map(str.lower, names)}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass a request on with security headers, or answer 403."""
+        """Pass on a request and add security headers to the answer, or answer 403."""
 
         async def send_with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -75,7 +75,7 @@ class SameOrigin:
         """Return why a request is rejected, or an empty string."""
         host = headers.get("host", "")
         if not self._is_own(host):
-            remedy = "use its address, or start it with --allow-host NAME"
+            remedy = "use the server's address, or start it with --allow-host NAME"
             return f"unknown host name: {remedy}"
         # A reverse proxy may use another scheme, so only name and port are compared.
         origin = headers.get("origin", f"//{host}").partition("//")[2]
@@ -84,7 +84,7 @@ class SameOrigin:
         is_link = headers.get("sec-fetch-mode") == "navigate"
         is_link &= method in ("GET", "HEAD")
         if origin.lower() != host.lower() or (is_other and not is_link):
-            return "other sites' pages may not send requests here"
+            return "pages of other sites may not send requests to this server"
         return ""
 
     def _is_own(self, host: str) -> bool:
@@ -100,7 +100,7 @@ class SameOrigin:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events; the listener is removed however the stream ends."""
+    """A stream of server-sent events that removes its listener however it ends."""
 
     media_type = "text/event-stream"
 
@@ -114,7 +114,7 @@ class LiveServer(uvicorn.Server):
     """A uvicorn server that also closes idle connections.
 
     uvicorn alone lets a client hold a connection forever by sending no request, or by
-    continuing its body after the answer. On shutdown, `close` is called in the event
+    still sending its body after the answer. On shutdown, `close` is called in the event
     loop before the server waits for open requests.
     """
 
@@ -140,7 +140,7 @@ class LiveServer(uvicorn.Server):
         )
 
     async def on_tick(self, counter: int) -> bool:
-        """Close connections that made no request since the last check."""
+        """Close connections that have made no request since the last check."""
         if counter % self.ticks_between_checks == 0:
             before = self._last_requests
             connections = list[Any](self.server_state.connections)
@@ -152,7 +152,7 @@ class LiveServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the service, then shut down."""
+        """Close the service, then shut down the server."""
         self._close()
         await super().shutdown(sockets)
 
@@ -160,7 +160,7 @@ class LiveServer(uvicorn.Server):
 def make_application(
     service: Service, announcer: Announcer, names: Collection[str] = ()
 ) -> Any:
-    """Build the ASGI application; `names` are the server's names (`SameOrigin`)."""
+    """Build the ASGI application; `names` are extra host names for `SameOrigin`."""
     app = FastAPI(title="gammavae", docs_url=None, redoc_url=None, openapi_url=None)
     _add_error_handlers(app, announcer)
     _add_page(app)
@@ -252,13 +252,13 @@ def _add_error_handlers(app: FastAPI, announcer: Announcer) -> None:
 
     @app.exception_handler(HTTPException)
     async def unknown(_: Request, error: HTTPException) -> Response:
-        answer = {"error": f"{error.detail}: see GET /machines, POST /score"}
+        answer = {"error": f"{error.detail}: use GET /machines or POST /score"}
         return _json(answer, error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> Response:
         announcer.say(f"FAILED  {type(error).__name__}: {printable(str(error))}")
-        return _json({"error": "the server failed: see its own messages"}, 500)
+        return _json({"error": "the server failed: see what it has printed"}, 500)
 
 
 def _refused(refusal: Refusal, id_: str | None = None) -> Response:

@@ -1,4 +1,4 @@
-"""New recordings in a watched folder, and the log of those already scored.
+"""Finds new recordings in a watched folder, and logs which have been scored.
 
 The folder is polled, because network shares send no change notifications. A recording
 is complete once its size and modification time have not changed for a while.
@@ -27,21 +27,21 @@ _KEPT_SECONDS = 30 * 24 * 3600
 
 
 class Stamp(NamedTuple):
-    """The identity of one version of a file."""
+    """The size and time that identify one version of a file."""
 
     size: int  # bytes
     mtime_ns: int
 
 
 class Arrival(NamedTuple):
-    """A complete recording."""
+    """A complete recording in the watched folder."""
 
     name: str  # path relative to the watched folder
     stamp: Stamp
 
 
 class Arrivals:
-    """Finds complete new recordings in a folder and its subfolders."""
+    """A finder of complete new recordings in a folder and its subfolders."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Arrivals:
         return sorted(self._waiting)
 
     def poll(self, is_known: Callable[[str, Stamp], bool]) -> list[Arrival]:
-        """Return complete recordings that are new, oldest first."""
+        """Return the new recordings that are complete, oldest first."""
         now, before = self._clock(), self._waiting
         self._waiting, complete = {}, []
         for name, stamp in recordings_in(self._folder).items():
@@ -76,7 +76,7 @@ class Arrivals:
 
 
 def recordings_in(folder: Path) -> dict[str, Stamp]:
-    """Return the WAV and FLAC files in a folder and its subfolders.
+    """Find the WAV and FLAC files in a folder and its subfolders, with their stamps.
 
     Links are followed; hidden files and unreadable subfolders are left out. An OSError
     is raised if the folder itself cannot be listed.
@@ -113,7 +113,7 @@ def stamp_of(path: Path) -> Stamp | None:
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """Return a file's status; None if it was just removed or is a dangling link."""
+    """Return a file's status; None if it no longer exists or is a dangling link."""
     try:
         return os.stat(path)
     except OSError:
@@ -125,7 +125,7 @@ class ScoredLog:
 
     A recording is identified by name, size and modification time, so a rewritten file
     is new. Recordings that no longer exist are dropped 30 days after they were scored.
-    A file that is unusable, in use, or not such a log, is an InputError.
+    A file that cannot be used, is in use or is no such log raises an InputError.
     """
 
     def __init__(self, path: Path):
@@ -137,8 +137,8 @@ class ScoredLog:
             self._scored = _read(path)
             self._rewrite()
         except OSError as error:
-            problem = f"{printable(path)}: {error.strerror}"
-            remedy = "name a file that this user may write with --state"
+            problem = f"{printable(path)} cannot be used ({error.strerror})"
+            remedy = "pass --state with a file that this user may write"
             raise InputError(f"{problem}: {remedy}") from error
 
     def __enter__(self) -> "ScoredLog":
@@ -152,7 +152,7 @@ class ScoredLog:
         return name in self._scored and self._scored[name][0] == stamp
 
     def add(self, arrival: Arrival) -> None:
-        """Log a scored recording; only in memory if writing raises an OSError."""
+        """Log a recording as scored, only in memory if writing raises an OSError."""
         now = time.time()
         self._scored[arrival.name] = arrival.stamp, now
         if self._file is None:
@@ -169,8 +169,8 @@ class ScoredLog:
     def forget_gone(self, present: dict[str, Stamp]) -> None:
         """Drop recordings that were scored long ago and no longer exist.
 
-        Nothing is dropped if no known recording is present: then it is more likely that
-        the network share is away. Raises an OSError as `add` does.
+        Nothing is dropped if no known recording is present, because the network share
+        is probably disconnected then. Raises an OSError as `add` does.
         """
         if not present.keys() & self._scored.keys():
             return
@@ -183,7 +183,7 @@ class ScoredLog:
         self._rewrite()
 
     def _rewrite(self) -> None:
-        """Replace the file, and lock the new one."""
+        """Rewrite the file, and lock the new one."""
         self._close()
         with _locked(self._path):
             lines = [_line(n, s, when) for n, (s, when) in self._scored.items()]
@@ -198,15 +198,15 @@ class ScoredLog:
 
 
 def _locked(path: Path) -> IO[str]:
-    """Open a file to append to, and lock it against other watches."""
+    """Open a file for appending, and lock it against other watches."""
     file = path.open("a", encoding="utf-8", newline="")
     if fcntl is not None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.close()
-            remedy = "stop that one, or name another file with --state"
-            message = f"{printable(path)}: another watch is using it: {remedy}"
+            remedy = "stop that watch, or choose another file with --state"
+            message = f"{printable(path)} is in use by another watch: {remedy}"
             raise InputError(message) from error
         except OSError:  # the file system has no locks
             pass
@@ -224,8 +224,9 @@ def _read(path: Path) -> dict[str, tuple[Stamp, float]]:
             scored[str(entry["file"])] = stamp, float(entry["time"])
         except (ValueError, TypeError, KeyError) as error:
             if number == 0 and not (len(lines) == 1 and _is_truncated(line)):
-                remedy = "is not the state of a watch: name another file with --state"
-                raise InputError(f"{printable(path)} {remedy}") from error
+                problem = f"{printable(path)} is not the state file of a watch"
+                remedy = "choose another file with --state"
+                raise InputError(f"{problem}: {remedy}") from error
     return scored
 
 

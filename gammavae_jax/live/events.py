@@ -1,4 +1,4 @@
-"""Server-sent events for many listeners, and the history that they show."""
+"""Server-sent events for many listeners, and the history that new ones receive."""
 
 import asyncio
 import base64
@@ -25,7 +25,7 @@ _RANGE = 80.0  # dB
 
 
 class Broadcast:
-    """Sends events to every listener; use it in one event loop."""
+    """A broadcaster of events to all listeners, for use in one event loop."""
 
     def __init__(self, max_listeners: int = 64):
         self._max_listeners = max_listeners
@@ -49,7 +49,7 @@ class Broadcast:
             wake.set()
 
     def listen(self, first: Callable[[], str]) -> AsyncGenerator[str, None]:
-        """Yield a first message and then all events; refuse excess listeners.
+        """Yield a first message, then all events; refuse listeners over the limit.
 
         The caller must close the generator.
         """
@@ -99,7 +99,7 @@ class History:
     def add(
         self, machine: str, entry: Mapping[str, Any], image: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Keep a recording, and return the event that reports it to listeners."""
+        """Store a recording's entry, and return the event to send to listeners."""
         self._number += 1
         event = {"number": self._number, **entry}
         del event["stretches"]  # long, and not on the page
@@ -110,11 +110,11 @@ class History:
         return event
 
     def thumbnail(self, machine: str) -> Mapping[str, Any] | None:
-        """Return the latest thumbnail, or None before the first recording."""
+        """Return a machine's latest thumbnail, or None before its first recording."""
         return self._thumbnails.get(machine)
 
     def snapshot(self) -> dict[str, Any]:
-        """Return all machines' states without thumbnails."""
+        """Return the state of every machine, without thumbnails."""
         machines = [
             {**state, "scores": [*state["scores"]], "alarms": [*state["alarms"]]}
             for state in self._machines.values()
@@ -125,7 +125,7 @@ class History:
 def thumbnail(
     spectrogram: Float[np.ndarray, "frame mel"], seconds: float
 ) -> dict[str, Any]:
-    """Encode a small spectrogram as a JSON object.
+    """Shrink a spectrogram, and encode it as a JSON object.
 
     Its data are bytes, column by column, with the lowest mel band first: 255 is the
     loudest value and 0 is 80 dB below it.

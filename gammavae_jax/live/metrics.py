@@ -23,7 +23,7 @@ Outcome = Literal[
 
 
 class Refusal(Exception):
-    """A request that is answered with a 4xx or 5xx status.
+    """An exception that answers a request with a 4xx or 5xx status.
 
     The message is one line with the remedy, and reveals nothing about the server.
     """
@@ -42,12 +42,12 @@ class Refusal(Exception):
 
 
 def busy(reason: str, retry_after: int = 2) -> Refusal:
-    """Return a 503 refusal, for a server that is overloaded or shutting down."""
+    """Make a 503 refusal, for a server that is overloaded or shutting down."""
     return Refusal(503, f"{reason}: try again later", "busy", retry_after)
 
 
 class Metrics:
-    """Counters and gauges in their own registry."""
+    """Prometheus counters and gauges, in a registry of their own."""
 
     def __init__(self, thresholds: Mapping[str, float], n_listeners: Callable[[], int]):
         self._registry = registry = CollectorRegistry()
@@ -70,9 +70,9 @@ class Metrics:
         self._score = gauge("last_score", "Score of the last recording.", "machine")
         about = "p-value of the last recording."
         self._p_value = gauge("last_p_value", about, "machine")
-        threshold = gauge("threshold", "Scores above it are alarms.", "machine")
-        gauge("open_pages", "Listeners to events.").set_function(n_listeners)
-        gauge("uptime_seconds", "Time since the start.").set_function(
+        threshold = gauge("threshold", "Scores above this are alarms.", "machine")
+        gauge("open_pages", "Pages that listen for events.").set_function(n_listeners)
+        gauge("uptime_seconds", "Time since the server started.").set_function(
             lambda: time.monotonic() - started
         )
         for outcome in get_args(Outcome):

@@ -29,7 +29,7 @@ class Stretch(NamedTuple):
     worst: Verdict
 
     def entry(self) -> dict[str, Any]:
-        """Return a JSON object."""
+        """Return the stretch as a JSON object."""
         return {"start": self.start, "end": self.end, **_entry(self.worst)}
 
 
@@ -44,17 +44,17 @@ class RecordingVerdict(NamedTuple):
 
     @property
     def is_single_alarm(self) -> bool:
-        """Whether the recording is one window, and an alarm."""
+        """Whether the recording is a single window that is an alarm."""
         return self.worst.is_anomaly and self.n_windows == 1
 
     def entry(self) -> dict[str, Any]:
-        """Return a JSON object."""
+        """Return the verdict as a JSON object."""
         counts = {"n_windows": self.n_windows, "n_alarms": self.n_alarms}
         return {"seconds": self.seconds, **counts, **_entry(self.worst)}
 
 
 def _entry(verdict: Verdict) -> dict[str, Any]:
-    """Return a verdict as a JSON object."""
+    """Convert a verdict to a JSON object."""
     numbers = ("score", "p_value", "threshold")
     entry = {name: finite(getattr(verdict, name)) for name in numbers}
     return {**entry, "is_anomaly": verdict.is_anomaly}
@@ -81,7 +81,7 @@ class LiveScorer:
         self.min_samples = (self._features.n_context - 1) * self._features.hop_length
 
     def judge(self, clip: Float32[np.ndarray, "sample"], machine: str) -> Verdict:
-        """Return the verdict on a clip of this machine."""
+        """Score a clip of this machine, and return the verdict."""
         (verdict,) = self._detector.score_recordings(
             [clip], self.sample_rate, machine=machine
         )
@@ -113,22 +113,22 @@ class WindowSize(NamedTuple):
 def window_size(
     scorer: LiveScorer, window_seconds: float | None, hop_seconds: float | None
 ) -> WindowSize:
-    """Check and return the window length and hop.
+    """Choose the window length and hop, and check them.
 
-    Default: the length of a training clip, and a hop of half a window.
+    By default, a window is as long as a training clip, and the hop is half a window.
 
     Raises:
-        InputError: the window or hop is unsuitable.
+        InputError: the window or the hop is too short or too long.
     """
     seconds = scorer.clip_seconds if window_seconds is None else window_seconds
     least = scorer.min_samples / scorer.sample_rate
     if not least <= seconds <= _LONGEST_WINDOW:
         problem = f"a window of {seconds:g} s is too short or too long"
-        raise InputError(f"{problem}: use {least:.2g} s to {_LONGEST_WINDOW} s")
+        raise InputError(f"{problem}: use {least:.2g} to {_LONGEST_WINDOW} s")
     hop = seconds / 2 if hop_seconds is None else hop_seconds
     if not 0 < hop <= seconds:
         problem = f"a hop of {hop:g} s does not suit windows of {seconds:g} s"
-        raise InputError(f"{problem}: use more than 0 s and at most the window")
+        raise InputError(f"{problem}: it must be above 0 s and at most a window")
     length = round(seconds * scorer.sample_rate)
     return WindowSize(length, max(1, round(hop * scorer.sample_rate)))
 
@@ -138,8 +138,8 @@ def split_windows(
 ) -> Iterator[tuple[int, Float32[np.ndarray, "_"]]]:
     """Yield each window with the index of its first sample.
 
-    A recording of up to one and a half windows is one clip. A longer one is covered
-    completely: its last window ends with the recording.
+    A recording of up to one and a half windows is a single window. A longer recording
+    is covered completely: its last window ends with the recording.
     """
     length, hop = size
     buffer, previous, start = np.zeros(0, np.float32), None, 0
@@ -161,10 +161,10 @@ def split_windows(
 def score_windows(
     scorer: LiveScorer, machine: str, blocks: Blocks, size: WindowSize, name: str
 ) -> Iterator[Stretch | RecordingVerdict]:
-    """Yield each stretch of alarms as it ends and, last, the whole recording's verdict.
+    """Yield each stretch of alarms when it ends and, last, the verdict on the whole.
 
-    A recording of a single window has no stretches; one that is too short raises an
-    `InputError` with its name. The blocks have the detector's sample rate.
+    A recording of a single window yields no stretches; a recording that is too short
+    raises an `InputError`. The blocks must have the detector's sample rate.
     """
     rate = scorer.sample_rate
     n_windows = n_alarms = 0
@@ -174,7 +174,8 @@ def score_windows(
     for start, clip in split_windows(blocks, size):
         if len(clip) < scorer.min_samples:
             least = f"use recordings of at least {scorer.min_samples / rate:.2g} s"
-            raise InputError(f"{name}: {len(clip) / rate:.2g} s are too short: {least}")
+            seconds = f"{len(clip) / rate:.2g} s"
+            raise InputError(f"{name} is too short ({seconds}): {least}")
         verdict, end = scorer.judge(clip, machine), (start + len(clip)) / rate
         n_windows += 1
         n_alarms += verdict.is_anomaly
@@ -194,6 +195,6 @@ def score_windows(
 
 
 def _badness(verdict: Verdict) -> tuple[bool, float]:
-    """Return a sort key that ranks NaN below every score."""
+    """Return a sort key that ranks alarms first and NaN below every score."""
     is_number = not math.isnan(verdict.score)
     return verdict.is_anomaly, verdict.score if is_number else -math.inf

@@ -51,9 +51,9 @@ class ScoreRequest(NamedTuple):
 
 
 class ScoringThread:
-    """Runs jobs one by one in a daemon thread.
+    """A daemon thread that runs jobs one by one.
 
-    Unlike with a `ThreadPoolExecutor`, a process that exits does not wait for a job.
+    Unlike with a `ThreadPoolExecutor`, the process can exit before a job ends.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class ScoringThread:
 
 
 class Service:
-    """Scores recordings, and reports each verdict; use it in one event loop."""
+    """A service that scores recordings and reports verdicts, for one event loop."""
 
     def __init__(
         self, scorer: LiveScorer, size: WindowSize, limits: Limits, announcer: Announcer
@@ -102,7 +102,7 @@ class Service:
 
     @property
     def waiting(self) -> int:
-        """The number of recordings that wait or are being scored."""
+        """The number of recordings that are waiting or being scored."""
         return len(self._jobs)
 
     def close(self) -> None:
@@ -114,18 +114,18 @@ class Service:
         self.thread.submit(None)
 
     def machine_named(self, machine: str | None) -> str:
-        """Check and return a machine's name; default: the only machine."""
+        """Check a machine's name and return it; the default is the only machine."""
         if machine is None:
             machine, *others = self.machines
             if others:
-                remedy = f"add ?machine=, one of {', '.join(self.machines)}"
+                remedy = f"add ?machine=NAME, one of {', '.join(self.machines)}"
                 raise Refusal(400, f"the machine is missing: {remedy}")
         if machine not in self.machines:
             raise Refusal(404, unknown_name("machine", machine, self.machines))
         return machine
 
     def machine_entries(self) -> list[dict[str, Any]]:
-        """Return each machine as a JSON object."""
+        """Describe each machine as a JSON object."""
         return [
             {
                 "machine": name,
@@ -162,7 +162,8 @@ class Service:
         if future.cancelled():
             raise busy(_SHUTTING_DOWN, 5)
         if not future.done():
-            raise busy(f"not scored within {self.limits.score_seconds:g} s", 5)
+            seconds = f"{self.limits.score_seconds:g} s"
+            raise busy(f"the recording was not scored within {seconds}", 5)
         return future.result()
 
     def _end_job(self, future: asyncio.Future) -> None:
@@ -175,7 +176,7 @@ class Service:
     ) -> tuple[dict[str, Any], dict[str, Any], RecordingVerdict]:
         """Score a recording; return its JSON object, thumbnail and verdict."""
         if time.monotonic() > deadline:  # its client has been refused
-            raise busy("not scored in time")
+            raise busy("the recording was not scored in time")
         with self.metrics.scoring_seconds.time():
             body = bytes(request.body)
             upload = recording_of(body, request.content_type, request.name)
@@ -209,14 +210,14 @@ class Service:
     def _limited_blocks(
         self, recording: RecordingBlocks, name: str, deadline: float
     ) -> Iterator[Any]:
-        """Yield the recording's blocks; a small FLAC file may hold hours of silence."""
+        """Limit a recording's length: a small FLAC file may hold hours of silence."""
         most = self.limits.max_seconds
         left = most * recording.sample_rate
         for block in recording.blocks:
             left -= len(block)
             if left < 0:
-                message = f"{name}: longer than {most:g} s: send it in parts"
+                message = f"{name} is longer than {most:g} s: send it in parts"
                 raise Refusal(413, message, "too_large")
             if self._is_closing or time.monotonic() > deadline:
-                raise busy(f"{name}: not scored in time")
+                raise busy(f"{name} was not scored in time")
             yield block

@@ -32,9 +32,9 @@ class Upload(NamedTuple):
 
 
 class Uploads:
-    """Reads the bodies of concurrent requests in bounded memory.
+    """A reader of the bodies of concurrent requests, in bounded memory.
 
-    Each body must arrive within the given seconds. Memory is limited to `max_bodies`
+    Each body must arrive within `seconds`. Memory is limited to `max_bodies`
     bodies of the largest size; only bytes that have arrived count, so slow clients
     leave room for others.
     """
@@ -48,10 +48,10 @@ class Uploads:
     async def read(
         self, chunks: AsyncIterator[bytes], declared: str | None
     ) -> bytearray:
-        """Read a whole body, which the caller must `release`.
+        """Read a whole request body, which the caller must `release` later.
 
-        A body that is too large or too slow is refused, and so is one for which memory
-        is short. Bytes are counted as they arrive; the declared length is only a hint.
+        A body is refused if it is too large or too slow, or if memory is short. Bytes
+        are counted as they arrive, whatever the declared length.
         """
         if declared is not None and declared.isdecimal():
             self._check_size(int(declared[:20]))
@@ -67,7 +67,8 @@ class Uploads:
         except BaseException as error:
             self.release(body)
             if isinstance(error, TimeoutError):
-                message = f"not received within {self._seconds:g} s: send it faster"
+                problem = f"the recording was not received within {self._seconds:g} s"
+                message = f"{problem}: send it faster"
                 raise Refusal(408, message, "too_slow") from error
             raise
         return body
@@ -79,7 +80,7 @@ class Uploads:
     def _check_size(self, n_bytes: int) -> None:
         if n_bytes > self._max_bytes:
             most = self._max_bytes / 1e6
-            message = f"more than {most:g} MB: send a shorter recording"
+            message = f"the request is over {most:g} MB: send a shorter recording"
             raise Refusal(413, message, "too_large")
 
 
@@ -150,13 +151,13 @@ def _first_file(body: bytes, content_type: str) -> Upload:
             if name := part.file_name:
                 return Upload(bytes(part.data), name)
         if len(parts) > _MAX_PARTS:
-            raise Refusal(400, f"the form has more than {_MAX_PARTS} parts")
+            raise Refusal(400, f"the form has over {_MAX_PARTS} parts: send only one")
         complete.clear()
     raise Refusal(400, "the form has no complete file: send one file field")
 
 
 def _display_name(name: str) -> str:
-    """Return the base name of a client's file, short and printable."""
+    """Return the base name of a client's file, shortened and made printable."""
     name = re.split(r"[/\\]", name)[-1]
     name = "".join(c if c.isprintable() else "?" for c in name).strip()
     return name[:_LONGEST_NAME] or _DEFAULT_NAME

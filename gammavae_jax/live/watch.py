@@ -1,4 +1,4 @@
-"""A watched folder: every new recording is scored and reported."""
+"""Watches a folder: scores every new recording and reports the verdict."""
 
 import contextlib
 import time
@@ -41,7 +41,7 @@ class WatchOptions:
 
 
 class FolderWatch:
-    """Scores the recordings that appear in a folder, and reports the verdicts."""
+    """A watch that scores recordings appearing in a folder and reports the verdicts."""
 
     def __init__(
         self,
@@ -77,21 +77,22 @@ class FolderWatch:
         time.sleep(self._options.settle_seconds)
         self._poll()
         for name in self._arrivals.growing:
-            self._announcer.say(f"{printable(name)}: still growing: left for later")
+            self._announcer.say(f"{printable(name)} is still growing: left for later")
 
     def skip_existing(self) -> None:
-        """Log all present recordings as scored."""
+        """Mark every recording that already exists as scored."""
         try:
             present = recordings_in(self._folder)
         except OSError as error:
-            reason = f"{error.strerror}: name a folder that this user may list"
-            raise InputError(f"{printable(self._folder)}: {reason}") from error
+            problem = f"{printable(self._folder)} cannot be listed ({error.strerror})"
+            remedy = "choose a folder that this user may list"
+            raise InputError(f"{problem}: {remedy}") from error
         try:
             for name, stamp in present.items():
                 self._scored.add(Arrival(name, stamp))
         except OSError as error:
-            reason = f"the state cannot be written ({error.strerror})"
-            raise InputError(f"{reason}: name another file with --state") from error
+            reason = f"the state file cannot be written ({error.strerror})"
+            raise InputError(f"{reason}: choose another with --state") from error
 
     def _poll(self) -> None:
         folder = printable(self._folder)
@@ -99,7 +100,8 @@ class FolderWatch:
             arrivals = self._arrivals.poll(self._is_known)
         except OSError as error:
             if not self._is_gone:
-                self._announcer.say(f"{folder}: {error.strerror}: waiting for it")
+                problem = f"{folder} cannot be listed ({error.strerror})"
+                self._announcer.say(f"{problem}: waiting for it")
             self._is_gone = True
             return
         if self._is_gone:
@@ -118,14 +120,14 @@ class FolderWatch:
         return self._bad.get(name) == stamp or self._scored.contains(name, stamp)
 
     def _handle(self, arrival: Arrival) -> None:
-        """Score a recording; report it if that fails."""
+        """Score a recording; if that fails, report it as bad."""
         try:
             self._score(arrival)
         except InputError as error:
             stamp = stamp_of(self._folder / arrival.name)
             if stamp is None:
                 name = printable(arrival.name)
-                self._announcer.say(f"{name}: removed before it was scored")
+                self._announcer.say(f"{name} was removed before it was scored")
                 return
             self._bad[arrival.name] = arrival.stamp
             if stamp == arrival.stamp:
@@ -141,7 +143,7 @@ class FolderWatch:
                 self._announcer.stretch(arrival.name, machine, verdict)
                 continue
             if stamp_of(path) != arrival.stamp:
-                raise InputError(f"{printable(path)}: changed while it was read")
+                raise InputError(f"{printable(path)} changed while it was read")
             self.counts["scored"] += 1
             self.counts["alarms"] += verdict.is_single_alarm
             self._announcer.recording(arrival.name, machine, verdict)
@@ -153,7 +155,7 @@ class FolderWatch:
     def _verdicts(
         self, path: Path, machine: str
     ) -> Iterator[Stretch | RecordingVerdict]:
-        """Score a file."""
+        """Score a recording; turn any error into an `InputError` that names it."""
         scorer = self._scorer
         try:
             with open_recording(path, channel=scorer.channel) as recording:
@@ -173,7 +175,7 @@ class FolderWatch:
             raise InputError(f"{printable(path)}: {reason}") from error
 
     def _machine_of(self, name: str) -> str:
-        """Return the machine: from the option, from a subfolder, or the only one."""
+        """Return a recording's machine: the option's, a subfolder's or the only one."""
         machines = self._scorer.machines
         if self._options.machine is not None:
             return self._options.machine
@@ -182,16 +184,16 @@ class FolderWatch:
                 return folder
         if len(machines) == 1:
             return machines[0]
-        problem = f"{printable(name)}: not in a machine's folder"
+        problem = f"{printable(name)} is not in a machine's folder"
         remedy = "move it there, or use --machine"
         raise InputError(f"{problem} ({', '.join(machines)}): {remedy}")
 
     @contextlib.contextmanager
     def _state_errors_reported(self) -> Iterator[None]:
-        """Report an unwritable state file, but continue: repeats beat gaps."""
+        """Report an unwritable state file, but go on: scoring twice beats a gap."""
         try:
             yield
         except OSError as error:
-            problem = f"the state cannot be written ({error.strerror})"
+            problem = f"the state file cannot be written ({error.strerror})"
             effect = "a restarted watch would score recordings again"
             self._announcer.say(f"{problem}: {effect}")

@@ -1,11 +1,11 @@
-"""Checkpoints: everything that scoring, or resuming a training, needs.
+"""Checkpoints: all that is needed to score clips or to resume training.
 
 A checkpoint folder holds `detector/` (filterbank, models, fits, references,
 calibration, thresholds) and the last two training states, `train/<epoch>/` (with the
-state of the optimiser). Each has a marker beside it; see `stored_arrays`.
+state of the optimiser). Each folder has a marker beside it; see `stored_arrays`.
 
-The leading axes of arrays are `[member machine]` or `[seed machine]`, so any number of
-devices and processes can read them.
+The leading axes of all arrays are `[member machine]` or `[seed machine]`, so any number
+of devices and processes can read them.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ from gammavae_jax.training.step import TrainState, init_state
 
 
 class TrainCheckpoint(NamedTuple):
-    """The state of a training after an epoch."""
+    """The training state after an epoch, with its configuration and clips."""
 
     epoch: int
     state: TrainState  # `member machine ...`; on the host, or whole on every device
@@ -46,9 +46,9 @@ class TrainCheckpoint(NamedTuple):
 
 
 def save_detector(folder: Path, detector: Detector) -> None:
-    """Write a detector to a checkpoint folder, replacing an existing one.
+    """Write a detector to a checkpoint folder, replacing any existing detector.
 
-    All processes of a cluster must call it. See `save_arrays` for errors.
+    All processes of a cluster must call this. See `save_arrays` for errors.
     """
     references, calibration = dict(detector.references), dict(detector.calibration)
     arrays = {
@@ -88,7 +88,7 @@ def load_detector(folder: Path) -> Detector:
 
 
 def refuse_fleet(folder: Path, part: str = "") -> None:
-    """Reject a fleet's folder; the message suggests `part` of one of its waves."""
+    """Reject a fleet's folder; the message suggests a wave's folder or its `part`."""
     if (folder / "fleet.json").is_file():
         raise InputError(
             f"{str(folder)!r} is a fleet: pass the folder of one of its waves, such as "
@@ -97,9 +97,9 @@ def refuse_fleet(folder: Path, part: str = "") -> None:
 
 
 def save_training(folder: Path, checkpoint: TrainCheckpoint) -> None:
-    """Write the state after an epoch; keep only the latest earlier state.
+    """Write the training state after an epoch, and keep only one earlier state.
 
-    All processes of a cluster must call it. See `save_arrays` for errors.
+    All processes of a cluster must call this. See `save_arrays` for errors.
     """
     train, epoch = folder / "train", checkpoint.epoch
     about = {
@@ -114,12 +114,12 @@ def save_training(folder: Path, checkpoint: TrainCheckpoint) -> None:
 def restore_training(
     folder: Path, say: Callable[[str], None] = print
 ) -> TrainCheckpoint | None:
-    """Load the newest intact training state; None if none has been saved.
+    """Load the newest intact training state; return None if none was saved.
 
     `say` is called with a message if a newer state is damaged.
 
     Raises:
-        InputError: this version can read none of the states.
+        InputError: there are states, but this version can read none of them.
     """
     newest: Unreadable | None = None  # the error of the newest state
     for epoch in sorted(_epochs(folder / "train"), reverse=True):
@@ -142,12 +142,12 @@ def restore_training(
 
 
 def last_saved_epoch(folder: Path) -> int:
-    """Return the newest training state's epoch, even if damaged; 0 without states."""
+    """Return the epoch of the newest state, damaged or not; 0 if there is none."""
     return max(_epochs(folder / "train"), default=0)
 
 
 def _remove_older(train: Path, epoch: int) -> None:
-    """Remove all states but an epoch's and the one before."""
+    """Remove all states except the one of `epoch` and the one before it."""
     before = max((e for e in _epochs(train) if e < epoch), default=epoch)
     kept = {f"{e}{end}" for e in (before, epoch) for end in ("", ".json")}
     for path in list(train.iterdir()):
@@ -156,13 +156,13 @@ def _remove_older(train: Path, epoch: int) -> None:
 
 
 def _epochs(train: Path) -> list[int]:
-    """Return the epochs whose states have a marker."""
+    """Return the epochs of all states that have a marker."""
     names = [path.stem for path in train.glob("*.json")] if train.is_dir() else []
     return [int(name) for name in names if name.isdecimal()]
 
 
 def _blank(*shape: int, dtype: Any = np.float32) -> Any:
-    """Return a shape and type, without allocating memory."""
+    """Describe an array by its shape and type, without allocating memory."""
     return jax.ShapeDtypeStruct(shape, dtype)
 
 

@@ -1,4 +1,4 @@
-"""An `AnomalyDetector`'s folder: a checkpoint, and the estimator's parameters."""
+"""The folder of an `AnomalyDetector`: a checkpoint and the estimator's parameters."""
 
 import json
 import tempfile
@@ -26,10 +26,10 @@ _TYPES: dict[str, Any] = {
 
 
 def require_place(folder: Path) -> None:
-    """Check that a detector may be written to a folder.
+    """Check that a detector can be written to a folder.
 
     Raises:
-        InputError: the path is taken by something else, or cannot be written.
+        InputError: the path holds something else, or cannot be written.
     """
     if folder.exists() and not (folder / "detector.json").is_file():
         raise InputError(
@@ -47,7 +47,7 @@ def require_place(folder: Path) -> None:
 def write_detector(
     folder: Path, detector: Detector, parameters: Mapping[str, Any]
 ) -> None:
-    """Write a detector atomically, and replace an existing one.
+    """Write a detector atomically, replacing any existing one.
 
     `parameters` are the estimator's parameters, as JSON types.
 
@@ -65,7 +65,7 @@ def write_detector(
 
 
 def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
-    """Read the detector in a folder, and its estimator's parameters.
+    """Read a detector and its estimator's parameters from a folder.
 
     Raises:
         InputError: there is no detector, or this version cannot read it.
@@ -89,9 +89,7 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
         isinstance(value, _TYPES.get(name, object))
         for name, value in parameters.items()
     ):
-        raise InputError(
-            f"{printable(path)} cannot be read: it is damaged; fit the detector again"
-        )
+        raise InputError(f"{printable(path)} is damaged: fit the detector again")
     return detector, parameters
 
 

@@ -1,4 +1,4 @@
-"""The environment of a run: versions, device, commit."""
+"""Describes the environment of a run: versions, devices and commit."""
 
 import importlib.metadata
 import platform
@@ -25,7 +25,7 @@ _PACKAGES = (
 
 
 def describe_environment() -> dict[str, Any]:
-    """Return versions, the Gamma sampler, devices and the commit; None if unknown."""
+    """Describe versions, Gamma sampler, devices and commit, with None if unknown."""
     devices = jax.devices()
     return {
         "python": platform.python_version(),
@@ -47,7 +47,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Return the checkout's commit, with `+` if there are uncommitted changes."""
+    """Return the commit of this checkout, with `+` if it has uncommitted changes."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""Reads a finished run's folder, and rebuilds its report page."""
+"""Reads the folder of a finished run and rebuilds its report page."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -36,15 +36,15 @@ def report_run(
     names: Sequence[str],
     log: Log,
 ) -> None:
-    """Rebuild a finished run's report page.
+    """Rebuild the report page of a finished run.
 
-    If the recordings are missing, the page has a note instead of pictures, unless
-    `data_root` or `names` request them.
+    If the recordings are missing, the page has a note instead of pictures, but it is an
+    error if `data_root` or `names` was given.
 
     Args:
         run: the run folder.
         path: where to write the page.
-        data_root: the recordings' folder; default: the one that the run used.
+        data_root: the folder of the recordings; by default, the one that the run used.
         names: clips that must have pictures.
         log: shows messages and progress.
 
@@ -61,7 +61,7 @@ def report_run(
     except InputError as error:
         if data_root is not None or names:
             raise
-        log.say(f"without pictures: {error}")
+        log.say(f"the page will have no pictures: {error}")
         notes.append("There are no pictures of clips: the recordings are missing.")
     published = published_results(root, report.machines)
     report = complete_report(report._replace(notes=notes, published=published), run)
@@ -70,7 +70,7 @@ def report_run(
 
 
 def _read_run(folder: Path) -> tuple[Detector, Report, Path | None]:
-    """Read a run's detector and report, and its recordings' folder."""
+    """Read the detector, the report and the recordings' folder of a run."""
     refuse_fleet(folder)
     path = folder / "summary.json"
     try:
@@ -80,7 +80,7 @@ def _read_run(folder: Path) -> tuple[Detector, Report, Path | None]:
             raise ValueError
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{str(folder)!r} is not a finished run: pass a run folder"
+            f"{str(folder)!r} is not a finished run: pass the folder of one"
         ) from error
     clips = read_clips_csv(folder / "clips.csv")
     detector = load_detector(_checkpoint_of(folder, summary))
@@ -97,7 +97,7 @@ def _read_run(folder: Path) -> tuple[Detector, Report, Path | None]:
 
 
 def _checkpoint_of(folder: Path, summary: Mapping[str, Any]) -> Path:
-    """Return the run's own checkpoint, or the one that an evaluation used."""
+    """Find the checkpoint of a run or, for an evaluation, the one that it used."""
     places = [folder / "checkpoint", Path(summary.get("checkpoint", "checkpoint"))]
     for place in places:
         if (place / "detector.json").is_file():
@@ -111,7 +111,7 @@ def _checkpoint_of(folder: Path, summary: Mapping[str, Any]) -> Path:
 def _scored_clips(
     rows: Sequence[ClipRow], detector: Detector, folder: Path
 ) -> list[ScoredClips]:
-    """Read each machine's clips, in the table's order."""
+    """Group the rows of a clip table by machine, keeping their order."""
     config = detector.config
     tables: dict[tuple[str, str], dict[tuple[str, int], dict[str, ClipRow]]] = {}
     for row in rows:
@@ -158,10 +158,10 @@ def _values(column: Sequence[Sequence[ClipRow]], field: str) -> np.ndarray:
 def _loaders_from_files(
     detector: Detector, machines: Sequence[ScoredClips], root: Path | None
 ) -> list[list[Loader]]:
-    """Return functions that load clips from recordings, by machine and clip."""
+    """Return, for each machine and clip, a function that loads the recording."""
     if root is None:
         raise InputError(
-            "the run does not record where its recordings were: pass --data-root"
+            "the run has not stored where its recordings are: pass --data-root"
         )
     features = detector.config.features
 
@@ -190,8 +190,8 @@ def _loaders_from_files(
 def find_clip(name: str, machines: Sequence[ScoredClips]) -> tuple[int, int]:
     """Find a clip by name; return its machine and clip index.
 
-    The name may be shortened to a unique prefix, and may be `machine/name`, which is
-    needed if several machines have such a clip.
+    The name may be shortened to a unique prefix, and may be written `machine/name`. It
+    must be written so if several machines have a clip of that name.
     """
     places = {
         (unit_name(table.machine, table.section), clip): (m, c)

@@ -1,4 +1,4 @@
-"""A run folder: its lock, checks, configuration and metrics.
+"""Manages a run folder: its lock, checks, configuration and metrics.
 
 All files are written atomically, except `metrics.jsonl`, which gets one line per epoch.
 """
@@ -37,7 +37,7 @@ _LOCK = ".run-lock"
 
 
 class RunFolder(NamedTuple):
-    """Where a run writes, and what to do if the folder already exists."""
+    """The folder of a run, and what to do if it already exists."""
 
     path: Path
     resume: bool = False
@@ -46,7 +46,7 @@ class RunFolder(NamedTuple):
 
 @contextlib.contextmanager
 def held_folder(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
-    """Check that a folder may be used, and lock it during the block.
+    """Check that a folder may be used, and hold its lock during the block.
 
     The lock ends with the process, even if it is killed.
 
@@ -70,7 +70,7 @@ def held_folder(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
 
 
 def check_folder(out: Path, resume: bool = False, overwrite: bool = False) -> None:
-    """Check that a folder is new, empty, or holds a run to resume or overwrite."""
+    """Check that a folder is new or empty, or holds a run to resume or overwrite."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{str(out)!r} is a file: choose another --out")
     entries = list(out.iterdir()) if out.is_dir() else []
@@ -81,8 +81,8 @@ def check_folder(out: Path, resume: bool = False, overwrite: bool = False) -> No
         )
     if content and not resume and not overwrite:
         raise InputError(
-            f"{str(out)!r} exists: pass --overwrite (or --resume, to continue it), "
-            "or choose another --out"
+            f"{str(out)!r} exists: pass --overwrite to replace it or --resume to "
+            "continue it, or choose another --out"
         )
     if content and not _is_run(out):
         raise InputError(
@@ -105,14 +105,14 @@ def begin_folder(out: Path, config: Config) -> None:
 
 
 def is_finished(out: Path, config: Config | None = None) -> bool:
-    """Return whether a folder holds a finished run, optionally with this `config`."""
+    """Return whether a folder holds a finished run, with this `config` if given."""
     if not (out / "summary.json").is_file():  # published last
         return False
     return config is None or read_config(out) == config
 
 
 def read_config(out: Path) -> Config | None:
-    """Read the configuration of a run folder; None if there is no run."""
+    """Read the configuration of a run folder; return None if it has none."""
     path = out / "config.json"
     if not path.exists():
         return None
@@ -139,7 +139,7 @@ def resume_folder(out: Path, config: Config, epoch: int) -> list[int]:
 
 
 def settle_folder(out: Path, config: Config) -> None:
-    """Finish publishing results, if a run was killed while publishing.
+    """Finish publishing the results of a run that was killed while publishing.
 
     The configuration is written unless the folder has results.
     """
@@ -151,7 +151,7 @@ def settle_folder(out: Path, config: Config) -> None:
 
 
 def _remove_unfinished(out: Path) -> None:
-    """Remove unfinished files that killed runs left."""
+    """Remove unfinished files that killed runs have left behind."""
     for path in (*out.glob(".*"), *out.glob("checkpoint/.*")):
         if is_unfinished(path):
             remove(path)
@@ -160,9 +160,9 @@ def _remove_unfinished(out: Path) -> None:
 def append_metrics(
     out: Path, epoch: int, machines: Sequence[str], info: Mapping[str, np.ndarray]
 ) -> None:
-    """Append an epoch to `metrics.jsonl`: for each machine, values by member.
+    """Append an epoch's line to `metrics.jsonl`: each machine's values by member.
 
-    `info` has arrays `member machine ...`; values that are not finite become null.
+    `info` holds arrays `member machine ...`; values that are not finite become null.
     """
     entry = {
         machine: {
@@ -179,7 +179,7 @@ def append_metrics(
 
 
 def last_epoch(out: Path) -> dict[str, dict[str, Any]]:
-    """Return the last epoch's metrics, by machine; empty without epochs."""
+    """Return the last epoch's metrics by machine; empty if there are no epochs."""
     lines = read_metrics(out)
     return lines[-1]["machines"] if lines else {}
 
@@ -191,9 +191,9 @@ def write_results(
     notes: Sequence[str],
     year: int | None = None,
 ) -> None:
-    """Write `results.csv` and `summary.json`, to which `about` is added.
+    """Write `results.csv`, and `summary.json` with `about` included.
 
-    `year` is the challenge year whose metrics the rows hold.
+    `year` is the challenge year whose metrics are in the rows.
     """
     means = summarise_rows(rows, year) if rows else {}
     summary = {"year": year, **means, "notes": notes, **about}
@@ -211,7 +211,7 @@ def _is_run(out: Path) -> bool:
 
 
 def read_metrics(out: Path) -> list[dict[str, Any]]:
-    """Read the complete lines of `metrics.jsonl`; skip damaged ones."""
+    """Read the complete lines of `metrics.jsonl`, skipping damaged ones."""
     path = out / "metrics.jsonl"
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     entries = []
@@ -224,7 +224,7 @@ def read_metrics(out: Path) -> list[dict[str, Any]]:
 
 
 def _numbers(value: Any) -> Any:
-    """Convert values to the shortest numbers that read back as the same float32."""
+    """Convert values to the shortest decimals that read back as the same float32."""
     if np.ndim(value):
         return [_numbers(v) for v in value]
     if isinstance(value, np.bool_):

@@ -1,7 +1,7 @@
 """Publishes the results of a run atomically.
 
-They are written to a subfolder, which is renamed when it is complete. From then on they
-count as published, and are moved to their final places one by one.
+Results are written to a subfolder, which is renamed when it is complete. From then on
+they count as published, and are moved to their final places one by one.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ _READY = ".results"  # complete, not yet in their places
 
 
 def has_results(out: Path) -> bool:
-    """Return whether a folder has results of a run or an evaluation."""
+    """Return whether a folder holds results of a run or an evaluation."""
     return any((out / name).exists() for name in (*_RESULTS, _READY))
 
 
@@ -64,7 +64,7 @@ def atomic_results(out: Path, config: Config) -> Iterator[Path]:
 def put_in_place(out: Path) -> None:
     """Move complete results to their final places, and remove incomplete ones.
 
-    If a call is interrupted, the next one completes it.
+    If this is interrupted, the next call finishes the work.
     """
     remove(out / _NEW)
     ready = out / _READY
@@ -81,5 +81,5 @@ def put_in_place(out: Path) -> None:
 
 
 def write_config(folder: Path, config: Config) -> None:
-    """Write `config.json`."""
+    """Write the configuration to `config.json`."""
     write_text(folder / "config.json", to_json(to_dict(config)), durable=True)

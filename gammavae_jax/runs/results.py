@@ -1,4 +1,4 @@
-"""A run's or evaluation's results, and its report page."""
+"""Writes the results and the report page of a run or an evaluation."""
 
 import contextlib
 import itertools
@@ -54,7 +54,7 @@ SYNTHETIC_NOTE = (
 
 
 class Origin(NamedTuple):
-    """Where results come from: recordings, detector and notes."""
+    """Where results come from: recordings, challenge year and checkpoint."""
 
     data_root: Path
     year: int | None  # of the challenge whose metrics hold; None: 2022 and later
@@ -111,7 +111,7 @@ def _write(
     origin: Origin,
     log: Log,
 ) -> None:
-    """Write score files, tables, summary and page to the new results' folder."""
+    """Write score files, tables, summary and page to the folder for new results."""
     about = {"timing": log.seconds, "environment": describe_environment()}
     sources = {
         "data_root": str(origin.data_root.resolve()),
@@ -140,7 +140,7 @@ def complete_report(report: Report, run: Path) -> Report:
 def published_results(
     data_root: Path | None, machines: Sequence[ScoredClips]
 ) -> Published:
-    """Return published results on these recordings; empty if there are none."""
+    """Return the published results for these recordings; empty if there are none."""
     names = {clips.machine for clips in machines}
     if data_root is None or is_synthetic(data_root):
         return {}
@@ -155,10 +155,10 @@ def write_run_page(
     log: Log,
     first: Sequence[tuple[int, int]] = (),
 ) -> None:
-    """Write a page with pictures of the most informative clips.
+    """Write the report page, with pictures of the most informative clips.
 
-    `loaders` load clips, by machine and clip; without them there are no pictures.
-    `first` has the machine and clip indices of clips to show first.
+    `loaders` are indexed by machine and clip; if empty, the page has no pictures.
+    `first` lists the machine and clip indices of the clips to show first.
     """
     config = report.config
     chosen = telling_clips_of_all(report.machines, config.score, 0) if loaders else []
@@ -173,7 +173,7 @@ def write_run_page(
 
 
 def _loaders(detector: Detector, clips: Clips) -> list[Loader]:
-    """Return each clip's loader: the log-mel is in memory, the sound is read again."""
+    """Make loaders that take log-mels from memory but read the sounds again."""
     features = detector.config.features
     return [
         lambda file=file, log_mel=log_mel: (log_mel, read_sound(file.path, features))
@@ -182,7 +182,7 @@ def _loaders(detector: Detector, clips: Clips) -> list[Loader]:
 
 
 def read_sound(path: Path, config: FeatureConfig) -> Sound:
-    """Read a recording for playback; if it is missing, return a remark instead."""
+    """Read a recording for playback, or return a remark if that fails."""
     try:
         waveform = read_clip(
             path, sample_rate=config.sample_rate, channel=config.channel
@@ -233,4 +233,4 @@ def _print(report: Report, log: Log) -> None:
     log.show(results_table(report.rows, config.score, title, beside))
     official = summarise_rows(report.rows, report.year)["official_score"]
     for score in sorted(official, key=lambda name: name != config.score):
-        log.show(f"official score, {score}: {percent(official[score])}")
+        log.show(f"official score ({score}): {percent(official[score])}")

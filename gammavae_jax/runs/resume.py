@@ -1,6 +1,6 @@
-"""Trains in a run folder: start or resume, record each epoch, save states.
+"""Starts or resumes training in a run folder, records epochs and saves states.
 
-In a cluster the first process writes, and all processes must see the same folder.
+In a cluster, the first process writes, and all processes must see the same folder.
 """
 
 import contextlib
@@ -40,9 +40,9 @@ _MOST_NAMED = 3  # settings in a message
 
 
 class FolderObserver(Observer):
-    """Records a training in a run folder, so that it can be resumed.
+    """An observer that records training in a run folder so that it can be resumed.
 
-    `clips` are the training clips' identities by machine; see `clip_identities`.
+    `clips` has the identities of each machine's training clips: `clip_identities`.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class FolderObserver(Observer):
         )
         if checkpoint is None:
             if self.folder.resume:
-                self.log.say("no epoch was saved yet: starting from the first")
+                self.log.say("no epoch has been saved yet: starting from the first")
             on_first(lambda: begin_folder(out, self.config))
         else:
             self._resume(checkpoint.epoch)
@@ -79,12 +79,12 @@ class FolderObserver(Observer):
         return Progress(checkpoint.epoch, checkpoint.state)
 
     def on_epoch(self, epoch: int, info: EpochInfo) -> None:
-        """Append the losses to `metrics.jsonl`."""
+        """Append the epoch's losses to `metrics.jsonl`."""
         values, out = info._asdict(), self.folder.path
         on_first(lambda: append_metrics(out, epoch, list(self.clips), values))
 
     def on_diverged(self, name: str, seed: int, fold: int | None, epoch: int) -> None:
-        """Note which model diverged; the others continue to train."""
+        """Note which model diverged; the other models continue to train."""
         self.has_diverged = True
         of_fold = "" if fold is None else f", fold {fold}"
         self.log.note(
@@ -99,7 +99,7 @@ class FolderObserver(Observer):
         return epoch % train.checkpoint_every == 0 or epoch == train.epochs
 
     def save(self, epoch: int, state: Any) -> None:
-        """Save a checkpoint."""
+        """Save the training state to the checkpoint folder."""
         reached = TrainCheckpoint(epoch, state, self.config, self.clips)
         with writing(self.folder.path):
             save_training(self.folder.path / "checkpoint", reached)
@@ -115,7 +115,7 @@ class FolderObserver(Observer):
             raise end_of(self._ended_by)
 
     def stop_requested(self) -> bool:
-        """Return whether any process received a signal."""
+        """Return whether a signal has told any process to stop."""
         self._ended_by = any_process(self._stop.signal_name)
         return bool(self._ended_by)
 
@@ -128,20 +128,20 @@ class FolderObserver(Observer):
         lost = on_first(lambda: resume_folder(out, self.config, epoch))
         if lost:
             self.log.note(
-                f"metrics.jsonl lacks {len(lost)} epochs (the first is {lost[0]}): the "
-                "training curves have gaps."
+                f"Epochs missing from metrics.jsonl: {len(lost)} (the first is "
+                f"{lost[0]}). The training curves have gaps."
             )
 
     def _state_to_resume(self) -> TrainCheckpoint | None:
-        """Return the state to resume from; None to start over without loss."""
+        """Load the state to resume from; return None to train from the beginning."""
         if not self.folder.resume:
             return None
         out, config = self.folder.path, self.config
         checkpoint = restore_training(out / "checkpoint", self.log.say)
         if checkpoint is None and has_results(out):
             raise InputError(
-                f"{str(out)!r} has results but no training to resume: replace it with "
-                "--overwrite, or choose another --out"
+                f"{str(out)!r} has results but no training to resume: replace them "
+                "with --overwrite, or choose another --out"
             )
         begun = read_config(out)  # the settings of the run that was started last
         before = begun if checkpoint is None else checkpoint.config
@@ -161,7 +161,7 @@ class FolderObserver(Observer):
 
 
 def require_same_training(config: Config, before: Config, out: Path) -> None:
-    """Reject resuming a training with other settings."""
+    """Reject settings that differ from those of the training to resume."""
     others = _differences(config, before)
     if others:
         named = "; ".join(others[:_MOST_NAMED])
@@ -169,13 +169,13 @@ def require_same_training(config: Config, before: Config, out: Path) -> None:
         more = f"; {n_more} more" if n_more > 0 else ""
         raise InputError(
             f"{str(out)!r} was made with other settings ({named}{more}): resume with "
-            "the same ones (train.epochs may grow, scores and scoring may change), or "
-            "use --overwrite"
+            "the same settings (train.epochs may increase, scores and scoring may "
+            "change), or use --overwrite"
         )
 
 
 def require_no_more_epochs(config: Config, out: Path) -> None:
-    """Reject fewer epochs than a run, or a fleet's wave, has already trained."""
+    """Reject an epoch count below what the run or wave has already trained."""
     for folder in (out, *sorted(out.glob("waves/*"))):
         begun = read_config(folder)
         if begun is not None and trains_alike(config, begun):
@@ -185,13 +185,13 @@ def require_no_more_epochs(config: Config, out: Path) -> None:
 def _require_epochs(config: Config, out: Path, epoch: int) -> None:
     if config.train.epochs < epoch:
         raise InputError(
-            f"{str(out)!r} already has {epoch} epochs: use at least as many --epochs, "
-            "or use --overwrite"
+            f"{str(out)!r} is already trained to epoch {epoch}: set --epochs to at "
+            f"least {epoch}, or use --overwrite"
         )
 
 
 def trains_alike(one: Config, other: Config) -> bool:
-    """Return whether two configurations differ only in epochs and scores."""
+    """Return whether two configurations train alike, apart from their epochs."""
     return not _differences(one, other)
 
 

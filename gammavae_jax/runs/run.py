@@ -1,4 +1,4 @@
-"""The main job in a run folder: load, fit, score, publish."""
+"""The main job in a run folder: to load, fit, score and publish."""
 
 import contextlib
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ from gammavae_jax.scoring.scored_clips import score_clips
 
 
 class Capacities(NamedTuple):
-    """Minimum capacities for training and test clips; None: no minimum."""
+    """Minimum capacities for training and test clips; None means no minimum."""
 
     train: Capacity | None = None
     test: Capacity | None = None
@@ -56,16 +56,16 @@ _AS_NEEDED = Capacities()
 def run(
     config: Config, source: Source, folder: RunFolder, year: int | None, log: Log
 ) -> bool:
-    """Train, score and evaluate a source's machines.
+    """Train, score and evaluate all machines in a source.
 
-    `year` is the challenge year whose metrics are used; default: the year of the
-    recordings' layout.
+    `year` is the challenge year whose metrics are used; by default, it is inferred from
+    the layout of the recordings.
 
     Returns:
         Whether every model finished training.
 
     Raises:
-        InputError: the input cannot be used, and nothing was written; or the folder
+        InputError: the input cannot be used (then nothing was written), or the folder
             cannot be written.
     """
     with hold(folder):
@@ -74,7 +74,7 @@ def run(
 
 @contextlib.contextmanager
 def hold(folder: RunFolder) -> Iterator[None]:
-    """Lock a folder with `held_folder`; in a cluster, in the first process."""
+    """Lock a folder with `held_folder`; in a cluster, only the first process does."""
     with contextlib.ExitStack() as stack:
         on_first(lambda: stack.enter_context(held_folder(*folder)))
         yield
@@ -83,7 +83,7 @@ def hold(folder: RunFolder) -> Iterator[None]:
 def run_held(
     config: Config, source: Source, folder: RunFolder, year: int | None, log: Log
 ) -> bool:
-    """Run as `run` does, in a folder that is already locked."""
+    """Do the same as `run`, in a folder that is already locked."""
     require_same(
         [to_dict(config), source.machines, source.with_supplemental, year],
         "its settings differ from those of process 0: start all processes with the "
@@ -117,7 +117,7 @@ def load_all(
 
 
 def choose_year(year: int | None, found: list[MachineFiles], log: Log) -> int | None:
-    """Return the given or the layout's year; note if it has its own metrics."""
+    """Return the given year or the layout's; note if that year has its own metrics."""
     year = year_of_layout(found) if year is None else year
     if year is not None and definition_of(year) < 2022:
         log.note(f"The metrics and the official score are those of {year}.")
@@ -150,13 +150,13 @@ def _score_and_publish(detector, test, folder, origin, log, capacity) -> None:
 
 
 def describe(config: Config, source: Source, log: Log) -> None:
-    """Show what `run` would process, from file names; see `find_all` for errors."""
+    """Show what `run` would process, by file names; see `find_all` for errors."""
     log.show(to_json(to_dict(config)).rstrip())
     for files in find_all(source):
         unused = len(files.supplemental)
         log.show(
             f"{files.name}: {len(files.train)} training clips, {len(files.test)} test "
-            "clips" + (f", {unused} supplemental clips, not used" if unused else "")
+            "clips" + (f", {unused} supplemental clips (not used)" if unused else "")
         )
 
 
@@ -186,7 +186,7 @@ def evaluate(
 ) -> None:
     """Score and evaluate test clips with a checkpoint's detector.
 
-    For `year`, see `run`. `capacity` is the clip arrays' minimum capacity. Nothing is
+    For `year`, see `run`. `capacity` is the minimum for the clip arrays. Nothing is
     written if the checkpoint or the recordings cannot be used.
     """
     if checkpoint.resolve().is_relative_to(folder.path.resolve()):

@@ -40,7 +40,7 @@ _SPARE_BYTES = 64 << 20  # allowed even for the smallest checkpoint
 
 
 class Unreadable(InputError):
-    """A checkpoint is damaged or unsupported; `problem` is the message's first part."""
+    """An error for a damaged or unsupported checkpoint: `problem`, then the remedy."""
 
     def __init__(self, problem: str, remedy: str):
         super().__init__(f"{problem}: {remedy}")
@@ -53,14 +53,14 @@ def marker(path: Path) -> Path:
 
 
 def save_arrays(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
-    """Write arrays to a folder, replacing an existing one, and then their marker.
+    """Write arrays to a folder, replacing any existing ones, and then their marker.
 
-    All processes of a cluster must call it: each writes the part on its devices, and
+    All processes of a cluster must call this: each writes the part on its devices, and
     the first one also writes the arrays on the host. `about` is the content of the
     marker, as JSON types, with a configuration in `config`.
 
     Raises:
-        OSError: the arrays cannot be written (InputError on other processes).
+        OSError: the arrays cannot be written (an InputError on the other processes).
     """
     n_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
 
@@ -87,7 +87,7 @@ def save_arrays(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
 
 
 def read_marker(path: Path) -> tuple[Any, Config]:
-    """Read a marker; return its content, a dict, and the configuration in it."""
+    """Read a marker; return its content as a dict, and the configuration in it."""
     try:
         about = json.loads(marker(path).read_text(encoding="utf-8"))
         if not isinstance(about, dict):
@@ -108,10 +108,10 @@ def read_marker(path: Path) -> tuple[Any, Config]:
 
 
 def load_arrays(path: Path, about: Mapping[str, Any], like: Any) -> Any:
-    """Verify stored arrays' checksums, and load the arrays to the host.
+    """Verify the checksums of stored arrays, and load the arrays to the host.
 
-    `like` is a tree of the expected shapes and types. Damaged arrays are `Unreadable`;
-    for arrays of an impossible size, the error is a plain InputError.
+    `like` is a tree of the expected shapes and types. Damaged arrays raise
+    `Unreadable`; arrays of an impossible size raise a plain InputError.
     """
     checksums = about.get("files")
     if not isinstance(checksums, dict) or not checksums:
@@ -137,10 +137,10 @@ def load_arrays(path: Path, about: Mapping[str, Any], like: Any) -> Any:
 
 
 def validate_sizes(path: Path, claimed: Any) -> None:
-    """Reject Orbax metadata that claim far more bytes than the files have."""
+    """Reject Orbax metadata that claim far more bytes than the files hold."""
     n_claimed = sum(map(_claimed_bytes, jax.tree.leaves(claimed)))
     n_stored = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
-    problem = f"it claims {n_claimed} bytes of arrays, but has {n_stored}"
+    problem = f"it claims {n_claimed} bytes of arrays, but holds {n_stored}"
     _require(n_claimed <= _MAX_COMPRESSION * n_stored + _SPARE_BYTES, path, problem)
 
 
@@ -165,7 +165,7 @@ def validate_training(path: Path, about: Any) -> None:
 
 
 def _claimed_bytes(array: Any) -> int:
-    """Return the claimed size of an array or its chunk, since chunks are read whole."""
+    """Return an array's claimed bytes, at least a chunk's: chunks are read whole."""
     chunk = array.storage_metadata and array.storage_metadata.chunk_shape
     return max(math.prod(array.shape), math.prod(chunk or ())) * array.dtype.itemsize
 
@@ -191,7 +191,7 @@ def _is_dict(value: Any, is_item: Callable[[Any], bool]) -> bool:
 def _require(is_valid: bool, path: Path, problem: str) -> None:
     if not is_valid:
         raise InputError(
-            f"checkpoint {printable(path)!r} cannot be read: {problem}; restore a "
+            f"checkpoint {printable(path)!r} cannot be read ({problem}): restore a "
             "copy, or train again"
         )
 

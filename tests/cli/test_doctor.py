@@ -4,12 +4,11 @@ import importlib
 import importlib.metadata
 import os
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import pytest
-from support.processes import GAMMAVAE, ROOT, python
+from support.processes import ROOT
 
 from gammavae_jax.cli import doctor
 from gammavae_jax.cli.doctor import CHECKS, Doctor
@@ -57,7 +56,7 @@ def test_a_check_that_raises_has_failed_and_the_next_check_still_runs(only, caps
     [
         (("ok",), 0, "all is well"),
         (("ok", "warning"), 0, "there are warnings"),
-        (("FAILED", "warning", "FAILED"), 1, "repair the first check that FAILED"),
+        (("FAILED", "warning", "FAILED"), 1, "fix the first check that FAILED"),
     ],
 )
 def test_the_exit_status_says_whether_a_check_failed(
@@ -80,7 +79,7 @@ WANTED = "0.26.0.dev20261027"
     [
         ({"tfp_nightly": [WANTED, WANTED]}, "ok", f"tfp-nightly {WANTED}"),
         ({"tfp_nightly": ["0.1"]}, "warning", f"is not tfp-nightly=={WANTED}"),
-        ({"tfp_nightly": [WANTED, "0.1"]}, "FAILED", "both installed in one folder"),
+        ({"tfp_nightly": [WANTED, "0.1"]}, "FAILED", "installed in the same folder"),
         ({"tensorflow_probability": ["0.25.0"]}, "warning", "probability 0.25.0"),
         (
             {"tensorflow_probability": ["0.25.0"], "tfp_nightly": [WANTED]},
@@ -113,7 +112,7 @@ def test_without_tfp_it_warns_that_jax_draws_and_training_still_works(monkeypatc
     monkeypatch.setattr(distributions, "WHY_NOT_TFP", "ImportError: gone")
     state, detail, remedy = CHECKS["TensorFlow Probability"]()
     assert state == "warning"
-    assert detail.endswith("ImportError: gone; JAX draws the Gammas instead")
+    assert detail.endswith("ImportError: gone; JAX draws the Gamma samples instead")
     assert remedy.startswith("pip uninstall -y tensorflow-probability tfp-")
     assert CHECKS["training step"]()[0] == "ok"
 
@@ -151,7 +150,7 @@ def test_an_unsupported_python_or_a_missing_installation_fails(monkeypatch):
     state, detail, remedy = CHECKS["packages"]()
     assert state == "FAILED"
     assert "Python 3.9.1" in detail
-    assert remedy.startswith("make an environment with Python ")
+    assert remedy.startswith("create an environment with Python ")
     monkeypatch.setattr(importlib.metadata, "metadata", missing)
     state, _, remedy = CHECKS["packages"]()
     assert state == "FAILED"
@@ -198,7 +197,10 @@ def test_sound_files_that_change_when_read_fail(monkeypatch):
     soundfile = importlib.import_module("soundfile")
     read = soundfile.read
     monkeypatch.setattr(soundfile, "read", lambda *a, **k: (read(*a, **k)[0] + 1, 0))
-    assert CHECKS["sound files"]()[:2] == ("FAILED", "WAV is not read as written")
+    assert CHECKS["sound files"]()[:2] == (
+        "FAILED",
+        "WAV does not read back as written",
+    )
 
 
 @pytest.mark.parametrize(
@@ -235,5 +237,5 @@ def test_broken_packages_are_reported_one_by_one_without_a_crash(tmp_path):
     assert [line.split() for line in failed] == [
         ["FAILED", "training", "step", "ImportError:", "broken"]
     ]
-    assert "ImportError: broken; JAX draws the Gammas" in done.stdout
+    assert "ImportError: broken; JAX draws the Gamma samples" in done.stdout
     assert "ok       devices" in done.stdout

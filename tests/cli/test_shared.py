@@ -39,10 +39,10 @@ def test_a_given_data_root_is_used_without_a_message(tmp_path, capsys):
     [
         ("", "use either --all-machines or --machines NAME ..."),
         ("--all-machines --machines fan", "use either --all-machines or --machines"),
-        ("--all-machines --resume --overwrite", "--overwrite exclude each other"),
-        ("--machines fan --wave-size 0", "--wave-size is 0: must be 1 or more"),
+        ("--all-machines --resume --overwrite", "cannot be used together"),
+        ("--machines fan --wave-size 0", "--wave-size is 0: it must be at least 1"),
         ("--machines fan --wave-size 2 --distributed", "leave out --wave-size"),
-        ("--machines fan --set preset=vae", "preset cannot be set by --set"),
+        ("--machines fan --set preset=vae", "preset cannot be changed with --set"),
         ("--machines fan --epochs x", "--epochs: 'x' is not a whole number"),
     ],
 )

@@ -219,7 +219,7 @@ def test_supplemental_clips_are_listed_but_not_used_by_default(data_root):
     assert slider.supplemental == ()
     text = described(source_of(root))
     both = "_section_00: 11 training clips, 8 test clips"
-    assert f"ToyTrain{both}, 3 supplemental clips, not used\n" in text
+    assert f"ToyTrain{both}, 3 supplemental clips (not used)\n" in text
     assert f"slider{both}\n" in text
 
 

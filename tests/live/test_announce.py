@@ -100,8 +100,8 @@ def test_a_failed_attempt_is_repeated_and_finally_given_up(receiver):
     assert [received["score"] for received in server.received] == [0, 0, 1, 1, 2]
     assert webhook.n_delivered == 1
     assert messages == [
-        "not delivered to 127.0.0.1: fan, 0.wav (status 503)",
-        "not delivered to 127.0.0.1: fan, 1.wav (status 404)",
+        "alarm not delivered to 127.0.0.1: fan, 0.wav (status 503)",
+        "alarm not delivered to 127.0.0.1: fan, 1.wav (status 404)",
     ]
 
 
@@ -111,7 +111,7 @@ def test_credentials_in_the_url_are_sent_in_a_header_and_never_printed(receiver)
     _, messages = send(url, alarm(0), alarm(1), pauses=())
     expected = "Basic " + base64.b64encode(b"me:s@3cret").decode()
     assert server.authorizations == [expected, expected]
-    assert messages == ["not delivered to 127.0.0.1: fan, 0.wav (status 500)"]
+    assert messages == ["alarm not delivered to 127.0.0.1: fan, 0.wav (status 500)"]
 
 
 def test_credentials_of_other_programs_are_not_sent(receiver, tmp_path, monkeypatch):
@@ -125,7 +125,7 @@ def test_credentials_of_other_programs_are_not_sent(receiver, tmp_path, monkeypa
 @pytest.mark.parametrize("code", [301, 302, 303, 307])
 def test_a_redirect_is_not_followed_and_delivers_nothing(receiver, code):
     _, messages = send(receiver(code).url, alarm(0), pauses=())
-    assert messages == [f"not delivered to 127.0.0.1: fan, 0.wav (status {code})"]
+    assert messages == [f"alarm not delivered to 127.0.0.1: fan, 0.wav (status {code})"]
 
 
 def test_a_hanging_server_delays_nothing_and_every_alarm_is_counted(silent):
@@ -141,13 +141,13 @@ def test_a_hanging_server_delays_nothing_and_every_alarm_is_counted(silent):
     assert [line.split(", ")[1] for line in messages[:6]] == [
         f"{number}.wav (3 alarms are already waiting)" for number in range(4, 10)
     ]
-    assert messages[6:] == ["not delivered to 127.0.0.1: the last 4 alarms"]
+    assert messages[6:] == ["alarms not delivered to 127.0.0.1: the last 4"]
     assert (webhook.n_delivered, webhook.n_undelivered) == (0, 10)
 
 
 def test_a_server_that_is_too_slow_is_given_up(silent):
     _, messages = send(url_of(silent), alarm(0), timeout=0.1, pauses=())
-    assert messages == ["not delivered to 127.0.0.1: fan, 0.wav (timed out)"]
+    assert messages == ["alarm not delivered to 127.0.0.1: fan, 0.wav (timed out)"]
 
 
 def test_a_dripping_server_delays_neither_scoring_nor_the_end(silent):
@@ -192,7 +192,7 @@ def test_an_unreachable_server_is_reported_without_its_secrets():
             "http://x:y/", "http://x/\n", "http://x y/"]
 )  # fmt: skip
 def test_an_invalid_url_is_refused(url):
-    with pytest.raises(InputError, match="--webhook is not a URL: use one such as"):
+    with pytest.raises(InputError, match="--webhook is not a URL: use a URL such as"):
         Webhook(url, print)
 
 

@@ -109,8 +109,8 @@ BAD = {
     "header alone": (WHOLE[:44], 422, "truncated"),
     "no header": (b"RIFF" + bytes(100), 422, "cannot be read as audio"),
     "too short": (audio(0.005), 422, "too short"),
-    "too long": (audio(61.0, kind="FLAC"), 413, "longer than 60 s"),
-    "too large": (bytes(1_000_001), 413, "more than 1 MB"),
+    "too long": (audio(61.0, kind="FLAC"), 413, "is longer than 60 s"),
+    "too large": (bytes(1_000_001), 413, "over 1 MB"),
 }
 
 
@@ -126,7 +126,7 @@ def test_an_unusable_recording_is_refused_in_one_line(server, case):
 @pytest.mark.parametrize(
     ("method", "path", "status", "message"),
     [
-        ("POST", "/score", 400, "is missing: add ?machine=, one of fan, pump"),
+        ("POST", "/score", 400, "is missing: add ?machine=NAME, one of fan, pump"),
         ("POST", "/score?machine=fam", 404, "did you mean 'fan'?"),
         ("GET", "/score", 405, "Method Not Allowed"),
         ("GET", "/../../etc/passwd", 404, "Not Found"),
@@ -412,7 +412,7 @@ def test_only_the_operator_learns_the_cause_of_an_internal_error():
     with served(Broken()) as server:
         answer = server.post(WHOLE)
         assert answer.status_code == 500
-        assert error_of(answer) == "the server failed: see its own messages"
+        assert error_of(answer) == "the server failed: see what it has printed"
         assert "RuntimeError" in server.lines()[-1]
         assert server.metrics()["gammavae_requests_total", "failed"] == 1
 

@@ -117,7 +117,7 @@ OTHER = ["notes\nof mine\n", '{"file": "x"}\n', "[]\n", "buy milk", "7"]
 @pytest.mark.parametrize("text", [*OTHER, '{"file": "x"}', '{"note": "x'])
 def test_another_kind_of_file_is_refused_and_left_unchanged(path, text):
     path.write_text(text)
-    with pytest.raises(InputError, match=r"state\.jsonl is not the state of a watch"):
+    with pytest.raises(InputError, match=r"state\.jsonl is not the state file of"):
         ScoredLog(path)
     assert path.read_text() == text
 
@@ -135,7 +135,7 @@ def test_two_watches_cannot_share_a_log(path):
         log.add(A)
         assert json.loads(path.read_text())["file"] == "fan/a.wav"
         for _ in range(2):
-            with pytest.raises(InputError, match="another watch is using it"):
+            with pytest.raises(InputError, match="is in use by another watch"):
                 ScoredLog(path)
             log.forget_gone({A.name: A.stamp})
         log.add(ODD)
@@ -160,7 +160,7 @@ def test_only_recordings_scored_long_ago_and_removed_are_forgotten(path, monkeyp
 
 
 def test_a_log_that_cannot_be_written_is_refused(tmp_path):
-    with pytest.raises(InputError, match="name a file that this user may write with"):
+    with pytest.raises(InputError, match="pass --state with a file that this user"):
         ScoredLog(tmp_path / "missing" / "state.jsonl")
 
 

@@ -117,14 +117,14 @@ def test_a_stretch_is_reported_before_the_recording_ends():
 
 
 def test_a_recording_that_is_too_short_is_refused_by_name():
-    with pytest.raises(InputError, match=r"^x\.wav: 0\.0063 s are too short: give"):
+    with pytest.raises(InputError, match=r"^x\.wav is too short \(0\.0063 s\): use"):
         score(tone(100 / RATE))
 
 
 @pytest.mark.parametrize(
     ("window", "hop", "message"),
     [
-        (0.001, None, "a window of 0.001 s is too short or too long: use 0.02 s"),
+        (0.001, None, "a window of 0.001 s is too short or too long: use 0.02 to"),
         (2.0, 3.0, "a hop of 3 s does not suit windows of 2 s"),
         (2.0, 0.0, "a hop of 0 s"),
         (float("nan"), None, "a window of nan s"),

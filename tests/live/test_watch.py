@@ -107,7 +107,7 @@ def test_a_long_recording_has_a_line_for_each_stretch_and_a_summary(watcher):
     stretch, whole = watcher.lines(2)
     assert stretch.startswith("ALARM  fan  fan/long.wav  1:00 to 1:10  score 0.8")
     assert whole.startswith(
-        "ALARM  fan  fan/long.wav  all 1:40, 21 of 199 windows alarms  score 0.8"
+        "ALARM  fan  fan/long.wav  1:40 long, 21 of 199 windows are alarms  score 0.8"
     )
     assert [e["event"] for e in watcher.events()] == ["stretch", "recording"]
     assert [(s["start"], s["end"]) for s in watcher.sent] == [(59.5, 70.5)]
@@ -138,7 +138,7 @@ def test_a_bad_file_is_reported_once_in_one_line_and_the_others_are_scored(watch
     put(watcher.fan / "good.wav", tone(1.0))
     lines = watcher.lines(2)
     assert sorted(line.split()[0] for line in lines) == ["BAD"] * 8 + ["ok"]
-    assert any("stray.wav: not in a machine's folder (fan, pump)" in x for x in lines)
+    assert any("stray.wav is not in a machine's folder (fan, pump)" in x for x in lines)
     assert any("a sample rate of 1 Hz is implausible" in x for x in lines)
     assert [e["event"] for e in watcher.events()].count("bad_file") == 8
     assert watcher.watch.counts == {"scored": 1, "alarms": 0, "bad": 8}
@@ -224,7 +224,7 @@ def test_a_recording_that_is_removed_before_it_is_read_is_not_bad(watcher, monke
         return opened(*arguments, **keywords)
 
     monkeypatch.setattr(watch_module, "open_recording", remove_first)
-    assert watcher.lines(2) == ["fan/a.wav: removed before it was scored"]
+    assert watcher.lines(2) == ["fan/a.wav was removed before it was scored"]
     assert watcher.watch.counts == {}
 
 
@@ -241,7 +241,8 @@ def test_the_watch_waits_for_a_folder_that_vanishes(watcher):
     watch._poll()
     first, gone, back, second = watcher.lines()
     assert "fan/a.wav" in first
-    assert gone == f"{watcher.folder}: No such file or directory: waiting for it"
+    problem = "cannot be listed (No such file or directory): waiting for it"
+    assert gone == f"{watcher.folder} {problem}"
     assert back == f"{watcher.folder} is back"
     assert "fan/b.wav" in second
 
@@ -255,7 +256,7 @@ def test_an_unwritable_state_does_not_stop_the_watch(watcher, monkeypatch):
     lines = watcher.lines(1)
     assert lines[0].startswith("ok ")
     assert lines[1] == (
-        "the state cannot be written (No space left on device): a restarted watch "
+        "the state file cannot be written (No space left on device): a restarted watch "
         "would score recordings again"
     )
 
@@ -273,7 +274,7 @@ def test_once_scores_complete_recordings_and_names_growing_ones(watcher, monkeyp
     watcher.start(settle=0.05).run_once()
     scored, left = watcher.lines()
     assert "fan/a.wav" in scored
-    assert left == "fan/b.wav: still growing: left for later"
+    assert left == "fan/b.wav is still growing: left for later"
 
 
 def test_existing_recordings_can_be_skipped(watcher):

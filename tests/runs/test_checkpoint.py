@@ -438,7 +438,7 @@ def test_arrays_that_claim_far_more_bytes_than_are_stored_are_refused(
     array = SimpleNamespace(
         shape=shape, dtype=np.dtype(np.float32), storage_metadata=storage
     )
-    with pytest.raises(InputError, match="bytes of arrays, but has 10"):
+    with pytest.raises(InputError, match="bytes of arrays, but holds 10"):
         validate_sizes(tmp_path, {"a": [array]})
     array.shape, storage.chunk_shape = (2, 3), (2, 3)
     validate_sizes(tmp_path, {"a": [array]})

@@ -1,1 +1,1 @@
-"""Fleets: runs of more machines than fit in memory, in waves."""
+"""Fleets: runs of more machines than fit in memory, trained in waves."""

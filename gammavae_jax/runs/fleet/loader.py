@@ -15,18 +15,18 @@ T = TypeVar("T")
 
 
 class _Cancelled(Exception):
-    """The recordings are no longer needed."""
+    """An exception that stops loading recordings that are no longer needed."""
 
 
 class _QuietLog(Log):
-    """A log for a background thread: it only collects notes and times."""
+    """A silent log for a background thread, which only collects notes and times."""
 
     def __init__(self, stop: threading.Event):
         super().__init__(Console(file=io.StringIO()))
         self.stop = stop
 
     def shown_on(self, like: Log) -> Log:
-        """Return a log that shows the collected notes, for the later stages."""
+        """Return a log for the later stages, and show the collected notes on it."""
         log = like.without_results()
         log.seconds = self.seconds
         for note in self.notes:
@@ -35,7 +35,7 @@ class _QuietLog(Log):
 
     @contextmanager
     def progress(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
-        """Show no bar, but let the thread be cancelled."""
+        """Show no progress bar, but let the thread be cancelled."""
         del title, total, done
 
         def advance(text: str = "") -> None:
@@ -51,11 +51,11 @@ def load_in_turn(
 ) -> Generator[tuple[int, T, Log], None, None]:
     """Yield each wave's number, recordings and log, and load the next in a thread.
 
-    Close the generator to cancel the load in progress; it stops at its next clip.
+    Close the generator to cancel the loading, which stops at the next clip.
 
     Args:
         numbers: the wave numbers.
-        load: called with a number and a log; in a thread, except for the first wave.
+        load: called with a number and a log, in a thread except for the first wave.
         log: the logs of the waves use its console; only the first wave shows its
             progress, since the others load in the background.
 

@@ -40,7 +40,7 @@ _LOG_MELS_ON_DEVICE = 1.3
 
 
 class WavePlan(NamedTuple):
-    """The waves of a fleet."""
+    """The division of a fleet into waves."""
 
     waves: tuple[tuple[str, ...], ...]  # machine types
     train: Capacity  # the size of every wave's arrays
@@ -50,14 +50,14 @@ class WavePlan(NamedTuple):
 
     @property
     def wave_size(self) -> int:
-        """The number of machine types in a wave; the last one may have fewer."""
+        """The number of machine types in a wave; the last wave may have fewer."""
         return len(self.waves[0])
 
 
 def plan_waves(
     machines: Sequence[MachineSize], wave_size: int, year: int | None
 ) -> WavePlan:
-    """Divide machines, in their order, into waves of `wave_size`."""
+    """Divide machines into waves of `wave_size`, keeping their order."""
     names = [size.machine for size in machines]
     digests = json.dumps([[size.machine, size.digest] for size in machines])
     return WavePlan(
@@ -78,12 +78,12 @@ def wave_folder(out: Path, number: int) -> Path:
 
 
 def wave_folders(out: Path, plan: WavePlan) -> list[Path]:
-    """Return all waves' folders, in order."""
+    """Return the folders of all waves, in order."""
     return [wave_folder(out, number) for number in range(len(plan.waves))]
 
 
 def is_fleet(out: Path) -> bool:
-    """Return whether a folder is a fleet's."""
+    """Return whether a folder holds a fleet."""
     return (out / PLAN).is_file()
 
 
@@ -94,7 +94,7 @@ def write_plan(out: Path, plan: WavePlan) -> None:
 
 
 def read_plan(out: Path) -> WavePlan:
-    """Read `fleet.json`.
+    """Read the plan of a fleet from `fleet.json`.
 
     Raises:
         InputError: this version cannot read it.
@@ -113,19 +113,19 @@ def read_plan(out: Path) -> WavePlan:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{str(path)!r} is not a fleet's plan that this version can read: pass "
+            f"{str(path)!r} is not a fleet plan that this version can read: pass "
             "--overwrite to start again"
         ) from error
 
 
 def require_same_plan(before: WavePlan, plan: WavePlan, out: Path) -> None:
-    """Reject resuming a fleet with other machines, recordings or metrics."""
+    """Reject a plan whose machines, recordings or metrics differ from the old ones."""
     if before == plan:
         return
     if before == plan._replace(year=before.year):
-        year = "no --year" if before.year is None else f"--year {before.year}"
+        year = "omit --year" if before.year is None else f"use --year {before.year}"
         raise InputError(
-            f"{str(out)!r} uses another year's metrics: use {year} or --overwrite"
+            f"{str(out)!r} uses another year's metrics: {year}, or use --overwrite"
         )
     raise InputError(
         f"{str(out)!r} was made from different machines or recordings: pass the same "
@@ -146,8 +146,8 @@ def wave_size_that_fits(machines: Sequence[MachineSize], config: Config) -> int:
 def all_fit(machines: Iterable[Sequence[MachineFiles]], config: Config) -> bool:
     """Return whether file sizes show that all machines fit in memory.
 
-    If not, `measure_fleet` must decide. Each entry of `machines` has one machine type's
-    sections.
+    If not, `measure_fleet` must decide. Each entry of `machines` holds the sections of
+    one machine type.
     """
     sizes = [
         sum(_file_samples(file.path) for file in (*unit.train, *unit.test))
@@ -160,7 +160,7 @@ def all_fit(machines: Iterable[Sequence[MachineFiles]], config: Config) -> bool:
 
 
 def _units_that_fit(config: Config, log_mel_bytes: float | int) -> float:
-    """Estimate how many sections fit in memory, by each section's log-mel bytes."""
+    """Estimate how many sections fit in memory if each has this many log-mel bytes."""
     one = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
     leaves = jax.tree.leaves(one)
     state = config.n_members * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
@@ -186,7 +186,7 @@ _CONTAINER = Path("/sys/fs/cgroup")
 def available_memory() -> int:
     """Estimate how many bytes this process can allocate without swapping.
 
-    If the system does not report it, this is half of all memory.
+    If the system does not report it, half of all memory counts as available.
     """
     available = [_system_memory()]
     with contextlib.suppress(OSError, ValueError):  # no container, or "max"
@@ -206,7 +206,7 @@ def _number_in(path: Path, name: str) -> int:
 
 
 def device_memory(devices: Sequence[Any]) -> int | None:
-    """Return the memory of all devices in bytes; None if they use the host's memory."""
+    """Return the devices' total memory in bytes; None if they use the host's memory."""
     stats = [device.memory_stats() or {} for device in devices]
     if not all("bytes_limit" in of_device for of_device in stats):
         return None

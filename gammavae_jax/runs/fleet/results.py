@@ -33,7 +33,7 @@ _STAGES = ("features_s", "compile_s", "train_s", "fit_s", "score_s")
 def write_fleet_results(
     config: Config, origin: Origin, plan: WavePlan, out: Path, log: Log
 ) -> bool:
-    """Publish all waves' results as one run's, and print official scores.
+    """Publish the results of all waves as one run's, and print official scores.
 
     Returns:
         Whether all models finished training.
@@ -59,7 +59,7 @@ def write_fleet_results(
         write_fleet_page(results / "report.html", config, lines, means, log.notes)
     for score in sorted(means["official_score"], key=lambda s: s != config.score):
         official = percent(means["official_score"][score])
-        log.show(f"official score, {score}: {official}")
+        log.show(f"official score ({score}): {official}")
     log.say(f"written to {out}")
     return not any(_has_stopped(folder) for folder in folders)
 
@@ -114,7 +114,7 @@ def _rows(path: Path, score: str) -> Iterator[Row]:
 def _gather_score_files(folders: Sequence[Path], out: Path) -> None:
     """Collect all waves' score files in one folder, as the challenge requires.
 
-    They are hard links if the file system supports these, which saves disk space.
+    They are hard-linked if the file system allows it, which saves disk space.
     """
     for folder in folders:
         for path in sorted((folder / "scores").rglob("*.csv")):
@@ -128,13 +128,13 @@ def _gather_score_files(folders: Sequence[Path], out: Path) -> None:
 
 
 def _summaries(folders: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """Read `summary.json` of each wave, one after the other."""
+    """Yield the content of each wave's `summary.json`, read one at a time."""
     for folder in folders:
         yield json.loads((folder / "summary.json").read_text(encoding="utf-8"))
 
 
 def _totals(folders: Sequence[Path]) -> dict[str, Any]:
-    """Return all waves' total times, and the last wave's environment."""
+    """Return the total times of all waves, and the environment of the last wave."""
     timing: dict[str, float] = dict.fromkeys(_STAGES, 0.0)
     n_windows, environment = 0.0, None
     for summary in _summaries(folders):
@@ -161,7 +161,7 @@ def _write_summary(path: Path, about: dict[str, Any], folders: Sequence[Path]) -
 
 
 def _machine_lines(config: Config, out: Path, plan: WavePlan) -> Iterator[MachineLine]:
-    """Yield each machine's line on the page; without labels, it has no metrics."""
+    """Yield each machine's line for the page, without metrics if it has no labels."""
     wave_of = {m: number for number, wave in enumerate(plan.waves) for m in wave}
     rows: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in _rows(out / "results.csv", config.score):

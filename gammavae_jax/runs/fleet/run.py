@@ -1,6 +1,6 @@
 """Runs more machines than fit in memory, wave by wave.
 
-A fleet's folder holds `fleet.json`, a run folder for each wave, and all waves' results.
+A fleet's folder holds `fleet.json`, a run folder for each wave, and all results.
 Finished waves are not run again.
 """
 
@@ -118,19 +118,19 @@ def describe_waves(
         wave_size = read_plan(folder.path).wave_size
     if wave_size is None:
         if not all_fit(find_in_turn(source), config):
-            log.show("in waves of as many machines as fit in memory, if not all fit")
+            log.show("in waves of as many machines as fit in memory, unless all fit")
     elif wave_size < n_machines:
         n_waves = -(-n_machines // wave_size)
-        log.show(f"in {n_waves} waves, machines in each: {wave_size}")
+        log.show(f"in {n_waves} waves (--wave-size {wave_size})")
 
 
 def evaluate_machines(
     checkpoint: Path, source: Source, folder: RunFolder, year: int | None, log: Log
 ) -> None:
-    """Evaluate a checkpoint, wave by wave if it is a fleet.
+    """Evaluate a checkpoint or, wave by wave, a fleet.
 
     Raises:
-        InputError: the fleet is not finished; for others, see `evaluate`.
+        InputError: the fleet is not finished; for other reasons, see `evaluate`.
     """
     definition_of(year)  # refuses a bad year before any work
     if not is_fleet(checkpoint):
@@ -142,8 +142,8 @@ def evaluate_machines(
     fleet, out = checkpoint.resolve(), folder.path.resolve()
     if fleet.is_relative_to(out) or out.is_relative_to(fleet):
         raise InputError(
-            f"{str(folder.path)!r} is the fleet's folder, or one contains the other: "
-            "choose another --out"
+            f"{str(folder.path)!r} is, contains or lies in the fleet's folder: choose "
+            "another --out"
         )
     with hold(folder._replace(resume=False)):
         _evaluate_waves(checkpoint, source, folder.path, year, log)
@@ -189,7 +189,7 @@ def _plan(
     wave_size: int | None,
     log: Log,
 ) -> WavePlan | None:
-    """Plan the waves of a run; None if all machines fit into one."""
+    """Plan the waves of a run; return None if all machines fit in one wave."""
     out, n_machines = folder.path, len(source.machines)
     before = read_plan(out) if folder.resume and is_fleet(out) else None
     # A fleet that was killed before it had a plan has nothing to resume.
@@ -197,8 +197,8 @@ def _plan(
     if before is not None:
         if wave_size not in (None, before.wave_size):
             raise InputError(
-                f"{str(out)!r} has waves of {before.wave_size} machines: omit "
-                "--wave-size to resume it"
+                f"{str(out)!r} has a wave size of {before.wave_size}: omit --wave-size "
+                "to resume it"
             )
         wave_size = before.wave_size
     elif resumes and wave_size is not None and wave_size < n_machines:
@@ -215,7 +215,10 @@ def _plan(
     if wave_size is None:
         wave_size = wave_size_that_fits(survey.machines, config)
         if wave_size < n_machines:
-            log.say(f"not all machines fit in memory: waves of {wave_size}")
+            log.say(
+                "not all machines fit in memory at once: training in waves of "
+                f"{wave_size}"
+            )
     if before is None and wave_size >= n_machines:
         return None
     plan = plan_waves(survey.machines, wave_size, survey.year)
@@ -227,7 +230,7 @@ def _plan(
 def _run_waves(
     config: Config, source: Source, plan: WavePlan, out: Path, log: Log
 ) -> None:
-    """Run the waves that are not finished."""
+    """Run all waves that are not finished yet."""
     folders = enumerate(wave_folders(out, plan))
     left = [number for number, wave in folders if not is_finished(wave, config)]
 
@@ -251,7 +254,7 @@ def _run_waves(
 
 @contextmanager
 def _named_wave(number: int, plan: WavePlan) -> Iterator[None]:
-    """Add the wave number to an error."""
+    """Add the number of the wave to an error raised in the block."""
     try:
         yield
     except InputError as error:
@@ -262,7 +265,7 @@ def _named_wave(number: int, plan: WavePlan) -> Iterator[None]:
 
 
 def _begun_wave(config: Config, out: Path, number: int) -> RunFolder:
-    """Return a wave's folder, to be resumed if the wave was started."""
+    """Return the folder of a wave, set to resume if the wave was started."""
     wave = wave_folder(out, number)
     begun = read_config(wave)
     if begun is not None and trains_alike(config, begun):

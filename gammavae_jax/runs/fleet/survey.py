@@ -1,4 +1,4 @@
-"""Measures a fleet from file names and headers.
+"""Measures the recordings of a fleet from file names and headers.
 
 Only a few numbers per machine are kept, so a fleet may have any number of machines.
 """
@@ -55,7 +55,7 @@ def clip_frames(path: Path, config: FeatureConfig) -> int:
 
 
 class MachineSize(NamedTuple):
-    """One machine type's size; its sections stay together."""
+    """The size of one machine type, whose sections stay in the same wave."""
 
     machine: str
     n_units: int  # sections, each with models of its own
@@ -65,7 +65,7 @@ class MachineSize(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """The measured fleet."""
+    """The sizes of all machines in a fleet."""
 
     machines: tuple[MachineSize, ...]
     year: int | None  # the year whose metrics apply; see `year_of_layout`
@@ -80,8 +80,8 @@ def measure_fleet(
 ) -> Survey:
     """Measure every machine in a source.
 
-    All headers are read before an error is raised, so that it can count the bad
-    recordings. With `skip_bad_files`, bad recordings are left out.
+    All headers are read before an error is raised, so that its message can count the
+    bad recordings. With `skip_bad_files`, they are left out instead.
 
     Raises:
         InputError: a recording cannot be used, or a machine lacks recordings.
@@ -110,7 +110,7 @@ def measure_fleet(
 def _usable(
     unit: MachineFiles, config: FeatureConfig, bad: list[InputError]
 ) -> _Lengths:
-    """Return usable recordings' frames; append the others' errors to `bad`."""
+    """Count the frames of usable recordings; add the errors of bad ones to `bad`."""
 
     def frames(files: Sequence[ClipFile]) -> dict[ClipFile, int]:
         lengths = {}

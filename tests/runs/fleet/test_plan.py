@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import soundfile
-from support.logs import quiet_log
 from support.packing import pack_machines
 
 from gammavae_jax.config import FeatureConfig
@@ -136,7 +135,7 @@ def test_a_plan_is_read_back_unchanged(tmp_path):
 )
 def test_an_invalid_plan_is_refused_in_one_line(tmp_path, text):
     (tmp_path / "fleet.json").write_text(text)
-    with pytest.raises(InputError, match="is not a fleet's plan") as error:
+    with pytest.raises(InputError, match="is not a fleet plan") as error:
         read_plan(tmp_path)
     assert "\n" not in str(error.value)
 

@@ -197,11 +197,11 @@ def refusal(config, job, wave_size=None, year=None):
 
 def test_a_fleet_is_only_resumed_in_its_own_waves(waves, whole, data, tiny):
     text = refusal(tiny(), job(data, waves, resume=True), 1)
-    assert "has waves of 2 machines: omit --wave-size" in text
+    assert "has a wave size of 2: omit --wave-size" in text
     text = refusal(tiny(), job(data, whole, resume=True), 1)
     assert "was not run in waves" in text
     text = refusal(tiny(), job(data, waves, resume=True), year=2021)
-    assert "uses another year's metrics: use no --year" in text
+    assert "uses another year's metrics: omit --year" in text
 
 
 def test_a_fleet_with_different_recordings_or_settings_is_not_resumed(
@@ -268,10 +268,8 @@ def test_a_dry_run_describes_the_waves(waves, data, tiny, tmp_path, monkeypatch)
 
     new = job(data, tmp_path / "out")
     assert description(new) == ""
-    assert "in 3 waves, machines in each: 1" in description(new, 1)
-    assert "in 2 waves, machines in each: 2" in description(
-        job(data, waves, resume=True)
-    )
+    assert "in 3 waves (--wave-size 1)" in description(new, 1)
+    assert "in 2 waves (--wave-size 2)" in description(job(data, waves, resume=True))
     monkeypatch.setattr("gammavae_jax.runs.fleet.run.all_fit", lambda *_: False)
     assert "in waves of as many machines as fit in memory" in description(new)
 
@@ -290,7 +288,7 @@ def test_evaluating_a_fleet_never_removes_a_part_of_it(waves, data):
     for out in (waves, waves / "waves" / "0000", waves.parent):
         job = Source(data, ()), RunFolder(out, overwrite=True), None
         with pytest.raises(
-            InputError, match=r"is the fleet's folder, or one contains the other"
+            InputError, match=r"is, contains or lies in the fleet's folder"
         ):
             evaluate_machines(waves, *job, quiet_log())
     assert score_bytes(waves) == before
@@ -344,7 +342,7 @@ def test_a_fleet_refuses_fewer_epochs_than_a_wave_has_and_stays_unchanged(
     assert of_fleet is not None
     shorter = replace(of_fleet, train=replace(of_fleet.train, epochs=1))
     text = refusal(shorter, job(data, out, resume=True))
-    assert "waves/0000' already has 2 epochs" in text
+    assert "waves/0000' is already trained to epoch 2" in text
     assert (out / "config.json").read_text() == before
 
 
