@@ -70,8 +70,8 @@ class Export:
         console.print(_table(title, exported))
         if not detector.calibration:
             log.say(
-                "p-values are NaN, because they need held-out clips and official "
-                "thresholds hold out none"
+                "p-values are NaN: they need held-out clips, which official thresholds "
+                "do without"
             )
         log.say(f"written to {self.out}")
         return 0

@@ -38,8 +38,8 @@ def require_supported(file: Any, name: str) -> None:
     align = _block_align(file.extra_info)
     if align and align != file.channels * width:
         raise InputError(
-            f"{name}: the header contradicts itself (frames of {align} bytes, samples "
-            f"of {width}, number of channels {file.channels}): write the file again"
+            f"{name}: the header contradicts itself ({align}-byte frames, {width}-byte "
+            f"samples, channels: {file.channels}): export the file again"
         )
 
 

@@ -107,4 +107,6 @@ def require_names(machine: str, section: str, names: Iterable[str]) -> None:
         )
     for name in names:
         if not name or re.search(f"[{_UNWRITABLE}]", name):
-            raise InputError(f"a score file cannot hold the name {name!r}: rename it")
+            raise InputError(
+                f"the name {name!r} cannot be written to a score file: rename the recording"
+            )

@@ -1,1 +1,1 @@
-"""Runs one model's function for all models, spread over devices."""
+"""Runs a function written for one model on all models, spread over devices."""

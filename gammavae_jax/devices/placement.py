@@ -1,4 +1,4 @@
-"""The interface for running one model's function for all models.
+"""The interface for running a function written for one model on all models.
 
 A model belongs to one machine and one member: a seed, or one fold of a seed.
 `deal.make_placement` chooses the implementation, `MeshPlacement` or `CoreQueue`.

@@ -26,7 +26,7 @@ def add_log_mel(
     filterbank: Float32[np.ndarray, "bin mel"],
     config: FeatureConfig,
 ) -> Tensor:
-    """Add `features.log_mel` of `wave`, with shape `frame mel`, in dB.
+    """Compute the log-mel `frame mel` of `wave` in dB, as `features.log_mel` does.
 
     ONNX values differ by the rounding of Fourier transforms in float32: by 1e-4 dB in
     bands with noise, and by more in a band 100 dB below a tone.
@@ -45,7 +45,7 @@ def add_log_mel(
 
 
 def add_windows(graph: Graph, log_mel: Tensor, n_context: int) -> Tensor:
-    """Add `features.windows` of a log-mel, with shape `window feature`."""
+    """Cut a log-mel into windows `window feature`, as `features.windows` does."""
     shifted = [
         graph.slice(log_mel, first, (first - n_context + 1) or None)
         for first in range(n_context)
@@ -66,7 +66,7 @@ class Output(NamedTuple):
 def add_network(
     graph: Graph, config: Config, scorer: Scorer, windows: Tensor
 ) -> Output:
-    """Add the network, which computes the residual and code of each window."""
+    """Compute the residual and code of each window with the network."""
     params, batch_stats = scorer.params, scorer.batch_stats
     seen, target = _inputs(graph, config, batch_stats, windows)
     x = _blocks(graph, params[layers.ENCODER], batch_stats[layers.ENCODER], seen)
@@ -83,7 +83,7 @@ def add_network(
 def _inputs(
     graph: Graph, config: Config, batch_stats: Any, windows: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Add the network's input and reconstruction target."""
+    """Compute the network's input and reconstruction target."""
     model = config.model
     if model.inputs == "standardised":
         running = _float64(batch_stats[layers.INPUTS][layers.STANDARDISE])
@@ -106,7 +106,7 @@ def _inputs(
 def _posterior_mean(
     graph: Graph, config: ModelConfig, params: Any, x: Tensor
 ) -> Tensor:
-    """Add the posterior mean, as `autoencoder.posterior_from_heads` defines it."""
+    """Compute the posterior mean that `autoencoder.posterior_from_heads` defines."""
     heads = [
         _linear(graph, x, params[head]["kernel"].T, params[head]["bias"])
         for head in layers.HEADS
@@ -128,14 +128,14 @@ def _positive(graph: Graph, config: ModelConfig, head: Tensor) -> Tensor:
 
 
 def _blocks(graph: Graph, params: Any, batch_stats: Any, x: Tensor) -> Tensor:
-    """Add a module's blocks in order."""
+    """Apply a module's blocks in order."""
     for name in map(layers.BLOCK.format, range(len(batch_stats))):
         x = _block(graph, params[name], batch_stats[name], x)
     return x
 
 
 def _block(graph: Graph, params: Any, batch_stats: Any, x: Tensor) -> Tensor:
-    """Add a `layers.Block`, with its batch normalisation folded into its layer."""
+    """Apply a `layers.Block`, with batch normalisation folded into its layer."""
     dense, norm = _float64(params[layers.DENSE]), _float64(params[layers.BATCH_NORM])
     running = _float64(batch_stats[layers.BATCH_NORM])
     spread = norm["scale"] / np.sqrt(running["var"] + EPS)

@@ -67,7 +67,7 @@ def onnx_model(detector: MachineDetector) -> onnx.ModelProto:
 def _add_headline(
     graph: Graph, detector: MachineDetector, scores: Mapping[str, Tensor]
 ) -> Tensor:
-    """Add the configured score, which may be a fusion; see `scoring.fusion`."""
+    """Compute the configured score, which may be a fusion; see `scoring.fusion`."""
     config = detector.config
     if config.score not in _RULES:
         return scores[config.score]
@@ -81,7 +81,7 @@ def _add_headline(
 def add_decision(
     graph: Graph, detector: MachineDetector, score: Tensor
 ) -> dict[str, Value]:
-    """Add the outputs `p_value`, `threshold` and `is_anomaly`; return a dict by name.
+    """Compute the outputs `p_value`, `threshold` and `is_anomaly`, by name.
 
     A score of NaN has the p-value NaN and is not an anomaly. With official thresholds,
     which need no held-out clips, every p-value is NaN.
@@ -102,7 +102,7 @@ def add_decision(
 
 
 def _add_is_usable(graph: Graph, detector: MachineDetector) -> Tensor:
-    """Add whether the wave is long enough and finite; not every score reveals this."""
+    """Check that the wave is long enough and finite, which not every score shows."""
     is_long = graph.op(
         "GreaterOrEqual", graph.length("wave"), np.array([detector.min_samples])
     )

@@ -19,7 +19,7 @@ _DECIBELS = 10.0 / math.log(10.0)  # per neper of power
 
 
 def _frame_residual(graph: Graph, residual: Tensor, n_mels: int, n_rows: int) -> Tensor:
-    """Add each frame's mean residual over the windows that cover it."""
+    """Compute each frame's mean residual over the windows that cover it."""
     if n_rows == 1:
         return residual
     rows = graph.outputs_of(
@@ -50,7 +50,7 @@ def _moments(graph: Graph, values: Tensor) -> Tensor:
 
 
 def _mean_of_rows(graph: Graph, values: Tensor) -> Tensor:
-    """Add the mean over rows; 0 if there are none, as for a single frame's changes."""
+    """Compute the mean over rows; without rows (the changes of one frame) it is 0."""
     count = graph.op("Max", graph.float_length(values), 1.0)
     return graph.op("Div", graph.op("ReduceSum", values, [0], keepdims=0), count)
 
@@ -60,7 +60,7 @@ def _deviation(graph: Graph, centred: Tensor) -> Tensor:
 
 
 def _upper_quantile(graph: Graph, values: Tensor) -> Tensor:
-    """Add each band's upper quantile, interpolated between the nearest ranks."""
+    """Compute each band's upper quantile, interpolated between the nearest ranks."""
     count = graph.float_length(values)
     last = graph.op("Sub", count, 1.0)
     place = graph.op("Mul", last, UPPER_QUANTILE)
@@ -79,7 +79,7 @@ def _upper_quantile(graph: Graph, values: Tensor) -> Tensor:
 def add_scores(
     graph: Graph, config: Config, member: Member, log_mel: Tensor, windows: Tensor
 ) -> dict[str, Tensor]:
-    """Add one member's `Config.computed_scores`; return them as scalars by name."""
+    """Compute one member's scores, as scalars by name."""
     with graph.scope(NETWORK):
         output = add_network(graph, config, member.scorer, windows)
     scores = {}
@@ -105,14 +105,14 @@ def _mean(graph: Graph, values: Tensor) -> Tensor:
 
 
 def _top(graph: Graph, values: Tensor) -> Tensor:
-    """Add `residuals.top`."""
+    """Compute the score `residuals.top`."""
     share = graph.op("Mul", graph.float_length(values), TOP_FRACTION)
     count = graph.as_int(graph.op("Max", graph.op("Ceil", share), 1.0))
     return _mean(graph, graph.op("TopK", values, count, n_outputs=2))
 
 
 def _ranked(graph: Graph, values: Tensor) -> Tensor:
-    """Add `residuals.ranked`."""
+    """Compute the score `residuals.ranked`."""
     count = graph.length(values)
     ordered = graph.op("TopK", values, count, n_outputs=2)
     ranks = graph.op("Range", 0.0, graph.op("Squeeze", graph.float_length(values)), 1.0)
@@ -135,7 +135,7 @@ _POOLED: dict[str, Callable[[Graph, Tensor], Tensor]] = {
 def _mahalanobis(
     graph: Graph, config: Config, residual: Tensor, scorer: Scorer, framewise: bool
 ) -> Tensor:
-    """Add `residuals.mahalanobis` or `residuals.mahalanobis_framewise`."""
+    """Compute `residuals.mahalanobis` or `residuals.mahalanobis_framewise`."""
     rows = graph.op("Reshape", residual, [-1, config.features.n_mels])
     if not framewise:
         rows = graph.op("ReduceMean", rows, axes=[0])
@@ -145,7 +145,7 @@ def _mahalanobis(
 
 
 def _squared_distance(graph: Graph, rows: Tensor, fit: GaussianFit) -> Tensor:
-    """Add `residuals.squared_distance`.
+    """Compute the distance `residuals.squared_distance`.
 
     ONNX has no triangular solve, so this is the one place that inverts a matrix. It
     inverts the Cholesky factor, in float64, not the covariance, whose condition number
@@ -161,7 +161,7 @@ def _squared_distance(graph: Graph, rows: Tensor, fit: GaussianFit) -> Tensor:
 def _statistic(
     graph: Graph, config: Config, name: str, log_mel: Tensor, output: Output
 ) -> Tensor:
-    """Add one of `config.STATISTICS` by its name; see `data.statistics`."""
+    """Compute the named statistic of a clip; see `data.statistics`."""
     if name == "spectrum":
         level = graph.op("ReduceMean", log_mel, keepdims=0)
         return _moments(graph, graph.op("Sub", log_mel, level))
@@ -183,7 +183,7 @@ def _statistic(
 def _nearest(
     graph: Graph, statistic: Tensor, reference: Reference, by_radius: bool
 ) -> Tensor:
-    """Add one of the distances that `neighbours.distances` returns."""
+    """Compute one of the distances that `neighbours.distances` returns."""
     centred = graph.op("Sub", statistic, np.asarray(reference.location))
     point = graph.op("Div", centred, np.asarray(reference.scale))
     clips = np.asarray(reference.clips[reference.is_clip])

@@ -154,7 +154,7 @@ def _raising(contribution: Float[np.ndarray, "column mel"]) -> dict[str, Any]:
 
 
 def _packed(codes: Float[np.ndarray, "column mel"]) -> str:
-    """Deflate bytes column by column, and encode them in base64."""
+    """Deflate a two-dimensional byte array, and encode it in base64."""
     values = np.where(np.isfinite(codes), codes, _NO_VALUE).astype(np.uint8)
     return base64.b64encode(zlib.compress(values.tobytes(), 6)).decode()
 

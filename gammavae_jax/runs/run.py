@@ -170,10 +170,10 @@ def describe_folder(config: Config, folder: RunFolder, log: Log) -> None:
             require_same_training(config, before, out)
             require_no_more_epochs(config, out)
     except InputError as error:
-        log.show(f"would be refused: {error}")
+        log.show(f"this run would be refused: {error}")
         return
     action = "replace" if folder.overwrite and out.exists() else "write to"
-    log.show(f"would {'resume' if folder.resume else action} {out}")
+    log.show(f"this run would {'resume' if folder.resume else action} {out}")
 
 
 def evaluate(

@@ -137,7 +137,7 @@ def test_unlabelled_test_clips_are_refused_if_labels_are_required(root):
 def test_a_test_clip_name_unfit_for_score_files_is_refused_before_any_work(root, name):
     (clip,) = (root / "fan" / "test").iterdir()
     clip.rename(clip.with_name(f"section_00_{name}.wav"))
-    with pytest.raises(InputError, match="cannot hold the name"):
+    with pytest.raises(InputError, match="cannot be written to a score"):
         load(root)
 
 

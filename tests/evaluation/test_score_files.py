@@ -174,7 +174,7 @@ def test_names_with_commas_and_quotes_survive(tmp_path):
     ("changes", "message"),
     [
         *(
-            ({"names": [name]}, "cannot hold the name")
+            ({"names": [name]}, "cannot be written to a score")
             for name in ("a\nb.wav", "a\rb.wav", "a\0.wav", "\udc80.wav", "")
         ),
         ({"names": ["a.wav"] * 2, "scores": [1.0, 2.0]}, "'a' is listed 2 times"),

@@ -38,7 +38,7 @@ class Transient(Exception):
 
 @contextmanager
 def get(url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
-    """Request a URL; yield the response, with status 200, 206 or 416, for reading.
+    """Request a URL, and yield the open response, whose status is 200, 206 or 416.
 
     Raises:
         Transient: the connection broke, or the server is busy.
