@@ -107,6 +107,5 @@ def require_names(machine: str, section: str, names: Iterable[str]) -> None:
         )
     for name in names:
         if not name or re.search(f"[{_UNWRITABLE}]", name):
-            raise InputError(
-                f"the name {name!r} cannot be written to a score file: rename the recording"
-            )
+            problem = f"the name {name!r} cannot be written to a score file"
+            raise InputError(f"{problem}: rename the recording")
