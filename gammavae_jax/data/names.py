@@ -23,9 +23,9 @@ AUDIO_SUFFIXES = (".wav", ".wave", ".flac")
 _UNWRITABLE = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 
 FILE_NAME = re.compile(
-    r"(?:anomaly_score|decision_result|ground_truth)_(?:DCASE20\d\dT2)?"
+    r"(?i:anomaly_score|decision_result|ground_truth)_(?:DCASE20\d\dT2)?"
     rf"(?P<machine>[^/\\{_UNWRITABLE}]+?)_(?P<word>section|id)_(?P<section>\d+)"
-    r"(?P<domain>_source|_target)?(?:_test(?:_.*)?)?\.csv"
+    r"(?P<domain>_source|_target)?(?:_test(?:_.*)?)?(?i:\.csv)"
 )
 
 
