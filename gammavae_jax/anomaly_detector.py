@@ -20,7 +20,11 @@ from gammavae_jax.config import Config
 from gammavae_jax.config_json import override
 from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.data.recording_clips import LoadedRecordings, load_all
-from gammavae_jax.data.recordings import Recordings, of_known_machines
+from gammavae_jax.data.recordings import (
+    Recordings,
+    known_machine,
+    of_known_machines,
+)
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 from gammavae_jax.presets import preset as named_preset
@@ -99,7 +103,7 @@ class AnomalyDetector(BaseEstimator):
         if not recordings:
             raise InputError("the dict is empty: pass at least one machine")
         bank = mel_filterbank(config.features)
-        loaded = self._load(recordings, sample_rate, bank, config)
+        loaded = self._load(recordings, sample_rate, bank, config, for_training=True)
         adapt, observer = self.epochs is None, Observer(log)
         self._take(fit_recordings(config, loaded, bank, observer, adapt_epochs=adapt))
         return self
@@ -259,8 +263,9 @@ class AnomalyDetector(BaseEstimator):
         if not isinstance(recordings, Mapping):
             return np.array([value(r) for r in scored], dtype)
         return {
-            name: np.array([value(r) for r in scored if r.machine == name], dtype)
+            name: np.array([value(r) for r in scored if r.machine == known], dtype)
             for name in recordings
+            for known in [known_machine(name, self.machines_)]
         }
 
     def _load(
@@ -270,11 +275,14 @@ class AnomalyDetector(BaseEstimator):
         bank: Float[np.ndarray, "bin mel"],
         config: Config,
         keep_sounds: bool = False,
+        for_training: bool = False,
     ) -> dict[str, LoadedRecordings]:
         """Load each machine's clips; announce each resampled rate only once."""
         log, features = self._log(), config.features
         options = (self.clip_seconds, log, keep_sounds, self.skip_bad_files)
-        loaded = load_all(recordings, sample_rate, bank, features, *options)
+        loaded = load_all(
+            recordings, sample_rate, bank, features, *options, for_training=for_training
+        )
         rates = {rate for found in loaded.values() for rate in found.resampled_from}
         for rate in sorted(rates - self._noted_rates):
             log.say(

@@ -32,8 +32,8 @@ def unknown_name(what: str, name: Any, known: Iterable[str]) -> str:
     return f"unknown {what} {str(name)!r}: {hint}"
 
 
-def names_text(names: Sequence[str]) -> str:
-    """Join names with commas; after `_MAX_NAMES`, only say how many are left."""
-    n_more = len(names) - _MAX_NAMES
+def names_text(names: Sequence[str], most: int = _MAX_NAMES) -> str:
+    """Return the first names of a list, and the number of the others."""
+    n_more = len(names) - most
     more = f" and {n_more} more" if n_more > 0 else ""
-    return ", ".join(names[:_MAX_NAMES]) + more
+    return ", ".join(names[:most]) + more

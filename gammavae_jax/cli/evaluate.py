@@ -1,6 +1,7 @@
 """`gammavae evaluate`: the challenge's metrics for the score files of any system."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from gammavae_jax.cli.shared import new_table, table_console, write_json
+from gammavae_jax.errors import names_text, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,10 +53,15 @@ class Evaluate:
         """Print a table of all score files, and write JSON if requested."""
         from gammavae_jax.evaluation.metrics import evaluate_section
         from gammavae_jax.evaluation.official import bootstrap
-        from gammavae_jax.evaluation.rows import year_of_files
+        from gammavae_jax.evaluation.rows import left_out_files, year_of_files
         from gammavae_jax.evaluation.score_files import read_directory, summarise
 
         sections = read_directory(self.scores_dir, self.ground_truth)
+        if names := left_out_files(self.scores_dir):
+            some = printable(names_text(names, 3))
+            count = f"left out of {printable(self.scores_dir)}: {len(names)} named like"
+            remedy = "evaluate each folder by itself, and name files .csv"
+            print(f"{count} score files ({some}): {remedy}", file=sys.stderr)
         year = year_of_files(self.scores_dir) if self.year is None else self.year
         rows = [evaluate_section(**s._asdict(), year=year) for s in sections]
         summary = {"year": year, **summarise(rows, year), "bootstrap": None}

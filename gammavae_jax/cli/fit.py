@@ -1,6 +1,7 @@
 """`gammavae fit`: trains a detector on normal recordings."""
 
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -90,10 +91,8 @@ class Fit:
         (root,) = self.recordings
         machines = {
             path.name: [_normal_folder(path)]
-            for path in sorted(root.iterdir())
-            if path.is_dir()
-            and not path.name.startswith(".")
-            and not (path / "detector.json").exists()
+            for path in _subfolders(root)
+            if not (path / "detector.json").exists()
         }
         if not machines:
             raise InputError(
@@ -102,6 +101,24 @@ class Fit:
         for name, (folder,) in machines.items():
             print(f"{printable(name)}: {printable(folder)}")
         return machines
+
+
+def _subfolders(root: Path) -> list[Path]:
+    """Return the visible subfolders of a folder, and name what is beside them."""
+    from gammavae_jax.data.listing import (
+        ELSEWHERE,
+        is_hidden,
+        left_out_lines,
+        require_listing,
+    )
+
+    listing = require_listing(root)
+    beside = dict.fromkeys(listing.recordings, ELSEWHERE) | listing.left_out
+    beside = {name: reason for name, reason in beside.items() if "/" not in name}
+    for line in left_out_lines(root, beside):
+        print(line, file=sys.stderr)
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    return [path for path in folders if not is_hidden(path.name)]
 
 
 def _normal_folder(machine: Path) -> Path:

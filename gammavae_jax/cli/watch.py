@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from gammavae_jax.errors import InputError, printable, unknown_name
+from gammavae_jax.errors import InputError, printable
 
 if TYPE_CHECKING:
     from gammavae_jax.live.announce import Webhook
@@ -83,6 +83,7 @@ class Watch:
         """Return the `FolderWatch`, and a function that prints its summary."""
         from rich.console import Console
 
+        from gammavae_jax.data.recordings import known_machine
         from gammavae_jax.live.announce import Announcer, JsonLines, Webhook
         from gammavae_jax.live.arrivals import ScoredLog
         from gammavae_jax.live.scorer import load_scorer, window_size
@@ -98,10 +99,11 @@ class Watch:
             self.webhook, lambda text: announcer.say(text)
         )
         scorer = load_scorer(self.detector)
-        if self.machine is not None and self.machine not in scorer.machines:
-            raise InputError(unknown_name("machine", self.machine, scorer.machines))
+        machine = self.machine
+        if machine is not None:
+            machine = known_machine(machine, scorer.machines)
         size = window_size(scorer, self.window, self.hop)
-        options = WatchOptions(self.folder, self.machine, size, self.poll, self.settle)
+        options = WatchOptions(self.folder, machine, size, self.poll, self.settle)
         announcer = Announcer(log, lines or None, webhook.send if webhook else None)
         watch = FolderWatch(options, scorer, scored, announcer)
         if self.skip_existing:

@@ -1,8 +1,8 @@
 """Decodes a machine's clips in threads, and computes their log-mels."""
 
-import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -140,6 +140,6 @@ def in_threads(function: Callable, items: Sequence) -> Iterator:
 def clip_identities(clips: Clips) -> list[str]:
     """Return each clip's name with a checksum of its log-mel."""
     return [
-        f"{file.path.name} {zlib.crc32(log_mel.tobytes()):08x}"
+        f"{file.path.name} {blake2b(log_mel.tobytes(), digest_size=8).hexdigest()}"
         for file, log_mel in zip(clips.files, clips.log_mels, strict=True)
     ]

@@ -17,8 +17,10 @@ from gammavae_jax.data.machines import (
     MachineFiles,
     find_clips_of_all,
     is_supplemental,
+    parts_below,
 )
 from gammavae_jax.data.names import require_names
+from gammavae_jax.data.normal_names import require_normal_names
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.log import Log
 
@@ -123,25 +125,21 @@ def find_in_turn(
     If supplemental clips are requested, they are among the training clips.
 
     Raises:
-        InputError: a score file cannot hold a clip's name, or a training clip has
-            anomaly in its name; for others, see `find_clips`.
+        InputError: see `find_clips`; a score file cannot hold a name; or a training
+            clip has a name that says it is not normal.
     """
     for found in find_clips_of_all(source.root, source.machines, splits):
         for files in found:
             names = (file.path.name for file in files.test)
             require_names(files.machine, files.section, names)
-            for file in files.train:
-                if file.name.label == "anomaly":
-                    raise InputError(
-                        f"{printable(file.path)}: a training clip has anomaly in its "
-                        "name, but models learn from normal sounds only: move it to "
-                        "the test clips"
-                    )
         if source.with_supplemental:
             found = [
                 files._replace(train=files.train + files.supplemental, supplemental=())
                 for files in found
             ]
+        for files in found:
+            named = ((file.path, parts_below(file.path)) for file in files.train)
+            require_normal_names(named, "move it to the test clips")
         yield found
 
 

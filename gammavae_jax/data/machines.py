@@ -15,6 +15,7 @@ of `dev_fan.zip`; the latest issue of a clip is used.
 
 import difflib
 import itertools
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -22,14 +23,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gammavae_jax.data.archives import is_archive, recordings_in
+from gammavae_jax.data.listing import is_hidden, require_listing
 from gammavae_jax.data.names import (
-    AUDIO_SUFFIXES,
     ClipName,
     clip_stem,
+    nfc,
     parse_clip_name,
     section_word,
 )
-from gammavae_jax.errors import InputError, names_text
+from gammavae_jax.errors import InputError, names_text, printable
 
 _DOMAIN_FOLDERS = ("source_test", "target_test")
 _SPLITS = ("train", "test")  # in the order of `MachineFiles`
@@ -41,6 +43,7 @@ _FOLDERS = {
 }
 SUPPLEMENTAL = "supplemental"
 _MARKS = {name for sets in _FOLDERS.values() for names in sets for name in names}
+FOLDERS_READ = _MARKS | {SUPPLEMENTAL}
 
 
 class ClipFile(NamedTuple):
@@ -84,20 +87,45 @@ def find_machines(data_root: Path) -> list[str]:
             unusable.
     """
     root = machine_root(data_root)
-    machines = {
-        folder.name
-        for folder in root.iterdir()
-        if any((folder / mark).is_dir() for mark in _MARKS)
-    }
-    for archive in filter(is_archive, root.iterdir()):
-        names = (parts for parts in recordings_in(archive) if len(parts) >= 3)
-        machines |= {machine for *_, machine, folder, _ in names if folder in _MARKS}
+    machines = {nfc(folder.name) for folder in machine_folders(root)}
+    for archive in filter(is_archive, entries(root)):
+        places = map(_place, recordings_in(archive))
+        machines |= {place[0] for place in places if place and place[1] in _MARKS}
     if not machines:
         raise InputError(
             f"no machine found in {str(root)!r}: it must contain folders like "
             "fan/train and fan/test, or zip archives of such folders"
         )
     return sorted(machines)
+
+
+def entries(root: Path) -> list[Path]:
+    """Return the visible files and folders in a data root, sorted."""
+    try:
+        return sorted(path for path in root.iterdir() if not is_hidden(path.name))
+    except OSError as error:
+        problem = f"{printable(root)} cannot be listed: {error.strerror}"
+        raise InputError(f"{problem}: give a folder that this user may list") from error
+
+
+def machine_folders(root: Path) -> list[Path]:
+    """Return the folders of machines in a data root."""
+    found = entries(root)
+    return [p for p in found if any(os.path.isdir(p / mark) for mark in _MARKS)]
+
+
+def _place(parts: Sequence[str]) -> tuple[str, str, tuple[str, ...]] | None:
+    """Return a path's machine, folder (`train` or the like), and the names below it."""
+    for i in range(len(parts) - 2, 0, -1):
+        if parts[i] in FOLDERS_READ:
+            return nfc(parts[i - 1]), parts[i], tuple(parts[i + 1 :])
+    return None
+
+
+def parts_below(path: Path) -> tuple[str, ...]:
+    """Return the names of a clip's file and folders, below `train` or the like."""
+    place = _place(path.parts)
+    return path.parts[-1:] if place is None else place[2]
 
 
 def machine_root(data_root: Path) -> Path:
@@ -128,9 +156,9 @@ def find_clips_of_all(
 ) -> Iterator[list[MachineFiles]]:
     """Yield each machine type's recordings, searching the data root only once."""
     existing, root = find_machines(data_root), machine_root(data_root)
-    archives = filter(is_archive, root.iterdir())
-    archives = sorted(archives, key=issue_of, reverse=True)
-    for machine in machines:
+    archives = sorted(filter(is_archive, entries(root)), key=issue_of, reverse=True)
+    folders = machine_folders(root)
+    for machine in map(nfc, machines):
         if machine not in existing:
             near = difflib.get_close_matches(machine, existing, n=1)
             hint = f"did you mean {near[0]!r}? Available" if near else "available"
@@ -138,13 +166,17 @@ def find_clips_of_all(
                 f"no machine {machine!r} in {str(data_root)!r}: {hint}: "
                 + names_text(existing)
             )
-        yield _find_clips(root / machine, archives, splits)
+        own = [path for path in folders if nfc(path.name) == machine]
+        if own[1:]:
+            names = " and ".join(ascii(path.name) for path in own)
+            raise InputError(f"the folders {names} have the same name: join them")
+        yield _find_clips((own or [root / machine])[0], archives, splits)
 
 
 def _find_clips(
     folder: Path, archives: Sequence[Path], splits: Collection[str]
 ) -> list[MachineFiles]:
-    machine, packed = folder.name, _in_archives(folder, archives)
+    machine, packed = nfc(folder.name), _in_archives(nfc(folder.name), archives)
     readers = [lambda name: _recordings(folder / name), lambda name: packed[name]]
     clips = {split: _by_section(_split(readers, split, folder)) for split in splits}
     sections = _common_sections(machine, clips)
@@ -163,8 +195,8 @@ def _find_clips(
 
 
 def is_supplemental(file: ClipFile) -> bool:
-    """Return whether a recording is in a folder of supplemental clips."""
-    return file.path.parent.name == SUPPLEMENTAL
+    """Whether a recording is in a folder of supplemental clips."""
+    return (_place(file.path.parts) or ("", ""))[1] == SUPPLEMENTAL
 
 
 def year_of_layout(machines: Sequence[MachineFiles]) -> int | None:
@@ -211,7 +243,7 @@ def _split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFil
         more = (file for other in others for file in read(other))
         files = [*files, *(f for f in more if clip_stem(f.path.name) not in copied)]
         if files:
-            _refuse_duplicates(files)
+            _refuse_duplicates(files, split)
             return files
     raise InputError(
         f"no recordings in {str(folder / split)!r}: put .wav or .flac files there, or "
@@ -219,43 +251,45 @@ def _split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFil
     )
 
 
-def _in_archives(folder: Path, archives: Sequence[Path]) -> dict[str, list[ClipFile]]:
-    """Return a machine's archived recordings by folder, each in its latest issue."""
+def _in_archives(machine: str, archives: Sequence[Path]) -> dict[str, list[ClipFile]]:
+    """Return a machine's archived recordings by folder, each from its latest issue."""
     files, issued = defaultdict(list), set()
     for archive in archives:
         base, _ = issue_of(archive)
         clips = set()
         for parts in recordings_in(archive):
-            if len(parts) < 3 or parts[-3] != folder.name:
+            of_machine, folder, below = _place(parts) or ("", "", ())
+            if of_machine != machine:
                 continue
             path, name = file = clip_file(archive.joinpath(*parts))
             # A later issue may correct attributes, which are part of the name.
             key = name._replace(attributes="") if name.index else path.name
-            clip = (base, parts[-2], key)
+            clip = (base, folder, below[:-1], key)
             if clip not in issued:
-                files[parts[-2]].append(file)
+                files[folder].append(file)
             clips.add(clip)
         issued |= clips
     return files
 
 
 def _recordings(folder: Path) -> list[ClipFile]:
-    """List the recordings in a folder, or none if it does not exist."""
-    return [
-        clip_file(path)
-        for path in (folder.iterdir() if folder.is_dir() else ())
-        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
-    ]
+    """Return the recordings in a folder and below; none if it does not exist."""
+    names = require_listing(folder).recordings if os.path.isdir(folder) else ()
+    return [clip_file(folder / name) for name in names]
 
 
-def _refuse_duplicates(files: list[ClipFile]) -> None:
-    """Reject names that differ only in the suffix, which score files omit."""
+def _refuse_duplicates(files: list[ClipFile], split: str) -> None:
+    """Refuse names that differ only in the suffix, which score files leave out.
+
+    Training clips are not in score files: those in two subfolders may have one name.
+    """
     paths = defaultdict(list)
     for file in files:
-        paths[clip_stem(file.path.name)].append(str(file.path))
+        subfolder = parts_below(file.path)[:-1] if split == "train" else ()
+        paths[*subfolder, clip_stem(file.path.name)].append(str(file.path))
     if same := next((found for found in paths.values() if len(found) > 1), None):
         names = " and ".join(map(repr, sorted(same)))
-        raise InputError(f"{names} have the same name: keep only one of them")
+        raise InputError(f"{names} have the same name: rename one, or keep one of them")
 
 
 def _by_section(files: list[ClipFile]) -> _Sections:

@@ -7,6 +7,7 @@ by position would silently mislabel such names, so the parser looks for words in
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import PurePath
 from typing import NamedTuple
@@ -16,15 +17,15 @@ from gammavae_jax.errors import InputError
 DOMAINS = ("source", "target")
 SPLITS = ("train", "test")
 LABELS = ("normal", "anomaly")
-AUDIO_SUFFIXES = (".wav", ".flac")
+AUDIO_SUFFIXES = (".wav", ".wave", ".flac")
 
 # Line breaks, control characters and surrogates, which are not valid UTF-8.
 _UNWRITABLE = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 
 FILE_NAME = re.compile(
-    r"(?:anomaly_score|decision_result|ground_truth)_(?:DCASE20\d\dT2)?"
+    r"(?i:anomaly_score|decision_result|ground_truth)_(?:DCASE20\d\dT2)?"
     rf"(?P<machine>[^/\\{_UNWRITABLE}]+?)_(?P<word>section|id)_(?P<section>\d+)"
-    r"(?P<domain>_source|_target)?(?:_test(?:_.*)?)?\.csv"
+    r"(?P<domain>_source|_target)?(?:_test(?:_.*)?)?(?i:\.csv)"
 )
 
 
@@ -39,9 +40,14 @@ class ClipName(NamedTuple):
     attributes: str  # everything after the index, unparsed
 
 
+def nfc(name: str) -> str:
+    """Return a name in the composed Unicode form; macOS writes the decomposed one."""
+    return unicodedata.normalize("NFC", name)
+
+
 def clip_stem(file_name: str) -> str:
-    """Return the base name without `.wav` or `.flac`; keep any other suffix."""
-    path = PurePath(file_name)
+    """The base name without `.wav` or `.flac`, in NFC; any other suffix is kept."""
+    path = PurePath(nfc(file_name))
     return path.stem if path.suffix.lower() in AUDIO_SUFFIXES else path.name
 
 

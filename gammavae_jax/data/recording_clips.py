@@ -17,6 +17,7 @@ from gammavae_jax.data.audio import resampled
 from gammavae_jax.data.clips import Clips, load_usable, require_window
 from gammavae_jax.data.features import log_mel, samples_needed
 from gammavae_jax.data.machines import clip_file
+from gammavae_jax.data.normal_names import require_normal_names
 from gammavae_jax.data.recordings import Recordings, RecordingSource, find_recordings
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
@@ -143,13 +144,20 @@ def load_all(
     log: Log,
     keep_sounds: bool = False,
     skip_bad_files: bool = False,
+    for_training: bool = False,
 ) -> dict[str, LoadedRecordings]:
     """Load several machines' clips; return them by machine. See `load_recordings`.
 
     Raises:
-        InputError: a recording cannot be used, and `skip_bad_files` is false.
+        InputError: a recording cannot be used, and `skip_bad_files` is false; or one
+            for training has a name that says it is not normal.
     """
-    sources = {n: find_recordings(r, sample_rate) for n, r in recordings.items()}
+    sources = {
+        n: find_recordings(r, sample_rate, log.say) for n, r in recordings.items()
+    }
+    if for_training:
+        named = [(s.name, s.parts) for found in sources.values() for s in found]
+        require_normal_names(named, "leave it out, or rename it if it is normal")
     features = filterbank, config, clip_seconds
     skip = (lambda error: log.say(f"skipped: {error}")) if skip_bad_files else None
     with log.progress("recordings", sum(map(len, sources.values()))) as advance:

@@ -1,14 +1,16 @@
 """Finds a user's recordings: files, folders and arrays."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gammavae_jax.data.audio import Recording, read_recording, require_finite
-from gammavae_jax.data.names import AUDIO_SUFFIXES
+from gammavae_jax.data.listing import left_out_lines, require_listing
+from gammavae_jax.data.names import nfc
 from gammavae_jax.errors import InputError, printable, unknown_name
 
 Recordings = Any  # the path of a file or a folder, a waveform, or several of these
@@ -19,17 +21,21 @@ class RecordingSource(NamedTuple):
 
     name: str
     read: Callable[[int], Recording]  # takes the channel
+    parts: tuple[str, ...] = ()  # names of its file and folders, from the given one on
 
 
 def find_recordings(
-    recordings: Recordings, sample_rate: int | None = None
+    recordings: Recordings,
+    sample_rate: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[RecordingSource]:
     """Find a user's recordings, and name each one.
 
     Args:
-        recordings: a WAV or FLAC file, a folder (searched with its subfolders), a
-            waveform, or a list of these.
-        sample_rate: the waveforms' sample rate in Hz; files have their own.
+        recordings: the path of a WAV or FLAC file, or of a folder, which is searched
+            with its subfolders; a waveform; or a list of these.
+        sample_rate: of waveforms, in Hz; files have their own.
+        say: called with a line for what is left out of a folder.
     """
     is_array = hasattr(recordings, "__array__")  # of NumPy, JAX or another library
     if is_array or isinstance(recordings, str | os.PathLike):
@@ -41,39 +47,81 @@ def find_recordings(
         )
     found: list[RecordingSource] = []
     items = list(recordings)
+    is_path = [isinstance(item, str | os.PathLike) for item in items]
+    paths = [Path(p) for p, is_ in zip(items, is_path, strict=True) if is_]
+    folders = {path for path in paths if path.is_dir()}
+    labels = _folder_labels(paths, folders) if len(items) > 1 else {}
     for number, item in enumerate(items):
-        if isinstance(item, str | os.PathLike):
-            # Two folders may hold files of the same name.
-            path = Path(item)
-            in_folder = len(items) > 1 and path.is_dir()
-            found += _of_path(path, within=path.name if in_folder else "")
-        else:
+        if not is_path[number]:
             found.append(_of_array(item, sample_rate, f"array {number}"))
+        elif (path := Path(item)) in folders:
+            found += _of_folder(path, labels.get(path, ""), say)
+        else:
+            found.append(_of_file(path, str(path), (path.parent.name, path.name)))
     if not found:
-        raise InputError("the list of recordings is empty: pass files or a folder")
-    return found
+        raise InputError("no recordings: the list is empty; pass files or a folder")
+    return _told_apart(found)
 
 
-def _of_path(path: Path, within: str = "") -> list[RecordingSource]:
-    """List the recordings at a path; prefix their names with `within`, if set."""
-    if not path.is_dir():
-        return [_of_file(path, printable(path))]
-    files = sorted(
-        file
-        for file in path.rglob("*")
-        if file.suffix.lower() in AUDIO_SUFFIXES
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
-    )
-    if not files:
+def _of_folder(
+    path: Path, label: str, say: Callable[[str], None]
+) -> list[RecordingSource]:
+    """Return a folder's recordings, each under the label and its path in the folder."""
+    listing = require_listing(path)
+    lines = left_out_lines(path, listing.left_out)
+    if not listing.recordings:
         raise InputError(
             f"no recordings in {str(path)!r}: it must contain .wav or .flac files"
+            + "".join(f"; {line}" for line in lines)
         )
-    names = (printable(Path(within, file.relative_to(path))) for file in files)
-    return list(map(_of_file, files, names))
+    for line in lines:
+        say(line)
+    own_name = os.path.basename(os.path.abspath(path))
+    return [
+        _of_file(path / name, str(Path(label, name)), (own_name, *name.split("/")))
+        for name in listing.recordings
+    ]
 
 
-def _of_file(path: Path, name: str) -> RecordingSource:
-    return RecordingSource(name, lambda channel: read_recording(path, channel))
+def _folder_labels(paths: Sequence[Path], folders: Collection[Path]) -> dict[Path, str]:
+    """Return the shortest end of each folder's path that tells it from the others.
+
+    The folders of given files count, too.
+    """
+    ends = [Path(os.path.abspath(p if p in folders else p.parent)) for p in paths]
+
+    def end(folder: Path, depth: int) -> tuple[str, ...]:
+        return tuple(nfc(part).casefold() for part in folder.parts[-depth:])
+
+    labels = {}
+    for path, folder in zip(paths, ends, strict=True):
+        others, depth = set(ends) - {folder}, 1
+        while depth < len(folder.parts) and any(
+            end(folder, depth) == end(other, depth) for other in others
+        ):
+            depth += 1
+        labels[path] = str(Path(*folder.parts[-depth:]))
+    return labels
+
+
+def _told_apart(found: list[RecordingSource]) -> list[RecordingSource]:
+    """Return the recordings, with escapes in names that would look the same."""
+    shown = [nfc(printable(source.name)) for source in found]
+    names = defaultdict(set)
+    for source, looks in zip(found, shown, strict=True):
+        names[looks].add(source.name)
+    return [
+        source._replace(
+            name=ascii(source.name)[1:-1]
+            if len(names[looks]) > 1
+            else printable(source.name)
+        )
+        for source, looks in zip(found, shown, strict=True)
+    ]
+
+
+def _of_file(path: Path, name: str, parts: tuple[str, ...]) -> RecordingSource:
+    return RecordingSource(name, lambda channel: read_recording(path, channel), parts)
 
 
 def _of_array(array: Any, sample_rate: int | None, name: str) -> RecordingSource:
@@ -114,7 +162,15 @@ def of_known_machines(
                 "recordings come from"
             )
         recordings = {machine or known[0]: recordings}
-    for name in recordings:
-        if name not in known:
-            raise InputError(unknown_name("machine", name, known))
-    return dict(recordings)
+    found = {known_machine(name, known): of for name, of in recordings.items()}
+    if len(found) < len(recordings):
+        raise InputError("two names of the dict are one machine: join their recordings")
+    return found
+
+
+def known_machine(name: str, known: Iterable[str]) -> str:
+    """Return the known machine with this name in any Unicode form, or refuse it."""
+    of_form = {nfc(k): k for k in known}
+    if nfc(str(name)) not in of_form:
+        raise InputError(unknown_name("machine", name, of_form.values()))
+    return of_form[nfc(str(name))]

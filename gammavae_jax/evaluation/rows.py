@@ -1,17 +1,18 @@
 """Reads the `name,value` rows of score files and ground truth.
 
-Clip names are compared without their folder and without `.wav` or `.flac`.
+Clip names are compared without their folder and without `.wav` or `.flac`, in any
+Unicode form and, where that is unambiguous, in any case.
 """
 
 import csv
 import io
 import math
 import re
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from gammavae_jax.data.names import FILE_NAME, clip_stem
+from gammavae_jax.data.names import FILE_NAME, clip_stem, nfc
 from gammavae_jax.errors import InputError
 
 Section = tuple[str, str]  # machine and section
@@ -25,20 +26,26 @@ def file_name(kind: str, machine: str, section: str) -> str:
 def find_files(folder: Path, kind: str) -> dict[Section, tuple[Path, ...]]:
     """Find the files `<kind>_*.csv` in a folder, sorted by machine and section.
 
-    A section has one file, or one for each domain.
-
-    Raises:
-        InputError: the folder is missing, or a file's name is invalid or conflicting.
+    Prefix and suffix may have any case. A section has one file, or one for each
+    domain. Any other CSV file of that kind is an InputError, and so is a missing
+    folder; see also `left_out_files`.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder: pass one with {kind}_*.csv files")
+        raise InputError(f"{folder} is not a folder: pass a folder with {kind}_*.csv files")
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        problem = f"{folder} cannot be listed: {error.strerror}"
+        raise InputError(f"{problem}: give one that this user may list") from error
     found: dict[Section, dict[str | None, Path]] = {}
-    for path in filter(Path.is_file, folder.glob(f"{kind}_*.csv")):
+    for path in paths:
+        if not _is_of_kind(path, kind) or not _is_csv(path):
+            continue
         match = FILE_NAME.fullmatch(path.name)
         if match is None:
-            remedy = f"rename it to {file_name(kind, '<machine>', '<id>')}"
-            raise InputError(f"{path} does not name a machine and section: {remedy}")
-        of_section = found.setdefault((match["machine"], match["section"]), {})
+            remedy = f"name it {file_name(kind, '<machine>', '<id>')}"
+            raise InputError(f"{path} names no machine and section: {remedy}")
+        of_section = found.setdefault((nfc(match["machine"]), match["section"]), {})
         domain = match["domain"]
         others = of_section if domain is None else {None, domain} & of_section.keys()
         for other in others:
@@ -47,6 +54,27 @@ def find_files(folder: Path, kind: str) -> dict[Section, tuple[Path, ...]]:
             raise InputError(f"{problem}: keep only one")
         of_section[domain] = path
     return {key: tuple(sorted(found[key].values())) for key in sorted(found)}
+
+
+def _is_of_kind(path: Path, kind: str) -> bool:
+    return path.name.lower().startswith(f"{kind}_")
+
+
+def _is_csv(path: Path) -> bool:
+    return path.suffix.lower() == ".csv" and not path.is_dir()
+
+
+def left_out_files(folder: Path) -> list[str]:
+    """Return the paths in a folder that are named like score files, but are not read.
+
+    They are in subfolders, or have another suffix.
+    """
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if any(_is_of_kind(path, kind) for kind in ("anomaly_score", "decision_result"))
+        and (path.parent != folder or not _is_csv(path))
+    )
 
 
 def require_files(
@@ -106,6 +134,9 @@ def values_by_clip(
         InputError: a clip does not have exactly one finite number.
     """
     values: dict[str, float] = {}
+    clip_of = clip_of | {
+        name: clip_of[known] for name, known in _other_case(rows, clip_of).items()
+    }
     refuse_duplicates(path, (clip_of.get(name, name) for name in rows))
     for name, fields in rows.items():
         number = _number(path, name, fields)  # first, to report a header as one
@@ -116,6 +147,16 @@ def values_by_clip(
         if clip not in values:
             raise InputError(f"{path}: the clip {clip!r} is missing: add it")
     return values
+
+
+def _other_case(rows: Iterable[str], clip_of: Mapping[str, str]) -> dict[str, str]:
+    """Return the known name of each row that differs from a single one by case only."""
+    known: dict[str, set[str]] = defaultdict(set)
+    for name in clip_of:
+        known[name.casefold()].add(name)
+    others = (name for name in rows if name not in clip_of)
+    found = {name: known[name.casefold()] for name in others}
+    return {name: min(names) for name, names in found.items() if len(names) == 1}
 
 
 def _number(path: Path | str, name: str, fields: list[str]) -> float:

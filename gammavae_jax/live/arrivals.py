@@ -5,15 +5,15 @@ is complete once its size and modification time have not changed for a while.
 """
 
 import contextlib
+import hashlib
 import json
 import os
-import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
-from gammavae_jax.data.names import AUDIO_SUFFIXES
+from gammavae_jax.data.listing import Reason, list_recordings, status_of
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import write_text
 
@@ -24,13 +24,20 @@ except ImportError:  # Windows
 
 _LINE_START = '{"file": "'
 _KEPT_SECONDS = 30 * 24 * 3600
+_ROUNDED_NS = 2_000_000_000  # some disks keep only every other second
 
 
 class Stamp(NamedTuple):
-    """The size and time that identify one version of a file."""
+    """Changes when a file is replaced, written or moved here from another disk.
+
+    The modification time alone may be set, or stay the same on a recorder without a
+    clock.
+    """
 
     size: int  # bytes
     mtime_ns: int
+    inode: int = 0
+    ctime_ns: int = 0  # when its contents, name or permissions changed
 
 
 class Arrival(NamedTuple):
@@ -38,6 +45,14 @@ class Arrival(NamedTuple):
 
     name: str  # path relative to the watched folder
     stamp: Stamp
+
+
+class Scored(NamedTuple):
+    """A scored recording."""
+
+    stamp: Stamp
+    time: float  # s since 1970, when it was scored
+    content: str = ""  # its checksum; empty if it was skipped
 
 
 class Arrivals:
@@ -53,6 +68,7 @@ class Arrivals:
         self._settle_seconds = settle_seconds
         self._clock = clock
         self._waiting: dict[str, tuple[Stamp, float]] = {}
+        self.left_out: dict[str, Reason] = {}  # at the last poll
 
     @property
     def growing(self) -> list[str]:
@@ -63,7 +79,8 @@ class Arrivals:
         """Return the new recordings that are complete, oldest first."""
         now, before = self._clock(), self._waiting
         self._waiting, complete = {}, []
-        for name, stamp in recordings_in(self._folder).items():
+        recordings, self.left_out = recordings_in(self._folder)
+        for name, stamp in recordings.items():
             if is_known(name, stamp):
                 continue
             old, since = before.get(name, (stamp, now))
@@ -75,62 +92,50 @@ class Arrivals:
         return sorted(complete, key=lambda a: (a.stamp.mtime_ns, a.name))
 
 
-def recordings_in(folder: Path) -> dict[str, Stamp]:
-    """Find the WAV and FLAC files in a folder and its subfolders, with their stamps.
-
-    Links are followed; hidden files and unreadable subfolders are left out. An OSError
-    is raised if the folder itself cannot be listed.
-    """
-    recordings: dict[str, Stamp] = {}
-    seen, todo = set(), [""]
-    while todo:
-        prefix = todo.pop()
-        try:
-            names = os.listdir(folder / prefix)
-        except OSError:
-            if not prefix:
-                raise
-            continue
-        for name in names:
-            status = None if name.startswith(".") else _status(folder / prefix / name)
-            if status is None:
-                continue
-            identity = status.st_dev, status.st_ino
-            if not stat.S_ISDIR(status.st_mode):
-                if name.lower().endswith(AUDIO_SUFFIXES):
-                    stamp = Stamp(status.st_size, status.st_mtime_ns)
-                    recordings[prefix + name] = stamp
-            elif identity not in seen:  # a link may lead back to a parent
-                seen.add(identity)
-                todo.append(f"{prefix}{name}/")
-    return recordings
+def recordings_in(folder: Path) -> tuple[dict[str, Stamp], dict[str, Reason]]:
+    """Return a folder's recordings and what is left out; see `list_recordings`."""
+    listing = list_recordings(folder)
+    recordings = {n: _stamp(status) for n, status in listing.recordings.items()}
+    return recordings, listing.left_out
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """Return a file's stamp, or None if it does not exist."""
-    status = _status(path)
-    return None if status is None else Stamp(status.st_size, status.st_mtime_ns)
+    """Return the stamp of a file, or None if it does not exist."""
+    status = status_of(path)
+    return None if status is None else _stamp(status)
 
 
-def _status(path: Path) -> os.stat_result | None:
-    """Return a file's status; None if it no longer exists or is a dangling link."""
+def _stamp(status: os.stat_result) -> Stamp:
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
+
+
+def content_of(path: Path) -> str:
+    """Return a checksum of a file's contents; an InputError if it cannot be read."""
     try:
-        return os.stat(path)
-    except OSError:
-        return None
+        if not path.is_file():  # reading a pipe may never end
+            return ""
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, _checksum).hexdigest()
+    except OSError as error:
+        raise InputError(f"{printable(path)}: {error.strerror}: replace it") from error
+
+
+def _checksum() -> Any:
+    return hashlib.blake2b(digest_size=16)
 
 
 class ScoredLog:
     """A JSON Lines file of the recordings that have been scored.
 
-    A recording is identified by name, size and modification time, so a rewritten file
-    is new. Recordings that no longer exist are dropped 30 days after they were scored.
-    A file that cannot be used, is in use or is no such log raises an InputError.
+    A recording is known by its name and stamp, or, after it was moved, by its contents
+    and modification time. Recordings that no longer exist are dropped 30 days after
+    they were scored. A file that is unusable, in use, or not such a log, is an
+    InputError.
     """
 
     def __init__(self, path: Path):
         self._path = path
-        self._scored: dict[str, tuple[Stamp, float]] = {}
+        self._scored: dict[str, Scored] = {}
         self._file: IO[str] | None = None
         try:
             path.touch()
@@ -149,17 +154,35 @@ class ScoredLog:
 
     def contains(self, name: str, stamp: Stamp) -> bool:
         """Return whether this version of a recording has been scored."""
-        return name in self._scored and self._scored[name][0] == stamp
+        return name in self._scored and self._scored[name].stamp == stamp
 
-    def add(self, arrival: Arrival) -> None:
-        """Log a recording as scored, only in memory if writing raises an OSError."""
-        now = time.time()
-        self._scored[arrival.name] = arrival.stamp, now
+    def moved_from(self, folder: Path, arrival: Arrival, content: str) -> str | None:
+        """Return the name under which a recording was scored, or None if it is new.
+
+        The same contents alone do not make it known: a dead microphone may record the
+        same silence again. It also has to have the same modification time, and the
+        earlier name must be another name of the same file, or gone.
+        """
+        size, mtime_ns, inode, _ = arrival.stamp
+        for name, (stamp, _, before) in self._scored.items():
+            if stamp.size != size or abs(stamp.mtime_ns - mtime_ns) > _ROUNDED_NS:
+                continue
+            is_name = name == arrival.name
+            is_file = stamp.inode == inode or (is_name and not stamp.inode)
+            is_same = before == content if before else is_file
+            if is_same and (is_name or is_file or stamp_of(folder / name) != stamp):
+                return name
+        return None
+
+    def add(self, arrival: Arrival, content: str = "") -> None:
+        """Log a scored recording; in memory only, if writing raises an OSError."""
+        scored = Scored(arrival.stamp, time.time(), content)
+        self._scored[arrival.name] = scored
         if self._file is None:
             self._rewrite()
             return
         try:
-            self._file.write(_line(*arrival, now))
+            self._file.write(_line(arrival.name, scored))
             self._file.flush()
         except OSError:
             # The buffered part of the line would precede the next line.
@@ -176,9 +199,9 @@ class ScoredLog:
             return
         oldest = time.time() - _KEPT_SECONDS
         self._scored = {
-            name: (stamp, when)
-            for name, (stamp, when) in self._scored.items()
-            if name in present or when > oldest
+            name: scored
+            for name, scored in self._scored.items()
+            if name in present or scored.time > oldest
         }
         self._rewrite()
 
@@ -186,7 +209,7 @@ class ScoredLog:
         """Rewrite the file, and lock the new one."""
         self._close()
         with _locked(self._path):
-            lines = [_line(n, s, when) for n, (s, when) in self._scored.items()]
+            lines = [_line(*of) for of in self._scored.items()]
             write_text(self._path, "".join(lines))
             self._file = _locked(self._path)
 
@@ -213,15 +236,17 @@ def _locked(path: Path) -> IO[str]:
     return file
 
 
-def _read(path: Path) -> dict[str, tuple[Stamp, float]]:
-    """Read the logged recordings; skip truncated lines."""
+def _read(path: Path) -> dict[str, Scored]:
+    """Return the logged recordings, without truncated lines."""
     scored = {}
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     for number, line in enumerate(lines):
         try:
             entry = json.loads(line)
-            stamp = Stamp(int(entry["size"]), int(entry["mtime_ns"]))
-            scored[str(entry["file"])] = stamp, float(entry["time"])
+            more = (int(entry.get(field, 0)) for field in ("inode", "ctime_ns"))
+            stamp = Stamp(int(entry["size"]), int(entry["mtime_ns"]), *more)
+            content = str(entry.get("content", ""))
+            scored[str(entry["file"])] = Scored(stamp, float(entry["time"]), content)
         except (ValueError, TypeError, KeyError) as error:
             if number == 0 and not (len(lines) == 1 and _is_truncated(line)):
                 problem = f"{printable(path)} is not the state file of a watch"
@@ -235,6 +260,7 @@ def _is_truncated(line: str) -> bool:
     return line[: len(_LINE_START)] == _LINE_START[: len(line)] and line[-1:] != "}"
 
 
-def _line(name: str, stamp: Stamp, when: float) -> str:
+def _line(name: str, scored: Scored) -> str:
+    stamp, when, content = scored
     entry = {"file": name, **stamp._asdict(), "time": round(when, 3)}
-    return json.dumps(entry) + "\n"
+    return json.dumps(entry | {"content": content}) + "\n"

@@ -11,7 +11,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from gammavae_jax.data.audio import RecordingBlocks, open_recording, resampled_blocks
-from gammavae_jax.errors import InputError, unknown_name
+from gammavae_jax.data.recordings import known_machine
+from gammavae_jax.errors import InputError
 from gammavae_jax.live.announce import Announcer
 from gammavae_jax.live.events import Broadcast, History, thumbnail
 from gammavae_jax.live.metrics import Metrics, Refusal, busy
@@ -120,9 +121,10 @@ class Service:
             if others:
                 remedy = f"add ?machine=NAME, one of {', '.join(self.machines)}"
                 raise Refusal(400, f"the machine is missing: {remedy}")
-        if machine not in self.machines:
-            raise Refusal(404, unknown_name("machine", machine, self.machines))
-        return machine
+        try:
+            return known_machine(machine, self.machines)
+        except InputError as error:
+            raise Refusal(404, str(error)) from error
 
     def machine_entries(self) -> list[dict[str, Any]]:
         """Describe each machine as a JSON object."""

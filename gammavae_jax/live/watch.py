@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gammavae_jax.data.audio import open_recording, resampled_blocks
+from gammavae_jax.data.listing import HIDDEN, left_out_lines
+from gammavae_jax.data.names import nfc
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.live.announce import Announcer
 from gammavae_jax.live.arrivals import (
@@ -15,6 +17,7 @@ from gammavae_jax.live.arrivals import (
     Arrivals,
     ScoredLog,
     Stamp,
+    content_of,
     recordings_in,
     stamp_of,
 )
@@ -57,6 +60,7 @@ class FolderWatch:
         self._announcer = announcer
         self._arrivals = Arrivals(options.folder, options.settle_seconds)
         self._bad: dict[str, Stamp] = {}  # reported already
+        self._left_out: set[str] | None = None  # named already; None before any poll
         self._rates: set[int] = set()
         self._is_gone = False
         self._cleaned = -_CLEANUP_SECONDS
@@ -82,7 +86,7 @@ class FolderWatch:
     def skip_existing(self) -> None:
         """Mark every recording that already exists as scored."""
         try:
-            present = recordings_in(self._folder)
+            present, _ = recordings_in(self._folder)
         except OSError as error:
             problem = f"{printable(self._folder)} cannot be listed ({error.strerror})"
             remedy = "choose a folder that this user may list"
@@ -107,22 +111,43 @@ class FolderWatch:
         if self._is_gone:
             self._announcer.say(f"{folder} is back")
         self._is_gone = False
+        self._name_left_out()
         for arrival in arrivals:
             self._handle(arrival)
         if time.monotonic() - self._cleaned >= _CLEANUP_SECONDS:
             self._cleaned = time.monotonic()
             with self._state_errors_reported(), contextlib.suppress(FileNotFoundError):
-                present = recordings_in(self._folder)
+                present, _ = recordings_in(self._folder)
                 self._bad = {n: s for n, s in self._bad.items() if n in present}
                 self._scored.forget_gone(present)
+
+    def _name_left_out(self) -> None:
+        """Name what is left out of the folder, once; hidden files only at the start."""
+        found, named = self._arrivals.left_out, self._left_out
+        new = {
+            name: reason
+            for name, reason in found.items()
+            if named is None or (name not in named and reason != HIDDEN)
+        }
+        for line in left_out_lines(self._folder, new):
+            self._announcer.say(line)
+        self._left_out = set(found)
 
     def _is_known(self, name: str, stamp: Stamp) -> bool:
         return self._bad.get(name) == stamp or self._scored.contains(name, stamp)
 
     def _handle(self, arrival: Arrival) -> None:
-        """Score a recording; if that fails, report it as bad."""
+        """Score a recording that is new, and report it if that fails."""
         try:
-            self._score(arrival)
+            content = content_of(self._folder / arrival.name)
+            before = self._scored.moved_from(self._folder, arrival, content)
+            if before is None or self._is_of_another_machine(before, arrival.name):
+                self._score(arrival, content)
+                return
+            if before != arrival.name:
+                moved = f"{printable(arrival.name)}: scored before as"
+                self._announcer.say(f"{moved} {printable(before)}: not scored again")
+            self._log_scored(arrival, content)
         except InputError as error:
             stamp = stamp_of(self._folder / arrival.name)
             if stamp is None:
@@ -134,7 +159,14 @@ class FolderWatch:
                 self.counts["bad"] += 1
                 self._announcer.bad_file(arrival.name, str(error))
 
-    def _score(self, arrival: Arrival) -> None:
+    def _is_of_another_machine(self, before: str, name: str) -> bool:
+        """Whether a recording was moved from one machine's folder to another's."""
+        try:
+            return self._machine_of(before) != self._machine_of(name)
+        except InputError:  # a folder of no machine
+            return False
+
+    def _score(self, arrival: Arrival, content: str) -> None:
         path = self._folder / arrival.name
         machine = self._machine_of(arrival.name)
         for verdict in self._verdicts(path, machine):
@@ -147,10 +179,13 @@ class FolderWatch:
             self.counts["scored"] += 1
             self.counts["alarms"] += verdict.is_single_alarm
             self._announcer.recording(arrival.name, machine, verdict)
-        self._bad.pop(arrival.name, None)
         # Logged last: a watch that is killed reports a recording twice, never not.
+        self._log_scored(arrival, content)
+
+    def _log_scored(self, arrival: Arrival, content: str) -> None:
+        self._bad.pop(arrival.name, None)
         with self._state_errors_reported():
-            self._scored.add(arrival)
+            self._scored.add(arrival, content)
 
     def _verdicts(
         self, path: Path, machine: str
@@ -179,9 +214,10 @@ class FolderWatch:
         machines = self._scorer.machines
         if self._options.machine is not None:
             return self._options.machine
-        for folder in name.split("/")[:-1]:
-            if folder in machines:
-                return folder
+        of_form = {nfc(machine): machine for machine in machines}
+        for folder in nfc(name).split("/")[:-1]:
+            if folder in of_form:
+                return of_form[folder]
         if len(machines) == 1:
             return machines[0]
         problem = f"{printable(name)} is not in a machine's folder"

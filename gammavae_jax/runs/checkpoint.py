@@ -141,6 +141,15 @@ def restore_training(
     return None
 
 
+def training_clips(folder: Path) -> dict[str, list[str]]:
+    """Return the identities of each machine's training clips; empty if unknown."""
+    path = folder / "train" / str(last_saved_epoch(folder))
+    try:
+        return {n: list(map(str, c)) for n, c in read_marker(path)[0]["clips"].items()}
+    except (InputError, KeyError, AttributeError, TypeError):
+        return {}
+
+
 def last_saved_epoch(folder: Path) -> int:
     """Return the epoch of the newest state, damaged or not; 0 if there is none."""
     return max(_epochs(folder / "train"), default=0)

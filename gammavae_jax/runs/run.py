@@ -20,12 +20,13 @@ from gammavae_jax.data.loading import (
     require_classes,
 )
 from gammavae_jax.data.machines import MachineFiles, year_of_layout
+from gammavae_jax.data.recording_notes import note_left_out, note_shared_clips
 from gammavae_jax.devices.cluster import is_joined, on_first, require_same, together
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import definition_of
 from gammavae_jax.evaluation.tables import to_json
 from gammavae_jax.log import Log
-from gammavae_jax.runs.checkpoint import load_detector
+from gammavae_jax.runs.checkpoint import load_detector, training_clips
 from gammavae_jax.runs.folder import (
     RunFolder,
     begin_folder,
@@ -113,6 +114,8 @@ def load_all(
     require_classes((machine.name, machine.test) for machine in found)
     machines = load(source, found, config, log)
     require_classes((name, clips.files) for name, clips in machines.test)
+    identities = {name: clip_identities(clips) for name, clips in machines.train}
+    note_shared_clips(identities, machines.test, log)
     return machines, choose_year(year, found, log)
 
 
@@ -152,6 +155,7 @@ def _score_and_publish(detector, test, folder, origin, log, capacity) -> None:
 def describe(config: Config, source: Source, log: Log) -> None:
     """Show what `run` would process, by file names; see `find_all` for errors."""
     log.show(to_json(to_dict(config)).rstrip())
+    note_left_out(source.root, source.machines, log)
     for files in find_all(source):
         unused = len(files.supplemental)
         log.show(
@@ -197,11 +201,13 @@ def evaluate(
     with held_folder(*folder):
         detector = load_detector(checkpoint)
         files = find_sections(source, detector.machines, ["test"])
+        note_left_out(source.root, {machine.machine for machine in files}, log)
         require_classes((machine.name, machine.test) for machine in files)
         config, bank = detector.config, detector.filterbank
         cache, skip = open_cache(source, log), source.skip_bad_files
         test = load_split(files, "test", bank, config, log, skip, cache)
         require_classes((name, clips.files) for name, clips in test)
+        note_shared_clips(training_clips(checkpoint), test, log)
         begin_folder(folder.path, config)
         origin = Origin(source.root, choose_year(year, files, log), checkpoint)
         _score_and_publish(detector, test, folder, origin, log, capacity)

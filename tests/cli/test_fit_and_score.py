@@ -89,6 +89,20 @@ def test_each_subfolder_can_be_a_machine(tmp_path, capsys):
     assert machines("x", machine="saw") == {"saw": [tmp_path]}
 
 
+def test_what_is_beside_the_machine_folders_is_named(tmp_path, capsys):
+    for name in ("pump/0.wav", "@eaDir/0.wav", "1.wav", "2.mp3", "notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    machines = Fit((tmp_path,), tmp_path / "x", by_folder=True).recordings_by_machine()
+    assert machines == {"pump": [tmp_path / "pump"]}
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1] for line in lines] == [
+        "1 recording or folder outside the folders read (1.wav)",
+        "1 file in another format (2.mp3)",
+        "1 hidden or system file or folder (@eaDir)",
+    ]
+
+
 @pytest.mark.slow
 def test_the_demo_detects_the_synthetic_faults_and_writes_a_page(tmp_path):
     run = python(*GAMMAVAE, "demo", "--out", tmp_path / "demo")

@@ -157,6 +157,24 @@ def test_members_that_are_not_recordings_are_ignored(tmp_path):
     assert paths(files) == [[f"dev_fan.zip/{TRAIN}"], [f"dev_fan.zip/{TEST}"], []]
 
 
+def test_clips_in_subfolders_of_an_archive_are_found(tmp_path):
+    more = [TRAIN.replace("fan/train", f"fan/train/{day}") for day in ("a", "b")]
+    pack(
+        tmp_path / "dev_fan.zip", empty(TRAIN, *more, TEST.replace("/test", "/test/c"))
+    )
+    pack(tmp_path / "dev_fan_r2.zip", empty(more[0]))
+    assert find_machines(tmp_path) == ["fan"]
+    (files,) = find_clips(tmp_path, "fan")
+    train = [
+        f"dev_fan_r2.zip/{more[0]}",
+        f"dev_fan.zip/{TRAIN}",
+        f"dev_fan.zip/{more[1]}",
+    ]
+    found = [file.path.relative_to(tmp_path).as_posix() for file in files.train]
+    assert sorted(found) == sorted(train)
+    assert len(files.test) == 1
+
+
 def test_backslashes_separate_folders(tmp_path):
     """Some old Windows programs write them."""
     contents = {name.replace("/", "\\"): sound() for name in (TRAIN, TEST)}

@@ -122,6 +122,17 @@ def test_a_training_clip_labelled_anomaly_is_refused(root):
         find_all(Source(root, ("pump", "fan")))
 
 
+@pytest.mark.parametrize("folder", ["abnormal", "Broken bearing/monday"])
+def test_a_training_folder_that_says_not_normal_is_refused(root, folder):
+    moved = root / "fan" / "train" / folder
+    moved.mkdir(parents=True)
+    path = root / "fan" / "train" / "section_00_source_train_normal_0001.wav"
+    path.rename(moved / "01.wav")
+    with pytest.raises(InputError, match=r"01\.wav: a training clip is named"):
+        find_all(Source(root, ("fan",)))
+    find_all(Source(root, ("fan",)), ["test"])
+
+
 def test_unlabelled_test_clips_are_refused_if_labels_are_required(root):
     source = Source(root, ("fan", "pump"))
     require_labels(find_all(source, ["test"]))

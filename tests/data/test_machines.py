@@ -4,7 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from gammavae_jax.data.machines import find_clips, find_machines, machine_root
+from gammavae_jax.data.machines import (
+    find_clips,
+    find_machines,
+    is_supplemental,
+    machine_root,
+)
 from gammavae_jax.errors import InputError
 
 TRAIN = "section_00_source_train_normal_0000.wav"
@@ -53,6 +58,39 @@ def test_only_wav_and_flac_files_in_any_case_are_recordings(root):
     fill(root, *(f"fan/train/{name}" for name in recordings + others))
     (files,) = find_clips(root, "fan")
     assert names(files.train) == [*recordings, TRAIN]
+
+
+def test_clips_in_subfolders_and_linked_folders_belong_to_the_split(root):
+    fill(root, "disk/section_00_0001.wav", "fan/test/friday/section_00_0002.wave")
+    fill(root, "fan/train/a/section_00_0003.wav", "fan/train/b/section_00_0003.wav")
+    (root / "fan/train/linked").symlink_to(root / "disk")
+    fill(root, "fan/supplemental/old/section_00_0004.wav")
+    (files,) = find_clips(root, "fan")
+    numbers = sorted(name[-8:] for name in names(files.train))
+    assert numbers == ["0000.wav", "0001.wav", "0003.wav", "0003.wav"]
+    assert names(files.test) == ["section_00_0002.wave", TEST]
+    assert [is_supplemental(file) for file in files.supplemental] == [True]
+    fill(root, "fan/test/monday/section_00_0002.wav")
+    with pytest.raises(InputError, match="have the same name: rename one"):
+        find_clips(root, "fan")
+
+
+def test_a_machine_may_be_named_in_any_unicode_form(root):
+    fill(root, f"Lu\u0308fter/train/{TRAIN}", f"Lu\u0308fter/test/{TEST}")
+    assert find_machines(root) == ["L\u00fcfter", "fan"]
+    for name in ("Lu\u0308fter", "L\u00fcfter"):
+        (files,) = find_clips(root, name)
+        assert files.machine == "L\u00fcfter"
+    fill(root, f"L\u00fcfter/train/{TRAIN}", f"L\u00fcfter/test/{TEST}")
+    with pytest.raises(InputError, match="have the same name: join them"):
+        find_clips(root, "L\u00fcfter")
+
+
+def test_system_folders_are_no_machines(root):
+    fill(
+        root, f"@eaDir/train/{TRAIN}", f"#recycle/train/{TRAIN}", f".old/train/{TRAIN}"
+    )
+    assert find_machines(root) == ["fan"]
 
 
 @pytest.mark.parametrize("missing", ["train", "test"])

@@ -7,13 +7,20 @@ import librosa
 import numpy as np
 import pytest
 import soundfile
+from rich.console import Console
 
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data.audio import resampled
 from gammavae_jax.data.features import log_mel, mel_filterbank
-from gammavae_jax.data.recording_clips import cut, load_recordings, parts_held_together
+from gammavae_jax.data.recording_clips import (
+    cut,
+    load_all,
+    load_recordings,
+    parts_held_together,
+)
 from gammavae_jax.data.recordings import find_recordings, of_known_machines
 from gammavae_jax.errors import InputError
+from gammavae_jax.log import Log
 
 FEATURES = FeatureConfig()
 BANK = mel_filterbank(FEATURES)
@@ -78,8 +85,86 @@ def test_unusable_input_is_refused_in_one_line(recordings, sample_rate, message)
 
 
 def test_a_folder_without_recordings_is_refused(tmp_path):
-    with pytest.raises(InputError, match="must contain"):
+    (tmp_path / "a.mp3").touch()
+    with pytest.raises(InputError, match=r"must contain .*; left out .*\(a\.mp3\)"):
         find_recordings(tmp_path)
+
+
+def test_what_is_left_out_of_a_folder_is_said(folder):
+    lines = []
+    find_recordings(folder, say=lines.append)
+    assert [line.split(": ", 1)[1] for line in lines] == [
+        "1 hidden or system file or folder (.hidden.wav): rename or move it to use it"
+    ]
+
+
+def put(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["a/rec", "b/rec"], ["a/rec/0.wav", "b/rec/0.wav"]),
+        (["x/a/rec", "y/a/rec"], ["x/a/rec/0.wav", "y/a/rec/0.wav"]),
+        (["a/Rec", "b/rec"], ["a/Rec/0.wav", "b/rec/0.wav"]),
+        (["a/re\u0301c", "b/r\u00e9c"], ["a/re\u0301c/0.wav", "b/r\u00e9c/0.wav"]),
+        (["a/rec/.", "b/rec"], ["a/rec/0.wav", "b/rec/0.wav"]),
+        (["rec/0.wav", "b/rec"], ["rec/0.wav", "b/rec/0.wav"]),
+        (["a/one", "b/two"], ["one/0.wav", "two/0.wav"]),
+        (["a/rec", "a/rec"], ["rec/0.wav", "rec/0.wav"]),
+    ],
+)
+def test_folders_of_one_name_are_told_apart(tmp_path, monkeypatch, given, expected):
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path, *(g if g.endswith(".wav") else f"{g}/0.wav" for g in given))
+    assert [source.name for source in find_recordings(given)] == expected
+
+
+def test_names_that_look_the_same_are_told_apart(tmp_path):
+    put(
+        tmp_path,
+        "caf\u00e9.wav",
+        "cafe\u0301.wav",
+        "th\u00e9.wav",
+        "a\n.wav",
+        "a\\n.wav",
+    )
+    names = sorted(source.name for source in find_recordings(tmp_path))
+    assert names == [
+        "a\\\\n.wav", "a\\n.wav", "caf\\xe9.wav", "cafe\\u0301.wav", "th\u00e9.wav",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "word"),
+    [
+        (["fan/id_00/normal/0.wav", "fan/id_00/abnormal/0.wav"], "fan", "abnormal"),
+        (["Faulty/0.wav"], "Faulty/.", "faulty"),
+        (["rec/pump_broken.wav"], "rec", "broken"),
+        (["anomaly/0.wav"], "anomaly/0.wav", "anomaly"),
+        (["broken hill/pump/no_anomaly/0.wav"], "broken hill/pump", None),
+        (["anomaly_detection/normal/0.wav"], "anomaly_detection", None),
+    ],
+)
+def test_recordings_named_not_normal_are_refused_for_training_only(
+    tmp_path, names, given, word
+):
+    put(tmp_path, *names)
+    for name in names:
+        soundfile.write(tmp_path / name, noise(1), 16000)
+    recordings = {
+        "pump": tmp_path / given if "." not in given else f"{tmp_path}/{given}"
+    }
+    options = (None, BANK, FEATURES, None, Log(Console(quiet=True)))
+    assert len(load_all(recordings, *options)["pump"].names) == len(names)
+    if word is None:
+        load_all(recordings, *options, for_training=True)
+        return
+    with pytest.raises(InputError, match=f"is named {word}, but models learn"):
+        load_all(recordings, *options, for_training=True)
 
 
 def test_a_short_recording_is_a_single_clip(folder):
@@ -152,11 +237,17 @@ def test_recordings_stay_whole_without_a_clip_length():
 def test_recordings_are_assigned_to_known_machines():
     assert of_known_machines("x", None, ("pump",)) == {"pump": "x"}
     assert of_known_machines({"a": "x"}, None, ("a", "b")) == {"a": "x"}
+    assert of_known_machines("x", "u\u0308", ("\u00fc", "b")) == {"\u00fc": "x"}
     for recordings, machine, message in (
-        ("x", None, "a, b: say which machine"),
+        ("x", None, "a, b, \u00fc: name the machine"),
         ("x", "c", "unknown machine 'c'"),
         ({"a": "x"}, "a", "pass either machine or a dict"),
         ({}, None, "the dict is empty"),
+        (
+            {"u\u0308": "x", "\u00fc": "y"},
+            None,
+            "two names of the dict are one machine",
+        ),
     ):
         with pytest.raises(InputError, match=message):
-            of_known_machines(recordings, machine, ("a", "b"))
+            of_known_machines(recordings, machine, ("a", "b", "\u00fc"))

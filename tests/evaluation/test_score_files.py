@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from gammavae_jax.evaluation.official import (
     harmonic_mean,
     official_score,
 )
+from gammavae_jax.evaluation.rows import left_out_files, values_by_clip
 from gammavae_jax.evaluation.score_files import (
     read_directory,
     summarise,
@@ -44,6 +46,50 @@ official_evaluator = pytest.mark.skipif(
 def write_machine(folder, machine="fan"):
     write_scores(folder, machine, "00", NAMES, SCORES)
     write_decisions(folder, machine, "00", NAMES, SCORES > 2)
+
+
+def test_names_in_another_case_or_unicode_form_are_the_same_clips(tmp_path):
+    (tmp_path / "plain").mkdir()
+    write_machine(tmp_path / "plain", "Lüfter")
+    expected = read_directory(tmp_path / "plain")
+    write_truth(tmp_path, "Lüfter")
+    for path in (tmp_path / "plain").iterdir():
+        text = unicodedata.normalize("NFD", path.read_text().upper())
+        name = unicodedata.normalize("NFD", path.name).replace(".csv", ".CSV")
+        path.unlink()
+        path.with_name(name.replace("a", "A", 1)).write_text(text)
+    found = read_directory(tmp_path / "plain", tmp_path)
+    for one, other in zip(found, expected, strict=True):
+        assert (one.machine, one.section) == (other.machine, other.section)
+        np.testing.assert_array_equal(np.sort(one.scores), np.sort(other.scores))
+
+
+def test_two_clips_that_differ_by_case_only_stay_two():
+    clip_of = {"A": "A", "a": "a", "b": "b"}
+    rows = {"A": ["1"], "a": ["2"], "B": ["3"]}
+    assert values_by_clip("x.csv", rows, clip_of) == {"A": 1, "a": 2, "b": 3}
+    with pytest.raises(InputError, match="'b' is listed 2 times"):
+        values_by_clip("x.csv", {**rows, "b": ["4"]}, clip_of)
+    with pytest.raises(InputError, match="'Ⓐ' is unknown"):
+        values_by_clip("x.csv", {"Ⓐ": ["1"]}, clip_of)
+
+
+def test_a_broken_link_to_a_score_file_is_refused(tmp_path):
+    write_machine(tmp_path)
+    (tmp_path / FILE.replace("fan", "pump")).symlink_to("nowhere.csv")
+    (tmp_path / FILE.replace("anomaly_score_fan", "decision_result_pump")).touch()
+    with pytest.raises(InputError, match=r"pump_section_00_test\.csv cannot be read"):
+        read_directory(tmp_path)
+
+
+def test_files_named_like_score_files_that_are_not_read_are_known(tmp_path):
+    write_machine(tmp_path)
+    assert left_out_files(tmp_path) == []
+    (tmp_path / "seed1").mkdir()
+    names = ["Anomaly_score_pump_section_00_test.txt", f"seed1/{FILE}"]
+    for name in names:
+        (tmp_path / name).touch()
+    assert left_out_files(tmp_path) == names
 
 
 def lines_of(path):

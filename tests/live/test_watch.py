@@ -124,6 +124,83 @@ def test_resampling_is_reported_once(watcher):
     assert all(e["seconds"] == pytest.approx(30, abs=1e-3) for e in watcher.events())
 
 
+@pytest.mark.parametrize("name", ["done/0.wav", "fan/checked_0.wav", "fan/0.WAV"])
+def test_a_recording_that_is_moved_is_not_scored_again(watcher, name):
+    path = put(watcher.fan / "0.wav", tone(1.0, 0.8))
+    assert len(watcher.lines(2)) == 1
+    (watcher.folder / name).parent.mkdir(exist_ok=True)
+    path.rename(watcher.folder / name)
+    expected = [f"{name}: scored before as fan/0.wav: not scored again"]
+    assert watcher.lines(2) == expected  # also by a new watch
+    assert watcher.lines(2) == []
+    assert len(watcher.sent) == 1
+
+
+def test_a_recording_that_is_moved_to_another_machine_is_scored_for_it(watcher):
+    path = put(watcher.fan / "0.wav", tone(1.0))
+    watcher.lines(2)
+    (watcher.folder / "pump").mkdir()
+    path.rename(watcher.folder / "pump" / "0.wav")
+    (line,) = watcher.lines(2)
+    assert line.startswith("ok     pump  pump/0.wav")
+
+
+@pytest.mark.parametrize("how", ["replaced", "overwritten"])
+def test_other_contents_of_the_same_name_size_and_time_are_scored(watcher, how):
+    path, old = watcher.fan / "latest.wav", (315532800, 315532800)
+    put(path, tone(1.0, 0.2))
+    os.utime(path, old)
+    assert watcher.lines(2)[0].startswith("ok ")
+    new = watcher.folder.parent / "new.wav" if how == "replaced" else path
+    put(new, tone(1.0, 0.8))
+    os.utime(new, old)
+    new.replace(path)
+    assert watcher.lines(2)[0].startswith("ALARM")
+
+
+def test_a_recording_whose_permissions_change_is_not_scored_again(watcher):
+    path = put(watcher.fan / "0.wav", tone(1.0))
+    watcher.lines(2)
+    path.chmod(0o600)
+    os.link(path, watcher.folder.parent / "backup.wav")
+    assert watcher.lines(2) == []
+
+
+def test_the_same_silence_in_a_new_recording_is_scored(watcher):
+    """A dead microphone records the same again; each recording must be reported."""
+    for number in range(3):
+        path = put(watcher.fan / f"{number}.wav", np.zeros(RATE))
+        os.utime(path, (1000 * number, 1000 * number))
+    assert len(watcher.lines(2)) == 3
+
+
+def test_a_folder_named_after_a_machine_in_another_unicode_form_is_its_own(watcher):
+    """macOS decomposes names."""
+    watcher.scorer = LoudnessScorer(("L\u00fcfter", "pump"))
+    put(watcher.folder / "Lu\u0308fter" / "0.wav", tone(1.0))
+    assert watcher.lines(2)[0].startswith("ok     L\u00fcfter")
+
+
+def test_what_is_left_out_is_named_once(watcher):
+    (watcher.fan).mkdir()
+    for name in ("a.mp3", ".a.wav"):
+        (watcher.fan / name).write_bytes(b"x")
+    watch = watcher.start()
+    watch._poll()
+    watch._poll()
+    lines = watcher.lines()
+    assert [line.split(": ")[1] for line in lines] == [
+        "1 hidden or system file or folder (fan/.a.wav)",
+        "1 file in another format (fan/a.mp3)",
+    ]
+    for name in ("b.mp3", ".b.wav"):
+        (watcher.fan / name).write_bytes(b"x")
+    watch._poll()
+    assert [line.split(": ")[1] for line in watcher.lines()] == [
+        "1 file in another format (fan/b.mp3)"
+    ]
+
+
 def test_a_bad_file_is_reported_once_in_one_line_and_the_others_are_scored(watcher):
     bad = put(watcher.fan / "bad\n.wav", tone(1.0))
     bad.write_bytes(bad.read_bytes()[:5000])
@@ -134,14 +211,15 @@ def test_a_bad_file_is_reported_once_in_one_line_and_the_others_are_scored(watch
     soundfile.write(watcher.fan / "nan.wav", nan, RATE, subtype="FLOAT")
     os.mkfifo(watcher.fan / "pipe.wav")
     put(watcher.folder / "stray.wav", tone(1.0))
+    (watcher.fan / "gone.wav").symlink_to("nothing")
     put(watcher.fan / "rate.wav", tone(1.0), rate=1)  # would take all memory
     put(watcher.fan / "good.wav", tone(1.0))
     lines = watcher.lines(2)
-    assert sorted(line.split()[0] for line in lines) == ["BAD"] * 8 + ["ok"]
-    assert any("stray.wav is not in a machine's folder (fan, pump)" in x for x in lines)
+    assert sorted(line.split()[0] for line in lines) == ["BAD"] * 9 + ["ok"]
+    assert any("stray.wav: not in a machine's folder (fan, pump)" in x for x in lines)
     assert any("a sample rate of 1 Hz is implausible" in x for x in lines)
-    assert [e["event"] for e in watcher.events()].count("bad_file") == 8
-    assert watcher.watch.counts == {"scored": 1, "alarms": 0, "bad": 8}
+    assert [e["event"] for e in watcher.events()].count("bad_file") == 9
+    assert watcher.watch.counts == {"scored": 1, "alarms": 0, "bad": 9}
 
 
 def test_an_unexpected_error_costs_no_other_recording(watcher):

@@ -28,6 +28,7 @@ from gammavae_jax.runs.checkpoint import (
     restore_training,
     save_detector,
     save_training,
+    training_clips,
 )
 from gammavae_jax.runs.stored_arrays import validate_sizes
 from gammavae_jax.scoring.detector import Detector
@@ -130,9 +131,12 @@ def test_a_detector_without_references_and_calibration_is_restored(
 def test_a_training_is_restored_at_its_newest_state(tmp_path, state, tiny):
     for epoch in (1, 2):
         now = state._replace(is_stopped=np.array([[False, epoch == 2]] * 2))
-        save_training(tmp_path, TrainCheckpoint(epoch, now, tiny(), CLIPS))
-    back = restored(tmp_path)
-    assert (back.epoch, back.config, back.clips) == (2, tiny(), CLIPS)
+        save_training(tmp_path, TrainCheckpoint(epoch, now, tiny(), clips))
+    back = restore_training(tmp_path)
+    assert back is not None
+    assert (back.epoch, back.config, back.clips) == (2, tiny(), clips)
+    assert training_clips(tmp_path) == clips
+    assert training_clips(tmp_path / "nowhere") == {}
     assert_same(back.state, now)
     names = {path.name for path in (tmp_path / "train").iterdir()}
     assert names == {"1", "1.json", "2", "2.json"}

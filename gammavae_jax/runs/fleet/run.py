@@ -12,6 +12,8 @@ import jax
 
 from gammavae_jax.config import Config
 from gammavae_jax.data.loading import Machines, Source, find_in_turn
+from gammavae_jax.data.recording_notes import note_left_out
+from gammavae_jax.devices.cluster import together
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import definition_of
 from gammavae_jax.files import remove, writing
@@ -82,6 +84,7 @@ def run_machines(
         InputError: the input cannot be used. Finished waves are kept.
     """
     definition_of(year)  # refuses a bad year before any work
+    together(lambda: note_left_out(source.root, source.machines, log))
     out = folder.path
     if jax.process_count() > 1:
         if wave_size is not None or (folder.resume and is_fleet(out)):

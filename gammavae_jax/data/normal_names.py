@@ -1,0 +1,61 @@
+"""Refuses training recordings whose names say that the machine was not normal.
+
+Only whole words count: "abnormal" in `pump_abnormal_01.wav`, not "normal" in
+`abnormal`, nor "broken" in `unbroken`. A word that is negated (`no_anomaly`,
+`fault-free`) or names the task (`anomaly_detection`) does not count.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import PurePath
+
+from gammavae_jax.data.names import parse_clip_name, section_word
+from gammavae_jax.errors import InputError, printable
+
+_WORDS = {
+    *("abnormal", "anomaly", "anomalies", "anomalous", "faulty", "fault", "faults"),
+    *("broken", "defective"),
+}
+_NEGATIONS_BEFORE = {"no", "non", "not", "without", "zero", "before"}
+_NEGATIONS_AFTER = {"free", "detection", "detector", "detectors", "monitoring"}
+_WORD = re.compile(r"[^\W\d_]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+")
+
+
+def fault_word(name: str) -> str | None:
+    """Return the first word of a name that says "not normal", or None.
+
+    A clip's name in the challenge's form states its label, and what follows are
+    attributes, which may be any words.
+    """
+    if section_word(name) and parse_clip_name(name).label == "normal":
+        return None
+    words = [w.lower() for w in _WORD.findall(unicodedata.normalize("NFKC", name))]
+    around = zip(["", *words], words, [*words[1:], ""], strict=False)
+    for before, word, after in around:
+        is_negated = before in _NEGATIONS_BEFORE or after in _NEGATIONS_AFTER
+        if word in _WORDS and not is_negated:
+            return word
+    return None
+
+
+def require_normal_names(
+    recordings: Iterable[tuple[str | PurePath, Sequence[str]]], remedy: str
+) -> None:
+    """Refuse training recordings that are named abnormal, anomaly, faulty or the like.
+
+    Each entry is a recording's name, for the message, and the names that count: those
+    of the folders that it is in, and its own.
+    """
+    named = [(n, w) for n, parts in recordings if (w := _first_word(parts)) is not None]
+    if named:
+        name, word = named[0]
+        several = f" ({len(named)} recordings are named so)" if named[1:] else ""
+        raise InputError(
+            f"{printable(name)}: a training clip is named {word}, but models learn "
+            f"from normal sounds only: {remedy}{several}"
+        )
+
+
+def _first_word(parts: Sequence[str]) -> str | None:
+    return next(filter(None, map(fault_word, parts)), None)

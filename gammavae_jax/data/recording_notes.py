@@ -1,0 +1,79 @@
+"""Notes on the recordings of a run: what is not read, and clips in both splits."""
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+from gammavae_jax.data.clips import NamedClips, clip_identities
+from gammavae_jax.data.listing import (
+    BROKEN,
+    ELSEWHERE,
+    UNREADABLE,
+    holds_recordings,
+    left_out_lines,
+    require_listing,
+)
+from gammavae_jax.data.machines import (
+    FOLDERS_READ,
+    entries,
+    find_machines,
+    machine_folders,
+    machine_root,
+)
+from gammavae_jax.data.names import nfc
+from gammavae_jax.errors import names_text, printable
+from gammavae_jax.log import Log
+
+_MOST_NAMES = 3
+
+
+def left_out(data_root: Path, machines: Collection[str]) -> list[str]:
+    """Return lines that name what is not read in the folders of machines.
+
+    If these are all machines, recordings that belong to none are named as well.
+    """
+    root, found = machine_root(data_root), {}
+    are_all = set(map(nfc, machines)) >= set(find_machines(data_root))
+    folders = machine_folders(root)
+    for path in entries(root):
+        if path not in folders:
+            if are_all and holds_recordings(path):
+                found[path.name] = ELSEWHERE
+        elif nfc(path.name) in map(nfc, machines):
+            listing = require_listing(path)
+            for name, reason in listing.left_out.items():
+                if name.split("/")[0] in FOLDERS_READ or reason in (BROKEN, UNREADABLE):
+                    found[f"{path.name}/{name}"] = reason
+            beside = {name.split("/")[0] for name in listing.recordings} - FOLDERS_READ
+            found |= {f"{path.name}/{name}": ELSEWHERE for name in beside}
+    return left_out_lines(root, found)
+
+
+def note_left_out(data_root: Path, machines: Collection[str], log: Log) -> None:
+    """Note what `left_out` names."""
+    for line in left_out(data_root, machines):
+        log.note(line)
+
+
+def note_shared_clips(
+    train: Mapping[str, Iterable[str]], test: NamedClips, log: Log
+) -> None:
+    """Note the test clips of each machine that sound exactly like a training clip.
+
+    `train` has the identities of the machines' training clips; see `clip_identities`.
+    """
+    shared = []
+    for machine, clips in test:
+        sounds = {identity.rpartition(" ")[2] for identity in train.get(machine, ())}
+        shared += [
+            f"{machine}/{printable(file.path.name)}"
+            for file, identity in zip(clips.files, clip_identities(clips), strict=True)
+            if identity.rpartition(" ")[2] in sounds
+        ]
+    if shared:
+        are = "test clip is also a training clip"
+        if shared[1:]:
+            are = "test clips are also training clips"
+        log.note(
+            f"{len(shared)} {are} ({names_text(shared, _MOST_NAMES)}): remove each "
+            "from one of the two, because a model knows its training clips"
+        )

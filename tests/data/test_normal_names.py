@@ -1,0 +1,43 @@
+"""Names that say that a recording is not of a normal machine."""
+
+import pytest
+
+from gammavae_jax.data.normal_names import fault_word, require_normal_names
+from gammavae_jax.errors import InputError
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("abnormal", "ABNORMAL", "Abnormal data", "pump_abnormal_01.wav", "anomaly"),
+        *("anomalous-2024", "fan.broken.flac", "pumpBroken.wav", "faulty", "anomaly01"),
+        *("section_00_source_train_anomaly_0001.wav", "anomaly_id_02_00000001.wav"),
+        *("normal_and_abnormal", "not normal, broken", "ABNORMAL-2"),
+    ],
+)
+def test_a_whole_word_that_says_not_normal_is_found(name):
+    assert fault_word(name) is not None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("normal", "pump", "unbroken", "brokenwood", "default", "paranormal", ""),
+        *("no_anomaly", "non-faulty", "fault-free", "NoAnomaly", "without fault"),
+        *("anomaly_detection", "not broken.wav", "AnomalyDetector", "faultless"),
+        "section_00_source_train_normal_0001_belt_broken.wav",
+        "normal_id_00_00000001_faulty.wav",
+    ],
+)
+def test_parts_of_words_negations_and_attributes_do_not_count(name):
+    assert fault_word(name) is None
+
+
+def test_the_first_recording_is_named_and_all_are_counted():
+    named = [("a.wav", ["rec", "a.wav"]), *(("b\n.wav", ["faulty", "b"]),) * 2]
+    with pytest.raises(InputError) as error:
+        require_normal_names(named, "leave it out")
+    assert str(error.value) == (
+        "b\\n.wav: a training clip is named faulty, but models learn from normal "
+        "sounds only: leave it out (2 recordings are named so)"
+    )

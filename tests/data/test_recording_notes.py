@@ -1,0 +1,65 @@
+"""Notes on the recordings of a run: what is not read, and clips in both splits."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from gammavae_jax.data.clips import Clips, clip_identities
+from gammavae_jax.data.machines import clip_file
+from gammavae_jax.data.recording_notes import left_out, note_shared_clips
+from gammavae_jax.log import Log
+
+CLEAN = ["fan/train/0.wav", "fan/test/0.wav", "pump/train/0.wav", "pump/test/1/0.wav"]
+
+
+def fill(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def test_a_clean_folder_needs_no_note(tmp_path):
+    more = [
+        "README.md",
+        "fan/attributes_00.csv",
+        "fan/supplemental/0.wav",
+        "docs/a.mp3",
+    ]
+    fill(tmp_path, *CLEAN, *more, "dev_saw.zip.part", "fan/notes/a.pdf")
+    assert left_out(tmp_path, ("fan", "pump")) == []
+
+
+@pytest.mark.parametrize(
+    ("machines", "names", "expected"),
+    [
+        ("fan pump", ["fan/train/a/b.m4a"], "1 file in another format (fan/train/a/b"),
+        ("fan pump", ["fan/Train/1.wav", "saw/1.wav", "1.wav"], "3 recordings or fol"),
+        ("fan", ["fan/1.wav", "pump/1.wav"], "1 recording or folder outside the fol"),
+        ("fan", ["fan/test/.1.wav"], "1 hidden or system file or folder (fan/test/.1"),
+    ],
+)
+def test_what_a_run_does_not_read_is_named(tmp_path, machines, names, expected):
+    fill(tmp_path, *CLEAN, *names)
+    (line,) = left_out(tmp_path, machines.split())
+    assert f"left out of {tmp_path}: {expected}" in line
+
+
+def clips(*seeds):
+    files = tuple(clip_file(Path(f"{seed}.wav")) for seed in seeds)
+    rngs = (np.random.default_rng(seed) for seed in seeds)
+    return Clips(files, tuple(r.normal(size=(5, 128)).astype(np.float32) for r in rngs))
+
+
+def test_a_test_clip_that_is_a_training_clip_is_noted():
+    train = {"fan": clip_identities(clips(1, 2, 3)), "pump": ["odd", ""]}
+    log = Log(Console(file=io.StringIO()))
+    note_shared_clips(train, [("fan", clips(4, 5)), ("pump", clips(1, 2))], log)
+    note_shared_clips({}, [("fan", clips(4, 5))], log)
+    assert log.notes == []
+    note_shared_clips(train, [("fan", clips(5, 2)), ("pump", clips(1))], log)
+    (note,) = log.notes
+    assert note.startswith("1 test clip is also a training clip (fan/2.wav): remove")
