@@ -9,11 +9,13 @@ from jaxtyping import Float
 
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import TRAIN, Capacity
+from gammavae_jax.data.conditions import conditions_of
 from gammavae_jax.data.loading import Machines
 from gammavae_jax.data.recording_clips import LoadedRecordings, parts_held_together
 from gammavae_jax.errors import InputError
 from gammavae_jax.scoring.detector import Detector, fit_scores
 from gammavae_jax.scoring.threshold import too_few_clips
+from gammavae_jax.scoring.verdict import machine_names
 from gammavae_jax.training.loop import (
     Examples,
     Observer,
@@ -50,8 +52,11 @@ def fit(
     """
     observer = observer or Observer()
     examples = stack_examples(config, machines.train, observer.log, capacity)
+    recordings = [clips.recording for _, clips in machines.train]
+    conditions = [conditions_of(c, config.features) for _, c in machines.train]
     machines.train.clear()
-    few = too_few_clips(examples.split.is_held_out, examples.names, config)
+    held_out, names = examples.split.is_held_out, examples.names
+    few = too_few_clips(held_out, recordings, names, config)
     if few and config.scoring.threshold != "official":
         observer.log.note(few)
     if adapt_epochs:
@@ -59,7 +64,9 @@ def fit(
     trained = train_examples(config, examples, observer)
     del examples
     with trained.placement, observer.log.timed("fit_s"):
-        return fit_detector(config, trained, machines)
+        detector = fit_detector(config, trained, machines)
+    names = machine_names(detector)
+    return replace(detector, conditions=dict(zip(names, conditions, strict=True)))
 
 
 def fit_detector(config: Config, trained: Trained, machines: Machines) -> Detector:
@@ -85,15 +92,9 @@ def fit_recordings(
     """Fit a detector to a user's own recordings; see `fit` for shared arguments.
 
     Raises:
-        InputError: a machine's name is not printable, it has fewer than two clips, or
-            `fit` fails.
+        InputError: a machine has fewer than two clips, or `fit` fails.
     """
     for name, found in loaded.items():
-        if not name.isprintable():
-            raise InputError(
-                f"machine {name!r}: its name has characters that cannot be printed: "
-                "rename it"
-            )
         if len(found.clips.files) < 2:
             raise InputError(
                 f"{name} has one clip: give two or more normal recordings, because "
