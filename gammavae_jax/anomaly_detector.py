@@ -37,6 +37,7 @@ from gammavae_jax.runs.detector_parameters import (
 )
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.fit import fit_recordings
+from gammavae_jax.scoring.short_clips import as_of_whole_clips
 from gammavae_jax.scoring.verdict import ClipScorer, Verdict, judge, machine_names
 from gammavae_jax.training.loop import Observer
 
@@ -200,8 +201,11 @@ class AnomalyDetector(BaseEstimator):
         numbers = [self.machines_.index(name) for name in loaded]
         clips = [found.clips for found in loaded.values()]
         scores = self._scorer.score(dict(zip(numbers, clips, strict=True)))
-        of_seed = scores[config.score][0]
-        return list(zip(numbers, loaded.values(), of_seed, strict=True))
+        comparable = [
+            as_of_whole_clips(detector, *of)
+            for of in zip(numbers, scores[config.score][0], clips, strict=True)
+        ]
+        return list(zip(numbers, loaded.values(), comparable, strict=True))
 
     @property
     def threshold_(self) -> dict[str, float]:
@@ -228,13 +232,7 @@ class AnomalyDetector(BaseEstimator):
             InputError: there is no detector, or this version cannot read it.
         """
         detector, parameters = read_detector(Path(path))
-        try:
-            made = cls(**{**parameters, "verbose": verbose})
-        except TypeError as error:
-            raise InputError(
-                f"detector {str(path)!r} was saved by another version of "
-                "gammavae_jax: use that version, or fit it again"
-            ) from error
+        made = cls(**{**parameters, "verbose": verbose})
         made._take(detector, plain_parameters(made.get_params()))
         return made
 

@@ -29,6 +29,7 @@ class Conditions(NamedTuple):
     level: tuple[float, float]  # mean log-mel of the quietest and of the loudest, in dB
     sample_rates: tuple[int, ...]  # Hz, before resampling
     channels: tuple[int, ...]  # numbers of channels in the files; arrays have none
+    shortest: float  # seconds; the scores of clips from this length on are comparable
 
 
 def conditions_of(clips: Clips, config: FeatureConfig) -> Conditions:
@@ -41,7 +42,13 @@ def conditions_of(clips: Clips, config: FeatureConfig) -> Conditions:
         (round(min(levels), 2), round(max(levels), 2)),
         tuple(sorted(rates)),
         tuple(sorted({n for _, n in clips.formats if n})),
+        _SHORTEST * min(seconds),
     )
+
+
+def n_frames_of(seconds: float, config: FeatureConfig) -> int:
+    """Do the reverse of `clip_seconds`."""
+    return 1 + round(seconds * config.sample_rate / config.hop_length)
 
 
 def clip_seconds(n_frames: int, config: FeatureConfig) -> float:
@@ -52,7 +59,7 @@ def clip_seconds(n_frames: int, config: FeatureConfig) -> float:
 class Heard(NamedTuple):
     """What is known of new recordings of one machine."""
 
-    log_mels: Sequence[Float[np.ndarray, "frame mel"]]  # of their clips
+    log_mels: Sequence[Float[np.ndarray, "_ mel"]]  # of their clips
     formats: Collection[tuple[int, int]]  # see `Clips`
     levels: Sequence[ChannelLevels | None]  # of each recording
 
@@ -127,12 +134,12 @@ def _channels(
 
 def _length(
     trained: Conditions,
-    log_mels: Sequence[Float[np.ndarray, "frame mel"]],
+    log_mels: Sequence[Float[np.ndarray, "_ mel"]],
     config: FeatureConfig,
 ) -> dict[str, str]:
     shortest, longest = trained.seconds
     seconds = [clip_seconds(len(log_mel), config) for log_mel in log_mels]
-    if min(seconds) < _SHORTEST * shortest:
+    if min(seconds) < trained.shortest:
         new, known, change, effect = min(seconds), shortest, "shorter", "false alarms"
     elif max(seconds) > _LONGEST * longest:
         new, known, change, effect = max(seconds), longest, "longer", "missed anomalies"
@@ -146,7 +153,7 @@ def _length(
 
 
 def _level(
-    trained: Conditions, log_mels: Sequence[Float[np.ndarray, "frame mel"]]
+    trained: Conditions, log_mels: Sequence[Float[np.ndarray, "_ mel"]]
 ) -> dict[str, str]:
     levels = np.array([np.mean(log_mel) for log_mel in log_mels])
     quietest, loudest = trained.level

@@ -86,11 +86,13 @@ def load_detector(folder: Path) -> Detector:
     validate_detector(path, about)
     arrays = load_arrays(path, about, _abstract_detector(config, about))
     machines = tuple((machine, section) for machine, section in about["machines"])
-    conditions = {
-        name: Conditions(*(tuple(of[field]) for field in Conditions._fields))
-        for name, of in about.get("conditions", {}).items()
-    }
+    stored = about.get("conditions", {})  # older detectors have none
+    conditions = {n: Conditions(**_with_tuples(of)) for n, of in stored.items()}
     return Detector(config, machines, **arrays, conditions=conditions)
+
+
+def _with_tuples(tree: Any) -> dict[str, Any]:
+    return {n: tuple(v) if isinstance(v, list) else v for n, v in tree.items()}
 
 
 def refuse_fleet(folder: Path, part: str = "") -> None:

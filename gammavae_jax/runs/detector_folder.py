@@ -9,7 +9,7 @@ from typing import Any
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import atomic_folder, write_text
 from gammavae_jax.runs.checkpoint import load_detector, save_detector
-from gammavae_jax.runs.detector_parameters import plain_parameters
+from gammavae_jax.runs.detector_parameters import PARAMETERS, plain_parameters
 from gammavae_jax.scoring.detector import Detector
 
 _PARAMETERS = "anomaly_detector.json"  # a run's checkpoint has none
@@ -71,13 +71,17 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
             "clip_seconds": None,  # a run scores recordings whole
         }
     try:
-        # Unknown names come from another version, which the caller reports.
-        parameters = json.loads(path.read_text(encoding="utf-8"))
-        return detector, plain_parameters(parameters)
+        parameters = plain_parameters(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, AttributeError) as error:  # not an object
         raise InputError(
             f"{printable(path)} cannot be read: it is damaged; fit the detector again"
         ) from error
+    if unknown := parameters.keys() - PARAMETERS:
+        raise InputError(
+            f"{printable(path)} was saved by another version of gammavae_jax (it has "
+            f"{', '.join(sorted(unknown))}): use that version, or fit it again"
+        )
+    return detector, parameters
 
 
 def _not_written(folder: Path, error: OSError) -> InputError:

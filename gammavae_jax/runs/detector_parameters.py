@@ -15,7 +15,7 @@ from gammavae_jax.scoring.detector import Detector, with_false_alarm_rate
 
 _NUMBER = (int, float)
 # The types of each parameter, and what a message asks for.
-_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+PARAMETERS: dict[str, tuple[tuple[type, ...], str]] = {
     "preset": ((str,), "the name of a preset"),
     "epochs": ((int, type(None)), "a whole number or None"),
     "seed": ((int,), "a whole number"),
@@ -35,7 +35,7 @@ def plain_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
         InputError: a value has the wrong type.
     """
     plain = {name: _plain(value) for name, value in parameters.items()}
-    for name, (types, wanted) in _TYPES.items():
+    for name, (types, wanted) in PARAMETERS.items():
         value = plain.get(name, parameters.get(name))
         if name in plain and not _is_one_of(value, types):
             raise InputError(f"{name} is {value!r}: set {wanted}")

@@ -184,12 +184,12 @@ def _is_size(value: Any) -> bool:
 
 def _is_conditions(value: Any) -> bool:
     """Whether a value describes `Conditions`."""
-    ranges = "seconds", "level"
     return (
         isinstance(value, dict)
         and set(value) == set(Conditions._fields)
-        and all(_is_list(value[name], _is_finite, 2) for name in ranges)
-        and all(_is_list(value[n], _is_size) for n in value.keys() - ranges)
+        and all(_is_list(value[name], _is_finite, 2) for name in ("seconds", "level"))
+        and all(_is_list(value[n], _is_size) for n in ("sample_rates", "channels"))
+        and _is_finite(value["shortest"])
     )
 
 

@@ -162,7 +162,7 @@ def _calibrated(
     """Add the scores of held-out clips, and the thresholds fitted to them."""
     config, held_out = detector.config, split.is_held_out
     chosen, is_used = chosen_indices(held_out)
-    by_member = _compile_members(detector, placement, data, chosen)()
+    by_member = compile_members(detector, placement, data, chosen)()
     scores = {
         name: equalise_ties(
             name, by_clip(values, chosen, is_used, held_out.shape[-1], config)
@@ -212,7 +212,7 @@ def compile_scores(
     models = config.n_members, len(detector.machines)
     every = np.arange(data.n_frames.shape[-1], dtype=np.int32)
     chosen = np.broadcast_to(every, (*models, len(every)))
-    score = _compile_members(detector, placement, data, chosen)
+    score = compile_members(detector, placement, data, chosen)
 
     def run(data: ClipArrays | None = None) -> Scores:
         scores = {
@@ -242,7 +242,7 @@ def clip_p_values(
     return p_values(scores, known[~np.isnan(known)])
 
 
-def _compile_members(
+def compile_members(
     detector: Detector,
     placement: Placement,
     data: Any,

@@ -14,6 +14,7 @@ from gammavae_jax.data.loading import Machines
 from gammavae_jax.data.recording_clips import LoadedRecordings, parts_held_together
 from gammavae_jax.errors import InputError
 from gammavae_jax.scoring.detector import Detector, fit_scores
+from gammavae_jax.scoring.short_clips import calibrate_short_clips
 from gammavae_jax.scoring.threshold import too_few_clips
 from gammavae_jax.scoring.verdict import machine_names
 from gammavae_jax.training.loop import (
@@ -35,6 +36,7 @@ def fit(
     observer: Observer | None = None,
     capacity: Capacity | None = None,
     adapt_epochs: bool = False,
+    any_length: bool = False,
 ) -> Detector:
     """Train the models of all machines, and fit their scores and thresholds.
 
@@ -46,6 +48,7 @@ def fit(
             error.
         capacity: the least that the arrays of a machine must hold.
         adapt_epochs: train for more epochs than configured if these have too few steps.
+        any_length: also calibrate the scores of shorter clips.
 
     Raises:
         InputError: a machine has too few clips, or a model diverged.
@@ -62,11 +65,16 @@ def fit(
     if adapt_epochs:
         config = _with_enough_epochs(config, examples)
     trained = train_examples(config, examples, observer)
+    clips = examples.arrays.clips if any_length else None
     del examples
     with trained.placement, observer.log.timed("fit_s"):
         detector = fit_detector(config, trained, machines)
-    names = machine_names(detector)
-    return replace(detector, conditions=dict(zip(names, conditions, strict=True)))
+        of_machine = dict(zip(machine_names(detector), conditions, strict=True))
+        detector = replace(detector, conditions=of_machine)
+        if clips is not None:
+            placement, split = trained.placement, trained.split
+            detector = calibrate_short_clips(detector, placement, clips, split)
+    return detector
 
 
 def fit_detector(config: Config, trained: Trained, machines: Machines) -> Detector:
@@ -108,7 +116,7 @@ def fit_recordings(
         test=[],
     )
     config = _with_no_empty_fold(config, loaded)
-    return fit(config, machines, observer, adapt_epochs=adapt_epochs)
+    return fit(config, machines, observer, adapt_epochs=adapt_epochs, any_length=True)
 
 
 def _require_whole_recordings(

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gammavae_jax.data.names import DOMAINS, LABELS, SPLITS, parse_clip_name
+from gammavae_jax.data.names import (
+    DOMAINS,
+    LABELS,
+    SPLITS,
+    is_labelled,
+    parse_clip_name,
+)
 
 BY_YEAR = {
     "normal_id_01_00000000.wav": "01|source||normal|00000000|",
@@ -44,6 +50,11 @@ def test_suffix_and_folders_are_ignored(name):
     stem = name.removesuffix(".wav")
     for same in (stem, f"{stem}.flac", f"{stem}.WAV", f"fan/normal_test/{stem}.wav"):
         assert "|".join(parse_clip_name(same)) == BY_YEAR[name]
+
+
+@pytest.mark.parametrize("name", BY_YEAR)
+def test_a_name_is_labelled_if_it_gives_a_label(name):
+    assert is_labelled(name) == (parse_clip_name(name).label != "")
 
 
 def test_attribute_values_are_not_mistaken_for_labels():
