@@ -290,10 +290,10 @@ class AnomalyDetector(BaseEstimator):
     ) -> dict[str, LoadedRecordings]:
         """The clips of each machine; says once how they differ from the training's."""
         log, features = self._log, config.features
-        options = (self.clip_seconds, log, keep_sounds, self.skip_bad_files)
+        plain = plain_parameters(self.get_params())
+        options = (plain["clip_seconds"], log, keep_sounds, plain["skip_bad_files"])
         loaded = load_all(recordings, sample_rate, bank, features, *options)
-        heard = {name: found.heard for name, found in loaded.items()}
-        notes = notes_on(heard, trained, features)
+        notes = notes_on({n: of.heard for n, of in loaded.items()}, trained, features)
         for kind in sorted(notes.keys() - self._said):
             log.say(notes[kind])
         self._said |= notes.keys()

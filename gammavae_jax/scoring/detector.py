@@ -160,19 +160,36 @@ def _calibrated(
     detector: Detector, placement: Placement, data: Any, split: Split
 ) -> Detector:
     """Add the scores of held-out clips, and the thresholds fitted to them."""
-    config, held_out = detector.config, split.is_held_out
-    chosen, is_used = chosen_indices(held_out)
-    by_member = compile_members(detector, placement, data, chosen)()
-    scores = {
-        name: equalise_ties(
-            name, by_clip(values, chosen, is_used, held_out.shape[-1], config)
-        )
-        for name, values in by_member.items()
-    }
+    config = detector.config
+    scores = score_held_out(detector, placement, data, split)()
     names = (*config.computed_scores, *(n for n in config.scores if n in FUSION_SCORES))
     calibration = fuse(scores, scores, names, config.scoring.fused)
     detector = replace(detector, calibration=calibration)
     return _with_thresholds(detector, calibration)
+
+
+def score_held_out(
+    detector: Detector, placement: Placement, data: Any, split: Split
+) -> Callable[..., Scores]:
+    """Compile the scores of held-out clips, each by the member that did not see it.
+
+    The returned function takes no argument, or other data of the same shapes.
+    """
+    config, held_out = detector.config, split.is_held_out
+    chosen, is_used = chosen_indices(held_out)
+    score, n_clips = (
+        _compile_members(detector, placement, data, chosen),
+        held_out.shape[-1],
+    )
+
+    def run(other: Any = None) -> Scores:
+        by_member = score(other)
+        return {
+            name: equalise_ties(name, by_clip(values, chosen, is_used, n_clips, config))
+            for name, values in by_member.items()
+        }
+
+    return run
 
 
 def with_false_alarm_rate(detector: Detector, rate: float) -> Detector:
@@ -212,7 +229,7 @@ def compile_scores(
     models = config.n_members, len(detector.machines)
     every = np.arange(data.n_frames.shape[-1], dtype=np.int32)
     chosen = np.broadcast_to(every, (*models, len(every)))
-    score = compile_members(detector, placement, data, chosen)
+    score = _compile_members(detector, placement, data, chosen)
 
     def run(data: ClipArrays | None = None) -> Scores:
         scores = {
@@ -242,7 +259,7 @@ def clip_p_values(
     return p_values(scores, known[~np.isnan(known)])
 
 
-def compile_members(
+def _compile_members(
     detector: Detector,
     placement: Placement,
     data: Any,

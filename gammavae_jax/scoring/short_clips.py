@@ -14,10 +14,9 @@ from gammavae_jax.data.arrays import ClipArrays
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.conditions import Conditions, n_frames_of
 from gammavae_jax.devices.placement import Placement
-from gammavae_jax.scoring.detector import Detector, compile_members
+from gammavae_jax.scoring.detector import Detector, score_held_out
 from gammavae_jax.scoring.fusion import fuse
 from gammavae_jax.scoring.verdict import machine_names
-from gammavae_jax.training.members import by_clip, chosen_indices
 from gammavae_jax.training.split import Split
 
 # Of the length of a machine's shortest training clip. A clip counts as the next shorter
@@ -37,25 +36,19 @@ def calibrate_short_clips(
         clips: the training clips, on the host.
         split: which of them were held out.
     """
-    config, held_out = detector.config, split.is_held_out
+    config = detector.config
     if config.scoring.threshold == "official":
         return detector
-    chosen, is_used = chosen_indices(held_out)
-    score = compile_members(detector, placement, clips, chosen)
+    score = score_held_out(detector, placement, clips, split)
     calibration = dict(detector.calibration)
     for share in SHARES:
         most = [[_frames(detector, m, share)] for m in range(len(detector.machines))]
         shorter = clips._replace(
             n_frames=np.minimum(clips.n_frames, np.array(most, np.int32))
         )
-        scores = {
-            name: by_clip(values, chosen, is_used, held_out.shape[-1], config)
-            for name, values in score(shorter).items()
-        }
-        fused = fuse(
-            scores, detector.calibration, (config.score,), config.scoring.fused
-        )
-        calibration[_key(detector, share)] = fused[config.score]
+        whole, names = detector.calibration, (config.score,)
+        cut = fuse(score(shorter), whole, names, config.scoring.fused)
+        calibration[_key(detector, share)] = cut[config.score]
     conditions = {
         name: of._replace(shortest=SHARES[-1] * of.seconds[0])
         for name, of in detector.conditions.items()
@@ -77,16 +70,18 @@ def as_of_whole_clips(
         scores: of the clips, and perhaps padding.
         clips: of the machine.
     """
-    comparable = np.array(scores)
+    comparable = np.array(scores, np.float64)
     if _key(detector, SHARES[-1]) not in detector.calibration:
         return comparable
     whole = _held_out(detector, detector.config.score, machine)
     least = _frames(detector, machine, _WHOLE)
+    lengths = {share: _frames(detector, machine, share) for share in SHARES}
     for clip, n_frames in enumerate(map(len, clips.log_mels)):
-        fitting = (s for s in SHARES if _frames(detector, machine, s) <= n_frames)
-        share = next(fitting, SHARES[-1])
+        if n_frames >= least:
+            continue
+        share = next((s for s in SHARES if lengths[s] <= n_frames), SHARES[-1])
         cut = _held_out(detector, _key(detector, share), machine)
-        if n_frames < least and len(cut):
+        if len(cut):
             # Beyond the held-out scores, the distance from the nearest one is kept.
             nearest = np.clip(scores[clip], cut[0], cut[-1])
             comparable[clip] = np.interp(nearest, cut, whole) + scores[clip] - nearest
