@@ -93,7 +93,7 @@ def _of_array(array: Any, sample_rate: int | None, name: str) -> RecordingSource
     return _already_read(Recording(waveform, sample_rate), name)
 
 
-def of_training(recordings: Any, y: Any, sample_rate: Any) -> tuple[Any, Any]:
+def of_training(recordings: Any, y: Any, sample_rate: Any) -> tuple[Any, int | None]:
     """Return the recordings and the sample rate that were passed to `fit`.
 
     `y` holds labels, which must all be normal (0, False or "normal"), or the sample
@@ -106,7 +106,7 @@ def of_training(recordings: Any, y: Any, sample_rate: Any) -> tuple[Any, Any]:
     if y is None or not is_several or getattr(y, "ndim", 1) == 0:
         if y is not None and sample_rate is not None:
             raise InputError("fit got two sample rates: pass it one")
-        return recordings, sample_rate if y is None else y
+        return recordings, whole_rate(sample_rate if y is None else y)
     if isinstance(recordings, str | os.PathLike | Mapping):
         recordings = ()
     labels, recordings = list(y), list(recordings)
@@ -122,7 +122,7 @@ def of_training(recordings: Any, y: Any, sample_rate: Any) -> tuple[Any, Any]:
                 f"y labels recording {number} as {reprlib.repr(label)}: fit only "
                 "normal recordings, labelled 0, and leave the others out"
             )
-    return recordings, sample_rate
+    return recordings, whole_rate(sample_rate)
 
 
 def _is_normal_word(label: Any) -> bool:

@@ -35,10 +35,12 @@ def plain_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
         InputError: a value has the wrong type.
     """
     plain = {name: _plain(value) for name, value in parameters.items()}
-    for name, (types, wanted) in PARAMETERS.items():
-        value = plain.get(name, parameters.get(name))
-        if name in plain and not _is_one_of(value, types):
+    for name in plain.keys() & PARAMETERS:
+        types, wanted = PARAMETERS[name]
+        value = plain[name]
+        if not _is_one_of(value, types):
             raise InputError(f"{name} is {value!r}: set {wanted}")
+        plain[name] = float(value) if float in types and value is not None else value
     return plain
 
 
