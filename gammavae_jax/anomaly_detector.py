@@ -6,7 +6,7 @@ As in the challenge, and unlike scikit-learn's outlier detectors, higher scores 
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,28 @@ from rich.console import Console
 from sklearn.base import BaseEstimator
 
 from gammavae_jax.config import Config
-from gammavae_jax.config_json import override
+from gammavae_jax.data.conditions import Conditions, notes_on
 from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.data.recording_clips import LoadedRecordings, load_all
 from gammavae_jax.data.recordings import (
     Recordings,
+    by_machine,
     known_machine,
     of_known_machines,
+    of_training,
 )
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
-from gammavae_jax.presets import preset as named_preset
 from gammavae_jax.report.recordings_page import write_recordings_report
 from gammavae_jax.runs.detector_folder import read_detector, write_detector
+from gammavae_jax.runs.detector_parameters import (
+    configuration_of,
+    plain_parameters,
+    with_parameters,
+)
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.fit import fit_recordings
+from gammavae_jax.scoring.short_clips import as_of_whole_clips
 from gammavae_jax.scoring.verdict import ClipScorer, Verdict, judge, machine_names
 from gammavae_jax.training.loop import Observer
 
@@ -62,7 +69,7 @@ class AnomalyDetector(BaseEstimator):
 
     detector_: Detector  # models, references and thresholds
     machines_: tuple[str, ...]
-    _noted_rates: frozenset[int] = frozenset()
+    _said: frozenset[str] = frozenset()  # kinds of notes
 
     def __init__(
         self,
@@ -86,26 +93,30 @@ class AnomalyDetector(BaseEstimator):
         self.verbose = verbose
 
     def fit(
-        self, recordings: Given, sample_rate: int | None = None
+        self, recordings: Given, y: Any = None, sample_rate: int | None = None
     ) -> "AnomalyDetector":
         """Train on recordings of healthy machines.
 
         Args:
             recordings: see the class; at least two per machine, or one long recording.
+            y: the label of each recording, as in scikit-learn; all must be normal (0).
+                A single number is the `sample_rate`.
             sample_rate: the waveforms' sample rate in Hz.
 
         Raises:
             InputError: a setting or a recording cannot be used.
         """
-        log, config = self._log(), self._configuration()
-        if not isinstance(recordings, Mapping):
-            recordings = {ONE_MACHINE: recordings}
-        if not recordings:
-            raise InputError("the dict is empty: pass at least one machine")
+        recordings, sample_rate = of_training(recordings, y, sample_rate)
+        recordings = by_machine(recordings, ONE_MACHINE)
+        parameters = plain_parameters(self.get_params())
+        log, config = self._log, configuration_of(parameters)
         bank = mel_filterbank(config.features)
-        loaded = self._load(recordings, sample_rate, bank, config, for_training=True)
-        adapt, observer = self.epochs is None, Observer(log)
-        self._take(fit_recordings(config, loaded, bank, observer, adapt_epochs=adapt))
+        loaded = self._load(
+            recordings, sample_rate, bank, config, {}, for_training=True
+        )
+        adapt, observer = parameters["epochs"] is None, Observer(log)
+        detector = fit_recordings(config, loaded, bank, observer, adapt_epochs=adapt)
+        self._take(detector, parameters)
         return self
 
     def score_samples(self, recordings: Given, sample_rate: int | None = None) -> Any:
@@ -188,12 +199,16 @@ class AnomalyDetector(BaseEstimator):
         detector = self._fitted()
         config, bank = detector.config, detector.filterbank
         given = of_known_machines(recordings, machine, self.machines_)
-        loaded = self._load(given, sample_rate, bank, config, keep_sounds)
+        trained = detector.conditions
+        loaded = self._load(given, sample_rate, bank, config, trained, keep_sounds)
         numbers = [self.machines_.index(name) for name in loaded]
         clips = [found.clips for found in loaded.values()]
         scores = self._scorer.score(dict(zip(numbers, clips, strict=True)))
-        of_seed = scores[config.score][0]
-        return list(zip(numbers, loaded.values(), of_seed, strict=True))
+        comparable = [
+            as_of_whole_clips(detector, *of)
+            for of in zip(numbers, scores[config.score][0], clips, strict=True)
+        ]
+        return list(zip(numbers, loaded.values(), comparable, strict=True))
 
     @property
     def threshold_(self) -> dict[str, float]:
@@ -208,8 +223,7 @@ class AnomalyDetector(BaseEstimator):
         Raises:
             InputError: the detector is not fitted, or the path holds something else.
         """
-        parameters = self.get_params() | {"settings": list(self.settings)}
-        write_detector(Path(path), self._fitted(), parameters)
+        write_detector(Path(path), self._fitted(), self._parameters)
 
     @classmethod
     def load(
@@ -221,36 +235,37 @@ class AnomalyDetector(BaseEstimator):
             InputError: there is no detector, or this version cannot read it.
         """
         detector, parameters = read_detector(Path(path))
-        try:
-            made = cls(**{**parameters, "verbose": verbose})
-        except TypeError as error:
-            raise InputError(
-                f"detector {str(path)!r} was saved by another version of "
-                "gammavae_jax: use that version, or fit the detector again"
-            ) from error
-        made._take(detector)
+        made = cls(**{**parameters, "verbose": verbose})
+        made._take(detector, plain_parameters(made.get_params()))
         return made
 
-    def _configuration(self) -> Config:
-        config = named_preset(self.preset)
-        given = [f"scoring.false_alarm_rate={self.false_alarm_rate}"]
-        if self.epochs is not None:
-            given.append(f"train.epochs={self.epochs}")
-        config = override(replace(config, seed=self.seed), [*given, *self.settings])
-        return replace(config, scores=(config.score,), n_seeds=1)
-
-    def _take(self, detector: Detector) -> None:
+    def _take(self, detector: Detector, parameters: Mapping[str, Any]) -> None:
+        """Become fitted; `parameters` are those that the detector was fitted with."""
         self.detector_ = detector
         self.machines_ = machine_names(detector)
-        self._scorer = ClipScorer(detector)
+        self._parameters = parameters
+        vars(self).pop("_scorer", None)
 
     def _fitted(self) -> Detector:
+        """The detector, in agreement with the parameters."""
         if not hasattr(self, "detector_"):
             raise InputError("this detector is not fitted: call fit first")
+        before, now = self._parameters, plain_parameters(self.get_params())
+        self.detector_ = with_parameters(self.detector_, before, now)
+        self._parameters = now
         return self.detector_
 
+    @property
     def _log(self) -> Log:
         return Log(Console(stderr=True, quiet=not self.verbose))
+
+    @cached_property
+    def _scorer(self) -> ClipScorer:
+        return ClipScorer(self.detector_)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the scorer: compiled programs cannot be pickled or copied."""
+        return {n: value for n, value in vars(self).items() if n != "_scorer"}
 
     def _of_each(
         self,
@@ -274,20 +289,19 @@ class AnomalyDetector(BaseEstimator):
         sample_rate: int | None,
         bank: Float[np.ndarray, "bin mel"],
         config: Config,
+        trained: Mapping[str, Conditions],
         keep_sounds: bool = False,
         for_training: bool = False,
     ) -> dict[str, LoadedRecordings]:
-        """Load each machine's clips; announce each resampled rate only once."""
-        log, features = self._log(), config.features
-        options = (self.clip_seconds, log, keep_sounds, self.skip_bad_files)
+        """Load each machine's clips; note each difference from training only once."""
+        log, features = self._log, config.features
+        plain = plain_parameters(self.get_params())
+        options = (plain["clip_seconds"], log, keep_sounds, plain["skip_bad_files"])
         loaded = load_all(
             recordings, sample_rate, bank, features, *options, for_training=for_training
         )
-        rates = {rate for found in loaded.values() for rate in found.resampled_from}
-        for rate in sorted(rates - self._noted_rates):
-            log.say(
-                f"recordings at {rate} Hz are resampled to {features.sample_rate} Hz: "
-                "to avoid false alarms, fit and score at the same sample rate"
-            )
-        self._noted_rates |= rates
+        notes = notes_on({n: of.heard for n, of in loaded.items()}, trained, features)
+        for kind in sorted(notes.keys() - self._said):
+            log.say(notes[kind])
+        self._said |= notes.keys()
         return loaded

@@ -1,18 +1,28 @@
 """`AnomalyDetector` on recordings, from fitting to its page."""
 
+import copy
+import dataclasses
+import json
+import pickle
 from typing import Any
 
 import jax
+import joblib
 import numpy as np
 import pytest
 import soundfile
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import cross_val_score
 
 import gammavae_jax as gv
 from gammavae_jax.data.arrays import HELD_OUT
+from gammavae_jax.data.recordings import of_training
 from gammavae_jax.errors import InputError
 from gammavae_jax.runs.checkpoint import load_detector, save_detector
+from gammavae_jax.runs.detector_parameters import plain_parameters
+from gammavae_jax.scoring.detector import with_false_alarm_rate
+from gammavae_jax.scoring.short_clips import SHARES
 from gammavae_jax.scoring.threshold import conformal_threshold
 
 SMALL = [
@@ -250,6 +260,9 @@ def test_other_presets_can_be_fitted(name):
     (scored,) = detector.score_recordings(NEW[1], RATE)
     assert np.isfinite(scored.score)
     assert np.isnan(scored.p_value) == (name == "official")
+    # Without scores of held-out clips, there are none of shorter ones.
+    shorter = [key for key in detector.detector_.calibration if " at " in key]
+    assert len(shorter) == (0 if name == "official" else len(SHARES))
 
 
 def test_the_exported_names_exist():
@@ -299,3 +312,226 @@ def test_the_page_shows_the_score_of_each_part(detector, tmp_path):
     assert "each part is judged by itself" in text
     detector.report(NEW[:2], page, RATE)
     assert "each part is judged by itself" not in page.read_text()
+
+
+@pytest.fixture
+def twin(detector):
+    """A copy of the detector that a test may change; it need not compile again."""
+    twin = copy.deepcopy(detector)
+    vars(twin)["_scorer"] = detector._scorer
+    return twin
+
+
+def test_a_false_alarm_rate_that_is_set_after_fit_takes_effect(twin, tmp_path):
+    before, scores = twin.threshold_["machine"], twin.score_samples(NEW, RATE)
+    twin.set_params(false_alarm_rate=0.5)
+    calibration = twin.detector_.calibration["fusion_mean"][0, 0, : len(NORMAL)]
+    expected = conformal_threshold(calibration, 0.5)
+    assert twin.threshold_ == {"machine": expected}
+    assert expected < before
+    np.testing.assert_array_equal(twin.score_samples(NEW, RATE), scores)
+    np.testing.assert_array_equal(twin.predict(NEW, RATE), scores > expected)
+    twin.save(tmp_path / "d")
+    loaded = gv.AnomalyDetector.load(tmp_path / "d", verbose=False)
+    assert loaded.threshold_ == twin.threshold_
+    assert loaded.false_alarm_rate == 0.5
+    assert loaded.detector_.config.scoring.false_alarm_rate == 0.5
+    twin.false_alarm_rate = np.float32(0.1)
+    assert twin.threshold_ == {"machine": before}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"epochs": 9}, "epochs was set to 9 after fit .*: call fit again, .* to 3"),
+        ({"seed": 1}, "seed was set to 1 after fit"),
+        ({"preset": "vae"}, "preset was set to 'vae' after fit"),
+        ({"settings": [*SMALL, "model.n_latent=2"]}, "settings was set to"),
+        ({"settings": ()}, r"settings was set to \[\] after fit"),
+        ({"false_alarm_rate": 2.0}, "false_alarm_rate is 2"),
+        ({"false_alarm_rate": "0.2"}, "false_alarm_rate is '0.2': set a number"),
+        ({"false_alarm_rate": None}, "false_alarm_rate is None"),
+        ({"clip_seconds": float("nan")}, "clip_seconds is nan"),
+        ({"clip_seconds": "1"}, "clip_seconds is '1': set a finite number or None"),
+    ],
+)
+def test_a_parameter_that_cannot_take_effect_after_fit_is_refused(
+    twin, tmp_path, parameters, message
+):
+    twin.set_params(**parameters)
+    for use in (lambda: twin.predict(NEW[0], RATE), lambda: twin.save(tmp_path / "d")):
+        with pytest.raises(InputError, match=message):
+            use()
+    assert not (tmp_path / "d").exists()
+
+
+def test_an_official_threshold_does_not_change_with_the_rate(detector):
+    scoring = dataclasses.replace(detector.detector_.config.scoring)
+    object.__setattr__(scoring, "threshold", "official")
+    config = copy.copy(detector.detector_.config)
+    object.__setattr__(config, "scoring", scoring)
+    official = dataclasses.replace(detector.detector_, config=config)
+    with pytest.raises(InputError, match="official thresholds cannot be changed: call"):
+        with_false_alarm_rate(official, 0.2)
+
+
+def test_clip_seconds_set_after_fit_is_what_save_writes(detector, twin, tmp_path):
+    long = np.concatenate(NEW[:3])
+    twin.set_params(clip_seconds=np.int64(3))
+    expected = twin.score_samples(long, RATE)
+    assert np.abs(expected - detector.score_samples(long, RATE)) > 1e-3
+    twin.save(tmp_path / "d")
+    loaded = gv.AnomalyDetector.load(tmp_path / "d", verbose=False)
+    vars(loaded)["_scorer"] = twin._scorer
+    np.testing.assert_array_equal(loaded.score_samples(long, RATE), expected)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"epochs": "5"}, "epochs is '5': set a whole number or None"),
+        ({"epochs": True}, "epochs is True"),
+        ({"epochs": 2.5}, "epochs is 2.5"),
+        ({"seed": None}, "seed is None: set a whole number"),
+        ({"seed": "1"}, "seed is '1'"),
+        ({"preset": 3}, "preset is 3: set the name of a preset"),
+        (
+            {"settings": "model.n_latent=4"},
+            "settings is 'model.n_latent=4': set a list",
+        ),
+        ({"settings": [1]}, r"settings is \[1\]: set a list of texts"),
+        ({"settings": ["seed=4"]}, "seed is 13711, but settings make it 4: set only"),
+        ({"settings": ["scoring.false_alarm_rate=0.2"]}, "but settings make it 0.2"),
+        ({"skip_bad_files": "no"}, "skip_bad_files is 'no': set True or False"),
+        ({"clip_seconds": True}, "clip_seconds is True"),
+    ],
+)
+def test_a_parameter_of_the_wrong_type_is_refused_before_training(parameters, message):
+    with pytest.raises(InputError, match=message):
+        gv.AnomalyDetector(verbose=False).set_params(**parameters).fit(NORMAL, RATE)
+
+
+def test_numbers_of_numpy_are_converted_and_can_be_saved(training, tmp_path):
+    detector = small().set_params(
+        epochs=np.int32(7),
+        seed=np.int64(5),
+        false_alarm_rate=np.float32(0.2),
+        clip_seconds=np.int16(1),
+        skip_bad_files=np.bool_(False),
+        settings=tuple(map(np.str_, SMALL)),
+    )
+    config = training(detector, NORMAL)["config"]
+    assert (config.train.epochs, config.seed) == (7, 5)
+    assert config.scoring.false_alarm_rate == 0.2
+    json.dumps(plain_parameters(detector.get_params()))
+
+
+@pytest.mark.parametrize("name", [1, np.int64(3), None, "", "a\nb", ("a",)])
+def test_a_machine_whose_name_is_not_a_printable_text_is_refused(detector, name):
+    with pytest.raises(InputError, match=r"its name is not a printable text: rename"):
+        small().fit({name: NORMAL}, RATE)
+    with pytest.raises(InputError, match="machine"):
+        detector.predict({name: NEW}, RATE)
+    with pytest.raises(InputError, match="unknown machine ''"):
+        detector.score_recordings(NEW[0], RATE, machine="")
+
+
+def test_numpy_texts_are_names(detector):
+    scores = detector.score_samples({np.str_("machine"): NEW[:1]}, RATE)
+    assert len(scores["machine"]) == 1
+
+
+@pytest.mark.parametrize(
+    "labels", [[0] * 12, np.zeros(12, bool), np.zeros(12), ["normal"] * 12]
+)
+@pytest.mark.parametrize("stack", [list, np.stack])
+def test_normal_labels_are_accepted_as_scikit_learn_passes_them(
+    training, monkeypatch, labels, stack
+):
+    detector = small()
+    fit = detector.fit
+    monkeypatch.setattr(
+        detector, "fit", lambda X, rate: fit(X, labels, sample_rate=rate)
+    )
+    assert training(detector, stack(NORMAL))["config"].train.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1] * 6, "y labels recording 1 as 1: fit only normal recordings"),
+        ([1] * 12, "y labels recording 0 as 1"),
+        ([-1] * 12, "y labels recording 0 as -1"),
+        (["anomaly"] * 12, "y labels recording 0 as 'anomaly'"),
+        ([0] * 11, "y has 11 labels, which do not match the recordings"),
+        ([None] * 12, "y labels recording 0 as None"),
+        ("16000", "sample_rate is '16000'"),
+    ],
+)
+def test_labels_that_are_not_normal_are_never_taken_for_a_sample_rate(labels, message):
+    with pytest.raises(InputError, match=message):
+        small().fit(NORMAL, labels)
+
+
+def test_labels_of_files_are_refused_because_they_cannot_be_matched(tmp_path):
+    for given in (tmp_path, str(tmp_path), {"fan": NORMAL}):
+        with pytest.raises(
+            InputError, match="do not match the recordings: pass a list"
+        ):
+            small().fit(given, [0] * 12)
+    with pytest.raises(InputError, match="two sample rates"):
+        small().fit(NORMAL, RATE, RATE)
+
+
+def test_cross_validation_of_scikit_learn_works(detector, monkeypatch):
+    def fit(self, recordings, labels, sample_rate):
+        of_training(recordings, labels, sample_rate)
+        vars(self).update(vars(detector))
+        return self
+
+    monkeypatch.setattr(gv.AnomalyDetector, "fit", fit)
+    result = cross_val_score(
+        small(),
+        np.stack(NORMAL),
+        np.zeros(12),
+        cv=2,
+        scoring=lambda d, X, y: d.score_samples(list(X), RATE).mean(),
+        params={"sample_rate": RATE},
+    )
+    assert np.isfinite(result).all()
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.deepcopy, "joblib"])
+def test_a_detector_can_be_pickled_before_and_after_scoring(detector, tmp_path, copied):
+    def again(one):
+        if copied == "joblib":
+            joblib.dump(one, tmp_path / "d.joblib")
+            return joblib.load(tmp_path / "d.joblib")
+        return pickle.loads(copied(one)) if copied is pickle.dumps else copied(one)
+
+    before = again(copy.deepcopy(detector))
+    expected = detector.score_samples(NEW, RATE)
+    for other in (before, again(detector)):
+        assert other.threshold_ == detector.threshold_
+        assert other.get_params() == detector.get_params()
+        assert other.detector_.config == detector.detector_.config
+    if copied is pickle.dumps:
+        np.testing.assert_array_equal(other.score_samples(NEW, RATE), expected)
+    with pytest.raises(InputError, match="call fit first"):
+        again(small()).predict(NEW, RATE)
+
+
+def test_the_conditions_of_the_training_are_saved_and_compared(
+    detector, tmp_path, capsys
+):
+    detector.save(tmp_path / "d")
+    loaded = gv.AnomalyDetector.load(tmp_path / "d")
+    vars(loaded)["_scorer"] = detector._scorer
+    assert loaded.detector_.conditions == detector.detector_.conditions
+    loaded.score_samples(NEW, RATE)
+    assert capsys.readouterr().err.splitlines() == ["recordings 10/10"]
+    for _ in range(2):
+        loaded.predict([0.1 * sound[:3600] for sound in NEW], RATE)
+    notes = capsys.readouterr().err
+    assert notes.count("clips of 0.22 s are shorter than those of the training") == 1
+    assert notes.count("recordings are 20 dB quieter than any of the training") == 1

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -23,7 +24,35 @@ from gammavae_jax.errors import InputError, printable
 _BLOCK = 1 << 18  # frames per read, so that no header decides how much is allocated
 _LOUDEST = 1e9  # full scale is 1; the power of much larger samples overflows float32
 _SIGNATURES = (b"RIFF", b"RIFX", b"RF64", b"fLaC")  # of WAV and FLAC files
+DEAD_DB = 30.0  # a channel so far below another one does not hear the machine
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's count for a FLAC stream of unknown length
+
+
+class LoudestChannel(NamedTuple):
+    """The loudest channel of a recording."""
+
+    number: int
+    above: float  # dB, relative to the channel in use; at most 120
+
+
+class ChannelLevels:
+    """The level of each channel of a recording, measured while it is read."""
+
+    def __init__(self, channel: int, n_channels: int):
+        self._channel = channel
+        self._levels = np.zeros(n_channels)
+
+    def add(self, block: np.ndarray) -> None:
+        """Measure the next samples of all channels, apart from a constant."""
+        with np.errstate(all="ignore"):  # other channels may hold any number
+            levels = np.nan_to_num(block.std(0), posinf=0.0)
+        self._levels = np.maximum(self._levels, levels)
+
+    def loudest(self) -> LoudestChannel:
+        """Return the loudest channel of the samples so far."""
+        most, own = self._levels.max(), self._levels[self._channel]
+        above = 20 * math.log10(most / max(own, most * 1e-6)) if most else 0.0
+        return LoudestChannel(int(self._levels.argmax()), above)
 
 
 class Recording(NamedTuple):
@@ -31,6 +60,8 @@ class Recording(NamedTuple):
 
     waveform: Float32[np.ndarray, "sample"]
     sample_rate: int  # Hz
+    levels: ChannelLevels | None = None  # of a file with several channels
+    n_channels: int = 0  # of the file; 0 for an array
 
 
 def read_clip(
@@ -60,8 +91,13 @@ def read_recording(path: str | os.PathLike[str], channel: int = 0) -> Recording:
     name = printable(path)
     with _open(_source(path, name), name) as file:
         require_rate(file.samplerate, name)
-        waveform = np.concatenate(list(_blocks(file, channel, name)))
-        return Recording(waveform, file.samplerate)
+        levels = _channel_levels(file, channel)
+        waveform = np.concatenate(list(_blocks(file, channel, name, levels)))
+        return Recording(waveform, file.samplerate, levels, file.channels)
+
+
+def _channel_levels(file: soundfile.SoundFile, channel: int) -> ChannelLevels | None:
+    return ChannelLevels(channel, file.channels) if file.channels > 1 else None
 
 
 def require_finite(
@@ -84,6 +120,8 @@ class RecordingBlocks(NamedTuple):
     sample_rate: int  # Hz
     n_samples: int  # as claimed by the header; the blocks may hold fewer
     blocks: Iterator[Float32[np.ndarray, "_"]]
+    levels: ChannelLevels | None = None  # complete once the blocks were read
+    n_channels: int = 1
 
 
 @contextlib.contextmanager
@@ -112,8 +150,9 @@ def open_recording(
         if file.frames < claimed:
             raise _truncated(name, claimed, file.frames)
         require_rate(file.samplerate, name)
-        blocks = _blocks(file, channel, name)
-        yield RecordingBlocks(file.samplerate, claimed, blocks)
+        levels = _channel_levels(file, channel)
+        blocks = _blocks(file, channel, name, levels)
+        yield RecordingBlocks(file.samplerate, claimed, blocks, levels, file.channels)
 
 
 def _source(path: str | os.PathLike[str], name: str) -> Any:
@@ -162,7 +201,10 @@ def _open(source: Any, name: str) -> soundfile.SoundFile:
 
 
 def _blocks(
-    file: soundfile.SoundFile, channel: int, name: str
+    file: soundfile.SoundFile,
+    channel: int,
+    name: str,
+    levels: ChannelLevels | None = None,
 ) -> Iterator[Float32[np.ndarray, "_"]]:
     """Yield blocks of one channel's samples, checked and scaled."""
     if not 0 <= channel < file.channels:
@@ -177,6 +219,8 @@ def _blocks(
     dtype = "int16" if is_int16 else "float32"
     try:
         while len(block := file.read(_BLOCK, dtype=dtype, always_2d=True)):
+            if levels is not None:
+                levels.add(block)
             samples = block[:, channel]
             samples = samples * np.float32(2.0**-15) if is_int16 else samples
             require_finite(samples, name, n_read)

@@ -23,12 +23,15 @@ _KEPT_BYTES = 31 << 20  # just below the largest block that glibc adapts to
 class Clips(NamedTuple):
     """One machine's clips as log-mels on the host, each with its own length.
 
-    If recordings were cut, `recording` is the number of each clip's recording.
+    If recordings were cut, `recording` is the number of each clip's recording. For a
+    user's recordings, `formats` holds their sample rates in Hz, before resampling, and
+    their numbers of channels (0: an array).
     """
 
     files: tuple[ClipFile, ...]
     log_mels: tuple[Float[np.ndarray, "frame mel"], ...]
     recording: Int[np.ndarray, "clip"] | None = None
+    formats: frozenset[tuple[int, int]] = frozenset()
 
 
 NamedClips = Sequence[tuple[str, Clips]]  # the name of each machine, and its clips

@@ -22,6 +22,12 @@ AUDIO_SUFFIXES = (".wav", ".wave", ".flac")
 # Line breaks, control characters and surrogates, which are not valid UTF-8.
 _UNWRITABLE = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 
+_LABELLED = re.compile(
+    r"(?:section_\d+_)?(?:(?:source|target)_)?(?:(?:train|test)_)?"
+    r"(?:normal|anomaly)(?:_id_\d+)?_\d+(?:_.*)?",
+    re.DOTALL | re.ASCII,
+)
+
 FILE_NAME = re.compile(
     r"(?i:anomaly_score|decision_result|ground_truth)_(?:DCASE20\d\dT2)?"
     rf"(?P<machine>[^/\\{_UNWRITABLE}]+?)_(?P<word>section|id)_(?P<section>\d+)"
@@ -73,6 +79,14 @@ def parse_clip_name(file_name: str) -> ClipName:
         index="".join(index),
         attributes="_".join(rest),
     )
+
+
+def is_labelled(file_name: str) -> bool:
+    """Whether a whole name follows the pattern of clips with a label.
+
+    A word alone proves nothing: `not_normal_3.wav` and `normal_3.wav;0` contain one.
+    """
+    return _LABELLED.fullmatch(clip_stem(file_name)) is not None
 
 
 def section_word(file_name: str) -> str:

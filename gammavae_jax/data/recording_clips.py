@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.data.audio import resampled
+from gammavae_jax.data.audio import ChannelLevels, resampled
 from gammavae_jax.data.clips import Clips, load_usable, require_window
+from gammavae_jax.data.conditions import Heard
 from gammavae_jax.data.features import log_mel, samples_needed
 from gammavae_jax.data.machines import clip_file
 from gammavae_jax.data.normal_names import require_normal_names
@@ -61,14 +62,19 @@ class LoadedRecordings(NamedTuple):
 
     names: tuple[str, ...]  # of the recordings
     clips: Clips
-    resampled_from: frozenset[int]  # sample rates, Hz, that were not the features'
     sounds: tuple[Float32[np.ndarray, "_"], ...] = ()  # each clip's, if asked for
+    levels: tuple[ChannelLevels | None, ...] = ()  # of each recording
 
     @property
     def recording(self) -> Int[np.ndarray, "clip"]:
         """The number of the recording that each clip was cut from."""
         number = self.clips.recording
         return np.arange(len(self.clips.files)) if number is None else number
+
+    @property
+    def heard(self) -> Heard:
+        """What is compared with the conditions of a training."""
+        return Heard(self.clips.log_mels, self.clips.formats, self.levels)
 
     def clip_name(self, clip: int) -> str:
         """Return a clip's name: its recording's name and, if that was cut, the part."""
@@ -97,41 +103,45 @@ def load_recordings(
         n_samples = require_clip_length(clip_seconds, config)
 
     def load(source: RecordingSource) -> _Pieces:
-        waveform, rate = source.read(config.channel)
+        waveform, rate, levels, n_channels = source.read(config.channel)
         waveform = resampled(waveform, rate, config.sample_rate)
         require_window(len(waveform), source.name, config)
         pieces = cut(waveform, n_samples)
         log_mels = [log_mel(piece, filterbank, config) for piece in pieces]
-        return _Pieces(source.name, rate, log_mels, pieces if keep_sounds else [])
+        sounds = pieces if keep_sounds else []
+        return _Pieces(source.name, (rate, n_channels), levels, log_mels, sounds)
 
     usable = load_usable(load, sources, on_bad_file, on_recording)
     loaded = [pieces for _, pieces in usable]
     if not loaded:
         raise InputError("none of the recordings can be used: pass other recordings")
-    return _joined(loaded, config.sample_rate)
+    return _joined(loaded)
 
 
 class _Pieces(NamedTuple):
     """The clips cut from one recording."""
 
     name: str
-    sample_rate: int  # Hz, before resampling
+    format: tuple[int, int]  # sample rate and number of channels; see `Clips`
+    levels: ChannelLevels | None
     log_mels: list[Float[np.ndarray, "frame mel"]]
     sounds: list[Float32[np.ndarray, "_"]]  # empty if not kept
 
 
-def _joined(loaded: Sequence[_Pieces], sample_rate: int) -> LoadedRecordings:
+def _joined(loaded: Sequence[_Pieces]) -> LoadedRecordings:
     """Join the clips of all recordings."""
     names = tuple(pieces.name for pieces in loaded)
-    files = [clip_file(Path(name)) for name in names]
+    each = [clip_file(Path(name)) for name in names]
     counts = [len(pieces.log_mels) for pieces in loaded]
     recording = np.repeat(np.arange(len(loaded)), counts)
     log_mels = tuple(mel for pieces in loaded for mel in pieces.log_mels)
+    formats = frozenset(pieces.format for pieces in loaded)
+    files = tuple(each[number] for number in recording)
     return LoadedRecordings(
         names,
-        Clips(tuple(files[number] for number in recording), log_mels, recording),
-        frozenset(pieces.sample_rate for pieces in loaded) - {sample_rate},
+        Clips(files, log_mels, recording, formats),
         tuple(sound for pieces in loaded for sound in pieces.sounds),
+        tuple(pieces.levels for pieces in loaded),
     )
 
 

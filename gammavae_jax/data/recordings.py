@@ -1,6 +1,8 @@
 """Finds a user's recordings: files, folders and arrays."""
 
+import numbers
 import os
+import reprlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -8,9 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gammavae_jax.data.audio import Recording, read_recording, require_finite
+from gammavae_jax.data.audio import Recording, read_recording
 from gammavae_jax.data.listing import left_out_lines, require_listing
 from gammavae_jax.data.names import nfc
+from gammavae_jax.data.sample_arrays import waveform_of, whole_rate
 from gammavae_jax.errors import InputError, printable, unknown_name
 
 Recordings = Any  # the path of a file or a folder, a waveform, or several of these
@@ -37,6 +40,7 @@ def find_recordings(
         sample_rate: of waveforms, in Hz; files have their own.
         say: called with a line for what is left out of a folder.
     """
+    sample_rate = whole_rate(sample_rate)
     is_array = hasattr(recordings, "__array__")  # of NumPy, JAX or another library
     if is_array or isinstance(recordings, str | os.PathLike):
         recordings = [recordings]
@@ -52,7 +56,9 @@ def find_recordings(
     folders = {path for path in paths if path.is_dir()}
     labels = _folder_labels(paths, folders) if len(items) > 1 else {}
     for number, item in enumerate(items):
-        if not is_path[number]:
+        if isinstance(item, Recording):  # of a caller that has read it
+            found.append(_already_read(item, f"array {number}"))
+        elif not is_path[number]:
             found.append(_of_array(item, sample_rate, f"array {number}"))
         elif (path := Path(item)) in folders:
             found += _of_folder(path, labels.get(path, ""), say)
@@ -124,22 +130,70 @@ def _of_file(path: Path, name: str, parts: tuple[str, ...]) -> RecordingSource:
     return RecordingSource(name, lambda channel: read_recording(path, channel), parts)
 
 
+def _already_read(recording: Recording, name: str) -> RecordingSource:
+    return RecordingSource(name, lambda channel: recording)
+
+
 def _of_array(array: Any, sample_rate: int | None, name: str) -> RecordingSource:
-    waveform = np.asarray(array)
-    if waveform.ndim != 1 or waveform.dtype.kind not in "fi":
-        raise InputError(
-            f"{name} has the shape {waveform.shape} and the type {waveform.dtype}: "
-            "pass one-dimensional arrays of samples, one per recording"
-        )
+    waveform = waveform_of(array, name)
     if sample_rate is None:
         raise InputError(f"{name} has no sample rate: pass sample_rate in Hz")
-    if not 0 < sample_rate <= 1_000_000 or int(sample_rate) != sample_rate:
-        raise InputError(f"sample_rate is {sample_rate}: use a whole number of Hz")
-    if waveform.dtype.kind == "i":
-        waveform = waveform / -float(np.iinfo(waveform.dtype).min)
-    waveform = waveform.astype(np.float32)
-    require_finite(waveform, name)
-    return RecordingSource(name, lambda channel: Recording(waveform, int(sample_rate)))
+    return _already_read(Recording(waveform, sample_rate), name)
+
+
+def of_training(recordings: Any, y: Any, sample_rate: Any) -> tuple[Any, int | None]:
+    """Return the recordings and the sample rate that were passed to `fit`.
+
+    `y` holds labels, which must all be normal (0, False or "normal"), or the sample
+    rate if it is a single value.
+
+    Raises:
+        InputError: a label is not normal, or labels and recordings do not match.
+    """
+    is_several = isinstance(y, Iterable) and not isinstance(y, str | bytes)
+    if y is None or not is_several or getattr(y, "ndim", 1) == 0:
+        if y is not None and sample_rate is not None:
+            raise InputError("fit got two sample rates: pass it one")
+        return recordings, whole_rate(sample_rate if y is None else y)
+    if isinstance(recordings, str | os.PathLike | Mapping):
+        recordings = ()
+    labels, recordings = list(y), list(recordings)
+    if len(labels) != len(recordings):
+        raise InputError(
+            f"y has {len(labels)} labels, which do not match the recordings: pass a "
+            "list of recordings with one label for each, or leave y out"
+        )
+    for number, label in enumerate(labels):
+        is_number = isinstance(label, numbers.Real | np.bool_)
+        if not (is_number and label == 0) and not _is_normal_word(label):
+            raise InputError(
+                f"y labels recording {number} as {reprlib.repr(label)}: fit only "
+                "normal recordings, labelled 0, and leave the others out"
+            )
+    return recordings, whole_rate(sample_rate)
+
+
+def _is_normal_word(label: Any) -> bool:
+    return isinstance(label, str) and label == "normal"
+
+
+def by_machine(recordings: Any, default: str) -> dict[str, Recordings]:
+    """Return recordings by machine; those that are not in a dict are the default's.
+
+    Raises:
+        InputError: there is no machine, or a name is not a printable text.
+    """
+    if not isinstance(recordings, Mapping):
+        return {default: recordings}
+    if not recordings:
+        raise InputError("the dict is empty: pass at least one machine")
+    for name in recordings:
+        if not isinstance(name, str) or not name.isprintable() or not name:
+            raise InputError(
+                f"machine {name!r}: its name is not a printable text: rename it, such "
+                f"as {str(name).strip() or 'pump'!r}"
+            )
+    return {str(name): of_machine for name, of_machine in recordings.items()}
 
 
 def of_known_machines(
@@ -153,15 +207,14 @@ def of_known_machines(
     if isinstance(recordings, Mapping):
         if machine is not None:
             raise InputError("pass either machine or a dict of machines, not both")
-        if not recordings:
-            raise InputError("the dict is empty: pass at least one machine")
+        recordings = by_machine(recordings, "")
     else:
         if machine is None and len(known) > 1:
             raise InputError(
                 f"this detector knows {', '.join(known)}: say which machine the "
                 "recordings come from"
             )
-        recordings = {machine or known[0]: recordings}
+        recordings = {known[0] if machine is None else machine: recordings}
     found = {known_machine(name, known): of for name, of in recordings.items()}
     if len(found) < len(recordings):
         raise InputError("two names of the dict are one machine: join their recordings")

@@ -23,6 +23,7 @@ from gammavae_jax.data.names import (
     LABELS,
     ClipName,
     clip_stem,
+    is_labelled,
     machine_and_section,
     parse_clip_name,
     section_word,
@@ -185,7 +186,7 @@ def truth_from_names(
     for clip, name in names.items():
         if section is not None and section_word(clip) and name.section != section:
             raise InputError(f"{path}: {clip!r} belongs to another section: remove it")
-        if not name.label:
+        if not is_labelled(clip):
             problem = f"{path}: the name {clip!r} contains neither normal nor anomaly"
             raise InputError(f"{problem}: pass the ground truth with --ground-truth")
     return _truth_of(names, {clip: clip for clip in names})

@@ -31,7 +31,9 @@ def find_files(folder: Path, kind: str) -> dict[Section, tuple[Path, ...]]:
     folder; see also `left_out_files`.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder: pass a folder with {kind}_*.csv files")
+        raise InputError(
+            f"{folder} is not a folder: pass one with {kind}_*.csv files"
+        )
     try:
         paths = sorted(folder.iterdir())
     except OSError as error:
@@ -109,6 +111,12 @@ def year_of_files(folder: Path) -> int | None:
 
 
 _NUMBER = re.compile(r"[-+.0-9eE\s]+", re.ASCII)
+# A line such as `x.wav;0,5` of a spreadsheet that writes decimal commas, cut at the
+# comma: the name would end in a separator and the digits before the comma.
+_NAME_AND_NUMBER = re.compile(
+    r".*(?:[;\t|]\s*[-+]?[\d.]*|\.(?:wav|flac)\W+\d[\d.]*)\s*",
+    re.DOTALL | re.IGNORECASE,
+)
 
 
 def flags_by_clip(
@@ -167,7 +175,8 @@ def _number(path: Path | str, name: str, fields: list[str]) -> float:
         value = math.nan
     if len(fields) > 1 or not math.isfinite(value):
         problem = f"{path}: the value of {name!r} is {','.join(fields)!r}"
-        raise InputError(f"{problem}: write one finite number per clip, and no header")
+        remedy = "write one finite number with a decimal point per clip, and no header"
+        raise InputError(f"{problem}: {remedy}")
     return value
 
 
@@ -205,6 +214,12 @@ def read_lines(path: Path) -> list[list[str]]:
     lines = [line for line in lines if line]
     if not lines:
         raise InputError(f"{path} is empty: write one name,value line per clip")
+    for name, *values in lines:
+        if values and _NAME_AND_NUMBER.fullmatch(name):
+            raise InputError(
+                f"{path}: {','.join([name, *values])!r} has a decimal comma or another "
+                "separator than a comma: write name,value with a decimal point"
+            )
     return lines
 
 

@@ -21,6 +21,8 @@ from gammavae_jax.live.scorer import RecordingVerdict, Stretch
 from gammavae_jax.log import Log
 from gammavae_jax.scoring.verdict import Verdict
 
+_MOST_NOTES = 100  # kinds; a stranger could send recordings at any number of rates
+
 
 class OutputLost(Exception):
     """An exception for when the JSON Lines can no longer be written."""
@@ -198,6 +200,7 @@ class Announcer:
         self._log = log
         self._json_lines = json_lines
         self._send = send
+        self._said: set[str] = set()  # kinds of notes
 
     def say(self, text: str) -> None:
         """Print a text after the current date and time."""
@@ -216,6 +219,10 @@ class Announcer:
 
     def recording(self, file: str, machine: str, whole: RecordingVerdict) -> None:
         """Report a whole recording, as an alarm if its only window is anomalous."""
+        for kind, note in whole.notes.items():
+            if kind not in self._said and len(self._said) < _MOST_NOTES:
+                self._said.add(kind)
+                self.say(f"{printable(file)}: {note}")
         part = ""
         if whole.n_windows > 1:
             part = f"{clock(whole.seconds)} long, "

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
+from gammavae_jax.data.audio import Recording, RecordingBlocks, resampled_blocks
+from gammavae_jax.data.conditions import Heard, notes_on
 from gammavae_jax.errors import InputError
 from gammavae_jax.scoring.verdict import Verdict
 
@@ -41,6 +43,8 @@ class RecordingVerdict(NamedTuple):
     worst_clip: Float32[np.ndarray, "sample"]
     n_windows: int  # 1 if the recording was scored as one clip
     n_alarms: int  # windows above the threshold
+    sample_rate: int = 0  # Hz, of the file
+    notes: Mapping[str, str] = {}  # how it differs from the training, by kind
 
     @property
     def is_single_alarm(self) -> bool:
@@ -50,7 +54,8 @@ class RecordingVerdict(NamedTuple):
     def entry(self) -> dict[str, Any]:
         """Return the verdict as a JSON object."""
         counts = {"n_windows": self.n_windows, "n_alarms": self.n_alarms}
-        return {"seconds": self.seconds, **counts, **_entry(self.worst)}
+        made = {"sample_rate": self.sample_rate, "notes": list(self.notes.values())}
+        return {"seconds": self.seconds, **counts, **_entry(self.worst), **made}
 
 
 def _entry(verdict: Verdict) -> dict[str, Any]:
@@ -82,10 +87,21 @@ class LiveScorer:
 
     def judge(self, clip: Float32[np.ndarray, "sample"], machine: str) -> Verdict:
         """Score a clip of this machine, and return the verdict."""
-        (verdict,) = self._detector.score_recordings(
-            [clip], self.sample_rate, machine=machine
-        )
+        read = Recording(clip, self.sample_rate)
+        (verdict,) = self._detector.score_recordings([read], machine=machine)
         return verdict
+
+    def notes_on(
+        self,
+        recording: RecordingBlocks,
+        clip: Float32[np.ndarray, "sample"],
+        machine: str,
+    ) -> dict[str, str]:
+        """Return how a recording, and a clip of it, differ from the training."""
+        formats = [(recording.sample_rate, recording.n_channels)]
+        heard = Heard([self.spectrogram(clip)], formats, [recording.levels])
+        conditions = self._detector.detector_.conditions
+        return notes_on({machine: heard}, conditions, self._features)
 
     def spectrogram(
         self, clip: Float32[np.ndarray, "sample"]
@@ -156,6 +172,26 @@ def split_windows(
     elif len(buffer) > length - hop:
         last = np.concatenate([previous, buffer[length - hop :]])[-length:]
         yield start + len(buffer) - length, last
+
+
+def score_recording(
+    scorer: LiveScorer,
+    machine: str,
+    recording: RecordingBlocks,
+    size: WindowSize,
+    name: str,
+) -> Iterator[Stretch | RecordingVerdict]:
+    """Yield what `score_windows` yields; the verdict tells how the recording was made.
+
+    The recording may have any sample rate.
+    """
+    rate = recording.sample_rate
+    blocks = resampled_blocks(recording.blocks, rate, scorer.sample_rate)
+    for verdict in score_windows(scorer, machine, blocks, size, name):
+        if isinstance(verdict, RecordingVerdict):
+            notes = scorer.notes_on(recording, verdict.worst_clip, machine)
+            verdict = verdict._replace(sample_rate=rate, notes=notes)
+        yield verdict
 
 
 def score_windows(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from gammavae_jax.data.audio import RecordingBlocks, open_recording, resampled_blocks
+from gammavae_jax.data.audio import RecordingBlocks, open_recording
 from gammavae_jax.data.recordings import known_machine
 from gammavae_jax.errors import InputError
 from gammavae_jax.live.announce import Announcer
@@ -21,7 +21,7 @@ from gammavae_jax.live.scorer import (
     RecordingVerdict,
     WindowSize,
     finite,
-    score_windows,
+    score_recording,
 )
 from gammavae_jax.live.uploads import Upload, Uploads, recording_of
 
@@ -203,9 +203,8 @@ class Service:
         try:
             with open_recording(data, channel=scorer.channel, name=name) as recording:
                 blocks = self._limited_blocks(recording, name, deadline)
-                rate = recording.sample_rate
-                blocks = resampled_blocks(blocks, rate, scorer.sample_rate)
-                yield from score_windows(scorer, machine, blocks, self._size, name)
+                recording = recording._replace(blocks=blocks)
+                yield from score_recording(scorer, machine, recording, self._size, name)
         except InputError as error:
             raise Refusal(422, str(error)) from error
 

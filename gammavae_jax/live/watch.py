@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gammavae_jax.data.audio import open_recording, resampled_blocks
+from gammavae_jax.data.audio import open_recording
 from gammavae_jax.data.listing import HIDDEN, left_out_lines
 from gammavae_jax.data.names import nfc
 from gammavae_jax.errors import InputError, printable
@@ -26,7 +26,7 @@ from gammavae_jax.live.scorer import (
     RecordingVerdict,
     Stretch,
     WindowSize,
-    score_windows,
+    score_recording,
 )
 
 _CLEANUP_SECONDS = 24 * 3600.0
@@ -61,7 +61,6 @@ class FolderWatch:
         self._arrivals = Arrivals(options.folder, options.settle_seconds)
         self._bad: dict[str, Stamp] = {}  # reported already
         self._left_out: set[str] | None = None  # named already; None before any poll
-        self._rates: set[int] = set()
         self._is_gone = False
         self._cleaned = -_CLEANUP_SECONDS
         self.counts: Counter[str] = Counter()
@@ -194,14 +193,9 @@ class FolderWatch:
         scorer = self._scorer
         try:
             with open_recording(path, channel=scorer.channel) as recording:
-                rate = recording.sample_rate
-                if rate != scorer.sample_rate and rate not in self._rates:
-                    self._rates.add(rate)
-                    text = f"resampling recordings at {rate} Hz to"
-                    self._announcer.say(f"{text} {scorer.sample_rate} Hz")
-                blocks = resampled_blocks(recording.blocks, rate, scorer.sample_rate)
-                yield from score_windows(
-                    scorer, machine, blocks, self._options.size, printable(path)
+                size = self._options.size
+                yield from score_recording(
+                    scorer, machine, recording, size, printable(path)
                 )
         except InputError:
             raise

@@ -17,6 +17,7 @@ import numpy as np
 
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
+from gammavae_jax.data.conditions import Conditions
 from gammavae_jax.devices.cluster import on_first
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import remove
@@ -63,6 +64,7 @@ def save_detector(folder: Path, detector: Detector) -> None:
         "machines": [list(machine) for machine in detector.machines],
         "references": {n: list(r.clips.shape[2:]) for n, r in references.items()},
         "calibration": {n: values.shape[-1] for n, values in calibration.items()},
+        "conditions": {n: of._asdict() for n, of in detector.conditions.items()},
     }
     save_arrays(folder / "detector", arrays, about)
 
@@ -84,7 +86,13 @@ def load_detector(folder: Path) -> Detector:
     validate_detector(path, about)
     arrays = load_arrays(path, about, _abstract_detector(config, about))
     machines = tuple((machine, section) for machine, section in about["machines"])
-    return Detector(config, machines, **arrays)
+    stored = about.get("conditions", {})  # older detectors have none
+    conditions = {n: Conditions(**_with_tuples(of)) for n, of in stored.items()}
+    return Detector(config, machines, **arrays, conditions=conditions)
+
+
+def _with_tuples(tree: Any) -> dict[str, Any]:
+    return {n: tuple(v) if isinstance(v, list) else v for n, v in tree.items()}
 
 
 def refuse_fleet(folder: Path, part: str = "") -> None:

@@ -9,20 +9,10 @@ from typing import Any
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import atomic_folder, write_text
 from gammavae_jax.runs.checkpoint import load_detector, save_detector
+from gammavae_jax.runs.detector_parameters import PARAMETERS, plain_parameters
 from gammavae_jax.scoring.detector import Detector
 
 _PARAMETERS = "anomaly_detector.json"  # a run's checkpoint has none
-_NUMBER = (int, float)
-_TYPES: dict[str, Any] = {
-    "preset": str,
-    "epochs": (int, type(None)),
-    "seed": int,
-    "false_alarm_rate": _NUMBER,
-    "clip_seconds": (*_NUMBER, type(None)),
-    "settings": list,
-    "skip_bad_files": bool,
-    "verbose": bool,
-}
 
 
 def require_place(folder: Path) -> None:
@@ -81,15 +71,16 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
             "clip_seconds": None,  # a run scores recordings whole
         }
     try:
-        parameters = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        parameters = None
-    # Unknown names come from another version, which the caller reports.
-    if not isinstance(parameters, dict) or not all(
-        isinstance(value, _TYPES.get(name, object))
-        for name, value in parameters.items()
-    ):
-        raise InputError(f"{printable(path)} is damaged: fit the detector again")
+        parameters = plain_parameters(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, AttributeError) as error:  # not an object
+        raise InputError(
+            f"{printable(path)} cannot be read: it is damaged; fit the detector again"
+        ) from error
+    if unknown := parameters.keys() - PARAMETERS:
+        raise InputError(
+            f"{printable(path)} was saved by another version of gammavae_jax (it has "
+            f"{', '.join(sorted(unknown))}): use that version, or fit it again"
+        )
     return detector, parameters
 
 

@@ -22,6 +22,7 @@ from orbax.checkpoint import v1 as ocp
 
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import from_dict
+from gammavae_jax.data.conditions import Conditions
 from gammavae_jax.devices.cluster import on_first
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import (
@@ -154,6 +155,9 @@ def validate_detector(path: Path, about: Any) -> None:
     _require(is_valid, path, "'references' is malformed")
     is_valid = _is_dict(about.get("calibration"), _is_size)
     _require(is_valid, path, "'calibration' is malformed")
+    # Older detectors have none.
+    is_valid = _is_dict(about.get("conditions", {}), _is_conditions)
+    _require(is_valid, path, "'conditions' is malformed")
 
 
 def validate_training(path: Path, about: Any) -> None:
@@ -176,6 +180,21 @@ def _is_name(value: Any) -> bool:
 
 def _is_size(value: Any) -> bool:
     return type(value) is int and 0 < value < 2**40
+
+
+def _is_conditions(value: Any) -> bool:
+    """Whether a value describes `Conditions`."""
+    return (
+        isinstance(value, dict)
+        and set(value) == set(Conditions._fields)
+        and all(_is_list(value[name], _is_finite, 2) for name in ("seconds", "level"))
+        and all(_is_list(value[n], _is_size) for n in ("sample_rates", "channels"))
+        and _is_finite(value["shortest"])
+    )
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _is_list(value: Any, is_item: Callable[[Any], bool], n: int | None = None) -> bool:

@@ -6,7 +6,7 @@ not see it, which shows how high normal clips score.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from typing import Any
 
@@ -17,7 +17,9 @@ from threadpoolctl import threadpool_limits
 
 from gammavae_jax.config import FUSION_SCORES, Config
 from gammavae_jax.data.arrays import ClipArrays, hash_name
+from gammavae_jax.data.conditions import Conditions
 from gammavae_jax.devices.placement import HashablePartial, Kind, Placement
+from gammavae_jax.errors import InputError
 from gammavae_jax.scoring.fusion import Scores, equalise_ties, fuse
 from gammavae_jax.scoring.neighbours import Reference, fit_reference, places_enough
 from gammavae_jax.scoring.scorer import (
@@ -28,11 +30,7 @@ from gammavae_jax.scoring.scorer import (
     score_machine,
     wanted_statistics,
 )
-from gammavae_jax.scoring.threshold import (
-    conformal_threshold,
-    gamma_threshold,
-    p_values,
-)
+from gammavae_jax.scoring.threshold import fit_thresholds, p_values
 from gammavae_jax.training.members import (
     assign_member,
     by_clip,
@@ -63,6 +61,8 @@ class Detector:
     references: Mapping[str, Reference]  # leaves lead with `member machine`
     calibration: Scores
     thresholds: Mapping[str, Float[np.ndarray, "seed machine"]]
+    # Of the training clips, by the machine's name; see `verdict.machine_names`.
+    conditions: Mapping[str, Conditions] = field(default_factory=dict)
 
 
 def fit_scores(
@@ -103,7 +103,7 @@ def fit_scores(
     score = placement.over_models(of_batches, ["member", "model", *kinds[1:]])
     with threadpool_limits(1, "blas"):
         scores = placement.get(score(members, scorer, state, data, groups))
-    return _with_thresholds(detector, gamma_threshold, scores)
+    return _with_thresholds(detector, scores)
 
 
 def _fit_references(
@@ -162,37 +162,60 @@ def _calibrated(
     detector: Detector, placement: Placement, data: Any, split: Split
 ) -> Detector:
     """Return the detector with held-out scores, and thresholds fitted to them."""
-    config, held_out = detector.config, split.is_held_out
-    chosen, is_used = chosen_indices(held_out)
-    by_member = _compile_members(detector, placement, data, chosen)()
-    scores = {
-        name: equalise_ties(
-            name, by_clip(values, chosen, is_used, held_out.shape[-1], config)
-        )
-        for name, values in by_member.items()
-    }
+    config = detector.config
+    scores = score_held_out(detector, placement, data, split)()
     names = (*config.computed_scores, *(n for n in config.scores if n in FUSION_SCORES))
     calibration = fuse(scores, scores, names, config.scoring.fused)
-    quantile = {"conformal": conformal_threshold, "gamma": gamma_threshold}
-    wanted = {name: calibration[name] for name in config.scores}
     detector = replace(detector, calibration=calibration)
-    return _with_thresholds(detector, quantile[config.scoring.threshold], wanted)
+    return _with_thresholds(detector, calibration)
 
 
-def _with_thresholds(
-    detector: Detector,
-    threshold: Callable[[np.ndarray, float], float],
-    scores: Mapping[str, Float[np.ndarray, "row machine item"]],
-) -> Detector:
-    """Return the detector with a threshold for each score, seed and machine."""
-    rate = detector.config.scoring.false_alarm_rate
-    thresholds = {name: np.empty(values.shape[:2]) for name, values in scores.items()}
-    for name, values in scores.items():
-        for at in np.ndindex(*values.shape[:2]):
-            known = values[at][~np.isnan(values[at])]
-            # A diverged model has no scores; it must not affect the others.
-            thresholds[name][at] = threshold(known, rate) if len(known) else np.nan
-    return replace(detector, thresholds=thresholds)
+def score_held_out(
+    detector: Detector, placement: Placement, data: Any, split: Split
+) -> Callable[..., Scores]:
+    """Compile the scores of held-out clips, each by the member that did not see it.
+
+    The returned function takes no argument, or other data of the same shapes.
+    """
+    config, held_out = detector.config, split.is_held_out
+    chosen, is_used = chosen_indices(held_out)
+    score, n_clips = (
+        _compile_members(detector, placement, data, chosen),
+        held_out.shape[-1],
+    )
+
+    def run(other: Any = None) -> Scores:
+        by_member = score(other)
+        return {
+            name: equalise_ties(name, by_clip(values, chosen, is_used, n_clips, config))
+            for name, values in by_member.items()
+        }
+
+    return run
+
+
+def with_false_alarm_rate(detector: Detector, rate: float) -> Detector:
+    """Return the detector with the thresholds of another false-alarm rate.
+
+    Raises:
+        InputError: the rate is out of range, or the thresholds are the official ones,
+            for which no scores are kept.
+    """
+    scoring = replace(detector.config.scoring, false_alarm_rate=float(rate))
+    if scoring.threshold == "official":
+        raise InputError(
+            f"false_alarm_rate was set to {rate} after fit, but official thresholds "
+            "cannot be changed: call fit again"
+        )
+    config = replace(detector.config, scoring=scoring)
+    return _with_thresholds(replace(detector, config=config), detector.calibration)
+
+
+def _with_thresholds(detector: Detector, scores: Scores) -> Detector:
+    """Add the thresholds of the configured scores, fitted to scores of normal clips."""
+    config = detector.config
+    wanted = {name: scores[name] for name in config.scores}
+    return replace(detector, thresholds=fit_thresholds(wanted, config.scoring))
 
 
 def compile_scores(

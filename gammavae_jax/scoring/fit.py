@@ -9,11 +9,14 @@ from jaxtyping import Float
 
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import TRAIN, Capacity
+from gammavae_jax.data.conditions import conditions_of
 from gammavae_jax.data.loading import Machines
 from gammavae_jax.data.recording_clips import LoadedRecordings, parts_held_together
 from gammavae_jax.errors import InputError
 from gammavae_jax.scoring.detector import Detector, fit_scores
+from gammavae_jax.scoring.short_clips import calibrate_short_clips
 from gammavae_jax.scoring.threshold import too_few_clips
+from gammavae_jax.scoring.verdict import machine_names
 from gammavae_jax.training.loop import (
     Examples,
     Observer,
@@ -33,6 +36,7 @@ def fit(
     observer: Observer | None = None,
     capacity: Capacity | None = None,
     adapt_epochs: bool = False,
+    any_length: bool = False,
 ) -> Detector:
     """Train the models of all machines, and fit their scores and thresholds.
 
@@ -44,22 +48,33 @@ def fit(
             error.
         capacity: the minimum size of one machine's arrays.
         adapt_epochs: train for more epochs if the configured number gives few steps.
+        any_length: also calibrate the scores of shorter clips.
 
     Raises:
         InputError: a machine has too few clips, or a model diverged.
     """
     observer = observer or Observer()
     examples = stack_examples(config, machines.train, observer.log, capacity)
+    recordings = [clips.recording for _, clips in machines.train]
+    conditions = [conditions_of(c, config.features) for _, c in machines.train]
     machines.train.clear()
-    few = too_few_clips(examples.split.is_held_out, examples.names, config)
+    held_out, names = examples.split.is_held_out, examples.names
+    few = too_few_clips(held_out, recordings, names, config)
     if few and config.scoring.threshold != "official":
         observer.log.note(few)
     if adapt_epochs:
         config = _with_enough_epochs(config, examples)
     trained = train_examples(config, examples, observer)
+    clips = examples.arrays.clips if any_length else None
     del examples
     with trained.placement, observer.log.timed("fit_s"):
-        return fit_detector(config, trained, machines)
+        detector = fit_detector(config, trained, machines)
+        of_machine = dict(zip(machine_names(detector), conditions, strict=True))
+        detector = replace(detector, conditions=of_machine)
+        if clips is not None:
+            placement, split = trained.placement, trained.split
+            detector = calibrate_short_clips(detector, placement, clips, split)
+    return detector
 
 
 def fit_detector(config: Config, trained: Trained, machines: Machines) -> Detector:
@@ -85,15 +100,9 @@ def fit_recordings(
     """Fit a detector to a user's own recordings; see `fit` for the shared arguments.
 
     Raises:
-        InputError: a machine's name is not printable, a machine has fewer than two
-            clips, or `fit` fails.
+        InputError: a machine has fewer than two clips, or `fit` fails.
     """
     for name, found in loaded.items():
-        if not name.isprintable():
-            raise InputError(
-                f"the machine name {name!r} has characters that cannot be printed: "
-                "rename the machine"
-            )
         if len(found.clips.files) < 2:
             raise InputError(
                 f"{name} has one clip: use at least two normal recordings, because "
@@ -107,7 +116,7 @@ def fit_recordings(
         test=[],
     )
     config = _with_no_empty_fold(config, loaded)
-    return fit(config, machines, observer, adapt_epochs=adapt_epochs)
+    return fit(config, machines, observer, adapt_epochs=adapt_epochs, any_length=True)
 
 
 def _require_whole_recordings(

@@ -1,13 +1,13 @@
 """Decision thresholds and p-values from the scores of normal clips."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
-from gammavae_jax.config import Config
+from gammavae_jax.config import Config, ScoringConfig
 
 
 def conformal_threshold(
@@ -55,6 +55,25 @@ def gamma_threshold(
     return float(fitted.ppf(1 - false_alarm_rate))
 
 
+def fit_thresholds(
+    scores: Mapping[str, Float[np.ndarray, "row machine item"]], config: ScoringConfig
+) -> dict[str, Float[np.ndarray, "row machine"]]:
+    """Return the threshold of each seed and machine, fitted to the scores that exist.
+
+    A missing score is NaN. `config` names the kind of threshold and its rate.
+    """
+    is_conformal = config.threshold == "conformal"
+    threshold = conformal_threshold if is_conformal else gamma_threshold
+    thresholds = {name: np.empty(values.shape[:2]) for name, values in scores.items()}
+    for name, values in scores.items():
+        for at in np.ndindex(*values.shape[:2]):
+            known = values[at][~np.isnan(values[at])]
+            # A diverged model has no scores; it must not affect the others.
+            rate = config.false_alarm_rate
+            thresholds[name][at] = threshold(known, rate) if len(known) else np.nan
+    return thresholds
+
+
 def clips_needed(false_alarm_rate: float) -> int:
     """Return how many held-out clips a false-alarm rate needs."""
     return math.ceil(round(1 / false_alarm_rate, 9)) - 1
@@ -62,24 +81,38 @@ def clips_needed(false_alarm_rate: float) -> int:
 
 def too_few_clips(
     is_held_out: Bool[np.ndarray, "member machine clip"],
+    recordings: Sequence[Int[np.ndarray, "_"] | None],
     names: Sequence[str],
     config: Config,
 ) -> str:
     """Return a warning that names machines with too few held-out clips, or "".
 
-    Fewer clips than `clips_needed` cannot guarantee the nominal false-alarm rate.
+    Fewer clips than `clips_needed` cannot guarantee the nominal false-alarm rate. Clips
+    cut from one recording count once, because they are not independent.
+
+    Args:
+        is_held_out: see `Split`.
+        recordings: the number of each clip's recording, for each machine; None if each
+            clip is a recording.
+        names: the machines' names.
+        config: the threshold settings.
     """
     rate = config.scoring.false_alarm_rate
-    counts = is_held_out[: config.n_folds].sum((0, -1))
+    counts = []
+    for machine, of in enumerate(recordings):
+        held_out = np.flatnonzero(is_held_out[: config.n_folds, machine].any(0))
+        counts.append(len(held_out if of is None else np.unique(of[held_out])))
+    is_cut = any(of is not None and len(np.unique(of)) < len(of) for of in recordings)
+    kind = "recordings" if is_cut else "clips"
     needed = clips_needed(rate)
     few = [f"{m} ({n})" for m, n in zip(names, counts, strict=True) if n < needed]
     if not few:
         return ""
-    remedy = "Add clips"
+    remedy = f"Add {kind}"
     if config.train.split == "clip":
         remedy += ", or raise train.held_out_fraction"
     return (
-        f"Too few training clips for a false-alarm rate of {rate:g}, which needs "
-        f"{needed} held-out clips: expect more false alarms for {', '.join(few)}. "
+        f"Too few training {kind} for a false-alarm rate of {rate:g}, which needs "
+        f"{needed} held-out {kind}: expect more false alarms for {', '.join(few)}. "
         f"{remedy}."
     )

@@ -11,6 +11,7 @@ from gammavae_jax.data.names import (
     LABELS,
     SPLITS,
     clip_stem,
+    is_labelled,
     parse_clip_name,
 )
 
@@ -47,6 +48,11 @@ def test_names_of_every_year_are_parsed_whatever_their_suffix_and_folders(name):
     for same in (name, stem, f"{stem}.flac", f"{stem}.WAV", f"{folder}/{stem}.wav"):
         assert "|".join(parse_clip_name(same)) == BY_YEAR[name]
         assert clip_stem(same) == stem
+
+
+@pytest.mark.parametrize("name", BY_YEAR)
+def test_a_name_is_labelled_if_it_gives_a_label(name):
+    assert is_labelled(name) == (parse_clip_name(name).label != "")
 
 
 def test_attribute_values_are_not_mistaken_for_labels():

@@ -208,7 +208,9 @@ def test_files_are_written_in_the_format_of_the_challenge(tmp_path):
 
 
 def test_names_with_commas_and_quotes_survive(tmp_path):
-    names = [f'{label}_0, "{k}" é.wav' for label in ("normal", "anomaly") for k in "ab"]
+    names = [
+        f'{label}_0_, "{k}" é.wav' for label in ("normal", "anomaly") for k in "ab"
+    ]
     write_scores(tmp_path, "fan", "00", names, np.arange(4.0))
     write_decisions(tmp_path, "fan", "00", names, np.arange(4) > 1)
     (section,) = read_directory(tmp_path)
@@ -352,4 +354,61 @@ def test_folders_without_scores_are_refused(tmp_path):
 def test_a_section_of_one_class_is_refused(tmp_path, label):
     (tmp_path / FILE).write_text(f"section_00_source_test_{label}_0000.wav,1\n")
     with pytest.raises(InputError, match=f"{FILE}: all 1 clips are"):
+        evaluate_directory(tmp_path)
+
+
+SPREADSHEETS = {
+    "semicolons": "{}.wav;0,{:g}",
+    "tabs": "{}.wav\t0,{:g}",
+    "spaces": "{}.wav 0,{:g}",
+    "names without a suffix": "{};0,{:g}",
+    "no digit before the comma": "{}.wav;,{:g}",
+    "negative numbers": "{}.flac;-0,{:g}",
+    "thousands": "{}.wav;1.234,{:g}",
+    "semicolons and points": "{}.wav;0.{:g}",
+    "commas twice": "{}.wav,0,{:g}",
+    "quotes": '{}.wav,"0,{:g}"',
+    "spaces in numbers": "{}.wav,1 {:g}",
+}
+
+
+@pytest.mark.parametrize("with_truth", [False, True])
+@pytest.mark.parametrize("form", SPREADSHEETS)
+def test_a_score_file_of_a_spreadsheet_is_refused_in_one_line(
+    tmp_path, form, with_truth
+):
+    write_truth(tmp_path / "truth")
+    lines = [
+        SPREADSHEETS[form].format(name.removesuffix(".wav"), value)
+        for name, value in zip(NAMES, SCORES, strict=True)
+    ]
+    (tmp_path / FILE).write_text("\n".join(lines))
+    with pytest.raises(InputError, match=r"decimal|has no value: write") as error:
+        evaluate_directory(tmp_path, tmp_path / "truth" if with_truth else None)
+    assert "\n" not in str(error.value)
+
+
+def test_a_decimal_comma_in_a_decision_is_refused(tmp_path):
+    write_machine(tmp_path)
+    text = "".join(f"{name};{k % 2},0\n" for k, name in enumerate(NAMES))
+    (tmp_path / FILE.replace("anomaly_score", "decision_result")).write_text(text)
+    with pytest.raises(InputError, match=r"decision_result.*has a decimal comma"):
+        evaluate_directory(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "not_normal_0001.wav",
+        "normal_but_anomaly_0001.wav",
+        "abnormal_0001.wav",
+        "section_00_source_test_normal_0001.wav.bak",
+        "normal.wav",
+        "normal_pump_monday.wav",
+    ],
+)
+def test_a_name_that_only_contains_a_label_is_refused(tmp_path, name):
+    good = "section_00_source_test_anomaly_0000.wav,2\n"
+    (tmp_path / FILE).write_text(f"{good}{name},1\n")
+    with pytest.raises(InputError, match="says neither normal nor anomaly"):
         evaluate_directory(tmp_path)

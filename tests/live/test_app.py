@@ -71,7 +71,11 @@ def test_a_form_and_another_sample_rate_are_accepted(server):
     assert answer.json()["name"] == "night.wav"
     assert answer.json()["score"] == pytest.approx(0.3, abs=1e-2)
     assert answer.json()["request_id"] == "mine.1"
+    assert answer.json()["sample_rate"] == 48000
+    assert answer.json()["notes"] == ["recordings at 48000 Hz"]
     assert "ok     fan  night.wav  score 0.3" in server.lines()[-1]
+    server.post(audio(1.0, 0.3, 48000))
+    assert sum("recordings at 48000 Hz" in line for line in server.lines()) == 1
 
 
 def test_a_long_recording_is_scored_window_by_window(server):

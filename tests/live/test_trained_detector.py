@@ -96,3 +96,31 @@ def test_watch_and_serve_agree_with_the_detector(detector, scorer, tmp_path, cap
         metrics = server.metrics()
     assert metrics["gammavae_threshold", "fan"] == detector.threshold_["fan"]
     assert all(watched[file]["is_anomaly"] for file in files[1::2])
+
+
+def test_recordings_unlike_those_of_the_training_are_told(scorer, tmp_path, capsys):
+    samples = sound(50, 0.5)
+    put(tmp_path / "a.wav", np.stack([0.001 * samples, samples], 1))
+    put(
+        tmp_path / "b.wav",
+        np.interp(np.arange(0, RATE, 0.5), np.arange(RATE), sound(5)),
+        2 * RATE,
+    )
+    Watch(tmp_path, Path("saved"), once=True, settle=0.1, json=Path("-")).run()
+    output = capsys.readouterr()
+    a, b = sorted(map(json.loads, output.out.splitlines()), key=lambda e: e["file"])
+    words = ("60 dB below channel 1", "shorter", "quieter")
+    assert [word in note for word, note in zip(words, a["notes"], strict=True)] == [
+        True
+    ] * 3
+    assert (b["sample_rate"], len(b["notes"])) == (2 * RATE, 1)
+    for note in a["notes"] + b["notes"]:
+        assert output.err.count(note) == 1
+    with served(scorer) as server:
+        assert (
+            server.post((tmp_path / "a.wav").read_bytes()).json()["notes"] == a["notes"]
+        )
+        assert (
+            server.post((tmp_path / "b.wav").read_bytes()).json()["notes"] == b["notes"]
+        )
+        assert any(a["notes"][0] in line for line in server.lines())

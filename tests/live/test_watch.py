@@ -97,6 +97,8 @@ def test_json_reports_the_same(watcher):
         "n_alarms": 1,
         "threshold": 0.5,
         "is_anomaly": True,
+        "sample_rate": RATE,
+        "notes": [],
     }
 
 
@@ -118,10 +120,13 @@ def test_resampling_is_reported_once(watcher):
     for name in "ab":
         put(watcher.fan / f"{name}.wav", tone(30.0, 0.4, 44100), rate=44100)
     message, *lines = watcher.lines(2)
-    assert message == "resampling recordings at 44100 Hz to 16000 Hz"
+    assert message.endswith(".wav: recordings at 44100 Hz")
     assert len(lines) == 2
     assert all("score 0.4" in line for line in lines)
-    assert all(e["seconds"] == pytest.approx(30, abs=1e-3) for e in watcher.events())
+    for event in watcher.events():
+        assert event["seconds"] == pytest.approx(30, abs=1e-3)
+        assert event["sample_rate"] == 44100
+        assert event["notes"] == ["recordings at 44100 Hz"]
 
 
 @pytest.mark.parametrize("name", ["done/0.wav", "fan/checked_0.wav", "fan/0.WAV"])

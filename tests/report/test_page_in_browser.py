@@ -479,7 +479,7 @@ def recordings(log_mels, names, n_parts=1):
     owners = np.arange(len(log_mels)) // n_parts
     files = clips(log_mels)._replace(recording=owners)
     sounds = tuple(np.zeros(4000, np.float32) for _ in log_mels)
-    return LoadedRecordings(tuple(names), files, frozenset(), sounds)
+    return LoadedRecordings(tuple(names), files, sounds)
 
 
 def test_recordings_without_labels_have_a_page(chromium, made, scored, tmp_path):

@@ -1,17 +1,20 @@
 """Thresholds keep the false-alarm rate; p-values agree with them."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gammavae_jax.config import Config, ScoringConfig, TrainConfig
 from gammavae_jax.scoring.threshold import (
     clips_needed,
     conformal_threshold,
     gamma_threshold,
     p_values,
+    too_few_clips,
 )
 
 
@@ -93,3 +96,34 @@ def test_a_gamma_threshold_of_scores_near_the_end_of_float32_is_finite():
     scores = np.random.default_rng(0).gamma(2.0, 1e19, 12)
     ours = gamma_threshold(scores.astype(np.float32), 0.1)
     np.testing.assert_allclose(ours, gamma_threshold(scores, 0.1), rtol=1e-4)
+
+
+ONE_EACH = np.arange(100)
+
+
+@pytest.mark.parametrize(
+    ("recording", "rate", "expected"),
+    [
+        (None, 0.01, "which needs 99 held-out clips: .* fan \\(80\\)"),
+        (ONE_EACH, 0.01, "which needs 99 held-out clips: .* fan \\(80\\)"),
+        (None, 0.1, ""),
+        (ONE_EACH, 0.1, ""),
+        # Five recordings cut into 100 clips, of which four are held out.
+        (ONE_EACH // 20, 0.01, "99 held-out recordings: .* \\(4\\)\\. Add recordings"),
+        (ONE_EACH // 20, 0.1, "needs 9 held-out recordings: .* fan \\(4\\)"),
+        (ONE_EACH // 20, 0.2, ""),
+        (ONE_EACH * 0, 0.1, "held-out recordings: .* fan \\(1\\)"),  # a long one
+        (ONE_EACH // 9, 0.1, ""),
+    ],
+)
+def test_recordings_count_and_not_the_clips_cut_from_them(recording, rate, expected):
+    config = Config(
+        train=TrainConfig(n_folds=2),
+        scoring=ScoringConfig(false_alarm_rate=rate),
+        n_seeds=2,
+    )
+    held_out = np.zeros((4, 1, 110), bool)  # with padding, and a second seed
+    held_out[0, 0, :40] = held_out[1, 0, 40:80] = held_out[2:, 0, :100] = True
+    note = too_few_clips(held_out, [recording], ["fan"], config)
+    assert re.search(expected, note)
+    assert bool(note) == bool(expected)

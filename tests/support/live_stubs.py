@@ -23,6 +23,10 @@ class LoudnessScorer(LiveScorer):
         self.min_samples = 320
         self.judged: list[tuple[str, int]] = []
 
+    def notes_on(self, recording, clip, machine):
+        rate = recording.sample_rate
+        return {} if rate == RATE else {f"rate {rate}": f"recordings at {rate} Hz"}
+
     def judge(self, clip, machine):
         self.judged.append((machine, len(clip)))
         score = float(np.abs(clip).max())

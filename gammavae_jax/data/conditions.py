@@ -1,0 +1,176 @@
+"""The conditions under which recordings were made, and how new ones differ.
+
+A model learns the microphone, its gain and the length of the clips with the machine. If
+they change, scores change although the machine is healthy.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from gammavae_jax.config import FeatureConfig
+from gammavae_jax.data.audio import DEAD_DB, ChannelLevels
+from gammavae_jax.data.clips import Clips
+from gammavae_jax.errors import printable
+
+# Normal and anomalous test clips of real machines are up to 2.4 dB outside the range of
+# the training clips.
+_MOST_DB, _MOST_DB_OF_ONE = 5.0, 20.0
+# Recordings are cut into clips of 0.75 to 1.5 times the clip length.
+_SHORTEST, _LONGEST = 0.7, 1.6
+
+
+class Conditions(NamedTuple):
+    """The conditions of a machine's recordings, as ranges over its clips."""
+
+    seconds: tuple[float, float]  # length of the shortest and of the longest clip
+    level: tuple[float, float]  # mean log-mel of the quietest and of the loudest, in dB
+    sample_rates: tuple[int, ...]  # Hz, before resampling
+    channels: tuple[int, ...]  # numbers of channels in the files; arrays have none
+    shortest: float  # seconds; the scores of clips from this length on are comparable
+
+
+def conditions_of(clips: Clips, config: FeatureConfig) -> Conditions:
+    """Return the conditions of a machine's training clips."""
+    seconds = [clip_seconds(len(log_mel), config) for log_mel in clips.log_mels]
+    levels = [float(np.mean(log_mel)) for log_mel in clips.log_mels]
+    rates = {rate for rate, _ in clips.formats} or {config.sample_rate}
+    return Conditions(
+        (round(min(seconds), 3), round(max(seconds), 3)),
+        (round(min(levels), 2), round(max(levels), 2)),
+        tuple(sorted(rates)),
+        tuple(sorted({n for _, n in clips.formats if n})),
+        _SHORTEST * min(seconds),
+    )
+
+
+def n_frames_of(seconds: float, config: FeatureConfig) -> int:
+    """Do the reverse of `clip_seconds`."""
+    return 1 + round(seconds * config.sample_rate / config.hop_length)
+
+
+def clip_seconds(n_frames: int, config: FeatureConfig) -> float:
+    """Return the length of a clip of so many frames."""
+    return (n_frames - 1) * config.hop_length / config.sample_rate
+
+
+class Heard(NamedTuple):
+    """What is known of new recordings of one machine."""
+
+    log_mels: Sequence[Float[np.ndarray, "_ mel"]]  # of their clips
+    formats: Collection[tuple[int, int]]  # see `Clips`
+    levels: Sequence[ChannelLevels | None]  # of each recording
+
+
+def notes_on(
+    heard: Mapping[str, Heard],
+    trained: Mapping[str, Conditions],
+    config: FeatureConfig,
+) -> dict[str, str]:
+    """Return how recordings differ from those that a detector learnt from.
+
+    Args:
+        heard: the recordings of each machine.
+        trained: the conditions that the detector recorded, if any.
+        config: of the features.
+
+    Returns:
+        Messages that name the remedy, each under its kind. Dead channels are reported
+        also where nothing was recorded.
+    """
+    notes: dict[str, str] = {}
+    for machine, new in heard.items():
+        old = trained.get(machine)
+        known = old.sample_rates if old else (config.sample_rate,)
+        for rate in sorted({rate for rate, _ in new.formats} - set(known)):
+            notes[f"rate {rate}"] = _rate(rate, known, config.sample_rate)
+        found = _dead_channel(new.levels, config.channel)
+        if old is not None:
+            found |= _channels(old, new.formats, config.channel)
+            found |= _length(old, new.log_mels, config) | _level(old, new.log_mels)
+        prefix = f"{printable(machine)}: " if len(heard) > 1 else ""
+        notes |= {f"{kind} {machine}": prefix + note for kind, note in found.items()}
+    return notes
+
+
+def _rate(rate: int, known: Sequence[int], wanted: int) -> str:
+    change = f"are resampled to {wanted} Hz"
+    if rate == wanted:
+        change = f"differ from those of the training ({_either(known)} Hz)"
+    remedy = "fit and score at the same sample rate, or expect false alarms"
+    return f"recordings at {rate} Hz {change}: {remedy}"
+
+
+def _dead_channel(
+    levels: Sequence[ChannelLevels | None], channel: int
+) -> dict[str, str]:
+    """Report a channel in use that hears nothing while another one does."""
+    loudest = [of.loudest() for of in levels if of is not None]
+    dead = [of for of in loudest if of.above >= DEAD_DB]
+    if not dead:
+        return {}
+    number, above = dead[0]
+    return {
+        "dead": f"channel {channel} is nearly silent in {len(dead)} of {len(levels)} "
+        f"recordings, {above:.0f} dB below channel {number}: check its microphone, or "
+        f"fit with features.channel={number}"
+    }
+
+
+def _channels(
+    trained: Conditions, formats: Collection[tuple[int, int]], channel: int
+) -> dict[str, str]:
+    new = {n for _, n in formats if n} - set(trained.channels)
+    if not new or not trained.channels:
+        return {}
+    counts = f"{_either(sorted(new))}, not {_either(trained.channels)} as in training"
+    return {
+        "channels": f"the number of channels is {counts}: channel {channel} is used; "
+        "record as before, or fit again"
+    }
+
+
+def _length(
+    trained: Conditions,
+    log_mels: Sequence[Float[np.ndarray, "_ mel"]],
+    config: FeatureConfig,
+) -> dict[str, str]:
+    shortest, longest = trained.seconds
+    seconds = [clip_seconds(len(log_mel), config) for log_mel in log_mels]
+    if min(seconds) < trained.shortest:
+        new, known, change, effect = min(seconds), shortest, "shorter", "false alarms"
+    elif max(seconds) > _LONGEST * longest:
+        new, known, change, effect = max(seconds), longest, "longer", "missed anomalies"
+    else:
+        return {}
+    return {
+        change: f"clips of {new:.2g} s are {change} than those of the training "
+        f"({known:.2g} s): expect {effect}; record {known:.2g} s, or fit with clips of "
+        "that length"
+    }
+
+
+def _level(
+    trained: Conditions, log_mels: Sequence[Float[np.ndarray, "_ mel"]]
+) -> dict[str, str]:
+    levels = np.array([np.mean(log_mel) for log_mel in log_mels])
+    quietest, loudest = trained.level
+    for change, beyond in (
+        ("quieter", quietest - levels),
+        ("louder", levels - loudest),
+    ):
+        middle, most = float(np.median(beyond)), float(beyond.max())
+        if middle > _MOST_DB or most > _MOST_DB_OF_ONE:
+            by = middle if middle > _MOST_DB else most
+            return {
+                change: f"recordings are {by:.0f} dB {change} than any of the "
+                "training: check the microphone and its gain, or fit again if they "
+                "were changed"
+            }
+    return {}
+
+
+def _either(numbers: Sequence[int]) -> str:
+    return " or ".join(map(str, numbers))

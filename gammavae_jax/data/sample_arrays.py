@@ -1,0 +1,72 @@
+"""Interpret arrays of samples: their scale is decided by their content, or refused."""
+
+import numbers
+import reprlib
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from gammavae_jax.data.audio import require_finite
+from gammavae_jax.errors import InputError
+
+_MOST_FLOAT = 100.0  # full scale is 1; samples on an integer's scale are far beyond it
+_MOST_24_BIT = 1 << 23
+
+
+def waveform_of(array: Any, name: str) -> Float32[np.ndarray, "sample"]:
+    """Return an array of samples as float32 with a full scale of 1.
+
+    Integers are divided by the full scale of their type. The samples must show that
+    they use it: those of a 16-bit recording may arrive as int64 or as float.
+
+    Raises:
+        InputError: not a waveform, or one whose full scale cannot be known.
+    """
+    samples = np.asarray(array)
+    if samples.ndim != 1 or samples.dtype.kind not in "fi":
+        raise InputError(
+            f"{name} has the shape {samples.shape} and the type {samples.dtype}: "
+            "give one-dimensional arrays of samples, one a recording"
+        )
+    if samples.dtype.kind == "i":
+        _require_known_scale(samples, name)
+        samples = samples / -float(np.iinfo(samples.dtype).min)
+    with np.errstate(over="ignore"):  # an infinity is refused by its position
+        waveform = samples.astype(np.float32)
+    require_finite(waveform, name)
+    most = max(waveform.max(initial=0), -waveform.min(initial=0))
+    if most > _MOST_FLOAT or (most > 1 and (waveform == np.rint(waveform)).all()):
+        raise InputError(
+            f"{name}: its samples reach {most:g}, but full scale is 1: divide them by "
+            "their full scale, such as 32768 for 16-bit samples"
+        )
+    return waveform
+
+
+def _require_known_scale(samples: np.ndarray, name: str) -> None:
+    """Refuse wide integers that may hold samples of fewer bits."""
+    most = max(int(samples.max(initial=0)), -int(samples.min(initial=0)))
+    width = samples.dtype.itemsize
+    # 24-bit samples in four bytes are shifted by eight bits; others may not be.
+    uses_type = width <= 2 or (width == 4 and most > _MOST_24_BIT)
+    if uses_type or not most or (width == 4 and not (samples & 0xFF).any()):
+        return
+    n_bits = most.bit_length() + 1
+    raise InputError(
+        f"{name}: its samples are {samples.dtype}, but use only {n_bits} bits: convert "
+        "them to the type they were recorded in, such as "
+        ".astype('int16'), or divide them by their full scale"
+    )
+
+
+def whole_rate(sample_rate: Any) -> int | None:
+    """Return a sample rate as a plain number, or refuse it."""
+    if sample_rate is None:
+        return None
+    is_number = isinstance(sample_rate, numbers.Real)
+    is_number = is_number and not isinstance(sample_rate, bool)
+    if not is_number or not 0 < sample_rate <= 1e6 or sample_rate % 1:
+        given = reprlib.repr(sample_rate)
+        raise InputError(f"sample_rate is {given}: give a whole number of Hz")
+    return int(sample_rate)

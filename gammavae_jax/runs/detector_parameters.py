@@ -1,0 +1,114 @@
+"""The parameters of an `AnomalyDetector`: converted to plain values, or refused."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from gammavae_jax.config import Config
+from gammavae_jax.config_json import override
+from gammavae_jax.errors import InputError
+from gammavae_jax.presets import preset as named_preset
+from gammavae_jax.scoring.detector import Detector, with_false_alarm_rate
+
+_NUMBER = (int, float)
+# The types of each parameter, and what a message asks for.
+PARAMETERS: dict[str, tuple[tuple[type, ...], str]] = {
+    "preset": ((str,), "the name of a preset"),
+    "epochs": ((int, type(None)), "a whole number or None"),
+    "seed": ((int,), "a whole number"),
+    "false_alarm_rate": (_NUMBER, "a number"),
+    "clip_seconds": ((*_NUMBER, type(None)), "a finite number or None"),
+    "settings": ((list,), "a list of texts such as 'model.n_latent=16'"),
+    "skip_bad_files": ((bool,), "True or False"),
+    "verbose": ((bool,), "True or False"),
+}
+_LEARNT = ("preset", "epochs", "seed", "settings")
+
+
+def plain_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters as JSON types; NumPy's numbers are converted.
+
+    Raises:
+        InputError: a value has the wrong type.
+    """
+    plain = {name: _plain(value) for name, value in parameters.items()}
+    for name in plain.keys() & PARAMETERS:
+        types, wanted = PARAMETERS[name]
+        value = plain[name]
+        if not _is_one_of(value, types):
+            raise InputError(f"{name} is {value!r}: set {wanted}")
+        plain[name] = float(value) if float in types and value is not None else value
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.floating):
+        return float(str(value))  # the shortest text: float32's 0.1 is 0.1
+    if isinstance(value, np.generic):
+        return value.item()
+    return list(map(_plain, value)) if isinstance(value, tuple | list) else value
+
+
+def _is_one_of(value: Any, types: tuple[type, ...]) -> bool:
+    if isinstance(value, list):
+        return list in types and all(isinstance(item, str) for item in value)
+    if isinstance(value, bool):  # is an int, too
+        return bool in types
+    is_finite = not isinstance(value, float) or math.isfinite(value)
+    return isinstance(value, types) and is_finite
+
+
+def configuration_of(parameters: Mapping[str, Any]) -> Config:
+    """Return the configuration that plain parameters describe.
+
+    Raises:
+        InputError: a value is out of range, or `settings` contradict a parameter.
+    """
+    preset, epochs, rate = (
+        parameters[name] for name in ("preset", "epochs", "false_alarm_rate")
+    )
+    given = [f"scoring.false_alarm_rate={rate}"]
+    if epochs is not None:
+        given.append(f"train.epochs={epochs}")
+    config = replace(named_preset(preset), seed=parameters["seed"])
+    config = override(config, [*given, *parameters["settings"]])
+    made = {
+        "epochs": config.train.epochs,
+        "seed": config.seed,
+        "false_alarm_rate": config.scoring.false_alarm_rate,
+    }
+    for name, value in made.items():
+        if parameters[name] not in (None, value):
+            raise InputError(
+                f"{name} is {parameters[name]}, but settings make it {value}: set only "
+                f"{name}"
+            )
+    return replace(config, scores=(config.score,), n_seeds=1)
+
+
+def with_parameters(
+    detector: Detector, fitted: Mapping[str, Any], now: Mapping[str, Any]
+) -> Detector:
+    """Return a detector that agrees with parameters that were set after `fit`.
+
+    Args:
+        detector: agrees with the parameters `fitted`.
+        fitted: plain parameters.
+        now: plain parameters to agree with.
+
+    Raises:
+        InputError: a parameter needs a new training.
+    """
+    for name in _LEARNT:
+        if now[name] != fitted[name]:
+            raise InputError(
+                f"{name} was set to {now[name]!r} after fit and needs a new training: "
+                f"call fit again, or set it back to {fitted[name]!r}"
+            )
+    rate = now["false_alarm_rate"]
+    if rate == fitted["false_alarm_rate"]:
+        return detector
+    return with_false_alarm_rate(detector, rate)

@@ -1,0 +1,107 @@
+"""Scores of clips that are shorter than those of the training.
+
+The statistics of a shorter clip vary more, so its score is higher although the machine
+is healthy. The held-out clips, cut to a few shorter lengths, show by how much. A score
+is then replaced by the score of whole clips that as many held-out clips exceed.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float
+
+from gammavae_jax.data.arrays import ClipArrays
+from gammavae_jax.data.clips import Clips
+from gammavae_jax.data.conditions import Conditions, n_frames_of
+from gammavae_jax.devices.placement import Placement
+from gammavae_jax.scoring.detector import Detector, score_held_out
+from gammavae_jax.scoring.fusion import fuse
+from gammavae_jax.scoring.verdict import machine_names
+from gammavae_jax.training.split import Split
+
+# Of the length of a machine's shortest training clip. A clip counts as the next shorter
+# one of these.
+SHARES = (0.85, 0.7, 0.5, 0.35, 0.25)
+_WHOLE = 0.95
+
+
+def calibrate_short_clips(
+    detector: Detector, placement: Placement, clips: ClipArrays, split: Split
+) -> Detector:
+    """Add the scores of shorter held-out clips to the calibration.
+
+    Args:
+        detector: with the conditions and the calibration of whole clips.
+        placement: of its models.
+        clips: the training clips, on the host.
+        split: which of them were held out.
+    """
+    config = detector.config
+    if config.scoring.threshold == "official":
+        return detector
+    score = score_held_out(detector, placement, clips, split)
+    calibration = dict(detector.calibration)
+    for share in SHARES:
+        most = [[_frames(detector, m, share)] for m in range(len(detector.machines))]
+        shorter = clips._replace(
+            n_frames=np.minimum(clips.n_frames, np.array(most, np.int32))
+        )
+        whole, names = detector.calibration, (config.score,)
+        cut = fuse(score(shorter), whole, names, config.scoring.fused)
+        calibration[_key(detector, share)] = cut[config.score]
+    conditions = {
+        name: of._replace(shortest=SHARES[-1] * of.seconds[0])
+        for name, of in detector.conditions.items()
+    }
+    return replace(detector, calibration=calibration, conditions=conditions)
+
+
+def as_of_whole_clips(
+    detector: Detector,
+    machine: int,
+    scores: Float[np.ndarray, "_"],
+    clips: Clips,
+) -> Float[np.ndarray, "_"]:
+    """Replace the scores of shorter clips by comparable ones of whole clips.
+
+    Args:
+        detector: whose first seed scored the clips.
+        machine: its index in the detector.
+        scores: of the clips, and perhaps padding.
+        clips: of the machine.
+    """
+    comparable = np.array(scores, np.float64)
+    if _key(detector, SHARES[-1]) not in detector.calibration:
+        return comparable
+    whole = _held_out(detector, detector.config.score, machine)
+    least = _frames(detector, machine, _WHOLE)
+    lengths = {share: _frames(detector, machine, share) for share in SHARES}
+    for clip, n_frames in enumerate(map(len, clips.log_mels)):
+        if n_frames >= least:
+            continue
+        share = next((s for s in SHARES if lengths[s] <= n_frames), SHARES[-1])
+        cut = _held_out(detector, _key(detector, share), machine)
+        if len(cut):
+            # Beyond the held-out scores, the distance from the nearest one is kept.
+            nearest = np.clip(scores[clip], cut[0], cut[-1])
+            comparable[clip] = np.interp(nearest, cut, whole) + scores[clip] - nearest
+    return comparable
+
+
+def _frames(detector: Detector, machine: int, share: float) -> int:
+    """Return the frames in this share of a machine's shortest training clip."""
+    conditions: Conditions = detector.conditions[machine_names(detector)[machine]]
+    features = detector.config.features
+    whole = n_frames_of(conditions.seconds[0], features)
+    return max(features.n_context, int(share * whole))
+
+
+def _key(detector: Detector, share: float) -> str:
+    return f"{detector.config.score} at {share:g}"
+
+
+def _held_out(
+    detector: Detector, name: str, machine: int
+) -> Float[np.ndarray, "held_out"]:
+    values = detector.calibration[name][0, machine]
+    return np.sort(values[~np.isnan(values)])

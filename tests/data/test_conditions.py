@@ -1,0 +1,139 @@
+"""Recorded conditions, and how new recordings differ from them."""
+
+import re
+
+import numpy as np
+import pytest
+import soundfile
+
+from gammavae_jax.config import FeatureConfig
+from gammavae_jax.data.conditions import conditions_of, notes_on
+from gammavae_jax.data.features import mel_filterbank
+from gammavae_jax.data.recording_clips import load_recordings
+from gammavae_jax.data.recordings import find_recordings
+
+RATE = 16000
+FEATURES = FeatureConfig()
+BANK = mel_filterbank(FEATURES)
+
+
+def noise(seed, seconds=2.0, gain=1.0, rate=RATE):
+    rng = np.random.default_rng(seed)
+    return (0.05 * gain * rng.standard_normal(round(seconds * rate))).astype(np.float32)
+
+
+def load(recordings, rate=RATE):
+    return load_recordings(find_recordings(recordings, rate), BANK, FEATURES, 10.0)
+
+
+TRAINED = {"fan": conditions_of(load([noise(s) for s in range(4)]).clips, FEATURES)}
+
+
+def notes(recordings, rate=RATE, trained=TRAINED):
+    return notes_on({"fan": load(recordings, rate).heard}, trained, FEATURES)
+
+
+def files(folder, channels, names="abc"):
+    for name in names:
+        soundfile.write(folder / f"{name}.wav", np.stack(channels, 1), RATE, "PCM_16")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "recordings",
+    [
+        [noise(9)],
+        [noise(9, 1.6), noise(8, 3.0)],
+        [noise(9, gain=1.5), noise(8, gain=0.6)],
+        # One broken machine of three is much louder.
+        [noise(9), noise(8), noise(7, gain=8)],
+    ],
+    ids=["alike", "about the length", "about the level", "one is loud"],
+)
+def test_recordings_like_those_of_the_training_give_no_note(recordings):
+    assert notes(recordings) == {}
+
+
+@pytest.mark.parametrize(
+    ("recordings", "kind", "message"),
+    [
+        ([noise(9, 1.0)], "shorter", "clips of 0.99 s are shorter .*(2 s)"),
+        ([noise(9), noise(8, 0.5)], "shorter", "record 2 s, or fit with"),
+        ([noise(9, 6.0)], "longer", "6 s are longer .*missed anomalies"),
+        ([noise(s, gain=0.1) for s in (8, 9)], "quieter", "20 dB quieter .* gain"),
+        ([noise(9, gain=4)], "louder", "12 dB louder"),
+        ([noise(9), noise(8), noise(7, gain=0)], "quieter", "dB quieter"),
+        ([noise(9), noise(8), noise(7, gain=100)], "louder", "40 dB louder"),
+    ],
+)
+def test_another_length_or_level_is_told_with_the_remedy(recordings, kind, message):
+    ((found, note),) = notes(recordings).items()
+    assert found == f"{kind} fan"
+    assert re.search(message, note)
+
+
+def test_a_sample_rate_is_compared_with_that_of_the_training():
+    at_48 = load([noise(s, rate=48000) for s in range(4)], 48000)
+    trained = {"fan": conditions_of(at_48.clips, FEATURES)}
+    assert notes([noise(9, rate=48000)], 48000, trained) == {}
+    assert (
+        "at 16000 Hz differ from those of the training (48000 Hz)"
+        in (notes([noise(9)], trained=trained)["rate 16000"])
+    )
+    assert (
+        "at 8000 Hz are resampled to 16000 Hz"
+        in (notes([noise(9, rate=8000)], 8000)["rate 8000"])
+    )
+    # A detector that recorded no conditions still knows the rate of its features.
+    assert list(notes([noise(9, rate=48000)], 48000, {})) == ["rate 48000"]
+
+
+LSB = np.random.default_rng(0).integers(-1, 2, 2 * RATE) / 32768
+
+
+@pytest.mark.parametrize(
+    ("channels", "loudest"),
+    [
+        ([LSB, noise(9)], 1),
+        ([np.zeros(2 * RATE), noise(9)], 1),
+        ([np.full(2 * RATE, 0.25), noise(9, gain=0.1)], 1),  # a constant offset
+        ([LSB, noise(9, gain=0.1), noise(8)], 2),
+    ],
+    ids=["noise of one bit", "digital silence", "an offset", "three channels"],
+)
+def test_a_dead_channel_beside_a_live_one_is_told(tmp_path, channels, loudest):
+    (note,) = notes(files(tmp_path, channels), trained={}).values()
+    assert note.startswith("channel 0 is nearly silent in 3 of 3 recordings")
+    assert note.endswith(f"fit with features.channel={loudest}")
+
+
+@pytest.mark.parametrize(
+    "channels",
+    [
+        [noise(9), LSB],
+        [noise(9), noise(8, gain=10)],
+        [np.zeros(2 * RATE)] * 2,
+        [noise(9, gain=0)],
+    ],
+)
+def test_channels_that_hear_the_machine_and_silence_give_no_note(tmp_path, channels):
+    assert notes(files(tmp_path, channels), trained={}) == {}
+
+
+def test_another_number_of_channels_is_told(tmp_path):
+    both = files(tmp_path, [noise(9), noise(8)])
+    trained = {"fan": conditions_of(load(both).clips, FEATURES)}
+    assert notes(both, trained=trained) == {}
+    (tmp_path / "mono").mkdir()
+    mono = files(tmp_path / "mono", [noise(9)])
+    (note,) = notes(mono, trained=trained).values()
+    assert "channels is 1, not 2 as in training: channel 0 is used" in note
+    # An array has no channels.
+    assert notes([noise(9)], trained=trained) == {}
+
+
+def test_a_channel_with_any_floats_disturbs_no_other(tmp_path):
+    odd = np.resize([np.nan, np.inf, 1e38, 0], 2 * RATE)
+    samples = np.stack([noise(9), odd], 1).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", samples, RATE, "FLOAT")
+    assert notes(tmp_path) == {}
