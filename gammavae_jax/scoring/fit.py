@@ -18,6 +18,7 @@ from gammavae_jax.training.loop import (
     Examples,
     Observer,
     Trained,
+    place_examples,
     stack_examples,
     train_examples,
 )
@@ -56,9 +57,9 @@ def fit(
         observer.log.note(few)
     if adapt_epochs:
         config = _with_enough_epochs(config, examples)
+    examples = place_examples(config, examples)  # the host's copies are freed
     trained = train_examples(config, examples, observer)
-    del examples
-    with trained.placement, observer.log.timed("fit_s"):
+    with observer.log.timed("fit_s"):
         return fit_detector(config, trained, machines)
 
 
@@ -72,7 +73,8 @@ def fit_detector(config: Config, trained: Trained, machines: Machines) -> Detect
     """
     config = replace(config, train=trained.config.train)
     names, bank = machines.names, machines.filterbank
-    return fit_scores(config, trained.placement, names, bank, *trained[2:])
+    with trained.placement:
+        return fit_scores(config, trained.placement, names, bank, *trained[2:])
 
 
 def fit_recordings(
