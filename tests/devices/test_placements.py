@@ -1,6 +1,7 @@
 """A function over machines and members gives what a loop gives, on any devices."""
 
 import threading
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gammavae_jax import process
 from gammavae_jax.devices.core_queue import CoreQueue
 from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.devices.mesh import MeshPlacement
@@ -177,3 +179,20 @@ def test_an_error_in_a_thread_is_raised_where_its_result_is_used():
     )
     with pytest.raises(Exception, match="no more"):
         placement.get(out)
+
+
+@pytest.mark.parametrize("form", ["queue", "mesh"])
+def test_waiting_for_a_device_that_hangs_is_announced(form, monkeypatch, capfd):
+    monkeypatch.setattr(process, "LONG_WAIT_S", 0.1)
+    placement = place(form, 1, 1, 1)
+
+    def hang(value):
+        time.sleep(0.5)
+        return value
+
+    def hanging(value):
+        return jax.pure_callback(hang, value, value, vmap_method="broadcast_all")
+
+    function = placement.over_models(hanging, ["machine"])
+    placement.wait(function(placement.put(np.zeros(1, np.float32), "machine")))
+    assert "still waiting for the devices after" in capfd.readouterr().err
