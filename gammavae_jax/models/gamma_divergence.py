@@ -92,7 +92,7 @@ def _log_ratio(x: Array, y: Array) -> Array:
 
 
 def _curvature(t: Array) -> Array:
-    """Return `t^2 (psi'(t) - 1 / t)`, by recurrence and Stirling's series at `t + 3`."""
+    """Return `t^2 (psi'(t) - 1 / t)`, by Stirling's series at `t + 3`."""
     one, two, three = 1.0 / (t + 1.0), 1.0 / (t + 2.0), 1.0 / (t + 3.0)
     squares = one**2 + (t * one * two) ** 2 + (t * two * three) ** 2
     square = three**2

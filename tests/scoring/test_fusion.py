@@ -137,3 +137,21 @@ def test_scores_that_differ_are_not_equalised(held_out):
     # However small they are: the divergence of a collapsed code is still a score.
     small = np.array([[1e-4, 1.5e-4, 3e-4]])
     np.testing.assert_array_equal(equalise_ties("kl", small), small)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "most"),
+    [
+        ("residual_density", 0.0, 5e-3),
+        ("mahalanobis", 0.0, 5e-3),
+        ("mse", 0.0, 5e-6),
+        ("mse", 100.0, 0.05),
+        ("peak_density", 100.0, 0.05),
+    ],
+)
+def test_held_out_scores_are_equal_up_to_a_spread_of_half_the_rounding(
+    name, size, most
+):
+    for share, are_equal in ((0.9, True), (1.1, False)):
+        scores = np.array([[size - share * most, size]])
+        assert (np.ptp(equalise_ties(name, scores)) == 0) == are_equal

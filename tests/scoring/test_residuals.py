@@ -205,7 +205,9 @@ def test_each_score_is_pooled_by_its_rule(fits, residual):
 
 def test_rows_without_variance_give_finite_scores():
     scatter = scatter_of([(np.zeros((10, N_MELS)), np.ones(10))], N_MELS)
-    fit = fit_gaussian(scatter, N_CONTEXT, ScoringConfig())
+    fit = fit_gaussian(scatter, N_CONTEXT, ScoringConfig(jitter=1e-6))
+    # The root of the jitter times the variance floor of 1e-6 dB^2.
+    np.testing.assert_allclose(fit.factor, 1e-6 * np.eye(N_MELS), rtol=1e-3)
     residual = jnp.zeros((3, N_CONTEXT * N_MELS))
     scores = clip_scores(errors_of(residual), residual, jnp.ones(3), fit, fit)
     assert all(jnp.isfinite(score) for score in scores.values())

@@ -12,6 +12,7 @@ from gammavae_jax.scoring.threshold import (
     conformal_threshold,
     gamma_threshold,
     p_values,
+    too_few_clips,
 )
 
 
@@ -93,3 +94,15 @@ def test_a_gamma_threshold_of_scores_near_the_end_of_float32_is_finite():
     scores = np.random.default_rng(0).gamma(2.0, 1e19, 12)
     ours = gamma_threshold(scores.astype(np.float32), 0.1)
     np.testing.assert_allclose(ours, gamma_threshold(scores, 0.1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("n_seeds", [1, 3])
+def test_the_note_on_too_few_clips_counts_those_of_one_seed(tiny, n_seeds):
+    config = tiny("default", f"n_seeds={n_seeds}", "scoring.false_alarm_rate=0.1")
+    fold = np.arange(9) % 2 == 0
+    is_clip = np.array([np.arange(9) < 8, np.arange(9) < 9])  # nine clips are needed
+    held_out = np.stack([is_clip & fold, is_clip & ~fold] * n_seeds)
+    note = too_few_clips(held_out, ["eight", "nine"], config)
+    assert "needs 9 held-out clips" in note
+    assert "for eight (8). Add clips." in note
+    assert too_few_clips(held_out[:, 1:], ["nine"], config) == ""

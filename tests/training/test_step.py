@@ -17,7 +17,7 @@ from gammavae_jax.models.layers import (
     ENCODER,
     HEADS,
 )
-from gammavae_jax.models.loss import total_loss
+from gammavae_jax.models.loss import LossTerms, total_loss
 from gammavae_jax.training import epoch as epochs
 from gammavae_jax.training import step
 from gammavae_jax.training.split import split_windows
@@ -246,6 +246,78 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tiny, machines):
     for epoch in (2, 3):
         state, _ = trainer.epoch(epoch, state)
     jax.tree.map(np.testing.assert_array_equal, placement.get(state), unbroken)
+
+
+def epoch_with(monkeypatch, train_step, config, n_train=70, epoch=1):
+    """Train one epoch on 70 windows with another step; return the state and infos."""
+    arrays = stack_machines([("m", clips(noise(np.random.default_rng(0), 1, 84)))], 5)
+    data = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), arrays)
+    group = jnp.where(jnp.arange(80) < n_train, TRAIN, HELD_OUT).astype(jnp.uint8)
+    key = step.model_key(jnp.array([1, 0], jnp.uint32), data.name_hash)
+    state = step.init_state(config, key, n_batches=3)
+    monkeypatch.setattr(epochs, "train_step", train_step)
+    return state, *epochs.train_epoch(config, key, jnp.array(epoch), state, data, group)
+
+
+def test_every_step_of_every_epoch_has_a_random_key_of_its_own(tiny, monkeypatch):
+    def draw(config, key, state, windows, weight, kl_weight):
+        number = jax.random.uniform(key) * jnp.ones(len(windows))
+        return state, LossTerms(number, 0.0 * number)
+
+    draws = [
+        float(number)
+        for epoch in (1, 2, 3)
+        for number in epoch_with(monkeypatch, draw, tiny("vae"), epoch=epoch)[
+            1
+        ].batch_errors
+    ]
+    assert len(set(draws)) == 9
+
+
+def test_every_seed_fold_and_machine_has_a_random_key_of_its_own():
+    keys = {
+        tuple(
+            jax.random.key_data(
+                step.model_key(np.uint32([s, f]), jnp.uint32(name))
+            ).tolist()
+        )
+        for s in range(3)
+        for f in range(3)
+        for name in range(3)
+    }
+    assert len(keys) == 27
+
+
+@pytest.mark.parametrize("part", ["params", "batch_stats"])
+def test_a_model_with_a_parameter_that_is_not_finite_is_stopped(
+    tiny, monkeypatch, part
+):
+    """Also if its loss is still finite; its state of the epoch before is kept."""
+
+    def overflow(config, key, state, windows, weight, kl_weight):
+        leaves, tree = jax.tree.flatten(getattr(state, part))
+        leaves[0] = leaves[0].at[(0,) * leaves[0].ndim].set(jnp.inf)
+        ones = jnp.ones(len(windows))
+        return state._replace(**{part: tree.unflatten(leaves)}), LossTerms(ones, ones)
+
+    before, after, info = epoch_with(monkeypatch, overflow, tiny("vae"))
+    assert np.isfinite(info.loss)
+    assert after.is_stopped
+    assert info.is_stopped
+    jax.tree.map(np.testing.assert_array_equal, after.params, before.params)
+    jax.tree.map(np.testing.assert_array_equal, after.batch_stats, before.batch_stats)
+
+
+@pytest.mark.parametrize(("n_train", "n_batches"), [(64, 2), (65, 2), (66, 3)])
+def test_a_last_batch_of_one_window_is_left_out(tiny, monkeypatch, n_train, n_batches):
+    """Batch normalisation has no variance of a single window."""
+
+    def count(config, key, state, windows, weight, kl_weight):
+        ones = jnp.ones(len(windows))
+        return state, LossTerms(ones, ones)
+
+    _, after, _ = epoch_with(monkeypatch, count, tiny("vae"), n_train)
+    assert np.isfinite(after.batch_errors).sum() == n_batches
 
 
 def test_two_thousand_softmax_steps_have_finite_gradients(tiny):
