@@ -1,5 +1,7 @@
 """Training: a machine alone or beside others, resumed, or stopped by divergence."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -248,29 +250,31 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tiny, machines):
     jax.tree.map(np.testing.assert_array_equal, placement.get(state), unbroken)
 
 
-def epoch_with(monkeypatch, train_step, config, n_train=70, epoch=1):
-    """Train one epoch on 70 windows with another step; return the state and infos."""
+def epochs_with(monkeypatch, train_step, config, n_train=70):
+    """Return the initial state, and a function that trains an epoch on 80 windows.
+
+    `train_step` replaces the program's.
+    """
     arrays = stack_machines([("m", clips(noise(np.random.default_rng(0), 1, 84)))], 5)
     data = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), arrays)
     group = jnp.where(jnp.arange(80) < n_train, TRAIN, HELD_OUT).astype(jnp.uint8)
     key = step.model_key(jnp.array([1, 0], jnp.uint32), data.name_hash)
-    state = step.init_state(config, key, n_batches=3)
+    state = jax.jit(partial(step.init_state, config, n_batches=3))(key)
     monkeypatch.setattr(epochs, "train_step", train_step)
-    return state, *epochs.train_epoch(config, key, jnp.array(epoch), state, data, group)
+    epoch = jax.jit(partial(epochs.train_epoch, config))
+    return state, lambda number: epoch(key, jnp.array(number), state, data, group)
+
+
+def losses(value, n):
+    return LossTerms(value * jnp.ones(n), jnp.zeros(n))
 
 
 def test_every_step_of_every_epoch_has_a_random_key_of_its_own(tiny, monkeypatch):
     def draw(config, key, state, windows, weight, kl_weight):
-        number = jax.random.uniform(key) * jnp.ones(len(windows))
-        return state, LossTerms(number, 0.0 * number)
+        return state, losses(jax.random.uniform(key), len(windows))
 
-    draws = [
-        float(number)
-        for epoch in (1, 2, 3)
-        for number in epoch_with(monkeypatch, draw, tiny("vae"), epoch=epoch)[
-            1
-        ].batch_errors
-    ]
+    _, epoch = epochs_with(monkeypatch, draw, tiny("vae"))
+    draws = [x for n in (1, 2, 3) for x in epoch(n)[0].batch_errors.tolist()]
     assert len(set(draws)) == 9
 
 
@@ -297,10 +301,11 @@ def test_a_model_with_a_parameter_that_is_not_finite_is_stopped(
     def overflow(config, key, state, windows, weight, kl_weight):
         leaves, tree = jax.tree.flatten(getattr(state, part))
         leaves[0] = leaves[0].at[(0,) * leaves[0].ndim].set(jnp.inf)
-        ones = jnp.ones(len(windows))
-        return state._replace(**{part: tree.unflatten(leaves)}), LossTerms(ones, ones)
+        broken = state._replace(**{part: tree.unflatten(leaves)})
+        return broken, losses(1.0, len(windows))
 
-    before, after, info = epoch_with(monkeypatch, overflow, tiny("vae"))
+    before, epoch = epochs_with(monkeypatch, overflow, tiny("vae"))
+    after, info = epoch(1)
     assert np.isfinite(info.loss)
     assert after.is_stopped
     assert info.is_stopped
@@ -313,10 +318,10 @@ def test_a_last_batch_of_one_window_is_left_out(tiny, monkeypatch, n_train, n_ba
     """Batch normalisation has no variance of a single window."""
 
     def count(config, key, state, windows, weight, kl_weight):
-        ones = jnp.ones(len(windows))
-        return state, LossTerms(ones, ones)
+        return state, losses(1.0, len(windows))
 
-    _, after, _ = epoch_with(monkeypatch, count, tiny("vae"), n_train)
+    _, epoch = epochs_with(monkeypatch, count, tiny("vae"), n_train)
+    after, _ = epoch(1)
     assert np.isfinite(after.batch_errors).sum() == n_batches
 
 
