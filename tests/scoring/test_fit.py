@@ -10,6 +10,7 @@ from support.detectors import small
 from support.probes import crowd
 
 from gammavae_jax import train_machines
+from gammavae_jax.config_json import override
 from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.data.loading import Machines
 from gammavae_jax.errors import InputError
@@ -84,3 +85,20 @@ def test_a_training_that_fails_leaves_no_thread():
     with pytest.raises(InputError, match="no space"):
         train_machines(CONFIG, machines_of(CONFIG).train, Failing())
     assert not model_threads()
+
+
+@pytest.mark.parametrize("threshold", ["conformal", "official"])
+def test_loaded_clips_are_used_up_and_too_few_are_noted(monkeypatch, threshold):
+    """The official threshold is not of held-out clips, so it does not need them."""
+
+    def no_training(config, examples, observer):
+        raise InputError("enough")
+
+    monkeypatch.setattr(fits, "train_examples", no_training)
+    config = override(CONFIG, [f"scoring.threshold={threshold}"])
+    machines, observer = machines_of(config), Observer()
+    with pytest.raises(InputError, match="enough"):
+        fits.fit(config, machines, observer)
+    assert not machines.train
+    is_noted = any("Too few training clips" in note for note in observer.log.notes)
+    assert is_noted == (threshold == "conformal")
