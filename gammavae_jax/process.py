@@ -141,6 +141,41 @@ def models_in_checkpoint(folder: Path) -> int:
         return 1
 
 
+LONG_WAIT_S = 600.0
+
+
+@contextmanager
+def waiting_for(what: str, remedy: str) -> Iterator[Callable[[], None]]:
+    """Print a line on standard error for every ten minutes that the block waits.
+
+    For waits that may rightly take long, but might never end. The yielded function
+    starts the ten minutes again.
+    """
+    ended, n_steps = threading.Event(), 0
+
+    def step() -> None:
+        nonlocal n_steps
+        n_steps += 1
+
+    def watch() -> None:
+        seen, waited = 0, 0.0
+        while not ended.wait(LONG_WAIT_S):
+            waited = waited + LONG_WAIT_S if seen == n_steps else 0.0
+            seen = n_steps
+            if waited:
+                minutes = f"{waited / 60:.0f} minutes"
+                print(
+                    f"still waiting for {what} after {minutes}: {remedy}",
+                    file=sys.stderr,
+                )
+
+    threading.Thread(target=watch, name="waiting", daemon=True).start()
+    try:
+        yield step
+    finally:
+        ended.set()
+
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STANDARD_ERROR = 2
 

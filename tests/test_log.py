@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from gammavae_jax import log as log_module
 from gammavae_jax.log import Log
@@ -122,3 +123,19 @@ def test_control_characters_are_escaped_and_line_breaks_kept():
     log = plain_log()
     log.say("fan\x1b[2J\x9b2J\u202e.wav is bad:\n  remove it\r")
     assert lines_of(log) == [r"fan\x1b[2J\x9b2J\u202e.wav is bad:", r"  remove it\r"]
+
+
+def test_results_go_to_the_output_as_they_are_and_messages_do_not():
+    log = Log(Console(file=io.StringIO()), Console(file=io.StringIO(), width=40))
+    table = Table("machine")
+    table.add_row("fan")
+    log.show("[b]one[/b]\x1b[31m")
+    log.show(table)
+    log.say("message")
+    assert isinstance(log.output.file, io.StringIO)
+    shown = log.output.file.getvalue()
+    assert shown.startswith("[b]one[/b]")
+    assert "\x1b" not in shown
+    assert "fan" in shown
+    assert "message" not in shown
+    assert text_of(log) == "message\n"

@@ -1,6 +1,7 @@
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -212,3 +213,17 @@ def test_the_cache_folder_can_be_set_by_the_user(monkeypatch):
     assert cache_folder() == Path("~/mine").expanduser()
     monkeypatch.setenv("GAMMAVAE_CACHE_DIR", "")
     assert cache_folder() == Path("/cache/gammavae_jax")
+
+
+def test_a_long_wait_is_announced_until_it_ends_or_goes_on(monkeypatch, capfd):
+    monkeypatch.setattr(process, "LONG_WAIT_S", 0.2)
+    with process.waiting_for("the moon", "look up") as step:
+        for _ in range(10):
+            time.sleep(0.05)
+            step()
+        assert not capfd.readouterr().err
+        time.sleep(0.7)
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0] == "still waiting for the moon after 0 minutes: look up"
+    time.sleep(0.5)
+    assert not capfd.readouterr().err

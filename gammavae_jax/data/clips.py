@@ -15,7 +15,7 @@ from gammavae_jax.data.audio import read_clip
 from gammavae_jax.data.features import log_mel, n_frames, samples_needed
 from gammavae_jax.data.machines import ClipFile
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.process import available_cores
+from gammavae_jax.process import available_cores, waiting_for
 
 _KEPT_BYTES = 31 << 20  # just below the largest block that glibc adapts to
 
@@ -133,9 +133,16 @@ def in_threads(function: Callable, items: Sequence) -> Iterator:
     # Once glibc has freed a block of this size, it keeps freed memory for the next
     # clip. Returning it to the system would take as long as the transforms.
     np.empty(_KEPT_BYTES, np.uint8)
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(available_cores()) as pool:
+    remedy = "see whether its disk or network folder still answers"
+    with (
+        threadpool_limits(1, "blas"),
+        waiting_for("a recording", remedy) as step,
+        ThreadPoolExecutor(available_cores()) as pool,
+    ):
         try:
-            yield from pool.map(function, items)
+            for result in pool.map(function, items):
+                step()
+                yield result
         finally:
             pool.shutdown(cancel_futures=True)
 

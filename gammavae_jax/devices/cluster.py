@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import text_checksum, unusable, unwritable
+from gammavae_jax.process import waiting_for
 
 Value = TypeVar("Value")
 
@@ -150,6 +151,10 @@ def _number_and_count() -> tuple[int, int]:
     return jax.process_index(), jax.process_count()
 
 
+@waiting_for(
+    "the other processes",
+    "see whether each still works; if not, end all and continue with --resume",
+)
 def _from_all(text: str) -> list[str]:
     """Gather the text of each process, in order."""
     if _number_and_count()[1] == 1:

@@ -15,7 +15,13 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from gammavae_jax.devices.placement import Kind, Placement, Program, jitted
+from gammavae_jax.devices.placement import (
+    Kind,
+    Placement,
+    Program,
+    for_devices,
+    jitted,
+)
 from gammavae_jax.process import deferred_signals
 
 Model = tuple[int, int]  # the numbers of its member and its machine
@@ -33,7 +39,8 @@ class CoreQueue(Placement):
     """A queue of calls for each device, with its worker threads."""
 
     devices: Mapping[Model, Any]  # in the order of the queue
-    threads: Mapping[Any, ThreadPoolExecutor]  # of each device
+    threads: dict[Any, ThreadPoolExecutor]  # of each device, started when needed
+    n_threads: int  # of each device
     batching: Literal["map"] = "map"
 
     def put(self, tree: Any, kind: Kind) -> PerModel:
@@ -53,6 +60,7 @@ class CoreQueue(Placement):
         """Return one field of each model's named tuple."""
         return PerModel({m: getattr(_result(t), name) for m, t in tree.trees.items()})
 
+    @for_devices
     def get(self, tree: PerModel) -> Any:
         """Wait for results; stack them on the host, with axes `member machine ...`."""
         n_members = 1 + max(self.devices)[0]
@@ -63,15 +71,21 @@ class CoreQueue(Placement):
         in_order = sorted(self.devices)
         return jax.tree.map(stack, *(_result(tree.trees[model]) for model in in_order))
 
+    @for_devices
     def wait(self, *trees: PerModel) -> None:
         """Wait for these results; raise the first error if any failed."""
         for tree in trees:
             for future in tree.trees.values():
                 _result(future)
 
+    @for_devices
     def close(self) -> None:
-        """Cancel queued calls, and wait for calls that have started."""
-        for threads in self.threads.values():
+        """Cancel queued calls, and wait for calls that have started.
+
+        Later calls start new threads.
+        """
+        for device, threads in list(self.threads.items()):
+            self.threads[device] = ThreadPoolExecutor(self.n_threads, "models")
             threads.shutdown(cancel_futures=True)
 
     def over_models(

@@ -68,7 +68,7 @@ def _make_queue(
     on_cpu = grid[0, 0].platform == "cpu"
     n_threads = max(1, available_cores() // grid.size) if on_cpu else 1
     threads = {d: ThreadPoolExecutor(n_threads, "models") for d in grid.flat}
-    return CoreQueue(device_of_model, threads)
+    return CoreQueue(device_of_model, threads, n_threads)
 
 
 def _alternate_processes(devices: Sequence[Any]) -> list[Any]:

@@ -16,6 +16,7 @@ from gammavae_jax.devices.placement import (
     Kind,
     Placement,
     Program,
+    for_devices,
     in_float32,
 )
 from gammavae_jax.process import deferred_signals
@@ -70,6 +71,7 @@ class MeshPlacement(Placement):
         """Return a field of a placed named tuple."""
         return getattr(tree, name)
 
+    @for_devices
     def get(self, tree: Any) -> Any:
         """Gather arrays on every host, without padding, in machine order."""
 
@@ -91,6 +93,7 @@ class MeshPlacement(Placement):
         gather = jax.jit(self._in_machine_order, out_shardings=everywhere)
         return jax.tree.map(gather, tree)
 
+    @for_devices
     def wait(self, *trees: Any) -> None:
         """Wait for these arrays; raise the first error if any failed."""
         jax.block_until_ready(trees)

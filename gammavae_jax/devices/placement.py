@@ -11,12 +11,19 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
+from gammavae_jax.process import waiting_for
+
 # The leading axes of an array on the host: `member machine` for a value of each model,
 # `machine` for one shared by all members, `member` for one shared by all machines.
 Kind = Literal["model", "machine", "member"]
 Batching = Literal["vmap", "map"]
 
 PROGRAMS_KEPT = 32  # one run needs six
+
+for_devices = waiting_for(
+    "the devices",
+    "a long computation, or a device that hangs; to end a training, press Ctrl-C twice",
+)
 
 
 class HashablePartial(NamedTuple):

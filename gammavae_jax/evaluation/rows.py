@@ -31,9 +31,7 @@ def find_files(folder: Path, kind: str) -> dict[Section, tuple[Path, ...]]:
     folder; see also `left_out_files`.
     """
     if not folder.is_dir():
-        raise InputError(
-            f"{folder} is not a folder: pass one with {kind}_*.csv files"
-        )
+        raise InputError(f"{folder} is not a folder: pass one with {kind}_*.csv files")
     try:
         paths = sorted(folder.iterdir())
     except OSError as error:

@@ -11,10 +11,14 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import digamma, gammaln
+from jax.scipy.special import digamma
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from gammavae_jax.config import ModelConfig
+from gammavae_jax.models.gamma_divergence import (
+    exponential_excess,
+    gamma_divergence,
+)
 from gammavae_jax.models.gamma_gradient import log_draw_derivative
 
 # The library that draws Gamma samples, and why it is not TFP ("" if it is).
@@ -59,14 +63,7 @@ class Gamma(NamedTuple):
 
     def kl_to(self, prior: "Gamma") -> Float[Array, "*batch latent"]:
         """Return `KL(self || prior)` for each latent, in nats."""
-        a, b = self.concentration, prior.concentration
-        return (
-            (a - b) * digamma(a)
-            - gammaln(a)
-            + gammaln(b)
-            + b * (jnp.log(self.rate) - jnp.log(prior.rate))
-            + a * (prior.rate / self.rate - 1.0)
-        )
+        return gamma_divergence(*jnp.broadcast_arrays(*self, *prior))
 
 
 def gamma_of_mean_and_variance(
@@ -104,7 +101,7 @@ class Gaussian(NamedTuple):
         """Return `KL(self || prior)` for each latent, in nats."""
         difference = self.log_variance - prior.log_variance
         squared = (self.location - prior.location) ** 2 * jnp.exp(-prior.log_variance)
-        return 0.5 * (jnp.exp(difference) + squared - 1.0 - difference)
+        return 0.5 * (exponential_excess(difference) + squared)
 
 
 def sampler_note() -> str:

@@ -21,6 +21,7 @@ from gammavae_jax.training.loop import (
     Examples,
     Observer,
     Trained,
+    place_examples,
     stack_examples,
     train_examples,
 )
@@ -64,9 +65,9 @@ def fit(
         observer.log.note(few)
     if adapt_epochs:
         config = _with_enough_epochs(config, examples)
-    trained = train_examples(config, examples, observer)
     clips = examples.arrays.clips if any_length else None
-    del examples
+    examples = place_examples(config, examples)  # the host's copies are freed
+    trained = train_examples(config, examples, observer)
     with trained.placement, observer.log.timed("fit_s"):
         detector = fit_detector(config, trained, machines)
         of_machine = dict(zip(machine_names(detector), conditions, strict=True))
@@ -87,7 +88,8 @@ def fit_detector(config: Config, trained: Trained, machines: Machines) -> Detect
     """
     config = replace(config, train=trained.config.train)
     names, bank = machines.names, machines.filterbank
-    return fit_scores(config, trained.placement, names, bank, *trained[2:])
+    with trained.placement:
+        return fit_scores(config, trained.placement, names, bank, *trained[2:])
 
 
 def fit_recordings(

@@ -5,6 +5,7 @@ the frames of its windows (`row mel`). `weight` is 1 for a window and 0 for padd
 Higher scores are more anomalous.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -39,6 +40,27 @@ class GaussianFit(NamedTuple):
 
     location: Float[Array, "*model mel"]
     factor: Float[Array, "*model mel mel"]
+
+
+def _one_by_one(function: Callable[..., Array]) -> Callable[..., Array]:
+    """Let `vmap` on a CPU apply a function of matrices to one after the other.
+
+    JAX before 0.11.2 shares a LAPACK batch among the threads of XLA's pool, and waits
+    for them inside that pool: as many batches at once as it has threads wait forever.
+    A single matrix is computed where it is called.
+    """
+    in_turn = jax.custom_batching.sequential_vmap(function)
+
+    def call(*matrices: Array) -> Array:
+        return jax.lax.platform_dependent(*matrices, cpu=in_turn, default=function)
+
+    return call
+
+
+_cholesky = _one_by_one(jnp.linalg.cholesky)
+_forward_substitution = _one_by_one(
+    lambda factor, rows: solve_triangular(factor, rows, lower=True)
+)
 
 
 def rows_of(
@@ -101,7 +123,7 @@ def fit_gaussian(scatter: Scatter, n_rows: int, config: ScoringConfig) -> Gaussi
     unit = (jnp.trace(matrix) / len(matrix) + VARIANCE_FLOOR) * jnp.eye(len(matrix))
 
     def factorise(jitter):
-        return jitter, jnp.linalg.cholesky(matrix + jitter * unit)
+        return jitter, _cholesky(matrix + jitter * unit)
 
     def has_failed(state):
         return (state[0] < 1.0) & ~jnp.isfinite(state[1]).all()
@@ -120,7 +142,7 @@ def squared_distance(
     rows: Float[Array, "row mel"], fit: GaussianFit
 ) -> Float[Array, "row"]:
     """Return the squared Mahalanobis distance of each row."""
-    whitened = solve_triangular(fit.factor, (rows - fit.location).T, lower=True)
+    whitened = _forward_substitution(fit.factor, (rows - fit.location).T)
     return jnp.sum(whitened**2, axis=0)
 
 

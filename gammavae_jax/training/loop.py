@@ -42,6 +42,15 @@ class Examples(NamedTuple):
     split: Split
 
 
+class PlacedExamples(NamedTuple):
+    """The clips of all machines on the devices where their models train."""
+
+    names: tuple[str, ...]
+    placement: Placement
+    data: Any  # the placed `TrainingArrays`
+    split: Split
+
+
 def stack_examples(
     config: Config, train: NamedClips, log: Log, capacity: Capacity | None = None
 ) -> Examples:
@@ -58,6 +67,16 @@ def stack_examples(
     for note in split_notes(arrays, split, names, config):
         log.note(note)
     return Examples(names, arrays, split)
+
+
+def place_examples(config: Config, examples: Examples) -> PlacedExamples:
+    """Copy examples to the devices; without other references, the host's are freed."""
+    names, arrays, split = examples
+    n_windows = (split.group[0] > 0).sum(-1).tolist()
+    placement = make_placement(
+        n_windows, config.n_members, batching=config.train.batching
+    )
+    return PlacedExamples(names, placement, placement.put(arrays, "machine"), split)
 
 
 def _recordings(
@@ -156,39 +175,33 @@ def train_machines(
     """
     observer = observer or Observer()
     examples = stack_examples(config, train, observer.log, capacity)
-    return train_examples(config, examples, observer)
+    return train_examples(config, place_examples(config, examples), observer)
 
 
-def train_examples(config: Config, examples: Examples, observer: Observer) -> Trained:
-    """Train as `train_machines` does, from stacked examples.
+def train_examples(
+    config: Config, examples: PlacedExamples, observer: Observer
+) -> Trained:
+    """Train as `train_machines` does, from placed examples.
 
     Raises:
         InputError: raised by the observer.
     """
-    log, split = observer.log, examples.split
-    start = observer.begin()
-    n_windows = (split.group[0] > 0).sum(-1).tolist()
-    placement = make_placement(
-        n_windows, config.n_members, batching=config.train.batching
-    )
-    try:
-        data = placement.put(examples.arrays, "machine")
-        log.say(f"compiling for {_how_many(len(examples.names), config)}")
+    log, (names, placement, data, split) = observer.log, examples
+    with placement:
+        start = observer.begin()
+        log.say(f"compiling for {_how_many(len(names), config)}")
         with log.timed("compile_s"):
             trainer = make_trainer(config, placement, data, split.group)
-        state = train(config, placement, trainer, start, examples, observer)
-    except BaseException:
-        placement.close()
-        raise
+        state = train(config, trainer, start, examples, observer)
+        placement.wait(state)  # closing would cancel what has not started
     return Trained(config, placement, state, data, split)
 
 
 def train(
     config: Config,
-    placement: Placement,
     trainer: Trainer,
     start: Progress | None,
-    examples: Examples,
+    examples: PlacedExamples,
     observer: Observer,
 ) -> Any:
     """Run the remaining epochs and return the placed `TrainState`.
@@ -198,6 +211,7 @@ def train(
         KeyboardInterrupt: the observer stopped the training.
     """
     log, epochs, group = observer.log, config.train.epochs, examples.split.group
+    placement = examples.placement
     first = start.epoch if start else 0
     if first < epochs and config.model.latent == "gamma" and sampler_note():
         log.note(sampler_note())

@@ -9,7 +9,13 @@ from support.probes import clips, crowd, noise
 from support.recorded import write_machine
 
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.data.arrays import is_anomaly, stack_machines, supplemental_clips
+from gammavae_jax.data.arrays import (
+    Capacity,
+    is_anomaly,
+    is_target,
+    stack_machines,
+    supplemental_clips,
+)
 from gammavae_jax.data.clips import Clips, clip_identities, load_clips
 from gammavae_jax.data.features import log_mel, mel_filterbank
 from gammavae_jax.data.machines import clip_file, find_clips
@@ -69,8 +75,9 @@ def test_supplemental_clips_are_recognised_by_their_folder():
     names = ["fan/train/a.wav", "fan/supplemental/b.wav"]
     files = tuple(clip_file(Path(name)) for name in names)
     both, one = Clips(files, (spectrum,) * 2), Clips(files[:1], (spectrum,))
-    machines = [("fan", both), ("m", one)]
-    assert supplemental_clips(machines, 2).tolist() == [[False, True], [False, False]]
+    machines = [("fan", both), ("m", one), ("pump", both)]
+    expected = [[False, True], [False, False], [False, True]]
+    assert supplemental_clips(machines, 2).tolist() == expected
 
 
 def test_labels_are_none_if_any_name_lacks_one(folder):
@@ -89,3 +96,25 @@ def test_clip_identities_depend_on_name_and_sound():
     other = clip_identities(Clips(files, (spectrum, spectrum + 1.0)))
     assert other[0] == first[0]
     assert other[1] != first[1]
+
+
+def test_windows_start_where_the_frames_of_their_clip_are_and_know_their_domain():
+    rng = np.random.default_rng(0)
+    spectra = noise(rng, 3, np.array([6, 9, 5]))
+    machines = [("long", clips(noise(rng, 1, 12))), ("m", clips(spectra, n_target=1))]
+    arrays = stack_machines(machines, 5, Capacity(4, 15, 20))
+    assert arrays.is_target.tolist() == [[False] * 4, [False, False, True, False]]
+    frames = arrays.clips.log_mel[1].reshape(-1, 128)
+    windows = [frames[start : start + 5] for start in arrays.window_start[1, :8]]
+    expected = [np.float32(c[w : w + 5]) for c in spectra for w in range(len(c) - 4)]
+    np.testing.assert_array_equal(windows, expected)
+    assert arrays.window_start.shape == (2, 20)
+    assert not arrays.window_start[1, 8:].any()
+
+
+def test_a_clip_of_an_unknown_domain_is_not_of_the_target():
+    names = ("a.wav", "section_00_target_train_normal_0001.wav")
+    assert is_target([clip_file(Path(name)) for name in names]).tolist() == [
+        False,
+        True,
+    ]

@@ -3,6 +3,7 @@
 import librosa
 import numpy as np
 import pytest
+import scipy.signal
 import soundfile
 
 from gammavae_jax.config import FeatureConfig
@@ -43,6 +44,54 @@ def test_log_mel_matches_librosa(n_samples, config):
     assert len(spectrogram) == n_frames(n_samples, config)
     expected = reference(waveform, config)
     np.testing.assert_allclose(spectrogram, expected, atol=TOLERANCE)
+
+
+@pytest.mark.filterwarnings("ignore:Empty filters")
+@pytest.mark.parametrize(
+    ("config", "is_any_empty"),
+    [
+        (FeatureConfig(8000, n_fft=512, hop_length=200, n_mels=40), False),
+        (FeatureConfig(n_fft=256, hop_length=128, n_mels=250), True),
+    ],
+)
+def test_log_mel_matches_librosa_with_other_settings(config, is_any_empty):
+    bank = mel_filterbank(config)
+    assert bank.any(axis=0).all() == (not is_any_empty)
+    waveform = np.random.default_rng(1).standard_normal(4000).astype(np.float32)
+    spectrogram = log_mel(waveform, bank, config)
+    expected = reference(waveform, config)
+    np.testing.assert_allclose(spectrogram, expected, atol=TOLERANCE)
+
+
+SECOND = np.arange(16000) / 16000
+HISS = np.random.default_rng(0).standard_normal(16000)
+HOSTILE = {
+    "a tone in room noise at -80 dBFS": 0.5 * np.sin(2000 * np.pi * SECOND)
+    + 1e-4 * HISS,
+    "a 16-bit tone": np.round(32000 * np.sin(1994 * np.pi * SECOND)) / 32768,
+    "a 24-bit tone": np.round(8e6 * np.sin(1994 * np.pi * SECOND)) / 2**23,
+    "a float tone": 0.9 * np.sin(1994 * np.pi * SECOND),
+    "rumble at 15 Hz": 0.9 * np.sin(30 * np.pi * SECOND) + 1e-4 * HISS,
+    "a constant offset": 0.5 + 1e-8 * HISS,
+    "a click": np.eye(1, 16000, 8000)[0],
+    "a square wave": np.sign(np.sin(100 * np.pi * SECOND)),
+    "amplitudes of 1e8": 1e8 * np.sin(1994 * np.pi * SECOND) + HISS,
+    "amplitudes of 1e-30": 1e-30 * HISS,
+}
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+@pytest.mark.parametrize("sound", HOSTILE)
+def test_log_mel_matches_float64_also_in_quiet_bands_beside_loud_ones(sound, power):
+    config = FeatureConfig(power=power)
+    bank, waveform = mel_filterbank(config), np.float32(HOSTILE[sound])
+    padded = np.pad(np.float64(waveform), config.n_fft // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, config.n_fft)
+    window = scipy.signal.get_window("hann", config.n_fft)
+    spectrum = np.fft.rfft(frames[:: config.hop_length] * window)
+    mel = np.abs(spectrum) ** power @ np.float64(bank)
+    exact = 20 / power * np.log10(np.maximum(mel, np.finfo(float).eps))
+    np.testing.assert_allclose(log_mel(waveform, bank, config), exact, atol=1e-4)
 
 
 def test_windows_match_the_official_code(golden):

@@ -1,17 +1,26 @@
 """A function over machines and members gives what a loop gives, on any devices."""
 
 import threading
+import time
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gammavae_jax import process
 from gammavae_jax.devices.core_queue import CoreQueue
 from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.devices.mesh import MeshPlacement
+
+
+class Pair(NamedTuple):
+    """Two arrays of models."""
+
+    first: Any
+    second: Any
 
 
 def place(form, n_machines, n_members, n_devices):
@@ -177,3 +186,33 @@ def test_an_error_in_a_thread_is_raised_where_its_result_is_used():
     )
     with pytest.raises(Exception, match="no more"):
         placement.get(out)
+
+
+@pytest.mark.parametrize("form", ["queue", "mesh"])
+def test_waiting_for_a_device_that_hangs_is_announced(form, monkeypatch, capfd):
+    monkeypatch.setattr(process, "LONG_WAIT_S", 0.1)
+    placement = place(form, 1, 1, 1)
+
+    def hang(value):
+        time.sleep(0.5)
+        return value
+
+    def hanging(value):
+        return jax.pure_callback(hang, value, value, vmap_method="broadcast_all")
+
+    function = placement.over_models(hanging, ["machine"])
+    placement.wait(function(placement.put(np.zeros(1, np.float32), "machine")))
+    assert "still waiting for the devices after" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["queue", "mesh"])
+def test_a_field_of_a_placed_named_tuple_or_of_a_result_is_taken_by_name(form):
+    placement = place(form, 3, 2, 2)
+    arrays = Pair(*np.arange(12, dtype=np.float32).reshape(2, 2, 3))
+    placed = placement.put(arrays, "model")
+    swap = placement.over_models(lambda pair: Pair(pair.second, pair.first), ["model"])
+    for name, other in (("first", "second"), ("second", "first")):
+        ours = placement.get(placement.part(placed, name))
+        np.testing.assert_array_equal(ours, getattr(arrays, name))
+        ours = placement.get(placement.part(swap(placed), name))
+        np.testing.assert_array_equal(ours, getattr(arrays, other))

@@ -8,7 +8,7 @@ import scipy.special
 
 from gammavae_jax.models.gamma_gradient import log_draw_derivative
 
-CONCENTRATIONS = [1e-3, 0.01, 0.1, 0.5, 0.99, 1.0, 1.5, 3.0, 10.0, 100.0, 1000.0]
+CONCENTRATIONS = [1e-3, 0.01, 0.1, 0.5, 0.99, 1.0, 1.5, 3.0, 10.0, 100.0, 355.0, 1000.0]
 QUANTILES = [1e-6, 1e-3, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999, 1 - 1e-6]
 
 
@@ -29,7 +29,8 @@ def test_the_derivative_matches_the_iteration_in_float64(concentration):
         exact = np.asarray(exact)
     # Below that, the reference in float64 fails first.
     held = log_z > -200
-    np.testing.assert_allclose(ours[held], exact[held], rtol=1e-5)
+    rtol = 8e-6 if concentration <= 100 else 2e-5
+    np.testing.assert_allclose(ours[held], exact[held], rtol=rtol)
 
 
 @pytest.mark.parametrize("concentration", [1e-3, 0.01, 0.125, 1.0])

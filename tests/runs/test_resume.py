@@ -1,6 +1,8 @@
 """A stopped run is resumed, a finished one scored again, or either is refused."""
 
+import contextlib
 import shutil
+import signal
 
 import pytest
 import soundfile
@@ -141,3 +143,22 @@ def test_a_damaged_state_is_reported_and_the_previous_one_resumed(
     assert "train/4' is damaged" in run.stderr
     assert "going back to the state after epoch 2" in run.stderr
     assert_same_results(out, finished, "metrics.jsonl", "clips.csv", "results.csv")
+
+
+@pytest.mark.parametrize(("every", "saved"), [(3, [3, 5]), (5, [5]), (9, [5])])
+def test_a_state_is_saved_every_few_epochs_and_after_the_last(
+    tiny, tmp_path, every, saved
+):
+    config = tiny("vae", "train.epochs=5", f"train.checkpoint_every={every}")
+    observer = FolderObserver(config, RunFolder(tmp_path), {}, Log())
+    assert [epoch for epoch in range(1, 6) if observer.must_save(epoch)] == saved
+
+
+def test_a_training_asks_to_stop_only_after_a_signal(tiny, tmp_path, heeded_interrupts):
+    observer = FolderObserver(tiny("vae"), RunFolder(tmp_path), {}, Log())
+    stops = []
+    with contextlib.suppress(KeyboardInterrupt), observer.heed_signals():
+        stops.append(observer.stop_requested())
+        signal.raise_signal(signal.SIGINT)
+        stops.append(observer.stop_requested())
+    assert stops == [False, True]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from gammavae_jax.scoring.fusion import equalise_ties, fuse
+from gammavae_jax.scoring.fusion import equalise_ties, fuse, standard_of
 
 FUSED = ("mse", "mahalanobis", "peak_density")
 RULES = {"fusion_mean": np.mean, "fusion_max": np.max, "fusion_min": np.min}
@@ -134,3 +134,33 @@ def test_scores_that_differ_are_not_equalised(held_out):
     # However small they are: the divergence of a collapsed code is still a score.
     small = np.array([[1e-4, 1.5e-4, 3e-4]])
     np.testing.assert_array_equal(equalise_ties("kl", small), small)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "most"),
+    [
+        ("residual_density", 0.0, 5e-3),
+        ("mahalanobis", 0.0, 5e-3),
+        ("mahalanobis_framewise", 0.0, 5e-3),
+        ("mse", 0.0, 5e-6),
+        ("mse", 100.0, 0.05),
+        ("peak_density", 100.0, 0.05),
+    ],
+)
+def test_held_out_scores_are_equal_up_to_a_spread_of_half_the_rounding(
+    name, size, most
+):
+    for share, are_equal in ((0.9, True), (1.1, False)):
+        scores = np.array([[size - share * most, size]])
+        assert (np.ptp(equalise_ties(name, scores)) == 0) == are_equal
+
+
+def test_the_unit_of_a_score_is_at_least_a_thousandth_of_its_mean():
+    nearly_equal, spread = np.array([[1e3, 1e3 + 1e-3], [1e3, 1e3 + 10]])
+    np.testing.assert_allclose(standard_of("kl", nearly_equal).unit, 1.0, rtol=1e-5)
+    np.testing.assert_allclose(standard_of("kl", spread).unit, 5.0, rtol=1e-5)
+
+
+def test_the_standard_of_a_diverged_model_divides_by_nothing():
+    with np.errstate(all="raise"):
+        assert standard_of("mse", np.full((1, 3), np.nan)).mean == 0

@@ -1,9 +1,17 @@
 """Scores against SciPy and against numbers of the official code."""
 
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
+from support import solves_in_parallel
 
 from gammavae_jax.config import DIRECT_SCORES, ScoringConfig
 from gammavae_jax.scoring import residuals
@@ -197,7 +205,9 @@ def test_each_score_is_pooled_by_its_rule(fits, residual):
 
 def test_rows_without_variance_give_finite_scores():
     scatter = scatter_of([(np.zeros((10, N_MELS)), np.ones(10))], N_MELS)
-    fit = fit_gaussian(scatter, N_CONTEXT, ScoringConfig())
+    fit = fit_gaussian(scatter, N_CONTEXT, ScoringConfig(jitter=1e-6))
+    # The root of the jitter times the variance floor of 1e-6 dB^2.
+    np.testing.assert_allclose(fit.factor, 1e-6 * np.eye(N_MELS), rtol=1e-3)
     residual = jnp.zeros((3, N_CONTEXT * N_MELS))
     scores = clip_scores(errors_of(residual), residual, jnp.ones(3), fit, fit)
     assert all(jnp.isfinite(score) for score in scores.values())
@@ -214,3 +224,21 @@ def test_too_few_rows_for_a_covariance_give_finite_scores(n_rows):
         residual = jnp.float32(rng.normal(size=(3, 5 * n_mels)))
         scores = clip_scores(errors_of(residual), residual, jnp.ones(3), fit, fit)
         assert all(jnp.isfinite(score) for score in scores.values())
+
+
+def test_a_cpu_factorises_and_solves_one_matrix_at_a_time_also_in_a_batch():
+    """Batches would share XLA's threads, and could wait for each other forever."""
+    clips = jnp.zeros((4, 10, N_MELS))
+    program = jax.jit(jax.vmap(solves_in_parallel.scores_of)).lower(clips).compile()
+    calls = [line for line in program.as_text().splitlines() if '"lapack_' in line]
+    assert {"strsm", "spotrf"} <= set(re.findall("lapack_([a-z]+)", " ".join(calls)))
+    assert not [line for line in calls if re.search(r"f32\[\d+,\d+,\d+\]", line)]
+
+
+@pytest.mark.parametrize("n_times", [5, pytest.param(100, marks=pytest.mark.slow)])
+def test_batches_of_solves_never_wait_for_each_other_on_a_busy_cpu(n_times):
+    """One hundred times, the batches that JAX makes hang for certain with two cores."""
+    program = [sys.executable, solves_in_parallel.__file__, str(n_times), "2"]
+    tests = Path(__file__).parents[1]
+    env = {**os.environ, "PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}"}
+    subprocess.run(program, env=env, check=True, timeout=240)

@@ -127,3 +127,15 @@ def test_recordings_count_and_not_the_clips_cut_from_them(recording, rate, expec
     note = too_few_clips(held_out, [recording], ["fan"], config)
     assert re.search(expected, note)
     assert bool(note) == bool(expected)
+
+
+@pytest.mark.parametrize("n_seeds", [1, 3])
+def test_the_note_on_too_few_clips_counts_those_of_one_seed(tiny, n_seeds):
+    config = tiny("default", f"n_seeds={n_seeds}", "scoring.false_alarm_rate=0.1")
+    fold = np.arange(9) % 2 == 0
+    is_clip = np.array([np.arange(9) < 8, np.arange(9) < 9])  # nine clips are needed
+    held_out = np.stack([is_clip & fold, is_clip & ~fold] * n_seeds)
+    note = too_few_clips(held_out, [None, None], ["eight", "nine"], config)
+    assert "needs 9 held-out clips" in note
+    assert "for eight (8). Add clips." in note
+    assert too_few_clips(held_out[:, 1:], [None], ["nine"], config) == ""

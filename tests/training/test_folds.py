@@ -148,3 +148,10 @@ def test_single_clips_are_dealt_evenly_and_at_random():
 def test_fewer_groups_than_folds_leave_folds_empty():
     folds = deal_groups(np.random.default_rng(0), np.array([0, 0, 1]), 5)
     assert folds[0] == folds[1] != folds[2]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_group_largest_first_goes_to_the_fold_with_the_fewest_clips(seed):
+    groups = np.repeat(np.arange(6), [1, 2, 3, 5, 3, 2])
+    folds = deal_groups(np.random.default_rng(seed), groups, 2)
+    assert np.bincount(folds).tolist() == [8, 8]

@@ -84,6 +84,13 @@ def test_a_machine_has_the_same_folds_alone_and_beside_others(tiny, machines):
         )
 
 
+@pytest.mark.parametrize("kind", ["default", "vae", "official"])
+def test_machines_with_equal_clips_and_other_names_hold_out_others(tiny, kind):
+    same = clips(noise(np.random.default_rng(0), 20))
+    split = split_windows(stack_machines([("a", same), ("b", same)], 5), tiny(kind))
+    assert (split.group[:, 0] != split.group[:, 1]).any()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_near_copies_are_never_split_between_training_and_held_out(tiny, seed):
     rng = np.random.default_rng(seed)

@@ -1,5 +1,7 @@
 """Training: a machine alone or beside others, resumed, or stopped by divergence."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,15 @@ from support.probes import clips, crowd, noise
 from gammavae_jax.data.arrays import HELD_OUT, PADDING, TRAIN, stack_machines
 from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.devices.placement import Batching, jitted
-from gammavae_jax.models.layers import BATCH_NORM, BLOCK, DECODER, DENSE, ENCODER, HEADS
-from gammavae_jax.models.loss import total_loss
+from gammavae_jax.models.layers import (
+    BATCH_NORM,
+    BLOCK,
+    DECODER,
+    DENSE,
+    ENCODER,
+    HEADS,
+)
+from gammavae_jax.models.loss import LossTerms, total_loss
 from gammavae_jax.training import epoch as epochs
 from gammavae_jax.training import step
 from gammavae_jax.training.split import split_windows
@@ -222,6 +231,81 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tiny, machines):
     for epoch in (2, 3):
         state, _ = trainer.epoch(epoch, state)
     jax.tree.map(np.testing.assert_array_equal, placement.get(state), unbroken)
+
+
+def epochs_with(monkeypatch, train_step, config, n_train=70):
+    """Return the initial state, and a function that trains an epoch on 80 windows.
+
+    `train_step` replaces the program's.
+    """
+    arrays = stack_machines([("m", clips(noise(np.random.default_rng(0), 1, 84)))], 5)
+    data = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), arrays)
+    group = jnp.where(jnp.arange(80) < n_train, TRAIN, HELD_OUT).astype(jnp.uint8)
+    key = step.model_key(jnp.array([1, 0], jnp.uint32), data.name_hash)
+    state = jax.jit(partial(step.init_state, config, n_batches=3))(key)
+    monkeypatch.setattr(epochs, "train_step", train_step)
+    epoch = jax.jit(partial(epochs.train_epoch, config))
+    return state, lambda number: epoch(key, jnp.array(number), state, data, group)
+
+
+def losses(value, n):
+    return LossTerms(value * jnp.ones(n), jnp.zeros(n))
+
+
+def test_every_step_of_every_epoch_has_a_random_key_of_its_own(tiny, monkeypatch):
+    def draw(config, key, state, windows, weight, kl_weight):
+        return state, losses(jax.random.uniform(key), len(windows))
+
+    _, epoch = epochs_with(monkeypatch, draw, tiny("vae"))
+    draws = [x for n in (1, 2, 3) for x in epoch(n)[0].batch_errors.tolist()]
+    assert len(set(draws)) == 9
+
+
+def test_every_seed_fold_and_machine_has_a_random_key_of_its_own():
+    keys = {
+        tuple(
+            jax.random.key_data(
+                step.model_key(np.uint32([s, f]), jnp.uint32(name))
+            ).tolist()
+        )
+        for s in range(3)
+        for f in range(3)
+        for name in range(3)
+    }
+    assert len(keys) == 27
+
+
+@pytest.mark.parametrize("part", ["params", "batch_stats"])
+def test_a_model_with_a_parameter_that_is_not_finite_is_stopped(
+    tiny, monkeypatch, part
+):
+    """Also if its loss is still finite; its state of the epoch before is kept."""
+
+    def overflow(config, key, state, windows, weight, kl_weight):
+        leaves, tree = jax.tree.flatten(getattr(state, part))
+        leaves[0] = leaves[0].at[(0,) * leaves[0].ndim].set(jnp.inf)
+        broken = state._replace(**{part: tree.unflatten(leaves)})
+        return broken, losses(1.0, len(windows))
+
+    before, epoch = epochs_with(monkeypatch, overflow, tiny("vae"))
+    after, info = epoch(1)
+    assert np.isfinite(info.loss)
+    assert after.is_stopped
+    assert info.is_stopped
+    jax.tree.map(np.testing.assert_array_equal, after.params, before.params)
+    jax.tree.map(np.testing.assert_array_equal, after.batch_stats, before.batch_stats)
+
+
+@pytest.mark.parametrize(("n_train", "n_batches"), [(64, 2), (65, 2), (66, 3)])
+def test_a_last_batch_of_one_window_is_left_out(tiny, monkeypatch, n_train, n_batches):
+    """Batch normalisation has no variance of a single window."""
+
+    def count(config, key, state, windows, weight, kl_weight):
+        return state, losses(1.0, len(windows))
+
+    _, epoch = epochs_with(monkeypatch, count, tiny("vae"), n_train)
+    after, _ = epoch(1)
+    assert np.isfinite(after.batch_errors).sum() == n_batches
 
 
 def test_two_thousand_softmax_steps_have_finite_gradients(tiny):

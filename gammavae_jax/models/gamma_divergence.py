@@ -1,0 +1,100 @@
+"""The divergence of two Gamma distributions, without cancellation.
+
+The textbook formula adds terms of thousands whose sum may be 1e-6: in float32 it is
+negative for nearly equal Gammas of large concentration. Here, with concentration `a`
+and rate `r` of the first, `b` and `s` of the second, `L = log(b / a)`, and
+`T = log(u)`, where `u` is the first mean divided by the second,
+
+    KL = b (u - 1 - log u) + integral from a to b of (b - t) (psi'(t) - 1 / t) dt
+
+Neither term is negative. With `t = a e^(L x)`, the second one is
+`L * integral from 0 to 1 of q(t) (e^(L (1 - x)) - 1) dx`, where
+`q(t) = t^2 (psi'(t) - 1 / t)` falls smoothly from 1 at 0 to 1/2 at infinity: 16 nodes
+suffice for concentrations whose ratio is up to a million.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Float
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
+_INVERSE_FACTORIALS = (1.0 / np.cumprod(np.arange(2.0, 13.0))).tolist()  # from 1/2!
+
+
+@jax.custom_jvp
+def gamma_divergence(
+    a: Float[Array, "*batch"],
+    r: Float[Array, "*batch"],
+    b: Float[Array, "*batch"],
+    s: Float[Array, "*batch"],
+) -> Float[Array, "*batch"]:
+    """Return `KL(Gamma(a, r) || Gamma(b, s))` in nats, from concentrations and rates.
+
+    In float32, for parameters between 1e-3 and 1e3, the value has a relative error of
+    5e-6, and each derivative one of 1e-6 of the terms that make it up.
+    """
+    length, log_mean = _log_ratio(b, a), _log_ratio(s, r) - _log_ratio(b, a)
+    x = _nodes(a)
+    heights = _curvature(a * jnp.exp(length * x)) * jnp.expm1(length * (1.0 - x))
+    return b * exponential_excess(log_mean) + length * _mean(heights)
+
+
+@gamma_divergence.defjvp
+def _jvp(primals, tangents):
+    a, r, b, s = primals
+    length, log_mean = _log_ratio(b, a), _log_ratio(s, r) - _log_ratio(b, a)
+    growth = jnp.expm1(log_mean)
+
+    def of_b():
+        t = a * jnp.exp(length * _nodes(a))
+        return length * _mean(_curvature(t) / t) - log_mean
+
+    derivatives = (
+        lambda: (b * growth - jnp.expm1(length) * _curvature(a)) / a,
+        lambda: -b * growth / r,
+        of_b,
+        lambda: b * growth / s,
+    )
+    pairs = zip(tangents, derivatives, strict=True)
+    parts = [t * of() for t, of in pairs if not isinstance(t, SymbolicZero)]
+    return gamma_divergence(*primals), sum(parts)
+
+
+def exponential_excess(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """Return `e^x - 1 - x`, which is `x^2 / 2` near 0."""
+    series: Any = 0.0
+    near = jnp.clip(x, -1.0, 1.0)
+    for factor in reversed(_INVERSE_FACTORIALS):
+        series = series * near + factor
+    return jnp.where(jnp.abs(x) < 1.0, series * near**2, jnp.expm1(x) - x)
+
+
+def _nodes(like: Array) -> Array:
+    """Return the nodes of Gauss and Legendre between 0 and 1, on an axis in front."""
+    nodes = jnp.asarray(0.5 + 0.5 * _NODES, like.dtype)
+    return nodes.reshape(-1, *[1] * like.ndim)
+
+
+def _mean(heights: Array) -> Array:
+    """Return the weighted mean over the nodes."""
+    return jnp.tensordot(jnp.asarray(0.5 * _WEIGHTS, heights.dtype), heights, 1)
+
+
+def _log_ratio(x: Array, y: Array) -> Array:
+    """Return `log(x / y)`, which keeps its relative accuracy where `x` is near `y`."""
+    share = (x - y) / y
+    is_near = jnp.abs(share) < 0.5
+    return jnp.where(is_near, jnp.log1p(jnp.where(is_near, share, 0.0)), jnp.log(x / y))
+
+
+def _curvature(t: Array) -> Array:
+    """Return `t^2 (psi'(t) - 1 / t)`, by Stirling's series at `t + 3`."""
+    one, two, three = 1.0 / (t + 1.0), 1.0 / (t + 2.0), 1.0 / (t + 3.0)
+    squares = one**2 + (t * one * two) ** 2 + (t * two * three) ** 2
+    square = three**2
+    stirling = 1.0 / 6.0 - square * (1.0 / 30.0 - square * (1.0 / 42.0 - square / 30.0))
+    return 0.5 + 0.5 * squares + three * (t * three) ** 2 * stirling
