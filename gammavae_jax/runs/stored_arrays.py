@@ -187,14 +187,14 @@ def _is_conditions(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and set(value) == set(Conditions._fields)
-        and all(_is_list(value[name], _is_finite, 2) for name in ("seconds", "level"))
+        and all(_is_list(value[name], _is_moderate, 2) for name in ("seconds", "level"))
         and all(_is_list(value[n], _is_size) for n in ("sample_rates", "channels"))
-        and _is_finite(value["shortest"])
+        and _is_moderate(value["shortest"])
     )
 
 
-def _is_finite(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+def _is_moderate(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e9
 
 
 def _is_list(value: Any, is_item: Callable[[Any], bool], n: int | None = None) -> bool:

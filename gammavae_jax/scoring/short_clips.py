@@ -71,7 +71,8 @@ def as_of_whole_clips(
         clips: of the machine.
     """
     comparable = np.array(scores, np.float64)
-    if _key(detector, SHARES[-1]) not in detector.calibration:
+    is_known = machine_names(detector)[machine] in detector.conditions
+    if not is_known or _key(detector, SHARES[-1]) not in detector.calibration:
         return comparable
     whole = _held_out(detector, detector.config.score, machine)
     least = _frames(detector, machine, _WHOLE)

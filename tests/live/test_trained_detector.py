@@ -99,7 +99,7 @@ def test_watch_and_serve_agree_with_the_detector(detector, scorer, tmp_path, cap
 
 
 def test_recordings_unlike_those_of_the_training_are_told(scorer, tmp_path, capsys):
-    samples = sound(50, 0.5)
+    samples = sound(50, 0.22)
     put(tmp_path / "a.wav", np.stack([0.001 * samples, samples], 1))
     put(
         tmp_path / "b.wav",

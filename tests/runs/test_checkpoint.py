@@ -332,6 +332,13 @@ def test_an_interrupt_waits_until_a_state_is_saved(tmp_path, state, tiny, monkey
 
 
 HUGE = 2**38
+CONDITIONS = {
+    "seconds": [10.0, 10.0],
+    "level": [-30.5, -20],
+    "sample_rates": [16000],
+    "channels": [],
+    "shortest": 2.5,
+}
 LIES = {
     "machines are not a list": {"machines": 5},
     "no machine": {"machines": []},
@@ -348,6 +355,12 @@ LIES = {
     "calibration of a huge size": {"calibration": {"mse": HUGE}},
     "calibration of an invalid size": {"calibration": {"mse": True}},
     "calibration is null": {"calibration": None},
+    "conditions are a list": {"conditions": []},
+    "conditions without a level": {"conditions": {"fan": {"seconds": [1, 2]}}},
+    "conditions of an infinite length": {
+        "conditions": {"fan": CONDITIONS | {"seconds": [1e300, 1e308]}}
+    },
+    "conditions of another type": {"conditions": {"fan": CONDITIONS | {"level": "-3"}}},
     "the configuration is a list": {"config": []},
     "a configuration of huge layers": {"config": {"model": {"hidden": [HUGE]}}},
     "a configuration of huge spectra": {"config": {"features": {"n_fft": HUGE}}},
@@ -379,9 +392,11 @@ def test_a_lying_checkpoint_is_refused_before_memory_is_allocated(tmp_path, dete
         assert str(caught.value).isprintable(), what
         assert "(detector.json)" not in str(caught.value), what  # the checksum is valid
         assert peak < 2e8, what
-    write_marker(tmp_path / "detector.json", about)
-    load_detector(tmp_path)
-    for absent in about.keys() - {"sum"}:
+    write_marker(
+        tmp_path / "detector.json", about | {"conditions": {"fan": CONDITIONS}}
+    )
+    assert load_detector(tmp_path).conditions["fan"].sample_rates == (16000,)
+    for absent in about.keys() - {"sum", "conditions"}:  # older detectors have none
         less = {name: value for name, value in about.items() if name != absent}
         write_marker(tmp_path / "detector.json", less)
         with pytest.raises(InputError):
