@@ -19,7 +19,11 @@ from sklearn.base import BaseEstimator
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import override
 from gammavae_jax.data.features import mel_filterbank
-from gammavae_jax.data.recording_clips import LoadedRecordings, load_all
+from gammavae_jax.data.recording_clips import (
+    LoadedRecordings,
+    load_all,
+    require_clip_length,
+)
 from gammavae_jax.data.recordings import Recordings, of_known_machines
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
@@ -219,6 +223,11 @@ class AnomalyDetector(BaseEstimator):
         detector, parameters = read_detector(Path(path))
         try:
             made = cls(**{**parameters, "verbose": verbose})
+            made._configuration()
+            if made.clip_seconds is not None:
+                require_clip_length(made.clip_seconds, detector.config.features)
+        except InputError as error:
+            raise InputError(f"detector {str(path)!r}: {error}") from error
         except TypeError as error:
             raise InputError(
                 f"detector {str(path)!r} was saved by another version of "

@@ -8,10 +8,10 @@ import threading
 import pytest
 
 from gammavae_jax.cli.shared import readable_errors
-from gammavae_jax.process import (
+from gammavae_jax.interruption import (
     Terminated,
     deferred_signals,
-    raising_on_sigterm,
+    raising_on_termination,
     stoppable,
 )
 
@@ -59,7 +59,7 @@ def test_the_first_signal_is_deferred_and_a_second_one_ends_the_block(capfd):
 
 
 def test_a_deferred_signal_is_raised_after_the_block():
-    with raising_on_sigterm(), pytest.raises(Terminated), stoppable("soon"):
+    with raising_on_termination(), pytest.raises(Terminated), stoppable("soon"):
         signal.raise_signal(signal.SIGTERM)
 
 
@@ -79,7 +79,7 @@ def test_a_signal_gives_a_command_the_exit_status_of_shells(
 def test_ignored_signals_stay_ignored():
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        with raising_on_sigterm(), stoppable("soon") as stop, deferred_signals():
+        with raising_on_termination(), stoppable("soon") as stop, deferred_signals():
             signal.raise_signal(signal.SIGTERM)
         assert stop.first is None
     finally:
@@ -90,7 +90,7 @@ def test_another_thread_installs_no_handlers():
     before, found = handlers(), []
 
     def work():
-        with raising_on_sigterm(), stoppable("soon") as stop, deferred_signals():
+        with raising_on_termination(), stoppable("soon") as stop, deferred_signals():
             found.append((handlers(), stop.first))
 
     thread = threading.Thread(target=work)
@@ -135,7 +135,7 @@ def test_an_interrupt_waits_until_jax_is_imported():
     """Otherwise the process would abort."""
     program = (
         "import signal, sys\n"
-        "from gammavae_jax.process import Terminated, raising_on_sigterm\n"
+        "from gammavae_jax.interruption import Terminated, raising_on_termination\n"
         "from gammavae_jax.process import import_jax\n"
         "class Interrupting:\n"
         "    def find_spec(name, *_):\n"
@@ -143,7 +143,7 @@ def test_an_interrupt_waits_until_jax_is_imported():
         "            signal.raise_signal(signal.SIGTERM)\n"
         "sys.meta_path.insert(0, Interrupting)\n"
         "try:\n"
-        "    with raising_on_sigterm():\n"
+        "    with raising_on_termination():\n"
         "        import_jax()\n"
         "except Terminated:\n"
         "    print('terminated', hasattr(sys.modules.get('jax'), 'numpy'))\n"

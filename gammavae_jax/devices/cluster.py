@@ -15,6 +15,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from gammavae_jax.errors import InputError
@@ -101,7 +102,8 @@ def on_first(function: Callable[[], Value]) -> Value:
     number, count = _number_and_count()
     if count == 1:
         return function()
-    value, message = _tried(function, unwritable) if number == 0 else (None, "")
+    to_run = partial(unwritable, resumable=True)
+    value, message = _tried(function, to_run) if number == 0 else (None, "")
     value, message = json.loads(_from_all(json.dumps([value, message]))[0])
     _raise_first([message])
     return value

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from gammavae_jax.devices.placement import Kind, Placement, Program, jitted
-from gammavae_jax.process import deferred_signals
+from gammavae_jax.interruption import deferred_signals
 
 Model = tuple[int, int]  # the numbers of its member and its machine
 

@@ -18,7 +18,7 @@ from gammavae_jax.devices.placement import (
     Program,
     in_float32,
 )
-from gammavae_jax.process import deferred_signals
+from gammavae_jax.interruption import deferred_signals
 
 _SPECS: dict[Kind, PartitionSpec] = {
     "model": PartitionSpec("member", "machine"),

@@ -22,7 +22,7 @@ from gammavae_jax.live.scorer import (
     finite,
     score_windows,
 )
-from gammavae_jax.live.uploads import Upload, Uploads, recording_of
+from gammavae_jax.live.uploads import Upload, Uploads
 
 _SHUTTING_DOWN = "the server is shutting down"
 _MAX_STRETCHES = 100  # in an answer
@@ -43,9 +43,7 @@ class Limits:
 class ScoreRequest(NamedTuple):
     """A request to score a recording."""
 
-    body: bytearray
-    content_type: str
-    name: str | None  # of the recording
+    upload: Upload
     machine: str
     id_: str
 
@@ -177,8 +175,7 @@ class Service:
         if time.monotonic() > deadline:  # its client has been refused
             raise busy("not scored in time")
         with self.metrics.scoring_seconds.time():
-            body = bytes(request.body)
-            upload = recording_of(body, request.content_type, request.name)
+            upload = request.upload
             *stretches, whole = self._verdicts(upload, request.machine, deadline)
             image = thumbnail(
                 self._scorer.spectrogram(whole.worst_clip),

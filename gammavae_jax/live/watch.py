@@ -11,6 +11,7 @@ from gammavae_jax.data.audio import open_recording, resampled_blocks
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.live.announce import Announcer
 from gammavae_jax.live.arrivals import (
+    OPEN_SETTLES,
     Arrival,
     Arrivals,
     ScoredLog,
@@ -58,6 +59,7 @@ class FolderWatch:
         self._arrivals = Arrivals(options.folder, options.settle_seconds)
         self._bad: dict[str, Stamp] = {}  # reported already
         self._rates: set[int] = set()
+        self._held: set[str] = set()  # named as being written
         self._is_gone = False
         self._cleaned = -_CLEANUP_SECONDS
         self.counts: Counter[str] = Counter()
@@ -74,8 +76,10 @@ class FolderWatch:
     def run_once(self) -> None:
         """Score the complete recordings, and name those that are still growing."""
         self._poll()
-        time.sleep(self._options.settle_seconds)
-        self._poll()
+        for settles in (1, OPEN_SETTLES - 1):
+            if self._arrivals.growing:
+                time.sleep(settles * self._options.settle_seconds)
+                self._poll()
         for name in self._arrivals.growing:
             self._announcer.say(f"{printable(name)}: still growing: left for later")
 
@@ -105,6 +109,10 @@ class FolderWatch:
         if self._is_gone:
             self._announcer.say(f"{folder} is back")
         self._is_gone = False
+        for name in sorted(self._arrivals.held - self._held):
+            problem = f"{printable(name)}: its header has no length yet"
+            self._announcer.say(f"{problem}: waiting until its recorder closes it")
+        self._held = self._arrivals.held.copy()
         for arrival in arrivals:
             self._handle(arrival)
         if time.monotonic() - self._cleaned >= _CLEANUP_SECONDS:

@@ -1,27 +1,28 @@
 """The folder of an `AnomalyDetector`: a checkpoint, and the estimator's parameters."""
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.files import atomic_folder, write_text
-from gammavae_jax.runs.checkpoint import load_detector, save_detector
+from gammavae_jax.files import atomic_folder
+from gammavae_jax.runs.checkpoint import load_with_files, save_detector
 from gammavae_jax.scoring.detector import Detector
 
 _PARAMETERS = "anomaly_detector.json"  # a run's checkpoint has none
 _NUMBER = (int, float)
-_TYPES: dict[str, Any] = {
-    "preset": str,
+_TYPES: dict[str, tuple[type, ...]] = {
+    "preset": (str,),
     "epochs": (int, type(None)),
-    "seed": int,
+    "seed": (int,),
     "false_alarm_rate": _NUMBER,
     "clip_seconds": (*_NUMBER, type(None)),
-    "settings": list,
-    "skip_bad_files": bool,
-    "verbose": bool,
+    "settings": (list,),
+    "skip_bad_files": (bool,),
+    "verbose": (bool,),
 }
 
 
@@ -36,9 +37,10 @@ def require_place(folder: Path) -> None:
             f"{printable(folder)} exists and is not a detector: give another path"
         )
     try:
-        # Permissions do not reveal read-only disks, so try it.
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder.parent):
+        # Permissions do not reveal read-only disks, so try it where a link leads.
+        parent = Path(os.path.realpath(folder)).parent
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=parent):
             pass
     except OSError as error:
         raise _not_written(folder, error) from error
@@ -57,9 +59,8 @@ def write_detector(
     require_place(folder)
     try:
         with atomic_folder(folder) as unfinished:
-            save_detector(unfinished, detector)
             text = json.dumps(parameters, indent=2) + "\n"
-            write_text(unfinished / _PARAMETERS, text)
+            save_detector(unfinished, detector, {_PARAMETERS: text})
     except OSError as error:
         raise _not_written(folder, error) from error
 
@@ -70,8 +71,8 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
     Raises:
         InputError: there is no detector, or this version cannot read it.
     """
-    detector, path = load_detector(folder), folder / _PARAMETERS
-    if not path.exists():
+    detector, files = load_with_files(folder)
+    if _PARAMETERS not in files:
         config = detector.config
         return detector, {
             "preset": config.preset,
@@ -81,17 +82,18 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
             "clip_seconds": None,  # a run scores recordings whole
         }
     try:
-        parameters = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        parameters = None
-    # Unknown names come from another version, which the caller reports.
-    if not isinstance(parameters, dict) or not all(
-        isinstance(value, _TYPES.get(name, object))
-        for name, value in parameters.items()
-    ):
+        parameters = json.loads(files[_PARAMETERS])
+        # Unknown names come from another version, which the caller reports.
+        for name, value in parameters.items():
+            if name in _TYPES and type(value) not in _TYPES[name]:
+                raise ValueError
+        if not all(isinstance(text, str) for text in parameters.get("settings", ())):
+            raise ValueError
+    except (ValueError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"{printable(path)} cannot be read: it is damaged; fit the detector again"
-        )
+            f"{printable(folder / _PARAMETERS)} is malformed: restore a copy, or fit "
+            "the detector again"
+        ) from error
     return detector, parameters
 
 

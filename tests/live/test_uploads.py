@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gammavae_jax.live.metrics import Refusal
-from gammavae_jax.live.uploads import Uploads, recording_of
+from gammavae_jax.live.uploads import Body, Uploads
+
+
+def recording_of(data, content_type, name, size=65536):
+    """Return the recording in a body that arrives in chunks of this size."""
+    body = Body(content_type, name)
+    for start in range(0, len(data), size):
+        body.add(data[start : start + size])
+    return body.upload()
 
 
 def form(files, **data):
@@ -103,8 +111,11 @@ def test_a_file_in_a_form_may_have_an_encoded_name():
     assert recording_of(body, TYPE, None).name == "größe.wav"
 
 
-def read(uploads, *chunks, declared=None):
-    """Read a body that arrives in chunks; a number is a pause in seconds."""
+def read(uploads, *chunks, declared=None, then=lambda: None):
+    """Read a body that arrives in chunks (a number is a pause in seconds).
+
+    `then` is called while its memory is held.
+    """
 
     async def arrive():
         for chunk in chunks:
@@ -113,17 +124,21 @@ def read(uploads, *chunks, declared=None):
             else:
                 yield chunk
 
-    return asyncio.run(uploads.read(arrive(), declared))
+    async def receive():
+        async with uploads.received(arrive(), declared, Body("", None)) as upload:
+            then()
+            return upload.data
+
+    return asyncio.run(receive())
 
 
 @pytest.mark.parametrize("declared", [None, "3", "10", "nonsense", "-5", "²"])
 def test_a_body_of_the_largest_size_is_read_whatever_length_it_declares(declared):
     uploads = Uploads(10, 1.0)
-    body = read(uploads, b"12345", b"67890", declared=declared)
-    assert body == b"1234567890"
-    assert uploads.held == 10
-    uploads.release(body)
-    assert uploads.held == 0
+    held = []
+    chunks, note = (b"12345", b"67890"), lambda: held.append(uploads.held)
+    assert read(uploads, *chunks, declared=declared, then=note) == b"1234567890"
+    assert (held, uploads.held) == ([10], 0)
 
 
 @pytest.mark.parametrize("declared", [None, "3", "11", "9" * 5000])
@@ -143,9 +158,9 @@ def test_a_body_that_is_too_slow_is_refused_and_freed():
 
 def test_a_body_is_put_off_while_memory_is_short():
     uploads = Uploads(10, 1.0, max_bodies=1)
-    held = read(uploads, b"123456")
+    uploads.held = 6  # of another body
     with pytest.raises(Refusal) as caught:
         read(uploads, b"78901")
     assert (caught.value.status, caught.value.retry_after, uploads.held) == (503, 2, 6)
-    uploads.release(held)
+    uploads.held = 0
     assert read(uploads, b"78901") == b"78901"
