@@ -64,7 +64,10 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
 
 def _target(path: Path) -> Path:
     """Return what a link points to, even if that is missing; other paths unchanged."""
-    return Path(os.path.realpath(path)) if path.is_symlink() else path
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return target
 
 
 def unfinished_name(path: Path) -> Path:

@@ -96,11 +96,12 @@ def local_devices() -> list[Any]:
 
     try:
         return jax.local_devices()
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
+    except (RuntimeError, AssertionError) as error:  # the latter for some devices
+        asked = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}"
+        reason = " ".join(str(error).split()) or "there is none"
         raise InputError(
-            f"JAX cannot use the device that JAX_PLATFORMS asks for ({reason}): set it "
-            "to cpu, or install what the device needs"
+            f"JAX cannot use a device of {asked} ({reason}): set it to cpu, or install "
+            "what the device needs"
         ) from error
 
 
@@ -112,8 +113,8 @@ def cache_folder() -> Path:
     """
     import pooch
 
-    cache = os.environ.get("GAMMAVAE_CACHE_DIR") or pooch.os_cache("gammavae_jax")
     try:
+        cache = os.environ.get("GAMMAVAE_CACHE_DIR") or pooch.os_cache("gammavae_jax")
         return Path(cache).expanduser()
     except RuntimeError as error:
         raise InputError(

@@ -1,9 +1,13 @@
 """Signals end a program immediately, or are deferred, as each block requires."""
 
+import os
+import pty
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 
 import pytest
 
@@ -65,7 +69,11 @@ def test_a_deferred_signal_is_raised_after_the_block():
 
 @pytest.mark.parametrize(
     ("number", "status", "message"),
-    [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "terminated\n")],
+    [
+        (signal.SIGINT, 130, "interrupted\n"),
+        (signal.SIGTERM, 143, "terminated\n"),
+        (signal.SIGHUP, 129, "terminated\n"),
+    ],
 )
 def test_a_signal_gives_a_command_the_exit_status_of_shells(
     number, status, message, capsys
@@ -149,3 +157,50 @@ def test_an_interrupt_waits_until_jax_is_imported():
         "    print('terminated', hasattr(sys.modules.get('jax'), 'numpy'))\n"
     )
     assert output_words(program) == ["terminated", "True"]
+
+
+def test_a_hangup_is_deferred_like_the_other_signals():
+    done = []
+
+    def work():
+        with raising_on_termination(), stoppable("soon") as stop:
+            with deferred_signals():
+                signal.raise_signal(signal.SIGHUP)
+                done.append(stop.first)
+            done.append(stop.first)
+
+    with pytest.raises(Terminated) as end:
+        work()
+    assert done == [None, signal.SIGHUP]
+    assert end.value.number == signal.SIGHUP
+
+
+def test_output_to_a_terminal_that_was_closed_vanishes():
+    """Otherwise writing would fail before the state is saved."""
+    program = (
+        "import os, pathlib, signal, sys\n"
+        "from gammavae_jax.cli.shared import readable_errors\n"
+        "with readable_errors():\n"
+        "    try:\n"
+        "        os.read(int(sys.argv[2]), 1)\n"
+        "    finally:\n"
+        "        print('the summary', flush=True)\n"
+        "        pathlib.Path(sys.argv[1]).touch()\n"
+    )
+    master, terminal = pty.openpty()
+    never, pipe = os.pipe()
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, f"{folder}/done", str(never)],
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            pass_fds=[never],
+        )
+        os.close(terminal)
+        time.sleep(1)
+        os.close(master)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(20) == 129
+        assert os.listdir(folder) == ["done"]
+    os.close(never), os.close(pipe)

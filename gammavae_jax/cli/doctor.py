@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import tyro
 
 from gammavae_jax.cli.shared import write_json
+from gammavae_jax.errors import InputError
 
 _US = "gammavae-jax"
 _TFP = ("tensorflow-probability", "tfp-nightly")  # both own the same folder
@@ -69,12 +70,18 @@ class Doctor:
 
 
 def examine() -> Iterator[Finding]:
-    """Run all checks; a check that raises an error is reported as FAILED."""
+    """Run all checks; a check that raises an error is reported as FAILED.
+
+    Without a usable device, the checks that need one are left out.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, check in CHECKS.items():
             try:
                 yield Finding(name, *check())
+            except InputError as error:
+                yield Finding(name, "FAILED", str(error))
+                return
             except Exception as error:
                 message = " ".join(str(error).split())
                 yield Finding(name, "FAILED", f"{type(error).__name__}: {message}")
@@ -173,7 +180,10 @@ def _caches() -> Result:
     """Check our cache folder and that of compiled programs, before JAX is imported."""
     from gammavae_jax.process import cache_folder, import_jax, keep_compiled_programs
 
-    folder = cache_folder()
+    try:
+        folder = cache_folder()
+    except InputError as error:
+        return "warning", str(error), ""
     existing = (f for f in (folder, *folder.absolute().parents) if f.is_dir())
     try:
         tempfile.TemporaryFile(dir=next(existing)).close()
@@ -193,9 +203,9 @@ def _caches() -> Result:
 def _devices() -> Result:
     import jax
 
-    from gammavae_jax.process import available_cores
+    from gammavae_jax.process import available_cores, local_devices
 
-    kinds = [device.device_kind for device in jax.devices()]
+    kinds = [device.device_kind for device in local_devices()]
     counts = ", ".join(f"{kinds.count(k)} x {k}" for k in dict.fromkeys(kinds))
     detail = f"{counts}; {available_cores()} cores"
     has_card = shutil.which("nvidia-smi") and not os.environ.get("JAX_PLATFORMS")
@@ -231,9 +241,9 @@ def _training() -> Result:
 
 CHECKS: dict[str, Callable[[], Result]] = {
     "packages": _packages,
-    "caches": _caches,
-    "TensorFlow Probability": _probability,
     "sound files": _sound_files,
+    "caches": _caches,
     "devices": _devices,
+    "TensorFlow Probability": _probability,
     "training step": _training,
 }

@@ -158,7 +158,7 @@ def _read_config(run: Path) -> Config:
         return from_dict(json.loads(path.read_text(encoding="utf-8")))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         remedy = "give the folder that a run wrote"
         raise InputError(f"{path} cannot be read: {remedy}") from error
 
@@ -182,7 +182,7 @@ def _trained(run: Path) -> list[str]:
     try:
         with path.open(encoding="utf-8") as lines:
             return list(json.loads(next(lines, '{"machines": {}}'))["machines"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         problem = f"{path} was not written by a run"
         raise InputError(f"{problem}: give another RUN_OUT") from error
 

@@ -117,10 +117,17 @@ def read_config(out: Path) -> Config | None:
     if not path.exists():
         return None
     try:
-        return from_dict(json.loads(path.read_text(encoding="utf-8")))
+        tree = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(
             f"{str(path)!r} is damaged: restore a copy, or pass --overwrite"
+        ) from error
+    try:
+        return from_dict(tree)
+    except InputError as error:
+        raise InputError(
+            f"{str(path)!r} is from another version of gammavae_jax ({error}): use "
+            "that version, or give another --out"
         ) from error
 
 

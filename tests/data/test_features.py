@@ -101,3 +101,14 @@ def test_a_filter_is_zero_outside_its_band_corners():
         inside = hertz[filters[:, band] > 0]
         assert (inside > corners[band]).all()
         assert (inside < corners[band + 2]).all()
+
+
+@pytest.mark.filterwarnings("ignore:Empty filters")
+@pytest.mark.parametrize("n_fft", [255, 1024, 2048])
+@pytest.mark.parametrize(
+    ("sample_rate", "n_mels"), [(16000, 128), (8000, 40), (44100, 256), (96000, 64)]
+)
+def test_the_mel_filters_have_the_bits_of_librosas(sample_rate, n_mels, n_fft):
+    config = FeatureConfig(sample_rate=sample_rate, n_mels=n_mels, n_fft=n_fft)
+    expected = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels).T
+    np.testing.assert_array_equal(mel_filterbank(config), expected, strict=True)
