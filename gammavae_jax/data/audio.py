@@ -88,6 +88,7 @@ class RecordingBlocks(NamedTuple):
     sample_rate: int  # Hz
     n_samples: int  # as claimed by the header; the blocks may hold fewer
     blocks: Iterator[Float32[np.ndarray, "_"]]
+    n_channels: int = 1  # all are decoded
 
 
 @contextlib.contextmanager
@@ -117,7 +118,7 @@ def open_recording(
             raise _truncated(name, claimed, file.frames)
         require_rate(file.samplerate, name)
         blocks = _blocks(file, channel, name)
-        yield RecordingBlocks(file.samplerate, claimed, blocks)
+        yield RecordingBlocks(file.samplerate, claimed, blocks, file.channels)
 
 
 def _source(path: str | os.PathLike[str], name: str) -> Any:

@@ -25,6 +25,9 @@ from gammavae_jax.live.scorer import (
 from gammavae_jax.live.uploads import Upload, Uploads
 
 _SHUTTING_DOWN = "the server is shutting down"
+_MOST_SAMPLES_A_SECOND = (
+    192_000  # of all channels, in a recording of the largest length
+)
 _MAX_STRETCHES = 100  # in an answer
 _MAX_ARRIVING = 4  # recordings of the largest size, besides those that wait
 
@@ -206,13 +209,17 @@ class Service:
     def _limited_blocks(
         self, recording: RecordingBlocks, name: str, deadline: float
     ) -> Iterator[Any]:
-        """Yield the recording's blocks; a small FLAC file may hold hours of silence."""
-        most = self.limits.max_seconds
+        """Yield the recording's blocks; a small FLAC file may hold hours of silence.
+
+        More channels, or a higher sample rate, leave fewer seconds.
+        """
+        per_second = recording.sample_rate * recording.n_channels
+        most = self.limits.max_seconds * min(1, _MOST_SAMPLES_A_SECOND / per_second)
         left = most * recording.sample_rate
         for block in recording.blocks:
             left -= len(block)
             if left < 0:
-                message = f"{name}: longer than {most:g} s: send it in parts"
+                message = f"{name}: longer than {most:.3g} s: send it in parts"
                 raise Refusal(413, message, "too_large")
             if self._is_closing or time.monotonic() > deadline:
                 raise busy(f"{name}: not scored in time")

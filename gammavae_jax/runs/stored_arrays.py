@@ -178,7 +178,7 @@ def validate_detector(path: Path, about: Any) -> None:
     _require(is_valid, path, "'calibration' is malformed")
     beside = about.get("beside")
     is_valid = _is_dict(beside, lambda checksum: isinstance(checksum, str))
-    is_valid = is_valid and all(name == Path(name).name for name in beside)
+    is_valid = is_valid and all(name == Path(name).name != ".." for name in beside)
     _require(is_valid, path, "'beside' is malformed")
 
 

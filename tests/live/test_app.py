@@ -1,6 +1,7 @@
 """The service on a real port: verdicts, refusals, and clients of every kind."""
 
 import contextlib
+import io
 import json
 import os
 import random
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from support.live_servers import audio, served
 from support.live_stubs import LoudnessScorer
 
@@ -652,3 +654,13 @@ def test_a_form_with_two_files_is_refused_while_others_are_scored(server):
     assert "several files" in error_of(answer)
     assert server.service.uploads.held == 0
     assert server.post(WHOLE).status_code == 200
+
+
+def test_a_small_file_with_billions_of_samples_does_not_block_the_service(server):
+    """Eight channels of silence at the highest sample rate of FLAC."""
+    file = io.BytesIO()
+    silence = np.zeros((4_000_000, 8), np.int16)
+    soundfile.write(file, silence, 655350, format="FLAC")
+    answer = server.post(file.getvalue())
+    assert answer.status_code == 413
+    assert "longer than 2.2 s" in error_of(answer)
