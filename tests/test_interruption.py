@@ -203,4 +203,5 @@ def test_output_to_a_terminal_that_was_closed_vanishes():
         process.send_signal(signal.SIGHUP)
         assert process.wait(20) == 129
         assert os.listdir(folder) == ["done"]
-    os.close(never), os.close(pipe)
+    os.close(never)
+    os.close(pipe)

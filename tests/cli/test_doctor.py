@@ -260,3 +260,26 @@ def test_broken_packages_are_reported_one_by_one_without_a_crash(tmp_path):
     assert probability["state"] == "warning"
     assert "ImportError: broken; JAX draws the Gammas" in probability["detail"]
     assert findings["devices"]["state"] == "ok"
+
+
+def test_a_missing_device_ends_the_checks_that_need_one(monkeypatch):
+    def missing():
+        raise RuntimeError("Unable to initialize backend 'cuda'")
+
+    monkeypatch.setattr(jax, "local_devices", missing)
+    *before, last = examine()
+    assert {f.state for f in before} <= {"ok", "warning"}
+    assert (last.name, last.state) == ("devices", "FAILED")
+    assert last.detail.startswith("JAX cannot use a device of JAX_PLATFORMS")
+    assert "set it to cpu" in last.detail
+
+
+def test_a_user_without_a_home_is_a_warning(monkeypatch):
+    def homeless(_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("GAMMAVAE_CACHE_DIR", raising=False)
+    monkeypatch.setattr("pooch.os_cache", homeless)
+    state, detail, _ = check("caches")
+    assert state == "warning"
+    assert "set HOME or GAMMAVAE_CACHE_DIR" in detail
