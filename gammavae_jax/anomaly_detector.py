@@ -223,16 +223,18 @@ class AnomalyDetector(BaseEstimator):
         detector, parameters = read_detector(Path(path))
         try:
             made = cls(**{**parameters, "verbose": verbose})
-            made._configuration()
-            if made.clip_seconds is not None:
-                require_clip_length(made.clip_seconds, detector.config.features)
-        except InputError as error:
-            raise InputError(f"detector {str(path)!r}: {error}") from error
         except TypeError as error:
             raise InputError(
                 f"detector {str(path)!r} was saved by another version of "
                 "gammavae_jax: use that version, or fit it again"
             ) from error
+        try:
+            made._configuration()
+            if made.clip_seconds is not None:
+                seconds = float(made.clip_seconds)
+                require_clip_length(seconds, detector.config.features)
+        except InputError as error:
+            raise InputError(f"detector {str(path)!r}: {error}") from error
         made._take(detector)
         return made
 
