@@ -328,7 +328,7 @@ def test_a_detector_is_refused_if_its_parameters_are_damaged_or_gone(
     [
         ({"false_alarm_rate": 1.1}, "scoring.false_alarm_rate is 1.1: give a number"),
         ({"false_alarm_rate": float("nan")}, "false_alarm_rate"),
-        ({"clip_seconds": -1}, "clip_seconds is -1.0: give"),
+        ({"clip_seconds": -1.0}, "clip_seconds is -1.0: give"),
         ({"clip_seconds": float("nan")}, "clip_seconds is nan: give"),
         ({"seed": -1}, "seed is -1: give"),
         ({"epochs": 0}, "train.epochs is 0: give"),
