@@ -3,8 +3,8 @@
 python score_onnx.py fan_section_00.onnx recording.wav ...
 """
 
+import struct
 import sys
-import wave
 
 import numpy as np
 import onnxruntime
@@ -13,14 +13,37 @@ session = onnxruntime.InferenceSession(sys.argv[1])
 about = session.get_modelmeta().custom_metadata_map
 rate, shortest = int(about["sample_rate"]), int(about["min_samples"])
 channel = int(about["channel"])
+
+
+def chunks_of(path):
+    """Return the parts of a WAV file by name, which must all be complete."""
+    with open(path, "rb") as file:
+        content = file.read()
+    chunks, at = {}, 12
+    while content[:4] == b"RIFF" and at + 8 <= len(content):
+        name, size = struct.unpack_from("<4sI", content, at)
+        chunk = chunks[name] = content[at + 8 : at + 8 + size]
+        if len(chunk) < size:
+            sys.exit(f"{path}: truncated: {size} bytes claimed, {len(chunk)} present")
+        at += 8 + size + size % 2
+    if not {b"fmt ", b"data"} <= chunks.keys():
+        sys.exit(f"{path}: not a WAV file")
+    return chunks
+
+
 for path in sys.argv[2:]:
-    with wave.open(path) as file:
-        if file.getsampwidth() != 2 or file.getframerate() != rate:
-            sys.exit(f"{path}: not a 16-bit WAV file at {rate} Hz")
-        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-        if channel >= file.getnchannels():
-            sys.exit(f"{path}: no channel {channel} (counted from 0)")
-        samples = samples[channel :: file.getnchannels()]
+    chunks = chunks_of(path)
+    codec, n_channels, its_rate, _, _, bits = struct.unpack_from(
+        "<HHIIHH", chunks[b"fmt "]
+    )
+    if codec == 0xFFFE:  # extensible: the codec follows
+        (codec,) = struct.unpack_from("<H", chunks[b"fmt "], 24)
+    if (codec, bits, its_rate) != (1, 16, rate):
+        sys.exit(f"{path}: not a 16-bit WAV file at {rate} Hz")
+    if channel >= n_channels:
+        sys.exit(f"{path}: no channel {channel} (counted from 0)")
+    data = chunks[b"data"]
+    samples = np.frombuffer(data[: len(data) // 2 * 2], "<i2")[channel::n_channels]
     if len(samples) < shortest:
         sys.exit(f"{path}: shorter than {shortest} samples")
     score, p_value, is_anomaly = session.run(

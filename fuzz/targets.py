@@ -31,7 +31,7 @@ from gammavae_jax.evaluation.csv_files import (
 from gammavae_jax.evaluation.ground_truth import truth_from_files, truth_from_list
 from gammavae_jax.evaluation.score_files import read_directory, write_scores
 from gammavae_jax.live.metrics import Refusal
-from gammavae_jax.live.uploads import recording_of
+from gammavae_jax.live.uploads import Body
 
 
 class Target(NamedTuple):
@@ -134,7 +134,9 @@ def _form(data: bytes) -> None:
     """Read a form; the first line is the content type, the rest the body."""
     content_type, _, body = data.partition(b"\n")
     with _refusals():
-        recording = recording_of(body, content_type.decode("latin-1"), None)
+        arriving = Body(content_type.decode("latin-1"), None)
+        arriving.add(body)
+        recording = arriving.upload()
         assert recording.data
         assert recording.name.isprintable()
         assert "/" not in recording.name

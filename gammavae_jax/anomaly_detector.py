@@ -19,7 +19,11 @@ from sklearn.base import BaseEstimator
 from gammavae_jax.config import Config
 from gammavae_jax.data.conditions import Conditions, notes_on
 from gammavae_jax.data.features import mel_filterbank
-from gammavae_jax.data.recording_clips import LoadedRecordings, load_all
+from gammavae_jax.data.recording_clips import (
+    LoadedRecordings,
+    load_all,
+    require_clip_length,
+)
 from gammavae_jax.data.recordings import (
     Recordings,
     by_machine,
@@ -236,7 +240,14 @@ class AnomalyDetector(BaseEstimator):
         """
         detector, parameters = read_detector(Path(path))
         made = cls(**{**parameters, "verbose": verbose})
-        made._take(detector, plain_parameters(made.get_params()))
+        plain = plain_parameters(made.get_params())
+        try:
+            configuration_of(plain)
+            if plain["clip_seconds"] is not None:
+                require_clip_length(plain["clip_seconds"], detector.config.features)
+        except InputError as error:
+            raise InputError(f"detector {str(path)!r}: {error}") from error
+        made._take(detector, plain)
         return made
 
     def _take(self, detector: Detector, parameters: Mapping[str, Any]) -> None:

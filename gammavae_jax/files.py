@@ -16,7 +16,9 @@ from gammavae_jax.errors import InputError
 
 _UNFINISHED = re.compile(r"\..+-[0-9a-f]{32}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)  # no space left, quota exceeded
-_WRITE_ERRORS = (*_FULL, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE)
+_WRITE_ERRORS = (*_FULL, errno.EFBIG, errno.EROFS, *_DENIED, errno.EIO)
+_DAMAGE = (errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 _MAX_REASON = 200  # characters
 _SYNC_THREADS = 8  # ten times as fast as syncing one file after the other
@@ -33,13 +35,19 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
     """Yield a file to write to; it replaces `path` if the block ends without an error.
 
     Args:
-        path: the file; it is replaced if it exists.
+        path: the file; it is replaced if it exists. If it is a link, the link stays and
+            its target is replaced; a device or a pipe is written to.
         durable: wait a few milliseconds until the data is on disk, so that the file
             survives a power cut.
 
     Raises:
         OSError: the folder is missing, full or cannot be written.
     """
+    path = _target(path)
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            yield file
+        return
     unfinished = unfinished_name(path)
     try:
         with unfinished.open("xb") as file:
@@ -52,6 +60,14 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
             _sync(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _target(path: Path) -> Path:
+    """Return what a link points to, even if that is missing; other paths unchanged."""
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return target
 
 
 def unfinished_name(path: Path) -> Path:
@@ -84,7 +100,7 @@ def require_room(folder: Path, n_bytes: int) -> None:
 
 
 def as_os_error(error: Exception, path: Path) -> OSError:
-    """Convert a library's exception about writing `path` to an OSError."""
+    """Convert a library's exception about `path` to an OSError."""
     if isinstance(error, OSError) and error.strerror:
         return error
     message = str(error)  # libraries quote the system's text
@@ -121,9 +137,12 @@ def _sync(path: Path) -> None:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a folder to fill; it replaces `path` if the block ends without an error.
 
+    If `path` is a link, the link stays and its target is replaced.
+
     Raises:
         OSError: the parent folder is full or cannot be written.
     """
+    path = _target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished, old = (unfinished_name(path) for _ in range(2))
     unfinished.mkdir()
@@ -141,8 +160,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def writing(out: Path) -> Iterator[None]:
+def writing(out: Path, resumable: bool = False) -> Iterator[None]:
     """Turn an OSError in the block into an InputError.
+
+    Args:
+        out: what the block writes.
+        resumable: whether `--resume` continues it.
 
     Raises:
         InputError: `out` cannot be written, with the reason and the remedy.
@@ -152,7 +175,12 @@ def writing(out: Path) -> Iterator[None]:
     except BrokenPipeError:  # from printing, not from writing files
         raise
     except OSError as error:
-        raise unwritable(error, out) from error
+        raise unwritable(error, out, resumable) from error
+
+
+def is_damage(error: OSError) -> bool:
+    """Whether a file is missing or unreadable in itself; otherwise access is denied."""
+    return error.errno in _DAMAGE
 
 
 def unusable(error: OSError) -> InputError:
@@ -162,11 +190,14 @@ def unusable(error: OSError) -> InputError:
     return _refusal("used", error, "check that this process may read and write it")
 
 
-def unwritable(error: OSError, path: str | Path | None = None) -> InputError:
+def unwritable(
+    error: OSError, path: str | Path | None = None, resumable: bool = False
+) -> InputError:
     """Return the error for an unwritable path; by default, the one `error` names."""
     remedy = "choose another --out"
     if error.errno in _FULL:
-        remedy = f"make room (--resume continues a run), or {remedy}"
+        hint = " (--resume continues a run)" if resumable else ""
+        remedy = f"make room{hint}, or {remedy}"
     return _refusal("written", error, remedy, path)
 
 
@@ -183,8 +214,14 @@ def file_checksums(folder: Path) -> dict[str, str]:
     Raises:
         OSError: a file cannot be read.
     """
+
+    def fail(error: OSError) -> None:  # `os.walk` would leave out the folder
+        raise error
+
     checksums = {}
-    for path in sorted(filter(Path.is_file, folder.rglob("*"))):
+    walk = os.walk(folder, onerror=fail)
+    paths = [Path(parent, name) for parent, _, names in walk for name in names]
+    for path in sorted(filter(Path.is_file, paths)):
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256")
         checksums[path.relative_to(folder).as_posix()] = digest.hexdigest()

@@ -1,14 +1,13 @@
-"""Process-wide setup: threads, caches and signal handling."""
+"""Process-wide setup: threads, caches and devices, before JAX computes anything."""
 
 import json
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from gammavae_jax.errors import InputError
+from gammavae_jax.interruption import deferred_signals
 
 _CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 _MIN_SECONDS_VARIABLE = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
@@ -44,12 +43,18 @@ def give_cores_to_models(n_models: int) -> None:
         os.environ["XLA_FLAGS"] = flags.strip()
 
 
-def prepare(n_models: int) -> None:
-    """Configure threads and the compilation cache, then import JAX."""
+def prepare(n_models: int, in_cluster: bool = False) -> None:
+    """Configure threads and the compilation cache, then import JAX.
+
+    Raises:
+        InputError: see `local_devices`, which a cluster calls after it has been joined.
+    """
     limit_blas_threads()
     give_cores_to_models(n_models)
     keep_compiled_programs()
     import_jax()
+    if not in_cluster:
+        local_devices()
 
 
 def import_jax() -> None:
@@ -61,12 +66,60 @@ def import_jax() -> None:
         import jax  # noqa: F401
 
 
+_jax_started_in: int | None = None  # process id, noted at a fork
+
+
+def _note_fork() -> None:
+    global _jax_started_in
+    bridge: Any = sys.modules.get("jax._src.xla_bridge")
+    if bridge is not None and bridge.backends_are_initialized():
+        _jax_started_in = _jax_started_in or os.getpid()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_note_fork)
+
+
+def local_devices() -> list[Any]:
+    """Return JAX's devices of this process.
+
+    Raises:
+        InputError: JAX has no device of the kind that was asked for; or this process
+            was forked after JAX had started, without JAX's threads.
+    """
+    if _jax_started_in not in (None, os.getpid()):
+        raise InputError(
+            "this process was forked after JAX had started, so JAX would wait forever: "
+            "start processes with multiprocessing.get_context('spawn')"
+        )
+    import jax
+
+    try:
+        return jax.local_devices()
+    except (RuntimeError, AssertionError) as error:  # the latter for some devices
+        asked = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}"
+        reason = " ".join(str(error).split()) or "there is none"
+        raise InputError(
+            f"JAX cannot use a device of {asked} ({reason}): set it to cpu, or install "
+            "what the device needs"
+        ) from error
+
+
 def cache_folder() -> Path:
-    """Return `GAMMAVAE_CACHE_DIR`, or by default a folder in the user's cache."""
+    """Return `GAMMAVAE_CACHE_DIR`, or by default a folder in the user's cache.
+
+    Raises:
+        InputError: this user has no home folder.
+    """
     import pooch
 
-    cache = os.environ.get("GAMMAVAE_CACHE_DIR") or pooch.os_cache("gammavae_jax")
-    return Path(cache).expanduser()
+    try:
+        cache = os.environ.get("GAMMAVAE_CACHE_DIR") or pooch.os_cache("gammavae_jax")
+        return Path(cache).expanduser()
+    except RuntimeError as error:
+        raise InputError(
+            "this user has no home folder for caches: set HOME or GAMMAVAE_CACHE_DIR"
+        ) from error
 
 
 def keep_compiled_programs() -> None:
@@ -88,7 +141,11 @@ def keep_compiled_programs() -> None:
         return
     if Version(metadata.version("jaxlib")) < Version(_FIRST_SOUND_CACHE):
         return
-    folder = cache_folder() / "compiled"
+    try:
+        folder = cache_folder() / "compiled"
+    except InputError as error:
+        print(f"compiled programs are not cached: {error}", file=sys.stderr)
+        return
     try:
         _make_private(folder)
         _remove_oldest(folder)
@@ -139,147 +196,3 @@ def models_in_checkpoint(folder: Path) -> int:
         return len(about["machines"]) * int(config["n_seeds"]) * int(folds)
     except (OSError, ValueError, KeyError, TypeError):
         return 1
-
-
-LONG_WAIT_S = 600.0
-
-
-@contextmanager
-def waiting_for(what: str, remedy: str) -> Iterator[Callable[[], None]]:
-    """Print a line on standard error for every ten minutes that the block waits.
-
-    For waits that may rightly take long, but might never end. The yielded function
-    starts the ten minutes again.
-    """
-    ended, n_steps = threading.Event(), 0
-
-    def step() -> None:
-        nonlocal n_steps
-        n_steps += 1
-
-    def watch() -> None:
-        seen, waited = 0, 0.0
-        while not ended.wait(LONG_WAIT_S):
-            waited = waited + LONG_WAIT_S if seen == n_steps else 0.0
-            seen = n_steps
-            if waited:
-                minutes = f"{waited / 60:.0f} minutes"
-                print(
-                    f"still waiting for {what} after {minutes}: {remedy}",
-                    file=sys.stderr,
-                )
-
-    threading.Thread(target=watch, name="waiting", daemon=True).start()
-    try:
-        yield step
-    finally:
-        ended.set()
-
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_STANDARD_ERROR = 2
-
-
-class Terminated(KeyboardInterrupt):
-    """An exception raised on SIGTERM, so that cleanup runs as it does after Ctrl-C."""
-
-
-class Stop:
-    """The first signal that arrived, if any."""
-
-    first: signal.Signals | None = None
-
-    @property
-    def signal_name(self) -> str:
-        """The first signal's name; "" if none arrived."""
-        return self.first.name if self.first else ""
-
-    def deliver(self) -> None:
-        """Raise the first signal again, if any."""
-        if self.first:
-            signal.raise_signal(self.first)
-
-
-@contextmanager
-def raising_on_sigterm() -> Iterator[None]:
-    """Raise `Terminated` if SIGTERM arrives in the block, unless SIGTERM is ignored."""
-
-    def terminate(*_: Any) -> None:
-        raise Terminated
-
-    with _handled((signal.SIGTERM,), terminate):
-        yield
-
-
-@contextmanager
-def deferred_signals() -> Iterator[None]:
-    """Defer Ctrl-C and SIGTERM until the block ends.
-
-    Interrupting a write or a compilation can print pages of warnings, or crash the
-    interpreter.
-    """
-    stop = Stop()
-
-    def defer(number: int, _: Any) -> None:
-        stop.first = stop.first or signal.Signals(number)
-
-    with _handled(_SIGNALS, defer):
-        yield
-    stop.deliver()
-
-
-@contextmanager
-def stoppable(message: str) -> Iterator[Stop]:
-    """Record the first signal for the block to query; a second signal ends the block.
-
-    Args:
-        message: the line printed on standard error when the first signal arrives.
-    """
-    stop = Stop()
-    before: dict[int, Any] = {}
-
-    def note(number: int, _: Any) -> None:
-        if stop.first is not None:
-            signal.signal(number, before[number])
-            signal.raise_signal(number)
-            return
-        stop.first = signal.Signals(number)
-        # Not `print`: the signal may have interrupted one.
-        os.write(_STANDARD_ERROR, f"{message}\n".encode())
-
-    with _handled(_SIGNALS, note) as previous:
-        before.update(previous)
-        yield stop
-    stop.deliver()
-
-
-def end_of(signal_name: str) -> KeyboardInterrupt:
-    """Return the exception for a signal that another process received."""
-    return Terminated() if signal_name == "SIGTERM" else KeyboardInterrupt()
-
-
-def exit_status(end: KeyboardInterrupt) -> int:
-    """Return the exit status that a shell uses for this signal."""
-    number = signal.SIGTERM if isinstance(end, Terminated) else signal.SIGINT
-    return 128 + number
-
-
-@contextmanager
-def _handled(
-    numbers: tuple[signal.Signals, ...], handler: Callable[[int, Any], None]
-) -> Iterator[dict[int, Any]]:
-    """Install a signal handler for the block, and yield the previous handlers.
-
-    It does nothing outside the main thread. Ignored signals stay ignored.
-    """
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        now = {number: signal.getsignal(number) for number in numbers}
-        before = {n: h for n, h in now.items() if h not in (None, signal.SIG_IGN)}
-    for number in before:
-        signal.signal(number, handler)
-    try:
-        yield before
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import pickle
+import re
 from typing import Any
 
 import jax
@@ -19,7 +20,11 @@ import gammavae_jax as gv
 from gammavae_jax.data.arrays import HELD_OUT
 from gammavae_jax.data.recordings import of_training
 from gammavae_jax.errors import InputError
-from gammavae_jax.runs.checkpoint import load_detector, save_detector
+from gammavae_jax.runs.checkpoint import (
+    load_detector,
+    load_with_files,
+    save_detector,
+)
 from gammavae_jax.runs.detector_parameters import plain_parameters
 from gammavae_jax.scoring.detector import with_false_alarm_rate
 from gammavae_jax.scoring.short_clips import SHARES
@@ -340,6 +345,22 @@ def test_a_false_alarm_rate_that_is_set_after_fit_takes_effect(twin, tmp_path):
     assert twin.threshold_ == {"machine": before}
 
 
+def test_a_detector_is_refused_if_its_parameters_are_damaged_or_gone(
+    detector, tmp_path
+):
+    folder = tmp_path / "d"
+    detector.save(folder)
+    path = folder / "anomaly_detector.json"
+    text = path.read_bytes()
+    for at in range(len(text)):
+        path.write_bytes(text[:at] + bytes([text[at] ^ 1]) + text[at + 1 :])
+        with pytest.raises(InputError, match=r"damaged \(anomaly_detector\.json\)"):
+            load_with_files(folder)
+    path.unlink()
+    with pytest.raises(InputError, match=r"damaged \(anomaly_detector\.json\)"):
+        gv.AnomalyDetector.load(folder)
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -535,3 +556,44 @@ def test_the_conditions_of_the_training_are_saved_and_compared(
     notes = capsys.readouterr().err
     assert notes.count("clips of 0.22 s are shorter than those of the training") == 1
     assert notes.count("recordings are 20 dB quieter than any of the training") == 1
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"false_alarm_rate": 1.1}, "scoring.false_alarm_rate is 1.1: must be"),
+        ({"false_alarm_rate": float("nan")}, "false_alarm_rate"),
+        ({"clip_seconds": -1.0}, "clip_seconds is -1.0: it must"),
+        ({"clip_seconds": float("nan")}, "malformed"),
+        ({"seed": -1}, "seed is -1: must"),
+        ({"epochs": 0}, "train.epochs is 0: must"),
+        ({"preset": "nonsense"}, "nonsense"),
+        ({"settings": ["model.nonsense=1"]}, "unknown field 'model.nonsense'"),
+        ({"settings": [5]}, "is malformed"),
+        ({"seed": True}, "is malformed"),
+        ({"epochs": "5"}, "is malformed"),
+        ({"from_the_future": 1}, "another version"),
+        ([], "is malformed"),
+    ],
+)
+def test_every_value_of_a_detector_is_validated_as_if_typed(
+    detector, tmp_path, parameters, message
+):
+    """Its checksum is right: it was written so."""
+    good = detector.get_params() | {"settings": SMALL}
+    given = good | parameters if isinstance(parameters, dict) else parameters
+    files = {"anomaly_detector.json": json.dumps(given)}
+    save_detector(tmp_path, detector.detector_, files)
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        gv.AnomalyDetector.load(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_saving_to_a_link_replaces_what_it_points_to(detector, tmp_path):
+    link = tmp_path / "current.detector"
+    link.symlink_to("v1.detector")
+    for _ in range(2):
+        detector.save(link)
+        names = sorted((path.name, path.is_symlink()) for path in tmp_path.iterdir())
+        assert names == [("current.detector", True), ("v1.detector", False)]
+    assert gv.AnomalyDetector.load(link).threshold_ == detector.threshold_

@@ -1,9 +1,17 @@
+import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from gammavae_jax.files import atomic_folder, write_text
+from gammavae_jax.files import (
+    atomic_folder,
+    file_checksums,
+    unwritable,
+    write_text,
+    writing,
+)
 
 
 def names(folder):
@@ -55,3 +63,71 @@ def test_an_interrupted_atomic_folder_leaves_the_previous_one(tmp_path, monkeypa
     with atomic_folder(target) as folder:
         (folder / "b").write_text("second")
     assert [path.name for path in tmp_path.rglob("*")] == ["detector", "b"]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_a_link_stays_and_its_target_is_written(tmp_path, is_folder, is_there):
+    (tmp_path / "store").mkdir()
+    target, link = tmp_path / "store" / "v1", tmp_path / "current"
+    if is_there:
+        target.mkdir() if is_folder else target.write_text("old")
+    link.symlink_to(tmp_path / "other")
+    (tmp_path / "other").symlink_to(Path("store", "v1"))  # a link to a link
+    if is_folder:
+        with atomic_folder(link) as unfinished:
+            (unfinished / "a").write_text("new")
+    else:
+        write_text(link, "new")
+    assert (target / "a" if is_folder else target).read_text() == "new"
+    assert link.is_symlink()
+    assert sorted(names(tmp_path)) == ["current", "other", "store"]
+    assert names(tmp_path / "store") == ["v1"]
+
+
+def test_a_link_to_itself_is_an_error_and_stays(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match="symbolic links"):
+        write_text(tmp_path / "loop", "text")
+    assert names(tmp_path) == ["loop"]
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    texts = []
+    reader = threading.Thread(
+        target=lambda: texts.append((tmp_path / "pipe").read_text())
+    )
+    reader.start()
+    write_text(tmp_path / "pipe", "text")
+    reader.join(10)
+    assert texts == ["text"]
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_full_disk_mentions_resume_only_where_there_is_a_run_to_continue():
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x")
+    assert "--resume" in str(unwritable(full, resumable=True))
+    for resumable in (False, True):
+        with pytest.raises(ValueError, match="make room") as caught:  # noqa: SIM117
+            with writing(Path("out"), resumable=resumable):
+                raise full
+        assert ("--resume" in str(caught.value)) == resumable
+
+
+def test_a_folder_that_may_not_be_listed_is_not_left_out_of_checksums(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a").write_text("text")
+    assert list(file_checksums(tmp_path)) == ["deep/a"]
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "deep":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError):
+        file_checksums(tmp_path)

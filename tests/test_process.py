@@ -1,15 +1,18 @@
 import json
 import os
+import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 
+import jax
 import pooch
 import pytest
 
 from gammavae_jax import process
 from gammavae_jax.config_json import override, to_dict
+from gammavae_jax.data.synthetic.dataset import synthetic_root
+from gammavae_jax.errors import InputError
 from gammavae_jax.presets import preset
 from gammavae_jax.process import (
     available_cores,
@@ -17,6 +20,7 @@ from gammavae_jax.process import (
     give_cores_to_models,
     keep_compiled_programs,
     limit_blas_threads,
+    local_devices,
     models_in_checkpoint,
 )
 
@@ -215,15 +219,77 @@ def test_the_cache_folder_can_be_set_by_the_user(monkeypatch):
     assert cache_folder() == Path("/cache/gammavae_jax")
 
 
-def test_a_long_wait_is_announced_until_it_ends_or_goes_on(monkeypatch, capfd):
-    monkeypatch.setattr(process, "LONG_WAIT_S", 0.2)
-    with process.waiting_for("the moon", "look up") as step:
-        for _ in range(10):
-            time.sleep(0.05)
-            step()
-        assert not capfd.readouterr().err
-        time.sleep(0.7)
-    lines = capfd.readouterr().err.splitlines()
-    assert lines[0] == "still waiting for the moon after 0 minutes: look up"
-    time.sleep(0.5)
-    assert not capfd.readouterr().err
+@pytest.fixture
+def homeless(monkeypatch):
+    """A user without HOME and without an entry in passwd."""
+    for name in ("HOME", "GAMMAVAE_CACHE_DIR", "XDG_CACHE_HOME", CACHE):
+        monkeypatch.setenv(name, "x")  # so that the end of the test restores it
+        monkeypatch.delenv(name)
+
+    def unknown(_):
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.delitem(sys.modules, "jax", raising=False)
+
+
+def test_without_a_home_one_line_names_the_variables_to_set(homeless, capsys):
+    with pytest.raises(InputError, match="set HOME or GAMMAVAE_CACHE_DIR"):
+        cache_folder()
+    with pytest.raises(InputError, match="set HOME or GAMMAVAE_CACHE_DIR"):
+        synthetic_root()
+    keep_compiled_programs()
+    assert CACHE not in os.environ
+    error = capsys.readouterr().err
+    assert error.startswith("compiled programs are not cached: ")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            RuntimeError("Unable to initialize:\n 'cuda'"),
+            "Unable to initialize: 'cuda'",
+        ),
+        (AssertionError(), "there is none"),
+    ],
+)
+def test_a_missing_device_is_named_with_the_remedy(monkeypatch, error, reason):
+    def missing():
+        raise error
+
+    monkeypatch.setattr(jax, "local_devices", missing)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    with pytest.raises(InputError, match="set it to cpu") as caught:
+        local_devices()
+    assert f"a device of JAX_PLATFORMS=cuda ({reason}): set" in str(caught.value)
+
+
+FORKING = """
+import os, sys
+import jax
+from gammavae_jax.errors import InputError
+from gammavae_jax.process import local_devices
+def child():
+    if os.fork():
+        print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+        return
+    try:
+        local_devices()
+    except InputError as error:
+        os._exit(2 * ("spawn" in str(error)))
+    os._exit(0)
+child()
+jax.numpy.ones(3).sum()
+child()
+local_devices()
+"""
+
+
+def test_only_a_process_forked_after_jax_has_started_is_refused():
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.split() == ["0", "2"], done.stderr
+    assert done.returncode == 0

@@ -1,1 +1,13 @@
 """The `gammavae` command, one module per subcommand."""
+
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    """Return the function `main`, unless its module has been imported already."""
+    if name != "main":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from gammavae_jax.cli.main import main
+
+    globals()[name] = main  # instead of the module
+    return main

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from gammavae_jax.errors import InputError
+
 _US = "gammavae-jax"
 _TFP = ("tensorflow-probability", "tfp-nightly")  # both install the same folder
 
@@ -33,8 +35,12 @@ class Doctor:
         states = []
         with warnings.catch_warnings(action="ignore"):
             for name, check in CHECKS.items():
+                no_device = False
                 try:
                     state, detail, remedy = check()
+                except InputError as error:
+                    # Without a usable device, the checks that need one are left out.
+                    state, detail, remedy, no_device = "FAILED", str(error), "", True
                 except Exception as error:
                     problem = " ".join(str(error).split())
                     state, remedy = "FAILED", ""
@@ -43,6 +49,8 @@ class Doctor:
                 if remedy:
                     print(f"{'remedy:':>40} {remedy}", flush=True)
                 states.append(state)
+                if no_device:
+                    break
         if "FAILED" in states:
             print("fix the first check that FAILED, then run doctor again")
             return 1
@@ -130,7 +138,10 @@ def _caches() -> Result:
     """Check both cache folders (this package's and JAX's) before JAX is imported."""
     from gammavae_jax.process import cache_folder, import_jax, keep_compiled_programs
 
-    folder = cache_folder()
+    try:
+        folder = cache_folder()
+    except InputError as error:
+        return "warning", str(error), ""
     existing = (f for f in (folder, *folder.absolute().parents) if f.is_dir())
     try:
         tempfile.TemporaryFile(dir=next(existing)).close()
@@ -150,9 +161,9 @@ def _caches() -> Result:
 def _devices() -> Result:
     import jax
 
-    from gammavae_jax.process import available_cores
+    from gammavae_jax.process import available_cores, local_devices
 
-    kinds = [device.device_kind for device in jax.devices()]
+    kinds = [device.device_kind for device in local_devices()]
     counts = ", ".join(f"{kinds.count(k)} x {k}" for k in dict.fromkeys(kinds))
     detail = f"{counts}; {available_cores()} cores"
     has_card = shutil.which("nvidia-smi") and not os.environ.get("JAX_PLATFORMS")
@@ -188,9 +199,9 @@ def _training() -> Result:
 
 CHECKS: dict[str, Callable[[], Result]] = {
     "packages": _packages,
-    "caches": _caches,
-    "TensorFlow Probability": _probability,
     "sound files": _sound_files,
+    "caches": _caches,
     "devices": _devices,
+    "TensorFlow Probability": _probability,
     "training step": _training,
 }

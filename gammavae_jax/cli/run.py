@@ -73,7 +73,8 @@ class Run(JobOptions):
         limit_blas_threads()
         with contextlib.ExitStack() as stack:
             if self.distributed:
-                prepare(2)  # the number of models is known only after joining
+                # The number of models is known only after joining.
+                prepare(2, in_cluster=True)
                 stack.enter_context(cluster_process())
             return self._run_here()
 

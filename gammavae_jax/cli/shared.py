@@ -1,6 +1,7 @@
 """Code shared by the commands, without NumPy and JAX so that `--help` is fast."""
 
 import contextlib
+import io
 import json
 import os
 import sys
@@ -13,8 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import tyro
 
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.files import write_text
-from gammavae_jax.process import Terminated, exit_status, raising_on_sigterm
+from gammavae_jax.files import unusable, write_text
+from gammavae_jax.interruption import (
+    Terminated,
+    exit_status,
+    raising_on_termination,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,15 +33,18 @@ if TYPE_CHECKING:
 def readable_errors() -> Iterator[None]:
     """Turn an `InputError` into one line on standard error and exit status 2.
 
-    Ctrl-C exits with status 130 and SIGTERM with 143, both after cleaning up. A closed
-    pipe, as with `| head`, is not an error.
+    The same happens to a system's error about a file. Ctrl-C exits with status 130,
+    SIGTERM with 143 and SIGHUP with 129, all after cleaning up. A closed pipe, as with
+    `| head`, is not an error. Output is escaped where its encoding lacks a character.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        with raising_on_sigterm():
+        with raising_on_termination():
             yield
     except InputError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        sys.exit(2)
+        _fail(error)
     except KeyboardInterrupt as end:
         is_term = isinstance(end, Terminated)
         print("terminated" if is_term else "interrupted", file=sys.stderr)
@@ -45,6 +53,16 @@ def readable_errors() -> Iterator[None]:
         # Otherwise Python flushes the rest at exit, and complains.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(unusable(error))
+
+
+def _fail(error: InputError) -> NoReturn:
+    """Print the line, and exit."""
+    print(f"error: {printable(str(error))}", file=sys.stderr)
+    sys.exit(2)
 
 
 @contextlib.contextmanager

@@ -15,13 +15,17 @@ from jaxtyping import Float32
 
 from gammavae_jax.data import archives
 from gammavae_jax.data.audio_header import (
+    HEAD_BYTES,
     claimed_frames,
+    closed_head,
     require_rate,
     require_supported,
 )
 from gammavae_jax.errors import InputError, printable
 
-_BLOCK = 1 << 18  # frames per read, so that no header decides how much is allocated
+# Samples of all channels per read, so that no header decides how much is allocated,
+# and the frames that are read even of many channels.
+_BLOCK, _SMALLEST_BLOCK = 1 << 18, 1 << 12
 _LOUDEST = 1e9  # full scale is 1; the power of much larger samples overflows float32
 _SIGNATURES = (b"RIFF", b"RIFX", b"RF64", b"fLaC")  # of WAV and FLAC files
 DEAD_DB = 30.0  # a channel so far below another one does not hear the machine
@@ -183,9 +187,41 @@ def _file_size(path: str | os.PathLike[str], name: str) -> int:
     return status.st_size
 
 
+class _WithHead(io.FileIO):
+    """A file that is read with another beginning."""
+
+    def __init__(self, path: Any, head: bytes):
+        super().__init__(path)
+        self._head = head
+
+    def __del__(self) -> None:
+        self.close()  # libsndfile does not
+
+    def readinto(self, buffer: Any) -> int:
+        at, n_bytes = self.tell(), super().readinto(buffer)
+        head = self._head[at : at + n_bytes]
+        memoryview(buffer)[: len(head)] = head
+        return n_bytes
+
+
+def _closed(source: Any) -> Any:
+    """Return a source whose sizes its recorder never wrote with sizes; else None."""
+    if isinstance(source, io.BytesIO):
+        data = source.getvalue()
+        head = closed_head(data[:HEAD_BYTES], len(data))
+        return head and io.BytesIO(head + data[HEAD_BYTES:])
+    with open(source, "rb") as file:
+        n_bytes = os.fstat(file.fileno()).st_size
+        head = closed_head(file.read(HEAD_BYTES), n_bytes)
+    return head and _WithHead(source, head)
+
+
 def _open(source: Any, name: str) -> soundfile.SoundFile:
     try:
         file = soundfile.SoundFile(source)
+        if not file.frames and (closed := _closed(source)):
+            file.close()
+            file = soundfile.SoundFile(closed)
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: named *.raw
         reason = getattr(error, "error_string", "headerless").rstrip(".")
         raise InputError(
@@ -218,7 +254,8 @@ def _blocks(
     is_int16 = file.subtype == "PCM_16"  # which NumPy scales faster than libsndfile
     dtype = "int16" if is_int16 else "float32"
     try:
-        while len(block := file.read(_BLOCK, dtype=dtype, always_2d=True)):
+        n_frames = max(_BLOCK // file.channels, _SMALLEST_BLOCK)
+        while len(block := file.read(n_frames, dtype=dtype, always_2d=True)):
             if levels is not None:
                 levels.add(block)
             samples = block[:, channel]
@@ -234,7 +271,10 @@ def _blocks(
     if n_read < claimed:
         raise _truncated(name, claimed, n_read)
     if not n_read:
-        raise InputError(f"{name}: the file has no samples: remove or replace it")
+        raise InputError(
+            f"{name}: the file has no samples according to its header: replace it, or "
+            "repair the header if its recorder was interrupted"
+        )
 
 
 def _truncated(name: str, claimed: int, n_frames: int) -> InputError:

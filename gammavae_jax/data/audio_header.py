@@ -4,8 +4,9 @@ libsndfile silently accepts contradictory headers: it shortens truncated files a
 decodes samples of another width as noise. Only its log reveals this.
 """
 
+import os
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from gammavae_jax.errors import InputError
 
@@ -16,6 +17,7 @@ _WIDTHS = {
     **dict.fromkeys(("PCM_S8", "PCM_U8", "ALAW", "ULAW"), 1),
     **{"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8},
 }
+HEAD_BYTES = 1 << 16  # enough for the chunks that recorders write before samples
 _UNKNOWN_BYTES = 0x7FFF0000  # WAV streams write a data size of at least this
 _UNKNOWN_BYTES_64 = 1 << 62  # the same for RF64
 # Resampling from an absurd rate could take forever or exhaust the memory.
@@ -64,6 +66,68 @@ def claimed_frames(file: Any) -> int:
         line, unknown = r"  Data size : (\d+)", _UNKNOWN_BYTES_64
     n_bytes, align = _number_in(file.extra_info, line), _block_align(file.extra_info)
     return n_bytes // align if align and 0 < n_bytes < unknown else file.frames
+
+
+class _Samples(NamedTuple):
+    """What a WAV header says about the samples."""
+
+    riff_end: int  # of the file
+    start: int  # of the samples
+    n_bytes: int
+
+
+def _samples_of(head: bytes) -> _Samples | None:
+    """Return what the beginning of a WAV file says, or None if it is something else."""
+    order = "big" if head[:4] == b"RIFX" else "little"
+    is_wav = head[:4] in (b"RIFF", b"RIFX", b"RF64")
+    riff_end, at = 8 + int.from_bytes(head[4:8], order), 12  # `at`: of a chunk
+    while is_wav and at + 8 <= len(head):
+        start, n_bytes = at + 8, int.from_bytes(head[at + 4 : at + 8], order)
+        if head[at : at + 4] == b"data":
+            if head[12:16] == b"ds64":
+                riff_end = 8 + int.from_bytes(head[20:28], order)
+                n_bytes = int.from_bytes(head[28:36], order)
+            return _Samples(riff_end, start, n_bytes)
+        at = start + n_bytes + n_bytes % 2
+    return None
+
+
+def closed_head(head: bytes, n_bytes: int) -> bytes | None:
+    """Return the beginning of a WAV file whose recorder wrote no sizes, with its size.
+
+    Samples then fill the file of `n_bytes`. None for other files.
+    """
+    found = _samples_of(head)
+    # If there were chunks after the samples, the size of the file would count them.
+    if found is None or found.n_bytes or found.start < found.riff_end < _UNKNOWN_BYTES:
+        return None
+    order, end, width = "little", found.start, 4
+    if head[:4] == b"RF64":
+        end, width = 36, 8
+    elif head[:4] == b"RIFX":
+        order = "big"
+    size = min(n_bytes - found.start, 256**width - 1).to_bytes(width, order)
+    return head[: end - width] + size + head[end:]
+
+
+def lacks_samples(path: str | os.PathLike[str]) -> bool:
+    """Whether a header has no length yet, or claims more than the file has.
+
+    False for a file that cannot be read, or has another format.
+    """
+    if not os.path.isfile(path):  # opening a pipe would wait for its writer
+        return False
+    try:
+        with open(path, "rb") as file:
+            head, n_bytes = file.read(HEAD_BYTES), os.fstat(file.fileno()).st_size
+    except OSError:
+        return False
+    if head[:4] == b"fLaC":
+        return not int.from_bytes(head[18:26], "big") % (1 << 36)  # samples
+    found = _samples_of(head)
+    if found is None:
+        return n_bytes == 0
+    return not found.n_bytes or found.start + found.n_bytes > n_bytes
 
 
 def _block_align(log: str) -> int:

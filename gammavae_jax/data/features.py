@@ -27,15 +27,16 @@ _MELS_AT_ONCE = 32  # neighbouring filters overlap; most of the matrix is zeros
 def mel_filterbank(config: FeatureConfig) -> Float32[np.ndarray, "bin mel"]:
     """Return triangular mel filters over `n_fft // 2 + 1` frequency bins.
 
-    Source: `librosa.filters.mel`. librosa takes seconds to import and is only needed
-    for training: a saved detector includes its filterbank.
+    Source: `librosa.filters.mel`, to the same bits. librosa itself takes seconds to
+    import and cannot be imported where its compiled code cannot be cached.
     """
-    import librosa
-
-    filters = librosa.filters.mel(
-        sr=config.sample_rate, n_fft=config.n_fft, n_mels=config.n_mels
-    )
-    return np.ascontiguousarray(filters.T, dtype=np.float32)
+    hz = np.fft.rfftfreq(config.n_fft, 1 / config.sample_rate)
+    corners = band_corners(config)
+    ramps, widths = corners[:, None] - hz, np.diff(corners)[:, None]
+    rising, falling = -ramps[:-2] / widths[:-1], ramps[2:] / widths[1:]
+    filters = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+    filters *= (2.0 / (corners[2:] - corners[:-2]))[:, None]  # equal area
+    return np.ascontiguousarray(filters.T)
 
 
 def n_frames(n_samples: int, config: FeatureConfig) -> int:
@@ -117,7 +118,8 @@ def hann(n_fft: int) -> Float64[np.ndarray, "sample"]:
 
 
 _HZ_PER_MEL = 200.0 / 3.0  # below the corner
-_CORNER_HZ, _CORNER_MEL = 1000.0, 15.0
+_CORNER_HZ = 1000.0
+_CORNER_MEL = _CORNER_HZ / _HZ_PER_MEL
 _LOG_STEP = np.log(6.4) / 27.0  # above it
 
 

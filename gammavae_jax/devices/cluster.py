@@ -15,11 +15,12 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import text_checksum, unusable, unwritable
-from gammavae_jax.process import waiting_for
+from gammavae_jax.interruption import waiting_for
 
 Value = TypeVar("Value")
 
@@ -102,7 +103,8 @@ def on_first(function: Callable[[], Value]) -> Value:
     number, count = _number_and_count()
     if count == 1:
         return function()
-    value, message = _tried(function, unwritable) if number == 0 else (None, "")
+    to_run = partial(unwritable, resumable=True)
+    value, message = _tried(function, to_run) if number == 0 else (None, "")
     value, message = json.loads(_from_all(json.dumps([value, message]))[0])
     _raise_first([message])
     return value

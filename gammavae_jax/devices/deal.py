@@ -12,7 +12,7 @@ from gammavae_jax.devices.cluster import is_joined
 from gammavae_jax.devices.core_queue import CoreQueue
 from gammavae_jax.devices.mesh import MeshPlacement
 from gammavae_jax.devices.placement import Placement
-from gammavae_jax.process import available_cores
+from gammavae_jax.process import available_cores, local_devices
 
 
 def make_placement(
@@ -33,7 +33,7 @@ def make_placement(
         batching: "auto" is `map` on CPUs and `vmap` elsewhere.
     """
     if devices is None:
-        devices = jax.devices() if is_joined() else jax.local_devices()
+        devices = jax.devices() if is_joined() else local_devices()
     devices = _alternate_processes(devices)
     if batching == "auto":
         batching = "map" if devices[0].platform == "cpu" else "vmap"

@@ -54,7 +54,7 @@ def read_clips_csv(path: Path) -> list[ClipRow]:
     try:
         text = path.read_text(encoding="utf-8")
         return [_clip_row(fields) for fields in csv.DictReader(io.StringIO(text))]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{str(path)!r} cannot be read as a run's table of clips: pass the folder "
             "of a finished run"

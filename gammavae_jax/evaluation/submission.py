@@ -127,7 +127,7 @@ def _sections_of_run(run: Path) -> set[Section]:
     try:
         with path.open(encoding="utf-8") as lines:
             names = list(json.loads(next(lines, '{"machines": {}}'))["machines"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         problem = f"{path} was not written by a run"
         raise InputError(f"{problem}: choose another RUN_OUT") from error
     trained = (machine_and_section(f"anomaly_score_{name}.csv") for name in names)
@@ -166,7 +166,7 @@ def _read_config(run: Path) -> Config:
         return from_dict(json.loads(path.read_text(encoding="utf-8")))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         remedy = "pass a run folder"
         raise InputError(f"{path} cannot be read: {remedy}") from error
 

@@ -8,7 +8,7 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,10 +21,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from gammavae_jax.errors import printable
+from gammavae_jax.interruption import HANGUP, handled
 from gammavae_jax.live.announce import Announcer
 from gammavae_jax.live.events import message
 from gammavae_jax.live.metrics import Outcome, Refusal
 from gammavae_jax.live.service import ScoreRequest, Service
+from gammavae_jax.live.uploads import Body
 
 SHUTDOWN_SECONDS = 3
 _MAX_CONNECTIONS = 512
@@ -113,16 +115,17 @@ class EventStream(StreamingResponse):
 class LiveServer(uvicorn.Server):
     """A uvicorn server that also closes idle connections.
 
-    uvicorn alone lets a client hold a connection forever by sending no request, or by
-    still sending its body after the answer. On shutdown, `close` is called in the event
-    loop before the server waits for open requests.
+    uvicorn alone lets a client hold a connection forever by sending no request, by still
+    sending its body after the answer, or by never reading. On shutdown, `close` is
+    called in the event loop before the server waits for open requests.
     """
 
     ticks_between_checks = 100  # of 0.1 s
 
     def __init__(self, application: Any, close: Callable[[], None]):
         self._close = close
-        self._last_requests: dict[Any, Any] = {}  # at the last check, by connection
+        # The requests and unread bytes at the last check, by connection.
+        self._last: dict[Any, tuple[Any, int]] = {}
         super().__init__(
             uvicorn.Config(
                 application,
@@ -140,16 +143,24 @@ class LiveServer(uvicorn.Server):
         )
 
     async def on_tick(self, counter: int) -> bool:
-        """Close connections that have made no request since the last check."""
+        """Close connections without a request, or without reading, for a while."""
         if counter % self.ticks_between_checks == 0:
-            before = self._last_requests
-            connections = list[Any](self.server_state.connections)
-            self._last_requests = {c: c.cycle for c in connections}
-            for connection, request in self._last_requests.items():
+            before, self._last = self._last, {}
+            for connection in list[Any](self.server_state.connections):
+                request, transport = connection.cycle, connection.transport
+                n_unread = transport.get_write_buffer_size()
+                self._last[connection] = request, n_unread
                 is_running = request is not None and not request.response_complete
-                if not is_running and before.get(connection, self) is request:
-                    connection.transport.close()
+                is_idle = n_unread > 0 or not is_running
+                if is_idle and before.get(connection) == (request, n_unread):
+                    transport.abort()  # closing would wait for the client to read
         return await super().on_tick(counter)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Shut down on SIGHUP, too."""
+        with super().capture_signals(), handled(HANGUP, self.handle_exit):
+            yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the service, then shut down the server."""
@@ -195,46 +206,49 @@ async def _score(
 ) -> dict[str, Any]:
     machine = service.machine_named(machine)
     headers = request.headers
-    body = await service.uploads.read(request.stream(), headers.get("content-length"))
-    try:
-        content_type = headers.get("content-type", "")
-        return await service.score(ScoreRequest(body, content_type, name, machine, id_))
-    finally:
-        service.uploads.release(body)
+    body = Body(headers.get("content-type", ""), name)
+    declared = headers.get("content-length")
+    async with service.uploads.received(request.stream(), declared, body) as upload:
+        return await service.score(ScoreRequest(upload, machine, id_))
 
 
 def _add_get_routes(app: FastAPI, service: Service) -> None:
     started = time.monotonic()
 
-    @app.get("/machines")
+    def get(path: str) -> Callable:
+        return app.api_route(path, methods=["GET", "HEAD"])
+
+    @get("/machines")
     async def machines() -> Response:
         return _json({"machines": service.machine_entries()})
 
-    @app.get("/health")
+    @get("/health")
     async def health() -> Response:
         uptime = round(time.monotonic() - started, 1)
         waiting = service.waiting
         return _json({"status": "ok", "uptime_seconds": uptime, "waiting": waiting})
 
-    @app.get("/metrics")
+    @get("/metrics")
     async def metrics() -> Response:
         text, media_type = service.metrics.text()
         return Response(text, media_type=media_type)
 
-    @app.get("/spectrogram")
+    @get("/spectrogram")
     async def spectrogram(machine: str | None = None) -> Response:
         image = service.history.thumbnail(service.machine_named(machine))
         if image is None:
             raise Refusal(404, "no recording of this machine has been scored yet")
         return _json(image)
 
-    @app.get("/events")
-    async def events() -> Response:
+    @get("/events")
+    async def events(request: Request) -> Response:
         def snapshot() -> str:
             return message("snapshot", service.history.snapshot())
 
         # Keeps a reverse proxy such as nginx from buffering the events.
         headers = {"X-Accel-Buffering": "no"}
+        if request.method == "HEAD":  # or it would listen forever
+            return Response(None, 200, headers, EventStream.media_type)
         return EventStream(service.broadcast.listen(snapshot), headers=headers)
 
 

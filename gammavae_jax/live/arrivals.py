@@ -1,30 +1,30 @@
 """Finds new recordings in a watched folder, and logs which have been scored.
 
 The folder is polled, because network shares send no change notifications. A recording
-is complete once its size and modification time have not changed for a while.
+is complete once its size and modification time have not changed for a while. If its
+header has no length yet, its recorder must also have closed it, or the while is longer.
 """
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from gammavae_jax.data.audio_header import lacks_samples
 from gammavae_jax.data.listing import Reason, list_recordings, status_of
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.files import write_text
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from gammavae_jax.files import FolderInUse, FolderLock, write_text
 
 _LINE_START = '{"file": "'
 _KEPT_SECONDS = 30 * 24 * 3600
 _ROUNDED_NS = 2_000_000_000  # some disks keep only every other second
+OPEN_SETTLES = 3  # a file whose header has no length must be unchanged this much longer
 
 
 class Stamp(NamedTuple):
@@ -69,6 +69,7 @@ class Arrivals:
         self._clock = clock
         self._waiting: dict[str, tuple[Stamp, float]] = {}
         self.left_out: dict[str, Reason] = {}  # at the last poll
+        self.held: set[str] = set()  # a process was seen to write to these
 
     @property
     def growing(self) -> list[str]:
@@ -85,11 +86,35 @@ class Arrivals:
                 continue
             old, since = before.get(name, (stamp, now))
             since = since if old == stamp else now
-            if now - since >= self._settle_seconds:
+            if self._is_complete(name, now - since):
                 complete.append(Arrival(name, stamp))
             else:
                 self._waiting[name] = stamp, since
+        self.held &= self._waiting.keys()
         return sorted(complete, key=lambda a: (a.stamp.mtime_ns, a.name))
+
+    def _is_complete(self, name: str, unchanged_seconds: float) -> bool:
+        path = self._folder / name
+        if unchanged_seconds < self._settle_seconds:
+            return False
+        if not lacks_samples(path):
+            return True
+        if os.path.realpath(path) in _files_being_written():
+            self.held.add(name)
+            return False
+        # If its recorder was seen before, it has closed the file.
+        is_long = unchanged_seconds >= OPEN_SETTLES * self._settle_seconds
+        return is_long or name in self.held
+
+
+def _files_being_written() -> set[str]:
+    """Return the files that this user's processes have open for writing, on Linux."""
+    files = set()
+    for link in glob.iglob("/proc/[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if os.lstat(link).st_mode & stat.S_IWUSR:
+                files.add(os.readlink(link))
+    return files
 
 
 def recordings_in(folder: Path) -> tuple[dict[str, Stamp], dict[str, Reason]]:
@@ -134,13 +159,23 @@ class ScoredLog:
     """
 
     def __init__(self, path: Path):
-        self._path = path
+        self._path = Path(os.path.realpath(path))
         self._scored: dict[str, Scored] = {}
         self._file: IO[str] | None = None
         try:
-            path.touch()
-            self._scored = _read(path)
-            self._rewrite()
+            self._path.touch()
+            # The log itself is replaced, so a lock on it could be a lock on its past.
+            name = f"{self._path.name}.lock"
+            self._lock = FolderLock(self._path.parent, name, stays=False)
+            with contextlib.ExitStack() as stack:
+                stack.push(self._lock)
+                self._scored = _read(self._path)
+                self._rewrite()
+                stack.pop_all()
+        except FolderInUse as error:
+            remedy = "stop that watch, or choose another file with --state"
+            message = f"{printable(path)} is in use by another watch: {remedy}"
+            raise InputError(message) from error
         except OSError as error:
             problem = f"{printable(path)} cannot be used ({error.strerror})"
             remedy = "pass --state with a file that this user may write"
@@ -151,6 +186,7 @@ class ScoredLog:
 
     def __exit__(self, *_: object) -> None:
         self._close()
+        self._lock.__exit__()
 
     def contains(self, name: str, stamp: Stamp) -> bool:
         """Return whether this version of a recording has been scored."""
@@ -206,34 +242,16 @@ class ScoredLog:
         self._rewrite()
 
     def _rewrite(self) -> None:
-        """Rewrite the file, and lock the new one."""
+        """Rewrite the file."""
         self._close()
-        with _locked(self._path):
-            lines = [_line(*of) for of in self._scored.items()]
-            write_text(self._path, "".join(lines))
-            self._file = _locked(self._path)
+        write_text(self._path, "".join(_line(*of) for of in self._scored.items()))
+        self._file = self._path.open("a", encoding="utf-8", newline="")
 
     def _close(self) -> None:
         file, self._file = self._file, None
         if file is not None:
             with contextlib.suppress(OSError):  # of lines that cannot be written
                 file.close()
-
-
-def _locked(path: Path) -> IO[str]:
-    """Open a file for appending, and lock it against other watches."""
-    file = path.open("a", encoding="utf-8", newline="")
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.close()
-            remedy = "stop that watch, or choose another file with --state"
-            message = f"{printable(path)} is in use by another watch: {remedy}"
-            raise InputError(message) from error
-        except OSError:  # the file system has no locks
-            pass
-    return file
 
 
 def _read(path: Path) -> dict[str, Scored]:

@@ -159,7 +159,7 @@ def split_windows(
     """
     length, hop = size
     buffer, previous, start = np.zeros(0, np.float32), None, 0
-    for block in blocks:
+    for block in _joined(blocks, length):
         buffer = np.concatenate([buffer, block])
         if previous is None and len(buffer) <= _LONGEST_WHOLE * length:
             continue
@@ -192,6 +192,19 @@ def score_recording(
             notes = scorer.notes_on(recording, verdict.worst_clip, machine)
             verdict = verdict._replace(sample_rate=rate, notes=notes)
         yield verdict
+
+
+def _joined(blocks: Blocks, least: int) -> Blocks:
+    """Join blocks to blocks of at least so many samples, except for the last."""
+    waiting, n_samples = [np.zeros(0, np.float32)], 0
+    for block in blocks:
+        waiting.append(block)
+        n_samples += len(block)
+        if n_samples >= least:
+            yield np.concatenate(waiting)
+            waiting, n_samples = [], 0
+    if waiting:
+        yield np.concatenate(waiting)
 
 
 def score_windows(

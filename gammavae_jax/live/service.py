@@ -23,9 +23,12 @@ from gammavae_jax.live.scorer import (
     finite,
     score_recording,
 )
-from gammavae_jax.live.uploads import Upload, Uploads, recording_of
+from gammavae_jax.live.uploads import Upload, Uploads
 
 _SHUTTING_DOWN = "the server is shutting down"
+_MOST_SAMPLES_A_SECOND = (
+    192_000  # of all channels, in a recording of the largest length
+)
 _MAX_STRETCHES = 100  # in an answer
 _MAX_ARRIVING = 4  # recordings of the largest size, besides those that wait
 
@@ -44,9 +47,7 @@ class Limits:
 class ScoreRequest(NamedTuple):
     """A request to score a recording."""
 
-    body: bytearray
-    content_type: str
-    name: str | None  # of the recording
+    upload: Upload
     machine: str
     id_: str
 
@@ -180,8 +181,7 @@ class Service:
         if time.monotonic() > deadline:  # its client has been refused
             raise busy("the recording was not scored in time")
         with self.metrics.scoring_seconds.time():
-            body = bytes(request.body)
-            upload = recording_of(body, request.content_type, request.name)
+            upload = request.upload
             *stretches, whole = self._verdicts(upload, request.machine, deadline)
             image = thumbnail(
                 self._scorer.spectrogram(whole.worst_clip),
@@ -211,13 +211,17 @@ class Service:
     def _limited_blocks(
         self, recording: RecordingBlocks, name: str, deadline: float
     ) -> Iterator[Any]:
-        """Limit a recording's length: a small FLAC file may hold hours of silence."""
-        most = self.limits.max_seconds
+        """Limit a recording's length: a small FLAC file may hold hours of silence.
+
+        More channels, or a higher sample rate, leave fewer seconds.
+        """
+        per_second = recording.sample_rate * recording.n_channels
+        most = self.limits.max_seconds * min(1, _MOST_SAMPLES_A_SECOND / per_second)
         left = most * recording.sample_rate
         for block in recording.blocks:
             left -= len(block)
             if left < 0:
-                message = f"{name} is longer than {most:g} s: send it in parts"
+                message = f"{name} is longer than {most:.3g} s: send it in parts"
                 raise Refusal(413, message, "too_large")
             if self._is_closing or time.monotonic() > deadline:
                 raise busy(f"{name} was not scored in time")

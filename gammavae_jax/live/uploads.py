@@ -1,6 +1,7 @@
-"""Uploaded recordings, read within limits on size, time and memory."""
+"""Uploaded recordings, parsed as they arrive, within limits."""
 
 import asyncio
+import contextlib
 import logging
 import re
 from collections.abc import AsyncIterator
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 _DEFAULT_NAME = "recording"
 _LONGEST_NAME = 120
+_LONGEST_TYPE = 300  # characters
 _MAX_PARTS = 16
-_CHUNK = 65536  # bytes
 
 # It would report every malformed form to standard error.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
@@ -45,37 +46,38 @@ class Uploads:
         self._capacity = max_bytes * max_bodies
         self.held = 0  # bytes
 
-    async def read(
-        self, chunks: AsyncIterator[bytes], declared: str | None
-    ) -> bytearray:
-        """Read a whole request body, which the caller must `release` later.
+    @contextlib.asynccontextmanager
+    async def received(
+        self, chunks: AsyncIterator[bytes], declared: str | None, body: "Body"
+    ) -> AsyncIterator[Upload]:
+        """Read a whole request body, and hold its memory during the block.
 
         A body is refused if it is too large or too slow, or if memory is short. Bytes
         are counted as they arrive, whatever the declared length.
         """
         if declared is not None and declared.isdecimal():
             self._check_size(int(declared[:20]))
-        body = bytearray()
+        n_bytes = 0
         try:
             async with asyncio.timeout(self._seconds):
                 async for chunk in chunks:
-                    self._check_size(len(body) + len(chunk))
+                    self._check_size(n_bytes + len(chunk))
                     if self.held + len(chunk) > self._capacity:
                         raise busy("too many recordings are arriving")
                     self.held += len(chunk)
-                    body += chunk
-        except BaseException as error:
-            self.release(body)
-            if isinstance(error, TimeoutError):
-                problem = f"the recording was not received within {self._seconds:g} s"
-                message = f"{problem}: send it faster"
-                raise Refusal(408, message, "too_slow") from error
+                    n_bytes += len(chunk)
+                    body.add(chunk)
+        except TimeoutError as error:
+            self.held -= n_bytes
+            problem = f"the recording was not received within {self._seconds:g} s"
+            raise Refusal(408, f"{problem}: send it faster", "too_slow") from error
+        except BaseException:
+            self.held -= n_bytes
             raise
-        return body
-
-    def release(self, body: bytearray) -> None:
-        """Free a body's memory."""
-        self.held -= len(body)
+        try:
+            yield body.upload()
+        finally:
+            self.held -= n_bytes
 
     def _check_size(self, n_bytes: int) -> None:
         if n_bytes > self._max_bytes:
@@ -84,76 +86,99 @@ class Uploads:
             raise Refusal(413, message, "too_large")
 
 
-def recording_of(body: bytes, content_type: str, name: str | None) -> Upload:
-    """Extract the recording from a request body.
+class Body:
+    """A request body, to which bytes are added as they arrive.
 
-    In `multipart/form-data`, it is the first file; any other body is the recording
-    itself. The default name is the form's file name.
-
-    Raises:
-        Refusal: there is no recording.
+    In `multipart/form-data` the recording is its only file; any other body is the
+    recording itself. The default name is the form's file name.
     """
-    upload = Upload(body, "")
-    if content_type.lower().startswith("multipart/form-data"):
+
+    def __init__(self, content_type: str, name: str | None):
+        self._name = name
+        self._data = bytearray()
+        self._form: _Form | None = None
+        if content_type.lower().startswith("multipart/form-data"):
+            self._form = _Form(content_type, self._data)
+
+    def add(self, chunk: bytes) -> None:
+        """Add the next bytes, or raise a `Refusal`."""
+        if self._form is None:
+            self._data += chunk
+            return
         try:
-            upload = _first_file(body, content_type)
+            self._form.write(chunk)
         except FormParserError as error:
             raise Refusal(400, "the form is malformed: send one file field") from error
-    if not upload.data:
-        raise Refusal(400, "the request has no recording: send a WAV or FLAC file")
-    return Upload(upload.data, _display_name(name or upload.name))
+
+    def upload(self) -> Upload:
+        """Return the recording once all bytes were added, or raise a `Refusal`."""
+        if self._form and not self._form.is_complete:
+            raise Refusal(400, "the form has no complete file: send one file field")
+        if not self._data:
+            raise Refusal(400, "the request has no recording: send a WAV or FLAC file")
+        name = self._name or (self._form.file_name if self._form else "")
+        return Upload(bytes(self._data), _display_name(name))
 
 
-class _Part(NamedTuple):
-    headers: bytearray
-    data: bytearray
+class _Form:
+    """A multipart form (RFC 7578) with one file, whose bytes are added to `data`."""
 
-    @property
-    def file_name(self) -> str:
-        """The file name, or an empty string for an ordinary field."""
-        found = re.search(rb"(?im)^content-disposition(.*)$", self.headers)
-        header = bytes(found[1]) if found else b""
-        # RFC 5987, which some clients use for names that are not ASCII.
-        if encoded := re.search(rb"(?i)filename\*=utf-8''([^\s;]+)", header):
-            return unquote(encoded[1])
-        name = parse_options_header(header)[1].get(b"filename", b"")
-        return name.decode("utf-8", "replace")
+    def __init__(self, content_type: str, data: bytearray):
+        about = content_type[:_LONGEST_TYPE]
+        boundary = parse_options_header(about)[1].get(b"boundary", b"")
+        if not 1 <= len(boundary) <= 70:
+            message = "the form has no boundary: let the client set Content-Type"
+            raise Refusal(400, message)
+        self._data = data
+        self._n_parts, self._headers, self._is_file = 0, bytearray(), False
+        self.file_name, self.is_complete = "", False
+        callbacks: MultipartCallbacks = {
+            "on_part_begin": self._begin,
+            "on_header_begin": lambda: self._headers.extend(b"\n"),
+            "on_header_field": self._add_header,
+            "on_header_value": self._add_header,
+            "on_headers_finished": self._end_headers,
+            "on_part_data": self._add_data,
+            "on_part_end": self._end,
+        }
+        parser = MultipartParser(
+            boundary, callbacks, max_header_count=8, max_header_size=4096
+        )
+        self.write = parser.write
 
-
-def _first_file(body: bytes, content_type: str) -> Upload:
-    """Return the first file of a multipart form (RFC 7578)."""
-    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
-    if not 1 <= len(boundary) <= 70:
-        raise Refusal(400, "the form has no boundary: let the client set Content-Type")
-    parts: list[_Part] = []
-    complete: list[_Part] = []
-
-    def add_header(data: bytes, start: int, end: int) -> None:
-        parts[-1].headers.extend(data[start:end])
-
-    def add_data(data: bytes, start: int, end: int) -> None:
-        parts[-1].data.extend(data[start:end])
-
-    callbacks: MultipartCallbacks = {
-        "on_part_begin": lambda: parts.append(_Part(bytearray(), bytearray())),
-        "on_header_begin": lambda: parts[-1].headers.extend(b"\n"),
-        "on_header_field": add_header,
-        "on_header_value": add_header,
-        "on_part_data": add_data,
-        "on_part_end": lambda: complete.append(parts[-1]),
-    }
-    parser = MultipartParser(
-        boundary, callbacks, max_header_count=8, max_header_size=4096
-    )
-    for start in range(0, len(body), _CHUNK):
-        parser.write(body[start : start + _CHUNK])
-        for part in complete[:_MAX_PARTS]:
-            if name := part.file_name:
-                return Upload(bytes(part.data), name)
-        if len(parts) > _MAX_PARTS:
+    def _begin(self) -> None:
+        self._n_parts += 1
+        if self._n_parts > _MAX_PARTS:
             raise Refusal(400, f"the form has over {_MAX_PARTS} parts: send only one")
-        complete.clear()
-    raise Refusal(400, "the form has no complete file: send one file field")
+        self._headers.clear()
+
+    def _add_header(self, data: bytes, start: int, end: int) -> None:
+        self._headers += memoryview(data)[start:end]
+
+    def _end_headers(self) -> None:
+        name = _file_name(bytes(self._headers))
+        self._is_file = name != ""
+        if self._is_file and self.file_name:
+            raise Refusal(400, "the form has several files: send one at a time")
+        self.file_name = self.file_name or name
+
+    def _add_data(self, data: bytes, start: int, end: int) -> None:
+        if self._is_file:
+            self._data += memoryview(data)[start:end]
+
+    def _end(self) -> None:
+        self.is_complete |= self._is_file
+
+
+def _file_name(headers: bytes) -> str:
+    """Return the file name in a part's headers; empty for an ordinary field."""
+    found = re.search(rb"(?im)^content-disposition(.*)$", headers)
+    header = found[1] if found else b""
+    # RFC 5987, which some clients use for names that are not ASCII.
+    if encoded := re.search(rb"(?i)filename\*=utf-8''([^\s;]+)", header):
+        return unquote(encoded[1])
+    name = parse_options_header(header)[1].get(b"filename", b"")
+    return name.decode("utf-8", "replace")
 
 
 def _display_name(name: str) -> str:

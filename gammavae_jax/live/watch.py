@@ -13,6 +13,7 @@ from gammavae_jax.data.names import nfc
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.live.announce import Announcer
 from gammavae_jax.live.arrivals import (
+    OPEN_SETTLES,
     Arrival,
     Arrivals,
     ScoredLog,
@@ -61,6 +62,7 @@ class FolderWatch:
         self._arrivals = Arrivals(options.folder, options.settle_seconds)
         self._bad: dict[str, Stamp] = {}  # reported already
         self._left_out: set[str] | None = None  # named already; None before any poll
+        self._held: set[str] = set()  # named as being written
         self._is_gone = False
         self._cleaned = -_CLEANUP_SECONDS
         self.counts: Counter[str] = Counter()
@@ -77,8 +79,10 @@ class FolderWatch:
     def run_once(self) -> None:
         """Score the complete recordings, and name those that are still growing."""
         self._poll()
-        time.sleep(self._options.settle_seconds)
-        self._poll()
+        for settles in (1, OPEN_SETTLES - 1):
+            if self._arrivals.growing:
+                time.sleep(settles * self._options.settle_seconds)
+                self._poll()
         for name in self._arrivals.growing:
             self._announcer.say(f"{printable(name)} is still growing: left for later")
 
@@ -111,6 +115,10 @@ class FolderWatch:
             self._announcer.say(f"{folder} is back")
         self._is_gone = False
         self._name_left_out()
+        for name in sorted(self._arrivals.held - self._held):
+            problem = f"the header of {printable(name)} has no length yet"
+            self._announcer.say(f"{problem}: waiting until its recorder closes it")
+        self._held = self._arrivals.held.copy()
         for arrival in arrivals:
             self._handle(arrival)
         if time.monotonic() - self._cleaned >= _CLEANUP_SECONDS:

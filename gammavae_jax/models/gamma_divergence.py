@@ -60,8 +60,9 @@ def _jvp(primals, tangents):
         lambda: b * growth / s,
     )
     pairs = zip(tangents, derivatives, strict=True)
-    parts = [t * of() for t, of in pairs if not isinstance(t, SymbolicZero)]
-    return gamma_divergence(*primals), sum(parts)
+    parts: list[Any] = [t * of() for t, of in pairs if not isinstance(t, SymbolicZero)]
+    tangent: Any = sum(parts)
+    return gamma_divergence(*primals), tangent
 
 
 def exponential_excess(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:

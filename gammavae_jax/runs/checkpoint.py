@@ -8,7 +8,7 @@ The leading axes of all arrays are `[member machine]` or `[seed machine]`, so an
 of devices and processes can read them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,11 +20,13 @@ from gammavae_jax.config_json import to_dict
 from gammavae_jax.data.conditions import Conditions
 from gammavae_jax.devices.cluster import on_first
 from gammavae_jax.errors import InputError
-from gammavae_jax.files import remove
+from gammavae_jax.files import remove, text_checksum, write_text
+from gammavae_jax.process import local_devices
 from gammavae_jax.runs.stored_arrays import (
     Unreadable,
     load_arrays,
     marker,
+    read_beside,
     read_marker,
     save_arrays,
     validate_detector,
@@ -46,11 +48,16 @@ class TrainCheckpoint(NamedTuple):
     clips: dict[str, list[str]]  # the training clips of each machine
 
 
-def save_detector(folder: Path, detector: Detector) -> None:
+def save_detector(
+    folder: Path, detector: Detector, files: Mapping[str, str] | None = None
+) -> None:
     """Write a detector to a checkpoint folder, replacing any existing detector.
 
-    All processes of a cluster must call this. See `save_arrays` for errors.
+    `files` are texts by name, to be saved with it; a cluster has none. All processes of
+    a cluster must call this. See `save_arrays` for errors.
     """
+    for name, text in (files or {}).items():
+        write_text(folder / name, text)
     references, calibration = dict(detector.references), dict(detector.calibration)
     arrays = {
         "scorer": detector.scorer,
@@ -65,6 +72,7 @@ def save_detector(folder: Path, detector: Detector) -> None:
         "references": {n: list(r.clips.shape[2:]) for n, r in references.items()},
         "calibration": {n: values.shape[-1] for n, values in calibration.items()},
         "conditions": {n: of._asdict() for n, of in detector.conditions.items()},
+        "beside": {name: text_checksum(text) for name, text in (files or {}).items()},
     }
     save_arrays(folder / "detector", arrays, about)
 
@@ -75,6 +83,15 @@ def load_detector(folder: Path) -> Detector:
     Raises:
         InputError: there is no detector, or this version cannot read it.
     """
+    return load_with_files(folder)[0]
+
+
+def load_with_files(folder: Path) -> tuple[Detector, dict[str, bytes]]:
+    """Load a detector, and the files that were saved with it, by name.
+
+    Raises:
+        InputError: see `load_detector`.
+    """
     path = folder / "detector"
     refuse_fleet(folder, "checkpoint")
     if not marker(path).is_file():
@@ -84,11 +101,12 @@ def load_detector(folder: Path) -> Detector:
         )
     about, config = read_marker(path)
     validate_detector(path, about)
+    files = read_beside(path, about)
     arrays = load_arrays(path, about, _abstract_detector(config, about))
     machines = tuple((machine, section) for machine, section in about["machines"])
     stored = about.get("conditions", {})  # older detectors have none
     conditions = {n: Conditions(**_with_tuples(of)) for n, of in stored.items()}
-    return Detector(config, machines, **arrays, conditions=conditions)
+    return Detector(config, machines, **arrays, conditions=conditions), files
 
 
 def _with_tuples(tree: Any) -> dict[str, Any]:
@@ -216,6 +234,7 @@ def _abstract_reference(
 def _abstract_state(
     config: Config, models: tuple[int, int], n_batches: int = 1
 ) -> TrainState:
+    local_devices()  # or JAX would report a missing device at length
     one = jax.eval_shape(lambda: init_state(config, jax.random.key(0), n_batches))
     return jax.tree.map(
         lambda leaf: _blank(*models, *leaf.shape, dtype=leaf.dtype), one

@@ -1,14 +1,15 @@
 """The folder of an `AnomalyDetector`: a checkpoint and the estimator's parameters."""
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.files import atomic_folder, write_text
-from gammavae_jax.runs.checkpoint import load_detector, save_detector
+from gammavae_jax.files import atomic_folder
+from gammavae_jax.runs.checkpoint import load_with_files, save_detector
 from gammavae_jax.runs.detector_parameters import PARAMETERS, plain_parameters
 from gammavae_jax.scoring.detector import Detector
 
@@ -26,9 +27,10 @@ def require_place(folder: Path) -> None:
             f"{printable(folder)} exists and is not a detector: choose another path"
         )
     try:
-        # Permissions do not reveal read-only disks, so try it.
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder.parent):
+        # Permissions do not reveal read-only disks, so try it where a link leads.
+        parent = Path(os.path.realpath(folder)).parent
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=parent):
             pass
     except OSError as error:
         raise _not_written(folder, error) from error
@@ -47,9 +49,8 @@ def write_detector(
     require_place(folder)
     try:
         with atomic_folder(folder) as unfinished:
-            save_detector(unfinished, detector)
             text = json.dumps(parameters, indent=2) + "\n"
-            write_text(unfinished / _PARAMETERS, text)
+            save_detector(unfinished, detector, {_PARAMETERS: text})
     except OSError as error:
         raise _not_written(folder, error) from error
 
@@ -60,8 +61,8 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
     Raises:
         InputError: there is no detector, or this version cannot read it.
     """
-    detector, path = load_detector(folder), folder / _PARAMETERS
-    if not path.exists():
+    detector, files = load_with_files(folder)
+    if _PARAMETERS not in files:
         config = detector.config
         return detector, {
             "preset": config.preset,
@@ -71,15 +72,17 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
             "clip_seconds": None,  # a run scores recordings whole
         }
     try:
-        parameters = plain_parameters(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, AttributeError) as error:  # not an object
+        parameters = plain_parameters(json.loads(files[_PARAMETERS]))
+    except (ValueError, AttributeError, RecursionError) as error:  # not an object
         raise InputError(
-            f"{printable(path)} cannot be read: it is damaged; fit the detector again"
+            f"{printable(folder / _PARAMETERS)} is malformed: restore a copy, or fit "
+            "the detector again"
         ) from error
     if unknown := parameters.keys() - PARAMETERS:
         raise InputError(
-            f"{printable(path)} was saved by another version of gammavae_jax (it has "
-            f"{', '.join(sorted(unknown))}): use that version, or fit it again"
+            f"{printable(folder / _PARAMETERS)} was saved by another version of "
+            f"gammavae_jax (it has {', '.join(sorted(unknown))}): use that version, or "
+            "fit it again"
         )
     return detector, parameters
 

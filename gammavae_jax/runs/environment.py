@@ -20,7 +20,6 @@ _PACKAGES = (
     "tfp-nightly",
     "numpy",
     "scipy",
-    "librosa",
 )
 
 

@@ -78,7 +78,7 @@ def _read_run(folder: Path) -> tuple[Detector, Report, Path | None]:
         rows = read_results_csv((folder / "results.csv").read_text(encoding="utf-8"))
         if not isinstance(summary, dict):
             raise ValueError
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         raise InputError(
             f"{str(folder)!r} is not a finished run: pass the folder of one"
         ) from error

@@ -57,7 +57,7 @@ def held_folder(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
     if not (out / _LOCK).exists():
         check_folder(out, resume, overwrite)
     try:
-        with writing(out):
+        with writing(out, resumable=True):
             lock = FolderLock(out, _LOCK, stays=False)
     except FolderInUse as error:
         raise InputError(
@@ -93,7 +93,7 @@ def check_folder(out: Path, resume: bool = False, overwrite: bool = False) -> No
 
 def begin_folder(out: Path, config: Config) -> None:
     """Create the folder, remove an earlier run's files, and write `config.json`."""
-    with writing(out):
+    with writing(out, resumable=True):
         out.mkdir(parents=True, exist_ok=True)
         # Written first, since it marks the folder as a run's.
         write_config(out, config)
@@ -117,10 +117,17 @@ def read_config(out: Path) -> Config | None:
     if not path.exists():
         return None
     try:
-        return from_dict(json.loads(path.read_text(encoding="utf-8")))
+        tree = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(
             f"{str(path)!r} is damaged: restore a copy, or pass --overwrite"
+        ) from error
+    try:
+        return from_dict(tree)
+    except InputError as error:
+        raise InputError(
+            f"{str(path)!r} is from another version of gammavae_jax ({error}): use "
+            "that version, or give another --out"
         ) from error
 
 
@@ -132,7 +139,7 @@ def resume_folder(out: Path, config: Config, epoch: int) -> list[int]:
     """
     settle_folder(out, config)
     kept = [line for line in read_metrics(out) if line["epoch"] <= epoch]
-    with writing(out):
+    with writing(out, resumable=True):
         lines = "".join(json.dumps(line) + "\n" for line in kept)
         write_text(out / "metrics.jsonl", lines, durable=True)
     return sorted({*range(1, epoch + 1)} - {line["epoch"] for line in kept})
@@ -143,7 +150,7 @@ def settle_folder(out: Path, config: Config) -> None:
 
     The configuration is written unless the folder has results.
     """
-    with writing(out):
+    with writing(out, resumable=True):
         put_in_place(out)
         _remove_unfinished(out)
         if not has_results(out):
@@ -172,7 +179,10 @@ def append_metrics(
         for m, machine in enumerate(machines)
     }
     path = out / "metrics.jsonl"
-    with writing(out), path.open("a", encoding="utf-8", newline="") as file:
+    with (
+        writing(out, resumable=True),
+        path.open("a", encoding="utf-8", newline="") as file,
+    ):
         file.write(json.dumps({"epoch": epoch, "machines": entry}) + "\n")
         file.flush()
         os.fsync(file.fileno())

@@ -48,7 +48,7 @@ def atomic_results(out: Path, config: Config) -> Iterator[Path]:
     replacement, only new results are left, and resuming finishes the replacement.
     """
     new = out / _NEW
-    with writing(out):
+    with writing(out, resumable=True):
         remove(new)
         try:
             new.mkdir()

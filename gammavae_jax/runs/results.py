@@ -94,7 +94,7 @@ def publish(
         new = atomic_results(out, detector.config)
         folder = Path(on_first(lambda: str(stack.enter_context(new))))
         if origin.checkpoint is None:
-            with writing(out):
+            with writing(out, resumable=True):
                 save_detector(folder / "checkpoint", detector)
         on_first(lambda: _write(folder, out, detector, test, report, origin, log))
         on_first(stack.close)  # moves the results into place, or fails everywhere

@@ -9,10 +9,12 @@ Checksums do not prove who wrote a checkpoint. So nothing in it is executed, nam
 checked before they are used, and sizes before memory is allocated.
 """
 
+import contextlib
+import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,15 @@ from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import (
     as_os_error,
     file_checksums,
+    is_damage,
     require_room,
     text_checksum,
+    unusable,
     write_text,
 )
-from gammavae_jax.process import deferred_signals
+from gammavae_jax.interruption import deferred_signals
 
-FORMAT = 6  # increased when older checkpoints become unreadable
+FORMAT = 7  # increased when older checkpoints become unreadable
 _MARKER_BYTES = 2**18  # at most
 _MAX_COMPRESSION = 100  # floats hardly compress, but padding and zeros do
 _SPARE_BYTES = 64 << 20  # allowed even for the smallest checkpoint
@@ -89,12 +93,10 @@ def save_arrays(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
 
 def read_marker(path: Path) -> tuple[Any, Config]:
     """Read a marker; return its content as a dict, and the configuration in it."""
-    try:
+    with _reading(path, marker(path)):
         about = json.loads(marker(path).read_text(encoding="utf-8"))
         if not isinstance(about, dict):
             raise ValueError
-    except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(path, marker(path)) from error
     if about.get("format") != FORMAT:
         raise Unreadable(
             f"checkpoint {printable(path)!r} is from another version of gammavae_jax",
@@ -117,7 +119,7 @@ def load_arrays(path: Path, about: Mapping[str, Any], like: Any) -> Any:
     checksums = about.get("files")
     if not isinstance(checksums, dict) or not checksums:
         raise _damaged(path, marker(path))
-    try:
+    with _reading(path):
         stored = file_checksums(path)
         for name, checksum in checksums.items():
             if stored.get(name) != checksum:
@@ -127,14 +129,34 @@ def load_arrays(path: Path, about: Mapping[str, Any], like: Any) -> Any:
         # For arrays on the host, Orbax uses only the types, and loads any shape.
         types = jax.tree.map(lambda leaf: np.zeros((), leaf.dtype), like)
         arrays = ocp.load(str(path.absolute()), types)
-    except InputError:
-        raise
-    except Exception as error:  # Orbax passes on any error of its storage
-        raise _damaged(path) from error
     for array, expected in zip(*map(jax.tree.leaves, (arrays, like)), strict=True):
         if array.shape != expected.shape:
             raise _damaged(path)
     return arrays
+
+
+@contextlib.contextmanager
+def _reading(path: Path, part: Path | None = None) -> Iterator[None]:
+    """Name the cause of an error: what may not be read is not damaged."""
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # Orbax passes on any error of its storage
+        cause = as_os_error(error, path)
+        raise _damaged(path, part) if is_damage(cause) else unusable(cause) from error
+
+
+def read_beside(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
+    """Verify and return the files that were saved beside the arrays, by name."""
+    files = {}
+    for name, checksum in about["beside"].items():
+        file = path.with_name(name)
+        with _reading(path, file):
+            files[name] = file.read_bytes()
+        if hashlib.sha256(files[name]).hexdigest() != checksum:
+            raise _damaged(path, file)
+    return files
 
 
 def validate_sizes(path: Path, claimed: Any) -> None:
@@ -158,6 +180,10 @@ def validate_detector(path: Path, about: Any) -> None:
     # Older detectors have none.
     is_valid = _is_dict(about.get("conditions", {}), _is_conditions)
     _require(is_valid, path, "'conditions' is malformed")
+    beside = about.get("beside")
+    is_valid = _is_dict(beside, lambda checksum: isinstance(checksum, str))
+    is_valid = is_valid and all(name == Path(name).name != ".." for name in beside)
+    _require(is_valid, path, "'beside' is malformed")
 
 
 def validate_training(path: Path, about: Any) -> None:

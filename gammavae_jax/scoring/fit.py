@@ -13,6 +13,7 @@ from gammavae_jax.data.conditions import conditions_of
 from gammavae_jax.data.loading import Machines
 from gammavae_jax.data.recording_clips import LoadedRecordings, parts_held_together
 from gammavae_jax.errors import InputError
+from gammavae_jax.process import local_devices
 from gammavae_jax.scoring.detector import Detector, fit_scores
 from gammavae_jax.scoring.short_clips import calibrate_short_clips
 from gammavae_jax.scoring.threshold import too_few_clips
@@ -54,6 +55,7 @@ def fit(
     Raises:
         InputError: a machine has too few clips, or a model diverged.
     """
+    local_devices()  # refuses a forked process before it would wait forever
     observer = observer or Observer()
     examples = stack_examples(config, machines.train, observer.log, capacity)
     recordings = [clips.recording for _, clips in machines.train]

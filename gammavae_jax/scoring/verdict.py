@@ -14,10 +14,12 @@ from gammavae_jax.data.machines import unit_name
 from gammavae_jax.data.recording_clips import LoadedRecordings
 from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.errors import InputError
+from gammavae_jax.process import local_devices
 from gammavae_jax.scoring.detector import Detector, clip_p_values, compile_scores
 from gammavae_jax.scoring.fusion import Scores
 
-_FRAMES_IN_A_STEP = 64
+_FRAMES_IN_A_STEP = 64  # or an eighth of the next power of two, if that is more
+_PROGRAMS_KEPT = 32
 
 
 class Verdict(NamedTuple):
@@ -38,8 +40,9 @@ class Verdict(NamedTuple):
 class ClipScorer:
     """A scorer of a few clips at a time, which caches compiled programs.
 
-    The number of clips is padded to a power of two and the number of frames to a
-    multiple of 64, so that few sizes are compiled.
+    The number of clips is padded to a power of two and the number of frames to one of
+    four steps between powers of two, so that few sizes are compiled. Only the programs
+    that were used last are kept.
     """
 
     def __init__(self, detector: Detector):
@@ -59,18 +62,22 @@ class ClipScorer:
         n_context = self.detector.config.features.n_context
         arrays = _rounded_up(stack_clips(list(clips.values()), n_context))
         key = (*clips, arrays.log_mel.shape[1:3])
-        if key not in self._programs:
-            self._programs[key] = self._compile(tuple(clips), arrays)
-        return self._programs[key](arrays)
+        devices = local_devices()  # also refuses a forked process
+        program = self._programs.pop(key, None)
+        program = program or self._compile(tuple(clips), arrays, devices)
+        self._programs[key] = program  # as the last one
+        if len(self._programs) > _PROGRAMS_KEPT:
+            del self._programs[next(iter(self._programs))]
+        return program(arrays)
 
     def _compile(
-        self, machines: tuple[int, ...], arrays: ClipArrays
+        self, machines: tuple[int, ...], arrays: ClipArrays, devices: Sequence[Any]
     ) -> Callable[[ClipArrays], Scores]:
         config = self.detector.config
         placement = make_placement(
             [1] * len(machines),
             config.n_members,
-            jax.local_devices(),
+            devices,
             config.train.batching,
         )
         return compile_scores(
@@ -145,7 +152,8 @@ def _rounded_up(arrays: ClipArrays) -> ClipArrays:
     """Round the numbers of clips and frames up to sizes for which programs exist."""
     n_clips, n_frames = arrays.log_mel.shape[1:3]
     more_clips = (1 << (n_clips - 1).bit_length()) - n_clips
-    more_frames = -n_frames % _FRAMES_IN_A_STEP
+    step = max(_FRAMES_IN_A_STEP, (1 << (n_frames - 1).bit_length()) // 8)
+    more_frames = -n_frames % step
     clips = ((0, 0), (0, more_clips))
     return ClipArrays(
         log_mel=np.pad(arrays.log_mel, (*clips, (0, more_frames), (0, 0))),

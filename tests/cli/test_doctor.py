@@ -3,6 +3,7 @@
 import importlib
 import importlib.metadata
 import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -239,3 +240,27 @@ def test_broken_packages_are_reported_one_by_one_without_a_crash(tmp_path):
     ]
     assert "ImportError: broken; JAX draws the Gamma samples" in done.stdout
     assert "ok       devices" in done.stdout
+
+
+def test_a_missing_device_ends_the_checks_that_need_one(monkeypatch, capsys):
+    def missing():
+        raise RuntimeError("Unable to initialize backend 'cuda'")
+
+    monkeypatch.setattr(jax, "local_devices", missing)
+    assert Doctor().run() == 1
+    *before, last, _ = capsys.readouterr().out.splitlines()
+    assert not any(line.startswith("FAILED") for line in before)
+    assert last.startswith("FAILED   devices")
+    assert "JAX cannot use a device of JAX_PLATFORMS" in last
+    assert "set it to cpu" in last
+
+
+def test_a_user_without_a_home_is_a_warning(monkeypatch):
+    def homeless(_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("GAMMAVAE_CACHE_DIR", raising=False)
+    monkeypatch.setattr("pooch.os_cache", homeless)
+    state, detail, _ = CHECKS["caches"]()
+    assert state == "warning"
+    assert "set HOME or GAMMAVAE_CACHE_DIR" in detail

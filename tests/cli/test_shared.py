@@ -1,13 +1,19 @@
 """What the commands share, and the two commands that write a run folder."""
 
+import io
 import json
+import sys
 
 import pytest
 
 from gammavae_jax.cli.help import field_docstrings
 from gammavae_jax.cli.main import parse
 from gammavae_jax.cli.run import Run
-from gammavae_jax.cli.shared import data_root_or_synthetic, readable_errors
+from gammavae_jax.cli.shared import (
+    data_root_or_synthetic,
+    readable_errors,
+    table_console,
+)
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.errors import InputError
 from gammavae_jax.presets import PRESETS, preset
@@ -82,3 +88,29 @@ def test_an_error_is_one_line_whatever_is_named_in_it(capsys):
     assert caught.value.code == 2
     printed = capsys.readouterr().err
     assert printed == "error: a\\nerror: b\\x1b[2J\\udcff: remove it\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
+def test_what_an_encoding_lacks_is_escaped(encoding, monkeypatch):
+    output = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", output)
+    with readable_errors():
+        print("Łożysko 泵 \udcff")
+        table_console().print("Łożysko")
+    output.flush()
+    text = output.buffer.getvalue().decode(encoding)
+    assert text.split("\n")[0].endswith(r" \u6cf5 \udcff")
+    assert text.count(r"\u0141o") == 2
+
+
+def test_a_systems_error_about_a_file_is_one_line(capsys):
+    with pytest.raises(SystemExit) as caught, readable_errors():
+        raise PermissionError(13, "Permission denied", "a\n.json")
+    assert caught.value.code == 2
+    out, error = capsys.readouterr()
+    assert error.startswith("error: 'a\\n.json' cannot be used (Permission denied)")
+    assert (out, error.count("\n")) == ("", 1)
+    for word in ("damaged", "overwrite"):
+        assert word not in error
+    with pytest.raises(OSError, match="no file"), readable_errors():
+        raise OSError("no file is named")

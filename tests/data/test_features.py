@@ -84,7 +84,7 @@ HOSTILE = {
 @pytest.mark.parametrize("sound", HOSTILE)
 def test_log_mel_matches_float64_also_in_quiet_bands_beside_loud_ones(sound, power):
     config = FeatureConfig(power=power)
-    bank, waveform = mel_filterbank(config), np.float32(HOSTILE[sound])
+    bank, waveform = mel_filterbank(config), HOSTILE[sound].astype(np.float32)
     padded = np.pad(np.float64(waveform), config.n_fft // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, config.n_fft)
     window = scipy.signal.get_window("hann", config.n_fft)
@@ -132,3 +132,14 @@ def test_a_filter_is_zero_outside_its_band_corners():
         inside = hertz[filters[:, band] > 0]
         assert (inside > corners[band]).all()
         assert (inside < corners[band + 2]).all()
+
+
+@pytest.mark.filterwarnings("ignore:Empty filters")
+@pytest.mark.parametrize("n_fft", [255, 1024, 2048])
+@pytest.mark.parametrize(
+    ("sample_rate", "n_mels"), [(16000, 128), (8000, 40), (44100, 256), (96000, 64)]
+)
+def test_the_mel_filters_have_the_bits_of_librosas(sample_rate, n_mels, n_fft):
+    config = FeatureConfig(sample_rate=sample_rate, n_mels=n_mels, n_fft=n_fft)
+    expected = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels).T
+    np.testing.assert_array_equal(mel_filterbank(config), expected, strict=True)

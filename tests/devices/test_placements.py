@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gammavae_jax import process
+from gammavae_jax import interruption
 from gammavae_jax.devices.core_queue import CoreQueue
 from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.devices.mesh import MeshPlacement
@@ -190,7 +190,7 @@ def test_an_error_in_a_thread_is_raised_where_its_result_is_used():
 
 @pytest.mark.parametrize("form", ["queue", "mesh"])
 def test_waiting_for_a_device_that_hangs_is_announced(form, monkeypatch, capfd):
-    monkeypatch.setattr(process, "LONG_WAIT_S", 0.1)
+    monkeypatch.setattr(interruption, "LONG_WAIT_S", 0.1)
     placement = place(form, 1, 1, 1)
 
     def hang(value):

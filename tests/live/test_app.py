@@ -1,6 +1,7 @@
 """The service on a real port: verdicts, refusals, and clients of every kind."""
 
 import contextlib
+import io
 import json
 import os
 import random
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from support.live_servers import audio, served
 from support.live_stubs import LoudnessScorer
 
@@ -601,3 +603,68 @@ def test_an_address_that_cannot_be_used_is_refused(server, host, port):
     port = server.port if port is None else port
     with pytest.raises(InputError, match="choose another --host or --port"):
         listening_socket(host, port)
+
+
+GET_PATHS = ["/", "/live.js", "/health", "/metrics", "/machines", "/events"]
+
+
+@pytest.mark.parametrize("path", [*GET_PATHS, "/spectrogram?machine=pump"])
+def test_head_is_answered_as_get_without_a_body(server, path):
+    server.post(WHOLE, "pump")
+    with server.client as client:
+        answer = client.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert len(server.service.broadcast) == 0  # and nobody listens
+    if path not in ("/events", "/health", "/metrics"):  # whose bodies change
+        assert dict(answer.headers) == dict(server.get(path).headers) | {
+            "date": answer.headers["date"]
+        }
+    assert (
+        Raw(
+            server,
+            f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\n"
+            "Connection: close\r\n\r\n".encode(),
+        )
+        .answer()
+        .endswith("\r\n\r\n")
+    )
+
+
+def test_head_of_a_route_for_recordings_is_refused(server):
+    with server.client as client:
+        assert client.head("/score").status_code == 405
+
+
+def test_a_listener_that_reads_nothing_for_a_while_is_cut_off(monkeypatch):
+    monkeypatch.setattr(app.LiveServer, "ticks_between_checks", 3)
+    with served() as server:
+        (deaf,) = listeners_to(server, 1)
+        text = {"padding": "x" * 200_000}
+
+        def flood():
+            for _ in range(60):
+                server.service.broadcast.send("score", text)
+
+        server.server.servers[0].get_loop().call_soon_threadsafe(flood)
+        until(lambda: len(server.service.broadcast) == 0, 30)
+        deaf.socket.close()
+
+
+def test_a_form_with_two_files_is_refused_while_others_are_scored(server):
+    files = [("file", ("a.wav", WHOLE)), ("file", ("b.wav", WHOLE))]
+    with server.client as client:
+        answer = client.post("/score?machine=fan", files=files)
+    assert answer.status_code == 400
+    assert "several files" in error_of(answer)
+    assert server.service.uploads.held == 0
+    assert server.post(WHOLE).status_code == 200
+
+
+def test_a_small_file_with_billions_of_samples_does_not_block_the_service(server):
+    """Eight channels of silence at the highest sample rate of FLAC."""
+    file = io.BytesIO()
+    silence = np.zeros((4_000_000, 8), np.int16)
+    soundfile.write(file, silence, 655350, format="FLAC")
+    answer = server.post(file.getvalue())
+    assert answer.status_code == 413
+    assert "longer than 2.2 s" in error_of(answer)

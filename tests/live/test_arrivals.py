@@ -2,6 +2,9 @@
 
 import json
 import os
+import struct
+import subprocess
+import sys
 
 import pytest
 
@@ -210,3 +213,111 @@ def test_the_log_is_complete_again_after_a_full_disk(path, monkeypatch):
         monkeypatch.undo()
         log.add(ODD)
     assert contained(path, A, ODD) == [True, True]
+
+
+def header(riff, data):
+    """Return a WAV header with these sizes."""
+    fields = (16, 1, 1, 16000, 32000, 2, 16)
+    fmt = b"fmt " + struct.pack("<IHHIIHH", *fields)
+    sizes = (struct.pack("<I", size) for size in (riff, data))
+    return b"RIFF%sWAVE%sdata%s" % (next(sizes), fmt, next(sizes))
+
+
+OPEN = {
+    "sizes of a pipe": header(0xFFFFFFFF, 0xFFFFFFFF),
+    "sizes of an empty file": header(36, 0),
+    "no sizes": header(0, 0),
+    "more than was copied": header(320036, 320000),
+    "FLAC without a length": b"fLaC\0\0\0\x22" + bytes(34),
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_a_recording_whose_header_is_open_must_be_unchanged_for_longer(tmp_path, name):
+    folder = Folder(tmp_path)
+    for size in range(3):
+        folder.put("a.wav", OPEN[name] + bytes(size) * bool(OPEN[name]), age=-size)
+        assert [folder.poll() for _ in range(5)] == [[]] * 5
+    assert [folder.poll(), folder.poll()] == [[], ["a.wav"]]
+
+
+def test_a_recording_is_complete_once_its_recorder_has_closed_it(tmp_path):
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("there is no /proc")
+    folder = Folder(tmp_path)
+    with open(folder.path / "a.wav", "wb", buffering=0) as recorder:
+        recorder.write(OPEN["sizes of a pipe"])
+        for _ in range(2):
+            recorder.write(bytes(100))
+            assert [folder.poll(9) for _ in range(4)] == [[]] * 4
+        assert folder.arrivals.held == {"a.wav"}
+    assert folder.poll() == ["a.wav"]
+    assert folder.arrivals.held == set()
+
+
+def test_of_watches_that_start_together_one_holds_the_log(path, monkeypatch):
+    """The second starts at every moment of the first one's start."""
+    refused = []
+
+    def start_another(function):
+        def during(*arguments):
+            with pytest.raises(InputError, match="another watch is using it"):
+                ScoredLog(path)
+            refused.append(function)
+            return function(*arguments)
+
+        return during
+
+    fill(path, A)
+    read, write = arrivals._read, arrivals.write_text
+    monkeypatch.setattr(arrivals, "_read", start_another(read))
+    monkeypatch.setattr(arrivals, "write_text", start_another(write))
+    with ScoredLog(path) as log:
+        monkeypatch.undo()
+        log.add(ODD)
+    assert refused == [read, write]
+    assert contained(path, A, ODD) == [True, True]
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from gammavae_jax.errors import InputError
+from gammavae_jax.live.arrivals import ScoredLog
+try:
+    with ScoredLog(Path(sys.argv[1])):
+        print("held", flush=True)
+        sys.stdin.read()
+except InputError:
+    print("refused", flush=True)
+"""
+
+
+def test_of_six_processes_that_start_together_one_holds_the_log(path):
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(6)
+    ]
+    said = sorted(process.stdout.readline() for process in processes)  # pyright: ignore
+    for process in processes:
+        process.communicate()
+    assert said == ["held\n", *["refused\n"] * 5]
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_link_to_a_log_and_the_log_are_the_same(path, tmp_path):
+    link = tmp_path / "elsewhere" / "link.jsonl"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    with ScoredLog(link) as log:
+        log.add(A)
+        with pytest.raises(InputError, match="another watch is using it"):
+            ScoredLog(path)
+    assert link.is_symlink()
+    assert contained(path, A) == [True]

@@ -9,6 +9,7 @@ import shutil
 import signal
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,9 +23,11 @@ from support.processes import python
 from gammavae_jax.config import FUSION_SCORES
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import text_checksum
+from gammavae_jax.runs import stored_arrays
 from gammavae_jax.runs.checkpoint import (
     TrainCheckpoint,
     load_detector,
+    load_with_files,
     restore_training,
     save_detector,
     save_training,
@@ -129,6 +132,7 @@ def test_a_detector_without_references_and_calibration_is_restored(
 
 
 def test_a_training_is_restored_at_its_newest_state(tmp_path, state, tiny):
+    clips = {"fan_section_00": ["a", "b"]}
     for epoch in (1, 2):
         now = state._replace(is_stopped=np.array([[False, epoch == 2]] * 2))
         save_training(tmp_path, TrainCheckpoint(epoch, now, tiny(), clips))
@@ -162,7 +166,7 @@ def test_a_training_of_another_version_is_refused(tmp_path, state, tiny):
         restore_training(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 6}', "\x00\xff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 7}', "\x00\xff"])
 def test_a_detector_with_malformed_json_is_refused(tmp_path, detector, text):
     save_detector(tmp_path, detector)
     (tmp_path / "detector.json").write_text(text)
@@ -461,3 +465,74 @@ def test_arrays_that_claim_far_more_bytes_than_are_stored_are_refused(
         validate_sizes(tmp_path, {"a": [array]})
     array.shape, storage.chunk_shape = (2, 3), (2, 3)
     validate_sizes(tmp_path, {"a": [array]})
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(
+    tmp_path, detector, monkeypatch
+):
+    save_detector(tmp_path, detector)
+    denied = (errno.EACCES, errno.EPERM, errno.EMFILE)
+
+    def check(function, number):
+        def refuse(*_, **__):
+            raise OSError(number, os.strerror(number), "x")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(*function, refuse)
+            with pytest.raises(InputError) as caught:
+                load_detector(tmp_path)
+        message = str(caught.value)
+        assert os.strerror(number) in message
+        for word in ("damaged", "overwrite", "restore", "train again"):
+            assert word not in message
+
+    for number in denied:
+        check((stored_arrays, "file_checksums"), number)
+        check((stored_arrays.ocp, "load"), number)
+    check((Path, "read_text"), errno.EACCES)
+
+
+def test_an_unreadable_newest_state_is_not_replaced_by_the_previous_one(
+    two_states, monkeypatch
+):
+    folder, _ = two_states
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", "x")
+
+    monkeypatch.setattr(stored_arrays, "file_checksums", refuse)
+    with pytest.raises(InputError, match="Permission denied"):
+        restore_training(folder)
+
+
+def test_a_missing_device_is_not_called_damage(tmp_path, detector, monkeypatch):
+    save_detector(tmp_path, detector)
+
+    def missing():
+        raise RuntimeError("Unable to initialize backend 'cuda'")
+
+    monkeypatch.setattr(jax, "local_devices", missing)
+    with pytest.raises(InputError, match="backend 'cuda'") as caught:
+        load_detector(tmp_path)
+    assert "damaged" not in str(caught.value)
+
+
+def test_files_saved_with_a_detector_are_covered_by_its_checksums(tmp_path, detector):
+    save_detector(tmp_path, detector, {"a.json": "12.5\n"})
+    assert load_with_files(tmp_path)[1] == {"a.json": b"12.5\n"}
+    for _ in damaged([tmp_path / "a.json"]):
+        with pytest.raises(InputError, match=r"is damaged \(a\.json\)"):
+            load_detector(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../a", "/etc/passwd", "a/b", "..", "", "a\n"])
+def test_a_checkpoint_names_no_file_elsewhere(tmp_path, detector, name):
+    save_detector(tmp_path, detector)
+    marker = tmp_path / "detector.json"
+    about = json.loads(marker.read_text())
+    del about["sum"]
+    about["beside"] = {name: "0" * 64}
+    about["sum"] = text_checksum(json.dumps(about))
+    marker.write_text(json.dumps(about))
+    with pytest.raises(InputError, match="'beside' is malformed"):
+        load_detector(tmp_path)

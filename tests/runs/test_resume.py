@@ -150,12 +150,12 @@ def test_a_state_is_saved_every_few_epochs_and_after_the_last(
     tiny, tmp_path, every, saved
 ):
     config = tiny("vae", "train.epochs=5", f"train.checkpoint_every={every}")
-    observer = FolderObserver(config, RunFolder(tmp_path), {}, Log())
+    observer = FolderObserver(config, RunFolder(tmp_path), {}, quiet_log())
     assert [epoch for epoch in range(1, 6) if observer.must_save(epoch)] == saved
 
 
 def test_a_training_asks_to_stop_only_after_a_signal(tiny, tmp_path, heeded_interrupts):
-    observer = FolderObserver(tiny("vae"), RunFolder(tmp_path), {}, Log())
+    observer = FolderObserver(tiny("vae"), RunFolder(tmp_path), {}, quiet_log())
     stops = []
     with contextlib.suppress(KeyboardInterrupt), observer.heed_signals():
         stops.append(observer.stop_requested())

@@ -100,6 +100,8 @@ FLAC, _MP3 = int16(kind="FLAC"), encoded(kind="MP3")
 _SHORT = "refused: too short for a window"
 _CHANNEL = "channel 0 is used, or `features.channel`"
 _OPTIONAL = "accepted: each frame has its own checksum, and the overall one is optional"
+_SHORTER = Accepted(SOUND[:-1])
+_RF64_OPEN = changed(int16(kind="RF64"), 20, bytes(16))
 _FRAMES = FLAC.index(b"\xff\xf8", 42)  # start of the first FLAC frame
 _INFO = chunk(b"LIST", b"INFOISFT\4\0\0\0abc\0")
 _MANY = np.stack([SOUND, *(SOUND[::-1] / n for n in range(2, 9))], 1)
@@ -253,6 +255,18 @@ _BYTES: dict[str, tuple] = {
     "`RIFF` with too small a size": (riff(fmt(), DATA, size=100), PLAIN),
     "`RIFF` with too large a size": (riff(fmt(), DATA, size=2**31), PLAIN),
     "`data` with size 0 before samples": (claiming(0), "the file has no samples"),
+    "sizes of an empty file, never updated by the recorder": (claiming(0, 36), PLAIN),
+    "sizes of zero, never updated by the recorder": (claiming(0, 0), PLAIN),
+    "an unclosed file with chunks before the samples": (
+        riff(chunk(b"bext", bytes(602)), fmt(), chunk(b"data", PCM, 0), size=646),
+        PLAIN,
+    ),
+    "an unclosed file that ends within a sample": (claiming(0, 36)[:-1], _SHORTER),
+    "an unclosed file without samples": (
+        claiming(0, 36)[:44],
+        "the file has no samples",
+    ),
+    "RF64, sizes never updated by the recorder": (_RF64_OPEN, PLAIN),
     "`data` that claims too few samples": (
         claiming(2000),
         _as(SOUND[:1000], remark="only the claimed samples are used"),

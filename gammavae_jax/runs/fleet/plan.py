@@ -103,7 +103,10 @@ def read_plan(out: Path) -> WavePlan:
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         if about.pop("format") != _FORMAT:
-            raise ValueError
+            raise InputError(
+                f"{str(path)!r} is from another version of gammavae_jax: use that "
+                "version, or give another --out"
+            )
         return WavePlan(
             tuple(tuple(map(str, wave)) for wave in about["waves"]),
             Capacity(*map(int, about["train"])),
@@ -111,7 +114,9 @@ def read_plan(out: Path) -> WavePlan:
             about["year"],
             str(about["digest"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{str(path)!r} is not a fleet plan that this version can read: pass "
             "--overwrite to start again"

@@ -274,7 +274,7 @@ def _begun_wave(config: Config, out: Path, number: int) -> RunFolder:
     if begun is not None and trains_alike(config, begun):
         return RunFolder(wave, resume=True)
     # It was killed before it had a mark, or belongs to a fleet that this one replaces.
-    with writing(out):
+    with writing(out, resumable=True):
         remove(wave)
     return RunFolder(wave)
 

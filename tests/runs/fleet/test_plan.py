@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import soundfile
+from support.logs import quiet_log
 from support.packing import pack_machines
 
 from gammavae_jax.config import FeatureConfig
@@ -39,8 +40,8 @@ def fleet(tmp_path_factory):
 
 def survey(root, **options):
     names = tuple(sorted(NAMES))
-    log = Log(Console(file=io.StringIO()))
-    return measure_fleet(Source(root, names, **options), FEATURES, None, log)
+    source = Source(root, names, **options)
+    return measure_fleet(source, FEATURES, None, quiet_log())
 
 
 def size(name, clips=10, frames=20):

@@ -261,9 +261,10 @@ def test_waves_need_a_single_process(data, tiny, tmp_path, monkeypatch):
 
 
 def test_a_dry_run_describes_the_waves(waves, data, tiny, tmp_path, monkeypatch):
-    def description(of_job, wave_size=None):
+    def description(of_job, wave_size: int | None = None):
+        source, folder = of_job
         log = quiet_log()
-        describe_waves(tiny(), *of_job, wave_size, log)
+        describe_waves(tiny(), source, folder, wave_size, log)
         return text_of(log.output)
 
     new = job(data, tmp_path / "out")
