@@ -282,7 +282,7 @@ def test_every_seed_fold_and_machine_has_a_random_key_of_its_own():
     keys = {
         tuple(
             jax.random.key_data(
-                step.model_key(np.uint32([s, f]), jnp.uint32(name))
+                step.model_key(jnp.array([s, f], jnp.uint32), jnp.uint32(name))
             ).tolist()
         )
         for s in range(3)
