@@ -200,8 +200,8 @@ def test_waiting_for_a_device_that_hangs_is_announced(form, monkeypatch, capfd):
     def hanging(value):
         return jax.pure_callback(hang, value, value, vmap_method="broadcast_all")
 
-    function = placement.over_models(hanging, ["machine"])
-    placement.wait(function(placement.put(np.zeros(1, np.float32), "machine")))
+    function = placement.over_models(hanging, ["model"])
+    placement.wait(function(placement.put(np.zeros((1, 1), np.float32), "model")))
     assert "still waiting for the devices after" in capfd.readouterr().err
 
 
