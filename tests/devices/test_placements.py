@@ -188,10 +188,9 @@ def test_an_error_in_a_thread_is_raised_where_its_result_is_used():
         placement.get(out)
 
 
-@pytest.mark.parametrize("form", ["queue", "mesh"])
-def test_waiting_for_a_device_that_hangs_is_announced(form, monkeypatch, capfd):
+def test_waiting_for_a_device_that_hangs_is_announced(monkeypatch, capfd):
     monkeypatch.setattr(process, "LONG_WAIT_S", 0.1)
-    placement = place(form, 1, 1, 1)
+    placement = queue(1)
 
     def hang(value):
         time.sleep(0.5)
