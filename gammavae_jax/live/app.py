@@ -115,9 +115,9 @@ class EventStream(StreamingResponse):
 class LiveServer(uvicorn.Server):
     """A uvicorn server that also closes idle connections.
 
-    uvicorn alone lets a client hold a connection forever by sending no request, by still
-    sending its body after the answer, or by never reading. On shutdown, `close` is
-    called in the event loop before the server waits for open requests.
+    uvicorn alone lets a client hold a connection forever by sending no request, by
+    still sending its body after the answer, or by never reading. On shutdown, `close`
+    is called in the event loop before the server waits for open requests.
     """
 
     ticks_between_checks = 100  # of 0.1 s

@@ -13,6 +13,7 @@ Neither term is negative. With `t = a e^(L x)`, the second one is
 suffice for concentrations whose ratio is up to a million.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -43,7 +44,7 @@ def gamma_divergence(
     return b * exponential_excess(log_mean) + length * _mean(heights)
 
 
-@gamma_divergence.defjvp
+@partial(gamma_divergence.defjvp, symbolic_zeros=True)
 def _jvp(primals, tangents):
     a, r, b, s = primals
     length, log_mean = _log_ratio(b, a), _log_ratio(s, r) - _log_ratio(b, a)

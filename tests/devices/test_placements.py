@@ -188,10 +188,9 @@ def test_an_error_in_a_thread_is_raised_where_its_result_is_used():
         placement.get(out)
 
 
-@pytest.mark.parametrize("form", ["queue", "mesh"])
-def test_waiting_for_a_device_that_hangs_is_announced(form, monkeypatch, capfd):
+def test_waiting_for_a_device_that_hangs_is_announced(monkeypatch, capfd):
     monkeypatch.setattr(interruption, "LONG_WAIT_S", 0.1)
-    placement = place(form, 1, 1, 1)
+    placement = queue(1)
 
     def hang(value):
         time.sleep(0.5)
@@ -200,8 +199,8 @@ def test_waiting_for_a_device_that_hangs_is_announced(form, monkeypatch, capfd):
     def hanging(value):
         return jax.pure_callback(hang, value, value, vmap_method="broadcast_all")
 
-    function = placement.over_models(hanging, ["machine"])
-    placement.wait(function(placement.put(np.zeros(1, np.float32), "machine")))
+    function = placement.over_models(hanging, ["model"])
+    placement.wait(function(placement.put(np.zeros((1, 1), np.float32), "model")))
     assert "still waiting for the devices after" in capfd.readouterr().err
 
 

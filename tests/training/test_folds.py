@@ -155,3 +155,22 @@ def test_each_group_largest_first_goes_to_the_fold_with_the_fewest_clips(seed):
     groups = np.repeat(np.arange(6), [1, 2, 3, 5, 3, 2])
     folds = deal_groups(np.random.default_rng(seed), groups, 2)
     assert np.bincount(folds).tolist() == [8, 8]
+
+
+def test_no_group_has_more_than_half_of_the_clips():
+    rng = np.random.default_rng(0)
+    inner = families(rng, [12] * 5, noise=0.001)
+    clips = np.concatenate([0.1 * inner, families(rng, [1] * 40)])
+    sizes = np.bincount(groups_of_clips(clips, DISTANCE, 2))
+    assert sorted(sizes) == [1] * 40 + [12] * 5
+
+
+@pytest.mark.parametrize(("unit", "is_used"), [(1e-2, True), (1e-7, False)])
+def test_the_unit_of_a_feature_has_no_influence_unless_it_only_rounds(unit, is_used):
+    clips = np.random.default_rng(0).standard_normal((60, 4)).cumsum(0)
+    scaled = clips * [1, unit, 1, unit]
+    expected = clips if is_used else clips[:, ::2]
+    other = clips[:, ::2] if is_used else clips
+    ours = partition(groups_of_clips(scaled, DISTANCE, 2))
+    assert ours == partition(groups_of_clips(expected, DISTANCE, 2))
+    assert ours != partition(groups_of_clips(other, DISTANCE, 2))
