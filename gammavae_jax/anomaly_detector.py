@@ -46,7 +46,7 @@ from gammavae_jax.scoring.short_clips import as_of_whole_clips
 from gammavae_jax.scoring.verdict import ClipScorer, Verdict, judge, machine_names
 from gammavae_jax.training.loop import Observer
 
-ONE_MACHINE = "machine"  # the name of a machine that is given without one
+ONE_MACHINE = "machine"  # the name of a machine if the caller gives none
 
 Given = Any  # `Recordings` of one machine, or a dict of them by machine
 
@@ -56,7 +56,7 @@ class AnomalyDetector(BaseEstimator):
 
     Recordings are a path (a WAV file, a FLAC file or a folder), a waveform with its
     `sample_rate` in Hz, or a list of these. For several machines, pass a dict from
-    machine name to recordings. Recordings at another sample rate are resampled.
+    machine name to recordings. Recordings at a different sample rate are resampled.
 
     Args:
         preset: a preset's name; see `presets`.
@@ -73,7 +73,7 @@ class AnomalyDetector(BaseEstimator):
 
     detector_: Detector  # models, references and thresholds
     machines_: tuple[str, ...]
-    _said: frozenset[str] = frozenset()  # kinds of notes
+    _said: frozenset[str] = frozenset()  # the kinds of notes already shown
 
     def __init__(
         self,
@@ -138,13 +138,13 @@ class AnomalyDetector(BaseEstimator):
     def decision_function(
         self, recordings: Given, sample_rate: int | None = None
     ) -> Any:
-        """Return scores minus thresholds, positive for alarms. See `score_samples`."""
+        """Return score minus threshold, positive for an alarm. See `score_samples`."""
         return self._of_each(
             recordings, sample_rate, lambda r: r.score - r.threshold, float
         )
 
     def predict(self, recordings: Given, sample_rate: int | None = None) -> Any:
-        """Return whether each recording raises an alarm. See `score_samples`."""
+        """Return True for each recording that raises an alarm. See `score_samples`."""
         return self._of_each(recordings, sample_rate, lambda r: r.is_anomaly, bool)
 
     def score_recordings(
@@ -173,7 +173,7 @@ class AnomalyDetector(BaseEstimator):
         sample_rate: int | None = None,
         machine: str | None = None,
     ) -> list[Verdict]:
-        """Score recordings, and write a page that explains the scores.
+        """Score recordings, and write a web page that explains the scores.
 
         The page needs no other files: it contains the sounds, their spectrograms and
         what the model did not expect in them.
@@ -199,7 +199,7 @@ class AnomalyDetector(BaseEstimator):
         machine: str | None,
         keep_sounds: bool = False,
     ) -> list[tuple[int, LoadedRecordings, Float[np.ndarray, "_"]]]:
-        """Return each machine's index, its recordings and the scores of its clips."""
+        """Return the index, the recordings and the clip scores of each machine."""
         detector = self._fitted()
         config, bank = detector.config, detector.filterbank
         given = of_known_machines(recordings, machine, self.machines_)
@@ -251,14 +251,14 @@ class AnomalyDetector(BaseEstimator):
         return made
 
     def _take(self, detector: Detector, parameters: Mapping[str, Any]) -> None:
-        """Become fitted; `parameters` are those that the detector was fitted with."""
+        """Adopt a fitted detector and the parameters that it was fitted with."""
         self.detector_ = detector
         self.machines_ = machine_names(detector)
         self._parameters = parameters
         vars(self).pop("_scorer", None)
 
     def _fitted(self) -> Detector:
-        """The detector, in agreement with the parameters."""
+        """Return the fitted detector, updated to the estimator's current parameters."""
         if not hasattr(self, "detector_"):
             raise InputError("this detector is not fitted: call fit first")
         before, now = self._parameters, plain_parameters(self.get_params())
@@ -275,7 +275,7 @@ class AnomalyDetector(BaseEstimator):
         return ClipScorer(self.detector_)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the scorer: compiled programs cannot be pickled or copied."""
+        """Omit the scorer, because compiled programs cannot be pickled or copied."""
         return {n: value for n, value in vars(self).items() if n != "_scorer"}
 
     def _of_each(
@@ -304,7 +304,7 @@ class AnomalyDetector(BaseEstimator):
         keep_sounds: bool = False,
         for_training: bool = False,
     ) -> dict[str, LoadedRecordings]:
-        """Load each machine's clips; note each difference from training only once."""
+        """Load each machine's clips; report each new kind of change since training."""
         log, features = self._log, config.features
         plain = plain_parameters(self.get_params())
         options = (plain["clip_seconds"], log, keep_sounds, plain["skip_bad_files"])

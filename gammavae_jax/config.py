@@ -27,7 +27,7 @@ OFFICIAL_SCORES = ("mse", "mahalanobis", "mahalanobis_framewise")
 _DENSITIES = ("spectrum_density", "residual_density", "peak_density")
 
 
-# The allowed ranges, by their wording in the message.
+# For each range, as worded in the error message, whether a value is in it.
 _RANGES: dict[str, Callable[[Any], bool]] = {
     "must be greater than 0": lambda value: value > 0,
     "must be at least 0": lambda value: value >= 0,
@@ -39,7 +39,7 @@ _RANGES: dict[str, Callable[[Any], bool]] = {
 
 
 def _require(config: Any, group: str, remedy: str, *names: str) -> None:
-    """Raise an InputError if a field is outside the range that the remedy states."""
+    """Raise an InputError if a field is outside the range that `remedy` describes."""
     for name in names:
         value = getattr(config, name)
         if not _RANGES[remedy](value):
@@ -48,9 +48,9 @@ def _require(config: Any, group: str, remedy: str, *names: str) -> None:
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """The settings of log-mel windows; by default, those of the official baseline."""
+    """The settings of log-mel windows; the defaults are the official baseline's."""
 
-    sample_rate: int = 16000  # Hz; recordings with another rate are refused
+    sample_rate: int = 16000  # Hz; challenge recordings at other rates are rejected
     channel: int = 0  # the channel to read from a multi-channel recording
     n_fft: int = 1024  # samples
     hop_length: int = 512  # samples
@@ -74,7 +74,7 @@ class ModelConfig:
     """The settings of the network, its latent code and its divergence."""
 
     latent: Literal["deterministic", "gamma", "gaussian"] = "gamma"
-    hidden: tuple[int, ...] = (128, 128, 128, 128)  # of the encoder and of the decoder
+    hidden: tuple[int, ...] = (128, 128, 128, 128)  # for encoder and decoder alike
     n_latent: int = 8
     heads: Literal["softmax", "softplus"] = "softplus"  # for a Gamma posterior
     # What the two heads of a Gamma posterior parameterise.
@@ -145,7 +145,7 @@ class ScoringConfig:
 
     # "official" centres residuals on each batch's mean, "pooled" on the overall mean.
     covariance: Literal["official", "pooled"] = "official"
-    jitter: float = 1e-6  # times the mean of a covariance's diagonal, added to it
+    jitter: float = 1e-6  # added to a covariance's diagonal, times its mean
     # "conformal" and "gamma" (a quantile of a fitted Gamma) use held-out clips;
     # "official" fits a Gamma to batches of 256 windows.
     threshold: Literal["conformal", "gamma", "official"] = "conformal"
@@ -243,7 +243,7 @@ class Config:
 
     @property
     def computed_scores(self) -> tuple[str, ...]:
-        """The requested scores, with fusion scores replaced by the scores they fuse."""
+        """The requested scores, with each fusion replaced by the scores it combines."""
         scores = [name for name in self.scores if name not in FUSION_SCORES]
         if len(scores) < len(self.scores):
             scores += self.scoring.fused

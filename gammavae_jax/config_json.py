@@ -86,7 +86,7 @@ def _read(kind: Any, value: Any, path: str) -> Any:
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten `to_dict`'s output to a dict keyed by paths such as `train.epochs`."""
+    """Flatten the output of `to_dict`; its keys become paths such as `train.epochs`."""
     fields = {}
     for name, value in tree.items():
         path, is_group = prefix + name, isinstance(value, dict)

@@ -1,4 +1,4 @@
-"""The error for invalid input, and helpers that word its message."""
+"""The error for invalid input, and helpers that format its message."""
 
 import difflib
 import os
@@ -23,7 +23,7 @@ _MAX_NAMES = 30  # in a message
 
 
 def unknown_name(what: str, name: Any, known: Iterable[str]) -> str:
-    """Return the message for an unknown name; suggest the closest known name."""
+    """Return a message that rejects an unknown name and suggests the closest one."""
     known = list(known)
     # A field is often spelt right but put in the wrong group.
     near = [k for k in known if k.split(".")[-1] == str(name).split(".")[-1]]
@@ -33,7 +33,7 @@ def unknown_name(what: str, name: Any, known: Iterable[str]) -> str:
 
 
 def names_text(names: Sequence[str], most: int = _MAX_NAMES) -> str:
-    """Return the first names of a list, and the number of the others."""
+    """List the first names as text, followed by how many more there are."""
     n_more = len(names) - most
     more = f" and {n_more} more" if n_more > 0 else ""
     return ", ".join(names[:most]) + more

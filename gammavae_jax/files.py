@@ -21,7 +21,7 @@ _WRITE_ERRORS = (*_FULL, errno.EFBIG, errno.EROFS, *_DENIED, errno.EIO)
 _DAMAGE = (errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 _MAX_REASON = 200  # characters
-_SYNC_THREADS = 8  # ten times as fast as syncing one file after the other
+_SYNC_THREADS = 8  # ten times as fast as syncing one file after another
 
 
 def write_text(path: Path, text: str, durable: bool = False) -> None:
@@ -32,7 +32,7 @@ def write_text(path: Path, text: str, durable: bool = False) -> None:
 
 @contextlib.contextmanager
 def atomic_write(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
-    """Yield a file to write to; it replaces `path` if the block ends without an error.
+    """Yield a temporary file that replaces `path` if the block ends without an error.
 
     Args:
         path: the file; it is replaced if it exists. If it is a link, the link stays and
@@ -63,7 +63,7 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
 
 
 def _target(path: Path) -> Path:
-    """Return what a link points to, even if that is missing; other paths unchanged."""
+    """Return a link's target, which need not exist; return other paths unchanged."""
     target = Path(os.path.realpath(path)) if path.is_symlink() else path
     if target.is_symlink():
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
@@ -81,7 +81,7 @@ def is_unfinished(path: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, link or folder if it exists; a folder disappears atomically.
+    """Remove a file, link or folder if it exists; folders are removed atomically.
 
     Raises:
         OSError: it cannot be removed.
@@ -135,7 +135,7 @@ def _sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a folder to fill; it replaces `path` if the block ends without an error.
+    """Yield a temporary folder that replaces `path` if the block ends without an error.
 
     If `path` is a link, the link stays and its target is replaced.
 
@@ -168,7 +168,7 @@ def writing(out: Path, resumable: bool = False) -> Iterator[None]:
         resumable: whether `--resume` continues it.
 
     Raises:
-        InputError: `out` cannot be written, with the reason and the remedy.
+        InputError: `out` cannot be written; the message has the reason and the remedy.
     """
     try:
         yield
@@ -179,7 +179,7 @@ def writing(out: Path, resumable: bool = False) -> Iterator[None]:
 
 
 def is_damage(error: OSError) -> bool:
-    """Whether a file is missing or unreadable in itself; otherwise access is denied."""
+    """Return whether an error means a missing or damaged file, not denied access."""
     return error.errno in _DAMAGE
 
 
@@ -193,7 +193,7 @@ def unusable(error: OSError) -> InputError:
 def unwritable(
     error: OSError, path: str | Path | None = None, resumable: bool = False
 ) -> InputError:
-    """Return the error for an unwritable path; by default, the one `error` names."""
+    """Return the error for an unwritable path; default: the path that `error` names."""
     remedy = "choose another --out"
     if error.errno in _FULL:
         hint = " (--resume continues a run)" if resumable else ""
@@ -215,7 +215,7 @@ def file_checksums(folder: Path) -> dict[str, str]:
         OSError: a file cannot be read.
     """
 
-    def fail(error: OSError) -> None:  # `os.walk` would leave out the folder
+    def fail(error: OSError) -> None:  # by default, `os.walk` skips the folder
         raise error
 
     checksums = {}
@@ -234,7 +234,7 @@ def text_checksum(text: str) -> str:
 
 
 class FolderInUse(Exception):
-    """The error for a folder that another process holds."""
+    """The error for a folder that another process has locked."""
 
 
 class FolderLock:
@@ -271,11 +271,11 @@ class FolderLock:
                 raise
 
     def __enter__(self) -> "FolderLock":
-        """Return the lock, which already holds the folder."""
+        """Return the lock; the folder was already locked when it was created."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Release the folder."""
+        """Unlock the folder."""
         with contextlib.suppress(OSError):
             if not self._stays:
                 self._path.unlink()  # while nobody else can hold it

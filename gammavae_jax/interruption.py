@@ -1,4 +1,4 @@
-"""Signals: Ctrl-C, SIGTERM and SIGHUP end a program, or wait until a block is done."""
+"""Handles Ctrl-C, SIGTERM and SIGHUP: they end a program at once or after a block."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
 
 
 class Terminated(KeyboardInterrupt):
-    """Raised on SIGTERM or SIGHUP, so that cleaning up works as after Ctrl-C."""
+    """The exception for SIGTERM or SIGHUP, so that programs clean up as on Ctrl-C."""
 
     def __init__(self, number: int = signal.SIGTERM):
         super().__init__()
@@ -36,14 +36,14 @@ class Stop:
         return self.first.name if self.first else ""
 
     def deliver(self) -> None:
-        """Raise the first signal again, if any."""
+        """Raise the first signal again, if one has arrived."""
         if self.first:
             signal.raise_signal(self.first)
 
 
 @contextmanager
 def raising_on_termination() -> Iterator[None]:
-    """Raise `Terminated` on SIGTERM or SIGHUP in the block, unless it is ignored."""
+    """Raise `Terminated` on SIGTERM or SIGHUP in the block, unless they are ignored."""
 
     def terminate(number: int, _: Any) -> None:
         raise Terminated(number)
@@ -85,7 +85,7 @@ def stoppable(message: str) -> Iterator[Stop]:
             signal.raise_signal(number)
             return
         stop.first = signal.Signals(number)
-        # Not `print`: the signal may have interrupted one.
+        # Not `print`, because the signal may have interrupted a call of `print`.
         os.write(_STANDARD_ERROR, f"{message}\n".encode())
 
     with handled(_SIGNALS, note) as previous:
@@ -95,7 +95,7 @@ def stoppable(message: str) -> Iterator[Stop]:
 
 
 def end_of(signal_name: str) -> KeyboardInterrupt:
-    """Return the exception for a signal that another process received."""
+    """Return the exception that ends this process after another received a signal."""
     number = signal.Signals[signal_name]
     return Terminated(number) if number in _TERMINATION else KeyboardInterrupt()
 
@@ -133,7 +133,7 @@ def handled(
 
 
 def _drop_lost_terminal() -> None:
-    """Let output to a terminal that was closed vanish, since writing would fail."""
+    """Discard further output if its terminal was closed, because writing would fail."""
     for number in (_STANDARD_OUTPUT, _STANDARD_ERROR):
         with contextlib.suppress(OSError):
             is_device = stat.S_ISCHR(os.fstat(number).st_mode)
@@ -146,10 +146,10 @@ LONG_WAIT_S = 600.0
 
 @contextmanager
 def waiting_for(what: str, remedy: str) -> Iterator[Callable[[], None]]:
-    """Print a line on standard error for every ten minutes that the block waits.
+    """Print a line on standard error whenever the block has waited another ten minutes.
 
-    For waits that may rightly take long, but might never end. The yielded function
-    starts the ten minutes again.
+    This is for waits that may legitimately take long, but might never end. Calling the
+    yielded function restarts the ten minutes.
     """
     ended, n_steps = threading.Event(), 0
 

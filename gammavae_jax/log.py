@@ -1,4 +1,4 @@
-"""Messages to the user: lines, progress bars, tables, and notes for the results."""
+"""Shows messages, progress and tables to the user, and keeps notes for the results."""
 
 import io
 import time
@@ -58,7 +58,7 @@ class Log:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the time that the block takes to the total of a stage."""
+        """Measure the block's duration, and add it to the total time of a stage."""
         start = time.perf_counter()
         yield
         passed = time.perf_counter() - start
@@ -66,7 +66,7 @@ class Log:
 
     @contextmanager
     def progress(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
-        """Show progress: a bar on a terminal, elsewhere a line every 15 seconds.
+        """Show progress as a bar on a terminal, or else as a line every 15 seconds.
 
         Yields `advance(text="")`; call it after each step. `done` steps of the total
         are already finished.

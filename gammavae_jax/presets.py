@@ -24,7 +24,7 @@ PRESETS: dict[str, Config] = {
     # The best settings that we measured: see docs/method.md and experiments/README.md.
     "default": Config(),
     # The report's Table 1 to the letter. The report states neither its prior nor its
-    # weight of the KL divergence; these are the plainest readings.
+    # weight of the KL divergence; these are the most obvious choices.
     "paper": _single(
         "paper", "mahalanobis", ModelConfig(heads="softmax"), kl_weight=1.0
     ),

@@ -1,4 +1,4 @@
-"""Process-wide setup: threads, caches and devices, before JAX computes anything."""
+"""Sets up threads, caches and devices of the process before JAX computes anything."""
 
 import json
 import os
@@ -12,9 +12,9 @@ from gammavae_jax.interruption import deferred_signals
 _CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 _MIN_SECONDS_VARIABLE = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 _MAX_PROGRAMS = 500  # a run adds about five, of some 200 KB each
-# On many CPUs, older releases print long errors whenever they load a program (JAX issue
-# 38445), and crashes on macOS have been reported.
-_FIRST_SOUND_CACHE = "0.10.2"  # of jaxlib
+# On many CPUs, older releases of jaxlib print long errors whenever they load a program
+# (JAX issue 38445), and crashes on macOS have been reported.
+_FIRST_SOUND_CACHE = "0.10.2"
 
 
 def limit_blas_threads() -> None:
@@ -66,7 +66,7 @@ def import_jax() -> None:
         import jax  # noqa: F401
 
 
-_jax_started_in: int | None = None  # process id, noted at a fork
+_jax_started_in: int | None = None  # the id of the process, set at a fork
 
 
 def _note_fork() -> None:
@@ -81,11 +81,11 @@ if hasattr(os, "register_at_fork"):
 
 
 def local_devices() -> list[Any]:
-    """Return JAX's devices of this process.
+    """Return the devices that JAX can use in this process.
 
     Raises:
-        InputError: JAX has no device of the kind that was asked for; or this process
-            was forked after JAX had started, without JAX's threads.
+        InputError: JAX has no device of the requested kind, or this process was forked
+            after JAX had started and so lacks JAX's threads.
     """
     if _jax_started_in not in (None, os.getpid()):
         raise InputError(
@@ -96,7 +96,7 @@ def local_devices() -> list[Any]:
 
     try:
         return jax.local_devices()
-    except (RuntimeError, AssertionError) as error:  # the latter for some devices
+    except (RuntimeError, AssertionError) as error:  # AssertionError: some devices
         asked = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}"
         reason = " ".join(str(error).split()) or "there is none"
         raise InputError(
@@ -165,7 +165,7 @@ def _make_private(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()
     status = folder.stat()
-    # Whoever may write to it can run code as this user.
+    # Anyone who may write to this folder can run code as this user.
     is_own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
     if not is_own or (os.name == "posix" and status.st_mode & 0o022):
         raise PermissionError(None, "other users may write to it")
@@ -186,7 +186,7 @@ def available_cores() -> int:
 
 
 def models_in_checkpoint(folder: Path) -> int:
-    """Count the models in a checkpoint; return 1 if unreadable, 2 for any fleet."""
+    """Count a checkpoint's models; return 1 if it is unreadable, 2 for any fleet."""
     if (folder / "fleet.json").is_file():
         return 2
     try:

@@ -449,7 +449,7 @@ def test_numbers_of_numpy_are_converted_and_can_be_saved(training, tmp_path):
 
 @pytest.mark.parametrize("name", [1, np.int64(3), None, "", "a\nb", ("a",)])
 def test_a_machine_whose_name_is_not_a_printable_text_is_refused(detector, name):
-    with pytest.raises(InputError, match=r"its name is not a printable text: rename"):
+    with pytest.raises(InputError, match=r"its name is not printable text: use"):
         small().fit({name: NORMAL}, RATE)
     with pytest.raises(InputError, match="machine"):
         detector.predict({name: NEW}, RATE)
@@ -554,8 +554,8 @@ def test_the_conditions_of_the_training_are_saved_and_compared(
     for _ in range(2):
         loaded.predict([0.1 * sound[:3600] for sound in NEW], RATE)
     notes = capsys.readouterr().err
-    assert notes.count("clips of 0.22 s are shorter than those of the training") == 1
-    assert notes.count("recordings are 20 dB quieter than any of the training") == 1
+    assert notes.count("clips of 0.22 s are shorter than the training clips") == 1
+    assert notes.count("recordings are 20 dB quieter than any training recording") == 1
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from gammavae_jax.errors import InputError, printable
 
 _ENCRYPTED = 1  # bit of a member's flags
 # Recordings compress to about half, silence to a thousandth; only a zip bomb is both
-# larger than the spare bytes and compressed this much.
+# larger than `_SPARE_BYTES` and compressed this much.
 _MAX_RATIO, _SPARE_BYTES = 100, 64 << 20
 _MAX_OPEN = 8  # archives kept open; a fleet may have more than the system allows
 
@@ -34,7 +34,7 @@ def is_archive(path: Path) -> bool:
 
 
 def archive_of(path: str | os.PathLike[str]) -> Path | None:
-    """Return the archive that a path leads through; None if there is none."""
+    """Return the archive that contains the path; None if the path is not in one."""
     return next(filter(is_archive, Path(path).parents), None)
 
 
@@ -72,7 +72,7 @@ def read_recording(archive: Path, path: str | os.PathLike[str]) -> bytes:
             "bytes, which is implausible for a recording: download the archive again"
         )
     try:
-        if member.compress_size > stamp[0]:  # a false size must not allocate memory
+        if member.compress_size > stamp[0]:  # do not allocate memory for a false size
             raise BadZipFile("a member is larger than the archive")
         with _opened(archive, stamp).open(member) as file:
             data = file.read(member.file_size)  # verifies the checksum at the end
@@ -88,7 +88,7 @@ def read_recording(archive: Path, path: str | os.PathLike[str]) -> bytes:
 
 
 def recording_bytes(path: Path) -> int:
-    """Return a recording's size in bytes, archived or not; 0 if it is missing."""
+    """Return the size in bytes of a recording, archived or not; 0 if it is missing."""
     if (archive := archive_of(path)) is not None:
         contents = _contents(archive, _stamp(archive))
         member = contents.get(path.relative_to(archive).parts)
@@ -114,7 +114,7 @@ def _unreadable(path: str | os.PathLike[str], error: OSError) -> InputError:
 
 @functools.lru_cache(_MAX_OPEN)
 def _opened(archive: Path, stamp: _Stamp) -> ZipFile:
-    """Open an archive and keep it open; open it again if its stamp has changed."""
+    """Open an archive and keep it open; reopen it if its size or time has changed."""
     try:
         return ZipFile(archive)
     except OSError as error:

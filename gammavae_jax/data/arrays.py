@@ -51,7 +51,7 @@ class Capacity(NamedTuple):
     windows: int
 
     def joined(self, other: "Capacity") -> "Capacity":
-        """Return the smallest capacity that covers both."""
+        """Return the smallest capacity that suffices for both."""
         return Capacity(*map(max, self, other))
 
 
@@ -114,7 +114,7 @@ def _capacity(
 def supplemental_clips(
     machines: NamedClips, n_clips: int
 ) -> Bool[np.ndarray, "machine clip"]:
-    """Mark each machine's supplemental clips in a mask padded to `n_clips`."""
+    """Return a mask of each machine's supplemental clips, padded to `n_clips`."""
     found = np.zeros((len(machines), n_clips), bool)
     for m, (_, clips) in enumerate(machines):
         found[m, : len(clips.files)] = [is_supplemental(file) for file in clips.files]
@@ -127,12 +127,12 @@ def is_target(files: Sequence[ClipFile]) -> Bool[np.ndarray, "clip"]:
 
 
 def is_anomaly(files: Sequence[ClipFile]) -> Bool[np.ndarray, "clip"] | None:
-    """Return each clip's label, read from its name; None if any name lacks one."""
+    """Return each clip's label, read from its name; None if any name has no label."""
     if not all(file.name.label for file in files):
         return None
     return np.array([file.name.label == "anomaly" for file in files])
 
 
 def hash_name(name: str) -> int:
-    """Return a stable 32-bit hash of a machine's name, to seed its random numbers."""
+    """Return a reproducible 32-bit hash of a machine's name, to seed its randomness."""
     return zlib.crc32(name.encode())

@@ -1,4 +1,4 @@
-"""Reads WAV and FLAC files, and rejects every bad file with a one-line message."""
+"""Reads WAV and FLAC files, and rejects bad files with a one-line message."""
 
 import contextlib
 import io
@@ -23,12 +23,12 @@ from gammavae_jax.data.audio_header import (
 )
 from gammavae_jax.errors import InputError, printable
 
-# Samples of all channels per read, so that no header decides how much is allocated,
-# and the frames that are read even of many channels.
+# Samples (of all channels) per read, so that no header decides how much memory is
+# allocated; and the fewest frames per read, even with many channels.
 _BLOCK, _SMALLEST_BLOCK = 1 << 18, 1 << 12
 _LOUDEST = 1e9  # full scale is 1; the power of much larger samples overflows float32
-_SIGNATURES = (b"RIFF", b"RIFX", b"RF64", b"fLaC")  # of WAV and FLAC files
-DEAD_DB = 30.0  # a channel so far below another one does not hear the machine
+_SIGNATURES = (b"RIFF", b"RIFX", b"RF64", b"fLaC")  # of WAV or FLAC files
+DEAD_DB = 30.0  # a channel this far below another one is dead
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's count for a FLAC stream of unknown length
 
 
@@ -47,13 +47,13 @@ class ChannelLevels:
         self._levels = np.zeros(n_channels)
 
     def add(self, block: np.ndarray) -> None:
-        """Measure the next samples of all channels, apart from a constant."""
-        with np.errstate(all="ignore"):  # other channels may hold any number
+        """Measure the next block of all channels, ignoring a constant offset."""
+        with np.errstate(all="ignore"):  # unused channels may hold anything
             levels = np.nan_to_num(block.std(0), posinf=0.0)
         self._levels = np.maximum(self._levels, levels)
 
     def loudest(self) -> LoudestChannel:
-        """Return the loudest channel of the samples so far."""
+        """Return the channel that is loudest in the samples measured so far."""
         most, own = self._levels.max(), self._levels[self._channel]
         above = 20 * math.log10(most / max(own, most * 1e-6)) if most else 0.0
         return LoudestChannel(int(self._levels.argmax()), above)
@@ -64,14 +64,14 @@ class Recording(NamedTuple):
 
     waveform: Float32[np.ndarray, "sample"]
     sample_rate: int  # Hz
-    levels: ChannelLevels | None = None  # of a file with several channels
+    levels: ChannelLevels | None = None  # if there are several channels
     n_channels: int = 0  # of the file; 0 for an array
 
 
 def read_clip(
     path: str | os.PathLike[str], *, sample_rate: int, channel: int = 0
 ) -> Float32[np.ndarray, "sample"]:
-    """Read a clip's samples; reject a clip with another `sample_rate` (Hz)."""
+    """Read a clip's samples; reject a clip whose rate is not `sample_rate` (Hz)."""
     name = printable(path)
     with _open(_source(path, name), name) as file:
         if file.samplerate != sample_rate:
@@ -107,7 +107,7 @@ def _channel_levels(file: soundfile.SoundFile, channel: int) -> ChannelLevels | 
 def require_finite(
     waveform: Float32[np.ndarray, "sample"], name: str, n_before: int = 0
 ) -> None:
-    """Reject NaN, infinite or absurdly large samples; number them from `n_before`."""
+    """Reject NaN, infinite or huge samples; the first sample has number `n_before`."""
     # abs() would copy the whole waveform. A comparison with NaN is false.
     is_sound = (waveform > -_LOUDEST) & (waveform < _LOUDEST)
     if not is_sound.all():
@@ -124,7 +124,7 @@ class RecordingBlocks(NamedTuple):
     sample_rate: int  # Hz
     n_samples: int  # as claimed by the header; the blocks may hold fewer
     blocks: Iterator[Float32[np.ndarray, "_"]]
-    levels: ChannelLevels | None = None  # complete once the blocks were read
+    levels: ChannelLevels | None = None  # complete once all blocks are read
     n_channels: int = 1
 
 
@@ -188,14 +188,14 @@ def _file_size(path: str | os.PathLike[str], name: str) -> int:
 
 
 class _WithHead(io.FileIO):
-    """A file that is read with another beginning."""
+    """A file that is read as if its first bytes were `head`."""
 
     def __init__(self, path: Any, head: bytes):
         super().__init__(path)
         self._head = head
 
     def __del__(self) -> None:
-        self.close()  # libsndfile does not
+        self.close()  # libsndfile does not close it
 
     def readinto(self, buffer: Any) -> int:
         at, n_bytes = self.tell(), super().readinto(buffer)
@@ -205,7 +205,7 @@ class _WithHead(io.FileIO):
 
 
 def _closed(source: Any) -> Any:
-    """Return a source whose sizes its recorder never wrote with sizes; else None."""
+    """Return a source with the sizes that its recorder failed to write, else None."""
     if isinstance(source, io.BytesIO):
         data = source.getvalue()
         head = closed_head(data[:HEAD_BYTES], len(data))
@@ -287,7 +287,7 @@ def _truncated(name: str, claimed: int, n_frames: int) -> InputError:
 def resampled(
     waveform: Float32[np.ndarray, "sample"], sample_rate: int, wanted: int
 ) -> Float32[np.ndarray, "resampled"]:
-    """Resample a waveform to another rate in Hz, unless it has that rate already.
+    """Resample a waveform from `sample_rate` to `wanted` Hz, unless they are equal.
 
     Source: the SoX resampler at high quality, which librosa also uses.
     """

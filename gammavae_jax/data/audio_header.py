@@ -1,6 +1,6 @@
 """Checks a recording's header for contradictions and unsupported formats.
 
-libsndfile silently accepts contradictory headers: it shortens truncated files and
+libsndfile silently accepts contradictory headers: it returns truncated files and
 decodes samples of another width as noise. Only its log reveals this.
 """
 
@@ -17,7 +17,7 @@ _WIDTHS = {
     **dict.fromkeys(("PCM_S8", "PCM_U8", "ALAW", "ULAW"), 1),
     **{"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8},
 }
-HEAD_BYTES = 1 << 16  # enough for the chunks that recorders write before samples
+HEAD_BYTES = 1 << 16  # enough for any chunks before the samples
 _UNKNOWN_BYTES = 0x7FFF0000  # WAV streams write a data size of at least this
 _UNKNOWN_BYTES_64 = 1 << 62  # the same for RF64
 # Resampling from an absurd rate could take forever or exhaust the memory.
@@ -69,18 +69,18 @@ def claimed_frames(file: Any) -> int:
 
 
 class _Samples(NamedTuple):
-    """What a WAV header says about the samples."""
+    """The position and size of the samples, as stated by a WAV header."""
 
-    riff_end: int  # of the file
-    start: int  # of the samples
+    riff_end: int  # where the file ends
+    start: int  # where the samples start
     n_bytes: int
 
 
 def _samples_of(head: bytes) -> _Samples | None:
-    """Return what the beginning of a WAV file says, or None if it is something else."""
+    """Parse the beginning of a WAV file; return None if it is something else."""
     order = "big" if head[:4] == b"RIFX" else "little"
     is_wav = head[:4] in (b"RIFF", b"RIFX", b"RF64")
-    riff_end, at = 8 + int.from_bytes(head[4:8], order), 12  # `at`: of a chunk
+    riff_end, at = 8 + int.from_bytes(head[4:8], order), 12  # `at`: a chunk's start
     while is_wav and at + 8 <= len(head):
         start, n_bytes = at + 8, int.from_bytes(head[at + 4 : at + 8], order)
         if head[at : at + 4] == b"data":
@@ -93,12 +93,12 @@ def _samples_of(head: bytes) -> _Samples | None:
 
 
 def closed_head(head: bytes, n_bytes: int) -> bytes | None:
-    """Return the beginning of a WAV file whose recorder wrote no sizes, with its size.
+    """Add the missing sizes to the beginning of a WAV file; None for other files.
 
-    Samples then fill the file of `n_bytes`. None for other files.
+    An interrupted recorder writes no sizes. The samples fill the file of `n_bytes`.
     """
     found = _samples_of(head)
-    # If there were chunks after the samples, the size of the file would count them.
+    # If the stated end lies beyond the start of the samples, chunks follow them.
     if found is None or found.n_bytes or found.start < found.riff_end < _UNKNOWN_BYTES:
         return None
     order, end, width = "little", found.start, 4
@@ -111,9 +111,9 @@ def closed_head(head: bytes, n_bytes: int) -> bytes | None:
 
 
 def lacks_samples(path: str | os.PathLike[str]) -> bool:
-    """Whether a header has no length yet, or claims more than the file has.
+    """Return whether a header states no length yet, or claims more than the file has.
 
-    False for a file that cannot be read, or has another format.
+    Return False for a file that cannot be read or has another format.
     """
     if not os.path.isfile(path):  # opening a pipe would wait for its writer
         return False
@@ -123,7 +123,7 @@ def lacks_samples(path: str | os.PathLike[str]) -> bool:
     except OSError:
         return False
     if head[:4] == b"fLaC":
-        return not int.from_bytes(head[18:26], "big") % (1 << 36)  # samples
+        return not int.from_bytes(head[18:26], "big") % (1 << 36)  # number of samples
     found = _samples_of(head)
     if found is None:
         return n_bytes == 0

@@ -1,4 +1,4 @@
-"""Decodes a machine's clips in threads, and computes their log-mels."""
+"""Decodes a machine's clips and computes their log-mels, in several threads."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ from gammavae_jax.errors import InputError, printable
 from gammavae_jax.interruption import waiting_for
 from gammavae_jax.process import available_cores
 
-_KEPT_BYTES = 31 << 20  # just below the largest block that glibc adapts to
+_KEPT_BYTES = 31 << 20  # just below glibc's largest dynamic threshold
 
 
 class Clips(NamedTuple):
@@ -26,7 +26,7 @@ class Clips(NamedTuple):
 
     If recordings were cut, `recording` is the number of each clip's recording. For a
     user's recordings, `formats` holds their sample rates in Hz, before resampling, and
-    their numbers of channels (0: an array).
+    their numbers of channels (0 for an array).
     """
 
     files: tuple[ClipFile, ...]
@@ -45,7 +45,7 @@ def load_clips(
     on_bad_file: Callable[[InputError], None] | None = None,
     on_clip: Callable[[], None] = lambda: None,
 ) -> Clips:
-    """Decode recordings and compute their log-mels, in threads.
+    """Decode recordings and compute their log-mels, in several threads.
 
     Args:
         files: the recordings.
@@ -73,7 +73,7 @@ def load_usable(
     on_bad: Callable[[InputError], None] | None,
     on_item: Callable[[], None],
 ) -> Iterator[tuple[Any, Any]]:
-    """Load items in threads; yield each usable item with its result.
+    """Load items in several threads; yield each usable item with its result.
 
     `on_bad` is called with the error of each unusable item; without it, the error is
     raised. `on_item` is called after each item.
@@ -134,7 +134,7 @@ def in_threads(function: Callable, items: Sequence) -> Iterator:
     # Once glibc has freed a block of this size, it keeps freed memory for the next
     # clip. Returning it to the system would take as long as the transforms.
     np.empty(_KEPT_BYTES, np.uint8)
-    remedy = "see whether its disk or network folder still answers"
+    remedy = "check whether its disk or network folder still responds"
     with (
         threadpool_limits(1, "blas"),
         waiting_for("a recording", remedy) as step,

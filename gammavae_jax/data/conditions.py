@@ -1,7 +1,7 @@
-"""The conditions under which recordings were made, and how new ones differ.
+"""The conditions under which recordings were made, and how new recordings differ.
 
-A model learns the microphone, its gain and the length of the clips with the machine. If
-they change, scores change although the machine is healthy.
+Along with the machine, a model learns the microphone, its gain and the length of the
+clips. If these change, scores change although the machine is healthy.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -18,18 +18,18 @@ from gammavae_jax.errors import printable
 # Normal and anomalous test clips of real machines are up to 2.4 dB outside the range of
 # the training clips.
 _MOST_DB, _MOST_DB_OF_ONE = 5.0, 20.0
-# Recordings are cut into clips of 0.75 to 1.5 times the clip length.
+# Recordings are cut into clips of 0.75 to 1.5 times the nominal length.
 _SHORTEST, _LONGEST = 0.7, 1.6
 
 
 class Conditions(NamedTuple):
     """The conditions of a machine's recordings, as ranges over its clips."""
 
-    seconds: tuple[float, float]  # length of the shortest and of the longest clip
-    level: tuple[float, float]  # mean log-mel of the quietest and of the loudest, in dB
+    seconds: tuple[float, float]  # lengths of the shortest and longest clips
+    level: tuple[float, float]  # mean log-mels of the quietest and loudest, in dB
     sample_rates: tuple[int, ...]  # Hz, before resampling
-    channels: tuple[int, ...]  # numbers of channels in the files; arrays have none
-    shortest: float  # seconds; the scores of clips from this length on are comparable
+    channels: tuple[int, ...]  # the files' numbers of channels; arrays have none
+    shortest: float  # seconds; scores of shorter clips are not comparable
 
 
 def conditions_of(clips: Clips, config: FeatureConfig) -> Conditions:
@@ -47,21 +47,21 @@ def conditions_of(clips: Clips, config: FeatureConfig) -> Conditions:
 
 
 def n_frames_of(seconds: float, config: FeatureConfig) -> int:
-    """Do the reverse of `clip_seconds`."""
+    """Return the number of frames in a clip of this length; inverts `clip_seconds`."""
     return 1 + round(seconds * config.sample_rate / config.hop_length)
 
 
 def clip_seconds(n_frames: int, config: FeatureConfig) -> float:
-    """Return the length of a clip of so many frames."""
+    """Return the length in seconds of a clip with `n_frames` frames."""
     return (n_frames - 1) * config.hop_length / config.sample_rate
 
 
 class Heard(NamedTuple):
-    """What is known of new recordings of one machine."""
+    """The properties of one machine's new recordings, to compare with training."""
 
-    log_mels: Sequence[Float[np.ndarray, "_ mel"]]  # of their clips
+    log_mels: Sequence[Float[np.ndarray, "_ mel"]]  # one per clip
     formats: Collection[tuple[int, int]]  # see `Clips`
-    levels: Sequence[ChannelLevels | None]  # of each recording
+    levels: Sequence[ChannelLevels | None]  # one per recording
 
 
 def notes_on(
@@ -69,16 +69,16 @@ def notes_on(
     trained: Mapping[str, Conditions],
     config: FeatureConfig,
 ) -> dict[str, str]:
-    """Return how recordings differ from those that a detector learnt from.
+    """Describe how recordings differ from those that the detector was trained on.
 
     Args:
-        heard: the recordings of each machine.
-        trained: the conditions that the detector recorded, if any.
-        config: of the features.
+        heard: the properties of each machine's new recordings.
+        trained: each machine's training conditions; older detectors have none.
+        config: the feature settings.
 
     Returns:
-        Messages that name the remedy, each under its kind. Dead channels are reported
-        also where nothing was recorded.
+        Messages with their remedies, keyed by kind. Dead channels are reported even
+        for machines without training conditions.
     """
     notes: dict[str, str] = {}
     for machine, new in heard.items():
@@ -98,7 +98,7 @@ def notes_on(
 def _rate(rate: int, known: Sequence[int], wanted: int) -> str:
     change = f"are resampled to {wanted} Hz"
     if rate == wanted:
-        change = f"differ from those of the training ({_either(known)} Hz)"
+        change = f"differ from the training recordings ({_either(known)} Hz)"
     remedy = "fit and score at the same sample rate, or expect false alarms"
     return f"recordings at {rate} Hz {change}: {remedy}"
 
@@ -106,7 +106,7 @@ def _rate(rate: int, known: Sequence[int], wanted: int) -> str:
 def _dead_channel(
     levels: Sequence[ChannelLevels | None], channel: int
 ) -> dict[str, str]:
-    """Report a channel in use that hears nothing while another one does."""
+    """Report recordings whose chosen channel is nearly silent, unlike another one."""
     loudest = [of.loudest() for of in levels if of is not None]
     dead = [of for of in loudest if of.above >= DEAD_DB]
     if not dead:
@@ -146,9 +146,9 @@ def _length(
     else:
         return {}
     return {
-        change: f"clips of {new:.2g} s are {change} than those of the training "
-        f"({known:.2g} s): expect {effect}; record {known:.2g} s, or fit with clips of "
-        "that length"
+        change: f"clips of {new:.2g} s are {change} than the training clips "
+        f"({known:.2g} s): expect {effect}; record clips of {known:.2g} s, or fit with "
+        f"clips of {new:.2g} s"
     }
 
 
@@ -165,8 +165,8 @@ def _level(
         if middle > _MOST_DB or most > _MOST_DB_OF_ONE:
             by = middle if middle > _MOST_DB else most
             return {
-                change: f"recordings are {by:.0f} dB {change} than any of the "
-                "training: check the microphone and its gain, or fit again if they "
+                change: f"recordings are {by:.0f} dB {change} than any training "
+                "recording: check the microphone and its gain, or fit again if they "
                 "were changed"
             }
     return {}

@@ -30,7 +30,7 @@ from gammavae_jax.files import atomic_write, is_unfinished, write_text
 from gammavae_jax.log import Log
 
 _blake2b = functools.partial(hashlib.blake2b, digest_size=20)
-_ABANDONED_S = 24 * 3600.0  # age at which an unfinished file must be a killed run's
+_ABANDONED_S = 24 * 3600.0  # older unfinished files must be those of killed runs
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
@@ -38,7 +38,7 @@ class FeatureCache:
     """A folder of log-mels that several runs and threads may use simultaneously."""
 
     def __init__(self, folder: Path, log: Log):
-        """Open or create the cache folder, which should contain nothing else."""
+        """Open or create the cache folder, which should not contain any other files."""
         self.folder, self.log, self.is_full = folder, log, False
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ class FeatureCache:
         array = np.concatenate(clips.log_mels)
         lengths = [len(log_mel) for log_mel in clips.log_mels]
         name = _digest(lengths, array)
-        # Even if a file has this name already: it may be the damaged one.
+        # Replace a file that already has this name, because it may be damaged.
         with atomic_write(self.folder / f"{name}.npy") as file:
             np.save(file, array)
         about = {"array": name, "frames": lengths}
@@ -160,7 +160,7 @@ def _signature(files: Sequence[ClipFile]) -> list[Any]:
 
 
 def _digest(about: Any, array: Float[np.ndarray, "row column"]) -> str:
-    """Return a checksum of an array and of JSON data."""
+    """Return one checksum of JSON data and an array."""
     checksum = _blake2b(json.dumps(about).encode())
     checksum.update(np.ascontiguousarray(array).data)
     return checksum.hexdigest()

@@ -35,12 +35,12 @@ def mel_filterbank(config: FeatureConfig) -> Float32[np.ndarray, "bin mel"]:
     ramps, widths = corners[:, None] - hz, np.diff(corners)[:, None]
     rising, falling = -ramps[:-2] / widths[:-1], ramps[2:] / widths[1:]
     filters = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
-    filters *= (2.0 / (corners[2:] - corners[:-2]))[:, None]  # equal area
+    filters *= (2.0 / (corners[2:] - corners[:-2]))[:, None]  # all with the same area
     return np.ascontiguousarray(filters.T)
 
 
 def n_frames(n_samples: int, config: FeatureConfig) -> int:
-    """Return the number of frames in a clip; an odd `n_fft` pads one sample less."""
+    """Return the number of frames in a clip; if `n_fft` is odd, padding is shorter."""
     return 1 + (n_samples - config.n_fft % 2) // config.hop_length
 
 
@@ -57,9 +57,9 @@ def log_mel(
     """Return the log-mel spectrogram in dB: `20/power * log10(max(mel, 2.2e-16))`.
 
     Source: `librosa.feature.melspectrogram` and `file_to_vectors` of the official
-    baseline; agrees with them, and with float64, to 1e-3 dB, also in quiet bands beside
+    baseline. Agrees with them, and with float64, to 1e-3 dB, even in quiet bands beside
     a loud tone, because transforms are in float64: in float32 their rounding errors
-    would fill all bands 60 dB below it and lower.
+    would hide all bands that are 60 dB or more below the tone.
     """
     padded = np.pad(waveform, config.n_fft // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, config.n_fft)
@@ -76,7 +76,7 @@ def log_mel(
 
 
 def _bands(filterbank: Float32[np.ndarray, "bin mel"]) -> list[tuple[slice, slice]]:
-    """Return groups of filters, each with the range of bins where they are nonzero."""
+    """Group neighbouring filters; return each group with its range of nonzero bins."""
     bands = []
     for first in range(0, filterbank.shape[1], _MELS_AT_ONCE):
         mels = slice(first, first + _MELS_AT_ONCE)

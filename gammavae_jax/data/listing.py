@@ -1,14 +1,14 @@
-"""Lists the recordings in a folder, and names what it leaves out.
+"""Lists the recordings in a folder, and the files and folders that are left out.
 
 Every command lists folders with `list_recordings`:
 
 - WAV and FLAC files are recordings, whatever the case of their suffix. Anything else
-  with such a suffix (a folder, a pipe, a broken link) is one too, so that reading it
-  fails with a message.
+  with such a suffix (a folder, a pipe, a broken link) counts as a recording, so that
+  reading it fails with a message.
 - Subfolders are listed as well. Symbolic links are followed; a folder that can be
   reached in several ways is listed once, under its real place if that is in the folder.
-- Other audio formats, archives, hidden files, folders that a system or a network drive
-  keeps for itself, broken links and folders that cannot be listed are left out, and
+- Other audio formats, archives, hidden files, internal folders of operating systems and
+  network drives, broken links and folders that cannot be listed are left out, and
   `left_out_lines` names them. All other files are ignored.
 """
 
@@ -30,44 +30,44 @@ _OF_SYSTEMS = {
     *("@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "__macosx"),
     *("lost+found", "system volume information"),
 }
-_MOST_NAMES = 3  # in a line
+_MOST_NAMES = 3  # in one line
 
 OTHER_FORMAT, HIDDEN, BROKEN, UNREADABLE, ELSEWHERE = (
     ("file{s} in another format", "convert or unpack {them} to WAV or FLAC"),
     ("hidden or system file{s} or folder{s}", "rename or move {them} to use {them}"),
     ("broken link{s}", "fix or remove {them}"),
-    ("unreadable folder{s}", "let this user list {them}"),
-    ("recording{s} or folder{s} outside the folders read", "move {them} into one"),
+    ("unreadable folder{s}", "make {them} readable"),
+    ("recording{s} or folder{s} not in a folder that is read", "move {them} there"),
 )
 Reason = tuple[str, str]  # what is left out, and the remedy
 
 
 class Listing(NamedTuple):
-    """What a folder contains, by path relative to it, with forward slashes."""
+    """A folder's contents, keyed by relative path with forward slashes."""
 
-    recordings: dict[str, os.stat_result]  # in the order of their paths
+    recordings: dict[str, os.stat_result]  # sorted by path
     left_out: dict[str, Reason]
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is hidden, or belongs to a system or network drive."""
+    """Return whether a file or folder is hidden, or internal to a system or drive."""
     return name.startswith(".") or name.lower() in _OF_SYSTEMS
 
 
 def is_recording(name: str) -> bool:
-    """Whether a name has the suffix of a WAV or FLAC file."""
+    """Return whether a name has the suffix of a WAV or FLAC file."""
     return name.lower().endswith(AUDIO_SUFFIXES)
 
 
 def is_other_format(name: str) -> bool:
-    """Whether a name has the suffix of audio in another format, or of an archive."""
+    """Return whether a name has the suffix of another audio format or of an archive."""
     return name.lower().endswith(_OTHER_FORMATS)
 
 
 def list_recordings(folder: Path) -> Listing:
     """List a folder and its subfolders; raise an OSError if it cannot be listed."""
     listing, seen = Listing({}, {}), set()
-    # Links last: a folder is listed under its real place if that is in the folder.
+    # Follow links last, so that a folder is listed under its real path if possible.
     todo, links = [("", os.path.realpath(folder))], []
     while todo or links:
         prefix, real = todo.pop() if todo else links.pop(0)
@@ -93,7 +93,7 @@ def list_recordings(folder: Path) -> Listing:
 
 
 def require_listing(folder: Path) -> Listing:
-    """Return `list_recordings`, or raise an InputError."""
+    """List a folder with `list_recordings`; raise an InputError if that fails."""
     try:
         return list_recordings(folder)
     except OSError as error:
@@ -102,7 +102,7 @@ def require_listing(folder: Path) -> Listing:
 
 
 def _add(listing: Listing, path: str, entry: os.DirEntry[str]) -> bool:
-    """Add a file to the listing; return whether it is a folder to list instead."""
+    """Add a directory entry to the listing; return True if it is a folder to search."""
     is_folder, name = os.path.isdir(entry.path), entry.name
     if is_hidden(name):
         if is_folder or is_recording(name):
@@ -120,7 +120,7 @@ def _add(listing: Listing, path: str, entry: os.DirEntry[str]) -> bool:
 
 
 def status_of(path: str | os.PathLike[str]) -> os.stat_result | None:
-    """Return the status of a file, or of a broken link; None if there is neither."""
+    """Return the status of a file or of a broken link; None if nothing exists there."""
     for status in (os.stat, os.lstat):
         try:
             return status(path)
@@ -130,7 +130,7 @@ def status_of(path: str | os.PathLike[str]) -> os.stat_result | None:
 
 
 def left_out_lines(folder: Path, left_out: Mapping[str, Reason]) -> list[str]:
-    """Return one line for each reason to leave something out, with the remedy.
+    """Return a line for each reason why files were left out, with the remedy.
 
     Hidden folders count only if they contain a recording.
     """
@@ -151,7 +151,7 @@ def left_out_lines(folder: Path, left_out: Mapping[str, Reason]) -> list[str]:
 
 
 def holds_recordings(path: Path) -> bool:
-    """Whether a path is a recording, or a folder with one."""
+    """Return whether a path is a recording, or a folder that contains one."""
     if not path.is_dir():
         return is_recording(path.name)
     return any(is_recording(name) for *_, names in os.walk(path) for name in names)

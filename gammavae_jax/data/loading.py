@@ -26,7 +26,7 @@ from gammavae_jax.log import Log
 
 
 class Source(NamedTuple):
-    """The location of recordings, and how to read them."""
+    """The data root, the machines wanted from it, and how to read their recordings."""
 
     root: Path
     machines: tuple[str, ...]  # machine types
@@ -36,7 +36,7 @@ class Source(NamedTuple):
 
 
 class Machines(NamedTuple):
-    """Machines and their loaded clips; each section of a machine type is a machine."""
+    """Machines with their loaded clips; each section of a type counts as a machine."""
 
     names: tuple[tuple[str, str], ...]  # machine type and section
     filterbank: Float[np.ndarray, "bin mel"]
@@ -81,7 +81,7 @@ def load(
 def find_all(
     source: Source, splits: Collection[str] = ("train", "test")
 ) -> list[MachineFiles]:
-    """List the recordings of all machines in a source, one entry per section.
+    """List the recordings of all the source's machines, with one entry per section.
 
     Raises:
         InputError: no machine has the requested supplemental clips; for others, see
@@ -120,13 +120,13 @@ def find_sections(
 def find_in_turn(
     source: Source, splits: Collection[str] = ("train", "test")
 ) -> Iterator[list[MachineFiles]]:
-    """Yield the sections of one machine type after another.
+    """Yield the recordings of one machine type after another, one entry per section.
 
     If supplemental clips are requested, they are among the training clips.
 
     Raises:
-        InputError: see `find_clips`; a score file cannot hold a name; or a training
-            clip has a name that says it is not normal.
+        InputError: see `find_clips`; or a name cannot be written to a score file, or
+            says that a training clip is not normal.
     """
     for found in find_clips_of_all(source.root, source.machines, splits):
         for files in found:
@@ -166,7 +166,7 @@ def load_split(
     skip_bad_files: bool,
     cache: FeatureCache | None = None,
 ) -> list[tuple[str, Clips]]:
-    """Load one split of every machine, from the cache if possible.
+    """Load the training or test clips of every machine, from the cache if possible.
 
     With `skip_bad_files`, unusable files are named in the log and left out. Otherwise
     all files are read before an error is raised, so that it states how many are bad.
@@ -204,18 +204,18 @@ def load_split(
 
 
 def several_bad(bad: Sequence[InputError], what: str = "recordings") -> InputError:
-    """Return the first error, with the number of unusable files added."""
+    """Return the first error, with the number of unusable files appended."""
     several = f" ({len(bad)} {what} cannot be used; --skip-bad-files lists all)"
     return InputError(f"{bad[0]}{several if len(bad) > 1 else ''}")
 
 
 def open_cache(source: Source, log: Log) -> FeatureCache | None:
-    """Open a source's feature cache; return None if it has none."""
+    """Open the source's feature cache; return None if the source has none."""
     return None if source.cache is None else FeatureCache(source.cache, log)
 
 
 def require_training_clips(name: str, files: Sequence[ClipFile]) -> None:
-    """Raise an InputError unless a machine has two clips, so that one can be held out.
+    """Raise an InputError if a machine has too few training clips to hold one out.
 
     Supplemental clips do not count, because they are never held out.
     """
@@ -230,7 +230,7 @@ def require_training_clips(name: str, files: Sequence[ClipFile]) -> None:
 
 
 def require_labels(machines: Iterable[MachineFiles]) -> None:
-    """Raise an InputError if any test clip's name lacks a label."""
+    """Raise an InputError if the name of any test clip has no label."""
     for machine in machines:
         if is_anomaly(machine.test) is None:
             raise InputError(
@@ -240,7 +240,7 @@ def require_labels(machines: Iterable[MachineFiles]) -> None:
 
 
 def require_classes(test: Iterable[tuple[str, Sequence[ClipFile]]]) -> None:
-    """Raise an InputError if a machine's labelled test clips have only one class.
+    """Raise an InputError if a machine's labelled test clips all have the same label.
 
     Each entry is a machine's name and its test files.
     """

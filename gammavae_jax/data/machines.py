@@ -75,7 +75,7 @@ class MachineFiles(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The machine type and section, in the format of the challenge's file names."""
+        """The machine's name: its type and section, as in the challenge's files."""
         return unit_name(self.machine, self.section)
 
 
@@ -100,7 +100,7 @@ def find_machines(data_root: Path) -> list[str]:
 
 
 def entries(root: Path) -> list[Path]:
-    """Return the visible files and folders in a data root, sorted."""
+    """Return the files and folders in a data root that are not hidden, sorted."""
     try:
         return sorted(path for path in root.iterdir() if not is_hidden(path.name))
     except OSError as error:
@@ -109,13 +109,13 @@ def entries(root: Path) -> list[Path]:
 
 
 def machine_folders(root: Path) -> list[Path]:
-    """Return the folders of machines in a data root."""
+    """Return the machine folders in a data root."""
     found = entries(root)
     return [p for p in found if any(os.path.isdir(p / mark) for mark in _MARKS)]
 
 
 def _place(parts: Sequence[str]) -> tuple[str, str, tuple[str, ...]] | None:
-    """Return a path's machine, folder (`train` or the like), and the names below it."""
+    """Split a path at `train`, `test` or the like into machine, folder and the rest."""
     for i in range(len(parts) - 2, 0, -1):
         if parts[i] in FOLDERS_READ:
             return nfc(parts[i - 1]), parts[i], tuple(parts[i + 1 :])
@@ -123,7 +123,7 @@ def _place(parts: Sequence[str]) -> tuple[str, str, tuple[str, ...]] | None:
 
 
 def parts_below(path: Path) -> tuple[str, ...]:
-    """Return the names of a clip's file and folders, below `train` or the like."""
+    """Return the parts of a clip's path below `train`, `test` or the like."""
     place = _place(path.parts)
     return path.parts[-1:] if place is None else place[2]
 
@@ -169,7 +169,7 @@ def find_clips_of_all(
         own = [path for path in folders if nfc(path.name) == machine]
         if own[1:]:
             names = " and ".join(ascii(path.name) for path in own)
-            raise InputError(f"the folders {names} have the same name: join them")
+            raise InputError(f"the folders {names} have the same name: merge them")
         yield _find_clips((own or [root / machine])[0], archives, splits)
 
 
@@ -195,12 +195,12 @@ def _find_clips(
 
 
 def is_supplemental(file: ClipFile) -> bool:
-    """Whether a recording is in a folder of supplemental clips."""
+    """Return whether a recording is in a folder of supplemental clips."""
     return (_place(file.path.parts) or ("", ""))[1] == SUPPLEMENTAL
 
 
 def year_of_layout(machines: Sequence[MachineFiles]) -> int | None:
-    """Return 2020 or 2021 if all machines have that year's layout, else None.
+    """Return 2020 or 2021 if all machines have the layout of that year, else None.
 
     In 2020 file names contain machine ids; in 2021 each domain has its own folder of
     test clips. Each of these years has its own metrics.
@@ -223,7 +223,7 @@ def issue_of(archive: Path) -> tuple[str, int]:
 
 
 def _common_sections(machine: str, clips: dict[str, _Sections]) -> list[str]:
-    """Return the sorted sections, each of which must be in all of the given splits."""
+    """Return the sorted sections; reject a section that is missing from any split."""
     sections = sorted(set().union(*clips.values()))
     for split, section in itertools.product(clips, sections):
         if section not in clips[split]:
@@ -236,7 +236,7 @@ def _common_sections(machine: str, clips: dict[str, _Sections]) -> list[str]:
 
 
 def _split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFile]:
-    """List a split's recordings in whichever folders the challenge's year uses."""
+    """List a split's recordings, in the folders that the challenge used that year."""
     for read, (first, *others) in itertools.product(readers, _FOLDERS[split]):
         files = read(first)
         copied = {clip_stem(file.path.name) for file in files}
@@ -252,7 +252,7 @@ def _split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFil
 
 
 def _in_archives(machine: str, archives: Sequence[Path]) -> dict[str, list[ClipFile]]:
-    """Return a machine's archived recordings by folder, each from its latest issue."""
+    """Return a machine's archived recordings by folder, each in its latest issue."""
     files, issued = defaultdict(list), set()
     for archive in archives:
         base, _ = issue_of(archive)
@@ -273,15 +273,15 @@ def _in_archives(machine: str, archives: Sequence[Path]) -> dict[str, list[ClipF
 
 
 def _recordings(folder: Path) -> list[ClipFile]:
-    """Return the recordings in a folder and below; none if it does not exist."""
+    """List the recordings in a folder and its subfolders; [] if it does not exist."""
     names = require_listing(folder).recordings if os.path.isdir(folder) else ()
     return [clip_file(folder / name) for name in names]
 
 
 def _refuse_duplicates(files: list[ClipFile], split: str) -> None:
-    """Refuse names that differ only in the suffix, which score files leave out.
+    """Reject names that differ only in the suffix, which score files leave out.
 
-    Training clips are not in score files: those in two subfolders may have one name.
+    Training clips are not in score files, so clips in two subfolders may share a name.
     """
     paths = defaultdict(list)
     for file in files:

@@ -19,7 +19,7 @@ SPLITS = ("train", "test")
 LABELS = ("normal", "anomaly")
 AUDIO_SUFFIXES = (".wav", ".wave", ".flac")
 
-# Line breaks, control characters and surrogates, which are not valid UTF-8.
+# Line breaks, control characters, and surrogates, which are not valid UTF-8.
 _UNWRITABLE = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 
 _LABELLED = re.compile(
@@ -47,12 +47,12 @@ class ClipName(NamedTuple):
 
 
 def nfc(name: str) -> str:
-    """Return a name in the composed Unicode form; macOS writes the decomposed one."""
+    """Return a name in composed Unicode (NFC); macOS stores file names decomposed."""
     return unicodedata.normalize("NFC", name)
 
 
 def clip_stem(file_name: str) -> str:
-    """The base name without `.wav` or `.flac`, in NFC; any other suffix is kept."""
+    """Return a file's base name in NFC, without an audio suffix such as `.wav`."""
     path = PurePath(nfc(file_name))
     return path.stem if path.suffix.lower() in AUDIO_SUFFIXES else path.name
 
@@ -82,15 +82,15 @@ def parse_clip_name(file_name: str) -> ClipName:
 
 
 def is_labelled(file_name: str) -> bool:
-    """Whether a whole name follows the pattern of clips with a label.
+    """Return whether the whole name follows the pattern of labelled clips.
 
-    A word alone proves nothing: `not_normal_3.wav` and `normal_3.wav;0` contain one.
+    The word "normal" alone is not enough: see `not_normal_3.wav`, `normal_3.wav;0`.
     """
     return _LABELLED.fullmatch(clip_stem(file_name)) is not None
 
 
 def section_word(file_name: str) -> str:
-    """Return the word before the section's number: "section", "id" (in 2020) or ""."""
+    """Return the word before the section's number: "section", "id" (2020) or ""."""
     (word, _), _ = _section_and_index(clip_stem(file_name).split("_"))
     return word
 
@@ -112,7 +112,7 @@ def _first(words: list[str], vocabulary: tuple[str, ...]) -> str:
 
 
 def machine_and_section(file_name: str) -> tuple[str, str] | None:
-    """Parse the machine and section in a score file's name; None for other names."""
+    """Parse the machine and section from a score file's name; None for other names."""
     match = FILE_NAME.fullmatch(file_name)
     return (match["machine"], match["section"]) if match else None
 

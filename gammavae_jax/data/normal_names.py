@@ -1,4 +1,4 @@
-"""Refuses training recordings whose names say that the machine was not normal.
+"""Rejects training recordings whose names say that the machine was not normal.
 
 Only whole words count: "abnormal" in `pump_abnormal_01.wav`, not "normal" in
 `abnormal`, nor "broken" in `unbroken`. A word that is negated (`no_anomaly`,
@@ -23,10 +23,10 @@ _WORD = re.compile(r"[^\W\d_]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+")
 
 
 def fault_word(name: str) -> str | None:
-    """Return the first word of a name that says "not normal", or None.
+    """Return the first word in a name that means "not normal", or None.
 
-    A clip's name in the challenge's form states its label, and what follows are
-    attributes, which may be any words.
+    If the challenge's label in a name is "normal", the name is accepted: the attributes
+    after the label may be any words.
     """
     if section_word(name) and parse_clip_name(name).label == "normal":
         return None
@@ -42,15 +42,15 @@ def fault_word(name: str) -> str | None:
 def require_normal_names(
     recordings: Iterable[tuple[str | PurePath, Sequence[str]]], remedy: str
 ) -> None:
-    """Refuse training recordings that are named abnormal, anomaly, faulty or the like.
+    """Reject training recordings that are named abnormal, anomaly, faulty or the like.
 
-    Each entry is a recording's name, for the message, and the names that count: those
-    of the folders that it is in, and its own.
+    Each entry is a recording's name for the message, and the names to check: those of
+    the folders that it is in, and its own.
     """
     named = [(n, w) for n, parts in recordings if (w := _first_word(parts)) is not None]
     if named:
         name, word = named[0]
-        several = f" ({len(named)} recordings are named so)" if named[1:] else ""
+        several = f" ({len(named)} recordings have such names)" if named[1:] else ""
         raise InputError(
             f"{printable(name)}: a training clip is named {word}, but models learn "
             f"from normal sounds only: {remedy}{several}"

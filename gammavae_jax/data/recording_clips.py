@@ -27,13 +27,13 @@ from gammavae_jax.log import Log
 def cut(
     waveform: Float32[np.ndarray, "sample"], clip_samples: int | None
 ) -> list[Float32[np.ndarray, "_"]]:
-    """Cut a waveform into equal clips of about `clip_samples`; None leaves it whole."""
+    """Cut a waveform into equal clips of about `clip_samples`, unless that is None."""
     n_pieces = 1 if clip_samples is None else round(len(waveform) / clip_samples)
     return np.array_split(waveform, max(1, n_pieces))
 
 
 def require_clip_length(clip_seconds: float, config: FeatureConfig) -> int:
-    """Return the number of samples per clip; reject clips too short for a window."""
+    """Return the number of samples per clip; reject a length too short for a window."""
     least = 1.5 * samples_needed(config) / config.sample_rate
     if not least <= clip_seconds < math.inf:
         raise InputError(
@@ -45,10 +45,10 @@ def require_clip_length(clip_seconds: float, config: FeatureConfig) -> int:
 def parts_held_together(
     recording: Int[np.ndarray, "clip"], n_folds: int
 ) -> Int[np.ndarray, "clip"]:
-    """Assign each clip to a part of the recordings; folds hold out whole parts.
+    """Return the number of each clip's part; folds hold out only whole parts.
 
-    Parts are recordings. If there are fewer recordings than folds, each recording is
-    divided into parts of successive clips.
+    A part is a whole recording. If there are fewer recordings than folds, each one is
+    instead divided into parts of successive clips.
     """
     numbers, sizes = np.unique(recording, return_counts=True)
     of_each = 1 if len(numbers) >= n_folds else -(-n_folds // len(numbers))
@@ -62,7 +62,7 @@ class LoadedRecordings(NamedTuple):
 
     names: tuple[str, ...]  # of the recordings
     clips: Clips
-    sounds: tuple[Float32[np.ndarray, "_"], ...] = ()  # each clip's, if asked for
+    sounds: tuple[Float32[np.ndarray, "_"], ...] = ()  # each clip's waveform, if kept
     levels: tuple[ChannelLevels | None, ...] = ()  # of each recording
 
     @property
@@ -73,11 +73,11 @@ class LoadedRecordings(NamedTuple):
 
     @property
     def heard(self) -> Heard:
-        """What is compared with the conditions of a training."""
+        """The properties that are compared with the training conditions."""
         return Heard(self.clips.log_mels, self.clips.formats, self.levels)
 
     def clip_name(self, clip: int) -> str:
-        """Return a clip's name: its recording's name and, if that was cut, the part."""
+        """Return a clip's name: that of its recording and, if it was cut, the part."""
         number = self.recording[clip]
         parts = np.flatnonzero(self.recording == number)
         part = f" part {clip - parts[0] + 1} of {len(parts)}"
@@ -95,7 +95,7 @@ def load_recordings(
 ) -> LoadedRecordings:
     """Read, resample and cut recordings, and compute the log-mels of their clips.
 
-    If `clip_seconds` is None, recordings stay whole. `keep_sounds` keeps the waveforms
+    If `clip_seconds` is None, recordings are not cut. `keep_sounds` keeps the waveforms
     for playback. For the other arguments, see `load_clips`.
     """
     n_samples = None
@@ -156,11 +156,11 @@ def load_all(
     skip_bad_files: bool = False,
     for_training: bool = False,
 ) -> dict[str, LoadedRecordings]:
-    """Load several machines' clips; return them by machine. See `load_recordings`.
+    """Load the clips of several machines, keyed by machine; see `load_recordings`.
 
     Raises:
-        InputError: a recording cannot be used, and `skip_bad_files` is false; or one
-            for training has a name that says it is not normal.
+        InputError: a recording cannot be used, and `skip_bad_files` is false; or the
+            name of a training recording says that it is not normal.
     """
     sources = {
         n: find_recordings(r, sample_rate, log.say) for n, r in recordings.items()

@@ -1,4 +1,4 @@
-"""Notes on the recordings of a run: what is not read, and clips in both splits."""
+"""Notes on a run's recordings: files that are left out, and clips in both splits."""
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -27,9 +27,9 @@ _MOST_NAMES = 3
 
 
 def left_out(data_root: Path, machines: Collection[str]) -> list[str]:
-    """Return lines that name what is not read in the folders of machines.
+    """Return lines that name the files and folders left out of the machines' folders.
 
-    If these are all machines, recordings that belong to none are named as well.
+    If `machines` are all there are, recordings outside machine folders are named, too.
     """
     root, found = machine_root(data_root), {}
     are_all = set(map(nfc, machines)) >= set(find_machines(data_root))
@@ -49,7 +49,7 @@ def left_out(data_root: Path, machines: Collection[str]) -> list[str]:
 
 
 def note_left_out(data_root: Path, machines: Collection[str], log: Log) -> None:
-    """Note what `left_out` names."""
+    """Log each line of `left_out` as a note."""
     for line in left_out(data_root, machines):
         log.note(line)
 
@@ -57,7 +57,7 @@ def note_left_out(data_root: Path, machines: Collection[str], log: Log) -> None:
 def note_shared_clips(
     train: Mapping[str, Iterable[str]], test: NamedClips, log: Log
 ) -> None:
-    """Note the test clips of each machine that sound exactly like a training clip.
+    """Log a note on test clips that sound exactly like a clip in the training split.
 
     `train` has the identities of the machines' training clips; see `clip_identities`.
     """
@@ -75,5 +75,5 @@ def note_shared_clips(
             are = "test clips are also training clips"
         log.note(
             f"{len(shared)} {are} ({names_text(shared, _MOST_NAMES)}): remove each "
-            "from one of the two, because a model knows its training clips"
+            "from one of the two sets, because a model knows its training clips"
         )

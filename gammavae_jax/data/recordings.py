@@ -24,7 +24,7 @@ class RecordingSource(NamedTuple):
 
     name: str
     read: Callable[[int], Recording]  # takes the channel
-    parts: tuple[str, ...] = ()  # names of its file and folders, from the given one on
+    parts: tuple[str, ...] = ()  # its path, from the given folder on
 
 
 def find_recordings(
@@ -37,8 +37,8 @@ def find_recordings(
     Args:
         recordings: the path of a WAV or FLAC file, or of a folder, which is searched
             with its subfolders; a waveform; or a list of these.
-        sample_rate: of waveforms, in Hz; files have their own.
-        say: called with a line for what is left out of a folder.
+        sample_rate: the waveforms' sample rate in Hz; files state their own.
+        say: called with a line for each reason why files in a folder are left out.
     """
     sample_rate = whole_rate(sample_rate)
     is_array = hasattr(recordings, "__array__")  # of NumPy, JAX or another library
@@ -56,7 +56,7 @@ def find_recordings(
     folders = {path for path in paths if path.is_dir()}
     labels = _folder_labels(paths, folders) if len(items) > 1 else {}
     for number, item in enumerate(items):
-        if isinstance(item, Recording):  # of a caller that has read it
+        if isinstance(item, Recording):  # the caller has read it
             found.append(_already_read(item, f"array {number}"))
         elif not is_path[number]:
             found.append(_of_array(item, sample_rate, f"array {number}"))
@@ -72,7 +72,7 @@ def find_recordings(
 def _of_folder(
     path: Path, label: str, say: Callable[[str], None]
 ) -> list[RecordingSource]:
-    """Return a folder's recordings, each under the label and its path in the folder."""
+    """Return a folder's recordings, each named by label and path in the folder."""
     listing = require_listing(path)
     lines = left_out_lines(path, listing.left_out)
     if not listing.recordings:
@@ -90,9 +90,9 @@ def _of_folder(
 
 
 def _folder_labels(paths: Sequence[Path], folders: Collection[Path]) -> dict[Path, str]:
-    """Return the shortest end of each folder's path that tells it from the others.
+    """Label each folder with the shortest end of its path that no other folder shares.
 
-    The folders of given files count, too.
+    The other folders include those of the given files.
     """
     ends = [Path(os.path.abspath(p if p in folders else p.parent)) for p in paths]
 
@@ -111,7 +111,7 @@ def _folder_labels(paths: Sequence[Path], folders: Collection[Path]) -> dict[Pat
 
 
 def _told_apart(found: list[RecordingSource]) -> list[RecordingSource]:
-    """Return the recordings, with escapes in names that would look the same."""
+    """Escape non-ASCII characters in the names of recordings that would look alike."""
     shown = [nfc(printable(source.name)) for source in found]
     names = defaultdict(set)
     for source, looks in zip(found, shown, strict=True):
@@ -142,7 +142,7 @@ def _of_array(array: Any, sample_rate: int | None, name: str) -> RecordingSource
 
 
 def of_training(recordings: Any, y: Any, sample_rate: Any) -> tuple[Any, int | None]:
-    """Return the recordings and the sample rate that were passed to `fit`.
+    """Return the recordings and the sample rate, from the arguments of `fit`.
 
     `y` holds labels, which must all be normal (0, False or "normal"), or the sample
     rate if it is a single value.
@@ -153,7 +153,7 @@ def of_training(recordings: Any, y: Any, sample_rate: Any) -> tuple[Any, int | N
     is_several = isinstance(y, Iterable) and not isinstance(y, str | bytes)
     if y is None or not is_several or getattr(y, "ndim", 1) == 0:
         if y is not None and sample_rate is not None:
-            raise InputError("fit got two sample rates: pass it one")
+            raise InputError("fit got two sample rates: pass only one")
         return recordings, whole_rate(sample_rate if y is None else y)
     if isinstance(recordings, str | os.PathLike | Mapping):
         recordings = ()
@@ -178,10 +178,10 @@ def _is_normal_word(label: Any) -> bool:
 
 
 def by_machine(recordings: Any, default: str) -> dict[str, Recordings]:
-    """Return recordings by machine; those that are not in a dict are the default's.
+    """Return recordings by machine; without a dict, the machine is `default`.
 
     Raises:
-        InputError: there is no machine, or a name is not a printable text.
+        InputError: the dict is empty, or a name in it is not printable text.
     """
     if not isinstance(recordings, Mapping):
         return {default: recordings}
@@ -190,8 +190,8 @@ def by_machine(recordings: Any, default: str) -> dict[str, Recordings]:
     for name in recordings:
         if not isinstance(name, str) or not name.isprintable() or not name:
             raise InputError(
-                f"machine {name!r}: its name is not a printable text: rename it, such "
-                f"as {str(name).strip() or 'pump'!r}"
+                f"machine {name!r}: its name is not printable text: use another name, "
+                f"such as {str(name).strip() or 'pump'!r}"
             )
     return {str(name): of_machine for name, of_machine in recordings.items()}
 
@@ -217,12 +217,12 @@ def of_known_machines(
         recordings = {known[0] if machine is None else machine: recordings}
     found = {known_machine(name, known): of for name, of in recordings.items()}
     if len(found) < len(recordings):
-        raise InputError("two names of the dict are one machine: join their recordings")
+        raise InputError("two names of the dict are one machine: combine their lists")
     return found
 
 
 def known_machine(name: str, known: Iterable[str]) -> str:
-    """Return the known machine with this name in any Unicode form, or refuse it."""
+    """Return the known machine of this name in any Unicode form; reject other names."""
     of_form = {nfc(k): k for k in known}
     if nfc(str(name)) not in of_form:
         raise InputError(unknown_name("machine", name, of_form.values()))

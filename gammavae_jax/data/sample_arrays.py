@@ -1,4 +1,4 @@
-"""Interpret arrays of samples: their scale is decided by their content, or refused."""
+"""Converts arrays of samples to full scale 1, and rejects those of unknown scale."""
 
 import numbers
 import reprlib
@@ -17,22 +17,22 @@ _MOST_24_BIT = 1 << 23
 def waveform_of(array: Any, name: str) -> Float32[np.ndarray, "sample"]:
     """Return an array of samples as float32 with a full scale of 1.
 
-    Integers are divided by the full scale of their type. The samples must show that
-    they use it: those of a 16-bit recording may arrive as int64 or as float.
+    Integers are divided by the full scale of their type, if their values show that they
+    use it: the samples of a 16-bit recording may be passed as int64 or as float.
 
     Raises:
-        InputError: not a waveform, or one whose full scale cannot be known.
+        InputError: the array is not a waveform, or its full scale is unknown.
     """
     samples = np.asarray(array)
     if samples.ndim != 1 or samples.dtype.kind not in "fi":
         raise InputError(
             f"{name} has the shape {samples.shape} and the type {samples.dtype}: "
-            "give one-dimensional arrays of samples, one a recording"
+            "pass a one-dimensional array of samples for each recording"
         )
     if samples.dtype.kind == "i":
         _require_known_scale(samples, name)
         samples = samples / -float(np.iinfo(samples.dtype).min)
-    with np.errstate(over="ignore"):  # an infinity is refused by its position
+    with np.errstate(over="ignore"):  # infinities are rejected below
         waveform = samples.astype(np.float32)
     require_finite(waveform, name)
     most = max(waveform.max(initial=0), -waveform.min(initial=0))
@@ -45,10 +45,10 @@ def waveform_of(array: Any, name: str) -> Float32[np.ndarray, "sample"]:
 
 
 def _require_known_scale(samples: np.ndarray, name: str) -> None:
-    """Refuse wide integers that may hold samples of fewer bits."""
+    """Reject integers of a wide type that may hold samples of fewer bits."""
     most = max(int(samples.max(initial=0)), -int(samples.min(initial=0)))
     width = samples.dtype.itemsize
-    # 24-bit samples in four bytes are shifted by eight bits; others may not be.
+    # 24-bit samples in four bytes are often shifted left by eight bits, but not always.
     uses_type = width <= 2 or (width == 4 and most > _MOST_24_BIT)
     if uses_type or not most or (width == 4 and not (samples & 0xFF).any()):
         return
@@ -61,12 +61,12 @@ def _require_known_scale(samples: np.ndarray, name: str) -> None:
 
 
 def whole_rate(sample_rate: Any) -> int | None:
-    """Return a sample rate as a plain number, or refuse it."""
+    """Return a sample rate as an int; reject anything but a whole number of Hz."""
     if sample_rate is None:
         return None
     is_number = isinstance(sample_rate, numbers.Real)
     is_number = is_number and not isinstance(sample_rate, bool)
     if not is_number or not 0 < sample_rate <= 1e6 or sample_rate % 1:
         given = reprlib.repr(sample_rate)
-        raise InputError(f"sample_rate is {given}: give a whole number of Hz")
+        raise InputError(f"sample_rate is {given}: pass a whole number of Hz")
     return int(sample_rate)

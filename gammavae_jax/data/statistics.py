@@ -32,7 +32,7 @@ def spectrum(
 def residual(
     frame_residual: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "feature"]:
-    """Return each band's moments and upper quantile of the residual over time."""
+    """Return each band's moments and upper quantile over the frames of a residual."""
     upper = _quantile(frame_residual, weight, UPPER_QUANTILE)
     return jnp.concatenate([_moments(frame_residual, weight), upper])
 
@@ -80,7 +80,7 @@ def frame_residual(
 def _moments(
     values: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "feature"]:
-    """Return means, deviations, and deviations of frame-to-frame differences."""
+    """Return means, deviations, and the deviations of frame-to-frame differences."""
     mean = _mean(values, weight)
     change = values[1:] - values[:-1]
     both = weight[1:] * weight[:-1]

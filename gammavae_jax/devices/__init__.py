@@ -1,1 +1,1 @@
-"""Runs a function written for one model on all models, spread over devices."""
+"""Spreads all models over the devices, and runs the same function on each model."""

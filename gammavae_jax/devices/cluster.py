@@ -1,4 +1,4 @@
-"""Lets several processes act as one run: they start, agree and fail together.
+"""Lets several processes share one run, in which they start, agree and fail together.
 
 JAX connects the processes. All run the same program on the same recordings, and each
 trains the models on its own devices. Only the first one prints and writes.
@@ -28,7 +28,7 @@ _BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 class AgreedError(InputError):
-    """An error that every process raises."""
+    """An InputError that every process raises with the same message."""
 
 
 def start() -> None:
@@ -64,7 +64,7 @@ def start() -> None:
 
 
 def is_joined() -> bool:
-    """Return whether this process has joined a cluster, even a cluster of one."""
+    """Return whether this process has joined a cluster, even one without others."""
     if "jax" not in sys.modules:
         return False
     import jax
@@ -73,7 +73,7 @@ def is_joined() -> bool:
 
 
 def is_first() -> bool:
-    """Return whether this is the process that writes files, logs and tables."""
+    """Return whether this process is the one that writes files, logs and tables."""
     return _number_and_count()[0] == 0
 
 
@@ -111,12 +111,12 @@ def on_first(function: Callable[[], Value]) -> Value:
 
 
 def any_process(text: str) -> str:
-    """Return the first non-empty text of any process; "" if all are empty."""
+    """Collect a text from every process; return the first that is not empty, or ""."""
     return next(filter(None, _from_all(text)), "")
 
 
 def require_same(value: Any, message: str) -> None:
-    """Require that all processes have the same value.
+    """Raise an InputError unless all processes pass the same value.
 
     Args:
         value: anything that JSON can hold.
@@ -132,7 +132,7 @@ def require_same(value: Any, message: str) -> None:
 
 
 def others_lost(error: BaseException) -> str | None:
-    """Return the message for an error caused by a lost process, else None."""
+    """Return a message if the error was caused by a lost process, else None."""
     text = str(error)
     if not isinstance(error, RuntimeError | ValueError) or not any(
         word in text for word in ("Gloo", "NCCL", "oordination service")
@@ -155,10 +155,10 @@ def _number_and_count() -> tuple[int, int]:
 
 @waiting_for(
     "the other processes",
-    "see whether each still works; if not, end all and continue with --resume",
+    "check whether all still work; if not, end them and continue with --resume",
 )
 def _from_all(text: str) -> list[str]:
-    """Gather the text of each process, in order."""
+    """Gather a text from every process, in the order of the processes."""
     if _number_and_count()[1] == 1:
         return [text]
     import numpy as np
@@ -176,7 +176,7 @@ def _from_all(text: str) -> list[str]:
 def _tried(
     function: Callable[[], Value], as_input_error: Callable[[OSError], InputError]
 ) -> tuple[Value | None, str]:
-    """Call `function`; return its result, and its error's message or ""."""
+    """Call `function`; return its result, and the message of its error or ""."""
     try:
         return function(), ""
     except InputError as error:
@@ -188,7 +188,7 @@ def _tried(
 
 
 def _raise_first(messages: list[str]) -> None:
-    """Raise the first error, naming its process unless all processes failed."""
+    """Raise the first error, if any; name its process unless all processes failed."""
     failed = [number for number, message in enumerate(messages) if message]
     if not failed:
         return

@@ -1,4 +1,4 @@
-"""One model per core: each free core runs the next model's program.
+"""Runs one model per core: each free core runs the program of the next model.
 
 Small matrices gain little from a second core, so each core of a CPU works on a model
 of its own. Calls are taken in the order in which they were made. A core that finishes
@@ -29,7 +29,7 @@ Model = tuple[int, int]  # the numbers of its member and its machine
 
 @dataclass(frozen=True)
 class PerModel:
-    """A tree of arrays, or a future of a tree, for each model on its device."""
+    """For each model, a tree of arrays on its device, or a future of such a tree."""
 
     trees: Mapping[Model, Any]
 
@@ -39,12 +39,12 @@ class CoreQueue(Placement):
     """A queue of calls for each device, with its worker threads."""
 
     devices: Mapping[Model, Any]  # in the order of the queue
-    threads: dict[Any, ThreadPoolExecutor]  # of each device, started when needed
-    n_threads: int  # of each device
+    threads: dict[Any, ThreadPoolExecutor]  # by device, started when needed
+    n_threads: int  # per device
     batching: Literal["map"] = "map"
 
     def put(self, tree: Any, kind: Kind) -> PerModel:
-        """Split host arrays by model and place them; a device holds each part once."""
+        """Split host arrays by model; copy each part to the same device only once."""
         if isinstance(tree, PerModel):
             return tree
         axes = {"model": slice(2), "machine": slice(1, 2), "member": slice(1)}[kind]
@@ -91,7 +91,7 @@ class CoreQueue(Placement):
     def over_models(
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
     ) -> Program:
-        """Turn a function of one model into a program; see `Placement.over_models`."""
+        """Make a program that runs a function on all models; see the base class."""
         del kinds  # `put` has cut the arguments already
         return _Queued(self, jitted(function, tuple(donate)))
 
@@ -133,19 +133,19 @@ class _Queued(Program):
 
 
 class _Part(NamedTuple):
-    """One element of the tuple that a future call returns."""
+    """One element of the tuple that a queued call will return."""
 
     whole: Future
     index: int
 
 
 def _work(compiled: Callable, arguments: Sequence[Any]) -> Any:
-    """Run one call in a thread; the calls that it depends on were queued earlier."""
+    """Run one call in a thread, after the earlier calls whose results it needs."""
     return jax.block_until_ready(compiled(*(_result(a) for a in arguments)))
 
 
 def _result(tree: Any) -> Any:
-    """Return the tree; if it is a future or part of one, wait for it."""
+    """Return a tree of arrays; if it is a future or part of a future, wait for it."""
     if isinstance(tree, _Part):
         return tree.whole.result()[tree.index]
     return tree.result() if isinstance(tree, Future) else tree

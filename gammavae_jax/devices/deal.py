@@ -58,7 +58,7 @@ def _make_queue(
     grid: np.ndarray,
     shards: list[list[int]],
 ) -> CoreQueue:
-    """Queue large machines first, with one thread per CPU core."""
+    """Make a `CoreQueue`, large machines first, with one thread per CPU core."""
     shard_of = {m: number for number, shard in enumerate(shards) for m in shard}
     device_of_model = {
         (member, machine): grid[member % len(grid), shard_of[machine]]
@@ -72,7 +72,7 @@ def _make_queue(
 
 
 def _alternate_processes(devices: Sequence[Any]) -> list[Any]:
-    """Order devices so that the first few belong to different processes."""
+    """Order devices so that the first ones belong to different processes."""
     seen: dict[int, int] = {}
     turns = []
     for device in devices:
@@ -84,7 +84,7 @@ def _alternate_processes(devices: Sequence[Any]) -> list[Any]:
 def _choose_shards(
     windows_per_machine: Sequence[int], n_members: int, n_devices: int, n_processes: int
 ) -> tuple[list[list[int]], int]:
-    """Return the machines in each machine shard, and the number of member shards.
+    """Choose which machines each machine shard holds, and the number of member shards.
 
     Every process gets a device, even if only free slots are left for it.
     """
@@ -102,7 +102,7 @@ def _choose_shards(
 def _deal(
     windows_per_machine: Sequence[int], n_shards: int
 ) -> tuple[list[list[int]], int]:
-    """Give machines, largest first, to the idlest shard; also return the peak load."""
+    """Assign machines, largest first, to the idlest shard; also return the top load."""
     shards: list[list[int]] = [[] for _ in range(n_shards)]
     loads = [0] * n_shards
     for machine in _longest_first(windows_per_machine):
@@ -113,5 +113,5 @@ def _deal(
 
 
 def _longest_first(windows_per_machine: Sequence[int]) -> list[int]:
-    """Order machines by decreasing work, so that the last ones are short."""
+    """Order machines by decreasing work, so that those that finish last are short."""
     return np.argsort(-np.asarray(windows_per_machine), kind="stable").tolist()

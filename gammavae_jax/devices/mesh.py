@@ -1,4 +1,4 @@
-"""All models at once: one program over a mesh of all processes' devices."""
+"""Runs all models at once, with one program over a mesh of all processes' devices."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -51,7 +51,7 @@ class MeshPlacement(Placement):
     batching: Batching = "vmap"
 
     def put(self, tree: Any, kind: Kind) -> Any:
-        """Pad and place host arrays; return JAX arrays unchanged.
+        """Pad host arrays and copy them to the devices; return JAX arrays unchanged.
 
         Every process has the whole arrays and places the parts of its own devices.
         """
@@ -68,7 +68,7 @@ class MeshPlacement(Placement):
         return jax.tree.map(place, tree)
 
     def part(self, tree: Any, name: str) -> Any:
-        """Return a field of a placed named tuple."""
+        """Return the field `name` of a named tuple on the devices."""
         return getattr(tree, name)
 
     @for_devices
@@ -83,7 +83,7 @@ class MeshPlacement(Placement):
         return jax.tree.map(whole, tree)
 
     def get_to_save(self, tree: Any) -> Any:
-        """Gather arrays as `get` does, but in a cluster onto every device.
+        """Gather arrays as `get` does, except that in a cluster every device gets them.
 
         Each process then writes a part with Orbax. A device needs room for all models.
         """
@@ -104,7 +104,7 @@ class MeshPlacement(Placement):
     def over_models(
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
     ) -> Program:
-        """Turn a function of one model into a program; see `Placement.over_models`."""
+        """Make a program that runs a function on all models; see the base class."""
         kinds, donate = tuple(kinds), tuple(donate)
         return _Sharded(_sharded(function, kinds, self.mesh, self.batching, donate))
 
@@ -135,7 +135,7 @@ def _sharded(
     batching: Batching,
     donate: tuple[int, ...],
 ) -> Any:
-    """Return a program over a mesh; equal functions share one program."""
+    """Compile a function to run over a mesh; equal functions share one program."""
     member_axes, machine_axes = zip(*(_AXES[kind] for kind in kinds), strict=True)
     if batching == "map":
         # Without the member axis, the machine axis comes first.
@@ -156,7 +156,7 @@ def _sharded(
 
 
 def _in_turn(function: Callable, axes: Sequence[int | None]) -> Callable:
-    """Map a function as `jax.vmap` does, for axes 0 or None, but sequentially."""
+    """Map a function over axes 0 or None as `jax.vmap` does, but sequentially."""
 
     def mapped(*arguments):
         def one(parts):

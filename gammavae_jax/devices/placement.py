@@ -1,4 +1,4 @@
-"""The interface for running a function written for one model on all models.
+"""The interface that spreads models over devices and runs a function on each model.
 
 A model belongs to one machine and one member: a seed, or one fold of a seed.
 `deal.make_placement` chooses the implementation, `MeshPlacement` or `CoreQueue`.
@@ -13,7 +13,7 @@ import jax
 
 from gammavae_jax.interruption import waiting_for
 
-# The leading axes of an array on the host: `member machine` for a value of each model,
+# The leading axes of an array on the host: `member machine` for one value per model,
 # `machine` for one shared by all members, `member` for one shared by all machines.
 Kind = Literal["model", "machine", "member"]
 Batching = Literal["vmap", "map"]
@@ -27,7 +27,7 @@ for_devices = waiting_for(
 
 
 class HashablePartial(NamedTuple):
-    """A function with fixed first arguments; equal partials share a program."""
+    """A function with its first arguments fixed; equal partials share a program."""
 
     function: Callable
     settings: tuple[Any, ...]  # hashable
@@ -42,7 +42,7 @@ class HashablePartial(NamedTuple):
 
 
 class Program(ABC):
-    """A compiled function of one model that runs for all models."""
+    """A function of one model's arrays, compiled to run on all models."""
 
     @abstractmethod
     def compile(self, *arguments: Any) -> Callable:
@@ -50,7 +50,7 @@ class Program(ABC):
 
     @abstractmethod
     def __call__(self, *arguments: Any) -> Any:
-        """Compile and run. For repeated calls, use `compile`."""
+        """Compile the function and run it once; for repeated calls, use `compile`."""
 
 
 class Placement(ABC):
@@ -64,18 +64,18 @@ class Placement(ABC):
 
     @abstractmethod
     def put(self, tree: Any, kind: Kind) -> Any:
-        """Copy host arrays to the devices; return placed arrays unchanged."""
+        """Copy host arrays to the devices; return what is already there unchanged."""
 
     @abstractmethod
     def part(self, tree: Any, name: str) -> Any:
-        """Return the field `name` of a placed named tuple, without copying."""
+        """Return the field `name` of a named tuple on the devices, without copying."""
 
     @abstractmethod
     def get(self, tree: Any) -> Any:
         """Wait for results; copy them to the host, with axes `member machine ...`."""
 
     def get_to_save(self, tree: Any) -> Any:
-        """Get results as `get` does, but leave them on the devices in a cluster."""
+        """Get results as `get` does, but in a cluster leave them on the devices."""
         return self.get(tree)
 
     @abstractmethod
@@ -98,7 +98,7 @@ class Placement(ABC):
     def over_models(
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
     ) -> Program:
-        """Turn a function of one model into a program for all models.
+        """Make a program that runs a function of one model's arrays on all models.
 
         Args:
             function: takes arrays without `member` and `machine` axes. Equal

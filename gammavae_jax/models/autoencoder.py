@@ -27,7 +27,7 @@ from gammavae_jax.models.layers import Block, Dense, Output, Precision, Standard
 
 
 class ModelOutput(NamedTuple):
-    """The model's output for a batch; without a posterior for a deterministic code."""
+    """The model's output for a batch; a deterministic code has no posterior."""
 
     reconstruction: Float[Array, "window output"]
     target: Float[Array, "window output"]  # what the reconstruction should equal
@@ -102,7 +102,7 @@ class Inputs(nn.Module):
         weight: Float[Array, "window"],
         training: bool,
     ) -> tuple[Float[Array, "window seen"], Float[Array, "window output"]]:
-        """Normalise the windows, then return input and target."""
+        """Normalise the windows, and return the network's input and its target."""
         if self.config.inputs == "standardised":
             standardise = Standardise(name=layers.STANDARDISE)
             windows = standardise(windows.T, weight, training).T
@@ -136,7 +136,7 @@ class AutoEncoder(nn.Module):
         weight: Float[Array, "window"],
         key: PRNGKeyArray | None,
     ) -> ModelOutput:
-        """Encode and decode, in training mode if a sampling key is passed."""
+        """Encode and decode windows, in training mode if a sampling key is passed."""
         training = key is not None
         n_latent, precision = self.config.n_latent, self.config.precision
         inputs = Inputs(self.config, self.n_context, name=layers.INPUTS)

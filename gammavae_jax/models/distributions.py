@@ -1,9 +1,9 @@
 """The latent code's distributions, Gamma and Gaussian, and their divergences.
 
 Both hold their parameters and have three operations: `mean`, a differentiable `sample`
-and the Kullback-Leibler divergence to a prior. Only this
-module imports TensorFlow Probability (TFP), some releases of which are broken. Without
-TFP, JAX draws the Gamma samples: same distribution and gradient, different samples.
+and the Kullback-Leibler divergence to a prior. Only this module imports TensorFlow
+Probability (TFP), because some of its releases are broken. Without TFP, JAX draws the
+Gamma samples: same distribution and gradient, different samples.
 """
 
 import importlib.metadata
@@ -21,7 +21,7 @@ from gammavae_jax.models.gamma_divergence import (
 )
 from gammavae_jax.models.gamma_gradient import log_draw_derivative
 
-# The library that draws Gamma samples, and why it is not TFP ("" if it is).
+# The library that draws Gamma samples, and the reason if it is not TFP.
 SAMPLER: Literal["tensorflow-probability", "jax"] = "tensorflow-probability"
 WHY_NOT_TFP = ""
 
@@ -117,7 +117,7 @@ def sampler_note() -> str:
         "TensorFlow Probability cannot be imported (installed: "
         f"{' and '.join(dict.fromkeys(installed)) or 'none'}; {WHY_NOT_TFP}), so JAX "
         "draws the Gamma samples: the distribution is the same, but results change as "
-        "with another seed. To repair TFP: pip uninstall -y tensorflow-probability "
+        "if the seed had. To repair TFP: pip uninstall -y tensorflow-probability "
         "tfp-nightly && pip install tfp-nightly==0.26.0.dev20261027"
     )
 
@@ -125,7 +125,7 @@ def sampler_note() -> str:
 def _log_draw(
     key: PRNGKeyArray, concentration: Float[Array, "*batch"]
 ) -> Float[Array, "*batch"]:
-    """Draw the logarithm of one sample per distribution, at rate 1."""
+    """Draw the logarithm of one sample per Gamma distribution of rate 1."""
     if SAMPLER == "jax":
         return jax.random.loggamma(key, concentration, dtype=concentration.dtype)
     log_gamma = tfd.ExpGamma(concentration, rate=jnp.ones_like(concentration))
@@ -201,7 +201,7 @@ def divergence(
 def kl_to_prior(
     posterior: Gamma | Gaussian, config: ModelConfig
 ) -> Float[Array, "*batch latent"]:
-    """Return the exact divergence to the prior in nats, regardless of `model.kl`."""
+    """Return the exact divergence to the prior in nats, whatever `model.kl` is."""
     if isinstance(posterior, Gaussian):
         zero = jnp.zeros_like(posterior.location)
         return posterior.kl_to(Gaussian(zero, zero))

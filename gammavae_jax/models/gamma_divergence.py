@@ -7,7 +7,7 @@ and rate `r` of the first, `b` and `s` of the second, `L = log(b / a)`, and
 
     KL = b (u - 1 - log u) + integral from a to b of (b - t) (psi'(t) - 1 / t) dt
 
-Neither term is negative. With `t = a e^(L x)`, the second one is
+Neither term is negative. With `t = a e^(L x)`, the second term is
 `L * integral from 0 to 1 of q(t) (e^(L (1 - x)) - 1) dx`, where
 `q(t) = t^2 (psi'(t) - 1 / t)` falls smoothly from 1 at 0 to 1/2 at infinity: 16 nodes
 suffice for concentrations whose ratio is up to a million.
@@ -67,7 +67,7 @@ def _jvp(primals, tangents):
 
 
 def exponential_excess(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """Return `e^x - 1 - x`, which is `x^2 / 2` near 0."""
+    """Return `e^x - 1 - x` without cancellation; near 0 it is about `x^2 / 2`."""
     series: Any = 0.0
     near = jnp.clip(x, -1.0, 1.0)
     for factor in reversed(_INVERSE_FACTORIALS):
@@ -76,18 +76,18 @@ def exponential_excess(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
 
 
 def _nodes(like: Array) -> Array:
-    """Return the nodes of Gauss and Legendre between 0 and 1, on an axis in front."""
+    """Return the Gauss-Legendre nodes between 0 and 1, along a new leading axis."""
     nodes = jnp.asarray(0.5 + 0.5 * _NODES, like.dtype)
     return nodes.reshape(-1, *[1] * like.ndim)
 
 
 def _mean(heights: Array) -> Array:
-    """Return the weighted mean over the nodes."""
+    """Return the integral from 0 to 1 of a function with these values at the nodes."""
     return jnp.tensordot(jnp.asarray(0.5 * _WEIGHTS, heights.dtype), heights, 1)
 
 
 def _log_ratio(x: Array, y: Array) -> Array:
-    """Return `log(x / y)`, which keeps its relative accuracy where `x` is near `y`."""
+    """Return `log(x / y)`, with full relative accuracy even where `x` is near `y`."""
     share = (x - y) / y
     is_near = jnp.abs(share) < 0.5
     return jnp.where(is_near, jnp.log1p(jnp.where(is_near, share, 0.0)), jnp.log(x / y))

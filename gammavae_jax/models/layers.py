@@ -62,7 +62,7 @@ class Standardise(nn.Module):
 
 
 def _normalise_and_track(module, x, weight, training, scale, bias, momentum):
-    """Normalise; in training, update the running statistics with `momentum`."""
+    """Normalise `x`; in training, update the running statistics with `momentum`."""
     width, dtype = (len(x),), x.dtype
     running_mean = module.variable("batch_stats", "mean", jnp.zeros, width, dtype)
     running_var = module.variable("batch_stats", "var", jnp.ones, width, dtype)
@@ -179,7 +179,7 @@ class Dense(nn.Module):
 
 
 class Output(nn.Module):
-    """The last linear layer, initialised like `Dense`; it returns `window feature`."""
+    """The last linear layer, initialised like `Dense`; windows are its first axis."""
 
     width: int
     precision: Precision

@@ -22,7 +22,7 @@ def loss_terms(output: ModelOutput, config: ModelConfig) -> LossTerms:
 
     The divergence `model.kl` is summed over latents, and 0 for a deterministic code.
     """
-    # The negative residual, because its gradient needs no pass to change the sign.
+    # The negative residual: its gradient needs no extra pass to change the sign.
     error = output.reconstruction - output.target
     reconstruction = jnp.mean(error**2, axis=-1)
     if output.posterior is None:

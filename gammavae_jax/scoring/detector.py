@@ -47,7 +47,7 @@ _CLIPS_AT_ONCE = {"map": None, "vmap": 16}
 
 @dataclass(frozen=True)
 class Detector:
-    """The models, references and thresholds of all machines and members, on the host.
+    """All machines' and members' models, references and thresholds, as host arrays.
 
     `calibration` has the scores of the held-out training clips, for every score that is
     configured or fused. It is NaN for clips that were not held out, and empty if the
@@ -61,7 +61,7 @@ class Detector:
     references: Mapping[str, Reference]  # leaves lead with `member machine`
     calibration: Scores
     thresholds: Mapping[str, Float[np.ndarray, "seed machine"]]
-    # Of the training clips, by the machine's name; see `verdict.machine_names`.
+    # The training conditions, keyed as in `verdict.machine_names`.
     conditions: Mapping[str, Conditions] = field(default_factory=dict)
 
 
@@ -113,9 +113,9 @@ def _fit_references(
     data: Any,
     split: Split,
 ) -> dict[str, Reference]:
-    """Fit a reference for each statistic that a score needs.
+    """Fit a reference to each statistic that the configured scores need.
 
-    The leaves are arrays `member machine ...`.
+    The leaves are arrays with axes `member machine ...`.
 
     Each training clip is described by the member that did not see it, or by the first
     member if all saw it. A member compares a clip with the clips of the other folds.
@@ -161,7 +161,7 @@ def _fit_references(
 def _calibrated(
     detector: Detector, placement: Placement, data: Any, split: Split
 ) -> Detector:
-    """Return the detector with held-out scores, and thresholds fitted to them."""
+    """Add the held-out clips' scores, and the thresholds fitted to them."""
     config = detector.config
     scores = score_held_out(detector, placement, data, split)()
     names = (*config.computed_scores, *(n for n in config.scores if n in FUSION_SCORES))
@@ -173,7 +173,7 @@ def _calibrated(
 def score_held_out(
     detector: Detector, placement: Placement, data: Any, split: Split
 ) -> Callable[..., Scores]:
-    """Compile the scores of held-out clips, each by the member that did not see it.
+    """Compile a function that scores held-out clips by the members that held them out.
 
     The returned function takes no argument, or other data of the same shapes.
     """
@@ -195,7 +195,7 @@ def score_held_out(
 
 
 def with_false_alarm_rate(detector: Detector, rate: float) -> Detector:
-    """Return the detector with the thresholds of another false-alarm rate.
+    """Return the detector with thresholds for another false-alarm rate.
 
     Raises:
         InputError: the rate is out of range, or the thresholds are the official ones,
@@ -212,7 +212,7 @@ def with_false_alarm_rate(detector: Detector, rate: float) -> Detector:
 
 
 def _with_thresholds(detector: Detector, scores: Scores) -> Detector:
-    """Add the thresholds of the configured scores, fitted to scores of normal clips."""
+    """Add the thresholds of the configured scores, fitted to normal clips' scores."""
     config = detector.config
     wanted = {name: scores[name] for name in config.scores}
     return replace(detector, thresholds=fit_thresholds(wanted, config.scoring))
@@ -251,7 +251,7 @@ def compile_scores(
 def clip_p_values(
     detector: Detector, score: str, seed: int, machine: int, scores: np.ndarray
 ) -> Float[np.ndarray, "clip"] | None:
-    """Return the p-values of scores, or None if the thresholds are official.
+    """Return the p-values of clips' scores, or None if the thresholds are official.
 
     `seed` and `machine` are indices into `Scores`. See `p_values`.
     """
@@ -267,7 +267,7 @@ def _compile_members(
     data: Any,
     chosen: Int[np.ndarray, "member machine chosen"],
 ) -> Callable[..., dict[str, Float[np.ndarray, "member machine chosen"]]]:
-    """Compile a function that computes each member's scores for its chosen clips.
+    """Compile a function with which each member scores the clips chosen for it.
 
     The returned function uses `data`, unless given other data of the same shapes.
     """

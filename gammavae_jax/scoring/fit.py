@@ -1,4 +1,4 @@
-"""The pipeline from training clips to a detector, which all callers share."""
+"""The pipeline from training clips to a detector, shared by all callers."""
 
 import math
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from gammavae_jax.training.loop import (
     train_examples,
 )
 
-_LEAST_STEPS = 1000  # of a model; after fewer, batch normalisation lags behind
+_LEAST_STEPS = 1000  # per model; with fewer, batch normalisation lags behind
 _MOST_EPOCHS = 200
 _SECTION = "00"  # own recordings have no sections
 
@@ -55,7 +55,7 @@ def fit(
     Raises:
         InputError: a machine has too few clips, or a model diverged.
     """
-    local_devices()  # refuses a forked process before it would wait forever
+    local_devices()  # raises an error in a forked process, which would wait forever
     observer = observer or Observer()
     examples = stack_examples(config, machines.train, observer.log, capacity)
     recordings = [clips.recording for _, clips in machines.train]
@@ -141,7 +141,7 @@ def _require_whole_recordings(
 def _with_no_empty_fold(
     config: Config, loaded: Mapping[str, LoadedRecordings]
 ) -> Config:
-    """Use no more folds than there are recordings, but at least two."""
+    """Reduce the number of folds to that of recordings, but keep at least two."""
     if config.train.split != "folds":
         return config
     n_folds = config.train.n_folds

@@ -12,10 +12,10 @@ from jaxtyping import Float
 
 from gammavae_jax.config import DIRECT_SCORES
 
-# Held-out scores that differ by less are equal but for rounding: relative to the mean,
-# and absolutely where the mean is almost 0. The distance of copies is the root of a
-# rounding error; errors and divergences are squares of one. So are Mahalanobis
-# distances, but divided by variances that may be as small.
+# Held-out scores count as equal up to rounding if they differ by less, relative to the
+# mean, or absolutely where the mean is almost 0. The distance of copies is the root of
+# a rounding error; errors and divergences are squares of one. Mahalanobis distances are
+# such squares, too, but divided by variances that may be as small.
 _ROUNDING = 1e-3
 _ROUNDING_AT_ZERO, _ROUNDING_OF_SQUARES = 1e-2, 1e-5
 _SQUARES = frozenset(DIRECT_SCORES) - {"mahalanobis", "mahalanobis_framewise"}
@@ -35,7 +35,7 @@ def fuse(
     names: Sequence[str],
     fused: Sequence[str],
 ) -> Scores:
-    """Return the named scores, computing those that are fusions of others.
+    """Return the named scores; compute any fusion from the scores that it combines.
 
     Args:
         scores: the clips' scores, by name.
@@ -58,7 +58,7 @@ def fuse(
 
 
 class Standard(NamedTuple):
-    """The mean and unit with which a score is standardised."""
+    """The mean and the unit that standardise a score."""
 
     mean: Float[np.ndarray, "*model 1"]
     unit: Float[np.ndarray, "*model 1"]

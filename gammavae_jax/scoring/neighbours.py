@@ -64,7 +64,7 @@ def fit_reference(
     Args:
         statistic: each training clip's statistic, from a model not trained on it.
         folds: the fold of that model, or `NO_FOLD` if every model was trained on the
-            clip. Its radius uses the other folds, which hold no near copies of it.
+            clip. Radii are distances to other folds, which hold no copies of a clip.
         is_clip: excludes padding and the clips of this model's own fold.
         is_target: whether a clip is from the target domain.
         config: the settings of the density score and of synthetic clips.
@@ -100,12 +100,12 @@ def fit_reference(
 
 
 def places_enough(n_clips: int, config: ScoringConfig) -> int:
-    """Return a capacity large enough for a machine's training and synthetic clips."""
+    """Return the capacity needed for a machine's training and synthetic clips."""
     return n_clips + int(config.smote_ratio * n_clips)
 
 
 def distances(statistic: Float[Array, "feature"], reference: Reference) -> Distances:
-    """Return one clip's distances to a reference."""
+    """Return a clip's distances to the nearest clips of a reference."""
     point = (statistic - reference.location) / reference.scale
     # Expanding the square would lose the small differences of near clips.
     distance = jnp.sqrt(jnp.sum((reference.clips - point) ** 2, axis=-1))
@@ -124,7 +124,7 @@ def _radius(
     is_clip: Bool[Array, "clip"],
     n_neighbours: int,
 ) -> Float[Array, "clip"]:
-    """Return each clip's mean distance to its nearest neighbours.
+    """Return each clip's radius, the mean distance to its nearest neighbours.
 
     They are from other folds where possible. A clip without neighbours gets the mean
     radius; the smallest radius is a tenth of the mean, so that copies do not divide by

@@ -43,11 +43,11 @@ class GaussianFit(NamedTuple):
 
 
 def _one_by_one(function: Callable[..., Array]) -> Callable[..., Array]:
-    """Let `vmap` on a CPU apply a function of matrices to one after the other.
+    """Wrap a function of matrices so that `vmap` on a CPU runs it on one at a time.
 
-    JAX before 0.11.2 shares a LAPACK batch among the threads of XLA's pool, and waits
-    for them inside that pool: as many batches at once as it has threads wait forever.
-    A single matrix is computed where it is called.
+    JAX before 0.11.2 divides a LAPACK batch among the threads of XLA's pool, and waits
+    inside that pool: as many simultaneous batches as the pool has threads would wait
+    forever. A single matrix is computed in the calling thread.
     """
     in_turn = jax.custom_batching.sequential_vmap(function)
 
@@ -152,7 +152,7 @@ def mahalanobis(
     source: GaussianFit,
     target: GaussianFit,
 ) -> Float[Array, ""]:
-    """Return the squared distance from the mean row to the nearer domain.
+    """Return the squared Mahalanobis distance of the mean row to the nearer domain.
 
     Source: the official baseline averages the `row row` matrix of products of residuals
     weighted by the inverse covariance, which equals this; faults whose residuals cancel
@@ -173,7 +173,7 @@ def mahalanobis_framewise(
     source: GaussianFit,
     target: GaussianFit,
 ) -> Float[Array, ""]:
-    """Return the mean over rows of the squared distance to the nearer domain.
+    """Return the mean of the rows' squared distances to the nearer domain.
 
     Source: the selective Mahalanobis distance as the challenge describes it.
     """
@@ -191,7 +191,7 @@ def clip_scores(
     source: GaussianFit,
     target: GaussianFit,
 ) -> dict[str, Float[Array, ""]]:
-    """Return all direct scores of a clip; under `jit`, unused scores cost nothing."""
+    """Return all scores of a clip that need no other clips; `jit` omits unused ones."""
     return {
         "mse": mean(errors.squared, weight),
         "mse_top": top(errors.squared, weight),
@@ -231,7 +231,7 @@ def largest(values: Float[Array, "window"], weight: Float[Array, "window"]) -> A
 
 
 def top(values: Float[Array, "window"], weight: Float[Array, "window"]) -> Array:
-    """Return the mean of the largest tenth of the values, but of at least one."""
+    """Return the mean of the largest tenth of the values (at least one value)."""
     count = jnp.maximum(jnp.ceil(TOP_FRACTION * weight.sum()), 1.0)
     return _by_rank(values, weight, (jnp.arange(values.shape[0]) < count) * 1.0)
 
@@ -250,7 +250,7 @@ def _by_rank(
     weight: Float[Array, "window"],
     weight_of_rank: Float[Array, "window"],
 ) -> Array:
-    """Return the mean over windows, weighted by rank; padding ranks last."""
+    """Return the mean over windows, weighted by rank; padding has the last ranks."""
     order = jnp.argsort(jnp.where(weight > 0, -values, jnp.inf))
     ranked_weight = weight_of_rank * weight[order]
     return ranked_weight @ values[order] / jnp.maximum(ranked_weight.sum(), 1e-12)

@@ -1,4 +1,4 @@
-"""Scored clips, as one table for each machine."""
+"""Scores all clips, and collects the results in one table per machine."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -33,18 +33,18 @@ class ScoredClips(NamedTuple):
 
     @property
     def is_anomaly(self) -> Bool[np.ndarray, "clip"] | None:
-        """Whether each clip is labelled anomalous; None if any clip has no label."""
+        """A mask of the clips labelled anomalous; None if any clip has no label."""
         if not all(self.labels):
             return None
         return np.array([label == "anomaly" for label in self.labels])
 
     @property
     def is_target(self) -> Bool[np.ndarray, "clip"]:
-        """Whether each clip is from the target domain (false if unknown)."""
+        """A mask of the clips from the target domain; false if it is unknown."""
         return np.array([domain == "target" for domain in self.domains])
 
     def decisions(self, score: str) -> Bool[np.ndarray, "seed clip"]:
-        """Return whether each clip is judged anomalous, for every seed."""
+        """Return each seed's decisions: whether each clip is judged anomalous."""
         return self.scores[score] > self.thresholds[score][:, None]
 
 
@@ -81,7 +81,7 @@ def score_clips(
 
 
 def finite_machines(scores: Scores, test: NamedClips, log: Log) -> list[int]:
-    """Return the indices of machines with finite scores; log a note on the others."""
+    """Return the indices of machines with finite scores; note the other machines."""
     usable = []
     for m, (name, clips) in enumerate(test):
         n = len(clips.files)  # the rest is padding

@@ -1,4 +1,4 @@
-"""One model's scores of clips and batches, computed from their windows.
+"""Computes the scores that one model gives to clips and batches of windows.
 
 Every function handles one machine and one member; `detector` runs it for all of them.
 """
@@ -118,7 +118,7 @@ def describe_machine(
     data: ClipArrays,
     chosen: Int[Array, "chosen"],
 ) -> dict[str, Float[Array, "chosen feature"]]:
-    """Compute the wanted statistics of the chosen clips; see `wanted_statistics`."""
+    """Compute the `wanted_statistics` of the chosen clips."""
 
     def describe(clip):
         output, weight = output_of_clip(config, scorer, data, clip)
@@ -176,7 +176,7 @@ def score_batches(
 def windows_of_clip(
     config: Config, data: ClipArrays, clip: Int[Array, ""]
 ) -> tuple[Float[Array, "window feature"], Float[Array, "window"]]:
-    """Return a clip's windows (dB), and their weights, which are 0 for padding."""
+    """Return a clip's windows in dB, and their weights, which are 0 for padding."""
     n_context = config.features.n_context
     n_windows = data.log_mel.shape[-2] - n_context + 1
     frames = jnp.arange(n_windows)[:, None] + jnp.arange(n_context)
@@ -188,7 +188,7 @@ def windows_of_clip(
 def _order_after_training(
     config: Config, member: Array, data: TrainingArrays, group: UInt8[Array, "window"]
 ) -> Int[Array, "window"]:
-    """Return the order of windows in one more epoch; official fits depend on it."""
+    """Return the windows' order in one more epoch, on which official fits depend."""
     key = jax.random.fold_in(model_key(member, data.name_hash), config.train.epochs + 1)
     return shuffled(jax.random.fold_in(key, 0), group)
 
@@ -209,7 +209,7 @@ def direct_scores(
     output: ModelOutput,
     weight: Float[Array, "window"],
 ) -> dict[str, Float[Array, ""]]:
-    """Compute the direct scores of a clip or batch from its windows."""
+    """Compute a clip's or batch's `clip_scores` from its windows."""
     terms = loss_terms(output, config.model)
     return clip_scores(
         WindowErrors(

@@ -1,8 +1,8 @@
-"""Scores of clips that are shorter than those of the training.
+"""Corrects the scores of clips that are shorter than the training clips.
 
 The statistics of a shorter clip vary more, so its score is higher although the machine
-is healthy. The held-out clips, cut to a few shorter lengths, show by how much. A score
-is then replaced by the score of whole clips that as many held-out clips exceed.
+is healthy. Held-out clips, cut to a few shorter lengths, show by how much. A score is
+then replaced by the score of the same rank among the whole held-out clips.
 """
 
 from dataclasses import replace
@@ -19,8 +19,8 @@ from gammavae_jax.scoring.fusion import fuse
 from gammavae_jax.scoring.verdict import machine_names
 from gammavae_jax.training.split import Split
 
-# Of the length of a machine's shortest training clip. A clip counts as the next shorter
-# one of these.
+# Lengths relative to a machine's shortest training clip; a clip's length is rounded
+# down to one of these.
 SHARES = (0.85, 0.7, 0.5, 0.35, 0.25)
 _WHOLE = 0.95
 
@@ -28,13 +28,13 @@ _WHOLE = 0.95
 def calibrate_short_clips(
     detector: Detector, placement: Placement, clips: ClipArrays, split: Split
 ) -> Detector:
-    """Add the scores of shorter held-out clips to the calibration.
+    """Add the scores of shortened held-out clips to the detector's calibration.
 
     Args:
-        detector: with the conditions and the calibration of whole clips.
-        placement: of its models.
+        detector: the detector, calibrated on whole clips.
+        placement: the placement of its models.
         clips: the training clips, on the host.
-        split: which of them were held out.
+        split: the split that held some of them out.
     """
     config = detector.config
     if config.scoring.threshold == "official":
@@ -62,13 +62,13 @@ def as_of_whole_clips(
     scores: Float[np.ndarray, "_"],
     clips: Clips,
 ) -> Float[np.ndarray, "_"]:
-    """Replace the scores of shorter clips by comparable ones of whole clips.
+    """Convert the scores of short clips to the equivalent scores of whole clips.
 
     Args:
-        detector: whose first seed scored the clips.
-        machine: its index in the detector.
-        scores: of the clips, and perhaps padding.
-        clips: of the machine.
+        detector: the detector; its first seed scored the clips.
+        machine: the machine's index in the detector.
+        scores: the clips' scores, which may be followed by padding.
+        clips: the machine's clips.
     """
     comparable = np.array(scores, np.float64)
     is_known = machine_names(detector)[machine] in detector.conditions
@@ -83,14 +83,14 @@ def as_of_whole_clips(
         share = next((s for s in SHARES if lengths[s] <= n_frames), SHARES[-1])
         cut = _held_out(detector, _key(detector, share), machine)
         if len(cut):
-            # Beyond the held-out scores, the distance from the nearest one is kept.
+            # A score outside their range keeps its distance from the nearest of them.
             nearest = np.clip(scores[clip], cut[0], cut[-1])
             comparable[clip] = np.interp(nearest, cut, whole) + scores[clip] - nearest
     return comparable
 
 
 def _frames(detector: Detector, machine: int, share: float) -> int:
-    """Return the frames in this share of a machine's shortest training clip."""
+    """Return the number of frames in a share of a machine's shortest training clip."""
     conditions: Conditions = detector.conditions[machine_names(detector)[machine]]
     features = detector.config.features
     whole = n_frames_of(conditions.seconds[0], features)

@@ -13,7 +13,7 @@ from gammavae_jax.config import Config, ScoringConfig
 def conformal_threshold(
     held_out_scores: Float[np.ndarray, "clip"], false_alarm_rate: float
 ) -> float:
-    """Return a threshold that keeps false alarms on new clips within a given rate.
+    """Return a threshold that keeps false alarms on new clips within the given rate.
 
     Source: split conformal prediction (Vovk et al. 2005). The threshold is the
     `ceil((n + 1) * (1 - false_alarm_rate))`-th smallest of `n` held-out scores, or the
@@ -58,7 +58,7 @@ def gamma_threshold(
 def fit_thresholds(
     scores: Mapping[str, Float[np.ndarray, "row machine item"]], config: ScoringConfig
 ) -> dict[str, Float[np.ndarray, "row machine"]]:
-    """Return the threshold of each seed and machine, fitted to the scores that exist.
+    """Fit a threshold for each seed and machine to the scores that are not missing.
 
     A missing score is NaN. `config` names the kind of threshold and its rate.
     """
@@ -68,14 +68,14 @@ def fit_thresholds(
     for name, values in scores.items():
         for at in np.ndindex(*values.shape[:2]):
             known = values[at][~np.isnan(values[at])]
-            # A diverged model has no scores; it must not affect the others.
+            # A diverged model, which has no scores, must not affect the other models.
             rate = config.false_alarm_rate
             thresholds[name][at] = threshold(known, rate) if len(known) else np.nan
     return thresholds
 
 
 def clips_needed(false_alarm_rate: float) -> int:
-    """Return how many held-out clips a false-alarm rate needs."""
+    """Return the number of held-out clips that a false-alarm rate needs."""
     return math.ceil(round(1 / false_alarm_rate, 9)) - 1
 
 

@@ -1,4 +1,4 @@
-"""Verdicts on new recordings, computed by cached programs."""
+"""Scores new recordings with cached programs, and decides whether to raise alarms."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ from gammavae_jax.process import local_devices
 from gammavae_jax.scoring.detector import Detector, clip_p_values, compile_scores
 from gammavae_jax.scoring.fusion import Scores
 
-_FRAMES_IN_A_STEP = 64  # or an eighth of the next power of two, if that is more
+_FRAMES_IN_A_STEP = 64  # or an eighth of the next power of two, if larger
 _PROGRAMS_KEPT = 32
 
 
@@ -62,10 +62,10 @@ class ClipScorer:
         n_context = self.detector.config.features.n_context
         arrays = _rounded_up(stack_clips(list(clips.values()), n_context))
         key = (*clips, arrays.log_mel.shape[1:3])
-        devices = local_devices()  # also refuses a forked process
+        devices = local_devices()  # raises an error in a forked process
         program = self._programs.pop(key, None)
         program = program or self._compile(tuple(clips), arrays, devices)
-        self._programs[key] = program  # as the last one
+        self._programs[key] = program  # now the most recently used
         if len(self._programs) > _PROGRAMS_KEPT:
             del self._programs[next(iter(self._programs))]
         return program(arrays)
@@ -86,7 +86,7 @@ class ClipScorer:
 
 
 def select_machines(detector: Detector, machines: Sequence[int]) -> Detector:
-    """Return a detector with only the machines at these indices."""
+    """Return a detector that is reduced to the machines at these indices."""
     chosen = list(machines)
 
     def select(tree: Any) -> Any:
@@ -117,7 +117,7 @@ def judge(
     recordings: LoadedRecordings,
     clip_scores: Float[np.ndarray, "_"],
 ) -> list[Verdict]:
-    """Return a verdict for each recording, scored by the mean over its clips.
+    """Return a verdict on each recording, whose score is the mean over its clips.
 
     Args:
         detector: the detector; its first seed scored the clips.
@@ -149,7 +149,7 @@ def judge(
 
 
 def _rounded_up(arrays: ClipArrays) -> ClipArrays:
-    """Round the numbers of clips and frames up to sizes for which programs exist."""
+    """Round the numbers of clips and frames up to one of the sizes to compile for."""
     n_clips, n_frames = arrays.log_mel.shape[1:3]
     more_clips = (1 << (n_clips - 1).bit_length()) - n_clips
     step = max(_FRAMES_IN_A_STEP, (1 << (n_frames - 1).bit_length()) // 8)

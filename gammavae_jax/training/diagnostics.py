@@ -17,7 +17,7 @@ ACTIVE_VARIANCE = 0.01  # of the posterior mean over windows (Burda et al. 2016)
 
 
 class LatentMoments(NamedTuple):
-    """Each latent's moments over the windows so far, with the exact divergence."""
+    """Each latent's moments and summed exact divergence over the windows so far."""
 
     count: Float[Array, ""]
     mean: Float[Array, "latent"]  # of the posterior means
@@ -26,7 +26,7 @@ class LatentMoments(NamedTuple):
 
 
 def no_moments(config: ModelConfig) -> LatentMoments:
-    """Return the initial moments, which cover no windows."""
+    """Return the moments before any windows are added."""
     zeros = jnp.zeros(config.n_latent)
     return LatentMoments(jnp.zeros(()), zeros, zeros, zeros)
 
@@ -62,12 +62,12 @@ def add_windows(
 
 
 def kl_per_latent(moments: LatentMoments) -> Float[Array, "latent"]:
-    """Return the mean divergence of each latent in nats; NaN without windows."""
+    """Return each latent's mean divergence in nats; NaN if there are no windows."""
     return moments.kl / moments.count
 
 
 def active_units(moments: LatentMoments) -> Float[Array, ""]:
-    """Count the latents that depend on the window; NaN without windows.
+    """Count the latents that respond to the input; NaN if there are no windows.
 
     The variance of their posterior mean over windows exceeds `ACTIVE_VARIANCE` (Burda,
     Grosse and Salakhutdinov 2016).

@@ -1,4 +1,4 @@
-"""One training epoch: shuffle the windows, gather batches, train on them."""
+"""Runs a training epoch: shuffles the windows, gathers batches and trains on them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from gammavae_jax.training.step import (
 
 
 def shuffled(key: PRNGKeyArray, group: UInt8[Array, "window"]) -> Int[Array, "window"]:
-    """Put training windows first, then held-out windows, both shuffled, then padding.
+    """Return an order: shuffled training windows, shuffled held-out windows, padding.
 
     A window's random number depends only on its index and the key, so padding does not
     change the order.
@@ -48,7 +48,7 @@ def gather(
     count: Int[Array, ""],
     step: Int[Array, ""],
 ) -> tuple[Float[Array, "batch feature"], Float[Array, "batch"], Int[Array, "batch"]]:
-    """Gather batch `step` of the `count` windows that start at `first` in the order.
+    """Gather batch number `step` from the `count` windows at `first` in the order.
 
     Return the windows (dB), their weights, which are 0 beyond `count`, and the index of
     each window's first frame.
@@ -65,8 +65,8 @@ def gather(
 class EpochInfo(NamedTuple):
     """Means over an epoch's windows, with held-out windows in evaluation mode.
 
-    The training loss has the KL weight of its epoch, the held-out loss the full one.
-    The last two, of the held-out windows, show posterior collapse (see `diagnostics`);
+    The training loss uses the KL weight of its epoch, the held-out loss the final one.
+    The last two fields show posterior collapse on held-out windows (see `diagnostics`);
     they are NaN without held-out windows and for a stopped model.
     """
 
@@ -111,7 +111,7 @@ def train_epoch(
         output, terms = evaluate_windows(config, trained, batch)
         return add_windows(moments, output, weight, config.model), terms
 
-    # Batch normalisation cannot train on a single window, which has no variance.
+    # Batch normalisation cannot train on a single window, as it has no variance.
     n_active = n_train * is_active
     trained, terms = _mean_terms(config, train, state, n_active, smallest=2)
     moments, n_active = no_moments(config.model), n_held_out * is_active
@@ -137,7 +137,7 @@ def _mean_terms(
     count: Int[Array, ""],
     smallest: int,
 ) -> tuple[Any, LossTerms]:
-    """Scan `function` over the batches of `count` windows.
+    """Scan `function` over the batches into which `count` windows are divided.
 
     Return its carry and the windows' mean loss terms, which are NaN without windows. A
     last batch with fewer than `smallest` windows is left out. Only the machine's own

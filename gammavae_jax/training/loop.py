@@ -1,4 +1,4 @@
-"""The training loop, from clips to trained models, and its observer."""
+"""The training loop, from clips to trained models, and the observer that it calls."""
 
 import contextlib
 import math
@@ -70,7 +70,7 @@ def stack_examples(
 
 
 def place_examples(config: Config, examples: Examples) -> PlacedExamples:
-    """Copy examples to the devices; without other references, the host's are freed."""
+    """Copy examples to the devices; the host can then free its own copy."""
     names, arrays, split = examples
     n_windows = (split.group[0] > 0).sum(-1).tolist()
     placement = make_placement(
@@ -82,7 +82,7 @@ def place_examples(config: Config, examples: Examples) -> PlacedExamples:
 def _recordings(
     config: Config, train: NamedClips, arrays: TrainingArrays
 ) -> Int[np.ndarray, "machine clip"] | None:
-    """Return the part of a recording that each clip belongs to; None if none is cut."""
+    """Return the number of each clip's part; None if no recording was cut."""
     if all(clips.recording is None for _, clips in train):
         return None
     parts = np.zeros(arrays.is_target.shape, int)
@@ -111,7 +111,7 @@ class Observer:
         self.log = log or Log()
 
     def begin(self) -> Progress | None:
-        """Return the state to resume from; None to start from the first epoch."""
+        """Return the progress to resume from; None to start from the first epoch."""
         return None
 
     def on_epoch(self, epoch: int, info: EpochInfo) -> None:
@@ -141,7 +141,7 @@ class Observer:
         yield
 
     def stop_requested(self) -> bool:
-        """Return whether to stop after this epoch and save it."""
+        """Return whether to save the state after this epoch and then stop."""
         return False
 
 
@@ -181,7 +181,7 @@ def train_machines(
 def train_examples(
     config: Config, examples: PlacedExamples, observer: Observer
 ) -> Trained:
-    """Train as `train_machines` does, from placed examples.
+    """Train as `train_machines` does, on examples that are already on the devices.
 
     Raises:
         InputError: raised by the observer.
@@ -193,7 +193,7 @@ def train_examples(
         with log.timed("compile_s"):
             trainer = make_trainer(config, placement, data, split.group)
         state = train(config, trainer, start, examples, observer)
-        placement.wait(state)  # closing would cancel what has not started
+        placement.wait(state)  # closing would cancel calls that have not started
     return Trained(config, placement, state, data, split)
 
 
@@ -204,7 +204,7 @@ def train(
     examples: PlacedExamples,
     observer: Observer,
 ) -> Any:
-    """Run the remaining epochs and return the placed `TrainState`.
+    """Run the remaining epochs, and return the `TrainState` on the devices.
 
     Raises:
         InputError: raised by the observer.
@@ -273,7 +273,7 @@ class _Report:
 
 
 def _finite_mean(values: AnyArray) -> float:
-    """Return the mean of the finite values; stopped models have no loss."""
+    """Return the mean of the finite values, because stopped models have no loss."""
     finite = np.asarray(values)[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else math.nan
 

@@ -1,4 +1,4 @@
-"""A seed's ensemble members, one per fold, and the clips that each member describes.
+"""The members (models) of each seed, one per fold, and the clips that each describes.
 
 The member axis has the folds of the first seed, then those of the next. NumPy only.
 """
@@ -24,9 +24,9 @@ def assign_member(
     is_clip: Bool[np.ndarray, "machine clip"],
     n_folds: int,
 ) -> Bool[np.ndarray, "member machine clip"]:
-    """Mark, for each clip and seed, the member that describes the clip.
+    """Mark the member of each seed that describes each clip.
 
-    This is the member that was not trained on the clip, or else the first member.
+    It is the member that was not trained on the clip, or the first if all were.
     """
     by_seed = is_held_out.reshape(-1, n_folds, *is_clip.shape).copy()
     by_seed[:, 0] |= is_clip & ~by_seed.any(1)
@@ -46,7 +46,7 @@ def chosen_indices(
 ) -> tuple[
     Int[np.ndarray, "member machine chosen"], Bool[np.ndarray, "member machine chosen"]
 ]:
-    """Return the indices of each model's wanted clips, padded, with a mask.
+    """Return each model's indices of wanted clips, padded, and a mask of real indices.
 
     All models get the same number of indices, rounded up to one of a few sizes, because
     each size needs its own compiled program; the mask excludes the padding.
@@ -64,7 +64,7 @@ def by_clip(
     n_clips: int,
     config: Config,
 ) -> Float[np.ndarray, "seed machine clip *rest"]:
-    """Put the chosen clips' values at the clips' indices, and NaN elsewhere."""
+    """Put the values of chosen clips at the clips' own indices, with NaN elsewhere."""
     n_machines, rest = values.shape[1], values.shape[3:]
     out = np.full((len(config.seeds), n_machines, n_clips, *rest), np.nan)
     for member, machine in np.ndindex(*values.shape[:2]):

@@ -1,4 +1,4 @@
-"""The split: each model's training windows and held-out clips."""
+"""Splits each machine's clips into training windows and held-out clips."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _SMALLEST_SPREAD = 1e-4  # of a feature, relative to the mean spread; less is ro
 
 
 class Split(NamedTuple):
-    """Each window's group, and the clips whose windows are all held out.
+    """Each window's group (training, held-out or padding), and the held-out clips.
 
     Members are the seeds, or the folds of each seed in turn. `is_clip` excludes padding
     and extra clips.
@@ -83,7 +83,7 @@ def split_windows(
 
 
 def require_windows(split: Split, names: Sequence[str]) -> None:
-    """Require enough training windows for each model.
+    """Raise an InputError if a model would have too few training windows.
 
     Raises:
         InputError: a model has too few windows; the message names its machine.
@@ -185,7 +185,7 @@ def _held_out_clips(
     is_target: Bool[AnyArray, "clip"],
     fraction: float,
 ) -> Bool[np.ndarray, "clip"]:
-    """Choose whole clips from each domain, because a clip's windows share frames.
+    """Hold out whole clips from each domain, because a clip's windows share frames.
 
     Counts are rounded down, but the larger domain holds out at least one clip.
     """
@@ -217,7 +217,7 @@ def groups_of_clips(
 def deal_groups(
     rng: np.random.Generator, groups: Int[np.ndarray, "clip"], n_folds: int
 ) -> Int[np.ndarray, "clip"]:
-    """Return each clip's fold; groups, largest first, go to the smallest fold."""
+    """Assign groups, largest first, to the smallest fold; return each clip's fold."""
     numbers, sizes = np.unique(groups, return_counts=True)
     fold_of_group, load = np.zeros(len(numbers), int), np.zeros(n_folds)
     for group in np.lexsort((rng.random(len(numbers)), -sizes)):

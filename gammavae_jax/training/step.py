@@ -20,7 +20,7 @@ from gammavae_jax.models.loss import LossTerms, loss_terms, total_loss
 
 
 class TrainState(NamedTuple):
-    """A model in training; `is_stopped` is set once it has diverged.
+    """The state of a model in training; `is_stopped` is set once it has diverged.
 
     `batch_errors` are the mean squared errors (dB^2) of the last epoch's batches, each
     before its step, and NaN where there was no batch. The official baseline fits
@@ -35,7 +35,7 @@ class TrainState(NamedTuple):
 
 
 def init_state(config: Config, key: PRNGKeyArray, n_batches: int = 1) -> TrainState:
-    """Initialise a model's state, with room for `n_batches` batch errors."""
+    """Initialise a model's state, with `batch_errors` for `n_batches` batches."""
     dummy = jnp.zeros((2, config.features.n_features))
     model = AutoEncoder(config.model, config.features.n_context)
     variables = model.init(key, dummy, jnp.ones(2), None)
@@ -49,7 +49,7 @@ def init_state(config: Config, key: PRNGKeyArray, n_batches: int = 1) -> TrainSt
 
 
 def with_room_for(state: TrainState, n_batches: int) -> TrainState:
-    """Return a copy of a state on the host, with room for `n_batches` batch errors."""
+    """Return a host state whose `batch_errors` are resized to `n_batches` batches."""
     stored = state.batch_errors[..., :n_batches]
     errors = np.full((*stored.shape[:-1], n_batches), np.nan, np.float32)
     errors[..., : stored.shape[-1]] = stored

@@ -58,7 +58,7 @@ def test_recordings_like_those_of_the_training_give_no_note(recordings):
     ("recordings", "kind", "message"),
     [
         ([noise(9, 1.0)], "shorter", "clips of 0.99 s are shorter .*(2 s)"),
-        ([noise(9), noise(8, 0.5)], "shorter", "record 2 s, or fit with"),
+        ([noise(9), noise(8, 0.5)], "shorter", "record clips of 2 s, or fit"),
         ([noise(9, 6.0)], "longer", "6 s are longer .*missed anomalies"),
         ([noise(s, gain=0.1) for s in (8, 9)], "quieter", "20 dB quieter .* gain"),
         ([noise(9, gain=4)], "louder", "12 dB louder"),
@@ -77,7 +77,7 @@ def test_a_sample_rate_is_compared_with_that_of_the_training():
     trained = {"fan": conditions_of(at_48.clips, FEATURES)}
     assert notes([noise(9, rate=48000)], 48000, trained) == {}
     assert (
-        "at 16000 Hz differ from those of the training (48000 Hz)"
+        "at 16000 Hz differ from the training recordings (48000 Hz)"
         in (notes([noise(9)], trained=trained)["rate 16000"])
     )
     assert (

@@ -87,7 +87,7 @@ def test_a_broken_link_and_an_unreadable_folder_are_named(tmp_path, monkeypatch)
     monkeypatch.setattr(listing.os, "scandir", refuse)
     assert lines(tmp_path) == [
         f"left out of {tmp_path}: 2 broken links (loop, tuesday): fix or remove them",
-        f"left out of {tmp_path}: 1 unreadable folder (secret): let this user list it",
+        f"left out of {tmp_path}: 1 unreadable folder (secret): make it readable",
     ]
 
 

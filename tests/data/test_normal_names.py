@@ -39,5 +39,5 @@ def test_the_first_recording_is_named_and_all_are_counted():
         require_normal_names(named, "leave it out")
     assert str(error.value) == (
         "b\\n.wav: a training clip is named faulty, but models learn from normal "
-        "sounds only: leave it out (2 recordings are named so)"
+        "sounds only: leave it out (2 recordings have such names)"
     )

@@ -28,7 +28,7 @@ class Archive(NamedTuple):
 
     @property
     def url_path(self) -> str:
-        """The archive's path on Zenodo, or on a mirror."""
+        """The archive's path on the server, Zenodo or a mirror."""
         return f"/records/{self.record}/files/{self.name}"
 
     @property
@@ -38,7 +38,7 @@ class Archive(NamedTuple):
 
 
 def years() -> list[int]:
-    """Return the years that have a dataset."""
+    """Return the years for which there is a dataset."""
     return sorted(int(name[5:9]) for name in _catalogue()["archives"])
 
 

@@ -1,4 +1,4 @@
-"""Downloads a year's archives into a folder, locked against other downloads."""
+"""Downloads a year's archives into a folder, which is locked meanwhile."""
 
 import json
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class DownloadStatus(NamedTuple):
 
 
 def status_of(archive: Archive, out: Path) -> DownloadStatus:
-    """Return how much of an archive is already in its year's folder.
+    """Return the status of an archive in its year's folder.
 
     Raises:
         InputError: the file is not a complete zip archive.
@@ -43,7 +43,7 @@ def status_of(archive: Archive, out: Path) -> DownloadStatus:
 def published_files(
     archives: Sequence[Archive], mirror: str, log: Log, attempts: int = 3
 ) -> dict[Archive, Published]:
-    """Return the sizes and checksums that Zenodo publishes, where they are available.
+    """Return the size and checksum that Zenodo publishes for each archive, if any.
 
     Each record is requested once; no more are requested if the server is unreachable.
     """

@@ -21,13 +21,13 @@ from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import require_room, write_text, writing
 from gammavae_jax.log import Log
 
-ATTEMPTS = 25  # in a row without a new byte: about seven minutes
-_MAX_WRONG = 2  # downloads of wrong bytes
+ATTEMPTS = 25  # in a row without a new byte, over about seven minutes
+_MAX_WRONG = 2  # downloads of wrong bytes, after which to give up
 _CHUNK, _MEGABYTE = 1 << 18, 1_000_000  # bytes
 
 
 class WrongBytes(Transient):
-    """The error for received bytes that do not belong to the archive."""
+    """The error if the server sends bytes that do not belong to the archive."""
 
 
 class Published(NamedTuple):
@@ -181,7 +181,7 @@ class _Download:
                 size += len(data)
 
     def _verify(self) -> None:
-        """Verify the archive by its published checksum, or by the checksums in it."""
+        """Verify the archive by its published checksum, or by those inside it."""
         published, md5 = self.published.md5, hashlib.md5(usedforsecurity=False)
         with self.part.open("rb") as file:
             if published is None:

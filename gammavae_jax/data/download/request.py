@@ -27,18 +27,18 @@ _HEADERS = {"User-Agent": "gammavae-jax", "Accept-Encoding": "identity"}
 
 
 class Refused(InputError):
-    """The error for a file that the server does not provide; it may provide others."""
+    """The error if a server refuses to provide a file; it may provide other files."""
 
 
 class Transient(Exception):
-    """A failure that another attempt may overcome; the message says why."""
+    """The error for a failure that may not recur in another attempt."""
 
     retry_after_s = 0.0
 
 
 @contextmanager
 def get(url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
-    """Request a URL, and yield the open response, whose status is 200, 206 or 416.
+    """Request a URL, and yield the open response if its status is 200, 206 or 416.
 
     Raises:
         Transient: the connection broke, or the server is busy.
@@ -55,7 +55,7 @@ def get(url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
 
 
 def retrying(attempts: int) -> Retrying:
-    """Return a function that retries a call while it raises `Transient`.
+    """Return a function that calls another one again while it raises `Transient`.
 
     The function waits with exponential backoff and jitter, and at least as long as the
     server asks. After the last attempt it raises the last error.

@@ -1,4 +1,4 @@
-"""Generates the built-in recordings: a small synthetic set in the challenge's layout.
+"""Generates the built-in recordings, a small synthetic set in the challenge's layout.
 
 The set is generated once and cached. Every clip depends only on its machine and name,
 so the set is the same on every computer.
@@ -122,7 +122,7 @@ def make_synthetic(
         _write_set(unfinished, sizes, log or Log(Console(quiet=True)))
         os.replace(unfinished, root)
     except OSError:
-        if not is_synthetic(root):  # otherwise another process was faster
+        if not is_synthetic(root):  # unless another process was faster
             raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

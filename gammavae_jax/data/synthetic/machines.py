@@ -74,7 +74,7 @@ def _toy_car(rng: Generator, turns: Signal) -> Signal:
 
 
 def _toy_car_fault(rng: Generator, turns: Signal) -> Signal:
-    """Make the sound of a bent shaft: half orders, and a swelling motor whine."""
+    """Make the sound of a bent shaft: half-order tones, and a swelling motor whine."""
     whine = tones(rng, turns, {36: 0, 48: -3}) * swing(turns, 1, 0.9)
     return whine + tones(rng, turns, {1.5: 0, 2.5: -3, 8.5: -3})
 
@@ -133,7 +133,7 @@ def _slider(rng: Generator, turns: Signal) -> Signal:
 
 
 def _slider_fault(rng: Generator, turns: Signal) -> Signal:
-    """Make the sound of a dry rail: every stroke squeaks."""
+    """Make the sound of a dry rail: a squeak at every stroke."""
     squeak = noise(rng, len(turns), 0, 2500, 3100) + tones(rng, turns, {510.3: -6})
     return squeak * gate(turns, 1, 0.5)
 

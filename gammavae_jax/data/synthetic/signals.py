@@ -88,6 +88,6 @@ def knocks(
 
 
 def gate(turns: Signal, per_turn: Number, duty: Number) -> Signal:
-    """Return a smooth pulse: near 1 for a share `duty` of each period, else 0."""
+    """Return smooth pulses, near 1 for a share `duty` of each period, else near 0."""
     phase = (per_turn * turns) % 1
     return 1 / (1 + np.exp(-40 * (phase - 0.05))) / (1 + np.exp(40 * (phase - duty)))
