@@ -37,7 +37,7 @@ OTHER_FORMAT, HIDDEN, BROKEN, UNREADABLE, ELSEWHERE = (
     ("hidden or system file{s} or folder{s}", "rename or move {them} to use {them}"),
     ("broken link{s}", "fix or remove {them}"),
     ("unreadable folder{s}", "make {them} readable"),
-    ("recording{s} or folder{s} not in a folder that is read", "move {them} there"),
+    ("recording{s} or folder{s} outside train and test", "move {them} into either"),
 )
 Reason = tuple[str, str]  # what is left out, and the remedy
 

@@ -217,7 +217,7 @@ def of_known_machines(
         recordings = {known[0] if machine is None else machine: recordings}
     found = {known_machine(name, known): of for name, of in recordings.items()}
     if len(found) < len(recordings):
-        raise InputError("two names of the dict are one machine: combine their lists")
+        raise InputError("two names of the dict are one machine: join their recordings")
     return found
 
 

@@ -117,7 +117,7 @@ def sampler_note() -> str:
         "TensorFlow Probability cannot be imported (installed: "
         f"{' and '.join(dict.fromkeys(installed)) or 'none'}; {WHY_NOT_TFP}), so JAX "
         "draws the Gamma samples: the distribution is the same, but results change as "
-        "if the seed had. To repair TFP: pip uninstall -y tensorflow-probability "
+        "if the seed changed. To repair TFP: pip uninstall -y tensorflow-probability "
         "tfp-nightly && pip install tfp-nightly==0.26.0.dev20261027"
     )
 

@@ -97,7 +97,7 @@ def test_what_is_beside_the_machine_folders_is_named(tmp_path, capsys):
     assert machines == {"pump": [tmp_path / "pump"]}
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(": ")[1] for line in lines] == [
-        "1 recording or folder not in a folder that is read (1.wav)",
+        "1 recording or folder outside train and test (1.wav)",
         "1 file in another format (2.mp3)",
         "1 hidden or system file or folder (@eaDir)",
     ]
