@@ -46,7 +46,7 @@ class Command(Protocol):
         """Run the command, and return its exit status.
 
         Raises:
-            InputError: an option or a file cannot be used, or an output not be written.
+            InputError: an option or a file cannot be used, or an output is unwritable.
         """
         ...
 

@@ -74,7 +74,7 @@ def evaluate_scores(
 
 
 def section_scores(clips: ScoredClips, score: str, s: int) -> SectionScores:
-    """Return labelled clips with one of their scores, from the seed at index `s`."""
+    """Return a section's labels, and one of its scores from the seed at index `s`."""
     assert clips.is_anomaly is not None
     return SectionScores(
         clips.machine,

@@ -28,8 +28,8 @@ def add_log_mel(
 ) -> Tensor:
     """Compute the log-mel `frame mel` of `wave` in dB, as `features.log_mel` does.
 
-    Here the Fourier transform is in float32, there in float64: they agree to 1e-3 dB in
-    bands that are less than 60 dB below the loudest sound, and differ more below.
+    The Fourier transform is in float32 here, in float64 there. Both agree to 1e-3 dB in
+    bands less than 60 dB below the loudest sound; quieter bands differ more.
     """
     half = config.n_fft // 2
     padded = graph.op("Pad", wave, [half, half])

@@ -21,11 +21,11 @@ from gammavae_jax.live.scorer import RecordingVerdict, Stretch
 from gammavae_jax.log import Log
 from gammavae_jax.scoring.verdict import Verdict
 
-_MOST_NOTES = 100  # kinds; a stranger could send recordings at any number of rates
+_MOST_NOTES = 100  # of different kinds; each unusual sample rate adds a kind
 
 
 class OutputLost(Exception):
-    """An exception for when the JSON Lines can no longer be written."""
+    """An error raised when the JSON Lines can no longer be written."""
 
 
 class JsonLines:

@@ -1,4 +1,4 @@
-"""Uploaded recordings, parsed as they arrive, within limits."""
+"""Receives uploaded recordings, and parses them as they arrive, within limits."""
 
 import asyncio
 import contextlib
@@ -111,7 +111,7 @@ class Body:
             raise Refusal(400, "the form is malformed: send one file field") from error
 
     def upload(self) -> Upload:
-        """Return the recording once all bytes were added, or raise a `Refusal`."""
+        """Return the complete recording; raise a `Refusal` if the request lacks one."""
         if self._form and not self._form.is_complete:
             raise Refusal(400, "the form has no complete file: send one file field")
         if not self._data:
@@ -149,7 +149,7 @@ class _Form:
     def _begin(self) -> None:
         self._n_parts += 1
         if self._n_parts > _MAX_PARTS:
-            raise Refusal(400, f"the form has over {_MAX_PARTS} parts: send only one")
+            raise Refusal(400, f"the form has over {_MAX_PARTS} parts: send one file")
         self._headers.clear()
 
     def _add_header(self, data: bytes, start: int, end: int) -> None:

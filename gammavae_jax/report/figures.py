@@ -57,7 +57,7 @@ _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 300, 150, 46, 22, 8
 
 
 def plot_curve(machine: str, curve: Curve) -> dict[str, Any]:
-    """Compute a curve's pixels, on a logarithmic scale if all losses are positive."""
+    """Compute a curve in pixels, on a logarithmic scale if all losses are positive."""
     known = [v for values in curve for v in values if math.isfinite(v)]
     low, high = min(known), max(known)
     scale = math.log if low > 0 else float
