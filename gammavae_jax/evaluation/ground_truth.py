@@ -41,7 +41,7 @@ from gammavae_jax.evaluation.rows import (
 
 
 class GroundTruth(NamedTuple):
-    """One section's labels and domains, keyed by clips' first names (without suffix)."""
+    """A section's labels and domains, keyed by clips' first names without suffix."""
 
     is_anomaly: dict[str, bool]
     is_target: dict[str, bool]

@@ -228,7 +228,7 @@ class FolderWatch:
 
     @contextlib.contextmanager
     def _state_errors_reported(self) -> Iterator[None]:
-        """Report an unwritable state file but go on: gaps are worse than repetitions."""
+        """Report an unwritable state file, but go on: repeats are better than gaps."""
         try:
             yield
         except OSError as error:
