@@ -50,7 +50,7 @@ class Evaluate:
     """Number of bootstrap resamples of the test clips: at least 2, or 0 for none."""
 
     def run(self) -> int:
-        """Print a table of all score files, and write JSON if requested."""
+        """Print a table of the results, and write JSON if requested."""
         from gammavae_jax.evaluation.metrics import evaluate_section
         from gammavae_jax.evaluation.official import bootstrap
         from gammavae_jax.evaluation.rows import left_out_files, year_of_files

@@ -90,7 +90,7 @@ def require_files(
 
 
 def join_paths(paths: tuple[Path, ...]) -> str:
-    """Join paths for a message."""
+    """Join paths by "and", for a message."""
     return " and ".join(map(str, paths))
 
 
@@ -145,7 +145,7 @@ def values_by_clip(
     }
     refuse_duplicates(path, (clip_of.get(name, name) for name in rows))
     for name, fields in rows.items():
-        number = _number(path, name, fields)  # first, to report a header as one
+        number = _number(path, name, fields)  # first, to detect a header line
         if name not in clip_of:
             raise InputError(f"{path}: the clip {name!r} is unknown: remove it")
         values[clip_of[name]] = number

@@ -25,7 +25,7 @@ _MOST_NOTES = 100  # of different kinds; each unusual sample rate adds a kind
 
 
 class OutputLost(Exception):
-    """An error raised when the JSON Lines can no longer be written."""
+    """An error raised when the JSON Lines file can no longer be written."""
 
 
 class JsonLines:
@@ -181,7 +181,7 @@ def _split_url(url: str) -> urllib.parse.SplitResult:
 
 
 def _credentials(parts: urllib.parse.SplitResult) -> Any:
-    """Return the user name and password in a URL as bytes, or None."""
+    """Return the user name and password in a URL as bytes, or None if it has none."""
     if parts.username is None:
         return None
     pair = parts.username, parts.password or ""
@@ -203,7 +203,7 @@ class Announcer:
         self._said: set[str] = set()  # kinds of notes
 
     def say(self, text: str) -> None:
-        """Print a text after the current date and time."""
+        """Print a text, preceded by the current date and time."""
         self._log.say(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}")
 
     def bad_file(self, file: str, reason: str) -> None:

@@ -24,7 +24,7 @@ from gammavae_jax.files import FolderInUse, FolderLock, write_text
 _LINE_START = '{"file": "'
 _KEPT_SECONDS = 30 * 24 * 3600
 _ROUNDED_NS = 2_000_000_000  # some disks store times in steps of two seconds
-OPEN_SETTLES = 3  # a file whose header has no length must be unchanged this much longer
+OPEN_SETTLES = 3  # times the settling time, if a header has no length
 
 
 class Stamp(NamedTuple):
@@ -108,7 +108,7 @@ class Arrivals:
 
 
 def _files_being_written() -> set[str]:
-    """Return the files that this user's processes are writing (only on Linux)."""
+    """Return the files that this user's processes are writing (on Linux only)."""
     files = set()
     for link in glob.iglob("/proc/[0-9]*/fd/*"):
         with contextlib.suppress(OSError):

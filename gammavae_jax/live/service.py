@@ -1,4 +1,4 @@
-"""The scoring service, independent of HTTP: recordings in, verdicts out."""
+"""The scoring service without HTTP: it takes recordings and returns verdicts."""
 
 import asyncio
 import queue

@@ -50,7 +50,7 @@ class Uploads:
     async def received(
         self, chunks: AsyncIterator[bytes], declared: str | None, body: "Body"
     ) -> AsyncIterator[Upload]:
-        """Read a whole request body, and hold its memory during the block.
+        """Read a whole request body; its memory counts as used during the block.
 
         A body is refused if it is too large or too slow, or if memory is short. Bytes
         are counted as they arrive, whatever the declared length.

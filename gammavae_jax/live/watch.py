@@ -77,7 +77,7 @@ class FolderWatch:
             time.sleep(max(self._options.poll_seconds, took))
 
     def run_once(self) -> None:
-        """Score the complete recordings, and name those that are still growing."""
+        """Score the complete recordings, and report those that are still growing."""
         self._poll()
         for settles in (1, OPEN_SETTLES - 1):
             if self._arrivals.growing:
@@ -129,7 +129,7 @@ class FolderWatch:
                 self._scored.forget_gone(present)
 
     def _name_left_out(self) -> None:
-        """Name what is left out of the folder, once; hidden files only at the start."""
+        """Report what is left out of the folder, but hidden files only at the start."""
         found, named = self._arrivals.left_out, self._left_out
         new = {
             name: reason

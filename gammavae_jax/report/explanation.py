@@ -71,7 +71,7 @@ class Explanation(NamedTuple):
 
 
 class _Machine(NamedTuple):
-    """One clip, with the views and references of a machine's members."""
+    """One clip, with what the members of its machine have computed for it."""
 
     config: Config
     view: ClipView

@@ -22,7 +22,7 @@ class CodeUse(NamedTuple):
 
 
 def training_curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
-    """Return the curve of each machine with a known loss, from the epochs' metrics."""
+    """Return the curves of all machines with known losses, from the epochs' metrics."""
     names = dict.fromkeys(name for line in metrics for name in line["machines"])
     curves = {
         name: Curve(*(_by_epoch(metrics, name, of) for of in Curve._fields))
@@ -32,7 +32,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
 
 
 def code_use(metrics: Sequence[Mapping[str, Any]]) -> dict[str, CodeUse]:
-    """Return each machine's code use after the last epoch, where known."""
+    """Return each machine's code use after the last epoch, if it is known."""
     codes = {}
     for machine, values in (metrics[-1]["machines"] if metrics else {}).items():
         active = np.array(values.get("active_units", ()), float)

@@ -177,7 +177,7 @@ def training_clips(folder: Path) -> dict[str, list[str]]:
 
 
 def last_saved_epoch(folder: Path) -> int:
-    """Return the epoch of the newest state, damaged or not; 0 if there is none."""
+    """Return the epoch of the newest state, even a damaged one; 0 if there is none."""
     return max(_epochs(folder / "train"), default=0)
 
 

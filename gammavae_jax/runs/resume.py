@@ -84,7 +84,7 @@ class FolderObserver(Observer):
         on_first(lambda: append_metrics(out, epoch, list(self.clips), values))
 
     def on_diverged(self, name: str, seed: int, fold: int | None, epoch: int) -> None:
-        """Note which model diverged; the other models continue to train."""
+        """Print a note on a model that diverged; the other models continue to train."""
         self.has_diverged = True
         of_fold = "" if fold is None else f", fold {fold}"
         self.log.note(

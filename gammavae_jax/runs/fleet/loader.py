@@ -26,7 +26,7 @@ class _QuietLog(Log):
         self.stop = stop
 
     def shown_on(self, like: Log) -> Log:
-        """Return a log for the later stages, and show the collected notes on it."""
+        """Return a log for the later stages, and show the collected notes in it."""
         log = like.without_results()
         log.seconds = self.seconds
         for note in self.notes:

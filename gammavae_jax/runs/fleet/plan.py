@@ -165,7 +165,7 @@ def all_fit(machines: Iterable[Sequence[MachineFiles]], config: Config) -> bool:
 
 
 def _units_that_fit(config: Config, log_mel_bytes: float | int) -> float:
-    """Estimate how many sections fit in memory if each has this many log-mel bytes."""
+    """Estimate how many sections fit in memory, given the bytes of log-mels in each."""
     one = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
     leaves = jax.tree.leaves(one)
     state = config.n_members * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
