@@ -370,10 +370,10 @@ def test_a_detector_is_refused_if_its_parameters_are_damaged_or_gone(
         ({"settings": [*SMALL, "model.n_latent=2"]}, "settings was set to"),
         ({"settings": ()}, r"settings was set to \[\] after fit"),
         ({"false_alarm_rate": 2.0}, "false_alarm_rate is 2"),
-        ({"false_alarm_rate": "0.2"}, "false_alarm_rate is '0.2': set a number"),
+        ({"false_alarm_rate": "0.2"}, "false_alarm_rate is '0.2': set it to a number"),
         ({"false_alarm_rate": None}, "false_alarm_rate is None"),
         ({"clip_seconds": float("nan")}, "clip_seconds is nan"),
-        ({"clip_seconds": "1"}, "clip_seconds is '1': set a finite number or None"),
+        ({"clip_seconds": "1"}, "clip_seconds is '1': set it to a finite number"),
     ],
 )
 def test_a_parameter_that_cannot_take_effect_after_fit_is_refused(
@@ -410,17 +410,17 @@ def test_clip_seconds_set_after_fit_is_what_save_writes(detector, twin, tmp_path
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"epochs": "5"}, "epochs is '5': set a whole number or None"),
+        ({"epochs": "5"}, "epochs is '5': set it to a whole number or None"),
         ({"epochs": True}, "epochs is True"),
         ({"epochs": 2.5}, "epochs is 2.5"),
-        ({"seed": None}, "seed is None: set a whole number"),
+        ({"seed": None}, "seed is None: set it to a whole number"),
         ({"seed": "1"}, "seed is '1'"),
-        ({"preset": 3}, "preset is 3: set the name of a preset"),
+        ({"preset": 3}, "preset is 3: set it to the name of a preset"),
         (
             {"settings": "model.n_latent=4"},
-            "settings is 'model.n_latent=4': set a list",
+            "settings is 'model.n_latent=4': set it to a list",
         ),
-        ({"settings": [1]}, r"settings is \[1\]: set a list of texts"),
+        ({"settings": [1]}, r"settings is \[1\]: set it to a list of strings"),
         ({"settings": ["seed=4"]}, "seed is 13711, but settings make it 4: set only"),
         ({"settings": ["scoring.false_alarm_rate=0.2"]}, "but settings make it 0.2"),
         ({"skip_bad_files": "no"}, "skip_bad_files is 'no': set True or False"),

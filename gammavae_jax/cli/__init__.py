@@ -4,10 +4,10 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """Return the function `main`, unless its module has been imported already."""
+    """Import the function `main` when it is first used."""
     if name != "main":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from gammavae_jax.cli.main import main
 
-    globals()[name] = main  # instead of the module
+    globals()[name] = main  # instead of the module of that name
     return main

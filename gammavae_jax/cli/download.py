@@ -83,7 +83,7 @@ def _checked_url(mirror: str) -> str:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> "Table":
-    """Build a table from `_rows`."""
+    """Build a table of the archives from `_rows`."""
     from rich.filesize import decimal
 
     columns = ("part", "machine", "sections", "archive", "size", "on disk")
@@ -129,7 +129,7 @@ def _rows(
     mirror: str,
     published: dict["Archive", "Published"],
 ) -> list[dict[str, Any]]:
-    """Return the list of archives, as for `--json`."""
+    """Return the list of archives that `--json` writes."""
     from gammavae_jax.data.download.deliver import status_of
 
     rows = []

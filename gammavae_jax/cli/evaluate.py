@@ -50,7 +50,7 @@ class Evaluate:
     """Number of bootstrap resamples of the test clips: at least 2, or 0 for none."""
 
     def run(self) -> int:
-        """Print a table of all score files, and write JSON if requested."""
+        """Print a table of the results, and write JSON if requested."""
         from gammavae_jax.evaluation.metrics import evaluate_section
         from gammavae_jax.evaluation.official import bootstrap
         from gammavae_jax.evaluation.rows import left_out_files, year_of_files
@@ -59,9 +59,9 @@ class Evaluate:
         sections = read_directory(self.scores_dir, self.ground_truth)
         if names := left_out_files(self.scores_dir):
             some = printable(names_text(names, 3))
-            count = f"left out of {printable(self.scores_dir)}: {len(names)} named like"
-            remedy = "evaluate each folder by itself, and name files .csv"
-            print(f"{count} score files ({some}): {remedy}", file=sys.stderr)
+            count = f"left out of {printable(self.scores_dir)}, though named like"
+            remedy = "evaluate each folder by itself, and let file names end in .csv"
+            print(f"{count} score files: {some}: {remedy}", file=sys.stderr)
         year = year_of_files(self.scores_dir) if self.year is None else self.year
         rows = [evaluate_section(**s._asdict(), year=year) for s in sections]
         summary = {"year": year, **summarise(rows, year), "bootstrap": None}

@@ -104,7 +104,7 @@ class Fit:
 
 
 def _subfolders(root: Path) -> list[Path]:
-    """Return the visible subfolders of a folder, and name what is beside them."""
+    """Return a folder's visible subfolders, and print what else it contains."""
     from gammavae_jax.data.listing import (
         ELSEWHERE,
         is_hidden,

@@ -46,7 +46,7 @@ class Command(Protocol):
         """Run the command, and return its exit status.
 
         Raises:
-            InputError: an option or a file cannot be used, or an output not be written.
+            InputError: an option or a file cannot be used, or an output is unwritable.
         """
         ...
 
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str]) -> Command:
-    """Parse a command line into a command with its options."""
+    """Parse a command line; return the command with its options."""
     if not arguments:
         print(_overview(), file=sys.stderr)
         sys.exit(2)

@@ -18,7 +18,7 @@ class Report:
     clips: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
     """Clips to show with pictures and sound, besides the most informative ones."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """The page. Default: report.html in the run folder."""
+    """File for the page. Default: report.html in the run folder."""
 
     def run(self) -> int:
         """Write the page, and print its path."""

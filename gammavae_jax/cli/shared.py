@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 def readable_errors() -> Iterator[None]:
     """Turn an `InputError` into one line on standard error and exit status 2.
 
-    The same happens to a system's error about a file. Ctrl-C exits with status 130,
+    System errors about files are shown in the same way. Ctrl-C exits with status 130,
     SIGTERM with 143 and SIGHUP with 129, all after cleaning up. A closed pipe, as with
-    `| head`, is not an error. Output is escaped where its encoding lacks a character.
+    `| head`, is not an error. Characters that the output's encoding lacks are escaped.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -60,7 +60,7 @@ def readable_errors() -> Iterator[None]:
 
 
 def _fail(error: InputError) -> NoReturn:
-    """Print the line, and exit."""
+    """Print an error in one line, and exit with status 2."""
     print(f"error: {printable(str(error))}", file=sys.stderr)
     sys.exit(2)
 
@@ -195,7 +195,7 @@ class JobOptions:
 
 
 def data_root_or_synthetic(data_root: Path | None) -> Path:
-    """Return the data root; by default, name and return the built-in synthetic set."""
+    """Return the data root, or announce and return the built-in synthetic set."""
     if data_root is not None:
         return data_root
     print(

@@ -40,7 +40,7 @@ class ClipRow(NamedTuple):
 
 
 def clips_csv(rows: Iterable[ClipRow]) -> str:
-    """Return the text of `clips.csv`, with missing p-values as empty fields."""
+    """Return the text of `clips.csv`, where missing p-values are empty fields."""
     names = ("machine", "section", "clip")
     escaped = (
         row._replace(**{n: escape_formula(getattr(row, n)) for n in names})
@@ -75,7 +75,7 @@ def _clip_row(fields: dict[str, str]) -> ClipRow:
 
 
 def results_csv(rows: Iterable[Row]) -> str:
-    """Return the text of `results.csv`, with NaN as empty fields."""
+    """Return the text of `results.csv`, where NaN becomes an empty field."""
     escaped = (row._replace(machine=escape_formula(row.machine)) for row in rows)
     # Only NaN differs from itself.
     return _csv(Row._fields, (["" if v != v else v for v in row] for row in escaped))

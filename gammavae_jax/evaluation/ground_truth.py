@@ -41,7 +41,7 @@ from gammavae_jax.evaluation.rows import (
 
 
 class GroundTruth(NamedTuple):
-    """One section's labels and domains, keyed by clips' first names without suffix."""
+    """A section's labels and domains, keyed by clips' first names without suffix."""
 
     is_anomaly: dict[str, bool]
     is_target: dict[str, bool]
@@ -100,7 +100,7 @@ def truth_from_list(path: Path) -> dict[Section, GroundTruth]:
 def _parse_list_line(
     path: Path, line: list[str], machine: str
 ) -> tuple[str, str, ClipName]:
-    """Parse a clip's line: its first name, its later name, and that name's parts."""
+    """Parse a clip's line: return its first and later names, and the latter's parts."""
     if len(line) not in (2, 3):
         raise InputError(
             f"{path}: {','.join(line)!r} is neither a machine nor a clip with a "
@@ -138,7 +138,7 @@ def _truth_of_section(
 
 
 def _index_names(path: Path | str, pairs: list[tuple[str, str]]) -> dict[str, str]:
-    """Map every name of a clip to its first name, from (later, first) pairs."""
+    """Map both names of each clip to its first name, given (later, first) pairs."""
     clip_of = {first: first for _, first in pairs}
     for later, first in pairs:
         if clip_of.setdefault(later, first) != first:
@@ -176,7 +176,7 @@ def truth_from_names(
 ) -> GroundTruth:
     """Read labels and domains from clip names; the domain defaults to source.
 
-    Messages begin with `path`.
+    Error messages begin with `path`.
 
     Raises:
         InputError: a name has no label, or names a section other than `section` (if
@@ -236,7 +236,7 @@ def truth_from_files(data: Path) -> GroundTruth:
 
 
 def _later_names(data: Path) -> dict[str, list[str]]:
-    """Read the clips' later names, by first name; empty if there are none."""
+    """Read the clips' later names, keyed by first name; empty if there are none."""
     folder = data.parent.with_name("ground_truth_attributes")
     if (folder / data.name).exists():
         return read_rows(folder / data.name)

@@ -120,7 +120,7 @@ def partial_auc(
 
 
 def ranks(scores: Float[np.ndarray, "clip"]) -> Int[np.ndarray, "clip"]:
-    """Rank scores from 0; equal scores share a rank.
+    """Rank scores, starting at 0; equal scores share a rank.
 
     Differences between huge scores would overflow in the ROC curve; ranks never do.
     """

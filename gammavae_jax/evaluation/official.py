@@ -80,7 +80,7 @@ def harmonic_mean(values: Iterable[float]) -> float:
 
 
 def with_none(tree: Any) -> Any:
-    """Replace numbers that are not finite by None in nested data, for JSON."""
+    """Replace non-finite numbers with None in nested data, for JSON."""
     if isinstance(tree, Mapping):
         return {name: with_none(value) for name, value in tree.items()}
     if isinstance(tree, list | tuple):
@@ -213,7 +213,7 @@ REPORT_TABLE_2: dict[str, dict[str, tuple[float, float, float]]] = {
 
 
 def is_dcase2024_development_set(data_root: Path, machines: Collection[str]) -> bool:
-    """Return whether the report's Table 2 used these recordings.
+    """Return whether these are the recordings of the report's Table 2.
 
     The sets of 2023 and 2025 have the same machine types and file names, so only the
     folder tells them apart: `.../dcase2024t2/dev_data[/raw]`, as the official scripts

@@ -27,8 +27,8 @@ def find_files(folder: Path, kind: str) -> dict[Section, tuple[Path, ...]]:
     """Find the files `<kind>_*.csv` in a folder, sorted by machine and section.
 
     Prefix and suffix may have any case. A section has one file, or one for each
-    domain. Any other CSV file of that kind is an InputError, and so is a missing
-    folder; see also `left_out_files`.
+    domain. Any other CSV file of that kind, or a missing folder, raises an
+    InputError; see also `left_out_files`.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: pass one with {kind}_*.csv files")
@@ -36,7 +36,7 @@ def find_files(folder: Path, kind: str) -> dict[Section, tuple[Path, ...]]:
         paths = sorted(folder.iterdir())
     except OSError as error:
         problem = f"{folder} cannot be listed: {error.strerror}"
-        raise InputError(f"{problem}: give one that this user may list") from error
+        raise InputError(f"{problem}: pass one that this user may list") from error
     found: dict[Section, dict[str | None, Path]] = {}
     for path in paths:
         if not _is_of_kind(path, kind) or not _is_csv(path):
@@ -65,7 +65,7 @@ def _is_csv(path: Path) -> bool:
 
 
 def left_out_files(folder: Path) -> list[str]:
-    """Return the paths in a folder that are named like score files, but are not read.
+    """Return the paths in a folder that are named like score files but are not read.
 
     They are in subfolders, or have another suffix.
     """
@@ -90,7 +90,7 @@ def require_files(
 
 
 def join_paths(paths: tuple[Path, ...]) -> str:
-    """Join paths for a message."""
+    """Join paths by "and", for a message."""
     return " and ".join(map(str, paths))
 
 
@@ -109,8 +109,8 @@ def year_of_files(folder: Path) -> int | None:
 
 
 _NUMBER = re.compile(r"[-+.0-9eE\s]+", re.ASCII)
-# A line such as `x.wav;0,5` of a spreadsheet that writes decimal commas, cut at the
-# comma: the name would end in a separator and the digits before the comma.
+# A spreadsheet with decimal commas writes lines such as `x.wav;0,5`. Cut at the comma,
+# their name ends in a separator and digits.
 _NAME_AND_NUMBER = re.compile(
     r".*(?:[;\t|]\s*[-+]?[\d.]*|\.(?:wav|flac)\W+\d[\d.]*)\s*",
     re.DOTALL | re.IGNORECASE,
@@ -145,7 +145,7 @@ def values_by_clip(
     }
     refuse_duplicates(path, (clip_of.get(name, name) for name in rows))
     for name, fields in rows.items():
-        number = _number(path, name, fields)  # first, to report a header as one
+        number = _number(path, name, fields)  # first, to detect a header line
         if name not in clip_of:
             raise InputError(f"{path}: the clip {name!r} is unknown: remove it")
         values[clip_of[name]] = number
@@ -156,7 +156,7 @@ def values_by_clip(
 
 
 def _other_case(rows: Iterable[str], clip_of: Mapping[str, str]) -> dict[str, str]:
-    """Return the known name of each row that differs from a single one by case only."""
+    """Map each unknown name to the one known name that differs only in case, if any."""
     known: dict[str, set[str]] = defaultdict(set)
     for name in clip_of:
         known[name.casefold()].add(name)

@@ -70,7 +70,7 @@ def write_submission(
     config = _read_config(run)
     score, seed = _choose(config, score, seed)
     source, sections = run / "scores" / score / f"seed{seed}", _sections_of_run(run)
-    check_package(source, sections)  # now, so that messages name files that stay
+    check_package(source, sections)  # first, so that messages name lasting files
     meta = meta_yaml(label, config, score, seed)
     with writing(target), atomic_folder(target) as package:
         for kind in _KINDS:

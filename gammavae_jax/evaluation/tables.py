@@ -74,7 +74,7 @@ def evaluate_scores(
 
 
 def section_scores(clips: ScoredClips, score: str, s: int) -> SectionScores:
-    """Return labelled clips with one of their scores, from the seed at index `s`."""
+    """Return a section's labels and domains, and a score of the seed at index `s`."""
     assert clips.is_anomaly is not None
     return SectionScores(
         clips.machine,
@@ -134,7 +134,7 @@ def by_seed(rows: Iterable[Row], score: str) -> list[list[Row]]:
 
 
 def to_json(tree: Any) -> str:
-    """Convert to indented JSON, with null for numbers that are not finite."""
+    """Convert data to indented JSON, with null for non-finite numbers."""
     return json.dumps(with_none(tree), indent=2) + "\n"
 
 

@@ -159,7 +159,7 @@ def of_machine(detector: Detector, machine: int) -> MachineDetector:
 
 
 def _digest(config: Config, arrays: Any) -> str:
-    """Return a hash of what was trained, independent of the chosen score."""
+    """Return a hash of the trained model, which does not depend on the chosen score."""
     settings = to_dict(config) | {"score": None, "scores": None}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path, leaf in jax.tree.leaves_with_path(arrays):

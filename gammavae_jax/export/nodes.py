@@ -26,10 +26,10 @@ def add_log_mel(
     filterbank: Float32[np.ndarray, "bin mel"],
     config: FeatureConfig,
 ) -> Tensor:
-    """Compute the log-mel `frame mel` of `wave` in dB, as `features.log_mel` does.
+    """Compute the log-mel of `wave` (`frame mel`, in dB), as `features.log_mel` does.
 
-    Here the Fourier transform is in float32, there in float64: they agree to 1e-3 dB in
-    bands that are less than 60 dB below the loudest sound, and differ more below.
+    The Fourier transform is in float32 here, in float64 there. Both agree to 1e-3 dB in
+    bands less than 60 dB below the loudest sound; quieter bands differ more.
     """
     half = config.n_fft // 2
     padded = graph.op("Pad", wave, [half, half])
@@ -46,7 +46,7 @@ def add_log_mel(
 
 
 def add_windows(graph: Graph, log_mel: Tensor, n_context: int) -> Tensor:
-    """Cut a log-mel into windows `window feature`, as `features.windows` does."""
+    """Cut a log-mel into windows (`window feature`), as `features.windows` does."""
     shifted = [
         graph.slice(log_mel, first, (first - n_context + 1) or None)
         for first in range(n_context)

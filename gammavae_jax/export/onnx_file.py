@@ -102,7 +102,7 @@ def add_decision(
 
 
 def _add_is_usable(graph: Graph, detector: MachineDetector) -> Tensor:
-    """Check that the wave is long enough and finite, which not every score shows."""
+    """Test that the wave is long enough and finite, since not every score shows it."""
     is_long = graph.op(
         "GreaterOrEqual", graph.length("wave"), np.array([detector.min_samples])
     )

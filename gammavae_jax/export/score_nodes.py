@@ -50,7 +50,7 @@ def _moments(graph: Graph, values: Tensor) -> Tensor:
 
 
 def _mean_of_rows(graph: Graph, values: Tensor) -> Tensor:
-    """Compute the mean over rows; without rows (the changes of one frame) it is 0."""
+    """Compute the mean over rows, or 0 if there are none (a single frame's changes)."""
     count = graph.op("Max", graph.float_length(values), 1.0)
     return graph.op("Div", graph.op("ReduceSum", values, [0], keepdims=0), count)
 
@@ -79,7 +79,7 @@ def _upper_quantile(graph: Graph, values: Tensor) -> Tensor:
 def add_scores(
     graph: Graph, config: Config, member: Member, log_mel: Tensor, windows: Tensor
 ) -> dict[str, Tensor]:
-    """Compute one member's scores, as scalars by name."""
+    """Compute one member's scores; return scalars by name."""
     with graph.scope(NETWORK):
         output = add_network(graph, config, member.scorer, windows)
     scores = {}

@@ -1,1 +1,1 @@
-"""Live monitoring: a watched folder, and a server with its page."""
+"""Live monitoring of a folder, or by a server with a live page."""

@@ -21,11 +21,11 @@ from gammavae_jax.live.scorer import RecordingVerdict, Stretch
 from gammavae_jax.log import Log
 from gammavae_jax.scoring.verdict import Verdict
 
-_MOST_NOTES = 100  # kinds; a stranger could send recordings at any number of rates
+_MOST_NOTES = 100  # of different kinds; each unusual sample rate adds a kind
 
 
 class OutputLost(Exception):
-    """An exception for when the JSON Lines can no longer be written."""
+    """An error raised when the JSON Lines file can no longer be written."""
 
 
 class JsonLines:
@@ -181,7 +181,7 @@ def _split_url(url: str) -> urllib.parse.SplitResult:
 
 
 def _credentials(parts: urllib.parse.SplitResult) -> Any:
-    """Return the user name and password in a URL as bytes, or None."""
+    """Return the user name and password in a URL as bytes, or None if it has none."""
     if parts.username is None:
         return None
     pair = parts.username, parts.password or ""
@@ -203,7 +203,7 @@ class Announcer:
         self._said: set[str] = set()  # kinds of notes
 
     def say(self, text: str) -> None:
-        """Print a text after the current date and time."""
+        """Print a text, preceded by the current date and time."""
         self._log.say(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}")
 
     def bad_file(self, file: str, reason: str) -> None:

@@ -124,7 +124,7 @@ class LiveServer(uvicorn.Server):
 
     def __init__(self, application: Any, close: Callable[[], None]):
         self._close = close
-        # The requests and unread bytes at the last check, by connection.
+        # Each connection's request and number of unread bytes at the last check.
         self._last: dict[Any, tuple[Any, int]] = {}
         super().__init__(
             uvicorn.Config(
@@ -143,7 +143,7 @@ class LiveServer(uvicorn.Server):
         )
 
     async def on_tick(self, counter: int) -> bool:
-        """Close connections without a request, or without reading, for a while."""
+        """Close connections that have sent no request, or read nothing, for a while."""
         if counter % self.ticks_between_checks == 0:
             before, self._last = self._last, {}
             for connection in list[Any](self.server_state.connections):
@@ -158,7 +158,7 @@ class LiveServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Shut down on SIGHUP, too."""
+        """Handle signals as uvicorn does, and SIGHUP as well."""
         with super().capture_signals(), handled(HANGUP, self.handle_exit):
             yield
 
@@ -247,7 +247,7 @@ def _add_get_routes(app: FastAPI, service: Service) -> None:
 
         # Keeps a reverse proxy such as nginx from buffering the events.
         headers = {"X-Accel-Buffering": "no"}
-        if request.method == "HEAD":  # or it would listen forever
+        if request.method == "HEAD":  # which would listen forever
             return Response(None, 200, headers, EventStream.media_type)
         return EventStream(service.broadcast.listen(snapshot), headers=headers)
 

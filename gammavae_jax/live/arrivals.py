@@ -2,7 +2,7 @@
 
 The folder is polled, because network shares send no change notifications. A recording
 is complete once its size and modification time have not changed for a while. If its
-header has no length yet, its recorder must also have closed it, or the while is longer.
+header has no length yet, its recorder must have closed it, or the time is longer.
 """
 
 import contextlib
@@ -23,15 +23,15 @@ from gammavae_jax.files import FolderInUse, FolderLock, write_text
 
 _LINE_START = '{"file": "'
 _KEPT_SECONDS = 30 * 24 * 3600
-_ROUNDED_NS = 2_000_000_000  # some disks keep only every other second
-OPEN_SETTLES = 3  # a file whose header has no length must be unchanged this much longer
+_ROUNDED_NS = 2_000_000_000  # some disks store times in steps of two seconds
+OPEN_SETTLES = 3  # times the settling time, if a header has no length
 
 
 class Stamp(NamedTuple):
-    """Changes when a file is replaced, written or moved here from another disk.
+    """A mark that changes when a file is replaced, written or moved from another disk.
 
-    The modification time alone may be set, or stay the same on a recorder without a
-    clock.
+    The modification time is not enough: users can set it, and it stays the same on a
+    recorder without a clock.
     """
 
     size: int  # bytes
@@ -52,7 +52,7 @@ class Scored(NamedTuple):
 
     stamp: Stamp
     time: float  # s since 1970, when it was scored
-    content: str = ""  # its checksum; empty if it was skipped
+    content: str = ""  # checksum of the file; empty if it was skipped
 
 
 class Arrivals:
@@ -69,7 +69,7 @@ class Arrivals:
         self._clock = clock
         self._waiting: dict[str, tuple[Stamp, float]] = {}
         self.left_out: dict[str, Reason] = {}  # at the last poll
-        self.held: set[str] = set()  # a process was seen to write to these
+        self.held: set[str] = set()  # seen open for writing
 
     @property
     def growing(self) -> list[str]:
@@ -102,13 +102,13 @@ class Arrivals:
         if os.path.realpath(path) in _files_being_written():
             self.held.add(name)
             return False
-        # If its recorder was seen before, it has closed the file.
+        # A recorder that was seen earlier has closed the file by now.
         is_long = unchanged_seconds >= OPEN_SETTLES * self._settle_seconds
         return is_long or name in self.held
 
 
 def _files_being_written() -> set[str]:
-    """Return the files that this user's processes have open for writing, on Linux."""
+    """Return the files that this user's processes are writing (on Linux only)."""
     files = set()
     for link in glob.iglob("/proc/[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
@@ -118,7 +118,7 @@ def _files_being_written() -> set[str]:
 
 
 def recordings_in(folder: Path) -> tuple[dict[str, Stamp], dict[str, Reason]]:
-    """Return a folder's recordings and what is left out; see `list_recordings`."""
+    """Return a folder's recordings and what was left out; see `list_recordings`."""
     listing = list_recordings(folder)
     recordings = {n: _stamp(status) for n, status in listing.recordings.items()}
     return recordings, listing.left_out
@@ -135,7 +135,7 @@ def _stamp(status: os.stat_result) -> Stamp:
 
 
 def content_of(path: Path) -> str:
-    """Return a checksum of a file's contents; an InputError if it cannot be read."""
+    """Return a checksum of a file's contents; raise an InputError if that fails."""
     try:
         if not path.is_file():  # reading a pipe may never end
             return ""
@@ -154,8 +154,8 @@ class ScoredLog:
 
     A recording is known by its name and stamp, or, after it was moved, by its contents
     and modification time. Recordings that no longer exist are dropped 30 days after
-    they were scored. A file that is unusable, in use, or not such a log, is an
-    InputError.
+    they were scored. A file that is unusable, in use, or anything else than a log
+    raises an InputError.
     """
 
     def __init__(self, path: Path):
@@ -164,7 +164,7 @@ class ScoredLog:
         self._file: IO[str] | None = None
         try:
             self._path.touch()
-            # The log itself is replaced, so a lock on it could be a lock on its past.
+            # Rewriting replaces the log file, and a lock on it would be lost.
             name = f"{self._path.name}.lock"
             self._lock = FolderLock(self._path.parent, name, stays=False)
             with contextlib.ExitStack() as stack:
@@ -195,9 +195,9 @@ class ScoredLog:
     def moved_from(self, folder: Path, arrival: Arrival, content: str) -> str | None:
         """Return the name under which a recording was scored, or None if it is new.
 
-        The same contents alone do not make it known: a dead microphone may record the
-        same silence again. It also has to have the same modification time, and the
-        earlier name must be another name of the same file, or gone.
+        The same contents are not enough: a dead microphone may record the same silence
+        again. The modification time must be the same as well, and the earlier name
+        must belong to the same file, or no longer exist.
         """
         size, mtime_ns, inode, _ = arrival.stamp
         for name, (stamp, _, before) in self._scored.items():
@@ -211,7 +211,7 @@ class ScoredLog:
         return None
 
     def add(self, arrival: Arrival, content: str = "") -> None:
-        """Log a scored recording; in memory only, if writing raises an OSError."""
+        """Log a scored recording, but only in memory if writing raises an OSError."""
         scored = Scored(arrival.stamp, time.time(), content)
         self._scored[arrival.name] = scored
         if self._file is None:
@@ -229,7 +229,7 @@ class ScoredLog:
         """Drop recordings that were scored long ago and no longer exist.
 
         Nothing is dropped if no known recording is present, because the network share
-        is probably disconnected then. Raises an OSError as `add` does.
+        is probably disconnected then. May raise an OSError, like `add`.
         """
         if not present.keys() & self._scored.keys():
             return
@@ -242,7 +242,7 @@ class ScoredLog:
         self._rewrite()
 
     def _rewrite(self) -> None:
-        """Rewrite the file."""
+        """Rewrite the log file, and leave it open for appending."""
         self._close()
         write_text(self._path, "".join(_line(*of) for of in self._scored.items()))
         self._file = self._path.open("a", encoding="utf-8", newline="")
@@ -250,7 +250,7 @@ class ScoredLog:
     def _close(self) -> None:
         file, self._file = self._file, None
         if file is not None:
-            with contextlib.suppress(OSError):  # of lines that cannot be written
+            with contextlib.suppress(OSError):  # only for lines that cannot be written
                 file.close()
 
 

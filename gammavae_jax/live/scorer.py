@@ -16,7 +16,7 @@ from gammavae_jax.scoring.verdict import Verdict
 if TYPE_CHECKING:
     from gammavae_jax.anomaly_detector import AnomalyDetector
 
-_CLIP_SECONDS = 10.0  # the challenge's clips, for detectors that do not state theirs
+_CLIP_SECONDS = 10.0  # as in the challenge, for detectors without a clip length
 _LONGEST_WHOLE = 1.5  # windows; longer recordings are split, as in training
 _LONGEST_WINDOW = 600  # s; a window is held in memory
 
@@ -44,7 +44,7 @@ class RecordingVerdict(NamedTuple):
     n_windows: int  # 1 if the recording was scored as one clip
     n_alarms: int  # windows above the threshold
     sample_rate: int = 0  # Hz, of the file
-    notes: Mapping[str, str] = {}  # how it differs from the training, by kind
+    notes: Mapping[str, str] = {}  # how it differs from training recordings
 
     @property
     def is_single_alarm(self) -> bool:
@@ -80,9 +80,9 @@ class LiveScorer:
         self.thresholds: Mapping[str, float] = detector.threshold_
         self.sample_rate = self._features.sample_rate  # Hz
         self.channel = self._features.channel  # of a recording with several
-        # A run trains on whole clips of any length, so its checkpoint has none.
+        # A run trains on whole clips of any length, so it stores no clip length.
         self.clip_seconds = detector.clip_seconds or _CLIP_SECONDS
-        # Of a clip that can be scored.
+        # The length of the shortest clip that can be scored.
         self.min_samples = (self._features.n_context - 1) * self._features.hop_length
 
     def judge(self, clip: Float32[np.ndarray, "sample"], machine: str) -> Verdict:
@@ -97,7 +97,7 @@ class LiveScorer:
         clip: Float32[np.ndarray, "sample"],
         machine: str,
     ) -> dict[str, str]:
-        """Return how a recording, and a clip of it, differ from the training."""
+        """Describe how a recording and its clip differ from the training recordings."""
         formats = [(recording.sample_rate, recording.n_channels)]
         heard = Heard([self.spectrogram(clip)], formats, [recording.levels])
         conditions = self._detector.detector_.conditions
@@ -181,7 +181,7 @@ def score_recording(
     size: WindowSize,
     name: str,
 ) -> Iterator[Stretch | RecordingVerdict]:
-    """Yield what `score_windows` yields; the verdict tells how the recording was made.
+    """Do the same as `score_windows`, with the sample rate and notes in the verdict.
 
     The recording may have any sample rate.
     """
@@ -195,7 +195,7 @@ def score_recording(
 
 
 def _joined(blocks: Blocks, least: int) -> Blocks:
-    """Join blocks to blocks of at least so many samples, except for the last."""
+    """Join blocks into blocks of at least `least` samples; the last may be shorter."""
     waiting, n_samples = [np.zeros(0, np.float32)], 0
     for block in blocks:
         waiting.append(block)
@@ -210,7 +210,7 @@ def _joined(blocks: Blocks, least: int) -> Blocks:
 def score_windows(
     scorer: LiveScorer, machine: str, blocks: Blocks, size: WindowSize, name: str
 ) -> Iterator[Stretch | RecordingVerdict]:
-    """Yield each stretch of alarms when it ends and, last, the verdict on the whole.
+    """Yield each stretch of alarms as it ends, then the verdict on the whole recording.
 
     A recording of a single window yields no stretches; a recording that is too short
     raises an `InputError`. The blocks must have the detector's sample rate.

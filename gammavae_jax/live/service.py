@@ -1,4 +1,4 @@
-"""The scoring service, independent of HTTP: recordings in, verdicts out."""
+"""The scoring service without HTTP: it takes recordings and returns verdicts."""
 
 import asyncio
 import queue
@@ -26,11 +26,9 @@ from gammavae_jax.live.scorer import (
 from gammavae_jax.live.uploads import Upload, Uploads
 
 _SHUTTING_DOWN = "the server is shutting down"
-_MOST_SAMPLES_A_SECOND = (
-    192_000  # of all channels, in a recording of the largest length
-)
+_MOST_SAMPLES_A_SECOND = 192_000  # in all channels of a recording of `max_seconds`
 _MAX_STRETCHES = 100  # in an answer
-_MAX_ARRIVING = 4  # recordings of the largest size, besides those that wait
+_MAX_ARRIVING = 4  # recordings of the largest size, not counting those that wait
 
 
 @dataclass(frozen=True)
@@ -178,7 +176,7 @@ class Service:
         self, request: ScoreRequest, deadline: float
     ) -> tuple[dict[str, Any], dict[str, Any], RecordingVerdict]:
         """Score a recording; return its JSON object, thumbnail and verdict."""
-        if time.monotonic() > deadline:  # its client has been refused
+        if time.monotonic() > deadline:  # the client was refused already
             raise busy("the recording was not scored in time")
         with self.metrics.scoring_seconds.time():
             upload = request.upload
@@ -213,7 +211,7 @@ class Service:
     ) -> Iterator[Any]:
         """Limit a recording's length: a small FLAC file may hold hours of silence.
 
-        More channels, or a higher sample rate, leave fewer seconds.
+        The limit is lower for recordings with many channels or a high sample rate.
         """
         per_second = recording.sample_rate * recording.n_channels
         most = self.limits.max_seconds * min(1, _MOST_SAMPLES_A_SECOND / per_second)

@@ -1,4 +1,4 @@
-"""Uploaded recordings, parsed as they arrive, within limits."""
+"""Receives uploaded recordings, and parses them as they arrive, within limits."""
 
 import asyncio
 import contextlib
@@ -50,7 +50,7 @@ class Uploads:
     async def received(
         self, chunks: AsyncIterator[bytes], declared: str | None, body: "Body"
     ) -> AsyncIterator[Upload]:
-        """Read a whole request body, and hold its memory during the block.
+        """Read a whole request body; its memory counts as used during the block.
 
         A body is refused if it is too large or too slow, or if memory is short. Bytes
         are counted as they arrive, whatever the declared length.
@@ -111,7 +111,7 @@ class Body:
             raise Refusal(400, "the form is malformed: send one file field") from error
 
     def upload(self) -> Upload:
-        """Return the recording once all bytes were added, or raise a `Refusal`."""
+        """Return the complete recording; raise a `Refusal` if the request lacks one."""
         if self._form and not self._form.is_complete:
             raise Refusal(400, "the form has no complete file: send one file field")
         if not self._data:
@@ -149,7 +149,7 @@ class _Form:
     def _begin(self) -> None:
         self._n_parts += 1
         if self._n_parts > _MAX_PARTS:
-            raise Refusal(400, f"the form has over {_MAX_PARTS} parts: send only one")
+            raise Refusal(400, f"the form has over {_MAX_PARTS} parts: send one file")
         self._headers.clear()
 
     def _add_header(self, data: bytes, start: int, end: int) -> None:

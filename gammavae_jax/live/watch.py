@@ -61,8 +61,8 @@ class FolderWatch:
         self._announcer = announcer
         self._arrivals = Arrivals(options.folder, options.settle_seconds)
         self._bad: dict[str, Stamp] = {}  # reported already
-        self._left_out: set[str] | None = None  # named already; None before any poll
-        self._held: set[str] = set()  # named as being written
+        self._left_out: set[str] | None = None  # reported already; None at first
+        self._held: set[str] = set()  # reported already as being written
         self._is_gone = False
         self._cleaned = -_CLEANUP_SECONDS
         self.counts: Counter[str] = Counter()
@@ -77,7 +77,7 @@ class FolderWatch:
             time.sleep(max(self._options.poll_seconds, took))
 
     def run_once(self) -> None:
-        """Score the complete recordings, and name those that are still growing."""
+        """Score the complete recordings, and report those that are still growing."""
         self._poll()
         for settles in (1, OPEN_SETTLES - 1):
             if self._arrivals.growing:
@@ -129,7 +129,7 @@ class FolderWatch:
                 self._scored.forget_gone(present)
 
     def _name_left_out(self) -> None:
-        """Name what is left out of the folder, once; hidden files only at the start."""
+        """Report what is left out of the folder, but hidden files only at the start."""
         found, named = self._arrivals.left_out, self._left_out
         new = {
             name: reason
@@ -144,7 +144,7 @@ class FolderWatch:
         return self._bad.get(name) == stamp or self._scored.contains(name, stamp)
 
     def _handle(self, arrival: Arrival) -> None:
-        """Score a recording that is new, and report it if that fails."""
+        """Score a recording if it is new, and report it if scoring fails."""
         try:
             content = content_of(self._folder / arrival.name)
             before = self._scored.moved_from(self._folder, arrival, content)
@@ -167,10 +167,10 @@ class FolderWatch:
                 self._announcer.bad_file(arrival.name, str(error))
 
     def _is_of_another_machine(self, before: str, name: str) -> bool:
-        """Whether a recording was moved from one machine's folder to another's."""
+        """Return whether a recording was moved from one machine's folder to another."""
         try:
             return self._machine_of(before) != self._machine_of(name)
-        except InputError:  # a folder of no machine
+        except InputError:  # not in the folder of a machine
             return False
 
     def _score(self, arrival: Arrival, content: str) -> None:
@@ -186,7 +186,7 @@ class FolderWatch:
             self.counts["scored"] += 1
             self.counts["alarms"] += verdict.is_single_alarm
             self._announcer.recording(arrival.name, machine, verdict)
-        # Logged last: a watch that is killed reports a recording twice, never not.
+        # Logged last: a killed watch may report a recording twice, but never omits it.
         self._log_scored(arrival, content)
 
     def _log_scored(self, arrival: Arrival, content: str) -> None:
@@ -212,7 +212,7 @@ class FolderWatch:
             raise InputError(f"{printable(path)}: {reason}") from error
 
     def _machine_of(self, name: str) -> str:
-        """Return a recording's machine: the option's, a subfolder's or the only one."""
+        """Return a recording's machine, from the option, its folder or the detector."""
         machines = self._scorer.machines
         if self._options.machine is not None:
             return self._options.machine
@@ -228,7 +228,7 @@ class FolderWatch:
 
     @contextlib.contextmanager
     def _state_errors_reported(self) -> Iterator[None]:
-        """Report an unwritable state file, but go on: scoring twice beats a gap."""
+        """Report an unwritable state file, but go on: repeats are better than gaps."""
         try:
             yield
         except OSError as error:

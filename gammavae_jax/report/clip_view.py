@@ -24,7 +24,7 @@ from gammavae_jax.scoring.scorer import (
 # Clips are padded to multiples of this, so that few programs serve many lengths.
 _FRAMES_AT_ONCE = 64
 
-# Statistics each of whose features belongs to one band.
+# Statistics in which each feature belongs to one band.
 _BANDED = ("spectrum", "residual", "peak")
 
 
@@ -50,7 +50,7 @@ def view_clip(
     log_mel: Float[np.ndarray, "frame mel"],
     names: tuple[str, ...],
 ) -> ClipView:
-    """Compute the values that the named scores need, none of which may be a fusion."""
+    """Compute the values needed for the named scores, none of which may be a fusion."""
     n_frames = len(log_mel)
     n_padded = -(-n_frames // _FRAMES_AT_ONCE) * _FRAMES_AT_ONCE
     padded = np.zeros((n_padded, log_mel.shape[1]), np.float32)
@@ -113,7 +113,7 @@ def _windows_of_frames(
 
 
 def _decibels_in_unit(config: Config, scorer: Scorer) -> Array | None:
-    """Return the factor that converts a residual to dB, or None if it is in dB."""
+    """Return the factor that converts a residual to dB, or None if it already is."""
     if config.model.inputs != "standardised":
         return None
     deviation = jnp.sqrt(scorer.batch_stats[INPUTS][STANDARDISE]["var"] + EPS)

@@ -71,7 +71,7 @@ class Explanation(NamedTuple):
 
 
 class _Machine(NamedTuple):
-    """One clip, with the views and references of a machine's members."""
+    """One clip, with what the members of its machine have computed for it."""
 
     config: Config
     view: ClipView
@@ -195,7 +195,7 @@ def _nearest_clip(
     by_radius: bool,
     n_mels: int,
 ) -> tuple[Float[np.ndarray, "mel"], Float[np.ndarray, "block mel"]]:
-    """Return each band's share of the distance to the nearest clip, and its features.
+    """Return each band's share of the distance to the nearest clip, and that clip.
 
     With `by_radius`, the distance is that of the density score.
     """

@@ -22,7 +22,7 @@ class CodeUse(NamedTuple):
 
 
 def training_curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
-    """Return the curve of each machine with a known loss, from the epochs' metrics."""
+    """Return the curves of all machines with known losses, from the epochs' metrics."""
     names = dict.fromkeys(name for line in metrics for name in line["machines"])
     curves = {
         name: Curve(*(_by_epoch(metrics, name, of) for of in Curve._fields))
@@ -32,7 +32,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
 
 
 def code_use(metrics: Sequence[Mapping[str, Any]]) -> dict[str, CodeUse]:
-    """Return each machine's code use after the last epoch, where known."""
+    """Return each machine's code use after the last epoch, if it is known."""
     codes = {}
     for machine, values in (metrics[-1]["machines"] if metrics else {}).items():
         active = np.array(values.get("active_units", ()), float)
@@ -57,7 +57,7 @@ _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 300, 150, 46, 22, 8
 
 
 def plot_curve(machine: str, curve: Curve) -> dict[str, Any]:
-    """Compute a curve's pixels, on a logarithmic scale if all losses are positive."""
+    """Compute a curve in pixels, on a logarithmic scale if all losses are positive."""
     known = [v for values in curve for v in values if math.isfinite(v)]
     low, high = min(known), max(known)
     scale = math.log if low > 0 else float

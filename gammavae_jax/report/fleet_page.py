@@ -75,7 +75,7 @@ def _means(line: MachineLine) -> dict[str, float]:
 
 
 def _worst_first(judged: tuple[dict[str, float], MachineLine]) -> tuple[Any, ...]:
-    """Return a sort key that puts unlabelled machines last, most alarms first."""
+    """Return a sort key: worst score first; unlabelled machines last, by alarms."""
     means, line = judged
     is_unlabelled = math.isnan(means["score"])
     share = line.n_alarms / max(line.n_clips, 1)

@@ -121,7 +121,7 @@ def _interval(bars: Bootstrap) -> str:
 
 
 def _machines_table(report: Report, score: str) -> dict[str, Any]:
-    """Return a table of one score's results, beside published results if any exist."""
+    """Return a table of one score's results, alongside any published results."""
     published = report.published if score == PUBLISHED_SCORE else {}
     header, *rows, footer = table_cells(report.rows, score, published)
     table = {"header": header, "rows": rows, "footer": footer}

@@ -160,7 +160,7 @@ def _packed(codes: Float[np.ndarray, "column mel"]) -> str:
 
 
 class Region(NamedTuple):
-    """A range of bands that raises a score, and when it does; ends are inclusive."""
+    """A range of bands (ends included) that raises a score, and when it does so."""
 
     first_band: int
     last_band: int

@@ -43,7 +43,7 @@ _TEMPLATES.filters["script_json"] = script_json
 
 
 def _policy(script: str) -> str:
-    """Return a content security policy that allows only this one script."""
+    """Return a content security policy that allows only the given script."""
     digest = hashlib.sha256(script.encode("utf-8")).digest()
     return (
         f"default-src 'none'; script-src 'sha256-{base64.b64encode(digest).decode()}'; "

@@ -53,8 +53,8 @@ def save_detector(
 ) -> None:
     """Write a detector to a checkpoint folder, replacing any existing detector.
 
-    `files` are texts by name, to be saved with it; a cluster has none. All processes of
-    a cluster must call this. See `save_arrays` for errors.
+    `files` maps names to texts to save with it (none in a cluster). All processes of a
+    cluster must call this. See `save_arrays` for errors.
     """
     for name, text in (files or {}).items():
         write_text(folder / name, text)
@@ -87,7 +87,7 @@ def load_detector(folder: Path) -> Detector:
 
 
 def load_with_files(folder: Path) -> tuple[Detector, dict[str, bytes]]:
-    """Load a detector, and the files that were saved with it, by name.
+    """Load a detector and, by name, the files that were saved with it.
 
     Raises:
         InputError: see `load_detector`.
@@ -114,7 +114,7 @@ def _with_tuples(tree: Any) -> dict[str, Any]:
 
 
 def refuse_fleet(folder: Path, part: str = "") -> None:
-    """Reject a fleet's folder; the message suggests a wave's folder or its `part`."""
+    """Reject a fleet's folder; the message suggests a wave's folder, or its `part`."""
     if (folder / "fleet.json").is_file():
         raise InputError(
             f"{str(folder)!r} is a fleet: pass the folder of one of its waves, such as "
@@ -177,7 +177,7 @@ def training_clips(folder: Path) -> dict[str, list[str]]:
 
 
 def last_saved_epoch(folder: Path) -> int:
-    """Return the epoch of the newest state, damaged or not; 0 if there is none."""
+    """Return the epoch of the newest state, even a damaged one; 0 if there is none."""
     return max(_epochs(folder / "train"), default=0)
 
 
@@ -234,7 +234,7 @@ def _abstract_reference(
 def _abstract_state(
     config: Config, models: tuple[int, int], n_batches: int = 1
 ) -> TrainState:
-    local_devices()  # or JAX would report a missing device at length
+    local_devices()  # or JAX would report a missing device in many lines
     one = jax.eval_shape(lambda: init_state(config, jax.random.key(0), n_batches))
     return jax.tree.map(
         lambda leaf: _blank(*models, *leaf.shape, dtype=leaf.dtype), one

@@ -27,7 +27,7 @@ def require_place(folder: Path) -> None:
             f"{printable(folder)} exists and is not a detector: choose another path"
         )
     try:
-        # Permissions do not reveal read-only disks, so try it where a link leads.
+        # Permissions do not reveal a read-only disk: try to write, following links.
         parent = Path(os.path.realpath(folder)).parent
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=parent):
@@ -69,11 +69,11 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
             "epochs": config.train.epochs,
             "seed": config.seed,
             "false_alarm_rate": config.scoring.false_alarm_rate,
-            "clip_seconds": None,  # a run scores recordings whole
+            "clip_seconds": None,  # a run does not cut recordings
         }
     try:
         parameters = plain_parameters(json.loads(files[_PARAMETERS]))
-    except (ValueError, AttributeError, RecursionError) as error:  # not an object
+    except (ValueError, AttributeError, RecursionError) as error:  # not a dict
         raise InputError(
             f"{printable(folder / _PARAMETERS)} is malformed: restore a copy, or fit "
             "the detector again"
@@ -82,7 +82,7 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
         raise InputError(
             f"{printable(folder / _PARAMETERS)} was saved by another version of "
             f"gammavae_jax (it has {', '.join(sorted(unknown))}): use that version, or "
-            "fit it again"
+            "fit the detector again"
         )
     return detector, parameters
 

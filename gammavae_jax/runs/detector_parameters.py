@@ -1,4 +1,4 @@
-"""The parameters of an `AnomalyDetector`: converted to plain values, or refused."""
+"""Converts the parameters of an `AnomalyDetector` to plain values, or rejects them."""
 
 import math
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ from gammavae_jax.presets import preset as named_preset
 from gammavae_jax.scoring.detector import Detector, with_false_alarm_rate
 
 _NUMBER = (int, float)
-# The types of each parameter, and what a message asks for.
+# The types that each parameter may have, and how a message describes them.
 PARAMETERS: dict[str, tuple[tuple[type, ...], str]] = {
     "preset": ((str,), "the name of a preset"),
     "epochs": ((int, type(None)), "a whole number or None"),
     "seed": ((int,), "a whole number"),
     "false_alarm_rate": (_NUMBER, "a number"),
     "clip_seconds": ((*_NUMBER, type(None)), "a finite number or None"),
-    "settings": ((list,), "a list of texts such as 'model.n_latent=16'"),
+    "settings": ((list,), "a list of strings such as 'model.n_latent=16'"),
     "skip_bad_files": ((bool,), "True or False"),
     "verbose": ((bool,), "True or False"),
 }
@@ -29,7 +29,7 @@ _LEARNT = ("preset", "epochs", "seed", "settings")
 
 
 def plain_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters as JSON types; NumPy's numbers are converted.
+    """Convert the parameters to JSON types, including NumPy's numbers.
 
     Raises:
         InputError: a value has the wrong type.
@@ -39,14 +39,14 @@ def plain_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
         types, wanted = PARAMETERS[name]
         value = plain[name]
         if not _is_one_of(value, types):
-            raise InputError(f"{name} is {value!r}: set {wanted}")
+            raise InputError(f"{name} is {value!r}: set it to {wanted}")
         plain[name] = float(value) if float in types and value is not None else value
     return plain
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.floating):
-        return float(str(value))  # the shortest text: float32's 0.1 is 0.1
+        return float(str(value))  # as text, so that float32's 0.1 becomes 0.1
     if isinstance(value, np.generic):
         return value.item()
     return list(map(_plain, value)) if isinstance(value, tuple | list) else value
@@ -55,7 +55,7 @@ def _plain(value: Any) -> Any:
 def _is_one_of(value: Any, types: tuple[type, ...]) -> bool:
     if isinstance(value, list):
         return list in types and all(isinstance(item, str) for item in value)
-    if isinstance(value, bool):  # is an int, too
+    if isinstance(value, bool):  # which is also an int
         return bool in types
     is_finite = not isinstance(value, float) or math.isfinite(value)
     return isinstance(value, types) and is_finite
@@ -92,20 +92,20 @@ def configuration_of(parameters: Mapping[str, Any]) -> Config:
 def with_parameters(
     detector: Detector, fitted: Mapping[str, Any], now: Mapping[str, Any]
 ) -> Detector:
-    """Return a detector that agrees with parameters that were set after `fit`.
+    """Adapt a detector to parameters that were set after `fit`.
 
     Args:
-        detector: agrees with the parameters `fitted`.
-        fitted: plain parameters.
-        now: plain parameters to agree with.
+        detector: a detector that was fitted with the parameters `fitted`.
+        fitted: its plain parameters.
+        now: the plain parameters that it shall have.
 
     Raises:
-        InputError: a parameter needs a new training.
+        InputError: a parameter requires retraining.
     """
     for name in _LEARNT:
         if now[name] != fitted[name]:
             raise InputError(
-                f"{name} was set to {now[name]!r} after fit and needs a new training: "
+                f"{name} was set to {now[name]!r} after fit, but requires retraining: "
                 f"call fit again, or set it back to {fitted[name]!r}"
             )
     rate = now["false_alarm_rate"]

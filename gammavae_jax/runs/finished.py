@@ -70,7 +70,7 @@ def report_run(
 
 
 def _read_run(folder: Path) -> tuple[Detector, Report, Path | None]:
-    """Read the detector, the report and the recordings' folder of a run."""
+    """Read a run's detector and report, and find the folder of its recordings."""
     refuse_fleet(folder)
     path = folder / "summary.json"
     try:

@@ -126,7 +126,7 @@ def _write(
 
 
 def complete_report(report: Report, run: Path) -> Report:
-    """Add training curves, published results and other derived content."""
+    """Add training curves, published results and other derived content to a report."""
     config, metrics = report.config, read_metrics(run)
     has_posterior = config.model.latent != "deterministic"
     return report._replace(
@@ -223,7 +223,7 @@ def _write_score_files(
 
 
 def _print(report: Report, log: Log) -> None:
-    """Print the results table, if any machine was evaluated."""
+    """Print the table of results if any machine was evaluated."""
     if not report.rows:
         return
     config = report.config

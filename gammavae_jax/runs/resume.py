@@ -42,7 +42,7 @@ _MOST_NAMED = 3  # settings in a message
 class FolderObserver(Observer):
     """An observer that records training in a run folder so that it can be resumed.
 
-    `clips` has the identities of each machine's training clips: `clip_identities`.
+    `clips` has the identities of each machine's training clips (see `clip_identities`).
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class FolderObserver(Observer):
     ):
         super().__init__(log)
         self.config, self.folder, self.clips = config, folder, dict(clips)
-        self.has_diverged = False  # any model
+        self.has_diverged = False  # whether any model has
         self._ended_by = ""  # the signal that any process received
 
     def begin(self) -> Progress | None:
@@ -84,7 +84,7 @@ class FolderObserver(Observer):
         on_first(lambda: append_metrics(out, epoch, list(self.clips), values))
 
     def on_diverged(self, name: str, seed: int, fold: int | None, epoch: int) -> None:
-        """Note which model diverged; the other models continue to train."""
+        """Print a note on a model that diverged; the other models continue to train."""
         self.has_diverged = True
         of_fold = "" if fold is None else f", fold {fold}"
         self.log.note(
@@ -108,7 +108,7 @@ class FolderObserver(Observer):
 
     @contextlib.contextmanager
     def heed_signals(self) -> Iterator[None]:
-        """Defer Ctrl-C and SIGTERM until the epoch is saved."""
+        """Defer Ctrl-C, SIGTERM and SIGHUP until the epoch is saved."""
         with stoppable(_STOPPING) as self._stop:
             yield
         if self._ended_by:  # another process received the signal
@@ -147,7 +147,7 @@ class FolderObserver(Observer):
         before = begun if checkpoint is None else checkpoint.config
         if before is not None and not trains_alike(config, before):
             if begun is not None and trains_alike(config, begun):
-                return None  # killed before all of an older run was replaced
+                return None  # killed before it had replaced all of an older run
             require_same_training(config, before, out)
         if checkpoint is None:
             return None

@@ -1,4 +1,4 @@
-"""The main job in a run folder: to load, fit, score and publish."""
+"""The main job: loads, fits, scores and publishes in a run folder."""
 
 import contextlib
 from collections.abc import Iterator
@@ -84,7 +84,7 @@ def hold(folder: RunFolder) -> Iterator[None]:
 def run_held(
     config: Config, source: Source, folder: RunFolder, year: int | None, log: Log
 ) -> bool:
-    """Do the same as `run`, in a folder that is already locked."""
+    """Do the same as `run`, but in a folder that is already locked."""
     require_same(
         [to_dict(config), source.machines, source.with_supplemental, year],
         "its settings differ from those of process 0: start all processes with the "
@@ -120,7 +120,7 @@ def load_all(
 
 
 def choose_year(year: int | None, found: list[MachineFiles], log: Log) -> int | None:
-    """Return the given year or the layout's; note if that year has its own metrics."""
+    """Return the given year or the layout's; print a note if it has its own metrics."""
     year = year_of_layout(found) if year is None else year
     if year is not None and definition_of(year) < 2022:
         log.note(f"The metrics and the official score are those of {year}.")

@@ -137,7 +137,7 @@ def load_arrays(path: Path, about: Mapping[str, Any], like: Any) -> Any:
 
 @contextlib.contextmanager
 def _reading(path: Path, part: Path | None = None) -> Iterator[None]:
-    """Name the cause of an error: what may not be read is not damaged."""
+    """Tell damage from other errors, such as a missing permission to read."""
     try:
         yield
     except (InputError, MemoryError):
@@ -160,7 +160,7 @@ def read_beside(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def validate_sizes(path: Path, claimed: Any) -> None:
-    """Reject Orbax metadata that claim far more bytes than the files hold."""
+    """Reject Orbax metadata that claims far more bytes than the files hold."""
     n_claimed = sum(map(_claimed_bytes, jax.tree.leaves(claimed)))
     n_stored = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     problem = f"it claims {n_claimed} bytes of arrays, but holds {n_stored}"
@@ -195,7 +195,7 @@ def validate_training(path: Path, about: Any) -> None:
 
 
 def _claimed_bytes(array: Any) -> int:
-    """Return an array's claimed bytes, at least a chunk's: chunks are read whole."""
+    """Return an array's claimed bytes, at least one chunk's: chunks are read whole."""
     chunk = array.storage_metadata and array.storage_metadata.chunk_shape
     return max(math.prod(array.shape), math.prod(chunk or ())) * array.dtype.itemsize
 
@@ -209,7 +209,7 @@ def _is_size(value: Any) -> bool:
 
 
 def _is_conditions(value: Any) -> bool:
-    """Whether a value describes `Conditions`."""
+    """Return whether a value describes `Conditions`."""
     return (
         isinstance(value, dict)
         and set(value) == set(Conditions._fields)

@@ -26,7 +26,7 @@ class _QuietLog(Log):
         self.stop = stop
 
     def shown_on(self, like: Log) -> Log:
-        """Return a log for the later stages, and show the collected notes on it."""
+        """Return a log for the later stages, and show the collected notes in it."""
         log = like.without_results()
         log.seconds = self.seconds
         for note in self.notes:
@@ -49,7 +49,7 @@ class _QuietLog(Log):
 def load_in_turn(
     numbers: Sequence[int], load: Callable[[int, Log], T], log: Log
 ) -> Generator[tuple[int, T, Log], None, None]:
-    """Yield each wave's number, recordings and log, and load the next in a thread.
+    """Yield each wave's number, recordings and log, while a thread loads the next wave.
 
     Close the generator to cancel the loading, which stops at the next clip.
 

@@ -32,7 +32,7 @@ _FORMAT = 1
 _FLOAT_BYTES = 4
 _SHARE_OF_HOST = 0.5  # of the available memory: other programs need some, too
 _SHARE_OF_DEVICES = 0.8
-_STATES_ON_HOST = 7  # two epochs in flight, read back, being written, the detector
+_STATES_ON_HOST = 7  # two epochs in flight, states read or written, the detector
 _STATES_ON_DEVICE = 2  # the state before and after a step
 # The arrays, the recordings of the next wave, and those of this wave for scoring.
 _LOG_MELS_ON_HOST = 3
@@ -88,7 +88,7 @@ def is_fleet(out: Path) -> bool:
 
 
 def write_plan(out: Path, plan: WavePlan) -> None:
-    """Write `fleet.json`, which marks a folder as a fleet's."""
+    """Write `fleet.json`, which marks a folder as a fleet."""
     about = {"format": _FORMAT, **plan._asdict()}
     write_text(out / PLAN, json.dumps(about, indent=1) + "\n")
 
@@ -124,7 +124,7 @@ def read_plan(out: Path) -> WavePlan:
 
 
 def require_same_plan(before: WavePlan, plan: WavePlan, out: Path) -> None:
-    """Reject a plan whose machines, recordings or metrics differ from the old ones."""
+    """Reject a plan if its machines, recordings or metrics differ from the old plan."""
     if before == plan:
         return
     if before == plan._replace(year=before.year):
@@ -165,7 +165,7 @@ def all_fit(machines: Iterable[Sequence[MachineFiles]], config: Config) -> bool:
 
 
 def _units_that_fit(config: Config, log_mel_bytes: float | int) -> float:
-    """Estimate how many sections fit in memory if each has this many log-mel bytes."""
+    """Estimate how many sections fit in memory, given the bytes of log-mels in each."""
     one = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
     leaves = jax.tree.leaves(one)
     state = config.n_members * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)

@@ -33,7 +33,7 @@ _STAGES = ("features_s", "compile_s", "train_s", "fit_s", "score_s")
 def write_fleet_results(
     config: Config, origin: Origin, plan: WavePlan, out: Path, log: Log
 ) -> bool:
-    """Publish the results of all waves as one run's, and print official scores.
+    """Publish all waves' results as if from one run, and print the official scores.
 
     Returns:
         Whether all models finished training.

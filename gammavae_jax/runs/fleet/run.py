@@ -137,7 +137,7 @@ def evaluate_machines(
     """
     definition_of(year)  # refuses a bad year before any work
     if not is_fleet(checkpoint):
-        # A wave is scored in arrays of its fleet's capacity, for equal bits.
+        # A wave is scored in arrays of its fleet's capacity, for bit-identical scores.
         fleet = checkpoint.resolve().parent.parent.parent
         capacity = read_plan(fleet).test if is_fleet(fleet) else None
         evaluate(checkpoint, source, folder, year, log, capacity)
@@ -161,7 +161,7 @@ def _evaluate_waves(
         if not is_finished(wave):
             raise InputError(
                 f"wave {number + 1} of the fleet in {str(checkpoint)!r} is not "
-                "finished: finish it with run.py --resume"
+                "finished: finish it with gammavae run --resume"
             )
     machines = tuple(machine for wave in plan.waves for machine in wave)
     year = plan.year if year is None else year
