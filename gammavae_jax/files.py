@@ -229,7 +229,7 @@ def file_checksums(folder: Path) -> dict[str, str]:
 
 
 def text_checksum(text: str) -> str:
-    """Return the SHA-256 checksum of a text."""
+    """Return the SHA-256 checksum of a string."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -96,7 +96,7 @@ def section_word(file_name: str) -> str:
 
 
 def _section_and_index(tokens: list[str]) -> tuple[tuple[str, str], int]:
-    """Return the section's word and number, and the position of the index."""
+    """Find the word before the section, the section, and the index's position."""
     section, at = ("", "00"), 0
     while at < len(tokens) and not tokens[at].isdecimal():
         is_section = tokens[at] in ("section", "id")

@@ -178,7 +178,7 @@ def _is_normal_word(label: Any) -> bool:
 
 
 def by_machine(recordings: Any, default: str) -> dict[str, Recordings]:
-    """Return recordings by machine; without a dict, the machine is `default`.
+    """Group recordings by machine; if they are no dict, the machine is `default`.
 
     Raises:
         InputError: the dict is empty, or a name in it is not printable text.

@@ -111,7 +111,7 @@ def on_first(function: Callable[[], Value]) -> Value:
 
 
 def any_process(text: str) -> str:
-    """Collect a text from every process; return the first that is not empty, or ""."""
+    """Collect a string from every process; return the first non-empty one, or ""."""
     return next(filter(None, _from_all(text)), "")
 
 
@@ -158,7 +158,7 @@ def _number_and_count() -> tuple[int, int]:
     "check whether all still work; if not, end them and continue with --resume",
 )
 def _from_all(text: str) -> list[str]:
-    """Gather a text from every process, in the order of the processes."""
+    """Gather a string from every process, in the order of the processes."""
     if _number_and_count()[1] == 1:
         return [text]
     import numpy as np

@@ -249,7 +249,8 @@ def _later_names(data: Path) -> dict[str, list[str]]:
         return {}
     for line in lines:
         if len(line) < 2:
-            raise InputError(f"{path}: {line[0]!r} has no second name: add one")
+            problem = f"{path}: {line[0]!r} has no renamed file beside it"
+            raise InputError(f"{problem}: add the file's later name")
     refuse_duplicates(path, (clip_stem(line[0]) for line in lines))
     # The last field: a clip may have fewer attributes than the header.
     return {clip_stem(line[0]): line[-1:] for line in lines}

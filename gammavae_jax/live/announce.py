@@ -203,7 +203,7 @@ class Announcer:
         self._said: set[str] = set()  # kinds of notes
 
     def say(self, text: str) -> None:
-        """Print a text, preceded by the current date and time."""
+        """Print a line, preceded by the current date and time."""
         self._log.say(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}")
 
     def bad_file(self, file: str, reason: str) -> None:

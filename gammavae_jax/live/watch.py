@@ -87,7 +87,7 @@ class FolderWatch:
             self._announcer.say(f"{printable(name)} is still growing: left for later")
 
     def skip_existing(self) -> None:
-        """Mark every recording that already exists as scored."""
+        """Mark all existing recordings as scored."""
         try:
             present, _ = recordings_in(self._folder)
         except OSError as error:

@@ -53,8 +53,8 @@ def save_detector(
 ) -> None:
     """Write a detector to a checkpoint folder, replacing any existing detector.
 
-    `files` maps names to texts to save with it (none in a cluster). All processes of a
-    cluster must call this. See `save_arrays` for errors.
+    `files` maps names to strings to save with it (none in a cluster). All of a
+    cluster's processes must call this. See `save_arrays` for errors.
     """
     for name, text in (files or {}).items():
         write_text(folder / name, text)

@@ -243,7 +243,7 @@ def test_later_names_that_contradict_the_labels_are_not_used(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["a.wav"], "'a.wav' has no second name"),
+        (["a.wav"], "'a.wav' has no renamed file"),
         (["a.wav,x_1.wav", "a.wav,x_2.wav"], "'a' is listed 2 times"),
     ],
 )
