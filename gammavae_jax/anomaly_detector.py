@@ -6,7 +6,7 @@ As in the challenge, and unlike scikit-learn's outlier detectors, higher scores 
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,7 @@ from sklearn.base import BaseEstimator
 from gammavae_jax.config import Config
 from gammavae_jax.data.conditions import Conditions, notes_on
 from gammavae_jax.data.features import mel_filterbank
-from gammavae_jax.data.recording_clips import (
-    LoadedRecordings,
-    load_all,
-    require_clip_length,
-)
+from gammavae_jax.data.recording_clips import LoadedRecordings, load_all
 from gammavae_jax.data.recordings import (
     Recordings,
     by_machine,
@@ -38,6 +34,7 @@ from gammavae_jax.runs.detector_folder import read_detector, write_detector
 from gammavae_jax.runs.detector_parameters import (
     configuration_of,
     plain_parameters,
+    require_saved_parameters,
     with_parameters,
 )
 from gammavae_jax.scoring.detector import Detector
@@ -115,9 +112,7 @@ class AnomalyDetector(BaseEstimator):
         parameters = plain_parameters(self.get_params())
         log, config = self._log, configuration_of(parameters)
         bank = mel_filterbank(config.features)
-        loaded = self._load(
-            recordings, sample_rate, bank, config, {}, for_training=True
-        )
+        loaded = self._load(recordings, sample_rate, bank, config, None)
         adapt, observer = parameters["epochs"] is None, Observer(log)
         detector = fit_recordings(config, loaded, bank, observer, adapt_epochs=adapt)
         self._take(detector, parameters)
@@ -175,14 +170,8 @@ class AnomalyDetector(BaseEstimator):
     ) -> list[Verdict]:
         """Score recordings, and write a web page that explains the scores.
 
-        The page needs no other files: it contains the sounds, their spectrograms and
-        what the model did not expect in them.
-
-        Args:
-            recordings: see the class.
-            path: where to write the page, such as `report.html`.
-            sample_rate: the waveforms' sample rate in Hz.
-            machine: the machine that the recordings belong to; omit it for a dict.
+        The page contains the sounds, their spectrograms and what the model did not
+        expect in them. For arguments other than `path`, see `score_recordings`.
 
         Raises:
             InputError: a recording or machine is invalid (see `score_recordings`), or
@@ -208,10 +197,9 @@ class AnomalyDetector(BaseEstimator):
         numbers = [self.machines_.index(name) for name in loaded]
         clips = [found.clips for found in loaded.values()]
         scores = self._scorer.score(dict(zip(numbers, clips, strict=True)))
-        comparable = [
-            as_of_whole_clips(detector, *of)
-            for of in zip(numbers, scores[config.score][0], clips, strict=True)
-        ]
+        of_seed = scores[config.score][0]
+        of_whole = partial(as_of_whole_clips, detector)
+        comparable = list(map(of_whole, numbers, of_seed, clips))
         return list(zip(numbers, loaded.values(), comparable, strict=True))
 
     @property
@@ -241,12 +229,7 @@ class AnomalyDetector(BaseEstimator):
         detector, parameters = read_detector(Path(path))
         made = cls(**{**parameters, "verbose": verbose})
         plain = plain_parameters(made.get_params())
-        try:
-            configuration_of(plain)
-            if plain["clip_seconds"] is not None:
-                require_clip_length(plain["clip_seconds"], detector.config.features)
-        except InputError as error:
-            raise InputError(f"detector {str(path)!r}: {error}") from error
+        require_saved_parameters(plain, detector.config.features, str(path))
         made._take(detector, plain)
         return made
 
@@ -300,18 +283,16 @@ class AnomalyDetector(BaseEstimator):
         sample_rate: int | None,
         bank: Float[np.ndarray, "bin mel"],
         config: Config,
-        trained: Mapping[str, Conditions],
+        trained: Mapping[str, Conditions] | None,
         keep_sounds: bool = False,
-        for_training: bool = False,
     ) -> dict[str, LoadedRecordings]:
         """Load each machine's clips; report each new kind of change since training."""
         log, features = self._log, config.features
-        plain = plain_parameters(self.get_params())
+        plain, is_fit = plain_parameters(self.get_params()), trained is None
         options = (plain["clip_seconds"], log, keep_sounds, plain["skip_bad_files"])
-        loaded = load_all(
-            recordings, sample_rate, bank, features, *options, for_training=for_training
-        )
-        notes = notes_on({n: of.heard for n, of in loaded.items()}, trained, features)
+        loaded = load_all(recordings, sample_rate, bank, features, *options, is_fit)
+        heard = {name: found.heard for name, found in loaded.items()}
+        notes = notes_on(heard, trained or {}, features)
         for kind in sorted(notes.keys() - self._said):
             log.say(notes[kind])
         self._said |= notes.keys()

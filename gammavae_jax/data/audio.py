@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import math
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -21,6 +20,7 @@ from gammavae_jax.data.audio_header import (
     require_rate,
     require_supported,
 )
+from gammavae_jax.data.channel_levels import ChannelLevels
 from gammavae_jax.errors import InputError, printable
 
 # Samples (of all channels) per read, so that no header decides how much memory is
@@ -28,35 +28,7 @@ from gammavae_jax.errors import InputError, printable
 _BLOCK, _SMALLEST_BLOCK = 1 << 18, 1 << 12
 _LOUDEST = 1e9  # full scale is 1; the power of much larger samples overflows float32
 _SIGNATURES = (b"RIFF", b"RIFX", b"RF64", b"fLaC")  # of WAV or FLAC files
-DEAD_DB = 30.0  # a channel this far below another one is dead
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's count for a FLAC stream of unknown length
-
-
-class LoudestChannel(NamedTuple):
-    """The loudest channel of a recording."""
-
-    number: int
-    above: float  # dB, relative to the channel in use; at most 120
-
-
-class ChannelLevels:
-    """The level of each channel of a recording, measured while it is read."""
-
-    def __init__(self, channel: int, n_channels: int):
-        self._channel = channel
-        self._levels = np.zeros(n_channels)
-
-    def add(self, block: np.ndarray) -> None:
-        """Measure the next block of all channels, ignoring a constant offset."""
-        with np.errstate(all="ignore"):  # unused channels may hold anything
-            levels = np.nan_to_num(block.std(0), posinf=0.0)
-        self._levels = np.maximum(self._levels, levels)
-
-    def loudest(self) -> LoudestChannel:
-        """Return the channel that is loudest in the samples measured so far."""
-        most, own = self._levels.max(), self._levels[self._channel]
-        above = 20 * math.log10(most / max(own, most * 1e-6)) if most else 0.0
-        return LoudestChannel(int(self._levels.argmax()), above)
 
 
 class Recording(NamedTuple):

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.data.audio import DEAD_DB, ChannelLevels
+from gammavae_jax.data.channel_levels import DEAD_DB, ChannelLevels
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.errors import printable
 

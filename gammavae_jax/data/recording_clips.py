@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.data.audio import ChannelLevels, resampled
+from gammavae_jax.data.audio import resampled
+from gammavae_jax.data.channel_levels import ChannelLevels
 from gammavae_jax.data.clips import Clips, load_usable, require_window
 from gammavae_jax.data.conditions import Heard
 from gammavae_jax.data.features import log_mel, samples_needed

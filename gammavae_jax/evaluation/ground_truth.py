@@ -187,7 +187,7 @@ def truth_from_names(
         if section is not None and section_word(clip) and name.section != section:
             raise InputError(f"{path}: {clip!r} belongs to another section: remove it")
         if not is_labelled(clip):
-            problem = f"{path}: the name {clip!r} contains neither normal nor anomaly"
+            problem = f"{path}: {clip!r} does not label the clip as the challenge does"
             raise InputError(f"{problem}: pass the ground truth with --ground-truth")
     return _truth_of(names, {clip: clip for clip in names})
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from gammavae_jax.config import Config
+from gammavae_jax.config import Config, FeatureConfig
 from gammavae_jax.config_json import override
+from gammavae_jax.data.recording_clips import require_clip_length
 from gammavae_jax.errors import InputError
 from gammavae_jax.presets import preset as named_preset
 from gammavae_jax.scoring.detector import Detector, with_false_alarm_rate
@@ -112,3 +113,19 @@ def with_parameters(
     if rate == fitted["false_alarm_rate"]:
         return detector
     return with_false_alarm_rate(detector, rate)
+
+
+def require_saved_parameters(
+    parameters: Mapping[str, Any], features: FeatureConfig, path: str
+) -> None:
+    """Check the plain parameters of a saved detector as if a user had passed them.
+
+    Raises:
+        InputError: a value is out of range; the message names the detector's path.
+    """
+    try:
+        configuration_of(parameters)
+        if parameters["clip_seconds"] is not None:
+            require_clip_length(parameters["clip_seconds"], features)
+    except InputError as error:
+        raise InputError(f"detector {path!r}: {error}") from error

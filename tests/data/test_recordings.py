@@ -68,11 +68,11 @@ def test_integer_arrays_are_scaled_like_files(dtype, tmp_path):
 @pytest.mark.parametrize(
     ("recordings", "sample_rate", "message"),
     [
-        ([], None, "the list of recordings is empty"),
+        ([], None, "the list is empty"),
         (noise(1), None, "pass sample_rate"),
         (noise(1), -1, "sample_rate is -1"),
         (np.zeros((2, 16000)), 16000, r"\(2, 16000\)"),
-        (np.array(["a"]), 16000, "one-dimensional arrays"),
+        (np.array(["a"]), 16000, "one-dimensional array"),
         (np.full(16000, np.nan), 16000, "sample 0 is nan"),
         (3, None, "type int"),
         ("no such folder", None, "No such file"),

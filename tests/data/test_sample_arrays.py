@@ -73,5 +73,5 @@ def test_a_whole_sample_rate_becomes_a_plain_number(rate):
 
 @pytest.mark.parametrize("rate", ["16000", True, 0, 44100.5, float("nan"), [0, 1], 2e9])
 def test_another_sample_rate_is_refused(rate):
-    with pytest.raises(InputError, match=r"sample_rate is .*: give a whole number"):
+    with pytest.raises(InputError, match=r"sample_rate is .*: pass a whole number"):
         whole_rate(rate)
