@@ -1,0 +1,35 @@
+"""The level of each channel of a recording, to find channels that hear nothing."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+DEAD_DB = 30.0  # a channel this far below another one is dead
+
+
+class LoudestChannel(NamedTuple):
+    """The loudest channel of a recording."""
+
+    number: int
+    above: float  # dB, relative to the channel in use; at most 120
+
+
+class ChannelLevels:
+    """The level of each channel of a recording, measured while it is read."""
+
+    def __init__(self, channel: int, n_channels: int):
+        self._channel = channel
+        self._levels = np.zeros(n_channels)
+
+    def add(self, block: np.ndarray) -> None:
+        """Measure the next block of all channels, ignoring a constant offset."""
+        with np.errstate(all="ignore"):  # unused channels may hold anything
+            levels = np.nan_to_num(block.std(0), posinf=0.0)
+        self._levels = np.maximum(self._levels, levels)
+
+    def loudest(self) -> LoudestChannel:
+        """Return the channel that is loudest in the samples measured so far."""
+        most, own = self._levels.max(), self._levels[self._channel]
+        above = 20 * math.log10(most / max(own, most * 1e-6)) if most else 0.0
+        return LoudestChannel(int(self._levels.argmax()), above)
