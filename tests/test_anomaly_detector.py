@@ -236,7 +236,7 @@ def test_scikit_learn_clones_it_with_its_parameters():
         ({"clip_seconds": float("inf")}, NORMAL, "clip_seconds is inf"),
         ({"false_alarm_rate": 2.0}, NORMAL, "false_alarm_rate is 2"),
         ({}, NORMAL[:1], "machine has one clip"),
-        ({}, {}, "no machine"),
+        ({}, {}, "at least one machine"),
     ],
 )
 def test_unsuitable_parameters_and_recordings_are_refused(options, recordings, message):
@@ -561,12 +561,12 @@ def test_the_conditions_of_the_training_are_saved_and_compared(
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"false_alarm_rate": 1.1}, "scoring.false_alarm_rate is 1.1: must be"),
+        ({"false_alarm_rate": 1.1}, "scoring.false_alarm_rate is 1.1: it must be"),
         ({"false_alarm_rate": float("nan")}, "false_alarm_rate"),
         ({"clip_seconds": -1.0}, "clip_seconds is -1.0: it must"),
         ({"clip_seconds": float("nan")}, "malformed"),
-        ({"seed": -1}, "seed is -1: must"),
-        ({"epochs": 0}, "train.epochs is 0: must"),
+        ({"seed": -1}, "seed is -1: it must"),
+        ({"epochs": 0}, "train.epochs is 0: it must"),
         ({"preset": "nonsense"}, "nonsense"),
         ({"settings": ["model.nonsense=1"]}, "unknown field 'model.nonsense'"),
         ({"settings": [5]}, "is malformed"),

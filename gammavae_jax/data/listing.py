@@ -98,7 +98,7 @@ def require_listing(folder: Path) -> Listing:
         return list_recordings(folder)
     except OSError as error:
         problem = f"{printable(folder)} cannot be listed: {error.strerror}"
-        raise InputError(f"{problem}: give a folder that this user may list") from error
+        raise InputError(f"{problem}: choose a folder that you may list") from error
 
 
 def _add(listing: Listing, path: str, entry: os.DirEntry[str]) -> bool:

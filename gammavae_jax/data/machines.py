@@ -105,7 +105,7 @@ def entries(root: Path) -> list[Path]:
         return sorted(path for path in root.iterdir() if not is_hidden(path.name))
     except OSError as error:
         problem = f"{printable(root)} cannot be listed: {error.strerror}"
-        raise InputError(f"{problem}: give a folder that this user may list") from error
+        raise InputError(f"{problem}: choose a folder that you may list") from error
 
 
 def machine_folders(root: Path) -> list[Path]:

@@ -1,7 +1,8 @@
 """A builder of ONNX graphs.
 
 A tensor is represented by its name in the graph. Numbers and arrays become constants:
-int64 for integers, float32 otherwise. Equal nodes and constants are added only once.
+int64 for integers, float32 otherwise (except those that `double` adds). Equal nodes and
+constants are added only once.
 """
 
 import contextlib
@@ -72,6 +73,12 @@ class Graph:
         """Cast a tensor to float32."""
         return self.op("Cast", tensor, to=onnx.TensorProto.FLOAT)
 
+    def double(self, value: Value) -> Tensor:
+        """Cast a tensor to float64, or add a float64 constant."""
+        if isinstance(value, Tensor):
+            return self.op("Cast", value, to=onnx.TensorProto.DOUBLE)
+        return self._constant(np.ascontiguousarray(value, np.float64))
+
     def as_int(self, tensor: Tensor) -> Tensor:
         """Cast a tensor to int64."""
         return self.op("Cast", tensor, to=onnx.TensorProto.INT64)
@@ -111,11 +118,12 @@ class Graph:
             return value
         array = np.asarray(value)
         kind = np.int64 if array.dtype.kind in "iu" else np.float32
-        array = np.ascontiguousarray(array, dtype=kind)
-        key = (array.dtype.str, np.shape(value), array.tobytes())
+        array = np.ascontiguousarray(array, dtype=kind).reshape(np.shape(value))
+        return self._constant(array)
+
+    def _constant(self, array: np.ndarray) -> Tensor:
+        key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._constants:
-            name = f"constant_{len(self._constants)}"
-            self._constants[key] = name
-            tensor = onnx.numpy_helper.from_array(array.reshape(np.shape(value)), name)
-            self._tensors.append(tensor)
+            name = self._constants[key] = Tensor(f"constant_{len(self._constants)}")
+            self._tensors.append(onnx.numpy_helper.from_array(array, name))
         return self._constants[key]

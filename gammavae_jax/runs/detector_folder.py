@@ -72,8 +72,11 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
             "clip_seconds": None,  # a run does not cut recordings
         }
     try:
-        parameters = plain_parameters(json.loads(files[_PARAMETERS]))
-    except (ValueError, AttributeError, RecursionError) as error:  # not a dict
+        parameters = json.loads(files[_PARAMETERS])
+        if not isinstance(parameters, dict):
+            raise ValueError
+        parameters = plain_parameters(parameters)
+    except (ValueError, RecursionError) as error:
         raise InputError(
             f"{printable(folder / _PARAMETERS)} is malformed: restore a copy, or fit "
             "the detector again"

@@ -127,7 +127,7 @@ def read_config(out: Path) -> Config | None:
     except InputError as error:
         raise InputError(
             f"{str(path)!r} is from another version of gammavae_jax ({error}): use "
-            "that version, or give another --out"
+            "that version, or choose another --out"
         ) from error
 
 

@@ -274,7 +274,7 @@ def test_the_overview_describes_each_command(printed):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_a_command_describes_each_option(printed, name):
     text = printed(name, "--help")
-    assert text.startswith(f"usage: gammavae {name} [-h] ")
+    assert text.startswith(f"usage: gammavae {name} [-h]")
     assert max(map(len, text.splitlines())) <= 70
     assert not any(oddity in text for oddity in ("None", "False", "\x1b", "``"))
     about = " ".join(text.replace("│", " ").split())

@@ -169,7 +169,7 @@ def test_a_flac_of_unknown_or_absurd_length_is_refused(tmp_path, low_bytes):
     data[21] = (data[21] & 0xF0) | (low_bytes[0] & 0x0F)
     data[22:26] = low_bytes
     path.write_bytes(data)
-    expected = "gives no length" if low_bytes[0] == 0 else "claims 68719476735 frames"
+    expected = "states no length" if low_bytes[0] == 0 else "claims 68719476735 frames"
     assert expected in message(path)
 
 

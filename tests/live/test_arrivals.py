@@ -262,7 +262,7 @@ def test_of_watches_that_start_together_one_holds_the_log(path, monkeypatch):
 
     def start_another(function):
         def during(*arguments):
-            with pytest.raises(InputError, match="another watch is using it"):
+            with pytest.raises(InputError, match="in use by another watch"):
                 ScoredLog(path)
             refused.append(function)
             return function(*arguments)
@@ -317,7 +317,7 @@ def test_a_link_to_a_log_and_the_log_are_the_same(path, tmp_path):
     link.symlink_to(path)
     with ScoredLog(link) as log:
         log.add(A)
-        with pytest.raises(InputError, match="another watch is using it"):
+        with pytest.raises(InputError, match="in use by another watch"):
             ScoredLog(path)
     assert link.is_symlink()
     assert contained(path, A) == [True]

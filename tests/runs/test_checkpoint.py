@@ -132,7 +132,7 @@ def test_a_detector_without_references_and_calibration_is_restored(
 
 
 def test_a_training_is_restored_at_its_newest_state(tmp_path, state, tiny):
-    clips = {"fan_section_00": ["a", "b"]}
+    clips = {"fan_section_00": ["a", "b"], "valve_section_00": ["a", "c"]}
     for epoch in (1, 2):
         now = state._replace(is_stopped=np.array([[False, epoch == 2]] * 2))
         save_training(tmp_path, TrainCheckpoint(epoch, now, tiny(), clips))

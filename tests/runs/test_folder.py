@@ -78,7 +78,7 @@ def test_a_file_is_refused(tmp_path):
 
 def test_a_folder_with_a_run_needs_resume_or_overwrite(out):
     before = snapshot(out)
-    with pytest.raises(InputError, match=r"pass --overwrite \(or --resume"):
+    with pytest.raises(InputError, match=r"pass --overwrite to replace it or --resume"):
         check_folder(out)
     check_folder(out, resume=True)
     check_folder(out, overwrite=True)

@@ -246,7 +246,7 @@ def test_the_official_mse_threshold_uses_the_batches_of_the_last_epoch(monkeypat
         used.append(scores)
         return gamma_threshold(scores, rate)
 
-    monkeypatch.setattr("gammavae_jax.scoring.detector.gamma_threshold", fit)
+    monkeypatch.setattr("gammavae_jax.scoring.threshold.gamma_threshold", fit)
     probe = official(np.random.default_rng(1), 1)
     errors = probe.state.batch_errors[0, 0]
     errors = errors[np.isfinite(errors)]

@@ -112,7 +112,7 @@ _EXTENSIBLE = struct.pack("<HHI", 22, 16, 4)  # following bytes, valid bits, spe
 _24_IN_4 = chunk(b"data", (SOUND * 2**31).astype("<i4").tobytes())
 _CUT = f"truncated: the header claims {N} frames, but the file has "
 _NO_AUDIO = "cannot be read as audio"
-_BROKEN, _FRAME_OF_4 = "corrupt or truncated", "frames of 4 bytes"
+_BROKEN, _FRAME_OF_4 = "corrupt or truncated", "4-byte frames"
 _NO_DATA = f"{_NO_AUDIO} (Error in WAV file. No 'data' chunk marker)"
 
 
@@ -316,7 +316,7 @@ _BYTES: dict[str, tuple] = {
     "65535 channels": (riff(fmt(channels=65535, align=65534), DATA), _NO_AUDIO),
     "0-bit samples": (riff(fmt(bits=0, align=2), DATA), _NO_AUDIO),
     "64-bit integer samples": (riff(fmt(bits=64), DATA), _NO_AUDIO),
-    "17 bits in two bytes": (riff(fmt(bits=17), DATA), "frames of 2 bytes"),
+    "17 bits in two bytes": (riff(fmt(bits=17), DATA), "2-byte frames"),
     "24 bits in four bytes": (riff(fmt(bits=24, align=4), _24_IN_4), _FRAME_OF_4),
     "a frame size that is twice too large": (riff(fmt(align=4), DATA), _FRAME_OF_4),
     "a frame size of 0": (riff(fmt(align=0), DATA), PLAIN),

@@ -105,7 +105,7 @@ def read_plan(out: Path) -> WavePlan:
         if about.pop("format") != _FORMAT:
             raise InputError(
                 f"{str(path)!r} is from another version of gammavae_jax: use that "
-                "version, or give another --out"
+                "version, or choose another --out"
             )
         return WavePlan(
             tuple(tuple(map(str, wave)) for wave in about["waves"]),
