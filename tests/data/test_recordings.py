@@ -239,7 +239,7 @@ def test_recordings_are_assigned_to_known_machines():
     assert of_known_machines({"a": "x"}, None, ("a", "b")) == {"a": "x"}
     assert of_known_machines("x", "u\u0308", ("\u00fc", "b")) == {"\u00fc": "x"}
     for recordings, machine, message in (
-        ("x", None, "a, b, \u00fc: name the machine"),
+        ("x", None, "a, b, \u00fc: say which machine"),
         ("x", "c", "unknown machine 'c'"),
         ({"a": "x"}, "a", "pass either machine or a dict"),
         ({}, None, "the dict is empty"),
