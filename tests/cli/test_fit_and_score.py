@@ -66,7 +66,7 @@ def test_an_existing_detector_is_not_replaced_without_overwrite(
         (["fit", "{root}/normal", "--by-folder", "--out", "{root}/x"], "no subfolders"),
         (["score", "{root}/normal", "{root}/today"], "no checkpoint in"),
         (["demo", "--out", "{root}"], "exists: choose another --out"),
-        (["score", "x", "y", "--report", "{root}/no/x"], "is not a folder: make it"),
+        (["score", "x", "y", "--report", "{root}/no/x"], "is not a folder: create it"),
     ],
 )
 def test_bad_input_is_one_line(recordings, arguments, message, refusal):

@@ -38,7 +38,7 @@ def test_a_clean_folder_needs_no_note(tmp_path):
     [
         ("fan pump", ["fan/train/a/b.m4a"], "1 file in another format (fan/train/a/b"),
         ("fan pump", ["fan/Train/1.wav", "saw/1.wav", "1.wav"], "3 recordings or fol"),
-        ("fan", ["fan/1.wav", "saw/1.wav"], "1 recording or folder outside the folde"),
+        ("fan", ["fan/1.wav", "saw/1.wav"], "1 recording or folder outside train and"),
         ("fan", ["fan/test/.1.wav"], "1 hidden or system file or folder (fan/test/.1"),
     ],
 )

@@ -75,13 +75,12 @@ def test_evaluating_the_checkpoint_writes_the_same_bytes(finished, data, tmp_pat
 
 
 def test_rescoring_notes_training_clips_and_what_is_left_out(finished, data, tmp_path):
-    out, _ = finished
     copy = shutil.copytree(data, tmp_path / "data")
     old = min((copy / "fan/train").iterdir())
     new = copy / "fan/test" / "section_00_source_test_normal_9999.wav"
     shutil.copy(old, new)
     new.with_suffix(".mp3").touch()
-    said = evaluate(out / "checkpoint", copy, tmp_path / "again").stderr
+    said = evaluate(finished / "checkpoint", copy, tmp_path / "again").stderr
     assert f"1 test clip is also a training clip (fan_section_00/{new.name})" in said
     assert f"1 file in another format (fan/test/{new.stem}.mp3)" in said
 

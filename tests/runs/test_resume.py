@@ -45,7 +45,7 @@ ALL = ("--all-machines", *FOUR_EPOCHS)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--machines", "valve", "fan", *FOUR_EPOCHS], "another order"),
+        (["--machines", "valve", "fan", *FOUR_EPOCHS], "different order"),
         (
             ["--all-machines", "--seeds", 3, *TINY, "model.n_latent=5"],
             "other settings (n_seeds=2, not 3; model.n_latent=4, not 5):",
@@ -78,7 +78,7 @@ def test_resuming_with_different_recordings_of_the_same_names_is_refused(
     again = tmp_path / "again"
     shutil.copytree(finished, again)
     message = refusal(*resume(again, copied, *ALL))
-    assert "was trained on other recordings" in message
+    assert "was trained on different recordings" in message
     assert score_bytes(again) == score_bytes(finished)
 
 

@@ -27,7 +27,7 @@ def test_a_machine_with_one_score_that_is_not_finite_is_left_out_and_named(bad, 
     notes = log()
     assert finite_machines(scores, test, notes) == [0, 2]
     (note,) = notes.notes
-    assert note.startswith("two: its scores are not finite")
+    assert note.startswith("two: the scores are not finite")
 
 
 def test_a_score_equal_to_the_threshold_is_no_anomaly():
