@@ -67,7 +67,7 @@ def test_machine_and_section_are_parsed_from_a_score_file_name(machine, section)
 def test_score_files_preserve_every_name_and_number(tmp_path_factory, clips):
     folder = tmp_path_factory.mktemp("scores")
     # Both labels, in otherwise arbitrary names.
-    names = [f"{label}_0{w}.wav" for label in ("normal", "anomaly") for w in clips]
+    names = [f"{label}_0_{w}.wav" for label in ("normal", "anomaly") for w in clips]
     assume(len({clip_stem(name) for name in names}) == len(names))
     scores = np.array([score for score, _ in clips.values()] * 2, np.float32)
     decisions = np.array([decision for _, decision in clips.values()] * 2)
