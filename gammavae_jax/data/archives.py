@@ -11,7 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
-from gammavae_jax.data.names import AUDIO_SUFFIXES
+from gammavae_jax.data.listing import is_recording
 from gammavae_jax.errors import InputError, printable
 
 _ENCRYPTED = 1  # bit of a member's flags
@@ -132,7 +132,7 @@ def _contents(archive: Path, stamp: _Stamp) -> dict[tuple[str, ...], ZipInfo]:
     contents = {}
     for info in _opened(archive, stamp).infolist():
         parts = _parts(archive, info.filename)
-        if not parts or not parts[-1].lower().endswith(AUDIO_SUFFIXES):
+        if not parts or not is_recording(parts[-1]):
             continue
         name = f"{printable(archive)}: {printable(info.filename)}"
         if info.flag_bits & _ENCRYPTED:

@@ -97,8 +97,13 @@ def require_listing(folder: Path) -> Listing:
     try:
         return list_recordings(folder)
     except OSError as error:
-        problem = f"{printable(folder)} cannot be listed: {error.strerror}"
-        raise InputError(f"{problem}: choose a folder that you may list") from error
+        raise not_listed(folder, error) from error
+
+
+def not_listed(folder: Path, error: OSError) -> InputError:
+    """Return the error for a folder that cannot be listed."""
+    problem = f"{printable(folder)} cannot be listed: {error.strerror}"
+    return InputError(f"{problem}: choose a folder that you may list")
 
 
 def _add(listing: Listing, path: str, entry: os.DirEntry[str]) -> bool:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gammavae_jax.data.archives import is_archive, recordings_in
-from gammavae_jax.data.listing import is_hidden, require_listing
+from gammavae_jax.data.listing import is_hidden, not_listed, require_listing
 from gammavae_jax.data.names import (
     ClipName,
     clip_stem,
@@ -31,7 +31,7 @@ from gammavae_jax.data.names import (
     parse_clip_name,
     section_word,
 )
-from gammavae_jax.errors import InputError, names_text, printable
+from gammavae_jax.errors import InputError, names_text
 
 _DOMAIN_FOLDERS = ("source_test", "target_test")
 _SPLITS = ("train", "test")  # in the order of `MachineFiles`
@@ -104,8 +104,7 @@ def entries(root: Path) -> list[Path]:
     try:
         return sorted(path for path in root.iterdir() if not is_hidden(path.name))
     except OSError as error:
-        problem = f"{printable(root)} cannot be listed: {error.strerror}"
-        raise InputError(f"{problem}: choose a folder that you may list") from error
+        raise not_listed(root, error) from error
 
 
 def machine_folders(root: Path) -> list[Path]:

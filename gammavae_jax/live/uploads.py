@@ -59,22 +59,18 @@ class Uploads:
             self._check_size(int(declared[:20]))
         n_bytes = 0
         try:
-            async with asyncio.timeout(self._seconds):
-                async for chunk in chunks:
-                    self._check_size(n_bytes + len(chunk))
-                    if self.held + len(chunk) > self._capacity:
-                        raise busy("too many recordings are arriving")
-                    self.held += len(chunk)
-                    n_bytes += len(chunk)
-                    body.add(chunk)
-        except TimeoutError as error:
-            self.held -= n_bytes
-            problem = f"the recording was not received within {self._seconds:g} s"
-            raise Refusal(408, f"{problem}: send it faster", "too_slow") from error
-        except BaseException:
-            self.held -= n_bytes
-            raise
-        try:
+            try:
+                async with asyncio.timeout(self._seconds):
+                    async for chunk in chunks:
+                        self._check_size(n_bytes + len(chunk))
+                        if self.held + len(chunk) > self._capacity:
+                            raise busy("too many recordings are arriving")
+                        self.held += len(chunk)
+                        n_bytes += len(chunk)
+                        body.add(chunk)
+            except TimeoutError as error:
+                problem = f"the recording was not received within {self._seconds:g} s"
+                raise Refusal(408, f"{problem}: send it faster", "too_slow") from error
             yield body.upload()
         finally:
             self.held -= n_bytes
