@@ -22,6 +22,7 @@ from gammavae_jax.cli.shared import (
     data_root_or_synthetic,
     flat,
     models_side_by_side,
+    prepare,
     readable_errors,
 )
 from gammavae_jax.config import SCORE_NAMES, Config
@@ -29,7 +30,7 @@ from gammavae_jax.config_json import override
 from gammavae_jax.data.machines import find_machines
 from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.presets import preset
-from gammavae_jax.process import limit_blas_threads, prepare
+from gammavae_jax.process import limit_blas_threads
 
 
 class Variant(NamedTuple):

@@ -1,6 +1,8 @@
 """Shows messages, progress and tables to the user, and keeps notes for the results."""
 
 import io
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -107,3 +109,38 @@ class Log:
 def _print_lines(console: Console, message: str) -> None:
     lines = "\n".join(map(printable, message.split("\n")))
     console.print(lines, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+LONG_WAIT_S = 600.0
+
+
+@contextmanager
+def waiting_for(what: str, remedy: str) -> Iterator[Callable[[], None]]:
+    """Print a line on standard error whenever the block has waited another ten minutes.
+
+    This is for waits that may legitimately take long, but might never end. Calling the
+    yielded function restarts the ten minutes.
+    """
+    ended, n_steps = threading.Event(), 0
+
+    def step() -> None:
+        nonlocal n_steps
+        n_steps += 1
+
+    def watch() -> None:
+        seen, waited = 0, 0.0
+        while not ended.wait(LONG_WAIT_S):
+            waited = waited + LONG_WAIT_S if seen == n_steps else 0.0
+            seen = n_steps
+            if waited:
+                minutes = f"{waited / 60:.0f} minutes"
+                print(
+                    f"still waiting for {what} after {minutes}: {remedy}",
+                    file=sys.stderr,
+                )
+
+    threading.Thread(target=watch, name="waiting", daemon=True).start()
+    try:
+        yield step
+    finally:
+        ended.set()

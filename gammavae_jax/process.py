@@ -1,13 +1,17 @@
-"""Sets up threads, caches and devices of the process before JAX computes anything."""
+"""Sets up the process: threads and caches before JAX is imported, and signals."""
 
-import json
+import contextlib
 import os
+import signal
+import stat
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.interruption import deferred_signals
 
 _CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 _MIN_SECONDS_VARIABLE = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
@@ -43,20 +47,6 @@ def give_cores_to_models(n_models: int) -> None:
         os.environ["XLA_FLAGS"] = flags.strip()
 
 
-def prepare(n_models: int, in_cluster: bool = False) -> None:
-    """Configure threads and the compilation cache, then import JAX.
-
-    Raises:
-        InputError: see `local_devices`, which a cluster calls after it has been joined.
-    """
-    limit_blas_threads()
-    give_cores_to_models(n_models)
-    keep_compiled_programs()
-    import_jax()
-    if not in_cluster:
-        local_devices()
-
-
 def import_jax() -> None:
     """Import JAX, and defer Ctrl-C and SIGTERM until the import is complete.
 
@@ -64,45 +54,6 @@ def import_jax() -> None:
     """
     with deferred_signals():
         import jax  # noqa: F401
-
-
-_jax_started_in: int | None = None  # the id of the process, set at a fork
-
-
-def _note_fork() -> None:
-    global _jax_started_in
-    bridge: Any = sys.modules.get("jax._src.xla_bridge")
-    if bridge is not None and bridge.backends_are_initialized():
-        _jax_started_in = _jax_started_in or os.getpid()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_note_fork)
-
-
-def local_devices() -> list[Any]:
-    """Return the devices that JAX can use in this process.
-
-    Raises:
-        InputError: JAX has no device of the requested kind, or this process was forked
-            after JAX had started and so lacks JAX's threads.
-    """
-    if _jax_started_in not in (None, os.getpid()):
-        raise InputError(
-            "this process was forked after JAX had started, so JAX would wait forever: "
-            "start processes with multiprocessing.get_context('spawn')"
-        )
-    import jax
-
-    try:
-        return jax.local_devices()
-    except (RuntimeError, AssertionError) as error:  # AssertionError: some devices
-        asked = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}"
-        reason = " ".join(str(error).split()) or "there is none"
-        raise InputError(
-            f"JAX cannot use a device of {asked} ({reason}): set it to cpu, or install "
-            "what the device needs"
-        ) from error
 
 
 def cache_folder() -> Path:
@@ -185,14 +136,132 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def models_in_checkpoint(folder: Path) -> int:
-    """Count a checkpoint's models; return 1 if it is unreadable, 2 for any fleet."""
-    if (folder / "fleet.json").is_file():
-        return 2
+# Sent when the terminal or the ssh session is closed; Windows has none.
+HANGUP = tuple(filter(None, [getattr(signal, "SIGHUP", None)]))
+_TERMINATION = (signal.SIGTERM, *HANGUP)
+_SIGNALS = (signal.SIGINT, *_TERMINATION)
+_STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
+
+
+class Terminated(KeyboardInterrupt):
+    """The exception for SIGTERM or SIGHUP, so that programs clean up as on Ctrl-C."""
+
+    def __init__(self, number: int = signal.SIGTERM):
+        super().__init__()
+        self.number = number
+
+
+class Stop:
+    """The first signal that has arrived, if any."""
+
+    first: signal.Signals | None = None
+
+    @property
+    def signal_name(self) -> str:
+        """The name of the first signal; "" if none has arrived."""
+        return self.first.name if self.first else ""
+
+    def deliver(self) -> None:
+        """Raise the first signal again, if one has arrived."""
+        if self.first:
+            signal.raise_signal(self.first)
+
+
+@contextmanager
+def raising_on_termination() -> Iterator[None]:
+    """Raise `Terminated` on SIGTERM or SIGHUP in the block, unless they are ignored."""
+
+    def terminate(number: int, _: Any) -> None:
+        raise Terminated(number)
+
+    with handled(_TERMINATION, terminate):
+        yield
+
+
+@contextmanager
+def deferred_signals() -> Iterator[None]:
+    """Defer Ctrl-C, SIGTERM and SIGHUP until the block ends.
+
+    Interrupting a write or a compilation can print pages of warnings, or crash the
+    interpreter.
+    """
+    stop = Stop()
+
+    def defer(number: int, _: Any) -> None:
+        stop.first = stop.first or signal.Signals(number)
+
+    with handled(_SIGNALS, defer):
+        yield
+    stop.deliver()
+
+
+@contextmanager
+def stoppable(message: str) -> Iterator[Stop]:
+    """Defer the first signal, which the block can query; a second one ends the block.
+
+    Args:
+        message: a line for standard error when the first signal arrives.
+    """
+    stop = Stop()
+    before: dict[int, Any] = {}
+
+    def note(number: int, _: Any) -> None:
+        if stop.first is not None:
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
+            return
+        stop.first = signal.Signals(number)
+        # Not `print`, because the signal may have interrupted a call of `print`.
+        os.write(_STANDARD_ERROR, f"{message}\n".encode())
+
+    with handled(_SIGNALS, note) as previous:
+        before.update(previous)
+        yield stop
+    stop.deliver()
+
+
+def end_of(signal_name: str) -> KeyboardInterrupt:
+    """Return the exception that ends this process after another received a signal."""
+    number = signal.Signals[signal_name]
+    return Terminated(number) if number in _TERMINATION else KeyboardInterrupt()
+
+
+def exit_status(end: KeyboardInterrupt) -> int:
+    """Return the exit status that shells report for the signal."""
+    return 128 + (end.number if isinstance(end, Terminated) else signal.SIGINT)
+
+
+@contextmanager
+def handled(
+    numbers: tuple[signal.Signals, ...], handler: Callable[[int, Any], None]
+) -> Iterator[dict[int, Any]]:
+    """Install a signal handler for the block, and yield the previous handlers.
+
+    It does nothing outside the main thread. Ignored signals stay ignored.
+    """
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        now = {number: signal.getsignal(number) for number in numbers}
+        before = {n: h for n, h in now.items() if h not in (None, signal.SIG_IGN)}
+
+    def handle(number: int, frame: Any) -> None:
+        if number in HANGUP:
+            _drop_lost_terminal()
+        handler(number, frame)
+
+    for number in before:
+        signal.signal(number, handle)
     try:
-        about = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
-        config = about["config"]
-        folds = config["train"]["n_folds"] if config["train"]["split"] == "folds" else 1
-        return len(about["machines"]) * int(config["n_seeds"]) * int(folds)
-    except (OSError, ValueError, KeyError, TypeError):
-        return 1
+        yield before
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def _drop_lost_terminal() -> None:
+    """Discard further output if its terminal was closed, because writing would fail."""
+    for number in (_STANDARD_OUTPUT, _STANDARD_ERROR):
+        with contextlib.suppress(OSError):
+            is_device = stat.S_ISCHR(os.fstat(number).st_mode)
+            if is_device and not os.isatty(number):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)

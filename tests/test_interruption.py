@@ -12,9 +12,9 @@ import time
 import pytest
 from support.processes import python
 
-from gammavae_jax import interruption
+from gammavae_jax import log
 from gammavae_jax.cli.shared import readable_errors
-from gammavae_jax.interruption import (
+from gammavae_jax.process import (
     Terminated,
     deferred_signals,
     raising_on_termination,
@@ -137,7 +137,7 @@ def test_an_interrupt_waits_until_jax_is_imported():
     """Otherwise the process would abort."""
     program = (
         "import signal, sys\n"
-        "from gammavae_jax.interruption import Terminated, raising_on_termination\n"
+        "from gammavae_jax.process import Terminated, raising_on_termination\n"
         "from gammavae_jax.process import import_jax\n"
         "class Interrupting:\n"
         "    def find_spec(name, *_):\n"
@@ -202,8 +202,8 @@ def test_output_to_a_terminal_that_was_closed_vanishes():
 
 
 def test_a_long_wait_is_announced_until_it_ends_or_goes_on(monkeypatch, capfd):
-    monkeypatch.setattr(interruption, "LONG_WAIT_S", 0.2)
-    with interruption.waiting_for("the moon", "look up") as step:
+    monkeypatch.setattr(log, "LONG_WAIT_S", 0.2)
+    with log.waiting_for("the moon", "look up") as step:
         for _ in range(10):
             time.sleep(0.05)
             step()

@@ -10,8 +10,10 @@ import pooch
 import pytest
 
 from gammavae_jax import process
+from gammavae_jax.cli.shared import models_in_checkpoint
 from gammavae_jax.config_json import override, to_dict
 from gammavae_jax.data.synthetic.dataset import synthetic_root
+from gammavae_jax.devices.local import local_devices
 from gammavae_jax.errors import InputError
 from gammavae_jax.presets import preset
 from gammavae_jax.process import (
@@ -20,8 +22,6 @@ from gammavae_jax.process import (
     give_cores_to_models,
     keep_compiled_programs,
     limit_blas_threads,
-    local_devices,
-    models_in_checkpoint,
 )
 
 ALL_THREADS = "--xla_cpu_multi_thread_eigen=true"
@@ -270,7 +270,7 @@ FORKING = """
 import os, sys
 import jax
 from gammavae_jax.errors import InputError
-from gammavae_jax.process import local_devices
+from gammavae_jax.devices.local import local_devices
 def child():
     if os.fork():
         print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)

@@ -40,7 +40,7 @@ RESTRICTED_LIBRARIES: dict[str, set[str]] = {
     "python_multipart": {"live.uploads"},
     "prometheus_client": {"live.metrics"},
 }
-MOST_IN_ROOT = 10
+MOST_IN_ROOT = 9
 # Besides the standard library, what a command may import before it runs.
 LIGHT = {PACKAGE, "tyro", "docstring_parser", "typeguard", "typing_extensions"}
 FORBIDDEN_IMPORTS = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}

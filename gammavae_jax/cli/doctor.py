@@ -161,7 +161,8 @@ def _caches() -> Result:
 def _devices() -> Result:
     import jax
 
-    from gammavae_jax.process import available_cores, local_devices
+    from gammavae_jax.devices.local import local_devices
+    from gammavae_jax.process import available_cores
 
     kinds = [device.device_kind for device in local_devices()]
     counts = ", ".join(f"{kinds.count(k)} x {k}" for k in dict.fromkeys(kinds))

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from gammavae_jax.cli.shared import new_table, table_console
+from gammavae_jax.cli.shared import (
+    models_in_checkpoint,
+    new_table,
+    prepare,
+    table_console,
+)
 from gammavae_jax.errors import InputError
-from gammavae_jax.process import models_in_checkpoint, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from gammavae_jax.cli.shared import Settings, flat
+from gammavae_jax.cli.shared import Settings, flat, prepare
 from gammavae_jax.errors import InputError, printable
 
 
@@ -46,8 +46,6 @@ class Fit:
 
     def run(self) -> int:
         """Train and write the detector, and print its thresholds."""
-        from gammavae_jax.process import prepare
-
         if self.out.exists() and not self.overwrite:
             raise InputError(
                 f"{printable(self.out)} exists: add --overwrite or choose another --out"

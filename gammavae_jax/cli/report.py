@@ -6,6 +6,8 @@ from typing import Annotated
 
 import tyro
 
+from gammavae_jax.cli.shared import prepare
+
 
 @dataclass(frozen=True)
 class Report:
@@ -22,8 +24,6 @@ class Report:
 
     def run(self) -> int:
         """Write the page, and print its path."""
-        from gammavae_jax.process import prepare
-
         prepare(2)  # clips are explained in parallel
 
         from gammavae_jax.log import Log

@@ -6,7 +6,12 @@ from typing import Annotated
 
 import tyro
 
-from gammavae_jax.cli.shared import JobOptions, data_root_or_synthetic
+from gammavae_jax.cli.shared import (
+    JobOptions,
+    data_root_or_synthetic,
+    models_in_checkpoint,
+    prepare,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +25,7 @@ class Rescore(JobOptions):
 
     def run(self) -> int:
         """Score and evaluate the test clips, and return the exit status."""
-        from gammavae_jax.process import (
-            limit_blas_threads,
-            models_in_checkpoint,
-            prepare,
-        )
+        from gammavae_jax.process import limit_blas_threads
 
         limit_blas_threads()
         data_root = data_root_or_synthetic(self.data_root)

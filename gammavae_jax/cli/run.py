@@ -16,6 +16,7 @@ from gammavae_jax.cli.shared import (
     data_root_or_synthetic,
     flat,
     models_side_by_side,
+    prepare,
 )
 from gammavae_jax.errors import InputError
 
@@ -67,7 +68,7 @@ class Run(JobOptions):
 
     def run(self) -> int:
         """Run the main job; the exit status is 1 if a model could not be trained."""
-        from gammavae_jax.process import limit_blas_threads, prepare
+        from gammavae_jax.process import limit_blas_threads
 
         self._check()
         limit_blas_threads()
@@ -115,7 +116,6 @@ class Run(JobOptions):
     def _run_here(self) -> int:
         """Run the main job in this process, which may be one of a cluster."""
         from gammavae_jax.devices.cluster import on_first, together
-        from gammavae_jax.process import prepare
 
         config = together(self.configuration)
         if self.data_root is None:  # only the first process announces and makes it

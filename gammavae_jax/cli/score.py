@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from gammavae_jax.cli.shared import new_table, table_console, write_json
+from gammavae_jax.cli.shared import (
+    models_in_checkpoint,
+    new_table,
+    prepare,
+    table_console,
+    write_json,
+)
 from gammavae_jax.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -37,8 +43,6 @@ class Score:
 
     def run(self) -> int:
         """Print a table with the most anomalous recordings first."""
-        from gammavae_jax.process import models_in_checkpoint, prepare
-
         if self.report is not None and not self.report.parent.is_dir():
             problem = f"{printable(self.report.parent)} is not a folder"
             raise InputError(f"{problem}: create it, or choose another --report")

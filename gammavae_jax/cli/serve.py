@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from gammavae_jax.cli.shared import models_in_checkpoint, prepare
 from gammavae_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,8 +50,6 @@ class Serve:
 
     def run(self) -> int:
         """Serve until interrupted."""
-        from gammavae_jax.process import models_in_checkpoint, prepare
-
         self._check_limits()
         prepare(models_in_checkpoint(self.detector))
         from rich.console import Console

@@ -15,9 +15,13 @@ import tyro
 
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import unusable, write_text
-from gammavae_jax.interruption import (
+from gammavae_jax.process import (
     Terminated,
     exit_status,
+    give_cores_to_models,
+    import_jax,
+    keep_compiled_programs,
+    limit_blas_threads,
     raising_on_termination,
 )
 
@@ -112,6 +116,35 @@ def models_side_by_side(config: "Config", n_machines: int) -> int:
     With `vmap`, this is 1: all models form one batch, whose products use every core.
     """
     return 1 if config.train.batching == "vmap" else n_machines * config.n_members
+
+
+def prepare(n_models: int, in_cluster: bool = False) -> None:
+    """Configure threads and the compilation cache, then import JAX.
+
+    Raises:
+        InputError: see `devices.local`, which a cluster calls after it has been joined.
+    """
+    limit_blas_threads()
+    give_cores_to_models(n_models)
+    keep_compiled_programs()
+    import_jax()
+    if not in_cluster:
+        from gammavae_jax.devices.local import local_devices
+
+        local_devices()
+
+
+def models_in_checkpoint(folder: Path) -> int:
+    """Count a checkpoint's models; return 1 if it is unreadable, 2 for any fleet."""
+    if (folder / "fleet.json").is_file():
+        return 2
+    try:
+        about = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
+        config = about["config"]
+        folds = config["train"]["n_folds"] if config["train"]["split"] == "folds" else 1
+        return len(about["machines"]) * int(config["n_seeds"]) * int(folds)
+    except (OSError, ValueError, KeyError, TypeError):
+        return 1
 
 
 def write_json(path: Path, tree: Any) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from gammavae_jax.cli.shared import models_in_checkpoint, prepare
 from gammavae_jax.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -53,8 +54,6 @@ class Watch:
 
     def run(self) -> int:
         """Watch until interrupted or, with --once, until all recordings are scored."""
-        from gammavae_jax.process import models_in_checkpoint, prepare
-
         self._check_options()
         prepare(models_in_checkpoint(self.detector))
         from gammavae_jax.live.announce import OutputLost

@@ -15,7 +15,7 @@ from gammavae_jax.data.audio import read_clip
 from gammavae_jax.data.features import log_mel, n_frames, samples_needed
 from gammavae_jax.data.machines import ClipFile
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.interruption import waiting_for
+from gammavae_jax.log import waiting_for
 from gammavae_jax.process import available_cores
 
 _KEPT_BYTES = 31 << 20  # just below glibc's largest dynamic threshold

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import text_checksum, unusable, unwritable
-from gammavae_jax.interruption import waiting_for
+from gammavae_jax.log import waiting_for
 
 Value = TypeVar("Value")
 

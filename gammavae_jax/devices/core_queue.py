@@ -22,7 +22,7 @@ from gammavae_jax.devices.placement import (
     for_devices,
     jitted,
 )
-from gammavae_jax.interruption import deferred_signals
+from gammavae_jax.process import deferred_signals
 
 Model = tuple[int, int]  # the numbers of its member and its machine
 

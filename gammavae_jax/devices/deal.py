@@ -10,9 +10,10 @@ from jax.sharding import Mesh
 
 from gammavae_jax.devices.cluster import is_joined
 from gammavae_jax.devices.core_queue import CoreQueue
+from gammavae_jax.devices.local import local_devices
 from gammavae_jax.devices.mesh import MeshPlacement
 from gammavae_jax.devices.placement import Placement
-from gammavae_jax.process import available_cores, local_devices
+from gammavae_jax.process import available_cores
 
 
 def make_placement(

@@ -19,7 +19,7 @@ from gammavae_jax.devices.placement import (
     for_devices,
     in_float32,
 )
-from gammavae_jax.interruption import deferred_signals
+from gammavae_jax.process import deferred_signals
 
 _SPECS: dict[Kind, PartitionSpec] = {
     "model": PartitionSpec("member", "machine"),

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
-from gammavae_jax.interruption import waiting_for
+from gammavae_jax.log import waiting_for
 
 # The leading axes of an array on the host: `member machine` for one value per model,
 # `machine` for one shared by all members, `member` for one shared by all machines.

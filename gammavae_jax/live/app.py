@@ -21,12 +21,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from gammavae_jax.errors import printable
-from gammavae_jax.interruption import HANGUP, handled
 from gammavae_jax.live.announce import Announcer
 from gammavae_jax.live.events import message
 from gammavae_jax.live.metrics import Outcome, Refusal
 from gammavae_jax.live.service import ScoreRequest, Service
 from gammavae_jax.live.uploads import Body
+from gammavae_jax.process import HANGUP, handled
 
 SHUTDOWN_SECONDS = 3
 _MAX_CONNECTIONS = 512

@@ -19,9 +19,9 @@ from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.data.conditions import Conditions
 from gammavae_jax.devices.cluster import on_first
+from gammavae_jax.devices.local import local_devices
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import remove, text_checksum, write_text
-from gammavae_jax.process import local_devices
 from gammavae_jax.runs.stored_arrays import (
     Unreadable,
     load_arrays,

@@ -15,8 +15,8 @@ from gammavae_jax.config_json import leaves, to_dict
 from gammavae_jax.devices.cluster import any_process, on_first, require_same, together
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import writing
-from gammavae_jax.interruption import end_of, stoppable
 from gammavae_jax.log import Log
+from gammavae_jax.process import end_of, stoppable
 from gammavae_jax.runs.checkpoint import (
     TrainCheckpoint,
     last_saved_epoch,

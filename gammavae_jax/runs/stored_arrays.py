@@ -36,7 +36,7 @@ from gammavae_jax.files import (
     unusable,
     write_text,
 )
-from gammavae_jax.interruption import deferred_signals
+from gammavae_jax.process import deferred_signals
 
 FORMAT = 7  # increased when older checkpoints become unreadable
 _MARKER_BYTES = 2**18  # at most

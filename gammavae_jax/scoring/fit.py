@@ -12,8 +12,8 @@ from gammavae_jax.data.arrays import TRAIN, Capacity
 from gammavae_jax.data.conditions import conditions_of
 from gammavae_jax.data.loading import Machines
 from gammavae_jax.data.recording_clips import LoadedRecordings, parts_held_together
+from gammavae_jax.devices.local import local_devices
 from gammavae_jax.errors import InputError
-from gammavae_jax.process import local_devices
 from gammavae_jax.scoring.detector import Detector, fit_scores
 from gammavae_jax.scoring.short_clips import calibrate_short_clips
 from gammavae_jax.scoring.threshold import too_few_clips

@@ -13,8 +13,8 @@ from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.machines import unit_name
 from gammavae_jax.data.recording_clips import LoadedRecordings
 from gammavae_jax.devices.deal import make_placement
+from gammavae_jax.devices.local import local_devices
 from gammavae_jax.errors import InputError
-from gammavae_jax.process import local_devices
 from gammavae_jax.scoring.detector import Detector, clip_p_values, compile_scores
 from gammavae_jax.scoring.fusion import Scores
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gammavae_jax import interruption
+from gammavae_jax import log
 from gammavae_jax.devices.core_queue import CoreQueue
 from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.devices.mesh import MeshPlacement
@@ -189,7 +189,7 @@ def test_an_error_in_a_thread_is_raised_where_its_result_is_used():
 
 
 def test_waiting_for_a_device_that_hangs_is_announced(monkeypatch, capfd):
-    monkeypatch.setattr(interruption, "LONG_WAIT_S", 0.1)
+    monkeypatch.setattr(log, "LONG_WAIT_S", 0.1)
     placement = queue(1)
 
     def hang(value):
