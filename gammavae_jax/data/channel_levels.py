@@ -1,4 +1,4 @@
-"""The level of each channel of a recording, to find channels that hear nothing."""
+"""Measures each channel's level in a recording, to find dead channels."""
 
 import math
 from typing import NamedTuple

@@ -108,7 +108,7 @@ ONE_EACH = np.arange(100)
         (ONE_EACH, 0.01, "which needs 99 held-out clips: .* fan \\(80\\)"),
         (None, 0.1, ""),
         (ONE_EACH, 0.1, ""),
-        # Five recordings cut into 100 clips, of which four are held out.
+        # Five recordings cut into 100 clips; four of the recordings are held out.
         (ONE_EACH // 20, 0.01, "99 held-out recordings: .* \\(4\\)\\. Add recordings"),
         (ONE_EACH // 20, 0.1, "needs 9 held-out recordings: .* fan \\(4\\)"),
         (ONE_EACH // 20, 0.2, ""),
