@@ -1,4 +1,4 @@
-"""Time the main job in complete processes, from recordings to the report.
+"""Time complete processes of the main job, from recordings to the report.
 
 Runs come in pairs: first with an empty compilation cache (cold), then with the cache of
 the first run (warm).
@@ -64,9 +64,9 @@ def main() -> int:
 def run(
     options: argparse.Namespace, data_root: Path, folder: Path, cache: str
 ) -> dict[str, Any]:
-    """Run one process; return its time, its memory and figures of its summary.
+    """Run one process; return its time, its memory and figures from its summary.
 
-    If the process fails, the script ends with the message of the process.
+    If the process fails, the script prints its output and exits.
     """
     out = folder / cache
     command = [

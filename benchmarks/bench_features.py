@@ -1,6 +1,6 @@
 """Time feature extraction, from WAV files to log-mels, against a plain librosa loop.
 
-Both read the same files, which are in the system's memory after the warm-up.
+Both read the same files, which the system has cached in memory after the warm-up.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def contestants(root: str, folder: str) -> list[Contestant]:
-    """Return our side, set up like the command line, and librosa with all cores."""
+    """Return the contestants: our side, set up like the command line, and librosa."""
     setups = {
         OURS: Call("benchmarks.process_setup:as_the_command_line", {"n_models": 1}),
         LIBROSA: Call("benchmarks.process_setup:all_cores", {}),

@@ -28,7 +28,7 @@ from benchmarks.script import (
 from gammavae_jax.config import OFFICIAL_SCORES
 
 OURS, ALL_SCORES, OFFICIAL = "ours", "all_scores", "official"
-# The arithmetic of the score alone, from residuals, without the network.
+# These compute the score from residuals, without the network.
 CLOSED_FORM, OFFICIAL_RESIDUALS = "closed_form", "official_from_residuals"
 LARGEST_DIFFERENCE = 1e-3  # relative
 
@@ -87,7 +87,7 @@ def main() -> int:
 def contestants(
     setup: Call, settings: dict[str, Any], chosen: int, folder: str
 ) -> list[Contestant]:
-    """Return our side, set up like the command line, and the official form."""
+    """Return our side (set up like the command line) and the official form."""
 
     def ours(scores: list[str]) -> Member:
         out = f"{folder}/{'_'.join(scores)}.npy"

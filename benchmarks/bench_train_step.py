@@ -42,7 +42,7 @@ SCALING_CLIPS = (100, 300, 1000)
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained; `clips` is the number per machine."""
+    """A training job to time; `clips` is the number of clips per machine."""
 
     model: str
     machines: int
@@ -191,7 +191,7 @@ def careful(case: Case, form: str, has_one_thread: bool) -> Contestant:
 
 
 def careful_per_core(case: Case, form: str) -> Contestant:
-    """Distribute the models over the cores, with one single-threaded process each."""
+    """Distribute the models over single-threaded processes, one for each core."""
     n_processes = min(available_cores(), len(case.machine_of_model))
     members = []
     for number in range(n_processes):
@@ -259,7 +259,7 @@ def peer_result(outcome: Outcome) -> dict[str, Any]:
 
 
 def scaling(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return how time and memory grow with the clips; 1 is proportional growth."""
+    """Return how time and memory grow with the clips; 1 means proportionally."""
     smallest = {r["model"]: r for r in reversed(results)}
     rows = []
     for record in results:

@@ -19,7 +19,7 @@ class CompileClock:
         jax.monitoring.register_event_duration_secs_listener(self._record)
 
     def facts(self) -> dict[str, float]:
-        """Return the seconds of tracing and lowering, and of compiling."""
+        """Return the seconds spent on tracing and lowering, and on compiling."""
         return {
             "lowering_s": self._covered(_LOWERING),
             "compile_s": self._covered(_COMPILING),

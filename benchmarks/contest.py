@@ -1,4 +1,4 @@
-"""Contests: all sides of a comparison take turns in one call, doing the same work.
+"""Contests: all sides of a comparison do the same work in turns, within one call.
 
 A contestant is one process, or several that work in parallel. Each process is fresh and
 is set up before JAX, NumPy or PyTorch is imported. It prepares once, then repeats its
@@ -146,7 +146,7 @@ class _Team:
 
 @contextmanager
 def _prepared(contestant: Contestant) -> Iterator[_Team]:
-    """Prepare a contestant's processes in parallel, and always end them."""
+    """Prepare a contestant's processes in parallel; end them after the block."""
     processes: list[Process] = []
     try:
         for member in contestant.members:

@@ -27,12 +27,12 @@ SETTINGS = (
 # The other files contain times and versions.
 _SAME_BYTES = ("metrics.jsonl", "config.json", "results.csv", "clips.csv")
 _ENDED = {-signal.SIGKILL, 128 + signal.SIGTERM, 128 + signal.SIGINT}
-# Python has not installed its signal handlers yet while it starts.
+# While Python starts, its signal handlers are not installed yet.
 _ENDED |= {-signal.SIGTERM, -signal.SIGINT}
 
 
 class LostRunError(AssertionError):
-    """A run could not be resumed; the message has its output."""
+    """A run could not be resumed; the message contains its output."""
 
 
 @dataclass
@@ -93,7 +93,7 @@ def kill_and_resume(
     Args:
         data: folder of the recordings.
         out: the run's folder; must not exist yet.
-        unbroken: folder of the same run, never killed.
+        unbroken: folder of an identical run that was never killed.
         draw: chooses times and signals.
         seconds: duration of a complete run.
         n_kills: number of kills before the run may finish; fewer if it finishes early.

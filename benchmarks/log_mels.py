@@ -1,4 +1,4 @@
-"""Synthetic log-mels, generated wherever they are needed and always the same.
+"""Synthetic log-mels, which every process can generate and which are always the same.
 
 Their level and roughness resemble a machine's noise; nothing else is realistic.
 """
@@ -37,7 +37,7 @@ def window_starts(n_clips: int, n_frames: int) -> np.ndarray:
 def synthetic_machines(
     n_machines: int, n_clips: int, n_frames: int, split: str = "train"
 ) -> TrainingArrays:
-    """Return machines as the package stacks them, on the host."""
+    """Return machines in host memory, stacked as the package stacks them."""
     machines = []
     for machine in range(n_machines):
         log_mels = synthetic_log_mels(machine, n_clips, n_frames)

@@ -18,7 +18,7 @@ from gammavae_jax.training.step import init_state, train_step
 
 
 def describe() -> dict[str, Any]:
-    """Return the package's own description, and what else affects timings."""
+    """Describe the computer as the package does, and add what else affects timings."""
     return {
         **describe_environment(),
         "torch": _torch_version(),
@@ -46,7 +46,7 @@ def flops_by_formula(config: Config) -> float:
 
 
 def flops_by_compiler(config: Config) -> float | None:
-    """Return XLA's count for a compiled step of one machine, per window.
+    """Return XLA's FLOP count for a compiled step of one machine, per window.
 
     None if the device does not report it.
     """
@@ -82,7 +82,7 @@ def _torch_version() -> str | None:
 
 
 def _processor() -> str:
-    """Return the name of the CPU if the system has it, else its architecture."""
+    """Return the name of the CPU if the system reports it, else its architecture."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             names = [line for line in file if line.startswith("model name")]

@@ -17,7 +17,7 @@ _FLOPS = 2.0 * _SHAPE[0] * _SHAPE[1] * _SHAPE[2] * _N_PRODUCTS
 
 
 def matmul_contestants() -> list[Contestant]:
-    """Return JAX and, if installed, PyTorch, with all cores; the work is in FLOPs."""
+    """Return JAX and, if installed, PyTorch as contestants; their work is in FLOPs."""
     setup = Call("benchmarks.process_setup:all_cores", {})
     return [
         Contestant(

@@ -10,7 +10,7 @@ from gammavae_jax.process import (
 
 
 def as_the_command_line(n_models: int) -> None:
-    """Set up like `experiments/run.py` for so many models, machines times seeds."""
+    """Set up like `experiments/run.py`; `n_models` is machines times seeds."""
     limit_blas_threads()
     give_cores_to_models(n_models)
 

@@ -24,7 +24,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 
 class ProcessError(RuntimeError):
-    """A process failed; the message has its traceback."""
+    """A process failed; the message contains its traceback."""
 
 
 class Call(NamedTuple):
@@ -69,7 +69,7 @@ def once(member: Member) -> Any:
 
 
 def peak_memory(usage: resource.struct_rusage) -> int:
-    """Return the peak memory of a process in bytes; units differ between systems."""
+    """Return the peak memory of a process in bytes, whatever unit the system uses."""
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -155,7 +155,7 @@ class Process:
 
 
 def _set_up(setup: Call) -> None:
-    """Apply the setup that all processes share, then the given one."""
+    """Apply the setup that all processes share, then this process's own."""
     # Otherwise a timed compilation could be read from the cache.
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
     # Several processes share one accelerator; none may take all of its memory.

@@ -1,4 +1,4 @@
-"""Time complete runs as machines (in waves), clips and devices increase.
+"""Time complete runs for growing numbers of machines (in waves), clips and devices.
 
 Every run is a process of its own and uses programs compiled by an earlier run, so the
 time covers everything a fleet costs, from recordings to pages. `--page` generates the
@@ -86,7 +86,7 @@ def page(figures: Path, into: Path | None) -> int:
         text = scaling_page(json.loads(figures.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{str(figures)!r} has no figures of this script: give what --json wrote"
+            f"{str(figures)!r} has no figures of this script: pass a file from --json"
         ) from error
     if into is None:
         print(text, end="")
@@ -158,7 +158,7 @@ class Run:
         label: str,
         rounds: int = 1,
     ) -> dict[str, Any]:
-        """Run the first machines of a fleet and return the median round."""
+        """Run a fleet's first machines several times; return the median round."""
         figures = [self.once(root, n_machines, n_devices) for _ in range(rounds)]
         figures.sort(key=lambda each: each["wall_s"])
         median = figures[len(figures) // 2]

@@ -25,7 +25,7 @@ def scaling_page(record: dict[str, Any]) -> str:
 
 
 def put_into(path: Path, text: str) -> None:
-    """Replace the text between the two marks of a page.
+    """Replace the text between the two marker comments of a page.
 
     Raises:
         InputError: the page cannot be read or lacks the marks.
@@ -36,7 +36,7 @@ def put_into(path: Path, text: str) -> None:
         _, after = rest.split(END)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{str(path)!r} has no place for figures: give a page with the lines "
+            f"{str(path)!r} has no place for figures: pass a page with the lines "
             f"{BEGIN!r} and {END!r}"
         ) from error
     path.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
@@ -173,7 +173,7 @@ These are projections, not measurements. They assume that
 
 
 def _line(runs: list[dict[str, Any]]) -> tuple[float, float]:
-    """Return the seconds of a run without machines, and the seconds per machine."""
+    """Return the fixed seconds of a run, and the seconds for each machine."""
     first, last = runs[0], runs[-1]
     n = last["machines"] - first["machines"]
     each = (last["wall_s"] - first["wall_s"]) / n if n else first["wall_s"]
@@ -198,7 +198,7 @@ def _number(value: float) -> str:
 
 
 def _time(seconds: float) -> str:
-    """Format in the unit that a person would use."""
+    """Format a duration in a convenient unit."""
     hours = seconds / 3600
     if hours >= 2 * _DAY:
         return f"{hours / _DAY:.1f} days"

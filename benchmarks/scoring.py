@@ -1,4 +1,4 @@
-"""Both sides of the scoring benchmark: log-mels in memory to a score per clip."""
+"""Both sides of the scoring benchmark, from log-mels in memory to scores of clips."""
 
 from dataclasses import replace
 from pathlib import Path

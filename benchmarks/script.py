@@ -65,7 +65,7 @@ def _new_file(text: str) -> Path:
 
 
 def run_script(main: Callable[[], int]) -> NoReturn:
-    """Run a script; an error is one line, or the traceback of a contestant."""
+    """Run a script; print an error as one line, or as a contestant's traceback."""
     with readable_errors():
         try:
             sys.exit(main())

@@ -113,7 +113,7 @@ def _options(arguments: Sequence[str] | None) -> Any:
 
 
 def _soak_runs(data: Path, place: Path, seconds: float, seed: int) -> dict[str, Any]:
-    """Kill and resume runs for some seconds, and at least one run."""
+    """Kill and resume runs for some seconds, but at least one run."""
     unbroken = place / "unbroken"
     finish(data, unbroken)  # compiles
     ends = time.monotonic() + seconds
@@ -201,7 +201,7 @@ def _memory(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def _growth(samples: Sequence[Sample]) -> int:
-    """Return the growth from the middle third to the last, between medians."""
+    """Return how much the median grows from the middle third to the last third."""
     third = len(samples) // 3
     middle, last = samples[third : 2 * third], samples[2 * third :]
     medians = [np.median([s.rss_bytes for s in part]) for part in (middle, last)]

@@ -1,4 +1,4 @@
-"""Both sides of the feature benchmark: files to log-mels."""
+"""Both sides of the feature benchmark, from files to log-mels."""
 
 import sys
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def prepare_librosa(root: str, out: str) -> Prepared:
 
 
 def _prepared(load: Callable, n_clips: int, out: str) -> Prepared:
-    """Repeat `load`; finally save the log-mels to the file `out`."""
+    """Return work that repeats `load`, and finally saves its log-mels to `out`."""
 
     def finish() -> dict:
         np.save(out, np.stack(load()))

@@ -16,7 +16,7 @@ channel = int(about["channel"])
 
 
 def chunks_of(path):
-    """Return the parts of a WAV file by name, which must all be complete."""
+    """Return the chunks of a WAV file by name; exit if one is truncated."""
     with open(path, "rb") as file:
         content = file.read()
     chunks, at = {}, 12
@@ -36,12 +36,12 @@ for path in sys.argv[2:]:
     codec, n_channels, its_rate, _, _, bits = struct.unpack_from(
         "<HHIIHH", chunks[b"fmt "]
     )
-    if codec == 0xFFFE:  # extensible: the codec follows
+    if codec == 0xFFFE:  # extensible format: the codec is stored later in the chunk
         (codec,) = struct.unpack_from("<H", chunks[b"fmt "], 24)
     if (codec, bits, its_rate) != (1, 16, rate):
         sys.exit(f"{path}: not a 16-bit WAV file at {rate} Hz")
     if channel >= n_channels:
-        sys.exit(f"{path}: no channel {channel} (counted from 0)")
+        sys.exit(f"{path}: has no channel {channel} (counted from 0)")
     data = chunks[b"data"]
     samples = np.frombuffer(data[: len(data) // 2 * 2], "<i2")[channel::n_channels]
     if len(samples) < shortest:

@@ -1,8 +1,8 @@
 """Compare variants of the model and its scores on all machines and seeds.
 
-Each variant is a run in `OUT/<variant>`, as `run.py` would write it. `OUT/ablation.md`
-has the tables, `OUT/ablation.csv` every number. Finished variants are not run again, so
-an interrupted comparison continues where it stopped.
+Each variant gets a run folder `OUT/<variant>`, like those of `run.py`. The tables are
+in `OUT/ablation.md`, and every number is in `OUT/ablation.csv`. Finished variants are
+not run again, so an interrupted comparison continues where it stopped.
 """
 
 import sys
@@ -34,7 +34,7 @@ from gammavae_jax.process import limit_blas_threads
 
 
 class Variant(NamedTuple):
-    """A title, and the changes to the default preset."""
+    """A variant: its title, and its changes to the default preset."""
 
     title: str
     changes: tuple[str, ...] = ()
@@ -93,14 +93,14 @@ VARIANTS: dict[str, Variant] = {
 class Ablation(JobOptions):
     """Compare variants of the model and of its scores on the same machines and seeds.
 
-    Finished variants are not run again, so an interrupted comparison can be resumed by
-    the same command.
+    Finished variants are not run again. To resume an interrupted comparison, run the
+    same command again.
     """
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/ablation")
-    """Folder for the results; each variant gets a run folder in it."""
+    """Folder for the results, which will contain a run folder for each variant."""
     variants: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
-    """Variants to compare; an unknown name lists all. Default: every variant."""
+    """Variants to compare. An unknown name prints a list of all. Default: all."""
     machines: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
     """Machines to use. Default: every machine in --data-root."""
     seeds: Annotated[int, tyro.conf.arg(metavar="K")] = 5
@@ -112,18 +112,18 @@ class Ablation(JobOptions):
 
 
 def parse(arguments: Sequence[str] | None = None) -> Ablation:
-    """Return the options that a command line gives."""
+    """Parse a command line and return its options."""
     return tyro.cli(Ablation, args=arguments, config=MARKERS, registry=RULES)
 
 
 def configuration(variant: Variant, options: Ablation) -> Config:
-    """Return the default preset with the variant's changes and every possible score."""
+    """Return the default preset with the variant's changes and all possible scores."""
     with_posterior = "model.latent=deterministic" not in variant.changes
     scores = [
         name
         for name in SCORE_NAMES
         if (with_posterior or name not in ("kl", "negative_elbo"))
-        # The codes of different folds' models cannot be compared.
+        # Latent codes cannot be compared between the models of different folds.
         and not name.startswith("latent_")
     ]
     given = [f"n_seeds={options.seeds}"]
@@ -136,7 +136,7 @@ def configuration(variant: Variant, options: Ablation) -> Config:
 
 
 def chosen_variants(options: Ablation) -> dict[str, Variant]:
-    """Return the variants to run, each after the one whose models it uses.
+    """Return the variants to run, each one after the variant whose models it uses.
 
     Raises:
         InputError: there is no variant of that name.

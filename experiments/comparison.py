@@ -19,9 +19,9 @@ from gammavae_jax.log import Log
 from gammavae_jax.runs.folder import RunFolder, held_folder, is_finished, last_epoch
 from gammavae_jax.runs.run import run
 
-# What a variant copies from the run whose trained models it uses.
+# What a variant copies from another run if it uses the trained models of that run.
 _TRAINING = ("metrics.jsonl", "checkpoint/train")
-# These scores use no model and depend only on the folds: the first variant's are shown.
+# These scores use no model and depend only on the folds, so one variant's are shown.
 MODEL_FREE = ("spectrum_neighbour", "spectrum_density")
 _COLUMNS = (
     "fusion_mean",
@@ -44,22 +44,22 @@ def run_variant(
     models: Path | None,
     log: Log,
 ) -> bool:
-    """Run a variant in a folder; skip a finished one and resume an interrupted one.
+    """Run a variant in its folder, unless it is finished; resume it if interrupted.
 
     Args:
         config: the variant's configuration.
         source: the recordings.
-        folder: where results go.
-        year: the challenge whose metrics hold; None: what the recordings' layout says.
+        folder: the run folder for the results.
+        year: the challenge year whose metrics are used; None infers it from the layout.
         models: the folder of a run whose trained models are scored again, or None.
-        log: shows progress and the variant's own results.
+        log: receives the progress and the results.
 
     Returns:
         Whether every model was trained to the end.
 
     Raises:
-        InputError: see `run`; or test clips lack labels; or the folder holds
-            another run.
+        InputError: a test clip has no label, or the folder contains another run; see
+            also `run`.
     """
     require_labels(find_all(source, ["test"]))
     path = folder.path / "config.json"
@@ -75,7 +75,7 @@ def run_variant(
         folder = folder._replace(resume=True)
     elif models is not None:
         with held_folder(*folder):
-            pass  # only check that the folder is free and may be replaced
+            pass  # only check that the folder is not locked and may be replaced
         _copy_training(models, folder.path, config)
         folder = folder._replace(resume=True, overwrite=False)
     return run(config, source, folder, year, log)
@@ -99,7 +99,7 @@ def write_comparison(out: Path, titles: Mapping[str, str]) -> str:
     """Write `ablation.md` and `ablation.csv` for the runs in `out`.
 
     Args:
-        out: holds a run's folder for each variant.
+        out: the folder that contains the run folder of each variant.
         titles: the title of each variant, by folder name. The first variant's scores
             are also shown machine by machine.
 
@@ -107,7 +107,7 @@ def write_comparison(out: Path, titles: Mapping[str, str]) -> str:
         The text of `ablation.md`.
 
     Raises:
-        InputError: a run has other machines than the first.
+        InputError: a run has machines other than those of the first run.
     """
     summaries = {name: _read_json(out / name / "summary.json") for name in titles}
     first = next(iter(titles))
@@ -156,12 +156,12 @@ def _variant_lines(
 
 
 def _seconds(seconds: float) -> str:
-    """Format whole seconds; return "" if nothing was trained."""
+    """Format a training time in whole seconds; return "" if nothing was trained."""
     return f"{seconds:.0f}" if seconds >= 1 else ""
 
 
 def _score_lines(summary: Any) -> list[list[str]]:
-    """Return a row per score: official score, source / target / pAUC by machine."""
+    """Return a row per score: the official score, then three metrics per machine."""
     machines = summary["machines"]
     lines = [["score", "official score", *machines]]
     for score, official in summary["official_score"].items():
@@ -209,7 +209,7 @@ def _markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 def _numbers(tree: Any) -> Iterable[float]:
-    """Yield all numbers in nested lists, without nulls."""
+    """Yield all numbers in nested lists, skipping nulls."""
     if isinstance(tree, int | float):
         yield tree
     elif tree is not None:

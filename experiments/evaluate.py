@@ -1,4 +1,4 @@
-"""Score and evaluate test clips with a run's checkpoint: `gammavae rescore`."""
+"""Score and evaluate clips with a checkpoint: `gammavae rescore` as a script."""
 
 import sys
 

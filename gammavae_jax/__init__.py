@@ -1,4 +1,4 @@
-"""Anomalous sound detection for machines with a Gamma variational autoencoder."""
+"""Detects anomalous sounds of machines with a Gamma variational autoencoder."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from gammavae_jax.scoring.scored_clips import score_clips as score_clips
     from gammavae_jax.training.loop import train_machines as train_machines
 
-# The module of each export. It is imported when first used: importing JAX takes
-# seconds, and `--help` does not need it.
+# The module that defines each exported name. It is imported only when the name is
+# first used, because importing JAX takes seconds and `--help` does not need it.
 _HOMES = {
     "AnomalyDetector": "anomaly_detector",
     "Config": "config",

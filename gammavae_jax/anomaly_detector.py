@@ -45,26 +45,27 @@ from gammavae_jax.training.loop import Observer
 
 ONE_MACHINE = "machine"  # the name of a machine if the caller gives none
 
-Given = Any  # `Recordings` of one machine, or a dict of them by machine
+Given = Any  # `Recordings` of one machine, or a dict of these by machine
 
 
 class AnomalyDetector(BaseEstimator):
     """A detector that learns how healthy machines sound and scores new recordings.
 
-    Recordings are a path (a WAV file, a FLAC file or a folder), a waveform with its
-    `sample_rate` in Hz, or a list of these. For several machines, pass a dict from
-    machine name to recordings. Recordings at a different sample rate are resampled.
+    Pass recordings as a path (of a WAV file, a FLAC file or a folder), as a waveform
+    with its `sample_rate` in Hz, or as a list of these. For several machines, pass a
+    dict that maps each machine's name to its recordings. Recordings whose sample rate
+    differs from the model's are resampled.
 
     Args:
-        preset: a preset's name; see `presets`.
-        epochs: passes over the recordings. Default: the preset's number, raised if
-            necessary to reach about a thousand training steps.
+        preset: the name of a preset; see `presets`.
+        epochs: the number of passes over the recordings. Default: the preset's number,
+            raised if necessary to reach about a thousand training steps.
         seed: the seed of all random numbers.
         false_alarm_rate: the share of normal recordings that may raise an alarm.
         clip_seconds: longer recordings are cut into clips of about this length, and
-            their score is the mean over their clips; None leaves recordings whole.
+            a recording's score is the mean over its clips; None disables cutting.
         settings: configuration fields to override, such as `"model.n_latent=16"`.
-        skip_bad_files: skip unusable recordings with a warning instead of raising.
+        skip_bad_files: skip unusable recordings with a warning instead of an error.
         verbose: show progress and warnings on standard error.
     """
 
@@ -101,7 +102,7 @@ class AnomalyDetector(BaseEstimator):
         Args:
             recordings: see the class; at least two per machine, or one long recording.
             y: the label of each recording, as in scikit-learn; all must be normal (0).
-                A single number is the `sample_rate`.
+                A single number is taken as the `sample_rate`.
             sample_rate: the waveforms' sample rate in Hz.
 
         Raises:
@@ -133,7 +134,7 @@ class AnomalyDetector(BaseEstimator):
     def decision_function(
         self, recordings: Given, sample_rate: int | None = None
     ) -> Any:
-        """Return score minus threshold, positive for an alarm. See `score_samples`."""
+        """Return scores minus thresholds; positive means alarm. See `score_samples`."""
         return self._of_each(
             recordings, sample_rate, lambda r: r.score - r.threshold, float
         )
@@ -148,12 +149,12 @@ class AnomalyDetector(BaseEstimator):
         sample_rate: int | None = None,
         machine: str | None = None,
     ) -> list[Verdict]:
-        """Return a verdict for each recording, machine by machine.
+        """Return a verdict for each recording, grouped by machine.
 
         Args:
             recordings: see the class.
             sample_rate: the waveforms' sample rate in Hz.
-            machine: the machine that the recordings belong to; omit it for a dict.
+            machine: the recordings' machine; omit it if `recordings` is a dict.
 
         Raises:
             InputError: a recording cannot be used, or a machine is unknown.
@@ -170,8 +171,8 @@ class AnomalyDetector(BaseEstimator):
     ) -> list[Verdict]:
         """Score recordings, and write a web page that explains the scores.
 
-        The page contains the sounds, their spectrograms and what the model did not
-        expect in them. For arguments other than `path`, see `score_recordings`.
+        The page contains the sounds and their spectrograms, and shows what the model
+        did not expect. For arguments other than `path`, see `score_recordings`.
 
         Raises:
             InputError: a recording or machine is invalid (see `score_recordings`), or
@@ -213,7 +214,7 @@ class AnomalyDetector(BaseEstimator):
         """Save the detector to a folder atomically, replacing any older detector there.
 
         Raises:
-            InputError: the detector is not fitted, or the path holds something else.
+            InputError: the detector is not fitted, or `path` contains something else.
         """
         write_detector(Path(path), self._fitted(), self._parameters)
 
@@ -224,7 +225,7 @@ class AnomalyDetector(BaseEstimator):
         """Load a saved detector or a run's checkpoint.
 
         Raises:
-            InputError: there is no detector, or this version cannot read it.
+            InputError: `path` has no detector, or one that this version cannot read.
         """
         detector, parameters = read_detector(Path(path))
         made = cls(**{**parameters, "verbose": verbose})
@@ -286,7 +287,7 @@ class AnomalyDetector(BaseEstimator):
         trained: Mapping[str, Conditions] | None,
         keep_sounds: bool = False,
     ) -> dict[str, LoadedRecordings]:
-        """Load each machine's clips; report each new kind of change since training."""
+        """Load each machine's clips; report each change since training only once."""
         log, features = self._log, config.features
         plain, is_fit = plain_parameters(self.get_params()), trained is None
         options = (plain["clip_seconds"], log, keep_sounds, plain["skip_bad_files"])

@@ -1,4 +1,4 @@
-"""All settings of a run, as frozen dataclasses that JAX can treat as static.
+"""All settings of a run, as frozen dataclasses that can be static in JAX.
 
 `config_json` reads and writes them. One `Config` is the single source of truth for the
 command line (`--set a.b=value`), for `config.json` in a run's folder and for the copy
@@ -16,7 +16,8 @@ DIRECT_SCORES = (
     *("mse", "mse_top", "mse_max", "mse_ranked"),
     *("mahalanobis", "mahalanobis_framewise", "kl", "negative_elbo"),
 )
-# Distances to the nearest training clips in a statistic; see `scoring.neighbours`.
+# Distances from a clip to the nearest training clips, measured in one statistic; see
+# `scoring.neighbours`.
 STATISTICS = ("spectrum", "residual", "peak", "latent")
 NEIGHBOUR_SCORES = tuple(f"{name}_neighbour" for name in STATISTICS)
 DENSITY_SCORES = tuple(f"{name}_density" for name in STATISTICS)
@@ -27,14 +28,15 @@ OFFICIAL_SCORES = ("mse", "mahalanobis", "mahalanobis_framewise")
 _DENSITIES = ("spectrum_density", "residual_density", "peak_density")
 
 
-# For each range, as worded in the error message, whether a value is in it.
+# Functions that check whether a value is in a range. The keys are the wording of the
+# ranges in error messages.
 _RANGES: dict[str, Callable[[Any], bool]] = {
     "must be greater than 0": lambda value: value > 0,
     "must be at least 0": lambda value: value >= 0,
     "must be between 0 and 1": lambda value: 0 < value < 1,
     "must be from 0 to 1": lambda value: 0 <= value <= 1,
     "must be at least 2 windows": lambda value: value >= 2,
-    "must be at least 2, or set split=clip": lambda value: value >= 2,
+    "must be at least 2; for one model, set train.split=clip": lambda value: value >= 2,
 }
 
 
@@ -74,13 +76,14 @@ class ModelConfig:
     """The settings of the network, its latent code and its divergence."""
 
     latent: Literal["deterministic", "gamma", "gaussian"] = "gamma"
-    hidden: tuple[int, ...] = (128, 128, 128, 128)  # for encoder and decoder alike
+    hidden: tuple[int, ...] = (128, 128, 128, 128)  # the same for encoder and decoder
     n_latent: int = 8
     heads: Literal["softmax", "softplus"] = "softplus"  # for a Gamma posterior
     # What the two heads of a Gamma posterior parameterise.
     parameters: Literal["concentration_rate", "mean_variance"] = "concentration_rate"
-    # "exact" is KL(posterior || prior); "report_eq2" and "ancestor", the formulas of
-    # the report and of the code it descends from, differ from it: see docs/method.md.
+    # "exact" is KL(posterior || prior). "report_eq2" is the formula in the report, and
+    # "ancestor" that in the code on which the report is based. Both differ from the
+    # exact divergence: see docs/method.md.
     kl: Literal["exact", "report_eq2", "ancestor"] = "exact"
     prior_concentration: float = 1.0  # for a Gamma prior
     prior_rate: float = 1.0  # for a Gamma prior
@@ -116,12 +119,13 @@ class TrainConfig:
     learning_rate: float = 1e-3  # of Adam
     kl_weight: float = 0.01  # of the KL divergence, relative to the mean squared error
     kl_warmup: int = 0  # epochs during which the KL weight rises from 0
-    # "folds" trains a model per fold and holds out whole groups of similar clips.
+    # "folds" trains one model per fold and holds out whole groups of similar clips.
     # "clip" trains one model and holds out some clips of each domain. "window", as in
-    # the official code, holds out random windows but trains on their neighbours.
+    # the official code, holds out random windows but trains on the windows around them.
     split: Literal["folds", "clip", "window"] = "folds"
     n_folds: int = 5  # for split "folds"
-    # Clips nearer than this fraction of the median distance count as similar.
+    # Two clips count as similar if they are closer to each other than this fraction of
+    # the median distance.
     group_distance: float = 0.7
     held_out_fraction: float = 0.1  # for the other splits
     checkpoint_every: int = 10  # epochs
@@ -136,7 +140,12 @@ class TrainConfig:
         _require(self, "train.", "must be at least 0", *not_negative)
         _require(self, "train.", "must be between 0 and 1", "held_out_fraction")
         _require(self, "train.", "must be at least 2 windows", "batch_size")
-        _require(self, "train.", "must be at least 2, or set split=clip", "n_folds")
+        _require(
+            self,
+            "train.",
+            "must be at least 2; for one model, set train.split=clip",
+            "n_folds",
+        )
 
 
 @dataclass(frozen=True)
@@ -145,14 +154,15 @@ class ScoringConfig:
 
     # "official" centres residuals on each batch's mean, "pooled" on the overall mean.
     covariance: Literal["official", "pooled"] = "official"
-    jitter: float = 1e-6  # added to a covariance's diagonal, times its mean
-    # "conformal" and "gamma" (a quantile of a fitted Gamma) use held-out clips;
-    # "official" fits a Gamma to batches of 256 windows.
+    jitter: float = 1e-6  # added to a covariance's diagonal, relative to its mean
+    # "conformal" and "gamma" (a quantile of a fitted Gamma distribution) use held-out
+    # clips; "official" fits a Gamma distribution to batches of 256 windows.
     threshold: Literal["conformal", "gamma", "official"] = "conformal"
     false_alarm_rate: float = 0.1  # nominal rate at the decision threshold
     fused: tuple[str, ...] = _DENSITIES  # the scores that the fusion scores combine
-    n_density_neighbours: int = 4  # used to estimate the density of training clips
-    # SMOTE interpolates target clips until there are this many per source clip.
+    n_density_neighbours: int = 4  # to estimate the density of training clips
+    # SMOTE adds interpolated target clips until there are this many target clips per
+    # source clip.
     smote_ratio: float = 0.0
 
     def __post_init__(self):
@@ -179,7 +189,7 @@ class Config:
     score: str = "fusion_mean"  # the headline score
     scores: tuple[str, ...] = ("fusion_mean", *_DENSITIES, *OFFICIAL_SCORES)
     seed: int = 13711
-    n_seeds: int = 1  # seed, seed + 1, ...
+    n_seeds: int = 1  # the seeds are seed, seed + 1, ...
     features: FeatureConfig = field(default_factory=FeatureConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -200,7 +210,7 @@ class Config:
         elif self.train.split == "window":
             raise InputError(
                 "train.split=window holds out no clips: set scoring.threshold=official "
-                "and choose scores of windows, or use the preset official"
+                "and choose scores of single windows, or use the preset official"
             )
         n_context = self.features.n_context
         if self.model.target == "centre" and (n_context < 3 or n_context % 2 == 0):
@@ -224,8 +234,8 @@ class Config:
                 )
             if name.startswith("latent_") and self.train.split == "folds":
                 raise InputError(
-                    f"score {name!r} compares codes of one model, but each fold has "
-                    "its own model: set train.split=clip, or omit this score"
+                    f"score {name!r} compares latent codes of a single model, but each "
+                    "fold has its own: set train.split=clip, or omit this score"
                 )
 
     def _check_official_threshold(self) -> None:
@@ -238,7 +248,7 @@ class Config:
             if name not in DIRECT_SCORES:
                 raise InputError(
                     f"score {name!r} is computed per clip, but "
-                    "scoring.threshold=official works on batches: change either setting"
+                    "scoring.threshold=official works on batches: change one of them"
                 )
 
     @property

@@ -18,7 +18,7 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
     Values are JSON, but strings need no quotes: `model.heads=softmax`.
 
     Raises:
-        InputError: the syntax, the field or the type of the value is wrong.
+        InputError: an override has wrong syntax, an unknown field or an invalid value.
     """
     tree = to_dict(config)
     for assignment in assignments:
@@ -46,7 +46,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def from_dict(tree: Any) -> Config:
-    """Build a configuration from `to_dict`'s output; missing fields get defaults.
+    """Build a configuration from `to_dict`'s output; missing fields get their defaults.
 
     Raises:
         InputError: a field is unknown, or its value has the wrong type or range.

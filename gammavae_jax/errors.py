@@ -1,4 +1,4 @@
-"""The error for invalid input, and helpers that format its message."""
+"""The exception for invalid input, and functions that format its message."""
 
 import difflib
 import os
@@ -33,7 +33,7 @@ def unknown_name(what: str, name: Any, known: Iterable[str]) -> str:
 
 
 def names_text(names: Sequence[str], most: int = _MAX_NAMES) -> str:
-    """List the first names as text, followed by how many more there are."""
+    """List the first `most` names as text, and state how many more there are."""
     n_more = len(names) - most
     more = f" and {n_more} more" if n_more > 0 else ""
     return ", ".join(names[:most]) + more

@@ -1,4 +1,4 @@
-"""Atomic writes of files and folders, checksums, locks, and write errors."""
+"""Atomic writes of files and folders, checksums, locks, and errors on writing."""
 
 import contextlib
 import errno
@@ -36,12 +36,12 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
 
     Args:
         path: the file; it is replaced if it exists. If it is a link, the link stays and
-            its target is replaced; a device or a pipe is written to.
+            its target is replaced. A device or a pipe is written to directly.
         durable: wait a few milliseconds until the data is on disk, so that the file
             survives a power cut.
 
     Raises:
-        OSError: the folder is missing, full or cannot be written.
+        OSError: the folder is missing or cannot be written, or the disk is full.
     """
     path = _target(path)
     if path.exists() and not path.is_file():
@@ -71,12 +71,12 @@ def _target(path: Path) -> Path:
 
 
 def unfinished_name(path: Path) -> Path:
-    """Return a unique hidden path next to `path`, for an incomplete file."""
+    """Return a unique hidden path next to `path`, for a file that is incomplete."""
     return path.with_name(f".{path.name}-{uuid.uuid4().hex}")
 
 
 def is_unfinished(path: Path) -> bool:
-    """Return whether `path` is an incomplete file (see `unfinished_name`)."""
+    """Return whether `path` has a name that `unfinished_name` made."""
     return _UNFINISHED.fullmatch(path.name) is not None
 
 
@@ -84,7 +84,7 @@ def remove(path: Path) -> None:
     """Remove a file, link or folder if it exists; folders are removed atomically.
 
     Raises:
-        OSError: it cannot be removed.
+        OSError: `path` cannot be removed.
     """
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
@@ -94,7 +94,7 @@ def remove(path: Path) -> None:
 
 
 def require_room(folder: Path, n_bytes: int) -> None:
-    """Raise the system's disk-full error if less than `n_bytes` of space is free."""
+    """Raise the system's disk-full error if fewer than `n_bytes` bytes are free."""
     if shutil.disk_usage(folder).free < n_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
@@ -103,7 +103,7 @@ def as_os_error(error: Exception, path: Path) -> OSError:
     """Convert a library's exception about `path` to an OSError."""
     if isinstance(error, OSError) and error.strerror:
         return error
-    message = str(error)  # libraries quote the system's text
+    message = str(error)  # libraries often quote the system's error text
     for number in _WRITE_ERRORS:
         if os.strerror(number) in message:
             return OSError(number, os.strerror(number), str(path))
@@ -127,7 +127,7 @@ def _sync(path: Path) -> None:
     try:
         os.fsync(file)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # some network shares cannot sync
+        if error.errno != errno.EINVAL:  # some network shares cannot do this
             raise
     finally:
         os.close(file)
@@ -140,7 +140,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     If `path` is a link, the link stays and its target is replaced.
 
     Raises:
-        OSError: the parent folder is full or cannot be written.
+        OSError: the parent folder cannot be written, or the disk is full.
     """
     path = _target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,14 +161,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def writing(out: Path, resumable: bool = False) -> Iterator[None]:
-    """Turn an OSError in the block into an InputError.
+    """Convert an OSError raised in the block to an InputError.
 
     Args:
-        out: what the block writes.
-        resumable: whether `--resume` continues it.
+        out: the file or folder that the block writes.
+        resumable: whether `--resume` could continue the run that failed.
 
     Raises:
-        InputError: `out` cannot be written; the message has the reason and the remedy.
+        InputError: `out` cannot be written; the message states reason and remedy.
     """
     try:
         yield
@@ -193,10 +193,13 @@ def unusable(error: OSError) -> InputError:
 def unwritable(
     error: OSError, path: str | Path | None = None, resumable: bool = False
 ) -> InputError:
-    """Return the error for an unwritable path; default: the path that `error` names."""
+    """Return the error for a path that cannot be written.
+
+    If `path` is None, the error names the path that is stored in `error`.
+    """
     remedy = "choose another --out"
     if error.errno in _FULL:
-        hint = " (--resume continues a run)" if resumable else ""
+        hint = " (--resume then continues the run)" if resumable else ""
         remedy = f"make room{hint}, or {remedy}"
     return _refusal("written", error, remedy, path)
 
@@ -209,13 +212,13 @@ def _refusal(
 
 
 def file_checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 checksum of each file below a folder, by relative path.
+    """Return the SHA-256 checksum of each file below a folder, keyed by relative path.
 
     Raises:
         OSError: a file cannot be read.
     """
 
-    def fail(error: OSError) -> None:  # by default, `os.walk` skips the folder
+    def fail(error: OSError) -> None:  # by default, `os.walk` skips such a folder
         raise error
 
     checksums = {}
@@ -241,16 +244,16 @@ class FolderLock:
     """An exclusive lock on a folder, held until the end of a `with` statement.
 
     The system releases the lock when the process ends, even if it is killed. On a file
-    system without locks the folder is not protected.
+    system that does not support locks, the folder is not protected.
 
     Args:
-        folder: the folder to hold; it is created if it is missing.
+        folder: the folder to lock; it is created if it is missing.
         name: the name of the lock file in the folder.
-        stays: keep the lock file at the end. Otherwise it is removed, as are folders
-            that were created for it, if they are empty.
+        stays: whether to keep the lock file after unlocking. Otherwise it is removed,
+            and so are the folders that were created for it, if they are empty.
 
     Raises:
-        FolderInUse: another process holds the folder.
+        FolderInUse: another process has locked the folder.
         OSError: the folder cannot be written.
     """
 
@@ -262,7 +265,7 @@ class FolderLock:
         self._lock = filelock.FileLock(self._path)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            # More than one attempt: the holder may be removing the lock file just now.
+            # Try more than once: another process may be just removing the lock file.
             self._lock.acquire(timeout=0.1, poll_interval=0.01)
         except filelock.Timeout as error:
             raise FolderInUse from error
@@ -271,14 +274,14 @@ class FolderLock:
                 raise
 
     def __enter__(self) -> "FolderLock":
-        """Return the lock; the folder was already locked when it was created."""
+        """Return this lock; the constructor has already locked the folder."""
         return self
 
     def __exit__(self, *_: object) -> None:
         """Unlock the folder."""
         with contextlib.suppress(OSError):
             if not self._stays:
-                self._path.unlink()  # while nobody else can hold it
+                self._path.unlink()  # before the release: nobody else can hold it
         self._lock.release()
         with contextlib.suppress(OSError):
             for folder in () if self._stays else self._created:

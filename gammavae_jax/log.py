@@ -1,4 +1,4 @@
-"""Shows messages, progress and tables to the user, and keeps notes for the results."""
+"""Shows messages, progress and tables to the user, and keeps notes for result files."""
 
 import io
 import sys
@@ -70,8 +70,8 @@ class Log:
     def progress(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
         """Show progress as a bar on a terminal, or else as a line every 15 seconds.
 
-        Yields `advance(text="")`; call it after each step. `done` steps of the total
-        are already finished.
+        Yields the function `advance(text="")`, to be called after each step. `done` is
+        the number of steps that are already finished.
         """
         if not self.console.is_terminal:
             yield self._lines(title, total, done)
@@ -88,7 +88,7 @@ class Log:
             yield lambda text="": bar.update(task, advance=1, text=text)
 
     def _lines(self, title: str, total: int, done: int) -> Advance:
-        """Return an `advance` that prints every 15 seconds and after the last step."""
+        """Return a function that prints every 15 seconds and after the last step."""
         start = last = time.monotonic()
         first = done
 
@@ -118,8 +118,8 @@ LONG_WAIT_S = 600.0
 def waiting_for(what: str, remedy: str) -> Iterator[Callable[[], None]]:
     """Print a line on standard error whenever the block has waited another ten minutes.
 
-    This is for waits that may legitimately take long, but might never end. Calling the
-    yielded function restarts the ten minutes.
+    This is for a wait that may take long for good reasons, but may also never end.
+    Calling the yielded function restarts the ten minutes.
     """
     ended, n_steps = threading.Event(), 0
 

@@ -23,13 +23,13 @@ def _single(name: str, score: str, model: ModelConfig, **train: Any) -> Config:
 PRESETS: dict[str, Config] = {
     # The best settings that we measured: see docs/method.md and experiments/README.md.
     "default": Config(),
-    # The report's Table 1 to the letter. The report states neither its prior nor its
-    # weight of the KL divergence; these are the most obvious choices.
+    # Exactly Table 1 of the report. The report states neither the prior nor the weight
+    # of the KL divergence; the values here are the most obvious choices.
     "paper": _single(
         "paper", "mahalanobis", ModelConfig(heads="softmax"), kl_weight=1.0
     ),
     "autoencoder": _single("autoencoder", "mse", _AUTOENCODER, kl_weight=0.0),
-    # What the official code computes, with its split and its threshold.
+    # The same computation as in the official code, with the same split and threshold.
     "official": Config(
         preset="official",
         score="mahalanobis",

@@ -1,4 +1,4 @@
-"""Sets up the process: threads and caches before JAX is imported, and signals."""
+"""Sets up threads and caches before JAX is imported, and handles signals."""
 
 import contextlib
 import os
@@ -16,15 +16,15 @@ from gammavae_jax.errors import InputError
 _CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 _MIN_SECONDS_VARIABLE = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 _MAX_PROGRAMS = 500  # a run adds about five, of some 200 KB each
-# On many CPUs, older releases of jaxlib print long errors whenever they load a program
-# (JAX issue 38445), and crashes on macOS have been reported.
+# On many CPUs, older releases of jaxlib print long errors whenever they load a cached
+# program (JAX issue 38445), and crashes on macOS have been reported.
 _FIRST_SOUND_CACHE = "0.10.2"
 
 
 def limit_blas_threads() -> None:
     """Limit BLAS to one thread, because our own threads already use every core.
 
-    Call it before NumPy is imported. A limit set by the user stays.
+    Call it before NumPy is imported. A limit that the user has set is kept.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -34,7 +34,7 @@ def give_cores_to_models(n_models: int) -> None:
 
     A second thread hardly speeds up small matrices, and synchronising costs time.
     Call it before JAX is imported; afterwards it has no effect. Accelerators are not
-    affected, and flags set by the user stay.
+    affected, and flags that the user has set are kept.
 
     Args:
         n_models: the number of machines times the number of seeds.
@@ -50,7 +50,7 @@ def give_cores_to_models(n_models: int) -> None:
 def import_jax() -> None:
     """Import JAX, and defer Ctrl-C and SIGTERM until the import is complete.
 
-    An exception raised inside its extension modules would abort the process.
+    An exception raised inside JAX's extension modules would abort the process.
     """
     with deferred_signals():
         import jax  # noqa: F401
@@ -76,7 +76,7 @@ def cache_folder() -> Path:
 def keep_compiled_programs() -> None:
     """Make JAX keep compiled programs in our cache folder for later processes.
 
-    JAX itself distinguishes versions, flags and CPUs. If the user has set
+    JAX does not reuse them for other versions, flags or CPUs. If the user has set
     `JAX_COMPILATION_CACHE_DIR`, that folder is used; an empty value disables the cache.
     Call it before JAX is imported; afterwards it does nothing.
     """
@@ -88,7 +88,7 @@ def keep_compiled_programs() -> None:
         return
     if _CACHE_VARIABLE in os.environ:
         if not os.environ[_CACHE_VARIABLE]:
-            del os.environ[_CACHE_VARIABLE]  # JAX would use it as a path
+            del os.environ[_CACHE_VARIABLE]  # JAX would take the empty value as a path
         return
     if Version(metadata.version("jaxlib")) < Version(_FIRST_SOUND_CACHE):
         return
@@ -136,7 +136,7 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-# Sent when the terminal or the ssh session is closed; Windows has none.
+# Sent when the terminal or the ssh session is closed; Windows has no such signal.
 HANGUP = tuple(filter(None, [getattr(signal, "SIGHUP", None)]))
 _TERMINATION = (signal.SIGTERM, *HANGUP)
 _SIGNALS = (signal.SIGINT, *_TERMINATION)
@@ -169,7 +169,7 @@ class Stop:
 
 @contextmanager
 def raising_on_termination() -> Iterator[None]:
-    """Raise `Terminated` on SIGTERM or SIGHUP in the block, unless they are ignored."""
+    """Raise `Terminated` on SIGTERM or SIGHUP in the block, unless it is ignored."""
 
     def terminate(number: int, _: Any) -> None:
         raise Terminated(number)
@@ -200,7 +200,7 @@ def stoppable(message: str) -> Iterator[Stop]:
     """Defer the first signal, which the block can query; a second one ends the block.
 
     Args:
-        message: a line for standard error when the first signal arrives.
+        message: a line to print on standard error when the first signal arrives.
     """
     stop = Stop()
     before: dict[int, Any] = {}
@@ -221,13 +221,13 @@ def stoppable(message: str) -> Iterator[Stop]:
 
 
 def end_of(signal_name: str) -> KeyboardInterrupt:
-    """Return the exception that ends this process after another received a signal."""
+    """Return the exception to raise here if another process received this signal."""
     number = signal.Signals[signal_name]
     return Terminated(number) if number in _TERMINATION else KeyboardInterrupt()
 
 
 def exit_status(end: KeyboardInterrupt) -> int:
-    """Return the exit status that shells report for the signal."""
+    """Return the exit status for the signal, as in shells: 128 plus its number."""
     return 128 + (end.number if isinstance(end, Terminated) else signal.SIGINT)
 
 
@@ -237,7 +237,7 @@ def handled(
 ) -> Iterator[dict[int, Any]]:
     """Install a signal handler for the block, and yield the previous handlers.
 
-    It does nothing outside the main thread. Ignored signals stay ignored.
+    Outside the main thread, this does nothing. Ignored signals stay ignored.
     """
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
@@ -259,7 +259,7 @@ def handled(
 
 
 def _drop_lost_terminal() -> None:
-    """Discard further output if its terminal was closed, because writing would fail."""
+    """Discard further output to a closed terminal, because writing to it would fail."""
     for number in (_STANDARD_OUTPUT, _STANDARD_ERROR):
         with contextlib.suppress(OSError):
             is_device = stat.S_ISCHR(os.fstat(number).st_mode)

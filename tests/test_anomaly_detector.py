@@ -171,7 +171,7 @@ def test_a_dict_gives_recordings_of_several_machines(detector):
     (scored,) = both.score_recordings(NEW[0], RATE, machine="machine")
     assert (scored.machine, scored.name) == ("machine", "array 0")
     assert scored.threshold == both.threshold_["machine"] != both.threshold_["saw"]
-    with pytest.raises(InputError, match="saw, machine: say which machine"):
+    with pytest.raises(InputError, match="saw, machine: state which machine"):
         both.score_samples(NEW, RATE)
     with pytest.raises(InputError, match="did you mean 'machine'"):
         both.predict({"machin": NEW}, RATE)
@@ -314,9 +314,9 @@ def test_the_page_shows_the_score_of_each_part(detector, tmp_path):
     assert judged == detector.score_recordings([NEW[1], np.concatenate(NEW[:2])], RATE)
     text = page.read_text()
     assert "array 1 part 2 of 2" in text
-    assert "each part is judged by itself" in text
+    assert "each part is judged separately" in text
     detector.report(NEW[:2], page, RATE)
-    assert "each part is judged by itself" not in page.read_text()
+    assert "each part is judged separately" not in page.read_text()
 
 
 @pytest.fixture
@@ -364,11 +364,11 @@ def test_a_detector_is_refused_if_its_parameters_are_damaged_or_gone(
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"epochs": 9}, "epochs was set to 9 after fit.*: call fit again, .* to 3"),
-        ({"seed": 1}, "seed was set to 1 after fit"),
-        ({"preset": "vae"}, "preset was set to 'vae' after fit"),
-        ({"settings": [*SMALL, "model.n_latent=2"]}, "settings was set to"),
-        ({"settings": ()}, r"settings was set to \[\] after fit"),
+        ({"epochs": 9}, "epochs was changed to 9 after fit.*: call fit again, .* to 3"),
+        ({"seed": 1}, "seed was changed to 1 after fit"),
+        ({"preset": "vae"}, "preset was changed to 'vae' after fit"),
+        ({"settings": [*SMALL, "model.n_latent=2"]}, "settings was changed to"),
+        ({"settings": ()}, r"settings was changed to \[\] after fit"),
         ({"false_alarm_rate": 2.0}, "false_alarm_rate is 2"),
         ({"false_alarm_rate": "0.2"}, "false_alarm_rate is '0.2': set it to a number"),
         ({"false_alarm_rate": None}, "false_alarm_rate is None"),
@@ -392,7 +392,7 @@ def test_an_official_threshold_does_not_change_with_the_rate(detector):
     config = copy.copy(detector.detector_.config)
     object.__setattr__(config, "scoring", scoring)
     official = dataclasses.replace(detector.detector_, config=config)
-    with pytest.raises(InputError, match="official thresholds cannot be changed: call"):
+    with pytest.raises(InputError, match="official thresholds cannot be adapted to it"):
         with_false_alarm_rate(official, 0.2)
 
 
@@ -421,8 +421,8 @@ def test_clip_seconds_set_after_fit_is_what_save_writes(detector, twin, tmp_path
             "settings is 'model.n_latent=4': set it to a list",
         ),
         ({"settings": [1]}, r"settings is \[1\]: set it to a list of strings"),
-        ({"settings": ["seed=4"]}, "seed is 13711, but settings make it 4: set only"),
-        ({"settings": ["scoring.false_alarm_rate=0.2"]}, "but settings make it 0.2"),
+        ({"settings": ["seed=4"]}, "seed is 13711, but settings change it to 4: set"),
+        ({"settings": ["scoring.false_alarm_rate=0.2"]}, "but settings change it to"),
         ({"skip_bad_files": "no"}, "skip_bad_files is 'no': set it to True or False"),
         ({"clip_seconds": True}, "clip_seconds is True"),
     ],
@@ -449,7 +449,7 @@ def test_numbers_of_numpy_are_converted_and_can_be_saved(training, tmp_path):
 
 @pytest.mark.parametrize("name", [1, np.int64(3), None, "", "a\nb", ("a",)])
 def test_a_machine_whose_name_is_not_a_printable_text_is_refused(detector, name):
-    with pytest.raises(InputError, match=r"its name is not printable text: use"):
+    with pytest.raises(InputError, match=r"is not printable text: use"):
         small().fit({name: NORMAL}, RATE)
     with pytest.raises(InputError, match="machine"):
         detector.predict({name: NEW}, RATE)
@@ -480,7 +480,7 @@ def test_normal_labels_are_accepted_as_scikit_learn_passes_them(
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0, 1] * 6, "y labels recording 1 as 1: fit only normal recordings"),
+        ([0, 1] * 6, "y labels recording 1 as 1: fit on normal recordings"),
         ([1] * 12, "y labels recording 0 as 1"),
         ([-1] * 12, "y labels recording 0 as -1"),
         (["anomaly"] * 12, "y labels recording 0 as 'anomaly'"),

@@ -131,12 +131,12 @@ def test_models_compute_the_requested_scores_and_those_to_fuse():
         ),
         (
             ['scores=["fusion_mean", "latent_density"]'],
-            "score 'latent_density' compares codes of one model, but each fold has its "
-            "own model: set train.split=clip",
+            "score 'latent_density' compares latent codes of a single model, but each "
+            "fold has its own: set train.split=clip",
         ),
         (
             ['scoring.fused=["latent_neighbour"]'],
-            "score 'latent_neighbour' compares codes of one model",
+            "score 'latent_neighbour' compares latent codes of a single model",
         ),
         (["model.target=centre", "features.n_context=4"], "use an odd number of at"),
         (["model.kl=ancestor", "model.latent=gaussian"], "set model.latent=gamma"),

@@ -261,7 +261,7 @@ def test_a_missing_device_is_named_with_the_remedy(monkeypatch, error, reason):
 
     monkeypatch.setattr(jax, "local_devices", missing)
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
-    with pytest.raises(InputError, match="set it to cpu") as caught:
+    with pytest.raises(InputError, match="set JAX_PLATFORMS=cpu") as caught:
         local_devices()
     assert f"a device of JAX_PLATFORMS=cuda ({reason}): set" in str(caught.value)
 

@@ -72,7 +72,7 @@ def prepare(
     frames: int,
     form: Form,
 ) -> Prepared:
-    """Prepare trainers that work one after another.
+    """Prepare trainers, which will work one after another.
 
     Args:
         model: see `build`.
@@ -80,10 +80,10 @@ def prepare(
         batch_size: windows per batch.
         clips: number per machine.
         frames: number per clip.
-        form: `graphs` is for accelerators.
+        form: how the network runs; `graphs` (CUDA graphs) needs an accelerator.
     """
     if form in _MODES:
-        # Helper processes of the compiler would keep running during the rounds.
+        # Otherwise helper processes of the compiler keep running during the rounds.
         torch._inductor.config.compile_threads = 1
     device = best_device()
     starts = torch.from_numpy(window_starts(clips, frames)).to(device)

@@ -43,7 +43,7 @@ class AutoEncoder(nn.Module):
 
 
 class GammaVAE(nn.Module):
-    """The default preset's network: softplus heads, draws by `rsample`."""
+    """The default preset's network: softplus heads, samples from `rsample`."""
 
     def __init__(self, n_features: int):
         super().__init__()

@@ -2,8 +2,8 @@
 
 Windows are copied from the log-mels into one array of float64 rows, and a DataLoader
 without workers fetches them one by one, each with its labels. Autograd's anomaly mode
-is on, each batch's loss is read back, and machines train one after another. Source: the
-structure of the official code, none of its text.
+is on, each batch's loss is read back, and machines train one after another. The
+structure is that of the official code, but none of its text is copied.
 """
 
 # pyright: reportMissingImports=false
@@ -23,7 +23,7 @@ from gammavae_jax.data.features import windows as windows_of
 
 
 class Rows(Dataset):
-    """One row at a time, with the same extra items as the official data set."""
+    """Returns one row at a time, with the same extra items as the official data set."""
 
     def __init__(self, rows: np.ndarray, clip_of_row: np.ndarray):
         self.rows, self.names = rows, [f"clip_{clip}" for clip in clip_of_row]
@@ -76,7 +76,7 @@ def prepare(
     frames: int,
     windows: int,
 ) -> Prepared:
-    """Prepare trainers that work one after another; see `benchmarks.peers.careful`.
+    """Prepare trainers, which will work in turn; see `benchmarks.peers.careful`.
 
     Because this is slow, they train on at most `windows` windows in total, but at least
     a full batch each.

@@ -9,5 +9,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from gammavae_jax.cli.main import main
 
-    globals()[name] = main  # instead of the module of that name
+    globals()[name] = main  # replaces the submodule of that name
     return main

@@ -17,13 +17,13 @@ _RECORDINGS = {
 
 @dataclass(frozen=True)
 class Demo:
-    """Train on a synthetic fan and explain its faults, in two or three minutes."""
+    """Show the whole workflow on a synthetic fan; this takes two or three minutes."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("demo")
-    """New folder for the recordings, the detector and the page."""
+    """Folder to create for the recordings, the detector and the report."""
 
     def run(self) -> int:
-        """Make recordings, fit a detector, score new recordings and write the page."""
+        """Make recordings, fit a detector, score new recordings and write a report."""
         import shlex
 
         from gammavae_jax.cli.fit import Fit
@@ -31,7 +31,7 @@ class Demo:
 
         if self.out.exists():
             raise InputError(f"{printable(self.out)} exists: choose another --out")
-        print("The fan is made up: its sounds are SYNTHETIC, not recorded.", flush=True)
+        print("The fan in this demo is SYNTHETIC: no sound was recorded.", flush=True)
         with writing(self.out):
             self._copy_recordings()
         detector, page = self.out / "fan.detector", self.out / "report.html"

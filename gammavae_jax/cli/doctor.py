@@ -1,4 +1,4 @@
-"""`gammavae doctor`: checks the installation and suggests repairs."""
+"""`gammavae doctor`: checks the installation and suggests remedies."""
 
 import contextlib
 import importlib
@@ -16,7 +16,7 @@ from typing import Any
 from gammavae_jax.errors import InputError
 
 _US = "gammavae-jax"
-_TFP = ("tensorflow-probability", "tfp-nightly")  # both install the same folder
+_TFP = ("tensorflow-probability", "tfp-nightly")  # both use the same folder
 
 # The state ("ok", "warning" or "FAILED"), a detail, and a remedy, which may be empty.
 Result = tuple[str, str, str]
@@ -26,12 +26,12 @@ Result = tuple[str, str, str]
 class Doctor:
     """Check that everything the package needs is installed and works.
 
-    Checks Python, packages, sound files, caches and devices, and trains for one step.
-    The exit status is 1 if a check FAILED.
+    This checks Python, packages, sound files, caches and devices, and runs one training
+    step. The exit status is 1 if a check FAILED.
     """
 
     def run(self) -> int:
-        """Print each finding as soon as its check is done."""
+        """Run the checks, and print the result of each as soon as it is known."""
         states = []
         with warnings.catch_warnings(action="ignore"):
             for name, check in CHECKS.items():
@@ -39,7 +39,7 @@ class Doctor:
                 try:
                     state, detail, remedy = check()
                 except InputError as error:
-                    # Without a usable device, the checks that need one are left out.
+                    # No device is usable, and the remaining checks need one: skip them.
                     state, detail, remedy, no_device = "FAILED", str(error), "", True
                 except Exception as error:
                     problem = " ".join(str(error).split())
@@ -52,9 +52,9 @@ class Doctor:
                 if no_device:
                     break
         if "FAILED" in states:
-            print("fix the first check that FAILED, then run doctor again")
+            print("resolve the first check that FAILED, then run gammavae doctor again")
             return 1
-        print("there are warnings" if "warning" in states else "all is well")
+        print("there are warnings" if "warning" in states else "all checks passed")
         return 0
 
 
@@ -101,8 +101,9 @@ def _probability() -> Result:
     wanted = str(_requirements().get("tfp-nightly", ""))
     remedy = f"pip uninstall -y {' '.join(_TFP)} && pip install 'tfp-nightly{wanted}'"
     distributions_of = importlib.metadata.distributions
+    # A set, because a folder that is on the path twice is searched twice.
     found = {f"{p} {d.version}" for p in _TFP for d in distributions_of(name=p)}
-    installed = sorted(found)  # each once, although a folder can be on the path twice
+    installed = sorted(found)
     detail = " and ".join(installed) or "not installed"
     if len(installed) > 1:
         return "FAILED", f"{detail} are both installed in the same folder", remedy
@@ -128,14 +129,14 @@ def _sound_files() -> Result:
             soundfile.write(file, samples, 16000, format=kind)
             file.seek(0)
             if not np.array_equal(soundfile.read(file, dtype="int16")[0], samples):
-                return "FAILED", f"{kind} does not read back as written", remedy
+                return "FAILED", f"{kind} samples were not read back as written", remedy
     except (ImportError, OSError, RuntimeError) as error:
         return "FAILED", f"{type(error).__name__}: {error}", remedy
     return "ok", f"WAV and FLAC, libsndfile {soundfile.__libsndfile_version__}", ""
 
 
 def _caches() -> Result:
-    """Check both cache folders (this package's and JAX's) before JAX is imported."""
+    """Check this package's cache folder and JAX's, then import JAX."""
     from gammavae_jax.process import cache_folder, import_jax, keep_compiled_programs
 
     try:
@@ -154,7 +155,7 @@ def _caches() -> Result:
     import_jax()
     if message.getvalue():
         return "warning", " ".join(message.getvalue().split()), ""
-    programs = os.environ.get("JAX_COMPILATION_CACHE_DIR") or "not kept"
+    programs = os.environ.get("JAX_COMPILATION_CACHE_DIR") or "not cached"
     return "ok", f"{folder}; compiled programs: {programs}", ""
 
 
@@ -169,13 +170,13 @@ def _devices() -> Result:
     detail = f"{counts}; {available_cores()} cores"
     has_card = shutil.which("nvidia-smi") and not os.environ.get("JAX_PLATFORMS")
     if has_card and jax.default_backend() == "cpu":
-        detail += "; JAX does not use the NVIDIA card"
+        detail += "; JAX does not use the NVIDIA GPU"
         return "warning", detail, f"pip install '{_US}[cuda]'"
     return "ok", detail, ""
 
 
 def _training() -> Result:
-    """Train a tiny model on noise for one step, with the gradient of Gamma samples."""
+    """Train a tiny GammaVAE on noise for one step, and check its parameters."""
     import jax
     import jax.numpy as jnp
     from jax.flatten_util import ravel_pytree

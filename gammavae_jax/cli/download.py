@@ -24,29 +24,29 @@ if TYPE_CHECKING:
 class Download:
     """Download the challenge's recordings, by year and machine.
 
-    The zip archives are read in place. To resume an interrupted download, run the same
-    command again.
+    The zip archives need not be unpacked. To resume an interrupted download, run the
+    same command again.
     """
 
     year: tyro.conf.Positional[int]
     """Year of the challenge, 2020 to 2026."""
     machines: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
-    """Machine types, such as fan; default: all of that year."""
+    """Machine types to download, such as fan. Default: all of that year's types."""
     parts: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PART ...")] = ()
-    """dev (labelled test clips), eval (unlabelled test clips), or both; default:
-    both."""
+    """dev (the development set, whose test clips are labelled), eval (the evaluation
+    set, whose test clips are not), or both. Default: both."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder for the year; default: data/dcase<year>."""
+    """Folder for the archives. Default: data/dcase<year>."""
     list: bool = False
-    """List the archives and whether they are on disk, and download nothing."""
+    """Only list the archives, and show which are on disk; download nothing."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write the list of archives as JSON; '-' writes it to standard output, and
-    everything else to standard error."""
+    """Write the list of archives as JSON. With '-', the JSON goes to standard output,
+    and all other output to standard error."""
     mirror: Annotated[str, tyro.conf.arg(metavar="URL")] = "https://zenodo.org"
-    """Server to use instead of Zenodo; it must have the same paths."""
+    """Server to use instead of Zenodo; it must have the archives at the same paths."""
 
     def run(self) -> int:
-        """Download the missing archives, or list all of them."""
+        """Download the archives that are missing or, with --list, list all archives."""
         from gammavae_jax.data.download.catalogue import find_archives
         from gammavae_jax.data.download.deliver import deliver, published_files
         from gammavae_jax.log import Log
@@ -83,7 +83,7 @@ def _checked_url(mirror: str) -> str:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> "Table":
-    """Build a table of the archives from `_rows`."""
+    """Build a table from the rows that `_rows` returns."""
     from rich.filesize import decimal
 
     columns = ("part", "machine", "sections", "archive", "size", "on disk")
@@ -129,7 +129,7 @@ def _rows(
     mirror: str,
     published: dict["Archive", "Published"],
 ) -> list[dict[str, Any]]:
-    """Return the list of archives that `--json` writes."""
+    """Return one row per archive, as written by `--json`."""
     from gammavae_jax.data.download.deliver import status_of
 
     rows = []

@@ -1,4 +1,4 @@
-"""`gammavae evaluate`: the challenge's metrics for the score files of any system."""
+"""`gammavae evaluate`: computes the challenge's metrics for any score files."""
 
 import math
 import sys
@@ -32,22 +32,22 @@ _DECISIONS = {
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate the score files of any system as the challenge does."""
+    """Evaluate any system's score files with the challenge's metrics."""
 
     scores_dir: tyro.conf.Positional[Path]
-    """Folder with anomaly_score_<machine>_section_<id>_test.csv and, for precision,
-    recall and F1, decision_result_...csv."""
+    """Folder with the files anomaly_score_<machine>_section_<id>_test.csv. Precision,
+    recall and F1 also require the files decision_result_...csv."""
     ground_truth: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """Folder of an official evaluator, which contains ground_truth_data, or an
-    eval_data_list_<year>.csv. Default: the labels and domains in clip names."""
+    """Source of labels and domains: the folder of an official evaluator (it contains
+    ground_truth_data) or a file eval_data_list_<year>.csv. Default: the clip names."""
     year: Annotated[int | None, tyro.conf.arg(metavar="YYYY")] = None
     """Challenge year whose metrics are used. Default: 2020 or 2021 if the files are
-    named as in that year, otherwise 2022 and later."""
+    named as in that year, otherwise the metrics used since 2022."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Write the results as JSON, with metrics as fractions. With '-', the JSON goes to
     standard output, and the table to standard error."""
     bootstrap: Annotated[int, tyro.conf.arg(metavar="N")] = 1000
-    """Number of bootstrap resamples of the test clips: at least 2, or 0 for none."""
+    """Number of bootstrap resamples of the test clips, at least 2; 0 turns it off."""
 
     def run(self) -> int:
         """Print a table of the results, and write JSON if requested."""
@@ -59,9 +59,12 @@ class Evaluate:
         sections = read_directory(self.scores_dir, self.ground_truth)
         if names := left_out_files(self.scores_dir):
             some = printable(names_text(names, 3))
-            count = f"left out of {printable(self.scores_dir)}, though named like"
-            remedy = "evaluate each folder by itself, and let file names end in .csv"
-            print(f"{count} score files: {some}: {remedy}", file=sys.stderr)
+            count = f"in {printable(self.scores_dir)}, these files are named like"
+            remedy = "evaluate each folder separately, and use the suffix .csv"
+            print(
+                f"{count} score files but were not read: {some}: {remedy}",
+                file=sys.stderr,
+            )
         year = year_of_files(self.scores_dir) if self.year is None else self.year
         rows = [evaluate_section(**s._asdict(), year=year) for s in sections]
         summary = {"year": year, **summarise(rows, year), "bootstrap": None}
@@ -85,7 +88,7 @@ def _table(
         columns |= _DECISIONS
     rules = str(year) if year is not None and year < 2022 else "2022 and later"
     numbers = [title.replace(" ", "\n") for title in columns.values()]
-    title = f"In percent, by the metrics of {rules}"
+    title = f"In percent, with the metrics of {rules}"
     table = new_table(("machine", "section", *numbers), numbers, title)
     for row in rows:
         values = (getattr(row, c) for c in columns)
@@ -98,7 +101,7 @@ def _table(
 
 
 def _conclusions(summary: Mapping[str, Any]) -> list[str]:
-    """Return the lines with the official score and its bootstrap interval."""
+    """Return the official score as text and, if computed, its bootstrap interval."""
     score, spread = summary["official_score"], summary["bootstrap"]
     lines = [f"official score: {score:.16f} ({_percent(score)} %)"]
     if spread:
@@ -113,7 +116,10 @@ def _conclusions(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _gaps(rows: Sequence["Row"], year: int | None) -> list[str]:
-    """Return a line that names missing AUCs; official sets since 2021 have them all."""
+    """Return a line that lists any missing AUCs.
+
+    No AUC is missing in the official data sets since 2021.
+    """
     missing = [
         f"{row.machine} section {row.section} has no AUC {domain}"
         for row in rows

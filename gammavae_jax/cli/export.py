@@ -1,4 +1,4 @@
-"""`gammavae export`: writes files that score a waveform without this package."""
+"""`gammavae export`: writes ONNX files that score waveforms without this package."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Export:
-    """Export each machine's detector as an ONNX file, from waveform to decision."""
+    """Export detectors as ONNX files that compute a decision from a waveform."""
 
     checkpoint: Path
     """A detector written by `gammavae fit`, or the folder 'checkpoint' of a run."""
@@ -38,9 +38,9 @@ class Export:
     score: str | None = None
     """Score to export. Default: the run's headline score."""
     int8: bool = False
-    """Also write a smaller file with int8 weights, and print how the scores change."""
+    """Also write a smaller file with int8 weights, and print how its scores differ."""
     data_root: Path | None = None
-    """Check the files on the test clips in this folder. Default: built-in sounds."""
+    """Folder of test clips on which to check the files. Default: built-in sounds."""
     overwrite: bool = False
     """Replace existing files in --out."""
 
@@ -74,8 +74,8 @@ class Export:
         console.print(_table(title, exported))
         if not detector.calibration:
             log.say(
-                "p-values are NaN: they need held-out clips, which official thresholds "
-                "do without"
+                "p-values are NaN: they need held-out clips, but with "
+                "scoring.threshold=official, no clips are held out"
             )
         log.say(f"written to {self.out}")
         return 0

@@ -21,20 +21,21 @@ class Fit:
     ]
     """WAV or FLAC files, or folders of them; subfolders are included."""
     out: Annotated[Path, tyro.conf.arg(metavar="DETECTOR")]
-    """Folder for the detector, such as pump.detector."""
+    """Folder to write the detector to, such as pump.detector."""
     machine: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Name of the machine. Default: the name of --out without .detector."""
     by_folder: bool = False
-    """Treat each subfolder of the given folder as a machine. If it has a subfolder
-    named normal or train, only the recordings in that one are used."""
+    """Treat each subfolder of RECORDINGS as a machine. If a machine's folder contains a
+    folder named normal or train, only the recordings in that folder are used."""
     false_alarm_rate: Annotated[float, tyro.conf.arg(metavar="RATE")] = 0.1
-    """Share of normal recordings that may raise an alarm."""
+    """Largest acceptable share of normal recordings that raise an alarm."""
     clip_seconds: Annotated[float, tyro.conf.arg(metavar="S")] = 10.0
     """Cut longer recordings into clips of about this length, in seconds."""
     preset: Annotated[str, tyro.conf.arg(metavar="NAME")] = "default"
     """Named configuration, such as default or paper."""
     epochs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Passes over the training data. Default: the preset's; more for few recordings."""
+    """Passes over the training data. Default: the preset's number, or more if there are
+    few recordings."""
     seed: Annotated[int, tyro.conf.arg(metavar="S")] = 13711
     """Seed of all random numbers."""
     set: Settings = ()
@@ -45,17 +46,17 @@ class Fit:
     """Replace an existing detector."""
 
     def run(self) -> int:
-        """Train and write the detector, and print its thresholds."""
+        """Train the detector, write it to disk, and print its thresholds."""
         if self.out.exists() and not self.overwrite:
             raise InputError(
                 f"{printable(self.out)} exists: add --overwrite or choose another --out"
             )
         recordings = self.recordings_by_machine()
-        prepare(2)  # the number of folds, at least
+        prepare(2)  # there are at least two models, one per fold
 
         from gammavae_jax.runs.detector_folder import require_place
 
-        require_place(self.out)  # before the long training
+        require_place(self.out)  # fail now instead of after training
 
         from gammavae_jax.anomaly_detector import AnomalyDetector
 
@@ -70,7 +71,7 @@ class Fit:
         ).fit(recordings)
         detector.save(self.out)
         for machine, threshold in detector.threshold_.items():
-            print(f"{machine}: alarm above {threshold:.4g}")
+            print(f"{machine}: alarm if the score is above {threshold:.4g}")
         out = shlex.quote(str(self.out))
         print(f"written to {self.out}; next: gammavae score {out} RECORDINGS")
         return 0
@@ -85,7 +86,9 @@ class Fit:
                 "--by-folder names machines after their folders: leave out --machine"
             )
         if len(self.recordings) != 1 or not self.recordings[0].is_dir():
-            raise InputError("--by-folder needs one folder that holds machine folders")
+            raise InputError(
+                "--by-folder needs exactly one folder, with one subfolder per machine"
+            )
         (root,) = self.recordings
         machines = {
             path.name: [_normal_folder(path)]
@@ -102,7 +105,7 @@ class Fit:
 
 
 def _subfolders(root: Path) -> list[Path]:
-    """Return a folder's visible subfolders, and print what else it contains."""
+    """Return a folder's visible subfolders, and report the files that are left out."""
     from gammavae_jax.data.listing import (
         ELSEWHERE,
         is_hidden,
@@ -120,6 +123,6 @@ def _subfolders(root: Path) -> list[Path]:
 
 
 def _normal_folder(machine: Path) -> Path:
-    """Return the subfolder that holds normal recordings, or the folder itself."""
+    """Return a machine's subfolder of normal recordings or, without one, its folder."""
     folders = (machine / name for name in ("normal", "train"))
     return next((folder for folder in folders if folder.is_dir()), machine)

@@ -1,4 +1,4 @@
-"""Turns a command's dataclass into options and a help page, with tyro."""
+"""Uses tyro to turn a command's dataclass into options and a help page."""
 
 import contextlib
 import dataclasses
@@ -10,11 +10,11 @@ import tyro.constructors as tc
 
 MARKERS = (
     tyro.conf.FlagCreatePairsOff,  # no --no-overwrite beside --overwrite
-    tyro.conf.DisallowNone,  # None means that an option is left out
+    tyro.conf.DisallowNone,  # None stands for an option that was not given
     tyro.conf.PositionalMetavarFromFieldName,
 )
 RULES = tc.ConstructorRegistry()
-_QUIET = tyro.conf.arg(  # hides defaults that say nothing
+_QUIET = tyro.conf.arg(  # hides uninformative defaults
     help_behavior_hint=lambda d: f"(default: {d})" * (d not in ("", "None", "False"))
 )
 _NUMBERS = {int: "a whole number", float: "a number"}
@@ -32,7 +32,7 @@ def _options(info: tc.StructTypeInfo) -> tc.StructConstructorSpec | None:
     """Build a dataclass's options as tyro does, but hide uninformative defaults."""
     form: Any = info.type
     if not dataclasses.is_dataclass(info.type) or hasattr(form, "__parameters__"):
-        return None  # tyro has a generic dataclass of its own
+        return None  # one of tyro's own dataclasses, which tyro handles
     texts, hints = field_docstrings(form), get_type_hints(form, include_extras=True)
     fields = []
     for f in dataclasses.fields(form):
@@ -44,7 +44,7 @@ def _options(info: tc.StructTypeInfo) -> tc.StructConstructorSpec | None:
 
 @RULES.primitive_rule
 def _number(info: tc.PrimitiveTypeInfo) -> tc.PrimitiveConstructorSpec | None:
-    """Parse an optional number; reject other text with a clear message."""
+    """Parse a number, which may be optional; reject other text with a clear message."""
     kind = next((k for k in _NUMBERS if info.type in (k, k | None)), None)
     if kind is None:
         return None

@@ -1,7 +1,7 @@
 """The `gammavae` command: its subcommands and the parsing of its command line.
 
-Nothing slow (NumPy, scikit-learn, JAX) is imported before the command line is parsed;
-each command imports what it needs in its `run`.
+No slow package (NumPy, scikit-learn, JAX) is imported before the command line has been
+parsed; each command imports what it needs in its `run`.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ class Command(Protocol):
         """Run the command, and return its exit status.
 
         Raises:
-            InputError: an option or a file cannot be used, or an output is unwritable.
+            InputError: an option or a file is unusable, or an output cannot be written.
         """
         ...
 
@@ -150,7 +150,7 @@ def _read(form: Any, program: str, arguments: Sequence[str]) -> Command:
     try:
         with contextlib.redirect_stdout(page):
             return read()
-    finally:  # tyro folds the options, but not the description
+    finally:  # tyro wraps the text of options, but not the description
         page.seek(0)
         for line in page.read().splitlines():
             print(textwrap.fill(line, _width()) if line[:1].isalpha() else line)

@@ -11,14 +11,14 @@ from gammavae_jax.cli.shared import prepare
 
 @dataclass(frozen=True)
 class Report:
-    """Rebuild a finished run's report page, with pictures of the clips you choose."""
+    """Rebuild the report page of a finished run, including pictures of chosen clips."""
 
     run_folder: tyro.conf.Positional[Path]
     """Folder of a run or of an evaluation."""
     data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder of the recordings. Default: where the run found them."""
+    """Folder of the recordings. Default: the folder that the run used."""
     clips: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
-    """Clips to show with pictures and sound, besides the most informative ones."""
+    """Clips to show with pictures and sound, besides those chosen automatically."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File for the page. Default: report.html in the run folder."""
 

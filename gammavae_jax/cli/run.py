@@ -41,21 +41,22 @@ class Run(JobOptions):
     preset: Annotated[str, tyro.conf.arg(metavar="NAME")] = "default"
     """Named configuration: default, vae, autoencoder, paper or official."""
     epochs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Passes over the training data. Default: the preset's, 20 or 100."""
+    """Passes over the training data. Default: the preset's number, 20 or 100."""
     batch_size: Annotated[int | None, tyro.conf.arg(metavar="B")] = None
     """Windows per training step. Default: 256."""
     seeds: Annotated[int | None, tyro.conf.arg(metavar="K")] = None
-    """Report results as mean and standard deviation over K seeds. Default: 1."""
+    """Number of seeds; the mean and standard deviation over them are reported.
+    Default: 1."""
     seed: Annotated[int | None, tyro.conf.arg(metavar="S")] = None
     """First seed. Default: 13711."""
     scores: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
-    """Anomaly scores to compute, such as fusion_mean or mse; an unknown name shows all
-    names. Default: the preset's."""
+    """Anomaly scores to compute, such as fusion_mean or mse. An unknown name prints a
+    list of all scores. Default: the scores of the preset."""
     with_supplemental: bool = False
     """Also train on the clips in folders named supplemental (2025 and later)."""
     wave_size: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Train N machines at a time. Default: as many as fit in memory. It cannot be used
-    with --distributed."""
+    """Train N machines at a time. Default: as many as fit in memory. This option
+    cannot be used with --distributed."""
     resume: bool = False
     """Resume the run in --out; if it is finished, compute its scores again."""
     distributed: bool = False
@@ -74,20 +75,20 @@ class Run(JobOptions):
         limit_blas_threads()
         with contextlib.ExitStack() as stack:
             if self.distributed:
-                # The number of models is known only after joining.
+                # The number of models is known only after joining the cluster.
                 prepare(2, in_cluster=True)
                 stack.enter_context(cluster_process())
             return self._run_here()
 
     def configuration(self) -> "Config":
-        """Return the preset with all options applied to it, `--set` last."""
+        """Return the preset with all options applied; `--set` is applied last."""
         from gammavae_jax.config_json import override
         from gammavae_jax.presets import preset
 
         config = preset(self.preset)
         changes = _given(n_seeds=self.seeds, seed=self.seed)
         if self.scores:
-            # The preset's headline score if it is listed, else the first one listed.
+            # The preset's headline score if it was listed, otherwise the first listed.
             is_listed = config.score in self.scores
             changes["scores"] = self.scores
             changes["score"] = config.score if is_listed else self.scores[0]
@@ -111,14 +112,16 @@ class Run(JobOptions):
         if self.wave_size is not None and self.wave_size < 1:
             raise InputError(f"--wave-size is {self.wave_size}: it must be at least 1")
         if self.wave_size is not None and self.distributed:
-            raise InputError("waves need a single process: leave out --wave-size")
+            raise InputError(
+                "waves need a single process: leave out --wave-size or --distributed"
+            )
 
     def _run_here(self) -> int:
         """Run the main job in this process, which may be one of a cluster."""
         from gammavae_jax.devices.cluster import on_first, together
 
         config = together(self.configuration)
-        if self.data_root is None:  # only the first process announces and makes it
+        if self.data_root is None:  # only the first process makes the built-in set
             on_first(lambda: str(data_root_or_synthetic(None)))
         data_root, machines = together(self._data_root_and_machines)
         prepare(models_side_by_side(config, len(machines)))  # before JAX is imported
@@ -161,16 +164,16 @@ class Run(JobOptions):
 
 
 def epochs_of(out: Path) -> int | None:
-    """Return the number of epochs configured in a run folder; None if unreadable.
+    """Return the number of epochs set in a run folder, or None if it cannot be read.
 
-    When a finished run is resumed for more epochs, its training states record the
-    new number first, so they are read as well.
+    If a finished run was being trained for more epochs, its training states have the
+    new number before `config.json` does, so they are read as well.
     """
     epochs, paths = [], [out / "config.json"]
     if (out / "summary.json").exists():
         paths += out.glob("**/checkpoint/train/*.json")
     for path in paths:
-        # A folder that cannot be resumed is refused later, by name.
+        # If the folder cannot be resumed, a later check refuses it and names it.
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             content = json.loads(path.read_text(encoding="utf-8"))
             config = content if path.name == "config.json" else content["config"]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Score:
-    """Score recordings with a detector; a higher score is more anomalous."""
+    """Score recordings with a detector; a higher score means more anomalous."""
 
     detector: tyro.conf.Positional[Path]
     """A detector written by `gammavae fit`, or the folder `checkpoint` of a run."""
@@ -32,7 +32,7 @@ class Score:
     ]
     """WAV or FLAC files, or folders of them; subfolders are included."""
     machine: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Machine in these recordings; required if the detector has several machines."""
+    """Machine that was recorded; required if the detector has several machines."""
     skip_bad_files: bool = False
     """Report and skip recordings that cannot be used."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -69,7 +69,7 @@ class Score:
 
 
 def _record(recording: "Verdict") -> dict[str, Any]:
-    """Convert a verdict to JSON types, with null for NaN."""
+    """Convert a verdict to JSON types, with null for numbers that are not finite."""
     values = {**recording._asdict(), "is_anomaly": recording.is_anomaly}
     return {
         name: None if isinstance(v, float) and not math.isfinite(v) else v

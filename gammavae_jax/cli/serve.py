@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gammavae_jax.live.scorer import LiveScorer
     from gammavae_jax.log import Log
 
-_LAST_SECONDS = 2.0  # to finish the recording that is being scored
+_LAST_SECONDS = 2.0  # time limit for finishing the recording being scored
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,15 @@ class Serve:
     """Score recordings sent over HTTP, and show the scores on a live page."""
 
     detector: Path
-    """Saved detector, or OUT/checkpoint of a run."""
+    """A detector written by `gammavae fit`, or the folder 'checkpoint' of a run."""
     host: str = "127.0.0.1"
     """Address to listen on; the default accepts connections from this computer only.
-    Clients need no password: put a reverse proxy in front of an exposed port."""
+    There is no password: put a reverse proxy in front of an exposed port."""
     port: int = 8000
     """Port to listen on; 0 picks a free one."""
     allow_host: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Another name of this server that clients may use, besides its addresses and its
-    host name; repeat the option for more names."""
+    """Name by which clients may address this server, in addition to its addresses and
+    its host name. Repeat the option for more names."""
     window: float | None = None
     """Window length in seconds; recordings longer than one and a half windows are
     scored window by window. Default: the length of the training clips."""
@@ -44,9 +44,9 @@ class Serve:
     upload_seconds: float = 30.0
     """Time limit for receiving a recording, in seconds."""
     score_seconds: float = 60.0
-    """Time limit for scoring a recording, in seconds, including the wait."""
+    """Time limit for scoring a recording, in seconds, including its time in queue."""
     max_waiting: int = 16
-    """Recordings that may wait to be scored; any others are answered with 503."""
+    """Number of recordings that may wait in the queue; others are refused with 503."""
 
     def run(self) -> int:
         """Serve until interrupted."""
@@ -114,7 +114,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket) -> str:
-    """Return the URL of the page that a socket serves."""
+    """Return the URL of the live page, which is served on this socket."""
     host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 

@@ -1,4 +1,4 @@
-"""Code shared by the commands, without NumPy and JAX so that `--help` is fast."""
+"""Code shared by the commands; it imports no NumPy or JAX, so `--help` is fast."""
 
 import contextlib
 import io
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 def readable_errors() -> Iterator[None]:
     """Turn an `InputError` into one line on standard error and exit status 2.
 
-    System errors about files are shown in the same way. Ctrl-C exits with status 130,
-    SIGTERM with 143 and SIGHUP with 129, all after cleaning up. A closed pipe, as with
-    `| head`, is not an error. Characters that the output's encoding lacks are escaped.
+    System errors about files are shown in the same way. After cleaning up, Ctrl-C exits
+    with status 130, SIGTERM with 143 and SIGHUP with 129. A closed pipe, as with
+    `| head`, is not an error. Characters that the output cannot encode are escaped.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -54,7 +54,7 @@ def readable_errors() -> Iterator[None]:
         print("terminated" if is_term else "interrupted", file=sys.stderr)
         sys.exit(exit_status(end))
     except BrokenPipeError:
-        # Otherwise Python flushes the rest at exit, and complains.
+        # Otherwise Python would flush the output at exit and print an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
@@ -64,7 +64,7 @@ def readable_errors() -> Iterator[None]:
 
 
 def _fail(error: InputError) -> NoReturn:
-    """Print an error in one line, and exit with status 2."""
+    """Print an error on one line, and exit with status 2."""
     print(f"error: {printable(str(error))}", file=sys.stderr)
     sys.exit(2)
 
@@ -90,7 +90,7 @@ def cluster_process() -> Iterator[None]:
 
 
 def _leave(error: BaseException) -> NoReturn:
-    """Exit at once, without JAX's barrier, which would wait for other processes."""
+    """Exit at once: JAX's barrier at exit would wait for the other processes."""
     from gammavae_jax.devices.cluster import others_lost
 
     status = 1
@@ -111,9 +111,9 @@ def _leave(error: BaseException) -> NoReturn:
 
 
 def models_side_by_side(config: "Config", n_machines: int) -> int:
-    """Return the number of models to train at once, one per core; see `prepare`.
+    """Return how many models train independently, each on one core; see `prepare`.
 
-    With `vmap`, this is 1: all models form one batch, whose products use every core.
+    With `vmap`, this is 1: all models form one batch, whose operations use every core.
     """
     return 1 if config.train.batching == "vmap" else n_machines * config.n_members
 
@@ -122,7 +122,7 @@ def prepare(n_models: int, in_cluster: bool = False) -> None:
     """Configure threads and the compilation cache, then import JAX.
 
     Raises:
-        InputError: see `devices.local`, which a cluster calls after it has been joined.
+        InputError: no device can be used; a cluster checks this only after joining.
     """
     limit_blas_threads()
     give_cores_to_models(n_models)
@@ -135,7 +135,7 @@ def prepare(n_models: int, in_cluster: bool = False) -> None:
 
 
 def models_in_checkpoint(folder: Path) -> int:
-    """Count a checkpoint's models; return 1 if it is unreadable, 2 for any fleet."""
+    """Return a checkpoint's number of models; 1 if it is unreadable, 2 for a fleet."""
     if (folder / "fleet.json").is_file():
         return 2
     try:
@@ -189,7 +189,7 @@ def new_table(
     return table
 
 
-# Both `--set a=1 b=2` and `--set a=1 --set b=2` are read.
+# Both `--set a=1 b=2` and `--set a=1 --set b=2` are accepted.
 Settings = Annotated[
     tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]],
     tyro.conf.arg(metavar="FIELD=VALUE ..."),
@@ -206,14 +206,14 @@ class JobOptions:
     """Options shared by all commands that read recordings and write a run folder."""
 
     data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder of machine folders (fan/train, fan/test) or of their zip archives, or a
-    folder that contains raw/. Default: a small synthetic set, made on first use."""
+    """Folder that contains machine folders (fan/train, fan/test) or their zip archives,
+    directly or in raw/. Default: a small synthetic set, generated on first use."""
     year: Annotated[int | None, tyro.conf.arg(metavar="YYYY")] = None
     """Challenge year whose metrics are used. Default: 2020 or 2021 if folders and files
-    are named as in that year, otherwise 2022 and later."""
+    are named as in that year, otherwise the metrics used since 2022."""
     feature_cache: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder that keeps log-mels between runs. Several runs may share it; changes
-    of recordings or settings are detected."""
+    """Folder in which log-mels are cached for later runs. Several runs may share it. If
+    recordings or settings have changed, the log-mels are computed again."""
     overwrite: bool = False
     """Replace the contents of --out."""
     skip_bad_files: bool = False
@@ -232,8 +232,8 @@ def data_root_or_synthetic(data_root: Path | None) -> Path:
     if data_root is not None:
         return data_root
     print(
-        "No --data-root given: using the built-in SYNTHETIC set of seven made-up "
-        "machines (made once, then cached).",
+        "No --data-root given: using the built-in SYNTHETIC set of seven machines "
+        "(generated once, then cached).",
         flush=True,
     )
     return built_in_set()

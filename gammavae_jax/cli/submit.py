@@ -14,7 +14,7 @@ class Submit:
     run_out: tyro.conf.Positional[Path]
     """Run folder with the scores to submit."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Folder for packages; DIR/LABEL must not exist."""
+    """Folder in which to create the package DIR/LABEL, which must not exist yet."""
     label: Annotated[str, tyro.conf.arg(metavar="LABEL")]
     """Name of the entry, such as Author_Affiliation_task2_1."""
     score: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
@@ -23,7 +23,7 @@ class Submit:
     """Seed to submit. Default: the run's first seed."""
 
     def run(self) -> int:
-        """Write the package, and print what is left to do."""
+        """Write the package, and print what the user still has to do."""
         from gammavae_jax.evaluation.submission import write_submission
 
         package = write_submission(
@@ -31,7 +31,7 @@ class Submit:
         )
         print(
             f"written to {package.folder}: score {package.score}, seed {package.seed}, "
-            f"machines and sections: {package.n_sections}\n"
-            f"left to do: complete each FILL IN in {self.label}.meta.yaml, add a report"
+            f"sections of all machines: {package.n_sections}\n"
+            f"next: replace each FILL IN in {self.label}.meta.yaml, and add a report"
         )
         return 0

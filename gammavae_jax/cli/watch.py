@@ -26,10 +26,10 @@ class Watch:
     """Folder to watch, with its subfolders. A subfolder named after a machine holds
     that machine's recordings."""
     detector: Path
-    """Saved detector, or OUT/checkpoint of a run."""
+    """A detector written by `gammavae fit`, or the folder 'checkpoint' of a run."""
     machine: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Machine in all recordings. Default: the machine that a subfolder is named after,
-    or the only machine of the detector."""
+    """Machine that all recordings belong to. Default: the machine that their subfolder
+    is named after, or the only machine of the detector."""
     window: float | None = None
     """Window length in seconds; recordings longer than one and a half windows are
     scored window by window. Default: the length of the training clips."""
@@ -39,7 +39,8 @@ class Watch:
     """URL that receives each alarm as JSON, by HTTP POST."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File to which a line of JSON is appended for each recording, stretch of alarms
-    and bad file. With '-', it is standard output; other lines go to standard error."""
+    and bad file. With '-', these lines go to standard output, others to standard error.
+    """
     once: bool = False
     """Score the recordings that are present, then exit."""
     skip_existing: bool = False
@@ -119,7 +120,7 @@ class Watch:
 
 
 def _names(machines: Sequence[str]) -> str:
-    """Return the first few machine names, and the number of the others."""
+    """Return text with the first few machine names and the number of further ones."""
     names = ", ".join(map(printable, machines[:8]))
     return names + (f" and {len(machines) - 8} more" if machines[8:] else "")
 

@@ -18,7 +18,7 @@ _ENCRYPTED = 1  # bit of a member's flags
 # Recordings compress to about half, silence to a thousandth; only a zip bomb is both
 # larger than `_SPARE_BYTES` and compressed this much.
 _MAX_RATIO, _SPARE_BYTES = 100, 64 << 20
-_MAX_OPEN = 8  # archives kept open; a fleet may have more than the system allows
+_MAX_OPEN = 8  # archives kept open at once; systems limit open files
 
 # What zipfile raises for a damaged archive, and for a damaged member of one.
 _BAD_ARCHIVE = (BadZipFile, RuntimeError, ValueError, OverflowError)
@@ -114,7 +114,7 @@ def _unreadable(path: str | os.PathLike[str], error: OSError) -> InputError:
 
 @functools.lru_cache(_MAX_OPEN)
 def _opened(archive: Path, stamp: _Stamp) -> ZipFile:
-    """Open an archive and keep it open; reopen it if its size or time has changed."""
+    """Open an archive and keep it open; reopen it if it has changed (see `_Stamp`)."""
     try:
         return ZipFile(archive)
     except OSError as error:

@@ -16,7 +16,7 @@ from gammavae_jax.data.machines import ClipFile, is_supplemental
 
 AnyArray = Array | np.ndarray  # on a device or on the host
 
-# What a window is used for. Padding must be 0: free slots are filled with zeros.
+# What a window is used for. Padding must be 0: unused slots are filled with zeros.
 PADDING, TRAIN, HELD_OUT = 0, 1, 2
 
 
@@ -33,8 +33,8 @@ class ClipArrays(NamedTuple):
 class TrainingArrays(NamedTuple):
     """Clips with the window positions and domains that training needs.
 
-    `window_start` is the first frame of each window, counted as `clip * n_frames +
-    frame` in the padded log-mels.
+    `window_start` holds the index of each window's first frame, which is `clip *
+    n_frames + frame` if the padded clips are joined.
     """
 
     clips: ClipArrays
@@ -127,12 +127,12 @@ def is_target(files: Sequence[ClipFile]) -> Bool[np.ndarray, "clip"]:
 
 
 def is_anomaly(files: Sequence[ClipFile]) -> Bool[np.ndarray, "clip"] | None:
-    """Return each clip's label, read from its name; None if any name has no label."""
+    """Return whether each clip is labelled an anomaly; None if any label is missing."""
     if not all(file.name.label for file in files):
         return None
     return np.array([file.name.label == "anomaly" for file in files])
 
 
 def hash_name(name: str) -> int:
-    """Return a reproducible 32-bit hash of a machine's name, to seed its randomness."""
+    """Return a reproducible 32-bit hash of a machine's name, to seed random numbers."""
     return zlib.crc32(name.encode())

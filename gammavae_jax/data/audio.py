@@ -23,8 +23,9 @@ from gammavae_jax.data.audio_header import (
 from gammavae_jax.data.channel_levels import ChannelLevels
 from gammavae_jax.errors import InputError, printable
 
-# Samples (of all channels) per read, so that no header decides how much memory is
-# allocated; and the fewest frames per read, even with many channels.
+# The number of samples (of all channels together) per read, so that memory use does not
+# depend on the header; and the minimum number of frames per read, which matters for
+# files with many channels.
 _BLOCK, _SMALLEST_BLOCK = 1 << 18, 1 << 12
 _LOUDEST = 1e9  # full scale is 1; the power of much larger samples overflows float32
 _SIGNATURES = (b"RIFF", b"RIFX", b"RF64", b"fLaC")  # of WAV or FLAC files
@@ -49,7 +50,7 @@ def read_clip(
         if file.samplerate != sample_rate:
             raise InputError(
                 f"{name}: the sample rate is {file.samplerate} Hz, not {sample_rate} "
-                f"Hz: resample it to {sample_rate} Hz"
+                f"Hz: resample the file to {sample_rate} Hz"
             )
         return np.concatenate(list(_blocks(file, channel, name)))
 
@@ -61,8 +62,8 @@ def read_recording(path: str | os.PathLike[str], channel: int = 0) -> Recording:
     path may lead through a zip archive: `data/dev_fan.zip/fan/train/x.wav`.
 
     Raises:
-        InputError: the file is not a complete WAV or FLAC file, contradicts itself,
-            or has no such channel, no samples or a sample that is not finite.
+        InputError: the file is not a complete WAV or FLAC file, has a contradictory
+            header, lacks the channel, or has no samples or one that is not finite.
     """
     name = printable(path)
     with _open(_source(path, name), name) as file:
@@ -112,7 +113,7 @@ def open_recording(
         name: the recording's name in messages; default: the path.
 
     Raises:
-        InputError: on opening or while reading; see `read_recording`.
+        InputError: the recording cannot be opened or read; see `read_recording`.
     """
     if not isinstance(source, bytes):
         name = name or printable(source)
@@ -120,7 +121,7 @@ def open_recording(
     elif source.startswith(_SIGNATURES):
         readable = io.BytesIO(source)
     else:
-        raise InputError(f"{name}: this is neither WAV nor FLAC: use either format")
+        raise InputError(f"{name}: this is neither WAV nor FLAC: convert it to WAV")
     with _open(readable, name) as file:
         claimed = claimed_frames(file)
         if file.frames < claimed:
@@ -149,7 +150,7 @@ def _file_size(path: str | os.PathLike[str], name: str) -> int:
     """Return a regular file's size in bytes; reject anything else."""
     try:
         status = os.stat(path)
-    except (OSError, ValueError) as error:  # a null character is a ValueError
+    except (OSError, ValueError) as error:  # ValueError: a null character
         if os.path.islink(path):
             raise InputError(f"{name}: broken link: fix or remove it") from error
         reason = error.strerror if isinstance(error, OSError) else error
@@ -177,7 +178,7 @@ class _WithHead(io.FileIO):
 
 
 def _closed(source: Any) -> Any:
-    """Return a source with the sizes that its recorder failed to write, else None."""
+    """Return the source with its missing data size filled in, else None."""
     if isinstance(source, io.BytesIO):
         data = source.getvalue()
         head = closed_head(data[:HEAD_BYTES], len(data))
@@ -194,7 +195,7 @@ def _open(source: Any, name: str) -> soundfile.SoundFile:
         if not file.frames and (closed := _closed(source)):
             file.close()
             file = soundfile.SoundFile(closed)
-    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: named *.raw
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a *.raw file
         reason = getattr(error, "error_string", "headerless").rstrip(".")
         raise InputError(
             f"{name}: cannot be read as audio ({printable(reason)}): replace it with a "
@@ -244,8 +245,8 @@ def _blocks(
         raise _truncated(name, claimed, n_read)
     if not n_read:
         raise InputError(
-            f"{name}: the file has no samples according to its header: replace it, or "
-            "repair the header if its recorder was interrupted"
+            f"{name}: according to its header, the file has no samples: replace it, or "
+            "repair the header if the recorder was interrupted"
         )
 
 

@@ -1,7 +1,8 @@
 """Checks a recording's header for contradictions and unsupported formats.
 
-libsndfile silently accepts contradictory headers: it returns truncated files and
-decodes samples of another width as noise. Only its log reveals this.
+libsndfile silently accepts contradictory headers: it returns what is left of a
+truncated file, and decodes samples of another width as noise. Only libsndfile's log
+reveals this.
 """
 
 import os
@@ -18,9 +19,9 @@ _WIDTHS = {
     **{"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8},
 }
 HEAD_BYTES = 1 << 16  # enough for any chunks before the samples
-_UNKNOWN_BYTES = 0x7FFF0000  # WAV streams write a data size of at least this
-_UNKNOWN_BYTES_64 = 1 << 62  # the same for RF64
-# Resampling from an absurd rate could take forever or exhaust the memory.
+_UNKNOWN_BYTES = 0x7FFF0000  # streams of unknown length state at least this size
+_UNKNOWN_BYTES_64 = 1 << 62  # the same in RF64
+# Resampling from an absurd rate could take forever or exhaust memory.
 _RATES = range(1000, 1_000_001)  # Hz
 
 
@@ -34,7 +35,7 @@ def require_supported(file: Any, name: str) -> None:
     width = _WIDTHS.get(file.subtype)
     if width is None:
         raise InputError(
-            f"{name}: encoded as {file.subtype}, which distorts the sound: record in "
+            f"{name}: encoded as {file.subtype}, which distorts the sound: record as "
             "16-bit PCM instead"
         )
     align = _block_align(file.extra_info)
@@ -57,9 +58,9 @@ def require_rate(sample_rate: int, name: str) -> None:
 def claimed_frames(file: Any) -> int:
     """Return the number of frames that the header claims.
 
-    libsndfile silently shortens truncated WAV files. Only its log has the original
-    size, in a line like `data : 16000 (should be 7978)` or, for RF64, `Data size :
-    16000`.
+    libsndfile silently shortens truncated WAV files. Only libsndfile's log has the
+    original size, in a line like `data : 16000 (should be 7978)`, or for RF64 in a line
+    like `Data size : 16000`.
     """
     line, unknown = r"data : (\d+) \(should be \d+\)", _UNKNOWN_BYTES
     if file.format == "RF64":
@@ -71,7 +72,7 @@ def claimed_frames(file: Any) -> int:
 class _Samples(NamedTuple):
     """The position and size of the samples, as stated by a WAV header."""
 
-    riff_end: int  # where the file ends
+    riff_end: int  # where the RIFF chunk ends, which usually is the end of the file
     start: int  # where the samples start
     n_bytes: int
 
@@ -93,12 +94,14 @@ def _samples_of(head: bytes) -> _Samples | None:
 
 
 def closed_head(head: bytes, n_bytes: int) -> bytes | None:
-    """Add the missing sizes to the beginning of a WAV file; None for other files.
+    """Return the first bytes of a WAV file, with its missing data size filled in.
 
-    An interrupted recorder writes no sizes. The samples fill the file of `n_bytes`.
+    A recorder that is interrupted does not write this size. The samples then extend to
+    the end of the file, which is `n_bytes` long. Return None for other files.
     """
     found = _samples_of(head)
-    # If the stated end lies beyond the start of the samples, chunks follow them.
+    # If the RIFF chunk ends after the start of the samples, the size of 0 is correct:
+    # there are no samples, and other chunks follow.
     if found is None or found.n_bytes or found.start < found.riff_end < _UNKNOWN_BYTES:
         return None
     order, end, width = "little", found.start, 4
@@ -111,7 +114,7 @@ def closed_head(head: bytes, n_bytes: int) -> bytes | None:
 
 
 def lacks_samples(path: str | os.PathLike[str]) -> bool:
-    """Return whether a header states no length yet, or claims more than the file has.
+    """Return whether a header states no length yet, or one beyond the end of the file.
 
     Return False for a file that cannot be read or has another format.
     """

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-DEAD_DB = 30.0  # a channel this far below another one is dead
+DEAD_DB = 30.0  # a channel this far below another one counts as dead
 
 
 class LoudestChannel(NamedTuple):
@@ -24,7 +24,7 @@ class ChannelLevels:
 
     def add(self, block: np.ndarray) -> None:
         """Measure the next block of all channels, ignoring a constant offset."""
-        with np.errstate(all="ignore"):  # unused channels may hold anything
+        with np.errstate(all="ignore"):  # unused channels may contain NaN or infinity
             levels = np.nan_to_num(block.std(0), posinf=0.0)
         self._levels = np.maximum(self._levels, levels)
 

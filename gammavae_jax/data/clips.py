@@ -18,15 +18,15 @@ from gammavae_jax.errors import InputError, printable
 from gammavae_jax.log import waiting_for
 from gammavae_jax.process import available_cores
 
-_KEPT_BYTES = 31 << 20  # just below glibc's largest dynamic threshold
+_KEPT_BYTES = 31 << 20  # just below the maximum of glibc's dynamic mmap threshold
 
 
 class Clips(NamedTuple):
     """One machine's clips as log-mels on the host, each with its own length.
 
-    If recordings were cut, `recording` is the number of each clip's recording. For a
-    user's recordings, `formats` holds their sample rates in Hz, before resampling, and
-    their numbers of channels (0 for an array).
+    If clips were cut from longer recordings, `recording` is the number of each clip's
+    recording. For a user's recordings, `formats` has every pair of sample rate (in
+    Hz, before resampling) and number of channels (0 for an array) that occurs.
     """
 
     files: tuple[ClipFile, ...]
@@ -51,8 +51,8 @@ def load_clips(
         files: the recordings.
         filterbank: from `mel_filterbank`, or stored in a detector.
         config: the feature settings.
-        on_bad_file: called for each unusable file, which is then left out. Without
-            it, an unusable file is an error.
+        on_bad_file: called for each unusable file, which is then left out. If it
+            is None, an unusable file raises an error.
         on_clip: called after each file, for a progress bar.
 
     Raises:
@@ -98,7 +98,9 @@ def load_usable(
 def require_usable(files: Sequence[ClipFile], usable: Collection) -> None:
     """Raise an InputError if no recording can be used."""
     if not usable:
-        raise InputError(f"no usable recording in {printable(files[0].path.parent)}")
+        raise InputError(
+            f"no usable recording in {printable(files[0].path.parent)}: add some"
+        )
 
 
 def clip_log_mel(
@@ -130,9 +132,9 @@ def require_window(n_samples: int, name: str, config: FeatureConfig) -> None:
 
 
 def in_threads(function: Callable, items: Sequence) -> Iterator:
-    """Apply a function to items in one thread per core, each with one BLAS thread."""
+    """Apply a function to items in one thread per core, each using one BLAS thread."""
     # Once glibc has freed a block of this size, it keeps freed memory for the next
-    # clip. Returning it to the system would take as long as the transforms.
+    # clip. Returning memory to the system takes as long as the Fourier transforms.
     np.empty(_KEPT_BYTES, np.uint8)
     remedy = "check whether its disk or network folder still responds"
     with (
@@ -149,7 +151,7 @@ def in_threads(function: Callable, items: Sequence) -> Iterator:
 
 
 def clip_identities(clips: Clips) -> list[str]:
-    """Return each clip's name with a checksum of its log-mel."""
+    """Return each clip's name, followed by a checksum of its log-mel."""
     return [
         f"{file.path.name} {blake2b(log_mel.tobytes(), digest_size=8).hexdigest()}"
         for file, log_mel in zip(clips.files, clips.log_mels, strict=True)

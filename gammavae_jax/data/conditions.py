@@ -1,7 +1,7 @@
 """The conditions under which recordings were made, and how new recordings differ.
 
-Along with the machine, a model learns the microphone, its gain and the length of the
-clips. If these change, scores change although the machine is healthy.
+A model learns not only the machine, but also the microphone, its gain and the length of
+the clips. If any of these changes, scores change even though the machine is healthy.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -15,8 +15,8 @@ from gammavae_jax.data.channel_levels import DEAD_DB, ChannelLevels
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.errors import printable
 
-# Normal and anomalous test clips of real machines are up to 2.4 dB outside the range of
-# the training clips.
+# The levels of test clips of real machines, both normal and anomalous, are up to 2.4 dB
+# outside the range of the training clips.
 _MOST_DB, _MOST_DB_OF_ONE = 5.0, 20.0
 # Recordings are cut into clips of 0.75 to 1.5 times the nominal length.
 _SHORTEST, _LONGEST = 0.7, 1.6
@@ -26,9 +26,9 @@ class Conditions(NamedTuple):
     """The conditions of a machine's recordings, as ranges over its clips."""
 
     seconds: tuple[float, float]  # lengths of the shortest and longest clips
-    level: tuple[float, float]  # mean log-mels of the quietest and loudest, in dB
+    level: tuple[float, float]  # mean log-mels of the quietest and loudest clips, in dB
     sample_rates: tuple[int, ...]  # Hz, before resampling
-    channels: tuple[int, ...]  # the files' numbers of channels; arrays have none
+    channels: tuple[int, ...]  # numbers of channels in the files; arrays do not count
     shortest: float  # seconds; scores of shorter clips are not comparable
 
 
@@ -57,7 +57,7 @@ def clip_seconds(n_frames: int, config: FeatureConfig) -> float:
 
 
 class Heard(NamedTuple):
-    """The properties of one machine's new recordings, to compare with training."""
+    """The properties of one machine's new recordings, to be compared with training."""
 
     log_mels: Sequence[Float[np.ndarray, "_ mel"]]  # one per clip
     formats: Collection[tuple[int, int]]  # see `Clips`
@@ -73,7 +73,8 @@ def notes_on(
 
     Args:
         heard: the properties of each machine's new recordings.
-        trained: each machine's training conditions; older detectors have none.
+        trained: each machine's training conditions; detectors from older versions
+            have none.
         config: the feature settings.
 
     Returns:
@@ -106,7 +107,7 @@ def _rate(rate: int, known: Sequence[int], wanted: int) -> str:
 def _dead_channel(
     levels: Sequence[ChannelLevels | None], channel: int
 ) -> dict[str, str]:
-    """Report recordings whose chosen channel is nearly silent, unlike another one."""
+    """Report recordings whose chosen channel is nearly silent while another is not."""
     loudest = [of.loudest() for of in levels if of is not None]
     dead = [of for of in loudest if of.above >= DEAD_DB]
     if not dead:
@@ -114,7 +115,7 @@ def _dead_channel(
     number, above = dead[0]
     return {
         "dead": f"channel {channel} is nearly silent in {len(dead)} of {len(levels)} "
-        f"recordings, {above:.0f} dB below channel {number}: check its microphone, or "
+        f"recordings, {above:.0f} dB below channel {number}: check the microphone, or "
         f"fit with features.channel={number}"
     }
 

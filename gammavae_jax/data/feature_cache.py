@@ -3,7 +3,8 @@
 The key is a checksum of everything that determines the log-mels: the recordings with
 their names and order, the feature settings, the filterbank and the version of the code.
 `<key>.json`, which is written last, holds the lengths of the clips and the checksum of
-the array, which is also its file name. Writes are atomic, so runs can share a folder.
+the array. The array's file is named after this checksum. Writes are atomic, so several
+runs can share a folder.
 """
 
 import contextlib
@@ -30,7 +31,7 @@ from gammavae_jax.files import atomic_write, is_unfinished, write_text
 from gammavae_jax.log import Log
 
 _blake2b = functools.partial(hashlib.blake2b, digest_size=20)
-_ABANDONED_S = 24 * 3600.0  # older unfinished files must be those of killed runs
+_ABANDONED_S = 24 * 3600.0  # older unfinished files must come from killed runs
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
@@ -149,7 +150,7 @@ def _content(path: Path) -> str:
 
 
 def _signature(files: Sequence[ClipFile]) -> list[Any]:
-    """Return the files' sizes and times, which change when a file is replaced."""
+    """Return the files' inodes, sizes and times; replacing a file changes these."""
     signature = []
     for file in files:
         with contextlib.suppress(OSError, ValueError):
@@ -160,7 +161,7 @@ def _signature(files: Sequence[ClipFile]) -> list[Any]:
 
 
 def _digest(about: Any, array: Float[np.ndarray, "row column"]) -> str:
-    """Return one checksum of JSON data and an array."""
+    """Return a checksum of JSON data and an array together."""
     checksum = _blake2b(json.dumps(about).encode())
     checksum.update(np.ascontiguousarray(array).data)
     return checksum.hexdigest()

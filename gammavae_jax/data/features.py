@@ -14,21 +14,21 @@ from jaxtyping import Float, Float32, Float64
 
 from gammavae_jax.config import FeatureConfig
 
-# Increment whenever log-mels change: cached ones are then ignored.
+# Increment whenever log-mels change, so that older cached ones are ignored.
 FEATURES_VERSION = 2
 
 # The official code clips at the float64 epsilon instead of adding an offset.
 FLOOR = np.float32(np.finfo(np.float64).eps)
 _FRAMES_AT_ONCE = 64  # the spectra of a long clip would exceed the CPU cache
-_MELS_AT_ONCE = 32  # neighbouring filters overlap; most of the matrix is zeros
+_MELS_AT_ONCE = 32  # neighbouring filters use few bins; most of the matrix is 0
 
 
 @functools.cache
 def mel_filterbank(config: FeatureConfig) -> Float32[np.ndarray, "bin mel"]:
     """Return triangular mel filters over `n_fft // 2 + 1` frequency bins.
 
-    Source: `librosa.filters.mel`, to the same bits. librosa itself takes seconds to
-    import and cannot be imported where its compiled code cannot be cached.
+    Source: `librosa.filters.mel`, with bit-identical results. librosa itself takes
+    seconds to import, and the import fails if its compiled code cannot be cached.
     """
     hz = np.fft.rfftfreq(config.n_fft, 1 / config.sample_rate)
     corners = band_corners(config)
@@ -40,7 +40,10 @@ def mel_filterbank(config: FeatureConfig) -> Float32[np.ndarray, "bin mel"]:
 
 
 def n_frames(n_samples: int, config: FeatureConfig) -> int:
-    """Return the number of frames in a clip; if `n_fft` is odd, padding is shorter."""
+    """Return the number of frames in a clip of `n_samples` samples.
+
+    The clip is padded by `n_fft` samples in total, or one less if `n_fft` is odd.
+    """
     return 1 + (n_samples - config.n_fft % 2) // config.hop_length
 
 
@@ -57,9 +60,9 @@ def log_mel(
     """Return the log-mel spectrogram in dB: `20/power * log10(max(mel, 2.2e-16))`.
 
     Source: `librosa.feature.melspectrogram` and `file_to_vectors` of the official
-    baseline. Agrees with them, and with float64, to 1e-3 dB, even in quiet bands beside
-    a loud tone, because transforms are in float64: in float32 their rounding errors
-    would hide all bands that are 60 dB or more below the tone.
+    baseline. The result agrees with these, and with float64, to 1e-3 dB, even in quiet
+    bands beside a loud tone. That is because the Fourier transforms are in float64: in
+    float32, rounding errors would mask all bands 60 dB or more below the tone.
     """
     padded = np.pad(waveform, config.n_fft // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, config.n_fft)
@@ -104,7 +107,7 @@ def windows(
 ) -> Float[np.ndarray, "window feature"]:
     """Return all windows of `n_context` successive frames, flattened frame by frame.
 
-    Source: the official baseline's 640-vectors. Window `w` starts at frame `w`.
+    Source: the official baseline's 640-value vectors. Window `w` starts at frame `w`.
     """
     view = np.lib.stride_tricks.sliding_window_view(spectrogram, n_context, axis=0)
     return view.swapaxes(1, 2).reshape(len(view), -1)
@@ -117,10 +120,10 @@ def hann(n_fft: int) -> Float64[np.ndarray, "sample"]:
     return 0.5 - 0.5 * np.cos(phase)
 
 
-_HZ_PER_MEL = 200.0 / 3.0  # below the corner
+_HZ_PER_MEL = 200.0 / 3.0  # below the corner frequency
 _CORNER_HZ = 1000.0
 _CORNER_MEL = _CORNER_HZ / _HZ_PER_MEL
-_LOG_STEP = np.log(6.4) / 27.0  # above it
+_LOG_STEP = np.log(6.4) / 27.0  # above the corner frequency
 
 
 def band_corners(config: FeatureConfig) -> Float[np.ndarray, "corner"]:

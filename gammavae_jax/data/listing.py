@@ -3,10 +3,11 @@
 Every command lists folders with `list_recordings`:
 
 - WAV and FLAC files are recordings, whatever the case of their suffix. Anything else
-  with such a suffix (a folder, a pipe, a broken link) counts as a recording, so that
-  reading it fails with a message.
+  with such a suffix (a folder, a pipe, a broken link) also counts as a recording, so
+  that reading it fails with a message.
 - Subfolders are listed as well. Symbolic links are followed; a folder that can be
-  reached in several ways is listed once, under its real place if that is in the folder.
+  reached in several ways is listed once, under its real path if that is in the folder
+  that is listed.
 - Other audio formats, archives, hidden files, internal folders of operating systems and
   network drives, broken links and folders that cannot be listed are left out, and
   `left_out_lines` names them. All other files are ignored.
@@ -30,14 +31,14 @@ _OF_SYSTEMS = {
     *("@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "__macosx"),
     *("lost+found", "system volume information"),
 }
-_MOST_NAMES = 3  # in one line
+_MOST_NAMES = 3  # in one message
 
 OTHER_FORMAT, HIDDEN, BROKEN, UNREADABLE, ELSEWHERE = (
     ("file{s} in another format", "convert or unpack {them} to WAV or FLAC"),
     ("hidden or system file{s} or folder{s}", "rename or move {them} to use {them}"),
     ("broken link{s}", "fix or remove {them}"),
     ("unreadable folder{s}", "make {them} readable"),
-    ("recording{s} or folder{s} outside train and test", "move {them} into either"),
+    ("recording{s} or folder{s} outside train and test", "move {them} there"),
 )
 Reason = tuple[str, str]  # what is left out, and the remedy
 
@@ -50,7 +51,7 @@ class Listing(NamedTuple):
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file or folder is hidden, or internal to a system or drive."""
+    """Return whether a file or folder is hidden, or internal to a system or a drive."""
     return name.startswith(".") or name.lower() in _OF_SYSTEMS
 
 
@@ -103,7 +104,7 @@ def require_listing(folder: Path) -> Listing:
 def not_listed(folder: Path, error: OSError) -> InputError:
     """Return the error for a folder that cannot be listed."""
     problem = f"{printable(folder)} cannot be listed: {error.strerror}"
-    return InputError(f"{problem}: choose a folder that you may list")
+    return InputError(f"{problem}: choose a folder that you can read")
 
 
 def _add(listing: Listing, path: str, entry: os.DirEntry[str]) -> bool:
@@ -135,9 +136,9 @@ def status_of(path: str | os.PathLike[str]) -> os.stat_result | None:
 
 
 def left_out_lines(folder: Path, left_out: Mapping[str, Reason]) -> list[str]:
-    """Return a line for each reason why files were left out, with the remedy.
+    """Return one line per reason why files were left out, including the remedy.
 
-    Hidden folders count only if they contain a recording.
+    Hidden folders are mentioned only if they contain a recording.
     """
     lines = []
     for reason in dict.fromkeys(left_out.values()):

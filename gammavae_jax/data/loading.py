@@ -26,13 +26,13 @@ from gammavae_jax.log import Log
 
 
 class Source(NamedTuple):
-    """The data root, the machines wanted from it, and how to read their recordings."""
+    """The data root, the machines to load from it, and how to read their recordings."""
 
     root: Path
     machines: tuple[str, ...]  # machine types
     with_supplemental: bool = False  # also train on supplemental clips (2025 on)
     skip_bad_files: bool = False
-    cache: Path | None = None  # a folder that keeps log-mels between runs
+    cache: Path | None = None  # a folder in which log-mels are kept between runs
 
 
 class Machines(NamedTuple):
@@ -84,8 +84,8 @@ def find_all(
     """List the recordings of all the source's machines, with one entry per section.
 
     Raises:
-        InputError: no machine has the requested supplemental clips; for others, see
-            `find_in_turn`.
+        InputError: no machine has the requested supplemental clips; for other errors,
+            see `find_in_turn`.
     """
     found = [files for sections in find_in_turn(source, splits) for files in sections]
     if source.with_supplemental:
@@ -101,7 +101,7 @@ def find_sections(
     `source.machines` is ignored.
 
     Raises:
-        InputError: a section is missing; for others, see `find_all`.
+        InputError: a section is missing; for other errors, see `find_all`.
     """
     types = tuple(dict.fromkeys(machine for machine, _ in sections))
     found = {
@@ -111,7 +111,7 @@ def find_sections(
     for machine, section in sections:
         if (machine, section) not in found:
             raise InputError(
-                f"the checkpoint's {machine} section {section} is not in "
+                f"section {section} of {machine} is in the checkpoint, but not in "
                 f"{str(source.root)!r}: pass the data root used for training"
             )
     return [found[section] for section in sections]
@@ -122,11 +122,11 @@ def find_in_turn(
 ) -> Iterator[list[MachineFiles]]:
     """Yield the recordings of one machine type after another, one entry per section.
 
-    If supplemental clips are requested, they are among the training clips.
+    If supplemental clips are requested, the training clips include them.
 
     Raises:
-        InputError: see `find_clips`; or a name cannot be written to a score file, or
-            says that a training clip is not normal.
+        InputError: a name cannot be written to a score file, or says that a training
+            clip is not normal; for other errors, see `find_clips`.
     """
     for found in find_clips_of_all(source.root, source.machines, splits):
         for files in found:
@@ -168,11 +168,12 @@ def load_split(
 ) -> list[tuple[str, Clips]]:
     """Load the training or test clips of every machine, from the cache if possible.
 
-    With `skip_bad_files`, unusable files are named in the log and left out. Otherwise
-    all files are read before an error is raised, so that it states how many are bad.
+    With `skip_bad_files`, unusable files are named in the log and left out. Otherwise,
+    all files are read before an error is raised, so that the error can state how many
+    are unusable.
 
     Raises:
-        InputError: a machine has fewer than two training clips; for others, see
+        InputError: a machine has fewer than two training clips; for other errors, see
             `load_clips`.
     """
     bad: list[InputError] = []
@@ -205,7 +206,7 @@ def load_split(
 
 def several_bad(bad: Sequence[InputError], what: str = "recordings") -> InputError:
     """Return the first error, with the number of unusable files appended."""
-    several = f" ({len(bad)} {what} cannot be used; --skip-bad-files lists all)"
+    several = f" ({len(bad)} {what} cannot be used; --skip-bad-files lists them)"
     return InputError(f"{bad[0]}{several if len(bad) > 1 else ''}")
 
 
@@ -223,7 +224,7 @@ def require_training_clips(name: str, files: Sequence[ClipFile]) -> None:
     if n_ordinary < 2:
         problem, remedy = "only one training clip", "add another"
         if not n_ordinary:
-            problem, remedy = "only supplemental training clips", "add two others"
+            problem, remedy = "only supplemental training clips", "add 2 ordinary ones"
         raise InputError(
             f"{name} has {problem}, but the threshold needs a held-out clip: {remedy}"
         )
@@ -250,5 +251,6 @@ def require_classes(test: Iterable[tuple[str, Sequence[ClipFile]]]) -> None:
             found = "anomalous" if labels.all() else "normal"
             raise InputError(
                 f"all {len(labels)} test clips of {name} are {found}, but the AUC "
-                f"needs both kinds: add others to {printable(files[0].path.parent)}"
+                f"needs both kinds: add the other kind to "
+                f"{printable(files[0].path.parent)}"
             )

@@ -1,16 +1,16 @@
 """Finds each machine's recordings, in folders or in zip archives.
 
-A *machine* with its own model is one section of a machine type (in 2020: one id), as in
-the official baseline. The folder of the test clips depends on the year:
+Here, a *machine* is one section of a machine type (in 2020: one machine id). Each has
+its own model, as in the official baseline. The test clips' folder depends on the year:
 
-- `test`, in every year but 2021. File names in an evaluation set are anonymous.
+- `test` in every year but 2021. In an evaluation set, the file names have no labels.
 - `source_test` and `target_test` in 2021. The baseline copies both into `test`.
-- `test_rename` has the clips of an evaluation set under labelled names. The baseline's
-  tools create it once the ground truth is published.
+- `test_rename` has copies of an evaluation set's clips with labels in their names. The
+  baseline's tools create this folder once the ground truth is published.
 
-The challenge's archives contain such folders. Every archive next to the machine folders
-is searched for splits that have no clips in a folder. `dev_fan_r2.zip` is a later issue
-of `dev_fan.zip`; the latest issue of a clip is used.
+The challenge's archives contain the same folders. If no folder has clips of a split,
+the archives next to the machine folders are searched. `dev_fan_r2.zip` is a later issue
+of `dev_fan.zip`; if several issues contain a clip, the latest one is used.
 """
 
 import difflib
@@ -35,8 +35,8 @@ from gammavae_jax.errors import InputError, names_text
 
 _DOMAIN_FOLDERS = ("source_test", "target_test")
 _SPLITS = ("train", "test")  # in the order of `MachineFiles`
-# A split is the first set of folders with recordings. Within a set, the first folder
-# may contain copies of the clips in the others.
+# A split is read from its first set of folders that has recordings. Within a set, the
+# first folder may contain copies of the clips in the others.
 _FOLDERS = {
     "train": [["train"]],
     "test": [["test_rename"], ["test", *_DOMAIN_FOLDERS]],
@@ -69,7 +69,7 @@ class MachineFiles(NamedTuple):
     section: str
     train: tuple[ClipFile, ...]
     test: tuple[ClipFile, ...]
-    # From 2025 on: the clean machine or the noise alone; training on them is optional.
+    # From 2025 on: clips of only the machine or only the noise, optional in training.
     supplemental: tuple[ClipFile, ...] = ()
     has_domain_folders: bool = False  # for test clips, as in 2021
 
@@ -114,7 +114,7 @@ def machine_folders(root: Path) -> list[Path]:
 
 
 def _place(parts: Sequence[str]) -> tuple[str, str, tuple[str, ...]] | None:
-    """Split a path at `train`, `test` or the like into machine, folder and the rest."""
+    """Split a path into the machine, its folder (such as `train`), and the rest."""
     for i in range(len(parts) - 2, 0, -1):
         if parts[i] in FOLDERS_READ:
             return nfc(parts[i - 1]), parts[i], tuple(parts[i + 1 :])
@@ -122,7 +122,7 @@ def _place(parts: Sequence[str]) -> tuple[str, str, tuple[str, ...]] | None:
 
 
 def parts_below(path: Path) -> tuple[str, ...]:
-    """Return the parts of a clip's path below `train`, `test` or the like."""
+    """Return the parts of a clip's path below `train`, `test` or a similar folder."""
     place = _place(path.parts)
     return path.parts[-1:] if place is None else place[2]
 
@@ -141,7 +141,7 @@ def find_clips(
 ) -> list[MachineFiles]:
     """List a machine type's recordings, one entry per section.
 
-    Splits that are not in `splits` stay empty.
+    Splits that are not in `splits` are left empty.
 
     Raises:
         InputError: the machine is unknown, a split of a section has no clips, two
@@ -168,7 +168,9 @@ def find_clips_of_all(
         own = [path for path in folders if nfc(path.name) == machine]
         if own[1:]:
             names = " and ".join(ascii(path.name) for path in own)
-            raise InputError(f"the folders {names} have the same name: merge them")
+            raise InputError(
+                f"the folders {names} have the same name in Unicode: merge them"
+            )
         yield _find_clips((own or [root / machine])[0], archives, splits)
 
 
@@ -235,7 +237,7 @@ def _common_sections(machine: str, clips: dict[str, _Sections]) -> list[str]:
 
 
 def _split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFile]:
-    """List a split's recordings, in the folders that the challenge used that year."""
+    """List a split's recordings from its first set of folders that is not empty."""
     for read, (first, *others) in itertools.product(readers, _FOLDERS[split]):
         files = read(first)
         copied = {clip_stem(file.path.name) for file in files}
@@ -251,7 +253,7 @@ def _split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFil
 
 
 def _in_archives(machine: str, archives: Sequence[Path]) -> dict[str, list[ClipFile]]:
-    """Return a machine's archived recordings by folder, each in its latest issue."""
+    """List a machine's archived recordings by folder, each from its latest issue."""
     files, issued = defaultdict(list), set()
     for archive in archives:
         base, _ = issue_of(archive)
@@ -272,15 +274,15 @@ def _in_archives(machine: str, archives: Sequence[Path]) -> dict[str, list[ClipF
 
 
 def _recordings(folder: Path) -> list[ClipFile]:
-    """List the recordings in a folder and its subfolders; [] if it does not exist."""
+    """List the recordings in a folder, if it exists, and in its subfolders."""
     names = require_listing(folder).recordings if os.path.isdir(folder) else ()
     return [clip_file(folder / name) for name in names]
 
 
 def _refuse_duplicates(files: list[ClipFile], split: str) -> None:
-    """Reject names that differ only in the suffix, which score files leave out.
+    """Reject clips whose names differ only in the suffix, which score files omit.
 
-    Training clips are not in score files, so clips in two subfolders may share a name.
+    Score files have no training clips, so these may share a name across subfolders.
     """
     paths = defaultdict(list)
     for file in files:
@@ -288,11 +290,11 @@ def _refuse_duplicates(files: list[ClipFile], split: str) -> None:
         paths[*subfolder, clip_stem(file.path.name)].append(str(file.path))
     if same := next((found for found in paths.values() if len(found) > 1), None):
         names = " and ".join(map(repr, sorted(same)))
-        raise InputError(f"{names} have the same name: rename one, or keep one of them")
+        raise InputError(f"{names} have the same name: rename or remove one of them")
 
 
 def _by_section(files: list[ClipFile]) -> _Sections:
-    """Group recordings by section; both are sorted by name."""
+    """Group recordings by section, sorted by section and then by name."""
     files = sorted(files, key=lambda file: file.path.name)
     sections = sorted({file.name.section for file in files})
     return {s: tuple(f for f in files if f.name.section == s) for s in sections}

@@ -2,8 +2,8 @@
 
 2020: `normal_id_01_00000000.wav`; from 2021 on:
 `section_00_source_train_normal_0000_<attributes>.wav`, where parts may be missing
-(anonymous `section_00_0000.wav`, 2024's `section_00_source_normal_0035_...`). Reading
-by position would silently mislabel such names, so the parser looks for words instead.
+(as in anonymous `section_00_0000.wav`, or 2024's `section_00_source_normal_0035_...`).
+Relying on positions would silently mislabel such clips, so the parser looks for words.
 """
 
 import re
@@ -61,12 +61,12 @@ def parse_clip_name(file_name: str) -> ClipName:
     """Parse a clip's name, with or without folders and the audio suffix.
 
     The index is the first number that does not belong to the section. Only words
-    before it count, because attribute values may also be words like "normal" or
-    "source". A name with `id_` and no domain is from 2020, when every clip was what
-    was later called source; the official baseline reads it the same way.
+    before the index count, because attribute values may also be words like "normal" or
+    "source". A name with `id_` and no domain is from 2020, when all clips were from one
+    domain, later called source; the official baseline reads such names the same way.
 
-    Never fails: a name without any of these parts has section "00" and is otherwise
-    empty.
+    This never fails: for a name without any of these parts, the section is "00" and all
+    other parts are "".
     """
     tokens = clip_stem(file_name).split("_")
     section, at = _section_and_index(tokens)
@@ -84,7 +84,7 @@ def parse_clip_name(file_name: str) -> ClipName:
 def is_labelled(file_name: str) -> bool:
     """Return whether the whole name follows the pattern of labelled clips.
 
-    The word "normal" alone is not enough: see `not_normal_3.wav`, `normal_3.wav;0`.
+    The word "normal" alone is not enough: `not_normal_3.wav` is not labelled.
     """
     return _LABELLED.fullmatch(clip_stem(file_name)) is not None
 
@@ -96,7 +96,7 @@ def section_word(file_name: str) -> str:
 
 
 def _section_and_index(tokens: list[str]) -> tuple[tuple[str, str], int]:
-    """Find the word before the section, the section, and the index's position."""
+    """Return the word before the section, the section, and the index's position."""
     section, at = ("", "00"), 0
     while at < len(tokens) and not tokens[at].isdecimal():
         is_section = tokens[at] in ("section", "id")

@@ -1,8 +1,8 @@
 """Rejects training recordings whose names say that the machine was not normal.
 
-Only whole words count: "abnormal" in `pump_abnormal_01.wav`, not "normal" in
-`abnormal`, nor "broken" in `unbroken`. A word that is negated (`no_anomaly`,
-`fault-free`) or names the task (`anomaly_detection`) does not count.
+Only whole words count: "abnormal" counts in `pump_abnormal_01.wav`, but "broken" does
+not count in `unbroken.wav`. A word that is negated (`no_anomaly`, `fault-free`) or part
+of the name of the task (`anomaly_detection`) does not count.
 """
 
 import re
@@ -25,8 +25,8 @@ _WORD = re.compile(r"[^\W\d_]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+")
 def fault_word(name: str) -> str | None:
     """Return the first word in a name that means "not normal", or None.
 
-    If the challenge's label in a name is "normal", the name is accepted: the attributes
-    after the label may be any words.
+    A name in the challenge's form whose label is "normal" is always accepted, because
+    the attributes after the label may contain any words.
     """
     if section_word(name) and parse_clip_name(name).label == "normal":
         return None
@@ -42,18 +42,18 @@ def fault_word(name: str) -> str | None:
 def require_normal_names(
     recordings: Iterable[tuple[str | PurePath, Sequence[str]]], remedy: str
 ) -> None:
-    """Reject training recordings that are named abnormal, anomaly, faulty or the like.
+    """Reject training recordings whose names contain a word such as "abnormal".
 
-    Each entry is a recording's name for the message, and the names to check: those of
-    the folders that it is in, and its own.
+    Each entry consists of a recording's name, for the message, and the names to check:
+    those of the folders that contain the recording, and its own.
     """
     named = [(n, w) for n, parts in recordings if (w := _first_word(parts)) is not None]
     if named:
         name, word = named[0]
         several = f" ({len(named)} recordings have such names)" if named[1:] else ""
         raise InputError(
-            f"{printable(name)}: a training clip is named {word}, but models learn "
-            f"from normal sounds only: {remedy}{several}"
+            f"{printable(name)}: the name or folder of this training clip contains "
+            f"{word!r}, but models learn from normal sounds only: {remedy}{several}"
         )
 
 

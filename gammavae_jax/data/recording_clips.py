@@ -28,13 +28,13 @@ from gammavae_jax.log import Log
 def cut(
     waveform: Float32[np.ndarray, "sample"], clip_samples: int | None
 ) -> list[Float32[np.ndarray, "_"]]:
-    """Cut a waveform into equal clips of about `clip_samples`, unless that is None."""
+    """Cut a waveform into equal clips of about `clip_samples`; None keeps it whole."""
     n_pieces = 1 if clip_samples is None else round(len(waveform) / clip_samples)
     return np.array_split(waveform, max(1, n_pieces))
 
 
 def require_clip_length(clip_seconds: float, config: FeatureConfig) -> int:
-    """Return the number of samples per clip; reject a length too short for a window."""
+    """Return the number of samples per clip; reject clips too short for a window."""
     least = 1.5 * samples_needed(config) / config.sample_rate
     if not least <= clip_seconds < math.inf:
         raise InputError(
@@ -46,10 +46,10 @@ def require_clip_length(clip_seconds: float, config: FeatureConfig) -> int:
 def parts_held_together(
     recording: Int[np.ndarray, "clip"], n_folds: int
 ) -> Int[np.ndarray, "clip"]:
-    """Return the number of each clip's part; folds hold out only whole parts.
+    """Return, for each clip, the number of the part that it belongs to.
 
-    A part is a whole recording. If there are fewer recordings than folds, each one is
-    instead divided into parts of successive clips.
+    Folds hold out only whole parts. A part is a whole recording; but if there are fewer
+    recordings than folds, each recording is divided into parts of successive clips.
     """
     numbers, sizes = np.unique(recording, return_counts=True)
     of_each = 1 if len(numbers) >= n_folds else -(-n_folds // len(numbers))
@@ -78,7 +78,7 @@ class LoadedRecordings(NamedTuple):
         return Heard(self.clips.log_mels, self.clips.formats, self.levels)
 
     def clip_name(self, clip: int) -> str:
-        """Return a clip's name: that of its recording and, if it was cut, the part."""
+        """Return the recording's name, followed by the part's number if it was cut."""
         number = self.recording[clip]
         parts = np.flatnonzero(self.recording == number)
         part = f" part {clip - parts[0] + 1} of {len(parts)}"

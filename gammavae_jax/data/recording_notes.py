@@ -1,4 +1,4 @@
-"""Notes on a run's recordings: files that are left out, and clips in both splits."""
+"""Notes on a run's recordings: files left out, and clips that are in both splits."""
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -27,9 +27,10 @@ _MOST_NAMES = 3
 
 
 def left_out(data_root: Path, machines: Collection[str]) -> list[str]:
-    """Return lines that name the files and folders left out of the machines' folders.
+    """Return lines that list the files left out of the machines' recordings, and why.
 
-    If `machines` are all there are, recordings outside machine folders are named, too.
+    If `machines` has every machine in the data root, the lines also list recordings
+    outside the machine folders.
     """
     root, found = machine_root(data_root), {}
     are_all = set(map(nfc, machines)) >= set(find_machines(data_root))
@@ -57,9 +58,9 @@ def note_left_out(data_root: Path, machines: Collection[str], log: Log) -> None:
 def note_shared_clips(
     train: Mapping[str, Iterable[str]], test: NamedClips, log: Log
 ) -> None:
-    """Log a note on test clips that sound exactly like a clip in the training split.
+    """Log a note on test clips whose sound is identical to that of a training clip.
 
-    `train` has the identities of the machines' training clips; see `clip_identities`.
+    `train` maps each machine to its training clips' identities; see `clip_identities`.
     """
     shared = []
     for machine, clips in test:
@@ -75,5 +76,5 @@ def note_shared_clips(
             are = "test clips are also training clips"
         log.note(
             f"{len(shared)} {are} ({names_text(shared, _MOST_NAMES)}): remove each "
-            "from one of the two sets, because a model knows its training clips"
+            "from one of the two sets, because clips used in training score too low"
         )

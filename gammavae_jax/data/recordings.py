@@ -24,7 +24,7 @@ class RecordingSource(NamedTuple):
 
     name: str
     read: Callable[[int], Recording]  # takes the channel
-    parts: tuple[str, ...] = ()  # its path, from the given folder on
+    parts: tuple[str, ...] = ()  # of its path, starting with the given folder
 
 
 def find_recordings(
@@ -32,7 +32,7 @@ def find_recordings(
     sample_rate: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[RecordingSource]:
-    """Find a user's recordings, and name each one.
+    """Find a user's recordings, and give each one a name.
 
     Args:
         recordings: the path of a WAV or FLAC file, or of a folder, which is searched
@@ -46,7 +46,7 @@ def find_recordings(
         recordings = [recordings]
     elif not isinstance(recordings, Iterable):
         raise InputError(
-            f"recordings are of the type {type(recordings).__name__}: pass a path, a "
+            f"recordings have the type {type(recordings).__name__}: pass a path, a "
             "list of paths, or arrays with a sample_rate"
         )
     found: list[RecordingSource] = []
@@ -92,7 +92,7 @@ def _of_folder(
 def _folder_labels(paths: Sequence[Path], folders: Collection[Path]) -> dict[Path, str]:
     """Label each folder with the shortest end of its path that no other folder shares.
 
-    The other folders include those of the given files.
+    The other folders include those that contain the given files.
     """
     ends = [Path(os.path.abspath(p if p in folders else p.parent)) for p in paths]
 
@@ -111,7 +111,7 @@ def _folder_labels(paths: Sequence[Path], folders: Collection[Path]) -> dict[Pat
 
 
 def _told_apart(found: list[RecordingSource]) -> list[RecordingSource]:
-    """Escape non-ASCII characters in the names of recordings that would look alike."""
+    """Escape non-ASCII characters in names that would otherwise look alike."""
     shown = [nfc(printable(source.name)) for source in found]
     names = defaultdict(set)
     for source, looks in zip(found, shown, strict=True):
@@ -145,7 +145,7 @@ def of_training(recordings: Any, y: Any, sample_rate: Any) -> tuple[Any, int | N
     """Return the recordings and the sample rate, from the arguments of `fit`.
 
     `y` holds labels, which must all be normal (0, False or "normal"), or the sample
-    rate if it is a single value.
+    rate, if `y` is a single value.
 
     Raises:
         InputError: a label is not normal, or labels and recordings do not match.
@@ -167,8 +167,8 @@ def of_training(recordings: Any, y: Any, sample_rate: Any) -> tuple[Any, int | N
         is_number = isinstance(label, numbers.Real | np.bool_)
         if not (is_number and label == 0) and not _is_normal_word(label):
             raise InputError(
-                f"y labels recording {number} as {reprlib.repr(label)}: fit only "
-                "normal recordings, labelled 0, and leave the others out"
+                f"y labels recording {number} as {reprlib.repr(label)}: fit on normal "
+                "recordings only, labelled 0, and leave the others out"
             )
     return recordings, whole_rate(sample_rate)
 
@@ -178,7 +178,7 @@ def _is_normal_word(label: Any) -> bool:
 
 
 def by_machine(recordings: Any, default: str) -> dict[str, Recordings]:
-    """Group recordings by machine; if they are no dict, the machine is `default`.
+    """Group recordings by machine; if no dict is given, the machine is `default`.
 
     Raises:
         InputError: the dict is empty, or a name in it is not printable text.
@@ -190,7 +190,7 @@ def by_machine(recordings: Any, default: str) -> dict[str, Recordings]:
     for name in recordings:
         if not isinstance(name, str) or not name.isprintable() or not name:
             raise InputError(
-                f"machine {name!r}: its name is not printable text: use another name, "
+                f"the machine name {name!r} is not printable text: use another name, "
                 f"such as {str(name).strip() or 'pump'!r}"
             )
     return {str(name): of_machine for name, of_machine in recordings.items()}
@@ -211,18 +211,18 @@ def of_known_machines(
     else:
         if machine is None and len(known) > 1:
             raise InputError(
-                f"this detector knows {', '.join(known)}: say which machine the "
-                "recordings come from"
+                f"this detector knows the machines {', '.join(known)}: state which "
+                "machine the recordings come from"
             )
         recordings = {known[0] if machine is None else machine: recordings}
     found = {known_machine(name, known): of for name, of in recordings.items()}
     if len(found) < len(recordings):
-        raise InputError("two names of the dict are one machine: join their recordings")
+        raise InputError("two names mean the same machine: merge their recordings")
     return found
 
 
 def known_machine(name: str, known: Iterable[str]) -> str:
-    """Return the known machine of this name in any Unicode form; reject other names."""
+    """Look up a machine by its name in any Unicode form; reject unknown names."""
     of_form = {nfc(k): k for k in known}
     if nfc(str(name)) not in of_form:
         raise InputError(unknown_name("machine", name, of_form.values()))

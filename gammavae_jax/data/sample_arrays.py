@@ -1,4 +1,4 @@
-"""Converts arrays of samples to full scale 1, and rejects those of unknown scale."""
+"""Scales arrays of samples to a full scale of 1, and rejects unknown scales."""
 
 import numbers
 import reprlib
@@ -10,15 +10,16 @@ from jaxtyping import Float32
 from gammavae_jax.data.audio import require_finite
 from gammavae_jax.errors import InputError
 
-_MOST_FLOAT = 100.0  # full scale is 1; samples on an integer's scale are far beyond it
+_MOST_FLOAT = 100.0  # full scale is 1; unscaled integers are far above this
 _MOST_24_BIT = 1 << 23
 
 
 def waveform_of(array: Any, name: str) -> Float32[np.ndarray, "sample"]:
     """Return an array of samples as float32 with a full scale of 1.
 
-    Integers are divided by the full scale of their type, if their values show that they
-    use it: the samples of a 16-bit recording may be passed as int64 or as float.
+    Integers are divided by the full scale of their type. The array is rejected if its
+    values suggest another scale, because a caller may pass 16-bit samples as int64 or
+    as float.
 
     Raises:
         InputError: the array is not a waveform, or its full scale is unknown.
@@ -38,14 +39,14 @@ def waveform_of(array: Any, name: str) -> Float32[np.ndarray, "sample"]:
     most = max(waveform.max(initial=0), -waveform.min(initial=0))
     if most > _MOST_FLOAT or (most > 1 and (waveform == np.rint(waveform)).all()):
         raise InputError(
-            f"{name}: its samples reach {most:g}, but full scale is 1: divide them by "
-            "their full scale, such as 32768 for 16-bit samples"
+            f"{name}: the samples reach {most:g}, but full scale must be 1: divide the "
+            "samples by their full scale, such as 32768 for 16-bit samples"
         )
     return waveform
 
 
 def _require_known_scale(samples: np.ndarray, name: str) -> None:
-    """Reject integers of a wide type that may hold samples of fewer bits."""
+    """Reject integers that may be samples of fewer bits than their type has."""
     most = max(int(samples.max(initial=0)), -int(samples.min(initial=0)))
     width = samples.dtype.itemsize
     # 24-bit samples in four bytes are often shifted left by eight bits, but not always.
@@ -54,8 +55,8 @@ def _require_known_scale(samples: np.ndarray, name: str) -> None:
         return
     n_bits = most.bit_length() + 1
     raise InputError(
-        f"{name}: its samples are {samples.dtype}, but use only {n_bits} bits: convert "
-        "them to the type they were recorded in, such as "
+        f"{name}: the samples are {samples.dtype}, but use only {n_bits} bits: convert "
+        "them to the type in which they were recorded, for example with "
         ".astype('int16'), or divide them by their full scale"
     )
 

@@ -3,12 +3,13 @@
 Conventions: `frame mel` is in dB; `weight` is 1 for a frame (or window) of the clip and
 0 for padding.
 
-- `spectrum`: for each band of the log-mel minus its mean over the clip (which makes it
-  independent of gain): the mean, the deviation, and the deviation of the
-  frame-to-frame difference.
-- `residual`: the same for the model's residual, and each band's upper quantile.
-- `peak`: the level of the residual's mean power in each band, raised by short events.
-- `latent`: the mean and deviation of each dimension of the posterior mean.
+- `spectrum`: computed from the log-mel minus its mean over all bands and frames, which
+  makes it independent of gain. For each band: the mean, the standard deviation, and the
+  standard deviation of the frame-to-frame difference.
+- `residual`: the same three values for each band of the model's residual (from which no
+  mean is subtracted), and the band's upper quantile.
+- `peak`: the mean power of the residual in each band, in dB; short events raise it.
+- `latent`: the mean and standard deviation of each dimension of the posterior mean.
 """
 
 import math
@@ -40,7 +41,7 @@ def residual(
 def peak(
     frame_residual: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "mel"]:
-    """Return the residual's mean power in each band (dB), which peaks dominate."""
+    """Return each band's mean residual power in dB, which is dominated by peaks."""
     nepers = jnp.where(weight[:, None] > 0, frame_residual / _DECIBELS, -jnp.inf)
     count = jnp.maximum(weight.sum(), 1.0)
     return _DECIBELS * (jax.nn.logsumexp(nepers, axis=0) - jnp.log(count))
@@ -62,8 +63,8 @@ def frame_residual(
 ) -> tuple[Float[Array, "frame mel"], Float[Array, "frame"]]:
     """Average the residuals of each frame over the windows that contain it.
 
-    If windows have a residual only for their middle frame, no averaging is needed.
-    Also return each frame's weight: 0 if no window of weight 1 covers it.
+    If windows have a residual only for their middle frame, no averaging is needed. The
+    second result is each frame's weight: 0 if no window of weight 1 contains the frame.
     """
     rows = residual.reshape(residual.shape[0], -1, n_mels)
     n_rows, n_windows = rows.shape[1], rows.shape[0]

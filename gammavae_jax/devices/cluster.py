@@ -1,14 +1,16 @@
-"""Lets several processes share one run, in which they start, agree and fail together.
+"""Coordinates the processes of a distributed run.
 
-JAX connects the processes. All run the same program on the same recordings, and each
-trains the models on its own devices. Only the first one prints and writes.
+JAX connects the processes. All of them run the same program on the same recordings, and
+each one trains the models that are assigned to its own devices. Only the first process
+prints and writes, except that all processes write checkpoints. If a file cannot be read
+or written in one process, all processes raise the same error.
 
-A run synchronises when its inputs are loaded (`runs.run`), when its training starts,
-ends an epoch or saves (`runs.resume`), and when results are published
-(`runs.results`).
+The processes synchronise after loading the inputs (`runs.run`); when training starts,
+after each epoch and when saving a checkpoint (`runs.resume`); and when publishing the
+results (`runs.results`).
 
-JAX and NumPy are imported only where they are used, because the settings of `process`
-must come first.
+JAX and NumPy are imported only inside the functions that use them, because the settings
+in `process` must take effect first.
 """
 
 import json
@@ -32,11 +34,11 @@ class AgreedError(InputError):
 
 
 def start() -> None:
-    """Join the cluster that JAX detects, before JAX computes anything.
+    """Join the cluster that JAX detects; call this before JAX computes anything.
 
-    JAX detects Slurm, Open MPI, Kubernetes and TPU pods. Elsewhere set three
-    environment variables: `JAX_COORDINATOR_ADDRESS` (`host:port` of the first process),
-    `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`.
+    JAX detects Slurm, Open MPI, Kubernetes and TPU pods. On other systems, three
+    environment variables must be set: `JAX_COORDINATOR_ADDRESS` (`host:port` of the
+    first process), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`.
 
     Raises:
         InputError: no cluster is detected, a variable is not a number, or the other
@@ -50,21 +52,22 @@ def start() -> None:
     n_processes, process_id = (_number(name) for name in _BY_HAND[1:])
     try:
         jax.distributed.initialize(num_processes=n_processes, process_id=process_id)
-    except (ValueError, TypeError, IndexError) as error:  # missing, or out of range
+    except (ValueError, TypeError, IndexError) as error:
+        # A setting is missing or out of range.
         raise InputError(
             f"--distributed: no cluster was found ({_first_line(error)}): start the "
-            f"processes with srun or mpirun, or set {', '.join(_BY_HAND)} for each"
+            f"processes with srun or mpirun, or set {', '.join(_BY_HAND)} in each"
         ) from error
     except RuntimeError as error:
         raise InputError(
             f"--distributed: the processes could not be connected "
             f"({_first_line(error)}): start all of them within five minutes, and make "
-            "sure that they can reach the first one's host and port"
+            "sure that they can reach the host and port of the first process"
         ) from error
 
 
 def is_joined() -> bool:
-    """Return whether this process has joined a cluster, even one without others."""
+    """Return whether this process has joined a cluster, even if it is alone there."""
     if "jax" not in sys.modules:
         return False
     import jax
@@ -78,11 +81,11 @@ def is_first() -> bool:
 
 
 def together(function: Callable[[], Value]) -> Value:
-    """Call `function` in every process, and wait until it has returned in all.
+    """Call `function` in every process, and wait until every call has returned.
 
     Raises:
-        InputError: a call failed, or (in a cluster) a file could not be
-            read or written; all processes raise the error of the first that failed.
+        InputError: a call failed, or (in a cluster) a file could not be read or
+            written; every process raises the error of the first process that failed.
     """
     if _number_and_count()[1] == 1:
         return function()
@@ -92,13 +95,13 @@ def together(function: Callable[[], Value]) -> Value:
 
 
 def on_first(function: Callable[[], Value]) -> Value:
-    """Call `function` in the first process only, and return its result in all.
+    """Call `function` in the first process only; return its result in every process.
 
     In a cluster the result is broadcast as JSON.
 
     Raises:
-        InputError: the call failed, or (in a cluster) a file could not be written; all
-            processes raise the error.
+        InputError: the call failed, or (in a cluster) a file could not be written;
+            every process raises the error.
     """
     number, count = _number_and_count()
     if count == 1:
@@ -119,11 +122,12 @@ def require_same(value: Any, message: str) -> None:
     """Raise an InputError unless all processes pass the same value.
 
     Args:
-        value: anything that JSON can hold.
+        value: a value that can be written as JSON.
         message: the error's message, with the problem and the remedy.
 
     Raises:
-        InputError: in all processes, with the number of the first that differs.
+        InputError: the values differ; every process raises the error, which gives the
+            number of the first process whose value differs from that of process 0.
     """
     digests = _from_all(text_checksum(json.dumps(value)))
     for number, other in enumerate(digests):
@@ -132,7 +136,7 @@ def require_same(value: Any, message: str) -> None:
 
 
 def others_lost(error: BaseException) -> str | None:
-    """Return a message if the error was caused by a lost process, else None."""
+    """Return a message if the error means that another process was lost, else None."""
     text = str(error)
     if not isinstance(error, RuntimeError | ValueError) or not any(
         word in text for word in ("Gloo", "NCCL", "oordination service")
@@ -155,7 +159,7 @@ def _number_and_count() -> tuple[int, int]:
 
 @waiting_for(
     "the other processes",
-    "check whether all still work; if not, end them and continue with --resume",
+    "check that all of them are running; if not, stop them and resume with --resume",
 )
 def _from_all(text: str) -> list[str]:
     """Gather a string from every process, in the order of the processes."""
@@ -176,14 +180,14 @@ def _from_all(text: str) -> list[str]:
 def _tried(
     function: Callable[[], Value], as_input_error: Callable[[OSError], InputError]
 ) -> tuple[Value | None, str]:
-    """Call `function`; return its result, and the message of its error or ""."""
+    """Call `function`; return its result and "", or None and the error's message."""
     try:
         return function(), ""
     except InputError as error:
         return None, str(error)
-    except BrokenPipeError:  # from printing, not from files
+    except BrokenPipeError:  # from printing, not from writing files
         raise
-    except OSError as error:  # otherwise the others would wait for this process
+    except OSError as error:  # if raised here, the other processes would wait forever
         return None, str(as_input_error(error))
 
 

@@ -1,9 +1,9 @@
-"""Runs one model per core: each free core runs the program of the next model.
+"""Runs one model per core: a core that is free runs the program of the next model.
 
-Small matrices gain little from a second core, so each core of a CPU works on a model
-of its own. Calls are taken in the order in which they were made. A core that finishes
-a call takes the next, of this epoch or the following one, so a model may change cores
-from epoch to epoch.
+The products of small matrices gain little from a second core, so each CPU core works on
+a model of its own. Calls wait in a queue, in the order in which they were made. A core
+that finishes a call takes the next one from the queue, whether it belongs to this epoch
+or to the following one, so a model may move to another core from epoch to epoch.
 """
 
 import functools
@@ -24,7 +24,7 @@ from gammavae_jax.devices.placement import (
 )
 from gammavae_jax.process import deferred_signals
 
-Model = tuple[int, int]  # the numbers of its member and its machine
+Model = tuple[int, int]  # the indices of its member and its machine
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class PerModel:
 
 @dataclass(frozen=True)
 class CoreQueue(Placement):
-    """A queue of calls for each device, with its worker threads."""
+    """A placement with a queue of calls and worker threads for each device."""
 
     devices: Mapping[Model, Any]  # in the order of the queue
     threads: dict[Any, ThreadPoolExecutor]  # by device, started when needed
@@ -44,7 +44,7 @@ class CoreQueue(Placement):
     batching: Literal["map"] = "map"
 
     def put(self, tree: Any, kind: Kind) -> PerModel:
-        """Split host arrays by model; copy each part to the same device only once."""
+        """Split host arrays by model; copy a part to each device at most once."""
         if isinstance(tree, PerModel):
             return tree
         axes = {"model": slice(2), "machine": slice(1, 2), "member": slice(1)}[kind]
@@ -82,7 +82,7 @@ class CoreQueue(Placement):
     def close(self) -> None:
         """Cancel queued calls, and wait for calls that have started.
 
-        Later calls start new threads.
+        Calls that are made later start new threads.
         """
         for device, threads in list(self.threads.items()):
             self.threads[device] = ThreadPoolExecutor(self.n_threads, "models")
@@ -92,7 +92,7 @@ class CoreQueue(Placement):
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
     ) -> Program:
         """Make a program that runs a function on all models; see the base class."""
-        del kinds  # `put` has cut the arguments already
+        del kinds  # `put` has already split the arguments
         return _Queued(self, jitted(function, tuple(donate)))
 
 
@@ -140,12 +140,12 @@ class _Part(NamedTuple):
 
 
 def _work(compiled: Callable, arguments: Sequence[Any]) -> Any:
-    """Run one call in a thread, after the earlier calls whose results it needs."""
+    """Run one call in a thread, once the results that it needs are available."""
     return jax.block_until_ready(compiled(*(_result(a) for a in arguments)))
 
 
 def _result(tree: Any) -> Any:
-    """Return a tree of arrays; if it is a future or part of a future, wait for it."""
+    """Return a tree of arrays; wait for it if it is a future or part of a future."""
     if isinstance(tree, _Part):
         return tree.whole.result()[tree.index]
     return tree.result() if isinstance(tree, Future) else tree

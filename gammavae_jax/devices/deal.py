@@ -22,16 +22,18 @@ def make_placement(
     devices: Sequence[Any] | None = None,
     batching: Literal["auto", "vmap", "map"] = "auto",
 ) -> Placement:
-    """Assign machines and members so as to minimise the work of the busiest device.
+    """Assign models to devices so as to minimise the work of the busiest device.
 
-    With `vmap`, and on a cluster, the devices form a `MeshPlacement`; otherwise each
-    device takes the models of a `CoreQueue` in turn.
+    Return a `MeshPlacement` if `batching` is "vmap" or the process has joined a
+    cluster, and a `CoreQueue` otherwise.
 
     Args:
-        windows_per_machine: the number of windows, which measures a machine's work.
+        windows_per_machine: each machine's number of windows, as a measure of its work.
         n_members: the number of models per machine.
-        devices: default: all devices of the cluster, or else of this process.
-        batching: "auto" is `map` on CPUs and `vmap` elsewhere.
+        devices: the devices to use; default: all devices of the cluster, or those of
+            this process if it has not joined one.
+        batching: whether a device computes its models together ("vmap") or in turn
+            ("map"); "auto" means "map" on CPUs and "vmap" on other devices.
     """
     if devices is None:
         devices = jax.devices() if is_joined() else local_devices()
@@ -59,7 +61,7 @@ def _make_queue(
     grid: np.ndarray,
     shards: list[list[int]],
 ) -> CoreQueue:
-    """Make a `CoreQueue`, large machines first, with one thread per CPU core."""
+    """Make a `CoreQueue` with large machines first and one thread per CPU core."""
     shard_of = {m: number for number, shard in enumerate(shards) for m in shard}
     device_of_model = {
         (member, machine): grid[member % len(grid), shard_of[machine]]
@@ -87,7 +89,7 @@ def _choose_shards(
 ) -> tuple[list[list[int]], int]:
     """Choose which machines each machine shard holds, and the number of member shards.
 
-    Every process gets a device, even if only free slots are left for it.
+    At least one device of every process is used, even if no models are left for it.
     """
     candidates = []
     for n_machine_shards in range(1, n_devices + 1):
@@ -103,7 +105,10 @@ def _choose_shards(
 def _deal(
     windows_per_machine: Sequence[int], n_shards: int
 ) -> tuple[list[list[int]], int]:
-    """Assign machines, largest first, to the idlest shard; also return the top load."""
+    """Assign each machine, largest first, to the shard with the least work so far.
+
+    Return the machines of each shard, and the work of the busiest shard.
+    """
     shards: list[list[int]] = [[] for _ in range(n_shards)]
     loads = [0] * n_shards
     for machine in _longest_first(windows_per_machine):
@@ -114,5 +119,5 @@ def _deal(
 
 
 def _longest_first(windows_per_machine: Sequence[int]) -> list[int]:
-    """Order machines by decreasing work, so that those that finish last are short."""
+    """Order machines by decreasing work, so that the last ones take little time."""
     return np.argsort(-np.asarray(windows_per_machine), kind="stable").tolist()

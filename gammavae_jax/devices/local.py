@@ -6,7 +6,7 @@ from typing import Any
 
 from gammavae_jax.errors import InputError
 
-_jax_started_in: int | None = None  # the id of the process, set at a fork
+_jax_started_in: int | None = None  # the id of a process that started JAX and forked
 
 
 def _note_fork() -> None:
@@ -36,10 +36,11 @@ def local_devices() -> list[Any]:
 
     try:
         return jax.local_devices()
-    except (RuntimeError, AssertionError) as error:  # AssertionError: some devices
+    except (RuntimeError, AssertionError) as error:
+        # JAX raises AssertionError for some devices.
         asked = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}"
         reason = " ".join(str(error).split()) or "there is none"
         raise InputError(
-            f"JAX cannot use a device of {asked} ({reason}): set it to cpu, or install "
-            "what the device needs"
+            f"JAX finds no usable device for {asked} ({reason}): set "
+            "JAX_PLATFORMS=cpu, or install the software that the device needs"
         ) from error

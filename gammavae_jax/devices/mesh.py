@@ -36,13 +36,14 @@ _AXES: dict[Kind, tuple[int | None, int | None]] = {
 
 @dataclass(frozen=True)
 class MeshPlacement(Placement):
-    """A mesh with the axes `member` and `machine`; each device has its own models.
+    """A placement on a mesh of devices with the axes `member` and `machine`.
 
-    A device computes them together (`vmap`) or in turn (`map`). Free slots are filled
-    with zeros: a function finds no windows there and must then do nothing.
+    Each device computes its own models, either together (`vmap`) or in turn (`map`).
+    Slots without a model are filled with zeros: a function that runs on such a slot
+    finds no windows in it, and must then do nothing.
 
-    If the mesh spans several processes, each holds the models of its own devices, and
-    all must call the same methods in the same order.
+    If the mesh spans several processes, each process holds the models of its own
+    devices, and all processes must call the same methods in the same order.
     """
 
     mesh: Mesh
@@ -53,7 +54,7 @@ class MeshPlacement(Placement):
     def put(self, tree: Any, kind: Kind) -> Any:
         """Pad host arrays and copy them to the devices; return JAX arrays unchanged.
 
-        Every process has the whole arrays and places the parts of its own devices.
+        Every process passes the whole arrays, and copies the parts for its own devices.
         """
         sharding = NamedSharding(self.mesh, _SPECS[kind])
 
@@ -73,7 +74,7 @@ class MeshPlacement(Placement):
 
     @for_devices
     def get(self, tree: Any) -> Any:
-        """Gather arrays on every host, without padding, in machine order."""
+        """Gather arrays on every host, without padding, ordered by machine."""
 
         def whole(leaf):
             return self._in_machine_order(
@@ -83,9 +84,10 @@ class MeshPlacement(Placement):
         return jax.tree.map(whole, tree)
 
     def get_to_save(self, tree: Any) -> Any:
-        """Gather arrays as `get` does, except that in a cluster every device gets them.
+        """Gather arrays as `get` does, but in a cluster gather them on every device.
 
-        Each process then writes a part with Orbax. A device needs room for all models.
+        Each process then writes a part of them with Orbax. A device needs enough memory
+        for all models.
         """
         if jax.process_count() == 1:
             return self.get(tree)
@@ -138,7 +140,7 @@ def _sharded(
     """Compile a function to run over a mesh; equal functions share one program."""
     member_axes, machine_axes = zip(*(_AXES[kind] for kind in kinds), strict=True)
     if batching == "map":
-        # Without the member axis, the machine axis comes first.
+        # Once the member axis is removed, the machine axis comes first.
         axes = [None if axis is None else 0 for axis in machine_axes]
         over_both = _in_turn(_in_turn(function, axes), member_axes)
     else:
@@ -156,7 +158,7 @@ def _sharded(
 
 
 def _in_turn(function: Callable, axes: Sequence[int | None]) -> Callable:
-    """Map a function over axes 0 or None as `jax.vmap` does, but sequentially."""
+    """Map a function over axes (0 or None) as `jax.vmap` does, but sequentially."""
 
     def mapped(*arguments):
         def one(parts):

@@ -1,7 +1,7 @@
 """The interface that spreads models over devices and runs a function on each model.
 
-A model belongs to one machine and one member: a seed, or one fold of a seed.
-`deal.make_placement` chooses the implementation, `MeshPlacement` or `CoreQueue`.
+A model belongs to one machine and one member. A member is a seed, or one fold of a
+seed. `deal.make_placement` chooses the implementation, `MeshPlacement` or `CoreQueue`.
 """
 
 import functools
@@ -13,27 +13,28 @@ import jax
 
 from gammavae_jax.log import waiting_for
 
-# The leading axes of an array on the host: `member machine` for one value per model,
-# `machine` for one shared by all members, `member` for one shared by all machines.
+# The kind of an array on the host determines its leading axes. "model" arrays have the
+# axes `member machine`, "machine" arrays have `machine` (all members share the values),
+# and "member" arrays have `member` (all machines share the values).
 Kind = Literal["model", "machine", "member"]
 Batching = Literal["vmap", "map"]
 
-PROGRAMS_KEPT = 32  # one run needs six
+PROGRAMS_KEPT = 32  # compiled programs in the cache; one run needs six
 
 for_devices = waiting_for(
     "the devices",
-    "a long computation, or a device that hangs; to end a training, press Ctrl-C twice",
+    "the computation may be long, or a device may hang; to stop, press Ctrl-C twice",
 )
 
 
 class HashablePartial(NamedTuple):
-    """A function with its first arguments fixed; equal partials share a program."""
+    """A function whose first arguments are fixed; equal ones share a program."""
 
     function: Callable
     settings: tuple[Any, ...]  # hashable
 
     def __call__(self, *arguments: Any) -> Any:
-        """Call the function with its fixed arguments, then with `arguments`."""
+        """Call the function with the fixed arguments followed by `arguments`."""
         return self.function(*self.settings, *arguments)
 
     @property
@@ -46,7 +47,7 @@ class Program(ABC):
 
     @abstractmethod
     def compile(self, *arguments: Any) -> Callable:
-        """Compile for the shapes of the arguments, without donating the arguments."""
+        """Compile for arguments of these shapes; the arguments are not donated."""
 
     @abstractmethod
     def __call__(self, *arguments: Any) -> Any:
@@ -56,15 +57,16 @@ class Program(ABC):
 class Placement(ABC):
     """An assignment of models to devices; use it in a `with` statement.
 
-    Arguments and results of programs stay on the devices, in a form private to the
-    placement: `put` creates them, programs exchange them, and `get` reads them.
+    The arguments and results of programs stay on the devices, in a form that is private
+    to the placement: `put` copies arrays to the devices, a program takes and returns
+    such arrays, and `get` copies them back to the host.
     """
 
     batching: Batching  # whether a device computes its models together or in turn
 
     @abstractmethod
     def put(self, tree: Any, kind: Kind) -> Any:
-        """Copy host arrays to the devices; return what is already there unchanged."""
+        """Copy host arrays to the devices; return arrays already there unchanged."""
 
     @abstractmethod
     def part(self, tree: Any, name: str) -> Any:
@@ -102,10 +104,11 @@ class Placement(ABC):
 
         Args:
             function: takes arrays without `member` and `machine` axes. Equal
-                `HashablePartial`s are traced and compiled once for arguments of the
-                same shapes, in all placements of one kind.
+                `HashablePartial`s are traced and compiled only once for arguments of
+                the same shapes, even by several placements of the same class.
             kinds: the kind of each argument.
-            donate: arguments of kind "model" whose memory the results may reuse.
+            donate: the positions of arguments of kind "model" whose memory the results
+                may reuse.
         """
 
 

@@ -35,8 +35,8 @@ class ClipRow(NamedTuple):
     section: str
     clip: str
     anomaly_score: float
-    p_value: float | None  # None where thresholds are the official ones
-    decision: int  # 1: called anomalous
+    p_value: float | None  # None if the thresholds are the official ones
+    decision: int  # 1 if judged anomalous
 
 
 def clips_csv(rows: Iterable[ClipRow]) -> str:
@@ -50,7 +50,7 @@ def clips_csv(rows: Iterable[ClipRow]) -> str:
 
 
 def read_clips_csv(path: Path) -> list[ClipRow]:
-    """Read a `clips.csv`; raise an InputError if the file is anything else."""
+    """Read a `clips.csv`; raise an InputError if the file is not one."""
     try:
         text = path.read_text(encoding="utf-8")
         return [_clip_row(fields) for fields in csv.DictReader(io.StringIO(text))]
@@ -90,7 +90,7 @@ def _csv(header: tuple[str, ...], lines: Iterable[Iterable]) -> str:
 
 
 def read_results_csv(text: str) -> list[Row]:
-    """Read a table written by `results_csv`; raise a ValueError for anything else."""
+    """Read a table written by `results_csv`; raise a ValueError for other text."""
     return [row_of(fields) for fields in csv.DictReader(io.StringIO(text))]
 
 

@@ -6,12 +6,13 @@ Labels and domains come from
 - the files that come with the official evaluators since 2021: `ground_truth_data` and
   the folders beside it, with lines of `name,value` and no header, like score files;
 - the lists of the official baseline and of the evaluator of 2020,
-  `eval_data_list_<year>.csv`: a line for each machine, followed by its clips as
-  `name,later name`. The list of 2020 adds the label, which the later name also gives.
+  `eval_data_list_<year>.csv`: a line for each machine, followed by a line for each of
+  its clips. Such a line is `name,later name`; the later name includes the label. In the
+  list of 2020 the label follows as a third field.
 
 Clips are matched by name without `.wav` or `.flac`, never by order. The official
-evaluators sort both sides and drop the names, so one wrong name shifts every label
-after it.
+evaluators sort the scores and the labels by name and then ignore the names, so that one
+wrong name shifts every label after it.
 """
 
 from collections.abc import Iterable
@@ -41,20 +42,20 @@ from gammavae_jax.evaluation.rows import (
 
 
 class GroundTruth(NamedTuple):
-    """A section's labels and domains, keyed by clips' first names without suffix."""
+    """A section's labels and domains, by the clips' first names without suffix."""
 
     is_anomaly: dict[str, bool]
     is_target: dict[str, bool]
-    clip_of: dict[str, str]  # the first name, by every name the clip may have
+    clip_of: dict[str, str]  # the first name, for every name that the clip may have
 
 
 def read_truth(root: Path) -> dict[Section, GroundTruth]:
     """Read every section's ground truth.
 
-    `root` is an official evaluator's folder, or a list of the official baseline.
+    `root` is the folder of an official evaluator, or a list file of the baseline.
 
     Raises:
-        InputError: `root` does not hold exactly one readable ground truth.
+        InputError: `root` does not contain exactly one readable ground truth.
     """
     if not root.exists():
         raise InputError(f"{root} does not exist: check the path of the ground truth")
@@ -67,25 +68,25 @@ def read_truth(root: Path) -> dict[Section, GroundTruth]:
     lists = [root] if root.is_file() else sorted(root.glob("eval_data_list*.csv"))
     if not lists:
         raise InputError(
-            f"{root} holds no ground truth: pass a folder with ground_truth_data, or "
-            "an eval_data_list_<year>.csv"
+            f"{root} has no ground truth: pass a folder with ground_truth_data, or an "
+            "eval_data_list_<year>.csv"
         )
     if len(lists) > 1:
-        problem = f"{root} holds {len(lists)} lists"
-        raise InputError(f"{problem}: pass the list for the right year")
+        problem = f"{root} has {len(lists)} eval_data_list files"
+        raise InputError(f"{problem}: pass the file of the right year")
     return truth_from_list(lists[0])
 
 
 def truth_from_list(path: Path) -> dict[Section, GroundTruth]:
     """Read ground truth from a list that comes with the official baseline.
 
-    The list of 2022 is rejected by its file name: the official evaluator of that year
-    contradicts its labels or domains in 881 of 4200 lines.
+    The list of 2022 is rejected because of its file name: in 881 of its 4200 lines, the
+    official evaluator of that year contradicts the label or the domain.
     """
     if path.name == "eval_data_list_2022.csv":
         raise InputError(
-            f"{path}: labels or domains are wrong in 881 lines of the baseline's list "
-            "for 2022 (ToyCar, ToyTrain): pass the official evaluator's folder"
+            f"{path}: the baseline's list for 2022 has wrong labels or domains in 881 "
+            "lines (ToyCar, ToyTrain): pass the official evaluator's folder"
         )
     machine, clips = "", {}
     for line in read_lines(path):
@@ -100,18 +101,19 @@ def truth_from_list(path: Path) -> dict[Section, GroundTruth]:
 def _parse_list_line(
     path: Path, line: list[str], machine: str
 ) -> tuple[str, str, ClipName]:
-    """Parse a clip's line: return its first and later names, and the latter's parts."""
+    """Parse a clip's line into its first name, later name, and parsed later name."""
     if len(line) not in (2, 3):
         raise InputError(
-            f"{path}: {','.join(line)!r} is neither a machine nor a clip with a "
-            "second name: pass a list of the official baseline"
+            f"{path}: cannot read the line {','.join(line)!r}, which should be a "
+            "machine's name, or a clip's name followed by its later name: pass a list "
+            "file of the official baseline"
         )
     name, later = (clip_stem(field) for field in line[:2])
     parsed = parse_clip_name(later)
     if not (machine and parsed.label and parsed.domain):
         raise InputError(
-            f"{path}: {later!r} gives no label and domain, or comes before any "
-            "machine: pass a list of the official baseline"
+            f"{path}: the clip name {later!r} has no label and domain, or is listed "
+            "before any machine: pass a list file of the official baseline"
         )
     if line[2:] and line[2] != str(LABELS.index(parsed.label)):
         raise InputError(
@@ -131,8 +133,8 @@ def _truth_of_section(
     )
     if name := _contradiction(truth):
         raise InputError(
-            f"{path}: {name!r} has a second name that contradicts it: pass a list of "
-            "the official baseline"
+            f"{path}: the name {name!r} contradicts the clip's label or domain: pass a "
+            "list file of the official baseline"
         )
     return truth
 
@@ -143,8 +145,8 @@ def _index_names(path: Path | str, pairs: list[tuple[str, str]]) -> dict[str, st
     for later, first in pairs:
         if clip_of.setdefault(later, first) != first:
             raise InputError(
-                f"{path}: {clip_of[later]!r} and {first!r} are both called {later!r}: "
-                "use a unique name for each clip"
+                f"{path}: {clip_of[later]!r} and {first!r} both have the later name "
+                f"{later!r}: use a unique name for each clip"
             )
     return clip_of
 
@@ -179,15 +181,16 @@ def truth_from_names(
     Error messages begin with `path`.
 
     Raises:
-        InputError: a name has no label, or names a section other than `section` (if
-            that is given).
+        InputError: a name has no label, or gives a section other than `section` (if
+            that is not None).
     """
     names = {clip: parse_clip_name(clip) for clip in clips}
     for clip, name in names.items():
         if section is not None and section_word(clip) and name.section != section:
-            raise InputError(f"{path}: {clip!r} belongs to another section: remove it")
+            problem = f"{path}: the clip {clip!r} belongs to another section"
+            raise InputError(f"{problem}: remove it")
         if not is_labelled(clip):
-            problem = f"{path}: {clip!r} does not label the clip as the challenge does"
+            problem = f"{path}: the name {clip!r} has no label in the challenge's form"
             raise InputError(f"{problem}: pass the ground truth with --ground-truth")
     return _truth_of(names, {clip: clip for clip in names})
 
@@ -203,12 +206,14 @@ def _truth_of(names: dict[str, ClipName], clip_of: dict[str, str]) -> GroundTrut
 def truth_from_files(data: Path) -> GroundTruth:
     """Read a file in `ground_truth_data`, and files of that name in sibling folders.
 
-    `ground_truth_attributes` gives the clips' later names (in 2022 in tables with a
-    header, in a folder for each machine), and `ground_truth_domain` their domains
-    (1: target); without that file, domains come from the names. A later name that
-    contradicts the label or the domain, as those of 881 clips of ToyCar and ToyTrain do
-    in 2022, belongs to another clip: then the section's later names are not used.
-    A first name that contradicts the label or domain raises an InputError.
+    The folder `ground_truth_attributes` gives the clips' later names; in 2022 it has a
+    folder for each machine, and its tables have a header. `ground_truth_domain` gives
+    the domains (1: target); if it has no such file, domains come from the clips' names.
+
+    A later name that contradicts the label or the domain belongs to another clip, as
+    for 881 clips of ToyCar and ToyTrain in 2022. In that case, none of the section's
+    later names are used. A first name that contradicts the label or the domain raises
+    an InputError.
     """
     domain = data.parent.with_name("ground_truth_domain") / data.name
     rows = read_rows(data)
@@ -223,14 +228,15 @@ def truth_from_files(data: Path) -> GroundTruth:
     else:
         words = {clip: parse_clip_name(name).domain for name, clip in clip_of.items()}
         for clip in (clip for clip, word in words.items() if not word):
-            raise InputError(f"{domain} is missing, and {clip!r} has no domain: add it")
+            problem = f"{domain} is missing, and the name {clip!r} has no domain"
+            raise InputError(f"{problem}: add the file")
         is_target = {clip: word == "target" for clip, word in words.items()}
     truth = GroundTruth(is_anomaly, is_target, clip_of)
     name = _contradiction(truth)
     if name in rows:
         raise InputError(
-            f"{data}: the name {name!r} contradicts its label or domain: correct the "
-            "ground truth"
+            f"{data}: the name {name!r} contradicts the clip's label or domain: "
+            "correct the ground truth"
         )
     return truth if name is None else truth._replace(clip_of=first_names)
 
@@ -249,8 +255,8 @@ def _later_names(data: Path) -> dict[str, list[str]]:
         return {}
     for line in lines:
         if len(line) < 2:
-            problem = f"{path}: {line[0]!r} has no renamed file beside it"
-            raise InputError(f"{problem}: add the file's later name")
+            problem = f"{path}: the line of {line[0]!r} has no later name"
+            raise InputError(f"{problem}: add it after a comma")
     refuse_duplicates(path, (clip_stem(line[0]) for line in lines))
     # The last field: a clip may have fewer attributes than the header.
     return {clip_stem(line[0]): line[-1:] for line in lines}

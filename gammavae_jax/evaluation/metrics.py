@@ -2,10 +2,10 @@
 
 Arrays have one entry per test clip, along the axis `clip`, in any order. A higher score
 is more anomalous; `is_anomaly` is true for anomalous clips, `is_target` for clips of
-the target domain. Every metric is a fraction. NaN marks what cannot be computed (no
-target clips, no decisions) and is left out of every mean.
+the target domain. Every metric is a fraction. NaN marks a value that cannot be
+computed, for example without target clips or decisions, and is left out of every mean.
 
-The official evaluators define, by year:
+The definitions of the official evaluators depend on the year:
 
 - 2020: no domains. Score: the arithmetic mean of AUC and pAUC.
 - 2021: a domain's AUC and pAUC use that domain's clips only. Score: the harmonic mean
@@ -29,7 +29,8 @@ from gammavae_jax.errors import InputError
 
 DOMAINS = ("source", "target")
 MAX_FPR = 0.1  # of the pAUC, in every year
-EPS = float(np.finfo(np.float64).eps)  # the official floor of means and divisors
+# The official lower bound of divisors, and of the values in a harmonic mean.
+EPS = float(np.finfo(np.float64).eps)
 
 
 class Row(NamedTuple):
@@ -65,7 +66,7 @@ class SectionScores(NamedTuple):
     scores: Float[np.ndarray, "clip"]
     is_anomaly: Bool[np.ndarray, "clip"]
     is_target: Bool[np.ndarray, "clip"]
-    decisions: Bool[np.ndarray, "clip"] | None = None  # true: called anomalous
+    decisions: Bool[np.ndarray, "clip"] | None = None  # true if judged anomalous
 
 
 def validate(
@@ -78,7 +79,7 @@ def validate(
     shapes = [np.shape(a) for a in (scores, is_anomaly, is_target)]
     if len(set(shapes)) > 1 or len(shapes[0]) != 1:
         problem = f"{name}: scores, labels and domains have the shapes {shapes}"
-        raise InputError(f"{problem}: pass one of each per clip")
+        raise InputError(f"{problem}: pass one value of each per clip")
     if is_anomaly.dtype != bool or is_target.dtype != bool:
         raise InputError(f"{name}: labels and domains must be booleans")
     if not np.isfinite(scores).all():
@@ -113,8 +114,8 @@ def partial_auc(
 ) -> float:
     """Return the standardised area under the ROC curve up to `max_fpr`.
 
-    Chance is 0.5, a perfect score 1 (McClish, Analyzing a Portion of the ROC Curve,
-    1989). Both classes must be present.
+    Random scores give 0.5, and perfect ones 1 (McClish, Analyzing a Portion of the ROC
+    Curve, 1989). Both classes must be present.
     """
     return float(roc_auc_score(is_anomaly, ranks(scores), max_fpr=max_fpr))
 
@@ -164,9 +165,9 @@ def evaluate_section(
 ) -> Row:
     """Compute all metrics of one section.
 
-    Decisions default to `scores > threshold`. Without a threshold either, precision,
-    recall, F1 and false-alarm rate are NaN. If `year` is None, the definition of 2022
-    applies.
+    Decisions default to `scores > threshold`. If neither decisions nor a threshold are
+    given, precision, recall, F1 and false-alarm rate are NaN. If `year` is None, the
+    definitions of 2022 apply.
 
     Raises:
         InputError: see `validate` and `definition_of`.
@@ -202,7 +203,8 @@ def ranking_columns(
 ) -> dict[str, Any]:
     """Return the columns `auc_source`, `auc_target`, `pauc` and `auc`.
 
-    Both functions take a mask over clips, and return one number or one per resample.
+    `auc_of` and `pauc_of` take a mask over clips, and return one number, or one number
+    for each bootstrap resample.
     """
     definition = definition_of(year)
     everything = np.ones_like(is_anomaly)
@@ -236,7 +238,7 @@ def _decision_columns(
 
 
 def definition_of(year: int | None) -> int:
-    """Return the year whose metrics the given year uses: 2020, 2021 or 2022.
+    """Return the year that introduced the metrics of `year`: 2020, 2021 or 2022.
 
     Raises:
         InputError: the year is before 2020.

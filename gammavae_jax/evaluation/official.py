@@ -1,6 +1,7 @@
 """The official score, its bootstrap distribution, and published results.
 
-Every metric is a fraction. NaN marks what cannot be computed and is left out of means.
+Every metric is a fraction. NaN marks a value that cannot be computed, and is left out
+of every mean.
 """
 
 import math
@@ -29,10 +30,10 @@ def official_score(rows: Sequence[Row], year: int | None = None) -> float:
     """Compute a system's official score from the rows of its sections.
 
     Values are floored at the machine epsilon, as in the official evaluators. `year`
-    must be the one the rows were computed with; None stands for 2022 and later.
+    must be the year for which the rows were computed; None means 2022 or later.
 
     Raises:
-        InputError: there are no rows, or none has an AUC or a pAUC.
+        InputError: there are no rows, or no row has an AUC or a pAUC.
     """
     if not rows:
         raise InputError("an official score needs at least one row")
@@ -49,7 +50,7 @@ def official_scores(
     per_domain = [columns["auc_source"], columns["auc_target"]]
     if definition == 2020:
         return np.concatenate([auc, pauc]).mean(axis=0)
-    if definition == 2021:  # one pAUC per domain: `pauc` counts twice if both exist
+    if definition == 2021:  # a pAUC per domain, so `pauc` counts twice if both exist
         per_domain.append(pauc + 0 * sum(per_domain))
     parts = np.concatenate([*per_domain, pauc])
     parts = parts[~np.isnan(parts).any(axis=1)]
@@ -135,7 +136,7 @@ def _resample(
     """Compute the metrics of one section for each bootstrap resample."""
     name = f"{section.machine} section {section.section}"
     validate(section.scores, section.is_anomaly, section.is_target, name)
-    order = np.argsort(section.scores)  # so the order of the clips cannot matter
+    order = np.argsort(section.scores)  # so that the order of the clips does not matter
     rank, is_anomaly = ranks(section.scores)[order], section.is_anomaly[order]
     is_target = section.is_target[order]
     strata = 2 * is_anomaly + is_target
@@ -155,7 +156,7 @@ def _resample(
 def _draw(
     strata: Int[np.ndarray, "clip"], n_resamples: int, seed: list[int]
 ) -> Float[np.ndarray, "resample clip"]:
-    """Draw how often each clip is used, keeping the number of clips per stratum."""
+    """Draw how often each resample uses each clip; every stratum keeps its size."""
     rng = np.random.default_rng(seed)
     counts = np.empty((n_resamples, len(strata)))
     for stratum in np.unique(strata):
@@ -181,7 +182,7 @@ def _roc_area(
 
     (left, right), (low, high) = rates(~is_anomaly), rates(is_anomaly)
     width = np.minimum(right, max_fpr) - np.minimum(left, max_fpr)
-    # Where max_fpr cuts a segment, only the first part of its rise counts.
+    # Where max_fpr divides a segment, only the part to the left of it counts.
     share = np.divide(width, right - left, out=np.zeros_like(width), where=right > left)
     return np.sum(width * (low + share * (high - low) / 2), axis=1)
 
@@ -216,8 +217,8 @@ def is_dcase2024_development_set(data_root: Path, machines: Collection[str]) -> 
     """Return whether these are the recordings of the report's Table 2.
 
     The sets of 2023 and 2025 have the same machine types and file names, so only the
-    folder tells them apart: `.../dcase2024t2/dev_data[/raw]`, as the official scripts
-    name it.
+    folder's name tells the sets apart. It must be `.../dcase2024t2/dev_data[/raw]`, as
+    in the official scripts, or `.../dcase2024/dev_data[/raw]`.
     """
     folder = data_root.resolve()
     folder = folder.parent if folder.name == "raw" else folder

@@ -1,7 +1,7 @@
 """Reads the `name,value` rows of score files and ground truth.
 
-Clip names are compared without their folder and without `.wav` or `.flac`, in any
-Unicode form and, where that is unambiguous, in any case.
+Clip names are compared without their folder and without `.wav` or `.flac`. Differences
+in Unicode form are ignored, and so are differences in case where that is unambiguous.
 """
 
 import csv
@@ -26,9 +26,9 @@ def file_name(kind: str, machine: str, section: str) -> str:
 def find_files(folder: Path, kind: str) -> dict[Section, tuple[Path, ...]]:
     """Find the files `<kind>_*.csv` in a folder, sorted by machine and section.
 
-    Prefix and suffix may have any case. A section has one file, or one for each
-    domain. Any other CSV file of that kind, or a missing folder, raises an
-    InputError; see also `left_out_files`.
+    The prefix and the suffix may be in upper or lower case. A section has one file, or
+    one for each domain. If another CSV file has the prefix, or if the folder is
+    missing, an InputError is raised; see also `left_out_files`.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: pass one with {kind}_*.csv files")
@@ -36,21 +36,21 @@ def find_files(folder: Path, kind: str) -> dict[Section, tuple[Path, ...]]:
         paths = sorted(folder.iterdir())
     except OSError as error:
         problem = f"{folder} cannot be listed: {error.strerror}"
-        raise InputError(f"{problem}: pass one that this user may list") from error
+        raise InputError(f"{problem}: pass one that this user can read") from error
     found: dict[Section, dict[str | None, Path]] = {}
     for path in paths:
         if not _is_of_kind(path, kind) or not _is_csv(path):
             continue
         match = FILE_NAME.fullmatch(path.name)
         if match is None:
-            remedy = f"name it {file_name(kind, '<machine>', '<id>')}"
-            raise InputError(f"{path} names no machine and section: {remedy}")
+            remedy = f"rename it to {file_name(kind, '<machine>', '<id>')}"
+            raise InputError(f"{path} has no machine and section in its name: {remedy}")
         of_section = found.setdefault((nfc(match["machine"]), match["section"]), {})
         domain = match["domain"]
         others = of_section if domain is None else {None, domain} & of_section.keys()
         for other in others:
             first, second = sorted([of_section[other].name, path.name])
-            problem = f"{folder} has {first} and {second} for one section"
+            problem = f"{folder} has {first} and {second} for the same section"
             raise InputError(f"{problem}: keep only one")
         of_section[domain] = path
     return {key: tuple(sorted(found[key].values())) for key in sorted(found)}
@@ -67,7 +67,7 @@ def _is_csv(path: Path) -> bool:
 def left_out_files(folder: Path) -> list[str]:
     """Return the paths in a folder that are named like score files but are not read.
 
-    They are in subfolders, or have another suffix.
+    Such files are in a subfolder, or their suffix is not `.csv`.
     """
     return sorted(
         path.relative_to(folder).as_posix()
@@ -90,7 +90,7 @@ def require_files(
 
 
 def join_paths(paths: tuple[Path, ...]) -> str:
-    """Join paths by "and", for a message."""
+    """Join paths with "and", for a message."""
     return " and ".join(map(str, paths))
 
 
@@ -109,8 +109,8 @@ def year_of_files(folder: Path) -> int | None:
 
 
 _NUMBER = re.compile(r"[-+.0-9eE\s]+", re.ASCII)
-# A spreadsheet with decimal commas writes lines such as `x.wav;0,5`. Cut at the comma,
-# their name ends in a separator and digits.
+# A spreadsheet with decimal commas writes lines such as `x.wav;0,5`. If such a line is
+# split at the comma, the name ends in a separator and digits.
 _NAME_AND_NUMBER = re.compile(
     r".*(?:[;\t|]\s*[-+]?[\d.]*|\.(?:wav|flac)\W+\d[\d.]*)\s*",
     re.DOTALL | re.IGNORECASE,
@@ -145,7 +145,7 @@ def values_by_clip(
     }
     refuse_duplicates(path, (clip_of.get(name, name) for name in rows))
     for name, fields in rows.items():
-        number = _number(path, name, fields)  # first, to detect a header line
+        number = _number(path, name, fields)  # first, to report a header line
         if name not in clip_of:
             raise InputError(f"{path}: the clip {name!r} is unknown: remove it")
         values[clip_of[name]] = number
@@ -156,7 +156,7 @@ def values_by_clip(
 
 
 def _other_case(rows: Iterable[str], clip_of: Mapping[str, str]) -> dict[str, str]:
-    """Map each unknown name to the one known name that differs only in case, if any."""
+    """Map each unknown name to a known one if exactly one differs only in case."""
     known: dict[str, set[str]] = defaultdict(set)
     for name in clip_of:
         known[name.casefold()].add(name)
@@ -173,13 +173,13 @@ def _number(path: Path | str, name: str, fields: list[str]) -> float:
         value = math.nan
     if len(fields) > 1 or not math.isfinite(value):
         problem = f"{path}: the value of {name!r} is {','.join(fields)!r}"
-        remedy = "write one finite number with a decimal point per clip, and no header"
+        remedy = "write a finite number with a decimal point per clip, and no header"
         raise InputError(f"{problem}: {remedy}")
     return value
 
 
 def read_rows(*paths: Path) -> dict[str, list[str]]:
-    """Read one section's files into a dict from clip name without suffix to fields.
+    """Read one section's files; return the fields of each clip, by name without suffix.
 
     Raises:
         InputError: a line has no value, or a clip is listed twice.
@@ -215,8 +215,8 @@ def read_lines(path: Path) -> list[list[str]]:
     for name, *values in lines:
         if values and _NAME_AND_NUMBER.fullmatch(name):
             raise InputError(
-                f"{path}: {','.join([name, *values])!r} has a decimal comma or another "
-                "separator than a comma: write name,value with a decimal point"
+                f"{path}: {','.join([name, *values])!r} has a decimal comma, or a "
+                "separator that is not a comma: write name,value with a decimal point"
             )
     return lines
 

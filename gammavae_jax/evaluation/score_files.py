@@ -55,8 +55,8 @@ def write_scores(
     text that reads back as the same float32.
 
     Raises:
-        InputError: the file cannot hold a name, a name is listed twice, or a score is
-            not finite in float32.
+        InputError: a name is not valid in the file, a name is listed twice, or a score
+            is not finite in float32.
     """
     with np.errstate(over="ignore"):
         singles = scores.astype(np.float32)
@@ -85,8 +85,9 @@ def read_directory(
     """Read the score files in a folder, sorted by machine and section.
 
     Labels and domains come from the clips' names, or from `ground_truth` (see
-    `read_truth`); score files may then use the clips' first or later names. A clip
-    without a domain counts as source. Other files and subfolders are ignored.
+    `read_truth`). With `ground_truth`, score files may use the original names of clips
+    or their later names, which include the labels. A clip without a domain counts as
+    source. Other files and subfolders are ignored.
 
     Raises:
         InputError: a file or clip is missing, duplicate, unknown or unreadable, or a
@@ -96,8 +97,8 @@ def read_directory(
     score_files = find_files(scores_dir, "anomaly_score")
     if not score_files:
         raise InputError(
-            f"{scores_dir} has no anomaly_score_*.csv files: pass the folder that has "
-            "them"
+            f"{scores_dir} has no anomaly_score_*.csv files: pass the folder that "
+            "contains them"
         )
     truths: dict[Section, GroundTruth] = {}
     if ground_truth is not None:
@@ -125,7 +126,7 @@ def read_directory(
 def summarise(rows: Sequence[Row], year: int | None = None) -> dict[str, Any]:
     """Return the official score, each section's metrics and their means.
 
-    The result has JSON types; what cannot be computed is None.
+    The result has JSON types; a value that cannot be computed is None.
     """
     tree = {
         "official_score": official_score(rows, year),

@@ -1,8 +1,8 @@
 """Builds a challenge submission from a run folder.
 
-`<label>/` holds `anomaly_score_<machine>_section_<id>_test.csv` and
-`decision_result_...csv` of one score and seed, and `<label>.meta.yaml`. The challenge
-expects them in a zip file, alongside the technical report.
+The folder `<label>/` holds the files `anomaly_score_<machine>_section_<id>_test.csv`
+and `decision_result_...csv` of one score and one seed, and `<label>.meta.yaml`. The
+challenge expects these files in a zip file, together with the technical report.
 """
 
 import csv
@@ -34,7 +34,7 @@ from gammavae_jax.files import atomic_folder, write_text, writing
 _KINDS = ("anomaly_score", "decision_result")
 _LABEL = re.compile(r"[A-Za-z0-9-]+_[A-Za-z0-9-]+_task2_[1-4]")
 _CLIP = re.compile(r"section_(?P<section>\d\d)_[^/\\]+\.wav")
-_METHODS = {"deterministic": "AE", "gamma": "VAE", "gaussian": "VAE"}  # challenge tags
+_METHODS = {"deterministic": "AE", "gamma": "VAE", "gaussian": "VAE"}  # official tags
 _FILL_IN = "FILL IN"
 
 
@@ -62,7 +62,7 @@ def write_submission(
         raise InputError(
             f"the label {label!r} is not of the form Author_Affiliation_task2_1 (the "
             "corresponding author's last name, the institute, an index from 1 to 4; "
-            "letters, digits and hyphens): choose another --label"
+            "names have only letters, digits and hyphens): choose another --label"
         )
     target = out / label
     if os.path.lexists(target):
@@ -70,23 +70,23 @@ def write_submission(
     config = _read_config(run)
     score, seed = _choose(config, score, seed)
     source, sections = run / "scores" / score / f"seed{seed}", _sections_of_run(run)
-    check_package(source, sections)  # first, so that messages name lasting files
+    check_package(source, sections)  # first, so that errors name the original files
     meta = meta_yaml(label, config, score, seed)
     with writing(target), atomic_folder(target) as package:
         for kind in _KINDS:
             for key, (path, *_) in find_files(source, kind).items():
                 shutil.copyfile(path, package / file_name(kind, *key))
         write_text(package / f"{label}.meta.yaml", meta)
-        check_package(package, sections)  # check the copies, too
+        check_package(package, sections)  # the copies, too
     return Submission(target, score, seed, len(sections))
 
 
 def check_package(folder: Path, sections: Collection[Section]) -> None:
-    """Check score and decision files as the organisers would.
+    """Validate score and decision files as the organisers would.
 
     Every section of the run needs a score file and a decision file with the same clips.
-    Clips are named `section_<id>_*.wav` and listed once; scores are finite, and
-    decisions are 0 or 1.
+    Clips must be named `section_<id>_*.wav` and be listed only once. Scores must be
+    finite, and decisions must be 0 or 1.
 
     Raises:
         InputError: a file is missing or breaks a rule; the message names it.
@@ -97,14 +97,14 @@ def check_package(folder: Path, sections: Collection[Section]) -> None:
     for key in sorted(set(sections) - scores.keys()):
         problem = f"{folder} has no {file_name('anomaly_score', *key)}"
         raise InputError(
-            f"{problem}, but the run has that machine: score its test clips again"
+            f"{problem}, but that machine is part of the run: score its test clips"
         )
     if not scores:
-        raise InputError(f"{folder} has no anomaly_score_*.csv: finish the run")
+        raise InputError(f"{folder} has no anomaly_score_*.csv: finish the run first")
     for (machine, section), (path, *more) in scores.items():
         if more:
             raise InputError(
-                f"{folder} has a file for each domain of {machine} section {section}: "
+                f"{folder} has one file per domain for {machine} section {section}: "
                 "put the clips of both domains into one file"
             )
         decision_path = decisions[machine, section][0]
@@ -118,7 +118,7 @@ def check_package(folder: Path, sections: Collection[Section]) -> None:
 
 
 def _sections_of_run(run: Path) -> set[Section]:
-    """Return all sections that a run trained or scored; an evaluation trains none."""
+    """Return all sections for which a run has trained models or scored clips."""
     folders = filter(Path.is_dir, (run / "scores").glob("*/seed*"))
     scored = {key for f in folders for key in find_files(f, "anomaly_score")}
     path = run / "metrics.jsonl"
@@ -129,15 +129,15 @@ def _sections_of_run(run: Path) -> set[Section]:
             names = list(json.loads(next(lines, '{"machines": {}}'))["machines"])
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         problem = f"{path} was not written by a run"
-        raise InputError(f"{problem}: choose another RUN_OUT") from error
+        raise InputError(f"{problem}: pass another folder as RUN_OUT") from error
     trained = (machine_and_section(f"anomaly_score_{name}.csv") for name in names)
     return scored | {key for key in trained if key}
 
 
 def meta_yaml(label: str, config: Config, score: str, seed: int) -> str:
-    """Return the meta file, with "FILL IN" for whatever the run did not record."""
+    """Return the meta file, with "FILL IN" for what the run does not record."""
     n_models = str(config.n_folds) if config.n_folds > 1 else None
-    is_mean = score in OFFICIAL_SCORES  # over windows or rows
+    is_mean = score in OFFICIAL_SCORES  # a mean over windows or rows
     # The fields of the Task 2 template of 2020; later templates were not available.
     template = files("gammavae_jax.evaluation").joinpath("submission_meta.yaml")
     return template.read_text(encoding="utf-8").format(
@@ -183,12 +183,12 @@ def _choose(config: Config, score: str | None, seed: int | None) -> tuple[str, i
 
 
 def _check_names(path: Path, section: str) -> None:
-    """Check clip names verbatim; a byte order mark counts as part of the first name."""
+    """Check the exact clip names; a byte order mark is part of the first name."""
     text = io.StringIO(path.read_bytes().decode("utf-8"), newline="")
     for line in filter(None, csv.reader(text)):
         match = _CLIP.fullmatch(line[0])
         if not match or match["section"] != section:
             raise InputError(
                 f"{path}: the clip {line[0]!r} is not named section_{section}_*.wav: "
-                "use the challenge's name"
+                "use the name that the challenge gave it"
             )

@@ -74,7 +74,10 @@ def evaluate_scores(
 
 
 def section_scores(clips: ScoredClips, score: str, s: int) -> SectionScores:
-    """Return a section's labels and domains, and a score of the seed at index `s`."""
+    """Return a section's labels and domains, and its values of one score.
+
+    `s` is the index of the seed.
+    """
     assert clips.is_anomaly is not None
     return SectionScores(
         clips.machine,
@@ -88,9 +91,9 @@ def section_scores(clips: ScoredClips, score: str, s: int) -> SectionScores:
 def summarise_rows(rows: Sequence[Row], year: int | None = None) -> dict[str, Any]:
     """Summarise rows over seeds: the official score, means, and metrics by machine.
 
-    The result has JSON types. `year` must be the year of the rows' metrics. A machine
-    with several sections gets their arithmetic mean. With one seed, the standard
-    deviation is 0.
+    The result has JSON types. `year` must be the year for which the rows were computed.
+    The metrics of a machine with several sections are arithmetic means over these. With
+    one seed, the standard deviation is 0.
     """
     scores = dict.fromkeys(row.score for row in rows)
     of_machine: dict[str, list[Row]] = {}
@@ -164,8 +167,8 @@ def table_cells(
 ) -> list[list[str]]:
     """Format one score's results as cells: mean ± deviation over seeds, in percent.
 
-    The lines are a header, one line per machine, and the harmonic means. `published`
-    systems follow, each in a column of AUC source / AUC target / pAUC.
+    The lines are a header, one line per machine, and the harmonic means. Each system in
+    `published` has a column of its own, with AUC source / AUC target / pAUC.
     """
     columns = (*HEADLINE, "fpr_source", "fpr_target")
     summary = summarise_rows(rows)
@@ -193,7 +196,7 @@ def percent(spread: Mapping[str, Any]) -> str:
 
 
 def _tight(spread: Mapping[str, Any]) -> str:
-    """Format a mean like `percent`, but without spaces, to fit into eighty columns."""
+    """Format a mean like `percent`, but without spaces, to fit eighty columns."""
     return percent(spread).replace(" ", "")
 
 

@@ -1,4 +1,4 @@
-"""Checks that an exported file scores sounds as the detector does."""
+"""Checks that an exported file gives sounds the same scores as the detector."""
 
 import itertools
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ from gammavae_jax.scoring.fusion import standard_of
 
 TOLERANCE = 1e-3  # relative; see `difference`
 N_SOUNDS = 24  # built-in sounds
-_SECONDS = 3.0  # length of the longest built-in sound beyond the shortest
+_SECONDS = 3.0  # the longest built-in sound is this much longer than the shortest
 
-Waves = Sequence[Float32[np.ndarray, "_"]]  # of different lengths
+Waves = Sequence[Float32[np.ndarray, "_"]]  # whose lengths may differ
 
 
 class Sounds(NamedTuple):
-    """Waves, and whether each is an anomaly (None if that is unknown)."""
+    """Sound waves and, if known, whether each of them is an anomaly."""
 
     waves: list[Float32[np.ndarray, "_"]]
     is_anomaly: Bool[np.ndarray, "clip"] | None
@@ -95,10 +95,10 @@ def int8_cost(
     before: Float[np.ndarray, "clip"],
     is_anomaly: Bool[np.ndarray, "clip"] | None,
 ) -> str:
-    """Describe how much int8 weights change scores; `before` has the float32 scores."""
+    """Describe how much int8 weights change scores; `before` are the float32 scores."""
     if is_anomaly is not None and is_anomaly.any() and not is_anomaly.all():
         was, now = (100 * auc(x, is_anomaly) for x in (before, scores))
-        return f"AUC {was:.2f} to {now:.2f} % ({now - was:+.2f})"
+        return f"AUC from {was:.2f} to {now:.2f} % ({now - was:+.2f})"
     largest = np.max(np.abs(scores - before))
     correlation, _ = scipy.stats.spearmanr(scores, before)
     return f"scores differ by at most {largest:.2g}, rank correlation {correlation:.4f}"
@@ -124,7 +124,7 @@ def recorded(detector: Detector, data_root: Path, log: Log) -> list[Sounds]:
 
 
 def built_in(detector: MachineDetector) -> Sounds:
-    """Make synthetic sounds of different lengths and levels, and one silence."""
+    """Make synthetic sounds of different lengths and levels; one of them is silent."""
     rng = np.random.default_rng(0)
     step = _SECONDS * detector.config.features.sample_rate / (N_SOUNDS - 1)
     machines, waves = itertools.cycle(MACHINES.values()), []

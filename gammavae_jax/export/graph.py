@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import onnx
 
-OPSET = 17  # the first with a short-time Fourier transform; onnxruntime 1.12 or later
-_IR_VERSION = 8  # of the same release
+OPSET = 17  # the first with STFT nodes; needs onnxruntime 1.12 or later
+_IR_VERSION = 8  # of the ONNX release with this operator set
 Tensor = str
 Value = Tensor | float | Sequence[int] | np.ndarray
 
 
 class Graph:
-    """Nodes and constants, in the order they were added."""
+    """An ONNX graph that is built by adding nodes and constants one by one."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
@@ -96,7 +96,7 @@ class Graph:
         inputs: Sequence[onnx.ValueInfoProto],
         outputs: Sequence[onnx.ValueInfoProto],
     ) -> onnx.ModelProto:
-        """Return a checked model with only the nodes that the outputs need."""
+        """Return a validated model with only the nodes that the outputs need."""
         needed = {output.name for output in outputs}
         nodes: list[onnx.NodeProto] = []
         for node in reversed(self._nodes):

@@ -19,12 +19,12 @@ from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.neighbours import Reference
 from gammavae_jax.scoring.scorer import Scorer
 
-# The divergence of two Gammas needs functions that ONNX does not have.
+# The KL divergence between Gamma distributions needs functions that ONNX lacks.
 NOT_EXPORTED = ("kl", "negative_elbo")
 
 
 class Member(NamedTuple):
-    """A model with its residual fits and its reference statistics."""
+    """A model with its Gaussian fits of residuals and its reference statistics."""
 
     scorer: Scorer
     references: dict[str, Reference]
@@ -33,8 +33,9 @@ class Member(NamedTuple):
 class MachineDetector(NamedTuple):
     """Everything needed to score clips of one machine, as NumPy arrays.
 
-    `config` has a single score. `calibration` holds the sorted held-out values of that
-    score and of the scores that it fuses; it is empty with official thresholds.
+    `config` has a single score. `calibration` holds the sorted scores of the held-out
+    clips, for that score and for those that it fuses. With official thresholds,
+    `calibration` is empty.
     """
 
     config: Config
@@ -152,14 +153,14 @@ def of_machine(detector: Detector, machine: int) -> MachineDetector:
     numbers = *jax.tree.leaves(members), part.threshold
     if not all(np.isfinite(leaf).all() for leaf in numbers):
         raise InputError(
-            f"{part.name} cannot be exported, because the training of a model of seed "
-            f"{part.seed} failed: leave the machine out with --machines"
+            f"{part.name} cannot be exported, because the training of one of its "
+            f"models of seed {part.seed} failed: select other machines with --machines"
         )
     return part
 
 
 def _digest(config: Config, arrays: Any) -> str:
-    """Return a hash of the trained model, which does not depend on the chosen score."""
+    """Return a hash of the trained models; the chosen score does not affect it."""
     settings = to_dict(config) | {"score": None, "scores": None}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path, leaf in jax.tree.leaves_with_path(arrays):

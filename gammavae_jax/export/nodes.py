@@ -54,7 +54,7 @@ def add_windows(graph: Graph, log_mel: Tensor, n_context: int) -> Tensor:
     return graph.op("Concat", *shifted, axis=1)
 
 
-NETWORK = "network"  # scope of the nodes of the autoencoder
+NETWORK = "network"  # the scope of the autoencoder's nodes
 
 
 class Output(NamedTuple):
@@ -129,14 +129,14 @@ def _positive(graph: Graph, config: ModelConfig, head: Tensor) -> Tensor:
 
 
 def _blocks(graph: Graph, params: Any, batch_stats: Any, x: Tensor) -> Tensor:
-    """Apply a module's blocks in order."""
+    """Apply the blocks of a module, one after the other."""
     for name in map(layers.BLOCK.format, range(len(batch_stats))):
         x = _block(graph, params[name], batch_stats[name], x)
     return x
 
 
 def _block(graph: Graph, params: Any, batch_stats: Any, x: Tensor) -> Tensor:
-    """Apply a `layers.Block`, with batch normalisation folded into its layer."""
+    """Apply a `layers.Block`, with batch normalisation folded into the dense layer."""
     dense, norm = _float64(params[layers.DENSE]), _float64(params[layers.BATCH_NORM])
     running = _float64(batch_stats[layers.BATCH_NORM])
     spread = norm["scale"] / np.sqrt(running["var"] + EPS)

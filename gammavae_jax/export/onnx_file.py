@@ -1,4 +1,4 @@
-"""A machine's whole detector as one ONNX model, from a wave to a decision."""
+"""Builds an ONNX model of a machine's whole detector, from wave to decision."""
 
 import importlib.metadata
 import json
@@ -20,7 +20,7 @@ from gammavae_jax.export.nodes import NETWORK, add_log_mel, add_windows
 from gammavae_jax.export.score_nodes import add_scores
 from gammavae_jax.scoring.fusion import standard_of
 
-FORMAT = 1  # increment when inputs, outputs or metadata change their meaning
+FORMAT = 1  # increment when the meaning of inputs, outputs or metadata changes
 _RULES = dict(zip(FUSION_SCORES, ("Mean", "Max", "Min"), strict=True))
 
 
@@ -102,7 +102,10 @@ def add_decision(
 
 
 def _add_is_usable(graph: Graph, detector: MachineDetector) -> Tensor:
-    """Test that the wave is long enough and finite, since not every score shows it."""
+    """Test whether the wave is long enough, and all of its samples are finite.
+
+    Not every score becomes NaN by itself if the wave is unusable.
+    """
     is_long = graph.op(
         "GreaterOrEqual", graph.length("wave"), np.array([detector.min_samples])
     )
@@ -114,14 +117,14 @@ def _add_is_usable(graph: Graph, detector: MachineDetector) -> Tensor:
 def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
     """Quantise the networks' weights to int8.
 
-    The input of each layer is quantised as well, with its own range in each call.
-    Log-mels, statistics and distances stay float32, because int8 would lose their small
-    values.
+    The input of each layer is quantised as well, with a range that each call determines
+    anew. Log-mels, statistics and distances stay float32, because int8 would lose their
+    small values.
     """
     props = {entry.key: entry.value for entry in model.metadata_props}
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    add_pre_process_metadata(copy)  # or else onnxruntime recommends shape inference
+    add_pre_process_metadata(copy)  # otherwise, onnxruntime recommends shape inference
     layers = [
         node.name
         for node in model.graph.node

@@ -1,4 +1,4 @@
-"""Clip statistics and anomaly scores as ONNX nodes; formulas are in `scoring`."""
+"""Clip statistics and anomaly scores as ONNX nodes; their formulas are in `scoring`."""
 
 import math
 from collections.abc import Callable
@@ -50,7 +50,10 @@ def _moments(graph: Graph, values: Tensor) -> Tensor:
 
 
 def _mean_of_rows(graph: Graph, values: Tensor) -> Tensor:
-    """Compute the mean over rows, or 0 if there are none (a single frame's changes)."""
+    """Compute the mean over rows, or 0 if there are no rows.
+
+    There are none if the rows are the changes between frames and there is one frame.
+    """
     count = graph.op("Max", graph.float_length(values), 1.0)
     return graph.op("Div", graph.op("ReduceSum", values, [0], keepdims=0), count)
 
@@ -68,7 +71,7 @@ def _upper_quantile(graph: Graph, values: Tensor) -> Tensor:
     n_top = graph.as_int(graph.op("Sub", count, low))
     top = graph.op("TopK", values, n_top, n_outputs=2, axis=0)
     below = graph.slice(top, -1, None, axis=0)
-    # No value lies above the largest one.
+    # The largest value has no value above it, so it takes its own place.
     above = graph.op("Gather", top, graph.op("Max", graph.op("Sub", n_top, [2]), [0]))
     between = graph.op(
         "Mul", graph.op("Sub", above, below), graph.op("Sub", place, low)
@@ -147,9 +150,9 @@ def _mahalanobis(
 def _squared_distance(graph: Graph, rows: Tensor, fit: GaussianFit) -> Tensor:
     """Compute the distance `residuals.squared_distance`.
 
-    ONNX has no triangular solve, so this is the one place that inverts a matrix. It
-    inverts the Cholesky factor, in float64, not the covariance, whose condition number
-    is the square of the factor's.
+    ONNX has no triangular solve, so this is the one place where a matrix is inverted.
+    The Cholesky factor is inverted, in float64, rather than the covariance, because the
+    condition number of the covariance is the square of the factor's.
     """
     factor = np.asarray(fit.factor, np.float64)
     inverse = solve_triangular(factor, np.eye(len(factor)), lower=True)

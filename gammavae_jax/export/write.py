@@ -1,4 +1,4 @@
-"""Writes the files of all machines to one folder, after checking all of them."""
+"""Writes all machines' files to one folder, after all files have been checked."""
 
 import os
 import tempfile
@@ -32,8 +32,8 @@ class Exported(NamedTuple):
     """One machine's exported files."""
 
     files: dict[str, int]  # sizes in bytes, by name
-    difference: float  # of ONNX scores from JAX; see `check.difference`
-    int8_cost: str | None  # in words
+    difference: float  # of ONNX scores from JAX scores; see `check.difference`
+    int8_cost: str | None  # a description; None without int8 files
 
 
 def export_machines(
@@ -58,8 +58,9 @@ def export_machines(
         Each machine's files, by the machine's name.
 
     Raises:
-        InputError: a file exists or cannot be written, a model's training failed, or
-            a file's scores differ from the detector's. Then nothing has been written.
+        InputError: a file exists or cannot be written, the training of a model failed,
+            or a file's scores differ from the detector's. In these cases, nothing has
+            been written.
     """
     machines = [of_machine(detector, m) for m in range(len(detector.machines))]
     stale = _existing_files(out, machines, overwrite)
@@ -90,7 +91,7 @@ def _export(
     found = difference(scores, expected, machine)
     if not found <= TOLERANCE:  # also refuses NaN
         raise InputError(
-            f"{name}: its scores differ from those of JAX by {found:.1e}, more than "
+            f"the scores of {name} differ from those of JAX by {found:.1e}, more than "
             f"{TOLERANCE:g}: choose another --score, and please report this"
         )
     cost = None
@@ -117,7 +118,7 @@ def _existing_files(
 
 
 def _write(out: Path, contents: Mapping[str, bytes], stale: Sequence[Path]) -> None:
-    """Write all files to a temporary folder before giving any its final name."""
+    """Write all files to a temporary folder, then move them to their final paths."""
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as folder:
@@ -125,6 +126,6 @@ def _write(out: Path, contents: Mapping[str, bytes], stale: Sequence[Path]) -> N
                 (Path(folder) / name).write_bytes(content)
             for name in contents:
                 os.replace(Path(folder) / name, out / name)
-        for path in stale:  # such as the int8 file of an earlier training
+        for path in stale:  # such as the int8 file of an earlier export
             if path.name not in contents:
                 path.unlink()

@@ -1,1 +1,1 @@
-"""Live monitoring of a folder, or by a server with a live page."""
+"""Live monitoring: a watch on a folder, and a server with a live page."""

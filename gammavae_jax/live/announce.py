@@ -1,4 +1,4 @@
-"""Reports from live monitoring: printed lines, JSON Lines and alarms to a webhook."""
+"""Reports of live monitoring: printed lines, JSON Lines and webhook alarms."""
 
 import contextlib
 import json
@@ -45,7 +45,7 @@ class JsonLines:
             self._file.write(json.dumps(entry, allow_nan=False) + "\n")
             self._file.flush()
         except OSError as error:
-            if self._is_stdout:  # or Python would write its buffer again at exit
+            if self._is_stdout:  # otherwise, Python writes its buffer again at exit
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             with contextlib.suppress(OSError):
                 self.close()
@@ -62,7 +62,7 @@ class JsonLines:
 
 
 def _open_to_append(path: Path) -> IO[str]:
-    """Open a file for appending, but end a truncated last line first."""
+    """Open a file for appending; if its last line is truncated, start a new line."""
     with path.open("a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
@@ -72,7 +72,7 @@ def _open_to_append(path: Path) -> IO[str]:
 
 
 class Webhook:
-    """A sender of alarms as JSON, in a thread of its own so that scoring never waits.
+    """A sender that posts alarms as JSON in its own thread, so scoring never waits.
 
     An alarm is dropped, with a message, if every attempt fails or too many alarms are
     waiting. Redirects count as failures: following one would turn the POST into a GET.
@@ -118,7 +118,7 @@ class Webhook:
             self._report(alarm, f"{self._queue.maxsize} alarms are already waiting")
 
     def close(self, seconds: float = 5.0) -> None:
-        """Wait up to `seconds` for queued alarms to be sent, then drop the others."""
+        """Wait up to `seconds` for queued alarms to be sent, then drop the rest."""
         end = time.monotonic() + seconds
         while self._queue.unfinished_tasks and time.monotonic() < end:
             time.sleep(0.02)
@@ -150,7 +150,7 @@ class Webhook:
         """Try once to post an alarm; return why that failed, or an empty string."""
         options = {"timeout": self._timeout, "allow_redirects": False, "stream": True}
         try:
-            # Streamed and never read: the body of an answer may not end.
+            # Streamed but never read, because the body of an answer may be endless.
             with self._session.post(self._url, json=alarm, **options) as answer:
                 is_accepted = 200 <= answer.status_code < 300
                 return "" if is_accepted else f"status {answer.status_code}"
@@ -177,7 +177,7 @@ def _split_url(url: str) -> urllib.parse.SplitResult:
         if is_plain and parts.scheme in ("http", "https") and parts.hostname:
             return parts
     example = "https://example.org/alarms"
-    raise InputError(f"--webhook is not a URL: use a URL such as {example}")
+    raise InputError(f"--webhook is not an HTTP URL: use a URL such as {example}")
 
 
 def _credentials(parts: urllib.parse.SplitResult) -> Any:
@@ -200,7 +200,7 @@ class Announcer:
         self._log = log
         self._json_lines = json_lines
         self._send = send
-        self._said: set[str] = set()  # kinds of notes
+        self._said: set[str] = set()  # the kinds of notes that were printed
 
     def say(self, text: str) -> None:
         """Print a line, preceded by the current date and time."""
@@ -218,7 +218,7 @@ class Announcer:
         self._announce("stretch", line, fields, is_alarm=True)
 
     def recording(self, file: str, machine: str, whole: RecordingVerdict) -> None:
-        """Report a whole recording, as an alarm if its only window is anomalous."""
+        """Report a whole recording, and send an alarm for a single anomalous window."""
         for kind, note in whole.notes.items():
             if kind not in self._said and len(self._said) < _MOST_NOTES:
                 self._said.add(kind)

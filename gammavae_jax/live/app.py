@@ -50,10 +50,10 @@ _HEADERS = {
 
 
 class SameOrigin:
-    """ASGI middleware that rejects requests from other servers' pages.
+    """ASGI middleware that rejects requests from the pages of other sites.
 
-    This server is known as `localhost`, by its host name and by the given names. Every
-    IP address is accepted, because DNS rebinding needs a name.
+    This server is known as `localhost`, by its host name and by the given names. Any
+    IP address is accepted, because a DNS rebinding attack needs a name.
     """
 
     def __init__(self, app: Any, names: Collection[str] = ()):
@@ -102,7 +102,7 @@ class SameOrigin:
 
 
 class EventStream(StreamingResponse):
-    """A stream of server-sent events that removes its listener however it ends."""
+    """A stream of server-sent events that always removes its listener at the end."""
 
     media_type = "text/event-stream"
 
@@ -116,11 +116,12 @@ class LiveServer(uvicorn.Server):
     """A uvicorn server that also closes idle connections.
 
     uvicorn alone lets a client hold a connection forever by sending no request, by
-    still sending its body after the answer, or by never reading. On shutdown, `close`
-    is called in the event loop before the server waits for open requests.
+    sending more of the request's body after the answer, or by never reading the answer.
+    On shutdown, `close` is called in the event loop before the server waits for open
+    requests.
     """
 
-    ticks_between_checks = 100  # of 0.1 s
+    ticks_between_checks = 100  # a tick is 0.1 s
 
     def __init__(self, application: Any, close: Callable[[], None]):
         self._close = close
@@ -132,7 +133,7 @@ class LiveServer(uvicorn.Server):
                 http="h11",
                 ws="none",
                 lifespan="off",
-                log_config=None,  # would close the handlers of this process
+                log_config=None,  # a configuration would close this process's handlers
                 log_level="error",
                 access_log=False,
                 server_header=False,
@@ -194,7 +195,7 @@ def make_application(
             return _refused(refusal, id_)
         except (ClientDisconnect, asyncio.CancelledError):
             outcome = "gone"
-            return Response(status_code=400)  # nobody receives it
+            return Response(status_code=400)  # the client is gone
         finally:
             service.metrics.count_request(outcome)
 
@@ -247,7 +248,7 @@ def _add_get_routes(app: FastAPI, service: Service) -> None:
 
         # Keeps a reverse proxy such as nginx from buffering the events.
         headers = {"X-Accel-Buffering": "no"}
-        if request.method == "HEAD":  # which would listen forever
+        if request.method == "HEAD":  # the stream would never end
             return Response(None, 200, headers, EventStream.media_type)
         return EventStream(service.broadcast.listen(snapshot), headers=headers)
 
@@ -272,7 +273,7 @@ def _add_error_handlers(app: FastAPI, announcer: Announcer) -> None:
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> Response:
         announcer.say(f"FAILED  {type(error).__name__}: {printable(str(error))}")
-        return _json({"error": "the server failed: see what it has printed"}, 500)
+        return _json({"error": "internal error: see the server's output"}, 500)
 
 
 def _refused(refusal: Refusal, id_: str | None = None) -> Response:

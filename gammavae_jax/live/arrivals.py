@@ -2,7 +2,8 @@
 
 The folder is polled, because network shares send no change notifications. A recording
 is complete once its size and modification time have not changed for a while. If its
-header has no length yet, its recorder must have closed it, or the time is longer.
+header has no length yet, it is complete once the recorder has closed the file, or after
+a longer time without changes.
 """
 
 import contextlib
@@ -23,12 +24,12 @@ from gammavae_jax.files import FolderInUse, FolderLock, write_text
 
 _LINE_START = '{"file": "'
 _KEPT_SECONDS = 30 * 24 * 3600
-_ROUNDED_NS = 2_000_000_000  # some disks store times in steps of two seconds
-OPEN_SETTLES = 3  # times the settling time, if a header has no length
+_ROUNDED_NS = 2_000_000_000  # some file systems store times in steps of two seconds
+OPEN_SETTLES = 3  # settling times to wait if a header has no length
 
 
 class Stamp(NamedTuple):
-    """A mark that changes when a file is replaced, written or moved from another disk.
+    """Values that change when a file is replaced, written or moved from another disk.
 
     The modification time is not enough: users can set it, and it stays the same on a
     recorder without a clock.
@@ -56,7 +57,7 @@ class Scored(NamedTuple):
 
 
 class Arrivals:
-    """A finder of complete new recordings in a folder and its subfolders."""
+    """A search for new, complete recordings in a folder and its subfolders."""
 
     def __init__(
         self,
@@ -102,13 +103,13 @@ class Arrivals:
         if os.path.realpath(path) in _files_being_written():
             self.held.add(name)
             return False
-        # A recorder that was seen earlier has closed the file by now.
+        # If its recorder was seen earlier, it has closed the file by now.
         is_long = unchanged_seconds >= OPEN_SETTLES * self._settle_seconds
         return is_long or name in self.held
 
 
 def _files_being_written() -> set[str]:
-    """Return the files that this user's processes are writing (on Linux only)."""
+    """Return the files that this user's processes have open for writing (on Linux)."""
     files = set()
     for link in glob.iglob("/proc/[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
@@ -142,7 +143,8 @@ def content_of(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, _checksum).hexdigest()
     except OSError as error:
-        raise InputError(f"{printable(path)}: {error.strerror}: replace it") from error
+        problem = f"{printable(path)} cannot be read ({error.strerror})"
+        raise InputError(f"{problem}: replace the file") from error
 
 
 def _checksum() -> Any:
@@ -152,10 +154,10 @@ def _checksum() -> Any:
 class ScoredLog:
     """A JSON Lines file of the recordings that have been scored.
 
-    A recording is known by its name and stamp, or, after it was moved, by its contents
-    and modification time. Recordings that no longer exist are dropped 30 days after
-    they were scored. A file that is unusable, in use, or anything else than a log
-    raises an InputError.
+    A recording is identified by its name and stamp or, after it was moved, by its
+    contents and modification time. Recordings that no longer exist are dropped 30 days
+    after they were scored. A file that is unusable, in use, or anything other than a
+    log raises an InputError.
     """
 
     def __init__(self, path: Path):
@@ -164,7 +166,7 @@ class ScoredLog:
         self._file: IO[str] | None = None
         try:
             self._path.touch()
-            # Rewriting replaces the log file, and a lock on it would be lost.
+            # A lock on the log file itself would be lost when the file is rewritten.
             name = f"{self._path.name}.lock"
             self._lock = FolderLock(self._path.parent, name, stays=False)
             with contextlib.ExitStack() as stack:
@@ -211,7 +213,7 @@ class ScoredLog:
         return None
 
     def add(self, arrival: Arrival, content: str = "") -> None:
-        """Log a scored recording, but only in memory if writing raises an OSError."""
+        """Log a scored recording, at least in memory if writing raises an OSError."""
         scored = Scored(arrival.stamp, time.time(), content)
         self._scored[arrival.name] = scored
         if self._file is None:
@@ -221,15 +223,15 @@ class ScoredLog:
             self._file.write(_line(arrival.name, scored))
             self._file.flush()
         except OSError:
-            # The buffered part of the line would precede the next line.
+            # Otherwise, the buffered part of this line would precede the next one.
             self._close()
             raise
 
     def forget_gone(self, present: dict[str, Stamp]) -> None:
         """Drop recordings that were scored long ago and no longer exist.
 
-        Nothing is dropped if no known recording is present, because the network share
-        is probably disconnected then. May raise an OSError, like `add`.
+        Nothing is dropped if no known recording is present, because then the network
+        share is probably disconnected. Like `add`, this may raise an OSError.
         """
         if not present.keys() & self._scored.keys():
             return
@@ -250,7 +252,7 @@ class ScoredLog:
     def _close(self) -> None:
         file, self._file = self._file, None
         if file is not None:
-            with contextlib.suppress(OSError):  # only for lines that cannot be written
+            with contextlib.suppress(OSError):  # from an earlier failed write
                 file.close()
 
 

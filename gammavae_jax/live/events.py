@@ -1,4 +1,4 @@
-"""Server-sent events for many listeners, and the history that new ones receive."""
+"""Server-sent events for many listeners, and the history for new listeners."""
 
 import asyncio
 import base64
@@ -102,7 +102,7 @@ class History:
         """Store a recording's entry, and return the event to send to listeners."""
         self._number += 1
         event = {"number": self._number, **entry}
-        del event["stretches"]  # long, and not on the page
+        del event["stretches"]  # long, and not shown on the page
         self._machines[machine]["scores"].append(event)
         if event["is_anomaly"]:
             self._machines[machine]["alarms"].append(event)
@@ -127,8 +127,8 @@ def thumbnail(
 ) -> dict[str, Any]:
     """Shrink a spectrogram, and encode it as a JSON object.
 
-    Its data are bytes, column by column, with the lowest mel band first: 255 is the
-    loudest value and 0 is 80 dB below it.
+    The data are bytes, column by column, with the lowest mel band first. The loudest
+    value is 255; values at least 80 dB below it are 0.
     """
     n_columns = min(len(spectrogram), _COLUMNS)
     starts = np.arange(n_columns) * len(spectrogram) // n_columns

@@ -23,9 +23,9 @@ Outcome = Literal[
 
 
 class Refusal(Exception):
-    """An exception that answers a request with a 4xx or 5xx status.
+    """An exception that makes the server answer with a 4xx or 5xx status.
 
-    The message is one line with the remedy, and reveals nothing about the server.
+    The message is one line with a remedy, and reveals nothing about the server.
     """
 
     def __init__(
@@ -63,15 +63,16 @@ class Metrics:
             "gammavae_scoring_seconds", "Time to decode and score a recording.",
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
-        about = "Requests to score, by outcome."
+        about = "Scoring requests, by outcome."
         self._requests = counter("requests", about, "outcome")
         self._recordings = counter("recordings", "Recordings scored.", "machine")
-        self._alarms = counter("alarms", "Recordings that were alarms.", "machine")
+        self._alarms = counter("alarms", "Recordings that raised an alarm.", "machine")
         self._score = gauge("last_score", "Score of the last recording.", "machine")
         about = "p-value of the last recording."
         self._p_value = gauge("last_p_value", about, "machine")
         threshold = gauge("threshold", "Scores above this are alarms.", "machine")
-        gauge("open_pages", "Pages that listen for events.").set_function(n_listeners)
+        about = "Open pages that listen for events."
+        gauge("open_pages", about).set_function(n_listeners)
         gauge("uptime_seconds", "Time since the server started.").set_function(
             lambda: time.monotonic() - started
         )

@@ -16,7 +16,7 @@ from gammavae_jax.scoring.verdict import Verdict
 if TYPE_CHECKING:
     from gammavae_jax.anomaly_detector import AnomalyDetector
 
-_CLIP_SECONDS = 10.0  # as in the challenge, for detectors without a clip length
+_CLIP_SECONDS = 10.0  # for detectors without a clip length; as in the challenge
 _LONGEST_WHOLE = 1.5  # windows; longer recordings are split, as in training
 _LONGEST_WINDOW = 600  # s; a window is held in memory
 
@@ -39,12 +39,12 @@ class RecordingVerdict(NamedTuple):
     """The verdict on a whole recording."""
 
     seconds: float
-    worst: Verdict  # of its windows
+    worst: Verdict  # of all windows
     worst_clip: Float32[np.ndarray, "sample"]
     n_windows: int  # 1 if the recording was scored as one clip
     n_alarms: int  # windows above the threshold
     sample_rate: int = 0  # Hz, of the file
-    notes: Mapping[str, str] = {}  # how it differs from training recordings
+    notes: Mapping[str, str] = {}  # differences from the training recordings
 
     @property
     def is_single_alarm(self) -> bool:
@@ -79,14 +79,14 @@ class LiveScorer:
         self.machines: tuple[str, ...] = detector.machines_
         self.thresholds: Mapping[str, float] = detector.threshold_
         self.sample_rate = self._features.sample_rate  # Hz
-        self.channel = self._features.channel  # of a recording with several
+        self.channel = self._features.channel  # used if a recording has several
         # A run trains on whole clips of any length, so it stores no clip length.
         self.clip_seconds = detector.clip_seconds or _CLIP_SECONDS
         # The length of the shortest clip that can be scored.
         self.min_samples = (self._features.n_context - 1) * self._features.hop_length
 
     def judge(self, clip: Float32[np.ndarray, "sample"], machine: str) -> Verdict:
-        """Score a clip of this machine, and return the verdict."""
+        """Score a clip of the given machine, and return the verdict."""
         read = Recording(clip, self.sample_rate)
         (verdict,) = self._detector.score_recordings([read], machine=machine)
         return verdict
@@ -144,7 +144,7 @@ def window_size(
     hop = seconds / 2 if hop_seconds is None else hop_seconds
     if not 0 < hop <= seconds:
         problem = f"a hop of {hop:g} s does not suit windows of {seconds:g} s"
-        raise InputError(f"{problem}: it must be above 0 s and at most a window")
+        raise InputError(f"{problem}: use more than 0 s, and at most a window")
     length = round(seconds * scorer.sample_rate)
     return WindowSize(length, max(1, round(hop * scorer.sample_rate)))
 
@@ -181,9 +181,9 @@ def score_recording(
     size: WindowSize,
     name: str,
 ) -> Iterator[Stretch | RecordingVerdict]:
-    """Do the same as `score_windows`, with the sample rate and notes in the verdict.
+    """Do what `score_windows` does, and add the sample rate and notes to the verdict.
 
-    The recording may have any sample rate.
+    The recording may have any sample rate, because it is resampled.
     """
     rate = recording.sample_rate
     blocks = resampled_blocks(recording.blocks, rate, scorer.sample_rate)

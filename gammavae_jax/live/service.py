@@ -26,9 +26,9 @@ from gammavae_jax.live.scorer import (
 from gammavae_jax.live.uploads import Upload, Uploads
 
 _SHUTTING_DOWN = "the server is shutting down"
-_MOST_SAMPLES_A_SECOND = 192_000  # in all channels of a recording of `max_seconds`
+_MOST_SAMPLES_A_SECOND = 192_000  # over all channels, for the full `max_seconds`
 _MAX_STRETCHES = 100  # in an answer
-_MAX_ARRIVING = 4  # recordings of the largest size, not counting those that wait
+_MAX_ARRIVING = 4  # recordings of the largest size, besides those that wait
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Limits:
     max_bytes: int = 32_000_000
     max_seconds: float = 600.0  # length of the recording
     upload_seconds: float = 30.0
-    score_seconds: float = 60.0  # including the wait
+    score_seconds: float = 60.0  # including the time spent waiting
     max_waiting: int = 16  # requests
 
 
@@ -81,7 +81,7 @@ class ScoringThread:
 
 
 class Service:
-    """A service that scores recordings and reports verdicts, for one event loop."""
+    """A service that scores recordings and reports verdicts, in one event loop."""
 
     def __init__(
         self, scorer: LiveScorer, size: WindowSize, limits: Limits, announcer: Announcer
@@ -106,7 +106,7 @@ class Service:
         return len(self._jobs)
 
     def close(self) -> None:
-        """Disconnect listeners and answer waiting requests, in the event loop."""
+        """Disconnect listeners and refuse waiting requests; call in the event loop."""
         self._is_closing = True
         self.broadcast.close()
         for job in self._jobs:
@@ -119,7 +119,7 @@ class Service:
             machine, *others = self.machines
             if others:
                 remedy = f"add ?machine=NAME, one of {', '.join(self.machines)}"
-                raise Refusal(400, f"the machine is missing: {remedy}")
+                raise Refusal(400, f"the request names no machine: {remedy}")
         try:
             return known_machine(machine, self.machines)
         except InputError as error:
@@ -170,13 +170,13 @@ class Service:
     def _end_job(self, future: asyncio.Future) -> None:
         self._jobs.discard(future)
         if not future.cancelled():
-            future.exception()  # or asyncio would report one that nobody waits for
+            future.exception()  # otherwise, asyncio reports it as never retrieved
 
     def _score(
         self, request: ScoreRequest, deadline: float
     ) -> tuple[dict[str, Any], dict[str, Any], RecordingVerdict]:
         """Score a recording; return its JSON object, thumbnail and verdict."""
-        if time.monotonic() > deadline:  # the client was refused already
+        if time.monotonic() > deadline:  # the client has already been refused
             raise busy("the recording was not scored in time")
         with self.metrics.scoring_seconds.time():
             upload = request.upload

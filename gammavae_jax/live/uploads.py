@@ -21,7 +21,7 @@ _LONGEST_NAME = 120
 _LONGEST_TYPE = 300  # characters
 _MAX_PARTS = 16
 
-# It would report every malformed form to standard error.
+# The library would report every malformed form to standard error.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
@@ -52,7 +52,7 @@ class Uploads:
     ) -> AsyncIterator[Upload]:
         """Read a whole request body; its memory counts as used during the block.
 
-        A body is refused if it is too large or too slow, or if memory is short. Bytes
+        A body is refused if it is too large or too slow, or if memory is full. Bytes
         are counted as they arrive, whatever the declared length.
         """
         if declared is not None and declared.isdecimal():
@@ -85,8 +85,8 @@ class Uploads:
 class Body:
     """A request body, to which bytes are added as they arrive.
 
-    In `multipart/form-data` the recording is its only file; any other body is the
-    recording itself. The default name is the form's file name.
+    If the body is `multipart/form-data`, the recording is the only file of the form.
+    Any other body is the recording itself. The default name is the form's file name.
     """
 
     def __init__(self, content_type: str, name: str | None):

@@ -38,7 +38,7 @@ class WatchOptions:
     """The options of a watch."""
 
     folder: Path
-    machine: str | None  # of all recordings; None takes it from their subfolders
+    machine: str | None  # of all recordings; None: named by their subfolders
     size: WindowSize
     poll_seconds: float
     settle_seconds: float
@@ -108,16 +108,16 @@ class FolderWatch:
         except OSError as error:
             if not self._is_gone:
                 problem = f"{folder} cannot be listed ({error.strerror})"
-                self._announcer.say(f"{problem}: waiting for it")
+                self._announcer.say(f"{problem}: waiting until it is available")
             self._is_gone = True
             return
         if self._is_gone:
-            self._announcer.say(f"{folder} is back")
+            self._announcer.say(f"{folder} is available again")
         self._is_gone = False
         self._name_left_out()
         for name in sorted(self._arrivals.held - self._held):
             problem = f"the header of {printable(name)} has no length yet"
-            self._announcer.say(f"{problem}: waiting until its recorder closes it")
+            self._announcer.say(f"{problem}: waiting until the file is closed")
         self._held = self._arrivals.held.copy()
         for arrival in arrivals:
             self._handle(arrival)
@@ -129,7 +129,7 @@ class FolderWatch:
                 self._scored.forget_gone(present)
 
     def _name_left_out(self) -> None:
-        """Report what is left out of the folder, but hidden files only at the start."""
+        """Report the files that are left out, but hidden ones only at the start."""
         found, named = self._arrivals.left_out, self._left_out
         new = {
             name: reason
@@ -144,7 +144,7 @@ class FolderWatch:
         return self._bad.get(name) == stamp or self._scored.contains(name, stamp)
 
     def _handle(self, arrival: Arrival) -> None:
-        """Score a recording if it is new, and report it if scoring fails."""
+        """Score a recording if it is new; if scoring fails, report a bad file."""
         try:
             content = content_of(self._folder / arrival.name)
             before = self._scored.moved_from(self._folder, arrival, content)
@@ -152,7 +152,7 @@ class FolderWatch:
                 self._score(arrival, content)
                 return
             if before != arrival.name:
-                moved = f"{printable(arrival.name)}: scored before as"
+                moved = f"{printable(arrival.name)} was scored before as"
                 self._announcer.say(f"{moved} {printable(before)}: not scored again")
             self._log_scored(arrival, content)
         except InputError as error:
@@ -197,7 +197,7 @@ class FolderWatch:
     def _verdicts(
         self, path: Path, machine: str
     ) -> Iterator[Stretch | RecordingVerdict]:
-        """Score a recording; turn any error into an `InputError` that names it."""
+        """Score a recording; turn any error into an InputError that names the file."""
         scorer = self._scorer
         try:
             with open_recording(path, channel=scorer.channel) as recording:
@@ -212,7 +212,7 @@ class FolderWatch:
             raise InputError(f"{printable(path)}: {reason}") from error
 
     def _machine_of(self, name: str) -> str:
-        """Return a recording's machine, from the option, its folder or the detector."""
+        """Return a recording's machine: from the option, its folder or the detector."""
         machines = self._scorer.machines
         if self._options.machine is not None:
             return self._options.machine
@@ -222,13 +222,13 @@ class FolderWatch:
                 return of_form[folder]
         if len(machines) == 1:
             return machines[0]
-        problem = f"{printable(name)} is not in a machine's folder"
-        remedy = "move it there, or use --machine"
+        problem = f"{printable(name)} is not in the folder of a machine"
+        remedy = "move it to one, or use --machine"
         raise InputError(f"{problem} ({', '.join(machines)}): {remedy}")
 
     @contextlib.contextmanager
     def _state_errors_reported(self) -> Iterator[None]:
-        """Report an unwritable state file, but go on: repeats are better than gaps."""
+        """If the state file cannot be written, report it and let the watch continue."""
         try:
             yield
         except OSError as error:

@@ -1,1 +1,1 @@
-"""The network: encoder, decoder, Gamma posterior with its gradient, and loss."""
+"""The network: encoder and decoder, Gamma posterior and its gradient, and the loss."""

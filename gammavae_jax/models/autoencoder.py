@@ -1,11 +1,11 @@
 """The network: a dense encoder and decoder, and the latent code between them.
 
-Axes: windows are `window feature`, codes `window latent`, reconstructions `window
-output`; an output is a whole window or its middle frame. Inside the network windows
-come last, `feature window`: weight gradients are then products over a contiguous
-axis, and batch normalisation's means are products with a vector, which makes a step
-6 % faster on CPUs. `weight` is 1 for a window and 0 for padding; only batch
-normalisation uses it.
+Windows have the axes `window feature`, codes `window latent`, and reconstructions
+`window output`; an output is a whole window or its middle frame. Inside the network
+the window axis comes last (`feature window`): weight gradients are then sums over a
+contiguous axis, and the means of batch normalisation are products with a vector. This
+makes a training step 6 % faster on CPUs. `weight` is 1 for a window and 0 for padding;
+only batch normalisation uses it.
 """
 
 from typing import Any, NamedTuple, cast
@@ -27,7 +27,7 @@ from gammavae_jax.models.layers import Block, Dense, Output, Precision, Standard
 
 
 class ModelOutput(NamedTuple):
-    """The model's output for a batch; a deterministic code has no posterior."""
+    """The model's output for a batch; `posterior` is None for a deterministic code."""
 
     reconstruction: Float[Array, "window output"]
     target: Float[Array, "window output"]  # what the reconstruction should equal
@@ -41,7 +41,7 @@ class ModelOutput(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """The encoder, from windows to the last hidden layer: a `Block` for each width."""
+    """The encoder: a `Block` for each width in `hidden`."""
 
     hidden: tuple[int, ...]
     precision: Precision
@@ -58,7 +58,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The decoder: a `Block` for each width, then a linear layer."""
+    """The decoder: a `Block` for each width in `hidden`, then a linear layer."""
 
     hidden: tuple[int, ...]
     n_outputs: int
@@ -77,19 +77,19 @@ class Decoder(nn.Module):
 
 
 def _blocks(widths, precision, x, weight, training):
-    """Apply a numbered `Block` for each width, inside the calling module."""
+    """Apply a `Block` for each width, as numbered submodules of the calling module."""
     for i, width in enumerate(widths):
         x = Block(width, precision, name=layers.BLOCK.format(i))(x, weight, training)
     return x
 
 
 class Inputs(nn.Module):
-    """The layer that splits windows into the network's input and its target.
+    """The layer that derives the network's input and target from each window.
 
-    Both are the whole window; with `target="centre"` the input is the frames around
-    the middle one, and the target is the middle frame (Suefusa et al. 2020). "centred"
-    subtracts the mean of the *input* from both: a mean that includes the target would
-    reveal the target's level to the network.
+    With `target="window"`, both are the whole window. With `target="centre"`, the
+    target is the middle frame, and the input is the frames around it (Suefusa et al.
+    2020). With `inputs="centred"`, the mean of the *input* is subtracted from both: a
+    mean that included the target would reveal the target's level to the network.
     """
 
     config: ModelConfig
@@ -121,13 +121,14 @@ class Inputs(nn.Module):
 class AutoEncoder(nn.Module):
     """The whole network: encoder, latent code and decoder.
 
-    A deterministic code is one more `Block`, as in the official baseline. Otherwise
-    two linear heads parametrise a posterior (the report's Table 1). In training the
-    code is a sample of it; in evaluation it is its mean, so scores are deterministic.
+    A deterministic code is the output of one more `Block`, as in the official baseline.
+    Otherwise two linear heads parametrise a posterior (Table 1 of the report, Huang
+    2024). In training mode the code is a sample from the posterior. In evaluation mode
+    it is the posterior's mean, so that scores are deterministic.
     """
 
     config: ModelConfig
-    n_context: int = 1  # frames in a window; used by the target "centre" only
+    n_context: int = 1  # frames in a window; used only if target="centre"
 
     @nn.compact
     def __call__(
@@ -136,7 +137,7 @@ class AutoEncoder(nn.Module):
         weight: Float[Array, "window"],
         key: PRNGKeyArray | None,
     ) -> ModelOutput:
-        """Encode and decode windows, in training mode if a sampling key is passed."""
+        """Encode and decode windows, in training mode if a random `key` is passed."""
         training = key is not None
         n_latent, precision = self.config.n_latent, self.config.precision
         inputs = Inputs(self.config, self.n_context, name=layers.INPUTS)
@@ -164,10 +165,10 @@ def posterior_from_heads(
 ) -> Gamma | Gaussian:
     """Return the posterior parametrised by two linear heads.
 
-    The heads of a Gamma are made positive by a softmax over the latents (the report's
-    Table 1) or by a softplus, and clipped to the range that float32 can sample. They
-    are its concentration and rate, or its mean and variance. The heads of a Gaussian
-    are its mean and log variance.
+    For a Gamma posterior, the heads are made positive by a softmax over the latents (as
+    in the report's Table 1) or by a softplus, and clipped to the range in which float32
+    can represent samples. They are then the concentration and rate, or the mean and
+    variance. For a Gaussian posterior, the heads are the mean and the log variance.
     """
     if config.latent == "gaussian":
         return Gaussian(first, second)
@@ -190,7 +191,7 @@ def reconstruct(
 ) -> ModelOutput:
     """Apply a trained model to windows (dB), in evaluation mode.
 
-    `n_context` is the number of frames in a window; only the target "centre" uses it.
+    `n_context` is the number of frames in a window, used only if `target="centre"`.
     """
     model = AutoEncoder(config, n_context)
     variables = {"params": params, "batch_stats": batch_stats}

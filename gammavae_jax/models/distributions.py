@@ -1,9 +1,11 @@
-"""The latent code's distributions, Gamma and Gaussian, and their divergences.
+"""The distributions of the latent code, Gamma and Gaussian, and their divergences.
 
-Both hold their parameters and have three operations: `mean`, a differentiable `sample`
-and the Kullback-Leibler divergence to a prior. Only this module imports TensorFlow
-Probability (TFP), because some of its releases are broken. Without TFP, JAX draws the
-Gamma samples: same distribution and gradient, different samples.
+Each class holds the parameters of its distribution and has three operations: `mean`, a
+differentiable `sample`, and `kl_to`, the Kullback-Leibler divergence to a prior.
+
+No other module imports TensorFlow Probability (TFP), because some releases of TFP are
+broken. If TFP cannot be imported, JAX draws the Gamma samples: the distribution and the
+gradient stay the same, but the samples differ.
 """
 
 import importlib.metadata
@@ -21,13 +23,13 @@ from gammavae_jax.models.gamma_divergence import (
 )
 from gammavae_jax.models.gamma_gradient import log_draw_derivative
 
-# The library that draws Gamma samples, and the reason if it is not TFP.
+# The library that draws Gamma samples, and why TFP cannot be imported, if it cannot.
 SAMPLER: Literal["tensorflow-probability", "jax"] = "tensorflow-probability"
 WHY_NOT_TFP = ""
 
 try:
     from tensorflow_probability.substrates.jax import distributions as tfd
-except Exception as error:  # a broken release may raise anything
+except Exception as error:  # a broken release may raise any error
     SAMPLER, WHY_NOT_TFP = "jax", f"{type(error).__name__}: {error}".splitlines()[0]
 
 # Outside these bounds float32 cannot represent a sample or its derivative.
@@ -35,9 +37,10 @@ MIN_PARAMETER, MAX_PARAMETER = 1e-3, 1e3
 
 
 class Gamma(NamedTuple):
-    """Gamma distributions; the density is `c z^(concentration-1) exp(-rate z)`.
+    """Gamma distributions with the given concentrations and rates.
 
-    The concentration should lie between `MIN_PARAMETER` and `MAX_PARAMETER`.
+    The density at `z` is proportional to `z^(concentration - 1) exp(-rate z)`. The
+    concentration should lie between `MIN_PARAMETER` and `MAX_PARAMETER`.
     """
 
     concentration: Float[Array, "*batch latent"]
@@ -51,9 +54,9 @@ class Gamma(NamedTuple):
     def sample(self, key: PRNGKeyArray) -> Float[Array, "*batch latent"]:
         """Draw one sample per distribution, with implicit reparameterisation gradients.
 
-        `SAMPLER` draws in log space, where small concentrations do not underflow. Its
-        own derivative divides zero by zero there, so `_with_implicit_gradient`
-        replaces it.
+        Samples are drawn in log space, where those of small concentrations do not
+        underflow. For such samples the derivative of the `SAMPLER` library divides zero
+        by zero, so `_with_implicit_gradient` replaces it.
         """
         log_z = _log_draw(key, jax.lax.stop_gradient(self.concentration))
         log_z = _with_implicit_gradient(
@@ -72,8 +75,9 @@ def gamma_of_mean_and_variance(
     """Return the Gamma distributions with these means and variances.
 
     The concentration is `mean^2 / variance`, the rate `mean / variance`. The means
-    should lie between `MIN_PARAMETER` and `MAX_PARAMETER`. A variance for which either
-    parameter would leave these bounds is clipped; the mean is always exact.
+    should lie between `MIN_PARAMETER` and `MAX_PARAMETER`. A variance is clipped if the
+    concentration or the rate would otherwise lie outside these bounds; the mean is
+    always exact.
     """
     smallest = mean * jnp.maximum(mean, 1.0) / MAX_PARAMETER
     largest = mean * jnp.minimum(mean, 1.0) / MIN_PARAMETER
@@ -82,7 +86,7 @@ def gamma_of_mean_and_variance(
 
 
 class Gaussian(NamedTuple):
-    """Normal distributions, independent for each latent."""
+    """Independent normal distributions, one for each latent."""
 
     location: Float[Array, "*batch latent"]
     log_variance: Float[Array, "*batch latent"]
@@ -93,7 +97,7 @@ class Gaussian(NamedTuple):
         return self.location
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, "*batch latent"]:
-        """Draw a sample per latent by reparameterisation (Kingma and Welling 2014)."""
+        """Draw one sample per latent, reparameterised (Kingma and Welling 2014)."""
         noise = jax.random.normal(key, self.location.shape, self.location.dtype)
         return self.location + jnp.exp(0.5 * self.log_variance) * noise
 
@@ -116,16 +120,17 @@ def sampler_note() -> str:
     return (
         "TensorFlow Probability cannot be imported (installed: "
         f"{' and '.join(dict.fromkeys(installed)) or 'none'}; {WHY_NOT_TFP}), so JAX "
-        "draws the Gamma samples: the distribution is the same, but results change as "
-        "if the seed changed. To repair TFP: pip uninstall -y tensorflow-probability "
-        "tfp-nightly && pip install tfp-nightly==0.26.0.dev20261027"
+        "draws the Gamma samples: their distribution is the same, but results differ "
+        "as they would with another seed. To repair TFP: pip uninstall -y "
+        "tensorflow-probability tfp-nightly && pip install "
+        "tfp-nightly==0.26.0.dev20261027"
     )
 
 
 def _log_draw(
     key: PRNGKeyArray, concentration: Float[Array, "*batch"]
 ) -> Float[Array, "*batch"]:
-    """Draw the logarithm of one sample per Gamma distribution of rate 1."""
+    """Draw one sample from each rate-1 Gamma distribution; return its logarithm."""
     if SAMPLER == "jax":
         return jax.random.loggamma(key, concentration, dtype=concentration.dtype)
     log_gamma = tfd.ExpGamma(concentration, rate=jnp.ones_like(concentration))
@@ -136,7 +141,7 @@ def _log_draw(
 def _with_implicit_gradient(
     concentration: Float[Array, "*batch"], log_z: Float[Array, "*batch"]
 ) -> Float[Array, "*batch"]:
-    """Make the log sample `log_z` at rate 1 differentiable in `concentration`."""
+    """Return `log_z`, log samples at rate 1, differentiable in `concentration`."""
     del concentration
     return log_z
 
@@ -150,17 +155,18 @@ def _implicit_jvp(primals, tangents):
 def report_eq2(posterior: Gamma, prior: Gamma) -> Float[Array, "*batch latent"]:
     """Return Equation 2 as printed in the report (Huang, DCASE 2024), per latent.
 
-    With shape b and scale a of the prior, d and c of the posterior:
-    `cd/a + b log a - log(cd) - b + (b - 1) (digamma(d) + log c)`.
+    With shape b and scale a of the prior, and shape d and scale c of the posterior, it
+    is `cd/a + b log a - log(cd) - b + (b - 1) (digamma(d) + log c)`.
 
     This is not a divergence. For a posterior equal to the prior it is
     `(2b - 2) log a - log b + (b - 1) digamma(b)`, which is 0 for every scale only if
     b = 1; for b = 2 and a = 1 it is -0.27. For b > 1 it is unbounded below as d goes
-    to 0. For b = 1 it is `m/a - 1 - log(m/a)` with the mean m = cd: the divergence
-    between exponential distributions, independent of the posterior's shape. Compared
-    with the true divergence, the last term has the wrong sign, `-log(cd)` replaces the
-    entropy and the log-gammas, and `-b` replaces `-d`. The report calls a and c the
-    shapes, but `digamma(d)` and `b - 1` make sense only if b and d are.
+    to 0. For b = 1 it is `m/a - 1 - log(m/a)`, where m = cd is the posterior's mean:
+    whatever the posterior's shape, this is the divergence between two exponential
+    distributions. Compared with the true divergence, the last term has the wrong sign,
+    `-log(cd)` replaces the entropy and the log-gamma terms, and `-b` replaces `-d`. The
+    report calls a and c the shapes, but `digamma(d)` and `b - 1` make sense only if b
+    and d are the shapes.
     """
     shape, log_scale = prior.concentration, -jnp.log(prior.rate)
     log_mean = jnp.log(posterior.mean)
@@ -174,12 +180,12 @@ def report_eq2(posterior: Gamma, prior: Gamma) -> Float[Array, "*batch latent"]:
 
 
 def ancestor(posterior: Gamma, prior: Gamma) -> Float[Array, "*batch latent"]:
-    """Return the term in `gamma_vae.py` of AntixK/PyTorch-VAE, per latent, in nats.
+    """Return the KL term of `gamma_vae.py` in AntixK/PyTorch-VAE, per latent, in nats.
 
-    It is `KL(P' || Q')`, where P' and Q' are prior and posterior with concentration
-    and rate swapped. It is 0 if they are equal and positive otherwise, but it is not
-    the term of an evidence lower bound: it goes from prior to posterior, and the code
-    is not drawn from Q'.
+    It is `KL(P' || Q')`, where P' and Q' are the prior and the posterior, each with
+    its concentration and rate swapped. It is 0 if they are equal and positive
+    otherwise. But it is not the KL term of an evidence lower bound: prior and posterior
+    are in the opposite order, and the code is not drawn from Q'.
     """
     swapped_prior = Gamma(prior.rate, prior.concentration)
     swapped_posterior = Gamma(posterior.rate, posterior.concentration)
@@ -192,7 +198,7 @@ _BY_NAME = {"exact": Gamma.kl_to, "report_eq2": report_eq2, "ancestor": ancestor
 def divergence(
     posterior: Gamma | Gaussian, config: ModelConfig
 ) -> Float[Array, "*batch latent"]:
-    """Return the divergence chosen by `model.kl`, in nats; exact for a Gaussian."""
+    """Return the divergence that `model.kl` selects, in nats; exact for a Gaussian."""
     if isinstance(posterior, Gaussian):
         return kl_to_prior(posterior, config)
     return _BY_NAME[config.kl](posterior, _gamma_prior(posterior, config))

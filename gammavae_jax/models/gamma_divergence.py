@@ -1,16 +1,17 @@
 """The divergence of two Gamma distributions, without cancellation.
 
-The textbook formula adds terms of thousands whose sum may be 1e-6: in float32 it is
-negative for nearly equal Gammas of large concentration. Here, with concentration `a`
-and rate `r` of the first, `b` and `s` of the second, `L = log(b / a)`, and
-`T = log(u)`, where `u` is the first mean divided by the second,
+The textbook formula adds terms in the thousands whose sum may be only 1e-6: in float32
+the result is negative for nearly equal distributions of large concentration. Here the
+first distribution has concentration `a` and rate `r`, the second `b` and `s`. Let `u`
+be the mean of the first divided by that of the second, `L = log(b / a)`, and `psi'` the
+trigamma function. Then
 
     KL = b (u - 1 - log u) + integral from a to b of (b - t) (psi'(t) - 1 / t) dt
 
 Neither term is negative. With `t = a e^(L x)`, the second term is
 `L * integral from 0 to 1 of q(t) (e^(L (1 - x)) - 1) dx`, where
-`q(t) = t^2 (psi'(t) - 1 / t)` falls smoothly from 1 at 0 to 1/2 at infinity: 16 nodes
-suffice for concentrations whose ratio is up to a million.
+`q(t) = t^2 (psi'(t) - 1 / t)` falls smoothly from 1 at 0 to 1/2 at infinity, so that 16
+quadrature nodes suffice for concentrations with a ratio of up to a million.
 """
 
 from functools import partial
@@ -23,7 +24,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
-_INVERSE_FACTORIALS = (1.0 / np.cumprod(np.arange(2.0, 13.0))).tolist()  # from 1/2!
+_INVERSE_FACTORIALS = (1.0 / np.cumprod(np.arange(2.0, 13.0))).tolist()  # 1/2! to 1/12!
 
 
 @jax.custom_jvp
@@ -36,7 +37,7 @@ def gamma_divergence(
     """Return `KL(Gamma(a, r) || Gamma(b, s))` in nats, from concentrations and rates.
 
     In float32, for parameters between 1e-3 and 1e3, the value has a relative error of
-    5e-6, and each derivative one of 1e-6 of the terms that make it up.
+    5e-6. The error of each derivative is 1e-6 of the terms that are added in it.
     """
     length, log_mean = _log_ratio(b, a), _log_ratio(s, r) - _log_ratio(b, a)
     x = _nodes(a)

@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-# The names of modules in `params` and `batch_stats`; they also seed initial weights.
+# The names of modules in `params` and `batch_stats`. Flax also derives the random
+# numbers of a module's initial weights from its name.
 INPUTS, STANDARDISE = "inputs", "standardise"
-ENCODER, DECODER, BLOCK = "encoder", "decoder", "block_{}"  # with the block's number
+ENCODER, DECODER, BLOCK = "encoder", "decoder", "block_{}"  # numbered from 0
 DENSE, BATCH_NORM, OUTPUT = "dense", "batch_norm", "output"
-CODE, HEADS = "code", ("head_0", "head_1")  # of a deterministic code, of a posterior
+# The block of a deterministic code, and the two heads of a posterior.
+CODE, HEADS = "code", ("head_0", "head_1")
 
 EPS = 1e-3  # added to each variance
 MOMENTUM = 0.01  # weight of a batch's statistics in the running statistics
@@ -21,8 +23,8 @@ MOMENTUM = 0.01  # weight of a batch's statistics in the running statistics
 class BatchNorm(nn.Module):
     """Batch normalisation over the windows with weight 1.
 
-    It equals PyTorch's with `momentum=0.01, eps=1e-3`, as in the official baseline:
-    the running variance is unbiased, unlike in Flax's own layer.
+    It equals PyTorch's layer with `momentum=0.01, eps=1e-3`, as used in the official
+    baseline: unlike in Flax's own layer, the running variance is unbiased.
     """
 
     @nn.compact
@@ -41,8 +43,9 @@ class BatchNorm(nn.Module):
 class Standardise(nn.Module):
     """Batch normalisation of the network's input, without scale or bias.
 
-    The running statistics are plain means over the first `1 / MOMENTUM` batches; from
-    0 they would otherwise need a thousand steps to reach a mean of -60 dB.
+    Over the first `1 / MOMENTUM` batches, the running statistics are plain means.
+    Exponential averages, which start from 0, would need a thousand steps to reach a
+    mean of -60 dB.
     """
 
     @nn.compact
@@ -85,11 +88,11 @@ def batch_normalise(
 ) -> tuple[
     Float[Array, "feature window"], Float[Array, "feature"], Float[Array, "feature"]
 ]:
-    """Normalise by the mean and variance over windows; the weights `share` sum to 1.
+    """Normalise by the mean and variance over windows, with weights that sum to 1.
 
-    Return the normalised batch, its mean and its biased variance; no gradient flows
-    through the last two. The closed-form gradient (Ioffe and Szegedy 2015) makes fewer
-    passes over the batch than the one that JAX derives.
+    `share` holds the weights. Return the normalised batch, and the mean and biased
+    variance of `x`; no gradient flows through the last two. The closed-form gradient
+    (Ioffe and Szegedy 2015) takes fewer passes over the batch than JAX's automatic one.
     """
     mean = x @ share
     variance = (x - mean[:, None]) ** 2 @ share
@@ -126,7 +129,7 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 def matmul(
     a: Float[Array, "row inner"], b: Float[Array, "inner column"], precision: Precision
 ) -> Float[Array, "row column"]:
-    """Return `a @ b`; its gradients use products of the same precision."""
+    """Return `a @ b`; the products in its gradient have the same precision."""
     return cast(Array, _matmul(a, b, precision))
 
 
@@ -154,10 +157,10 @@ _matmul.defvjp(_forward, _backward)
 
 
 class Dense(nn.Module):
-    """A linear layer with PyTorch's initial weights: uniform up to `1/sqrt(fan_in)`.
+    """A linear layer, initialised as in PyTorch: uniform within ±`1/sqrt(fan_in)`.
 
-    Before batch normalisation, which removes any bias, the bias is not trained: its
-    gradient is rounding noise, which Adam would turn into full steps.
+    If batch normalisation follows, it removes any bias, so the bias is not trained: its
+    gradient would be rounding noise, which Adam would scale up to full steps.
     """
 
     width: int
@@ -179,7 +182,7 @@ class Dense(nn.Module):
 
 
 class Output(nn.Module):
-    """The last linear layer, initialised like `Dense`; windows are its first axis."""
+    """The last layer: a `Dense` layer whose output has windows as its first axis."""
 
     width: int
     precision: Precision
@@ -204,7 +207,7 @@ def _uniform(
 def _uniform_transposed(
     key: PRNGKeyArray, shape: tuple[int, int], dtype: jnp.dtype
 ) -> Float[Array, "output input"]:
-    """Draw a transposed kernel with the same values as `_uniform`."""
+    """Draw the transpose of the kernel that `_uniform` would draw."""
     return _uniform(key, shape[::-1], shape[1], dtype).T
 
 

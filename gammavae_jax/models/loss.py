@@ -1,4 +1,4 @@
-"""The terms of the training loss for each window."""
+"""The training loss of each window, and its two terms."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from gammavae_jax.models.distributions import divergence
 
 
 class LossTerms(NamedTuple):
-    """The squared error (dB^2) and the KL divergence (nats) of each window."""
+    """The mean squared error (dB^2) and the KL divergence (nats) of each window."""
 
     reconstruction: Float[Array, "*window"]
     kl: Float[Array, "*window"]
@@ -20,9 +20,10 @@ class LossTerms(NamedTuple):
 def loss_terms(output: ModelOutput, config: ModelConfig) -> LossTerms:
     """Return each window's mean squared error and divergence to the prior.
 
-    The divergence `model.kl` is summed over latents, and 0 for a deterministic code.
+    The divergence is the one that `model.kl` selects, summed over latents. For a
+    deterministic code it is 0.
     """
-    # The negative residual: its gradient needs no extra pass to change the sign.
+    # The negative of the residual, so that the gradient needs no extra pass for a sign.
     error = output.reconstruction - output.target
     reconstruction = jnp.mean(error**2, axis=-1)
     if output.posterior is None:
@@ -40,10 +41,10 @@ def total_loss(
 def kl_weight_of(
     epoch: Int[Array, ""], config: TrainConfig
 ) -> float | Float[Array, ""]:
-    """Return the weight of the divergence in an epoch (the first epoch is 1).
+    """Return the weight of the divergence in an epoch, counted from 1.
 
-    It rises linearly from 0 in the first epoch to `train.kl_weight` after
-    `train.kl_warmup` epochs.
+    It is 0 in the first epoch, and rises linearly to reach `train.kl_weight` after
+    `train.kl_warmup` epochs. Without a warm-up it is always `train.kl_weight`.
     """
     if not config.kl_warmup:
         return config.kl_weight

@@ -21,7 +21,8 @@ from gammavae_jax.scoring.scorer import (
     statistics_of_clip,
 )
 
-# Clips are padded to multiples of this, so that few programs serve many lengths.
+# Clips are padded to a multiple of this many frames, so that a few compiled programs
+# serve clips of many lengths.
 _FRAMES_AT_ONCE = 64
 
 # Statistics in which each feature belongs to one band.
@@ -29,13 +30,13 @@ _BANDED = ("spectrum", "residual", "peak")
 
 
 class ClipView(NamedTuple):
-    """One clip's intermediate values, from each member of a seed."""
+    """The intermediate values that each member of a seed computes for one clip."""
 
     residual: Float[Any, "*member frame mel"]  # in the unit of the model's inputs
     decibels: Float[Any, "*member frame mel"]  # the residual in dB
-    squares: Float[Any, "*member frame mel"]  # shares of the mse; 0 if not needed
-    covered: Float[Any, "*member frame"]  # 0 where no window covers a frame
-    scores: dict[str, Float[Any, "*member"]]  # those that need no training clip
+    squares: Float[Any, "*member frame mel"]  # contributions to mse; 0 if not needed
+    covered: Float[Any, "*member frame"]  # 0 for frames that no window covers
+    scores: dict[str, Float[Any, "*member"]]  # scores that need no training clips
     statistics: dict[str, Float[Any, "*member feature"]]  # see `data.statistics`
 
 
@@ -50,7 +51,7 @@ def view_clip(
     log_mel: Float[np.ndarray, "frame mel"],
     names: tuple[str, ...],
 ) -> ClipView:
-    """Compute the values needed for the named scores, none of which may be a fusion."""
+    """Compute the values needed to explain the named scores; none may be a fusion."""
     n_frames = len(log_mel)
     n_padded = -(-n_frames // _FRAMES_AT_ONCE) * _FRAMES_AT_ONCE
     padded = np.zeros((n_padded, log_mel.shape[1]), np.float32)
@@ -113,7 +114,7 @@ def _windows_of_frames(
 
 
 def _decibels_in_unit(config: Config, scorer: Scorer) -> Array | None:
-    """Return the factor that converts a residual to dB, or None if it already is."""
+    """Return the factor that converts residuals to dB, or None if they are in dB."""
     if config.model.inputs != "standardised":
         return None
     deviation = jnp.sqrt(scorer.batch_stats[INPUTS][STANDARDISE]["var"] + EPS)

@@ -1,4 +1,4 @@
-"""Selects the clips that a page shows with pictures, and explains them."""
+"""Selects the clips to illustrate on a page, and explains the score of each."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -13,16 +13,16 @@ from gammavae_jax.report.pictures import Sound, picture_payload
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
-MAX_BYTES = 18_000_000  # of all pictures and sounds of a page
+MAX_BYTES = 18_000_000  # for all pictures and sounds on a page together
 _MAX_CLIPS_OF_MACHINE = 12
 _MAX_CLIPS = 96
 
-# Returns a clip's log-mel and its sound.
+# A function that loads a clip's log-mel and its sound.
 Loader = Callable[[], tuple[Float[np.ndarray, "frame mel"], Sound]]
 
 
 class WantedClip(NamedTuple):
-    """A clip to show on a page."""
+    """A clip to show on a page with pictures."""
 
     machine: int  # index of the machine on the page
     clip: int  # index of the clip within the machine
@@ -36,11 +36,12 @@ def telling_clips(
     is_anomaly: Bool[np.ndarray, "clip"] | None,
     n_most: int,
 ) -> list[int]:
-    """Return the indices of at most `n_most` informative clips.
+    """Return the indices of the most informative clips, up to `n_most` of them.
 
-    They are taken in turn from these groups: the highest scores; with labels, the
-    highest false alarms and the lowest misses; the clips nearest to the threshold on
-    both sides; and middle scores, for comparison.
+    Clips are taken from these groups in turn: the highest scores; if there are labels,
+    the false alarms with the highest scores and the missed anomalies with the lowest;
+    the scores nearest to the threshold, above and below it; and scores in the middle
+    of the ranking, for comparison.
     """
     order = np.argsort(-scores, kind="stable")
     is_alarm = scores[order] > threshold
@@ -60,7 +61,7 @@ def telling_clips(
 def telling_clips_of_all(
     machines: Sequence[ScoredClips], score: str, seed: int
 ) -> list[tuple[int, int]]:
-    """Return (machine, clip) indices of informative clips, taking machines in turn."""
+    """Return informative clips as (machine, clip) indices, one per machine in turn."""
     n_most = max(1, min(_MAX_CLIPS_OF_MACHINE, _MAX_CLIPS // max(len(machines), 1)))
     chosen = [
         telling_clips(
@@ -85,18 +86,19 @@ def show_clips(
     on_clip: Callable[[], None] = lambda: None,
     max_bytes: int = MAX_BYTES,
 ) -> list[tuple[int, int, str]]:
-    """Explain clips in order until the byte budget is used up.
+    """Explain clips in order, until the byte budget is used up.
 
-    The headline score is explained, by the first seed's members.
+    The headline score of the first seed is explained.
 
     Args:
-        detector: the detector of the machines.
-        wanted: the clips, the most informative ones first.
+        detector: the detector that scored the clips.
+        wanted: the clips to explain, with the most informative ones first.
         on_clip: called after each clip, for a progress bar.
-        max_bytes: the budget of all clips together; the first clip is always shown.
+        max_bytes: the budget for all clips together; the first clip is always shown.
 
     Returns:
-        The machine, the clip, and the JSON text of its `picture_payload`.
+        For each clip shown, the index of its machine, the index of the clip, and its
+        `picture_payload` as JSON text.
     """
     config = detector.config
 

@@ -1,23 +1,25 @@
 """Explains a clip's score: how much each mel band adds to it, and when.
 
-**The share of each band is exact** for distances to training clips, their fusions and
-`mse`: the shares add up to the score, except for rounding. A distance `d` to the
-nearest training clip is the root of a sum of squares over features, and every feature
-belongs to one band. So `d` is the sum over bands of `q / d`, where `q` is the band's
-part of the sum of squares. The density score is `d` divided by the clip's radius. A
-seed's score is the mean over its members, and so are the shares.
+**The share of each band is exact** for `mse`, for distances to training clips, and for
+fusions of such scores: the shares add up to the score, except for rounding. A distance
+`d` to the nearest training clip is the square root of a sum of squares over features,
+and every feature belongs to one band. So `d` is the sum over bands of `q / d`, where
+`q` is the band's part of the sum of squares. The density score is `d` divided by the
+clip's radius. The score of a seed is the mean over its members, and so is each share.
 
-A fusion standardises each score by held-out clips. Their mean is subtracted in equal
-parts from all bands, because ordinary clips differ about as much in each standardised
-band. A band that differs less than average gets a negative share.
+A fusion standardises each score: it subtracts the mean score of the held-out clips, and
+divides by their standard deviation. The mean is subtracted from all bands in equal
+parts, because ordinary clips deviate by about the same amount in each standardised
+band. A band that deviates less than average gets a negative share.
 
-**Other scores mix the bands** (Mahalanobis distances, scores of the code or of the
-worst windows). They are spread by squared residuals, and `is_exact` is false.
+**Other scores mix the bands**: Mahalanobis distances, and scores of the code or of the
+worst windows. Such a score is divided among bands and frames in proportion to their
+squared residuals, and `is_exact` is false.
 
-**Where in time a share is shown is a convention**, except for `mse`, because statistics
-cover all frames. A band is shown where its frames are more than a deviation from the
-mean of the nearest training clip, and `peak` where the residual has its power. A
-negative share is spread evenly.
+**When a share is shown is a convention**, except for `mse`, because the statistics
+summarise all frames. The share of a band is shown at the frames that are more than one
+standard deviation from the mean of the nearest training clip. For `peak`, it is shown
+in proportion to the power of the residual. A negative share is spread evenly over time.
 """
 
 from collections.abc import Mapping
@@ -35,16 +37,16 @@ from gammavae_jax.scoring.fusion import standard_of
 from gammavae_jax.scoring.neighbours import Reference
 
 _SMALLEST_DEVIATION = 0.5  # dB, for bands that hardly vary
-_EVEN_WEIGHT = 0.1  # the least weight of a frame, in squared deviations
-_NEPERS = np.log(10.0) / 10.0  # of power in a decibel
+_EVEN_WEIGHT = 0.1  # the minimum weight of a frame, in squared deviations
+_NEPERS = np.log(10.0) / 10.0  # of power per decibel
 
 
 class Part(NamedTuple):
-    """The contribution of one component to the score that is explained."""
+    """The contribution of one component score to the score that is explained."""
 
     name: str
     value: float
-    is_exact: bool  # false: spread over bands by the squared residual
+    is_exact: bool  # if false, divided among bands by squared residual
 
 
 class Explanation(NamedTuple):
@@ -66,12 +68,12 @@ class Explanation(NamedTuple):
 
     @property
     def is_exact(self) -> bool:
-        """Whether the score itself is a sum over bands."""
+        """Whether the score is exactly a sum over bands."""
         return all(part.is_exact for part in self.parts)
 
 
 class _Machine(NamedTuple):
-    """One clip, with what the members of its machine have computed for it."""
+    """One clip, with the values that its machine's members computed for it."""
 
     config: Config
     view: ClipView
@@ -104,7 +106,10 @@ def explain_clip(
     if name not in config.scores:
         raise InputError(unknown_name("score", name, config.scores))
     if len(log_mel) < config.features.n_context:
-        raise InputError(f"a clip of {len(log_mel)} frames is too short for a window")
+        raise InputError(
+            f"a clip of {len(log_mel)} frames is shorter than a window: use at least "
+            f"{config.features.n_context} frames"
+        )
     members = slice(seed * config.n_folds, (seed + 1) * config.n_folds)
     names = config.scoring.fused if name in FUSION_SCORES else (name,)
     view = view_clip(config, _at(detector.scorer, members, machine), log_mel, names)
@@ -129,9 +134,9 @@ def _summands(
     calibration: Mapping[str, Float[np.ndarray, "held_out"]],
     name: str,
 ) -> list[tuple[str, Float[np.ndarray, "frame mel"]]]:
-    """Return the contributions that add up to a score, by component score.
+    """Return the summands of a score: the name and contributions of each component.
 
-    A fusion that takes the largest or smallest score has only that score as a summand.
+    A fusion by maximum or minimum has one summand: the score that the fusion selects.
     """
     if name not in FUSION_SCORES:
         return [(name, _contribution(of_machine, name, 0.0))]
@@ -148,7 +153,7 @@ def _summands(
 def _contribution(
     of_machine: _Machine, name: str, location: float
 ) -> Float[np.ndarray, "frame mel"]:
-    """Return the contributions that add up to a score minus `location`."""
+    """Return the contributions that add up to the named score minus `location`."""
     n_members = len(of_machine.view.covered)
     shares = [_share(of_machine, name, member) for member in range(n_members)]
     placed = np.mean(shares, axis=0)
@@ -163,7 +168,7 @@ def _contribution(
 def _share(
     of_machine: _Machine, name: str, member: int
 ) -> Float[np.ndarray, "frame mel"]:
-    """Return how much each band and frame adds to one member's score."""
+    """Return how much each band in each frame adds to one member's score."""
     config, view = of_machine.config, _at(of_machine.view, member)
     is_covered = view.covered > 0
     statistic, _, rule = name.rpartition("_")
@@ -195,9 +200,10 @@ def _nearest_clip(
     by_radius: bool,
     n_mels: int,
 ) -> tuple[Float[np.ndarray, "mel"], Float[np.ndarray, "block mel"]]:
-    """Return each band's share of the distance to the nearest clip, and that clip.
+    """Return each band's share of the distance to the nearest training clip.
 
-    With `by_radius`, the distance is that of the density score.
+    With `by_radius`, the distance is divided by the clip's radius, as in the density
+    score. The second value is the nearest clip's statistic, in blocks of bands.
     """
     point = (statistic - reference.location) / reference.scale
     known = np.flatnonzero(reference.is_clip)
@@ -206,7 +212,7 @@ def _nearest_clip(
     distance = np.sqrt(squares.sum(-1))
     at = int(np.argmin(distance / radius))
     clip = reference.clips[known[at]] * reference.scale + reference.location
-    # At distance 0 from itself, a training clip has no share in any band.
+    # A training clip is nearest to itself: its distance and all shares are 0.
     bands = squares[at].reshape(-1, n_mels).sum(0) / max(float(distance[at]), 1e-12)
     return bands / radius[at], np.asarray(clip).reshape(-1, n_mels)
 
@@ -217,7 +223,7 @@ def _by_excess(
     deviation: Float[np.ndarray, "mel"],
     is_frame: Bool[np.ndarray, "frame"],
 ) -> Float[np.ndarray, "frame mel"]:
-    """Weight frames by their squared excess over one deviation from the mean."""
+    """Weight each frame by its squared distance beyond one deviation from the mean."""
     unit = np.maximum(deviation, _SMALLEST_DEVIATION)
     excess = np.maximum(np.abs(values - mean) - unit, 0.0) / unit
     return _normalised(excess**2 + _EVEN_WEIGHT, is_frame)
@@ -228,7 +234,7 @@ def _by_squares(
     total: float,
     is_frame: Bool[np.ndarray, "frame"],
 ) -> Float[np.ndarray, "frame mel"]:
-    """Spread `total` over bands and frames in proportion to squares."""
+    """Divide `total` among bands and frames in proportion to `squares`."""
     bands = squares.sum(0) if squares.any() else np.ones(squares.shape[1])
     return total * bands / bands.sum() * _normalised(squares, is_frame)
 
@@ -236,12 +242,12 @@ def _by_squares(
 def _normalised(
     weights: Float[np.ndarray, "frame mel"], is_frame: Bool[np.ndarray, "frame"]
 ) -> Float[np.ndarray, "frame mel"]:
-    """Normalise each band's weights to a sum of 1; make them equal if all are 0."""
+    """Scale each band's weights to a sum of 1; if all are 0, make all frames equal."""
     weights = np.where(is_frame[:, None], weights, 0.0)
     weights = np.where(weights.sum(0) > 0, weights, is_frame[:, None] * 1.0)
     return weights / weights.sum(0)
 
 
 def _at(tree: Any, *index: Any) -> Any:
-    """Index the leading axes of every array in a tree."""
+    """Apply an index to the leading axes of every array in a tree."""
     return jax.tree.map(lambda leaf: leaf[index], tree)

@@ -15,14 +15,14 @@ class Curve(NamedTuple):
 
 
 class CodeUse(NamedTuple):
-    """How much of the latent code a machine uses, averaged over its models."""
+    """How much of the latent code a machine's models use, on average."""
 
     n_active: float  # latents whose posterior mean varies over held-out windows
     nats: Sequence[float]  # KL divergence of each latent
 
 
 def training_curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
-    """Return the curves of all machines with known losses, from the epochs' metrics."""
+    """Build training curves from epoch metrics, for machines whose losses are known."""
     names = dict.fromkeys(name for line in metrics for name in line["machines"])
     curves = {
         name: Curve(*(_by_epoch(metrics, name, of) for of in Curve._fields))
@@ -32,7 +32,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
 
 
 def code_use(metrics: Sequence[Mapping[str, Any]]) -> dict[str, CodeUse]:
-    """Return each machine's code use after the last epoch, if it is known."""
+    """Return the `CodeUse` of each machine after the last epoch, where it is known."""
     codes = {}
     for machine, values in (metrics[-1]["machines"] if metrics else {}).items():
         active = np.array(values.get("active_units", ()), float)
@@ -47,7 +47,7 @@ def code_use(metrics: Sequence[Mapping[str, Any]]) -> dict[str, CodeUse]:
 def _by_epoch(
     metrics: Sequence[Mapping[str, Any]], machine: str, of: str
 ) -> tuple[float, ...]:
-    """Return the mean of one machine's known losses in each epoch."""
+    """Return one machine's mean loss in each epoch, or NaN where it is unknown."""
     values = (line["machines"].get(machine, {}).get(of, ()) for line in metrics)
     known = ([v for v in of_epoch if v is not None] for of_epoch in values)
     return tuple(sum(losses) / len(losses) if losses else math.nan for losses in known)
@@ -57,7 +57,7 @@ _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 300, 150, 46, 22, 8
 
 
 def plot_curve(machine: str, curve: Curve) -> dict[str, Any]:
-    """Compute a curve in pixels, on a logarithmic scale if all losses are positive."""
+    """Compute a curve's pixel coordinates; the scale is logarithmic if possible."""
     known = [v for values in curve for v in values if math.isfinite(v)]
     low, high = min(known), max(known)
     scale = math.log if low > 0 else float
@@ -78,7 +78,7 @@ def plot_curve(machine: str, curve: Curve) -> dict[str, Any]:
         "scale": "log" if low > 0 else "linear",
         "first": _short(losses[0]),
         "last": _short(losses[-1]),
-        # The label and y of the highest and lowest loss.
+        # The labels and y coordinates of the highest and the lowest loss.
         "ticks": [(_short(v), y(v)) for v in dict.fromkeys((high, low))],
         "ends": [(epoch + 1, x(epoch), anchor) for epoch, anchor in ends],
         "lines": [  # CSS class and points
@@ -90,12 +90,12 @@ def plot_curve(machine: str, curve: Curve) -> dict[str, Any]:
 
 
 def error_bar(mean: float, low: float, high: float) -> dict[str, str]:
-    """Return a bar for a fraction, in percent, whose interval is always visible."""
+    """Return the geometry of a bar, in percent, with an interval wide enough to see."""
     value, left, right = (f"{100 * min(max(v, 0), 1):.2f}" for v in (mean, low, high))
     width = f"{max(float(right) - float(left), 0.4):.2f}"
     return {"value": value, "low": left, "width": width}
 
 
 def _short(value: float) -> str:
-    """Format a loss with three digits or as a whole number."""
+    """Format a loss with three significant digits, or as a whole number if large."""
     return f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"

@@ -23,8 +23,8 @@ class MachineLine(NamedTuple):
     section: str
     link: str  # relative to the page of the fleet
     n_clips: int
-    n_alarms: int  # under the headline score of the first seed
-    rows: Sequence[Row]  # one per seed, of the headline score; none without labels
+    n_alarms: int  # by the headline score of the first seed
+    rows: Sequence[Row]  # one per seed, for the headline score; empty if unlabelled
 
 
 def write_fleet_page(
@@ -40,7 +40,7 @@ def write_fleet_page(
         path: the file to write.
         config: the configuration of the run.
         machines: one line per machine, in any order.
-        means: the result of `summarise_scores`, with no scores if no clip is labelled.
+        means: the result of `summarise_scores`, without scores if no clip is labelled.
         notes: warnings to show above the numbers.
     """
     lines = sorted(((_means(line), line) for line in machines), key=_worst_first)
@@ -67,7 +67,7 @@ def write_fleet_page(
 
 
 def _means(line: MachineLine) -> dict[str, float]:
-    """Return a machine's mean metrics over seeds; "score" is their harmonic mean."""
+    """Return a machine's metrics, averaged over seeds; "score" is the harmonic mean."""
     if not line.rows:
         return {"score": math.nan}
     means = arithmetic_means(line.rows)
@@ -75,7 +75,10 @@ def _means(line: MachineLine) -> dict[str, float]:
 
 
 def _worst_first(judged: tuple[dict[str, float], MachineLine]) -> tuple[Any, ...]:
-    """Return a sort key: worst score first; unlabelled machines last, by alarms."""
+    """Return a key that sorts the worst score first, and unlabelled machines last.
+
+    Unlabelled machines are sorted by their share of alarms, with the highest first.
+    """
     means, line = judged
     is_unlabelled = math.isnan(means["score"])
     share = line.n_alarms / max(line.n_clips, 1)

@@ -26,24 +26,24 @@ class Report(NamedTuple):
 
     config: Config
     machines: Sequence[ScoredClips]
-    rows: Sequence[Row] = ()  # of labelled machines, all seeds and scores
+    rows: Sequence[Row] = ()  # of labelled machines, for all seeds and scores
     notes: Sequence[str] = ()  # warnings to read with the numbers
     published: Published = MappingProxyType({})  # published results, for comparison
-    year: int | None = None  # the year whose metrics the rows hold
+    year: int | None = None  # the challenge year whose metrics are in the rows
     curves: Mapping[str, Curve] = {}
     codes: Mapping[str, CodeUse] = {}
-    error_bars: Mapping[str, Bootstrap] = {}  # by score, over test clips
+    error_bars: Mapping[str, Bootstrap] = {}  # by score, from resampled test clips
     about: Mapping[str, Any] = {}  # timing and environment
     title: str = "Anomalous sound detection"
-    # The command that adds pictures of further clips, with {clip} for their name.
+    # The command that adds the pictures of a clip; {clip} stands for its name.
     how_to_show: str = ""
 
 
 def report_html(report: Report, shown: Iterable[tuple[int, int, str]] = ()) -> str:
     """Render the page as HTML.
 
-    `shown` has the clips with pictures, each as the indices of its machine and clip on
-    this page, and the JSON text of its `picture_payload`.
+    `shown` lists the clips that have pictures: for each, the index of its machine, the
+    index of the clip, and its `picture_payload` as JSON text.
     """
     config = report.config
     scores = sorted(config.scores, key=lambda name: name != config.score)

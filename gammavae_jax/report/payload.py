@@ -18,7 +18,7 @@ from gammavae_jax.scoring.scored_clips import ScoredClips
 def error_bars(
     machines: Sequence[ScoredClips], scores: Sequence[str], year: int | None = None
 ) -> dict[str, Bootstrap]:
-    """Bootstrap the first seed's scores over the labelled machines, if any exist."""
+    """Bootstrap each score of the first seed; empty if no machine is labelled."""
     labelled = [clips for clips in machines if clips.is_anomaly is not None]
     return {
         score: bootstrap(
@@ -35,7 +35,10 @@ def scores_payload(
     rows: Sequence[Row],
     scores: Sequence[str],
 ) -> dict[str, Any]:
-    """Return the data for `report.js`, with rounded numbers, and None if non-finite."""
+    """Return the data for `report.js`.
+
+    Numbers are rounded, and those that are not finite are replaced by None.
+    """
     metrics = {(r.machine, r.section, r.score, r.seed): r for r in rows}
     return {
         "preset": config.preset,

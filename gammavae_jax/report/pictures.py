@@ -1,7 +1,8 @@
 """A clip's pictures, sound and description, small enough for a page.
 
-A picture has one byte for each frame and band, deflated; the page's script colours it.
-A byte of 255 means no value. In long clips, several frames share a column.
+A picture holds one byte for each frame and band, compressed with deflate. The script of
+the page colours it. The byte 255 marks a missing value. In long clips, a column is the
+mean of several frames.
 """
 
 import base64
@@ -22,16 +23,17 @@ from gammavae_jax.report.explanation import Explanation
 _NO_VALUE = 255
 _MAX_COLUMNS = 800
 _STEP = 0.5  # dB; smaller steps cannot be seen and take more bytes
-_LOUDEST = 0.9  # the peak that every recording is scaled to for playing
+_LOUDEST = 0.9  # the peak to which every recording is scaled for playback
 
-_EDGE_OF_BANDS = 0.3  # a region ends below this part of its strongest band
-_EDGE_OF_FRAMES = 0.3  # a moment ends below this part of the strongest frame
-_MOMENTARY = 0.3  # moments must hold this much more than their share of frames
-_MOMENTS_OF_A_CLIP = 25  # at most; closer ones are merged
-_SMALLEST_SHARE = 0.1  # of all positive contributions, to count as another region
-_MAIN = 0.5  # from this share on, one region explains the score
+_EDGE_OF_BANDS = 0.3  # a region ends below this fraction of its strongest band
+_EDGE_OF_FRAMES = 0.3  # a moment ends below this fraction of the strongest frame
+# The share of the score in moments must exceed their share of frames by this much.
+_MOMENTARY = 0.3
+_MOMENTS_OF_A_CLIP = 25  # at most; moments closer together are merged
+_SMALLEST_SHARE = 0.1  # of all positive contributions; a further region needs this
+_MAIN = 0.5  # a region with this share explains most of the score
 _MAX_REGIONS = 3
-_MAX_MOMENTS = 3  # to list one by one
+_MAX_MOMENTS = 3  # that are listed one by one
 _BROAD = 0.6  # of all bands; a broader region is described without frequencies
 
 
@@ -49,7 +51,7 @@ def picture_payload(
     sound: Sound,
     config: Config,
 ) -> dict[str, Any]:
-    """Return the data with which `report.js` shows a clip's headline score."""
+    """Return the data from which `report.js` draws the explanation of a clip."""
     n_pooled = -(-len(log_mel) // _MAX_COLUMNS)
     seconds = config.features.hop_length / config.features.sample_rate
     contribution = explanation.contribution
@@ -107,8 +109,9 @@ def encode_clip(
 ) -> tuple[bytes, str]:
     """Encode a waveform in [-1, 1] for a browser; return the bytes and media type.
 
-    The format is mono MP3, about 50 KB for ten seconds at 16 kHz, or 16-bit WAV if
-    libsndfile is older than 1.1 or MP3 does not support the sample rate.
+    The format is mono MP3, which takes about 50 KB for ten seconds at 16 kHz. It is
+    16-bit WAV if libsndfile is older than 1.1, or if MP3 does not support the sample
+    rate.
     """
     for kind, media_type in (("MP3", "audio/mpeg"), ("WAV", "audio/wav")):
         data = io.BytesIO()
@@ -139,7 +142,7 @@ def _levels(
 
 
 def _signed(decibels: Float[np.ndarray, "column mel"]) -> dict[str, Any]:
-    """Encode differences in dB on a symmetric scale; clip the few largest."""
+    """Encode differences in dB on a symmetric scale, and clip the few largest ones."""
     finite = decibels[np.isfinite(decibels)]
     high = max(float(np.quantile(np.abs(finite), 0.995)), _STEP)
     return _levels(decibels, -high, high)
@@ -164,15 +167,15 @@ class Region(NamedTuple):
 
     first_band: int
     last_band: int
-    moments: tuple[tuple[int, int], ...]  # frames; empty: throughout the clip
+    moments: tuple[tuple[int, int], ...]  # in frames; empty if continuous
     share: float  # of all positive contributions
 
 
 def find_regions(contribution: Float[np.ndarray, "frame mel"]) -> list[Region]:
     """Return up to three regions, strongest first; none if nothing raises the score.
 
-    A region's bands are chosen by their sums over all frames, and its moments by the
-    sums over these bands; both sums are smoothed a little.
+    The bands of a region are found from the contributions summed over all frames, and
+    its moments from the contributions summed over these bands. Both sums are smoothed.
     """
     bands = np.maximum(contribution.sum(0), 0.0)
     total = bands.sum()
@@ -204,7 +207,7 @@ def describe_regions(
         is_broad = region.last_band - region.first_band + 1 > _BROAD * n_bands
         low = 0.0 if region.first_band == 0 else corners[region.first_band]
         where = f"between {frequencies(low, corners[region.last_band + 2])}"
-        where = "over nearly all frequencies" if is_broad else where
+        where = "at nearly all frequencies" if is_broad else where
         when = _when(region, seconds_per_frame)
         share = f"{100 * region.share:.0f} %"
         if place:
@@ -227,9 +230,9 @@ def frequencies(low: float, high: float) -> str:
 
 def _when(region: Region, seconds_per_frame: float) -> str:
     if not region.moments:
-        return ", throughout"
+        return ", throughout the clip"
     if len(region.moments) > _MAX_MOMENTS:
-        return f", in {len(region.moments)} short moments"
+        return f", at {len(region.moments)} short moments"
     *others, last = (
         f"{start * seconds_per_frame:.1f} to {(end + 1) * seconds_per_frame:.1f} s"
         for start, end in region.moments
@@ -238,7 +241,7 @@ def _when(region: Region, seconds_per_frame: float) -> str:
 
 
 def _moments(profile: Float[np.ndarray, "frame"]) -> tuple[tuple[int, int], ...]:
-    """Find spans of frames that hold far more than their share of a profile."""
+    """Find short spans of frames that hold a disproportionate part of a profile."""
     smooth = _smoothed(profile, max(3, len(profile) // _MOMENTS_OF_A_CLIP))
     is_strong = smooth >= _EDGE_OF_FRAMES * smooth.max()
     share = profile[is_strong].sum() / max(profile.sum(), 1e-30)
@@ -251,7 +254,10 @@ def _moments(profile: Float[np.ndarray, "frame"]) -> tuple[tuple[int, int], ...]
 
 
 def _reach(values: Float[np.ndarray, "band"], top: int, edge: float) -> tuple[int, int]:
-    """Return both ends of the range around `top` with at least `edge` of its value."""
+    """Return the first and last index of the range around the peak at `top`.
+
+    All values in this range are at least `edge` times the peak.
+    """
     is_low = values < edge * values[top]
     below, above = np.flatnonzero(is_low[:top]), np.flatnonzero(is_low[top:])
     first = int(below[-1]) + 1 if len(below) else 0
@@ -261,7 +267,7 @@ def _reach(values: Float[np.ndarray, "band"], top: int, edge: float) -> tuple[in
 def _smoothed(
     values: Float[np.ndarray, "item"], width: int
 ) -> Float[np.ndarray, "item"]:
-    """Return running means, taken over fewer items at the ends."""
+    """Return running means, which are taken over fewer items at the ends."""
     kernel = np.ones(min(width, len(values)))
     total = np.convolve(values, kernel, "same")
     return total / np.convolve(np.ones(len(values)), kernel, "same")

@@ -18,7 +18,8 @@ from gammavae_jax.scoring.scored_clips import ScoredClips
 
 _PARTS_NOTE = (
     "Recordings longer than a clip were cut into parts. The decision on such a "
-    "recording uses the mean score of its parts; here each part is judged by itself."
+    "recording uses the mean score of its parts. On this page, each part is judged "
+    "separately."
 )
 
 
@@ -27,13 +28,14 @@ def write_recordings_report(
     detector: Detector,
     scored: Sequence[tuple[int, LoadedRecordings, Float[np.ndarray, "_"]]],
 ) -> None:
-    """Write a page with every clip's score and explanations of informative clips.
+    """Write a page that shows all scores, and explains those of informative clips.
 
     Args:
         path: where to write the page.
         detector: the detector; its first seed computed the scores.
-        scored: for each machine, its index in the detector, its recordings with
-            sounds, and their clips' scores, followed by padding.
+        scored: for each machine, its index in the detector, its recordings, loaded
+            with their sounds, and the scores of all their clips (the array may end
+            with padding).
 
     Raises:
         InputError: there are no clips, or the page cannot be written.

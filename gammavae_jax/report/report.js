@@ -1,6 +1,6 @@
 "use strict";
-// Draws what report.html shows beyond its tables. Names are untrusted: they become text
-// nodes or attribute values, never markup.
+// Draws the interactive parts of report.html. Names are untrusted, so they are inserted
+// only as text nodes or attribute values, never as markup.
 (() => {
   const $ = (id) => document.getElementById(id);
   const data = JSON.parse($("data").textContent);
@@ -34,7 +34,7 @@
   const hertz = (f) => (f >= 1000 ? `${+(f / 1000).toFixed(2)} kHz` : `${Math.round(f)} Hz`);
   const pValue = (p) => (p === null ? "\u2013" : p < 0.001 ? p.toExponential(1) : p.toFixed(3));
 
-  // ---- tables that sort
+  // ---- sortable tables
 
   function sortKey(row, column, kind) {
     const cell = row.cells[column].textContent.trim();
@@ -97,7 +97,7 @@
     const low = sorted[0];
     const most = sorted[sorted.length - 1];
     const high95 = sorted[Math.floor(0.95 * (sorted.length - 1))];
-    // A few extreme scores would squeeze all others together: they share the last bar.
+    // A few extreme scores would squeeze all others together, so the last bar holds them.
     const high = Math.max(Math.min(most, high95 + 1.5 * (high95 - low)), threshold ?? low);
     return { low, high: high > low ? high : low + 1, isCut: most > high };
   }
@@ -172,7 +172,7 @@
       svg.append(draw("path", { class: "here", d: `M${at - 5},${bottom - 2} h10 l-5,-8 z` }, draw("title", {}, "the selected clip")));
     }
     const nAlarms = Array.from(scored().alarms).filter((a) => a === "1").length;
-    svg.setAttribute("aria-label", `Histogram of ${values.length} scores from ${short(low)}, by domain and label; ${nAlarms} are above the threshold ${short(threshold)}`);
+    svg.setAttribute("aria-label", `Histogram of ${values.length} scores by domain and label. The lowest is ${short(low)}; ${nAlarms} are above the threshold ${short(threshold)}`);
     const used = CLASSES.filter(([label]) => labels.includes(label));
     const direction = { normal: ", upwards", anomaly: ", downwards" };
     place.replaceChildren(svg, make("div", { class: "legend" }, ...used.map(([label, word]) =>
@@ -181,7 +181,7 @@
     $("histogram-title").textContent = `Number of clips by score (${data.scores[state.score]}) and domain`;
   }
 
-  // Points of a ROC curve, [false-alarm rate, detection rate]; equal scores are one step.
+  // Points of a ROC curve, [false-alarm rate, detection rate]; equal scores form one step.
   function rocOf(clips) {
     const { values } = scored();
     const { labels } = machine();
@@ -334,7 +334,7 @@
     drawClip();
   }
 
-  // ---- colour scales, interpolated in OKLCH, where lightness is even
+  // ---- colour scales, interpolated in OKLCH, a perceptually uniform space
 
   function rgb([lightness, chroma, hue]) {
     const [a, b] = [chroma * Math.cos((hue * Math.PI) / 180), chroma * Math.sin((hue * Math.PI) / 180)];
@@ -372,8 +372,8 @@
 
   // ---- the selected clip
 
-  let shown = null; // the elements and data of the clip with pictures
-  let turn = 0; // counts selections, so that a slow one does not replace a later one
+  let shown = null; // the elements and data of the selected clip, if it has pictures
+  let turn = 0; // counts selections, so that a slow drawing does not replace a later one
 
   async function inflate(text) {
     const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
@@ -453,8 +453,8 @@
       nodes[1].querySelectorAll("i").forEach((bar, i) => { bar.style.width = `${(100 * Math.abs(payload.parts[i][1])) / most}%`; });
     }
     const kind = payload.isExact
-      ? "The bands add up to the score. By convention, a band is shown at the times when it differs most from the nearest training clip."
-      : "This score mixes the bands, so they are shown by squared residual.";
+      ? "The contributions of the bands add up to the score. By convention, each is shown at the times when its band differs most from the nearest training clip."
+      : "This score is not a sum over bands, so it is divided among them in proportion to their squared residuals.";
     const of = other ? ` The pictures explain ${payload.score} of seed ${payload.seed} (${short(payload.value)}).` : "";
     nodes.push(make("p", { class: "small" }, kind + of));
     return nodes;
@@ -465,13 +465,13 @@
     if (!sound.data) return [make("p", { class: "small" }, sound.remark || "This clip has no sound.")];
     const bytes = Uint8Array.from(atob(sound.data), (c) => c.charCodeAt(0));
     shown.url = URL.createObjectURL(new Blob([bytes], { type: sound.type }));
-    const audio = make("audio", { controls: "", preload: "auto", src: shown.url, "aria-label": "recording of the clip" });
+    const audio = make("audio", { controls: "", preload: "auto", src: shown.url, "aria-label": "recording of this clip" });
     shown.audio = audio;
     for (const event of ["timeupdate", "seeking", "seeked"]) audio.addEventListener(event, markTime);
     audio.addEventListener("play", follow);
     const gain = Math.round(Math.abs(sound.gain));
     const louder = gain < 1 ? "as loud as recorded" : `${gain} dB ${sound.gain > 0 ? "louder" : "quieter"} than recorded`;
-    return [audio, make("p", { class: "small" }, `Played ${louder}. Click a picture to move there.`)];
+    return [audio, make("p", { class: "small" }, `Played ${louder}. Click a picture to jump to that time.`)];
   }
   function follow() {
     markTime();
@@ -516,7 +516,7 @@
     const { payload } = shown;
     const all = make("div", { class: "pictures" });
     for (const kind of kinds()) {
-      const readout = make("span", {}, kind.unit ? `in ${kind.unit}` : "units of the score");
+      const readout = make("span", {}, kind.unit ? `in ${kind.unit}` : "in units of the score");
       const canvas = make("canvas", { width: payload.columns, height: payload.bands, role: "img",
         "aria-label": `${kind.title}: time across, frequency upwards` });
       const cursor = make("div", { class: "cursor" });
@@ -626,7 +626,7 @@
     }
   }
 
-  // What each band adds over the whole clip; below 0 where it is more ordinary than most.
+  // What each band adds over the whole clip: negative if it deviates less than average.
   function profile(payload) {
     const place = make("figure", { class: "profile" }, make("figcaption", {}, "What each mel band adds to the score"));
     const width = Math.max($("clip").clientWidth, 240);
@@ -671,7 +671,7 @@
   }
   function drawAll() {
     drawFilters();
-    drawRoc(); // first: if it is hidden, the histogram is wider
+    drawRoc(); // before the histogram, which is wider if there is no ROC curve
     drawHistogram();
     drawRanking();
   }

@@ -1,4 +1,4 @@
-"""Renders the page templates with Jinja2, escaping values so that they stay text."""
+"""Renders the page templates with Jinja2, and escapes the inserted values."""
 
 import base64
 import hashlib
@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-# In JSON inside a script element, none of these may end the element or a line.
+# Characters to escape in JSON, since they could end a script element or a line.
 _IN_SCRIPT = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 

@@ -1,11 +1,12 @@
 """Checkpoints: all that is needed to score clips or to resume training.
 
-A checkpoint folder holds `detector/` (filterbank, models, fits, references,
-calibration, thresholds) and the last two training states, `train/<epoch>/` (with the
-state of the optimiser). Each folder has a marker beside it; see `stored_arrays`.
+A checkpoint folder holds `detector/` (filterbank, models, Gaussian fits, references,
+calibration, thresholds) and the last two training states, `train/<epoch>/`, which
+include the state of the optimiser. Each folder has a marker beside it; see
+`stored_arrays`.
 
-The leading axes of all arrays are `[member machine]` or `[seed machine]`, so any number
-of devices and processes can read them.
+The leading axes of all arrays are `[member machine]` or `[seed machine]`. The stored
+form therefore does not depend on the number of devices and processes.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,7 +44,7 @@ class TrainCheckpoint(NamedTuple):
     """The training state after an epoch, with its configuration and clips."""
 
     epoch: int
-    state: TrainState  # `member machine ...`; on the host, or whole on every device
+    state: TrainState  # `member machine ...`; on the host, or replicated on all devices
     config: Config
     clips: dict[str, list[str]]  # the training clips of each machine
 
@@ -53,8 +54,9 @@ def save_detector(
 ) -> None:
     """Write a detector to a checkpoint folder, replacing any existing detector.
 
-    `files` maps names to strings to save with it (none in a cluster). All of a
-    cluster's processes must call this. See `save_arrays` for errors.
+    `files` holds the text of further files to save with the detector, by name (none in
+    a cluster). All processes of a cluster must call this. For errors, see
+    `save_arrays`.
     """
     for name, text in (files or {}).items():
         write_text(folder / name, text)
@@ -104,7 +106,7 @@ def load_with_files(folder: Path) -> tuple[Detector, dict[str, bytes]]:
     files = read_beside(path, about)
     arrays = load_arrays(path, about, _abstract_detector(config, about))
     machines = tuple((machine, section) for machine, section in about["machines"])
-    stored = about.get("conditions", {})  # older detectors have none
+    stored = about.get("conditions", {})  # missing in older detectors
     conditions = {n: Conditions(**_with_tuples(of)) for n, of in stored.items()}
     return Detector(config, machines, **arrays, conditions=conditions), files
 
@@ -114,7 +116,7 @@ def _with_tuples(tree: Any) -> dict[str, Any]:
 
 
 def refuse_fleet(folder: Path, part: str = "") -> None:
-    """Reject a fleet's folder; the message suggests a wave's folder, or its `part`."""
+    """Reject a fleet's folder, and suggest the folder `part` of one of its waves."""
     if (folder / "fleet.json").is_file():
         raise InputError(
             f"{str(folder)!r} is a fleet: pass the folder of one of its waves, such as "
@@ -125,7 +127,7 @@ def refuse_fleet(folder: Path, part: str = "") -> None:
 def save_training(folder: Path, checkpoint: TrainCheckpoint) -> None:
     """Write the training state after an epoch, and keep only one earlier state.
 
-    All processes of a cluster must call this. See `save_arrays` for errors.
+    All processes of a cluster must call this. For errors, see `save_arrays`.
     """
     train, epoch = folder / "train", checkpoint.epoch
     about = {
@@ -142,10 +144,10 @@ def restore_training(
 ) -> TrainCheckpoint | None:
     """Load the newest intact training state; return None if none was saved.
 
-    `say` is called with a message if a newer state is damaged.
+    If a newer state is damaged, `say` is called with a message.
 
     Raises:
-        InputError: there are states, but this version can read none of them.
+        InputError: states were saved, but this version can read none of them.
     """
     newest: Unreadable | None = None  # the error of the newest state
     for epoch in sorted(_epochs(folder / "train"), reverse=True):
@@ -182,7 +184,7 @@ def last_saved_epoch(folder: Path) -> int:
 
 
 def _remove_older(train: Path, epoch: int) -> None:
-    """Remove all states except the one of `epoch` and the one before it."""
+    """Remove all states except that of `epoch` and the last one before it."""
     before = max((e for e in _epochs(train) if e < epoch), default=epoch)
     kept = {f"{e}{end}" for e in (before, epoch) for end in ("", ".json")}
     for path in list(train.iterdir()):
@@ -234,7 +236,7 @@ def _abstract_reference(
 def _abstract_state(
     config: Config, models: tuple[int, int], n_batches: int = 1
 ) -> TrainState:
-    local_devices()  # or JAX would report a missing device in many lines
+    local_devices()  # otherwise, JAX reports a missing device in many lines
     one = jax.eval_shape(lambda: init_state(config, jax.random.key(0), n_batches))
     return jax.tree.map(
         lambda leaf: _blank(*models, *leaf.shape, dtype=leaf.dtype), one

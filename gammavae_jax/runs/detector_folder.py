@@ -13,14 +13,14 @@ from gammavae_jax.runs.checkpoint import load_with_files, save_detector
 from gammavae_jax.runs.detector_parameters import PARAMETERS, plain_parameters
 from gammavae_jax.scoring.detector import Detector
 
-_PARAMETERS = "anomaly_detector.json"  # a run's checkpoint has none
+_PARAMETERS = "anomaly_detector.json"  # missing from a run's checkpoint
 
 
 def require_place(folder: Path) -> None:
     """Check that a detector can be written to a folder.
 
     Raises:
-        InputError: the path holds something else, or cannot be written.
+        InputError: the path exists and is not a detector, or it cannot be written.
     """
     if folder.exists() and not (folder / "detector.json").is_file():
         raise InputError(
@@ -84,8 +84,8 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
     if unknown := parameters.keys() - PARAMETERS:
         raise InputError(
             f"{printable(folder / _PARAMETERS)} was saved by another version of "
-            f"gammavae_jax (it has {', '.join(sorted(unknown))}): use that version, or "
-            "fit the detector again"
+            f"gammavae_jax (unknown parameters: {', '.join(sorted(unknown))}): use "
+            "that version, or fit the detector again"
         )
     return detector, parameters
 

@@ -15,7 +15,7 @@ from gammavae_jax.presets import preset as named_preset
 from gammavae_jax.scoring.detector import Detector, with_false_alarm_rate
 
 _NUMBER = (int, float)
-# The types that each parameter may have, and how a message describes them.
+# The types that each parameter may have, and their description in messages.
 PARAMETERS: dict[str, tuple[tuple[type, ...], str]] = {
     "preset": ((str,), "the name of a preset"),
     "epochs": ((int, type(None)), "a whole number or None"),
@@ -30,7 +30,7 @@ _LEARNT = ("preset", "epochs", "seed", "settings")
 
 
 def plain_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert the parameters to JSON types, including NumPy's numbers.
+    """Convert parameters to JSON types; NumPy numbers become Python numbers.
 
     Raises:
         InputError: a value has the wrong type.
@@ -47,7 +47,7 @@ def plain_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.floating):
-        return float(str(value))  # as text, so that float32's 0.1 becomes 0.1
+        return float(str(value))  # via text, so that a float32 of 0.1 becomes 0.1
     if isinstance(value, np.generic):
         return value.item()
     return list(map(_plain, value)) if isinstance(value, tuple | list) else value
@@ -84,8 +84,8 @@ def configuration_of(parameters: Mapping[str, Any]) -> Config:
     for name, value in made.items():
         if parameters[name] not in (None, value):
             raise InputError(
-                f"{name} is {parameters[name]}, but settings make it {value}: set only "
-                f"{name}"
+                f"{name} is {parameters[name]}, but settings change it to {value}: set "
+                f"it only through {name}"
             )
     return replace(config, scores=(config.score,), n_seeds=1)
 
@@ -97,17 +97,17 @@ def with_parameters(
 
     Args:
         detector: a detector that was fitted with the parameters `fitted`.
-        fitted: its plain parameters.
-        now: the plain parameters that it shall have.
+        fitted: the plain parameters at the time of the fit.
+        now: the plain parameters that the detector should have.
 
     Raises:
-        InputError: a parameter requires retraining.
+        InputError: a parameter was changed that requires retraining.
     """
     for name in _LEARNT:
         if now[name] != fitted[name]:
             raise InputError(
-                f"{name} was set to {now[name]!r} after fit, but requires retraining: "
-                f"call fit again, or set it back to {fitted[name]!r}"
+                f"{name} was changed to {now[name]!r} after fit, which requires "
+                f"retraining: call fit again, or set {name} back to {fitted[name]!r}"
             )
     rate = now["false_alarm_rate"]
     if rate == fitted["false_alarm_rate"]:
@@ -118,7 +118,7 @@ def with_parameters(
 def require_saved_parameters(
     parameters: Mapping[str, Any], features: FeatureConfig, path: str
 ) -> None:
-    """Check the plain parameters of a saved detector as if a user had passed them.
+    """Validate a saved detector's plain parameters, as if a user had passed them.
 
     Raises:
         InputError: a value is out of range; the message names the detector's path.

@@ -24,7 +24,7 @@ _PACKAGES = (
 
 
 def describe_environment() -> dict[str, Any]:
-    """Describe versions, Gamma sampler, devices and commit, with None if unknown."""
+    """Describe versions, Gamma sampler, devices and commit; None means unknown."""
     devices = jax.devices()
     return {
         "python": platform.python_version(),
@@ -46,7 +46,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Return the commit of this checkout, with `+` if it has uncommitted changes."""
+    """Return the commit of this checkout, followed by `+` if files were changed."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

@@ -38,8 +38,8 @@ def report_run(
 ) -> None:
     """Rebuild the report page of a finished run.
 
-    If the recordings are missing, the page has a note instead of pictures, but it is an
-    error if `data_root` or `names` was given.
+    If the recordings are missing, the page has a note instead of pictures. If
+    `data_root` or `names` was given, missing recordings are an error.
 
     Args:
         run: the run folder.
@@ -62,7 +62,7 @@ def report_run(
         if data_root is not None or names:
             raise
         log.say(f"the page will have no pictures: {error}")
-        notes.append("There are no pictures of clips: the recordings are missing.")
+        notes.append("The recordings are missing, so there are no pictures of clips.")
     published = published_results(root, report.machines)
     report = complete_report(report._replace(notes=notes, published=published), run)
     with writing(path):
@@ -97,7 +97,7 @@ def _read_run(folder: Path) -> tuple[Detector, Report, Path | None]:
 
 
 def _checkpoint_of(folder: Path, summary: Mapping[str, Any]) -> Path:
-    """Find the checkpoint of a run or, for an evaluation, the one that it used."""
+    """Find a run's own checkpoint, or the checkpoint that an evaluation used."""
     places = [folder / "checkpoint", Path(summary.get("checkpoint", "checkpoint"))]
     for place in places:
         if (place / "detector.json").is_file():
@@ -161,7 +161,7 @@ def _loaders_from_files(
     """Return, for each machine and clip, a function that loads the recording."""
     if root is None:
         raise InputError(
-            "the run has not stored where its recordings are: pass --data-root"
+            "the run did not store the path of its recordings: pass --data-root"
         )
     features = detector.config.features
 
@@ -183,15 +183,15 @@ def _loaders_from_files(
     except KeyError as error:
         raise InputError(
             f"the recording {error.args[0][-1]!r} is not in {str(root)!r}: pass the "
-            "--data-root that the run was scored on"
+            "--data-root with which the run was scored"
         ) from error
 
 
 def find_clip(name: str, machines: Sequence[ScoredClips]) -> tuple[int, int]:
-    """Find a clip by name; return its machine and clip index.
+    """Find a clip by name; return the indices of its machine and of the clip.
 
-    The name may be shortened to a unique prefix, and may be written `machine/name`. It
-    must be written so if several machines have a clip of that name.
+    A unique prefix of the name is enough. The machine may be given as well, as
+    `machine/name`, and must be given if several machines have a clip of that name.
     """
     places = {
         (unit_name(table.machine, table.section), clip): (m, c)
@@ -208,6 +208,6 @@ def find_clip(name: str, machines: Sequence[ScoredClips]) -> tuple[int, int]:
     if len(matches) > 1:
         units = " and ".join(unit for unit, _ in matches)
         raise InputError(
-            f"the clip {name!r} exists in {units}: use MACHINE_section_ID/{name}"
+            f"the clip {name!r} exists in {units}: write MACHINE_section_ID/{name}"
         )
     return places[matches[0]]

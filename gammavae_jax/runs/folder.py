@@ -1,6 +1,7 @@
 """Manages a run folder: its lock, checks, configuration and metrics.
 
-All files are written atomically, except `metrics.jsonl`, which gets one line per epoch.
+All files are written atomically, except `metrics.jsonl`, to which each epoch appends a
+line.
 """
 
 import contextlib
@@ -48,7 +49,7 @@ class RunFolder(NamedTuple):
 def held_folder(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
     """Check that a folder may be used, and hold its lock during the block.
 
-    The lock ends with the process, even if it is killed.
+    The lock is released when the process ends, even if it is killed.
 
     Raises:
         InputError: the folder is locked, cannot be written, or fails
@@ -95,17 +96,17 @@ def begin_folder(out: Path, config: Config) -> None:
     """Create the folder, remove an earlier run's files, and write `config.json`."""
     with writing(out, resumable=True):
         out.mkdir(parents=True, exist_ok=True)
-        # Written first, since it marks the folder as a run's.
+        # Written first, because it marks the folder as a run folder.
         write_config(out, config)
         _remove_unfinished(out)
         remove_results(out)
-        # The plan first: a fleet with a plan but without its waves would be resumed.
+        # The plan first: --resume would accept a fleet that has a plan but no waves.
         for name in ("fleet.json", "waves", "checkpoint", "metrics.jsonl"):
             remove(out / name)
 
 
 def is_finished(out: Path, config: Config | None = None) -> bool:
-    """Return whether a folder holds a finished run, with this `config` if given."""
+    """Return whether a folder holds a finished run (of `config`, if that is given)."""
     if not (out / "summary.json").is_file():  # published last
         return False
     return config is None or read_config(out) == config
@@ -148,7 +149,7 @@ def resume_folder(out: Path, config: Config, epoch: int) -> list[int]:
 def settle_folder(out: Path, config: Config) -> None:
     """Finish publishing the results of a run that was killed while publishing.
 
-    The configuration is written unless the folder has results.
+    Then write the configuration, unless the folder has results.
     """
     with writing(out, resumable=True):
         put_in_place(out)
@@ -158,7 +159,7 @@ def settle_folder(out: Path, config: Config) -> None:
 
 
 def _remove_unfinished(out: Path) -> None:
-    """Remove unfinished files that killed runs have left behind."""
+    """Remove the unfinished files of runs that were killed."""
     for path in (*out.glob(".*"), *out.glob("checkpoint/.*")):
         if is_unfinished(path):
             remove(path)
@@ -167,9 +168,10 @@ def _remove_unfinished(out: Path) -> None:
 def append_metrics(
     out: Path, epoch: int, machines: Sequence[str], info: Mapping[str, np.ndarray]
 ) -> None:
-    """Append an epoch's line to `metrics.jsonl`: each machine's values by member.
+    """Append a line to `metrics.jsonl`: an epoch's values, by machine and member.
 
-    `info` holds arrays `member machine ...`; values that are not finite become null.
+    The arrays in `info` have axes `member machine ...`. Values that are not finite
+    become null.
     """
     entry = {
         machine: {
@@ -201,9 +203,9 @@ def write_results(
     notes: Sequence[str],
     year: int | None = None,
 ) -> None:
-    """Write `results.csv`, and `summary.json` with `about` included.
+    """Write `results.csv` and `summary.json`; the summary includes `about`.
 
-    `year` is the challenge year whose metrics are in the rows.
+    `year` is the challenge year whose metrics the rows hold.
     """
     means = summarise_rows(rows, year) if rows else {}
     summary = {"year": year, **means, "notes": notes, **about}

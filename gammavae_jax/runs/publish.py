@@ -25,8 +25,8 @@ _RESULTS = (
     "report.html",
     "scores",
 )
-_NEW = ".results-new"  # while they are written
-_READY = ".results"  # complete, not yet in their places
+_NEW = ".results-new"  # results that are being written
+_READY = ".results"  # complete results, not yet in their final places
 
 
 def has_results(out: Path) -> bool:
@@ -45,7 +45,8 @@ def atomic_results(out: Path, config: Config) -> Iterator[Path]:
     """Yield a folder for new results, which replace the old ones when the block ends.
 
     If the block fails, the old results stay. If the process is killed during the
-    replacement, only new results are left, and resuming finishes the replacement.
+    replacement, only new results are left, and resuming the run
+    completes the replacement.
     """
     new = out / _NEW
     with writing(out, resumable=True):
@@ -71,7 +72,7 @@ def put_in_place(out: Path) -> None:
     if not ready.is_dir():
         return
     names = [name for name in _RESULTS if (ready / name).exists()]
-    for name in names:  # the markers first, so that nothing counts as complete
+    for name in names:  # the markers first: without them, nothing counts as complete
         remove(out / name)
     for name in ("config.json", *reversed(names)):  # the markers last
         if (ready / name).exists():

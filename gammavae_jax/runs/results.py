@@ -48,8 +48,8 @@ from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
 SYNTHETIC_NOTE = (
-    "Synthetic data: made-up machines, no recordings. These numbers show that "
-    "the program works, not how well it detects."
+    "Synthetic data: made-up machines, not recordings. These numbers show that the "
+    "program works, but not how well it detects anomalies."
 )
 
 
@@ -57,8 +57,8 @@ class Origin(NamedTuple):
     """Where results come from: recordings, challenge year and checkpoint."""
 
     data_root: Path
-    year: int | None  # of the challenge whose metrics hold; None: 2022 and later
-    checkpoint: Path | None = None  # of an evaluation; None: the run's own
+    year: int | None  # challenge year whose metrics are used; None: those since 2022
+    checkpoint: Path | None = None  # that was evaluated; None: the run's own
 
 
 def publish(
@@ -97,7 +97,7 @@ def publish(
             with writing(out, resumable=True):
                 save_detector(folder / "checkpoint", detector)
         on_first(lambda: _write(folder, out, detector, test, report, origin, log))
-        on_first(stack.close)  # moves the results into place, or fails everywhere
+        on_first(stack.close)  # publishes, or raises an error in every process
     _print(report, log)
     log.say(f"written to {out}")
 
@@ -126,7 +126,7 @@ def _write(
 
 
 def complete_report(report: Report, run: Path) -> Report:
-    """Add training curves, published results and other derived content to a report."""
+    """Add training curves, code use, error bars and the command for more pictures."""
     config, metrics = report.config, read_metrics(run)
     has_posterior = config.model.latent != "deterministic"
     return report._replace(
@@ -157,8 +157,8 @@ def write_run_page(
 ) -> None:
     """Write the report page, with pictures of the most informative clips.
 
-    `loaders` are indexed by machine and clip; if empty, the page has no pictures.
-    `first` lists the machine and clip indices of the clips to show first.
+    `loaders` are indexed by machine and clip; if there are none, the page has no
+    pictures. `first` lists the clips to show first, as (machine, clip) indices.
     """
     config = report.config
     chosen = telling_clips_of_all(report.machines, config.score, 0) if loaders else []
@@ -173,7 +173,7 @@ def write_run_page(
 
 
 def _loaders(detector: Detector, clips: Clips) -> list[Loader]:
-    """Make loaders that take log-mels from memory but read the sounds again."""
+    """Make loaders that take log-mels from memory, but read the sounds from files."""
     features = detector.config.features
     return [
         lambda file=file, log_mel=log_mel: (log_mel, read_sound(file.path, features))
@@ -182,7 +182,7 @@ def _loaders(detector: Detector, clips: Clips) -> list[Loader]:
 
 
 def read_sound(path: Path, config: FeatureConfig) -> Sound:
-    """Read a recording for playback, or return a remark if that fails."""
+    """Read a recording for playback; if that fails, return a remark instead."""
     try:
         waveform = read_clip(
             path, sample_rate=config.sample_rate, channel=config.channel
@@ -195,7 +195,7 @@ def read_sound(path: Path, config: FeatureConfig) -> Sound:
 def _write_score_files(
     config: Config, tables: Sequence[ScoredClips], out: Path
 ) -> None:
-    """Write the challenge's files for each score and seed, and a table of all clips."""
+    """Write the challenge's score files for each score and seed, and `clips.csv`."""
     rows = []
     for score, (s, seed), clips in itertools.product(
         config.scores, enumerate(config.seeds), tables

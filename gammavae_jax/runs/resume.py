@@ -1,6 +1,7 @@
 """Starts or resumes training in a run folder, records epochs and saves states.
 
-In a cluster, the first process writes, and all processes must see the same folder.
+All processes of a cluster must see the same folder. They write training states
+together; the first process writes everything else.
 """
 
 import contextlib
@@ -36,7 +37,7 @@ from gammavae_jax.training.loop import Observer, Progress
 
 _STOPPING = "stopping after this epoch; press Ctrl-C again to stop now"
 _OF_TRAINING = ("seed", "n_seeds", "features.", "model.", "train.")
-_MOST_NAMED = 3  # settings in a message
+_MOST_NAMED = 3  # settings that a message names
 
 
 class FolderObserver(Observer):
@@ -54,8 +55,8 @@ class FolderObserver(Observer):
     ):
         super().__init__(log)
         self.config, self.folder, self.clips = config, folder, dict(clips)
-        self.has_diverged = False  # whether any model has
-        self._ended_by = ""  # the signal that any process received
+        self.has_diverged = False  # whether any model has diverged
+        self._ended_by = ""  # the name of the signal that ended training
 
     def begin(self) -> Progress | None:
         """Prepare the folder, and find the state to resume from."""
@@ -63,12 +64,12 @@ class FolderObserver(Observer):
         checkpoint = together(self._state_to_resume)
         require_same(
             checkpoint and checkpoint.epoch,
-            f"{str(out)!r} holds a different state here than in process 0: use an "
-            "--out that all hosts share",
+            f"the training state in {str(out)!r} differs from that of process 0: use "
+            "an --out that all hosts share",
         )
         if checkpoint is None:
             if self.folder.resume:
-                self.log.say("no epoch has been saved yet: starting from the first")
+                self.log.say("no epoch has been saved yet: starting from the beginning")
             on_first(lambda: begin_folder(out, self.config))
         else:
             self._resume(checkpoint.epoch)
@@ -84,7 +85,7 @@ class FolderObserver(Observer):
         on_first(lambda: append_metrics(out, epoch, list(self.clips), values))
 
     def on_diverged(self, name: str, seed: int, fold: int | None, epoch: int) -> None:
-        """Print a note on a model that diverged; the other models continue to train."""
+        """Print a note about a model that diverged. Other models continue to train."""
         self.has_diverged = True
         of_fold = "" if fold is None else f", fold {fold}"
         self.log.note(
@@ -140,14 +141,14 @@ class FolderObserver(Observer):
         checkpoint = restore_training(out / "checkpoint", self.log.say)
         if checkpoint is None and has_results(out):
             raise InputError(
-                f"{str(out)!r} has results but no training to resume: replace them "
-                "with --overwrite, or choose another --out"
+                f"{str(out)!r} has results but no training state to resume from: pass "
+                "--overwrite to replace the results, or choose another --out"
             )
-        begun = read_config(out)  # the settings of the run that was started last
+        begun = read_config(out)  # the settings of the latest run in this folder
         before = begun if checkpoint is None else checkpoint.config
         if before is not None and not trains_alike(config, before):
             if begun is not None and trains_alike(config, begun):
-                return None  # killed before it had replaced all of an older run
+                return None  # killed before it had removed all of an older run
             require_same_training(config, before, out)
         if checkpoint is None:
             return None
@@ -161,7 +162,7 @@ class FolderObserver(Observer):
 
 
 def require_same_training(config: Config, before: Config, out: Path) -> None:
-    """Reject settings that differ from those of the training to resume."""
+    """Reject settings that differ from those of the training that is resumed."""
     others = _differences(config, before)
     if others:
         named = "; ".join(others[:_MOST_NAMED])
@@ -175,7 +176,7 @@ def require_same_training(config: Config, before: Config, out: Path) -> None:
 
 
 def require_no_more_epochs(config: Config, out: Path) -> None:
-    """Reject an epoch count below what the run or wave has already trained."""
+    """Reject an epoch count that the run, or one of its waves, has already passed."""
     for folder in (out, *sorted(out.glob("waves/*"))):
         begun = read_config(folder)
         if begun is not None and trains_alike(config, begun):
@@ -191,7 +192,10 @@ def _require_epochs(config: Config, out: Path, epoch: int) -> None:
 
 
 def trains_alike(one: Config, other: Config) -> bool:
-    """Return whether two configurations train alike, apart from their epochs."""
+    """Return whether two configurations specify the same training.
+
+    The number of epochs is ignored.
+    """
     return not _differences(one, other)
 
 
@@ -207,8 +211,9 @@ def _differences(config: Config, before: Config) -> list[str]:
 
 
 def _require_shared(out: Path) -> None:
-    """Reject a folder that the first process created but this one cannot see."""
+    """Reject a folder that the first process created but this process cannot see."""
     if not (out / "config.json").is_file():
         raise InputError(
-            f"{str(out)!r} is not visible here: use an --out that all hosts share"
+            f"{str(out)!r} is not visible on this host: use an --out that all hosts "
+            "share"
         )

@@ -1,4 +1,4 @@
-"""The main job: loads, fits, scores and publishes in a run folder."""
+"""The main job: loads recordings, fits a detector, and publishes its results."""
 
 import contextlib
 from collections.abc import Iterator
@@ -75,7 +75,7 @@ def run(
 
 @contextlib.contextmanager
 def hold(folder: RunFolder) -> Iterator[None]:
-    """Lock a folder with `held_folder`; in a cluster, only the first process does."""
+    """Lock a folder during the block; in a cluster, only the first process locks it."""
     with contextlib.ExitStack() as stack:
         on_first(lambda: stack.enter_context(held_folder(*folder)))
         yield
@@ -93,11 +93,11 @@ def run_held(
     machines, year = together(
         lambda: load_all(config, source, find_all(source), year, log)
     )
-    if is_joined():  # the checksums of a large set take seconds
+    if is_joined():  # computing checksums of a large data set takes seconds
         clips = (*machines.train, *machines.test)
         require_same(
             [[name, clip_identities(of_machine)] for name, of_machine in clips],
-            f"{str(source.root)!r} holds different recordings here than in process 0: "
+            f"the recordings in {str(source.root)!r} differ from those of process 0: "
             "use the same --data-root on all hosts",
         )
     return run_loaded(config, machines, folder, Origin(source.root, year), log)
@@ -120,7 +120,10 @@ def load_all(
 
 
 def choose_year(year: int | None, found: list[MachineFiles], log: Log) -> int | None:
-    """Return the given year or the layout's; print a note if it has its own metrics."""
+    """Return the given year, or else the year of the layout.
+
+    If the metrics of that year differ from those since 2022, a note says so.
+    """
     year = year_of_layout(found) if year is None else year
     if year is not None and definition_of(year) < 2022:
         log.note(f"The metrics and the official score are those of {year}.")
@@ -137,8 +140,8 @@ def run_loaded(
 ) -> bool:
     """Fit a detector, score the test clips and publish the results.
 
-    The training clips are consumed; see `fit`. Return whether every model finished
-    training.
+    The training clips are freed during the fit; see `fit`. Return whether every model
+    finished training.
     """
     clips = {name: clip_identities(found) for name, found in machines.train}
     observer = FolderObserver(config, folder, clips, log)
@@ -153,7 +156,10 @@ def _score_and_publish(detector, test, folder, origin, log, capacity) -> None:
 
 
 def describe(config: Config, source: Source, log: Log) -> None:
-    """Show what `run` would process, by file names; see `find_all` for errors."""
+    """Show what `run` would process, going by file names.
+
+    For errors, see `find_all`.
+    """
     log.show(to_json(to_dict(config)).rstrip())
     note_left_out(source.root, source.machines, log)
     for files in find_all(source):
@@ -165,7 +171,7 @@ def describe(config: Config, source: Source, log: Log) -> None:
 
 
 def describe_folder(config: Config, folder: RunFolder, log: Log) -> None:
-    """Show where `run` would write, or why it would refuse."""
+    """Show where `run` would write, or why it would refuse the folder."""
     out = folder.path
     try:
         check_folder(*folder)
@@ -190,8 +196,8 @@ def evaluate(
 ) -> None:
     """Score and evaluate test clips with a checkpoint's detector.
 
-    For `year`, see `run`. `capacity` is the minimum for the clip arrays. Nothing is
-    written if the checkpoint or the recordings cannot be used.
+    For `year`, see `run`. `capacity` is the minimum capacity of the clip arrays. If the
+    checkpoint or the recordings cannot be used, nothing is written.
     """
     if checkpoint.resolve().is_relative_to(folder.path.resolve()):
         raise InputError(

@@ -1,9 +1,9 @@
 """Stores arrays with Orbax, and validates an untrusted checkpoint before use.
 
-The arrays are in a folder. A JSON file beside it, the marker, describes them and lists
-the checksums of their files. It is written last, so if it exists, the arrays are
-complete. The checksums are verified first: Orbax does not notice a flipped bit, and
-prints pages of warnings about a truncated file.
+The arrays are in a folder. A JSON file beside the folder, the marker, describes them
+and lists the checksums of their files. The marker is written last, so if it exists, the
+arrays are complete. The checksums are verified before the arrays are loaded: Orbax does
+not notice a flipped bit, and prints pages of warnings about a truncated file.
 
 Checksums do not prove who wrote a checkpoint. So nothing in it is executed, names are
 checked before they are used, and sizes before memory is allocated.
@@ -39,13 +39,13 @@ from gammavae_jax.files import (
 from gammavae_jax.process import deferred_signals
 
 FORMAT = 7  # increased when older checkpoints become unreadable
-_MARKER_BYTES = 2**18  # at most
+_MARKER_BYTES = 2**18  # the maximum size of a marker
 _MAX_COMPRESSION = 100  # floats hardly compress, but padding and zeros do
-_SPARE_BYTES = 64 << 20  # allowed even for the smallest checkpoint
+_SPARE_BYTES = 64 << 20  # allowed in addition, for small checkpoints
 
 
 class Unreadable(InputError):
-    """An error for a damaged or unsupported checkpoint: `problem`, then the remedy."""
+    """The error for a damaged or unsupported checkpoint: its `problem` and a remedy."""
 
     def __init__(self, problem: str, remedy: str):
         super().__init__(f"{problem}: {remedy}")
@@ -58,14 +58,14 @@ def marker(path: Path) -> Path:
 
 
 def save_arrays(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
-    """Write arrays to a folder, replacing any existing ones, and then their marker.
+    """Write arrays to a folder, replacing any existing arrays; then write the marker.
 
     All processes of a cluster must call this: each writes the part on its devices, and
     the first one also writes the arrays on the host. `about` is the content of the
     marker, as JSON types, with a configuration in `config`.
 
     Raises:
-        OSError: the arrays cannot be written (an InputError on the other processes).
+        OSError: the arrays cannot be written (other processes raise an InputError).
     """
     n_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
 
@@ -84,7 +84,7 @@ def save_arrays(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
         on_first(prepare)
         try:
             ocp.save(str(path.absolute()), arrays, overwrite=True)
-        except Exception as error:  # Orbax passes on any error of its storage
+        except Exception as error:  # Orbax lets any error of its storage through
             for unfinished in path.parent.glob(f"{path.name}.orbax*"):
                 shutil.rmtree(unfinished, ignore_errors=True)
             raise as_os_error(error, path) from error
@@ -126,7 +126,7 @@ def load_arrays(path: Path, about: Mapping[str, Any], like: Any) -> Any:
                 raise _damaged(path, path / name)
         claimed = ocp.metadata(str(path.absolute())).metadata
         validate_sizes(path, claimed)
-        # For arrays on the host, Orbax uses only the types, and loads any shape.
+        # For arrays on the host, Orbax checks only the types, and loads any shape.
         types = jax.tree.map(lambda leaf: np.zeros((), leaf.dtype), like)
         arrays = ocp.load(str(path.absolute()), types)
     for array, expected in zip(*map(jax.tree.leaves, (arrays, like)), strict=True):
@@ -137,12 +137,12 @@ def load_arrays(path: Path, about: Mapping[str, Any], like: Any) -> Any:
 
 @contextlib.contextmanager
 def _reading(path: Path, part: Path | None = None) -> Iterator[None]:
-    """Tell damage from other errors, such as a missing permission to read."""
+    """Raise `Unreadable` if data are damaged, and an InputError for other problems."""
     try:
         yield
     except (InputError, MemoryError):
         raise
-    except Exception as error:  # Orbax passes on any error of its storage
+    except Exception as error:  # Orbax lets any error of its storage through
         cause = as_os_error(error, path)
         raise _damaged(path, part) if is_damage(cause) else unusable(cause) from error
 
@@ -177,7 +177,7 @@ def validate_detector(path: Path, about: Any) -> None:
     _require(is_valid, path, "'references' is malformed")
     is_valid = _is_dict(about.get("calibration"), _is_size)
     _require(is_valid, path, "'calibration' is malformed")
-    # Older detectors have none.
+    # Older detectors have no conditions.
     is_valid = _is_dict(about.get("conditions", {}), _is_conditions)
     _require(is_valid, path, "'conditions' is malformed")
     beside = about.get("beside")
@@ -195,7 +195,10 @@ def validate_training(path: Path, about: Any) -> None:
 
 
 def _claimed_bytes(array: Any) -> int:
-    """Return an array's claimed bytes, at least one chunk's: chunks are read whole."""
+    """Return the size that an array claims, in bytes.
+
+    It is at least the size of one chunk, because chunks are always read completely.
+    """
     chunk = array.storage_metadata and array.storage_metadata.chunk_shape
     return max(math.prod(array.shape), math.prod(chunk or ())) * array.dtype.itemsize
 

@@ -1,8 +1,8 @@
 """Fits a detector to the trained models of all machines, and scores clips with it.
 
 The members of a seed are its models, one per fold. A clip's score is the mean of the
-members' scores. For calibration, each training clip is scored by the member that did
-not see it, which shows how high normal clips score.
+members' scores. For calibration, each training clip is scored by the member that was
+not trained on it, which shows how high normal clips score.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -40,14 +40,14 @@ from gammavae_jax.training.members import (
 )
 from gammavae_jax.training.split import Split
 
-# An accelerator wants many clips at a time; a CPU's cache holds the windows of one.
-# None is one by one: a batch of one would still be computed as a batch.
+# Accelerators are fastest with many clips at a time; a CPU's cache holds only one clip.
+# None means one by one: with 1, a clip would still be computed as a batch of one.
 _CLIPS_AT_ONCE = {"map": None, "vmap": 16}
 
 
 @dataclass(frozen=True)
 class Detector:
-    """All machines' and members' models, references and thresholds, as host arrays.
+    """The models, references and thresholds of all machines and members, on the host.
 
     `calibration` has the scores of the held-out training clips, for every score that is
     configured or fused. It is NaN for clips that were not held out, and empty if the
@@ -57,11 +57,11 @@ class Detector:
     config: Config
     machines: tuple[tuple[str, str], ...]  # machine type and section
     filterbank: Float32[np.ndarray, "bin mel"]
-    scorer: Scorer  # leaves lead with `member machine`
-    references: Mapping[str, Reference]  # leaves lead with `member machine`
+    scorer: Scorer  # arrays with the axes `member machine ...`
+    references: Mapping[str, Reference]  # arrays with the axes `member machine ...`
     calibration: Scores
     thresholds: Mapping[str, Float[np.ndarray, "seed machine"]]
-    # The training conditions, keyed as in `verdict.machine_names`.
+    # The training conditions, by the names that `verdict.machine_names` returns.
     conditions: Mapping[str, Conditions] = field(default_factory=dict)
 
 
@@ -115,10 +115,9 @@ def _fit_references(
 ) -> dict[str, Reference]:
     """Fit a reference to each statistic that the configured scores need.
 
-    The leaves are arrays with axes `member machine ...`.
-
-    Each training clip is described by the member that did not see it, or by the first
-    member if all saw it. A member compares a clip with the clips of the other folds.
+    Its arrays have the axes `member machine ...`. A training clip's statistic comes
+    from the member that was not trained on the clip, or from the first member if all
+    were. A member's reference holds the training clips of the other folds.
     """
     config, names = detector.config, wanted_statistics(detector.config)
     if not names:
@@ -141,7 +140,7 @@ def _fit_references(
         return fit_reference(
             statistic[seed, machine],
             folds[seed, machine],
-            # If one fold holds all clips, there are no others.
+            # If one fold holds all clips, use them.
             is_other if is_other.any() else is_clip[machine],
             is_target[machine],
             config.scoring,
@@ -173,9 +172,9 @@ def _calibrated(
 def score_held_out(
     detector: Detector, placement: Placement, data: Any, split: Split
 ) -> Callable[..., Scores]:
-    """Compile a function that scores held-out clips by the members that held them out.
+    """Compile a function in which each member scores the clips that it held out.
 
-    The returned function takes no argument, or other data of the same shapes.
+    The returned function uses `data`, unless given other data of the same shapes.
     """
     config, held_out = detector.config, split.is_held_out
     chosen, is_used = chosen_indices(held_out)
@@ -204,8 +203,8 @@ def with_false_alarm_rate(detector: Detector, rate: float) -> Detector:
     scoring = replace(detector.config.scoring, false_alarm_rate=float(rate))
     if scoring.threshold == "official":
         raise InputError(
-            f"false_alarm_rate was set to {rate} after fit, but official thresholds "
-            "cannot be changed: call fit again"
+            f"false_alarm_rate was changed to {rate} after fit, but official "
+            "thresholds cannot be adapted to it: call fit again"
         )
     config = replace(detector.config, scoring=scoring)
     return _with_thresholds(replace(detector, config=config), detector.calibration)
@@ -238,7 +237,7 @@ def compile_scores(
             name: values.reshape(len(config.seeds), config.n_folds, *values.shape[1:])
             for name, values in score(data).items()
         }
-        # Add member by member: a mean over an axis would choose its own order.
+        # Add member by member: a mean over an axis may add in another order.
         means = {
             name: reduce(np.add, np.moveaxis(values, 1, 0)) / np.float32(config.n_folds)
             for name, values in scores.items()
@@ -267,7 +266,7 @@ def _compile_members(
     data: Any,
     chosen: Int[np.ndarray, "member machine chosen"],
 ) -> Callable[..., dict[str, Float[np.ndarray, "member machine chosen"]]]:
-    """Compile a function with which each member scores the clips chosen for it.
+    """Compile a function in which each member scores the clips chosen for it.
 
     The returned function uses `data`, unless given other data of the same shapes.
     """

@@ -1,4 +1,4 @@
-"""The pipeline from training clips to a detector, shared by all callers."""
+"""The pipeline from training clips to a fitted detector."""
 
 import math
 from collections.abc import Mapping
@@ -27,9 +27,9 @@ from gammavae_jax.training.loop import (
     train_examples,
 )
 
-_LEAST_STEPS = 1000  # per model; with fewer, batch normalisation lags behind
+_LEAST_STEPS = 1000  # per model; with fewer, the running statistics lag behind
 _MOST_EPOCHS = 200
-_SECTION = "00"  # own recordings have no sections
+_SECTION = "00"  # a user's own recordings have no sections
 
 
 def fit(
@@ -46,16 +46,16 @@ def fit(
         config: the configuration.
         machines: the machines with their training clips. `machines.train` is emptied
             once the clips are copied into arrays, so that memory holds them only once.
-        observer: shows progress and may save states; default: progress on standard
+        observer: shows progress and may save states; default: show progress on standard
             error.
         capacity: the minimum size of one machine's arrays.
-        adapt_epochs: train for more epochs if the configured number gives few steps.
-        any_length: also calibrate the scores of shorter clips.
+        adapt_epochs: train for more epochs if the configured number has too few steps.
+        any_length: also calibrate the scores of clips shorter than the training clips.
 
     Raises:
         InputError: a machine has too few clips, or a model diverged.
     """
-    local_devices()  # raises an error in a forked process, which would wait forever
+    local_devices()  # raises an error in a forked process, where JAX would hang
     observer = observer or Observer()
     examples = stack_examples(config, machines.train, observer.log, capacity)
     recordings = [clips.recording for _, clips in machines.train]
@@ -84,9 +84,9 @@ def fit_detector(config: Config, trained: Trained, machines: Machines) -> Detect
     """Fit a detector to trained models.
 
     Args:
-        config: the configuration; it may differ from the training's only in scoring.
+        config: the configuration; only `scoring` may differ from that in `trained`.
         trained: the result of `train_machines`.
-        machines: the machines, with the names and filterbank for the detector.
+        machines: the machines, whose names and filterbank the detector stores.
     """
     config = replace(config, train=trained.config.train)
     names, bank = machines.names, machines.filterbank
@@ -110,7 +110,7 @@ def fit_recordings(
         if len(found.clips.files) < 2:
             raise InputError(
                 f"{name} has one clip: use at least two normal recordings, because "
-                "the threshold needs clips that a model did not learn from"
+                "the threshold is set on clips that the model was not trained on"
             )
     _require_whole_recordings(config, loaded)
     machines = Machines(
@@ -141,7 +141,7 @@ def _require_whole_recordings(
 def _with_no_empty_fold(
     config: Config, loaded: Mapping[str, LoadedRecordings]
 ) -> Config:
-    """Reduce the number of folds to that of recordings, but keep at least two."""
+    """Limit the folds to the fewest recordings of a machine, but use at least two."""
     if config.train.split != "folds":
         return config
     n_folds = config.train.n_folds

@@ -1,7 +1,7 @@
 """Fusion of several scores, standardised on held-out clips.
 
 Scores differ in their units and in the faults they detect. No statistic of test clips
-is used, so a clip gets the same score alone as among others.
+is used, so a clip gets the same score whether it is scored alone or with others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,10 +12,11 @@ from jaxtyping import Float
 
 from gammavae_jax.config import DIRECT_SCORES
 
-# Held-out scores count as equal up to rounding if they differ by less, relative to the
-# mean, or absolutely where the mean is almost 0. The distance of copies is the root of
-# a rounding error; errors and divergences are squares of one. Mahalanobis distances are
-# such squares, too, but divided by variances that may be as small.
+# Held-out scores are equal up to rounding if their differences are smaller than this:
+# relative to the mean or, where the mean is almost 0, absolute. The distance between
+# copies is the square root of a rounding error, whereas squared errors and divergences
+# are squares of rounding errors and so get a smaller limit. Mahalanobis distances are
+# squares, too, but they are divided by variances that may be just as small.
 _ROUNDING = 1e-3
 _ROUNDING_AT_ZERO, _ROUNDING_OF_SQUARES = 1e-2, 1e-5
 _SQUARES = frozenset(DIRECT_SCORES) - {"mahalanobis", "mahalanobis_framewise"}
@@ -35,7 +36,7 @@ def fuse(
     names: Sequence[str],
     fused: Sequence[str],
 ) -> Scores:
-    """Return the named scores; compute any fusion from the scores that it combines.
+    """Return the scores in `names`, computing the fusion scores among them.
 
     Args:
         scores: the clips' scores, by name.
@@ -69,8 +70,8 @@ def standard_of(
 ) -> Standard:
     """Return a score's mean and standard deviation on held-out clips, ignoring NaN.
 
-    If all held-out scores are equal but for rounding, the unit is a thousandth of their
-    mean or the rounding error of zeros, whichever is larger.
+    If all held-out scores are equal up to rounding, the unit is a thousandth of their
+    mean, or the rounding error of scores near 0 if that is larger.
     """
     held_out = ~np.isnan(calibration)
     count = np.maximum(held_out.sum(-1, keepdims=True), 1)  # 0 for a diverged model
@@ -90,9 +91,10 @@ def equalise_ties(
 ) -> Float[np.ndarray, "*model held_out"]:
     """Make held-out scores equal if they differ only by rounding.
 
-    Copies of one sound, such as digital silence, have such scores. All are raised
-    slightly above the largest: the same sound, scored among other clips, may score
-    higher by a rounding error and must not raise an alarm.
+    Copies of one sound, such as digital silence, have such scores. All the scores are
+    raised to slightly above the largest one. When the same sound is scored later, with
+    other clips, its score may be higher by a rounding error, but must not raise an
+    alarm.
     """
     held_out = ~np.isnan(calibration)
     several = held_out.sum(-1, keepdims=True) > 1
@@ -113,6 +115,6 @@ def _extremes(
 
 
 def _rounding(name: str, size: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Return how much equal scores of this size may differ by rounding."""
+    """Return by how much equal scores of this size may differ due to rounding."""
     at_zero = _ROUNDING_OF_SQUARES if name in _SQUARES else _ROUNDING_AT_ZERO
     return np.maximum(_ROUNDING * np.abs(size), at_zero)

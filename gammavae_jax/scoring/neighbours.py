@@ -1,10 +1,12 @@
 """Distances from a clip to its machine's training clips.
 
-A `Reference` holds a statistic (see `data.statistics`) of training clips from both
-domains, each computed by a model that was not trained on the clip. The normal clips of
-a domain with few training clips lie far from all of them, so the density score divides
-each distance by the distance of the training clip to its own neighbours (Wilkinghoff et
-al. 2025, "Keeping the balance: anomaly score calculation for domain generalization").
+A `Reference` holds a statistic (see `data.statistics`) of the training clips of both
+domains. Each clip's statistic is computed by a model that was not trained on the clip.
+
+If a domain has few training clips, its normal clips lie far from all training clips.
+The density score therefore divides the distance to a training clip by the distance
+between this training clip and its own neighbours (Wilkinghoff et al. 2025, "Keeping the
+balance: anomaly score calculation for domain generalization").
 """
 
 from typing import NamedTuple
@@ -18,18 +20,18 @@ from gammavae_jax.config import ScoringConfig
 from gammavae_jax.data.arrays import AnyArray
 from gammavae_jax.training.members import NO_FOLD
 
-_SMALLEST_SCALE = 0.05  # of a feature, relative to the mean one
-_SMALLEST_RADIUS = 0.1  # of a training clip, relative to the mean one
-_SMALLEST_SPREAD = 1e-2  # dB, averaged over features; less is a set of copies
-_SMALLEST_MEAN_RADIUS = 1.0  # different clips are about sqrt(2 features) apart
+_SMALLEST_SCALE = 0.05  # of a feature, relative to the mean scale
+_SMALLEST_RADIUS = 0.1  # of a training clip, relative to the mean radius
+_SMALLEST_SPREAD = 1e-2  # dB, averaged over features; below this, the clips are copies
+_SMALLEST_MEAN_RADIUS = 1.0  # distinct clips are about sqrt(2 * n_features) apart
 _TINY = 1e-6
 
 
 class Reference(NamedTuple):
     """A model's reference: a standardised statistic of the training clips.
 
-    The clips of the model's own fold do not influence the reference, so held-out clips
-    are as new to it as test clips.
+    The clips of the model's own fold do not influence the reference, so clips that the
+    model holds out are as new to it as test clips.
     """
 
     location: Float[AnyArray, "*model feature"]
@@ -40,10 +42,10 @@ class Reference(NamedTuple):
 
 
 class Distances(NamedTuple):
-    """A clip's distances to the nearest training clip, in standard deviations.
+    """A clip's distances to the nearest training clip.
 
-    `neighbour` is the Euclidean distance; `density` is the smallest distance divided by
-    the radius of the training clip.
+    `neighbour` is the smallest Euclidean distance, in standard deviations. `density` is
+    the smallest quotient of the distance to a training clip and that clip's radius.
     """
 
     neighbour: Float[Array, "*clip"]
@@ -62,19 +64,20 @@ def fit_reference(
     """Fit the reference of one model.
 
     Args:
-        statistic: each training clip's statistic, from a model not trained on it.
-        folds: the fold of that model, or `NO_FOLD` if every model was trained on the
-            clip. Radii are distances to other folds, which hold no copies of a clip.
-        is_clip: excludes padding and the clips of this model's own fold.
-        is_target: whether a clip is from the target domain.
+        statistic: each training clip's statistic, from a model not trained on the clip.
+        folds: for each clip, the fold of that model, or `NO_FOLD` if every model was
+            trained on the clip. Radii are distances to clips of other folds, because
+            a clip's copies are in its own fold.
+        is_clip: a mask that excludes padding and the clips of this model's own fold.
+        is_target: a mask of the clips from the target domain.
         config: the settings of the density score and of synthetic clips.
-        n_places: the capacity for clips and synthetic clips; see `places_enough`.
+        n_places: the capacity for real and synthetic clips; see `places_enough`.
         rng: the generator that draws synthetic clips.
     """
     used = statistic[is_clip]
     location, spread = used.mean(0), used.std(0)
     if spread.mean() < _SMALLEST_SPREAD:
-        spread = np.ones_like(spread)  # one clip, or copies: distances stay in dB
+        spread = np.ones_like(spread)  # one clip, or copies; distances remain in dB
     scale = np.maximum(spread, _SMALLEST_SCALE * spread.mean()) + _TINY
     real = (used - location) / scale
     pairs = np.repeat(folds[is_clip][:, None], 2, axis=1)
@@ -107,7 +110,7 @@ def places_enough(n_clips: int, config: ScoringConfig) -> int:
 def distances(statistic: Float[Array, "feature"], reference: Reference) -> Distances:
     """Return a clip's distances to the nearest clips of a reference."""
     point = (statistic - reference.location) / reference.scale
-    # Expanding the square would lose the small differences of near clips.
+    # Expanding the square would lose the small differences of similar clips.
     distance = jnp.sqrt(jnp.sum((reference.clips - point) ** 2, axis=-1))
     distance = jnp.where(reference.is_clip, distance, jnp.inf)
     return Distances(distance.min(), jnp.min(distance / reference.radius))
@@ -126,10 +129,10 @@ def _radius(
 ) -> Float[Array, "clip"]:
     """Return each clip's radius, the mean distance to its nearest neighbours.
 
-    They are from other folds where possible. A clip without neighbours gets the mean
-    radius; the smallest radius is a tenth of the mean, so that copies do not divide by
-    0, and the mean is at least 1, in case all clips are copies. A synthetic clip has
-    the folds of both clips that it lies between.
+    Neighbours are taken from other folds where possible. A clip without neighbours gets
+    the mean radius. No radius is below a tenth of the mean radius, so that copies do
+    not cause a division by 0; and the mean radius is at least 1, in case all clips are
+    copies. A synthetic clip belongs to the folds of both clips that it lies between.
     """
     n_neighbours = min(n_neighbours, len(clips))
 

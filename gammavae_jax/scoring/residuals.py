@@ -28,7 +28,7 @@ class Scatter(NamedTuple):
 
 
 class WindowErrors(NamedTuple):
-    """Each window's squared error (dB^2), divergence (nats) and training loss."""
+    """Each window's mean squared error (dB^2), divergence (nats) and training loss."""
 
     squared: Float[Array, "window"]
     kl: Float[Array, "window"]
@@ -36,18 +36,19 @@ class WindowErrors(NamedTuple):
 
 
 class GaussianFit(NamedTuple):
-    """A normal distribution fitted to rows: its mean and a lower Cholesky factor."""
+    """A normal distribution: its mean, and the Cholesky factor of its covariance."""
 
     location: Float[Array, "*model mel"]
     factor: Float[Array, "*model mel mel"]
 
 
 def _one_by_one(function: Callable[..., Array]) -> Callable[..., Array]:
-    """Wrap a function of matrices so that `vmap` on a CPU runs it on one at a time.
+    """Wrap a function of matrices so that `vmap` on a CPU calls it matrix by matrix.
 
-    JAX before 0.11.2 divides a LAPACK batch among the threads of XLA's pool, and waits
-    inside that pool: as many simultaneous batches as the pool has threads would wait
-    forever. A single matrix is computed in the calling thread.
+    JAX before 0.11.2 divides a batch of LAPACK calls among the threads of XLA's pool,
+    and waits for them in a thread of the same pool. With as many simultaneous batches
+    as the pool has threads, all of them would wait forever. A single matrix is computed
+    in the calling thread.
     """
     in_turn = jax.custom_batching.sequential_vmap(function)
 
@@ -104,8 +105,9 @@ def covariance(
 ) -> Float[Array, "mel mel"]:
     """Return the covariance of the accumulated rows, in dB^2.
 
-    `official` centres each batch and divides by windows - 1, although a window has
-    `n_rows` rows. `pooled` centres on the mean of all rows and divides by rows - 1.
+    The "official" covariance centres each batch on its own mean, and divides by the
+    number of windows minus 1, although a window has `n_rows` rows. The "pooled" one
+    centres on the mean of all rows, and divides by the number of rows minus 1.
     """
     if config.covariance == "official":
         return scatter.within / jnp.maximum(scatter.count / n_rows - 1.0, 1.0)
@@ -115,9 +117,10 @@ def covariance(
 def fit_gaussian(scatter: Scatter, n_rows: int, config: ScoringConfig) -> GaussianFit:
     """Fit a normal distribution to the accumulated rows.
 
-    The location is 0 for the official covariance and the mean residual for the pooled
-    one. If the Cholesky factorisation fails in float32, for example with fewer rows
-    than bands, the jitter grows tenfold until it succeeds.
+    The location is 0 for the official covariance, and the mean residual for the pooled
+    one. If the Cholesky factorisation fails in float32, for example because there are
+    fewer rows than mel bands, it is repeated with ten times the jitter until it
+    succeeds.
     """
     matrix = covariance(scatter, n_rows, config)
     unit = (jnp.trace(matrix) / len(matrix) + VARIANCE_FLOOR) * jnp.eye(len(matrix))
@@ -154,9 +157,9 @@ def mahalanobis(
 ) -> Float[Array, ""]:
     """Return the squared Mahalanobis distance of the mean row to the nearer domain.
 
-    Source: the official baseline averages the `row row` matrix of products of residuals
-    weighted by the inverse covariance, which equals this; faults whose residuals cancel
-    are missed.
+    Source: the official baseline, which obtains the same value by averaging over all
+    pairs of rows the product of the two rows, weighted by the inverse covariance. A
+    fault is missed if its residuals cancel out in the mean row.
     """
     rows = rows_of(residual, len(source.location))
     of_row = _row_weight(weight, residual, len(source.location))
@@ -173,7 +176,7 @@ def mahalanobis_framewise(
     source: GaussianFit,
     target: GaussianFit,
 ) -> Float[Array, ""]:
-    """Return the mean of the rows' squared distances to the nearer domain.
+    """Return the mean, over rows, of the squared distance to the nearer domain.
 
     Source: the selective Mahalanobis distance as the challenge describes it.
     """
@@ -191,7 +194,7 @@ def clip_scores(
     source: GaussianFit,
     target: GaussianFit,
 ) -> dict[str, Float[Array, ""]]:
-    """Return all scores of a clip that need no other clips; `jit` omits unused ones."""
+    """Return a clip's scores that need no other clips; `jit` omits unused ones."""
     return {
         "mse": mean(errors.squared, weight),
         "mse_top": top(errors.squared, weight),
@@ -216,7 +219,7 @@ def _row_weight(
 
 
 TOP_FRACTION = 0.1  # of the windows, in `top`
-RANK_DECAY = 0.98  # of the weight from each rank to the next, in `ranked`
+RANK_DECAY = 0.98  # the ratio of the weights of successive ranks, in `ranked`
 
 
 def mean(values: Float[Array, "window"], weight: Float[Array, "window"]) -> Array:
@@ -237,7 +240,7 @@ def top(values: Float[Array, "window"], weight: Float[Array, "window"]) -> Array
 
 
 def ranked(values: Float[Array, "window"], weight: Float[Array, "window"]) -> Array:
-    """Return a mean whose weights decay by rank, starting from the largest value.
+    """Return a weighted mean, with weights that decay from the largest value down.
 
     Source: global weighted rank pooling (Kolesnikov and Lampert 2016). A decay of 1
     would give the mean, and a decay of 0 the maximum.
@@ -250,7 +253,7 @@ def _by_rank(
     weight: Float[Array, "window"],
     weight_of_rank: Float[Array, "window"],
 ) -> Array:
-    """Return the mean over windows, weighted by rank; padding has the last ranks."""
+    """Return the mean over windows, weighted by rank; padding ranks last."""
     order = jnp.argsort(jnp.where(weight > 0, -values, jnp.inf))
     ranked_weight = weight_of_rank * weight[order]
     return ranked_weight @ values[order] / jnp.maximum(ranked_weight.sum(), 1e-12)

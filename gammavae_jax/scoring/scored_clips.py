@@ -40,7 +40,7 @@ class ScoredClips(NamedTuple):
 
     @property
     def is_target(self) -> Bool[np.ndarray, "clip"]:
-        """A mask of the clips from the target domain; false if it is unknown."""
+        """A mask of the clips from the target domain; false for an unknown domain."""
         return np.array([domain == "target" for domain in self.domains])
 
     def decisions(self, score: str) -> Bool[np.ndarray, "seed clip"]:
@@ -63,8 +63,8 @@ def score_clips(
         capacity: the minimum size of one machine's arrays.
 
     Returns:
-        One table per machine. Machines whose scores are not finite are left out with
-        a note.
+        One table per machine. Machines whose scores are not finite are left out, and
+        named in a note.
     """
     log, config = log or Log(), detector.config
     clips = [of_machine for _, of_machine in test]
@@ -81,7 +81,7 @@ def score_clips(
 
 
 def finite_machines(scores: Scores, test: NamedClips, log: Log) -> list[int]:
-    """Return the indices of machines with finite scores; note the other machines."""
+    """Return the indices of machines with finite scores; log notes about the others."""
     usable = []
     for m, (name, clips) in enumerate(test):
         n = len(clips.files)  # the rest is padding

@@ -1,6 +1,7 @@
 """Computes the scores that one model gives to clips and batches of windows.
 
-Every function handles one machine and one member; `detector` runs it for all of them.
+Every function handles one machine and one member; `detector` runs the functions for all
+machines and members.
 """
 
 from typing import Any, NamedTuple
@@ -48,8 +49,8 @@ def fit_scorer(
     """Fit a normal distribution to the training residuals of each domain.
 
     Batches are shuffled as in one more epoch of training, because the official
-    covariance depends on them. A machine with fewer than two target windows uses the
-    source fit for both domains.
+    covariance depends on the batches. If a machine has fewer than two target windows,
+    the fit of the source domain is used for both domains.
     """
     order = _order_after_training(config, member, data, group)
     n_train = jnp.sum(group == TRAIN)
@@ -94,8 +95,8 @@ def score_machine(
 ) -> dict[str, Float[Array, "chosen"]]:
     """Compute the scores in `Config.computed_scores` for the chosen clips.
 
-    Scores of padding clips are undefined. `clips_at_once` clips are computed as one
-    batch; None computes them one by one.
+    Scores of padding clips are undefined. `clips_at_once` is the number of clips that
+    are computed as one batch; None means that clips are computed one by one.
     """
 
     def score(clip):
@@ -145,8 +146,8 @@ def score_batches(
     """Score shuffled batches, first of training windows, then of held-out windows.
 
     Scores are NaN where there is no batch. Source: the official baseline fits its
-    thresholds to such scores. The MSE of a training batch is that of the last epoch,
-    before the step on this batch.
+    thresholds to such scores. The MSE of a training batch is the one computed in the
+    last epoch, before the step on that batch.
     """
     order = _order_after_training(config, member, data, group)
     n_train, n_held_out = (jnp.sum(group == g) for g in (TRAIN, HELD_OUT))
@@ -188,7 +189,10 @@ def windows_of_clip(
 def _order_after_training(
     config: Config, member: Array, data: TrainingArrays, group: UInt8[Array, "window"]
 ) -> Int[Array, "window"]:
-    """Return the windows' order in one more epoch, on which official fits depend."""
+    """Return the order that windows would have in one more epoch of training.
+
+    The official covariances and thresholds depend on this order.
+    """
     key = jax.random.fold_in(model_key(member, data.name_hash), config.train.epochs + 1)
     return shuffled(jax.random.fold_in(key, 0), group)
 

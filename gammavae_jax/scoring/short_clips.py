@@ -1,8 +1,10 @@
 """Corrects the scores of clips that are shorter than the training clips.
 
-The statistics of a shorter clip vary more, so its score is higher although the machine
-is healthy. Held-out clips, cut to a few shorter lengths, show by how much. A score is
-then replaced by the score of the same rank among the whole held-out clips.
+The statistics of a shorter clip vary more, so its score is higher even if the machine
+is healthy. To measure by how much, held-out clips are cut to a few shorter lengths and
+scored again. The score of a short clip is then replaced: its rank among the held-out
+clips of that length is determined, and the score of the same rank among whole held-out
+clips is used instead.
 """
 
 from dataclasses import replace
@@ -32,9 +34,9 @@ def calibrate_short_clips(
 
     Args:
         detector: the detector, calibrated on whole clips.
-        placement: the placement of its models.
+        placement: the placement of the detector's models.
         clips: the training clips, on the host.
-        split: the split that held some of them out.
+        split: the split that determined which of these clips were held out.
     """
     config = detector.config
     if config.scoring.threshold == "official":
@@ -83,14 +85,14 @@ def as_of_whole_clips(
         share = next((s for s in SHARES if lengths[s] <= n_frames), SHARES[-1])
         cut = _held_out(detector, _key(detector, share), machine)
         if len(cut):
-            # A score outside their range keeps its distance from the nearest of them.
+            # A score outside the range of `cut` keeps its distance from the nearer end.
             nearest = np.clip(scores[clip], cut[0], cut[-1])
             comparable[clip] = np.interp(nearest, cut, whole) + scores[clip] - nearest
     return comparable
 
 
 def _frames(detector: Detector, machine: int, share: float) -> int:
-    """Return the number of frames in a share of a machine's shortest training clip."""
+    """Return how many frames a share of the shortest training clip contains."""
     conditions: Conditions = detector.conditions[machine_names(detector)[machine]]
     features = detector.config.features
     whole = n_frames_of(conditions.seconds[0], features)

@@ -13,11 +13,11 @@ from gammavae_jax.config import Config, ScoringConfig
 def conformal_threshold(
     held_out_scores: Float[np.ndarray, "clip"], false_alarm_rate: float
 ) -> float:
-    """Return a threshold that keeps false alarms on new clips within the given rate.
+    """Return a threshold with at most the given false-alarm rate on new normal clips.
 
     Source: split conformal prediction (Vovk et al. 2005). The threshold is the
     `ceil((n + 1) * (1 - false_alarm_rate))`-th smallest of `n` held-out scores, or the
-    largest one if there are fewer than `clips_needed`.
+    largest one if `n` is less than `clips_needed`.
     """
     scores = np.sort(held_out_scores)
     # Round before the ceiling: 9 * (1 - 1 / 3) is above 6 in floating point.
@@ -28,11 +28,12 @@ def conformal_threshold(
 def p_values(
     scores: Float[np.ndarray, "*clip"], held_out_scores: Float[np.ndarray, "held_out"]
 ) -> Float[np.ndarray, "*clip"]:
-    """Return each score's p-value: `(1 + held-out scores at least as high) / (n + 1)`.
+    """Return each score's p-value, `(k + 1) / (n + 1)`.
 
-    Source: split conformal prediction (Vovk et al. 2005). With at least `clips_needed`
-    held-out clips, a clip exceeds the conformal threshold of a rate if and only if its
-    p-value is at most that rate. No p-value is below `1 / (n + 1)`.
+    Of the `n` held-out scores, `k` are at least as high as the score. Source: split
+    conformal prediction (Vovk et al. 2005). If `n` is at least `clips_needed`, a clip
+    exceeds the conformal threshold for a false-alarm rate if and only if its p-value is
+    at most that rate. No p-value is below `1 / (n + 1)`.
     """
     ordered = np.sort(held_out_scores)
     at_least = len(ordered) - np.searchsorted(ordered, scores, side="left")
@@ -50,7 +51,7 @@ def gamma_threshold(
     """
     if np.ptp(scores) == 0:
         return float(scores[0])
-    scores = np.asarray(scores, np.float64)  # their powers overflow float32
+    scores = np.asarray(scores, np.float64)  # powers of scores overflow float32
     fitted = scipy.stats.gamma(*scipy.stats.gamma.fit(scores))
     return float(fitted.ppf(1 - false_alarm_rate))
 
@@ -58,9 +59,9 @@ def gamma_threshold(
 def fit_thresholds(
     scores: Mapping[str, Float[np.ndarray, "row machine item"]], config: ScoringConfig
 ) -> dict[str, Float[np.ndarray, "row machine"]]:
-    """Fit a threshold for each seed and machine to the scores that are not missing.
+    """Fit a threshold to the scores of each seed and machine, ignoring NaN.
 
-    A missing score is NaN. `config` names the kind of threshold and its rate.
+    `config` gives the kind of threshold and the false-alarm rate.
     """
     is_conformal = config.threshold == "conformal"
     threshold = conformal_threshold if is_conformal else gamma_threshold
@@ -75,7 +76,7 @@ def fit_thresholds(
 
 
 def clips_needed(false_alarm_rate: float) -> int:
-    """Return the number of held-out clips that a false-alarm rate needs."""
+    """Return the number of held-out clips that are needed for a false-alarm rate."""
     return math.ceil(round(1 / false_alarm_rate, 9)) - 1
 
 
@@ -92,8 +93,8 @@ def too_few_clips(
 
     Args:
         is_held_out: see `Split`.
-        recordings: the number of each clip's recording, for each machine; None if each
-            clip is a recording.
+        recordings: for each machine, the number of each clip's recording, or None if
+            each clip is a recording.
         names: the machines' names.
         config: the threshold settings.
     """

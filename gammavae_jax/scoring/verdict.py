@@ -18,7 +18,9 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.scoring.detector import Detector, clip_p_values, compile_scores
 from gammavae_jax.scoring.fusion import Scores
 
-_FRAMES_IN_A_STEP = 64  # or an eighth of the next power of two, if larger
+# The number of frames is rounded up to a multiple of this, or of an eighth of the next
+# power of two if that is larger.
+_FRAMES_IN_A_STEP = 64
 _PROGRAMS_KEPT = 32
 
 
@@ -38,11 +40,11 @@ class Verdict(NamedTuple):
 
 
 class ClipScorer:
-    """A scorer of a few clips at a time, which caches compiled programs.
+    """A scorer for a few clips at a time, which caches compiled programs.
 
-    The number of clips is padded to a power of two and the number of frames to one of
-    four steps between powers of two, so that few sizes are compiled. Only the programs
-    that were used last are kept.
+    The number of clips is padded to a power of two, and the number of frames to one of
+    four steps between powers of two, so that programs are compiled for few sizes. Only
+    the most recently used programs are kept.
     """
 
     def __init__(self, detector: Detector):
@@ -86,7 +88,7 @@ class ClipScorer:
 
 
 def select_machines(detector: Detector, machines: Sequence[int]) -> Detector:
-    """Return a detector that is reduced to the machines at these indices."""
+    """Return a detector for only the machines at these indices."""
     chosen = list(machines)
 
     def select(tree: Any) -> Any:
@@ -149,7 +151,7 @@ def judge(
 
 
 def _rounded_up(arrays: ClipArrays) -> ClipArrays:
-    """Round the numbers of clips and frames up to one of the sizes to compile for."""
+    """Pad clips and frames to one of the few sizes that programs are compiled for."""
     n_clips, n_frames = arrays.log_mel.shape[1:3]
     more_clips = (1 << (n_clips - 1).bit_length()) - n_clips
     step = max(_FRAMES_IN_A_STEP, (1 << (n_frames - 1).bit_length()) // 8)

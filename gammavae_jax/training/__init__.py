@@ -1,1 +1,1 @@
-"""Training: folds, the step, the epoch and the loop."""
+"""Training: the split into folds, the training step, the epoch and the loop."""

@@ -13,11 +13,11 @@ from gammavae_jax.config import ModelConfig
 from gammavae_jax.models.autoencoder import ModelOutput
 from gammavae_jax.models.distributions import kl_to_prior
 
-ACTIVE_VARIANCE = 0.01  # of the posterior mean over windows (Burda et al. 2016)
+ACTIVE_VARIANCE = 0.01  # of a posterior mean over windows (Burda et al. 2016)
 
 
 class LatentMoments(NamedTuple):
-    """Each latent's moments and summed exact divergence over the windows so far."""
+    """Each latent's moments and total exact divergence over the windows so far."""
 
     count: Float[Array, ""]
     mean: Float[Array, "latent"]  # of the posterior means
@@ -37,10 +37,10 @@ def add_windows(
     weight: Float[Array, "window"],
     config: ModelConfig,
 ) -> LatentMoments:
-    """Update the moments with the windows of weight 1.
+    """Add the windows of weight 1 to the moments.
 
-    Means and scatters are merged as in Chan, Golub and LeVeque (1983): with plain sums
-    of squares, a variance of 0.01 would be lost beside means of a few hundred.
+    Means and scatters are merged as in Chan, Golub and LeVeque (1983). In plain sums of
+    squares, a variance of 0.01 would be lost to rounding if the mean is a few hundred.
     """
     n_new = weight.sum()
     count = moments.count + n_new
@@ -69,8 +69,8 @@ def kl_per_latent(moments: LatentMoments) -> Float[Array, "latent"]:
 def active_units(moments: LatentMoments) -> Float[Array, ""]:
     """Count the latents that respond to the input; NaN if there are no windows.
 
-    The variance of their posterior mean over windows exceeds `ACTIVE_VARIANCE` (Burda,
-    Grosse and Salakhutdinov 2016).
+    A latent responds if the variance of its posterior mean over windows exceeds
+    `ACTIVE_VARIANCE` (Burda, Grosse and Salakhutdinov 2016).
     """
     variance = moments.scatter / moments.count
     n_active = jnp.sum(variance > ACTIVE_VARIANCE).astype(variance.dtype)

@@ -30,10 +30,10 @@ from gammavae_jax.training.step import (
 
 
 def shuffled(key: PRNGKeyArray, group: UInt8[Array, "window"]) -> Int[Array, "window"]:
-    """Return an order: shuffled training windows, shuffled held-out windows, padding.
+    """Return a random order of windows: first training, then held-out, then padding.
 
-    A window's random number depends only on its index and the key, so padding does not
-    change the order.
+    A window's place depends on a random number that is determined by the key and the
+    window's index, so the amount of padding does not change the order.
     """
     bits = jax.random.bits(key, group.shape, jnp.uint32) >> 2
     rank = (group - jnp.uint8(TRAIN)) & jnp.uint8(3)  # padding (0) comes last
@@ -48,10 +48,11 @@ def gather(
     count: Int[Array, ""],
     step: Int[Array, ""],
 ) -> tuple[Float[Array, "batch feature"], Float[Array, "batch"], Int[Array, "batch"]]:
-    """Gather batch number `step` from the `count` windows at `first` in the order.
+    """Gather the windows of batch number `step`.
 
-    Return the windows (dB), their weights, which are 0 beyond `count`, and the index of
-    each window's first frame.
+    The `count` windows that start at position `first` of `order` are divided into
+    batches. Return the windows (dB), their weights, which are 0 for the padding of the
+    last batch, and the index of each window's first frame.
     """
     place = step * config.train.batch_size + jnp.arange(config.train.batch_size)
     start = data.window_start[order.at[first + place].get(mode="clip")]
@@ -63,11 +64,13 @@ def gather(
 
 
 class EpochInfo(NamedTuple):
-    """Means over an epoch's windows, with held-out windows in evaluation mode.
+    """The mean losses of an epoch, and diagnostics of posterior collapse.
 
-    The training loss uses the KL weight of its epoch, the held-out loss the final one.
-    The last two fields show posterior collapse on held-out windows (see `diagnostics`);
-    they are NaN without held-out windows and for a stopped model.
+    The first three fields are means over training windows. The training loss uses the
+    KL weight of the epoch, whereas the held-out loss uses the final KL weight. Held-out
+    windows are evaluated in evaluation mode, after training. The last two fields are
+    computed from held-out windows (see `diagnostics`); they are NaN if there are none,
+    and for a stopped model.
     """
 
     loss: Float[Array, "*model"]
@@ -89,8 +92,9 @@ def train_epoch(
 ) -> tuple[TrainState, EpochInfo]:
     """Train on each training window once, then evaluate on the held-out windows.
 
-    If the loss or a parameter becomes infinite or NaN, the previous state is kept and
-    `is_stopped` is set. A stopped state is returned unchanged, with losses of NaN.
+    If the loss or a parameter becomes infinite or NaN, the state before the epoch is
+    kept, and `is_stopped` is set. A state that is already stopped is returned
+    unchanged, with losses of NaN.
     """
     key = jax.random.fold_in(key, epoch)
     order = shuffled(jax.random.fold_in(key, 0), group)
@@ -111,7 +115,7 @@ def train_epoch(
         output, terms = evaluate_windows(config, trained, batch)
         return add_windows(moments, output, weight, config.model), terms
 
-    # Batch normalisation cannot train on a single window, as it has no variance.
+    # Batch normalisation cannot train on a single window, which has no variance.
     n_active = n_train * is_active
     trained, terms = _mean_terms(config, train, state, n_active, smallest=2)
     moments, n_active = no_moments(config.model), n_held_out * is_active
@@ -137,11 +141,12 @@ def _mean_terms(
     count: Int[Array, ""],
     smallest: int,
 ) -> tuple[Any, LossTerms]:
-    """Scan `function` over the batches into which `count` windows are divided.
+    """Call `function` on each batch of `count` windows, and average their loss terms.
 
-    Return its carry and the windows' mean loss terms, which are NaN without windows. A
-    last batch with fewer than `smallest` windows is left out. Only the machine's own
-    batches are computed, so small machines are quick where models run in turn.
+    Return the final carry and the mean loss terms, which are NaN if there are no
+    windows. If the last batch has fewer than `smallest` windows, it is left out. The
+    loop ends after the machine's own batches; where models run in turn, a machine with
+    few windows therefore takes little time.
     """
     size = config.train.batch_size
     n_steps = (count + size - smallest) // size
@@ -175,17 +180,17 @@ def _epoch_of_model(config, member, epoch, state, data, group):
 
 @dataclass(frozen=True)
 class Trainer:
-    """The compiled training programs of all models.
+    """The compiled training program of all models, with their initial states.
 
-    States and infos are on the devices: placed arrays of kind "model".
+    Each `TrainState` and `EpochInfo` stays on the devices, as arrays of kind "model".
     """
 
     initial: Any
     compiled: Callable[[Any, Any], tuple[Any, Any]]
-    place: Callable[[int], Any]  # puts the number of an epoch on the devices
+    place: Callable[[int], Any]  # copies the number of an epoch to the devices
 
     def epoch(self, number: int, state: Any) -> tuple[Any, Any]:
-        """Train one epoch, counted from 1; the state is donated.
+        """Train for epoch `number`, counted from 1; the state is donated.
 
         Return the next `TrainState` and the `EpochInfo` without waiting for them: the
         next epoch can start before they are read.
@@ -204,7 +209,7 @@ def make_trainer(
     Args:
         config: the model and training settings.
         placement: where the models train.
-        data: `TrainingArrays`, on the host or placed.
+        data: the `TrainingArrays`, on the host or already placed.
         group: each window's group; see `Split`.
     """
     n_batches = -(-group.shape[-1] // config.train.batch_size)

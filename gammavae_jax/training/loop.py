@@ -35,7 +35,7 @@ from gammavae_jax.training.step import with_room_for
 
 
 class Examples(NamedTuple):
-    """All machines' clips, ready for training, on the host."""
+    """The clips of all machines on the host, stacked and split for training."""
 
     names: tuple[str, ...]
     arrays: TrainingArrays
@@ -54,7 +54,7 @@ class PlacedExamples(NamedTuple):
 def stack_examples(
     config: Config, train: NamedClips, log: Log, capacity: Capacity | None = None
 ) -> Examples:
-    """Stack the training clips, split them, and log warnings about them.
+    """Stack the training clips of all machines, split them, and log any warnings.
 
     Raises:
         InputError: a machine has too few windows.
@@ -82,7 +82,7 @@ def place_examples(config: Config, examples: Examples) -> PlacedExamples:
 def _recordings(
     config: Config, train: NamedClips, arrays: TrainingArrays
 ) -> Int[np.ndarray, "machine clip"] | None:
-    """Return the number of each clip's part; None if no recording was cut."""
+    """Return each clip's part (`parts_held_together`); None if no recording was cut."""
     if all(clips.recording is None for _, clips in train):
         return None
     parts = np.zeros(arrays.is_target.shape, int)
@@ -97,14 +97,14 @@ class Progress(NamedTuple):
     """The state of training after an epoch."""
 
     epoch: int  # 0 before the first
-    state: Any  # `TrainState`; leaves lead with `member machine`
+    state: Any  # a `TrainState` with the axes `member machine ...`
 
 
 class Observer:
-    """Hooks that are called while models train; this class only shows messages.
+    """The hooks that the training loop calls; this base class only shows progress.
 
     Args:
-        log: shows progress and keeps notes; default: on standard error.
+        log: shows progress and keeps notes; default: a log on standard error.
     """
 
     def __init__(self, log: Log | None = None):
@@ -115,10 +115,10 @@ class Observer:
         return None
 
     def on_epoch(self, epoch: int, info: EpochInfo) -> None:
-        """Receive each epoch's losses, on the host."""
+        """Handle the losses of an epoch, which are arrays on the host."""
 
     def on_diverged(self, name: str, seed: int, fold: int | None, epoch: int) -> None:
-        """Handle a model whose loss has become infinite or NaN, once per model.
+        """Handle a model whose loss has become infinite or NaN; called once per model.
 
         Raises:
             InputError: always, in this class.
@@ -133,11 +133,11 @@ class Observer:
         return False
 
     def save(self, epoch: int, state: Any) -> None:
-        """Save a state that `Placement.get_to_save` returned."""
+        """Save the state after an epoch, as returned by `Placement.get_to_save`."""
 
     @contextlib.contextmanager
     def heed_signals(self) -> Iterator[None]:
-        """Enter the context in which epochs run; subclasses may handle signals here."""
+        """Return a context for running epochs; subclasses may handle signals in it."""
         yield
 
     def stop_requested(self) -> bool:
@@ -146,7 +146,7 @@ class Observer:
 
 
 class Trained(NamedTuple):
-    """Trained models, still on their devices, with their training clips."""
+    """Trained models and their training clips, still on the devices."""
 
     config: Config
     placement: Placement
@@ -166,7 +166,7 @@ def train_machines(
     Args:
         config: the model and training settings.
         train: each machine's name and training clips.
-        observer: shows progress and may save states; default: progress on standard
+        observer: shows progress and may save states; default: show progress on standard
             error.
         capacity: the minimum size of one machine's arrays.
 
@@ -193,7 +193,7 @@ def train_examples(
         with log.timed("compile_s"):
             trainer = make_trainer(config, placement, data, split.group)
         state = train(config, trainer, start, examples, observer)
-        placement.wait(state)  # closing would cancel calls that have not started
+        placement.wait(state)  # because closing cancels calls that have not started
     return Trained(config, placement, state, data, split)
 
 
@@ -225,10 +225,10 @@ def train(
         log.progress("epochs", epochs, first) as report.advance,
         observer.heed_signals(),
     ):
-        pending = None  # the last epoch and its losses, which may not be ready yet
+        pending = None  # the previous epoch and its losses, which may not be ready yet
         for epoch in range(first + 1, epochs + 1):
             state, info = trainer.epoch(epoch, state)
-            # The devices start this epoch before the losses of the last one are read.
+            # The devices start this epoch before the previous epoch's losses are read.
             if pending is not None:
                 report(pending[0], placement.get(pending[1]))
             pending = epoch, info
@@ -273,7 +273,7 @@ class _Report:
 
 
 def _finite_mean(values: AnyArray) -> float:
-    """Return the mean of the finite values, because stopped models have no loss."""
+    """Return the mean of the finite values; a stopped model's loss is NaN."""
     finite = np.asarray(values)[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else math.nan
 

@@ -1,6 +1,7 @@
-"""The members (models) of each seed, one per fold, and the clips that each describes.
+"""The members of each seed (one model per fold), and the clips assigned to them.
 
-The member axis has the folds of the first seed, then those of the next. NumPy only.
+Along the member axis, the folds of the first seed come first, then those of the next
+seed. This module uses only NumPy.
 """
 
 import numpy as np
@@ -8,8 +9,8 @@ from jaxtyping import Bool, Float, Int, UInt32
 
 from gammavae_jax.config import Config
 
-NO_FOLD = -1  # of a clip that every member was trained on
-_SIZES_CHOSEN = 8  # different numbers of chosen clips that programs are compiled for
+NO_FOLD = -1  # the fold of a clip that every member was trained on
+_SIZES_CHOSEN = 8  # numbers of chosen clips are rounded up to so many sizes
 
 
 def member_numbers(config: Config) -> UInt32[np.ndarray, "member 2"]:
@@ -24,9 +25,10 @@ def assign_member(
     is_clip: Bool[np.ndarray, "machine clip"],
     n_folds: int,
 ) -> Bool[np.ndarray, "member machine clip"]:
-    """Mark the member of each seed that describes each clip.
+    """Mark, for each clip and seed, the member that computes the clip's statistics.
 
-    It is the member that was not trained on the clip, or the first if all were.
+    It is the member that was not trained on the clip, or the first member if all of
+    them were.
     """
     by_seed = is_held_out.reshape(-1, n_folds, *is_clip.shape).copy()
     by_seed[:, 0] |= is_clip & ~by_seed.any(1)
@@ -36,7 +38,7 @@ def assign_member(
 def folds_of_clips(
     is_held_out: Bool[np.ndarray, "member machine clip"], n_folds: int
 ) -> Int[np.ndarray, "seed machine clip"]:
-    """Return the fold that holds out each clip; `NO_FOLD` if there is none."""
+    """Return the fold that holds out each clip, or `NO_FOLD` if no fold does."""
     by_seed = is_held_out.reshape(-1, n_folds, *is_held_out.shape[1:])
     return np.where(by_seed.any(1), by_seed.argmax(1), NO_FOLD)
 
@@ -46,10 +48,10 @@ def chosen_indices(
 ) -> tuple[
     Int[np.ndarray, "member machine chosen"], Bool[np.ndarray, "member machine chosen"]
 ]:
-    """Return each model's indices of wanted clips, padded, and a mask of real indices.
+    """Return each model's indices of wanted clips, and a mask that excludes padding.
 
-    All models get the same number of indices, rounded up to one of a few sizes, because
-    each size needs its own compiled program; the mask excludes the padding.
+    The indices are padded to the same number for every model. This number is rounded up
+    to one of a few sizes, because each size needs its own compiled program.
     """
     step = -(-is_wanted.shape[-1] // _SIZES_CHOSEN)
     n_chosen = max(1, -(-int(is_wanted.sum(-1).max()) // step) * step)
@@ -64,7 +66,7 @@ def by_clip(
     n_clips: int,
     config: Config,
 ) -> Float[np.ndarray, "seed machine clip *rest"]:
-    """Put the values of chosen clips at the clips' own indices, with NaN elsewhere."""
+    """Move the values of chosen clips to the clips' own indices; set others to NaN."""
     n_machines, rest = values.shape[1], values.shape[3:]
     out = np.full((len(config.seeds), n_machines, n_clips, *rest), np.nan)
     for member, machine in np.ndindex(*values.shape[:2]):

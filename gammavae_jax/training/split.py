@@ -18,16 +18,16 @@ from gammavae_jax.devices.placement import in_float32
 from gammavae_jax.errors import InputError
 
 _FEWEST_WINDOWS = 2  # for batch normalisation: a single window has no variance
-_SAME = 1e-2  # dB in each band; two recordings of one sound differ by more
-_LARGEST_SHARE = 2.0  # of a group, in folds; at most half of the clips
-_SMALLEST_SPREAD = 1e-4  # of a feature, relative to the mean spread; less is rounding
+_SAME = 1e-2  # dB in each band; separate recordings of one sound differ by more
+_LARGEST_SHARE = 2.0  # largest group, in folds; no group has over half of the clips
+_SMALLEST_SPREAD = 1e-4  # relative to the mean spread; smaller ones are rounding errors
 
 
 class Split(NamedTuple):
     """Each window's group (training, held-out or padding), and the held-out clips.
 
-    Members are the seeds, or the folds of each seed in turn. `is_clip` excludes padding
-    and extra clips.
+    A member is a seed or, if there are folds, one fold of a seed. `is_clip` excludes
+    padding and clips that are never held out (`is_extra` of `split_windows`).
     """
 
     group: UInt8[np.ndarray, "member machine window"]  # PADDING, TRAIN or HELD_OUT
@@ -46,10 +46,10 @@ def split_windows(
 
     Args:
         arrays: the training clips.
-        config: the configuration; `train.split` is the kind of split.
-        is_extra: clips that are trained on but never held out; default: none.
-        recordings: the recording that each clip was cut from; folds keep a
-            recording's clips together. Default: each clip is a recording.
+        config: the configuration; `train.split` selects the kind of split.
+        is_extra: marks clips that are trained on but never held out; default: none.
+        recordings: the number of the recording that each clip was cut from; clips from
+            one recording go into the same fold. Default: each clip is a recording.
     """
     if is_extra is None:
         is_extra = np.zeros(arrays.clips.n_frames.shape, bool)
@@ -92,24 +92,25 @@ def require_windows(split: Split, names: Sequence[str]) -> None:
     for name, count in zip(names, fewest, strict=True):
         if count < _FEWEST_WINDOWS:
             raise InputError(
-                f"{name}: a model would train on {count} of its windows, but needs at "
-                f"least {_FEWEST_WINDOWS}: add training clips, or use longer ones"
+                f"{name}: the number of windows available to train a model is {count}, "
+                f"but at least {_FEWEST_WINDOWS} are needed: add training clips, or "
+                "use longer ones"
             )
 
 
 def split_notes(
     arrays: TrainingArrays, split: Split, names: Sequence[str], config: Config
 ) -> list[str]:
-    """Return warnings about machines' training clips, one per line."""
+    """Return warnings about the machines' training clips, each as one line."""
     notes = []
     same = [
         name for m, name in enumerate(names) if _all_sound_the_same(arrays, split, m)
     ]
     if same:
         notes.append(
-            f"The training clips of {', '.join(same)} all sound the same, like "
-            "silence or copies: their normal variation is unknown, so any other sound "
-            "raises an alarm. Check the recordings."
+            "Some machines have training clips that all sound the same, like silence "
+            f"or copies: {', '.join(same)}. How much normal sounds vary is unknown for "
+            "these machines, so any other sound raises an alarm. Check the recordings."
         )
     if config.train.split == "folds":
         n_used = split.is_held_out[: config.n_folds].any(-1).sum(0)
@@ -120,9 +121,9 @@ def split_notes(
         ]
         if few:
             notes.append(
-                "Some machines have fewer groups of similar training clips than the "
-                f"{config.n_folds} folds: {', '.join(few)}. Their other models train "
-                "on all clips and do not affect thresholds."
+                "Some machines have fewer groups of similar training clips than there "
+                f"are folds ({config.n_folds}): {', '.join(few)}. The models for the "
+                "remaining folds train on all clips and do not affect thresholds."
             )
     return notes
 
@@ -144,7 +145,7 @@ def _groups(
     config: Config,
     recordings: Int[np.ndarray, "machine clip"] | None,
 ) -> list[Int[np.ndarray, "_"]]:
-    """Return the groups of each machine's clips, or an empty list without folds."""
+    """Return each clip's group, machine by machine; an empty list without folds."""
     if config.train.split != "folds":
         return []
     groups = []
@@ -187,7 +188,7 @@ def _held_out_clips(
 ) -> Bool[np.ndarray, "clip"]:
     """Hold out whole clips from each domain, because a clip's windows share frames.
 
-    Counts are rounded down, but the larger domain holds out at least one clip.
+    The number of clips is rounded down, but is at least one in the larger domain.
     """
     held_out = np.zeros(len(is_clip), bool)
     domains = [np.flatnonzero(is_clip & (is_target == d)) for d in (False, True)]
@@ -203,8 +204,9 @@ def groups_of_clips(
 ) -> Int[np.ndarray, "clip"]:
     """Group similar clips; return each clip's group number.
 
-    Average linkage joins clips up to `distance` times the median distance of two clips.
-    A group larger than two folds is cut again, relative to its own median.
+    Clustering by average linkage joins clips that are less than `distance` times the
+    median distance apart. A group larger than two folds is split again, relative to the
+    median distance within the group.
     """
     n_clips = len(statistic)
     largest = max(1.0, n_clips * min(0.5, _LARGEST_SHARE / n_folds))
@@ -217,7 +219,10 @@ def groups_of_clips(
 def deal_groups(
     rng: np.random.Generator, groups: Int[np.ndarray, "clip"], n_folds: int
 ) -> Int[np.ndarray, "clip"]:
-    """Assign groups, largest first, to the smallest fold; return each clip's fold."""
+    """Assign each group, largest first, to the fold with the fewest clips so far.
+
+    Return each clip's fold.
+    """
     numbers, sizes = np.unique(groups, return_counts=True)
     fold_of_group, load = np.zeros(len(numbers), int), np.zeros(n_folds)
     for group in np.lexsort((rng.random(len(numbers)), -sizes)):
@@ -229,7 +234,7 @@ def deal_groups(
 def _cut(
     points: Float[np.ndarray, "clip feature"], distance: float, largest: float
 ) -> Int[np.ndarray, "clip"]:
-    """Group points by average linkage, and cut groups larger than `largest` again."""
+    """Cluster points by average linkage; split groups larger than `largest` again."""
     alone = np.arange(len(points))
     if len(points) < 2:
         return alone

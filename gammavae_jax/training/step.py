@@ -1,8 +1,8 @@
 """A model's training state, and the pure training step.
 
-Randomness depends only on the seed, the fold, the machine's name, the epoch and the
-step. So a machine trains the same alone or beside others, and a resumed run draws the
-same numbers as an uninterrupted one.
+Random numbers depend only on the seed, the fold, the machine's name, the epoch and the
+step. A machine's models are therefore the same whether it is trained alone or with
+others, and a resumed run draws the same numbers as an uninterrupted one.
 """
 
 from typing import Any, NamedTuple, cast
@@ -23,8 +23,8 @@ class TrainState(NamedTuple):
     """The state of a model in training; `is_stopped` is set once it has diverged.
 
     `batch_errors` are the mean squared errors (dB^2) of the last epoch's batches, each
-    before its step, and NaN where there was no batch. The official baseline fits
-    its threshold to them.
+    computed before the step on that batch, and NaN where there was no batch. The
+    official baseline fits its threshold to these errors.
     """
 
     params: Any
@@ -35,7 +35,7 @@ class TrainState(NamedTuple):
 
 
 def init_state(config: Config, key: PRNGKeyArray, n_batches: int = 1) -> TrainState:
-    """Initialise a model's state, with `batch_errors` for `n_batches` batches."""
+    """Initialise a model's state, with room for the errors of `n_batches` batches."""
     dummy = jnp.zeros((2, config.features.n_features))
     model = AutoEncoder(config.model, config.features.n_context)
     variables = model.init(key, dummy, jnp.ones(2), None)
@@ -49,7 +49,7 @@ def init_state(config: Config, key: PRNGKeyArray, n_batches: int = 1) -> TrainSt
 
 
 def with_room_for(state: TrainState, n_batches: int) -> TrainState:
-    """Return a host state whose `batch_errors` are resized to `n_batches` batches."""
+    """Return a state on the host with `batch_errors` resized to `n_batches` batches."""
     stored = state.batch_errors[..., :n_batches]
     errors = np.full((*stored.shape[:-1], n_batches), np.nan, np.float32)
     errors[..., : stored.shape[-1]] = stored
@@ -110,7 +110,7 @@ def evaluate_windows(
 def model_key(
     member: UInt32[AnyArray, "2"], name_hash: UInt32[AnyArray, ""]
 ) -> PRNGKeyArray:
-    """Return the random key from which all of a model's keys are derived.
+    """Return the random key from which all other keys of a model are derived.
 
     `member` holds a seed and a fold; see `members.member_numbers`.
     """

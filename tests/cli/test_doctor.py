@@ -55,9 +55,9 @@ def test_a_check_that_raises_has_failed_and_the_next_check_still_runs(only, caps
 @pytest.mark.parametrize(
     ("states", "status", "last"),
     [
-        (("ok",), 0, "all is well"),
+        (("ok",), 0, "all checks passed"),
         (("ok", "warning"), 0, "there are warnings"),
-        (("FAILED", "warning", "FAILED"), 1, "fix the first check that FAILED"),
+        (("FAILED", "warning", "FAILED"), 1, "resolve the first check that FAILED"),
     ],
 )
 def test_the_exit_status_says_whether_a_check_failed(
@@ -200,7 +200,7 @@ def test_sound_files_that_change_when_read_fail(monkeypatch):
     monkeypatch.setattr(soundfile, "read", lambda *a, **k: (read(*a, **k)[0] + 1, 0))
     assert CHECKS["sound files"]()[:2] == (
         "FAILED",
-        "WAV does not read back as written",
+        "WAV samples were not read back as written",
     )
 
 
@@ -251,8 +251,8 @@ def test_a_missing_device_ends_the_checks_that_need_one(monkeypatch, capsys):
     *before, last, _ = capsys.readouterr().out.splitlines()
     assert not any(line.startswith("FAILED") for line in before)
     assert last.startswith("FAILED   devices")
-    assert "JAX cannot use a device of JAX_PLATFORMS" in last
-    assert "set it to cpu" in last
+    assert "JAX finds no usable device for JAX_PLATFORMS" in last
+    assert "set JAX_PLATFORMS=cpu" in last
 
 
 def test_a_user_without_a_home_is_a_warning(monkeypatch):

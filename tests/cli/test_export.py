@@ -262,7 +262,7 @@ def test_int8_weights_keep_the_order_of_the_scores(detector):
     labels = np.arange(N_SOUNDS) % 2 == 0
     assert int8_cost(before, before, labels).endswith("(+0.00)")
     assert int8_cost(labels * 1.0, 1.0 - labels, labels) == (
-        "AUC 0.00 to 100.00 % (+100.00)"
+        "AUC from 0.00 to 100.00 % (+100.00)"
     )
     assert int8_cost(-before, before, None).endswith("rank correlation -1.0000")
 
@@ -298,7 +298,7 @@ def test_with_labelled_clips_the_cost_of_int8_is_an_auc(checkpoint, tmp_path, ca
     command = Export(checkpoint, out, ("source",), int8=True, data_root=data)
     assert command.run() == 0
     (line,) = [x for x in capsys.readouterr().out.splitlines() if "source_section" in x]
-    assert "AUC 100.00 to 100.00 % (+0.00)" in line
+    assert "AUC from 100.00 to 100.00 % (+0.00)" in line
     write_wav(folder / "section_00_source_test_normal_0009.wav", np.zeros(300))
     with pytest.raises(InputError, match=r"0009\.wav.* needs 2048"):
         replace(command, out=tmp_path / "other").run()
@@ -374,7 +374,7 @@ def test_files_are_not_replaced_without_overwrite(quick, checkpoint, tmp_path):
 def test_a_file_with_other_scores_is_not_written(checkpoint, tmp_path, monkeypatch):
     """For example one whose window is symmetric instead of periodic."""
     monkeypatch.setattr("gammavae_jax.export.nodes.hann", np.hanning)
-    with pytest.raises(InputError, match=r"_section_00\.onnx: its scores differ"):
+    with pytest.raises(InputError, match=r"_section_00\.onnx differ from those of JAX"):
         Export(checkpoint, tmp_path / "out").run()
     assert not (tmp_path / "out").exists()
 

@@ -140,7 +140,7 @@ def test_the_year_chooses_the_definition(scores_dir, tmp_path, capsys, year, rul
     spread = bootstrap(sections, year=year, n_resamples=N_RESAMPLES)
     assert found["bootstrap"]["mean"] == spread.mean
     title = capsys.readouterr().out.splitlines()[0]
-    assert title.rstrip() == f"In percent, by the metrics of {rules}"
+    assert title.rstrip() == f"In percent, with the metrics of {rules}"
 
 
 def test_labels_come_from_the_ground_truth(scores_dir, tmp_path, capsys):

@@ -180,7 +180,7 @@ def test_a_hanging_webhook_does_not_stop_scoring(folder, capsys, monkeypatch):
         ({"machine": "fam"}, "unknown machine 'fam': did you mean 'fan'?"),
         ({"poll": 0.0}, "--poll is 0 s: it must be above 0 s"),
         ({"window": 0.001}, "a window of 0.001 s is too short"),
-        ({"webhook": "nowhere"}, "--webhook is not a URL"),
+        ({"webhook": "nowhere"}, "--webhook is not an HTTP URL"),
         ({"json": Path("no/such/folder/x")}, "--json: no/such/folder/x cannot be"),
         ({"state": Path("no/such/folder/x")}, "pass --state with"),
     ],

@@ -76,7 +76,7 @@ def test_a_truncated_recording_is_refused_before_a_sample_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("data", "channel", "message"),
     [
-        (b"", 0, "^x: this is neither WAV nor FLAC: use either format$"),
+        (b"", 0, "^x: this is neither WAV nor FLAC: convert it to WAV$"),
         (wav(noise()), 2, "^x: there is no channel 2 in this file: choose"),
         (wav(noise(9), rate=999), 0, "rate of 999 Hz is implausible: replace"),
     ],

@@ -128,7 +128,7 @@ def test_a_training_folder_that_says_not_normal_is_refused(root, folder):
     moved.mkdir(parents=True)
     path = root / "fan" / "train" / "section_00_source_train_normal_0001.wav"
     path.rename(moved / "01.wav")
-    with pytest.raises(InputError, match=r"01\.wav: a training clip is named"):
+    with pytest.raises(InputError, match=r"01\.wav: the name or folder of this"):
         find_all(Source(root, ("fan",)))
     find_all(Source(root, ("fan",)), ["test"])
 

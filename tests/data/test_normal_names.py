@@ -38,6 +38,7 @@ def test_the_first_recording_is_named_and_all_are_counted():
     with pytest.raises(InputError) as error:
         require_normal_names(named, "leave it out")
     assert str(error.value) == (
-        "b\\n.wav: a training clip is named faulty, but models learn from normal "
-        "sounds only: leave it out (2 recordings have such names)"
+        "b\\n.wav: the name or folder of this training clip contains 'faulty', but "
+        "models learn from normal sounds only: leave it out "
+        "(2 recordings have such names)"
     )

@@ -163,7 +163,7 @@ def test_recordings_named_not_normal_are_refused_for_training_only(
     if word is None:
         load_all(recordings, *options, for_training=True)
         return
-    with pytest.raises(InputError, match=f"is named {word}, but models learn"):
+    with pytest.raises(InputError, match=f"contains {word!r}, but models learn"):
         load_all(recordings, *options, for_training=True)
 
 
@@ -239,14 +239,14 @@ def test_recordings_are_assigned_to_known_machines():
     assert of_known_machines({"a": "x"}, None, ("a", "b")) == {"a": "x"}
     assert of_known_machines("x", "u\u0308", ("\u00fc", "b")) == {"\u00fc": "x"}
     for recordings, machine, message in (
-        ("x", None, "a, b, \u00fc: say which machine"),
+        ("x", None, "a, b, \u00fc: state which machine"),
         ("x", "c", "unknown machine 'c'"),
         ({"a": "x"}, "a", "pass either machine or a dict"),
         ({}, None, "the dict is empty"),
         (
             {"u\u0308": "x", "\u00fc": "y"},
             None,
-            "two names of the dict are one machine",
+            "two names mean the same machine",
         ),
     ):
         with pytest.raises(InputError, match=message):

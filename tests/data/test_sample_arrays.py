@@ -39,7 +39,7 @@ def test_samples_that_use_their_type_have_a_full_scale_of_one(samples):
         (at(2**31, np.int64), "int64, but use only 31 bits"),
         (np.array([0, -(2**63)]), "int64, but use only 65 bits"),
         (at(2**15, np.float32), "samples reach 16.*such as 32768"),
-        (at(2**7, float), r"samples reach 64, but full scale is 1"),
+        (at(2**7, float), r"samples reach 64, but full scale must be 1"),
         (SOUND * 2**15, "samples reach 16"),
         (SOUND.astype(np.float32) * 2**23, "samples reach 4"),
         (np.array([0.5, np.inf]), "sample 1 is inf"),

@@ -173,7 +173,7 @@ def test_hosts_with_different_recordings_are_refused(data, tmp_path):
     ends = ended(start([run_command(root, out, *TINY) for root in (data, other)]))
     assert [end.returncode for end in ends] == [2, 2]
     assert "error: process 1 of 2: " in ends[0].stderr
-    assert "a --data-root that is the same on all hosts" in ends[0].stderr
+    assert "use the same --data-root on all hosts" in ends[0].stderr
     assert not out.exists()
 
 
@@ -306,7 +306,7 @@ def test_a_signal_to_one_process_saves_the_epoch_and_ends_all_with_its_status(
         ends = ended(processes, 150)
     assert [end.returncode for end in ends] == [143, 143], ends[0].stderr
     reached = restored(out / "checkpoint")
-    assert f"stopped after epoch {reached.epoch}: --resume" in ends[0].stderr
+    assert f"after epoch {reached.epoch}: continue with --resume" in ends[0].stderr
 
 
 @pytest.mark.slow

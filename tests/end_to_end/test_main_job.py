@@ -209,7 +209,7 @@ def test_a_page_without_recordings_has_a_note(finished, tmp_path, capsys):
     Report(copy).run()
     text, clips, _ = page_parts((copy / "report.html").read_text())
     assert clips == []
-    assert "There are no pictures of clips" in text
+    assert "there are no pictures of clips" in text
     assert "the page will have no pictures: data root" in capsys.readouterr().err
     with pytest.raises(InputError, match="is not a folder: check the path"):
         Report(copy, data_root=tmp_path / "gone").run()

@@ -89,7 +89,7 @@ def remove_the_targets(scores):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (add_a_file_of_both, "for one section: keep only one"),
+        (add_a_file_of_both, "for the same section: keep only one"),
         (add_a_source_clip_to_the_targets, "'section_03_source_test_0000' is listed 2"),
         (remove_the_targets, "'section_03_target_test_0000' is missing"),
     ],
@@ -180,19 +180,19 @@ def test_the_list_of_2020_has_labels_and_ids(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["a.wav,section_00_source_test_normal_0000.wav"], "comes before any machine"),
-        (["fan", "a.wav,b.wav"], "'b' gives no label and domain"),
-        (["fan", "a.wav"], "'a.wav' is neither a machine nor a clip"),
-        (["fan", "a.wav,normal_id_01_00000000.wav,0,0"], "is neither a machine nor"),
+        (["a.wav,section_00_source_test_normal_0000.wav"], "listed before any machine"),
+        (["fan", "a.wav,b.wav"], "'b' has no label and domain"),
+        (["fan", "a.wav"], "cannot read the line 'a.wav', which should be a"),
+        (["fan", "a.wav,normal_id_01_00000000.wav,0,0"], "which should be a"),
         (
             ["fan", "normal_id_01_1.wav,anomaly_id_01_00000000.wav,1"],
-            "'normal_id_01_1' has a second name that contradicts it",
+            "'normal_id_01_1' contradicts the clip's label or domain",
         ),
         (["fan", *["a.wav,normal_id_01_00000000.wav,0"] * 2], "'a' is listed 2 times"),
         (["fan", "a.wav,normal_id_01_00000000.wav,1"], "is '1': use 0 for a normal"),
         (
             ["fan", *(f"{n}.wav,normal_id_01_00000000.wav,0" for n in "ab")],
-            "'a' and 'b' are both called 'normal_id_01_00000000'",
+            "'a' and 'b' both have the later name 'normal_id_01_00000000'",
         ),
         (
             [
@@ -200,7 +200,7 @@ def test_the_list_of_2020_has_labels_and_ids(tmp_path):
                 "anomaly_id_01_00000000.wav,normal_id_01_00000000.wav,0",
                 "x.wav,anomaly_id_01_00000000.wav,1",
             ],
-            "are both called 'anomaly_id_01_00000000'",
+            "both have the later name 'anomaly_id_01_00000000'",
         ),
         ([], "is empty"),
     ],
@@ -214,8 +214,8 @@ def test_a_malformed_list_is_refused(tmp_path, lines, message):
 @pytest.mark.parametrize(
     ("years", "message"),
     [
-        ([2020, 2021], "holds 2 lists: pass the list for the right year"),
-        ([2022], "wrong in 881 lines"),
+        ([2020, 2021], "has 2 eval_data_list files: pass the file of the right"),
+        ([2022], "wrong labels or domains in 881 lines"),
     ],
 )
 def test_several_lists_and_the_wrong_list_of_2022_are_refused(tmp_path, years, message):
@@ -243,7 +243,7 @@ def test_later_names_that_contradict_the_labels_are_not_used(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["a.wav"], "'a.wav' has no renamed file"),
+        (["a.wav"], "'a.wav' has no later name"),
         (["a.wav,x_1.wav", "a.wav,x_2.wav"], "'a' is listed 2 times"),
     ],
 )
@@ -272,7 +272,7 @@ def test_a_first_name_that_contradicts_its_label_is_refused(tmp_path):
         tmp_path / "ground_truth_data" / tail,
         [f"{name},{value}" for name, value in zip(names, (1, 0), strict=True)],
     )
-    with pytest.raises(InputError, match="contradicts its label or domain"):
+    with pytest.raises(InputError, match="contradicts the clip's label or domain"):
         read_truth(tmp_path)
 
 

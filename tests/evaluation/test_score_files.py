@@ -330,13 +330,13 @@ def test_missing_files_are_refused(tmp_path):
 def test_two_files_for_one_section_are_refused(tmp_path):
     write_machine(tmp_path)
     (tmp_path / "anomaly_score_fan_section_00_test_seed1.csv").write_text("a.wav,1\n")
-    with pytest.raises(InputError, match="for one section: keep only one"):
+    with pytest.raises(InputError, match="for the same section: keep only one"):
         evaluate_directory(tmp_path)
 
 
 def test_a_score_file_without_machine_and_section_is_refused(tmp_path):
     (tmp_path / "anomaly_score_fan.csv").write_text("a.wav,1\n")
-    with pytest.raises(InputError, match=r"score_fan\.csv names no machine"):
+    with pytest.raises(InputError, match=r"score_fan\.csv has no machine and"):
         evaluate_directory(tmp_path)
 
 
@@ -346,7 +346,7 @@ def test_folders_without_scores_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"has no anomaly_score_\*"):
         evaluate_directory(tmp_path)
     write_machine(tmp_path)
-    with pytest.raises(InputError, match="holds no ground truth: pass a folder with"):
+    with pytest.raises(InputError, match="has no ground truth: pass a folder with"):
         evaluate_directory(tmp_path, tmp_path)
 
 
@@ -410,5 +410,5 @@ def test_a_decimal_comma_in_a_decision_is_refused(tmp_path):
 def test_a_name_that_only_contains_a_label_is_refused(tmp_path, name):
     good = "section_00_source_test_anomaly_0000.wav,2\n"
     (tmp_path / FILE).write_text(f"{good}{name},1\n")
-    with pytest.raises(InputError, match="does not label the clip"):
+    with pytest.raises(InputError, match="has no label in the challenge's form"):
         evaluate_directory(tmp_path)

@@ -132,7 +132,7 @@ def test_an_unusable_recording_is_refused_in_one_line(server, case):
 @pytest.mark.parametrize(
     ("method", "path", "status", "message"),
     [
-        ("POST", "/score", 400, "is missing: add ?machine=NAME, one of fan, pump"),
+        ("POST", "/score", 400, "no machine: add ?machine=NAME, one of fan, pump"),
         ("POST", "/score?machine=fam", 404, "did you mean 'fan'?"),
         ("GET", "/score", 405, "Method Not Allowed"),
         ("GET", "/../../etc/passwd", 404, "Not Found"),
@@ -418,7 +418,7 @@ def test_only_the_operator_learns_the_cause_of_an_internal_error():
     with served(Broken()) as server:
         answer = server.post(WHOLE)
         assert answer.status_code == 500
-        assert error_of(answer) == "the server failed: see what it has printed"
+        assert error_of(answer) == "internal error: see the server's output"
         assert "RuntimeError" in server.lines()[-1]
         assert server.metrics()["gammavae_requests_total", "failed"] == 1
 

@@ -114,7 +114,7 @@ def test_a_page_without_rows_has_notes_and_says_that_nothing_was_evaluated():
     unlabelled = machine(labels=("", ""))
     html = report_html(Report(CONFIG, [unlabelled], notes=["nothing is labelled"]))
     assert "nothing is labelled" in html
-    assert "they are scored below but not evaluated" in html
+    assert "this page shows scores but no evaluation" in html
     assert "<table" not in html
 
 

@@ -512,7 +512,7 @@ def test_a_recording_that_was_cut_is_shown_part_by_part(made, scored, tmp_path):
     write_recordings_report(path, made.detector, [(1, cut, np.arange(4.0))])
     html = path.read_text()
     assert "b.wav part 2 of 2" in html
-    assert "judged by itself" in html
+    assert "judged separately" in html
 
 
 def test_a_page_without_clips_or_at_an_unwritable_path_is_refused(

@@ -79,7 +79,7 @@ def test_a_description_names_frequencies_and_seconds():
 def test_steady_sounds_are_throughout_and_many_clicks_are_counted():
     assert "throughout" in described((slice(20, 30), slice(None), 1.0))
     clicks = [(slice(20, 30), slice(f, f + 5), 1.0) for f in range(20, 300, 40)]
-    assert f"in {len(clicks)} short moments" in described(*clicks)
+    assert f"at {len(clicks)} short moments" in described(*clicks)
     # Bursts in close succession are one moment.
     bursts = [(slice(20, 30), slice(f, f + 3), 1.0) for f in range(20, 80, 6)]
     assert described(*bursts).count(" to ") == 1

@@ -65,7 +65,7 @@ def test_resuming_never_removes_results_that_have_no_training(
     again = tmp_path / "again"
     evaluate(finished / "checkpoint", data, again)
     before = score_bytes(again)
-    assert "no training to resume" in refusal(*resume(again, data, *ALL))
+    assert "no training state to resume from" in refusal(*resume(again, data, *ALL))
     assert score_bytes(again) == before
 
 

@@ -201,7 +201,7 @@ def test_the_notes_name_machines_whose_clips_all_sound_the_same(tiny):
         copied=clips([one] * 4),
         nearly=clips([one] * 3 + [one + 0.1 * (np.arange(128) == 7)]),
     )
-    assert note.startswith("The training clips of silent, copied all sound the same")
+    assert "all sound the same, like silence or copies: silent, copied." in note
     assert notes_on(tiny(), usual=clips(noise(rng, 4))) == []
 
 
@@ -213,7 +213,7 @@ def test_the_notes_name_machines_with_fewer_groups_than_folds(tiny):
         "copies": clips(near_copies(rng, [4, 4, 4])),
     }
     (note,) = notes_on(tiny("default", "train.n_folds=5", "n_seeds=2"), **machines)
-    assert "than the 5 folds: three (3), copies (3). " in note
+    assert "than there are folds (5): three (3), copies (3). " in note
     assert notes_on(tiny("default", "train.n_folds=3"), **machines) == []
     assert notes_on(tiny("vae"), **machines) == []
 
@@ -229,6 +229,6 @@ def test_a_model_that_would_train_on_a_single_window_is_refused(
         require_windows(split, ["many", "two"])
         return
     with pytest.raises(
-        InputError, match="two: a model would train on 1 of its windows"
+        InputError, match="two: the number of windows available to train a model is 1"
     ):
         require_windows(split, ["many", "two"])

@@ -12,7 +12,7 @@ from gammavae_jax.errors import InputError, unknown_name
 PARTS = ("dev", "eval")
 ZENODO = "https://zenodo.org"
 
-# The name becomes a file name: only letters, digits and underscores are safe.
+# The archive's name becomes a file name, so it must contain only safe characters.
 _URL = re.compile(r"https://zenodo\.org/records/([0-9]+)/files/([A-Za-z0-9_]+\.zip)")
 
 

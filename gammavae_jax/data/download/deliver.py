@@ -1,4 +1,4 @@
-"""Downloads a year's archives into a folder, which is locked meanwhile."""
+"""Downloads a year's archives into a folder, and locks the folder meanwhile."""
 
 import json
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def status_of(archive: Archive, out: Path) -> DownloadStatus:
     """
     path = out / archive.folder / archive.name
     if path.exists():
-        recordings_in(path)  # refuses a truncated copy from elsewhere
+        recordings_in(path)  # raises an error if the archive is truncated
         return DownloadStatus(path, path.stat().st_size, "complete")
     n_bytes = size_so_far(path)
     return DownloadStatus(path, n_bytes, "partial" if n_bytes else "missing")
@@ -45,7 +45,7 @@ def published_files(
 ) -> dict[Archive, Published]:
     """Return the size and checksum that Zenodo publishes for each archive, if any.
 
-    Each record is requested once; no more are requested if the server is unreachable.
+    Each record is requested once. If the server is unreachable, the rest are skipped.
     """
     published: dict[Archive, Published] = {}
     for record in sorted({archive.record for archive in archives}):
@@ -106,7 +106,7 @@ def deliver(
             try:
                 fetch(mirror + archive.url_path, path, file or Published(), log)
             except Refused as error:
-                log.say(f"error: {error}")  # now: the next archive may end the program
+                log.say(f"error: {error}")  # now: a later error may end the loop
                 refusal = error
                 continue
             sums = "published checksum" if file and file.md5 else "internal checksums"

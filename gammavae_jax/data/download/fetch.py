@@ -21,8 +21,8 @@ from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import require_room, write_text, writing
 from gammavae_jax.log import Log
 
-ATTEMPTS = 25  # in a row without a new byte, over about seven minutes
-_MAX_WRONG = 2  # downloads of wrong bytes, after which to give up
+ATTEMPTS = 25  # in a row without new bytes; they take about seven minutes
+_MAX_WRONG = 2  # give up after this many downloads with wrong bytes
 _CHUNK, _MEGABYTE = 1 << 18, 1_000_000  # bytes
 
 
@@ -70,14 +70,14 @@ def fetch(url: str, path: Path, published: Published, log: Log) -> None:
 
 
 def size_so_far(path: Path) -> int:
-    """Return the number of bytes already on disk."""
+    """Return the number of bytes of an unfinished download that are on disk."""
     part = path.with_name(f"{path.name}.part")
     return part.stat().st_size if part.is_file() else 0
 
 
 @dataclass
 class _Download:
-    """An unfinished download, with its bytes on disk and its attempts to continue."""
+    """An unfinished download: its bytes on disk, and the attempts to complete it."""
 
     url: str
     path: Path
@@ -117,7 +117,7 @@ class _Download:
             self.part.unlink(missing_ok=True)
             self.n_wrong += 1
             if self.n_wrong == _MAX_WRONG:
-                raise Refused(f"{error}, {_MAX_WRONG} times") from error
+                raise Refused(f"{error}, in {_MAX_WRONG} downloads") from error
             raise
         with self.part.open("ab") as file:
             os.fsync(file.fileno())
@@ -146,7 +146,7 @@ class _Download:
             self._append(response, start, total)
         if total is not None and self.size < total:
             missing = decimal(total - self.size)
-            raise Transient(f"the connection broke {missing} before the end")
+            raise Transient(f"the connection broke while {missing} were still missing")
 
     def _total_in(self, response: Response, start: int) -> int | None:
         """Return the archive's size; None if it is unknown."""
@@ -161,7 +161,10 @@ class _Download:
                 raise WrongBytes("the server sent bytes that were not requested")
         size = int(match[1]) if match else expected
         if expected not in (None, size):
-            raise Refused(f"the server has {size} bytes, but {expected} are published")
+            raise Refused(
+                f"the file on the server has {size} bytes, but the published size is "
+                f"{expected}"
+            )
         return size
 
     def _append(self, response: Response, size: int, total: int | None) -> None:
@@ -170,7 +173,7 @@ class _Download:
             self.part.open("ab") as file,
             self.log.progress(f"{self.path.name}, MB", *in_megabytes) as advance,
         ):
-            # `read1` returns what has arrived: a broken connection loses nothing.
+            # `read1` returns what has arrived, so a broken connection loses nothing.
             while data := response.raw.read1(_CHUNK, decode_content=False):
                 if total is not None and size + len(data) > total:
                     raise WrongBytes(f"the server sent more than {total} bytes")

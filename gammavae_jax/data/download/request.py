@@ -20,18 +20,19 @@ from gammavae_jax.errors import InputError
 TIMEOUTS_S = (15.0, 60.0)  # to connect, and between two pieces of a response
 _MAX_RETRY_AFTER_S = 300.0
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
-# Exponential with jitter: between half and all of 1, 2, 4, 8, 16, 30, 30, ... seconds.
+# Exponential backoff with jitter: each wait lasts between 50% and 100% of 1, 2, 4,
+# 8, 16, 30, 30, ... seconds.
 _BACKOFF = wait_exponential(0.5, max=15) + wait_random_exponential(0.5, max=15)
-# A file that is compressed in transit could not be resumed.
+# The download of a file that is compressed in transit could not be resumed.
 _HEADERS = {"User-Agent": "gammavae-jax", "Accept-Encoding": "identity"}
 
 
 class Refused(InputError):
-    """The error if a server refuses to provide a file; it may provide other files."""
+    """The error if a server refuses one file; it may still provide other files."""
 
 
 class Transient(Exception):
-    """The error for a failure that may not recur in another attempt."""
+    """The error for a failure that may not occur in the next attempt."""
 
     retry_after_s = 0.0
 
@@ -55,10 +56,10 @@ def get(url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
 
 
 def retrying(attempts: int) -> Retrying:
-    """Return a function that calls another one again while it raises `Transient`.
+    """Return a function that calls its argument again while that raises `Transient`.
 
-    The function waits with exponential backoff and jitter, and at least as long as the
-    server asks. After the last attempt it raises the last error.
+    It waits between the attempts, with exponential backoff and jitter, but at least as
+    long as the server asks. After the last attempt, it raises the last error.
     """
 
     def wait_s(state: RetryCallState) -> float:

@@ -1,1 +1,1 @@
-"""A small built-in set of seven synthetic machines."""
+"""A small built-in data set of seven synthetic machines."""

@@ -1,4 +1,4 @@
-"""Generates the built-in recordings, a small synthetic set in the challenge's layout.
+"""Generates the built-in data set: synthetic clips in the challenge's folder layout.
 
 The set is generated once and cached. Every clip depends only on its machine and name,
 so the set is the same on every computer.
@@ -36,11 +36,11 @@ class SyntheticSize:
 
     n_source: int = 90  # training clips
     n_target: int = 10  # training clips
-    n_test: int = 16  # clips in each of the four groups of domain and label
-    seconds: tuple[float, float] = (2.0, 2.0)  # of the shortest and longest clip
+    n_test: int = 16  # test clips for each combination of domain and label
+    seconds: tuple[float, float] = (2.0, 2.0)  # the shortest and longest lengths
 
 
-# Clip counts and lengths differ, so that a run on this set exercises padding.
+# Clip counts and lengths differ, so that runs on this set also test padding.
 SIZES: Mapping[str, SyntheticSize] = {
     "ToyCar": SyntheticSize(),
     "ToyTrain": SyntheticSize(n_source=84, seconds=(2.2, 2.2)),
@@ -84,7 +84,7 @@ class _Clip(NamedTuple):
 def synthetic_root(log: Log | None = None) -> Path:
     """Return the folder of the built-in set; the first call generates it.
 
-    It is in `GAMMAVAE_CACHE_DIR` (default: the user's cache folder).
+    This folder is in `GAMMAVAE_CACHE_DIR` (default: the user's cache folder).
 
     Raises:
         InputError: the folder cannot be written or contains something else.
@@ -149,7 +149,7 @@ def _write_set(root: Path, sizes: Mapping[str, SyntheticSize], log: Log) -> None
 
 
 def _clips(machine: str, size: SyntheticSize) -> Iterator[_Clip]:
-    """Yield training clips, then test clips, in the challenge's order."""
+    """Yield the training clips, then the test clips, in the challenge's order."""
     counts = {"source": size.n_source, "target": size.n_target}
     groups = [("train", domain, "normal", count) for domain, count in counts.items()]
     for domain, label in itertools.product(counts, ("normal", "anomaly")):

@@ -1,4 +1,4 @@
-"""The sounds of seven synthetic machines, normal and faulty.
+"""The normal and faulty sounds of seven synthetic machines.
 
 A clip is `loudness * (machine + background + fault)`. The clips of a machine differ in
 speed, in the levels of the tones, in loudness and in background.
@@ -45,8 +45,8 @@ class Machine:
     fault: Callable[[Generator, Signal], Signal]
     source: tuple[Condition, ...]
     target: tuple[Condition, ...]
-    fault_db: tuple[Number, Number]  # range of severity, relative to the machine
-    background_db: Number = -12  # relative to the machine
+    fault_db: tuple[Number, Number]  # range of levels, relative to the sound
+    background_db: Number = -12  # relative to the sound
 
 
 def render(
@@ -57,7 +57,7 @@ def render(
     *,
     is_anomaly: bool,
 ) -> Signal:
-    """Render one clip at the rate `signals.RATE`, mostly within [-1, 1]."""
+    """Render one clip at `signals.RATE`; its samples are mostly within [-1, 1]."""
     turns = spin(rng, n_samples, condition.speed / 60)
     clip = unit(machine.sound(rng, turns))
     level = machine.background_db + rng.normal(0, _BACKGROUND_SPREAD_DB)
@@ -152,8 +152,8 @@ def _valve_fault(rng: Generator, turns: Signal) -> Signal:
     return leak + unit(knocks(rng, turns, 2, 1100, 0.004))
 
 
-# `fault_db` sets each machine's difficulty. Its range is from inaudible to obvious, so
-# that any detector finds some anomalies and misses others.
+# `fault_db` sets how hard each machine's faults are to detect. Each range extends from
+# inaudible to obvious, so that any detector finds some anomalies and misses others.
 MACHINES = {
     "ToyCar": Machine(
         sound=_toy_car,

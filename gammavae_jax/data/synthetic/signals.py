@@ -1,8 +1,8 @@
 """The building blocks of the synthetic machines' sounds.
 
-Most are functions of the shaft's angle in turns, so that tones, knocks and modulations
-stay in step while the speed wanders. All are float64, which keeps rounding differences
-between processors far below one step of a 16-bit sample.
+Most functions take the shaft's angle in turns, so that tones, knocks and modulations
+stay in step while the speed wanders. All signals are float64, which keeps rounding
+differences between processors far below one step of a 16-bit sample.
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ def unit(sound: Signal) -> Signal:
 
 
 def tones(rng: Generator, turns: Signal, orders: Mapping[Number, Number]) -> Signal:
-    """Return sines at multiples of the shaft's speed; `orders` has their dB levels."""
+    """Return a sum of sines; `orders` maps multiples of the speed to levels in dB."""
     levels = np.array(list(orders.values()))
     levels = levels + rng.normal(0, _TONE_SPREAD_DB, len(orders))
     phases = rng.uniform(size=len(orders))
@@ -66,7 +66,7 @@ def swing(turns: Signal, order: Number, depth: Number) -> Signal:
 def noise(
     rng: Generator, n_samples: int, slope: Number, low: Number = 20, high: Number = 8000
 ) -> Signal:
-    """Return noise of power 1 / f^slope from `low` to `high` Hz, with RMS 1."""
+    """Return noise of RMS 1, with power ~ 1 / f^slope between `low` and `high` Hz."""
     hz = np.fft.rfftfreq(n_samples, 1 / RATE)
     inside = (hz >= low) & (hz <= high)
     shape = np.where(inside, np.maximum(hz, low) ** (-slope / 2), 0)
@@ -77,7 +77,7 @@ def noise(
 def knocks(
     rng: Generator, turns: Signal, per_turn: Number, hz: Number, decay: float
 ) -> Signal:
-    """Return random impacts that ring at `hz` and decay over `decay` seconds."""
+    """Return impacts that ring at `hz` and decay with a time constant of `decay` s."""
     count = np.floor(per_turn * turns + rng.uniform())
     blows = np.flatnonzero(np.diff(count))
     impulses = np.zeros_like(turns)
@@ -88,6 +88,6 @@ def knocks(
 
 
 def gate(turns: Signal, per_turn: Number, duty: Number) -> Signal:
-    """Return smooth pulses, near 1 for a share `duty` of each period, else near 0."""
+    """Return smooth pulses: about 1 for a share `duty` of each period, else about 0."""
     phase = (per_turn * turns) % 1
     return 1 / (1 + np.exp(-40 * (phase - 0.05))) / (1 + np.exp(40 * (phase - duty)))

@@ -1,6 +1,6 @@
 "use strict";
 
-const KEPT = 240; // scores of a machine
+const KEPT = 240; // scores kept for each machine
 const ALARMS = 10;
 const RETRY = 1000; // ms
 const SVG = "http://www.w3.org/2000/svg";
@@ -64,7 +64,7 @@ class Card {
     return this.root.querySelector(selector);
   }
 
-  /** Replace everything when the page has connected. */
+  /** Replace all data whenever the page has connected. */
   reset(machine) {
     this.threshold = machine.threshold;
     this.scores = machine.scores;
@@ -212,7 +212,7 @@ class Card {
     const alarms = this.scores.filter((score) => score.is_anomaly).length;
     return `${this.name}: scores of the last ${this.scores.length} recordings, ` +
       `${alarms} alarms. Latest score ${number(last.score)}, threshold ` +
-      `${number(this.threshold)}. Use the arrow keys to read single scores.`;
+      `${number(this.threshold)}. Use the arrow keys to read individual scores.`;
   }
 
   /** Select a score: show it as text and mark it. */
@@ -282,7 +282,7 @@ class Card {
     context.putImageData(image, 0, 0);
     this.part(".begin").textContent = "0 s";
     this.part(".levels").textContent =
-      `low tones at the bottom, ${number(Math.round(top - range))} to ${number(Math.round(top))} dB`;
+      `low frequencies at the bottom, ${number(Math.round(top - range))} to ${number(Math.round(top))} dB`;
     this.part(".end").textContent = `${number(seconds)} s`;
     canvas.setAttribute("aria-label",
       `${this.name}: spectrogram of ${number(seconds)} s, loudest ${number(top)} dB`);

@@ -15,18 +15,21 @@ T = TypeVar("T")
 
 
 class _Cancelled(Exception):
-    """An exception that stops loading recordings that are no longer needed."""
+    """Raised to stop the loading of recordings that are no longer needed."""
 
 
 class _QuietLog(Log):
-    """A silent log for a background thread, which only collects notes and times."""
+    """A log for a background thread that prints nothing, but keeps notes and times."""
 
     def __init__(self, stop: threading.Event):
         super().__init__(Console(file=io.StringIO()))
         self.stop = stop
 
     def shown_on(self, like: Log) -> Log:
-        """Return a log for the later stages, and show the collected notes in it."""
+        """Return a visible log for the later stages of the wave.
+
+        It uses the console of `like`, and begins with the notes collected so far.
+        """
         log = like.without_results()
         log.seconds = self.seconds
         for note in self.notes:
@@ -35,7 +38,7 @@ class _QuietLog(Log):
 
     @contextmanager
     def progress(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
-        """Show no progress bar, but let the thread be cancelled."""
+        """Show no progress bar, but allow the thread to be cancelled."""
         del title, total, done
 
         def advance(text: str = "") -> None:
@@ -55,12 +58,13 @@ def load_in_turn(
 
     Args:
         numbers: the wave numbers.
-        load: called with a number and a log, in a thread except for the first wave.
-        log: the logs of the waves use its console; only the first wave shows its
-            progress, since the others load in the background.
+        load: loads a wave, given its number and a log. All waves but the first are
+            loaded in the thread.
+        log: the log whose console the waves' logs use. Only the first wave shows
+            progress, because the others are loaded in the background.
 
     Raises:
-        Exception: whatever `load` raised, when it is that wave's turn.
+        Exception: an error that `load` raised for a wave, when that wave is due.
     """
     if not numbers:
         return
@@ -73,9 +77,9 @@ def load_in_turn(
                 quiet = _QuietLog(stop)
                 upcoming = thread.submit(load, number, quiet)
                 yield now
-                del now  # frees its memory before waiting for the next one
+                del now  # frees the memory of this wave before waiting for the next
                 now = number, upcoming.result(), quiet.shown_on(log)
-                del upcoming  # which still refers to its result
+                del upcoming  # the future still refers to its result
             yield now
         finally:
             stop.set()

@@ -1,8 +1,8 @@
 """Divides a fleet into waves of machines that fit in memory.
 
-A fleet that does not fit is trained in waves, one after the other. The arrays of all
-waves have the shapes of the largest machine, so one compiled program serves all waves,
-and a machine's results do not depend on its wave.
+A fleet that does not fit in memory is trained in waves, one after the other. The arrays
+of all waves have the shapes of the largest machine, so one compiled program serves all
+waves, and a machine's results do not depend on its wave.
 """
 
 import contextlib
@@ -30,11 +30,14 @@ from gammavae_jax.training.step import init_state
 PLAN = "fleet.json"
 _FORMAT = 1
 _FLOAT_BYTES = 4
-_SHARE_OF_HOST = 0.5  # of the available memory: other programs need some, too
+_SHARE_OF_HOST = 0.5  # of the available memory; other programs need some, too
 _SHARE_OF_DEVICES = 0.8
-_STATES_ON_HOST = 7  # two epochs in flight, states read or written, the detector
+# Copies of the training state in memory: for two epochs in flight, for reading and
+# writing, and for the detector.
+_STATES_ON_HOST = 7
 _STATES_ON_DEVICE = 2  # the state before and after a step
-# The arrays, the recordings of the next wave, and those of this wave for scoring.
+# Copies of the log-mels in memory: the arrays, the next wave's recordings, and this
+# wave's recordings for scoring.
 _LOG_MELS_ON_HOST = 3
 _LOG_MELS_ON_DEVICE = 1.3
 
@@ -124,7 +127,7 @@ def read_plan(out: Path) -> WavePlan:
 
 
 def require_same_plan(before: WavePlan, plan: WavePlan, out: Path) -> None:
-    """Reject a plan if its machines, recordings or metrics differ from the old plan."""
+    """Reject a plan that has other machines, recordings or metrics than the old one."""
     if before == plan:
         return
     if before == plan._replace(year=before.year):
@@ -139,7 +142,7 @@ def require_same_plan(before: WavePlan, plan: WavePlan, out: Path) -> None:
 
 
 def wave_size_that_fits(machines: Sequence[MachineSize], config: Config) -> int:
-    """Estimate how many machines fit in a wave; at least one."""
+    """Estimate how many machines can form a wave that fits in memory; at least one."""
     train = reduce(Capacity.joined, (size.train for size in machines))
     test = reduce(Capacity.joined, (size.test for size in machines))
     n_frames = train.frames * train.clips + test.frames * test.clips
@@ -151,8 +154,8 @@ def wave_size_that_fits(machines: Sequence[MachineSize], config: Config) -> int:
 def all_fit(machines: Iterable[Sequence[MachineFiles]], config: Config) -> bool:
     """Return whether file sizes show that all machines fit in memory.
 
-    If not, `measure_fleet` must decide. Each entry of `machines` holds the sections of
-    one machine type.
+    If the sizes do not show it, `measure_fleet` must decide. Each entry of `machines`
+    holds the sections of one machine type.
     """
     sizes = [
         sum(_file_samples(file.path) for file in (*unit.train, *unit.test))
@@ -165,7 +168,10 @@ def all_fit(machines: Iterable[Sequence[MachineFiles]], config: Config) -> bool:
 
 
 def _units_that_fit(config: Config, log_mel_bytes: float | int) -> float:
-    """Estimate how many sections fit in memory, given the bytes of log-mels in each."""
+    """Estimate how many sections fit in memory.
+
+    `log_mel_bytes` is the size of the log-mels of one section.
+    """
     one = jax.eval_shape(lambda: init_state(config, jax.random.key(0)))
     leaves = jax.tree.leaves(one)
     state = config.n_members * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
@@ -194,7 +200,7 @@ def available_memory() -> int:
     If the system does not report it, half of all memory counts as available.
     """
     available = [_system_memory()]
-    with contextlib.suppress(OSError, ValueError):  # no container, or "max"
+    with contextlib.suppress(OSError, ValueError):  # no container, or no limit
         limit = int((_CONTAINER / "memory.max").read_text())
         used = int((_CONTAINER / "memory.current").read_text())
         # The system frees the memory of cached files when it is needed.
@@ -228,8 +234,9 @@ def _system_memory() -> int:
 def free_memory() -> None:
     """Free a wave's arrays, and return their memory to the system if possible.
 
-    glibc keeps freed memory between blocks in use, which grows with large arrays.
+    glibc keeps freed memory that lies between blocks in use. With large arrays, the
+    memory that it keeps would grow from wave to wave.
     """
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # another library
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,7 +1,7 @@
 """Combines the results of a fleet's waves.
 
-To save memory, only one line per machine is kept: tables are copied in blocks, and
-means are computed for one score at a time.
+To save memory, tables are copied in blocks, means are computed for one score at a time,
+and only one line per machine is kept in memory.
 """
 
 import csv
@@ -33,7 +33,7 @@ _STAGES = ("features_s", "compile_s", "train_s", "fit_s", "score_s")
 def write_fleet_results(
     config: Config, origin: Origin, plan: WavePlan, out: Path, log: Log
 ) -> bool:
-    """Publish all waves' results as if from one run, and print the official scores.
+    """Publish the combined results of all waves, and print the official scores.
 
     Returns:
         Whether all models finished training.
@@ -65,7 +65,7 @@ def write_fleet_results(
 
 
 def join_tables(paths: Sequence[Path], target: Path) -> None:
-    """Join the waves' tables into the table that a single run would write.
+    """Join the waves' tables into the same table that a single run would write.
 
     The first two columns are `seed` and `score`. The lines of each seed and score stay
     together, in the order of the tables.
@@ -73,11 +73,11 @@ def join_tables(paths: Sequence[Path], target: Path) -> None:
     Raises:
         OSError: a table is missing, or the target cannot be written.
     """
-    blocks: dict[bytes, list[tuple[Path, int, int]]] = {}  # first byte, and length
+    blocks: dict[bytes, list[tuple[Path, int, int]]] = {}  # path, first byte and length
     for path in paths:
         with path.open("rb") as file:
             first = len(file.readline())
-            # Names contain no line breaks.
+            # Each line is a row, because names contain no line breaks.
             for key, lines in groupby(file, lambda n: b",".join(n.split(b",", 2)[:2])):
                 length = sum(map(len, lines))
                 blocks.setdefault(key, []).append((path, first, length))
@@ -147,7 +147,7 @@ def _totals(folders: Sequence[Path]) -> dict[str, Any]:
 
 
 def _write_summary(path: Path, about: dict[str, Any], folders: Sequence[Path]) -> None:
-    """Write `summary.json`, copying the machines from one wave at a time."""
+    """Write `summary.json`, reading the entries of the machines wave by wave."""
     head = to_json(about).rstrip().removesuffix("}").rstrip()
     with atomic_write(path) as file:
         file.write((head + ',\n  "machines": {').encode())
@@ -161,7 +161,7 @@ def _write_summary(path: Path, about: dict[str, Any], folders: Sequence[Path]) -
 
 
 def _machine_lines(config: Config, out: Path, plan: WavePlan) -> Iterator[MachineLine]:
-    """Yield each machine's line for the page, without metrics if it has no labels."""
+    """Yield each machine's line for the page; unlabelled machines have no metrics."""
     wave_of = {m: number for number, wave in enumerate(plan.waves) for m in wave}
     rows: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in _rows(out / "results.csv", config.score):

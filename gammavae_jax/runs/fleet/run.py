@@ -1,7 +1,7 @@
 """Runs more machines than fit in memory, wave by wave.
 
-A fleet's folder holds `fleet.json`, a run folder for each wave, and all results.
-Finished waves are not run again.
+A fleet's folder holds `fleet.json`, a run folder for each wave, and the combined
+results. Finished waves are not run again.
 """
 
 from collections.abc import Iterator
@@ -121,16 +121,16 @@ def describe_waves(
         wave_size = read_plan(folder.path).wave_size
     if wave_size is None:
         if not all_fit(find_in_turn(source), config):
-            log.show("in waves of as many machines as fit in memory, unless all fit")
+            log.show("this run would train in waves, unless all machines fit in memory")
     elif wave_size < n_machines:
         n_waves = -(-n_machines // wave_size)
-        log.show(f"in {n_waves} waves (--wave-size {wave_size})")
+        log.show(f"this run would train in {n_waves} waves (--wave-size {wave_size})")
 
 
 def evaluate_machines(
     checkpoint: Path, source: Source, folder: RunFolder, year: int | None, log: Log
 ) -> None:
-    """Evaluate a checkpoint or, wave by wave, a fleet.
+    """Evaluate a checkpoint, or evaluate a fleet wave by wave.
 
     Raises:
         InputError: the fleet is not finished; for other reasons, see `evaluate`.
@@ -145,8 +145,8 @@ def evaluate_machines(
     fleet, out = checkpoint.resolve(), folder.path.resolve()
     if fleet.is_relative_to(out) or out.is_relative_to(fleet):
         raise InputError(
-            f"{str(folder.path)!r} is, contains or lies in the fleet's folder: choose "
-            "another --out"
+            f"{str(folder.path)!r} is the fleet's folder, or contains it, or lies in "
+            "it: choose another --out"
         )
     with hold(folder._replace(resume=False)):
         _evaluate_waves(checkpoint, source, folder.path, year, log)
@@ -166,7 +166,7 @@ def _evaluate_waves(
     machines = tuple(machine for wave in plan.waves for machine in wave)
     year = plan.year if year is None else year
     for _ in find_in_turn(source._replace(machines=machines), ["test"]):
-        pass  # every machine exists, or nothing is written
+        pass  # raises an error if a machine is missing, before anything is written
     config = read_config(checkpoint)
     if config is None:
         raise InputError(
@@ -268,12 +268,13 @@ def _named_wave(number: int, plan: WavePlan) -> Iterator[None]:
 
 
 def _begun_wave(config: Config, out: Path, number: int) -> RunFolder:
-    """Return the folder of a wave, set to resume if the wave was started."""
+    """Return a wave's run folder, which is resumed if the wave was started before."""
     wave = wave_folder(out, number)
     begun = read_config(wave)
     if begun is not None and trains_alike(config, begun):
         return RunFolder(wave, resume=True)
-    # It was killed before it had a mark, or belongs to a fleet that this one replaces.
+    # The wave was killed before it wrote its configuration, or its folder is left over
+    # from a fleet that this one replaces.
     with writing(out, resumable=True):
         remove(wave)
     return RunFolder(wave)

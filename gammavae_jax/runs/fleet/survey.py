@@ -80,8 +80,8 @@ def measure_fleet(
 ) -> Survey:
     """Measure every machine in a source.
 
-    All headers are read before an error is raised, so that its message can count the
-    bad recordings. With `skip_bad_files`, they are left out instead.
+    All headers are read before an error is raised, so that the error can count the
+    bad recordings. With `skip_bad_files`, bad recordings are left out instead.
 
     Raises:
         InputError: a recording cannot be used, or a machine lacks recordings.
@@ -102,7 +102,8 @@ def measure_fleet(
         raise several_bad(bad)
     if source.with_supplemental:
         require_supplemental(source, has_extra)
-    # With several years, the metrics since 2022 apply to all waves, as in one run.
+    # If the machines are from several years, the metrics since 2022 apply to all waves,
+    # as they would in a single run.
     of_layout = years.pop() if len(years) == 1 else 2022
     return Survey(tuple(sizes), of_layout if year is None else year)
 

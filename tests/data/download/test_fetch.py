@@ -305,7 +305,7 @@ def test_a_server_with_wrong_ranges_is_asked_for_no_more_of_them(server, load):
 
 def test_an_unrequested_range_is_refused(server, load):
     server.faults.extend([partial_content("bytes 0-599999/600000", DATA)] * 2)
-    with pytest.raises(Refused, match=r"bytes that were not requested, 2 times \(0 b"):
+    with pytest.raises(Refused, match=r"bytes that were not requested, in 2 downloads"):
         load()
 
 
@@ -331,7 +331,7 @@ def test_a_claimed_length_that_is_too_long_exhausts_the_attempts(server, load):
 def test_a_length_other_than_the_published_one_is_refused(server, load):
     load.begin()
     server.faults.append(whole(length=len(DATA) - 1))
-    with pytest.raises(Refused, match="has 599999 bytes, but 600000 are published"):
+    with pytest.raises(Refused, match="599999 bytes, but the published size is 600000"):
         load(KNOWN)
     assert load(KNOWN) == DATA
     assert load.ranges == ["bytes=200000-"] * 2
@@ -340,8 +340,8 @@ def test_a_length_other_than_the_published_one_is_refused(server, load):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (DATA[:-30], r"is not a complete zip archive, 2 times \(0 bytes kept\)"),
-        (DATA[:99] + bytes(9) + DATA[108:], "the zip archive is corrupt, 2 times"),
+        (DATA[:-30], r"is not a complete zip archive, in 2 downloads \(0 bytes kept\)"),
+        (DATA[:99] + bytes(9) + DATA[108:], "zip archive is corrupt, in 2 downloads"),
     ],
 )
 def test_without_a_checksum_the_archive_is_verified_by_its_own(
@@ -356,7 +356,7 @@ def test_without_a_checksum_the_archive_is_verified_by_its_own(
 def test_no_more_bytes_than_published_are_written(server, load):
     server.files[PATH] = DATA * 3
     server.faults.extend([partial(serve, Content_Length=None)] * 2)
-    with pytest.raises(Refused, match="sent more than 600000 bytes, 2 times"):
+    with pytest.raises(Refused, match="sent more than 600000 bytes, in 2 downloads"):
         load(KNOWN)
     assert not load.path.exists()
 
@@ -373,7 +373,7 @@ def test_a_wrong_checksum_is_refused_with_both_checksums(server, load):
         load(KNOWN)
     message = str(caught.value)
     assert f"checksum is {published(OTHER).md5} instead of the published" in message
-    assert f"{KNOWN.md5}, 2 times (0 bytes kept): run the same command" in message
+    assert f"{KNOWN.md5}, in 2 downloads (0 bytes kept): run the same" in message
     assert "\n" not in message
     assert f"{KNOWN.md5} (0 bytes kept): next attempt in 1 s" in load.printed.getvalue()
     assert not load.path.exists()

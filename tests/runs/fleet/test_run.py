@@ -226,7 +226,7 @@ def test_bad_recordings_of_any_wave_are_counted_before_the_first_is_trained(
     out = tmp_path / "out"
     text = refusal(tiny(), job(damaged, out), 1)
     assert "fan0002/test/section_00" in text
-    assert "(2 recordings cannot be used; --skip-bad-files lists all)" in text
+    assert "(2 recordings cannot be used; --skip-bad-files lists them)" in text
     assert not out.exists()
 
 
@@ -272,7 +272,7 @@ def test_a_dry_run_describes_the_waves(waves, data, tiny, tmp_path, monkeypatch)
     assert "in 3 waves (--wave-size 1)" in description(new, 1)
     assert "in 2 waves (--wave-size 2)" in description(job(data, waves, resume=True))
     monkeypatch.setattr("gammavae_jax.runs.fleet.run.all_fit", lambda *_: False)
-    assert "in waves of as many machines as fit in memory" in description(new)
+    assert "in waves, unless all machines fit in memory" in description(new)
 
 
 def test_an_unfinished_fleet_is_not_evaluated(waves, data, tmp_path):
@@ -288,9 +288,7 @@ def test_evaluating_a_fleet_never_removes_a_part_of_it(waves, data):
     before = score_bytes(waves)
     for out in (waves, waves / "waves" / "0000", waves.parent):
         job = Source(data, ()), RunFolder(out, overwrite=True), None
-        with pytest.raises(
-            InputError, match=r"is, contains or lies in the fleet's folder"
-        ):
+        with pytest.raises(InputError, match=r"is the fleet's folder, or contains it"):
             evaluate_machines(waves, *job, quiet_log())
     assert score_bytes(waves) == before
     assert (waves / "waves" / "0000" / "checkpoint" / "detector.json").exists()
