@@ -42,8 +42,16 @@ def misaligned(array):
     return copy, weakref.ref(memory)
 
 
+@pytest.fixture
 def model_threads():
-    return [t for t in threading.enumerate() if t.name.startswith("models")]
+    """Return a function that lists the threads that this test started for models."""
+    before = set(threading.enumerate())  # another test may still use its placement
+
+    def started():
+        threads = set(threading.enumerate()) - before
+        return [t for t in threads if t.name.startswith("models")]
+
+    return started
 
 
 def test_the_stacked_clips_on_the_host_are_freed_before_training(monkeypatch):
@@ -66,7 +74,7 @@ def test_the_stacked_clips_on_the_host_are_freed_before_training(monkeypatch):
     assert len(on_host) == 1
 
 
-def test_no_thread_is_left_after_training_or_fitting():
+def test_no_thread_is_left_after_training_or_fitting(model_threads):
     machines = machines_of(CONFIG)
     trained = train_machines(CONFIG, machines.train)
     assert not model_threads()
@@ -76,7 +84,7 @@ def test_no_thread_is_left_after_training_or_fitting():
         assert np.isfinite(detector.thresholds["mse"]).all()
 
 
-def test_a_training_that_fails_leaves_no_thread():
+def test_a_training_that_fails_leaves_no_thread(model_threads):
     class Failing(Observer):
         def on_epoch(self, epoch, info):
             assert model_threads()
