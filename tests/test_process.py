@@ -263,7 +263,9 @@ def test_a_missing_device_is_named_with_the_remedy(monkeypatch, error, reason):
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     with pytest.raises(InputError, match="set JAX_PLATFORMS=cpu") as caught:
         local_devices()
-    assert f"a device of JAX_PLATFORMS=cuda ({reason}): set" in str(caught.value)
+    assert f"no usable device for JAX_PLATFORMS=cuda ({reason}): set" in str(
+        caught.value
+    )
 
 
 FORKING = """
