@@ -53,7 +53,7 @@ def test_a_dry_run_ends_by_reporting_that_the_folder_would_be_refused(
 ):
     (tmp_path / "config.json").write_text("{}")
     *_, waves, last = dry_run(tmp_path, "--wave-size", "1").splitlines()
-    assert waves == "in 2 waves (--wave-size 1)"
+    assert waves == "this run would train in 2 waves (--wave-size 1)"
     assert last.startswith(f"this run would be refused: {str(tmp_path)!r} exists: pass")
 
 
