@@ -306,7 +306,8 @@ def test_a_signal_to_one_process_saves_the_epoch_and_ends_all_with_its_status(
         ends = ended(processes, 150)
     assert [end.returncode for end in ends] == [143, 143], ends[0].stderr
     reached = restored(out / "checkpoint")
-    assert f"after epoch {reached.epoch}: continue with --resume" in ends[0].stderr
+    stopped = f"stopped after epoch {reached.epoch}: continue with --resume"
+    assert stopped in ends[0].stderr
 
 
 @pytest.mark.slow

@@ -208,7 +208,8 @@ def test_a_machine_that_always_sounds_the_same_alarms_at_anything_else(capsys):
     sounds = {"silent": np.zeros(RATE, np.float32), "copied": hiss(0)}
     found = detector().fit({m: [sound] * 12 for m, sound in sounds.items()}, RATE)
     notes = " ".join(capsys.readouterr().err.split())
-    assert "all sound the same, like silence or copies: silent, copied." in notes
+    same = "training clips that all sound the same, like silence or copies"
+    assert f"{same}: silent, copied." in notes
     for machine, sound in sounds.items():
         clicked = sound.copy()
         clicked[8000:8040] += 0.5
@@ -249,7 +250,8 @@ def test_a_silent_machine_is_noted_and_the_other_one_has_the_same_bytes(data, tm
         for root, name in ((data, "before"), (broken, "after"))
     )
     assert "all sound the same" not in before
-    assert "the same, like silence or copies: valve_section_00." in after
+    same = "training clips that all sound the same, like silence or copies"
+    assert f"{same}: valve_section_00." in after
     assert "than there are folds (9): valve_section_00 (7)." in after
     for path in (tmp_path / "before").rglob("*_fan_section_00_test.csv"):
         same = tmp_path / "after" / path.relative_to(tmp_path / "before")

@@ -336,7 +336,7 @@ def test_two_files_for_one_section_are_refused(tmp_path):
 
 def test_a_score_file_without_machine_and_section_is_refused(tmp_path):
     (tmp_path / "anomaly_score_fan.csv").write_text("a.wav,1\n")
-    with pytest.raises(InputError, match=r"score_fan\.csv has no machine and"):
+    with pytest.raises(InputError, match=r"score_fan\.csv has no machine and section"):
         evaluate_directory(tmp_path)
 
 

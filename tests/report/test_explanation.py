@@ -221,5 +221,5 @@ def test_clips_of_every_preset_can_be_explained(name):
 def test_an_unknown_score_or_a_short_clip_is_refused(made):
     with pytest.raises(InputError, match="unknown score 'nonsense'"):
         explain_clip(made.detector, 0, 0, one(), "nonsense")
-    with pytest.raises(InputError, match="a clip of 3 frames is shorter"):
+    with pytest.raises(InputError, match="a clip of 3 frames is shorter than a"):
         explain_clip(made.detector, 0, 0, one(n_frames=3))

@@ -201,7 +201,10 @@ def test_the_notes_name_machines_whose_clips_all_sound_the_same(tiny):
         copied=clips([one] * 4),
         nearly=clips([one] * 3 + [one + 0.1 * (np.arange(128) == 7)]),
     )
-    assert "all sound the same, like silence or copies: silent, copied." in note
+    assert note.startswith(
+        "Some machines have training clips that all sound the same, like silence or "
+        "copies: silent, copied."
+    )
     assert notes_on(tiny(), usual=clips(noise(rng, 4))) == []
 
 
