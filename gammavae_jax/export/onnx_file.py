@@ -117,9 +117,9 @@ def _add_is_usable(graph: Graph, detector: MachineDetector) -> Tensor:
 def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
     """Quantise the networks' weights to int8.
 
-    The input of each layer is quantised as well, with a range that each call determines
-    anew. Log-mels, statistics and distances stay float32, because int8 would lose their
-    small values.
+    The input of each layer is quantised as well; its range is determined in every call.
+    Log-mels, statistics and distances stay float32, because int8 would lose their small
+    values.
     """
     props = {entry.key: entry.value for entry in model.metadata_props}
     copy = onnx.ModelProto()

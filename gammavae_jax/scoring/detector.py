@@ -174,7 +174,7 @@ def score_held_out(
 ) -> Callable[..., Scores]:
     """Compile a function in which each member scores the clips that it held out.
 
-    The returned function uses `data`, unless given other data of the same shapes.
+    The returned function scores `data`, or other data of the same shapes if passed.
     """
     config, held_out = detector.config, split.is_held_out
     chosen, is_used = chosen_indices(held_out)
@@ -268,7 +268,7 @@ def _compile_members(
 ) -> Callable[..., dict[str, Float[np.ndarray, "member machine chosen"]]]:
     """Compile a function in which each member scores the clips chosen for it.
 
-    The returned function uses `data`, unless given other data of the same shapes.
+    The returned function scores `data`, or other data of the same shapes if passed.
     """
     config = detector.config
     models = (
