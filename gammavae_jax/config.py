@@ -18,14 +18,15 @@ DIRECT_SCORES = (
 )
 # Distances from a clip to the nearest training clips, measured in one statistic; see
 # `scoring.neighbours`.
-STATISTICS = ("spectrum", "residual", "peak", "latent")
-NEIGHBOUR_SCORES = tuple(f"{name}_neighbour" for name in STATISTICS)
-DENSITY_SCORES = tuple(f"{name}_density" for name in STATISTICS)
+MODEL_FREE_STATISTICS = ("spectrum", "gamma", "maximum", "salient")  # of the log-mels
+STATISTICS = (*MODEL_FREE_STATISTICS, "residual", "peak", "latent")
+RULES = ("neighbour", "density", "varmin")  # to compare distances to different clips
+NEIGHBOUR_SCORES = tuple(f"{name}_{rule}" for rule in RULES for name in STATISTICS)
 # Combinations of scores, each standardised on held-out clips; see `scoring.fusion`.
-FUSION_SCORES = ("fusion_mean", "fusion_max", "fusion_min")
-SCORE_NAMES = DIRECT_SCORES + NEIGHBOUR_SCORES + DENSITY_SCORES + FUSION_SCORES
+FUSION_SCORES = ("fusion_mean", "fusion_max", "fusion_min", "fusion_smooth_max")
+SCORE_NAMES = DIRECT_SCORES + NEIGHBOUR_SCORES + FUSION_SCORES
 OFFICIAL_SCORES = ("mse", "mahalanobis", "mahalanobis_framewise")
-_DENSITIES = ("spectrum_density", "residual_density", "peak_density")
+_MODEL_FREE = ("spectrum_varmin", "maximum_varmin", "salient_neighbour")
 
 
 # Functions that check whether a value is in a range. The keys are the wording of the
@@ -159,7 +160,7 @@ class ScoringConfig:
     # clips; "official" fits a Gamma distribution to batches of 256 windows.
     threshold: Literal["conformal", "gamma", "official"] = "conformal"
     false_alarm_rate: float = 0.1  # nominal rate at the decision threshold
-    fused: tuple[str, ...] = _DENSITIES  # the scores that the fusion scores combine
+    fused: tuple[str, ...] = _MODEL_FREE  # the scores that the fusion scores combine
     n_density_neighbours: int = 4  # to estimate the density of training clips
     # SMOTE adds interpolated target clips until there are this many target clips per
     # source clip.
@@ -186,8 +187,8 @@ class Config:
     """Everything that determines a run's results, except the recordings."""
 
     preset: str = "default"
-    score: str = "fusion_mean"  # the headline score
-    scores: tuple[str, ...] = ("fusion_mean", *_DENSITIES, *OFFICIAL_SCORES)
+    score: str = "fusion_smooth_max"  # the headline score
+    scores: tuple[str, ...] = ("fusion_smooth_max", *_MODEL_FREE, *OFFICIAL_SCORES)
     seed: int = 13711
     n_seeds: int = 1  # the seeds are seed, seed + 1, ...
     features: FeatureConfig = field(default_factory=FeatureConfig)

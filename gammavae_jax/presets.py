@@ -11,6 +11,7 @@ from gammavae_jax.config import (
 )
 from gammavae_jax.errors import InputError, unknown_name
 
+_DENSITIES = ("spectrum_density", "residual_density", "peak_density")
 _AUTOENCODER = ModelConfig(latent="deterministic")
 
 
@@ -23,6 +24,13 @@ def _single(name: str, score: str, model: ModelConfig, **train: Any) -> Config:
 PRESETS: dict[str, Config] = {
     # The best settings that we measured: see docs/method.md and experiments/README.md.
     "default": Config(),
+    # The GammaVAE, with its residuals compared to those of the training clips.
+    "gammavae": Config(
+        preset="gammavae",
+        score="fusion_mean",
+        scores=("fusion_mean", *_DENSITIES, *OFFICIAL_SCORES),
+        scoring=ScoringConfig(fused=_DENSITIES),
+    ),
     # Exactly Table 1 of the report. The report states neither the prior nor the weight
     # of the KL divergence; the values here are the most obvious choices.
     "paper": _single(

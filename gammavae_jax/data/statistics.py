@@ -6,6 +6,11 @@ Conventions: `frame mel` is in dB; `weight` is 1 for a frame (or window) of the 
 - `spectrum`: computed from the log-mel minus its mean over all bands and frames, which
   makes it independent of gain. For each band: the mean, the standard deviation, and the
   standard deviation of the frame-to-frame difference.
+- `gamma`: the log of each band's mean power, minus the clip's mean level, and its gap
+  to the mean of the band's log power: the sufficient statistics of a Gamma law.
+- `maximum`: the maximum of each band over time, minus the mean of these maxima.
+- `salient`: the mean spectrum of the frames that differ most from the clip's mean
+  frame, minus its mean over bands.
 - `residual`: the same three values for each band of the model's residual (from which no
   mean is subtracted), and the band's upper quantile.
 - `peak`: the mean power of the residual in each band, in dB; short events raise it.
@@ -19,6 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 UPPER_QUANTILE = 0.95
+SALIENCE = 20.0  # how much more a frame counts the more it differs from the mean frame
 _DECIBELS = 10.0 / math.log(10.0)  # per neper of power
 
 
@@ -28,6 +34,55 @@ def spectrum(
     """Return the shape and variability of a clip's spectrum, independent of gain."""
     level = _mean(jnp.mean(log_mel, axis=-1, keepdims=True), weight)
     return _moments(log_mel - level, weight)
+
+
+def gamma(
+    log_mel: Float[Array, "frame mel"], weight: Float[Array, "frame"]
+) -> Float[Array, "feature"]:
+    """Return each band's log mean power (dB), and its gap to the mean log power.
+
+    They are the sufficient statistics of a Gamma distribution. The level of the clip,
+    its mean over bands and frames, is subtracted from the first.
+    """
+    mean = _mean(log_mel, weight)
+    power = peak(log_mel, weight)
+    return jnp.concatenate([power - mean.mean(), power - mean])
+
+
+def maximum(
+    log_mel: Float[Array, "frame mel"], weight: Float[Array, "frame"]
+) -> Float[Array, "mel"]:
+    """Return each band's maximum over time, minus the mean of these maxima (dB)."""
+    largest = jnp.max(jnp.where(weight[:, None] > 0, log_mel, -jnp.inf), axis=0)
+    largest = jnp.where(weight.any(), largest, 0.0)
+    return largest - largest.mean()
+
+
+def salient(
+    log_mel: Float[Array, "frame mel"], weight: Float[Array, "frame"]
+) -> Float[Array, "mel"]:
+    """Return the mean spectrum of a clip's salient frames, minus its mean (dB).
+
+    Source: relative deviation pooling, here of log-mels (Wilkinghoff et al. 2026, arXiv
+    2603.04605).
+    """
+    weighted = salience(log_mel, weight) @ log_mel
+    return weighted - weighted.mean()
+
+
+def salience(
+    log_mel: Float[Array, "frame mel"], weight: Float[Array, "frame"]
+) -> Float[Array, "frame"]:
+    """Return the weight of each frame in `salient`; the weights add up to 1.
+
+    They are proportional to `(1 + d / max d) ** SALIENCE`, where `d` is the distance of
+    a frame to the clip's mean frame.
+    """
+    distance = jnp.sqrt(jnp.sum((log_mel - _mean(log_mel, weight)) ** 2, axis=-1))
+    relative = distance / jnp.maximum(jnp.max(distance * weight), 1e-12)
+    # Relative to the largest weight, to stay within the range of float32.
+    weights = weight * ((1.0 + relative) / 2.0) ** SALIENCE
+    return weights / jnp.maximum(weights.sum(), 1e-30)
 
 
 def residual(

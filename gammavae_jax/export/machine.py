@@ -45,6 +45,7 @@ class MachineDetector(NamedTuple):
     filterbank: Float32[np.ndarray, "bin mel"]
     members: tuple[Member, ...]
     calibration: dict[str, Float[np.ndarray, "held_out"]]
+    weights: Float[np.ndarray, "held_out"]  # of the values of `config.score`
     threshold: float
     training_sha256: str  # of the configuration and of this machine's arrays
 
@@ -93,6 +94,7 @@ def narrowed(
         scorer=scorer,
         references=references,
         calibration=calibration,
+        weights=detector.weights[chosen],
         thresholds=thresholds,
     )
 
@@ -147,6 +149,7 @@ def of_machine(detector: Detector, machine: int) -> MachineDetector:
         filterbank=detector.filterbank,
         members=members,
         calibration={name: held_out[name] for name in sorted(needed)},
+        weights=_sorted_weights(detector, machine),
         threshold=float(detector.thresholds[config.score][0, machine]),
         training_sha256=_digest(config, (members, held_out, detector.filterbank)),
     )
@@ -157,6 +160,15 @@ def of_machine(detector: Detector, machine: int) -> MachineDetector:
             f"models of seed {part.seed} failed: select other machines with --machines"
         )
     return part
+
+
+def _sorted_weights(detector: Detector, machine: int) -> Float[np.ndarray, "held_out"]:
+    """Return the weights of the held-out values of the score, in increasing order."""
+    if detector.config.score not in detector.calibration:
+        return np.zeros(0)
+    values = detector.calibration[detector.config.score][0, machine]
+    known = np.flatnonzero(~np.isnan(values))
+    return detector.weights[machine, known[np.argsort(values[known])]]
 
 
 def _digest(config: Config, arrays: Any) -> str:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from gammavae_jax.export.score_nodes import add_scores
 from gammavae_jax.scoring.fusion import standard_of
 
 FORMAT = 1  # increment when the meaning of inputs, outputs or metadata changes
-_RULES = dict(zip(FUSION_SCORES, ("Mean", "Max", "Min"), strict=True))
+_RULES = {"fusion_mean": "Mean", "fusion_max": "Max", "fusion_min": "Min"}
 
 
 def onnx_model(detector: MachineDetector) -> onnx.ModelProto:
@@ -69,13 +70,19 @@ def _add_headline(
 ) -> Tensor:
     """Compute the configured score, which may be a fusion; see `scoring.fusion`."""
     config = detector.config
-    if config.score not in _RULES:
+    if config.score not in FUSION_SCORES:
         return scores[config.score]
     parts = []
     for name in config.scoring.fused:
         mean, unit = standard_of(name, detector.calibration[name])
         parts.append(graph.op("Div", graph.op("Sub", scores[name], mean[0]), unit[0]))
-    return graph.op(_RULES[config.score], *parts)
+    if config.score in _RULES:
+        return graph.op(_RULES[config.score], *parts)
+    stacked = graph.op(
+        "Concat", *(graph.op("Unsqueeze", part, [0]) for part in parts), axis=0
+    )
+    total = graph.op("ReduceLogSumExp", stacked, keepdims=0)
+    return graph.op("Sub", total, math.log(len(parts)))
 
 
 def add_decision(
@@ -91,8 +98,10 @@ def add_decision(
         p_value: Value = np.nan
     else:
         is_as_high = graph.op("GreaterOrEqual", held_out, score)
-        count = graph.op("ReduceSum", graph.as_float(is_as_high), [0], keepdims=0)
-        p_value = graph.op("Div", graph.op("Add", count, 1.0), len(held_out) + 1.0)
+        counted = graph.op("Mul", graph.as_float(is_as_high), detector.weights)
+        count = graph.op("ReduceSum", counted, [0], keepdims=0)
+        total = float(detector.weights.sum()) + 1.0
+        p_value = graph.op("Div", graph.op("Add", count, 1.0), total)
         p_value = graph.op("Where", graph.op("IsNaN", score), np.nan, p_value)
     return {
         "p_value": p_value,

@@ -7,11 +7,11 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from gammavae_jax.config import Config
-from gammavae_jax.data.statistics import UPPER_QUANTILE
+from gammavae_jax.data.statistics import SALIENCE, UPPER_QUANTILE
 from gammavae_jax.export.graph import Graph, Tensor
 from gammavae_jax.export.machine import Member
 from gammavae_jax.export.nodes import NETWORK, Output, add_network
-from gammavae_jax.scoring.neighbours import Reference
+from gammavae_jax.scoring.neighbours import Reference, divisor
 from gammavae_jax.scoring.residuals import RANK_DECAY, TOP_FRACTION, GaussianFit
 from gammavae_jax.scoring.scorer import Scorer, rows_in_window
 
@@ -99,7 +99,7 @@ def add_scores(
         else:
             statistic = _statistic(graph, config, what, log_mel, output)
             reference = member.references[what]
-            scores[name] = _nearest(graph, statistic, reference, kind == "density")
+            scores[name] = _nearest(graph, statistic, reference, kind)
     return scores
 
 
@@ -172,26 +172,58 @@ def _statistic(
         mean = _mean_of_rows(graph, output.code)
         deviation = _deviation(graph, graph.op("Sub", output.code, mean))
         return graph.op("Concat", mean, deviation, axis=0)
+    if name == "gamma":
+        mean, power = _mean_of_rows(graph, log_mel), _log_mean_power(graph, log_mel)
+        level = graph.op("ReduceMean", log_mel, keepdims=0)
+        parts = graph.op("Sub", power, level), graph.op("Sub", power, mean)
+        return graph.op("Concat", *parts, axis=0)
+    if name == "maximum":
+        return _shape(graph, graph.op("ReduceMax", log_mel, axes=[0], keepdims=0))
+    if name == "salient":
+        return _salient(graph, log_mel)
     n_mels, n_rows = config.features.n_mels, rows_in_window(config)
     residual = _frame_residual(graph, output.residual, n_mels, n_rows)
     if name == "residual":
         moments = _moments(graph, residual)
         return graph.op("Concat", moments, _upper_quantile(graph, residual), axis=0)
-    nepers = graph.op("Div", residual, _DECIBELS)
+    return _log_mean_power(graph, residual)
+
+
+def _log_mean_power(graph: Graph, values: Tensor) -> Tensor:
+    """Compute the mean power of each band, in dB; see `statistics.peak`."""
+    nepers = graph.op("Div", values, _DECIBELS)
     total = graph.op("ReduceLogSumExp", nepers, axes=[0], keepdims=0)
-    count = graph.op("Log", graph.float_length(residual))
+    count = graph.op("Log", graph.float_length(values))
     return graph.op("Mul", graph.op("Sub", total, count), _DECIBELS)
 
 
+def _shape(graph: Graph, spectrum: Tensor) -> Tensor:
+    """Subtract the mean over bands from a spectrum."""
+    return graph.op("Sub", spectrum, graph.op("ReduceMean", spectrum, keepdims=0))
+
+
+def _salient(graph: Graph, log_mel: Tensor) -> Tensor:
+    """Compute the statistic `statistics.salient`."""
+    centred = graph.op("Sub", log_mel, _mean_of_rows(graph, log_mel))
+    distance = graph.op("ReduceL2", centred, axes=[1], keepdims=1)
+    largest = graph.op("Max", graph.op("ReduceMax", distance, keepdims=0), 1e-12)
+    relative = graph.op("Div", distance, largest)
+    half = graph.op("Div", graph.op("Add", relative, 1.0), 2.0)
+    weight = graph.op("Pow", half, SALIENCE)
+    total = graph.op("ReduceSum", graph.op("Mul", weight, log_mel), [0], keepdims=0)
+    mean = graph.op("Div", total, graph.op("ReduceSum", weight, keepdims=0))
+    return _shape(graph, mean)
+
+
 def _nearest(
-    graph: Graph, statistic: Tensor, reference: Reference, by_radius: bool
+    graph: Graph, statistic: Tensor, reference: Reference, rule: str
 ) -> Tensor:
     """Compute one of the distances that `neighbours.distances` returns."""
     centred = graph.op("Sub", statistic, np.asarray(reference.location))
     point = graph.op("Div", centred, np.asarray(reference.scale))
     clips = np.asarray(reference.clips[reference.is_clip])
     distance = graph.op("ReduceL2", graph.op("Sub", clips, point), axes=[1], keepdims=0)
-    if by_radius:
-        radius = np.asarray(reference.radius[reference.is_clip])
-        distance = graph.op("Div", distance, radius)
+    if rule != "neighbour":
+        divided_by = np.asarray(divisor(reference, rule))[reference.is_clip]
+        distance = graph.op("Div", distance, divided_by)
     return graph.op("ReduceMin", distance, keepdims=0)

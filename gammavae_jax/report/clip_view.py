@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from gammavae_jax.config import Config
+from gammavae_jax.config import MODEL_FREE_STATISTICS, Config
 from gammavae_jax.data import statistics as clip_statistics
 from gammavae_jax.data.arrays import ClipArrays
 from gammavae_jax.devices.placement import in_float32
@@ -26,7 +26,7 @@ from gammavae_jax.scoring.scorer import (
 _FRAMES_AT_ONCE = 64
 
 # Statistics in which each feature belongs to one band.
-_BANDED = ("spectrum", "residual", "peak")
+_BANDED = (*MODEL_FREE_STATISTICS, "residual", "peak")
 
 
 class ClipView(NamedTuple):

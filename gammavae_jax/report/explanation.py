@@ -4,8 +4,9 @@
 fusions of such scores: the shares add up to the score, except for rounding. A distance
 `d` to the nearest training clip is the square root of a sum of squares over features,
 and every feature belongs to one band. So `d` is the sum over bands of `q / d`, where
-`q` is the band's part of the sum of squares. The density score is `d` divided by the
-clip's radius. The score of a seed is the mean over its members, and so is each share.
+`q` is the band's part of the sum of squares. Some scores divide `d` by a function of
+the training clip's radius. The score of a seed is the mean over its members, and so is
+each share.
 
 A fusion standardises each score: it subtracts the mean score of the held-out clips, and
 divides by their standard deviation. The mean is subtracted from all bands in equal
@@ -18,8 +19,9 @@ squared residuals, and `is_exact` is false.
 
 **When a share is shown is a convention**, except for `mse`, because the statistics
 summarise all frames. The share of a band is shown at the frames that are more than one
-standard deviation from the mean of the nearest training clip. For `peak`, it is shown
-in proportion to the power of the residual. A negative share is spread evenly over time.
+standard deviation from the mean of the nearest training clip. For `peak` and `gamma`,
+it is shown in proportion to the power, for `maximum` at the maximum of the band, and
+for `salient` at the salient frames. A negative share is spread evenly over time.
 """
 
 from collections.abc import Mapping
@@ -28,13 +30,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.special import softmax
 
 from gammavae_jax.config import FUSION_SCORES, Config
+from gammavae_jax.data.statistics import salience
 from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.report.clip_view import ClipView, has_bands, view_clip
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.fusion import standard_of
-from gammavae_jax.scoring.neighbours import Reference
+from gammavae_jax.scoring.neighbours import Reference, divisor
 
 _SMALLEST_DEVIATION = 0.5  # dB, for bands that hardly vary
 _EVEN_WEIGHT = 0.1  # the minimum weight of a frame, in squared deviations
@@ -146,8 +150,27 @@ def _summands(
         summands.append((part, _contribution(of_machine, part, location) / unit))
     if name == "fusion_mean":
         return [(part, added / len(summands)) for part, added in summands]
+    if name == "fusion_smooth_max":
+        return _weighted(summands)
     pick = max if name == "fusion_max" else min
     return [pick(summands, key=lambda summand: summand[1].sum())]
+
+
+def _weighted(
+    summands: list[tuple[str, Float[np.ndarray, "frame mel"]]],
+) -> list[tuple[str, Float[np.ndarray, "frame mel"]]]:
+    """Weight the summands of `fusion.smooth_max` so that they add up to it.
+
+    With the weights `w = softmax(score)` of `n` scores, the fusion is the sum of
+    `w * (score - log(n * w))`. The logarithm is subtracted evenly.
+    """
+    scores = np.array([added.sum() for _, added in summands])
+    weights = softmax(scores)
+    constant = np.log(len(summands) * np.maximum(weights, 1e-300))
+    return [
+        (part, weight * (added - rest / added.size))
+        for (part, added), weight, rest in zip(summands, weights, constant, strict=True)
+    ]
 
 
 def _contribution(
@@ -177,38 +200,58 @@ def _share(
     bands, features = _nearest_clip(
         view.statistics[statistic],
         _at(of_machine.references[statistic], member),
-        rule == "density",
+        rule,
         config.features.n_mels if has_bands(name) else 1,
     )
     if not has_bands(name):
         return _by_squares(view.squares, float(bands.sum()), is_covered)
     if statistic == "peak":
-        level = view.residual.max(axis=0, where=is_covered[:, None], initial=-np.inf)
-        power = np.exp(_NEPERS * np.minimum(view.residual - level, 0.0))
-        return bands * _normalised(power, is_covered)
-    mean, deviation = features[:2]
+        return bands * _normalised(_power(view.residual, is_covered), is_covered)
     if statistic == "residual":
-        return bands * _by_excess(view.residual, mean, deviation, is_covered)
-    values = of_machine.log_mel - of_machine.log_mel.mean()
-    is_frame = np.ones(len(values), bool)
-    return bands * _by_excess(values, mean, deviation, is_frame)
+        return bands * _by_excess(view.residual, *features[:2], is_covered)
+    return bands * _when(statistic, of_machine.log_mel, features)
+
+
+def _when(
+    statistic: str,
+    log_mel: Float[np.ndarray, "frame mel"],
+    features: Float[np.ndarray, "block mel"],
+) -> Float[np.ndarray, "frame mel"]:
+    """Return when the share of each band of a model-free statistic is shown."""
+    is_frame = np.ones(len(log_mel), bool)
+    if statistic == "spectrum":
+        return _by_excess(log_mel - log_mel.mean(), *features[:2], is_frame)
+    if statistic == "maximum":
+        return _normalised((log_mel == log_mel.max(axis=0)) * 1.0, is_frame)
+    if statistic == "salient":
+        weight = np.asarray(salience(log_mel, np.ones(len(log_mel), np.float32)))
+        return np.repeat(weight[:, None], log_mel.shape[1], axis=1)
+    return _normalised(_power(log_mel, is_frame), is_frame)
+
+
+def _power(
+    decibels: Float[np.ndarray, "frame mel"], is_frame: Bool[np.ndarray, "frame"]
+) -> Float[np.ndarray, "frame mel"]:
+    """Return the power of each band, relative to its largest value."""
+    level = decibels.max(axis=0, where=is_frame[:, None], initial=-np.inf)
+    return np.exp(_NEPERS * np.minimum(decibels - level, 0.0))
 
 
 def _nearest_clip(
     statistic: Float[np.ndarray, "feature"],
     reference: Reference,
-    by_radius: bool,
+    rule: str,
     n_mels: int,
 ) -> tuple[Float[np.ndarray, "mel"], Float[np.ndarray, "block mel"]]:
     """Return each band's share of the distance to the nearest training clip.
 
-    With `by_radius`, the distance is divided by the clip's radius, as in the density
-    score. The second value is the nearest clip's statistic, in blocks of bands.
+    The distance is divided as `rule` requires. The second value is the nearest clip's
+    statistic, in blocks of bands.
     """
     point = (statistic - reference.location) / reference.scale
     known = np.flatnonzero(reference.is_clip)
     squares = np.square(reference.clips[known] - point)
-    radius = reference.radius[known] if by_radius else np.ones(len(known))
+    radius = np.asarray(divisor(reference, rule))[known]
     distance = np.sqrt(squares.sum(-1))
     at = int(np.argmin(distance / radius))
     clip = reference.clips[known[at]] * reference.scale + reference.location

@@ -66,6 +66,7 @@ def save_detector(
         "filterbank": detector.filterbank,
         "references": references,
         "calibration": calibration,
+        "weights": detector.weights,
         "thresholds": dict(detector.thresholds),
     }
     about = {
@@ -73,6 +74,7 @@ def save_detector(
         "machines": [list(machine) for machine in detector.machines],
         "references": {n: list(r.clips.shape[2:]) for n, r in references.items()},
         "calibration": {n: values.shape[-1] for n, values in calibration.items()},
+        "weights": detector.weights.shape[-1],
         "conditions": {n: of._asdict() for n, of in detector.conditions.items()},
         "beside": {name: text_checksum(text) for name, text in (files or {}).items()},
     }
@@ -220,6 +222,7 @@ def _abstract_detector(config: Config, about: Any) -> dict[str, Any]:
             name: _blank(*seeds, n_clips, dtype=np.float64)
             for name, n_clips in about["calibration"].items()
         },
+        "weights": _blank(n_machines, about["weights"], dtype=np.float64),
         "thresholds": {n: _blank(*seeds, dtype=np.float64) for n in config.scores},
     }
 
@@ -230,7 +233,15 @@ def _abstract_reference(
     vector = _blank(*models, n_features)
     clips = _blank(*models, n_places, n_features)
     is_clip = _blank(*models, n_places, dtype=bool)
-    return Reference(vector, vector, clips, is_clip, radius=_blank(*models, n_places))
+    return Reference(
+        vector,
+        vector,
+        clips,
+        is_clip,
+        radius=_blank(*models, n_places),
+        exponent=_blank(*models),
+        parents=_blank(*models, n_places, 2, dtype=np.int32),
+    )
 
 
 def _abstract_state(

@@ -38,7 +38,7 @@ from gammavae_jax.files import (
 )
 from gammavae_jax.process import deferred_signals
 
-FORMAT = 7  # increased when older checkpoints become unreadable
+FORMAT = 8  # increased when older checkpoints become unreadable
 _MARKER_BYTES = 2**18  # the maximum size of a marker
 _MAX_COMPRESSION = 100  # floats hardly compress, but padding and zeros do
 _SPARE_BYTES = 64 << 20  # allowed in addition, for small checkpoints
@@ -177,6 +177,7 @@ def validate_detector(path: Path, about: Any) -> None:
     _require(is_valid, path, "'references' is malformed")
     is_valid = _is_dict(about.get("calibration"), _is_size)
     _require(is_valid, path, "'calibration' is malformed")
+    _require(_is_size(about.get("weights")), path, "'weights' is malformed")
     # Older detectors have no conditions.
     is_valid = _is_dict(about.get("conditions", {}), _is_conditions)
     _require(is_valid, path, "'conditions' is malformed")

@@ -7,42 +7,31 @@ not trained on it, which shows how high normal clips score.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial, reduce
+from functools import reduce
 from typing import Any
 
-import jax
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int
 from threadpoolctl import threadpool_limits
 
 from gammavae_jax.config import FUSION_SCORES, Config
-from gammavae_jax.data.arrays import ClipArrays, hash_name
+from gammavae_jax.data.arrays import ClipArrays
 from gammavae_jax.data.conditions import Conditions
 from gammavae_jax.devices.placement import HashablePartial, Kind, Placement
 from gammavae_jax.errors import InputError
 from gammavae_jax.scoring.fusion import Scores, equalise_ties, fuse
-from gammavae_jax.scoring.neighbours import Reference, fit_reference, places_enough
+from gammavae_jax.scoring.neighbours import Reference
+from gammavae_jax.scoring.references import CLIPS_AT_ONCE, fit_references
 from gammavae_jax.scoring.scorer import (
     Scorer,
-    describe_machine,
     fit_scorer,
     score_batches,
     score_machine,
-    wanted_statistics,
 )
 from gammavae_jax.scoring.threshold import fit_thresholds, p_values
-from gammavae_jax.training.members import (
-    assign_member,
-    by_clip,
-    chosen_indices,
-    folds_of_clips,
-    member_numbers,
-)
+from gammavae_jax.training.links import independence
+from gammavae_jax.training.members import by_clip, chosen_indices, member_numbers
 from gammavae_jax.training.split import Split
-
-# Accelerators are fastest with many clips at a time; a CPU's cache holds only one clip.
-# None means one by one: with 1, a clip would still be computed as a batch of one.
-_CLIPS_AT_ONCE = {"map": None, "vmap": 16}
 
 
 @dataclass(frozen=True)
@@ -60,6 +49,7 @@ class Detector:
     scorer: Scorer  # arrays with the axes `member machine ...`
     references: Mapping[str, Reference]  # arrays with the axes `member machine ...`
     calibration: Scores
+    weights: Float[np.ndarray, "machine clip"]  # see `training.links.independence`
     thresholds: Mapping[str, Float[np.ndarray, "seed machine"]]
     # The training conditions, by the names that `verdict.machine_names` returns.
     conditions: Mapping[str, Conditions] = field(default_factory=dict)
@@ -92,10 +82,13 @@ def fit_scores(
         fit = placement.over_models(HashablePartial(fit_scorer, (config,)), kinds)
         scorer = fit(members, state, data, groups)
         fitted = placement.get(scorer)
-    detector = Detector(config, tuple(machines), filterbank, fitted, {}, {}, {})
+    weights = independence(split.is_linked, split.is_clip)
+    detector = Detector(
+        config, tuple(machines), filterbank, fitted, {}, {}, weights, {}
+    )
     if config.scoring.threshold != "official":
         clips = placement.part(data, "clips")
-        references = _fit_references(detector, placement, scorer, clips, split)
+        references = fit_references(config, machines, placement, scorer, clips, split)
         detector = replace(detector, references=references)
         return _calibrated(detector, placement, clips, split)
 
@@ -104,57 +97,6 @@ def fit_scores(
     with threadpool_limits(1, "blas"):
         scores = placement.get(score(members, scorer, state, data, groups))
     return _with_thresholds(detector, scores)
-
-
-def _fit_references(
-    detector: Detector,
-    placement: Placement,
-    scorer: Any,
-    data: Any,
-    split: Split,
-) -> dict[str, Reference]:
-    """Fit a reference to each statistic that the configured scores need.
-
-    Its arrays have the axes `member machine ...`. A training clip's statistic comes
-    from the member that was not trained on the clip, or from the first member if all
-    were. A member's reference holds the training clips of the other folds.
-    """
-    config, names = detector.config, wanted_statistics(detector.config)
-    if not names:
-        return {}
-    is_clip, is_target, n_folds = split.is_clip, split.is_target, config.n_folds
-    chosen, is_used = chosen_indices(assign_member(split.is_held_out, is_clip, n_folds))
-
-    of_clips = HashablePartial(
-        describe_machine, (config, _CLIPS_AT_ONCE[placement.batching])
-    )
-    describe = placement.over_models(of_clips, ["model", "machine", "model"])
-    described = placement.get(describe(scorer, data, placement.put(chosen, "model")))
-    folds = folds_of_clips(split.is_held_out, n_folds)
-    n_places = places_enough(is_clip.shape[1], config.scoring)
-
-    def reference(statistic, member, machine):
-        seed, fold = divmod(member, n_folds)
-        is_other = is_clip[machine] & (folds[seed, machine] != fold)
-        name_hash = hash_name("_".join(detector.machines[machine]))
-        return fit_reference(
-            statistic[seed, machine],
-            folds[seed, machine],
-            # If one fold holds all clips, use them.
-            is_other if is_other.any() else is_clip[machine],
-            is_target[machine],
-            config.scoring,
-            n_places,
-            np.random.default_rng([config.seeds[seed], fold, name_hash]),
-        )
-
-    references = {}
-    for name in names:
-        statistic = by_clip(described[name], chosen, is_used, is_clip.shape[1], config)
-        references[name] = _stack_models(
-            (config.n_members, len(is_clip)), partial(reference, statistic)
-        )
-    return references
 
 
 def _calibrated(
@@ -179,7 +121,7 @@ def score_held_out(
     config, held_out = detector.config, split.is_held_out
     chosen, is_used = chosen_indices(held_out)
     score, n_clips = (
-        _compile_members(detector, placement, data, chosen),
+        _compile_members(detector, placement, data, chosen, split.is_linked),
         held_out.shape[-1],
     )
 
@@ -214,7 +156,8 @@ def _with_thresholds(detector: Detector, scores: Scores) -> Detector:
     """Add the thresholds of the configured scores, fitted to normal clips' scores."""
     config = detector.config
     wanted = {name: scores[name] for name in config.scores}
-    return replace(detector, thresholds=fit_thresholds(wanted, config.scoring))
+    thresholds = fit_thresholds(wanted, config.scoring, detector.weights)
+    return replace(detector, thresholds=thresholds)
 
 
 def compile_scores(
@@ -256,8 +199,9 @@ def clip_p_values(
     """
     if score not in detector.calibration:
         return None
-    known = detector.calibration[score][seed, machine]
-    return p_values(scores, known[~np.isnan(known)])
+    held_out = detector.calibration[score][seed, machine]
+    known = ~np.isnan(held_out)
+    return p_values(scores, held_out[known], detector.weights[machine, known])
 
 
 def _compile_members(
@@ -265,35 +209,32 @@ def _compile_members(
     placement: Placement,
     data: Any,
     chosen: Int[np.ndarray, "member machine chosen"],
+    is_linked: Bool[np.ndarray, "machine clip clip"] | None = None,
 ) -> Callable[..., dict[str, Float[np.ndarray, "member machine chosen"]]]:
     """Compile a function in which each member scores the clips chosen for it.
 
     The returned function scores `data`, or other data of the same shapes if passed.
+    If these are the training clips, `is_linked` excludes linked clips from comparisons.
     """
     config = detector.config
     models = (
         placement.put(detector.scorer, "model"),
         placement.put(dict(detector.references), "model"),
     )
-    placed, which = placement.put(data, "machine"), placement.put(chosen, "model")
+    placed, which = placement.put(data, "machine"), [placement.put(chosen, "model")]
+    kinds: list[Kind] = ["model", "model", "machine", "model"]
+    if is_linked is not None:
+        which.append(placement.put(is_linked, "machine"))
+        kinds.append("machine")
     of_clips = HashablePartial(
-        score_machine, (config, _CLIPS_AT_ONCE[placement.batching])
+        score_machine, (config, CLIPS_AT_ONCE[placement.batching])
     )
-    score = placement.over_models(of_clips, ["model", "model", "machine", "model"])
-    compiled = score.compile(*models, placed, which)
+    compiled = placement.over_models(of_clips, kinds).compile(*models, placed, *which)
 
     def run(other: Any = None) -> dict[str, np.ndarray]:
         given = placed if other is None else placement.put(other, "machine")
         # Triangular solves use BLAS, whose threads would compete with the devices'.
         with threadpool_limits(1, "blas"):
-            return placement.get(compiled(*models, given, which))
+            return placement.get(compiled(*models, given, *which))
 
     return run
-
-
-def _stack_models(shape: tuple[int, int], make: Callable[[int, int], Any]) -> Any:
-    """Call `make` for each index of an array of this shape, and stack the results."""
-    trees = [make(*model) for model in np.ndindex(*shape)]
-    return jax.tree.map(
-        lambda *leaves: np.stack(leaves).reshape(*shape, *leaves[0].shape), *trees
-    )

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import logsumexp
 
 from gammavae_jax.config import DIRECT_SCORES
 
@@ -23,10 +24,23 @@ _SQUARES = frozenset(DIRECT_SCORES) - {"mahalanobis", "mahalanobis_framewise"}
 
 Scores = dict[str, Float[np.ndarray, "seed machine clip"]]
 
+
+def smooth_max(parts: Sequence[np.ndarray], axis: int = 0) -> np.ndarray:
+    """Return the log of the mean of the exponentials of standardised scores.
+
+    It is close to their largest, less the log of their number, if one is much larger
+    than the others, and close to their mean if all are similar. A fault that only one
+    score notices is therefore not averaged away, and a score that notices nothing
+    hardly changes the result.
+    """
+    return logsumexp(parts, axis=axis) - np.log(len(parts))
+
+
 _RULES: dict[str, Callable[..., np.ndarray]] = {
     "fusion_mean": np.mean,
     "fusion_max": np.max,
     "fusion_min": np.min,
+    "fusion_smooth_max": smooth_max,
 }
 
 

@@ -4,9 +4,16 @@ A `Reference` holds a statistic (see `data.statistics`) of the training clips of
 domains. Each clip's statistic is computed by a model that was not trained on the clip.
 
 If a domain has few training clips, its normal clips lie far from all training clips.
-The density score therefore divides the distance to a training clip by the distance
-between this training clip and its own neighbours (Wilkinghoff et al. 2025, "Keeping the
-balance: anomaly score calculation for domain generalization").
+Two rules therefore divide the distance to a training clip by a function of its radius,
+the mean distance between this training clip and its own neighbours. `density` divides
+by the radius itself (Wilkinghoff et al. 2025, "Keeping the balance: anomaly score
+calculation for domain generalization"), which over-corrects if one domain has hundreds
+of clips and the other ten. `varmin` divides by a power of the radius, between 0 and 1,
+that minimises the variance of the training clips' own log distances (Matsumoto et al.
+2025).
+
+Clips that are linked, because they contain the same audio, come from one recording or
+belong to one group, are never compared with each other; see `training.links`.
 """
 
 from typing import NamedTuple
@@ -16,9 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from gammavae_jax.config import ScoringConfig
+from gammavae_jax.config import RULES, ScoringConfig
 from gammavae_jax.data.arrays import AnyArray
-from gammavae_jax.training.members import NO_FOLD
 
 _SMALLEST_SCALE = 0.05  # of a feature, relative to the mean scale
 _SMALLEST_RADIUS = 0.1  # of a training clip, relative to the mean radius
@@ -30,8 +36,7 @@ _TINY = 1e-6
 class Reference(NamedTuple):
     """A model's reference: a standardised statistic of the training clips.
 
-    The clips of the model's own fold do not influence the reference, so clips that the
-    model holds out are as new to it as test clips.
+    A place holds a training clip or a synthetic clip between two training clips.
     """
 
     location: Float[AnyArray, "*model feature"]
@@ -39,22 +44,14 @@ class Reference(NamedTuple):
     clips: Float[AnyArray, "*model clip feature"]
     is_clip: Bool[AnyArray, "*model clip"]
     radius: Float[AnyArray, "*model clip"]  # mean distance to the nearest other clips
-
-
-class Distances(NamedTuple):
-    """A clip's distances to the nearest training clip.
-
-    `neighbour` is the smallest Euclidean distance, in standard deviations. `density` is
-    the smallest quotient of the distance to a training clip and that clip's radius.
-    """
-
-    neighbour: Float[Array, "*clip"]
-    density: Float[Array, "*clip"]
+    exponent: Float[AnyArray, "*model"]  # of the radius in the rule `varmin`
+    # The training clip, or the two, that each place is made of; -1 for padding.
+    parents: Int[AnyArray, "*model clip 2"]
 
 
 def fit_reference(
     statistic: Float[np.ndarray, "clip feature"],
-    folds: Int[np.ndarray, "clip"],
+    is_related: Bool[np.ndarray, "clip clip"],
     is_clip: Bool[np.ndarray, "clip"],
     is_target: Bool[np.ndarray, "clip"],
     config: ScoringConfig,
@@ -64,32 +61,32 @@ def fit_reference(
     """Fit the reference of one model.
 
     Args:
-        statistic: each training clip's statistic, from a model not trained on the clip.
-        folds: for each clip, the fold of that model, or `NO_FOLD` if every model was
-            trained on the clip. Radii are distances to clips of other folds, because
-            a clip's copies are in its own fold.
-        is_clip: a mask that excludes padding and the clips of this model's own fold.
-        is_target: a mask of the clips from the target domain.
-        config: the settings of the density score and of synthetic clips.
-        n_places: the capacity for real and synthetic clips; see `places_enough`.
+        statistic: each training clip's statistic, from a model not trained on it.
+        is_related: pairs of clips that are linked, or in the same fold: they do not
+            count as neighbours of each other.
+        is_clip: excludes padding, and clips that the reference must not contain.
+        is_target: whether a clip is from the target domain.
+        config: the settings of radii and of synthetic clips.
+        n_places: the capacity for clips and synthetic clips; see `places_enough`.
         rng: the generator that draws synthetic clips.
     """
     used = statistic[is_clip]
     location, spread = used.mean(0), used.std(0)
     if spread.mean() < _SMALLEST_SPREAD:
-        spread = np.ones_like(spread)  # one clip, or copies; distances remain in dB
+        spread = np.ones_like(spread)  # one clip, or copies: distances stay in dB
     scale = np.maximum(spread, _SMALLEST_SCALE * spread.mean()) + _TINY
     real = (used - location) / scale
-    pairs = np.repeat(folds[is_clip][:, None], 2, axis=1)
-    extra, extra_folds = _synthetic(real, pairs, is_target[is_clip], config, rng)
+    numbers = np.flatnonzero(is_clip)
+    extra, pairs = _synthetic(real, is_target[is_clip], config, rng)
+    parents = np.concatenate([np.stack([numbers, numbers], axis=1), numbers[pairs]])
     n_clips = len(real) + len(extra)
     missing = n_places - n_clips
     clips = np.concatenate([real, extra, np.zeros((missing, real.shape[1]))])
-    pairs = np.concatenate([pairs, extra_folds, np.full((missing, 2), NO_FOLD)])
+    parents = np.concatenate([parents, np.full((missing, 2), -1)]).astype(np.int32)
     is_used = np.arange(n_places) < n_clips
-    radius = _radius(
+    radius, exponent = _radius(
         jnp.asarray(clips, jnp.float32),
-        jnp.asarray(pairs),
+        jnp.asarray(_related_places(parents, is_related)),
         jnp.asarray(is_used),
         config.n_density_neighbours,
     )
@@ -99,6 +96,8 @@ def fit_reference(
         clips.astype(np.float32),
         is_used,
         np.asarray(radius),
+        np.asarray(exponent),
+        parents,
     )
 
 
@@ -107,68 +106,113 @@ def places_enough(n_clips: int, config: ScoringConfig) -> int:
     return n_clips + int(config.smote_ratio * n_clips)
 
 
-def distances(statistic: Float[Array, "feature"], reference: Reference) -> Distances:
-    """Return a clip's distances to the nearest clips of a reference."""
+def distances(
+    statistic: Float[Array, "feature"],
+    reference: Reference,
+    is_linked: Bool[Array, "train"] | None = None,
+) -> dict[str, Float[Array, ""]]:
+    """Return a clip's distance to the nearest clip of a reference, by each rule.
+
+    The rule "neighbour" is the Euclidean distance, in standard deviations. The others
+    are the smallest quotients of the distance and a function of the radius.
+
+    Args:
+        statistic: the clip's statistic.
+        reference: the reference.
+        is_linked: the training clips that the clip must not be compared with, for a
+            clip that is itself a training clip. If they are all clips of the
+            reference, the clip is compared with all of them.
+    """
     point = (statistic - reference.location) / reference.scale
-    # Expanding the square would lose the small differences of similar clips.
+    # Expanding the square would lose the small differences of near clips.
     distance = jnp.sqrt(jnp.sum((reference.clips - point) ** 2, axis=-1))
-    distance = jnp.where(reference.is_clip, distance, jnp.inf)
-    return Distances(distance.min(), jnp.min(distance / reference.radius))
+    is_other = reference.is_clip
+    if is_linked is not None:
+        kept = is_other & ~is_linked[reference.parents].any(-1)
+        is_other = jnp.where(kept.any(), kept, is_other)
+    distance = jnp.where(is_other, distance, jnp.inf)
+    return {rule: jnp.min(distance / divisor(reference, rule)) for rule in RULES}
 
 
-def _shares(folds: Int[Array, "clip 2"], fold: Array) -> Bool[Array, "clip"]:
-    return jnp.any((folds == fold) & (folds != NO_FOLD), axis=-1)
+def divisor(reference: Reference, rule: str) -> Float[AnyArray, "*model clip"]:
+    """Return what a rule divides the distance to each clip of a reference by."""
+    if rule == "neighbour":
+        return jnp.ones_like(reference.radius)
+    if rule == "density":
+        return reference.radius
+    return reference.radius**reference.exponent
+
+
+def _related_places(
+    parents: Int[np.ndarray, "place 2"], is_related: Bool[np.ndarray, "clip clip"]
+) -> Bool[np.ndarray, "place place"]:
+    """Return which places are made of the same clip, or of related ones."""
+    related = is_related | np.eye(len(is_related), dtype=bool)
+    one, other = parents.T
+    pairs = [related[np.ix_(a, b)] for a in (one, other) for b in (one, other)]
+    return np.logical_or.reduce(pairs)
 
 
 @jax.jit(static_argnums=3)
 def _radius(
     clips: Float[Array, "clip feature"],
-    folds: Int[Array, "clip 2"],
+    is_related: Bool[Array, "clip clip"],
     is_clip: Bool[Array, "clip"],
     n_neighbours: int,
-) -> Float[Array, "clip"]:
-    """Return each clip's radius, the mean distance to its nearest neighbours.
+) -> tuple[Float[Array, "clip"], Float[Array, ""]]:
+    """Return each clip's radius, and the exponent of the rule `varmin`.
 
-    Neighbours are taken from other folds where possible. A clip without neighbours gets
-    the mean radius. No radius is below a tenth of the mean radius, so that copies do
-    not cause a division by 0; and the mean radius is at least 1, in case all clips are
-    copies. A synthetic clip belongs to the folds of both clips that it lies between.
+    A radius is the mean distance to the nearest neighbours, which are unrelated clips
+    where possible. A clip without neighbours gets the mean radius. The smallest radius
+    is a tenth of the mean, so that copies do not divide by 0, and the mean is at least
+    1, in case all clips are copies.
     """
     n_neighbours = min(n_neighbours, len(clips))
 
     def of_clip(place):
         distance = jnp.sqrt(jnp.sum((clips - clips[place]) ** 2, axis=-1))
-        same = _shares(folds, folds[place, 0]) | _shares(folds, folds[place, 1])
         others = is_clip & (jnp.arange(len(clips)) != place)
-        is_other = jnp.where((others & ~same).any(), others & ~same, others)
+        unrelated = others & ~is_related[place]
+        is_other = jnp.where(unrelated.any(), unrelated, others)
         nearness = jnp.where(is_other, -distance, -jnp.inf)
-        nearest = -jax.lax.top_k(nearness, n_neighbours)[0]
+        nearest, at = jax.lax.top_k(nearness, n_neighbours)
         exists = jnp.isfinite(nearest)
-        total = jnp.sum(nearest, where=exists)
-        return total / jnp.maximum(exists.sum(), 1), exists.any() & is_clip[place]
+        total = -jnp.sum(nearest, where=exists)
+        is_defined = exists.any() & is_clip[place]
+        return total / jnp.maximum(exists.sum(), 1), is_defined, -nearest[0], at[0]
 
-    radius, is_defined = jax.lax.map(of_clip, jnp.arange(len(clips)))
-    mean = jnp.sum(radius, where=is_defined) / jnp.maximum(is_defined.sum(), 1)
+    radius, is_defined, nearest, at = jax.lax.map(of_clip, jnp.arange(len(clips)))
+    n_defined = jnp.maximum(is_defined.sum(), 1)
+    mean = jnp.sum(radius, where=is_defined) / n_defined
     mean = jnp.maximum(mean, _SMALLEST_MEAN_RADIUS)
-    return jnp.maximum(jnp.where(is_defined, radius, mean), _SMALLEST_RADIUS * mean)
+    radius = jnp.maximum(jnp.where(is_defined, radius, mean), _SMALLEST_RADIUS * mean)
+    # The slope of the log distance to the nearest clip on the log radius of that clip.
+    log_distance = jnp.log(jnp.where(is_defined, nearest, 1.0) + _TINY)
+    log_radius = jnp.log(radius[at])
+    centred = log_radius - jnp.sum(log_radius, where=is_defined) / n_defined
+    covariance = jnp.sum(centred * log_distance, where=is_defined)
+    variance = jnp.sum(centred**2, where=is_defined)
+    exponent = jnp.clip(covariance / jnp.maximum(variance, _TINY), 0.0, 1.0)
+    return radius, exponent
 
 
 def _synthetic(
     clips: Float[np.ndarray, "clip feature"],
-    folds: Int[np.ndarray, "clip 2"],
     is_target: Bool[np.ndarray, "clip"],
     config: ScoringConfig,
     rng: np.random.Generator,
 ) -> tuple[Float[np.ndarray, "new feature"], Int[np.ndarray, "new 2"]]:
     """Make synthetic clips between pairs of neighbouring target clips.
 
-    Source: SMOTE (Chawla et al. 2002), with two neighbours per clip.
+    Return the clips, and the indices of each pair. Source: SMOTE (Chawla et al. 2002),
+    with two neighbours per clip.
     """
-    target, target_folds = clips[is_target], folds[is_target]
+    at = np.flatnonzero(is_target)
+    target = clips[at]
     n_source = len(clips) - len(target)
     count = int(config.smote_ratio * n_source) - len(target)
     if len(target) < 2 or count <= 0:
-        return clips[:0], folds[:0]
+        return clips[:0], np.zeros((0, 2), int)
     gaps = np.linalg.norm(target[:, None] - target, axis=-1)
     np.fill_diagonal(gaps, np.inf)
     nearest = np.argsort(gaps, axis=1)[:, : min(2, len(target) - 1)]
@@ -176,4 +220,4 @@ def _synthetic(
     other = nearest[one, rng.integers(nearest.shape[1], size=count)]
     share = rng.random((count, 1))
     between = target[one] + share * (target[other] - target[one])
-    return between, np.stack([target_folds[one, 0], target_folds[other, 0]], axis=1)
+    return between, np.stack([at[one], at[other]], axis=1)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from gammavae_jax.config import STATISTICS, Config
 from gammavae_jax.data import statistics
@@ -92,11 +92,13 @@ def score_machine(
     references: dict[str, Reference],
     data: ClipArrays,
     chosen: Int[Array, "chosen"],
+    is_linked: Bool[Array, "clip train"] | None = None,
 ) -> dict[str, Float[Array, "chosen"]]:
     """Compute the scores in `Config.computed_scores` for the chosen clips.
 
     Scores of padding clips are undefined. `clips_at_once` is the number of clips that
-    are computed as one batch; None means that clips are computed one by one.
+    are computed as one batch; None means that clips are computed one by one. If the
+    clips are training clips, `is_linked` excludes those that a clip is linked to.
     """
 
     def score(clip):
@@ -104,9 +106,9 @@ def score_machine(
         scores = direct_scores(config, scorer, output, weight)
         statistics = statistics_of_clip(config, output, weight, data, clip)
         for name in wanted_statistics(config):
-            distance = distances(statistics[name], references[name])
-            scores |= {f"{name}_neighbour": distance.neighbour}
-            scores |= {f"{name}_density": distance.density}
+            linked = None if is_linked is None else is_linked[clip]
+            distance = distances(statistics[name], references[name], linked)
+            scores |= {f"{name}_{rule}": value for rule, value in distance.items()}
         return {name: scores[name] for name in config.computed_scores}
 
     return jax.lax.map(score, chosen, batch_size=clips_at_once)
@@ -251,6 +253,9 @@ def statistics_of_clip(
     )
     return {
         "spectrum": statistics.spectrum(log_mel, is_frame),
+        "gamma": statistics.gamma(log_mel, is_frame),
+        "maximum": statistics.maximum(log_mel, is_frame),
+        "salient": statistics.salient(log_mel, is_frame),
         "residual": statistics.residual(residual, is_covered),
         "peak": statistics.peak(residual, is_covered),
         "latent": statistics.latent(output.code, weight),

@@ -11,33 +11,52 @@ from gammavae_jax.config import Config, ScoringConfig
 
 
 def conformal_threshold(
-    held_out_scores: Float[np.ndarray, "clip"], false_alarm_rate: float
+    held_out_scores: Float[np.ndarray, "clip"],
+    false_alarm_rate: float,
+    weights: Float[np.ndarray, "clip"] | None = None,
 ) -> float:
     """Return a threshold with at most the given false-alarm rate on new normal clips.
 
-    Source: split conformal prediction (Vovk et al. 2005). The threshold is the
-    `ceil((n + 1) * (1 - false_alarm_rate))`-th smallest of `n` held-out scores, or the
-    largest one if `n` is less than `clips_needed`.
+    It is the smallest held-out score such that every higher score has a p-value (see
+    `p_values`) of at most the rate, or the largest held-out score if there is none.
+    With `n` weights of 1 it is the `ceil((n + 1) * (1 - rate))`-th smallest score.
     """
-    scores = np.sort(held_out_scores)
-    # Round before the ceiling: 9 * (1 - 1 / 3) is above 6 in floating point.
-    rank = math.ceil(round((len(scores) + 1) * (1 - false_alarm_rate), 9))
-    return float(scores[min(rank, len(scores)) - 1])
+    order = np.argsort(held_out_scores)
+    scores = held_out_scores[order]
+    weights = np.ones(len(order)) if weights is None else weights[order]
+    below = np.concatenate([[0.0], np.cumsum(weights)])
+    above = below[-1] - below[np.searchsorted(scores, scores, side="right")]
+    # Round before comparing: 1 - 10 * 0.1 may differ from 0 in floating point.
+    is_rare = np.round(1 + above - (1 + below[-1]) * false_alarm_rate, 9) <= 0
+    return float(scores[is_rare.argmax() if is_rare.any() else -1])
 
 
 def p_values(
-    scores: Float[np.ndarray, "*clip"], held_out_scores: Float[np.ndarray, "held_out"]
+    scores: Float[np.ndarray, "*clip"],
+    held_out_scores: Float[np.ndarray, "held_out"],
+    weights: Float[np.ndarray, "held_out"] | None = None,
 ) -> Float[np.ndarray, "*clip"]:
-    """Return each score's p-value, `(k + 1) / (n + 1)`.
+    """Return each score's p-value, `(1 + k) / (1 + n)`.
 
-    Of the `n` held-out scores, `k` are at least as high as the score. Source: split
-    conformal prediction (Vovk et al. 2005). If `n` is at least `clips_needed`, a clip
+    Of the held-out scores, whose weights add up to `n`, those that are at least as high
+    as the score have a total weight of `k`. If `n` is at least `clips_needed`, a clip
     exceeds the conformal threshold for a false-alarm rate if and only if its p-value is
     at most that rate. No p-value is below `1 / (n + 1)`.
+
+    Sources: split conformal prediction (Vovk et al. 2005). Weights of `1 / m` for the
+    `m` clips of one recording give the p-value of a clip from a new recording (Lee,
+    Barber and Willett 2023, "Distribution-free inference with hierarchical data").
+
+    Args:
+        scores: the scores of new clips.
+        held_out_scores: the scores of held-out normal clips.
+        weights: of the held-out clips, from 0 to 1; default: all 1.
     """
-    ordered = np.sort(held_out_scores)
-    at_least = len(ordered) - np.searchsorted(ordered, scores, side="left")
-    return (1 + at_least) / (len(ordered) + 1)
+    order = np.argsort(held_out_scores)
+    weights = np.ones(len(order)) if weights is None else weights[order]
+    below = np.concatenate([[0.0], np.cumsum(weights)])
+    at = np.searchsorted(held_out_scores[order], scores, side="left")
+    return (1 + below[-1] - below[at]) / (1 + below[-1])
 
 
 def gamma_threshold(
@@ -57,21 +76,30 @@ def gamma_threshold(
 
 
 def fit_thresholds(
-    scores: Mapping[str, Float[np.ndarray, "row machine item"]], config: ScoringConfig
+    scores: Mapping[str, Float[np.ndarray, "row machine item"]],
+    config: ScoringConfig,
+    weights: Float[np.ndarray, "machine item"],
 ) -> dict[str, Float[np.ndarray, "row machine"]]:
-    """Fit a threshold to the scores of each seed and machine, ignoring NaN.
+    """Fit a threshold to the known scores of each seed and machine.
 
-    `config` gives the kind of threshold and the false-alarm rate.
+    An unknown score is NaN. `config` selects the kind of threshold and its false-alarm
+    rate. Only conformal thresholds use the weights.
     """
-    is_conformal = config.threshold == "conformal"
-    threshold = conformal_threshold if is_conformal else gamma_threshold
+    rate, is_conformal = config.false_alarm_rate, config.threshold == "conformal"
     thresholds = {name: np.empty(values.shape[:2]) for name, values in scores.items()}
     for name, values in scores.items():
-        for at in np.ndindex(*values.shape[:2]):
-            known = values[at][~np.isnan(values[at])]
-            # A diverged model, which has no scores, must not affect the other models.
-            rate = config.false_alarm_rate
-            thresholds[name][at] = threshold(known, rate) if len(known) else np.nan
+        for row, machine in np.ndindex(*values.shape[:2]):
+            known = ~np.isnan(values[row, machine])
+            of_model = values[row, machine, known]
+            # A diverged model, which has no scores, must not affect other models.
+            if not known.any():
+                threshold = np.nan
+            elif is_conformal:
+                of_clips = weights[machine, known]
+                threshold = conformal_threshold(of_model, rate, of_clips)
+            else:
+                threshold = gamma_threshold(of_model, rate)
+            thresholds[name][row, machine] = threshold
     return thresholds
 
 

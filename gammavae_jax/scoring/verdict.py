@@ -100,6 +100,7 @@ def select_machines(detector: Detector, machines: Sequence[int]) -> Detector:
         scorer=select(detector.scorer),
         references=select(dict(detector.references)),
         calibration=select(dict(detector.calibration)),
+        weights=detector.weights[chosen],
         thresholds=select(dict(detector.thresholds)),
     )
 

@@ -16,6 +16,7 @@ from gammavae_jax.data.arrays import HELD_OUT, TRAIN, AnyArray, TrainingArrays
 from gammavae_jax.data.statistics import spectrum
 from gammavae_jax.devices.placement import in_float32
 from gammavae_jax.errors import InputError
+from gammavae_jax.training.links import link_clips
 
 _FEWEST_WINDOWS = 2  # for batch normalisation: a single window has no variance
 _SAME = 1e-2  # dB in each band; separate recordings of one sound differ by more
@@ -34,6 +35,7 @@ class Split(NamedTuple):
     is_held_out: Bool[np.ndarray, "member machine clip"]
     is_clip: Bool[np.ndarray, "machine clip"]
     is_target: Bool[np.ndarray, "machine clip"]
+    is_linked: Bool[np.ndarray, "machine clip clip"]  # see `links`; none without folds
 
 
 def split_windows(
@@ -61,6 +63,7 @@ def split_windows(
         is_held_out=np.zeros((n_members, n_machines, n_clips), bool),
         is_clip=(np.asarray(arrays.clips.n_frames) > 0) & ~is_extra,
         is_target=np.asarray(arrays.is_target),
+        is_linked=_links(arrays, config, recordings),
     )
     groups = _groups(arrays, split.is_clip, config, recordings)
     for s, m in np.ndindex(len(config.seeds), n_machines):
@@ -80,6 +83,18 @@ def split_windows(
             held_out[0] = _held_out_clips(rng, is_clip, split.is_target[m], fraction)
         group[:] = np.repeat(np.where(held_out, HELD_OUT, TRAIN), n_windows[m], axis=1)
     return split
+
+
+def _links(
+    arrays: TrainingArrays,
+    config: Config,
+    recordings: Int[np.ndarray, "machine clip"] | None,
+) -> Bool[np.ndarray, "machine clip clip"]:
+    """Return the links between clips. Without folds, clips are linked to themselves."""
+    if config.train.split == "folds":
+        return link_clips(arrays.clips, recordings)
+    n_machines, n_clips = arrays.clips.n_frames.shape
+    return np.tile(np.eye(n_clips, dtype=bool), (n_machines, 1, 1))
 
 
 def require_windows(split: Split, names: Sequence[str]) -> None:

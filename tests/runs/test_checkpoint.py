@@ -61,7 +61,7 @@ def references_of(config, rng) -> Any:
     """Return references for two folds and machines: ten clips and two spare places."""
     one = fit_reference(
         rng.normal(size=(10, 384)),
-        np.arange(10) % 2,
+        np.eye(10, dtype=bool),
         np.ones(10, bool),
         np.arange(10) > 7,
         config.scoring,
@@ -90,6 +90,7 @@ def detector(tiny, state):
         scorer=Scorer(state.params, state.batch_stats, fit, fit),
         references=references_of(config, rng),
         calibration=calibration,
+        weights=rng.random((2, 10)),
         thresholds={name: rng.random((1, 2)) for name in config.scores},
     )
 
@@ -104,7 +105,8 @@ def test_a_restored_detector_equals_the_saved_one(tmp_path, detector):
     assert (back.config, back.machines) == (detector.config, detector.machines)
     assert_same(back.scorer, detector.scorer)
     assert_same(back.filterbank, detector.filterbank)
-    assert dict(back.references).keys() == {"spectrum", "residual", "peak"}
+    assert_same(back.weights, detector.weights)
+    assert dict(back.references).keys() == {"spectrum", "maximum", "salient"}
     assert_same(dict(back.references), dict(detector.references))
     assert_same(back.calibration, detector.calibration)
     assert_same(dict(back.thresholds), dict(detector.thresholds))
@@ -166,7 +168,7 @@ def test_a_training_of_another_version_is_refused(tmp_path, state, tiny):
         restore_training(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 7}', "\x00\xff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 8}', "\x00\xff"])
 def test_a_detector_with_malformed_json_is_refused(tmp_path, detector, text):
     save_detector(tmp_path, detector)
     (tmp_path / "detector.json").write_text(text)

@@ -46,20 +46,21 @@ def false_alarms(rng, clips):
     half = len(clips) // 2
     train, test = np.split(rng.permutation(clips)[: 2 * half], 2)
     folds, is_target = rng.permutation(half) % N_FOLDS, np.zeros(half, bool)
+    related = folds[:, None] == folds
     calibration = {name: np.zeros(half) for name in SCORES}
     new = {name: np.zeros((N_FOLDS, half)) for name in SCORES}
     for fold in range(N_FOLDS):
         is_own = folds == fold
         fitted = fit_reference(
-            train, folds, ~is_own, is_target, ScoringConfig(), half, rng
+            train, related, ~is_own, is_target, ScoringConfig(), half, rng
         )
         reference = jax.tree.map(jnp.asarray, fitted)
         of_train, of_test = (
             distances_of(jnp.float32(x), reference) for x in (train, test)
         )
         for name in SCORES:
-            calibration[name][is_own] = getattr(of_train, name)[is_own]
-            new[name][fold] = getattr(of_test, name)
+            calibration[name][is_own] = of_train[name][is_own]
+            new[name][fold] = of_test[name]
     each = rng.integers(N_FOLDS, size=half), np.arange(half)
     return {
         (name, how, rate): np.mean(

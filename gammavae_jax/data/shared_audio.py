@@ -1,0 +1,90 @@
+"""Finds clips that contain the same audio, such as copies made by several microphones.
+
+Such clips are not independent: a clip that is compared with its own copy looks more
+normal than any new clip can. Clips that overlap, that were recorded by several
+microphones at once, or that were mixed with the same background share the random
+fluctuations of their bands. The cross-correlation of the fluctuations then has a sharp
+peak at the lag between the clips, whereas independent recordings of one machine only
+share its rhythm.
+"""
+
+import numpy as np
+import scipy.fft
+from jaxtyping import Bool, Float, Int
+
+# A peak is measured in standard deviations of the correlation at other lags. Among a
+# thousand lags of noise, the highest peak has about 3.5.
+_LEAST_PEAK = 8.0
+_LARGEST_PEAK = 50.0  # no two independent recordings have such a peak
+_TIMES_MEDIAN = 4.0  # the rhythm of a machine raises the peaks of all pairs of clips
+_NORMAL_MEDIAN = 0.6745  # median of |x| for a standard normal x
+_FLOOR = 1e-3  # of a spectrum's mean magnitude: weaker components are not amplified
+_ROWS = 32  # clips that are correlated with all others at a time
+_FEWEST_FRAMES = 32  # shorter clips have too few lags to recognise a peak
+
+
+def find_shared_audio(
+    log_mel: Float[np.ndarray, "clip frame mel"], n_frames: Int[np.ndarray, "clip"]
+) -> Bool[np.ndarray, "clip clip"]:
+    """Return which pairs of a machine's clips contain the same audio.
+
+    A pair does if the highest peak of its phase correlation (Knapp and Carter 1976),
+    summed over bands, exceeds four times the median over all pairs, and at least 8
+    standard deviations. The relation is symmetric, and no clip is paired with itself.
+
+    Args:
+        log_mel: the clips in dB, padded at the end.
+        n_frames: the length of each clip; a clip of less than 32 frames has no pairs.
+    """
+    peaks = correlation_peaks(log_mel, n_frames)
+    pairs = peaks[np.triu_indices(len(peaks), 1)]
+    pairs = pairs[pairs > 0]
+    if not len(pairs):
+        return np.zeros(peaks.shape, bool)
+    usual = _TIMES_MEDIAN * float(np.median(pairs))
+    return peaks > np.clip(usual, _LEAST_PEAK, _LARGEST_PEAK)
+
+
+def correlation_peaks(
+    log_mel: Float[np.ndarray, "clip frame mel"], n_frames: Int[np.ndarray, "clip"]
+) -> Float[np.ndarray, "clip clip"]:
+    """Return the highest peak of each pair's phase correlation over lags.
+
+    Peaks are in standard deviations of the correlation at the other lags, and 0 for a
+    clip with itself and for clips that are too short.
+    """
+    n_clips, longest = log_mel.shape[:2]
+    n_fft = scipy.fft.next_fast_len(2 * longest, real=True)
+    spectra = np.stack(
+        [
+            _whitened(log_mel[clip, :n], n_fft)
+            if n >= _FEWEST_FRAMES
+            else np.zeros((n_fft // 2 + 1, log_mel.shape[2]), np.complex64)
+            for clip, n in enumerate(n_frames.tolist())
+        ],
+        axis=1,
+    )  # frequency clip mel
+    # Clips that overlap by less than half are not compared.
+    most = longest // 2
+    peaks = np.zeros((n_clips, n_clips))
+    for first in range(0, n_clips, _ROWS):
+        rows = slice(first, min(first + _ROWS, n_clips))
+        others = slice(first, n_clips)
+        cross = spectra[:, rows].conj() @ spectra[:, others].transpose(0, 2, 1)
+        lags = scipy.fft.irfft(cross, n_fft, axis=0)
+        lags = np.concatenate([lags[: most + 1], lags[n_fft - most :]])
+        scale = np.median(np.abs(lags), axis=0) / _NORMAL_MEDIAN
+        peaks[rows, others] = lags.max(0) / np.maximum(scale, 1e-30)
+    peaks = np.triu(peaks, 1)
+    is_long = n_frames >= _FEWEST_FRAMES
+    return np.where(np.outer(is_long, is_long), peaks + peaks.T, 0.0)
+
+
+def _whitened(
+    log_mel: Float[np.ndarray, "frame mel"], n_fft: int
+) -> np.ndarray:  # complex, `frequency mel`
+    """Return the phases of each band's fluctuations."""
+    centred = log_mel - log_mel.mean(0)
+    spectrum = scipy.fft.rfft(centred, n_fft, axis=0)
+    size = np.abs(spectrum)
+    return (spectrum / (size + _FLOOR * size.mean() + 1e-30)).astype(np.complex64)

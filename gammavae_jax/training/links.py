@@ -1,0 +1,53 @@
+"""Links between training clips that are not independent of each other.
+
+Linked clips contain the same audio, were cut from one recording, or belong to one
+group that the user named. A new recording has no link to the training clips, so a
+training clip must be held out together with the clips that it is linked to. They are
+excluded one by one, not by fold, because links need not form separate groups: two clips
+may share a background, and one of them may share a recording with a third.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from gammavae_jax.data.arrays import ClipArrays
+from gammavae_jax.data.shared_audio import find_shared_audio
+
+
+def link_clips(
+    clips: ClipArrays, groups: Int[np.ndarray, "machine clip"] | None = None
+) -> Bool[np.ndarray, "machine clip clip"]:
+    """Return which training clips of a machine are linked.
+
+    Every clip is linked to itself, and padding to no other clip.
+
+    Args:
+        clips: the training clips of all machines.
+        groups: the number of each clip's recording or group; default: unknown.
+    """
+    n_frames = np.asarray(clips.n_frames)
+    linked = np.zeros((*n_frames.shape, n_frames.shape[1]), bool)
+    for machine, lengths in enumerate(n_frames):
+        used = np.flatnonzero(lengths)
+        at = np.ix_(used, used)
+        log_mel = np.asarray(clips.log_mel[machine])[used]
+        linked[machine][at] = find_shared_audio(log_mel, lengths[used])
+        if groups is not None:
+            of_clip = groups[machine, used]
+            linked[machine][at] |= of_clip[:, None] == of_clip
+    return linked | np.eye(n_frames.shape[1], dtype=bool)
+
+
+def independence(
+    is_linked: Bool[np.ndarray, "machine clip clip"],
+    is_clip: Bool[np.ndarray, "machine clip"],
+) -> Float[np.ndarray, "machine clip"]:
+    """Return each clip's share of an independent recording; 0 for padding.
+
+    It is 1 for a clip without links, and `1 / n` for one of `n` clips that are all
+    linked. The sum over clips is the number of independent recordings if linked clips
+    form separate groups. Otherwise it is a lower bound for the number of clips that can
+    be chosen without a link between them (Caro 1979, Wei 1981).
+    """
+    count = (is_linked & is_clip[:, None, :]).sum(-1)
+    return np.where(is_clip, 1.0 / np.maximum(count, 1), 0.0)
