@@ -8,6 +8,8 @@ peak at the lag between the clips, whereas independent recordings of one machine
 share its rhythm.
 """
 
+from typing import Any
+
 import numpy as np
 import scipy.fft
 from jaxtyping import Bool, Float, Int
@@ -54,7 +56,7 @@ def correlation_peaks(
     clip with itself and for clips that are too short.
     """
     n_clips, longest = log_mel.shape[:2]
-    n_fft = scipy.fft.next_fast_len(2 * longest, real=True)
+    n_fft: Any = scipy.fft.next_fast_len(2 * longest, real=True)
     spectra = np.stack(
         [
             _whitened(log_mel[clip, :n], n_fft)
@@ -71,7 +73,7 @@ def correlation_peaks(
         rows = slice(first, min(first + _ROWS, n_clips))
         others = slice(first, n_clips)
         cross = spectra[:, rows].conj() @ spectra[:, others].transpose(0, 2, 1)
-        lags = scipy.fft.irfft(cross, n_fft, axis=0)
+        lags: Any = scipy.fft.irfft(cross, n_fft, axis=0)
         lags = np.concatenate([lags[: most + 1], lags[n_fft - most :]])
         scale = np.median(np.abs(lags), axis=0) / _NORMAL_MEDIAN
         peaks[rows, others] = lags.max(0) / np.maximum(scale, 1e-30)
@@ -85,6 +87,6 @@ def _whitened(
 ) -> np.ndarray:  # complex, `frequency mel`
     """Return the phases of each band's fluctuations."""
     centred = log_mel - log_mel.mean(0)
-    spectrum = scipy.fft.rfft(centred, n_fft, axis=0)
+    spectrum: Any = scipy.fft.rfft(centred, n_fft, axis=0)
     size = np.abs(spectrum)
     return (spectrum / (size + _FLOOR * size.mean() + 1e-30)).astype(np.complex64)

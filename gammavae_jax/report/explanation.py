@@ -28,6 +28,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import softmax
@@ -208,7 +209,7 @@ def _share(
     if statistic == "peak":
         return bands * _normalised(_power(view.residual, is_covered), is_covered)
     if statistic == "residual":
-        return bands * _by_excess(view.residual, *features[:2], is_covered)
+        return bands * _by_excess(view.residual, features, is_covered)
     return bands * _when(statistic, of_machine.log_mel, features)
 
 
@@ -220,11 +221,11 @@ def _when(
     """Return when the share of each band of a model-free statistic is shown."""
     is_frame = np.ones(len(log_mel), bool)
     if statistic == "spectrum":
-        return _by_excess(log_mel - log_mel.mean(), *features[:2], is_frame)
+        return _by_excess(log_mel - log_mel.mean(), features, is_frame)
     if statistic == "maximum":
         return _normalised((log_mel == log_mel.max(axis=0)) * 1.0, is_frame)
     if statistic == "salient":
-        weight = np.asarray(salience(log_mel, np.ones(len(log_mel), np.float32)))
+        weight = np.asarray(salience(jnp.asarray(log_mel), jnp.ones(len(log_mel))))
         return np.repeat(weight[:, None], log_mel.shape[1], axis=1)
     return _normalised(_power(log_mel, is_frame), is_frame)
 
@@ -262,11 +263,14 @@ def _nearest_clip(
 
 def _by_excess(
     values: Float[np.ndarray, "frame mel"],
-    mean: Float[np.ndarray, "mel"],
-    deviation: Float[np.ndarray, "mel"],
+    features: Float[np.ndarray, "block mel"],
     is_frame: Bool[np.ndarray, "frame"],
 ) -> Float[np.ndarray, "frame mel"]:
-    """Weight each frame by its squared distance beyond one deviation from the mean."""
+    """Weight each frame by its squared distance beyond one deviation from the mean.
+
+    The first two blocks of `features` are each band's mean and standard deviation.
+    """
+    mean, deviation = features[0], features[1]
     unit = np.maximum(deviation, _SMALLEST_DEVIATION)
     excess = np.maximum(np.abs(values - mean) - unit, 0.0) / unit
     return _normalised(excess**2 + _EVEN_WEIGHT, is_frame)
