@@ -34,15 +34,44 @@ from gammavae_jax.process import limit_blas_threads
 
 
 class Variant(NamedTuple):
-    """A variant: its title, and its changes to the default preset."""
+    """A variant: its title, and its changes to the preset `gammavae`."""
 
     title: str
     changes: tuple[str, ...] = ()
     models_of: str | None = None  # the variant whose trained models are scored again
 
 
+def _fusing(*scores: str) -> tuple[str, ...]:
+    """Return the changes that make a fusion of these scores the headline score."""
+    fused = ",".join(f'"{name}"' for name in scores)
+    return "score=fusion_smooth_max", f"scoring.fused=[{fused}]"
+
+
+_DEFAULT = _fusing(*preset("default").scoring.fused)
+
 VARIANTS: dict[str, Variant] = {
-    "default": Variant("GammaVAE (default)"),
+    "gammavae": Variant("GammaVAE (`gammavae`)"),
+    "default": Variant("spectrum, maximum, salient (`default`)", _DEFAULT, "gammavae"),
+    "varmin": Variant(
+        "spectrum, maximum, salient, all by varmin",
+        _fusing("spectrum_varmin", "maximum_varmin", "salient_varmin"),
+        "gammavae",
+    ),
+    "with_gamma": Variant(
+        "the default and gamma",
+        _fusing(*preset("default").scoring.fused, "gamma_varmin"),
+        "gammavae",
+    ),
+    "with_residual": Variant(
+        "the default and the GammaVAE's residual",
+        _fusing(*preset("default").scoring.fused, "residual_varmin"),
+        "gammavae",
+    ),
+    "spectrum_maximum": Variant(
+        "spectrum and maximum",
+        _fusing("spectrum_varmin", "maximum_varmin"),
+        "gammavae",
+    ),
     "autoencoder": Variant(
         "autoencoder", ("model.latent=deterministic", "train.kl_weight=0")
     ),
@@ -81,10 +110,10 @@ VARIANTS: dict[str, Variant] = {
     "standardised": Variant("standardised inputs", ("model.inputs=standardised",)),
     "random_folds": Variant("folds of single clips", ("train.group_distance=0",)),
     "smote": Variant(
-        "synthetic target clips (SMOTE)", ("scoring.smote_ratio=0.2",), "default"
+        "synthetic target clips (SMOTE)", ("scoring.smote_ratio=0.2",), "gammavae"
     ),
     "gamma_threshold": Variant(
-        "thresholds from a fitted Gamma", ("scoring.threshold=gamma",), "default"
+        "thresholds from a fitted Gamma", ("scoring.threshold=gamma",), "gammavae"
     ),
 }
 
@@ -106,7 +135,7 @@ class Ablation(JobOptions):
     seeds: Annotated[int, tyro.conf.arg(metavar="K")] = 5
     """Seeds per variant."""
     epochs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Passes over the training data. Default: as in the default preset."""
+    """Passes over the training data. Default: as in the preset gammavae."""
     set: Settings = ()
     """Change any field of the configuration, for every variant."""
 
@@ -117,7 +146,7 @@ def parse(arguments: Sequence[str] | None = None) -> Ablation:
 
 
 def configuration(variant: Variant, options: Ablation) -> Config:
-    """Return the default preset with the variant's changes and all possible scores."""
+    """Return the preset `gammavae` with the variant's changes and all its scores."""
     with_posterior = "model.latent=deterministic" not in variant.changes
     scores = [
         name
@@ -131,7 +160,7 @@ def configuration(variant: Variant, options: Ablation) -> Config:
         given.append(f"train.epochs={options.epochs}")
     every = "scores=[" + ",".join(f'"{name}"' for name in scores) + "]"
     return override(
-        preset("default"), [*given, *flat(options.set), every, *variant.changes]
+        preset("gammavae"), [*given, *flat(options.set), every, *variant.changes]
     )
 
 

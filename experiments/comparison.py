@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gammavae_jax.config import Config
+from gammavae_jax.config import MODEL_FREE_STATISTICS, RULES, Config
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.data.loading import Source, find_all, require_labels
 from gammavae_jax.errors import InputError
@@ -21,10 +21,14 @@ from gammavae_jax.runs.run import run
 
 # What a variant copies from another run if it uses the trained models of that run.
 _TRAINING = ("metrics.jsonl", "checkpoint/train")
-# These scores use no model and depend only on the folds, so one variant's are shown.
-MODEL_FREE = ("spectrum_neighbour", "spectrum_density")
+# These scores use no model, so they are the same for all variants.
+MODEL_FREE = tuple(
+    f"{statistic}_{rule}" for statistic in MODEL_FREE_STATISTICS for rule in RULES
+)
 _COLUMNS = (
     "fusion_mean",
+    "fusion_smooth_max",
+    "residual_varmin",
     "residual_density",
     "residual_neighbour",
     "peak_density",
@@ -110,6 +114,7 @@ def write_comparison(out: Path, titles: Mapping[str, str]) -> str:
         InputError: a run has machines other than those of the first run.
     """
     summaries = {name: _read_json(out / name / "summary.json") for name in titles}
+    headlines = {n: _read_json(out / n / "config.json")["score"] for n in titles}
     first = next(iter(titles))
     for name, summary in summaries.items():
         if summary["machines"].keys() != summaries[first]["machines"].keys():
@@ -119,7 +124,7 @@ def write_comparison(out: Path, titles: Mapping[str, str]) -> str:
             )
     parts = [
         "Official score in percent, mean ± standard deviation over seeds.",
-        _markdown(_variant_lines(summaries, titles)),
+        _markdown(_variant_lines(summaries, headlines, titles)),
         f"Every score of the variant {titles[first]}:",
         _markdown(_score_lines(summaries[first])),
         "Last epoch, means over machines and members: training loss, loss of the "
@@ -134,15 +139,22 @@ def write_comparison(out: Path, titles: Mapping[str, str]) -> str:
 
 
 def _variant_lines(
-    summaries: Mapping[str, Any], titles: Mapping[str, str]
+    summaries: Mapping[str, Any],
+    headlines: Mapping[str, str],
+    titles: Mapping[str, str],
 ) -> list[list[str]]:
+    """Return a row per variant; the false-alarm rates are those of its headline."""
     lines = [["variant", *_COLUMNS, "FPR source", "FPR target", "training, s"]]
     free = summaries[next(iter(titles))]["official_score"]
-    lines += [[f"no model: {name}", percent(free[name])] for name in MODEL_FREE]
+    lines += [
+        [f"no model: {name}", percent(free[name])]
+        for name in MODEL_FREE
+        if name in free
+    ]
     for name, title in titles.items():
         summary = summaries[name]
         score = summary["official_score"]
-        means = summary["arithmetic_means"]["fusion_mean"]
+        means = summary["arithmetic_means"][headlines[name]]
         lines.append(
             [
                 title,

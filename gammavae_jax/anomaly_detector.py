@@ -5,7 +5,7 @@ As in the challenge, and unlike scikit-learn's outlier detectors, higher scores 
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
@@ -95,7 +95,11 @@ class AnomalyDetector(BaseEstimator):
         self.verbose = verbose
 
     def fit(
-        self, recordings: Given, y: Any = None, sample_rate: int | None = None
+        self,
+        recordings: Given,
+        y: Any = None,
+        sample_rate: Any = None,
+        groups: Any = None,
     ) -> "AnomalyDetector":
         """Train on recordings of healthy machines.
 
@@ -104,6 +108,7 @@ class AnomalyDetector(BaseEstimator):
             y: the label of each recording, as in scikit-learn; all must be normal (0).
                 A single number is taken as the `sample_rate`.
             sample_rate: the waveforms' sample rate in Hz.
+            groups: each recording's group, such as its day; see docs/own-machines.md.
 
         Raises:
             InputError: a setting or a recording cannot be used.
@@ -115,7 +120,7 @@ class AnomalyDetector(BaseEstimator):
         bank = mel_filterbank(config.features)
         loaded = self._load(recordings, sample_rate, bank, config, None)
         adapt, observer = parameters["epochs"] is None, Observer(log)
-        detector = fit_recordings(config, loaded, bank, observer, adapt_epochs=adapt)
+        detector = fit_recordings(config, loaded, bank, observer, adapt, groups)
         self._take(detector, parameters)
         return self
 
@@ -171,8 +176,8 @@ class AnomalyDetector(BaseEstimator):
     ) -> list[Verdict]:
         """Score recordings, and write a web page that explains the scores.
 
-        The page contains the sounds and their spectrograms, and shows what the model
-        did not expect. For arguments other than `path`, see `score_recordings`.
+        The page shows what was unexpected in each sound. For the other arguments, see
+        `score_recordings`.
 
         Raises:
             InputError: a recording or machine is invalid (see `score_recordings`), or
@@ -262,14 +267,8 @@ class AnomalyDetector(BaseEstimator):
         """Omit the scorer, because compiled programs cannot be pickled or copied."""
         return {n: value for n, value in vars(self).items() if n != "_scorer"}
 
-    def _of_each(
-        self,
-        recordings: Given,
-        sample_rate: int | None,
-        value: Callable[[Verdict], Any],
-        dtype: type,
-    ) -> Any:
-        scored = self.score_recordings(recordings, sample_rate)
+    def _of_each(self, recordings: Given, rate: Any, value: Any, dtype: type) -> Any:
+        scored = self.score_recordings(recordings, rate)
         if not isinstance(recordings, Mapping):
             return np.array([value(r) for r in scored], dtype)
         return {

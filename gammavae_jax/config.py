@@ -5,6 +5,7 @@ command line (`--set a.b=value`), for `config.json` in a run's folder and for th
 inside a checkpoint.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -125,6 +126,9 @@ class TrainConfig:
     # the official code, holds out random windows but trains on the windows around them.
     split: Literal["folds", "clip", "window"] = "folds"
     n_folds: int = 5  # for split "folds"
+    # Clips whose paths match this regular expression with the same text are one group:
+    # they are held out together, and never compared. Empty: each recording is a group.
+    group_by: str = ""
     # Two clips count as similar if they are closer to each other than this fraction of
     # the median distance.
     group_distance: float = 0.7
@@ -147,6 +151,13 @@ class TrainConfig:
             "must be at least 2; for one model, set train.split=clip",
             "n_folds",
         )
+        try:
+            re.compile(self.group_by)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise InputError(
+                f"train.group_by is {self.group_by!r}, which is not a regular "
+                f"expression ({error}): use one like 'session_[0-9]+'"
+            ) from error
 
 
 @dataclass(frozen=True)

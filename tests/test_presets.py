@@ -18,7 +18,9 @@ def test_every_preset_has_the_features_and_optimiser_of_the_official_baseline(na
     assert config.seeds == (13711,)
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if name != "default"])
+@pytest.mark.parametrize(
+    "name", [name for name in PRESETS if name not in ("default", "gammavae")]
+)
 def test_presets_of_published_models_train_one_model_for_100_epochs(name):
     config = preset(name)
     assert config.train.epochs == 100
@@ -27,15 +29,38 @@ def test_presets_of_published_models_train_one_model_for_100_epochs(name):
     assert config.train.split == ("window" if name == "official" else "clip")
 
 
-def test_the_default_is_five_folds_of_20_epochs_and_the_mean_of_three_densities():
-    config = preset("default")
+@pytest.mark.parametrize(
+    ("name", "fusion", "fused"),
+    [
+        (
+            "default",
+            "fusion_smooth_max",
+            ("spectrum_varmin", "maximum_varmin", "salient_neighbour"),
+        ),
+        (
+            "gammavae",
+            "fusion_mean",
+            ("spectrum_density", "residual_density", "peak_density"),
+        ),
+    ],
+)
+def test_two_presets_train_five_folds_for_20_epochs_and_fuse_three_distances(
+    name, fusion, fused
+):
+    config = preset(name)
     assert (config.train.split, config.n_members, config.train.epochs) == (
         *("folds", 5, 20),
     )
-    assert config.score == config.scores[0] == "fusion_mean"
-    densities = ("spectrum_density", "residual_density", "peak_density")
-    assert config.scoring.fused == config.scores[1:4] == densities
+    assert config.score == config.scores[0] == fusion
+    assert config.scoring.fused == config.scores[1:4] == fused
     assert config.scores[4:] == ("mse", "mahalanobis", "mahalanobis_framewise")
+
+
+def test_the_default_and_gammavae_differ_only_in_their_scores():
+    one, other = preset("default"), preset("gammavae")
+    assert (one.features, one.model, one.train) == (
+        *(other.features, other.model, other.train),
+    )
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -63,6 +88,6 @@ def test_an_unknown_preset_is_refused_with_the_closest_name():
     with pytest.raises(InputError, match="'papper': did you mean 'paper'"):
         preset("papper")
     with pytest.raises(
-        InputError, match="one of default, paper, autoencoder, official, vae"
+        InputError, match="one of default, gammavae, paper, autoencoder, official, vae"
     ):
         preset("")

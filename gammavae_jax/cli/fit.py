@@ -1,5 +1,6 @@
 """`gammavae fit`: trains a detector on normal recordings."""
 
+import json
 import shlex
 import sys
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ class Fit:
     epochs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Passes over the training data. Default: the preset's number, or more if there are
     few recordings."""
+    group_by: Annotated[str, tyro.conf.arg(metavar="REGEX")] = ""
+    """Recordings whose paths match this regular expression with the same text, such as
+    day_[0-9]+, are not independent of each other: they count as one recording."""
     seed: Annotated[int, tyro.conf.arg(metavar="S")] = 13711
     """Seed of all random numbers."""
     set: Settings = ()
@@ -66,7 +70,7 @@ class Fit:
             seed=self.seed,
             false_alarm_rate=self.false_alarm_rate,
             clip_seconds=self.clip_seconds,
-            settings=flat(self.set),
+            settings=self.settings(),
             skip_bad_files=self.skip_bad_files,
         ).fit(recordings)
         detector.save(self.out)
@@ -75,6 +79,12 @@ class Fit:
         out = shlex.quote(str(self.out))
         print(f"written to {self.out}; next: gammavae score {out} RECORDINGS")
         return 0
+
+    def settings(self) -> tuple[str, ...]:
+        """Return the configuration fields to change, as assignments."""
+        if not self.group_by:
+            return flat(self.set)
+        return *flat(self.set), f"train.group_by={json.dumps(self.group_by)}"
 
     def recordings_by_machine(self) -> dict[str, list[Path]]:
         """Return the recordings of each machine, by machine name."""

@@ -51,11 +51,17 @@ def parts_held_together(
     Folds hold out only whole parts. A part is a whole recording; but if there are fewer
     recordings than folds, each recording is divided into parts of successive clips.
     """
-    numbers, sizes = np.unique(recording, return_counts=True)
-    of_each = 1 if len(numbers) >= n_folds else -(-n_folds // len(numbers))
-    divided = [np.array_split(np.arange(n), min(of_each, n)) for n in sizes]
-    lengths = [len(part) for parts in divided for part in parts]
-    return np.repeat(np.arange(len(lengths)), lengths)
+    each = [np.flatnonzero(recording == number) for number in np.unique(recording)]
+    of_each = 1 if len(each) >= n_folds else -(-n_folds // len(each))
+    parts = [
+        part
+        for clips in each
+        for part in np.array_split(clips, min(of_each, len(clips)))
+    ]
+    result = np.empty(len(recording), int)
+    for number, part in enumerate(parts):
+        result[part] = number
+    return result
 
 
 class LoadedRecordings(NamedTuple):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -10,13 +11,14 @@ from jaxtyping import Float
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import TRAIN, Capacity
 from gammavae_jax.data.conditions import conditions_of
+from gammavae_jax.data.groups import group_clips, with_groups
 from gammavae_jax.data.loading import Machines
 from gammavae_jax.data.recording_clips import LoadedRecordings, parts_held_together
 from gammavae_jax.devices.local import local_devices
 from gammavae_jax.errors import InputError
 from gammavae_jax.scoring.detector import Detector, fit_scores
+from gammavae_jax.scoring.sample_size import sample_size_notes
 from gammavae_jax.scoring.short_clips import calibrate_short_clips
-from gammavae_jax.scoring.threshold import too_few_clips
 from gammavae_jax.scoring.verdict import machine_names
 from gammavae_jax.training.loop import (
     Examples,
@@ -58,13 +60,13 @@ def fit(
     local_devices()  # raises an error in a forked process, where JAX would hang
     observer = observer or Observer()
     examples = stack_examples(config, machines.train, observer.log, capacity)
-    recordings = [clips.recording for _, clips in machines.train]
+    recordings = group_clips(machines.train, config.train.group_by)
     conditions = [conditions_of(c, config.features) for _, c in machines.train]
     machines.train.clear()
-    held_out, names = examples.split.is_held_out, examples.names
-    few = too_few_clips(held_out, recordings, names, config)
-    if few and config.scoring.threshold != "official":
-        observer.log.note(few)
+    if config.scoring.threshold != "official":
+        notes = sample_size_notes(examples.split, recordings, examples.names, config)
+        for note in notes:
+            observer.log.note(note)
     if adapt_epochs:
         config = _with_enough_epochs(config, examples)
     clips = examples.arrays.clips if any_length else None
@@ -100,8 +102,11 @@ def fit_recordings(
     filterbank: Float[np.ndarray, "bin mel"],
     observer: Observer,
     adapt_epochs: bool,
+    groups: Any = None,
 ) -> Detector:
     """Fit a detector to a user's own recordings; see `fit` for the shared arguments.
+
+    `groups` has a label for each recording; see `data.groups.with_groups`.
 
     Raises:
         InputError: a machine has fewer than two clips, or `fit` fails.
@@ -113,6 +118,7 @@ def fit_recordings(
                 "the threshold is set on clips that the model was not trained on"
             )
     _require_whole_recordings(config, loaded)
+    loaded = with_groups(loaded, groups)
     machines = Machines(
         tuple((name, _SECTION) for name in loaded),
         filterbank,

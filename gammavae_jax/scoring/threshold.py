@@ -1,13 +1,12 @@
 """Decision thresholds and p-values from the scores of normal clips."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
-from gammavae_jax.config import Config, ScoringConfig
+from gammavae_jax.config import ScoringConfig
 
 
 def conformal_threshold(
@@ -39,9 +38,10 @@ def p_values(
     """Return each score's p-value, `(1 + k) / (1 + n)`.
 
     Of the held-out scores, whose weights add up to `n`, those that are at least as high
-    as the score have a total weight of `k`. If `n` is at least `clips_needed`, a clip
-    exceeds the conformal threshold for a false-alarm rate if and only if its p-value is
-    at most that rate. No p-value is below `1 / (n + 1)`.
+    as the score have a total weight of `k`. If `n` is at least
+    `sample_size.clips_needed`, a clip exceeds the conformal threshold for a false-alarm
+    rate if and only if its p-value is at most that rate. No p-value is below
+    `1 / (n + 1)`.
 
     Sources: split conformal prediction (Vovk et al. 2005). Weights of `1 / m` for the
     `m` clips of one recording give the p-value of a clip from a new recording (Lee,
@@ -101,47 +101,3 @@ def fit_thresholds(
                 threshold = gamma_threshold(of_model, rate)
             thresholds[name][row, machine] = threshold
     return thresholds
-
-
-def clips_needed(false_alarm_rate: float) -> int:
-    """Return the number of held-out clips that are needed for a false-alarm rate."""
-    return math.ceil(round(1 / false_alarm_rate, 9)) - 1
-
-
-def too_few_clips(
-    is_held_out: Bool[np.ndarray, "member machine clip"],
-    recordings: Sequence[Int[np.ndarray, "_"] | None],
-    names: Sequence[str],
-    config: Config,
-) -> str:
-    """Return a warning that names machines with too few held-out clips, or "".
-
-    Fewer clips than `clips_needed` cannot guarantee the nominal false-alarm rate. Clips
-    cut from one recording count once, because they are not independent.
-
-    Args:
-        is_held_out: see `Split`.
-        recordings: for each machine, the number of each clip's recording, or None if
-            each clip is a recording.
-        names: the machines' names.
-        config: the threshold settings.
-    """
-    rate = config.scoring.false_alarm_rate
-    counts = []
-    for machine, of in enumerate(recordings):
-        held_out = np.flatnonzero(is_held_out[: config.n_folds, machine].any(0))
-        counts.append(len(held_out if of is None else np.unique(of[held_out])))
-    is_cut = any(of is not None and len(np.unique(of)) < len(of) for of in recordings)
-    kind = "recordings" if is_cut else "clips"
-    needed = clips_needed(rate)
-    few = [f"{m} ({n})" for m, n in zip(names, counts, strict=True) if n < needed]
-    if not few:
-        return ""
-    remedy = f"Add {kind}"
-    if config.train.split == "clip":
-        remedy += ", or raise train.held_out_fraction"
-    return (
-        f"Too few training {kind} for a false-alarm rate of {rate:g}, which needs "
-        f"{needed} held-out {kind}: expect more false alarms for {', '.join(few)}. "
-        f"{remedy}."
-    )

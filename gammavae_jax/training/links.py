@@ -7,6 +7,8 @@ excluded one by one, not by fold, because links need not form separate groups: t
 may share a background, and one of them may share a recording with a third.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -15,7 +17,7 @@ from gammavae_jax.data.shared_audio import find_shared_audio
 
 
 def link_clips(
-    clips: ClipArrays, groups: Int[np.ndarray, "machine clip"] | None = None
+    clips: ClipArrays, groups: Sequence[Int[np.ndarray, "clip"]] | None = None
 ) -> Bool[np.ndarray, "machine clip clip"]:
     """Return which training clips of a machine are linked.
 
@@ -23,7 +25,8 @@ def link_clips(
 
     Args:
         clips: the training clips of all machines.
-        groups: the number of each clip's recording or group; default: unknown.
+        groups: for each machine, the number of each clip's recording or group;
+            default: unknown.
     """
     n_frames = np.asarray(clips.n_frames)
     linked = np.zeros((*n_frames.shape, n_frames.shape[1]), bool)
@@ -33,7 +36,7 @@ def link_clips(
         log_mel = np.asarray(clips.log_mel[machine])[used]
         linked[machine][at] = find_shared_audio(log_mel, lengths[used])
         if groups is not None:
-            of_clip = groups[machine, used]
+            of_clip = groups[machine][used]
             linked[machine][at] |= of_clip[:, None] == of_clip
     return linked | np.eye(n_frames.shape[1], dtype=bool)
 

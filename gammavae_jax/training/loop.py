@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
 
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import (
@@ -18,7 +17,7 @@ from gammavae_jax.data.arrays import (
     supplemental_clips,
 )
 from gammavae_jax.data.clips import NamedClips
-from gammavae_jax.data.recording_clips import parts_held_together
+from gammavae_jax.data.groups import group_clips
 from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.devices.placement import Placement
 from gammavae_jax.errors import InputError
@@ -60,9 +59,10 @@ def stack_examples(
         InputError: a machine has too few windows.
     """
     names = tuple(name for name, _ in train)
+    groups = group_clips(train, config.train.group_by)
     arrays = stack_machines(train, config.features.n_context, capacity)
     is_extra = supplemental_clips(train, arrays.is_target.shape[1])
-    split = split_windows(arrays, config, is_extra, _recordings(config, train, arrays))
+    split = split_windows(arrays, config, is_extra, groups)
     require_windows(split, names)
     for note in split_notes(arrays, split, names, config):
         log.note(note)
@@ -77,20 +77,6 @@ def place_examples(config: Config, examples: Examples) -> PlacedExamples:
         n_windows, config.n_members, batching=config.train.batching
     )
     return PlacedExamples(names, placement, placement.put(arrays, "machine"), split)
-
-
-def _recordings(
-    config: Config, train: NamedClips, arrays: TrainingArrays
-) -> Int[np.ndarray, "machine clip"] | None:
-    """Return each clip's part (`parts_held_together`); None if no recording was cut."""
-    if all(clips.recording is None for _, clips in train):
-        return None
-    parts = np.zeros(arrays.is_target.shape, int)
-    for m, (_, clips) in enumerate(train):
-        numbers = np.arange(len(clips.files))
-        recording = numbers if clips.recording is None else clips.recording
-        parts[m, : len(numbers)] = parts_held_together(recording, config.n_folds)
-    return parts
 
 
 class Progress(NamedTuple):

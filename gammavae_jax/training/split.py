@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import HELD_OUT, TRAIN, AnyArray, TrainingArrays
+from gammavae_jax.data.recording_clips import parts_held_together
 from gammavae_jax.data.statistics import spectrum
 from gammavae_jax.devices.placement import in_float32
 from gammavae_jax.errors import InputError
@@ -42,7 +43,7 @@ def split_windows(
     arrays: TrainingArrays,
     config: Config,
     is_extra: Bool[np.ndarray, "machine clip"] | None = None,
-    recordings: Int[np.ndarray, "machine clip"] | None = None,
+    recordings: Sequence[Int[np.ndarray, "clip"]] | None = None,
 ) -> Split:
     """Choose each member's training windows and held-out clips.
 
@@ -50,8 +51,9 @@ def split_windows(
         arrays: the training clips.
         config: the configuration; `train.split` selects the kind of split.
         is_extra: marks clips that are trained on but never held out; default: none.
-        recordings: the number of the recording that each clip was cut from; clips from
-            one recording go into the same fold. Default: each clip is a recording.
+        recordings: for each machine, the number of the recording or group that each
+            clip belongs to; clips of one recording go into the same fold, unless there
+            are fewer recordings than folds. Default: each clip is a recording.
     """
     if is_extra is None:
         is_extra = np.zeros(arrays.clips.n_frames.shape, bool)
@@ -88,10 +90,20 @@ def split_windows(
 def _links(
     arrays: TrainingArrays,
     config: Config,
-    recordings: Int[np.ndarray, "machine clip"] | None,
+    recordings: Sequence[Int[np.ndarray, "clip"]] | None,
 ) -> Bool[np.ndarray, "machine clip clip"]:
-    """Return the links between clips. Without folds, clips are linked to themselves."""
+    """Return the links between clips. Without folds, clips are linked to themselves.
+
+    If all clips come from one recording, its parts are treated as recordings, so that
+    each clip has others to be compared with.
+    """
     if config.train.split == "folds":
+        if recordings is not None:
+            n = config.n_folds
+            recordings = [
+                each if len(np.unique(each)) > 1 else parts_held_together(each, n)
+                for each in recordings
+            ]
         return link_clips(arrays.clips, recordings)
     n_machines, n_clips = arrays.clips.n_frames.shape
     return np.tile(np.eye(n_clips, dtype=bool), (n_machines, 1, 1))
@@ -158,7 +170,7 @@ def _groups(
     arrays: TrainingArrays,
     is_clip: Bool[np.ndarray, "machine clip"],
     config: Config,
-    recordings: Int[np.ndarray, "machine clip"] | None,
+    recordings: Sequence[Int[np.ndarray, "clip"]] | None,
 ) -> list[Int[np.ndarray, "_"]]:
     """Return each clip's group, machine by machine; an empty list without folds."""
     if config.train.split != "folds":
@@ -171,7 +183,9 @@ def _groups(
         )
         recording = np.arange(len(spectra))
         if recordings is not None:
-            _, recording = np.unique(recordings[m, used], return_inverse=True)
+            parts = parts_held_together(recordings[m], config.n_folds)
+            numbers = parts[np.flatnonzero(used)]
+            _, recording = np.unique(numbers, return_inverse=True)
             spectra = np.stack(
                 [spectra[recording == r].mean(0) for r in range(max(recording) + 1)]
             )

@@ -17,7 +17,7 @@ from gammavae_jax.log import Log
 from gammavae_jax.presets import preset
 from gammavae_jax.runs.folder import RunFolder
 
-SMOTE = override(preset("default"), ["scoring.smote_ratio=0.2"])
+SMOTE = override(preset("gammavae"), ["scoring.smote_ratio=0.2"])
 LOG = Log(Console(quiet=True), Console(quiet=True))
 
 

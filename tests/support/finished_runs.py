@@ -24,7 +24,7 @@ def write_run(
 ):
     """Write the files of a finished run with one machine, and return its config."""
     folder.mkdir(parents=True)
-    config = preset("default")
+    config = preset("gammavae")
     (folder / "config.json").write_text(json.dumps(to_dict(config)))
     free = ("spectrum_neighbour", "spectrum_density")
     of_machine = {name: dict.fromkeys(METRICS, spread(0.6)) for name in scores}

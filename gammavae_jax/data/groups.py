@@ -1,0 +1,98 @@
+"""Groups of training recordings that are not independent, such as those of one session.
+
+Clips of one group are held out together and never compared with each other.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from gammavae_jax.data.clips import Clips, NamedClips
+from gammavae_jax.data.recording_clips import LoadedRecordings
+from gammavae_jax.errors import InputError, printable
+
+
+def group_clips(train: NamedClips, pattern: str) -> list[Int[np.ndarray, "clip"]]:
+    """Return the number of each clip's group, for every machine.
+
+    Clips cut from one recording have the same number. So do clips whose paths match
+    `pattern` with the same text: that of its parentheses if it has any, otherwise the
+    whole match. A clip without a match forms its own group. An empty pattern groups
+    nothing.
+
+    Raises:
+        InputError: no clip of any machine matches the pattern.
+    """
+    recordings = [recording_numbers(clips) for _, clips in train]
+    if not pattern:
+        return recordings
+    compiled, groups, is_found = re.compile(pattern), [], False
+    for (_, clips), recording in zip(train, recordings, strict=True):
+        found = [compiled.search(file.path.as_posix()) for file in clips.files]
+        is_found |= any(found)
+        groups.append(
+            _numbered(
+                ("group", match.groups() or match.group()) if match else ("clip", own)
+                for match, own in zip(found, recording.tolist(), strict=True)
+            )
+        )
+    if not is_found:
+        name = printable(train[0][1].files[0].path)
+        raise InputError(
+            f"no training recording matches train.group_by={pattern!r}: choose a "
+            f"pattern that is found in paths like {name}"
+        )
+    return groups
+
+
+def recording_numbers(clips: Clips) -> Int[np.ndarray, "clip"]:
+    """Return the number of the recording that each clip was cut from."""
+    every = np.arange(len(clips.files))
+    return every if clips.recording is None else clips.recording
+
+
+def with_groups(
+    loaded: Mapping[str, LoadedRecordings], groups: Any
+) -> dict[str, LoadedRecordings]:
+    """Replace the number of each clip's recording by that of its recording's group.
+
+    Args:
+        loaded: the recordings of each machine.
+        groups: the label of each recording's group, in the order of the recordings; a
+            dict of such sequences if there are several machines. None: no groups.
+
+    Raises:
+        InputError: the labels do not match the recordings.
+    """
+    if groups is None:
+        return dict(loaded)
+    if not isinstance(groups, Mapping):
+        groups = dict.fromkeys(loaded, groups) if len(loaded) == 1 else {}
+    unknown = [name for name in loaded if name not in groups]
+    if unknown or len(groups) != len(loaded):
+        raise InputError(
+            "groups does not name the same machines as the recordings: pass a dict "
+            f"with the keys {', '.join(map(printable, loaded))}"
+        )
+    return {name: _with_groups(name, of, groups[name]) for name, of in loaded.items()}
+
+
+def _with_groups(name: str, loaded: LoadedRecordings, groups: Any) -> LoadedRecordings:
+    labels: Sequence[Any] = () if isinstance(groups, str | bytes) else list(groups)
+    if len(labels) != len(loaded.names):
+        raise InputError(
+            f"{printable(name)}: groups has {len(labels)} labels for "
+            f"{len(loaded.names)} recordings: pass one label for each recording"
+        )
+    number = _numbered(map(str, labels))
+    clips = loaded.clips._replace(recording=number[loaded.recording])
+    return loaded._replace(clips=clips)
+
+
+def _numbered(labels: Iterable[Any]) -> Int[np.ndarray, "_"]:
+    """Return a number for each label; equal labels get the same number."""
+    numbers: dict[Any, int] = {}
+    return np.array([numbers.setdefault(label, len(numbers)) for label in labels], int)

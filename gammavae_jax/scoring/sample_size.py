@@ -1,0 +1,111 @@
+"""How many independent recordings a threshold rests on, and what follows from it.
+
+Clips that are cut from one recording, contain the same audio or belong to one group are
+not independent of each other: see `training.links`.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Float, Int
+
+from gammavae_jax.config import Config
+from gammavae_jax.training.links import independence
+from gammavae_jax.training.split import Split
+
+_CONFIDENCE = 0.95
+_FEWEST = 0.9  # of a machine's clips; with more independent ones, links hardly matter
+
+
+def clips_needed(false_alarm_rate: float) -> int:
+    """Return the number of held-out clips that are needed for a false-alarm rate."""
+    return math.ceil(round(1 / false_alarm_rate, 9)) - 1
+
+
+def false_alarm_range(
+    n_recordings: float, false_alarm_rate: float
+) -> tuple[float, float]:
+    """Return the limits of the rate of false alarms, in 95 % of all training sets.
+
+    A conformal threshold is one of the largest held-out scores. The share of new
+    normal recordings above the `k`-th largest of `n` scores has the distribution
+    Beta(k, n + 1 - k), whatever the distribution of the scores (Vovk 2012).
+
+    Args:
+        n_recordings: the number `n` of independent held-out recordings.
+        false_alarm_rate: the nominal rate, which determines `k`.
+    """
+    n = max(n_recordings, 1.0)
+    k = max(1.0, math.floor(round((n + 1) * false_alarm_rate, 9)))
+    low, high = scipy.stats.beta.interval(_CONFIDENCE, k, n + 1 - k)
+    return float(low), float(high)
+
+
+def independent_recordings(
+    split: Split, recordings: Sequence[Int[np.ndarray, "clip"]], config: Config
+) -> Float[np.ndarray, "machine"]:
+    """Return how many independent recordings of each machine were held out."""
+    counts = []
+    for machine, of_clip in enumerate(recordings):
+        same = np.eye(split.is_clip.shape[1], dtype=bool)
+        same[: len(of_clip), : len(of_clip)] |= of_clip[:, None] == of_clip
+        is_used = np.any(split.is_held_out[: config.n_folds, machine], axis=0)
+        linked = split.is_linked[machine] | same
+        counts.append(independence(linked[None], is_used[None]).sum())
+    return np.round(counts, 6)
+
+
+def sample_size_notes(
+    split: Split,
+    recordings: Sequence[Int[np.ndarray, "clip"]],
+    names: Sequence[str],
+    config: Config,
+) -> list[str]:
+    """Return notes that name machines whose thresholds are uncertain.
+
+    Fewer recordings than `clips_needed` cannot guarantee the nominal false-alarm rate.
+    If there are enough, but far fewer than clips, a note states the range of the rate.
+
+    Args:
+        split: the held-out clips, and the links between clips.
+        recordings: for each machine, the number of each clip's recording or group.
+        names: the machines' names.
+        config: the threshold settings.
+    """
+    rate = config.scoring.false_alarm_rate
+    needed = clips_needed(rate)
+    counts = independent_recordings(split, recordings, config)
+    n_clips = split.is_held_out[: config.n_folds].any(0).sum(-1)
+    is_joined = counts < _FEWEST * n_clips
+    kind = "recordings" if is_joined.any() else "clips"
+    counted = list(zip(names, counts.tolist(), is_joined.tolist(), strict=True))
+    few = [f"{name} ({n:.3g})" for name, n, _ in counted if n < needed]
+    notes = []
+    if few:
+        remedy = f"Add {kind}"
+        if config.train.split == "clip":
+            remedy += ", or raise train.held_out_fraction"
+        notes.append(
+            f"Too few training {kind} for a false-alarm rate of {rate:g}, which needs "
+            f"{needed} held-out {kind}: expect more false alarms for "
+            f"{', '.join(few)}. {remedy}."
+        )
+    ranges = [
+        f"{name} {_percent_range(n, rate)} ({n:.3g} independent recordings)"
+        for name, n, joined in counted
+        if joined and n >= needed
+    ]
+    if ranges:
+        notes.append(
+            "Some training clips share a recording or audio, so they count together. "
+            f"With a nominal false-alarm rate of {100 * rate:g} %, the real rate will "
+            f"probably be: {', '.join(ranges)}."
+        )
+    return notes
+
+
+def _percent_range(n_recordings: float, false_alarm_rate: float) -> str:
+    low, high = false_alarm_range(n_recordings, false_alarm_rate)
+    return f"{100 * low:.1f} to {100 * high:.0f} %"
