@@ -79,12 +79,13 @@ def training(monkeypatch):
     seen = {}
 
     def no_training(config, examples, observer):
-        seen.update(config=config, group=examples.split.group)
+        split = examples.split
+        seen.update(config=config, group=split.group, split=split)
         raise InputError("enough")
 
-    def arguments_of(detector, recordings):
+    def arguments_of(detector, recordings, **options):
         with pytest.raises(InputError, match="enough"):
-            detector.fit(recordings, RATE)
+            detector.fit(recordings, RATE, **options)
         return seen
 
     monkeypatch.setattr("gammavae_jax.scoring.fit.train_examples", no_training)
@@ -155,6 +156,33 @@ def test_clips_of_one_recording_are_held_out_together(training):
     of_recording = (group[0, 0] == HELD_OUT).reshape(6, -1)
     assert (of_recording.all(1) == of_recording.any(1)).all()
     assert 0 < of_recording.all(1).sum() < 6
+
+
+def test_recordings_of_one_group_are_held_out_together_and_never_compared(
+    training, tmp_path, capsys
+):
+    """Whether groups are given as labels or by a pattern of the paths."""
+    day = np.arange(12) % 4
+    for number, clip in enumerate(NORMAL):
+        path = tmp_path / f"{number:02}_day{day[number]}.wav"
+        soundfile.write(path, clip, RATE, "FLOAT")
+    by_name = small(verbose=True)
+    by_name.settings = [*SMALL, 'train.group_by="day([0-9])"']
+    for detector, recordings, groups in (
+        (small(verbose=True), NORMAL, day),
+        (small(verbose=True), {"machine": NORMAL}, {"machine": list(map(str, day))}),
+        (by_name, tmp_path, None),
+    ):
+        split = training(detector, recordings, groups=groups)["split"]
+        np.testing.assert_array_equal(split.is_linked[0], day[:, None] == day)
+        for member in split.is_held_out[:, 0]:
+            assert len(set(day[member]) & set(day[~member])) == 0
+            assert 0 < member.sum() < 12
+        notes = capsys.readouterr().err
+        assert "needs 9 held-out recordings" in notes
+        assert "machine (4)" in notes
+    with pytest.raises(InputError, match="groups has 2 labels for 12 recordings"):
+        small().fit(NORMAL, RATE, groups=[0, 1])
 
 
 def test_a_dict_gives_recordings_of_several_machines(detector):

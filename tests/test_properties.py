@@ -26,7 +26,8 @@ from gammavae_jax.evaluation.score_files import (
     write_decisions,
     write_scores,
 )
-from gammavae_jax.scoring.threshold import clips_needed, conformal_threshold, p_values
+from gammavae_jax.scoring.sample_size import clips_needed
+from gammavae_jax.scoring.threshold import conformal_threshold, p_values
 
 # Every character that is allowed in file names and in score files.
 in_names = st.characters(

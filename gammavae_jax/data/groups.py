@@ -15,7 +15,7 @@ from gammavae_jax.data.recording_clips import LoadedRecordings
 from gammavae_jax.errors import InputError, printable
 
 
-def group_clips(train: NamedClips, pattern: str) -> list[Int[np.ndarray, "clip"]]:
+def group_clips(train: NamedClips, pattern: str) -> list[Int[np.ndarray, "_"]]:
     """Return the number of each clip's group, for every machine.
 
     Clips cut from one recording have the same number. So do clips whose paths match
@@ -24,13 +24,14 @@ def group_clips(train: NamedClips, pattern: str) -> list[Int[np.ndarray, "clip"]
     nothing.
 
     Raises:
-        InputError: no clip of any machine matches the pattern.
+        InputError: no clip of any machine matches the pattern, or all recordings of a
+            machine form one group.
     """
     recordings = [recording_numbers(clips) for _, clips in train]
     if not pattern:
         return recordings
     compiled, groups, is_found = re.compile(pattern), [], False
-    for (_, clips), recording in zip(train, recordings, strict=True):
+    for (name, clips), recording in zip(train, recordings, strict=True):
         found = [compiled.search(file.path.as_posix()) for file in clips.files]
         is_found |= any(found)
         groups.append(
@@ -39,6 +40,7 @@ def group_clips(train: NamedClips, pattern: str) -> list[Int[np.ndarray, "clip"]
                 for match, own in zip(found, recording.tolist(), strict=True)
             )
         )
+        _require_two_groups(name, groups[-1], recording)
     if not is_found:
         name = printable(train[0][1].files[0].path)
         raise InputError(
@@ -85,11 +87,29 @@ def _with_groups(name: str, loaded: LoadedRecordings, groups: Any) -> LoadedReco
     if len(labels) != len(loaded.names):
         raise InputError(
             f"{printable(name)}: groups has {len(labels)} labels for "
-            f"{len(loaded.names)} recordings: pass one label for each recording"
+            f"{len(loaded.names)} usable recordings: pass one label for each of them"
         )
+    for recording, label in enumerate(labels):
+        if label is None or label != label:  # NaN, from a table
+            raise InputError(
+                f"{printable(name)}: groups has no label for recording {recording}: "
+                "give a recording that belongs to no group a label of its own"
+            )
     number = _numbered(map(str, labels))
+    _require_two_groups(name, number, np.arange(len(number)))
     clips = loaded.clips._replace(recording=number[loaded.recording])
     return loaded._replace(clips=clips)
+
+
+def _require_two_groups(
+    name: str, groups: Int[np.ndarray, "clip"], recordings: Int[np.ndarray, "clip"]
+) -> None:
+    """Raise an InputError if several recordings form a single group."""
+    if len(np.unique(groups)) == 1 < len(np.unique(recordings)):
+        raise InputError(
+            f"{printable(name)}: all recordings are in one group, so none can be held "
+            "out: use at least two groups, or no groups"
+        )
 
 
 def _numbered(labels: Iterable[Any]) -> Int[np.ndarray, "_"]:

@@ -21,6 +21,7 @@ _LARGEST_PEAK = 50.0  # no two independent recordings have such a peak
 _TIMES_MEDIAN = 4.0  # the rhythm of a machine raises the peaks of all pairs of clips
 _NORMAL_MEDIAN = 0.6745  # median of |x| for a standard normal x
 _FLOOR = 1e-3  # of a spectrum's mean magnitude: weaker components are not amplified
+_SMALLEST_SPREAD = 1e-3  # dB; a band that varies less, as in silence, is rounding
 _ROWS = 32  # clips that are correlated with all others at a time
 _FEWEST_FRAMES = 32  # shorter clips have too few lags to recognise a peak
 
@@ -56,6 +57,8 @@ def correlation_peaks(
     clip with itself and for clips that are too short.
     """
     n_clips, longest = log_mel.shape[:2]
+    if not n_clips:
+        return np.zeros((0, 0))
     n_fft: Any = scipy.fft.next_fast_len(2 * longest, real=True)
     spectra = np.stack(
         [
@@ -87,6 +90,7 @@ def _whitened(
 ) -> np.ndarray:  # complex, `frequency mel`
     """Return the phases of each band's fluctuations."""
     centred = log_mel - log_mel.mean(0)
+    centred = np.where(centred.std(0) > _SMALLEST_SPREAD, centred, 0.0)
     spectrum: Any = scipy.fft.rfft(centred, n_fft, axis=0)
     size = np.abs(spectrum)
     return (spectrum / (size + _FLOOR * size.mean() + 1e-30)).astype(np.complex64)

@@ -79,7 +79,8 @@ def salience(
     a frame to the clip's mean frame.
     """
     distance = jnp.sqrt(jnp.sum((log_mel - _mean(log_mel, weight)) ** 2, axis=-1))
-    relative = distance / jnp.maximum(jnp.max(distance * weight), 1e-12)
+    distance = distance * weight  # padding may be far from the mean
+    relative = distance / jnp.maximum(jnp.max(distance), 1e-12)
     # Relative to the largest weight, to stay within the range of float32.
     weights = weight * ((1.0 + relative) / 2.0) ** SALIENCE
     return weights / jnp.maximum(weights.sum(), 1e-30)

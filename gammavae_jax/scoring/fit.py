@@ -151,7 +151,9 @@ def _with_no_empty_fold(
     if config.train.split != "folds":
         return config
     n_folds = config.train.n_folds
-    parts = (parts_held_together(f.recording, n_folds) for f in loaded.values())
+    train = [(name, found.clips) for name, found in loaded.items()]
+    groups = group_clips(train, config.train.group_by)
+    parts = (parts_held_together(of_machine, n_folds) for of_machine in groups)
     fewest = min(int(of_machine.max()) + 1 for of_machine in parts)
     n_folds = max(2, min(n_folds, fewest))
     return replace(config, train=replace(config.train, n_folds=n_folds))

@@ -119,19 +119,39 @@ def distances(
     Args:
         statistic: the clip's statistic.
         reference: the reference.
-        is_linked: the training clips that the clip must not be compared with, for a
-            clip that is itself a training clip. If they are all clips of the
-            reference, the clip is compared with all of them.
+        is_linked: for a clip that is itself a training clip, the training clips that it
+            must not be compared with, and that have no influence on the scale. If they
+            are all clips of the reference, the clip is compared with all of them.
     """
-    point = (statistic - reference.location) / reference.scale
-    # Expanding the square would lose the small differences of near clips.
-    distance = jnp.sqrt(jnp.sum((reference.clips - point) ** 2, axis=-1))
+    gaps = reference.clips - (statistic - reference.location) / reference.scale
     is_other = reference.is_clip
     if is_linked is not None:
         kept = is_other & ~is_linked[reference.parents].any(-1)
         is_other = jnp.where(kept.any(), kept, is_other)
+        gaps = gaps * (reference.scale / _scale_of(reference, is_other))
+    # Expanding the square would lose the small differences of near clips.
+    distance = jnp.sqrt(jnp.sum(gaps**2, axis=-1))
     distance = jnp.where(is_other, distance, jnp.inf)
     return {rule: jnp.min(distance / divisor(reference, rule)) for rule in RULES}
+
+
+def _scale_of(
+    reference: Reference, is_used: Bool[Array, "clip"]
+) -> Float[Array, "feature"]:
+    """Return the scale that a reference of only the used clips would have.
+
+    A new clip has no influence on the scale. A training clip that is scored as if it
+    were new must not have any either: it would look too normal. If at most half of the
+    clips are used, they are too few, and the scale of all clips is returned.
+    """
+    is_real = reference.is_clip & (reference.parents[:, 0] == reference.parents[:, 1])
+    n_used = (is_used & is_real).sum()
+    used = (is_used & is_real)[:, None] / jnp.maximum(n_used, 1)
+    centred = reference.clips - jnp.sum(used * reference.clips, axis=0)
+    spread = jnp.sqrt(jnp.sum(used * centred**2, axis=0)) * reference.scale
+    spread = jnp.where(spread.mean() < _SMALLEST_SPREAD, 1.0, spread)
+    scale = jnp.maximum(spread, _SMALLEST_SCALE * spread.mean()) + _TINY
+    return jnp.where(2 * n_used > is_real.sum(), scale, reference.scale)
 
 
 def divisor(reference: Reference, rule: str) -> Float[AnyArray, "*model clip"]:

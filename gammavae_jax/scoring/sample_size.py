@@ -44,7 +44,7 @@ def false_alarm_range(
 
 
 def independent_recordings(
-    split: Split, recordings: Sequence[Int[np.ndarray, "clip"]], config: Config
+    split: Split, recordings: Sequence[Int[np.ndarray, "_"]], config: Config
 ) -> Float[np.ndarray, "machine"]:
     """Return how many independent recordings of each machine were held out."""
     counts = []
@@ -59,7 +59,7 @@ def independent_recordings(
 
 def sample_size_notes(
     split: Split,
-    recordings: Sequence[Int[np.ndarray, "clip"]],
+    recordings: Sequence[Int[np.ndarray, "_"]],
     names: Sequence[str],
     config: Config,
 ) -> list[str]:

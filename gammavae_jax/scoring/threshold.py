@@ -20,13 +20,9 @@ def conformal_threshold(
     `p_values`) of at most the rate, or the largest held-out score if there is none.
     With `n` weights of 1 it is the `ceil((n + 1) * (1 - rate))`-th smallest score.
     """
-    order = np.argsort(held_out_scores)
-    scores = held_out_scores[order]
-    weights = np.ones(len(order)) if weights is None else weights[order]
-    below = np.concatenate([[0.0], np.cumsum(weights)])
+    scores, below = _weight_below(held_out_scores, weights)
     above = below[-1] - below[np.searchsorted(scores, scores, side="right")]
-    # Round before comparing: 1 - 10 * 0.1 may differ from 0 in floating point.
-    is_rare = np.round(1 + above - (1 + below[-1]) * false_alarm_rate, 9) <= 0
+    is_rare = (1 + above) / (1 + below[-1]) <= false_alarm_rate
     return float(scores[is_rare.argmax() if is_rare.any() else -1])
 
 
@@ -52,11 +48,21 @@ def p_values(
         held_out_scores: the scores of held-out normal clips.
         weights: of the held-out clips, from 0 to 1; default: all 1.
     """
-    order = np.argsort(held_out_scores)
-    weights = np.ones(len(order)) if weights is None else weights[order]
-    below = np.concatenate([[0.0], np.cumsum(weights)])
-    at = np.searchsorted(held_out_scores[order], scores, side="left")
+    ordered, below = _weight_below(held_out_scores, weights)
+    at = np.searchsorted(ordered, scores, side="left")
     return (1 + below[-1] - below[at]) / (1 + below[-1])
+
+
+def _weight_below(
+    scores: Float[np.ndarray, "clip"], weights: Float[np.ndarray, "clip"] | None
+) -> tuple[Float[np.ndarray, "clip"], Float[np.ndarray, "place"]]:
+    """Return the sorted scores, and the total weight of those before each place.
+
+    Sums are rounded, so that the clips of one recording add up to exactly 1.
+    """
+    order = np.argsort(scores)
+    used = np.ones(len(order)) if weights is None else weights[order]
+    return scores[order], np.round(np.concatenate([[0.0], np.cumsum(used)]), 9)
 
 
 def gamma_threshold(

@@ -17,7 +17,7 @@ from gammavae_jax.data.shared_audio import find_shared_audio
 
 
 def link_clips(
-    clips: ClipArrays, groups: Sequence[Int[np.ndarray, "clip"]] | None = None
+    clips: ClipArrays, groups: Sequence[Int[np.ndarray, "_"]] | None = None
 ) -> Bool[np.ndarray, "machine clip clip"]:
     """Return which training clips of a machine are linked.
 

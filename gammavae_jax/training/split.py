@@ -43,7 +43,7 @@ def split_windows(
     arrays: TrainingArrays,
     config: Config,
     is_extra: Bool[np.ndarray, "machine clip"] | None = None,
-    recordings: Sequence[Int[np.ndarray, "clip"]] | None = None,
+    recordings: Sequence[Int[np.ndarray, "_"]] | None = None,
 ) -> Split:
     """Choose each member's training windows and held-out clips.
 
@@ -90,7 +90,7 @@ def split_windows(
 def _links(
     arrays: TrainingArrays,
     config: Config,
-    recordings: Sequence[Int[np.ndarray, "clip"]] | None,
+    recordings: Sequence[Int[np.ndarray, "_"]] | None,
 ) -> Bool[np.ndarray, "machine clip clip"]:
     """Return the links between clips. Without folds, clips are linked to themselves.
 
@@ -170,7 +170,7 @@ def _groups(
     arrays: TrainingArrays,
     is_clip: Bool[np.ndarray, "machine clip"],
     config: Config,
-    recordings: Sequence[Int[np.ndarray, "clip"]] | None,
+    recordings: Sequence[Int[np.ndarray, "_"]] | None,
 ) -> list[Int[np.ndarray, "_"]]:
     """Return each clip's group, machine by machine; an empty list without folds."""
     if config.train.split != "folds":

@@ -215,6 +215,14 @@ def test_with_fewer_recordings_than_folds_parts_are_successive_clips():
     assert two.tolist() == [0, 1, 1, 2, 3]
 
 
+@pytest.mark.parametrize("n_folds", [2, 4])
+def test_the_clips_of_a_recording_need_not_be_adjacent(n_folds):
+    recording = np.array([7, 2, 7, 7, 2, 7, 2, 2])
+    parts = parts_held_together(recording, n_folds)
+    expected = {2: [1, 0, 1, 1, 0, 1, 0, 0], 4: [2, 0, 2, 3, 0, 3, 1, 1]}
+    np.testing.assert_array_equal(parts, expected[n_folds])
+
+
 def test_bad_recordings_are_skipped_and_reported_if_requested(folder):
     (folder / "bad.wav").write_bytes(b"RIFF")
     errors = []

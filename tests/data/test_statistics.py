@@ -3,8 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import logsumexp
+from scipy.special import digamma, logsumexp
 
+from gammavae_jax.config import MODEL_FREE_STATISTICS, STATISTICS
 from gammavae_jax.data import statistics
 
 N_MELS, N_CONTEXT = 6, 5
@@ -87,16 +88,86 @@ def test_a_latent_statistic_is_mean_and_deviation_over_windows(frames):
     np.testing.assert_allclose(actual, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["spectrum", "residual", "peak", "latent"])
+def test_a_gamma_statistic_is_the_level_of_the_mean_power_and_its_gap_to_the_mean_level(
+    frames,
+):
+    actual = statistics.gamma(jnp.float32(frames), ones(frames))
+    level = 10 * np.log10((10 ** (frames / 10)).mean(0))
+    expected = np.concatenate([level - frames.mean(), level - frames.mean(0)])
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [0.5, 1.0, 4.0])
+def test_the_gap_of_gamma_distributed_power_is_that_of_its_shape(shape):
+    """The maximum-likelihood equation of the shape k is log(k) - digamma(k) = gap."""
+    power = np.random.default_rng(0).gamma(shape, 7.0, (40_000, N_MELS))
+    log_mel = 10 * np.log10(power)
+    actual = statistics.gamma(jnp.float32(log_mel), ones(log_mel))[N_MELS:]
+    expected = DECIBELS * (np.log(shape) - digamma(shape))
+    np.testing.assert_allclose(actual, expected, rtol=0.05)
+
+
+def test_a_maximum_is_the_loudest_frame_of_each_band(frames):
+    actual = statistics.maximum(jnp.float32(frames), ones(frames))
+    expected = frames.max(0) - frames.max(0).mean()
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_salience_is_a_power_of_the_relative_distance_to_the_mean_frame(frames):
+    actual = statistics.salience(jnp.float32(frames), ones(frames))
+    distance = np.linalg.norm(frames - frames.mean(0), axis=1)
+    weights = (1 + distance / distance.max()) ** statistics.SALIENCE
+    np.testing.assert_allclose(actual, weights / weights.sum(), rtol=1e-3)
+    weighted = np.average(frames, axis=0, weights=weights)
+    ours = statistics.salient(jnp.float32(frames), ones(frames))
+    np.testing.assert_allclose(ours, weighted - weighted.mean(), rtol=1e-3, atol=1e-3)
+
+
+def test_the_salient_spectrum_is_close_to_that_of_a_single_odd_frame(frames):
+    odd = frames.copy()
+    odd[7] = -20.0 + 10 * np.arange(N_MELS)
+    assert statistics.salience(jnp.float32(odd), ones(odd)).argmax() == 7
+    expected = odd[7] - odd[7].mean()
+    rules = statistics.salient, statistics.maximum
+    salient, maximum = (np.asarray(r(jnp.float32(odd), ones(odd))) for r in rules)
+    mean = odd.mean(0) - odd.mean()
+    assert abs(salient - expected).max() < 0.2 * abs(mean - expected).max()
+    np.testing.assert_allclose(maximum, expected, atol=5.0)
+
+
+def test_frames_that_are_all_equal_are_equally_salient():
+    """Like those of digital silence, here beside longer clips."""
+    equal, weight = padded(np.full((8, N_MELS), -156.5), padding=0.0)
+    np.testing.assert_allclose(statistics.salience(equal, weight), weight / 8)
+    np.testing.assert_allclose(statistics.salient(equal, weight), 0.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("n", [0, 1, 5])
+def test_the_salience_of_padding_is_zero_however_odd_it_is(frames, n):
+    salience = np.asarray(statistics.salience(*padded(frames[:n], padding=300.0)))
+    assert (salience[n:] == 0).all()
+    np.testing.assert_allclose(salience.sum(), float(n > 0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("gain", [-40.0, 100.0])
+@pytest.mark.parametrize("name", MODEL_FREE_STATISTICS)
+def test_gain_changes_no_statistic_of_log_mels(frames, name, gain):
+    rule = getattr(statistics, name)
+    expected = rule(jnp.float32(frames), ones(frames))
+    actual = rule(jnp.float32(frames + gain), ones(frames))
+    np.testing.assert_allclose(actual, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", STATISTICS)
 @pytest.mark.parametrize("padding", [77.0, -300.0])
 def test_padding_changes_no_statistic(frames, name, padding):
     rule = getattr(statistics, name)
     expected = rule(jnp.float32(frames), ones(frames))
     actual = rule(*padded(frames, padding=padding))
-    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=3e-5)
 
 
-@pytest.mark.parametrize("name", ["spectrum", "residual", "peak", "latent"])
+@pytest.mark.parametrize("name", STATISTICS)
 def test_one_frame_gives_finite_statistics(frames, name):
     actual = getattr(statistics, name)(*padded(frames[:1]))
     assert np.isfinite(actual).all()

@@ -7,8 +7,9 @@ import pytest
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
-from gammavae_jax.config import ScoringConfig
+from gammavae_jax.config import RULES, ScoringConfig
 from gammavae_jax.scoring.neighbours import distances, fit_reference, places_enough
+from gammavae_jax.scoring.threshold import conformal_threshold
 from gammavae_jax.training.members import NO_FOLD
 
 N_CLIPS, N_FEATURES, N_FOLDS = 40, 12, 4
@@ -84,6 +85,11 @@ def standardised(bank):
 def gaps(tests, bank):
     """Return the distances of test clips to the bank, in standardised features."""
     return cdist((tests - bank.mean(0)) / bank.std(0), standardised(bank))
+
+
+def scaled_gaps(clip, bank, of_scale):
+    """Return the distances of one clip to the bank, in deviations of other clips."""
+    return np.linalg.norm((bank - clip) / of_scale.std(0), axis=1)
 
 
 def test_the_distance_to_the_nearest_clip_equals_scipys(bank, tests):
@@ -295,3 +301,190 @@ def test_synthetic_clips_depend_on_the_generator_alone(bank):
     is_target = np.arange(N_CLIPS) >= 33
     both = [reference_of(bank, is_target=is_target, smote_ratio=1.0) for _ in range(2)]
     np.testing.assert_array_equal(both[0].clips, both[1].clips)
+
+
+def of_domains(n_sources, spread, seed=0):
+    """Return clips of two domains of which the second is more scattered."""
+    rng = np.random.default_rng(seed)
+    normal = rng.standard_normal((200, N_FEATURES))
+    is_target = np.arange(200) >= n_sources
+    return np.where(is_target[:, None], 30 + spread * normal, normal), is_target
+
+
+@pytest.mark.parametrize("n_neighbours", [1, 4])
+@pytest.mark.parametrize("spread", [1.5, 3.0, 6.0])
+def test_the_exponent_is_the_slope_of_log_distances_on_log_radii(spread, n_neighbours):
+    """With it, the variance of the training clips' log quotients is the smallest."""
+    points, is_target = of_domains(150, spread)
+    folds = np.arange(200)
+    reference = reference_of(
+        points, folds, is_target, n_density_neighbours=n_neighbours
+    )
+    apart = gaps(points, points) + np.diag(np.full(200, np.inf))
+    nearest = np.log(apart.min(1))
+    log_radius = np.log(reference.radius[apart.argmin(1)])
+    slope = np.polyfit(log_radius, nearest, 1)[0]
+    np.testing.assert_allclose(reference.exponent, np.clip(slope, 0, 1), rtol=1e-3)
+
+    def variance(exponent):
+        return np.var(nearest - exponent * log_radius)
+
+    best = variance(float(reference.exponent))
+    others = [variance(exponent) for exponent in np.linspace(0, 1, 21)]
+    assert best <= min(others) + 1e-6
+    if n_neighbours > 1:
+        assert 0.5 < reference.exponent < 1
+
+
+def test_varmin_is_the_smallest_distance_divided_by_a_power_of_a_radius(tests):
+    points, is_target = of_domains(150, 3.0)
+    reference = reference_of(points, is_target=is_target)
+    power = reference.radius ** float(reference.exponent)
+    ours = of_clips(10 * tests, reference)["varmin"]
+    expected = (gaps(10 * tests, points) / power).min(1)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4)
+    assert 0.1 < reference.exponent < 0.97  # neither of the other rules
+
+
+def test_the_exponent_of_equally_dense_clips_is_from_0_to_1(bank):
+    """A regular grid, copies, two clips or one have no radii to compare."""
+    line = np.arange(20.0)[:, None] * np.ones(N_FEATURES)
+    for points in (line, bank[:1][[0] * 9], bank[:2], bank[:1]):
+        assert 0 <= reference_of(points, np.arange(len(points))).exponent <= 1
+    # Where dense and sparse clips have the same distances, radii do not matter.
+    assert reference_of(bank[:2], np.arange(2)).exponent == 0
+
+
+def test_padding_has_no_influence_on_the_exponent(bank):
+    expected = reference_of(bank).exponent
+    ours = reference_of(bank, n_places=77).exponent
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)
+    assert expected > 0
+
+
+def compared(points, reference, is_linked):
+    placed = jax.tree.map(jnp.asarray, reference)
+    of_one = jax.vmap(lambda x, linked: distances(x, placed, linked))
+    ours = of_one(jnp.float32(points), jnp.asarray(is_linked))
+    return jax.tree.map(np.asarray, ours)
+
+
+def test_a_training_clip_is_not_compared_with_the_clips_that_it_is_linked_to(bank):
+    rng = np.random.default_rng(0)
+    linked = rng.random((N_CLIPS, N_CLIPS)) < 0.15
+    linked = linked | linked.T | np.eye(N_CLIPS, dtype=bool)
+    reference = reference_of(bank, n_places=50)
+    ours = compared(bank, reference, linked)
+    apart = np.stack(
+        [
+            np.where(of_clip, np.inf, scaled_gaps(clip, bank, bank[~of_clip]))
+            for clip, of_clip in zip(bank, linked, strict=True)
+        ]
+    )
+    radius = reference.radius[:N_CLIPS]
+    powers = {"neighbour": 0.0, "density": 1.0, "varmin": float(reference.exponent)}
+    assert ours.keys() == powers.keys()
+    for rule, power in powers.items():
+        expected = (apart / radius**power).min(1)
+        np.testing.assert_allclose(ours[rule], expected, rtol=1e-4)
+
+
+def test_links_use_the_numbers_of_all_training_clips(bank):
+    """A model's reference holds the clips of the other folds only."""
+    reference = reference_of(bank, fold=1)
+    others = np.flatnonzero(np.arange(N_CLIPS) % N_FOLDS != 1)
+    linked = np.zeros((1, N_CLIPS), bool)
+    linked[0, others[:-1]] = True
+    ours = compared(bank[1:2], reference, linked)["neighbour"]
+    # One clip is too few to measure a scale, so it is that of the whole reference.
+    expected = gaps(bank[1:2], bank[others])[:, -1]
+    np.testing.assert_allclose(ours, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("n_used", "is_enough"), [(20, False), (21, True)])
+def test_the_scale_excludes_linked_clips_if_more_than_half_remain(
+    bank, n_used, is_enough
+):
+    linked = np.arange(N_CLIPS)[None] >= n_used
+    ours = compared(bank[-1:], reference_of(bank), linked)["neighbour"]
+    of_scale = bank[:n_used] if is_enough else bank
+    expected = scaled_gaps(bank[-1], bank[:n_used], of_scale).min()
+    np.testing.assert_allclose(ours, [expected], rtol=1e-4)
+
+
+def test_a_clip_that_is_linked_to_all_others_is_compared_with_all(bank):
+    reference = reference_of(bank, n_places=50)
+    ours = compared(bank + 0.5, reference, np.ones((N_CLIPS, N_CLIPS), bool))
+    assert_same(ours, of_clips(bank + 0.5, reference))
+
+
+def test_a_clip_linked_to_either_parent_of_a_synthetic_clip_is_not_compared_with_it(
+    bank,
+):
+    is_target = np.arange(N_CLIPS) >= 33
+    reference = reference_of(bank, is_target=is_target, smote_ratio=1.0)
+    linked = np.eye(N_CLIPS, dtype=bool)[33:]
+    ours = compared(bank[33:], reference, linked)["neighbour"]
+    clips, parents = np.asarray(reference.clips), np.asarray(reference.parents)
+    own = (parents[None] == np.arange(33, N_CLIPS)[:, None, None]).any(-1)
+    apart = np.stack(
+        [
+            scaled_gaps(
+                bank[n], clips * bank.std(0) + bank.mean(0), np.delete(bank, n, 0)
+            )
+            for n in range(33, N_CLIPS)
+        ]
+    )
+    expected = np.where(own, np.inf, apart).min(1)
+    np.testing.assert_allclose(ours, expected, rtol=1e-3)
+    # A clip's own synthetic clips would otherwise be nearer.
+    np.fill_diagonal(apart[:, 33:], np.inf)
+    assert (apart.min(1) < expected - 1e-3).any()
+
+
+def test_linked_clips_do_not_count_as_each_others_neighbours(bank):
+    """Neither for radii nor for the exponent."""
+    copies = np.concatenate([bank, bank + 1e-3])
+    linked = np.tile(np.eye(N_CLIPS, dtype=bool), (2, 2))
+    arguments = (np.ones(80, bool), np.zeros(80, bool), ScoringConfig(), 80)
+    reference = fit_reference(copies, linked, *arguments, np.random.default_rng(0))
+    apart = np.where(linked, np.inf, gaps(copies, copies))
+    expected = np.sort(apart, axis=1)[:, :4].mean(1)
+    np.testing.assert_allclose(reference.radius, expected, rtol=1e-4)
+    log_radius = np.log(reference.radius[apart.argmin(1)])
+    slope = np.polyfit(log_radius, np.log(apart.min(1)), 1)[0]
+    np.testing.assert_allclose(reference.exponent, np.clip(slope, 0, 1), rtol=1e-2)
+
+
+@pytest.mark.parametrize("n_clips", [12, 20, 50])
+@pytest.mark.parametrize("rule", RULES)
+def test_few_training_clips_of_many_bands_raise_no_more_alarms_than_expected(
+    n_clips, rule
+):
+    """A held-out clip must not narrow the scale by which it is measured itself."""
+    n_new, n_features, rates = 60, 256, []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        train = rng.standard_normal((n_clips, n_features)).astype(np.float32)
+        new = rng.standard_normal((n_new, n_features)).astype(np.float32)
+        alone = np.eye(n_clips, dtype=bool)
+        reference = jax.tree.map(
+            jnp.asarray,
+            fit_reference(
+                train,
+                alone,
+                np.ones(n_clips, bool),
+                np.zeros(n_clips, bool),
+                ScoringConfig(),
+                n_clips,
+                rng,
+            ),
+        )
+        held_out = jax.vmap(distances, (0, None, 0))(
+            jnp.asarray(train), reference, jnp.asarray(alone)
+        )
+        scores = jax.vmap(distances, (0, None))(jnp.asarray(new), reference)
+        threshold = conformal_threshold(np.asarray(held_out[rule], np.float64), 0.1)
+        rates.append(np.mean(np.asarray(scores[rule]) > threshold))
+    error = np.std(rates) / np.sqrt(len(rates))
+    assert np.mean(rates) < 0.1 + 3 * error

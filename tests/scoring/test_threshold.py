@@ -1,20 +1,18 @@
 """Thresholds keep the false-alarm rate; p-values agree with them."""
 
 import json
-import re
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gammavae_jax.config import Config, ScoringConfig, TrainConfig
+from gammavae_jax.scoring.sample_size import clips_needed
 from gammavae_jax.scoring.threshold import (
-    clips_needed,
     conformal_threshold,
     gamma_threshold,
     p_values,
-    too_few_clips,
 )
 
 
@@ -37,11 +35,6 @@ def test_the_threshold_of_nine_clips_at_ten_percent_is_the_largest_score():
 
 def test_the_threshold_of_too_few_clips_is_the_largest_score():
     assert conformal_threshold(np.array([2.0, 5.0, 1.0]), 0.1) == 5.0
-
-
-@pytest.mark.parametrize(("rate", "n"), [(0.1, 9), (0.05, 19), (0.01, 99), (0.5, 1)])
-def test_clips_needed_is_the_smallest_count_with_a_quantile(rate, n):
-    assert clips_needed(rate) == n
 
 
 def test_the_gamma_threshold_matches_the_official_code(golden):
@@ -98,44 +91,86 @@ def test_a_gamma_threshold_of_scores_near_the_end_of_float32_is_finite():
     np.testing.assert_allclose(ours, gamma_threshold(scores, 0.1), rtol=1e-4)
 
 
-ONE_EACH = np.arange(100)
+@pytest.mark.parametrize("shared", [1.0, 0.7])
+@pytest.mark.parametrize("sizes", [[10] * 11, [30, 1, 20, 2, 10, 3, 10, 30, 5, 5, 15]])
+def test_clips_of_new_recordings_keep_the_rate_only_if_weighted_by_recording(
+    sizes, shared
+):
+    """The clips of a recording share an offset with this share of the variance."""
+    rng, rate, n_sets = np.random.default_rng(0), 0.1, 4000
+    of_clip = np.repeat(np.arange(len(sizes)), sizes)
+    weights = 1.0 / np.repeat(sizes, sizes)
+    offsets = shared**0.5 * rng.standard_normal((n_sets, len(sizes)))
+    own = (1 - shared + 1e-3) ** 0.5 * rng.standard_normal((n_sets, len(of_clip)))
+    scores = offsets[:, of_clip] + own
+
+    def real_rate(weights):
+        thresholds = [conformal_threshold(row, rate, weights) for row in scores]
+        each = scipy.stats.norm.sf(thresholds, scale=(1 + 1e-3) ** 0.5)
+        return each.mean(), 4 * each.std() / n_sets**0.5
+
+    weighted, error = real_rate(weights)
+    assert rate - 1 / (len(sizes) + 1) - error < weighted < rate + error
+    plain, error = real_rate(None)
+    assert plain > rate + 2 * error
 
 
-@pytest.mark.parametrize(
-    ("recording", "rate", "expected"),
-    [
-        (None, 0.01, "which needs 99 held-out clips: .* fan \\(80\\)"),
-        (ONE_EACH, 0.01, "which needs 99 held-out clips: .* fan \\(80\\)"),
-        (None, 0.1, ""),
-        (ONE_EACH, 0.1, ""),
-        # Five recordings cut into 100 clips; four of the recordings are held out.
-        (ONE_EACH // 20, 0.01, "99 held-out recordings: .* \\(4\\)\\. Add recordings"),
-        (ONE_EACH // 20, 0.1, "needs 9 held-out recordings: .* fan \\(4\\)"),
-        (ONE_EACH // 20, 0.2, ""),
-        (ONE_EACH * 0, 0.1, "held-out recordings: .* fan \\(1\\)"),  # a long one
-        (ONE_EACH // 9, 0.1, ""),
-    ],
-)
-def test_recordings_count_and_not_the_clips_cut_from_them(recording, rate, expected):
-    config = Config(
-        train=TrainConfig(n_folds=2),
-        scoring=ScoringConfig(false_alarm_rate=rate),
-        n_seeds=2,
-    )
-    held_out = np.zeros((4, 1, 110), bool)  # with padding, and a second seed
-    held_out[0, 0, :40] = held_out[1, 0, 40:80] = held_out[2:, 0, :100] = True
-    note = too_few_clips(held_out, [recording], ["fan"], config)
-    assert re.search(expected, note)
-    assert bool(note) == bool(expected)
+def test_p_values_of_clips_of_new_recordings_are_not_smaller_than_uniform():
+    rng, n_sets, sizes = np.random.default_rng(1), 5000, [1, 8, 2, 4, 8, 4, 2, 1]
+    of_clip, weights = np.repeat(np.arange(8), sizes), 1.0 / np.repeat(sizes, sizes)
+    offsets = rng.standard_normal((n_sets, 9))
+    own = 0.3 * rng.standard_normal((n_sets, len(of_clip) + 1))
+    scores = offsets[:, [*of_clip, 8]] + own  # the last is a clip of a new recording
+    ours = np.array([p_values(row[-1:], row[:-1], weights)[0] for row in scores])
+    for level in (0.12, 0.25, 0.5, 0.9):
+        error = 4 * (level * (1 - level) / n_sets) ** 0.5
+        assert level - 1 / 9 - error < (ours <= level).mean() < level + error
 
 
-@pytest.mark.parametrize("n_seeds", [1, 3])
-def test_the_note_on_too_few_clips_counts_those_of_one_seed(tiny, n_seeds):
-    config = tiny("default", f"n_seeds={n_seeds}", "scoring.false_alarm_rate=0.1")
-    fold = np.arange(9) % 2 == 0
-    is_clip = np.array([np.arange(9) < 8, np.arange(9) < 9])  # nine clips are needed
-    held_out = np.stack([is_clip & fold, is_clip & ~fold] * n_seeds)
-    note = too_few_clips(held_out, [None, None], ["eight", "nine"], config)
-    assert "needs 9 held-out clips" in note
-    assert "for eight (8). Add clips." in note
-    assert too_few_clips(held_out[:, 1:], [None], ["nine"], config) == ""
+@pytest.mark.parametrize("m", [2, 3, 7])
+def test_copies_of_each_clip_change_nothing_if_they_share_its_weight(m):
+    rng = np.random.default_rng(m)
+    held_out, new = rng.gamma(2.0, size=25), rng.gamma(2.0, size=50)
+    copies, weights = np.repeat(held_out, m), np.full(25 * m, 1 / m)
+    for rate in (0.05, 0.1, 0.3):
+        expected = conformal_threshold(held_out, rate)
+        assert conformal_threshold(copies, rate, weights) == expected
+    ours = p_values(new, copies, weights)
+    np.testing.assert_allclose(ours, p_values(new, held_out), rtol=1e-12)
+
+
+def test_a_weighted_p_value_is_the_weight_of_scores_as_high_including_the_clip():
+    held_out, weights = np.array([3.0, 1.0, 2.0, 2.0]), np.array([0.5, 1.0, 0.25, 0.75])
+    ours = p_values(np.array([0.0, 2.0, 2.5, 3.5]), held_out, weights)
+    np.testing.assert_allclose(ours, [1.0, 2.5 / 3.5, 1.5 / 3.5, 1 / 3.5])
+
+
+@settings(deadline=None)
+@given(rates, st.data())
+def test_with_weights_a_p_value_is_at_most_the_rate_exactly_if_there_is_an_alarm(
+    rate, data
+):
+    """Each recording has a weight of 1, or a part of it if it is linked to others."""
+    least = clips_needed(rate)
+    sizes = data.draw(st.lists(st.integers(1, 10), min_size=least, max_size=least + 20))
+    loose = data.draw(st.lists(st.integers(1, 12), max_size=9))
+    weights = 1.0 / np.array([size for size in sizes for _ in range(size)] + loose)
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    held_out = rng.integers(data.draw(st.sampled_from([9, 10**6])), size=len(weights))
+    new = np.concatenate([held_out, held_out + 0.5, [-1.0, 1e9]])
+    is_alarm = new > conformal_threshold(held_out.astype(float), rate, weights)
+    ours = p_values(new, held_out.astype(float), weights)
+    np.testing.assert_array_equal(ours <= rate, is_alarm)
+
+
+@pytest.mark.parametrize("m", [2, 3, 6, 7, 10])
+@pytest.mark.parametrize(("n", "rate"), [(9, 0.1), (39, 0.1), (39, 0.05), (9, 0.3)])
+def test_weights_that_add_up_to_whole_recordings_alarm_exactly_at_the_rate(m, n, rate):
+    """Three times a third may differ from 1 in floating point."""
+    held_out, weights = np.arange(float(m * n)), np.full(m * n, 1 / m)
+    new = np.concatenate([held_out, held_out + 0.5])
+    is_alarm = new > conformal_threshold(held_out, rate, weights)
+    np.testing.assert_array_equal(p_values(new, held_out, weights) <= rate, is_alarm)
+    # The weight above the threshold is the largest multiple of 1 / m that is allowed.
+    n_above = np.floor(round(m * ((n + 1) * rate - 1), 9))
+    assert is_alarm[: m * n].sum() == n_above

@@ -1,0 +1,208 @@
+"""Groups of training recordings, by a pattern of their paths or by given labels."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gammavae_jax.cli.fit import Fit
+from gammavae_jax.config import Config, TrainConfig
+from gammavae_jax.config_json import override
+from gammavae_jax.data.clips import Clips
+from gammavae_jax.data.groups import group_clips, recording_numbers, with_groups
+from gammavae_jax.data.machines import clip_file
+from gammavae_jax.data.recording_clips import LoadedRecordings
+from gammavae_jax.errors import InputError
+
+MEL = np.zeros((20, 4), np.float32)
+
+
+def clips(paths, recording=None):
+    files = tuple(clip_file(Path(path)) for path in paths)
+    return Clips(files, (MEL,) * len(files), recording)
+
+
+def loaded(n_clips):
+    """Return recordings that were cut into these numbers of clips."""
+    recording = np.repeat(np.arange(len(n_clips)), n_clips)
+    names = tuple(f"{number}.wav" for number in range(len(n_clips)))
+    return LoadedRecordings(names, clips([names[r] for r in recording], recording))
+
+
+def command(**options):
+    return Fit((Path("recordings"),), Path("a.detector"), **options)
+
+
+def together(numbers):
+    """Return the sets of clips that have the same number, in order."""
+    return [np.flatnonzero(numbers == n).tolist() for n in dict.fromkeys(numbers)]
+
+
+def test_clips_without_recordings_are_their_own():
+    np.testing.assert_array_equal(recording_numbers(clips("abc")), [0, 1, 2])
+
+
+DAYS = ("mon/fan_a.wav", "mon/fan_b.wav", "tue/fan_a.wav", "tue/x.wav", "fan_c.wav")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("", [[0], [1], [2], [3], [4]]),
+        ("mon|tue", [[0, 1], [2, 3], [4]]),
+        ("^[a-z]+/", [[0, 1], [2, 3], [4]]),
+        ("(mon|tue)/.*", [[0, 1], [2, 3], [4]]),  # the text of the parentheses
+        ("fan_(.)", [[0, 2], [1], [3], [4]]),
+        ("(mon|tue)/(fan)?", [[0, 1], [2], [3], [4]]),  # of all of them
+        ("fan_(?=.)", [[0, 1, 2, 4], [3]]),
+        ("mon", [[0, 1], [2], [3], [4]]),
+        ("x?(?=.wav)", [[0, 1, 2, 4], [3]]),  # an empty match is a match
+    ],
+)
+def test_clips_whose_paths_match_with_the_same_text_are_one_group(pattern, expected):
+    (ours,) = group_clips([("fan", clips(DAYS))], pattern)
+    assert together(ours) == expected
+
+
+@pytest.mark.parametrize("pattern", ["", "a", "c", "a|c", "b"])
+def test_clips_of_one_recording_stay_together_whether_or_not_they_match(pattern):
+    train = [("fan", clips(["a", "a", "b", "c", "c"], np.array([5, 5, 1, 0, 0])))]
+    (ours,) = group_clips(train, pattern)
+    assert together(ours) == [[0, 1], [2], [3, 4]]
+
+
+def test_a_clip_without_a_match_joins_no_group_whose_number_it_has():
+    """The first group's number and that of the first recording are both 0."""
+    (ours,) = group_clips([("fan", clips(["x.wav", "day1", "day1"]))], "day.")
+    assert together(ours) == [[0], [1, 2]]
+
+
+def test_a_pattern_need_not_be_found_in_every_machines_paths():
+    train = [("fan", clips(["a", "b"])), ("pump", clips(["c7", "d7", "e"]))]
+    assert list(map(together, group_clips(train, "7"))) == [[[0], [1]], [[0, 1], [2]]]
+
+
+def test_a_pattern_that_no_path_matches_is_refused_with_an_example():
+    train = [("fan", clips(DAYS)), ("pump", clips(["a"]))]
+    message = (
+        "no training recording matches train.group_by='day_[0-9]': choose a pattern "
+        "that is found in paths like mon/fan_a.wav"
+    )
+    with pytest.raises(InputError) as caught:
+        group_clips(train, "day_[0-9]")
+    assert str(caught.value) == message
+
+
+IN_ONE_GROUP = (
+    "fan: all recordings are in one group, so none can be held out: use at least two "
+    "groups, or no groups"
+)
+
+
+def test_a_pattern_that_makes_a_single_group_is_refused():
+    for pattern in ("wav", "x?$"):
+        with pytest.raises(InputError) as caught:
+            group_clips([("fan", clips(DAYS))], pattern)
+        assert str(caught.value) == IN_ONE_GROUP
+    (ours,) = group_clips([("fan", clips(["a", "a"], np.zeros(2, int)))], "a")
+    assert together(ours) == [[0, 1]]  # a single recording
+
+
+def test_labels_that_make_a_single_group_are_refused():
+    with pytest.raises(InputError) as caught:
+        with_groups({"fan": loaded([3, 1])}, ["monday", "monday"])
+    assert str(caught.value) == IN_ONE_GROUP
+
+
+@pytest.mark.parametrize("label", [None, float("nan")])
+def test_a_recording_without_a_label_is_named(label):
+    with pytest.raises(InputError) as caught:
+        with_groups({"fan": loaded([3, 1])}, ["monday", label])
+    assert str(caught.value) == (
+        "fan: groups has no label for recording 1: give a recording that belongs to no "
+        "group a label of its own"
+    )
+
+
+@pytest.mark.parametrize("pattern", ["(", "*", "[a", "(?P<x", "a{2,1}"])
+def test_what_is_not_a_regular_expression_is_refused(pattern):
+    with pytest.raises(InputError, match=r"^train\.group_by is .*regular expression"):
+        TrainConfig(group_by=pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["session_[0-9]+", 'a "quoted" \\d', "x=1,y", "[1]", "true", "7", "é"]
+)
+def test_the_command_line_passes_a_pattern_on_unchanged(pattern):
+    settings = command(group_by=pattern).settings()
+    assert override(Config(), list(settings)).train.group_by == pattern
+
+
+def test_without_a_pattern_the_command_line_sets_nothing():
+    assert command().settings() == ()
+
+
+def test_clips_get_the_number_of_their_recordings_group():
+    made = with_groups({"fan": loaded([2, 1, 3, 1])}, ["mon", "tue", "mon", "wed"])
+    assert together(made["fan"].clips.recording) == [[0, 1, 3, 4, 5], [2], [6]]
+    assert made["fan"].names == loaded([2, 1, 3, 1]).names
+    assert len(made["fan"].clips.files) == 7
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([3, 1, 3]),
+        (2.5, "x", 2.5),
+        ["a", "b", "a"],
+        iter("aba"),
+        {"fan": ["a", "b", "a"]},
+    ],
+)
+def test_labels_may_be_of_any_type(labels):
+    made = with_groups({"fan": loaded([1, 1, 1])}, labels)
+    assert together(made["fan"].recording) == [[0, 2], [1]]
+
+
+def test_without_labels_recordings_are_not_grouped():
+    given = {"fan": loaded([2, 1])}
+    assert with_groups(given, None) == given
+
+
+def test_each_machine_has_its_own_groups():
+    given = {"fan": loaded([1, 1]), "pump": loaded([1, 2, 1])}
+    made = with_groups(given, {"pump": ["x", "y", "x"], "fan": [1, 2]})
+    assert list(made) == ["fan", "pump"]
+    assert together(made["fan"].recording) == [[0], [1]]
+    assert together(made["pump"].recording) == [[0, 3], [1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"fan": [0, 0]}, "pass a dict with the keys fan, pump"),
+        ({"fan": [0, 0], "pomp": [0]}, "pass a dict with the keys fan, pump"),
+        ({"fan": [0, 0], "pump": [0], "saw": [0]}, "pass a dict with the keys"),
+        ([0, 0, 0], "does not name the same machines as the recordings"),
+        (
+            {"fan": [0], "pump": [0]},
+            "fan: groups has 1 labels for 2 usable recordings: pass one label for each",
+        ),
+        (
+            {"fan": [0, 0, 1], "pump": [0]},
+            "fan: groups has 3 labels for 2 usable recordings",
+        ),
+        (
+            {"fan": "ab", "pump": [0]},
+            "fan: groups has 0 labels for 2 usable recordings",
+        ),
+        (
+            {"fan": [0, 1], "pump": []},
+            "pump: groups has 0 labels for 1 usable recordings",
+        ),
+    ],
+)
+def test_labels_that_do_not_match_the_recordings_are_refused(groups, message):
+    given = {"fan": loaded([3, 1]), "pump": loaded([4])}
+    with pytest.raises(InputError, match=message):
+        with_groups(given, groups)

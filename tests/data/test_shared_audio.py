@@ -1,0 +1,176 @@
+"""Clips of noise that share audio, in part or in the background, and others."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.fft
+import scipy.signal
+import scipy.stats
+
+from gammavae_jax.config import FeatureConfig
+from gammavae_jax.data.features import log_mel, mel_filterbank
+from gammavae_jax.data.shared_audio import correlation_peaks, find_shared_audio
+
+FEATURES = FeatureConfig()
+BANK = mel_filterbank(FEATURES)
+RATE, SECONDS, N_CLIPS = 16000, 4.0, 10
+PAIR = (3, 7)
+
+
+def noise(rng, seconds=SECONDS):
+    """Return low-pass noise, whose spectrum is always the same."""
+    white = rng.standard_normal((round(seconds * RATE),))
+    return 0.1 * scipy.signal.lfilter([1.0], [1.0, -0.9], white)
+
+
+def stacked(log_mels):
+    """Return clips padded to one length with NaN, and their lengths."""
+    lengths = np.array([len(each) for each in log_mels])
+    out = np.full((len(lengths), max(lengths), log_mels[0].shape[1]), np.nan)
+    for clip, each in zip(out, log_mels, strict=True):
+        clip[: len(each)] = each
+    return out, lengths
+
+
+def of_waveforms(waveforms):
+    return stacked(
+        [log_mel(np.asarray(x, np.float32), BANK, FEATURES) for x in waveforms]
+    )
+
+
+def random_walks(rng, n_clips, n_frames=64, n_mels=8):
+    """Return log-mels whose frames are similar to the frames before them."""
+    steps = rng.standard_normal((n_clips, n_frames, n_mels))
+    return -60 + np.asarray(scipy.signal.lfilter([1.0], [1.0, -0.5], steps, axis=1))
+
+
+def links(is_shared):
+    """Return the pairs that are marked, after checking that the relation is one."""
+    np.testing.assert_array_equal(is_shared, is_shared.T)
+    assert not is_shared.diagonal().any()
+    return {
+        (int(i), int(j)) for i, j in zip(*np.nonzero(np.triu(is_shared)), strict=True)
+    }
+
+
+@pytest.mark.parametrize("lag", [0.0, 0.2, 0.5003, 1.6, -1.2])
+def test_two_clips_cut_from_one_recording_with_a_lag_share_audio(lag):
+    rng = np.random.default_rng(0)
+    waveforms = [noise(rng) for _ in range(N_CLIPS)]
+    whole, at = noise(rng, 3 * SECONDS), round((SECONDS + lag) * RATE)
+    n = len(waveforms[0])
+    waveforms[PAIR[0]], waveforms[PAIR[1]] = whole[n : 2 * n], whole[at : at + n]
+    assert links(find_shared_audio(*of_waveforms(waveforms))) == {PAIR}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_clips_with_one_background_under_foregrounds_at_0_db_share_audio(seed):
+    rng = np.random.default_rng(seed)
+    waveforms = [noise(rng, 10) + noise(rng, 10) for _ in range(N_CLIPS)]
+    background, lag = noise(rng, 10.5), round(0.3 * RATE)
+    n = len(waveforms[0])
+    waveforms[PAIR[0]] = background[:n] + noise(rng, 10)
+    waveforms[PAIR[1]] = background[lag : lag + n] + noise(rng, 10)
+    assert links(find_shared_audio(*of_waveforms(waveforms))) == {PAIR}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_independent_noises_of_one_spectrum_do_not_share_audio(seed):
+    rng = np.random.default_rng(seed)
+    log_mels = of_waveforms([noise(rng) for _ in range(N_CLIPS)])
+    assert not find_shared_audio(*log_mels).any()
+
+
+@pytest.mark.parametrize("depth", [0.5, 0.99])
+@pytest.mark.parametrize("hertz", [2.0, 5.3])
+@pytest.mark.parametrize("is_in_phase", [True, False])
+def test_independent_recordings_of_one_rhythm_do_not_share_audio(
+    hertz, depth, is_in_phase
+):
+    rng = np.random.default_rng(0)
+    turns = np.arange(round(SECONDS * RATE)) / RATE * hertz
+    phases = 0.3 * np.ones(N_CLIPS) if is_in_phase else rng.random(N_CLIPS)
+    waveforms = [
+        noise(rng) * (1 + depth * np.sin(2 * np.pi * (turns + phase)))
+        for phase in phases
+    ]
+    log_mels = of_waveforms(waveforms)
+    assert not find_shared_audio(*log_mels).any()
+    # The rhythm is not just too weak: a copy stands out among these clips.
+    waveforms[PAIR[1]] = waveforms[PAIR[0]]
+    assert links(find_shared_audio(*of_waveforms(waveforms))) == {PAIR}
+
+
+def test_copies_by_several_microphones_share_audio_even_if_there_are_no_other_clips():
+    """Then the usual peak is high, too."""
+    rng = np.random.default_rng(0)
+    sound = noise(rng)
+    microphones = [gain * (sound + 0.3 * noise(rng)) for gain in (0.1, 1.0, 3.0)]
+    is_shared = find_shared_audio(*of_waveforms(microphones))
+    assert links(is_shared) == {(0, 1), (0, 2), (1, 2)}
+
+
+@pytest.mark.parametrize(("n_frames", "expected"), [(31, set()), (32, {(0, 1)})])
+def test_clips_of_less_than_32_frames_share_no_audio_even_with_their_copies(
+    n_frames, expected
+):
+    rng = np.random.default_rng(0)
+    short = list(random_walks(rng, 6, n_frames, 64))
+    short[1] = short[0]
+    assert links(find_shared_audio(*stacked(short))) == expected
+    among_longer = stacked([*short, *random_walks(rng, 2, 40, 64)])
+    is_short = np.array([n_frames < 32] * 6 + [False] * 2)
+    peaks = correlation_peaks(*among_longer)
+    assert (peaks[is_short] == 0).all()
+    assert (peaks[:, is_short] == 0).all()
+    assert peaks[6, 7] > 0
+
+
+def naive_peak(one, other, longest):
+    """Return the peak of a pair of clips, from the definition."""
+    n_fft: Any = scipy.fft.next_fast_len(2 * longest, real=True)
+    correlation = np.zeros(n_fft)
+    for a, b in zip(one.T, other.T, strict=True):
+        spectra = [np.fft.fft(band - band.mean(), n_fft) for band in (a, b)]
+        phases = [s / (abs(s) + 1e-9) for s in spectra]
+        correlation += np.fft.ifft(phases[0].conj() * phases[1]).real
+    most = longest // 2
+    lags = correlation[np.arange(-most, most + 1)]
+    return lags.max() / (np.median(abs(lags)) / scipy.stats.norm.ppf(0.75))
+
+
+def test_a_peak_is_the_largest_phase_correlation_in_standard_deviations():
+    rng = np.random.default_rng(0)
+    clips = [random_walks(rng, 1, n)[0] for n in (50, 64, 33, 64)]
+    clips[3][20:] = clips[1][:44]
+    peaks = correlation_peaks(*stacked(clips))
+    np.testing.assert_array_equal(peaks, peaks.T)
+    for i, j in np.ndindex(4, 4):
+        expected = 0.0 if i == j else naive_peak(clips[i], clips[j], 64)
+        np.testing.assert_allclose(peaks[i, j], expected, rtol=0.1, err_msg=f"{i} {j}")
+
+
+def test_neither_gain_nor_a_microphones_response_changes_a_peak():
+    rng = np.random.default_rng(0)
+    log_mel, lengths = stacked(list(random_walks(rng, 5)))
+    response = 40 * rng.standard_normal((5, 1, 8))
+    expected = correlation_peaks(log_mel, lengths)
+    ours = correlation_peaks(log_mel + response, lengths)
+    np.testing.assert_allclose(ours, expected, rtol=1e-3)
+
+
+def test_all_pairs_of_many_clips_are_compared():
+    rng = np.random.default_rng(0)
+    clips = random_walks(rng, 70, n_mels=32)
+    pairs = {(0, 1), (5, 69), (31, 32), (33, 40), (34, 63), (64, 65)}
+    for one, other in pairs:
+        clips[other, 6:] = clips[one, :-6]
+    assert links(find_shared_audio(*stacked(list(clips)))) == pairs
+
+
+@pytest.mark.parametrize("n_clips", [1, 3])
+def test_without_pairs_of_clips_with_sound_nothing_is_shared(n_clips):
+    """The clips are digital silence, which has no fluctuations to compare."""
+    log_mel = np.full((n_clips, 40, 8), -156.5, np.float32)
+    assert not find_shared_audio(log_mel, np.full(n_clips, 40)).any()

@@ -1,0 +1,133 @@
+"""Simulated machines have the nominal false-alarm rate, through the whole pipeline.
+
+The distribution of the clips is known: each has a random spectrum and noisy frames.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from gammavae_jax.config_json import override
+from gammavae_jax.data.arrays import stack_clips
+from gammavae_jax.data.clips import Clips
+from gammavae_jax.data.features import mel_filterbank
+from gammavae_jax.data.loading import Machines
+from gammavae_jax.data.machines import clip_file
+from gammavae_jax.devices.deal import make_placement
+from gammavae_jax.log import Log
+from gammavae_jax.presets import preset
+from gammavae_jax.scoring.detector import compile_scores
+from gammavae_jax.scoring.fit import fit
+from gammavae_jax.training.loop import Observer
+
+N_MACHINES, N_TEST = 20, 100
+RATE = 0.1
+SETTINGS = [
+    *("model.hidden=[8]", "model.n_latent=2", "train.epochs=1", "train.n_folds=2"),
+    'scores=["fusion_smooth_max"]',
+]
+
+
+class Law(NamedTuple):
+    """The distribution of the mean spectra of one machine's clips."""
+
+    factors: np.ndarray  # `factor mel`
+    offset: np.ndarray  # `mel`, of the target domain
+
+    def clips(self, rng, n_recordings, per_recording=1, domain="source"):
+        """Return clips, cut from recordings whose clips resemble each other."""
+        is_target = domain == "target"
+        of_recording = rng.standard_normal((n_recordings, len(self.factors)))
+        code = np.repeat(of_recording, per_recording, axis=0)
+        if per_recording > 1:
+            code += 0.3 * rng.standard_normal(code.shape)
+        spectra = (2.0 if is_target else 1.0) * code @ self.factors
+        spectra += is_target * self.offset - 40.0
+        frames = spectra[:, None] + 4.0 * rng.standard_normal((len(code), 32, 128))
+        return [
+            (clip_file(Path(f"section_00_{domain}_train_normal_{number:04d}.wav")), mel)
+            for number, mel in enumerate(frames.astype(np.float32))
+        ]
+
+
+def alarms(train, test):
+    """Return which test clips raise an alarm, `machine clip`.
+
+    `train` and `test` make a machine's clips from a generator and a law; `train` may
+    also return the number of each clip's recording.
+    """
+    rng = np.random.default_rng(1)
+    config = override(preset("default"), SETTINGS)
+    laws = [
+        Law(rng.standard_normal((8, 128)), 3.0 * rng.standard_normal(128))
+        for _ in range(N_MACHINES)
+    ]
+    given = [(train(rng, law), test(rng, law)) for law in laws]
+    names = tuple((f"machine{number}", "00") for number in range(N_MACHINES))
+    machines = Machines(
+        names,
+        mel_filterbank(config.features),
+        train=[
+            ("_".join(name), as_clips(*of_train))
+            for name, (of_train, _) in zip(names, given, strict=True)
+        ],
+        test=[],
+    )
+    quiet = Log(Console(quiet=True), Console(quiet=True))
+    detector = fit(config, machines, Observer(quiet))
+    clips = stack_clips([as_clips(of_test) for _, of_test in given], 5)
+    with make_placement([1] * N_MACHINES, config.n_members) as placement:
+        scores = compile_scores(detector, placement, clips)()[config.score][0]
+    return scores > detector.thresholds[config.score][0][:, None]
+
+
+def as_clips(found, recording=None):
+    files, mels = zip(*found, strict=True)
+    return Clips(files, mels, recording)
+
+
+def assert_rate(is_alarm, expected):
+    """Check the mean rate over machines, with three standard errors of tolerance."""
+    rates = is_alarm.mean(1)
+    error = rates.std() / np.sqrt(len(rates))
+    assert abs(rates.mean() - expected) < max(3 * error, 0.01)
+    assert error < 0.02  # the check has power
+
+
+@pytest.mark.slow
+def test_new_clips_of_the_same_kind_raise_the_nominal_rate_of_alarms():
+    found = alarms(
+        lambda rng, law: (law.clips(rng, 60),), lambda rng, law: law.clips(rng, N_TEST)
+    )
+    assert_rate(found, 6 / 61)  # the threshold is the sixth largest of 60 scores
+
+
+@pytest.mark.slow
+def test_clips_of_new_recordings_raise_the_nominal_rate_of_alarms():
+    """Counted as single clips, the 20 recordings would give several times as many."""
+
+    def train(rng, law):
+        return law.clips(rng, 20, 5), np.repeat(np.arange(20), 5)
+
+    found = alarms(train, lambda rng, law: law.clips(rng, N_TEST, 2)[::2])
+    assert_rate(found, 2 / 21)
+
+
+@pytest.mark.slow
+def test_the_rate_holds_for_the_mixture_of_domains_and_not_for_each_domain():
+    """The source domain has fewer false alarms, and the target domain more."""
+
+    def train(rng, law):
+        return ([*law.clips(rng, 90), *law.clips(rng, 10, domain="target")],)
+
+    def test(rng, law):
+        source = law.clips(rng, N_TEST)
+        return [*source, *law.clips(rng, N_TEST, domain="target")]
+
+    found = alarms(train, test)
+    source, target = found[:, :N_TEST], found[:, N_TEST:]
+    assert source.mean() < 0.7 * RATE < RATE < target.mean()
+    assert_rate(0.9 * source + 0.1 * target, RATE)
