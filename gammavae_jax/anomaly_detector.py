@@ -51,9 +51,10 @@ Given = Any  # `Recordings` of one machine, or a dict of them by machine
 class AnomalyDetector(BaseEstimator):
     """A detector that learns how healthy machines sound and scores new recordings.
 
-    Recordings are a path (a WAV file, a FLAC file or a folder), a waveform with its
-    `sample_rate` in Hz, or a list of these. For several machines, pass a dict from
-    machine name to recordings. Recordings at a different sample rate are resampled.
+    Recordings are a path (a WAV file, a FLAC file or a folder), a waveform (`sample`,
+    or `sample channel`) with its `sample_rate` in Hz, or a list of these. For several
+    machines, pass a dict from machine name to recordings. Recordings at a different
+    sample rate are resampled.
 
     Args:
         preset: a preset's name; see `presets`.

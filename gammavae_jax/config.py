@@ -52,6 +52,8 @@ class FeatureConfig:
 
     sample_rate: int = 16000  # Hz; challenge recordings at other rates are rejected
     channel: int = 0  # the channel to read from a multi-channel recording
+    # The channel of a second, far microphone: what it explains is subtracted.
+    reference_channel: int | None = None
     n_fft: int = 1024  # samples
     hop_length: int = 512  # samples
     n_mels: int = 128
@@ -62,6 +64,21 @@ class FeatureConfig:
         positive = "sample_rate", "n_fft", "hop_length", "n_mels", "power", "n_context"
         _require(self, "features.", "must be greater than 0", *positive)
         _require(self, "features.", "must be at least 0", "channel")
+        if self.reference_channel is not None:
+            _require(self, "features.", "must be at least 0", "reference_channel")
+        if self.reference_channel == self.channel:
+            raise InputError(
+                f"features.channel and features.reference_channel are both "
+                f"{self.channel}: set the latter to the far microphone's channel, or "
+                "to null"
+            )
+
+    @property
+    def channels(self) -> int | tuple[int, int]:
+        """The channel to read, or the pair of it and the reference channel."""
+        if self.reference_channel is None:
+            return self.channel
+        return self.channel, self.reference_channel
 
     @property
     def n_features(self) -> int:

@@ -12,6 +12,7 @@ from gammavae_jax.data.arrays import TRAIN, Capacity
 from gammavae_jax.data.conditions import conditions_of
 from gammavae_jax.data.loading import Machines
 from gammavae_jax.data.recording_clips import LoadedRecordings, parts_held_together
+from gammavae_jax.data.recording_notes import note_reference_channel
 from gammavae_jax.devices.local import local_devices
 from gammavae_jax.errors import InputError
 from gammavae_jax.scoring.detector import Detector, fit_scores
@@ -57,6 +58,7 @@ def fit(
     """
     local_devices()  # raises an error in a forked process, which would wait forever
     observer = observer or Observer()
+    note_reference_channel(machines.train, observer.log)
     examples = stack_examples(config, machines.train, observer.log, capacity)
     recordings = [clips.recording for _, clips in machines.train]
     conditions = [conditions_of(c, config.features) for _, c in machines.train]
