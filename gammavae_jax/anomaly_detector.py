@@ -51,10 +51,10 @@ Given = Any  # `Recordings` of one machine, or a dict of these by machine
 class AnomalyDetector(BaseEstimator):
     """A detector that learns how healthy machines sound and scores new recordings.
 
-    Pass recordings as a path (of a WAV file, a FLAC file or a folder), as a waveform
-    with its `sample_rate` in Hz, or as a list of these. For several machines, pass a
-    dict that maps each machine's name to its recordings. Recordings whose sample rate
-    differs from the model's are resampled.
+    Pass recordings as a path (of a WAV file, a FLAC file or a folder), as a waveform of
+    shape `(samples,)` or `(samples, channels)` with its `sample_rate` in Hz, or as a
+    list of these. For several machines, pass a dict that maps each machine's name to
+    its recordings. Recordings whose sample rate differs from the model's are resampled.
 
     Args:
         preset: the name of a preset; see `presets`.

@@ -56,6 +56,9 @@ class FeatureConfig:
 
     sample_rate: int = 16000  # Hz; challenge recordings at other rates are rejected
     channel: int = 0  # the channel to read from a multi-channel recording
+    # The channel of a second microphone, far from the machine. What it explains of
+    # `channel` is subtracted; see `data.reference`.
+    reference_channel: int | None = None
     n_fft: int = 1024  # samples
     hop_length: int = 512  # samples
     n_mels: int = 128
@@ -66,6 +69,20 @@ class FeatureConfig:
         positive = "sample_rate", "n_fft", "hop_length", "n_mels", "power", "n_context"
         _require(self, "features.", "must be greater than 0", *positive)
         _require(self, "features.", "must be at least 0", "channel")
+        if self.reference_channel is not None:
+            _require(self, "features.", "must be at least 0", "reference_channel")
+        if self.reference_channel == self.channel:
+            raise InputError(
+                f"features.channel and features.reference_channel are both "
+                f"{self.channel}: set the latter to another channel, or to null"
+            )
+
+    @property
+    def channels(self) -> int | tuple[int, int]:
+        """The channel to read, or the pair of it and the reference channel."""
+        if self.reference_channel is None:
+            return self.channel
+        return self.channel, self.reference_channel
 
     @property
     def n_features(self) -> int:
@@ -145,12 +162,8 @@ class TrainConfig:
         _require(self, "train.", "must be at least 0", *not_negative)
         _require(self, "train.", "must be between 0 and 1", "held_out_fraction")
         _require(self, "train.", "must be at least 2 windows", "batch_size")
-        _require(
-            self,
-            "train.",
-            "must be at least 2; for one model, set train.split=clip",
-            "n_folds",
-        )
+        several = "must be at least 2; for one model, set train.split=clip"
+        _require(self, "train.", several, "n_folds")
         try:
             re.compile(self.group_by)
         except (re.error, RecursionError, OverflowError) as error:

@@ -68,6 +68,9 @@ def _read(kind: Any, value: Any, path: str) -> Any:
         values = {n: _read(hints[n], v, prefix + n) for n, v in value.items()}
         return typing.cast(Any, kind)(**values)
     origin = typing.get_origin(kind)
+    if origin is types.UnionType:  # an optional value, such as `int | None`
+        (kind,) = set(typing.get_args(kind)) - {types.NoneType}
+        return None if value is None else _read(kind, value, path)
     if origin is Literal:
         if value in typing.get_args(kind):
             return value

@@ -38,6 +38,7 @@ def test_seeds_are_consecutive():
         (FeatureConfig, "hop_length", 0),
         (FeatureConfig, "power", math.nan),
         (FeatureConfig, "channel", -1),
+        (FeatureConfig, "reference_channel", -1),
         (ModelConfig, "n_latent", 0),
         (ModelConfig, "hidden", ()),
         (ModelConfig, "hidden", (128, 0)),
@@ -67,6 +68,17 @@ def test_seeds_are_consecutive():
 def test_a_value_out_of_range_is_refused_with_the_field_name(kind, field, value):
     with pytest.raises(InputError, match=f"{field} is "):
         kind(**{field: value})
+
+
+@pytest.mark.parametrize("channel", [0, 3])
+def test_a_reference_channel_that_is_the_channel_in_use_is_refused(channel):
+    with pytest.raises(InputError, match=f"reference_channel are both {channel}: set"):
+        FeatureConfig(channel=channel, reference_channel=channel)
+
+
+def test_the_channels_to_read_are_one_or_a_pair_with_the_near_one_first():
+    assert FeatureConfig(channel=2).channels == 2
+    assert FeatureConfig(channel=2, reference_channel=0).channels == (2, 0)
 
 
 def test_no_seed_of_a_run_exceeds_31_bits():

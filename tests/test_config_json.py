@@ -21,6 +21,7 @@ VALUES = {
     "score": st.sampled_from(SCORE_NAMES),
     "seed": st.integers(0, 2**31 - 1),
     "features.channel": st.integers(0, 8),
+    "features.reference_channel": st.none() | st.integers(9, 16),
     "features.n_mels": counts,
     "features.power": positive,
     "model.latent": st.sampled_from(["deterministic", "gamma", "gaussian"]),
@@ -61,6 +62,12 @@ def test_an_override_changes_only_its_field_and_survives_json(values):
     config = override(Config(), [f"{k}={json.dumps(v)}" for k, v in values.items()])
     assert leaves(to_dict(config)) == leaves(to_dict(Config())) | values
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_null_turns_an_optional_field_off():
+    on = override(Config(), ["features.reference_channel=1"])
+    assert on.features.reference_channel == 1
+    assert override(on, ["features.reference_channel=null"]) == Config()
 
 
 def test_missing_fields_get_their_defaults():
@@ -123,6 +130,8 @@ def test_a_damaged_configuration_is_refused(tree, message):
         ("train.epochs=true", "train.epochs is True"),
         ("train.epochs=", "train.epochs is ''"),
         ("train.epochs=null", "train.epochs is None"),
+        ("features.reference_channel=far", "reference_channel is 'far'"),
+        ("features.reference_channel=true", "reference_channel is True"),
         ("train.learning_rate=true", "train.learning_rate is True"),
         ("train.learning_rate=NaN", "train.learning_rate is nan"),
         ("train.learning_rate=1e999", "train.learning_rate is inf"),

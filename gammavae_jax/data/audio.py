@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import itertools
+import math
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -21,6 +23,7 @@ from gammavae_jax.data.audio_header import (
     require_supported,
 )
 from gammavae_jax.data.channel_levels import ChannelLevels
+from gammavae_jax.data.channels import Channels, require_channels
 from gammavae_jax.errors import InputError, printable
 
 # The number of samples (of all channels together) per read, so that memory use does not
@@ -33,17 +36,17 @@ _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's count for a FLAC stream of unknown l
 
 
 class Recording(NamedTuple):
-    """One channel of a recording."""
+    """One channel of a recording, or two; see `data.channels`."""
 
-    waveform: Float32[np.ndarray, "sample"]
+    waveform: Float32[np.ndarray, "sample *channel"]
     sample_rate: int  # Hz
     levels: ChannelLevels | None = None  # if there are several channels
     n_channels: int = 0  # of the file; 0 for an array
 
 
 def read_clip(
-    path: str | os.PathLike[str], *, sample_rate: int, channel: int = 0
-) -> Float32[np.ndarray, "sample"]:
+    path: str | os.PathLike[str], *, sample_rate: int, channel: Channels = 0
+) -> Float32[np.ndarray, "sample *channel"]:
     """Read a clip's samples; reject a clip whose rate is not `sample_rate` (Hz)."""
     name = printable(path)
     with _open(_source(path, name), name) as file:
@@ -55,8 +58,8 @@ def read_clip(
         return np.concatenate(list(_blocks(file, channel, name)))
 
 
-def read_recording(path: str | os.PathLike[str], channel: int = 0) -> Recording:
-    """Read one channel of a WAV or FLAC file; thread-safe.
+def read_recording(path: str | os.PathLike[str], channel: Channels = 0) -> Recording:
+    """Read one channel of a WAV or FLAC file, or two; thread-safe.
 
     Integer samples are scaled to [-1, 1]; float samples are returned unchanged. The
     path may lead through a zip archive: `data/dev_fan.zip/fan/train/x.wav`.
@@ -68,48 +71,48 @@ def read_recording(path: str | os.PathLike[str], channel: int = 0) -> Recording:
     name = printable(path)
     with _open(_source(path, name), name) as file:
         require_rate(file.samplerate, name)
-        levels = _channel_levels(file, channel)
+        levels = _channel_levels(file)
         waveform = np.concatenate(list(_blocks(file, channel, name, levels)))
         return Recording(waveform, file.samplerate, levels, file.channels)
 
 
-def _channel_levels(file: soundfile.SoundFile, channel: int) -> ChannelLevels | None:
-    return ChannelLevels(channel, file.channels) if file.channels > 1 else None
+def _channel_levels(file: soundfile.SoundFile) -> ChannelLevels | None:
+    return ChannelLevels(file.channels) if file.channels > 1 else None
 
 
 def require_finite(
-    waveform: Float32[np.ndarray, "sample"], name: str, n_before: int = 0
+    waveform: Float32[np.ndarray, "sample *channel"], name: str, n_before: int = 0
 ) -> None:
     """Reject NaN, infinite or huge samples; the first sample has number `n_before`."""
     # abs() would copy the whole waveform. A comparison with NaN is false.
     is_sound = (waveform > -_LOUDEST) & (waveform < _LOUDEST)
     if not is_sound.all():
-        first = int(np.argmin(is_sound))
+        first = np.unravel_index(np.argmin(is_sound), is_sound.shape)
         raise InputError(
-            f"{name}: sample {n_before + first} is {waveform[first]}: repair or "
+            f"{name}: sample {n_before + first[0]} is {waveform[first]}: repair or "
             "replace the file"
         )
 
 
 class RecordingBlocks(NamedTuple):
-    """One channel of a recording, read block by block."""
+    """One channel of a recording, or two, read block by block."""
 
     sample_rate: int  # Hz
     n_samples: int  # as claimed by the header; the blocks may hold fewer
-    blocks: Iterator[Float32[np.ndarray, "_"]]
+    blocks: Iterator[Float32[np.ndarray, "_ *channel"]]
     levels: ChannelLevels | None = None  # complete once all blocks are read
     n_channels: int = 1
 
 
 @contextlib.contextmanager
 def open_recording(
-    source: str | os.PathLike[str] | bytes, *, channel: int = 0, name: str = ""
+    source: str | os.PathLike[str] | bytes, *, channel: Channels = 0, name: str = ""
 ) -> Iterator[RecordingBlocks]:
-    """Open one channel of a recording, to read it block by block in constant memory.
+    """Open a recording, to read it block by block in constant memory.
 
     Args:
         source: the path of a WAV or FLAC file, or its contents.
-        channel: counted from 0.
+        channel: the channel to read, or two; counted from 0.
         name: the recording's name in messages; default: the path.
 
     Raises:
@@ -127,7 +130,7 @@ def open_recording(
         if file.frames < claimed:
             raise _truncated(name, claimed, file.frames)
         require_rate(file.samplerate, name)
-        levels = _channel_levels(file, channel)
+        levels = _channel_levels(file)
         blocks = _blocks(file, channel, name, levels)
         yield RecordingBlocks(file.samplerate, claimed, blocks, levels, file.channels)
 
@@ -211,16 +214,12 @@ def _open(source: Any, name: str) -> soundfile.SoundFile:
 
 def _blocks(
     file: soundfile.SoundFile,
-    channel: int,
+    channel: Channels,
     name: str,
     levels: ChannelLevels | None = None,
-) -> Iterator[Float32[np.ndarray, "_"]]:
-    """Yield blocks of one channel's samples, checked and scaled."""
-    if not 0 <= channel < file.channels:
-        raise InputError(
-            f"{name}: there is no channel {channel} in this file: choose a channel "
-            f"from 0 to {file.channels - 1}"
-        )
+) -> Iterator[Float32[np.ndarray, "_ *channel"]]:
+    """Yield blocks of the wanted samples, checked and scaled."""
+    require_channels(channel, file.channels, name)
     claimed, n_read = claimed_frames(file), 0
     if claimed == _UNKNOWN_FRAMES:
         raise InputError(f"{name}: the header states no length: encode the file again")
@@ -258,8 +257,8 @@ def _truncated(name: str, claimed: int, n_frames: int) -> InputError:
 
 
 def resampled(
-    waveform: Float32[np.ndarray, "sample"], sample_rate: int, wanted: int
-) -> Float32[np.ndarray, "resampled"]:
+    waveform: Float32[np.ndarray, "sample *channel"], sample_rate: int, wanted: int
+) -> Float32[np.ndarray, "resampled *channel"]:
     """Resample a waveform from `sample_rate` to `wanted` Hz, unless they are equal.
 
     Source: the SoX resampler at high quality, which librosa also uses.
@@ -270,15 +269,18 @@ def resampled(
 
 
 def resampled_blocks(
-    blocks: Iterable[Float32[np.ndarray, "_"]], sample_rate: int, wanted: int
-) -> Iterator[Float32[np.ndarray, "_"]]:
+    blocks: Iterable[Float32[np.ndarray, "_ *channel"]], sample_rate: int, wanted: int
+) -> Iterator[Float32[np.ndarray, "_ *channel"]]:
     """Resample a waveform block by block in constant memory; see `resampled`."""
     if sample_rate == wanted:
         yield from blocks
         return
+    blocks = iter(blocks)
+    first = next(blocks, np.zeros(0, np.float32))
+    n_channels = math.prod(first.shape[1:])
     stream = soxr.ResampleStream(
-        sample_rate, wanted, num_channels=1, dtype="float32", quality="HQ"
+        sample_rate, wanted, n_channels, dtype="float32", quality="HQ"
     )
-    for block in blocks:
+    for block in itertools.chain([first], blocks):
         yield stream.resample_chunk(block)
-    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+    yield stream.resample_chunk(first[:0], last=True)

@@ -12,8 +12,9 @@ from threadpoolctl import threadpool_limits
 
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data.audio import read_clip
-from gammavae_jax.data.features import log_mel, n_frames, samples_needed
+from gammavae_jax.data.features import n_frames, samples_needed
 from gammavae_jax.data.machines import ClipFile
+from gammavae_jax.data.reference import Spectrogram, spectrogram
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.log import waiting_for
 from gammavae_jax.process import available_cores
@@ -26,13 +27,16 @@ class Clips(NamedTuple):
 
     If clips were cut from longer recordings, `recording` is the number of each clip's
     recording. For a user's recordings, `formats` has every pair of sample rate (in
-    Hz, before resampling) and number of channels (0 for an array) that occurs.
+    Hz, before resampling) and number of channels (0 for an array of one channel) that
+    occurs. If there is a reference channel, `explained` is by how many dB subtracting
+    it lowers each clip's power.
     """
 
     files: tuple[ClipFile, ...]
     log_mels: tuple[Float[np.ndarray, "frame mel"], ...]
     recording: Int[np.ndarray, "clip"] | None = None
     formats: frozenset[tuple[int, int]] = frozenset()
+    explained: tuple[float, ...] = ()
 
 
 NamedClips = Sequence[tuple[str, Clips]]  # the name of each machine, and its clips
@@ -59,12 +63,23 @@ def load_clips(
         InputError: a file cannot be used, or no file can be used.
     """
 
-    def load(file: ClipFile) -> Float[np.ndarray, "frame mel"]:
-        return clip_log_mel(file.path, filterbank, config)
+    def load(file: ClipFile) -> Spectrogram:
+        return clip_spectrogram(file.path, filterbank, config)
 
     loaded = list(load_usable(load, files, on_bad_file, on_clip))
     require_usable(files, loaded)
-    return Clips(tuple(file for file, _ in loaded), tuple(mel for _, mel in loaded))
+    of_clips = [of_clip for _, of_clip in loaded]
+    return Clips(
+        tuple(file for file, _ in loaded),
+        tuple(of_clip.log_mel for of_clip in of_clips),
+        explained=levels_explained(of_clips),
+    )
+
+
+def levels_explained(of_clips: Sequence[Spectrogram]) -> tuple[float, ...]:
+    """Return `Clips.explained` for clips with these spectrograms."""
+    levels = (of_clip.explained for of_clip in of_clips)
+    return tuple(level for level in levels if level is not None)
 
 
 def load_usable(
@@ -103,20 +118,23 @@ def require_usable(files: Sequence[ClipFile], usable: Collection) -> None:
         )
 
 
-def clip_log_mel(
+def clip_spectrogram(
     path: Path, filterbank: Float[np.ndarray, "bin mel"], config: FeatureConfig
-) -> Float[np.ndarray, "frame mel"]:
+) -> Spectrogram:
     """Compute the log-mel of one recording; see `clip_waveform` for errors."""
-    return log_mel(clip_waveform(path, config), filterbank, config)
+    return spectrogram(clip_waveform(path, config), filterbank, config)
 
 
-def clip_waveform(path: Path, config: FeatureConfig) -> Float32[np.ndarray, "sample"]:
+def clip_waveform(
+    path: Path, config: FeatureConfig
+) -> Float32[np.ndarray, "sample *channel"]:
     """Read the samples of one recording.
 
     Raises:
         InputError: the file cannot be read, or is too short for one window.
     """
-    waveform = read_clip(path, sample_rate=config.sample_rate, channel=config.channel)
+    rate, channels = config.sample_rate, config.channels
+    waveform = read_clip(path, sample_rate=rate, channel=channels)
     require_window(len(waveform), printable(path), config)
     return waveform
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.data.channel_levels import DEAD_DB, ChannelLevels
+from gammavae_jax.data.channel_levels import DEAD_DB, ChannelLevels, LoudestChannel
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.errors import printable
 
@@ -28,7 +28,8 @@ class Conditions(NamedTuple):
     seconds: tuple[float, float]  # lengths of the shortest and longest clips
     level: tuple[float, float]  # mean log-mels of the quietest and loudest clips, in dB
     sample_rates: tuple[int, ...]  # Hz, before resampling
-    channels: tuple[int, ...]  # numbers of channels in the files; arrays do not count
+    # Numbers of channels in the files; arrays of one channel do not count.
+    channels: tuple[int, ...]
     shortest: float  # seconds; scores of shorter clips are not comparable
 
 
@@ -87,9 +88,9 @@ def notes_on(
         known = old.sample_rates if old else (config.sample_rate,)
         for rate in sorted({rate for rate, _ in new.formats} - set(known)):
             notes[f"rate {rate}"] = _rate(rate, known, config.sample_rate)
-        found = _dead_channel(new.levels, config.channel)
+        found = _dead_channel(new.levels, config) | _dead_reference(new.levels, config)
         if old is not None:
-            found |= _channels(old, new.formats, config.channel)
+            found |= _channels(old, new.formats, config)
             found |= _length(old, new.log_mels, config) | _level(old, new.log_mels)
         prefix = f"{printable(machine)}: " if len(heard) > 1 else ""
         notes |= {f"{kind} {machine}": prefix + note for kind, note in found.items()}
@@ -105,31 +106,61 @@ def _rate(rate: int, known: Sequence[int], wanted: int) -> str:
 
 
 def _dead_channel(
-    levels: Sequence[ChannelLevels | None], channel: int
+    levels: Sequence[ChannelLevels | None], config: FeatureConfig
 ) -> dict[str, str]:
     """Report recordings whose chosen channel is nearly silent while another is not."""
-    loudest = [of.loudest() for of in levels if of is not None]
-    dead = [of for of in loudest if of.above >= DEAD_DB]
-    if not dead:
+    dead, text = _nearly_silent(levels, config.channel)
+    if dead is None:
         return {}
-    number, above = dead[0]
+    remedy = f"fit with features.channel={dead.number}"
+    if dead.number == config.reference_channel:
+        remedy = "swap features.channel and features.reference_channel"
+    return {"dead": f"channel {text}: check the microphone, or {remedy}"}
+
+
+def _dead_reference(
+    levels: Sequence[ChannelLevels | None], config: FeatureConfig
+) -> dict[str, str]:
+    """Report recordings whose reference channel is nearly silent."""
+    if config.reference_channel is None:
+        return {}
+    dead, text = _nearly_silent(levels, config.reference_channel)
+    if dead is None:
+        return {}
     return {
-        "dead": f"channel {channel} is nearly silent in {len(dead)} of {len(levels)} "
-        f"recordings, {above:.0f} dB below channel {number}: check the microphone, or "
-        f"fit with features.channel={number}"
+        "dead reference": f"reference channel {text}: check the microphone, or fit "
+        "without features.reference_channel"
     }
 
 
+def _nearly_silent(
+    levels: Sequence[ChannelLevels | None], channel: int
+) -> tuple[LoudestChannel | None, str]:
+    """Return the channel that is much louder than this one, and a description."""
+    loudest = [of.loudest(channel) for of in levels if of is not None]
+    dead = [of for of in loudest if of.above >= DEAD_DB]
+    if not dead:
+        return None, ""
+    number, above = dead[0]
+    return dead[0], (
+        f"{channel} is nearly silent in {len(dead)} of {len(levels)} recordings, "
+        f"{above:.0f} dB below channel {number}"
+    )
+
+
 def _channels(
-    trained: Conditions, formats: Collection[tuple[int, int]], channel: int
+    trained: Conditions, formats: Collection[tuple[int, int]], config: FeatureConfig
 ) -> dict[str, str]:
     new = {n for _, n in formats if n} - set(trained.channels)
     if not new or not trained.channels:
         return {}
     counts = f"{_either(sorted(new))}, not {_either(trained.channels)} as in training"
+    used = f"channel {config.channel} is used"
+    if config.reference_channel is not None:
+        used = f"channels {config.channel} and {config.reference_channel} are used"
     return {
-        "channels": f"the number of channels is {counts}: channel {channel} is used; "
-        "record as before, or fit again"
+        "channels": f"the number of channels is {counts}: {used}; record as before, or "
+        "fit again"
     }
 
 

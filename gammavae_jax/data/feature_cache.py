@@ -2,9 +2,9 @@
 
 The key is a checksum of everything that determines the log-mels: the recordings with
 their names and order, the feature settings, the filterbank and the version of the code.
-`<key>.json`, which is written last, holds the lengths of the clips and the checksum of
-the array. The array's file is named after this checksum. Writes are atomic, so several
-runs can share a folder.
+`<key>.json`, which is written last, holds the lengths of the clips, the levels that a
+reference channel explains, and the checksum of the array. The array's file is named
+after this checksum. Writes are atomic, so several runs can share a folder.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data import archives
@@ -67,10 +67,10 @@ class FeatureCache:
         before = _signature(files)
         key = _key(files, filterbank, config)
         cached = None if key is None else self._read(key, filterbank.shape[1])
-        if cached is not None and len(cached) == len(files):
+        if cached is not None and len(cached.log_mels) == len(files):
             for _ in files:
                 on_clip()
-            return Clips(tuple(files), cached)
+            return cached._replace(files=tuple(files))
         clips = load_clips(files, filterbank, config, on_bad_file, on_clip)
         # The key no longer matches if a recording was replaced in the meantime.
         is_valid = _signature(files) == before and len(clips.files) == len(files)
@@ -81,25 +81,26 @@ class FeatureCache:
                 self._give_up(error)
         return clips
 
-    def _read(
-        self, key: str, n_mels: int
-    ) -> tuple[Float32[np.ndarray, "frame mel"], ...] | None:
-        """Return a key's log-mels; None if they are missing or corrupt."""
+    def _read(self, key: str, n_mels: int) -> Clips | None:
+        """Return a key's clips, without files; None if missing or corrupt."""
         path = self.folder / f"{key}.json"
         if not path.exists():
             return None
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, EOFError):
             about = json.loads(path.read_text(encoding="utf-8"))
             lengths = [int(n) for n in about["frames"]]
+            explained = tuple(map(float, about.get("explained", ())))
             array = np.load(self.folder / f"{about['array']}.npy", mmap_mode="r")
             if (
                 array.dtype == np.float32
                 and array.shape == (sum(lengths), n_mels)
                 and min(lengths) > 0
+                and len(explained) in (0, len(lengths))
                 and _digest(lengths, array) == about["array"]
             ):
                 plain = np.asarray(array)  # the same memory, without the subclass
-                return tuple(np.split(plain, np.cumsum(lengths)[:-1]))
+                log_mels = np.split(plain, np.cumsum(lengths)[:-1])
+                return Clips((), tuple(log_mels), explained=explained)
         self.log.note(
             f"The cached log-mels in {str(path)!r} are corrupt: computing them again."
         )
@@ -113,6 +114,8 @@ class FeatureCache:
         with atomic_write(self.folder / f"{name}.npy") as file:
             np.save(file, array)
         about = {"array": name, "frames": lengths}
+        if clips.explained:
+            about["explained"] = clips.explained
         write_text(self.folder / f"{key}.json", json.dumps(about) + "\n")
 
     def _give_up(self, error: OSError) -> None:
@@ -135,6 +138,8 @@ def _key(
     except (OSError, ValueError):  # `load_clips` will report it
         return None
     settings = {"version": FEATURES_VERSION, **asdict(config)}
+    if config.reference_channel is None:  # as in caches from before this setting
+        del settings["reference_channel"]
     names = [[str(f.path.name), c] for f, c in zip(files, contents, strict=True)]
     return _digest([settings, names], filterbank)
 

@@ -6,11 +6,12 @@ waveform is padded with zeros at both ends. Silence is at -156.5 dB (with power 
 """
 
 import functools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import scipy.fft
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Complex128, Float, Float32, Float64
 
 from gammavae_jax.config import FeatureConfig
 
@@ -64,16 +65,38 @@ def log_mel(
     bands beside a loud tone. That is because the Fourier transforms are in float64: in
     float32, rounding errors would mask all bands 60 dB or more below the tone.
     """
+    n = n_frames(len(waveform), config)
+    return log_mel_of(spectra(waveform, config), n, filterbank, config)
+
+
+def spectra(
+    waveform: Float32[np.ndarray, "sample"], config: FeatureConfig
+) -> Iterator[Complex128[np.ndarray, "_ bin"]]:
+    """Yield the spectra of a clip's frames, a few successive frames at a time."""
     padded = np.pad(waveform, config.n_fft // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, config.n_fft)
     frames = frames[:: config.hop_length][: n_frames(len(waveform), config)]
-    mel = np.zeros((len(frames), filterbank.shape[1]), np.float32)
-    bands = _bands(filterbank)
     for first in range(0, len(frames), _FRAMES_AT_ONCE):
-        block = slice(first, first + _FRAMES_AT_ONCE)
-        power = _power_spectrum(frames[block], config)
+        windowed = frames[first : first + _FRAMES_AT_ONCE] * hann(config.n_fft)
+        spectrum: Any = scipy.fft.rfft(windowed, overwrite_x=True)
+        yield spectrum
+
+
+def log_mel_of(
+    blocks: Iterable[Complex128[np.ndarray, "_ bin"]],
+    n: int,
+    filterbank: Float32[np.ndarray, "bin mel"],
+    config: FeatureConfig,
+) -> Float32[np.ndarray, "frame mel"]:
+    """Return the log-mel of `n` frames, given their spectra, which are overwritten."""
+    mel = np.zeros((n, filterbank.shape[1]), np.float32)
+    bands, first = _bands(filterbank), 0
+    for spectrum in blocks:
+        power = _power_spectrum(spectrum, config)
+        block = slice(first, first + len(power))
         for bins, mels in bands:
             np.matmul(power[:, bins], filterbank[bins, mels], out=mel[block, mels])
+        first += len(power)
     nepers = np.log(np.maximum(mel, FLOOR))  # NumPy's log is faster than its log10
     return np.float32(20.0 / config.power / np.log(10.0)) * nepers
 
@@ -90,10 +113,8 @@ def _bands(filterbank: Float32[np.ndarray, "bin mel"]) -> list[tuple[slice, slic
 
 
 def _power_spectrum(
-    frames: Float32[np.ndarray, "frame sample"], config: FeatureConfig
+    spectrum: Complex128[np.ndarray, "frame bin"], config: FeatureConfig
 ) -> Float32[np.ndarray, "frame bin"]:
-    windowed = frames * hann(config.n_fft)
-    spectrum: Any = scipy.fft.rfft(windowed, overwrite_x=True)
     squares = spectrum.view(np.float64)
     squares *= squares
     power = squares[:, ::2] + squares[:, 1::2]

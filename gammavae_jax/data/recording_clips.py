@@ -15,19 +15,26 @@ from jaxtyping import Float, Float32, Int
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data.audio import resampled
 from gammavae_jax.data.channel_levels import ChannelLevels
-from gammavae_jax.data.clips import Clips, load_usable, require_window
+from gammavae_jax.data.channels import near_waveform
+from gammavae_jax.data.clips import (
+    Clips,
+    levels_explained,
+    load_usable,
+    require_window,
+)
 from gammavae_jax.data.conditions import Heard
-from gammavae_jax.data.features import log_mel, samples_needed
+from gammavae_jax.data.features import samples_needed
 from gammavae_jax.data.machines import clip_file
 from gammavae_jax.data.normal_names import require_normal_names
 from gammavae_jax.data.recordings import Recordings, RecordingSource, find_recordings
+from gammavae_jax.data.reference import Spectrogram, spectrogram
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 
 
 def cut(
-    waveform: Float32[np.ndarray, "sample"], clip_samples: int | None
-) -> list[Float32[np.ndarray, "_"]]:
+    waveform: Float32[np.ndarray, "sample *channel"], clip_samples: int | None
+) -> list[Float32[np.ndarray, "_ *channel"]]:
     """Cut a waveform into equal clips of about `clip_samples`; None keeps it whole."""
     n_pieces = 1 if clip_samples is None else round(len(waveform) / clip_samples)
     return np.array_split(waveform, max(1, n_pieces))
@@ -69,7 +76,8 @@ class LoadedRecordings(NamedTuple):
 
     names: tuple[str, ...]  # of the recordings
     clips: Clips
-    sounds: tuple[Float32[np.ndarray, "_"], ...] = ()  # each clip's waveform, if kept
+    # Each clip's waveform, if kept; without the reference channel.
+    sounds: tuple[Float32[np.ndarray, "_"], ...] = ()
     levels: tuple[ChannelLevels | None, ...] = ()  # of each recording
 
     @property
@@ -110,13 +118,13 @@ def load_recordings(
         n_samples = require_clip_length(clip_seconds, config)
 
     def load(source: RecordingSource) -> _Pieces:
-        waveform, rate, levels, n_channels = source.read(config.channel)
+        waveform, rate, levels, n_channels = source.read(config.channels)
         waveform = resampled(waveform, rate, config.sample_rate)
         require_window(len(waveform), source.name, config)
         pieces = cut(waveform, n_samples)
-        log_mels = [log_mel(piece, filterbank, config) for piece in pieces]
-        sounds = pieces if keep_sounds else []
-        return _Pieces(source.name, (rate, n_channels), levels, log_mels, sounds)
+        computed = [spectrogram(piece, filterbank, config) for piece in pieces]
+        sounds = [near_waveform(piece) for piece in pieces] if keep_sounds else []
+        return _Pieces(source.name, (rate, n_channels), levels, computed, sounds)
 
     usable = load_usable(load, sources, on_bad_file, on_recording)
     loaded = [pieces for _, pieces in usable]
@@ -131,7 +139,7 @@ class _Pieces(NamedTuple):
     name: str
     format: tuple[int, int]  # sample rate and number of channels; see `Clips`
     levels: ChannelLevels | None
-    log_mels: list[Float[np.ndarray, "frame mel"]]
+    spectrograms: list[Spectrogram]
     sounds: list[Float32[np.ndarray, "_"]]  # empty if not kept
 
 
@@ -139,14 +147,15 @@ def _joined(loaded: Sequence[_Pieces]) -> LoadedRecordings:
     """Join the clips of all recordings."""
     names = tuple(pieces.name for pieces in loaded)
     each = [clip_file(Path(name)) for name in names]
-    counts = [len(pieces.log_mels) for pieces in loaded]
+    counts = [len(pieces.spectrograms) for pieces in loaded]
     recording = np.repeat(np.arange(len(loaded)), counts)
-    log_mels = tuple(mel for pieces in loaded for mel in pieces.log_mels)
+    of_clips = [of_clip for pieces in loaded for of_clip in pieces.spectrograms]
+    log_mels = tuple(of_clip.log_mel for of_clip in of_clips)
     formats = frozenset(pieces.format for pieces in loaded)
     files = tuple(each[number] for number in recording)
     return LoadedRecordings(
         names,
-        Clips(files, log_mels, recording, formats),
+        Clips(files, log_mels, recording, formats, levels_explained(of_clips)),
         tuple(sound for pieces in loaded for sound in pieces.sounds),
         tuple(pieces.levels for pieces in loaded),
     )

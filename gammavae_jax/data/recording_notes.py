@@ -1,7 +1,13 @@
-"""Notes on a run's recordings: files left out, and clips that are in both splits."""
+"""Notes on recordings.
+
+They name files that are left out and clips that are in both splits, and say how much a
+reference channel explains.
+"""
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+
+import numpy as np
 
 from gammavae_jax.data.clips import NamedClips, clip_identities
 from gammavae_jax.data.listing import (
@@ -24,6 +30,10 @@ from gammavae_jax.errors import names_text, printable
 from gammavae_jax.log import Log
 
 _MOST_NAMES = 3
+# If noise and machine are equally loud at the near microphone, a reference that hears
+# all of the noise explains 3 dB. Neighbouring microphones of MIMII's circular array,
+# which all hear the machine, explain 6 to 7 dB of each other.
+_MOST_EXPLAINED_DB = 5.0
 
 
 def left_out(data_root: Path, machines: Collection[str]) -> list[str]:
@@ -78,3 +88,25 @@ def note_shared_clips(
             f"{len(shared)} {are} ({names_text(shared, _MOST_NAMES)}): remove each "
             "from one of the two sets, because clips used in training score too low"
         )
+
+
+def note_reference_channel(train: NamedClips, log: Log) -> None:
+    """Log how much the reference channel explains of each machine's training clips.
+
+    A reference that explains much probably hears the machine itself, and subtracting it
+    removes the machine's sound.
+    """
+    for machine, clips in train:
+        if not clips.explained:
+            continue
+        name, level = printable(machine), float(np.median(clips.explained))
+        log.note(
+            f"{name}: the reference channel explains {level:.1f} dB (median over clips)"
+        )
+        if level > _MOST_EXPLAINED_DB:
+            log.note(
+                f"{name}: this is more than {_MOST_EXPLAINED_DB:g} dB, so the "
+                "reference microphone probably hears the machine itself, unless the "
+                "noise drowns the machine: move that microphone away, or fit without "
+                "features.reference_channel"
+            )

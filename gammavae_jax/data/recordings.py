@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gammavae_jax.data.audio import Recording, read_recording
+from gammavae_jax.data.channel_levels import ChannelLevels
+from gammavae_jax.data.channels import Channels, require_channels
 from gammavae_jax.data.listing import left_out_lines, require_listing
 from gammavae_jax.data.names import nfc
 from gammavae_jax.data.sample_arrays import waveform_of, whole_rate
@@ -23,7 +25,7 @@ class RecordingSource(NamedTuple):
     """A recording that has not been read yet."""
 
     name: str
-    read: Callable[[int], Recording]  # takes the channel
+    read: Callable[[Channels], Recording]  # takes the channels
     parts: tuple[str, ...] = ()  # of its path, starting with the given folder
 
 
@@ -36,7 +38,8 @@ def find_recordings(
 
     Args:
         recordings: the path of a WAV or FLAC file, or of a folder, which is searched
-            with its subfolders; a waveform; or a list of these.
+            with its subfolders; a waveform (`sample`, or `sample channel`); or a list
+            of these.
         sample_rate: the waveforms' sample rate in Hz; files state their own.
         say: called with a line for each reason why files in a folder are left out.
     """
@@ -135,10 +138,20 @@ def _already_read(recording: Recording, name: str) -> RecordingSource:
 
 
 def _of_array(array: Any, sample_rate: int | None, name: str) -> RecordingSource:
-    waveform = waveform_of(array, name)
+    samples = waveform_of(array, name)
     if sample_rate is None:
         raise InputError(f"{name} has no sample rate: pass sample_rate in Hz")
-    return _already_read(Recording(waveform, sample_rate), name)
+
+    def read(channels: Channels) -> Recording:
+        if samples.ndim == 1 and isinstance(channels, int):
+            return Recording(samples, sample_rate)  # the channel was chosen
+        n_channels = 1 if samples.ndim == 1 else samples.shape[1]
+        require_channels(channels, n_channels, name, "array")
+        levels = ChannelLevels(n_channels)
+        levels.add(samples)
+        return Recording(samples[:, channels], sample_rate, levels, n_channels)
+
+    return RecordingSource(name, read)
 
 
 def of_training(recordings: Any, y: Any, sample_rate: Any) -> tuple[Any, int | None]:

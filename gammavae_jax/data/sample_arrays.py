@@ -14,8 +14,10 @@ _MOST_FLOAT = 100.0  # full scale is 1; unscaled integers are far above this
 _MOST_24_BIT = 1 << 23
 
 
-def waveform_of(array: Any, name: str) -> Float32[np.ndarray, "sample"]:
+def waveform_of(array: Any, name: str) -> Float32[np.ndarray, "sample *channel"]:
     """Return an array of samples as float32 with a full scale of 1.
+
+    The array's shape is `sample`, or `sample channel` for several channels.
 
     Integers are divided by the full scale of their type. The array is rejected if its
     values suggest another scale, because a caller may pass 16-bit samples as int64 or
@@ -25,10 +27,14 @@ def waveform_of(array: Any, name: str) -> Float32[np.ndarray, "sample"]:
         InputError: the array is not a waveform, or its full scale is unknown.
     """
     samples = np.asarray(array)
-    if samples.ndim != 1 or samples.dtype.kind not in "fi":
+    is_waveform = samples.ndim == 1 or (
+        samples.ndim == 2 and samples.shape[0] > samples.shape[1]
+    )
+    if not is_waveform or samples.dtype.kind not in "fi":
         raise InputError(
             f"{name} has the shape {samples.shape} and the type {samples.dtype}: "
-            "pass a one-dimensional array of samples for each recording"
+            "pass a one-dimensional array of samples for each recording, or an array "
+            "(samples, channels)"
         )
     if samples.dtype.kind == "i":
         _require_known_scale(samples, name)

@@ -111,6 +111,12 @@ def _with_one_score(config: Config, score: str | None) -> Config:
             f"models with model.precision={config.model.precision} cannot be exported: "
             "train with model.precision=float32"
         )
+    if config.features.reference_channel is not None:
+        raise InputError(
+            "detectors with a features.reference_channel cannot be exported, because "
+            "an exported file takes one channel: score with gammavae score, watch or "
+            "serve, or fit without features.reference_channel"
+        )
     score = score or config.score
     _require("score", score, config.scores)
     narrow = replace(config, score=score, scores=(score,))

@@ -20,7 +20,8 @@ _CLIP_SECONDS = 10.0  # for detectors without a clip length; as in the challenge
 _LONGEST_WHOLE = 1.5  # windows; longer recordings are split, as in training
 _LONGEST_WINDOW = 600  # s; a window is held in memory
 
-Blocks = Iterable[Float32[np.ndarray, "_"]]
+Waveform = Float32[np.ndarray, "sample *channel"]  # see `data.channels`
+Blocks = Iterable[Float32[np.ndarray, "_ *channel"]]
 
 
 class Stretch(NamedTuple):
@@ -40,7 +41,7 @@ class RecordingVerdict(NamedTuple):
 
     seconds: float
     worst: Verdict  # of all windows
-    worst_clip: Float32[np.ndarray, "sample"]
+    worst_clip: Waveform
     n_windows: int  # 1 if the recording was scored as one clip
     n_alarms: int  # windows above the threshold
     sample_rate: int = 0  # Hz, of the file
@@ -79,13 +80,13 @@ class LiveScorer:
         self.machines: tuple[str, ...] = detector.machines_
         self.thresholds: Mapping[str, float] = detector.threshold_
         self.sample_rate = self._features.sample_rate  # Hz
-        self.channel = self._features.channel  # used if a recording has several
+        self.channels = self._features.channels  # used if a recording has several
         # A run trains on whole clips of any length, so it stores no clip length.
         self.clip_seconds = detector.clip_seconds or _CLIP_SECONDS
         # The length of the shortest clip that can be scored.
         self.min_samples = (self._features.n_context - 1) * self._features.hop_length
 
-    def judge(self, clip: Float32[np.ndarray, "sample"], machine: str) -> Verdict:
+    def judge(self, clip: Waveform, machine: str) -> Verdict:
         """Score a clip of the given machine, and return the verdict."""
         read = Recording(clip, self.sample_rate)
         (verdict,) = self._detector.score_recordings([read], machine=machine)
@@ -94,7 +95,7 @@ class LiveScorer:
     def notes_on(
         self,
         recording: RecordingBlocks,
-        clip: Float32[np.ndarray, "sample"],
+        clip: Waveform,
         machine: str,
     ) -> dict[str, str]:
         """Describe how a recording and its clip differ from the training recordings."""
@@ -103,13 +104,12 @@ class LiveScorer:
         conditions = self._detector.detector_.conditions
         return notes_on({machine: heard}, conditions, self._features)
 
-    def spectrogram(
-        self, clip: Float32[np.ndarray, "sample"]
-    ) -> Float32[np.ndarray, "frame mel"]:
+    def spectrogram(self, clip: Waveform) -> Float32[np.ndarray, "frame mel"]:
         """Compute the detector's log-mel spectrogram, in dB."""
-        from gammavae_jax.data.features import log_mel
+        from gammavae_jax.data.reference import spectrogram
 
-        return log_mel(clip, self._detector.detector_.filterbank, self._features)
+        bank = self._detector.detector_.filterbank
+        return spectrogram(clip, bank, self._features).log_mel
 
 
 def load_scorer(path: str | os.PathLike[str]) -> LiveScorer:
@@ -151,7 +151,7 @@ def window_size(
 
 def split_windows(
     blocks: Blocks, size: WindowSize
-) -> Iterator[tuple[int, Float32[np.ndarray, "_"]]]:
+) -> Iterator[tuple[int, Float32[np.ndarray, "_ *channel"]]]:
     """Yield each window with the index of its first sample.
 
     A recording of up to one and a half windows is a single window. A longer recording
@@ -160,7 +160,7 @@ def split_windows(
     length, hop = size
     buffer, previous, start = np.zeros(0, np.float32), None, 0
     for block in _joined(blocks, length):
-        buffer = np.concatenate([buffer, block])
+        buffer = np.concatenate([buffer, block]) if len(buffer) else block
         if previous is None and len(buffer) <= _LONGEST_WHOLE * length:
             continue
         while len(buffer) >= length:
@@ -196,7 +196,7 @@ def score_recording(
 
 def _joined(blocks: Blocks, least: int) -> Blocks:
     """Join blocks into blocks of at least `least` samples; the last may be shorter."""
-    waiting, n_samples = [np.zeros(0, np.float32)], 0
+    waiting, n_samples = [], 0
     for block in blocks:
         waiting.append(block)
         n_samples += len(block)

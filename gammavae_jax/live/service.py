@@ -199,7 +199,7 @@ class Service:
     def _verdicts(self, upload: Upload, machine: str, deadline: float) -> Iterator[Any]:
         scorer, name, data = self._scorer, upload.name, upload.data
         try:
-            with open_recording(data, channel=scorer.channel, name=name) as recording:
+            with open_recording(data, channel=scorer.channels, name=name) as recording:
                 blocks = self._limited_blocks(recording, name, deadline)
                 recording = recording._replace(blocks=blocks)
                 yield from score_recording(scorer, machine, recording, self._size, name)

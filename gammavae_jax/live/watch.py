@@ -200,7 +200,7 @@ class FolderWatch:
         """Score a recording; turn any error into an InputError that names the file."""
         scorer = self._scorer
         try:
-            with open_recording(path, channel=scorer.channel) as recording:
+            with open_recording(path, channel=scorer.channels) as recording:
                 size = self._options.size
                 yield from score_recording(
                     scorer, machine, recording, size, printable(path)

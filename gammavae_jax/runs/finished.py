@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gammavae_jax.data.clips import clip_log_mel
+from gammavae_jax.data.clips import clip_spectrogram
 from gammavae_jax.data.machines import find_clips, unit_name
 from gammavae_jax.data.names import clip_stem, parse_clip_name
 from gammavae_jax.errors import InputError, unknown_name
@@ -166,8 +166,8 @@ def _loaders_from_files(
     features = detector.config.features
 
     def load(path: Path) -> tuple[np.ndarray, Sound]:
-        log_mel = clip_log_mel(path, detector.filterbank, features)
-        return log_mel, read_sound(path, features)
+        of_clip = clip_spectrogram(path, detector.filterbank, features)
+        return of_clip.log_mel, read_sound(path, features)
 
     paths = {
         (files.machine, files.section, file.path.name): file.path

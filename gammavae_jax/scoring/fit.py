@@ -14,6 +14,7 @@ from gammavae_jax.data.conditions import conditions_of
 from gammavae_jax.data.groups import group_clips, with_groups
 from gammavae_jax.data.loading import Machines
 from gammavae_jax.data.recording_clips import LoadedRecordings, parts_held_together
+from gammavae_jax.data.recording_notes import note_reference_channel
 from gammavae_jax.devices.local import local_devices
 from gammavae_jax.errors import InputError
 from gammavae_jax.scoring.detector import Detector, fit_scores
@@ -59,6 +60,7 @@ def fit(
     """
     local_devices()  # raises an error in a forked process, where JAX would hang
     observer = observer or Observer()
+    note_reference_channel(machines.train, observer.log)
     examples = stack_examples(config, machines.train, observer.log, capacity)
     recordings = group_clips(machines.train, config.train.group_by)
     conditions = [conditions_of(c, config.features) for _, c in machines.train]

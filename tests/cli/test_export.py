@@ -341,6 +341,10 @@ def test_a_score_or_precision_that_cannot_be_exported_is_named(detector):
         scoring=replace(config.scoring, fused=("mse", "kl")),
     )
     refused("precision=bfloat16", model=ModelConfig(precision="bfloat16"))
+    refused(
+        "reference_channel cannot be exported, .* takes one channel: score with",
+        features=replace(config.features, reference_channel=1),
+    )
 
 
 def test_a_machine_with_a_failed_model_is_named(detector):

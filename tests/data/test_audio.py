@@ -102,6 +102,11 @@ def test_a_missing_channel_is_refused_with_the_number_of_channels(tmp_path, chan
     assert "in this file: choose a channel from 0 to 1" in text
 
 
+def test_a_file_without_the_reference_channel_is_refused_with_the_remedy(tmp_path):
+    text = message(write(tmp_path / "a.wav", wave(1)), channel=(0, 1))
+    assert "no reference channel 1 in this file, which has 1: record both" in text
+
+
 @pytest.mark.parametrize(("value", "word"), [(np.nan, "nan"), (-np.inf, "-inf")])
 def test_nan_and_infinite_samples_are_refused(tmp_path, value, word):
     samples = wave()

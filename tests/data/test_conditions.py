@@ -29,8 +29,8 @@ def load(recordings, rate=RATE):
 TRAINED = {"fan": conditions_of(load([noise(s) for s in range(4)]).clips, FEATURES)}
 
 
-def notes(recordings, rate=RATE, trained=TRAINED):
-    return notes_on({"fan": load(recordings, rate).heard}, trained, FEATURES)
+def notes(recordings, rate=RATE, trained=TRAINED, features=FEATURES):
+    return notes_on({"fan": load(recordings, rate).heard}, trained, features)
 
 
 def files(folder, channels, names="abc"):
@@ -120,6 +120,18 @@ def test_channels_that_hear_the_machine_and_silence_give_no_note(tmp_path, chann
     assert notes(files(tmp_path, channels), trained={}) == {}
 
 
+def test_a_dead_reference_channel_is_told(tmp_path):
+    features = FeatureConfig(reference_channel=1)
+    recordings = files(tmp_path, [noise(9), LSB])
+    (note,) = notes(recordings, trained={}, features=features).values()
+    assert note.startswith("reference channel 1 is nearly silent in 3 of 3 recordings")
+    assert note.endswith("or fit without features.reference_channel")
+    swapped = FeatureConfig(channel=1, reference_channel=0)
+    (note,) = notes(recordings, trained={}, features=swapped).values()
+    assert note.startswith("channel 1 is nearly silent in 3 of 3 recordings")
+    assert note.endswith("or swap features.channel and features.reference_channel")
+
+
 def test_another_number_of_channels_is_told(tmp_path):
     both = files(tmp_path, [noise(9), noise(8)])
     trained = {"fan": conditions_of(load(both).clips, FEATURES)}
@@ -128,6 +140,9 @@ def test_another_number_of_channels_is_told(tmp_path):
     mono = files(tmp_path / "mono", [noise(9)])
     (note,) = notes(mono, trained=trained).values()
     assert "channels is 1, not 2 as in training: channel 0 is used" in note
+    pair = FeatureConfig(reference_channel=1)
+    (note,) = notes(mono, trained=trained, features=pair).values()
+    assert "not 2 as in training: channels 0 and 1 are used" in note
     # An array has no channels.
     assert notes([noise(9)], trained=trained) == {}
 

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from support.recorded import write_machine
 
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data import feature_cache
-from gammavae_jax.data.clips import clip_log_mel, load_clips
+from gammavae_jax.data.clips import clip_spectrogram, load_clips
 from gammavae_jax.data.feature_cache import FeatureCache
 from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.data.machines import find_clips
@@ -45,9 +45,9 @@ def computed(monkeypatch):
 
     def counted(path, *rest):
         paths.append(path)
-        return clip_log_mel(path, *rest)
+        return clip_spectrogram(path, *rest)
 
-    monkeypatch.setattr("gammavae_jax.data.clips.clip_log_mel", counted)
+    monkeypatch.setattr("gammavae_jax.data.clips.clip_spectrogram", counted)
     return paths
 
 
@@ -134,6 +134,36 @@ def test_changed_settings_are_computed_again(root, folder, computed, other):
     clips, _ = load(root, folder, config)
     assert len(computed) == 6
     assert_right(clips, root, config)
+
+
+def test_what_a_reference_channel_explains_is_cached(tmp_path, folder, computed):
+    write_machine(tmp_path / "two/fan", train=[(5000, 2), (4000, 2)], test=[(4000, 2)])
+    root = tmp_path / "two"
+    configs = [
+        CONFIG,
+        replace(CONFIG, reference_channel=1),
+        replace(CONFIG, channel=1, reference_channel=0),
+    ]
+    first = [load(root, folder, config)[0] for config in configs]
+    assert len(computed) == 6
+    again = [load(root, folder, config)[0] for config in configs]
+    assert len(computed) == 6
+    for config, before, after in zip(configs, first, again, strict=True):
+        assert_right(after, root, config)
+        assert after.explained == before.explained
+        assert len(after.explained) == (0 if config == CONFIG else 2)
+    with pytest.raises(AssertionError):
+        np.testing.assert_array_equal(first[0].log_mels[0], first[1].log_mels[0])
+
+
+def test_a_cache_from_before_there_were_reference_channels_is_used(root, folder):
+    settings = {"version": feature_cache.FEATURES_VERSION, **asdict(CONFIG)}
+    del settings["reference_channel"]
+    files = files_of(root)
+    names = [[f.path.name, feature_cache._content(f.path)] for f in files]
+    load(root, folder)
+    key = feature_cache._digest([settings, names], BANK)
+    assert the_file(folder, "json").stem == key
 
 
 def test_entries_of_another_version_of_the_features_are_ignored(

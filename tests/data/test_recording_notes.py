@@ -1,4 +1,4 @@
-"""Notes on the recordings of a run: what is not read, and clips in both splits."""
+"""Notes on recordings: what is not read, clips in both splits, reference channels."""
 
 import io
 from pathlib import Path
@@ -9,7 +9,11 @@ from rich.console import Console
 
 from gammavae_jax.data.clips import Clips, clip_identities
 from gammavae_jax.data.machines import clip_file
-from gammavae_jax.data.recording_notes import left_out, note_shared_clips
+from gammavae_jax.data.recording_notes import (
+    left_out,
+    note_reference_channel,
+    note_shared_clips,
+)
 from gammavae_jax.log import Log
 
 CLEAN = ["fan/train/0.wav", "fan/test/0.wav", "pump/train/0.wav", "pump/test/1/0.wav"]
@@ -63,3 +67,16 @@ def test_a_test_clip_that_is_a_training_clip_is_noted():
     note_shared_clips(train, [("fan", clips(5, 2)), ("pump", clips(1))], log)
     (note,) = log.notes
     assert note.startswith("1 test clip is also a training clip (fan/2.wav): remove")
+
+
+def test_what_a_reference_channel_explains_is_noted_for_each_machine():
+    log = Log(Console(file=io.StringIO()))
+    of_clips = {"fan": (4.1, 0.2, 4.9), "pump": (5.5, 9.0, 4.0, 6.0), "saw": ()}
+    note_reference_channel(
+        [(name, clips(1)._replace(explained=of)) for name, of in of_clips.items()], log
+    )
+    fan, pump, warning = log.notes
+    assert fan == "fan: the reference channel explains 4.1 dB (median over clips)"
+    assert pump == "pump: the reference channel explains 5.8 dB (median over clips)"
+    assert warning.startswith("pump: this is more than 5 dB, so the reference microph")
+    assert warning.endswith("or fit without features.reference_channel")

@@ -65,6 +65,28 @@ def test_integer_arrays_are_scaled_like_files(dtype, tmp_path):
     np.testing.assert_allclose(array.read(0).waveform, file.read(0).waveform, atol=1e-7)
 
 
+@pytest.mark.parametrize("channels", [0, 1, (0, 1), (1, 0)], ids=str)
+def test_an_array_of_several_channels_is_read_like_a_file(channels, tmp_path):
+    samples = np.stack([noise(1), 1e-4 * noise(1, seed=1)], 1)
+    soundfile.write(tmp_path / "x.wav", samples, 16000, "FLOAT")
+    (array,), (file,) = find_recordings(samples, 16000), find_recordings(tmp_path)
+    array, file = array.read(channels), file.read(channels)
+    np.testing.assert_array_equal(array.waveform, file.waveform)
+    assert array.n_channels == file.n_channels == 2
+    assert array.levels is not None
+    assert file.levels is not None
+    assert array.levels.loudest(1) == file.levels.loudest(1)
+    assert 70 < array.levels.loudest(1).above < 90
+
+
+def test_an_array_of_one_channel_is_refused_if_there_is_a_reference_channel():
+    for samples in (noise(1), noise(1)[:, None]):
+        (source,) = find_recordings(samples, 16000)
+        with pytest.raises(InputError, match="array 0: there is no reference channel"):
+            source.read((0, 1))
+        assert source.read(0).waveform.shape == (16000,)
+
+
 @pytest.mark.parametrize(
     ("recordings", "sample_rate", "message"),
     [

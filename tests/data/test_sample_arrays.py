@@ -30,6 +30,12 @@ def test_samples_that_use_their_type_have_a_full_scale_of_one(samples):
     np.testing.assert_allclose(waveform_of(samples, "x"), SOUND, atol=2**-7)
 
 
+def test_several_channels_are_scaled_together():
+    channels = np.stack([at(2**15, np.int16), at(2**10, np.int16)], 1)
+    found = waveform_of(channels, "x")
+    np.testing.assert_allclose(found, np.stack([SOUND, SOUND / 32], 1), atol=2**-15)
+
+
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
@@ -46,6 +52,10 @@ def test_samples_that_use_their_type_have_a_full_scale_of_one(samples):
         (np.array([True, False]), "the type bool"),
         (at(2**7, np.uint8), "the type uint8"),
         (SOUND + 0j, "the type complex"),
+        (np.zeros((2, 4000)), r"the shape \(2, 4000\).*\(samples, channels\)"),
+        (np.zeros((4, 4)), r"the shape \(4, 4\)"),
+        (np.zeros((4000, 2, 1)), r"the shape \(4000, 2, 1\)"),
+        (np.stack([SOUND, np.full(4000, np.nan)], 1), "sample 0 is nan"),
     ],
 )
 def test_samples_of_an_unknown_scale_are_refused_with_the_remedy(samples, message):

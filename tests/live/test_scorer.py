@@ -52,6 +52,11 @@ def test_windows_cover_every_sample_and_have_the_stated_length_and_hop(
     hop = max(1, round(hop_share * length))
     samples = np.arange(n, dtype=np.float32)
     windows = list(split_windows(blocks_of(samples, block), WindowSize(length, hop)))
+    pairs = np.stack([samples, -samples], 1)
+    of_pairs = split_windows(blocks_of(pairs, block), WindowSize(length, hop))
+    for (start, clip), (start_of_pair, both) in zip(windows, of_pairs, strict=True):
+        assert start_of_pair == start
+        np.testing.assert_array_equal(both, np.stack([clip, -clip], 1))
     for start, clip in windows:
         np.testing.assert_array_equal(clip, samples[start : start + len(clip)])
     if n <= 1.5 * length:

@@ -18,7 +18,7 @@ class LoudnessScorer(LiveScorer):
         self.machines = machines
         self.thresholds = dict.fromkeys(machines, 0.5)
         self.sample_rate = RATE
-        self.channel = 0
+        self.channels = 0
         self.clip_seconds = 1.0
         self.min_samples = 320
         self.judged: list[tuple[str, int]] = []

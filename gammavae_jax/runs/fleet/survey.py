@@ -44,7 +44,7 @@ def clip_frames(path: Path, config: FeatureConfig) -> int:
     """
     # A recording in an archive has to be unpacked completely anyway.
     if archive_of(path) is None:
-        with open_recording(path, channel=config.channel) as recording:
+        with open_recording(path, channel=config.channels) as recording:
             n_samples = recording.n_samples
             is_right = recording.sample_rate == config.sample_rate
         # A header that claims more samples than its bytes can hold is not trusted.

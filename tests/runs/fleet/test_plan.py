@@ -8,7 +8,7 @@ from support.packing import pack_machines
 
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data.arrays import Capacity
-from gammavae_jax.data.clips import clip_log_mel
+from gammavae_jax.data.clips import clip_spectrogram
 from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.data.loading import Source, find_in_turn
 from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
@@ -64,7 +64,9 @@ def test_a_survey_gives_the_capacity_that_arrays_need(fleet):
         assert machine.machine == unit.machine
         for capacity, files in ((machine.train, unit.train), (machine.test, unit.test)):
             bank = mel_filterbank(FEATURES)
-            lengths = [len(clip_log_mel(f.path, bank, FEATURES)) for f in files]
+            lengths = [
+                len(clip_spectrogram(f.path, bank, FEATURES).log_mel) for f in files
+            ]
             windows = sum(n - FEATURES.n_context + 1 for n in lengths)
             assert capacity == (len(lengths), max(lengths), windows)
 
