@@ -79,6 +79,13 @@ VARIANTS: dict[str, Variant] = {
     "centre": Variant("middle frame predicted", ("model.target=centre",)),
     "centred": Variant("windows minus their mean", ("model.inputs=centred",)),
     "standardised": Variant("standardised inputs", ("model.inputs=standardised",)),
+    "bands": Variant("bands normalised, no gain", ("model.inputs=bands",)),
+    "gamma": Variant("Gamma likelihood of power", ("model.likelihood=gamma",)),
+    "f": Variant("F likelihood of power", ("model.likelihood=f",)),
+    "autoencoder_f": Variant(
+        "autoencoder with an F likelihood",
+        ("model.likelihood=f", "model.latent=deterministic"),
+    ),
     "random_folds": Variant("folds of single clips", ("train.group_distance=0",)),
     "smote": Variant(
         "synthetic target clips (SMOTE)", ("scoring.smote_ratio=0.2",), "default"

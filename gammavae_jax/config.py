@@ -84,9 +84,14 @@ class ModelConfig:
     kl: Literal["exact", "report_eq2", "ancestor"] = "exact"
     prior_concentration: float = 1.0  # for a Gamma prior
     prior_rate: float = 1.0  # for a Gamma prior
+    # The law of a cell, given its reconstruction: "gaussian_db" is a squared error in
+    # dB; "gamma" and "f" are likelihoods of power: see `models.likelihood`.
+    likelihood: Literal["gaussian_db", "gamma", "f"] = "gaussian_db"
     # "centred" subtracts each window's mean, so that gain does not matter;
-    # "standardised" normalises each feature over the training windows.
-    inputs: Literal["raw", "centred", "standardised"] = "raw"
+    # "standardised" normalises each feature over the training windows; "bands"
+    # subtracts each clip's mean and normalises each band. Likelihoods of power always
+    # use "bands".
+    inputs: Literal["raw", "centred", "standardised", "bands"] = "raw"
     # "centre" predicts a window's middle frame from its other frames.
     target: Literal["window", "centre"] = "window"
     # Precision of the matrix products; sums and statistics are always float32.
@@ -97,6 +102,12 @@ class ModelConfig:
         _require(self, "model.", "must be greater than 0", *positive)
         if min(self.hidden, default=0) < 1:
             raise InputError(f"model.hidden is {self.hidden}: use widths of at least 1")
+        if self.has_power_likelihood and self.inputs in ("centred", "standardised"):
+            raise InputError(
+                f"model.inputs={self.inputs} has no meaning with "
+                f"model.likelihood={self.likelihood}, which normalises each band: set "
+                "model.inputs=bands"
+            )
         if self.kl != "exact" and self.latent != "gamma":
             remedy = "set model.latent=gamma"
             raise InputError(f"model.kl={self.kl} needs a Gamma posterior: {remedy}")
@@ -105,6 +116,16 @@ class ModelConfig:
                 "model.kl=report_eq2 has no minimum if model.prior_concentration is "
                 "above 1: set model.prior_concentration to at most 1"
             )
+
+    @property
+    def has_power_likelihood(self) -> bool:
+        """Whether cells are judged by their power, not by a squared error in dB."""
+        return self.likelihood != "gaussian_db"
+
+    @property
+    def normalises_bands(self) -> bool:
+        """Whether clips lose their gain, and bands are normalised for the network."""
+        return self.inputs == "bands" or self.has_power_likelihood
 
 
 @dataclass(frozen=True)
@@ -233,6 +254,11 @@ class Config:
             raise InputError(
                 "scoring.threshold=official needs a single model: set "
                 "train.split=window or train.split=clip"
+            )
+        if self.model.has_power_likelihood:
+            raise InputError(
+                "scoring.threshold=official is defined for squared errors: set "
+                "model.likelihood=gaussian_db, or scoring.threshold=conformal"
             )
         for name in self.scores:
             if name not in DIRECT_SCORES:

@@ -170,13 +170,14 @@ def _statistic(
         deviation = _deviation(graph, graph.op("Sub", output.code, mean))
         return graph.op("Concat", mean, deviation, axis=0)
     n_mels, n_rows = config.features.n_mels, rows_in_window(config)
-    residual = _frame_residual(graph, output.residual, n_mels, n_rows)
     if name == "residual":
+        residual = _frame_residual(graph, output.residual, n_mels, n_rows)
         moments = _moments(graph, residual)
         return graph.op("Concat", moments, _upper_quantile(graph, residual), axis=0)
-    nepers = graph.op("Div", residual, _DECIBELS)
+    difference = _frame_residual(graph, output.difference, n_mels, n_rows)
+    nepers = graph.op("Div", difference, _DECIBELS)
     total = graph.op("ReduceLogSumExp", nepers, axes=[0], keepdims=0)
-    count = graph.op("Log", graph.float_length(residual))
+    count = graph.op("Log", graph.float_length(difference))
     return graph.op("Mul", graph.op("Sub", total, count), _DECIBELS)
 
 

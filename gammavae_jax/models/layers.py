@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 # The names of modules in `params` and `batch_stats`; they also seed initial weights.
-INPUTS, STANDARDISE = "inputs", "standardise"
+INPUTS, STANDARDISE, BANDS = "inputs", "standardise", "bands"
+LIKELIHOOD = "likelihood"  # the concentrations of a likelihood of power
 ENCODER, DECODER, BLOCK = "encoder", "decoder", "block_{}"  # with the block's number
 DENSE, BATCH_NORM, OUTPUT = "dense", "batch_norm", "output"
 CODE, HEADS = "code", ("head_0", "head_1")  # of a deterministic code, of a posterior
@@ -59,6 +60,35 @@ class Standardise(nn.Module):
             n_batches.value = jnp.minimum(n_batches.value + 1, 1 / MOMENTUM)
         momentum = 1 / n_batches.value
         return _normalise_and_track(self, x, weight, training, ones, zeros, momentum)
+
+
+class BandStatistics(nn.Module):
+    """The running mean and deviation of each mel band over the frames of windows.
+
+    In training, they are updated first. They are plain means over the first
+    `1 / MOMENTUM` batches, as in `Standardise`.
+    """
+
+    @nn.compact
+    def __call__(
+        self,
+        frames: Float[Array, "frame mel"],
+        weight: Float[Array, "frame"],
+        training: bool,
+    ) -> tuple[Float[Array, "mel"], Float[Array, "mel"]]:
+        """Return the mean and the deviation of each band, in dB."""
+        width, dtype = (frames.shape[1],), frames.dtype
+        n_batches = self.variable("batch_stats", "n_batches", jnp.zeros, (), dtype)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, width, dtype)
+        variance = self.variable("batch_stats", "var", jnp.ones, width, dtype)
+        if training:
+            n_batches.value = jnp.minimum(n_batches.value + 1, 1 / MOMENTUM)
+            share = weight / weight.sum()
+            of_batch = share @ frames
+            spread = share @ (frames - of_batch) ** 2
+            mean.value += (of_batch - mean.value) / n_batches.value
+            variance.value += (spread - variance.value) / n_batches.value
+        return mean.value, jnp.sqrt(variance.value + EPS)
 
 
 def _normalise_and_track(module, x, weight, training, scale, bias, momentum):

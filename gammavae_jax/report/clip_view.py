@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from gammavae_jax.config import Config
 from gammavae_jax.data import statistics as clip_statistics
-from gammavae_jax.data.arrays import ClipArrays
+from gammavae_jax.data.arrays import ClipArrays, clip_level
 from gammavae_jax.devices.placement import in_float32
 from gammavae_jax.models.layers import EPS, INPUTS, STANDARDISE
 from gammavae_jax.scoring.scorer import (
@@ -31,8 +31,9 @@ _BANDED = ("spectrum", "residual", "peak")
 class ClipView(NamedTuple):
     """One clip's intermediate values, from each member of a seed."""
 
-    residual: Float[Any, "*member frame mel"]  # in the unit of the model's inputs
-    decibels: Float[Any, "*member frame mel"]  # the residual in dB
+    residual: Float[Any, "*member frame mel"]  # as it is scored
+    difference: Float[Any, "*member frame mel"]  # the target minus the reconstruction
+    decibels: Float[Any, "*member frame mel"]  # the difference in dB
     squares: Float[Any, "*member frame mel"]  # shares of the mse; 0 if not needed
     covered: Float[Any, "*member frame"]  # 0 where no window covers a frame
     scores: dict[str, Float[Any, "*member"]]  # those that need no training clip
@@ -55,8 +56,10 @@ def view_clip(
     n_padded = -(-n_frames // _FRAMES_AT_ONCE) * _FRAMES_AT_ONCE
     padded = np.zeros((n_padded, log_mel.shape[1]), np.float32)
     padded[:n_frames] = log_mel
-    view = jax.device_get(_view_members(config, names, scorers, padded, n_frames))
-    by_frame = ("residual", "decibels", "squares", "covered")
+    level = np.array([clip_level(log_mel)])
+    data = ClipArrays(padded[None], np.array([n_frames]), level)
+    view = jax.device_get(_view_members(config, names, scorers, data))
+    by_frame = ("residual", "difference", "decibels", "squares", "covered")
     return view._replace(**{n: getattr(view, n)[:, :n_frames] for n in by_frame})
 
 
@@ -66,11 +69,9 @@ def _view_members(
     config: Config,
     names: tuple[str, ...],
     scorers: Scorer,
-    log_mel: Float[Array, "frame mel"],
-    n_frames: Int[Array, ""],
+    data: ClipArrays,
 ) -> ClipView:
     features = config.features
-    data = ClipArrays(log_mel[None], n_frames[None])
 
     def view_of(scorer: Scorer) -> ClipView:
         output, weight = output_of_clip(config, scorer, data, jnp.array(0))
@@ -81,6 +82,7 @@ def _view_members(
             )
 
         residual, covered = by_frame(output.residual)
+        difference, _ = by_frame(output.difference)
         unit = _decibels_in_unit(config, scorer)
         squares, _ = by_frame(output.residual**2)
         count = _windows_of_frames(config, weight)
@@ -89,7 +91,8 @@ def _view_members(
         needed = {name.rpartition("_")[0] for name in names}
         return ClipView(
             residual,
-            residual if unit is None else by_frame(output.residual * unit)[0],
+            difference,
+            difference if unit is None else by_frame(output.difference * unit)[0],
             squares * count[:, None] / (weight.sum() * output.residual.shape[-1])
             if any(not has_bands(n) or n in scores for n in names)
             else jnp.zeros_like(residual),
@@ -113,7 +116,7 @@ def _windows_of_frames(
 
 
 def _decibels_in_unit(config: Config, scorer: Scorer) -> Array | None:
-    """Return the factor that converts a residual to dB, or None if it already is."""
+    """Return the factor that converts a difference to dB, or None if it already is."""
     if config.model.inputs != "standardised":
         return None
     deviation = jnp.sqrt(scorer.batch_stats[INPUTS][STANDARDISE]["var"] + EPS)

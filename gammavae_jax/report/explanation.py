@@ -34,7 +34,8 @@ from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.fusion import standard_of
 from gammavae_jax.scoring.neighbours import Reference
 
-_SMALLEST_DEVIATION = 0.5  # dB, for bands that hardly vary
+DECIBELS = "dB"
+_SMALLEST_DEVIATION = 0.5  # dB or standard deviations, for bands that hardly vary
 _EVEN_WEIGHT = 0.1  # the least weight of a frame, in squared deviations
 _NEPERS = np.log(10.0) / 10.0  # of power in a decibel
 
@@ -51,11 +52,13 @@ class Explanation(NamedTuple):
     """The explanation of one clip's score, averaged over a seed's members.
 
     The contributions add up to the score. Reconstruction and residual are NaN for
-    frames that no window covers.
+    frames that no window covers. The residual is the log-mel minus the reconstruction
+    in dB or, with a likelihood of power, the deviance residual in standard deviations.
     """
 
     reconstruction: Float[np.ndarray, "frame mel"]  # dB
-    residual: Float[np.ndarray, "frame mel"]  # dB, log-mel minus reconstruction
+    residual: Float[np.ndarray, "frame mel"]  # in `residual_unit`
+    residual_unit: str
     contribution: Float[np.ndarray, "frame mel"]  # in the score's unit
     parts: tuple[Part, ...]
 
@@ -114,9 +117,12 @@ def explain_clip(
     summands = _summands(of_machine, calibration, name)
     is_covered = view.covered[0, :, None] > 0
     decibels = np.where(is_covered, view.decibels.mean(0), np.nan)
+    has_deviances = config.model.has_power_likelihood
+    deviances = np.where(is_covered, view.residual.mean(0), np.nan)
     return Explanation(
         (log_mel - decibels).astype(np.float32),
-        decibels.astype(np.float32),
+        (deviances if has_deviances else decibels).astype(np.float32),
+        "standard deviations" if has_deviances else DECIBELS,
         np.sum([added for _, added in summands], axis=0).astype(np.float32),
         tuple(
             Part(part, float(added.sum()), has_bands(part)) for part, added in summands
@@ -178,8 +184,9 @@ def _share(
     if not has_bands(name):
         return _by_squares(view.squares, float(bands.sum()), is_covered)
     if statistic == "peak":
-        level = view.residual.max(axis=0, where=is_covered[:, None], initial=-np.inf)
-        power = np.exp(_NEPERS * np.minimum(view.residual - level, 0.0))
+        values = view.difference
+        level = values.max(axis=0, where=is_covered[:, None], initial=-np.inf)
+        power = np.exp(_NEPERS * np.minimum(values - level, 0.0))
         return bands * _normalised(power, is_covered)
     mean, deviation = features[:2]
     if statistic == "residual":

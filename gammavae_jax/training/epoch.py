@@ -51,7 +51,7 @@ def gather(
     """Gather batch number `step` from the `count` windows at `first` in the order.
 
     Return the windows (dB), their weights, which are 0 beyond `count`, and the index of
-    each window's first frame.
+    each window's first frame. For normalised bands, clips lose their level.
     """
     place = step * config.train.batch_size + jnp.arange(config.train.batch_size)
     start = data.window_start[order.at[first + place].get(mode="clip")]
@@ -59,6 +59,8 @@ def gather(
     frames = log_mel.reshape(-1, log_mel.shape[-1])
     rows = start[:, None] + jnp.arange(config.features.n_context)
     batch = frames[rows].reshape(len(place), -1)
+    if config.model.normalises_bands:
+        batch -= data.clips.level[start // log_mel.shape[-2]][:, None]
     return batch, (place < count).astype(batch.dtype), start
 
 
