@@ -23,8 +23,9 @@ PADDING, TRAIN, HELD_OUT = 0, 1, 2
 class ClipArrays(NamedTuple):
     """The log-mels of one or more machines' clips, padded with zeros, for scoring.
 
-    A clip of 0 frames is padding. The level of a clip is the mean of its log-mel;
-    models with normalised bands subtract it, so that the gain does not matter.
+    A clip of 0 frames is padding. The level of a clip is the mean of its log-mel over
+    all bands and frames. Models with normalised bands subtract it, so that gain does
+    not matter.
     """
 
     log_mel: Float[AnyArray, "*machine clip frame mel"]  # dB
@@ -91,7 +92,7 @@ def clip_level(log_mel: Float[np.ndarray, "frame mel"]) -> np.float32:
 def shortened(
     clips: ClipArrays, n_frames: Int[np.ndarray, "machine clip"]
 ) -> ClipArrays:
-    """Return clips on the host, cut after these numbers of frames."""
+    """Cut clips on the host after `n_frames` frames, and update their levels."""
     level = np.zeros(n_frames.shape, np.float32)
     for place, count in np.ndenumerate(n_frames):
         level[place] = clip_level(np.asarray(clips.log_mel[place][:count]))

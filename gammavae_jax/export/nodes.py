@@ -54,7 +54,7 @@ def add_log_mel(
 def add_windows(graph: Graph, log_mel: Tensor, config: Config) -> Tensor:
     """Cut a log-mel into windows (`window feature`), as `features.windows` does.
 
-    For normalised bands, the clip first loses its level.
+    For normalised bands, the level of the clip is subtracted first.
     """
     n_context = config.features.n_context
     if config.model.normalises_bands:
@@ -96,7 +96,7 @@ def add_network(
     last = params[layers.DECODER][layers.OUTPUT]
     reconstruction = _linear(graph, x, last["kernel"], last["bias"])
     difference = graph.op("Sub", target, reconstruction)
-    if config.model.normalises_bands:  # the target is in deviations, too
+    if config.model.normalises_bands:  # here the target is standardised, too
         deviation = np.sqrt(_running(config, batch_stats)["var"] + EPS)
         difference = graph.op("Mul", difference, _of_cells(config, deviation))
     if not config.model.has_power_likelihood:
@@ -119,9 +119,10 @@ def _of_cells(config: Config, of_bands: np.ndarray) -> np.ndarray:
 def _deviance_residual(
     graph: Graph, config: Config, params: Any, difference: Tensor
 ) -> Tensor:
-    """Compute `likelihood.deviance_residual`.
+    """Compute `likelihood.deviance_residual` from the difference in dB.
 
-    Log ratios beyond those up to which its first formulas hold are clipped.
+    Log ratios above `FAR` (F, 130 dB) or `LARGEST_LOG_RATIO` (Gamma, 87 dB) are
+    clipped, whereas `likelihood` uses other formulas for them.
     """
     trained = concentrations_of(params)
     far = FAR if trained.scale is not None else LARGEST_LOG_RATIO

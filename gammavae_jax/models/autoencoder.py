@@ -62,14 +62,14 @@ class ModelOutput(NamedTuple):
 
     @property
     def residual(self) -> Float[Array, "window output"]:
-        """The difference, or the deviance residual of a likelihood of power."""
+        """The difference or, with a likelihood of power, the deviance residual."""
         if self.concentrations is None:
             return self.difference
         return deviance_residual(self.log_ratio, self.concentrations)
 
     @property
     def log_ratio(self) -> Float[Array, "window output"]:
-        """The log of the power relative to the mean power (see `likelihood`)."""
+        """The log of the power relative to the predicted mean power, in nepers."""
         return self.difference / DECIBELS
 
 

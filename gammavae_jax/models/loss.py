@@ -38,7 +38,7 @@ def _errors(output: ModelOutput) -> Float[Array, "window output"]:
     """Return each cell's squared error or negative log likelihood."""
     if output.concentrations is not None:
         return negative_log_likelihood(output.log_ratio, output.concentrations)
-    # The negative residual: its gradient needs no extra pass to change the sign.
+    # The negative of the residual, so that the gradient needs no extra pass for a sign.
     return (output.reconstruction - output.target) ** 2
 
 

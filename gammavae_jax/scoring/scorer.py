@@ -181,7 +181,7 @@ def windows_of_clip(
 ) -> tuple[Float[Array, "window feature"], Float[Array, "window"]]:
     """Return a clip's windows in dB, and their weights, which are 0 for padding.
 
-    For normalised bands, the clip loses its level.
+    For normalised bands, the level of the clip is subtracted.
     """
     n_context = config.features.n_context
     n_windows = data.log_mel.shape[-2] - n_context + 1
@@ -258,7 +258,7 @@ def statistics_of_clip(
     is_frame = (jnp.arange(log_mel.shape[0]) < data.n_frames[clip]) * 1.0
     sizes = config.features.n_mels, config.features.n_context
     residual, is_covered = statistics.frame_residual(output.residual, weight, *sizes)
-    # A ratio of powers, whatever the likelihood.
+    # In dB also for a likelihood of power, whose residuals are not levels.
     difference, _ = statistics.frame_residual(output.difference, weight, *sizes)
     return {
         "spectrum": statistics.spectrum(log_mel, is_frame),

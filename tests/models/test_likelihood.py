@@ -72,7 +72,7 @@ def test_an_f_likelihood_with_a_steady_scale_is_a_gamma_likelihood():
 
 
 def slope(log_ratio, concentrations):
-    """Return each cell's derivative by the log of the mean power."""
+    """Return each cell's derivative with respect to the log of the mean power."""
 
     def total(log_ratio):
         return negative_log_likelihood(log_ratio, concentrations).sum()
@@ -96,6 +96,43 @@ def test_the_slope_of_a_gamma_likelihood_is_proportional_to_the_excess_power():
     expected = -given.power * jnp.expm1(log_ratio)
     np.testing.assert_allclose(slope(log_ratio, given), expected, rtol=1e-4, atol=1e-5)
     assert np.isfinite(slope(jnp.full_like(log_ratio, 200.0), given)).all()
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_gradients_are_those_of_scipys_density(likelihood):
+    """By automatic differentiation and by central differences, both in float64."""
+    with jax.enable_x64(True):
+        log_ratio, given = cells(likelihood, largest=5.0)
+        leaves, tree = jax.tree.flatten((log_ratio, given))
+
+        def total(*leaves):
+            return negative_log_likelihood(*jax.tree.unflatten(tree, leaves)).sum()
+
+        found = jax.grad(total, tuple(range(len(leaves))))(*leaves)
+        for i, gradient in enumerate(found):
+            step = 1e-5 * np.maximum(np.abs(leaves[i]), 1.0)
+            values = [
+                scipy_density(
+                    *jax.tree.unflatten(tree, [*leaves[:i], moved, *leaves[i + 1 :]])
+                )
+                for moved in (leaves[i] + step, leaves[i] - step)
+            ]
+            expected = (values[0] - values[1]) / (2 * step)
+            np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_residuals_are_the_signed_roots_of_the_published_deviance(likelihood):
+    """`sign(log r) sqrt(2 [(k + a) log((k r + a) / (k + a)) - k log r])`."""
+    with jax.enable_x64(True):
+        log_ratio, given = cells(likelihood, largest=10.0)
+        k, r = given.power, jnp.exp(log_ratio)
+        half = k * (r - 1 - log_ratio)
+        if (a := given.scale) is not None:
+            half = (k + a) * jnp.log((k * r + a) / (k + a)) - k * log_ratio
+        expected = jnp.sign(log_ratio) * jnp.sqrt(2 * half)
+        found = deviance_residual(log_ratio, given)
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)

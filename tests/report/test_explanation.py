@@ -160,7 +160,7 @@ def test_a_residual_is_the_clip_minus_its_reconstruction(made):
 @pytest.mark.slow
 def test_a_residual_of_a_likelihood_of_power_is_in_standard_deviations():
     """Here by hand: the roots of deviances, averaged over windows and members."""
-    made = probe(small("default", "model.likelihood=gamma"), n_clips=14, epochs=2)
+    made = probe(small("gammavae", "model.likelihood=gamma"), n_clips=14, epochs=2)
     log_mel = with_burst(one(17))
     level = log_mel.mean(dtype=np.float64)
     decibels, deviances = np.zeros(log_mel.shape), np.zeros(log_mel.shape)
