@@ -108,6 +108,28 @@ VARIANTS: dict[str, Variant] = {
     "centre": Variant("middle frame predicted", ("model.target=centre",)),
     "centred": Variant("windows minus their mean", ("model.inputs=centred",)),
     "standardised": Variant("standardised inputs", ("model.inputs=standardised",)),
+    "bands": Variant(
+        "clips minus their level, standardised bands", ("model.inputs=bands",)
+    ),
+    "likelihood_gamma": Variant(
+        "Gamma likelihood of power", ("model.likelihood=gamma", "model.inputs=bands")
+    ),
+    "likelihood_f": Variant(
+        "F likelihood of power", ("model.likelihood=f", "model.inputs=bands")
+    ),
+    "likelihood_f_elbo": Variant(
+        "F likelihood, KL weight of the exact ELBO",
+        ("model.likelihood=f", "model.inputs=bands", "train.kl_weight=0.0016"),
+    ),
+    "likelihood_f_autoencoder": Variant(
+        "autoencoder with an F likelihood",
+        (
+            "model.likelihood=f",
+            "model.inputs=bands",
+            "model.latent=deterministic",
+            "train.kl_weight=0",
+        ),
+    ),
     "random_folds": Variant("folds of single clips", ("train.group_distance=0",)),
     "smote": Variant(
         "synthetic target clips (SMOTE)", ("scoring.smote_ratio=0.2",), "gammavae"

@@ -1,8 +1,9 @@
-"""The exception for invalid input, and functions that format its message."""
+"""The exception for invalid input, and functions that raise it or format messages."""
 
 import difflib
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 
@@ -37,3 +38,48 @@ def names_text(names: Sequence[str], most: int = _MAX_NAMES) -> str:
     n_more = len(names) - most
     more = f" and {n_more} more" if n_more > 0 else ""
     return ", ".join(names[:most]) + more
+
+
+# Functions that check whether a value is in a range. The keys are the wording of the
+# ranges in error messages.
+_RANGES: dict[str, Callable[[Any], bool]] = {
+    "must be greater than 0": lambda value: value > 0,
+    "must be at least 0": lambda value: value >= 0,
+    "must be between 0 and 1": lambda value: 0 < value < 1,
+    "must be from 0 to 1": lambda value: 0 <= value <= 1,
+    "must be at least 2 windows": lambda value: value >= 2,
+    "must be at least 2; for one model, set train.split=clip": lambda value: value >= 2,
+}
+
+
+def require(config: Any, group: str, remedy: str, *names: str) -> None:
+    """Check that fields of a configuration are within a range.
+
+    Args:
+        config: the object with the fields.
+        group: what precedes a field's name in messages, such as `model.`.
+        remedy: the range, in the wording of one of the known ranges.
+        *names: the names of the fields.
+
+    Raises:
+        InputError: a field is outside the range.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if not _RANGES[remedy](value):
+            raise InputError(f"{group}{name} is {value}: it {remedy}")
+
+
+def require_pattern(name: str, value: str) -> None:
+    """Check that a configuration field is a regular expression.
+
+    Raises:
+        InputError: it is not.
+    """
+    try:
+        re.compile(value)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise InputError(
+            f"{name} is {value!r}, which is not a regular expression ({error}): use "
+            "one like 'session_[0-9]+'"
+        ) from error

@@ -116,6 +116,14 @@ def test_a_seed_has_a_member_per_fold_or_a_single_one():
     assert (clip.n_folds, clip.n_members) == (1, 3)
 
 
+def test_likelihoods_of_power_normalise_bands_and_other_inputs_need_not():
+    assert not ModelConfig().normalises_bands
+    assert ModelConfig(inputs="bands").normalises_bands
+    for likelihood in ("gamma", "f"):
+        assert ModelConfig(likelihood=likelihood).normalises_bands
+    assert not ModelConfig(inputs="bands").has_power_likelihood
+
+
 def test_models_compute_the_requested_scores_and_those_to_fuse():
     scoring = ScoringConfig(fused=("mse", "peak_density"))
     config = Config(score="mse", scores=("mse", "kl"), scoring=scoring)
@@ -131,6 +139,20 @@ def test_models_compute_the_requested_scores_and_those_to_fuse():
         (
             ["scoring.threshold=official", "train.split=clip"],
             "score 'fusion_mean' is computed per clip, but scoring.threshold=official",
+        ),
+        (
+            ["model.likelihood=f", "model.inputs=centred"],
+            "model.inputs=centred does not work with model.likelihood=f, which "
+            "normalises each band: set model.inputs=bands",
+        ),
+        (
+            [
+                "model.likelihood=gamma",
+                "train.split=clip",
+                "scoring.threshold=official",
+            ],
+            "scoring.threshold=official is defined for squared errors: set "
+            "model.likelihood=gaussian_db",
         ),
         (["train.split=window"], "holds out no clips: set scoring.threshold=official"),
         (

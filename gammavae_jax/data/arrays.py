@@ -23,11 +23,14 @@ PADDING, TRAIN, HELD_OUT = 0, 1, 2
 class ClipArrays(NamedTuple):
     """The log-mels of one or more machines' clips, padded with zeros, for scoring.
 
-    A clip of 0 frames is padding.
+    A clip of 0 frames is padding. The level of a clip is the mean of its log-mel over
+    all bands and frames. Models with normalised bands subtract it, so that gain does
+    not matter.
     """
 
     log_mel: Float[AnyArray, "*machine clip frame mel"]  # dB
     n_frames: Int[AnyArray, "*machine clip"]
+    level: Float[AnyArray, "*machine clip"]  # dB
 
 
 class TrainingArrays(NamedTuple):
@@ -71,12 +74,29 @@ def stack_clips(
     stacked = ClipArrays(
         log_mel=np.zeros((*shape, needed.frames, n_mels), np.float32),
         n_frames=np.zeros(shape, np.int32),
+        level=np.zeros(shape, np.float32),
     )
     for m, clips in enumerate(machines):
         for c, log_mel in enumerate(clips.log_mels):
             stacked.log_mel[m, c, : len(log_mel)] = log_mel
             stacked.n_frames[m, c] = len(log_mel)
+            stacked.level[m, c] = clip_level(log_mel)
     return stacked
+
+
+def clip_level(log_mel: Float[np.ndarray, "frame mel"]) -> np.float32:
+    """Return the mean of a log-mel in dB, or 0 if it has no frames."""
+    return np.float32(log_mel.mean(dtype=np.float64) if len(log_mel) else 0.0)
+
+
+def shortened(
+    clips: ClipArrays, n_frames: Int[np.ndarray, "machine clip"]
+) -> ClipArrays:
+    """Cut clips on the host after `n_frames` frames, and update their levels."""
+    level = np.zeros(n_frames.shape, np.float32)
+    for place, count in np.ndenumerate(n_frames):
+        level[place] = clip_level(np.asarray(clips.log_mel[place][:count]))
+    return clips._replace(n_frames=n_frames, level=level)
 
 
 def stack_machines(

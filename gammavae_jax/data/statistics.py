@@ -13,7 +13,8 @@ Conventions: `frame mel` is in dB; `weight` is 1 for a frame (or window) of the 
   frame, minus its mean over bands.
 - `residual`: the same three values for each band of the model's residual (from which no
   mean is subtracted), and the band's upper quantile.
-- `peak`: the mean power of the residual in each band, in dB; short events raise it.
+- `peak`: the mean power of the difference between log-mel and reconstruction in each
+  band, in dB; short events raise it.
 - `latent`: the mean and standard deviation of each dimension of the posterior mean.
 """
 
@@ -95,10 +96,10 @@ def residual(
 
 
 def peak(
-    frame_residual: Float[Array, "frame mel"], weight: Float[Array, "frame"]
+    difference: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "mel"]:
-    """Return each band's mean residual power in dB, which is dominated by peaks."""
-    nepers = jnp.where(weight[:, None] > 0, frame_residual / _DECIBELS, -jnp.inf)
+    """Return the mean power of each band's difference (dB); peaks dominate it."""
+    nepers = jnp.where(weight[:, None] > 0, difference / _DECIBELS, -jnp.inf)
     count = jnp.maximum(weight.sum(), 1.0)
     return _DECIBELS * (jax.nn.logsumexp(nepers, axis=0) - jnp.log(count))
 

@@ -17,7 +17,13 @@ from gammavae_jax.export.graph import Graph, Tensor
 from gammavae_jax.models import layers
 from gammavae_jax.models.distributions import MAX_PARAMETER, MIN_PARAMETER
 from gammavae_jax.models.layers import EPS
-from gammavae_jax.scoring.scorer import Scorer
+from gammavae_jax.models.likelihood import (
+    DECIBELS,
+    FAR,
+    LARGEST_LOG_RATIO,
+    concentrations_of,
+)
+from gammavae_jax.scoring.scorer import Scorer, rows_in_window
 
 
 def add_log_mel(
@@ -45,8 +51,15 @@ def add_log_mel(
     return graph.op("Mul", nepers, 20.0 / config.power / math.log(10.0))
 
 
-def add_windows(graph: Graph, log_mel: Tensor, n_context: int) -> Tensor:
-    """Cut a log-mel into windows (`window feature`), as `features.windows` does."""
+def add_windows(graph: Graph, log_mel: Tensor, config: Config) -> Tensor:
+    """Cut a log-mel into windows (`window feature`), as `features.windows` does.
+
+    For normalised bands, the level of the clip is subtracted first.
+    """
+    n_context = config.features.n_context
+    if config.model.normalises_bands:
+        level = graph.op("ReduceMean", log_mel, keepdims=0)
+        log_mel = graph.op("Sub", log_mel, level)
     shifted = [
         graph.slice(log_mel, first, (first - n_context + 1) or None)
         for first in range(n_context)
@@ -58,8 +71,12 @@ NETWORK = "network"  # the scope of the autoencoder's nodes
 
 
 class Output(NamedTuple):
-    """The residual (`window output`) and the code (`window latent`) of a model."""
+    """The residual (`window output`) and the code (`window latent`) of a model.
 
+    The difference is the target minus the reconstruction; see `ModelOutput`.
+    """
+
+    difference: Tensor
     residual: Tensor
     code: Tensor
 
@@ -78,7 +95,49 @@ def add_network(
     x = _blocks(graph, params[layers.DECODER], batch_stats[layers.DECODER], code)
     last = params[layers.DECODER][layers.OUTPUT]
     reconstruction = _linear(graph, x, last["kernel"], last["bias"])
-    return Output(graph.op("Sub", target, reconstruction), code)
+    difference = graph.op("Sub", target, reconstruction)
+    if config.model.normalises_bands:  # here the target is standardised, too
+        deviation = np.sqrt(_running(config, batch_stats)["var"] + EPS)
+        difference = graph.op("Mul", difference, _of_cells(config, deviation))
+    if not config.model.has_power_likelihood:
+        return Output(difference, difference, code)
+    residual = _deviance_residual(graph, config, params[layers.LIKELIHOOD], difference)
+    return Output(difference, residual, code)
+
+
+def _running(config: Config, batch_stats: Any) -> dict[str, np.ndarray]:
+    """Return the running statistics with which the input is normalised."""
+    name = layers.BANDS if config.model.normalises_bands else layers.STANDARDISE
+    return _float64(batch_stats[layers.INPUTS][name])
+
+
+def _of_cells(config: Config, of_bands: np.ndarray) -> np.ndarray:
+    """Repeat values of bands for each row of a window's residual."""
+    return np.tile(of_bands, rows_in_window(config))
+
+
+def _deviance_residual(
+    graph: Graph, config: Config, params: Any, difference: Tensor
+) -> Tensor:
+    """Compute `likelihood.deviance_residual` from the difference in dB.
+
+    Log ratios above `FAR` (F, 130 dB) or `LARGEST_LOG_RATIO` (Gamma, 87 dB) are
+    clipped, whereas `likelihood` uses other formulas for them.
+    """
+    trained = concentrations_of(params)
+    far = FAR if trained.scale is not None else LARGEST_LOG_RATIO
+    log_ratio = graph.op("Div", difference, DECIBELS)
+    near = graph.op("Min", log_ratio, far)
+    growth = graph.op("Sub", graph.op("Exp", near), 1.0)
+    k = _of_cells(config, np.asarray(trained.power, np.float64))
+    rise = growth
+    if trained.scale is not None:
+        a = _of_cells(config, np.asarray(trained.scale, np.float64))
+        ratio = graph.op("Add", graph.op("Mul", growth, k / (k + a)), 1.0)
+        rise = graph.op("Mul", graph.op("Log", ratio), (k + a) / k)
+    excess = graph.op("Mul", graph.op("Sub", rise, near), 2.0 * k)
+    size = graph.op("Sqrt", graph.op("Max", excess, 0.0))
+    return graph.op("Mul", graph.op("Sign", log_ratio), size)
 
 
 def _inputs(
@@ -86,10 +145,12 @@ def _inputs(
 ) -> tuple[Tensor, Tensor]:
     """Compute the network's input and reconstruction target."""
     model = config.model
-    if model.inputs == "standardised":
-        running = _float64(batch_stats[layers.INPUTS][layers.STANDARDISE])
-        windows = graph.op("Sub", windows, running["mean"])
-        windows = graph.op("Mul", windows, (running["var"] + EPS) ** -0.5)
+    if model.normalises_bands or model.inputs == "standardised":
+        running = _running(config, batch_stats)
+        n_repeated = config.features.n_features // len(running["mean"])
+        mean, variance = (np.tile(running[n], n_repeated) for n in ("mean", "var"))
+        windows = graph.op("Sub", windows, mean)
+        windows = graph.op("Mul", windows, (variance + EPS) ** -0.5)
     seen = target = windows
     if model.target == "centre":
         n_mels = config.features.n_mels

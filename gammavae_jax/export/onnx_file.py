@@ -36,7 +36,7 @@ def onnx_model(detector: MachineDetector) -> onnx.ModelProto:
     """
     config, graph = detector.config, Graph()
     log_mel = add_log_mel(graph, "wave", detector.filterbank, config.features)
-    windows = add_windows(graph, log_mel, config.features.n_context)
+    windows = add_windows(graph, log_mel, config)
     by_member = []
     for number, member in enumerate(detector.members):
         with graph.scope(f"member{number}"):

@@ -182,11 +182,12 @@ def _statistic(
     if name == "salient":
         return _salient(graph, log_mel)
     n_mels, n_rows = config.features.n_mels, rows_in_window(config)
-    residual = _frame_residual(graph, output.residual, n_mels, n_rows)
     if name == "residual":
+        residual = _frame_residual(graph, output.residual, n_mels, n_rows)
         moments = _moments(graph, residual)
         return graph.op("Concat", moments, _upper_quantile(graph, residual), axis=0)
-    return _log_mean_power(graph, residual)
+    difference = _frame_residual(graph, output.difference, n_mels, n_rows)
+    return _log_mean_power(graph, difference)
 
 
 def _log_mean_power(graph: Graph, values: Tensor) -> Tensor:

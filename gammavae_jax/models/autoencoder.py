@@ -11,6 +11,7 @@ only batch normalisation uses it.
 from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -23,21 +24,53 @@ from gammavae_jax.models.distributions import (
     Gaussian,
     gamma_of_mean_and_variance,
 )
-from gammavae_jax.models.layers import Block, Dense, Output, Precision, Standardise
+from gammavae_jax.models.layers import (
+    BandStatistics,
+    Block,
+    Dense,
+    Output,
+    Precision,
+    Standardise,
+)
+from gammavae_jax.models.likelihood import (
+    DECIBELS,
+    Concentrations,
+    TrainedConcentrations,
+    deviance_residual,
+)
 
 
 class ModelOutput(NamedTuple):
-    """The model's output for a batch; `posterior` is None for a deterministic code."""
+    """The model's output for a batch.
+
+    `posterior` is None for a deterministic code, and `concentrations` is None unless
+    the model has a likelihood of power. Reconstruction and target are in dB, or in
+    standard deviations if `inputs="standardised"`. With a likelihood of power, the
+    reconstruction is the level of the predicted mean power.
+    """
 
     reconstruction: Float[Array, "window output"]
     target: Float[Array, "window output"]  # what the reconstruction should equal
     code: Float[Array, "window latent"]
     posterior: Gamma | Gaussian | None
+    concentrations: Concentrations | None = None  # of a likelihood of power
+
+    @property
+    def difference(self) -> Float[Array, "window output"]:
+        """The target minus the reconstruction."""
+        return self.target - self.reconstruction
 
     @property
     def residual(self) -> Float[Array, "window output"]:
-        """The residual: target minus reconstruction."""
-        return self.target - self.reconstruction
+        """The difference or, with a likelihood of power, the deviance residual."""
+        if self.concentrations is None:
+            return self.difference
+        return deviance_residual(self.log_ratio, self.concentrations)
+
+    @property
+    def log_ratio(self) -> Float[Array, "window output"]:
+        """The log of the power relative to the predicted mean power, in nepers."""
+        return self.difference / DECIBELS
 
 
 class Encoder(nn.Module):
@@ -83,13 +116,27 @@ def _blocks(widths, precision, x, weight, training):
     return x
 
 
+class Prepared(NamedTuple):
+    """What the network sees of a batch, its target, and the unit of its output.
+
+    The reconstruction is the decoder's output, or `mean + deviation * output` with
+    normalised bands.
+    """
+
+    seen: Float[Array, "window seen"]
+    target: Float[Array, "window output"]
+    bands: tuple[Float[Array, "output"], Float[Array, "output"]] | None = None
+
+
 class Inputs(nn.Module):
     """The layer that derives the network's input and target from each window.
 
     With `target="window"`, both are the whole window. With `target="centre"`, the
     target is the middle frame, and the input is the frames around it (Suefusa et al.
     2020). With `inputs="centred"`, the mean of the *input* is subtracted from both: a
-    mean that included the target would reveal the target's level to the network.
+    mean that included the target would reveal the target's level to the network. With
+    normalised bands, the network's input and output are in standard deviations of each
+    band, and the target stays in dB.
     """
 
     config: ModelConfig
@@ -101,21 +148,38 @@ class Inputs(nn.Module):
         windows: Float[Array, "window feature"],
         weight: Float[Array, "window"],
         training: bool,
-    ) -> tuple[Float[Array, "window seen"], Float[Array, "window output"]]:
+    ) -> Prepared:
         """Normalise the windows, and return the network's input and its target."""
+        if self.config.normalises_bands:
+            return self._by_bands(windows, weight, training)
         if self.config.inputs == "standardised":
             standardise = Standardise(name=layers.STANDARDISE)
             windows = standardise(windows.T, weight, training).T
-        seen = target = windows
-        if self.config.target == "centre":
-            frames = windows.reshape(windows.shape[0], self.n_context, -1)
-            middle = self.n_context // 2
-            seen = jnp.delete(frames, middle, axis=1).reshape(windows.shape[0], -1)
-            target = frames[:, middle]
+        seen, target = self._parts(windows)
         if self.config.inputs == "centred":
             level = seen.mean(-1, keepdims=True)
             seen, target = seen - level, target - level
-        return seen, target
+        return Prepared(seen, target)
+
+    def _by_bands(self, windows, weight, training):
+        frames = windows.reshape(windows.shape[0] * self.n_context, -1)
+        statistics = BandStatistics(name=layers.BANDS)
+        of_frames = jnp.repeat(weight, self.n_context)
+        mean, deviation = statistics(frames, of_frames, training)
+        seen, _ = self._parts(((frames - mean) / deviation).reshape(windows.shape))
+        _, target = self._parts(windows)
+        n_rows = target.shape[-1] // len(mean)
+        bands = jnp.tile(mean, n_rows), jnp.tile(deviation, n_rows)
+        return Prepared(seen, target, bands)
+
+    def _parts(self, windows):
+        """Return what the network sees of windows, and the part that it predicts."""
+        if self.config.target == "window":
+            return windows, windows
+        frames = windows.reshape(windows.shape[0], self.n_context, -1)
+        middle = self.n_context // 2
+        seen = jnp.delete(frames, middle, axis=1).reshape(windows.shape[0], -1)
+        return seen, frames[:, middle]
 
 
 class AutoEncoder(nn.Module):
@@ -128,7 +192,7 @@ class AutoEncoder(nn.Module):
     """
 
     config: ModelConfig
-    n_context: int = 1  # frames in a window; used only if target="centre"
+    n_context: int = 1  # frames in a window
 
     @nn.compact
     def __call__(
@@ -141,9 +205,9 @@ class AutoEncoder(nn.Module):
         training = key is not None
         n_latent, precision = self.config.n_latent, self.config.precision
         inputs = Inputs(self.config, self.n_context, name=layers.INPUTS)
-        seen, target = inputs(windows, weight, training)
+        prepared = inputs(windows, weight, training)
         encoder = Encoder(self.config.hidden, precision, name=layers.ENCODER)
-        x = encoder(seen, weight, training)
+        x = encoder(prepared.seen, weight, training)
         if self.config.latent == "deterministic":
             code = Block(n_latent, precision, name=layers.CODE)(x, weight, training).T
             posterior = None
@@ -153,9 +217,23 @@ class AutoEncoder(nn.Module):
             )
             posterior = posterior_from_heads(first, second, self.config)
             code = posterior.mean if key is None else posterior.sample(key)
-        width = target.shape[-1]
+        width = prepared.target.shape[-1]
         decoder = Decoder(self.config.hidden, width, precision, name=layers.DECODER)
-        return ModelOutput(decoder(code, weight, training), target, code, posterior)
+        output = decoder(code, weight, training)
+        if prepared.bands is not None:
+            mean, deviation = prepared.bands
+            output = mean + deviation * output
+        n_mels = windows.shape[-1] // self.n_context
+        concentrations = self._concentrations(n_mels, width)
+        return ModelOutput(output, prepared.target, code, posterior, concentrations)
+
+    def _concentrations(self, n_mels: int, width: int) -> Concentrations | None:
+        """Return the concentrations of a window's cells, which are those of bands."""
+        if not self.config.has_power_likelihood:
+            return None
+        has_scale = self.config.likelihood == "f"
+        trained = TrainedConcentrations(n_mels, has_scale, name=layers.LIKELIHOOD)
+        return jax.tree.map(lambda k: jnp.tile(k, width // n_mels), trained())
 
 
 def posterior_from_heads(
@@ -191,7 +269,9 @@ def reconstruct(
 ) -> ModelOutput:
     """Apply a trained model to windows (dB), in evaluation mode.
 
-    `n_context` is the number of frames in a window, used only if `target="centre"`.
+    `n_context` is the number of frames in a window; it is used only if
+    `target="centre"` or bands are normalised. For normalised bands, the level of each
+    clip (see `data.arrays.ClipArrays`) must already be subtracted from its windows.
     """
     model = AutoEncoder(config, n_context)
     variables = {"params": params, "batch_stats": batch_stats}

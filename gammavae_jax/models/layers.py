@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 # The names of modules in `params` and `batch_stats`. Flax also derives the random
 # numbers of a module's initial weights from its name.
-INPUTS, STANDARDISE = "inputs", "standardise"
+INPUTS, STANDARDISE, BANDS = "inputs", "standardise", "bands"
+LIKELIHOOD = "likelihood"  # the concentrations of a likelihood of power
 ENCODER, DECODER, BLOCK = "encoder", "decoder", "block_{}"  # numbered from 0
 DENSE, BATCH_NORM, OUTPUT = "dense", "batch_norm", "output"
 # The block of a deterministic code, and the two heads of a posterior.
@@ -62,6 +63,35 @@ class Standardise(nn.Module):
             n_batches.value = jnp.minimum(n_batches.value + 1, 1 / MOMENTUM)
         momentum = 1 / n_batches.value
         return _normalise_and_track(self, x, weight, training, ones, zeros, momentum)
+
+
+class BandStatistics(nn.Module):
+    """The running mean and deviation of each mel band over the frames of windows.
+
+    In training, they are updated first. They are plain means over the first
+    `1 / MOMENTUM` batches, as in `Standardise`.
+    """
+
+    @nn.compact
+    def __call__(
+        self,
+        frames: Float[Array, "frame mel"],
+        weight: Float[Array, "frame"],
+        training: bool,
+    ) -> tuple[Float[Array, "mel"], Float[Array, "mel"]]:
+        """Return the mean and the deviation of each band, in dB."""
+        width, dtype = (frames.shape[1],), frames.dtype
+        n_batches = self.variable("batch_stats", "n_batches", jnp.zeros, (), dtype)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, width, dtype)
+        variance = self.variable("batch_stats", "var", jnp.ones, width, dtype)
+        if training:
+            n_batches.value = jnp.minimum(n_batches.value + 1, 1 / MOMENTUM)
+            share = weight / weight.sum()
+            of_batch = share @ frames
+            spread = share @ (frames - of_batch) ** 2
+            mean.value += (of_batch - mean.value) / n_batches.value
+            variance.value += (spread - variance.value) / n_batches.value
+        return mean.value, jnp.sqrt(variance.value + EPS)
 
 
 def _normalise_and_track(module, x, weight, training, scale, bias, momentum):

@@ -8,27 +8,38 @@ from jaxtyping import Array, Float, Int
 from gammavae_jax.config import ModelConfig, TrainConfig
 from gammavae_jax.models.autoencoder import ModelOutput
 from gammavae_jax.models.distributions import divergence
+from gammavae_jax.models.likelihood import negative_log_likelihood
 
 
 class LossTerms(NamedTuple):
-    """The mean squared error (dB^2) and the KL divergence (nats) of each window."""
+    """The reconstruction error and the KL divergence (nats) of each window.
+
+    The reconstruction error is a mean over cells: of the squared error (dB^2) or, with
+    a likelihood of power, of the negative log likelihood (nats).
+    """
 
     reconstruction: Float[Array, "*window"]
     kl: Float[Array, "*window"]
 
 
 def loss_terms(output: ModelOutput, config: ModelConfig) -> LossTerms:
-    """Return each window's mean squared error and divergence to the prior.
+    """Return each window's mean reconstruction error and divergence to the prior.
 
     The divergence is the one that `model.kl` selects, summed over latents. For a
     deterministic code it is 0.
     """
-    # The negative of the residual, so that the gradient needs no extra pass for a sign.
-    error = output.reconstruction - output.target
-    reconstruction = jnp.mean(error**2, axis=-1)
+    reconstruction = jnp.mean(_errors(output), axis=-1)
     if output.posterior is None:
         return LossTerms(reconstruction, jnp.zeros_like(reconstruction))
     return LossTerms(reconstruction, divergence(output.posterior, config).sum(-1))
+
+
+def _errors(output: ModelOutput) -> Float[Array, "window output"]:
+    """Return each cell's squared error or negative log likelihood."""
+    if output.concentrations is not None:
+        return negative_log_likelihood(output.log_ratio, output.concentrations)
+    # The negative of the residual, so that the gradient needs no extra pass for a sign.
+    return (output.reconstruction - output.target) ** 2
 
 
 def total_loss(

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from gammavae_jax.config import MODEL_FREE_STATISTICS, Config
 from gammavae_jax.data import statistics as clip_statistics
-from gammavae_jax.data.arrays import ClipArrays
+from gammavae_jax.data.arrays import ClipArrays, clip_level
 from gammavae_jax.devices.placement import in_float32
 from gammavae_jax.models.layers import EPS, INPUTS, STANDARDISE
 from gammavae_jax.scoring.scorer import (
@@ -32,8 +32,9 @@ _BANDED = (*MODEL_FREE_STATISTICS, "residual", "peak")
 class ClipView(NamedTuple):
     """The intermediate values that each member of a seed computes for one clip."""
 
-    residual: Float[Any, "*member frame mel"]  # in the unit of the model's inputs
-    decibels: Float[Any, "*member frame mel"]  # the residual in dB
+    residual: Float[Any, "*member frame mel"]  # the values that the scores use
+    difference: Float[Any, "*member frame mel"]  # target minus reconstruction
+    decibels: Float[Any, "*member frame mel"]  # the difference in dB
     squares: Float[Any, "*member frame mel"]  # contributions to mse; 0 if not needed
     covered: Float[Any, "*member frame"]  # 0 for frames that no window covers
     scores: dict[str, Float[Any, "*member"]]  # scores that need no training clips
@@ -56,8 +57,10 @@ def view_clip(
     n_padded = -(-n_frames // _FRAMES_AT_ONCE) * _FRAMES_AT_ONCE
     padded = np.zeros((n_padded, log_mel.shape[1]), np.float32)
     padded[:n_frames] = log_mel
-    view = jax.device_get(_view_members(config, names, scorers, padded, n_frames))
-    by_frame = ("residual", "decibels", "squares", "covered")
+    level = np.array([clip_level(log_mel)])
+    data = ClipArrays(padded[None], np.array([n_frames]), level)
+    view = jax.device_get(_view_members(config, names, scorers, data))
+    by_frame = ("residual", "difference", "decibels", "squares", "covered")
     return view._replace(**{n: getattr(view, n)[:, :n_frames] for n in by_frame})
 
 
@@ -67,11 +70,9 @@ def _view_members(
     config: Config,
     names: tuple[str, ...],
     scorers: Scorer,
-    log_mel: Float[Array, "frame mel"],
-    n_frames: Int[Array, ""],
+    data: ClipArrays,
 ) -> ClipView:
     features = config.features
-    data = ClipArrays(log_mel[None], n_frames[None])
 
     def view_of(scorer: Scorer) -> ClipView:
         output, weight = output_of_clip(config, scorer, data, jnp.array(0))
@@ -82,6 +83,7 @@ def _view_members(
             )
 
         residual, covered = by_frame(output.residual)
+        difference, _ = by_frame(output.difference)
         unit = _decibels_in_unit(config, scorer)
         squares, _ = by_frame(output.residual**2)
         count = _windows_of_frames(config, weight)
@@ -90,7 +92,8 @@ def _view_members(
         needed = {name.rpartition("_")[0] for name in names}
         return ClipView(
             residual,
-            residual if unit is None else by_frame(output.residual * unit)[0],
+            difference,
+            difference if unit is None else by_frame(output.difference * unit)[0],
             squares * count[:, None] / (weight.sum() * output.residual.shape[-1])
             if any(not has_bands(n) or n in scores for n in names)
             else jnp.zeros_like(residual),
@@ -114,7 +117,7 @@ def _windows_of_frames(
 
 
 def _decibels_in_unit(config: Config, scorer: Scorer) -> Array | None:
-    """Return the factor that converts residuals to dB, or None if they are in dB."""
+    """Return the factor that converts differences to dB, or None if they are in dB."""
     if config.model.inputs != "standardised":
         return None
     deviation = jnp.sqrt(scorer.batch_stats[INPUTS][STANDARDISE]["var"] + EPS)

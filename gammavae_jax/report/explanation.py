@@ -17,33 +17,26 @@ band. A band that deviates less than average gets a negative share.
 worst windows. Such a score is divided among bands and frames in proportion to their
 squared residuals, and `is_exact` is false.
 
-**When a share is shown is a convention**, except for `mse`, because the statistics
-summarise all frames. The share of a band is shown at the frames that are more than one
-standard deviation from the mean of the nearest training clip. For `peak` and `gamma`,
-it is shown in proportion to the power, for `maximum` at the maximum of the band, and
-for `salient` at the salient frames. A negative share is spread evenly over time.
+**When a share is shown is a convention**: see `report.spread`.
 """
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy.special import softmax
 
 from gammavae_jax.config import FUSION_SCORES, Config
-from gammavae_jax.data.statistics import salience
 from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.report.clip_view import ClipView, has_bands, view_clip
+from gammavae_jax.report.spread import by_excess, by_power, by_squares, of_model_free
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.fusion import standard_of
 from gammavae_jax.scoring.neighbours import Reference, divisor
 
-_SMALLEST_DEVIATION = 0.5  # dB, for bands that hardly vary
-_EVEN_WEIGHT = 0.1  # the minimum weight of a frame, in squared deviations
-_NEPERS = np.log(10.0) / 10.0  # of power per decibel
+DECIBELS, DEVIATIONS = "dB", "standard deviations"  # units of a residual
 
 
 class Part(NamedTuple):
@@ -58,11 +51,13 @@ class Explanation(NamedTuple):
     """The explanation of one clip's score, averaged over a seed's members.
 
     The contributions add up to the score. Reconstruction and residual are NaN for
-    frames that no window covers.
+    frames that no window covers. The residual is the log-mel minus the reconstruction
+    in dB or, with a likelihood of power, the deviance residual in standard deviations.
     """
 
     reconstruction: Float[np.ndarray, "frame mel"]  # dB
-    residual: Float[np.ndarray, "frame mel"]  # dB, log-mel minus reconstruction
+    residual: Float[np.ndarray, "frame mel"]  # in `residual_unit`
+    residual_unit: str
     contribution: Float[np.ndarray, "frame mel"]  # in the score's unit
     parts: tuple[Part, ...]
 
@@ -124,9 +119,12 @@ def explain_clip(
     summands = _summands(of_machine, calibration, name)
     is_covered = view.covered[0, :, None] > 0
     decibels = np.where(is_covered, view.decibels.mean(0), np.nan)
+    has_deviances = config.model.has_power_likelihood
+    deviances = np.where(is_covered, view.residual.mean(0), np.nan)
     return Explanation(
         (log_mel - decibels).astype(np.float32),
-        decibels.astype(np.float32),
+        (deviances if has_deviances else decibels).astype(np.float32),
+        DEVIATIONS if has_deviances else DECIBELS,
         np.sum([added for _, added in summands], axis=0).astype(np.float32),
         tuple(
             Part(part, float(added.sum()), has_bands(part)) for part, added in summands
@@ -197,7 +195,7 @@ def _share(
     is_covered = view.covered > 0
     statistic, _, rule = name.rpartition("_")
     if name in view.scores:
-        return _by_squares(view.squares, float(view.scores[name]), is_covered)
+        return by_squares(view.squares, float(view.scores[name]), is_covered)
     bands, features = _nearest_clip(
         view.statistics[statistic],
         _at(of_machine.references[statistic], member),
@@ -205,37 +203,12 @@ def _share(
         config.features.n_mels if has_bands(name) else 1,
     )
     if not has_bands(name):
-        return _by_squares(view.squares, float(bands.sum()), is_covered)
+        return by_squares(view.squares, float(bands.sum()), is_covered)
     if statistic == "peak":
-        return bands * _normalised(_power(view.residual, is_covered), is_covered)
+        return bands * by_power(view.difference, is_covered)
     if statistic == "residual":
-        return bands * _by_excess(view.residual, features, is_covered)
-    return bands * _when(statistic, of_machine.log_mel, features)
-
-
-def _when(
-    statistic: str,
-    log_mel: Float[np.ndarray, "frame mel"],
-    features: Float[np.ndarray, "block mel"],
-) -> Float[np.ndarray, "frame mel"]:
-    """Return when the share of each band of a model-free statistic is shown."""
-    is_frame = np.ones(len(log_mel), bool)
-    if statistic == "spectrum":
-        return _by_excess(log_mel - log_mel.mean(), features, is_frame)
-    if statistic == "maximum":
-        return _normalised((log_mel == log_mel.max(axis=0)) * 1.0, is_frame)
-    if statistic == "salient":
-        weight = np.asarray(salience(jnp.asarray(log_mel), jnp.ones(len(log_mel))))
-        return np.repeat(weight[:, None], log_mel.shape[1], axis=1)
-    return _normalised(_power(log_mel, is_frame), is_frame)
-
-
-def _power(
-    decibels: Float[np.ndarray, "frame mel"], is_frame: Bool[np.ndarray, "frame"]
-) -> Float[np.ndarray, "frame mel"]:
-    """Return the power of each band, relative to its largest value."""
-    level = decibels.max(axis=0, where=is_frame[:, None], initial=-np.inf)
-    return np.exp(_NEPERS * np.minimum(decibels - level, 0.0))
+        return bands * by_excess(view.residual, features, is_covered)
+    return bands * of_model_free(statistic, of_machine.log_mel, features)
 
 
 def _nearest_clip(
@@ -259,40 +232,6 @@ def _nearest_clip(
     # A training clip is nearest to itself: its distance and all shares are 0.
     bands = squares[at].reshape(-1, n_mels).sum(0) / max(float(distance[at]), 1e-12)
     return bands / radius[at], np.asarray(clip).reshape(-1, n_mels)
-
-
-def _by_excess(
-    values: Float[np.ndarray, "frame mel"],
-    features: Float[np.ndarray, "block mel"],
-    is_frame: Bool[np.ndarray, "frame"],
-) -> Float[np.ndarray, "frame mel"]:
-    """Weight each frame by its squared distance beyond one deviation from the mean.
-
-    The first two blocks of `features` are each band's mean and standard deviation.
-    """
-    mean, deviation = features[0], features[1]
-    unit = np.maximum(deviation, _SMALLEST_DEVIATION)
-    excess = np.maximum(np.abs(values - mean) - unit, 0.0) / unit
-    return _normalised(excess**2 + _EVEN_WEIGHT, is_frame)
-
-
-def _by_squares(
-    squares: Float[np.ndarray, "frame mel"],
-    total: float,
-    is_frame: Bool[np.ndarray, "frame"],
-) -> Float[np.ndarray, "frame mel"]:
-    """Divide `total` among bands and frames in proportion to `squares`."""
-    bands = squares.sum(0) if squares.any() else np.ones(squares.shape[1])
-    return total * bands / bands.sum() * _normalised(squares, is_frame)
-
-
-def _normalised(
-    weights: Float[np.ndarray, "frame mel"], is_frame: Bool[np.ndarray, "frame"]
-) -> Float[np.ndarray, "frame mel"]:
-    """Scale each band's weights to a sum of 1; if all are 0, make all frames equal."""
-    weights = np.where(is_frame[:, None], weights, 0.0)
-    weights = np.where(weights.sum(0) > 0, weights, is_frame[:, None] * 1.0)
-    return weights / weights.sum(0)
 
 
 def _at(tree: Any, *index: Any) -> Any:

@@ -18,11 +18,12 @@ from jaxtyping import Float, Float32
 
 from gammavae_jax.config import Config
 from gammavae_jax.data.features import band_corners
-from gammavae_jax.report.explanation import Explanation
+from gammavae_jax.report.explanation import DECIBELS, Explanation
 
 _NO_VALUE = 255
 _MAX_COLUMNS = 800
 _STEP = 0.5  # dB; smaller steps cannot be seen and take more bytes
+_STEP_OF_DEVIATIONS = 0.05  # standard deviations
 _LOUDEST = 0.9  # the peak to which every recording is scaled for playback
 
 _EDGE_OF_BANDS = 0.3  # a region ends below this fraction of its strongest band
@@ -69,8 +70,8 @@ def picture_payload(
         "bands": log_mel.shape[1],
         "secondsPerColumn": seconds * n_pooled,
         "seconds": len(log_mel) * seconds,
-        "spectrogram": _levels(_pooled(log_mel, n_pooled), low, high),
-        "residual": _signed(_pooled(explanation.residual, n_pooled)),
+        "spectrogram": _levels(_pooled(log_mel, n_pooled), low, high, _STEP),
+        **_model_pictures(explanation, n_pooled, low, high),
         "contribution": _raising(_pooled(contribution, n_pooled)),
         "profile": [_short(float(v)) for v in contribution.sum(0)],
         "regions": [
@@ -84,6 +85,20 @@ def picture_payload(
         ],
         "words": describe_regions(regions, corners, seconds),
         "sound": _sound(sound),
+    }
+
+
+def _model_pictures(
+    explanation: Explanation, n_pooled: int, low: float, high: float
+) -> dict[str, Any]:
+    """Encode the residual, and the reconstruction if it does not follow from that."""
+    residual, unit = _pooled(explanation.residual, n_pooled), explanation.residual_unit
+    if unit == DECIBELS:
+        return {"residual": {"unit": unit, **_signed(residual, _STEP)}}
+    rebuilt = _pooled(explanation.reconstruction, n_pooled)
+    return {
+        "residual": {"unit": unit, **_signed(residual, _STEP_OF_DEVIATIONS)},
+        "reconstruction": _levels(rebuilt, low, high, _STEP),
     }
 
 
@@ -133,19 +148,24 @@ def _pooled(
 
 
 def _levels(
-    decibels: Float[np.ndarray, "column mel"], low: float, high: float
+    values: Float[np.ndarray, "column mel"],
+    low: float,
+    high: float,
+    smallest_step: float,
 ) -> dict[str, Any]:
-    """Encode levels in dB as `low + step * byte`."""
-    step = max(_STEP, (high - low) / (_NO_VALUE - 1))
-    codes = np.clip(np.round((decibels - low) / step), 0, _NO_VALUE - 1)
+    """Encode values between `low` and `high` as `low + step * byte`."""
+    step = max(smallest_step, (high - low) / (_NO_VALUE - 1))
+    codes = np.clip(np.round((values - low) / step), 0, _NO_VALUE - 1)
     return {"low": low, "step": step, "high": high, "data": _packed(codes)}
 
 
-def _signed(decibels: Float[np.ndarray, "column mel"]) -> dict[str, Any]:
-    """Encode differences in dB on a symmetric scale, and clip the few largest ones."""
-    finite = decibels[np.isfinite(decibels)]
-    high = max(float(np.quantile(np.abs(finite), 0.995)), _STEP)
-    return _levels(decibels, -high, high)
+def _signed(
+    values: Float[np.ndarray, "column mel"], smallest_step: float
+) -> dict[str, Any]:
+    """Encode residuals on a symmetric scale, and clip the few largest ones."""
+    finite = values[np.isfinite(values)]
+    high = max(float(np.quantile(np.abs(finite), 0.995)), smallest_step)
+    return _levels(values, -high, high, smallest_step)
 
 
 def _raising(contribution: Float[np.ndarray, "column mel"]) -> dict[str, Any]:

@@ -426,10 +426,11 @@
       return;
     }
     const payload = JSON.parse(source.textContent);
-    const [levels, residual, raising] = await Promise.all(
-      [payload.spectrogram, payload.residual, payload.contribution].map((picture) => inflate(picture.data)));
+    const pictures = [payload.spectrogram, payload.residual, payload.contribution, payload.reconstruction];
+    const [levels, residual, raising, rebuilt] = await Promise.all(
+      pictures.map((picture) => picture && inflate(picture.data)));
     if (mine !== turn) return;
-    shown = { payload, levels, residual, raising, audio: null, url: null, stages: [], frame: 0 };
+    shown = { payload, levels, residual, raising, rebuilt, audio: null, url: null, stages: [], frame: 0 };
     place.replaceChildren(title, facts(clip), ...why(payload, clip), ...player(payload), pictures(), profile(payload));
     paint();
     markTime();
@@ -490,15 +491,19 @@
 
   // Each picture's value at a column and band; null where there is none.
   function kinds() {
-    const { payload, levels, residual, raising } = shown;
-    const level = (i) => payload.spectrogram.low + payload.spectrogram.step * levels[i];
-    const rest = (i) => (residual[i] === 255 ? null : payload.residual.low + payload.residual.step * residual[i]);
+    const { payload, levels, residual, raising, rebuilt } = shown;
+    const decoded = (picture, codes) => (i) => (codes[i] === 255 ? null : picture.low + picture.step * codes[i]);
+    const level = decoded(payload.spectrogram, levels);
+    const rest = decoded(payload.residual, residual);
+    // A residual in dB is the difference from the reconstruction, which is then not sent.
+    const reconstruction = rebuilt ? decoded(payload.reconstruction, rebuilt)
+      : (i) => (rest(i) === null ? null : level(i) - rest(i));
     const range = [payload.spectrogram.low, payload.spectrogram.high];
-    const most = payload.residual.high;
+    const { high: most, unit } = payload.residual;
     return [
       { title: "Spectrogram", unit: "dB", ramp: "levels", range, value: level },
-      { title: "Reconstruction", unit: "dB", ramp: "levels", range, value: (i) => (rest(i) === null ? null : level(i) - rest(i)) },
-      { title: "Residual", unit: "dB", ramp: "signed", range: [-most, most], value: rest },
+      { title: "Reconstruction", unit: "dB", ramp: "levels", range, value: reconstruction },
+      { title: "Residual", unit, symbol: unit === "dB" ? "dB" : "\u03c3", ramp: "signed", range: [-most, most], value: rest },
       { title: "What raises the score", unit: "", ramp: "raising", range: [0, payload.contribution.high], isRoot: true,
         value: (i) => payload.contribution.high * (raising[i] / 254) ** 2 },
     ];
@@ -527,7 +532,8 @@
       const [low, high] = kind.range;
       const middle = kind.isRoot ? high / 4 : (low + high) / 2;
       const labels = [[high, 0], [middle, 50], [low, 100]].map(([v, at]) => {
-        const label = make("span", {}, kind.unit ? `${whole(v)} ${kind.unit}` : tiny(v));
+        const symbol = kind.symbol ?? kind.unit;
+        const label = make("span", {}, symbol ? `${symbol === "dB" ? whole(v) : tiny(v)} ${symbol}` : tiny(v));
         label.style.top = `${at}%`;
         return label;
       });
@@ -538,7 +544,7 @@
       stage.addEventListener("pointermove", (event) => {
         const { column, band } = under(event, stage);
         const value = kind.value(column * payload.bands + band);
-        const text = value === null ? "\u2013" : kind.unit ? `${minus(value.toFixed(1))} ${kind.unit}` : tiny(value);
+        const text = value === null ? "\u2013" : kind.unit ? `${minus(value.toFixed(1))} ${kind.symbol ?? kind.unit}` : tiny(value);
         readout.textContent = `${((column + 0.5) * payload.secondsPerColumn).toFixed(2)} s, ${hertz(data.corners[band + 1])}: ${text}`;
       });
       stage.addEventListener("pointerleave", () => { readout.textContent = idle; });

@@ -1,8 +1,9 @@
 """Anomaly scores of a clip, computed from the residuals of its windows.
 
-A residual is the target minus the reconstruction in dB (`window feature`); its rows are
-the frames of its windows (`row mel`). `weight` is 1 for a window and 0 for padding.
-Higher scores are more anomalous.
+A residual is the target minus the reconstruction in dB (`window feature`) or, with a
+likelihood of power, the deviance residual in standard deviations. Its rows are the
+frames of its windows (`row mel`). `weight` is 1 for a window and 0 for padding. Higher
+scores are more anomalous.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,9 @@ from jaxtyping import Array, Float
 
 from gammavae_jax.config import ScoringConfig
 
-VARIANCE_FLOOR = 1e-6  # dB^2, for residuals that are all zero
+VARIANCE_FLOOR = (
+    1e-6  # in the residual's unit, squared, for residuals that are all zero
+)
 
 
 class Scatter(NamedTuple):
@@ -28,7 +31,7 @@ class Scatter(NamedTuple):
 
 
 class WindowErrors(NamedTuple):
-    """Each window's mean squared error (dB^2), divergence (nats) and training loss."""
+    """Each window's mean squared residual, divergence (nats) and training loss."""
 
     squared: Float[Array, "window"]
     kl: Float[Array, "window"]
@@ -103,7 +106,7 @@ def add_batch(
 def covariance(
     scatter: Scatter, n_rows: int, config: ScoringConfig
 ) -> Float[Array, "mel mel"]:
-    """Return the covariance of the accumulated rows, in dB^2.
+    """Return the covariance of the accumulated rows, in the residual's unit, squared.
 
     The "official" covariance centres each batch on its own mean, and divides by the
     number of windows minus 1, although a window has `n_rows` rows. The "pooled" one

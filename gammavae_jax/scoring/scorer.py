@@ -179,11 +179,16 @@ def score_batches(
 def windows_of_clip(
     config: Config, data: ClipArrays, clip: Int[Array, ""]
 ) -> tuple[Float[Array, "window feature"], Float[Array, "window"]]:
-    """Return a clip's windows in dB, and their weights, which are 0 for padding."""
+    """Return a clip's windows in dB, and their weights, which are 0 for padding.
+
+    For normalised bands, the level of the clip is subtracted.
+    """
     n_context = config.features.n_context
     n_windows = data.log_mel.shape[-2] - n_context + 1
     frames = jnp.arange(n_windows)[:, None] + jnp.arange(n_context)
     windows = data.log_mel[clip][frames].reshape(n_windows, -1)
+    if config.model.normalises_bands:
+        windows -= data.level[clip]
     last = data.n_frames[clip] - n_context
     return windows, (jnp.arange(n_windows) <= last) * 1.0
 
@@ -217,9 +222,12 @@ def direct_scores(
 ) -> dict[str, Float[Array, ""]]:
     """Compute a clip's or batch's `clip_scores` from its windows."""
     terms = loss_terms(output, config.model)
+    squared = terms.reconstruction
+    if config.model.has_power_likelihood:
+        squared = jnp.mean(output.residual**2, axis=-1)
     return clip_scores(
         WindowErrors(
-            terms.reconstruction,
+            squared,
             terms.kl,
             total_loss(terms, config.train.kl_weight),
         ),
@@ -248,15 +256,16 @@ def statistics_of_clip(
     """Return a clip's statistics by name; see `data.statistics`."""
     log_mel = data.log_mel[clip]
     is_frame = (jnp.arange(log_mel.shape[0]) < data.n_frames[clip]) * 1.0
-    residual, is_covered = statistics.frame_residual(
-        output.residual, weight, config.features.n_mels, config.features.n_context
-    )
+    sizes = config.features.n_mels, config.features.n_context
+    residual, is_covered = statistics.frame_residual(output.residual, weight, *sizes)
+    # In dB also for a likelihood of power, whose residuals are not levels.
+    difference, _ = statistics.frame_residual(output.difference, weight, *sizes)
     return {
         "spectrum": statistics.spectrum(log_mel, is_frame),
         "gamma": statistics.gamma(log_mel, is_frame),
         "maximum": statistics.maximum(log_mel, is_frame),
         "salient": statistics.salient(log_mel, is_frame),
         "residual": statistics.residual(residual, is_covered),
-        "peak": statistics.peak(residual, is_covered),
+        "peak": statistics.peak(difference, is_covered),
         "latent": statistics.latent(output.code, weight),
     }

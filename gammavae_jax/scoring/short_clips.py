@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from gammavae_jax.data.arrays import ClipArrays
+from gammavae_jax.data.arrays import ClipArrays, shortened
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.conditions import Conditions, n_frames_of
 from gammavae_jax.devices.placement import Placement
@@ -45,9 +45,8 @@ def calibrate_short_clips(
     calibration = dict(detector.calibration)
     for share in SHARES:
         most = [[_frames(detector, m, share)] for m in range(len(detector.machines))]
-        shorter = clips._replace(
-            n_frames=np.minimum(clips.n_frames, np.array(most, np.int32))
-        )
+        n_frames = np.minimum(clips.n_frames, np.array(most, np.int32))
+        shorter = shortened(clips, n_frames)
         whole, names = detector.calibration, (config.score,)
         cut = fuse(score(shorter), whole, names, config.scoring.fused)
         calibration[_key(detector, share)] = cut[config.score]

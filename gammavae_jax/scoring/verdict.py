@@ -161,4 +161,5 @@ def _rounded_up(arrays: ClipArrays) -> ClipArrays:
     return ClipArrays(
         log_mel=np.pad(arrays.log_mel, (*clips, (0, more_frames), (0, 0))),
         n_frames=np.pad(arrays.n_frames, clips),
+        level=np.pad(arrays.level, clips),
     )

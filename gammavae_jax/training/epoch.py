@@ -52,7 +52,8 @@ def gather(
 
     The `count` windows that start at position `first` of `order` are divided into
     batches. Return the windows (dB), their weights, which are 0 for the padding of the
-    last batch, and the index of each window's first frame.
+    last batch, and the index of each window's first frame. For normalised bands, the
+    level of each clip is subtracted from its windows.
     """
     place = step * config.train.batch_size + jnp.arange(config.train.batch_size)
     start = data.window_start[order.at[first + place].get(mode="clip")]
@@ -60,6 +61,8 @@ def gather(
     frames = log_mel.reshape(-1, log_mel.shape[-1])
     rows = start[:, None] + jnp.arange(config.features.n_context)
     batch = frames[rows].reshape(len(place), -1)
+    if config.model.normalises_bands:
+        batch -= data.clips.level[start // log_mel.shape[-2]][:, None]
     return batch, (place < count).astype(batch.dtype), start
 
 

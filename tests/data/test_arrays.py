@@ -13,6 +13,7 @@ from gammavae_jax.data.arrays import (
     Capacity,
     is_anomaly,
     is_target,
+    shortened,
     stack_machines,
     supplemental_clips,
 )
@@ -49,6 +50,18 @@ def test_a_clip_shorter_than_a_window_is_refused(folder):
     soundfile.write(files.train[0].path, np.zeros(4 * 512 - 1), 16000)
     with pytest.raises(InputError, match=r"normal_0000.*too few for.* needs 2048"):
         load_clips(files.train, BANK, CONFIG)
+
+
+def test_a_clips_level_is_the_mean_of_its_own_frames():
+    """Neither padding nor the frames that are cut off count."""
+    (machine,) = crowd(np.random.default_rng(0), counts=(4,))
+    arrays = stack_machines([machine], 5, Capacity(6, 40, 200))
+    means = [x.mean(dtype=np.float64) for x in machine[1].log_mels]
+    np.testing.assert_allclose(arrays.clips.level[0], [*means, 0, 0], rtol=1e-6)
+    cut = shortened(arrays.clips, np.minimum(arrays.clips.n_frames, 6))
+    means = [x[:6].mean(dtype=np.float64) for x in machine[1].log_mels]
+    np.testing.assert_allclose(cut.level[0], [*means, 0, 0], rtol=1e-6)
+    assert cut.n_frames.max() == 6
 
 
 def test_stacked_clips_are_padded_and_their_frames_counted():

@@ -21,7 +21,7 @@ PAIR = (3, 7)
 def noise(rng, seconds=SECONDS):
     """Return low-pass noise, whose spectrum is always the same."""
     white = rng.standard_normal((round(seconds * RATE),))
-    return 0.1 * scipy.signal.lfilter([1.0], [1.0, -0.9], white)
+    return 0.1 * np.asarray(scipy.signal.lfilter([1.0], [1.0, -0.9], white))
 
 
 def stacked(log_mels):

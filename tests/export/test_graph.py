@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from gammavae_jax.config import FeatureConfig
+from gammavae_jax.config import Config, FeatureConfig
 from gammavae_jax.data.features import (
     log_mel,
     mel_filterbank,
@@ -49,7 +49,7 @@ def test_the_graph_has_the_log_mel_and_windows_of_the_features(config):
     graph = Graph()
     mels = add_log_mel(graph, "wave", bank, config)
     graph.output("mels", mels)
-    graph.output("windows", add_windows(graph, mels, config.n_context))
+    graph.output("windows", add_windows(graph, mels, Config(features=config)))
     outputs = [
         value("mels", ["frame", config.n_mels]),
         value("windows", ["window", config.n_features]),

@@ -128,6 +128,9 @@ VARIANTS = {
     "features.hop_length=160 features.n_mels=30 scoring.smote_ratio=0.9",
     "raw_moments": "default model.parameters=mean_variance",
     "centred": "default model.inputs=centred features.n_context=3",
+    "f": "default model.likelihood=f features.n_context=3",
+    "gamma": "autoencoder model.likelihood=gamma model.target=centre",
+    "bands": "vae model.inputs=bands features.n_mels=40",
 }
 
 

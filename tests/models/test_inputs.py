@@ -9,7 +9,7 @@ from gammavae_jax.models import layers
 from gammavae_jax.models.autoencoder import AutoEncoder, reconstruct
 
 N_CONTEXT, N_MELS, N_WINDOWS = 5, 6, 12
-INPUTS = ["raw", "centred", "standardised"]
+INPUTS = ["raw", "centred", "standardised", "bands"]
 TARGETS = ["window", "centre"]
 
 
@@ -73,6 +73,48 @@ def test_standardised_features_have_mean_0_and_variance_1(model):
     target = look(windows).target
     np.testing.assert_allclose(target.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(target.var(axis=0, ddof=1), 1, rtol=1e-3)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_bands_are_normalised_by_their_frames_and_targets_stay_in_decibels(
+    model, target
+):
+    look, windows, variables = model("bands", target)
+    found = variables["batch_stats"][layers.INPUTS][layers.BANDS]
+    of_bands = np.asarray(windows, np.float64).reshape(-1, N_MELS)
+    np.testing.assert_allclose(found["mean"], of_bands.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(found["var"], of_bands.var(0), rtol=1e-4)
+    expected = windows if target == "window" else frames(windows)[:, 2]
+    np.testing.assert_array_equal(look(windows).target, expected)
+
+
+def test_padding_does_not_change_the_statistics_of_bands():
+    rng = np.random.default_rng(0)
+    frames = jnp.asarray(rng.normal(-60, 5, (40, N_MELS)), jnp.float32)
+    weight = jnp.asarray(np.arange(40) < 25, jnp.float32)
+    layer = layers.BandStatistics()
+    variables = layer.init(jax.random.key(0), frames, weight, False)
+    (mean, deviation), _ = layer.apply(
+        variables, frames, weight, True, mutable=["batch_stats"]
+    )
+    np.testing.assert_allclose(mean, frames[:25].mean(0), rtol=1e-5)
+    expected = np.sqrt(np.asarray(frames[:25], np.float64).var(0) + layers.EPS)
+    np.testing.assert_allclose(deviation, expected, rtol=1e-4)
+
+
+def test_the_output_of_a_decoder_is_in_deviations_of_each_band(model):
+    """A decoder that returns 1 reconstructs the mean plus one deviation."""
+    look, windows, variables = model("bands")
+    statistics = variables["batch_stats"][layers.INPUTS][layers.BANDS]
+    output = variables["params"][layers.DECODER][layers.OUTPUT]
+    ones = {
+        n: (jnp.ones_like if n == "bias" else jnp.zeros_like)(output[n]) for n in output
+    }
+    decoder = {**variables["params"][layers.DECODER], layers.OUTPUT: ones}
+    variables["params"] = {**variables["params"], layers.DECODER: decoder}
+    expected = statistics["mean"] + jnp.sqrt(statistics["var"] + layers.EPS)
+    found = frames(look(windows).reconstruction)
+    np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), rtol=1e-5)
 
 
 @pytest.mark.parametrize("inputs", INPUTS)

@@ -12,7 +12,8 @@ from support.probes import clips, noise
 from gammavae_jax.data.features import windows
 from gammavae_jax.errors import InputError
 from gammavae_jax.models.autoencoder import reconstruct
-from gammavae_jax.models.layers import INPUTS, STANDARDISE
+from gammavae_jax.models.layers import INPUTS, LIKELIHOOD, STANDARDISE
+from gammavae_jax.models.likelihood import concentrations_of
 from gammavae_jax.presets import PRESETS
 from gammavae_jax.report.explanation import explain_clip
 
@@ -153,6 +154,32 @@ def test_a_residual_is_the_clip_minus_its_reconstruction(made):
     np.testing.assert_allclose(
         found.reconstruction + found.residual, log_mel, atol=1e-4
     )
+    assert found.residual_unit == "dB"
+
+
+@pytest.mark.slow
+def test_a_residual_of_a_likelihood_of_power_is_in_standard_deviations():
+    """Here by hand: the roots of deviances, averaged over windows and members."""
+    made = probe(small("gammavae", "model.likelihood=gamma"), n_clips=14, epochs=2)
+    log_mel = with_burst(one(17))
+    level = log_mel.mean(dtype=np.float64)
+    decibels, deviances = np.zeros(log_mel.shape), np.zeros(log_mel.shape)
+    for member in (0, 1):
+        (output, inputs), scorer = reconstructed_windows(
+            made.detector, member, 0, log_mel - level
+        )
+        k = np.asarray(concentrations_of(scorer.params[LIKELIHOOD]).power)
+        ratio = 10 ** ((inputs.astype(np.float64) - output) / 10)
+        roots = np.sqrt(2 * k * (ratio - 1 - np.log(ratio))) * np.sign(ratio - 1)
+        n_covering = np.convolve(np.ones(len(inputs)), np.ones(5))
+        for w in range(len(inputs)):
+            share = 0.5 / n_covering[w : w + 5, None]
+            decibels[w : w + 5] += output[w] * share
+            deviances[w : w + 5] += roots[w] * share
+    found = explain_clip(made.detector, 0, 0, log_mel)
+    assert found.residual_unit == "standard deviations"
+    np.testing.assert_allclose(found.residual, deviances, atol=5e-3)
+    np.testing.assert_allclose(found.reconstruction, decibels + level, atol=5e-3)
 
 
 def test_parts_of_a_fusion_are_the_scores_it_fuses(made):
@@ -181,6 +208,9 @@ PRESET_CHANGES = {
     "centre": ("model.target=centre",),
     "centred": ("model.inputs=centred",),
     "standardised": ("model.inputs=standardised",),
+    "f": ("model.likelihood=f",),
+    "gamma centre": ("model.likelihood=gamma", "model.target=centre"),
+    "bands": ("model.inputs=bands",),
     "standardised centre": ("model.inputs=standardised", "model.target=centre"),
     "codes": (
         "train.split=clip",

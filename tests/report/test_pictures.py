@@ -1,18 +1,23 @@
 """A clip's sound on a page, and where its contributions lie, in words."""
 
+import base64
 import io
+import zlib
 
 import numpy as np
 import pytest
 import soundfile
 
-from gammavae_jax.config import FeatureConfig
+from gammavae_jax.config import Config, FeatureConfig
 from gammavae_jax.data.features import band_corners
+from gammavae_jax.report.explanation import Explanation, Part
 from gammavae_jax.report.pictures import (
+    Sound,
     describe_regions,
     encode_clip,
     find_regions,
     frequencies,
+    picture_payload,
 )
 
 CORNERS = band_corners(FeatureConfig())
@@ -105,3 +110,32 @@ def test_a_score_that_nothing_raises_has_no_regions():
 def test_frequencies_have_the_unit_that_fits():
     assert frequencies(312.0, 448.0) == "310 and 450 Hz"
     assert frequencies(930.0, 1240.0) == "0.9 and 1.2 kHz"
+
+
+def decoded(picture, n_bands):
+    """Return the values of a picture, `column band`."""
+    codes = np.frombuffer(zlib.decompress(base64.b64decode(picture["data"])), np.uint8)
+    values = picture["low"] + picture["step"] * codes.astype(float)
+    return np.where(codes == 255, np.nan, values).reshape(-1, n_bands)
+
+
+@pytest.mark.parametrize("unit", ["dB", "standard deviations"])
+def test_a_reconstruction_is_sent_unless_the_residual_in_decibels_gives_it(unit):
+    rng = np.random.default_rng(0)
+    log_mel = rng.normal(-60, 8, (40, 128))
+    rebuilt = np.clip(log_mel + rng.normal(0, 3, log_mel.shape), -80, -40)
+    residual = log_mel - rebuilt if unit == "dB" else rng.standard_normal((40, 128))
+    parts = (Part("mse", 51.2, True),)
+    explanation = Explanation(rebuilt, residual, unit, 0.01 + 0 * log_mel, parts)
+    made = picture_payload(explanation, log_mel, Sound(None, 16000), Config())
+    shown = decoded(made["residual"], 128)
+    step = 0.5 if unit == "dB" else 0.05
+    within = np.abs(residual) < made["residual"]["high"]
+    assert within.mean() > 0.99
+    np.testing.assert_allclose(shown[within], residual[within], atol=0.51 * step)
+    assert made["residual"]["unit"] == unit
+    assert ("reconstruction" in made) == (unit != "dB")
+    if unit != "dB":
+        again = decoded(made["reconstruction"], 128)
+        inside = (rebuilt > log_mel.min()) & (rebuilt < log_mel.max())
+        np.testing.assert_allclose(again[inside], rebuilt[inside], atol=0.26)

@@ -169,7 +169,7 @@ def test_the_score_of_a_new_clip_is_the_mean_over_a_seeds_members(probe, rng):
     test = clips(noise(rng, 2))
     scores = probe.scores(test, test)
     log_mel = np.stack([np.stack(test.log_mels)] * 2)
-    data = ClipArrays(log_mel, np.full((2, 2), 20, np.int32))
+    data = ClipArrays(log_mel, np.full((2, 2), 20, np.int32), np.zeros((2, 2)))
     for seed, machine in np.ndindex(2, 2):
         by_fold = [scores_of(probe, seed, machine, f, 1, data) for f in range(N_FOLDS)]
         for name in by_fold[0]:

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from support.detectors import fitted, small
 from support.probes import clips, noise
 
 from gammavae_jax.config import SCORE_NAMES
+from gammavae_jax.config_json import override
 from gammavae_jax.data.arrays import stack_clips
 from gammavae_jax.evaluation.metrics import auc
 from gammavae_jax.scoring.scorer import (
+    output_of_clip,
     rows_in_window,
     wanted_statistics,
     windows_of_clip,
@@ -25,6 +28,7 @@ DETECTORS = {
         ["train.split=clip", "train.held_out_fraction=0.5"],
     ),
     "folds of middle frames": (OF_FOLDS, [WITH_CENTRE]),
+    "a likelihood of power": (OF_FOLDS, ["model.likelihood=f"]),
 }
 
 
@@ -66,6 +70,39 @@ def test_a_clip_has_the_same_scores_alone_and_in_a_batch(every_score):
             np.testing.assert_allclose(
                 values[..., i], alone[name][..., 0], rtol=rtol, atol=atol, err_msg=name
             )
+
+
+@pytest.mark.parametrize("option", ["likelihood=gamma", "inputs=bands"])
+def test_a_clips_gain_does_not_change_scores_of_normalised_bands(option):
+    rng = np.random.default_rng(4)
+    names = ["mse", "mahalanobis", "residual_density", "peak_density"]
+    config = small("default", f"scores={json.dumps(names)}", "score=mse")
+    config = override(config, [f"model.{option}"])
+    probe = fitted(config, [("m", clips(noise(rng, 10), n_target=2))], 1)
+    spectra = noise(rng, 3, np.array([20, 12, 5]))
+    scores = probe.scores(clips(spectra))
+    louder = probe.scores(
+        clips([x + g for x, g in zip(spectra, (13, -8, 2.5), strict=True)])
+    )
+    for name, values in scores.items():
+        np.testing.assert_allclose(louder[name], values, rtol=1e-3, err_msg=name)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian_db", "gamma"])
+def test_the_mse_is_the_mean_squared_residual(likelihood):
+    rng = np.random.default_rng(5)
+    config = small("default", 'scores=["mse"]', "score=mse", "train.split=clip")
+    config = override(config, [f"model.likelihood={likelihood}"])
+    probe = fitted(config, [("m", clips(noise(rng, 10)))], 1)
+    data = stack_clips([clips(noise(rng, 1))], 5)
+    scorer, one = (
+        jax.tree.map(lambda leaf, n=n: jnp.asarray(leaf[(0,) * n]), tree)
+        for tree, n in ((probe.detector.scorer, 2), (data, 1))
+    )
+    output, _ = output_of_clip(config, scorer, one, jnp.array(0))
+    expected = np.mean(np.asarray(output.residual, np.float64) ** 2)
+    found = probe.scores(clips([data.log_mel[0, 0]]))["mse"]
+    assert found.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_worst_windows_detect_a_short_click_that_the_mean_hardly_does():

@@ -1,5 +1,7 @@
 """The effect of model and training options on an epoch and its report."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,8 @@ from support.probes import clips, crowd, noise
 
 from gammavae_jax.data.arrays import HELD_OUT, TRAIN, stack_machines
 from gammavae_jax.models.distributions import kl_to_prior
-from gammavae_jax.models.layers import HEADS
+from gammavae_jax.models.layers import HEADS, LIKELIHOOD
+from gammavae_jax.models.likelihood import concentrations_of
 from gammavae_jax.models.loss import total_loss
 from gammavae_jax.training import epoch as epochs
 from gammavae_jax.training import step
@@ -136,6 +139,9 @@ def test_the_diagnostics_of_latents_of_a_stopped_model_are_nan(tiny, preset):
         ["model.heads=softmax", "model.parameters=mean_variance"],
         ["model.heads=softmax", "model.kl=ancestor", "train.kl_weight=1"],
         ["model.kl=report_eq2", "model.target=centre", "train.kl_warmup=4"],
+        ["model.inputs=bands", "model.latent=deterministic"],
+        ["model.likelihood=gamma", "model.target=centre"],
+        ["model.likelihood=f", "model.latent=gaussian"],
     ],
     ids=" ".join,
 )
@@ -168,3 +174,44 @@ def test_the_middle_frame_is_predicted_down_to_its_noise(tiny, inputs, noise_flo
     np.testing.assert_allclose(
         terms.reconstruction, (output.residual**2).mean(-1), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("likelihood", ["gamma", "f"])
+def test_training_finds_the_concentrations_of_simulated_power(tiny, likelihood):
+    """Each band's power is a Gamma, or an F; clips differ in their gain."""
+    rng = np.random.default_rng(0)
+    power, scale = np.repeat([1.0, 3.0], 8), 5.0
+    ratio = rng.gamma(power, 1 / power, (16, 250, 16))
+    if likelihood == "f":
+        ratio /= rng.gamma(scale, 1 / scale, ratio.shape)
+    gain = rng.uniform(-20, 20, (16, 1, 1))
+    spectra = 10 * np.log10(ratio) + gain + np.linspace(-70, -40, 16)
+    machine = arrays_of(("m", clips(list(spectra))), slice(-246, None))
+    config = tiny(
+        "default",
+        f"model.likelihood={likelihood}",
+        "features.n_mels=16",
+        "train.batch_size=128",
+        "train.learning_rate=0.004",
+    )
+    states, infos = epochs_of(config, machine, 12)
+    found = concentrations_of(states[-1].params[LIKELIHOOD])
+    for half in (slice(0, 8), slice(8, None)):
+        assert np.median(found.power[half]) == pytest.approx(power[half][0], rel=0.1)
+    if found.scale is not None:
+        assert np.median(found.scale) == pytest.approx(scale, rel=0.25)
+    output, _ = held_out_of_bands(config, states[-1], machine)
+    assert np.mean(output.residual**2) == pytest.approx(1.1, abs=0.1)
+    assert infos[-1].held_out_loss < infos[0].held_out_loss
+
+
+def held_out_of_bands(config, state, one_machine):
+    """The same as `held_out`, without the clips' levels."""
+    data, group = one_machine
+    count = jnp.sum(group == HELD_OUT)
+    order = jnp.argsort(group != HELD_OUT)
+    config = dataclasses.replace(
+        config, train=dataclasses.replace(config.train, batch_size=int(count))
+    )
+    windows, _, _ = epochs.gather(config, data, order, 0, count, jnp.array(0))
+    return step.evaluate_windows(config, state, windows)

@@ -1,0 +1,81 @@
+"""Spreads the share of each band of a score over the frames of a clip.
+
+**When a share is shown is a convention**, except for `mse`, because the statistics
+summarise all frames. The share of a band is shown at the frames that are more than one
+standard deviation from the mean of the nearest training clip. For `peak` and `gamma`,
+it is shown in proportion to the power, for `maximum` at the maximum of the band, and
+for `salient` at the salient frames. A negative share is spread evenly over time.
+
+Each function returns weights that add up to 1 over the frames of each band, except for
+`by_squares`, which divides a total among all bands and frames.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from gammavae_jax.data.statistics import salience
+
+_SMALLEST_DEVIATION = 0.5  # dB or standard deviations, for bands that hardly vary
+_EVEN_WEIGHT = 0.1  # the minimum weight of a frame, in squared deviations
+_NEPERS = np.log(10.0) / 10.0  # of power per decibel
+
+
+def of_model_free(
+    statistic: str,
+    log_mel: Float[np.ndarray, "frame mel"],
+    features: Float[np.ndarray, "block mel"],
+) -> Float[np.ndarray, "frame mel"]:
+    """Weight each frame as the named model-free statistic requires."""
+    is_frame = np.ones(len(log_mel), bool)
+    if statistic == "spectrum":
+        return by_excess(log_mel - log_mel.mean(), features, is_frame)
+    if statistic == "maximum":
+        return normalised((log_mel == log_mel.max(axis=0)) * 1.0, is_frame)
+    if statistic == "salient":
+        weight = np.asarray(salience(jnp.asarray(log_mel), jnp.ones(len(log_mel))))
+        return np.repeat(weight[:, None], log_mel.shape[1], axis=1)
+    return by_power(log_mel, is_frame)
+
+
+def by_power(
+    decibels: Float[np.ndarray, "frame mel"], is_frame: Bool[np.ndarray, "frame"]
+) -> Float[np.ndarray, "frame mel"]:
+    """Weight each frame by its power in the band, whose level is given in dB."""
+    level = decibels.max(axis=0, where=is_frame[:, None], initial=-np.inf)
+    power = np.exp(_NEPERS * np.minimum(decibels - level, 0.0))
+    return normalised(power, is_frame)
+
+
+def by_excess(
+    values: Float[np.ndarray, "frame mel"],
+    features: Float[np.ndarray, "block mel"],
+    is_frame: Bool[np.ndarray, "frame"],
+) -> Float[np.ndarray, "frame mel"]:
+    """Weight each frame by its squared distance beyond one deviation from the mean.
+
+    The first two blocks of `features` are each band's mean and standard deviation.
+    """
+    mean, deviation = features[0], features[1]
+    unit = np.maximum(deviation, _SMALLEST_DEVIATION)
+    excess = np.maximum(np.abs(values - mean) - unit, 0.0) / unit
+    return normalised(excess**2 + _EVEN_WEIGHT, is_frame)
+
+
+def by_squares(
+    squares: Float[np.ndarray, "frame mel"],
+    total: float,
+    is_frame: Bool[np.ndarray, "frame"],
+) -> Float[np.ndarray, "frame mel"]:
+    """Divide `total` among bands and frames in proportion to `squares`."""
+    bands = squares.sum(0) if squares.any() else np.ones(squares.shape[1])
+    return total * bands / bands.sum() * normalised(squares, is_frame)
+
+
+def normalised(
+    weights: Float[np.ndarray, "frame mel"], is_frame: Bool[np.ndarray, "frame"]
+) -> Float[np.ndarray, "frame mel"]:
+    """Scale each band's weights to a sum of 1; if all are 0, make all frames equal."""
+    weights = np.where(is_frame[:, None], weights, 0.0)
+    weights = np.where(weights.sum(0) > 0, weights, is_frame[:, None] * 1.0)
+    return weights / weights.sum(0)
