@@ -115,7 +115,7 @@ def test_scores_threshold_and_decisions_agree(detector):
 
 
 def test_the_threshold_is_based_on_every_training_clip_held_out(detector):
-    calibration = detector.detector_.calibration["fusion_mean"][0, 0]
+    calibration = detector.detector_.calibration["fusion_smooth_max"][0, 0]
     assert np.isfinite(calibration).sum() == len(NORMAL)
     expected = conformal_threshold(calibration[: len(NORMAL)], 0.1)
     assert detector.threshold_ == {"machine": expected}
@@ -330,7 +330,7 @@ def test_cut_recordings_need_folds():
 def test_a_score_that_is_not_finite_is_refused_by_name(detector, monkeypatch):
     with pytest.raises(InputError, match=r"array 1: sample 0 is .*e\+2"):
         detector.predict([NEW[0], 1e30 * NEW[0]], RATE)
-    nothing = {"fusion_mean": np.full((1, 1, 1), np.nan, np.float32)}
+    nothing = {"fusion_smooth_max": np.full((1, 1, 1), np.nan, np.float32)}
     monkeypatch.setattr(detector._scorer, "score", lambda clips: nothing)
     with pytest.raises(InputError, match="array 0: the score is not finite"):
         detector.predict(NEW[0], RATE)
@@ -358,7 +358,7 @@ def twin(detector):
 def test_a_false_alarm_rate_that_is_set_after_fit_takes_effect(twin, tmp_path):
     before, scores = twin.threshold_["machine"], twin.score_samples(NEW, RATE)
     twin.set_params(false_alarm_rate=0.5)
-    calibration = twin.detector_.calibration["fusion_mean"][0, 0, : len(NORMAL)]
+    calibration = twin.detector_.calibration["fusion_smooth_max"][0, 0, : len(NORMAL)]
     expected = conformal_threshold(calibration, 0.5)
     assert twin.threshold_ == {"machine": expected}
     assert expected < before

@@ -92,8 +92,11 @@ def test_no_seed_of_a_run_exceeds_31_bits():
     [
         (("mse", "mahalanobi"), "'mahalanobi': did you mean 'mahalanobis'"),
         (("mse", "mse"), "list each only once"),
-        (("mahalanobis",), "headline score 'fusion_mean' is not among the scores"),
-        ((), "headline score 'fusion_mean' is not among the scores"),
+        (
+            ("mahalanobis",),
+            "headline score 'fusion_smooth_max' is not among the scores",
+        ),
+        ((), "headline score 'fusion_smooth_max' is not among the scores"),
     ],
 )
 def test_scores_must_be_known_and_distinct_and_include_the_headline_score(
@@ -138,7 +141,8 @@ def test_models_compute_the_requested_scores_and_those_to_fuse():
         (["scoring.threshold=official"], "set train.split=window or train.split=clip"),
         (
             ["scoring.threshold=official", "train.split=clip"],
-            "score 'fusion_mean' is computed per clip, but scoring.threshold=official",
+            "score 'fusion_smooth_max' is computed per clip, but scoring.threshold="
+            "official works on batches: change one of them",
         ),
         (
             ["model.likelihood=f", "model.inputs=centred"],

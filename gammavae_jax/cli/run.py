@@ -39,7 +39,8 @@ class Run(JobOptions):
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Run folder for all results. Default: runs/PRESET."""
     preset: Annotated[str, tyro.conf.arg(metavar="NAME")] = "default"
-    """Named configuration: default, vae, autoencoder, paper or official."""
+    """Named configuration: default, gammavae, vae, autoencoder, paper or
+    official."""
     epochs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Passes over the training data. Default: the preset's number, 20 or 100."""
     batch_size: Annotated[int | None, tyro.conf.arg(metavar="B")] = None

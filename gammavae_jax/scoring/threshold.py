@@ -84,7 +84,7 @@ def gamma_threshold(
 def fit_thresholds(
     scores: Mapping[str, Float[np.ndarray, "row machine item"]],
     config: ScoringConfig,
-    weights: Float[np.ndarray, "machine item"],
+    weights: Float[np.ndarray, "machine clip"],
 ) -> dict[str, Float[np.ndarray, "row machine"]]:
     """Fit a threshold to the known scores of each seed and machine.
 

@@ -42,7 +42,7 @@ NAMES = ("mixed_section_00", "source_section_00")
 def detector():
     scores = 'scores=["fusion_mean","spectrum_density","mse"]'
     fused = 'scoring.fused=["mse","spectrum_density"]'
-    return trained(small("default", scores, fused, "n_seeds=2"), 40).detector
+    return trained(small("gammavae", scores, fused, "n_seeds=2"), 40).detector
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_an_exported_file_names_its_machine_score_and_settings(exported, detecto
     assert about["machine"] == "mixed"
     assert about["section"] == "00"
     assert about["score"] == "fusion_mean"
-    assert about["preset"] == "default"
+    assert about["preset"] == "gammavae"
     assert int(about["seed"]) == config.seed
     assert float(about["false_alarm_rate"]) == 0.1
     assert int(about["sample_rate"]) == 16000

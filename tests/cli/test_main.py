@@ -206,7 +206,7 @@ def test_a_broken_score_file_or_full_disk_leaves_the_old_results(
 @pytest.fixture
 def run(tmp_path):
     """A run folder with one machine."""
-    folder = tmp_path / "run" / "scores" / "fusion_mean" / "seed13711"
+    folder = tmp_path / "run" / "scores" / "fusion_smooth_max" / "seed13711"
     scores = np.arange(float(len(NAMES)))
     write_scores(folder, "fan", "00", NAMES, scores)
     write_decisions(folder, "fan", "00", NAMES, scores > 5)
@@ -220,7 +220,7 @@ def test_submit_writes_a_package_and_prints_what_is_left(run, capsys):
     folder = out / label
     assert len(list(folder.iterdir())) == 3
     text = capsys.readouterr().out
-    assert f"written to {folder}: score fusion_mean, seed 13711" in text
+    assert f"written to {folder}: score fusion_smooth_max, seed 13711" in text
     assert "FILL IN in Doe_JKU_task2_1.meta.yaml" in text
 
 

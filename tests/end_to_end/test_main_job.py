@@ -168,7 +168,7 @@ def test_the_report_command_recreates_the_page_of_the_run(finished, data, tmp_pa
     for one, other in zip(pictures, pictures_2, strict=True):
         assert one["sound"] == other["sound"]
         assert one["value"] == pytest.approx(other["value"], rel=1e-3, abs=1e-3)
-        assert one["score"] == "fusion_mean"
+        assert one["score"] == "fusion_smooth_max"
         assert one["sound"]["type"] == "audio/mpeg"
 
 
@@ -178,7 +178,7 @@ def test_the_score_in_a_picture_is_that_of_its_clip(finished):
         rows = [
             row
             for row in csv.DictReader(file)
-            if (row["score"], row["seed"]) == ("fusion_mean", "13711")
+            if (row["score"], row["seed"]) == ("fusion_smooth_max", "13711")
         ]
     machines = list(dict.fromkeys(row["machine"] for row in rows))
     for clip, picture in zip(clips, pictures, strict=True):

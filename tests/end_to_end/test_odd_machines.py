@@ -66,7 +66,7 @@ DETECTABLE = sorted(
     - {"one_silent"}
 )
 IDENTICAL = ["silence", "silence_target", "copies"]
-CONFIG = small("default", f"scores={json.dumps(SCORES)}", "scoring.smote_ratio=0.5")
+CONFIG = small("gammavae", f"scores={json.dumps(SCORES)}", "scoring.smote_ratio=0.5")
 
 
 def ordinary(rng):

@@ -38,7 +38,7 @@ def probe(config, seed=0, n_clips=30, epochs=18, n_frames=N_FRAMES):
 @pytest.fixture(scope="module")
 def made():
     """A detector of two seeds and two folds, with scores of every kind."""
-    config = small("default", f"scores={json.dumps(BANDED + OTHERS)}", "n_seeds=2")
+    config = small("gammavae", f"scores={json.dumps(BANDED + OTHERS)}", "n_seeds=2")
     return probe(config, n_clips=20)
 
 
@@ -129,7 +129,7 @@ def test_mse_is_the_squared_residual(made):
 def test_a_reconstruction_is_in_decibels_whatever_the_models_inputs():
     """Standardised ones are converted back, here by hand."""
     made = probe(
-        small("default", "model.inputs=standardised", "model.target=centre"),
+        small("gammavae", "model.inputs=standardised", "model.target=centre"),
         n_clips=14,
         epochs=2,
         n_frames=30,
@@ -231,7 +231,7 @@ QUICK = ("autoencoder",)
     ],
 )
 def test_clips_of_every_preset_can_be_explained(name):
-    preset = name if name in PRESETS else "default"
+    preset = name if name in PRESETS else "gammavae"
     made = probe(
         small(preset, *PRESET_CHANGES[name]), n_clips=14, epochs=2, n_frames=30
     )

@@ -46,7 +46,7 @@ def made():
     machines = [(n, clips(noise(rng, 20, 40), n_target=4)) for n in names]
     scores = ["fusion_mean", "mse", "mahalanobis"]
     slowly = "train.learning_rate=0.001"
-    config = small("default", f"scores={json.dumps(scores)}", "n_seeds=2", slowly)
+    config = small("gammavae", f"scores={json.dumps(scores)}", "n_seeds=2", slowly)
     return fitted(config, machines, 20)
 
 

@@ -62,9 +62,9 @@ def test_whole_clips_keep_their_scores(detector):
 
 def test_the_score_of_a_short_held_out_clip_becomes_the_whole_one_of_its_rank(detector):
     stored = detector.detector_
-    whole = np.sort(stored.calibration["fusion_mean"][0, 0, :40])
+    whole = np.sort(stored.calibration["fusion_smooth_max"][0, 0, :40])
     for share in SHARES:
-        cut = np.sort(stored.calibration[f"fusion_mean at {share:g}"][0, 0, :40])
+        cut = np.sort(stored.calibration[f"fusion_smooth_max at {share:g}"][0, 0, :40])
         n_frames = int(share * 63) + 1
         clips = Clips(
             (clip_file(Path("x.wav")),) * 42, (np.zeros((n_frames, 128)),) * 42

@@ -168,7 +168,7 @@ def test_the_page_of_a_fleet_links_to_every_machine_with_the_worst_first(waves):
     means = [float(x) for x in re.findall(r"<td>([\d.]+)</td><td>\d+ of", page)]
     assert means == sorted(means)
     with (waves / "clips.csv").open(newline="") as file:
-        rows = [r for r in csv.DictReader(file) if r["score"] == "fusion_mean"]
+        rows = [r for r in csv.DictReader(file) if r["score"] == "fusion_smooth_max"]
     alarms = sum(int(row["decision"]) for row in rows)
     assert f"<dt>alarms</dt><dd>{alarms}</dd>" in page
     assert f"<dt>test clips</dt><dd>{len(rows)}</dd>" in page
