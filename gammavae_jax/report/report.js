@@ -426,9 +426,9 @@
       return;
     }
     const payload = JSON.parse(source.textContent);
-    const pictures = [payload.spectrogram, payload.residual, payload.contribution, payload.reconstruction];
+    const coded = [payload.spectrogram, payload.residual, payload.contribution, payload.reconstruction];
     const [levels, residual, raising, rebuilt] = await Promise.all(
-      pictures.map((picture) => picture && inflate(picture.data)));
+      coded.map((picture) => picture && inflate(picture.data)));
     if (mine !== turn) return;
     shown = { payload, levels, residual, raising, rebuilt, audio: null, url: null, stages: [], frame: 0 };
     place.replaceChildren(title, facts(clip), ...why(payload, clip), ...player(payload), pictures(), profile(payload));
