@@ -51,8 +51,8 @@ class Run(JobOptions):
     seed: Annotated[int | None, tyro.conf.arg(metavar="S")] = None
     """First seed. Default: 13711."""
     scores: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
-    """Anomaly scores to compute, such as fusion_mean or mse. An unknown name prints a
-    list of all scores. Default: the scores of the preset."""
+    """Anomaly scores to compute, such as fusion_smooth_max or mse. An unknown name
+    prints a list of all scores. Default: the scores of the preset."""
     with_supplemental: bool = False
     """Also train on the clips in folders named supplemental (2025 and later)."""
     wave_size: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
