@@ -452,11 +452,11 @@ def test_clip_seconds_set_after_fit_is_what_save_writes(detector, twin, tmp_path
         ({"settings": [1]}, r"settings is \[1\]: set it to a list of strings"),
         (
             {"settings": ["seed=4"]},
-            "is 13711, but settings change it to 4: set it only",
+            "is 13711, but settings contains another value, 4: remove it there",
         ),
         (
             {"settings": ["scoring.false_alarm_rate=0.2"]},
-            "but settings change it to 0.2",
+            "but settings contains another value, 0.2: remove it there",
         ),
         ({"skip_bad_files": "no"}, "skip_bad_files is 'no': set it to True or False"),
         ({"clip_seconds": True}, "clip_seconds is True"),

@@ -133,6 +133,6 @@ def _subfolders(root: Path) -> list[Path]:
 
 
 def _normal_folder(machine: Path) -> Path:
-    """Return a machine's subfolder of normal recordings or, without one, its folder."""
+    """Return a machine's folder of normal recordings, or its own if it has none."""
     folders = (machine / name for name in ("normal", "train"))
     return next((folder for folder in folders if folder.is_dir()), machine)

@@ -253,7 +253,7 @@ def _split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFil
 
 
 def _in_archives(machine: str, archives: Sequence[Path]) -> dict[str, list[ClipFile]]:
-    """List a machine's archived recordings by folder, each from its latest issue."""
+    """List a machine's archived recordings by folder, from the latest archives."""
     files, issued = defaultdict(list), set()
     for archive in archives:
         base, _ = issue_of(archive)

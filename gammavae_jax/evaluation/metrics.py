@@ -1,4 +1,4 @@
-"""The challenge's metrics for every year.
+"""The metrics of the challenge, in the versions of all years.
 
 Arrays have one entry per test clip, along the axis `clip`, in any order. A higher score
 is more anomalous; `is_anomaly` is true for anomalous clips, `is_target` for clips of

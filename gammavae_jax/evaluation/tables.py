@@ -114,7 +114,7 @@ def summarise_rows(rows: Sequence[Row], year: int | None = None) -> dict[str, An
 def summarise_scores(
     seeds: Mapping[str, Sequence[Sequence[Row]]], year: int | None = None
 ) -> dict[str, Any]:
-    """Summarise each score over seeds: its official score and mean metrics."""
+    """Return the official score and mean metrics of each anomaly score, over seeds."""
     return {
         "official_score": {
             score: _spread([official_score(rows, year) for rows in of_score])

@@ -129,7 +129,7 @@ class FolderWatch:
                 self._scored.forget_gone(present)
 
     def _name_left_out(self) -> None:
-        """Report the files that are left out, but hidden ones only at the start."""
+        """Report left-out files; report hidden ones only when the watch starts."""
         found, named = self._arrivals.left_out, self._left_out
         new = {
             name: reason

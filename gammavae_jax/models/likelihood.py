@@ -74,7 +74,7 @@ _SERIES_FROM = 8.0  # there, the first omitted term of Stirling's series is 3e-1
 
 
 class TrainedConcentrations(nn.Module):
-    """The trained concentrations of all bands, softplus of a parameter and bounded."""
+    """The concentrations of all bands: the softplus of trained values, bounded."""
 
     n_mels: int
     has_scale: bool  # whether the scale fluctuates: the F likelihood

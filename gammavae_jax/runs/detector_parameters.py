@@ -84,8 +84,8 @@ def configuration_of(parameters: Mapping[str, Any]) -> Config:
     for name, value in made.items():
         if parameters[name] not in (None, value):
             raise InputError(
-                f"{name} is {parameters[name]}, but settings change it to {value}: set "
-                f"it only through {name}"
+                f"{name} is {parameters[name]}, but settings contains another value, "
+                f"{value}: remove it there"
             )
     return replace(config, scores=(config.score,), n_seeds=1)
 

@@ -111,7 +111,7 @@ def read_marker(path: Path) -> tuple[Any, Config]:
 
 
 def load_arrays(path: Path, about: Mapping[str, Any], like: Any) -> Any:
-    """Verify the checksums of stored arrays, and load the arrays to the host.
+    """Verify the checksums of stored arrays, and load the arrays into host memory.
 
     `like` is a tree of the expected shapes and types. Damaged arrays raise
     `Unreadable`; arrays of an impossible size raise a plain InputError.
