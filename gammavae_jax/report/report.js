@@ -437,7 +437,8 @@
   }
 
   const PARTS = {
-    spectrum: "the overall sound", residual: "what the model did not expect",
+    spectrum: "the overall sound", maximum: "the loudest moments", salient: "the rarest moments",
+    gamma: "the power of each band", residual: "what the model did not expect",
     peak: "the loudest unexpected sound", latent: "the model's code",
   };
   function why(payload, clip) {
