@@ -181,7 +181,9 @@ def test_recordings_of_one_group_are_held_out_together_and_never_compared(
         notes = capsys.readouterr().err
         assert "needs 9 held-out recordings" in notes
         assert "machine (4)" in notes
-    with pytest.raises(InputError, match="groups has 2 labels for 12 usable recordings"):
+    with pytest.raises(
+        InputError, match="groups has 2 labels for 12 usable recordings"
+    ):
         small().fit(NORMAL, RATE, groups=[0, 1])
 
 
