@@ -74,7 +74,7 @@ def _scores_of_seed(
     names = ("auc_source", "auc_target", "pauc", "auc")
     return {
         "values": _short(clips.scores[score][s], 8),
-        "p": _short(clips.p_values[score][s], 4) if score in clips.p_values else None,
+        "p": _short(clips.p_values[score][s], 8) if score in clips.p_values else None,
         "alarms": "".join("1" if alarm else "0" for alarm in decisions),
         "threshold": _finite(float(clips.thresholds[score][s]), 8),
         "metrics": row and {name: _finite(getattr(row, name), 5) for name in names},
