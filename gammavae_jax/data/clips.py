@@ -42,6 +42,12 @@ class Clips(NamedTuple):
 NamedClips = Sequence[tuple[str, Clips]]  # the name of each machine, and its clips
 
 
+def recording_numbers(clips: Clips) -> Int[np.ndarray, "clip"]:
+    """Return the number of the recording that each clip was cut from."""
+    every = np.arange(len(clips.files))
+    return every if clips.recording is None else clips.recording
+
+
 def load_clips(
     files: Sequence[ClipFile],
     filterbank: Float[np.ndarray, "bin mel"],

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from gammavae_jax.data.clips import Clips, NamedClips
+from gammavae_jax.data.clips import NamedClips, recording_numbers
 from gammavae_jax.data.recording_clips import LoadedRecordings
 from gammavae_jax.errors import InputError, printable
 
@@ -48,12 +48,6 @@ def group_clips(train: NamedClips, pattern: str) -> list[Int[np.ndarray, "_"]]:
             f"pattern that is found in paths like {name}"
         )
     return groups
-
-
-def recording_numbers(clips: Clips) -> Int[np.ndarray, "clip"]:
-    """Return the number of the recording that each clip was cut from."""
-    every = np.arange(len(clips.files))
-    return every if clips.recording is None else clips.recording
 
 
 def with_groups(

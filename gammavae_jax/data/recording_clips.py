@@ -20,6 +20,7 @@ from gammavae_jax.data.clips import (
     Clips,
     levels_explained,
     load_usable,
+    recording_numbers,
     require_window,
 )
 from gammavae_jax.data.conditions import Heard
@@ -83,8 +84,7 @@ class LoadedRecordings(NamedTuple):
     @property
     def recording(self) -> Int[np.ndarray, "clip"]:
         """The number of the recording that each clip was cut from."""
-        number = self.clips.recording
-        return np.arange(len(self.clips.files)) if number is None else number
+        return recording_numbers(self.clips)
 
     @property
     def heard(self) -> Heard:

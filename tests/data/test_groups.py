@@ -8,8 +8,8 @@ import pytest
 from gammavae_jax.cli.fit import Fit
 from gammavae_jax.config import Config, TrainConfig
 from gammavae_jax.config_json import override
-from gammavae_jax.data.clips import Clips
-from gammavae_jax.data.groups import group_clips, recording_numbers, with_groups
+from gammavae_jax.data.clips import Clips, recording_numbers
+from gammavae_jax.data.groups import group_clips, with_groups
 from gammavae_jax.data.machines import clip_file
 from gammavae_jax.data.recording_clips import LoadedRecordings
 from gammavae_jax.errors import InputError
