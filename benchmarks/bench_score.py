@@ -1,4 +1,4 @@
-"""Time scoring of 10 s clips against the official code's form of the Mahalanobis score.
+"""Time scoring of 10 s clips against the Mahalanobis score as in the official code.
 
 Our side scores every clip from log-mels in memory, once with this score alone and once
 with the three official scores. The official form scores some of the clips, and its time
@@ -37,15 +37,15 @@ def parse() -> argparse.Namespace:
     options = parser(__doc__)
     add = options.add_argument
     add("--clips", type=positive, default=10000, metavar="N",
-        help="all machines together (default: 10000)")  # fmt: skip
+        help="clips of all machines together (default: 10000)")  # fmt: skip
     add("--official-clips", type=positive, default=140, metavar="N",
         help="clips that the official form scores (default: 140)")  # fmt: skip
     add("--machines", type=positive, default=7, metavar="N", help="default: 7")
     add("--frames", type=positive, default=313, metavar="N",
-        help="per clip (default: 313, which is 10 s)")  # fmt: skip
+        help="frames per clip (default: 313, which is 10 s)")  # fmt: skip
     parsed = options.parse_args()
     if parsed.frames < 5:
-        options.error(f"--frames {parsed.frames}: a window has 5")
+        options.error(f"--frames {parsed.frames}: use at least 5 (one window)")
     return parsed
 
 
@@ -79,7 +79,7 @@ def main() -> int:
     )
     show_result(record)
     if difference > LARGEST_DIFFERENCE:
-        say(f"error: the sides differ by {difference:.2g}, relative")
+        say(f"error: the two sides' scores differ by {difference:.2g} (relative)")
         return 1
     return 0
 

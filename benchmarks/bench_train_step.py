@@ -63,7 +63,7 @@ def parse() -> argparse.Namespace:
     add("--models", nargs="+", choices=MODELS, default=MODELS, metavar="NAME",
         help=f"any of {', '.join(MODELS)} (default: both)")  # fmt: skip
     add("--machines", nargs="+", type=positive, default=[1, 7], metavar="N",
-        help="how many at a time (default: 1 7)")  # fmt: skip
+        help="numbers of machines to train at a time (default: 1 7)")  # fmt: skip
     add("--seeds", nargs="+", type=positive, default=[1, 5], metavar="N",
         help="seeds per machine (default: 1 5)")  # fmt: skip
     add("--batch-size", type=positive, default=256, metavar="B", help="default: 256")
@@ -75,9 +75,9 @@ def parse() -> argparse.Namespace:
         help="clips per machine (default: 100)",
     )
     add("--frames", type=positive, default=313, metavar="N",
-        help="per clip (default: 313, which is 10 s)")  # fmt: skip
+        help="frames per clip (default: 313, which is 10 s)")  # fmt: skip
     add("--epochs", type=positive, default=4, metavar="N",
-        help="epochs in one of our repetitions (default: 4)")  # fmt: skip
+        help="epochs in a repetition of our side (default: 4)")  # fmt: skip
     add("--batching", choices=("auto", "vmap", "map"), default="auto",
         help="batching of models within a device (default: auto)")  # fmt: skip
     add(
@@ -93,9 +93,10 @@ def parse() -> argparse.Namespace:
         "clips (default: 100 300 1000)")  # fmt: skip
     parsed = options.parse_args()
     if parsed.frames < FRAMES_OF_A_WINDOW:
-        options.error(f"--frames {parsed.frames}: a window has {FRAMES_OF_A_WINDOW}")
+        least = f"use at least {FRAMES_OF_A_WINDOW} (one window)"
+        options.error(f"--frames {parsed.frames}: {least}")
     if parsed.batch_size < 2:
-        options.error("--batch-size 1: batch normalisation needs 2")
+        options.error("--batch-size 1: batch normalisation needs at least 2")
     return parsed
 
 
@@ -259,7 +260,7 @@ def peer_result(outcome: Outcome) -> dict[str, Any]:
 
 
 def scaling(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return how time and memory grow with the clips; 1 means proportionally."""
+    """Return how time and memory grow with the clips; 1 means proportional."""
     smallest = {r["model"]: r for r in reversed(results)}
     rows = []
     for record in results:

@@ -12,7 +12,7 @@ _COMPILING = ("/jax/core/compile/backend_compile_duration",)
 
 
 class CompileClock:
-    """Records compilation events from its creation on."""
+    """Records compilation events, starting at its creation."""
 
     def __init__(self):
         self._intervals: list[tuple[str, float, float]] = []
@@ -30,7 +30,7 @@ class CompileClock:
         self._intervals.append((event, now - duration_secs, now))
 
     def _covered(self, events: tuple[str, ...]) -> float:
-        """Return the length of the union of intervals, since tracing can be nested."""
+        """Return the total time that events cover; nested events count once."""
         total, end = 0.0, float("-inf")
         for start, stop in sorted(i[1:] for i in self._intervals if i[0] in events):
             total += max(stop - max(start, end), 0.0)

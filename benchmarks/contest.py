@@ -1,4 +1,4 @@
-"""Contests: all sides of a comparison do the same work in turns, within one call.
+"""Contests: all sides of a comparison take turns at the same work within one call.
 
 A contestant is one process, or several that work in parallel. Each process is fresh and
 is set up before JAX, NumPy or PyTorch is imported. It prepares once, then repeats its
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.processes import FINISH, REPEAT, Member, Process, serve
 
-# Between two repetitions, because OpenMP threads first wait in a busy loop.
+# A pause between repetitions, because idle OpenMP threads first spin.
 _PAUSE_S = 0.05
 
 
@@ -47,7 +47,7 @@ class Outcome(NamedTuple):
     name: str
     work: float  # per repetition, all processes together
     seconds: tuple[float, ...]  # per round
-    warm_up_rates: Mapping[str, float]  # best rate of each contestant of the role
+    warm_up_rates: Mapping[str, float]  # best rate of each contestant in this role
     facts: tuple[Mapping[str, Any], ...]  # per process
 
     @property
@@ -56,7 +56,7 @@ class Outcome(NamedTuple):
         return self.work / statistics.median(self.seconds)
 
     def ratios(self, other: "Outcome") -> Spread:
-        """Return this rate divided by the other's, round by round."""
+        """Return the spread over rounds of this rate divided by the other's."""
         pairs = zip(self.seconds, other.seconds, strict=True)
         return spread([(self.work / s) / (other.work / o) for s, o in pairs])
 

@@ -1,4 +1,4 @@
-"""Synthetic log-mels, which every process can generate and which are always the same.
+"""Synthetic log-mels that every process can generate identically.
 
 Their level and roughness resemble a machine's noise; nothing else is realistic.
 """
@@ -19,7 +19,7 @@ _TARGET_EVERY = 10  # one clip in ten is from the target domain
 
 
 def synthetic_log_mels(machine: int, n_clips: int, n_frames: int) -> np.ndarray:
-    """Return the clips of a machine, `clip frame mel`, in dB."""
+    """Return a machine's clips in dB, as an array `clip frame mel`."""
     rng = np.random.default_rng(machine)
     log_mels = rng.standard_normal((n_clips, n_frames, N_MELS), dtype=np.float32)
     log_mels *= np.float32(4.0)

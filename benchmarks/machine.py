@@ -1,4 +1,4 @@
-"""Describe the computer, and count the FLOPs and the memory of a model."""
+"""Describe the computer, and count a model's FLOPs and memory."""
 
 import importlib.metadata
 import itertools
@@ -18,7 +18,7 @@ from gammavae_jax.training.step import init_state, train_step
 
 
 def describe() -> dict[str, Any]:
-    """Describe the computer as the package does, and add what else affects timings."""
+    """Describe the computer as the package does, with other facts that affect times."""
     return {
         **describe_environment(),
         "torch": _torch_version(),
@@ -30,7 +30,7 @@ def describe() -> dict[str, Any]:
 
 
 def flops_by_formula(config: Config) -> float:
-    """Return the multiplications and additions of a training step, per window.
+    """Return how many multiplications and additions a training step takes per window.
 
     Counts only the dense layers: the forward pass and the gradients for weights and
     inputs, except for the input of the first layer.

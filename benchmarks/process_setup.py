@@ -1,4 +1,4 @@
-"""Set up the process of a contestant, before anything large is imported."""
+"""Set up a contestant's process before anything large is imported."""
 
 import os
 
@@ -16,7 +16,7 @@ def as_the_command_line(n_models: int) -> None:
 
 
 def all_cores() -> None:
-    """Keep the libraries' own number of threads."""
+    """Keep each library's default number of threads."""
 
 
 def one_thread() -> None:

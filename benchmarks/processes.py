@@ -1,7 +1,7 @@
 """Processes that prepare once, then repeat their work on each request.
 
-Each process is fresh and is set up before JAX, NumPy or PyTorch is imported. A process
-imports this module first, so it imports none of them.
+Each process is fresh and is set up before JAX, NumPy or PyTorch is imported. Each
+process imports this module first, so this module imports none of these libraries.
 """
 
 import importlib
@@ -28,7 +28,7 @@ class ProcessError(RuntimeError):
 
 
 class Call(NamedTuple):
-    """A function by name, `module:function`, and its keyword arguments."""
+    """A function, named as `module:function`, and its keyword arguments."""
 
     target: str
     settings: Mapping[str, Any]
@@ -123,12 +123,12 @@ class Process:
 
     def send(self, message: str) -> None:
         """Send `REPEAT` or `FINISH`."""
-        # If the process is gone, `receive` raises, with its traceback.
+        # If the process is gone, `receive` raises an error with its traceback.
         with suppress(BrokenPipeError):
             self.connection.send(message)
 
     def receive(self) -> Any:
-        """Wait for the next message of the process.
+        """Wait for the next message from the process.
 
         Raises:
             ProcessError: the process failed, or is gone.
@@ -139,7 +139,7 @@ class Process:
             self.process.join()
             status = self.process.exitcode
             raise ProcessError(
-                f"{self.name}: its process ended, status {status}"
+                f"{self.name}: its process ended with status {status}"
             ) from None
         if isinstance(message, _Failure):
             raise ProcessError(f"{self.name}:\n{message.traceback}")

@@ -46,23 +46,23 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="sizes of the fleets (default: 10 100 1000)")  # fmt: skip
     add("--wave-size", type=positive, default=50, metavar="N", help="default: 50")
     add("--clips", type=positive, nargs="+", default=[10, 40, 160], metavar="N",
-        help="training clips per machine, in fleets the fewest of these "
+        help="training clips per machine; fleets have the smallest number "
         "(default: 10 40 160)")  # fmt: skip
     add("--clip-machines", type=positive, default=20, metavar="N",
-        help="machines in the runs with more clips (default: 20)")  # fmt: skip
+        help="machines in the runs that vary the clips (default: 20)")  # fmt: skip
     add("--devices", type=positive, nargs="+", default=[1, 2], metavar="N",
         help="numbers of devices that share the machines (default: 1 2)")  # fmt: skip
     add("--device-machines", type=positive, default=50, metavar="N",
         help="machines in the runs on several devices (default: 50)")  # fmt: skip
     add("--seconds", type=float, default=0.5, metavar="S",
-        help="per clip (default: 0.5)")  # fmt: skip
+        help="seconds per clip (default: 0.5)")  # fmt: skip
     add("--epochs", type=positive, default=2, metavar="N", help="default: 2")
     add("--folds", type=positive, default=2, metavar="N",
         help="models per machine (default: 2)")  # fmt: skip
     add("--data", type=Path, metavar="DIR",
         help="folder for synthetic fleets (default: a temporary one)")  # fmt: skip
     add("--page", type=Path, metavar="JSON",
-        help="print the page's section for these figures; do not measure")  # fmt: skip
+        help="print the page's section for these figures; measure nothing")  # fmt: skip
     add("--into", type=Path, metavar="MD",
         help="with --page: write the section into this page")  # fmt: skip
     return made.parse_args(arguments)
@@ -86,7 +86,8 @@ def page(figures: Path, into: Path | None) -> int:
         text = scaling_page(json.loads(figures.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{str(figures)!r} has no figures of this script: pass a file from --json"
+            f"{str(figures)!r} contains no figures from this script: pass a file that "
+            "--json has written"
         ) from error
     if into is None:
         print(text, end="")

@@ -28,7 +28,7 @@ def put_into(path: Path, text: str) -> None:
     """Replace the text between the two marker comments of a page.
 
     Raises:
-        InputError: the page cannot be read or lacks the marks.
+        InputError: the page cannot be read or lacks the markers.
     """
     try:
         page = path.read_text(encoding="utf-8")
@@ -48,11 +48,12 @@ def _conditions(record: dict[str, Any]) -> str:
         f"Measured on {about['cores']} cores ({about['processor']}), device "
         f"`{about['device']}`, Python {about['python']}, JAX "
         f"{about['packages']['jax']}, load {about['load_average_before']:.1f} at the "
-        "end. Unless stated otherwise: synthetic machines of "
+        "end. Unless stated otherwise, each synthetic machine has "
         f"{record['clips_of_fleet']} training and {record['test_clips']} test clips of "
-        f"{record['seconds_of_clip']:g} s, {record['folds']} models each, "
-        f"{record['epochs']} epochs, waves of {record['wave_size']}. Whole runs from "
-        "recordings to pages, each in its own process, with programs already compiled. "
+        f"{record['seconds_of_clip']:g} s and {record['folds']} models, trained for "
+        f"{record['epochs']} epochs in waves of {record['wave_size']}. Each run covers "
+        "everything from recordings to pages in its own process, with programs already "
+        "compiled. "
         "Fleets ran once; the other figures are medians of "
         f"{record['rounds']} runs."
     )
@@ -83,9 +84,9 @@ def _flatness(runs: list[dict[str, Any]]) -> str:
     machines = last["machines"] / first["machines"]
     seconds = last["wall_s"] / first["wall_s"]
     return (
-        f"\n\nFrom {first['machines']:,} to {last['machines']:,} machines, "
-        f"{machines:g} times as many, peak memory grows {memory:.2f} times and time "
-        f"{seconds:.1f} times."
+        f"\n\nFrom {first['machines']:,} to {last['machines']:,} machines "
+        f"({machines:g} times as many), peak memory grows by a factor of {memory:.2f} "
+        f"and time by a factor of {seconds:.1f}."
     )
 
 
@@ -156,17 +157,18 @@ def _projection(record: dict[str, Any]) -> str:
 
 These are projections, not measurements. They assume that
 
-- a run takes {fixed:.1f} s once and {each:.2f} s for each machine, from the line
-  through the smallest and the largest measured fleet, of
-  {record["machines"][0]["machines"]:,} and {largest["machines"]:,} machines; more clips
-  add the extra time that a run of {fewest["machines"]} machines needed with them, if
-  any;
-- a device is what was measured here, with its own host of as many cores; on an
-  accelerator both figures differ and have to be measured;
+- a run takes {fixed:.1f} s plus {each:.2f} s for each machine, according to the line
+  through the smallest and the largest measured fleet
+  ({record["machines"][0]["machines"]:,} and {largest["machines"]:,} machines); if there
+  are more clips, it also takes the extra time that they cost, if any, per machine in a
+  run of {fewest["machines"]} machines;
+- each device is like the one measured here and has its own host with as many cores; on
+  an accelerator, both times differ and have to be measured;
 - machines are distributed evenly over the devices, each device runs its own waves and
   none waits for another, since models of different machines exchange nothing;
-- recordings are read as fast by all as by one: shared storage is not included;
-- time is proportional to epochs and models for the share that is spent in training,
+- recordings are read as fast by many hosts as by one: limits of shared storage are not
+  included;
+- the time spent in training is proportional to epochs and models; its share of a run is
   {_share(largest):.0f} % here. The default has 20 epochs and 5 models, not
   {record["epochs"]} and {record["folds"]}."""
     )

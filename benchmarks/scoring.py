@@ -73,9 +73,10 @@ def prepare_official(
 ) -> Prepared:
     """Score the first `chosen` clips of each machine one by one in the official form.
 
-    The whole product of a clip's residual rows, the inverse covariance and the residual
-    rows is computed and averaged, for both domains: `row row` numbers, although the
-    mean residual row alone would do. XLA compiles it, unlike the official code.
+    For both domains, the whole product of a clip's residual rows, the inverse
+    covariance and the residual rows, an array `row row`, is computed and averaged,
+    although the mean residual row would suffice. XLA compiles it, unlike the official
+    code.
     """
     detector = load_detector(Path(folder))
     log_mels = [
@@ -138,7 +139,7 @@ def prepare_from_residuals(
 def _official_form(
     residual: Float[Array, "window feature"], inverses: list[Float[Array, "mel mel"]]
 ) -> Float[Array, ""]:
-    """Return the mean of all products of two rows, for the nearer domain."""
+    """Return the mean product over all pairs of rows, for the nearer domain."""
     rows = residual.reshape(-1, len(inverses[0]))
     products = [rows @ inverse @ rows.T for inverse in inverses]
     return jnp.min(jnp.stack([matmul.mean() for matmul in products]))

@@ -1,4 +1,4 @@
-"""Shared parts of the scripts: options, progress, tables, and the JSON file."""
+"""Parts that the benchmarks share: options, progress, tables and the JSON file."""
 
 import argparse
 import json
@@ -60,7 +60,9 @@ def positive(text: str) -> int:
 def _new_file(text: str) -> Path:
     path = Path(text)
     if path.is_dir() or not path.absolute().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: no such folder")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} cannot be written: name a file in an existing folder"
+        )
     return path
 
 

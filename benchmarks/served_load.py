@@ -23,7 +23,7 @@ import soundfile
 
 _SECONDS = 30.0  # timeout of a response
 _ADDRESS = re.compile(r"serving at http://([\d.]+):(\d+)/")
-_SETTLING = 25.0  # s: connections without a request are closed within twenty
+_SETTLING = 25.0  # s; connections without a request are closed within 20 s
 
 
 class Recording(NamedTuple):
@@ -258,7 +258,7 @@ def load(
     n_clients: int,
     seed: int,
 ) -> tuple[Tally, list[Sample]]:
-    """Run clients for some seconds and sample the server's process meanwhile.
+    """Run clients for some seconds while sampling the server's process.
 
     The last sample is taken after the clients have left.
     """
@@ -287,7 +287,7 @@ def load(
 
 
 def sample(process: int, seconds: float) -> Sample:
-    """Sample a process from Linux's /proc."""
+    """Read the state of a process from Linux's /proc."""
     status = Path(f"/proc/{process}/status").read_text()
     values = dict(line.split(":", 1) for line in status.splitlines())
     return Sample(
@@ -299,7 +299,7 @@ def sample(process: int, seconds: float) -> Sample:
 
 
 def _head(path: str, n_bytes: int | None) -> bytes:
-    """Return the header of a handwritten request."""
+    """Return the header of a raw HTTP request."""
     if n_bytes is None:
         return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     return (

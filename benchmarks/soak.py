@@ -101,7 +101,7 @@ def _options(arguments: Sequence[str] | None) -> Any:
         type=positive,
         default=24,
         metavar="N",
-        help="at a time (default: 24)",
+        help="clients at a time (default: 24)",
     )
     made.add_argument(
         "--seed", type=int, default=0, metavar="S", help="random seed (default: 0)"

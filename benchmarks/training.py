@@ -48,7 +48,7 @@ def prepare(
     """Stack, place and compile like the main job, and train on every window.
 
     A repetition is `epochs` epochs. As in real training, machines that have finished
-    one continue with the next.
+    an epoch continue with the next one.
     """
     clock = CompileClock()
     config = configuration(model, seeds, batch_size)

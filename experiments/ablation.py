@@ -151,7 +151,7 @@ class Ablation(JobOptions):
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/ablation")
     """Folder for the results, which will contain a run folder for each variant."""
     variants: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
-    """Variants to compare. An unknown name prints a list of all. Default: all."""
+    """Variants to compare. To list them, pass an unknown name. Default: all."""
     machines: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
     """Machines to use. Default: every machine in --data-root."""
     seeds: Annotated[int, tyro.conf.arg(metavar="K")] = 5
@@ -168,7 +168,7 @@ def parse(arguments: Sequence[str] | None = None) -> Ablation:
 
 
 def configuration(variant: Variant, options: Ablation) -> Config:
-    """Return the preset `gammavae` with the variant's changes and all its scores."""
+    """Return the preset `gammavae` with the variant's changes and all valid scores."""
     with_posterior = "model.latent=deterministic" not in variant.changes
     scores = [
         name
@@ -190,7 +190,7 @@ def chosen_variants(options: Ablation) -> dict[str, Variant]:
     """Return the variants to run, each one after the variant whose models it uses.
 
     Raises:
-        InputError: there is no variant of that name.
+        InputError: a variant's name is unknown.
     """
     names = options.variants or list(VARIANTS)
     for name in names:
@@ -201,7 +201,7 @@ def chosen_variants(options: Ablation) -> dict[str, Variant]:
 
 
 def main() -> int:
-    """Run the missing variants; return status 1 if a model could not be trained."""
+    """Run the unfinished variants; return status 1 if a model could not be trained."""
     limit_blas_threads()
     options = parse()
     with readable_errors():

@@ -19,7 +19,7 @@ from gammavae_jax.log import Log
 from gammavae_jax.runs.folder import RunFolder, held_folder, is_finished, last_epoch
 from gammavae_jax.runs.run import run
 
-# What a variant copies from another run if it uses the trained models of that run.
+# The files to copy from another run whose trained models a variant uses.
 _TRAINING = ("metrics.jsonl", "checkpoint/train")
 # These scores use no model, so they are the same for all variants.
 MODEL_FREE = tuple(
@@ -72,7 +72,7 @@ def run_variant(
         if stored != to_dict(config):
             raise InputError(
                 f"{str(folder.path)!r} was run with other settings: add --overwrite or "
-                "choose another --out"
+                "choose another folder for --out"
             )
         if is_finished(folder.path):
             return True
@@ -120,14 +120,14 @@ def write_comparison(out: Path, titles: Mapping[str, str]) -> str:
         if summary["machines"].keys() != summaries[first]["machines"].keys():
             raise InputError(
                 f"{str(out / name)!r} has other machines than {str(out / first)!r}: "
-                "add --overwrite or choose another --out"
+                "add --overwrite or choose another folder for --out"
             )
     parts = [
         "Official score in percent, mean ± standard deviation over seeds.",
         _markdown(_variant_lines(summaries, headlines, titles)),
         f"Every score of the variant {titles[first]}:",
         _markdown(_score_lines(summaries[first])),
-        "Last epoch, means over machines and members: training loss, loss of the "
+        "Means over machines and members in the last epoch: training loss, loss of the "
         "held-out clips, active latents (those whose posterior mean varies by more "
         "than 0.01), and divergence per latent in nats.",
         _markdown(_diagnostic_lines(out, titles)),
@@ -143,7 +143,7 @@ def _variant_lines(
     headlines: Mapping[str, str],
     titles: Mapping[str, str],
 ) -> list[list[str]]:
-    """Return a row per variant; the false-alarm rates are those of its headline."""
+    """Return a row per variant; the false-alarm rates are for its headline score."""
     lines = [["variant", *_COLUMNS, "FPR source", "FPR target", "training, s"]]
     free = summaries[next(iter(titles))]["official_score"]
     lines += [

@@ -65,8 +65,7 @@ def machine(seed: int) -> np.ndarray:
 def with_faults(clip: np.ndarray) -> dict[str, np.ndarray]:
     """Return the clip as it is, and with each fault.
 
-    The strengths were chosen by hand, so that all faults have distances of similar
-    size.
+    The faults' strengths were chosen by hand to give distances of similar size.
     """
     noise = np.random.default_rng(0).normal(size=len(TIME))
     age = np.maximum(TIME - 1.7, 0)  # since the click, at a loud moment
@@ -92,8 +91,8 @@ def standardised(
 ) -> tuple[np.ndarray, float]:
     """Return the test clips' distances to the training clips, and the threshold.
 
-    Both are in standard deviations of the training clips' own distances, each to the
-    other training clips, from the mean of these.
+    Both are standardised with the mean and standard deviation of each training clip's
+    distance to the other training clips.
 
     Args:
         name: the statistic.
@@ -115,7 +114,7 @@ def standardised(
 
 
 def draw(pictures: dict[str, np.ndarray], results: dict[str, tuple]) -> Figure:
-    """Return the figure, given a spectrogram of each fault and the distances."""
+    """Return the figure, given a spectrogram per fault, distances and thresholds."""
     figure = Figure((9, 5), dpi=200, layout="constrained")
     figure.suptitle("What each of three statistics detects (synthetic recordings)")
     axes = figure.subplots(2, len(pictures), sharey="row")

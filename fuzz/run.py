@@ -24,7 +24,7 @@ def main() -> None:
         from fuzz.targets import TARGETS
 
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
-        sys.exit(f"name one of {', '.join(TARGETS)}, then options for libFuzzer")
+        sys.exit(f"pass one of {', '.join(TARGETS)}, then any options for libFuzzer")
     program, name, *options = sys.argv
     target = TARGETS[name]
     with tempfile.TemporaryDirectory() as corpus:

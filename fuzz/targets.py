@@ -1,7 +1,7 @@
 """The fuzzed readers of untrusted bytes, and what each must guarantee.
 
-A reader may refuse its input with an `InputError` (over HTTP a `Refusal`) of one
-printable line. Every other error is a finding.
+A reader may refuse its input with an `InputError` (over HTTP, a `Refusal`) whose
+message is one printable line. Every other error is a finding.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ class Target(NamedTuple):
 
 @contextlib.contextmanager
 def _refusals() -> Iterator[None]:
-    """Accept refusals of one printable line."""
+    """Accept a refusal whose message is one printable line."""
     refusal = ""
     try:
         yield
@@ -54,14 +54,14 @@ def _refusals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    # In memory if possible, because each of many thousand inputs becomes a file.
+    # In memory if possible, because each of many thousands of inputs becomes a file.
     parent = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with tempfile.TemporaryDirectory(dir=parent) as folder:
         yield Path(folder)
 
 
 def _audio(data: bytes) -> None:
-    """Read a file whole and a body in blocks: the same sound, or two refusals."""
+    """Read the data at once and in blocks; both must give one sound or be refused."""
     whole = blocks = None
     with _folder() as folder, _refusals():
         path = folder / "x.wav"
@@ -131,7 +131,7 @@ def _texts_of_tables() -> list[bytes]:
 
 
 def _form(data: bytes) -> None:
-    """Read a form; the first line is the content type, the rest the body."""
+    """Read a form: the data's first line is the content type, and the rest the body."""
     content_type, _, body = data.partition(b"\n")
     with _refusals():
         arriving = Body(content_type.decode("latin-1"), None)
@@ -155,7 +155,7 @@ def _forms() -> list[bytes]:
 
 
 def _names(data: bytes) -> None:
-    """Parse, print and escape a name, which never fails."""
+    """Parse, print and escape a name; this must never fail."""
     name = os.fsdecode(data)
     parsed = parse_clip_name(name)
     assert parsed.section
@@ -175,7 +175,7 @@ def _some_names() -> list[bytes]:
 
 
 def _config(data: bytes) -> None:
-    """Read settings and JSON: a configuration that survives JSON, or a refusal."""
+    """Read overrides and JSON; what is accepted must survive a JSON round trip."""
     text = data.decode("utf-8", "replace")
     with _refusals():
         _check_config(override(Config(), text.splitlines()))

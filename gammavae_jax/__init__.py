@@ -1,4 +1,4 @@
-"""Detects anomalous sounds of machines with a Gamma variational autoencoder."""
+"""Detects anomalous machine sounds with a Gamma variational autoencoder."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

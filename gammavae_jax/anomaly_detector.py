@@ -45,7 +45,7 @@ from gammavae_jax.training.loop import Observer
 
 ONE_MACHINE = "machine"  # the name of a machine if the caller gives none
 
-Given = Any  # `Recordings` of one machine, or a dict of these by machine
+Given = Any  # `Recordings` of one machine, or a dict of them by machine name
 
 
 class AnomalyDetector(BaseEstimator):
@@ -194,7 +194,7 @@ class AnomalyDetector(BaseEstimator):
         machine: str | None,
         keep_sounds: bool = False,
     ) -> list[tuple[int, LoadedRecordings, Float[np.ndarray, "_"]]]:
-        """Return the index, the recordings and the clip scores of each machine."""
+        """Return each machine's index, recordings and clip scores."""
         detector = self._fitted()
         config, bank = detector.config, detector.filterbank
         given = of_known_machines(recordings, machine, self.machines_)
@@ -219,7 +219,7 @@ class AnomalyDetector(BaseEstimator):
         """Save the detector to a folder atomically, replacing any older detector there.
 
         Raises:
-            InputError: the detector is not fitted, or `path` contains something else.
+            InputError: the detector is not fitted, or `path` exists and is no detector.
         """
         write_detector(Path(path), self._fitted(), self._parameters)
 
@@ -240,7 +240,7 @@ class AnomalyDetector(BaseEstimator):
         return made
 
     def _take(self, detector: Detector, parameters: Mapping[str, Any]) -> None:
-        """Adopt a fitted detector and the parameters that it was fitted with."""
+        """Adopt a fitted detector and the parameters used to fit it."""
         self.detector_ = detector
         self.machines_ = machine_names(detector)
         self._parameters = parameters

@@ -1,4 +1,4 @@
-"""All settings of a run, as frozen dataclasses that can be static in JAX.
+"""All settings of a run, as frozen dataclasses, usable as static arguments in JAX.
 
 `config_json` reads and writes them. One `Config` is the single source of truth for the
 command line (`--set a.b=value`), for `config.json` in a run's folder and for the copy
@@ -19,9 +19,9 @@ DIRECT_SCORES = (
 # `scoring.neighbours`.
 MODEL_FREE_STATISTICS = ("spectrum", "gamma", "maximum", "salient")  # of the log-mels
 STATISTICS = (*MODEL_FREE_STATISTICS, "residual", "peak", "latent")
-RULES = ("neighbour", "density", "varmin")  # to compare distances to different clips
+RULES = ("neighbour", "density", "varmin")  # make distances to clips comparable
 NEIGHBOUR_SCORES = tuple(f"{name}_{rule}" for rule in RULES for name in STATISTICS)
-# Combinations of scores, each standardised on held-out clips; see `scoring.fusion`.
+# Combinations of scores that are standardised on held-out clips; see `scoring.fusion`.
 FUSION_SCORES = ("fusion_mean", "fusion_max", "fusion_min", "fusion_smooth_max")
 SCORE_NAMES = DIRECT_SCORES + NEIGHBOUR_SCORES + FUSION_SCORES
 OFFICIAL_SCORES = ("mse", "mahalanobis", "mahalanobis_framewise")
@@ -34,8 +34,8 @@ class FeatureConfig:
 
     sample_rate: int = 16000  # Hz; challenge recordings at other rates are rejected
     channel: int = 0  # the channel to read from a multi-channel recording
-    # The channel of a second microphone, far from the machine. What it explains of
-    # `channel` is subtracted; see `data.reference`.
+    # The channel of a second microphone, far from the machine. The part of `channel`
+    # that it explains is subtracted; see `data.reference`.
     reference_channel: int | None = None
     n_fft: int = 1024  # samples
     hop_length: int = 512  # samples
@@ -57,7 +57,7 @@ class FeatureConfig:
 
     @property
     def channels(self) -> int | tuple[int, int]:
-        """The channel to read, or the pair of it and the reference channel."""
+        """The channel to read, or a pair of this channel and the reference channel."""
         if self.reference_channel is None:
             return self.channel
         return self.channel, self.reference_channel
@@ -70,7 +70,7 @@ class FeatureConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The settings of the network, its latent code and its divergence."""
+    """The settings of the network, its latent code and its KL divergence."""
 
     latent: Literal["deterministic", "gamma", "gaussian"] = "gamma"
     hidden: tuple[int, ...] = (128, 128, 128, 128)  # the same for encoder and decoder
@@ -78,13 +78,13 @@ class ModelConfig:
     heads: Literal["softmax", "softplus"] = "softplus"  # for a Gamma posterior
     # What the two heads of a Gamma posterior parameterise.
     parameters: Literal["concentration_rate", "mean_variance"] = "concentration_rate"
-    # "exact" is KL(posterior || prior). "report_eq2" is the formula in the report, and
-    # "ancestor" that in the code on which the report is based. Both differ from the
+    # "exact" is KL(posterior || prior). "report_eq2" is the formula in the report,
+    # "ancestor" the one in the code on which the report is based. Both differ from the
     # exact divergence: see docs/method.md.
     kl: Literal["exact", "report_eq2", "ancestor"] = "exact"
     prior_concentration: float = 1.0  # for a Gamma prior
     prior_rate: float = 1.0  # for a Gamma prior
-    # The distribution of a cell around its reconstruction. "gaussian_db" is a squared
+    # The distribution of a value around its reconstruction. "gaussian_db" is a squared
     # error in dB; "gamma" and "f" are likelihoods of power: see `models.likelihood`.
     likelihood: Literal["gaussian_db", "gamma", "f"] = "gaussian_db"
     # "centred" subtracts each window's mean, so that gain does not matter;
@@ -141,11 +141,11 @@ class TrainConfig:
     # the official code, holds out random windows but trains on the windows around them.
     split: Literal["folds", "clip", "window"] = "folds"
     n_folds: int = 5  # for split "folds"
-    # Clips whose paths match this regular expression with the same text are one group:
+    # Clips form a group if this regular expression matches the same text in each path:
     # they are held out together, and never compared. Empty: each recording is a group.
     group_by: str = ""
-    # Two clips count as similar if they are closer to each other than this fraction of
-    # the median distance.
+    # Two clips count as similar if their distance is less than this fraction of the
+    # median distance.
     group_distance: float = 0.7
     held_out_fraction: float = 0.1  # for the other splits
     checkpoint_every: int = 10  # epochs
@@ -167,13 +167,13 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class ScoringConfig:
-    """The settings that turn residuals into scores, and scores into decisions."""
+    """The settings for computing scores from residuals, and decisions from scores."""
 
     # "official" centres residuals on each batch's mean, "pooled" on the overall mean.
     covariance: Literal["official", "pooled"] = "official"
     jitter: float = 1e-6  # added to a covariance's diagonal, relative to its mean
     # "conformal" and "gamma" (a quantile of a fitted Gamma distribution) use held-out
-    # clips; "official" fits a Gamma distribution to batches of 256 windows.
+    # clips; "official" fits a Gamma distribution to scores of batches of 256 windows.
     threshold: Literal["conformal", "gamma", "official"] = "conformal"
     false_alarm_rate: float = 0.1  # nominal rate at the decision threshold
     fused: tuple[str, ...] = _MODEL_FREE  # the scores that the fusion scores combine
@@ -227,7 +227,7 @@ class Config:
         elif self.train.split == "window":
             raise InputError(
                 "train.split=window holds out no clips: set scoring.threshold=official "
-                "and choose scores of single windows, or use the preset official"
+                "and choose scores computed per window, or use the preset official"
             )
         n_context = self.features.n_context
         if self.model.target == "centre" and (n_context < 3 or n_context % 2 == 0):
@@ -252,7 +252,7 @@ class Config:
             if name.startswith("latent_") and self.train.split == "folds":
                 raise InputError(
                     f"score {name!r} compares latent codes of a single model, but each "
-                    "fold has its own: set train.split=clip, or omit this score"
+                    "fold has its own model: set train.split=clip, or omit this score"
                 )
 
     def _check_official_threshold(self) -> None:

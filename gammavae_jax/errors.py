@@ -40,8 +40,8 @@ def names_text(names: Sequence[str], most: int = _MAX_NAMES) -> str:
     return ", ".join(names[:most]) + more
 
 
-# Functions that check whether a value is in a range. The keys are the wording of the
-# ranges in error messages.
+# Functions that check whether a value is in a range. The keys describe the ranges in
+# error messages.
 _RANGES: dict[str, Callable[[Any], bool]] = {
     "must be greater than 0": lambda value: value > 0,
     "must be at least 0": lambda value: value >= 0,
@@ -57,8 +57,8 @@ def require(config: Any, group: str, remedy: str, *names: str) -> None:
 
     Args:
         config: the object with the fields.
-        group: what precedes a field's name in messages, such as `model.`.
-        remedy: the range, in the wording of one of the known ranges.
+        group: the prefix of the fields' names in messages, such as `model.`.
+        remedy: the range, as one of the keys of `_RANGES`.
         *names: the names of the fields.
 
     Raises:
@@ -71,10 +71,10 @@ def require(config: Any, group: str, remedy: str, *names: str) -> None:
 
 
 def require_pattern(name: str, value: str) -> None:
-    """Check that a configuration field is a regular expression.
+    """Check that a configuration field is a valid regular expression.
 
     Raises:
-        InputError: it is not.
+        InputError: the value is not a valid regular expression.
     """
     try:
         re.compile(value)

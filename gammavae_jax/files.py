@@ -1,4 +1,4 @@
-"""Atomic writes of files and folders, checksums, locks, and errors on writing."""
+"""Atomic writes of files and folders, checksums, locks, and write errors."""
 
 import contextlib
 import errno
@@ -76,7 +76,7 @@ def unfinished_name(path: Path) -> Path:
 
 
 def is_unfinished(path: Path) -> bool:
-    """Return whether `path` has a name that `unfinished_name` made."""
+    """Return whether the name of `path` comes from `unfinished_name`."""
     return _UNFINISHED.fullmatch(path.name) is not None
 
 
@@ -168,7 +168,7 @@ def writing(out: Path, resumable: bool = False) -> Iterator[None]:
         resumable: whether `--resume` could continue the run that failed.
 
     Raises:
-        InputError: `out` cannot be written; the message states reason and remedy.
+        InputError: `out` cannot be written; the message states a reason and a remedy.
     """
     try:
         yield
@@ -197,7 +197,7 @@ def unwritable(
 
     If `path` is None, the error names the path that is stored in `error`.
     """
-    remedy = "choose another --out"
+    remedy = "choose another path for --out"
     if error.errno in _FULL:
         hint = " (--resume then continues the run)" if resumable else ""
         remedy = f"make room{hint}, or {remedy}"
@@ -265,7 +265,7 @@ class FolderLock:
         self._lock = filelock.FileLock(self._path)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            # Try more than once: another process may be just removing the lock file.
+            # Try more than once: another process may just be removing the lock file.
             self._lock.acquire(timeout=0.1, poll_interval=0.01)
         except filelock.Timeout as error:
             raise FolderInUse from error

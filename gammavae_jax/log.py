@@ -88,7 +88,7 @@ class Log:
             yield lambda text="": bar.update(task, advance=1, text=text)
 
     def _lines(self, title: str, total: int, done: int) -> Advance:
-        """Return a function that prints every 15 seconds and after the last step."""
+        """Return a function that prints progress every 15 seconds and at the end."""
         start = last = time.monotonic()
         first = done
 
@@ -118,7 +118,7 @@ LONG_WAIT_S = 600.0
 def waiting_for(what: str, remedy: str) -> Iterator[Callable[[], None]]:
     """Print a line on standard error whenever the block has waited another ten minutes.
 
-    This is for a wait that may take long for good reasons, but may also never end.
+    Use it for a wait that may be long for good reasons, but may also never end.
     Calling the yielded function restarts the ten minutes.
     """
     ended, n_steps = threading.Event(), 0

@@ -57,7 +57,7 @@ def import_jax() -> None:
 
 
 def cache_folder() -> Path:
-    """Return `GAMMAVAE_CACHE_DIR`, or by default a folder in the user's cache.
+    """Return the path in `GAMMAVAE_CACHE_DIR`; default: a folder in the user's cache.
 
     Raises:
         InputError: this user has no home folder.
@@ -144,7 +144,7 @@ _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
 
 
 class Terminated(KeyboardInterrupt):
-    """The exception for SIGTERM or SIGHUP, so that programs clean up as on Ctrl-C."""
+    """Raised on SIGTERM or SIGHUP, so that programs clean up as on Ctrl-C."""
 
     def __init__(self, number: int = signal.SIGTERM):
         super().__init__()
@@ -169,7 +169,7 @@ class Stop:
 
 @contextmanager
 def raising_on_termination() -> Iterator[None]:
-    """Raise `Terminated` on SIGTERM or SIGHUP in the block, unless it is ignored."""
+    """In the block, raise `Terminated` on a SIGTERM or SIGHUP that is not ignored."""
 
     def terminate(number: int, _: Any) -> None:
         raise Terminated(number)
@@ -197,7 +197,7 @@ def deferred_signals() -> Iterator[None]:
 
 @contextmanager
 def stoppable(message: str) -> Iterator[Stop]:
-    """Defer the first signal, which the block can query; a second one ends the block.
+    """Defer the first signal and let the block check for it; a second ends the block.
 
     Args:
         message: a line to print on standard error when the first signal arrives.

@@ -187,15 +187,15 @@ def fleet_figures():
 
 def test_the_projection_is_the_line_through_the_measured_fleets(fleet_figures):
     page = scaling_page(fleet_figures)
-    assert "takes 10.0 s once and 0.50 s for each machine" in page
+    assert "takes 10.0 s plus 0.50 s for each machine" in page
     # (10 + 10,000 / 2) s, and with 40 clips (10 + 2 * 10,000) s, over 1, 8 and 64
     # devices. That 20 clips took a second less than 10 counts as chance.
     assert "| 10 | 0.50 | 84 min | 11 min | 88 s |" in page
     assert "| 20 | 0.50 | 84 min | 11 min | 88 s |" in page
     assert "| 40 | 2.00 | 5.6 h | 42 min | 5 min |" in page
     assert (
-        "From 100 to 1,000 machines, 10 times as many, peak memory grows 1.00 times "
-        "and time 8.5 times." in page
+        "From 100 to 1,000 machines (10 times as many), peak memory grows by a factor "
+        "of 1.00 and time by a factor of 8.5." in page
     )
 
 
@@ -234,7 +234,7 @@ def test_the_page_on_fleets_has_the_measured_figures():
         ("bench_end_to_end", ["--data-root", "nowhere"], "nowhere"),
         ("scaling", ["--machines", "0"], "'0' is not a whole number"),
         ("scaling", ["--page", "nowhere.json"], "nowhere.json"),
-        ("scaling", ["--page", "README.md"], "has no figures of this script"),
+        ("scaling", ["--page", "README.md"], "contains no figures from this script"),
     ],
 )
 def test_a_bad_option_is_reported_in_one_line(
@@ -260,7 +260,7 @@ def test_a_failing_process_shows_its_traceback():
 
 def test_a_process_that_dies_is_named():
     dying = Member(NO_SETUP, Call("os:_exit", {"status": 3}))
-    with pytest.raises(ProcessError, match="dying: its process ended, status 3"):
+    with pytest.raises(ProcessError, match="dying: its process ended with status 3"):
         hold([Contestant("dying", "dying", (dying,))], 1, 1, print)
 
 

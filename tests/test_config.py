@@ -170,7 +170,7 @@ def test_models_compute_the_requested_scores_and_those_to_fuse():
         (
             ['scores=["fusion_mean", "latent_density"]'],
             "score 'latent_density' compares latent codes of a single model, but each "
-            "fold has its own: set train.split=clip",
+            "fold has its own model: set train.split=clip",
         ),
         (
             ['scoring.fused=["latent_neighbour"]'],

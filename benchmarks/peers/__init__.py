@@ -1,4 +1,4 @@
 """PyTorch trainers of the same models, for comparison; they need the extra `bench`.
 
-`pipeline` works like the official code, `careful` is as fast as we could make it.
+`pipeline` works like the official code, and `careful` is as fast as we could make it.
 """

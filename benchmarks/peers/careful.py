@@ -1,8 +1,8 @@
 """A careful PyTorch trainer: everything in memory, nothing computed twice.
 
-The log-mels are one tensor on the device, in which windows overlap. A batch is one
-gather of 640-vectors by index. Adam is fused, and nothing is copied to the host before
-the end of the epoch.
+The log-mels are one tensor on the device, in which windows overlap. A batch is
+gathered by index, as vectors of 640 values. Adam is fused, and nothing is copied to
+the host before the end of the epoch.
 """
 
 # pyright: reportMissingImports=false
@@ -23,7 +23,7 @@ _MODES: dict[Form, str] = {"compiled": "default", "graphs": "reduce-overhead"}
 
 
 class CarefulTrainer:
-    """Trains one machine."""
+    """Trains one model on the windows of one machine."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class CarefulTrainer:
         batch_size: int,
         form: Form,
     ):
-        """Take `frames`, `frame mel`, and `starts`, both on the training device."""
+        """Take `frames` (an array `frame mel`) and `starts` on the training device."""
         n_features = N_CONTEXT * N_MELS
         n_overlapping = len(frames) - N_CONTEXT + 1
         # Five successive frames are already adjacent in memory.

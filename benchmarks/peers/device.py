@@ -8,7 +8,7 @@ from benchmarks.process_setup import thread_count
 
 
 def best_device() -> torch.device:
-    """Return an accelerator if available, else the CPU with the process's threads."""
+    """Return an accelerator if there is one; otherwise set up and return the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     torch.set_num_threads(thread_count())

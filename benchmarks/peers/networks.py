@@ -1,7 +1,7 @@
-"""The two networks in PyTorch, as a PyTorch user would write them.
+"""The benchmark's two networks, as a PyTorch user would write them.
 
-A network maps windows, `window feature`, to the loss of each window. `compilable` lists
-the modules that profit from `torch.compile`.
+A network maps windows (an array `window feature`) to the loss of each window.
+`compilable` lists the modules that profit from `torch.compile`.
 """
 
 # pyright: reportMissingImports=false
@@ -34,11 +34,11 @@ class AutoEncoder(nn.Module):
 
     @property
     def compilable(self) -> list[nn.Module]:
-        """Everything, including the loss."""
+        """The whole network, including the loss."""
         return [self]
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        """Map `window feature` to losses, `window`."""
+        """Map windows (`window feature`) to their losses (`window`)."""
         return _mean_squared_error(self.layers(windows), windows)
 
 
@@ -52,11 +52,11 @@ class GammaVAE(nn.Module):
 
     @property
     def compilable(self) -> list[nn.Module]:
-        """Everything except sampling, which the compiler cannot differentiate."""
+        """All modules except sampling, which the compiler cannot differentiate."""
         return [self.encoder, self.decoder]
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        """Map `window feature` to losses, `window`."""
+        """Map windows (`window feature`) to their losses (`window`)."""
         concentration, rate = self.encoder(windows)
         # The arguments are clipped, so validating them would only take time.
         posterior = torch.distributions.Gamma(concentration, rate, validate_args=False)
@@ -73,7 +73,7 @@ class GammaEncoder(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(HIDDEN[-1], N_LATENT) for _ in range(2))
 
     def forward(self, windows: torch.Tensor) -> list[torch.Tensor]:
-        """Map `window feature` to two arrays `window latent`."""
+        """Map windows (`window feature`) to two arrays (`window latent`)."""
         hidden = self.layers(windows)
         return [
             nn.functional.softplus(head(hidden)).clamp(MIN_PARAMETER, MAX_PARAMETER)
@@ -91,7 +91,7 @@ class Decoder(nn.Module):
         )
 
     def forward(self, code: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
-        """Map `window latent` and `window feature` to errors, `window`."""
+        """Map codes (`window latent`) to the errors of their windows (`window`)."""
         return _mean_squared_error(self.layers(code), windows)
 
 
@@ -112,7 +112,7 @@ def _kl_to_prior(concentration: torch.Tensor, rate: torch.Tensor) -> torch.Tenso
 
 
 def _blocks(*widths: int) -> list[nn.Module]:
-    """Return linear, batch normalisation and ReLU from each width to the next."""
+    """Return the layers from each width to the next: linear, batch norm, ReLU."""
     layers = []
     for n_in, n_out in itertools.pairwise(widths):
         norm = nn.BatchNorm1d(n_out, momentum=0.01, eps=1e-3)

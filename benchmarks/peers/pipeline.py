@@ -44,7 +44,7 @@ class Rows(Dataset):
 
 
 class PipelineTrainer:
-    """Trains one machine."""
+    """Trains one model on the windows of one machine."""
 
     def __init__(self, model: str, rows: Rows, batch_size: int, device: torch.device):
         self.device, self.n_rows = device, len(rows)
@@ -99,7 +99,7 @@ def prepare(
 
 
 def _rows(machine: int, clips: int, frames: int, most: int) -> Rows:
-    """Return the first windows of a machine."""
+    """Return a machine's first `most` windows."""
     log_mels = synthetic_log_mels(machine, clips, frames)
     per_clip = frames - N_CONTEXT + 1
     log_mels = log_mels[: -(-most // per_clip)]

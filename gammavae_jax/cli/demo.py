@@ -30,7 +30,8 @@ class Demo:
         from gammavae_jax.cli.score import Score
 
         if self.out.exists():
-            raise InputError(f"{printable(self.out)} exists: choose another --out")
+            remedy = "choose another path for --out"
+            raise InputError(f"{printable(self.out)} exists: {remedy}")
         print("The fan in this demo is SYNTHETIC: no sound was recorded.", flush=True)
         with writing(self.out):
             self._copy_recordings()

@@ -16,7 +16,7 @@ from typing import Any
 from gammavae_jax.errors import InputError
 
 _US = "gammavae-jax"
-_TFP = ("tensorflow-probability", "tfp-nightly")  # both use the same folder
+_TFP = ("tensorflow-probability", "tfp-nightly")  # both install into the same folder
 
 # The state ("ok", "warning" or "FAILED"), a detail, and a remedy, which may be empty.
 Result = tuple[str, str, str]
@@ -52,7 +52,7 @@ class Doctor:
                 if no_device:
                     break
         if "FAILED" in states:
-            print("resolve the first check that FAILED, then run gammavae doctor again")
+            print("fix the first failure, then run gammavae doctor again")
             return 1
         print("there are warnings" if "warning" in states else "all checks passed")
         return 0
@@ -136,7 +136,7 @@ def _sound_files() -> Result:
 
 
 def _caches() -> Result:
-    """Check this package's cache folder and JAX's, then import JAX."""
+    """Check the cache folders of this package and of JAX, then import JAX."""
     from gammavae_jax.process import cache_folder, import_jax, keep_compiled_programs
 
     try:

@@ -1,4 +1,4 @@
-"""`gammavae download`: the challenge's recordings, by year and machine."""
+"""`gammavae download`: downloads the challenge's recordings, by year and machine."""
 
 import shlex
 from collections.abc import Iterable, Sequence

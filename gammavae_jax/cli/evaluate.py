@@ -47,7 +47,8 @@ class Evaluate:
     """Write the results as JSON, with metrics as fractions. With '-', the JSON goes to
     standard output, and the table to standard error."""
     bootstrap: Annotated[int, tyro.conf.arg(metavar="N")] = 1000
-    """Number of bootstrap resamples of the test clips, at least 2; 0 turns it off."""
+    """Number of bootstrap resamples of the test clips: at least 2, or 0 for no
+    bootstrap."""
 
     def run(self) -> int:
         """Print a table of the results, and write JSON if requested."""
@@ -82,7 +83,7 @@ class Evaluate:
 def _table(
     rows: Sequence["Row"], summary: Mapping[str, Any], year: int | None
 ) -> "Table":
-    """Build a table with a row for each section and each mean, in percent."""
+    """Build a table of percentages, with one row per section and one per mean."""
     columns = dict(_RANKING)
     if any(not math.isnan(getattr(row, c)) for row in rows for c in _DECISIONS):
         columns |= _DECISIONS
@@ -116,7 +117,7 @@ def _conclusions(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _gaps(rows: Sequence["Row"], year: int | None) -> list[str]:
-    """Return a line that lists any missing AUCs.
+    """Return a line that lists the missing AUCs, or no line if there are none.
 
     No AUC is missing in the official data sets since 2021.
     """

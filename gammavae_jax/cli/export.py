@@ -38,9 +38,10 @@ class Export:
     score: str | None = None
     """Score to export. Default: the run's headline score."""
     int8: bool = False
-    """Also write a smaller file with int8 weights, and print how its scores differ."""
+    """Also write a smaller file with int8 weights, and print how much its scores
+    differ."""
     data_root: Path | None = None
-    """Folder of test clips on which to check the files. Default: built-in sounds."""
+    """Folder of test clips for checking the files. Default: built-in sounds."""
     overwrite: bool = False
     """Replace existing files in --out."""
 

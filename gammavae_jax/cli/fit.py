@@ -38,8 +38,8 @@ class Fit:
     """Passes over the training data. Default: the preset's number, or more if there are
     few recordings."""
     group_by: Annotated[str, tyro.conf.arg(metavar="REGEX")] = ""
-    """Recordings whose paths match this regular expression with the same text, such as
-    day_[0-9]+, are not independent of each other: they count as one recording."""
+    """Regular expression, such as day_[0-9]+. Recordings whose paths contain the same
+    match, such as day_7, are not independent: together they count as one recording."""
     seed: Annotated[int, tyro.conf.arg(metavar="S")] = 13711
     """Seed of all random numbers."""
     set: Settings = ()
@@ -53,7 +53,8 @@ class Fit:
         """Train the detector, write it to disk, and print its thresholds."""
         if self.out.exists() and not self.overwrite:
             raise InputError(
-                f"{printable(self.out)} exists: add --overwrite or choose another --out"
+                f"{printable(self.out)} exists: add --overwrite, or choose another "
+                "path for --out"
             )
         recordings = self.recordings_by_machine()
         prepare(2)  # there are at least two models, one per fold
@@ -133,6 +134,6 @@ def _subfolders(root: Path) -> list[Path]:
 
 
 def _normal_folder(machine: Path) -> Path:
-    """Return a machine's folder of normal recordings, or its own if it has none."""
+    """Return a machine's subfolder of normal recordings, or else its whole folder."""
     folders = (machine / name for name in ("normal", "train"))
     return next((folder for folder in folders if folder.is_dir()), machine)

@@ -9,8 +9,8 @@ import tyro
 import tyro.constructors as tc
 
 MARKERS = (
-    tyro.conf.FlagCreatePairsOff,  # no --no-overwrite beside --overwrite
-    tyro.conf.DisallowNone,  # None stands for an option that was not given
+    tyro.conf.FlagCreatePairsOff,  # offers --overwrite, but not --no-overwrite
+    tyro.conf.DisallowNone,  # None means that an option was not given
     tyro.conf.PositionalMetavarFromFieldName,
 )
 RULES = tc.ConstructorRegistry()

@@ -1,4 +1,4 @@
-"""The `gammavae` command: its subcommands and the parsing of its command line.
+"""The `gammavae` command: its subcommands and command-line parsing.
 
 No slow package (NumPy, scikit-learn, JAX) is imported before the command line has been
 parsed; each command imports what it needs in its `run`.
@@ -61,7 +61,7 @@ class Completion:
     """
 
     shell: tyro.conf.Positional[Literal["bash", "zsh", "fish"]]
-    """Shell that the script is for."""
+    """Shell that will run the script."""
 
     def run(self) -> int:
         """Print the completion script."""

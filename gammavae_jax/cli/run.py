@@ -69,7 +69,7 @@ class Run(JobOptions):
     """Change any field of the configuration, such as model.n_latent=16."""
 
     def run(self) -> int:
-        """Run the main job; the exit status is 1 if a model could not be trained."""
+        """Run the job; the exit status is 1 if a model could not be trained."""
         from gammavae_jax.process import limit_blas_threads
 
         self._check()
@@ -105,7 +105,7 @@ class Run(JobOptions):
         return changed
 
     def _check(self) -> None:
-        """Reject mutually exclusive options before anything is loaded."""
+        """Reject invalid or mutually exclusive options before anything is loaded."""
         if self.all_machines == bool(self.machines):
             raise InputError("use either --all-machines or --machines NAME ...")
         if self.resume and self.overwrite:
@@ -114,11 +114,11 @@ class Run(JobOptions):
             raise InputError(f"--wave-size is {self.wave_size}: it must be at least 1")
         if self.wave_size is not None and self.distributed:
             raise InputError(
-                "waves need a single process: leave out --wave-size or --distributed"
+                "--wave-size cannot be used with --distributed: leave out one of them"
             )
 
     def _run_here(self) -> int:
-        """Run the main job in this process, which may be one of a cluster."""
+        """Run the job in this process, which may be part of a cluster."""
         from gammavae_jax.devices.cluster import on_first, together
 
         config = together(self.configuration)

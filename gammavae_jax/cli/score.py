@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Score:
-    """Score recordings with a detector; a higher score means more anomalous."""
+    """Score recordings with a detector; higher scores are more anomalous."""
 
     detector: tyro.conf.Positional[Path]
     """A detector written by `gammavae fit`, or the folder `checkpoint` of a run."""
@@ -45,7 +45,8 @@ class Score:
         """Print a table with the most anomalous recordings first."""
         if self.report is not None and not self.report.parent.is_dir():
             problem = f"{printable(self.report.parent)} is not a folder"
-            raise InputError(f"{problem}: create it, or choose another --report")
+            remedy = "create it, or choose another path for --report"
+            raise InputError(f"{problem}: {remedy}")
         prepare(models_in_checkpoint(self.detector))
 
         from gammavae_jax.anomaly_detector import AnomalyDetector

@@ -46,7 +46,8 @@ class Serve:
     score_seconds: float = 60.0
     """Time limit for scoring a recording, in seconds, including its time in queue."""
     max_waiting: int = 16
-    """Number of recordings that may wait in the queue; others are refused with 503."""
+    """Number of recordings that may wait in the queue; others are refused with status
+    503."""
 
     def run(self) -> int:
         """Serve until interrupted."""
@@ -110,7 +111,8 @@ def listening_socket(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         problem = f"cannot listen on {host} port {port} ({reason})"
-        raise InputError(f"{problem}: choose another --host or --port") from error
+        remedy = "use another value for --host or --port"
+        raise InputError(f"{problem}: {remedy}") from error
 
 
 def url_of(listener: socket.socket) -> str:

@@ -1,4 +1,4 @@
-"""Code shared by the commands; it imports no NumPy or JAX, so `--help` is fast."""
+"""Code shared by commands; it imports neither NumPy nor JAX, so `--help` is fast."""
 
 import contextlib
 import io
@@ -71,7 +71,7 @@ def _fail(error: InputError) -> NoReturn:
 
 @contextlib.contextmanager
 def cluster_process() -> Iterator[None]:
-    """Run a block as one process of a cluster; use it inside `readable_errors`.
+    """Run a block as one process of a cluster; use this inside `readable_errors`.
 
     If all processes raise the same error, only the first one reports it. A process that
     fails alone exits immediately, so that no other process waits for it.
@@ -122,7 +122,7 @@ def prepare(n_models: int, in_cluster: bool = False) -> None:
     """Configure threads and the compilation cache, then import JAX.
 
     Raises:
-        InputError: no device can be used; a cluster checks this only after joining.
+        InputError: no device can be used. In a cluster, this is checked after joining.
     """
     limit_blas_threads()
     give_cores_to_models(n_models)
@@ -157,7 +157,7 @@ def write_json(path: Path, tree: Any) -> None:
         write_text(path, text)
     except OSError as error:
         problem = f"{path} cannot be written ({error.strerror})"
-        raise InputError(f"{problem}: choose another --json") from error
+        raise InputError(f"{problem}: choose another path for --json") from error
 
 
 def table_console(stderr: bool = False) -> "Console":

@@ -75,12 +75,16 @@ class Watch:
         for option in ("poll", "settle"):
             value = getattr(self, option)
             if not 0 < value < 1e6:
-                raise InputError(f"--{option} is {value:g} s: it must be above 0 s")
+                problem = f"--{option} is {value:g} s"
+                raise InputError(f"{problem}: it must be above 0 s and below 1e6 s")
 
     def _prepare(
         self, stack: contextlib.ExitStack
     ) -> "tuple[FolderWatch, Callable[[], None]]":
-        """Return the `FolderWatch`, and a function that prints its summary."""
+        """Return the `FolderWatch`, and a function to call when it has ended.
+
+        The function closes the webhook, and prints a summary.
+        """
         from rich.console import Console
 
         from gammavae_jax.data.recordings import known_machine
@@ -120,7 +124,7 @@ class Watch:
 
 
 def _names(machines: Sequence[str]) -> str:
-    """Return text with the first few machine names and the number of further ones."""
+    """List up to eight machines by name, and say how many more there are."""
     names = ", ".join(map(printable, machines[:8]))
     return names + (f" and {len(machines) - 8} more" if machines[8:] else "")
 

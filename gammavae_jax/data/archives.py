@@ -20,7 +20,7 @@ _ENCRYPTED = 1  # bit of a member's flags
 _MAX_RATIO, _SPARE_BYTES = 100, 64 << 20
 _MAX_OPEN = 8  # archives kept open at once; systems limit open files
 
-# What zipfile raises for a damaged archive, and for a damaged member of one.
+# The errors that zipfile raises for a damaged archive, and for a damaged member.
 _BAD_ARCHIVE = (BadZipFile, RuntimeError, ValueError, OverflowError)
 _BAD_MEMBER = (*_BAD_ARCHIVE, EOFError, struct.error, zlib.error)
 
@@ -146,7 +146,7 @@ def _contents(archive: Path, stamp: _Stamp) -> dict[tuple[str, ...], ZipInfo]:
 
 
 def _parts(archive: Path, name: str) -> tuple[str, ...]:
-    """Split a member's name into folders and file name; () if hidden or a folder."""
+    """Split a member's name into its parts; return () for folders and hidden files."""
     parts = name.replace("\\", "/").split("/")
     if parts[0] == "" or parts[0][1:] == ":" or ".." in parts:
         raise InputError(

@@ -36,8 +36,8 @@ class ClipArrays(NamedTuple):
 class TrainingArrays(NamedTuple):
     """Clips with the window positions and domains that training needs.
 
-    `window_start` holds the index of each window's first frame, which is `clip *
-    n_frames + frame` if the padded clips are joined.
+    `window_start` holds the index of each window's first frame in the joined padded
+    clips: `clip * n_frames + frame`.
     """
 
     clips: ClipArrays
@@ -92,7 +92,7 @@ def clip_level(log_mel: Float[np.ndarray, "frame mel"]) -> np.float32:
 def shortened(
     clips: ClipArrays, n_frames: Int[np.ndarray, "machine clip"]
 ) -> ClipArrays:
-    """Cut clips on the host after `n_frames` frames, and update their levels."""
+    """Shorten clips to `n_frames` frames on the host, and update their levels."""
     level = np.zeros(n_frames.shape, np.float32)
     for place, count in np.ndenumerate(n_frames):
         level[place] = clip_level(np.asarray(clips.log_mel[place][:count]))

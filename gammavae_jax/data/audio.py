@@ -26,9 +26,9 @@ from gammavae_jax.data.channel_levels import ChannelLevels
 from gammavae_jax.data.channels import Channels, require_channels
 from gammavae_jax.errors import InputError, printable
 
-# The number of samples (of all channels together) per read, so that memory use does not
-# depend on the header; and the minimum number of frames per read, which matters for
-# files with many channels.
+# `_BLOCK` is the number of samples per read, over all channels; it keeps memory use
+# independent of the header. `_SMALLEST_BLOCK` is the minimum number of frames per read,
+# which matters for files with many channels.
 _BLOCK, _SMALLEST_BLOCK = 1 << 18, 1 << 12
 _LOUDEST = 1e9  # full scale is 1; the power of much larger samples overflows float32
 _SIGNATURES = (b"RIFF", b"RIFX", b"RF64", b"fLaC")  # of WAV or FLAC files
@@ -36,12 +36,12 @@ _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's count for a FLAC stream of unknown l
 
 
 class Recording(NamedTuple):
-    """One channel of a recording, or two; see `data.channels`."""
+    """One or two channels of a recording; see `data.channels`."""
 
     waveform: Float32[np.ndarray, "sample *channel"]
     sample_rate: int  # Hz
     levels: ChannelLevels | None = None  # if there are several channels
-    n_channels: int = 0  # of the file; 0 for an array
+    n_channels: int = 0  # of the file or array; 0 for a one-dimensional array
 
 
 def read_clip(
@@ -59,14 +59,14 @@ def read_clip(
 
 
 def read_recording(path: str | os.PathLike[str], channel: Channels = 0) -> Recording:
-    """Read one channel of a WAV or FLAC file, or two; thread-safe.
+    """Read one or two channels of a WAV or FLAC file; thread-safe.
 
     Integer samples are scaled to [-1, 1]; float samples are returned unchanged. The
     path may lead through a zip archive: `data/dev_fan.zip/fan/train/x.wav`.
 
     Raises:
         InputError: the file is not a complete WAV or FLAC file, has a contradictory
-            header, lacks the channel, or has no samples or one that is not finite.
+            header, lacks the channel, or has no samples or a sample that is not finite.
     """
     name = printable(path)
     with _open(_source(path, name), name) as file:
@@ -83,7 +83,7 @@ def _channel_levels(file: soundfile.SoundFile) -> ChannelLevels | None:
 def require_finite(
     waveform: Float32[np.ndarray, "sample *channel"], name: str, n_before: int = 0
 ) -> None:
-    """Reject NaN, infinite or huge samples; the first sample has number `n_before`."""
+    """Reject NaN, infinite or huge samples; the error counts them from `n_before`."""
     # abs() would copy the whole waveform. A comparison with NaN is false.
     is_sound = (waveform > -_LOUDEST) & (waveform < _LOUDEST)
     if not is_sound.all():
@@ -95,7 +95,7 @@ def require_finite(
 
 
 class RecordingBlocks(NamedTuple):
-    """One channel of a recording, or two, read block by block."""
+    """One or two channels of a recording, read block by block."""
 
     sample_rate: int  # Hz
     n_samples: int  # as claimed by the header; the blocks may hold fewer
@@ -112,7 +112,7 @@ def open_recording(
 
     Args:
         source: the path of a WAV or FLAC file, or its contents.
-        channel: the channel to read, or two; counted from 0.
+        channel: the channel to read, or a pair of channels; counted from 0.
         name: the recording's name in messages; default: the path.
 
     Raises:
@@ -181,7 +181,7 @@ class _WithHead(io.FileIO):
 
 
 def _closed(source: Any) -> Any:
-    """Return the source with its missing data size filled in, else None."""
+    """Return the source with its missing data size filled in; None if not missing."""
     if isinstance(source, io.BytesIO):
         data = source.getvalue()
         head = closed_head(data[:HEAD_BYTES], len(data))

@@ -1,8 +1,8 @@
 """Checks a recording's header for contradictions and unsupported formats.
 
 libsndfile silently accepts contradictory headers: it returns what is left of a
-truncated file, and decodes samples of another width as noise. Only libsndfile's log
-reveals this.
+truncated file, and decodes samples as noise if the header misstates their width. Only
+libsndfile's log reveals this.
 """
 
 import os
@@ -114,7 +114,7 @@ def closed_head(head: bytes, n_bytes: int) -> bytes | None:
 
 
 def lacks_samples(path: str | os.PathLike[str]) -> bool:
-    """Return whether a header states no length yet, or one beyond the end of the file.
+    """Return whether a header states no length yet, or more samples than the file has.
 
     Return False for a file that cannot be read or has another format.
     """

@@ -1,4 +1,4 @@
-"""Which channels of a recording are read: one, or those of two microphones.
+"""Defines which channels of a recording are read: one, or those of two microphones.
 
 If one channel is read, a waveform has the shape `sample`. If a reference channel is
 read as well, the shape is `sample 2`, and the near microphone's channel comes first.
@@ -39,6 +39,6 @@ def require_channels(
     if any(number >= n_channels for number in reference):
         raise InputError(
             f"{name}: there is no reference channel {reference[0]} in this {kind}, "
-            f"which has {n_channels}: record both microphones in one {kind}, or fit "
-            "without features.reference_channel"
+            f"whose channel count is {n_channels}: record both microphones in one "
+            f"{kind}, or fit without features.reference_channel"
         )

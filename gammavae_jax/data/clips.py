@@ -28,8 +28,8 @@ class Clips(NamedTuple):
     If clips were cut from longer recordings, `recording` is the number of each clip's
     recording. For a user's recordings, `formats` has every pair of sample rate (in
     Hz, before resampling) and number of channels (0 for an array of one channel) that
-    occurs. If there is a reference channel, `explained` is by how many dB subtracting
-    it lowers each clip's power.
+    occurs. If there is a reference channel, `explained` states by how many dB its
+    subtraction lowers each clip's power.
     """
 
     files: tuple[ClipFile, ...]

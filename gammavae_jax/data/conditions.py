@@ -1,4 +1,4 @@
-"""The conditions under which recordings were made, and how new recordings differ.
+"""Compares the conditions of new recordings with those of the training recordings.
 
 A model learns not only the machine, but also the microphone, its gain and the length of
 the clips. If any of these changes, scores change even though the machine is healthy.
@@ -15,8 +15,8 @@ from gammavae_jax.data.channel_levels import DEAD_DB, ChannelLevels, LoudestChan
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.errors import printable
 
-# The levels of test clips of real machines, both normal and anomalous, are up to 2.4 dB
-# outside the range of the training clips.
+# The levels of real machines' test clips, both normal and anomalous, lie up to 2.4 dB
+# outside the range of the training clips' levels.
 _MOST_DB, _MOST_DB_OF_ONE = 5.0, 20.0
 # Recordings are cut into clips of 0.75 to 1.5 times the nominal length.
 _SHORTEST, _LONGEST = 0.7, 1.6
@@ -58,7 +58,7 @@ def clip_seconds(n_frames: int, config: FeatureConfig) -> float:
 
 
 class Heard(NamedTuple):
-    """The properties of one machine's new recordings, to be compared with training."""
+    """Properties of new recordings, to be compared with the training conditions."""
 
     log_mels: Sequence[Float[np.ndarray, "_ mel"]]  # one per clip
     formats: Collection[tuple[int, int]]  # see `Clips`
@@ -70,7 +70,7 @@ def notes_on(
     trained: Mapping[str, Conditions],
     config: FeatureConfig,
 ) -> dict[str, str]:
-    """Describe how recordings differ from those that the detector was trained on.
+    """Describe how recordings differ from those used to train the detector.
 
     Args:
         heard: the properties of each machine's new recordings.
@@ -136,7 +136,7 @@ def _dead_reference(
 def _nearly_silent(
     levels: Sequence[ChannelLevels | None], channel: int
 ) -> tuple[LoudestChannel | None, str]:
-    """Return the channel that is much louder than this one, and a description."""
+    """Return a channel that is much louder than `channel`, and a text that says so."""
     loudest = [of.loudest(channel) for of in levels if of is not None]
     dead = [of for of in loudest if of.above >= DEAD_DB]
     if not dead:

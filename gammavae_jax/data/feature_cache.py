@@ -48,7 +48,7 @@ class FeatureCache:
             if error.errno not in _FULL:
                 raise InputError(
                     f"{str(folder)!r} cannot be used ({error.strerror}): choose "
-                    "another --feature-cache"
+                    "another folder for --feature-cache"
                 ) from error
             self._give_up(error)
 
@@ -82,7 +82,7 @@ class FeatureCache:
         return clips
 
     def _read(self, key: str, n_mels: int) -> Clips | None:
-        """Return a key's clips, without files; None if missing or corrupt."""
+        """Return a key's cached clips, without files; None if missing or corrupt."""
         path = self.folder / f"{key}.json"
         if not path.exists():
             return None
@@ -138,7 +138,7 @@ def _key(
     except (OSError, ValueError):  # `load_clips` will report it
         return None
     settings = {"version": FEATURES_VERSION, **asdict(config)}
-    if config.reference_channel is None:  # as in caches from before this setting
+    if config.reference_channel is None:  # as in caches older than this setting
         del settings["reference_channel"]
     names = [[str(f.path.name), c] for f, c in zip(files, contents, strict=True)]
     return _digest([settings, names], filterbank)

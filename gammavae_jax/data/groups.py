@@ -1,4 +1,4 @@
-"""Groups of training recordings that are not independent, such as those of one session.
+"""Groups of training recordings that are related, such as those from one session.
 
 Clips of one group are held out together and never compared with each other.
 """
@@ -16,12 +16,12 @@ from gammavae_jax.errors import InputError, printable
 
 
 def group_clips(train: NamedClips, pattern: str) -> list[Int[np.ndarray, "_"]]:
-    """Return the number of each clip's group, for every machine.
+    """Return, for every machine, the group number of each clip.
 
-    Clips cut from one recording have the same number. So do clips whose paths match
-    `pattern` with the same text: that of its parentheses if it has any, otherwise the
-    whole match. A clip without a match forms its own group. An empty pattern groups
-    nothing.
+    Clips cut from one recording have the same number. So do clips in whose paths
+    `pattern` matches the same text: the text in its parentheses if it has any,
+    otherwise the whole match. A clip without a match forms its own group. An empty
+    pattern groups nothing.
 
     Raises:
         InputError: no clip of any machine matches the pattern, or all recordings of a
@@ -53,7 +53,7 @@ def group_clips(train: NamedClips, pattern: str) -> list[Int[np.ndarray, "_"]]:
 def with_groups(
     loaded: Mapping[str, LoadedRecordings], groups: Any
 ) -> dict[str, LoadedRecordings]:
-    """Replace the number of each clip's recording by that of its recording's group.
+    """Replace each clip's recording number with the number of the recording's group.
 
     Args:
         loaded: the recordings of each machine.
@@ -70,7 +70,7 @@ def with_groups(
     unknown = [name for name in loaded if name not in groups]
     if unknown or len(groups) != len(loaded):
         raise InputError(
-            "groups does not name the same machines as the recordings: pass a dict "
+            "groups must cover the same machines as the recordings: pass a dict "
             f"with the keys {', '.join(map(printable, loaded))}"
         )
     return {name: _with_groups(name, of, groups[name]) for name, of in loaded.items()}
@@ -87,7 +87,7 @@ def _with_groups(name: str, loaded: LoadedRecordings, groups: Any) -> LoadedReco
         if label is None or label != label:  # NaN, from a table
             raise InputError(
                 f"{printable(name)}: groups has no label for recording {recording}: "
-                "give a recording that belongs to no group a label of its own"
+                "give each recording without a group its own label"
             )
     number = _numbered(map(str, labels))
     _require_two_groups(name, number, np.arange(len(number)))

@@ -6,8 +6,8 @@ Every command lists folders with `list_recordings`:
   with such a suffix (a folder, a pipe, a broken link) also counts as a recording, so
   that reading it fails with a message.
 - Subfolders are listed as well. Symbolic links are followed; a folder that can be
-  reached in several ways is listed once, under its real path if that is in the folder
-  that is listed.
+  reached in several ways is listed once, under its real path if that lies in the
+  listed folder.
 - Other audio formats, archives, hidden files, internal folders of operating systems and
   network drives, broken links and folders that cannot be listed are left out, and
   `left_out_lines` names them. All other files are ignored.
@@ -51,7 +51,7 @@ class Listing(NamedTuple):
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file or folder is hidden, or internal to a system or a drive."""
+    """Return whether a name marks a hidden or system file or folder."""
     return name.startswith(".") or name.lower() in _OF_SYSTEMS
 
 

@@ -235,15 +235,16 @@ def require_labels(machines: Iterable[MachineFiles]) -> None:
     for machine in machines:
         if is_anomaly(machine.test) is None:
             raise InputError(
-                f"some test clips of {machine.name} have neither normal nor anomaly in "
-                "their names, so no metric can be computed: choose other --machines"
+                f"some test clips of {machine.name} have neither 'normal' nor "
+                "'anomaly' in their names, so no metric can be computed: choose other "
+                "machines with --machines"
             )
 
 
 def require_classes(test: Iterable[tuple[str, Sequence[ClipFile]]]) -> None:
     """Raise an InputError if a machine's labelled test clips all have the same label.
 
-    Each entry is a machine's name and its test files.
+    Each entry of `test` is a machine's name and its test files.
     """
     for name, files in test:
         labels = is_anomaly(files)
@@ -251,6 +252,6 @@ def require_classes(test: Iterable[tuple[str, Sequence[ClipFile]]]) -> None:
             found = "anomalous" if labels.all() else "normal"
             raise InputError(
                 f"all {len(labels)} test clips of {name} are {found}, but the AUC "
-                f"needs both kinds: add the other kind to "
+                f"needs both kinds: add clips of the other kind to "
                 f"{printable(files[0].path.parent)}"
             )

@@ -5,12 +5,12 @@ its own model, as in the official baseline. The test clips' folder depends on th
 
 - `test` in every year but 2021. In an evaluation set, the file names have no labels.
 - `source_test` and `target_test` in 2021. The baseline copies both into `test`.
-- `test_rename` has copies of an evaluation set's clips with labels in their names. The
-  baseline's tools create this folder once the ground truth is published.
+- `test_rename` has copies of an evaluation set's clips, renamed to include the labels.
+  The baseline's tools create this folder once the ground truth is published.
 
 The challenge's archives contain the same folders. If no folder has clips of a split,
-the archives next to the machine folders are searched. `dev_fan_r2.zip` is a later issue
-of `dev_fan.zip`; if several issues contain a clip, the latest one is used.
+the archives next to the machine folders are searched. `dev_fan_r2.zip` is a revision
+of `dev_fan.zip`; if several revisions contain a clip, the latest one is used.
 """
 
 import difflib
@@ -100,7 +100,7 @@ def find_machines(data_root: Path) -> list[str]:
 
 
 def entries(root: Path) -> list[Path]:
-    """Return the files and folders in a data root that are not hidden, sorted."""
+    """Return the files and folders in a data root, sorted and without hidden ones."""
     try:
         return sorted(path for path in root.iterdir() if not is_hidden(path.name))
     except OSError as error:
@@ -169,7 +169,7 @@ def find_clips_of_all(
         if own[1:]:
             names = " and ".join(ascii(path.name) for path in own)
             raise InputError(
-                f"the folders {names} have the same name in Unicode: merge them"
+                f"the folders {names} have equivalent Unicode names: merge them"
             )
         yield _find_clips((own or [root / machine])[0], archives, splits)
 
@@ -218,7 +218,7 @@ def unit_name(machine: str, section: str) -> str:
 
 
 def issue_of(archive: Path) -> tuple[str, int]:
-    """Parse an archive's name and issue: `("dev_fan", 2)` for `dev_fan_r2.zip`."""
+    """Parse an archive's name and revision: `("dev_fan", 2)` for `dev_fan_r2.zip`."""
     match = re.fullmatch(r"(.+)_r(\d+)", archive.stem, re.DOTALL)
     return (match[1], int(match[2])) if match else (archive.stem, 1)
 
@@ -253,7 +253,7 @@ def _split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFil
 
 
 def _in_archives(machine: str, archives: Sequence[Path]) -> dict[str, list[ClipFile]]:
-    """List a machine's archived recordings by folder, from the latest archives."""
+    """List a machine's archived recordings by folder, in their latest revisions."""
     files, issued = defaultdict(list), set()
     for archive in archives:
         base, _ = issue_of(archive)
@@ -263,7 +263,7 @@ def _in_archives(machine: str, archives: Sequence[Path]) -> dict[str, list[ClipF
             if of_machine != machine:
                 continue
             path, name = file = clip_file(archive.joinpath(*parts))
-            # A later issue may correct attributes, which are part of the name.
+            # A revision may correct attributes, which are part of the name.
             key = name._replace(attributes="") if name.index else path.name
             clip = (base, folder, below[:-1], key)
             if clip not in issued:

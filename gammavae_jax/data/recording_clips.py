@@ -92,7 +92,7 @@ class LoadedRecordings(NamedTuple):
         return Heard(self.clips.log_mels, self.clips.formats, self.levels)
 
     def clip_name(self, clip: int) -> str:
-        """Return the recording's name, followed by the part's number if it was cut."""
+        """Return the recording's name, with a part number if the recording was cut."""
         number = self.recording[clip]
         parts = np.flatnonzero(self.recording == number)
         part = f" part {clip - parts[0] + 1} of {len(parts)}"

@@ -1,7 +1,7 @@
-"""Notes on recordings.
+"""Logs notes about recordings.
 
-They name files that are left out and clips that are in both splits, and say how much a
-reference channel explains.
+The notes name files that are left out and clips that are in both splits, and say how
+much of the sound a reference channel explains.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -37,7 +37,7 @@ _MOST_EXPLAINED_DB = 5.0
 
 
 def left_out(data_root: Path, machines: Collection[str]) -> list[str]:
-    """Return lines that list the files left out of the machines' recordings, and why.
+    """Return lines that say which files of the machines are left out, and why.
 
     If `machines` has every machine in the data root, the lines also list recordings
     outside the machine folders.
@@ -91,7 +91,7 @@ def note_shared_clips(
 
 
 def note_reference_channel(train: NamedClips, log: Log) -> None:
-    """Log how much the reference channel explains of each machine's training clips.
+    """Log how much of each machine's training clips the reference channel explains.
 
     A reference that explains much probably hears the machine itself, and subtracting it
     removes the machine's sound.
@@ -101,7 +101,8 @@ def note_reference_channel(train: NamedClips, log: Log) -> None:
             continue
         name, level = printable(machine), float(np.median(clips.explained))
         log.note(
-            f"{name}: the reference channel explains {level:.1f} dB (median over clips)"
+            f"{name}: subtracting the reference channel lowers the power by "
+            f"{level:.1f} dB (median over clips)"
         )
         if level > _MOST_EXPLAINED_DB:
             log.note(

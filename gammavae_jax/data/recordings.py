@@ -38,8 +38,8 @@ def find_recordings(
 
     Args:
         recordings: the path of a WAV or FLAC file, or of a folder, which is searched
-            with its subfolders; a waveform (`sample`, or `sample channel`); or a list
-            of these.
+            with its subfolders; a waveform of shape `sample` or `sample channel`; or a
+            list of these.
         sample_rate: the waveforms' sample rate in Hz; files state their own.
         say: called with a line for each reason why files in a folder are left out.
     """
@@ -75,7 +75,7 @@ def find_recordings(
 def _of_folder(
     path: Path, label: str, say: Callable[[str], None]
 ) -> list[RecordingSource]:
-    """Return a folder's recordings, each named by label and path in the folder."""
+    """Return a folder's recordings, named by the folder's label and their own paths."""
     listing = require_listing(path)
     lines = left_out_lines(path, listing.left_out)
     if not listing.recordings:
@@ -144,7 +144,7 @@ def _of_array(array: Any, sample_rate: int | None, name: str) -> RecordingSource
 
     def read(channels: Channels) -> Recording:
         if samples.ndim == 1 and isinstance(channels, int):
-            return Recording(samples, sample_rate)  # the channel was chosen
+            return Recording(samples, sample_rate)  # the caller has chosen the channel
         n_channels = 1 if samples.ndim == 1 else samples.shape[1]
         require_channels(channels, n_channels, name, "array")
         levels = ChannelLevels(n_channels)
@@ -157,8 +157,8 @@ def _of_array(array: Any, sample_rate: int | None, name: str) -> RecordingSource
 def of_training(recordings: Any, y: Any, sample_rate: Any) -> tuple[Any, int | None]:
     """Return the recordings and the sample rate, from the arguments of `fit`.
 
-    `y` holds labels, which must all be normal (0, False or "normal"), or the sample
-    rate, if `y` is a single value.
+    If `y` is a single value, it is the sample rate. Otherwise, it holds labels, which
+    must all be normal (0, False or "normal").
 
     Raises:
         InputError: a label is not normal, or labels and recordings do not match.

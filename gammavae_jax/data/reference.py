@@ -1,8 +1,9 @@
-"""Subtracts from a clip what its reference channel explains.
+"""Subtracts the part of a clip that its reference channel explains.
 
-The near microphone hears the machine and the noise around it, the far one mostly the
-noise. At each frequency, the far microphone's spectrum F is multiplied by one complex
-gain H for the whole clip and subtracted from the near microphone's spectrum C:
+The near microphone hears the machine and the noise around it; the far microphone hears
+mostly the noise. At each frequency, the far microphone's spectrum F is multiplied by
+one complex gain H for the whole clip and subtracted from the near microphone's
+spectrum C:
 
     H = sum_t C F* / (sum_t |F|^2 + tiny),  Y = C - H F
 
@@ -18,9 +19,9 @@ from jaxtyping import Complex128, Float, Float32, Float64
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data.features import log_mel, log_mel_of, n_frames, spectra
 
-# For digital silence only: the rounding of 16 bits has a power of about 1e-5 in a bin.
+# For digital silence only: rounding to 16 bits has a power of about 1e-5 in a bin.
 _TINY = 1e-12
-_LEAST_SHARE = np.finfo(np.float64).eps  # of the power, which is known no better
+_LEAST_SHARE = np.finfo(np.float64).eps  # of the power, whose precision is no better
 
 
 class Spectrogram(NamedTuple):
@@ -46,7 +47,7 @@ def spectrogram(
     """Return a clip's log-mel, after subtracting what a reference channel explains.
 
     Args:
-        waveform: a clip of the channels `config.channels`; see `data.channels`.
+        waveform: a clip with the channels `config.channels`; see `data.channels`.
         filterbank: from `mel_filterbank`.
         config: the feature settings.
 
@@ -80,7 +81,7 @@ def fit_reference_channel(
 
 
 def explained_level(fit: Fit, filterbank: Float[np.ndarray, "bin mel"]) -> float:
-    """Return by how many dB the subtraction lowers a clip's mean power.
+    """Return by how many dB the subtraction lowers a clip's power.
 
     This is the mean over the mel bands, so that a loud hum counts for one band only.
     Silent bands count as 0 dB.

@@ -34,7 +34,7 @@ def waveform_of(array: Any, name: str) -> Float32[np.ndarray, "sample *channel"]
         raise InputError(
             f"{name} has the shape {samples.shape} and the type {samples.dtype}: "
             "pass a one-dimensional array of samples for each recording, or an array "
-            "(samples, channels)"
+            "of shape (samples, channels)"
         )
     if samples.dtype.kind == "i":
         _require_known_scale(samples, name)

@@ -14,15 +14,15 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Bool, Float, Int
 
-# A peak is measured in standard deviations of the correlation at other lags. Among a
-# thousand lags of noise, the highest peak has about 3.5.
+# A peak's height is in standard deviations of the correlation at other lags. Among a
+# thousand lags of noise, the highest peak reaches about 3.5.
 _LEAST_PEAK = 8.0
 _LARGEST_PEAK = 50.0  # no two independent recordings have such a peak
 _TIMES_MEDIAN = 4.0  # the rhythm of a machine raises the peaks of all pairs of clips
 _NORMAL_MEDIAN = 0.6745  # median of |x| for a standard normal x
 _FLOOR = 1e-3  # of a spectrum's mean magnitude: weaker components are not amplified
-_SMALLEST_SPREAD = 1e-3  # dB; a band that varies less, as in silence, is rounding
-_ROWS = 32  # clips that are correlated with all others at a time
+_SMALLEST_SPREAD = 1e-3  # dB; smaller variations, as in silence, are rounding errors
+_ROWS = 32  # clips correlated with all others in one step
 _FEWEST_FRAMES = 32  # shorter clips have too few lags to recognise a peak
 
 
@@ -32,8 +32,9 @@ def find_shared_audio(
     """Return which pairs of a machine's clips contain the same audio.
 
     A pair does if the highest peak of its phase correlation (Knapp and Carter 1976),
-    summed over bands, exceeds four times the median over all pairs, and at least 8
-    standard deviations. The relation is symmetric, and no clip is paired with itself.
+    summed over bands, exceeds four times the median over all pairs; this limit is kept
+    between 8 and 50 standard deviations. The relation is symmetric, and no clip is
+    paired with itself.
 
     Args:
         log_mel: the clips in dB, padded at the end.
@@ -53,8 +54,8 @@ def correlation_peaks(
 ) -> Float[np.ndarray, "clip clip"]:
     """Return the highest peak of each pair's phase correlation over lags.
 
-    Peaks are in standard deviations of the correlation at the other lags, and 0 for a
-    clip with itself and for clips that are too short.
+    Peaks are in standard deviations of the correlation at the other lags. They are 0
+    for a clip with itself and for clips that are too short.
     """
     n_clips, longest = log_mel.shape[:2]
     if not n_clips:

@@ -1,18 +1,18 @@
-"""The statistics of a clip's frames that the neighbour scores compare.
+"""The statistics that the neighbour scores compare, computed over a clip's frames.
 
-Conventions: `frame mel` is in dB; `weight` is 1 for a frame (or window) of the clip and
-0 for padding.
+Conventions: arrays of shape `frame mel` are in dB; `weight` is 1 for a frame (or
+window) of the clip and 0 for padding.
 
 - `spectrum`: computed from the log-mel minus its mean over all bands and frames, which
   makes it independent of gain. For each band: the mean, the standard deviation, and the
   standard deviation of the frame-to-frame difference.
-- `gamma`: the log of each band's mean power, minus the clip's mean level, and its gap
-  to the mean of the band's log power: the sufficient statistics of a Gamma law.
+- `gamma`: the log of each band's mean power, once minus the clip's mean level and once
+  minus the band's mean log power: the sufficient statistics of a Gamma distribution.
 - `maximum`: the maximum of each band over time, minus the mean of these maxima.
 - `salient`: the mean spectrum of the frames that differ most from the clip's mean
   frame, minus its mean over bands.
-- `residual`: the same three values for each band of the model's residual (from which no
-  mean is subtracted), and the band's upper quantile.
+- `residual`: the three values of `spectrum` and the upper quantile, for each band of
+  the model's residual (from which no mean is subtracted).
 - `peak`: the mean power of the difference between log-mel and reconstruction in each
   band, in dB; short events raise it.
 - `latent`: the mean and standard deviation of each dimension of the posterior mean.
@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 UPPER_QUANTILE = 0.95
-SALIENCE = 20.0  # how much more a frame counts the more it differs from the mean frame
+SALIENCE = 20.0  # exponent: how strongly frames far from the mean frame dominate
 _DECIBELS = 10.0 / math.log(10.0)  # per neper of power
 
 
@@ -40,10 +40,10 @@ def spectrum(
 def gamma(
     log_mel: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "feature"]:
-    """Return each band's log mean power (dB), and its gap to the mean log power.
+    """Return each band's log mean power, and its excess over the mean log power (dB).
 
-    They are the sufficient statistics of a Gamma distribution. The level of the clip,
-    its mean over bands and frames, is subtracted from the first.
+    They are the sufficient statistics of a Gamma distribution. The clip's level (its
+    mean over bands and frames) is subtracted from the log mean power.
     """
     mean = _mean(log_mel, weight)
     power = peak(log_mel, weight)
@@ -62,7 +62,7 @@ def maximum(
 def salient(
     log_mel: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "mel"]:
-    """Return the mean spectrum of a clip's salient frames, minus its mean (dB).
+    """Return the mean spectrum of the salient frames, minus its mean over bands (dB).
 
     Source: relative deviation pooling, here of log-mels (Wilkinghoff et al. 2026, arXiv
     2603.04605).
@@ -98,7 +98,7 @@ def residual(
 def peak(
     difference: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "mel"]:
-    """Return the mean power of each band's difference (dB); peaks dominate it."""
+    """Return each band's mean power over frames (dB); peaks dominate this mean."""
     nepers = jnp.where(weight[:, None] > 0, difference / _DECIBELS, -jnp.inf)
     count = jnp.maximum(weight.sum(), 1.0)
     return _DECIBELS * (jax.nn.logsumexp(nepers, axis=0) - jnp.log(count))
@@ -107,7 +107,7 @@ def peak(
 def latent(
     code: Float[Array, "window latent"], weight: Float[Array, "window"]
 ) -> Float[Array, "feature"]:
-    """Return each latent dimension's mean and deviation over a clip's windows."""
+    """Return each latent dimension's mean and standard deviation over the windows."""
     mean = _mean(code, weight)
     return jnp.concatenate([mean, _deviation(code - mean, weight)])
 
@@ -125,7 +125,7 @@ def frame_residual(
     """
     rows = residual.reshape(residual.shape[0], -1, n_mels)
     n_rows, n_windows = rows.shape[1], rows.shape[0]
-    first = (n_context - n_rows + 1) // 2  # a single row is frame n_context // 2
+    first = (n_context - n_rows + 1) // 2  # a single row is for frame n_context // 2
     total = jnp.zeros((n_windows + n_context - 1, n_mels))
     count = jnp.zeros(total.shape[0])
     for row in range(n_rows):
@@ -138,7 +138,7 @@ def frame_residual(
 def _moments(
     values: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "feature"]:
-    """Return means, deviations, and the deviations of frame-to-frame differences."""
+    """Return each band's mean, deviation, and deviation of frame-to-frame changes."""
     mean = _mean(values, weight)
     change = values[1:] - values[:-1]
     both = weight[1:] * weight[:-1]

@@ -67,7 +67,7 @@ def start() -> None:
 
 
 def is_joined() -> bool:
-    """Return whether this process has joined a cluster, even if it is alone there."""
+    """Return whether this process has joined a cluster, even as its only process."""
     if "jax" not in sys.modules:
         return False
     import jax

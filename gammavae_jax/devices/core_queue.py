@@ -1,7 +1,7 @@
-"""Runs one model per core: a core that is free runs the program of the next model.
+"""Runs one model per core: each free core takes the next model from a queue.
 
-The products of small matrices gain little from a second core, so each CPU core works on
-a model of its own. Calls wait in a queue, in the order in which they were made. A core
+Multiplying small matrices gains little from a second core, so each CPU core works on a
+model of its own. Calls wait in a queue, in the order in which they were made. A core
 that finishes a call takes the next one from the queue, whether it belongs to this epoch
 or to the following one, so a model may move to another core from epoch to epoch.
 """
@@ -44,7 +44,7 @@ class CoreQueue(Placement):
     batching: Literal["map"] = "map"
 
     def put(self, tree: Any, kind: Kind) -> PerModel:
-        """Split host arrays by model; copy a part to each device at most once."""
+        """Split host arrays by model; copy each part to a device at most once."""
         if isinstance(tree, PerModel):
             return tree
         axes = {"model": slice(2), "machine": slice(1, 2), "member": slice(1)}[kind]
@@ -73,7 +73,7 @@ class CoreQueue(Placement):
 
     @for_devices
     def wait(self, *trees: PerModel) -> None:
-        """Wait for these results; raise the first error if any failed."""
+        """Wait until these results are computed; raise the first error, if any."""
         for tree in trees:
             for future in tree.trees.values():
                 _result(future)
@@ -145,7 +145,7 @@ def _work(compiled: Callable, arguments: Sequence[Any]) -> Any:
 
 
 def _result(tree: Any) -> Any:
-    """Return a tree of arrays; wait for it if it is a future or part of a future."""
+    """Return a tree of arrays, after waiting for it if it is still being computed."""
     if isinstance(tree, _Part):
         return tree.whole.result()[tree.index]
     return tree.result() if isinstance(tree, Future) else tree

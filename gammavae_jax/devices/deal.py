@@ -87,7 +87,7 @@ def _alternate_processes(devices: Sequence[Any]) -> list[Any]:
 def _choose_shards(
     windows_per_machine: Sequence[int], n_members: int, n_devices: int, n_processes: int
 ) -> tuple[list[list[int]], int]:
-    """Choose which machines each machine shard holds, and the number of member shards.
+    """Choose the machines in each machine shard, and the number of member shards.
 
     At least one device of every process is used, even if no models are left for it.
     """

@@ -1,4 +1,4 @@
-"""Runs all models at once, with one program over a mesh of all processes' devices."""
+"""Runs all models at once, as one program on a mesh of all processes' devices."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ _SPECS: dict[Kind, PartitionSpec] = {
     "machine": PartitionSpec("machine"),
     "member": PartitionSpec("member"),
 }
-# The positions of the member and the machine axis; None if absent.
+# The positions of the member axis and the machine axis; None if absent.
 _AXES: dict[Kind, tuple[int | None, int | None]] = {
     "model": (0, 1),
     "machine": (None, 0),
@@ -69,7 +69,7 @@ class MeshPlacement(Placement):
         return jax.tree.map(place, tree)
 
     def part(self, tree: Any, name: str) -> Any:
-        """Return the field `name` of a named tuple on the devices."""
+        """Return the field `name` of a named tuple; its arrays stay on the devices."""
         return getattr(tree, name)
 
     @for_devices
@@ -97,7 +97,7 @@ class MeshPlacement(Placement):
 
     @for_devices
     def wait(self, *trees: Any) -> None:
-        """Wait for these arrays; raise the first error if any failed."""
+        """Wait until these arrays are computed; raise the first error, if any."""
         jax.block_until_ready(trees)
 
     def close(self) -> None:
@@ -137,7 +137,7 @@ def _sharded(
     batching: Batching,
     donate: tuple[int, ...],
 ) -> Any:
-    """Compile a function to run over a mesh; equal functions share one program."""
+    """Compile a function to run on a mesh; equal functions share one program."""
     member_axes, machine_axes = zip(*(_AXES[kind] for kind in kinds), strict=True)
     if batching == "map":
         # Once the member axis is removed, the machine axis comes first.

@@ -1,4 +1,4 @@
-"""The interface that spreads models over devices and runs a function on each model.
+"""The interface for running a function on all models, spread over the devices.
 
 A model belongs to one machine and one member. A member is a seed, or one fold of a
 seed. `deal.make_placement` chooses the implementation, `MeshPlacement` or `CoreQueue`.
@@ -28,7 +28,7 @@ for_devices = waiting_for(
 
 
 class HashablePartial(NamedTuple):
-    """A function whose first arguments are fixed; equal ones share a program."""
+    """A function with fixed first arguments; equal ones share a compiled program."""
 
     function: Callable
     settings: tuple[Any, ...]  # hashable
@@ -70,7 +70,7 @@ class Placement(ABC):
 
     @abstractmethod
     def part(self, tree: Any, name: str) -> Any:
-        """Return the field `name` of a named tuple on the devices, without copying."""
+        """Return the field `name` of a named tuple; its arrays stay on the devices."""
 
     @abstractmethod
     def get(self, tree: Any) -> Any:
@@ -82,7 +82,7 @@ class Placement(ABC):
 
     @abstractmethod
     def wait(self, *trees: Any) -> None:
-        """Wait for these results; raise the first error if any failed."""
+        """Wait until these results are computed; raise the first error, if any."""
 
     @abstractmethod
     def close(self) -> None:

@@ -50,7 +50,7 @@ def clips_csv(rows: Iterable[ClipRow]) -> str:
 
 
 def read_clips_csv(path: Path) -> list[ClipRow]:
-    """Read a `clips.csv`; raise an InputError if the file is not one."""
+    """Read a `clips.csv` file; raise an InputError if it is missing or malformed."""
     try:
         text = path.read_text(encoding="utf-8")
         return [_clip_row(fields) for fields in csv.DictReader(io.StringIO(text))]

@@ -3,12 +3,13 @@
 Labels and domains come from
 
 - the clips' names;
-- the files that come with the official evaluators since 2021: `ground_truth_data` and
-  the folders beside it, with lines of `name,value` and no header, like score files;
-- the lists of the official baseline and of the evaluator of 2020,
-  `eval_data_list_<year>.csv`: a line for each machine, followed by a line for each of
-  its clips. Such a line is `name,later name`; the later name includes the label. In the
-  list of 2020 the label follows as a third field.
+- the files that the official evaluators have provided since 2021, in
+  `ground_truth_data` and the folders beside it. Like score files, they contain
+  `name,value` lines without a header;
+- the lists `eval_data_list_<year>.csv` of the official baseline and of the evaluator of
+  2020: a line for each machine, followed by a line for each of its clips. A clip's line
+  is `name,new name`; the new name includes the label. In the list of 2020, the label is
+  also given in a third field.
 
 Clips are matched by name without `.wav` or `.flac`, never by order. The official
 evaluators sort the scores and the labels by name and then ignore the names, so that one
@@ -42,11 +43,11 @@ from gammavae_jax.evaluation.rows import (
 
 
 class GroundTruth(NamedTuple):
-    """A section's labels and domains, by the clips' first names without suffix."""
+    """A section's labels and domains, keyed by original clip names without suffix."""
 
     is_anomaly: dict[str, bool]
     is_target: dict[str, bool]
-    clip_of: dict[str, str]  # the first name, for every name that the clip may have
+    clip_of: dict[str, str]  # maps every name of a clip to its original name
 
 
 def read_truth(root: Path) -> dict[Section, GroundTruth]:
@@ -80,8 +81,8 @@ def read_truth(root: Path) -> dict[Section, GroundTruth]:
 def truth_from_list(path: Path) -> dict[Section, GroundTruth]:
     """Read ground truth from a list that comes with the official baseline.
 
-    The list of 2022 is rejected because of its file name: in 881 of its 4200 lines, the
-    official evaluator of that year contradicts the label or the domain.
+    The list of 2022, which is recognised by its file name, is rejected: 881 of its 4200
+    lines contradict the official evaluator of that year in the label or the domain.
     """
     if path.name == "eval_data_list_2022.csv":
         raise InputError(
@@ -101,18 +102,18 @@ def truth_from_list(path: Path) -> dict[Section, GroundTruth]:
 def _parse_list_line(
     path: Path, line: list[str], machine: str
 ) -> tuple[str, str, ClipName]:
-    """Parse a clip's line into its first name, later name, and parsed later name."""
+    """Parse a clip's line into its original name, new name and parsed new name."""
     if len(line) not in (2, 3):
         raise InputError(
             f"{path}: cannot read the line {','.join(line)!r}, which should be a "
-            "machine's name, or a clip's name followed by its later name: pass a list "
+            "machine's name, or a clip's name followed by its new name: pass a list "
             "file of the official baseline"
         )
     name, later = (clip_stem(field) for field in line[:2])
     parsed = parse_clip_name(later)
     if not (machine and parsed.label and parsed.domain):
         raise InputError(
-            f"{path}: the clip name {later!r} has no label and domain, or is listed "
+            f"{path}: the clip name {later!r} lacks a label or a domain, or is listed "
             "before any machine: pass a list file of the official baseline"
         )
     if line[2:] and line[2] != str(LABELS.index(parsed.label)):
@@ -140,12 +141,15 @@ def _truth_of_section(
 
 
 def _index_names(path: Path | str, pairs: list[tuple[str, str]]) -> dict[str, str]:
-    """Map both names of each clip to its first name, given (later, first) pairs."""
+    """Map each clip's original name and new name to its original name.
+
+    `pairs` holds the new name and the original name of each clip, in this order.
+    """
     clip_of = {first: first for _, first in pairs}
     for later, first in pairs:
         if clip_of.setdefault(later, first) != first:
             raise InputError(
-                f"{path}: {clip_of[later]!r} and {first!r} both have the later name "
+                f"{path}: {clip_of[later]!r} and {first!r} both have the new name "
                 f"{later!r}: use a unique name for each clip"
             )
     return clip_of
@@ -190,8 +194,10 @@ def truth_from_names(
             problem = f"{path}: the clip {clip!r} belongs to another section"
             raise InputError(f"{problem}: remove it")
         if not is_labelled(clip):
-            problem = f"{path}: the name {clip!r} has no label in the challenge's form"
-            raise InputError(f"{problem}: pass the ground truth with --ground-truth")
+            raise InputError(
+                f"{path}: the name {clip!r} has no label in the challenge's format: "
+                "pass the ground truth with --ground-truth"
+            )
     return _truth_of(names, {clip: clip for clip in names})
 
 
@@ -204,16 +210,17 @@ def _truth_of(names: dict[str, ClipName], clip_of: dict[str, str]) -> GroundTrut
 
 
 def truth_from_files(data: Path) -> GroundTruth:
-    """Read a file in `ground_truth_data`, and files of that name in sibling folders.
+    """Read a `ground_truth_data` file, and files of the same name in sibling folders.
 
-    The folder `ground_truth_attributes` gives the clips' later names; in 2022 it has a
+    The folder `ground_truth_attributes` gives the clips' new names; in 2022 it has a
     folder for each machine, and its tables have a header. `ground_truth_domain` gives
-    the domains (1: target); if it has no such file, domains come from the clips' names.
+    the domains (1: target); if the file is missing there, domains come from the clips'
+    names.
 
-    A later name that contradicts the label or the domain belongs to another clip, as
-    for 881 clips of ToyCar and ToyTrain in 2022. In that case, none of the section's
-    later names are used. A first name that contradicts the label or the domain raises
-    an InputError.
+    A new name that contradicts the label or the domain belongs to another clip, as for
+    881 clips of ToyCar and ToyTrain in 2022. In that case, none of the section's new
+    names are used. An original name that contradicts the label or the domain raises an
+    InputError.
     """
     domain = data.parent.with_name("ground_truth_domain") / data.name
     rows = read_rows(data)
@@ -242,7 +249,7 @@ def truth_from_files(data: Path) -> GroundTruth:
 
 
 def _later_names(data: Path) -> dict[str, list[str]]:
-    """Read the clips' later names, keyed by first name; empty if there are none."""
+    """Return the clips' new names, keyed by original name; empty if there are none."""
     folder = data.parent.with_name("ground_truth_attributes")
     if (folder / data.name).exists():
         return read_rows(folder / data.name)
@@ -255,8 +262,8 @@ def _later_names(data: Path) -> dict[str, list[str]]:
         return {}
     for line in lines:
         if len(line) < 2:
-            problem = f"{path}: the line of {line[0]!r} has no later name"
+            problem = f"{path}: the line of {line[0]!r} has no new name"
             raise InputError(f"{problem}: add it after a comma")
     refuse_duplicates(path, (clip_stem(line[0]) for line in lines))
-    # The last field: a clip may have fewer attributes than the header.
+    # The new name is the last field; a clip may have fewer fields than the header.
     return {clip_stem(line[0]): line[-1:] for line in lines}

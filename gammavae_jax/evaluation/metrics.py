@@ -1,4 +1,4 @@
-"""The metrics of the challenge, in the versions of all years.
+"""The challenge's metrics, as each year defines them.
 
 Arrays have one entry per test clip, along the axis `clip`, in any order. A higher score
 is more anomalous; `is_anomaly` is true for anomalous clips, `is_target` for clips of
@@ -79,7 +79,7 @@ def validate(
     shapes = [np.shape(a) for a in (scores, is_anomaly, is_target)]
     if len(set(shapes)) > 1 or len(shapes[0]) != 1:
         problem = f"{name}: scores, labels and domains have the shapes {shapes}"
-        raise InputError(f"{problem}: pass one value of each per clip")
+        raise InputError(f"{problem}: pass one score, label and domain per clip")
     if is_anomaly.dtype != bool or is_target.dtype != bool:
         raise InputError(f"{name}: labels and domains must be booleans")
     if not np.isfinite(scores).all():
@@ -165,7 +165,7 @@ def evaluate_section(
 ) -> Row:
     """Compute all metrics of one section.
 
-    Decisions default to `scores > threshold`. If neither decisions nor a threshold are
+    Decisions default to `scores > threshold`. If neither decisions nor a threshold is
     given, precision, recall, F1 and false-alarm rate are NaN. If `year` is None, the
     definitions of 2022 apply.
 
@@ -238,7 +238,7 @@ def _decision_columns(
 
 
 def definition_of(year: int | None) -> int:
-    """Return the year that introduced the metrics of `year`: 2020, 2021 or 2022.
+    """Return the year whose definitions apply in `year`: 2020, 2021 or 2022.
 
     Raises:
         InputError: the year is before 2020.

@@ -44,7 +44,7 @@ def official_score(rows: Sequence[Row], year: int | None = None) -> float:
 def official_scores(
     columns: dict[str, Float[np.ndarray, "row resample"]], year: int | None = None
 ) -> Float[np.ndarray, "resample"]:
-    """Compute the official score of each resample from its columns of metrics."""
+    """Compute each resample's official score from the columns of metrics."""
     definition = definition_of(year)
     auc, pauc = columns["auc"], columns["pauc"]
     per_domain = [columns["auc_source"], columns["auc_target"]]
@@ -214,11 +214,12 @@ REPORT_TABLE_2: dict[str, dict[str, tuple[float, float, float]]] = {
 
 
 def is_dcase2024_development_set(data_root: Path, machines: Collection[str]) -> bool:
-    """Return whether these are the recordings of the report's Table 2.
+    """Return whether a folder contains the DCASE 2024 development set.
 
-    The sets of 2023 and 2025 have the same machine types and file names, so only the
-    folder's name tells the sets apart. It must be `.../dcase2024t2/dev_data[/raw]`, as
-    in the official scripts, or `.../dcase2024/dev_data[/raw]`.
+    The report's Table 2 has results for this set. The sets of 2023 and 2025 have the
+    same machine types and file names, so only the folder's name tells the sets apart.
+    It must be `.../dcase2024t2/dev_data[/raw]`, as in the official scripts, or
+    `.../dcase2024/dev_data[/raw]`.
     """
     folder = data_root.resolve()
     folder = folder.parent if folder.name == "raw" else folder

@@ -27,8 +27,11 @@ def find_files(folder: Path, kind: str) -> dict[Section, tuple[Path, ...]]:
     """Find the files `<kind>_*.csv` in a folder, sorted by machine and section.
 
     The prefix and the suffix may be in upper or lower case. A section has one file, or
-    one for each domain. If another CSV file has the prefix, or if the folder is
-    missing, an InputError is raised; see also `left_out_files`.
+    one for each domain. See `left_out_files` for the files that are ignored.
+
+    Raises:
+        InputError: the folder cannot be listed, or a CSV file with the prefix has an
+            invalid name or overlaps with another file of its section.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: pass one with {kind}_*.csv files")
@@ -36,7 +39,7 @@ def find_files(folder: Path, kind: str) -> dict[Section, tuple[Path, ...]]:
         paths = sorted(folder.iterdir())
     except OSError as error:
         problem = f"{folder} cannot be listed: {error.strerror}"
-        raise InputError(f"{problem}: pass one that this user can read") from error
+        raise InputError(f"{problem}: pass a folder that this user can read") from error
     found: dict[Section, dict[str | None, Path]] = {}
     for path in paths:
         if not _is_of_kind(path, kind) or not _is_csv(path):
@@ -44,7 +47,8 @@ def find_files(folder: Path, kind: str) -> dict[Section, tuple[Path, ...]]:
         match = FILE_NAME.fullmatch(path.name)
         if match is None:
             remedy = f"rename it to {file_name(kind, '<machine>', '<id>')}"
-            raise InputError(f"{path} has no machine and section in its name: {remedy}")
+            problem = f"the file name {path} must contain a machine and a section"
+            raise InputError(f"{problem}: {remedy}")
         of_section = found.setdefault((nfc(match["machine"]), match["section"]), {})
         domain = match["domain"]
         others = of_section if domain is None else {None, domain} & of_section.keys()
@@ -131,10 +135,10 @@ def flags_by_clip(
 def values_by_clip(
     path: Path | str, rows: dict[str, list[str]], clip_of: dict[str, str]
 ) -> dict[str, float]:
-    """Return each clip's number, keyed by the clip's first name.
+    """Return each clip's value as a number, keyed by the clip's original name.
 
     `rows` come from `read_rows`, messages begin with `path`, and `clip_of` maps every
-    possible name of a clip to its first name.
+    possible name of a clip to its original name.
 
     Raises:
         InputError: a clip does not have exactly one finite number.
@@ -145,7 +149,7 @@ def values_by_clip(
     }
     refuse_duplicates(path, (clip_of.get(name, name) for name in rows))
     for name, fields in rows.items():
-        number = _number(path, name, fields)  # first, to report a header line
+        number = _number(path, name, fields)  # first: it also rejects headers
         if name not in clip_of:
             raise InputError(f"{path}: the clip {name!r} is unknown: remove it")
         values[clip_of[name]] = number
@@ -156,7 +160,7 @@ def values_by_clip(
 
 
 def _other_case(rows: Iterable[str], clip_of: Mapping[str, str]) -> dict[str, str]:
-    """Map each unknown name to a known one if exactly one differs only in case."""
+    """Map unknown names to known ones that differ only in case, if unambiguous."""
     known: dict[str, set[str]] = defaultdict(set)
     for name in clip_of:
         known[name.casefold()].add(name)
@@ -173,13 +177,15 @@ def _number(path: Path | str, name: str, fields: list[str]) -> float:
         value = math.nan
     if len(fields) > 1 or not math.isfinite(value):
         problem = f"{path}: the value of {name!r} is {','.join(fields)!r}"
-        remedy = "write a finite number with a decimal point per clip, and no header"
+        remedy = "write one finite number per clip, with a decimal point, and no header"
         raise InputError(f"{problem}: {remedy}")
     return value
 
 
 def read_rows(*paths: Path) -> dict[str, list[str]]:
-    """Read one section's files; return the fields of each clip, by name without suffix.
+    """Read one section's files; return each clip's fields, keyed by its name.
+
+    Names have no suffix such as `.wav`.
 
     Raises:
         InputError: a line has no value, or a clip is listed twice.

@@ -55,8 +55,8 @@ def write_scores(
     text that reads back as the same float32.
 
     Raises:
-        InputError: a name is not valid in the file, a name is listed twice, or a score
-            is not finite in float32.
+        InputError: a name is invalid or listed twice, or a score is not finite in
+            float32.
     """
     with np.errstate(over="ignore"):
         singles = scores.astype(np.float32)
@@ -86,12 +86,12 @@ def read_directory(
 
     Labels and domains come from the clips' names, or from `ground_truth` (see
     `read_truth`). With `ground_truth`, score files may use the original names of clips
-    or their later names, which include the labels. A clip without a domain counts as
+    or their new names, which include the labels. A clip without a domain counts as
     source. Other files and subfolders are ignored.
 
     Raises:
         InputError: a file or clip is missing, duplicate, unknown or unreadable, or a
-            section has no normal or no anomalous clips.
+            section lacks normal or anomalous clips.
     """
     scores_dir = Path(scores_dir)
     score_files = find_files(scores_dir, "anomaly_score")

@@ -50,7 +50,7 @@ class Submission(NamedTuple):
 def write_submission(
     run: Path, out: Path, label: str, score: str | None = None, seed: int | None = None
 ) -> Submission:
-    """Write the package `out/label` atomically from a run folder.
+    """Build a run's submission package, and write it to `out/label` atomically.
 
     The score defaults to the run's headline score, and the seed to its first seed.
 
@@ -62,11 +62,14 @@ def write_submission(
         raise InputError(
             f"the label {label!r} is not of the form Author_Affiliation_task2_1 (the "
             "corresponding author's last name, the institute, an index from 1 to 4; "
-            "names have only letters, digits and hyphens): choose another --label"
+            "names have only letters, digits and hyphens): pass a label of this form "
+            "with --label"
         )
     target = out / label
     if os.path.lexists(target):
-        raise InputError(f"{target} exists: choose another --label or --out")
+        raise InputError(
+            f"{target} exists: choose another label, or another folder for --out"
+        )
     config = _read_config(run)
     score, seed = _choose(config, score, seed)
     source, sections = run / "scores" / score / f"seed{seed}", _sections_of_run(run)
@@ -97,7 +100,8 @@ def check_package(folder: Path, sections: Collection[Section]) -> None:
     for key in sorted(set(sections) - scores.keys()):
         problem = f"{folder} has no {file_name('anomaly_score', *key)}"
         raise InputError(
-            f"{problem}, but that machine is part of the run: score its test clips"
+            f"{problem}, but the run includes {key[0]} section {key[1]}: score its "
+            "test clips"
         )
     if not scores:
         raise InputError(f"{folder} has no anomaly_score_*.csv: finish the run first")
@@ -183,7 +187,7 @@ def _choose(config: Config, score: str | None, seed: int | None) -> tuple[str, i
 
 
 def _check_names(path: Path, section: str) -> None:
-    """Check the exact clip names; a byte order mark is part of the first name."""
+    """Check the exact text of the clip names, including any byte order mark."""
     text = io.StringIO(path.read_bytes().decode("utf-8"), newline="")
     for line in filter(None, csv.reader(text)):
         match = _CLIP.fullmatch(line[0])

@@ -1,6 +1,6 @@
 """Result rows and their summaries, as JSON and as tables.
 
-Numbers in JSON are fractions; in tables they are percent.
+Numbers are fractions in JSON, and percentages in tables.
 """
 
 import json
@@ -51,7 +51,7 @@ def evaluate_scores(
     Args:
         tables: the result of `score_clips`. Machines with an unlabelled clip are left
             out.
-        year: the challenge year whose metrics to compute; default: the latest.
+        year: the challenge year that defines the metrics; default: the latest.
 
     Returns:
         A row for each seed, score and machine.
@@ -74,7 +74,7 @@ def evaluate_scores(
 
 
 def section_scores(clips: ScoredClips, score: str, s: int) -> SectionScores:
-    """Return a section's labels and domains, and its values of one score.
+    """Return one score's values for a section's clips, with labels and domains.
 
     `s` is the index of the seed.
     """
@@ -92,7 +92,7 @@ def summarise_rows(rows: Sequence[Row], year: int | None = None) -> dict[str, An
     """Summarise rows over seeds: the official score, means, and metrics by machine.
 
     The result has JSON types. `year` must be the year for which the rows were computed.
-    The metrics of a machine with several sections are arithmetic means over these. With
+    If a machine has several sections, its metrics are arithmetic means over them. With
     one seed, the standard deviation is 0.
     """
     scores = dict.fromkeys(row.score for row in rows)
@@ -114,7 +114,7 @@ def summarise_rows(rows: Sequence[Row], year: int | None = None) -> dict[str, An
 def summarise_scores(
     seeds: Mapping[str, Sequence[Sequence[Row]]], year: int | None = None
 ) -> dict[str, Any]:
-    """Return the official score and mean metrics of each anomaly score, over seeds."""
+    """Summarise each anomaly score's official score and mean metrics over seeds."""
     return {
         "official_score": {
             score: _spread([official_score(rows, year) for rows in of_score])
@@ -144,7 +144,7 @@ def to_json(tree: Any) -> str:
 def results_table(
     rows: Sequence[Row], score: str, title: str, published: Published
 ) -> Table:
-    """Return `table_cells` as a table for the terminal."""
+    """Return the cells of `table_cells` as a table for the terminal."""
     header, *body, footer = table_cells(rows, score, published)
     table = Table(
         title=escape(title),

@@ -1,4 +1,4 @@
-"""Checks that an exported file gives sounds the same scores as the detector."""
+"""Checks that an exported file produces the same scores as the detector."""
 
 import itertools
 from collections.abc import Sequence
@@ -27,11 +27,11 @@ TOLERANCE = 1e-3  # relative; see `difference`
 N_SOUNDS = 24  # built-in sounds
 _SECONDS = 3.0  # the longest built-in sound is this much longer than the shortest
 
-Waves = Sequence[Float32[np.ndarray, "_"]]  # whose lengths may differ
+Waves = Sequence[Float32[np.ndarray, "_"]]  # lengths may differ
 
 
 class Sounds(NamedTuple):
-    """Sound waves and, if known, whether each of them is an anomaly."""
+    """Waveforms and, if known, whether each of them is an anomaly."""
 
     waves: list[Float32[np.ndarray, "_"]]
     is_anomaly: Bool[np.ndarray, "clip"] | None
@@ -40,7 +40,7 @@ class Sounds(NamedTuple):
 def jax_scores(
     detector: Detector, waves: Sequence[Waves]
 ) -> list[Float[np.ndarray, "_"]]:
-    """Score each machine's waves with JAX; the detector must have a single score."""
+    """Score each machine's waveforms with JAX; the detector must have one score."""
     config = detector.config
     bank, features = detector.filterbank, config.features
     clips = [
@@ -56,7 +56,7 @@ def jax_scores(
 
 
 def onnx_session(content: bytes) -> Any:
-    """Open an ONNX file's content as an `InferenceSession` on one CPU thread."""
+    """Open the bytes of an ONNX file as an `InferenceSession` on one CPU thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only
@@ -66,7 +66,7 @@ def onnx_session(content: bytes) -> Any:
 
 
 def onnx_scores(content: bytes, waves: Waves) -> Float32[np.ndarray, "clip"]:
-    """Score waves with the content of an ONNX file."""
+    """Score waveforms with an ONNX model, given as the bytes of its file."""
     session = onnx_session(content)
     scores = [session.run(["score"], {"wave": wave})[0] for wave in waves]
     return np.array(scores, np.float32)
@@ -95,7 +95,7 @@ def int8_cost(
     before: Float[np.ndarray, "clip"],
     is_anomaly: Bool[np.ndarray, "clip"] | None,
 ) -> str:
-    """Describe how much int8 weights change scores; `before` are the float32 scores."""
+    """Describe how int8 weights change scores; `before` holds the float32 scores."""
     if is_anomaly is not None and is_anomaly.any() and not is_anomaly.all():
         was, now = (100 * auc(x, is_anomaly) for x in (before, scores))
         return f"AUC from {was:.2f} to {now:.2f} % ({now - was:+.2f})"

@@ -30,7 +30,7 @@ class Graph:
 
     @contextlib.contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        """Prefix the names of nodes added in the block with `name/`."""
+        """Put `name/` before the names of all nodes that are added in the block."""
         before = self._scope
         self._scope = f"{before}{name}/"
         yield

@@ -33,8 +33,8 @@ class Member(NamedTuple):
 class MachineDetector(NamedTuple):
     """Everything needed to score clips of one machine, as NumPy arrays.
 
-    `config` has a single score. `calibration` holds the sorted scores of the held-out
-    clips, for that score and for those that it fuses. With official thresholds,
+    `config` has a single score. `calibration` holds the held-out clips' values of that
+    score and of the scores that it fuses, each sorted. With official thresholds,
     `calibration` is empty.
     """
 
@@ -45,7 +45,7 @@ class MachineDetector(NamedTuple):
     filterbank: Float32[np.ndarray, "bin mel"]
     members: tuple[Member, ...]
     calibration: dict[str, Float[np.ndarray, "held_out"]]
-    weights: Float[np.ndarray, "held_out"]  # of the values of `config.score`
+    weights: Float[np.ndarray, "held_out"]  # sorted like the values of `config.score`
     threshold: float
     training_sha256: str  # of the configuration and of this machine's arrays
 
@@ -113,7 +113,7 @@ def _with_one_score(config: Config, score: str | None) -> Config:
         )
     if config.features.reference_channel is not None:
         raise InputError(
-            "detectors with a features.reference_channel cannot be exported, because "
+            "detectors that use features.reference_channel cannot be exported, because "
             "an exported file takes one channel: score with gammavae score, watch or "
             "serve, or fit without features.reference_channel"
         )
@@ -125,7 +125,7 @@ def _with_one_score(config: Config, score: str | None) -> Config:
         possible = [name for name in config.scores if name not in NOT_EXPORTED]
         fused = "" if score in NOT_EXPORTED else f", which fuses {missing[0]!r},"
         raise InputError(
-            f"score {score!r}{fused} cannot be exported: choose --score from "
+            f"score {score!r}{fused} cannot be exported: set --score to one of "
             f"{', '.join(possible)}"
         )
     return narrow
@@ -162,14 +162,14 @@ def of_machine(detector: Detector, machine: int) -> MachineDetector:
     numbers = *jax.tree.leaves(members), part.threshold
     if not all(np.isfinite(leaf).all() for leaf in numbers):
         raise InputError(
-            f"{part.name} cannot be exported, because the training of one of its "
-            f"models of seed {part.seed} failed: select other machines with --machines"
+            f"{part.name} cannot be exported, because training failed for one of its "
+            f"models (seed {part.seed}): select other machines with --machines"
         )
     return part
 
 
 def _sorted_weights(detector: Detector, machine: int) -> Float[np.ndarray, "held_out"]:
-    """Return the weights of the held-out values of the score, in increasing order."""
+    """Return the held-out clips' weights, in order of increasing score."""
     if detector.config.score not in detector.calibration:
         return np.zeros(0)
     values = detector.calibration[detector.config.score][0, machine]

@@ -106,13 +106,13 @@ def add_network(
 
 
 def _running(config: Config, batch_stats: Any) -> dict[str, np.ndarray]:
-    """Return the running statistics with which the input is normalised."""
+    """Return the running statistics that normalise the input."""
     name = layers.BANDS if config.model.normalises_bands else layers.STANDARDISE
     return _float64(batch_stats[layers.INPUTS][name])
 
 
 def _of_cells(config: Config, of_bands: np.ndarray) -> np.ndarray:
-    """Repeat values of bands for each row of a window's residual."""
+    """Repeat the bands' values for every row of a window's residual."""
     return np.tile(of_bands, rows_in_window(config))
 
 

@@ -1,4 +1,4 @@
-"""Builds an ONNX model of a machine's whole detector, from wave to decision."""
+"""Builds an ONNX model of a machine's whole detector, from waveform to decision."""
 
 import importlib.metadata
 import json
@@ -26,7 +26,7 @@ _RULES = {"fusion_mean": "Mean", "fusion_max": "Max", "fusion_min": "Min"}
 
 
 def onnx_model(detector: MachineDetector) -> onnx.ModelProto:
-    """Build a model that scores a wave of any length.
+    """Build a model that scores a waveform of any length.
 
     The input `wave` is float32 with shape `sample`, in [-1, 1], at the sample rate of
     the features. The outputs are the scalars `score`, `p_value`, `threshold` and
@@ -88,7 +88,7 @@ def _add_headline(
 def add_decision(
     graph: Graph, detector: MachineDetector, score: Tensor
 ) -> dict[str, Value]:
-    """Compute the outputs `p_value`, `threshold` and `is_anomaly`, by name.
+    """Compute `p_value`, `threshold` and `is_anomaly`; return them by name.
 
     A score of NaN has the p-value NaN and is not an anomaly. With official thresholds,
     which need no held-out clips, every p-value is NaN.
@@ -111,7 +111,7 @@ def add_decision(
 
 
 def _add_is_usable(graph: Graph, detector: MachineDetector) -> Tensor:
-    """Test whether the wave is long enough, and all of its samples are finite.
+    """Test whether the waveform is long enough and has only finite samples.
 
     Not every score becomes NaN by itself if the wave is unusable.
     """

@@ -1,4 +1,7 @@
-"""Clip statistics and anomaly scores as ONNX nodes; their formulas are in `scoring`."""
+"""Clip statistics and anomaly scores as ONNX nodes.
+
+Their formulas are in `data.statistics` and `scoring`.
+"""
 
 import math
 from collections.abc import Callable
@@ -52,7 +55,7 @@ def _moments(graph: Graph, values: Tensor) -> Tensor:
 def _mean_of_rows(graph: Graph, values: Tensor) -> Tensor:
     """Compute the mean over rows, or 0 if there are no rows.
 
-    There are none if the rows are the changes between frames and there is one frame.
+    A clip of a single frame has no changes between frames, and so no rows of changes.
     """
     count = graph.op("Max", graph.float_length(values), 1.0)
     return graph.op("Div", graph.op("ReduceSum", values, [0], keepdims=0), count)
@@ -71,7 +74,7 @@ def _upper_quantile(graph: Graph, values: Tensor) -> Tensor:
     n_top = graph.as_int(graph.op("Sub", count, low))
     top = graph.op("TopK", values, n_top, n_outputs=2, axis=0)
     below = graph.slice(top, -1, None, axis=0)
-    # The largest value has no value above it, so it takes its own place.
+    # If `below` is the largest value, `above` is the same value.
     above = graph.op("Gather", top, graph.op("Max", graph.op("Sub", n_top, [2]), [0]))
     between = graph.op(
         "Mul", graph.op("Sub", above, below), graph.op("Sub", place, low)

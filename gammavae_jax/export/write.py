@@ -1,4 +1,4 @@
-"""Writes all machines' files to one folder, after all files have been checked."""
+"""Writes the ONNX files of all machines to one folder, once all are checked."""
 
 import os
 import tempfile
@@ -92,7 +92,7 @@ def _export(
     if not found <= TOLERANCE:  # also refuses NaN
         raise InputError(
             f"the scores of {name} differ from those of JAX by {found:.1e}, more than "
-            f"{TOLERANCE:g}: choose another --score, and please report this"
+            f"{TOLERANCE:g}: choose another score with --score, and please report this"
         )
     cost = None
     if with_int8:
@@ -112,7 +112,8 @@ def _existing_files(
     found = [path for path in targets if os.path.lexists(path)]
     if found and not overwrite:
         raise InputError(
-            f"{str(found[0])!r} exists: add --overwrite or choose another --out"
+            f"{str(found[0])!r} exists: add --overwrite, or choose another folder for "
+            "--out"
         )
     return found
 

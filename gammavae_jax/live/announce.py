@@ -1,4 +1,4 @@
-"""Reports of live monitoring: printed lines, JSON Lines and webhook alarms."""
+"""Reports live monitoring results as printed lines, JSON Lines and webhook alarms."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ class OutputLost(Exception):
 
 
 class JsonLines:
-    """A JSON Lines file to append to; the path `-` means standard output."""
+    """An append-only JSON Lines file; the path `-` means standard output."""
 
     def __init__(self, path: Path):
         self._is_stdout = path == Path("-")
@@ -58,7 +58,7 @@ class JsonLines:
 
     def _reason(self, error: OSError) -> str:
         problem = f"--json: {self._name} cannot be written ({error.strerror})"
-        return f"{problem}: choose a file that this user may write"
+        return f"{problem}: choose a writable file"
 
 
 def _open_to_append(path: Path) -> IO[str]:
@@ -96,7 +96,7 @@ class Webhook:
         self._pauses = pauses
         self._session = requests.Session()
         self._session.headers["User-Agent"] = "gammavae"
-        # Without credentials, requests would look for some in ~/.netrc.
+        # Without credentials, `requests` would look for some in ~/.netrc.
         self._session.auth = _credentials(parts) or (lambda request: request)
         self._queue: queue.Queue[Mapping[str, Any] | None] = queue.Queue(capacity)
         self._closing = threading.Event()
@@ -124,7 +124,8 @@ class Webhook:
             time.sleep(0.02)
         self._closing.set()
         if left := self._queue.unfinished_tasks:
-            self._say(f"alarms not delivered to {self._server}: the last {left}")
+            problem = f"alarms not delivered to {self._server} before the watch ended"
+            self._say(f"{problem}: {left}")
         with contextlib.suppress(queue.Full):
             self._queue.put_nowait(None)  # ends the thread
 
@@ -177,11 +178,12 @@ def _split_url(url: str) -> urllib.parse.SplitResult:
         if is_plain and parts.scheme in ("http", "https") and parts.hostname:
             return parts
     example = "https://example.org/alarms"
-    raise InputError(f"--webhook is not an HTTP URL: use a URL such as {example}")
+    problem = "the value of --webhook is not an HTTP URL"
+    raise InputError(f"{problem}: use a URL such as {example}")
 
 
 def _credentials(parts: urllib.parse.SplitResult) -> Any:
-    """Return the user name and password in a URL as bytes, or None if it has none."""
+    """Return a URL's user name and password as bytes; None if it has no user name."""
     if parts.username is None:
         return None
     pair = parts.username, parts.password or ""
@@ -218,7 +220,7 @@ class Announcer:
         self._announce("stretch", line, fields, is_alarm=True)
 
     def recording(self, file: str, machine: str, whole: RecordingVerdict) -> None:
-        """Report a whole recording, and send an alarm for a single anomalous window."""
+        """Report a whole recording; send an alarm if its only window is an alarm."""
         for kind, note in whole.notes.items():
             if kind not in self._said and len(self._said) < _MOST_NOTES:
                 self._said.add(kind)

@@ -50,10 +50,10 @@ _HEADERS = {
 
 
 class SameOrigin:
-    """ASGI middleware that rejects requests from the pages of other sites.
+    """ASGI middleware that rejects requests sent by the pages of other websites.
 
-    This server is known as `localhost`, by its host name and by the given names. Any
-    IP address is accepted, because a DNS rebinding attack needs a name.
+    The server accepts the names `localhost`, its host name and the given names. It
+    accepts any IP address, because a DNS rebinding attack needs a name.
     """
 
     def __init__(self, app: Any, names: Collection[str] = ()):
@@ -62,7 +62,7 @@ class SameOrigin:
         self._names = {"localhost", own, f"{own}.local", *map(str.lower, names)}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass on a request and add security headers to the answer, or answer 403."""
+        """Pass on a request or refuse it with status 403; add security headers."""
 
         async def send_with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -77,11 +77,11 @@ class SameOrigin:
         """Return why a request is rejected, or an empty string."""
         host = headers.get("host", "")
         if not self._is_own(host):
-            remedy = "use the server's address, or start it with --allow-host NAME"
+            remedy = "use the server's address, or allow the name with --allow-host"
             return f"unknown host name: {remedy}"
         # A reverse proxy may use another scheme, so only name and port are compared.
         origin = headers.get("origin", f"//{host}").partition("//")[2]
-        # Browsers send this even where they omit the origin.
+        # Browsers send this header even in requests without an Origin header.
         is_other = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
         is_link = headers.get("sec-fetch-mode") == "navigate"
         is_link &= method in ("GET", "HEAD")
@@ -102,7 +102,7 @@ class SameOrigin:
 
 
 class EventStream(StreamingResponse):
-    """A stream of server-sent events that always removes its listener at the end."""
+    """A stream of server-sent events that always removes its listener when it ends."""
 
     media_type = "text/event-stream"
 
@@ -133,7 +133,7 @@ class LiveServer(uvicorn.Server):
                 http="h11",
                 ws="none",
                 lifespan="off",
-                log_config=None,  # a configuration would close this process's handlers
+                log_config=None,  # configuring logging would close existing handlers
                 log_level="error",
                 access_log=False,
                 server_header=False,

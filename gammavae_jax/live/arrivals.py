@@ -2,8 +2,8 @@
 
 The folder is polled, because network shares send no change notifications. A recording
 is complete once its size and modification time have not changed for a while. If its
-header has no length yet, it is complete once the recorder has closed the file, or after
-a longer time without changes.
+header does not state its final length yet, it is complete once the recorder has closed
+the file, or after a longer time without changes.
 """
 
 import contextlib
@@ -25,11 +25,11 @@ from gammavae_jax.files import FolderInUse, FolderLock, write_text
 _LINE_START = '{"file": "'
 _KEPT_SECONDS = 30 * 24 * 3600
 _ROUNDED_NS = 2_000_000_000  # some file systems store times in steps of two seconds
-OPEN_SETTLES = 3  # settling times to wait if a header has no length
+OPEN_SETTLES = 3  # settling times to wait if a header lacks the final length
 
 
 class Stamp(NamedTuple):
-    """Values that change when a file is replaced, written or moved from another disk.
+    """Attributes that change when a file is replaced, written or moved between disks.
 
     The modification time is not enough: users can set it, and it stays the same on a
     recorder without a clock.
@@ -52,12 +52,12 @@ class Scored(NamedTuple):
     """A scored recording."""
 
     stamp: Stamp
-    time: float  # s since 1970, when it was scored
+    time: float  # when it was scored, in seconds since 1970
     content: str = ""  # checksum of the file; empty if it was skipped
 
 
 class Arrivals:
-    """A search for new, complete recordings in a folder and its subfolders."""
+    """A poller that finds new, complete recordings in a folder and its subfolders."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Arrivals:
         if os.path.realpath(path) in _files_being_written():
             self.held.add(name)
             return False
-        # If its recorder was seen earlier, it has closed the file by now.
+        # If the file was open at an earlier poll, its recorder has closed it by now.
         is_long = unchanged_seconds >= OPEN_SETTLES * self._settle_seconds
         return is_long or name in self.held
 
@@ -119,7 +119,7 @@ def _files_being_written() -> set[str]:
 
 
 def recordings_in(folder: Path) -> tuple[dict[str, Stamp], dict[str, Reason]]:
-    """Return a folder's recordings and what was left out; see `list_recordings`."""
+    """Return a folder's recordings and its left-out files; see `list_recordings`."""
     listing = list_recordings(folder)
     recordings = {n: _stamp(status) for n, status in listing.recordings.items()}
     return recordings, listing.left_out
@@ -156,8 +156,8 @@ class ScoredLog:
 
     A recording is identified by its name and stamp or, after it was moved, by its
     contents and modification time. Recordings that no longer exist are dropped 30 days
-    after they were scored. A file that is unusable, in use, or anything other than a
-    log raises an InputError.
+    after they were scored. Opening a file that is unusable, in use by another watch,
+    or not such a log raises an InputError.
     """
 
     def __init__(self, path: Path):
@@ -180,7 +180,7 @@ class ScoredLog:
             raise InputError(message) from error
         except OSError as error:
             problem = f"{printable(path)} cannot be used ({error.strerror})"
-            remedy = "pass --state with a file that this user may write"
+            remedy = "pass --state with a writable file"
             raise InputError(f"{problem}: {remedy}") from error
 
     def __enter__(self) -> "ScoredLog":
@@ -213,7 +213,7 @@ class ScoredLog:
         return None
 
     def add(self, arrival: Arrival, content: str = "") -> None:
-        """Log a scored recording, at least in memory if writing raises an OSError."""
+        """Log a scored recording; if writing raises an OSError, keep it in memory."""
         scored = Scored(arrival.stamp, time.time(), content)
         self._scored[arrival.name] = scored
         if self._file is None:
@@ -257,7 +257,7 @@ class ScoredLog:
 
 
 def _read(path: Path) -> dict[str, Scored]:
-    """Return the logged recordings, without truncated lines."""
+    """Return the logged recordings; skip unreadable lines, such as truncated ones."""
     scored = {}
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     for number, line in enumerate(lines):

@@ -1,4 +1,4 @@
-"""Server-sent events for many listeners, and the history for new listeners."""
+"""Server-sent events for many listeners, and the history sent to new listeners."""
 
 import asyncio
 import base64
@@ -25,7 +25,7 @@ _RANGE = 80.0  # dB
 
 
 class Broadcast:
-    """A broadcaster of events to all listeners, for use in one event loop."""
+    """A broadcaster that sends events to all listeners of one event loop."""
 
     def __init__(self, max_listeners: int = 64):
         self._max_listeners = max_listeners

@@ -42,7 +42,7 @@ class Refusal(Exception):
 
 
 def busy(reason: str, retry_after: int = 2) -> Refusal:
-    """Return a refusal with status 503, because the server is busy or shutting down."""
+    """Return a refusal with status 503 for a server that is busy or shutting down."""
     return Refusal(503, f"{reason}: try again later", "busy", retry_after)
 
 

@@ -72,7 +72,7 @@ def finite(value: float) -> float | None:
 
 
 class LiveScorer:
-    """An `AnomalyDetector` that scores one clip at a time."""
+    """A wrapper around an `AnomalyDetector` that scores one clip at a time."""
 
     def __init__(self, detector: "AnomalyDetector"):
         self._detector = detector
@@ -80,7 +80,8 @@ class LiveScorer:
         self.machines: tuple[str, ...] = detector.machines_
         self.thresholds: Mapping[str, float] = detector.threshold_
         self.sample_rate = self._features.sample_rate  # Hz
-        self.channels = self._features.channels  # used if a recording has several
+        # Which channels to use if a recording has several.
+        self.channels = self._features.channels
         # A run trains on whole clips of any length, so it stores no clip length.
         self.clip_seconds = detector.clip_seconds or _CLIP_SECONDS
         # The length of the shortest clip that can be scored.
@@ -98,14 +99,14 @@ class LiveScorer:
         clip: Waveform,
         machine: str,
     ) -> dict[str, str]:
-        """Describe how a recording and its clip differ from the training recordings."""
+        """Describe how a recording and a clip from it differ from the training data."""
         formats = [(recording.sample_rate, recording.n_channels)]
         heard = Heard([self.spectrogram(clip)], formats, [recording.levels])
         conditions = self._detector.detector_.conditions
         return notes_on({machine: heard}, conditions, self._features)
 
     def spectrogram(self, clip: Waveform) -> Float32[np.ndarray, "frame mel"]:
-        """Compute the detector's log-mel spectrogram, in dB."""
+        """Compute a clip's log-mel spectrogram in dB, as the detector does."""
         from gammavae_jax.data.reference import spectrogram
 
         bank = self._detector.detector_.filterbank
@@ -144,7 +145,7 @@ def window_size(
     hop = seconds / 2 if hop_seconds is None else hop_seconds
     if not 0 < hop <= seconds:
         problem = f"a hop of {hop:g} s does not suit windows of {seconds:g} s"
-        raise InputError(f"{problem}: use more than 0 s, and at most a window")
+        raise InputError(f"{problem}: use more than 0 s and at most the window length")
     length = round(seconds * scorer.sample_rate)
     return WindowSize(length, max(1, round(hop * scorer.sample_rate)))
 
@@ -181,9 +182,10 @@ def score_recording(
     size: WindowSize,
     name: str,
 ) -> Iterator[Stretch | RecordingVerdict]:
-    """Do what `score_windows` does, and add the sample rate and notes to the verdict.
+    """Resample and score a recording; add its sample rate and notes to the verdict.
 
-    The recording may have any sample rate, because it is resampled.
+    The recording may have any sample rate. Like `score_windows`, this yields each
+    stretch of alarms, and finally the verdict.
     """
     rate = recording.sample_rate
     blocks = resampled_blocks(recording.blocks, rate, scorer.sample_rate)
@@ -195,7 +197,7 @@ def score_recording(
 
 
 def _joined(blocks: Blocks, least: int) -> Blocks:
-    """Join blocks into blocks of at least `least` samples; the last may be shorter."""
+    """Merge blocks until each has at least `least` samples; the last may have fewer."""
     waiting, n_samples = [], 0
     for block in blocks:
         waiting.append(block)
@@ -210,7 +212,7 @@ def _joined(blocks: Blocks, least: int) -> Blocks:
 def score_windows(
     scorer: LiveScorer, machine: str, blocks: Blocks, size: WindowSize, name: str
 ) -> Iterator[Stretch | RecordingVerdict]:
-    """Yield each stretch of alarms as it ends, then the verdict on the whole recording.
+    """Yield each stretch of alarms once it ends, and finally the recording's verdict.
 
     A recording of a single window yields no stretches; a recording that is too short
     raises an `InputError`. The blocks must have the detector's sample rate.
@@ -244,6 +246,6 @@ def score_windows(
 
 
 def _badness(verdict: Verdict) -> tuple[bool, float]:
-    """Return a sort key that ranks alarms first and NaN below every score."""
+    """Return a sort key that ranks alarms highest, and NaN scores below all others."""
     is_number = not math.isnan(verdict.score)
     return verdict.is_anomaly, verdict.score if is_number else -math.inf

@@ -1,4 +1,4 @@
-"""The scoring service without HTTP: it takes recordings and returns verdicts."""
+"""The service behind the HTTP server: it scores recordings and returns verdicts."""
 
 import asyncio
 import queue
@@ -26,14 +26,14 @@ from gammavae_jax.live.scorer import (
 from gammavae_jax.live.uploads import Upload, Uploads
 
 _SHUTTING_DOWN = "the server is shutting down"
-_MOST_SAMPLES_A_SECOND = 192_000  # over all channels, for the full `max_seconds`
+_MOST_SAMPLES_A_SECOND = 192_000  # all channels; a higher rate lowers `max_seconds`
 _MAX_STRETCHES = 100  # in an answer
-_MAX_ARRIVING = 4  # recordings of the largest size, besides those that wait
+_MAX_ARRIVING = 4  # recordings of the largest size, in addition to waiting ones
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of one request."""
+    """The limits that the server sets on requests."""
 
     max_bytes: int = 32_000_000
     max_seconds: float = 600.0  # length of the recording
@@ -81,7 +81,10 @@ class ScoringThread:
 
 
 class Service:
-    """A service that scores recordings and reports verdicts, in one event loop."""
+    """A service that scores recordings and reports the verdicts.
+
+    It must be used from a single event loop.
+    """
 
     def __init__(
         self, scorer: LiveScorer, size: WindowSize, limits: Limits, announcer: Announcer
@@ -106,7 +109,10 @@ class Service:
         return len(self._jobs)
 
     def close(self) -> None:
-        """Disconnect listeners and refuse waiting requests; call in the event loop."""
+        """Disconnect listeners and refuse waiting requests.
+
+        Call this in the event loop.
+        """
         self._is_closing = True
         self.broadcast.close()
         for job in self._jobs:
@@ -114,11 +120,12 @@ class Service:
         self.thread.submit(None)
 
     def machine_named(self, machine: str | None) -> str:
-        """Check a machine's name and return it; the default is the only machine."""
+        """Check a machine's name and return it; None stands for the only machine."""
         if machine is None:
             machine, *others = self.machines
             if others:
-                remedy = f"add ?machine=NAME, one of {', '.join(self.machines)}"
+                names = ", ".join(self.machines)
+                remedy = f"add ?machine=NAME, where NAME is one of {names}"
                 raise Refusal(400, f"the request names no machine: {remedy}")
         try:
             return known_machine(machine, self.machines)
@@ -170,12 +177,12 @@ class Service:
     def _end_job(self, future: asyncio.Future) -> None:
         self._jobs.discard(future)
         if not future.cancelled():
-            future.exception()  # otherwise, asyncio reports it as never retrieved
+            future.exception()  # retrieved, so that asyncio does not log it
 
     def _score(
         self, request: ScoreRequest, deadline: float
     ) -> tuple[dict[str, Any], dict[str, Any], RecordingVerdict]:
-        """Score a recording; return its JSON object, thumbnail and verdict."""
+        """Score a recording; return the JSON answer, the thumbnail and the verdict."""
         if time.monotonic() > deadline:  # the client has already been refused
             raise busy("the recording was not scored in time")
         with self.metrics.scoring_seconds.time():

@@ -1,4 +1,4 @@
-"""Receives uploaded recordings, and parses them as they arrive, within limits."""
+"""Receives and parses uploaded recordings as they arrive, and enforces limits."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ class Upload(NamedTuple):
 
 
 class Uploads:
-    """A reader of the bodies of concurrent requests, in bounded memory.
+    """A reader of concurrent request bodies that limits the memory they use.
 
     Each body must arrive within `seconds`. Memory is limited to `max_bodies`
     bodies of the largest size; only bytes that have arrived count, so slow clients
@@ -50,7 +50,7 @@ class Uploads:
     async def received(
         self, chunks: AsyncIterator[bytes], declared: str | None, body: "Body"
     ) -> AsyncIterator[Upload]:
-        """Read a whole request body; its memory counts as used during the block.
+        """Read a whole request body; its memory counts as used until the block ends.
 
         A body is refused if it is too large or too slow, or if memory is full. Bytes
         are counted as they arrive, whatever the declared length.
@@ -85,7 +85,7 @@ class Uploads:
 class Body:
     """A request body, to which bytes are added as they arrive.
 
-    If the body is `multipart/form-data`, the recording is the only file of the form.
+    If the body is `multipart/form-data`, the recording is the form's only file.
     Any other body is the recording itself. The default name is the form's file name.
     """
 
@@ -97,7 +97,7 @@ class Body:
             self._form = _Form(content_type, self._data)
 
     def add(self, chunk: bytes) -> None:
-        """Add the next bytes, or raise a `Refusal`."""
+        """Add the next bytes; raise a `Refusal` if the form is invalid."""
         if self._form is None:
             self._data += chunk
             return

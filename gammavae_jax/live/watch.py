@@ -38,14 +38,14 @@ class WatchOptions:
     """The options of a watch."""
 
     folder: Path
-    machine: str | None  # of all recordings; None: named by their subfolders
+    machine: str | None  # of all recordings; None if their subfolders name it
     size: WindowSize
     poll_seconds: float
     settle_seconds: float
 
 
 class FolderWatch:
-    """A watch that scores recordings appearing in a folder and reports the verdicts."""
+    """Scores recordings as they appear in a folder and reports the verdicts."""
 
     def __init__(
         self,
@@ -61,7 +61,8 @@ class FolderWatch:
         self._announcer = announcer
         self._arrivals = Arrivals(options.folder, options.settle_seconds)
         self._bad: dict[str, Stamp] = {}  # reported already
-        self._left_out: set[str] | None = None  # reported already; None at first
+        # Reported already; None before the first poll.
+        self._left_out: set[str] | None = None
         self._held: set[str] = set()  # reported already as being written
         self._is_gone = False
         self._cleaned = -_CLEANUP_SECONDS
@@ -72,7 +73,7 @@ class FolderWatch:
         while True:
             began = time.monotonic()
             self._poll()
-            # Listing a large network share may take longer than the pause.
+            # Listing a large network share may take longer than `poll_seconds`.
             took = time.monotonic() - began
             time.sleep(max(self._options.poll_seconds, took))
 
@@ -84,7 +85,8 @@ class FolderWatch:
                 time.sleep(settles * self._options.settle_seconds)
                 self._poll()
         for name in self._arrivals.growing:
-            self._announcer.say(f"{printable(name)} is still growing: left for later")
+            problem = f"{printable(name)} is still growing, so it was not scored"
+            self._announcer.say(f"{problem}: run the watch again later")
 
     def skip_existing(self) -> None:
         """Mark all existing recordings as scored."""
@@ -92,14 +94,14 @@ class FolderWatch:
             present, _ = recordings_in(self._folder)
         except OSError as error:
             problem = f"{printable(self._folder)} cannot be listed ({error.strerror})"
-            remedy = "choose a folder that this user may list"
+            remedy = "choose a readable folder"
             raise InputError(f"{problem}: {remedy}") from error
         try:
             for name, stamp in present.items():
                 self._scored.add(Arrival(name, stamp))
         except OSError as error:
             reason = f"the state file cannot be written ({error.strerror})"
-            raise InputError(f"{reason}: choose another with --state") from error
+            raise InputError(f"{reason}: choose another file with --state") from error
 
     def _poll(self) -> None:
         folder = printable(self._folder)
@@ -116,7 +118,7 @@ class FolderWatch:
         self._is_gone = False
         self._name_left_out()
         for name in sorted(self._arrivals.held - self._held):
-            problem = f"the header of {printable(name)} has no length yet"
+            problem = f"the header of {printable(name)} lacks the final length"
             self._announcer.say(f"{problem}: waiting until the file is closed")
         self._held = self._arrivals.held.copy()
         for arrival in arrivals:
@@ -152,7 +154,7 @@ class FolderWatch:
                 self._score(arrival, content)
                 return
             if before != arrival.name:
-                moved = f"{printable(arrival.name)} was scored before as"
+                moved = f"{printable(arrival.name)} was already scored as"
                 self._announcer.say(f"{moved} {printable(before)}: not scored again")
             self._log_scored(arrival, content)
         except InputError as error:
@@ -182,7 +184,7 @@ class FolderWatch:
                 self._announcer.stretch(arrival.name, machine, verdict)
                 continue
             if stamp_of(path) != arrival.stamp:
-                raise InputError(f"{printable(path)} changed while it was read")
+                raise InputError(f"{printable(path)} changed while it was being read")
             self.counts["scored"] += 1
             self.counts["alarms"] += verdict.is_single_alarm
             self._announcer.recording(arrival.name, machine, verdict)
@@ -212,7 +214,7 @@ class FolderWatch:
             raise InputError(f"{printable(path)}: {reason}") from error
 
     def _machine_of(self, name: str) -> str:
-        """Return a recording's machine: from the option, its folder or the detector."""
+        """Find a recording's machine in the options, its path or the detector."""
         machines = self._scorer.machines
         if self._options.machine is not None:
             return self._options.machine
@@ -222,8 +224,8 @@ class FolderWatch:
                 return of_form[folder]
         if len(machines) == 1:
             return machines[0]
-        problem = f"{printable(name)} is not in the folder of a machine"
-        remedy = "move it to one, or use --machine"
+        problem = f"{printable(name)} is not in a machine's folder"
+        remedy = "move it to such a folder, or use --machine"
         raise InputError(f"{problem} ({', '.join(machines)}): {remedy}")
 
     @contextlib.contextmanager

@@ -110,14 +110,14 @@ class Decoder(nn.Module):
 
 
 def _blocks(widths, precision, x, weight, training):
-    """Apply a `Block` for each width, as numbered submodules of the calling module."""
+    """Apply one `Block` per width, each a numbered submodule of the calling module."""
     for i, width in enumerate(widths):
         x = Block(width, precision, name=layers.BLOCK.format(i))(x, weight, training)
     return x
 
 
 class Prepared(NamedTuple):
-    """What the network sees of a batch, its target, and the unit of its output.
+    """The network's input and target for a batch, and the unit of its output.
 
     The reconstruction is the decoder's output, or `mean + deviation * output` with
     normalised bands.
@@ -173,7 +173,7 @@ class Inputs(nn.Module):
         return Prepared(seen, target, bands)
 
     def _parts(self, windows):
-        """Return what the network sees of windows, and the part that it predicts."""
+        """Return two parts of each window: the network's input and its target."""
         if self.config.target == "window":
             return windows, windows
         frames = windows.reshape(windows.shape[0], self.n_context, -1)
@@ -228,7 +228,7 @@ class AutoEncoder(nn.Module):
         return ModelOutput(output, prepared.target, code, posterior, concentrations)
 
     def _concentrations(self, n_mels: int, width: int) -> Concentrations | None:
-        """Return the concentrations of a window's cells, which are those of bands."""
+        """Return each output cell's concentrations, which are those of its band."""
         if not self.config.has_power_likelihood:
             return None
         has_scale = self.config.likelihood == "f"

@@ -23,7 +23,7 @@ from gammavae_jax.models.gamma_divergence import (
 )
 from gammavae_jax.models.gamma_gradient import log_draw_derivative
 
-# The library that draws Gamma samples, and why TFP cannot be imported, if it cannot.
+# The library that draws Gamma samples, and the error if TFP cannot be imported.
 SAMPLER: Literal["tensorflow-probability", "jax"] = "tensorflow-probability"
 WHY_NOT_TFP = ""
 
@@ -141,7 +141,7 @@ def _log_draw(
 def _with_implicit_gradient(
     concentration: Float[Array, "*batch"], log_z: Float[Array, "*batch"]
 ) -> Float[Array, "*batch"]:
-    """Return `log_z`, log samples at rate 1, differentiable in `concentration`."""
+    """Return `log_z` (log samples at rate 1), differentiable in `concentration`."""
     del concentration
     return log_z
 

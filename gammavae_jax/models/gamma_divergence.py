@@ -1,4 +1,4 @@
-"""The divergence of two Gamma distributions, without cancellation.
+"""The divergence of two Gamma distributions, computed without cancellation.
 
 The textbook formula adds terms in the thousands whose sum may be only 1e-6: in float32
 the result is negative for nearly equal distributions of large concentration. Here the
@@ -37,7 +37,7 @@ def gamma_divergence(
     """Return `KL(Gamma(a, r) || Gamma(b, s))` in nats, from concentrations and rates.
 
     In float32, for parameters between 1e-3 and 1e3, the value has a relative error of
-    5e-6. The error of each derivative is 1e-6 of the terms that are added in it.
+    5e-6. Each derivative has an error of 1e-6 relative to the terms that it sums.
     """
     length, log_mean = _log_ratio(b, a), _log_ratio(s, r) - _log_ratio(b, a)
     x = _nodes(a)

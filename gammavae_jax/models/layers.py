@@ -22,7 +22,7 @@ MOMENTUM = 0.01  # weight of a batch's statistics in the running statistics
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over the windows with weight 1.
+    """Batch normalisation over the windows whose weight is 1.
 
     It equals PyTorch's layer with `momentum=0.01, eps=1e-3`, as used in the official
     baseline: unlike in Flax's own layer, the running variance is unbiased.
@@ -66,10 +66,10 @@ class Standardise(nn.Module):
 
 
 class BandStatistics(nn.Module):
-    """The running mean and deviation of each mel band over the frames of windows.
+    """The running mean and deviation of each mel band over the windows' frames.
 
-    In training, they are updated first. They are plain means over the first
-    `1 / MOMENTUM` batches, as in `Standardise`.
+    In training, each batch updates them before they are returned. They are plain means
+    over the first `1 / MOMENTUM` batches, as in `Standardise`.
     """
 
     @nn.compact

@@ -1,11 +1,11 @@
-"""Likelihoods of power: a Gamma, and the F distribution, which has heavier tails.
+"""Likelihoods of power: the Gamma distribution, and the heavier-tailed F distribution.
 
 A cell is one mel band of one frame. The model predicts its mean power `m`; the measured
-power is `x`, and `log_ratio` is `log(x / m)`. With concentration `k` of its band, the
-ratio `r = x / m` has a Gamma distribution with concentration and rate `k`. If the
-machine's own loudness fluctuates, by the reciprocal of a Gamma with concentration and
-rate `a`, the ratio has an F distribution with `2 k` and `2 a` degrees of freedom. It
-tends to the Gamma as `a` grows.
+power is `x`, and `log_ratio` is `log(x / m)`. If the cell's band has concentration `k`,
+the ratio `r = x / m` has a Gamma distribution with concentration and rate `k`. If the
+machine's own loudness also fluctuates, by a factor whose reciprocal has a Gamma
+distribution with concentration and rate `a`, the ratio has an F distribution with `2 k`
+and `2 a` degrees of freedom. It tends to the Gamma distribution as `a` grows.
 
 Densities are those of the log power, in nats, so that they do not depend on the level
 of a recording. With `s(z) = log Gamma(z) - z log z + z`,
@@ -14,8 +14,8 @@ of a recording. With `s(z) = log Gamma(z) - z log z + z`,
     d / 2 = (k + a) log((k r + a) / (k + a)) - k log r
 
 where `d`, the deviance, is 0 for `r = 1` and positive elsewhere. The derivative of
-`-log p` by `log m` lies between `-a` and `k`: no cell can dominate a batch. For the
-Gamma, `-log p = s(k) + d / 2` with `d / 2 = k (r - 1 - log r)`.
+`-log p` with respect to `log m` lies between `-a` and `k`: no cell can dominate a
+batch. For the Gamma, `-log p = s(k) + d / 2` with `d / 2 = k (r - 1 - log r)`.
 """
 
 import math
@@ -32,9 +32,10 @@ DECIBELS = 10.0 / math.log(10.0)  # per neper of power
 
 
 class Concentrations(NamedTuple):
-    """The concentrations of each band's power given its scale, and of the scale.
+    """The concentrations of each band's power and of its scale.
 
-    `scale` is None for a Gamma likelihood, whose scale does not fluctuate.
+    `power` describes the power at a given scale. `scale` is None for a Gamma
+    likelihood, whose scale does not fluctuate.
     """
 
     power: Float[Array, "*cell"]  # k
@@ -50,25 +51,25 @@ class Bounds(NamedTuple):
 
     @property
     def start(self) -> float:
-        """The parameter of the initial value."""
+        """The parameter that yields the initial concentration."""
         return math.log(math.expm1(self.initial - self.least)) / _SPEED
 
     def bounded(
         self, parameter: Float[Array | np.ndarray, "*cell"]
     ) -> Float[Array, "*cell"]:
-        """Return the concentration that a parameter stands for."""
+        """Convert a parameter to the concentration that it represents."""
         return jnp.minimum(self.least + nn.softplus(_SPEED * parameter), self.most)
 
 
 # Power in one frequency bin of a steady noise has concentration 1; a band that averages
-# several bins has more. Constant bands would otherwise grow without limit.
+# several bins has more. Without bounds, it would keep growing for constant bands.
 POWER = Bounds(least=0.2, most=50.0, initial=1.0)
 SCALE = Bounds(least=1.0, most=200.0, initial=10.0)
 # Factor from a parameter to the argument of softplus: Adam changes a parameter by at
 # most about 0.001 in a step, and a concentration must follow the reconstruction.
 _SPEED = 10.0
 
-LARGEST_LOG_RATIO = 20.0  # of the Gamma, which continues as a straight line (87 dB)
+LARGEST_LOG_RATIO = 20.0  # nepers (87 dB); beyond, the Gamma likelihood is linear
 FAR = 30.0  # nepers; beyond, the F likelihood's other formula is exact in float32
 _SERIES_FROM = 8.0  # there, the first omitted term of Stirling's series is 3e-10
 
@@ -93,7 +94,7 @@ class TrainedConcentrations(nn.Module):
 
 
 def concentrations_of(params: Mapping[str, Any]) -> Concentrations:
-    """Return the concentrations that the parameters of a trained layer stand for."""
+    """Convert a trained layer's parameters to concentrations."""
     scale = SCALE.bounded(params["scale"]) if "scale" in params else None
     return Concentrations(POWER.bounded(params["power"]), scale)
 
@@ -103,8 +104,7 @@ def negative_log_likelihood(
 ) -> Float[Array, "*window cell"]:
     """Return `-log p` of each cell's log power, in nats.
 
-    Source: `scipy.stats.gamma` and `scipy.stats.f`, of which this is `-logpdf(r) -
-    log r`.
+    Source: `-logpdf(r) - log r` of `scipy.stats.gamma` and `scipy.stats.f`.
     """
     return _normaliser(concentrations) + half_deviance(log_ratio, concentrations)
 
@@ -112,9 +112,10 @@ def negative_log_likelihood(
 def half_deviance(
     log_ratio: Float[Array, "*window cell"], concentrations: Concentrations
 ) -> Float[Array, "*window cell"]:
-    """Return by how many nats a cell is less likely than one with `log_ratio` 0.
+    """Return half of each cell's deviance, in nats.
 
-    Rounding near 0 may give a slightly negative number.
+    This is how far the cell's log likelihood lies below its maximum, which is at
+    `log_ratio` 0. Rounding near 0 may give a slightly negative number.
     """
     k, a = concentrations
     if a is None:
@@ -135,7 +136,7 @@ def deviance_residual(
 ) -> Float[Array, "*window cell"]:
     """Return the signed root of each cell's deviance, about N(0, 1) in every band.
 
-    It has no gradient at 0 and is not for training.
+    It has no gradient at 0, so it is not meant for training.
     """
     deviance = 2.0 * jnp.maximum(half_deviance(log_ratio, concentrations), 0.0)
     return jnp.sign(log_ratio) * jnp.sqrt(deviance)

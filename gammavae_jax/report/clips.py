@@ -61,7 +61,7 @@ def telling_clips(
 def telling_clips_of_all(
     machines: Sequence[ScoredClips], score: str, seed: int
 ) -> list[tuple[int, int]]:
-    """Return informative clips as (machine, clip) indices, one per machine in turn."""
+    """Return (machine, clip) indices of informative clips, cycling through machines."""
     n_most = max(1, min(_MAX_CLIPS_OF_MACHINE, _MAX_CLIPS // max(len(machines), 1)))
     chosen = [
         telling_clips(

@@ -5,19 +5,19 @@ fusions of such scores: the shares add up to the score, except for rounding. A d
 `d` to the nearest training clip is the square root of a sum of squares over features,
 and every feature belongs to one band. So `d` is the sum over bands of `q / d`, where
 `q` is the band's part of the sum of squares. Some scores divide `d` by a function of
-the training clip's radius. The score of a seed is the mean over its members, and so is
-each share.
+the training clip's radius. A seed's score is the mean over its members, and so is each
+share.
 
 A fusion standardises each score: it subtracts the mean score of the held-out clips, and
 divides by their standard deviation. The mean is subtracted from all bands in equal
 parts, because ordinary clips deviate by about the same amount in each standardised
 band. A band that deviates less than average gets a negative share.
 
-**Other scores mix the bands**: Mahalanobis distances, and scores of the code or of the
-worst windows. Such a score is divided among bands and frames in proportion to their
-squared residuals, and `is_exact` is false.
+**Other scores mix the bands**: Mahalanobis distances, and scores that use the latent
+code or only the worst windows. Such a score is divided among bands and frames in
+proportion to their squared residuals, and `is_exact` is false.
 
-**When a share is shown is a convention**: see `report.spread`.
+**The time at which a share is shown is a convention**: see `report.spread`.
 """
 
 from collections.abc import Mapping
@@ -158,10 +158,11 @@ def _summands(
 def _weighted(
     summands: list[tuple[str, Float[np.ndarray, "frame mel"]]],
 ) -> list[tuple[str, Float[np.ndarray, "frame mel"]]]:
-    """Weight the summands of `fusion.smooth_max` so that they add up to it.
+    """Weight the summands so that they add up to the score of `fusion.smooth_max`.
 
     With the weights `w = softmax(score)` of `n` scores, the fusion is the sum of
-    `w * (score - log(n * w))`. The logarithm is subtracted evenly.
+    `w * (score - log(n * w))`. The logarithm is subtracted in equal
+    parts from all frames and bands.
     """
     scores = np.array([added.sum() for _, added in summands])
     weights = softmax(scores)
@@ -219,8 +220,8 @@ def _nearest_clip(
 ) -> tuple[Float[np.ndarray, "mel"], Float[np.ndarray, "block mel"]]:
     """Return each band's share of the distance to the nearest training clip.
 
-    The distance is divided as `rule` requires. The second value is the nearest clip's
-    statistic, in blocks of bands.
+    The distance is divided as `rule` requires. The second return value is the nearest
+    clip's statistic, in blocks of bands.
     """
     point = (statistic - reference.location) / reference.scale
     known = np.flatnonzero(reference.is_clip)

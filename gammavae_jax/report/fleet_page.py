@@ -93,7 +93,7 @@ def _percent(value: float) -> str:
 def _facts(
     config: Config, machines: Sequence[MachineLine], means: Mapping[str, Any]
 ) -> list[tuple[str, str, str]]:
-    """Return the name, value and detail of each headline number."""
+    """Return the headline numbers, each as a row of name, value and detail."""
     official = means["official_score"].get(config.score)
     return [
         *([("official score", percent(official), "")] if official else []),

@@ -1,7 +1,7 @@
 """A clip's pictures, sound and description, small enough for a page.
 
-A picture holds one byte for each frame and band, compressed with deflate. The script of
-the page colours it. The byte 255 marks a missing value. In long clips, a column is the
+A picture holds one byte for each frame and band, compressed with deflate. The page's
+script colours it. The byte 255 marks a missing value. In long clips, a column is the
 mean of several frames.
 """
 
@@ -26,15 +26,15 @@ _STEP = 0.5  # dB; smaller steps cannot be seen and take more bytes
 _STEP_OF_DEVIATIONS = 0.05  # standard deviations
 _LOUDEST = 0.9  # the peak to which every recording is scaled for playback
 
-_EDGE_OF_BANDS = 0.3  # a region ends below this fraction of its strongest band
-_EDGE_OF_FRAMES = 0.3  # a moment ends below this fraction of the strongest frame
-# The share of the score in moments must exceed their share of frames by this much.
+_EDGE_OF_BANDS = 0.3  # a region ends at a band below this fraction of its strongest
+_EDGE_OF_FRAMES = 0.3  # a moment ends at a frame below this fraction of the strongest
+# The moments' share of the score must exceed their share of frames by this much.
 _MOMENTARY = 0.3
-_MOMENTS_OF_A_CLIP = 25  # at most; moments closer together are merged
+_MOMENTS_OF_A_CLIP = 25  # at most; moments that are closer together are merged
 _SMALLEST_SHARE = 0.1  # of all positive contributions; a further region needs this
 _MAIN = 0.5  # a region with this share explains most of the score
 _MAX_REGIONS = 3
-_MAX_MOMENTS = 3  # that are listed one by one
+_MAX_MOMENTS = 3  # to list one by one; more are only counted
 _BROAD = 0.6  # of all bands; a broader region is described without frequencies
 
 
@@ -91,7 +91,7 @@ def picture_payload(
 def _model_pictures(
     explanation: Explanation, n_pooled: int, low: float, high: float
 ) -> dict[str, Any]:
-    """Encode the residual, and the reconstruction if it does not follow from that."""
+    """Encode the residual, and the reconstruction unless the residual implies it."""
     residual, unit = _pooled(explanation.residual, n_pooled), explanation.residual_unit
     if unit == DECIBELS:
         return {"residual": {"unit": unit, **_signed(residual, _STEP)}}
@@ -133,7 +133,7 @@ def encode_clip(
         with contextlib.suppress(ValueError, soundfile.LibsndfileError):
             soundfile.write(data, np.clip(waveform, -1, 1), sample_rate, format=kind)
             return data.getvalue(), media_type
-    raise RuntimeError("libsndfile writes WAV files at any sample rate")
+    raise RuntimeError("libsndfile failed to encode a clip as MP3 or WAV")
 
 
 def _pooled(
@@ -231,12 +231,13 @@ def describe_regions(
         when = _when(region, seconds_per_frame)
         share = f"{100 * region.share:.0f} %"
         if place:
-            sentences.append(f"Next: {where}{when}, {share}.")
+            sentences.append(f"Another {share} lies {where}{when}.")
         elif region.share >= _MAIN:
             sentences.append(f"{share} of what raises the score lies {where}{when}.")
         else:
             sentences.append(
-                f"Many bands raise the score, most of all {where}{when}: {share}."
+                f"Many bands raise the score; the largest part, {share}, lies "
+                f"{where}{when}."
             )
     return " ".join(sentences)
 

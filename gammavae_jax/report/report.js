@@ -496,7 +496,7 @@
     const decoded = (picture, codes) => (i) => (codes[i] === 255 ? null : picture.low + picture.step * codes[i]);
     const level = decoded(payload.spectrogram, levels);
     const rest = decoded(payload.residual, residual);
-    // A residual in dB is the difference from the reconstruction, which is then not sent.
+    // The page omits the reconstruction if it follows from a residual in dB.
     const reconstruction = rebuilt ? decoded(payload.reconstruction, rebuilt)
       : (i) => (rest(i) === null ? null : level(i) - rest(i));
     const range = [payload.spectrogram.low, payload.spectrogram.high];
@@ -524,7 +524,7 @@
     for (const kind of kinds()) {
       const readout = make("span", {}, kind.unit ? `in ${kind.unit}` : "in units of the score");
       const canvas = make("canvas", { width: payload.columns, height: payload.bands, role: "img",
-        "aria-label": `${kind.title}: time across, frequency upwards` });
+        "aria-label": `${kind.title}: time from left to right, frequency from bottom to top` });
       const cursor = make("div", { class: "cursor" });
       const stage = make("div", { class: shown.audio ? "stage" : "stage silent" }, canvas, cursor);
       if (!shown.audio) cursor.hidden = true;

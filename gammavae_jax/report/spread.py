@@ -1,10 +1,11 @@
-"""Spreads the share of each band of a score over the frames of a clip.
+"""Spreads each band's share of a clip's score over the frames of the clip.
 
-**When a share is shown is a convention**, except for `mse`, because the statistics
-summarise all frames. The share of a band is shown at the frames that are more than one
-standard deviation from the mean of the nearest training clip. For `peak` and `gamma`,
-it is shown in proportion to the power, for `maximum` at the maximum of the band, and
-for `salient` at the salient frames. A negative share is spread evenly over time.
+**The time at which a share is shown is a convention**, except for `mse`, because the
+statistics summarise all frames. A band's share is shown at the frames that are more
+than one standard deviation from the nearest training clip's mean. For `peak` and
+`gamma`, it is shown in proportion to the power, for `maximum` at the maximum of the
+band, and for `salient` at the salient frames. A negative share is spread evenly over
+time.
 
 Each function returns weights that add up to 1 over the frames of each band, except for
 `by_squares`, which divides a total among all bands and frames.
@@ -41,7 +42,7 @@ def of_model_free(
 def by_power(
     decibels: Float[np.ndarray, "frame mel"], is_frame: Bool[np.ndarray, "frame"]
 ) -> Float[np.ndarray, "frame mel"]:
-    """Weight each frame by its power in the band, whose level is given in dB."""
+    """Weight each frame by its power in each band, given the levels in dB."""
     level = decibels.max(axis=0, where=is_frame[:, None], initial=-np.inf)
     power = np.exp(_NEPERS * np.minimum(decibels - level, 0.0))
     return normalised(power, is_frame)
@@ -52,7 +53,7 @@ def by_excess(
     features: Float[np.ndarray, "block mel"],
     is_frame: Bool[np.ndarray, "frame"],
 ) -> Float[np.ndarray, "frame mel"]:
-    """Weight each frame by its squared distance beyond one deviation from the mean.
+    """Weight frames by their squared deviation in excess of one standard deviation.
 
     The first two blocks of `features` are each band's mean and standard deviation.
     """
@@ -75,7 +76,7 @@ def by_squares(
 def normalised(
     weights: Float[np.ndarray, "frame mel"], is_frame: Bool[np.ndarray, "frame"]
 ) -> Float[np.ndarray, "frame mel"]:
-    """Scale each band's weights to a sum of 1; if all are 0, make all frames equal."""
+    """Scale each band's weights to a sum of 1; if all are 0, weight frames equally."""
     weights = np.where(is_frame[:, None], weights, 0.0)
     weights = np.where(weights.sum(0) > 0, weights, is_frame[:, None] * 1.0)
     return weights / weights.sum(0)

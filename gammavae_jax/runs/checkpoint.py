@@ -5,8 +5,9 @@ calibration, thresholds) and the last two training states, `train/<epoch>/`, whi
 include the state of the optimiser. Each folder has a marker beside it; see
 `stored_arrays`.
 
-The leading axes of all arrays are `[member machine]` or `[seed machine]`. The stored
-form therefore does not depend on the number of devices and processes.
+The arrays that differ between machines have the leading axes `member machine`, `seed
+machine` or `machine`. The stored form therefore does not depend on the number of
+devices and processes.
 """
 
 from collections.abc import Callable, Mapping
@@ -44,7 +45,7 @@ class TrainCheckpoint(NamedTuple):
     """The training state after an epoch, with its configuration and clips."""
 
     epoch: int
-    state: TrainState  # `member machine ...`; on the host, or replicated on all devices
+    state: TrainState  # `member machine ...`; on the host or copied to all devices
     config: Config
     clips: dict[str, list[str]]  # the training clips of each machine
 
@@ -54,9 +55,9 @@ def save_detector(
 ) -> None:
     """Write a detector to a checkpoint folder, replacing any existing detector.
 
-    `files` holds the text of further files to save with the detector, by name (none in
-    a cluster). All processes of a cluster must call this. For errors, see
-    `save_arrays`.
+    `files` maps the names of further files to save with the detector to their text; in
+    a cluster, it must be empty. All processes of a cluster must call this. For errors,
+    see `save_arrays`.
     """
     for name, text in (files or {}).items():
         write_text(folder / name, text)
@@ -91,7 +92,7 @@ def load_detector(folder: Path) -> Detector:
 
 
 def load_with_files(folder: Path) -> tuple[Detector, dict[str, bytes]]:
-    """Load a detector and, by name, the files that were saved with it.
+    """Load a detector and the files that were saved with it, keyed by name.
 
     Raises:
         InputError: see `load_detector`.
@@ -118,7 +119,7 @@ def _with_tuples(tree: Any) -> dict[str, Any]:
 
 
 def refuse_fleet(folder: Path, part: str = "") -> None:
-    """Reject a fleet's folder, and suggest the folder `part` of one of its waves."""
+    """Reject a fleet's folder; the error suggests a wave's folder, or `part` in it."""
     if (folder / "fleet.json").is_file():
         raise InputError(
             f"{str(folder)!r} is a fleet: pass the folder of one of its waves, such as "
@@ -138,7 +139,7 @@ def save_training(folder: Path, checkpoint: TrainCheckpoint) -> None:
         "n_batches": checkpoint.state.batch_errors.shape[-1],
     }
     save_arrays(train / str(epoch), checkpoint.state, about)
-    on_first(lambda: _remove_older(train, epoch))  # in a cluster, also a barrier
+    on_first(lambda: _remove_older(train, epoch))  # also a barrier in a cluster
 
 
 def restore_training(
@@ -181,7 +182,7 @@ def training_clips(folder: Path) -> dict[str, list[str]]:
 
 
 def last_saved_epoch(folder: Path) -> int:
-    """Return the epoch of the newest state, even a damaged one; 0 if there is none."""
+    """Return the epoch of the newest training state, damaged or not; 0 if none."""
     return max(_epochs(folder / "train"), default=0)
 
 

@@ -41,7 +41,7 @@ def write_detector(
 ) -> None:
     """Write a detector atomically, replacing any existing one.
 
-    `parameters` are the estimator's parameters, as JSON types.
+    `parameters` holds the estimator's parameters, converted to JSON types.
 
     Raises:
         InputError: see `require_place`.
@@ -78,8 +78,8 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
         parameters = plain_parameters(parameters)
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{printable(folder / _PARAMETERS)} is malformed: restore a copy, or fit "
-            "the detector again"
+            f"{printable(folder / _PARAMETERS)} is malformed: restore it from a "
+            "backup, or fit the detector again"
         ) from error
     if unknown := parameters.keys() - PARAMETERS:
         raise InputError(

@@ -56,14 +56,14 @@ def _plain(value: Any) -> Any:
 def _is_one_of(value: Any, types: tuple[type, ...]) -> bool:
     if isinstance(value, list):
         return list in types and all(isinstance(item, str) for item in value)
-    if isinstance(value, bool):  # which is also an int
+    if isinstance(value, bool):  # a subclass of int
         return bool in types
     is_finite = not isinstance(value, float) or math.isfinite(value)
     return isinstance(value, types) and is_finite
 
 
 def configuration_of(parameters: Mapping[str, Any]) -> Config:
-    """Return the configuration that plain parameters describe.
+    """Convert an estimator's plain parameters to a configuration.
 
     Raises:
         InputError: a value is out of range, or `settings` contradict a parameter.
@@ -84,8 +84,8 @@ def configuration_of(parameters: Mapping[str, Any]) -> Config:
     for name, value in made.items():
         if parameters[name] not in (None, value):
             raise InputError(
-                f"{name} is {parameters[name]}, but settings contains another value, "
-                f"{value}: remove it there"
+                f"{name} is {parameters[name]}, but its value in settings is "
+                f"{value}: remove it from settings"
             )
     return replace(config, scores=(config.score,), n_seeds=1)
 
@@ -101,7 +101,7 @@ def with_parameters(
         now: the plain parameters that the detector should have.
 
     Raises:
-        InputError: a parameter was changed that requires retraining.
+        InputError: a changed parameter requires retraining.
     """
     for name in _LEARNT:
         if now[name] != fitted[name]:

@@ -45,7 +45,7 @@ def report_run(
         run: the run folder.
         path: where to write the page.
         data_root: the folder of the recordings; by default, the one that the run used.
-        names: clips that must have pictures.
+        names: the names of clips that must have pictures.
         log: shows messages and progress.
 
     Raises:
@@ -80,7 +80,8 @@ def _read_run(folder: Path) -> tuple[Detector, Report, Path | None]:
             raise ValueError
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         raise InputError(
-            f"{str(folder)!r} is not a finished run: pass the folder of one"
+            f"{str(folder)!r} is not a finished run: pass the folder of a run that "
+            "has finished"
         ) from error
     clips = read_clips_csv(folder / "clips.csv")
     detector = load_detector(_checkpoint_of(folder, summary))
@@ -182,13 +183,13 @@ def _loaders_from_files(
         ]
     except KeyError as error:
         raise InputError(
-            f"the recording {error.args[0][-1]!r} is not in {str(root)!r}: pass the "
-            "--data-root with which the run was scored"
+            f"the recording {error.args[0][-1]!r} is not in {str(root)!r}: set "
+            "--data-root to the folder of the recordings that the run scored"
         ) from error
 
 
 def find_clip(name: str, machines: Sequence[ScoredClips]) -> tuple[int, int]:
-    """Find a clip by name; return the indices of its machine and of the clip.
+    """Find a clip by name; return its machine's index and its own index.
 
     A unique prefix of the name is enough. The machine may be given as well, as
     `machine/name`, and must be given if several machines have a clip of that name.

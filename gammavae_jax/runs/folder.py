@@ -47,7 +47,7 @@ class RunFolder(NamedTuple):
 
 @contextlib.contextmanager
 def held_folder(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
-    """Check that a folder may be used, and hold its lock during the block.
+    """Check that a folder may be used, and lock it during a `with` block.
 
     The lock is released when the process ends, even if it is killed.
 
@@ -63,7 +63,7 @@ def held_folder(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
     except FolderInUse as error:
         raise InputError(
             f"another run is writing to {str(out)!r}: wait until it ends, or choose "
-            "another --out"
+            "another path for --out"
         ) from error
     with lock:
         check_folder(out, resume, overwrite)
@@ -73,7 +73,7 @@ def held_folder(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
 def check_folder(out: Path, resume: bool = False, overwrite: bool = False) -> None:
     """Check that a folder is new or empty, or holds a run to resume or overwrite."""
     if out.exists() and not out.is_dir():
-        raise InputError(f"{str(out)!r} is a file: choose another --out")
+        raise InputError(f"{str(out)!r} is a file: choose another path for --out")
     entries = list(out.iterdir()) if out.is_dir() else []
     content = [p for p in entries if p.name != _LOCK and not is_unfinished(p)]
     if resume and not entries:
@@ -83,12 +83,12 @@ def check_folder(out: Path, resume: bool = False, overwrite: bool = False) -> No
     if content and not resume and not overwrite:
         raise InputError(
             f"{str(out)!r} exists: pass --overwrite to replace it or --resume to "
-            "continue it, or choose another --out"
+            "continue it, or choose another path for --out"
         )
     if content and not _is_run(out):
         raise InputError(
             f"{str(out)!r} is not a run folder, so --overwrite will not replace "
-            "it: choose another --out"
+            "it: choose another path for --out"
         )
 
 
@@ -100,13 +100,13 @@ def begin_folder(out: Path, config: Config) -> None:
         write_config(out, config)
         _remove_unfinished(out)
         remove_results(out)
-        # The plan first: --resume would accept a fleet that has a plan but no waves.
+        # The plan goes first: --resume would accept a fleet with a plan but no waves.
         for name in ("fleet.json", "waves", "checkpoint", "metrics.jsonl"):
             remove(out / name)
 
 
 def is_finished(out: Path, config: Config | None = None) -> bool:
-    """Return whether a folder holds a finished run (of `config`, if that is given)."""
+    """Return whether a folder holds a finished run (with this `config`, if given)."""
     if not (out / "summary.json").is_file():  # published last
         return False
     return config is None or read_config(out) == config
@@ -121,14 +121,14 @@ def read_config(out: Path) -> Config | None:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(
-            f"{str(path)!r} is damaged: restore a copy, or pass --overwrite"
+            f"{str(path)!r} is damaged: restore it from a backup, or pass --overwrite"
         ) from error
     try:
         return from_dict(tree)
     except InputError as error:
         raise InputError(
             f"{str(path)!r} is from another version of gammavae_jax ({error}): use "
-            "that version, or choose another --out"
+            "that version, or choose another path for --out"
         ) from error
 
 

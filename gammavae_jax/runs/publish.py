@@ -30,7 +30,7 @@ _READY = ".results"  # complete results, not yet in their final places
 
 
 def has_results(out: Path) -> bool:
-    """Return whether a folder holds results of a run or an evaluation."""
+    """Return whether a folder holds the results of a run or an evaluation."""
     return any((out / name).exists() for name in (*_RESULTS, _READY))
 
 
@@ -45,8 +45,8 @@ def atomic_results(out: Path, config: Config) -> Iterator[Path]:
     """Yield a folder for new results, which replace the old ones when the block ends.
 
     If the block fails, the old results stay. If the process is killed during the
-    replacement, only new results are left, and resuming the run
-    completes the replacement.
+    replacement, only new results are left, and resuming the run completes the
+    replacement.
     """
     new = out / _NEW
     with writing(out, resumable=True):

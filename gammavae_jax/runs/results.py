@@ -58,7 +58,7 @@ class Origin(NamedTuple):
 
     data_root: Path
     year: int | None  # challenge year whose metrics are used; None: those since 2022
-    checkpoint: Path | None = None  # that was evaluated; None: the run's own
+    checkpoint: Path | None = None  # the one evaluated; None: the run's own
 
 
 def publish(
@@ -126,7 +126,7 @@ def _write(
 
 
 def complete_report(report: Report, run: Path) -> Report:
-    """Add training curves, code use, error bars and the command for more pictures."""
+    """Add training curves, latent use, error bars and the command for more pictures."""
     config, metrics = report.config, read_metrics(run)
     has_posterior = config.model.latent != "deterministic"
     return report._replace(
@@ -188,7 +188,9 @@ def read_sound(path: Path, config: FeatureConfig) -> Sound:
             path, sample_rate=config.sample_rate, channel=config.channel
         )
     except InputError:
-        return Sound(None, config.sample_rate, "The recording could not be read again.")
+        return Sound(
+            None, config.sample_rate, "The recording could not be read for playback."
+        )
     return Sound(waveform, config.sample_rate)
 
 

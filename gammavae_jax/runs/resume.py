@@ -1,4 +1,4 @@
-"""Starts or resumes training in a run folder, records epochs and saves states.
+"""Starts or resumes training in a run folder, records epochs and saves training states.
 
 All processes of a cluster must see the same folder. They write training states
 together; the first process writes everything else.
@@ -37,7 +37,7 @@ from gammavae_jax.training.loop import Observer, Progress
 
 _STOPPING = "stopping after this epoch; press Ctrl-C again to stop now"
 _OF_TRAINING = ("seed", "n_seeds", "features.", "model.", "train.")
-_MOST_NAMED = 3  # settings that a message names
+_MOST_NAMED = 3  # the maximum number of settings that a message names
 
 
 class FolderObserver(Observer):
@@ -64,8 +64,8 @@ class FolderObserver(Observer):
         checkpoint = together(self._state_to_resume)
         require_same(
             checkpoint and checkpoint.epoch,
-            f"the training state in {str(out)!r} differs from that of process 0: use "
-            "an --out that all hosts share",
+            f"the training state in {str(out)!r} differs from that of process 0: set "
+            "--out to a folder that all hosts share",
         )
         if checkpoint is None:
             if self.folder.resume:
@@ -142,13 +142,13 @@ class FolderObserver(Observer):
         if checkpoint is None and has_results(out):
             raise InputError(
                 f"{str(out)!r} has results but no training state to resume from: pass "
-                "--overwrite to replace the results, or choose another --out"
+                "--overwrite to replace the results, or choose another path for --out"
             )
         begun = read_config(out)  # the settings of the latest run in this folder
         before = begun if checkpoint is None else checkpoint.config
         if before is not None and not trains_alike(config, before):
             if begun is not None and trains_alike(config, begun):
-                return None  # killed before it had removed all of an older run
+                return None  # killed before it had removed an older run's files
             require_same_training(config, before, out)
         if checkpoint is None:
             return None
@@ -214,6 +214,6 @@ def _require_shared(out: Path) -> None:
     """Reject a folder that the first process created but this process cannot see."""
     if not (out / "config.json").is_file():
         raise InputError(
-            f"{str(out)!r} is not visible on this host: use an --out that all hosts "
-            "share"
+            f"{str(out)!r} is not visible on this host: set --out to a folder that "
+            "all hosts share"
         )

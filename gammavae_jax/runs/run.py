@@ -45,7 +45,7 @@ from gammavae_jax.scoring.scored_clips import score_clips
 
 
 class Capacities(NamedTuple):
-    """Minimum capacities for training and test clips; None means no minimum."""
+    """Minimum capacities of the training and test arrays; None means no minimum."""
 
     train: Capacity | None = None
     test: Capacity | None = None
@@ -57,7 +57,7 @@ _AS_NEEDED = Capacities()
 def run(
     config: Config, source: Source, folder: RunFolder, year: int | None, log: Log
 ) -> bool:
-    """Train, score and evaluate all machines in a source.
+    """Train models for all machines in a source, then score and evaluate them.
 
     `year` is the challenge year whose metrics are used; by default, it is inferred from
     the layout of the recordings.
@@ -75,7 +75,7 @@ def run(
 
 @contextlib.contextmanager
 def hold(folder: RunFolder) -> Iterator[None]:
-    """Lock a folder during the block; in a cluster, only the first process locks it."""
+    """Lock a folder during a `with` block; in a cluster, the first process does so."""
     with contextlib.ExitStack() as stack:
         on_first(lambda: stack.enter_context(held_folder(*folder)))
         yield
@@ -93,7 +93,7 @@ def run_held(
     machines, year = together(
         lambda: load_all(config, source, find_all(source), year, log)
     )
-    if is_joined():  # computing checksums of a large data set takes seconds
+    if is_joined():  # only then: checksums of a large data set take seconds
         clips = (*machines.train, *machines.test)
         require_same(
             [[name, clip_identities(of_machine)] for name, of_machine in clips],
@@ -120,7 +120,7 @@ def load_all(
 
 
 def choose_year(year: int | None, found: list[MachineFiles], log: Log) -> int | None:
-    """Return the given year, or else the year of the layout.
+    """Return the given year, or else the year inferred from the recordings' layout.
 
     If the metrics of that year differ from those since 2022, a note says so.
     """
@@ -202,7 +202,7 @@ def evaluate(
     if checkpoint.resolve().is_relative_to(folder.path.resolve()):
         raise InputError(
             f"the checkpoint is inside {str(folder.path)!r}, which would be replaced: "
-            "choose another --out"
+            "choose another path for --out"
         )
     with held_folder(*folder):
         detector = load_detector(checkpoint)

@@ -45,7 +45,10 @@ _SPARE_BYTES = 64 << 20  # allowed in addition, for small checkpoints
 
 
 class Unreadable(InputError):
-    """The error for a damaged or unsupported checkpoint: its `problem` and a remedy."""
+    """The error for a damaged or unsupported checkpoint.
+
+    Its message consists of `problem` and a remedy.
+    """
 
     def __init__(self, problem: str, remedy: str):
         super().__init__(f"{problem}: {remedy}")
@@ -60,18 +63,20 @@ def marker(path: Path) -> Path:
 def save_arrays(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
     """Write arrays to a folder, replacing any existing arrays; then write the marker.
 
-    All processes of a cluster must call this: each writes the part on its devices, and
-    the first one also writes the arrays on the host. `about` is the content of the
-    marker, as JSON types, with a configuration in `config`.
+    All processes of a cluster must call this: each writes the part that is on its
+    devices, and the first one also writes the arrays on the host. `about` holds the
+    marker's content as JSON types, including the configuration under `config`.
 
     Raises:
-        OSError: the arrays cannot be written (other processes raise an InputError).
+        OSError: the arrays cannot be written.
+        InputError: in a cluster, the first process cannot prepare the folder or write
+            the marker; every process raises this error.
     """
     n_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
 
     def prepare() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # On a full disk Orbax would print pages of messages and leave half the files.
+        # On a full disk Orbax would print pages of messages and leave incomplete files.
         require_room(path.parent, n_bytes + n_bytes // 50 + _MARKER_BYTES)
         marker(path).unlink(missing_ok=True)
 
@@ -92,7 +97,7 @@ def save_arrays(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
 
 
 def read_marker(path: Path) -> tuple[Any, Config]:
-    """Read a marker; return its content as a dict, and the configuration in it."""
+    """Read a marker; return its content as a dict, and its configuration."""
     with _reading(path, marker(path)):
         about = json.loads(marker(path).read_text(encoding="utf-8"))
         if not isinstance(about, dict):
@@ -148,7 +153,10 @@ def _reading(path: Path, part: Path | None = None) -> Iterator[None]:
 
 
 def read_beside(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
-    """Verify and return the files that were saved beside the arrays, by name."""
+    """Read the files that were saved beside the arrays, and verify their checksums.
+
+    Return the content of each file by name.
+    """
     files = {}
     for name, checksum in about["beside"].items():
         file = path.with_name(name)
@@ -196,7 +204,7 @@ def validate_training(path: Path, about: Any) -> None:
 
 
 def _claimed_bytes(array: Any) -> int:
-    """Return the size that an array claims, in bytes.
+    """Return an array's size in bytes, according to its metadata.
 
     It is at least the size of one chunk, because chunks are always read completely.
     """
@@ -240,8 +248,8 @@ def _is_dict(value: Any, is_item: Callable[[Any], bool]) -> bool:
 def _require(is_valid: bool, path: Path, problem: str) -> None:
     if not is_valid:
         raise InputError(
-            f"checkpoint {printable(path)!r} cannot be read ({problem}): restore a "
-            "copy, or train again"
+            f"checkpoint {printable(path)!r} cannot be read ({problem}): restore it "
+            "from a backup, or train again"
         )
 
 
@@ -250,6 +258,6 @@ def _damaged(path: Path, part: Path | None = None) -> Unreadable:
     where = f" ({printable(part.relative_to(path.parent))})" if part else ""
     return Unreadable(
         f"checkpoint {printable(path)!r} is damaged{where}",
-        "restore a copy, or run again with --resume (if a training state is intact) or "
-        "--overwrite",
+        "restore it from a backup, or run again with --resume (if a training state is "
+        "intact) or --overwrite",
     )

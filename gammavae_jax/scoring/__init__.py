@@ -1,1 +1,1 @@
-"""Anomaly scores, p-values and thresholds, and the fitting of a detector."""
+"""Computes anomaly scores, p-values and thresholds, and fits detectors."""

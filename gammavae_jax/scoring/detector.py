@@ -39,8 +39,8 @@ class Detector:
     """The models, references and thresholds of all machines and members, on the host.
 
     `calibration` has the scores of the held-out training clips, for every score that is
-    configured or fused. It is NaN for clips that were not held out, and empty if the
-    thresholds are the official ones.
+    configured or fused. Scores of clips that were not held out are NaN. With official
+    thresholds, `calibration` is empty.
     """
 
     config: Config
@@ -167,7 +167,7 @@ def compile_scores(
 
     Returns:
         A function that returns every configured score, as arrays `seed machine clip`.
-        Without an argument it scores these clips; other clips need the same shapes.
+        Without an argument, it scores `data`; other clips must have the same shapes.
     """
     config = detector.config
     models = config.n_members, len(detector.machines)
@@ -195,7 +195,7 @@ def clip_p_values(
 ) -> Float[np.ndarray, "clip"] | None:
     """Return the p-values of clips' scores, or None if the thresholds are official.
 
-    `seed` and `machine` are indices into `Scores`. See `p_values`.
+    `seed` and `machine` are indices into the arrays of `Scores`. See `p_values`.
     """
     if score not in detector.calibration:
         return None

@@ -52,7 +52,7 @@ def fit(
         observer: shows progress and may save states; default: show progress on standard
             error.
         capacity: the minimum size of one machine's arrays.
-        adapt_epochs: train for more epochs if the configured number has too few steps.
+        adapt_epochs: train for more epochs if the configured ones have too few steps.
         any_length: also calibrate the scores of clips shorter than the training clips.
 
     Raises:
@@ -134,7 +134,7 @@ def fit_recordings(
 def _require_whole_recordings(
     config: Config, loaded: Mapping[str, LoadedRecordings]
 ) -> None:
-    """Reject recordings cut into clips, unless folds keep those clips together."""
+    """Reject recordings that were cut into clips, unless the split uses folds."""
     if config.train.split == "folds":
         return
     for name, found in loaded.items():
@@ -149,7 +149,7 @@ def _require_whole_recordings(
 def _with_no_empty_fold(
     config: Config, loaded: Mapping[str, LoadedRecordings]
 ) -> Config:
-    """Limit the folds to the fewest recordings of a machine, but use at least two."""
+    """Use fewer folds if a machine has too few clips for all, but at least two."""
     if config.train.split != "folds":
         return config
     n_folds = config.train.n_folds
@@ -162,7 +162,7 @@ def _with_no_empty_fold(
 
 
 def _with_enough_epochs(config: Config, examples: Examples) -> Config:
-    """Raise the number of epochs so that every model takes about a thousand steps."""
+    """Raise the number of epochs, up to 200, so that each model takes 1000 steps."""
     fewest = int((examples.split.group == TRAIN).sum(-1).min())
     steps = max(1, math.ceil(fewest / config.train.batch_size))
     wanted = min(math.ceil(_LEAST_STEPS / steps), _MOST_EPOCHS)

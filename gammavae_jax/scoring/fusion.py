@@ -1,4 +1,4 @@
-"""Fusion of several scores, standardised on held-out clips.
+"""Combines several scores, each of them standardised on held-out clips.
 
 Scores differ in their units and in the faults they detect. No statistic of test clips
 is used, so a clip gets the same score whether it is scored alone or with others.
@@ -13,11 +13,12 @@ from scipy.special import logsumexp
 
 from gammavae_jax.config import DIRECT_SCORES
 
-# Held-out scores are equal up to rounding if their differences are smaller than this:
-# relative to the mean or, where the mean is almost 0, absolute. The distance between
-# copies is the square root of a rounding error, whereas squared errors and divergences
-# are squares of rounding errors and so get a smaller limit. Mahalanobis distances are
-# squares, too, but they are divided by variances that may be just as small.
+# Held-out scores that differ by less than these limits are equal up to rounding. The
+# first limit is relative to the mean; the other two are absolute, for a mean near 0.
+# The distance between copies is the square root of a rounding error, whereas squared
+# errors and divergences are squares of rounding errors and so get a smaller limit.
+# Mahalanobis distances are squares, too, but they are divided by variances that may be
+# just as small.
 _ROUNDING = 1e-3
 _ROUNDING_AT_ZERO, _ROUNDING_OF_SQUARES = 1e-2, 1e-5
 _SQUARES = frozenset(DIRECT_SCORES) - {"mahalanobis", "mahalanobis_framewise"}
@@ -26,12 +27,12 @@ Scores = dict[str, Float[np.ndarray, "seed machine clip"]]
 
 
 def smooth_max(parts: Sequence[np.ndarray], axis: int = 0) -> np.ndarray:
-    """Return the log of the mean of the exponentials of standardised scores.
+    """Return the log of the mean exponential of standardised scores.
 
-    It is close to their largest, less the log of their number, if one is much larger
-    than the others, and close to their mean if all are similar. A fault that only one
-    score notices is therefore not averaged away, and a score that notices nothing
-    hardly changes the result.
+    If one score is much larger than the others, the result is close to this score minus
+    the log of the number of scores. If all are similar, it is close to their mean. A
+    fault that only one score notices is therefore not averaged away, and a score that
+    notices nothing hardly changes the result.
     """
     return logsumexp(parts, axis=axis) - np.log(len(parts))
 
@@ -50,7 +51,7 @@ def fuse(
     names: Sequence[str],
     fused: Sequence[str],
 ) -> Scores:
-    """Return the scores in `names`, computing the fusion scores among them.
+    """Return the scores in `names`, and compute any fusion scores among them.
 
     Args:
         scores: the clips' scores, by name.
@@ -73,7 +74,7 @@ def fuse(
 
 
 class Standard(NamedTuple):
-    """The mean and the unit that standardise a score."""
+    """The mean and the unit with which a score is standardised."""
 
     mean: Float[np.ndarray, "*model 1"]
     unit: Float[np.ndarray, "*model 1"]
@@ -88,7 +89,8 @@ def standard_of(
     mean, or the rounding error of scores near 0 if that is larger.
     """
     held_out = ~np.isnan(calibration)
-    count = np.maximum(held_out.sum(-1, keepdims=True), 1)  # 0 for a diverged model
+    # A diverged model has no scores, so its count would be 0.
+    count = np.maximum(held_out.sum(-1, keepdims=True), 1)
     mean = np.sum(calibration, axis=-1, keepdims=True, where=held_out) / count
     centred = np.where(held_out, calibration - mean, 0.0)
     deviation = np.sqrt(np.sum(centred**2, axis=-1, keepdims=True) / count)
@@ -129,6 +131,6 @@ def _extremes(
 
 
 def _rounding(name: str, size: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Return by how much equal scores of this size may differ due to rounding."""
+    """Return how much equal scores of this size may differ due to rounding."""
     at_zero = _ROUNDING_OF_SQUARES if name in _SQUARES else _ROUNDING_AT_ZERO
     return np.maximum(_ROUNDING * np.abs(size), at_zero)

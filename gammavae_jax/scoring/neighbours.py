@@ -8,9 +8,9 @@ Two rules therefore divide the distance to a training clip by a function of its 
 the mean distance between this training clip and its own neighbours. `density` divides
 by the radius itself (Wilkinghoff et al. 2025, "Keeping the balance: anomaly score
 calculation for domain generalization"), which over-corrects if one domain has hundreds
-of clips and the other ten. `varmin` divides by a power of the radius, between 0 and 1,
-that minimises the variance of the training clips' own log distances (Matsumoto et al.
-2025).
+of clips and the other has ten. `varmin` divides by the radius raised to a power between
+0 and 1, chosen to minimise the variance of the training clips' own log distances
+(Matsumoto et al. 2025).
 
 Clips that are linked, because they contain the same audio, come from one recording or
 belong to one group, are never compared with each other; see `training.links`.
@@ -26,8 +26,8 @@ from jaxtyping import Array, Bool, Float, Int
 from gammavae_jax.config import RULES, ScoringConfig
 from gammavae_jax.data.arrays import AnyArray
 
-_SMALLEST_SCALE = 0.05  # of a feature, relative to the mean scale
-_SMALLEST_RADIUS = 0.1  # of a training clip, relative to the mean radius
+_SMALLEST_SCALE = 0.05  # the lowest scale of a feature, relative to the mean scale
+_SMALLEST_RADIUS = 0.1  # the lowest radius of a clip, relative to the mean radius
 _SMALLEST_SPREAD = 1e-2  # dB, averaged over features; below this, the clips are copies
 _SMALLEST_MEAN_RADIUS = 1.0  # distinct clips are about sqrt(2 * n_features) apart
 _TINY = 1e-6
@@ -36,7 +36,8 @@ _TINY = 1e-6
 class Reference(NamedTuple):
     """A model's reference: a standardised statistic of the training clips.
 
-    A place holds a training clip or a synthetic clip between two training clips.
+    Each place on the axis `clip` holds a training clip, or a synthetic clip between two
+    training clips.
     """
 
     location: Float[AnyArray, "*model feature"]
@@ -44,8 +45,8 @@ class Reference(NamedTuple):
     clips: Float[AnyArray, "*model clip feature"]
     is_clip: Bool[AnyArray, "*model clip"]
     radius: Float[AnyArray, "*model clip"]  # mean distance to the nearest other clips
-    exponent: Float[AnyArray, "*model"]  # of the radius in the rule `varmin`
-    # The training clip, or the two, that each place is made of; -1 for padding.
+    exponent: Float[AnyArray, "*model"]  # the power of the radius in the rule `varmin`
+    # The one or two training clips that each place is made from; -1 for padding.
     parents: Int[AnyArray, "*model clip 2"]
 
 
@@ -66,8 +67,8 @@ def fit_reference(
             count as neighbours of each other.
         is_clip: excludes padding, and clips that the reference must not contain.
         is_target: whether a clip is from the target domain.
-        config: the settings of radii and of synthetic clips.
-        n_places: the capacity for clips and synthetic clips; see `places_enough`.
+        config: the settings for radii and synthetic clips.
+        n_places: the number of places, including padding; see `places_enough`.
         rng: the generator that draws synthetic clips.
     """
     used = statistic[is_clip]
@@ -111,17 +112,18 @@ def distances(
     reference: Reference,
     is_linked: Bool[Array, "train"] | None = None,
 ) -> dict[str, Float[Array, ""]]:
-    """Return a clip's distance to the nearest clip of a reference, by each rule.
+    """Return a clip's distance to the nearest reference clip under each rule.
 
-    The rule "neighbour" is the Euclidean distance, in standard deviations. The others
-    are the smallest quotients of the distance and a function of the radius.
+    The rule "neighbour" is the Euclidean distance, in standard deviations. The other
+    rules divide each distance by a function of the radius, and return the smallest
+    quotient.
 
     Args:
         statistic: the clip's statistic.
         reference: the reference.
-        is_linked: for a clip that is itself a training clip, the training clips that it
-            must not be compared with, and that have no influence on the scale. If they
-            are all clips of the reference, the clip is compared with all of them.
+        is_linked: if the clip is itself a training clip, marks the training clips that
+            it must not be compared with, and that must not influence the scale. If no
+            reference clip would be left, all of them are used.
     """
     gaps = reference.clips - (statistic - reference.location) / reference.scale
     is_other = reference.is_clip
@@ -129,7 +131,7 @@ def distances(
         kept = is_other & ~is_linked[reference.parents].any(-1)
         is_other = jnp.where(kept.any(), kept, is_other)
         gaps = gaps * (reference.scale / _scale_of(reference, is_other))
-    # Expanding the square would lose the small differences of near clips.
+    # Expanding the square would lose the small differences between similar clips.
     distance = jnp.sqrt(jnp.sum(gaps**2, axis=-1))
     distance = jnp.where(is_other, distance, jnp.inf)
     return {rule: jnp.min(distance / divisor(reference, rule)) for rule in RULES}
@@ -138,10 +140,10 @@ def distances(
 def _scale_of(
     reference: Reference, is_used: Bool[Array, "clip"]
 ) -> Float[Array, "feature"]:
-    """Return the scale that a reference of only the used clips would have.
+    """Return the scale of a reference that contains only the used clips.
 
     A new clip has no influence on the scale. A training clip that is scored as if it
-    were new must not have any either: it would look too normal. If at most half of the
+    were new must have none either, or it would look too normal. If at most half of the
     clips are used, they are too few, and the scale of all clips is returned.
     """
     is_real = reference.is_clip & (reference.parents[:, 0] == reference.parents[:, 1])
@@ -155,7 +157,7 @@ def _scale_of(
 
 
 def divisor(reference: Reference, rule: str) -> Float[AnyArray, "*model clip"]:
-    """Return what a rule divides the distance to each clip of a reference by."""
+    """Return the divisor that a rule applies to the distance to each reference clip."""
     if rule == "neighbour":
         return jnp.ones_like(reference.radius)
     if rule == "density":
@@ -166,7 +168,7 @@ def divisor(reference: Reference, rule: str) -> Float[AnyArray, "*model clip"]:
 def _related_places(
     parents: Int[np.ndarray, "place 2"], is_related: Bool[np.ndarray, "clip clip"]
 ) -> Bool[np.ndarray, "place place"]:
-    """Return which places are made of the same clip, or of related ones."""
+    """Mark the pairs of places that are made from the same clip or related clips."""
     related = is_related | np.eye(len(is_related), dtype=bool)
     one, other = parents.T
     pairs = [related[np.ix_(a, b)] for a in (one, other) for b in (one, other)]
@@ -183,9 +185,9 @@ def _radius(
     """Return each clip's radius, and the exponent of the rule `varmin`.
 
     A radius is the mean distance to the nearest neighbours, which are unrelated clips
-    where possible. A clip without neighbours gets the mean radius. The smallest radius
-    is a tenth of the mean, so that copies do not divide by 0, and the mean is at least
-    1, in case all clips are copies.
+    where possible. A clip without neighbours gets the mean radius. A radius is at least
+    a tenth of the mean radius, so that copies cause no division by 0. The mean is at
+    least 1, in case all clips are copies.
     """
     n_neighbours = min(n_neighbours, len(clips))
 
@@ -206,7 +208,7 @@ def _radius(
     mean = jnp.sum(radius, where=is_defined) / n_defined
     mean = jnp.maximum(mean, _SMALLEST_MEAN_RADIUS)
     radius = jnp.maximum(jnp.where(is_defined, radius, mean), _SMALLEST_RADIUS * mean)
-    # The slope of the log distance to the nearest clip on the log radius of that clip.
+    # Regress the log distance to the nearest clip on the log radius of that clip.
     log_distance = jnp.log(jnp.where(is_defined, nearest, 1.0) + _TINY)
     log_radius = jnp.log(radius[at])
     centred = log_radius - jnp.sum(log_radius, where=is_defined) / n_defined
@@ -224,8 +226,8 @@ def _synthetic(
 ) -> tuple[Float[np.ndarray, "new feature"], Int[np.ndarray, "new 2"]]:
     """Make synthetic clips between pairs of neighbouring target clips.
 
-    Return the clips, and the indices of each pair. Source: SMOTE (Chawla et al. 2002),
-    with two neighbours per clip.
+    Return the clips, and the indices of the pair that each was made from. Source: SMOTE
+    (Chawla et al. 2002), with two neighbours per clip.
     """
     at = np.flatnonzero(is_target)
     target = clips[at]

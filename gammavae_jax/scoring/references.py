@@ -1,9 +1,9 @@
 """Fits the references: the training clips that new clips are compared with.
 
 The statistics of the log-mels themselves need no model. Their references hold all
-training clips, and are the same for every member. The statistics of a model's residual
-or code come, for each training clip, from the member that was not trained on the clip;
-the reference of a member holds the training clips of the other folds.
+training clips, and are the same for every member. For the statistics of a model's
+residual or code, each training clip is described by the member that was not trained on
+it, and a member's reference holds the training clips of the other folds.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ def fit_references(
     data: Any,
     split: Split,
 ) -> dict[str, Reference]:
-    """Fit a reference to each statistic that the configured scores need.
+    """Fit a reference for each statistic that the configured scores need.
 
     Args:
         config: the configuration.
@@ -51,7 +51,7 @@ def fit_references(
         split: the split, with the links between training clips.
 
     Returns:
-        References by the statistic's name, with the axes `member machine ...`.
+        A reference for each statistic; its arrays have the axes `member machine ...`.
     """
     names, n_clips = wanted_statistics(config), split.is_clip.shape[1]
     if not names:
@@ -101,7 +101,7 @@ def _fitting(
         return fit_reference(
             statistic[seed, machine],
             split.is_linked[machine] | is_same,
-            # If one fold holds all clips, use them.
+            # If this fold holds all clips, the reference must use them.
             is_other if is_other.any() else is_clip,
             split.is_target[machine],
             config.scoring,

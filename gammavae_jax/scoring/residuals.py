@@ -1,9 +1,9 @@
 """Anomaly scores of a clip, computed from the residuals of its windows.
 
 A residual is the target minus the reconstruction in dB (`window feature`) or, with a
-likelihood of power, the deviance residual in standard deviations. Its rows are the
-frames of its windows (`row mel`). `weight` is 1 for a window and 0 for padding. Higher
-scores are more anomalous.
+power likelihood, the deviance residual in standard deviations. Reshaped to `row mel`,
+it has one row for each reconstructed frame. `weight` is 1 for a window and 0 for
+padding. Higher scores are more anomalous.
 """
 
 from collections.abc import Callable
@@ -16,13 +16,11 @@ from jaxtyping import Array, Float
 
 from gammavae_jax.config import ScoringConfig
 
-VARIANCE_FLOOR = (
-    1e-6  # in the residual's unit, squared, for residuals that are all zero
-)
+VARIANCE_FLOOR = 1e-6  # in squared residual units; needed if all residuals are zero
 
 
 class Scatter(NamedTuple):
-    """Second moments of rows, accumulated over batches."""
+    """The count, mean and scatter of rows, accumulated over batches."""
 
     count: Float[Array, ""]
     mean: Float[Array, "mel"]
@@ -46,7 +44,7 @@ class GaussianFit(NamedTuple):
 
 
 def _one_by_one(function: Callable[..., Array]) -> Callable[..., Array]:
-    """Wrap a function of matrices so that `vmap` on a CPU calls it matrix by matrix.
+    """Wrap a function of matrices so that `vmap` on a CPU calls it once per matrix.
 
     JAX before 0.11.2 divides a batch of LAPACK calls among the threads of XLA's pool,
     and waits for them in a thread of the same pool. With as many simultaneous batches
@@ -75,7 +73,7 @@ def rows_of(
 
 
 def empty_scatter(n_mels: int) -> Scatter:
-    """Return the moments before any rows are added."""
+    """Return the moments of an empty set of rows."""
     square = jnp.zeros((n_mels, n_mels))
     return Scatter(jnp.zeros(()), jnp.zeros(n_mels), square, square)
 
@@ -83,10 +81,10 @@ def empty_scatter(n_mels: int) -> Scatter:
 def add_batch(
     scatter: Scatter, rows: Float[Array, "row mel"], weight: Float[Array, "row"]
 ) -> Scatter:
-    """Add the rows of a batch to the moments, ignoring rows of weight 0.
+    """Add a batch of rows to the moments, ignoring rows whose weight is 0.
 
     Source: `within` is accumulated as in `calc_inv_cov` of the official baseline,
-    `total` is merged as in Chan, Golub and LeVeque (1979).
+    and `total` is merged as in Chan, Golub and LeVeque (1979).
     """
     count = weight.sum()
     mean = weight @ rows / jnp.maximum(count, 1.0)
@@ -106,11 +104,11 @@ def add_batch(
 def covariance(
     scatter: Scatter, n_rows: int, config: ScoringConfig
 ) -> Float[Array, "mel mel"]:
-    """Return the covariance of the accumulated rows, in the residual's unit, squared.
+    """Return the covariance of the accumulated rows, in squared residual units.
 
     The "official" covariance centres each batch on its own mean, and divides by the
     number of windows minus 1, although a window has `n_rows` rows. The "pooled" one
-    centres on the mean of all rows, and divides by the number of rows minus 1.
+    centres all rows on their common mean, and divides by the number of rows minus 1.
     """
     if config.covariance == "official":
         return scatter.within / jnp.maximum(scatter.count / n_rows - 1.0, 1.0)
@@ -158,11 +156,11 @@ def mahalanobis(
     source: GaussianFit,
     target: GaussianFit,
 ) -> Float[Array, ""]:
-    """Return the squared Mahalanobis distance of the mean row to the nearer domain.
+    """Return the squared Mahalanobis distance from the mean row to the nearer domain.
 
-    Source: the official baseline, which obtains the same value by averaging over all
-    pairs of rows the product of the two rows, weighted by the inverse covariance. A
-    fault is missed if its residuals cancel out in the mean row.
+    Source: the official baseline, which obtains the same value by weighting the product
+    of two rows by the inverse covariance and averaging over all pairs of rows. A fault
+    is missed if its residuals cancel out in the mean row.
     """
     rows = rows_of(residual, len(source.location))
     of_row = _row_weight(weight, residual, len(source.location))
@@ -179,7 +177,7 @@ def mahalanobis_framewise(
     source: GaussianFit,
     target: GaussianFit,
 ) -> Float[Array, ""]:
-    """Return the mean, over rows, of the squared distance to the nearer domain.
+    """Return the average of each row's squared distance to the domain nearest to it.
 
     Source: the selective Mahalanobis distance as the challenge describes it.
     """
@@ -197,7 +195,7 @@ def clip_scores(
     source: GaussianFit,
     target: GaussianFit,
 ) -> dict[str, Float[Array, ""]]:
-    """Return a clip's scores that need no other clips; `jit` omits unused ones."""
+    """Return the scores that need no reference clips; `jit` omits unused ones."""
     return {
         "mse": mean(errors.squared, weight),
         "mse_top": top(errors.squared, weight),
@@ -221,8 +219,8 @@ def _row_weight(
     return jnp.repeat(weight, residual.shape[1] // n_mels)
 
 
-TOP_FRACTION = 0.1  # of the windows, in `top`
-RANK_DECAY = 0.98  # the ratio of the weights of successive ranks, in `ranked`
+TOP_FRACTION = 0.1  # the share of windows that `top` averages
+RANK_DECAY = 0.98  # each rank's weight in `ranked`, relative to the rank before
 
 
 def mean(values: Float[Array, "window"], weight: Float[Array, "window"]) -> Array:

@@ -1,4 +1,4 @@
-"""How many independent recordings a threshold rests on, and what follows from it.
+"""Counts the independent recordings behind a threshold, and warns if they are few.
 
 Clips that are cut from one recording, contain the same audio or belong to one group are
 not independent of each other: see `training.links`.
@@ -16,7 +16,7 @@ from gammavae_jax.training.links import independence
 from gammavae_jax.training.split import Split
 
 _CONFIDENCE = 0.95
-_FEWEST = 0.9  # of a machine's clips; with more independent ones, links hardly matter
+_FEWEST = 0.9  # share of clips; with more independent recordings, links hardly matter
 
 
 def clips_needed(false_alarm_rate: float) -> int:
@@ -27,7 +27,7 @@ def clips_needed(false_alarm_rate: float) -> int:
 def false_alarm_range(
     n_recordings: float, false_alarm_rate: float
 ) -> tuple[float, float]:
-    """Return the limits of the rate of false alarms, in 95 % of all training sets.
+    """Return the range of the actual false-alarm rate for 95 % of all training sets.
 
     A conformal threshold is one of the largest held-out scores. The share of new
     normal recordings above the `k`-th largest of `n` scores has the distribution
@@ -66,11 +66,12 @@ def sample_size_notes(
     """Return notes that name machines whose thresholds are uncertain.
 
     Fewer recordings than `clips_needed` cannot guarantee the nominal false-alarm rate.
-    If there are enough, but far fewer than clips, a note states the range of the rate.
+    If there are enough, but far fewer than clips, a note states the range in which the
+    actual rate probably lies.
 
     Args:
         split: the held-out clips, and the links between clips.
-        recordings: for each machine, the number of each clip's recording or group.
+        recordings: for each machine, each clip's recording number or group number.
         names: the machines' names.
         config: the threshold settings.
     """
@@ -99,9 +100,9 @@ def sample_size_notes(
     ]
     if ranges:
         notes.append(
-            "Some training clips share a recording or audio, so they count together. "
-            f"With a nominal false-alarm rate of {100 * rate:g} %, the real rate will "
-            f"probably be: {', '.join(ranges)}."
+            "Some training clips share a recording or audio, so they are not "
+            f"independent. With a nominal false-alarm rate of {100 * rate:g} %, the "
+            f"real rate will probably be: {', '.join(ranges)}."
         )
     return notes
 

@@ -17,8 +17,8 @@ from gammavae_jax.scoring.fusion import Scores
 class ScoredClips(NamedTuple):
     """One machine's clips, with all scores from all seeds.
 
-    A label or domain that is not in a clip's name is "". Scores with an official
-    threshold have no p-values.
+    If a clip's name does not state a label or domain, the value is "". Scores with an
+    official threshold have no p-values.
     """
 
     machine: str

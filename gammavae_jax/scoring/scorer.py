@@ -48,9 +48,9 @@ def fit_scorer(
 ) -> Scorer:
     """Fit a normal distribution to the training residuals of each domain.
 
-    Batches are shuffled as in one more epoch of training, because the official
-    covariance depends on the batches. If a machine has fewer than two target windows,
-    the fit of the source domain is used for both domains.
+    Windows are shuffled into batches as in one more epoch of training, because the
+    official covariance depends on the batches. If a machine has fewer than two target
+    windows, the fit of the source domain is used for both domains.
     """
     order = _order_after_training(config, member, data, group)
     n_train = jnp.sum(group == TRAIN)
@@ -97,8 +97,8 @@ def score_machine(
     """Compute the scores in `Config.computed_scores` for the chosen clips.
 
     Scores of padding clips are undefined. `clips_at_once` is the number of clips that
-    are computed as one batch; None means that clips are computed one by one. If the
-    clips are training clips, `is_linked` excludes those that a clip is linked to.
+    are scored as one batch; None means that clips are scored one by one. If the clips
+    are training clips, `is_linked` prevents comparisons between linked clips.
     """
 
     def score(clip):
@@ -145,7 +145,7 @@ def score_batches(
     data: TrainingArrays,
     group: UInt8[Array, "window"],
 ) -> dict[str, Float[Array, "batch"]]:
-    """Score shuffled batches, first of training windows, then of held-out windows.
+    """Score shuffled batches of training windows, then batches of held-out windows.
 
     Scores are NaN where there is no batch. Source: the official baseline fits its
     thresholds to such scores. The MSE of a training batch is the one computed in the
@@ -181,7 +181,7 @@ def windows_of_clip(
 ) -> tuple[Float[Array, "window feature"], Float[Array, "window"]]:
     """Return a clip's windows in dB, and their weights, which are 0 for padding.
 
-    For normalised bands, the level of the clip is subtracted.
+    If the model normalises bands, the clip's level is subtracted.
     """
     n_context = config.features.n_context
     n_windows = data.log_mel.shape[-2] - n_context + 1
@@ -258,7 +258,7 @@ def statistics_of_clip(
     is_frame = (jnp.arange(log_mel.shape[0]) < data.n_frames[clip]) * 1.0
     sizes = config.features.n_mels, config.features.n_context
     residual, is_covered = statistics.frame_residual(output.residual, weight, *sizes)
-    # In dB also for a likelihood of power, whose residuals are not levels.
+    # This is in dB even with a power likelihood, whose residuals are not in dB.
     difference, _ = statistics.frame_residual(output.difference, weight, *sizes)
     return {
         "spectrum": statistics.spectrum(log_mel, is_frame),

@@ -33,8 +33,8 @@ def p_values(
 ) -> Float[np.ndarray, "*clip"]:
     """Return each score's p-value, `(1 + k) / (1 + n)`.
 
-    Of the held-out scores, whose weights add up to `n`, those that are at least as high
-    as the score have a total weight of `k`. If `n` is at least
+    `n` is the total weight of the held-out scores, and `k` is the total weight of those
+    that are at least as high as the score. If `n` is at least
     `sample_size.clips_needed`, a clip exceeds the conformal threshold for a false-alarm
     rate if and only if its p-value is at most that rate. No p-value is below
     `1 / (n + 1)`.
@@ -46,7 +46,7 @@ def p_values(
     Args:
         scores: the scores of new clips.
         held_out_scores: the scores of held-out normal clips.
-        weights: of the held-out clips, from 0 to 1; default: all 1.
+        weights: the weights of the held-out clips, from 0 to 1; default: all 1.
     """
     ordered, below = _weight_below(held_out_scores, weights)
     at = np.searchsorted(ordered, scores, side="left")
@@ -56,9 +56,9 @@ def p_values(
 def _weight_below(
     scores: Float[np.ndarray, "clip"], weights: Float[np.ndarray, "clip"] | None
 ) -> tuple[Float[np.ndarray, "clip"], Float[np.ndarray, "place"]]:
-    """Return the sorted scores, and the total weight of those before each place.
+    """Return the sorted scores, and the total weight of the scores before each place.
 
-    Sums are rounded, so that the clips of one recording add up to exactly 1.
+    Sums are rounded, so that the weights of a recording's clips add up to exactly 1.
     """
     order = np.argsort(scores)
     used = np.ones(len(order)) if weights is None else weights[order]
@@ -86,10 +86,10 @@ def fit_thresholds(
     config: ScoringConfig,
     weights: Float[np.ndarray, "machine clip"],
 ) -> dict[str, Float[np.ndarray, "row machine"]]:
-    """Fit a threshold to the known scores of each seed and machine.
+    """Fit a threshold to the scores of each seed and machine, ignoring NaN.
 
-    An unknown score is NaN. `config` selects the kind of threshold and its false-alarm
-    rate. Only conformal thresholds use the weights.
+    `config` selects the kind of threshold and its false-alarm rate. Only conformal
+    thresholds use the weights.
     """
     rate, is_conformal = config.false_alarm_rate, config.threshold == "conformal"
     thresholds = {name: np.empty(values.shape[:2]) for name, values in scores.items()}

@@ -42,9 +42,9 @@ class Verdict(NamedTuple):
 class ClipScorer:
     """A scorer for a few clips at a time, which caches compiled programs.
 
-    The number of clips is padded to a power of two, and the number of frames to one of
-    four steps between powers of two, so that programs are compiled for few sizes. Only
-    the most recently used programs are kept.
+    Padding rounds the number of clips up to a power of two, and the number of frames up
+    to one of four steps between powers of two, so that programs are compiled for only a
+    few sizes. Only the most recently used programs are kept.
     """
 
     def __init__(self, detector: Detector):
@@ -120,7 +120,7 @@ def judge(
     recordings: LoadedRecordings,
     clip_scores: Float[np.ndarray, "_"],
 ) -> list[Verdict]:
-    """Return a verdict on each recording, whose score is the mean over its clips.
+    """Return a verdict on each recording; its score is the mean of its clips' scores.
 
     Args:
         detector: the detector; its first seed scored the clips.
@@ -152,7 +152,7 @@ def judge(
 
 
 def _rounded_up(arrays: ClipArrays) -> ClipArrays:
-    """Pad clips and frames to one of the few sizes that programs are compiled for."""
+    """Pad clips and frames, so that programs are compiled for only a few sizes."""
     n_clips, n_frames = arrays.log_mel.shape[1:3]
     more_clips = (1 << (n_clips - 1).bit_length()) - n_clips
     step = max(_FRAMES_IN_A_STEP, (1 << (n_frames - 1).bit_length()) // 8)

@@ -1,1 +1,1 @@
-"""Training: the split into folds, the training step, the epoch and the loop."""
+"""Trains the models: splits the clips, and runs training steps and epochs."""

@@ -13,20 +13,20 @@ from gammavae_jax.config import ModelConfig
 from gammavae_jax.models.autoencoder import ModelOutput
 from gammavae_jax.models.distributions import kl_to_prior
 
-ACTIVE_VARIANCE = 0.01  # of a posterior mean over windows (Burda et al. 2016)
+ACTIVE_VARIANCE = 0.01  # of an active latent's posterior mean (Burda et al. 2016)
 
 
 class LatentMoments(NamedTuple):
-    """Each latent's moments and total exact divergence over the windows so far."""
+    """Each latent's moments and total divergence over the windows added so far."""
 
     count: Float[Array, ""]
     mean: Float[Array, "latent"]  # of the posterior means
     scatter: Float[Array, "latent"]  # sum of their squared deviations
-    kl: Float[Array, "latent"]  # sum of divergences, in nats
+    kl: Float[Array, "latent"]  # sum of exact divergences, in nats
 
 
 def no_moments(config: ModelConfig) -> LatentMoments:
-    """Return the moments before any windows are added."""
+    """Return the moments of an empty set of windows."""
     zeros = jnp.zeros(config.n_latent)
     return LatentMoments(jnp.zeros(()), zeros, zeros, zeros)
 
@@ -37,7 +37,7 @@ def add_windows(
     weight: Float[Array, "window"],
     config: ModelConfig,
 ) -> LatentMoments:
-    """Add the windows of weight 1 to the moments.
+    """Add the windows whose weight is 1 to the moments.
 
     Means and scatters are merged as in Chan, Golub and LeVeque (1983). In plain sums of
     squares, a variance of 0.01 would be lost to rounding if the mean is a few hundred.

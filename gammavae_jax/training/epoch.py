@@ -51,9 +51,9 @@ def gather(
     """Gather the windows of batch number `step`.
 
     The `count` windows that start at position `first` of `order` are divided into
-    batches. Return the windows (dB), their weights, which are 0 for the padding of the
-    last batch, and the index of each window's first frame. For normalised bands, the
-    level of each clip is subtracted from its windows.
+    batches. Return the windows (dB), their weights (0 for the padding of the last
+    batch), and the index of each window's first frame. If the model normalises bands,
+    the level of each clip is subtracted from its windows.
     """
     place = step * config.train.batch_size + jnp.arange(config.train.batch_size)
     start = data.window_start[order.at[first + place].get(mode="clip")]
@@ -144,12 +144,12 @@ def _mean_terms(
     count: Int[Array, ""],
     smallest: int,
 ) -> tuple[Any, LossTerms]:
-    """Call `function` on each batch of `count` windows, and average their loss terms.
+    """Call `function` on every batch, and average the loss terms over `count` windows.
 
     Return the final carry and the mean loss terms, which are NaN if there are no
     windows. If the last batch has fewer than `smallest` windows, it is left out. The
-    loop ends after the machine's own batches; where models run in turn, a machine with
-    few windows therefore takes little time.
+    loop ends after the machine's own batches, so that a machine with few windows takes
+    little time where models run one after another.
     """
     size = config.train.batch_size
     n_steps = (count + size - smallest) // size
@@ -190,10 +190,10 @@ class Trainer:
 
     initial: Any
     compiled: Callable[[Any, Any], tuple[Any, Any]]
-    place: Callable[[int], Any]  # copies the number of an epoch to the devices
+    place: Callable[[int], Any]  # copies an epoch's number to the devices
 
     def epoch(self, number: int, state: Any) -> tuple[Any, Any]:
-        """Train for epoch `number`, counted from 1; the state is donated.
+        """Run training epoch `number`, counted from 1; the state is donated.
 
         Return the next `TrainState` and the `EpochInfo` without waiting for them: the
         next epoch can start before they are read.

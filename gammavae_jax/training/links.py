@@ -2,9 +2,10 @@
 
 Linked clips contain the same audio, were cut from one recording, or belong to one
 group that the user named. A new recording has no link to the training clips, so a
-training clip must be held out together with the clips that it is linked to. They are
-excluded one by one, not by fold, because links need not form separate groups: two clips
-may share a background, and one of them may share a recording with a third.
+training clip must be held out together with the clips that it is linked to. Linked
+clips are excluded from comparisons one by one, not by fold, because links need not form
+separate groups: two clips may share a background, and one of them may share a recording
+with a third.
 """
 
 from collections.abc import Sequence
@@ -19,13 +20,13 @@ from gammavae_jax.data.shared_audio import find_shared_audio
 def link_clips(
     clips: ClipArrays, groups: Sequence[Int[np.ndarray, "_"]] | None = None
 ) -> Bool[np.ndarray, "machine clip clip"]:
-    """Return which training clips of a machine are linked.
+    """Mark the pairs of training clips that are linked, for each machine.
 
-    Every clip is linked to itself, and padding to no other clip.
+    Every clip is linked to itself. Padding is not linked to any real clip.
 
     Args:
         clips: the training clips of all machines.
-        groups: for each machine, the number of each clip's recording or group;
+        groups: for each machine, each clip's recording number or group number;
             default: unknown.
     """
     n_frames = np.asarray(clips.n_frames)
@@ -45,12 +46,13 @@ def independence(
     is_linked: Bool[np.ndarray, "machine clip clip"],
     is_clip: Bool[np.ndarray, "machine clip"],
 ) -> Float[np.ndarray, "machine clip"]:
-    """Return each clip's share of an independent recording; 0 for padding.
+    """Return each clip's weight, as a fraction of an independent recording.
 
-    It is 1 for a clip without links, and `1 / n` for one of `n` clips that are all
-    linked. The sum over clips is the number of independent recordings if linked clips
-    form separate groups. Otherwise it is a lower bound for the number of clips that can
-    be chosen without a link between them (Caro 1979, Wei 1981).
+    It is 1 for a clip without links, `1 / n` for each of `n` clips that are all linked
+    to each other, and 0 for padding. The sum over clips is the number of independent
+    recordings if linked clips form separate groups. Otherwise it is a lower bound for
+    the number of clips that can be chosen without a link between them (Caro 1979, Wei
+    1981).
     """
     count = (is_linked & is_clip[:, None, :]).sum(-1)
     return np.where(is_clip, 1.0 / np.maximum(count, 1), 0.0)

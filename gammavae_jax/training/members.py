@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int, UInt32
 from gammavae_jax.config import Config
 
 NO_FOLD = -1  # the fold of a clip that every member was trained on
-_SIZES_CHOSEN = 8  # numbers of chosen clips are rounded up to so many sizes
+_SIZES_CHOSEN = 8  # the padded number of chosen clips takes at most this many values
 
 
 def member_numbers(config: Config) -> UInt32[np.ndarray, "member 2"]:
@@ -27,8 +27,8 @@ def assign_member(
 ) -> Bool[np.ndarray, "member machine clip"]:
     """Mark, for each clip and seed, the member that computes the clip's statistics.
 
-    It is the member that was not trained on the clip, or the first member if all of
-    them were.
+    This is the member that was not trained on the clip or, if all members were trained
+    on it, the first one.
     """
     by_seed = is_held_out.reshape(-1, n_folds, *is_clip.shape).copy()
     by_seed[:, 0] |= is_clip & ~by_seed.any(1)
@@ -48,7 +48,7 @@ def chosen_indices(
 ) -> tuple[
     Int[np.ndarray, "member machine chosen"], Bool[np.ndarray, "member machine chosen"]
 ]:
-    """Return each model's indices of wanted clips, and a mask that excludes padding.
+    """Return the indices of each model's wanted clips, and a mask that omits padding.
 
     The indices are padded to the same number for every model. This number is rounded up
     to one of a few sizes, because each size needs its own compiled program.
@@ -66,7 +66,10 @@ def by_clip(
     n_clips: int,
     config: Config,
 ) -> Float[np.ndarray, "seed machine clip *rest"]:
-    """Move the values of chosen clips to the clips' own indices; set others to NaN."""
+    """Place the values of the chosen clips in an array that covers all clips.
+
+    The values of all other clips are NaN.
+    """
     n_machines, rest = values.shape[1], values.shape[3:]
     out = np.full((len(config.seeds), n_machines, n_clips, *rest), np.nan)
     for member, machine in np.ndindex(*values.shape[:2]):

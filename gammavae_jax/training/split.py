@@ -21,7 +21,7 @@ from gammavae_jax.training.links import link_clips
 
 _FEWEST_WINDOWS = 2  # for batch normalisation: a single window has no variance
 _SAME = 1e-2  # dB in each band; separate recordings of one sound differ by more
-_LARGEST_SHARE = 2.0  # largest group, in folds; no group has over half of the clips
+_LARGEST_SHARE = 2.0  # the largest group, in folds; but at most half of the clips
 _SMALLEST_SPREAD = 1e-4  # relative to the mean spread; smaller ones are rounding errors
 
 
@@ -51,8 +51,8 @@ def split_windows(
         arrays: the training clips.
         config: the configuration; `train.split` selects the kind of split.
         is_extra: marks clips that are trained on but never held out; default: none.
-        recordings: for each machine, the number of the recording or group that each
-            clip belongs to; clips of one recording go into the same fold, unless there
+        recordings: for each machine, each clip's recording number or group number;
+            clips of one recording go into the same fold, unless there
             are fewer recordings than folds. Default: each clip is a recording.
     """
     if is_extra is None:
@@ -92,10 +92,10 @@ def _links(
     config: Config,
     recordings: Sequence[Int[np.ndarray, "_"]] | None,
 ) -> Bool[np.ndarray, "machine clip clip"]:
-    """Return the links between clips. Without folds, clips are linked to themselves.
+    """Return the links between clips. Without folds, a clip is linked only to itself.
 
     If all clips come from one recording, its parts are treated as recordings, so that
-    each clip has others to be compared with.
+    each clip can be compared with others.
     """
     if config.train.split == "folds":
         if recordings is not None:
@@ -201,7 +201,7 @@ def _groups(
 def _spectra(
     log_mels: Float[AnyArray, "clip frame mel"], n_frames: Int[AnyArray, "clip"]
 ) -> Float[Array, "clip feature"]:
-    """Compute the `spectrum` statistic of each of a machine's clips."""
+    """Compute the `spectrum` statistic of each clip of a machine."""
     frames = jnp.arange(log_mels.shape[1])
     return jax.lax.map(
         lambda clip: spectrum(clip[0], (frames < clip[1]) * 1.0),
@@ -234,7 +234,7 @@ def groups_of_clips(
     """Group similar clips; return each clip's group number.
 
     Clustering by average linkage joins clips that are less than `distance` times the
-    median distance apart. A group larger than two folds is split again, relative to the
+    median distance apart. A group larger than two folds is split again, based on the
     median distance within the group.
     """
     n_clips = len(statistic)

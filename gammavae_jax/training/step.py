@@ -1,8 +1,9 @@
 """A model's training state, and the pure training step.
 
 Random numbers depend only on the seed, the fold, the machine's name, the epoch and the
-step. A machine's models are therefore the same whether it is trained alone or with
-others, and a resumed run draws the same numbers as an uninterrupted one.
+step. A machine's models are therefore the same whether they are trained alone or with
+those of other machines, and a resumed run draws the same numbers as an uninterrupted
+one.
 """
 
 from typing import Any, NamedTuple, cast
@@ -69,10 +70,10 @@ def train_step(
     weight: Float[Array, "window"],
     kl_weight: float | Float[Array, ""] | None = None,
 ) -> tuple[TrainState, LossTerms]:
-    """Take one Adam step on the mean loss of the windows with weight 1.
+    """Take one Adam step on the mean loss over the windows whose weight is 1.
 
-    `kl_weight` defaults to `train.kl_weight`. Return the next state and each window's
-    loss terms before the step.
+    `kl_weight` defaults to `train.kl_weight`. Return the next state, and each window's
+    loss terms from before the step.
     """
     if kl_weight is None:
         kl_weight = config.train.kl_weight

@@ -57,7 +57,7 @@ def test_a_check_that_raises_has_failed_and_the_next_check_still_runs(only, caps
     [
         (("ok",), 0, "all checks passed"),
         (("ok", "warning"), 0, "there are warnings"),
-        (("FAILED", "warning", "FAILED"), 1, "resolve the first check that FAILED"),
+        (("FAILED", "warning", "FAILED"), 1, "fix the first failure"),
     ],
 )
 def test_the_exit_status_says_whether_a_check_failed(

@@ -65,7 +65,7 @@ def test_an_existing_detector_is_not_replaced_without_overwrite(
         (["fit", "{root}/normal/0.wav", "--out", "{root}/x"], "has one clip"),
         (["fit", "{root}/normal", "--by-folder", "--out", "{root}/x"], "no subfolders"),
         (["score", "{root}/normal", "{root}/today"], "no checkpoint in"),
-        (["demo", "--out", "{root}"], "exists: choose another --out"),
+        (["demo", "--out", "{root}"], "exists: choose another path for --out"),
         (["score", "x", "y", "--report", "{root}/no/x"], "is not a folder: create it"),
     ],
 )

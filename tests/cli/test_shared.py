@@ -47,7 +47,10 @@ def test_a_given_data_root_is_used_without_a_message(tmp_path, capsys):
         ("--all-machines --machines fan", "use either --all-machines or --machines"),
         ("--all-machines --resume --overwrite", "cannot be used together"),
         ("--machines fan --wave-size 0", "--wave-size is 0: it must be at least 1"),
-        ("--machines fan --wave-size 2 --distributed", "leave out --wave-size"),
+        (
+            "--machines fan --wave-size 2 --distributed",
+            "--wave-size cannot be used with --distributed",
+        ),
         ("--machines fan --set preset=vae", "preset cannot be changed with --set"),
     ],
 )

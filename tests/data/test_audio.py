@@ -104,7 +104,8 @@ def test_a_missing_channel_is_refused_with_the_number_of_channels(tmp_path, chan
 
 def test_a_file_without_the_reference_channel_is_refused_with_the_remedy(tmp_path):
     text = message(write(tmp_path / "a.wav", wave(1)), channel=(0, 1))
-    assert "no reference channel 1 in this file, which has 1: record both" in text
+    start = "no reference channel 1 in this file, whose channel count is 1"
+    assert f"{start}: record both" in text
 
 
 @pytest.mark.parametrize(("value", "word"), [(np.nan, "nan"), (-np.inf, "-inf")])

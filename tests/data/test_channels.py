@@ -12,9 +12,10 @@ from gammavae_jax.errors import InputError
     [
         (1, 1, "x: there is no channel 1 in this array: choose .* from 0 to 0"),
         ((2, 0), 2, "x: there is no channel 2 in this array: choose .* from 0 to 1"),
-        ((0, 1), 1, "x: there is no reference channel 1 in this array, which has 1: "
-         "record both microphones in one array, or fit without features"),
-        ((1, 7), 4, "no reference channel 7 in this array, which has 4"),
+        ((0, 1), 1, "x: there is no reference channel 1 in this array, whose "
+         "channel count is 1: record both microphones in one array, or fit without "
+         "features"),
+        ((1, 7), 4, "no reference channel 7 in this array, whose channel count is 4"),
     ],
 )  # fmt: skip
 def test_a_missing_channel_is_refused_in_one_line(channels, n_channels, message):

@@ -270,7 +270,7 @@ def test_a_pipe_among_the_recordings_is_refused_without_waiting(root, folder):
 
 def test_an_unusable_folder_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="choose another --feature-cache"):
+    with pytest.raises(InputError, match="choose another folder for --feature-cache"):
         FeatureCache(tmp_path / "file", quiet_log())
 
 

@@ -119,8 +119,8 @@ def test_a_recording_without_a_label_is_named(label):
     with pytest.raises(InputError) as caught:
         with_groups({"fan": loaded([3, 1])}, ["monday", label])
     assert str(caught.value) == (
-        "fan: groups has no label for recording 1: give a recording that belongs to no "
-        "group a label of its own"
+        "fan: groups has no label for recording 1: give each recording without a group "
+        "its own label"
     )
 
 
@@ -183,7 +183,7 @@ def test_each_machine_has_its_own_groups():
         ({"fan": [0, 0]}, "pass a dict with the keys fan, pump"),
         ({"fan": [0, 0], "pomp": [0]}, "pass a dict with the keys fan, pump"),
         ({"fan": [0, 0], "pump": [0], "saw": [0]}, "pass a dict with the keys"),
-        ([0, 0, 0], "does not name the same machines as the recordings"),
+        ([0, 0, 0], "groups must cover the same machines as the recordings"),
         (
             {"fan": [0], "pump": [0]},
             "fan: groups has 1 labels for 2 usable recordings: pass one label for each",

@@ -82,7 +82,7 @@ def test_a_machine_may_be_named_in_any_unicode_form(root):
         (files,) = find_clips(root, name)
         assert files.machine == "L\u00fcfter"
     fill(root, f"L\u00fcfter/train/{TRAIN}", f"L\u00fcfter/test/{TEST}")
-    with pytest.raises(InputError, match="have the same name in Unicode: merge them"):
+    with pytest.raises(InputError, match="have equivalent Unicode names: merge them"):
         find_clips(root, "L\u00fcfter")
 
 

@@ -76,7 +76,8 @@ def test_what_a_reference_channel_explains_is_noted_for_each_machine():
         [(name, clips(1)._replace(explained=of)) for name, of in of_clips.items()], log
     )
     fan, pump, warning = log.notes
-    assert fan == "fan: the reference channel explains 4.1 dB (median over clips)"
-    assert pump == "pump: the reference channel explains 5.8 dB (median over clips)"
+    lowers = "subtracting the reference channel lowers the power by"
+    assert fan == f"fan: {lowers} 4.1 dB (median over clips)"
+    assert pump == f"pump: {lowers} 5.8 dB (median over clips)"
     assert warning.startswith("pump: this is more than 5 dB, so the reference microph")
     assert warning.endswith("or fit without features.reference_channel")

@@ -182,7 +182,7 @@ def test_an_out_that_hosts_do_not_share_is_refused(data, tmp_path):
     ends = ended(start([run_command(data, out, *TINY) for out in outs]))
     assert [end.returncode for end in ends] == [2, 2]
     assert "process 1: " in ends[0].stderr
-    assert "use an --out that all hosts share" in ends[0].stderr
+    assert "set --out to a folder that all hosts share" in ends[0].stderr
 
 
 @pytest.mark.slow

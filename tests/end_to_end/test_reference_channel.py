@@ -56,7 +56,10 @@ def fitted(one_device, tmp_path_factory):
 
 
 def test_fitting_reports_how_much_the_reference_explains(fitted):
-    line = r"^fan: the reference channel explains (.*) dB \(median over clips\)$"
+    line = (
+        r"^fan: subtracting the reference channel lowers the power by (.*) dB "
+        r"\(median over clips\)$"
+    )
     (level,) = re.findall(line, fitted.said, re.MULTILINE)
     assert 3 < float(level) < 5  # the noise has 1.25 times the hiss's amplitude
     assert "probably hears the machine" not in fitted.said

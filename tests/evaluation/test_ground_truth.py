@@ -59,7 +59,7 @@ def test_clips_without_a_domain_are_source(tmp_path):
 
 
 def test_anonymous_clips_need_the_ground_truth(tmp_path):
-    problem = "'section_00_0000' has no label in the challenge's form"
+    problem = "'section_00_0000' has no label in the challenge's format"
     with pytest.raises(InputError, match=problem):
         truth_from_names(tmp_path, ["section_00_0000"])
 

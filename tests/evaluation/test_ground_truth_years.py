@@ -181,7 +181,7 @@ def test_the_list_of_2020_has_labels_and_ids(tmp_path):
     ("lines", "message"),
     [
         (["a.wav,section_00_source_test_normal_0000.wav"], "listed before any machine"),
-        (["fan", "a.wav,b.wav"], "'b' has no label and domain"),
+        (["fan", "a.wav,b.wav"], "'b' lacks a label or a domain"),
         (
             ["fan", "a.wav"],
             "the line 'a.wav', which should be a machine's name, or a clip",
@@ -198,7 +198,7 @@ def test_the_list_of_2020_has_labels_and_ids(tmp_path):
         (["fan", "a.wav,normal_id_01_00000000.wav,1"], "is '1': use 0 for a normal"),
         (
             ["fan", *(f"{n}.wav,normal_id_01_00000000.wav,0" for n in "ab")],
-            "'a' and 'b' both have the later name 'normal_id_01_00000000'",
+            "'a' and 'b' both have the new name 'normal_id_01_00000000'",
         ),
         (
             [
@@ -206,7 +206,7 @@ def test_the_list_of_2020_has_labels_and_ids(tmp_path):
                 "anomaly_id_01_00000000.wav,normal_id_01_00000000.wav,0",
                 "x.wav,anomaly_id_01_00000000.wav,1",
             ],
-            "both have the later name 'anomaly_id_01_00000000'",
+            "both have the new name 'anomaly_id_01_00000000'",
         ),
         ([], "is empty"),
     ],
@@ -249,7 +249,7 @@ def test_later_names_that_contradict_the_labels_are_not_used(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["a.wav"], "'a.wav' has no later name"),
+        (["a.wav"], "'a.wav' has no new name"),
         (["a.wav,x_1.wav", "a.wav,x_2.wav"], "'a' is listed 2 times"),
     ],
 )

@@ -336,7 +336,8 @@ def test_two_files_for_one_section_are_refused(tmp_path):
 
 def test_a_score_file_without_machine_and_section_is_refused(tmp_path):
     (tmp_path / "anomaly_score_fan.csv").write_text("a.wav,1\n")
-    with pytest.raises(InputError, match=r"score_fan\.csv has no machine and section"):
+    problem = r"score_fan\.csv must contain a machine and a section"
+    with pytest.raises(InputError, match=problem):
         evaluate_directory(tmp_path)
 
 
@@ -410,5 +411,5 @@ def test_a_decimal_comma_in_a_decision_is_refused(tmp_path):
 def test_a_name_that_only_contains_a_label_is_refused(tmp_path, name):
     good = "section_00_source_test_anomaly_0000.wav,2\n"
     (tmp_path / FILE).write_text(f"{good}{name},1\n")
-    with pytest.raises(InputError, match="has no label in the challenge's form"):
+    with pytest.raises(InputError, match="has no label in the challenge's format"):
         evaluate_directory(tmp_path)

@@ -158,7 +158,7 @@ def test_a_score_file_and_its_decision_file_need_each_other(
 def test_a_machine_scored_under_another_score_is_required(run, headline, tmp_path):
     (headline / SCORE_FILE).unlink()
     (headline / DECISION_FILE).unlink()
-    problem = f"seed7 has no {SCORE_FILE}, but that machine is part of the run"
+    problem = f"seed7 has no {SCORE_FILE}, but the run includes fan section 00"
     refused(run, tmp_path / "out", problem)
 
 

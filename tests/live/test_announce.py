@@ -141,7 +141,9 @@ def test_a_hanging_server_delays_nothing_and_every_alarm_is_counted(silent):
     assert [line.split(", ")[1] for line in messages[:6]] == [
         f"{number}.wav (3 alarms are already waiting)" for number in range(4, 10)
     ]
-    assert messages[6:] == ["alarms not delivered to 127.0.0.1: the last 4"]
+    assert messages[6:] == [
+        "alarms not delivered to 127.0.0.1 before the watch ended: 4"
+    ]
     assert (webhook.n_delivered, webhook.n_undelivered) == (0, 10)
 
 
@@ -192,7 +194,7 @@ def test_an_unreachable_server_is_reported_without_its_secrets():
             "http://x:y/", "http://x/\n", "http://x y/"]
 )  # fmt: skip
 def test_an_invalid_url_is_refused(url):
-    problem = "--webhook is not an HTTP URL: use a URL such as"
+    problem = "the value of --webhook is not an HTTP URL: use a URL such as"
     with pytest.raises(InputError, match=problem):
         Webhook(url, print)
 

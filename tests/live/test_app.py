@@ -132,7 +132,12 @@ def test_an_unusable_recording_is_refused_in_one_line(server, case):
 @pytest.mark.parametrize(
     ("method", "path", "status", "message"),
     [
-        ("POST", "/score", 400, "no machine: add ?machine=NAME, one of fan, pump"),
+        (
+            "POST",
+            "/score",
+            400,
+            "no machine: add ?machine=NAME, where NAME is one of fan, pump",
+        ),
         ("POST", "/score?machine=fam", 404, "did you mean 'fan'?"),
         ("GET", "/score", 405, "Method Not Allowed"),
         ("GET", "/../../etc/passwd", 404, "Not Found"),
@@ -601,7 +606,7 @@ def test_hostile_names_of_recordings_and_requests_stay_in_one_line(server):
 @pytest.mark.parametrize(("host", "port"), [("127.0.0.1", None), ("no.such.", 0)])
 def test_an_address_that_cannot_be_used_is_refused(server, host, port):
     port = server.port if port is None else port
-    with pytest.raises(InputError, match="choose another --host or --port"):
+    with pytest.raises(InputError, match="use another value for --host or --port"):
         listening_socket(host, port)
 
 

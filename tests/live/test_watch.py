@@ -135,7 +135,7 @@ def test_a_recording_that_is_moved_is_not_scored_again(watcher, name):
     assert len(watcher.lines(2)) == 1
     (watcher.folder / name).parent.mkdir(exist_ok=True)
     path.rename(watcher.folder / name)
-    expected = [f"{name} was scored before as fan/0.wav: not scored again"]
+    expected = [f"{name} was already scored as fan/0.wav: not scored again"]
     assert watcher.lines(2) == expected  # also by a new watch
     assert watcher.lines(2) == []
     assert len(watcher.sent) == 1
@@ -221,7 +221,7 @@ def test_a_bad_file_is_reported_once_in_one_line_and_the_others_are_scored(watch
     put(watcher.fan / "good.wav", tone(1.0))
     lines = watcher.lines(2)
     assert sorted(line.split()[0] for line in lines) == ["BAD"] * 9 + ["ok"]
-    stray = "stray.wav is not in the folder of a machine (fan, pump)"
+    stray = "stray.wav is not in a machine's folder (fan, pump)"
     assert any(stray in line for line in lines)
     assert any("a sample rate of 1 Hz is implausible" in x for x in lines)
     assert [e["event"] for e in watcher.events()].count("bad_file") == 9
@@ -358,7 +358,8 @@ def test_once_scores_complete_recordings_and_names_growing_ones(watcher, monkeyp
     watcher.start(settle=0.05).run_once()
     scored, left = watcher.lines()
     assert "fan/a.wav" in scored
-    assert left == "fan/b.wav is still growing: left for later"
+    problem = "fan/b.wav is still growing, so it was not scored"
+    assert left == f"{problem}: run the watch again later"
 
 
 def test_existing_recordings_can_be_skipped(watcher):

@@ -72,7 +72,8 @@ def test_a_new_or_empty_folder_may_be_used(tmp_path):
 
 def test_a_file_is_refused(tmp_path):
     (tmp_path / "out").touch()
-    with pytest.raises(InputError, match=r"out' is a file: choose another --out"):
+    message = r"out' is a file: choose another path for --out"
+    with pytest.raises(InputError, match=message):
         check_folder(tmp_path / "out", overwrite=True)
 
 
@@ -134,7 +135,7 @@ def test_a_refused_folder_stays_unchanged(tmp_path):
     (tmp_path / "thesis.txt").touch()
     for out in (tmp_path, tmp_path / "thesis.txt"):
         hold = held_folder(out, resume=False, overwrite=True)
-        with pytest.raises(InputError, match="choose another --out"), hold:
+        with pytest.raises(InputError, match="choose another path for --out"), hold:
             pass
     new = held_folder(tmp_path / "new" / "run", resume=False, overwrite=False)
     with pytest.raises(InputError, match="no data"), new:
@@ -313,5 +314,6 @@ def test_the_last_epoch_comes_from_the_last_line_of_metrics(out):
 
 def test_a_damaged_configuration_is_refused_by_name(tmp_path):
     (tmp_path / "config.json").write_text('{"preset": ')
-    with pytest.raises(InputError, match=r"config\.json' is damaged: restore a copy"):
+    message = r"config\.json' is damaged: restore it from a backup"
+    with pytest.raises(InputError, match=message):
         read_config(tmp_path)

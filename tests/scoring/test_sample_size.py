@@ -126,8 +126,8 @@ FEW_RECORDINGS = (
     "recordings: expect more false alarms for fan ({}). Add recordings."
 )
 RANGE = (
-    "Some training clips share a recording or audio, so they count together. With a "
-    "nominal false-alarm rate of {} %, the real rate will probably be: fan {} "
+    "Some training clips share a recording or audio, so they are not independent. With "
+    "a nominal false-alarm rate of {} %, the real rate will probably be: fan {} "
     "independent recordings)."
 )
 

@@ -98,7 +98,7 @@ DATA = chunk(b"data", PCM)
 WAV = riff(fmt(), DATA)
 FLAC, _MP3 = int16(kind="FLAC"), encoded(kind="MP3")
 _SHORT = "refused: too short for a window"
-_CHANNEL = "channel 0 is used, or `features.channel`"
+_CHANNEL = "the channel set by `features.channel` (default: 0) is used"
 _OPTIONAL = "accepted: each frame has its own checksum, and the overall one is optional"
 _SHORTER = Accepted(SOUND[:-1])
 _RF64_OPEN = changed(int16(kind="RF64"), 20, bytes(16))

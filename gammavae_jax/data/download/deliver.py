@@ -1,4 +1,4 @@
-"""Downloads a year's archives into a folder, and locks the folder meanwhile."""
+"""Downloads a year's archives into a folder, which is locked during the download."""
 
 import json
 from collections.abc import Sequence
@@ -45,7 +45,8 @@ def published_files(
 ) -> dict[Archive, Published]:
     """Return the size and checksum that Zenodo publishes for each archive, if any.
 
-    Each record is requested once. If the server is unreachable, the rest are skipped.
+    Each record is requested once. If the server is unreachable, no further
+    records are requested.
     """
     published: dict[Archive, Published] = {}
     for record in sorted({archive.record for archive in archives}):
@@ -106,7 +107,7 @@ def deliver(
             try:
                 fetch(mirror + archive.url_path, path, file or Published(), log)
             except Refused as error:
-                log.say(f"error: {error}")  # now: a later error may end the loop
+                log.say(f"error: {error}")  # log now: a later error may end the loop
                 refusal = error
                 continue
             sums = "published checksum" if file and file.md5 else "internal checksums"
@@ -124,5 +125,5 @@ def _lock(folder: Path) -> FolderLock:
         except FolderInUse as error:
             raise InputError(
                 f"another process is downloading into {printable(folder)}: wait until "
-                "it has finished, or choose another --out"
+                "it has finished, or choose another folder for --out"
             ) from error

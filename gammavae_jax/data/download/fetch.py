@@ -70,7 +70,7 @@ def fetch(url: str, path: Path, published: Published, log: Log) -> None:
 
 
 def size_so_far(path: Path) -> int:
-    """Return the number of bytes of an unfinished download that are on disk."""
+    """Return how many bytes of an unfinished download are on disk."""
     part = path.with_name(f"{path.name}.part")
     return part.stat().st_size if part.is_file() else 0
 

@@ -28,11 +28,11 @@ _HEADERS = {"User-Agent": "gammavae-jax", "Accept-Encoding": "identity"}
 
 
 class Refused(InputError):
-    """The error if a server refuses one file; it may still provide other files."""
+    """Raised if a server refuses one file; it may still provide other files."""
 
 
 class Transient(Exception):
-    """The error for a failure that may not occur in the next attempt."""
+    """Raised for a failure that may not recur in the next attempt."""
 
     retry_after_s = 0.0
 
@@ -56,7 +56,7 @@ def get(url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
 
 
 def retrying(attempts: int) -> Retrying:
-    """Return a function that calls its argument again while that raises `Transient`.
+    """Return a function that repeats a call for as long as it raises `Transient`.
 
     It waits between the attempts, with exponential backoff and jitter, but at least as
     long as the server asks. After the last attempt, it raises the last error.
@@ -92,7 +92,8 @@ def _require_success(response: requests.Response) -> None:
 def _translated(error: Exception) -> Exception:
     text = str(error)
     if "CERTIFICATE_VERIFY_FAILED" in text:
-        return Refused("the server's certificate is not trusted: check clock and proxy")
+        problem = "the server's certificate is not trusted"
+        return Refused(f"{problem}: check the clock and the proxy")
     if "NameResolution" in text or "NewConnection" in text:
         return Transient("the server cannot be reached")
     if isinstance(error, requests.Timeout | TimeoutError):

@@ -82,7 +82,7 @@ class _Clip(NamedTuple):
 
 
 def synthetic_root(log: Log | None = None) -> Path:
-    """Return the folder of the built-in set; the first call generates it.
+    """Return the folder of the built-in set; the first call generates the set.
 
     This folder is in `GAMMAVAE_CACHE_DIR` (default: the user's cache folder).
 

@@ -19,14 +19,14 @@ class _Cancelled(Exception):
 
 
 class _QuietLog(Log):
-    """A log for a background thread that prints nothing, but keeps notes and times."""
+    """A silent log for a background thread; it keeps notes and times."""
 
     def __init__(self, stop: threading.Event):
         super().__init__(Console(file=io.StringIO()))
         self.stop = stop
 
     def shown_on(self, like: Log) -> Log:
-        """Return a visible log for the later stages of the wave.
+        """Return a log that prints, for use in the later stages of the wave.
 
         It uses the console of `like`, and begins with the notes collected so far.
         """
@@ -64,7 +64,7 @@ def load_in_turn(
             progress, because the others are loaded in the background.
 
     Raises:
-        Exception: an error that `load` raised for a wave, when that wave is due.
+        Exception: `load` failed for a wave; its error is raised when the wave is due.
     """
     if not numbers:
         return

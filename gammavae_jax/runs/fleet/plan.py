@@ -108,7 +108,7 @@ def read_plan(out: Path) -> WavePlan:
         if about.pop("format") != _FORMAT:
             raise InputError(
                 f"{str(path)!r} is from another version of gammavae_jax: use that "
-                "version, or choose another --out"
+                "version, or choose another path for --out"
             )
         return WavePlan(
             tuple(tuple(map(str, wave)) for wave in about["waves"]),
@@ -127,7 +127,7 @@ def read_plan(out: Path) -> WavePlan:
 
 
 def require_same_plan(before: WavePlan, plan: WavePlan, out: Path) -> None:
-    """Reject a plan that has other machines, recordings or metrics than the old one."""
+    """Reject a plan whose machines, recordings or metrics differ from the old ones."""
     if before == plan:
         return
     if before == plan._replace(year=before.year):
@@ -154,8 +154,8 @@ def wave_size_that_fits(machines: Sequence[MachineSize], config: Config) -> int:
 def all_fit(machines: Iterable[Sequence[MachineFiles]], config: Config) -> bool:
     """Return whether file sizes show that all machines fit in memory.
 
-    If the sizes do not show it, `measure_fleet` must decide. Each entry of `machines`
-    holds the sections of one machine type.
+    If they do not, the recordings must be measured with `measure_fleet`. Each entry of
+    `machines` holds the sections of one machine type.
     """
     sizes = [
         sum(_file_samples(file.path) for file in (*unit.train, *unit.test))
@@ -234,8 +234,8 @@ def _system_memory() -> int:
 def free_memory() -> None:
     """Free a wave's arrays, and return their memory to the system if possible.
 
-    glibc keeps freed memory that lies between blocks in use. With large arrays, the
-    memory that it keeps would grow from wave to wave.
+    glibc keeps freed memory that lies between blocks that are still in use. With large
+    arrays, the memory that it keeps would grow from wave to wave.
     """
     gc.collect()
     with contextlib.suppress(OSError, AttributeError, TypeError):  # not glibc

@@ -65,7 +65,7 @@ def write_fleet_results(
 
 
 def join_tables(paths: Sequence[Path], target: Path) -> None:
-    """Join the waves' tables into the same table that a single run would write.
+    """Join the waves' tables into the table that a single run would write.
 
     The first two columns are `seed` and `score`. The lines of each seed and score stay
     together, in the order of the tables.

@@ -1,4 +1,4 @@
-"""Runs more machines than fit in memory, wave by wave.
+"""Processes more machines than fit in memory, wave by wave.
 
 A fleet's folder holds `fleet.json`, a run folder for each wave, and the combined
 results. Finished waves are not run again.
@@ -90,7 +90,7 @@ def run_machines(
         if wave_size is not None or (folder.resume and is_fleet(out)):
             raise InputError(
                 "waves need a single process: omit --distributed, or run each process "
-                "with its own machines and its own --out"
+                "with its own machines and its own folder for --out"
             )
         return run(config, source, folder, year, log)
     with hold(folder):
@@ -113,7 +113,7 @@ def run_machines(
 def describe_waves(
     config: Config, source: Source, folder: RunFolder, wave_size: int | None, log: Log
 ) -> None:
-    """Show the waves that `run_machines` would run."""
+    """Show whether `run_machines` would train in waves and, if known, in how many."""
     if jax.process_count() > 1:
         return
     n_machines = len(source.machines)
@@ -133,11 +133,11 @@ def evaluate_machines(
     """Evaluate a checkpoint, or evaluate a fleet wave by wave.
 
     Raises:
-        InputError: the fleet is not finished; for other reasons, see `evaluate`.
+        InputError: the fleet is not finished; for other errors, see `evaluate`.
     """
     definition_of(year)  # refuses a bad year before any work
     if not is_fleet(checkpoint):
-        # A wave is scored in arrays of its fleet's capacity, for bit-identical scores.
+        # Arrays of the fleet's capacity give a wave the same scores, bit for bit.
         fleet = checkpoint.resolve().parent.parent.parent
         capacity = read_plan(fleet).test if is_fleet(fleet) else None
         evaluate(checkpoint, source, folder, year, log, capacity)
@@ -146,7 +146,7 @@ def evaluate_machines(
     if fleet.is_relative_to(out) or out.is_relative_to(fleet):
         raise InputError(
             f"{str(folder.path)!r} is the fleet's folder, or contains it, or lies in "
-            "it: choose another --out"
+            "it: choose another path for --out"
         )
     with hold(folder._replace(resume=False)):
         _evaluate_waves(checkpoint, source, folder.path, year, log)
@@ -257,7 +257,7 @@ def _run_waves(
 
 @contextmanager
 def _named_wave(number: int, plan: WavePlan) -> Iterator[None]:
-    """Add the number of the wave to an error raised in the block."""
+    """Add the wave's number to the message of an error raised in a `with` block."""
     try:
         yield
     except InputError as error:

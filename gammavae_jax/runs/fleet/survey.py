@@ -1,4 +1,4 @@
-"""Measures the recordings of a fleet from file names and headers.
+"""Measures a fleet's recordings by reading their file names and headers.
 
 Only a few numbers per machine are kept, so a fleet may have any number of machines.
 """
@@ -47,7 +47,7 @@ def clip_frames(path: Path, config: FeatureConfig) -> int:
         with open_recording(path, channel=config.channels) as recording:
             n_samples = recording.n_samples
             is_right = recording.sample_rate == config.sample_rate
-        # A header that claims more samples than its bytes can hold is not trusted.
+        # A header that claims more samples than the file can hold is not trusted.
         if is_right and n_samples <= _MAX_SAMPLES_PER_BYTE * os.path.getsize(path):
             require_window(n_samples, printable(path), config)
             return n_frames(n_samples, config)

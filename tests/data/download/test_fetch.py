@@ -230,7 +230,9 @@ def test_an_untrusted_certificate_is_refused_without_another_attempt(load, monke
         raise requests.exceptions.SSLError("[SSL: CERTIFICATE_VERIFY_FAILED] expired")
 
     monkeypatch.setattr(requests, "get", get)
-    with pytest.raises(Refused, match="certificate is not trusted: check clock and"):
+    with pytest.raises(
+        Refused, match="certificate is not trusted: check the clock and"
+    ):
         load()
     assert not load.waits
 
