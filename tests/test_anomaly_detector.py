@@ -454,11 +454,11 @@ def test_clip_seconds_set_after_fit_is_what_save_writes(detector, twin, tmp_path
         ({"settings": [1]}, r"settings is \[1\]: set it to a list of strings"),
         (
             {"settings": ["seed=4"]},
-            "is 13711, but its value in settings is 4: remove it from settings",
+            "is 13711, but settings sets it to 4: remove it from settings",
         ),
         (
             {"settings": ["scoring.false_alarm_rate=0.2"]},
-            "but its value in settings is 0.2: remove it from settings",
+            "but settings sets it to 0.2: remove it from settings",
         ),
         ({"skip_bad_files": "no"}, "skip_bad_files is 'no': set it to True or False"),
         ({"clip_seconds": True}, "clip_seconds is True"),

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from gammavae_jax.data.clips import NamedClips, recording_numbers
+from gammavae_jax.data.clips import Clips, NamedClips, recording_numbers
+from gammavae_jax.data.names import is_labelled
 from gammavae_jax.data.recording_clips import LoadedRecordings
 from gammavae_jax.errors import InputError, printable
+
+_LARGEST_SHARE = 0.2  # of the clips with equal attributes, as of one fold of five
 
 
 def group_clips(train: NamedClips, pattern: str) -> list[Int[np.ndarray, "_"]]:
@@ -48,6 +51,25 @@ def group_clips(train: NamedClips, pattern: str) -> list[Int[np.ndarray, "_"]]:
             f"pattern that is found in paths like {name}"
         )
     return groups
+
+
+def group_by_attributes(clips: Clips) -> Int[np.ndarray, "clip"]:
+    """Return the number of each clip's attributes, such as `car_B1_spd_31V`.
+
+    The challenge's file names state attributes after the clip's number. A clip without
+    attributes has a number of its own. So has every clip if more than a fifth of the
+    clips have equal attributes: otherwise, too few clips would be left to compare with.
+    """
+    stated = [
+        file.name.attributes if is_labelled(file.path.name) else ""
+        for file in clips.files
+    ]
+    groups = _numbered(
+        index if attributes in ("", "noAttribute") else attributes
+        for index, attributes in enumerate(stated)
+    )
+    largest = np.bincount(groups).max()
+    return groups if largest <= _LARGEST_SHARE * len(groups) else np.arange(len(groups))
 
 
 def with_groups(

@@ -100,7 +100,7 @@ class Placement(ABC):
     def over_models(
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
     ) -> Program:
-        """Make a program that runs a function of one model's arrays on all models.
+        """Return a program that applies a function of one model's arrays to all models.
 
         Args:
             function: takes arrays without `member` and `machine` axes. Equal

@@ -221,7 +221,7 @@ def _is_size(value: Any) -> bool:
 
 
 def _is_conditions(value: Any) -> bool:
-    """Return whether a value describes `Conditions`."""
+    """Return whether a value from JSON can be converted to `Conditions`."""
     return (
         isinstance(value, dict)
         and set(value) == set(Conditions._fields)

@@ -121,7 +121,7 @@ def score_held_out(
     config, held_out = detector.config, split.is_held_out
     chosen, is_used = chosen_indices(held_out)
     score, n_clips = (
-        _compile_members(detector, placement, data, chosen, split.is_linked),
+        _compile_members(detector, placement, data, chosen, split.is_excluded),
         held_out.shape[-1],
     )
 
@@ -209,12 +209,12 @@ def _compile_members(
     placement: Placement,
     data: Any,
     chosen: Int[np.ndarray, "member machine chosen"],
-    is_linked: Bool[np.ndarray, "machine clip clip"] | None = None,
+    is_excluded: Bool[np.ndarray, "machine clip clip"] | None = None,
 ) -> Callable[..., dict[str, Float[np.ndarray, "member machine chosen"]]]:
     """Compile a function in which each member scores the clips chosen for it.
 
     The returned function scores `data`, or other data of the same shapes if passed.
-    If these are the training clips, `is_linked` excludes linked clips from comparisons.
+    For the training clips, `is_excluded` marks the pairs that are not compared.
     """
     config = detector.config
     models = (
@@ -223,8 +223,8 @@ def _compile_members(
     )
     placed, which = placement.put(data, "machine"), [placement.put(chosen, "model")]
     kinds: list[Kind] = ["model", "model", "machine", "model"]
-    if is_linked is not None:
-        which.append(placement.put(is_linked, "machine"))
+    if is_excluded is not None:
+        which.append(placement.put(is_excluded, "machine"))
         kinds.append("machine")
     of_clips = HashablePartial(
         score_machine, (config, CLIPS_AT_ONCE[placement.batching])

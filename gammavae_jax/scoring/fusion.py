@@ -51,7 +51,7 @@ def fuse(
     names: Sequence[str],
     fused: Sequence[str],
 ) -> Scores:
-    """Return the scores in `names`, and compute any fusion scores among them.
+    """Return the scores that `names` lists, computing the fusion scores where needed.
 
     Args:
         scores: the clips' scores, by name.

@@ -110,7 +110,7 @@ def places_enough(n_clips: int, config: ScoringConfig) -> int:
 def distances(
     statistic: Float[Array, "feature"],
     reference: Reference,
-    is_linked: Bool[Array, "train"] | None = None,
+    is_excluded: Bool[Array, "train"] | None = None,
 ) -> dict[str, Float[Array, ""]]:
     """Return a clip's distance to the nearest reference clip under each rule.
 
@@ -121,14 +121,14 @@ def distances(
     Args:
         statistic: the clip's statistic.
         reference: the reference.
-        is_linked: if the clip is itself a training clip, marks the training clips that
-            it must not be compared with, and that must not influence the scale. If no
-            reference clip would be left, all of them are used.
+        is_excluded: if the clip is itself a training clip, marks the training clips
+            that it must not be compared with, and that must not influence the scale. If
+            no reference clip would be left, all of them are used.
     """
     gaps = reference.clips - (statistic - reference.location) / reference.scale
     is_other = reference.is_clip
-    if is_linked is not None:
-        kept = is_other & ~is_linked[reference.parents].any(-1)
+    if is_excluded is not None:
+        kept = is_other & ~is_excluded[reference.parents].any(-1)
         is_other = jnp.where(kept.any(), kept, is_other)
         gaps = gaps * (reference.scale / _scale_of(reference, is_other))
     # Expanding the square would lose the small differences between similar clips.
@@ -224,7 +224,7 @@ def _synthetic(
     config: ScoringConfig,
     rng: np.random.Generator,
 ) -> tuple[Float[np.ndarray, "new feature"], Int[np.ndarray, "new 2"]]:
-    """Make synthetic clips between pairs of neighbouring target clips.
+    """Make synthetic clips by interpolating between neighbouring target clips.
 
     Return the clips, and the indices of the pair that each was made from. Source: SMOTE
     (Chawla et al. 2002), with two neighbours per clip.

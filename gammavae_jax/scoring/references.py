@@ -100,7 +100,7 @@ def _fitting(
         name_hash = hash_name("_".join(machines[machine]))
         return fit_reference(
             statistic[seed, machine],
-            split.is_linked[machine] | is_same,
+            split.is_excluded[machine] | is_same,
             # If this fold holds all clips, the reference must use them.
             is_other if is_other.any() else is_clip,
             split.is_target[machine],

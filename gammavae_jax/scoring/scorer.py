@@ -92,13 +92,13 @@ def score_machine(
     references: dict[str, Reference],
     data: ClipArrays,
     chosen: Int[Array, "chosen"],
-    is_linked: Bool[Array, "clip train"] | None = None,
+    is_excluded: Bool[Array, "clip train"] | None = None,
 ) -> dict[str, Float[Array, "chosen"]]:
     """Compute the scores in `Config.computed_scores` for the chosen clips.
 
     Scores of padding clips are undefined. `clips_at_once` is the number of clips that
     are scored as one batch; None means that clips are scored one by one. If the clips
-    are training clips, `is_linked` prevents comparisons between linked clips.
+    are training clips, `is_excluded` marks the pairs that are not compared.
     """
 
     def score(clip):
@@ -106,8 +106,8 @@ def score_machine(
         scores = direct_scores(config, scorer, output, weight)
         statistics = statistics_of_clip(config, output, weight, data, clip)
         for name in wanted_statistics(config):
-            linked = None if is_linked is None else is_linked[clip]
-            distance = distances(statistics[name], references[name], linked)
+            excluded = None if is_excluded is None else is_excluded[clip]
+            distance = distances(statistics[name], references[name], excluded)
             scores |= {f"{name}_{rule}": value for rule, value in distance.items()}
         return {name: scores[name] for name in config.computed_scores}
 

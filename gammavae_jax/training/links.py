@@ -6,6 +6,9 @@ training clip must be held out together with the clips that it is linked to. Lin
 clips are excluded from comparisons one by one, not by fold, because links need not form
 separate groups: two clips may share a background, and one of them may share a recording
 with a third.
+
+Clips whose names state equal attributes were probably recorded in one session. They are
+not linked, but are never compared with each other either.
 """
 
 from collections.abc import Sequence
@@ -40,6 +43,28 @@ def link_clips(
             of_clip = groups[machine][used]
             linked[machine][at] |= of_clip[:, None] == of_clip
     return linked | np.eye(n_frames.shape[1], dtype=bool)
+
+
+def with_equal_attributes(
+    is_linked: Bool[np.ndarray, "machine clip clip"],
+    attributes: Sequence[Int[np.ndarray, "_"]] | None,
+) -> Bool[np.ndarray, "machine clip clip"]:
+    """Return which clips are linked or have equal attributes: they are never compared.
+
+    Clips with equal attributes count as independent, because sessions with the same
+    attributes occur again. But a threshold would be too low if held-out clips were
+    compared with clips of their own session.
+
+    Args:
+        is_linked: the links between clips.
+        attributes: for each machine, the number of each clip's attributes; None: all
+            attributes differ.
+    """
+    is_excluded = is_linked.copy()
+    for machine, of_clip in enumerate(attributes or ()):
+        n_clips = len(of_clip)
+        is_excluded[machine, :n_clips, :n_clips] |= of_clip[:, None] == of_clip
+    return is_excluded
 
 
 def independence(

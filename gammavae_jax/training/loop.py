@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import (
@@ -17,7 +18,7 @@ from gammavae_jax.data.arrays import (
     supplemental_clips,
 )
 from gammavae_jax.data.clips import NamedClips
-from gammavae_jax.data.groups import group_clips
+from gammavae_jax.data.groups import group_by_attributes, group_clips
 from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.devices.placement import Placement
 from gammavae_jax.errors import InputError
@@ -62,11 +63,18 @@ def stack_examples(
     groups = group_clips(train, config.train.group_by)
     arrays = stack_machines(train, config.features.n_context, capacity)
     is_extra = supplemental_clips(train, arrays.is_target.shape[1])
-    split = split_windows(arrays, config, is_extra, groups)
+    split = split_windows(arrays, config, is_extra, groups, _attributes(config, train))
     require_windows(split, names)
     for note in split_notes(arrays, split, names, config):
         log.note(note)
     return Examples(names, arrays, split)
+
+
+def _attributes(config: Config, train: NamedClips) -> list[Int[np.ndarray, "_"]] | None:
+    """Return the number of each clip's attributes; None if other groups are given."""
+    if config.train.split != "folds" or config.train.group_by:
+        return None
+    return [group_by_attributes(clips) for _, clips in train]
 
 
 def place_examples(config: Config, examples: Examples) -> PlacedExamples:

@@ -17,7 +17,7 @@ from gammavae_jax.data.recording_clips import parts_held_together
 from gammavae_jax.data.statistics import spectrum
 from gammavae_jax.devices.placement import in_float32
 from gammavae_jax.errors import InputError
-from gammavae_jax.training.links import link_clips
+from gammavae_jax.training.links import link_clips, with_equal_attributes
 
 _FEWEST_WINDOWS = 2  # for batch normalisation: a single window has no variance
 _SAME = 1e-2  # dB in each band; separate recordings of one sound differ by more
@@ -37,6 +37,7 @@ class Split(NamedTuple):
     is_clip: Bool[np.ndarray, "machine clip"]
     is_target: Bool[np.ndarray, "machine clip"]
     is_linked: Bool[np.ndarray, "machine clip clip"]  # see `links`; none without folds
+    is_excluded: Bool[np.ndarray, "machine clip clip"]  # from comparisons; see `links`
 
 
 def split_windows(
@@ -44,6 +45,7 @@ def split_windows(
     config: Config,
     is_extra: Bool[np.ndarray, "machine clip"] | None = None,
     recordings: Sequence[Int[np.ndarray, "_"]] | None = None,
+    attributes: Sequence[Int[np.ndarray, "_"]] | None = None,
 ) -> Split:
     """Choose each member's training windows and held-out clips.
 
@@ -54,18 +56,22 @@ def split_windows(
         recordings: for each machine, each clip's recording number or group number;
             clips of one recording go into the same fold, unless there
             are fewer recordings than folds. Default: each clip is a recording.
+        attributes: for each machine, the number of the attributes that each clip has;
+            clips with equal attributes are never compared. Default: unknown.
     """
     if is_extra is None:
         is_extra = np.zeros(arrays.clips.n_frames.shape, bool)
     n_windows = np.maximum(arrays.clips.n_frames - config.features.n_context + 1, 0)
     n_folds, (n_machines, n_clips) = config.n_folds, arrays.clips.n_frames.shape
     n_members, fraction = config.n_members, config.train.held_out_fraction
+    is_linked = _links(arrays, config, recordings)
     split = Split(
         group=np.zeros((n_members, *arrays.window_start.shape), np.uint8),  # PADDING
         is_held_out=np.zeros((n_members, n_machines, n_clips), bool),
         is_clip=(np.asarray(arrays.clips.n_frames) > 0) & ~is_extra,
         is_target=np.asarray(arrays.is_target),
-        is_linked=_links(arrays, config, recordings),
+        is_linked=is_linked,
+        is_excluded=with_equal_attributes(is_linked, attributes),
     )
     groups = _groups(arrays, split.is_clip, config, recordings)
     for s, m in np.ndindex(len(config.seeds), n_machines):

@@ -9,7 +9,7 @@ from gammavae_jax.cli.fit import Fit
 from gammavae_jax.config import Config, TrainConfig
 from gammavae_jax.config_json import override
 from gammavae_jax.data.clips import Clips, recording_numbers
-from gammavae_jax.data.groups import group_clips, with_groups
+from gammavae_jax.data.groups import group_by_attributes, group_clips, with_groups
 from gammavae_jax.data.machines import clip_file
 from gammavae_jax.data.recording_clips import LoadedRecordings
 from gammavae_jax.errors import InputError
@@ -112,6 +112,37 @@ def test_labels_that_make_a_single_group_are_refused():
     with pytest.raises(InputError) as caught:
         with_groups({"fan": loaded([3, 1])}, ["monday", "monday"])
     assert str(caught.value) == IN_ONE_GROUP
+
+
+def named(*attributes, form="section_00_source_train_normal_{:04d}{}.wav"):
+    """Return clips with these attributes in their names."""
+    return clips(
+        [form.format(n, f"_{a}" if a else a) for n, a in enumerate(attributes)]
+    )
+
+
+SPEEDS = ["spd_1", "spd_2", "spd_2", "spd_3", "spd_4", "spd_5", "spd_6", "spd_7"]
+ALONE = [[clip] for clip in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ([*SPEEDS, "spd_8", "spd_9"], [[0], [1, 2], *ALONE[3:]]),
+        ([*SPEEDS, "", ""], [[0], [1, 2], *ALONE[3:]]),
+        ([*SPEEDS, "noAttribute", "noAttribute"], [[0], [1, 2], *ALONE[3:]]),
+        ([*SPEEDS, "spd_3", "spd_4"], [[0], [1, 2], [3, 8], [4, 9], *ALONE[5:8]]),
+        ([*SPEEDS, "spd_2", "spd_3"], ALONE),  # three of ten are too many
+    ],
+)
+def test_clips_with_equal_attributes_in_their_names_are_one_group(attributes, expected):
+    assert together(group_by_attributes(named(*attributes))) == expected
+
+
+@pytest.mark.parametrize("form", ["pump_{:d}{}.wav", "not_normal_{:d}{}.wav"])
+def test_names_of_another_form_have_no_attributes(form):
+    speeds = [*SPEEDS, "spd_8", "spd_9"]
+    assert together(group_by_attributes(named(*speeds, form=form))) == ALONE
 
 
 @pytest.mark.parametrize("label", [None, float("nan")])

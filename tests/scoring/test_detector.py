@@ -306,3 +306,26 @@ def test_links_keep_the_false_alarm_rate_and_without_them_it_is_high(monkeypatch
         lambda log_mel, _: np.zeros((len(log_mel), len(log_mel)), bool),
     )
     assert false_alarms(np.random.default_rng(0)) > 0.9
+
+
+def alarms_in_new_sessions(attributes):
+    """Return the false-alarm rate of new sessions; each has its own background."""
+    rng = np.random.default_rng(0)
+
+    def session(n_clips):
+        background = 2 * rng.standard_normal(128)
+        return [clip + background for clip in noise(rng, n_clips)]
+
+    name = "fusion_smooth_max"
+    train = clips([clip for _ in range(30) for clip in session(5)])
+    config = small("default", f'scores=["{name}"]')
+    probe = fitted(config, [("fan", train)], 0, attributes=attributes)
+    scores = probe.scores(clips([session(1)[0] for _ in range(100)]))[name]
+    return (scores[0, 0] > probe.detector.thresholds[name][0, 0]).mean()
+
+
+def test_attributes_keep_the_false_alarm_rate_in_new_sessions():
+    """Without them, held-out clips are compared with clips of their own session."""
+    error = 3 * np.sqrt(0.1 * 0.9 / 31 + 0.1 * 0.9 / 100)
+    assert alarms_in_new_sessions([np.arange(150) // 5]) < 0.1 + error
+    assert alarms_in_new_sessions(None) > 0.5

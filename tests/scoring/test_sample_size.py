@@ -24,7 +24,9 @@ def split_of(held_out, is_linked=None):
     if is_linked is None:
         is_linked = np.tile(np.eye(n_clips, dtype=bool), (n_machines, 1, 1))
     no_windows = np.zeros((len(held_out), n_machines, 0), np.uint8)
-    return Split(no_windows, held_out, is_clip, np.zeros_like(is_clip), is_linked)
+    return Split(
+        no_windows, held_out, is_clip, np.zeros_like(is_clip), is_linked, is_linked
+    )
 
 
 def settings_of(rate=0.1, n_seeds=1):

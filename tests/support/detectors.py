@@ -47,10 +47,16 @@ def small(name: str, *assignments: str) -> Config:
     return override(preset(name), [*SMALL, *assignments])
 
 
-def fitted(config: Config, machines, epochs: int, change=lambda state: state) -> Fitted:
+def fitted(
+    config: Config,
+    machines,
+    epochs: int,
+    change=lambda state: state,
+    attributes=None,
+) -> Fitted:
     """Train for some epochs, apply `change` to the state on the host, and fit."""
     arrays = stack_machines(machines, config.features.n_context)
-    split = split_windows(arrays, config)
+    split = split_windows(arrays, config, attributes=attributes)
     n_windows = (split.group[0] > 0).sum(-1).tolist()
     placement = make_placement(n_windows, config.n_members, jax.devices()[:1])
     trainer = make_trainer(config, placement, arrays, split.group)

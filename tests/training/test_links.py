@@ -1,14 +1,20 @@
 """Links between training clips, and the number of independent clips they leave."""
 
+from io import StringIO
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from support.probes import clips, noise
 
 from gammavae_jax.data.arrays import stack_machines
+from gammavae_jax.data.machines import clip_file
 from gammavae_jax.data.shared_audio import find_shared_audio
+from gammavae_jax.log import Log
 from gammavae_jax.training.links import independence, link_clips
+from gammavae_jax.training.loop import stack_examples
 from gammavae_jax.training.split import split_windows
 
 N_FRAMES = 64
@@ -117,6 +123,42 @@ def test_a_split_into_folds_has_the_links_of_audio_and_recordings(tiny):
     for number in range(4):
         held_out = split.is_held_out[:, 1, :12][:, recordings[1] == number]
         assert (held_out.all(-1) == held_out.any(-1)).all()
+
+
+def test_clips_with_equal_attributes_are_excluded_but_not_linked(tiny):
+    rng = np.random.default_rng(0)
+    arrays = arrays_of(with_shared_audio(rng), noise(rng, 9, N_FRAMES))
+    attributes = [np.array([0, 1, 2, 3, 4, 3]), np.arange(9) // 7]
+    config = tiny("default", "train.n_folds=3")
+    split = split_windows(arrays, config, attributes=attributes)
+    alone = split_windows(arrays, config)
+    np.testing.assert_array_equal(split.is_linked, alone.is_linked)
+    np.testing.assert_array_equal(alone.is_linked, alone.is_excluded)
+    assert pairs_of(split.is_excluded[0]) == {(1, 4), (3, 5)}
+    assert pairs_of(split.is_excluded[1]) == {*combinations(range(7), 2), (7, 8)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (("default",), {(0, 2)}),
+        (("default", "train.group_by=normal_000[01]"), set()),  # the user's groups
+        (("vae",), set()),
+    ],
+)
+def test_the_attributes_come_from_the_names_unless_groups_are_given(
+    tiny, settings, expected
+):
+    def name(number, speed):
+        return f"section_00_source_train_normal_{number:04d}_spd_{speed}.wav"
+
+    speeds = [5, 1, 5, 3, 4, 6, 7, 8, 9, 2]
+    train = clips(noise(np.random.default_rng(0), 10, N_FRAMES))._replace(
+        files=tuple(clip_file(Path(name(n, s))) for n, s in enumerate(speeds))
+    )
+    log = Log(Console(file=StringIO()))
+    examples = stack_examples(tiny(*settings), [("fan", train)], log)
+    assert pairs_of(examples.split.is_excluded[0]) == expected
 
 
 @pytest.mark.parametrize("preset", ["vae", "official"])

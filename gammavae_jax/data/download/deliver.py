@@ -27,7 +27,7 @@ class DownloadStatus(NamedTuple):
 
 
 def status_of(archive: Archive, out: Path) -> DownloadStatus:
-    """Return the status of an archive in its year's folder.
+    """Look for an archive in the folder of its year, and return its status.
 
     Raises:
         InputError: the file is not a complete zip archive.
