@@ -72,6 +72,20 @@ def test_the_reference_of_a_models_statistic_holds_the_clips_of_other_folds(
         np.testing.assert_allclose(values[0], values[1], rtol=1e-3, atol=1e-3)
 
 
+def test_the_radius_of_a_clip_is_its_distance_to_a_clip_with_other_attributes():
+    rng, pair = np.random.default_rng(0), np.arange(14) // 2
+    backgrounds = np.repeat(3 * rng.standard_normal((7, 1, 128)), 2, axis=0)
+    train = clips(list(noise(rng, 14, N_FRAMES) + backgrounds))
+    config = small("gammavae", "train.n_folds=3", "scoring.n_density_neighbours=1")
+    alike = fitted(config, [("a", train)], epochs=0, attributes=[pair])
+    of = jax.tree.map(lambda a: np.asarray(a[0, 0]), alike.detector.references)
+    points, is_same = of["spectrum"].clips, pair[:, None] == pair
+    apart = cdist(points, points) + np.diag(np.full(14, np.inf))
+    expected = np.where(is_same, np.inf, apart).min(1)
+    assert (expected > apart.min(1)).all()  # the nearest has equal attributes
+    np.testing.assert_allclose(of["spectrum"].radius, expected, rtol=1e-3)
+
+
 def test_the_radius_of_a_copy_is_its_distance_to_a_clip_without_shared_audio(probe):
     assert probe.split.is_linked[0, 2, 9]
     reference = probe.detector.references["spectrum"]
