@@ -264,7 +264,7 @@ class AnomalyDetector(BaseEstimator):
         return ClipScorer(self.detector_)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Omit the scorer, because compiled programs cannot be pickled or copied."""
+        """Return the state without the scorer, which cannot be pickled or copied."""
         return {n: value for n, value in vars(self).items() if n != "_scorer"}
 
     def _of_each(self, recordings: Given, rate: Any, value: Any, dtype: type) -> Any:
@@ -286,7 +286,7 @@ class AnomalyDetector(BaseEstimator):
         trained: Mapping[str, Conditions] | None,
         keep_sounds: bool = False,
     ) -> dict[str, LoadedRecordings]:
-        """Load each machine's clips; report each change since training only once."""
+        """Load machines' clips; report each kind of change since training only once."""
         log, features = self._log, config.features
         plain, is_fit = plain_parameters(self.get_params()), trained is None
         options = (plain["clip_seconds"], log, keep_sounds, plain["skip_bad_files"])

@@ -1,4 +1,4 @@
-"""All settings of a run, as frozen dataclasses, usable as static arguments in JAX.
+"""All settings of a run, as frozen dataclasses that can be static arguments in JAX.
 
 `config_json` reads and writes them. One `Config` is the single source of truth for the
 command line (`--set a.b=value`), for `config.json` in a run's folder and for the copy
@@ -221,13 +221,13 @@ class Config:
             if name not in SCORE_NAMES:
                 raise InputError(unknown_name("score", name, SCORE_NAMES))
         if len(set(self.scores)) < len(self.scores):
-            raise InputError(f"scores are {list(self.scores)}: list each only once")
+            raise InputError(f"scores are {list(self.scores)}: list each score once")
         if self.scoring.threshold == "official":
             self._check_official_threshold()
         elif self.train.split == "window":
             raise InputError(
                 "train.split=window holds out no clips: set scoring.threshold=official "
-                "and choose scores computed per window, or use the preset official"
+                "and choose scores computed per window, or use the preset 'official'"
             )
         n_context = self.features.n_context
         if self.model.target == "centre" and (n_context < 3 or n_context % 2 == 0):

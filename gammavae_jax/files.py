@@ -179,7 +179,7 @@ def writing(out: Path, resumable: bool = False) -> Iterator[None]:
 
 
 def is_damage(error: OSError) -> bool:
-    """Return whether an error means a missing or damaged file, not denied access."""
+    """Return whether a missing or damaged file, not denied access, caused an error."""
     return error.errno in _DAMAGE
 
 

@@ -68,7 +68,7 @@ class Log:
 
     @contextmanager
     def progress(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
-        """Show progress as a bar on a terminal, or else as a line every 15 seconds.
+        """Show progress: on a terminal as a bar, elsewhere as a line every 15 seconds.
 
         Yields the function `advance(text="")`, to be called after each step. `done` is
         the number of steps that are already finished.
@@ -116,7 +116,7 @@ LONG_WAIT_S = 600.0
 
 @contextmanager
 def waiting_for(what: str, remedy: str) -> Iterator[Callable[[], None]]:
-    """Print a line on standard error whenever the block has waited another ten minutes.
+    """Print a line on standard error after every ten minutes that the block waits.
 
     Use it for a wait that may be long for good reasons, but may also never end.
     Calling the yielded function restarts the ten minutes.

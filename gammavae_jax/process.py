@@ -30,7 +30,7 @@ def limit_blas_threads() -> None:
 
 
 def give_cores_to_models(n_models: int) -> None:
-    """Use one XLA thread per model instead of all cores, if there are several models.
+    """If there are several models, give each one XLA thread instead of all cores.
 
     A second thread hardly speeds up small matrices, and synchronising costs time.
     Call it before JAX is imported; afterwards it has no effect. Accelerators are not
@@ -57,7 +57,7 @@ def import_jax() -> None:
 
 
 def cache_folder() -> Path:
-    """Return the path in `GAMMAVAE_CACHE_DIR`; default: a folder in the user's cache.
+    """Return the cache folder: `GAMMAVAE_CACHE_DIR`, or else one in the user's cache.
 
     Raises:
         InputError: this user has no home folder.
@@ -169,7 +169,7 @@ class Stop:
 
 @contextmanager
 def raising_on_termination() -> Iterator[None]:
-    """In the block, raise `Terminated` on a SIGTERM or SIGHUP that is not ignored."""
+    """Raise `Terminated` in the block on SIGTERM or SIGHUP, unless it is ignored."""
 
     def terminate(number: int, _: Any) -> None:
         raise Terminated(number)

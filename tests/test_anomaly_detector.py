@@ -180,9 +180,9 @@ def test_recordings_of_one_group_are_held_out_together_and_never_compared(
             assert 0 < member.sum() < 12
         notes = capsys.readouterr().err
         assert "needs 9 held-out recordings" in notes
-        assert "machine (4)" in notes
+        assert "machine (has 4)" in notes
     with pytest.raises(
-        InputError, match="groups has 2 labels for 12 usable recordings"
+        InputError, match="the argument 'groups' has 2 labels for 12 usable recordings"
     ):
         small().fit(NORMAL, RATE, groups=[0, 1])
 
@@ -454,11 +454,11 @@ def test_clip_seconds_set_after_fit_is_what_save_writes(detector, twin, tmp_path
         ({"settings": [1]}, r"settings is \[1\]: set it to a list of strings"),
         (
             {"settings": ["seed=4"]},
-            "is 13711, but settings sets it to 4: remove it from settings",
+            "is given as 13711, but 'settings' sets it to 4: remove it from 'settings'",
         ),
         (
             {"settings": ["scoring.false_alarm_rate=0.2"]},
-            "but settings sets it to 0.2: remove it from settings",
+            "but 'settings' sets it to 0.2: remove it from 'settings'",
         ),
         ({"skip_bad_files": "no"}, "skip_bad_files is 'no': set it to True or False"),
         ({"clip_seconds": True}, "clip_seconds is True"),

@@ -91,7 +91,7 @@ def test_no_seed_of_a_run_exceeds_31_bits():
     ("scores", "message"),
     [
         (("mse", "mahalanobi"), "'mahalanobi': did you mean 'mahalanobis'"),
-        (("mse", "mse"), "list each only once"),
+        (("mse", "mse"), "list each score once"),
         (
             ("mahalanobis",),
             "headline score 'fusion_smooth_max' is not among the scores",

@@ -98,7 +98,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> "Table":
 
 
 def _next_commands(archives: Sequence["Archive"], out: Path, log: "Log") -> list[str]:
-    """Print and return the commands that train and evaluate on the recordings."""
+    """Print and return commands that train and evaluate models on the recordings."""
     from gammavae_jax.data.machines import find_clips, find_machines
 
     commands = []

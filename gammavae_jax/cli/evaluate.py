@@ -122,12 +122,13 @@ def _gaps(rows: Sequence["Row"], year: int | None) -> list[str]:
     No AUC is missing in the official data sets since 2021.
     """
     missing = [
-        f"{row.machine} section {row.section} has no AUC {domain}"
+        f"AUC {domain} of {row.machine} section {row.section}"
         for row in rows
         for domain in ("source", "target")
         if year != 2020 and math.isnan(getattr(row, f"auc_{domain}"))
     ]
-    return [f"left out of the means: {'; '.join(missing)}"] if missing else []
+    problem = "these cannot be computed and are left out of the means"
+    return [f"{problem}: {'; '.join(missing)}"] if missing else []
 
 
 def _percent(fraction: float | None) -> str:

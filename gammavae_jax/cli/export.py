@@ -46,7 +46,7 @@ class Export:
     """Replace existing files in --out."""
 
     def run(self) -> int:
-        """Export the machines, and return the exit status."""
+        """Export the machines' detectors, and return the exit status."""
         for package in ("onnx", "onnxruntime"):
             if importlib.util.find_spec(package) is None:
                 raise InputError(

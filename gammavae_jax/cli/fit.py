@@ -134,6 +134,6 @@ def _subfolders(root: Path) -> list[Path]:
 
 
 def _normal_folder(machine: Path) -> Path:
-    """Return a machine's subfolder of normal recordings, or else its whole folder."""
+    """Return a folder's subfolder `normal` or `train`, or else the folder itself."""
     folders = (machine / name for name in ("normal", "train"))
     return next((folder for folder in folders if folder.is_dir()), machine)

@@ -1,4 +1,4 @@
-"""`gammavae run`: trains, scores and evaluates all machines."""
+"""`gammavae run`: trains models of all machines, and evaluates them."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Run(JobOptions):
-    """Train, score and evaluate all machines together.
+    """Train models of all machines together, and score and evaluate the test clips.
 
     Use --all-machines, or choose machines with --machines.
     """
@@ -101,7 +101,7 @@ class Run(JobOptions):
         config = replace(config, train=replace(config.train, **changes))
         changed = override(config, flat(self.set))
         if changed.preset != config.preset:
-            raise InputError("preset cannot be changed with --set: use --preset")
+            raise InputError("the preset cannot be changed with --set: use --preset")
         return changed
 
     def _check(self) -> None:

@@ -135,7 +135,7 @@ def prepare(n_models: int, in_cluster: bool = False) -> None:
 
 
 def models_in_checkpoint(folder: Path) -> int:
-    """Return a checkpoint's number of models; 1 if it is unreadable, 2 for a fleet."""
+    """Count a checkpoint's models: 1 if it is unreadable, 2 for a fleet of any size."""
     if (folder / "fleet.json").is_file():
         return 2
     try:
@@ -220,7 +220,7 @@ class JobOptions:
     """Report and skip recordings that cannot be used."""
 
     def source(self, data_root: Path, machines: tuple[str, ...]) -> "Source":
-        """Return the `Source` that these options describe."""
+        """Build a `Source` of recordings from these options."""
         from gammavae_jax.data.loading import Source
 
         cache, skip = self.feature_cache, self.skip_bad_files

@@ -146,7 +146,7 @@ def _contents(archive: Path, stamp: _Stamp) -> dict[tuple[str, ...], ZipInfo]:
 
 
 def _parts(archive: Path, name: str) -> tuple[str, ...]:
-    """Split a member's name into its parts; return () for folders and hidden files."""
+    """Split an archived path into its parts; return () for folders and hidden files."""
     parts = name.replace("\\", "/").split("/")
     if parts[0] == "" or parts[0][1:] == ":" or ".." in parts:
         raise InputError(

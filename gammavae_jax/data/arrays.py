@@ -54,7 +54,7 @@ class Capacity(NamedTuple):
     windows: int
 
     def joined(self, other: "Capacity") -> "Capacity":
-        """Return the smallest capacity that suffices for both."""
+        """Return the smallest capacity that is at least as large as both."""
         return Capacity(*map(max, self, other))
 
 

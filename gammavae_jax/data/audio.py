@@ -83,7 +83,7 @@ def _channel_levels(file: soundfile.SoundFile) -> ChannelLevels | None:
 def require_finite(
     waveform: Float32[np.ndarray, "sample *channel"], name: str, n_before: int = 0
 ) -> None:
-    """Reject NaN, infinite or huge samples; the error counts them from `n_before`."""
+    """Reject NaN, infinite or huge samples; `n_before` counts those read earlier."""
     # abs() would copy the whole waveform. A comparison with NaN is false.
     is_sound = (waveform > -_LOUDEST) & (waveform < _LOUDEST)
     if not is_sound.all():
@@ -136,7 +136,7 @@ def open_recording(
 
 
 def _source(path: str | os.PathLike[str], name: str) -> Any:
-    """Return what soundfile can open: a path, or the bytes of an archived recording."""
+    """Return the path, or an archived recording's bytes, for soundfile to open."""
     if (archive := archives.archive_of(path)) is not None:
         data = archives.read_recording(archive, path)
         size, source = len(data), io.BytesIO(data)
@@ -181,7 +181,7 @@ class _WithHead(io.FileIO):
 
 
 def _closed(source: Any) -> Any:
-    """Return the source with its missing data size filled in; None if not missing."""
+    """Fill in a WAV file's missing data size; return None if it is not missing."""
     if isinstance(source, io.BytesIO):
         data = source.getvalue()
         head = closed_head(data[:HEAD_BYTES], len(data))
@@ -259,7 +259,7 @@ def _truncated(name: str, claimed: int, n_frames: int) -> InputError:
 def resampled(
     waveform: Float32[np.ndarray, "sample *channel"], sample_rate: int, wanted: int
 ) -> Float32[np.ndarray, "resampled *channel"]:
-    """Resample a waveform from `sample_rate` to `wanted` Hz, unless they are equal.
+    """Resample a waveform from `sample_rate` to `wanted` Hz if the rates differ.
 
     Source: the SoX resampler at high quality, which librosa also uses.
     """

@@ -43,7 +43,7 @@ NamedClips = Sequence[tuple[str, Clips]]  # the name of each machine, and its cl
 
 
 def recording_numbers(clips: Clips) -> Int[np.ndarray, "clip"]:
-    """Return the number of the recording that each clip was cut from."""
+    """Return, for each clip, the number of the recording that it was cut from."""
     every = np.arange(len(clips.files))
     return every if clips.recording is None else clips.recording
 
@@ -83,7 +83,7 @@ def load_clips(
 
 
 def levels_explained(of_clips: Sequence[Spectrogram]) -> tuple[float, ...]:
-    """Return `Clips.explained` for clips with these spectrograms."""
+    """Return the value of `Clips.explained` for clips that have these spectrograms."""
     levels = (of_clip.explained for of_clip in of_clips)
     return tuple(level for level in levels if level is not None)
 
@@ -156,7 +156,7 @@ def require_window(n_samples: int, name: str, config: FeatureConfig) -> None:
 
 
 def in_threads(function: Callable, items: Sequence) -> Iterator:
-    """Apply a function to items in one thread per core, each using one BLAS thread."""
+    """Apply a function to items in one thread per core; BLAS adds no more threads."""
     # Once glibc has freed a block of this size, it keeps freed memory for the next
     # clip. Returning memory to the system takes as long as the Fourier transforms.
     np.empty(_KEPT_BYTES, np.uint8)

@@ -136,7 +136,7 @@ def _dead_reference(
 def _nearly_silent(
     levels: Sequence[ChannelLevels | None], channel: int
 ) -> tuple[LoudestChannel | None, str]:
-    """Return a channel that is much louder than `channel`, and a text that says so."""
+    """Return a far louder channel than `channel`, and a text on both; or (None, "")."""
     loudest = [of.loudest(channel) for of in levels if of is not None]
     dead = [of for of in loudest if of.above >= DEAD_DB]
     if not dead:

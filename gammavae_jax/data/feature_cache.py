@@ -82,7 +82,7 @@ class FeatureCache:
         return clips
 
     def _read(self, key: str, n_mels: int) -> Clips | None:
-        """Return a key's cached clips, without files; None if missing or corrupt."""
+        """Return the cached clips, with `files` empty; None if missing or corrupt."""
         path = self.folder / f"{key}.json"
         if not path.exists():
             return None

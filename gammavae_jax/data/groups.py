@@ -54,11 +54,12 @@ def group_clips(train: NamedClips, pattern: str) -> list[Int[np.ndarray, "_"]]:
 
 
 def group_by_attributes(clips: Clips) -> Int[np.ndarray, "clip"]:
-    """Return the number of each clip's attributes, such as `car_B1_spd_31V`.
+    """Number clips so that clips with equal attributes have the same number.
 
-    The challenge's file names state attributes after the clip's number. A clip without
-    attributes has a number of its own. So has every clip if more than a fifth of the
-    clips have equal attributes: otherwise, too few clips would be left to compare with.
+    The challenge's file names state attributes, such as `car_B1_spd_31V`, after the
+    clip's index. A clip without attributes has a number of its own. So has every clip
+    if more than a fifth of the clips have equal attributes: otherwise, too few clips
+    would be left to compare with.
     """
     stated = [
         file.name.attributes if is_labelled(file.path.name) else ""
@@ -92,8 +93,8 @@ def with_groups(
     unknown = [name for name in loaded if name not in groups]
     if unknown or len(groups) != len(loaded):
         raise InputError(
-            "groups must cover the same machines as the recordings: pass a dict "
-            f"with the keys {', '.join(map(printable, loaded))}"
+            "the argument 'groups' must cover the same machines as the recordings: "
+            f"pass a dict with the keys {', '.join(map(printable, loaded))}"
         )
     return {name: _with_groups(name, of, groups[name]) for name, of in loaded.items()}
 
@@ -102,14 +103,14 @@ def _with_groups(name: str, loaded: LoadedRecordings, groups: Any) -> LoadedReco
     labels: Sequence[Any] = () if isinstance(groups, str | bytes) else list(groups)
     if len(labels) != len(loaded.names):
         raise InputError(
-            f"{printable(name)}: groups has {len(labels)} labels for "
-            f"{len(loaded.names)} usable recordings: pass one label for each of them"
+            f"{printable(name)}: the argument 'groups' has {len(labels)} labels for "
+            f"{len(loaded.names)} usable recordings: pass one label for each recording"
         )
     for recording, label in enumerate(labels):
         if label is None or label != label:  # NaN, from a table
             raise InputError(
-                f"{printable(name)}: groups has no label for recording {recording}: "
-                "give each recording without a group its own label"
+                f"{printable(name)}: the argument 'groups' has no label for recording "
+                f"{recording}: give each recording without a group its own label"
             )
     number = _numbered(map(str, labels))
     _require_two_groups(name, number, np.arange(len(number)))

@@ -126,7 +126,7 @@ def _add(listing: Listing, path: str, entry: os.DirEntry[str]) -> bool:
 
 
 def status_of(path: str | os.PathLike[str]) -> os.stat_result | None:
-    """Return the status of a file or of a broken link; None if nothing exists there."""
+    """Return the stat result of a file or broken link; None if nothing exists there."""
     for status in (os.stat, os.lstat):
         try:
             return status(path)
@@ -136,7 +136,7 @@ def status_of(path: str | os.PathLike[str]) -> os.stat_result | None:
 
 
 def left_out_lines(folder: Path, left_out: Mapping[str, Reason]) -> list[str]:
-    """Return one line per reason why files were left out, including the remedy.
+    """Return one line for each reason why files were left out, with the remedy.
 
     Hidden folders are mentioned only if they contain a recording.
     """

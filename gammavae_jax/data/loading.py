@@ -36,7 +36,7 @@ class Source(NamedTuple):
 
 
 class Machines(NamedTuple):
-    """Machines with their loaded clips; each section of a type counts as a machine."""
+    """Machines and their clips; each section of a machine type counts as a machine."""
 
     names: tuple[tuple[str, str], ...]  # machine type and section
     filterbank: Float[np.ndarray, "bin mel"]

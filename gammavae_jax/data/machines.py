@@ -237,7 +237,7 @@ def _common_sections(machine: str, clips: dict[str, _Sections]) -> list[str]:
 
 
 def _split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFile]:
-    """List a split's recordings from its first set of folders that is not empty."""
+    """List a split's recordings, from the first set of folders that contains any."""
     for read, (first, *others) in itertools.product(readers, _FOLDERS[split]):
         files = read(first)
         copied = {clip_stem(file.path.name) for file in files}
@@ -253,7 +253,7 @@ def _split(readers: Sequence[_Reader], split: str, folder: Path) -> list[ClipFil
 
 
 def _in_archives(machine: str, archives: Sequence[Path]) -> dict[str, list[ClipFile]]:
-    """List a machine's archived recordings by folder, in their latest revisions."""
+    """List the latest revision of each archived recording of a machine, by folder."""
     files, issued = defaultdict(list), set()
     for archive in archives:
         base, _ = issue_of(archive)
@@ -290,7 +290,7 @@ def _refuse_duplicates(files: list[ClipFile], split: str) -> None:
         paths[*subfolder, clip_stem(file.path.name)].append(str(file.path))
     if same := next((found for found in paths.values() if len(found) > 1), None):
         names = " and ".join(map(repr, sorted(same)))
-        raise InputError(f"{names} have the same name: rename or remove one of them")
+        raise InputError(f"{names} have the same base name: rename or remove one")
 
 
 def _by_section(files: list[ClipFile]) -> _Sections:

@@ -23,7 +23,7 @@ _WORD = re.compile(r"[^\W\d_]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+")
 
 
 def fault_word(name: str) -> str | None:
-    """Return the first word for "not normal" in a name, or None.
+    """Return a name's first word that means "not normal", or None.
 
     A name in the challenge's form whose label is "normal" is always accepted, because
     the attributes after the label may contain any words.

@@ -54,7 +54,7 @@ def require_clip_length(clip_seconds: float, config: FeatureConfig) -> int:
 def parts_held_together(
     recording: Int[np.ndarray, "clip"], n_folds: int
 ) -> Int[np.ndarray, "clip"]:
-    """Return, for each clip, the number of the part that it belongs to.
+    """Divide clips into parts that are held out whole; return each clip's part number.
 
     Folds hold out only whole parts. A part is a whole recording; but if there are fewer
     recordings than folds, each recording is divided into parts of successive clips.
@@ -83,7 +83,7 @@ class LoadedRecordings(NamedTuple):
 
     @property
     def recording(self) -> Int[np.ndarray, "clip"]:
-        """The number of the recording that each clip was cut from."""
+        """For each clip, the number of the recording that it was cut from."""
         return recording_numbers(self.clips)
 
     @property

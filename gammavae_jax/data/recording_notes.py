@@ -106,8 +106,8 @@ def note_reference_channel(train: NamedClips, log: Log) -> None:
         )
         if level > _MOST_EXPLAINED_DB:
             log.note(
-                f"{name}: this is more than {_MOST_EXPLAINED_DB:g} dB, so the "
-                "reference microphone probably hears the machine itself, unless the "
-                "noise drowns the machine: move that microphone away, or fit without "
-                "features.reference_channel"
+                f"{name}: subtracting the reference channel lowers the power by more "
+                f"than {_MOST_EXPLAINED_DB:g} dB, so the reference microphone probably "
+                "hears the machine itself, unless the noise drowns the machine: move "
+                "that microphone away, or fit without features.reference_channel"
             )

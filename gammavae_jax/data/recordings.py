@@ -155,7 +155,7 @@ def _of_array(array: Any, sample_rate: int | None, name: str) -> RecordingSource
 
 
 def of_training(recordings: Any, y: Any, sample_rate: Any) -> tuple[Any, int | None]:
-    """Return the recordings and the sample rate, from the arguments of `fit`.
+    """Interpret the arguments of `fit`; return the recordings and the sample rate.
 
     If `y` is a single value, it is the sample rate. Otherwise, it holds labels, which
     must all be normal (0, False or "normal").
@@ -199,7 +199,7 @@ def by_machine(recordings: Any, default: str) -> dict[str, Recordings]:
     if not isinstance(recordings, Mapping):
         return {default: recordings}
     if not recordings:
-        raise InputError("the dict is empty: pass at least one machine")
+        raise InputError("the dict of recordings is empty: add a machine")
     for name in recordings:
         if not isinstance(name, str) or not name.isprintable() or not name:
             raise InputError(
@@ -212,14 +212,16 @@ def by_machine(recordings: Any, default: str) -> dict[str, Recordings]:
 def of_known_machines(
     recordings: Any, machine: str | None, known: Sequence[str]
 ) -> dict[str, Recordings]:
-    """Return recordings by machine, and check that the machines are known.
+    """Group recordings by machine; raise an InputError if a machine is unknown.
 
     Raises:
         InputError: a machine is unknown, or it is unclear which one is meant.
     """
     if isinstance(recordings, Mapping):
         if machine is not None:
-            raise InputError("pass either machine or a dict of machines, not both")
+            raise InputError(
+                "pass either the argument 'machine' or a dict of machines, not both"
+            )
         recordings = by_machine(recordings, "")
     else:
         if machine is None and len(known) > 1:
@@ -230,7 +232,9 @@ def of_known_machines(
         recordings = {known[0] if machine is None else machine: recordings}
     found = {known_machine(name, known): of for name, of in recordings.items()}
     if len(found) < len(recordings):
-        raise InputError("two names mean the same machine: merge their recordings")
+        raise InputError(
+            "two keys of the dict name the same machine: merge their recordings"
+        )
     return found
 
 

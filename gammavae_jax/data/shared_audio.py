@@ -52,7 +52,7 @@ def find_shared_audio(
 def correlation_peaks(
     log_mel: Float[np.ndarray, "clip frame mel"], n_frames: Int[np.ndarray, "clip"]
 ) -> Float[np.ndarray, "clip clip"]:
-    """Return the highest peak of each pair's phase correlation over lags.
+    """Return, for each pair of clips, the highest peak of their phase correlation.
 
     Peaks are in standard deviations of the correlation at the other lags. They are 0
     for a clip with itself and for clips that are too short.
@@ -89,7 +89,7 @@ def correlation_peaks(
 def _whitened(
     log_mel: Float[np.ndarray, "frame mel"], n_fft: int
 ) -> np.ndarray:  # complex, `frequency mel`
-    """Return the phases of each band's fluctuations."""
+    """Return the Fourier phases of each band's fluctuations over time."""
     centred = log_mel - log_mel.mean(0)
     centred = np.where(centred.std(0) > _SMALLEST_SPREAD, centred, 0.0)
     spectrum: Any = scipy.fft.rfft(centred, n_fft, axis=0)

@@ -40,10 +40,11 @@ def spectrum(
 def gamma(
     log_mel: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "feature"]:
-    """Return each band's log mean power, and its excess over the mean log power (dB).
+    """Return each band's sufficient statistics for a Gamma distribution of power (dB).
 
-    They are the sufficient statistics of a Gamma distribution. The clip's level (its
-    mean over bands and frames) is subtracted from the log mean power.
+    For each band, these are the log of its mean power, and how far that exceeds the
+    mean of its log power. The clip's level (its mean over bands and frames) is
+    subtracted from the log of the mean power.
     """
     mean = _mean(log_mel, weight)
     power = peak(log_mel, weight)
@@ -74,7 +75,7 @@ def salient(
 def salience(
     log_mel: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "frame"]:
-    """Return the weight of each frame in `salient`; the weights add up to 1.
+    """Return the weight that `salient` gives to each frame; the weights add up to 1.
 
     They are proportional to `(1 + d / max d) ** SALIENCE`, where `d` is the distance of
     a frame to the clip's mean frame.
@@ -138,7 +139,7 @@ def frame_residual(
 def _moments(
     values: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "feature"]:
-    """Return each band's mean, deviation, and deviation of frame-to-frame changes."""
+    """Return each band's mean and deviation, and the deviation of its changes."""
     mean = _mean(values, weight)
     change = values[1:] - values[:-1]
     both = weight[1:] * weight[:-1]

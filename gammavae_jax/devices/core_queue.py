@@ -36,7 +36,7 @@ class PerModel:
 
 @dataclass(frozen=True)
 class CoreQueue(Placement):
-    """A placement with a queue of calls and worker threads for each device."""
+    """A placement in which each device has a queue of calls and worker threads."""
 
     devices: Mapping[Model, Any]  # in the order of the queue
     threads: dict[Any, ThreadPoolExecutor]  # by device, started when needed
@@ -91,7 +91,7 @@ class CoreQueue(Placement):
     def over_models(
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
     ) -> Program:
-        """Make a program that runs a function on all models; see the base class."""
+        """Return a program that runs `function` on all models; see the base class."""
         del kinds  # `put` has already split the arguments
         return _Queued(self, jitted(function, tuple(donate)))
 

@@ -106,7 +106,7 @@ class MeshPlacement(Placement):
     def over_models(
         self, function: Callable, kinds: Sequence[Kind], donate: Sequence[int] = ()
     ) -> Program:
-        """Make a program that runs a function on all models; see the base class."""
+        """Return a program that runs `function` on all models; see the base class."""
         kinds, donate = tuple(kinds), tuple(donate)
         return _Sharded(_sharded(function, kinds, self.mesh, self.batching, donate))
 

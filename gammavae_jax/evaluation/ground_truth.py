@@ -102,7 +102,7 @@ def truth_from_list(path: Path) -> dict[Section, GroundTruth]:
 def _parse_list_line(
     path: Path, line: list[str], machine: str
 ) -> tuple[str, str, ClipName]:
-    """Parse a clip's line into its original name, new name and parsed new name."""
+    """Return the original name, new name and parsed new name in a clip's line."""
     if len(line) not in (2, 3):
         raise InputError(
             f"{path}: cannot read the line {','.join(line)!r}, which should be a "
@@ -180,7 +180,7 @@ def _contradiction(truth: GroundTruth) -> str | None:
 def truth_from_names(
     path: Path | str, clips: Iterable[str], section: str | None = None
 ) -> GroundTruth:
-    """Read labels and domains from clip names; the domain defaults to source.
+    """Read labels and domains from clip names; a missing domain means 'source'.
 
     Error messages begin with `path`.
 
@@ -210,7 +210,7 @@ def _truth_of(names: dict[str, ClipName], clip_of: dict[str, str]) -> GroundTrut
 
 
 def truth_from_files(data: Path) -> GroundTruth:
-    """Read a `ground_truth_data` file, and files of the same name in sibling folders.
+    """Read a file in `ground_truth_data`, and its counterparts in sibling folders.
 
     The folder `ground_truth_attributes` gives the clips' new names; in 2022 it has a
     folder for each machine, and its tables have a header. `ground_truth_domain` gives

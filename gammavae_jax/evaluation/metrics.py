@@ -1,4 +1,4 @@
-"""The challenge's metrics, as each year defines them.
+"""The challenge's metrics, as defined in each year.
 
 Arrays have one entry per test clip, along the axis `clip`, in any order. A higher score
 is more anomalous; `is_anomaly` is true for anomalous clips, `is_target` for clips of

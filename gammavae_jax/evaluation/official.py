@@ -44,7 +44,7 @@ def official_score(rows: Sequence[Row], year: int | None = None) -> float:
 def official_scores(
     columns: dict[str, Float[np.ndarray, "row resample"]], year: int | None = None
 ) -> Float[np.ndarray, "resample"]:
-    """Compute each resample's official score from the columns of metrics."""
+    """Compute the official score of each bootstrap resample from its metrics."""
     definition = definition_of(year)
     auc, pauc = columns["auc"], columns["pauc"]
     per_domain = [columns["auc_source"], columns["auc_target"]]
@@ -108,7 +108,7 @@ def bootstrap(
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> Bootstrap:
-    """Bootstrap the official score over test clips, without retraining.
+    """Bootstrap the official score by resampling test clips, without retraining.
 
     Clips are drawn with replacement within each label and domain of each section, so
     every resample has the same counts as the test set. A section's draws depend on the

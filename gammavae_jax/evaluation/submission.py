@@ -139,7 +139,7 @@ def _sections_of_run(run: Path) -> set[Section]:
 
 
 def meta_yaml(label: str, config: Config, score: str, seed: int) -> str:
-    """Return the meta file, with "FILL IN" for what the run does not record."""
+    """Return the text of the meta file, with "FILL IN" where the run has no value."""
     n_models = str(config.n_folds) if config.n_folds > 1 else None
     is_mean = score in OFFICIAL_SCORES  # a mean over windows or rows
     # The fields of the Task 2 template of 2020; later templates were not available.

@@ -46,7 +46,7 @@ Published = Mapping[str, Mapping[str, tuple[float, float, float]]]
 def evaluate_scores(
     tables: Sequence[ScoredClips], year: int | None = None
 ) -> list[Row]:
-    """Evaluate every score on the machines whose clips are all labelled.
+    """Evaluate every score on each machine whose clips are all labelled.
 
     Args:
         tables: the result of `score_clips`. Machines with an unlabelled clip are left
@@ -114,7 +114,7 @@ def summarise_rows(rows: Sequence[Row], year: int | None = None) -> dict[str, An
 def summarise_scores(
     seeds: Mapping[str, Sequence[Sequence[Row]]], year: int | None = None
 ) -> dict[str, Any]:
-    """Summarise each anomaly score's official score and mean metrics over seeds."""
+    """Summarise results over seeds for each anomaly score: official score and means."""
     return {
         "official_score": {
             score: _spread([official_score(rows, year) for rows in of_score])
@@ -144,7 +144,7 @@ def to_json(tree: Any) -> str:
 def results_table(
     rows: Sequence[Row], score: str, title: str, published: Published
 ) -> Table:
-    """Return the cells of `table_cells` as a table for the terminal."""
+    """Arrange the cells that `table_cells` returns in a table for the terminal."""
     header, *body, footer = table_cells(rows, score, published)
     table = Table(
         title=escape(title),
@@ -207,7 +207,7 @@ def _slashed(values: Iterable[float]) -> str:
 def _each_metric(
     mean: Callable[..., dict[str, float]], seeds: Sequence[Sequence[Row]]
 ) -> dict[str, Any]:
-    """Return each metric's mean over rows, ignoring NaN, with its spread over seeds."""
+    """Compute each metric's `mean` over a seed's rows, and its spread over seeds."""
     means = [mean(rows) for rows in seeds]
     return {metric: _spread([m[metric] for m in means]) for metric in METRICS}
 

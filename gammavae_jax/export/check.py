@@ -40,7 +40,10 @@ class Sounds(NamedTuple):
 def jax_scores(
     detector: Detector, waves: Sequence[Waves]
 ) -> list[Float[np.ndarray, "_"]]:
-    """Score each machine's waveforms with JAX; the detector must have one score."""
+    """Score each machine's waveforms with JAX.
+
+    The detector must have a single score.
+    """
     config = detector.config
     bank, features = detector.filterbank, config.features
     clips = [
@@ -95,7 +98,7 @@ def int8_cost(
     before: Float[np.ndarray, "clip"],
     is_anomaly: Bool[np.ndarray, "clip"] | None,
 ) -> str:
-    """Describe how int8 weights change scores; `before` holds the float32 scores."""
+    """Describe how int8 scores differ from `before`, which are the float32 scores."""
     if is_anomaly is not None and is_anomaly.any() and not is_anomaly.all():
         was, now = (100 * auc(x, is_anomaly) for x in (before, scores))
         return f"AUC from {was:.2f} to {now:.2f} % ({now - was:+.2f})"

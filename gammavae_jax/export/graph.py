@@ -30,7 +30,7 @@ class Graph:
 
     @contextlib.contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        """Put `name/` before the names of all nodes that are added in the block."""
+        """Prefix `name/` to the names of all nodes that are added in a `with` block."""
         before = self._scope
         self._scope = f"{before}{name}/"
         yield

@@ -132,7 +132,7 @@ def _with_one_score(config: Config, score: str | None) -> Config:
 
 
 def of_machine(detector: Detector, machine: int) -> MachineDetector:
-    """Return one machine's part of a `narrowed` detector.
+    """Extract one machine's part from a detector that `narrowed` returned.
 
     Raises:
         InputError: a model has values that are not finite.

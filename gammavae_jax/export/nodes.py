@@ -32,9 +32,10 @@ def add_log_mel(
     filterbank: Float32[np.ndarray, "bin mel"],
     config: FeatureConfig,
 ) -> Tensor:
-    """Compute the log-mel of `wave` (`frame mel`, in dB), as `features.log_mel` does.
+    """Compute the log-mel of `wave`, as `features.log_mel` does.
 
-    Both compute the Fourier transform in float64.
+    The result has shape `frame mel` and is in dB. Both functions compute the Fourier
+    transform in float64.
     """
     half = config.n_fft // 2
     padded = graph.op("Pad", wave, [half, half])
@@ -52,9 +53,10 @@ def add_log_mel(
 
 
 def add_windows(graph: Graph, log_mel: Tensor, config: Config) -> Tensor:
-    """Cut a log-mel into windows (`window feature`), as `features.windows` does.
+    """Cut a log-mel into windows, as `features.windows` does.
 
-    For normalised bands, the level of the clip is subtracted first.
+    The result has shape `window feature`. For normalised bands, the level of the clip
+    is subtracted first.
     """
     n_context = config.features.n_context
     if config.model.normalises_bands:
@@ -71,9 +73,10 @@ NETWORK = "network"  # the scope of the autoencoder's nodes
 
 
 class Output(NamedTuple):
-    """The residual (`window output`) and the code (`window latent`) of a model.
+    """A model's outputs for each window: difference, residual and latent code.
 
-    The difference is the target minus the reconstruction; see `ModelOutput`.
+    The difference is the target minus the reconstruction; see `ModelOutput`. It and the
+    residual have shape `window output`, and the code has shape `window latent`.
     """
 
     difference: Tensor
@@ -84,7 +87,7 @@ class Output(NamedTuple):
 def add_network(
     graph: Graph, config: Config, scorer: Scorer, windows: Tensor
 ) -> Output:
-    """Compute the residual and code of each window with the network."""
+    """Compute each window's residual and latent code with the autoencoder."""
     params, batch_stats = scorer.params, scorer.batch_stats
     seen, target = _inputs(graph, config, batch_stats, windows)
     x = _blocks(graph, params[layers.ENCODER], batch_stats[layers.ENCODER], seen)
@@ -112,17 +115,17 @@ def _running(config: Config, batch_stats: Any) -> dict[str, np.ndarray]:
 
 
 def _of_cells(config: Config, of_bands: np.ndarray) -> np.ndarray:
-    """Repeat the bands' values for every row of a window's residual."""
+    """Repeat a vector of band values for each row of a window's residual."""
     return np.tile(of_bands, rows_in_window(config))
 
 
 def _deviance_residual(
     graph: Graph, config: Config, params: Any, difference: Tensor
 ) -> Tensor:
-    """Compute `likelihood.deviance_residual` from the difference in dB.
+    """Compute the deviance residual from the difference in dB.
 
     Log ratios above `FAR` (F, 130 dB) or `LARGEST_LOG_RATIO` (Gamma, 87 dB) are
-    clipped, whereas `likelihood` uses other formulas for them.
+    clipped, whereas `likelihood.deviance_residual` uses other formulas for them.
     """
     trained = concentrations_of(params)
     far = FAR if trained.scale is not None else LARGEST_LOG_RATIO
@@ -168,7 +171,10 @@ def _inputs(
 def _posterior_mean(
     graph: Graph, config: ModelConfig, params: Any, x: Tensor
 ) -> Tensor:
-    """Compute the posterior mean that `autoencoder.posterior_from_heads` defines."""
+    """Compute the posterior mean of the latent code from the encoder's output.
+
+    See `autoencoder.posterior_from_heads`.
+    """
     heads = [
         _linear(graph, x, params[head]["kernel"].T, params[head]["bias"])
         for head in layers.HEADS

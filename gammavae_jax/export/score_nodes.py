@@ -85,7 +85,7 @@ def _upper_quantile(graph: Graph, values: Tensor) -> Tensor:
 def add_scores(
     graph: Graph, config: Config, member: Member, log_mel: Tensor, windows: Tensor
 ) -> dict[str, Tensor]:
-    """Compute one member's scores; return scalars by name."""
+    """Compute one member's scores, as scalars keyed by the name of the score."""
     with graph.scope(NETWORK):
         output = add_network(graph, config, member.scorer, windows)
     scores = {}
@@ -111,14 +111,14 @@ def _mean(graph: Graph, values: Tensor) -> Tensor:
 
 
 def _top(graph: Graph, values: Tensor) -> Tensor:
-    """Compute the score `residuals.top`."""
+    """Compute the same score as `residuals.top`."""
     share = graph.op("Mul", graph.float_length(values), TOP_FRACTION)
     count = graph.as_int(graph.op("Max", graph.op("Ceil", share), 1.0))
     return _mean(graph, graph.op("TopK", values, count, n_outputs=2))
 
 
 def _ranked(graph: Graph, values: Tensor) -> Tensor:
-    """Compute the score `residuals.ranked`."""
+    """Compute the same score as `residuals.ranked`."""
     count = graph.length(values)
     ordered = graph.op("TopK", values, count, n_outputs=2)
     ranks = graph.op("Range", 0.0, graph.op("Squeeze", graph.float_length(values)), 1.0)
@@ -141,7 +141,7 @@ _POOLED: dict[str, Callable[[Graph, Tensor], Tensor]] = {
 def _mahalanobis(
     graph: Graph, config: Config, residual: Tensor, scorer: Scorer, framewise: bool
 ) -> Tensor:
-    """Compute `residuals.mahalanobis` or `residuals.mahalanobis_framewise`."""
+    """Compute the score `mahalanobis` or, if `framewise`, `mahalanobis_framewise`."""
     rows = graph.op("Reshape", residual, [-1, config.features.n_mels])
     if not framewise:
         rows = graph.op("ReduceMean", rows, axes=[0])
@@ -151,7 +151,7 @@ def _mahalanobis(
 
 
 def _squared_distance(graph: Graph, rows: Tensor, fit: GaussianFit) -> Tensor:
-    """Compute the distance `residuals.squared_distance`.
+    """Compute the same distance as `residuals.squared_distance`.
 
     ONNX has no triangular solve, so this is the one place where a matrix is inverted.
     The Cholesky factor is inverted, in float64, rather than the covariance, because the
@@ -207,7 +207,7 @@ def _shape(graph: Graph, spectrum: Tensor) -> Tensor:
 
 
 def _salient(graph: Graph, log_mel: Tensor) -> Tensor:
-    """Compute the statistic `statistics.salient`."""
+    """Compute the same statistic as `statistics.salient`."""
     centred = graph.op("Sub", log_mel, _mean_of_rows(graph, log_mel))
     distance = graph.op("ReduceL2", centred, axes=[1], keepdims=1)
     largest = graph.op("Max", graph.op("ReduceMax", distance, keepdims=0), 1e-12)
@@ -222,7 +222,10 @@ def _salient(graph: Graph, log_mel: Tensor) -> Tensor:
 def _nearest(
     graph: Graph, statistic: Tensor, reference: Reference, rule: str
 ) -> Tensor:
-    """Compute one of the distances that `neighbours.distances` returns."""
+    """Compute the distance to the nearest reference clip under the given rule.
+
+    See `neighbours.distances`.
+    """
     centred = graph.op("Sub", statistic, np.asarray(reference.location))
     point = graph.op("Div", centred, np.asarray(reference.scale))
     clips = np.asarray(reference.clips[reference.is_clip])

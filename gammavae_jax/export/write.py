@@ -1,4 +1,4 @@
-"""Writes the ONNX files of all machines to one folder, once all are checked."""
+"""Checks the ONNX files of all machines, then writes them to one folder."""
 
 import os
 import tempfile
@@ -83,7 +83,7 @@ def _export(
     expected: Float[np.ndarray, "clip"],
     with_int8: bool,
 ) -> tuple[dict[str, bytes], Exported]:
-    """Build and check a machine's files; return them with a description."""
+    """Build and check a machine's ONNX files; return their content and a summary."""
     model = onnx_model(machine)
     name = f"{machine.name}.onnx"
     files = {name: to_bytes(model)}
@@ -91,8 +91,9 @@ def _export(
     found = difference(scores, expected, machine)
     if not found <= TOLERANCE:  # also refuses NaN
         raise InputError(
-            f"the scores of {name} differ from those of JAX by {found:.1e}, more than "
-            f"{TOLERANCE:g}: choose another score with --score, and please report this"
+            f"the scores of {name} differ from those of JAX by {found:.1e}, but at "
+            f"most {TOLERANCE:g} is allowed: choose another score with --score, and "
+            "report this problem"
         )
     cost = None
     if with_int8:
@@ -107,7 +108,11 @@ def _export(
 def _existing_files(
     out: Path, machines: Sequence[MachineDetector], overwrite: bool
 ) -> list[Path]:
-    """Return the files that already exist; reject them unless `overwrite` is true."""
+    """Return the output files that already exist.
+
+    Raises:
+        InputError: such a file exists, and `overwrite` is false.
+    """
     targets = [out / f"{machine.name}{end}" for machine in machines for end in _ENDINGS]
     found = [path for path in targets if os.path.lexists(path)]
     if found and not overwrite:

@@ -1,1 +1,1 @@
-"""Live monitoring: a watch on a folder, and a server with a live page."""
+"""Live monitoring of machines, by watching a folder or by serving HTTP requests."""

@@ -138,7 +138,7 @@ class Webhook:
             self._queue.task_done()
 
     def _deliver(self, alarm: Mapping[str, Any]) -> str:
-        """Deliver an alarm; return why the last attempt failed, or an empty string."""
+        """Deliver an alarm; return why the last attempt failed, or '' on success."""
         failure = "the watch is ending"
         for pause in (0.0, *self._pauses):
             if self._closing.wait(pause * random.uniform(1, 1.5)):
@@ -148,7 +148,7 @@ class Webhook:
         return failure
 
     def _post(self, alarm: Mapping[str, Any]) -> str:
-        """Try once to post an alarm; return why that failed, or an empty string."""
+        """Try once to post an alarm; return why that failed, or '' on success."""
         options = {"timeout": self._timeout, "allow_redirects": False, "stream": True}
         try:
             # Streamed but never read, because the body of an answer may be endless.

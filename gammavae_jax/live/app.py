@@ -1,4 +1,4 @@
-"""The scoring service over HTTP: routes, status codes and one-line JSON answers."""
+"""The HTTP interface of the scoring service: routes, status codes, JSON answers."""
 
 import asyncio
 import contextlib
@@ -62,7 +62,7 @@ class SameOrigin:
         self._names = {"localhost", own, f"{own}.local", *map(str.lower, names)}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass on a request or refuse it with status 403; add security headers."""
+        """Pass on a request, or answer 403; add security headers to every answer."""
 
         async def send_with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -74,7 +74,7 @@ class SameOrigin:
         await app(scope, receive, send_with_headers)
 
     def _refusal(self, method: str, headers: Headers) -> str:
-        """Return why a request is rejected, or an empty string."""
+        """Return why a request is rejected, or '' if it is accepted."""
         host = headers.get("host", "")
         if not self._is_own(host):
             remedy = "use the server's address, or allow the name with --allow-host"
@@ -159,7 +159,7 @@ class LiveServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Handle signals as uvicorn does, and SIGHUP as well."""
+        """Handle the signals that uvicorn handles, and also SIGHUP."""
         with super().capture_signals(), handled(HANGUP, self.handle_exit):
             yield
 
@@ -172,7 +172,7 @@ class LiveServer(uvicorn.Server):
 def make_application(
     service: Service, announcer: Announcer, names: Collection[str] = ()
 ) -> Any:
-    """Build the ASGI application; `names` are extra host names for `SameOrigin`."""
+    """Build the ASGI application; `names` are extra host names to accept."""
     app = FastAPI(title="gammavae", docs_url=None, redoc_url=None, openapi_url=None)
     _add_error_handlers(app, announcer)
     _add_page(app)

@@ -119,7 +119,7 @@ def _files_being_written() -> set[str]:
 
 
 def recordings_in(folder: Path) -> tuple[dict[str, Stamp], dict[str, Reason]]:
-    """Return a folder's recordings and its left-out files; see `list_recordings`."""
+    """Return a folder's recordings, and what is left out; see `list_recordings`."""
     listing = list_recordings(folder)
     recordings = {n: _stamp(status) for n, status in listing.recordings.items()}
     return recordings, listing.left_out
@@ -152,7 +152,7 @@ def _checksum() -> Any:
 
 
 class ScoredLog:
-    """A JSON Lines file of the recordings that have been scored.
+    """A JSON Lines file that lists the recordings that have been scored.
 
     A recording is identified by its name and stamp or, after it was moved, by its
     contents and modification time. Recordings that no longer exist are dropped 30 days
@@ -180,7 +180,7 @@ class ScoredLog:
             raise InputError(message) from error
         except OSError as error:
             problem = f"{printable(path)} cannot be used ({error.strerror})"
-            remedy = "pass --state with a writable file"
+            remedy = "choose a writable file with --state"
             raise InputError(f"{problem}: {remedy}") from error
 
     def __enter__(self) -> "ScoredLog":
@@ -213,7 +213,7 @@ class ScoredLog:
         return None
 
     def add(self, arrival: Arrival, content: str = "") -> None:
-        """Log a scored recording; if writing raises an OSError, keep it in memory."""
+        """Log a scored recording, and remember it even if writing raises an OSError."""
         scored = Scored(arrival.stamp, time.time(), content)
         self._scored[arrival.name] = scored
         if self._file is None:
@@ -228,7 +228,7 @@ class ScoredLog:
             raise
 
     def forget_gone(self, present: dict[str, Stamp]) -> None:
-        """Drop recordings that were scored long ago and no longer exist.
+        """Drop the entries of recordings that were scored long ago and no longer exist.
 
         Nothing is dropped if no known recording is present, because then the network
         share is probably disconnected. Like `add`, this may raise an OSError.

@@ -25,7 +25,7 @@ _RANGE = 80.0  # dB
 
 
 class Broadcast:
-    """A broadcaster that sends events to all listeners of one event loop."""
+    """A broadcaster that sends events to all listeners, which share one event loop."""
 
     def __init__(self, max_listeners: int = 64):
         self._max_listeners = max_listeners
@@ -49,7 +49,7 @@ class Broadcast:
             wake.set()
 
     def listen(self, first: Callable[[], str]) -> AsyncGenerator[str, None]:
-        """Yield a first message, then all events; refuse listeners over the limit.
+        """Yield a first message, then all events; raise a `Refusal` if too many listen.
 
         The caller must close the generator.
         """

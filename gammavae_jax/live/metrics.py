@@ -1,4 +1,4 @@
-"""Refused requests, and metrics for Prometheus."""
+"""The exception for refused requests, and the server's metrics for Prometheus."""
 
 import time
 from collections.abc import Callable, Mapping

@@ -182,7 +182,7 @@ def score_recording(
     size: WindowSize,
     name: str,
 ) -> Iterator[Stretch | RecordingVerdict]:
-    """Resample and score a recording; add its sample rate and notes to the verdict.
+    """Resample and score a recording; add notes and its sample rate to the verdict.
 
     The recording may have any sample rate. Like `score_windows`, this yields each
     stretch of alarms, and finally the verdict.

@@ -63,7 +63,7 @@ class ScoringThread:
         self.join = self._thread.join
 
     def submit(self, job: Callable[[], Any] | None) -> Future:
-        """Queue a job, and return its future; None ends the thread."""
+        """Queue a job, and return its future; passing None ends the thread."""
         future: Future = Future()
         self._jobs.put((future, job))
         return future
@@ -133,7 +133,7 @@ class Service:
             raise Refusal(404, str(error)) from error
 
     def machine_entries(self) -> list[dict[str, Any]]:
-        """Describe each machine as a JSON object."""
+        """Return a JSON object for each machine, with its threshold and clip length."""
         return [
             {
                 "machine": name,

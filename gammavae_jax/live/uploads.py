@@ -50,7 +50,7 @@ class Uploads:
     async def received(
         self, chunks: AsyncIterator[bytes], declared: str | None, body: "Body"
     ) -> AsyncIterator[Upload]:
-        """Read a whole request body; its memory counts as used until the block ends.
+        """Read a whole request body; it counts as held until the `with` block ends.
 
         A body is refused if it is too large or too slow, or if memory is full. Bytes
         are counted as they arrive, whatever the declared length.
@@ -167,7 +167,7 @@ class _Form:
 
 
 def _file_name(headers: bytes) -> str:
-    """Return the file name in a part's headers; empty for an ordinary field."""
+    """Return the file name in a form part's headers; '' for an ordinary field."""
     found = re.search(rb"(?im)^content-disposition(.*)$", headers)
     header = found[1] if found else b""
     # RFC 5987, which some clients use for names that are not ASCII.

@@ -35,7 +35,7 @@ _CLEANUP_SECONDS = 24 * 3600.0
 
 @dataclass(frozen=True)
 class WatchOptions:
-    """The options of a watch."""
+    """The options of a `FolderWatch`."""
 
     folder: Path
     machine: str | None  # of all recordings; None if their subfolders name it
@@ -118,7 +118,9 @@ class FolderWatch:
         self._is_gone = False
         self._name_left_out()
         for name in sorted(self._arrivals.held - self._held):
-            problem = f"the header of {printable(name)} lacks the final length"
+            problem = (
+                f"the header of {printable(name)} does not state the audio length yet"
+            )
             self._announcer.say(f"{problem}: waiting until the file is closed")
         self._held = self._arrivals.held.copy()
         for arrival in arrivals:
@@ -214,7 +216,7 @@ class FolderWatch:
             raise InputError(f"{printable(path)}: {reason}") from error
 
     def _machine_of(self, name: str) -> str:
-        """Find a recording's machine in the options, its path or the detector."""
+        """Derive a recording's machine from the options, its path or the detector."""
         machines = self._scorer.machines
         if self._options.machine is not None:
             return self._options.machine
@@ -224,13 +226,13 @@ class FolderWatch:
                 return of_form[folder]
         if len(machines) == 1:
             return machines[0]
-        problem = f"{printable(name)} is not in a machine's folder"
-        remedy = "move it to such a folder, or use --machine"
+        problem = f"{printable(name)} is not in a folder named after a machine"
+        remedy = "move it to one of these folders, or use --machine"
         raise InputError(f"{problem} ({', '.join(machines)}): {remedy}")
 
     @contextlib.contextmanager
     def _state_errors_reported(self) -> Iterator[None]:
-        """If the state file cannot be written, report it and let the watch continue."""
+        """If writing the state file fails, report that and let the watch continue."""
         try:
             yield
         except OSError as error:

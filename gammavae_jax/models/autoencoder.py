@@ -62,7 +62,7 @@ class ModelOutput(NamedTuple):
 
     @property
     def residual(self) -> Float[Array, "window output"]:
-        """The difference or, with a likelihood of power, the deviance residual."""
+        """The `difference` or, with a likelihood of power, the deviance residual."""
         if self.concentrations is None:
             return self.difference
         return deviance_residual(self.log_ratio, self.concentrations)
@@ -117,7 +117,7 @@ def _blocks(widths, precision, x, weight, training):
 
 
 class Prepared(NamedTuple):
-    """The network's input and target for a batch, and the unit of its output.
+    """The network's input and target for a batch, and the scale of its output values.
 
     The reconstruction is the decoder's output, or `mean + deviation * output` with
     normalised bands.

@@ -130,7 +130,7 @@ def sampler_note() -> str:
 def _log_draw(
     key: PRNGKeyArray, concentration: Float[Array, "*batch"]
 ) -> Float[Array, "*batch"]:
-    """Draw one sample from each rate-1 Gamma distribution; return its logarithm."""
+    """Draw the logarithm of one sample from each Gamma distribution with rate 1."""
     if SAMPLER == "jax":
         return jax.random.loggamma(key, concentration, dtype=concentration.dtype)
     log_gamma = tfd.ExpGamma(concentration, rate=jnp.ones_like(concentration))
@@ -153,7 +153,7 @@ def _implicit_jvp(primals, tangents):
 
 
 def report_eq2(posterior: Gamma, prior: Gamma) -> Float[Array, "*batch latent"]:
-    """Return Equation 2 as printed in the report (Huang, DCASE 2024), per latent.
+    """Evaluate the report's Equation 2 (Huang, DCASE 2024) as printed, for each latent.
 
     With shape b and scale a of the prior, and shape d and scale c of the posterior, it
     is `cd/a + b log a - log(cd) - b + (b - 1) (digamma(d) + log c)`.
@@ -198,7 +198,7 @@ _BY_NAME = {"exact": Gamma.kl_to, "report_eq2": report_eq2, "ancestor": ancestor
 def divergence(
     posterior: Gamma | Gaussian, config: ModelConfig
 ) -> Float[Array, "*batch latent"]:
-    """Return the divergence that `model.kl` selects, in nats; exact for a Gaussian."""
+    """Return the divergence selected by `model.kl` (for a Gaussian: exact) in nats."""
     if isinstance(posterior, Gaussian):
         return kl_to_prior(posterior, config)
     return _BY_NAME[config.kl](posterior, _gamma_prior(posterior, config))

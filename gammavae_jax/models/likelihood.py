@@ -32,7 +32,7 @@ DECIBELS = 10.0 / math.log(10.0)  # per neper of power
 
 
 class Concentrations(NamedTuple):
-    """The concentrations of each band's power and of its scale.
+    """A likelihood's parameters: the concentrations of the power and of its scale.
 
     `power` describes the power at a given scale. `scale` is None for a Gamma
     likelihood, whose scale does not fluctuate.
@@ -134,7 +134,7 @@ def half_deviance(
 def deviance_residual(
     log_ratio: Float[Array, "*window cell"], concentrations: Concentrations
 ) -> Float[Array, "*window cell"]:
-    """Return the signed root of each cell's deviance, about N(0, 1) in every band.
+    """Return each cell's signed root deviance, which is about N(0, 1) in every band.
 
     It has no gradient at 0, so it is not meant for training.
     """

@@ -30,7 +30,7 @@ _BANDED = (*MODEL_FREE_STATISTICS, "residual", "peak")
 
 
 class ClipView(NamedTuple):
-    """The intermediate values that each member of a seed computes for one clip."""
+    """The intermediate values that the models of one seed compute for one clip."""
 
     residual: Float[Any, "*member frame mel"]  # the values that the scores use
     difference: Float[Any, "*member frame mel"]  # target minus reconstruction
@@ -52,7 +52,10 @@ def view_clip(
     log_mel: Float[np.ndarray, "frame mel"],
     names: tuple[str, ...],
 ) -> ClipView:
-    """Compute the values needed to explain the named scores; none may be a fusion."""
+    """Compute the values needed to explain the named scores.
+
+    None of the scores may be a fusion.
+    """
     n_frames = len(log_mel)
     n_padded = -(-n_frames // _FRAMES_AT_ONCE) * _FRAMES_AT_ONCE
     padded = np.zeros((n_padded, log_mel.shape[1]), np.float32)
@@ -108,7 +111,7 @@ def _view_members(
 def _windows_of_frames(
     config: Config, weight: Float[Array, "window"]
 ) -> Float[Array, "frame"]:
-    """Return the number of windows whose residual covers each frame."""
+    """Count, for each frame, the windows whose residual covers it."""
     n_rows, n_context = rows_in_window(config), config.features.n_context
     first = (n_context - n_rows + 1) // 2
     count = jnp.convolve(weight, jnp.ones(n_rows))

@@ -22,7 +22,7 @@ Loader = Callable[[], tuple[Float[np.ndarray, "frame mel"], Sound]]
 
 
 class WantedClip(NamedTuple):
-    """A clip to show on a page with pictures."""
+    """A clip for which a page should show pictures."""
 
     machine: int  # index of the machine on the page
     clip: int  # index of the clip within the machine
@@ -61,7 +61,7 @@ def telling_clips(
 def telling_clips_of_all(
     machines: Sequence[ScoredClips], score: str, seed: int
 ) -> list[tuple[int, int]]:
-    """Return (machine, clip) indices of informative clips, cycling through machines."""
+    """Select informative clips of all machines in turn, as (machine, clip) indices."""
     n_most = max(1, min(_MAX_CLIPS_OF_MACHINE, _MAX_CLIPS // max(len(machines), 1)))
     chosen = [
         telling_clips(

@@ -176,7 +176,7 @@ def _weighted(
 def _contribution(
     of_machine: _Machine, name: str, location: float
 ) -> Float[np.ndarray, "frame mel"]:
-    """Return the contributions that add up to the named score minus `location`."""
+    """Divide the named score minus `location` into contributions by frame and band."""
     n_members = len(of_machine.view.covered)
     shares = [_share(of_machine, name, member) for member in range(n_members)]
     placed = np.mean(shares, axis=0)

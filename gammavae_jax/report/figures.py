@@ -32,7 +32,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
 
 
 def code_use(metrics: Sequence[Mapping[str, Any]]) -> dict[str, CodeUse]:
-    """Return the `CodeUse` of each machine after the last epoch, where it is known."""
+    """Return the `CodeUse` after the last epoch, for the machines where it is known."""
     codes = {}
     for machine, values in (metrics[-1]["machines"] if metrics else {}).items():
         active = np.array(values.get("active_units", ()), float)
@@ -90,7 +90,10 @@ def plot_curve(machine: str, curve: Curve) -> dict[str, Any]:
 
 
 def error_bar(mean: float, low: float, high: float) -> dict[str, str]:
-    """Return the geometry of a bar, in percent, with an interval wide enough to see."""
+    """Return the length of a bar, and the start and width of its interval, in percent.
+
+    The interval is at least 0.4 % wide, so that it is visible.
+    """
     value, left, right = (f"{100 * min(max(v, 0), 1):.2f}" for v in (mean, low, high))
     width = f"{max(float(right) - float(left), 0.4):.2f}"
     return {"value": value, "low": left, "width": width}

@@ -67,7 +67,10 @@ def write_fleet_page(
 
 
 def _means(line: MachineLine) -> dict[str, float]:
-    """Return a machine's metrics, averaged over seeds; "score" is the harmonic mean."""
+    """Return a machine's metrics, averaged over seeds.
+
+    The entry "score" is the harmonic mean of the headline metrics.
+    """
     if not line.rows:
         return {"score": math.nan}
     means = arithmetic_means(line.rows)
@@ -93,7 +96,7 @@ def _percent(value: float) -> str:
 def _facts(
     config: Config, machines: Sequence[MachineLine], means: Mapping[str, Any]
 ) -> list[tuple[str, str, str]]:
-    """Return the headline numbers, each as a row of name, value and detail."""
+    """Return the headline numbers as (name, value, detail) rows."""
     official = means["official_score"].get(config.score)
     return [
         *([("official score", percent(official), "")] if official else []),

@@ -86,7 +86,7 @@ def report_html(report: Report, shown: Iterable[tuple[int, int, str]] = ()) -> s
 def _results_facts(
     report: Report, officials: Mapping[str, Any], means: Mapping[str, Any]
 ) -> Iterator[tuple[str, str, str]]:
-    """Return the main results, each as a row of name, value and detail."""
+    """Return the main results as (name, value, detail) rows."""
     config = report.config
     if not officials:
         alarms = sum(int(c.decisions(config.score)[0].sum()) for c in report.machines)
@@ -107,7 +107,7 @@ def _results_facts(
 
 
 def _size_facts(report: Report) -> Iterator[tuple[str, str, str]]:
-    """Return the machine and clip counts, each as a row of name, value and detail."""
+    """Return the machine and clip counts as (name, value, detail) rows."""
     labels = [label for clips in report.machines for label in clips.labels]
     detail = f"{labels.count('anomaly')} anomalous"
     if not all(labels):

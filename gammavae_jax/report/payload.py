@@ -18,7 +18,10 @@ from gammavae_jax.scoring.scored_clips import ScoredClips
 def error_bars(
     machines: Sequence[ScoredClips], scores: Sequence[str], year: int | None = None
 ) -> dict[str, Bootstrap]:
-    """Bootstrap each score of the first seed; return {} if no machine is labelled."""
+    """Bootstrap the first seed's official score for each anomaly score.
+
+    Return an empty dict if no machine is labelled.
+    """
     labelled = [clips for clips in machines if clips.is_anomaly is not None]
     return {
         score: bootstrap(

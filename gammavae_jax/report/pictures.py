@@ -91,7 +91,7 @@ def picture_payload(
 def _model_pictures(
     explanation: Explanation, n_pooled: int, low: float, high: float
 ) -> dict[str, Any]:
-    """Encode the residual, and the reconstruction unless the residual implies it."""
+    """Encode the residual, and the reconstruction if the page cannot derive it."""
     residual, unit = _pooled(explanation.residual, n_pooled), explanation.residual_unit
     if unit == DECIBELS:
         return {"residual": {"unit": unit, **_signed(residual, _STEP)}}
@@ -153,7 +153,7 @@ def _levels(
     high: float,
     smallest_step: float,
 ) -> dict[str, Any]:
-    """Encode values between `low` and `high` as `low + step * byte`."""
+    """Encode values up to `high` as bytes that mean `low + step * byte`."""
     step = max(smallest_step, (high - low) / (_NO_VALUE - 1))
     codes = np.clip(np.round((values - low) / step), 0, _NO_VALUE - 1)
     return {"low": low, "step": step, "high": high, "data": _packed(codes)}
@@ -169,7 +169,7 @@ def _signed(
 
 
 def _raising(contribution: Float[np.ndarray, "column mel"]) -> dict[str, Any]:
-    """Encode positive contributions as `high * (byte / 254) ** 2`."""
+    """Encode positive contributions as bytes that mean `high * (byte / 254) ** 2`."""
     raising = np.maximum(contribution, 0.0)
     high = float(raising.max()) or 1.0
     codes = np.round((_NO_VALUE - 1) * np.sqrt(raising / high))
@@ -218,7 +218,10 @@ def describe_regions(
     corners: Float[np.ndarray, "corner"],
     seconds_per_frame: float,
 ) -> str:
-    """Describe regions in a few sentences; `corners` come from `band_corners`."""
+    """Describe regions in a few sentences.
+
+    `corners` are the frequencies that `band_corners` returns.
+    """
     if not regions:
         return "No band raises the score."
     n_bands = len(corners) - 2
@@ -262,7 +265,7 @@ def _when(region: Region, seconds_per_frame: float) -> str:
 
 
 def _moments(profile: Float[np.ndarray, "frame"]) -> tuple[tuple[int, int], ...]:
-    """Find short spans of frames that hold a disproportionate part of a profile."""
+    """Find short spans of frames that make up a disproportionate part of a profile."""
     smooth = _smoothed(profile, max(3, len(profile) // _MOMENTS_OF_A_CLIP))
     is_strong = smooth >= _EDGE_OF_FRAMES * smooth.max()
     share = profile[is_strong].sum() / max(profile.sum(), 1e-30)

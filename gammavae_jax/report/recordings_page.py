@@ -28,7 +28,7 @@ def write_recordings_report(
     detector: Detector,
     scored: Sequence[tuple[int, LoadedRecordings, Float[np.ndarray, "_"]]],
 ) -> None:
-    """Write a page that shows all scores, and explains those of informative clips.
+    """Write a page that shows all scores and explains the most informative ones.
 
     Args:
         path: where to write the page.

@@ -53,7 +53,7 @@ def by_excess(
     features: Float[np.ndarray, "block mel"],
     is_frame: Bool[np.ndarray, "frame"],
 ) -> Float[np.ndarray, "frame mel"]:
-    """Weight frames by their squared deviation in excess of one standard deviation.
+    """Weight frames by the square of their deviation beyond one standard deviation.
 
     The first two blocks of `features` are each band's mean and standard deviation.
     """

@@ -12,7 +12,7 @@ _IN_SCRIPT = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
 def render(template: str, script: str = "", **values: Any) -> str:
-    """Render a template in this folder with the given values, which are escaped.
+    """Render one of the package's page templates, escaping the given values.
 
     `script` is the file name of the page's only script, if it has one.
     """
@@ -23,7 +23,7 @@ def render(template: str, script: str = "", **values: Any) -> str:
 
 
 def resource(name: str) -> str:
-    """Return the text of a file in this folder."""
+    """Return the text of a file that is installed with the `report` package."""
     return files("gammavae_jax.report").joinpath(name).read_text(encoding="utf-8")
 
 

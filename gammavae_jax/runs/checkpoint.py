@@ -42,7 +42,7 @@ from gammavae_jax.training.step import TrainState, init_state
 
 
 class TrainCheckpoint(NamedTuple):
-    """The training state after an epoch, with its configuration and clips."""
+    """The training state after an epoch, with the configuration and training clips."""
 
     epoch: int
     state: TrainState  # `member machine ...`; on the host or copied to all devices
@@ -119,7 +119,10 @@ def _with_tuples(tree: Any) -> dict[str, Any]:
 
 
 def refuse_fleet(folder: Path, part: str = "") -> None:
-    """Reject a fleet's folder; the error suggests a wave's folder, or `part` in it."""
+    """Raise an error if a folder holds a fleet.
+
+    The error suggests the folder of one of its waves, or `part` in it.
+    """
     if (folder / "fleet.json").is_file():
         raise InputError(
             f"{str(folder)!r} is a fleet: pass the folder of one of its waves, such as "

@@ -84,8 +84,8 @@ def configuration_of(parameters: Mapping[str, Any]) -> Config:
     for name, value in made.items():
         if parameters[name] not in (None, value):
             raise InputError(
-                f"{name} is {parameters[name]}, but settings sets it to "
-                f"{value}: remove it from settings"
+                f"{name} is given as {parameters[name]}, but 'settings' sets it to "
+                f"{value}: remove it from 'settings'"
             )
     return replace(config, scores=(config.score,), n_seeds=1)
 

@@ -189,7 +189,7 @@ def _loaders_from_files(
 
 
 def find_clip(name: str, machines: Sequence[ScoredClips]) -> tuple[int, int]:
-    """Find a clip by name; return its machine's index and its own index.
+    """Find a clip by name; return the index of its machine and of the clip itself.
 
     A unique prefix of the name is enough. The machine may be given as well, as
     `machine/name`, and must be given if several machines have a clip of that name.
@@ -209,6 +209,6 @@ def find_clip(name: str, machines: Sequence[ScoredClips]) -> tuple[int, int]:
     if len(matches) > 1:
         units = " and ".join(unit for unit, _ in matches)
         raise InputError(
-            f"the clip {name!r} exists in {units}: write MACHINE_section_ID/{name}"
+            f"the clip {name!r} exists in {units}: pass MACHINE_section_ID/{name}"
         )
     return places[matches[0]]

@@ -203,9 +203,10 @@ def write_results(
     notes: Sequence[str],
     year: int | None = None,
 ) -> None:
-    """Write `results.csv` and `summary.json`; the summary includes `about`.
+    """Write `results.csv` and `summary.json`.
 
-    `year` is the challenge year whose metrics the rows hold.
+    The summary includes `about`. `year` is the challenge year whose metrics the rows
+    hold.
     """
     means = summarise_rows(rows, year) if rows else {}
     summary = {"year": year, **means, "notes": notes, **about}

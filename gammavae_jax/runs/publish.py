@@ -42,7 +42,7 @@ def remove_results(out: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_results(out: Path, config: Config) -> Iterator[Path]:
-    """Yield a folder for new results, which replace the old ones when the block ends.
+    """Yield a folder for new results; they replace the old ones after the `with` block.
 
     If the block fails, the old results stay. If the process is killed during the
     replacement, only new results are left, and resuming the run completes the

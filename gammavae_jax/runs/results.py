@@ -126,7 +126,10 @@ def _write(
 
 
 def complete_report(report: Report, run: Path) -> Report:
-    """Add training curves, latent use, error bars and the command for more pictures."""
+    """Add the training curves, latent use and error bars to a report.
+
+    Also add the command that shows more pictures.
+    """
     config, metrics = report.config, read_metrics(run)
     has_posterior = config.model.latent != "deterministic"
     return report._replace(

@@ -57,7 +57,7 @@ _AS_NEEDED = Capacities()
 def run(
     config: Config, source: Source, folder: RunFolder, year: int | None, log: Log
 ) -> bool:
-    """Train models for all machines in a source, then score and evaluate them.
+    """Train models for all machines in a source, then score and evaluate test clips.
 
     `year` is the challenge year whose metrics are used; by default, it is inferred from
     the layout of the recordings.

@@ -45,9 +45,9 @@ _SPARE_BYTES = 64 << 20  # allowed in addition, for small checkpoints
 
 
 class Unreadable(InputError):
-    """The error for a damaged or unsupported checkpoint.
+    """Raised if a checkpoint is damaged or unsupported.
 
-    Its message consists of `problem` and a remedy.
+    The message consists of `problem` and a remedy.
     """
 
     def __init__(self, problem: str, remedy: str):
@@ -142,7 +142,7 @@ def load_arrays(path: Path, about: Mapping[str, Any], like: Any) -> Any:
 
 @contextlib.contextmanager
 def _reading(path: Path, part: Path | None = None) -> Iterator[None]:
-    """Raise `Unreadable` if data are damaged, and an InputError for other problems."""
+    """Convert an error in a `with` block to an InputError: `Unreadable` for damage."""
     try:
         yield
     except (InputError, MemoryError):

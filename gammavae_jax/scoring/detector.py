@@ -36,7 +36,7 @@ from gammavae_jax.training.split import Split
 
 @dataclass(frozen=True)
 class Detector:
-    """The models, references and thresholds of all machines and members, on the host.
+    """Models, references and thresholds of all machines and members, in host memory.
 
     `calibration` has the scores of the held-out training clips, for every score that is
     configured or fused. Scores of clips that were not held out are NaN. With official
@@ -102,7 +102,7 @@ def fit_scores(
 def _calibrated(
     detector: Detector, placement: Placement, data: Any, split: Split
 ) -> Detector:
-    """Add the held-out clips' scores, and the thresholds fitted to them."""
+    """Add the held-out clips' scores to a detector, and thresholds fitted to them."""
     config = detector.config
     scores = score_held_out(detector, placement, data, split)()
     names = (*config.computed_scores, *(n for n in config.scores if n in FUSION_SCORES))
@@ -114,7 +114,7 @@ def _calibrated(
 def score_held_out(
     detector: Detector, placement: Placement, data: Any, split: Split
 ) -> Callable[..., Scores]:
-    """Compile a function in which each member scores the clips that it held out.
+    """Compile a function that scores held-out clips with models not trained on them.
 
     The returned function scores `data`, or other data of the same shapes if passed.
     """
@@ -153,7 +153,7 @@ def with_false_alarm_rate(detector: Detector, rate: float) -> Detector:
 
 
 def _with_thresholds(detector: Detector, scores: Scores) -> Detector:
-    """Add the thresholds of the configured scores, fitted to normal clips' scores."""
+    """Fit a threshold for each configured score to the scores of normal clips."""
     config = detector.config
     wanted = {name: scores[name] for name in config.scores}
     thresholds = fit_thresholds(wanted, config.scoring, detector.weights)
@@ -211,7 +211,7 @@ def _compile_members(
     chosen: Int[np.ndarray, "member machine chosen"],
     is_excluded: Bool[np.ndarray, "machine clip clip"] | None = None,
 ) -> Callable[..., dict[str, Float[np.ndarray, "member machine chosen"]]]:
-    """Compile a function in which each member scores the clips chosen for it.
+    """Compile a function that makes each member score the clips chosen for it.
 
     The returned function scores `data`, or other data of the same shapes if passed.
     For the training clips, `is_excluded` marks the pairs that are not compared.

@@ -140,16 +140,16 @@ def _require_whole_recordings(
     for name, found in loaded.items():
         if len(found.recording) > len(found.names):
             raise InputError(
-                f"{name}: recordings longer than a clip need train.split=folds (the "
-                f"preset {config.preset} uses {config.train.split}): use shorter "
-                "recordings, a larger clip_seconds, or another preset"
+                f"{name}: recordings that are cut into clips need train.split=folds, "
+                f"but the preset {config.preset!r} uses {config.train.split!r}: use "
+                "shorter recordings, a larger clip_seconds, or another preset"
             )
 
 
 def _with_no_empty_fold(
     config: Config, loaded: Mapping[str, LoadedRecordings]
 ) -> Config:
-    """Use fewer folds if a machine has too few clips for all, but at least two."""
+    """Use fewer folds (at least two) if a machine has too few clips for all folds."""
     if config.train.split != "folds":
         return config
     n_folds = config.train.n_folds

@@ -1,4 +1,4 @@
-"""Combines several scores, each of them standardised on held-out clips.
+"""Combines several scores, after standardising each one on held-out clips.
 
 Scores differ in their units and in the faults they detect. No statistic of test clips
 is used, so a clip gets the same score whether it is scored alone or with others.
@@ -27,7 +27,7 @@ Scores = dict[str, Float[np.ndarray, "seed machine clip"]]
 
 
 def smooth_max(parts: Sequence[np.ndarray], axis: int = 0) -> np.ndarray:
-    """Return the log of the mean exponential of standardised scores.
+    """Return a smooth maximum of standardised scores: the log of the mean exponential.
 
     If one score is much larger than the others, the result is close to this score minus
     the log of the number of scores. If all are similar, it is close to their mean. A
@@ -51,7 +51,7 @@ def fuse(
     names: Sequence[str],
     fused: Sequence[str],
 ) -> Scores:
-    """Return the scores that `names` lists, computing the fusion scores where needed.
+    """Compute any fusion scores listed in `names`, and return all the listed scores.
 
     Args:
         scores: the clips' scores, by name.
@@ -74,7 +74,7 @@ def fuse(
 
 
 class Standard(NamedTuple):
-    """The mean and the unit with which a score is standardised."""
+    """The mean and the scale used to standardise a score."""
 
     mean: Float[np.ndarray, "*model 1"]
     unit: Float[np.ndarray, "*model 1"]
@@ -123,7 +123,7 @@ def equalise_ties(
 def _extremes(
     calibration: Float[np.ndarray, "*model held_out"],
 ) -> tuple[Float[np.ndarray, "*model 1"], Float[np.ndarray, "*model 1"]]:
-    """Return the largest and smallest scores, ignoring NaN; infinite if all are NaN."""
+    """Return the largest and smallest non-NaN scores, or -inf and inf if none exist."""
     held_out = ~np.isnan(calibration)
     most = np.max(calibration, -1, keepdims=True, where=held_out, initial=-np.inf)
     least = np.min(calibration, -1, keepdims=True, where=held_out, initial=np.inf)
@@ -131,6 +131,6 @@ def _extremes(
 
 
 def _rounding(name: str, size: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Return how much equal scores of this size may differ due to rounding."""
+    """Return how far rounding may separate scores of this size that should be equal."""
     at_zero = _ROUNDING_OF_SQUARES if name in _SQUARES else _ROUNDING_AT_ZERO
     return np.maximum(_ROUNDING * np.abs(size), at_zero)

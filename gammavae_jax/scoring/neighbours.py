@@ -34,7 +34,7 @@ _TINY = 1e-6
 
 
 class Reference(NamedTuple):
-    """A model's reference: a standardised statistic of the training clips.
+    """A model's reference: a standardised statistic of each training clip.
 
     Each place on the axis `clip` holds a training clip, or a synthetic clip between two
     training clips.
@@ -112,7 +112,7 @@ def distances(
     reference: Reference,
     is_excluded: Bool[Array, "train"] | None = None,
 ) -> dict[str, Float[Array, ""]]:
-    """Return a clip's distance to the nearest reference clip under each rule.
+    """Return a clip's distance to the nearest reference clip, under each distance rule.
 
     The rule "neighbour" is the Euclidean distance, in standard deviations. The other
     rules divide each distance by a function of the radius, and return the smallest
@@ -140,7 +140,7 @@ def distances(
 def _scale_of(
     reference: Reference, is_used: Bool[Array, "clip"]
 ) -> Float[Array, "feature"]:
-    """Return the scale of a reference that contains only the used clips.
+    """Return a reference's scale, computed from only those of its clips that are used.
 
     A new clip has no influence on the scale. A training clip that is scored as if it
     were new must have none either, or it would look too normal. If at most half of the
@@ -168,7 +168,7 @@ def divisor(reference: Reference, rule: str) -> Float[AnyArray, "*model clip"]:
 def _related_places(
     parents: Int[np.ndarray, "place 2"], is_related: Bool[np.ndarray, "clip clip"]
 ) -> Bool[np.ndarray, "place place"]:
-    """Mark the pairs of places that are made from the same clip or related clips."""
+    """Mark the pairs of reference clips that come from the same or related clips."""
     related = is_related | np.eye(len(is_related), dtype=bool)
     one, other = parents.T
     pairs = [related[np.ix_(a, b)] for a in (one, other) for b in (one, other)]

@@ -113,7 +113,7 @@ def _fitting(
 
 
 def _stack_models(shape: tuple[int, int], make: Callable[[int, int], Any]) -> Any:
-    """Call `make` for each index of an array of this shape, and stack the results."""
+    """Call `make` with each index of an array of shape `shape`; stack the results."""
     trees = [make(*model) for model in np.ndindex(*shape)]
     return jax.tree.map(
         lambda *leaves: np.stack(leaves).reshape(*shape, *leaves[0].shape), *trees

@@ -20,7 +20,7 @@ VARIANCE_FLOOR = 1e-6  # in squared residual units; needed if all residuals are 
 
 
 class Scatter(NamedTuple):
-    """The count, mean and scatter of rows, accumulated over batches."""
+    """The count, mean and scatter matrices of rows, accumulated over batches."""
 
     count: Float[Array, ""]
     mean: Float[Array, "mel"]
@@ -29,7 +29,7 @@ class Scatter(NamedTuple):
 
 
 class WindowErrors(NamedTuple):
-    """Each window's mean squared residual, divergence (nats) and training loss."""
+    """Each window's mean squared residual, KL divergence (nats) and training loss."""
 
     squared: Float[Array, "window"]
     kl: Float[Array, "window"]
@@ -145,7 +145,7 @@ def fit_gaussian(scatter: Scatter, n_rows: int, config: ScoringConfig) -> Gaussi
 def squared_distance(
     rows: Float[Array, "row mel"], fit: GaussianFit
 ) -> Float[Array, "row"]:
-    """Return the squared Mahalanobis distance of each row."""
+    """Return each row's squared Mahalanobis distance to a fitted distribution."""
     whitened = _forward_substitution(fit.factor, (rows - fit.location).T)
     return jnp.sum(whitened**2, axis=0)
 
@@ -177,7 +177,7 @@ def mahalanobis_framewise(
     source: GaussianFit,
     target: GaussianFit,
 ) -> Float[Array, ""]:
-    """Return the average of each row's squared distance to the domain nearest to it.
+    """Average, over all rows, the squared distance from a row to its nearest domain.
 
     Source: the selective Mahalanobis distance as the challenge describes it.
     """
@@ -195,7 +195,7 @@ def clip_scores(
     source: GaussianFit,
     target: GaussianFit,
 ) -> dict[str, Float[Array, ""]]:
-    """Return the scores that need no reference clips; `jit` omits unused ones."""
+    """Compute the scores that need no reference clips; `jit` omits unused scores."""
     return {
         "mse": mean(errors.squared, weight),
         "mse_top": top(errors.squared, weight),

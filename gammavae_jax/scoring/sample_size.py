@@ -1,4 +1,4 @@
-"""Counts the independent recordings behind a threshold, and warns if they are few.
+"""Counts the independent recordings behind a threshold, and warns if too few.
 
 Clips that are cut from one recording, contain the same audio or belong to one group are
 not independent of each other: see `training.links`.
@@ -20,14 +20,14 @@ _FEWEST = 0.9  # share of clips; with more independent recordings, links hardly 
 
 
 def clips_needed(false_alarm_rate: float) -> int:
-    """Return the number of held-out clips that are needed for a false-alarm rate."""
+    """Return how many held-out clips a threshold for this false-alarm rate needs."""
     return math.ceil(round(1 / false_alarm_rate, 9)) - 1
 
 
 def false_alarm_range(
     n_recordings: float, false_alarm_rate: float
 ) -> tuple[float, float]:
-    """Return the range of the actual false-alarm rate for 95 % of all training sets.
+    """Return the range of actual false-alarm rates that covers 95 % of training sets.
 
     A conformal threshold is one of the largest held-out scores. The share of new
     normal recordings above the `k`-th largest of `n` scores has the distribution
@@ -82,7 +82,7 @@ def sample_size_notes(
     is_joined = counts < _FEWEST * n_clips
     kind = "recordings" if is_joined.any() else "clips"
     counted = list(zip(names, counts.tolist(), is_joined.tolist(), strict=True))
-    few = [f"{name} ({n:.3g})" for name, n, _ in counted if n < needed]
+    few = [f"{name} (has {n:.3g})" for name, n, _ in counted if n < needed]
     notes = []
     if few:
         remedy = f"Add {kind}"

@@ -44,7 +44,7 @@ class ScoredClips(NamedTuple):
         return np.array([domain == "target" for domain in self.domains])
 
     def decisions(self, score: str) -> Bool[np.ndarray, "seed clip"]:
-        """Return each seed's decisions: whether each clip is judged anomalous."""
+        """Return, for each seed, whether each clip is judged anomalous."""
         return self.scores[score] > self.thresholds[score][:, None]
 
 

@@ -220,7 +220,7 @@ def direct_scores(
     output: ModelOutput,
     weight: Float[Array, "window"],
 ) -> dict[str, Float[Array, ""]]:
-    """Compute a clip's or batch's `clip_scores` from its windows."""
+    """Compute the `clip_scores` of a clip, or of a batch, from its windows."""
     terms = loss_terms(output, config.model)
     squared = terms.reconstruction
     if config.model.has_power_likelihood:

@@ -31,13 +31,13 @@ def p_values(
     held_out_scores: Float[np.ndarray, "held_out"],
     weights: Float[np.ndarray, "held_out"] | None = None,
 ) -> Float[np.ndarray, "*clip"]:
-    """Return each score's p-value, `(1 + k) / (1 + n)`.
+    """Return each score's p-value, given the scores of held-out normal clips.
 
-    `n` is the total weight of the held-out scores, and `k` is the total weight of those
-    that are at least as high as the score. If `n` is at least
-    `sample_size.clips_needed`, a clip exceeds the conformal threshold for a false-alarm
-    rate if and only if its p-value is at most that rate. No p-value is below
-    `1 / (n + 1)`.
+    It is `(1 + k) / (1 + n)`, where `n` is the total weight of the held-out scores, and
+    `k` is the total weight of those that are at least as high as the score. If `n` is
+    at least `sample_size.clips_needed`, a clip exceeds the conformal threshold for a
+    false-alarm rate if and only if its p-value is at most that rate. No p-value is
+    below `1 / (n + 1)`.
 
     Sources: split conformal prediction (Vovk et al. 2005). Weights of `1 / m` for the
     `m` clips of one recording give the p-value of a clip from a new recording (Lee,
@@ -56,7 +56,7 @@ def p_values(
 def _weight_below(
     scores: Float[np.ndarray, "clip"], weights: Float[np.ndarray, "clip"] | None
 ) -> tuple[Float[np.ndarray, "clip"], Float[np.ndarray, "place"]]:
-    """Return the sorted scores, and the total weight of the scores before each place.
+    """Sort scores; return them, and the total weight of the scores before each place.
 
     Sums are rounded, so that the weights of a recording's clips add up to exactly 1.
     """

@@ -40,7 +40,7 @@ class Verdict(NamedTuple):
 
 
 class ClipScorer:
-    """A scorer for a few clips at a time, which caches compiled programs.
+    """A scorer for small numbers of clips, with a cache of compiled programs.
 
     Padding rounds the number of clips up to a power of two, and the number of frames up
     to one of four steps between powers of two, so that programs are compiled for only a

@@ -37,7 +37,7 @@ def add_windows(
     weight: Float[Array, "window"],
     config: ModelConfig,
 ) -> LatentMoments:
-    """Add the windows whose weight is 1 to the moments.
+    """Update the moments with the windows whose weight is 1.
 
     Means and scatters are merged as in Chan, Golub and LeVeque (1983). In plain sums of
     squares, a variance of 0.01 would be lost to rounding if the mean is a few hundred.

@@ -183,7 +183,7 @@ def _epoch_of_model(config, member, epoch, state, data, group):
 
 @dataclass(frozen=True)
 class Trainer:
-    """The compiled training program of all models, with their initial states.
+    """The compiled program that trains all models, and the models' initial states.
 
     Each `TrainState` and `EpochInfo` stays on the devices, as arrays of kind "model".
     """

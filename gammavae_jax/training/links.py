@@ -23,7 +23,7 @@ from gammavae_jax.data.shared_audio import find_shared_audio
 def link_clips(
     clips: ClipArrays, groups: Sequence[Int[np.ndarray, "_"]] | None = None
 ) -> Bool[np.ndarray, "machine clip clip"]:
-    """Mark the pairs of training clips that are linked, for each machine.
+    """Mark, for each machine, the pairs of training clips that are linked.
 
     Every clip is linked to itself. Padding is not linked to any real clip.
 
@@ -49,7 +49,7 @@ def with_equal_attributes(
     is_linked: Bool[np.ndarray, "machine clip clip"],
     attributes: Sequence[Int[np.ndarray, "_"]] | None,
 ) -> Bool[np.ndarray, "machine clip clip"]:
-    """Return which clips are linked or have equal attributes: they are never compared.
+    """Mark pairs of clips that must not be compared: linked, or with equal attributes.
 
     Clips with equal attributes count as independent, because sessions with the same
     attributes occur again. But a threshold would be too low if held-out clips were
@@ -71,7 +71,7 @@ def independence(
     is_linked: Bool[np.ndarray, "machine clip clip"],
     is_clip: Bool[np.ndarray, "machine clip"],
 ) -> Float[np.ndarray, "machine clip"]:
-    """Return each clip's weight, as a fraction of an independent recording.
+    """Return the fraction of an independent recording that each clip counts as.
 
     It is 1 for a clip without links, `1 / n` for each of `n` clips that are all linked
     to each other, and 0 for padding. The sum over clips is the number of independent

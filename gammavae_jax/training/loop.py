@@ -35,7 +35,7 @@ from gammavae_jax.training.step import with_room_for
 
 
 class Examples(NamedTuple):
-    """The clips of all machines on the host, stacked and split for training."""
+    """The clips of all machines, in host memory, stacked and split for training."""
 
     names: tuple[str, ...]
     arrays: TrainingArrays
@@ -43,7 +43,7 @@ class Examples(NamedTuple):
 
 
 class PlacedExamples(NamedTuple):
-    """The clips of all machines on the devices where their models train."""
+    """The clips of all machines, on the devices where the models train."""
 
     names: tuple[str, ...]
     placement: Placement
@@ -71,7 +71,7 @@ def stack_examples(
 
 
 def _attributes(config: Config, train: NamedClips) -> list[Int[np.ndarray, "_"]] | None:
-    """Return the number of each clip's attributes; None if other groups are given."""
+    """Return each clip's attributes, coded as a number; None if they are not used."""
     if config.train.split != "folds" or config.train.group_by:
         return None
     return [group_by_attributes(clips) for _, clips in train]
@@ -131,7 +131,7 @@ class Observer:
 
     @contextlib.contextmanager
     def heed_signals(self) -> Iterator[None]:
-        """Return a context for running epochs; subclasses may handle signals in it."""
+        """Return a context that encloses the epochs; subclasses may handle signals."""
         yield
 
     def stop_requested(self) -> bool:
@@ -267,7 +267,7 @@ class _Report:
 
 
 def _finite_mean(values: AnyArray) -> float:
-    """Return the mean of the finite values; a stopped model's loss is NaN."""
+    """Return the mean of the finite values, because a stopped model's loss is NaN."""
     finite = np.asarray(values)[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else math.nan
 

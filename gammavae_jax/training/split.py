@@ -178,7 +178,7 @@ def _groups(
     config: Config,
     recordings: Sequence[Int[np.ndarray, "_"]] | None,
 ) -> list[Int[np.ndarray, "_"]]:
-    """Return each clip's group, machine by machine; an empty list without folds."""
+    """Return the groups of each machine's clips, or an empty list without folds."""
     if config.train.split != "folds":
         return []
     groups = []
@@ -269,7 +269,7 @@ def deal_groups(
 def _cut(
     points: Float[np.ndarray, "clip feature"], distance: float, largest: float
 ) -> Int[np.ndarray, "clip"]:
-    """Cluster points by average linkage; split groups larger than `largest` again."""
+    """Cluster points by average linkage; split groups of more than `largest` again."""
     alone = np.arange(len(points))
     if len(points) < 2:
         return alone

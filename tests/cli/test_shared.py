@@ -51,7 +51,7 @@ def test_a_given_data_root_is_used_without_a_message(tmp_path, capsys):
             "--machines fan --wave-size 2 --distributed",
             "--wave-size cannot be used with --distributed",
         ),
-        ("--machines fan --set preset=vae", "preset cannot be changed with --set"),
+        ("--machines fan --set preset=vae", "the preset cannot be changed with --set"),
     ],
 )
 def test_options_that_cannot_be_used_together_are_refused(line, message, refusal):

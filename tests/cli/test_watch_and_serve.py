@@ -182,7 +182,7 @@ def test_a_hanging_webhook_does_not_stop_scoring(folder, capsys, monkeypatch):
         ({"window": 0.001}, "a window of 0.001 s is too short"),
         ({"webhook": "nowhere"}, "the value of --webhook is not an HTTP URL"),
         ({"json": Path("no/such/folder/x")}, "--json: no/such/folder/x cannot be"),
-        ({"state": Path("no/such/folder/x")}, "pass --state with"),
+        ({"state": Path("no/such/folder/x")}, "choose a writable file with --state"),
     ],
 )
 def test_watch_refuses_an_unusable_option(folder, options, message):

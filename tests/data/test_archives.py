@@ -139,7 +139,7 @@ def test_a_clip_in_two_unrelated_archives_is_refused(tmp_path):
         pack(tmp_path / name, empty(TRAIN, TEST))
     text = refusal(find_clips, tmp_path, "fan")
     assert f"dev_data_fan.zip/{TRAIN}' and '" in text
-    assert f"dev_fan.zip/{TRAIN}' have the same name" in text
+    assert f"dev_fan.zip/{TRAIN}' have the same base name" in text
 
 
 def test_members_that_are_not_recordings_are_ignored(tmp_path):

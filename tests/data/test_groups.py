@@ -150,8 +150,8 @@ def test_a_recording_without_a_label_is_named(label):
     with pytest.raises(InputError) as caught:
         with_groups({"fan": loaded([3, 1])}, ["monday", label])
     assert str(caught.value) == (
-        "fan: groups has no label for recording 1: give each recording without a group "
-        "its own label"
+        "fan: the argument 'groups' has no label for recording 1: give each recording "
+        "without a group its own label"
     )
 
 
@@ -214,22 +214,26 @@ def test_each_machine_has_its_own_groups():
         ({"fan": [0, 0]}, "pass a dict with the keys fan, pump"),
         ({"fan": [0, 0], "pomp": [0]}, "pass a dict with the keys fan, pump"),
         ({"fan": [0, 0], "pump": [0], "saw": [0]}, "pass a dict with the keys"),
-        ([0, 0, 0], "groups must cover the same machines as the recordings"),
+        (
+            [0, 0, 0],
+            "the argument 'groups' must cover the same machines as the recordings",
+        ),
         (
             {"fan": [0], "pump": [0]},
-            "fan: groups has 1 labels for 2 usable recordings: pass one label for each",
+            "fan: the argument 'groups' has 1 labels for 2 usable recordings: pass one "
+            "label for each recording",
         ),
         (
             {"fan": [0, 0, 1], "pump": [0]},
-            "fan: groups has 3 labels for 2 usable recordings",
+            "fan: the argument 'groups' has 3 labels for 2 usable recordings",
         ),
         (
             {"fan": "ab", "pump": [0]},
-            "fan: groups has 0 labels for 2 usable recordings",
+            "fan: the argument 'groups' has 0 labels for 2 usable recordings",
         ),
         (
             {"fan": [0, 1], "pump": []},
-            "pump: groups has 0 labels for 1 usable recordings",
+            "pump: the argument 'groups' has 0 labels for 1 usable recordings",
         ),
     ],
 )

@@ -283,5 +283,6 @@ def test_a_section_without_test_clips_is_refused_with_their_folder(tmp_path, fol
 def test_two_clips_with_the_same_name_are_refused(tmp_path, one, other):
     clips = ("train/section_00_0000.wav", "test/section_00_0000.wav")
     touch(tmp_path / "fan", *clips, one, other)
-    with pytest.raises(InputError, match=rf"{one}' and '.*{other}' have the same name"):
+    message = rf"{one}' and '.*{other}' have the same base name"
+    with pytest.raises(InputError, match=message):
         find_clips(tmp_path, "fan")

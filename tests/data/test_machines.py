@@ -71,7 +71,9 @@ def test_clips_in_subfolders_and_linked_folders_belong_to_the_split(root):
     assert names(files.test) == ["section_00_0002.wave", TEST]
     assert [is_supplemental(file) for file in files.supplemental] == [True]
     fill(root, "fan/test/monday/section_00_0002.wav")
-    with pytest.raises(InputError, match="have the same name: rename or remove one"):
+    with pytest.raises(
+        InputError, match="have the same base name: rename or remove one"
+    ):
         find_clips(root, "fan")
 
 

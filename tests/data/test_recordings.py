@@ -271,12 +271,12 @@ def test_recordings_are_assigned_to_known_machines():
     for recordings, machine, message in (
         ("x", None, "a, b, \u00fc: state which machine"),
         ("x", "c", "unknown machine 'c'"),
-        ({"a": "x"}, "a", "pass either machine or a dict"),
-        ({}, None, "the dict is empty"),
+        ({"a": "x"}, "a", "pass either the argument 'machine' or a dict of machines"),
+        ({}, None, "the dict of recordings is empty"),
         (
             {"u\u0308": "x", "\u00fc": "y"},
             None,
-            "two names mean the same machine",
+            "two keys of the dict name the same machine",
         ),
     ):
         with pytest.raises(InputError, match=message):

@@ -198,7 +198,7 @@ def test_only_recordings_scored_long_ago_and_removed_are_forgotten(path, monkeyp
 
 
 def test_a_log_that_cannot_be_written_is_refused(tmp_path):
-    with pytest.raises(InputError, match="pass --state with a file that this user"):
+    with pytest.raises(InputError, match="choose a writable file with --state"):
         ScoredLog(tmp_path / "missing" / "state.jsonl")
 
 

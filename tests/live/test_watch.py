@@ -221,7 +221,7 @@ def test_a_bad_file_is_reported_once_in_one_line_and_the_others_are_scored(watch
     put(watcher.fan / "good.wav", tone(1.0))
     lines = watcher.lines(2)
     assert sorted(line.split()[0] for line in lines) == ["BAD"] * 9 + ["ok"]
-    stray = "stray.wav is not in a machine's folder (fan, pump)"
+    stray = "stray.wav is not in a folder named after a machine (fan, pump)"
     assert any(stray in line for line in lines)
     assert any("a sample rate of 1 Hz is implausible" in x for x in lines)
     assert [e["event"] for e in watcher.events()].count("bad_file") == 9

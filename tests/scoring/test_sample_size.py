@@ -121,11 +121,11 @@ def test_only_held_out_clips_of_the_first_seed_count():
 ONE_EACH = np.arange(100)
 FEW_CLIPS = (
     "Too few training clips for a false-alarm rate of 0.01, which needs 99 held-out "
-    "clips: expect more false alarms for fan (80). Add clips."
+    "clips: expect more false alarms for fan (has 80). Add clips."
 )
 FEW_RECORDINGS = (
     "Too few training recordings for a false-alarm rate of {}, which needs {} held-out "
-    "recordings: expect more false alarms for fan ({}). Add recordings."
+    "recordings: expect more false alarms for fan (has {}). Add recordings."
 )
 RANGE = (
     "Some training clips share a recording or audio, so they are not independent. With "
@@ -179,7 +179,7 @@ def test_without_folds_the_remedy_is_more_clips_or_a_larger_share(tiny):
     notes = sample_size_notes(split_of(held_out), [np.arange(20)], ["fan"], config)
     assert notes == [
         "Too few training clips for a false-alarm rate of 0.1, which needs 9 held-out "
-        "clips: expect more false alarms for fan (2). Add clips, or raise "
+        "clips: expect more false alarms for fan (has 2). Add clips, or raise "
         "train.held_out_fraction."
     ]
 
@@ -198,7 +198,9 @@ def test_each_machine_is_in_at_most_one_note():
         split_of(held_out, linked), recordings, names, settings_of()
     )
     few, ranges = notes
-    assert "expect more false alarms for cut (5), five (5). Add recordings." in few
+    assert (
+        "expect more false alarms for cut (has 5), five (has 5). Add recordings." in few
+    )
     assert re.search(
         r"be: copied 1\.2 to 25 % \(20 independent recordings\)\.$", ranges
     )

@@ -28,12 +28,12 @@ class Archive(NamedTuple):
 
     @property
     def url_path(self) -> str:
-        """The archive's path on the server, Zenodo or a mirror."""
+        """The archive's path on the server (Zenodo or a mirror)."""
         return f"/records/{self.record}/files/{self.name}"
 
     @property
     def folder(self) -> str:
-        """The part's folder, named as in the official baseline: `dev_data`."""
+        """The part's folder name in the official baseline, such as `dev_data`."""
         return f"{self.part}_data"
 
 

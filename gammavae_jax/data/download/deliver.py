@@ -19,7 +19,7 @@ LOCK_NAME = ".download-lock"
 
 
 class DownloadStatus(NamedTuple):
-    """The path of an archive, and how much of it is on disk."""
+    """An archive's path, and how much of the archive is on disk."""
 
     path: Path
     n_bytes: int

@@ -184,7 +184,7 @@ class _Download:
                 size += len(data)
 
     def _verify(self) -> None:
-        """Verify the archive by its published checksum, or by those inside it."""
+        """Verify the archive by its published checksum or its internal checksums."""
         published, md5 = self.published.md5, hashlib.md5(usedforsecurity=False)
         with self.part.open("rb") as file:
             if published is None:

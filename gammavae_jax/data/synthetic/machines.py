@@ -39,7 +39,7 @@ class Condition(NamedTuple):
 
 @dataclass(frozen=True)
 class Machine:
-    """The sounds of one machine, as functions of a generator and the shaft's angle."""
+    """One machine's sounds, as functions of a random generator and the shaft angle."""
 
     sound: Callable[[Generator, Signal], Signal]
     fault: Callable[[Generator, Signal], Signal]

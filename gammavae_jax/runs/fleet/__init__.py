@@ -1,1 +1,1 @@
-"""Fleets: runs of more machines than fit in memory, trained in waves."""
+"""Fleets: runs whose machines do not all fit in memory and are trained in waves."""

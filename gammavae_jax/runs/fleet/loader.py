@@ -26,7 +26,7 @@ class _QuietLog(Log):
         self.stop = stop
 
     def shown_on(self, like: Log) -> Log:
-        """Return a log that prints, for use in the later stages of the wave.
+        """Return a log that prints its messages, for the later stages of the wave.
 
         It uses the console of `like`, and begins with the notes collected so far.
         """

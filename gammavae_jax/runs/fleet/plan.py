@@ -142,7 +142,7 @@ def require_same_plan(before: WavePlan, plan: WavePlan, out: Path) -> None:
 
 
 def wave_size_that_fits(machines: Sequence[MachineSize], config: Config) -> int:
-    """Estimate how many machines can form a wave that fits in memory; at least one."""
+    """Estimate how many machines of a wave fit in memory; return at least 1."""
     train = reduce(Capacity.joined, (size.train for size in machines))
     test = reduce(Capacity.joined, (size.test for size in machines))
     n_frames = train.frames * train.clips + test.frames * test.clips

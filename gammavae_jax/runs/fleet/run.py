@@ -1,4 +1,4 @@
-"""Processes more machines than fit in memory, wave by wave.
+"""Processes machines wave by wave if they do not all fit in memory.
 
 A fleet's folder holds `fleet.json`, a run folder for each wave, and the combined
 results. Finished waves are not run again.
@@ -67,7 +67,7 @@ def run_machines(
     wave_size: int | None,
     log: Log,
 ) -> bool:
-    """Run the main job, in waves if the machines do not fit in memory.
+    """Train, score and evaluate machines, in waves if they do not all fit in memory.
 
     Args:
         config: the configuration.
@@ -145,8 +145,8 @@ def evaluate_machines(
     fleet, out = checkpoint.resolve(), folder.path.resolve()
     if fleet.is_relative_to(out) or out.is_relative_to(fleet):
         raise InputError(
-            f"{str(folder.path)!r} is the fleet's folder, or contains it, or lies in "
-            "it: choose another path for --out"
+            f"{str(folder.path)!r} is, contains or is inside the fleet's folder: "
+            "choose another path for --out"
         )
     with hold(folder._replace(resume=False)):
         _evaluate_waves(checkpoint, source, folder.path, year, log)

@@ -55,7 +55,10 @@ def clip_frames(path: Path, config: FeatureConfig) -> int:
 
 
 class MachineSize(NamedTuple):
-    """The size of one machine type, whose sections stay in the same wave."""
+    """The amount of data of one machine type.
+
+    All sections of a machine type are in the same wave.
+    """
 
     machine: str
     n_units: int  # sections, each with models of its own
@@ -111,7 +114,7 @@ def measure_fleet(
 def _usable(
     unit: MachineFiles, config: FeatureConfig, bad: list[InputError]
 ) -> _Lengths:
-    """Count the frames of usable recordings; add the errors of bad ones to `bad`."""
+    """Count each recording's frames; if that fails, add the error to `bad`."""
 
     def frames(files: Sequence[ClipFile]) -> dict[ClipFile, int]:
         lengths = {}

@@ -288,7 +288,7 @@ def test_evaluating_a_fleet_never_removes_a_part_of_it(waves, data):
     before = score_bytes(waves)
     for out in (waves, waves / "waves" / "0000", waves.parent):
         job = Source(data, ()), RunFolder(out, overwrite=True), None
-        problem = "is the fleet's folder, or contains it, or lies in it"
+        problem = "is, contains or is inside the fleet's folder"
         with pytest.raises(InputError, match=problem):
             evaluate_machines(waves, *job, quiet_log())
     assert score_bytes(waves) == before
