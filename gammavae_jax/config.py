@@ -263,7 +263,7 @@ class Config:
             )
         if self.model.has_power_likelihood:
             raise InputError(
-                "scoring.threshold=official is defined for squared errors: set "
+                "scoring.threshold=official works only with squared errors: set "
                 "model.likelihood=gaussian_db, or scoring.threshold=conformal"
             )
         for name in self.scores:

@@ -155,7 +155,7 @@ def test_models_compute_the_requested_scores_and_those_to_fuse():
                 "train.split=clip",
                 "scoring.threshold=official",
             ],
-            "scoring.threshold=official is defined for squared errors: set "
+            "scoring.threshold=official works only with squared errors: set "
             "model.likelihood=gaussian_db",
         ),
         (["train.split=window"], "holds out no clips: set scoring.threshold=official"),

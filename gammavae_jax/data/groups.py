@@ -110,7 +110,7 @@ def _with_groups(name: str, loaded: LoadedRecordings, groups: Any) -> LoadedReco
         if label is None or label != label:  # NaN, from a table
             raise InputError(
                 f"{printable(name)}: the argument 'groups' has no label for recording "
-                f"{recording}: give each recording without a group its own label"
+                f"{recording}: pass a unique label for a recording without a group"
             )
     number = _numbered(map(str, labels))
     _require_two_groups(name, number, np.arange(len(number)))

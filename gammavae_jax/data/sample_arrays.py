@@ -61,8 +61,8 @@ def _require_known_scale(samples: np.ndarray, name: str) -> None:
         return
     n_bits = most.bit_length() + 1
     raise InputError(
-        f"{name}: the samples are {samples.dtype}, but use only {n_bits} bits: convert "
-        "them to the type in which they were recorded, for example with "
+        f"{name}: the samples are {samples.dtype}, but fill only {n_bits} bits: "
+        "convert them to the type in which they were recorded, for example with "
         ".astype('int16'), or divide them by their full scale"
     )
 

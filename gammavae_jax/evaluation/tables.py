@@ -186,7 +186,7 @@ def table_cells(
 
 
 def percent(spread: Mapping[str, Any]) -> str:
-    """Format a mean as `62.64 ± 0.66`, or without the deviation for one seed."""
+    """Format a mean as `62.64 ± 0.66`, or as `62.64` if there is only one seed."""
     if not math.isfinite(spread["mean"]):
         return "-"
     text = f"{100 * spread['mean']:.2f}"

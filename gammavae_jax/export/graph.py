@@ -74,7 +74,7 @@ class Graph:
         return self.op("Cast", tensor, to=onnx.TensorProto.FLOAT)
 
     def double(self, value: Value) -> Tensor:
-        """Cast a tensor to float64, or add a float64 constant."""
+        """Cast a tensor to float64, or insert a number as a float64 constant."""
         if isinstance(value, Tensor):
             return self.op("Cast", value, to=onnx.TensorProto.DOUBLE)
         return self._constant(np.ascontiguousarray(value, np.float64))

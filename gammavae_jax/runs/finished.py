@@ -104,8 +104,8 @@ def _checkpoint_of(folder: Path, summary: Mapping[str, Any]) -> Path:
         if (place / "detector.json").is_file():
             return place
     raise InputError(
-        f"the checkpoint of {str(folder)!r} is no longer at {str(places[-1])!r}: "
-        f"copy it to {str(places[0])!r}"
+        f"the checkpoint of {str(folder)!r} was not found at {str(places[-1])!r}: "
+        f"if it was moved, copy it to {str(places[0])!r}"
     )
 
 

@@ -150,8 +150,8 @@ def test_a_recording_without_a_label_is_named(label):
     with pytest.raises(InputError) as caught:
         with_groups({"fan": loaded([3, 1])}, ["monday", label])
     assert str(caught.value) == (
-        "fan: the argument 'groups' has no label for recording 1: give each recording "
-        "without a group its own label"
+        "fan: the argument 'groups' has no label for recording 1: pass a unique label "
+        "for a recording without a group"
     )
 
 

@@ -39,11 +39,11 @@ def test_several_channels_are_scaled_together():
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        (at(2**15, np.int64), "int64, but use only 15 bits: .*int16"),
-        (at(2**15, np.int32), "int32, but use only 15 bits"),
-        (at(2**23, np.int32), "int32, but use only 23 bits"),
-        (at(2**31, np.int64), "int64, but use only 31 bits"),
-        (np.array([0, -(2**63)]), "int64, but use only 65 bits"),
+        (at(2**15, np.int64), "int64, but fill only 15 bits: .*int16"),
+        (at(2**15, np.int32), "int32, but fill only 15 bits"),
+        (at(2**23, np.int32), "int32, but fill only 23 bits"),
+        (at(2**31, np.int64), "int64, but fill only 31 bits"),
+        (np.array([0, -(2**63)]), "int64, but fill only 65 bits"),
         (at(2**15, np.float32), "samples reach 16.*such as 32768"),
         (at(2**7, float), r"samples reach 64, but full scale must be 1"),
         (SOUND * 2**15, "samples reach 16"),

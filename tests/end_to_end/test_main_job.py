@@ -224,7 +224,7 @@ def test_a_page_needs_a_run_and_its_checkpoint(finished, data, tmp_path):
     summary["checkpoint"] = str(tmp_path / "gone")
     (copy / "summary.json").write_text(json.dumps(summary))
     with pytest.raises(
-        InputError, match=r"the checkpoint of .* is no longer at .*gone"
+        InputError, match=r"the checkpoint of .* was not found at .*gone"
     ):
         Report(copy).run()
     with pytest.raises(InputError, match="is not a finished run"):

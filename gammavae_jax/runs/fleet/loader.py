@@ -19,7 +19,7 @@ class _Cancelled(Exception):
 
 
 class _QuietLog(Log):
-    """A silent log for a background thread; it keeps notes and times."""
+    """A log for a background thread: prints nothing, but stores notes and timings."""
 
     def __init__(self, stop: threading.Event):
         super().__init__(Console(file=io.StringIO()))
