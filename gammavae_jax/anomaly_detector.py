@@ -251,7 +251,7 @@ class AnomalyDetector(BaseEstimator):
         if not hasattr(self, "detector_"):
             raise InputError("this detector is not fitted: call fit first")
         before, now = self._parameters, plain_parameters(self.get_params())
-        self.detector_ = with_parameters(self.detector_, before, now)
+        self.detector_ = with_parameters(self.detector_, before, now, self._log)
         self._parameters = now
         return self.detector_
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from gammavae_jax.cli.shared import (
+    RateOfAlarms,
     models_in_checkpoint,
     new_table,
     prepare,
@@ -37,6 +38,8 @@ class Export:
     """Seed whose models are exported. Default: the run's first seed."""
     score: str | None = None
     """Score to export. Default: the run's headline score."""
+    false_alarm_rate: RateOfAlarms = None
+    """Use the thresholds for this false-alarm rate. Default: the detector's rate."""
     int8: bool = False
     """Also write a smaller file with int8 weights, and print how much its scores
     differ."""
@@ -59,9 +62,12 @@ class Export:
         from gammavae_jax.export.write import export_machines
         from gammavae_jax.log import Log
         from gammavae_jax.runs.checkpoint import load_detector
+        from gammavae_jax.scoring.detector import with_false_alarm_rate
 
         log = Log()
         detector = load_detector(self.checkpoint)
+        if self.false_alarm_rate is not None:
+            detector = with_false_alarm_rate(detector, self.false_alarm_rate)
         detector = narrowed(detector, self.machines, self.seed, self.score)
         sounds = None
         if self.data_root is not None:

@@ -30,6 +30,7 @@ from gammavae_jax.cli.score import Score
 from gammavae_jax.cli.serve import Serve
 from gammavae_jax.cli.shared import readable_errors
 from gammavae_jax.cli.submit import Submit
+from gammavae_jax.cli.threshold import Threshold
 from gammavae_jax.cli.watch import Watch
 from gammavae_jax.errors import InputError, unknown_name
 
@@ -73,6 +74,7 @@ COMMANDS: Mapping[str, type[Command]] = {
     "demo": Demo,
     "fit": Fit,
     "score": Score,
+    "threshold": Threshold,
     "watch": Watch,
     "serve": Serve,
     "run": Run,

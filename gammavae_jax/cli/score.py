@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from gammavae_jax.cli.shared import (
+    RateOfAlarms,
     models_in_checkpoint,
     new_table,
     prepare,
@@ -33,6 +34,8 @@ class Score:
     """WAV or FLAC files, or folders of them; subfolders are included."""
     machine: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Machine that was recorded; required if the detector has several machines."""
+    false_alarm_rate: RateOfAlarms = None
+    """Use the thresholds for this false-alarm rate. Default: the detector's rate."""
     skip_bad_files: bool = False
     """Report and skip recordings that cannot be used."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -52,6 +55,8 @@ class Score:
         from gammavae_jax.anomaly_detector import AnomalyDetector
 
         detector = AnomalyDetector.load(self.detector)
+        if self.false_alarm_rate is not None:
+            detector.set_params(false_alarm_rate=self.false_alarm_rate)
         recordings = list(self.recordings)
         detector.skip_bad_files = self.skip_bad_files
         if self.report:

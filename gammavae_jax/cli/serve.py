@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from gammavae_jax.cli.shared import models_in_checkpoint, prepare
+from gammavae_jax.cli.shared import RateOfAlarms, models_in_checkpoint, prepare
 from gammavae_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class Serve:
     allow_host: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Name by which clients may address this server, in addition to its addresses and
     its host name. Repeat the option for more names."""
+    false_alarm_rate: RateOfAlarms = None
+    """Use the thresholds for this false-alarm rate. Default: the detector's rate."""
     window: float | None = None
     """Window length in seconds; recordings longer than one and a half windows are
     scored window by window. Default: the length of the training clips."""
@@ -69,7 +71,7 @@ class Serve:
         log = Log(Console())
         announcer = Announcer(log)
         with listening_socket(self.host, self.port) as listener:
-            scorer = load_scorer(self.detector)
+            scorer = load_scorer(self.detector, self.false_alarm_rate)
             size = window_size(scorer, self.window, self.hop)
             limits = Limits(
                 round(self.max_megabytes * 1e6),

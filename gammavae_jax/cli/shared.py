@@ -189,6 +189,8 @@ def new_table(
     return table
 
 
+RateOfAlarms = Annotated[float | None, tyro.conf.arg(metavar="RATE")]
+
 # Both `--set a=1 b=2` and `--set a=1 --set b=2` are accepted.
 Settings = Annotated[
     tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from gammavae_jax.cli.shared import models_in_checkpoint, prepare
+from gammavae_jax.cli.shared import RateOfAlarms, models_in_checkpoint, prepare
 from gammavae_jax.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class Watch:
     machine: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Machine that all recordings belong to. Default: the machine that their subfolder
     is named after, or the only machine of the detector."""
+    false_alarm_rate: RateOfAlarms = None
+    """Use the thresholds for this false-alarm rate. Default: the detector's rate."""
     window: float | None = None
     """Window length in seconds; recordings longer than one and a half windows are
     scored window by window. Default: the length of the training clips."""
@@ -102,7 +104,7 @@ class Watch:
         webhook = self.webhook and Webhook(
             self.webhook, lambda text: announcer.say(text)
         )
-        scorer = load_scorer(self.detector)
+        scorer = load_scorer(self.detector, self.false_alarm_rate)
         machine = self.machine
         if machine is not None:
             machine = known_machine(machine, scorer.machines)

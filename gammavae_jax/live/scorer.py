@@ -113,11 +113,21 @@ class LiveScorer:
         return spectrogram(clip, bank, self._features).log_mel
 
 
-def load_scorer(path: str | os.PathLike[str]) -> LiveScorer:
-    """Load a saved detector, or the checkpoint of a run."""
+def load_scorer(
+    path: str | os.PathLike[str], false_alarm_rate: float | None = None
+) -> LiveScorer:
+    """Load a saved detector, or the checkpoint of a run.
+
+    Args:
+        path: the detector's folder.
+        false_alarm_rate: sets the thresholds; None: the detector's own rate.
+    """
     from gammavae_jax.anomaly_detector import AnomalyDetector
 
-    return LiveScorer(AnomalyDetector.load(path, verbose=False))
+    detector = AnomalyDetector.load(path, verbose=False)
+    if false_alarm_rate is not None:
+        detector.set_params(false_alarm_rate=false_alarm_rate)
+    return LiveScorer(detector)
 
 
 class WindowSize(NamedTuple):

@@ -36,6 +36,11 @@ def require_place(folder: Path) -> None:
         raise _not_written(folder, error) from error
 
 
+def is_estimator(folder: Path) -> bool:
+    """Return whether an `AnomalyDetector` was saved here; False for a run."""
+    return (folder / _PARAMETERS).is_file()
+
+
 def write_detector(
     folder: Path, detector: Detector, parameters: Mapping[str, Any]
 ) -> None:

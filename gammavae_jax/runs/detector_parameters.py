@@ -11,8 +11,10 @@ from gammavae_jax.config import Config, FeatureConfig
 from gammavae_jax.config_json import override
 from gammavae_jax.data.recording_clips import require_clip_length
 from gammavae_jax.errors import InputError
+from gammavae_jax.log import Log
 from gammavae_jax.presets import preset as named_preset
 from gammavae_jax.scoring.detector import Detector, with_false_alarm_rate
+from gammavae_jax.scoring.sensitivity import unsupported_machines
 
 _NUMBER = (int, float)
 # The types that each parameter may have, and their description in messages.
@@ -91,7 +93,7 @@ def configuration_of(parameters: Mapping[str, Any]) -> Config:
 
 
 def with_parameters(
-    detector: Detector, fitted: Mapping[str, Any], now: Mapping[str, Any]
+    detector: Detector, fitted: Mapping[str, Any], now: Mapping[str, Any], log: Log
 ) -> Detector:
     """Adapt a detector to parameters that were set after `fit`.
 
@@ -99,6 +101,7 @@ def with_parameters(
         detector: a detector that was fitted with the parameters `fitted`.
         fitted: the plain parameters at the time of the fit.
         now: the plain parameters that the detector should have.
+        log: shows which machines have too few recordings for a new false-alarm rate.
 
     Raises:
         InputError: a changed parameter requires retraining.
@@ -112,7 +115,10 @@ def with_parameters(
     rate = now["false_alarm_rate"]
     if rate == fitted["false_alarm_rate"]:
         return detector
-    return with_false_alarm_rate(detector, rate)
+    detector = with_false_alarm_rate(detector, rate)
+    if note := unsupported_machines(detector):
+        log.say(note)
+    return detector
 
 
 def require_saved_parameters(

@@ -1,6 +1,8 @@
 """`gammavae fit`, `score` and `demo` as a user runs them."""
 
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -49,6 +51,57 @@ def test_the_broken_machine_has_the_highest_score_and_an_alarm(recordings, fitte
     assert "ALARM" in table[0]
 
 
+def alarms(recordings, detector, *options):
+    run = python(
+        *GAMMAVAE, "score", detector, recordings / "today", "--json", "-", *options
+    )
+    return {r["name"]: r["is_anomaly"] for r in json.loads(run.stdout)}, run.stderr
+
+
+def test_the_table_of_thresholds_changes_nothing(fitted):
+    before = {path: path.read_bytes() for path in fitted.rglob("*") if path.is_file()}
+    run = python(*GAMMAVAE, "threshold", fitted)
+    lines = [line.rstrip() for line in run.stdout.splitlines()]
+    assert lines[0] == "pump: 10 held-out clips"
+    rows = [re.split(r"  +", line.strip()) for line in lines if " of 10 " in line]
+    assert [row[0] for row in rows] == ["20 %", "10 %", "5 %", "2 %", "1 %"]
+    assert [row[2] for row in rows] == ["1 of 10", *["0 of 10"] * 4]
+    assert [row[3:] for row in rows[1:3]] == [
+        ["0.3 to 31 %", "current"],
+        ["needs 19 recordings"],
+    ]
+    assert lines[-1].endswith(f"gammavae threshold {fitted} --false-alarm-rate RATE")
+    after = {path: path.read_bytes() for path in fitted.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_the_rate_can_be_changed_after_fit_and_for_one_command(
+    recordings, fitted, tmp_path
+):
+    copy = tmp_path / "pump.detector"
+    shutil.copytree(fitted, copy)
+    at_first, note = alarms(recordings, copy)
+    assert at_first["broken.wav"]
+    assert "independent recordings" not in note
+    every, _ = alarms(recordings, copy, "--false-alarm-rate", 0.99)
+    assert all(every.values())
+    assert not all(at_first.values())
+    run = python(
+        *GAMMAVAE, "threshold", copy, "--false-alarm-rate", 0.99, "--json", "-"
+    )
+    rates = {r["false_alarm_rate"]: r for r in json.loads(run.stdout)}
+    assert [rate for rate, r in rates.items() if r["is_current"]] == [0.99]
+    assert rates[0.99]["held_out_alarms"] == 9
+    assert f"written to {copy}" in run.stderr
+    assert alarms(recordings, copy)[0] == every
+    _, note = alarms(recordings, copy, "--false-alarm-rate", 0.01)
+    assert "needs 99 independent recordings" in note
+    python(*GAMMAVAE, "threshold", copy, "--false-alarm-rate", 0.1)
+    name = "anomaly_detector.json"
+    assert (copy / name).read_bytes() == (fitted / name).read_bytes()
+    assert alarms(recordings, copy)[0] == at_first
+
+
 def test_an_existing_detector_is_not_replaced_without_overwrite(
     recordings, fitted, refusal
 ):
@@ -65,12 +118,16 @@ def test_an_existing_detector_is_not_replaced_without_overwrite(
         (["fit", "{root}/normal/0.wav", "--out", "{root}/x"], "has one clip"),
         (["fit", "{root}/normal", "--by-folder", "--out", "{root}/x"], "no subfolders"),
         (["score", "{root}/normal", "{root}/today"], "no checkpoint in"),
+        (["threshold", "{root}/normal"], "no checkpoint in"),
+        (["threshold", "{fitted}", "--false-alarm-rate", "2"], "false_alarm_rate is"),
+        (["score", "{fitted}", "{root}", "--false-alarm-rate", "0"], "rate is"),
         (["demo", "--out", "{root}"], "exists: choose another path for --out"),
         (["score", "x", "y", "--report", "{root}/no/x"], "is not a folder: create it"),
     ],
 )
-def test_bad_input_is_one_line(recordings, arguments, message, refusal):
-    assert message in refusal(*(x.format(root=recordings) for x in arguments))
+def test_bad_input_is_one_line(recordings, fitted, arguments, message, refusal):
+    places = {"root": recordings, "fitted": fitted}
+    assert message in refusal(*(x.format(**places) for x in arguments))
     assert not (recordings / "x").exists()
 
 

@@ -8,9 +8,11 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gammavae_jax.config import ScoringConfig
 from gammavae_jax.scoring.sample_size import clips_needed
 from gammavae_jax.scoring.threshold import (
     conformal_threshold,
+    fit_thresholds,
     gamma_threshold,
     p_values,
 )
@@ -174,3 +176,30 @@ def test_weights_that_add_up_to_whole_recordings_alarm_exactly_at_the_rate(m, n,
     # The weight above the threshold is the largest multiple of 1 / m that is allowed.
     n_above = np.floor(round(m * ((n + 1) * rate - 1), 9))
     assert is_alarm[: m * n].sum() == n_above
+
+
+def test_fractions_of_a_recording_count_exactly():
+    """Eight clips with a weight of a quarter count as two recordings."""
+    ours = p_values(np.arange(9.0), np.arange(8.0), np.full(8, 0.25))
+    np.testing.assert_allclose(ours, (1 + (8 - np.arange(9)) / 4) / 3, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["conformal", "gamma"])
+def test_the_thresholds_of_machines_ignore_unknown_scores_and_each_other(kind):
+    rng = np.random.default_rng(0)
+    scores = rng.gamma(2.0, size=(2, 3, 40))
+    scores[0, 1, 25:] = scores[1, 1, ::2] = np.nan
+    scores[1, 2] = np.nan  # the model diverged
+    weights = rng.choice([1.0, 0.5, 0.25], (3, 40))
+    config = ScoringConfig(threshold=kind)
+    ours = fit_thresholds({"mse": scores}, config, weights)["mse"]
+    for seed, machine in np.ndindex(2, 3):
+        known = ~np.isnan(scores[seed, machine])
+        of_model = scores[seed, machine, known]
+        if not known.any():
+            expected = np.nan
+        elif kind == "gamma":
+            expected = gamma_threshold(of_model, 0.1)
+        else:
+            expected = conformal_threshold(of_model, 0.1, weights[machine, known])
+        np.testing.assert_equal(ours[seed, machine], expected)

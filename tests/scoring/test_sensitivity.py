@@ -1,0 +1,74 @@
+"""The thresholds for other false-alarm rates, and how certain they are."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.detectors import fitted, small
+from support.probes import clips, noise
+
+from gammavae_jax.errors import InputError
+from gammavae_jax.scoring.sample_size import false_alarm_range
+from gammavae_jax.scoring.sensitivity import sensitivities, unsupported_machines
+from gammavae_jax.scoring.threshold import conformal_threshold
+
+SCORE = "fusion_smooth_max"
+RATES = (0.5, 0.2, 0.1, 0.05)
+
+
+@pytest.fixture(scope="module")
+def detector():
+    """Two machines with 12 and 30 clips, of which 20 count as independent."""
+    rng = np.random.default_rng(0)
+    machines = [(f"m{n}", clips(noise(rng, n))) for n in (12, 30)]
+    config = small("default", f'scores=["{SCORE}"]')
+    made = fitted(config, machines, 0).detector
+    weights = made.weights.copy()
+    weights[1, :20] = 0.5
+    return replace(made, weights=weights)
+
+
+@pytest.mark.parametrize("machine", [0, 1])
+def test_each_rate_has_its_conformal_threshold_and_the_alarms_that_it_gives(
+    detector, machine
+):
+    n_clips = (12, 30)[machine]
+    held_out = detector.calibration[SCORE][0, machine, :n_clips]
+    weights = detector.weights[machine, :n_clips]
+    found = sensitivities(detector, machine, RATES)
+    for rate, of_rate in zip(RATES, found, strict=True):
+        expected = conformal_threshold(held_out, rate, weights)
+        n_alarms = (held_out > expected).sum()
+        assert of_rate == (rate, expected, n_alarms, n_clips, (12.0, 20.0)[machine])
+        assert of_rate.real_rate == false_alarm_range(of_rate.n_recordings, rate)
+    assert [f.n_alarms for f in found] == sorted(
+        (f.n_alarms for f in found), reverse=True
+    )
+    # 0.1 needs 9 independent recordings, 0.05 needs 19.
+    assert [f.is_supported for f in found] == [True] * 3 + [machine == 1]
+
+
+def test_machines_with_too_few_independent_recordings_are_named(detector):
+    def at(rate):
+        scoring = replace(detector.config.scoring, false_alarm_rate=rate)
+        config = replace(detector.config, scoring=scoring)
+        return unsupported_machines(replace(detector, config=config))
+
+    assert at(0.1) == ""
+    assert at(0.05) == (
+        "A false-alarm rate of 0.05 needs 19 independent recordings: expect more false "
+        "alarms for m12 (has 12)."
+    )
+    assert at(0.01).endswith("expect more false alarms for m12 (has 12), m30 (has 20).")
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 2.0, np.nan])
+def test_a_rate_out_of_range_is_refused(detector, rate):
+    with pytest.raises(InputError, match="false_alarm_rate"):
+        sensitivities(detector, 0, [rate])
+
+
+def test_official_thresholds_have_no_other_rates(detector):
+    official = replace(detector, config=small("official"))
+    with pytest.raises(InputError, match=r"train with scoring\.threshold=conformal"):
+        sensitivities(official, 0, [0.1])
