@@ -221,10 +221,14 @@ def test_the_notes_name_machines_with_fewer_groups_than_folds(tiny):
     assert notes_on(tiny("vae"), **machines) == []
 
 
-@pytest.mark.parametrize(("n_frames", "n_windows"), [(5, 1), (6, 2)])
+@pytest.mark.parametrize(
+    ("n_frames", "n_windows"),
+    [(5, 1), (6, 2), (np.array([5, 9]), 1), (np.array([9, 6]), 2)],
+)
 def test_a_model_that_would_train_on_a_single_window_is_refused(
     tiny, n_frames, n_windows
 ):
+    """With two clips, each model trains on one of them."""
     rng = np.random.default_rng(0)
     machines = [("many", clips(noise(rng, 6))), ("two", clips(noise(rng, 2, n_frames)))]
     split = split_windows(stack_machines(machines, 5), tiny())
