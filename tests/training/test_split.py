@@ -126,6 +126,21 @@ def test_extra_clips_are_trained_on_and_never_held_out(
     assert (of_extra == TRAIN).all()
 
 
+def test_a_recording_is_grouped_by_the_mean_over_its_clips(tiny):
+    """Only the first clip of recording 0 resembles recording 1."""
+    rng = np.random.default_rng(0)
+    single = [near_copies(rng, [1])[0] for _ in range(8)]
+    first = single[0] + 0.01 * rng.standard_normal(single[0].shape)
+    odd = single[0] + 30 * rng.standard_normal(128)
+    cut = [first, *(odd + noise(rng, 1)[0] for _ in range(4))]
+    recordings = [np.array([0] * 5 + list(range(1, 9)))]
+    arrays = stack_machines([("m", clips([*cut, *single]))], 5)
+    config = tiny("default", "train.n_folds=3", "n_seeds=5")
+    held_out = split_windows(arrays, config, recordings=recordings).is_held_out[:, 0]
+    assert (held_out[:, 0] == held_out[:, 4]).all()
+    assert (held_out[:, 0] != held_out[:, 5]).any()
+
+
 def test_extra_clips_have_no_influence_on_the_groups(tiny):
     """Otherwise, loud extra clips would make all others look alike."""
     rng = np.random.default_rng(0)
