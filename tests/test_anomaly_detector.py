@@ -247,7 +247,7 @@ def test_too_few_clips_for_the_false_alarm_rate_give_a_note(training, capsys):
     assert "Too few" not in capsys.readouterr().err
     # This preset holds out one of them, whatever their number.
     training(small(preset="vae", verbose=True), NORMAL)
-    assert "machine (1)" in capsys.readouterr().err
+    assert "machine (has 1)" in capsys.readouterr().err
 
 
 def test_scikit_learn_clones_it_with_its_parameters():
@@ -422,7 +422,10 @@ def test_an_official_threshold_does_not_change_with_the_rate(detector):
     config = copy.copy(detector.detector_.config)
     object.__setattr__(config, "scoring", scoring)
     official = dataclasses.replace(detector.detector_, config=config)
-    problem = "official thresholds cannot be adapted to it: call"
+    problem = (
+        "official thresholds cannot be adapted to a false-alarm rate of 0.2: train "
+        r"again with scoring\.threshold=conformal"
+    )
     with pytest.raises(InputError, match=problem):
         with_false_alarm_rate(official, 0.2)
 

@@ -63,12 +63,16 @@ class Export:
         from gammavae_jax.log import Log
         from gammavae_jax.runs.checkpoint import load_detector
         from gammavae_jax.scoring.detector import with_false_alarm_rate
+        from gammavae_jax.scoring.sensitivity import unsupported_machines
 
         log = Log()
         detector = load_detector(self.checkpoint)
         if self.false_alarm_rate is not None:
             detector = with_false_alarm_rate(detector, self.false_alarm_rate)
         detector = narrowed(detector, self.machines, self.seed, self.score)
+        note = unsupported_machines(detector)
+        if note and self.false_alarm_rate is not None:
+            log.say(note)
         sounds = None
         if self.data_root is not None:
             sounds = recorded(detector, self.data_root, log)

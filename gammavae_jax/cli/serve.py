@@ -71,7 +71,7 @@ class Serve:
         log = Log(Console())
         announcer = Announcer(log)
         with listening_socket(self.host, self.port) as listener:
-            scorer = load_scorer(self.detector, self.false_alarm_rate)
+            scorer = load_scorer(self.detector, self.false_alarm_rate, log.say)
             size = window_size(scorer, self.window, self.hop)
             limits = Limits(
                 round(self.max_megabytes * 1e6),

@@ -1,5 +1,6 @@
 """`gammavae threshold`: shows what each false-alarm rate means, and sets the rate."""
 
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,9 +48,14 @@ class Threshold:
         """Print a table for each machine; with --false-alarm-rate, save the detector.
 
         Raises:
-            InputError: the detector is unreadable or has official thresholds, the rate
-                is out of range, or the detector belongs to a run and cannot be changed.
+            InputError: the detector is unreadable or its thresholds are not conformal,
+                the rate is out of range, or a run's checkpoint would be changed.
         """
+        if self.json and self.detector.resolve() in self.json.resolve().parents:
+            raise InputError(
+                f"{printable(self.json)} is inside the detector's folder, which is "
+                "replaced: choose another path for --json"
+            )
         prepare(models_in_checkpoint(self.detector))
 
         from gammavae_jax.anomaly_detector import AnomalyDetector
@@ -69,14 +75,11 @@ class Threshold:
         detector = estimator.detector_
         current = detector.config.scoring.false_alarm_rate
         rates = sorted({*_RATES, current}, reverse=True)
-        found = {
-            name: sensitivities(detector, number, rates)
-            for number, name in enumerate(estimator.machines_)
-        }
-        if self.json:
-            write_json(self.json, _records(found, current))
+        found = sensitivities(detector, rates)
         if is_changed:
             estimator.save(self.detector)
+        if self.json:
+            write_json(self.json, _records(found, current))
         console = table_console(stderr=self.json == Path("-"))
         for name, of_machine in found.items():
             console.print(_table(name, of_machine, current))
@@ -99,12 +102,12 @@ def _records(
             "machine": name,
             "false_alarm_rate": of_rate.rate,
             "is_current": of_rate.rate == current,
-            "threshold": of_rate.threshold,
+            "threshold": None if math.isnan(of_rate.threshold) else of_rate.threshold,
             "held_out_alarms": of_rate.n_alarms,
             "held_out_clips": of_rate.n_clips,
             "independent_recordings": of_rate.n_recordings,
             "is_supported": of_rate.is_supported,
-            "real_rate": list(of_rate.real_rate),
+            "probable_rate": list(of_rate.probable_rate),
         }
         for name, of_machine in found.items()
         for of_rate in of_machine
@@ -119,18 +122,18 @@ def _table(name: str, found: "Sequence[Sensitivity]", current: float) -> "Table"
     title = f"{name}: {n_clips} held-out clips"
     if n_recordings < n_clips:
         title += f", {n_recordings:.3g} independent recordings"
-    numbers = ("rate", "alarm above", "held-out alarms", "real rate (95 %)")
+    numbers = ("rate", "alarm above", "held-out alarms", "probable rate")
     table = new_table((*numbers, ""), numbers, title)
     for of_rate in found:
-        low, high = (100 * limit for limit in of_rate.real_rate)
-        real = f"{low:.1f} to {high:.0f} %"
+        low, high = (100 * limit for limit in of_rate.probable_rate)
+        probable = f"{low:.1f} to {high:.0f} %"
         if not of_rate.is_supported:
-            real = f"needs {clips_needed(of_rate.rate)} recordings"
+            probable = f"needs {clips_needed(of_rate.rate)} recordings"
         table.add_row(
             f"{100 * of_rate.rate:g} %",
             f"{of_rate.threshold:.4g}",
             f"{of_rate.n_alarms} of {n_clips}",
-            real,
+            probable,
             "current" if of_rate.rate == current else "",
         )
     return table

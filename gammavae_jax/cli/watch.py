@@ -104,7 +104,7 @@ class Watch:
         webhook = self.webhook and Webhook(
             self.webhook, lambda text: announcer.say(text)
         )
-        scorer = load_scorer(self.detector, self.false_alarm_rate)
+        scorer = load_scorer(self.detector, self.false_alarm_rate, log.say)
         machine = self.machine
         if machine is not None:
             machine = known_machine(machine, scorer.machines)

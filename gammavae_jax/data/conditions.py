@@ -31,6 +31,7 @@ class Conditions(NamedTuple):
     # Numbers of channels in the files; arrays of one channel do not count.
     channels: tuple[int, ...]
     shortest: float  # seconds; scores of shorter clips are not comparable
+    n_recordings: float = 0.0  # independent held-out recordings; 0 if unknown
 
 
 def conditions_of(clips: Clips, config: FeatureConfig) -> Conditions:

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Int
 
 from gammavae_jax.data.clips import Clips, NamedClips, recording_numbers
-from gammavae_jax.data.names import is_labelled
+from gammavae_jax.data.machines import ClipFile
+from gammavae_jax.data.names import is_labelled, section_word
 from gammavae_jax.data.recording_clips import LoadedRecordings
 from gammavae_jax.errors import InputError, printable
 
@@ -56,21 +57,24 @@ def group_clips(train: NamedClips, pattern: str) -> list[Int[np.ndarray, "_"]]:
 def group_by_attributes(clips: Clips) -> Int[np.ndarray, "clip"]:
     """Number clips so that clips with equal attributes have the same number.
 
-    The challenge's file names state attributes, such as `car_B1_spd_31V`, after the
-    clip's index. A clip without attributes has a number of its own. So has every clip
-    if more than a fifth of the clips have equal attributes: otherwise, too few clips
-    would be left to compare with.
+    File names of the challenge (`section_00_source_train_normal_0000_car_B1.wav`) state
+    attributes after the clip's index. A clip without attributes has a number of its
+    own. So has every clip if more than a fifth of the clips have equal attributes:
+    otherwise, too few clips would be left to compare with.
     """
-    stated = [
-        file.name.attributes if is_labelled(file.path.name) else ""
-        for file in clips.files
-    ]
+    stated = [f.name.attributes if _is_challenge(f) else "" for f in clips.files]
     groups = _numbered(
         index if attributes in ("", "noAttribute") else attributes
         for index, attributes in enumerate(stated)
     )
     largest = np.bincount(groups).max()
     return groups if largest <= _LARGEST_SHARE * len(groups) else np.arange(len(groups))
+
+
+def _is_challenge(file: ClipFile) -> bool:
+    """Return whether a clip's name has the form that states attributes."""
+    name = file.path.name
+    return is_labelled(name) and section_word(name) == "section"
 
 
 def with_groups(
@@ -114,7 +118,12 @@ def _with_groups(name: str, loaded: LoadedRecordings, groups: Any) -> LoadedReco
             )
     number = _numbered(map(str, labels))
     _require_two_groups(name, number, np.arange(len(number)))
-    clips = loaded.clips._replace(recording=number[loaded.recording])
+    # The labels decide, not the attributes in the names.
+    files = tuple(
+        file._replace(name=file.name._replace(attributes=""))
+        for file in loaded.clips.files
+    )
+    clips = loaded.clips._replace(files=files, recording=number[loaded.recording])
     return loaded._replace(clips=clips)
 
 

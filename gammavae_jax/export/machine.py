@@ -178,8 +178,13 @@ def _sorted_weights(detector: Detector, machine: int) -> Float[np.ndarray, "held
 
 
 def _digest(config: Config, arrays: Any) -> str:
-    """Return a hash of the trained models; the chosen score does not affect it."""
-    settings = to_dict(config) | {"score": None, "scores": None}
+    """Return a hash of the trained models.
+
+    The chosen score and the false-alarm rate do not affect it.
+    """
+    scoring = replace(config.scoring, false_alarm_rate=0.1)
+    of_models = replace(config, scoring=scoring)
+    settings = to_dict(of_models) | {"score": None, "scores": None}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path, leaf in jax.tree.leaves_with_path(arrays):
         array = np.ascontiguousarray(leaf)

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -114,20 +114,28 @@ class LiveScorer:
 
 
 def load_scorer(
-    path: str | os.PathLike[str], false_alarm_rate: float | None = None
+    path: str | os.PathLike[str],
+    false_alarm_rate: float | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> LiveScorer:
     """Load a saved detector, or the checkpoint of a run.
 
     Args:
         path: the detector's folder.
         false_alarm_rate: sets the thresholds; None: the detector's own rate.
+        say: called with a note if there are too few recordings for this rate.
     """
     from gammavae_jax.anomaly_detector import AnomalyDetector
+    from gammavae_jax.scoring.sensitivity import unsupported_machines
 
     detector = AnomalyDetector.load(path, verbose=False)
     if false_alarm_rate is not None:
         detector.set_params(false_alarm_rate=false_alarm_rate)
-    return LiveScorer(detector)
+    scorer = LiveScorer(detector)
+    note = unsupported_machines(detector.detector_)
+    if note and false_alarm_rate is not None:
+        say(note)
+    return scorer
 
 
 class WindowSize(NamedTuple):

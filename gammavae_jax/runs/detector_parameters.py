@@ -115,6 +115,7 @@ def with_parameters(
     rate = now["false_alarm_rate"]
     if rate == fitted["false_alarm_rate"]:
         return detector
+    configuration_of(now)  # raises an error if 'settings' contradict the rate
     detector = with_false_alarm_rate(detector, rate)
     if note := unsupported_machines(detector):
         log.say(note)

@@ -227,7 +227,7 @@ def _is_conditions(value: Any) -> bool:
         and set(value) == set(Conditions._fields)
         and all(_is_list(value[name], _is_moderate, 2) for name in ("seconds", "level"))
         and all(_is_list(value[n], _is_size) for n in ("sample_rates", "channels"))
-        and _is_moderate(value["shortest"])
+        and all(_is_moderate(value[n]) for n in ("shortest", "n_recordings"))
     )
 
 

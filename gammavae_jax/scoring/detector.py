@@ -145,8 +145,8 @@ def with_false_alarm_rate(detector: Detector, rate: float) -> Detector:
     scoring = replace(detector.config.scoring, false_alarm_rate=float(rate))
     if scoring.threshold == "official":
         raise InputError(
-            f"false_alarm_rate was changed to {rate} after fit, but official "
-            "thresholds cannot be adapted to it: call fit again"
+            f"official thresholds cannot be adapted to a false-alarm rate of {rate:g}: "
+            "train again with scoring.threshold=conformal"
         )
     config = replace(detector.config, scoring=scoring)
     return _with_thresholds(replace(detector, config=config), detector.calibration)

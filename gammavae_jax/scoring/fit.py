@@ -18,7 +18,7 @@ from gammavae_jax.data.recording_notes import note_reference_channel
 from gammavae_jax.devices.local import local_devices
 from gammavae_jax.errors import InputError
 from gammavae_jax.scoring.detector import Detector, fit_scores
-from gammavae_jax.scoring.sample_size import sample_size_notes
+from gammavae_jax.scoring.sample_size import independent_recordings, sample_size_notes
 from gammavae_jax.scoring.short_clips import calibrate_short_clips
 from gammavae_jax.scoring.verdict import machine_names
 from gammavae_jax.training.loop import (
@@ -69,6 +69,9 @@ def fit(
         notes = sample_size_notes(examples.split, recordings, examples.names, config)
         for note in notes:
             observer.log.note(note)
+        counts = independent_recordings(examples.split, recordings, config)
+        pairs = zip(conditions, counts.tolist(), strict=True)
+        conditions = [of._replace(n_recordings=count) for of, count in pairs]
     if adapt_epochs:
         config = _with_enough_epochs(config, examples)
     clips = examples.arrays.clips if any_length else None

@@ -15,7 +15,7 @@ class Sensitivity(NamedTuple):
     """A false-alarm rate, and what it means for one machine."""
 
     rate: float  # nominal
-    threshold: float
+    threshold: float  # NaN if training failed
     n_alarms: int  # held-out clips above the threshold
     n_clips: int  # held-out clips
     n_recordings: float  # independent recordings among the held-out clips
@@ -26,40 +26,45 @@ class Sensitivity(NamedTuple):
         return self.n_recordings >= clips_needed(self.rate)
 
     @property
-    def real_rate(self) -> tuple[float, float]:
+    def probable_rate(self) -> tuple[float, float]:
         """The limits of the real rate; see `sample_size.false_alarm_range`."""
         return false_alarm_range(self.n_recordings, self.rate)
 
 
 def sensitivities(
-    detector: Detector, machine: int, rates: Iterable[float]
-) -> list[Sensitivity]:
-    """Return what each false-alarm rate means for a machine, without retraining.
+    detector: Detector, rates: Iterable[float]
+) -> dict[str, list[Sensitivity]]:
+    """Return what each false-alarm rate means for each machine, without retraining.
 
     Args:
         detector: the detector; the headline score of its first seed is used.
-        machine: the machine's index in the detector.
         rates: the nominal rates, between 0 and 1.
 
     Raises:
-        InputError: a rate is out of range, or the thresholds are the official ones.
+        InputError: a rate is out of range, or the thresholds are not conformal.
     """
-    if detector.config.scoring.threshold == "official":
+    kind = detector.config.scoring.threshold
+    if kind != "conformal":
         raise InputError(
-            "the detector has official thresholds, which cannot be adapted to other "
-            "false-alarm rates: train with scoring.threshold=conformal"
+            f"the detector has {kind} thresholds, for which other false-alarm rates "
+            "cannot be judged: train with scoring.threshold=conformal"
         )
-    score, found = detector.config.score, []
+    score, names = detector.config.score, machine_names(detector)
+    found: dict[str, list[Sensitivity]] = {name: [] for name in names}
     for rate in rates:
-        changed = with_false_alarm_rate(detector, rate)
-        threshold = float(changed.thresholds[score][0, machine])
-        held_out = detector.calibration[score][0, machine]
-        is_known = ~np.isnan(held_out)
-        n_recordings = float(np.round(detector.weights[machine, is_known].sum(), 6))
-        n_alarms = int((held_out[is_known] > threshold).sum())
-        found.append(
-            Sensitivity(rate, threshold, n_alarms, int(is_known.sum()), n_recordings)
-        )
+        thresholds = with_false_alarm_rate(detector, rate).thresholds[score][0]
+        for name, threshold, held_out, n_recordings in zip(
+            names,
+            thresholds.tolist(),
+            detector.calibration[score][0],
+            _recordings(detector),
+            strict=True,
+        ):
+            n_clips = int((~np.isnan(held_out)).sum())
+            n_alarms = int((held_out > threshold).sum())
+            found[name].append(
+                Sensitivity(rate, threshold, n_alarms, n_clips, n_recordings)
+            )
     return found
 
 
@@ -69,16 +74,26 @@ def unsupported_machines(detector: Detector) -> str:
     Returns:
         One line; empty if every machine has enough independent recordings.
     """
+    if detector.config.scoring.threshold != "conformal":
+        return ""
     rate = detector.config.scoring.false_alarm_rate
-    few = [
-        f"{name} (has {found.n_recordings:.3g})"
-        for number, name in enumerate(machine_names(detector))
-        for found in sensitivities(detector, number, [rate])
-        if not found.is_supported
-    ]
+    needed = clips_needed(rate)
+    counts = zip(machine_names(detector), _recordings(detector), strict=True)
+    few = [f"{name} (has {count:.3g})" for name, count in counts if count < needed]
     if not few:
         return ""
     return (
-        f"A false-alarm rate of {rate:g} needs {clips_needed(rate)} independent "
-        f"recordings: expect more false alarms for {', '.join(few)}."
+        f"A false-alarm rate of {rate:g} needs {needed} independent recordings: expect "
+        f"more false alarms for {', '.join(few)}."
     )
+
+
+def _recordings(detector: Detector) -> list[float]:
+    """Return the number of each machine's independent held-out recordings."""
+    held_out = ~np.isnan(detector.calibration[detector.config.score][0])
+    weights = np.round(np.where(held_out, detector.weights, 0.0).sum(-1), 6)
+    known = [detector.conditions.get(name) for name in machine_names(detector)]
+    return [
+        of.n_recordings if of is not None and of.n_recordings else weight
+        for of, weight in zip(known, weights.tolist(), strict=True)
+    ]

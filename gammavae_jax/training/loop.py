@@ -63,18 +63,39 @@ def stack_examples(
     groups = group_clips(train, config.train.group_by)
     arrays = stack_machines(train, config.features.n_context, capacity)
     is_extra = supplemental_clips(train, arrays.is_target.shape[1])
-    split = split_windows(arrays, config, is_extra, groups, _attributes(config, train))
+    attributes = _attributes(config, train, log)
+    split = split_windows(arrays, config, is_extra, groups, attributes)
     require_windows(split, names)
     for note in split_notes(arrays, split, names, config):
         log.note(note)
     return Examples(names, arrays, split)
 
 
-def _attributes(config: Config, train: NamedClips) -> list[Int[np.ndarray, "_"]] | None:
-    """Return each clip's attributes, coded as a number; None if they are not used."""
-    if config.train.split != "folds" or config.train.group_by:
+def _attributes(
+    config: Config, train: NamedClips, log: Log
+) -> list[Int[np.ndarray, "_"]] | None:
+    """Return an index for each clip's attributes, and log where they are used.
+
+    The result is None without folds, if groups are given by `train.group_by`, or if
+    `train.attributes` is "ignore".
+    """
+    settings = config.train
+    is_used = settings.attributes == "sessions" and not settings.group_by
+    if settings.split != "folds" or not is_used:
         return None
-    return [group_by_attributes(clips) for _, clips in train]
+    attributes = [group_by_attributes(clips) for _, clips in train]
+    names = [
+        name
+        for (name, _), of_clip in zip(train, attributes, strict=True)
+        if len(np.unique(of_clip)) < len(of_clip)
+    ]
+    if names:
+        log.note(
+            "Training clips with equal attributes in their names are not compared with "
+            f"each other: {', '.join(names)}. If their attributes are states that the "
+            "machine often returns to, set train.attributes=ignore."
+        )
+    return attributes
 
 
 def place_examples(config: Config, examples: Examples) -> PlacedExamples:

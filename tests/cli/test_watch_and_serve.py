@@ -35,7 +35,7 @@ from gammavae_jax.cli.serve import Serve
 from gammavae_jax.cli.shared import readable_errors
 from gammavae_jax.cli.watch import Watch
 from gammavae_jax.live import scorer
-scorer.load_scorer = lambda _: {scorer}()
+scorer.load_scorer = lambda *_: {scorer}()
 with readable_errors():
     sys.exit({command}.run())
 """
@@ -74,7 +74,7 @@ def lines_until(process, wanted):
 @pytest.fixture
 def folder(monkeypatch, tmp_path):
     """A folder to watch, and a stub in place of the saved detector."""
-    monkeypatch.setattr(scorer, "load_scorer", lambda _: LoudnessScorer())
+    monkeypatch.setattr(scorer, "load_scorer", lambda *_: LoudnessScorer())
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     path = tmp_path / "watched"
     put(path / "fan" / "quiet.wav", tone(1.0, 0.2))

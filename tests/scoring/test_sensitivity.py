@@ -35,12 +35,12 @@ def test_each_rate_has_its_conformal_threshold_and_the_alarms_that_it_gives(
     n_clips = (12, 30)[machine]
     held_out = detector.calibration[SCORE][0, machine, :n_clips]
     weights = detector.weights[machine, :n_clips]
-    found = sensitivities(detector, machine, RATES)
+    found = sensitivities(detector, RATES)[f"m{n_clips}"]
     for rate, of_rate in zip(RATES, found, strict=True):
         expected = conformal_threshold(held_out, rate, weights)
         n_alarms = (held_out > expected).sum()
         assert of_rate == (rate, expected, n_alarms, n_clips, (12.0, 20.0)[machine])
-        assert of_rate.real_rate == false_alarm_range(of_rate.n_recordings, rate)
+        assert of_rate.probable_rate == false_alarm_range(of_rate.n_recordings, rate)
     assert [f.n_alarms for f in found] == sorted(
         (f.n_alarms for f in found), reverse=True
     )
@@ -65,10 +65,10 @@ def test_machines_with_too_few_independent_recordings_are_named(detector):
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 2.0, np.nan])
 def test_a_rate_out_of_range_is_refused(detector, rate):
     with pytest.raises(InputError, match="false_alarm_rate"):
-        sensitivities(detector, 0, [rate])
+        sensitivities(detector, [rate])
 
 
 def test_official_thresholds_have_no_other_rates(detector):
     official = replace(detector, config=small("official"))
     with pytest.raises(InputError, match=r"train with scoring\.threshold=conformal"):
-        sensitivities(official, 0, [0.1])
+        sensitivities(official, [0.1])
