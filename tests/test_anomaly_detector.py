@@ -266,7 +266,7 @@ def test_scikit_learn_clones_it_with_its_parameters():
         ({"clip_seconds": float("inf")}, NORMAL, "clip_seconds is inf"),
         ({"false_alarm_rate": 2.0}, NORMAL, "false_alarm_rate is 2"),
         ({}, NORMAL[:1], "machine has one clip"),
-        ({}, {}, "at least one machine"),
+        ({}, {}, "the dict of recordings is empty: add a machine"),
     ],
 )
 def test_unsuitable_parameters_and_recordings_are_refused(options, recordings, message):
