@@ -430,6 +430,15 @@ def test_an_official_threshold_does_not_change_with_the_rate(detector):
         with_false_alarm_rate(official, 0.2)
 
 
+def test_a_rate_that_settings_contradict_is_refused_before_it_is_saved(twin):
+    fixed = ["scoring.false_alarm_rate=0.1", *twin.settings]
+    twin.settings = vars(twin)["_parameters"]["settings"] = fixed
+    assert twin.threshold_
+    twin.set_params(false_alarm_rate=0.2)
+    with pytest.raises(InputError, match=r"but 'settings' sets it to 0\.1: remove"):
+        _ = twin.threshold_
+
+
 def test_clip_seconds_set_after_fit_is_what_save_writes(detector, twin, tmp_path):
     long = np.concatenate(NEW[:3])
     twin.set_params(clip_seconds=np.int64(3))

@@ -139,10 +139,21 @@ def test_clips_with_equal_attributes_in_their_names_are_one_group(attributes, ex
     assert together(group_by_attributes(named(*attributes))) == expected
 
 
-@pytest.mark.parametrize("form", ["pump_{:d}{}.wav", "not_normal_{:d}{}.wav"])
+@pytest.mark.parametrize(
+    "form", ["pump_{:d}{}.wav", "not_normal_{:d}{}.wav", "normal_{:04d}{}.wav"]
+)
 def test_names_of_another_form_have_no_attributes(form):
     speeds = [*SPEEDS, "spd_8", "spd_9"]
     assert together(group_by_attributes(named(*speeds, form=form))) == ALONE
+
+
+def test_given_groups_replace_the_attributes_in_names():
+    names = named(*SPEEDS, "spd_8", "spd_9")
+    of_recordings = LoadedRecordings(tuple("abcdefghij"), names)
+    labels = [*range(8), 7, 9]
+    grouped = with_groups({"fan": of_recordings}, labels)["fan"].clips
+    assert together(group_by_attributes(grouped)) == ALONE
+    assert together(recording_numbers(grouped)) == [*ALONE[:7], [7, 8], [9]]
 
 
 @pytest.mark.parametrize("label", [None, float("nan")])

@@ -19,6 +19,7 @@ from support.main_job import (
 from support.packing import pack_machines
 
 from gammavae_jax.cli.report import Report
+from gammavae_jax.cli.threshold import Threshold
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import Row
 from gammavae_jax.presets import preset
@@ -229,6 +230,16 @@ def test_a_page_needs_a_run_and_its_checkpoint(finished, data, tmp_path):
         Report(copy).run()
     with pytest.raises(InputError, match="is not a finished run"):
         Report(tmp_path).run()
+
+
+def test_the_thresholds_of_a_run_are_shown_but_never_changed(finished, capsys, refusal):
+    checkpoint = finished / "checkpoint"
+    before = {f: f.read_bytes() for f in checkpoint.rglob("*") if f.is_file()}
+    Threshold(checkpoint).run()
+    assert "held-out clips" in capsys.readouterr().out
+    message = refusal("threshold", checkpoint, "--false-alarm-rate", 0.2)
+    assert "is the checkpoint of a run, which is not changed: pass" in message
+    assert before == {f: f.read_bytes() for f in checkpoint.rglob("*") if f.is_file()}
 
 
 def test_an_evaluation_never_replaces_its_checkpoint(finished, data, refusal):

@@ -56,6 +56,22 @@ def test_a_saved_detector_becomes_a_live_scorer(detector, scorer):
     assert scorer.spectrogram(sound(50)).shape == (1 + RATE // 512, 128)
 
 
+def test_a_false_alarm_rate_changes_the_thresholds_of_a_live_scorer(detector, scorer):
+    notes = []
+    try:
+        often = load_scorer("saved", 0.5, notes.append)
+        assert often.thresholds["fan"] < scorer.thresholds["fan"]
+        assert notes == []
+        load_scorer("saved", 0.01, notes.append)
+        assert notes == [
+            "A false-alarm rate of 0.01 needs 99 independent recordings: expect more "
+            "false alarms for fan (has 12)."
+        ]
+    finally:
+        detector.set_params(false_alarm_rate=0.1)
+    assert detector.threshold_ == scorer.thresholds
+
+
 def test_the_shortest_possible_clip_is_scored(scorer):
     n_samples = scorer.min_samples
     assert np.isfinite(scorer.judge(sound(0)[:n_samples], "fan").score)

@@ -7,6 +7,7 @@ import pytest
 from support.detectors import fitted, small
 from support.probes import clips, noise
 
+from gammavae_jax.data.conditions import Conditions
 from gammavae_jax.errors import InputError
 from gammavae_jax.scoring.sample_size import false_alarm_range
 from gammavae_jax.scoring.sensitivity import sensitivities, unsupported_machines
@@ -60,6 +61,25 @@ def test_machines_with_too_few_independent_recordings_are_named(detector):
         "alarms for m12 (has 12)."
     )
     assert at(0.01).endswith("expect more false alarms for m12 (has 12), m30 (has 20).")
+
+
+def test_the_number_of_recordings_at_the_time_of_the_fit_counts(detector):
+    """The clips of one long recording are compared with each other, but count once."""
+    cut = Conditions((1.0, 1.0), (-60.0, -50.0), (16000,), (), 0.7, n_recordings=3.0)
+    alone = replace(detector, conditions={"m30": cut})
+    found = sensitivities(alone, [0.1])
+    assert [found[name][0].n_recordings for name in ("m12", "m30")] == [12.0, 3.0]
+    assert "for m30 (has 3)." in unsupported_machines(alone)
+
+
+def test_a_failed_model_has_no_threshold(detector):
+    scores = detector.calibration[SCORE].copy()
+    scores[:, 0] = np.nan
+    failed = replace(detector, calibration={**detector.calibration, SCORE: scores})
+    (of_failed,) = sensitivities(failed, [0.1])["m12"]
+    assert np.isnan(of_failed.threshold)
+    assert of_failed[2:] == (0, 0, 0.0)
+    assert sensitivities(failed, [0.1])["m30"] == sensitivities(detector, [0.1])["m30"]
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 2.0, np.nan])

@@ -143,6 +143,7 @@ def test_clips_with_equal_attributes_are_excluded_but_not_linked(tiny):
     [
         (("default",), {(0, 2)}),
         (("default", "train.group_by=normal_000[01]"), set()),  # the user's groups
+        (("default", "train.attributes=ignore"), set()),
         (("vae",), set()),
     ],
 )
@@ -156,9 +157,15 @@ def test_the_attributes_come_from_the_names_unless_groups_are_given(
     train = clips(noise(np.random.default_rng(0), 10, N_FRAMES))._replace(
         files=tuple(clip_file(Path(name(n, s))) for n, s in enumerate(speeds))
     )
-    log = Log(Console(file=StringIO()))
+    log = Log(Console(file=StringIO(), width=1000))
     examples = stack_examples(tiny(*settings), [("fan", train)], log)
     assert pairs_of(examples.split.is_excluded[0]) == expected
+    note = (
+        "Training clips with equal attributes in their names are not compared with "
+        "each other: fan. If their attributes are states that the machine often "
+        "returns to, set train.attributes=ignore."
+    )
+    assert (note in log.notes) == bool(expected)
 
 
 @pytest.mark.parametrize("preset", ["vae", "official"])
