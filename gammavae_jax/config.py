@@ -144,7 +144,7 @@ class TrainConfig:
     # Clips form a group if this regular expression matches the same text in each path:
     # they are held out together, and never compared. Empty: each recording is a group.
     group_by: str = ""
-    # Whether clips with equal attributes in their names are never compared either.
+    # "sessions": clips with equal attributes in their names are never compared either.
     attributes: Literal["sessions", "ignore"] = "sessions"
     # Two clips count as similar if their distance is less than this fraction of the
     # median distance.

@@ -1,6 +1,7 @@
 """Groups of training recordings that are related, such as those from one session.
 
-Clips of one group are held out together and never compared with each other.
+Clips of one group are held out together and never compared with each other. Clips with
+equal attributes are not compared either, but need not be held out together.
 """
 
 import re

@@ -13,7 +13,8 @@ of clips and the other has ten. `varmin` divides by the radius raised to a power
 (Matsumoto et al. 2025).
 
 Clips that are linked, because they contain the same audio, come from one recording or
-belong to one group, are never compared with each other; see `training.links`.
+belong to one group, are never compared with each other. Neither are clips with equal
+attributes. See `training.links`.
 """
 
 from typing import NamedTuple
