@@ -19,18 +19,22 @@ attributes. See `training.links`.
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from gammavae_jax.config import RULES, ScoringConfig
 from gammavae_jax.data.arrays import AnyArray
+from gammavae_jax.scoring.radii import (
+    Shortlist,
+    fit_radii,
+    radii_without,
+    related_places,
+    shortlist,
+)
 
 _SMALLEST_SCALE = 0.05  # the lowest scale of a feature, relative to the mean scale
-_SMALLEST_RADIUS = 0.1  # the lowest radius of a clip, relative to the mean radius
 _SMALLEST_SPREAD = 1e-2  # dB, averaged over features; below this, the clips are copies
-_SMALLEST_MEAN_RADIUS = 1.0  # distinct clips are about sqrt(2 * n_features) apart
 _TINY = 1e-6
 
 
@@ -86,9 +90,9 @@ def fit_reference(
     clips = np.concatenate([real, extra, np.zeros((missing, real.shape[1]))])
     parents = np.concatenate([parents, np.full((missing, 2), -1)]).astype(np.int32)
     is_used = np.arange(n_places) < n_clips
-    radius, exponent = _radius(
+    radius, exponent = fit_radii(
         jnp.asarray(clips, jnp.float32),
-        jnp.asarray(_related_places(parents, is_related)),
+        jnp.asarray(related_places(parents, is_related)),
         jnp.asarray(is_used),
         config.n_density_neighbours,
     )
@@ -112,6 +116,7 @@ def distances(
     statistic: Float[Array, "feature"],
     reference: Reference,
     is_excluded: Bool[Array, "train"] | None = None,
+    nearest: Shortlist | None = None,
 ) -> dict[str, Float[Array, ""]]:
     """Return a clip's distance to the nearest reference clip, under each distance rule.
 
@@ -125,17 +130,40 @@ def distances(
         is_excluded: if the clip is itself a training clip, marks the training clips
             that it must not be compared with, and that must not influence the scale. If
             no reference clip would be left, all of them are used.
+        nearest: from `nearest_clips`, so that the excluded clips do not influence the
+            radii either.
     """
     gaps = reference.clips - (statistic - reference.location) / reference.scale
-    is_other = reference.is_clip
+    is_other, radius = reference.is_clip, reference.radius
     if is_excluded is not None:
         kept = is_other & ~is_excluded[reference.parents].any(-1)
         is_other = jnp.where(kept.any(), kept, is_other)
-        gaps = gaps * (reference.scale / _scale_of(reference, is_other))
+        wider = reference.scale / _scale_of(reference, is_other)
+        gaps = gaps * wider
+        if nearest is not None:
+            radius = radii_without(nearest, is_other, radius)
+            radius = radius * jnp.sqrt(jnp.mean(wider**2))
     # Expanding the square would lose the small differences between similar clips.
     distance = jnp.sqrt(jnp.sum(gaps**2, axis=-1))
     distance = jnp.where(is_other, distance, jnp.inf)
+    reference = reference._replace(radius=radius)
     return {rule: jnp.min(distance / divisor(reference, rule)) for rule in RULES}
+
+
+def nearest_clips(
+    reference: Reference, is_excluded: Bool[Array, "train train"], n_neighbours: int
+) -> Shortlist:
+    """Return the nearest clips of each reference clip, for `distances`.
+
+    Args:
+        reference: the reference of a statistic of the log-mel.
+        is_excluded: the pairs of training clips that are never compared.
+        n_neighbours: the number of neighbours that determine a radius.
+    """
+    one, other = reference.parents.T
+    pairs = [is_excluded[a[:, None], b] for a in (one, other) for b in (one, other)]
+    is_related = pairs[0] | pairs[1] | pairs[2] | pairs[3]
+    return shortlist(reference.clips, is_related, reference.is_clip, n_neighbours)
 
 
 def _scale_of(
@@ -164,59 +192,6 @@ def divisor(reference: Reference, rule: str) -> Float[AnyArray, "*model clip"]:
     if rule == "density":
         return reference.radius
     return reference.radius**reference.exponent
-
-
-def _related_places(
-    parents: Int[np.ndarray, "place 2"], is_related: Bool[np.ndarray, "clip clip"]
-) -> Bool[np.ndarray, "place place"]:
-    """Mark the pairs of reference clips that come from the same or related clips."""
-    related = is_related | np.eye(len(is_related), dtype=bool)
-    one, other = parents.T
-    pairs = [related[np.ix_(a, b)] for a in (one, other) for b in (one, other)]
-    return np.logical_or.reduce(pairs)
-
-
-@jax.jit(static_argnums=3)
-def _radius(
-    clips: Float[Array, "clip feature"],
-    is_related: Bool[Array, "clip clip"],
-    is_clip: Bool[Array, "clip"],
-    n_neighbours: int,
-) -> tuple[Float[Array, "clip"], Float[Array, ""]]:
-    """Return each clip's radius, and the exponent of the rule `varmin`.
-
-    A radius is the mean distance to the nearest neighbours, which are unrelated clips
-    where possible. A clip without neighbours gets the mean radius. A radius is at least
-    a tenth of the mean radius, so that copies cause no division by 0. The mean is at
-    least 1, in case all clips are copies.
-    """
-    n_neighbours = min(n_neighbours, len(clips))
-
-    def of_clip(place):
-        distance = jnp.sqrt(jnp.sum((clips - clips[place]) ** 2, axis=-1))
-        others = is_clip & (jnp.arange(len(clips)) != place)
-        unrelated = others & ~is_related[place]
-        is_other = jnp.where(unrelated.any(), unrelated, others)
-        nearness = jnp.where(is_other, -distance, -jnp.inf)
-        nearest, at = jax.lax.top_k(nearness, n_neighbours)
-        exists = jnp.isfinite(nearest)
-        total = -jnp.sum(nearest, where=exists)
-        is_defined = exists.any() & is_clip[place]
-        return total / jnp.maximum(exists.sum(), 1), is_defined, -nearest[0], at[0]
-
-    radius, is_defined, nearest, at = jax.lax.map(of_clip, jnp.arange(len(clips)))
-    n_defined = jnp.maximum(is_defined.sum(), 1)
-    mean = jnp.sum(radius, where=is_defined) / n_defined
-    mean = jnp.maximum(mean, _SMALLEST_MEAN_RADIUS)
-    radius = jnp.maximum(jnp.where(is_defined, radius, mean), _SMALLEST_RADIUS * mean)
-    # Regress the log distance to the nearest clip on the log radius of that clip.
-    log_distance = jnp.log(jnp.where(is_defined, nearest, 1.0) + _TINY)
-    log_radius = jnp.log(radius[at])
-    centred = log_radius - jnp.sum(log_radius, where=is_defined) / n_defined
-    covariance = jnp.sum(centred * log_distance, where=is_defined)
-    variance = jnp.sum(centred**2, where=is_defined)
-    exponent = jnp.clip(covariance / jnp.maximum(variance, _TINY), 0.0, 1.0)
-    return radius, exponent
 
 
 def _synthetic(

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from gammavae_jax.config import STATISTICS, Config
+from gammavae_jax.config import MODEL_FREE_STATISTICS, STATISTICS, Config
 from gammavae_jax.data import statistics
 from gammavae_jax.data.arrays import HELD_OUT, TRAIN, ClipArrays, TrainingArrays
 from gammavae_jax.models.autoencoder import ModelOutput, reconstruct
 from gammavae_jax.models.loss import loss_terms, total_loss
-from gammavae_jax.scoring.neighbours import Reference, distances
+from gammavae_jax.scoring.neighbours import Reference, distances, nearest_clips
 from gammavae_jax.scoring.residuals import (
     GaussianFit,
     Scatter,
@@ -100,6 +100,12 @@ def score_machine(
     are scored as one batch; None means that clips are scored one by one. If the clips
     are training clips, `is_excluded` marks the pairs that are not compared.
     """
+    n_neighbours = config.scoring.n_density_neighbours
+    nearest = {
+        name: nearest_clips(references[name], is_excluded, n_neighbours)
+        for name in wanted_statistics(config)
+        if is_excluded is not None and name in MODEL_FREE_STATISTICS
+    }
 
     def score(clip):
         output, weight = output_of_clip(config, scorer, data, clip)
@@ -107,7 +113,9 @@ def score_machine(
         statistics = statistics_of_clip(config, output, weight, data, clip)
         for name in wanted_statistics(config):
             excluded = None if is_excluded is None else is_excluded[clip]
-            distance = distances(statistics[name], references[name], excluded)
+            distance = distances(
+                statistics[name], references[name], excluded, nearest.get(name)
+            )
             scores |= {f"{name}_{rule}": value for rule, value in distance.items()}
         return {name: scores[name] for name in config.computed_scores}
 

@@ -106,14 +106,21 @@ def test_new_clips_of_the_same_kind_raise_the_nominal_rate_of_alarms():
 
 
 @pytest.mark.slow
-def test_clips_of_new_recordings_raise_the_nominal_rate_of_alarms():
-    """Counted as single clips, the 20 recordings would give several times as many."""
+def test_clips_of_new_recordings_raise_at_most_the_nominal_rate_of_alarms():
+    """Counted as single clips, the 20 recordings would give several times as many.
+
+    A new clip counts as a whole recording, but only some clips of its recording would
+    score as high. The rate is therefore between those of one and of two recordings.
+    """
 
     def train(rng, law):
         return law.clips(rng, 20, 5), np.repeat(np.arange(20), 5)
 
     found = alarms(train, lambda rng, law: law.clips(rng, N_TEST, 2)[::2])
-    assert_rate(found, 2 / 21)
+    rates = found.mean(1)
+    error = rates.std() / np.sqrt(len(rates))
+    assert 1 / 21 - 3 * error < rates.mean() < 2 / 21 + 3 * error
+    assert error < 0.02
 
 
 @pytest.mark.slow

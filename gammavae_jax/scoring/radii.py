@@ -1,0 +1,114 @@
+"""The radii of reference clips: their mean distances to their nearest neighbours."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+_SMALLEST_RADIUS = 0.1  # the lowest radius of a clip, relative to the mean radius
+_SMALLEST_MEAN_RADIUS = 1.0  # distinct clips are about sqrt(2 * n_features) apart
+_TINY = 1e-6
+_SHORTLISTED = 64  # clips; more than a radius needs, because some may be left out
+
+
+def related_places(
+    parents: Int[np.ndarray, "place 2"], is_related: Bool[np.ndarray, "clip clip"]
+) -> Bool[np.ndarray, "place place"]:
+    """Mark the pairs of reference clips that come from the same or related clips."""
+    related = is_related | np.eye(len(is_related), dtype=bool)
+    one, other = parents.T
+    pairs = [related[np.ix_(a, b)] for a in (one, other) for b in (one, other)]
+    return np.logical_or.reduce(pairs)
+
+
+@jax.jit(static_argnums=3)
+def fit_radii(
+    clips: Float[Array, "clip feature"],
+    is_related: Bool[Array, "clip clip"],
+    is_clip: Bool[Array, "clip"],
+    n_neighbours: int,
+) -> tuple[Float[Array, "clip"], Float[Array, ""]]:
+    """Return each clip's radius, and the exponent of the rule `varmin`.
+
+    A radius is the mean distance to the nearest neighbours, which are unrelated clips
+    where possible. A clip without neighbours gets the mean radius. A radius is at least
+    a tenth of the mean radius, so that copies cause no division by 0. The mean is at
+    least 1, in case all clips are copies.
+    """
+    n_neighbours = min(n_neighbours, len(clips))
+
+    def of_clip(place):
+        distance = jnp.sqrt(jnp.sum((clips - clips[place]) ** 2, axis=-1))
+        others = is_clip & (jnp.arange(len(clips)) != place)
+        unrelated = others & ~is_related[place]
+        is_other = jnp.where(unrelated.any(), unrelated, others)
+        nearness = jnp.where(is_other, -distance, -jnp.inf)
+        nearest, at = jax.lax.top_k(nearness, n_neighbours)
+        exists = jnp.isfinite(nearest)
+        total = -jnp.sum(nearest, where=exists)
+        is_defined = exists.any() & is_clip[place]
+        return total / jnp.maximum(exists.sum(), 1), is_defined, -nearest[0], at[0]
+
+    radius, is_defined, nearest, at = jax.lax.map(of_clip, jnp.arange(len(clips)))
+    n_defined = jnp.maximum(is_defined.sum(), 1)
+    mean = jnp.sum(radius, where=is_defined) / n_defined
+    mean = jnp.maximum(mean, _SMALLEST_MEAN_RADIUS)
+    radius = jnp.maximum(jnp.where(is_defined, radius, mean), _SMALLEST_RADIUS * mean)
+    # Regress the log distance to the nearest clip on the log radius of that clip.
+    log_distance = jnp.log(jnp.where(is_defined, nearest, 1.0) + _TINY)
+    log_radius = jnp.log(radius[at])
+    centred = log_radius - jnp.sum(log_radius, where=is_defined) / n_defined
+    covariance = jnp.sum(centred * log_distance, where=is_defined)
+    variance = jnp.sum(centred**2, where=is_defined)
+    exponent = jnp.clip(covariance / jnp.maximum(variance, _TINY), 0.0, 1.0)
+    return radius, exponent
+
+
+class Shortlist(NamedTuple):
+    """The nearest unrelated clips of each reference clip, nearest first."""
+
+    index: Int[Array, "clip near"]
+    distance: Float[Array, "clip near"]  # infinite if there are fewer clips
+    n_neighbours: int  # of these, determine a radius
+
+
+def shortlist(
+    clips: Float[Array, "clip feature"],
+    is_related: Bool[Array, "clip clip"],
+    is_clip: Bool[Array, "clip"],
+    n_neighbours: int,
+) -> Shortlist:
+    """Find the nearest unrelated clips of each reference clip."""
+    length = min(_SHORTLISTED + n_neighbours, len(clips))
+
+    def of_clip(place):
+        distance = jnp.sqrt(jnp.sum((clips - clips[place]) ** 2, axis=-1))
+        is_other = is_clip & ~is_related[place] & (jnp.arange(len(clips)) != place)
+        nearness, at = jax.lax.top_k(jnp.where(is_other, -distance, -jnp.inf), length)
+        return at, -nearness
+
+    return Shortlist(*jax.lax.map(of_clip, jnp.arange(len(clips))), n_neighbours)
+
+
+def radii_without(
+    nearest: Shortlist,
+    is_kept: Bool[Array, "clip"],
+    radius: Float[Array, "clip"],
+) -> Float[Array, "clip"]:
+    """Return the radii if only some clips counted as neighbours.
+
+    Args:
+        nearest: the shortlist; the clips in it suffice unless more than 64 of a clip's
+            nearest ones are left out.
+        is_kept: the clips that count as neighbours.
+        radius: the radii if all clips count. A clip that would have no neighbours
+            keeps its radius, and no radius falls below the smallest of these.
+    """
+    is_used = is_kept[nearest.index] & jnp.isfinite(nearest.distance)
+    is_used &= jnp.cumsum(is_used, axis=-1) <= nearest.n_neighbours
+    count = is_used.sum(-1)
+    total = jnp.sum(nearest.distance, where=is_used, axis=-1)
+    without = jnp.where(count > 0, total / jnp.maximum(count, 1), radius)
+    return jnp.maximum(without, radius.min())

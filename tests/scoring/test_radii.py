@@ -1,0 +1,83 @@
+"""Radii without the clips that a held-out clip must not be compared with."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from gammavae_jax.config import ScoringConfig
+from gammavae_jax.scoring.neighbours import distances, fit_reference, nearest_clips
+from gammavae_jax.scoring.radii import radii_without, shortlist
+
+K = 4
+
+
+def mean_of_nearest(points, is_related, is_kept):
+    """Return each point's mean distance to its nearest kept and unrelated points."""
+    apart = cdist(points, points)
+    np.fill_diagonal(apart, np.inf)
+    apart[is_related | ~is_kept] = np.inf
+    nearest = np.sort(apart, axis=1)[:, :K]
+    finite = np.where(np.isfinite(nearest), nearest, 0.0)
+    return finite.sum(1) / np.maximum(np.isfinite(nearest).sum(1), 1)
+
+
+@pytest.mark.parametrize(("n_clips", "n_groups"), [(40, 8), (200, 4), (6, 3)])
+def test_radii_without_a_group_are_the_mean_distances_to_the_other_clips(
+    n_clips, n_groups
+):
+    rng = np.random.default_rng(n_clips)
+    points = rng.standard_normal((n_clips + 3, 5)).astype(np.float32)
+    is_clip = np.arange(n_clips + 3) < n_clips  # the rest is padding
+    group = np.arange(n_clips + 3) % n_groups
+    is_related = group[:, None] == group
+    near = shortlist(*map(jnp.asarray, (points, is_related, is_clip)), K)
+    before = mean_of_nearest(points, is_related, is_clip)
+    before[n_clips:] = before[:n_clips].mean()
+    for left_out in range(n_groups):
+        is_kept = is_clip & (group != left_out)
+        ours = radii_without(near, jnp.asarray(is_kept), jnp.float32(before))
+        expected = mean_of_nearest(points, is_related, is_kept)
+        # Without any neighbours, the radius stays as it was.
+        expected = np.where(expected > 0, expected, before)
+        expected = np.maximum(expected, before.min())
+        np.testing.assert_allclose(ours[:n_clips], expected[:n_clips], rtol=1e-4)
+        assert (ours[:n_clips] != jnp.float32(before[:n_clips])).any()
+
+
+def test_a_radius_that_was_raised_to_the_least_one_is_not_lowered():
+    points = jnp.asarray(np.zeros((9, 3)), jnp.float32)
+    near = shortlist(points, jnp.eye(9, dtype=bool), jnp.ones(9, bool), K)
+    least = jnp.full(9, 0.1)
+    np.testing.assert_array_equal(radii_without(near, jnp.ones(9, bool), least), least)
+
+
+def test_a_held_out_clip_scores_as_if_it_had_never_been_in_the_reference():
+    """Compare with references that were fitted without its recording."""
+    rng = np.random.default_rng(0)
+    recording = np.repeat(np.arange(30), 4)
+    means = rng.standard_normal((30, 6))[recording]
+    points = (means + 0.3 * rng.standard_normal((120, 6))).astype(np.float32)
+    is_same, is_target = recording[:, None] == recording, np.zeros(120, bool)
+    config = ScoringConfig(n_density_neighbours=K)
+
+    def fitted(is_clip):
+        return fit_reference(points, is_same, is_clip, is_target, config, 120, rng)
+
+    reference = jax.tree.map(jnp.asarray, fitted(np.ones(120, bool)))
+    near = nearest_clips(reference, jnp.asarray(is_same), K)
+    # Of clips whose own radius counted, the nearest ones are biased the most.
+    ratios = {"with": [], "without": []}
+    for clip in range(0, 120, 4):
+        is_other = recording != recording[clip]
+        apart = jax.tree.map(jnp.asarray, fitted(is_other))
+        expected = distances(jnp.asarray(points[clip]), apart)
+        for name, given in (("with", near), ("without", None)):
+            excluded = jnp.asarray(is_same[clip])
+            ours = distances(jnp.asarray(points[clip]), reference, excluded, given)
+            np.testing.assert_allclose(ours["neighbour"], expected["neighbour"], 1e-4)
+            ratios[name].append(float(ours["density"] / expected["density"]))
+    np.testing.assert_allclose(np.mean(ratios["with"]), 1, atol=0.02)
+    assert np.abs(np.log(ratios["with"])).max() < 0.1
+    assert np.mean(ratios["without"]) > 1.05
