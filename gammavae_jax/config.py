@@ -8,7 +8,7 @@ inside a checkpoint.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gammavae_jax.errors import InputError, require, require_pattern, unknown_name
+from gammavae_jax.errors import RATE, InputError, require, require_pattern, unknown_name
 
 # Scores computed from a single clip or from Gaussian fits; see `scoring.residuals`.
 DIRECT_SCORES = (
@@ -188,7 +188,7 @@ class ScoringConfig:
         positive = "jitter", "n_density_neighbours"
         require(self, "scoring.", "must be greater than 0", *positive)
         require(self, "scoring.", "must be from 0 to 1", "smote_ratio")
-        require(self, "scoring.", "must be between 0 and 1", "false_alarm_rate")
+        require(self, "scoring.", RATE, "false_alarm_rate")
         for name in self.fused:
             if name in FUSION_SCORES or name not in SCORE_NAMES:
                 allowed = [n for n in SCORE_NAMES if n not in FUSION_SCORES]

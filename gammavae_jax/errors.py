@@ -40,12 +40,15 @@ def names_text(names: Sequence[str], most: int = _MAX_NAMES) -> str:
     return ", ".join(names[:most]) + more
 
 
+RATE = "must be greater than 0 and less than 1: for 10 %, write 0.1"
+
 # Functions that check whether a value is in a range. The keys describe the ranges in
 # error messages.
 _RANGES: dict[str, Callable[[Any], bool]] = {
     "must be greater than 0": lambda value: value > 0,
     "must be at least 0": lambda value: value >= 0,
     "must be between 0 and 1": lambda value: 0 < value < 1,
+    RATE: lambda value: 0 < value < 1,
     "must be from 0 to 1": lambda value: 0 <= value <= 1,
     "must be at least 2 windows": lambda value: value >= 2,
     "must be at least 2; for one model, set train.split=clip": lambda value: value >= 2,

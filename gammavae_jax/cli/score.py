@@ -68,7 +68,9 @@ class Score:
         console = table_console(stderr=self.json == Path("-"))
         console.print(_table(scored))
         n_alarms = sum(recording.is_anomaly for recording in scored)
-        console.print(f"alarms: {n_alarms} of {len(scored)}")
+        rate = 100 * detector.false_alarm_rate
+        alarms = f"alarms: {n_alarms} of {len(scored)}"
+        console.print(f"{alarms} (with a false-alarm rate of {rate:g} %)")
         if self.report:
             console.print(f"written to {self.report}")
         return 0

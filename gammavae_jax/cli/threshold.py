@@ -85,7 +85,7 @@ class Threshold:
             console.print(_table(name, of_machine, current))
         path = shlex.quote(str(self.detector))
         if is_changed:
-            console.print(f"written to {path}")
+            console.print(f"written to {path}, which now uses {100 * current:g} %")
         elif is_estimator(self.detector):
             console.print(
                 f"to change it: gammavae threshold {path} --false-alarm-rate RATE"
@@ -122,13 +122,14 @@ def _table(name: str, found: "Sequence[Sensitivity]", current: float) -> "Table"
     title = f"{name}: {n_clips} held-out clips"
     if n_recordings < n_clips:
         title += f", {n_recordings:.3g} independent recordings"
-    numbers = ("rate", "alarm above", "held-out alarms", "probable rate")
+    numbers = ("rate", "alarm above", "held-out alarms", "real rate (95 %)")
     table = new_table((*numbers, ""), numbers, title)
     for of_rate in found:
         low, high = (100 * limit for limit in of_rate.probable_rate)
         probable = f"{low:.1f} to {high:.0f} %"
         if not of_rate.is_supported:
-            probable = f"needs {clips_needed(of_rate.rate)} recordings"
+            needed = clips_needed(of_rate.rate)
+            probable = f"needs {needed} recordings (has {n_recordings:.3g})"
         table.add_row(
             f"{100 * of_rate.rate:g} %",
             f"{of_rate.threshold:.4g}",

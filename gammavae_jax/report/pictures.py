@@ -210,7 +210,7 @@ def find_regions(contribution: Float[np.ndarray, "frame mel"]) -> list[Region]:
         moments = _moments(raising[:, first : last + 1].sum(1))
         regions.append(Region(first, last, moments, share))
         bands[first : last + 1] = 0.0
-    return regions
+    return sorted(regions, key=lambda region: -region.share)
 
 
 def describe_regions(
@@ -238,10 +238,8 @@ def describe_regions(
         elif region.share >= _MAIN:
             sentences.append(f"{share} of what raises the score lies {where}{when}.")
         else:
-            sentences.append(
-                f"Many bands raise the score; the largest part, {share}, lies "
-                f"{where}{when}."
-            )
+            many = "Many bands raise the score; the largest part"
+            sentences.append(f"{many}, {share}, lies {where}{when}.")
     return " ".join(sentences)
 
 
@@ -252,15 +250,19 @@ def frequencies(low: float, high: float) -> str:
     return f"{low / 1000:.1f} and {high / 1000:.1f} kHz"
 
 
+def _interval(start: float, end: float) -> str:
+    """Format an interval with as few digits as tell its ends apart."""
+    digits = 1 if f"{start:.1f}" != f"{end:.1f}" else 2
+    return f"{start:.{digits}f} to {end:.{digits}f} s"
+
+
 def _when(region: Region, seconds_per_frame: float) -> str:
     if not region.moments:
         return ", throughout the clip"
     if len(region.moments) > _MAX_MOMENTS:
         return f", at {len(region.moments)} short moments"
-    *others, last = (
-        f"{start * seconds_per_frame:.1f} to {(end + 1) * seconds_per_frame:.1f} s"
-        for start, end in region.moments
-    )
+    scale = seconds_per_frame
+    *others, last = (_interval(a * scale, (b + 1) * scale) for a, b in region.moments)
     return f", from {', '.join(others)} and {last}" if others else f", from {last}"
 
 

@@ -100,9 +100,10 @@ def load_with_files(folder: Path) -> tuple[Detector, dict[str, bytes]]:
     path = folder / "detector"
     refuse_fleet(folder, "checkpoint")
     if not marker(path).is_file():
+        problem = "contains no detector" if folder.exists() else "does not exist"
         raise InputError(
-            f"no checkpoint in {str(folder)!r}: pass the folder 'checkpoint' of a "
-            "finished run, or a folder that gammavae fit wrote"
+            f"{str(folder)!r} {problem}: pass a detector that gammavae fit wrote, or "
+            "the folder 'checkpoint' of a finished run"
         )
     about, config = read_marker(path)
     validate_detector(path, about)

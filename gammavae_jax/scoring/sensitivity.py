@@ -79,12 +79,13 @@ def unsupported_machines(detector: Detector) -> str:
     rate = detector.config.scoring.false_alarm_rate
     needed = clips_needed(rate)
     counts = zip(machine_names(detector), _recordings(detector), strict=True)
-    few = [f"{name} (has {count:.3g})" for name, count in counts if count < needed]
+    few = [f"{name} ({count:.3g})" for name, count in counts if count < needed]
     if not few:
         return ""
     return (
-        f"A false-alarm rate of {rate:g} needs {needed} independent recordings: expect "
-        f"more false alarms for {', '.join(few)}."
+        f"A false-alarm rate of {rate:g} needs {needed} independent recordings, which "
+        f"some machines lack: {', '.join(few)}. Their threshold is the highest score "
+        "of a training clip, and more false alarms are likely."
     )
 
 

@@ -311,7 +311,7 @@ def test_with_labelled_clips_the_cost_of_int8_is_an_auc(checkpoint, tmp_path, ca
         ({"machines": ("mixd",)}, "did you mean 'mixed'"),
         ({"seed": 3}, "unknown seed of the checkpoint '3'"),
         ({"score": "mahalanobis"}, "unknown score of the checkpoint 'mahalanobis'"),
-        ({"checkpoint": Path("nowhere")}, "no checkpoint in 'nowhere'"),
+        ({"checkpoint": Path("nowhere")}, "'nowhere' does not exist: pass"),
         ({"data_root": Path("nowhere")}, "data root 'nowhere' is not a folder"),
     ],
 )

@@ -68,7 +68,7 @@ def test_the_table_of_thresholds_changes_nothing(fitted):
     assert [row[2] for row in rows] == ["1 of 10", *["0 of 10"] * 4]
     assert [row[3:] for row in rows[1:3]] == [
         ["0.3 to 31 %", "current"],
-        ["needs 19 recordings"],
+        ["needs 19 recordings (has 10)"],
     ]
     assert lines[-1].endswith(f"gammavae threshold {fitted} --false-alarm-rate RATE")
     after = {path: path.read_bytes() for path in fitted.rglob("*") if path.is_file()}
@@ -92,7 +92,7 @@ def test_the_rate_can_be_changed_after_fit_and_for_one_command(
     rates = {r["false_alarm_rate"]: r for r in json.loads(run.stdout)}
     assert [rate for rate, r in rates.items() if r["is_current"]] == [0.99]
     assert rates[0.99]["held_out_alarms"] == 9
-    assert f"written to {copy}" in run.stderr
+    assert f"written to {copy}, which now uses 99 %" in run.stderr
     assert alarms(recordings, copy)[0] == every
     _, note = alarms(recordings, copy, "--false-alarm-rate", 0.01)
     assert "needs 99 independent recordings" in note
@@ -117,8 +117,11 @@ def test_an_existing_detector_is_not_replaced_without_overwrite(
         (["fit", "{root}/nothing", "--out", "{root}/x"], "No such file"),
         (["fit", "{root}/normal/0.wav", "--out", "{root}/x"], "has one clip"),
         (["fit", "{root}/normal", "--by-folder", "--out", "{root}/x"], "no subfolders"),
-        (["score", "{root}/normal", "{root}/today"], "no checkpoint in"),
-        (["threshold", "{root}/normal"], "no checkpoint in"),
+        (
+            ["score", "{root}/normal", "{root}/today"],
+            "contains no detector: pass",
+        ),
+        (["threshold", "{root}/normal"], "contains no detector: pass"),
         (["threshold", "{fitted}", "--false-alarm-rate", "2"], "false_alarm_rate is"),
         (["score", "{fitted}", "{root}", "--false-alarm-rate", "0"], "rate is"),
         (["demo", "--out", "{root}"], "exists: choose another path for --out"),

@@ -208,7 +208,7 @@ def test_a_detector_is_refused_whichever_of_its_files_is_damaged(tmp_path, detec
     n_refused = 0
     for path, damage in damaged(files):
         is_unmarked = path.name == "detector.json" and damage is None
-        message = "no checkpoint in" if is_unmarked else "is damaged"
+        message = "contains no detector: pass" if is_unmarked else "is damaged"
         with pytest.raises(InputError, match=message):
             load_detector(tmp_path)
         n_refused += 1
