@@ -447,9 +447,10 @@
     const nodes = [make("p", { class: "why" }, make("b", {}, lead), payload.words)];
     if (payload.parts.length > 1) {
       const most = Math.max(...payload.parts.map(([, v]) => Math.abs(v)), 1e-9);
+      const part = (v) => (Math.abs(v) < 1e-3 * most ? "0" : (v > 0 ? "+" : "") + short(v));
       nodes.push(make("div", { class: "parts" }, ...payload.parts.flatMap(([name, value]) => [
         make("span", {}, `${PARTS[name.split("_")[0]] ?? name} (${name})`),
-        make("span", { class: "value" }, (value > 0 ? "+" : "") + short(value)),
+        make("span", { class: "value" }, part(value)),
         make("span", { class: "track" }, make("i", { class: value < 0 ? "less" : "", style: "" })),
       ])));
       nodes[1].querySelectorAll("i").forEach((bar, i) => { bar.style.width = `${(100 * Math.abs(payload.parts[i][1])) / most}%`; });
