@@ -66,7 +66,7 @@ class Threshold:
         estimator = AnomalyDetector.load(self.detector)
         if is_changed and not is_estimator(self.detector):
             raise InputError(
-                f"{printable(self.detector)} is the checkpoint of a run, which is not "
+                f"{printable(self.detector)} belongs to a run, and runs are never "
                 "changed: pass --false-alarm-rate to the command that scores"
             )
         if is_changed:

@@ -114,7 +114,7 @@ def _parse_list_line(
     if not (machine and parsed.label and parsed.domain):
         raise InputError(
             f"{path}: the clip name {later!r} lacks a label or a domain, or is listed "
-            "before any machine: pass a list file of the official baseline"
+            "before any machine: pass one of the baseline's list files"
         )
     if line[2:] and line[2] != str(LABELS.index(parsed.label)):
         raise InputError(
@@ -134,8 +134,8 @@ def _truth_of_section(
     )
     if name := _contradiction(truth):
         raise InputError(
-            f"{path}: the name {name!r} contradicts the clip's label or domain: pass a "
-            "list file of the official baseline"
+            f"{path}: the name {name!r} contradicts the clip's label or domain: pass "
+            "one of the baseline's list files"
         )
     return truth
 

@@ -167,7 +167,7 @@ class _Form:
 
 
 def _file_name(headers: bytes) -> str:
-    """Return the file name in a form part's headers; '' for an ordinary field."""
+    """Return the file name in the headers of a part of a form, '' for a plain field."""
     found = re.search(rb"(?im)^content-disposition(.*)$", headers)
     header = found[1] if found else b""
     # RFC 5987, which some clients use for names that are not ASCII.

@@ -183,7 +183,7 @@ def _packed(codes: Float[np.ndarray, "column mel"]) -> str:
 
 
 class Region(NamedTuple):
-    """A range of bands (ends included) that raises a score, and when it does so."""
+    """A range of bands (ends included) that raises a score, with its moments."""
 
     first_band: int
     last_band: int

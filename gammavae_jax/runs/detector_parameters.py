@@ -125,7 +125,7 @@ def with_parameters(
 def require_saved_parameters(
     parameters: Mapping[str, Any], features: FeatureConfig, path: str
 ) -> None:
-    """Validate a saved detector's plain parameters, as if a user had passed them.
+    """Validate the parameters of a saved detector as if a user had passed them.
 
     Raises:
         InputError: a value is out of range; the message names the detector's path.

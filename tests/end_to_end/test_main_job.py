@@ -238,7 +238,7 @@ def test_the_thresholds_of_a_run_are_shown_but_never_changed(finished, capsys, r
     Threshold(checkpoint).run()
     assert "held-out clips" in capsys.readouterr().out
     message = refusal("threshold", checkpoint, "--false-alarm-rate", 0.2)
-    assert "is the checkpoint of a run, which is not changed: pass" in message
+    assert "belongs to a run, and runs are never changed: pass" in message
     assert before == {f: f.read_bytes() for f in checkpoint.rglob("*") if f.is_file()}
 
 
