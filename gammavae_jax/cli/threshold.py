@@ -51,7 +51,10 @@ class Threshold:
             InputError: the detector is unreadable or its thresholds are not conformal,
                 the rate is out of range, or a run's checkpoint would be changed.
         """
-        if self.json and self.detector.resolve() in self.json.resolve().parents:
+        is_changed = self.false_alarm_rate is not None
+        is_file = self.json is not None and self.json != Path("-")
+        folder = self.detector.resolve()
+        if is_changed and is_file and folder in self.json.resolve().parents:
             raise InputError(
                 f"{printable(self.json)} is inside the detector's folder, which is "
                 "replaced: choose another path for --json"
@@ -62,7 +65,6 @@ class Threshold:
         from gammavae_jax.runs.detector_folder import is_estimator
         from gammavae_jax.scoring.sensitivity import sensitivities
 
-        is_changed = self.false_alarm_rate is not None
         estimator = AnomalyDetector.load(self.detector)
         if is_changed and not is_estimator(self.detector):
             raise InputError(

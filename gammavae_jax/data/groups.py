@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from gammavae_jax.data.clips import Clips, NamedClips, recording_numbers
-from gammavae_jax.data.machines import ClipFile
+from gammavae_jax.data.machines import ClipFile, is_supplemental
 from gammavae_jax.data.names import is_labelled, section_word
 from gammavae_jax.data.recording_clips import LoadedRecordings
 from gammavae_jax.errors import InputError, printable
@@ -60,16 +60,18 @@ def group_by_attributes(clips: Clips) -> Int[np.ndarray, "clip"]:
 
     File names of the challenge (`section_00_source_train_normal_0000_car_B1.wav`) state
     attributes after the clip's index. A clip without attributes has a number of its
-    own. So has every clip if more than a fifth of the clips have equal attributes:
-    otherwise, too few clips would be left to compare with.
+    own. So has every clip if more than a fifth of the clips (without supplemental ones)
+    have equal attributes: otherwise, too few clips would be left to compare with.
     """
     stated = [f.name.attributes if _is_challenge(f) else "" for f in clips.files]
     groups = _numbered(
         index if attributes in ("", "noAttribute") else attributes
         for index, attributes in enumerate(stated)
     )
-    largest = np.bincount(groups).max()
-    return groups if largest <= _LARGEST_SHARE * len(groups) else np.arange(len(groups))
+    counted = groups[[not is_supplemental(file) for file in clips.files]]
+    largest = np.bincount(counted).max(initial=0)
+    is_useful = largest <= _LARGEST_SHARE * len(counted)
+    return groups if is_useful else np.arange(len(groups))
 
 
 def _is_challenge(file: ClipFile) -> bool:

@@ -224,10 +224,12 @@ def _is_conditions(value: Any) -> bool:
     """Return whether a value from JSON can be converted to `Conditions`."""
     return (
         isinstance(value, dict)
-        and set(value) == set(Conditions._fields)
+        and {"n_recordings", *value} == set(Conditions._fields)
         and all(_is_list(value[name], _is_moderate, 2) for name in ("seconds", "level"))
         and all(_is_list(value[n], _is_size) for n in ("sample_rates", "channels"))
-        and all(_is_moderate(value[n]) for n in ("shortest", "n_recordings"))
+        and _is_moderate(value["shortest"])
+        and _is_moderate(value.get("n_recordings", 0.0))  # missing in older detectors
+        and value.get("n_recordings", 0.0) >= 0
     )
 
 

@@ -142,7 +142,7 @@ def distances(
         gaps = gaps * wider
         if nearest is not None:
             radius = radii_without(nearest, is_other, radius)
-            radius = radius * jnp.sqrt(jnp.mean(wider**2))
+            radius = radius / jnp.sqrt(jnp.mean(wider**-2))  # to the wider scale
     # Expanding the square would lose the small differences between similar clips.
     distance = jnp.sqrt(jnp.sum(gaps**2, axis=-1))
     distance = jnp.where(is_other, distance, jnp.inf)
@@ -160,10 +160,8 @@ def nearest_clips(
         is_excluded: the pairs of training clips that are never compared.
         n_neighbours: the number of neighbours that determine a radius.
     """
-    one, other = reference.parents.T
-    pairs = [is_excluded[a[:, None], b] for a in (one, other) for b in (one, other)]
-    is_related = pairs[0] | pairs[1] | pairs[2] | pairs[3]
-    return shortlist(reference.clips, is_related, reference.is_clip, n_neighbours)
+    places = reference.clips, reference.parents, reference.is_clip
+    return shortlist(*places, is_excluded, n_neighbours)
 
 
 def _scale_of(

@@ -76,16 +76,26 @@ class Shortlist(NamedTuple):
 
 def shortlist(
     clips: Float[Array, "clip feature"],
-    is_related: Bool[Array, "clip clip"],
+    parents: Int[Array, "clip 2"],
     is_clip: Bool[Array, "clip"],
+    is_related: Bool[Array, "train train"],
     n_neighbours: int,
 ) -> Shortlist:
-    """Find the nearest unrelated clips of each reference clip."""
+    """Find the nearest unrelated clips of each reference clip.
+
+    Args:
+        clips: the statistics of the reference clips.
+        parents: the training clips that each of them is made from.
+        is_clip: excludes padding.
+        is_related: the pairs of training clips that are never compared.
+        n_neighbours: the number of neighbours that determine a radius.
+    """
     length = min(_SHORTLISTED + n_neighbours, len(clips))
 
     def of_clip(place):
         distance = jnp.sqrt(jnp.sum((clips - clips[place]) ** 2, axis=-1))
-        is_other = is_clip & ~is_related[place] & (jnp.arange(len(clips)) != place)
+        related = is_related[parents[place]].any(0)[parents].any(-1)
+        is_other = is_clip & ~related & (jnp.arange(len(clips)) != place)
         nearness, at = jax.lax.top_k(jnp.where(is_other, -distance, -jnp.inf), length)
         return at, -nearness
 
@@ -100,15 +110,18 @@ def radii_without(
     """Return the radii if only some clips counted as neighbours.
 
     Args:
-        nearest: the shortlist; the clips in it suffice unless more than 64 of a clip's
-            nearest ones are left out.
+        nearest: the nearest clips. If more than 64 of a clip's nearest ones are left
+            out, the last in the list stands for those that may follow it.
         is_kept: the clips that count as neighbours.
         radius: the radii if all clips count. A clip that would have no neighbours
             keeps its radius, and no radius falls below the smallest of these.
     """
     is_used = is_kept[nearest.index] & jnp.isfinite(nearest.distance)
     is_used &= jnp.cumsum(is_used, axis=-1) <= nearest.n_neighbours
-    count = is_used.sum(-1)
+    count, last = is_used.sum(-1), nearest.distance[:, -1]
+    n_more = jnp.where(jnp.isfinite(last), nearest.n_neighbours - count, 0)
     total = jnp.sum(nearest.distance, where=is_used, axis=-1)
+    total += jnp.where(n_more > 0, n_more * last, 0.0)
+    count += n_more
     without = jnp.where(count > 0, total / jnp.maximum(count, 1), radius)
     return jnp.maximum(without, radius.min())

@@ -84,8 +84,7 @@ def unsupported_machines(detector: Detector) -> str:
         return ""
     return (
         f"A false-alarm rate of {rate:g} needs {needed} independent recordings, which "
-        f"some machines lack: {', '.join(few)}. Their threshold is the highest score "
-        "of a training clip, and more false alarms are likely."
+        f"some machines lack: {', '.join(few)}. Expect more false alarms from them."
     )
 
 

@@ -101,6 +101,14 @@ def test_the_stronger_of_two_bands_comes_first():
     assert text.index("Another") > text.index("between")
 
 
+def test_a_broad_region_comes_before_a_narrow_one_with_a_higher_peak():
+    narrow = (slice(100, 104), slice(None), 2.0)
+    broad = (slice(10, 40), slice(None), 1.0)
+    regions = find_regions(patch(narrow, broad))
+    assert [r.first_band < 50 for r in regions] == [True, False]
+    assert regions[0].share > regions[1].share
+
+
 def test_a_score_that_nothing_raises_has_no_regions():
     assert find_regions(-patch()) == []
     assert describe_regions([], CORNERS, SECONDS) == "No band raises the score."

@@ -8,7 +8,7 @@ from scipy.spatial.distance import cdist
 
 from gammavae_jax.config import ScoringConfig
 from gammavae_jax.scoring.neighbours import distances, fit_reference, nearest_clips
-from gammavae_jax.scoring.radii import radii_without, shortlist
+from gammavae_jax.scoring.radii import Shortlist, radii_without, shortlist
 
 K = 4
 
@@ -32,7 +32,8 @@ def test_radii_without_a_group_are_the_mean_distances_to_the_other_clips(
     is_clip = np.arange(n_clips + 3) < n_clips  # the rest is padding
     group = np.arange(n_clips + 3) % n_groups
     is_related = group[:, None] == group
-    near = shortlist(*map(jnp.asarray, (points, is_related, is_clip)), K)
+    parents = np.stack([np.arange(n_clips + 3)] * 2, axis=1)
+    near = shortlist(*map(jnp.asarray, (points, parents, is_clip, is_related)), K)
     before = mean_of_nearest(points, is_related, is_clip)
     before[n_clips:] = before[:n_clips].mean()
     for left_out in range(n_groups):
@@ -46,9 +47,20 @@ def test_radii_without_a_group_are_the_mean_distances_to_the_other_clips(
         assert (ours[:n_clips] != jnp.float32(before[:n_clips])).any()
 
 
+def test_the_end_of_the_list_stands_for_neighbours_beyond_it():
+    """If a clip's 64 nearest are left out, its radius is at least the next distance."""
+    index, distance = np.arange(68), np.arange(1.0, 69)
+    near = Shortlist(*(jnp.asarray(np.tile(a, (68, 1))) for a in (index, distance)), K)
+    for n_kept, expected in ((0, 68.0), (1, 68.0), (3, (66 + 67 + 68 + 68) / 4)):
+        is_kept = jnp.asarray(np.arange(68) >= 68 - n_kept)
+        ours = radii_without(near, is_kept, jnp.full(68, 2.0))
+        np.testing.assert_allclose(ours, np.full(68, expected), rtol=1e-6)
+
+
 def test_a_radius_that_was_raised_to_the_least_one_is_not_lowered():
     points = jnp.asarray(np.zeros((9, 3)), jnp.float32)
-    near = shortlist(points, jnp.eye(9, dtype=bool), jnp.ones(9, bool), K)
+    parents = jnp.stack([jnp.arange(9)] * 2, axis=1)
+    near = shortlist(points, parents, jnp.ones(9, bool), jnp.eye(9, dtype=bool), K)
     least = jnp.full(9, 0.1)
     np.testing.assert_array_equal(radii_without(near, jnp.ones(9, bool), least), least)
 
@@ -59,6 +71,7 @@ def test_a_held_out_clip_scores_as_if_it_had_never_been_in_the_reference():
     recording = np.repeat(np.arange(30), 4)
     means = rng.standard_normal((30, 6))[recording]
     points = (means + 0.3 * rng.standard_normal((120, 6))).astype(np.float32)
+    points[:4, 0] += 12  # one recording is unlike the others in one feature
     is_same, is_target = recording[:, None] == recording, np.zeros(120, bool)
     config = ScoringConfig(n_density_neighbours=K)
 

@@ -168,7 +168,7 @@ def test_the_note_on_too_few_clips_counts_those_of_one_seed(tiny, n_seeds):
     names = ["eight", "nine"]
     (note,) = sample_size_notes(split_of(held_out), [eight, nine], names, config)
     assert "needs 9 held-out clips" in note
-    assert "for eight (8). Add clips." in note
+    assert "for eight (has 8). Add clips." in note
     only = split_of(held_out[:, 1:])
     assert sample_size_notes(only, [nine], ["nine"], config) == []
 
