@@ -197,9 +197,9 @@ def test_labels_of_one_class_are_refused(anomalous, word):
 
 def test_arrays_of_the_wrong_shape_or_type_are_refused():
     scores, is_anomaly, is_target = four_strata(14)
-    with pytest.raises(InputError, match="one value of each per clip"):
+    with pytest.raises(InputError, match="pass one score, label and domain per clip"):
         validate(scores[1:], is_anomaly, is_target)
-    with pytest.raises(InputError, match="one value of each per clip"):
+    with pytest.raises(InputError, match="pass one score, label and domain per clip"):
         validate(scores[:, None], is_anomaly[:, None], is_target[:, None])
     with pytest.raises(InputError, match="must be booleans"):
         validate(scores, is_anomaly.astype(int), is_target)
