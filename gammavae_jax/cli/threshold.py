@@ -52,11 +52,14 @@ class Threshold:
                 the rate is out of range, or a run's checkpoint would be changed.
         """
         is_changed = self.false_alarm_rate is not None
-        is_file = self.json is not None and self.json != Path("-")
-        folder = self.detector.resolve()
-        if is_changed and is_file and folder in self.json.resolve().parents:
+        written = self.json if self.json != Path("-") else None
+        if (
+            is_changed
+            and written
+            and self.detector.resolve() in (written.resolve().parents)
+        ):
             raise InputError(
-                f"{printable(self.json)} is inside the detector's folder, which is "
+                f"{printable(written)} is inside the detector's folder, which is "
                 "replaced: choose another path for --json"
             )
         prepare(models_in_checkpoint(self.detector))

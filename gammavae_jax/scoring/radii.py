@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from gammavae_jax.data.arrays import AnyArray
+
 _SMALLEST_RADIUS = 0.1  # the lowest radius of a clip, relative to the mean radius
 _SMALLEST_MEAN_RADIUS = 1.0  # distinct clips are about sqrt(2 * n_features) apart
 _TINY = 1e-6
@@ -75,10 +77,10 @@ class Shortlist(NamedTuple):
 
 
 def shortlist(
-    clips: Float[Array, "clip feature"],
-    parents: Int[Array, "clip 2"],
-    is_clip: Bool[Array, "clip"],
-    is_related: Bool[Array, "train train"],
+    clips: Float[AnyArray, "clip feature"],
+    parents: Int[AnyArray, "clip 2"],
+    is_clip: Bool[AnyArray, "clip"],
+    is_related: Bool[AnyArray, "train train"],
     n_neighbours: int,
 ) -> Shortlist:
     """Find the nearest unrelated clips of each reference clip.
@@ -99,13 +101,14 @@ def shortlist(
         nearness, at = jax.lax.top_k(jnp.where(is_other, -distance, -jnp.inf), length)
         return at, -nearness
 
-    return Shortlist(*jax.lax.map(of_clip, jnp.arange(len(clips))), n_neighbours)
+    index, distance = jax.lax.map(of_clip, jnp.arange(len(clips)))
+    return Shortlist(index, distance, n_neighbours)
 
 
 def radii_without(
     nearest: Shortlist,
-    is_kept: Bool[Array, "clip"],
-    radius: Float[Array, "clip"],
+    is_kept: Bool[AnyArray, "clip"],
+    radius: Float[AnyArray, "clip"],
 ) -> Float[Array, "clip"]:
     """Return the radii if only some clips counted as neighbours.
 

@@ -33,7 +33,8 @@ def test_radii_without_a_group_are_the_mean_distances_to_the_other_clips(
     group = np.arange(n_clips + 3) % n_groups
     is_related = group[:, None] == group
     parents = np.stack([np.arange(n_clips + 3)] * 2, axis=1)
-    near = shortlist(*map(jnp.asarray, (points, parents, is_clip, is_related)), K)
+    arrays = [jnp.asarray(a) for a in (points, parents, is_clip, is_related)]
+    near = shortlist(arrays[0], arrays[1], arrays[2], arrays[3], K)
     before = mean_of_nearest(points, is_related, is_clip)
     before[n_clips:] = before[:n_clips].mean()
     for left_out in range(n_groups):
@@ -49,8 +50,8 @@ def test_radii_without_a_group_are_the_mean_distances_to_the_other_clips(
 
 def test_the_end_of_the_list_stands_for_neighbours_beyond_it():
     """If a clip's 64 nearest are left out, its radius is at least the next distance."""
-    index, distance = np.arange(68), np.arange(1.0, 69)
-    near = Shortlist(*(jnp.asarray(np.tile(a, (68, 1))) for a in (index, distance)), K)
+    index, distance = jnp.arange(68), jnp.arange(1.0, 69)
+    near = Shortlist(jnp.tile(index, (68, 1)), jnp.tile(distance, (68, 1)), K)
     for n_kept, expected in ((0, 68.0), (1, 68.0), (3, (66 + 67 + 68 + 68) / 4)):
         is_kept = jnp.asarray(np.arange(68) >= 68 - n_kept)
         ours = radii_without(near, is_kept, jnp.full(68, 2.0))
