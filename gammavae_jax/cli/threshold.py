@@ -51,23 +51,14 @@ class Threshold:
             InputError: the detector is unreadable or its thresholds are not conformal,
                 the rate is out of range, or a run's checkpoint would be changed.
         """
-        is_changed = self.false_alarm_rate is not None
-        written = self.json if self.json != Path("-") else None
-        if (
-            is_changed
-            and written
-            and self.detector.resolve() in (written.resolve().parents)
-        ):
-            raise InputError(
-                f"{printable(written)} is inside the detector's folder, which is "
-                "replaced: choose another path for --json"
-            )
+        self._check()
         prepare(models_in_checkpoint(self.detector))
 
         from gammavae_jax.anomaly_detector import AnomalyDetector
         from gammavae_jax.runs.detector_folder import is_estimator
         from gammavae_jax.scoring.sensitivity import sensitivities
 
+        is_changed = self.false_alarm_rate is not None
         estimator = AnomalyDetector.load(self.detector)
         if is_changed and not is_estimator(self.detector):
             raise InputError(
@@ -96,6 +87,17 @@ class Threshold:
                 f"to change it: gammavae threshold {path} --false-alarm-rate RATE"
             )
         return 0
+
+    def _check(self) -> None:
+        """Raise an InputError if saving the detector would remove the JSON file."""
+        written = self.json if self.json != Path("-") else None
+        if written is None or self.false_alarm_rate is None:
+            return
+        if self.detector.resolve() in written.resolve().parents:
+            raise InputError(
+                f"{printable(written)} is inside the detector's folder, which is "
+                "replaced: choose another path for --json"
+            )
 
 
 def _records(

@@ -124,6 +124,17 @@ def test_an_existing_detector_is_not_replaced_without_overwrite(
         (["threshold", "{root}/normal"], "contains no detector: pass"),
         (["threshold", "{fitted}", "--false-alarm-rate", "2"], "false_alarm_rate is"),
         (["score", "{fitted}", "{root}", "--false-alarm-rate", "0"], "rate is"),
+        (
+            [
+                "threshold",
+                "{fitted}",
+                "--false-alarm-rate",
+                ".2",
+                "--json",
+                "{fitted}/t",
+            ],
+            "t is inside the detector's folder, which is replaced: choose another path",
+        ),
         (["demo", "--out", "{root}"], "exists: choose another path for --out"),
         (["score", "x", "y", "--report", "{root}/no/x"], "is not a folder: create it"),
     ],
