@@ -1,6 +1,5 @@
 """`gammavae threshold`: shows what each false-alarm rate means, and sets the rate."""
 
-import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -104,12 +103,14 @@ def _records(
     found: "dict[str, list[Sensitivity]]", current: float
 ) -> list[dict[str, Any]]:
     """Convert the tables to JSON types, one object for each machine and rate."""
+    from gammavae_jax.live.scorer import finite
+
     return [
         {
             "machine": name,
             "false_alarm_rate": of_rate.rate,
             "is_current": of_rate.rate == current,
-            "threshold": None if math.isnan(of_rate.threshold) else of_rate.threshold,
+            "threshold": finite(of_rate.threshold),
             "held_out_alarms": of_rate.n_alarms,
             "held_out_clips": of_rate.n_clips,
             "independent_recordings": of_rate.n_recordings,

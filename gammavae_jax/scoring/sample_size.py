@@ -12,7 +12,7 @@ import scipy.stats
 from jaxtyping import Float, Int
 
 from gammavae_jax.config import Config
-from gammavae_jax.training.links import independence
+from gammavae_jax.training.links import independence, link_groups
 from gammavae_jax.training.split import Split
 
 _CONFIDENCE = 0.95
@@ -47,14 +47,9 @@ def independent_recordings(
     split: Split, recordings: Sequence[Int[np.ndarray, "_"]], config: Config
 ) -> Float[np.ndarray, "machine"]:
     """Return how many independent recordings of each machine were held out."""
-    counts = []
-    for machine, of_clip in enumerate(recordings):
-        same = np.eye(split.is_clip.shape[1], dtype=bool)
-        same[: len(of_clip), : len(of_clip)] |= of_clip[:, None] == of_clip
-        is_used = np.any(split.is_held_out[: config.n_folds, machine], axis=0)
-        linked = split.is_linked[machine] | same
-        counts.append(independence(linked[None], is_used[None]).sum())
-    return np.round(counts, 6)
+    is_used = split.is_held_out[: config.n_folds].any(0)
+    linked = link_groups(split.is_linked, recordings)
+    return np.round(independence(linked, is_used).sum(-1), 6)
 
 
 def sample_size_notes(

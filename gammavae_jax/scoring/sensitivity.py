@@ -51,13 +51,14 @@ def sensitivities(
         )
     score, names = detector.config.score, machine_names(detector)
     found: dict[str, list[Sensitivity]] = {name: [] for name in names}
+    counts = _recordings(detector)
     for rate in rates:
         thresholds = with_false_alarm_rate(detector, rate).thresholds[score][0]
         for name, threshold, held_out, n_recordings in zip(
             names,
             thresholds.tolist(),
             detector.calibration[score][0],
-            _recordings(detector),
+            counts,
             strict=True,
         ):
             n_clips = int((~np.isnan(held_out)).sum())

@@ -8,7 +8,9 @@ separate groups: two clips may share a background, and one of them may share a r
 with a third.
 
 Clips whose names state equal attributes were probably recorded in one session. They are
-not linked, but are never compared with each other either.
+never compared with each other either: a threshold would be too low if held-out clips
+were compared with clips of their own session. But they are not linked, and count as
+independent, because sessions with the same attributes occur again.
 """
 
 from collections.abc import Sequence
@@ -39,32 +41,24 @@ def link_clips(
         at = np.ix_(used, used)
         log_mel = np.asarray(clips.log_mel[machine])[used]
         linked[machine][at] = find_shared_audio(log_mel, lengths[used])
-        if groups is not None:
-            of_clip = groups[machine][used]
-            linked[machine][at] |= of_clip[:, None] == of_clip
-    return linked | np.eye(n_frames.shape[1], dtype=bool)
+    return link_groups(linked | np.eye(n_frames.shape[1], dtype=bool), groups)
 
 
-def with_equal_attributes(
+def link_groups(
     is_linked: Bool[np.ndarray, "machine clip clip"],
-    attributes: Sequence[Int[np.ndarray, "_"]] | None,
+    groups: Sequence[Int[np.ndarray, "_"]] | None,
 ) -> Bool[np.ndarray, "machine clip clip"]:
-    """Mark pairs of clips that must not be compared: linked, or with equal attributes.
-
-    Clips with equal attributes count as independent, because sessions with the same
-    attributes occur again. But a threshold would be too low if held-out clips were
-    compared with clips of their own session.
+    """Return the links, and link all clips of a group to each other.
 
     Args:
         is_linked: the links between clips.
-        attributes: for each machine, the number of each clip's attributes; None: all
-            attributes differ.
+        groups: for each machine, each clip's group number; None: no groups.
     """
-    is_excluded = is_linked.copy()
-    for machine, of_clip in enumerate(attributes or ()):
+    linked = is_linked.copy()
+    for machine, of_clip in enumerate(groups or ()):
         n_clips = len(of_clip)
-        is_excluded[machine, :n_clips, :n_clips] |= of_clip[:, None] == of_clip
-    return is_excluded
+        linked[machine, :n_clips, :n_clips] |= of_clip[:, None] == of_clip
+    return linked
 
 
 def independence(

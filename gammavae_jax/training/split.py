@@ -17,7 +17,7 @@ from gammavae_jax.data.recording_clips import parts_held_together
 from gammavae_jax.data.statistics import spectrum
 from gammavae_jax.devices.placement import in_float32
 from gammavae_jax.errors import InputError
-from gammavae_jax.training.links import link_clips, with_equal_attributes
+from gammavae_jax.training.links import link_clips, link_groups
 
 _FEWEST_WINDOWS = 2  # for batch normalisation: a single window has no variance
 _SAME = 1e-2  # dB in each band; separate recordings of one sound differ by more
@@ -71,7 +71,7 @@ def split_windows(
         is_clip=(np.asarray(arrays.clips.n_frames) > 0) & ~is_extra,
         is_target=np.asarray(arrays.is_target),
         is_linked=is_linked,
-        is_excluded=with_equal_attributes(is_linked, attributes),
+        is_excluded=link_groups(is_linked, attributes),
     )
     groups = _groups(arrays, split.is_clip, config, recordings)
     for s, m in np.ndindex(len(config.seeds), n_machines):

@@ -19,7 +19,7 @@ RATES = (0.5, 0.2, 0.1, 0.05)
 
 @pytest.fixture(scope="module")
 def detector():
-    """Two machines with 12 and 30 clips, of which 20 count as independent."""
+    """Two machines with 12 and 30 clips; the 30 count as 20 independent ones."""
     rng = np.random.default_rng(0)
     machines = [(f"m{n}", clips(noise(rng, n))) for n in (12, 30)]
     config = small("default", f'scores=["{SCORE}"]')
