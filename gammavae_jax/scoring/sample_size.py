@@ -47,7 +47,7 @@ def independent_recordings(
     split: Split, recordings: Sequence[Int[np.ndarray, "_"]], config: Config
 ) -> Float[np.ndarray, "machine"]:
     """Return how many independent recordings of each machine were held out."""
-    is_used = split.is_held_out[: config.n_folds].any(0)
+    is_used = np.any(split.is_held_out[: config.n_folds], axis=0)
     linked = link_groups(split.is_linked, recordings)
     return np.round(independence(linked, is_used).sum(-1), 6)
 
