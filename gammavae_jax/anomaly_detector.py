@@ -6,8 +6,7 @@ As in the challenge, and unlike scikit-learn's outlier detectors, higher scores 
 
 import os
 from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
-from itertools import chain
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +36,10 @@ from gammavae_jax.runs.detector_parameters import (
     require_saved_parameters,
     with_parameters,
 )
-from gammavae_jax.scoring.detector import Detector
+from gammavae_jax.scoring.clip_scorer import ClipScorer, score_of_clips
+from gammavae_jax.scoring.detector import Detector, machine_names
 from gammavae_jax.scoring.fit import fit_recordings
-from gammavae_jax.scoring.short_clips import as_of_whole_clips
-from gammavae_jax.scoring.verdict import ClipScorer, Verdict, judge, machine_names
+from gammavae_jax.scoring.verdict import Scored, Verdict, judge_recordings
 from gammavae_jax.training.loop import Observer
 
 ONE_MACHINE = "machine"  # the name of a machine if the caller gives none
@@ -165,7 +164,7 @@ class AnomalyDetector(BaseEstimator):
             InputError: a recording cannot be used, or a machine is unknown.
         """
         scored = self._clip_scores(recordings, sample_rate, machine)
-        return list(chain(*(judge(self.detector_, *of) for of in scored)))
+        return judge_recordings(self.detector_, scored)
 
     def report(
         self,
@@ -184,8 +183,9 @@ class AnomalyDetector(BaseEstimator):
                 the page cannot be written.
         """
         scored = self._clip_scores(recordings, sample_rate, machine, keep_sounds=True)
+        verdicts = judge_recordings(self.detector_, scored)
         write_recordings_report(Path(path), self.detector_, scored)
-        return list(chain(*(judge(self.detector_, *of) for of in scored)))
+        return verdicts
 
     def _clip_scores(
         self,
@@ -193,7 +193,7 @@ class AnomalyDetector(BaseEstimator):
         sample_rate: int | None,
         machine: str | None,
         keep_sounds: bool = False,
-    ) -> list[tuple[int, LoadedRecordings, Float[np.ndarray, "_"]]]:
+    ) -> list[Scored]:
         """Return each machine's index, recordings and clip scores."""
         detector = self._fitted()
         config, bank = detector.config, detector.filterbank
@@ -202,11 +202,9 @@ class AnomalyDetector(BaseEstimator):
         loaded = self._load(given, sample_rate, bank, config, trained, keep_sounds)
         numbers = [self.machines_.index(name) for name in loaded]
         clips = [found.clips for found in loaded.values()]
-        scores = self._scorer.score(dict(zip(numbers, clips, strict=True)))
-        of_seed = scores[config.score][0]
-        of_whole = partial(as_of_whole_clips, detector)
-        comparable = list(map(of_whole, numbers, of_seed, clips))
-        return list(zip(numbers, loaded.values(), comparable, strict=True))
+        of_clips = dict(zip(numbers, clips, strict=True))
+        scores = score_of_clips(self._scorer, of_clips)
+        return list(zip(numbers, loaded.values(), scores, strict=True))
 
     @property
     def threshold_(self) -> dict[str, float]:

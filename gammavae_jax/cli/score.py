@@ -64,7 +64,7 @@ class Score:
         else:
             scored = detector.score_recordings(recordings, machine=self.machine)
         if self.json:
-            write_json(self.json, [_record(recording) for recording in scored])
+            write_json(self.json, [recording.entry() for recording in scored])
         console = table_console(stderr=self.json == Path("-"))
         console.print(_table(scored))
         n_alarms = sum(recording.is_anomaly for recording in scored)
@@ -74,15 +74,6 @@ class Score:
         if self.report:
             console.print(f"written to {self.report}")
         return 0
-
-
-def _record(recording: "Verdict") -> dict[str, Any]:
-    """Convert a verdict to JSON types, with null for numbers that are not finite."""
-    values = {**recording._asdict(), "is_anomaly": recording.is_anomaly}
-    return {
-        name: None if isinstance(v, float) and not math.isfinite(v) else v
-        for name, v in values.items()
-    }
 
 
 def _table(scored: "Sequence[Verdict]") -> Any:

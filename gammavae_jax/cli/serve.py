@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gammavae_jax.live.scorer import LiveScorer
     from gammavae_jax.log import Log
 
+_WARM_UP_SECONDS = 10.0  # if recordings are not cut into clips
 _LAST_SECONDS = 2.0  # time limit for finishing the recording being scored
 
 
@@ -34,11 +35,6 @@ class Serve:
     its host name. Repeat the option for more names."""
     false_alarm_rate: RateOfAlarms = None
     """Use the thresholds for this false-alarm rate. Default: the detector's rate."""
-    window: float | None = None
-    """Window length in seconds; recordings longer than one and a half windows are
-    scored window by window. Default: the length of the training clips."""
-    hop: float | None = None
-    """Seconds from one window to the next. Default: half a window."""
     max_megabytes: float = 32.0
     """Largest recording to accept, in megabytes."""
     max_seconds: float = 600.0
@@ -58,7 +54,7 @@ class Serve:
         from rich.console import Console
 
         from gammavae_jax.live.announce import Announcer
-        from gammavae_jax.live.scorer import load_scorer, window_size
+        from gammavae_jax.live.scorer import load_scorer
         from gammavae_jax.log import Log
 
         try:
@@ -72,7 +68,6 @@ class Serve:
         announcer = Announcer(log)
         with listening_socket(self.host, self.port) as listener:
             scorer = load_scorer(self.detector, self.false_alarm_rate, log.say)
-            size = window_size(scorer, self.window, self.hop)
             limits = Limits(
                 round(self.max_megabytes * 1e6),
                 self.max_seconds,
@@ -80,8 +75,8 @@ class Serve:
                 self.score_seconds,
                 self.max_waiting,
             )
-            _warm_up(scorer, size.length, log)
-            service = Service(scorer, size, limits, announcer)
+            _warm_up(scorer, log)
+            service = Service(scorer, limits, announcer)
             application = make_application(service, announcer, self.allow_host)
             announcer.say(f"serving at {url_of(listener)} (press Ctrl-C to stop)")
             try:
@@ -123,12 +118,14 @@ def url_of(listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
-def _warm_up(scorer: "LiveScorer", n_samples: int, log: "Log") -> None:
-    """Compile the programs for clips and windows, so that the first request is fast."""
+def _warm_up(scorer: "LiveScorer", log: "Log") -> None:
+    """Compile the programs for clips, so that the first request is fast."""
     import numpy as np
 
+    seconds = scorer.clip_seconds or _WARM_UP_SECONDS
+    n_samples = round(seconds * scorer.sample_rate)
     noise = np.random.default_rng(0).normal(0, 0.01, n_samples).astype(np.float32)
     with log.progress("compiling", len(scorer.machines)) as advance:
         for machine in scorer.machines:
-            scorer.judge(noise, machine)
+            scorer.score_clip(noise, machine)
             advance(machine)

@@ -103,7 +103,7 @@ def _records(
     found: "dict[str, list[Sensitivity]]", current: float
 ) -> list[dict[str, Any]]:
     """Convert the tables to JSON types, one object for each machine and rate."""
-    from gammavae_jax.live.scorer import finite
+    from gammavae_jax.scoring.verdict import finite
 
     return [
         {

@@ -32,11 +32,6 @@ class Watch:
     is named after, or the only machine of the detector."""
     false_alarm_rate: RateOfAlarms = None
     """Use the thresholds for this false-alarm rate. Default: the detector's rate."""
-    window: float | None = None
-    """Window length in seconds; recordings longer than one and a half windows are
-    scored window by window. Default: the length of the training clips."""
-    hop: float | None = None
-    """Seconds from one window to the next. Default: half a window."""
     webhook: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None
     """URL that receives each alarm as JSON, by HTTP POST."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -92,7 +87,7 @@ class Watch:
         from gammavae_jax.data.recordings import known_machine
         from gammavae_jax.live.announce import Announcer, JsonLines, Webhook
         from gammavae_jax.live.arrivals import ScoredLog
-        from gammavae_jax.live.scorer import load_scorer, window_size
+        from gammavae_jax.live.scorer import load_scorer
         from gammavae_jax.live.watch import FolderWatch, WatchOptions
         from gammavae_jax.log import Log
 
@@ -108,8 +103,7 @@ class Watch:
         machine = self.machine
         if machine is not None:
             machine = known_machine(machine, scorer.machines)
-        size = window_size(scorer, self.window, self.hop)
-        options = WatchOptions(self.folder, machine, size, self.poll, self.settle)
+        options = WatchOptions(self.folder, machine, self.poll, self.settle)
         announcer = Announcer(log, lines or None, webhook.send if webhook else None)
         watch = FolderWatch(options, scorer, scored, announcer)
         if self.skip_existing:

@@ -26,7 +26,8 @@ class Clips(NamedTuple):
     """One machine's clips as log-mels on the host, each with its own length.
 
     If clips were cut from longer recordings, `recording` is the number of each clip's
-    recording. For a user's recordings, `formats` has every pair of sample rate (in
+    recording. If the user groups recordings, `group` is the number of each clip's
+    group. For a user's recordings, `formats` has every pair of sample rate (in
     Hz, before resampling) and number of channels (0 for an array of one channel) that
     occurs. If there is a reference channel, `explained` states by how many dB its
     subtraction lowers each clip's power.
@@ -37,6 +38,7 @@ class Clips(NamedTuple):
     recording: Int[np.ndarray, "clip"] | None = None
     formats: frozenset[tuple[int, int]] = frozenset()
     explained: tuple[float, ...] = ()
+    group: Int[np.ndarray, "clip"] | None = None
 
 
 NamedClips = Sequence[tuple[str, Clips]]  # the name of each machine, and its clips

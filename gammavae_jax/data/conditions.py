@@ -32,6 +32,8 @@ class Conditions(NamedTuple):
     channels: tuple[int, ...]
     shortest: float  # seconds; scores of shorter clips are not comparable
     n_recordings: float = 0.0  # independent held-out recordings; 0 if unknown
+    # The number of clips of each recording, in order; empty if no recording was cut.
+    recording_sizes: tuple[int, ...] = ()
 
 
 def conditions_of(clips: Clips, config: FeatureConfig) -> Conditions:
@@ -45,7 +47,14 @@ def conditions_of(clips: Clips, config: FeatureConfig) -> Conditions:
         tuple(sorted(rates)),
         tuple(sorted({n for _, n in clips.formats if n})),
         _SHORTEST * min(seconds),
+        recording_sizes=_recording_sizes(clips),
     )
+
+
+def _recording_sizes(clips: Clips) -> tuple[int, ...]:
+    if clips.recording is None or len(np.unique(clips.recording)) == len(clips.files):
+        return ()
+    return tuple(np.bincount(clips.recording).tolist())
 
 
 def n_frames_of(seconds: float, config: FeatureConfig) -> int:

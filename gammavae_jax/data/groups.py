@@ -23,7 +23,8 @@ _LARGEST_SHARE = 0.2  # of the clips with equal attributes, as of one fold of fi
 def group_clips(train: NamedClips, pattern: str) -> list[Int[np.ndarray, "_"]]:
     """Return, for every machine, the group number of each clip.
 
-    Clips cut from one recording have the same number. So do clips in whose paths
+    Clips of one group (see `with_groups`) have the same number; without groups, clips
+    cut from one recording. So do clips in whose paths
     `pattern` matches the same text: the text in its parentheses if it has any,
     otherwise the whole match. A clip without a match forms its own group. An empty
     pattern groups nothing.
@@ -32,7 +33,10 @@ def group_clips(train: NamedClips, pattern: str) -> list[Int[np.ndarray, "_"]]:
         InputError: no clip of any machine matches the pattern, or all recordings of a
             machine form one group.
     """
-    recordings = [recording_numbers(clips) for _, clips in train]
+    recordings = [
+        recording_numbers(clips) if clips.group is None else clips.group
+        for _, clips in train
+    ]
     if not pattern:
         return recordings
     compiled, groups, is_found = re.compile(pattern), [], False
@@ -83,7 +87,7 @@ def _is_challenge(file: ClipFile) -> bool:
 def with_groups(
     loaded: Mapping[str, LoadedRecordings], groups: Any
 ) -> dict[str, LoadedRecordings]:
-    """Replace each clip's recording number with the number of the recording's group.
+    """Give each clip the number of its recording's group.
 
     Args:
         loaded: the recordings of each machine.
@@ -126,7 +130,7 @@ def _with_groups(name: str, loaded: LoadedRecordings, groups: Any) -> LoadedReco
         file._replace(name=file.name._replace(attributes=""))
         for file in loaded.clips.files
     )
-    clips = loaded.clips._replace(files=files, recording=number[loaded.recording])
+    clips = loaded.clips._replace(files=files, group=number[loaded.recording])
     return loaded._replace(clips=clips)
 
 

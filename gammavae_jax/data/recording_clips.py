@@ -5,7 +5,7 @@ number of its recording.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,12 +33,42 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 
 
+def cut_lengths(n_samples: int, clip_samples: int | None) -> list[int]:
+    """Return the lengths of the equal clips that a recording is cut into.
+
+    A clip has about `clip_samples` samples; None keeps the recording whole.
+    """
+    n_clips = 1 if clip_samples is None else max(1, round(n_samples / clip_samples))
+    length, n_longer = divmod(n_samples, n_clips)
+    return [length + (number < n_longer) for number in range(n_clips)]
+
+
 def cut(
     waveform: Float32[np.ndarray, "sample *channel"], clip_samples: int | None
 ) -> list[Float32[np.ndarray, "_ *channel"]]:
-    """Cut a waveform into equal clips of about `clip_samples`; None keeps it whole."""
-    n_pieces = 1 if clip_samples is None else round(len(waveform) / clip_samples)
-    return np.array_split(waveform, max(1, n_pieces))
+    """Cut a waveform into equal clips; see `cut_lengths`."""
+    ends = np.cumsum(cut_lengths(len(waveform), clip_samples))
+    return np.split(waveform, ends[:-1])
+
+
+def cut_blocks(
+    blocks: Iterable[Float32[np.ndarray, "_ *channel"]], lengths: Sequence[int]
+) -> Iterator[Float32[np.ndarray, "_ *channel"]]:
+    """Cut a recording that is read block by block into clips of the given lengths.
+
+    The last clip also gets any samples beyond the sum of the lengths.
+    """
+    buffer, blocks = np.zeros(0, np.float32), iter(blocks)
+    for length in lengths[:-1]:
+        parts, n_samples = [buffer], len(buffer)
+        while n_samples < length and (block := next(blocks, None)) is not None:
+            parts.append(block)
+            n_samples += len(block)
+        buffer = np.concatenate([part for part in parts if len(part)] or parts)
+        yield buffer[:length]
+        buffer = buffer[length:]
+    rest = [part for part in (buffer, *blocks) if len(part)]
+    yield np.concatenate(rest or [buffer])
 
 
 def require_clip_length(clip_seconds: float, config: FeatureConfig) -> int:
@@ -80,6 +110,7 @@ class LoadedRecordings(NamedTuple):
     # Each clip's waveform, if kept; without the reference channel.
     sounds: tuple[Float32[np.ndarray, "_"], ...] = ()
     levels: tuple[ChannelLevels | None, ...] = ()  # of each recording
+    seconds: tuple[float, ...] = ()  # of each clip
 
     @property
     def recording(self) -> Int[np.ndarray, "clip"]:
@@ -124,7 +155,10 @@ def load_recordings(
         pieces = cut(waveform, n_samples)
         computed = [spectrogram(piece, filterbank, config) for piece in pieces]
         sounds = [near_waveform(piece) for piece in pieces] if keep_sounds else []
-        return _Pieces(source.name, (rate, n_channels), levels, computed, sounds)
+        seconds = [len(piece) / config.sample_rate for piece in pieces]
+        return _Pieces(
+            source.name, (rate, n_channels), levels, computed, seconds, sounds
+        )
 
     usable = load_usable(load, sources, on_bad_file, on_recording)
     loaded = [pieces for _, pieces in usable]
@@ -140,6 +174,7 @@ class _Pieces(NamedTuple):
     format: tuple[int, int]  # sample rate and number of channels; see `Clips`
     levels: ChannelLevels | None
     spectrograms: list[Spectrogram]
+    seconds: list[float]
     sounds: list[Float32[np.ndarray, "_"]]  # empty if not kept
 
 
@@ -158,6 +193,7 @@ def _joined(loaded: Sequence[_Pieces]) -> LoadedRecordings:
         Clips(files, log_mels, recording, formats, levels_explained(of_clips)),
         tuple(sound for pieces in loaded for sound in pieces.sounds),
         tuple(pieces.levels for pieces in loaded),
+        tuple(length for pieces in loaded for length in pieces.seconds),
     )
 
 

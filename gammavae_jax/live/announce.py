@@ -17,7 +17,7 @@ from typing import IO, Any
 import requests
 
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.live.scorer import RecordingVerdict, Stretch
+from gammavae_jax.live.scorer import ScoredRecording
 from gammavae_jax.log import Log
 from gammavae_jax.scoring.verdict import Verdict
 
@@ -212,26 +212,16 @@ class Announcer:
         """Report a recording that cannot be scored."""
         self._announce("bad_file", f"BAD    {reason}", {"file": file, "error": reason})
 
-    def stretch(self, file: str, machine: str, stretch: Stretch) -> None:
-        """Report a stretch of consecutive alarms as one alarm."""
-        part = f"{clock(stretch.start)} to {clock(stretch.end)}"
-        line = _line(file, machine, stretch.worst, part)
-        fields = {"file": file, "machine": machine, **stretch.entry()}
-        self._announce("stretch", line, fields, is_alarm=True)
-
-    def recording(self, file: str, machine: str, whole: RecordingVerdict) -> None:
-        """Report a whole recording; send an alarm if its only window is an alarm."""
-        for kind, note in whole.notes.items():
+    def recording(self, file: str, scored: ScoredRecording) -> None:
+        """Report a recording, and send it if it is an alarm."""
+        for kind, note in scored.notes.items():
             if kind not in self._said and len(self._said) < _MOST_NOTES:
                 self._said.add(kind)
                 self.say(f"{printable(file)}: {note}")
-        part = ""
-        if whole.n_windows > 1:
-            part = f"{clock(whole.seconds)} long, "
-            part += f"{whole.n_alarms} of {whole.n_windows} windows are alarms"
-        line = _line(file, machine, whole.worst, part)
-        fields = {"file": file, "machine": machine, **whole.entry()}
-        self._announce("recording", line, fields, whole.is_single_alarm)
+        verdict = scored.verdict
+        fields = {"file": file, "machine": verdict.machine, **scored.entry()}
+        is_alarm = verdict.is_anomaly
+        self._announce("recording", _line(file, verdict), fields, is_alarm)
 
     def _announce(
         self, event: str, line: str, fields: dict[str, Any], is_alarm: bool = False
@@ -253,11 +243,16 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def _line(file: str, machine: str, verdict: Verdict, part: str) -> str:
+def _line(file: str, verdict: Verdict) -> str:
     state = "ALARM" if verdict.is_anomaly else "ok   "
-    where = f"  {part}" if part else ""
+    where = ""
+    if verdict.n_clips > 1:
+        where = f"  {verdict.n_alarms} of {verdict.n_clips} clips above the threshold"
+    if verdict.n_clips > 1 and verdict.stretches:
+        highest = max(verdict.stretches, key=lambda stretch: stretch.score)
+        where += f", highest {clock(highest.start)} to {clock(highest.end)}"
     return (
-        f"{state}  {printable(machine)}  {printable(file)}{where}  "
+        f"{state}  {printable(verdict.machine)}  {printable(file)}{where}  "
         f"score {verdict.score:.4g}  p {verdict.p_value:.2g}  "
         f"threshold {verdict.threshold:.4g}"
     )

@@ -87,8 +87,9 @@ class Metrics:
         """Count a finished request."""
         self._requests.labels(outcome).inc()
 
-    def count_recording(self, machine: str, verdict: Verdict) -> None:
+    def count_recording(self, verdict: Verdict) -> None:
         """Count a scored recording."""
+        machine = verdict.machine
         self._score.labels(machine).set(verdict.score)
         self._p_value.labels(machine).set(verdict.p_value)
         self._recordings.labels(machine).inc()

@@ -16,14 +16,9 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.live.announce import Announcer
 from gammavae_jax.live.events import Broadcast, History, thumbnail
 from gammavae_jax.live.metrics import Metrics, Refusal, busy
-from gammavae_jax.live.scorer import (
-    LiveScorer,
-    RecordingVerdict,
-    WindowSize,
-    finite,
-    score_recording,
-)
+from gammavae_jax.live.scorer import LiveScorer, ScoredRecording
 from gammavae_jax.live.uploads import Upload, Uploads
+from gammavae_jax.scoring.verdict import finite
 
 _SHUTTING_DOWN = "the server is shutting down"
 _MOST_SAMPLES_A_SECOND = 192_000  # all channels; a higher rate lowers `max_seconds`
@@ -86,9 +81,7 @@ class Service:
     It must be used from a single event loop.
     """
 
-    def __init__(
-        self, scorer: LiveScorer, size: WindowSize, limits: Limits, announcer: Announcer
-    ):
+    def __init__(self, scorer: LiveScorer, limits: Limits, announcer: Announcer):
         self.limits = limits
         self.broadcast = Broadcast()
         self.history = History(scorer.thresholds)
@@ -97,7 +90,6 @@ class Service:
         self.uploads = Uploads(limits.max_bytes, limits.upload_seconds, max_bodies)
         self.machines = scorer.machines
         self._scorer = scorer
-        self._size = size
         self._announcer = announcer
         self.thread = ScoringThread()
         self._jobs: set[asyncio.Future] = set()
@@ -148,9 +140,9 @@ class Service:
         """Score a recording, report the verdict, and return it as a JSON object."""
         deadline = time.monotonic() + self.limits.score_seconds
         job = partial(self._score, request, deadline)
-        entry, image, whole = await self._in_turn(job)
-        self.metrics.count_recording(request.machine, whole.worst)
-        self._announcer.recording(entry["name"], request.machine, whole)
+        entry, image, scored = await self._in_turn(job)
+        self.metrics.count_recording(scored.verdict)
+        self._announcer.recording(entry["name"], scored)
         self.broadcast.send("score", self.history.add(request.machine, entry, image))
         return entry
 
@@ -181,35 +173,40 @@ class Service:
 
     def _score(
         self, request: ScoreRequest, deadline: float
-    ) -> tuple[dict[str, Any], dict[str, Any], RecordingVerdict]:
-        """Score a recording; return the JSON answer, the thumbnail and the verdict."""
+    ) -> tuple[dict[str, Any], dict[str, Any], ScoredRecording]:
+        """Score a recording; return the JSON answer, the thumbnail and the result."""
         if time.monotonic() > deadline:  # the client has already been refused
             raise busy("the recording was not scored in time")
         with self.metrics.scoring_seconds.time():
-            upload = request.upload
-            *stretches, whole = self._verdicts(upload, request.machine, deadline)
+            scored = self._scored_recording(request, deadline)
             image = thumbnail(
-                self._scorer.spectrogram(whole.worst_clip),
-                len(whole.worst_clip) / self._scorer.sample_rate,
+                self._scorer.spectrogram(scored.highest),
+                len(scored.highest) / self._scorer.sample_rate,
             )
         entry = {
             "request_id": request.id_,
             "time": round(time.time(), 3),
             "machine": request.machine,
-            "name": upload.name,
-            **whole.entry(),
-            "seconds": round(whole.seconds, 4),
-            "stretches": [stretch.entry() for stretch in stretches[:_MAX_STRETCHES]],
+            "name": request.upload.name,
+            **scored.entry(),
         }
-        return entry, image, whole
+        entry["stretches"] = entry["stretches"][:_MAX_STRETCHES]
+        return entry, image, scored
 
-    def _verdicts(self, upload: Upload, machine: str, deadline: float) -> Iterator[Any]:
-        scorer, name, data = self._scorer, upload.name, upload.data
+    def _scored_recording(
+        self, request: ScoreRequest, deadline: float
+    ) -> ScoredRecording:
+        """Score the recording of a request.
+
+        Raises:
+            Refusal: the recording cannot be used or is too long.
+        """
+        channels, (data, name) = self._scorer.channels, request.upload
         try:
-            with open_recording(data, channel=scorer.channels, name=name) as recording:
+            with open_recording(data, channel=channels, name=name) as recording:
                 blocks = self._limited_blocks(recording, name, deadline)
                 recording = recording._replace(blocks=blocks)
-                yield from score_recording(scorer, machine, recording, self._size, name)
+                return self._scorer.score(recording, request.machine, name)
         except InputError as error:
             raise Refusal(422, str(error)) from error
 

@@ -22,13 +22,7 @@ from gammavae_jax.live.arrivals import (
     recordings_in,
     stamp_of,
 )
-from gammavae_jax.live.scorer import (
-    LiveScorer,
-    RecordingVerdict,
-    Stretch,
-    WindowSize,
-    score_recording,
-)
+from gammavae_jax.live.scorer import LiveScorer, ScoredRecording
 
 _CLEANUP_SECONDS = 24 * 3600.0
 
@@ -39,7 +33,6 @@ class WatchOptions:
 
     folder: Path
     machine: str | None  # of all recordings; None if their subfolders name it
-    size: WindowSize
     poll_seconds: float
     settle_seconds: float
 
@@ -180,16 +173,12 @@ class FolderWatch:
     def _score(self, arrival: Arrival, content: str) -> None:
         path = self._folder / arrival.name
         machine = self._machine_of(arrival.name)
-        for verdict in self._verdicts(path, machine):
-            if isinstance(verdict, Stretch):
-                self.counts["alarms"] += 1
-                self._announcer.stretch(arrival.name, machine, verdict)
-                continue
-            if stamp_of(path) != arrival.stamp:
-                raise InputError(f"{printable(path)} changed while it was being read")
-            self.counts["scored"] += 1
-            self.counts["alarms"] += verdict.is_single_alarm
-            self._announcer.recording(arrival.name, machine, verdict)
+        scored = self._scored_recording(path, machine)
+        if stamp_of(path) != arrival.stamp:
+            raise InputError(f"{printable(path)} changed while it was being read")
+        self.counts["scored"] += 1
+        self.counts["alarms"] += scored.verdict.is_anomaly
+        self._announcer.recording(arrival.name, scored)
         # Logged last: a killed watch may report a recording twice, but never omits it.
         self._log_scored(arrival, content)
 
@@ -198,17 +187,11 @@ class FolderWatch:
         with self._state_errors_reported():
             self._scored.add(arrival, content)
 
-    def _verdicts(
-        self, path: Path, machine: str
-    ) -> Iterator[Stretch | RecordingVerdict]:
+    def _scored_recording(self, path: Path, machine: str) -> ScoredRecording:
         """Score a recording; turn any error into an InputError that names the file."""
-        scorer = self._scorer
         try:
-            with open_recording(path, channel=scorer.channels) as recording:
-                size = self._options.size
-                yield from score_recording(
-                    scorer, machine, recording, size, printable(path)
-                )
+            with open_recording(path, channel=self._scorer.channels) as recording:
+                return self._scorer.score(recording, machine, printable(path))
         except InputError:
             raise
         except Exception as error:

@@ -15,6 +15,7 @@ from gammavae_jax.report.page import Report, report_html
 from gammavae_jax.report.pictures import Sound
 from gammavae_jax.scoring.detector import Detector, clip_p_values
 from gammavae_jax.scoring.scored_clips import ScoredClips
+from gammavae_jax.scoring.verdict import Scored
 
 _PARTS_NOTE = (
     "Recordings longer than a clip were cut into parts. The decision on such a "
@@ -26,7 +27,7 @@ _PARTS_NOTE = (
 def write_recordings_report(
     path: Path,
     detector: Detector,
-    scored: Sequence[tuple[int, LoadedRecordings, Float[np.ndarray, "_"]]],
+    scored: Sequence[Scored],
 ) -> None:
     """Write a page that shows all scores and explains the most informative ones.
 
@@ -34,8 +35,7 @@ def write_recordings_report(
         path: where to write the page.
         detector: the detector; its first seed computed the scores.
         scored: for each machine, its index in the detector, its recordings, loaded
-            with their sounds, and the scores of all their clips (the array may end
-            with padding).
+            with their sounds, and the scores of all their clips.
 
     Raises:
         InputError: there are no clips, or the page cannot be written.

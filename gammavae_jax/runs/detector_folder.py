@@ -68,13 +68,15 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
     """
     detector, files = load_with_files(folder)
     if _PARAMETERS not in files:
-        config = detector.config
+        config, conditions = detector.config, detector.conditions.values()
+        lengths = [of.seconds[1] for of in conditions if of.seconds[1] > 0]
         return detector, {
             "preset": config.preset,
             "epochs": config.train.epochs,
             "seed": config.seed,
             "false_alarm_rate": config.scoring.false_alarm_rate,
-            "clip_seconds": None,  # a run does not cut recordings
+            # A run does not cut its clips; new recordings are cut into clips as long.
+            "clip_seconds": max(lengths, default=None),
         }
     try:
         parameters = json.loads(files[_PARAMETERS])

@@ -187,7 +187,10 @@ def validate_detector(path: Path, about: Any) -> None:
     _require(is_valid, path, "'calibration' is malformed")
     _require(_is_size(about.get("weights")), path, "'weights' is malformed")
     # Older detectors have no conditions.
-    is_valid = _is_dict(about.get("conditions", {}), _is_conditions)
+    conditions = about.get("conditions", {})
+    is_valid = _is_dict(conditions, _is_conditions) and all(
+        sum(of["recording_sizes"]) <= about["weights"] for of in conditions.values()
+    )
     _require(is_valid, path, "'conditions' is malformed")
     beside = about.get("beside")
     is_valid = _is_dict(beside, lambda checksum: isinstance(checksum, str))
@@ -222,14 +225,14 @@ def _is_size(value: Any) -> bool:
 
 def _is_conditions(value: Any) -> bool:
     """Return whether a value from JSON can be converted to `Conditions`."""
+    sizes = ("sample_rates", "channels", "recording_sizes")
     return (
         isinstance(value, dict)
-        and {"n_recordings", *value} == set(Conditions._fields)
+        and value.keys() == set(Conditions._fields)
         and all(_is_list(value[name], _is_moderate, 2) for name in ("seconds", "level"))
-        and all(_is_list(value[n], _is_size) for n in ("sample_rates", "channels"))
-        and _is_moderate(value["shortest"])
-        and _is_moderate(value.get("n_recordings", 0.0))  # missing in older detectors
-        and value.get("n_recordings", 0.0) >= 0
+        and all(_is_list(value[name], _is_size) for name in sizes)
+        and all(_is_moderate(value[name]) for name in ("shortest", "n_recordings"))
+        and value["n_recordings"] >= 0
     )
 
 

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from gammavae_jax.config import FUSION_SCORES, Config
 from gammavae_jax.data.arrays import ClipArrays
 from gammavae_jax.data.conditions import Conditions
+from gammavae_jax.data.machines import unit_name
 from gammavae_jax.devices.placement import HashablePartial, Kind, Placement
 from gammavae_jax.errors import InputError
 from gammavae_jax.scoring.fusion import Scores, equalise_ties, fuse
@@ -51,8 +52,17 @@ class Detector:
     calibration: Scores
     weights: Float[np.ndarray, "machine clip"]  # see `training.links.independence`
     thresholds: Mapping[str, Float[np.ndarray, "seed machine"]]
-    # The training conditions, by the names that `verdict.machine_names` returns.
+    # The training conditions, by the names that `machine_names` returns.
     conditions: Mapping[str, Conditions] = field(default_factory=dict)
+
+
+def machine_names(detector: Detector) -> tuple[str, ...]:
+    """Name each machine by its type, plus its section if the type has several."""
+    types = [machine for machine, _ in detector.machines]
+    return tuple(
+        machine if types.count(machine) == 1 else unit_name(machine, section)
+        for machine, section in detector.machines
+    )
 
 
 def fit_scores(

@@ -17,10 +17,9 @@ from gammavae_jax.data.recording_clips import LoadedRecordings, parts_held_toget
 from gammavae_jax.data.recording_notes import note_reference_channel
 from gammavae_jax.devices.local import local_devices
 from gammavae_jax.errors import InputError
-from gammavae_jax.scoring.detector import Detector, fit_scores
+from gammavae_jax.scoring.detector import Detector, fit_scores, machine_names
 from gammavae_jax.scoring.sample_size import independent_recordings, sample_size_notes
 from gammavae_jax.scoring.short_clips import calibrate_short_clips
-from gammavae_jax.scoring.verdict import machine_names
 from gammavae_jax.training.loop import (
     Examples,
     Observer,

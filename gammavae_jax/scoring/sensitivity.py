@@ -6,9 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.scoring.detector import Detector, with_false_alarm_rate
+from gammavae_jax.scoring.detector import Detector, machine_names, with_false_alarm_rate
 from gammavae_jax.scoring.sample_size import clips_needed, false_alarm_range
-from gammavae_jax.scoring.verdict import machine_names
 
 
 class Sensitivity(NamedTuple):

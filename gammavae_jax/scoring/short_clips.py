@@ -16,9 +16,8 @@ from gammavae_jax.data.arrays import ClipArrays, shortened
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.conditions import Conditions, n_frames_of
 from gammavae_jax.devices.placement import Placement
-from gammavae_jax.scoring.detector import Detector, score_held_out
+from gammavae_jax.scoring.detector import Detector, machine_names, score_held_out
 from gammavae_jax.scoring.fusion import fuse
-from gammavae_jax.scoring.verdict import machine_names
 from gammavae_jax.training.split import Split
 
 # Lengths relative to a machine's shortest training clip; a clip's length is rounded

@@ -1,165 +1,238 @@
-"""Scores new recordings with cached programs, and decides whether to raise alarms."""
+"""The verdict on a recording, based on the scores of its clips.
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+`gammavae score`, `watch` and `serve`, the pages and the Python interface all use this
+verdict, so that they agree to the last digit.
+
+A recording of up to about a minute is one segment, and a longer one is cut into several
+segments. A segment's score is the mean of its clips' scores. It is compared with the
+scores of segments of held-out training recordings that have as many clips, or fewer if
+the training recordings are shorter: a mean over more clips varies less.
+
+A recording of `n` segments raises an alarm if, for any `k`, its `k`-th highest segment
+has a p-value of at most `k / n` times the false-alarm rate. A normal recording raises
+an alarm with at most the false-alarm rate, however long it is (Simes 1986; for
+conformal p-values, which depend on each other, see Bates et al. 2023, "Testing for
+outliers with conformal p-values").
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
-from gammavae_jax.data.arrays import ClipArrays, stack_clips
-from gammavae_jax.data.clips import Clips
-from gammavae_jax.data.machines import unit_name
 from gammavae_jax.data.recording_clips import LoadedRecordings
-from gammavae_jax.devices.deal import make_placement
-from gammavae_jax.devices.local import local_devices
 from gammavae_jax.errors import InputError
-from gammavae_jax.scoring.detector import Detector, clip_p_values, compile_scores
-from gammavae_jax.scoring.fusion import Scores
+from gammavae_jax.scoring.detector import Detector, machine_names
+from gammavae_jax.scoring.sample_size import clips_needed
+from gammavae_jax.scoring.threshold import conformal_threshold, p_values
 
-# The number of frames is rounded up to a multiple of this, or of an eighth of the next
-# power of two if that is larger.
-_FRAMES_IN_A_STEP = 64
-_PROGRAMS_KEPT = 32
+CLIPS_IN_SEGMENT = 6  # a minute of clips of ten seconds
+Numbers = Sequence[float] | Float[np.ndarray, "_"]
+
+# Of the training recordings, those with the fewest clips may be shorter than a segment.
+_SHARE_SHORTER = 0.1
+
+
+class Stretch(NamedTuple):
+    """A stretch of consecutive clips whose scores are all above the threshold."""
+
+    start: float  # s
+    end: float  # s
+    score: float  # the highest
 
 
 class Verdict(NamedTuple):
-    """The score of a recording or clip, and whether it raises an alarm."""
+    """The score of a recording, and whether it raises an alarm."""
 
     name: str
     machine: str
     score: float  # higher is more anomalous
-    p_value: float  # probability that a normal clip scores this high; NaN if unknown
-    threshold: float
+    p_value: float  # probability of such a score if normal; NaN if unknown
+    threshold: float  # for recordings of this length
+    seconds: float = 0.0
+    n_clips: int = 1
+    n_alarms: int = 0  # clips above the threshold of a single clip
+    stretches: tuple[Stretch, ...] = ()  # of such clips
 
     @property
     def is_anomaly(self) -> bool:
         """Whether the score is above the threshold."""
         return self.score > self.threshold
 
+    def entry(self) -> dict[str, Any]:
+        """Return the verdict as a JSON object; numbers that are not finite are None."""
+        entry = {n: finite(value) for n, value in self._asdict().items()}
+        stretches = [stretch._asdict() for stretch in self.stretches]
+        return {**entry, "is_anomaly": self.is_anomaly, "stretches": stretches}
 
-class ClipScorer:
-    """A scorer for small numbers of clips, with a cache of compiled programs.
 
-    Padding rounds the number of clips up to a power of two, and the number of frames up
-    to one of four steps between powers of two, so that programs are compiled for only a
-    few sizes. Only the most recently used programs are kept.
+def finite(value: Any) -> Any:
+    """Return the value, or None (null in JSON) if it is a float that is not finite."""
+    is_finite = not isinstance(value, float) or math.isfinite(value)
+    return value if is_finite else None
+
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """The rule that decides which recordings of one machine raise an alarm.
+
+    Attributes:
+        machine: the machine's name.
+        threshold: the threshold for the score of a single clip.
+        false_alarm_rate: the share of normal recordings that may raise an alarm.
+        held_out: the scores of the held-out training clips; None if the threshold is
+            not conformal.
+        weights: the fraction of an independent recording that each held-out clip
+            counts as; see `training.links.independence`.
+        recording_sizes: the number of clips of each training recording, in the order of
+            `held_out`; empty if each clip is a recording.
     """
 
-    def __init__(self, detector: Detector):
-        self.detector = detector
-        self._programs: dict[Any, Callable[[ClipArrays], Scores]] = {}
+    machine: str
+    threshold: float
+    false_alarm_rate: float = 0.1
+    held_out: Float[np.ndarray, "clip"] | None = None
+    weights: Float[np.ndarray, "clip"] = field(default_factory=lambda: np.zeros(0))
+    recording_sizes: tuple[int, ...] = ()
 
-    def score(self, clips: Mapping[int, Clips]) -> Scores:
-        """Compute every configured score of the given clips.
+    @classmethod
+    def of(cls, detector: Detector, number: int) -> "DecisionRule":
+        """Return the rule for the machine with this index in a detector."""
+        score, name = detector.config.score, machine_names(detector)[number]
+        conditions = detector.conditions.get(name)
+        calibration = detector.calibration.get(score)
+        return cls(
+            name,
+            float(detector.thresholds[score][0, number]),
+            detector.config.scoring.false_alarm_rate,
+            None if calibration is None else calibration[0, number],
+            detector.weights[number],
+            conditions.recording_sizes if conditions else (),
+        )
+
+    def judge(self, name: str, scores: Numbers, seconds: Numbers) -> Verdict:
+        """Judge a recording by its clips, which are given in their order.
 
         Args:
-            clips: the clips of each machine, by the machine's index in the detector.
+            name: the recording's name.
+            scores: the score of each clip.
+            seconds: the length of each clip.
 
-        Returns:
-            Arrays `seed machine clip`, with the machines in the given order. Values
-            beyond a machine's clips are undefined.
+        Raises:
+            InputError: a score is not finite.
         """
-        n_context = self.detector.config.features.n_context
-        arrays = _rounded_up(stack_clips(list(clips.values()), n_context))
-        key = (*clips, arrays.log_mel.shape[1:3])
-        devices = local_devices()  # raises an error in a forked process
-        program = self._programs.pop(key, None)
-        program = program or self._compile(tuple(clips), arrays, devices)
-        self._programs[key] = program  # now the most recently used
-        if len(self._programs) > _PROGRAMS_KEPT:
-            del self._programs[next(iter(self._programs))]
-        return program(arrays)
-
-    def _compile(
-        self, machines: tuple[int, ...], arrays: ClipArrays, devices: Sequence[Any]
-    ) -> Callable[[ClipArrays], Scores]:
-        config = self.detector.config
-        placement = make_placement(
-            [1] * len(machines),
-            config.n_members,
-            devices,
-            config.train.batching,
-        )
-        return compile_scores(
-            select_machines(self.detector, machines), placement, arrays
+        of_clips = np.array(scores, np.float64)
+        if not np.isfinite(of_clips).all():
+            raise InputError(
+                f"{name}: the score is not finite: leave the recording out, and check "
+                "whether its samples are far outside [-1, 1]"
+            )
+        n_segments = max(1, round(len(of_clips) / CLIPS_IN_SEGMENT))
+        segments = np.array_split(of_clips, n_segments)
+        means = np.sort([segment.mean() for segment in segments])[::-1]
+        score, p_value, threshold = self._compared(means, min(map(len, segments)))
+        return Verdict(
+            name,
+            self.machine,
+            float(score),
+            float(p_value),
+            float(threshold),
+            math.fsum(seconds),
+            len(of_clips),
+            int((of_clips > self.threshold).sum()),
+            self._stretches(of_clips, seconds),
         )
 
+    def _compared(
+        self, means: Float[np.ndarray, "segment"], n_clips: int
+    ) -> tuple[float, float, float]:
+        """Return the decisive score, the recording's p-value, and the threshold.
 
-def select_machines(detector: Detector, machines: Sequence[int]) -> Detector:
-    """Return a detector for only the machines at these indices."""
-    chosen = list(machines)
+        `means` are the segments' scores, the highest first.
+        """
+        if self.held_out is None:
+            return means[0], math.nan, self.threshold
+        scores, weights = self._held_out_segments(n_clips)
+        if not len(scores):  # training failed
+            return means[-1], math.nan, self.threshold
+        factors = len(means) / np.arange(1, len(means) + 1)
+        p_of_each = np.minimum(1.0, factors * p_values(means, scores, weights))
+        rates = self.false_alarm_rate / factors
+        n_recordings = np.round(weights.sum(), 6)
+        is_possible = np.array([n_recordings >= clips_needed(r) for r in rates])
+        is_possible[-1] = True  # with too few recordings, their highest score decides
+        p_possible = np.where(is_possible, p_of_each, np.inf)
+        decisive = len(means) - 1 - int(p_possible[::-1].argmin())
+        threshold = conformal_threshold(scores, rates[decisive], weights)
+        return means[decisive], p_of_each.min(), threshold
 
-    def select(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: leaf[:, chosen], tree)
+    def _held_out_segments(
+        self, n_clips: int
+    ) -> tuple[Float[np.ndarray, "_"], Float[np.ndarray, "_"]]:
+        """Return the scores and weights of held-out segments of that many clips."""
+        assert self.held_out is not None
+        known = ~np.isnan(self.held_out)
+        n_clips = min(n_clips, self._usual_size)
+        if n_clips == 1:
+            return self.held_out[known], self.weights[known]
+        scores, weights, first = [], [], 0
+        for size in self.recording_sizes:
+            clips = np.arange(first, first + size)
+            first += size
+            clips = clips[known[clips]]
+            n_segments = max(1, len(clips) // n_clips)
+            if not len(clips):
+                continue
+            for number in range(n_segments):
+                part = clips[number * n_clips : (number + 1) * n_clips]
+                scores.append(self.held_out[part].mean())
+                weights.append(self.weights[clips].sum() / n_segments)
+        return np.array(scores), np.array(weights)
 
-    return replace(
-        detector,
-        machines=tuple(detector.machines[m] for m in chosen),
-        scorer=select(detector.scorer),
-        references=select(dict(detector.references)),
-        calibration=select(dict(detector.calibration)),
-        weights=detector.weights[chosen],
-        thresholds=select(dict(detector.thresholds)),
-    )
+    @cached_property
+    def _usual_size(self) -> int:
+        """The number of clips that nine out of ten training recordings have."""
+        if not self.recording_sizes:
+            return 1
+        sizes = np.sort(self.recording_sizes)
+        return int(sizes[int(_SHARE_SHORTER * len(sizes))])
+
+    def _stretches(
+        self, scores: Float[np.ndarray, "clip"], seconds: Numbers
+    ) -> tuple[Stretch, ...]:
+        """Return the stretches of clips above the threshold of a single clip."""
+        ends = np.cumsum(seconds)
+        found: list[Stretch] = []
+        for clip in np.flatnonzero(scores > self.threshold):
+            start = float(ends[clip - 1]) if clip else 0.0
+            stretch = Stretch(start, float(ends[clip]), float(scores[clip]))
+            if found and found[-1].end == start:
+                before = found.pop()
+                highest = max(before.score, stretch.score)
+                stretch = Stretch(before.start, stretch.end, highest)
+            found.append(stretch)
+        return tuple(found)
 
 
-def machine_names(detector: Detector) -> tuple[str, ...]:
-    """Name each machine by its type, plus its section if the type has several."""
-    types = [machine for machine, _ in detector.machines]
-    return tuple(
-        machine if types.count(machine) == 1 else unit_name(machine, section)
-        for machine, section in detector.machines
-    )
+# A machine's index in the detector, its recordings, and the scores of their clips.
+Scored = tuple[int, LoadedRecordings, Float[np.ndarray, "_"]]
 
 
-def judge(
-    detector: Detector,
-    number: int,
-    recordings: LoadedRecordings,
-    clip_scores: Float[np.ndarray, "_"],
-) -> list[Verdict]:
-    """Return a verdict on each recording; its score is the mean of its clips' scores.
-
-    Args:
-        detector: the detector; its first seed scored the clips.
-        number: the machine's index in the detector.
-        recordings: the machine's recordings.
-        clip_scores: each clip's score; values beyond the clips are padding.
+def judge_recordings(detector: Detector, scored: Sequence[Scored]) -> list[Verdict]:
+    """Return the verdict on each recording, grouped by machine.
 
     Raises:
-        InputError: a recording's score is not finite.
+        InputError: a score is not finite.
     """
-    score, n_clips = detector.config.score, len(recordings.recording)
-    machine = machine_names(detector)[number]
-    total = np.bincount(recordings.recording, clip_scores[:n_clips].astype(np.float64))
-    scores = total / np.bincount(recordings.recording)
-    if not np.isfinite(scores).all():
-        name = recordings.names[int(np.isfinite(scores).argmin())]
-        raise InputError(
-            f"{name}: the score is not finite: leave the recording out, and check "
-            "whether its samples are far outside [-1, 1]"
-        )
-    threshold = float(detector.thresholds[score][0, number])
-    p_values = clip_p_values(detector, score, 0, number, scores)
-    if p_values is None:
-        p_values = np.full(len(scores), np.nan)
-    return [
-        Verdict(name, machine, float(s), float(p), threshold)
-        for name, s, p in zip(recordings.names, scores, p_values, strict=True)
-    ]
-
-
-def _rounded_up(arrays: ClipArrays) -> ClipArrays:
-    """Pad clips and frames, so that programs are compiled for only a few sizes."""
-    n_clips, n_frames = arrays.log_mel.shape[1:3]
-    more_clips = (1 << (n_clips - 1).bit_length()) - n_clips
-    step = max(_FRAMES_IN_A_STEP, (1 << (n_frames - 1).bit_length()) // 8)
-    more_frames = -n_frames % step
-    clips = ((0, 0), (0, more_clips))
-    return ClipArrays(
-        log_mel=np.pad(arrays.log_mel, (*clips, (0, more_frames), (0, 0))),
-        n_frames=np.pad(arrays.n_frames, clips),
-        level=np.pad(arrays.level, clips),
-    )
+    verdicts = []
+    for number, recordings, scores in scored:
+        rule = DecisionRule.of(detector, number)
+        of_clip, seconds = recordings.recording, np.array(recordings.seconds)
+        for index, name in enumerate(recordings.names):
+            clips = np.flatnonzero(of_clip == index)
+            verdicts.append(rule.judge(name, scores[clips], seconds[clips]))
+    return verdicts

@@ -21,6 +21,7 @@ from gammavae_jax.cli.serve import listening_socket
 from gammavae_jax.errors import InputError
 from gammavae_jax.live import app
 from gammavae_jax.live.service import Limits
+from gammavae_jax.scoring.verdict import DecisionRule
 
 LIMITS = Limits(
     max_bytes=1_000_000, max_seconds=60.0, upload_seconds=1.0, max_waiting=3
@@ -80,23 +81,34 @@ def test_a_form_and_another_sample_rate_are_accepted(server):
     assert sum("recordings at 48000 Hz" in line for line in server.lines()) == 1
 
 
-def test_a_long_recording_is_scored_window_by_window(server):
+def test_a_long_recording_is_scored_clip_by_clip(server):
     answer = server.post(audio(10.0, 0.8)).json()
-    assert (answer["n_windows"], answer["n_alarms"]) == (19, 19)
-    assert answer["stretches"][0]["start"] == 0.0
-    assert answer["stretches"][0]["end"] == 10.0
+    assert (answer["seconds"], answer["n_clips"], answer["n_alarms"]) == (10.0, 10, 10)
+    (stretch,) = answer["stretches"]
+    assert stretch == {"start": 0.0, "end": 10.0, "score": pytest.approx(0.8, 1e-3)}
 
 
-def test_scores_that_are_nan_are_null():
+def test_a_recording_whose_score_is_nan_is_refused():
     class Nan(LoudnessScorer):
-        def judge(self, clip, machine):
-            nan = float("nan")
-            return super().judge(clip, machine)._replace(score=nan, p_value=nan)
+        def score_clip(self, clip, machine):
+            return float("nan")
 
     with served(Nan()) as server:
+        answer = server.post(WHOLE)
+        assert answer.status_code == 422
+        assert "the score is not finite" in error_of(answer)
+
+
+def test_a_p_value_that_is_unknown_is_null():
+    class Official(LoudnessScorer):
+        def judge(self, name, machine, scores, seconds):
+            return DecisionRule(machine, 0.5).judge(name, scores, seconds)
+
+    with served(Official()) as server:
         answer = server.post(WHOLE).json()
-        assert (answer["score"], answer["p_value"]) == (None, None)
-        assert np.isnan(server.metrics()["gammavae_last_score", "fan"])
+        assert answer["score"] == pytest.approx(0.1, rel=1e-3)
+        assert answer["p_value"] is None
+        assert np.isnan(server.metrics()["gammavae_last_p_value", "fan"])
 
 
 def test_the_spectrogram_is_that_of_the_last_recording(server):
@@ -114,7 +126,7 @@ BAD = {
     "cut off": (WHOLE[:5000], 422, "truncated"),
     "header alone": (WHOLE[:44], 422, "truncated"),
     "no header": (b"RIFF" + bytes(100), 422, "cannot be read as audio"),
-    "too short": (audio(0.005), 422, "too short"),
+    "too short": (audio(0.005), 422, "too few for one window"),
     "too long": (audio(61.0, kind="FLAC"), 413, "is longer than 60 s"),
     "too large": (bytes(1_000_001), 413, "over 1 MB"),
 }
@@ -357,9 +369,9 @@ class Slow(LoudnessScorer):
         super().__init__()
         self.go = threading.Event()
 
-    def judge(self, clip, machine):
+    def score_clip(self, clip, machine):
         self.go.wait(20)
-        return super().judge(clip, machine)
+        return super().score_clip(clip, machine)
 
 
 def post_in_threads(server, n_posts):
@@ -404,20 +416,20 @@ def test_a_recording_that_takes_too_long_is_refused():
 
 def test_scoring_a_long_recording_stops_when_its_time_is_up():
     class Sleepy(LoudnessScorer):
-        def judge(self, clip, machine):
+        def score_clip(self, clip, machine):
             time.sleep(0.02)
-            return super().judge(clip, machine)
+            return super().score_clip(clip, machine)
 
     scorer = Sleepy()
     with served(scorer, Limits(score_seconds=0.2)) as server:
         assert server.post(audio(200.0)).status_code == 503
         until(lambda: server.service.waiting == 0)
-        assert len(scorer.judged) < 100  # of 399 windows
+        assert len(scorer.judged) < 100  # of 200 clips
 
 
 def test_only_the_operator_learns_the_cause_of_an_internal_error():
     class Broken(LoudnessScorer):
-        def judge(self, clip, machine):
+        def score_clip(self, clip, machine):
             raise RuntimeError(f"at {__file__}")
 
     with served(Broken()) as server:

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +10,12 @@ from support.live_stubs import RATE, put
 
 import gammavae_jax as gv
 from gammavae_jax.cli.watch import Watch
+from gammavae_jax.config import FeatureConfig
+from gammavae_jax.data import audio
+from gammavae_jax.data.audio import open_recording, resampled
+from gammavae_jax.data.features import samples_needed
 from gammavae_jax.errors import InputError
-from gammavae_jax.live.scorer import load_scorer, score_windows, window_size
+from gammavae_jax.live.scorer import load_scorer
 
 SMALL = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]
 
@@ -49,10 +52,10 @@ def scorer(detector):
 def test_a_saved_detector_becomes_a_live_scorer(detector, scorer):
     assert scorer.machines == ("fan",)
     assert scorer.clip_seconds == 1.0
-    assert window_size(scorer, None, None) == (RATE, RATE // 2)
     assert scorer.thresholds == detector.threshold_
     (expected,) = detector.score_recordings([sound(50)], RATE, machine="fan")
-    assert scorer.judge(sound(50), "fan") == expected
+    score = scorer.score_clip(sound(50), "fan")
+    assert scorer.judge("array 0", "fan", [score], [1.0]) == expected
     assert scorer.spectrogram(sound(50)).shape == (1 + RATE // 512, 128)
 
 
@@ -72,24 +75,39 @@ def test_a_false_alarm_rate_changes_the_thresholds_of_a_live_scorer(detector, sc
     assert detector.threshold_ == scorer.thresholds
 
 
-def test_the_shortest_possible_clip_is_scored(scorer):
-    n_samples = scorer.min_samples
-    assert np.isfinite(scorer.judge(sound(0)[:n_samples], "fan").score)
-    with pytest.raises(InputError):
-        scorer.judge(sound(0)[: n_samples - 1], "fan")
+def test_a_recording_that_is_too_short_is_refused_by_name(scorer, tmp_path):
+    n_samples = samples_needed(FeatureConfig())
+    for missing, name in enumerate(["enough.wav", "too_short.wav"]):
+        path = put(tmp_path / name, sound(0)[: n_samples - missing])
+        with open_recording(path) as recording:
+            if not missing:
+                assert np.isfinite(scorer.score(recording, "fan", name).verdict.score)
+                continue
+            with pytest.raises(InputError, match=r"^too_short\.wav: .* too few"):
+                scorer.score(recording, "fan", name)
 
 
-def test_the_broken_part_of_a_long_recording_is_the_alarm(scorer):
-    samples = sound(60, 30.0)
-    samples[12 * RATE : 18 * RATE] = sound(61, 6.0, broken=True)
-    size = window_size(scorer, None, None)
-    *stretches, whole = list[Any](
-        score_windows(scorer, "fan", [samples], size, "x.wav")
-    )
-    worst = max(stretches, key=lambda stretch: stretch.worst.score)
-    assert 11 <= worst.start <= 12
-    assert 18 <= worst.end <= 19.5
-    assert whole.worst.score == worst.worst.score
+@pytest.mark.parametrize("rate", [RATE, 44100])
+@pytest.mark.parametrize("seconds", [0.9, 1.7, 6.3, 30.0])
+def test_a_recording_read_in_blocks_has_the_verdict_of_the_whole(
+    detector, scorer, tmp_path, monkeypatch, seconds, rate
+):
+    monkeypatch.setattr(audio, "_BLOCK", 7000)
+    samples = sound(60, seconds)
+    part = slice(*(np.array([0.4, 0.6]) * len(samples)).astype(int))
+    samples[part] = sound(61, seconds, broken=True)[part]
+    path = put(tmp_path / "x.wav", resampled(samples, RATE, rate), rate)
+    (expected,) = detector.score_recordings(path)
+    with open_recording(path) as recording:
+        scored = scorer.score(recording, "fan", str(path))
+    assert scored.verdict == expected
+    assert expected.n_clips == max(1, round(seconds))
+    assert expected.seconds == pytest.approx(seconds, abs=1e-3)
+    assert len(scored.highest) == pytest.approx(RATE * seconds / expected.n_clips, 1e-3)
+    if (seconds, rate) == (30.0, RATE):
+        stretch = max(expected.stretches, key=lambda stretch: stretch.score)
+        assert stretch.start == pytest.approx(12, abs=1.01)
+        assert stretch.end == pytest.approx(18, abs=1.01)
 
 
 def test_watch_and_serve_agree_with_the_detector(detector, scorer, tmp_path, capsys):

@@ -15,7 +15,6 @@ from support.live_stubs import RATE, LoudnessScorer, put, tone
 from gammavae_jax.live import watch as watch_module
 from gammavae_jax.live.announce import Announcer, JsonLines
 from gammavae_jax.live.arrivals import ScoredLog
-from gammavae_jax.live.scorer import window_size
 from gammavae_jax.live.watch import FolderWatch, WatchOptions
 from gammavae_jax.log import Log
 
@@ -36,8 +35,7 @@ class Watcher:
         self.scored = ScoredLog(folder.parent / "state")
 
     def start(self, settle=0.0):
-        size = window_size(self.scorer, None, None)
-        options = WatchOptions(self.folder, self.machine, size, 0.01, settle)
+        options = WatchOptions(self.folder, self.machine, 0.01, settle)
         log = Log(Console(file=self.out, width=1000))
         announcer = Announcer(log, self.json_lines, self.sent.append)
         self.watch = FolderWatch(options, self.scorer, self.scored, announcer)
@@ -93,8 +91,9 @@ def test_json_reports_the_same(watcher):
         "file": "fan/loud.wav",
         "machine": "fan",
         "seconds": 1.0,
-        "n_windows": 1,
+        "n_clips": 1,
         "n_alarms": 1,
+        "stretches": [{"start": 0.0, "end": 1.0, "score": pytest.approx(0.75, 1e-3)}],
         "threshold": 0.5,
         "is_anomaly": True,
         "sample_rate": RATE,
@@ -102,17 +101,18 @@ def test_json_reports_the_same(watcher):
     }
 
 
-def test_a_long_recording_has_a_line_for_each_stretch_and_a_summary(watcher):
+def test_a_long_recording_raises_one_alarm_that_says_where(watcher):
     samples = tone(100)
-    samples[60 * RATE : 70 * RATE] *= 8
+    samples[5 * RATE : 6 * RATE] *= 7
+    samples[15 * RATE : 100 * RATE] *= 9.8
     put(watcher.fan / "long.wav", samples)
-    stretch, whole = watcher.lines(2)
-    assert stretch.startswith("ALARM  fan  fan/long.wav  1:00 to 1:10  score 0.8")
-    assert whole.startswith(
-        "ALARM  fan  fan/long.wav  1:40 long, 21 of 199 windows are alarms  score 0.8"
-    )
-    assert [e["event"] for e in watcher.events()] == ["stretch", "recording"]
-    assert [(s["start"], s["end"]) for s in watcher.sent] == [(59.5, 70.5)]
+    (line,) = watcher.lines(2)
+    where = "86 of 100 clips above the threshold, highest 0:15 to 1:40"
+    assert line.startswith(f"ALARM  fan  fan/long.wav  {where}  score 0.")
+    (event,), (sent,) = watcher.events(), watcher.sent
+    times = [(s["start"], s["end"]) for s in event["stretches"]]
+    assert times == [(5.0, 6.0), (15.0, 100.0)]
+    assert (sent["event"], sent["stretches"]) == ("alarm", event["stretches"])
     assert watcher.watch.counts == {"scored": 1, "alarms": 1}
 
 
@@ -230,10 +230,10 @@ def test_a_bad_file_is_reported_once_in_one_line_and_the_others_are_scored(watch
 
 def test_an_unexpected_error_costs_no_other_recording(watcher):
     class Broken(LoudnessScorer):
-        def judge(self, clip, machine):
+        def score_clip(self, clip, machine):
             if np.abs(clip).max() > 0.5:
                 raise TypeError("what\nis this?")
-            return super().judge(clip, machine)
+            return super().score_clip(clip, machine)
 
     watcher.scorer = Broken()
     odd = put(watcher.fan / "odd.wav", tone(1.0, 0.9))
@@ -289,10 +289,10 @@ def test_a_recording_that_changes_while_it_is_read_is_not_reported(watcher):
     path = put(watcher.fan / "a.wav", tone(1.0))
 
     class Slow(LoudnessScorer):
-        def judge(self, clip, machine):
+        def score_clip(self, clip, machine):
             if len(self.judged) == 0:
                 put(path, tone(1.2))
-            return super().judge(clip, machine)
+            return super().score_clip(clip, machine)
 
     watcher.scorer = Slow()
     assert [line[:5] for line in watcher.lines(3)] == ["ok   "]

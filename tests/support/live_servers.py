@@ -14,7 +14,6 @@ from support.live_stubs import RATE, LoudnessScorer, tone
 from gammavae_jax.cli.serve import listening_socket, url_of
 from gammavae_jax.live.announce import Announcer
 from gammavae_jax.live.app import LiveServer, make_application
-from gammavae_jax.live.scorer import window_size
 from gammavae_jax.live.service import Limits, Service
 from gammavae_jax.log import Log
 
@@ -25,8 +24,7 @@ class Served:
     def __init__(self, scorer, limits, names=()):
         self.out = io.StringIO()
         announcer = Announcer(Log(Console(file=self.out, width=1000)))
-        size = window_size(scorer, None, None)
-        self.service = Service(scorer, size, limits, announcer)
+        self.service = Service(scorer, limits, announcer)
         self.server = LiveServer(
             make_application(self.service, announcer, names), self.service.close
         )

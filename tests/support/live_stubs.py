@@ -5,8 +5,9 @@ import time
 import numpy as np
 import soundfile
 
+from gammavae_jax.config import FeatureConfig
 from gammavae_jax.live.scorer import LiveScorer
-from gammavae_jax.scoring.verdict import Verdict
+from gammavae_jax.scoring.verdict import DecisionRule
 
 RATE = 16000
 
@@ -20,17 +21,21 @@ class LoudnessScorer(LiveScorer):
         self.sample_rate = RATE
         self.channels = 0
         self.clip_seconds = 1.0
-        self.min_samples = 320
+        self._features = FeatureConfig(n_context=2)
         self.judged: list[tuple[str, int]] = []
 
     def notes_on(self, recording, clip, machine):
         rate = recording.sample_rate
         return {} if rate == RATE else {f"rate {rate}": f"recordings at {rate} Hz"}
 
-    def judge(self, clip, machine):
+    def score_clip(self, clip, machine):
         self.judged.append((machine, len(clip)))
-        score = float(np.abs(clip).max())
-        return Verdict("", machine, score, 1.0 - score / 2, 0.5)
+        return float(np.abs(clip).max())
+
+    def judge(self, name, machine, scores, seconds):
+        held_out = np.arange(1, 20000) / 10000  # so that the p-value is 1 - score / 2
+        rule = DecisionRule(machine, 0.5, 0.75, held_out, np.ones(19999))
+        return rule.judge(name, scores, seconds)
 
     def spectrogram(self, clip):
         power = np.abs(np.fft.rfft(clip[: len(clip) // 320 * 320].reshape(-1, 320)))
@@ -40,11 +45,11 @@ class LoudnessScorer(LiveScorer):
 class StuckScorer(LoudnessScorer):
     """Never finishes a loud clip."""
 
-    def judge(self, clip, machine):
+    def score_clip(self, clip, machine):
         if np.abs(clip).max() > 0.5:
             print("stuck", flush=True)
             time.sleep(600)
-        return super().judge(clip, machine)
+        return super().score_clip(clip, machine)
 
 
 def tone(seconds, level=0.1, rate=RATE):

@@ -8,9 +8,9 @@ import pytest
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.machines import clip_file
 from gammavae_jax.presets import preset
-from gammavae_jax.scoring import verdict
+from gammavae_jax.scoring import clip_scorer
+from gammavae_jax.scoring.clip_scorer import ClipScorer
 from gammavae_jax.scoring.detector import Detector
-from gammavae_jax.scoring.verdict import ClipScorer
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_no_length_is_padded_by_more_than_a_quarter_or_a_step(scorer):
 @pytest.mark.parametrize("n_machines", [1, 7])
 def test_only_the_programs_used_last_are_kept(scorer, monkeypatch, n_machines):
     scorer, compiled = scorer
-    monkeypatch.setattr(verdict, "_PROGRAMS_KEPT", 4)
+    monkeypatch.setattr(clip_scorer, "_PROGRAMS_KEPT", 4)
     rng = np.random.default_rng(0)
     for _ in range(300):
         machine, frames = int(rng.integers(n_machines)), int(rng.integers(5, 9000))
