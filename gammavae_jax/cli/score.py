@@ -77,16 +77,20 @@ class Score:
 
 
 def _table(scored: "Sequence[Verdict]") -> Any:
-    numbers = ("score", "p-value", "threshold")
-    table = new_table(("recording", "machine", *numbers, ""), numbers)
-    for r in sorted(scored, key=lambda recording: -recording.score):
+    """Return a table of all recordings; it omits columns that say nothing."""
+    has_machines = len({verdict.machine for verdict in scored}) > 1
+    is_cut = any(verdict.n_clips > 1 for verdict in scored)
+    numbers = ("score", "p-value", "alarm above")
+    names = ("recording", *["machine"] * has_machines, *numbers)
+    table = new_table((*names, *["clips above"] * is_cut, ""), numbers)
+    for verdict in sorted(scored, key=lambda verdict: -verdict.score):
         table.add_row(
-            r.name,
-            r.machine,
-            *(
-                "-" if math.isnan(n) else f"{n:.4g}"
-                for n in (r.score, r.p_value, r.threshold)
-            ),
-            "ALARM" if r.is_anomaly else "",
+            verdict.name,
+            *[verdict.machine] * has_machines,
+            f"{verdict.score:.4g}",
+            verdict.p_text,
+            "-" if math.isnan(verdict.threshold) else f"{verdict.threshold:.4g}",
+            *[f"{verdict.n_alarms} of {verdict.n_clips}"] * is_cut,
+            "ALARM" if verdict.is_anomaly else "",
         )
     return table

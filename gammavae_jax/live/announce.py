@@ -253,6 +253,6 @@ def _line(file: str, verdict: Verdict) -> str:
         where += f", highest {clock(highest.start)} to {clock(highest.end)}"
     return (
         f"{state}  {printable(verdict.machine)}  {printable(file)}{where}  "
-        f"score {verdict.score:.4g}  p {verdict.p_value:.2g}  "
+        f"score {verdict.score:.4g}  p {verdict.p_text}  "
         f"threshold {verdict.threshold:.4g}"
     )

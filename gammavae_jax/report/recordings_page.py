@@ -18,9 +18,9 @@ from gammavae_jax.scoring.scored_clips import ScoredClips
 from gammavae_jax.scoring.verdict import Scored
 
 _PARTS_NOTE = (
-    "Recordings longer than a clip were cut into parts. The decision on such a "
-    "recording uses the mean score of its parts. On this page, each part is judged "
-    "separately."
+    "Recordings longer than a clip were cut into parts. Each recording has one "
+    "verdict, based on the scores of all its parts. This page shows the parts one by "
+    "one, compared with the threshold of a single part."
 )
 
 

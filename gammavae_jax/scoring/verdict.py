@@ -57,11 +57,23 @@ class Verdict(NamedTuple):
     n_clips: int = 1
     n_alarms: int = 0  # clips above the threshold of a single clip
     stretches: tuple[Stretch, ...] = ()  # of such clips
+    n_recordings: float = 0.0  # independent recordings behind the p-value
 
     @property
     def is_anomaly(self) -> bool:
         """Whether the score is above the threshold."""
         return self.score > self.threshold
+
+    @property
+    def p_text(self) -> str:
+        """The p-value as text, with `<=` if it is as small as it can be.
+
+        With `n` independent training recordings, no p-value is below `1 / (n + 1)`.
+        """
+        if math.isnan(self.p_value):
+            return "-"
+        is_least = self.p_value * (self.n_recordings + 1) < 1 + 1e-6
+        return f"{'<= ' if is_least else ''}{self.p_value:.2g}"
 
     def entry(self) -> dict[str, Any]:
         """Return the verdict as a JSON object; numbers that are not finite are None."""
@@ -134,7 +146,8 @@ class DecisionRule:
         n_segments = max(1, round(len(of_clips) / CLIPS_IN_SEGMENT))
         segments = np.array_split(of_clips, n_segments)
         means = np.sort([segment.mean() for segment in segments])[::-1]
-        score, p_value, threshold = self._compared(means, min(map(len, segments)))
+        held_out = self._held_out_segments(min(map(len, segments)))
+        score, p_value, threshold = self._compared(means, *held_out)
         return Verdict(
             name,
             self.machine,
@@ -145,20 +158,22 @@ class DecisionRule:
             len(of_clips),
             int((of_clips > self.threshold).sum()),
             self._stretches(of_clips, seconds),
+            float(np.round(held_out[1].sum(), 6)),
         )
 
     def _compared(
-        self, means: Float[np.ndarray, "segment"], n_clips: int
+        self,
+        means: Float[np.ndarray, "segment"],
+        scores: Float[np.ndarray, "_"],
+        weights: Float[np.ndarray, "_"],
     ) -> tuple[float, float, float]:
         """Return the decisive score, the recording's p-value, and the threshold.
 
-        `means` are the segments' scores, the highest first.
+        `means` are the segments' scores, the highest first; `scores` and `weights`
+        those of held-out segments.
         """
-        if self.held_out is None:
+        if not len(scores):  # the threshold is not conformal, or training failed
             return means[0], math.nan, self.threshold
-        scores, weights = self._held_out_segments(n_clips)
-        if not len(scores):  # training failed
-            return means[-1], math.nan, self.threshold
         factors = len(means) / np.arange(1, len(means) + 1)
         p_of_each = np.minimum(1.0, factors * p_values(means, scores, weights))
         rates = self.false_alarm_rate / factors
@@ -174,7 +189,8 @@ class DecisionRule:
         self, n_clips: int
     ) -> tuple[Float[np.ndarray, "_"], Float[np.ndarray, "_"]]:
         """Return the scores and weights of held-out segments of that many clips."""
-        assert self.held_out is not None
+        if self.held_out is None:
+            return np.zeros(0), np.zeros(0)
         known = ~np.isnan(self.held_out)
         n_clips = min(n_clips, self._usual_size)
         if n_clips == 1:
