@@ -47,6 +47,32 @@ def test_a_folder_is_searched_with_its_subfolders_in_name_order(folder):
     assert names == ["a.flac", "b.wav", str(Path("day2/c.WAV"))]
 
 
+class Column:
+    """Like a column of a pandas table."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __array__(self, dtype=None, copy=None):
+        array = np.empty(len(self.items), object)
+        array[:] = self.items
+        return array
+
+    def __iter__(self):
+        return iter(self.items)
+
+
+@pytest.mark.parametrize("kind", [np.array, partial(np.array, dtype=object), Column])
+def test_arrays_and_columns_of_paths_are_lists(folder, kind):
+    paths = [str(folder / "a.flac"), str(folder / "b.wav")]
+    assert [source.name for source in find_recordings(kind(paths))] == paths
+
+
+def test_a_column_of_waveforms_is_a_list():
+    sources = find_recordings(Column([noise(1), noise(2)]), 16000)
+    assert [len(source.read(0).waveform) for source in sources] == [16000, 32000]
+
+
 def test_paths_and_arrays_may_be_mixed(folder):
     sources = find_recordings([str(folder / "b.wav"), noise(1), folder], 8000)
     names = [source.name for source in sources]
