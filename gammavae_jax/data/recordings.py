@@ -44,8 +44,8 @@ def find_recordings(
         say: called with a line for each reason why files in a folder are left out.
     """
     sample_rate = whole_rate(sample_rate)
-    # Arrays of NumPy, JAX or another library are waveforms. Those of text or objects are
-    # lists, such as a column of paths from pandas.
+    # Arrays of NumPy, JAX or another library are waveforms. Those of text or objects
+    # are lists, such as a column of paths from pandas.
     is_array = hasattr(recordings, "__array__")
     is_array = is_array and np.asarray(recordings).dtype.kind not in "OU"
     if is_array or isinstance(recordings, str | os.PathLike):

@@ -120,7 +120,7 @@ def test_an_array_of_one_channel_is_refused_if_there_is_a_reference_channel():
         (noise(1), None, "pass sample_rate"),
         (noise(1), -1, "sample_rate is -1"),
         (np.zeros((2, 16000)), 16000, r"\(2, 16000\)"),
-        (np.array(["a"]), 16000, "one-dimensional array"),
+        (np.array(["no such file"]), 16000, "No such file"),
         (np.full(16000, np.nan), 16000, "sample 0 is nan"),
         (3, None, "type int"),
         ("no such folder", None, "No such file"),
