@@ -313,15 +313,16 @@ def test_a_loaded_detector_has_the_parameters_of_the_saved_one(detector, tmp_pat
     assert loaded.get_params() == detector.get_params()
 
 
-def test_the_checkpoint_of_a_run_scores_recordings_uncut(detector, tmp_path):
+def test_the_checkpoint_of_a_run_cuts_recordings_into_clips_as_in_training(
+    detector, tmp_path
+):
     save_detector(tmp_path, detector.detector_)
     loaded = gv.AnomalyDetector.load(tmp_path, verbose=False)
-    assert loaded.clip_seconds is None
-    long = np.concatenate(NEW[:3])
-    whole = loaded.score_samples(long, RATE)
-    assert (
-        abs(whole - detector.score_samples(long, RATE)) > 1e-3
-    )  # which cuts it into three clips
+    assert loaded.clip_seconds == pytest.approx(1.0, abs=512 / RATE)
+    for given in (NEW[0], np.concatenate(NEW[:3])):
+        assert loaded.score_recordings(given, RATE) == detector.score_recordings(
+            given, RATE
+        )
 
 
 def test_cut_recordings_need_folds():
@@ -344,9 +345,9 @@ def test_the_page_shows_the_score_of_each_part(detector, tmp_path):
     assert judged == detector.score_recordings([NEW[1], np.concatenate(NEW[:2])], RATE)
     text = page.read_text()
     assert "array 1 part 2 of 2" in text
-    assert "each part is judged separately" in text
+    assert "shows the parts one by one" in text
     detector.report(NEW[:2], page, RATE)
-    assert "each part is judged separately" not in page.read_text()
+    assert "shows the parts one by one" not in page.read_text()
 
 
 @pytest.fixture

@@ -153,7 +153,7 @@ def test_given_groups_replace_the_attributes_in_names():
     labels = [*range(8), 7, 9]
     grouped = with_groups({"fan": of_recordings}, labels)["fan"].clips
     assert together(group_by_attributes(grouped)) == ALONE
-    assert together(recording_numbers(grouped)) == [*ALONE[:7], [7, 8], [9]]
+    assert together(grouped.group) == [*ALONE[:7], [7, 8], [9]]
 
 
 @pytest.mark.parametrize("label", [None, float("nan")])
@@ -186,7 +186,7 @@ def test_without_a_pattern_the_command_line_sets_nothing():
 
 def test_clips_get_the_number_of_their_recordings_group():
     made = with_groups({"fan": loaded([2, 1, 3, 1])}, ["mon", "tue", "mon", "wed"])
-    assert together(made["fan"].clips.recording) == [[0, 1, 3, 4, 5], [2], [6]]
+    assert together(made["fan"].clips.group) == [[0, 1, 3, 4, 5], [2], [6]]
     assert made["fan"].names == loaded([2, 1, 3, 1]).names
     assert len(made["fan"].clips.files) == 7
 
@@ -203,7 +203,7 @@ def test_clips_get_the_number_of_their_recordings_group():
 )
 def test_labels_may_be_of_any_type(labels):
     made = with_groups({"fan": loaded([1, 1, 1])}, labels)
-    assert together(made["fan"].recording) == [[0, 2], [1]]
+    assert together(made["fan"].clips.group) == [[0, 2], [1]]
 
 
 def test_without_labels_recordings_are_not_grouped():
@@ -215,8 +215,8 @@ def test_each_machine_has_its_own_groups():
     given = {"fan": loaded([1, 1]), "pump": loaded([1, 2, 1])}
     made = with_groups(given, {"pump": ["x", "y", "x"], "fan": [1, 2]})
     assert list(made) == ["fan", "pump"]
-    assert together(made["fan"].recording) == [[0], [1]]
-    assert together(made["pump"].recording) == [[0, 3], [1, 2]]
+    assert together(made["fan"].clips.group) == [[0], [1]]
+    assert together(made["pump"].clips.group) == [[0, 3], [1, 2]]
 
 
 @pytest.mark.parametrize(

@@ -344,6 +344,8 @@ CONDITIONS = {
     "sample_rates": [16000],
     "channels": [],
     "shortest": 2.5,
+    "n_recordings": 3.0,
+    "recording_sizes": [1, 1],
 }
 LIES = {
     "machines are not a list": {"machines": 5},
@@ -365,6 +367,9 @@ LIES = {
     "conditions without a level": {"conditions": {"fan": {"seconds": [1, 2]}}},
     "conditions of an infinite length": {
         "conditions": {"fan": CONDITIONS | {"seconds": [1e300, 1e308]}}
+    },
+    "conditions of more clips than there are": {
+        "conditions": {"fan": CONDITIONS | {"recording_sizes": [HUGE]}}
     },
     "conditions of another type": {"conditions": {"fan": CONDITIONS | {"level": "-3"}}},
     "the configuration is a list": {"config": []},
