@@ -15,6 +15,7 @@ from gammavae_jax.data.audio import read_clip
 from gammavae_jax.data.features import n_frames, samples_needed
 from gammavae_jax.data.machines import ClipFile
 from gammavae_jax.data.reference import Spectrogram, spectrogram
+from gammavae_jax.data.signals import Signal
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.log import waiting_for
 from gammavae_jax.process import available_cores
@@ -30,7 +31,8 @@ class Clips(NamedTuple):
     group. For a user's recordings, `formats` has every pair of sample rate (in
     Hz, before resampling) and number of channels (0 for an array of one channel) that
     occurs. If there is a reference channel, `explained` states by how many dB its
-    subtraction lowers each clip's power.
+    subtraction lowers each clip's power. For a user's recordings, `signals` says how
+    much of each clip is silent or clipped.
     """
 
     files: tuple[ClipFile, ...]
@@ -39,6 +41,7 @@ class Clips(NamedTuple):
     formats: frozenset[tuple[int, int]] = frozenset()
     explained: tuple[float, ...] = ()
     group: Int[np.ndarray, "clip"] | None = None
+    signals: tuple[Signal, ...] = ()
 
 
 NamedClips = Sequence[tuple[str, Clips]]  # the name of each machine, and its clips

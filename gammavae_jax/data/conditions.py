@@ -5,7 +5,7 @@ the clips. If any of these changes, scores change even though the machine is hea
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data.channel_levels import DEAD_DB, ChannelLevels, LoudestChannel
 from gammavae_jax.data.clips import Clips
+from gammavae_jax.data.usual_sound import UsualSound, usual_sound
 from gammavae_jax.errors import printable
 
 # The levels of real machines' test clips, both normal and anomalous, lie up to 2.4 dB
@@ -32,8 +33,10 @@ class Conditions(NamedTuple):
     channels: tuple[int, ...]
     shortest: float  # seconds; scores of shorter clips are not comparable
     n_recordings: float = 0.0  # independent held-out recordings; 0 if unknown
+    total_seconds: float = 0.0  # of all clips together
     # The number of clips of each recording, in order; empty if no recording was cut.
     recording_sizes: tuple[int, ...] = ()
+    sound: UsualSound | None = None  # None if unknown
 
 
 def conditions_of(clips: Clips, config: FeatureConfig) -> Conditions:
@@ -47,7 +50,9 @@ def conditions_of(clips: Clips, config: FeatureConfig) -> Conditions:
         tuple(sorted(rates)),
         tuple(sorted({n for _, n in clips.formats if n})),
         _SHORTEST * min(seconds),
+        total_seconds=round(sum(seconds), 1),
         recording_sizes=_recording_sizes(clips),
+        sound=usual_sound(clips, config),
     )
 
 
@@ -55,6 +60,26 @@ def _recording_sizes(clips: Clips) -> tuple[int, ...]:
     if clips.recording is None or len(np.unique(clips.recording)) == len(clips.files):
         return ()
     return tuple(np.bincount(clips.recording).tolist())
+
+
+def to_stored(conditions: Conditions) -> dict[str, Any]:
+    """Convert conditions to a JSON object."""
+    sound = conditions.sound
+    return {**conditions._asdict(), "sound": sound and sound._asdict()}
+
+
+def from_stored(stored: Mapping[str, Any]) -> Conditions:
+    """Convert a valid JSON object to conditions; detectors may lack later fields."""
+    sound = stored.get("sound")
+    known = {
+        **_with_tuples(stored),
+        "sound": sound and UsualSound(**_with_tuples(sound)),
+    }
+    return Conditions(**known)
+
+
+def _with_tuples(stored: Mapping[str, Any]) -> dict[str, Any]:
+    return {n: tuple(v) if isinstance(v, list) else v for n, v in stored.items()}
 
 
 def n_frames_of(seconds: float, config: FeatureConfig) -> int:

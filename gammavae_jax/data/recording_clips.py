@@ -29,6 +29,7 @@ from gammavae_jax.data.machines import clip_file
 from gammavae_jax.data.normal_names import require_normal_names
 from gammavae_jax.data.recordings import Recordings, RecordingSource, find_recordings
 from gammavae_jax.data.reference import Spectrogram, spectrogram
+from gammavae_jax.data.signals import Signal, signal_of
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 
@@ -149,16 +150,18 @@ def load_recordings(
         n_samples = require_clip_length(clip_seconds, config)
 
     def load(source: RecordingSource) -> _Pieces:
-        waveform, rate, levels, n_channels = source.read(config.channels)
-        waveform = resampled(waveform, rate, config.sample_rate)
+        recorded, rate, levels, n_channels = source.read(config.channels)
+        waveform = resampled(recorded, rate, config.sample_rate)
         require_window(len(waveform), source.name, config)
         pieces = cut(waveform, n_samples)
         computed = [spectrogram(piece, filterbank, config) for piece in pieces]
+        # Resampling rounds off flat tops, so the samples as recorded are measured.
+        unchanged = np.array_split(near_waveform(recorded), len(pieces))
+        signals = list(map(signal_of, unchanged))
         sounds = [near_waveform(piece) for piece in pieces] if keep_sounds else []
         seconds = [len(piece) / config.sample_rate for piece in pieces]
-        return _Pieces(
-            source.name, (rate, n_channels), levels, computed, seconds, sounds
-        )
+        of_recording = source.name, (rate, n_channels), levels
+        return _Pieces(*of_recording, computed, seconds, signals, sounds)
 
     usable = load_usable(load, sources, on_bad_file, on_recording)
     loaded = [pieces for _, pieces in usable]
@@ -175,6 +178,7 @@ class _Pieces(NamedTuple):
     levels: ChannelLevels | None
     spectrograms: list[Spectrogram]
     seconds: list[float]
+    signals: list[Signal]
     sounds: list[Float32[np.ndarray, "_"]]  # empty if not kept
 
 
@@ -190,7 +194,14 @@ def _joined(loaded: Sequence[_Pieces]) -> LoadedRecordings:
     files = tuple(each[number] for number in recording)
     return LoadedRecordings(
         names,
-        Clips(files, log_mels, recording, formats, levels_explained(of_clips)),
+        Clips(
+            files,
+            log_mels,
+            recording,
+            formats,
+            levels_explained(of_clips),
+            signals=tuple(signal for pieces in loaded for signal in pieces.signals),
+        ),
         tuple(sound for pieces in loaded for sound in pieces.sounds),
         tuple(pieces.levels for pieces in loaded),
         tuple(length for pieces in loaded for length in pieces.seconds),

@@ -19,7 +19,7 @@ import numpy as np
 
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
-from gammavae_jax.data.conditions import Conditions
+from gammavae_jax.data.conditions import from_stored, to_stored
 from gammavae_jax.devices.cluster import on_first
 from gammavae_jax.devices.local import local_devices
 from gammavae_jax.errors import InputError
@@ -76,7 +76,7 @@ def save_detector(
         "references": {n: list(r.clips.shape[2:]) for n, r in references.items()},
         "calibration": {n: values.shape[-1] for n, values in calibration.items()},
         "weights": detector.weights.shape[-1],
-        "conditions": {n: of._asdict() for n, of in detector.conditions.items()},
+        "conditions": {n: to_stored(of) for n, of in detector.conditions.items()},
         "beside": {name: text_checksum(text) for name, text in (files or {}).items()},
     }
     save_arrays(folder / "detector", arrays, about)
@@ -106,17 +106,13 @@ def load_with_files(folder: Path) -> tuple[Detector, dict[str, bytes]]:
             "the folder 'checkpoint' of a finished run"
         )
     about, config = read_marker(path)
-    validate_detector(path, about)
+    validate_detector(path, about, config.features.n_mels)
     files = read_beside(path, about)
     arrays = load_arrays(path, about, _abstract_detector(config, about))
     machines = tuple((machine, section) for machine, section in about["machines"])
     stored = about.get("conditions", {})  # missing in older detectors
-    conditions = {n: Conditions(**_with_tuples(of)) for n, of in stored.items()}
+    conditions = {n: from_stored(of) for n, of in stored.items()}
     return Detector(config, machines, **arrays, conditions=conditions), files
-
-
-def _with_tuples(tree: Any) -> dict[str, Any]:
-    return {n: tuple(v) if isinstance(v, list) else v for n, v in tree.items()}
 
 
 def refuse_fleet(folder: Path, part: str = "") -> None:

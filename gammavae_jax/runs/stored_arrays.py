@@ -25,6 +25,7 @@ from orbax.checkpoint import v1 as ocp
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import from_dict
 from gammavae_jax.data.conditions import Conditions
+from gammavae_jax.data.usual_sound import UsualSound
 from gammavae_jax.devices.cluster import on_first
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import (
@@ -39,7 +40,7 @@ from gammavae_jax.files import (
 from gammavae_jax.process import deferred_signals
 
 FORMAT = 8  # increased when older checkpoints become unreadable
-_MARKER_BYTES = 2**18  # the maximum size of a marker
+_MARKER_BYTES = 2**18  # the maximum size of a marker, without the given content
 _MAX_COMPRESSION = 100  # floats hardly compress, but padding and zeros do
 _SPARE_BYTES = 64 << 20  # allowed in addition, for small checkpoints
 
@@ -73,11 +74,12 @@ def save_arrays(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
             the marker; every process raises this error.
     """
     n_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
+    n_bytes += n_bytes // 50 + _MARKER_BYTES + len(json.dumps(about, indent=2))
 
     def prepare() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         # On a full disk Orbax would print pages of messages and leave incomplete files.
-        require_room(path.parent, n_bytes + n_bytes // 50 + _MARKER_BYTES)
+        require_room(path.parent, n_bytes)
         marker(path).unlink(missing_ok=True)
 
     def write_marker() -> None:
@@ -175,7 +177,7 @@ def validate_sizes(path: Path, claimed: Any) -> None:
     _require(n_claimed <= _MAX_COMPRESSION * n_stored + _SPARE_BYTES, path, problem)
 
 
-def validate_detector(path: Path, about: Any) -> None:
+def validate_detector(path: Path, about: Any, n_mels: int) -> None:
     """Reject a detector's marker if its content is malformed."""
     machines = about.get("machines")
     is_valid = _is_list(machines, lambda names: _is_list(names, _is_name, 2))
@@ -188,7 +190,7 @@ def validate_detector(path: Path, about: Any) -> None:
     _require(_is_size(about.get("weights")), path, "'weights' is malformed")
     # Older detectors have no conditions.
     conditions = about.get("conditions", {})
-    is_valid = _is_dict(conditions, _is_conditions) and all(
+    is_valid = _is_dict(conditions, lambda of: _is_conditions(of, n_mels)) and all(
         sum(of["recording_sizes"]) <= about["weights"] for of in conditions.values()
     )
     _require(is_valid, path, "'conditions' is malformed")
@@ -223,16 +225,31 @@ def _is_size(value: Any) -> bool:
     return type(value) is int and 0 < value < 2**40
 
 
-def _is_conditions(value: Any) -> bool:
+def _is_conditions(value: Any, n_mels: int) -> bool:
     """Return whether a value from JSON can be converted to `Conditions`."""
     sizes = ("sample_rates", "channels", "recording_sizes")
+    numbers = ("shortest", "n_recordings", "total_seconds")
     return (
         isinstance(value, dict)
         and value.keys() == set(Conditions._fields)
         and all(_is_list(value[name], _is_moderate, 2) for name in ("seconds", "level"))
         and all(_is_list(value[name], _is_size) for name in sizes)
-        and all(_is_moderate(value[name]) for name in ("shortest", "n_recordings"))
+        and all(_is_moderate(value[name]) for name in numbers)
         and value["n_recordings"] >= 0
+        and (value["sound"] is None or _is_sound(value["sound"], n_mels))
+    )
+
+
+def _is_sound(value: Any, n_mels: int) -> bool:
+    """Return whether a value from JSON can be converted to `UsualSound`."""
+    lengths = {"spectrum": n_mels, "lowest": n_mels, "swing": 2}
+    return (
+        isinstance(value, dict)
+        and value.keys() == set(UsualSound._fields)
+        and all(
+            _is_list(value[n], _is_moderate, length) for n, length in lengths.items()
+        )
+        and all(_is_moderate(value[name]) for name in value.keys() - lengths.keys())
     )
 
 

@@ -21,6 +21,7 @@ from support.finished_runs import restored
 from support.processes import python
 
 from gammavae_jax.config import FUSION_SCORES
+from gammavae_jax.data.usual_sound import UsualSound
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import text_checksum
 from gammavae_jax.runs import stored_arrays
@@ -345,8 +346,17 @@ CONDITIONS = {
     "channels": [],
     "shortest": 2.5,
     "n_recordings": 3.0,
+    "total_seconds": 30.0,
     "recording_sizes": [1, 1],
+    "sound": None,
 }
+SOUND = {
+    "spectrum": [-40.0] * 128,
+    "lowest": [-10] * 128,
+    **dict.fromkeys(("quietest", "quietest_part", "softest", "loudest"), -1.5),
+    **{"spread": 3.5, "swing": [2.5, 3.5], "silent": 0.0, "clipped": 0.01},
+}
+TUPLES = ("spectrum", "lowest", "swing")
 LIES = {
     "machines are not a list": {"machines": 5},
     "no machine": {"machines": []},
@@ -372,6 +382,22 @@ LIES = {
         "conditions": {"fan": CONDITIONS | {"recording_sizes": [HUGE]}}
     },
     "conditions of another type": {"conditions": {"fan": CONDITIONS | {"level": "-3"}}},
+    **{
+        f"a usual sound with {what}": {
+            "conditions": {"fan": CONDITIONS | {"sound": of}}
+        }
+        for what, of in {
+            "no spectrum": {n: v for n, v in SOUND.items() if n != "spectrum"},
+            "a short spectrum": SOUND | {"spectrum": [-40.0] * 127},
+            "a long list": SOUND | {"lowest": [-40.0] * 129},
+            "an infinite level": SOUND | {"quietest": float("inf")},
+            "no number": SOUND | {"loudest": float("nan")},
+            "text": SOUND | {"spectrum": ["-40"] * 128},
+            "a third limit": SOUND | {"swing": [1, 2, 3]},
+            "another field": SOUND | {"__class__": 1},
+            "no fields": list(SOUND.values()),
+        }.items()
+    },
     "the configuration is a list": {"config": []},
     "a configuration of huge layers": {"config": {"model": {"hidden": [HUGE]}}},
     "a configuration of huge spectra": {"config": {"features": {"n_fft": HUGE}}},
@@ -406,7 +432,12 @@ def test_a_lying_checkpoint_is_refused_before_memory_is_allocated(tmp_path, dete
     write_marker(
         tmp_path / "detector.json", about | {"conditions": {"fan": CONDITIONS}}
     )
-    assert load_detector(tmp_path).conditions["fan"].sample_rates == (16000,)
+    older = load_detector(tmp_path).conditions["fan"]
+    assert (older.sample_rates, older.sound) == ((16000,), None)
+    conditions = {"fan": CONDITIONS | {"sound": SOUND}}
+    write_marker(tmp_path / "detector.json", about | {"conditions": conditions})
+    sound = load_detector(tmp_path).conditions["fan"].sound
+    assert sound == UsualSound(**{**SOUND, **{n: tuple(SOUND[n]) for n in TUPLES}})
     for absent in about.keys() - {"sum", "conditions"}:  # older detectors have none
         less = {name: value for name, value in about.items() if name != absent}
         write_marker(tmp_path / "detector.json", less)
