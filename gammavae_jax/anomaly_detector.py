@@ -5,49 +5,31 @@ As in the challenge, and unlike scikit-learn's outlier detectors, higher scores 
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float
-from rich.console import Console
-from sklearn.base import BaseEstimator
-
-from gammavae_jax.config import Config
-from gammavae_jax.data.conditions import Conditions, notes_on
 from gammavae_jax.data.features import mel_filterbank
-from gammavae_jax.data.recording_clips import LoadedRecordings, load_all
+from gammavae_jax.data.recording_clips import LoadedRecordings
 from gammavae_jax.data.recordings import (
-    Recordings,
     by_machine,
-    known_machine,
-    of_known_machines,
     of_training,
 )
-from gammavae_jax.errors import InputError
-from gammavae_jax.log import Log
-from gammavae_jax.report.recordings_page import write_recordings_report
 from gammavae_jax.runs.detector_folder import read_detector, write_detector
 from gammavae_jax.runs.detector_parameters import (
     configuration_of,
     plain_parameters,
     require_saved_parameters,
-    with_parameters,
 )
-from gammavae_jax.scoring.clip_scorer import ClipScorer, score_of_clips
-from gammavae_jax.scoring.detector import Detector, machine_names
+from gammavae_jax.runs.fitted_detector import FittedDetector, Given
+from gammavae_jax.scoring.decision import judge_held_out
 from gammavae_jax.scoring.fit import fit_recordings
-from gammavae_jax.scoring.verdict import Scored, Verdict, judge_recordings
 from gammavae_jax.training.loop import Observer
 
 ONE_MACHINE = "machine"  # the name of a machine if the caller gives none
 
-Given = Any  # `Recordings` of one machine, or a dict of them by machine name
 
-
-class AnomalyDetector(BaseEstimator):
+class AnomalyDetector(FittedDetector):
     """A detector that learns how healthy machines sound and scores new recordings.
 
     Pass recordings as a path (of a WAV file, a FLAC file or a folder), as a waveform of
@@ -67,10 +49,6 @@ class AnomalyDetector(BaseEstimator):
         skip_bad_files: skip unusable recordings with a warning instead of an error.
         verbose: show progress and warnings on standard error.
     """
-
-    detector_: Detector  # models, references and thresholds
-    machines_: tuple[str, ...]
-    _said: frozenset[str] = frozenset()  # the kinds of notes already shown
 
     def __init__(
         self,
@@ -112,106 +90,42 @@ class AnomalyDetector(BaseEstimator):
         Raises:
             InputError: a setting or a recording cannot be used.
         """
+        self._fit(recordings, y, sample_rate, groups)
+        return self
+
+    def fit_predict(
+        self,
+        recordings: Given,
+        y: Any = None,
+        sample_rate: Any = None,
+        groups: Any = None,
+    ) -> Any:
+        """Train on recordings, and return True for each one that stands out.
+
+        Each recording is judged as if it were new. For the arguments, see `fit`.
+
+        Returns:
+            An array in the given order; for a dict of machines, a dict of such arrays.
+        """
+        loaded = self._fit(recordings, y, sample_rate, groups)
+        verdicts = judge_held_out(self.detector_, loaded)
+        return self._by_machine(recordings, verdicts, lambda r: r.is_anomaly)
+
+    def _fit(
+        self, recordings: Given, y: Any, sample_rate: Any, groups: Any
+    ) -> dict[str, LoadedRecordings]:
+        """Train on recordings, and return them; for the arguments, see `fit`."""
         recordings, sample_rate = of_training(recordings, y, sample_rate)
         recordings = by_machine(recordings, ONE_MACHINE)
         parameters = plain_parameters(self.get_params())
         log, config = self._log, configuration_of(parameters)
         bank = mel_filterbank(config.features)
-        loaded = self._load(recordings, sample_rate, bank, config, None)
+        given = recordings, sample_rate, bank, config, None
+        loaded = self._load(*given, for_training=True)
         adapt, observer = parameters["epochs"] is None, Observer(log)
         detector = fit_recordings(config, loaded, bank, observer, adapt, groups)
         self._take(detector, parameters)
-        return self
-
-    def score_samples(self, recordings: Given, sample_rate: int | None = None) -> Any:
-        """Return the anomaly score of each recording; higher is more anomalous.
-
-        Returns:
-            An array of scores in the given order (a folder's files are sorted by name);
-            for a dict of machines, a dict of such arrays.
-
-        Raises:
-            InputError: a recording cannot be used, or a machine is unknown.
-        """
-        return self._of_each(recordings, sample_rate, lambda r: r.score, float)
-
-    def decision_function(
-        self, recordings: Given, sample_rate: int | None = None
-    ) -> Any:
-        """Return scores minus thresholds; positive means alarm. See `score_samples`."""
-        return self._of_each(
-            recordings, sample_rate, lambda r: r.score - r.threshold, float
-        )
-
-    def predict(self, recordings: Given, sample_rate: int | None = None) -> Any:
-        """Return True for each recording that raises an alarm. See `score_samples`."""
-        return self._of_each(recordings, sample_rate, lambda r: r.is_anomaly, bool)
-
-    def score_recordings(
-        self,
-        recordings: Given,
-        sample_rate: int | None = None,
-        machine: str | None = None,
-    ) -> list[Verdict]:
-        """Return a verdict for each recording, grouped by machine.
-
-        Args:
-            recordings: see the class.
-            sample_rate: the waveforms' sample rate in Hz.
-            machine: the recordings' machine; omit it if `recordings` is a dict.
-
-        Raises:
-            InputError: a recording cannot be used, or a machine is unknown.
-        """
-        scored = self._clip_scores(recordings, sample_rate, machine)
-        return judge_recordings(self.detector_, scored)
-
-    def report(
-        self,
-        recordings: Given,
-        path: str | os.PathLike[str],
-        sample_rate: int | None = None,
-        machine: str | None = None,
-    ) -> list[Verdict]:
-        """Score recordings, and write a web page that explains the scores.
-
-        The page shows what was unexpected in each sound. For the other arguments, see
-        `score_recordings`.
-
-        Raises:
-            InputError: a recording or machine is invalid (see `score_recordings`), or
-                the page cannot be written.
-        """
-        scored = self._clip_scores(recordings, sample_rate, machine, keep_sounds=True)
-        verdicts = judge_recordings(self.detector_, scored)
-        write_recordings_report(Path(path), self.detector_, scored)
-        return verdicts
-
-    def _clip_scores(
-        self,
-        recordings: Given,
-        sample_rate: int | None,
-        machine: str | None,
-        keep_sounds: bool = False,
-    ) -> list[Scored]:
-        """Return each machine's index, recordings and clip scores."""
-        detector = self._fitted()
-        config, bank = detector.config, detector.filterbank
-        given = of_known_machines(recordings, machine, self.machines_)
-        trained = detector.conditions
-        loaded = self._load(given, sample_rate, bank, config, trained, keep_sounds)
-        numbers = [self.machines_.index(name) for name in loaded]
-        clips = [found.clips for found in loaded.values()]
-        of_clips = dict(zip(numbers, clips, strict=True))
-        scores = score_of_clips(self._scorer, of_clips)
-        return list(zip(numbers, loaded.values(), scores, strict=True))
-
-    @property
-    def threshold_(self) -> dict[str, float]:
-        """The decision threshold of each machine."""
-        detector = self._fitted()
-        values = detector.thresholds[detector.config.score][0]
-        return dict(zip(self.machines_, values.tolist(), strict=True))
+        return loaded
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the detector to a folder atomically, replacing any older detector there.
@@ -236,62 +150,3 @@ class AnomalyDetector(BaseEstimator):
         require_saved_parameters(plain, detector.config.features, str(path))
         made._take(detector, plain)
         return made
-
-    def _take(self, detector: Detector, parameters: Mapping[str, Any]) -> None:
-        """Adopt a fitted detector and the parameters used to fit it."""
-        self.detector_ = detector
-        self.machines_ = machine_names(detector)
-        self._parameters = parameters
-        vars(self).pop("_scorer", None)
-
-    def _fitted(self) -> Detector:
-        """Return the fitted detector, updated to the estimator's current parameters."""
-        if not hasattr(self, "detector_"):
-            raise InputError("this detector is not fitted: call fit first")
-        before, now = self._parameters, plain_parameters(self.get_params())
-        self.detector_ = with_parameters(self.detector_, before, now, self._log)
-        self._parameters = now
-        return self.detector_
-
-    @property
-    def _log(self) -> Log:
-        return Log(Console(stderr=True, quiet=not self.verbose))
-
-    @cached_property
-    def _scorer(self) -> ClipScorer:
-        return ClipScorer(self.detector_)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state without the scorer, which cannot be pickled or copied."""
-        return {n: value for n, value in vars(self).items() if n != "_scorer"}
-
-    def _of_each(self, recordings: Given, rate: Any, value: Any, dtype: type) -> Any:
-        scored = self.score_recordings(recordings, rate)
-        if not isinstance(recordings, Mapping):
-            return np.array([value(r) for r in scored], dtype)
-        return {
-            name: np.array([value(r) for r in scored if r.machine == known], dtype)
-            for name in recordings
-            for known in [known_machine(name, self.machines_)]
-        }
-
-    def _load(
-        self,
-        recordings: Mapping[str, Recordings],
-        sample_rate: int | None,
-        bank: Float[np.ndarray, "bin mel"],
-        config: Config,
-        trained: Mapping[str, Conditions] | None,
-        keep_sounds: bool = False,
-    ) -> dict[str, LoadedRecordings]:
-        """Load machines' clips; report each kind of change since training only once."""
-        log, features = self._log, config.features
-        plain, is_fit = plain_parameters(self.get_params()), trained is None
-        options = (plain["clip_seconds"], log, keep_sounds, plain["skip_bad_files"])
-        loaded = load_all(recordings, sample_rate, bank, features, *options, is_fit)
-        heard = {name: found.heard for name, found in loaded.items()}
-        notes = notes_on(heard, trained or {}, features)
-        for kind in sorted(notes.keys() - self._said):
-            log.say(notes[kind])
-        self._said |= notes.keys()
-        return loaded

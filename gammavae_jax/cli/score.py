@@ -1,6 +1,7 @@
 """`gammavae score`: scores new recordings with a detector."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,10 +68,14 @@ class Score:
             write_json(self.json, [recording.entry() for recording in scored])
         console = table_console(stderr=self.json == Path("-"))
         console.print(_table(scored))
-        n_alarms = sum(recording.is_anomaly for recording in scored)
+        judged = [recording for recording in scored if recording.is_running]
+        n_alarms = sum(recording.is_anomaly for recording in judged)
         rate = 100 * detector.false_alarm_rate
-        alarms = f"alarms: {n_alarms} of {len(scored)}"
+        alarms = f"alarms: {n_alarms} of {len(judged)}"
         console.print(f"{alarms} (with a false-alarm rate of {rate:g} %)")
+        if others := Counter(r.state for r in scored if not r.is_running):
+            counts = ", ".join(f"{state} ({n})" for state, n in others.items())
+            console.print(f"not judged, because the machine was not running: {counts}")
         if self.report:
             console.print(f"written to {self.report}")
         return 0
@@ -83,7 +88,7 @@ def _table(scored: "Sequence[Verdict]") -> Any:
     numbers = ("score", "p-value", "alarm above")
     names = ("recording", *["machine"] * has_machines, *numbers)
     table = new_table((*names, *["clips above"] * is_cut, ""), numbers)
-    for verdict in sorted(scored, key=lambda verdict: -verdict.score):
+    for verdict in sorted(scored, key=lambda v: (not v.is_running, -v.score)):
         table.add_row(
             verdict.name,
             *[verdict.machine] * has_machines,
@@ -91,6 +96,10 @@ def _table(scored: "Sequence[Verdict]") -> Any:
             verdict.p_text,
             "-" if math.isnan(verdict.threshold) else f"{verdict.threshold:.4g}",
             *[f"{verdict.n_alarms} of {verdict.n_clips}"] * is_cut,
-            "ALARM" if verdict.is_anomaly else "",
+            verdict.state
+            if not verdict.is_running
+            else "ALARM"
+            if verdict.is_anomaly
+            else "",
         )
     return table

@@ -40,6 +40,11 @@ def cut_lengths(n_samples: int, clip_samples: int | None) -> list[int]:
     A clip has about `clip_samples` samples; None keeps the recording whole.
     """
     n_clips = 1 if clip_samples is None else max(1, round(n_samples / clip_samples))
+    return split_lengths(n_samples, n_clips)
+
+
+def split_lengths(n_samples: int, n_clips: int) -> list[int]:
+    """Return the lengths of `n_clips` clips, which differ by at most one sample."""
     length, n_longer = divmod(n_samples, n_clips)
     return [length + (number < n_longer) for number in range(n_clips)]
 

@@ -245,6 +245,9 @@ def clock(seconds: float) -> str:
 
 def _line(file: str, verdict: Verdict) -> str:
     state = "ALARM" if verdict.is_anomaly else "ok   "
+    if not verdict.is_running:
+        about = f"{printable(verdict.machine)}  {printable(file)}"
+        return f"{verdict.state:5}  {about}  not judged"
     where = ""
     if verdict.n_clips > 1:
         where = f"  {verdict.n_alarms} of {verdict.n_clips} clips above the threshold"

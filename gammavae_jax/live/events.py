@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from gammavae_jax.data.states import State
 from gammavae_jax.live.metrics import busy
 from gammavae_jax.scoring.verdict import finite
 
@@ -102,6 +103,8 @@ class History:
         """Store a recording's entry, and return the event to send to listeners."""
         self._number += 1
         event = {"number": self._number, **entry}
+        if event["state"] != State.RUNNING:  # such a score may be huge
+            event |= {"score": None, "p_value": None}
         del event["stretches"]  # long, and not shown on the page
         self._machines[machine]["scores"].append(event)
         if event["is_anomaly"]:

@@ -66,9 +66,13 @@ class Metrics:
         about = "Scoring requests, by outcome."
         self._requests = counter("requests", about, "outcome")
         self._recordings = counter("recordings", "Recordings scored.", "machine")
+        about = "Recordings in which the machine was not running."
+        self._not_running = counter("not_running", about, "machine")
         self._alarms = counter("alarms", "Recordings that raised an alarm.", "machine")
-        self._score = gauge("last_score", "Score of the last recording.", "machine")
-        about = "p-value of the last recording."
+        self._score = gauge(
+            "last_score", "Score of the last recording that was judged.", "machine"
+        )
+        about = "p-value of the last recording that was judged."
         self._p_value = gauge("last_p_value", about, "machine")
         threshold = gauge("threshold", "Scores above this are alarms.", "machine")
         about = "Open pages that listen for events."
@@ -82,6 +86,7 @@ class Metrics:
             threshold.labels(machine).set(value)
             self._alarms.labels(machine)
             self._recordings.labels(machine)
+            self._not_running.labels(machine)
 
     def count_request(self, outcome: Outcome) -> None:
         """Count a finished request."""
@@ -90,9 +95,11 @@ class Metrics:
     def count_recording(self, verdict: Verdict) -> None:
         """Count a scored recording."""
         machine = verdict.machine
-        self._score.labels(machine).set(verdict.score)
-        self._p_value.labels(machine).set(verdict.p_value)
         self._recordings.labels(machine).inc()
+        self._not_running.labels(machine).inc(not verdict.is_running)
+        if verdict.is_running:
+            self._score.labels(machine).set(verdict.score)
+            self._p_value.labels(machine).set(verdict.p_value)
         self._alarms.labels(machine).inc(verdict.is_anomaly)
 
     def text(self) -> tuple[bytes, str]:

@@ -1,5 +1,6 @@
 """A detector for live monitoring, which scores recordings clip by clip."""
 
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,13 +10,17 @@ import numpy as np
 from jaxtyping import Float32
 
 from gammavae_jax.data.audio import RecordingBlocks, resampled_blocks
+from gammavae_jax.data.channels import near_waveform
 from gammavae_jax.data.clips import Clips, require_window
 from gammavae_jax.data.conditions import Heard, notes_on
 from gammavae_jax.data.machines import clip_file
-from gammavae_jax.data.recording_clips import cut_blocks, cut_lengths
+from gammavae_jax.data.recording_clips import cut_blocks, cut_lengths, split_lengths
 from gammavae_jax.data.reference import spectrogram
+from gammavae_jax.data.signals import signal_of
+from gammavae_jax.data.states import State, state_of
 from gammavae_jax.scoring.clip_scorer import ClipScorer, score_of_clips
-from gammavae_jax.scoring.verdict import DecisionRule, Verdict
+from gammavae_jax.scoring.decision import DecisionRule
+from gammavae_jax.scoring.verdict import Verdict
 
 if TYPE_CHECKING:
     from gammavae_jax.anomaly_detector import AnomalyDetector
@@ -73,19 +78,23 @@ class LiveScorer:
         """
         rate, wanted = recording.sample_rate, self.sample_rate
         n_samples = (2 * recording.n_samples * wanted + rate) // (2 * rate)  # rounded
-        blocks = resampled_blocks(recording.blocks, rate, wanted)
+        recorded, blocks = itertools.tee(recording.blocks)
         seconds_a_clip = self.clip_seconds
         length = None if seconds_a_clip is None else round(seconds_a_clip * wanted)
-        scores, seconds, highest = [], [], None
-        for clip in cut_blocks(blocks, cut_lengths(n_samples, length)):
+        lengths = cut_lengths(n_samples, length)
+        clips = cut_blocks(resampled_blocks(blocks, rate, wanted), lengths)
+        of_each = split_lengths(recording.n_samples, len(lengths))
+        scores, seconds, states, highest = [], [], [], None
+        for clip, samples in zip(clips, cut_blocks(recorded, of_each), strict=True):
             require_window(len(clip), name, self._features)
             scores.append(self.score_clip(clip, machine))
             seconds.append(len(clip) / wanted)
+            states.append(self.state(clip, samples, machine))
             if highest is None or scores[-1] == max(scores):
                 highest = clip
         assert highest is not None  # every recording has at least one clip
         return ScoredRecording(
-            self.judge(name, machine, scores, seconds),
+            self.judge(name, machine, scores, seconds, states),
             highest,
             rate,
             self.notes_on(recording, highest, machine),
@@ -99,12 +108,28 @@ class LiveScorer:
         ((score,),) = score_of_clips(self._scorer, {number: clips})
         return float(score)
 
+    def state(
+        self,
+        clip: Waveform,
+        recorded: Float32[np.ndarray, "recorded *channel"],
+        machine: str,
+    ) -> State:
+        """Return the state of a clip; `recorded` is the clip before resampling."""
+        signal = signal_of(near_waveform(recorded))
+        conditions = self._detector.conditions.get(machine)
+        return state_of(self.spectrogram(clip), signal, conditions, self._features)
+
     def judge(
-        self, name: str, machine: str, scores: Sequence[float], seconds: Sequence[float]
+        self,
+        name: str,
+        machine: str,
+        scores: Sequence[float],
+        seconds: Sequence[float],
+        states: Sequence[State],
     ) -> Verdict:
-        """Judge a recording by the scores and lengths of its clips."""
+        """Judge a recording by the scores, lengths and states of its clips."""
         rule = DecisionRule.of(self._detector, self.machines.index(machine))
-        return rule.judge(name, scores, seconds)
+        return rule.judge(name, scores, seconds, states)
 
     def notes_on(
         self,

@@ -67,6 +67,30 @@ class Explanation(NamedTuple):
         return sum(part.value for part in self.parts)
 
     @property
+    def band_shares(self) -> Float[np.ndarray, "mel"]:
+        """What each mel band adds to the score, over all frames."""
+        return self.contribution.sum(0)
+
+    def to_frame(self) -> Any:
+        """Return a pandas table with a row for each frame and mel band.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        try:
+            import pandas  # pyright: ignore[reportMissingImports]
+        except ModuleNotFoundError as error:
+            raise InputError("pandas is not installed: pip install pandas") from error
+        frames, bands = np.indices(self.contribution.shape)
+        columns = {
+            "frame": frames,
+            "band": bands,
+            "contribution": self.contribution,
+            "residual": self.residual,
+        }
+        return pandas.DataFrame({n: of.ravel() for n, of in columns.items()})
+
+    @property
     def is_exact(self) -> bool:
         """Whether the score is exactly a sum over bands."""
         return all(part.is_exact for part in self.parts)

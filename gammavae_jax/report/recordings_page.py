@@ -5,17 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from gammavae_jax.data.recording_clips import LoadedRecordings
-from gammavae_jax.errors import InputError
+from gammavae_jax.data.states import State, states_of
+from gammavae_jax.errors import InputError, names_text
 from gammavae_jax.files import write_text
 from gammavae_jax.report.clips import WantedClip, show_clips, telling_clips_of_all
 from gammavae_jax.report.page import Report, report_html
 from gammavae_jax.report.pictures import Sound
-from gammavae_jax.scoring.detector import Detector, clip_p_values
+from gammavae_jax.scoring.decision import Scored
+from gammavae_jax.scoring.detector import Detector, clip_p_values, machine_names
 from gammavae_jax.scoring.scored_clips import ScoredClips
-from gammavae_jax.scoring.verdict import Scored
 
 _PARTS_NOTE = (
     "Recordings longer than a clip were cut into parts. Each recording has one "
@@ -43,13 +44,26 @@ def write_recordings_report(
     if not any(recordings.sounds for _, recordings, _ in scored):
         raise InputError("there are no clips to report on: pass at least one recording")
     config = replace(detector.config, scores=(detector.config.score,), n_seeds=1)
-    machines = [_scored_clips(detector, *of) for of in scored]
+    running = [_running_clips(detector, *of[:2]) for of in scored]
+    if not any(map(len, running)):
+        raise InputError(
+            "the machine is not running in any recording, so there are no scores to "
+            "report on: pass other recordings"
+        )
+    machines = [
+        _scored_clips(detector, *of, clips)
+        for of, clips in zip(scored, running, strict=True)
+    ]
     wanted = [
-        _wanted_clip(detector, place, *scored[place][:2], clip)
+        _wanted_clip(
+            detector, place, *scored[place][:2], clip, int(running[place][clip])
+        )
         for place, clip in telling_clips_of_all(machines, config.score, 0)
     ]
     is_cut = any(len(r.recording) > len(r.names) for _, r, _ in scored)
-    report = Report(config, machines, notes=[_PARTS_NOTE] if is_cut else [])
+    notes = [_PARTS_NOTE] if is_cut else []
+    notes += _not_shown(detector, scored, running)
+    report = Report(config, machines, notes=notes)
     page = report_html(report, show_clips(detector, wanted))
     try:
         write_text(path, page)
@@ -63,17 +77,18 @@ def _scored_clips(
     number: int,
     recordings: LoadedRecordings,
     scores: Float[np.ndarray, "_"],
+    clips: Int[np.ndarray, "_"],
 ) -> ScoredClips:
-    """Return one machine's clips with their headline scores but without labels."""
-    score, n_clips = detector.config.score, len(recordings.sounds)
-    p_values = clip_p_values(detector, score, 0, number, scores[:n_clips])
-    unknown = ("",) * n_clips
+    """Return the scores of the given clips of a machine, without labels."""
+    score = detector.config.score
+    p_values = clip_p_values(detector, score, 0, number, scores[clips])
+    unknown = ("",) * len(clips)
     return ScoredClips(
         *detector.machines[number],
-        tuple(map(recordings.clip_name, range(n_clips))),
+        tuple(map(recordings.clip_name, clips.tolist())),
         unknown,
         unknown,
-        {score: scores[None, :n_clips].astype(float)},
+        {score: scores[None, clips].astype(float)},
         {score: detector.thresholds[score][:1, number].astype(float)},
         {} if p_values is None else {score: p_values[None]},
         detector.config.seeds[:1],
@@ -81,8 +96,46 @@ def _scored_clips(
 
 
 def _wanted_clip(
-    detector: Detector, place: int, number: int, recordings: LoadedRecordings, clip: int
+    detector: Detector,
+    place: int,
+    number: int,
+    recordings: LoadedRecordings,
+    shown: int,
+    clip: int,
 ) -> WantedClip:
+    """Return the clip with index `clip`, which has the index `shown` on the page."""
     rate = detector.config.features.sample_rate
     log_mel, sound = recordings.clips.log_mels[clip], recordings.sounds[clip]
-    return WantedClip(place, clip, number, lambda: (log_mel, Sound(sound, rate)))
+    return WantedClip(place, shown, number, lambda: (log_mel, Sound(sound, rate)))
+
+
+def _running_clips(
+    detector: Detector, number: int, recordings: LoadedRecordings
+) -> Int[np.ndarray, "_"]:
+    """Return the indices of the clips in which the machine is running."""
+    states = _states(detector, number, recordings)
+    return np.flatnonzero([state == State.RUNNING for state in states])
+
+
+def _states(
+    detector: Detector, number: int, recordings: LoadedRecordings
+) -> tuple[State, ...]:
+    conditions = detector.conditions.get(machine_names(detector)[number])
+    return states_of(recordings, conditions, detector.config.features)
+
+
+def _not_shown(
+    detector: Detector,
+    scored: Sequence[Scored],
+    running: Sequence[Int[np.ndarray, "_"]],
+) -> list[str]:
+    """Return a note on the clips that are left out because of their state."""
+    named = [
+        f"{recordings.clip_name(clip)} ({state})"
+        for (number, recordings, _), clips in zip(scored, running, strict=True)
+        for clip, state in enumerate(_states(detector, number, recordings))
+        if clip not in clips
+    ]
+    if not named:
+        return []
+    return [f"Not shown, because the machine is not running: {names_text(named)}."]

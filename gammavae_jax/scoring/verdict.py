@@ -1,40 +1,11 @@
-"""The verdict on a recording, based on the scores of its clips.
-
-`gammavae score`, `watch` and `serve`, the pages and the Python interface all use this
-verdict, so that they agree to the last digit.
-
-A recording of up to about a minute is one segment, and a longer one is cut into several
-segments. A segment's score is the mean of its clips' scores. It is compared with the
-scores of segments of held-out training recordings that have as many clips, or fewer if
-the training recordings are shorter: a mean over more clips varies less.
-
-A recording of `n` segments raises an alarm if, for any `k`, its `k`-th highest segment
-has a p-value of at most `k / n` times the false-alarm rate. A normal recording raises
-an alarm with at most the false-alarm rate, however long it is (Simes 1986; for
-conformal p-values, which depend on each other, see Bates et al. 2023, "Testing for
-outliers with conformal p-values").
-"""
+"""The verdict on a recording: what `decision` concludes from its clips."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import numpy as np
-from jaxtyping import Float
-
-from gammavae_jax.data.recording_clips import LoadedRecordings
-from gammavae_jax.errors import InputError
-from gammavae_jax.scoring.detector import Detector, machine_names
-from gammavae_jax.scoring.sample_size import clips_needed
-from gammavae_jax.scoring.threshold import conformal_threshold, p_values
-
-CLIPS_IN_SEGMENT = 6  # a minute of clips of ten seconds
-Numbers = Sequence[float] | Float[np.ndarray, "_"]
-
-# Of the training recordings, those with the fewest clips may be shorter than a segment.
-_SHARE_SHORTER = 0.1
+from gammavae_jax.data.states import State
 
 
 class Stretch(NamedTuple):
@@ -58,11 +29,33 @@ class Verdict(NamedTuple):
     n_alarms: int = 0  # clips above the threshold of a single clip
     stretches: tuple[Stretch, ...] = ()  # of such clips
     n_recordings: float = 0.0  # independent recordings behind the p-value
+    states: Mapping[str, int] = MappingProxyType({})  # the number of clips in each
+
+    @property
+    def state(self) -> State:
+        """The recording's state: running if any clip is, else the commonest one."""
+        if not self.states or State.RUNNING in self.states:
+            return State.RUNNING
+        return State(max(self.states, key=lambda state: self.states[state]))
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the machine is running, so that the score means anything."""
+        return self.state == State.RUNNING
 
     @property
     def is_anomaly(self) -> bool:
-        """Whether the score is above the threshold."""
-        return self.score > self.threshold
+        """Whether the machine is running and the score is above the threshold."""
+        return self.is_running and self.score > self.threshold
+
+    @property
+    def margin(self) -> float:
+        """The score minus the threshold, but at most 0 unless the machine is running.
+
+        It is positive if and only if the recording raises an alarm.
+        """
+        margin = self.score - self.threshold
+        return margin if self.is_running else min(margin, 0.0)
 
     @property
     def p_text(self) -> str:
@@ -79,176 +72,11 @@ class Verdict(NamedTuple):
         """Return the verdict as a JSON object; numbers that are not finite are None."""
         entry = {n: finite(value) for n, value in self._asdict().items()}
         stretches = [stretch._asdict() for stretch in self.stretches]
-        return {**entry, "is_anomaly": self.is_anomaly, "stretches": stretches}
+        made = {"stretches": stretches, "states": dict(self.states)}
+        return {**entry, "is_anomaly": self.is_anomaly, "state": self.state, **made}
 
 
 def finite(value: Any) -> Any:
     """Return the value, or None (null in JSON) if it is a float that is not finite."""
     is_finite = not isinstance(value, float) or math.isfinite(value)
     return value if is_finite else None
-
-
-@dataclass(frozen=True)
-class DecisionRule:
-    """The rule that decides which recordings of one machine raise an alarm.
-
-    Attributes:
-        machine: the machine's name.
-        threshold: the threshold for the score of a single clip.
-        false_alarm_rate: the share of normal recordings that may raise an alarm.
-        held_out: the scores of the held-out training clips; None if the threshold is
-            not conformal.
-        weights: the fraction of an independent recording that each held-out clip
-            counts as; see `training.links.independence`.
-        recording_sizes: the number of clips of each training recording, in the order of
-            `held_out`; empty if each clip is a recording.
-    """
-
-    machine: str
-    threshold: float
-    false_alarm_rate: float = 0.1
-    held_out: Float[np.ndarray, "clip"] | None = None
-    weights: Float[np.ndarray, "clip"] = field(default_factory=lambda: np.zeros(0))
-    recording_sizes: tuple[int, ...] = ()
-
-    @classmethod
-    def of(cls, detector: Detector, number: int) -> "DecisionRule":
-        """Return the rule for the machine with this index in a detector."""
-        score, name = detector.config.score, machine_names(detector)[number]
-        conditions = detector.conditions.get(name)
-        calibration = detector.calibration.get(score)
-        return cls(
-            name,
-            float(detector.thresholds[score][0, number]),
-            detector.config.scoring.false_alarm_rate,
-            None if calibration is None else calibration[0, number],
-            detector.weights[number],
-            conditions.recording_sizes if conditions else (),
-        )
-
-    def judge(self, name: str, scores: Numbers, seconds: Numbers) -> Verdict:
-        """Judge a recording by its clips, which are given in their order.
-
-        Args:
-            name: the recording's name.
-            scores: the score of each clip.
-            seconds: the length of each clip.
-
-        Raises:
-            InputError: a score is not finite.
-        """
-        of_clips = np.array(scores, np.float64)
-        if not np.isfinite(of_clips).all():
-            raise InputError(
-                f"{name}: the score is not finite: leave the recording out, and check "
-                "whether its samples are far outside [-1, 1]"
-            )
-        n_segments = max(1, round(len(of_clips) / CLIPS_IN_SEGMENT))
-        segments = np.array_split(of_clips, n_segments)
-        means = np.sort([segment.mean() for segment in segments])[::-1]
-        held_out = self._held_out_segments(min(map(len, segments)))
-        score, p_value, threshold = self._compared(means, *held_out)
-        return Verdict(
-            name,
-            self.machine,
-            float(score),
-            float(p_value),
-            float(threshold),
-            math.fsum(seconds),
-            len(of_clips),
-            int((of_clips > self.threshold).sum()),
-            self._stretches(of_clips, seconds),
-            float(np.round(held_out[1].sum(), 6)),
-        )
-
-    def _compared(
-        self,
-        means: Float[np.ndarray, "segment"],
-        scores: Float[np.ndarray, "_"],
-        weights: Float[np.ndarray, "_"],
-    ) -> tuple[float, float, float]:
-        """Return the decisive score, the recording's p-value, and the threshold.
-
-        `means` are the segments' scores, the highest first; `scores` and `weights`
-        those of held-out segments.
-        """
-        if not len(scores):  # the threshold is not conformal, or training failed
-            return means[0], math.nan, self.threshold
-        factors = len(means) / np.arange(1, len(means) + 1)
-        p_of_each = np.minimum(1.0, factors * p_values(means, scores, weights))
-        rates = self.false_alarm_rate / factors
-        n_recordings = np.round(weights.sum(), 6)
-        is_possible = np.array([n_recordings >= clips_needed(r) for r in rates])
-        is_possible[-1] = True  # with too few recordings, their highest score decides
-        p_possible = np.where(is_possible, p_of_each, np.inf)
-        decisive = len(means) - 1 - int(p_possible[::-1].argmin())
-        threshold = conformal_threshold(scores, rates[decisive], weights)
-        return means[decisive], p_of_each.min(), threshold
-
-    def _held_out_segments(
-        self, n_clips: int
-    ) -> tuple[Float[np.ndarray, "_"], Float[np.ndarray, "_"]]:
-        """Return the scores and weights of held-out segments of that many clips."""
-        if self.held_out is None:
-            return np.zeros(0), np.zeros(0)
-        known = ~np.isnan(self.held_out)
-        n_clips = min(n_clips, self._usual_size)
-        if n_clips == 1:
-            return self.held_out[known], self.weights[known]
-        scores, weights, first = [], [], 0
-        for size in self.recording_sizes:
-            clips = np.arange(first, first + size)
-            first += size
-            clips = clips[known[clips]]
-            n_segments = max(1, len(clips) // n_clips)
-            if not len(clips):
-                continue
-            for number in range(n_segments):
-                part = clips[number * n_clips : (number + 1) * n_clips]
-                scores.append(self.held_out[part].mean())
-                weights.append(self.weights[clips].sum() / n_segments)
-        return np.array(scores), np.array(weights)
-
-    @cached_property
-    def _usual_size(self) -> int:
-        """The number of clips that nine out of ten training recordings have."""
-        if not self.recording_sizes:
-            return 1
-        sizes = np.sort(self.recording_sizes)
-        return int(sizes[int(_SHARE_SHORTER * len(sizes))])
-
-    def _stretches(
-        self, scores: Float[np.ndarray, "clip"], seconds: Numbers
-    ) -> tuple[Stretch, ...]:
-        """Return the stretches of clips above the threshold of a single clip."""
-        ends = np.cumsum(seconds)
-        found: list[Stretch] = []
-        for clip in np.flatnonzero(scores > self.threshold):
-            start = float(ends[clip - 1]) if clip else 0.0
-            stretch = Stretch(start, float(ends[clip]), float(scores[clip]))
-            if found and found[-1].end == start:
-                before = found.pop()
-                highest = max(before.score, stretch.score)
-                stretch = Stretch(before.start, stretch.end, highest)
-            found.append(stretch)
-        return tuple(found)
-
-
-# A machine's index in the detector, its recordings, and the scores of their clips.
-Scored = tuple[int, LoadedRecordings, Float[np.ndarray, "_"]]
-
-
-def judge_recordings(detector: Detector, scored: Sequence[Scored]) -> list[Verdict]:
-    """Return the verdict on each recording, grouped by machine.
-
-    Raises:
-        InputError: a score is not finite.
-    """
-    verdicts = []
-    for number, recordings, scores in scored:
-        rule = DecisionRule.of(detector, number)
-        of_clip, seconds = recordings.recording, np.array(recordings.seconds)
-        for index, name in enumerate(recordings.names):
-            clips = np.flatnonzero(of_clip == index)
-            verdicts.append(rule.judge(name, scores[clips], seconds[clips]))
-    return verdicts

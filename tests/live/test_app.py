@@ -21,7 +21,7 @@ from gammavae_jax.cli.serve import listening_socket
 from gammavae_jax.errors import InputError
 from gammavae_jax.live import app
 from gammavae_jax.live.service import Limits
-from gammavae_jax.scoring.verdict import DecisionRule
+from gammavae_jax.scoring.decision import DecisionRule
 
 LIMITS = Limits(
     max_bytes=1_000_000, max_seconds=60.0, upload_seconds=1.0, max_waiting=3
@@ -101,8 +101,8 @@ def test_a_recording_whose_score_is_nan_is_refused():
 
 def test_a_p_value_that_is_unknown_is_null():
     class Official(LoudnessScorer):
-        def judge(self, name, machine, scores, seconds):
-            return DecisionRule(machine, 0.5).judge(name, scores, seconds)
+        def judge(self, name, machine, scores, seconds, states):
+            return DecisionRule(machine, 0.5).judge(name, scores, seconds, states)
 
     with served(Official()) as server:
         answer = server.post(WHOLE).json()

@@ -14,6 +14,7 @@ from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data import audio
 from gammavae_jax.data.audio import open_recording, resampled
 from gammavae_jax.data.features import samples_needed
+from gammavae_jax.data.states import State
 from gammavae_jax.errors import InputError
 from gammavae_jax.live.scorer import load_scorer
 
@@ -55,7 +56,7 @@ def test_a_saved_detector_becomes_a_live_scorer(detector, scorer):
     assert scorer.thresholds == detector.threshold_
     (expected,) = detector.score_recordings([sound(50)], RATE, machine="fan")
     score = scorer.score_clip(sound(50), "fan")
-    assert scorer.judge("array 0", "fan", [score], [1.0]) == expected
+    assert scorer.judge("array 0", "fan", [score], [1.0], [State.RUNNING]) == expected
     assert scorer.spectrogram(sound(50)).shape == (1 + RATE // 512, 128)
 
 

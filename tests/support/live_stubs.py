@@ -6,8 +6,9 @@ import numpy as np
 import soundfile
 
 from gammavae_jax.config import FeatureConfig
+from gammavae_jax.data.states import State
 from gammavae_jax.live.scorer import LiveScorer
-from gammavae_jax.scoring.verdict import DecisionRule
+from gammavae_jax.scoring.decision import DecisionRule
 
 RATE = 16000
 
@@ -32,10 +33,13 @@ class LoudnessScorer(LiveScorer):
         self.judged.append((machine, len(clip)))
         return float(np.abs(clip).max())
 
-    def judge(self, name, machine, scores, seconds):
+    def state(self, clip, recorded, machine):
+        return State.RUNNING
+
+    def judge(self, name, machine, scores, seconds, states):
         held_out = np.arange(1, 20000) / 10000  # so that the p-value is 1 - score / 2
         rule = DecisionRule(machine, 0.5, 0.75, held_out, np.ones(19999))
-        return rule.judge(name, scores, seconds)
+        return rule.judge(name, scores, seconds, states)
 
     def spectrogram(self, clip):
         power = np.abs(np.fft.rfft(clip[: len(clip) // 320 * 320].reshape(-1, 320)))

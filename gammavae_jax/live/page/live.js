@@ -4,7 +4,8 @@ const KEPT = 240; // scores kept for each machine
 const ALARMS = 10;
 const RETRY = 1000; // ms
 const SVG = "http://www.w3.org/2000/svg";
-const STATES = { waiting: "○ waiting", ok: "● ok", alarm: "▲ ALARM" };
+const STATES = { waiting: "○ waiting", ok: "● ok", alarm: "▲ ALARM",
+  paused: "◌ not judged" };
 const LEFT = 44, RIGHT = 12, TOP = 12, BOTTOM = 22; // px around the curve
 
 const cards = new Map();
@@ -92,7 +93,9 @@ class Card {
 
   get state() {
     if (!this.scores.length) return "waiting";
-    return this.scores.at(-1).is_anomaly ? "alarm" : "ok";
+    const last = this.scores.at(-1);
+    if (last.state !== "running") return "paused";
+    return last.is_anomaly ? "alarm" : "ok";
   }
 
   /** Draw once before the next frame, however many scores arrive. */
@@ -113,7 +116,8 @@ class Card {
     this.part(".badge").textContent = STATES[this.state];
     const last = this.scores.at(-1);
     if (!last) return;
-    this.part(".score").textContent = number(last.score);
+    this.part(".score").textContent =
+      last.state === "running" ? number(last.score) : last.state;
     this.part(".facts").textContent =
       `threshold ${number(last.threshold)}, p ${number(last.p_value)}; ` +
       `${last.name} (${number(last.seconds)} s), ${clock(last.time)}`;
@@ -221,8 +225,10 @@ class Card {
     this.cursor = index;
     const score = index === null ? null : this.scores[index];
     this.part(".readout").textContent = score === null ? "" :
-      `${clock(score.time)}  ${score.name}: ${number(score.score)}` +
-      `, p ${number(score.p_value)}${score.is_anomaly ? ", ALARM" : ""}`;
+      `${clock(score.time)}  ${score.name}: ` + (score.state !== "running"
+        ? `${score.state}, not judged`
+        : `${number(score.score)}, p ${number(score.p_value)}` +
+          `${score.is_anomaly ? ", ALARM" : ""}`);
     this.draw();
   }
 

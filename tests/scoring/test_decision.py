@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gammavae_jax.errors import InputError
+from gammavae_jax.scoring.decision import CLIPS_IN_SEGMENT, DecisionRule
 from gammavae_jax.scoring.threshold import conformal_threshold, p_values
-from gammavae_jax.scoring.verdict import CLIPS_IN_SEGMENT, DecisionRule
 
 
 def rule_of(held_out, rate=0.1, weights=None, sizes=()):

@@ -1,0 +1,208 @@
+"""Uses a fitted detector: scores, verdicts, explanations and pages of recordings."""
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError as SklearnNotFittedError
+
+from gammavae_jax.data.recording_clips import LoadedRecordings
+from gammavae_jax.data.recordings import known_machine, of_known_machines
+from gammavae_jax.errors import InputError
+from gammavae_jax.log import Log
+from gammavae_jax.report.explanation import Explanation, explain_clip
+from gammavae_jax.report.recordings_page import write_recordings_report
+from gammavae_jax.runs.detector_parameters import plain_parameters, with_parameters
+from gammavae_jax.runs.estimator_recordings import load_noted
+from gammavae_jax.scoring.clip_scorer import ClipScorer, score_of_clips
+from gammavae_jax.scoring.decision import Scored, judge_recordings
+from gammavae_jax.scoring.detector import Detector, machine_names
+from gammavae_jax.scoring.verdict import Verdict
+
+Given = Any  # `Recordings` of one machine, or a dict of them by machine name
+
+
+class NotFittedError(InputError, SklearnNotFittedError):
+    """An error raised by a detector that is used before it is fitted."""
+
+
+class FittedDetector(BaseEstimator):
+    """The methods of an `AnomalyDetector` that need a fitted detector.
+
+    For the argument `recordings`, see `AnomalyDetector`. In every method, an InputError
+    means that a recording cannot be used or that a machine is unknown.
+    """
+
+    detector_: Detector  # models, references and thresholds
+    machines_: tuple[str, ...]
+    verbose: bool
+    _parameters: Mapping[str, Any]  # with which `detector_` was fitted
+    _said: frozenset[str] = frozenset()  # the kinds of notes already shown
+
+    def score_samples(self, recordings: Given, sample_rate: int | None = None) -> Any:
+        """Return the anomaly score of each recording; higher is more anomalous.
+
+        Returns:
+            An array of scores in the given order (a folder's files are sorted by name);
+            for a dict of machines, a dict of such arrays.
+        """
+        return self._of_each(recordings, sample_rate, lambda r: r.score)
+
+    def decision_function(
+        self, recordings: Given, sample_rate: int | None = None
+    ) -> Any:
+        """Return scores minus thresholds; positive means alarm. See `score_samples`.
+
+        The value is at most 0 if the machine is not running.
+        """
+        return self._of_each(recordings, sample_rate, lambda r: r.margin)
+
+    def predict(self, recordings: Given, sample_rate: int | None = None) -> Any:
+        """Return True for each recording that raises an alarm. See `score_samples`."""
+        return self._of_each(recordings, sample_rate, lambda r: r.is_anomaly)
+
+    def predict_proba(self, recordings: Given, sample_rate: int | None = None) -> Any:
+        """Return two columns for each recording: its p-value, and 1 minus its p-value.
+
+        They say how compatible a recording is with normal sounds; they are not the
+        probability of a fault, which depends on how often machines break. The p-value
+        is 1 if the machine is not running.
+        """
+
+        def columns(verdict: Verdict) -> tuple[float, float]:
+            p = verdict.p_value if verdict.is_running else 1.0
+            return p, 1 - p
+
+        return self._of_each(recordings, sample_rate, columns)
+
+    def score_recordings(
+        self,
+        recordings: Given,
+        sample_rate: int | None = None,
+        machine: str | None = None,
+    ) -> list[Verdict]:
+        """Return a verdict for each recording, grouped by machine.
+
+        Args:
+            recordings: see the class.
+            sample_rate: the waveforms' sample rate in Hz.
+            machine: the recordings' machine; omit it if `recordings` is a dict.
+        """
+        scored = self._clip_scores(recordings, sample_rate, machine)
+        return judge_recordings(self.detector_, scored)
+
+    def report(
+        self,
+        recordings: Given,
+        path: str | os.PathLike[str],
+        sample_rate: int | None = None,
+        machine: str | None = None,
+    ) -> list[Verdict]:
+        """Score recordings, and write a web page that explains the scores.
+
+        The page shows what was unexpected in each sound. For the other arguments, see
+        `score_recordings`. If the page cannot be written, an InputError says so.
+        """
+        scored = self._clip_scores(recordings, sample_rate, machine, keep_sounds=True)
+        verdicts = judge_recordings(self.detector_, scored)
+        write_recordings_report(Path(path), self.detector_, scored)
+        return verdicts
+
+    def explain(
+        self,
+        recording: Given,
+        sample_rate: int | None = None,
+        machine: str | None = None,
+    ) -> Explanation:
+        """Explain the score of a recording: which bands added to it, and when.
+
+        If the recording is cut into clips, the clip with the highest score is
+        explained. `Explanation.band_shares` gives the share of each band.
+        """
+        scored = self._clip_scores(recording, sample_rate, machine)
+        (number, loaded, scores), *others = scored
+        if others or len(loaded.names) > 1:
+            raise InputError("explain needs a single recording: pass one at a time")
+        log_mel = loaded.clips.log_mels[int(np.argmax(scores))]
+        return explain_clip(self.detector_, 0, number, log_mel)
+
+    @property
+    def threshold_(self) -> dict[str, float]:
+        """The decision threshold of each machine, for a single clip."""
+        detector = self._fitted()
+        values = detector.thresholds[detector.config.score][0]
+        return dict(zip(self.machines_, values.tolist(), strict=True))
+
+    def _clip_scores(
+        self,
+        recordings: Given,
+        sample_rate: int | None,
+        machine: str | None,
+        keep_sounds: bool = False,
+    ) -> list[Scored]:
+        """Return each machine's index, recordings and clip scores."""
+        detector = self._fitted()
+        given = of_known_machines(recordings, machine, self.machines_)
+        trained = detector.filterbank, detector.config, detector.conditions
+        loaded = self._load(given, sample_rate, *trained, keep_sounds=keep_sounds)
+        numbers = [self.machines_.index(name) for name in loaded]
+        of_clips = (found.clips for found in loaded.values())
+        clips = dict(zip(numbers, of_clips, strict=True))
+        scores = score_of_clips(self._scorer, clips)
+        return list(zip(numbers, loaded.values(), scores, strict=True))
+
+    def _load(self, *given: Any, **options: bool) -> dict[str, LoadedRecordings]:
+        """Load clips; see `load_noted`."""
+        plain = plain_parameters(self.get_params())
+        of_self = {"parameters": plain, "log": self._log, "said": self._said}
+        loaded, self._said = load_noted(*given, **options, **of_self)
+        return loaded
+
+    def _of_each(self, recordings: Given, rate: Any, value: Any) -> Any:
+        verdicts = self.score_recordings(recordings, rate)
+        return self._by_machine(recordings, verdicts, value)
+
+    def _by_machine(
+        self, recordings: Given, verdicts: list[Verdict], value: Any
+    ) -> Any:
+        """Return the value of each verdict, as an array or a dict of arrays."""
+        if not isinstance(recordings, Mapping):
+            return np.array([value(verdict) for verdict in verdicts])
+        return {
+            name: np.array([value(v) for v in verdicts if v.machine == known])
+            for name in recordings
+            for known in [known_machine(name, self.machines_)]
+        }
+
+    def _take(self, detector: Detector, parameters: Mapping[str, Any]) -> None:
+        """Adopt a fitted detector and the parameters used to fit it."""
+        self.detector_ = detector
+        self.machines_ = machine_names(detector)
+        self._parameters = parameters
+        vars(self).pop("_scorer", None)
+
+    def _fitted(self) -> Detector:
+        """Return the fitted detector, updated to the estimator's current parameters."""
+        if not hasattr(self, "detector_"):
+            raise NotFittedError("this detector is not fitted: call fit first")
+        before, now = self._parameters, plain_parameters(self.get_params())
+        self.detector_ = with_parameters(self.detector_, before, now, self._log)
+        self._parameters = now
+        return self.detector_
+
+    @property
+    def _log(self) -> Log:
+        return Log(Console(stderr=True, quiet=not self.verbose))
+
+    @cached_property
+    def _scorer(self) -> ClipScorer:
+        return ClipScorer(self.detector_)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without the scorer, which cannot be pickled or copied."""
+        return {n: value for n, value in vars(self).items() if n != "_scorer"}

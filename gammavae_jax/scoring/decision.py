@@ -1,0 +1,273 @@
+"""Decides from the scores of its clips whether a recording raises an alarm.
+
+`gammavae score`, `watch` and `serve`, the pages and the Python interface all use this
+rule, so that they agree to the last digit.
+
+Clips in which the machine is not running (see `data.states`) are left out. A recording
+without any other clips raises no alarm: its state is reported instead.
+
+A recording of up to about a minute is one segment, and a longer one is cut into several
+segments. A segment's score is the mean of its clips' scores. It is compared with the
+scores of segments of held-out training recordings that have as many clips, or fewer if
+the training recordings are shorter: a mean over more clips varies less.
+
+A recording of `n` segments raises an alarm if, for any `k`, its `k`-th highest segment
+has a p-value of at most `k / n` times the false-alarm rate. A normal recording raises
+an alarm with at most the false-alarm rate, however long it is (Simes 1986; for
+conformal p-values, which depend on each other, see Bates et al. 2023, "Testing for
+outliers with conformal p-values").
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from gammavae_jax.data.recording_clips import LoadedRecordings
+from gammavae_jax.data.states import State, states_of
+from gammavae_jax.errors import InputError
+from gammavae_jax.scoring.detector import Detector, machine_names
+from gammavae_jax.scoring.sample_size import clips_needed
+from gammavae_jax.scoring.threshold import conformal_threshold, p_values
+from gammavae_jax.scoring.verdict import Stretch, Verdict
+
+CLIPS_IN_SEGMENT = 6  # a minute of clips of ten seconds
+Numbers = Sequence[float] | Float[np.ndarray, "_"]
+
+# Of the training recordings, those with the fewest clips may be shorter than a segment.
+_SHARE_SHORTER = 0.1
+
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """The rule that decides which recordings of one machine raise an alarm.
+
+    Attributes:
+        machine: the machine's name.
+        threshold: the threshold for the score of a single clip.
+        false_alarm_rate: the share of normal recordings that may raise an alarm.
+        held_out: the scores of the held-out training clips; None if the threshold is
+            not conformal.
+        weights: the fraction of an independent recording that each held-out clip
+            counts as; see `training.links.independence`.
+        recording_sizes: the number of clips of each training recording, in the order of
+            `held_out`; empty if each clip is a recording.
+    """
+
+    machine: str
+    threshold: float
+    false_alarm_rate: float = 0.1
+    held_out: Float[np.ndarray, "clip"] | None = None
+    weights: Float[np.ndarray, "clip"] = field(default_factory=lambda: np.zeros(0))
+    recording_sizes: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, detector: Detector, number: int) -> "DecisionRule":
+        """Return the rule for the machine with this index in a detector."""
+        score, name = detector.config.score, machine_names(detector)[number]
+        conditions = detector.conditions.get(name)
+        calibration = detector.calibration.get(score)
+        return cls(
+            name,
+            float(detector.thresholds[score][0, number]),
+            detector.config.scoring.false_alarm_rate,
+            None if calibration is None else calibration[0, number],
+            detector.weights[number],
+            conditions.recording_sizes if conditions else (),
+        )
+
+    def without(self, clips: Int[np.ndarray, "_"]) -> "DecisionRule":
+        """Return the rule without these held-out clips."""
+        assert self.held_out is not None
+        others = self.held_out.copy()
+        others[clips] = np.nan
+        return replace(self, held_out=others)
+
+    def judge(
+        self,
+        name: str,
+        scores: Numbers,
+        seconds: Numbers,
+        states: Sequence[State] | None = None,
+    ) -> Verdict:
+        """Judge a recording by its clips, which are given in their order.
+
+        Only clips in which the machine is running count. If it never is, the score is
+        that of all clips, but there is no alarm.
+
+        Args:
+            name: the recording's name.
+            scores: the score of each clip.
+            seconds: the length of each clip.
+            states: the state of each clip; default: all are running.
+
+        Raises:
+            InputError: a score is not finite.
+        """
+        of_clips = np.array(scores, np.float64)
+        if not np.isfinite(of_clips).all():
+            raise InputError(
+                f"{name}: the score is not finite: leave the recording out, and check "
+                "whether its samples are far outside [-1, 1]"
+            )
+        states = [State.RUNNING] * len(of_clips) if states is None else states
+        is_running = np.array([state == State.RUNNING for state in states])
+        judged = of_clips[is_running] if is_running.any() else of_clips
+        n_segments = max(1, round(len(judged) / CLIPS_IN_SEGMENT))
+        segments = np.array_split(judged, n_segments)
+        means = np.sort([segment.mean() for segment in segments])[::-1]
+        held_out = self._held_out_segments(min(map(len, segments)))
+        score, p_value, threshold = self._compared(means, *held_out)
+        is_above = is_running & (of_clips > self.threshold)
+        return Verdict(
+            name,
+            self.machine,
+            float(score),
+            float(p_value),
+            float(threshold),
+            math.fsum(seconds),
+            len(of_clips),
+            int(is_above.sum()),
+            _stretches(of_clips, is_above, seconds),
+            float(np.round(held_out[1].sum(), 6)),
+            Counter(state.value for state in states),
+        )
+
+    def _compared(
+        self,
+        means: Float[np.ndarray, "segment"],
+        scores: Float[np.ndarray, "_"],
+        weights: Float[np.ndarray, "_"],
+    ) -> tuple[float, float, float]:
+        """Return the decisive score, the recording's p-value, and the threshold.
+
+        `means` are the segments' scores, the highest first; `scores` and `weights`
+        those of held-out segments.
+        """
+        if not len(scores):  # the threshold is not conformal, or training failed
+            return means[0], math.nan, self.threshold
+        factors = len(means) / np.arange(1, len(means) + 1)
+        p_of_each = np.minimum(1.0, factors * p_values(means, scores, weights))
+        rates = self.false_alarm_rate / factors
+        n_recordings = np.round(weights.sum(), 6)
+        is_possible = np.array([n_recordings >= clips_needed(r) for r in rates])
+        is_possible[-1] = True  # with too few recordings, their highest score decides
+        p_possible = np.where(is_possible, p_of_each, np.inf)
+        decisive = len(means) - 1 - int(p_possible[::-1].argmin())
+        threshold = conformal_threshold(scores, rates[decisive], weights)
+        return means[decisive], p_of_each.min(), threshold
+
+    def _held_out_segments(
+        self, n_clips: int
+    ) -> tuple[Float[np.ndarray, "_"], Float[np.ndarray, "_"]]:
+        """Return the scores and weights of held-out segments of that many clips."""
+        if self.held_out is None:
+            return np.zeros(0), np.zeros(0)
+        known = ~np.isnan(self.held_out)
+        n_clips = min(n_clips, self._usual_size)
+        if n_clips == 1:
+            return self.held_out[known], self.weights[known]
+        scores, weights, first = [], [], 0
+        for size in self.recording_sizes:
+            clips = np.arange(first, first + size)
+            first += size
+            clips = clips[known[clips]]
+            n_segments = max(1, len(clips) // n_clips)
+            if not len(clips):
+                continue
+            for number in range(n_segments):
+                part = clips[number * n_clips : (number + 1) * n_clips]
+                scores.append(self.held_out[part].mean())
+                weights.append(self.weights[clips].sum() / n_segments)
+        return np.array(scores), np.array(weights)
+
+    @cached_property
+    def _usual_size(self) -> int:
+        """The number of clips that nine out of ten training recordings have."""
+        if not self.recording_sizes:
+            return 1
+        sizes = np.sort(self.recording_sizes)
+        return int(sizes[int(_SHARE_SHORTER * len(sizes))])
+
+
+def _stretches(
+    scores: Float[np.ndarray, "clip"],
+    is_above: Bool[np.ndarray, "clip"],
+    seconds: Numbers,
+) -> tuple[Stretch, ...]:
+    """Return the stretches of consecutive clips that are above the threshold."""
+    ends = np.cumsum(seconds)
+    found: list[Stretch] = []
+    for clip in np.flatnonzero(is_above):
+        start = float(ends[clip - 1]) if clip else 0.0
+        stretch = Stretch(start, float(ends[clip]), float(scores[clip]))
+        if found and found[-1].end == start:
+            before = found.pop()
+            highest = max(before.score, stretch.score)
+            stretch = Stretch(before.start, stretch.end, highest)
+        found.append(stretch)
+    return tuple(found)
+
+
+# A machine's index in the detector, its recordings, and the scores of their clips.
+Scored = tuple[int, LoadedRecordings, Float[np.ndarray, "_"]]
+
+
+def judge_held_out(
+    detector: Detector, loaded: Mapping[str, LoadedRecordings]
+) -> list[Verdict]:
+    """Return a verdict on each training recording, as if it were new.
+
+    Args:
+        detector: the detector.
+        loaded: the recordings of each machine that the detector was fitted to.
+
+    Raises:
+        InputError: not every training clip was held out once.
+    """
+    calibration = detector.calibration.get(detector.config.score)
+    scored, names = [], machine_names(detector)
+    for name, recordings in loaded.items():
+        number, n_clips = names.index(name), len(recordings.clips.files)
+        scores = None if calibration is None else calibration[0, number, :n_clips]
+        if scores is None or np.isnan(scores).any():
+            raise InputError(
+                f"{name}: not every training clip was held out: use "
+                "train.split=folds and scoring.threshold=conformal"
+            )
+        scored.append((number, recordings, scores))
+    return judge_recordings(detector, scored, is_training=True)
+
+
+def judge_recordings(
+    detector: Detector, scored: Sequence[Scored], is_training: bool = False
+) -> list[Verdict]:
+    """Return the verdict on each recording, grouped by machine.
+
+    Args:
+        detector: the detector.
+        scored: the machines' recordings, with the scores of their clips.
+        is_training: whether these are all training clips, with the scores that they
+            had when they were held out. Then, none is compared with itself.
+
+    Raises:
+        InputError: a score is not finite.
+    """
+    verdicts = []
+    for number, recordings, scores in scored:
+        rule = DecisionRule.of(detector, number)
+        conditions = detector.conditions.get(rule.machine)
+        states = states_of(recordings, conditions, detector.config.features)
+        of_clip, seconds = recordings.recording, np.array(recordings.seconds)
+        for index, name in enumerate(recordings.names):
+            clips = np.flatnonzero(of_clip == index)
+            of_recording = [states[clip] for clip in clips]
+            own = rule.without(clips) if is_training else rule
+            verdicts.append(
+                own.judge(name, scores[clips], seconds[clips], of_recording)
+            )
+    return verdicts
