@@ -119,6 +119,7 @@ FAULTS = {
     "a tone": lambda x: x + 5 * x.std() * np.sin(1.3 * np.arange(len(x))),
     "hiss": lambda x: x + filtered(noise(x, 0), 4, 2500, "highpass") * 5 * x.std(),
     "white noise": lambda x: x + noise(x, 10) * x.std(),
+    "loud white noise": lambda x: x + noise(x, 20) * x.std(),
     "rumble": lambda x: x + filtered(noise(x, 0), 4, 300) * 20 * x.std(),
     "knocks": lambda x: x + knocks(x),
     "few high frequencies": lambda x: filtered(x, 2, 1500),
@@ -178,6 +179,21 @@ def test_recordings_from_48_khz_are_running(machine):
 
 NOISE = [noise(np.zeros(n), -30, 0.7) for n in range(4 * RATE, 4 * RATE + 10)]
 TRAINED = conditions_of(load([as_int16(x) for x in NOISE[:8]]).clips, FEATURES)
+
+
+def test_loud_steady_noise_of_the_same_spectrum_is_no_changed_gain():
+    """Unlike a changed gain, it covers the pulses of the machine."""
+    pulses = [x * 10 ** (0.5 * np.sin(np.arange(len(x)) / 2000)) for x in NOISE]
+    trained = conditions_of(load([as_int16(x) for x in pulses[:8]]).clips, FEATURES)
+    noisy = [as_int16(pulses[8] + 5 * NOISE[9][: len(pulses[8])])]
+    assert states(noisy, trained) == (State.RUNNING,)
+    assert states([as_int16(4 * pulses[8])], trained) == (State.GAIN_CHANGED,)
+
+
+def test_louder_noise_while_the_machine_is_off_is_no_start():
+    rise = np.linspace(-95, -70, len(NOISE[0]))
+    door = noise(NOISE[0], 0, 0.7) * 10 ** (rise / 20)
+    assert states([np.float32(door), np.float32(door[::-1])], TRAINED) == ("off", "off")
 
 
 def test_samples_are_measured_before_they_are_resampled():
