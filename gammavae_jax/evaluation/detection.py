@@ -21,7 +21,7 @@ value, rounded.
 import enum
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -102,8 +102,8 @@ class Detection(NamedTuple):
     def more_recordings(self) -> tuple[int, int] | None:
         """How many more normal and faulty recordings are needed for a decision.
 
-        This assumes that the shares and the AUC stay the same, and fills up the smaller
-        group first. None if more than `MOST_RECORDINGS` of a kind are needed.
+        This assumes that the shares and the AUC stay the same. None if more than
+        `MOST_RECORDINGS` of a kind are needed.
         """
         n_normal, n_faulty = self.false_alarms.total, self.detected.total
 
@@ -111,17 +111,18 @@ class Detection(NamedTuple):
             later = self.of_totals(normal, faulty)
             return later.outcome is not Outcome.TOO_FEW
 
-        sizes = range(1, MOST_RECORDINGS + 1)
-        at = bisect_left(
-            sizes, True, key=lambda n: is_decided(max(n, n_normal), max(n, n_faulty))
+        # First, let both groups grow, the smaller one alone until it is as large.
+        n = _first(
+            range(1, MOST_RECORDINGS + 1),
+            lambda n: is_decided(max(n, n_normal), max(n, n_faulty)),
         )
-        if at == len(sizes):
+        if n > MOST_RECORDINGS:
             return None
-        faulty, most = max(sizes[at], n_faulty), max(sizes[at], n_normal)
-        # The faulty recordings may be the only ones that are too few.
-        fewer = range(n_normal, most)
-        more_normal = bisect_left(fewer, True, key=lambda n: is_decided(n, faulty))
-        return more_normal, faulty - n_faulty
+        # One of the groups may not need as many, above all the faulty recordings.
+        normal, faulty = max(n, n_normal), max(n, n_faulty)
+        faulty = _first(range(n_faulty, faulty), lambda n: is_decided(normal, n))
+        normal = _first(range(n_normal, normal), lambda n: is_decided(n, faulty))
+        return normal - n_normal, faulty - n_faulty
 
     def of_totals(self, n_normal: int, n_faulty: int) -> "Detection":
         """Return the same shares and AUC with other numbers of recordings."""
@@ -130,6 +131,11 @@ class Detection(NamedTuple):
             false_alarms=self.false_alarms.of_total(n_normal),
             area=self.area.of_totals(n_normal, n_faulty),
         )
+
+
+def _first(numbers: range, is_enough: Callable[[int], bool]) -> int:
+    """Return the first number that is enough, or the end of the range."""
+    return numbers.start + bisect_left(numbers, True, key=is_enough)
 
 
 class FaultCheck(NamedTuple):

@@ -12,6 +12,7 @@ _WIDTH, _ROW, _HEAD, _SIDE, _GAP = 560, 120, 40, 12, 30
 _DOT = 8.0  # diameter of a recording
 # The axis ends at this multiple of the distance from the lowest score to the threshold.
 _LONGEST = 4.0
+_ANCHORS = ("start", "middle", "middle", "middle", "end")
 
 
 class Mark(NamedTuple):
@@ -47,10 +48,10 @@ def plot_roc(
     return {
         "width": _LEFT + _ROC + _SIDE,
         "height": _TOP + _ROC + _BELOW,
-        "left": x(0),
-        "right": x(1),
-        "top": y(1),
-        "bottom": y(0),
+        "left": x(0.0),
+        "right": x(1.0),
+        "top": y(1.0),
+        "bottom": y(0.0),
         "curve": [(x(a), y(b)) for a, b in zip(*rates, strict=True)],
         "nominal": x(nominal),
         "at": (x(at[0]), y(at[1])),
@@ -84,33 +85,30 @@ def plot_strips(groups: Sequence[Sequence[Mark]], threshold: float) -> dict[str,
     labels = [f"{tick:.3g}" for tick in ticks]
     if most > high:
         labels[-1] = f"≥ {labels[-1]}"
-    height = _HEAD + len(groups) * (_ROW + _GAP) + 14
+    bases = [_HEAD + _ROW + number * (_ROW + _GAP) for number in range(len(groups))]
+    at = x(threshold)
     return {
         "width": _WIDTH,
-        "height": height,
+        "height": bases[-1] + 24,
         "radius": _DOT / 2,
-        "threshold": x(threshold),
+        "threshold": at,
         "label": f"threshold {threshold:.4g}",
-        "is_right": x(threshold) > _WIDTH / 2,
+        "is_right": at > _WIDTH / 2,
         "rows": [
             {
-                "top": _HEAD + number * (_ROW + _GAP),
-                "base": _HEAD + number * (_ROW + _GAP) + _ROW,
-                "dots": _stacked(
-                    [(mark, x(mark.score)) for mark in group],
-                    x(threshold),
-                    _HEAD + number * (_ROW + _GAP) + _ROW,
-                ),
+                "top": base - _ROW,
+                "base": base,
+                "dots": _stacked([(mark, x(mark.score)) for mark in group], at, base),
             }
-            for number, group in enumerate(groups)
+            for group, base in zip(groups, bases, strict=True)
         ],
-        "ticks": list(zip(labels, map(x, ticks), strict=True)),
-        "anchors": ["start", "middle", "middle", "middle", "end"],
+        # The labels, their coordinates, and which part of them is there.
+        "ticks": list(zip(labels, map(x, ticks), _ANCHORS, strict=True)),
     }
 
 
 def _stacked(
-    placed: Sequence[tuple[Mark, float]], threshold: float, base: float
+    placed: Sequence[tuple[Mark, float]], threshold: float, base: int
 ) -> list[tuple[Mark, float, float]]:
     """Return each recording with its coordinates, stacked upwards from the base.
 
