@@ -62,10 +62,11 @@ def advice(check: FaultCheck) -> list[str]:
     detection = check.detection
     if detection.outcome is Outcome.WRONG_THRESHOLD:
         return list(_threshold_remedies(check))
-    is_open = detection.outcome is Outcome.TOO_FEW
-    is_close = is_open and detection.more_recordings is None
-    if detection.outcome is Outcome.NOT_DETECTABLE or is_close:
+    if detection.outcome is Outcome.NOT_DETECTABLE:
         return list(_detector_remedies(check))
+    if detection.outcome is Outcome.TOO_FEW:
+        is_close = detection.more_recordings is None
+        return list(_detector_remedies(check) if is_close else _other_rate(check))
     return []
 
 
@@ -168,6 +169,14 @@ def _threshold_remedies(check: FaultCheck) -> Iterator[str]:
     is_lower = best.false_alarm_rate < now.false_alarm_rate
     if is_lower and best.false_alarms.interval[0] <= now.false_alarm_rate:
         yield f"Lower the false-alarm rate: {_of_rate(best)}"
+
+
+def _other_rate(check: FaultCheck) -> Iterator[str]:
+    """Say how to do without more recordings if most faults are missed so far."""
+    now, best = check.detection, check.lowest_rate
+    misses_most = now.detected.rate < LEAST_DETECTED
+    if misses_most and best is not None:
+        yield f"If you cannot record more, raise the false-alarm rate: {_of_rate(best)}"
 
 
 def _of_rate(detection: Detection) -> str:

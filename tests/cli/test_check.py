@@ -90,6 +90,15 @@ def test_the_counts_are_those_of_score(check, pump):
         assert alarms == [v.is_anomaly for v in (*normal, *faulty)]
 
 
+def test_p_values_tell_the_alarms_at_any_rate(check):
+    """So the rate that is advised detects as many faults as the advice says."""
+    now, _ = check("normal", "same as normal")
+    for rate in (0.08, 0.2, 0.31, 0.5):
+        then, _ = check("normal", "same as normal", "--false-alarm-rate", rate)
+        expected = [r["p_value"] <= rate for r in now["recordings"]]
+        assert [r["is_anomaly"] for r in then["recordings"]] == expected
+
+
 def test_sounds_that_are_normal_are_not_detectable(check):
     found, text = check("normal", "same as normal")
     assert found["outcome"] == "not detectable"

@@ -69,6 +69,14 @@ def test_too_few_recordings_are_counted():
     ) in conclusion(chance)
 
 
+def test_a_higher_rate_may_replace_more_recordings_if_most_faults_are_missed():
+    open_ = check(HEALTHY, [*np.linspace(70, 80, 13), *np.linspace(92, 99, 7)])
+    assert open_.detection.outcome is Outcome.TOO_FEW
+    (remedy,) = advice(open_)
+    assert remedy.startswith("If you cannot record more, raise the false-alarm rate: ")
+    assert "would have detected 15 of 20 faults, with 0 of 30 false alarms" in remedy
+
+
 def test_a_detector_at_the_limit_needs_another_remedy_than_recordings():
     half = check(HEALTHY, [70] * 10 + [95] * 10)
     assert "Not even 1000 recordings of each kind would decide" in conclusion(half)
