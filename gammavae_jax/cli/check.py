@@ -127,10 +127,11 @@ def _table(check: "FaultCheck") -> "Table":
     )
     from gammavae_jax.evaluation.detection import LEAST_AUC, LEAST_DETECTED
 
-    detection = check.detection
+    detection, threshold = check.detection, check.threshold
+    above = f"{threshold:.4g}" if threshold is not None else "a threshold by length"
     title = (
         f"{check.machine}: {len(check.normal)} normal and {len(check.faulty)} faulty "
-        f"recordings, alarm above {check.threshold:.4g}"
+        f"recordings, alarm above {above}"
     )
     table = new_table(("", "found", "share", "95 % interval", "needed"), (), title)
     for name, share, needed in (
@@ -176,7 +177,6 @@ def _record(check: "FaultCheck") -> dict[str, Any]:
             "conclusion": conclusion(check),
             "advice": advice(check),
             "false_alarm_rate": detection.false_alarm_rate,
-            "threshold": check.threshold,
             "detected": _share_record(detection.detected),
             "false_alarms": _share_record(detection.false_alarms),
             "auc": {"value": detection.area.value, "interval": detection.area.interval},
@@ -196,6 +196,6 @@ def _share_record(share: "Share") -> dict[str, Any]:
 
 
 def _verdict_record(verdict: "Verdict", condition: str) -> dict[str, Any]:
-    names = ("name", "score", "p_value")
+    names = ("name", "score", "p_value", "threshold")
     values = {name: getattr(verdict, name) for name in names}
     return {**values, "condition": condition, "is_anomaly": verdict.is_anomaly}

@@ -152,9 +152,10 @@ class FaultCheck(NamedTuple):
         return self.normal[0].machine
 
     @property
-    def threshold(self) -> float:
-        """The score above which a recording raises an alarm."""
-        return self.normal[0].threshold
+    def threshold(self) -> float | None:
+        """The threshold of all recordings; None if it depends on their lengths."""
+        thresholds = {v.threshold for v in (*self.normal, *self.faulty)}
+        return thresholds.pop() if len(thresholds) == 1 else None
 
     def at_rate(self, false_alarm_rate: float) -> Detection:
         """Return what the alarms would have been at another false-alarm rate.
@@ -184,13 +185,18 @@ class FaultCheck(NamedTuple):
         return None
 
 
+def margin(verdict: Verdict) -> float:
+    """Return the score minus the threshold, which may depend on the length."""
+    return verdict.score - verdict.threshold
+
+
 def check_fault(
     normal: Sequence[Verdict], faulty: Sequence[Verdict], false_alarm_rate: float
 ) -> FaultCheck:
     """Judge a detector from its verdicts on recordings of both conditions.
 
     Recordings on which the machine was not running are neither detections nor false
-    alarms, and are left out.
+    alarms, and are left out. The others are ranked by their `margin`.
 
     Args:
         normal: verdicts on recordings of the healthy machine that were not used for
@@ -206,7 +212,7 @@ def check_fault(
         Share(sum(v.is_anomaly for v in group), len(group)) for group in kept
     )
     normal_scores, faulty_scores = (
-        np.array([v.score for v in group]) for group in kept
+        np.array([margin(v) for v in group]) for group in kept
     )
     area = roc_area(normal_scores, faulty_scores)
     return FaultCheck(
@@ -224,7 +230,7 @@ def _counted(verdicts: Sequence[Verdict], condition: str) -> tuple[Verdict, ...]
             f"the machine is running in none of the {condition} recordings: pass "
             "recordings of the running machine"
         )
-    if math.isnan(kept[0].threshold):
+    if any(math.isnan(v.threshold) for v in kept):
         raise InputError(
             f"the detector has no threshold for {kept[0].machine}, because its "
             "training failed: train it again"

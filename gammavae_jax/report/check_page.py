@@ -1,5 +1,6 @@
 """The page of a fault check: the answer, the ROC curve and all recordings."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from gammavae_jax.evaluation.detection import (
     LEAST_DETECTED,
     MOST_FALSE_ALARMS,
     FaultCheck,
+    margin,
 )
 from gammavae_jax.evaluation.metrics import roc
 from gammavae_jax.files import write_text
@@ -25,6 +27,8 @@ from gammavae_jax.report.check_figures import Mark, plot_roc, plot_strips
 from gammavae_jax.report.templates import render
 from gammavae_jax.scoring.sample_size import clips_needed
 from gammavae_jax.scoring.verdict import Verdict
+
+_NUMBERS = ("score", "p-value", "alarm above")
 
 
 def write_check_page(path: Path, check: FaultCheck) -> None:
@@ -43,7 +47,7 @@ def write_check_page(path: Path, check: FaultCheck) -> None:
 def check_html(check: FaultCheck) -> str:
     """Render the page of a fault check as HTML."""
     detection, groups = check.detection, (check.normal, check.faulty)
-    scores = np.array([v.score for group in groups for v in group])
+    margins = np.array([margin(v) for group in groups for v in group])
     is_faulty = np.repeat([False, True], [len(group) for group in groups])
     shares = detection.false_alarms, detection.detected
     kind, _, answer = conclusion(check).partition(": ")
@@ -60,15 +64,17 @@ def check_html(check: FaultCheck) -> str:
         auc=f"{detection.area.value:.3f}",
         counts=[counted(share) for share in shares],
         roc=plot_roc(
-            roc(scores, is_faulty),
+            roc(margins, is_faulty),
             (shares[0].rate, shares[1].rate),
             (shares[0].interval, shares[1].interval),
             detection.false_alarm_rate,
         ),
+        is_margin=check.threshold is None,
         strips=plot_strips(
-            [list(map(_mark, group)) for group in groups], check.threshold
+            [[_mark(v, check.threshold) for v in group] for group in groups],
+            check.threshold or 0.0,
         ),
-        header=["recording", "machine was", "score", "p-value", "result"],
+        header=["recording", "machine was", *_NUMBERS, "result"],
         rows=list(_rows(check)),
         least_auc=LEAST_AUC,
         least_detected=100 * LEAST_DETECTED,
@@ -77,8 +83,10 @@ def check_html(check: FaultCheck) -> str:
     )
 
 
-def _mark(verdict: Verdict) -> Mark:
-    return Mark(verdict.name, verdict.score, verdict.is_anomaly)
+def _mark(verdict: Verdict, threshold: float | None) -> Mark:
+    """Return a recording's mark at its score or, without a threshold, its margin."""
+    at = margin(verdict) if threshold is None else verdict.score
+    return Mark(verdict.name, at, verdict.is_anomaly)
 
 
 def _facts(check: FaultCheck) -> Iterator[tuple[str, str, str]]:
@@ -96,7 +104,7 @@ def _facts(check: FaultCheck) -> Iterator[tuple[str, str, str]]:
 
 
 def _rows(check: FaultCheck) -> Iterator[tuple[str, ...]]:
-    """Return the table of recordings, with the highest score first."""
+    """Return the table of recordings, with the most anomalous first."""
     named = [
         *(
             (v, "healthy", "false alarm" if v.is_anomaly else "no alarm")
@@ -107,8 +115,12 @@ def _rows(check: FaultCheck) -> Iterator[tuple[str, ...]]:
             for v in check.faulty
         ),
     ]
-    for verdict, condition, result in sorted(named, key=lambda row: -row[0].score):
-        numbers = (f"{verdict.score:.4g}", f"{verdict.p_value:.3g}")
+    for verdict, condition, result in sorted(named, key=lambda row: -margin(row[0])):
+        numbers = (
+            f"{verdict.score:.4g}",
+            "-" if math.isnan(verdict.p_value) else f"{verdict.p_value:.3g}",
+            f"{verdict.threshold:.4g}",
+        )
         yield verdict.name, condition, *numbers, result
     for verdict in check.left_out:
-        yield verdict.name, "not running", "", "", "left out"
+        yield verdict.name, "not running", *("",) * len(_NUMBERS), "left out"

@@ -137,6 +137,16 @@ def test_the_numbers_are_counted_from_the_verdicts():
     assert check.threshold == 1.0
 
 
+def test_recordings_with_different_thresholds_are_ranked_by_their_distance_to_them():
+    """Then all alarms rank above all other recordings."""
+    normal = [*verdicts([2.0], threshold=3.0), *verdicts([0.0])]
+    check = check_fault(normal, verdicts([1.5, 1.1]), 0.1)
+    assert check.threshold is None
+    assert check.detection.area.value == 1.0
+    assert check.detection.detected == (2, 2)
+    assert check.detection.false_alarms == (0, 2)
+
+
 def test_recordings_of_a_machine_that_is_off_are_counted_apart():
     normal = [*verdicts([0, 0.5, 2]), *verdicts([9, 9], Off)]
     faulty = [*verdicts([0.1], Off), *verdicts([3, 4])]

@@ -1,5 +1,6 @@
 """The page of a fault check, as text and in Chromium."""
 
+import math
 import re
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_every_recording_is_a_row_and_a_dot(missed):
     rows = re.findall(r'<tr><th scope="row">(.*?)</tr>', html, re.DOTALL)
     rows = [re.sub(r"<[^>]+>", " ", row).split() for row in rows]
     assert len(rows) == 35
-    assert rows[0] == ["worn", "14.wav", "faulty", "2.7", "0.23", "detected"]
+    assert rows[0] == ["worn", "14.wav", "faulty", "2.7", "0.23", "2.5", "detected"]
     assert [row[-1] for row in rows[:15]] == ["detected"] * 2 + ["missed"] * 13
     assert all(row[-2:] == ["no", "alarm"] for row in rows[15:])
     assert html.count("<title>worn ") == 15
@@ -73,6 +74,16 @@ def test_recordings_of_a_machine_that_is_off_are_listed_apart():
     assert "left out" in last
     assert "<title>silent" not in html
     assert "0 of 2" in html
+
+
+def test_recordings_with_different_thresholds_are_drawn_by_their_distance():
+    faulty = [Verdict("long.wav", "pump", 0.7, math.nan, 0.4)]
+    html = check_html(check_fault(verdicts([0, 1]), faulty, 0.1))
+    assert "Scores minus thresholds, which depend on the length" in html
+    assert "<title>long.wav: 0.3, alarm</title>" in html
+    assert "<title>0.wav: -2.5</title>" in html
+    assert ">threshold 0<" in html
+    assert "nan" not in html
 
 
 def test_names_are_text_and_the_page_needs_no_other_file():
