@@ -56,7 +56,8 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("reader")
     rng = np.random.default_rng(0)
     for machine in ("recordings/pump", "recordings/fan", "demo"):
-        for day, count in (("normal", 10), ("today", 2)):
+        days = ("normal", 10), ("today", 2), ("other-days", 3), ("broken", 3)
+        for day, count in days:
             (root / machine / day).mkdir(parents=True)
             for number in range(count):
                 samples = rng.normal(0, 0.1, (16000,))

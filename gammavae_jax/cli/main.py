@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, Union, runtime_c
 
 import tyro
 
+from gammavae_jax.cli.check import Check
 from gammavae_jax.cli.demo import Demo
 from gammavae_jax.cli.doctor import Doctor
 from gammavae_jax.cli.download import Download
@@ -74,6 +75,7 @@ COMMANDS: Mapping[str, type[Command]] = {
     "demo": Demo,
     "fit": Fit,
     "score": Score,
+    "check": Check,
     "threshold": Threshold,
     "watch": Watch,
     "serve": Serve,

@@ -1,4 +1,4 @@
-"""Rejects training recordings whose names say that the machine was not normal.
+"""Rejects normal recordings whose names say that the machine was not normal.
 
 Only whole words count: "abnormal" counts in `pump_abnormal_01.wav`, but "broken" does
 not count in `unbroken.wav`. A word that is negated (`no_anomaly`, `fault-free`) or part
@@ -40,20 +40,30 @@ def fault_word(name: str) -> str | None:
 
 
 def require_normal_names(
-    recordings: Iterable[tuple[str | PurePath, Sequence[str]]], remedy: str
+    recordings: Iterable[tuple[str | PurePath, Sequence[str]]],
+    remedy: str,
+    kind: str = "training clip",
+    why: str = "models learn from normal sounds only",
 ) -> None:
-    """Reject training recordings whose names contain a word such as "abnormal".
+    """Reject recordings whose names contain a word such as "abnormal".
 
-    Each entry consists of a recording's name, for the message, and the names to check:
-    those of the folders that contain the recording, and its own.
+    Args:
+        recordings: each recording's name, for the message, and the names to check:
+            those of the folders that contain the recording, and its own.
+        remedy: what the user can do, for the message.
+        kind: what the recordings are, for the message.
+        why: why they have to be normal, for the message.
+
+    Raises:
+        InputError: a name contains such a word.
     """
     named = [(n, w) for n, parts in recordings if (w := _first_word(parts)) is not None]
     if named:
         name, word = named[0]
         several = f" ({len(named)} recordings have such names)" if named[1:] else ""
         raise InputError(
-            f"{printable(name)}: the name or folder of this training clip contains "
-            f"{word!r}, but models learn from normal sounds only: {remedy}{several}"
+            f"{printable(name)}: the name or folder of this {kind} contains {word!r}, "
+            f"but {why}: {remedy}{several}"
         )
 
 

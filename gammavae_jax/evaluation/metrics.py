@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from gammavae_jax.errors import InputError
 
@@ -105,6 +105,17 @@ def auc(
     one half. Both classes must be present.
     """
     return float(roc_auc_score(is_anomaly, ranks(scores)))
+
+
+def roc(
+    scores: Float[np.ndarray, "clip"], is_anomaly: Bool[np.ndarray, "clip"]
+) -> tuple[Float[np.ndarray, "point"], Float[np.ndarray, "point"]]:
+    """Return the corners of the ROC curve: false-alarm rates and detection rates.
+
+    Both rise from 0 to 1. Both classes must be present.
+    """
+    false_alarms, detected, _ = roc_curve(is_anomaly, ranks(scores))
+    return false_alarms, detected
 
 
 def partial_auc(

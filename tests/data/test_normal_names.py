@@ -42,3 +42,14 @@ def test_the_first_recording_is_named_and_all_are_counted():
         "models learn from normal sounds only: leave it out "
         "(2 recordings have such names)"
     )
+
+
+def test_the_message_says_what_the_recordings_are_and_why_they_must_be_normal():
+    with pytest.raises(InputError) as error:
+        require_normal_names(
+            [("a.wav", ["broken"])], "leave it out", "recording", "it is a reference"
+        )
+    assert str(error.value) == (
+        "a.wav: the name or folder of this recording contains 'broken', but it is a "
+        "reference: leave it out"
+    )

@@ -20,6 +20,7 @@ from gammavae_jax.evaluation.metrics import (
     detection_rates,
     evaluate_section,
     partial_auc,
+    roc,
     validate,
 )
 from gammavae_jax.evaluation.official import official_score
@@ -35,6 +36,14 @@ domains = hnp.arrays(bool, N_CLIPS)
 def test_auc_equals_pair_counting(scores, is_anomaly):
     pairs = scores[is_anomaly][:, None] - scores[~is_anomaly]
     assert_close(auc(scores, is_anomaly), np.mean((pairs > 0) + 0.5 * (pairs == 0)))
+
+
+@given(clip_scores, labels)
+def test_the_roc_curve_rises_from_0_to_1_with_the_auc_below_it(scores, is_anomaly):
+    false_alarms, detected = roc(scores, is_anomaly)
+    assert (false_alarms[0], detected[0]) == (0, 0)
+    assert (false_alarms[-1], detected[-1]) == (1, 1)
+    assert_close(np.trapezoid(detected, false_alarms), auc(scores, is_anomaly))
 
 
 @given(clip_scores, labels, st.floats(0.05, 0.95))

@@ -182,7 +182,7 @@ def test_data_cannot_end_its_script():
 
 
 def test_only_our_own_files_and_data_skip_autoescape():
-    templates = ("base.html", "report.html", "fleet.html", "macros.html")
+    templates = ("base.html", "report.html", "fleet.html", "check.html", "macros.html")
     texts = "".join(map(resource, templates))
     assert sorted(re.findall(r"\{\{ ([\w| ]+) \| safe \}\}", texts)) == [
         *("json | script_json", "script", "style"),

@@ -1,0 +1,242 @@
+"""Judges from recordings of a faulty machine whether a detector detects the fault.
+
+The rules compare 95 % intervals with limits, so they decide only what the number of
+recordings can show:
+
+- The detector is *good enough* if the AUC is at least `LEAST_AUC`, at least
+  `LEAST_DETECTED` of the faulty recordings raise an alarm, and the false alarms are
+  compatible with the nominal rate.
+- The fault is *not detectable* if the AUC is below `LEAST_AUC`.
+- If too few faults are detected, or if there are more false alarms than the rate
+  allows, then the most probable AUC tells why: the *threshold is wrong* if it is at
+  least `LEAST_AUC`; otherwise, the fault is not detectable.
+- In all other cases there are *too few recordings*.
+
+`LEAST_DETECTED` is half: a fault that lasts is recorded again, and an alarm is then
+more likely than not. With a false-alarm rate of 10 %, this takes an AUC of 0.82 if the
+scores of both groups are normally distributed with equal variance; `LEAST_AUC` is that
+value, rounded.
+"""
+
+import enum
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from gammavae_jax.errors import InputError
+from gammavae_jax.evaluation.intervals import RocArea, Share, roc_area
+from gammavae_jax.scoring.sample_size import clips_needed
+from gammavae_jax.scoring.verdict import Verdict
+
+LEAST_DETECTED = 0.5
+LEAST_AUC = 0.8
+# A higher multiple of the nominal rate is not called compatible with it, even if chance
+# might explain it.
+MOST_FALSE_ALARMS = 2.0
+MOST_RECORDINGS = 1000  # of each kind; few people could record more
+_HIGHEST_RATE = 0.5  # of false alarms, to suggest
+
+
+class Outcome(enum.StrEnum):
+    """The answer to whether a detector is good enough for a fault."""
+
+    GOOD_ENOUGH = "good enough"
+    TOO_FEW = "too few recordings"
+    NOT_DETECTABLE = "not detectable"
+    WRONG_THRESHOLD = "wrong threshold"
+
+
+class Question(enum.Enum):
+    """What may be unknown if there are too few recordings."""
+
+    AUC = enum.auto()  # whether it is at least `LEAST_AUC`
+    DETECTED = enum.auto()  # whether at least `LEAST_DETECTED` of faults are detected
+    FALSE_ALARMS = enum.auto()  # whether a high number of them is due to chance
+    RATE = enum.auto()  # whether false alarms are as rare as the nominal rate
+
+
+class Detection(NamedTuple):
+    """The numbers from which a detector is judged."""
+
+    detected: Share  # of the faulty recordings
+    false_alarms: Share  # of the normal recordings
+    area: RocArea
+    false_alarm_rate: float  # nominal
+
+    @property
+    def has_false_alarms(self) -> bool:
+        """Whether more normal recordings raise an alarm than the rate allows."""
+        return self.false_alarms.interval[0] > self.false_alarm_rate
+
+    @property
+    def misses_faults(self) -> bool:
+        """Whether less than `LEAST_DETECTED` of the faults are detected."""
+        return self.detected.interval[1] < LEAST_DETECTED
+
+    @property
+    def outcome(self) -> Outcome:
+        """The answer, according to the rules of this module."""
+        if self.area.interval[1] < LEAST_AUC:
+            return Outcome.NOT_DETECTABLE
+        if self.misses_faults or self.has_false_alarms:
+            is_separated = self.area.value >= LEAST_AUC
+            return Outcome.WRONG_THRESHOLD if is_separated else Outcome.NOT_DETECTABLE
+        return Outcome.TOO_FEW if self.open_questions else Outcome.GOOD_ENOUGH
+
+    @property
+    def open_questions(self) -> list[Question]:
+        """What has to be known before the detector can be called good enough."""
+        rate = self.false_alarm_rate
+        is_open = {
+            Question.AUC: self.area.interval[0] < LEAST_AUC,
+            Question.DETECTED: self.detected.interval[0] < LEAST_DETECTED,
+            Question.FALSE_ALARMS: self.false_alarms.rate > MOST_FALSE_ALARMS * rate,
+            Question.RATE: self.false_alarms.total < clips_needed(rate),
+        }
+        return [question for question in Question if is_open[question]]
+
+    @property
+    def more_recordings(self) -> tuple[int, int] | None:
+        """How many more normal and faulty recordings are needed for a decision.
+
+        This assumes that the shares and the AUC stay the same. None if more than
+        `MOST_RECORDINGS` of a kind are needed.
+        """
+        n_normal, n_faulty = self.false_alarms.total, self.detected.total
+
+        def is_decided(normal: int, faulty: int) -> bool:
+            later = self.of_totals(normal, faulty)
+            return later.outcome is not Outcome.TOO_FEW
+
+        # First, let both groups grow, the smaller one alone until it is as large.
+        n = _first(
+            range(1, MOST_RECORDINGS + 1),
+            lambda n: is_decided(max(n, n_normal), max(n, n_faulty)),
+        )
+        if n > MOST_RECORDINGS:
+            return None
+        # One of the groups may not need as many, above all the faulty recordings.
+        normal, faulty = max(n, n_normal), max(n, n_faulty)
+        faulty = _first(range(n_faulty, faulty), lambda n: is_decided(normal, n))
+        normal = _first(range(n_normal, normal), lambda n: is_decided(n, faulty))
+        return normal - n_normal, faulty - n_faulty
+
+    def of_totals(self, n_normal: int, n_faulty: int) -> "Detection":
+        """Return the same shares and AUC with other numbers of recordings."""
+        return self._replace(
+            detected=self.detected.of_total(n_faulty),
+            false_alarms=self.false_alarms.of_total(n_normal),
+            area=self.area.of_totals(n_normal, n_faulty),
+        )
+
+
+def _first(numbers: range, is_enough: Callable[[int], bool]) -> int:
+    """Return the first number that is enough, or the end of the range."""
+    return numbers.start + bisect_left(numbers, True, key=is_enough)
+
+
+class FaultCheck(NamedTuple):
+    """The recordings of a healthy and of a faulty machine, judged by a detector."""
+
+    normal: tuple[Verdict, ...]
+    faulty: tuple[Verdict, ...]
+    left_out: tuple[Verdict, ...]  # because the machine was not running
+    detection: Detection
+
+    @property
+    def machine(self) -> str:
+        """The name of the machine."""
+        return self.normal[0].machine
+
+    @property
+    def threshold(self) -> float | None:
+        """The threshold of all recordings; None if it depends on their lengths."""
+        thresholds = {v.threshold for v in (*self.normal, *self.faulty)}
+        return thresholds.pop() if len(thresholds) == 1 else None
+
+    def at_rate(self, false_alarm_rate: float) -> Detection:
+        """Return what the alarms would have been at another false-alarm rate.
+
+        The detector's thresholds must be conformal, so that a recording raises an alarm
+        if its p-value is at most the rate.
+        """
+        detected, false_alarms = (
+            Share(sum(v.p_value <= false_alarm_rate for v in group), len(group))
+            for group in (self.faulty, self.normal)
+        )
+        area = self.detection.area
+        return Detection(detected, false_alarms, area, false_alarm_rate)
+
+    @property
+    def lowest_rate(self) -> Detection | None:
+        """The lowest false-alarm rate, to 0.1 %, at which enough faults are detected.
+
+        The lower limit of their share is then at least `LEAST_DETECTED`. None if the
+        rate would be above a half, or if the thresholds are not conformal.
+        """
+        known = {v.p_value for v in self.faulty if math.isfinite(v.p_value)}
+        for rate in sorted({math.ceil(round(1000 * p, 6)) / 1000 for p in known}):
+            found = self.at_rate(rate)
+            if rate <= _HIGHEST_RATE and found.detected.interval[0] >= LEAST_DETECTED:
+                return found
+        return None
+
+
+def margin(verdict: Verdict) -> float:
+    """Return the score minus the threshold, which may depend on the length."""
+    return verdict.score - verdict.threshold
+
+
+def check_fault(
+    normal: Sequence[Verdict], faulty: Sequence[Verdict], false_alarm_rate: float
+) -> FaultCheck:
+    """Judge a detector from its verdicts on recordings of both conditions.
+
+    Recordings on which the machine was not running are neither detections nor false
+    alarms, and are left out. The others are ranked by their `margin`.
+
+    Args:
+        normal: verdicts on recordings of the healthy machine that were not used for
+            training.
+        faulty: verdicts on recordings of the same machine with a fault.
+        false_alarm_rate: the detector's nominal rate.
+
+    Raises:
+        InputError: no recording of a condition is left, or there is no threshold.
+    """
+    kept = _counted(normal, "normal"), _counted(faulty, "faulty")
+    false_alarms, detected = (
+        Share(sum(v.is_anomaly for v in group), len(group)) for group in kept
+    )
+    normal_scores, faulty_scores = (
+        np.array([margin(v) for v in group]) for group in kept
+    )
+    area = roc_area(normal_scores, faulty_scores)
+    return FaultCheck(
+        *kept,
+        tuple(v for v in (*normal, *faulty) if not _is_counted(v)),
+        Detection(detected, false_alarms, area, false_alarm_rate),
+    )
+
+
+def _counted(verdicts: Sequence[Verdict], condition: str) -> tuple[Verdict, ...]:
+    """Return the verdicts that count; raise an InputError if there are none."""
+    kept = tuple(filter(_is_counted, verdicts))
+    if not kept:
+        raise InputError(
+            f"the machine is running in none of the {condition} recordings: pass "
+            "recordings of the running machine"
+        )
+    if any(math.isnan(v.threshold) for v in kept):
+        raise InputError(
+            f"the detector has no threshold for {kept[0].machine}, because its "
+            "training failed: train it again"
+        )
+    return kept
+
+
+def _is_counted(verdict: Verdict) -> bool:
+    return getattr(verdict, "state", "running") == "running"

@@ -1,0 +1,134 @@
+"""Confidence intervals of a share and of the area under the ROC curve."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.optimize
+import scipy.stats
+from jaxtyping import Float
+
+CONFIDENCE = 0.95
+_TAIL = (1 - CONFIDENCE) / 2
+_Z = float(scipy.stats.norm.ppf(1 - _TAIL))
+_NEARLY_1 = 1 - 1e-9
+
+Interval = tuple[float, float]  # the lower and the upper limit
+
+
+class Share(NamedTuple):
+    """How many of a number of recordings have a property, such as an alarm."""
+
+    count: float  # need not be whole if the share is scaled to another total
+    total: int  # at least 1
+
+    @property
+    def rate(self) -> float:
+        """The share as a fraction."""
+        return self.count / self.total
+
+    @property
+    def interval(self) -> Interval:
+        """The exact 95 % interval of the rate (Clopper and Pearson 1934)."""
+        rest = self.total - self.count
+        low, high = 0.0, 1.0
+        if self.count > 0:
+            low = float(scipy.stats.beta.ppf(_TAIL, self.count, rest + 1))
+        if rest > 0:
+            high = float(scipy.stats.beta.ppf(1 - _TAIL, self.count + 1, rest))
+        return low, high
+
+    def of_total(self, total: int) -> "Share":
+        """Return the same rate in another number of recordings."""
+        return Share(self.rate * total, total)
+
+
+class RocArea(NamedTuple):
+    """An area under the ROC curve, and what its interval depends on.
+
+    A recording's placement is the share of the other group that it ranks against as it
+    should: faulty recordings above normal ones, with ties counted one half.
+    """
+
+    value: float
+    n_normal: int
+    n_faulty: int
+    normal_spread: float  # variance of the placements of the normal recordings
+    faulty_spread: float
+
+    @property
+    def interval(self) -> Interval:
+        """The 95 % interval, by Newcombe's method with the larger of two variances.
+
+        Its limits are the areas whose distance from the value is 1.96 standard errors,
+        where the error is that *at the limit* (Newcombe 2006, method 5). So the limits
+        stay between 0 and 1, and an area of 1 has a lower limit below 1. Newcombe uses
+        Hanley and McNeil's variance, which assumes similar distributions. If some
+        faulty recordings are obvious and others sound normal, DeLong's variance of the
+        placements is larger, and is used instead; it is 0 if the area is 0 or 1.
+        """
+        value, low, high = self.value, 0.0, 1.0
+        of_normal = self.normal_spread / self.n_normal
+        measured = of_normal + self.faulty_spread / self.n_faulty
+        scale = measured / _binary_variance(value) if 0 < value < 1 else 0.0
+
+        def error(area: float) -> float:
+            assumed = _assumed_variance(area, self.n_normal, self.n_faulty)
+            return _Z * math.sqrt(max(assumed, scale * _binary_variance(area)))
+
+        # The value itself is a trivial solution if it is 0 or 1.
+        if value > 0:
+            low = _root(lambda a: value - a - error(a), 0.0, min(value, _NEARLY_1))
+        if value < 1:
+            high = _root(lambda a: a - value - error(a), max(value, 1 - _NEARLY_1), 1.0)
+        return low, high
+
+    def of_totals(self, n_normal: int, n_faulty: int) -> "RocArea":
+        """Return the same area and spreads with other numbers of recordings."""
+        return self._replace(n_normal=n_normal, n_faulty=n_faulty)
+
+
+def roc_area(
+    normal: Float[np.ndarray, "normal"], faulty: Float[np.ndarray, "faulty"]
+) -> RocArea:
+    """Compute the area under the ROC curve from the scores of both groups."""
+    of_faulty = _share_below(faulty, normal)
+    of_normal = 1 - _share_below(normal, faulty)
+    return RocArea(
+        float(of_faulty.mean()),
+        len(normal),
+        len(faulty),
+        _variance(of_normal),
+        _variance(of_faulty),
+    )
+
+
+def _share_below(
+    scores: Float[np.ndarray, "score"], others: Float[np.ndarray, "other"]
+) -> Float[np.ndarray, "score"]:
+    """Return the share of the others below each score; ties count one half."""
+    ordered = np.sort(others)
+    below = np.searchsorted(ordered, scores, "left")
+    return (below + np.searchsorted(ordered, scores, "right")) / 2 / len(others)
+
+
+def _variance(values: Float[np.ndarray, "_"]) -> float:
+    """Return the unbiased variance; 0 for a single value, whose variance is unknown."""
+    return float(values.var(ddof=1)) if len(values) > 1 else 0.0
+
+
+def _binary_variance(rate: float) -> float:
+    return rate * (1 - rate)
+
+
+def _assumed_variance(area: float, n_normal: int, n_faulty: int) -> float:
+    """Return Hanley and McNeil's (1982) variance, with Newcombe's symmetric counts."""
+    n = (n_normal + n_faulty) / 2 - 1
+    more = n * (1 - area) / (2 - area) + n * area / (1 + area)
+    return _binary_variance(area) * (1 + more) / (n_normal * n_faulty)
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    root: Any = scipy.optimize.brentq(function, low, high)
+    return float(root)
