@@ -15,8 +15,8 @@ from jaxtyping import Complex128, Float, Float32, Float64
 
 from gammavae_jax.config import FeatureConfig
 
-# Increment whenever log-mels change or more recordings are refused, so that older cached
-# log-mels are ignored.
+# Increment whenever log-mels change or more recordings are refused, so that older
+# cached log-mels are ignored.
 FEATURES_VERSION = 3
 
 # The official code clips at the float64 epsilon instead of adding an offset.
