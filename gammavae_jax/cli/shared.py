@@ -191,6 +191,22 @@ def new_table(
 
 RateOfAlarms = Annotated[float | None, tyro.conf.arg(metavar="RATE")]
 
+
+@dataclass(frozen=True, kw_only=True)
+class LiveOptions:
+    """Options shared by the commands that score recordings as they arrive."""
+
+    detector: Path
+    """A detector written by `gammavae fit`, or the folder `checkpoint` of a run."""
+    false_alarm_rate: RateOfAlarms = None
+    """Use the thresholds for this false-alarm rate. Default: the detector's rate."""
+    window: float | None = None
+    """Window length in seconds; recordings longer than one and a half windows are
+    scored window by window. Default: the length of the training clips."""
+    hop: float | None = None
+    """Seconds from one window to the next. Default: half a window."""
+
+
 # Both `--set a=1 b=2` and `--set a=1 --set b=2` are accepted.
 Settings = Annotated[
     tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]],
