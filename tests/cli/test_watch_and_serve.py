@@ -124,7 +124,8 @@ def test_the_watch_ends_without_bad_files_if_the_reader_of_its_json_is_gone(tmp_
     watched = tmp_path / "watched"
     put(watched / "fan" / "a.wav", tone(1.0))
     process = start(
-        f"Watch(Path({str(watched)!r}), detector=Path('x'), json=Path('-'), settle=0.1)",
+        f"Watch(Path({str(watched)!r}), detector=Path('x'), json=Path('-'), "
+        "settle=0.1)",
         stderr=subprocess.PIPE,
     )
     assert process.stdout is not None
@@ -215,8 +216,8 @@ def peak_megabytes(folder, minutes):
     with soundfile.SoundFile(path, "w", RATE, 1, subtype="PCM_16") as file:
         for _ in range(minutes):
             file.write(tone(60.0))
-    watched = f"Watch(Path({str(path.parents[1])!r}), detector=Path('x'), once=True, settle=.1)"
-    process = start(watched)
+    folder = f"Path({str(path.parents[1])!r})"
+    process = start(f"Watch({folder}, detector=Path('x'), once=True, settle=.1)")
     lines_until(process, "recordings scored: 1, alarms: 0")
     assert process.stdout is not None
     process.stdout.close()
