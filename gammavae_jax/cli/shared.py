@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from gammavae_jax.anomaly_detector import AnomalyDetector
     from gammavae_jax.config import Config
     from gammavae_jax.data.loading import Source
 
@@ -145,6 +146,25 @@ def models_in_checkpoint(folder: Path) -> int:
         return len(about["machines"]) * int(config["n_seeds"]) * int(folds)
     except (OSError, ValueError, KeyError, TypeError):
         return 1
+
+
+def set_rate(estimator: "AnomalyDetector", false_alarm_rate: float) -> None:
+    """Set a loaded detector's false-alarm rate.
+
+    One line names the machines that have too few recordings for this rate, even if the
+    detector has the rate already.
+
+    Raises:
+        InputError: the rate is out of range, or the thresholds are the official ones.
+    """
+    from gammavae_jax.log import Log
+    from gammavae_jax.scoring.sensitivity import unsupported_machines
+
+    is_same = estimator.false_alarm_rate == false_alarm_rate
+    estimator.set_params(false_alarm_rate=false_alarm_rate)
+    _ = estimator.threshold_  # adapts the detector, which prints the line if it changes
+    if is_same and (note := unsupported_machines(estimator.detector_)):
+        Log().say(note)
 
 
 def write_json(path: Path, tree: Any) -> None:

@@ -1,5 +1,6 @@
 """`gammavae fit`, `score` and `demo` as a user runs them."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ import soundfile
 from support.processes import GAMMAVAE, python
 
 from gammavae_jax.cli.fit import Fit
+from gammavae_jax.cli.main import main
 
 SMALL = ["model.hidden=[16]", "model.n_latent=4", "train.batch_size=32"]
 
@@ -100,6 +102,28 @@ def test_the_rate_can_be_changed_after_fit_and_for_one_command(
     name = "anomaly_detector.json"
     assert (copy / name).read_bytes() == (fitted / name).read_bytes()
     assert alarms(recordings, copy)[0] == at_first
+
+
+@pytest.mark.parametrize("command", ["score", "threshold", "watch", "serve"])
+def test_too_few_recordings_for_a_given_rate_are_told_once(
+    recordings, fitted, tmp_path, capsys, command
+):
+    """Also if the detector has this rate already."""
+    detector = shutil.copytree(fitted, tmp_path / "pump.detector")
+    arguments = {
+        "score": (detector, recordings / "today"),
+        "threshold": (detector,),
+        "watch": (tmp_path, "--detector", detector, "--once"),
+        "serve": ("--detector", detector, "--port", 0, "--window", 0),  # is refused
+    }[command]
+    for _ in range(2):
+        given = (command, *arguments, "--false-alarm-rate", 0.01)
+        with contextlib.suppress(SystemExit):
+            main([*map(str, given)])
+        text = "".join(capsys.readouterr())
+        assert text.count("needs 99 independent recordings") == 1
+        main(["threshold", str(detector), "--false-alarm-rate", "0.01"])
+        capsys.readouterr()
 
 
 def test_an_existing_detector_is_not_replaced_without_overwrite(
