@@ -79,11 +79,9 @@ class Score:
 
 def _record(recording: "Verdict") -> dict[str, Any]:
     """Convert a verdict to JSON types, with null for numbers that are not finite."""
-    values = {**recording._asdict(), "is_anomaly": recording.is_anomaly}
-    return {
-        name: None if isinstance(v, float) and not math.isfinite(v) else v
-        for name, v in values.items()
-    }
+    from gammavae_jax.evaluation.json_numbers import with_none
+
+    return with_none({**recording._asdict(), "is_anomaly": recording.is_anomaly})
 
 
 def _table(scored: "Sequence[Verdict]") -> Any:

@@ -21,12 +21,12 @@ from gammavae_jax.evaluation.ground_truth import (
     read_truth,
     truth_from_names,
 )
+from gammavae_jax.evaluation.json_numbers import with_none
 from gammavae_jax.evaluation.metrics import METRICS, Row, SectionScores, validate
 from gammavae_jax.evaluation.official import (
     arithmetic_means,
     harmonic_means,
     official_score,
-    with_none,
 )
 from gammavae_jax.evaluation.rows import (
     Section,

@@ -14,6 +14,7 @@ from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
+from gammavae_jax.evaluation.json_numbers import with_none
 from gammavae_jax.evaluation.metrics import (
     METRICS,
     Row,
@@ -24,7 +25,6 @@ from gammavae_jax.evaluation.official import (
     arithmetic_means,
     harmonic_means,
     official_score,
-    with_none,
 )
 from gammavae_jax.scoring.scored_clips import ScoredClips
 

@@ -11,6 +11,7 @@ from jaxtyping import Float32
 from gammavae_jax.data.audio import Recording, RecordingBlocks, resampled_blocks
 from gammavae_jax.data.conditions import Heard, notes_on
 from gammavae_jax.errors import InputError
+from gammavae_jax.evaluation.json_numbers import finite
 from gammavae_jax.scoring.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -64,11 +65,6 @@ def _entry(verdict: Verdict) -> dict[str, Any]:
     numbers = ("score", "p_value", "threshold")
     entry = {name: finite(getattr(verdict, name)) for name in numbers}
     return {**entry, "is_anomaly": verdict.is_anomaly}
-
-
-def finite(value: float) -> float | None:
-    """Return the number, or None (null in JSON) if it is not finite."""
-    return value if math.isfinite(value) else None
 
 
 class LiveScorer:

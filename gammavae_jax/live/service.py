@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from gammavae_jax.data.audio import RecordingBlocks, open_recording
 from gammavae_jax.data.recordings import known_machine
 from gammavae_jax.errors import InputError
+from gammavae_jax.evaluation.json_numbers import finite
 from gammavae_jax.live.announce import Announcer
 from gammavae_jax.live.events import Broadcast, History, thumbnail
 from gammavae_jax.live.metrics import Metrics, Refusal, busy
@@ -20,7 +21,6 @@ from gammavae_jax.live.scorer import (
     LiveScorer,
     RecordingVerdict,
     WindowSize,
-    finite,
     score_recording,
 )
 from gammavae_jax.live.uploads import Upload, Uploads

@@ -17,6 +17,7 @@ from gammavae_jax.config import Config
 from gammavae_jax.config_json import from_dict
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.csv_files import results_csv
+from gammavae_jax.evaluation.json_numbers import finite
 from gammavae_jax.evaluation.metrics import Row
 from gammavae_jax.evaluation.tables import summarise_rows, to_json
 from gammavae_jax.files import (
@@ -242,4 +243,4 @@ def _numbers(value: Any) -> Any:
         return [_numbers(v) for v in value]
     if isinstance(value, np.bool_):
         return bool(value)
-    return float(str(value)) if np.isfinite(value) else None
+    return finite(float(str(value)))
