@@ -12,6 +12,7 @@ from support.processes import GAMMAVAE, python
 
 from gammavae_jax.cli.fit import Fit
 from gammavae_jax.cli.main import main
+from gammavae_jax.errors import InputError
 
 SMALL = ["model.hidden=[16]", "model.n_latent=4", "train.batch_size=32"]
 
@@ -182,6 +183,19 @@ def test_each_subfolder_can_be_a_machine(tmp_path, capsys):
     assert machines("all.detector", by_folder=True) == both
     assert machines("saw-1.detector") == {"saw-1": [tmp_path]}
     assert machines("x", machine="saw") == {"saw": [tmp_path]}
+
+
+def test_the_folder_of_normal_recordings_may_be_named_in_any_case(tmp_path, capsys):
+    for folder in ("pump/Normal", "pump/test", "fan/TRAIN", "fan/Test"):
+        (tmp_path / folder).mkdir(parents=True)
+    fit = Fit((tmp_path,), tmp_path / "x", by_folder=True)
+    assert fit.recordings_by_machine() == {
+        "fan": [tmp_path / "fan" / "TRAIN"],
+        "pump": [tmp_path / "pump" / "Normal"],
+    }
+    (tmp_path / "pump" / "normal").mkdir()
+    with pytest.raises(InputError, match="the folders Normal and normal: merge"):
+        fit.recordings_by_machine()
 
 
 def test_what_is_beside_the_machine_folders_is_named(tmp_path, capsys):
