@@ -29,7 +29,7 @@ class Export:
     """Export detectors as ONNX files that compute a decision from a waveform."""
 
     checkpoint: Path
-    """A detector written by `gammavae fit`, or the folder 'checkpoint' of a run."""
+    """A detector written by `gammavae fit`, or the folder `checkpoint` of a run."""
     out: Path
     """Folder for the files."""
     machines: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()

@@ -27,7 +27,8 @@ class Fit:
     """Name of the machine. Default: the name of --out without .detector."""
     by_folder: bool = False
     """Treat each subfolder of RECORDINGS as a machine. If a machine's folder contains a
-    folder named normal or train, only the recordings in that folder are used."""
+    folder named normal or train, in upper or lower case, only the recordings in that
+    folder are used."""
     false_alarm_rate: Annotated[float, tyro.conf.arg(metavar="RATE")] = 0.1
     """Largest acceptable share of normal recordings that raise an alarm."""
     clip_seconds: Annotated[float, tyro.conf.arg(metavar="S")] = 10.0
@@ -134,6 +135,19 @@ def _subfolders(root: Path) -> list[Path]:
 
 
 def _normal_folder(machine: Path) -> Path:
-    """Return a folder's subfolder `normal` or `train`, or else the folder itself."""
-    folders = (machine / name for name in ("normal", "train"))
-    return next((folder for folder in folders if folder.is_dir()), machine)
+    """Return a folder's subfolder `normal` or `train`, or else the folder itself.
+
+    Raises:
+        InputError: there are several, such as `normal` and `Normal`.
+    """
+    folders = sorted(path for path in machine.iterdir() if path.is_dir())
+    for name in ("normal", "train"):
+        named = [path for path in folders if path.name.lower() == name]
+        if named[1:]:
+            names = " and ".join(path.name for path in named)
+            raise InputError(
+                f"{printable(machine)} has the folders {names}: merge them"
+            )
+        if named:
+            return named[0]
+    return machine

@@ -50,8 +50,11 @@ def _number(info: tc.PrimitiveTypeInfo) -> tc.PrimitiveConstructorSpec | None:
         return None
 
     def read(words: list[str]) -> int | float:
+        # Python also accepts 1_0 and the digits of other scripts.
+        is_plain = words[0].isascii() and "_" not in words[0]
         with contextlib.suppress(ValueError):
-            return kind(words[0])
+            if is_plain:
+                return kind(words[0])
         raise ValueError(f"{words[0]!r} is not {_NUMBERS[kind]}")
 
     name = kind.__name__.upper()

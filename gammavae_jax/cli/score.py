@@ -14,6 +14,7 @@ from gammavae_jax.cli.shared import (
     models_in_checkpoint,
     new_table,
     prepare,
+    set_rate,
     table_console,
     write_json,
 )
@@ -57,7 +58,7 @@ class Score:
 
         detector = AnomalyDetector.load(self.detector)
         if self.false_alarm_rate is not None:
-            detector.set_params(false_alarm_rate=self.false_alarm_rate)
+            set_rate(detector, self.false_alarm_rate)
         recordings = list(self.recordings)
         detector.skip_bad_files = self.skip_bad_files
         if self.report:

@@ -3,12 +3,11 @@
 import dataclasses
 import socket
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
 
-from gammavae_jax.cli.shared import RateOfAlarms, models_in_checkpoint, prepare
+from gammavae_jax.cli.shared import LiveOptions, models_in_checkpoint, prepare
 from gammavae_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,11 +19,9 @@ _LAST_SECONDS = 2.0  # time limit for finishing the recording being scored
 
 
 @dataclass(frozen=True)
-class Serve:
+class Serve(LiveOptions):
     """Score recordings sent over HTTP, and show the scores on a live page."""
 
-    detector: Path
-    """A detector written by `gammavae fit`, or the folder 'checkpoint' of a run."""
     host: str = "127.0.0.1"
     """Address to listen on; the default accepts connections from this computer only.
     There is no password: put a reverse proxy in front of an exposed port."""
@@ -33,8 +30,6 @@ class Serve:
     allow_host: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Name by which clients may address this server, in addition to its addresses and
     its host name. Repeat the option for more names."""
-    false_alarm_rate: RateOfAlarms = None
-    """Use the thresholds for this false-alarm rate. Default: the detector's rate."""
     max_megabytes: float = 32.0
     """Largest recording to accept, in megabytes."""
     max_seconds: float = 600.0

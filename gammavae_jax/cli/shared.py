@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from gammavae_jax.anomaly_detector import AnomalyDetector
     from gammavae_jax.config import Config
     from gammavae_jax.data.loading import Source
 
@@ -147,6 +148,25 @@ def models_in_checkpoint(folder: Path) -> int:
         return 1
 
 
+def set_rate(estimator: "AnomalyDetector", false_alarm_rate: float) -> None:
+    """Set a loaded detector's false-alarm rate.
+
+    One line names the machines that have too few recordings for this rate, even if the
+    detector has the rate already.
+
+    Raises:
+        InputError: the rate is out of range, or the thresholds are the official ones.
+    """
+    from gammavae_jax.log import Log
+    from gammavae_jax.scoring.sensitivity import unsupported_machines
+
+    is_same = estimator.false_alarm_rate == false_alarm_rate
+    estimator.set_params(false_alarm_rate=false_alarm_rate)
+    _ = estimator.threshold_  # adapts the detector, which prints the line if it changes
+    if is_same and (note := unsupported_machines(estimator.detector_)):
+        Log().say(note)
+
+
 def write_json(path: Path, tree: Any) -> None:
     """Write nested data as JSON to a file; `-` is standard output."""
     text = json.dumps(tree, indent=2, allow_nan=False) + "\n"
@@ -190,6 +210,17 @@ def new_table(
 
 
 RateOfAlarms = Annotated[float | None, tyro.conf.arg(metavar="RATE")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveOptions:
+    """Options shared by the commands that score recordings as they arrive."""
+
+    detector: Path
+    """A detector written by `gammavae fit`, or the folder `checkpoint` of a run."""
+    false_alarm_rate: RateOfAlarms = None
+    """Use the thresholds for this false-alarm rate. Default: the detector's rate."""
+
 
 # Both `--set a=1 b=2` and `--set a=1 --set b=2` are accepted.
 Settings = Annotated[

@@ -13,6 +13,7 @@ from gammavae_jax.cli.shared import (
     models_in_checkpoint,
     new_table,
     prepare,
+    set_rate,
     table_console,
     write_json,
 )
@@ -57,16 +58,16 @@ class Threshold:
         from gammavae_jax.runs.detector_folder import is_estimator
         from gammavae_jax.scoring.sensitivity import sensitivities
 
-        is_changed = self.false_alarm_rate is not None
+        rate = self.false_alarm_rate
+        is_changed = rate is not None
         estimator = AnomalyDetector.load(self.detector)
         if is_changed and not is_estimator(self.detector):
             raise InputError(
                 f"{printable(self.detector)} belongs to a run, and runs are never "
                 "changed: pass --false-alarm-rate to the command that scores"
             )
-        if is_changed:
-            estimator.set_params(false_alarm_rate=self.false_alarm_rate)
-            _ = estimator.threshold_  # adapts the detector to the rate
+        if rate is not None:
+            set_rate(estimator, rate)
         detector = estimator.detector_
         current = detector.config.scoring.false_alarm_rate
         rates = sorted({*_RATES, current}, reverse=True)
@@ -103,7 +104,7 @@ def _records(
     found: "dict[str, list[Sensitivity]]", current: float
 ) -> list[dict[str, Any]]:
     """Convert the tables to JSON types, one object for each machine and rate."""
-    from gammavae_jax.scoring.verdict import finite
+    from gammavae_jax.scoring.json_numbers import finite
 
     return [
         {

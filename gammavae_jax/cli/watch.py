@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from gammavae_jax.cli.shared import RateOfAlarms, models_in_checkpoint, prepare
+from gammavae_jax.cli.shared import LiveOptions, models_in_checkpoint, prepare
 from gammavae_jax.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -19,19 +19,15 @@ _STATE = ".gammavae-watch.jsonl"
 
 
 @dataclass(frozen=True)
-class Watch:
+class Watch(LiveOptions):
     """Score recordings as they appear in a folder, and report alarms."""
 
     folder: tyro.conf.Positional[Path]
     """Folder to watch, with its subfolders. A subfolder named after a machine holds
     that machine's recordings."""
-    detector: Path
-    """A detector written by `gammavae fit`, or the folder 'checkpoint' of a run."""
     machine: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Machine that all recordings belong to. Default: the machine that their subfolder
     is named after, or the only machine of the detector."""
-    false_alarm_rate: RateOfAlarms = None
-    """Use the thresholds for this false-alarm rate. Default: the detector's rate."""
     webhook: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None
     """URL that receives each alarm as JSON, by HTTP POST."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None

@@ -7,11 +7,19 @@ import functools
 import os
 import struct
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import NamedTuple
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
-from gammavae_jax.data.listing import is_recording
+from gammavae_jax.data.listing import (
+    HIDDEN,
+    OTHER_FORMAT,
+    Reason,
+    is_hidden,
+    is_other_format,
+    is_recording,
+)
 from gammavae_jax.errors import InputError, printable
 
 _ENCRYPTED = 1  # bit of a member's flags
@@ -25,12 +33,20 @@ _BAD_ARCHIVE = (BadZipFile, RuntimeError, ValueError, OverflowError)
 _BAD_MEMBER = (*_BAD_ARCHIVE, EOFError, struct.error, zlib.error)
 
 _Stamp = tuple[int, int]  # size and modification time of an archive
+Parts = tuple[str, ...]  # the folders and the file name of an archived file
+
+
+class _Contents(NamedTuple):
+    """The recordings in an archive, and the sound files that are left out."""
+
+    recordings: dict[Parts, ZipInfo]
+    left_out: dict[Parts, Reason]
 
 
 def is_archive(path: Path) -> bool:
     """Return whether a path is an existing `.zip` file that is not hidden."""
-    hidden = path.name.startswith(".")
-    return path.suffix.lower() == ".zip" and not hidden and path.is_file()
+    is_visible = path.suffix.lower() == ".zip" and not is_hidden(path.name)
+    return is_visible and path.is_file()
 
 
 def archive_of(path: str | os.PathLike[str]) -> Path | None:
@@ -38,16 +54,22 @@ def archive_of(path: str | os.PathLike[str]) -> Path | None:
     return next(filter(is_archive, Path(path).parents), None)
 
 
-def recordings_in(archive: Path) -> Collection[tuple[str, ...]]:
-    """List an archive's recordings, each as a tuple of its folders and file name.
-
-    Hidden files (`.x.wav`) and macOS metadata (`__MACOSX`) are left out.
+def recordings_in(archive: Path) -> Collection[Parts]:
+    """List an archive's recordings; what is hidden is left out, as in folders.
 
     Raises:
         InputError: the archive cannot be read, or contains an encrypted or duplicate
             recording or a name that points outside the archive.
     """
-    return _contents(archive, _stamp(archive)).keys()
+    return _contents(archive, _stamp(archive)).recordings.keys()
+
+
+def left_out_in(archive: Path) -> Mapping[Parts, Reason]:
+    """Return an archive's hidden recordings and its files in other formats.
+
+    See `recordings_in` for errors.
+    """
+    return _contents(archive, _stamp(archive)).left_out
 
 
 def read_recording(archive: Path, path: str | os.PathLike[str]) -> bytes:
@@ -58,7 +80,9 @@ def read_recording(archive: Path, path: str | os.PathLike[str]) -> bytes:
             compression method, or is a zip bomb.
     """
     name, stamp = printable(path), _stamp(archive)
-    member = _contents(archive, stamp).get(Path(path).relative_to(archive).parts)
+    member = _contents(archive, stamp).recordings.get(
+        Path(path).relative_to(archive).parts
+    )
     if member is None:
         raise InputError(f"{name}: not in the archive: pass an existing path")
     if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
@@ -90,7 +114,7 @@ def read_recording(archive: Path, path: str | os.PathLike[str]) -> bytes:
 def recording_bytes(path: Path) -> int:
     """Return the size in bytes of a recording, archived or not; 0 if it is missing."""
     if (archive := archive_of(path)) is not None:
-        contents = _contents(archive, _stamp(archive))
+        contents = _contents(archive, _stamp(archive)).recordings
         member = contents.get(path.relative_to(archive).parts)
         return 0 if member is None else member.file_size
     try:
@@ -127,26 +151,36 @@ def _opened(archive: Path, stamp: _Stamp) -> ZipFile:
 
 
 @functools.cache
-def _contents(archive: Path, stamp: _Stamp) -> dict[tuple[str, ...], ZipInfo]:
-    """Return an archive's recordings, keyed by their folders and file name."""
-    contents = {}
+def _contents(archive: Path, stamp: _Stamp) -> _Contents:
+    """Return an archive's contents."""
+    contents = _Contents({}, {})
     for info in _opened(archive, stamp).infolist():
         parts = _parts(archive, info.filename)
-        if not parts or not is_recording(parts[-1]):
+        if not parts:
             continue
-        name = f"{printable(archive)}: {printable(info.filename)}"
-        if info.flag_bits & _ENCRYPTED:
-            raise InputError(
-                f"{name} is encrypted: recreate the archive without a password"
-            )
-        if parts in contents:
-            raise InputError(f"{name} appears twice: recreate or replace the archive")
-        contents[parts] = info
+        if any(map(is_hidden, parts)):
+            if is_recording(parts[-1]):
+                contents.left_out[parts] = HIDDEN
+        elif is_recording(parts[-1]):
+            _require_usable(archive, info, parts in contents.recordings)
+            contents.recordings[parts] = info
+        elif is_other_format(parts[-1]):
+            contents.left_out[parts] = OTHER_FORMAT
     return contents
 
 
-def _parts(archive: Path, name: str) -> tuple[str, ...]:
-    """Split an archived path into its parts; return () for folders and hidden files."""
+def _require_usable(archive: Path, info: ZipInfo, is_duplicate: bool) -> None:
+    name = f"{printable(archive)}: {printable(info.filename)}"
+    if info.flag_bits & _ENCRYPTED:
+        raise InputError(
+            f"{name} is encrypted: recreate the archive without a password"
+        )
+    if is_duplicate:
+        raise InputError(f"{name} appears twice: recreate or replace the archive")
+
+
+def _parts(archive: Path, name: str) -> Parts:
+    """Split an archived path into its parts; return () for a folder."""
     parts = name.replace("\\", "/").split("/")
     if parts[0] == "" or parts[0][1:] == ":" or ".." in parts:
         raise InputError(
@@ -154,5 +188,4 @@ def _parts(archive: Path, name: str) -> tuple[str, ...]:
             "recreate the archive with relative names"
         )
     kept = tuple(part for part in parts if part not in ("", "."))
-    is_hidden = "__MACOSX" in kept or any(part.startswith(".") for part in kept)
-    return () if is_hidden or parts[-1] == "" else kept
+    return () if parts[-1] == "" else kept

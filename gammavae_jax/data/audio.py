@@ -24,13 +24,13 @@ from gammavae_jax.data.audio_header import (
 )
 from gammavae_jax.data.channel_levels import ChannelLevels
 from gammavae_jax.data.channels import Channels, require_channels
+from gammavae_jax.data.sample_scale import SampleScale
 from gammavae_jax.errors import InputError, printable
 
 # `_BLOCK` is the number of samples per read, over all channels; it keeps memory use
 # independent of the header. `_SMALLEST_BLOCK` is the minimum number of frames per read,
 # which matters for files with many channels.
 _BLOCK, _SMALLEST_BLOCK = 1 << 18, 1 << 12
-_LOUDEST = 1e9  # full scale is 1; the power of much larger samples overflows float32
 _SIGNATURES = (b"RIFF", b"RIFX", b"RF64", b"fLaC")  # of WAV or FLAC files
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's count for a FLAC stream of unknown length
 
@@ -66,7 +66,8 @@ def read_recording(path: str | os.PathLike[str], channel: Channels = 0) -> Recor
 
     Raises:
         InputError: the file is not a complete WAV or FLAC file, has a contradictory
-            header, lacks the channel, or has no samples or a sample that is not finite.
+            header, lacks the channel, or has no samples, a sample that is not finite,
+            or float samples whose full scale is not 1.
     """
     name = printable(path)
     with _open(_source(path, name), name) as file:
@@ -78,20 +79,6 @@ def read_recording(path: str | os.PathLike[str], channel: Channels = 0) -> Recor
 
 def _channel_levels(file: soundfile.SoundFile) -> ChannelLevels | None:
     return ChannelLevels(file.channels) if file.channels > 1 else None
-
-
-def require_finite(
-    waveform: Float32[np.ndarray, "sample *channel"], name: str, n_before: int = 0
-) -> None:
-    """Reject NaN, infinite or huge samples; `n_before` counts those read earlier."""
-    # abs() would copy the whole waveform. A comparison with NaN is false.
-    is_sound = (waveform > -_LOUDEST) & (waveform < _LOUDEST)
-    if not is_sound.all():
-        first = np.unravel_index(np.argmin(is_sound), is_sound.shape)
-        raise InputError(
-            f"{name}: sample {n_before + first[0]} is {waveform[first]}: repair or "
-            "replace the file"
-        )
 
 
 class RecordingBlocks(NamedTuple):
@@ -225,6 +212,7 @@ def _blocks(
         raise InputError(f"{name}: the header states no length: encode the file again")
     is_int16 = file.subtype == "PCM_16"  # which NumPy scales faster than libsndfile
     dtype = "int16" if is_int16 else "float32"
+    scale = SampleScale(name) if file.subtype in ("FLOAT", "DOUBLE") else None
     try:
         n_frames = max(_BLOCK // file.channels, _SMALLEST_BLOCK)
         while len(block := file.read(n_frames, dtype=dtype, always_2d=True)):
@@ -232,7 +220,8 @@ def _blocks(
                 levels.add(block)
             samples = block[:, channel]
             samples = samples * np.float32(2.0**-15) if is_int16 else samples
-            require_finite(samples, name, n_read)
+            if scale is not None:
+                scale.check(samples)
             n_read += len(samples)
             yield samples
     except soundfile.LibsndfileError as error:

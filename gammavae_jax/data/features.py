@@ -15,8 +15,9 @@ from jaxtyping import Complex128, Float, Float32, Float64
 
 from gammavae_jax.config import FeatureConfig
 
-# Increment whenever log-mels change, so that older cached ones are ignored.
-FEATURES_VERSION = 2
+# Increment whenever log-mels change or more recordings are refused, so that older
+# cached log-mels are ignored.
+FEATURES_VERSION = 3
 
 # The official code clips at the float64 epsilon instead of adding an offset.
 FLOOR = np.float32(np.finfo(np.float64).eps)

@@ -14,7 +14,7 @@ Every command lists folders with `list_recordings`:
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +25,8 @@ _OTHER_FORMATS = (
     *(".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".au", ".bwf"),
     *(".caf", ".m4a", ".mka", ".mp2", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".pcm"),
     *(".raw", ".rf64", ".snd", ".w64", ".webm", ".wma", ".wv"),
-    *(".7z", ".rar", ".tar", ".tgz", ".zip"),
+    *(".7z", ".rar", ".tar", ".zip", ".tgz", ".tbz2", ".txz"),
+    *(".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"),
 )
 _OF_SYSTEMS = {
     *("@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "__macosx"),
@@ -120,9 +121,14 @@ def _add(listing: Listing, path: str, entry: os.DirEntry[str]) -> bool:
         return True
     elif is_other_format(name):
         listing.left_out[path] = OTHER_FORMAT
-    elif entry.is_symlink() and not os.path.exists(entry.path):
+    elif is_broken_link(entry.path):
         listing.left_out[path] = BROKEN
     return False
+
+
+def is_broken_link(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is a symbolic link that leads nowhere."""
+    return os.path.islink(path) and not os.path.exists(path)
 
 
 def status_of(path: str | os.PathLike[str]) -> os.stat_result | None:
@@ -138,7 +144,8 @@ def status_of(path: str | os.PathLike[str]) -> os.stat_result | None:
 def left_out_lines(folder: Path, left_out: Mapping[str, Reason]) -> list[str]:
     """Return one line for each reason why files were left out, with the remedy.
 
-    Hidden folders are mentioned only if they contain a recording.
+    Hidden folders are mentioned only if they contain a recording. A name may lead
+    through an archive.
     """
     lines = []
     for reason in dict.fromkeys(left_out.values()):
@@ -156,8 +163,14 @@ def left_out_lines(folder: Path, left_out: Mapping[str, Reason]) -> list[str]:
     return lines
 
 
-def holds_recordings(path: Path) -> bool:
-    """Return whether a path is a recording, or a folder that contains one."""
+def holds_recordings(
+    path: Path, on_error: Callable[[OSError], None] | None = None
+) -> bool:
+    """Return whether a path is a recording, or a folder that contains one.
+
+    `on_error` is called with the error of each folder that cannot be listed.
+    """
     if not path.is_dir():
         return is_recording(path.name)
-    return any(is_recording(name) for *_, names in os.walk(path) for name in names)
+    walk = os.walk(path, onerror=on_error)
+    return any(is_recording(name) for *_, names in walk for name in names)

@@ -89,7 +89,7 @@ def find_machines(data_root: Path) -> list[str]:
     root = machine_root(data_root)
     machines = {nfc(folder.name) for folder in machine_folders(root)}
     for archive in filter(is_archive, entries(root)):
-        places = map(_place, recordings_in(archive))
+        places = map(place_of, recordings_in(archive))
         machines |= {place[0] for place in places if place and place[1] in _MARKS}
     if not machines:
         raise InputError(
@@ -113,7 +113,7 @@ def machine_folders(root: Path) -> list[Path]:
     return [p for p in found if any(os.path.isdir(p / mark) for mark in _MARKS)]
 
 
-def _place(parts: Sequence[str]) -> tuple[str, str, tuple[str, ...]] | None:
+def place_of(parts: Sequence[str]) -> tuple[str, str, tuple[str, ...]] | None:
     """Split a path into the machine, its folder (such as `train`), and the rest."""
     for i in range(len(parts) - 2, 0, -1):
         if parts[i] in FOLDERS_READ:
@@ -123,7 +123,7 @@ def _place(parts: Sequence[str]) -> tuple[str, str, tuple[str, ...]] | None:
 
 def parts_below(path: Path) -> tuple[str, ...]:
     """Return the parts of a clip's path below `train`, `test` or a similar folder."""
-    place = _place(path.parts)
+    place = place_of(path.parts)
     return path.parts[-1:] if place is None else place[2]
 
 
@@ -197,7 +197,7 @@ def _find_clips(
 
 def is_supplemental(file: ClipFile) -> bool:
     """Return whether a recording is in a folder of supplemental clips."""
-    return (_place(file.path.parts) or ("", ""))[1] == SUPPLEMENTAL
+    return (place_of(file.path.parts) or ("", ""))[1] == SUPPLEMENTAL
 
 
 def year_of_layout(machines: Sequence[MachineFiles]) -> int | None:
@@ -259,7 +259,7 @@ def _in_archives(machine: str, archives: Sequence[Path]) -> dict[str, list[ClipF
         base, _ = issue_of(archive)
         clips = set()
         for parts in recordings_in(archive):
-            of_machine, folder, below = _place(parts) or ("", "", ())
+            of_machine, folder, below = place_of(parts) or ("", "", ())
             if of_machine != machine:
                 continue
             path, name = file = clip_file(archive.joinpath(*parts))

@@ -62,8 +62,10 @@ def parse_clip_name(file_name: str) -> ClipName:
 
     The index is the first number that does not belong to the section. Only words
     before the index count, because attribute values may also be words like "normal" or
-    "source". A name with `id_` and no domain is from 2020, when all clips were from one
-    domain, later called source; the official baseline reads such names the same way.
+    "source". A label counts only if the whole name follows the pattern of labelled
+    clips: `not_normal_3.wav` has none. A name with `id_` and no domain is from 2020,
+    when all clips were from one domain, later called source; the official baseline
+    reads such names the same way.
 
     This never fails: for a name without any of these parts, the section is "00" and all
     other parts are "".
@@ -75,7 +77,7 @@ def parse_clip_name(file_name: str) -> ClipName:
         section=section[1],
         domain=_first(words, DOMAINS) or ("source" if section[0] == "id" else ""),
         split=_first(words, SPLITS),
-        label=_first(words, LABELS),
+        label=_first(words, LABELS) if is_labelled(file_name) else "",
         index="".join(index),
         attributes="_".join(rest),
     )

@@ -2,11 +2,13 @@
 
 Only whole words count: "abnormal" counts in `pump_abnormal_01.wav`, but "broken" does
 not count in `unbroken.wav`. A word that is negated (`no_anomaly`, `fault-free`) or part
-of the name of the task (`anomaly_detection`) does not count.
+of the name of the task (`anomaly_detection`) does not count, but a negated "normal"
+does. Recordings in a folder `test` beside a folder `train` are rejected as well.
 """
 
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
@@ -14,12 +16,20 @@ from gammavae_jax.data.names import parse_clip_name, section_word
 from gammavae_jax.errors import InputError, printable
 
 _WORDS = {
-    *("abnormal", "anomaly", "anomalies", "anomalous", "faulty", "fault", "faults"),
-    *("broken", "defective"),
+    *("abnormal", "abnormality", "abnormalities", "nonnormal"),
+    *("anomaly", "anomalies", "anomalous", "faulty", "fault", "faults"),
+    *("broken", "damaged", "defect", "defective", "defects", "failure", "failures"),
 }
 _NEGATIONS_BEFORE = {"no", "non", "not", "without", "zero", "before"}
-_NEGATIONS_AFTER = {"free", "detection", "detector", "detectors", "monitoring"}
+_NEGATIONS_AFTER = {
+    *("free", "monitoring", "prediction", "diagnosis"),
+    *("detection", "detector", "detectors"),
+}
+_NEGATIONS_OF_NORMAL = {"ab", "non", "not", "un"}
+_TEST_FOLDERS = {"test", "test_rename", "source_test", "target_test"}
+_NORMAL_FOLDERS = {"train", "normal"}
 _WORD = re.compile(r"[^\W\d_]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+")
+_TOKEN = re.compile(r"[^\W\d_]+")  # `AbNormal` is one token, but two words
 
 
 def fault_word(name: str) -> str | None:
@@ -30,9 +40,17 @@ def fault_word(name: str) -> str | None:
     """
     if section_word(name) and parse_clip_name(name).label == "normal":
         return None
-    words = [w.lower() for w in _WORD.findall(unicodedata.normalize("NFKC", name))]
+    text = unicodedata.normalize("NFKC", name)
+    found = (_first_fault(form.findall(text)) for form in (_WORD, _TOKEN))
+    return next(filter(None, found), None)
+
+
+def _first_fault(words: Sequence[str]) -> str | None:
+    words = [word.lower() for word in words]
     around = zip(["", *words], words, [*words[1:], ""], strict=False)
     for before, word, after in around:
+        if word == "normal" and before in _NEGATIONS_OF_NORMAL:
+            return f"{before} {word}"
         is_negated = before in _NEGATIONS_BEFORE or after in _NEGATIONS_AFTER
         if word in _WORDS and not is_negated:
             return word
@@ -55,8 +73,10 @@ def require_normal_names(
         why: why they have to be normal, for the message.
 
     Raises:
-        InputError: a name contains such a word.
+        InputError: a name contains such a word, or a recording is in a folder
+            `test` beside a folder `train` or `normal`.
     """
+    recordings = list(recordings)
     named = [(n, w) for n, parts in recordings if (w := _first_word(parts)) is not None]
     if named:
         name, word = named[0]
@@ -65,6 +85,19 @@ def require_normal_names(
             f"{printable(name)}: the name or folder of this {kind} contains {word!r}, "
             f"but {why}: {remedy}{several}"
         )
+    beside = defaultdict(set)
+    for _, parts in recordings:
+        for n in range(1, len(parts) - 1):
+            beside[tuple(parts[:n])].add(parts[n].lower())
+    for name, parts in recordings:
+        for n in range(1, len(parts) - 1):
+            normal = beside[tuple(parts[:n])] & _NORMAL_FOLDERS
+            if normal and parts[n].lower() in _TEST_FOLDERS:
+                raise InputError(
+                    f"{printable(name)}: the folder {printable(parts[n])!r} is beside "
+                    f"{min(normal)!r}, and test clips may be anomalous: fit on the "
+                    f"folder {min(normal)!r} only"
+                )
 
 
 def _first_word(parts: Sequence[str]) -> str | None:

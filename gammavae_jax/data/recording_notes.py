@@ -9,12 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
+from gammavae_jax.data.archives import is_archive, left_out_in, recordings_in
 from gammavae_jax.data.clips import NamedClips, clip_identities
 from gammavae_jax.data.listing import (
     BROKEN,
     ELSEWHERE,
+    OTHER_FORMAT,
     UNREADABLE,
+    Reason,
     holds_recordings,
+    is_broken_link,
+    is_hidden,
+    is_other_format,
     left_out_lines,
     require_listing,
 )
@@ -24,11 +30,13 @@ from gammavae_jax.data.machines import (
     find_machines,
     machine_folders,
     machine_root,
+    place_of,
 )
 from gammavae_jax.data.names import nfc
 from gammavae_jax.errors import names_text, printable
 from gammavae_jax.log import Log
 
+BESIDE_RAW = ("machine{s} or archive{s} beside the folder raw", "move {them} into raw")
 _MOST_NAMES = 3
 # If noise and machine are equally loud at the near microphone, a reference that hears
 # all of the noise explains 3 dB. Neighbouring microphones of MIMII's circular array,
@@ -40,23 +48,65 @@ def left_out(data_root: Path, machines: Collection[str]) -> list[str]:
     """Return lines that say which files of the machines are left out, and why.
 
     If `machines` has every machine in the data root, the lines also list recordings
-    outside the machine folders.
+    outside the machine folders, archives in other formats and unreadable folders.
     """
     root, found = machine_root(data_root), {}
-    are_all = set(map(nfc, machines)) >= set(find_machines(data_root))
+    names = set(map(nfc, machines))
+    are_all = names >= set(find_machines(data_root))
     folders = machine_folders(root)
     for path in entries(root):
-        if path not in folders:
-            if are_all and holds_recordings(path):
-                found[path.name] = ELSEWHERE
-        elif nfc(path.name) in map(nfc, machines):
-            listing = require_listing(path)
-            for name, reason in listing.left_out.items():
-                if name.split("/")[0] in FOLDERS_READ or reason in (BROKEN, UNREADABLE):
-                    found[f"{path.name}/{name}"] = reason
-            beside = {name.split("/")[0] for name in listing.recordings} - FOLDERS_READ
-            found |= {f"{path.name}/{name}": ELSEWHERE for name in beside}
-    return left_out_lines(root, found)
+        if nfc(path.name) in names and path in folders:
+            found |= _of_machine(path)
+        elif is_archive(path):
+            found |= _of_archive(path, names, are_all)
+        elif path not in folders and are_all:
+            found |= _of_no_machine(path)
+    lines = left_out_lines(root, found)
+    if root != data_root and are_all:
+        archives = filter(is_archive, entries(data_root))
+        beside = (path.name for path in (*machine_folders(data_root), *archives))
+        lines += left_out_lines(data_root, dict.fromkeys(beside, BESIDE_RAW))
+    return lines
+
+
+def _of_machine(folder: Path) -> dict[str, Reason]:
+    """Return what is left out of a machine's folder."""
+    found, listing = {}, require_listing(folder)
+    for name, reason in listing.left_out.items():
+        if name.split("/")[0] in FOLDERS_READ or reason in (BROKEN, UNREADABLE):
+            found[f"{folder.name}/{name}"] = reason
+    beside = {name.split("/")[0] for name in listing.recordings} - FOLDERS_READ
+    return found | {f"{folder.name}/{name}": ELSEWHERE for name in beside}
+
+
+def _of_archive(
+    archive: Path, machines: Collection[str], are_all: bool
+) -> dict[str, Reason]:
+    """Return what is left out of an archive, if it belongs to one of the machines."""
+    found = {}
+    for parts, reason in left_out_in(archive).items():
+        machine, _, below = place_of(parts) or ("", "", ())
+        above = parts[: len(parts) - len(below)]
+        # A hidden machine is not one: macOS copies all folders to __MACOSX.
+        if machine in machines and not any(map(is_hidden, above)):
+            found["/".join((archive.name, *parts))] = reason
+    for parts in recordings_in(archive):
+        is_of_machine = not {nfc(part) for part in parts[:-1]}.isdisjoint(machines)
+        if place_of(parts) is None and (are_all or is_of_machine):
+            found["/".join((archive.name, *parts))] = ELSEWHERE
+    return found
+
+
+def _of_no_machine(path: Path) -> dict[str, Reason]:
+    """Return why a file or folder in the data root is left out, if it matters."""
+    unreadable: list[OSError] = []
+    if holds_recordings(path, unreadable.append):
+        return {path.name: ELSEWHERE}
+    if unreadable:
+        return {path.name: UNREADABLE}
+    if path.is_file() and is_other_format(path.name):
+        return {path.name: OTHER_FORMAT}
+    return {path.name: BROKEN} if is_broken_link(path) else {}
 
 
 def note_left_out(data_root: Path, machines: Collection[str], log: Log) -> None:

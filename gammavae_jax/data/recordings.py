@@ -3,7 +3,7 @@
 import numbers
 import os
 import reprlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -197,7 +197,8 @@ def by_machine(recordings: Any, default: str) -> dict[str, Recordings]:
     """Group recordings by machine; if no dict is given, the machine is `default`.
 
     Raises:
-        InputError: the dict is empty, or a name in it is not printable text.
+        InputError: the dict is empty, a name in it is not printable text, or two names
+            differ only in their Unicode form.
     """
     if not isinstance(recordings, Mapping):
         return {default: recordings}
@@ -209,6 +210,12 @@ def by_machine(recordings: Any, default: str) -> dict[str, Recordings]:
                 f"the machine name {name!r} is not printable text: use another name, "
                 f"such as {str(name).strip() or 'pump'!r}"
             )
+    forms = Counter(map(nfc, recordings))
+    if same := [name for name in recordings if forms[nfc(name)] > 1]:
+        names = " and ".join(map(ascii, same))
+        raise InputError(
+            f"the machine names {names} are equal in Unicode: merge their recordings"
+        )
     return {str(name): of_machine for name, of_machine in recordings.items()}
 
 
@@ -233,12 +240,7 @@ def of_known_machines(
                 "machine the recordings come from"
             )
         recordings = {known[0] if machine is None else machine: recordings}
-    found = {known_machine(name, known): of for name, of in recordings.items()}
-    if len(found) < len(recordings):
-        raise InputError(
-            "two keys of the dict name the same machine: merge their recordings"
-        )
-    return found
+    return {known_machine(name, known): of for name, of in recordings.items()}
 
 
 def known_machine(name: str, known: Iterable[str]) -> str:

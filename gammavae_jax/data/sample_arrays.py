@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from gammavae_jax.data.audio import require_finite
+from gammavae_jax.data.sample_scale import SampleScale
 from gammavae_jax.errors import InputError
 
-_MOST_FLOAT = 100.0  # full scale is 1; unscaled integers are far above this
 _MOST_24_BIT = 1 << 23
 
 
@@ -41,13 +40,7 @@ def waveform_of(array: Any, name: str) -> Float32[np.ndarray, "sample *channel"]
         samples = samples / -float(np.iinfo(samples.dtype).min)
     with np.errstate(over="ignore"):  # infinities are rejected below
         waveform = samples.astype(np.float32)
-    require_finite(waveform, name)
-    most = max(waveform.max(initial=0), -waveform.min(initial=0))
-    if most > _MOST_FLOAT or (most > 1 and (waveform == np.rint(waveform)).all()):
-        raise InputError(
-            f"{name}: the samples reach {most:g}, but full scale must be 1: divide the "
-            "samples by their full scale, such as 32768 for 16-bit samples"
-        )
+    SampleScale(name).check(waveform)
     return waveform
 
 

@@ -26,7 +26,7 @@ from jaxtyping import Array, Float
 
 UPPER_QUANTILE = 0.95
 SALIENCE = 20.0  # exponent: how strongly frames far from the mean frame dominate
-_DECIBELS = 10.0 / math.log(10.0)  # per neper of power
+DB_OF_E = 10.0 / math.log(10.0)  # dB; the level of a power ratio of e
 
 
 def spectrum(
@@ -100,9 +100,9 @@ def peak(
     difference: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "mel"]:
     """Return each band's mean power over frames (dB); peaks dominate this mean."""
-    nepers = jnp.where(weight[:, None] > 0, difference / _DECIBELS, -jnp.inf)
+    nepers = jnp.where(weight[:, None] > 0, difference / DB_OF_E, -jnp.inf)
     count = jnp.maximum(weight.sum(), 1.0)
-    return _DECIBELS * (jax.nn.logsumexp(nepers, axis=0) - jnp.log(count))
+    return DB_OF_E * (jax.nn.logsumexp(nepers, axis=0) - jnp.log(count))
 
 
 def latent(

@@ -239,4 +239,4 @@ def _counted(verdicts: Sequence[Verdict], condition: str) -> tuple[Verdict, ...]
 
 
 def _is_counted(verdict: Verdict) -> bool:
-    return getattr(verdict, "state", "running") == "running"
+    return verdict.is_running

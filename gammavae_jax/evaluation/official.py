@@ -5,9 +5,9 @@ of every mean.
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -78,15 +78,6 @@ def arithmetic_mean(values: Iterable[float]) -> float:
 def harmonic_mean(values: Iterable[float]) -> float:
     """Floor values at epsilon and return their harmonic mean, ignoring NaN."""
     return 1 / arithmetic_mean(v if math.isnan(v) else 1 / max(v, EPS) for v in values)
-
-
-def with_none(tree: Any) -> Any:
-    """Replace non-finite numbers with None in nested data, for JSON."""
-    if isinstance(tree, Mapping):
-        return {name: with_none(value) for name, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [with_none(value) for value in tree]
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 _INTERVAL = [(1 - 0.95) / 2, 1 - (1 - 0.95) / 2]  # quantiles

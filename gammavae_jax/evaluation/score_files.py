@@ -26,7 +26,6 @@ from gammavae_jax.evaluation.official import (
     arithmetic_means,
     harmonic_means,
     official_score,
-    with_none,
 )
 from gammavae_jax.evaluation.rows import (
     Section,
@@ -40,6 +39,7 @@ from gammavae_jax.evaluation.rows import (
     values_by_clip,
 )
 from gammavae_jax.files import write_text
+from gammavae_jax.scoring.json_numbers import with_none
 
 
 def write_scores(

@@ -24,8 +24,8 @@ from gammavae_jax.evaluation.official import (
     arithmetic_means,
     harmonic_means,
     official_score,
-    with_none,
 )
+from gammavae_jax.scoring.json_numbers import with_none
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
 # The columns to look at first.

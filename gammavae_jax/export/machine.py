@@ -15,7 +15,7 @@ from gammavae_jax.config_json import to_dict
 from gammavae_jax.data.features import samples_needed
 from gammavae_jax.data.machines import unit_name
 from gammavae_jax.errors import InputError, unknown_name
-from gammavae_jax.scoring.detector import Detector
+from gammavae_jax.scoring.detector import Detector, held_out_scores
 from gammavae_jax.scoring.neighbours import Reference
 from gammavae_jax.scoring.scorer import Scorer
 
@@ -143,10 +143,10 @@ def of_machine(detector: Detector, machine: int) -> MachineDetector:
         jax.tree.map(lambda leaf, fold=fold: np.asarray(leaf[fold, machine]), models)
         for fold in range(config.n_folds)
     )
-    held_out = {
-        name: np.sort(values[0, machine][~np.isnan(values[0, machine])])
-        for name, values in detector.calibration.items()
-    }
+    weights, held_out = np.zeros(0), {}
+    for name in detector.calibration:
+        held_out[name], of_score = held_out_scores(detector, name, 0, machine)
+        weights = of_score if name == config.score else weights
     needed = {config.score, *config.computed_scores} & held_out.keys()
     part = MachineDetector(
         config,
@@ -155,7 +155,7 @@ def of_machine(detector: Detector, machine: int) -> MachineDetector:
         filterbank=detector.filterbank,
         members=members,
         calibration={name: held_out[name] for name in sorted(needed)},
-        weights=_sorted_weights(detector, machine),
+        weights=weights,
         threshold=float(detector.thresholds[config.score][0, machine]),
         training_sha256=_digest(config, (members, held_out, detector.filterbank)),
     )
@@ -166,15 +166,6 @@ def of_machine(detector: Detector, machine: int) -> MachineDetector:
             f"models (seed {part.seed}): select other machines with --machines"
         )
     return part
-
-
-def _sorted_weights(detector: Detector, machine: int) -> Float[np.ndarray, "held_out"]:
-    """Return the held-out clips' weights, in order of increasing score."""
-    if detector.config.score not in detector.calibration:
-        return np.zeros(0)
-    values = detector.calibration[detector.config.score][0, machine]
-    known = np.flatnonzero(~np.isnan(values))
-    return detector.weights[machine, known[np.argsort(values[known])]]
 
 
 def _digest(config: Config, arrays: Any) -> str:

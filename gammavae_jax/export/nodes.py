@@ -13,12 +13,12 @@ from jaxtyping import Float32
 
 from gammavae_jax.config import Config, FeatureConfig, ModelConfig
 from gammavae_jax.data.features import FLOOR, hann
+from gammavae_jax.data.statistics import DB_OF_E
 from gammavae_jax.export.graph import Graph, Tensor
 from gammavae_jax.models import layers
 from gammavae_jax.models.distributions import MAX_PARAMETER, MIN_PARAMETER
 from gammavae_jax.models.layers import EPS
 from gammavae_jax.models.likelihood import (
-    DECIBELS,
     FAR,
     LARGEST_LOG_RATIO,
     concentrations_of,
@@ -129,7 +129,7 @@ def _deviance_residual(
     """
     trained = concentrations_of(params)
     far = FAR if trained.scale is not None else LARGEST_LOG_RATIO
-    log_ratio = graph.op("Div", difference, DECIBELS)
+    log_ratio = graph.op("Div", difference, DB_OF_E)
     near = graph.op("Min", log_ratio, far)
     growth = graph.op("Sub", graph.op("Exp", near), 1.0)
     k = _of_cells(config, np.asarray(trained.power, np.float64))

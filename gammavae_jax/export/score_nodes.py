@@ -3,22 +3,19 @@
 Their formulas are in `data.statistics` and `scoring`.
 """
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 from scipy.linalg import solve_triangular
 
 from gammavae_jax.config import Config
-from gammavae_jax.data.statistics import SALIENCE, UPPER_QUANTILE
+from gammavae_jax.data.statistics import DB_OF_E, SALIENCE, UPPER_QUANTILE
 from gammavae_jax.export.graph import Graph, Tensor
 from gammavae_jax.export.machine import Member
 from gammavae_jax.export.nodes import NETWORK, Output, add_network
 from gammavae_jax.scoring.neighbours import Reference, divisor
 from gammavae_jax.scoring.residuals import RANK_DECAY, TOP_FRACTION, GaussianFit
 from gammavae_jax.scoring.scorer import Scorer, rows_in_window
-
-_DECIBELS = 10.0 / math.log(10.0)  # per neper of power
 
 
 def _frame_residual(graph: Graph, residual: Tensor, n_mels: int, n_rows: int) -> Tensor:
@@ -195,10 +192,10 @@ def _statistic(
 
 def _log_mean_power(graph: Graph, values: Tensor) -> Tensor:
     """Compute the mean power of each band, in dB; see `statistics.peak`."""
-    nepers = graph.op("Div", values, _DECIBELS)
+    nepers = graph.op("Div", values, DB_OF_E)
     total = graph.op("ReduceLogSumExp", nepers, axes=[0], keepdims=0)
     count = graph.op("Log", graph.float_length(values))
-    return graph.op("Mul", graph.op("Sub", total, count), _DECIBELS)
+    return graph.op("Mul", graph.op("Sub", total, count), DB_OF_E)
 
 
 def _shape(graph: Graph, spectrum: Tensor) -> Tensor:

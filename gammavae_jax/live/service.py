@@ -18,7 +18,7 @@ from gammavae_jax.live.events import Broadcast, History, thumbnail
 from gammavae_jax.live.metrics import Metrics, Refusal, busy
 from gammavae_jax.live.scorer import LiveScorer, ScoredRecording
 from gammavae_jax.live.uploads import Upload, Uploads
-from gammavae_jax.scoring.verdict import finite
+from gammavae_jax.scoring.json_numbers import finite
 
 _SHUTTING_DOWN = "the server is shutting down"
 _MOST_SAMPLES_A_SECOND = 192_000  # all channels; a higher rate lowers `max_seconds`

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from gammavae_jax.config import ModelConfig
+from gammavae_jax.data.statistics import DB_OF_E
 from gammavae_jax.models import layers
 from gammavae_jax.models.distributions import (
     MAX_PARAMETER,
@@ -33,7 +34,6 @@ from gammavae_jax.models.layers import (
     Standardise,
 )
 from gammavae_jax.models.likelihood import (
-    DECIBELS,
     Concentrations,
     TrainedConcentrations,
     deviance_residual,
@@ -70,7 +70,7 @@ class ModelOutput(NamedTuple):
     @property
     def log_ratio(self) -> Float[Array, "window output"]:
         """The log of the power relative to the predicted mean power, in nepers."""
-        return self.difference / DECIBELS
+        return self.difference / DB_OF_E
 
 
 class Encoder(nn.Module):

@@ -28,8 +28,6 @@ import numpy as np
 from jax.scipy.special import gammaln
 from jaxtyping import Array, Float
 
-DECIBELS = 10.0 / math.log(10.0)  # per neper of power
-
 
 class Concentrations(NamedTuple):
     """A likelihood's parameters: the concentrations of the power and of its scale.

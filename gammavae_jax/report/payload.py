@@ -1,6 +1,5 @@
 """The data that a page plots: every clip's scores, by machine."""
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from gammavae_jax.data.machines import unit_name
 from gammavae_jax.evaluation.metrics import MAX_FPR, Row
 from gammavae_jax.evaluation.official import Bootstrap, bootstrap
 from gammavae_jax.evaluation.tables import section_scores
+from gammavae_jax.scoring.json_numbers import finite
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
 
@@ -79,14 +79,14 @@ def _scores_of_seed(
         "values": _short(clips.scores[score][s], 8),
         "p": _short(clips.p_values[score][s], 8) if score in clips.p_values else None,
         "alarms": "".join("1" if alarm else "0" for alarm in decisions),
-        "threshold": _finite(float(clips.thresholds[score][s]), 8),
-        "metrics": row and {name: _finite(getattr(row, name), 5) for name in names},
+        "threshold": _rounded(float(clips.thresholds[score][s]), 8),
+        "metrics": row and {name: _rounded(getattr(row, name), 5) for name in names},
     }
 
 
 def _short(values: Iterable[float] | np.ndarray, digits: int) -> list[float | None]:
-    return [_finite(float(value), digits) for value in values]
+    return [_rounded(float(value), digits) for value in values]
 
 
-def _finite(value: float, digits: int) -> float | None:
-    return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+def _rounded(value: float, digits: int) -> float | None:
+    return finite(float(f"{value:.{digits}g}"))

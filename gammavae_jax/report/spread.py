@@ -15,11 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from gammavae_jax.data.statistics import salience
+from gammavae_jax.data.statistics import DB_OF_E, salience
 
 _SMALLEST_DEVIATION = 0.5  # dB or standard deviations, for bands that hardly vary
 _EVEN_WEIGHT = 0.1  # the minimum weight of a frame, in squared deviations
-_NEPERS = np.log(10.0) / 10.0  # of power per decibel
 
 
 def of_model_free(
@@ -44,7 +43,7 @@ def by_power(
 ) -> Float[np.ndarray, "frame mel"]:
     """Weight each frame by its power in each band, given the levels in dB."""
     level = decibels.max(axis=0, where=is_frame[:, None], initial=-np.inf)
-    power = np.exp(_NEPERS * np.minimum(decibels - level, 0.0))
+    power = np.exp(np.minimum(decibels - level, 0.0) / DB_OF_E)
     return normalised(power, is_frame)
 
 

@@ -33,6 +33,7 @@ from gammavae_jax.runs.publish import (
     remove_results,
     write_config,
 )
+from gammavae_jax.scoring.json_numbers import finite
 
 _LOCK = ".run-lock"
 
@@ -242,4 +243,4 @@ def _numbers(value: Any) -> Any:
         return [_numbers(v) for v in value]
     if isinstance(value, np.bool_):
         return bool(value)
-    return float(str(value)) if np.isfinite(value) else None
+    return finite(float(str(value)))

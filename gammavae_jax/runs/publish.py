@@ -30,7 +30,11 @@ _READY = ".results"  # complete results, not yet in their final places
 
 
 def has_results(out: Path) -> bool:
-    """Return whether a folder holds the results of a run or an evaluation."""
+    """Return whether a folder holds the results of a run or an evaluation.
+
+    Complete results that a kill left out of place count: an evaluation has no training
+    state from which `--resume` could compute them again.
+    """
     return any((out / name).exists() for name in (*_RESULTS, _READY))
 
 

@@ -200,6 +200,18 @@ def compile_scores(
     return run
 
 
+def held_out_scores(
+    detector: Detector, score: str, seed: int, machine: int
+) -> tuple[Float[np.ndarray, "held_out"], Float[np.ndarray, "held_out"]]:
+    """Return the held-out clips' scores in increasing order, and their weights.
+
+    `seed` and `machine` are indices into the arrays of `Scores`.
+    """
+    values = detector.calibration[score][seed, machine]
+    order = np.argsort(values)[: np.count_nonzero(~np.isnan(values))]  # NaN comes last
+    return values[order], detector.weights[machine, order]
+
+
 def clip_p_values(
     detector: Detector, score: str, seed: int, machine: int, scores: np.ndarray
 ) -> Float[np.ndarray, "clip"] | None:
@@ -209,9 +221,7 @@ def clip_p_values(
     """
     if score not in detector.calibration:
         return None
-    held_out = detector.calibration[score][seed, machine]
-    known = ~np.isnan(held_out)
-    return p_values(scores, held_out[known], detector.weights[machine, known])
+    return p_values(scores, *held_out_scores(detector, score, seed, machine))
 
 
 def _compile_members(

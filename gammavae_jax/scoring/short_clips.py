@@ -16,7 +16,12 @@ from gammavae_jax.data.arrays import ClipArrays, shortened
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.conditions import Conditions, n_frames_of
 from gammavae_jax.devices.placement import Placement
-from gammavae_jax.scoring.detector import Detector, machine_names, score_held_out
+from gammavae_jax.scoring.detector import (
+    Detector,
+    held_out_scores,
+    machine_names,
+    score_held_out,
+)
 from gammavae_jax.scoring.fusion import fuse
 from gammavae_jax.training.split import Split
 
@@ -74,14 +79,14 @@ def as_of_whole_clips(
     is_known = machine_names(detector)[machine] in detector.conditions
     if not is_known or _key(detector, SHARES[-1]) not in detector.calibration:
         return comparable
-    whole = _held_out(detector, detector.config.score, machine)
+    whole, _ = held_out_scores(detector, detector.config.score, 0, machine)
     least = _frames(detector, machine, _WHOLE)
     lengths = {share: _frames(detector, machine, share) for share in SHARES}
     for clip, n_frames in enumerate(map(len, clips.log_mels)):
         if n_frames >= least:
             continue
         share = next((s for s in SHARES if lengths[s] <= n_frames), SHARES[-1])
-        cut = _held_out(detector, _key(detector, share), machine)
+        cut, _ = held_out_scores(detector, _key(detector, share), 0, machine)
         if len(cut):
             # A score outside the range of `cut` keeps its distance from the nearer end.
             nearest = np.clip(scores[clip], cut[0], cut[-1])
@@ -99,10 +104,3 @@ def _frames(detector: Detector, machine: int, share: float) -> int:
 
 def _key(detector: Detector, share: float) -> str:
     return f"{detector.config.score} at {share:g}"
-
-
-def _held_out(
-    detector: Detector, name: str, machine: int
-) -> Float[np.ndarray, "held_out"]:
-    values = detector.calibration[name][0, machine]
-    return np.sort(values[~np.isnan(values)])

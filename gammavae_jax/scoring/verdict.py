@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from gammavae_jax.data.states import State
+from gammavae_jax.scoring.json_numbers import with_none
 
 
 class Stretch(NamedTuple):
@@ -70,13 +71,6 @@ class Verdict(NamedTuple):
 
     def entry(self) -> dict[str, Any]:
         """Return the verdict as a JSON object; numbers that are not finite are None."""
-        entry = {n: finite(value) for n, value in self._asdict().items()}
         stretches = [stretch._asdict() for stretch in self.stretches]
-        made = {"stretches": stretches, "states": dict(self.states)}
-        return {**entry, "is_anomaly": self.is_anomaly, "state": self.state, **made}
-
-
-def finite(value: Any) -> Any:
-    """Return the value, or None (null in JSON) if it is a float that is not finite."""
-    is_finite = not isinstance(value, float) or math.isfinite(value)
-    return value if is_finite else None
+        made = {"is_anomaly": self.is_anomaly, "state": self.state}
+        return with_none({**self._asdict(), "stretches": stretches, **made})

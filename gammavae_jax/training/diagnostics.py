@@ -39,7 +39,7 @@ def add_windows(
 ) -> LatentMoments:
     """Update the moments with the windows whose weight is 1.
 
-    Means and scatters are merged as in Chan, Golub and LeVeque (1983). In plain sums of
+    Means and scatters are merged as in Chan, Golub and LeVeque (1979). In plain sums of
     squares, a variance of 0.01 would be lost to rounding if the mean is a few hundred.
     """
     n_new = weight.sum()

@@ -1,5 +1,6 @@
 """`gammavae fit`, `score` and `demo` as a user runs them."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -10,6 +11,8 @@ import soundfile
 from support.processes import GAMMAVAE, python
 
 from gammavae_jax.cli.fit import Fit
+from gammavae_jax.cli.main import main
+from gammavae_jax.errors import InputError
 
 SMALL = ["model.hidden=[16]", "model.n_latent=4", "train.batch_size=32"]
 
@@ -102,6 +105,28 @@ def test_the_rate_can_be_changed_after_fit_and_for_one_command(
     assert alarms(recordings, copy)[0] == at_first
 
 
+@pytest.mark.parametrize("command", ["score", "threshold", "watch", "serve"])
+def test_too_few_recordings_for_a_given_rate_are_told_once(
+    recordings, fitted, tmp_path, capsys, command
+):
+    """Also if the detector has this rate already."""
+    detector = shutil.copytree(fitted, tmp_path / "pump.detector")
+    arguments = {
+        "score": (detector, recordings / "today"),
+        "threshold": (detector,),
+        "watch": (tmp_path, "--detector", detector, "--once"),
+        "serve": ("--detector", detector, "--port", 0, "--window", 0),  # is refused
+    }[command]
+    for _ in range(2):
+        given = (command, *arguments, "--false-alarm-rate", 0.01)
+        with contextlib.suppress(SystemExit):
+            main([*map(str, given)])
+        text = "".join(capsys.readouterr())
+        assert text.count("needs 99 independent recordings") == 1
+        main(["threshold", str(detector), "--false-alarm-rate", "0.01"])
+        capsys.readouterr()
+
+
 def test_an_existing_detector_is_not_replaced_without_overwrite(
     recordings, fitted, refusal
 ):
@@ -158,6 +183,19 @@ def test_each_subfolder_can_be_a_machine(tmp_path, capsys):
     assert machines("all.detector", by_folder=True) == both
     assert machines("saw-1.detector") == {"saw-1": [tmp_path]}
     assert machines("x", machine="saw") == {"saw": [tmp_path]}
+
+
+def test_the_folder_of_normal_recordings_may_be_named_in_any_case(tmp_path, capsys):
+    for folder in ("pump/Normal", "pump/test", "fan/TRAIN", "fan/Test"):
+        (tmp_path / folder).mkdir(parents=True)
+    fit = Fit((tmp_path,), tmp_path / "x", by_folder=True)
+    assert fit.recordings_by_machine() == {
+        "fan": [tmp_path / "fan" / "TRAIN"],
+        "pump": [tmp_path / "pump" / "Normal"],
+    }
+    (tmp_path / "pump" / "normal").mkdir()
+    with pytest.raises(InputError, match="the folders Normal and normal: merge"):
+        fit.recordings_by_machine()
 
 
 def test_what_is_beside_the_machine_folders_is_named(tmp_path, capsys):

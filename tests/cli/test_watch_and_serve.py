@@ -83,7 +83,9 @@ def folder(monkeypatch, tmp_path):
 
 
 def watch(folder, **options):
-    return Watch(folder, Path("detector"), once=True, settle=0.01, **options).run()
+    return Watch(
+        folder, detector=Path("detector"), once=True, settle=0.01, **options
+    ).run()
 
 
 def test_watch_once_scores_each_recording_once(folder, capsys):
@@ -122,7 +124,8 @@ def test_the_watch_ends_without_bad_files_if_the_reader_of_its_json_is_gone(tmp_
     watched = tmp_path / "watched"
     put(watched / "fan" / "a.wav", tone(1.0))
     process = start(
-        f"Watch(Path({str(watched)!r}), Path('x'), json=Path('-'), settle=0.1)",
+        f"Watch(Path({str(watched)!r}), detector=Path('x'), json=Path('-'), "
+        "settle=0.1)",
         stderr=subprocess.PIPE,
     )
     assert process.stdout is not None
@@ -197,7 +200,9 @@ def test_watch_needs_a_folder(tmp_path):
 @interrupts
 def test_an_interrupted_watch_ends_with_a_summary(tmp_path, number, status):
     put(tmp_path / "fan" / "a.wav", tone(1.0, 0.8))
-    process = start(f"Watch(Path({str(tmp_path)!r}), Path('x'), settle=0.1, poll=0.05)")
+    process = start(
+        f"Watch(Path({str(tmp_path)!r}), detector=Path('x'), settle=0.1, poll=0.05)"
+    )
     lines_until(process, "ALARM  fan  fan/a.wav")
     out = end(process, number, status)
     assert "recordings scored: 1, alarms: 1, bad files: 0" in out
@@ -210,8 +215,8 @@ def peak_megabytes(folder, minutes):
     with soundfile.SoundFile(path, "w", RATE, 1, subtype="PCM_16") as file:
         for _ in range(minutes):
             file.write(tone(60.0))
-    watched = f"Watch(Path({str(path.parents[1])!r}), Path('x'), once=True, settle=.1)"
-    process = start(watched)
+    folder = f"Path({str(path.parents[1])!r})"
+    process = start(f"Watch({folder}, detector=Path('x'), once=True, settle=.1)")
     lines_until(process, "recordings scored: 1, alarms: 0")
     assert process.stdout is not None
     process.stdout.close()
@@ -230,7 +235,7 @@ def test_scoring_an_hour_takes_no_more_memory_than_five_minutes(tmp_path):
 
 def start_serving(scorer="LoudnessScorer"):
     """Return the process of a service, and a function that posts a loud recording."""
-    process = start("Serve(Path('x'), port=0)", scorer=scorer)
+    process = start("Serve(detector=Path('x'), port=0)", scorer=scorer)
     *_, line = lines_until(process, "serving at ")
     url = re.findall(r"http://127\.0\.0\.1:\d+/", line)[0]
     url, sound = f"{url}score?machine=fan", audio(1.0, 0.8)
@@ -272,14 +277,14 @@ def test_serve_names_the_extra_if_a_package_is_missing(monkeypatch):
     for name in ("app", "service"):
         monkeypatch.delitem(sys.modules, f"gammavae_jax.live.{name}", raising=False)
     with pytest.raises(InputError, match=r'pip install "gammavae-jax\[serve\]"'):
-        Serve(Path("x")).run()
+        Serve(detector=Path("x")).run()
 
 
 def test_serve_refuses_an_unusable_option():
     for value in (0.0, float("inf")):
         with pytest.raises(InputError, match=f"--max-megabytes is {value:g}: it must"):
-            Serve(Path("x"), max_megabytes=value).run()
+            Serve(detector=Path("x"), max_megabytes=value).run()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1 port {port}"):
-            Serve(Path("x"), port=port).run()
+            Serve(detector=Path("x"), port=port).run()

@@ -147,10 +147,13 @@ def test_members_that_are_not_recordings_are_ignored(tmp_path):
         "fan/", "fan/train/", "fan/train/notes.txt", "fan/train/.wav", "loose.wav",
         "__MACOSX/fan/train/._a.wav", "__MACOSX/pump/train/a.wav", "slider/other/a.wav",
         "fan/train/._a.wav", ".hidden/valve/train/a.wav", "train/a.wav", "in.zip",
+        "fan/train/@eaDir/a.wav", "$RECYCLE.BIN/pump/train/a.wav", "lost+found/a.wav",
     )  # fmt: skip
     pack(tmp_path / "dev_fan.zip", empty(TRAIN, f"./{TEST}") | others)
     pack(tmp_path / "unrelated.zip", empty("readme.txt"))
     pack(tmp_path / "._dev_fan.zip", {}).write_bytes(b"macOS")
+    (tmp_path / "@eaDir").mkdir()
+    (tmp_path / "@eaDir" / "dev_fan.zip").write_bytes(b"an index")
     (tmp_path / "folder.zip").mkdir()
     assert find_machines(tmp_path) == ["fan"]
     (files,) = find_clips(tmp_path, "fan")

@@ -66,9 +66,16 @@ def test_a_name_without_any_parts_gives_empty_fields(name):
     assert parse_clip_name(name) == ("00", "", "", "", "", "")
 
 
-def test_a_label_is_found_in_a_name_without_an_index():
-    assert parse_clip_name("pump_anomaly.wav").label == "anomaly"
-    assert parse_clip_name("abnormal_pump.wav").label == ""
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("not_normal_3.wav", "pump_anomaly.wav", "abnormal_pump.wav", "normal.wav"),
+        *("normal_anomaly_id_00_01.wav", "section_00_not_normal_0001.wav"),
+        *("section_00_source_test_Anomaly_0001.wav", "no_anomaly_0001.wav"),
+    ],
+)
+def test_a_name_that_only_contains_the_word_of_a_label_has_no_label(name):
+    assert parse_clip_name(name).label == ""
 
 
 @given(

@@ -13,6 +13,9 @@ from gammavae_jax.errors import InputError
         *("anomalous-2024", "fan.broken.flac", "pumpBroken.wav", "faulty", "anomaly01"),
         *("section_00_source_train_anomaly_0001.wav", "anomaly_id_02_00000001.wav"),
         *("normal_and_abnormal", "not normal, broken", "ABNORMAL-2"),
+        *("AbNormal", "ABnormal", "ab-normal", "not_normal", "Non Normal", "NonNormal"),
+        *("pump_NotNormal_3.wav", "section_00_not_normal_0001.wav", "un-normal"),
+        *("defect", "Defects 2024", "damaged", "bearing_failure", "abnormalities"),
     ],
 )
 def test_a_whole_word_that_says_not_normal_is_found(name):
@@ -25,12 +28,47 @@ def test_a_whole_word_that_says_not_normal_is_found(name):
         *("normal", "pump", "unbroken", "brokenwood", "default", "paranormal", ""),
         *("no_anomaly", "non-faulty", "fault-free", "NoAnomaly", "without fault"),
         *("anomaly_detection", "not broken.wav", "AnomalyDetector", "faultless"),
+        *(
+            "fault-diagnosis",
+            "no_defects",
+            "DefectFree",
+            "normal, not broken",
+            "Normal",
+        ),
+        *("cannot_normalise", "knot normal", "abnorm", "fail-safe", "undamaged"),
         "section_00_source_train_normal_0001_belt_broken.wav",
         "normal_id_00_00000001_faulty.wav",
     ],
 )
 def test_parts_of_words_negations_and_attributes_do_not_count(name):
     assert fault_word(name) is None
+
+
+def named(*paths):
+    return [(path, path.split("/")) for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("normal", "test"),
+    [("train", "test"), ("Train", "source_test"), ("normal", "Test")],
+)
+def test_the_test_clips_beside_the_training_clips_are_refused(normal, test):
+    clips = named(f"fan/{normal}/0.wav", f"fan/{test}/1/section_00_0000.wav")
+    with pytest.raises(InputError) as error:
+        require_normal_names(clips, "leave it out")
+    assert str(error.value) == (
+        f"fan/{test}/1/section_00_0000.wav: the folder '{test}' is beside "
+        f"'{normal.lower()}', and test clips may be anomalous: fit on the folder "
+        f"'{normal.lower()}' only"
+    )
+
+
+def test_a_folder_test_that_is_not_beside_training_clips_counts_for_nothing():
+    require_normal_names(
+        named("fan/test/0.wav", "fan/monday/1.wav", "pump/train/2.wav", "train/3.wav",
+              "test/4.wav", "fan/train.wav", "rig/train/test/5.wav"),
+        "leave it out",
+    )  # fmt: skip
 
 
 def test_the_first_recording_is_named_and_all_are_counted():

@@ -1,11 +1,14 @@
 """Notes on recordings: what is not read, clips in both splits, reference channels."""
 
 import io
+import os
+from os.path import isdir
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
+from support.packing import pack
 
 from gammavae_jax.data.clips import Clips, clip_identities
 from gammavae_jax.data.machines import clip_file
@@ -50,6 +53,63 @@ def test_what_a_run_does_not_read_is_named(tmp_path, machines, names, expected):
     fill(tmp_path, *CLEAN, *names)
     (line,) = left_out(tmp_path, machines.split())
     assert f"left out of {tmp_path}: {expected}" in line
+
+
+def test_what_a_run_does_not_read_of_an_archive_is_named(tmp_path):
+    fill(tmp_path, *CLEAN)
+    names = ["train/0.wav", "test/0.wav", "train/.a.wav", "test/@eaDir/b.wav", "1.wav",
+             "test/c.mp3", "notes.pdf"]  # fmt: skip
+    mac = ["__MACOSX/saw/train/._0.wav", "__MACOSX/._saw"]
+    contents = [*(f"saw/{name}" for name in names), *mac, "drill/2.wav", "fan/3.wav"]
+    pack(tmp_path / "x.zip", dict.fromkeys(contents, b"x"))
+    assert sorted(left_out(tmp_path, ("fan", "pump", "saw"))) == [
+        f"left out of {tmp_path}: {text}"
+        for text in (
+            "1 file in another format (x.zip/saw/test/c.mp3): convert or unpack it to "
+            "WAV or FLAC",
+            "2 hidden or system files or folders (x.zip/saw/test/@eaDir/b.wav, "
+            "x.zip/saw/train/.a.wav): rename or move them to use them",
+            "3 recordings or folders outside train and test (x.zip/drill/2.wav, "
+            "x.zip/fan/3.wav, x.zip/saw/1.wav): move them there",
+        )
+    ]
+    (line,) = left_out(tmp_path, ("fan",))
+    assert " (x.zip/fan/3.wav): " in line
+
+
+def test_what_could_be_a_machine_in_the_data_root_is_named(tmp_path, monkeypatch):
+    fill(tmp_path, *CLEAN, "dev_saw.7z", "dev_valve.tar.gz", "locked/train/0.wav")
+    (tmp_path / "slider").symlink_to("/mnt/unmounted")
+    scandir = os.scandir
+
+    def refuse(path):
+        if "locked" in os.fspath(path):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(
+        os.path, "isdir", lambda p: "locked/t" not in str(p) and isdir(p)
+    )
+    expected = [
+        "1 broken link (slider): fix or remove it",
+        "1 unreadable folder (locked): make it readable",
+        "2 files in another format (dev_saw.7z, dev_valve.tar.gz): convert or unpack "
+        "them to WAV or FLAC",
+    ]
+    lines = [f"left out of {tmp_path}: {text}" for text in expected]
+    assert sorted(left_out(tmp_path, ("fan", "pump"))) == lines
+    assert left_out(tmp_path, ("fan",)) == []
+
+
+def test_machines_beside_the_folder_raw_are_named(tmp_path):
+    fill(tmp_path, *(f"raw/{name}" for name in CLEAN), "saw/test/0.wav", "x/0.wav")
+    pack(tmp_path / "dev_drill.zip", {"drill/train/0.wav": b"x"})
+    assert left_out(tmp_path, ("fan", "pump")) == [
+        f"left out of {tmp_path}: 2 machines or archives beside the folder raw "
+        "(dev_drill.zip, saw): move them into raw"
+    ]
+    assert left_out(tmp_path, ("fan",)) == []
 
 
 def clips(*seeds):

@@ -18,7 +18,7 @@ from gammavae_jax.data.recording_clips import (
     load_recordings,
     parts_held_together,
 )
-from gammavae_jax.data.recordings import find_recordings, of_known_machines
+from gammavae_jax.data.recordings import by_machine, find_recordings, of_known_machines
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 
@@ -302,8 +302,16 @@ def test_recordings_are_assigned_to_known_machines():
         (
             {"u\u0308": "x", "\u00fc": "y"},
             None,
-            "two keys of the dict name the same machine",
+            "are equal in Unicode",
         ),
     ):
         with pytest.raises(InputError, match=message):
             of_known_machines(recordings, machine, ("a", "b", "\u00fc"))
+
+
+def test_two_machines_whose_names_differ_only_in_unicode_form_are_refused():
+    """Later, nobody could name one of them."""
+    names = ("L\u00fcfter", "Lu\u0308fter", "pump")
+    with pytest.raises(InputError, match=r"'L\\xfcfter' and 'Lu\\u0308fter' are equal"):
+        by_machine(dict.fromkeys(names, ()), "")
+    assert [*by_machine(dict.fromkeys(names[1:], ()), "")] == [*names[1:]]

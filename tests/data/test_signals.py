@@ -29,7 +29,7 @@ def test_the_silent_share_is_that_of_zeros():
 def test_flat_tops_are_counted_at_any_scale(scale):
     tone = np.sin(2 * np.pi * np.arange(N) / 100).astype(np.float32) * np.float32(scale)
     assert signal_of(tone).clipped == 0
-    top, bottom = np.float32([0.5 * scale, -0.8 * scale])
+    top, bottom = np.array([0.5 * scale, -0.8 * scale], np.float32)
     clipped = np.clip(tone, bottom, top)
     expected = np.mean((tone >= top) | (tone <= bottom))
     assert 0.5 < expected < 0.6

@@ -37,7 +37,7 @@ def test_no_stage_of_a_run_takes_negative_time(capsys):
 @pytest.mark.usefixtures("_backwards")
 def test_a_watch_scores_each_recording_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scorer, "load_scorer", lambda *_: LoudnessScorer())
-    watch = Watch(tmp_path, Path("detector"), once=True, settle=0.01)
+    watch = Watch(tmp_path, detector=Path("detector"), once=True, settle=0.01)
     for name in "abc":
         put(tmp_path / "fan" / f"{name}.wav", tone(1.0, 0.2))
     later = 1.7e9 + 1e6  # written when the clock was still ahead

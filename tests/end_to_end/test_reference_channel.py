@@ -89,7 +89,7 @@ def test_arrays_files_watch_and_serve_agree(fitted, tmp_path, capsys):
     files = [put(folder / f"{n}.wav", samples) for n, samples in enumerate(whole)]
     files.append(put(folder / "2.wav", slow, 2 * RATE))
     put(folder / "long.flac", recording(63, 4.5, rate=2 * RATE), 2 * RATE)
-    Watch(tmp_path, Path("saved"), once=True, settle=0.1, json=Path("-")).run()
+    Watch(tmp_path, detector=Path("saved"), once=True, settle=0.1, json=Path("-")).run()
     events = map(json.loads, capsys.readouterr().out.splitlines())
     watched: dict[str, Any] = {event["file"]: event for event in events}
     expected = fitted.detector.score_samples(files)

@@ -1,12 +1,14 @@
 """The rules that judge a detector, with known answers."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gammavae_jax.data.states import State
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.detection import (
     LEAST_AUC,
@@ -18,14 +20,15 @@ from gammavae_jax.evaluation.detection import (
 from gammavae_jax.evaluation.intervals import RocArea, Share
 from gammavae_jax.scoring.verdict import Verdict
 
-
-class Off(Verdict):
-    """A verdict on a recording of a machine that is off."""
-
-    state = "off"
+Kind = Callable[..., Verdict]
 
 
-def verdicts(scores, kind=Verdict, threshold=1.0, p_values=None):
+def of_off(*values) -> Verdict:
+    """Return a verdict on a recording of a machine that is off."""
+    return Verdict(*values, states={State.OFF: 1})
+
+
+def verdicts(scores, kind: Kind = Verdict, threshold=1.0, p_values=None):
     if p_values is None:
         p_values = [math.nan] * len(scores)
     return [
@@ -148,8 +151,8 @@ def test_recordings_with_different_thresholds_are_ranked_by_their_distance_to_th
 
 
 def test_recordings_of_a_machine_that_is_off_are_counted_apart():
-    normal = [*verdicts([0, 0.5, 2]), *verdicts([9, 9], Off)]
-    faulty = [*verdicts([0.1], Off), *verdicts([3, 4])]
+    normal = [*verdicts([0, 0.5, 2]), *verdicts([9, 9], of_off)]
+    faulty = [*verdicts([0.1], of_off), *verdicts([3, 4])]
     check = check_fault(normal, faulty, 0.1)
     assert check.detection.false_alarms == (1, 3)
     assert check.detection.detected == (2, 2)
@@ -158,7 +161,7 @@ def test_recordings_of_a_machine_that_is_off_are_counted_apart():
 
 
 def test_without_a_running_machine_or_a_threshold_there_is_no_answer():
-    off, on = verdicts([1, 2], Off), verdicts([1, 2])
+    off, on = verdicts([1, 2], of_off), verdicts([1, 2])
     with pytest.raises(InputError, match="running in none of the normal recordings"):
         check_fault(off, on, 0.1)
     with pytest.raises(InputError, match="running in none of the faulty recordings"):

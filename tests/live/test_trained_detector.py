@@ -116,7 +116,7 @@ def test_watch_and_serve_agree_with_the_detector(detector, scorer, tmp_path, cap
         put(tmp_path / "fan" / f"{seed}.wav", sound(seed, broken=seed % 2 == 1))
         for seed in range(100, 106)
     ]
-    Watch(tmp_path, Path("saved"), once=True, settle=0.1, json=Path("-")).run()
+    Watch(tmp_path, detector=Path("saved"), once=True, settle=0.1, json=Path("-")).run()
     events = map(json.loads, capsys.readouterr().out.splitlines())
     watched = {tmp_path / event["file"]: event for event in events}
     with served(scorer) as server:
@@ -141,7 +141,7 @@ def test_recordings_unlike_those_of_the_training_are_told(scorer, tmp_path, caps
         np.interp(np.arange(0, RATE, 0.5), np.arange(RATE), sound(5)),
         2 * RATE,
     )
-    Watch(tmp_path, Path("saved"), once=True, settle=0.1, json=Path("-")).run()
+    Watch(tmp_path, detector=Path("saved"), once=True, settle=0.1, json=Path("-")).run()
     output = capsys.readouterr()
     a, b = sorted(map(json.loads, output.out.splitlines()), key=lambda e: e["file"])
     words = ("60 dB below channel 1", "shorter", "quieter")

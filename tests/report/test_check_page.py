@@ -2,11 +2,13 @@
 
 import math
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from support.chromium import browser, contrasts, opened
 
+from gammavae_jax.data.states import State
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.conclusion import advice
 from gammavae_jax.evaluation.detection import check_fault
@@ -16,13 +18,15 @@ from gammavae_jax.scoring.verdict import Verdict
 EVIL = "x\"'><img src=x onerror=alert(1)></script><script>alert(2)</script>.wav"
 
 
-class Off(Verdict):
-    """A verdict on a recording of a machine that is off."""
-
-    state = "off"
+Kind = Callable[..., Verdict]
 
 
-def verdicts(scores, names="{}.wav", machine="pump", kind=Verdict):
+def of_off(*values) -> Verdict:
+    """Return a verdict on a recording of a machine that is off."""
+    return Verdict(*values, states={State.OFF: 1})
+
+
+def verdicts(scores, names="{}.wav", machine="pump", kind: Kind = Verdict):
     return [
         kind(names.format(i), machine, float(s), max(0.01, 0.5 - s / 10), 2.5)
         for i, s in enumerate(scores)
@@ -67,7 +71,7 @@ def test_every_recording_is_a_row_and_a_dot(missed):
 
 
 def test_recordings_of_a_machine_that_is_off_are_listed_apart():
-    normal = [*verdicts([0, 1]), *verdicts([7], "silent.wav", kind=Off)]
+    normal = [*verdicts([0, 1]), *verdicts([7], "silent.wav", kind=of_off)]
     html = check_html(check_fault(normal, verdicts([3, 4]), 0.1))
     last = html.rsplit("<tr>", 1)[1]
     assert "silent.wav" in last

@@ -4,12 +4,19 @@ import json
 import os
 
 import pytest
+from support.logs import quiet_log
 from support.processes import ROOT, python
 
 from gammavae_jax.config import Config, TrainConfig
 from gammavae_jax.errors import InputError
-from gammavae_jax.runs.folder import begin_folder, check_folder, resume_folder
+from gammavae_jax.runs.folder import (
+    RunFolder,
+    begin_folder,
+    check_folder,
+    resume_folder,
+)
 from gammavae_jax.runs.publish import atomic_results, has_results
+from gammavae_jax.runs.resume import FolderObserver
 
 FILES = (
     "summary.json",
@@ -132,3 +139,18 @@ def test_results_never_mix_whichever_file_operation_a_kill_interrupts(tmp_path):
         (text,) = set(texts(killed)[0].values())
         assert_all(killed, text)
     assert seen == {"old", "new", None}
+
+
+def test_complete_results_count_even_if_a_kill_left_them_out_of_place(tmp_path):
+    """The run is not started from the beginning, which would remove them."""
+    out = tmp_path / "run"
+    begin_folder(out, config_of("new"))
+    (out / ".results-new").mkdir()
+    assert not has_results(out)
+    (out / ".results-new").rename(out / ".results")
+    (out / ".results" / "summary.json").write_text("new")
+    assert has_results(out)
+    observer = FolderObserver(config_of("new"), RunFolder(out, True), {}, quiet_log())
+    with pytest.raises(InputError, match="has results but no training state"):
+        observer.begin()
+    assert (out / ".results" / "summary.json").read_text() == "new"

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from gammavae_jax.config import FUSION_SCORES, MODEL_FREE_STATISTICS, SCORE_NAME
 from gammavae_jax.data.arrays import HELD_OUT, TRAIN, ClipArrays
 from gammavae_jax.evaluation.metrics import auc
 from gammavae_jax.models.layers import HEADS
-from gammavae_jax.scoring.detector import clip_p_values
+from gammavae_jax.scoring.detector import clip_p_values, held_out_scores
 from gammavae_jax.scoring.scorer import describe_machine, score_machine
 from gammavae_jax.scoring.threshold import conformal_threshold, gamma_threshold
 
@@ -199,13 +200,34 @@ def test_a_score_does_not_depend_on_the_other_test_clips(probe, rng):
 def test_a_p_value_counts_the_calibration_scores_at_least_as_high(probe, clip_scores):
     for name in ("mse", "fusion_mean"):
         scores = clip_scores[name][1, 0]
-        held_out_scores = probe.detector.calibration[name][1, 0, : N_CLIPS[0]]
+        held_out = probe.detector.calibration[name][1, 0, : N_CLIPS[0]]
         ours = clip_p_values(probe.detector, name, 1, 0, scores)
         expected = [
-            (1 + (held_out_scores >= score).sum()) / (len(held_out_scores) + 1)
-            for score in scores
+            (1 + (held_out >= score).sum()) / (len(held_out) + 1) for score in scores
         ]
         np.testing.assert_array_equal(ours, expected)
+
+
+def test_held_out_scores_are_sorted_together_with_their_weights(probe):
+    name, machine = "mse", 1
+    values = np.array(probe.detector.calibration[name])
+    values[0, machine, 2] = np.nan
+    weights = np.arange(probe.detector.weights.size) / probe.detector.weights.size
+    detector = replace(
+        probe.detector,
+        calibration={name: values},
+        weights=weights.reshape(probe.detector.weights.shape),
+    )
+    scores, of_scores = held_out_scores(detector, name, 0, machine)
+    expected = sorted(
+        (score, weight)
+        for score, weight in zip(
+            values[0, machine], detector.weights[machine], strict=True
+        )
+        if not np.isnan(score)
+    )
+    np.testing.assert_array_equal(np.stack([scores, of_scores], 1), expected)
+    assert len(expected) == N_CLIPS[machine] - 1
 
 
 def test_a_machine_without_target_clips_uses_its_source_fit_for_both(probe):

@@ -171,6 +171,18 @@ _BYTES: dict[str, tuple] = {
         floats(SOUND * 100),
         _as(SOUND * 100, 0, "accepted unchanged"),
     ),
+    "float samples on the scale of 16-bit integers": (
+        floats(np.rint(SOUND * 2**15)),
+        "the samples reach 16384, but full scale must be 1",
+    ),
+    "float samples of a quiet sound on the scale of 16-bit integers": (
+        floats(np.rint(SOUND * 100)),
+        "the samples reach 50, but full scale must be 1",
+    ),
+    "64-bit float samples on the scale of 24-bit integers": (
+        doubles(np.rint(SOUND * 2**23)),
+        "the samples reach 4.19428e+06",
+    ),
     "subnormal float samples": (doubles(_TINY), _as(_TINY)),
     "float samples with a NaN": (floats(_NAN), "sample 7 is nan"),
     "float samples with an infinity": (floats(_INF), "sample 7 is -inf"),
