@@ -30,7 +30,7 @@ ROOMS = (
 RESTRICTED_LIBRARIES: dict[str, set[str]] = {
     "tensorflow_probability": {"models.distributions"},
     "soundfile": {"data.audio", "report.pictures"},
-    "sklearn": {"anomaly_detector", "evaluation.metrics"},
+    "sklearn": {"runs.fitted_detector", "evaluation.metrics"},
     "jinja2": {"report.templates"},
     "orbax": {"runs.stored_arrays"},
     "soxr": {"data.audio"},

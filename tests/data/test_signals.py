@@ -16,7 +16,7 @@ LSB = np.random.default_rng(1).integers(-1, 2, N)
     ids=str,
 )
 def test_a_constant_and_noise_of_one_bit_are_silent(samples):
-    assert signal_of(np.float32(samples)) == Signal(1.0, 0.0)
+    assert signal_of(np.array(samples, np.float32)) == Signal(1.0, 0.0)
 
 
 def test_the_silent_share_is_that_of_zeros():
