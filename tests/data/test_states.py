@@ -43,6 +43,10 @@ def as_int16(waveform):
     return np.clip(np.rint(waveform * 32768), -32768, 32767).astype(np.int16)
 
 
+def floats(waveform):
+    return np.asarray(waveform, np.float32)
+
+
 def synthetic(name, seed, n_clips, is_anomaly=False):
     """Render clips of four seconds in all of a synthetic machine's conditions."""
     machine, rng = MACHINES[name], np.random.default_rng(seed)
@@ -70,7 +74,11 @@ def started(x):
 
 
 def through(x, rate):
+<<<<<<< HEAD
     return resampled(resampled(x.astype(np.float32), RATE, rate), rate, RATE)
+=======
+    return resampled(resampled(floats(x), RATE, rate), rate, RATE)
+>>>>>>> states
 
 
 def hum(x):
@@ -93,7 +101,7 @@ CHANGES = {
     "white noise": (lambda x: as_int16(noise(x, -80)), State.OFF),
     "room noise": (lambda x: as_int16(noise(x, -75, 1.0)), State.OFF),
     "hum": (lambda x: as_int16(hum(x)), State.OFF),
-    "60 dB quieter": (lambda x: np.float32(1e-3 * x), State.OFF),
+    "60 dB quieter": (lambda x: floats(1e-3 * x), State.OFF),
     "50 dB louder": (lambda x: as_int16(300 * x), State.CLIPPED),
     "clipped": (lambda x: as_int16(np.clip(x, -x.std(), x.std())), State.CLIPPED),
     "at 8 kHz": (lambda x: as_int16(through(x, 8000)), State.OTHER_RATE),
@@ -173,7 +181,11 @@ def test_a_changed_gain_is_recognised(machine, decibels):
 def test_recordings_from_48_khz_are_running(machine):
     """They lack the highest four of 128 bands; a note tells about their rate."""
     _, conditions, clips = machine
+<<<<<<< HEAD
     at_48 = [resampled(x.astype(np.float32), RATE, 48000) for x in clips]
+=======
+    at_48 = [resampled(floats(x), RATE, 48000) for x in clips]
+>>>>>>> states
     assert set(states(at_48, conditions, 48000)) == {State.RUNNING}
 
 
@@ -193,14 +205,18 @@ def test_loud_steady_noise_of_the_same_spectrum_is_no_changed_gain():
 def test_louder_noise_while_the_machine_is_off_is_no_start():
     rise = np.linspace(-95, -70, len(NOISE[0]))
     door = noise(NOISE[0], 0, 0.7) * 10 ** (rise / 20)
-    assert states([np.float32(door), np.float32(door[::-1])], TRAINED) == ("off", "off")
+    assert states([floats(door), floats(door[::-1])], TRAINED) == ("off", "off")
 
 
 def test_samples_are_measured_before_they_are_resampled():
+<<<<<<< HEAD
     loud = [
         np.clip(resampled((20 * x).astype(np.float32), RATE, 48000), -1, 1)
         for x in NOISE
     ]
+=======
+    loud = [np.clip(resampled(floats(20 * x), RATE, 48000), -1, 1) for x in NOISE]
+>>>>>>> states
     one_bit = np.random.default_rng(0).integers(-1, 2, 12 * RATE).astype(np.int16)
     assert set(states([*loud, one_bit], TRAINED, 48000)) == {"clipped", "no signal"}
 
@@ -211,7 +227,11 @@ def test_each_clip_of_a_long_recording_has_its_own_state():
     found = states([of_int16], TRAINED, clip_seconds=4.0)
     assert found == ("running", "no signal", "off", "gain changed")
     # The clips are cut at another rate than the one at which samples are measured.
+<<<<<<< HEAD
     at_24 = resampled((of_int16 / 32768).astype(np.float32), RATE, 24000)
+=======
+    at_24 = resampled(floats(of_int16 / 32768), RATE, 24000)
+>>>>>>> states
     assert states([at_24], TRAINED, 24000, 4.0)[1] == "no signal"
 
 
