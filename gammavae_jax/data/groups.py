@@ -13,10 +13,11 @@ from jaxtyping import Int
 
 from gammavae_jax.data.clips import Clips, NamedClips, recording_numbers
 from gammavae_jax.data.machines import ClipFile, is_supplemental
-from gammavae_jax.data.names import is_labelled, section_word
+from gammavae_jax.data.names import is_labelled, nfc, section_word
 from gammavae_jax.data.recording_clips import LoadedRecordings
-from gammavae_jax.errors import InputError, printable
+from gammavae_jax.errors import InputError, names_text, printable
 
+_MOST_NAMES = 3  # in a note
 _LARGEST_SHARE = 0.2  # of the clips with equal attributes, as of one fold of five
 
 
@@ -39,9 +40,9 @@ def group_clips(train: NamedClips, pattern: str) -> list[Int[np.ndarray, "_"]]:
     ]
     if not pattern:
         return recordings
-    compiled, groups, is_found = re.compile(pattern), [], False
+    groups, is_found = [], False
     for (name, clips), recording in zip(train, recordings, strict=True):
-        found = [compiled.search(file.path.as_posix()) for file in clips.files]
+        found = _matches(clips, pattern)
         is_found |= any(found)
         groups.append(
             _numbered(
@@ -57,6 +58,31 @@ def group_clips(train: NamedClips, pattern: str) -> list[Int[np.ndarray, "_"]]:
             f"pattern that is found in paths like {name}"
         )
     return groups
+
+
+def _matches(clips: Clips, pattern: str) -> list[re.Match[str] | None]:
+    """Search each clip's path for a pattern, whatever the Unicode form of both."""
+    compiled = re.compile(nfc(pattern))
+    return [compiled.search(nfc(file.path.as_posix())) for file in clips.files]
+
+
+def unmatched_note(train: NamedClips, pattern: str) -> str:
+    """Return a note that names recordings without a match; "" if there are none."""
+    if not pattern:
+        return ""
+    every = {
+        file.path: match
+        for _, clips in train
+        for file, match in zip(clips.files, _matches(clips, pattern), strict=True)
+    }
+    names = [printable(path) for path, match in every.items() if not match]
+    if not names:
+        return ""
+    return (
+        f"{len(names)} of {len(every)} training recordings do not match "
+        f"train.group_by={pattern!r} ({names_text(names, _MOST_NAMES)}): each counts "
+        "as a group of its own"
+    )
 
 
 def group_by_attributes(clips: Clips) -> Int[np.ndarray, "clip"]:
@@ -123,7 +149,7 @@ def _with_groups(name: str, loaded: LoadedRecordings, groups: Any) -> LoadedReco
                 f"{printable(name)}: the argument 'groups' has no label for recording "
                 f"{recording}: pass a unique label for a recording without a group"
             )
-    number = _numbered(map(str, labels))
+    number = _numbered(nfc(str(label)) for label in labels)
     _require_two_groups(name, number, np.arange(len(number)))
     # The labels decide, not the attributes in the names.
     files = tuple(

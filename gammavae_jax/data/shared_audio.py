@@ -24,6 +24,7 @@ _FLOOR = 1e-3  # of a spectrum's mean magnitude: weaker components are not ampli
 _SMALLEST_SPREAD = 1e-3  # dB; smaller variations, as in silence, are rounding errors
 _ROWS = 32  # clips correlated with all others in one step
 _FEWEST_FRAMES = 32  # shorter clips have too few lags to recognise a peak
+_MOST_OF_COPIES = 0.05  # dB; root mean square. A copy at another gain has roundings
 
 
 def find_shared_audio(
@@ -33,20 +34,42 @@ def find_shared_audio(
 
     A pair does if the highest peak of its phase correlation (Knapp and Carter 1976),
     summed over bands, exceeds four times the median over all pairs; this limit is kept
-    between 8 and 50 standard deviations. The relation is symmetric, and no clip is
-    paired with itself.
+    between 8 and 50 standard deviations. A clip of less than 32 frames is paired only
+    with its copies, which may have another gain. The relation is symmetric, and no clip
+    is paired with itself.
 
     Args:
         log_mel: the clips in dB, padded at the end.
-        n_frames: the length of each clip; a clip of less than 32 frames has no pairs.
+        n_frames: the length of each clip.
     """
     peaks = correlation_peaks(log_mel, n_frames)
     pairs = peaks[np.triu_indices(len(peaks), 1)]
     pairs = pairs[pairs > 0]
-    if not len(pairs):
-        return np.zeros(peaks.shape, bool)
-    usual = _TIMES_MEDIAN * float(np.median(pairs))
-    return peaks > np.clip(usual, _LEAST_PEAK, _LARGEST_PEAK)
+    usual = _TIMES_MEDIAN * float(np.median(pairs)) if len(pairs) else 0.0
+    is_shared = peaks > np.clip(usual, _LEAST_PEAK, _LARGEST_PEAK)
+    return is_shared | _copies(log_mel, n_frames)
+
+
+def _copies(
+    log_mel: Float[np.ndarray, "clip frame mel"], n_frames: Int[np.ndarray, "clip"]
+) -> Bool[np.ndarray, "clip clip"]:
+    """Return which pairs of short clips differ only in gain.
+
+    Steady clips, such as silence, are not copies: new ones would be just as equal.
+    """
+    found = np.zeros((len(n_frames), len(n_frames)), bool)
+    is_short = (n_frames > 0) & (n_frames < _FEWEST_FRAMES)
+    for n in np.unique(n_frames[is_short]).tolist():
+        clips = np.flatnonzero(n_frames == n)
+        values = np.asarray(log_mel[clips, :n], np.float64)
+        is_varied = values.std(1).max(-1, initial=0.0) > _SMALLEST_SPREAD
+        clips, values = clips[is_varied], values[is_varied]
+        values = values.reshape(len(clips), n * log_mel.shape[2])
+        values -= values.mean(1, keepdims=True)
+        size = (values**2).mean(1)
+        apart = size[:, None] + size - 2 * (values @ values.T) / values.shape[1]
+        found[np.ix_(clips, clips)] = apart <= _MOST_OF_COPIES**2
+    return found & ~np.eye(len(n_frames), dtype=bool)
 
 
 def correlation_peaks(

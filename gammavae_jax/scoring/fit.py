@@ -11,7 +11,7 @@ from jaxtyping import Float
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import TRAIN, Capacity
 from gammavae_jax.data.conditions import conditions_of
-from gammavae_jax.data.groups import group_clips, with_groups
+from gammavae_jax.data.groups import group_clips, unmatched_note, with_groups
 from gammavae_jax.data.loading import Machines
 from gammavae_jax.data.recording_clips import LoadedRecordings, parts_held_together
 from gammavae_jax.data.recording_notes import note_reference_channel
@@ -62,6 +62,8 @@ def fit(
     note_reference_channel(machines.train, observer.log)
     examples = stack_examples(config, machines.train, observer.log, capacity)
     recordings = group_clips(machines.train, config.train.group_by)
+    if note := unmatched_note(machines.train, config.train.group_by):
+        observer.log.note(note)
     conditions = [conditions_of(c, config.features) for _, c in machines.train]
     machines.train.clear()
     if config.scoring.threshold != "official":

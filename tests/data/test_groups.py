@@ -9,7 +9,12 @@ from gammavae_jax.cli.fit import Fit
 from gammavae_jax.config import Config, TrainConfig
 from gammavae_jax.config_json import override
 from gammavae_jax.data.clips import Clips, recording_numbers
-from gammavae_jax.data.groups import group_by_attributes, group_clips, with_groups
+from gammavae_jax.data.groups import (
+    group_by_attributes,
+    group_clips,
+    unmatched_note,
+    with_groups,
+)
 from gammavae_jax.data.machines import clip_file
 from gammavae_jax.data.recording_clips import LoadedRecordings
 from gammavae_jax.errors import InputError
@@ -62,6 +67,28 @@ DAYS = ("mon/fan_a.wav", "mon/fan_b.wav", "tue/fan_a.wav", "tue/x.wav", "fan_c.w
 def test_clips_whose_paths_match_with_the_same_text_are_one_group(pattern, expected):
     (ours,) = group_clips([("fan", clips(DAYS))], pattern)
     assert together(ours) == expected
+
+
+@pytest.mark.parametrize("pattern", ["T\u00fcr_.", "Tu\u0308r_."])
+def test_a_pattern_and_labels_match_in_any_unicode_form(pattern):
+    """macOS decomposes the names of files."""
+    paths = ("T\u00fcr_1/a", "Tu\u0308r_1/b", "T\u00fcr_2/a", "Tu\u0308r_2/b")
+    (ours,) = group_clips([("fan", clips(paths))], pattern)
+    assert together(ours) == [[0, 1], [2, 3]]
+    labels = [path[:-2] for path in paths]
+    found = with_groups({"fan": loaded([1] * 4)}, labels)["fan"]
+    assert together(found.recording) == [[0, 1], [2, 3]]
+
+
+def test_recordings_without_a_match_are_counted_and_named():
+    cut = clips(["day_1/a", "Day_2/b", "Day_2/b", "c"], np.array([0, 1, 1, 2]))
+    train = [("fan", cut), ("pump", clips(["day_3/d"]))]
+    assert unmatched_note(train, "day_[0-9]") == (
+        "2 of 4 training recordings do not match train.group_by='day_[0-9]' (Day_2/b, "
+        "c): each counts as a group of its own"
+    )
+    assert unmatched_note(train, "(?i)day_[0-9]|c") == ""
+    assert unmatched_note(train, "") == ""
 
 
 @pytest.mark.parametrize("pattern", ["", "a", "c", "a|c", "b"])

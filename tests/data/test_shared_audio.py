@@ -112,12 +112,10 @@ def test_copies_by_several_microphones_share_audio_even_if_there_are_no_other_cl
 
 
 @pytest.mark.parametrize(("n_frames", "expected"), [(31, set()), (32, {(0, 1)})])
-def test_clips_of_less_than_32_frames_share_no_audio_even_with_their_copies(
-    n_frames, expected
-):
+def test_clips_of_less_than_32_frames_are_not_searched_for_overlaps(n_frames, expected):
     rng = np.random.default_rng(0)
     short = list(random_walks(rng, 6, n_frames, 64))
-    short[1] = short[0]
+    short[1] = np.roll(short[0], 1, axis=0)
     assert links(find_shared_audio(*stacked(short))) == expected
     among_longer = stacked([*short, *random_walks(rng, 2, 40, 64)])
     is_short = np.array([n_frames < 32] * 6 + [False] * 2)
@@ -125,6 +123,26 @@ def test_clips_of_less_than_32_frames_share_no_audio_even_with_their_copies(
     assert (peaks[is_short] == 0).all()
     assert (peaks[:, is_short] == 0).all()
     assert peaks[6, 7] > 0
+
+
+def test_copies_of_short_clips_share_audio_whatever_their_gain():
+    """Otherwise, each copy would be compared with the other one, and count twice."""
+    rng = np.random.default_rng(0)
+    waveforms = [noise(rng, seconds) for seconds in (0.5, 0.5, 0.5, 0.2, 0.2)]
+    rounded = [np.rint(x * 2**15) / 2**15 for x in waveforms]
+    rounded += [rounded[0], np.rint(rounded[1] * 2**14) / 2**15, rounded[3]]
+    expected = {(0, 5), (1, 6), (3, 7)}
+    assert links(find_shared_audio(*of_waveforms(rounded))) == expected
+    longer = [*rounded, noise(rng), noise(rng)]
+    assert links(find_shared_audio(*of_waveforms(longer))) == expected
+
+
+def test_short_recordings_of_one_event_are_not_copies():
+    """The same click, recorded again: only the noise 40 dB below it differs."""
+    rng = np.random.default_rng(0)
+    click = np.sin(np.arange(8000)) * np.exp(-(((np.arange(8000) - 3000) / 500) ** 2))
+    waveforms = [click + 0.01 * noise(rng, 0.5) / 0.23 for _ in range(6)]
+    assert not find_shared_audio(*of_waveforms(waveforms)).any()
 
 
 def naive_peak(one, other, longest):
@@ -172,5 +190,6 @@ def test_all_pairs_of_many_clips_are_compared():
 @pytest.mark.parametrize("n_clips", [1, 3])
 def test_without_pairs_of_clips_with_sound_nothing_is_shared(n_clips):
     """The clips are digital silence, which has no fluctuations to compare."""
-    log_mel = np.full((n_clips, 40, 8), -156.5, np.float32)
-    assert not find_shared_audio(log_mel, np.full(n_clips, 40)).any()
+    for n_frames in (40, 20):
+        log_mel = np.full((n_clips, n_frames, 8), -156.5, np.float32)
+        assert not find_shared_audio(log_mel, np.full(n_clips, n_frames)).any()
