@@ -74,11 +74,7 @@ def started(x):
 
 
 def through(x, rate):
-<<<<<<< HEAD
-    return resampled(resampled(x.astype(np.float32), RATE, rate), rate, RATE)
-=======
     return resampled(resampled(floats(x), RATE, rate), rate, RATE)
->>>>>>> states
 
 
 def hum(x):
@@ -181,11 +177,7 @@ def test_a_changed_gain_is_recognised(machine, decibels):
 def test_recordings_from_48_khz_are_running(machine):
     """They lack the highest four of 128 bands; a note tells about their rate."""
     _, conditions, clips = machine
-<<<<<<< HEAD
-    at_48 = [resampled(x.astype(np.float32), RATE, 48000) for x in clips]
-=======
     at_48 = [resampled(floats(x), RATE, 48000) for x in clips]
->>>>>>> states
     assert set(states(at_48, conditions, 48000)) == {State.RUNNING}
 
 
@@ -209,14 +201,7 @@ def test_louder_noise_while_the_machine_is_off_is_no_start():
 
 
 def test_samples_are_measured_before_they_are_resampled():
-<<<<<<< HEAD
-    loud = [
-        np.clip(resampled((20 * x).astype(np.float32), RATE, 48000), -1, 1)
-        for x in NOISE
-    ]
-=======
     loud = [np.clip(resampled(floats(20 * x), RATE, 48000), -1, 1) for x in NOISE]
->>>>>>> states
     one_bit = np.random.default_rng(0).integers(-1, 2, 12 * RATE).astype(np.int16)
     assert set(states([*loud, one_bit], TRAINED, 48000)) == {"clipped", "no signal"}
 
@@ -227,11 +212,7 @@ def test_each_clip_of_a_long_recording_has_its_own_state():
     found = states([of_int16], TRAINED, clip_seconds=4.0)
     assert found == ("running", "no signal", "off", "gain changed")
     # The clips are cut at another rate than the one at which samples are measured.
-<<<<<<< HEAD
-    at_24 = resampled((of_int16 / 32768).astype(np.float32), RATE, 24000)
-=======
     at_24 = resampled(floats(of_int16 / 32768), RATE, 24000)
->>>>>>> states
     assert states([at_24], TRAINED, 24000, 4.0)[1] == "no signal"
 
 
