@@ -35,7 +35,7 @@ _RISE_DB = 15.0  # so that a steady clip near the limit is not taken for a start
 _CLIPPED = 0.01
 # Real test clips are outside the range of the training clips' levels by up to 2.2 dB.
 _GAIN_DB = 3.0
-_SHAPE_DB, _SWING_DB = 1.0, 0.1  # for few training clips, whose values are alike
+_SHAPE_DB, _SWING_DB = 1.0, 0.1  # few training clips show little of their variety
 # The filter of a resampler falls by more than 20 dB within a sixteenth of the bands.
 # The highest bands of a real test clip are at most 6 dB below those of all training
 # clips.
@@ -133,7 +133,7 @@ def _has_other_gain(
     is_quieter = most < usual.softest - _GAIN_DB
     has_shape = most - least <= usual.spread + _SHAPE_DB
     steadiest, unsteadiest = usual.swing
-    has_swing = steadiest - _SWING_DB <= swing <= unsteadiest + _SWING_DB
+    has_swing = steadiest <= swing <= unsteadiest + _SWING_DB
     return bool((is_louder or is_quieter) and has_shape and has_swing)
 
 

@@ -36,8 +36,8 @@ class UsualSound(NamedTuple):
     # `loudest`, and quieter if nine tenths of its bands are below `softest`.
     softest: float
     loudest: float
-    # Of the clips, 95 % have at most this difference between their bands' levels, and
-    # the middle 90 % have a swing in this range.
+    # Of the clips, 5 % have a larger difference between their bands' levels. The swing
+    # of 10 % is below the range, and that of 5 % is above.
     spread: float
     swing: tuple[float, float]
     silent: float = 0.0  # the largest value of `Signal.silent`; 0 if unknown
@@ -52,7 +52,7 @@ def usual_sound(clips: Clips, config: FeatureConfig) -> UsualSound:
     levels = spectra - spectrum
     lowest, (least, most) = levels.min(0), level_range(levels)
     steadiest, unsteadiest = np.quantile(
-        list(map(swing_of, clips.log_mels)), [0.05, 0.95]
+        list(map(swing_of, clips.log_mels)), [0.1, 0.95]
     )
     wider = _WIDEN / len(np.unique(recording_numbers(clips)))
     known = {}
