@@ -65,6 +65,7 @@ class Fit:
         require_place(self.out)  # fail now instead of after training
 
         from gammavae_jax.anomaly_detector import AnomalyDetector
+        from gammavae_jax.scoring.sensitivity import training_summaries
 
         detector = AnomalyDetector(
             preset=self.preset,
@@ -76,8 +77,11 @@ class Fit:
             skip_bad_files=self.skip_bad_files,
         ).fit(recordings)
         detector.save(self.out)
+        summaries = training_summaries(detector.detector_)
         for machine, threshold in detector.threshold_.items():
             print(f"{machine}: alarm if the score is above {threshold:.4g}")
+            if summaries[machine]:
+                print(summaries[machine])
         out = shlex.quote(str(self.out))
         print(f"written to {self.out}; next: gammavae score {out} RECORDINGS")
         return 0

@@ -1,5 +1,6 @@
 """What other false-alarm rates would mean for a fitted detector."""
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -97,3 +98,40 @@ def _recordings(detector: Detector) -> list[float]:
         of.n_recordings if of is not None and of.n_recordings else weight
         for of, weight in zip(known, weights.tolist(), strict=True)
     ]
+
+
+_ENOUGH = 100  # independent recordings, for comparison
+
+
+def training_summaries(detector: Detector) -> dict[str, str]:
+    """Describe what each machine's threshold is based on, in one or two sentences.
+
+    Returns:
+        A text for each machine; empty if the thresholds are not conformal.
+    """
+    scoring = detector.config.scoring
+    if scoring.threshold != "conformal":
+        return dict.fromkeys(machine_names(detector), "")
+    of_rate = sensitivities(detector, [scoring.false_alarm_rate])
+    return {name: _summary(detector, name, of) for name, (of,) in of_rate.items()}
+
+
+def _summary(detector: Detector, name: str, found: Sensitivity) -> str:
+    known = detector.conditions.get(name)
+    length = f" ({known.total_seconds / 60:.3g} minutes)" if known else ""
+    text = f"{found.n_clips} clips{length}, {found.n_recordings:.3g} independent"
+    text += f" recordings. With a false-alarm rate of {100 * found.rate:g} %, "
+    if not found.is_supported:
+        needed = clips_needed(found.rate)
+        return (
+            f"{text}{needed} independent recordings are needed: record at least "
+            f"{math.ceil(needed - found.n_recordings)} more, on other days"
+        )
+    low, high = found.probable_rate
+    text += f"probably {100 * low:.1f} to {100 * high:.0f} % of new normal recordings "
+    text += "will raise an alarm"
+    if found.n_recordings >= _ENOUGH:
+        return text
+    low, high = false_alarm_range(_ENOUGH, found.rate)
+    better = f"{100 * low:.1f} to {100 * high:.0f} %"
+    return f"{text}; with {_ENOUGH} independent recordings, it would be {better}"

@@ -40,6 +40,7 @@ def fitted(recordings):
     fit = ("fit", recordings / "normal", "--out", out, "--epochs", 3, "--set", *SMALL)
     run = python(*GAMMAVAE, *fit)
     assert "alarm if the score is above" in run.stdout
+    assert "independent recordings. With a false-alarm rate of 10 %, " in run.stdout
     return out
 
 

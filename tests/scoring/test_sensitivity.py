@@ -9,8 +9,13 @@ from support.probes import clips, noise
 
 from gammavae_jax.data.conditions import Conditions
 from gammavae_jax.errors import InputError
+from gammavae_jax.scoring.detector import with_false_alarm_rate
 from gammavae_jax.scoring.sample_size import false_alarm_range
-from gammavae_jax.scoring.sensitivity import sensitivities, unsupported_machines
+from gammavae_jax.scoring.sensitivity import (
+    sensitivities,
+    training_summaries,
+    unsupported_machines,
+)
 from gammavae_jax.scoring.threshold import conformal_threshold
 
 SCORE = "fusion_smooth_max"
@@ -92,3 +97,32 @@ def test_official_thresholds_have_no_other_rates(detector):
     official = replace(detector, config=small("official"))
     with pytest.raises(InputError, match=r"train with scoring\.threshold=conformal"):
         sensitivities(official, [0.1])
+
+
+def test_the_summary_of_a_fit_says_what_its_thresholds_are_based_on(detector):
+    conditions = Conditions(
+        (2.0, 2.0), (-60.0, -50.0), (16000,), (), 0.7, total_seconds=24.0
+    )
+    texts = training_summaries(replace(detector, conditions={"m12": conditions}))
+    few, many = (false_alarm_range(n, 0.1) for n in (12, 100))
+    assert texts["m12"] == (
+        "12 clips (0.4 minutes), 12 independent recordings. With a false-alarm rate "
+        f"of 10 %, probably {100 * few[0]:.1f} to {100 * few[1]:.0f} % of new normal "
+        "recordings will raise an alarm; with 100 independent recordings, it would be "
+        f"{100 * many[0]:.1f} to {100 * many[1]:.0f} %"
+    )
+    assert texts["m30"].startswith("30 clips, 20 independent recordings. With")
+
+
+def test_the_summary_says_how_many_recordings_are_missing(detector):
+    texts = training_summaries(with_false_alarm_rate(detector, 0.05))
+    assert texts["m12"] == (
+        "12 clips, 12 independent recordings. With a false-alarm rate of 5 %, 19 "
+        "independent recordings are needed: record at least 7 more, on other days"
+    )
+
+
+def test_a_detector_with_official_thresholds_has_no_summary(detector):
+    scoring = replace(detector.config.scoring, threshold="official")
+    official = replace(detector, config=replace(detector.config, scoring=scoring))
+    assert training_summaries(official) == {"m12": "", "m30": ""}
