@@ -44,7 +44,7 @@ class AnomalyDetector(FittedDetector):
         seed: the seed of all random numbers.
         false_alarm_rate: the share of normal recordings that may raise an alarm.
         clip_seconds: longer recordings are cut into clips of about this length, and
-            a recording's score is the mean over its clips; None disables cutting.
+            scores and verdicts combine its clips; None disables cutting.
         settings: configuration fields to override, such as `"model.n_latent=16"`.
         skip_bad_files: skip unusable recordings with a warning instead of an error.
         verbose: show progress and warnings on standard error.
@@ -102,7 +102,8 @@ class AnomalyDetector(FittedDetector):
     ) -> Any:
         """Train on recordings, and return True for each one that stands out.
 
-        Each recording is judged as if it were new. For the arguments, see `fit`.
+        Each recording is compared with the others, but also with those of its own group
+        and with copies. For the arguments, see `fit`.
 
         Returns:
             An array in the given order; for a dict of machines, a dict of such arrays.

@@ -107,7 +107,7 @@ class Check:
             [(source.name, source.parts) for source in normal],
             "pass it with the faulty recordings, or rename it if it is normal",
             "recording",
-            "it is passed as one of the healthy machine",
+            "it was passed as a recording of the healthy machine",
         )
         same = find_duplicates(normal, faulty, channels)
         if same:
@@ -157,7 +157,7 @@ def _named(check: "FaultCheck") -> list[str]:
     for what, wrong in (
         ("missed", [v for v in check.faulty if not v.is_anomaly]),
         ("false alarms", [v for v in check.normal if v.is_anomaly]),
-        ("left out, because the machine was not running", check.left_out),
+        ("left out, because of their states", check.left_out),
     ):
         if wrong:
             lines.append(f"{what}: {names_text([v.name for v in wrong], _MOST_NAMES)}")

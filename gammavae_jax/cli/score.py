@@ -76,7 +76,7 @@ class Score:
         console.print(f"{alarms} (with a false-alarm rate of {rate:g} %)")
         if others := Counter(r.state for r in scored if not r.is_running):
             counts = ", ".join(f"{state} ({n})" for state, n in others.items())
-            console.print(f"not judged, because the machine was not running: {counts}")
+            console.print(f"not judged, because of their states: {counts}")
         if self.report:
             console.print(f"written to {self.report}")
         return 0
@@ -96,7 +96,7 @@ def _table(scored: "Sequence[Verdict]") -> Any:
             f"{verdict.score:.4g}",
             verdict.p_text,
             "-" if math.isnan(verdict.threshold) else f"{verdict.threshold:.4g}",
-            *[f"{verdict.n_alarms} of {verdict.n_clips}"] * is_cut,
+            *[verdict.clips_text] * is_cut,
             verdict.state
             if not verdict.is_running
             else "ALARM"

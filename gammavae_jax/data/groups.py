@@ -24,9 +24,9 @@ _LARGEST_SHARE = 0.2  # of the clips with equal attributes, as of one fold of fi
 def group_clips(train: NamedClips, pattern: str) -> list[Int[np.ndarray, "_"]]:
     """Return, for every machine, the group number of each clip.
 
-    Clips of one group (see `with_groups`) have the same number; without groups, clips
-    cut from one recording. So do clips in whose paths
-    `pattern` matches the same text: the text in its parentheses if it has any,
+    Clips of one group (see `with_groups`) have the same number; without groups, so do
+    clips cut from one recording. The same holds for clips in whose paths `pattern`
+    matches the same text: the text in its parentheses if it has any,
     otherwise the whole match. A clip without a match forms its own group. An empty
     pattern groups nothing.
 
@@ -71,11 +71,11 @@ def unmatched_note(train: NamedClips, pattern: str) -> str:
     if not pattern:
         return ""
     every = {
-        file.path: match
-        for _, clips in train
+        (name, file.path): match
+        for name, clips in train
         for file, match in zip(clips.files, _matches(clips, pattern), strict=True)
     }
-    names = [printable(path) for path, match in every.items() if not match]
+    names = [printable(path) for (_, path), match in every.items() if not match]
     if not names:
         return ""
     return (

@@ -95,8 +95,8 @@ def require_normal_names(
             if normal and parts[n].lower() in _TEST_FOLDERS:
                 raise InputError(
                     f"{printable(name)}: the folder {printable(parts[n])!r} is beside "
-                    f"{min(normal)!r}, and test clips may be anomalous: fit on the "
-                    f"folder {min(normal)!r} only"
+                    f"{min(normal)!r}, and test clips may be anomalous: pass "
+                    f"the folder {min(normal)!r} only"
                 )
 
 

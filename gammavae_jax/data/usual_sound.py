@@ -40,7 +40,7 @@ class UsualSound(NamedTuple):
     # of 10 % is below the range, and that of 5 % is above.
     spread: float
     swing: tuple[float, float]
-    silent: float = 0.0  # the largest value of `Signal.silent`; 0 if unknown
+    silent: float = 0.99  # the largest value of `Signal.silent`; 0.99 if unknown
     clipped: float = 1.0  # the largest value of `Signal.clipped`; 1 if unknown
 
 

@@ -143,7 +143,7 @@ class FaultCheck(NamedTuple):
 
     normal: tuple[Verdict, ...]
     faulty: tuple[Verdict, ...]
-    left_out: tuple[Verdict, ...]  # because the machine was not running
+    left_out: tuple[Verdict, ...]  # because of their states
     detection: Detection
 
     @property
@@ -195,7 +195,7 @@ def check_fault(
 ) -> FaultCheck:
     """Judge a detector from its verdicts on recordings of both conditions.
 
-    Recordings on which the machine was not running are neither detections nor false
+    Recordings whose state is not running are neither detections nor false
     alarms, and are left out. The others are ranked by their `margin`.
 
     Args:

@@ -250,7 +250,7 @@ def _line(file: str, verdict: Verdict) -> str:
         return f"{verdict.state:5}  {about}  not judged"
     where = ""
     if verdict.n_clips > 1:
-        where = f"  {verdict.n_alarms} of {verdict.n_clips} clips above the threshold"
+        where = f"  {verdict.clips_text} clips above the threshold of one clip"
     if verdict.n_clips > 1 and verdict.stretches:
         highest = max(verdict.stretches, key=lambda stretch: stretch.score)
         where += f", highest {clock(highest.start)} to {clock(highest.end)}"

@@ -66,7 +66,7 @@ class Metrics:
         about = "Scoring requests, by outcome."
         self._requests = counter("requests", about, "outcome")
         self._recordings = counter("recordings", "Recordings scored.", "machine")
-        about = "Recordings in which the machine was not running."
+        about = "Recordings that were not judged, because of their states."
         self._not_running = counter("not_running", about, "machine")
         self._alarms = counter("alarms", "Recordings that raised an alarm.", "machine")
         self._score = gauge(
@@ -74,7 +74,8 @@ class Metrics:
         )
         about = "p-value of the last recording that was judged."
         self._p_value = gauge("last_p_value", about, "machine")
-        threshold = gauge("threshold", "Scores above this are alarms.", "machine")
+        about = "Threshold of the last recording that was judged."
+        self._threshold = gauge("threshold", about, "machine")
         about = "Open pages that listen for events."
         gauge("open_pages", about).set_function(n_listeners)
         gauge("uptime_seconds", "Time since the server started.").set_function(
@@ -83,7 +84,7 @@ class Metrics:
         for outcome in get_args(Outcome):
             self._requests.labels(outcome)
         for machine, value in thresholds.items():
-            threshold.labels(machine).set(value)
+            self._threshold.labels(machine).set(value)
             self._alarms.labels(machine)
             self._recordings.labels(machine)
             self._not_running.labels(machine)
@@ -100,6 +101,7 @@ class Metrics:
         if verdict.is_running:
             self._score.labels(machine).set(verdict.score)
             self._p_value.labels(machine).set(verdict.p_value)
+            self._threshold.labels(machine).set(verdict.threshold)
         self._alarms.labels(machine).inc(verdict.is_anomaly)
 
     def text(self) -> tuple[bytes, str]:

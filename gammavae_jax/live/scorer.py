@@ -90,14 +90,15 @@ class LiveScorer:
             scores.append(self.score_clip(clip, machine))
             seconds.append(len(clip) / wanted)
             states.append(self.state(clip, samples, machine))
-            if highest is None or scores[-1] == max(scores):
-                highest = clip
+            rank = states[-1] == State.RUNNING, scores[-1]
+            if highest is None or rank > highest[0]:
+                highest = rank, clip
         assert highest is not None  # every recording has at least one clip
         return ScoredRecording(
             self.judge(name, machine, scores, seconds, states),
-            highest,
+            highest[1],
             rate,
-            self.notes_on(recording, highest, machine),
+            self.notes_on(recording, highest[1], machine),
         )
 
     def score_clip(self, clip: Waveform, machine: str) -> float:

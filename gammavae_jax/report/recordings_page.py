@@ -45,11 +45,12 @@ def write_recordings_report(
         raise InputError("there are no clips to report on: pass at least one recording")
     config = replace(detector.config, scores=(detector.config.score,), n_seeds=1)
     running = [_running_clips(detector, *of[:2]) for of in scored]
-    if not any(map(len, running)):
-        raise InputError(
-            "the machine is not running in any recording, so there are no scores to "
-            "report on: pass other recordings"
-        )
+    notes = _not_judged(detector, scored, running)
+    kept = [place for place, clips in enumerate(running) if len(clips)]
+    if kept:
+        scored, running = [scored[p] for p in kept], [running[p] for p in kept]
+    else:  # a page of all clips is better than none
+        running = [np.arange(len(recordings.sounds)) for _, recordings, _ in scored]
     machines = [
         _scored_clips(detector, *of, clips)
         for of, clips in zip(scored, running, strict=True)
@@ -61,8 +62,7 @@ def write_recordings_report(
         for place, clip in telling_clips_of_all(machines, config.score, 0)
     ]
     is_cut = any(len(r.recording) > len(r.names) for _, r, _ in scored)
-    notes = [_PARTS_NOTE] if is_cut else []
-    notes += _not_shown(detector, scored, running)
+    notes += [_PARTS_NOTE] if is_cut else []
     report = Report(config, machines, notes=notes)
     page = report_html(report, show_clips(detector, wanted))
     try:
@@ -124,12 +124,12 @@ def _states(
     return states_of(recordings, conditions, detector.config.features)
 
 
-def _not_shown(
+def _not_judged(
     detector: Detector,
     scored: Sequence[Scored],
     running: Sequence[Int[np.ndarray, "_"]],
 ) -> list[str]:
-    """Return a note on the clips that are left out because of their state."""
+    """Return a note on the clips that are not judged because of their state."""
     named = [
         f"{recordings.clip_name(clip)} ({state})"
         for (number, recordings, _), clips in zip(scored, running, strict=True)
@@ -138,4 +138,4 @@ def _not_shown(
     ]
     if not named:
         return []
-    return [f"Not shown, because the machine is not running: {names_text(named)}."]
+    return [f"Not judged, because of their states: {names_text(named)}."]

@@ -13,6 +13,7 @@ from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 
 from gammavae_jax.data.recording_clips import LoadedRecordings
 from gammavae_jax.data.recordings import known_machine, of_known_machines
+from gammavae_jax.data.states import State, states_of
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 from gammavae_jax.report.explanation import Explanation, explain_clip
@@ -58,7 +59,7 @@ class FittedDetector(BaseEstimator):
     ) -> Any:
         """Return scores minus thresholds; positive means alarm. See `score_samples`.
 
-        The value is at most 0 if the machine is not running.
+        The value is at most 0 unless the state is running.
         """
         return self._of_each(recordings, sample_rate, lambda r: r.margin)
 
@@ -71,7 +72,7 @@ class FittedDetector(BaseEstimator):
 
         They say how compatible a recording is with normal sounds; they are not the
         probability of a fault, which depends on how often machines break. The p-value
-        is 1 if the machine is not running.
+        is 1 unless the state is running.
         """
 
         def columns(verdict: Verdict) -> tuple[float, float]:
@@ -121,15 +122,21 @@ class FittedDetector(BaseEstimator):
     ) -> Explanation:
         """Explain the score of a recording: which bands added to it, and when.
 
-        If the recording is cut into clips, the clip with the highest score is
-        explained. `Explanation.band_shares` gives the share of each band.
+        If the recording is cut into clips, the one with the highest score is explained,
+        of those in which the machine is running. `Explanation.band_shares` gives the
+        share of each band.
         """
         scored = self._clip_scores(recording, sample_rate, machine)
         (number, loaded, scores), *others = scored
         if others or len(loaded.names) > 1:
             raise InputError("explain needs a single recording: pass one at a time")
-        log_mel = loaded.clips.log_mels[int(np.argmax(scores))]
-        return explain_clip(self.detector_, 0, number, log_mel)
+        detector = self.detector_
+        conditions = detector.conditions.get(self.machines_[number])
+        states = states_of(loaded, conditions, detector.config.features)
+        is_running = np.array([state == State.RUNNING for state in states])
+        counted = np.where(is_running | ~is_running.any(), scores, -np.inf)
+        log_mel = loaded.clips.log_mels[int(np.argmax(counted))]
+        return explain_clip(detector, 0, number, log_mel)
 
     @property
     def threshold_(self) -> dict[str, float]:

@@ -39,7 +39,7 @@ from gammavae_jax.files import (
 )
 from gammavae_jax.process import deferred_signals
 
-FORMAT = 8  # increased when older checkpoints become unreadable
+FORMAT = 9  # increased when older checkpoints become unreadable
 _MARKER_BYTES = 2**18  # the maximum size of a marker, without the given content
 _MAX_COMPRESSION = 100  # floats hardly compress, but padding and zeros do
 _SPARE_BYTES = 64 << 20  # allowed in addition, for small checkpoints
@@ -187,7 +187,9 @@ def validate_detector(path: Path, about: Any, n_mels: int) -> None:
     _require(is_valid, path, "'references' is malformed")
     is_valid = _is_dict(about.get("calibration"), _is_size)
     _require(is_valid, path, "'calibration' is malformed")
-    _require(_is_size(about.get("weights")), path, "'weights' is malformed")
+    n_clips = about.get("weights")
+    is_valid = _is_size(n_clips) and {n_clips} >= set(about["calibration"].values())
+    _require(is_valid, path, "'weights' is malformed")
     # Older detectors have no conditions.
     conditions = about.get("conditions", {})
     is_valid = _is_dict(conditions, lambda of: _is_conditions(of, n_mels)) and all(

@@ -3,13 +3,14 @@
 `gammavae score`, `watch` and `serve`, the pages and the Python interface all use this
 rule, so that they agree to the last digit.
 
-Clips in which the machine is not running (see `data.states`) are left out. A recording
+Clips whose state is not running (see `data.states`) are left out. A recording
 without any other clips raises no alarm: its state is reported instead.
 
-A recording of up to about a minute is one segment, and a longer one is cut into several
-segments. A segment's score is the mean of its clips' scores. It is compared with the
-scores of segments of held-out training recordings that have as many clips, or fewer if
-the training recordings are shorter: a mean over more clips varies less.
+A recording of up to eight clips is one segment, and a longer one is cut into segments
+of about six clips, a minute by default. A segment's score is the mean of its clips'
+scores. It is compared with the scores of segments of held-out training recordings that
+have as many clips, or fewer if the training recordings are shorter: a mean over more
+clips varies less.
 
 A recording of `n` segments raises an alarm if, for any `k`, its `k`-th highest segment
 has a p-value of at most `k / n` times the false-alarm rate. A normal recording raises
@@ -50,12 +51,14 @@ class DecisionRule:
         machine: the machine's name.
         threshold: the threshold for the score of a single clip.
         false_alarm_rate: the share of normal recordings that may raise an alarm.
-        held_out: the scores of the held-out training clips; None if the threshold is
-            not conformal.
+        held_out: the scores of the held-out training clips; None with official
+            thresholds.
         weights: the fraction of an independent recording that each held-out clip
             counts as; see `training.links.independence`.
         recording_sizes: the number of clips of each training recording, in the order of
             `held_out`; empty if each clip is a recording.
+        is_conformal: whether thresholds are conformal. Otherwise, the mean score of all
+            clips is compared with `threshold`.
     """
 
     machine: str
@@ -64,6 +67,7 @@ class DecisionRule:
     held_out: Float[np.ndarray, "clip"] | None = None
     weights: Float[np.ndarray, "clip"] = field(default_factory=lambda: np.zeros(0))
     recording_sizes: tuple[int, ...] = ()
+    is_conformal: bool = True
 
     @classmethod
     def of(cls, detector: Detector, number: int) -> "DecisionRule":
@@ -78,6 +82,7 @@ class DecisionRule:
             None if calibration is None else calibration[0, number],
             detector.weights[number],
             conditions.recording_sizes if conditions else (),
+            detector.config.scoring.threshold == "conformal",
         )
 
     def without(self, clips: Int[np.ndarray, "_"]) -> "DecisionRule":
@@ -109,19 +114,15 @@ class DecisionRule:
             InputError: a score is not finite.
         """
         of_clips = np.array(scores, np.float64)
-        if not np.isfinite(of_clips).all():
+        states = [State.RUNNING] * len(of_clips) if states is None else states
+        is_running = np.array([state == State.RUNNING for state in states])
+        judged = of_clips[is_running] if is_running.any() else of_clips
+        if not np.isfinite(judged).all():
             raise InputError(
                 f"{name}: the score is not finite: leave the recording out, and check "
                 "whether its samples are far outside [-1, 1]"
             )
-        states = [State.RUNNING] * len(of_clips) if states is None else states
-        is_running = np.array([state == State.RUNNING for state in states])
-        judged = of_clips[is_running] if is_running.any() else of_clips
-        n_segments = max(1, round(len(judged) / CLIPS_IN_SEGMENT))
-        segments = np.array_split(judged, n_segments)
-        means = np.sort([segment.mean() for segment in segments])[::-1]
-        held_out = self._held_out_segments(min(map(len, segments)))
-        score, p_value, threshold = self._compared(means, *held_out)
+        score, p_value, threshold, n_recordings = self._compared(judged)
         is_above = is_running & (of_clips > self.threshold)
         return Verdict(
             name,
@@ -133,33 +134,39 @@ class DecisionRule:
             len(of_clips),
             int(is_above.sum()),
             _stretches(of_clips, is_above, seconds),
-            float(np.round(held_out[1].sum(), 6)),
+            n_recordings,
             Counter(state.value for state in states),
         )
 
     def _compared(
-        self,
-        means: Float[np.ndarray, "segment"],
-        scores: Float[np.ndarray, "_"],
-        weights: Float[np.ndarray, "_"],
-    ) -> tuple[float, float, float]:
-        """Return the decisive score, the recording's p-value, and the threshold.
+        self, clips: Float[np.ndarray, "clip"]
+    ) -> tuple[float, float, float, float]:
+        """Compare a recording's clips with held-out segments.
 
-        `means` are the segments' scores, the highest first; `scores` and `weights`
-        those of held-out segments.
+        Returns:
+            The decisive segment's score, the recording's p-value, the threshold, and
+            the number of independent recordings behind them.
         """
-        if not len(scores):  # the threshold is not conformal, or training failed
-            return means[0], math.nan, self.threshold
+        n_segments = max(1, round(len(clips) / CLIPS_IN_SEGMENT))
+        segments = np.array_split(clips, n_segments)
+        scores, weights = self._held_out_segments(min(map(len, segments)))
+        n_recordings = float(np.round(weights.sum(), 6))
+        if not self.is_conformal or n_recordings < clips_needed(self.false_alarm_rate):
+            segments = [clips]  # no segment could have a p-value that is small enough
+        means = np.sort([segment.mean() for segment in segments])[::-1]
+        if not len(scores):  # the thresholds are the official ones, or training failed
+            return means[0], math.nan, self.threshold, 0.0
         factors = len(means) / np.arange(1, len(means) + 1)
         p_of_each = np.minimum(1.0, factors * p_values(means, scores, weights))
         rates = self.false_alarm_rate / factors
-        n_recordings = np.round(weights.sum(), 6)
         is_possible = np.array([n_recordings >= clips_needed(r) for r in rates])
         is_possible[-1] = True  # with too few recordings, their highest score decides
         p_possible = np.where(is_possible, p_of_each, np.inf)
         decisive = len(means) - 1 - int(p_possible[::-1].argmin())
-        threshold = conformal_threshold(scores, rates[decisive], weights)
-        return means[decisive], p_of_each.min(), threshold
+        threshold = self.threshold
+        if self.is_conformal:
+            threshold = conformal_threshold(scores, rates[decisive], weights)
+        return means[decisive], p_of_each.min(), threshold, n_recordings
 
     def _held_out_segments(
         self, n_clips: int
@@ -234,10 +241,11 @@ def judge_held_out(
     for name, recordings in loaded.items():
         number, n_clips = names.index(name), len(recordings.clips.files)
         scores = None if calibration is None else calibration[0, number, :n_clips]
-        if scores is None or np.isnan(scores).any():
+        is_conformal = detector.config.scoring.threshold == "conformal"
+        if scores is None or not is_conformal or np.isnan(scores).any():
             raise InputError(
-                f"{name}: not every training clip was held out: use "
-                "train.split=folds and scoring.threshold=conformal"
+                f"{name}: not every training clip was held out, or training failed: "
+                "use train.split=folds and scoring.threshold=conformal"
             )
         scored.append((number, recordings, scores))
     return judge_recordings(detector, scored, is_training=True)

@@ -45,6 +45,17 @@ class Verdict(NamedTuple):
         return self.state == State.RUNNING
 
     @property
+    def clips_text(self) -> str:
+        """How many clips are above the threshold of one clip, as text.
+
+        It also says how many clips are not judged, and why.
+        """
+        n_judged = self.states.get(State.RUNNING, 0) if self.states else self.n_clips
+        others = [f"{n} {s}" for s, n in self.states.items() if s != State.RUNNING]
+        not_judged = f" (not judged: {', '.join(others)})" if others else ""
+        return f"{self.n_alarms} of {n_judged}{not_judged}"
+
+    @property
     def is_anomaly(self) -> bool:
         """Whether the machine is running and the score is above the threshold."""
         return self.is_running and self.score > self.threshold

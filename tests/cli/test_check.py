@@ -153,8 +153,8 @@ def test_a_recording_in_both_folders_is_refused(pump, refusal, tmp_path, linked)
     [
         (
             ["{0}/pump.detector", "{0}/broken", "{0}/normal"],
-            "contains 'broken', but it is passed as one of the healthy machine: pass "
-            "it with the faulty recordings, or rename it if it is normal "
+            "contains 'broken', but it was passed as a recording of the healthy "
+            "machine: pass it with the faulty recordings, or rename it if it is normal "
             "(12 recordings have such names)",
         ),
         (["{0}/normal", "{0}/normal", "{0}/few"], "contains no detector: pass"),

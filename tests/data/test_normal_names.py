@@ -58,7 +58,7 @@ def test_the_test_clips_beside_the_training_clips_are_refused(normal, test):
         require_normal_names(clips, "leave it out")
     assert str(error.value) == (
         f"fan/{test}/1/section_00_0000.wav: the folder '{test}' is beside "
-        f"'{normal.lower()}', and test clips may be anomalous: fit on the folder "
+        f"'{normal.lower()}', and test clips may be anomalous: pass the folder "
         f"'{normal.lower()}' only"
     )
 

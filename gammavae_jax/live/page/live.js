@@ -86,7 +86,7 @@ class Card {
       document.getElementById("announcement").textContent =
         `Alarm: ${this.name}, score ${number(score.score)}`;
     }
-    this.threshold = score.threshold;
+    if (score.state === "running") this.threshold = score.threshold;
     this.draw();
     this.picture();
   }
@@ -215,7 +215,8 @@ class Card {
     if (!last) return `${this.name}: no recording yet`;
     const alarms = this.scores.filter((score) => score.is_anomaly).length;
     return `${this.name}: scores of the last ${this.scores.length} recordings, ` +
-      `${alarms} alarms. Latest score ${number(last.score)}, threshold ` +
+      `${alarms} alarms. Latest score ` +
+      `${last.state === "running" ? number(last.score) : last.state}, threshold ` +
       `${number(this.threshold)}. Use the arrow keys to read individual scores.`;
   }
 
