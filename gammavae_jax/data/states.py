@@ -29,6 +29,8 @@ from gammavae_jax.data.usual_sound import (
 # A room is typically 20 to 40 dB quieter than a running machine. Three quarters of the
 # bands count, because hum and rumble remain in some.
 _OFF_DB, _OFF_SHARE, _OFF_BEYOND_DB = 20.0, 0.75, 5.0
+_BURSTS, _BURST_DB = 0.05, 10.0
+_SILENT = 0.95  # a loose contact lets some sound through
 _RISE_DB = 15.0  # so that a steady clip near the limit is not taken for a start
 # A knock or a slammed door clips about 0.1 % of a ten-second clip. At 1 %, the
 # distortion covers the quiet bands.
@@ -91,7 +93,8 @@ def state_of(
     rules = {
         State.STARTING: _starts(parts, usual),
         State.STOPPING: _starts(parts[::-1], usual),
-        State.OFF: _is_far_below(levels, usual.quietest),
+        State.OFF: _is_far_below(levels, usual.quietest)
+        and not _has_bursts(log_mel - usual.spectrum),
         State.CLIPPED: signal.clipped > _CLIPPED + 2 * usual.clipped,
         State.GAIN_CHANGED: _has_other_gain(levels, swing_of(log_mel), usual),
         State.OTHER_RATE: _is_band_limited(levels, usual),
@@ -100,8 +103,8 @@ def state_of(
 
 
 def _has_no_signal(signal: Signal, usual: float) -> bool:
-    """Return whether most samples are silent that are not silent in training clips."""
-    return signal.silent > (1 + usual) / 2
+    """Return whether nearly all samples are silent, and more than in training clips."""
+    return signal.silent > usual + _SILENT * (1 - usual)
 
 
 def _starts(parts: Float[np.ndarray, "part mel"], usual: UsualSound) -> bool:
@@ -118,6 +121,15 @@ def _is_far_below(levels: Float[np.ndarray, "mel"], quietest: float) -> bool:
     """Return whether most bands are far below the usual and the quietest level."""
     is_quiet = np.quantile(levels, _OFF_SHARE) <= -_OFF_DB
     return bool(is_quiet and np.median(levels) <= quietest - _OFF_BEYOND_DB)
+
+
+def _has_bursts(levels: Float[np.ndarray, "frame mel"]) -> bool:
+    """Return whether a twentieth of the frames are nearly as loud as usual or louder.
+
+    A machine that knocks after it has stopped is not off.
+    """
+    of_frames = np.median(levels, 1)
+    return bool(np.quantile(of_frames, 1 - _BURSTS) > -_BURST_DB)
 
 
 def _has_other_gain(

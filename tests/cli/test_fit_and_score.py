@@ -13,6 +13,7 @@ from support.processes import GAMMAVAE, python
 from gammavae_jax.cli.fit import Fit
 from gammavae_jax.cli.main import main
 from gammavae_jax.errors import InputError
+from gammavae_jax.live.app import LiveServer
 
 SMALL = ["model.hidden=[16]", "model.n_latent=4", "train.batch_size=32"]
 
@@ -108,15 +109,16 @@ def test_the_rate_can_be_changed_after_fit_and_for_one_command(
 
 @pytest.mark.parametrize("command", ["score", "threshold", "watch", "serve"])
 def test_too_few_recordings_for_a_given_rate_are_told_once(
-    recordings, fitted, tmp_path, capsys, command
+    recordings, fitted, tmp_path, capsys, monkeypatch, command
 ):
     """Also if the detector has this rate already."""
+    monkeypatch.setattr(LiveServer, "run", lambda *_: None)
     detector = shutil.copytree(fitted, tmp_path / "pump.detector")
     arguments = {
         "score": (detector, recordings / "today"),
         "threshold": (detector,),
         "watch": (tmp_path, "--detector", detector, "--once"),
-        "serve": ("--detector", detector, "--port", 0, "--window", 0),  # is refused
+        "serve": ("--detector", detector, "--port", 0),
     }[command]
     for _ in range(2):
         given = (command, *arguments, "--false-alarm-rate", 0.01)

@@ -77,7 +77,7 @@ def test_a_pattern_and_labels_match_in_any_unicode_form(pattern):
     assert together(ours) == [[0, 1], [2, 3]]
     labels = [path[:-2] for path in paths]
     found = with_groups({"fan": loaded([1] * 4)}, labels)["fan"]
-    assert together(found.recording) == [[0, 1], [2, 3]]
+    assert together(found.clips.group) == [[0, 1], [2, 3]]
 
 
 def test_recordings_without_a_match_are_counted_and_named():

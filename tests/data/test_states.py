@@ -91,8 +91,12 @@ CHANGES = {
         State.NO_SIGNAL,
     ),
     "mostly zeros": (
-        lambda x: as_int16(np.where(np.arange(len(x)) < 0.6 * len(x), 0, x)),
+        lambda x: as_int16(np.where(np.arange(len(x)) < 0.97 * len(x), 0, x)),
         State.NO_SIGNAL,
+    ),
+    "pulses between zeros": (
+        lambda x: as_int16(np.where(np.arange(len(x)) % 4000 < 400, x, 0)),
+        State.RUNNING,
     ),
     "white noise": (lambda x: as_int16(noise(x, -80)), State.OFF),
     "room noise": (lambda x: as_int16(noise(x, -75, 1.0)), State.OFF),

@@ -12,6 +12,7 @@ from support.detectors import fitted, small
 from support.probes import clips, noise, tone
 
 from gammavae_jax.data.recording_clips import LoadedRecordings
+from gammavae_jax.data.signals import Signal
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import evaluate_section
 from gammavae_jax.report.clips import WantedClip, show_clips, telling_clips_of_all
@@ -477,16 +478,16 @@ def test_without_the_script_the_tables_can_be_read(chromium, written):
 def recordings(log_mels, names, n_parts=1):
     """Loaded recordings with their sounds, each cut into some parts."""
     owners = np.arange(len(log_mels)) // n_parts
-    files = clips(log_mels)._replace(recording=owners)
+    signals = (Signal(0.0, 0.0),) * len(log_mels)
+    files = clips(log_mels)._replace(recording=owners, signals=signals)
     sounds = tuple(np.zeros(4000, np.float32) for _ in log_mels)
     return LoadedRecordings(tuple(names), files, sounds)
 
 
 def test_recordings_without_labels_have_a_page(chromium, made, scored, tmp_path):
     log_mels, machines = scored
-    padding = np.zeros(3, np.float32)
     given = [
-        (m, recordings(log_mels[m], of.names), np.append(values, padding))
+        (m, recordings(log_mels[m], of.names), np.array(values))
         for m, of in enumerate(machines)
         for values in [of.scores["fusion_mean"][0]]
     ]
@@ -512,7 +513,7 @@ def test_a_recording_that_was_cut_is_shown_part_by_part(made, scored, tmp_path):
     write_recordings_report(path, made.detector, [(1, cut, np.arange(4.0))])
     html = path.read_text()
     assert "b.wav part 2 of 2" in html
-    assert "judged separately" in html
+    assert "This page shows the parts one by one" in html
 
 
 def test_a_page_without_clips_or_at_an_unwritable_path_is_refused(

@@ -1,5 +1,6 @@
 """The verdict on a recording: its score, p-value and threshold, and false alarms."""
 
+import dataclasses
 import json
 import math
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gammavae_jax.data.states import State
 from gammavae_jax.errors import InputError
 from gammavae_jax.scoring.decision import CLIPS_IN_SEGMENT, DecisionRule
 from gammavae_jax.scoring.threshold import conformal_threshold, p_values
@@ -161,10 +163,41 @@ def test_stretches_join_consecutive_clips_above_the_threshold_of_one_clip():
     assert (verdict.seconds, verdict.n_clips, verdict.n_alarms) == (21, 6, 4)
 
 
-def test_without_held_out_scores_the_highest_segment_decides():
-    rule = DecisionRule("fan", 5.0)
+def test_with_too_few_recordings_the_mean_of_all_clips_is_compared_with_the_highest():
+    """Otherwise, a fault would have to fill a long recording completely."""
+    rule = rule_of(range(5))  # 10 % needs nine
+    nearly_all = [9.0] * 50 + [1.0] * 10
+    verdict = judge(rule, nearly_all)
+    assert (verdict.score, verdict.threshold) == (pytest.approx(np.mean(nearly_all)), 4)
+    assert verdict.is_anomaly
+    assert verdict.p_value == 1 / 6
+    assert not judge(rule, [9.0] * 6 + [1.0] * 54).is_anomaly
+
+
+def test_a_gamma_threshold_applies_to_the_mean_of_all_clips():
+    rule = dataclasses.replace(rule_of(range(99)), threshold=50.0, is_conformal=False)
+    for n_high, is_alarm in ((20, False), (40, True)):
+        verdict = judge(rule, [90.0] * n_high + [10.0] * (60 - n_high))
+        assert verdict.score == pytest.approx((90 * n_high + 10 * (60 - n_high)) / 60)
+        assert (verdict.threshold, verdict.is_anomaly) == (50.0, is_alarm)
+        assert (
+            verdict.p_value == p_values(np.array([verdict.score]), held_out_of(rule))[0]
+        )
+
+
+def test_a_score_that_is_not_judged_need_not_be_finite():
+    rule, states = rule_of(range(9)), [State.RUNNING, State.NO_SIGNAL]
+    verdict = rule.judge("x.wav", [3.0, math.nan], [1.0, 1.0], states)
+    assert (verdict.score, verdict.clips_text) == (
+        3.0,
+        "0 of 1 (not judged: 1 no signal)",
+    )
+
+
+def test_official_thresholds_apply_to_the_mean_of_all_clips():
+    rule = DecisionRule("fan", 5.0, is_conformal=False)
     verdict = judge(rule, [1.0] * 6 + [6.0] * 6 + [2.0] * 6)
-    assert (verdict.score, verdict.threshold, verdict.is_anomaly) == (6.0, 5.0, True)
+    assert (verdict.score, verdict.threshold, verdict.is_anomaly) == (3.0, 5.0, False)
     assert math.isnan(verdict.p_value)
     assert json.loads(json.dumps(verdict.entry(), allow_nan=False))["p_value"] is None
 
