@@ -110,7 +110,7 @@ def test_a_long_recording_raises_one_alarm_that_says_where(watcher):
     samples[15 * RATE : 100 * RATE] *= 9.8
     put(watcher.fan / "long.wav", samples)
     (line,) = watcher.lines(2)
-    where = "86 of 100 clips above the threshold, highest 0:15 to 1:40"
+    where = "86 of 100 clips above the threshold of one clip, highest 0:15 to 1:40"
     assert line.startswith(f"ALARM  fan  fan/long.wav  {where}  score 0.")
     (event,), (sent,) = watcher.events(), watcher.sent
     times = [(s["start"], s["end"]) for s in event["stretches"]]

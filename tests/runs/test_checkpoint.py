@@ -169,7 +169,7 @@ def test_a_training_of_another_version_is_refused(tmp_path, state, tiny):
         restore_training(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 8}', "\x00\xff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 9}', "\x00\xff"])
 def test_a_detector_with_malformed_json_is_refused(tmp_path, detector, text):
     save_detector(tmp_path, detector)
     (tmp_path / "detector.json").write_text(text)
