@@ -90,17 +90,15 @@ def _table(scored: "Sequence[Verdict]") -> Any:
     names = ("recording", *["machine"] * has_machines, *numbers)
     table = new_table((*names, *["clips above"] * is_cut, ""), numbers)
     for verdict in sorted(scored, key=lambda v: (not v.is_running, -v.score)):
+        has_threshold = verdict.is_running and not math.isnan(verdict.threshold)
+        state = "ALARM" if verdict.is_anomaly else ""
         table.add_row(
             verdict.name,
             *[verdict.machine] * has_machines,
-            f"{verdict.score:.4g}",
-            verdict.p_text,
-            "-" if math.isnan(verdict.threshold) else f"{verdict.threshold:.4g}",
-            *[verdict.clips_text] * is_cut,
-            verdict.state
-            if not verdict.is_running
-            else "ALARM"
-            if verdict.is_anomaly
-            else "",
+            f"{verdict.score:.4g}" if verdict.is_running else "-",
+            verdict.p_text if verdict.is_running else "-",
+            f"{verdict.threshold:.4g}" if has_threshold else "-",
+            *[verdict.clips_text if verdict.is_running else ""] * is_cut,
+            state if verdict.is_running else verdict.state,
         )
     return table
