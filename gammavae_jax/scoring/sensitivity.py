@@ -100,7 +100,7 @@ def _recordings(detector: Detector) -> list[float]:
     ]
 
 
-_ENOUGH = 100  # independent recordings, for comparison
+_ENOUGH = 100.0  # independent recordings, for comparison
 
 
 def training_summaries(detector: Detector) -> dict[str, str]:
@@ -134,4 +134,4 @@ def _summary(detector: Detector, name: str, found: Sensitivity) -> str:
         return text
     low, high = false_alarm_range(_ENOUGH, found.rate)
     better = f"{100 * low:.1f} to {100 * high:.0f} %"
-    return f"{text}; with {_ENOUGH} independent recordings, it would be {better}"
+    return f"{text}; with {_ENOUGH:g} independent recordings, it would be {better}"
