@@ -9,7 +9,7 @@ _FLAT = 3  # equal samples in a row; a peak of a sound has one or two
 
 
 class Signal(NamedTuple):
-    """Two shares of a clip's samples, neither of which depends on the scale."""
+    """Two shares of a clip's samples; neither depends on the scale."""
 
     # Samples that are exactly zero; 1 if the samples have at most three values: a
     # constant, or noise of one bit around it.

@@ -1,4 +1,4 @@
-"""What is said about a detector, and which remedies are named."""
+"""The conclusions about a detector, and the remedies that they name."""
 
 import re
 

@@ -82,7 +82,7 @@ def test_a_perfect_area_has_the_lower_limit_that_solves_the_equation():
 
 
 def mixed(rng, n_normal, n_faulty, share=0.5):
-    """Return scores of which this share of the faults is obvious, the rest normal."""
+    """Return scores; this share of the faults is obvious, and the rest look normal."""
     faulty = rng.normal(size=n_faulty)
     faulty[rng.random(n_faulty) < share] += 20
     return rng.normal(size=n_normal), faulty
