@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from gammavae_jax.cli.scoring_options import ScoringOptions
 from gammavae_jax.cli.shared import (
-    RateOfAlarms,
-    models_in_checkpoint,
     new_table,
-    prepare,
     table_console,
     write_json,
 )
-from gammavae_jax.errors import InputError, names_text, printable
+from gammavae_jax.errors import InputError, names_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,7 +26,7 @@ _MOST_NAMES = 5
 
 
 @dataclass(frozen=True)
-class Check:
+class Check(ScoringOptions):
     """Check with recordings of a fault whether a detector is good enough for it.
 
     The answer is one of four: the detector is good enough; there are too few recordings
@@ -43,15 +41,6 @@ class Check:
     file, or a folder of them; subfolders are included."""
     faulty: tyro.conf.Positional[Path]
     """Recordings of the same machine with the fault: a file or a folder."""
-    machine: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Machine that was recorded; required if the detector has several machines."""
-    false_alarm_rate: RateOfAlarms = None
-    """Use the thresholds for this false-alarm rate. Default: the detector's rate."""
-    skip_bad_files: bool = False
-    """Report and skip recordings that cannot be used."""
-    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write the results as JSON. With '-', the JSON goes to standard output, and the
-    table to standard error."""
     report: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Write a page with the answer, the ROC curve and the scores of all recordings."""
 
@@ -62,21 +51,11 @@ class Check:
             InputError: a recording cannot be used, is in both folders or is not normal
                 by its name; or the detector or an output is unusable.
         """
-        if self.report is not None and not self.report.parent.is_dir():
-            problem = f"{printable(self.report.parent)} is not a folder"
-            remedy = "create it, or choose another path for --report"
-            raise InputError(f"{problem}: {remedy}")
-        prepare(models_in_checkpoint(self.detector))
-
-        from gammavae_jax.anomaly_detector import AnomalyDetector
         from gammavae_jax.evaluation.conclusion import advice, conclusion
         from gammavae_jax.evaluation.detection import check_fault
         from gammavae_jax.report.check_page import write_check_page
 
-        detector = AnomalyDetector.load(self.detector)
-        if self.false_alarm_rate is not None:
-            detector.set_params(false_alarm_rate=self.false_alarm_rate)
-        detector.skip_bad_files = self.skip_bad_files
+        detector = self.load(self.detector, self.report)
         self._check_recordings(detector.detector_.config.features.channels)
         normal, faulty = (
             detector.score_recordings(group, machine=self.machine)

@@ -9,23 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from gammavae_jax.cli.scoring_options import ScoringOptions
 from gammavae_jax.cli.shared import (
-    RateOfAlarms,
-    models_in_checkpoint,
     new_table,
-    prepare,
-    set_rate,
     table_console,
     write_json,
 )
-from gammavae_jax.errors import InputError, printable
 
 if TYPE_CHECKING:
     from gammavae_jax.scoring.verdict import Verdict
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(ScoringOptions):
     """Score recordings with a detector; higher scores are more anomalous."""
 
     detector: tyro.conf.Positional[Path]
@@ -34,33 +30,13 @@ class Score:
         tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RECORDINGS ...")
     ]
     """WAV or FLAC files, or folders of them; subfolders are included."""
-    machine: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Machine that was recorded; required if the detector has several machines."""
-    false_alarm_rate: RateOfAlarms = None
-    """Use the thresholds for this false-alarm rate. Default: the detector's rate."""
-    skip_bad_files: bool = False
-    """Report and skip recordings that cannot be used."""
-    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write the results as JSON. With '-', the JSON goes to standard output, and the
-    table to standard error."""
     report: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Write a page that explains the scores with spectrograms, residuals and sounds."""
 
     def run(self) -> int:
         """Print a table with the most anomalous recordings first."""
-        if self.report is not None and not self.report.parent.is_dir():
-            problem = f"{printable(self.report.parent)} is not a folder"
-            remedy = "create it, or choose another path for --report"
-            raise InputError(f"{problem}: {remedy}")
-        prepare(models_in_checkpoint(self.detector))
-
-        from gammavae_jax.anomaly_detector import AnomalyDetector
-
-        detector = AnomalyDetector.load(self.detector)
-        if self.false_alarm_rate is not None:
-            set_rate(detector, self.false_alarm_rate)
+        detector = self.load(self.detector, self.report)
         recordings = list(self.recordings)
-        detector.skip_bad_files = self.skip_bad_files
         if self.report:
             scored = detector.report(recordings, self.report, machine=self.machine)
         else:

@@ -122,5 +122,5 @@ def _warm_up(scorer: "LiveScorer", log: "Log") -> None:
     noise = np.random.default_rng(0).normal(0, 0.01, n_samples).astype(np.float32)
     with log.progress("compiling", len(scorer.machines)) as advance:
         for machine in scorer.machines:
-            scorer.score_clip(noise, machine)
+            scorer.examine(noise, noise, machine)
             advance(machine)
