@@ -87,9 +87,10 @@ class LiveScorer:
         scores, seconds, states, highest = [], [], [], None
         for clip, samples in zip(clips, cut_blocks(recorded, of_each), strict=True):
             require_window(len(clip), name, self._features)
-            scores.append(self.score_clip(clip, machine))
+            score, state = self.examine(clip, samples, machine)
+            scores.append(score)
+            states.append(state)
             seconds.append(len(clip) / wanted)
-            states.append(self.state(clip, samples, machine))
             rank = states[-1] == State.RUNNING, scores[-1]
             if highest is None or rank > highest[0]:
                 highest = rank, clip
@@ -101,24 +102,19 @@ class LiveScorer:
             self.notes_on(recording, highest[1], machine),
         )
 
-    def score_clip(self, clip: Waveform, machine: str) -> float:
-        """Score a clip of the given machine."""
-        log_mel = self.spectrogram(clip)
-        clips = Clips((clip_file(Path("clip.wav")),), (log_mel,))
-        number = self.machines.index(machine)
-        ((score,),) = score_of_clips(self._scorer, {number: clips})
-        return float(score)
-
-    def state(
+    def examine(
         self,
         clip: Waveform,
         recorded: Float32[np.ndarray, "recorded *channel"],
         machine: str,
-    ) -> State:
-        """Return the state of a clip; `recorded` is the clip before resampling."""
-        signal = signal_of(near_waveform(recorded))
+    ) -> tuple[float, State]:
+        """Return a clip's score and state; `recorded` is the clip before resampling."""
+        log_mel, signal = self.spectrogram(clip), signal_of(near_waveform(recorded))
         conditions = self._detector.conditions.get(machine)
-        return state_of(self.spectrogram(clip), signal, conditions, self._features)
+        clips = Clips((clip_file(Path("clip.wav")),), (log_mel,))
+        number = self.machines.index(machine)
+        ((score,),) = score_of_clips(self._scorer, {number: clips})
+        return float(score), state_of(log_mel, signal, conditions, self._features)
 
     def judge(
         self,

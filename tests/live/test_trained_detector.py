@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from support.live_servers import served
 from support.live_stubs import RATE, put
+from support.live_stubs import humming as sound
 
 import gammavae_jax as gv
 from gammavae_jax.cli.watch import Watch
@@ -19,16 +20,6 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.live.scorer import load_scorer
 
 SMALL = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]
-
-
-def sound(seed, seconds=1.0, broken=False):
-    """Return a hum in noise; a broken machine also whistles."""
-    rng = np.random.default_rng(seed)
-    times = np.arange(round(seconds * RATE)) / RATE
-    samples = 0.05 * rng.standard_normal(len(times)) + 0.2 * np.sin(1900 * times)
-    if broken:
-        samples += 0.3 * np.sin(19000 * times)
-    return samples.astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +46,9 @@ def test_a_saved_detector_becomes_a_live_scorer(detector, scorer):
     assert scorer.clip_seconds == 1.0
     assert scorer.thresholds == detector.threshold_
     (expected,) = detector.score_recordings([sound(50)], RATE, machine="fan")
-    score = scorer.score_clip(sound(50), "fan")
-    assert scorer.judge("array 0", "fan", [score], [1.0], [State.RUNNING]) == expected
+    score, state = scorer.examine(sound(50), sound(50), "fan")
+    assert state == State.RUNNING
+    assert scorer.judge("array 0", "fan", [score], [1.0], [state]) == expected
     assert scorer.spectrogram(sound(50)).shape == (1 + RATE // 512, 128)
 
 

@@ -10,7 +10,7 @@ from sklearn.utils.estimator_checks import (
     check_parameters_default_constructible,
     check_set_params,
 )
-from support.live_stubs import RATE, put
+from support.live_stubs import RATE, humming, put
 
 import gammavae_jax as gv
 from gammavae_jax.data.audio import open_recording
@@ -22,13 +22,7 @@ FAST = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]
 
 
 def sound(seed, seconds=2.0, broken=False):
-    """Return a hum in noise; a broken machine also whistles."""
-    rng = np.random.default_rng(seed)
-    times = np.arange(round(seconds * RATE)) / RATE
-    samples = 0.05 * rng.standard_normal(len(times)) + 0.2 * np.sin(1900 * times)
-    if broken:
-        samples += 0.3 * np.sin(19000 * times)
-    return samples.astype(np.float32)
+    return humming(seed, seconds, broken)
 
 
 NORMAL = [sound(seed) for seed in range(12)]

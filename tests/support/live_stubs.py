@@ -33,8 +33,8 @@ class LoudnessScorer(LiveScorer):
         self.judged.append((machine, len(clip)))
         return float(np.abs(clip).max())
 
-    def state(self, clip, recorded, machine):
-        return State.RUNNING
+    def examine(self, clip, recorded, machine):
+        return self.score_clip(clip, machine), State.RUNNING
 
     def judge(self, name, machine, scores, seconds, states):
         held_out = np.arange(1, 20000) / 10000  # so that the p-value is 1 - score / 2
@@ -59,6 +59,16 @@ class StuckScorer(LoudnessScorer):
 def tone(seconds, level=0.1, rate=RATE):
     times = np.arange(round(seconds * rate)) / rate
     return (level * np.sin(2 * np.pi * 440 * times)).astype(np.float32)
+
+
+def humming(seed, seconds=1.0, broken=False):
+    """Return a hum in noise; a broken machine also whistles."""
+    rng = np.random.default_rng(seed)
+    times = np.arange(round(seconds * RATE)) / RATE
+    samples = 0.05 * rng.standard_normal(len(times)) + 0.2 * np.sin(1900 * times)
+    if broken:
+        samples += 0.3 * np.sin(19000 * times)
+    return samples.astype(np.float32)
 
 
 def put(path, samples, rate=RATE):

@@ -14,6 +14,11 @@ function number(value) {
   return value === null ? "–" : String(Number(value.toPrecision(4))).replace("-", "−");
 }
 
+/** Return a score as text, or the state of a recording that was not judged. */
+function reading(score) {
+  return score.state === "running" ? number(score.score) : score.state;
+}
+
 /** Return the time, with the date if it is not today. */
 function clock(seconds) {
   const date = new Date(seconds * 1000);
@@ -116,8 +121,7 @@ class Card {
     this.part(".badge").textContent = STATES[this.state];
     const last = this.scores.at(-1);
     if (!last) return;
-    this.part(".score").textContent =
-      last.state === "running" ? number(last.score) : last.state;
+    this.part(".score").textContent = reading(last);
     this.part(".facts").textContent =
       `threshold ${number(last.threshold)}, p ${number(last.p_value)}; ` +
       `${last.name} (${number(last.seconds)} s), ${clock(last.time)}`;
@@ -215,8 +219,7 @@ class Card {
     if (!last) return `${this.name}: no recording yet`;
     const alarms = this.scores.filter((score) => score.is_anomaly).length;
     return `${this.name}: scores of the last ${this.scores.length} recordings, ` +
-      `${alarms} alarms. Latest score ` +
-      `${last.state === "running" ? number(last.score) : last.state}, threshold ` +
+      `${alarms} alarms. Latest score ${reading(last)}, threshold ` +
       `${number(this.threshold)}. Use the arrow keys to read individual scores.`;
   }
 
