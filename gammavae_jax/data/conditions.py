@@ -69,13 +69,9 @@ def to_stored(conditions: Conditions) -> dict[str, Any]:
 
 
 def from_stored(stored: Mapping[str, Any]) -> Conditions:
-    """Convert a valid JSON object to conditions; detectors may lack later fields."""
-    sound = stored.get("sound")
-    known = {
-        **_with_tuples(stored),
-        "sound": sound and UsualSound(**_with_tuples(sound)),
-    }
-    return Conditions(**known)
+    """Convert a valid JSON object to conditions."""
+    sound = stored["sound"] and UsualSound(**_with_tuples(stored["sound"]))
+    return Conditions(**{**_with_tuples(stored), "sound": sound})
 
 
 def _with_tuples(stored: Mapping[str, Any]) -> dict[str, Any]:

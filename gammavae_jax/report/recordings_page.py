@@ -8,14 +8,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from gammavae_jax.data.recording_clips import LoadedRecordings
-from gammavae_jax.data.states import State, states_of
+from gammavae_jax.data.states import State
 from gammavae_jax.errors import InputError, names_text
 from gammavae_jax.files import write_text
 from gammavae_jax.report.clips import WantedClip, show_clips, telling_clips_of_all
 from gammavae_jax.report.page import Report, report_html
 from gammavae_jax.report.pictures import Sound
-from gammavae_jax.scoring.decision import Scored
-from gammavae_jax.scoring.detector import Detector, clip_p_values, machine_names
+from gammavae_jax.scoring.decision import Scored, clip_states
+from gammavae_jax.scoring.detector import Detector, clip_p_values
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
 _PARTS_NOTE = (
@@ -44,8 +44,9 @@ def write_recordings_report(
     if not any(recordings.sounds for _, recordings, _ in scored):
         raise InputError("there are no clips to report on: pass at least one recording")
     config = replace(detector.config, scores=(detector.config.score,), n_seeds=1)
-    running = [_running_clips(detector, *of[:2]) for of in scored]
-    notes = _not_judged(detector, scored, running)
+    states = [clip_states(detector, *of[:2]) for of in scored]
+    running = [np.flatnonzero([s == State.RUNNING for s in of]) for of in states]
+    notes = _not_judged(scored, states)
     kept = [place for place, clips in enumerate(running) if len(clips)]
     if kept:
         scored, running = [scored[p] for p in kept], [running[p] for p in kept]
@@ -109,32 +110,15 @@ def _wanted_clip(
     return WantedClip(place, shown, number, lambda: (log_mel, Sound(sound, rate)))
 
 
-def _running_clips(
-    detector: Detector, number: int, recordings: LoadedRecordings
-) -> Int[np.ndarray, "_"]:
-    """Return the indices of the clips in which the machine is running."""
-    states = _states(detector, number, recordings)
-    return np.flatnonzero([state == State.RUNNING for state in states])
-
-
-def _states(
-    detector: Detector, number: int, recordings: LoadedRecordings
-) -> tuple[State, ...]:
-    conditions = detector.conditions.get(machine_names(detector)[number])
-    return states_of(recordings, conditions, detector.config.features)
-
-
 def _not_judged(
-    detector: Detector,
-    scored: Sequence[Scored],
-    running: Sequence[Int[np.ndarray, "_"]],
+    scored: Sequence[Scored], states: Sequence[Sequence[State]]
 ) -> list[str]:
     """Return a note on the clips that are not judged because of their state."""
     named = [
         f"{recordings.clip_name(clip)} ({state})"
-        for (number, recordings, _), clips in zip(scored, running, strict=True)
-        for clip, state in enumerate(_states(detector, number, recordings))
-        if clip not in clips
+        for (_, recordings, _), of_machine in zip(scored, states, strict=True)
+        for clip, state in enumerate(of_machine)
+        if state != State.RUNNING
     ]
     if not named:
         return []

@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 
 from gammavae_jax.data.recording_clips import LoadedRecordings
 from gammavae_jax.data.recordings import known_machine, of_known_machines
-from gammavae_jax.data.states import State, states_of
+from gammavae_jax.data.states import State
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 from gammavae_jax.report.explanation import Explanation, explain_clip
@@ -21,7 +21,7 @@ from gammavae_jax.report.recordings_page import write_recordings_report
 from gammavae_jax.runs.detector_parameters import plain_parameters, with_parameters
 from gammavae_jax.runs.estimator_recordings import load_noted
 from gammavae_jax.scoring.clip_scorer import ClipScorer, score_of_clips
-from gammavae_jax.scoring.decision import Scored, judge_recordings
+from gammavae_jax.scoring.decision import Scored, clip_states, judge_recordings
 from gammavae_jax.scoring.detector import Detector, machine_names
 from gammavae_jax.scoring.verdict import Verdict
 
@@ -131,8 +131,7 @@ class FittedDetector(BaseEstimator):
         if others or len(loaded.names) > 1:
             raise InputError("explain needs a single recording: pass one at a time")
         detector = self.detector_
-        conditions = detector.conditions.get(self.machines_[number])
-        states = states_of(loaded, conditions, detector.config.features)
+        states = clip_states(detector, number, loaded)
         is_running = np.array([state == State.RUNNING for state in states])
         counted = np.where(is_running | ~is_running.any(), scores, -np.inf)
         log_mel = loaded.clips.log_mels[int(np.argmax(counted))]

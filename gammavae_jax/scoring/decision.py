@@ -224,6 +224,14 @@ def _stretches(
 Scored = tuple[int, LoadedRecordings, Float[np.ndarray, "_"]]
 
 
+def clip_states(
+    detector: Detector, number: int, recordings: LoadedRecordings
+) -> tuple[State, ...]:
+    """Return the state of each clip of the machine with this index."""
+    conditions = detector.conditions.get(machine_names(detector)[number])
+    return states_of(recordings, conditions, detector.config.features)
+
+
 def judge_held_out(
     detector: Detector, loaded: Mapping[str, LoadedRecordings]
 ) -> list[Verdict]:
@@ -268,8 +276,7 @@ def judge_recordings(
     verdicts = []
     for number, recordings, scores in scored:
         rule = DecisionRule.of(detector, number)
-        conditions = detector.conditions.get(rule.machine)
-        states = states_of(recordings, conditions, detector.config.features)
+        states = clip_states(detector, number, recordings)
         of_clip, seconds = recordings.recording, np.array(recordings.seconds)
         for index, name in enumerate(recordings.names):
             clips = np.flatnonzero(of_clip == index)
