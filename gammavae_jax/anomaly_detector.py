@@ -11,20 +11,13 @@ from typing import Any
 
 from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.data.recording_clips import LoadedRecordings
-from gammavae_jax.data.recordings import (
-    by_machine,
-    of_training,
-)
-from gammavae_jax.runs.detector_folder import read_detector, write_detector
+from gammavae_jax.data.recordings import by_machine, of_training
 from gammavae_jax.runs.detector_parameters import (
     configuration_of,
     plain_parameters,
     require_saved_parameters,
 )
 from gammavae_jax.runs.fitted_detector import FittedDetector, Given
-from gammavae_jax.scoring.decision import judge_held_out
-from gammavae_jax.scoring.fit import fit_recordings
-from gammavae_jax.training.loop import Observer
 
 ONE_MACHINE = "machine"  # the name of a machine if the caller gives none
 
@@ -40,7 +33,8 @@ class AnomalyDetector(FittedDetector):
     Args:
         preset: the name of a preset; see `presets`.
         epochs: the number of passes over the recordings. Default: the preset's number,
-            raised if necessary to reach about a thousand training steps.
+            raised if necessary to reach about a thousand training steps, or 400 if
+            no score needs the model.
         seed: the seed of all random numbers.
         false_alarm_rate: the share of normal recordings that may raise an alarm.
         clip_seconds: longer recordings are cut into clips of about this length, and
@@ -108,6 +102,8 @@ class AnomalyDetector(FittedDetector):
         Returns:
             An array in the given order; for a dict of machines, a dict of such arrays.
         """
+        from gammavae_jax.scoring.decision import judge_held_out
+
         loaded = self._fit(recordings, y, sample_rate, groups)
         verdicts = judge_held_out(self.detector_, loaded)
         return self._by_machine(recordings, verdicts, lambda r: r.is_anomaly)
@@ -116,6 +112,9 @@ class AnomalyDetector(FittedDetector):
         self, recordings: Given, y: Any, sample_rate: Any, groups: Any
     ) -> dict[str, LoadedRecordings]:
         """Train on recordings, and return them; for the arguments, see `fit`."""
+        from gammavae_jax.scoring.fit import fit_recordings
+        from gammavae_jax.training.loop import Observer
+
         recordings, sample_rate = of_training(recordings, y, sample_rate)
         recordings = by_machine(recordings, ONE_MACHINE)
         parameters = plain_parameters(self.get_params())
@@ -134,6 +133,8 @@ class AnomalyDetector(FittedDetector):
         Raises:
             InputError: the detector is not fitted, or `path` exists and is no detector.
         """
+        from gammavae_jax.runs.detector_folder import write_detector
+
         write_detector(Path(path), self._fitted(), self._parameters)
 
     @classmethod
@@ -145,6 +146,8 @@ class AnomalyDetector(FittedDetector):
         Raises:
             InputError: `path` has no detector, or one that this version cannot read.
         """
+        from gammavae_jax.runs.detector_folder import read_detector
+
         detector, parameters = read_detector(Path(path))
         made = cls(**{**parameters, "verbose": verbose})
         plain = plain_parameters(made.get_params())

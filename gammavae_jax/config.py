@@ -1,8 +1,7 @@
 """All settings of a run, as frozen dataclasses that can be static arguments in JAX.
 
-`config_json` reads and writes them. One `Config` is the single source of truth for the
-command line (`--set a.b=value`), for `config.json` in a run's folder and for the copy
-inside a checkpoint.
+`config_json` reads and writes them. The command line (`--set a.b=value`), `config.json`
+in a run's folder and the copy inside a checkpoint all use one `Config`.
 """
 
 from dataclasses import dataclass, field
@@ -111,10 +110,8 @@ class ModelConfig:
             remedy = "set model.latent=gamma"
             raise InputError(f"model.kl={self.kl} needs a Gamma posterior: {remedy}")
         if self.kl == "report_eq2" and self.prior_concentration > 1:
-            raise InputError(
-                "model.kl=report_eq2 has no minimum if model.prior_concentration is "
-                "above 1: set model.prior_concentration to at most 1"
-            )
+            problem = "model.kl=report_eq2 has no minimum above a prior of concentration 1"
+            raise InputError(f"{problem}: set model.prior_concentration to at most 1")
 
     @property
     def has_power_likelihood(self) -> bool:
@@ -247,10 +244,8 @@ class Config:
     def _check_computable(self) -> None:
         for name in self.computed_scores:
             if name in ("kl", "negative_elbo") and self.model.latent == "deterministic":
-                raise InputError(
-                    f"score {name!r} needs a posterior: set model.latent=gamma, or "
-                    "omit this score"
-                )
+                remedy = "set model.latent=gamma, or omit this score"
+                raise InputError(f"score {name!r} needs a posterior: {remedy}")
             if name.startswith("latent_") and self.train.split == "folds":
                 raise InputError(
                     f"score {name!r} compares latent codes of a single model, but each "
@@ -259,9 +254,9 @@ class Config:
 
     def _check_official_threshold(self) -> None:
         if self.train.split == "folds":
+            remedy = "set train.split=window or train.split=clip"
             raise InputError(
-                "scoring.threshold=official needs a single model: set "
-                "train.split=window or train.split=clip"
+                f"scoring.threshold=official needs a single model: {remedy}"
             )
         if self.model.has_power_likelihood:
             raise InputError(
@@ -282,6 +277,12 @@ class Config:
         if len(scores) < len(self.scores):
             scores += self.scoring.fused
         return tuple(dict.fromkeys(scores))
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether any of the scores is computed from the model's output."""
+        statistics = {name.rpartition("_")[0] for name in self.computed_scores}
+        return not statistics <= set(MODEL_FREE_STATISTICS)
 
     @property
     def n_folds(self) -> int:

@@ -28,9 +28,9 @@ ROOMS = (
 )
 # The only modules that may import these libraries.
 RESTRICTED_LIBRARIES: dict[str, set[str]] = {
-    "tensorflow_probability": {"models.distributions"},
+    "tensorflow_probability": {"models.gamma_sampler"},
     "soundfile": {"data.audio", "report.pictures"},
-    "sklearn": {"runs.fitted_detector", "evaluation.metrics"},
+    "sklearn": {"runs.estimator_protocol", "evaluation.metrics"},
     "jinja2": {"report.templates"},
     "orbax": {"runs.stored_arrays"},
     "soxr": {"data.audio"},

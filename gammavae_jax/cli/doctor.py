@@ -107,10 +107,10 @@ def _probability() -> Result:
     detail = " and ".join(installed) or "not installed"
     if len(installed) > 1:
         return "FAILED", f"{detail} are both installed in the same folder", remedy
-    from gammavae_jax.models import distributions
+    from gammavae_jax.models.gamma_sampler import gamma_sampler
 
-    if distributions.SAMPLER == "jax":
-        detail += f"; {distributions.WHY_NOT_TFP}; JAX draws the Gamma samples instead"
+    if why_not_tfp := gamma_sampler().why_not_tfp:
+        detail += f"; {why_not_tfp}; JAX draws the Gamma samples instead"
         return "warning", detail, remedy
     if installed != [f"tfp-nightly {wanted.removeprefix('==')}"]:
         return "warning", f"{detail} is not tfp-nightly{wanted}", remedy

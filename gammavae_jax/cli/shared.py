@@ -17,6 +17,7 @@ from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import unusable, write_text
 from gammavae_jax.process import (
     Terminated,
+    collect_garbage_less_often,
     exit_status,
     give_cores_to_models,
     import_jax,
@@ -120,12 +121,13 @@ def models_side_by_side(config: "Config", n_machines: int) -> int:
 
 
 def prepare(n_models: int, in_cluster: bool = False) -> None:
-    """Configure threads and the compilation cache, then import JAX.
+    """Configure threads, garbage collection and the cache of programs; import JAX.
 
     Raises:
         InputError: no device can be used. In a cluster, this is checked after joining.
     """
     limit_blas_threads()
+    collect_garbage_less_often()
     give_cores_to_models(n_models)
     keep_compiled_programs()
     import_jax()

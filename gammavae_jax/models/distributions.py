@@ -2,14 +2,9 @@
 
 Each class holds the parameters of its distribution and has three operations: `mean`, a
 differentiable `sample`, and `kl_to`, the Kullback-Leibler divergence to a prior.
-
-No other module imports TensorFlow Probability (TFP), because some releases of TFP are
-broken. If TFP cannot be imported, JAX draws the Gamma samples: the distribution and the
-gradient stay the same, but the samples differ.
 """
 
-import importlib.metadata
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,15 +17,7 @@ from gammavae_jax.models.gamma_divergence import (
     gamma_divergence,
 )
 from gammavae_jax.models.gamma_gradient import log_draw_derivative
-
-# The library that draws Gamma samples, and the error if TFP cannot be imported.
-SAMPLER: Literal["tensorflow-probability", "jax"] = "tensorflow-probability"
-WHY_NOT_TFP = ""
-
-try:
-    from tensorflow_probability.substrates.jax import distributions as tfd
-except Exception as error:  # a broken release may raise any error
-    SAMPLER, WHY_NOT_TFP = "jax", f"{type(error).__name__}: {error}".splitlines()[0]
+from gammavae_jax.models.gamma_sampler import gamma_sampler
 
 # Outside these bounds float32 cannot represent a sample or its derivative.
 MIN_PARAMETER, MAX_PARAMETER = 1e-3, 1e3
@@ -55,10 +42,11 @@ class Gamma(NamedTuple):
         """Draw one sample per distribution, with implicit reparameterisation gradients.
 
         Samples are drawn in log space, where those of small concentrations do not
-        underflow. For such samples the derivative of the `SAMPLER` library divides zero
-        by zero, so `_with_implicit_gradient` replaces it.
+        underflow. For such samples the library's own derivative divides zero by zero,
+        so `_with_implicit_gradient` replaces it.
         """
-        log_z = _log_draw(key, jax.lax.stop_gradient(self.concentration))
+        concentration = jax.lax.stop_gradient(self.concentration)
+        log_z = gamma_sampler().log_draw(key, concentration)
         log_z = _with_implicit_gradient(
             self.concentration, jax.lax.stop_gradient(log_z)
         )
@@ -106,35 +94,6 @@ class Gaussian(NamedTuple):
         difference = self.log_variance - prior.log_variance
         squared = (self.location - prior.location) ** 2 * jnp.exp(-prior.log_variance)
         return 0.5 * (exponential_excess(difference) + squared)
-
-
-def sampler_note() -> str:
-    """Return a one-line warning if TFP cannot be imported, else ""."""
-    if SAMPLER == "tensorflow-probability":
-        return ""
-    installed = [
-        f"{distribution.name} {distribution.version}"
-        for name in ("tensorflow-probability", "tfp-nightly")
-        for distribution in importlib.metadata.distributions(name=name)
-    ]
-    return (
-        "TensorFlow Probability cannot be imported (installed: "
-        f"{' and '.join(dict.fromkeys(installed)) or 'none'}; {WHY_NOT_TFP}), so JAX "
-        "draws the Gamma samples: their distribution is the same, but results differ "
-        "as they would with another seed. To repair TFP: pip uninstall -y "
-        "tensorflow-probability tfp-nightly && pip install "
-        "tfp-nightly==0.26.0.dev20261027"
-    )
-
-
-def _log_draw(
-    key: PRNGKeyArray, concentration: Float[Array, "*batch"]
-) -> Float[Array, "*batch"]:
-    """Draw the logarithm of one sample from each Gamma distribution with rate 1."""
-    if SAMPLER == "jax":
-        return jax.random.loggamma(key, concentration, dtype=concentration.dtype)
-    log_gamma = tfd.ExpGamma(concentration, rate=jnp.ones_like(concentration))
-    return jnp.asarray(log_gamma.sample(seed=key))
 
 
 @jax.custom_jvp

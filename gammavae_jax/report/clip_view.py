@@ -16,9 +16,10 @@ from gammavae_jax.models.layers import EPS, INPUTS, STANDARDISE
 from gammavae_jax.scoring.scorer import (
     Scorer,
     direct_scores,
+    model_free_statistics,
+    model_statistics,
     output_of_clip,
     rows_in_window,
-    statistics_of_clip,
 )
 
 # Clips are padded to a multiple of this many frames, so that a few compiled programs
@@ -91,7 +92,8 @@ def _view_members(
         squares, _ = by_frame(output.residual**2)
         count = _windows_of_frames(config, weight)
         scores = direct_scores(config, scorer, output, weight)
-        statistics = statistics_of_clip(config, output, weight, data, jnp.array(0))
+        statistics = model_free_statistics(data, jnp.array(0))
+        statistics |= model_statistics(config, output, weight)
         needed = {name.rpartition("_")[0] for name in names}
         return ClipView(
             residual,

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,8 +13,9 @@ from gammavae_jax.data.recording_clips import require_clip_length
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 from gammavae_jax.presets import preset as named_preset
-from gammavae_jax.scoring.detector import Detector, with_false_alarm_rate
-from gammavae_jax.scoring.sensitivity import unsupported_machines
+
+if TYPE_CHECKING:
+    from gammavae_jax.scoring.detector import Detector
 
 _NUMBER = (int, float)
 # The types that each parameter may have, and their description in messages.
@@ -93,8 +94,8 @@ def configuration_of(parameters: Mapping[str, Any]) -> Config:
 
 
 def with_parameters(
-    detector: Detector, fitted: Mapping[str, Any], now: Mapping[str, Any], log: Log
-) -> Detector:
+    detector: "Detector", fitted: Mapping[str, Any], now: Mapping[str, Any], log: Log
+) -> "Detector":
     """Adapt a detector to parameters that were set after `fit`.
 
     Args:
@@ -116,6 +117,10 @@ def with_parameters(
     if rate == fitted["false_alarm_rate"]:
         return detector
     configuration_of(now)  # raises an error if 'settings' contradict the rate
+    # Imported late, because these modules import JAX.
+    from gammavae_jax.scoring.detector import with_false_alarm_rate
+    from gammavae_jax.scoring.sensitivity import unsupported_machines
+
     detector = with_false_alarm_rate(detector, rate)
     if note := unsupported_machines(detector):
         log.say(note)

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from gammavae_jax.models.distributions import SAMPLER
+from gammavae_jax.models.gamma_sampler import gamma_sampler
 
 _PACKAGES = (
     "gammavae-jax",
@@ -29,7 +29,7 @@ def describe_environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
-        "sampler": SAMPLER,
+        "sampler": gamma_sampler().library,
         "device": devices[0].device_kind,
         "platform": devices[0].platform,
         "n_devices": len(devices),

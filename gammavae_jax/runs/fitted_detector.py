@@ -1,45 +1,45 @@
-"""Uses a fitted detector: scores, verdicts, explanations and pages of recordings."""
+"""Uses a fitted detector: scores, verdicts, explanations and pages of recordings.
+
+Modules that import JAX are imported by the methods that need them, because importing
+JAX takes half a second.
+"""
 
 import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
-from sklearn.base import BaseEstimator
-from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 
 from gammavae_jax.data.recording_clips import LoadedRecordings
 from gammavae_jax.data.recordings import known_machine, of_known_machines
 from gammavae_jax.data.states import State
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
-from gammavae_jax.report.explanation import Explanation, explain_clip
-from gammavae_jax.report.recordings_page import write_recordings_report
 from gammavae_jax.runs.detector_parameters import plain_parameters, with_parameters
+from gammavae_jax.runs.estimator_protocol import Estimator, not_fitted_error
 from gammavae_jax.runs.estimator_recordings import load_noted
-from gammavae_jax.scoring.clip_scorer import ClipScorer, score_of_clips
-from gammavae_jax.scoring.decision import Scored, clip_states, judge_recordings
-from gammavae_jax.scoring.detector import Detector, machine_names
 from gammavae_jax.scoring.verdict import Verdict
+
+if TYPE_CHECKING:
+    from gammavae_jax.report.explanation import Explanation
+    from gammavae_jax.scoring.clip_scorer import ClipScorer
+    from gammavae_jax.scoring.decision import Scored
+    from gammavae_jax.scoring.detector import Detector
 
 Given = Any  # `Recordings` of one machine, or a dict of them by machine name
 
 
-class NotFittedError(InputError, SklearnNotFittedError):
-    """An error raised by a detector that is used before it is fitted."""
-
-
-class FittedDetector(BaseEstimator):
+class FittedDetector(Estimator):
     """The methods of an `AnomalyDetector` that need a fitted detector.
 
     For the argument `recordings`, see `AnomalyDetector`. In every method, an InputError
     means that a recording cannot be used or that a machine is unknown.
     """
 
-    detector_: Detector  # models, references and thresholds
+    detector_: "Detector"  # models, references and thresholds
     machines_: tuple[str, ...]
     verbose: bool
     _parameters: Mapping[str, Any]  # with which `detector_` was fitted
@@ -94,6 +94,8 @@ class FittedDetector(BaseEstimator):
             sample_rate: the waveforms' sample rate in Hz.
             machine: the recordings' machine; omit it if `recordings` is a dict.
         """
+        from gammavae_jax.scoring.decision import judge_recordings
+
         scored = self._clip_scores(recordings, sample_rate, machine)
         return judge_recordings(self.detector_, scored)
 
@@ -109,6 +111,9 @@ class FittedDetector(BaseEstimator):
         The page shows what was unexpected in each sound. For the other arguments, see
         `score_recordings`. If the page cannot be written, an InputError says so.
         """
+        from gammavae_jax.report.recordings_page import write_recordings_report
+        from gammavae_jax.scoring.decision import judge_recordings
+
         scored = self._clip_scores(recordings, sample_rate, machine, keep_sounds=True)
         verdicts = judge_recordings(self.detector_, scored)
         write_recordings_report(Path(path), self.detector_, scored)
@@ -119,13 +124,16 @@ class FittedDetector(BaseEstimator):
         recording: Given,
         sample_rate: int | None = None,
         machine: str | None = None,
-    ) -> Explanation:
+    ) -> "Explanation":
         """Explain the score of a recording: which bands added to it, and when.
 
         If the recording is cut into clips, the one with the highest score is explained,
         of those in which the machine is running. `Explanation.band_shares` gives the
         share of each band.
         """
+        from gammavae_jax.report.explanation import explain_clip
+        from gammavae_jax.scoring.decision import clip_states
+
         scored = self._clip_scores(recording, sample_rate, machine)
         (number, loaded, scores), *others = scored
         if others or len(loaded.names) > 1:
@@ -150,8 +158,10 @@ class FittedDetector(BaseEstimator):
         sample_rate: int | None,
         machine: str | None,
         keep_sounds: bool = False,
-    ) -> list[Scored]:
+    ) -> "list[Scored]":
         """Return each machine's index, recordings and clip scores."""
+        from gammavae_jax.scoring.clip_scorer import score_of_clips
+
         detector = self._fitted()
         given = of_known_machines(recordings, machine, self.machines_)
         trained = detector.filterbank, detector.config, detector.conditions
@@ -185,17 +195,19 @@ class FittedDetector(BaseEstimator):
             for known in [known_machine(name, self.machines_)]
         }
 
-    def _take(self, detector: Detector, parameters: Mapping[str, Any]) -> None:
+    def _take(self, detector: "Detector", parameters: Mapping[str, Any]) -> None:
         """Adopt a fitted detector and the parameters used to fit it."""
+        from gammavae_jax.scoring.detector import machine_names
+
         self.detector_ = detector
         self.machines_ = machine_names(detector)
         self._parameters = parameters
         vars(self).pop("_scorer", None)
 
-    def _fitted(self) -> Detector:
+    def _fitted(self) -> "Detector":
         """Return the fitted detector, updated to the estimator's current parameters."""
         if not hasattr(self, "detector_"):
-            raise NotFittedError("this detector is not fitted: call fit first")
+            raise not_fitted_error()("this detector is not fitted: call fit first")
         before, now = self._parameters, plain_parameters(self.get_params())
         self.detector_ = with_parameters(self.detector_, before, now, self._log)
         self._parameters = now
@@ -206,7 +218,9 @@ class FittedDetector(BaseEstimator):
         return Log(Console(stderr=True, quiet=not self.verbose))
 
     @cached_property
-    def _scorer(self) -> ClipScorer:
+    def _scorer(self) -> "ClipScorer":
+        from gammavae_jax.scoring.clip_scorer import ClipScorer
+
         return ClipScorer(self.detector_)
 
     def __getstate__(self) -> dict[str, Any]:

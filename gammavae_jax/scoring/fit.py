@@ -29,7 +29,9 @@ from gammavae_jax.training.loop import (
     train_examples,
 )
 
-_LEAST_STEPS = 1000  # per model; with fewer, the running statistics lag behind
+# Per model. With fewer, the running statistics lag behind. A model that no score needs
+# only draws pictures, for which fewer steps are enough.
+_LEAST_STEPS, _LEAST_STEPS_FOR_PICTURES = 1000, 400
 _MOST_EPOCHS = 200
 _SECTION = "00"  # a user's own recordings have no sections
 
@@ -166,9 +168,10 @@ def _with_no_empty_fold(
 
 
 def _with_enough_epochs(config: Config, examples: Examples) -> Config:
-    """Raise the number of epochs, up to 200, so that each model takes 1000 steps."""
+    """Raise the number of epochs, up to 200, so that each model takes enough steps."""
     fewest = int((examples.split.group == TRAIN).sum(-1).min())
     steps = max(1, math.ceil(fewest / config.train.batch_size))
-    wanted = min(math.ceil(_LEAST_STEPS / steps), _MOST_EPOCHS)
+    least = _LEAST_STEPS if config.needs_model else _LEAST_STEPS_FOR_PICTURES
+    wanted = min(math.ceil(least / steps), _MOST_EPOCHS)
     epochs = max(config.train.epochs, wanted)
     return replace(config, train=replace(config.train, epochs=epochs))

@@ -108,9 +108,7 @@ def score_machine(
     }
 
     def score(clip):
-        output, weight = output_of_clip(config, scorer, data, clip)
-        scores = direct_scores(config, scorer, output, weight)
-        statistics = statistics_of_clip(config, output, weight, data, clip)
+        scores, statistics = _described(config, scorer, data, clip)
         for name in wanted_statistics(config):
             excluded = None if is_excluded is None else is_excluded[clip]
             distance = distances(
@@ -132,8 +130,7 @@ def describe_machine(
     """Compute the `wanted_statistics` of the chosen clips."""
 
     def describe(clip):
-        output, weight = output_of_clip(config, scorer, data, clip)
-        statistics = statistics_of_clip(config, output, weight, data, clip)
+        _, statistics = _described(config, scorer, data, clip)
         return {name: statistics[name] for name in wanted_statistics(config)}
 
     return jax.lax.map(describe, chosen, batch_size=clips_at_once)
@@ -254,25 +251,45 @@ def output_of_clip(
     return _apply(config, scorer.params, scorer.batch_stats, windows), weight
 
 
-def statistics_of_clip(
-    config: Config,
-    output: ModelOutput,
-    weight: Float[Array, "window"],
-    data: ClipArrays,
-    clip: Int[Array, ""],
+def _described(
+    config: Config, scorer: Scorer, data: ClipArrays, clip: Int[Array, ""]
+) -> tuple[dict[str, Float[Array, ""]], dict[str, Float[Array, "_"]]]:
+    """Return a clip's direct scores and statistics by name.
+
+    The model is applied only if a score needs it, because tracing it takes longer than
+    scoring a clip.
+    """
+    free = model_free_statistics(data, clip)
+    if not config.needs_model:
+        return {}, free
+    output, weight = output_of_clip(config, scorer, data, clip)
+    scores = direct_scores(config, scorer, output, weight)
+    return scores, free | model_statistics(config, output, weight)
+
+
+def model_free_statistics(
+    data: ClipArrays, clip: Int[Array, ""]
 ) -> dict[str, Float[Array, "_"]]:
-    """Return a clip's statistics by name; see `data.statistics`."""
+    """Return the statistics of a clip's log-mel by name; see `data.statistics`."""
     log_mel = data.log_mel[clip]
     is_frame = (jnp.arange(log_mel.shape[0]) < data.n_frames[clip]) * 1.0
-    sizes = config.features.n_mels, config.features.n_context
-    residual, is_covered = statistics.frame_residual(output.residual, weight, *sizes)
-    # This is in dB even with a power likelihood, whose residuals are not in dB.
-    difference, _ = statistics.frame_residual(output.difference, weight, *sizes)
     return {
         "spectrum": statistics.spectrum(log_mel, is_frame),
         "gamma": statistics.gamma(log_mel, is_frame),
         "maximum": statistics.maximum(log_mel, is_frame),
         "salient": statistics.salient(log_mel, is_frame),
+    }
+
+
+def model_statistics(
+    config: Config, output: ModelOutput, weight: Float[Array, "window"]
+) -> dict[str, Float[Array, "_"]]:
+    """Return the statistics of the model's output for a clip by name."""
+    sizes = config.features.n_mels, config.features.n_context
+    residual, is_covered = statistics.frame_residual(output.residual, weight, *sizes)
+    # This is in dB even with a power likelihood, whose residuals are not in dB.
+    difference, _ = statistics.frame_residual(output.difference, weight, *sizes)
+    return {
         "residual": statistics.residual(residual, is_covered),
         "peak": statistics.peak(difference, is_covered),
         "latent": statistics.latent(output.code, weight),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
-import scipy.stats
+import scipy
 from jaxtyping import Float
 
 from gammavae_jax.config import ScoringConfig

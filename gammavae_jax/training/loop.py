@@ -23,7 +23,7 @@ from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.devices.placement import Placement
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Advance, Log
-from gammavae_jax.models.distributions import sampler_note
+from gammavae_jax.models.gamma_sampler import sampler_note
 from gammavae_jax.training.epoch import EpochInfo, Trainer, make_trainer
 from gammavae_jax.training.split import (
     Split,

@@ -13,7 +13,8 @@ from support.processes import ROOT
 
 from gammavae_jax.cli import doctor
 from gammavae_jax.cli.doctor import CHECKS, Doctor
-from gammavae_jax.models import distributions
+from gammavae_jax.models import gamma_sampler
+from gammavae_jax.models.gamma_sampler import jax_sampler
 from gammavae_jax.training import step
 
 
@@ -100,7 +101,8 @@ def test_two_packages_in_one_folder_are_named_with_the_remedy(
             for version in versions.get(name.replace("-", "_"), ())
         ],
     )
-    monkeypatch.setattr(distributions, "SAMPLER", "tensorflow-probability")
+    working = jax_sampler("")._replace(library="tensorflow-probability")
+    monkeypatch.setattr(gamma_sampler, "gamma_sampler", lambda: working)
     found, detail, remedy = CHECKS["TensorFlow Probability"]()
     assert found == state
     assert words in detail
@@ -109,8 +111,8 @@ def test_two_packages_in_one_folder_are_named_with_the_remedy(
 
 
 def test_without_tfp_it_warns_that_jax_draws_and_training_still_works(monkeypatch):
-    monkeypatch.setattr(distributions, "SAMPLER", "jax")
-    monkeypatch.setattr(distributions, "WHY_NOT_TFP", "ImportError: gone")
+    broken = jax_sampler("ImportError: gone")
+    monkeypatch.setattr(gamma_sampler, "gamma_sampler", lambda: broken)
     state, detail, remedy = CHECKS["TensorFlow Probability"]()
     assert state == "warning"
     assert detail.endswith("ImportError: gone; JAX draws the Gamma samples instead")

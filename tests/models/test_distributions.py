@@ -1,6 +1,7 @@
 """The Gamma's samples, their gradient and its divergence, against SciPy and TFP."""
 
 import contextlib
+import importlib.metadata
 import json
 import os
 
@@ -13,7 +14,13 @@ import scipy.stats
 from support.processes import ROOT, python
 
 from gammavae_jax.models import distributions
+from gammavae_jax.models import gamma_sampler as sampler_module
 from gammavae_jax.models.distributions import Gamma, Gaussian
+from gammavae_jax.models.gamma_sampler import (
+    gamma_sampler,
+    jax_sampler,
+    sampler_note,
+)
 
 SHAPES = [1e-3, 0.01, 0.125, 0.5, 1.0, 3.0, 30.0, 1000.0]
 N = 20_000
@@ -22,16 +29,19 @@ N = 20_000
 @pytest.fixture(scope="module")
 def tfd():
     """The distributions of TensorFlow Probability."""
-    if distributions.SAMPLER == "jax":
-        pytest.skip(f"without TensorFlow Probability: {distributions.WHY_NOT_TFP}")
-    return distributions.tfd
+    if why_not_tfp := gamma_sampler().why_not_tfp:
+        pytest.skip(f"without TensorFlow Probability: {why_not_tfp}")
+    from tensorflow_probability.substrates.jax import distributions as tfd
+
+    return tfd
 
 
 @contextlib.contextmanager
 def drawn_by(sampler):
     """Use this sampler for everything traced inside the block."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distributions, "SAMPLER", sampler)
+        if sampler == "jax":
+            patch.setattr(distributions, "gamma_sampler", lambda: jax_sampler(""))
         yield
 
 
@@ -116,10 +126,10 @@ def test_both_samplers_draw_from_the_same_distribution(tfd):
     a = jnp.broadcast_to(jnp.array(SHAPES)[:, None], (len(SHAPES), N))
     logs = []
     for name, seed in (("tensorflow-probability", 1), ("jax", 2)):
-        with drawn_by(name):
-            logs.append(
-                jax.jit(lambda k: distributions._log_draw(k, a))(jax.random.key(seed))
-            )
+        sampler = gamma_sampler() if name != "jax" else jax_sampler("")
+        logs.append(
+            jax.jit(lambda k, s=sampler: s.log_draw(k, a))(jax.random.key(seed))
+        )
     assert np.isfinite(logs).all()
     for shape, *both in zip(SHAPES, *logs, strict=True):
         assert scipy.stats.ks_2samp(*both).pvalue > 1e-3, shape  # pyright: ignore
@@ -143,10 +153,10 @@ def test_without_tfp_jax_samples_and_one_line_names_the_repair(fault, tmp_path):
     (tmp_path / "tensorflow_probability" / "__init__.py").write_text(fault)
     program = (
         "import json\n"
-        "from gammavae_jax.models import distributions as d\n"
+        "from gammavae_jax.models import gamma_sampler as g\n"
         "from gammavae_jax.runs import environment as e\n"
-        "values = [d.SAMPLER, e.describe_environment()['sampler'], d.sampler_note()]\n"
-        "print(json.dumps(values))"
+        "sampler = e.describe_environment()['sampler']\n"
+        "print(json.dumps([g.gamma_sampler().library, sampler, g.sampler_note()]))"
     )
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     done = python("-c", program, PYTHONPATH=path)
@@ -169,15 +179,16 @@ def test_the_note_names_both_packages_if_both_are_installed(monkeypatch):
             self.name, self.version = name, "0.25.0"
 
     monkeypatch.setattr(
-        distributions.importlib.metadata,
+        importlib.metadata,
         "distributions",
         lambda name: [Distribution(name)],
     )
-    monkeypatch.setattr(distributions, "SAMPLER", "jax")
-    note = distributions.sampler_note()
+    broken = jax_sampler("ImportError: gone")
+    monkeypatch.setattr(sampler_module, "gamma_sampler", lambda: broken)
+    note = sampler_note()
     assert "tensorflow-probability 0.25.0 and tfp-nightly 0.25.0" in note
 
 
 def test_there_is_no_note_if_tfp_samples(tfd):
     del tfd
-    assert distributions.sampler_note() == distributions.WHY_NOT_TFP == ""
+    assert sampler_note() == gamma_sampler().why_not_tfp == ""
