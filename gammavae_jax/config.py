@@ -110,7 +110,7 @@ class ModelConfig:
             remedy = "set model.latent=gamma"
             raise InputError(f"model.kl={self.kl} needs a Gamma posterior: {remedy}")
         if self.kl == "report_eq2" and self.prior_concentration > 1:
-            problem = "model.kl=report_eq2 has no minimum above a prior of concentration 1"
+            problem = "model.kl=report_eq2 has no minimum if prior_concentration > 1"
             raise InputError(f"{problem}: set model.prior_concentration to at most 1")
 
     @property
