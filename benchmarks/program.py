@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import jax
 import numpy as np
 
+from benchmarks.accelerator_page import LISTING, listed_cells
 from benchmarks.log_mels import synthetic_machines
 from benchmarks.script import parser, positive, run_script, show, write
 from benchmarks.training import PRESET_OF_MODEL, configuration
@@ -51,18 +52,19 @@ class Operation(NamedTuple):
     Attributes:
         name: the operation in StableHLO; a custom call also has its target.
         function: the function that contains the operation, and its caller.
-        caller: the innermost line of the package that leads to it, or "".
+        line: the innermost line of the package that leads to it, or "".
         depth: the number of loops around the operation.
         shapes: the shapes of the results; those of a loop's carry are counted.
         trip_count: a loop's number of iterations, None if the program computes it.
         selected_arrays: how many arrays of a loop's carry each iteration copies with
             `select`, because other models may already have finished.
-        body: a loop's number of operations, by name, with its condition and called functions.
+        body: a loop's number of operations by name, with those of its condition and of
+            the functions that it calls.
     """
 
     name: str
     function: str
-    caller: str
+    line: str
     depth: int
     shapes: str
     trip_count: int | None = None
@@ -251,29 +253,6 @@ def _counted_as(op: Any) -> str:
     return name + (" with a vector" if min(ranks) == n_batch_axes + 1 else "")
 
 
-def show_listing(model: str, operations: Sequence[Mapping[str, Any]]) -> None:
-    """Print a listing as a table."""
-    columns = ["operation", "loops around", "from", "line", "result", "iterations",
-               "operations inside", "selected arrays"]  # fmt: skip
-    show(f"{model}: what may serialise", columns, map(cells, operations))
-
-
-def cells(found: Mapping[str, Any]) -> list[str]:
-    """Return a listed operation as the cells of a table's row."""
-    is_loop = found["name"] == "while"
-    trips = found["trip_count"]
-    return [
-        found["name"],
-        str(found["depth"]),
-        found["function"],
-        found["caller"],
-        found["shapes"],
-        ("computed" if trips is None else str(trips)) if is_loop else "",
-        str(sum(found["body"].values())) if is_loop else "",
-        str(found["selected_arrays"]) if is_loop else "",
-    ]
-
-
 def main() -> int:
     options = parser(__doc__, rounds=None, warm_up=None)
     add = options.add_argument
@@ -288,7 +267,7 @@ def main() -> int:
     }
     write(parsed.json, {"program": found})
     for model, operations in found.items():
-        show_listing(model, operations)
+        show(f"{model}: what may serialise", LISTING, map(listed_cells, operations))
     return 0
 
 

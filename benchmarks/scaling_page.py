@@ -1,5 +1,6 @@
 """The generated part of `docs/scaling.md`: tables of figures and a projection."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +65,14 @@ def _machines(record: dict[str, Any]) -> str:
         [
             f"{found['machines']:,}",
             f"{found['waves']:,}",
-            _number(found["wall_s"]),
+            number(found["wall_s"]),
             f"{found['wall_s'] / found['machines']:.2f}",
-            _number(found["peak_memory_bytes"] / 1e6),
+            number(found["peak_memory_bytes"] / 1e6),
         ]
         for found in record["machines"]
     ]
     head = ["machines", "waves", "s", "s per machine", "peak memory, MB"]
-    return _table(head, rows) + _flatness(record["machines"])
+    return table(head, rows) + _flatness(record["machines"])
 
 
 def _flatness(runs: list[dict[str, Any]]) -> str:
@@ -94,17 +95,17 @@ def _clips(record: dict[str, Any]) -> str:
     rows = [
         [
             f"{found['clips']:,}",
-            _number(found["wall_s"]),
+            number(found["wall_s"]),
             f"{found['timing']['train_s']:.2f}",
-            _number(found["timing"]["windows_per_s"]),
-            _number(found["peak_memory_bytes"] / 1e6),
+            number(found["timing"]["windows_per_s"]),
+            number(found["peak_memory_bytes"] / 1e6),
         ]
         for found in record["clips"]
     ]
     n_machines = record["clips"][0]["machines"]
     head = [f"training clips of each of {n_machines} machines", "s", "training, s",
             "windows/s", "peak memory, MB"]  # fmt: skip
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _devices(record: dict[str, Any]) -> str:
@@ -112,8 +113,8 @@ def _devices(record: dict[str, Any]) -> str:
     rows = [
         [
             f"{found['devices']}",
-            _number(found["wall_s"]),
-            _number(found["timing"]["windows_per_s"]),
+            number(found["wall_s"]),
+            number(found["timing"]["windows_per_s"]),
             f"{_rate(found) / _rate(first):.2f}",
         ]
         for found in record["devices"]
@@ -125,14 +126,14 @@ def _devices(record: dict[str, Any]) -> str:
         "windows/s",
         "relative to the first",
     ]
-    table = _table(head, rows)
+    text = table(head, rows)
     if record["environment"]["platform"] == "cpu":
-        table += (
+        text += (
             "\n\nThese devices share the same cores, and one device already uses "
             "all of them. The table shows what it costs to distribute machines over "
             "devices, not what more hardware gains."
         )
-    return table
+    return text
 
 
 def _projection(record: dict[str, Any]) -> str:
@@ -152,7 +153,7 @@ def _projection(record: dict[str, Any]) -> str:
     largest = record["machines"][-1]
     return (
         f"### {_FLEET:,} machines, projected\n\n"
-        + _table(head, rows)
+        + table(head, rows)
         + f"""
 
 These are projections, not measurements. They assume that
@@ -190,12 +191,14 @@ def _rate(found: dict[str, Any]) -> float:
     return found["timing"]["windows_per_s"]
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table, aligned to the right."""
     lines = [head, ["---:"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Format a number: without decimals from 100."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 

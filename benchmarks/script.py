@@ -33,7 +33,7 @@ def parser(
     """Return a parser with the options that all scripts share."""
     made = Parser(description=(description or "").partition("\n")[0])
     made.add_argument(
-        "--json", type=_new_file, metavar="FILE", help="write the figures to this file"
+        "--json", type=new_file, metavar="FILE", help="write the figures to this file"
     )
     if rounds is not None:
         made.add_argument(
@@ -57,7 +57,8 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def _new_file(text: str) -> Path:
+def new_file(text: str) -> Path:
+    """Parse the path of a file to be written in an existing folder."""
     path = Path(text)
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise argparse.ArgumentTypeError(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.profiler import ProfileData, ProfileOptions
 
-from benchmarks.training import Batching, Training, configuration
+from benchmarks.training import Training, configuration
 
 # The first kind with a word in an operation's name is its kind.
 KINDS: dict[str, tuple[str, ...]] = {
@@ -44,16 +44,11 @@ class Event(NamedTuple):
 
 
 def trace_epoch(
-    model: str,
-    machines: int,
-    batch_size: int,
-    clips: int,
-    frames: int,
-    batching: Batching = "vmap",
+    model: str, machines: int, batch_size: int, clips: int, frames: int
 ) -> dict[str, Any]:
     """Train for one epoch as a warm-up, trace another one, and return its table."""
     config = configuration(model, 1, batch_size)
-    training = Training(config, machines, clips, frames, batching)
+    training = Training(config, machines, clips, frames, "auto")
     training.run(1)
     options = ProfileOptions()
     options.python_tracer_level = 0

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from benchmarks.compile_clock import CompileClock
+from benchmarks.grid_cases import Precision
 from benchmarks.log_mels import N_MELS, synthetic_machines
 from benchmarks.machine import (
     device_bytes,
@@ -21,7 +22,6 @@ from gammavae_jax.presets import preset
 from gammavae_jax.training.epoch import make_trainer
 
 Batching = Literal["auto", "vmap", "map"]
-Precision = Literal["float32", "tf32", "bfloat16"]
 PRESET_OF_MODEL = {"autoencoder": "autoencoder", "gammavae": "default"}
 
 
