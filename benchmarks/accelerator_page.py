@@ -162,8 +162,8 @@ def _trace(record: dict[str, Any]) -> str:
     return (
         f"## One epoch, traced\n\n{found['model']}, {found['machines']} machines, "
         f"batch {found['batch_size']}: {found['events']:,} operations in "
-        f"{1e3 * found['span_s']:.1f} ms. For {100 * found['idle_share']:.0f} % of this "
-        "time, no operation ran. An operation's own time excludes the operations "
+        f"{1e3 * found['span_s']:.1f} ms. For {100 * found['idle_share']:.0f} % of "
+        "this time, no operation ran. An operation's own time excludes the operations "
         "inside it. The shares are relative to the sum of these times.\n\n"
         + table(["kind", "share"], kinds)
         + "\n\n"

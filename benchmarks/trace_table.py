@@ -7,7 +7,7 @@ for the host.
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,23 +50,27 @@ def trace_epoch(
     config = configuration(model, 1, batch_size)
     training = Training(config, machines, clips, frames, "auto")
     training.run(1)
+    table = trace_table(traced(lambda: training.run(1)))
+    sizes = {"machines": machines, "batch_size": batch_size, "clips": clips}
+    return {"model": model, **sizes, **table}
+
+
+def traced(work: Callable[[], Any]) -> list[list[Event]]:
+    """Run work that waits for its results; return the operations of each device.
+
+    Each list holds the operations in a stream of an accelerator, or in a thread of the
+    CPU if there is no accelerator.
+    """
     options = ProfileOptions()
     options.python_tracer_level = 0
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder, profiler_options=options):
-            training.run(1)
+            work()
         (path,) = Path(folder).rglob("*.xplane.pb")
-        lines = device_lines(ProfileData.from_file(str(path)))
-    return {"model": model, "machines": machines, "batch_size": batch_size,
-            "clips": clips, **trace_table(lines)}  # fmt: skip
+        return _device_lines(ProfileData.from_file(str(path)))
 
 
-def device_lines(trace: Any) -> list[list[Event]]:
-    """Return the operations in each stream of an accelerator, or thread of a CPU.
-
-    Args:
-        trace: a `ProfileData`.
-    """
+def _device_lines(trace: ProfileData) -> list[list[Event]]:
     planes = list(trace.planes)
     devices = [plane for plane in planes if plane.name.startswith("/device:")]
     on_device = [_events(line) for plane in devices for line in _streams(plane)]
