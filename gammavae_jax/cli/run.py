@@ -19,6 +19,7 @@ from gammavae_jax.cli.shared import (
     prepare,
 )
 from gammavae_jax.errors import InputError
+from gammavae_jax.opening import read_text
 
 if TYPE_CHECKING:
     from gammavae_jax.config import Config
@@ -176,7 +177,7 @@ def epochs_of(out: Path) -> int | None:
     for path in paths:
         # If the folder cannot be resumed, a later check refuses it and names it.
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(read_text(path))
             config = content if path.name == "config.json" else content["config"]
             epochs.append(int(config["train"]["epochs"]))
     return max(epochs, default=None)

@@ -15,6 +15,7 @@ import tyro
 
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import unusable, write_text
+from gammavae_jax.opening import read_text
 from gammavae_jax.process import (
     Terminated,
     exit_status,
@@ -140,7 +141,7 @@ def models_in_checkpoint(folder: Path) -> int:
     if (folder / "fleet.json").is_file():
         return 2
     try:
-        about = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
+        about = json.loads(read_text(folder / "detector.json"))
         config = about["config"]
         folds = config["train"]["n_folds"] if config["train"]["split"] == "folds" else 1
         return len(about["machines"]) * int(config["n_seeds"]) * int(folds)

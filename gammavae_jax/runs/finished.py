@@ -15,6 +15,7 @@ from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.evaluation.csv_files import ClipRow, read_clips_csv, read_results_csv
 from gammavae_jax.files import writing
 from gammavae_jax.log import Log
+from gammavae_jax.opening import read_text
 from gammavae_jax.report.clips import Loader
 from gammavae_jax.report.page import Report
 from gammavae_jax.report.pictures import Sound
@@ -74,8 +75,8 @@ def _read_run(folder: Path) -> tuple[Detector, Report, Path | None]:
     refuse_fleet(folder)
     path = folder / "summary.json"
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        rows = read_results_csv((folder / "results.csv").read_text(encoding="utf-8"))
+        summary = json.loads(read_text(path))
+        rows = read_results_csv(read_text(folder / "results.csv"))
         if not isinstance(summary, dict):
             raise ValueError
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:

@@ -37,6 +37,7 @@ from gammavae_jax.files import (
     unusable,
     write_text,
 )
+from gammavae_jax.opening import read_bytes, read_text
 from gammavae_jax.process import deferred_signals
 
 FORMAT = 9  # increased when older checkpoints become unreadable
@@ -101,7 +102,7 @@ def save_arrays(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
 def read_marker(path: Path) -> tuple[Any, Config]:
     """Read a marker; return its content as a dict, and its configuration."""
     with _reading(path, marker(path)):
-        about = json.loads(marker(path).read_text(encoding="utf-8"))
+        about = json.loads(read_text(marker(path)))
         if not isinstance(about, dict):
             raise ValueError
     if about.get("format") != FORMAT:
@@ -163,7 +164,7 @@ def read_beside(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
     for name, checksum in about["beside"].items():
         file = path.with_name(name)
         with _reading(path, file):
-            files[name] = file.read_bytes()
+            files[name] = read_bytes(file)
         if hashlib.sha256(files[name]).hexdigest() != checksum:
             raise _damaged(path, file)
     return files

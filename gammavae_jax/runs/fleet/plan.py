@@ -24,6 +24,7 @@ from gammavae_jax.data.arrays import Capacity
 from gammavae_jax.data.machines import MachineFiles
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import write_text
+from gammavae_jax.opening import read_text
 from gammavae_jax.runs.fleet.survey import MachineSize
 from gammavae_jax.training.step import init_state
 
@@ -104,7 +105,7 @@ def read_plan(out: Path) -> WavePlan:
     """
     path = out / PLAN
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = json.loads(read_text(path))
         if about.pop("format") != _FORMAT:
             raise InputError(
                 f"{str(path)!r} is from another version of gammavae_jax: use that "
