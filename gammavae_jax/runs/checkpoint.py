@@ -99,7 +99,7 @@ def load_with_files(folder: Path) -> tuple[Detector, dict[str, bytes]]:
     """
     path = folder / "detector"
     refuse_fleet(folder, "checkpoint")
-    if not marker(path).is_file():
+    if not marker(path).exists():
         problem = "contains no detector" if folder.exists() else "does not exist"
         raise InputError(
             f"{str(folder)!r} {problem}: pass a detector that gammavae fit wrote, or "

@@ -527,7 +527,7 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(
     for number in denied:
         check((stored_arrays, "file_checksums"), number)
         check((stored_arrays.ocp, "load"), number)
-    check((Path, "read_text"), errno.EACCES)
+    check((stored_arrays, "read_text"), errno.EACCES)
 
 
 def test_an_unreadable_newest_state_is_not_replaced_by_the_previous_one(
