@@ -179,7 +179,8 @@ def _names(headers: bytes) -> tuple[str, str]:
     header = found[1] if found else b""
     options = parse_options_header(header)[1]
     field, name = (
-        options.get(key, b"").decode("utf-8", "replace") for key in (b"name", b"filename")
+        options.get(key, b"").decode("utf-8", "replace")
+        for key in (b"name", b"filename")
     )
     # RFC 5987, which some clients use for names that are not ASCII.
     if encoded := re.search(rb"(?i)filename\*=utf-8''([^\s;]+)", header):
