@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.opening import open_pipe, open_regular
+from gammavae_jax.untrusted_files import open_pipe, open_regular
 
 _UNFINISHED = re.compile(r"\..+-[0-9a-f]{32}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)  # no space left, quota exceeded

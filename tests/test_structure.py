@@ -45,12 +45,15 @@ MOST_IN_ROOT = 9
 LIGHT = {PACKAGE, "tyro", "docstring_parser", "typeguard", "typing_extensions"}
 FORBIDDEN_IMPORTS = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
-# Modules that read files only through `opening`, except for these, which read the
-# package's own files, the system's, or members of an archive.
-OPENING = "opening"
+# All modules read files through this one, except for those that read the package's own
+# files, the system's, or members of an archive. The same holds for parsing JSON.
+UNTRUSTED = "untrusted_files"
 READ_OTHER_FILES = {
     *("data.archives", "data.download.catalogue", "evaluation.submission", "live.app"),
-    *("report.templates", "runs.fleet.plan", OPENING),
+    *("report.templates", "runs.fleet.plan", UNTRUSTED),
+}
+PARSE_OTHER_JSON = {
+    *("config_json", "data.download.catalogue", "devices.cluster", UNTRUSTED)
 }
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 
@@ -177,6 +180,12 @@ def opens_for_reading(node: ast.AST) -> bool:
 def test_files_that_may_be_pipes_are_read_only_through_one_module(name):
     calls = filter(opens_for_reading, ast.walk(parse(MODULES[name])))
     assert [ast.unparse(call) for call in calls] == []
+
+
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - PARSE_OTHER_JSON))
+def test_json_that_may_be_malformed_is_parsed_only_in_one_module(name):
+    text = MODULES[name].read_text(encoding="utf-8")
+    assert "json.load" not in text
 
 
 def test_no_module_has_a_meaningless_name():

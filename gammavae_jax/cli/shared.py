@@ -15,7 +15,6 @@ import tyro
 
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import unusable, write_text
-from gammavae_jax.opening import read_text
 from gammavae_jax.process import (
     Terminated,
     exit_status,
@@ -25,6 +24,7 @@ from gammavae_jax.process import (
     limit_blas_threads,
     raising_on_termination,
 )
+from gammavae_jax.untrusted_files import read_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -141,7 +141,7 @@ def models_in_checkpoint(folder: Path) -> int:
     if (folder / "fleet.json").is_file():
         return 2
     try:
-        about = json.loads(read_text(folder / "detector.json"))
+        about = read_json(folder / "detector.json")
         config = about["config"]
         folds = config["train"]["n_folds"] if config["train"]["split"] == "folds" else 1
         return len(about["machines"]) * int(config["n_seeds"]) * int(folds)

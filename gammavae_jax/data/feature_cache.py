@@ -29,7 +29,7 @@ from gammavae_jax.data.machines import ClipFile
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import atomic_write, is_unfinished, write_text
 from gammavae_jax.log import Log
-from gammavae_jax.opening import open_regular, read_text
+from gammavae_jax.untrusted_files import open_regular, read_json
 
 _blake2b = functools.partial(hashlib.blake2b, digest_size=20)
 _ABANDONED_S = 24 * 3600.0  # older unfinished files must come from killed runs
@@ -88,7 +88,7 @@ class FeatureCache:
         if not path.exists():
             return None
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, EOFError):
-            about = json.loads(read_text(path))
+            about = read_json(path)
             lengths = [int(n) for n in about["frames"]]
             explained = tuple(map(float, about.get("explained", ())))
             array = np.load(self.folder / f"{about['array']}.npy", mmap_mode="r")

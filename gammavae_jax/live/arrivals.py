@@ -21,7 +21,7 @@ from gammavae_jax.data.audio_header import lacks_samples
 from gammavae_jax.data.listing import Reason, list_recordings, status_of
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import FolderInUse, FolderLock, write_text
-from gammavae_jax.opening import open_regular, read_text
+from gammavae_jax.untrusted_files import open_regular, parse_json, read_text
 
 _LINE_START = '{"file": "'
 _KEPT_SECONDS = 30 * 24 * 3600
@@ -263,7 +263,7 @@ def _read(path: Path) -> dict[str, Scored]:
     lines = read_text(path, errors="replace").split("\n")
     for number, line in enumerate(lines):
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             more = (int(entry.get(field, 0)) for field in ("inode", "ctime_ns"))
             stamp = Stamp(int(entry["size"]), int(entry["mtime_ns"]), *more)
             content = str(entry.get("content", ""))

@@ -1,6 +1,5 @@
 """Reads the folder of a finished run and rebuilds its report page."""
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,6 @@ from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.evaluation.csv_files import ClipRow, read_clips_csv, read_results_csv
 from gammavae_jax.files import writing
 from gammavae_jax.log import Log
-from gammavae_jax.opening import read_text
 from gammavae_jax.report.clips import Loader
 from gammavae_jax.report.page import Report
 from gammavae_jax.report.pictures import Sound
@@ -28,6 +26,7 @@ from gammavae_jax.runs.results import (
 )
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.scored_clips import ScoredClips
+from gammavae_jax.untrusted_files import read_json, read_text
 
 
 def report_run(
@@ -75,7 +74,7 @@ def _read_run(folder: Path) -> tuple[Detector, Report, Path | None]:
     refuse_fleet(folder)
     path = folder / "summary.json"
     try:
-        summary = json.loads(read_text(path))
+        summary = read_json(path)
         rows = read_results_csv(read_text(folder / "results.csv"))
         if not isinstance(summary, dict):
             raise ValueError

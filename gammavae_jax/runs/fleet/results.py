@@ -22,12 +22,12 @@ from gammavae_jax.evaluation.metrics import Row
 from gammavae_jax.evaluation.tables import by_seed, percent, summarise_scores, to_json
 from gammavae_jax.files import atomic_write
 from gammavae_jax.log import Log
-from gammavae_jax.opening import open_regular, read_text
 from gammavae_jax.report.fleet_page import MachineLine, write_fleet_page
 from gammavae_jax.runs.fleet.plan import WavePlan, wave_folder, wave_folders
 from gammavae_jax.runs.folder import last_epoch
 from gammavae_jax.runs.publish import atomic_results
 from gammavae_jax.runs.results import Origin
+from gammavae_jax.untrusted_files import open_regular, read_json
 
 _STAGES = ("features_s", "compile_s", "train_s", "fit_s", "score_s")
 
@@ -132,7 +132,7 @@ def _gather_score_files(folders: Sequence[Path], out: Path) -> None:
 def _summaries(folders: Sequence[Path]) -> Iterator[dict[str, Any]]:
     """Yield the content of each wave's `summary.json`, read one at a time."""
     for folder in folders:
-        yield json.loads(read_text(folder / "summary.json"))
+        yield read_json(folder / "summary.json")
 
 
 def _totals(folders: Sequence[Path]) -> dict[str, Any]:

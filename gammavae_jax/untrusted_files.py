@@ -1,16 +1,19 @@
-"""Opens files that may turn out to be pipes or devices, without waiting forever.
+"""Opens and parses files that may be anything, because someone else put them there.
 
 Opening a named pipe waits for the process at its other end, and a device may never end.
-A test ensures that the package opens files for reading only with these functions.
+JSON may be nested deeply, or hold numbers that are not finite. Tests ensure that the
+package opens files for reading, and parses JSON, only with these functions.
 """
 
 import errno
 import io
+import json
+import math
 import os
 import stat
 import time
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # missing on Windows, as are named pipes
 PIPE_SECONDS = 60.0  # how long to wait for a process that reads a pipe
@@ -39,6 +42,30 @@ def read_text(path: Path, errors: str = "strict") -> str:
     """
     with io.TextIOWrapper(open_regular(path), "utf-8", errors) as file:
         return file.read()
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file; for errors, see `read_text`, `parse_json`."""
+    return parse_json(read_text(path))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON.
+
+    Raises:
+        ValueError: the text is not JSON, is nested too deeply, or has a number that is
+            not finite.
+    """
+    try:
+        return json.loads(text, parse_float=_finite, parse_constant=_finite)
+    except RecursionError as error:
+        raise ValueError("JSON that is nested too deeply") from error
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is not a finite number")
+    return number
 
 
 def open_pipe(path: Path) -> BinaryIO:

@@ -1,4 +1,4 @@
-"""No command waits for a pipe that nobody writes to or reads."""
+"""No pipe is waited for forever, and no JSON raises an unexpected error."""
 
 import json
 import os
@@ -6,16 +6,23 @@ import threading
 
 import pytest
 
-from gammavae_jax import opening
+from gammavae_jax import untrusted_files
 from gammavae_jax.cli.shared import models_in_checkpoint, write_json
+from gammavae_jax.config_json import override
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.rows import read_lines
 from gammavae_jax.files import write_text
 from gammavae_jax.live.announce import JsonLines
-from gammavae_jax.live.arrivals import ScoredLog
-from gammavae_jax.opening import open_regular, read_bytes, read_text
+from gammavae_jax.live.arrivals import ScoredLog, Stamp
+from gammavae_jax.presets import preset
 from gammavae_jax.runs.folder import read_config, read_metrics
 from gammavae_jax.runs.stored_arrays import read_beside, read_marker
+from gammavae_jax.untrusted_files import (
+    open_regular,
+    parse_json,
+    read_bytes,
+    read_text,
+)
 
 
 @pytest.fixture
@@ -58,13 +65,44 @@ def test_a_pipe_in_place_of_a_file_is_an_error(tmp_path, name, read):
         read(tmp_path / name)
 
 
+ABSURD = {
+    "deep": "[" * 100_000,
+    "deep object": '{"a":' * 100_000,
+    "infinite": '{"size": 1e999}',
+    "no number": '{"size": NaN}',
+    "constant": '{"size": -Infinity}',
+    "long": '{"size": ' + "1" * 10_000 + "}",
+}
+
+
+@pytest.mark.parametrize("text", ABSURD.values(), ids=ABSURD)
+def test_absurd_json_is_a_value_error_wherever_it_is_read(tmp_path, text):
+    with pytest.raises(ValueError, match=r"deep|finite|limit"):
+        parse_json(text)
+    log = tmp_path / "state"
+    good = {"file": "a.wav", "size": 1, "mtime_ns": 2, "time": 3.5}
+    log.write_text(json.dumps(good) + "\n" + text + "\n")
+    with ScoredLog(log) as scored:  # a damaged line is skipped
+        assert scored.contains("a.wav", Stamp(1, 2))
+    for name in ("detector.json", "config.json", "metrics.jsonl"):
+        (tmp_path / name).write_text(text)
+    assert models_in_checkpoint(tmp_path) == 1
+    assert read_metrics(tmp_path) == []
+    with pytest.raises(InputError, match="damaged"):
+        read_config(tmp_path)
+    with pytest.raises(InputError, match="damaged"):
+        read_marker(tmp_path / "detector")
+    with pytest.raises(InputError):
+        override(preset("default"), [f"train.learning_rate={text}"])
+
+
 def test_a_pipe_in_place_of_a_marker_does_not_stop_the_preparation(tmp_path):
     os.mkfifo(tmp_path / "detector.json")
     assert models_in_checkpoint(tmp_path) == 1
 
 
 def test_writing_to_a_pipe_ends_if_no_process_reads_it(pipe, monkeypatch):
-    monkeypatch.setattr(opening, "PIPE_SECONDS", 0.0)
+    monkeypatch.setattr(untrusted_files, "PIPE_SECONDS", 0.0)
     with pytest.raises(OSError, match="no process reads this pipe"):
         write_text(pipe, "text")
     with pytest.raises(InputError, match=r"no process reads this pipe.*--json"):
