@@ -13,13 +13,13 @@ import os
 import stat
 import time
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # missing on Windows, as are named pipes
 PIPE_SECONDS = 60.0  # how long to wait for a process that reads a pipe
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
     """Open a file for reading bytes.
 
     Raises:
@@ -68,7 +68,7 @@ def _finite(text: str) -> float:
     return number
 
 
-def open_pipe(path: Path) -> BinaryIO:
+def open_pipe(path: Path) -> io.BufferedWriter:
     """Open an existing pipe or device for writing bytes.
 
     Raises:
