@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from gammavae_jax.config import Config
 from gammavae_jax.errors import InputError, unknown_name
+from gammavae_jax.untrusted_files import parse_json
 
 
 def override(config: Config, assignments: Sequence[str]) -> Config:
@@ -34,7 +35,7 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
             fields = ", ".join(f"{path}.{name}" for name in branch[keys[-1]])
             raise InputError(f"{path!r} is a group of fields: set one of {fields}")
         try:
-            branch[keys[-1]] = json.loads(text)
+            branch[keys[-1]] = parse_json(text)
         except ValueError:
             branch[keys[-1]] = text.strip()
     return from_dict(tree)

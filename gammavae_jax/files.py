@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gammavae_jax.errors import InputError
+from gammavae_jax.untrusted_files import open_pipe, open_regular
 
 _UNFINISHED = re.compile(r"\..+-[0-9a-f]{32}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)  # no space left, quota exceeded
@@ -36,7 +37,8 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
 
     Args:
         path: the file; it is replaced if it exists. If it is a link, the link stays and
-            its target is replaced. A device or a pipe is written to directly.
+            its target is replaced. A device or a pipe is written to directly; see
+            `open_pipe`.
         durable: wait a few milliseconds until the data is on disk, so that the file
             survives a power cut.
 
@@ -45,7 +47,7 @@ def atomic_write(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
     """
     path = _target(path)
     if path.exists() and not path.is_file():
-        with path.open("wb") as file:
+        with open_pipe(path) as file:
             yield file
         return
     unfinished = unfinished_name(path)
@@ -225,7 +227,7 @@ def file_checksums(folder: Path) -> dict[str, str]:
     walk = os.walk(folder, onerror=fail)
     paths = [Path(parent, name) for parent, _, names in walk for name in names]
     for path in sorted(filter(Path.is_file, paths)):
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             digest = hashlib.file_digest(file, "sha256")
         checksums[path.relative_to(folder).as_posix()] = digest.hexdigest()
     return checksums

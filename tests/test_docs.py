@@ -75,6 +75,20 @@ def test_the_index_links_every_page():
     assert names == set(re.findall(r"\]\((\w[\w-]*\.md)\)", index))
 
 
+def test_the_code_of_the_pages_is_found():
+    """Otherwise, the tests below would have nothing to run."""
+    found = {page.name: (len(commands(page)), code(page, "python")) for page in PAGES}
+    with_commands = {name for name, (n_commands, _) in found.items() if n_commands}
+    assert with_commands >= {"README.md", "own-machines.md", "live.md", "clusters.md"}
+    assert found["README.md"][0] >= 10
+    assert found["own-machines.md"][0] >= 8
+    assert sum(n_commands for n_commands, _ in found.values()) >= 60
+    assert len(found["own-machines.md"][1]) >= 3
+    for page in PAGES:  # blocks of another form would not be found
+        fences = re.findall(r"^ *(?:```|~~~)[^\n`]*", page.read_text(), re.M)
+        assert set(fences) <= {"```", "```bash", "```python", "```yaml"}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_has_valid_options(page):
     for line in commands(page):

@@ -1,7 +1,6 @@
 """`gammavae run`: trains models of all machines, and evaluates them."""
 
 import contextlib
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +18,7 @@ from gammavae_jax.cli.shared import (
     prepare,
 )
 from gammavae_jax.errors import InputError
+from gammavae_jax.untrusted_files import read_json
 
 if TYPE_CHECKING:
     from gammavae_jax.config import Config
@@ -176,7 +176,7 @@ def epochs_of(out: Path) -> int | None:
     for path in paths:
         # If the folder cannot be resumed, a later check refuses it and names it.
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             config = content if path.name == "config.json" else content["config"]
             epochs.append(int(config["train"]["epochs"]))
     return max(epochs, default=None)

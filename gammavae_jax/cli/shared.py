@@ -25,6 +25,7 @@ from gammavae_jax.process import (
     limit_blas_threads,
     raising_on_termination,
 )
+from gammavae_jax.untrusted_files import read_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -142,7 +143,7 @@ def models_in_checkpoint(folder: Path) -> int:
     if (folder / "fleet.json").is_file():
         return 2
     try:
-        about = json.loads((folder / "detector.json").read_text(encoding="utf-8"))
+        about = read_json(folder / "detector.json")
         config = about["config"]
         folds = config["train"]["n_folds"] if config["train"]["split"] == "folds" else 1
         return len(about["machines"]) * int(config["n_seeds"]) * int(folds)

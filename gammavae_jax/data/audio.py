@@ -26,6 +26,7 @@ from gammavae_jax.data.channel_levels import ChannelLevels
 from gammavae_jax.data.channels import Channels, require_channels
 from gammavae_jax.data.sample_scale import SampleScale
 from gammavae_jax.errors import InputError, printable
+from gammavae_jax.untrusted_files import open_regular
 
 # `_BLOCK` is the number of samples per read, over all channels; it keeps memory use
 # independent of the header. `_SMALLEST_BLOCK` is the minimum number of frames per read,
@@ -173,7 +174,7 @@ def _closed(source: Any) -> Any:
         data = source.getvalue()
         head = closed_head(data[:HEAD_BYTES], len(data))
         return head and io.BytesIO(head + data[HEAD_BYTES:])
-    with open(source, "rb") as file:
+    with open_regular(source) as file:
         n_bytes = os.fstat(file.fileno()).st_size
         head = closed_head(file.read(HEAD_BYTES), n_bytes)
     return head and _WithHead(source, head)

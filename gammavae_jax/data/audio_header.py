@@ -10,6 +10,7 @@ import re
 from typing import Any, NamedTuple
 
 from gammavae_jax.errors import InputError
+from gammavae_jax.untrusted_files import open_regular
 
 _CONTAINERS = ("WAV", "WAVEX", "RF64", "FLAC")
 # Bytes per sample. Block codecs such as ADPCM are not supported: truncated files decode
@@ -118,10 +119,8 @@ def lacks_samples(path: str | os.PathLike[str]) -> bool:
 
     Return False for a file that cannot be read or has another format.
     """
-    if not os.path.isfile(path):  # opening a pipe would wait for its writer
-        return False
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             head, n_bytes = file.read(HEAD_BYTES), os.fstat(file.fileno()).st_size
     except OSError:
         return False

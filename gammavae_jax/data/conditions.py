@@ -4,6 +4,7 @@ A model learns not only the machine, but also the microphone, its gain and the l
 the clips. If any of these changes, scores change even though the machine is healthy.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -117,12 +118,18 @@ def notes_on(
     for machine, new in heard.items():
         old = trained.get(machine)
         known = old.sample_rates if old else (config.sample_rate,)
-        for rate in sorted({rate for rate, _ in new.formats} - set(known)):
+        rates = sorted({rate for rate, _ in new.formats} - set(known))
+        for rate in rates:
             notes[f"rate {rate}"] = _rate(rate, known, config.sample_rate)
         found = _dead_channel(new.levels, config) | _dead_reference(new.levels, config)
         if old is not None:
             found |= _channels(old, new.formats, config)
-            found |= _length(old, new.log_mels, config) | _level(old, new.log_mels)
+            found |= _length(old, new.log_mels, config)
+            level = _level(old, new.log_mels)
+            # A dead channel, or bands above half the sample rate, are always quiet.
+            if "dead" in found or min(rates, default=math.inf) < config.sample_rate:
+                level.pop("quieter", None)
+            found |= level
         prefix = f"{printable(machine)}: " if len(heard) > 1 else ""
         notes |= {f"{kind} {machine}": prefix + note for kind, note in found.items()}
     return notes

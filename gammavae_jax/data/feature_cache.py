@@ -29,6 +29,7 @@ from gammavae_jax.data.machines import ClipFile
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import atomic_write, is_unfinished, write_text
 from gammavae_jax.log import Log
+from gammavae_jax.untrusted_files import open_regular, read_json
 
 _blake2b = functools.partial(hashlib.blake2b, digest_size=20)
 _ABANDONED_S = 24 * 3600.0  # older unfinished files must come from killed runs
@@ -87,7 +88,7 @@ class FeatureCache:
         if not path.exists():
             return None
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, EOFError):
-            about = json.loads(path.read_text(encoding="utf-8"))
+            about = read_json(path)
             lengths = [int(n) for n in about["frames"]]
             explained = tuple(map(float, about.get("explained", ())))
             array = np.load(self.folder / f"{about['array']}.npy", mmap_mode="r")
@@ -148,9 +149,7 @@ def _content(path: Path) -> str:
     """Return a checksum of a recording's bytes."""
     if (archive := archives.archive_of(path)) is not None:
         return _blake2b(archives.read_recording(archive, path)).hexdigest()
-    if not path.is_file():  # reading a pipe or a device may never end
-        raise OSError
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, _blake2b).hexdigest()
 
 

@@ -3,7 +3,8 @@
 Only whole words count: "abnormal" counts in `pump_abnormal_01.wav`, but "broken" does
 not count in `unbroken.wav`. A word that is negated (`no_anomaly`, `fault-free`) or part
 of the name of the task (`anomaly_detection`) does not count, but a negated "normal"
-does. Recordings in a folder `test` beside a folder `train` are rejected as well.
+does. Recordings in a folder `test` or `test_data` beside a folder `train` are rejected
+as well.
 """
 
 import re
@@ -19,6 +20,7 @@ _WORDS = {
     *("abnormal", "abnormality", "abnormalities", "nonnormal"),
     *("anomaly", "anomalies", "anomalous", "faulty", "fault", "faults"),
     *("broken", "damaged", "defect", "defective", "defects", "failure", "failures"),
+    *("breakdown", "malfunction", "malfunctioning", "ng", "nok"),
 }
 _NEGATIONS_BEFORE = {"no", "non", "not", "without", "zero", "before"}
 _NEGATIONS_AFTER = {
@@ -26,7 +28,7 @@ _NEGATIONS_AFTER = {
     *("detection", "detector", "detectors"),
 }
 _NEGATIONS_OF_NORMAL = {"ab", "non", "not", "un"}
-_TEST_FOLDERS = {"test", "test_rename", "source_test", "target_test"}
+_TEST_WORDS = {"test", "tests", "testing"}  # in the name of a folder
 _NORMAL_FOLDERS = {"train", "normal"}
 _WORD = re.compile(r"[^\W\d_]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+")
 _TOKEN = re.compile(r"[^\W\d_]+")  # `AbNormal` is one token, but two words
@@ -73,8 +75,8 @@ def require_normal_names(
         why: why they have to be normal, for the message.
 
     Raises:
-        InputError: a name contains such a word, or a recording is in a folder
-            `test` beside a folder `train` or `normal`.
+        InputError: a name contains such a word, or a recording is in a folder whose
+            name contains the word "test", beside a folder `train` or `normal`.
     """
     recordings = list(recordings)
     named = [(n, w) for n, parts in recordings if (w := _first_word(parts)) is not None]
@@ -92,7 +94,7 @@ def require_normal_names(
     for name, parts in recordings:
         for n in range(1, len(parts) - 1):
             normal = beside[tuple(parts[:n])] & _NORMAL_FOLDERS
-            if normal and parts[n].lower() in _TEST_FOLDERS:
+            if normal and _TEST_WORDS & {w.lower() for w in _WORD.findall(parts[n])}:
                 raise InputError(
                     f"{printable(name)}: the folder {printable(parts[n])!r} is beside "
                     f"{min(normal)!r}, and test clips may be anomalous: pass "

@@ -25,6 +25,11 @@ def waveform_of(array: Any, name: str) -> Float32[np.ndarray, "sample *channel"]
     Raises:
         InputError: the array is not a waveform, or its full scale is unknown.
     """
+    if np.ma.is_masked(array):
+        raise InputError(
+            f"{name} has masked samples: fill them, for example with .filled(0), or "
+            "pass the parts without them"
+        )
     samples = np.asarray(array)
     is_waveform = samples.ndim == 1 or (
         samples.ndim == 2 and samples.shape[0] > samples.shape[1]

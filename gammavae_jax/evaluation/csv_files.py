@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import Row
+from gammavae_jax.untrusted_files import read_text
 
 _FORMULA = "[=+\\-@\uff1d\uff0b\uff0d\uff20\t\r\n]"
 _UNESCAPED = re.compile(f"(?:^|(?<=[;\t\r\n]))(?='*{_FORMULA})")
@@ -52,7 +53,7 @@ def clips_csv(rows: Iterable[ClipRow]) -> str:
 def read_clips_csv(path: Path) -> list[ClipRow]:
     """Read a `clips.csv` file; raise an InputError if it is missing or malformed."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         return [_clip_row(fields) for fields in csv.DictReader(io.StringIO(text))]
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise InputError(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gammavae_jax.data.names import FILE_NAME, clip_stem, nfc
 from gammavae_jax.errors import InputError
+from gammavae_jax.untrusted_files import read_bytes
 
 Section = tuple[str, str]  # machine and section
 
@@ -208,7 +209,7 @@ def read_lines(path: Path) -> list[list[str]]:
         InputError: the file is empty, or cannot be read as CSV.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_bytes(path).decode("utf-8-sig")
         lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error

@@ -7,7 +7,6 @@ challenge expects these files in a zip file, together with the technical report.
 
 import csv
 import io
-import json
 import os
 import re
 import shutil
@@ -30,6 +29,7 @@ from gammavae_jax.evaluation.rows import (
     values_by_clip,
 )
 from gammavae_jax.files import atomic_folder, write_text, writing
+from gammavae_jax.untrusted_files import parse_json, read_bytes, read_json, read_text
 
 _KINDS = ("anomaly_score", "decision_result")
 _LABEL = re.compile(r"[A-Za-z0-9-]+_[A-Za-z0-9-]+_task2_[1-4]")
@@ -129,8 +129,8 @@ def _sections_of_run(run: Path) -> set[Section]:
     if not path.exists():
         return scored
     try:
-        with path.open(encoding="utf-8") as lines:
-            names = list(json.loads(next(lines, '{"machines": {}}'))["machines"])
+        first = next(iter(read_text(path).splitlines()), '{"machines": {}}')
+        names = list(parse_json(first)["machines"])
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         problem = f"{path} was not written by a run"
         raise InputError(f"{problem}: pass another folder as RUN_OUT") from error
@@ -167,7 +167,7 @@ def _scalar(value: str | None) -> str:
 def _read_config(run: Path) -> Config:
     path = run / "config.json"
     try:
-        return from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return from_dict(read_json(path))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
@@ -188,7 +188,7 @@ def _choose(config: Config, score: str | None, seed: int | None) -> tuple[str, i
 
 def _check_names(path: Path, section: str) -> None:
     """Check the exact text of the clip names, including any byte order mark."""
-    text = io.StringIO(path.read_bytes().decode("utf-8"), newline="")
+    text = io.StringIO(read_bytes(path).decode("utf-8"), newline="")
     for line in filter(None, csv.reader(text)):
         match = _CLIP.fullmatch(line[0])
         if not match or match["section"] != section:

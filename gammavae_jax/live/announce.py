@@ -1,6 +1,7 @@
 """Reports live monitoring results as printed lines, JSON Lines and webhook alarms."""
 
 import contextlib
+import io
 import json
 import os
 import queue
@@ -12,7 +13,7 @@ import urllib.parse
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import requests
 
@@ -20,6 +21,7 @@ from gammavae_jax.errors import InputError, printable
 from gammavae_jax.live.scorer import ScoredRecording
 from gammavae_jax.log import Log
 from gammavae_jax.scoring.verdict import Verdict
+from gammavae_jax.untrusted_files import open_pipe
 
 _MOST_NOTES = 100  # of different kinds; each unusual sample rate adds a kind
 
@@ -61,8 +63,10 @@ class JsonLines:
         return f"{problem}: choose a writable file"
 
 
-def _open_to_append(path: Path) -> IO[str]:
+def _open_to_append(path: Path) -> io.TextIOWrapper:
     """Open a file for appending; if its last line is truncated, start a new line."""
+    if path.exists() and not path.is_file():
+        return io.TextIOWrapper(open_pipe(path), "utf-8", newline="")
     with path.open("a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)

@@ -179,14 +179,12 @@ def make_application(
     _add_get_routes(app, service)
 
     @app.post("/score")
-    async def score(
-        request: Request, machine: str | None = None, name: str | None = None
-    ) -> Response:
+    async def score(request: Request) -> Response:
         id_ = request.headers.get("x-request-id", "")
         id_ = id_ if _REQUEST_ID.fullmatch(id_) else uuid.uuid4().hex
         outcome: Outcome = "failed"
         try:
-            answer = await _score(service, request, machine, name, id_)
+            answer = await _score(service, request, id_)
             outcome = "scored"
             return _json(answer, 200, {"X-Request-Id": id_})
         except Refusal as refusal:
@@ -202,15 +200,21 @@ def make_application(
     return SameOrigin(app, names)
 
 
-async def _score(
-    service: Service, request: Request, machine: str | None, name: str | None, id_: str
-) -> dict[str, Any]:
-    machine = service.machine_named(machine)
+async def _score(service: Service, request: Request, id_: str) -> dict[str, Any]:
+    machine = service.machine_named(_parameter(request, "machine"))
     headers = request.headers
-    body = Body(headers.get("content-type", ""), name)
+    body = Body(headers.get("content-type", ""), _parameter(request, "name"))
     declared = headers.get("content-length")
     async with service.uploads.received(request.stream(), declared, body) as upload:
         return await service.score(ScoreRequest(upload, machine, id_))
+
+
+def _parameter(request: Request, name: str) -> str | None:
+    """Return a parameter of the URL, or None; refuse one that is given twice."""
+    values = request.query_params.getlist(name)
+    if values[1:]:
+        raise Refusal(400, f"the URL has {len(values)} values of {name}: pass one")
+    return values[0] if values else None
 
 
 def _add_get_routes(app: FastAPI, service: Service) -> None:
@@ -235,8 +239,9 @@ def _add_get_routes(app: FastAPI, service: Service) -> None:
         return Response(text, media_type=media_type)
 
     @get("/spectrogram")
-    async def spectrogram(machine: str | None = None) -> Response:
-        image = service.history.thumbnail(service.machine_named(machine))
+    async def spectrogram(request: Request) -> Response:
+        machine = service.machine_named(_parameter(request, "machine"))
+        image = service.history.thumbnail(machine)
         if image is None:
             raise Refusal(404, "no recording of this machine has been scored yet")
         return _json(image)

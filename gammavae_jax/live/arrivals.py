@@ -21,6 +21,7 @@ from gammavae_jax.data.audio_header import lacks_samples
 from gammavae_jax.data.listing import Reason, list_recordings, status_of
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import FolderInUse, FolderLock, write_text
+from gammavae_jax.untrusted_files import open_regular, parse_json, read_text
 
 _LINE_START = '{"file": "'
 _KEPT_SECONDS = 30 * 24 * 3600
@@ -138,9 +139,9 @@ def _stamp(status: os.stat_result) -> Stamp:
 def content_of(path: Path) -> str:
     """Return a checksum of a file's contents; raise an InputError if that fails."""
     try:
-        if not path.is_file():  # reading a pipe may never end
+        if not path.is_file():  # refused when it is opened for scoring
             return ""
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, _checksum).hexdigest()
     except OSError as error:
         problem = f"{printable(path)} cannot be read ({error.strerror})"
@@ -259,10 +260,10 @@ class ScoredLog:
 def _read(path: Path) -> dict[str, Scored]:
     """Return the logged recordings; skip unreadable lines, such as truncated ones."""
     scored = {}
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = read_text(path, errors="replace").split("\n")
     for number, line in enumerate(lines):
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             more = (int(entry.get(field, 0)) for field in ("inode", "ctime_ns"))
             stamp = Stamp(int(entry["size"]), int(entry["mtime_ns"]), *more)
             content = str(entry.get("content", ""))

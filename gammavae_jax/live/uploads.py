@@ -20,6 +20,7 @@ _DEFAULT_NAME = "recording"
 _LONGEST_NAME = 120
 _LONGEST_TYPE = 300  # characters
 _MAX_PARTS = 16
+_PARAMETERS = ("machine", "name")  # of the URL
 
 # The library would report every malformed form to standard error.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
@@ -152,7 +153,10 @@ class _Form:
         self._headers += memoryview(data)[start:end]
 
     def _end_headers(self) -> None:
-        name = _file_name(bytes(self._headers))
+        field, name = _names(bytes(self._headers))
+        if field in _PARAMETERS and not name:
+            remedy = f"add ?{field}=... to the URL"
+            raise Refusal(400, f"the form has a field {field!r}: {remedy} instead")
         self._is_file = name != ""
         if self._is_file and self.file_name:
             raise Refusal(400, "the form has several files: send one at a time")
@@ -166,15 +170,22 @@ class _Form:
         self.is_complete |= self._is_file
 
 
-def _file_name(headers: bytes) -> str:
-    """Return the file name in the headers of a part of a form, '' for a plain field."""
+def _names(headers: bytes) -> tuple[str, str]:
+    """Return the field name and file name in the headers of a part of a form.
+
+    A plain field has the file name ''.
+    """
     found = re.search(rb"(?im)^content-disposition(.*)$", headers)
     header = found[1] if found else b""
+    options = parse_options_header(header)[1]
+    field, name = (
+        options.get(key, b"").decode("utf-8", "replace")
+        for key in (b"name", b"filename")
+    )
     # RFC 5987, which some clients use for names that are not ASCII.
     if encoded := re.search(rb"(?i)filename\*=utf-8''([^\s;]+)", header):
-        return unquote(encoded[1])
-    name = parse_options_header(header)[1].get(b"filename", b"")
-    return name.decode("utf-8", "replace")
+        name = unquote(encoded[1])
+    return field, name
 
 
 def _display_name(name: str) -> str:

@@ -10,6 +10,7 @@ machine` or `machine`. The stored form therefore does not depend on the number o
 devices and processes.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,8 @@ from gammavae_jax.scoring.neighbours import Reference
 from gammavae_jax.scoring.residuals import GaussianFit
 from gammavae_jax.scoring.scorer import Scorer
 from gammavae_jax.training.step import TrainState, init_state
+
+_MOST_RELOADS = 3
 
 
 class TrainCheckpoint(NamedTuple):
@@ -94,12 +97,35 @@ def load_detector(folder: Path) -> Detector:
 def load_with_files(folder: Path) -> tuple[Detector, dict[str, bytes]]:
     """Load a detector and the files that were saved with it, keyed by name.
 
+    If another process replaces the detector meanwhile, the new one is loaded.
+
     Raises:
         InputError: see `load_detector`.
     """
+    for _ in range(_MOST_RELOADS):
+        before = _identity(folder)
+        try:
+            return _load_with_files(folder)
+        except InputError:
+            time.sleep(0.1)  # between removing the old detector and adding the new one
+            if _identity(folder) == before:
+                raise
+    return _load_with_files(folder)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return what changes if a detector is replaced; None if there is no detector."""
+    try:
+        status = marker(folder / "detector").stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _load_with_files(folder: Path) -> tuple[Detector, dict[str, bytes]]:
     path = folder / "detector"
     refuse_fleet(folder, "checkpoint")
-    if not marker(path).is_file():
+    if not marker(path).exists():
         problem = "contains no detector" if folder.exists() else "does not exist"
         raise InputError(
             f"{str(folder)!r} {problem}: pass a detector that gammavae fit wrote, or "

@@ -12,6 +12,7 @@ from gammavae_jax.files import atomic_folder
 from gammavae_jax.runs.checkpoint import load_with_files, save_detector
 from gammavae_jax.runs.detector_parameters import PARAMETERS, plain_parameters
 from gammavae_jax.scoring.detector import Detector
+from gammavae_jax.untrusted_files import parse_json
 
 _PARAMETERS = "anomaly_detector.json"  # missing from a run's checkpoint
 
@@ -79,7 +80,7 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
             "clip_seconds": max(lengths, default=None),
         }
     try:
-        parameters = json.loads(files[_PARAMETERS])
+        parameters = parse_json(files[_PARAMETERS])
         if not isinstance(parameters, dict):
             raise ValueError
         parameters = plain_parameters(parameters)

@@ -1,6 +1,5 @@
 """Reads the folder of a finished run and rebuilds its report page."""
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from gammavae_jax.runs.results import (
 )
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.scored_clips import ScoredClips
+from gammavae_jax.untrusted_files import read_json, read_text
 
 
 def report_run(
@@ -74,8 +74,8 @@ def _read_run(folder: Path) -> tuple[Detector, Report, Path | None]:
     refuse_fleet(folder)
     path = folder / "summary.json"
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        rows = read_results_csv((folder / "results.csv").read_text(encoding="utf-8"))
+        summary = read_json(path)
+        rows = read_results_csv(read_text(folder / "results.csv"))
         if not isinstance(summary, dict):
             raise ValueError
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:

@@ -34,6 +34,7 @@ from gammavae_jax.runs.publish import (
     write_config,
 )
 from gammavae_jax.scoring.json_numbers import finite
+from gammavae_jax.untrusted_files import parse_json, read_json, read_text
 
 _LOCK = ".run-lock"
 
@@ -119,7 +120,7 @@ def read_config(out: Path) -> Config | None:
     if not path.exists():
         return None
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = read_json(path)
     except ValueError as error:
         raise InputError(
             f"{str(path)!r} is damaged: restore it from a backup, or pass --overwrite"
@@ -218,7 +219,7 @@ def write_results(
 def _is_run(out: Path) -> bool:
     """Return whether a folder has a `config.json` that this package wrote."""
     try:
-        config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+        config = read_json(out / "config.json")
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and {"preset", "train", "model"} <= config.keys()
@@ -227,11 +228,11 @@ def _is_run(out: Path) -> bool:
 def read_metrics(out: Path) -> list[dict[str, Any]]:
     """Read the complete lines of `metrics.jsonl`, skipping damaged ones."""
     path = out / "metrics.jsonl"
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    text = read_text(path, errors="replace") if path.exists() else ""
     entries = []
     for line in text.splitlines(keepends=True):
         with contextlib.suppress(ValueError, TypeError, KeyError):
-            entry = json.loads(line)
+            entry = parse_json(line)
             if line[-1] == "\n" and isinstance(entry["machines"], dict):
                 entries.append({**entry, "epoch": int(entry["epoch"])})
     return entries

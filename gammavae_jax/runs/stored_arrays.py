@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,14 @@ from gammavae_jax.files import (
     write_text,
 )
 from gammavae_jax.process import deferred_signals
+from gammavae_jax.untrusted_files import read_bytes, read_json
 
 FORMAT = 9  # increased when older checkpoints become unreadable
 _MARKER_BYTES = 2**18  # the maximum size of a marker, without the given content
 _MAX_COMPRESSION = 100  # floats hardly compress, but padding and zeros do
 _SPARE_BYTES = 64 << 20  # allowed in addition, for small checkpoints
+# A save fails if another thread of the process saves or loads at the same time.
+_ORBAX = threading.Lock()
 
 
 class Unreadable(InputError):
@@ -90,7 +94,8 @@ def save_arrays(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
     with deferred_signals():
         on_first(prepare)
         try:
-            ocp.save(str(path.absolute()), arrays, overwrite=True)
+            with _ORBAX:
+                ocp.save(str(path.absolute()), arrays, overwrite=True)
         except Exception as error:  # Orbax lets any error of its storage through
             for unfinished in path.parent.glob(f"{path.name}.orbax*"):
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -101,7 +106,7 @@ def save_arrays(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
 def read_marker(path: Path) -> tuple[Any, Config]:
     """Read a marker; return its content as a dict, and its configuration."""
     with _reading(path, marker(path)):
-        about = json.loads(marker(path).read_text(encoding="utf-8"))
+        about = read_json(marker(path))
         if not isinstance(about, dict):
             raise ValueError
     if about.get("format") != FORMAT:
@@ -131,11 +136,12 @@ def load_arrays(path: Path, about: Mapping[str, Any], like: Any) -> Any:
         for name, checksum in checksums.items():
             if stored.get(name) != checksum:
                 raise _damaged(path, path / name)
-        claimed = ocp.metadata(str(path.absolute())).metadata
-        validate_sizes(path, claimed)
         # For arrays on the host, Orbax checks only the types, and loads any shape.
         types = jax.tree.map(lambda leaf: np.zeros((), leaf.dtype), like)
-        arrays = ocp.load(str(path.absolute()), types)
+        with _ORBAX:
+            claimed = ocp.metadata(str(path.absolute())).metadata
+            validate_sizes(path, claimed)
+            arrays = ocp.load(str(path.absolute()), types)
     for array, expected in zip(*map(jax.tree.leaves, (arrays, like)), strict=True):
         if array.shape != expected.shape:
             raise _damaged(path)
@@ -163,7 +169,7 @@ def read_beside(path: Path, about: Mapping[str, Any]) -> dict[str, bytes]:
     for name, checksum in about["beside"].items():
         file = path.with_name(name)
         with _reading(path, file):
-            files[name] = file.read_bytes()
+            files[name] = read_bytes(file)
         if hashlib.sha256(files[name]).hexdigest() != checksum:
             raise _damaged(path, file)
     return files

@@ -88,6 +88,12 @@ def test_a_sample_rate_is_compared_with_that_of_the_training():
     assert list(notes([noise(9, rate=48000)], 48000, {})) == ["rate 48000"]
 
 
+@pytest.mark.parametrize("gain", [1.0, 0.1])
+def test_bands_that_a_low_sample_rate_lacks_are_not_blamed_on_the_gain(gain):
+    found = notes([noise(9, gain=gain, rate=8000)], 8000)
+    assert list(found) == ["rate 8000"]
+
+
 LSB = np.random.default_rng(0).integers(-1, 2, 2 * RATE) / 32768
 
 
@@ -105,6 +111,13 @@ def test_a_dead_channel_beside_a_live_one_is_told(tmp_path, channels, loudest):
     (note,) = notes(files(tmp_path, channels), trained={}).values()
     assert note.startswith("channel 0 is nearly silent in 3 of 3 recordings")
     assert note.endswith(f"fit with features.channel={loudest}")
+
+
+def test_the_level_of_a_dead_channel_is_not_blamed_on_the_gain(tmp_path):
+    live = files(tmp_path, [noise(9), noise(8)])
+    trained = {"fan": conditions_of(load(live).clips, FEATURES)}
+    found = notes(files(tmp_path, [LSB, noise(8)]), trained=trained)
+    assert list(found) == ["dead fan"]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from gammavae_jax.errors import InputError
         *("AbNormal", "ABnormal", "ab-normal", "not_normal", "Non Normal", "NonNormal"),
         *("pump_NotNormal_3.wav", "section_00_not_normal_0001.wav", "un-normal"),
         *("defect", "Defects 2024", "damaged", "bearing_failure", "abnormalities"),
+        *("NG_001.wav", "ng", "pump NOK 3.flac", "malfunction", "Breakdown-2024-05"),
     ],
 )
 def test_a_whole_word_that_says_not_normal_is_found(name):
@@ -36,6 +37,7 @@ def test_a_whole_word_that_says_not_normal_is_found(name):
             "Normal",
         ),
         *("cannot_normalise", "knot normal", "abnorm", "fail-safe", "undamaged"),
+        *("running", "engine", "long", "Ngoc", "no malfunction", "OK_001.wav"),
         "section_00_source_train_normal_0001_belt_broken.wav",
         "normal_id_00_00000001_faulty.wav",
     ],
@@ -50,7 +52,8 @@ def named(*paths):
 
 @pytest.mark.parametrize(
     ("normal", "test"),
-    [("train", "test"), ("Train", "source_test"), ("normal", "Test")],
+    [("train", "test"), ("Train", "source_test"), ("normal", "Test")]
+    + [("normal", n) for n in ("test_results", "2024-Tests", "testData", "testing")],
 )
 def test_the_test_clips_beside_the_training_clips_are_refused(normal, test):
     clips = named(f"fan/{normal}/0.wav", f"fan/{test}/1/section_00_0000.wav")
@@ -66,7 +69,8 @@ def test_the_test_clips_beside_the_training_clips_are_refused(normal, test):
 def test_a_folder_test_that_is_not_beside_training_clips_counts_for_nothing():
     require_normal_names(
         named("fan/test/0.wav", "fan/monday/1.wav", "pump/train/2.wav", "train/3.wav",
-              "test/4.wav", "fan/train.wav", "rig/train/test/5.wav"),
+              "test/4.wav", "fan/train.wav", "rig/train/test/5.wav",
+              "mix/normal/6.wav", "mix/latest/7.wav", "mix/contest/8.wav"),
         "leave it out",
     )  # fmt: skip
 

@@ -52,6 +52,7 @@ def test_several_channels_are_scaled_together():
         (np.array([True, False]), "the type bool"),
         (at(2**7, np.uint8), "the type uint8"),
         (SOUND + 0j, "the type complex"),
+        (np.ma.masked_greater(SOUND, 0.3), r"masked samples: fill them"),
         (np.zeros((2, 4000)), r"the shape \(2, 4000\).*\(samples, channels\)"),
         (np.zeros((4, 4)), r"the shape \(4, 4\)"),
         (np.zeros((4000, 2, 1)), r"the shape \(4000, 2, 1\)"),

@@ -156,6 +156,9 @@ def test_an_unusable_recording_is_refused_in_one_line(server, case):
         ("GET", "/%2e%2e/live.js", 404, "Not Found"),
         ("GET", "/docs", 404, "Not Found"),
         ("GET", "/spectrogram?machine=x", 404, "unknown machine 'x'"),
+        ("POST", "/score?machine=fan&machine=pump", 400, "2 values of machine"),
+        ("POST", "/score?machine=fan&name=a&name=b", 400, "2 values of name: pass"),
+        ("GET", "/spectrogram?machine=fan&machine=fan", 400, "2 values of machine"),
     ],
 )
 def test_an_unknown_path_or_machine_is_refused(server, method, path, status, message):

@@ -211,3 +211,10 @@ def test_a_long_content_type_costs_no_time(filler):
     with pytest.raises(Refusal):
         recording_of(BODY, "multipart/form-data" + filler * 30_000, None)
     assert time.perf_counter() - began < 0.1
+
+
+@pytest.mark.parametrize("field", ["machine", "name"])
+def test_a_parameter_in_a_form_is_refused_because_it_would_be_ignored(field):
+    with pytest.raises(Refusal, match=rf"field '{field}': add \?{field}=") as refused:
+        recording_of(*form({"file": ("a.wav", b"x")}, **{field: "fan"}), None)
+    assert refused.value.status == 400

@@ -7,9 +7,10 @@ import os
 import pickle
 import shutil
 import signal
+import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,7 +25,7 @@ from gammavae_jax.config import FUSION_SCORES
 from gammavae_jax.data.usual_sound import UsualSound
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import text_checksum
-from gammavae_jax.runs import stored_arrays
+from gammavae_jax.runs import checkpoint, stored_arrays
 from gammavae_jax.runs.checkpoint import (
     TrainCheckpoint,
     load_detector,
@@ -527,7 +528,7 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(
     for number in denied:
         check((stored_arrays, "file_checksums"), number)
         check((stored_arrays.ocp, "load"), number)
-    check((Path, "read_text"), errno.EACCES)
+    check((stored_arrays, "read_text"), errno.EACCES)
 
 
 def test_an_unreadable_newest_state_is_not_replaced_by_the_previous_one(
@@ -574,3 +575,36 @@ def test_a_checkpoint_names_no_file_elsewhere(tmp_path, detector, name):
     marker.write_text(json.dumps(about))
     with pytest.raises(InputError, match="'beside' is malformed"):
         load_detector(tmp_path)
+
+
+@pytest.mark.parametrize("is_gone", [False, True], ids=["replaced", "between"])
+def test_a_detector_that_is_replaced_while_it_is_read_is_loaded_again(
+    tmp_path, detector, monkeypatch, is_gone
+):
+    old, new = tmp_path / "d", tmp_path / "new"
+    save_detector(old, detector)
+    save_detector(new, replace(detector, weights=detector.weights + 1))
+    read_marker = stored_arrays.read_marker
+
+    def replaced_meanwhile(path):
+        monkeypatch.undo()
+        about = read_marker(path)
+        shutil.rmtree(old)
+        if is_gone:  # the other process adds its detector a moment later
+            threading.Timer(0.02, new.rename, [old]).start()
+        else:
+            new.rename(old)
+        return about
+
+    monkeypatch.setattr(checkpoint, "read_marker", replaced_meanwhile)
+    assert_same(load_detector(old).weights, detector.weights + 1)
+
+
+def test_threads_may_save_and_load_detectors_at_the_same_time(tmp_path, detector):
+    def save_and_load(name):
+        for _ in range(3):
+            save_detector(tmp_path / name, detector)
+            assert_same(load_detector(tmp_path / name).weights, detector.weights)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(save_and_load, "abcd"))

@@ -1,6 +1,5 @@
 """Downloads a year's archives into a folder, which is locked during the download."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from gammavae_jax.data.download.request import Refused, Transient, get, retrying
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import FolderInUse, FolderLock, require_room, writing
 from gammavae_jax.log import Log
+from gammavae_jax.untrusted_files import parse_json
 
 LOCK_NAME = ".download-lock"
 
@@ -68,7 +68,7 @@ def _read_record(url: str) -> dict[str, Published]:
         text = response.raw.read(1 << 22, decode_content=True)  # at most 4 MiB
     try:
         published = {}
-        for file in json.loads(text)["files"]:
+        for file in parse_json(text)["files"]:
             algorithm, _, checksum = str(file.get("checksum")).partition(":")
             md5 = checksum if algorithm == "md5" else None
             published[str(file["key"])] = Published(int(file["size"]), md5)

@@ -20,6 +20,7 @@ from gammavae_jax.data.download.request import Refused, Transient, get, retrying
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import require_room, write_text, writing
 from gammavae_jax.log import Log
+from gammavae_jax.untrusted_files import open_regular, read_bytes
 
 ATTEMPTS = 25  # in a row without new bytes; they take about seven minutes
 _MAX_WRONG = 2  # give up after this many downloads with wrong bytes
@@ -126,7 +127,7 @@ class _Download:
 
     def _receive(self) -> None:
         start, headers = 0, {}
-        note = self.note.read_text(encoding="latin-1") if self.note.is_file() else ""
+        note = read_bytes(self.note).decode("latin-1") if self.note.is_file() else ""
         validator = " ".join(note.split())
         if self.size and validator and not self.n_wrong:
             start = self.size
@@ -186,7 +187,7 @@ class _Download:
     def _verify(self) -> None:
         """Verify the archive by its published checksum or its internal checksums."""
         published, md5 = self.published.md5, hashlib.md5(usedforsecurity=False)
-        with self.part.open("rb") as file:
+        with open_regular(self.part) as file:
             if published is None:
                 _require_intact_zip(file)
             elif hashlib.file_digest(file, lambda: md5).hexdigest() != published:

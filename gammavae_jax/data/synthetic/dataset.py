@@ -24,6 +24,7 @@ from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import unfinished_name, write_text
 from gammavae_jax.log import Log
 from gammavae_jax.process import cache_folder
+from gammavae_jax.untrusted_files import read_text
 
 VERSION = 1  # increment whenever the sound of any clip changes
 MARKER = "SYNTHETIC.txt"
@@ -201,6 +202,6 @@ def _require_same(root: Path, sizes: Mapping[str, SyntheticSize]) -> Path:
 
 def _marker_of(root: Path) -> str:
     try:
-        return (root / MARKER).read_text("utf-8", errors="replace")
+        return read_text(root / MARKER, errors="replace")
     except OSError:
         return ""

@@ -26,6 +26,7 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.files import write_text
 from gammavae_jax.runs.fleet.survey import MachineSize
 from gammavae_jax.training.step import init_state
+from gammavae_jax.untrusted_files import read_json
 
 PLAN = "fleet.json"
 _FORMAT = 1
@@ -104,7 +105,7 @@ def read_plan(out: Path) -> WavePlan:
     """
     path = out / PLAN
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = read_json(path)
         if about.pop("format") != _FORMAT:
             raise InputError(
                 f"{str(path)!r} is from another version of gammavae_jax: use that "

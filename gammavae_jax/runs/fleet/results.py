@@ -5,6 +5,7 @@ and only one line per machine is kept in memory.
 """
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ from gammavae_jax.runs.fleet.plan import WavePlan, wave_folder, wave_folders
 from gammavae_jax.runs.folder import last_epoch
 from gammavae_jax.runs.publish import atomic_results
 from gammavae_jax.runs.results import Origin
+from gammavae_jax.untrusted_files import open_regular, read_json
 
 _STAGES = ("features_s", "compile_s", "train_s", "fit_s", "score_s")
 
@@ -75,7 +77,7 @@ def join_tables(paths: Sequence[Path], target: Path) -> None:
     """
     blocks: dict[bytes, list[tuple[Path, int, int]]] = {}  # path, first byte and length
     for path in paths:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             first = len(file.readline())
             # Each line is a row, because names contain no line breaks.
             for key, lines in groupby(file, lambda n: b",".join(n.split(b",", 2)[:2])):
@@ -83,10 +85,10 @@ def join_tables(paths: Sequence[Path], target: Path) -> None:
                 blocks.setdefault(key, []).append((path, first, length))
                 first += length
     with atomic_write(target) as joined:
-        with paths[0].open("rb") as file:
+        with open_regular(paths[0]) as file:
             joined.write(file.readline())
         for path, first, length in chain.from_iterable(blocks.values()):
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 file.seek(first)
                 joined.write(file.read(length))
 
@@ -105,7 +107,7 @@ def summarise_results(
 
 
 def _rows(path: Path, score: str) -> Iterator[Row]:
-    with path.open(encoding="utf-8", newline="") as file:
+    with io.TextIOWrapper(open_regular(path), "utf-8", newline="") as file:
         for fields in csv.DictReader(file):
             if fields["score"] == score:
                 yield row_of(fields)
@@ -130,7 +132,7 @@ def _gather_score_files(folders: Sequence[Path], out: Path) -> None:
 def _summaries(folders: Sequence[Path]) -> Iterator[dict[str, Any]]:
     """Yield the content of each wave's `summary.json`, read one at a time."""
     for folder in folders:
-        yield json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        yield read_json(folder / "summary.json")
 
 
 def _totals(folders: Sequence[Path]) -> dict[str, Any]:
@@ -167,7 +169,8 @@ def _machine_lines(config: Config, out: Path, plan: WavePlan) -> Iterator[Machin
     for row in _rows(out / "results.csv", config.score):
         rows[row.machine, row.section].append(row)
     n_clips, n_alarms = Counter(), Counter()
-    with (out / "clips.csv").open(encoding="utf-8", newline="") as file:
+    path = out / "clips.csv"
+    with io.TextIOWrapper(open_regular(path), "utf-8", newline="") as file:
         for fields in csv.DictReader(file):
             if (fields["score"], int(fields["seed"])) == (config.score, config.seed):
                 unit = fields["machine"], fields["section"]
