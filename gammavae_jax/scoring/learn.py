@@ -1,0 +1,264 @@
+"""Adds normal recordings to a fitted detector without training its networks again.
+
+The new clips join the training clips, and everything that `fit` does after the training
+is done again: references, held-out scores, thresholds and training conditions. Training
+clips stay in the folds that hold them out. No network was trained on the new clips, so
+these are dealt to the folds by recording.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from gammavae_jax.config import MODEL_FREE_STATISTICS, Config
+from gammavae_jax.data.arrays import HELD_OUT, TRAIN, hash_name
+from gammavae_jax.data.groups import group_clips, unmatched_note
+from gammavae_jax.data.recording_clips import LoadedRecordings
+from gammavae_jax.data.recording_notes import note_reference_channel
+from gammavae_jax.data.states import State
+from gammavae_jax.data.training_clips import (
+    TrainingClips,
+    as_recordings,
+    chosen_clips,
+    find_copies,
+    joined,
+)
+from gammavae_jax.devices.local import local_devices
+from gammavae_jax.devices.placement import Placement
+from gammavae_jax.errors import InputError, names_text, printable
+from gammavae_jax.log import Log
+from gammavae_jax.scoring.decision import DecisionRule, clip_states
+from gammavae_jax.scoring.detector import (
+    Detector,
+    fit_scores,
+    machine_names,
+    score_held_out,
+)
+from gammavae_jax.scoring.fit import clips_to_keep, training_conditions, with_conditions
+from gammavae_jax.scoring.machine_axis import replace_machines, select_machines
+from gammavae_jax.scoring.verdict import Verdict
+from gammavae_jax.training.loop import Examples, place_examples, stack_examples
+from gammavae_jax.training.split import Split, deal_groups
+
+_MOST_NAMES = 5  # in a message
+_FEWEST_NEW = 5  # clips; with fewer, their median error says little
+_UNUSUAL = 0.95  # the share of the training clips that the model reconstructs better
+
+
+class Learnt(NamedTuple):
+    """A detector that has learnt recordings."""
+
+    detector: Detector
+    clips: dict[str, TrainingClips]  # of every machine of the detector
+    verdicts: list[Verdict]  # on the learnt recordings, each as if it were new
+
+
+def learn(
+    detector: Detector,
+    kept: Mapping[str, TrainingClips],
+    new: Mapping[str, LoadedRecordings],
+    log: Log,
+) -> Learnt:
+    """Add normal recordings to a detector, which is not changed itself.
+
+    Known recordings are not added again, and clips in which the machine is not running
+    are left out; messages name both. Machines without new recordings stay as they are.
+
+    Args:
+        detector: the detector; the current false-alarm rate is used.
+        kept: the training clips of each machine of the detector.
+        new: the new recordings of each machine, all of them normal.
+        log: shows messages.
+
+    Raises:
+        InputError: nothing is left to learn, or the thresholds are not conformal.
+    """
+    local_devices()  # raises an error in a forked process, where JAX would hang
+    _require_learnable(detector.config)
+    names = machine_names(detector)
+    numbers = sorted(map(names.index, new))
+    old, added = {}, {}
+    for number in numbers:
+        name = names[number]
+        old[name] = as_recordings(kept[name])
+        added[name] = _learnable(detector, number, kept[name], new[name], log)
+    train = [(name, of_machine.clips) for name, of_machine in added.items()]
+    note_reference_channel(train, log)
+    if note := unmatched_note(train, detector.config.train.group_by):
+        log.say(note)
+    every = {name: joined(old[name], added[name]) for name in added}
+    part, split = _fitted_again(
+        select_machines(detector, numbers),
+        every,
+        [kept[name].fold for name in every],
+        log,
+    )
+    learnt = replace_machines(detector, numbers, part)
+    clips = {**kept, **clips_to_keep(learnt.config, every, split)}
+    verdicts = [
+        verdict
+        for number in numbers
+        for verdict in _verdicts(learnt, number, every, old[names[number]])
+    ]
+    return Learnt(learnt, clips, verdicts)
+
+
+def _require_learnable(config: Config) -> None:
+    kind, split = config.scoring.threshold, config.train.split
+    if kind != "conformal" or split != "folds":
+        raise InputError(
+            f"the detector has {kind} thresholds and train.split={split}, but learning "
+            "needs conformal thresholds and folds: fit again with all recordings"
+        )
+
+
+def _learnable(
+    detector: Detector,
+    number: int,
+    kept: TrainingClips,
+    new: LoadedRecordings,
+    log: Log,
+) -> LoadedRecordings:
+    """Return the recordings that a machine can learn, and name the others."""
+    name = printable(machine_names(detector)[number])
+    is_copy = find_copies(kept, new)
+    if is_copy.any():
+        known = [new.names[index] for index in np.flatnonzero(is_copy)]
+        listed = names_text(known, _MOST_NAMES)
+        log.say(f"{name}: known already, so not learnt again: {listed}")
+    states = clip_states(detector, number, new)
+    is_running = np.array([state == State.RUNNING for state in states])
+    is_new = ~is_copy[new.recording]
+    stopped = {
+        f"{new.names[index]} ({state})": None
+        for index, state in zip(new.recording.tolist(), states, strict=True)
+        if state != State.RUNNING and not is_copy[index]
+    }
+    if stopped:
+        log.say(
+            f"{name}: clips left out because of their states: "
+            f"{names_text(list(stopped), _MOST_NAMES)}; fit again if they are normal"
+        )
+    if not (is_new & is_running).any():
+        raise InputError(
+            f"{name}: there is nothing to learn, because the recordings are known "
+            "already, or left out because of their states: pass other recordings"
+        )
+    return chosen_clips(new, is_new & is_running)
+
+
+def _fitted_again(
+    detector: Detector,
+    every: Mapping[str, LoadedRecordings],
+    folds: Sequence[Int[np.ndarray, "_"]],
+    log: Log,
+) -> tuple[Detector, Split]:
+    """Fit all but the networks to recordings; `folds` holds the folds of the old clips.
+
+    Returns:
+        The detector, and the split of the clips.
+    """
+    config, networks = detector.config, detector.scorer
+    train = [(name, of_machine.clips) for name, of_machine in every.items()]
+    examples = stack_examples(config, train, log)
+    groups = group_clips(train, config.train.group_by)
+    split = _with_folds(config, examples, groups, folds)
+    conditions = training_conditions(config, train, split, log)
+    clips = examples.arrays.clips
+    placed = place_examples(config, examples._replace(split=split))
+    placement, data = placed.placement, placed.data
+    with placement:
+        state = placement.put(networks, "model")
+        fixed = detector.machines, detector.filterbank
+        detector = fit_scores(config, placement, *fixed, state, data, split)
+        detector = with_conditions(detector, conditions, placement, clips, split)
+        n_old = list(map(len, folds))
+        _note_new_sounds(
+            detector, placement, placement.part(data, "clips"), split, n_old, log
+        )
+    return detector, split
+
+
+def _with_folds(
+    config: Config,
+    examples: Examples,
+    groups: Sequence[Int[np.ndarray, "_"]],
+    folds: Sequence[Int[np.ndarray, "_"]],
+) -> Split:
+    """Return the split with the old clips in their folds, and new ones dealt to folds.
+
+    Clips of one group are dealt to the same fold.
+    """
+    split, n_folds = examples.split, config.n_folds
+    n_frames = examples.arrays.clips.n_frames
+    n_windows = np.maximum(n_frames - config.features.n_context + 1, 0)
+    is_held_out, group = split.is_held_out.copy(), split.group.copy()
+    for machine, (name, of_clip, old) in enumerate(
+        zip(examples.names, groups, folds, strict=True)
+    ):
+        for s, seed in enumerate(config.seeds):
+            rng = np.random.default_rng([seed, hash_name(name), len(old)])
+            dealt = deal_groups(rng, of_clip[len(old) :], n_folds)
+            fold = np.concatenate([old, dealt])
+            members = slice(s * n_folds, (s + 1) * n_folds)
+            held_out = fold == np.arange(n_folds)[:, None]
+            held_out &= split.is_clip[machine, : len(fold)]
+            is_held_out[members, machine, : len(fold)] = held_out
+            kinds = np.where(is_held_out[members, machine], HELD_OUT, TRAIN)
+            windows = np.repeat(kinds, n_windows[machine], axis=1)
+            group[members, machine, : windows.shape[1]] = windows
+    return split._replace(group=group, is_held_out=is_held_out)
+
+
+def _note_new_sounds(
+    detector: Detector,
+    placement: Placement,
+    data: Any,
+    split: Split,
+    n_old: Sequence[int],
+    log: Log,
+) -> None:
+    """Say for which machines the networks reconstruct the new clips unusually badly."""
+    config = replace(detector.config, score="mse", scores=("mse",))
+    errors = score_held_out(replace(detector, config=config), placement, data, split)()
+    for name, of_clip, n in zip(
+        machine_names(detector), errors["mse"][0], n_old, strict=True
+    ):
+        old, new = (part[~np.isnan(part)] for part in (of_clip[:n], of_clip[n:]))
+        worse = float(np.mean(old < np.median(new))) if len(new) >= _FEWEST_NEW else 0.0
+        if worse > _UNUSUAL:
+            log.say(_advice(name, worse, detector.config))
+
+
+def _advice(name: str, worse: float, config: Config) -> str:
+    statistics = {score.rpartition("_")[0] for score in config.computed_scores}
+    effect = "this lowers the quality of the scores"
+    if statistics <= set(MODEL_FREE_STATISTICS):
+        effect = "the scores do not depend on it, but the pictures on pages do"
+    return (
+        f"{printable(name)}: the model reconstructs the new recordings worse than "
+        f"{100 * worse:.0f} % of the training clips ({effect}): fit again with all "
+        "recordings when you can"
+    )
+
+
+def _verdicts(
+    detector: Detector,
+    number: int,
+    every: Mapping[str, LoadedRecordings],
+    old: LoadedRecordings,
+) -> list[Verdict]:
+    """Judge a machine's new recordings, each as if it were not in the references."""
+    recordings = every[machine_names(detector)[number]]
+    rule = DecisionRule.of(detector, number)
+    assert rule.held_out is not None
+    seconds, verdicts = np.array(recordings.seconds), []
+    for index in range(len(old.names), len(recordings.names)):
+        clips = np.flatnonzero(recordings.recording == index)
+        scores = rule.held_out[clips]
+        judged = rule.without(clips).judge
+        verdicts.append(judged(recordings.names[index], scores, seconds[clips]))
+    return verdicts
