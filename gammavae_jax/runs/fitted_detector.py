@@ -18,7 +18,6 @@ from gammavae_jax.data.training_clips import TrainingClips
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 from gammavae_jax.report.explanation import Explanation, explain_clip
-from gammavae_jax.report.recordings_page import write_recordings_report
 from gammavae_jax.runs.detector_parameters import plain_parameters, with_parameters
 from gammavae_jax.runs.estimator_recordings import load_noted
 from gammavae_jax.runs.training_clips import load_training_clips
@@ -113,6 +112,9 @@ class FittedDetector(BaseEstimator):
         The page shows what was unexpected in each sound. For the other arguments, see
         `score_recordings`. If the page cannot be written, an InputError says so.
         """
+        # Importing it takes 0.2 s, which scoring need not wait for.
+        from gammavae_jax.report.recordings_page import write_recordings_report
+
         scored = self._clip_scores(recordings, sample_rate, machine, keep_sounds=True)
         verdicts = judge_recordings(self.detector_, scored)
         write_recordings_report(Path(path), self.detector_, scored)

@@ -24,14 +24,8 @@ from gammavae_jax.log import Log
 from gammavae_jax.scoring.detector import Detector, fit_scores, machine_names
 from gammavae_jax.scoring.sample_size import independent_recordings, sample_size_notes
 from gammavae_jax.scoring.short_clips import calibrate_short_clips
-from gammavae_jax.training.loop import (
-    Examples,
-    Observer,
-    Trained,
-    place_examples,
-    stack_examples,
-    train_examples,
-)
+from gammavae_jax.training.examples import Examples, place_examples, stack_examples
+from gammavae_jax.training.loop import Observer, Trained, train_examples
 from gammavae_jax.training.members import folds_of_clips
 from gammavae_jax.training.split import Split
 

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from gammavae_jax.config import MODEL_FREE_STATISTICS, Config
-from gammavae_jax.data.arrays import HELD_OUT, TRAIN, hash_name
+from gammavae_jax.config import Config
+from gammavae_jax.data.arrays import hash_name
+from gammavae_jax.data.clips import NamedClips
 from gammavae_jax.data.groups import group_clips, unmatched_note
 from gammavae_jax.data.recording_clips import LoadedRecordings
 from gammavae_jax.data.recording_notes import note_reference_channel
@@ -33,14 +34,16 @@ from gammavae_jax.log import Log
 from gammavae_jax.scoring.decision import DecisionRule, clip_states
 from gammavae_jax.scoring.detector import (
     Detector,
-    fit_scores,
+    calibrate,
+    fit_scorers,
     machine_names,
     score_held_out,
 )
 from gammavae_jax.scoring.fit import clips_to_keep, training_conditions, with_conditions
 from gammavae_jax.scoring.machine_axis import replace_machines, select_machines
+from gammavae_jax.scoring.scorer import needs_model
 from gammavae_jax.scoring.verdict import Verdict
-from gammavae_jax.training.loop import Examples, place_examples, stack_examples
+from gammavae_jax.training.examples import place_examples, stack_examples
 from gammavae_jax.training.split import Split, deal_groups
 
 _MOST_NAMES = 5  # in a message
@@ -161,56 +164,37 @@ def _fitted_again(
     Returns:
         The detector, and the split of the clips.
     """
-    config, networks = detector.config, detector.scorer
+    config, n_old = detector.config, list(map(len, folds))
     train = [(name, of_machine.clips) for name, of_machine in every.items()]
-    examples = stack_examples(config, train, log)
-    groups = group_clips(train, config.train.group_by)
-    split = _with_folds(config, examples, groups, folds)
-    conditions = training_conditions(config, train, split, log)
+    folds = _dealt(config, train, folds)
+    examples = stack_examples(config, train, log, folds=folds)
+    conditions = training_conditions(config, train, examples.split, log)
     clips = examples.arrays.clips
-    placed = place_examples(config, examples._replace(split=split))
-    placement, data = placed.placement, placed.data
+    _, placement, data, split = place_examples(config, examples)
     with placement:
-        state = placement.put(networks, "model")
+        scorer = placement.put(detector.scorer, "model")
+        if any(name.startswith("mahalanobis") for name in config.computed_scores):
+            groups = placement.put(split.group, "model")
+            scorer = fit_scorers(config, placement, scorer, data, groups)
         fixed = detector.machines, detector.filterbank
-        detector = fit_scores(config, placement, *fixed, state, data, split)
+        detector = calibrate(config, placement, *fixed, scorer, data, split)
         detector = with_conditions(detector, conditions, placement, clips, split)
-        n_old = list(map(len, folds))
-        _note_new_sounds(
-            detector, placement, placement.part(data, "clips"), split, n_old, log
-        )
+        placed = placement.part(data, "clips")
+        _note_new_sounds(detector, placement, placed, split, n_old, log)
     return detector, split
 
 
-def _with_folds(
-    config: Config,
-    examples: Examples,
-    groups: Sequence[Int[np.ndarray, "_"]],
-    folds: Sequence[Int[np.ndarray, "_"]],
-) -> Split:
-    """Return the split with the old clips in their folds, and new ones dealt to folds.
-
-    Clips of one group are dealt to the same fold.
-    """
-    split, n_folds = examples.split, config.n_folds
-    n_frames = examples.arrays.clips.n_frames
-    n_windows = np.maximum(n_frames - config.features.n_context + 1, 0)
-    is_held_out, group = split.is_held_out.copy(), split.group.copy()
-    for machine, (name, of_clip, old) in enumerate(
-        zip(examples.names, groups, folds, strict=True)
-    ):
-        for s, seed in enumerate(config.seeds):
-            rng = np.random.default_rng([seed, hash_name(name), len(old)])
-            dealt = deal_groups(rng, of_clip[len(old) :], n_folds)
-            fold = np.concatenate([old, dealt])
-            members = slice(s * n_folds, (s + 1) * n_folds)
-            held_out = fold == np.arange(n_folds)[:, None]
-            held_out &= split.is_clip[machine, : len(fold)]
-            is_held_out[members, machine, : len(fold)] = held_out
-            kinds = np.where(is_held_out[members, machine], HELD_OUT, TRAIN)
-            windows = np.repeat(kinds, n_windows[machine], axis=1)
-            group[members, machine, : windows.shape[1]] = windows
-    return split._replace(group=group, is_held_out=is_held_out)
+def _dealt(
+    config: Config, train: NamedClips, folds: Sequence[Int[np.ndarray, "_"]]
+) -> list[Int[np.ndarray, "_"]]:
+    """Return each clip's fold; new clips are dealt to folds by recording or group."""
+    every = []
+    groups = group_clips(train, config.train.group_by)
+    for (name, _), group, old in zip(train, groups, folds, strict=True):
+        rng = np.random.default_rng([config.seed, hash_name(name), len(old)])
+        new = deal_groups(rng, group[len(old) :], config.n_folds)
+        every.append(np.concatenate([old, new]))
+    return every
 
 
 def _note_new_sounds(
@@ -234,10 +218,9 @@ def _note_new_sounds(
 
 
 def _advice(name: str, worse: float, config: Config) -> str:
-    statistics = {score.rpartition("_")[0] for score in config.computed_scores}
-    effect = "this lowers the quality of the scores"
-    if statistics <= set(MODEL_FREE_STATISTICS):
-        effect = "the scores do not depend on it, but the pictures on pages do"
+    effect = "the scores do not depend on it, but the pictures on pages do"
+    if needs_model(config):
+        effect = "the scores depend on it"
     return (
         f"{printable(name)}: the model reconstructs the new recordings worse than "
         f"{100 * worse:.0f} % of the training clips ({effect}): fit again with all "

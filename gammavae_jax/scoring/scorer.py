@@ -42,7 +42,7 @@ class Scorer(NamedTuple):
 def fit_scorer(
     config: Config,
     member: Array,
-    state: TrainState,
+    networks: TrainState | Scorer,
     data: TrainingArrays,
     group: UInt8[Array, "window"],
 ) -> Scorer:
@@ -62,7 +62,7 @@ def fit_scorer(
         batch, weight, start = gather(config, data, order, 0, n_train, step)
         is_target = data.is_target[start // data.clips.log_mel.shape[-2]]
         of_domain = (weight * ~is_target, weight * is_target)
-        output = _apply(config, state.params, state.batch_stats, batch)
+        output = _apply(config, networks.params, networks.batch_stats, batch)
         rows = rows_of(output.residual, n_mels)
         source_rows, target_rows = (jnp.repeat(w, n_rows) for w in of_domain)
         source, target = scatters
@@ -77,7 +77,7 @@ def fit_scorer(
         lambda t, s: jnp.where(target.count >= 2 * n_rows, t, s), target, source
     )
     fits = (fit_gaussian(s, n_rows, config.scoring) for s in (source, target))
-    return Scorer(state.params, state.batch_stats, *fits)
+    return Scorer(networks.params, networks.batch_stats, *fits)
 
 
 def rows_in_window(config: Config) -> int:
@@ -108,9 +108,11 @@ def score_machine(
     }
 
     def score(clip):
-        output, weight = output_of_clip(config, scorer, data, clip)
-        scores = direct_scores(config, scorer, output, weight)
-        statistics = statistics_of_clip(config, output, weight, data, clip)
+        scores, statistics = {}, log_mel_statistics(data, clip)
+        if needs_model(config):
+            output, weight = output_of_clip(config, scorer, data, clip)
+            scores = direct_scores(config, scorer, output, weight)
+            statistics = statistics_of_clip(config, output, weight, data, clip)
         for name in wanted_statistics(config):
             excluded = None if is_excluded is None else is_excluded[clip]
             distance = distances(
@@ -132,8 +134,10 @@ def describe_machine(
     """Compute the `wanted_statistics` of the chosen clips."""
 
     def describe(clip):
-        output, weight = output_of_clip(config, scorer, data, clip)
-        statistics = statistics_of_clip(config, output, weight, data, clip)
+        statistics = log_mel_statistics(data, clip)
+        if needs_model(config):
+            output, weight = output_of_clip(config, scorer, data, clip)
+            statistics = statistics_of_clip(config, output, weight, data, clip)
         return {name: statistics[name] for name in wanted_statistics(config)}
 
     return jax.lax.map(describe, chosen, batch_size=clips_at_once)
@@ -143,6 +147,12 @@ def wanted_statistics(config: Config) -> tuple[str, ...]:
     """Return the names of the statistics that the neighbour scores need."""
     wanted = {name.rpartition("_")[0] for name in config.computed_scores}
     return tuple(name for name in STATISTICS if name in wanted)
+
+
+def needs_model(config: Config) -> bool:
+    """Return whether any score needs the networks, which take long to compile."""
+    scores = config.computed_scores
+    return any(n.rpartition("_")[0] not in MODEL_FREE_STATISTICS for n in scores)
 
 
 def score_batches(
@@ -262,18 +272,26 @@ def statistics_of_clip(
     clip: Int[Array, ""],
 ) -> dict[str, Float[Array, "_"]]:
     """Return a clip's statistics by name; see `data.statistics`."""
-    log_mel = data.log_mel[clip]
-    is_frame = (jnp.arange(log_mel.shape[0]) < data.n_frames[clip]) * 1.0
     sizes = config.features.n_mels, config.features.n_context
     residual, is_covered = statistics.frame_residual(output.residual, weight, *sizes)
     # This is in dB even with a power likelihood, whose residuals are not in dB.
     difference, _ = statistics.frame_residual(output.difference, weight, *sizes)
+    return log_mel_statistics(data, clip) | {
+        "residual": statistics.residual(residual, is_covered),
+        "peak": statistics.peak(difference, is_covered),
+        "latent": statistics.latent(output.code, weight),
+    }
+
+
+def log_mel_statistics(
+    data: ClipArrays, clip: Int[Array, ""]
+) -> dict[str, Float[Array, "_"]]:
+    """Return those of a clip's statistics that need no model, by name."""
+    log_mel = data.log_mel[clip]
+    is_frame = (jnp.arange(log_mel.shape[0]) < data.n_frames[clip]) * 1.0
     return {
         "spectrum": statistics.spectrum(log_mel, is_frame),
         "gamma": statistics.gamma(log_mel, is_frame),
         "maximum": statistics.maximum(log_mel, is_frame),
         "salient": statistics.salient(log_mel, is_frame),
-        "residual": statistics.residual(residual, is_covered),
-        "peak": statistics.peak(difference, is_covered),
-        "latent": statistics.latent(output.code, weight),
     }
