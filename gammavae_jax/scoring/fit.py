@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gammavae_jax.config import Config
-from gammavae_jax.data.arrays import TRAIN, Capacity, ClipArrays
+from gammavae_jax.data.arrays import TRAIN, Capacity, ClipArrays, capacity_to_learn
 from gammavae_jax.data.clips import NamedClips
 from gammavae_jax.data.conditions import Conditions, conditions_of
 from gammavae_jax.data.groups import group_clips, unmatched_note, with_groups
@@ -187,7 +187,8 @@ def fit_recordings(
         test=[],
     )
     config = _with_no_empty_fold(config, loaded)
-    detector, split = _fit(config, machines, observer, None, adapt_epochs, True)
+    capacity = capacity_to_learn(max(len(found.files) for _, found in machines.train))
+    detector, split = _fit(config, machines, observer, capacity, adapt_epochs, True)
     return detector, clips_to_keep(config, loaded, split)
 
 
