@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import capacity_to_learn, hash_name
@@ -214,23 +214,30 @@ def _note_new_sounds(
         of_machine[:n] = np.arange(n) % -(-n // _ENOUGH_OLD) == 0  # to save time
     split = split._replace(is_held_out=split.is_held_out & is_wanted)
     errors = score_held_out(replace(detector, config=config), placement, data, split)()
-    for name, of_clip, n in zip(
-        machine_names(detector), errors["mse"][0], n_old, strict=True
-    ):
+    names = machine_names(detector)
+    for name, of_clip, n in zip(names, errors["mse"][0], n_old, strict=True):
         old, new = (part[~np.isnan(part)] for part in (of_clip[:n], of_clip[n:]))
-        worse = float(np.mean(old < np.median(new))) if len(new) >= _FEWEST_NEW else 0.0
-        if worse > _UNUSUAL:
-            log.say(_advice(name, worse, detector.config))
+        if note := reconstruction_note(old, new, detector.config):
+            log.say(f"{printable(name)}: {note}")
 
 
-def _advice(name: str, worse: float, config: Config) -> str:
-    effect = "the scores do not depend on it, but the pictures on pages do"
-    if needs_model(config):
-        effect = "the scores depend on it"
+def reconstruction_note(
+    old: Float[np.ndarray, "_"], new: Float[np.ndarray, "_"], config: Config
+) -> str:
+    """Return the advice to fit again if a model no longer fits; "" if it does.
+
+    Args:
+        old: the reconstruction errors of held-out training clips.
+        new: the reconstruction errors of new clips.
+        config: the configuration, whose scores may or may not depend on the model.
+    """
+    worse = float(np.mean(old < np.median(new))) if len(new) >= _FEWEST_NEW else 0.0
+    if worse <= _UNUSUAL:
+        return ""
+    effect = "scores depend on it" if needs_model(config) else "only pictures need it"
     return (
-        f"{printable(name)}: the model reconstructs the new recordings worse than "
-        f"{100 * worse:.0f} % of the training clips ({effect}): fit again with all "
-        "recordings when you can"
+        f"the model reconstructs the new recordings worse than {100 * worse:.0f} % of "
+        f"the training clips ({effect}): fit again with all recordings when you can"
     )
 
 
