@@ -72,7 +72,7 @@ class Learn:
         from gammavae_jax.runs.detector_folder import require_place
 
         new = AnomalyDetector.load(self.detector)
-        out = self.out or _next_version(self.detector, new.machines_)
+        out = self.out or next_version(self.detector, new.machines_)
         require_place(out)  # fail now instead of after learning
         old, skips = copy.copy(new), new.skip_bad_files
         old.verbose = False  # messages on recordings are shown once
@@ -115,7 +115,7 @@ class Learn:
             )
 
 
-def _next_version(detector: Path, machines: Sequence[str]) -> Path:
+def next_version(detector: Path, machines: Sequence[str]) -> Path:
     """Return the path beside a detector that has the next free version number.
 
     A number that belongs to a machine's name, as in line-7.detector, is no version.
@@ -127,7 +127,7 @@ def _next_version(detector: Path, machines: Sequence[str]) -> Path:
     base, number = (version[1], int(version[2])) if version else (name, 1)
     while True:
         number += 1
-        following = detector.with_name(f"{base}-{number}{suffix}")
+        following = path.with_name(f"{base}-{number}{suffix}")
         if not following.exists() and not following.is_symlink():
             return following
 
