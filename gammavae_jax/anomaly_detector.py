@@ -5,19 +5,23 @@ As in the challenge, and unlike scikit-learn's outlier detectors, higher scores 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gammavae_jax.data.features import mel_filterbank
+from gammavae_jax.data.groups import with_groups
 from gammavae_jax.data.recording_clips import LoadedRecordings
-from gammavae_jax.data.recordings import by_machine, of_training
+from gammavae_jax.data.recordings import by_machine, of_known_machines, of_training
+from gammavae_jax.data.training_clips import TrainingClips
+from gammavae_jax.errors import InputError
 from gammavae_jax.runs.detector_parameters import (
     configuration_of,
     plain_parameters,
     require_saved_parameters,
 )
 from gammavae_jax.runs.fitted_detector import FittedDetector, Given
+from gammavae_jax.scoring.verdict import Verdict
 
 ONE_MACHINE = "machine"  # the name of a machine if the caller gives none
 
@@ -43,6 +47,8 @@ class AnomalyDetector(FittedDetector):
         skip_bad_files: skip unusable recordings with a warning instead of an error.
         verbose: show progress and warnings on standard error.
     """
+
+    learnt_: list[Verdict]  # on the recordings of the latest `partial_fit`
 
     def __init__(
         self,
@@ -123,9 +129,49 @@ class AnomalyDetector(FittedDetector):
         given = recordings, sample_rate, bank, config, None
         loaded = self._load(*given, for_training=True)
         adapt, observer = parameters["epochs"] is None, Observer(log)
-        detector = fit_recordings(config, loaded, bank, observer, adapt, groups)
-        self._take(detector, parameters)
+        fitted = fit_recordings(config, loaded, bank, observer, adapt, groups)
+        detector, kept = fitted
+        self._take(detector, parameters, kept)
         return loaded
+
+    def partial_fit(
+        self,
+        recordings: Given,
+        y: Any = None,
+        sample_rate: Any = None,
+        groups: Any = None,
+    ) -> "AnomalyDetector":
+        """Learn further recordings of healthy machines, without training again.
+
+        They join the training recordings that scores are compared with, and the
+        thresholds are set again; see docs/own-machines.md. The attribute `learnt_` then
+        has a verdict on each of them, as if it were new. Before `fit`, this is `fit`.
+
+        Args:
+            recordings: see the class. A machine that is not mentioned does not change.
+            y: see `fit`.
+            sample_rate: see `fit`.
+            groups: see `fit`; no group has earlier recordings.
+
+        Raises:
+            InputError: a recording cannot be used, nothing is new, or the detector
+                keeps no training recordings.
+        """
+        if not hasattr(self, "detector_"):
+            return self.fit(recordings, y, sample_rate, groups)
+        from gammavae_jax.scoring.learn import learn
+
+        recordings, sample_rate = of_training(recordings, y, sample_rate)
+        detector = self._fitted()
+        kept = self._training_clips()
+        given = of_known_machines(recordings, None, self.machines_)
+        trained = detector.filterbank, detector.config, detector.conditions
+        loaded = self._load(given, sample_rate, *trained, for_training=True)
+        loaded = with_groups(loaded, groups, needs_two=False)
+        learnt = learn(detector, kept, loaded, self._log)
+        self._take(learnt.detector, self._parameters, learnt.clips)
+        self.learnt_ = learnt.verdicts
+        return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the detector to a folder atomically, replacing any older detector there.
@@ -135,7 +181,18 @@ class AnomalyDetector(FittedDetector):
         """
         from gammavae_jax.runs.detector_folder import write_detector
 
-        write_detector(Path(path), self._fitted(), self._parameters)
+        detector = self._fitted()
+        write_detector(Path(path), detector, self._parameters, self._clips_to_save())
+
+    def _clips_to_save(self) -> Mapping[str, TrainingClips]:
+        """Return the training clips, or none with a message if they are unreadable."""
+        if not self._kept:
+            return {}
+        try:
+            return self._training_clips()
+        except InputError as error:
+            self._log.say(f"the detector is saved without its training clips: {error}")
+            return {}
 
     @classmethod
     def load(
@@ -147,10 +204,12 @@ class AnomalyDetector(FittedDetector):
             InputError: `path` has no detector, or one that this version cannot read.
         """
         from gammavae_jax.runs.detector_folder import read_detector
+        from gammavae_jax.runs.training_clips import has_training_clips
 
         detector, parameters = read_detector(Path(path))
         made = cls(**{**parameters, "verbose": verbose})
         plain = plain_parameters(made.get_params())
         require_saved_parameters(plain, detector.config.features, str(path))
-        made._take(detector, plain)
+        folder = Path(path).absolute()
+        made._take(detector, plain, folder if has_training_clips(folder) else {})
         return made

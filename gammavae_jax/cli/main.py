@@ -24,6 +24,7 @@ from gammavae_jax.cli.evaluate import Evaluate
 from gammavae_jax.cli.export import Export
 from gammavae_jax.cli.fit import Fit
 from gammavae_jax.cli.help import MARKERS, RULES
+from gammavae_jax.cli.learn import Learn
 from gammavae_jax.cli.report import Report
 from gammavae_jax.cli.rescore import Rescore
 from gammavae_jax.cli.run import Run
@@ -76,6 +77,7 @@ COMMANDS: Mapping[str, type[Command]] = {
     "fit": Fit,
     "score": Score,
     "check": Check,
+    "learn": Learn,
     "threshold": Threshold,
     "watch": Watch,
     "serve": Serve,

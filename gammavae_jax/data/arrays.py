@@ -18,6 +18,7 @@ AnyArray = Array | np.ndarray  # on a device or on the host
 
 # What a window is used for. Padding must be 0: unused slots are filled with zeros.
 PADDING, TRAIN, HELD_OUT = 0, 1, 2
+_CLIPS_IN_A_STEP = 16
 
 
 class ClipArrays(NamedTuple):
@@ -62,6 +63,16 @@ def capacity_needed(n_frames: Sequence[int], n_context: int) -> Capacity:
     """Return the capacity needed for clips of these lengths."""
     n_windows = sum(n - n_context + 1 for n in n_frames)
     return Capacity(len(n_frames), max(n_frames), n_windows)
+
+
+def capacity_to_learn(n_clips: int) -> Capacity:
+    """Return a capacity for clips, with room to learn a few later.
+
+    The number is rounded up to a multiple of 16, or of a quarter of the next power of
+    two if that is larger. Arrays of the same size share compiled programs.
+    """
+    step = max(_CLIPS_IN_A_STEP, (1 << (n_clips - 1).bit_length()) // 4)
+    return Capacity(n_clips + -n_clips % step, 0, 0)
 
 
 def stack_clips(

@@ -111,7 +111,7 @@ def _is_challenge(file: ClipFile) -> bool:
 
 
 def with_groups(
-    loaded: Mapping[str, LoadedRecordings], groups: Any
+    loaded: Mapping[str, LoadedRecordings], groups: Any, needs_two: bool = True
 ) -> dict[str, LoadedRecordings]:
     """Give each clip the number of its recording's group.
 
@@ -119,6 +119,7 @@ def with_groups(
         loaded: the recordings of each machine.
         groups: the label of each recording's group, in the order of the recordings; a
             dict of such sequences if there are several machines. None: no groups.
+        needs_two: whether several recordings must form at least two groups.
 
     Raises:
         InputError: the labels do not match the recordings.
@@ -133,10 +134,15 @@ def with_groups(
             "the argument 'groups' must cover the same machines as the recordings: "
             f"pass a dict with the keys {', '.join(map(printable, loaded))}"
         )
-    return {name: _with_groups(name, of, groups[name]) for name, of in loaded.items()}
+    return {
+        name: _with_groups(name, of, groups[name], needs_two)
+        for name, of in loaded.items()
+    }
 
 
-def _with_groups(name: str, loaded: LoadedRecordings, groups: Any) -> LoadedRecordings:
+def _with_groups(
+    name: str, loaded: LoadedRecordings, groups: Any, needs_two: bool
+) -> LoadedRecordings:
     labels: Sequence[Any] = () if isinstance(groups, str | bytes) else list(groups)
     if len(labels) != len(loaded.names):
         raise InputError(
@@ -150,14 +156,17 @@ def _with_groups(name: str, loaded: LoadedRecordings, groups: Any) -> LoadedReco
                 f"{recording}: pass a unique label for a recording without a group"
             )
     number = _numbered(nfc(str(label)) for label in labels)
-    _require_two_groups(name, number, np.arange(len(number)))
+    if needs_two:
+        _require_two_groups(name, number, np.arange(len(number)))
     # The labels decide, not the attributes in the names.
-    files = tuple(
-        file._replace(name=file.name._replace(attributes=""))
-        for file in loaded.clips.files
-    )
+    files = without_attributes(loaded.clips.files)
     clips = loaded.clips._replace(files=files, group=number[loaded.recording])
     return loaded._replace(clips=clips)
+
+
+def without_attributes(files: Sequence[ClipFile]) -> tuple[ClipFile, ...]:
+    """Return files whose parsed names have no attributes."""
+    return tuple(f._replace(name=f.name._replace(attributes="")) for f in files)
 
 
 def _require_two_groups(

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gammavae_jax.data.training_clips import TrainingClips
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import atomic_folder
 from gammavae_jax.runs.checkpoint import load_with_files, save_detector
 from gammavae_jax.runs.detector_parameters import PARAMETERS, plain_parameters
+from gammavae_jax.runs.training_clips import save_training_clips
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.untrusted_files import parse_json
 
@@ -43,11 +45,18 @@ def is_estimator(folder: Path) -> bool:
 
 
 def write_detector(
-    folder: Path, detector: Detector, parameters: Mapping[str, Any]
+    folder: Path,
+    detector: Detector,
+    parameters: Mapping[str, Any],
+    clips: Mapping[str, TrainingClips],
 ) -> None:
     """Write a detector atomically, replacing any existing one.
 
-    `parameters` holds the estimator's parameters, converted to JSON types.
+    Args:
+        folder: the folder to write to.
+        detector: the detector.
+        parameters: the estimator's parameters, converted to JSON types.
+        clips: the training clips of each machine; empty if the detector keeps none.
 
     Raises:
         InputError: see `require_place`.
@@ -57,6 +66,8 @@ def write_detector(
         with atomic_folder(folder) as unfinished:
             text = json.dumps(parameters, indent=2) + "\n"
             save_detector(unfinished, detector, {_PARAMETERS: text})
+            if clips:
+                save_training_clips(unfinished, clips, detector.config)
     except OSError as error:
         raise _not_written(folder, error) from error
 

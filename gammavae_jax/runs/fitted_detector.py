@@ -16,6 +16,7 @@ from rich.console import Console
 from gammavae_jax.data.recording_clips import LoadedRecordings
 from gammavae_jax.data.recordings import known_machine, of_known_machines
 from gammavae_jax.data.states import State
+from gammavae_jax.data.training_clips import TrainingClips
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 from gammavae_jax.runs.detector_parameters import plain_parameters, with_parameters
@@ -44,6 +45,8 @@ class FittedDetector(Estimator):
     verbose: bool
     _parameters: Mapping[str, Any]  # with which `detector_` was fitted
     _said: frozenset[str] = frozenset()  # the kinds of notes already shown
+    # The training clips of each machine, or the folder to read them from.
+    _kept: Mapping[str, TrainingClips] | Path
 
     def score_samples(self, recordings: Given, sample_rate: int | None = None) -> Any:
         """Return the anomaly score of each recording; higher is more anomalous.
@@ -195,14 +198,38 @@ class FittedDetector(Estimator):
             for known in [known_machine(name, self.machines_)]
         }
 
-    def _take(self, detector: "Detector", parameters: Mapping[str, Any]) -> None:
-        """Adopt a fitted detector and the parameters used to fit it."""
+    def _take(
+        self,
+        detector: "Detector",
+        parameters: Mapping[str, Any],
+        kept: Mapping[str, TrainingClips] | Path,
+    ) -> None:
+        """Adopt a fitted detector, the parameters used to fit it, and its clips."""
         from gammavae_jax.scoring.detector import machine_names
 
         self.detector_ = detector
+        self._kept = kept
         self.machines_ = machine_names(detector)
         self._parameters = parameters
-        vars(self).pop("_scorer", None)
+        for name in ("_scorer", "learnt_"):
+            vars(self).pop(name, None)
+
+    def _training_clips(self) -> Mapping[str, TrainingClips]:
+        """Return the training clips of each machine; read them if necessary.
+
+        Raises:
+            InputError: the detector keeps none, or they cannot be read.
+        """
+        from gammavae_jax.runs.training_clips import load_training_clips
+
+        if isinstance(self._kept, Path):
+            self._kept = load_training_clips(self._kept, self.detector_)
+        if not self._kept:
+            raise InputError(
+                "the detector keeps no training clips, so it cannot learn others: fit "
+                "it again, with gammavae fit or AnomalyDetector"
+            )
+        return self._kept
 
     def _fitted(self) -> "Detector":
         """Return the fitted detector, updated to the estimator's current parameters."""

@@ -1,10 +1,8 @@
 """Scores small numbers of clips, and keeps the compiled programs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float64
 
@@ -14,6 +12,7 @@ from gammavae_jax.devices.deal import make_placement
 from gammavae_jax.devices.local import local_devices
 from gammavae_jax.scoring.detector import Detector, compile_scores
 from gammavae_jax.scoring.fusion import Scores
+from gammavae_jax.scoring.machine_axis import select_machines
 from gammavae_jax.scoring.short_clips import as_of_whole_clips
 
 # The number of frames is rounded up to a multiple of this, or of an eighth of the next
@@ -68,24 +67,6 @@ class ClipScorer:
         return compile_scores(
             select_machines(self.detector, machines), placement, arrays
         )
-
-
-def select_machines(detector: Detector, machines: Sequence[int]) -> Detector:
-    """Return a detector for only the machines at these indices."""
-    chosen = list(machines)
-
-    def select(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: leaf[:, chosen], tree)
-
-    return replace(
-        detector,
-        machines=tuple(detector.machines[m] for m in chosen),
-        scorer=select(detector.scorer),
-        references=select(dict(detector.references)),
-        calibration=select(dict(detector.calibration)),
-        weights=detector.weights[chosen],
-        thresholds=select(dict(detector.thresholds)),
-    )
 
 
 def score_of_clips(

@@ -86,39 +86,71 @@ def fit_scores(
         split: the training windows and the held-out clips.
     """
     kinds: list[Kind] = ["member", "model", "machine", "model"]
-    members = placement.put(member_numbers(config), "member")
     data, groups = placement.put(data, "machine"), placement.put(split.group, "model")
+    scorer = fit_scorers(config, placement, state, data, groups)
+    if config.scoring.threshold != "official":
+        return calibrate(config, placement, machines, filterbank, scorer, data, split)
+
+    members = placement.put(member_numbers(config), "member")
+    kinds: list[Kind] = ["member", "model", "model", "machine", "model"]
+    of_batches = HashablePartial(score_batches, (config,))
+    score = placement.over_models(of_batches, kinds)
     with threadpool_limits(1, "blas"):
-        fit = placement.over_models(HashablePartial(fit_scorer, (config,)), kinds)
-        scorer = fit(members, state, data, groups)
+        scores = placement.get(score(members, scorer, state, data, groups))
         fitted = placement.get(scorer)
     weights = independence(split.is_linked, split.is_clip)
     detector = Detector(
         config, tuple(machines), filterbank, fitted, {}, {}, weights, {}
     )
-    if config.scoring.threshold != "official":
-        clips = placement.part(data, "clips")
-        references = fit_references(config, machines, placement, scorer, clips, split)
-        detector = replace(detector, references=references)
-        return _calibrated(detector, placement, clips, split)
-
-    of_batches = HashablePartial(score_batches, (config,))
-    score = placement.over_models(of_batches, ["member", "model", *kinds[1:]])
-    with threadpool_limits(1, "blas"):
-        scores = placement.get(score(members, scorer, state, data, groups))
     return _with_thresholds(detector, scores)
 
 
-def _calibrated(
-    detector: Detector, placement: Placement, data: Any, split: Split
+def fit_scorers(
+    config: Config, placement: Placement, networks: Any, data: Any, groups: Any
+) -> Any:
+    """Fit normal distributions to the residuals of placed networks; see `fit_scorer`.
+
+    Args:
+        config: the configuration.
+        placement: the placement of the models.
+        networks: the placed `TrainState` or `Scorer` of each model.
+        data: the placed `TrainingArrays`.
+        groups: the placed groups of the windows; see `Split`.
+
+    Returns:
+        The placed `Scorer` of each model.
+    """
+    members = placement.put(member_numbers(config), "member")
+    kinds: list[Kind] = ["member", "model", "machine", "model"]
+    fit = placement.over_models(HashablePartial(fit_scorer, (config,)), kinds)
+    with threadpool_limits(1, "blas"):
+        scorer = fit(members, networks, data, groups)
+        placement.wait(scorer)
+    return scorer
+
+
+def calibrate(
+    config: Config,
+    placement: Placement,
+    machines: Sequence[tuple[str, str]],
+    filterbank: Float32[np.ndarray, "bin mel"],
+    scorer: Any,
+    data: Any,
+    split: Split,
 ) -> Detector:
-    """Add the held-out clips' scores to a detector, and thresholds fitted to them."""
-    config = detector.config
-    scores = score_held_out(detector, placement, data, split)()
+    """Fit references and thresholds; `scorer` and `data` are placed.
+
+    The thresholds must not be official. For the other arguments, see `fit_scores`.
+    """
+    weights = independence(split.is_linked, split.is_clip)
+    clips = placement.part(data, "clips")
+    fitted, of_all = placement.get(scorer), tuple(machines)
+    references = fit_references(config, machines, placement, scorer, clips, split)
+    detector = Detector(config, of_all, filterbank, fitted, references, {}, weights, {})
+    scores = score_held_out(detector, placement, clips, split)()
     names = (*config.computed_scores, *(n for n in config.scores if n in FUSION_SCORES))
     calibration = fuse(scores, scores, names, config.scoring.fused)
-    detector = replace(detector, calibration=calibration)
-    return _with_thresholds(detector, calibration)
+    return _with_thresholds(replace(detector, calibration=calibration), calibration)
 
 
 def score_held_out(

@@ -1,7 +1,7 @@
 """The pipeline from training clips to a fitted detector."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,25 +9,25 @@ import numpy as np
 from jaxtyping import Float
 
 from gammavae_jax.config import Config
-from gammavae_jax.data.arrays import TRAIN, Capacity
-from gammavae_jax.data.conditions import conditions_of
+from gammavae_jax.data.arrays import TRAIN, Capacity, ClipArrays, capacity_to_learn
+from gammavae_jax.data.clips import NamedClips
+from gammavae_jax.data.conditions import Conditions, conditions_of
 from gammavae_jax.data.groups import group_clips, unmatched_note, with_groups
 from gammavae_jax.data.loading import Machines
 from gammavae_jax.data.recording_clips import LoadedRecordings, parts_held_together
 from gammavae_jax.data.recording_notes import note_reference_channel
+from gammavae_jax.data.training_clips import TrainingClips, kept_clips
 from gammavae_jax.devices.local import local_devices
+from gammavae_jax.devices.placement import Placement
 from gammavae_jax.errors import InputError
+from gammavae_jax.log import Log
 from gammavae_jax.scoring.detector import Detector, fit_scores, machine_names
 from gammavae_jax.scoring.sample_size import independent_recordings, sample_size_notes
 from gammavae_jax.scoring.short_clips import calibrate_short_clips
-from gammavae_jax.training.loop import (
-    Examples,
-    Observer,
-    Trained,
-    place_examples,
-    stack_examples,
-    train_examples,
-)
+from gammavae_jax.training.examples import Examples, place_examples, stack_examples
+from gammavae_jax.training.loop import Observer, Trained, train_examples
+from gammavae_jax.training.members import folds_of_clips
+from gammavae_jax.training.split import Split
 
 # Per model. With fewer, the running statistics lag behind. A model that no score needs
 # only draws pictures, for which fewer steps are enough.
@@ -59,22 +59,28 @@ def fit(
     Raises:
         InputError: a machine has too few clips, or a model diverged.
     """
+    return _fit(config, machines, observer, capacity, adapt_epochs, any_length)[0]
+
+
+def _fit(
+    config: Config,
+    machines: Machines,
+    observer: Observer | None,
+    capacity: Capacity | None,
+    adapt_epochs: bool,
+    any_length: bool,
+) -> tuple[Detector, Split]:
+    """Do what `fit` does; also return the split of the training clips."""
     local_devices()  # raises an error in a forked process, where JAX would hang
     observer = observer or Observer()
     note_reference_channel(machines.train, observer.log)
     examples = stack_examples(config, machines.train, observer.log, capacity)
-    recordings = group_clips(machines.train, config.train.group_by)
     if note := unmatched_note(machines.train, config.train.group_by):
         observer.log.note(note)
-    conditions = [conditions_of(c, config.features) for _, c in machines.train]
+    conditions = training_conditions(
+        config, machines.train, examples.split, observer.log
+    )
     machines.train.clear()
-    if config.scoring.threshold != "official":
-        notes = sample_size_notes(examples.split, recordings, examples.names, config)
-        for note in notes:
-            observer.log.note(note)
-        counts = independent_recordings(examples.split, recordings, config)
-        pairs = zip(conditions, counts.tolist(), strict=True)
-        conditions = [of._replace(n_recordings=count) for of, count in pairs]
     if adapt_epochs:
         config = _with_enough_epochs(config, examples)
     clips = examples.arrays.clips if any_length else None
@@ -82,12 +88,58 @@ def fit(
     trained = train_examples(config, examples, observer)
     with trained.placement, observer.log.timed("fit_s"):
         detector = fit_detector(config, trained, machines)
-        of_machine = dict(zip(machine_names(detector), conditions, strict=True))
-        detector = replace(detector, conditions=of_machine)
-        if clips is not None:
-            placement, split = trained.placement, trained.split
-            detector = calibrate_short_clips(detector, placement, clips, split)
-    return detector
+        split = trained.split
+        detector = with_conditions(
+            detector, conditions, trained.placement, clips, split
+        )
+    return detector, split
+
+
+def training_conditions(
+    config: Config, train: NamedClips, split: Split, log: Log
+) -> list[Conditions]:
+    """Return each machine's training conditions; note which have too few recordings.
+
+    Args:
+        config: the configuration.
+        train: each machine's name and training clips.
+        split: the split of these clips.
+        log: shows the notes.
+    """
+    conditions = [conditions_of(clips, config.features) for _, clips in train]
+    if config.scoring.threshold == "official":
+        return conditions
+    recordings = group_clips(train, config.train.group_by)
+    names = [name for name, _ in train]
+    for note in sample_size_notes(split, recordings, names, config):
+        log.note(note)
+    counts = independent_recordings(split, recordings, config)
+    pairs = zip(conditions, counts.tolist(), strict=True)
+    return [of._replace(n_recordings=count) for of, count in pairs]
+
+
+def with_conditions(
+    detector: Detector,
+    conditions: Sequence[Conditions],
+    placement: Placement,
+    clips: ClipArrays | None,
+    split: Split,
+) -> Detector:
+    """Add the training conditions to a detector.
+
+    Args:
+        detector: the detector.
+        conditions: the training conditions of each machine.
+        placement: the placement of the detector's models.
+        clips: the training clips, on the host, to also calibrate the scores of shorter
+            clips; None: only clips as long as the training clips are scored.
+        split: the split of the training clips.
+    """
+    of_machine = dict(zip(machine_names(detector), conditions, strict=True))
+    detector = replace(detector, conditions=of_machine)
+    if clips is None:
+        return detector
+    return calibrate_short_clips(detector, placement, clips, split)
 
 
 def fit_detector(config: Config, trained: Trained, machines: Machines) -> Detector:
@@ -111,10 +163,13 @@ def fit_recordings(
     observer: Observer,
     adapt_epochs: bool,
     groups: Any = None,
-) -> Detector:
+) -> tuple[Detector, dict[str, TrainingClips]]:
     """Fit a detector to a user's own recordings; see `fit` for the shared arguments.
 
     `groups` has a label for each recording; see `data.groups.with_groups`.
+
+    Returns:
+        The detector, and the training clips of each machine.
 
     Raises:
         InputError: a machine has fewer than two clips, or `fit` fails.
@@ -134,7 +189,20 @@ def fit_recordings(
         test=[],
     )
     config = _with_no_empty_fold(config, loaded)
-    return fit(config, machines, observer, adapt_epochs=adapt_epochs, any_length=True)
+    capacity = capacity_to_learn(max(len(found.files) for _, found in machines.train))
+    detector, split = _fit(config, machines, observer, capacity, adapt_epochs, True)
+    return detector, clips_to_keep(config, loaded, split)
+
+
+def clips_to_keep(
+    config: Config, loaded: Mapping[str, LoadedRecordings], split: Split
+) -> dict[str, TrainingClips]:
+    """Return what a detector keeps of each machine's training recordings."""
+    folds = folds_of_clips(split.is_held_out, config.n_folds)[0]
+    return {
+        name: kept_clips(of_machine, fold[: len(of_machine.clips.files)])
+        for (name, of_machine), fold in zip(loaded.items(), folds, strict=True)
+    }
 
 
 def _require_whole_recordings(

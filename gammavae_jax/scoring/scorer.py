@@ -42,7 +42,7 @@ class Scorer(NamedTuple):
 def fit_scorer(
     config: Config,
     member: Array,
-    state: TrainState,
+    networks: TrainState | Scorer,
     data: TrainingArrays,
     group: UInt8[Array, "window"],
 ) -> Scorer:
@@ -62,7 +62,7 @@ def fit_scorer(
         batch, weight, start = gather(config, data, order, 0, n_train, step)
         is_target = data.is_target[start // data.clips.log_mel.shape[-2]]
         of_domain = (weight * ~is_target, weight * is_target)
-        output = _apply(config, state.params, state.batch_stats, batch)
+        output = _apply(config, networks.params, networks.batch_stats, batch)
         rows = rows_of(output.residual, n_mels)
         source_rows, target_rows = (jnp.repeat(w, n_rows) for w in of_domain)
         source, target = scatters
@@ -77,7 +77,7 @@ def fit_scorer(
         lambda t, s: jnp.where(target.count >= 2 * n_rows, t, s), target, source
     )
     fits = (fit_gaussian(s, n_rows, config.scoring) for s in (source, target))
-    return Scorer(state.params, state.batch_stats, *fits)
+    return Scorer(networks.params, networks.batch_stats, *fits)
 
 
 def rows_in_window(config: Config) -> int:

@@ -45,6 +45,7 @@ def split_windows(
     is_extra: Bool[np.ndarray, "machine clip"] | None = None,
     recordings: Sequence[Int[np.ndarray, "_"]] | None = None,
     attributes: Sequence[Int[np.ndarray, "_"]] | None = None,
+    folds: Sequence[Int[np.ndarray, "_"]] | None = None,
 ) -> Split:
     """Choose each member's training windows and held-out clips.
 
@@ -57,6 +58,8 @@ def split_windows(
             are fewer recordings than folds. Default: each clip is a recording.
         attributes: for each machine, the number of the attributes that each clip has;
             clips with equal attributes are never compared. Default: unknown.
+        folds: for each machine, the fold that holds out each clip. Default: similar
+            clips are grouped, and the groups are dealt to the folds.
     """
     if is_extra is None:
         is_extra = np.zeros(arrays.clips.n_frames.shape, bool)
@@ -72,7 +75,8 @@ def split_windows(
         is_linked=is_linked,
         is_excluded=link_groups(is_linked, attributes),
     )
-    groups = _groups(arrays, split.is_clip, config, recordings)
+    if folds is None:
+        groups = _groups(arrays, split.is_clip, config, recordings)
     for s, m in np.ndindex(len(config.seeds), n_machines):
         rng = np.random.default_rng([config.seeds[s], int(arrays.name_hash[m])])
         members = slice(s * n_folds, (s + 1) * n_folds)
@@ -84,8 +88,12 @@ def split_windows(
             group[:, rng.permutation(group.shape[1])[:n_held_out]] = HELD_OUT
             continue
         if config.train.split == "folds":
-            folds = deal_groups(rng, groups[m], n_folds)
-            held_out[:, is_clip] = folds == np.arange(n_folds)[:, None]
+            of_clip = (
+                deal_groups(rng, groups[m], n_folds)
+                if folds is None
+                else folds[m][np.flatnonzero(is_clip)]
+            )
+            held_out[:, is_clip] = of_clip == np.arange(n_folds)[:, None]
         else:
             held_out[0] = _held_out_clips(rng, is_clip, split.is_target[m], fraction)
         group[:] = np.repeat(np.where(held_out, HELD_OUT, TRAIN), n_windows[m], axis=1)

@@ -15,7 +15,7 @@ from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.data.loading import Machines
 from gammavae_jax.errors import InputError
 from gammavae_jax.scoring import fit as fits
-from gammavae_jax.training import loop
+from gammavae_jax.training.examples import stack_examples
 from gammavae_jax.training.loop import Observer
 
 
@@ -58,7 +58,7 @@ def test_the_stacked_clips_on_the_host_are_freed_before_training(monkeypatch):
     on_host = []
 
     def stacked(*args):
-        examples = loop.stack_examples(*args)
+        examples = stack_examples(*args)
         copy, memory = misaligned(examples.arrays.window_start)
         on_host.append(memory)
         return examples._replace(arrays=examples.arrays._replace(window_start=copy))

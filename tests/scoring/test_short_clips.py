@@ -39,7 +39,8 @@ def uncorrected(detector):
     stored = detector.detector_
     whole = {n: v for n, v in stored.calibration.items() if " at " not in n}
     twin = gv.AnomalyDetector(**detector.get_params())
-    twin._take(dataclasses.replace(stored, calibration=whole), detector._parameters)
+    uncalibrated = dataclasses.replace(stored, calibration=whole)
+    twin._take(uncalibrated, detector._parameters, detector._kept)
     return twin
 
 

@@ -13,8 +13,8 @@ from gammavae_jax.data.arrays import stack_machines
 from gammavae_jax.data.machines import clip_file
 from gammavae_jax.data.shared_audio import find_shared_audio
 from gammavae_jax.log import Log
+from gammavae_jax.training.examples import stack_examples
 from gammavae_jax.training.links import independence, link_clips
-from gammavae_jax.training.loop import stack_examples
 from gammavae_jax.training.split import split_windows
 
 N_FRAMES = 64

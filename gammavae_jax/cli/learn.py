@@ -1,0 +1,183 @@
+"""`gammavae learn`: adds normal recordings to a detector, as a new version."""
+
+import copy
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from gammavae_jax.cli.shared import (
+    models_in_checkpoint,
+    new_table,
+    prepare,
+    table_console,
+)
+from gammavae_jax.errors import InputError, printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from gammavae_jax.anomaly_detector import AnomalyDetector
+    from gammavae_jax.scoring.verdict import Verdict
+
+_SUFFIX = ".detector"
+
+
+@dataclass(frozen=True)
+class Learn:
+    """Add normal recordings, such as false alarms, to a detector, as a new version.
+
+    They join the recordings that scores are compared with, and the thresholds are set
+    again. Nothing is retrained, so this takes seconds. The old version is not changed.
+    """
+
+    detector: tyro.conf.Positional[Path]
+    """A detector written by `gammavae fit`."""
+    recordings: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RECORDINGS ...")
+    ]
+    """Recordings of the healthy machine: WAV or FLAC files, or folders of them;
+    subfolders are included."""
+    machine: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Machine that was recorded; required if the detector has several machines."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DETECTOR")] = None
+    """Folder to write the new version to. Default: beside the old one, with the next
+    free number: pump.detector, pump-2.detector, pump-3.detector."""
+    compare: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RECORDINGS ...")] = ()
+    """Score these recordings with both versions, and list the verdicts that changed."""
+    skip_bad_files: bool = False
+    """Report and skip recordings that cannot be used."""
+    overwrite: bool = False
+    """Replace an existing detector at --out."""
+
+    def run(self) -> int:
+        """Write the new version, and print what changed.
+
+        Raises:
+            InputError: the detector or a recording cannot be used, there is nothing to
+                learn, or the new version cannot be written.
+        """
+        if self.out is not None:
+            self._require_new(self.out)
+        prepare(models_in_checkpoint(self.detector))
+
+        from gammavae_jax.anomaly_detector import AnomalyDetector
+        from gammavae_jax.data.recordings import of_known_machines
+        from gammavae_jax.runs.detector_folder import require_place
+
+        new = AnomalyDetector.load(self.detector)
+        out = self.out or next_version(self.detector, new.machines_)
+        require_place(out)  # fail now instead of after learning
+        old, skips = copy.copy(new), new.skip_bad_files
+        old.verbose = False  # messages on recordings are shown once
+        old.skip_bad_files = new.skip_bad_files = self.skip_bad_files
+        recordings, compared = (
+            of_known_machines(list(paths), self.machine, new.machines_)
+            for paths in (self.recordings, self.compare)
+        )
+        new.partial_fit(recordings)
+        (machine,), learnt = recordings, new.learnt_
+        known = {verdict.name for verdict in learnt}
+        before = [v for v in old.score_recordings(recordings) if v.name in known]
+        changes = None
+        if self.compare:
+            pair = (detector.score_recordings(compared) for detector in (old, new))
+            changes = list(zip(*pair, strict=True))
+        new.skip_bad_files = skips
+        new.save(out)
+
+        console = table_console()
+        rows = _rows(old, machine, before), _rows(new, machine, learnt)
+        console.print(_summary(f"{machine}: {_count(len(learnt))} learnt", *rows))
+        if changes is not None:
+            _print_changes(console, changes)
+        path = shlex.quote(str(out))
+        console.print(f"written to {out}; next: gammavae score {path} RECORDINGS")
+        return 0
+
+    def _require_new(self, out: Path) -> None:
+        """Raise an InputError if `out` exists, unless it may be overwritten."""
+        if out.exists() and self.detector.exists() and out.samefile(self.detector):
+            raise InputError(
+                f"{printable(out)} is the old version, which is never changed: choose "
+                "another path for --out"
+            )
+        if out.exists() and not self.overwrite:
+            raise InputError(
+                f"{printable(out)} exists: add --overwrite, or choose another path for "
+                "--out"
+            )
+
+
+def next_version(detector: Path, machines: Sequence[str]) -> Path:
+    """Return the path beside a detector that has the next free version number.
+
+    A number that belongs to a machine's name, as in line-7.detector, is no version.
+    """
+    path = Path(os.path.abspath(detector))
+    name = path.name.removesuffix(_SUFFIX)
+    suffix = path.name[len(name) :]
+    version = None if name in machines else re.fullmatch(r"(.+)-([1-9]\d*)", name)
+    base, number = (version[1], int(version[2])) if version else (name, 1)
+    while True:
+        number += 1
+        following = path.with_name(f"{base}-{number}{suffix}")
+        if not following.exists() and not following.is_symlink():
+            return following
+
+
+def _rows(
+    detector: "AnomalyDetector", machine: str, learnt: "Sequence[Verdict]"
+) -> dict[str, str]:
+    """Describe one version: what its threshold is based on, and its alarms."""
+    from gammavae_jax.scoring.sensitivity import sensitivities
+
+    fitted = detector.detector_
+    rate = fitted.config.scoring.false_alarm_rate
+    (of_rate,) = sensitivities(fitted, [rate])[machine]
+    n_alarms = sum(verdict.is_anomaly for verdict in learnt)
+    return {
+        "alarm above": f"{of_rate.threshold:.4g}",
+        "clips": f"{of_rate.n_clips}",
+        "independent recordings": f"{of_rate.n_recordings:.3g}",
+        "alarms among the recordings learnt": f"{n_alarms} of {len(learnt)}",
+    }
+
+
+def _summary(title: str, before: dict[str, str], after: dict[str, str]) -> "Table":
+    """Build the table that describes both versions."""
+    table = new_table(("", "before", "after"), ("before", "after"), title)
+    for name, value in before.items():
+        table.add_row(name, value, after[name])
+    return table
+
+
+def _print_changes(
+    console: "Console", pairs: "Sequence[tuple[Verdict, Verdict]]"
+) -> None:
+    """Print the verdicts that changed, and the number of those that did not."""
+    texts = [(old.name, _verdict(old), _verdict(new)) for old, new in pairs]
+    changed = [text for text in texts if text[1] != text[2]]
+    if changed:
+        table = new_table(("recording", "before", "after"), ())
+        for text in changed:
+            table.add_row(*text)
+        console.print(table)
+    n_same = len(texts) - len(changed)
+    console.print(f"compared: {len(changed)} verdicts changed, {n_same} did not")
+
+
+def _verdict(verdict: "Verdict") -> str:
+    if not verdict.is_running:
+        return verdict.state
+    return "ALARM" if verdict.is_anomaly else "no alarm"
+
+
+def _count(n: int) -> str:
+    return "1 recording" if n == 1 else f"{n} recordings"

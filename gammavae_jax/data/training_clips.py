@@ -1,0 +1,168 @@
+"""The training clips that a detector keeps, so that it can learn others later.
+
+Log-mels are kept in steps of 1/200 dB, as 16-bit integers: about 80 kB for a clip of
+ten seconds. Two recordings of one machine differ by far more than such a step.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int, Int16
+
+from gammavae_jax.data.clips import Clips, recording_numbers
+from gammavae_jax.data.groups import without_attributes
+from gammavae_jax.data.machines import clip_file
+from gammavae_jax.data.recording_clips import LoadedRecordings
+from gammavae_jax.data.signals import Signal
+
+_STEPS_IN_DB = 200
+_SAME_STEPS = 2  # computers round differently
+
+
+class TrainingClips(NamedTuple):
+    """The clips of one machine's training recordings; see `Clips` for most fields."""
+
+    names: tuple[str, ...]  # of the recordings
+    recording: Int[np.ndarray, "clip"]
+    steps: tuple[Int16[np.ndarray, "_ mel"], ...]  # the log-mels, in 1/200 dB
+    seconds: tuple[float, ...]
+    signals: tuple[Signal, ...]
+    formats: frozenset[tuple[int, int]]
+    explained: tuple[float, ...]
+    group: Int[np.ndarray, "clip"] | None
+    fold: Int[np.ndarray, "clip"]  # the fold that holds out the clip, or `NO_FOLD`
+
+
+def kept_clips(
+    loaded: LoadedRecordings, fold: Int[np.ndarray, "clip"]
+) -> TrainingClips:
+    """Return what a detector keeps of a machine's training recordings."""
+    clips = loaded.clips
+    return TrainingClips(
+        loaded.names,
+        loaded.recording,
+        tuple(map(_in_steps, clips.log_mels)),
+        loaded.seconds,
+        clips.signals,
+        clips.formats,
+        clips.explained,
+        clips.group,
+        fold,
+    )
+
+
+def as_recordings(kept: TrainingClips) -> LoadedRecordings:
+    """Return kept recordings as they were loaded, except for the rounding."""
+    each = [clip_file(Path(name)) for name in kept.names]
+    files = tuple(each[number] for number in kept.recording.tolist())
+    clips = Clips(
+        files if kept.group is None else without_attributes(files),
+        tuple(map(_in_db, kept.steps)),
+        kept.recording,
+        kept.formats,
+        kept.explained,
+        kept.group,
+        kept.signals,
+    )
+    return LoadedRecordings(kept.names, clips, seconds=kept.seconds)
+
+
+def joined(old: LoadedRecordings, new: LoadedRecordings) -> LoadedRecordings:
+    """Join two sets of recordings; no group has recordings of both."""
+    one, other, files = old.clips, new.clips, old.clips.files + new.clips.files
+    group = None
+    if one.group is not None or other.group is not None:
+        group = _successive(_groups(one), _groups(other))
+        files = without_attributes(files)
+    clips = Clips(
+        files,
+        one.log_mels + other.log_mels,
+        _successive(old.recording, new.recording),
+        one.formats | other.formats,
+        one.explained + other.explained,
+        group,
+        one.signals + other.signals,
+    )
+    names, seconds = old.names + new.names, old.seconds + new.seconds
+    return LoadedRecordings(names, clips, seconds=seconds)
+
+
+def chosen_clips(
+    loaded: LoadedRecordings, is_chosen: Bool[np.ndarray, "clip"]
+) -> LoadedRecordings:
+    """Return only the chosen clips; recordings without any are left out."""
+    clips, chosen = loaded.clips, np.flatnonzero(is_chosen).tolist()
+    kept, recording = np.unique(loaded.recording[chosen], return_inverse=True)
+
+    def choose(values: tuple) -> tuple:
+        return tuple(values[clip] for clip in chosen) if values else ()
+
+    return LoadedRecordings(
+        tuple(loaded.names[number] for number in kept.tolist()),
+        clips._replace(
+            files=choose(clips.files),
+            log_mels=choose(clips.log_mels),
+            recording=recording,
+            explained=choose(clips.explained),
+            group=None if clips.group is None else clips.group[chosen],
+            signals=choose(clips.signals),
+        ),
+        seconds=choose(loaded.seconds),
+    )
+
+
+def find_copies(kept: TrainingClips, new: LoadedRecordings) -> Bool[np.ndarray, "_"]:
+    """Return which new recordings equal a kept recording, or an earlier new one."""
+    steps = tuple(map(_in_steps, new.clips.log_mels))
+    known = _by_recording(kept.steps, kept.recording)
+    is_copy = []
+    for clips in _by_recording(steps, new.recording):
+        is_copy.append(any(_are_equal(clips, other) for other in known))
+        known.append(clips)
+    return np.array(is_copy)
+
+
+_Steps = tuple[Int16[np.ndarray, "_ mel"], ...]
+
+
+def _by_recording(steps: _Steps, recording: Int[np.ndarray, "clip"]) -> list[_Steps]:
+    numbers = range(int(recording.max(initial=-1)) + 1)
+    return [
+        tuple(steps[clip] for clip in np.flatnonzero(recording == number))
+        for number in numbers
+    ]
+
+
+def _are_equal(clips: _Steps, others: _Steps) -> bool:
+    return len(clips) == len(others) and all(
+        clip.shape == other.shape
+        # The first frame nearly always differs, so the others need not be compared.
+        and all(_differ_little(clip[part], other[part]) for part in (slice(1), ...))
+        for clip, other in zip(clips, others, strict=True)
+    )
+
+
+def _differ_little(one: np.ndarray, other: np.ndarray) -> bool:
+    return int(np.abs(one.astype(np.int32) - other).max(initial=0)) <= _SAME_STEPS
+
+
+def _groups(clips: Clips) -> Int[np.ndarray, "clip"]:
+    return recording_numbers(clips) if clips.group is None else clips.group
+
+
+def _successive(
+    one: Int[np.ndarray, "_"], other: Int[np.ndarray, "_"]
+) -> Int[np.ndarray, "_"]:
+    """Join two sets of numbers; those of the second follow those of the first."""
+    return np.concatenate([one, other + one.max(initial=-1) + 1])
+
+
+def _in_steps(log_mel: Float[np.ndarray, "frame mel"]) -> Int16[np.ndarray, "_ mel"]:
+    limits = np.iinfo(np.int16)
+    steps = np.rint(log_mel * np.float64(_STEPS_IN_DB))
+    return np.clip(steps, limits.min, limits.max).astype(np.int16)
+
+
+def _in_db(steps: Int16[np.ndarray, "_ mel"]) -> Float32[np.ndarray, "_ mel"]:
+    return steps.astype(np.float32) / np.float32(_STEPS_IN_DB)

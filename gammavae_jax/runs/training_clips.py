@@ -1,0 +1,141 @@
+"""Stores the training clips of a detector beside it, for `learn` alone to read.
+
+The folder `training_clips/` holds all log-mels, one after the other, as one array. Its
+marker (see `stored_arrays`) describes the clips of each machine.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from gammavae_jax.config import Config
+from gammavae_jax.config_json import to_dict
+from gammavae_jax.data.signals import Signal
+from gammavae_jax.data.training_clips import TrainingClips
+from gammavae_jax.errors import InputError, printable
+from gammavae_jax.runs.stored_arrays import (
+    load_arrays,
+    marker,
+    read_marker,
+    save_arrays,
+)
+from gammavae_jax.scoring.detector import Detector, machine_names
+from gammavae_jax.training.members import NO_FOLD
+
+_NAME = "training_clips"
+_MOST = 2**40  # no count is larger
+
+
+def save_training_clips(
+    folder: Path, clips: Mapping[str, TrainingClips], config: Config
+) -> None:
+    """Write the training clips of a detector's machines; see `save_arrays`."""
+    steps = [of_clip for of_machine in clips.values() for of_clip in of_machine.steps]
+    about = {
+        "config": to_dict(config),
+        "machines": {name: _to_stored(of) for name, of in clips.items()},
+    }
+    save_arrays(folder / _NAME, {"steps": np.concatenate(steps)}, about)
+
+
+def has_training_clips(folder: Path) -> bool:
+    """Return whether a detector keeps its training clips."""
+    return marker(folder / _NAME).is_file()
+
+
+def load_training_clips(folder: Path, detector: Detector) -> dict[str, TrainingClips]:
+    """Read the training clips of every machine of a detector.
+
+    Args:
+        folder: the detector's folder.
+        detector: the detector that the folder holds.
+
+    Raises:
+        InputError: they are missing, damaged, or those of another detector.
+    """
+    path = folder / _NAME
+    if not has_training_clips(folder):
+        raise InputError(
+            f"the training clips in {printable(path)!r} are gone: restore them from a "
+            "backup, or fit the detector again"
+        )
+    about, _ = read_marker(path)
+    config, names = detector.config, machine_names(detector)
+    try:
+        stored = {name: about["machines"][name] for name in names}
+        empty = {name: _from_stored(of) for name, of in stored.items()}
+        lengths = [list(map(int, of["n_frames"])) for of in stored.values()]
+        pairs = zip(empty.values(), lengths, strict=True)
+        is_valid = all(_is_valid(of, n, config) for of, n in pairs)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        is_valid = False
+    if not is_valid:
+        raise InputError(
+            f"{printable(marker(path))} is malformed, or belongs to another detector: "
+            "restore it from a backup, or fit the detector again"
+        )
+    shape = sum(map(sum, lengths)), config.features.n_mels
+    like = {"steps": jax.ShapeDtypeStruct(shape, np.int16)}
+    steps = load_arrays(path, about, like)["steps"]
+    ends = np.cumsum(list(map(sum, lengths)))
+    return {
+        name: of._replace(steps=tuple(np.split(part, np.cumsum(n)[:-1])))
+        for (name, of), n, part in zip(
+            empty.items(), lengths, np.split(steps, ends[:-1]), strict=True
+        )
+    }
+
+
+def _to_stored(clips: TrainingClips) -> dict[str, Any]:
+    """Convert all but the log-mels to a JSON object."""
+    group = clips.group
+    return {
+        "names": clips.names,
+        "recording": clips.recording.tolist(),
+        "n_frames": list(map(len, clips.steps)),
+        "seconds": clips.seconds,
+        "signals": clips.signals,
+        "formats": sorted(clips.formats),
+        "explained": clips.explained,
+        "group": None if group is None else group.tolist(),
+        "fold": clips.fold.tolist(),
+    }
+
+
+def _from_stored(stored: Any) -> TrainingClips:
+    """Convert a JSON object to training clips without log-mels.
+
+    A malformed object raises a KeyError, TypeError or ValueError.
+    """
+    group = stored["group"]
+    return TrainingClips(
+        tuple(map(str, stored["names"])),
+        np.array(stored["recording"], np.int64),
+        (),
+        tuple(map(float, stored["seconds"])),
+        tuple(Signal(*map(float, signal)) for signal in stored["signals"]),
+        frozenset((int(rate), int(n)) for rate, n in stored["formats"]),
+        tuple(map(float, stored["explained"])),
+        None if group is None else np.array(group, np.int64),
+        np.array(stored["fold"], np.int64),
+    )
+
+
+def _is_valid(clips: TrainingClips, n_frames: list[int], config: Config) -> bool:
+    """Return whether training clips without log-mels are consistent."""
+    n_clips = len(n_frames)
+    of_clips = (clips.recording, clips.fold, clips.seconds, clips.signals)
+    group = clips.recording if clips.group is None else clips.group
+    every = (*of_clips, group, clips.explained or n_frames)
+    successive = np.arange(len(clips.names))
+    return (
+        all(len(values) == n_clips for values in every)
+        and all(config.features.n_context <= n < _MOST for n in n_frames)
+        and np.array_equal(np.unique(clips.recording), successive)
+        and bool((np.diff(clips.recording) >= 0).all())
+        and bool(((clips.fold >= NO_FOLD) & (clips.fold < config.n_folds)).all())
+        and bool(((group >= 0) & (group < _MOST)).all())
+    )

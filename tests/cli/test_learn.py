@@ -1,0 +1,149 @@
+"""`gammavae learn` as a user runs it."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from support.live_stubs import RATE, humming
+
+import gammavae_jax as gv
+from gammavae_jax.cli.learn import next_version
+from gammavae_jax.cli.main import main
+
+SETTINGS = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]
+
+
+def write(folder, sounds):
+    folder.mkdir()
+    for number, sound in enumerate(sounds):
+        soundfile.write(folder / f"{number}.wav", sound, RATE)
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory, one_device):
+    """A folder with a detector, with recordings of a new load, and with a broken fan.
+
+    The new load adds a tone.
+    """
+    root = tmp_path_factory.mktemp("fan")
+    tone = 0.1 * np.sin(5000 * np.arange(RATE) / RATE)
+    load = [humming(seed) + tone for seed in range(30, 44)]
+    write(root / "normal", map(humming, range(12)))
+    write(root / "load", load[:10])
+    write(root / "later", [*load[10:], *map(humming, range(50, 54))])
+    write(root / "faulty", [humming(60, broken=True)])
+    detector = gv.AnomalyDetector(epochs=1, settings=SETTINGS, verbose=False)
+    detector.fit({"fan": root / "normal"}).save(root / "fan.detector")
+    return root
+
+
+@pytest.fixture
+def detector(recordings, tmp_path):
+    return shutil.copytree(recordings / "fan.detector", tmp_path / "fan.detector")
+
+
+def content(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def learn(*arguments):
+    assert main(["learn", *map(str, arguments)]) == 0
+
+
+def test_a_new_load_is_learnt_in_a_new_version_beside_the_old_one(
+    recordings, detector, capsys
+):
+    before = content(detector)
+    learn(detector, recordings / "load", "--compare", recordings / "later")
+    assert content(detector) == before
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip() == "fan: 10 recordings learnt"
+    rows = [re.split(r"  +", line.strip()) for line in lines]
+    assert ["clips", "12", "22"] in rows
+    assert ["independent recordings", "12", "22"] in rows
+    (alarms,) = [row for row in rows if row[0].startswith("alarms among")]
+    assert alarms[1] == "10 of 10"
+    assert int(alarms[2].split()[0]) <= 2
+    changed = [row for row in rows if row[1:] == ["ALARM", "no alarm"]]
+    assert [row[0] for row in changed] == ["0.wav", "1.wav", "2.wav", "3.wav"]
+    assert "compared: 4 verdicts changed, 4 did not" in lines
+    second = detector.with_name("fan-2.detector")
+    assert lines[-1].startswith(f"written to {second}; next: gammavae score {second}")
+    later = recordings / "later"
+    alarms = [gv.AnomalyDetector.load(d).predict(later) for d in (detector, second)]
+    assert alarms[0].tolist() == [True] * 4 + [False] * 4
+    assert not alarms[1].any()
+
+    learn(second, recordings / "later" / "0.wav")
+    assert detector.with_name("fan-3.detector").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("name", "machines", "existing", "expected"),
+    [
+        ("pump.detector", ["pump"], [], "pump-2.detector"),
+        ("pump.detector", ["pump"], ["pump-2.detector"], "pump-3.detector"),
+        ("pump-2.detector", ["pump"], [], "pump-3.detector"),
+        ("pump-9.detector", ["pump"], ["pump-10.detector"], "pump-11.detector"),
+        ("line-7.detector", ["line-7"], [], "line-7-2.detector"),
+        ("line-7-2.detector", ["line-7"], [], "line-7-3.detector"),
+        ("pump", ["fan"], [], "pump-2"),
+        ("pump.v1", ["fan"], [], "pump.v1-2"),
+    ],
+)
+def test_a_version_gets_the_next_free_number(
+    tmp_path, name, machines, existing, expected
+):
+    for other in existing:
+        (tmp_path / other).mkdir()
+    assert next_version(tmp_path / name, machines) == tmp_path / expected
+
+
+def test_a_detector_in_the_current_folder_has_its_versions_beside_it(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "pump.detector").mkdir()
+    monkeypatch.chdir(tmp_path / "pump.detector")
+    assert next_version(Path(), ["pump"]) == tmp_path / "pump-2.detector"
+
+
+def test_what_cannot_be_learnt_or_written_is_refused(recordings, detector, refusal):
+    load, out = recordings / "load", detector.with_name("other.detector")
+    out.mkdir()
+    before = sorted(detector.parent.iterdir())
+    for arguments, message in [
+        ((recordings / "faulty",), "faulty"),
+        ((recordings / "normal",), "there is nothing to learn"),
+        (
+            (load, "--out", detector, "--overwrite"),
+            "is the old version, which is never",
+        ),
+        ((load, "--out", out), "exists: add --overwrite"),
+        ((load, "--out", out, "--overwrite"), "exists and is not a detector"),
+        ((load, "--machine", "pump"), "unknown machine 'pump'"),
+        ((recordings / "gone",), "gone"),
+    ]:
+        assert message in refusal("learn", detector, *arguments)
+    assert sorted(detector.parent.iterdir()) == before
+
+
+def test_the_checkpoint_of_a_run_cannot_learn(finished, recordings, refusal):
+    message = refusal(
+        "learn", finished / "checkpoint", recordings / "load", "--machine", "fan"
+    )
+    assert "keeps no training clips" in message
+
+
+def test_bad_files_can_be_skipped_and_the_version_does_not_remember_it(
+    recordings, detector, capsys
+):
+    (detector.parent / "more").mkdir()
+    shutil.copy(recordings / "load" / "0.wav", detector.parent / "more")
+    (detector.parent / "more" / "bad.wav").write_bytes(b"RIFF")
+    out = detector.with_name("b.detector")
+    learn(detector, detector.parent / "more", "--skip-bad-files", "--out", out)
+    assert capsys.readouterr().err.count("skipped: ") == 1
+    assert not gv.AnomalyDetector.load(out).skip_bad_files

@@ -1,0 +1,161 @@
+"""The training clips that are stored beside a detector."""
+
+import copy
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+from support.live_stubs import RATE, humming
+
+import gammavae_jax as gv
+from gammavae_jax.errors import InputError
+from gammavae_jax.files import text_checksum
+from gammavae_jax.runs.checkpoint import save_detector
+from gammavae_jax.runs.training_clips import load_training_clips
+
+SETTINGS = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]
+NORMAL = [humming(seed, 1.0 + seed % 2) for seed in range(12)]
+NEW = [humming(seed, 2.0) for seed in range(50, 52)]
+
+
+@pytest.fixture(scope="module")
+def fitted(one_device):
+    estimator = gv.AnomalyDetector(
+        epochs=1, clip_seconds=1.0, verbose=False, settings=SETTINGS
+    )
+    groups = list("aabbccddeeff")
+    return estimator.fit({"fan/1": NORMAL}, sample_rate=RATE, groups={"fan/1": groups})
+
+
+@pytest.fixture
+def folder(fitted, tmp_path):
+    fitted.save(tmp_path / "fan.detector")
+    return tmp_path / "fan.detector"
+
+
+def load(folder):
+    return gv.AnomalyDetector.load(folder, verbose=False)
+
+
+def same(one, other):
+    for ours, theirs in zip(one, other, strict=True):
+        if isinstance(theirs, np.ndarray):
+            np.testing.assert_array_equal(ours, theirs)
+        elif (
+            isinstance(theirs, tuple)
+            and len(theirs)
+            and isinstance(theirs[0], np.ndarray)
+        ):
+            same(ours, theirs)
+        else:
+            assert ours == theirs
+
+
+def test_training_clips_are_read_as_they_were_saved(fitted, folder):
+    read = load_training_clips(folder, fitted.detector_)
+    assert read.keys() == {"fan/1"}
+    same(read["fan/1"], fitted._kept["fan/1"])
+    assert read["fan/1"].group is not None
+
+
+def test_a_detector_that_was_saved_or_copied_learns_as_the_fitted_one(fitted, folder):
+    copies = [copy.copy(fitted), load(folder), pickle.loads(pickle.dumps(load(folder)))]
+    scores = []
+    for estimator in copies:
+        estimator.partial_fit({"fan/1": NEW}, sample_rate=RATE)
+        scores.append(estimator.score_samples(NORMAL, RATE))
+    np.testing.assert_allclose(scores[1:], [scores[0]] * 2, rtol=1e-5)
+
+
+def test_a_new_version_is_saved_with_all_of_its_clips(folder, tmp_path):
+    second = load(folder).partial_fit(NEW, sample_rate=RATE)
+    second.save(tmp_path / "fan-2.detector")
+    read = load_training_clips(tmp_path / "fan-2.detector", second.detector_)
+    assert read["fan/1"].names[-2:] == ("array 0", "array 1")
+    same(read["fan/1"], second._kept["fan/1"])
+
+
+def test_scoring_does_not_read_the_training_clips(fitted, folder):
+    shutil.rmtree(folder / "training_clips")
+    scores = load(folder).score_samples(NEW, RATE)
+    np.testing.assert_allclose(scores, fitted.score_samples(NEW, RATE), rtol=1e-6)
+
+
+def test_learning_is_refused_whichever_file_of_the_training_clips_is_damaged(folder):
+    paths = [p for p in folder.glob("training_clips*/**/*") if p.is_file()]
+    estimator = load(folder)
+    for path in [*paths, folder / "training_clips.json"]:
+        good = path.read_bytes()
+        flipped = bytes([good[0] ^ 1, *good[1:]]) if good else b"x"
+        for bad in (flipped, good[: len(good) // 2] if good else None, None):
+            path.unlink(missing_ok=True)
+            if bad is not None:
+                path.write_bytes(bad)
+            with pytest.raises(
+                InputError, match=r"is damaged \(training_clips|are gone"
+            ):
+                estimator.partial_fit(NEW, sample_rate=RATE)
+        path.write_bytes(good)
+    estimator.partial_fit(NEW, sample_rate=RATE)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("names", ["a"]),
+        ("names", 3),
+        ("recording", [1] * 18),
+        ("recording", "x"),
+        ("n_frames", [10**15] * 18),
+        ("n_frames", [-1] * 18),
+        ("n_frames", [32] * 17),
+        ("seconds", [1.0]),
+        ("signals", [[0.0]] * 18),
+        ("formats", [[1]]),
+        ("explained", ["x"] * 18),
+        ("group", [-1] * 18),
+        ("fold", [2] * 18),
+        ("fold", [10**30] * 18),
+        ("fold", None),
+    ],
+)
+def test_malformed_descriptions_of_training_clips_are_refused(folder, field, value):
+    """The checksum is right: it was written so."""
+    marker = folder / "training_clips.json"
+    about = json.loads(marker.read_text())
+    del about["sum"]
+    assert len(about["machines"]["fan/1"]["fold"]) == 18
+    about["machines"]["fan/1"][field] = value
+    about["sum"] = text_checksum(json.dumps(about))
+    marker.write_text(json.dumps(about))
+    with pytest.raises(InputError, match="is malformed, or belongs to") as caught:
+        load(folder).partial_fit(NEW, sample_rate=RATE)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_clips_of_another_machine_are_refused(fitted, folder):
+    marker = folder / "training_clips.json"
+    about = json.loads(marker.read_text())
+    del about["sum"]
+    about["machines"] = {"pump": about["machines"]["fan/1"]}
+    about["sum"] = text_checksum(json.dumps(about))
+    marker.write_text(json.dumps(about))
+    with pytest.raises(InputError, match="belongs to another detector"):
+        load_training_clips(folder, fitted.detector_)
+
+
+def test_a_checkpoint_without_training_clips_cannot_learn(fitted, tmp_path):
+    save_detector(tmp_path / "checkpoint", fitted.detector_)
+    estimator = load(tmp_path / "checkpoint")
+    with pytest.raises(InputError, match="keeps no training clips, so it cannot learn"):
+        estimator.partial_fit(NEW, sample_rate=RATE)
+
+
+def test_a_detector_is_saved_with_a_message_if_its_clips_are_gone(folder, capsys):
+    estimator = gv.AnomalyDetector.load(folder)
+    shutil.rmtree(folder)
+    estimator.save(folder)
+    assert "saved without its training clips" in capsys.readouterr().err
+    assert load(folder).threshold_ == estimator.threshold_
