@@ -185,6 +185,11 @@ def is_damage(error: OSError) -> bool:
     return error.errno in _DAMAGE
 
 
+def is_full(error: OSError) -> bool:
+    """Return whether a full disk or an exhausted quota caused an error."""
+    return error.errno in _FULL
+
+
 def unusable(error: OSError) -> InputError:
     """Return the error for a file that cannot be read or written."""
     if error.errno in (*_FULL, errno.EROFS):

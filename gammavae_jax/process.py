@@ -271,6 +271,23 @@ def handled(
             signal.signal(number, old)
 
 
+def open_closed_streams() -> None:
+    """Discard what is written to standard streams that were closed at the start.
+
+    Otherwise, printing would fail, and the next file to be opened would get their
+    numbers, so that it would receive what libraries print.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(null, mode, encoding="utf-8"))
+
+
+def drop_output() -> None:
+    """Discard further output, which Python would otherwise try to write at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _drop_lost_terminal() -> None:
     """Discard further output to a closed terminal, because writing to it would fail."""
     for number in (_STANDARD_OUTPUT, _STANDARD_ERROR):

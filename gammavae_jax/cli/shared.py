@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import tyro
 
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.files import unusable, write_text
+from gammavae_jax.files import is_full, unusable, write_text
 from gammavae_jax.process import (
     Terminated,
     collect_garbage_less_often,
+    drop_output,
     exit_status,
     give_cores_to_models,
     import_jax,
     keep_compiled_programs,
     limit_blas_threads,
+    open_closed_streams,
     raising_on_termination,
 )
 from gammavae_jax.untrusted_files import read_json
@@ -42,14 +44,21 @@ def readable_errors() -> Iterator[None]:
 
     System errors about files are shown in the same way. After cleaning up, Ctrl-C exits
     with status 130, SIGTERM with 143 and SIGHUP with 129. A closed pipe, as with
-    `| head`, is not an error. Characters that the output cannot encode are escaped.
+    `| head`, is not an error, and neither is a closed output. Characters that the
+    output cannot encode are escaped.
     """
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         with raising_on_termination():
-            yield
+            try:
+                yield
+            except SystemExit:
+                sys.stdout.flush()
+                raise
+            sys.stdout.flush()  # at exit, Python would report an error in several lines
     except InputError as error:
         _fail(error)
     except KeyboardInterrupt as end:
@@ -57,13 +66,16 @@ def readable_errors() -> Iterator[None]:
         print("terminated" if is_term else "interrupted", file=sys.stderr)
         sys.exit(exit_status(end))
     except BrokenPipeError:
-        # Otherwise Python would flush the output at exit and print an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         sys.exit(0)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is not None:
+            _fail(unusable(error))
+        if not is_full(error):
             raise
-        _fail(unusable(error))
+        drop_output()
+        problem = f"standard output cannot be written ({error.strerror})"
+        _fail(InputError(f"{problem}: make room, or redirect it to another file"))
 
 
 def _fail(error: InputError) -> NoReturn:

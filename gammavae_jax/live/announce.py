@@ -20,6 +20,7 @@ import requests
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.live.scorer import ScoredRecording
 from gammavae_jax.log import Log
+from gammavae_jax.process import drop_output
 from gammavae_jax.scoring.verdict import Verdict
 from gammavae_jax.untrusted_files import open_pipe
 
@@ -47,8 +48,8 @@ class JsonLines:
             self._file.write(json.dumps(entry, allow_nan=False) + "\n")
             self._file.flush()
         except OSError as error:
-            if self._is_stdout:  # otherwise, Python writes its buffer again at exit
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if self._is_stdout:
+                drop_output()
             with contextlib.suppress(OSError):
                 self.close()
             raise OutputLost(self._reason(error)) from error

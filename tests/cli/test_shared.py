@@ -2,9 +2,15 @@
 
 import io
 import json
+import os
+import re
+import shlex
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from support.processes import GAMMAVAE, ROOT
 
 from gammavae_jax.cli.help import field_docstrings
 from gammavae_jax.cli.main import parse
@@ -116,3 +122,31 @@ def test_a_systems_error_about_a_file_is_one_line(capsys):
         assert word not in error
     with pytest.raises(OSError, match="no file"), readable_errors():
         raise OSError("no file is named")
+
+
+def output_of(redirection, *arguments):
+    """Run a command whose output is redirected; return its status and its errors."""
+    line = shlex.join([sys.executable, *GAMMAVAE, *arguments])
+    done = subprocess.run(
+        ["sh", "-c", f"{line} {redirection}"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+def test_output_to_a_full_disk_is_one_line():
+    status, errors = output_of(">/dev/full", "--version")
+    assert status == 2
+    assert re.fullmatch(r"error: standard output cannot .*make room, or .*\n", errors)
+
+
+def test_a_command_works_without_standard_streams(tmp_path):
+    assert output_of(">&-", "score", "--help") == (0, "")
+    assert output_of("<&- >&- 2>&-", "--version") == (0, "")
+    status, errors = output_of(">&-", "evaluate", str(tmp_path / "none"))
+    assert (status, errors.count("\n")) == (2, 1)

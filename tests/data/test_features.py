@@ -73,6 +73,10 @@ HOSTILE = {
     "a float tone": 0.9 * np.sin(1994 * np.pi * SECOND),
     "rumble at 15 Hz": 0.9 * np.sin(30 * np.pi * SECOND) + 1e-4 * HISS,
     "a constant offset": 0.5 + 1e-8 * HISS,
+    "only a constant offset": np.full(16000, 0.9),
+    "a float tone that fills one bin": 0.9 * np.sin(2000 * np.pi * SECOND + 1),
+    "half the sample rate": 0.9 * np.cos(16000 * np.pi * SECOND),
+    "amplitudes of 100": 100 * np.sin(1994 * np.pi * SECOND),
     "a click": np.eye(1, 16000, 8000)[0],
     "a square wave": np.sign(np.sin(100 * np.pi * SECOND)),
     "amplitudes of 1e8": 1e8 * np.sin(1994 * np.pi * SECOND) + HISS,
@@ -91,7 +95,10 @@ def test_log_mel_matches_float64_also_in_quiet_bands_beside_loud_ones(sound, pow
     spectrum = np.fft.rfft(frames[:: config.hop_length] * window)
     mel = np.abs(spectrum) ** power @ np.float64(bank)
     exact = 20 / power * np.log10(np.maximum(mel, np.finfo(float).eps))
-    np.testing.assert_allclose(log_mel(waveform, bank, config), exact, atol=1e-4)
+    # Even in float64, rounding fills the bands that are 300 dB quieter than others.
+    is_exact = exact >= exact.max() - 250
+    actual = log_mel(waveform, bank, config)
+    np.testing.assert_allclose(actual[is_exact], exact[is_exact], atol=1e-4)
 
 
 def test_windows_match_the_official_code(golden):
