@@ -56,7 +56,7 @@ def same(one, other):
 def test_training_clips_are_read_as_they_were_saved(fitted, folder):
     read = load_training_clips(folder, fitted.detector_)
     assert read.keys() == {"fan/1"}
-    same(read["fan/1"], fitted._kept["fan/1"])
+    same(read["fan/1"], fitted._training_clips()["fan/1"])
     assert read["fan/1"].group is not None
 
 
@@ -74,7 +74,7 @@ def test_a_new_version_is_saved_with_all_of_its_clips(folder, tmp_path):
     second.save(tmp_path / "fan-2.detector")
     read = load_training_clips(tmp_path / "fan-2.detector", second.detector_)
     assert read["fan/1"].names[-2:] == ("array 0", "array 1")
-    same(read["fan/1"], second._kept["fan/1"])
+    same(read["fan/1"], second._training_clips()["fan/1"])
 
 
 def test_scoring_does_not_read_the_training_clips(fitted, folder):
