@@ -12,7 +12,11 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 
 from gammavae_jax.data.recording_clips import LoadedRecordings
-from gammavae_jax.data.recordings import known_machine, of_known_machines
+from gammavae_jax.data.recordings import (
+    known_machine,
+    of_known_machines,
+    one_machine,
+)
 from gammavae_jax.data.states import State
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
@@ -20,8 +24,15 @@ from gammavae_jax.report.explanation import Explanation, explain_clip
 from gammavae_jax.report.recordings_page import write_recordings_report
 from gammavae_jax.runs.detector_parameters import plain_parameters, with_parameters
 from gammavae_jax.runs.estimator_recordings import load_noted
+from gammavae_jax.scoring.alarm_plan import AlarmRequest, plan_policy, usual_seconds
+from gammavae_jax.scoring.alarm_policy import Alarm, AlarmPolicy
 from gammavae_jax.scoring.clip_scorer import ClipScorer, score_of_clips
-from gammavae_jax.scoring.decision import Scored, clip_states, judge_recordings
+from gammavae_jax.scoring.decision import (
+    DecisionRule,
+    Scored,
+    clip_states,
+    judge_recordings,
+)
 from gammavae_jax.scoring.detector import Detector, machine_names
 from gammavae_jax.scoring.verdict import Verdict
 
@@ -136,6 +147,58 @@ class FittedDetector(BaseEstimator):
         counted = np.where(is_running | ~is_running.any(), scores, -np.inf)
         log_mel = loaded.clips.log_mels[int(np.argmax(counted))]
         return explain_clip(detector, 0, number, log_mel)
+
+    def alarm_policy(
+        self,
+        false_alarms_per_day: float | None = None,
+        recordings_per_day: float | None = None,
+        *,
+        after: tuple[int, int] | None = None,
+        hold_seconds: float = 0.0,
+        machine: str | None = None,
+    ) -> AlarmPolicy:
+        """Return a rule that raises alarms from several segments; see docs/live.md.
+
+        Its `description` says what to expect of it. Pass either the rate or `after`.
+
+        Args:
+            false_alarms_per_day: the most false alarms per day.
+            recordings_per_day: how many recordings arrive per day; default: as many as
+                can be recorded without a pause.
+            after: `(k, n)` for an alarm after `k` of `n` segments that have a p-value
+                of at most `false_alarm_rate`.
+            hold_seconds: for so long after an alarm, further ones are held back.
+            machine: the machine; omit it if there is only one.
+
+        Raises:
+            InputError: the training recordings do not suffice; the message says what
+                would.
+        """
+        detector = self._fitted()
+        machine = one_machine(machine, self.machines_)
+        rule = DecisionRule.of(detector, self.machines_.index(machine))
+        rates = false_alarms_per_day, recordings_per_day
+        request = AlarmRequest(*rates, after, hold_seconds)
+        return plan_policy(rule, usual_seconds(detector, machine), request)
+
+    def alarms(
+        self,
+        recordings: Given,
+        policy: AlarmPolicy,
+        sample_rate: int | None = None,
+        machine: str | None = None,
+    ) -> list[Alarm]:
+        """Return the alarms of recordings that follow each other, in the given order.
+
+        Args:
+            recordings: see the class; of one machine. A folder's files are sorted by
+                name.
+            policy: what `alarm_policy` returns.
+            sample_rate: the waveforms' sample rate in Hz.
+            machine: the recordings' machine; omit it if there is only one.
+        """
+        machine = one_machine(machine, self.machines_)
+        return policy.alarms(self.score_recordings(recordings, sample_rate, machine))
 
     @property
     def threshold_(self) -> dict[str, float]:
