@@ -150,11 +150,11 @@ class FittedDetector(BaseEstimator):
 
     def alarm_policy(
         self,
-        false_alarms_per_day: float | None = None,
-        recordings_per_day: float | None = None,
+        false_alarms_per_day: float | int | None = None,
+        recordings_per_day: float | int | None = None,
         *,
         after: tuple[int, int] | None = None,
-        hold_seconds: float = 0.0,
+        hold_seconds: float | int = 0,
         machine: str | None = None,
     ) -> AlarmPolicy:
         """Return a rule that raises alarms from several segments; see docs/live.md.
@@ -177,8 +177,9 @@ class FittedDetector(BaseEstimator):
         detector = self._fitted()
         machine = one_machine(machine, self.machines_)
         rule = DecisionRule.of(detector, self.machines_.index(machine))
-        rates = false_alarms_per_day, recordings_per_day
-        request = AlarmRequest(*rates, after, hold_seconds)
+        rates = (false_alarms_per_day, recordings_per_day)
+        numbers = (None if rate is None else float(rate) for rate in rates)
+        request = AlarmRequest(*numbers, after, float(hold_seconds))
         return plan_policy(rule, usual_seconds(detector, machine), request)
 
     def alarms(
