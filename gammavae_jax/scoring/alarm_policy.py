@@ -20,6 +20,7 @@ from gammavae_jax.scoring.verdict import Segment, Verdict
 
 MOST_SEGMENTS = 12  # that a policy looks back on
 _ROUNDING = 1e-9  # of p-values
+_UNITS = (86400, "days"), (3600, "hours"), (60, "minutes"), (1, "s")
 
 
 class Moment(NamedTuple):
@@ -194,8 +195,8 @@ def _number(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time as text, such as `90 s`, `9 minutes` or `3.5 hours`."""
-    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"
+    """Return a length of time with two digits: `90 s`, `9 minutes` or `3.5 hours`."""
+    size, unit = next(
+        (size, unit) for size, unit in _UNITS if size == 1 or seconds >= 2 * size
+    )
+    return f"{float(f'{seconds / size:.2g}'):g} {unit}"

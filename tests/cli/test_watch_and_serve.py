@@ -25,6 +25,7 @@ from gammavae_jax.live import scorer
 from gammavae_jax.live import watch as watch_module
 from gammavae_jax.live.announce import Webhook
 from gammavae_jax.live.arrivals import ScoredLog
+from gammavae_jax.live.quiet_hours import QuietHours
 
 # Runs in a separate process, with a stub in place of the saved detector.
 PROGRAM = """
@@ -196,6 +197,18 @@ def test_a_watch_describes_its_alarm_policy_and_applies_it(folder, capsys):
     assert "above  pump  pump/loud.wav  score 0.8" in out
     assert "ALARM  pump  since 0:00 of pump/loud" in out
     assert "recordings scored: 3, alarms: 1" in out
+
+
+def test_a_watch_that_ends_in_quiet_hours_counts_what_it_did_not_deliver(
+    folder, capsys, monkeypatch
+):
+    monkeypatch.setattr(QuietHours, "include", lambda *_: True)
+    quiet = {"webhook": "http://127.0.0.1:9/", "quiet_hours": "22:00-06:00"}
+    watch(folder, alarm_after="1/1", **quiet)
+    out = capsys.readouterr().out
+    assert "ALARM  pump  since 0:00 of pump/loud.wav: a segment has p <= 0.75" in out
+    assert "messages of the quiet hours not delivered: 1" in out
+    assert "messages delivered: 0, not delivered: 0" in out
 
 
 def test_a_hanging_webhook_does_not_stop_scoring(folder, capsys, monkeypatch):

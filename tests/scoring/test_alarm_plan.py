@@ -57,14 +57,14 @@ def test_more_false_alarms_or_recordings_shorten_the_delay():
 
 
 @pytest.mark.parametrize(
-    ("n_recordings", "size", "correlation"), [(19, 1, 0.0), (50, 6, 0.0), (50, 6, 0.3)]
+    ("n_recordings", "size", "correlation"), [(19, 1, 0.0), (50, 6, 0.3)]
 )
 def test_simulated_machines_keep_to_the_rate_on_average(
     n_recordings, size, correlation
 ):
     """Each machine has its own training recordings, and so its own threshold."""
     rng, rate, of_each = np.random.default_rng(0), 1.0, []
-    for _ in range(15):
+    for _ in range(8):
         common = np.sqrt(correlation) * rng.standard_normal((n_recordings, 1))
         own = rng.standard_normal((n_recordings, size))
         held_out = common + np.sqrt(1 - correlation) * own

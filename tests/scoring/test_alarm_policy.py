@@ -110,8 +110,8 @@ def test_rules_and_lengths_of_time_are_described_in_words():
     assert AlarmPolicy(0.12, 5, 6).rule == "5 of the last 6 segments have p <= 0.12"
     assert AlarmPolicy(0.12, 3, 3).rule == "3 segments in a row have p <= 0.12"
     assert AlarmPolicy(0.12, 1, 1).rule == "a segment has p <= 0.12"
-    lengths = (9.98, 90.0, 540.0, 7200.0, 172800.0)
-    expected = ["9.98 s", "90 s", "9 minutes", "2 hours", "2 days"]
+    lengths = (9.98, 110.0, 540.0, 8964.0, 172800.0)
+    expected = ["10 s", "110 s", "9 minutes", "2.5 hours", "2 days"]
     assert [duration(seconds) for seconds in lengths] == expected
     text = AlarmPolicy(0.12, 5, 6, 1800.0).description
     assert text == (

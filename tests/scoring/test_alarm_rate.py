@@ -2,13 +2,17 @@
 
 import numpy as np
 import pytest
+import scipy.signal
 import scipy.stats
 
+from gammavae_jax.scoring.alarm_policy import AlarmPolicy
 from gammavae_jax.scoring.alarm_rate import (
     cautious_correlation,
+    chance_given_share,
     chance_of_alarm,
     expected_segments,
 )
+from gammavae_jax.scoring.verdict import Segment, Verdict
 
 
 @pytest.mark.parametrize(
@@ -33,6 +37,24 @@ def test_with_correlation_the_chance_is_that_of_simulated_machines():
         chance = chance_of_alarm(rank, 19.0, correlation, k, 6)
         share = np.mean(counts.sum(1) >= k)
         assert share == pytest.approx(chance, abs=4 * np.sqrt(chance / n_machines))
+
+
+def test_there_are_fewer_alarms_than_windows_even_if_the_correlation_decays():
+    """The normal scores are an autoregressive process instead of a common factor."""
+    memory, noise = 0.8, np.random.default_rng(0).standard_normal(20_000)
+    noise[1:] *= np.sqrt(1 - memory**2)
+    scores = scipy.signal.lfilter([1.0], [1.0, -memory], noise)
+    p_values = scipy.stats.norm.sf(scores).tolist()
+    segments = [Segment(float(i), i + 1.0, 0.0, p) for i, p in enumerate(p_values)]
+    for k, n, level in ((6, 9, 0.16), (12, 12, 0.3)):
+        lags = np.arange(1, n)
+        correlation = ((n - lags) * memory**lags).sum() * 2 / (n * (n - 1))
+        verdict = Verdict("x", "fan", 0.0, 0.5, 1.0, segments=tuple(segments))
+        alarms = AlarmPolicy(level, k, n).alarms([verdict])
+        share = np.array([level])
+        most = len(segments) * chance_given_share(share, float(correlation), k, n)[0]
+        assert len(alarms) <= most
+        assert len(alarms) > 20
 
 
 @pytest.mark.parametrize("chance", [0.3, 0.9])
