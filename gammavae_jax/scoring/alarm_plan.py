@@ -207,7 +207,10 @@ def with_expectations(policy: AlarmPolicy, stream: Stream) -> AlarmPolicy:
         raise InputError(f"{problem} for a level of {policy.level:g}: {remedy}")
     correlation = stream.correlation(n)
     share = scipy.stats.beta(rank, n_recordings + 1 - rank)
-    low, high = chance_given_share(share.ppf(_QUANTILES), correlation, k, n).tolist()
+    # The least if segments are independent, the most if they are correlated.
+    ends = share.ppf(_QUANTILES)
+    low = float(chance_given_share(ends[:1], 0.0, k, n)[0])
+    high = float(chance_given_share(ends[1:], correlation, k, n)[0])
     wait = expected_segments(k, n, _share_of_fault(policy.level))
     per_day = stream.segments_per_day
     seconds = _DAY / per_day

@@ -20,6 +20,7 @@ from gammavae_jax.scoring.verdict import Segment, Verdict
 
 MOST_SEGMENTS = 12  # that a policy looks back on
 _ROUNDING = 1e-9  # of p-values
+_LEAST = 0.001  # false alarms per day that are distinguished from none
 _UNITS = (86400, "days"), (3600, "hours"), (60, "minutes"), (1, "s")
 
 
@@ -180,18 +181,18 @@ class AlarmPolicy:
         of, (low, high) = self.expected, self.expected.range
         return (
             f"{text} (segments of {duration(of.segment_seconds)}). Expect at most "
-            f"{_number(of.false_alarms_per_day)} false alarms per day; given "
+            f"{max(of.false_alarms_per_day, _LEAST):.2g} false alarms per day; given "
             f"{of.n_recordings:.3g} independent training recordings, the real number "
-            f"is {_number(low)} to {_number(high)} with 90 % probability. A fault that "
+            f"is {_rounded(low)} to {_rounded(high)} with 90 % probability. A fault that "
             "raises half of its segments above the 10 % level is reported after "
             f"{duration(of.delay_of_half)} on average; if all its segments count, "
             f"after {duration(of.delay_of_all)}."
         )
 
 
-def _number(value: float) -> str:
-    """Return a rate with two digits; small ones do not matter."""
-    return f"{value:.2g}" if value >= 0.001 else "under 0.001"
+def _rounded(rate: float) -> str:
+    """Return a rate with two digits; the smallest are rounded to 0."""
+    return f"{rate:.2g}" if rate >= _LEAST else "0"
 
 
 def duration(seconds: float) -> str:
