@@ -178,8 +178,8 @@ class FittedDetector(BaseEstimator):
         machine = one_machine(machine, self.machines_)
         rule = DecisionRule.of(detector, self.machines_.index(machine))
         rates = (false_alarms_per_day, recordings_per_day)
-        numbers = (None if rate is None else float(rate) for rate in rates)
-        request = AlarmRequest(*numbers, after, float(hold_seconds))
+        rate, per_day = (None if of is None else float(of) for of in rates)
+        request = AlarmRequest(rate, per_day, after, float(hold_seconds))
         return plan_policy(rule, usual_seconds(detector, machine), request)
 
     def alarms(

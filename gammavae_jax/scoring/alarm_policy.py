@@ -183,8 +183,8 @@ class AlarmPolicy:
             f"{text} (segments of {duration(of.segment_seconds)}). Expect at most "
             f"{max(of.false_alarms_per_day, _LEAST):.2g} false alarms per day; given "
             f"{of.n_recordings:.3g} independent training recordings, the real number "
-            f"is {_rounded(low)} to {_rounded(high)} with 90 % probability. A fault that "
-            "raises half of its segments above the 10 % level is reported after "
+            f"is {_rounded(low)} to {_rounded(high)} with 90 % probability. A fault "
+            "that raises half of its segments above the 10 % level is reported after "
             f"{duration(of.delay_of_half)} on average; if all its segments count, "
             f"after {duration(of.delay_of_all)}."
         )
