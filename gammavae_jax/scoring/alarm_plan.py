@@ -18,7 +18,12 @@ from jaxtyping import Float
 from scipy.special import ndtr, ndtri
 
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.scoring.alarm_policy import MOST_SEGMENTS, AlarmPolicy, Expected
+from gammavae_jax.scoring.alarm_policy import (
+    MOST_SEGMENTS,
+    AlarmPolicy,
+    Expected,
+    rounded,
+)
 from gammavae_jax.scoring.alarm_rate import (
     cautious_correlation,
     chance_given_share,
@@ -68,7 +73,7 @@ def plan_policy(
         policy = with_expectations(by_hand, stream)
     else:
         assert rate is not None
-        policy = choose_policy(stream, rule.machine, rate)
+        policy = choose_policy(stream, rate)
     per_day = request.recordings_per_day
     return replace(
         policy,
@@ -95,6 +100,7 @@ def usual_seconds(detector: Detector, machine: str) -> float:
 class Stream(NamedTuple):
     """What is known of a healthy machine's segments."""
 
+    machine: str
     n_recordings: float  # independent held-out recordings
     sequences: tuple[Float[np.ndarray, "_"], ...]  # held-out scores, in their order
     segment_seconds: float
@@ -136,12 +142,11 @@ def stream_of(
     parts = np.split(scores, np.flatnonzero(np.diff(recordings)) + 1)
     if sum(len(part) > 1 for part in parts) < len(parts) / 2:
         parts = [scores]  # recordings of one segment follow each other
-    return Stream(float(weights.sum()), tuple(parts), seconds, per_day)
+    n_recordings = float(weights.sum())
+    return Stream(rule.machine, n_recordings, tuple(parts), seconds, per_day)
 
 
-def choose_policy(
-    stream: Stream, machine: str, false_alarms_per_day: float
-) -> AlarmPolicy:
+def choose_policy(stream: Stream, false_alarms_per_day: float) -> AlarmPolicy:
     """Return the policy that keeps to a rate and reports the reference fault first.
 
     Raises:
@@ -162,7 +167,7 @@ def choose_policy(
         if wait < shortest:
             best, shortest = AlarmPolicy(level, k, n), wait
     if best is None:
-        raise InputError(_refusal(stream, machine, rate))
+        raise InputError(_refusal(stream, rate))
     return with_expectations(best, stream)
 
 
@@ -202,9 +207,11 @@ def with_expectations(policy: AlarmPolicy, stream: Stream) -> AlarmPolicy:
     rank = math.floor(round(policy.level * (n_recordings + 1), 6))
     if rank < 1:
         needed = clips_needed(policy.level)
-        problem = f"{n_recordings:.3g} independent training recordings are too few"
-        remedy = f"record {needed}, or raise the false-alarm rate"
-        raise InputError(f"{problem} for a level of {policy.level:g}: {remedy}")
+        problem = (
+            f"{printable(stream.machine)}: {n_recordings:.3g} independent training "
+            f"recordings are too few for a false-alarm rate of {policy.level:g}"
+        )
+        raise InputError(f"{problem}: record {needed}, or raise the rate")
     correlation = stream.correlation(n)
     share = scipy.stats.beta(rank, n_recordings + 1 - rank)
     # The least if segments are independent, the most if they are correlated.
@@ -227,13 +234,13 @@ def with_expectations(policy: AlarmPolicy, stream: Stream) -> AlarmPolicy:
     return replace(policy, expected=expected)
 
 
-def _refusal(stream: Stream, machine: str, rate: float) -> str:
+def _refusal(stream: Stream, rate: float) -> str:
     """Say why no policy keeps to a rate, and what would be enough."""
     lowest = _lowest_rate(stream)
     problem = (
-        f"{printable(machine)}: with {stream.n_recordings:.3g} independent training "
-        f"recordings and {stream.segments_per_day:.4g} segments per day, "
-        f"{rate:g} false alarms per day cannot be promised"
+        f"{printable(stream.machine)}: with {stream.n_recordings:.3g} independent "
+        f"training recordings and {rounded(stream.segments_per_day, 4)} segments per "
+        f"day, {rate:g} false alarms per day cannot be promised"
     )
     remedies = [f"ask for {_rounded_up(lowest)} or more"]
     fewer = stream.segments_per_day * rate / lowest
@@ -248,7 +255,7 @@ def _refusal(stream: Stream, machine: str, rate: float) -> str:
 def _rounded_up(value: float) -> str:
     """Return a number with two digits that is not smaller."""
     step = 10.0 ** (math.floor(math.log10(value)) - 1)
-    return f"{math.ceil(value / step) * step:.2g}"
+    return rounded(math.ceil(value / step) * step)
 
 
 def _recordings_needed(stream: Stream, rate: float) -> int | None:

@@ -179,9 +179,10 @@ class AlarmPolicy:
         if self.expected is None:
             return f"{text}."
         of, (low, high) = self.expected, self.expected.range
+        most = rounded(max(of.false_alarms_per_day, _LEAST))
         return (
             f"{text} (segments of {duration(of.segment_seconds)}). Expect at most "
-            f"{max(of.false_alarms_per_day, _LEAST):.2g} false alarms per day; given "
+            f"{most} false alarms per day; given "
             f"{of.n_recordings:.3g} independent training recordings, the real number "
             f"is {_rounded(low)} to {_rounded(high)} with 90 % probability. A fault "
             "that raises half of its segments above the 10 % level is reported after "
@@ -192,7 +193,12 @@ class AlarmPolicy:
 
 def _rounded(rate: float) -> str:
     """Return a rate with two digits; the smallest are rounded to 0."""
-    return f"{rate:.2g}" if rate >= _LEAST else "0"
+    return rounded(rate) if rate >= _LEAST else "0"
+
+
+def rounded(value: float, n_digits: int = 2) -> str:
+    """Return a number with so many digits, without an exponent unless it is huge."""
+    return f"{float(f'{value:.{n_digits}g}'):g}"
 
 
 def duration(seconds: float) -> str:
@@ -200,4 +206,4 @@ def duration(seconds: float) -> str:
     size, unit = next(
         (size, unit) for size, unit in _UNITS if size == 1 or seconds >= 2 * size
     )
-    return f"{float(f'{seconds / size:.2g}'):g} {unit}"
+    return f"{rounded(seconds / size)} {unit}"

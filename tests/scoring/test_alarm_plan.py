@@ -69,8 +69,8 @@ def test_simulated_machines_keep_to_the_rate_on_average(
         own = rng.standard_normal((n_recordings, size))
         held_out = common + np.sqrt(1 - correlation) * own
         parts = tuple(held_out) if size > 1 else (held_out.ravel(),)
-        stream = Stream(float(n_recordings), parts, 60.0, 1440.0)
-        policy = choose_policy(stream, "fan", rate)
+        stream = Stream("fan", float(n_recordings), parts, 60.0, 1440.0)
+        policy = choose_policy(stream, rate)
         rank = round(policy.level * (n_recordings + 1))
         threshold = np.sort(held_out.ravel())[::-1][(rank - 1) * size]
         share = np.array([scipy.stats.norm.sf(threshold)])

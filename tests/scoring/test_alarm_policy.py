@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.scoring.alarm_policy import Alarm, AlarmPolicy, Moment, duration
+from gammavae_jax.scoring.alarm_policy import (
+    Alarm,
+    AlarmPolicy,
+    Moment,
+    duration,
+    rounded,
+)
 from gammavae_jax.scoring.verdict import Segment, Verdict
 
 
@@ -113,6 +119,7 @@ def test_rules_and_lengths_of_time_are_described_in_words():
     lengths = (9.98, 110.0, 540.0, 8964.0, 172800.0)
     expected = ["10 s", "110 s", "9 minutes", "2.5 hours", "2 days"]
     assert [duration(seconds) for seconds in lengths] == expected
+    assert [rounded(x) for x in (0.0123, 138.4, 25_000.0)] == ["0.012", "140", "25000"]
     text = AlarmPolicy(0.12, 5, 6, 1800.0).description
     assert text == (
         "alarm if 5 of the last 6 segments have p <= 0.12, then hold for 30 minutes."
