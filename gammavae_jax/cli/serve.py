@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from gammavae_jax.cli.shared import LiveOptions, models_in_checkpoint, prepare
+from gammavae_jax.cli.live_options import LiveOptions
+from gammavae_jax.cli.shared import models_in_checkpoint, prepare
 from gammavae_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Serve(LiveOptions):
     def run(self) -> int:
         """Serve until interrupted."""
         self._check_limits()
+        self.check_alarm_options()
         prepare(models_in_checkpoint(self.detector))
         from rich.console import Console
 
@@ -70,8 +72,9 @@ class Serve(LiveOptions):
                 self.score_seconds,
                 self.max_waiting,
             )
+            alarms = self.alarms(scorer, log.say)
             _warm_up(scorer, log)
-            service = Service(scorer, limits, announcer)
+            service = Service(scorer, limits, announcer, alarms)
             application = make_application(service, announcer, self.allow_host)
             announcer.say(f"serving at {url_of(listener)} (press Ctrl-C to stop)")
             try:

@@ -227,16 +227,6 @@ def new_table(
 RateOfAlarms = Annotated[float | None, tyro.conf.arg(metavar="RATE")]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LiveOptions:
-    """Options shared by the commands that score recordings as they arrive."""
-
-    detector: Path
-    """A detector written by `gammavae fit`, or the folder `checkpoint` of a run."""
-    false_alarm_rate: RateOfAlarms = None
-    """Use the thresholds for this false-alarm rate. Default: the detector's rate."""
-
-
 # Both `--set a=1 b=2` and `--set a=1 --set b=2` are accepted.
 Settings = Annotated[
     tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]],

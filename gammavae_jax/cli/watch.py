@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from gammavae_jax.cli.shared import LiveOptions, models_in_checkpoint, prepare
+from gammavae_jax.cli.live_options import LiveOptions
+from gammavae_jax.cli.shared import models_in_checkpoint, prepare
 from gammavae_jax.errors import InputError, printable
 
 if TYPE_CHECKING:
     from gammavae_jax.live.announce import Webhook
+    from gammavae_jax.live.quiet_hours import QuietSender
     from gammavae_jax.live.watch import FolderWatch
 
 _STATE = ".gammavae-watch.jsonl"
@@ -30,6 +32,9 @@ class Watch(LiveOptions):
     is named after, or the only machine of the detector."""
     webhook: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None
     """URL that receives each alarm as JSON, by HTTP POST."""
+    quiet_hours: Annotated[str | None, tyro.conf.arg(metavar="HH:MM-HH:MM")] = None
+    """Local time in which nothing is posted to --webhook. What happened then is posted
+    as one message when it ends."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File to which a line of JSON is appended for each recording, stretch of alarms
     and bad file. With '-', these lines go to standard output, others to standard error.
@@ -70,6 +75,16 @@ class Watch(LiveOptions):
             if not 0 < value < 1e6:
                 problem = f"--{option} is {value:g} s"
                 raise InputError(f"{problem}: it must be above 0 s and below 1e6 s")
+        self.check_alarm_options()
+        if self.quiet_hours is None:
+            return
+        from gammavae_jax.live.quiet_hours import QuietHours
+
+        QuietHours.parse(self.quiet_hours)
+        if not (self.webhook and self.has_policy):
+            problem = "--quiet-hours has no effect on its own"
+            remedy = "add --webhook, and --false-alarms-per-day or --alarm-after"
+            raise InputError(f"{problem}: {remedy}")
 
     def _prepare(
         self, stack: contextlib.ExitStack
@@ -83,6 +98,7 @@ class Watch(LiveOptions):
         from gammavae_jax.data.recordings import known_machine
         from gammavae_jax.live.announce import Announcer, JsonLines, Webhook
         from gammavae_jax.live.arrivals import ScoredLog
+        from gammavae_jax.live.quiet_hours import QuietSender
         from gammavae_jax.live.scorer import load_scorer
         from gammavae_jax.live.watch import FolderWatch, WatchOptions
         from gammavae_jax.log import Log
@@ -99,20 +115,34 @@ class Watch(LiveOptions):
         machine = self.machine
         if machine is not None:
             machine = known_machine(machine, scorer.machines)
+        alarms = self.alarms(scorer, log.say)
         options = WatchOptions(self.folder, machine, self.poll, self.settle)
-        announcer = Announcer(log, lines or None, webhook.send if webhook else None)
-        watch = FolderWatch(options, scorer, scored, announcer)
+        sender = self._quiet(webhook) if webhook and self.quiet_hours else webhook
+        announcer = Announcer(log, lines or None, sender.send if sender else None)
+        after_poll = sender.release if isinstance(sender, QuietSender) else None
+        watch = FolderWatch(options, scorer, scored, announcer, alarms, after_poll)
         if self.skip_existing:
             watch.skip_existing()
         machines = _names(scorer.machines)
         announcer.say(f"watching {printable(self.folder)} for {machines}")
 
         def finish() -> None:
+            if isinstance(sender, QuietSender) and sender.held:
+                number = len(sender.held)
+                announcer.say(f"messages of the quiet hours not delivered: {number}")
             if webhook:
                 webhook.close()
-            announcer.say(_summary(watch.counts, webhook or None))
+            what = "messages" if self.has_policy else "alarms"
+            announcer.say(_summary(watch.counts, webhook or None, what))
 
         return watch, finish
+
+    def _quiet(self, webhook: "Webhook") -> "QuietSender":
+        """Return a sender that respects the quiet hours."""
+        from gammavae_jax.live.quiet_hours import QuietHours, QuietSender
+
+        assert self.quiet_hours is not None
+        return QuietSender(webhook.send, QuietHours.parse(self.quiet_hours))
 
 
 def _names(machines: Sequence[str]) -> str:
@@ -121,10 +151,10 @@ def _names(machines: Sequence[str]) -> str:
     return names + (f" and {len(machines) - 8} more" if machines[8:] else "")
 
 
-def _summary(counts: Mapping[str, int], webhook: "Webhook | None") -> str:
+def _summary(counts: Mapping[str, int], webhook: "Webhook | None", what: str) -> str:
     text = f"recordings scored: {counts['scored']}, alarms: {counts['alarms']}"
     text += f", bad files: {counts['bad']}"
     if webhook is not None:
-        text += f", alarms delivered: {webhook.n_delivered}"
+        text += f", {what} delivered: {webhook.n_delivered}"
         text += f", not delivered: {webhook.n_undelivered}"
     return text

@@ -234,13 +234,22 @@ def of_known_machines(
             )
         recordings = by_machine(recordings, "")
     else:
-        if machine is None and len(known) > 1:
-            raise InputError(
-                f"this detector knows the machines {', '.join(known)}: state which "
-                "machine the recordings come from"
-            )
-        recordings = {known[0] if machine is None else machine: recordings}
+        recordings = {one_machine(machine, known): recordings}
     return {known_machine(name, known): of for name, of in recordings.items()}
+
+
+def one_machine(machine: str | None, known: Sequence[str]) -> str:
+    """Return a known machine; None stands for the only one.
+
+    Raises:
+        InputError: the machine is unknown, or it is unclear which one is meant.
+    """
+    if machine is None and len(known) > 1:
+        raise InputError(
+            f"this detector knows the machines {', '.join(known)}: state which "
+            "machine the recordings come from"
+        )
+    return known_machine(known[0] if machine is None else machine, known)
 
 
 def known_machine(name: str, known: Iterable[str]) -> str:

@@ -21,6 +21,7 @@ from gammavae_jax.errors import InputError, printable
 from gammavae_jax.live.scorer import ScoredRecording
 from gammavae_jax.log import Log
 from gammavae_jax.process import drop_output
+from gammavae_jax.scoring.alarm_policy import Alarm, Moment
 from gammavae_jax.scoring.verdict import Verdict
 from gammavae_jax.untrusted_files import open_pipe
 
@@ -218,27 +219,36 @@ class Announcer:
         self._announce("bad_file", f"BAD    {reason}", {"file": file, "error": reason})
 
     def recording(self, file: str, scored: ScoredRecording) -> None:
-        """Report a recording, and send it if it is an alarm."""
+        """Report a recording and its alarms, and send the alarms."""
         for kind, note in scored.notes.items():
             if kind not in self._said and len(self._said) < _MOST_NOTES:
                 self._said.add(kind)
                 self.say(f"{printable(file)}: {note}")
         verdict = scored.verdict
         fields = {"file": file, "machine": verdict.machine, **scored.entry()}
-        is_alarm = verdict.is_anomaly
-        self._announce("recording", _line(file, verdict), fields, is_alarm)
+        if scored.alarms is None:
+            line = _line(file, verdict, "ALARM")
+            self._announce("recording", line, fields, verdict.is_anomaly)
+            return
+        self._announce("recording", _line(file, verdict, "above"), fields)
+        for alarm in scored.alarms.events:
+            event = "alarm" if alarm.end is None else "alarm_over"
+            line = alarm_line(verdict.machine, alarm, scored.alarms.rule)
+            about = {"file": file, "machine": verdict.machine, **alarm.entry()}
+            self._announce(event, line, about, not alarm.is_held)
 
     def _announce(
-        self, event: str, line: str, fields: dict[str, Any], is_alarm: bool = False
+        self, event: str, line: str, fields: dict[str, Any], is_sent: bool = False
     ) -> None:
         self.say(line)
         time_ = datetime.now().astimezone().isoformat(timespec="milliseconds")
         fields = {"time": time_, **fields}
         if self._json_lines is not None:
             self._json_lines.add({"event": event, **fields})
-        if is_alarm and self._send is not None:
+        if is_sent and self._send is not None:
+            event = "alarm" if event == "recording" else event
             # Chat programs show the field `text`.
-            self._send({"event": "alarm", **fields, "text": line})
+            self._send({"event": event, **fields, "text": line})
 
 
 def clock(seconds: float) -> str:
@@ -248,8 +258,21 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def _line(file: str, verdict: Verdict) -> str:
-    state = "ALARM" if verdict.is_anomaly else "ok   "
+def alarm_line(machine: str, alarm: Alarm, rule: str) -> str:
+    """Describe an alarm that was raised or has ended."""
+    start = f"since {_moment(alarm.start)}"
+    if alarm.end is not None:
+        return f"over   {printable(machine)}  at {_moment(alarm.end)}: alarm {start}"
+    held = "  (held back: soon after another alarm)" if alarm.is_held else ""
+    return f"ALARM  {printable(machine)}  {start}: {rule}{held}"
+
+
+def _moment(moment: Moment) -> str:
+    return f"{clock(moment.seconds)} of {printable(moment.recording)}"
+
+
+def _line(file: str, verdict: Verdict, above: str) -> str:
+    state = above if verdict.is_anomaly else "ok   "
     if not verdict.is_running:
         about = f"{printable(verdict.machine)}  {printable(file)}"
         return f"{verdict.state:5}  {about}  not judged"

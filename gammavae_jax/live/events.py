@@ -107,7 +107,10 @@ class History:
             event |= {"score": None, "p_value": None}
         del event["stretches"]  # long, and not shown on the page
         self._machines[machine]["scores"].append(event)
-        if event["is_anomaly"]:
+        is_alarm = event["is_anomaly"]
+        if "alarm_events" in event:  # an alarm policy decides
+            is_alarm = any(alarm["end"] is None for alarm in event["alarm_events"])
+        if is_alarm:
             self._machines[machine]["alarms"].append(event)
         self._thumbnails[machine] = {"number": self._number, **image}
         return event

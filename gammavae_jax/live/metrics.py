@@ -13,7 +13,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from gammavae_jax.scoring.verdict import Verdict
+from gammavae_jax.live.scorer import ScoredRecording
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -49,7 +49,12 @@ def busy(reason: str, retry_after: int = 2) -> Refusal:
 class Metrics:
     """Prometheus counters and gauges, in a registry of their own."""
 
-    def __init__(self, thresholds: Mapping[str, float], n_listeners: Callable[[], int]):
+    def __init__(
+        self,
+        thresholds: Mapping[str, float],
+        n_listeners: Callable[[], int],
+        has_policy: bool = False,
+    ):
         self._registry = registry = CollectorRegistry()
         started = time.monotonic()
 
@@ -68,7 +73,10 @@ class Metrics:
         self._recordings = counter("recordings", "Recordings scored.", "machine")
         about = "Recordings that were not judged, because of their states."
         self._not_running = counter("not_running", about, "machine")
-        self._alarms = counter("alarms", "Recordings that raised an alarm.", "machine")
+        about = "Alarms." if has_policy else "Recordings that raised an alarm."
+        self._alarms = counter("alarms", about, "machine")
+        about = "Whether an alarm stands."
+        self._standing = gauge("alarm", about, "machine") if has_policy else None
         self._score = gauge(
             "last_score", "Score of the last recording that was judged.", "machine"
         )
@@ -88,13 +96,16 @@ class Metrics:
             self._alarms.labels(machine)
             self._recordings.labels(machine)
             self._not_running.labels(machine)
+            if self._standing is not None:
+                self._standing.labels(machine)
 
     def count_request(self, outcome: Outcome) -> None:
         """Count a finished request."""
         self._requests.labels(outcome).inc()
 
-    def count_recording(self, verdict: Verdict) -> None:
-        """Count a scored recording."""
+    def count_recording(self, scored: ScoredRecording) -> None:
+        """Count a scored recording, and its alarms."""
+        verdict = scored.verdict
         machine = verdict.machine
         self._recordings.labels(machine).inc()
         self._not_running.labels(machine).inc(not verdict.is_running)
@@ -102,7 +113,9 @@ class Metrics:
             self._score.labels(machine).set(verdict.score)
             self._p_value.labels(machine).set(verdict.p_value)
             self._threshold.labels(machine).set(verdict.threshold)
-        self._alarms.labels(machine).inc(verdict.is_anomaly)
+        self._alarms.labels(machine).inc(scored.n_alarms)
+        if self._standing is not None and scored.alarms is not None:
+            self._standing.labels(machine).set(scored.alarms.standing is not None)
 
     def text(self) -> tuple[bytes, str]:
         """Return all metrics in Prometheus' text format, and its media type."""

@@ -18,6 +18,9 @@ from gammavae_jax.data.recording_clips import cut_blocks, cut_lengths, split_len
 from gammavae_jax.data.reference import spectrogram
 from gammavae_jax.data.signals import signal_of
 from gammavae_jax.data.states import State, state_of
+from gammavae_jax.live.alarms import AlarmUpdate
+from gammavae_jax.scoring.alarm_plan import AlarmRequest, plan_policy, usual_seconds
+from gammavae_jax.scoring.alarm_policy import AlarmPolicy
 from gammavae_jax.scoring.clip_scorer import ClipScorer, score_of_clips
 from gammavae_jax.scoring.decision import DecisionRule
 from gammavae_jax.scoring.verdict import Verdict
@@ -35,13 +38,21 @@ class ScoredRecording(NamedTuple):
     highest: Waveform  # the clip with the highest score
     sample_rate: int  # Hz, of the file
     notes: Mapping[str, str]  # differences from the training recordings
+    alarms: AlarmUpdate | None = None  # None without an alarm policy
+
+    @property
+    def n_alarms(self) -> int:
+        """The number of alarms that the recording raised."""
+        if self.alarms is None:
+            return int(self.verdict.is_anomaly)
+        return sum(event.end is None for event in self.alarms.events)
 
     def entry(self) -> dict[str, Any]:
         """Return the verdict as a JSON object, without its name and machine."""
         entry = self.verdict.entry()
         del entry["name"], entry["machine"]
         made = {"sample_rate": self.sample_rate, "notes": list(self.notes.values())}
-        return {**entry, **made}
+        return {**entry, **made, **(self.alarms.entry() if self.alarms else {})}
 
 
 class LiveScorer:
@@ -125,8 +136,24 @@ class LiveScorer:
         states: Sequence[State],
     ) -> Verdict:
         """Judge a recording by the scores, lengths and states of its clips."""
-        rule = DecisionRule.of(self._detector, self.machines.index(machine))
-        return rule.judge(name, scores, seconds, states)
+        return self.rule(machine).judge(name, scores, seconds, states)
+
+    def rule(self, machine: str) -> DecisionRule:
+        """Return the rule that judges a machine's recordings."""
+        return DecisionRule.of(self._detector, self.machines.index(machine))
+
+    def alarm_policies(self, request: AlarmRequest) -> dict[str, AlarmPolicy]:
+        """Return the alarm policy of each machine; see `alarm_plan.plan_policy`."""
+        return {
+            machine: plan_policy(
+                self.rule(machine), self.usual_seconds(machine), request
+            )
+            for machine in self.machines
+        }
+
+    def usual_seconds(self, machine: str) -> float:
+        """Return the length of a machine's clips."""
+        return usual_seconds(self._detector, machine)
 
     def notes_on(
         self,

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from gammavae_jax.data.audio import RecordingBlocks, open_recording
 from gammavae_jax.data.recordings import known_machine
 from gammavae_jax.errors import InputError
+from gammavae_jax.live.alarms import LiveAlarms
 from gammavae_jax.live.announce import Announcer
 from gammavae_jax.live.events import Broadcast, History, thumbnail
 from gammavae_jax.live.metrics import Metrics, Refusal, busy
@@ -81,16 +82,26 @@ class Service:
     It must be used from a single event loop.
     """
 
-    def __init__(self, scorer: LiveScorer, limits: Limits, announcer: Announcer):
+    def __init__(
+        self,
+        scorer: LiveScorer,
+        limits: Limits,
+        announcer: Announcer,
+        alarms: LiveAlarms | None = None,
+    ):
         self.limits = limits
         self.broadcast = Broadcast()
         self.history = History(scorer.thresholds)
-        self.metrics = Metrics(scorer.thresholds, lambda: len(self.broadcast))
+        has_policy = alarms is not None
+        self.metrics = Metrics(
+            scorer.thresholds, lambda: len(self.broadcast), has_policy
+        )
         max_bodies = limits.max_waiting + _MAX_ARRIVING
         self.uploads = Uploads(limits.max_bytes, limits.upload_seconds, max_bodies)
         self.machines = scorer.machines
         self._scorer = scorer
         self._announcer = announcer
+        self._alarms = alarms
         self.thread = ScoringThread()
         self._jobs: set[asyncio.Future] = set()
         self._is_closing = False
@@ -141,7 +152,11 @@ class Service:
         deadline = time.monotonic() + self.limits.score_seconds
         job = partial(self._score, request, deadline)
         entry, image, scored = await self._in_turn(job)
-        self.metrics.count_recording(scored.verdict)
+        if self._alarms is not None:
+            update = self._alarms.take(scored.verdict, entry["name"])
+            scored = scored._replace(alarms=update)
+            entry |= update.entry()
+        self.metrics.count_recording(scored)
         self._announcer.recording(entry["name"], scored)
         self.broadcast.send("score", self.history.add(request.machine, entry, image))
         return entry

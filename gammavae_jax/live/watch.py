@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from gammavae_jax.data.audio import open_recording
 from gammavae_jax.data.listing import HIDDEN, left_out_lines
 from gammavae_jax.data.names import nfc
 from gammavae_jax.errors import InputError, printable
+from gammavae_jax.live.alarms import LiveAlarms
 from gammavae_jax.live.announce import Announcer
 from gammavae_jax.live.arrivals import (
     OPEN_SETTLES,
@@ -46,12 +47,16 @@ class FolderWatch:
         scorer: LiveScorer,
         scored: ScoredLog,
         announcer: Announcer,
+        alarms: LiveAlarms | None = None,
+        after_poll: Callable[[], None] | None = None,
     ):
         self._options = options
         self._folder = options.folder
         self._scorer = scorer
         self._scored = scored
         self._announcer = announcer
+        self._alarms = alarms
+        self._after_poll = after_poll
         self._arrivals = Arrivals(options.folder, options.settle_seconds)
         self._bad: dict[str, Stamp] = {}  # reported already
         # Reported already; None before the first poll.
@@ -97,6 +102,11 @@ class FolderWatch:
             raise InputError(f"{reason}: choose another file with --state") from error
 
     def _poll(self) -> None:
+        self._take_arrivals()
+        if self._after_poll is not None:
+            self._after_poll()
+
+    def _take_arrivals(self) -> None:
         folder = printable(self._folder)
         try:
             arrivals = self._arrivals.poll(self._is_known)
@@ -177,7 +187,10 @@ class FolderWatch:
         if stamp_of(path) != arrival.stamp:
             raise InputError(f"{printable(path)} changed while it was being read")
         self.counts["scored"] += 1
-        self.counts["alarms"] += scored.verdict.is_anomaly
+        if self._alarms is not None:
+            update = self._alarms.take(scored.verdict, arrival.name)
+            scored = scored._replace(alarms=update)
+        self.counts["alarms"] += scored.n_alarms
         self._announcer.recording(arrival.name, scored)
         # Logged last: a killed watch may report a recording twice, but never omits it.
         self._log_scored(arrival, content)

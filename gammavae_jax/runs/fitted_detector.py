@@ -1,4 +1,4 @@
-"""Uses a fitted detector: scores, verdicts, explanations and pages of recordings.
+"""Uses a fitted detector: scores, verdicts, alarms, explanations and pages.
 
 Modules that import JAX are imported by the methods that need them, because importing
 JAX takes half a second.
@@ -6,47 +6,35 @@ JAX takes half a second.
 
 import os
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 
-from gammavae_jax.data.recording_clips import LoadedRecordings
-from gammavae_jax.data.recordings import known_machine, of_known_machines
+from gammavae_jax.data.recordings import (
+    known_machine,
+    of_known_machines,
+    one_machine,
+)
 from gammavae_jax.data.states import State
-from gammavae_jax.data.training_clips import TrainingClips
 from gammavae_jax.errors import InputError
-from gammavae_jax.log import Log
-from gammavae_jax.runs.detector_parameters import plain_parameters, with_parameters
-from gammavae_jax.runs.estimator_protocol import Estimator, not_fitted_error
-from gammavae_jax.runs.estimator_recordings import load_noted
+from gammavae_jax.runs.detector_state import DetectorState
+from gammavae_jax.scoring.alarm_policy import Alarm, AlarmPolicy
 from gammavae_jax.scoring.verdict import Verdict
 
 if TYPE_CHECKING:
     from gammavae_jax.report.explanation import Explanation
-    from gammavae_jax.scoring.clip_scorer import ClipScorer
     from gammavae_jax.scoring.decision import Scored
-    from gammavae_jax.scoring.detector import Detector
 
 Given = Any  # `Recordings` of one machine, or a dict of them by machine name
 
 
-class FittedDetector(Estimator):
+class FittedDetector(DetectorState):
     """The methods of an `AnomalyDetector` that need a fitted detector.
 
     For the argument `recordings`, see `AnomalyDetector`. In every method, an InputError
     means that a recording cannot be used or that a machine is unknown.
     """
-
-    detector_: "Detector"  # models, references and thresholds
-    machines_: tuple[str, ...]
-    verbose: bool
-    _parameters: Mapping[str, Any]  # with which `detector_` was fitted
-    _said: frozenset[str] = frozenset()  # the kinds of notes already shown
-    # The training clips of each machine, or the folder to read them from.
-    _kept: Mapping[str, TrainingClips] | Path
 
     def score_samples(self, recordings: Given, sample_rate: int | None = None) -> Any:
         """Return the anomaly score of each recording; higher is more anomalous.
@@ -148,12 +136,65 @@ class FittedDetector(Estimator):
         log_mel = loaded.clips.log_mels[int(np.argmax(counted))]
         return explain_clip(detector, 0, number, log_mel)
 
-    @property
-    def threshold_(self) -> dict[str, float]:
-        """The decision threshold of each machine, for a single clip."""
+    def alarm_policy(
+        self,
+        false_alarms_per_day: float | int | None = None,
+        recordings_per_day: float | int | None = None,
+        *,
+        after: tuple[int, int] | None = None,
+        hold_seconds: float | int = 0,
+        machine: str | None = None,
+    ) -> AlarmPolicy:
+        """Return a rule that raises alarms from several segments; see docs/live.md.
+
+        Its `description` says what to expect of it. Pass either the rate or `after`.
+
+        Args:
+            false_alarms_per_day: the most false alarms per day.
+            recordings_per_day: how many recordings arrive per day; default: as many as
+                can be recorded without a pause.
+            after: `(k, n)` for an alarm after `k` of `n` segments that have a p-value
+                of at most `false_alarm_rate`.
+            hold_seconds: for so long after an alarm, further ones are held back.
+            machine: the machine; omit it if there is only one.
+
+        Raises:
+            InputError: the training recordings do not suffice; the message says what
+                would.
+        """
+        from gammavae_jax.scoring.alarm_plan import (
+            AlarmRequest,
+            plan_policy,
+            usual_seconds,
+        )
+        from gammavae_jax.scoring.decision import DecisionRule
+
         detector = self._fitted()
-        values = detector.thresholds[detector.config.score][0]
-        return dict(zip(self.machines_, values.tolist(), strict=True))
+        machine = one_machine(machine, self.machines_)
+        rule = DecisionRule.of(detector, self.machines_.index(machine))
+        rates = (false_alarms_per_day, recordings_per_day)
+        rate, per_day = (None if of is None else float(of) for of in rates)
+        request = AlarmRequest(rate, per_day, after, float(hold_seconds))
+        return plan_policy(rule, usual_seconds(detector, machine), request)
+
+    def alarms(
+        self,
+        recordings: Given,
+        policy: AlarmPolicy,
+        sample_rate: int | None = None,
+        machine: str | None = None,
+    ) -> list[Alarm]:
+        """Return the alarms of recordings that follow each other, in the given order.
+
+        Args:
+            recordings: see the class; of one machine. A folder's files are sorted by
+                name.
+            policy: what `alarm_policy` returns.
+            sample_rate: the waveforms' sample rate in Hz.
+            machine: the recordings' machine; omit it if there is only one.
+        """
+        machine = one_machine(machine, self.machines_)
+        return policy.alarms(self.score_recordings(recordings, sample_rate, machine))
 
     def _clip_scores(
         self,
@@ -175,13 +216,6 @@ class FittedDetector(Estimator):
         scores = score_of_clips(self._scorer, clips)
         return list(zip(numbers, loaded.values(), scores, strict=True))
 
-    def _load(self, *given: Any, **options: bool) -> dict[str, LoadedRecordings]:
-        """Load clips; see `load_noted`."""
-        plain = plain_parameters(self.get_params())
-        of_self = {"parameters": plain, "log": self._log, "said": self._said}
-        loaded, self._said = load_noted(*given, **options, **of_self)
-        return loaded
-
     def _of_each(self, recordings: Given, rate: Any, value: Any) -> Any:
         verdicts = self.score_recordings(recordings, rate)
         return self._by_machine(recordings, verdicts, value)
@@ -197,59 +231,3 @@ class FittedDetector(Estimator):
             for name in recordings
             for known in [known_machine(name, self.machines_)]
         }
-
-    def _take(
-        self,
-        detector: "Detector",
-        parameters: Mapping[str, Any],
-        kept: Mapping[str, TrainingClips] | Path,
-    ) -> None:
-        """Adopt a fitted detector, the parameters used to fit it, and its clips."""
-        from gammavae_jax.scoring.detector import machine_names
-
-        self.detector_ = detector
-        self._kept = kept
-        self.machines_ = machine_names(detector)
-        self._parameters = parameters
-        for name in ("_scorer", "learnt_"):
-            vars(self).pop(name, None)
-
-    def _training_clips(self) -> Mapping[str, TrainingClips]:
-        """Return the training clips of each machine; read them if necessary.
-
-        Raises:
-            InputError: the detector keeps none, or they cannot be read.
-        """
-        from gammavae_jax.runs.training_clips import load_training_clips
-
-        if isinstance(self._kept, Path):
-            self._kept = load_training_clips(self._kept, self.detector_)
-        if not self._kept:
-            raise InputError(
-                "the detector keeps no training clips, so it cannot learn others: fit "
-                "it again, with gammavae fit or AnomalyDetector"
-            )
-        return self._kept
-
-    def _fitted(self) -> "Detector":
-        """Return the fitted detector, updated to the estimator's current parameters."""
-        if not hasattr(self, "detector_"):
-            raise not_fitted_error()("this detector is not fitted: call fit first")
-        before, now = self._parameters, plain_parameters(self.get_params())
-        self.detector_ = with_parameters(self.detector_, before, now, self._log)
-        self._parameters = now
-        return self.detector_
-
-    @property
-    def _log(self) -> Log:
-        return Log(Console(stderr=True, quiet=not self.verbose))
-
-    @cached_property
-    def _scorer(self) -> "ClipScorer":
-        from gammavae_jax.scoring.clip_scorer import ClipScorer
-
-        return ClipScorer(self.detector_)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state without the scorer, which cannot be pickled or copied."""
-        return {n: value for n, value in vars(self).items() if n != "_scorer"}

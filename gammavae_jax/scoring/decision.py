@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from gammavae_jax.data.recording_clips import LoadedRecordings
 from gammavae_jax.data.states import State, states_of
@@ -34,7 +34,7 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.scoring.detector import Detector, machine_names
 from gammavae_jax.scoring.sample_size import clips_needed
 from gammavae_jax.scoring.threshold import conformal_threshold, p_values
-from gammavae_jax.scoring.verdict import Stretch, Verdict
+from gammavae_jax.scoring.verdict import Segment, Verdict, stretches_of
 
 CLIPS_IN_SEGMENT = 6  # a minute of clips of ten seconds
 Numbers = Sequence[float] | Float[np.ndarray, "_"]
@@ -133,10 +133,29 @@ class DecisionRule:
             math.fsum(seconds),
             len(of_clips),
             int(is_above.sum()),
-            _stretches(of_clips, is_above, seconds),
+            stretches_of(of_clips, is_above, seconds),
             n_recordings,
             Counter(state.value for state in states),
+            self._segments(of_clips, seconds, np.flatnonzero(is_running)),
         )
+
+    def _segments(
+        self,
+        scores: Float[np.ndarray, "clip"],
+        seconds: Numbers,
+        running: Int[np.ndarray, "_"],
+    ) -> tuple[Segment, ...]:
+        """Return the segments that consist of the clips with these numbers."""
+        if not len(running):
+            return ()
+        ends, places = np.cumsum(seconds), _split(running)
+        means = np.array([scores[place].mean() for place in places])
+        held_out = self.held_out_segments(min(map(len, places)))[:2]
+        known = self.is_conformal and len(held_out[0]) > 0
+        p = p_values(means, *held_out) if known else np.full(len(means), np.nan)
+        first = [float(ends[place[0]] - seconds[place[0]]) for place in places]
+        last = [float(ends[place[-1]]) for place in places]
+        return tuple(map(Segment, first, last, means.tolist(), p.tolist()))
 
     def _compared(
         self, clips: Float[np.ndarray, "clip"]
@@ -147,9 +166,8 @@ class DecisionRule:
             The decisive segment's score, the recording's p-value, the threshold, and
             the number of independent recordings behind them.
         """
-        n_segments = max(1, round(len(clips) / CLIPS_IN_SEGMENT))
-        segments = np.array_split(clips, n_segments)
-        scores, weights = self._held_out_segments(min(map(len, segments)))
+        segments = _split(clips)
+        scores, weights, _ = self.held_out_segments(min(map(len, segments)))
         n_recordings = float(np.round(weights.sum(), 6))
         if not self.is_conformal or n_recordings < clips_needed(self.false_alarm_rate):
             segments = [clips]  # no segment could have a p-value that is small enough
@@ -168,32 +186,38 @@ class DecisionRule:
             threshold = conformal_threshold(scores, rates[decisive], weights)
         return means[decisive], p_of_each.min(), threshold, n_recordings
 
-    def _held_out_segments(
+    def held_out_segments(
         self, n_clips: int
-    ) -> tuple[Float[np.ndarray, "_"], Float[np.ndarray, "_"]]:
-        """Return the scores and weights of held-out segments of that many clips."""
+    ) -> tuple[Float[np.ndarray, "_"], Float[np.ndarray, "_"], Int[np.ndarray, "_"]]:
+        """Return the scores, weights and recordings of segments of that many clips.
+
+        Segments are in the order of the training recordings, and have fewer clips if
+        those are shorter.
+        """
         if self.held_out is None:
-            return np.zeros(0), np.zeros(0)
-        known = ~np.isnan(self.held_out)
-        n_clips = min(n_clips, self._usual_size)
+            return np.zeros(0), np.zeros(0), np.zeros(0, int)
+        known = np.flatnonzero(~np.isnan(self.held_out))
+        n_clips = min(n_clips, self.usual_size)
+        sizes = self.recording_sizes or (1,) * len(self.held_out)
+        ends = np.cumsum(sizes)
         if n_clips == 1:
-            return self.held_out[known], self.weights[known]
-        scores, weights, first = [], [], 0
-        for size in self.recording_sizes:
-            clips = np.arange(first, first + size)
-            first += size
-            clips = clips[known[clips]]
+            recordings = np.searchsorted(ends, known, side="right")
+            return self.held_out[known], self.weights[known], recordings
+        scores, weights, numbers = [], [], []
+        of_each = np.split(known, np.searchsorted(known, ends[:-1]))
+        for number, clips in enumerate(of_each):
             n_segments = max(1, len(clips) // n_clips)
             if not len(clips):
                 continue
-            for number in range(n_segments):
-                part = clips[number * n_clips : (number + 1) * n_clips]
+            for place in range(n_segments):
+                part = clips[place * n_clips : (place + 1) * n_clips]
                 scores.append(self.held_out[part].mean())
                 weights.append(self.weights[clips].sum() / n_segments)
-        return np.array(scores), np.array(weights)
+                numbers.append(number)
+        return np.array(scores), np.array(weights), np.array(numbers, int)
 
     @cached_property
-    def _usual_size(self) -> int:
+    def usual_size(self) -> int:
         """The number of clips that nine out of ten training recordings have."""
         if not self.recording_sizes:
             return 1
@@ -201,23 +225,10 @@ class DecisionRule:
         return int(sizes[int(_SHARE_SHORTER * len(sizes))])
 
 
-def _stretches(
-    scores: Float[np.ndarray, "clip"],
-    is_above: Bool[np.ndarray, "clip"],
-    seconds: Numbers,
-) -> tuple[Stretch, ...]:
-    """Return the stretches of consecutive clips that are above the threshold."""
-    ends = np.cumsum(seconds)
-    found: list[Stretch] = []
-    for clip in np.flatnonzero(is_above):
-        start = float(ends[clip - 1]) if clip else 0.0
-        stretch = Stretch(start, float(ends[clip]), float(scores[clip]))
-        if found and found[-1].end == start:
-            before = found.pop()
-            highest = max(before.score, stretch.score)
-            stretch = Stretch(before.start, stretch.end, highest)
-        found.append(stretch)
-    return tuple(found)
+def _split(clips: Shaped[np.ndarray, "_"]) -> list[Shaped[np.ndarray, "_"]]:
+    """Cut a recording's clips into segments of about six."""
+    n_segments = max(1, round(len(clips) / CLIPS_IN_SEGMENT))
+    return np.array_split(clips, n_segments)
 
 
 # A machine's index in the detector, its recordings, and the scores of their clips.

@@ -1,9 +1,12 @@
 """The verdict on a recording: what `decision` concludes from its clips."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
 
 from gammavae_jax.data.states import State
 from gammavae_jax.scoring.json_numbers import with_none
@@ -15,6 +18,15 @@ class Stretch(NamedTuple):
     start: float  # s
     end: float  # s
     score: float  # the highest
+
+
+class Segment(NamedTuple):
+    """A segment of a recording, about six clips in which the machine is running."""
+
+    start: float  # s
+    end: float  # s
+    score: float  # the mean of its clips' scores
+    p_value: float  # among held-out segments of this length; NaN if unknown
 
 
 class Verdict(NamedTuple):
@@ -31,6 +43,7 @@ class Verdict(NamedTuple):
     stretches: tuple[Stretch, ...] = ()  # of such clips
     n_recordings: float = 0.0  # independent recordings behind the p-value
     states: Mapping[str, int] = MappingProxyType({})  # the number of clips in each
+    segments: tuple[Segment, ...] = ()  # none unless the machine is running
 
     @property
     def state(self) -> State:
@@ -81,7 +94,31 @@ class Verdict(NamedTuple):
         return f"{'<= ' if is_least else ''}{self.p_value:.2g}"
 
     def entry(self) -> dict[str, Any]:
-        """Return the verdict as a JSON object; numbers that are not finite are None."""
+        """Return the verdict as a JSON object, without its segments.
+
+        Numbers that are not finite are None.
+        """
+        entry = self._asdict()
+        del entry["segments"]
         stretches = [stretch._asdict() for stretch in self.stretches]
         made = {"is_anomaly": self.is_anomaly, "state": self.state}
-        return with_none({**self._asdict(), "stretches": stretches, **made})
+        return with_none({**entry, "stretches": stretches, **made})
+
+
+def stretches_of(
+    scores: Float[np.ndarray, "clip"],
+    is_above: Bool[np.ndarray, "clip"],
+    seconds: Sequence[float] | Float[np.ndarray, "clip"],
+) -> tuple[Stretch, ...]:
+    """Return the stretches of consecutive clips that are above the threshold."""
+    ends = np.cumsum(seconds)
+    found: list[Stretch] = []
+    for clip in np.flatnonzero(is_above):
+        start = float(ends[clip - 1]) if clip else 0.0
+        stretch = Stretch(start, float(ends[clip]), float(scores[clip]))
+        if found and found[-1].end == start:
+            before = found.pop()
+            highest = max(before.score, stretch.score)
+            stretch = Stretch(before.start, stretch.end, highest)
+        found.append(stretch)
+    return tuple(found)

@@ -25,6 +25,7 @@ from gammavae_jax.live import scorer
 from gammavae_jax.live import watch as watch_module
 from gammavae_jax.live.announce import Webhook
 from gammavae_jax.live.arrivals import ScoredLog
+from gammavae_jax.live.quiet_hours import QuietHours
 
 # Runs in a separate process, with a stub in place of the saved detector.
 PROGRAM = """
@@ -161,6 +162,53 @@ def test_existing_recordings_cannot_be_skipped_without_a_state(folder, monkeypat
     monkeypatch.setattr(watch_module, "recordings_in", full)
     with pytest.raises(InputError, match="watched cannot be listed \\(No space"):
         watch(folder, skip_existing=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"alarm_after": "5/6", "false_alarms_per_day": 1.0}, "use only one of them"),
+        ({"alarm_after": "7/6"}, "--alarm-after is 7/6: use two numbers"),
+        ({"alarm_after": "1/99"}, "--alarm-after is 1/99: use two numbers up to 12"),
+        ({"false_alarms_per_day": 0.0}, "--false-alarms-per-day is 0: it must be"),
+        ({"recordings_per_day": 24.0}, "--recordings-per-day has no effect without"),
+        ({"hold": 5.0}, "--hold has no effect without a rule"),
+        ({"alarm_after": "2/3", "hold": -5.0}, "--hold is -5: it must be above 0"),
+        ({"alarm_after": "2/3", "quiet_hours": "22:00-06:00"}, "add --webhook"),
+        ({"quiet_hours": "22-06"}, "--quiet-hours is 22-06: use two different times"),
+    ],
+)
+def test_options_of_alarms_that_are_wrong_or_contradict_are_refused(
+    folder, options, problem
+):
+    with pytest.raises(InputError, match=problem):
+        watch(folder, **options)
+    assert not (folder / ".gammavae-watch.jsonl").exists()
+    if "quiet_hours" not in options:
+        with pytest.raises(InputError, match=problem):
+            Serve(detector=Path("detector"), **options).run()
+
+
+def test_a_watch_describes_its_alarm_policy_and_applies_it(folder, capsys):
+    put(folder / "pump" / "loud again.wav", tone(1.0, 0.9))
+    watch(folder, alarm_after="2/2")
+    out = capsys.readouterr().out
+    assert "pump: alarm if 2 segments in a row have p <= 0.75 (segments of 1 s)" in out
+    assert "above  pump  pump/loud.wav  score 0.8" in out
+    assert "ALARM  pump  since 0:00 of pump/loud" in out
+    assert "recordings scored: 3, alarms: 1" in out
+
+
+def test_a_watch_that_ends_in_quiet_hours_counts_what_it_did_not_deliver(
+    folder, capsys, monkeypatch
+):
+    monkeypatch.setattr(QuietHours, "include", lambda *_: True)
+    quiet = {"webhook": "http://127.0.0.1:9/", "quiet_hours": "22:00-06:00"}
+    watch(folder, alarm_after="1/1", **quiet)
+    out = capsys.readouterr().out
+    assert "ALARM  pump  since 0:00 of pump/loud.wav: a segment has p <= 0.75" in out
+    assert "messages of the quiet hours not delivered: 1" in out
+    assert "messages delivered: 0, not delivered: 0" in out
 
 
 def test_a_hanging_webhook_does_not_stop_scoring(folder, capsys, monkeypatch):

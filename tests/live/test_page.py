@@ -8,6 +8,9 @@ from support import chromium
 from support.live_servers import audio, served
 from support.live_stubs import LoudnessScorer
 
+from gammavae_jax.live.alarms import LiveAlarms
+from gammavae_jax.scoring.alarm_policy import AlarmPolicy
+
 ODD = "pump <b onclick=alert(1)>&amp;"
 
 
@@ -76,6 +79,25 @@ def test_the_page_shows_scores_and_alarms_as_recordings_arrive(
     assert text == f"Alarm: {ODD}, score 0.8"
     assert opened.page.evaluate("document.documentElement.scrollWidth") == width
     opened.close()
+
+
+def test_the_page_shows_the_alarms_of_a_policy(browser):
+    alarms = LiveAlarms({"fan": AlarmPolicy(0.75, 2, 3)})
+    with served(LoudnessScorer(("fan",)), alarms=alarms) as server:
+        opened = Opened(browser, server)
+        for state, level, text in (
+            ("above", 0.8, "△ above threshold"),
+            ("alarm", 0.9, "alarm since 0:00 of <b>0.8.wav"),
+            ("alarm", 0.2, "▲ ALARM"),  # two of the last three are loud
+            ("ok", 0.2, "● ok"),
+        ):
+            name = {"machine": "fan", "name": f"<b>{level}.wav"}
+            server.post(audio(1.0, level), params=name)
+            card = opened.has("fan", state, text)
+        assert card.locator(".alarms li").count() == 1
+        assert card.locator("polygon.alarm").count() == 1
+        assert not card.locator(".standing").is_visible()
+        opened.close()
 
 
 def test_the_spectrogram_has_low_frequencies_at_the_bottom(browser, server):

@@ -1,6 +1,7 @@
 """A trained detector in a watch and in the service."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from gammavae_jax.data.audio import open_recording, resampled
 from gammavae_jax.data.features import samples_needed
 from gammavae_jax.data.states import State
 from gammavae_jax.errors import InputError
+from gammavae_jax.live.alarms import LiveAlarms
 from gammavae_jax.live.scorer import load_scorer
+from gammavae_jax.scoring.alarm_plan import AlarmRequest
 
 SMALL = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]
 
@@ -151,3 +154,65 @@ def test_recordings_unlike_those_of_the_training_are_told(scorer, tmp_path, caps
             server.post((tmp_path / "b.wav").read_bytes()).json()["notes"] == b["notes"]
         )
         assert any(a["notes"][0] in line for line in server.lines())
+
+
+def test_a_watch_the_service_and_python_raise_the_same_alarms(
+    detector, scorer, tmp_path, capsys
+):
+    """Four minutes in recordings of a minute, with a fault from 0:45 to 2:15."""
+    samples = sound(200, 240)
+    fault = slice(45 * RATE, 135 * RATE)
+    samples[fault] = sound(201, 240, broken=True)[fault]
+    files = []
+    for minute in range(4):
+        part = samples[60 * minute * RATE : 60 * (minute + 1) * RATE]
+        files.append(put(tmp_path / f"{minute}.wav", part))
+        os.utime(files[-1], (minute, minute))
+    policy = detector.alarm_policy(after=(3, 4), hold_seconds=60.0)
+    (alarm,) = detector.alarms(files, policy)
+    times = [_by_file_name(alarm)[i] for i in range(3)]
+    began, raised, ended = (60 * int(at.recording[0]) + at.seconds for at in times)
+    assert 42 <= began <= 48
+    assert began + 18 <= raised <= began + 24
+    assert 135 <= ended <= 159
+
+    def of_recording(entry):
+        return [entry["score"], entry["p_value"], entry["alarm"], entry["alarm_events"]]
+
+    options = {"alarm_after": "3/4", "hold": 1.0, "once": True, "settle": 0.1}
+    Watch(tmp_path, detector=Path("saved"), json=Path("-"), **options).run()
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    watched = [of_recording(e) for e in events if e["event"] == "recording"]
+    policies = scorer.alarm_policies(AlarmRequest(after=(3, 4), hold_seconds=60.0))
+    assert policies == {"fan": policy}
+    with served(scorer, alarms=LiveAlarms(policies)) as server:
+        answers = [
+            server.post(file.read_bytes(), params={"name": file.name}).json()
+            for file in files
+        ]
+    assert list(map(of_recording, answers)) == watched
+    found = [event for _, _, _, events in watched for event in events]
+    expected = _by_file_name(alarm).entry()
+    assert found == [expected | {"end": None}, expected]
+
+
+def _by_file_name(alarm):
+    """Name recordings in an alarm as a watch of their folder does."""
+    moments = {
+        field: at._replace(recording=Path(at.recording).name)
+        for field, at in alarm._asdict().items()
+        if field != "is_held"
+    }
+    return alarm._replace(**moments)
+
+
+def test_a_policy_for_a_rate_is_refused_if_the_training_recordings_are_too_few(
+    detector,
+):
+    with pytest.raises(InputError, match=r"cannot be promised: ask for .* or more"):
+        detector.alarm_policy(1e-6)
+    policy = detector.alarm_policy(1.0, 24)
+    assert policy.expected is not None
+    assert policy.expected.false_alarms_per_day <= 1.0
+    with pytest.raises(InputError, match="unknown machine"):
+        detector.alarm_policy(1.0, machine="pump")

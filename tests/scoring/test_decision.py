@@ -224,3 +224,18 @@ def test_a_p_value_that_cannot_be_smaller_is_a_limit(scores, text):
 
 def test_an_unknown_p_value_is_a_dash():
     assert judge(DecisionRule("fan", 5.0), [1.0]).p_text == "-"
+
+
+def test_the_segments_of_a_recording_leave_out_the_clips_in_which_it_is_off():
+    rule = rule_of(range(20))
+    scores = np.arange(14.0) + 4
+    states = [State.OFF if i in (0, 7) else State.RUNNING for i in range(14)]
+    verdict = rule.judge("x.wav", scores.tolist(), [10.0] * 14, states)
+    assert [(s.start, s.end) for s in verdict.segments] == [(10, 70), (80, 140)]
+    means = [scores[1:7].mean(), scores[8:].mean()]
+    assert [s.score for s in verdict.segments] == means
+    expected = p_values(np.array(means), held_out_of(rule))
+    assert [s.p_value for s in verdict.segments] == expected.tolist()
+    off = rule.judge("x.wav", [30.0], [10.0], [State.OFF])
+    assert off.segments == ()
+    assert "segments" not in verdict.entry()

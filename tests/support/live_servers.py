@@ -21,10 +21,10 @@ from gammavae_jax.log import Log
 class Served:
     """A running service."""
 
-    def __init__(self, scorer, limits, names=()):
+    def __init__(self, scorer, limits, names=(), alarms=None):
         self.out = io.StringIO()
         announcer = Announcer(Log(Console(file=self.out, width=1000)))
-        self.service = Service(scorer, limits, announcer)
+        self.service = Service(scorer, limits, announcer, alarms)
         self.server = LiveServer(
             make_application(self.service, announcer, names), self.service.close
         )
@@ -61,9 +61,9 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(scorer=None, limits=None, names=()):
+def served(scorer=None, limits=None, names=(), alarms=None):
     """Run a service for the duration of a `with` block."""
-    server = Served(scorer or LoudnessScorer(), limits or Limits(), names)
+    server = Served(scorer or LoudnessScorer(), limits or Limits(), names, alarms)
     server.thread.start()
     while not server.server.started:
         time.sleep(0.01)

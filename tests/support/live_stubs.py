@@ -36,10 +36,12 @@ class LoudnessScorer(LiveScorer):
     def examine(self, clip, recorded, machine):
         return self.score_clip(clip, machine), State.RUNNING
 
-    def judge(self, name, machine, scores, seconds, states):
+    def rule(self, machine):
         held_out = np.arange(1, 20000) / 10000  # so that the p-value is 1 - score / 2
-        rule = DecisionRule(machine, 0.5, 0.75, held_out, np.ones(19999))
-        return rule.judge(name, scores, seconds, states)
+        return DecisionRule(machine, 0.5, 0.75, held_out, np.ones(19999))
+
+    def usual_seconds(self, machine):
+        return 1.0
 
     def spectrogram(self, clip):
         power = np.abs(np.fft.rfft(clip[: len(clip) // 320 * 320].reshape(-1, 320)))

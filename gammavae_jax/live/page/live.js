@@ -5,7 +5,7 @@ const ALARMS = 10;
 const RETRY = 1000; // ms
 const SVG = "http://www.w3.org/2000/svg";
 const STATES = { waiting: "○ waiting", ok: "● ok", alarm: "▲ ALARM",
-  paused: "◌ not judged" };
+  above: "△ above threshold", paused: "◌ not judged" };
 const LEFT = 44, RIGHT = 12, TOP = 12, BOTTOM = 22; // px around the curve
 
 const cards = new Map();
@@ -19,12 +19,26 @@ function reading(score) {
   return score.state === "running" ? number(score.score) : score.state;
 }
 
+/** Return whether a recording raised an alarm; without an alarm policy, its score does. */
+function raises(score) {
+  if (score.alarm_events === undefined) return score.is_anomaly;
+  return score.alarm_events.some((alarm) => alarm.end === null);
+}
+
 /** Return the time, with the date if it is not today. */
 function clock(seconds) {
   const date = new Date(seconds * 1000);
   const time = date.toLocaleTimeString([], { hour12: false });
   if (date.toDateString() === new Date().toDateString()) return time;
   return `${date.toLocaleDateString([], { month: "short", day: "numeric" })} ${time}`;
+}
+
+/** Return a time within a recording, such as 2:03 or 1:02:03. */
+function within(seconds) {
+  const whole = Math.round(seconds), two = (value) => String(value).padStart(2, "0");
+  const minutes = Math.floor(whole / 60) % 60, rest = two(whole % 60);
+  const hours = Math.floor(whole / 3600);
+  return hours ? `${hours}:${two(minutes)}:${rest}` : `${minutes}:${rest}`;
 }
 
 /** Return an SVG element. */
@@ -86,7 +100,7 @@ class Card {
       this.scores.shift();
       if (this.cursor !== null) this.cursor = Math.max(0, this.cursor - 1);
     }
-    if (score.is_anomaly) {
+    if (raises(score)) {
       this.alarms = [...this.alarms, score].slice(-ALARMS);
       document.getElementById("announcement").textContent =
         `Alarm: ${this.name}, score ${number(score.score)}`;
@@ -99,8 +113,10 @@ class Card {
   get state() {
     if (!this.scores.length) return "waiting";
     const last = this.scores.at(-1);
+    if (last.alarm) return "alarm"; // of an alarm policy
     if (last.state !== "running") return "paused";
-    return last.is_anomaly ? "alarm" : "ok";
+    if (!last.is_anomaly) return "ok";
+    return last.alarm === undefined ? "alarm" : "above";
   }
 
   /** Draw once before the next frame, however many scores arrive. */
@@ -122,6 +138,8 @@ class Card {
     const last = this.scores.at(-1);
     if (!last) return;
     this.part(".score").textContent = reading(last);
+    this.part(".standing").textContent = !last.alarm ? "" :
+      `alarm since ${within(last.alarm.start.seconds)} of ${last.alarm.start.recording}`;
     this.part(".facts").textContent =
       `threshold ${number(last.threshold)}, p ${number(last.p_value)}; ` +
       `${last.name} (${number(last.seconds)} s), ${clock(last.time)}`;
@@ -195,7 +213,7 @@ class Card {
       const across = x(index), up = y(score.score);
       path += `${pen}${across.toFixed(1)},${up.toFixed(1)}`;
       pen = "L";
-      if (score.is_anomaly) {
+      if (raises(score)) {
         const corners = `${across - 5},${up + 4} ${across + 5},${up + 4} ${across},${up - 5}`;
         shapes.push(shape("polygon", { class: "alarm", points: corners }));
       } else if (this.scores.length <= 60) {
@@ -217,7 +235,7 @@ class Card {
   summary() {
     const last = this.scores.at(-1);
     if (!last) return `${this.name}: no recording yet`;
-    const alarms = this.scores.filter((score) => score.is_anomaly).length;
+    const alarms = this.scores.filter(raises).length;
     return `${this.name}: scores of the last ${this.scores.length} recordings, ` +
       `${alarms} alarms. Latest score ${reading(last)}, threshold ` +
       `${number(this.threshold)}. Use the arrow keys to read individual scores.`;
@@ -232,7 +250,7 @@ class Card {
       `${clock(score.time)}  ${score.name}: ` + (score.state !== "running"
         ? `${score.state}, not judged`
         : `${number(score.score)}, p ${number(score.p_value)}` +
-          `${score.is_anomaly ? ", ALARM" : ""}`);
+          `${raises(score) ? ", ALARM" : score.is_anomaly ? ", above threshold" : ""}`);
     this.draw();
   }
 

@@ -1,0 +1,40 @@
+"""Follows each machine's alarms as its recordings are scored."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from gammavae_jax.scoring.alarm_policy import Alarm, AlarmPolicy, AlarmState
+from gammavae_jax.scoring.verdict import Verdict
+
+
+class AlarmUpdate(NamedTuple):
+    """What a recording changes in the alarms of its machine."""
+
+    events: tuple[Alarm, ...]  # that were raised or have ended
+    standing: Alarm | None  # after the recording
+    rule: str  # when alarms are raised, in words
+
+    def entry(self) -> dict[str, Any]:
+        """Return the update as two fields of a JSON object."""
+        standing = self.standing and self.standing.entry()
+        return {"alarm": standing, "alarm_events": [e.entry() for e in self.events]}
+
+
+class LiveAlarms:
+    """The alarms of several machines, each with its own policy.
+
+    Recordings must be taken one at a time, in the order in which they are reported. A
+    new object remembers no earlier recordings.
+    """
+
+    def __init__(self, policies: Mapping[str, AlarmPolicy]):
+        self._policies = dict(policies)
+        self._states = dict.fromkeys(policies, AlarmState())
+
+    def take(self, verdict: Verdict, name: str) -> AlarmUpdate:
+        """Take a machine's next recording; `name` stands for it in alarms."""
+        machine = verdict.machine
+        policy, state = self._policies[machine], self._states[machine]
+        state, events = policy.follow(state, verdict._replace(name=name))
+        self._states[machine] = state
+        return AlarmUpdate(tuple(events), state.alarm, policy.rule)

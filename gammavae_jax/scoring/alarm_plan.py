@@ -1,0 +1,281 @@
+"""Chooses the alarm policy that keeps to a number of false alarms per day.
+
+Each window of `n` segments that has at least `k` counting ones may be a new false
+alarm, so there are at most as many per day as segments per day, times the probability
+of such a window (see `alarm_rate`). Of the policies that keep to the requested number,
+the one is chosen that reports a reference fault first: a fault that raises half of its
+segments above the level that 10 % of healthy segments exceed.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Float
+from scipy.special import ndtr, ndtri
+
+from gammavae_jax.errors import InputError, printable
+from gammavae_jax.scoring.alarm_policy import (
+    MOST_SEGMENTS,
+    AlarmPolicy,
+    Expected,
+    rounded,
+)
+from gammavae_jax.scoring.alarm_rate import (
+    cautious_correlation,
+    chance_given_share,
+    chance_of_alarm,
+    expected_segments,
+)
+from gammavae_jax.scoring.decision import CLIPS_IN_SEGMENT, DecisionRule
+from gammavae_jax.scoring.detector import Detector
+from gammavae_jax.scoring.sample_size import clips_needed
+
+_DAY = 86400.0  # s
+_LEVEL = 0.1  # that the reference fault exceeds with half of its segments
+_QUANTILES = 0.05, 0.95  # of the stated range
+_MOST_RECORDINGS = 100_000  # a remedy does not ask for more
+
+
+class AlarmRequest(NamedTuple):
+    """What a user asks of a policy: a rate, or `k` of `n` segments."""
+
+    false_alarms_per_day: float | None = None
+    recordings_per_day: float | None = None  # None: recorded without a pause
+    after: tuple[int, int] | None = None  # k of n, at the detector's false-alarm rate
+    hold_seconds: float = 0.0
+
+
+def plan_policy(
+    rule: DecisionRule, clip_seconds: float, request: AlarmRequest
+) -> AlarmPolicy:
+    """Return the policy that a user asks for.
+
+    Args:
+        rule: the rule of the machine.
+        clip_seconds: the length of a clip.
+        request: what the user asks for.
+
+    Raises:
+        InputError: the training recordings do not suffice, or the request has neither
+            or both of the rate and the rule, or a value is out of range.
+    """
+    rate, after = request.false_alarms_per_day, request.after
+    if (rate is None) == (after is None):
+        problem = "an alarm policy needs either false alarms per day or k of n segments"
+        raise InputError(f"{problem}: give one of them")
+    stream = stream_of(rule, clip_seconds, request.recordings_per_day)
+    if after is not None:
+        by_hand = AlarmPolicy(rule.false_alarm_rate, *after)
+        policy = with_expectations(by_hand, stream)
+    else:
+        assert rate is not None
+        policy = choose_policy(stream, rate)
+    per_day = request.recordings_per_day
+    return replace(
+        policy,
+        hold_seconds=request.hold_seconds,
+        recording_seconds=_DAY / per_day if per_day else 0.0,
+    )
+
+
+def usual_seconds(detector: Detector, machine: str) -> float:
+    """Return the length of a machine's shortest training clip.
+
+    Raises:
+        InputError: it is unknown.
+    """
+    conditions = detector.conditions.get(machine)
+    if conditions is None:
+        problem = (
+            f"{printable(machine)}: the detector does not know the length of clips"
+        )
+        raise InputError(f"{problem}: fit it again with this version")
+    return conditions.seconds[0]
+
+
+class Stream(NamedTuple):
+    """What is known of a healthy machine's segments."""
+
+    machine: str
+    n_recordings: float  # independent held-out recordings
+    sequences: tuple[Float[np.ndarray, "_"], ...]  # held-out scores, in their order
+    segment_seconds: float
+    segments_per_day: float
+
+    def correlation(self, n: int) -> float:
+        """Return the correlation within `n` segments; see `cautious_correlation`."""
+        return cautious_correlation(self.sequences, self.n_recordings, n)
+
+
+def stream_of(
+    rule: DecisionRule, clip_seconds: float, recordings_per_day: float | None = None
+) -> Stream:
+    """Return what the held-out recordings say about new ones.
+
+    Args:
+        rule: the rule of the machine.
+        clip_seconds: the length of a clip.
+        recordings_per_day: how many recordings arrive. They are as long as the training
+            recordings. Default: as many as can be recorded without a pause.
+
+    Raises:
+        InputError: there are no held-out scores, or the number is out of range.
+    """
+    scores, weights, recordings = rule.held_out_segments(CLIPS_IN_SEGMENT)
+    machine = printable(rule.machine)
+    if not rule.is_conformal or not len(scores):
+        problem = f"{machine}: the detector has no scores of held-out clips"
+        remedy = "fit it with train.split=folds and scoring.threshold=conformal"
+        raise InputError(f"{problem}, so no alarm policy can be based on it: {remedy}")
+    seconds = clip_seconds * min(rule.usual_size, CLIPS_IN_SEGMENT)
+    per_day = _DAY / seconds
+    if recordings_per_day is not None:
+        if not 0 < recordings_per_day < math.inf:
+            problem = f"recordings per day are {recordings_per_day:g}"
+            raise InputError(f"{problem}: use a number above 0")
+        per_recording = max(1, round(rule.usual_size / CLIPS_IN_SEGMENT))
+        per_day = recordings_per_day * per_recording
+    parts = np.split(scores, np.flatnonzero(np.diff(recordings)) + 1)
+    if sum(len(part) > 1 for part in parts) < len(parts) / 2:
+        parts = [scores]  # recordings of one segment follow each other
+    n_recordings = float(weights.sum())
+    return Stream(rule.machine, n_recordings, tuple(parts), seconds, per_day)
+
+
+def choose_policy(stream: Stream, false_alarms_per_day: float) -> AlarmPolicy:
+    """Return the policy that keeps to a rate and reports the reference fault first.
+
+    Raises:
+        InputError: the rate is out of range, or no policy keeps to it; the message says
+            what would be enough.
+    """
+    rate = false_alarms_per_day
+    if not 0 < rate < math.inf:
+        problem = f"false alarms per day are {rate:g}"
+        raise InputError(f"{problem}: use a number above 0, such as 0.2")
+    best, shortest = None, math.inf
+    for k, n, rank in _candidates(stream, rate / stream.segments_per_day):
+        level = rank / (stream.n_recordings + 1)
+        chance = _share_of_fault(level)
+        if k / chance >= shortest:
+            continue  # it takes at least so long
+        wait = expected_segments(k, n, chance)
+        if wait < shortest:
+            best, shortest = AlarmPolicy(level, k, n), wait
+    if best is None:
+        raise InputError(_refusal(stream, rate))
+    return with_expectations(best, stream)
+
+
+def _candidates(stream: Stream, most: float) -> Iterator[tuple[int, int, int]]:
+    """Yield each `k`, `n`, and the highest rank whose chance is at most `most`."""
+    n_recordings, highest = stream.n_recordings, int((stream.n_recordings + 1) / 2)
+    for n in range(1, MOST_SEGMENTS + 1):
+        correlation = stream.correlation(n)
+        low = 0  # the highest rank increases with k
+        for k in range(1, n + 1):
+            high = highest
+            while low < high:
+                rank = (low + high + 1) // 2
+                if chance_of_alarm(rank, n_recordings, correlation, k, n) <= most:
+                    low = rank
+                else:
+                    high = rank - 1
+            if low:
+                yield k, n, low
+
+
+def _share_of_fault(level: float) -> float:
+    """Return the share of the reference fault's segments with p-values up to a level.
+
+    The fault shifts the normal scores.
+    """
+    return float(ndtr(ndtri(level) - ndtri(_LEVEL)))
+
+
+def with_expectations(policy: AlarmPolicy, stream: Stream) -> AlarmPolicy:
+    """Return the policy with the false alarms and delays that it should have.
+
+    Raises:
+        InputError: with so few recordings, no segment can count.
+    """
+    n_recordings, k, n = stream.n_recordings, policy.k, policy.n
+    rank = math.floor(round(policy.level * (n_recordings + 1), 6))
+    if rank < 1:
+        needed = clips_needed(policy.level)
+        problem = (
+            f"{printable(stream.machine)}: {n_recordings:.3g} independent training "
+            f"recordings are too few for a false-alarm rate of {policy.level:g}"
+        )
+        raise InputError(f"{problem}: record {needed}, or raise the rate")
+    correlation = stream.correlation(n)
+    share = scipy.stats.beta(rank, n_recordings + 1 - rank)
+    # The least if segments are independent, the most if they are correlated.
+    ends = share.ppf(_QUANTILES)
+    low = float(chance_given_share(ends[:1], 0.0, k, n)[0])
+    high = float(chance_given_share(ends[1:], correlation, k, n)[0])
+    wait = expected_segments(k, n, _share_of_fault(policy.level))
+    per_day = stream.segments_per_day
+    seconds = _DAY / per_day
+    expected = Expected(
+        per_day * chance_of_alarm(rank, n_recordings, correlation, k, n),
+        (per_day * low, per_day * high),
+        stream.segment_seconds,
+        per_day,
+        wait * seconds,
+        k * seconds,
+        n_recordings,
+        correlation,
+    )
+    return replace(policy, expected=expected)
+
+
+def _refusal(stream: Stream, rate: float) -> str:
+    """Say why no policy keeps to a rate, and what would be enough."""
+    lowest = _lowest_rate(stream)
+    problem = (
+        f"{printable(stream.machine)}: with {stream.n_recordings:.3g} independent "
+        f"training recordings and {rounded(stream.segments_per_day, 4)} segments per "
+        f"day, {rate:g} false alarms per day cannot be promised"
+    )
+    remedies = [f"ask for {_rounded_up(lowest)} or more"]
+    fewer = stream.segments_per_day * rate / lowest
+    if fewer >= 1:
+        remedies.append(f"score at most {math.floor(fewer)} segments per day")
+    needed = _recordings_needed(stream, rate)
+    if needed is not None:
+        remedies.append(f"train with {needed} independent recordings")
+    return f"{problem}: {', or '.join(remedies)}"
+
+
+def _rounded_up(value: float) -> str:
+    """Return a number with two digits that is not smaller."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return rounded(math.ceil(value / step) * step)
+
+
+def _recordings_needed(stream: Stream, rate: float) -> int | None:
+    """Return how many independent recordings would be enough; None if too many."""
+
+    def is_enough(n_recordings: int) -> bool:
+        return _lowest_rate(stream._replace(n_recordings=float(n_recordings))) <= rate
+
+    low, high = math.floor(stream.n_recordings), _MOST_RECORDINGS
+    if not is_enough(high):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
+    return high
+
+
+def _lowest_rate(stream: Stream) -> float:
+    """Return the false alarms per day of the strictest policy."""
+    n = MOST_SEGMENTS
+    correlation = stream.correlation(n)
+    chance = chance_of_alarm(1, stream.n_recordings, correlation, n, n)
+    return chance * stream.segments_per_day

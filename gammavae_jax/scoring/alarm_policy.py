@@ -1,0 +1,209 @@
+"""Raises alarms for a machine from the segments of its recordings, in their order.
+
+A segment is about six clips of a recording (see `decision`). It *counts* if its p-value
+is at most the policy's level. An alarm is raised when at least `k` of the last `n`
+segments count, and ends when at most half of `k` do, so that it does not flicker.
+For the hold time after an alarm was raised, further alarms are marked as held.
+
+The recordings of a machine form one sequence. A gap between two recordings changes
+nothing, and a recording in which the machine never runs adds no segment. `watch`,
+`serve` and Python all use this module, so that they agree to the last digit.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from gammavae_jax.errors import InputError
+from gammavae_jax.scoring.verdict import Segment, Verdict
+
+MOST_SEGMENTS = 12  # that a policy looks back on
+_ROUNDING = 1e-9  # of p-values
+_LEAST = 0.001  # false alarms per day that are distinguished from none
+_UNITS = (86400, "days"), (3600, "hours"), (60, "minutes"), (1, "s")
+
+
+class Moment(NamedTuple):
+    """A time within a recording."""
+
+    recording: str
+    seconds: float  # from its beginning
+
+
+class Alarm(NamedTuple):
+    """An alarm for one machine."""
+
+    start: Moment  # the beginning of the first segment that counts
+    raised: Moment  # the end of the segment that raised the alarm
+    end: Moment | None = None  # the end of the last segment; None while it stands
+    is_held: bool = False  # whether it was raised in the hold time of an earlier one
+
+    def entry(self) -> dict[str, Any]:
+        """Return the alarm as a JSON object."""
+        moments = {"start": self.start, "raised": self.raised, "end": self.end}
+        made = {name: at and at._asdict() for name, at in moments.items()}
+        return {**made, "is_held": self.is_held}
+
+
+class Expected(NamedTuple):
+    """What a policy is expected to do; see `alarm_plan`."""
+
+    false_alarms_per_day: float  # at most
+    range: tuple[float, float]  # with 90 % probability, given the training recordings
+    segment_seconds: float
+    segments_per_day: float
+    delay_of_half: float  # s; of a fault that raises half of the segments above 10 %
+    delay_of_all: float  # s; of a fault in which every segment counts
+    n_recordings: float  # independent training recordings
+    correlation: float  # of neighbouring segments, with its uncertainty added
+
+
+class AlarmState(NamedTuple):
+    """What a policy remembers of a machine's recordings."""
+
+    # Whether each of the last `n` segments counts, and when it began.
+    window: tuple[tuple[bool, Moment], ...] = ()
+    alarm: Alarm | None = None  # the one that stands
+    clock: float = 0.0  # s; the length of the recordings so far
+    hold_ends: float = -math.inf  # s, on the same clock
+
+
+@dataclass(frozen=True)
+class AlarmPolicy:
+    """A rule that raises an alarm when `k` of the last `n` segments count.
+
+    Attributes:
+        level: the highest p-value with which a segment counts.
+        k: how many segments must count.
+        n: of how many.
+        hold_seconds: for so long after an alarm, further ones are held back. The time
+            is that of the recordings, not of the wall clock.
+        recording_seconds: the time from one recording to the next, if longer than the
+            recording.
+        expected: false alarms and delays, if known.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+
+    level: float
+    k: int
+    n: int
+    hold_seconds: float = 0.0
+    recording_seconds: float = 0.0
+    expected: Expected | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.k <= self.n <= MOST_SEGMENTS:
+            problem = f"an alarm after {self.k} of {self.n} segments is impossible"
+            most = f"of at most {MOST_SEGMENTS}"
+            raise InputError(f"{problem}: use whole numbers such as 5 of 6, {most}")
+        if not 0 < self.level < 1:
+            raise InputError(f"the level is {self.level:g}: it must be between 0 and 1")
+        if not 0 <= self.hold_seconds < math.inf:
+            problem = f"the hold time is {self.hold_seconds:g} s"
+            raise InputError(f"{problem}: it must be 0 or more")
+
+    def counts(self, segment: Segment) -> bool:
+        """Return whether a segment counts."""
+        return segment.p_value <= self.level + _ROUNDING
+
+    def step(
+        self, state: AlarmState, segment: Segment, recording: str
+    ) -> tuple[AlarmState, Alarm | None]:
+        """Take the next segment of a recording.
+
+        Returns:
+            The new state, and the alarm that was raised or has ended, if any.
+        """
+        counted = self.counts(segment), Moment(recording, segment.start)
+        window = (*state.window, counted)[-self.n :]
+        n_counted = sum(counts for counts, _ in window)
+        state, here = state._replace(window=window), Moment(recording, segment.end)
+        if state.alarm is not None:
+            if n_counted > self.k // 2:
+                return state, None
+            return state._replace(alarm=None), state.alarm._replace(end=here)
+        if n_counted < self.k:
+            return state, None
+        start = next(moment for counts, moment in window if counts)
+        now = state.clock + segment.end
+        is_held = now < state.hold_ends
+        alarm = Alarm(start, here, is_held=is_held)
+        ends = state.hold_ends if is_held else now + self.hold_seconds
+        return state._replace(alarm=alarm, hold_ends=ends), alarm
+
+    def follow(
+        self, state: AlarmState, verdict: Verdict
+    ) -> tuple[AlarmState, list[Alarm]]:
+        """Take the next recording.
+
+        Returns:
+            The new state, and the alarms that were raised or have ended, in order.
+        """
+        events = []
+        for segment in verdict.segments:
+            state, event = self.step(state, segment, verdict.name)
+            events += [] if event is None else [event]
+        clock = state.clock + max(verdict.seconds, self.recording_seconds)
+        return state._replace(clock=clock), events
+
+    def alarms(self, verdicts: Iterable[Verdict]) -> list[Alarm]:
+        """Return the alarms of recordings that form one sequence, in order.
+
+        Only the last alarm can have no end.
+        """
+        state, found = AlarmState(), []
+        for verdict in verdicts:
+            state, events = self.follow(state, verdict)
+            found += [event for event in events if event.end is not None]
+        return found + ([] if state.alarm is None else [state.alarm])
+
+    @property
+    def rule(self) -> str:
+        """The rule in words, such as `5 of the last 6 segments have p <= 0.12`."""
+        which = f"{self.k} of the last {self.n} segments have"
+        if self.n == 1:
+            which = "a segment has"
+        elif self.k == self.n:
+            which = f"{self.n} segments in a row have"
+        return f"{which} p <= {self.level:.2g}"
+
+    @property
+    def description(self) -> str:
+        """The rule and what to expect of it, in a few sentences."""
+        text = f"alarm if {self.rule}"
+        if self.hold_seconds:
+            text += f", then hold for {duration(self.hold_seconds)}"
+        if self.expected is None:
+            return f"{text}."
+        of, (low, high) = self.expected, self.expected.range
+        most = rounded(max(of.false_alarms_per_day, _LEAST))
+        return (
+            f"{text} (segments of {duration(of.segment_seconds)}). Expect at most "
+            f"{most} false alarms per day; given "
+            f"{of.n_recordings:.3g} independent training recordings, the real number "
+            f"is {_rounded(low)} to {_rounded(high)} with 90 % probability. A fault "
+            "that raises half of its segments above the 10 % level is reported after "
+            f"{duration(of.delay_of_half)} on average; if all its segments count, "
+            f"after {duration(of.delay_of_all)}."
+        )
+
+
+def _rounded(rate: float) -> str:
+    """Return a rate with two digits; the smallest are rounded to 0."""
+    return rounded(rate) if rate >= _LEAST else "0"
+
+
+def rounded(value: float, n_digits: int = 2) -> str:
+    """Return a number with so many digits, without an exponent unless it is huge."""
+    return f"{float(f'{value:.{n_digits}g}'):g}"
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time with two digits: `90 s`, `9 minutes` or `3.5 hours`."""
+    size, unit = next(
+        (size, unit) for size, unit in _UNITS if size == 1 or seconds >= 2 * size
+    )
+    return f"{rounded(seconds / size)} {unit}"

@@ -1,0 +1,135 @@
+"""How often `k` of `n` segments of a healthy machine count, and how late faults do.
+
+A segment counts if its p-value is at most `rank / (W + 1)`, where `W` is the number of
+independent held-out recordings: if fewer than `rank` of these score at least as high.
+If new segments and held-out recordings are exchangeable, the share of new segments that
+count has the distribution Beta(rank, W + 1 - rank), whatever the distribution of the
+scores (Vovk 2012). How many of `n` segments count is then beta-binomial: this includes
+what is not known about the threshold.
+
+Neighbouring segments resemble each other. Their normal scores are modelled as equally
+correlated within a window of `n` segments (a Gaussian copula with one factor). The
+correlation is estimated from the held-out recordings.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.sparse.linalg
+import scipy.stats
+from jaxtyping import Float
+from scipy.special import betainc, ndtr, ndtri
+
+_N_NODES = 48  # of the integral over the share of segments that count
+_FACTOR = np.linspace(-7.5, 7.5, 51)  # standard deviations of the common factor
+_TAIL = 1e-12  # of the distribution of the share, left out of the integral
+_STANDARD_ERRORS = 1.0  # added to the estimate of a correlation
+_MOST = 0.95  # of a correlation
+
+
+def chance_of_alarm(
+    rank: int, n_recordings: float, correlation: float, k: int, n: int
+) -> float:
+    """Return the probability that at least `k` of `n` healthy segments count.
+
+    Without correlation, it is the tail of a beta-binomial distribution.
+
+    Args:
+        rank: a segment counts if its p-value is at most `rank / (n_recordings + 1)`.
+        n_recordings: the number of independent held-out recordings.
+        correlation: of the normal scores of two segments, from 0 to below 1.
+        k: how many segments must count.
+        n: of how many.
+    """
+    law = rank, n_recordings + 1 - rank
+    ends = scipy.stats.beta.ppf([_TAIL, 1 - _TAIL], *law)
+    low, high = ndtri(np.clip(ends, 1e-300, 1 - 1e-16))
+    nodes, weights = np.polynomial.legendre.leggauss(_N_NODES)
+    z = low + (nodes + 1) / 2 * (high - low)
+    weights = weights * np.exp(scipy.stats.beta.logpdf(ndtr(z), *law) - z**2 / 2)
+    chances = chance_given_share(ndtr(z), correlation, k, n)
+    return float(weights @ chances / weights.sum())
+
+
+def chance_given_share(
+    shares: Float[np.ndarray, "_"], correlation: float, k: int, n: int
+) -> Float[np.ndarray, "_"]:
+    """Return the probability of at least `k` of `n` if this share of segments counts.
+
+    See `chance_of_alarm`.
+    """
+    if correlation == 0:
+        return betainc(k, n - k + 1, shares)
+    common = ndtri(shares)[:, None] + np.sqrt(correlation) * _FACTOR
+    chances = betainc(k, n - k + 1, ndtr(common / np.sqrt(1 - correlation)))
+    weights = np.exp(-(_FACTOR**2) / 2)
+    return chances @ (weights / weights.sum())
+
+
+def cautious_correlation(
+    sequences: Sequence[Float[np.ndarray, "_"]], n_recordings: float, n: int
+) -> float:
+    """Return the correlation of two segments within `n` consecutive ones.
+
+    It is the mean over windows of `n` normal scores, and over all pairs within each,
+    plus one standard error, since a correlation that is taken for too small would break
+    the promise.
+
+    Args:
+        sequences: scores of held-out segments that follow each other.
+        n_recordings: the number of independent held-out recordings.
+        n: the number of segments in a window. Shorter sequences are used as they are.
+    """
+    longest = max((len(sequence) for sequence in sequences), default=0)
+    n = min(n, longest)
+    if n < 2:
+        return 0.0
+    scores = np.concatenate(sequences)
+    ranks = scipy.stats.rankdata(scores)
+    normal = ndtri((ranks - 0.5) / len(ranks))
+    if not normal.any():  # all scores are equal
+        return 0.0
+    normal /= normal.std()
+    parts = np.split(normal, np.cumsum([len(sequence) for sequence in sequences])[:-1])
+    found = [_of_windows(part, n) for part in parts if len(part) > 1]
+    estimate = min(max(0.0, float(np.mean(np.concatenate(found)))), _MOST)
+    is_one = len(sequences) == 1
+    n_groups = max(1.0, n_recordings / n if is_one else min(n_recordings, len(found)))
+    error = np.sqrt(2 / (n * (n - 1) * n_groups))
+    error *= (1 - estimate) * (1 + (n - 1) * estimate)
+    return min(estimate + _STANDARD_ERRORS * float(error), _MOST)
+
+
+def _of_windows(normal: Float[np.ndarray, "_"], n: int) -> Float[np.ndarray, "_"]:
+    """Return the mean product of the pairs in each window of normal scores.
+
+    A sequence that is shorter than a window is one window.
+    """
+    n = min(n, len(normal))
+    windows = np.lib.stride_tricks.sliding_window_view(normal, n)
+    return (windows.sum(1) ** 2 - (windows**2).sum(1)) / (n * (n - 1))
+
+
+def expected_segments(k: int, n: int, chance: float) -> float:
+    """Return how many segments it takes on average until `k` of the last `n` count.
+
+    Args:
+        k: how many segments must count.
+        n: of how many.
+        chance: the probability that a segment counts, independent of the others.
+            Before the first segment, none counts.
+    """
+    if chance <= 0:
+        return np.inf
+    # A state says which of the last n - 1 segments count, the latest in the lowest bit.
+    states = np.arange(2 ** (n - 1))
+    n_counted = ((states[:, None] >> np.arange(n)) & 1).sum(1)
+    one, none = ((2 * states + bit) % len(states) for bit in (1, 0))
+    goes_on = n_counted + 1 < k  # even if the next segment counts
+    to_one = (np.where(goes_on, chance, 0.0), (states, one))
+    to_none = (np.full(len(states), 1 - chance), (states, none))
+    shape = len(states), len(states)
+    moves = sum(scipy.sparse.coo_array(of, shape) for of in (to_one, to_none))
+    equations = (scipy.sparse.eye_array(len(states)) - moves).tocsc()
+    solution = scipy.sparse.linalg.spsolve(equations, np.ones(len(states)))
+    return float(np.asarray(solution)[0])

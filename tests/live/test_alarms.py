@@ -1,0 +1,94 @@
+"""Alarms of a policy, in a watch and in the service; a clip counts if it is loud."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+from support.live_servers import audio, served
+from support.live_stubs import LoudnessScorer, put, tone
+
+from gammavae_jax.live.alarms import LiveAlarms
+from gammavae_jax.live.announce import Announcer, JsonLines
+from gammavae_jax.live.arrivals import ScoredLog
+from gammavae_jax.live.watch import FolderWatch, WatchOptions
+from gammavae_jax.log import Log
+from gammavae_jax.scoring.alarm_policy import AlarmPolicy
+
+# The p-value of a clip is 1 minus half its loudness.
+LEVELS = [0.2, 0.9, 0.9, 0.9, 0.2, 0.2, 0.9, 0.9]
+
+
+@pytest.fixture
+def alarms():
+    """Alarms after two of three loud clips, and a hold time of six seconds."""
+    return LiveAlarms(dict.fromkeys(("fan", "pump"), AlarmPolicy(0.75, 2, 3, 6.0)))
+
+
+def test_a_watch_reports_when_alarms_are_raised_and_end(tmp_path, alarms):
+    folder, out, sent = tmp_path / "watched", io.StringIO(), []
+    for number, level in enumerate(LEVELS):
+        put(folder / "fan" / f"{number}.wav", tone(1.0, level))
+    put(folder / "pump" / "a.wav", tone(1.0, 0.9))  # another machine's sequence
+    lines = JsonLines(tmp_path / "events.jsonl")
+    announcer = Announcer(Log(Console(file=out, width=1000)), lines, sent.append)
+    options = WatchOptions(folder, None, 0.01, 0.0)
+    with ScoredLog(tmp_path / "state") as scored:
+        watch = FolderWatch(options, LoudnessScorer(), scored, announcer, alarms)
+        watch.run_once()
+    lines.close()
+    assert watch.counts == {"scored": 9, "alarms": 2}
+    printed = [line[21:] for line in out.getvalue().splitlines()]
+    rule = "2 of the last 3 segments have p <= 0.75"
+    first = f"ALARM  fan  since 0:00 of fan/1.wav: {rule}"
+    over = "over   fan  at 0:01 of fan/5.wav: alarm since 0:00 of fan/1.wav"
+    held = f"ALARM  fan  since 0:00 of fan/6.wav: {rule}"
+    held += "  (held back: soon after another alarm)"
+    assert [x for x in printed if not x.startswith(("ok", "above"))] == [
+        first,
+        over,
+        held,
+    ]
+    of_fan = [x[:5] for x in printed if "fan/" in x and "score" in x]
+    assert of_fan == ["above" if level > 0.5 else "ok   " for level in LEVELS]
+    assert [(m["event"], m["text"]) for m in sent] == [
+        ("alarm", first),
+        ("alarm_over", over),
+    ]
+    assert sent[0]["raised"] == {"recording": "fan/2.wav", "seconds": 1.0}
+    events = [
+        json.loads(x) for x in (tmp_path / "events.jsonl").read_text().split("\n")[:-1]
+    ]
+    kinds = [e["event"] for e in events if e["machine"] == "fan"]
+    assert [kinds.count(k) for k in ("recording", "alarm", "alarm_over")] == [8, 2, 1]
+    standing = [
+        e["alarm"] is not None
+        for e in events
+        if e["event"] == "recording" and e["machine"] == "fan"
+    ]
+    assert standing == [False, False, True, True, True, False, False, True]
+
+
+def test_the_service_reports_the_state_of_the_alarm(alarms):
+    with served(alarms=alarms) as server:
+        answers = [server.post(audio(1.0, level)).json() for level in LEVELS]
+        metrics = server.metrics()
+        lines = server.lines()
+    standing = [answer["alarm"] is not None for answer in answers]
+    assert standing == [False, False, True, True, True, False, False, True]
+    raised = [len(answer["alarm_events"]) for answer in answers]
+    assert raised == [0, 0, 1, 0, 0, 1, 0, 1]
+    assert answers[2]["alarm_events"][0] == answers[4]["alarm"]
+    assert answers[7]["alarm"]["is_held"]
+    assert (metrics["gammavae_alarm", "fan"], metrics["gammavae_alarm", "pump"]) == (
+        1,
+        0,
+    )
+    assert metrics["gammavae_alarms_total", "fan"] == 2
+    assert sum(line.startswith("ALARM") for line in lines) == 2
+
+
+def test_without_a_policy_answers_and_metrics_have_no_alarm():
+    with served() as server:
+        assert "alarm" not in server.post(audio(1.0, 0.9)).json()
+        assert ("gammavae_alarm", "fan") not in server.metrics()
