@@ -30,7 +30,7 @@ from benchmarks.bench_train_step import (
     result,
 )
 from benchmarks.contest import hold
-from benchmarks.grid_cases import grid_cases
+from benchmarks.grid_cases import PRECISIONS, grid_cases
 from benchmarks.matmul import has_torch, matmul_contestants
 from benchmarks.noise_recordings import make_recordings
 from benchmarks.processes import Call, Member, ProcessError, once, run_command
@@ -44,7 +44,6 @@ from benchmarks.script import (
     write,
 )
 
-PRECISIONS = ("float32", "tf32", "bfloat16")
 FORMS = ("eager", "compiled", "graphs")
 _SETUP = Call("benchmarks.process_setup:as_the_command_line", {"n_models": 1})
 _SECONDS_OF_CLIP = 10.0

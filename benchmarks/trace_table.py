@@ -70,7 +70,7 @@ def traced(work: Callable[[], Any]) -> list[list[Event]]:
         return _device_lines(ProfileData.from_file(str(path)))
 
 
-def _device_lines(trace: ProfileData) -> list[list[Event]]:
+def _device_lines(trace: Any) -> list[list[Event]]:
     planes = list(trace.planes)
     devices = [plane for plane in planes if plane.name.startswith("/device:")]
     on_device = [_events(line) for plane in devices for line in _streams(plane)]

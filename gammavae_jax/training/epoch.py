@@ -110,7 +110,9 @@ def train_epoch(
         step_key = jax.random.fold_in(key, step + 1)
         state, terms = train_step(config, step_key, state, batch, weight, kl_weight)
         error = weight @ terms.reconstruction / weight.sum()
-        errors = state.batch_errors.at[step].set(error)
+        # With `vmap`, setting one element would be a scatter, a kernel of its own.
+        is_batch = jnp.arange(len(state.batch_errors)) == step
+        errors = jnp.where(is_batch, error, state.batch_errors)
         return state._replace(batch_errors=errors), terms
 
     def evaluate(moments, step):
