@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import docstring_parser
@@ -60,4 +61,23 @@ def _number(info: tc.PrimitiveTypeInfo) -> tc.PrimitiveConstructorSpec | None:
     name = kind.__name__.upper()
     return tc.PrimitiveConstructorSpec(
         1, name, read, lambda _: True, lambda v: [str(v)]
+    )
+
+
+@RULES.primitive_rule
+def _path(info: tc.PrimitiveTypeInfo) -> tc.PrimitiveConstructorSpec | None:
+    """Parse a path, which may be optional; reject an empty one.
+
+    It often comes from an unset variable, and Python takes it for the current folder.
+    """
+    if info.type not in (Path, Path | None):
+        return None
+
+    def read(words: list[str]) -> Path:
+        if not words[0]:
+            raise ValueError("'' is not a path: for the current folder, write .")
+        return Path(words[0])
+
+    return tc.PrimitiveConstructorSpec(
+        1, "PATH", read, lambda _: True, lambda v: [str(v)]
     )

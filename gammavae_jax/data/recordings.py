@@ -4,7 +4,7 @@ import numbers
 import os
 import reprlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +50,8 @@ def find_recordings(
     is_array = is_array and np.asarray(recordings).dtype.kind not in "OU"
     if is_array or isinstance(recordings, str | os.PathLike):
         recordings = [recordings]
+    elif isinstance(recordings, Set):
+        raise InputError("recordings are a set, which has no order: pass a list")
     elif not isinstance(recordings, Iterable):
         raise InputError(
             f"recordings have the type {type(recordings).__name__}: pass a path, a "
@@ -57,6 +59,8 @@ def find_recordings(
         )
     found: list[RecordingSource] = []
     items = list(recordings)
+    if "" in (item for item in items if isinstance(item, str)):
+        raise InputError("a path is empty: for the current folder, pass '.'")
     is_path = [isinstance(item, str | os.PathLike) for item in items]
     paths = [Path(p) for p, is_ in zip(items, is_path, strict=True) if is_]
     folders = {path for path in paths if path.is_dir()}

@@ -115,6 +115,7 @@ def test_the_page_of_help_shows_no_default_that_says_nothing(capsys, monkeypatch
         (["--rate", "\u0660.\u0662"], " is not a number"),
         (["--rate", "5%"], "--rate: '5%' is not a number"),
         (["--epochs", "1_0"], "--epochs: '1_0' is not a whole number"),
+        (["--data-root", ""], "--data-root: '' is not a path: for the current folder"),
         (["--preset", "papr"], "invalid choice 'papr' for argument '--preset'"),
         (["--verbos"], "--verbose"),
     ],

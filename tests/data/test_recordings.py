@@ -124,6 +124,9 @@ def test_an_array_of_one_channel_is_refused_if_there_is_a_reference_channel():
         (np.full(16000, np.nan), 16000, "sample 0 is nan"),
         (3, None, "type int"),
         ("no such folder", None, "No such file"),
+        ("", None, "a path is empty: for the current folder"),
+        (["a.wav", ""], None, "a path is empty"),
+        ({"a.wav", "b.wav"}, None, "a set, which has no order: pass a list"),
     ],
 )
 def test_unusable_input_is_refused_in_one_line(recordings, sample_rate, message):
