@@ -85,7 +85,6 @@ def fit_scores(
         data: `TrainingArrays`, placed or on the host.
         split: the training windows and the held-out clips.
     """
-    kinds: list[Kind] = ["member", "model", "machine", "model"]
     data, groups = placement.put(data, "machine"), placement.put(split.group, "model")
     scorer = fit_scorers(config, placement, state, data, groups)
     if config.scoring.threshold != "official":

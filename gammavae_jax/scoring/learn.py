@@ -254,6 +254,8 @@ def _verdicts(
     for index in range(len(old.names), len(recordings.names)):
         clips = np.flatnonzero(recordings.recording == index)
         scores = rule.held_out[clips]
+        if np.isnan(scores).any():  # supplemental clips are never held out
+            continue
         judged = rule.without(clips).judge
         verdicts.append(judged(recordings.names[index], scores, seconds[clips]))
     return verdicts
