@@ -120,7 +120,7 @@ def next_version(detector: Path, machines: Sequence[str]) -> Path:
 
     A number that belongs to a machine's name, as in line-7.detector, is no version.
     """
-    path = Path(os.path.abspath(detector))
+    path = detector if detector.name else Path(os.path.abspath(detector))
     name = path.name.removesuffix(_SUFFIX)
     suffix = path.name[len(name) :]
     version = None if name in machines else re.fullmatch(r"(.+)-([1-9]\d*)", name)

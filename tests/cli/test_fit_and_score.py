@@ -1,4 +1,4 @@
-"""`gammavae fit`, `score` and `demo` as a user runs them."""
+"""`gammavae fit` and `score` as a user runs them."""
 
 import contextlib
 import json
@@ -213,16 +213,3 @@ def test_what_is_beside_the_machine_folders_is_named(tmp_path, capsys):
         "1 file in another format (2.mp3)",
         "1 hidden or system file or folder (@eaDir)",
     ]
-
-
-@pytest.mark.slow
-def test_the_demo_detects_the_synthetic_faults_and_writes_a_page(tmp_path):
-    run = python(*GAMMAVAE, "demo", "--out", tmp_path / "demo")
-    assert "SYNTHETIC" in run.stdout
-    assert (tmp_path / "demo" / "report.html").stat().st_size > 10_000
-    lines = [line for line in run.stdout.splitlines() if ".wav" in line]
-    assert len(lines) == 12
-    alarms = [line for line in lines if "ALARM" in line]
-    assert sum("_anomaly_" in line for line in alarms) > sum(
-        "_normal_" in line for line in alarms
-    )
