@@ -14,6 +14,8 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Bool, Float, Int
 
+from gammavae_jax.data.statistics import EDGE_FRAMES
+
 # A peak's height is in standard deviations of the correlation at other lags. Among a
 # thousand lags of noise, the highest peak reaches about 3.5.
 _LEAST_PEAK = 8.0
@@ -86,7 +88,8 @@ def correlation_peaks(
     n_fft: Any = scipy.fft.next_fast_len(2 * longest, real=True)
     spectra = np.stack(
         [
-            _whitened(log_mel[clip, :n], n_fft)
+            # All clips of a tonal machine share the transients of their edge frames.
+            _whitened(log_mel[clip, EDGE_FRAMES : n - EDGE_FRAMES], n_fft)
             if n >= _FEWEST_FRAMES
             else np.zeros((n_fft // 2 + 1, log_mel.shape[2]), np.complex64)
             for clip, n in enumerate(n_frames.tolist())

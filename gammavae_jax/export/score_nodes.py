@@ -9,7 +9,12 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from gammavae_jax.config import Config
-from gammavae_jax.data.statistics import DB_OF_E, SALIENCE, UPPER_QUANTILE
+from gammavae_jax.data.statistics import (
+    DB_OF_E,
+    EDGE_FRAMES,
+    SALIENCE,
+    UPPER_QUANTILE,
+)
 from gammavae_jax.export.graph import Graph, Tensor
 from gammavae_jax.export.machine import Member
 from gammavae_jax.export.nodes import NETWORK, Output, add_network
@@ -85,7 +90,7 @@ def add_scores(
     """Compute one member's scores, as scalars keyed by the name of the score."""
     with graph.scope(NETWORK):
         output = add_network(graph, config, member.scorer, windows)
-    scores = {}
+    scores, whole = {}, _whole_frames(graph, log_mel)
     for name in config.computed_scores:
         what, _, kind = name.rpartition("_")
         if name in _POOLED:
@@ -97,10 +102,18 @@ def add_scores(
                 graph, config, output.residual, member.scorer, kind == "framewise"
             )
         else:
-            statistic = _statistic(graph, config, what, log_mel, output)
+            statistic = _statistic(graph, config, what, whole, output)
             reference = member.references[what]
             scores[name] = _nearest(graph, statistic, reference, kind)
     return scores
+
+
+def _whole_frames(graph: Graph, log_mel: Tensor) -> Tensor:
+    """Leave out the first and the last frame; see `statistics.whole_frames`."""
+    length = graph.length(log_mel)
+    is_enough = graph.op("Greater", length, [2 * EDGE_FRAMES])
+    edge = graph.op("Mul", graph.as_int(is_enough), [EDGE_FRAMES])
+    return graph.op("Slice", log_mel, edge, graph.op("Sub", length, edge), [0])
 
 
 def _mean(graph: Graph, values: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from gammavae_jax.data.statistics import DB_OF_E, salience
+from gammavae_jax.data.statistics import DB_OF_E, salience, whole_frames
 
 _SMALLEST_DEVIATION = 0.5  # dB or standard deviations, for bands that hardly vary
 _EVEN_WEIGHT = 0.1  # the minimum weight of a frame, in squared deviations
@@ -27,15 +27,17 @@ def of_model_free(
     features: Float[np.ndarray, "block mel"],
 ) -> Float[np.ndarray, "frame mel"]:
     """Weight each frame as the named model-free statistic requires."""
-    is_frame = np.ones(len(log_mel), bool)
+    weight = whole_frames(len(log_mel), jnp.array(len(log_mel)))
+    is_whole = np.asarray(weight) > 0
     if statistic == "spectrum":
-        return by_excess(log_mel - log_mel.mean(), features, is_frame)
+        return by_excess(log_mel - log_mel[is_whole].mean(), features, is_whole)
     if statistic == "maximum":
-        return normalised((log_mel == log_mel.max(axis=0)) * 1.0, is_frame)
+        is_maximum = log_mel == log_mel[is_whole].max(axis=0)
+        return normalised(is_maximum * 1.0, is_whole)
     if statistic == "salient":
-        weight = np.asarray(salience(jnp.asarray(log_mel), jnp.ones(len(log_mel))))
-        return np.repeat(weight[:, None], log_mel.shape[1], axis=1)
-    return by_power(log_mel, is_frame)
+        share = np.asarray(salience(jnp.asarray(log_mel), weight))
+        return np.repeat(share[:, None], log_mel.shape[1], axis=1)
+    return by_power(log_mel, is_whole)
 
 
 def by_power(

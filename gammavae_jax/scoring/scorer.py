@@ -272,12 +272,12 @@ def model_free_statistics(
 ) -> dict[str, Float[Array, "_"]]:
     """Return the statistics of a clip's log-mel by name; see `data.statistics`."""
     log_mel = data.log_mel[clip]
-    is_frame = (jnp.arange(log_mel.shape[0]) < data.n_frames[clip]) * 1.0
+    is_whole = statistics.whole_frames(log_mel.shape[0], data.n_frames[clip])
     return {
-        "spectrum": statistics.spectrum(log_mel, is_frame),
-        "gamma": statistics.gamma(log_mel, is_frame),
-        "maximum": statistics.maximum(log_mel, is_frame),
-        "salient": statistics.salient(log_mel, is_frame),
+        "spectrum": statistics.spectrum(log_mel, is_whole),
+        "gamma": statistics.gamma(log_mel, is_whole),
+        "maximum": statistics.maximum(log_mel, is_whole),
+        "salient": statistics.salient(log_mel, is_whole),
     }
 
 

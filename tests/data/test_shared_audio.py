@@ -165,7 +165,8 @@ def test_a_peak_is_the_largest_phase_correlation_in_standard_deviations():
     peaks = correlation_peaks(*stacked(clips))
     np.testing.assert_array_equal(peaks, peaks.T)
     for i, j in np.ndindex(4, 4):
-        expected = 0.0 if i == j else naive_peak(clips[i], clips[j], 64)
+        without_edges = clips[i][1:-1], clips[j][1:-1]
+        expected = 0.0 if i == j else naive_peak(*without_edges, 64)
         np.testing.assert_allclose(peaks[i, j], expected, rtol=0.1, err_msg=f"{i} {j}")
 
 

@@ -209,3 +209,11 @@ def test_a_middle_frame_keeps_the_residual_of_its_own_prediction(n_context):
     weight = jnp.ones(len(middle))
     actual, covered = statistics.frame_residual(middle, weight, 1, n_context)
     np.testing.assert_array_equal(actual[covered > 0, 0], frames[covered > 0])
+
+
+@pytest.mark.parametrize(
+    ("n_frames", "whole"), [(1, [0]), (2, [0, 1]), (3, [1]), (6, [1, 2, 3, 4])]
+)
+def test_the_frames_that_extend_beyond_a_clip_do_not_count(n_frames, whole):
+    weight = statistics.whole_frames(8, jnp.array(n_frames))
+    np.testing.assert_array_equal(np.flatnonzero(weight), whole)

@@ -28,7 +28,10 @@ def probe():
 def spectra(probe, machine):
     log_mel = probe.arrays.clips.log_mel[machine, : N_CLIPS[machine]]
     return np.stack(
-        [statistics.spectrum(jnp.asarray(c), jnp.ones(len(c))) for c in log_mel]
+        [
+            statistics.spectrum(jnp.asarray(c[1:-1]), jnp.ones(len(c) - 2))
+            for c in log_mel
+        ]
     )
 
 

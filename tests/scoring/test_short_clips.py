@@ -74,3 +74,29 @@ def test_the_score_of_a_short_held_out_clip_becomes_the_whole_one_of_its_rank(de
         expected = [whole[0] - 1, *whole, whole[-1] + 7]
         comparable = as_of_whole_clips(stored, 0, given, clips)
         np.testing.assert_allclose(comparable, expected, atol=1e-6)
+
+
+def tones(seed, seconds):
+    """Return the sound of a machine that hums, with little noise."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * RATE)) / RATE
+    turns = rng.uniform(0, 1, 3)
+    hum = sum(
+        level * np.sin(2 * np.pi * (hertz * time + turn))
+        for hertz, level, turn in zip(
+            (200, 1000, 3000), (0.2, 0.1, 0.05), turns, strict=True
+        )
+    )
+    gain = 10 ** (rng.normal(0, 1) / 20)
+    return gain * hum + 1e-4 * rng.standard_normal(len(time))
+
+
+def test_a_tonal_machine_raises_few_alarms_wherever_its_clips_end(one_device):
+    """The abrupt end of a tone fills the quiet bands of the last frame."""
+    detector = gv.AnomalyDetector(epochs=1, settings=SETTINGS, verbose=False)
+    detector.fit([tones(seed, 2.0) for seed in range(60)], RATE)
+    independent = detector.detector_.weights[0].sum()
+    assert independent == pytest.approx(60)
+    for seconds in (2.0, 2.016, 1.6, 1.0):
+        new = [tones(seed, seconds) for seed in range(100, 140)]
+        assert detector.predict(new, RATE).mean() <= 0.25, seconds
