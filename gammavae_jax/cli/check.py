@@ -17,6 +17,7 @@ from gammavae_jax.errors import InputError, names_text
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from gammavae_jax.anomaly_detector import AnomalyDetector
     from gammavae_jax.data.channels import Channels
     from gammavae_jax.evaluation.detection import FaultCheck
     from gammavae_jax.evaluation.intervals import Share
@@ -48,8 +49,9 @@ class Check(ScoringOptions):
         """Print the numbers, the answer, and what to do.
 
         Raises:
-            InputError: a recording cannot be used, is in both folders or is not normal
-                by its name; or the detector or an output is unusable.
+            InputError: a recording cannot be used, is in both folders, was used for
+                training or is not normal by its name; or the detector or an output is
+                unusable.
         """
         from gammavae_jax.evaluation.conclusion import advice, conclusion
         from gammavae_jax.evaluation.detection import check_fault
@@ -57,6 +59,7 @@ class Check(ScoringOptions):
 
         detector = self.load(self.detector, self.report)
         self._check_recordings(detector.detector_.config.features.channels)
+        self._require_new(detector)
         normal, faulty = (
             detector.score_recordings(group, machine=self.machine)
             for group in (self.normal, self.faulty)
@@ -74,6 +77,18 @@ class Check(ScoringOptions):
         if self.report:
             console.print(f"written to {self.report}")
         return 0
+
+    def _require_new(self, detector: "AnomalyDetector") -> None:
+        """Raise an InputError if the detector was trained on a normal recording."""
+        verbose, detector.verbose = detector.verbose, False  # messages come later
+        known = detector.was_trained_on(self.normal, machine=self.machine)
+        detector.verbose = verbose
+        if known:
+            names = names_text(known, _MOST_NAMES)
+            raise InputError(
+                f"the detector was trained on some of the normal recordings ({names}): "
+                "pass others, because these look more normal than new ones"
+            )
 
     def _check_recordings(self, channels: "Channels") -> None:
         """Raise an InputError if a recording cannot be in the folder that it is in."""

@@ -112,14 +112,20 @@ def chosen_clips(
     )
 
 
-def find_copies(kept: TrainingClips, new: LoadedRecordings) -> Bool[np.ndarray, "_"]:
-    """Return which new recordings equal a kept recording, or an earlier new one."""
+def find_copies(
+    kept: TrainingClips, new: LoadedRecordings, among_new: bool = True
+) -> Bool[np.ndarray, "_"]:
+    """Return which new recordings equal a kept recording.
+
+    With `among_new`, those that equal an earlier new recording are copies, too.
+    """
     steps = tuple(map(_in_steps, new.clips.log_mels))
     known = _by_recording(kept.steps, kept.recording)
     is_copy = []
     for clips in _by_recording(steps, new.recording):
         is_copy.append(any(_are_equal(clips, other) for other in known))
-        known.append(clips)
+        if among_new:
+            known.append(clips)
     return np.array(is_copy)
 
 

@@ -90,6 +90,32 @@ class FittedDetector(DetectorState):
         scored = self._clip_scores(recordings, sample_rate, machine)
         return judge_recordings(self.detector_, scored)
 
+    def was_trained_on(
+        self,
+        recordings: Given,
+        sample_rate: int | None = None,
+        machine: str | None = None,
+    ) -> list[str]:
+        """Return the names of the recordings that the detector has learnt.
+
+        Recordings are recognised by their sound, whatever their names. For the
+        arguments, see `score_recordings`. A run's checkpoint does not know its training
+        recordings, so it recognises none.
+        """
+        from gammavae_jax.data.training_clips import find_copies
+
+        detector = self._fitted()
+        if not self._kept:
+            return []
+        given = of_known_machines(recordings, machine, self.machines_)
+        trained = detector.filterbank, detector.config, detector.conditions
+        kept, known = self._training_clips(), []
+        for name, loaded in self._load(given, sample_rate, *trained).items():
+            is_copy = find_copies(kept[name], loaded, among_new=False)
+            pairs = zip(loaded.names, is_copy.tolist(), strict=True)
+            known += [recording for recording, copied in pairs if copied]
+        return known
+
     def report(
         self,
         recordings: Given,

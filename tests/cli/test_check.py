@@ -148,6 +148,19 @@ def test_a_recording_in_both_folders_is_refused(pump, refusal, tmp_path, linked)
     assert "(12 recordings are in both)" in several
 
 
+def test_recordings_that_the_detector_was_trained_on_are_refused(
+    pump, refusal, tmp_path
+):
+    """They look more normal than new ones, so there would be too few false alarms."""
+    shutil.copytree(pump / "normal", tmp_path / "normal")
+    samples, rate = soundfile.read(pump / "train" / "3.wav", dtype="int16")
+    soundfile.write(tmp_path / "normal" / "copy.flac", samples, rate)
+    message = refusal(
+        "check", pump / "pump.detector", tmp_path / "normal", pump / "broken"
+    )
+    assert "was trained on some of the normal recordings (copy.flac): pass" in message
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
