@@ -19,7 +19,7 @@ _NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # missing on Windows, as are named pip
 PIPE_SECONDS = 60.0  # how long to wait for a process that reads a pipe
 
 
-def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
+def open_regular(path: str | bytes | os.PathLike[str]) -> io.BufferedReader:
     """Open a file for reading bytes.
 
     Raises:
@@ -77,7 +77,7 @@ def open_pipe(path: Path) -> io.BufferedWriter:
     return open(path, "wb", opener=_open_pipe)
 
 
-def _open_regular(path: str, flags: int) -> int:
+def _open_regular(path: str | bytes | os.PathLike[str], flags: int) -> int:
     number = os.open(path, flags | _NONBLOCK)  # no effect on a regular file
     mode = os.fstat(number).st_mode
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # `open` refuses folders
@@ -86,7 +86,7 @@ def _open_regular(path: str, flags: int) -> int:
     raise OSError(errno.EINVAL, "it is a pipe or a device, not a regular file", path)
 
 
-def _open_pipe(path: str, flags: int) -> int:
+def _open_pipe(path: str | os.PathLike[str], flags: int) -> int:
     deadline = time.monotonic() + PIPE_SECONDS
     while True:
         try:
