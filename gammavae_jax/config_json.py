@@ -85,8 +85,9 @@ def _read(kind: Any, value: Any, path: str) -> Any:
     if isinstance(kind, type) and type(value) is kind and is_finite:
         return value
     is_plain = isinstance(kind, type) and not isinstance(kind, types.GenericAlias)
-    expected = kind.__name__ if is_plain else str(kind)
-    raise InputError(f"{path} is {value!r}: use a value of type {expected}")
+    expected = f"value of type {kind.__name__ if is_plain else kind}"
+    expected = "finite number" if kind is float else expected
+    raise InputError(f"{path} is {value!r}: use a {expected}")
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -428,7 +428,9 @@ def test_a_lying_checkpoint_is_refused_before_memory_is_allocated(tmp_path, dete
         finally:
             tracemalloc.stop()
         assert str(caught.value).isprintable(), what
-        assert "(detector.json)" not in str(caught.value), what  # the checksum is valid
+        if not what.endswith(("infinite level", "no number")):  # which JSON lacks
+            # The checksum is valid, so the file is not damaged.
+            assert "(detector.json)" not in str(caught.value), what
         assert peak < 2e8, what
     write_marker(
         tmp_path / "detector.json", about | {"conditions": {"fan": CONDITIONS}}
@@ -528,7 +530,7 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(
     for number in denied:
         check((stored_arrays, "file_checksums"), number)
         check((stored_arrays.ocp, "load"), number)
-    check((stored_arrays, "read_text"), errno.EACCES)
+    check((stored_arrays, "read_json"), errno.EACCES)
 
 
 def test_an_unreadable_newest_state_is_not_replaced_by_the_previous_one(
