@@ -46,7 +46,7 @@ def measure(
         config = configuration(model, case.seeds, case.batch_size, case.precision)
         build = partial(Training, config, case.machines, clips, frames, "auto")
         if time.monotonic() > end:
-            record["error"] = "the time for the grid was over"
+            record["error"] = "the grid's time limit was reached"
         else:
             try:
                 record |= _measured(build, rounds, warm_up)

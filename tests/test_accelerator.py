@@ -137,7 +137,7 @@ def test_a_case_that_fails_or_comes_too_late_has_an_error(monkeypatch):
     monkeypatch.setattr(training_grid, "Training", too_large)
     (failed,), (late,) = measure_one_case(60.0), measure_one_case(-1.0)
     assert failed["error"] == "RESOURCE_EXHAUSTED: Out of memory"
-    assert late["error"] == "the time for the grid was over"
+    assert late["error"] == "the grid's time limit was reached"
     assert failed["models"] == late["models"] == 35
 
 

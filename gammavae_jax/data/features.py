@@ -49,6 +49,11 @@ def n_frames(n_samples: int, config: FeatureConfig) -> int:
     return 1 + (n_samples - config.n_fft % 2) // config.hop_length
 
 
+def edge_frames(config: FeatureConfig) -> int:
+    """Return the number of frames at either end of a clip that extend beyond it."""
+    return -(-config.n_fft // (2 * config.hop_length))
+
+
 def samples_needed(config: FeatureConfig) -> int:
     """Return the length in samples of the shortest clip that fills a window."""
     return max(1, (config.n_context - 1) * config.hop_length + config.n_fft % 2)

@@ -20,8 +20,9 @@ _WORDS = {
     *("abnormal", "abnormality", "abnormalities", "nonnormal"),
     *("anomaly", "anomalies", "anomalous", "faulty", "fault", "faults"),
     *("broken", "damaged", "defect", "defective", "defects", "failure", "failures"),
-    *("breakdown", "malfunction", "malfunctioning", "ng", "nok"),
+    *("breakdown", "malfunction", "malfunctioning", "nok"),
 }
+_CAPITALS = {"NG"}  # "not good"; in small letters, it may be a name or a unit
 _NEGATIONS_BEFORE = {"no", "non", "not", "without", "zero", "before"}
 _NEGATIONS_AFTER = {
     *("free", "monitoring", "prediction", "diagnosis"),
@@ -29,6 +30,7 @@ _NEGATIONS_AFTER = {
 }
 _NEGATIONS_OF_NORMAL = {"ab", "non", "not", "un"}
 _TEST_WORDS = {"test", "tests", "testing"}  # in the name of a folder
+_PLACES_OF_TESTS = {"bed", "bench", "rig", "room", "stand"}  # `test_bench` is a place
 _NORMAL_FOLDERS = {"train", "normal"}
 _WORD = re.compile(r"[^\W\d_]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+")
 _TOKEN = re.compile(r"[^\W\d_]+")  # `AbNormal` is one token, but two words
@@ -48,13 +50,13 @@ def fault_word(name: str) -> str | None:
 
 
 def _first_fault(words: Sequence[str]) -> str | None:
-    words = [word.lower() for word in words]
-    around = zip(["", *words], words, [*words[1:], ""], strict=False)
-    for before, word, after in around:
+    lower = [word.lower() for word in words]
+    around = zip(["", *lower], lower, [*lower[1:], ""], words, strict=False)
+    for before, word, after, written in around:
         if word == "normal" and before in _NEGATIONS_OF_NORMAL:
             return f"{before} {word}"
         is_negated = before in _NEGATIONS_BEFORE or after in _NEGATIONS_AFTER
-        if word in _WORDS and not is_negated:
+        if (word in _WORDS or written in _CAPITALS) and not is_negated:
             return word
     return None
 
@@ -94,12 +96,18 @@ def require_normal_names(
     for name, parts in recordings:
         for n in range(1, len(parts) - 1):
             normal = beside[tuple(parts[:n])] & _NORMAL_FOLDERS
-            if normal and _TEST_WORDS & {w.lower() for w in _WORD.findall(parts[n])}:
+            if normal and _holds_test_clips(parts[n]):
                 raise InputError(
                     f"{printable(name)}: the folder {printable(parts[n])!r} is beside "
                     f"{min(normal)!r}, and test clips may be anomalous: pass "
                     f"the folder {min(normal)!r} only"
                 )
+
+
+def _holds_test_clips(folder: str) -> bool:
+    words = [word.lower() for word in _WORD.findall(folder)]
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    return any(w in _TEST_WORDS and after not in _PLACES_OF_TESTS for w, after in pairs)
 
 
 def _first_word(parts: Sequence[str]) -> str | None:

@@ -14,8 +14,6 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Bool, Float, Int
 
-from gammavae_jax.data.statistics import EDGE_FRAMES
-
 # A peak's height is in standard deviations of the correlation at other lags. Among a
 # thousand lags of noise, the highest peak reaches about 3.5.
 _LEAST_PEAK = 8.0
@@ -30,7 +28,9 @@ _MOST_OF_COPIES = 0.05  # dB; root mean square. A copy at another gain has round
 
 
 def find_shared_audio(
-    log_mel: Float[np.ndarray, "clip frame mel"], n_frames: Int[np.ndarray, "clip"]
+    log_mel: Float[np.ndarray, "clip frame mel"],
+    n_frames: Int[np.ndarray, "clip"],
+    n_edge: int = 1,
 ) -> Bool[np.ndarray, "clip clip"]:
     """Return which pairs of a machine's clips contain the same audio.
 
@@ -43,8 +43,10 @@ def find_shared_audio(
     Args:
         log_mel: the clips in dB, padded at the end.
         n_frames: the length of each clip.
+        n_edge: the number of frames at either end that are left out, because their
+            transients are alike in all clips of a tonal machine.
     """
-    peaks = correlation_peaks(log_mel, n_frames)
+    peaks = correlation_peaks(log_mel, n_frames, n_edge)
     pairs = peaks[np.triu_indices(len(peaks), 1)]
     pairs = pairs[pairs > 0]
     usual = _TIMES_MEDIAN * float(np.median(pairs)) if len(pairs) else 0.0
@@ -75,7 +77,9 @@ def _copies(
 
 
 def correlation_peaks(
-    log_mel: Float[np.ndarray, "clip frame mel"], n_frames: Int[np.ndarray, "clip"]
+    log_mel: Float[np.ndarray, "clip frame mel"],
+    n_frames: Int[np.ndarray, "clip"],
+    n_edge: int = 1,
 ) -> Float[np.ndarray, "clip clip"]:
     """Return, for each pair of clips, the highest peak of their phase correlation.
 
@@ -88,9 +92,8 @@ def correlation_peaks(
     n_fft: Any = scipy.fft.next_fast_len(2 * longest, real=True)
     spectra = np.stack(
         [
-            # All clips of a tonal machine share the transients of their edge frames.
-            _whitened(log_mel[clip, EDGE_FRAMES : n - EDGE_FRAMES], n_fft)
-            if n >= _FEWEST_FRAMES
+            _whitened(log_mel[clip, n_edge : n - n_edge], n_fft)
+            if n >= max(_FEWEST_FRAMES, 2 * n_edge + 2)
             else np.zeros((n_fft // 2 + 1, log_mel.shape[2]), np.complex64)
             for clip, n in enumerate(n_frames.tolist())
         ],

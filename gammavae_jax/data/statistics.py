@@ -24,26 +24,29 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-EDGE_FRAMES = 1  # at either end of a clip: windows of two hops extend beyond it there
 UPPER_QUANTILE = 0.95
 SALIENCE = 20.0  # exponent: how strongly frames far from the mean frame dominate
 DB_OF_E = 10.0 / math.log(10.0)  # dB; the level of a power ratio of e
 
 
-def whole_frames(n_places: int, n_frames: Int[Array, ""]) -> Float[Array, "frame"]:
-    """Return the weights of a clip's frames, without the first and the last one.
+def whole_frames(
+    n_places: int, n_frames: Int[Array, ""], n_edge: int
+) -> Float[Array, "frame"]:
+    """Return the weights of a clip's frames, without the first and last ones.
 
-    Half of these frames lies beyond the clip. The abrupt end of a tone spreads over all
-    bands there, and how far depends on where the clip ends within the frame, so healthy
-    clips of another length would look faulty. Clips of one or two frames keep them.
+    Up to half of each of these frames lies beyond the clip. The abrupt end of a tone
+    spreads over all bands there, and how far depends on where the clip ends within the
+    frame, so healthy clips of another length would look faulty. A clip that consists of
+    such frames keeps them.
 
     Args:
         n_places: the number of frames, including padding.
         n_frames: the number of frames of the clip.
+        n_edge: see `features.edge_frames`.
     """
     frame = jnp.arange(n_places)
-    is_whole = (frame >= EDGE_FRAMES) & (frame < n_frames - EDGE_FRAMES)
-    return jnp.where(n_frames > 2 * EDGE_FRAMES, is_whole, frame < n_frames) * 1.0
+    is_whole = (frame >= n_edge) & (frame < n_frames - n_edge)
+    return jnp.where(n_frames > 2 * n_edge, is_whole, frame < n_frames) * 1.0
 
 
 def spectrum(

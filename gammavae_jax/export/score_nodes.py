@@ -9,9 +9,9 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from gammavae_jax.config import Config
+from gammavae_jax.data.features import edge_frames
 from gammavae_jax.data.statistics import (
     DB_OF_E,
-    EDGE_FRAMES,
     SALIENCE,
     UPPER_QUANTILE,
 )
@@ -90,7 +90,7 @@ def add_scores(
     """Compute one member's scores, as scalars keyed by the name of the score."""
     with graph.scope(NETWORK):
         output = add_network(graph, config, member.scorer, windows)
-    scores, whole = {}, _whole_frames(graph, log_mel)
+    scores, whole = {}, _whole_frames(graph, config, log_mel)
     for name in config.computed_scores:
         what, _, kind = name.rpartition("_")
         if name in _POOLED:
@@ -108,11 +108,11 @@ def add_scores(
     return scores
 
 
-def _whole_frames(graph: Graph, log_mel: Tensor) -> Tensor:
-    """Leave out the first and the last frame; see `statistics.whole_frames`."""
-    length = graph.length(log_mel)
-    is_enough = graph.op("Greater", length, [2 * EDGE_FRAMES])
-    edge = graph.op("Mul", graph.as_int(is_enough), [EDGE_FRAMES])
+def _whole_frames(graph: Graph, config: Config, log_mel: Tensor) -> Tensor:
+    """Leave out the first and last frames; see `statistics.whole_frames`."""
+    n_edge, length = edge_frames(config.features), graph.length(log_mel)
+    is_enough = graph.op("Greater", length, [2 * n_edge])
+    edge = graph.op("Mul", graph.as_int(is_enough), [n_edge])
     return graph.op("Slice", log_mel, edge, graph.op("Sub", length, edge), [0])
 
 

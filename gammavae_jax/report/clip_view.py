@@ -92,7 +92,7 @@ def _view_members(
         squares, _ = by_frame(output.residual**2)
         count = _windows_of_frames(config, weight)
         scores = direct_scores(config, scorer, output, weight)
-        statistics = model_free_statistics(data, jnp.array(0))
+        statistics = model_free_statistics(config, data, jnp.array(0))
         statistics |= model_statistics(config, output, weight)
         needed = {name.rpartition("_")[0] for name in names}
         return ClipView(

@@ -29,6 +29,7 @@ from jaxtyping import Float
 from scipy.special import softmax
 
 from gammavae_jax.config import FUSION_SCORES, Config
+from gammavae_jax.data.features import edge_frames
 from gammavae_jax.errors import InputError, unknown_name
 from gammavae_jax.report.clip_view import ClipView, has_bands, view_clip
 from gammavae_jax.report.spread import by_excess, by_power, by_squares, of_model_free
@@ -233,7 +234,8 @@ def _share(
         return bands * by_power(view.difference, is_covered)
     if statistic == "residual":
         return bands * by_excess(view.residual, features, is_covered)
-    return bands * of_model_free(statistic, of_machine.log_mel, features)
+    n_edge = edge_frames(config.features)
+    return bands * of_model_free(statistic, of_machine.log_mel, features, n_edge)
 
 
 def _nearest_clip(

@@ -25,9 +25,10 @@ def of_model_free(
     statistic: str,
     log_mel: Float[np.ndarray, "frame mel"],
     features: Float[np.ndarray, "block mel"],
+    n_edge: int,
 ) -> Float[np.ndarray, "frame mel"]:
     """Weight each frame as the named model-free statistic requires."""
-    weight = whole_frames(len(log_mel), jnp.array(len(log_mel)))
+    weight = whole_frames(len(log_mel), jnp.array(len(log_mel)), n_edge)
     is_whole = np.asarray(weight) > 0
     if statistic == "spectrum":
         return by_excess(log_mel - log_mel[is_whole].mean(), features, is_whole)

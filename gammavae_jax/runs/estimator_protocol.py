@@ -67,4 +67,11 @@ def not_fitted_error() -> type[InputError]:
     """Return a class of errors that is also scikit-learn's `NotFittedError`."""
     from sklearn.exceptions import NotFittedError
 
-    return type("NotFittedError", (InputError, NotFittedError), {})
+    content = {"__module__": __name__}
+    return type("NotFittedError", (InputError, NotFittedError), content)
+
+
+def __getattr__(name: str) -> Any:  # pickle looks for the class in this module
+    if name == "NotFittedError":
+        return not_fitted_error()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from gammavae_jax.config import MODEL_FREE_STATISTICS, STATISTICS, Config
 from gammavae_jax.data import statistics
 from gammavae_jax.data.arrays import HELD_OUT, TRAIN, ClipArrays, TrainingArrays
+from gammavae_jax.data.features import edge_frames
 from gammavae_jax.models.autoencoder import ModelOutput, reconstruct
 from gammavae_jax.models.loss import loss_terms, total_loss
 from gammavae_jax.scoring.neighbours import Reference, distances, nearest_clips
@@ -259,7 +260,7 @@ def _described(
     The model is applied only if a score needs it, because tracing it takes longer than
     scoring a clip.
     """
-    free = model_free_statistics(data, clip)
+    free = model_free_statistics(config, data, clip)
     if not config.needs_model:
         return {}, free
     output, weight = output_of_clip(config, scorer, data, clip)
@@ -268,11 +269,12 @@ def _described(
 
 
 def model_free_statistics(
-    data: ClipArrays, clip: Int[Array, ""]
+    config: Config, data: ClipArrays, clip: Int[Array, ""]
 ) -> dict[str, Float[Array, "_"]]:
     """Return the statistics of a clip's log-mel by name; see `data.statistics`."""
     log_mel = data.log_mel[clip]
-    is_whole = statistics.whole_frames(log_mel.shape[0], data.n_frames[clip])
+    n_edge = edge_frames(config.features)
+    is_whole = statistics.whole_frames(log_mel.shape[0], data.n_frames[clip], n_edge)
     return {
         "spectrum": statistics.spectrum(log_mel, is_whole),
         "gamma": statistics.gamma(log_mel, is_whole),

@@ -23,7 +23,9 @@ from gammavae_jax.data.shared_audio import find_shared_audio
 
 
 def link_clips(
-    clips: ClipArrays, groups: Sequence[Int[np.ndarray, "_"]] | None = None
+    clips: ClipArrays,
+    groups: Sequence[Int[np.ndarray, "_"]] | None = None,
+    n_edge: int = 1,
 ) -> Bool[np.ndarray, "machine clip clip"]:
     """Mark, for each machine, the pairs of training clips that are linked.
 
@@ -33,6 +35,7 @@ def link_clips(
         clips: the training clips of all machines.
         groups: for each machine, each clip's recording number or group number;
             default: unknown.
+        n_edge: see `find_shared_audio`.
     """
     n_frames = np.asarray(clips.n_frames)
     linked = np.zeros((*n_frames.shape, n_frames.shape[1]), bool)
@@ -40,7 +43,7 @@ def link_clips(
         used = np.flatnonzero(lengths)
         at = np.ix_(used, used)
         log_mel = np.asarray(clips.log_mel[machine])[used]
-        linked[machine][at] = find_shared_audio(log_mel, lengths[used])
+        linked[machine][at] = find_shared_audio(log_mel, lengths[used], n_edge)
     return link_groups(linked | np.eye(n_frames.shape[1], dtype=bool), groups)
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import HELD_OUT, TRAIN, AnyArray, TrainingArrays
+from gammavae_jax.data.features import edge_frames
 from gammavae_jax.data.recording_clips import parts_held_together
 from gammavae_jax.data.statistics import spectrum
 from gammavae_jax.devices.placement import in_float32
@@ -117,7 +118,7 @@ def _links(
                 each if len(np.unique(each)) > 1 else parts_held_together(each, n)
                 for each in recordings
             ]
-        return link_clips(arrays.clips, recordings)
+        return link_clips(arrays.clips, recordings, edge_frames(config.features))
     n_machines, n_clips = arrays.clips.n_frames.shape
     return np.tile(np.eye(n_clips, dtype=bool), (n_machines, 1, 1))
 

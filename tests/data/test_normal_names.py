@@ -16,7 +16,13 @@ from gammavae_jax.errors import InputError
         *("AbNormal", "ABnormal", "ab-normal", "not_normal", "Non Normal", "NonNormal"),
         *("pump_NotNormal_3.wav", "section_00_not_normal_0001.wav", "un-normal"),
         *("defect", "Defects 2024", "damaged", "bearing_failure", "abnormalities"),
-        *("NG_001.wav", "ng", "pump NOK 3.flac", "malfunction", "Breakdown-2024-05"),
+        *(
+            "NG_001.wav",
+            "line NG",
+            "pump NOK 3.flac",
+            "malfunction",
+            "Breakdown-2024-05",
+        ),
     ],
 )
 def test_a_whole_word_that_says_not_normal_is_found(name):
@@ -37,7 +43,17 @@ def test_a_whole_word_that_says_not_normal_is_found(name):
             "Normal",
         ),
         *("cannot_normalise", "knot normal", "abnorm", "fail-safe", "undamaged"),
-        *("running", "engine", "long", "Ngoc", "no malfunction", "OK_001.wav"),
+        *(
+            "running",
+            "engine",
+            "long",
+            "Ngoc",
+            "Ng Wei",
+            "ng",
+            "sensor-ng-2.wav",
+            "no malfunction",
+            "OK_001.wav",
+        ),
         "section_00_source_train_normal_0001_belt_broken.wav",
         "normal_id_00_00000001_faulty.wav",
     ],
@@ -70,7 +86,8 @@ def test_a_folder_test_that_is_not_beside_training_clips_counts_for_nothing():
     require_normal_names(
         named("fan/test/0.wav", "fan/monday/1.wav", "pump/train/2.wav", "train/3.wav",
               "test/4.wav", "fan/train.wav", "rig/train/test/5.wav",
-              "mix/normal/6.wav", "mix/latest/7.wav", "mix/contest/8.wav"),
+              "mix/normal/6.wav", "mix/latest/7.wav", "mix/contest/8.wav",
+              "mix/test_bench/9.wav", "mix/TestStand/9.wav"),
         "leave it out",
     )  # fmt: skip
 

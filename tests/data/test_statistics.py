@@ -212,8 +212,16 @@ def test_a_middle_frame_keeps_the_residual_of_its_own_prediction(n_context):
 
 
 @pytest.mark.parametrize(
-    ("n_frames", "whole"), [(1, [0]), (2, [0, 1]), (3, [1]), (6, [1, 2, 3, 4])]
+    ("n_frames", "n_edge", "whole"),
+    [
+        (1, 1, [0]),
+        (2, 1, [0, 1]),
+        (3, 1, [1]),
+        (6, 1, [1, 2, 3, 4]),
+        (6, 2, [2, 3]),
+        (4, 2, [0, 1, 2, 3]),
+    ],
 )
-def test_the_frames_that_extend_beyond_a_clip_do_not_count(n_frames, whole):
-    weight = statistics.whole_frames(8, jnp.array(n_frames))
+def test_the_frames_that_extend_beyond_a_clip_do_not_count(n_frames, n_edge, whole):
+    weight = statistics.whole_frames(8, jnp.array(n_frames), n_edge)
     np.testing.assert_array_equal(np.flatnonzero(weight), whole)

@@ -10,7 +10,7 @@ import shutil
 from support.processes import GAMMAVAE, ROOT, python
 
 PAGE = ROOT / "docs" / "own-machines.md"
-HEADING = "## The whole way, step by step"
+HEADING = "## From the first recordings to learning, step by step"
 
 
 def steps():

@@ -1,5 +1,7 @@
 """What a fitted detector says about recordings, beyond scores."""
 
+import pickle
+
 import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
@@ -167,3 +169,11 @@ def test_a_detector_that_is_not_fitted_says_so_as_scikit_learn_does():
 def test_scikit_learns_checks_of_parameters_pass(check):
     """Its other checks fit to a table of numbers, but a recording is no row."""
     check("AnomalyDetector", gv.AnomalyDetector())
+
+
+def test_an_error_of_a_detector_that_is_not_fitted_can_be_pickled():
+    """Processes of joblib send their errors in this form."""
+    with pytest.raises(NotFittedError) as error:
+        fast().predict(NORMAL[0], RATE)
+    copied = pickle.loads(pickle.dumps(error.value))
+    assert (type(copied), str(copied)) == (type(error.value), str(error.value))
