@@ -10,9 +10,10 @@ from gammavae_jax.scoring.verdict import Verdict
 class AlarmUpdate(NamedTuple):
     """What a recording changes in the alarms of its machine."""
 
-    events: tuple[Alarm, ...]  # that were raised or have ended
+    events: tuple[Alarm, ...]  # raised, no longer held back, or ended
     standing: Alarm | None  # after the recording
     rule: str  # when alarms are raised, in words
+    n_raised: int  # alarms, each counted once
 
     def entry(self) -> dict[str, Any]:
         """Return the update as two fields of a JSON object."""
@@ -35,6 +36,9 @@ class LiveAlarms:
         """Take a machine's next recording; `name` stands for it in alarms."""
         machine = verdict.machine
         policy, state = self._policies[machine], self._states[machine]
+        was_active = state.alarm is not None
         state, events = policy.follow(state, verdict._replace(name=name))
         self._states[machine] = state
-        return AlarmUpdate(tuple(events), state.alarm, policy.rule)
+        n_ended = sum(event.end is not None for event in events)
+        n_raised = n_ended + (state.alarm is not None) - was_active
+        return AlarmUpdate(tuple(events), state.alarm, policy.rule, n_raised)

@@ -45,7 +45,7 @@ class ScoredRecording(NamedTuple):
         """The number of alarms that the recording raised."""
         if self.alarms is None:
             return int(self.verdict.is_anomaly)
-        return sum(event.end is None for event in self.alarms.events)
+        return self.alarms.n_raised
 
     def entry(self) -> dict[str, Any]:
         """Return the verdict as a JSON object, without its name and machine."""

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import pytest
 from rich.console import Console
@@ -17,6 +18,33 @@ from gammavae_jax.scoring.alarm_policy import AlarmPolicy
 
 # The p-value of a clip is 1 minus half its loudness.
 LEVELS = [0.2, 0.9, 0.9, 0.9, 0.2, 0.2, 0.9, 0.9]
+
+
+class Watched:
+    """A folder whose recordings of `fan` are scored by one watch after another."""
+
+    def __init__(self, folder):
+        self.folder, self.sent, self.n_recordings = folder, [], 0
+        self.lines = []  # printed, without their times
+
+    def record(self, *levels):
+        for level in levels:
+            path = self.folder / "fan" / f"{self.n_recordings}.wav"
+            put(path, tone(1.0, level))
+            self.n_recordings += 1
+            os.utime(path, (self.n_recordings, self.n_recordings))
+
+    def watch(self, policy):
+        """Score the new recordings, and return the counts."""
+        out = io.StringIO()
+        announcer = Announcer(Log(Console(file=out, width=1000)), send=self.sent.append)
+        options = WatchOptions(self.folder, None, 0.01, 0.0)
+        with ScoredLog(self.folder / "state") as scored:
+            alarms = LiveAlarms({"fan": policy})
+            watch = FolderWatch(options, LoudnessScorer(), scored, announcer, alarms)
+            watch.run_once()
+        self.lines += [line[21:] for line in out.getvalue().splitlines()]
+        return watch.counts
 
 
 @pytest.fixture
@@ -67,6 +95,21 @@ def test_a_watch_reports_when_alarms_are_raised_and_end(tmp_path, alarms):
         if e["event"] == "recording" and e["machine"] == "fan"
     ]
     assert standing == [False, False, True, True, True, False, False, True]
+
+
+def test_a_real_fault_soon_after_a_false_alarm_is_sent_when_the_hold_time_ends(
+    tmp_path,
+):
+    watched = Watched(tmp_path)
+    watched.record(0.9, 0.2, *[0.9] * 6)
+    counts = watched.watch(AlarmPolicy(0.75, 1, 1, 4.0))
+    assert counts == {"scored": 8, "alarms": 2}
+    sent = [(m["event"], m["start"]["recording"], m["file"]) for m in watched.sent]
+    assert sent == [
+        ("alarm", "fan/0.wav", "fan/0.wav"),
+        ("alarm_over", "fan/0.wav", "fan/1.wav"),
+        ("alarm", "fan/2.wav", "fan/4.wav"),
+    ]
 
 
 def test_the_service_reports_the_state_of_the_alarm(alarms):
