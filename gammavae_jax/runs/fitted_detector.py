@@ -219,6 +219,7 @@ class FittedDetector(DetectorState):
             sample_rate: the waveforms' sample rate in Hz.
             machine: the recordings' machine; omit it if there is only one.
         """
+        self._fitted()
         machine = one_machine(machine, self.machines_)
         return policy.alarms(self.score_recordings(recordings, sample_rate, machine))
 
