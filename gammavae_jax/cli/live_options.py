@@ -37,8 +37,8 @@ class LiveOptions:
     """Raise an alarm if K of the last N segments are above the threshold, such as 5/6.
     """
     hold: Annotated[float | None, tyro.conf.arg(metavar="MINUTES")] = None
-    """After an alarm, hold back further ones for this time. One that is still active when
-    it ends is reported then."""
+    """After an alarm, hold back further ones for this time. One that is still active
+    when it ends is reported then."""
 
     @property
     def has_policy(self) -> bool:
@@ -73,7 +73,8 @@ class LiveOptions:
         if found and 1 <= int(found[1]) <= int(found[2]) <= MOST_SEGMENTS:
             return int(found[1]), int(found[2])
         problem = f"--alarm-after is {printable(self.alarm_after)}"
-        example = f"use two numbers up to {MOST_SEGMENTS} such as 5/6, for 5 of 6 segments"
+        numbers = f"two numbers up to {MOST_SEGMENTS} such as 5/6"
+        example = f"use {numbers}, for 5 of 6 segments"
         raise InputError(f"{problem}: {example}")
 
     def alarms(

@@ -34,12 +34,12 @@ class Watch(LiveOptions):
     """URL that receives each alarm as JSON, by HTTP POST. With a rule over several
     segments, it also receives the end of each alarm."""
     quiet_hours: Annotated[str | None, tyro.conf.arg(metavar="HH:MM-HH:MM")] = None
-    """Daily period, in local time, during which nothing is posted to --webhook. What was
-    held back is posted as one message when the period ends."""
+    """Daily period, in local time, during which nothing is posted to --webhook. What
+    was held back is posted as one message when the period ends."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """File to which a line of JSON is appended for each recording, each bad file and, with
-    a rule over several segments, each alarm and its end. With '-', these lines go to
-    standard output, others to standard error."""
+    """File to which a line of JSON is appended for each recording, each bad file and,
+    with a rule over several segments, each alarm and its end. With '-', these lines go
+    to standard output, others to standard error."""
     once: bool = False
     """Score the recordings that are present, then exit."""
     skip_existing: bool = False

@@ -14,6 +14,7 @@ class AlarmUpdate(NamedTuple):
     standing: Alarm | None  # after the recording
     rule: str  # when alarms are raised, in words
     n_raised: int  # alarms, each counted once
+    notes: Mapping[str, str]  # by kind; see `notes_on` of `data.conditions`
 
     def entry(self) -> dict[str, Any]:
         """Return the update as two fields of a JSON object."""
@@ -41,4 +42,14 @@ class LiveAlarms:
         self._states[machine] = state
         n_ended = sum(event.end is not None for event in events)
         n_raised = n_ended + (state.alarm is not None) - was_active
-        return AlarmUpdate(tuple(events), state.alarm, policy.rule, n_raised)
+        notes = _notes_on(policy, verdict)
+        return AlarmUpdate(tuple(events), state.alarm, policy.rule, n_raised, notes)
+
+
+def _notes_on(policy: AlarmPolicy, verdict: Verdict) -> dict[str, str]:
+    n_segments, most = len(verdict.segments), policy.most_segments
+    if most is None or n_segments <= most:
+        return {}
+    problem = f"{n_segments} segments, but training recordings have at most {most}"
+    remedy = "expect more false alarms than stated, or record shorter files"
+    return {f"segments {verdict.machine}": f"{problem}: {remedy}"}

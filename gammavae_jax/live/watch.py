@@ -189,7 +189,7 @@ class FolderWatch:
         self.counts["scored"] += 1
         if self._alarms is not None:
             update = self._alarms.take(scored.verdict, arrival.name)
-            scored = scored._replace(alarms=update)
+            scored = scored.with_alarms(update)
         self.counts["alarms"] += scored.n_alarms
         self._announcer.recording(arrival.name, scored)
         # Logged last: a killed watch may report a recording twice, but never omits it.

@@ -3,8 +3,9 @@
 A segment is about six clips of a recording (see `decision`). It *counts* if its p-value
 is at most the policy's level. An alarm is raised when at least `k` of the last `n`
 segments count, and ends when at most half of `k` do, so that it does not flicker.
-For the hold time after an alarm was raised, further alarms are marked as held. One that
-is still active when the hold time ends is reported then, and the hold time begins again.
+For the hold time after an alarm was raised, further alarms are marked as held. One
+that is still active when the hold time ends is reported then, and the hold time begins
+again.
 
 The recordings of a machine form one sequence. A gap between two recordings changes
 nothing, and a recording in which the machine never runs adds no segment. `watch`,
@@ -82,6 +83,8 @@ class AlarmPolicy:
             is that of the recordings, not of the wall clock.
         recording_seconds: the time from one recording to the next, if longer than the
             recording.
+        most_segments: of a recording, if false alarms were planned for a number of
+            recordings per day; None: any number.
         expected: false alarms and delays, if known.
 
     Raises:
@@ -93,6 +96,7 @@ class AlarmPolicy:
     n: int
     hold_seconds: float = 0.0
     recording_seconds: float = 0.0
+    most_segments: int | None = None
     expected: Expected | None = None
 
     def __post_init__(self) -> None:

@@ -112,6 +112,19 @@ def test_a_real_fault_soon_after_a_false_alarm_is_sent_when_the_hold_time_ends(
     ]
 
 
+def test_a_recording_with_more_segments_than_planned_is_noted_once(tmp_path):
+    watched = Watched(tmp_path)
+    for name in ("a.wav", "b.wav"):
+        put(tmp_path / "fan" / name, tone(12.0))
+    policy = AlarmPolicy(0.75, 2, 3, recording_seconds=3600.0, most_segments=1)
+    watched.watch(policy)
+    notes = [line for line in watched.lines if "segments" in line]
+    assert notes == [
+        "fan/a.wav: 2 segments, but training recordings have at most 1: expect more "
+        "false alarms than stated, or record shorter files"
+    ]
+
+
 def test_the_service_reports_the_state_of_the_alarm(alarms):
     with served(alarms=alarms) as server:
         answers = [server.post(audio(1.0, level)).json() for level in LEVELS]
