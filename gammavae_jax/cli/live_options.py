@@ -78,15 +78,24 @@ class LiveOptions:
         raise InputError(f"{problem}: {example}")
 
     def alarms(
-        self, scorer: "LiveScorer", say: Callable[[str], None]
+        self,
+        scorer: "LiveScorer",
+        say: Callable[[str], None],
+        path: Path | None = None,
     ) -> "LiveAlarms | None":
         """Return the alarms of all machines, and describe each rule in a line.
+
+        Args:
+            scorer: knows the machines.
+            say: prints a line.
+            path: the file that keeps the alarms for the next start; None: no file.
 
         Returns:
             None if each recording above its threshold is an alarm.
         """
         if not self.has_policy:
             return None
+        from gammavae_jax.live.alarm_memory import AlarmMemory
         from gammavae_jax.live.alarms import LiveAlarms
         from gammavae_jax.scoring.alarm_plan import AlarmRequest
 
@@ -100,4 +109,7 @@ class LiveOptions:
         )
         for machine, policy in policies.items():
             say(f"{printable(machine)}: {policy.description}")
-        return LiveAlarms(policies)
+        memory = path and AlarmMemory(path, policies)
+        for note in memory.notes if memory else ():
+            say(note)
+        return LiveAlarms(policies, memory)

@@ -116,7 +116,7 @@ class Watch(LiveOptions):
         machine = self.machine
         if machine is not None:
             machine = known_machine(machine, scorer.machines)
-        alarms = self.alarms(scorer, log.say)
+        alarms = self.alarms(scorer, log.say, scored.alarms_path)
         options = WatchOptions(self.folder, machine, self.poll, self.settle)
         sender = self._quiet(webhook) if webhook and self.quiet_hours else webhook
         announcer = Announcer(log, lines or None, sender.send if sender else None)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from gammavae_jax.live.alarm_memory import AlarmMemory
 from gammavae_jax.scoring.alarm_policy import Alarm, AlarmPolicy, AlarmState
 from gammavae_jax.scoring.verdict import Verdict
 
@@ -25,13 +26,18 @@ class AlarmUpdate(NamedTuple):
 class LiveAlarms:
     """The alarms of several machines, each with its own policy.
 
-    Recordings must be taken one at a time, in the order in which they are reported. A
-    new object remembers no earlier recordings.
+    Recordings must be taken one at a time, in the order in which they are reported.
+    Without a memory, a new object knows of no earlier recordings.
     """
 
-    def __init__(self, policies: Mapping[str, AlarmPolicy]):
+    def __init__(
+        self, policies: Mapping[str, AlarmPolicy], memory: AlarmMemory | None = None
+    ):
         self._policies = dict(policies)
+        self._memory = memory
         self._states = dict.fromkeys(policies, AlarmState())
+        if memory is not None:
+            self._states |= memory.states
 
     def take(self, verdict: Verdict, name: str) -> AlarmUpdate:
         """Take a machine's next recording; `name` stands for it in alarms."""
@@ -44,6 +50,11 @@ class LiveAlarms:
         n_raised = n_ended + (state.alarm is not None) - was_active
         notes = _notes_on(policy, verdict)
         return AlarmUpdate(tuple(events), state.alarm, policy.rule, n_raised, notes)
+
+    def save(self) -> None:
+        """Write the states to the memory, if any; raise an OSError if that fails."""
+        if self._memory is not None:
+            self._memory.write(self._states)
 
 
 def _notes_on(policy: AlarmPolicy, verdict: Verdict) -> dict[str, str]:

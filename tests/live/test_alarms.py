@@ -9,6 +9,7 @@ from rich.console import Console
 from support.live_servers import audio, served
 from support.live_stubs import LoudnessScorer, put, tone
 
+from gammavae_jax.live.alarm_memory import AlarmMemory
 from gammavae_jax.live.alarms import LiveAlarms
 from gammavae_jax.live.announce import Announcer, JsonLines
 from gammavae_jax.live.arrivals import ScoredLog
@@ -40,7 +41,9 @@ class Watched:
         announcer = Announcer(Log(Console(file=out, width=1000)), send=self.sent.append)
         options = WatchOptions(self.folder, None, 0.01, 0.0)
         with ScoredLog(self.folder / "state") as scored:
-            alarms = LiveAlarms({"fan": policy})
+            memory = AlarmMemory(scored.alarms_path, {"fan": policy})
+            self.lines += memory.notes
+            alarms = LiveAlarms({"fan": policy}, memory)
             watch = FolderWatch(options, LoudnessScorer(), scored, announcer, alarms)
             watch.run_once()
         self.lines += [line[21:] for line in out.getvalue().splitlines()]
@@ -110,6 +113,42 @@ def test_a_real_fault_soon_after_a_false_alarm_is_sent_when_the_hold_time_ends(
         ("alarm_over", "fan/0.wav", "fan/1.wav"),
         ("alarm", "fan/2.wav", "fan/4.wav"),
     ]
+
+
+def test_watches_that_score_one_recording_each_raise_the_alarms_of_a_single_one(
+    tmp_path,
+):
+    policy = AlarmPolicy(0.75, 2, 3, 7.0)
+    levels = [*LEVELS, 0.9, 0.9]
+    one, many = Watched(tmp_path / "one"), Watched(tmp_path / "many")
+    one.record(*levels)
+    counts = one.watch(policy)
+    of_each = []
+    for level in levels:
+        many.record(level)
+        of_each.append(many.watch(policy))
+    assert many.lines == one.lines
+    assert sum(of["alarms"] for of in of_each) == counts["alarms"] == 2
+    kinds = [message["event"] for message in many.sent]
+    assert kinds == ["alarm", "alarm_over", "alarm"]  # the last one when the hold ends
+    (tmp_path / "many" / "state").unlink()  # everything begins anew
+    many.lines.clear()
+    many.watch(policy)
+    assert many.lines == one.lines
+
+
+def test_alarms_that_cannot_be_kept_are_reported_and_scoring_continues(tmp_path):
+    watched = Watched(tmp_path)
+    watched.record(0.2)
+    watched.watch(AlarmPolicy(0.75, 1, 1))
+    kept = tmp_path / "state.alarms.json"
+    kept.unlink()
+    kept.mkdir()
+    watched.record(0.9)
+    watched.lines.clear()
+    assert watched.watch(AlarmPolicy(0.75, 1, 1)) == {"scored": 1, "alarms": 1}
+    assert "cannot be read (Is a directory)" in watched.lines[0]
+    assert "a restarted watch would not know of earlier alarms" in watched.lines[-1]
 
 
 def test_a_recording_with_more_segments_than_planned_is_noted_once(tmp_path):
