@@ -37,7 +37,8 @@ class LiveOptions:
     """Raise an alarm if K of the last N segments are above the threshold, such as 5/6.
     """
     hold: Annotated[float | None, tyro.conf.arg(metavar="MINUTES")] = None
-    """After an alarm, hold back further ones for this time."""
+    """After an alarm, hold back further ones for this time. One that is still active
+    when it ends is reported then."""
 
     @property
     def has_policy(self) -> bool:
@@ -47,7 +48,7 @@ class LiveOptions:
     def check_alarm_options(self) -> None:
         """Raise an InputError if the options of alarms are wrong or contradict."""
         if self.false_alarms_per_day is not None and self.alarm_after is not None:
-            problem = "--false-alarms-per-day chooses the rule that --alarm-after sets"
+            problem = "--false-alarms-per-day and --alarm-after both set the rule"
             raise InputError(f"{problem}: use only one of them")
         for option in ("recordings_per_day", "hold"):
             if getattr(self, option) is not None and not self.has_policy:
@@ -66,23 +67,35 @@ class LiveOptions:
         """Return the two numbers of --alarm-after."""
         if self.alarm_after is None:
             return None
+        from gammavae_jax.scoring.alarm_policy import MOST_SEGMENTS
+
         found = re.fullmatch(r"([0-9]{1,2})/([0-9]{1,2})", self.alarm_after)
-        if found and 1 <= int(found[1]) <= int(found[2]) <= _MOST:
+        if found and 1 <= int(found[1]) <= int(found[2]) <= MOST_SEGMENTS:
             return int(found[1]), int(found[2])
         problem = f"--alarm-after is {printable(self.alarm_after)}"
-        example = f"use two numbers up to {_MOST} such as 5/6, for 5 of 6 segments"
+        numbers = f"two numbers up to {MOST_SEGMENTS} such as 5/6"
+        example = f"use {numbers}, for 5 of 6 segments"
         raise InputError(f"{problem}: {example}")
 
     def alarms(
-        self, scorer: "LiveScorer", say: Callable[[str], None]
+        self,
+        scorer: "LiveScorer",
+        say: Callable[[str], None],
+        path: Path | None = None,
     ) -> "LiveAlarms | None":
         """Return the alarms of all machines, and describe each rule in a line.
+
+        Args:
+            scorer: knows the machines.
+            say: prints a line.
+            path: the file that keeps the alarms for the next start; None: no file.
 
         Returns:
             None if each recording above its threshold is an alarm.
         """
         if not self.has_policy:
             return None
+        from gammavae_jax.live.alarm_memory import AlarmMemory
         from gammavae_jax.live.alarms import LiveAlarms
         from gammavae_jax.scoring.alarm_plan import AlarmRequest
 
@@ -96,7 +109,7 @@ class LiveOptions:
         )
         for machine, policy in policies.items():
             say(f"{printable(machine)}: {policy.description}")
-        return LiveAlarms(policies)
-
-
-_MOST = 12  # segments of --alarm-after, as in `alarm_policy.MOST_SEGMENTS`
+        memory = path and AlarmMemory(path, policies)
+        for note in memory.notes if memory else ():
+            say(note)
+        return LiveAlarms(policies, memory)

@@ -31,14 +31,15 @@ class Watch(LiveOptions):
     """Machine that all recordings belong to. Default: the machine that their subfolder
     is named after, or the only machine of the detector."""
     webhook: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None
-    """URL that receives each alarm as JSON, by HTTP POST."""
+    """URL that receives each alarm as JSON, by HTTP POST. With a rule over several
+    segments, it also receives the end of each alarm."""
     quiet_hours: Annotated[str | None, tyro.conf.arg(metavar="HH:MM-HH:MM")] = None
-    """Local time in which nothing is posted to --webhook. What happened then is posted
-    as one message when it ends."""
+    """Daily period, in local time, during which nothing is posted to --webhook. What
+    was held back is posted as one message when the period ends."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """File to which a line of JSON is appended for each recording, stretch of alarms
-    and bad file. With '-', these lines go to standard output, others to standard error.
-    """
+    """File to which a line of JSON is appended for each recording, each bad file and,
+    with a rule over several segments, each alarm and its end. With '-', these lines go
+    to standard output, others to standard error."""
     once: bool = False
     """Score the recordings that are present, then exit."""
     skip_existing: bool = False
@@ -115,7 +116,7 @@ class Watch(LiveOptions):
         machine = self.machine
         if machine is not None:
             machine = known_machine(machine, scorer.machines)
-        alarms = self.alarms(scorer, log.say)
+        alarms = self.alarms(scorer, log.say, scored.alarms_path)
         options = WatchOptions(self.folder, machine, self.poll, self.settle)
         sender = self._quiet(webhook) if webhook and self.quiet_hours else webhook
         announcer = Announcer(log, lines or None, sender.send if sender else None)

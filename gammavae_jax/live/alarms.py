@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from gammavae_jax.live.alarm_memory import AlarmMemory
 from gammavae_jax.scoring.alarm_policy import Alarm, AlarmPolicy, AlarmState
 from gammavae_jax.scoring.verdict import Verdict
 
@@ -10,9 +11,11 @@ from gammavae_jax.scoring.verdict import Verdict
 class AlarmUpdate(NamedTuple):
     """What a recording changes in the alarms of its machine."""
 
-    events: tuple[Alarm, ...]  # that were raised or have ended
+    events: tuple[Alarm, ...]  # raised, no longer held back, or ended
     standing: Alarm | None  # after the recording
     rule: str  # when alarms are raised, in words
+    n_raised: int  # alarms, each counted once
+    notes: Mapping[str, str]  # by kind; see `notes_on` of `data.conditions`
 
     def entry(self) -> dict[str, Any]:
         """Return the update as two fields of a JSON object."""
@@ -23,18 +26,41 @@ class AlarmUpdate(NamedTuple):
 class LiveAlarms:
     """The alarms of several machines, each with its own policy.
 
-    Recordings must be taken one at a time, in the order in which they are reported. A
-    new object remembers no earlier recordings.
+    Recordings must be taken one at a time, in the order in which they are reported.
+    Without a memory, a new object knows of no earlier recordings.
     """
 
-    def __init__(self, policies: Mapping[str, AlarmPolicy]):
+    def __init__(
+        self, policies: Mapping[str, AlarmPolicy], memory: AlarmMemory | None = None
+    ):
         self._policies = dict(policies)
+        self._memory = memory
         self._states = dict.fromkeys(policies, AlarmState())
+        if memory is not None:
+            self._states |= memory.states
 
     def take(self, verdict: Verdict, name: str) -> AlarmUpdate:
         """Take a machine's next recording; `name` stands for it in alarms."""
         machine = verdict.machine
         policy, state = self._policies[machine], self._states[machine]
+        was_active = state.alarm is not None
         state, events = policy.follow(state, verdict._replace(name=name))
         self._states[machine] = state
-        return AlarmUpdate(tuple(events), state.alarm, policy.rule)
+        n_ended = sum(event.end is not None for event in events)
+        n_raised = n_ended + (state.alarm is not None) - was_active
+        notes = _notes_on(policy, verdict)
+        return AlarmUpdate(tuple(events), state.alarm, policy.rule, n_raised, notes)
+
+    def save(self) -> None:
+        """Write the states to the memory, if any; raise an OSError if that fails."""
+        if self._memory is not None:
+            self._memory.write(self._states)
+
+
+def _notes_on(policy: AlarmPolicy, verdict: Verdict) -> dict[str, str]:
+    n_segments, most = len(verdict.segments), policy.most_segments
+    if most is None or n_segments <= most:
+        return {}
+    problem = f"{n_segments} segments, but training recordings have at most {most}"
+    remedy = "expect more false alarms than stated, or record shorter files"
+    return {f"segments {verdict.machine}": f"{problem}: {remedy}"}

@@ -172,7 +172,10 @@ class Webhook:
             return type(cause).__name__
 
     def _report(self, alarm: Mapping[str, Any], failure: str) -> None:
-        about = f"{alarm['machine']}, {alarm['file']}"
+        if "messages" in alarm:
+            about = f"{len(alarm['messages'])} messages of the quiet hours"
+        else:
+            about = f"{alarm['machine']}, {alarm['file']}"
         self._say(f"alarm not delivered to {self._server}: {about} ({failure})")
 
 

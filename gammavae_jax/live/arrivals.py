@@ -163,6 +163,8 @@ class ScoredLog:
 
     def __init__(self, path: Path):
         self._path = Path(os.path.realpath(path))
+        # For `AlarmMemory`; the lock of this file protects that one, too.
+        self.alarms_path = self._path.parent / f"{self._path.name}.alarms.json"
         self._scored: dict[str, Scored] = {}
         self._file: IO[str] | None = None
         try:
@@ -173,6 +175,8 @@ class ScoredLog:
             with contextlib.ExitStack() as stack:
                 stack.push(self._lock)
                 self._scored = _read(self._path)
+                if not self._scored:  # new or deleted, so that everything begins anew
+                    self.alarms_path.unlink(missing_ok=True)
                 self._rewrite()
                 stack.pop_all()
         except FolderInUse as error:

@@ -75,7 +75,7 @@ class Metrics:
         self._not_running = counter("not_running", about, "machine")
         about = "Alarms." if has_policy else "Recordings that raised an alarm."
         self._alarms = counter("alarms", about, "machine")
-        about = "Whether an alarm stands."
+        about = "Whether an alarm is active."
         self._standing = gauge("alarm", about, "machine") if has_policy else None
         self._score = gauge(
             "last_score", "Score of the last recording that was judged.", "machine"

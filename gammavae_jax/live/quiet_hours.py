@@ -65,11 +65,11 @@ class QuietSender:
     def release(self) -> None:
         """Send what was held back, once the quiet hours have ended.
 
-        The message is the latest one that was held back. Its `text` has a line for each
-        message, and `messages` has all of them.
+        The message has the event `quiet_hours_over`. Its `text` has a line for each
+        message that was held back, and `messages` has all of them.
         """
         if not self.held or self._hours.include(self._now().time()):
             return
         held, self.held = self.held, []
         text = "\n".join(["during the quiet hours:", *(of["text"] for of in held)])
-        self._send({**held[-1], "text": text, "messages": held})
+        self._send({"event": "quiet_hours_over", "text": text, "messages": held})

@@ -19,7 +19,7 @@ from gammavae_jax.data.reference import spectrogram
 from gammavae_jax.data.signals import signal_of
 from gammavae_jax.data.states import State, state_of
 from gammavae_jax.live.alarms import AlarmUpdate
-from gammavae_jax.scoring.alarm_plan import AlarmRequest, plan_policy, usual_seconds
+from gammavae_jax.scoring.alarm_plan import AlarmRequest, mean_clip_seconds, plan_policy
 from gammavae_jax.scoring.alarm_policy import AlarmPolicy
 from gammavae_jax.scoring.clip_scorer import ClipScorer, score_of_clips
 from gammavae_jax.scoring.decision import DecisionRule
@@ -45,7 +45,12 @@ class ScoredRecording(NamedTuple):
         """The number of alarms that the recording raised."""
         if self.alarms is None:
             return int(self.verdict.is_anomaly)
-        return sum(event.end is None for event in self.alarms.events)
+        return self.alarms.n_raised
+
+    def with_alarms(self, update: AlarmUpdate) -> "ScoredRecording":
+        """Return the recording with its alarms, and the notes on these."""
+        notes = {**self.notes, **update.notes}
+        return self._replace(alarms=update, notes=notes)
 
     def entry(self) -> dict[str, Any]:
         """Return the verdict as a JSON object, without its name and machine."""
@@ -146,14 +151,14 @@ class LiveScorer:
         """Return the alarm policy of each machine; see `alarm_plan.plan_policy`."""
         return {
             machine: plan_policy(
-                self.rule(machine), self.usual_seconds(machine), request
+                self.rule(machine), self.mean_clip_seconds(machine), request
             )
             for machine in self.machines
         }
 
-    def usual_seconds(self, machine: str) -> float:
-        """Return the length of a machine's clips."""
-        return usual_seconds(self._detector, machine)
+    def mean_clip_seconds(self, machine: str) -> float:
+        """Return the mean length of a machine's training clips, in seconds."""
+        return mean_clip_seconds(self._detector, machine)
 
     def notes_on(
         self,

@@ -154,8 +154,8 @@ class Service:
         entry, image, scored = await self._in_turn(job)
         if self._alarms is not None:
             update = self._alarms.take(scored.verdict, entry["name"])
-            scored = scored._replace(alarms=update)
-            entry |= update.entry()
+            scored = scored.with_alarms(update)
+            entry |= {**update.entry(), "notes": list(scored.notes.values())}
         self.metrics.count_recording(scored)
         self._announcer.recording(entry["name"], scored)
         self.broadcast.send("score", self.history.add(request.machine, entry, image))

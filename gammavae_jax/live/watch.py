@@ -189,9 +189,13 @@ class FolderWatch:
         self.counts["scored"] += 1
         if self._alarms is not None:
             update = self._alarms.take(scored.verdict, arrival.name)
-            scored = scored._replace(alarms=update)
+            scored = scored.with_alarms(update)
         self.counts["alarms"] += scored.n_alarms
         self._announcer.recording(arrival.name, scored)
+        if self._alarms is not None:
+            effect = "a restarted watch would not know of earlier alarms"
+            with self._state_errors_reported(effect):
+                self._alarms.save()
         # Logged last: a killed watch may report a recording twice, but never omits it.
         self._log_scored(arrival, content)
 
@@ -227,11 +231,12 @@ class FolderWatch:
         raise InputError(f"{problem} ({', '.join(machines)}): {remedy}")
 
     @contextlib.contextmanager
-    def _state_errors_reported(self) -> Iterator[None]:
+    def _state_errors_reported(
+        self, effect: str = "a restarted watch would score recordings again"
+    ) -> Iterator[None]:
         """If writing the state file fails, report that and let the watch continue."""
         try:
             yield
         except OSError as error:
             problem = f"the state file cannot be written ({error.strerror})"
-            effect = "a restarted watch would score recordings again"
             self._announcer.say(f"{problem}: {effect}")

@@ -190,8 +190,8 @@ class FittedDetector(DetectorState):
         """
         from gammavae_jax.scoring.alarm_plan import (
             AlarmRequest,
+            mean_clip_seconds,
             plan_policy,
-            usual_seconds,
         )
         from gammavae_jax.scoring.decision import DecisionRule
 
@@ -201,7 +201,7 @@ class FittedDetector(DetectorState):
         rates = (false_alarms_per_day, recordings_per_day)
         rate, per_day = (None if of is None else float(of) for of in rates)
         request = AlarmRequest(rate, per_day, after, float(hold_seconds))
-        return plan_policy(rule, usual_seconds(detector, machine), request)
+        return plan_policy(rule, mean_clip_seconds(detector, machine), request)
 
     def alarms(
         self,
@@ -219,6 +219,7 @@ class FittedDetector(DetectorState):
             sample_rate: the waveforms' sample rate in Hz.
             machine: the recordings' machine; omit it if there is only one.
         """
+        self._fitted()
         machine = one_machine(machine, self.machines_)
         return policy.alarms(self.score_recordings(recordings, sample_rate, machine))
 

@@ -31,7 +31,7 @@ from gammavae_jax.scoring.alarm_rate import (
     expected_segments,
 )
 from gammavae_jax.scoring.decision import CLIPS_IN_SEGMENT, DecisionRule
-from gammavae_jax.scoring.detector import Detector
+from gammavae_jax.scoring.detector import Detector, machine_names
 from gammavae_jax.scoring.sample_size import clips_needed
 
 _DAY = 86400.0  # s
@@ -56,7 +56,7 @@ def plan_policy(
 
     Args:
         rule: the rule of the machine.
-        clip_seconds: the length of a clip.
+        clip_seconds: the mean length of a clip.
         request: what the user asks for.
 
     Raises:
@@ -79,11 +79,12 @@ def plan_policy(
         policy,
         hold_seconds=request.hold_seconds,
         recording_seconds=_DAY / per_day if per_day else 0.0,
+        most_segments=max(_segments_of_each(rule)) if per_day else None,
     )
 
 
-def usual_seconds(detector: Detector, machine: str) -> float:
-    """Return the length of a machine's shortest training clip.
+def mean_clip_seconds(detector: Detector, machine: str) -> float:
+    """Return the mean length of a machine's training clips, in seconds.
 
     Raises:
         InputError: it is unknown.
@@ -94,7 +95,11 @@ def usual_seconds(detector: Detector, machine: str) -> float:
             f"{printable(machine)}: the detector does not know the length of clips"
         )
         raise InputError(f"{problem}: fit it again with this version")
-    return conditions.seconds[0]
+    number = machine_names(detector).index(machine)
+    n_clips = int(np.count_nonzero(detector.weights[number]))  # without padding
+    if n_clips and conditions.total_seconds:
+        return conditions.total_seconds / n_clips
+    return conditions.seconds[0]  # a detector from an older version
 
 
 class Stream(NamedTuple):
@@ -118,9 +123,10 @@ def stream_of(
 
     Args:
         rule: the rule of the machine.
-        clip_seconds: the length of a clip.
-        recordings_per_day: how many recordings arrive. They are as long as the training
-            recordings. Default: as many as can be recorded without a pause.
+        clip_seconds: the mean length of a clip.
+        recordings_per_day: how many recordings arrive. They have as many segments as
+            the training recordings on average. Default: as many as can be recorded
+            without a pause.
 
     Raises:
         InputError: there are no held-out scores, or the number is out of range.
@@ -137,13 +143,18 @@ def stream_of(
         if not 0 < recordings_per_day < math.inf:
             problem = f"recordings per day are {recordings_per_day:g}"
             raise InputError(f"{problem}: use a number above 0")
-        per_recording = max(1, round(rule.usual_size / CLIPS_IN_SEGMENT))
-        per_day = recordings_per_day * per_recording
+        per_day = recordings_per_day * float(np.mean(_segments_of_each(rule)))
     parts = np.split(scores, np.flatnonzero(np.diff(recordings)) + 1)
     if sum(len(part) > 1 for part in parts) < len(parts) / 2:
         parts = [scores]  # recordings of one segment follow each other
     n_recordings = float(weights.sum())
     return Stream(rule.machine, n_recordings, tuple(parts), seconds, per_day)
+
+
+def _segments_of_each(rule: DecisionRule) -> list[int]:
+    """Return the number of segments of each training recording."""
+    sizes = rule.recording_sizes or (1,)
+    return [max(1, round(size / CLIPS_IN_SEGMENT)) for size in sizes]
 
 
 def choose_policy(stream: Stream, false_alarms_per_day: float) -> AlarmPolicy:

@@ -3,7 +3,9 @@
 A segment is about six clips of a recording (see `decision`). It *counts* if its p-value
 is at most the policy's level. An alarm is raised when at least `k` of the last `n`
 segments count, and ends when at most half of `k` do, so that it does not flicker.
-For the hold time after an alarm was raised, further alarms are marked as held.
+For the hold time after an alarm was raised, further alarms are marked as held. One
+that is still active when the hold time ends is reported then, and the hold time begins
+again.
 
 The recordings of a machine form one sequence. A gap between two recordings changes
 nothing, and a recording in which the machine never runs adds no segment. `watch`,
@@ -36,8 +38,8 @@ class Alarm(NamedTuple):
 
     start: Moment  # the beginning of the first segment that counts
     raised: Moment  # the end of the segment that raised the alarm
-    end: Moment | None = None  # the end of the last segment; None while it stands
-    is_held: bool = False  # whether it was raised in the hold time of an earlier one
+    end: Moment | None = None  # the end of the last segment; None while it is active
+    is_held: bool = False  # raised in the hold time of an earlier one, and still in it
 
     def entry(self) -> dict[str, Any]:
         """Return the alarm as a JSON object."""
@@ -64,7 +66,7 @@ class AlarmState(NamedTuple):
 
     # Whether each of the last `n` segments counts, and when it began.
     window: tuple[tuple[bool, Moment], ...] = ()
-    alarm: Alarm | None = None  # the one that stands
+    alarm: Alarm | None = None  # the active one
     clock: float = 0.0  # s; the length of the recordings so far
     hold_ends: float = -math.inf  # s, on the same clock
 
@@ -81,6 +83,8 @@ class AlarmPolicy:
             is that of the recordings, not of the wall clock.
         recording_seconds: the time from one recording to the next, if longer than the
             recording.
+        most_segments: of a recording, if false alarms were planned for a number of
+            recordings per day; None: any number.
         expected: false alarms and delays, if known.
 
     Raises:
@@ -92,6 +96,7 @@ class AlarmPolicy:
     n: int
     hold_seconds: float = 0.0
     recording_seconds: float = 0.0
+    most_segments: int | None = None
     expected: Expected | None = None
 
     def __post_init__(self) -> None:
@@ -115,22 +120,26 @@ class AlarmPolicy:
         """Take the next segment of a recording.
 
         Returns:
-            The new state, and the alarm that was raised or has ended, if any.
+            The new state, and the alarm that was raised, is no longer held back, or has
+            ended, if any.
         """
         counted = self.counts(segment), Moment(recording, segment.start)
         window = (*state.window, counted)[-self.n :]
         n_counted = sum(counts for counts, _ in window)
         state, here = state._replace(window=window), Moment(recording, segment.end)
-        if state.alarm is not None:
-            if n_counted > self.k // 2:
-                return state, None
-            return state._replace(alarm=None), state.alarm._replace(end=here)
-        if n_counted < self.k:
-            return state, None
-        start = next(moment for counts, moment in window if counts)
         now = state.clock + segment.end
         is_held = now < state.hold_ends
-        alarm = Alarm(start, here, is_held=is_held)
+        if state.alarm is not None:
+            if n_counted <= self.k // 2:
+                return state._replace(alarm=None), state.alarm._replace(end=here)
+            if is_held or not state.alarm.is_held:
+                return state, None
+            alarm = state.alarm._replace(is_held=False)
+        elif n_counted >= self.k:
+            start = next(moment for counts, moment in window if counts)
+            alarm = Alarm(start, here, is_held=is_held)
+        else:
+            return state, None
         ends = state.hold_ends if is_held else now + self.hold_seconds
         return state._replace(alarm=alarm, hold_ends=ends), alarm
 
@@ -140,7 +149,8 @@ class AlarmPolicy:
         """Take the next recording.
 
         Returns:
-            The new state, and the alarms that were raised or have ended, in order.
+            The new state, and the alarms that were raised, are no longer held back, or
+            have ended, in order.
         """
         events = []
         for segment in verdict.segments:

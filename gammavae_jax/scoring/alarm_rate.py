@@ -4,8 +4,8 @@ A segment counts if its p-value is at most `rank / (W + 1)`, where `W` is the nu
 independent held-out recordings: if fewer than `rank` of these score at least as high.
 If new segments and held-out recordings are exchangeable, the share of new segments that
 count has the distribution Beta(rank, W + 1 - rank), whatever the distribution of the
-scores (Vovk 2012). How many of `n` segments count is then beta-binomial: this includes
-what is not known about the threshold.
+scores (Vovk 2012). How many of `n` segments count is then beta-binomial: this allows
+for the uncertainty of the threshold.
 
 Neighbouring segments resemble each other. Their normal scores are modelled as equally
 correlated within a window of `n` segments (a Gaussian copula with one factor). The
@@ -72,8 +72,8 @@ def cautious_correlation(
     """Return the correlation of two segments within `n` consecutive ones.
 
     It is the mean over windows of `n` normal scores, and over all pairs within each,
-    plus one standard error, since a correlation that is taken for too small would break
-    the promise.
+    plus one standard error, since an underestimated correlation would break the
+    promise.
 
     Args:
         sequences: scores of held-out segments that follow each other.

@@ -199,6 +199,20 @@ def test_a_watch_describes_its_alarm_policy_and_applies_it(folder, capsys):
     assert "recordings scored: 3, alarms: 1" in out
 
 
+def test_a_second_watch_continues_the_alarms_unless_the_rule_has_changed(
+    folder, capsys
+):
+    watch(folder, alarm_after="2/2")
+    assert "recordings scored: 2, alarms: 0" in capsys.readouterr().out
+    put(folder / "pump" / "again.wav", tone(1.0, 0.9))
+    watch(folder, alarm_after="2/2")
+    out = capsys.readouterr().out
+    assert "ALARM  pump  since 0:00 of pump/loud.wav" in out
+    assert "recordings scored: 1, alarms: 1" in out
+    watch(folder, alarm_after="2/3")
+    assert "pump: the rule for alarms has changed" in capsys.readouterr().out
+
+
 def test_a_watch_that_ends_in_quiet_hours_counts_what_it_did_not_deliver(
     folder, capsys, monkeypatch
 ):

@@ -2,12 +2,14 @@
 
 import io
 import json
+import os
 
 import pytest
 from rich.console import Console
 from support.live_servers import audio, served
 from support.live_stubs import LoudnessScorer, put, tone
 
+from gammavae_jax.live.alarm_memory import AlarmMemory
 from gammavae_jax.live.alarms import LiveAlarms
 from gammavae_jax.live.announce import Announcer, JsonLines
 from gammavae_jax.live.arrivals import ScoredLog
@@ -17,6 +19,35 @@ from gammavae_jax.scoring.alarm_policy import AlarmPolicy
 
 # The p-value of a clip is 1 minus half its loudness.
 LEVELS = [0.2, 0.9, 0.9, 0.9, 0.2, 0.2, 0.9, 0.9]
+
+
+class Watched:
+    """A folder whose recordings of `fan` are scored by one watch after another."""
+
+    def __init__(self, folder):
+        self.folder, self.sent, self.n_recordings = folder, [], 0
+        self.lines = []  # printed, without their times
+
+    def record(self, *levels):
+        for level in levels:
+            path = self.folder / "fan" / f"{self.n_recordings}.wav"
+            put(path, tone(1.0, level))
+            self.n_recordings += 1
+            os.utime(path, (self.n_recordings, self.n_recordings))
+
+    def watch(self, policy):
+        """Score the new recordings, and return the counts."""
+        out = io.StringIO()
+        announcer = Announcer(Log(Console(file=out, width=1000)), send=self.sent.append)
+        options = WatchOptions(self.folder, None, 0.01, 0.0)
+        with ScoredLog(self.folder / "state") as scored:
+            memory = AlarmMemory(scored.alarms_path, {"fan": policy})
+            self.lines += memory.notes
+            alarms = LiveAlarms({"fan": policy}, memory)
+            watch = FolderWatch(options, LoudnessScorer(), scored, announcer, alarms)
+            watch.run_once()
+        self.lines += [line[21:] for line in out.getvalue().splitlines()]
+        return watch.counts
 
 
 @pytest.fixture
@@ -67,6 +98,70 @@ def test_a_watch_reports_when_alarms_are_raised_and_end(tmp_path, alarms):
         if e["event"] == "recording" and e["machine"] == "fan"
     ]
     assert standing == [False, False, True, True, True, False, False, True]
+
+
+def test_a_real_fault_soon_after_a_false_alarm_is_sent_when_the_hold_time_ends(
+    tmp_path,
+):
+    watched = Watched(tmp_path)
+    watched.record(0.9, 0.2, *[0.9] * 6)
+    counts = watched.watch(AlarmPolicy(0.75, 1, 1, 4.0))
+    assert counts == {"scored": 8, "alarms": 2}
+    sent = [(m["event"], m["start"]["recording"], m["file"]) for m in watched.sent]
+    assert sent == [
+        ("alarm", "fan/0.wav", "fan/0.wav"),
+        ("alarm_over", "fan/0.wav", "fan/1.wav"),
+        ("alarm", "fan/2.wav", "fan/4.wav"),
+    ]
+
+
+def test_watches_that_score_one_recording_each_raise_the_alarms_of_a_single_one(
+    tmp_path,
+):
+    policy = AlarmPolicy(0.75, 2, 3, 7.0)
+    levels = [*LEVELS, 0.9, 0.9]
+    one, many = Watched(tmp_path / "one"), Watched(tmp_path / "many")
+    one.record(*levels)
+    counts = one.watch(policy)
+    of_each = []
+    for level in levels:
+        many.record(level)
+        of_each.append(many.watch(policy))
+    assert many.lines == one.lines
+    assert sum(of["alarms"] for of in of_each) == counts["alarms"] == 2
+    kinds = [message["event"] for message in many.sent]
+    assert kinds == ["alarm", "alarm_over", "alarm"]  # the last one when the hold ends
+    (tmp_path / "many" / "state").unlink()  # everything begins anew
+    many.lines.clear()
+    many.watch(policy)
+    assert many.lines == one.lines
+
+
+def test_alarms_that_cannot_be_kept_are_reported_and_scoring_continues(tmp_path):
+    watched = Watched(tmp_path)
+    watched.record(0.2)
+    watched.watch(AlarmPolicy(0.75, 1, 1))
+    kept = tmp_path / "state.alarms.json"
+    kept.unlink()
+    kept.mkdir()
+    watched.record(0.9)
+    watched.lines.clear()
+    assert watched.watch(AlarmPolicy(0.75, 1, 1)) == {"scored": 1, "alarms": 1}
+    assert "cannot be read (Is a directory)" in watched.lines[0]
+    assert "a restarted watch would not know of earlier alarms" in watched.lines[-1]
+
+
+def test_a_recording_with_more_segments_than_planned_is_noted_once(tmp_path):
+    watched = Watched(tmp_path)
+    for name in ("a.wav", "b.wav"):
+        put(tmp_path / "fan" / name, tone(12.0))
+    policy = AlarmPolicy(0.75, 2, 3, recording_seconds=3600.0, most_segments=1)
+    watched.watch(policy)
+    notes = [line for line in watched.lines if "segments" in line]
+    assert notes == [
+        "fan/a.wav: 2 segments, but training recordings have at most 1: expect more "
+        "false alarms than stated, or record shorter files"
+    ]
 
 
 def test_the_service_reports_the_state_of_the_alarm(alarms):

@@ -105,6 +105,15 @@ def test_a_failed_attempt_is_repeated_and_finally_given_up(receiver):
     ]
 
 
+def test_a_collected_message_that_is_not_delivered_is_reported(receiver):
+    server = receiver(500)
+    collected = {"event": "quiet_hours_over", "messages": [alarm(1), alarm(2)]}
+    webhook, messages = send(server.url, collected, pauses=())
+    assert webhook.n_undelivered == 1
+    problem = "alarm not delivered to 127.0.0.1: 2 messages of the quiet hours"
+    assert messages == [f"{problem} (status 500)"]
+
+
 def test_credentials_in_the_url_are_sent_in_a_header_and_never_printed(receiver):
     server = receiver(500)
     url = server.url.replace("http://", "http://me:s%403cret@")

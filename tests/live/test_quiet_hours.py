@@ -54,6 +54,7 @@ def test_messages_of_the_quiet_hours_are_sent_once_as_one_message():
     for _ in range(2):
         sender.release()
     text = "during the quiet hours:\nb\nc"
-    assert sent[1:] == [{**third, "text": text, "messages": [second, third]}]
+    both = {"event": "quiet_hours_over", "text": text, "messages": [second, third]}
+    assert sent[1:] == [both]
     sender.send(first)
     assert sent[2:] == [first]

@@ -1,5 +1,6 @@
 """A trained detector in a watch and in the service."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -20,7 +21,7 @@ from gammavae_jax.data.states import State
 from gammavae_jax.errors import InputError
 from gammavae_jax.live.alarms import LiveAlarms
 from gammavae_jax.live.scorer import load_scorer
-from gammavae_jax.scoring.alarm_plan import AlarmRequest
+from gammavae_jax.scoring.alarm_plan import AlarmRequest, mean_clip_seconds
 
 SMALL = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]
 
@@ -204,6 +205,14 @@ def _by_file_name(alarm):
         if field != "is_held"
     }
     return alarm._replace(**moments)
+
+
+def test_the_mean_length_of_clips_is_not_that_of_the_shortest(detector, scorer):
+    assert scorer.mean_clip_seconds("fan") == pytest.approx(1.0, abs=0.05)
+    trained = detector.detector_
+    new = trained.conditions["fan"]._replace(seconds=(0.5, 9.0), total_seconds=36.0)
+    unequal = dataclasses.replace(trained, conditions={"fan": new})
+    assert mean_clip_seconds(unequal, "fan") == 3.0  # of twelve clips
 
 
 def test_a_policy_for_a_rate_is_refused_if_the_training_recordings_are_too_few(

@@ -19,6 +19,7 @@ from gammavae_jax.data.audio import open_recording
 from gammavae_jax.data.states import State
 from gammavae_jax.errors import InputError
 from gammavae_jax.live.scorer import LiveScorer
+from gammavae_jax.scoring.alarm_policy import AlarmPolicy
 
 FAST = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]
 
@@ -154,6 +155,9 @@ def test_a_detector_that_is_not_fitted_says_so_as_scikit_learn_does():
     with pytest.raises(NotFittedError, match="not fitted: call fit first") as error:
         gv.AnomalyDetector().predict(NORMAL, RATE)
     assert isinstance(error.value, InputError)
+    policy = AlarmPolicy(0.1, 5, 6)
+    with pytest.raises(NotFittedError, match="not fitted: call fit first"):
+        gv.AnomalyDetector().alarms(NORMAL, policy, RATE)
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,18 @@ def test_recordings_of_a_minute_are_one_segment_each():
     assert longer.segments_per_day == 72
 
 
+def test_recordings_of_different_lengths_count_by_their_mean_number_of_segments():
+    sizes = (6,) * 8 + (60,) * 32
+    weights = np.repeat(1 / np.array(sizes), sizes)
+    held_out = np.random.default_rng(0).standard_normal(sum(sizes))
+    rule = DecisionRule("fan", 1.0, 0.1, held_out, weights, sizes)
+    policy = plan(rule, 1.0, 24.0)
+    assert policy.expected is not None
+    assert policy.expected.segments_per_day == pytest.approx(24 * (8 + 320) / 40)
+    assert policy.most_segments == 10
+    assert plan(rule, 1.0).most_segments is None
+
+
 @pytest.mark.parametrize(
     ("changes", "request_", "problem"),
     [

@@ -9,6 +9,7 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.scoring.alarm_policy import (
     Alarm,
     AlarmPolicy,
+    AlarmState,
     Moment,
     duration,
     rounded,
@@ -87,6 +88,21 @@ def test_alarms_soon_after_another_are_held_back_by_the_time_of_the_recordings()
         policy = AlarmPolicy(0.1, 1, 1, hold, per_recording)
         alarms = policy.alarms([recording([p], f"{p}.wav") for p in p_values])
         assert [alarm.is_held for alarm in alarms] == held
+
+
+def test_a_held_alarm_that_outlasts_the_hold_time_is_reported_once_more():
+    policy = AlarmPolicy(0.1, 1, 1, 35.0)
+    p_values = [0.05, 0.5, 0.05, 0.05, 0.05, 0.05, 0.5, 0.05]
+    _, events = policy.follow(AlarmState(), recording(p_values))
+    found = [(e.raised.seconds, e.is_held, e.end and e.end.seconds) for e in events]
+    assert found == [
+        (10.0, False, None),
+        (10.0, False, 20.0),
+        (30.0, True, None),
+        (30.0, False, None),  # at 50 s; the hold time begins anew
+        (30.0, False, 70.0),
+        (80.0, True, None),
+    ]
 
 
 def test_a_p_value_counts_if_it_is_the_level_but_for_rounding():

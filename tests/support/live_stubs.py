@@ -40,7 +40,7 @@ class LoudnessScorer(LiveScorer):
         held_out = np.arange(1, 20000) / 10000  # so that the p-value is 1 - score / 2
         return DecisionRule(machine, 0.5, 0.75, held_out, np.ones(19999))
 
-    def usual_seconds(self, machine):
+    def mean_clip_seconds(self, machine):
         return 1.0
 
     def spectrogram(self, clip):
