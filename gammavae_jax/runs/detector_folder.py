@@ -72,17 +72,17 @@ def write_detector(
         raise _not_written(folder, error) from error
 
 
-def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
-    """Read a detector and its estimator's parameters from a folder.
+def read_detector(folder: Path) -> tuple[Detector, dict[str, Any], str]:
+    """Read a detector, its estimator's parameters and its checksum from a folder.
 
     Raises:
         InputError: there is no detector, or this version cannot read it.
     """
-    detector, files = load_with_files(folder)
+    detector, files, checksum = load_with_files(folder)
     if _PARAMETERS not in files:
         config, conditions = detector.config, detector.conditions.values()
         lengths = [of.seconds[1] for of in conditions if of.seconds[1] > 0]
-        return detector, {
+        parameters = {
             "preset": config.preset,
             "epochs": config.train.epochs,
             "seed": config.seed,
@@ -90,6 +90,7 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
             # A run does not cut its clips; new recordings are cut into clips as long.
             "clip_seconds": max(lengths, default=None),
         }
+        return detector, parameters, checksum
     try:
         parameters = parse_json(files[_PARAMETERS])
         if not isinstance(parameters, dict):
@@ -106,7 +107,7 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
             f"gammavae_jax (unknown parameters: {', '.join(sorted(unknown))}): use "
             "that version, or fit the detector again"
         )
-    return detector, parameters
+    return detector, parameters, checksum
 
 
 def _not_written(folder: Path, error: OSError) -> InputError:
