@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import capacity_to_learn, hash_name
-from gammavae_jax.data.clips import NamedClips
+from gammavae_jax.data.clips import NamedClips, recording_numbers
 from gammavae_jax.data.groups import group_clips, unmatched_note
-from gammavae_jax.data.recording_clips import LoadedRecordings
+from gammavae_jax.data.recording_clips import LoadedRecordings, parts_held_together
 from gammavae_jax.data.recording_notes import note_reference_channel
 from gammavae_jax.data.states import State
 from gammavae_jax.data.training_clips import (
@@ -43,6 +43,7 @@ from gammavae_jax.scoring.fit import clips_to_keep, training_conditions, with_co
 from gammavae_jax.scoring.machine_axis import replace_machines, select_machines
 from gammavae_jax.scoring.verdict import Verdict
 from gammavae_jax.training.examples import place_examples, stack_examples
+from gammavae_jax.training.members import NO_FOLD
 from gammavae_jax.training.split import Split, deal_groups
 
 _MOST_NAMES = 5  # in a message
@@ -86,7 +87,7 @@ def learn(
     old, added = {}, {}
     for number in numbers:
         name = names[number]
-        old[name] = as_recordings(kept[name])
+        old[name] = _comparable(as_recordings(kept[name]), detector.config)
         added[name] = _learnable(detector, number, kept[name], new[name], log)
     train = [(name, of_machine.clips) for name, of_machine in added.items()]
     note_reference_channel(train, log)
@@ -153,6 +154,20 @@ def _learnable(
     return chosen_clips(new, is_new & is_running)
 
 
+def _comparable(old: LoadedRecordings, config: Config) -> LoadedRecordings:
+    """Group the parts of a single training recording, as if they were recordings.
+
+    `fit` compares them with each other. Linked to each other, they would be compared
+    with nothing but the new recordings.
+    """
+    clips = old.clips
+    group = recording_numbers(clips) if clips.group is None else clips.group
+    if len(np.unique(group)) > 1:
+        return old
+    parts = parts_held_together(group, config.n_folds)
+    return old._replace(clips=clips._replace(group=parts))
+
+
 def _fitted_again(
     detector: Detector,
     every: Mapping[str, LoadedRecordings],
@@ -188,12 +203,20 @@ def _fitted_again(
 def _dealt(
     config: Config, train: NamedClips, folds: Sequence[Int[np.ndarray, "_"]]
 ) -> list[Int[np.ndarray, "_"]]:
-    """Return each clip's fold; new clips are dealt to folds by recording or group."""
+    """Return each clip's fold; new clips are dealt to folds by recording or group.
+
+    New clips of an old group go into its fold, because the other networks were trained
+    on this group.
+    """
     every = []
     groups = group_clips(train, config.train.group_by)
     for (name, _), group, old in zip(train, groups, folds, strict=True):
         rng = np.random.default_rng([config.seed, hash_name(name), len(old)])
-        new = deal_groups(rng, group[len(old) :], config.n_folds)
+        fold_of = dict(zip(group[: len(old)].tolist(), old.tolist(), strict=True))
+        numbers = group[len(old) :].tolist()
+        known = np.array([fold_of.get(number, NO_FOLD) for number in numbers], int)
+        dealt = deal_groups(rng, group[len(old) :], config.n_folds)
+        new = np.where(known == NO_FOLD, dealt, known)
         every.append(np.concatenate([old, new]))
     return every
 
