@@ -174,18 +174,22 @@ class AnomalyDetector(FittedDetector):
         self.learnt_ = learnt.verdicts
         return self
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Save the detector to a folder atomically, replacing any older detector there.
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
+        """Save the detector to a folder atomically.
+
+        Args:
+            path: the folder.
+            overwrite: whether to replace an older detector there.
 
         Raises:
-            InputError: the detector is not fitted, `path` exists and is no detector, or
-                the training clips stored there cannot be read.
+            InputError: the detector is not fitted, `path` exists and must not be
+                replaced, or the training clips stored there cannot be read.
         """
         from gammavae_jax.runs.detector_folder import write_detector
 
         detector = self._fitted()
         clips = self._clips_to_save(Path(path))
-        write_detector(Path(path), detector, self._parameters, clips)
+        write_detector(Path(path), detector, self._parameters, clips, overwrite)
 
     def _clips_to_save(self, path: Path) -> Mapping[str, TrainingClips]:
         """Return the training clips, or none with a message if they are unreadable.

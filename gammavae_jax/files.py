@@ -136,12 +136,14 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, overwrite: bool = True) -> Iterator[Path]:
     """Yield a temporary folder that replaces `path` if the block ends without an error.
 
-    If `path` is a link, the link stays and its target is replaced.
+    If `path` is a link, the link stays and its target is replaced. Without `overwrite`,
+    a folder that exists in the end is not replaced.
 
     Raises:
+        FileExistsError: `path` exists and is not to be overwritten.
         OSError: the parent folder cannot be written, or the disk is full.
     """
     path = _target(path)
@@ -151,9 +153,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         yield unfinished
         sync_folder(unfinished)
-        if path.exists():
+        if path.exists() and overwrite:
             os.replace(path, old)
-        os.replace(unfinished, path)
+        try:
+            os.replace(unfinished, path)  # fails if the folder exists and is not empty
+        except OSError as error:
+            if overwrite or not path.exists():
+                raise
+            reason = os.strerror(errno.EEXIST)
+            raise FileExistsError(errno.EEXIST, reason, str(path)) from error
     finally:
         if old.exists() and not path.exists():
             os.replace(old, path)

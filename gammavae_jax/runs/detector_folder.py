@@ -49,21 +49,23 @@ def write_detector(
     detector: Detector,
     parameters: Mapping[str, Any],
     clips: Mapping[str, TrainingClips],
+    overwrite: bool,
 ) -> None:
-    """Write a detector atomically, replacing any existing one.
+    """Write a detector atomically.
 
     Args:
         folder: the folder to write to.
         detector: the detector.
         parameters: the estimator's parameters, converted to JSON types.
         clips: the training clips of each machine; empty if the detector keeps none.
+        overwrite: whether to replace an existing detector.
 
     Raises:
-        InputError: see `require_place`.
+        InputError: see `require_place`; or a detector exists and is not overwritten.
     """
     require_place(folder)
     try:
-        with atomic_folder(folder) as unfinished:
+        with atomic_folder(folder, overwrite) as unfinished:
             text = json.dumps(parameters, indent=2) + "\n"
             save_detector(unfinished, detector, {_PARAMETERS: text})
             if clips:

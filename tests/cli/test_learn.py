@@ -81,6 +81,28 @@ def test_a_new_load_is_learnt_in_a_new_version_beside_the_old_one(
     assert detector.with_name("fan-3.detector").is_dir()
 
 
+def test_a_version_written_meanwhile_by_another_process_is_not_replaced(
+    recordings, detector, refusal, monkeypatch
+):
+    real, out = gv.AnomalyDetector.save, detector.with_name("b.detector")
+
+    def save(self, path, **options):
+        if not path.exists():
+            shutil.copytree(detector, path)
+        monkeypatch.setattr(gv.AnomalyDetector, "save", real)
+        real(self, path, **options)
+
+    expected = [file.read_bytes() for file in sorted(detector.glob("*.json"))]
+    given = detector, recordings / "later" / "0.wav"
+    monkeypatch.setattr(gv.AnomalyDetector, "save", save)
+    learn(*given)
+    monkeypatch.setattr(gv.AnomalyDetector, "save", save)
+    assert "exists" in refusal("learn", *given, "--out", out)
+    for other in (detector.with_name("fan-2.detector"), out):
+        assert [f.read_bytes() for f in sorted(other.glob("*.json"))] == expected
+    assert detector.with_name("fan-3.detector").is_dir()
+
+
 @pytest.mark.parametrize(
     ("name", "machines", "existing", "expected"),
     [

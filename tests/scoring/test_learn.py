@@ -180,7 +180,9 @@ def test_new_clips_of_an_old_group_go_into_the_fold_of_this_group():
 
 def test_the_parts_of_a_single_recording_are_still_compared_with_each_other():
     """Compared with nothing but a new load, they would look like faults."""
-    single = fast().fit({"pump": [np.concatenate(PUMP)]}, sample_rate=RATE)
+    single = fast("train.n_folds=3").fit(
+        {"pump": [np.concatenate(PUMP)]}, sample_rate=RATE
+    )
     stored = single.detector_
     for number in range(2):
         new = np.concatenate(LOAD[4 * number : 4 * number + 4])
