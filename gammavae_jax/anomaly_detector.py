@@ -50,6 +50,7 @@ class AnomalyDetector(FittedDetector):
     """
 
     learnt_: list[Verdict]  # on the recordings of the latest `partial_fit`
+    learnt_names_: tuple[str, ...]  # of these recordings, and of supplemental ones
 
     def __init__(
         self,
@@ -160,10 +161,11 @@ class AnomalyDetector(FittedDetector):
         """
         if not hasattr(self, "detector_"):
             return self.fit(recordings, y, sample_rate, groups)
-        from gammavae_jax.scoring.learn import learn
+        from gammavae_jax.scoring.learn import learn, require_learnable
 
         recordings, sample_rate = of_training(recordings, y, sample_rate)
         detector = self._fitted()
+        require_learnable(detector.config)
         kept = self._training_clips()
         given = of_known_machines(recordings, None, self.machines_)
         trained = detector.filterbank, detector.config, detector.conditions
@@ -171,7 +173,7 @@ class AnomalyDetector(FittedDetector):
         loaded = with_groups(loaded, groups, needs_two=False)
         learnt = learn(detector, kept, loaded, self._log)
         self._take(learnt.detector, self._parameters, learnt.clips)
-        self.learnt_ = learnt.verdicts
+        self.learnt_, self.learnt_names_ = learnt.verdicts, learnt.names
         return self
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:

@@ -94,7 +94,13 @@ class Learn:
 
         console = table_console()
         rows = _rows(old, machine, before), _rows(new, machine, learnt)
-        console.print(_summary(f"{machine}: {_count(len(learnt))} learnt", *rows))
+        console.print(
+            _summary(f"{machine}: {_count(len(new.learnt_names_))} learnt", *rows)
+        )
+        if sum(v.n_clips for v in before) != sum(v.n_clips for v in learnt):
+            console.print(
+                "alarms: before, on whole recordings; after, only on the clips learnt"
+            )
         if changes is not None:
             _print_changes(console, changes)
         path = shlex.quote(str(out))

@@ -69,7 +69,7 @@ class DetectorState(Estimator):
         self._kept = kept
         self.machines_ = machine_names(detector)
         self._parameters = parameters
-        for name in ("_scorer", "learnt_"):
+        for name in ("_scorer", "learnt_", "learnt_names_"):
             vars(self).pop(name, None)
 
     def _training_clips(self) -> Mapping[str, TrainingClips]:

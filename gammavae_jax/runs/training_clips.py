@@ -1,4 +1,4 @@
-"""Stores the training clips of a detector beside it, for `learn` alone to read.
+"""Stores the training clips of a detector beside it, for `learn` and `check` to read.
 
 The folder `training_clips/` holds all log-mels, one after the other, as one array. Its
 marker (see `stored_arrays`) describes the clips of each machine.

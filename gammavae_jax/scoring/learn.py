@@ -57,7 +57,9 @@ class Learnt(NamedTuple):
 
     detector: Detector
     clips: dict[str, TrainingClips]  # of every machine of the detector
-    verdicts: list[Verdict]  # on the learnt recordings, each as if it were new
+    names: tuple[str, ...]  # of the recordings learnt
+    # On these recordings, each as if it were new; none on supplemental ones.
+    verdicts: list[Verdict]
 
 
 def learn(
@@ -81,7 +83,7 @@ def learn(
         InputError: nothing is left to learn, or the thresholds are not conformal.
     """
     local_devices()  # raises an error in a forked process, where JAX would hang
-    _require_learnable(detector.config)
+    require_learnable(detector.config)
     names = machine_names(detector)
     numbers = sorted(map(names.index, new))
     old, added = {}, {}
@@ -107,10 +109,12 @@ def learn(
         for number in numbers
         for verdict in _verdicts(learnt, number, every, old[names[number]])
     ]
-    return Learnt(learnt, clips, verdicts)
+    names_learnt = tuple(name for of in added.values() for name in of.names)
+    return Learnt(learnt, clips, names_learnt, verdicts)
 
 
-def _require_learnable(config: Config) -> None:
+def require_learnable(config: Config) -> None:
+    """Raise an InputError if a detector with this configuration cannot learn."""
     kind, split = config.scoring.threshold, config.train.split
     if kind != "conformal" or split != "folds":
         raise InputError(

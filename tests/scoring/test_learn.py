@@ -228,8 +228,12 @@ def test_the_current_false_alarm_rate_is_used(detector, whole):
 @pytest.mark.parametrize("name", ["official", "vae"])
 def test_learning_needs_conformal_thresholds_and_folds(detector, name):
     other = dataclasses.replace(detector.detector_, config=preset(name))
-    with pytest.raises(InputError, match="conformal thresholds and folds: fit again"):
+    message = "conformal thresholds and folds: fit again"
+    with pytest.raises(InputError, match=message):
         learn(other, {}, {}, Log())
+    detector._take(other, detector._parameters, {})
+    with pytest.raises(InputError, match=message):  # and no word of training clips
+        detector.partial_fit(NEW, sample_rate=RATE)
 
 
 @pytest.mark.parametrize(("score", "is_changed"), [(SCORE, False), (GAUSS, True)])
