@@ -139,12 +139,10 @@ def _sync(path: Path) -> None:
 def atomic_folder(path: Path, overwrite: bool = True) -> Iterator[Path]:
     """Yield a temporary folder that replaces `path` if the block ends without an error.
 
-    If `path` is a link, the link stays and its target is replaced. Without `overwrite`,
-    a folder that exists in the end is not replaced.
+    If `path` is a link, the link stays and its target is replaced.
 
     Raises:
-        FileExistsError: `path` exists and is not to be overwritten.
-        OSError: the parent folder cannot be written, or the disk is full.
+        OSError: the folder cannot be written, or exists and may not be overwritten.
     """
     path = _target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,8 +158,7 @@ def atomic_folder(path: Path, overwrite: bool = True) -> Iterator[Path]:
         except OSError as error:
             if overwrite or not path.exists():
                 raise
-            reason = os.strerror(errno.EEXIST)
-            raise FileExistsError(errno.EEXIST, reason, str(path)) from error
+            raise FileExistsError(errno.EEXIST, "it exists", str(path)) from error
     finally:
         if old.exists() and not path.exists():
             os.replace(old, path)
