@@ -20,6 +20,7 @@ from gammavae_jax.runs.detector_parameters import (
     plain_parameters,
     require_saved_parameters,
 )
+from gammavae_jax.runs.detector_state import Stored
 from gammavae_jax.runs.fitted_detector import FittedDetector, Given
 from gammavae_jax.scoring.verdict import Verdict
 
@@ -49,6 +50,7 @@ class AnomalyDetector(FittedDetector):
     """
 
     learnt_: list[Verdict]  # on the recordings of the latest `partial_fit`
+    learnt_names_: tuple[str, ...]  # of these recordings, and of supplemental ones
 
     def __init__(
         self,
@@ -159,10 +161,11 @@ class AnomalyDetector(FittedDetector):
         """
         if not hasattr(self, "detector_"):
             return self.fit(recordings, y, sample_rate, groups)
-        from gammavae_jax.scoring.learn import learn
+        from gammavae_jax.scoring.learn import learn, require_learnable
 
         recordings, sample_rate = of_training(recordings, y, sample_rate)
         detector = self._fitted()
+        require_learnable(detector.config)
         kept = self._training_clips()
         given = of_known_machines(recordings, None, self.machines_)
         trained = detector.filterbank, detector.config, detector.conditions
@@ -170,27 +173,46 @@ class AnomalyDetector(FittedDetector):
         loaded = with_groups(loaded, groups, needs_two=False)
         learnt = learn(detector, kept, loaded, self._log)
         self._take(learnt.detector, self._parameters, learnt.clips)
-        self.learnt_ = learnt.verdicts
+        self.learnt_, self.learnt_names_ = learnt.verdicts, learnt.names
         return self
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Save the detector to a folder atomically, replacing any older detector there.
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
+        """Save the detector to a folder atomically.
+
+        Args:
+            path: the folder.
+            overwrite: whether to replace an older detector there.
 
         Raises:
-            InputError: the detector is not fitted, or `path` exists and is no detector.
+            InputError: the detector is not fitted, `path` exists and must not be
+                replaced, or the training clips stored there cannot be read.
         """
         from gammavae_jax.runs.detector_folder import write_detector
 
         detector = self._fitted()
-        write_detector(Path(path), detector, self._parameters, self._clips_to_save())
+        clips = self._clips_to_save(Path(path))
+        write_detector(Path(path), detector, self._parameters, clips, overwrite)
 
-    def _clips_to_save(self) -> Mapping[str, TrainingClips]:
-        """Return the training clips, or none with a message if they are unreadable."""
-        if not self._kept:
+    def _clips_to_save(self, path: Path) -> Mapping[str, TrainingClips]:
+        """Return the training clips, or none with a message if they are unreadable.
+
+        An error is raised instead if saving would delete the stored clips.
+        """
+        from gammavae_jax.runs.training_clips import has_training_clips
+
+        kept = self._kept
+        if not kept:
             return {}
         try:
             return self._training_clips()
         except InputError as error:
+            if (
+                isinstance(kept, Stored)
+                and has_training_clips(kept.folder)
+                and path.exists()
+                and path.samefile(kept.folder)
+            ):
+                raise
             self._log.say(f"the detector is saved without its training clips: {error}")
             return {}
 
@@ -206,10 +228,11 @@ class AnomalyDetector(FittedDetector):
         from gammavae_jax.runs.detector_folder import read_detector
         from gammavae_jax.runs.training_clips import has_training_clips
 
-        detector, parameters = read_detector(Path(path))
+        detector, parameters, checksum = read_detector(Path(path))
         made = cls(**{**parameters, "verbose": verbose})
         plain = plain_parameters(made.get_params())
         require_saved_parameters(plain, detector.config.features, str(path))
-        folder = Path(path).absolute()
-        made._take(detector, plain, folder if has_training_clips(folder) else {})
+        stored = Stored(Path(path).absolute(), checksum)
+        is_kept = has_training_clips(stored.folder)
+        made._take(detector, plain, stored if is_kept else {})
         return made

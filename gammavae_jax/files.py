@@ -136,13 +136,13 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, overwrite: bool = True) -> Iterator[Path]:
     """Yield a temporary folder that replaces `path` if the block ends without an error.
 
     If `path` is a link, the link stays and its target is replaced.
 
     Raises:
-        OSError: the parent folder cannot be written, or the disk is full.
+        OSError: the folder cannot be written, or exists and may not be overwritten.
     """
     path = _target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -151,9 +151,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         yield unfinished
         sync_folder(unfinished)
-        if path.exists():
+        if path.exists() and overwrite:
             os.replace(path, old)
-        os.replace(unfinished, path)
+        try:
+            os.replace(unfinished, path)  # fails if the folder exists and is not empty
+        except OSError as error:
+            if overwrite or not path.exists():
+                raise
+            raise FileExistsError(errno.EEXIST, "it exists", str(path)) from error
     finally:
         if old.exists() and not path.exists():
             os.replace(old, path)

@@ -65,6 +65,17 @@ def test_an_interrupted_atomic_folder_leaves_the_previous_one(tmp_path, monkeypa
     assert [path.name for path in tmp_path.rglob("*")] == ["detector", "b"]
 
 
+def test_a_folder_written_meanwhile_is_not_overwritten(tmp_path):
+    target = tmp_path / "detector"
+    second = atomic_folder(target, overwrite=False)
+    (second.__enter__() / "b").write_text("second")
+    with atomic_folder(target, overwrite=False) as folder:
+        (folder / "a").write_text("first")
+    with pytest.raises(FileExistsError):
+        second.__exit__(None, None, None)
+    assert [path.name for path in tmp_path.rglob("*")] == ["detector", "a"]
+
+
 @pytest.mark.parametrize("is_there", [True, False])
 @pytest.mark.parametrize("is_folder", [True, False])
 def test_a_link_stays_and_its_target_is_written(tmp_path, is_folder, is_there):

@@ -1,7 +1,6 @@
 """`gammavae learn`: adds normal recordings to a detector, as a new version."""
 
 import copy
-import gc
 import os
 import re
 import shlex
@@ -66,15 +65,6 @@ class Learn:
         """
         if self.out is not None:
             self._require_new(self.out)
-        gc.disable()  # in so short a process, collecting takes a tenth of the time
-        try:
-            self._learn()
-        finally:
-            gc.enable()
-        return 0
-
-    def _learn(self) -> None:
-        """Do what `run` does."""
         prepare(models_in_checkpoint(self.detector))
 
         from gammavae_jax.anomaly_detector import AnomalyDetector
@@ -100,15 +90,36 @@ class Learn:
             pair = (detector.score_recordings(compared) for detector in (old, new))
             changes = list(zip(*pair, strict=True))
         new.skip_bad_files = skips
-        new.save(out)
+        out = self._save(new, out)
 
         console = table_console()
         rows = _rows(old, machine, before), _rows(new, machine, learnt)
-        console.print(_summary(f"{machine}: {_count(len(learnt))} learnt", *rows))
+        console.print(
+            _summary(f"{machine}: {_count(len(new.learnt_names_))} learnt", *rows)
+        )
+        if sum(v.n_clips for v in before) != sum(v.n_clips for v in learnt):
+            console.print(
+                "alarms: before, on whole recordings; after, only on the clips learnt"
+            )
         if changes is not None:
             _print_changes(console, changes)
         path = shlex.quote(str(out))
         console.print(f"written to {out}; next: gammavae score {path} RECORDINGS")
+        return 0
+
+    def _save(self, new: "AnomalyDetector", out: Path) -> Path:
+        """Save the new version, and return its path.
+
+        This is the next free number if another process has written `out` meanwhile.
+        """
+        while True:
+            try:
+                new.save(out, overwrite=self.overwrite and self.out is not None)
+                return out
+            except InputError:
+                if self.out is not None or not out.exists():
+                    raise
+                out = next_version(self.detector, new.machines_)
 
     def _require_new(self, out: Path) -> None:
         """Raise an InputError if `out` exists, unless it may be overwritten."""

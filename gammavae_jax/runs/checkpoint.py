@@ -27,6 +27,7 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.files import remove, text_checksum, write_text
 from gammavae_jax.runs.stored_arrays import (
     Unreadable,
+    checksum,
     load_arrays,
     marker,
     read_beside,
@@ -94,8 +95,8 @@ def load_detector(folder: Path) -> Detector:
     return load_with_files(folder)[0]
 
 
-def load_with_files(folder: Path) -> tuple[Detector, dict[str, bytes]]:
-    """Load a detector and the files that were saved with it, keyed by name.
+def load_with_files(folder: Path) -> tuple[Detector, dict[str, bytes], str]:
+    """Load a detector, the files saved with it, keyed by name, and its checksum.
 
     If another process replaces the detector meanwhile, the new one is loaded.
 
@@ -122,7 +123,7 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     return status.st_ino, status.st_mtime_ns
 
 
-def _load_with_files(folder: Path) -> tuple[Detector, dict[str, bytes]]:
+def _load_with_files(folder: Path) -> tuple[Detector, dict[str, bytes], str]:
     path = folder / "detector"
     refuse_fleet(folder, "checkpoint")
     if not marker(path).exists():
@@ -138,7 +139,8 @@ def _load_with_files(folder: Path) -> tuple[Detector, dict[str, bytes]]:
     machines = tuple((machine, section) for machine, section in about["machines"])
     stored = about.get("conditions", {})  # missing in older detectors
     conditions = {n: from_stored(of) for n, of in stored.items()}
-    return Detector(config, machines, **arrays, conditions=conditions), files
+    detector = Detector(config, machines, **arrays, conditions=conditions)
+    return detector, files, checksum(about)
 
 
 def refuse_fleet(folder: Path, part: str = "") -> None:

@@ -49,21 +49,23 @@ def write_detector(
     detector: Detector,
     parameters: Mapping[str, Any],
     clips: Mapping[str, TrainingClips],
+    overwrite: bool,
 ) -> None:
-    """Write a detector atomically, replacing any existing one.
+    """Write a detector atomically.
 
     Args:
         folder: the folder to write to.
         detector: the detector.
         parameters: the estimator's parameters, converted to JSON types.
         clips: the training clips of each machine; empty if the detector keeps none.
+        overwrite: whether to replace an existing detector.
 
     Raises:
-        InputError: see `require_place`.
+        InputError: see `require_place`; or a detector exists and is not overwritten.
     """
     require_place(folder)
     try:
-        with atomic_folder(folder) as unfinished:
+        with atomic_folder(folder, overwrite) as unfinished:
             text = json.dumps(parameters, indent=2) + "\n"
             save_detector(unfinished, detector, {_PARAMETERS: text})
             if clips:
@@ -72,17 +74,17 @@ def write_detector(
         raise _not_written(folder, error) from error
 
 
-def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
-    """Read a detector and its estimator's parameters from a folder.
+def read_detector(folder: Path) -> tuple[Detector, dict[str, Any], str]:
+    """Read a detector, its estimator's parameters and its checksum from a folder.
 
     Raises:
         InputError: there is no detector, or this version cannot read it.
     """
-    detector, files = load_with_files(folder)
+    detector, files, checksum = load_with_files(folder)
     if _PARAMETERS not in files:
         config, conditions = detector.config, detector.conditions.values()
         lengths = [of.seconds[1] for of in conditions if of.seconds[1] > 0]
-        return detector, {
+        parameters = {
             "preset": config.preset,
             "epochs": config.train.epochs,
             "seed": config.seed,
@@ -90,6 +92,7 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
             # A run does not cut its clips; new recordings are cut into clips as long.
             "clip_seconds": max(lengths, default=None),
         }
+        return detector, parameters, checksum
     try:
         parameters = parse_json(files[_PARAMETERS])
         if not isinstance(parameters, dict):
@@ -106,7 +109,7 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
             f"gammavae_jax (unknown parameters: {', '.join(sorted(unknown))}): use "
             "that version, or fit the detector again"
         )
-    return detector, parameters
+    return detector, parameters, checksum
 
 
 def _not_written(folder: Path, error: OSError) -> InputError:

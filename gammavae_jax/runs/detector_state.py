@@ -7,7 +7,7 @@ JAX takes half a second.
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from gammavae_jax.scoring.detector import Detector
 
 
+class Stored(NamedTuple):
+    """Where the training clips of a loaded detector are stored."""
+
+    folder: Path
+    checksum: str  # of the detector, when it was loaded
+
+
 class DetectorState(Estimator):
     """What an `AnomalyDetector` holds once it is fitted."""
 
@@ -32,8 +39,8 @@ class DetectorState(Estimator):
     verbose: bool
     _parameters: Mapping[str, Any]  # with which `detector_` was fitted
     _said: frozenset[str] = frozenset()  # the kinds of notes already shown
-    # The training clips of each machine, or the folder to read them from.
-    _kept: Mapping[str, TrainingClips] | Path
+    # The training clips of each machine, or where to read them from.
+    _kept: Mapping[str, TrainingClips] | Stored
 
     @property
     def threshold_(self) -> dict[str, float]:
@@ -53,7 +60,7 @@ class DetectorState(Estimator):
         self,
         detector: "Detector",
         parameters: Mapping[str, Any],
-        kept: Mapping[str, TrainingClips] | Path,
+        kept: Mapping[str, TrainingClips] | Stored,
     ) -> None:
         """Adopt a fitted detector, the parameters used to fit it, and its clips."""
         from gammavae_jax.scoring.detector import machine_names
@@ -62,7 +69,7 @@ class DetectorState(Estimator):
         self._kept = kept
         self.machines_ = machine_names(detector)
         self._parameters = parameters
-        for name in ("_scorer", "learnt_"):
+        for name in ("_scorer", "learnt_", "learnt_names_"):
             vars(self).pop(name, None)
 
     def _training_clips(self) -> Mapping[str, TrainingClips]:
@@ -73,8 +80,8 @@ class DetectorState(Estimator):
         """
         from gammavae_jax.runs.training_clips import load_training_clips
 
-        if isinstance(self._kept, Path):
-            self._kept = load_training_clips(self._kept, self.detector_)
+        if isinstance(self._kept, Stored):
+            self._kept = load_training_clips(*self._kept, self.detector_)
         if not self._kept:
             raise InputError(
                 "the detector keeps no training clips, so it cannot learn others: fit "

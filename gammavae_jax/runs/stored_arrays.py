@@ -88,7 +88,7 @@ def save_arrays(path: Path, arrays: Any, about: Mapping[str, Any]) -> None:
 
     def write_marker() -> None:
         content = {"format": FORMAT, **about, "files": file_checksums(path)}
-        signed = {**content, "sum": text_checksum(json.dumps(content))}
+        signed = {**content, "sum": checksum(content)}
         write_text(marker(path), json.dumps(signed, indent=2) + "\n", durable=True)
 
     with deferred_signals():
@@ -114,12 +114,17 @@ def read_marker(path: Path) -> tuple[Any, Config]:
             f"checkpoint {printable(path)!r} is from another version of gammavae_jax",
             "use that version, or train again",
         )
-    if about.pop("sum", None) != text_checksum(json.dumps(about)):
+    if about.pop("sum", None) != checksum(about):
         raise _damaged(path, marker(path))
     try:
         return about, from_dict(about.get("config"))
     except InputError as error:
         raise Unreadable(f"checkpoint {printable(path)!r}", str(error)) from error
+
+
+def checksum(about: Mapping[str, Any]) -> str:
+    """Return the checksum of a marker's content, which covers the arrays, too."""
+    return text_checksum(json.dumps(about))
 
 
 def load_arrays(path: Path, about: Mapping[str, Any], like: Any) -> Any:

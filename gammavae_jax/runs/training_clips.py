@@ -1,4 +1,4 @@
-"""Stores the training clips of a detector beside it, for `learn` alone to read.
+"""Stores the training clips of a detector beside it, for `learn` and `check` to read.
 
 The folder `training_clips/` holds all log-mels, one after the other, as one array. Its
 marker (see `stored_arrays`) describes the clips of each machine.
@@ -17,6 +17,7 @@ from gammavae_jax.data.signals import Signal
 from gammavae_jax.data.training_clips import TrainingClips
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.runs.stored_arrays import (
+    checksum,
     load_arrays,
     marker,
     read_marker,
@@ -32,10 +33,14 @@ _MOST = 2**40  # no count is larger
 def save_training_clips(
     folder: Path, clips: Mapping[str, TrainingClips], config: Config
 ) -> None:
-    """Write the training clips of a detector's machines; see `save_arrays`."""
+    """Write the training clips of a detector's machines; see `save_arrays`.
+
+    The folder already holds the detector, whose checksum is stored with the clips.
+    """
     steps = [of_clip for of_machine in clips.values() for of_clip in of_machine.steps]
     about = {
         "config": to_dict(config),
+        "detector": _detector_checksum(folder),
         "machines": {name: _to_stored(of) for name, of in clips.items()},
     }
     save_arrays(folder / _NAME, {"steps": np.concatenate(steps)}, about)
@@ -46,12 +51,15 @@ def has_training_clips(folder: Path) -> bool:
     return marker(folder / _NAME).is_file()
 
 
-def load_training_clips(folder: Path, detector: Detector) -> dict[str, TrainingClips]:
+def load_training_clips(
+    folder: Path, loaded: str, detector: Detector
+) -> dict[str, TrainingClips]:
     """Read the training clips of every machine of a detector.
 
     Args:
         folder: the detector's folder.
-        detector: the detector that the folder holds.
+        loaded: the checksum of the detector when it was loaded from the folder.
+        detector: the detector that was loaded.
 
     Raises:
         InputError: they are missing, damaged, or those of another detector.
@@ -62,6 +70,11 @@ def load_training_clips(folder: Path, detector: Detector) -> dict[str, TrainingC
             f"the training clips in {printable(path)!r} are gone: restore them from a "
             "backup, or fit the detector again"
         )
+    if _detector_checksum(folder) != loaded:
+        raise InputError(
+            f"the detector in {printable(folder)!r} was replaced since it was loaded: "
+            "load it again"
+        )
     about, _ = read_marker(path)
     config, names = detector.config, machine_names(detector)
     try:
@@ -69,7 +82,8 @@ def load_training_clips(folder: Path, detector: Detector) -> dict[str, TrainingC
         empty = {name: _from_stored(of) for name, of in stored.items()}
         lengths = [list(map(int, of["n_frames"])) for of in stored.values()]
         pairs = zip(empty.values(), lengths, strict=True)
-        is_valid = all(_is_valid(of, n, config) for of, n in pairs)
+        is_valid = about["detector"] == loaded
+        is_valid &= all(_is_valid(of, n, config) for of, n in pairs)
     except (KeyError, TypeError, ValueError, OverflowError):
         is_valid = False
     if not is_valid:
@@ -87,6 +101,10 @@ def load_training_clips(folder: Path, detector: Detector) -> dict[str, TrainingC
             empty.items(), lengths, np.split(steps, ends[:-1]), strict=True
         )
     }
+
+
+def _detector_checksum(folder: Path) -> str:
+    return checksum(read_marker(folder / "detector")[0])
 
 
 def _to_stored(clips: TrainingClips) -> dict[str, Any]:
@@ -131,8 +149,10 @@ def _is_valid(clips: TrainingClips, n_frames: list[int], config: Config) -> bool
     group = clips.recording if clips.group is None else clips.group
     every = (*of_clips, group, clips.explained or n_frames)
     successive = np.arange(len(clips.names))
+    numbers = (clips.recording, clips.fold, group)
     return (
         all(len(values) == n_clips for values in every)
+        and all(values.ndim == 1 for values in numbers)
         and all(config.features.n_context <= n < _MOST for n in n_frames)
         and np.array_equal(np.unique(clips.recording), successive)
         and bool((np.diff(clips.recording) >= 0).all())

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import TRAIN, Capacity, ClipArrays, capacity_to_learn
-from gammavae_jax.data.clips import NamedClips
+from gammavae_jax.data.clips import NamedClips, recording_numbers
 from gammavae_jax.data.conditions import Conditions, conditions_of
 from gammavae_jax.data.groups import group_clips, unmatched_note, with_groups
 from gammavae_jax.data.loading import Machines
@@ -25,6 +25,7 @@ from gammavae_jax.scoring.detector import Detector, fit_scores, machine_names
 from gammavae_jax.scoring.sample_size import independent_recordings, sample_size_notes
 from gammavae_jax.scoring.short_clips import calibrate_short_clips
 from gammavae_jax.training.examples import Examples, place_examples, stack_examples
+from gammavae_jax.training.links import link_groups
 from gammavae_jax.training.loop import Observer, Trained, train_examples
 from gammavae_jax.training.members import folds_of_clips
 from gammavae_jax.training.split import Split
@@ -110,6 +111,9 @@ def training_conditions(
     if config.scoring.threshold == "official":
         return conditions
     recordings = group_clips(train, config.train.group_by)
+    # A recording counts as one, even if its parts are compared with each other.
+    whole = [recording_numbers(clips) for _, clips in train]
+    split = split._replace(is_linked=link_groups(split.is_linked, whole))
     names = [name for name, _ in train]
     for note in sample_size_notes(split, recordings, names, config):
         log.note(note)

@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import capacity_to_learn, hash_name
-from gammavae_jax.data.clips import NamedClips
+from gammavae_jax.data.clips import NamedClips, recording_numbers
 from gammavae_jax.data.groups import group_clips, unmatched_note
-from gammavae_jax.data.recording_clips import LoadedRecordings
+from gammavae_jax.data.recording_clips import LoadedRecordings, parts_held_together
 from gammavae_jax.data.recording_notes import note_reference_channel
 from gammavae_jax.data.states import State
 from gammavae_jax.data.training_clips import (
@@ -43,6 +43,7 @@ from gammavae_jax.scoring.fit import clips_to_keep, training_conditions, with_co
 from gammavae_jax.scoring.machine_axis import replace_machines, select_machines
 from gammavae_jax.scoring.verdict import Verdict
 from gammavae_jax.training.examples import place_examples, stack_examples
+from gammavae_jax.training.members import NO_FOLD
 from gammavae_jax.training.split import Split, deal_groups
 
 _MOST_NAMES = 5  # in a message
@@ -56,7 +57,9 @@ class Learnt(NamedTuple):
 
     detector: Detector
     clips: dict[str, TrainingClips]  # of every machine of the detector
-    verdicts: list[Verdict]  # on the learnt recordings, each as if it were new
+    names: tuple[str, ...]  # of the recordings learnt
+    # On these recordings, each as if it were new; none on supplemental ones.
+    verdicts: list[Verdict]
 
 
 def learn(
@@ -80,13 +83,13 @@ def learn(
         InputError: nothing is left to learn, or the thresholds are not conformal.
     """
     local_devices()  # raises an error in a forked process, where JAX would hang
-    _require_learnable(detector.config)
+    require_learnable(detector.config)
     names = machine_names(detector)
     numbers = sorted(map(names.index, new))
     old, added = {}, {}
     for number in numbers:
         name = names[number]
-        old[name] = as_recordings(kept[name])
+        old[name] = _comparable(as_recordings(kept[name]), detector.config)
         added[name] = _learnable(detector, number, kept[name], new[name], log)
     train = [(name, of_machine.clips) for name, of_machine in added.items()]
     note_reference_channel(train, log)
@@ -106,10 +109,12 @@ def learn(
         for number in numbers
         for verdict in _verdicts(learnt, number, every, old[names[number]])
     ]
-    return Learnt(learnt, clips, verdicts)
+    names_learnt = tuple(name for of in added.values() for name in of.names)
+    return Learnt(learnt, clips, names_learnt, verdicts)
 
 
-def _require_learnable(config: Config) -> None:
+def require_learnable(config: Config) -> None:
+    """Raise an InputError if a detector with this configuration cannot learn."""
     kind, split = config.scoring.threshold, config.train.split
     if kind != "conformal" or split != "folds":
         raise InputError(
@@ -153,6 +158,20 @@ def _learnable(
     return chosen_clips(new, is_new & is_running)
 
 
+def _comparable(old: LoadedRecordings, config: Config) -> LoadedRecordings:
+    """Group the parts of a single training recording, as if they were recordings.
+
+    `fit` compares them with each other. Linked to each other, they would be compared
+    with nothing but the new recordings.
+    """
+    clips = old.clips
+    group = recording_numbers(clips) if clips.group is None else clips.group
+    if len(np.unique(group)) > 1:
+        return old
+    parts = parts_held_together(group, config.n_folds)
+    return old._replace(clips=clips._replace(group=parts))
+
+
 def _fitted_again(
     detector: Detector,
     every: Mapping[str, LoadedRecordings],
@@ -188,12 +207,20 @@ def _fitted_again(
 def _dealt(
     config: Config, train: NamedClips, folds: Sequence[Int[np.ndarray, "_"]]
 ) -> list[Int[np.ndarray, "_"]]:
-    """Return each clip's fold; new clips are dealt to folds by recording or group."""
+    """Return each clip's fold; new clips are dealt to folds by recording or group.
+
+    New clips of an old group go into its fold, because the other networks were trained
+    on this group.
+    """
     every = []
     groups = group_clips(train, config.train.group_by)
     for (name, _), group, old in zip(train, groups, folds, strict=True):
         rng = np.random.default_rng([config.seed, hash_name(name), len(old)])
-        new = deal_groups(rng, group[len(old) :], config.n_folds)
+        fold_of = dict(zip(group[: len(old)].tolist(), old.tolist(), strict=True))
+        numbers = group[len(old) :].tolist()
+        known = np.array([fold_of.get(number, NO_FOLD) for number in numbers], int)
+        dealt = deal_groups(rng, group[len(old) :], config.n_folds)
+        new = np.where(known == NO_FOLD, dealt, known)
         every.append(np.concatenate([old, new]))
     return every
 

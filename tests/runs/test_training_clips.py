@@ -12,6 +12,7 @@ from support.live_stubs import RATE, humming
 import gammavae_jax as gv
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import text_checksum
+from gammavae_jax.runs import training_clips
 from gammavae_jax.runs.checkpoint import save_detector
 from gammavae_jax.runs.training_clips import load_training_clips
 
@@ -39,6 +40,10 @@ def load(folder):
     return gv.AnomalyDetector.load(folder, verbose=False)
 
 
+def stored_sum(folder):
+    return json.loads((folder / "detector.json").read_text())["sum"]
+
+
 def same(one, other):
     for ours, theirs in zip(one, other, strict=True):
         if isinstance(theirs, np.ndarray):
@@ -54,7 +59,7 @@ def same(one, other):
 
 
 def test_training_clips_are_read_as_they_were_saved(fitted, folder):
-    read = load_training_clips(folder, fitted.detector_)
+    read = load_training_clips(folder, stored_sum(folder), fitted.detector_)
     assert read.keys() == {"fan/1"}
     same(read["fan/1"], fitted._training_clips()["fan/1"])
     assert read["fan/1"].group is not None
@@ -71,8 +76,11 @@ def test_a_detector_that_was_saved_or_copied_learns_as_the_fitted_one(fitted, fo
 
 def test_a_new_version_is_saved_with_all_of_its_clips(folder, tmp_path):
     second = load(folder).partial_fit(NEW, sample_rate=RATE)
-    second.save(tmp_path / "fan-2.detector")
-    read = load_training_clips(tmp_path / "fan-2.detector", second.detector_)
+    second_folder = tmp_path / "fan-2.detector"
+    second.save(second_folder)
+    read = load_training_clips(
+        second_folder, stored_sum(second_folder), second.detector_
+    )
     assert read["fan/1"].names[-2:] == ("array 0", "array 1")
     same(read["fan/1"], second._training_clips()["fan/1"])
 
@@ -108,6 +116,7 @@ def test_learning_is_refused_whichever_file_of_the_training_clips_is_damaged(fol
         ("names", 3),
         ("recording", [1] * 18),
         ("recording", "x"),
+        ("recording", [[n // 2] for n in range(18)]),
         ("n_frames", [10**15] * 18),
         ("n_frames", [-1] * 18),
         ("n_frames", [32] * 17),
@@ -116,7 +125,9 @@ def test_learning_is_refused_whichever_file_of_the_training_clips_is_damaged(fol
         ("formats", [[1]]),
         ("explained", ["x"] * 18),
         ("group", [-1] * 18),
+        ("group", [[0]] * 18),
         ("fold", [2] * 18),
+        ("fold", [[0]] * 18),
         ("fold", [10**30] * 18),
         ("fold", None),
     ],
@@ -143,7 +154,47 @@ def test_the_clips_of_another_machine_are_refused(fitted, folder):
     about["sum"] = text_checksum(json.dumps(about))
     marker.write_text(json.dumps(about))
     with pytest.raises(InputError, match="belongs to another detector"):
-        load_training_clips(folder, fitted.detector_)
+        load_training_clips(folder, stored_sum(folder), fitted.detector_)
+
+
+def test_the_clips_of_another_fit_of_the_machine_are_refused(fitted, folder, tmp_path):
+    """The machine's name, the folds and the shapes of all arrays are equal."""
+    before, message = load(folder), "was replaced since it was loaded: load it again"
+    other = copy.copy(fitted).partial_fit({"fan/1": NEW}, sample_rate=RATE)
+    other.save(folder)
+    for use in (
+        lambda: before.partial_fit(NEW, None, RATE),
+        lambda: before.save(folder),
+    ):
+        with pytest.raises(InputError, match=message):
+            use()
+    load(folder).partial_fit([NORMAL[0][::-1]], sample_rate=RATE)
+
+    fitted.save(tmp_path / "first.detector")
+    for path in tmp_path.glob("first.detector/training_clips*"):
+        copied = shutil.copytree if path.is_dir() else shutil.copy
+        (shutil.rmtree if path.is_dir() else type(path).unlink)(folder / path.name)
+        copied(path, folder / path.name)
+    with pytest.raises(InputError, match="belongs to another detector"):
+        load(folder).partial_fit(NEW, sample_rate=RATE)
+
+
+def test_clips_that_cannot_be_read_are_not_deleted(
+    folder, tmp_path, monkeypatch, capsys
+):
+    def denied(*_):
+        raise InputError("too many open files: close some")
+
+    estimator, before = gv.AnomalyDetector.load(folder), sorted(folder.rglob("*"))
+    with monkeypatch.context() as patch:
+        patch.setattr(training_clips, "load_training_clips", denied)
+        with pytest.raises(InputError, match="too many open files"):
+            estimator.save(folder)
+        assert sorted(folder.rglob("*")) == before
+        estimator.save(tmp_path / "copy.detector")
+    assert "saved without its training clips" in capsys.readouterr().err
+    estimator.save(folder)
+    assert (folder / "training_clips.json").is_file()
 
 
 def test_a_checkpoint_without_training_clips_cannot_learn(fitted, tmp_path):

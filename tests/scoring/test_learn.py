@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,12 +10,21 @@ import numpy as np
 import pytest
 
 import gammavae_jax as gv
+from gammavae_jax.config_json import override
+from gammavae_jax.data.clips import Clips
+from gammavae_jax.data.machines import clip_file
 from gammavae_jax.data.training_clips import as_recordings, joined
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 from gammavae_jax.presets import preset
 from gammavae_jax.scoring.detector import with_false_alarm_rate
-from gammavae_jax.scoring.learn import _fitted_again, learn, reconstruction_note
+from gammavae_jax.scoring.learn import (
+    _dealt,
+    _fitted_again,
+    learn,
+    reconstruction_note,
+)
+from gammavae_jax.training.members import NO_FOLD
 
 RATE = 16000
 SETTINGS = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]
@@ -155,6 +165,36 @@ def test_clips_of_one_recording_or_group_go_into_the_same_fold(detector):
     assert detector.detector_.conditions["pump"].n_recordings == 12 + 3
 
 
+def test_new_clips_of_an_old_group_go_into_the_fold_of_this_group():
+    """The networks of the other folds were trained on the group."""
+    days = ["monday", "monday", "tuesday", "tuesday", "monday", "friday", "friday"]
+    files = tuple(clip_file(Path(f"{n} {day}.wav")) for n, day in enumerate(days))
+    config = override(preset("default"), ["train.group_by=[a-z]+day"])
+    for fold in range(config.n_folds):
+        old = np.array([fold, fold, NO_FOLD])
+        (every,) = _dealt(config, [("pump", Clips(files, ()))], [old])
+        assert every[[0, 1, 4]].tolist() == [fold] * 3
+        assert every[3] != NO_FOLD
+        assert every[5] == every[6]
+
+
+def test_the_parts_of_a_single_recording_are_still_compared_with_each_other():
+    """Compared with nothing but a new load, they would look like faults."""
+    single = fast("train.n_folds=3").fit(
+        {"pump": [np.concatenate(PUMP)]}, sample_rate=RATE
+    )
+    stored = single.detector_
+    for number in range(2):
+        new = np.concatenate(LOAD[4 * number : 4 * number + 4])
+        single.partial_fit({"pump": [new]}, sample_rate=RATE)
+        learnt = single.detector_
+        before, after = (
+            of.calibration["spectrum_varmin"][0, 0, :24] for of in (stored, learnt)
+        )
+        assert np.median(after) < 2 * np.median(before)  # otherwise 8 to 22 times
+        assert learnt.conditions["pump"].n_recordings == number + 2
+
+
 def test_known_recordings_are_named_and_not_learnt_again(detector, capsys):
     detector.verbose = True
     detector.partial_fit({"pump": [PUMP[3], NEW[0]]}, sample_rate=RATE)
@@ -188,8 +228,12 @@ def test_the_current_false_alarm_rate_is_used(detector, whole):
 @pytest.mark.parametrize("name", ["official", "vae"])
 def test_learning_needs_conformal_thresholds_and_folds(detector, name):
     other = dataclasses.replace(detector.detector_, config=preset(name))
-    with pytest.raises(InputError, match="conformal thresholds and folds: fit again"):
+    message = "conformal thresholds and folds: fit again"
+    with pytest.raises(InputError, match=message):
         learn(other, {}, {}, Log())
+    detector._take(other, detector._parameters, {})
+    with pytest.raises(InputError, match=message):  # and no word of training clips
+        detector.partial_fit(NEW, sample_rate=RATE)
 
 
 @pytest.mark.parametrize(("score", "is_changed"), [(SCORE, False), (GAUSS, True)])
