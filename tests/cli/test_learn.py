@@ -162,7 +162,7 @@ def test_supplemental_recordings_are_counted_and_what_is_judged_is_said(
     shutil.copy(recordings / "later" / "0.wav", more / "fan" / "supplemental")
     sound, _ = soundfile.read(recordings / "later" / "1.wav")
     soundfile.write(
-        more / "half.wav", [*np.tile(sound, 10), *np.zeros(10 * RATE)], RATE
+        more / "half.wav", np.append(np.tile(sound, 10), np.zeros(10 * RATE)), RATE
     )
     learn(detector, more)
     printed = capsys.readouterr().out
