@@ -213,8 +213,11 @@ def year_of_layout(machines: Sequence[MachineFiles]) -> int | None:
 
 
 def unit_name(machine: str, section: str) -> str:
-    """Return `<machine>_section_<id>`, the name used in result files."""
-    return f"{machine}_section_{section}"
+    """Return `<machine>_section_<id>`, the name used in result files.
+
+    If there are no sections, `section` is empty, and the name is the machine's.
+    """
+    return f"{machine}_section_{section}" if section else machine
 
 
 def issue_of(archive: Path) -> tuple[str, int]:

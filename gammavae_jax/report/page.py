@@ -35,6 +35,7 @@ class Report(NamedTuple):
     error_bars: Mapping[str, Bootstrap] = {}  # by score, from resampled test clips
     about: Mapping[str, Any] = {}  # timing and environment
     title: str = "Anomalous sound detection"
+    is_evaluated: bool = True  # false for a user's own recordings, without labels
     # The command that adds the pictures of a clip; {clip} stands for its name.
     how_to_show: str = ""
 
@@ -59,6 +60,7 @@ def report_html(report: Report, shown: Iterable[tuple[int, int, str]] = ()) -> s
         script="report.js",
         title=report.title,
         config=config,
+        is_evaluated=report.is_evaluated,
         rate=100 * config.scoring.false_alarm_rate,
         notes=report.notes,
         facts=[*_results_facts(report, officials, means), *_size_facts(report)],
@@ -112,6 +114,7 @@ def _size_facts(report: Report) -> Iterator[tuple[str, str, str]]:
     detail = f"{labels.count('anomaly')} anomalous"
     if not all(labels):
         detail = "not all labelled" if any(labels) else "unlabelled"
+    detail = detail if report.is_evaluated else ""
     yield "machines", str(len(report.machines)), ""
     yield "clips", str(len(labels)), detail
 

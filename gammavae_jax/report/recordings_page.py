@@ -15,7 +15,7 @@ from gammavae_jax.report.clips import WantedClip, show_clips, telling_clips_of_a
 from gammavae_jax.report.page import Report, report_html
 from gammavae_jax.report.pictures import Sound
 from gammavae_jax.scoring.decision import Scored, clip_states
-from gammavae_jax.scoring.detector import Detector, clip_p_values
+from gammavae_jax.scoring.detector import Detector, clip_p_values, machine_names
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
 _PARTS_NOTE = (
@@ -64,7 +64,7 @@ def write_recordings_report(
     ]
     is_cut = any(len(r.recording) > len(r.names) for _, r, _ in scored)
     notes += [_PARTS_NOTE] if is_cut else []
-    report = Report(config, machines, notes=notes)
+    report = Report(config, machines, notes=notes, is_evaluated=False)
     page = report_html(report, show_clips(detector, wanted))
     try:
         write_text(path, page)
@@ -85,7 +85,8 @@ def _scored_clips(
     p_values = clip_p_values(detector, score, 0, number, scores[clips])
     unknown = ("",) * len(clips)
     return ScoredClips(
-        *detector.machines[number],
+        machine_names(detector)[number],
+        "",
         tuple(map(recordings.clip_name, clips.tolist())),
         unknown,
         unknown,

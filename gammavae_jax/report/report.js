@@ -102,6 +102,10 @@
     return { low, high: high > low ? high : low + 1, isCut: most > high };
   }
 
+  // Recordings of a user's own machine have neither labels nor domains.
+  const hasLabels = data.machines.some((m) => m.labels.some(Boolean));
+  const hasDomains = data.machines.some((m) => m.domains.some(Boolean));
+
   function drawHistogram() {
     const place = $("histogram");
     const { values, threshold } = scored();
@@ -145,7 +149,7 @@
       bar(unknown, "unknown", false);
       svg.append(
         draw("line", { class: "axis-line", x1: left, x2: width - right, y1: base, y2: base }),
-        draw("text", { x: left, y: top - 7, class: "strong" }, group ? `${group} domain` : "domain unknown"),
+        draw("text", { x: left, y: top - 7, class: "strong" }, group ? `${group} domain` : hasDomains ? "domain unknown" : ""),
         draw("text", { x: left - 6, y: base - room + 10, "text-anchor": "end" }, String(most)),
         draw("text", { x: left - 6, y: base + 4, "text-anchor": "end" }, "0"),
       );
@@ -173,12 +177,12 @@
     }
     const nAlarms = Array.from(scored().alarms).filter((a) => a === "1").length;
     svg.setAttribute("aria-label", `Histogram of ${values.length} scores by domain and label. The lowest is ${short(low)}; ${nAlarms} are above the threshold ${short(threshold)}`);
-    const used = CLASSES.filter(([label]) => labels.includes(label));
+    const used = hasLabels ? CLASSES.filter(([label]) => labels.includes(label)) : [];
     const direction = { normal: ", upwards", anomaly: ", downwards" };
     place.replaceChildren(svg, make("div", { class: "legend" }, ...used.map(([label, word]) =>
       make("span", {}, draw("svg", { viewBox: "0 0 16 7", "aria-hidden": "true" }, draw("rect", { class: label || "unknown", width: 16, height: 7 })),
         word + (used.length > 1 ? direction[label] ?? "" : "")))));
-    $("histogram-title").textContent = `Number of clips by score (${data.scores[state.score]}) and domain`;
+    $("histogram-title").textContent = `Number of clips by score (${data.scores[state.score]})${hasDomains ? " and domain" : ""}`;
   }
 
   // Points of a ROC curve, [false-alarm rate, detection rate]; equal scores form one step.
@@ -300,7 +304,7 @@
     $("ranking").replaceChildren(...listed.map((clip) => {
       const result = outcome(clip);
       const isWrong = result === "false alarm" || result === "missed";
-      const label = { normal: "normal", anomaly: "anomalous" }[labels[clip]] ?? "unlabelled";
+      const label = { normal: "normal", anomaly: "anomalous" }[labels[clip]] ?? (hasLabels ? "unlabelled" : "");
       const meta = [label, domains[clip], p ? `p = ${pValue(p[clip])}` : ""].filter(Boolean).join(" \u00b7 ");
       const mark = block(clip) ? make("span", { class: "pictured", role: "img", "aria-label": "with pictures" }) : null;
       return make("li", { role: "option", id: `option-${clip}`, "data-clip": clip, "aria-selected": "false" },
@@ -401,9 +405,9 @@
       ["threshold", short(threshold)],
       ["p-value", p ? pValue(p[clip]) : "\u2013"],
       ["decision", isAlarm(clip) ? "alarm" : "no alarm"],
-      ["label", { normal: "normal", anomaly: "anomalous" }[labels[clip]] ?? "unknown"],
-      ["domain", domains[clip] || "unknown"],
     ];
+    if (hasLabels) pairs.push(["label", { normal: "normal", anomaly: "anomalous" }[labels[clip]] ?? "unknown"]);
+    if (hasDomains) pairs.push(["domain", domains[clip] || "unknown"]);
     return make("dl", { class: "clip-facts" }, ...pairs.map(([name, value]) =>
       make("div", {}, make("dt", {}, name), make("dd", {}, value))));
   }

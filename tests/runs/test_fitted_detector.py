@@ -98,6 +98,9 @@ def test_the_page_leaves_out_clips_that_were_not_judged(detector, tmp_path):
     text = page.read_text()
     assert "Not judged, because of their states: array 1 (no signal)." in text
     assert text.count("array 1") == 1
+    # These recordings have no labels, domains and sections.
+    assert '<section id="results">' not in text
+    assert '"name":"fan"' in text
     detector.report(0 * sound(50), page, RATE)  # better than no page
     assert (
         "Not judged, because of their states: array 0 (no signal)." in page.read_text()
