@@ -175,7 +175,7 @@ class ScoredLog:
             with contextlib.ExitStack() as stack:
                 stack.push(self._lock)
                 self._scored = _read(self._path)
-                if not self._scored:  # new or deleted, so that everything begins anew
+                if not self._scored:  # new or deleted, so everything starts again
                     self.alarms_path.unlink(missing_ok=True)
                 self._rewrite()
                 stack.pop_all()
