@@ -35,7 +35,7 @@ from gammavae_jax.runs.checkpoint import (
     save_training,
     training_clips,
 )
-from gammavae_jax.runs.stored_arrays import validate_sizes
+from gammavae_jax.runs.stored_arrays import FORMAT, validate_sizes
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.neighbours import fit_reference
 from gammavae_jax.scoring.residuals import GaussianFit
@@ -170,7 +170,9 @@ def test_a_training_of_another_version_is_refused(tmp_path, state, tiny):
         restore_training(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 9}', "\x00\xff"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", f'{{"format": {FORMAT}}}', "\x00\xff"]
+)
 def test_a_detector_with_malformed_json_is_refused(tmp_path, detector, text):
     save_detector(tmp_path, detector)
     (tmp_path / "detector.json").write_text(text)
