@@ -76,7 +76,7 @@ def test_the_readme_and_the_tools_name_the_supported_pythons():
 
 
 def test_the_note_about_the_sampler_names_the_required_nightly():
-    from gammavae_jax.models import distributions
+    from gammavae_jax.models import gamma_sampler
 
-    source = Path(distributions.__file__).read_text(encoding="utf-8")
+    source = Path(gamma_sampler.__file__).read_text(encoding="utf-8")
     assert f"tfp-nightly{range_of('tfp-nightly')}" in source

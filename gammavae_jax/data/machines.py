@@ -213,10 +213,7 @@ def year_of_layout(machines: Sequence[MachineFiles]) -> int | None:
 
 
 def unit_name(machine: str, section: str) -> str:
-    """Return `<machine>_section_<id>`, the name used in result files.
-
-    If there are no sections, `section` is empty, and the name is the machine's.
-    """
+    """Return `<machine>_section_<id>`, or only `<machine>` without a section."""
     return f"{machine}_section_{section}" if section else machine
 
 

@@ -325,7 +325,7 @@ def test_links_keep_the_false_alarm_rate_and_without_them_it_is_high(monkeypatch
     assert abs(false_alarms(np.random.default_rng(0)) - 0.1) < error
     monkeypatch.setattr(
         "gammavae_jax.training.links.find_shared_audio",
-        lambda log_mel, _: np.zeros((len(log_mel), len(log_mel)), bool),
+        lambda log_mel, *_: np.zeros((len(log_mel), len(log_mel)), bool),
     )
     assert false_alarms(np.random.default_rng(0)) > 0.9
 
