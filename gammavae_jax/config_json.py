@@ -1,4 +1,8 @@
-"""Reads and writes configurations as JSON, and overrides individual fields."""
+"""Parses JSON, reads and writes configurations as JSON, and overrides their fields.
+
+JSON from a file may be nested deeply, or hold numbers that are not finite. Tests ensure
+that the package parses it only with the functions of this module.
+"""
 
 import dataclasses
 import json
@@ -6,11 +10,12 @@ import math
 import types
 import typing
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from gammavae_jax.config import Config
 from gammavae_jax.errors import InputError, unknown_name
-from gammavae_jax.untrusted_files import parse_json
+from gammavae_jax.files import read_text
 
 
 def override(config: Config, assignments: Sequence[str]) -> Config:
@@ -97,3 +102,27 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         path, is_group = prefix + name, isinstance(value, dict)
         fields |= leaves(value, f"{path}.") if is_group else {path: value}
     return fields
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file; for errors, see `read_text`, `parse_json`."""
+    return parse_json(read_text(path))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON.
+
+    Raises:
+        ValueError: the text is not JSON, is nested too deeply, or has a number that is
+            not finite.
+    """
+    try:
+        return json.loads(text, parse_float=_finite, parse_constant=_finite)
+    except RecursionError as error:
+        raise ValueError("JSON that is nested too deeply") from error
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is not a finite number")
+    return number

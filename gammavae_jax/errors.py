@@ -1,10 +1,22 @@
-"""The exception for invalid input, and functions that raise it or format messages."""
+"""The exception for invalid input, and functions that raise it or format messages.
 
+The last ones convert the system's errors about files.
+"""
+
+import contextlib
 import difflib
+import errno
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)  # no space left, quota exceeded
+_DENIED = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE)
+_WRITE_ERRORS = (*_FULL, errno.EFBIG, errno.EROFS, *_DENIED, errno.EIO)
+_DAMAGE = (errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+_MAX_REASON = 200  # characters
 
 
 class InputError(ValueError):
@@ -86,3 +98,71 @@ def require_pattern(name: str, value: str) -> None:
             f"{name} is {value!r}, which is not a regular expression ({error}): use "
             "one like 'session_[0-9]+'"
         ) from error
+
+
+def as_os_error(error: Exception, path: Path) -> OSError:
+    """Convert a library's exception about `path` to an OSError."""
+    if isinstance(error, OSError) and error.strerror:
+        return error
+    message = str(error)  # libraries often quote the system's error text
+    for number in _WRITE_ERRORS:
+        if os.strerror(number) in message:
+            return OSError(number, os.strerror(number), str(path))
+    return OSError(errno.EIO, " ".join(message.split())[:_MAX_REASON], str(path))
+
+
+@contextlib.contextmanager
+def writing(out: Path, resumable: bool = False) -> Iterator[None]:
+    """Convert an OSError raised in the block to an InputError.
+
+    Args:
+        out: the file or folder that the block writes.
+        resumable: whether `--resume` could continue the run that failed.
+
+    Raises:
+        InputError: `out` cannot be written; the message states a reason and a remedy.
+    """
+    try:
+        yield
+    except BrokenPipeError:  # from printing, not from writing files
+        raise
+    except OSError as error:
+        raise unwritable(error, out, resumable) from error
+
+
+def is_damage(error: OSError) -> bool:
+    """Return whether a missing or damaged file, not denied access, caused an error."""
+    return error.errno in _DAMAGE
+
+
+def is_full(error: OSError) -> bool:
+    """Return whether a full disk or an exhausted quota caused an error."""
+    return error.errno in _FULL
+
+
+def unusable(error: OSError) -> InputError:
+    """Return the error for a file that cannot be read or written."""
+    if error.errno in (*_FULL, errno.EROFS):
+        return unwritable(error)
+    return _refusal("used", error, "check that this process may read and write it")
+
+
+def unwritable(
+    error: OSError, path: str | Path | None = None, resumable: bool = False
+) -> InputError:
+    """Return the error for a path that cannot be written.
+
+    If `path` is None, the error names the path that is stored in `error`.
+    """
+    remedy = "choose another path for --out"
+    if error.errno in _FULL:
+        hint = " (--resume then continues the run)" if resumable else ""
+        remedy = f"make room{hint}, or {remedy}"
+    return _refusal("written", error, remedy, path)
+
+
+def _refusal(
+    verb: str, error: OSError, remedy: str, path: str | Path | None = None
+) -> InputError:
+    name, reason = str(path or error.filename or "a file"), error.strerror or error
+    return InputError(f"{name!r} cannot be {verb} ({reason}): {remedy}")

@@ -1,28 +1,30 @@
-"""Atomic writes of files and folders, checksums, locks, and write errors."""
+"""Atomic writes of files and folders, checksums, locks, and reading untrusted files.
+
+Someone else may have put anything in the place of a file. Opening a named pipe waits
+for the process at its other end, and a device may never end. Tests ensure that the
+package opens files for reading only with the functions of this module.
+"""
 
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import re
 import shutil
+import stat
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
-from gammavae_jax.errors import InputError
-from gammavae_jax.untrusted_files import open_pipe, open_regular
-
 _UNFINISHED = re.compile(r"\..+-[0-9a-f]{32}")
-_FULL = (errno.ENOSPC, errno.EDQUOT)  # no space left, quota exceeded
-_DENIED = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE)
-_WRITE_ERRORS = (*_FULL, errno.EFBIG, errno.EROFS, *_DENIED, errno.EIO)
-_DAMAGE = (errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
-_MAX_REASON = 200  # characters
 _SYNC_THREADS = 8  # ten times as fast as syncing one file after another
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # missing on Windows, as are named pipes
+PIPE_SECONDS = 60.0  # how long to wait for a process that reads a pipe
 
 
 def write_text(path: Path, text: str, durable: bool = False) -> None:
@@ -101,17 +103,6 @@ def require_room(folder: Path, n_bytes: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
-def as_os_error(error: Exception, path: Path) -> OSError:
-    """Convert a library's exception about `path` to an OSError."""
-    if isinstance(error, OSError) and error.strerror:
-        return error
-    message = str(error)  # libraries often quote the system's error text
-    for number in _WRITE_ERRORS:
-        if os.strerror(number) in message:
-            return OSError(number, os.strerror(number), str(path))
-    return OSError(errno.EIO, " ".join(message.split())[:_MAX_REASON], str(path))
-
-
 def sync_folder(folder: Path) -> None:
     """Flush everything in a folder to disk before returning.
 
@@ -164,63 +155,6 @@ def atomic_folder(path: Path, overwrite: bool = True) -> Iterator[Path]:
             os.replace(old, path)
         for folder in (unfinished, old):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def writing(out: Path, resumable: bool = False) -> Iterator[None]:
-    """Convert an OSError raised in the block to an InputError.
-
-    Args:
-        out: the file or folder that the block writes.
-        resumable: whether `--resume` could continue the run that failed.
-
-    Raises:
-        InputError: `out` cannot be written; the message states a reason and a remedy.
-    """
-    try:
-        yield
-    except BrokenPipeError:  # from printing, not from writing files
-        raise
-    except OSError as error:
-        raise unwritable(error, out, resumable) from error
-
-
-def is_damage(error: OSError) -> bool:
-    """Return whether a missing or damaged file, not denied access, caused an error."""
-    return error.errno in _DAMAGE
-
-
-def is_full(error: OSError) -> bool:
-    """Return whether a full disk or an exhausted quota caused an error."""
-    return error.errno in _FULL
-
-
-def unusable(error: OSError) -> InputError:
-    """Return the error for a file that cannot be read or written."""
-    if error.errno in (*_FULL, errno.EROFS):
-        return unwritable(error)
-    return _refusal("used", error, "check that this process may read and write it")
-
-
-def unwritable(
-    error: OSError, path: str | Path | None = None, resumable: bool = False
-) -> InputError:
-    """Return the error for a path that cannot be written.
-
-    If `path` is None, the error names the path that is stored in `error`.
-    """
-    remedy = "choose another path for --out"
-    if error.errno in _FULL:
-        hint = " (--resume then continues the run)" if resumable else ""
-        remedy = f"make room{hint}, or {remedy}"
-    return _refusal("written", error, remedy, path)
-
-
-def _refusal(
-    verb: str, error: OSError, remedy: str, path: str | Path | None = None
-) -> InputError:
-    name, reason = str(path or error.filename or "a file"), error.strerror or error
-    return InputError(f"{name!r} cannot be {verb} ({reason}): {remedy}")
 
 
 def file_checksums(folder: Path) -> dict[str, str]:
@@ -298,3 +232,62 @@ class FolderLock:
         with contextlib.suppress(OSError):
             for folder in () if self._stays else self._created:
                 folder.rmdir()
+
+
+def open_regular(path: str | bytes | os.PathLike[str]) -> io.BufferedReader:
+    """Open a file for reading bytes.
+
+    Raises:
+        OSError: the file cannot be opened, or is a folder, a pipe or a device.
+    """
+    return open(path, "rb", opener=_open_regular)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the contents of a file; raise an OSError as `open_regular` does."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    """Return the text of a UTF-8 file, with every line ending as LF.
+
+    `errors` says how to handle bytes that are not UTF-8; by default, they raise a
+    UnicodeDecodeError. Otherwise, see `read_bytes`.
+    """
+    with io.TextIOWrapper(open_regular(path), "utf-8", errors) as file:
+        return file.read()
+
+
+def open_pipe(path: Path) -> io.BufferedWriter:
+    """Open an existing pipe or device for writing bytes.
+
+    Raises:
+        OSError: it cannot be opened, or no process has read the pipe for a minute.
+    """
+    return open(path, "wb", opener=_open_pipe)
+
+
+def _open_regular(path: str | bytes | os.PathLike[str], flags: int) -> int:
+    number = os.open(path, flags | _NONBLOCK)  # no effect on a regular file
+    mode = os.fstat(number).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # `open` refuses folders
+        return number
+    os.close(number)
+    raise OSError(errno.EINVAL, "it is a pipe or a device, not a regular file", path)
+
+
+def _open_pipe(path: str | os.PathLike[str], flags: int) -> int:
+    deadline = time.monotonic() + PIPE_SECONDS
+    while True:
+        try:
+            number = os.open(path, flags | _NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # raised if there is no reader
+                raise
+        else:
+            os.set_blocking(number, True)
+            return number
+        if time.monotonic() > deadline:
+            raise OSError(errno.ENXIO, "no process reads this pipe", path)
+        time.sleep(0.05)

@@ -5,13 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gammavae_jax.files import (
-    atomic_folder,
-    file_checksums,
-    unwritable,
-    write_text,
-    writing,
-)
+from gammavae_jax.errors import unwritable, writing
+from gammavae_jax.files import atomic_folder, file_checksums, write_text
 
 
 def names(folder):

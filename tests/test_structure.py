@@ -46,16 +46,14 @@ MOST_IN_ROOT = 9
 LIGHT = {PACKAGE, "tyro", "docstring_parser", "typeguard", "typing_extensions"}
 FORBIDDEN_IMPORTS = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
-# All modules read files through this one, except for those that read the package's own
-# files, the system's, or members of an archive. The same holds for parsing JSON.
-UNTRUSTED = "untrusted_files"
+# All modules read files through `files`, except for those that read the package's own
+# files, the system's, or members of an archive.
 READ_OTHER_FILES = {
     *("data.archives", "data.download.catalogue", "evaluation.submission", "live.app"),
-    *("report.templates", "runs.fleet.plan", UNTRUSTED),
+    *("report.templates", "runs.fleet.plan", "files"),
 }
-PARSE_OTHER_JSON = {
-    *("config_json", "data.download.catalogue", "devices.cluster", UNTRUSTED)
-}
+# JSON from elsewhere is parsed only by `config_json`.
+PARSE_OTHER_JSON = {"config_json", "data.download.catalogue", "devices.cluster"}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 
 
@@ -116,7 +114,7 @@ def test_the_rules_name_existing_modules():
 
 
 def test_there_are_few_root_modules():
-    assert len(list((ROOT / PACKAGE).glob("[!_]*.py"))) <= MOST_IN_ROOT
+    assert len(list((ROOT / PACKAGE).glob("*.py"))) <= MOST_IN_ROOT
 
 
 def test_only_cli_modules_import_the_command_line_parser():

@@ -6,23 +6,17 @@ import threading
 
 import pytest
 
-from gammavae_jax import untrusted_files
+from gammavae_jax import files
 from gammavae_jax.cli.shared import models_in_checkpoint, write_json
-from gammavae_jax.config_json import override
+from gammavae_jax.config_json import override, parse_json
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.rows import read_lines
-from gammavae_jax.files import write_text
+from gammavae_jax.files import open_regular, read_bytes, read_text, write_text
 from gammavae_jax.live.announce import JsonLines
 from gammavae_jax.live.arrivals import ScoredLog, Stamp
 from gammavae_jax.presets import preset
 from gammavae_jax.runs.folder import read_config, read_metrics
 from gammavae_jax.runs.stored_arrays import read_beside, read_marker
-from gammavae_jax.untrusted_files import (
-    open_regular,
-    parse_json,
-    read_bytes,
-    read_text,
-)
 
 
 @pytest.fixture
@@ -102,7 +96,7 @@ def test_a_pipe_in_place_of_a_marker_does_not_stop_the_preparation(tmp_path):
 
 
 def test_writing_to_a_pipe_ends_if_no_process_reads_it(pipe, monkeypatch):
-    monkeypatch.setattr(untrusted_files, "PIPE_SECONDS", 0.0)
+    monkeypatch.setattr(files, "PIPE_SECONDS", 0.0)
     with pytest.raises(OSError, match="no process reads this pipe"):
         write_text(pipe, "text")
     with pytest.raises(InputError, match=r"no process reads this pipe.*--json"):

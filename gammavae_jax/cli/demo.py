@@ -6,8 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from gammavae_jax.errors import InputError, printable
-from gammavae_jax.files import atomic_folder, writing
+from gammavae_jax.errors import InputError, printable, writing
+from gammavae_jax.files import atomic_folder
 
 # The last four are for the steps that follow the demo in docs/own-machines.md.
 _RECORDINGS = {

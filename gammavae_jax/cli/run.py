@@ -17,8 +17,8 @@ from gammavae_jax.cli.shared import (
     models_side_by_side,
     prepare,
 )
+from gammavae_jax.config_json import read_json
 from gammavae_jax.errors import InputError
-from gammavae_jax.untrusted_files import read_json
 
 if TYPE_CHECKING:
     from gammavae_jax.config import Config

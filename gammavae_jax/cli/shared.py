@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import tyro
 
-from gammavae_jax.errors import InputError, printable
-from gammavae_jax.files import is_full, unusable, write_text
+from gammavae_jax.config_json import read_json
+from gammavae_jax.errors import InputError, is_full, printable, unusable
+from gammavae_jax.files import write_text
 from gammavae_jax.process import (
     Terminated,
     collect_garbage_less_often,
@@ -27,7 +28,6 @@ from gammavae_jax.process import (
     open_closed_streams,
     raising_on_termination,
 )
-from gammavae_jax.untrusted_files import read_json
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -26,7 +26,7 @@ from gammavae_jax.data.channel_levels import ChannelLevels
 from gammavae_jax.data.channels import Channels, require_channels
 from gammavae_jax.data.sample_scale import SampleScale
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.untrusted_files import open_regular
+from gammavae_jax.files import open_regular
 
 # `_BLOCK` is the number of samples per read, over all channels; it keeps memory use
 # independent of the header. `_SMALLEST_BLOCK` is the minimum number of frames per read,

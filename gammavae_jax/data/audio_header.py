@@ -10,7 +10,7 @@ import re
 from typing import Any, NamedTuple
 
 from gammavae_jax.errors import InputError
-from gammavae_jax.untrusted_files import open_regular
+from gammavae_jax.files import open_regular
 
 _CONTAINERS = ("WAV", "WAVEX", "RF64", "FLAC")
 # Bytes per sample. Block codecs such as ADPCM are not supported: truncated files decode

@@ -22,14 +22,14 @@ import numpy as np
 from jaxtyping import Float
 
 from gammavae_jax.config import FeatureConfig
+from gammavae_jax.config_json import read_json
 from gammavae_jax.data import archives
 from gammavae_jax.data.clips import Clips, in_threads, load_clips
 from gammavae_jax.data.features import FEATURES_VERSION
 from gammavae_jax.data.machines import ClipFile
 from gammavae_jax.errors import InputError
-from gammavae_jax.files import atomic_write, is_unfinished, write_text
+from gammavae_jax.files import atomic_write, is_unfinished, open_regular, write_text
 from gammavae_jax.log import Log
-from gammavae_jax.untrusted_files import open_regular, read_json
 
 _blake2b = functools.partial(hashlib.blake2b, digest_size=20)
 _ABANDONED_S = 24 * 3600.0  # older unfinished files must come from killed runs

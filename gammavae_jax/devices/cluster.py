@@ -20,8 +20,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from gammavae_jax.errors import InputError
-from gammavae_jax.files import text_checksum, unusable, unwritable
+from gammavae_jax.errors import InputError, unusable, unwritable
+from gammavae_jax.files import text_checksum
 from gammavae_jax.log import waiting_for
 
 Value = TypeVar("Value")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import Row
-from gammavae_jax.untrusted_files import read_text
+from gammavae_jax.files import read_text
 
 _FORMULA = "[=+\\-@\uff1d\uff0b\uff0d\uff20\t\r\n]"
 _UNESCAPED = re.compile(f"(?:^|(?<=[;\t\r\n]))(?='*{_FORMULA})")

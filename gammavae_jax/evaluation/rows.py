@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gammavae_jax.data.names import FILE_NAME, clip_stem, nfc
 from gammavae_jax.errors import InputError
-from gammavae_jax.untrusted_files import read_bytes
+from gammavae_jax.files import read_bytes
 
 Section = tuple[str, str]  # machine and section
 

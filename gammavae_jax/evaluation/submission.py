@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gammavae_jax.config import OFFICIAL_SCORES, Config
-from gammavae_jax.config_json import from_dict
+from gammavae_jax.config_json import from_dict, parse_json, read_json
 from gammavae_jax.data.names import machine_and_section
-from gammavae_jax.errors import InputError, unknown_name
+from gammavae_jax.errors import InputError, unknown_name, writing
 from gammavae_jax.evaluation.rows import (
     Section,
     file_name,
@@ -28,8 +28,7 @@ from gammavae_jax.evaluation.rows import (
     require_files,
     values_by_clip,
 )
-from gammavae_jax.files import atomic_folder, write_text, writing
-from gammavae_jax.untrusted_files import parse_json, read_bytes, read_json, read_text
+from gammavae_jax.files import atomic_folder, read_bytes, read_text, write_text
 
 _KINDS = ("anomaly_score", "decision_result")
 _LABEL = re.compile(r"[A-Za-z0-9-]+_[A-Za-z0-9-]+_task2_[1-4]")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from gammavae_jax.errors import InputError
+from gammavae_jax.errors import InputError, writing
 from gammavae_jax.export.check import (
     TOLERANCE,
     Sounds,
@@ -21,7 +21,6 @@ from gammavae_jax.export.check import (
 )
 from gammavae_jax.export.machine import MachineDetector, of_machine
 from gammavae_jax.export.onnx_file import onnx_model, quantised, to_bytes
-from gammavae_jax.files import writing
 from gammavae_jax.log import Log
 from gammavae_jax.scoring.detector import Detector
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gammavae_jax.config_json import parse_json
 from gammavae_jax.errors import printable
-from gammavae_jax.files import write_text
+from gammavae_jax.files import read_text, write_text
 from gammavae_jax.scoring.alarm_policy import Alarm, AlarmPolicy, AlarmState, Moment
-from gammavae_jax.untrusted_files import parse_json, read_text
 
 _RULE = "level", "k", "n", "hold_seconds", "recording_seconds"
 

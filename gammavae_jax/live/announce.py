@@ -18,12 +18,12 @@ from typing import Any
 import requests
 
 from gammavae_jax.errors import InputError, printable
+from gammavae_jax.files import open_pipe
 from gammavae_jax.live.scorer import ScoredRecording
 from gammavae_jax.log import Log
 from gammavae_jax.process import drop_output
 from gammavae_jax.scoring.alarm_policy import Alarm, Moment
 from gammavae_jax.scoring.verdict import Verdict
-from gammavae_jax.untrusted_files import open_pipe
 
 _MOST_NOTES = 100  # of different kinds; each unusual sample rate adds a kind
 

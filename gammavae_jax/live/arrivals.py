@@ -17,11 +17,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from gammavae_jax.config_json import parse_json
 from gammavae_jax.data.audio_header import lacks_samples
 from gammavae_jax.data.listing import Reason, list_recordings, status_of
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.files import FolderInUse, FolderLock, write_text
-from gammavae_jax.untrusted_files import open_regular, parse_json, read_text
+from gammavae_jax.files import (
+    FolderInUse,
+    FolderLock,
+    open_regular,
+    read_text,
+    write_text,
+)
 
 _LINE_START = '{"file": "'
 _KEPT_SECONDS = 30 * 24 * 3600

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gammavae_jax.config_json import parse_json
 from gammavae_jax.data.training_clips import TrainingClips
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import atomic_folder
@@ -14,7 +15,6 @@ from gammavae_jax.runs.checkpoint import load_with_files, save_detector
 from gammavae_jax.runs.detector_parameters import PARAMETERS, plain_parameters
 from gammavae_jax.runs.training_clips import save_training_clips
 from gammavae_jax.scoring.detector import Detector
-from gammavae_jax.untrusted_files import parse_json
 
 _PARAMETERS = "anomaly_detector.json"  # missing from a run's checkpoint
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from gammavae_jax.config_json import read_json
 from gammavae_jax.data.clips import clip_spectrogram
 from gammavae_jax.data.machines import find_clips, unit_name
 from gammavae_jax.data.names import clip_stem, parse_clip_name
-from gammavae_jax.errors import InputError, unknown_name
+from gammavae_jax.errors import InputError, unknown_name, writing
 from gammavae_jax.evaluation.csv_files import ClipRow, read_clips_csv, read_results_csv
-from gammavae_jax.files import writing
+from gammavae_jax.files import read_text
 from gammavae_jax.log import Log
 from gammavae_jax.report.clips import Loader
 from gammavae_jax.report.page import Report
@@ -26,7 +27,6 @@ from gammavae_jax.runs.results import (
 )
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.scored_clips import ScoredClips
-from gammavae_jax.untrusted_files import read_json, read_text
 
 
 def report_run(

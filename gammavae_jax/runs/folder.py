@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gammavae_jax.config import Config
-from gammavae_jax.config_json import from_dict
-from gammavae_jax.errors import InputError
+from gammavae_jax.config_json import from_dict, parse_json, read_json
+from gammavae_jax.errors import InputError, writing
 from gammavae_jax.evaluation.csv_files import results_csv
 from gammavae_jax.evaluation.metrics import Row
 from gammavae_jax.evaluation.tables import summarise_rows, to_json
@@ -23,9 +23,9 @@ from gammavae_jax.files import (
     FolderInUse,
     FolderLock,
     is_unfinished,
+    read_text,
     remove,
     write_text,
-    writing,
 )
 from gammavae_jax.runs.publish import (
     has_results,
@@ -34,7 +34,6 @@ from gammavae_jax.runs.publish import (
     write_config,
 )
 from gammavae_jax.scoring.json_numbers import finite
-from gammavae_jax.untrusted_files import parse_json, read_json, read_text
 
 _LOCK = ".run-lock"
 

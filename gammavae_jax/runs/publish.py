@@ -12,8 +12,9 @@ from pathlib import Path
 
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
+from gammavae_jax.errors import writing
 from gammavae_jax.evaluation.tables import to_json
-from gammavae_jax.files import remove, sync_folder, write_text, writing
+from gammavae_jax.files import remove, sync_folder, write_text
 
 # If these exist, the files beside them are complete.
 _MARKERS = ("summary.json", "checkpoint/detector.json")

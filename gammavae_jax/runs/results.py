@@ -13,7 +13,7 @@ from gammavae_jax.data.clips import Clips, NamedClips
 from gammavae_jax.data.machines import unit_name
 from gammavae_jax.data.synthetic.dataset import is_synthetic
 from gammavae_jax.devices.cluster import on_first
-from gammavae_jax.errors import InputError
+from gammavae_jax.errors import InputError, writing
 from gammavae_jax.evaluation.csv_files import ClipRow, clips_csv
 from gammavae_jax.evaluation.official import (
     PUBLISHED_SCORE,
@@ -28,7 +28,7 @@ from gammavae_jax.evaluation.tables import (
     results_table,
     summarise_rows,
 )
-from gammavae_jax.files import write_text, writing
+from gammavae_jax.files import write_text
 from gammavae_jax.log import Log
 from gammavae_jax.report.clips import (
     Loader,

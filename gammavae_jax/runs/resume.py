@@ -14,8 +14,7 @@ import numpy as np
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import leaves, to_dict
 from gammavae_jax.devices.cluster import any_process, on_first, require_same, together
-from gammavae_jax.errors import InputError
-from gammavae_jax.files import writing
+from gammavae_jax.errors import InputError, writing
 from gammavae_jax.log import Log
 from gammavae_jax.process import end_of, stoppable
 from gammavae_jax.runs.checkpoint import (

@@ -24,22 +24,19 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from gammavae_jax.config import Config
-from gammavae_jax.config_json import from_dict
+from gammavae_jax.config_json import from_dict, read_json
 from gammavae_jax.data.conditions import Conditions
 from gammavae_jax.data.usual_sound import UsualSound
 from gammavae_jax.devices.cluster import on_first
-from gammavae_jax.errors import InputError, printable
+from gammavae_jax.errors import InputError, as_os_error, is_damage, printable, unusable
 from gammavae_jax.files import (
-    as_os_error,
     file_checksums,
-    is_damage,
+    read_bytes,
     require_room,
     text_checksum,
-    unusable,
     write_text,
 )
 from gammavae_jax.process import deferred_signals
-from gammavae_jax.untrusted_files import read_bytes, read_json
 
 FORMAT = 10  # increased when older checkpoints become unreadable
 _MARKER_BYTES = 2**18  # the maximum size of a marker, without the given content

@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 from rich.filesize import decimal
 
+from gammavae_jax.config_json import parse_json
 from gammavae_jax.data.archives import recordings_in
 from gammavae_jax.data.download.catalogue import ZENODO, Archive
 from gammavae_jax.data.download.fetch import Published, fetch, size_so_far
 from gammavae_jax.data.download.request import Refused, Transient, get, retrying
-from gammavae_jax.errors import InputError, printable
-from gammavae_jax.files import FolderInUse, FolderLock, require_room, writing
+from gammavae_jax.errors import InputError, printable, writing
+from gammavae_jax.files import FolderInUse, FolderLock, require_room
 from gammavae_jax.log import Log
-from gammavae_jax.untrusted_files import parse_json
 
 LOCK_NAME = ".download-lock"
 

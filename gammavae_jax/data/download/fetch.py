@@ -17,10 +17,9 @@ from rich.filesize import decimal
 from tenacity import RetryCallState
 
 from gammavae_jax.data.download.request import Refused, Transient, get, retrying
-from gammavae_jax.errors import InputError, printable
-from gammavae_jax.files import require_room, write_text, writing
+from gammavae_jax.errors import InputError, printable, writing
+from gammavae_jax.files import open_regular, read_bytes, require_room, write_text
 from gammavae_jax.log import Log
-from gammavae_jax.untrusted_files import open_regular, read_bytes
 
 ATTEMPTS = 25  # in a row without new bytes; they take about seven minutes
 _MAX_WRONG = 2  # give up after this many downloads with wrong bytes

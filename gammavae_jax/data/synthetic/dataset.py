@@ -21,10 +21,9 @@ from scipy.io import wavfile
 from gammavae_jax.data.synthetic.machines import MACHINES, Condition, render
 from gammavae_jax.data.synthetic.signals import RATE
 from gammavae_jax.errors import InputError, printable
-from gammavae_jax.files import unfinished_name, write_text
+from gammavae_jax.files import read_text, unfinished_name, write_text
 from gammavae_jax.log import Log
 from gammavae_jax.process import cache_folder
-from gammavae_jax.untrusted_files import read_text
 
 VERSION = 1  # increment whenever the sound of any clip changes
 MARKER = "SYNTHETIC.txt"

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 
 from gammavae_jax.config import Config
+from gammavae_jax.config_json import read_json
 from gammavae_jax.data.archives import recording_bytes
 from gammavae_jax.data.arrays import Capacity
 from gammavae_jax.data.machines import MachineFiles
@@ -26,7 +27,6 @@ from gammavae_jax.errors import InputError
 from gammavae_jax.files import write_text
 from gammavae_jax.runs.fleet.survey import MachineSize
 from gammavae_jax.training.step import init_state
-from gammavae_jax.untrusted_files import read_json
 
 PLAN = "fleet.json"
 _FORMAT = 1

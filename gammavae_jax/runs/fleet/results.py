@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from gammavae_jax.config import Config
+from gammavae_jax.config_json import read_json
 from gammavae_jax.evaluation.csv_files import row_of, unescape_formula
 from gammavae_jax.evaluation.metrics import Row
 from gammavae_jax.evaluation.tables import by_seed, percent, summarise_scores, to_json
-from gammavae_jax.files import atomic_write
+from gammavae_jax.files import atomic_write, open_regular
 from gammavae_jax.log import Log
 from gammavae_jax.report.fleet_page import MachineLine, write_fleet_page
 from gammavae_jax.runs.fleet.plan import WavePlan, wave_folder, wave_folders
 from gammavae_jax.runs.folder import last_epoch
 from gammavae_jax.runs.publish import atomic_results
 from gammavae_jax.runs.results import Origin
-from gammavae_jax.untrusted_files import open_regular, read_json
 
 _STAGES = ("features_s", "compile_s", "train_s", "fit_s", "score_s")
 

@@ -14,9 +14,9 @@ from gammavae_jax.config import Config
 from gammavae_jax.data.loading import Machines, Source, find_in_turn
 from gammavae_jax.data.recording_notes import note_left_out
 from gammavae_jax.devices.cluster import together
-from gammavae_jax.errors import InputError
+from gammavae_jax.errors import InputError, writing
 from gammavae_jax.evaluation.metrics import definition_of
-from gammavae_jax.files import remove, writing
+from gammavae_jax.files import remove
 from gammavae_jax.log import Log
 from gammavae_jax.runs.fleet.loader import load_in_turn
 from gammavae_jax.runs.fleet.plan import (
