@@ -12,7 +12,7 @@ from typing import Any
 from gammavae_jax.data.features import mel_filterbank
 from gammavae_jax.data.groups import with_groups
 from gammavae_jax.data.recording_clips import LoadedRecordings
-from gammavae_jax.data.recordings import by_machine, of_known_machines, of_training
+from gammavae_jax.data.recordings import by_machine, of_training
 from gammavae_jax.data.training_clips import TrainingClips
 from gammavae_jax.errors import InputError
 from gammavae_jax.runs.detector_parameters import (
@@ -131,8 +131,7 @@ class AnomalyDetector(FittedDetector):
         given = recordings, sample_rate, bank, config, None
         loaded = self._load(*given, for_training=True)
         adapt, observer = parameters["epochs"] is None, Observer(log)
-        fitted = fit_recordings(config, loaded, bank, observer, adapt, groups)
-        detector, kept = fitted
+        detector, kept = fit_recordings(config, loaded, bank, observer, adapt, groups)
         self._take(detector, parameters, kept)
         return loaded
 
@@ -167,9 +166,7 @@ class AnomalyDetector(FittedDetector):
         detector = self._fitted()
         require_learnable(detector.config)
         kept = self._training_clips()
-        given = of_known_machines(recordings, None, self.machines_)
-        trained = detector.filterbank, detector.config, detector.conditions
-        loaded = self._load(given, sample_rate, *trained, for_training=True)
+        loaded = self._load_known(recordings, sample_rate, for_training=True)
         loaded = with_groups(loaded, groups, needs_two=False)
         learnt = learn(detector, kept, loaded, self._log)
         self._take(learnt.detector, self._parameters, learnt.clips)

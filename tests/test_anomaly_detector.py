@@ -7,7 +7,6 @@ import pickle
 import re
 from typing import Any
 
-import jax
 import joblib
 import numpy as np
 import pytest
@@ -29,6 +28,8 @@ from gammavae_jax.runs.detector_parameters import plain_parameters
 from gammavae_jax.scoring.detector import with_false_alarm_rate
 from gammavae_jax.scoring.short_clips import SHARES
 from gammavae_jax.scoring.threshold import conformal_threshold
+
+pytestmark = pytest.mark.usefixtures("one_device")
 
 SMALL = [
     "model.hidden=[16]",
@@ -57,15 +58,6 @@ IS_BROKEN = np.arange(10) % 2 == 1
 def small(**options):
     options = {"epochs": 3, "clip_seconds": 1.0, "verbose": False, **options}
     return gv.AnomalyDetector(settings=SMALL, **options)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_device():
-    """Use one device, since programs are compiled for each."""
-    one = jax.local_devices()[:1]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "local_devices", lambda: one)
-        yield
 
 
 @pytest.fixture(scope="module")

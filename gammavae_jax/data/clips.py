@@ -53,6 +53,11 @@ def recording_numbers(clips: Clips) -> Int[np.ndarray, "clip"]:
     return every if clips.recording is None else clips.recording
 
 
+def group_numbers(clips: Clips) -> Int[np.ndarray, "clip"]:
+    """Return each clip's group number or, without groups, its recording's number."""
+    return recording_numbers(clips) if clips.group is None else clips.group
+
+
 def load_clips(
     files: Sequence[ClipFile],
     filterbank: Float[np.ndarray, "bin mel"],

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from gammavae_jax.data.clips import Clips, NamedClips, recording_numbers
+from gammavae_jax.data.clips import Clips, NamedClips, group_numbers
 from gammavae_jax.data.machines import ClipFile, is_supplemental
 from gammavae_jax.data.names import is_labelled, nfc, section_word
 from gammavae_jax.data.recording_clips import LoadedRecordings
@@ -34,10 +34,7 @@ def group_clips(train: NamedClips, pattern: str) -> list[Int[np.ndarray, "_"]]:
         InputError: no clip of any machine matches the pattern, or all recordings of a
             machine form one group.
     """
-    recordings = [
-        recording_numbers(clips) if clips.group is None else clips.group
-        for _, clips in train
-    ]
+    recordings = [group_numbers(clips) for _, clips in train]
     if not pattern:
         return recordings
     groups, is_found = [], False

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int16
 
-from gammavae_jax.data.clips import Clips, recording_numbers
+from gammavae_jax.data.clips import Clips, group_numbers
 from gammavae_jax.data.groups import without_attributes
 from gammavae_jax.data.machines import clip_file
 from gammavae_jax.data.recording_clips import LoadedRecordings
@@ -73,7 +73,7 @@ def joined(old: LoadedRecordings, new: LoadedRecordings) -> LoadedRecordings:
     one, other, files = old.clips, new.clips, old.clips.files + new.clips.files
     group = None
     if one.group is not None or other.group is not None:
-        group = _successive(_groups(one), _groups(other))
+        group = _successive(group_numbers(one), group_numbers(other))
         files = without_attributes(files)
     clips = Clips(
         files,
@@ -151,10 +151,6 @@ def _are_equal(clips: _Steps, others: _Steps) -> bool:
 
 def _differ_little(one: np.ndarray, other: np.ndarray) -> bool:
     return int(np.abs(one.astype(np.int32) - other).max(initial=0)) <= _SAME_STEPS
-
-
-def _groups(clips: Clips) -> Int[np.ndarray, "clip"]:
-    return recording_numbers(clips) if clips.group is None else clips.group
 
 
 def _successive(

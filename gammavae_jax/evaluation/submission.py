@@ -28,7 +28,7 @@ from gammavae_jax.evaluation.rows import (
     require_files,
     values_by_clip,
 )
-from gammavae_jax.files import atomic_folder, read_bytes, read_text, write_text
+from gammavae_jax.files import atomic_folder, open_regular, read_bytes, write_text
 
 _KINDS = ("anomaly_score", "decision_result")
 _LABEL = re.compile(r"[A-Za-z0-9-]+_[A-Za-z0-9-]+_task2_[1-4]")
@@ -128,7 +128,8 @@ def _sections_of_run(run: Path) -> set[Section]:
     if not path.exists():
         return scored
     try:
-        first = next(iter(read_text(path).splitlines()), '{"machines": {}}')
+        with io.TextIOWrapper(open_regular(path), "utf-8") as lines:
+            first = next(lines, '{"machines": {}}')
         names = list(parse_json(first)["machines"])
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         problem = f"{path} was not written by a run"

@@ -35,9 +35,8 @@ class LiveAlarms:
     ):
         self._policies = dict(policies)
         self._memory = memory
-        self._states = dict.fromkeys(policies, AlarmState())
-        if memory is not None:
-            self._states |= memory.states
+        fresh = dict.fromkeys(policies, AlarmState())
+        self._states = dict(memory.states) if memory else fresh
 
     def take(self, verdict: Verdict, name: str) -> AlarmUpdate:
         """Take a machine's next recording; `name` stands for it in alarms."""

@@ -115,7 +115,7 @@ def load_with_files(folder: Path) -> tuple[Detector, dict[str, bytes], str]:
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """Return what changes if a detector is replaced; None if there is no detector."""
+    """Identify the present version of a detector; return None if there is none."""
     try:
         status = marker(folder / "detector").stat()
     except OSError:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.console import Console
 
 from gammavae_jax.data.recording_clips import LoadedRecordings
+from gammavae_jax.data.recordings import of_known_machines
 from gammavae_jax.data.training_clips import TrainingClips
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
@@ -55,6 +56,19 @@ class DetectorState(Estimator):
         of_self = {"parameters": plain, "log": self._log, "said": self._said}
         loaded, self._said = load_noted(*given, **options, **of_self)
         return loaded
+
+    def _load_known(
+        self,
+        recordings: Any,
+        sample_rate: Any,
+        machine: str | None = None,
+        **options: bool,
+    ) -> dict[str, LoadedRecordings]:
+        """Load clips of the detector's machines; see `_load` for the options."""
+        detector = self._fitted()
+        given = of_known_machines(recordings, machine, self.machines_)
+        trained = detector.filterbank, detector.config, detector.conditions
+        return self._load(given, sample_rate, *trained, **options)
 
     def _take(
         self,

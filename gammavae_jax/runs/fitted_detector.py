@@ -11,11 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gammavae_jax.data.recordings import (
-    known_machine,
-    of_known_machines,
-    one_machine,
-)
+from gammavae_jax.data.recordings import known_machine, one_machine
 from gammavae_jax.data.states import State
 from gammavae_jax.errors import InputError
 from gammavae_jax.runs.detector_state import DetectorState
@@ -104,13 +100,12 @@ class FittedDetector(DetectorState):
         """
         from gammavae_jax.data.training_clips import find_copies
 
-        detector = self._fitted()
+        self._fitted()
         if not self._kept:
             return []
-        given = of_known_machines(recordings, machine, self.machines_)
-        trained = detector.filterbank, detector.config, detector.conditions
         kept, known = self._training_clips(), []
-        for name, loaded in self._load(given, sample_rate, *trained).items():
+        new = self._load_known(recordings, sample_rate, machine)
+        for name, loaded in new.items():
             is_copy = find_copies(kept[name], loaded, among_new=False)
             pairs = zip(loaded.names, is_copy.tolist(), strict=True)
             known += [recording for recording, copied in pairs if copied]
@@ -233,10 +228,9 @@ class FittedDetector(DetectorState):
         """Return each machine's index, recordings and clip scores."""
         from gammavae_jax.scoring.clip_scorer import score_of_clips
 
-        detector = self._fitted()
-        given = of_known_machines(recordings, machine, self.machines_)
-        trained = detector.filterbank, detector.config, detector.conditions
-        loaded = self._load(given, sample_rate, *trained, keep_sounds=keep_sounds)
+        loaded = self._load_known(
+            recordings, sample_rate, machine, keep_sounds=keep_sounds
+        )
         numbers = [self.machines_.index(name) for name in loaded]
         of_clips = (found.clips for found in loaded.values())
         clips = dict(zip(numbers, of_clips, strict=True))

@@ -38,6 +38,7 @@ from gammavae_jax.scoring.verdict import Segment, Verdict, stretches_of
 
 CLIPS_IN_SEGMENT = 6  # a minute of clips of ten seconds
 Numbers = Sequence[float] | Float[np.ndarray, "_"]
+HeldOut = tuple[Float[np.ndarray, "_"], Float[np.ndarray, "_"]]  # scores, weights
 
 # Of the training recordings, those with the fewest clips may be shorter than a segment.
 _SHARE_SHORTER = 0.1
@@ -122,7 +123,8 @@ class DecisionRule:
                 f"{name}: the score is not finite: leave the recording out, and check "
                 "whether its samples are far outside [-1, 1]"
             )
-        score, p_value, threshold, n_recordings = self._compared(judged)
+        held_out = self.held_out_segments(min(map(len, _split(judged))))[:2]
+        score, p_value, threshold, n_recordings = self._compared(judged, held_out)
         is_above = is_running & (of_clips > self.threshold)
         return Verdict(
             name,
@@ -136,7 +138,7 @@ class DecisionRule:
             stretches_of(of_clips, is_above, seconds),
             n_recordings,
             Counter(state.value for state in states),
-            self._segments(of_clips, seconds, np.flatnonzero(is_running)),
+            self._segments(of_clips, seconds, np.flatnonzero(is_running), held_out),
         )
 
     def _segments(
@@ -144,21 +146,21 @@ class DecisionRule:
         scores: Float[np.ndarray, "clip"],
         seconds: Numbers,
         running: Int[np.ndarray, "_"],
+        held_out: HeldOut,
     ) -> tuple[Segment, ...]:
         """Return the segments that consist of the clips with these numbers."""
         if not len(running):
             return ()
         ends, places = np.cumsum(seconds), _split(running)
         means = np.array([scores[place].mean() for place in places])
-        held_out = self.held_out_segments(min(map(len, places)))[:2]
-        known = self.is_conformal and len(held_out[0]) > 0
-        p = p_values(means, *held_out) if known else np.full(len(means), np.nan)
+        is_known = self.is_conformal and len(held_out[0]) > 0
+        p = p_values(means, *held_out) if is_known else np.full(len(means), np.nan)
         first = [float(ends[place[0]] - seconds[place[0]]) for place in places]
         last = [float(ends[place[-1]]) for place in places]
         return tuple(map(Segment, first, last, means.tolist(), p.tolist()))
 
     def _compared(
-        self, clips: Float[np.ndarray, "clip"]
+        self, clips: Float[np.ndarray, "clip"], held_out: HeldOut
     ) -> tuple[float, float, float, float]:
         """Compare a recording's clips with held-out segments.
 
@@ -166,8 +168,7 @@ class DecisionRule:
             The decisive segment's score, the recording's p-value, the threshold, and
             the number of independent recordings behind them.
         """
-        segments = _split(clips)
-        scores, weights, _ = self.held_out_segments(min(map(len, segments)))
+        segments, (scores, weights) = _split(clips), held_out
         n_recordings = float(np.round(weights.sum(), 6))
         if not self.is_conformal or n_recordings < clips_needed(self.false_alarm_rate):
             segments = [clips]  # no segment could have a p-value that is small enough

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import capacity_to_learn, hash_name
-from gammavae_jax.data.clips import NamedClips, recording_numbers
+from gammavae_jax.data.clips import NamedClips, group_numbers
 from gammavae_jax.data.groups import group_clips, unmatched_note
 from gammavae_jax.data.recording_clips import LoadedRecordings, parts_held_together
 from gammavae_jax.data.recording_notes import note_reference_channel
@@ -164,8 +164,7 @@ def _comparable(old: LoadedRecordings, config: Config) -> LoadedRecordings:
     `fit` compares them with each other. Linked to each other, they would be compared
     with nothing but the new recordings.
     """
-    clips = old.clips
-    group = recording_numbers(clips) if clips.group is None else clips.group
+    clips, group = old.clips, group_numbers(old.clips)
     if len(np.unique(group)) > 1:
         return old
     parts = parts_held_together(group, config.n_folds)

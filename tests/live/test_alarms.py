@@ -131,7 +131,7 @@ def test_watches_that_score_one_recording_each_raise_the_alarms_of_a_single_one(
     assert sum(of["alarms"] for of in of_each) == counts["alarms"] == 2
     kinds = [message["event"] for message in many.sent]
     assert kinds == ["alarm", "alarm_over", "alarm"]  # the last one when the hold ends
-    (tmp_path / "many" / "state").unlink()  # everything begins anew
+    (tmp_path / "many" / "state").unlink()  # the watch starts from scratch
     many.lines.clear()
     many.watch(policy)
     assert many.lines == one.lines

@@ -99,7 +99,7 @@ def test_a_held_alarm_that_outlasts_the_hold_time_is_reported_once_more():
         (10.0, False, None),
         (10.0, False, 20.0),
         (30.0, True, None),
-        (30.0, False, None),  # at 50 s; the hold time begins anew
+        (30.0, False, None),  # at 50 s; another hold time begins
         (30.0, False, 70.0),
         (80.0, True, None),
     ]

@@ -26,6 +26,8 @@ from gammavae_jax.scoring.learn import (
 )
 from gammavae_jax.training.members import NO_FOLD
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 RATE = 16000
 SETTINGS = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]
 SCORE, GAUSS = "fusion_smooth_max", "mahalanobis"
@@ -49,15 +51,6 @@ LOAD = [hum(300 + seed, 1500.0) for seed in range(22)]
 def fast(*settings, **options):
     options = {"epochs": 1, "clip_seconds": 1.0, "verbose": False, **options}
     return gv.AnomalyDetector(settings=[*SETTINGS, *settings], **options)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_device():
-    """Use one device, since programs are compiled for each."""
-    one = jax.local_devices()[:1]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "local_devices", lambda: one)
-        yield
 
 
 @pytest.fixture(scope="module")
