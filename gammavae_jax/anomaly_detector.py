@@ -40,7 +40,7 @@ class AnomalyDetector(FittedDetector):
         epochs: the number of passes over the recordings. Default: the preset's number,
             raised if necessary to reach about a thousand training steps, or 400 if
             no score needs the model.
-        seed: the seed of all random numbers.
+        random_state: the seed of all random numbers; None draws a new one for each fit.
         false_alarm_rate: the share of normal recordings that may raise an alarm.
         clip_seconds: longer recordings are cut into clips of about this length, and
             scores and verdicts combine its clips; None disables cutting.
@@ -57,7 +57,7 @@ class AnomalyDetector(FittedDetector):
         *,
         preset: str = "default",
         epochs: int | None = None,
-        seed: int = 13711,
+        random_state: int | None = 13711,
         false_alarm_rate: float = 0.1,
         clip_seconds: float | None = 10.0,
         settings: Sequence[str] = (),
@@ -66,7 +66,7 @@ class AnomalyDetector(FittedDetector):
     ):
         self.preset = preset
         self.epochs = epochs
-        self.seed = seed
+        self.random_state = random_state
         self.false_alarm_rate = false_alarm_rate
         self.clip_seconds = clip_seconds
         self.settings = settings

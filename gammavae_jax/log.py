@@ -21,8 +21,6 @@ from gammavae_jax.errors import printable
 
 Advance = Callable[..., None]
 
-_SECONDS_BETWEEN_LINES = 15.0
-
 
 class Log:
     """A log that prints messages, keeps notes for the result files and times stages.
@@ -68,13 +66,19 @@ class Log:
 
     @contextmanager
     def progress(self, title: str, total: int, done: int = 0) -> Iterator[Advance]:
-        """Show progress: on a terminal as a bar, elsewhere as a line every 15 seconds.
+        """Show progress: as a bar on a terminal, as one changing line in a notebook.
+
+        Elsewhere, a line is printed every 15 seconds.
 
         Yields the function `advance(text="")`, to be called after each step. `done` is
         the number of steps that are already finished.
         """
+        if self.console.is_jupyter and not self.console.quiet:
+            # Rich's bar would need ipywidgets.
+            yield _lines(title, total, done, _changing_line(), seconds_between=0.5)
+            return
         if not self.console.is_terminal:
-            yield self._lines(title, total, done)
+            yield _lines(title, total, done, self.say)
             return
         with Progress(
             TextColumn("{task.description:<11}"),
@@ -87,23 +91,43 @@ class Log:
             task = bar.add_task(title, total=total, completed=done, text="")
             yield lambda text="": bar.update(task, advance=1, text=text)
 
-    def _lines(self, title: str, total: int, done: int) -> Advance:
-        """Return a function that prints progress every 15 seconds and at the end."""
-        start = last = time.monotonic()
-        first = done
 
-        def advance(text: str = "") -> None:
-            nonlocal done, last
-            done += 1
-            now = time.monotonic()
-            if done < total and now - last < _SECONDS_BETWEEN_LINES:
-                return
-            last = now
-            left = (now - start) / (done - first) * (total - done)
-            rest = f", {left:.0f} s left" if done < total else ""
-            self.say(f"{title} {done}/{total}{rest}  {text}".rstrip())
+def _lines(
+    title: str,
+    total: int,
+    done: int,
+    show: Callable[[str], None],
+    seconds_between: float = 15.0,
+) -> Advance:
+    """Return a function that shows progress from time to time, and at the end."""
+    start = last = time.monotonic()
+    first = done
 
-        return advance
+    def advance(text: str = "") -> None:
+        nonlocal done, last
+        done += 1
+        now = time.monotonic()
+        if done < total and now - last < seconds_between:
+            return
+        last = now
+        left = (now - start) / (done - first) * (total - done)
+        rest = f", {left:.0f} s left" if done < total else ""
+        show(f"{title} {done}/{total}{rest}  {text}".rstrip())
+
+    return advance
+
+
+def _changing_line() -> Callable[[str], None]:
+    """Return a function that replaces a line below the current cell of a notebook."""
+    from IPython.display import display
+
+    line = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def show(text: str) -> None:
+        if line is not None:  # IPython cannot display here
+            line.update({"text/plain": printable(text)}, raw=True)
+
+    return show
 
 
 def _print_lines(console: Console, message: str) -> None:

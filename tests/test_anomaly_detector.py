@@ -391,7 +391,7 @@ def test_a_detector_is_refused_if_its_parameters_are_damaged_or_gone(
     ("parameters", "message"),
     [
         ({"epochs": 9}, "epochs was changed to 9 after fit.*: call fit again, .* to 3"),
-        ({"seed": 1}, "seed was changed to 1 after fit"),
+        ({"random_state": 1}, "random_state was changed to 1 after fit"),
         ({"preset": "vae"}, "preset was changed to 'vae' after fit"),
         ({"settings": [*SMALL, "model.n_latent=2"]}, "settings was changed to"),
         ({"settings": ()}, r"settings was changed to \[\] after fit"),
@@ -452,8 +452,7 @@ def test_clip_seconds_set_after_fit_is_what_save_writes(detector, twin, tmp_path
         ({"epochs": "5"}, "epochs is '5': set it to a whole number or None"),
         ({"epochs": True}, "epochs is True"),
         ({"epochs": 2.5}, "epochs is 2.5"),
-        ({"seed": None}, "seed is None: set it to a whole number"),
-        ({"seed": "1"}, "seed is '1'"),
+        ({"random_state": "1"}, "random_state is '1': set it to a whole number or"),
         ({"preset": 3}, "preset is 3: set it to the name of a preset"),
         (
             {"settings": "model.n_latent=4"},
@@ -480,7 +479,7 @@ def test_a_parameter_of_the_wrong_type_is_refused_before_training(parameters, me
 def test_numbers_of_numpy_are_converted_and_can_be_saved(training, tmp_path):
     detector = small().set_params(
         epochs=np.int32(7),
-        seed=np.int64(5),
+        random_state=np.int64(5),
         false_alarm_rate=np.float32(0.2),
         clip_seconds=np.int16(1),
         skip_bad_files=np.bool_(False),
@@ -490,6 +489,14 @@ def test_numbers_of_numpy_are_converted_and_can_be_saved(training, tmp_path):
     assert (config.train.epochs, config.seed) == (7, 5)
     assert config.scoring.false_alarm_rate == 0.2
     json.dumps(plain_parameters(detector.get_params()))
+
+
+def test_without_a_random_state_each_fit_draws_another_seed(training):
+    seeds = {
+        training(small().set_params(random_state=None), NORMAL)["config"].seed
+        for _ in range(3)
+    }
+    assert len(seeds) == 3
 
 
 @pytest.mark.parametrize("name", [1, np.int64(3), None, "", "a\nb", ("a",)])
@@ -610,12 +617,12 @@ def test_the_conditions_of_the_training_are_saved_and_compared(
         ({"false_alarm_rate": float("nan")}, "is malformed"),
         ({"clip_seconds": -1.0}, "clip_seconds is -1.0: it must"),
         ({"clip_seconds": float("nan")}, "malformed"),
-        ({"seed": -1}, "seed is -1: it must"),
+        ({"random_state": -1}, "random_state is -1: it must be from 0 to"),
         ({"epochs": 0}, "train.epochs is 0: it must"),
         ({"preset": "nonsense"}, "nonsense"),
         ({"settings": ["model.nonsense=1"]}, "unknown field 'model.nonsense'"),
         ({"settings": [5]}, "is malformed"),
-        ({"seed": True}, "is malformed"),
+        ({"random_state": True}, "is malformed"),
         ({"epochs": "5"}, "is malformed"),
         ({"from_the_future": 1}, "another version"),
         ([], "is malformed"),

@@ -70,7 +70,7 @@ class Fit:
         detector = AnomalyDetector(
             preset=self.preset,
             epochs=self.epochs,
-            seed=self.seed,
+            random_state=self.seed,
             false_alarm_rate=self.false_alarm_rate,
             clip_seconds=self.clip_seconds,
             settings=self.settings(),

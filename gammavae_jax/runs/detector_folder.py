@@ -87,7 +87,7 @@ def read_detector(folder: Path) -> tuple[Detector, dict[str, Any], str]:
         parameters = {
             "preset": config.preset,
             "epochs": config.train.epochs,
-            "seed": config.seed,
+            "random_state": config.seed,
             "false_alarm_rate": config.scoring.false_alarm_rate,
             # A run does not cut its clips; new recordings are cut into clips as long.
             "clip_seconds": max(lengths, default=None),

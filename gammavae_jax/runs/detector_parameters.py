@@ -22,14 +22,15 @@ _NUMBER = (int, float)
 PARAMETERS: dict[str, tuple[tuple[type, ...], str]] = {
     "preset": ((str,), "the name of a preset"),
     "epochs": ((int, type(None)), "a whole number or None"),
-    "seed": ((int,), "a whole number"),
+    "random_state": ((int, type(None)), "a whole number or None"),
     "false_alarm_rate": (_NUMBER, "a number"),
     "clip_seconds": ((*_NUMBER, type(None)), "a finite number or None"),
     "settings": ((list,), "a list of strings such as 'model.n_latent=16'"),
     "skip_bad_files": ((bool,), "True or False"),
     "verbose": ((bool,), "True or False"),
 }
-_LEARNT = ("preset", "epochs", "seed", "settings")
+_LARGEST_SEED = 2**31 - 1
+_LEARNT = ("preset", "epochs", "random_state", "settings")
 
 
 def plain_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,17 +72,24 @@ def configuration_of(parameters: Mapping[str, Any]) -> Config:
     Raises:
         InputError: a value is out of range, or `settings` contradict a parameter.
     """
-    preset, epochs, rate = (
-        parameters[name] for name in ("preset", "epochs", "false_alarm_rate")
+    preset, epochs, seed, rate = (
+        parameters[name]
+        for name in ("preset", "epochs", "random_state", "false_alarm_rate")
     )
+    if seed is None:
+        seed = int(np.random.default_rng().integers(_LARGEST_SEED, endpoint=True))
+    if not 0 <= seed <= _LARGEST_SEED:
+        raise InputError(
+            f"random_state is {seed}: it must be from 0 to {_LARGEST_SEED}, or None"
+        )
     given = [f"scoring.false_alarm_rate={rate}"]
     if epochs is not None:
         given.append(f"train.epochs={epochs}")
-    config = replace(named_preset(preset), seed=parameters["seed"])
+    config = replace(named_preset(preset), seed=seed)
     config = override(config, [*given, *parameters["settings"]])
     made = {
         "epochs": config.train.epochs,
-        "seed": config.seed,
+        "random_state": config.seed,
         "false_alarm_rate": config.scoring.false_alarm_rate,
     }
     for name, value in made.items():

@@ -20,6 +20,7 @@ from gammavae_jax.scoring.verdict import Verdict
 
 if TYPE_CHECKING:
     from gammavae_jax.report.explanation import Explanation
+    from gammavae_jax.report.notebook import ReportedVerdicts
     from gammavae_jax.scoring.decision import Scored
 
 Given = Any  # `Recordings` of one machine, or a dict of them by machine name
@@ -117,19 +118,24 @@ class FittedDetector(DetectorState):
         path: str | os.PathLike[str],
         sample_rate: int | None = None,
         machine: str | None = None,
-    ) -> list[Verdict]:
+    ) -> "ReportedVerdicts":
         """Score recordings, and write a web page that explains the scores.
 
-        The page shows what was unexpected in each sound. For the other arguments, see
-        `score_recordings`. If the page cannot be written, an InputError says so.
+        The page shows what was unexpected in each sound. A notebook shows it below a
+        cell that ends with this call. For the other arguments, see `score_recordings`.
+        If the page cannot be written, an InputError says so.
+
+        Returns:
+            A list with a verdict for each recording.
         """
+        from gammavae_jax.report.notebook import ReportedVerdicts
         from gammavae_jax.report.recordings_page import write_recordings_report
         from gammavae_jax.scoring.decision import judge_recordings
 
         scored = self._clip_scores(recordings, sample_rate, machine, keep_sounds=True)
         verdicts = judge_recordings(self.detector_, scored)
         write_recordings_report(Path(path), self.detector_, scored)
-        return verdicts
+        return ReportedVerdicts(verdicts, Path(path).absolute())
 
     def explain(
         self,

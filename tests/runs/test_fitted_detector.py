@@ -111,7 +111,7 @@ def test_scores_depend_neither_on_the_seed_nor_on_the_name_of_the_machine(detect
     given = [sound(seed, broken=seed > 54) for seed in range(50, 60)]
     expected = detector.score_recordings(given, RATE)
     for seed, name in ((1, "fan"), (2, "pump")):
-        other = fast(seed=seed).fit({name: NORMAL}, sample_rate=RATE)
+        other = fast(random_state=seed).fit({name: NORMAL}, sample_rate=RATE)
         found = other.score_recordings(given, RATE)
         assert [v._replace(machine="fan") for v in found] == expected
 

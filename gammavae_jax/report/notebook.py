@@ -1,0 +1,40 @@
+"""Shows a page of recordings inside a notebook."""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from gammavae_jax.scoring.verdict import Verdict
+
+_MOST_BYTES = 20_000_000  # a notebook that contains larger pages opens slowly
+# Scripts on the page may run, but cannot reach the notebook.
+_FRAME = (
+    '<iframe srcdoc="{page}" sandbox="allow-scripts" title="{title}" '
+    'style="width: 100%; height: 700px; border: 0"></iframe>'
+)
+
+
+class ReportedVerdicts(list[Verdict]):
+    """The verdicts on recordings, with the page that explains them.
+
+    A notebook shows the page if a cell ends with this list.
+
+    Args:
+        verdicts: one per recording.
+        path: the page.
+    """
+
+    def __init__(self, verdicts: Sequence[Verdict], path: Path):
+        super().__init__(verdicts)
+        self.path = path
+
+    def _repr_html_(self) -> str | None:
+        """Return the page in a frame, or where to find it if it is too large."""
+        try:
+            size = self.path.stat().st_size
+            page = self.path.read_text("utf-8") if size <= _MOST_BYTES else None
+        except OSError:  # moved or deleted since
+            return None
+        if page is None:
+            return f"Open {escape(str(self.path))} in a browser."
+        return _FRAME.format(page=escape(page), title=escape(self.path.name))
