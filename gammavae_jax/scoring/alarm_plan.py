@@ -1,10 +1,11 @@
-"""Chooses the alarm policy that keeps to a number of false alarms per day.
+"""Chooses an alarm policy that does not exceed a number of false alarms per day.
 
-Each window of `n` segments that has at least `k` counting ones may be a new false
-alarm, so there are at most as many per day as segments per day, times the probability
-of such a window (see `alarm_rate`). Of the policies that keep to the requested number,
-the one is chosen that reports a reference fault first: a fault that raises half of its
-segments above the level that 10 % of healthy segments exceed.
+A policy raises an alarm when at least `k` of the last `n` segments count, which means
+that their p-values are low (see `alarm_policy`). The number of false alarms per day is
+at most the number of segments per day times the probability that at least `k` of `n`
+healthy segments count (see `alarm_rate`). Of the policies that keep to the requested
+number, the module chooses the one that reports a reference fault first. This fault
+raises half of its segments above the level that 10 % of healthy segments exceed.
 """
 
 import math
@@ -35,33 +36,33 @@ from gammavae_jax.scoring.detector import Detector, machine_names
 from gammavae_jax.scoring.sample_size import clips_needed
 
 _DAY = 86400.0  # s
-_LEVEL = 0.1  # that the reference fault exceeds with half of its segments
-_QUANTILES = 0.05, 0.95  # of the stated range
-_MOST_RECORDINGS = 100_000  # a remedy does not ask for more
+_LEVEL = 0.1  # half of the reference fault's segments have p-values up to this
+_QUANTILES = 0.05, 0.95  # the limits of the range of false alarms
+_MOST_RECORDINGS = 100_000  # the largest number that an error message suggests
 
 
 class AlarmRequest(NamedTuple):
-    """What a user asks of a policy: a rate, or `k` of `n` segments."""
+    """A user's request for a policy: a false-alarm rate, or `k` of `n` segments."""
 
     false_alarms_per_day: float | None = None
-    recordings_per_day: float | None = None  # None: recorded without a pause
-    after: tuple[int, int] | None = None  # k of n, at the detector's false-alarm rate
+    recordings_per_day: float | None = None  # None: recording never pauses
+    after: tuple[int, int] | None = None  # k and n; the level is the false-alarm rate
     hold_seconds: float = 0.0
 
 
 def plan_policy(
     rule: DecisionRule, clip_seconds: float, request: AlarmRequest
 ) -> AlarmPolicy:
-    """Return the policy that a user asks for.
+    """Return the alarm policy that meets a user's request.
 
     Args:
-        rule: the rule of the machine.
+        rule: the machine's rule.
         clip_seconds: the mean length of a clip.
-        request: what the user asks for.
+        request: the request, with either a false-alarm rate or `after`.
 
     Raises:
-        InputError: the training recordings do not suffice, or the request has neither
-            or both of the rate and the rule, or a value is out of range.
+        InputError: there are too few training recordings, the request has neither or
+            both of the rate and `after`, or a value is out of range.
     """
     rate, after = request.false_alarms_per_day, request.after
     if (rate is None) == (after is None):
@@ -87,7 +88,7 @@ def mean_clip_seconds(detector: Detector, machine: str) -> float:
     """Return the mean length of a machine's training clips, in seconds.
 
     Raises:
-        InputError: it is unknown.
+        InputError: the length is unknown.
     """
     conditions = detector.conditions.get(machine)
     if conditions is None:
@@ -103,33 +104,33 @@ def mean_clip_seconds(detector: Detector, machine: str) -> float:
 
 
 class Stream(NamedTuple):
-    """What is known of a healthy machine's segments."""
+    """A healthy machine's segments: the held-out ones, and how often new ones come."""
 
     machine: str
     n_recordings: float  # independent held-out recordings
-    sequences: tuple[Float[np.ndarray, "_"], ...]  # held-out scores, in their order
+    sequences: tuple[Float[np.ndarray, "_"], ...]  # held-out scores, in time order
     segment_seconds: float
     segments_per_day: float
 
     def correlation(self, n: int) -> float:
-        """Return the correlation within `n` segments; see `cautious_correlation`."""
+        """Return the `cautious_correlation` within `n` consecutive segments."""
         return cautious_correlation(self.sequences, self.n_recordings, n)
 
 
 def stream_of(
     rule: DecisionRule, clip_seconds: float, recordings_per_day: float | None = None
 ) -> Stream:
-    """Return what the held-out recordings say about new ones.
+    """Describe the segments of a healthy machine, based on held-out recordings.
 
     Args:
-        rule: the rule of the machine.
+        rule: the machine's rule.
         clip_seconds: the mean length of a clip.
-        recordings_per_day: how many recordings arrive. They have as many segments as
-            the training recordings on average. Default: as many as can be recorded
-            without a pause.
+        recordings_per_day: how many recordings arrive. Each is assumed to have as many
+            segments as the average training recording. Default: recording never pauses.
 
     Raises:
-        InputError: there are no held-out scores, or the number is out of range.
+        InputError: there are no held-out scores, or `recordings_per_day` is not a
+            positive number.
     """
     scores, weights, recordings = rule.held_out_segments(CLIPS_IN_SEGMENT)
     machine = printable(rule.machine)
@@ -146,7 +147,7 @@ def stream_of(
         per_day = recordings_per_day * float(np.mean(_segments_of_each(rule)))
     parts = np.split(scores, np.flatnonzero(np.diff(recordings)) + 1)
     if sum(len(part) > 1 for part in parts) < len(parts) / 2:
-        parts = [scores]  # recordings of one segment follow each other
+        parts = [scores]  # treat recordings of one segment as one sequence
     n_recordings = float(weights.sum())
     return Stream(rule.machine, n_recordings, tuple(parts), seconds, per_day)
 
@@ -158,11 +159,11 @@ def _segments_of_each(rule: DecisionRule) -> list[int]:
 
 
 def choose_policy(stream: Stream, false_alarms_per_day: float) -> AlarmPolicy:
-    """Return the policy that keeps to a rate and reports the reference fault first.
+    """Return the policy that keeps to the rate and reports the reference fault first.
 
     Raises:
-        InputError: the rate is out of range, or no policy keeps to it; the message says
-            what would be enough.
+        InputError: the rate is out of range, or no policy keeps to it. The message then
+            says what would help.
     """
     rate = false_alarms_per_day
     if not 0 < rate < math.inf:
@@ -173,7 +174,7 @@ def choose_policy(stream: Stream, false_alarms_per_day: float) -> AlarmPolicy:
         level = rank / (stream.n_recordings + 1)
         chance = _share_of_fault(level)
         if k / chance >= shortest:
-            continue  # it takes at least so long
+            continue  # on average, it takes at least k / chance segments
         wait = expected_segments(k, n, chance)
         if wait < shortest:
             best, shortest = AlarmPolicy(level, k, n), wait
@@ -183,7 +184,10 @@ def choose_policy(stream: Stream, false_alarms_per_day: float) -> AlarmPolicy:
 
 
 def _candidates(stream: Stream, most: float) -> Iterator[tuple[int, int, int]]:
-    """Yield each `k`, `n`, and the highest rank whose chance is at most `most`."""
+    """Yield each `k`, `n`, and the highest rank with a false-alarm rate up to `most`.
+
+    The rate is the number of false alarms per segment.
+    """
     n_recordings, highest = stream.n_recordings, int((stream.n_recordings + 1) / 2)
     for n in range(1, MOST_SEGMENTS + 1):
         correlation = stream.correlation(n)
@@ -203,16 +207,16 @@ def _candidates(stream: Stream, most: float) -> Iterator[tuple[int, int, int]]:
 def _share_of_fault(level: float) -> float:
     """Return the share of the reference fault's segments with p-values up to a level.
 
-    The fault shifts the normal scores.
+    The fault adds a constant to the Gaussian quantiles of healthy segments.
     """
     return float(ndtr(ndtri(level) - ndtri(_LEVEL)))
 
 
 def with_expectations(policy: AlarmPolicy, stream: Stream) -> AlarmPolicy:
-    """Return the policy with the false alarms and delays that it should have.
+    """Return the policy with its expected false alarms and delays.
 
     Raises:
-        InputError: with so few recordings, no segment can count.
+        InputError: there are so few recordings that no segment can count.
     """
     n_recordings, k, n = stream.n_recordings, policy.k, policy.n
     rank = math.floor(round(policy.level * (n_recordings + 1), 6))
@@ -225,7 +229,7 @@ def with_expectations(policy: AlarmPolicy, stream: Stream) -> AlarmPolicy:
         raise InputError(f"{problem}: record {needed}, or raise the rate")
     correlation = stream.correlation(n)
     share = scipy.stats.beta(rank, n_recordings + 1 - rank)
-    # The least if segments are independent, the most if they are correlated.
+    # Independent segments give the lower limit, correlated ones the upper limit.
     ends = share.ppf(_QUANTILES)
     low = float(chance_given_share(ends[:1], 0.0, k, n)[0])
     high = float(chance_given_share(ends[1:], correlation, k, n)[0])
@@ -246,7 +250,7 @@ def with_expectations(policy: AlarmPolicy, stream: Stream) -> AlarmPolicy:
 
 
 def _refusal(stream: Stream, rate: float) -> str:
-    """Say why no policy keeps to a rate, and what would be enough."""
+    """Return a message that says why no policy keeps to a rate, and what would help."""
     lowest = _lowest_rate(stream)
     problem = (
         f"{printable(stream.machine)}: with {stream.n_recordings:.3g} independent "
@@ -264,13 +268,13 @@ def _refusal(stream: Stream, rate: float) -> str:
 
 
 def _rounded_up(value: float) -> str:
-    """Return a number with two digits that is not smaller."""
+    """Return a number as text, rounded up to two digits."""
     step = 10.0 ** (math.floor(math.log10(value)) - 1)
     return rounded(math.ceil(value / step) * step)
 
 
 def _recordings_needed(stream: Stream, rate: float) -> int | None:
-    """Return how many independent recordings would be enough; None if too many."""
+    """Return how many independent recordings are needed; None if over 100,000."""
 
     def is_enough(n_recordings: int) -> bool:
         return _lowest_rate(stream._replace(n_recordings=float(n_recordings))) <= rate
@@ -285,7 +289,7 @@ def _recordings_needed(stream: Stream, rate: float) -> int | None:
 
 
 def _lowest_rate(stream: Stream) -> float:
-    """Return the false alarms per day of the strictest policy."""
+    """Return the strictest policy's number of false alarms per day."""
     n = MOST_SEGMENTS
     correlation = stream.correlation(n)
     chance = chance_of_alarm(1, stream.n_recordings, correlation, n, n)

@@ -1,15 +1,14 @@
-"""Raises alarms for a machine from the segments of its recordings, in their order.
+"""Raises alarms for a machine, based on the sequence of its recordings' segments.
 
 A segment is about six clips of a recording (see `decision`). It *counts* if its p-value
 is at most the policy's level. An alarm is raised when at least `k` of the last `n`
 segments count, and ends when at most half of `k` do, so that it does not flicker.
-For the hold time after an alarm was raised, further alarms are marked as held. One
-that is still active when the hold time ends is reported then, and the hold time begins
-again.
+During the hold time after an alarm, further alarms are marked as held. If a held alarm
+is still active when the hold time ends, it is reported, and a new hold time begins.
 
-The recordings of a machine form one sequence. A gap between two recordings changes
+All recordings of a machine form one sequence. A gap between two recordings changes
 nothing, and a recording in which the machine never runs adds no segment. `watch`,
-`serve` and Python all use this module, so that they agree to the last digit.
+`serve` and the Python interface all use this module, so their results are identical.
 """
 
 import math
@@ -20,9 +19,9 @@ from typing import Any, NamedTuple
 from gammavae_jax.errors import InputError
 from gammavae_jax.scoring.verdict import Segment, Verdict
 
-MOST_SEGMENTS = 12  # that a policy looks back on
-_ROUNDING = 1e-9  # of p-values
-_LEAST = 0.001  # false alarms per day that are distinguished from none
+MOST_SEGMENTS = 12  # the largest `n` of a policy
+_ROUNDING = 1e-9  # tolerance for rounding errors of p-values
+_LEAST = 0.001  # the smallest number of false alarms per day that is shown
 _UNITS = (86400, "days"), (3600, "hours"), (60, "minutes"), (1, "s")
 
 
@@ -39,7 +38,7 @@ class Alarm(NamedTuple):
     start: Moment  # the beginning of the first segment that counts
     raised: Moment  # the end of the segment that raised the alarm
     end: Moment | None = None  # the end of the last segment; None while it is active
-    is_held: bool = False  # raised in the hold time of an earlier one, and still in it
+    is_held: bool = False  # raised during an earlier alarm's hold time, still running
 
     def entry(self) -> dict[str, Any]:
         """Return the alarm as a JSON object."""
@@ -49,20 +48,20 @@ class Alarm(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """What a policy is expected to do; see `alarm_plan`."""
+    """The expected false alarms and delays of a policy; see `alarm_plan`."""
 
     false_alarms_per_day: float  # at most
     range: tuple[float, float]  # with 90 % probability, given the training recordings
     segment_seconds: float
     segments_per_day: float
-    delay_of_half: float  # s; of a fault that raises half of the segments above 10 %
-    delay_of_all: float  # s; of a fault in which every segment counts
+    delay_of_half: float  # s; for a reference fault (see `alarm_plan`)
+    delay_of_all: float  # s; for a fault in which every segment counts
     n_recordings: float  # independent training recordings
-    correlation: float  # of neighbouring segments, with its uncertainty added
+    correlation: float  # of neighbouring segments, plus one standard error
 
 
 class AlarmState(NamedTuple):
-    """What a policy remembers of a machine's recordings."""
+    """A policy's memory of a machine's recordings so far."""
 
     # Whether each of the last `n` segments counts, and when it began.
     window: tuple[tuple[bool, Moment], ...] = ()
@@ -77,15 +76,15 @@ class AlarmPolicy:
 
     Attributes:
         level: the highest p-value with which a segment counts.
-        k: how many segments must count.
-        n: of how many.
-        hold_seconds: for so long after an alarm, further ones are held back. The time
-            is that of the recordings, not of the wall clock.
-        recording_seconds: the time from one recording to the next, if longer than the
-            recording.
-        most_segments: of a recording, if false alarms were planned for a number of
-            recordings per day; None: any number.
-        expected: false alarms and delays, if known.
+        k: the number of segments that must count.
+        n: the number of most recent segments that are considered.
+        hold_seconds: how long further alarms are held back after an alarm, measured
+            along the recordings, not by the wall clock.
+        recording_seconds: the time from the start of one recording to the start of the
+            next, if recordings are shorter than that.
+        most_segments: the largest number of segments in a recording, if the policy was
+            planned for a number of recordings per day; None: no limit.
+        expected: the expected false alarms and delays, if known.
 
     Raises:
         InputError: a value is out of range.
@@ -117,11 +116,11 @@ class AlarmPolicy:
     def step(
         self, state: AlarmState, segment: Segment, recording: str
     ) -> tuple[AlarmState, Alarm | None]:
-        """Take the next segment of a recording.
+        """Process the next segment of a recording.
 
         Returns:
-            The new state, and the alarm that was raised, is no longer held back, or has
-            ended, if any.
+            The new state, and the alarm that the segment raised, released from its
+            hold, or ended, if any.
         """
         counted = self.counts(segment), Moment(recording, segment.start)
         window = (*state.window, counted)[-self.n :]
@@ -146,11 +145,11 @@ class AlarmPolicy:
     def follow(
         self, state: AlarmState, verdict: Verdict
     ) -> tuple[AlarmState, list[Alarm]]:
-        """Take the next recording.
+        """Process the next recording.
 
         Returns:
-            The new state, and the alarms that were raised, are no longer held back, or
-            have ended, in order.
+            The new state, and the alarms that the recording raised, released from their
+            hold, or ended, in order.
         """
         events = []
         for segment in verdict.segments:
@@ -160,9 +159,9 @@ class AlarmPolicy:
         return state._replace(clock=clock), events
 
     def alarms(self, verdicts: Iterable[Verdict]) -> list[Alarm]:
-        """Return the alarms of recordings that form one sequence, in order.
+        """Return the alarms of a sequence of recordings, in order.
 
-        Only the last alarm can have no end.
+        Only the last alarm may still be active.
         """
         state, found = AlarmState(), []
         for verdict in verdicts:
@@ -182,7 +181,7 @@ class AlarmPolicy:
 
     @property
     def description(self) -> str:
-        """The rule and what to expect of it, in a few sentences."""
+        """The rule, its false alarms and its delays, in a few sentences."""
         text = f"alarm if {self.rule}"
         if self.hold_seconds:
             text += f", then hold for {duration(self.hold_seconds)}"
@@ -202,17 +201,17 @@ class AlarmPolicy:
 
 
 def _rounded(rate: float) -> str:
-    """Return a rate with two digits; the smallest are rounded to 0."""
+    """Return a rate as text with two digits; below 0.001 it is "0"."""
     return rounded(rate) if rate >= _LEAST else "0"
 
 
 def rounded(value: float, n_digits: int = 2) -> str:
-    """Return a number with so many digits, without an exponent unless it is huge."""
+    """Return a rounded number as text, without an exponent unless it is huge."""
     return f"{float(f'{value:.{n_digits}g}'):g}"
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time with two digits: `90 s`, `9 minutes` or `3.5 hours`."""
+    """Return a duration as text, such as `90 s`, `9 minutes` or `3.5 hours`."""
     size, unit = next(
         (size, unit) for size, unit in _UNITS if size == 1 or seconds >= 2 * size
     )

@@ -1,15 +1,17 @@
-"""How often `k` of `n` segments of a healthy machine count, and how late faults do.
+"""Computes how often a healthy machine raises alarms, and how soon a faulty one does.
 
-A segment counts if its p-value is at most `rank / (W + 1)`, where `W` is the number of
-independent held-out recordings: if fewer than `rank` of these score at least as high.
-If new segments and held-out recordings are exchangeable, the share of new segments that
-count has the distribution Beta(rank, W + 1 - rank), whatever the distribution of the
-scores (Vovk 2012). How many of `n` segments count is then beta-binomial: this allows
-for the uncertainty of the threshold.
+An alarm is raised when at least `k` of `n` segments count. A segment counts if its
+p-value is at most `rank / (W + 1)`, where `W` is the number of independent held-out
+recordings. In other words, fewer than `rank` of these score at least as high. If new
+segments and held-out recordings are exchangeable, the share of new segments that count
+has the distribution Beta(rank, W + 1 - rank), whatever the distribution of the scores
+(Vovk 2012). The number of segments that count, out of `n`, is then beta-binomial. This
+accounts for the uncertainty of the threshold.
 
-Neighbouring segments resemble each other. Their normal scores are modelled as equally
-correlated within a window of `n` segments (a Gaussian copula with one factor). The
-correlation is estimated from the held-out recordings.
+Neighbouring segments resemble each other. The model is a Gaussian copula with one
+factor: the normal scores (the Gaussian quantiles of the scores' ranks) are equally
+correlated within a window of `n` segments. The correlation is estimated from the
+held-out recordings.
 """
 
 from collections.abc import Sequence
@@ -20,11 +22,11 @@ import scipy.stats
 from jaxtyping import Float
 from scipy.special import betainc, ndtr, ndtri
 
-_N_NODES = 48  # of the integral over the share of segments that count
-_FACTOR = np.linspace(-7.5, 7.5, 51)  # standard deviations of the common factor
-_TAIL = 1e-12  # of the distribution of the share, left out of the integral
-_STANDARD_ERRORS = 1.0  # added to the estimate of a correlation
-_MOST = 0.95  # of a correlation
+_N_NODES = 48  # quadrature nodes for the share of segments that count
+_FACTOR = np.linspace(-7.5, 7.5, 51)  # the common factor, in standard deviations
+_TAIL = 1e-12  # the probability of each tail that the integral leaves out
+_STANDARD_ERRORS = 1.0  # added to an estimated correlation
+_MOST = 0.95  # the upper limit of a correlation
 
 
 def chance_of_alarm(
@@ -37,9 +39,9 @@ def chance_of_alarm(
     Args:
         rank: a segment counts if its p-value is at most `rank / (n_recordings + 1)`.
         n_recordings: the number of independent held-out recordings.
-        correlation: of the normal scores of two segments, from 0 to below 1.
-        k: how many segments must count.
-        n: of how many.
+        correlation: the correlation of two segments' normal scores, in [0, 1).
+        k: the number of segments that must count.
+        n: the number of segments in a window.
     """
     law = rank, n_recordings + 1 - rank
     ends = scipy.stats.beta.ppf([_TAIL, 1 - _TAIL], *law)
@@ -54,9 +56,10 @@ def chance_of_alarm(
 def chance_given_share(
     shares: Float[np.ndarray, "_"], correlation: float, k: int, n: int
 ) -> Float[np.ndarray, "_"]:
-    """Return the probability of at least `k` of `n` if this share of segments counts.
+    """Return the probability that at least `k` of `n` count, for each share.
 
-    See `chance_of_alarm`.
+    A share is the probability that a single segment counts. For the other arguments,
+    see `chance_of_alarm`.
     """
     if correlation == 0:
         return betainc(k, n - k + 1, shares)
@@ -69,16 +72,15 @@ def chance_given_share(
 def cautious_correlation(
     sequences: Sequence[Float[np.ndarray, "_"]], n_recordings: float, n: int
 ) -> float:
-    """Return the correlation of two segments within `n` consecutive ones.
+    """Return the estimated correlation of two segments, plus one standard error.
 
-    It is the mean over windows of `n` normal scores, and over all pairs within each,
-    plus one standard error, since an underestimated correlation would break the
-    promise.
+    The estimate averages over all pairs of normal scores in each window. The standard
+    error is added because too low a correlation would predict too few false alarms.
 
     Args:
-        sequences: scores of held-out segments that follow each other.
+        sequences: the scores of held-out segments, one array per sequence.
         n_recordings: the number of independent held-out recordings.
-        n: the number of segments in a window. Shorter sequences are used as they are.
+        n: the number of segments in a window; a shorter sequence is one window.
     """
     longest = max((len(sequence) for sequence in sequences), default=0)
     n = min(n, longest)
@@ -101,9 +103,9 @@ def cautious_correlation(
 
 
 def _of_windows(normal: Float[np.ndarray, "_"], n: int) -> Float[np.ndarray, "_"]:
-    """Return the mean product of the pairs in each window of normal scores.
+    """Return each window's mean product over all pairs of normal scores.
 
-    A sequence that is shorter than a window is one window.
+    A sequence shorter than a window is one window.
     """
     n = min(n, len(normal))
     windows = np.lib.stride_tricks.sliding_window_view(normal, n)
@@ -114,10 +116,9 @@ def expected_segments(k: int, n: int, chance: float) -> float:
     """Return how many segments it takes on average until `k` of the last `n` count.
 
     Args:
-        k: how many segments must count.
-        n: of how many.
-        chance: the probability that a segment counts, independent of the others.
-            Before the first segment, none counts.
+        k: the number of segments that must count.
+        n: the number of most recent segments that are considered.
+        chance: the probability that a segment counts, independently of the others.
     """
     if chance <= 0:
         return np.inf
@@ -125,7 +126,7 @@ def expected_segments(k: int, n: int, chance: float) -> float:
     states = np.arange(2 ** (n - 1))
     n_counted = ((states[:, None] >> np.arange(n)) & 1).sum(1)
     one, none = ((2 * states + bit) % len(states) for bit in (1, 0))
-    goes_on = n_counted + 1 < k  # even if the next segment counts
+    goes_on = n_counted + 1 < k  # no alarm, even if the next segment counts
     to_one = (np.where(goes_on, chance, 0.0), (states, one))
     to_none = (np.full(len(states), 1 - chance), (states, none))
     shape = len(states), len(states)

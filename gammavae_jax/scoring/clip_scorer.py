@@ -1,4 +1,4 @@
-"""Scores small numbers of clips, and keeps the compiled programs."""
+"""Scores small numbers of clips, and caches the compiled programs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,9 +24,9 @@ _PROGRAMS_KEPT = 32
 class ClipScorer:
     """A scorer for small numbers of clips, with a cache of compiled programs.
 
-    Padding rounds the number of clips up to a power of two, and the number of frames up
-    to one of four steps between powers of two, so that programs are compiled for only a
-    few sizes. Only the most recently used programs are kept.
+    Arrays are padded so that only a few sizes need a compiled program: the number of
+    clips to a power of two, and the number of frames to one of four sizes per power of
+    two. Only the most recently used programs are kept.
     """
 
     def __init__(self, detector: Detector):
@@ -40,8 +40,8 @@ class ClipScorer:
             clips: the clips of each machine, by the machine's index in the detector.
 
         Returns:
-            Arrays `seed machine clip`, with the machines in the given order. Values
-            beyond a machine's clips are undefined.
+            Arrays `seed machine clip`, with the machines in the given order. The
+            values of padding are undefined.
         """
         n_context = self.detector.config.features.n_context
         arrays = _rounded_up(stack_clips(list(clips.values()), n_context))
@@ -90,7 +90,7 @@ def score_of_clips(
 
 
 def _rounded_up(arrays: ClipArrays) -> ClipArrays:
-    """Pad clips and frames, so that programs are compiled for only a few sizes."""
+    """Pad clips and frames, so that only a few sizes need a compiled program."""
     n_clips, n_frames = arrays.log_mel.shape[1:3]
     more_clips = (1 << (n_clips - 1).bit_length()) - n_clips
     step = max(_FRAMES_IN_A_STEP, (1 << (n_frames - 1).bit_length()) // 8)

@@ -1,22 +1,22 @@
-"""Decides from the scores of its clips whether a recording raises an alarm.
+"""Decides whether a recording raises an alarm, based on the scores of its clips.
 
 `gammavae score`, `watch` and `serve`, the pages and the Python interface all use this
-rule, so that they agree to the last digit.
+rule, so their results are identical.
 
-Clips whose state is not running (see `data.states`) are left out. A recording
-without any other clips raises no alarm: its state is reported instead.
+Clips in which the machine is not running (see `data.states`) are left out. If no other
+clips remain, the recording raises no alarm, and its state is reported instead.
 
-A recording of up to eight clips is one segment, and a longer one is cut into segments
-of about six clips, a minute by default. A segment's score is the mean of its clips'
-scores. It is compared with the scores of segments of held-out training recordings that
-have as many clips, or fewer if the training recordings are shorter: a mean over more
-clips varies less.
+A recording of up to eight clips is one segment. A longer one is cut into segments of
+about six clips, a minute by default. A segment's score is the mean of its clips'
+scores. It is compared with the scores of held-out segments that have as many clips,
+because a mean over more clips varies less. If the training recordings are shorter, the
+held-out segments have fewer clips.
 
 A recording of `n` segments raises an alarm if, for any `k`, its `k`-th highest segment
-has a p-value of at most `k / n` times the false-alarm rate. A normal recording raises
-an alarm with at most the false-alarm rate, however long it is (Simes 1986; for
-conformal p-values, which depend on each other, see Bates et al. 2023, "Testing for
-outliers with conformal p-values").
+has a p-value of at most `k / n` times the false-alarm rate. However long a normal
+recording is, the probability that it raises an alarm is at most the false-alarm rate
+(Simes 1986; for conformal p-values, which depend on each other, see Bates et al. 2023,
+"Testing for outliers with conformal p-values").
 """
 
 import math
@@ -40,7 +40,7 @@ CLIPS_IN_SEGMENT = 6  # a minute of clips of ten seconds
 Numbers = Sequence[float] | Float[np.ndarray, "_"]
 HeldOut = tuple[Float[np.ndarray, "_"], Float[np.ndarray, "_"]]  # scores, weights
 
-# Of the training recordings, those with the fewest clips may be shorter than a segment.
+# The share of the training recordings that may be shorter than a held-out segment.
 _SHARE_SHORTER = 0.1
 
 
@@ -72,7 +72,7 @@ class DecisionRule:
 
     @classmethod
     def of(cls, detector: Detector, number: int) -> "DecisionRule":
-        """Return the rule for the machine with this index in a detector."""
+        """Return the rule for the machine at index `number` of a detector."""
         score, name = detector.config.score, machine_names(detector)[number]
         conditions = detector.conditions.get(name)
         calibration = detector.calibration.get(score)
@@ -87,7 +87,7 @@ class DecisionRule:
         )
 
     def without(self, clips: Int[np.ndarray, "_"]) -> "DecisionRule":
-        """Return the rule without these held-out clips."""
+        """Return the rule with these held-out clips left out."""
         assert self.held_out is not None
         others = self.held_out.copy()
         others[clips] = np.nan
@@ -100,16 +100,16 @@ class DecisionRule:
         seconds: Numbers,
         states: Sequence[State] | None = None,
     ) -> Verdict:
-        """Judge a recording by its clips, which are given in their order.
+        """Return the verdict on a recording.
 
-        Only clips in which the machine is running count. If it never is, the score is
-        that of all clips, but there is no alarm.
+        Only clips in which the machine is running count. If it never runs, the score
+        covers all clips, but there is no alarm.
 
         Args:
             name: the recording's name.
-            scores: the score of each clip.
+            scores: the score of each clip, in time order.
             seconds: the length of each clip.
-            states: the state of each clip; default: all are running.
+            states: the state of each clip; default: the machine runs in all of them.
 
         Raises:
             InputError: a score is not finite.
@@ -148,7 +148,7 @@ class DecisionRule:
         running: Int[np.ndarray, "_"],
         held_out: HeldOut,
     ) -> tuple[Segment, ...]:
-        """Return the segments that consist of the clips with these numbers."""
+        """Return the segments of the clips at the indices `running`."""
         if not len(running):
             return ()
         ends, places = np.cumsum(seconds), _split(running)
@@ -173,13 +173,13 @@ class DecisionRule:
         if not self.is_conformal or n_recordings < clips_needed(self.false_alarm_rate):
             segments = [clips]  # no segment could have a p-value that is small enough
         means = np.sort([segment.mean() for segment in segments])[::-1]
-        if not len(scores):  # the thresholds are the official ones, or training failed
+        if not len(scores):  # the thresholds are official, or training failed
             return means[0], math.nan, self.threshold, 0.0
         factors = len(means) / np.arange(1, len(means) + 1)
         p_of_each = np.minimum(1.0, factors * p_values(means, scores, weights))
         rates = self.false_alarm_rate / factors
         is_possible = np.array([n_recordings >= clips_needed(r) for r in rates])
-        is_possible[-1] = True  # with too few recordings, their highest score decides
+        is_possible[-1] = True  # the highest held-out score is always a threshold
         p_possible = np.where(is_possible, p_of_each, np.inf)
         decisive = len(means) - 1 - int(p_possible[::-1].argmin())
         threshold = self.threshold
@@ -190,10 +190,10 @@ class DecisionRule:
     def held_out_segments(
         self, n_clips: int
     ) -> tuple[Float[np.ndarray, "_"], Float[np.ndarray, "_"], Int[np.ndarray, "_"]]:
-        """Return the scores, weights and recordings of segments of that many clips.
+        """Return the scores, weights and recording indices of held-out segments.
 
-        Segments are in the order of the training recordings, and have fewer clips if
-        those are shorter.
+        Segments are in the order of the training recordings. They have `n_clips` clips,
+        or fewer if the training recordings are shorter.
         """
         if self.held_out is None:
             return np.zeros(0), np.zeros(0), np.zeros(0, int)
@@ -219,7 +219,7 @@ class DecisionRule:
 
     @cached_property
     def usual_size(self) -> int:
-        """The number of clips that nine out of ten training recordings have."""
+        """The number of clips that nine out of ten training recordings reach."""
         if not self.recording_sizes:
             return 1
         sizes = np.sort(self.recording_sizes)
@@ -239,7 +239,7 @@ Scored = tuple[int, LoadedRecordings, Float[np.ndarray, "_"]]
 def clip_states(
     detector: Detector, number: int, recordings: LoadedRecordings
 ) -> tuple[State, ...]:
-    """Return the state of each clip of the machine with this index."""
+    """Return the state of each clip; `number` is the machine's index."""
     conditions = detector.conditions.get(machine_names(detector)[number])
     return states_of(recordings, conditions, detector.config.features)
 
@@ -247,14 +247,14 @@ def clip_states(
 def judge_held_out(
     detector: Detector, loaded: Mapping[str, LoadedRecordings]
 ) -> list[Verdict]:
-    """Return a verdict on each training recording, as if it were new.
+    """Judge each training recording as if it were new.
 
     Args:
         detector: the detector.
-        loaded: the recordings of each machine that the detector was fitted to.
+        loaded: the training recordings of each machine.
 
     Raises:
-        InputError: not every training clip was held out once.
+        InputError: some training clips were not held out, or training failed.
     """
     calibration = detector.calibration.get(detector.config.score)
     scored, names = [], machine_names(detector)
@@ -279,8 +279,8 @@ def judge_recordings(
     Args:
         detector: the detector.
         scored: the machines' recordings, with the scores of their clips.
-        is_training: whether these are all training clips, with the scores that they
-            had when they were held out. Then, none is compared with itself.
+        is_training: whether these are all training clips, with their held-out scores.
+            If so, no recording is compared with itself.
 
     Raises:
         InputError: a score is not finite.
