@@ -1,9 +1,9 @@
 """Runs one model per core: each free core takes the next model from a queue.
 
-Multiplying small matrices gains little from a second core, so each CPU core works on a
-model of its own. Calls wait in a queue, in the order in which they were made. A core
-that finishes a call takes the next one from the queue, whether it belongs to this epoch
-or to the following one, so a model may move to another core from epoch to epoch.
+Multiplying small matrices gains little from a second core, so each CPU core works on
+its own model. Calls wait in a queue, in the order in which they were made. A core that
+finishes a call takes the next one, which may already belong to the next epoch. A model
+may therefore move to another core from epoch to epoch.
 """
 
 import functools
@@ -29,7 +29,7 @@ Model = tuple[int, int]  # the indices of its member and its machine
 
 @dataclass(frozen=True)
 class PerModel:
-    """For each model, a tree of arrays on its device, or a future of such a tree."""
+    """Each model's arrays on its device, as a tree or as a future of a tree."""
 
     trees: Mapping[Model, Any]
 
@@ -39,7 +39,7 @@ class CoreQueue(Placement):
     """A placement in which each device has a queue of calls and worker threads."""
 
     devices: Mapping[Model, Any]  # in the order of the queue
-    threads: dict[Any, ThreadPoolExecutor]  # by device, started when needed
+    threads: dict[Any, ThreadPoolExecutor]  # by device; threads start when needed
     n_threads: int  # per device
     batching: Literal["map"] = "map"
 
@@ -82,7 +82,7 @@ class CoreQueue(Placement):
     def close(self) -> None:
         """Cancel queued calls, and wait for calls that have started.
 
-        Calls that are made later start new threads.
+        Later calls start new threads.
         """
         for device, threads in list(self.threads.items()):
             self.threads[device] = ThreadPoolExecutor(self.n_threads, "models")
@@ -145,7 +145,7 @@ def _work(compiled: Callable, arguments: Sequence[Any]) -> Any:
 
 
 def _result(tree: Any) -> Any:
-    """Return a tree of arrays, after waiting for it if it is still being computed."""
+    """Wait until a tree of arrays is computed, and return it."""
     if isinstance(tree, _Part):
         return tree.whole.result()[tree.index]
     return tree.result() if isinstance(tree, Future) else tree

@@ -87,7 +87,7 @@ def _alternate_processes(devices: Sequence[Any]) -> list[Any]:
 def _choose_shards(
     windows_per_machine: Sequence[int], n_members: int, n_devices: int, n_processes: int
 ) -> tuple[list[list[int]], int]:
-    """Choose the machines in each machine shard, and the number of member shards.
+    """Choose the machines of each machine shard, and the number of member shards.
 
     At least one device of every process is used, even if no models are left for it.
     """
@@ -119,5 +119,5 @@ def _deal(
 
 
 def _longest_first(windows_per_machine: Sequence[int]) -> list[int]:
-    """Order machines by decreasing work, so that the last ones take little time."""
+    """Return the machines' indices in order of decreasing work."""
     return np.argsort(-np.asarray(windows_per_machine), kind="stable").tolist()

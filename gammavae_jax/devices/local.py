@@ -1,4 +1,4 @@
-"""This process's devices, and a guard against using JAX in a forked process."""
+"""Lists this process's devices, and prevents the use of JAX in a forked process."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from typing import Any
 
 from gammavae_jax.errors import InputError
 
-_jax_started_in: int | None = None  # the id of a process that started JAX and forked
+_jax_started_in: int | None = None  # the id of the process that started JAX and forked
 
 
 def _note_fork() -> None:

@@ -1,4 +1,4 @@
-"""Runs all models at once, as one program on a mesh of all processes' devices."""
+"""Runs all models at once, in one program on a mesh of devices."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -39,8 +39,8 @@ class MeshPlacement(Placement):
     """A placement on a mesh of devices with the axes `member` and `machine`.
 
     Each device computes its own models, either together (`vmap`) or in turn (`map`).
-    Slots without a model are filled with zeros: a function that runs on such a slot
-    finds no windows in it, and must then do nothing.
+    Each device has the same number of slots for models. Slots without a model are
+    filled with zeros, so a function finds no windows in them, and must do nothing.
 
     If the mesh spans several processes, each process holds the models of its own
     devices, and all processes must call the same methods in the same order.

@@ -1,4 +1,4 @@
-"""The interface for running a function on all models, spread over the devices.
+"""Defines the interface that runs a function on all models, spread over the devices.
 
 A model belongs to one machine and one member. A member is a seed, or one fold of a
 seed. `deal.make_placement` chooses the implementation, `MeshPlacement` or `CoreQueue`.
@@ -19,7 +19,7 @@ from gammavae_jax.log import waiting_for
 Kind = Literal["model", "machine", "member"]
 Batching = Literal["vmap", "map"]
 
-PROGRAMS_KEPT = 32  # compiled programs in the cache; one run needs six
+PROGRAMS_KEPT = 32  # the number of cached compiled programs; one run needs six
 
 for_devices = waiting_for(
     "the devices",
@@ -47,7 +47,7 @@ class Program(ABC):
 
     @abstractmethod
     def compile(self, *arguments: Any) -> Callable:
-        """Compile for arguments of these shapes; the arguments are not donated."""
+        """Compile for arguments of these shapes, which stay usable."""
 
     @abstractmethod
     def __call__(self, *arguments: Any) -> Any:
@@ -57,9 +57,8 @@ class Program(ABC):
 class Placement(ABC):
     """An assignment of models to devices; use it in a `with` statement.
 
-    The arguments and results of programs stay on the devices, in a form that is private
-    to the placement: `put` copies arrays to the devices, a program takes and returns
-    such arrays, and `get` copies them back to the host.
+    `put` copies arrays to the devices, in a form that is private to the placement. A
+    program takes and returns arrays in this form, and `get` copies them to the host.
     """
 
     batching: Batching  # whether a device computes its models together or in turn

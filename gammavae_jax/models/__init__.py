@@ -1,1 +1,1 @@
-"""The network: encoder and decoder, Gamma posterior and its gradient, and the loss."""
+"""Defines the network: encoder, decoder, Gamma posterior and its gradient, and loss."""

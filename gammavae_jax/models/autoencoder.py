@@ -1,4 +1,4 @@
-"""The network: a dense encoder and decoder, and the latent code between them.
+"""Defines the network: a dense encoder and decoder with a latent code between them.
 
 Windows have the axes `window feature`, codes `window latent`, and reconstructions
 `window output`; an output is a whole window or its middle frame. Inside the network
@@ -44,16 +44,16 @@ class ModelOutput(NamedTuple):
     """The model's output for a batch.
 
     `posterior` is None for a deterministic code, and `concentrations` is None unless
-    the model has a likelihood of power. Reconstruction and target are in dB, or in
-    standard deviations if `inputs="standardised"`. With a likelihood of power, the
-    reconstruction is the level of the predicted mean power.
+    the model has a power likelihood (see `likelihood`). Reconstruction and target are
+    in dB, or in standard deviations if `inputs="standardised"`. With a power
+    likelihood, the reconstruction is the predicted mean power, in dB.
     """
 
     reconstruction: Float[Array, "window output"]
     target: Float[Array, "window output"]  # what the reconstruction should equal
     code: Float[Array, "window latent"]
     posterior: Gamma | Gaussian | None
-    concentrations: Concentrations | None = None  # of a likelihood of power
+    concentrations: Concentrations | None = None  # of a power likelihood
 
     @property
     def difference(self) -> Float[Array, "window output"]:
@@ -62,14 +62,14 @@ class ModelOutput(NamedTuple):
 
     @property
     def residual(self) -> Float[Array, "window output"]:
-        """The `difference` or, with a likelihood of power, the deviance residual."""
+        """The `difference` or, with a power likelihood, the deviance residual."""
         if self.concentrations is None:
             return self.difference
         return deviance_residual(self.log_ratio, self.concentrations)
 
     @property
     def log_ratio(self) -> Float[Array, "window output"]:
-        """The log of the power relative to the predicted mean power, in nepers."""
+        """The log ratio of the power to the predicted mean power, in nepers."""
         return self.difference / DB_OF_E
 
 
@@ -119,8 +119,8 @@ def _blocks(widths, precision, x, weight, training):
 class Prepared(NamedTuple):
     """The network's input and target for a batch, and the scale of its output values.
 
-    The reconstruction is the decoder's output, or `mean + deviation * output` with
-    normalised bands.
+    The reconstruction is the decoder's output or, with normalised bands,
+    `mean + deviation * output`.
     """
 
     seen: Float[Array, "window seen"]
@@ -173,7 +173,7 @@ class Inputs(nn.Module):
         return Prepared(seen, target, bands)
 
     def _parts(self, windows):
-        """Return two parts of each window: the network's input and its target."""
+        """Return the parts of each window that are the network's input and target."""
         if self.config.target == "window":
             return windows, windows
         frames = windows.reshape(windows.shape[0], self.n_context, -1)

@@ -1,4 +1,4 @@
-"""The distributions of the latent code, Gamma and Gaussian, and their divergences.
+"""Defines the latent code's distributions, Gamma and Gaussian, and their divergences.
 
 Each class holds the parameters of its distribution and has three operations: `mean`, a
 differentiable `sample`, and `kl_to`, the Kullback-Leibler divergence to a prior.
@@ -157,7 +157,7 @@ _BY_NAME = {"exact": Gamma.kl_to, "report_eq2": report_eq2, "ancestor": ancestor
 def divergence(
     posterior: Gamma | Gaussian, config: ModelConfig
 ) -> Float[Array, "*batch latent"]:
-    """Return the divergence selected by `model.kl` (for a Gaussian: exact) in nats."""
+    """Return the divergence selected by `model.kl`, in nats; exact for a Gaussian."""
     if isinstance(posterior, Gaussian):
         return kl_to_prior(posterior, config)
     return _BY_NAME[config.kl](posterior, _gamma_prior(posterior, config))

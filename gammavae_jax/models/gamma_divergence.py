@@ -1,10 +1,10 @@
-"""The divergence of two Gamma distributions, computed without cancellation.
+"""Computes the divergence of two Gamma distributions without cancellation.
 
-The textbook formula adds terms in the thousands whose sum may be only 1e-6: in float32
-the result is negative for nearly equal distributions of large concentration. Here the
+The textbook formula adds terms in the thousands whose sum may be only 1e-6. In float32,
+its result is negative for nearly equal distributions of large concentration. Here the
 first distribution has concentration `a` and rate `r`, the second `b` and `s`. Let `u`
-be the mean of the first divided by that of the second, `L = log(b / a)`, and `psi'` the
-trigamma function. Then
+be the ratio of the first mean to the second, `L = log(b / a)`, and `psi'` the trigamma
+function. Then
 
     KL = b (u - 1 - log u) + integral from a to b of (b - t) (psi'(t) - 1 / t) dt
 

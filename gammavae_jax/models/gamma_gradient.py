@@ -1,4 +1,4 @@
-"""The derivative of a Gamma sample with respect to its concentration.
+"""Computes the derivative of a Gamma sample with respect to its concentration.
 
 A sample `z` at concentration `a` and rate 1 is the `u`-quantile of its distribution for
 some `u`, which stays fixed when `a` changes. Implicit differentiation of the

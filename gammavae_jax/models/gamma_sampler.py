@@ -1,8 +1,8 @@
-"""The libraries that draw Gamma samples: TensorFlow Probability (TFP), or else JAX.
+"""Chooses the library that draws Gamma samples: TensorFlow Probability (TFP) or JAX.
 
 No other module imports TFP, because some releases of TFP are broken. If TFP cannot be
-imported, JAX draws the samples: the distribution and the gradient stay the same, but
-the samples differ.
+imported, JAX draws the samples. Their distribution and gradient are the same, but the
+samples differ.
 """
 
 import functools
@@ -20,8 +20,7 @@ class GammaSampler(NamedTuple):
 
     Attributes:
         library: the library's name.
-        log_draw: draws the logarithm of one sample at rate 1 for each concentration,
-            which has the shape `*batch`.
+        log_draw: draws the logarithm of one sample at rate 1 for each concentration.
         why_not_tfp: the error that TFP raises when it is imported, or "".
     """
 
@@ -34,8 +33,8 @@ class GammaSampler(NamedTuple):
 def gamma_sampler() -> GammaSampler:
     """Return the sampler to use.
 
-    TFP is imported by the first call, because that takes a third of a second, and
-    scoring hardly ever draws samples.
+    The first call imports TFP, which takes a third of a second; scoring hardly ever
+    needs samples.
     """
     try:
         from tensorflow_probability.substrates.jax import distributions as tfd

@@ -1,4 +1,4 @@
-"""The network's layers; windows are the last axis, and padding has weight 0."""
+"""Defines the network's layers; windows are the last axis, and padding has weight 0."""
 
 import functools
 from typing import Literal, cast
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 # The names of modules in `params` and `batch_stats`. Flax also derives the random
 # numbers of a module's initial weights from its name.
 INPUTS, STANDARDISE, BANDS = "inputs", "standardise", "bands"
-LIKELIHOOD = "likelihood"  # the concentrations of a likelihood of power
+LIKELIHOOD = "likelihood"  # the concentrations of a power likelihood
 ENCODER, DECODER, BLOCK = "encoder", "decoder", "block_{}"  # numbered from 0
 DENSE, BATCH_NORM, OUTPUT = "dense", "batch_norm", "output"
 # The block of a deterministic code, and the two heads of a posterior.
@@ -25,7 +25,7 @@ class BatchNorm(nn.Module):
     """Batch normalisation over the windows whose weight is 1.
 
     It equals PyTorch's layer with `momentum=0.01, eps=1e-3`, as used in the official
-    baseline: unlike in Flax's own layer, the running variance is unbiased.
+    baseline. Unlike in Flax's own layer, the running variance is unbiased.
     """
 
     @nn.compact
@@ -44,9 +44,8 @@ class BatchNorm(nn.Module):
 class Standardise(nn.Module):
     """Batch normalisation of the network's input, without scale or bias.
 
-    Over the first `1 / MOMENTUM` batches, the running statistics are plain means.
-    Exponential averages, which start from 0, would need a thousand steps to reach a
-    mean of -60 dB.
+    Over the first `1 / MOMENTUM` batches, the running statistics are plain means. An
+    exponential average starts from 0 and would need a thousand steps to reach -60 dB.
     """
 
     @nn.compact
@@ -189,7 +188,7 @@ _matmul.defvjp(_forward, _backward)
 class Dense(nn.Module):
     """A linear layer, initialised as in PyTorch: uniform within ±`1/sqrt(fan_in)`.
 
-    If batch normalisation follows, it removes any bias, so the bias is not trained: its
+    If batch normalisation follows, it removes any bias, so the bias is not trained. Its
     gradient would be rounding noise, which Adam would scale up to full steps.
     """
 

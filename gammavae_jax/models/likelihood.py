@@ -1,11 +1,11 @@
-"""Likelihoods of power: the Gamma distribution, and the heavier-tailed F distribution.
+"""Computes power likelihoods: the Gamma and the heavier-tailed F distribution.
 
 A cell is one mel band of one frame. The model predicts its mean power `m`; the measured
 power is `x`, and `log_ratio` is `log(x / m)`. If the cell's band has concentration `k`,
-the ratio `r = x / m` has a Gamma distribution with concentration and rate `k`. If the
-machine's own loudness also fluctuates, by a factor whose reciprocal has a Gamma
-distribution with concentration and rate `a`, the ratio has an F distribution with `2 k`
-and `2 a` degrees of freedom. It tends to the Gamma distribution as `a` grows.
+the ratio `r = x / m` has a Gamma distribution with concentration and rate `k`. The
+machine's own loudness may also fluctuate, by a factor whose reciprocal has a Gamma
+distribution with concentration and rate `a`. The ratio then has an F distribution with
+`2 k` and `2 a` degrees of freedom, which tends to the Gamma distribution as `a` grows.
 
 Densities are those of the log power, in nats, so that they do not depend on the level
 of a recording. With `s(z) = log Gamma(z) - z log z + z`,
@@ -63,17 +63,17 @@ class Bounds(NamedTuple):
 # several bins has more. Without bounds, it would keep growing for constant bands.
 POWER = Bounds(least=0.2, most=50.0, initial=1.0)
 SCALE = Bounds(least=1.0, most=200.0, initial=10.0)
-# Factor from a parameter to the argument of softplus: Adam changes a parameter by at
-# most about 0.001 in a step, and a concentration must follow the reconstruction.
+# Parameters are multiplied by this before softplus. Adam changes a parameter by at most
+# about 0.001 per step, and a concentration must keep up with the reconstruction.
 _SPEED = 10.0
 
-LARGEST_LOG_RATIO = 20.0  # nepers (87 dB); beyond, the Gamma likelihood is linear
-FAR = 30.0  # nepers; beyond, the F likelihood's other formula is exact in float32
-_SERIES_FROM = 8.0  # there, the first omitted term of Stirling's series is 3e-10
+LARGEST_LOG_RATIO = 20.0  # nepers (87 dB); above it, the Gamma likelihood is linear
+FAR = 30.0  # nepers; above it, another formula of the F likelihood is used
+_SERIES_FROM = 8.0  # here the first omitted term of Stirling's series is 3e-10
 
 
 class TrainedConcentrations(nn.Module):
-    """The concentrations of all bands: the softplus of trained values, bounded."""
+    """The layer that holds the trained concentrations of all bands."""
 
     n_mels: int
     has_scale: bool  # whether the scale fluctuates: the F likelihood
@@ -112,8 +112,8 @@ def half_deviance(
 ) -> Float[Array, "*window cell"]:
     """Return half of each cell's deviance, in nats.
 
-    This is how far the cell's log likelihood lies below its maximum, which is at
-    `log_ratio` 0. Rounding near 0 may give a slightly negative number.
+    This is how far the cell's log likelihood lies below its maximum, which is reached
+    where `log_ratio` is 0. Near 0, rounding may give a slightly negative number.
     """
     k, a = concentrations
     if a is None:

@@ -1,4 +1,4 @@
-"""The training loss of each window, and its two terms."""
+"""Computes each window's training loss and the loss's two terms."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ class LossTerms(NamedTuple):
     """The reconstruction error and the KL divergence (nats) of each window.
 
     The reconstruction error is a mean over cells: of the squared error (dB^2) or, with
-    a likelihood of power, of the negative log likelihood (nats).
+    a power likelihood, of the negative log likelihood (nats).
     """
 
     reconstruction: Float[Array, "*window"]
@@ -38,7 +38,7 @@ def _errors(output: ModelOutput) -> Float[Array, "window output"]:
     """Return each cell's squared error or negative log likelihood."""
     if output.concentrations is not None:
         return negative_log_likelihood(output.log_ratio, output.concentrations)
-    # The negative of the residual, so that the gradient needs no extra pass for a sign.
+    # This order saves the gradient a pass that would only change its sign.
     return (output.reconstruction - output.target) ** 2
 
 
@@ -54,8 +54,8 @@ def kl_weight_of(
 ) -> float | Float[Array, ""]:
     """Return the divergence's weight in the loss of an epoch; epochs count from 1.
 
-    It is 0 in the first epoch, and rises linearly to reach `train.kl_weight` after
-    `train.kl_warmup` epochs. Without a warm-up it is always `train.kl_weight`.
+    It is 0 in the first epoch, and rises linearly to `train.kl_weight` during the next
+    `train.kl_warmup` epochs. Without a warm-up, it is always `train.kl_weight`.
     """
     if not config.kl_warmup:
         return config.kl_weight

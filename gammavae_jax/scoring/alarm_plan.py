@@ -1,11 +1,11 @@
 """Chooses an alarm policy that does not exceed a number of false alarms per day.
 
-A policy raises an alarm when at least `k` of the last `n` segments count, which means
-that their p-values are low (see `alarm_policy`). The number of false alarms per day is
-at most the number of segments per day times the probability that at least `k` of `n`
-healthy segments count (see `alarm_rate`). Of the policies that keep to the requested
-number, the module chooses the one that reports a reference fault first. This fault
-raises half of its segments above the level that 10 % of healthy segments exceed.
+A policy raises an alarm when at least `k` of the last `n` segments have low p-values,
+or *count* (see `alarm_policy`). The number of false alarms per day is at most the
+number of segments per day times the probability that at least `k` of `n` healthy
+segments count (see `alarm_rate`). Of the policies that keep to the requested number,
+the module chooses the one that reports a reference fault first. This fault raises half
+of its segments above the level that 10 % of healthy segments exceed.
 """
 
 import math

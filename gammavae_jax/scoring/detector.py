@@ -137,9 +137,10 @@ def calibrate(
     data: Any,
     split: Split,
 ) -> Detector:
-    """Fit references and thresholds; `scorer` and `data` are placed.
+    """Fit references, and thresholds that are not official.
 
-    The thresholds must not be official. For the other arguments, see `fit_scores`.
+    `scorer` and `data` are already on the devices. For the other arguments, see
+    `fit_scores`.
     """
     weights = independence(split.is_linked, split.is_clip)
     clips = placement.part(data, "clips")
@@ -180,8 +181,8 @@ def with_false_alarm_rate(detector: Detector, rate: float) -> Detector:
     """Return the detector with thresholds for another false-alarm rate.
 
     Raises:
-        InputError: the rate is out of range, or the thresholds are the official ones,
-            for which no scores are kept.
+        InputError: the rate is out of range, or the detector has official thresholds,
+            for which it keeps no scores.
     """
     scoring = replace(detector.config.scoring, false_alarm_rate=float(rate))
     if scoring.threshold == "official":
@@ -208,7 +209,7 @@ def compile_scores(
 
     Returns:
         A function that returns every configured score, as arrays `seed machine clip`.
-        Without an argument, it scores `data`; other clips must have the same shapes.
+        It scores `data`, or other clips of the same shapes if passed.
     """
     config = detector.config
     models = config.n_members, len(detector.machines)
@@ -265,7 +266,7 @@ def _compile_members(
     """Compile a function that makes each member score the clips chosen for it.
 
     The returned function scores `data`, or other data of the same shapes if passed.
-    For the training clips, `is_excluded` marks the pairs that are not compared.
+    For training clips, `is_excluded` marks the pairs that are not compared.
     """
     config = detector.config
     models = (
@@ -284,7 +285,7 @@ def _compile_members(
 
     def run(other: Any = None) -> dict[str, np.ndarray]:
         given = placed if other is None else placement.put(other, "machine")
-        # Triangular solves use BLAS, whose threads would compete with the devices'.
+        # Triangular solves use BLAS, whose threads would compete with other threads.
         with threadpool_limits(1, "blas"):
             return placement.get(compiled(*models, given, *which))
 

@@ -1,4 +1,4 @@
-"""The pipeline from training clips to a fitted detector."""
+"""Runs the whole pipeline, from training clips to a fitted detector."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -30,8 +30,8 @@ from gammavae_jax.training.loop import Observer, Trained, train_examples
 from gammavae_jax.training.members import folds_of_clips
 from gammavae_jax.training.split import Split
 
-# Per model. With fewer, the running statistics lag behind. A model that no score needs
-# only draws pictures, for which fewer steps are enough.
+# Training steps per model. With fewer, the running statistics lag behind. If no score
+# needs the model, it only draws pictures, for which fewer steps are enough.
 _LEAST_STEPS, _LEAST_STEPS_FOR_PICTURES = 1000, 400
 _MOST_EPOCHS = 200
 _SECTION = "00"  # a user's own recordings have no sections
@@ -54,7 +54,7 @@ def fit(
         observer: shows progress and may save states; default: show progress on standard
             error.
         capacity: the minimum size of one machine's arrays.
-        adapt_epochs: train for more epochs if the configured ones have too few steps.
+        adapt_epochs: train for more epochs if the configured number is too small.
         any_length: also calibrate the scores of clips shorter than the training clips.
 
     Raises:
@@ -99,7 +99,7 @@ def _fit(
 def training_conditions(
     config: Config, train: NamedClips, split: Split, log: Log
 ) -> list[Conditions]:
-    """Return each machine's training conditions; note which have too few recordings.
+    """Return each machine's training conditions; log a note if recordings are too few.
 
     Args:
         config: the configuration.
@@ -135,8 +135,8 @@ def with_conditions(
         detector: the detector.
         conditions: the training conditions of each machine.
         placement: the placement of the detector's models.
-        clips: the training clips, on the host, to also calibrate the scores of shorter
-            clips; None: only clips as long as the training clips are scored.
+        clips: the training clips, on the host, used to calibrate the scores of shorter
+            clips; None: do not calibrate them.
         split: the split of the training clips.
     """
     of_machine = dict(zip(machine_names(detector), conditions, strict=True))
@@ -201,7 +201,7 @@ def fit_recordings(
 def clips_to_keep(
     config: Config, loaded: Mapping[str, LoadedRecordings], split: Split
 ) -> dict[str, TrainingClips]:
-    """Return what a detector keeps of each machine's training recordings."""
+    """Return the training clips of each machine, in the form that a detector stores."""
     folds = folds_of_clips(split.is_held_out, config.n_folds)[0]
     return {
         name: kept_clips(of_machine, fold[: len(of_machine.clips.files)])

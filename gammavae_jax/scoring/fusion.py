@@ -31,8 +31,8 @@ def smooth_max(parts: Sequence[np.ndarray], axis: int = 0) -> np.ndarray:
 
     If one score is much larger than the others, the result is close to this score minus
     the log of the number of scores. If all are similar, it is close to their mean. A
-    fault that only one score notices is therefore not averaged away, and a score that
-    notices nothing hardly changes the result.
+    fault that only one score detects is therefore not averaged away, and a score that
+    detects nothing hardly changes the result.
     """
     return logsumexp(parts, axis=axis) - np.log(len(parts))
 
@@ -51,7 +51,7 @@ def fuse(
     names: Sequence[str],
     fused: Sequence[str],
 ) -> Scores:
-    """Compute any fusion scores listed in `names`, and return all the listed scores.
+    """Return the scores listed in `names`, after computing the fusion scores.
 
     Args:
         scores: the clips' scores, by name.
@@ -107,10 +107,9 @@ def equalise_ties(
 ) -> Float[np.ndarray, "*model held_out"]:
     """Make held-out scores equal if they differ only by rounding.
 
-    Copies of one sound, such as digital silence, have such scores. All the scores are
-    raised to slightly above the largest one. When the same sound is scored later, with
-    other clips, its score may be higher by a rounding error, but must not raise an
-    alarm.
+    Copies of one sound, such as digital silence, have such scores. All of them are set
+    to slightly more than the largest one. If the same sound is scored again together
+    with other clips, a rounding error in its score then raises no alarm.
     """
     held_out = ~np.isnan(calibration)
     several = held_out.sum(-1, keepdims=True) > 1
@@ -131,6 +130,6 @@ def _extremes(
 
 
 def _rounding(name: str, size: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Return how far rounding may separate scores of this size that should be equal."""
+    """Return how much rounding may change a score of this size."""
     at_zero = _ROUNDING_OF_SQUARES if name in _SQUARES else _ROUNDING_AT_ZERO
     return np.maximum(_ROUNDING * np.abs(size), at_zero)

@@ -1,4 +1,4 @@
-"""Replaces numbers that JSON lacks."""
+"""Replaces NaN and infinite numbers, which JSON cannot represent, with None."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ def finite(value: float) -> float | None:
 
 
 def with_none(tree: Any) -> Any:
-    """Replace the numbers in nested data that are not finite with None."""
+    """Return nested data in which None replaces every number that is not finite."""
     if isinstance(tree, Mapping):
         return {name: with_none(value) for name, value in tree.items()}
     if isinstance(tree, list | tuple):

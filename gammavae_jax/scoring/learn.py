@@ -1,9 +1,9 @@
 """Adds normal recordings to a fitted detector without training its networks again.
 
-The new clips join the training clips, and everything that `fit` does after the training
-is done again: references, held-out scores, thresholds and training conditions. Training
+The new clips join the training clips. The steps of `fit` that follow training are then
+repeated: references, held-out scores, thresholds and training conditions. Training
 clips stay in the folds that hold them out. No network was trained on the new clips, so
-these are dealt to the folds by recording.
+they are dealt to the folds by recording.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,19 +46,20 @@ from gammavae_jax.training.examples import place_examples, stack_examples
 from gammavae_jax.training.members import NO_FOLD
 from gammavae_jax.training.split import Split, deal_groups
 
-_MOST_NAMES = 5  # in a message
-_FEWEST_NEW = 5  # clips; with fewer, their median error says little
-_ENOUGH_OLD = 40  # clips to compare them with
-_UNUSUAL = 0.95  # the share of the training clips that the model reconstructs better
+_MOST_NAMES = 5  # the largest number of names in a message
+_FEWEST_NEW = 5  # with fewer new clips, their median error says little
+_ENOUGH_OLD = 40  # the number of training clips that new clips are compared with
+_UNUSUAL = 0.95  # the share of training clips that the model reconstructs better
 
 
 class Learnt(NamedTuple):
-    """A detector that has learnt recordings."""
+    """The result of `learn`."""
 
     detector: Detector
     clips: dict[str, TrainingClips]  # of every machine of the detector
-    names: tuple[str, ...]  # of the recordings learnt
-    # On these recordings, each as if it were new; none on supplemental ones.
+    names: tuple[str, ...]  # the recordings that were learnt
+    # Each of these recordings, judged as if it were new. Supplemental recordings,
+    # which are never held out, have no verdict.
     verdicts: list[Verdict]
 
 
@@ -68,13 +69,13 @@ def learn(
     new: Mapping[str, LoadedRecordings],
     log: Log,
 ) -> Learnt:
-    """Add normal recordings to a detector, which is not changed itself.
+    """Return a detector that has also learnt new normal recordings.
 
     Known recordings are not added again, and clips in which the machine is not running
     are left out; messages name both. Machines without new recordings stay as they are.
 
     Args:
-        detector: the detector; the current false-alarm rate is used.
+        detector: the detector, which is not changed; its false-alarm rate is kept.
         kept: the training clips of each machine of the detector.
         new: the new recordings of each machine, all of them normal.
         log: shows messages.
@@ -130,13 +131,13 @@ def _learnable(
     new: LoadedRecordings,
     log: Log,
 ) -> LoadedRecordings:
-    """Return the recordings that a machine can learn, and name the others."""
+    """Return the recordings that a machine can learn; log the names of the others."""
     name = printable(machine_names(detector)[number])
     is_copy = find_copies(kept, new)
     if is_copy.any():
         known = [new.names[index] for index in np.flatnonzero(is_copy)]
         listed = names_text(known, _MOST_NAMES)
-        log.say(f"{name}: known already, so not learnt again: {listed}")
+        log.say(f"{name}: already known, so not learnt again: {listed}")
     states = clip_states(detector, number, new)
     is_running = np.array([state == State.RUNNING for state in states])
     is_new = ~is_copy[new.recording]
@@ -152,17 +153,17 @@ def _learnable(
         )
     if not (is_new & is_running).any():
         raise InputError(
-            f"{name}: there is nothing to learn, because the recordings are known "
-            "already, or left out because of their states: pass other recordings"
+            f"{name}: there is nothing to learn, because the recordings are already "
+            "known, or left out because of their states: pass other recordings"
         )
     return chosen_clips(new, is_new & is_running)
 
 
 def _comparable(old: LoadedRecordings, config: Config) -> LoadedRecordings:
-    """Group the parts of a single training recording, as if they were recordings.
+    """If there is only one training recording, treat its parts as recordings.
 
-    `fit` compares them with each other. Linked to each other, they would be compared
-    with nothing but the new recordings.
+    `fit` compares these parts with each other. If they were linked, they would be
+    compared only with the new recordings.
     """
     clips, group = old.clips, group_numbers(old.clips)
     if len(np.unique(group)) > 1:
@@ -177,7 +178,7 @@ def _fitted_again(
     folds: Sequence[Int[np.ndarray, "_"]],
     log: Log,
 ) -> tuple[Detector, Split]:
-    """Fit all but the networks to recordings; `folds` holds the folds of the old clips.
+    """Fit everything again except the networks; `folds` has the old clips' folds.
 
     Returns:
         The detector, and the split of the clips.
@@ -208,8 +209,8 @@ def _dealt(
 ) -> list[Int[np.ndarray, "_"]]:
     """Return each clip's fold; new clips are dealt to folds by recording or group.
 
-    New clips of an old group go into its fold, because the other networks were trained
-    on this group.
+    New clips of an old group go into the group's fold, because the networks of the
+    other folds were trained on the group.
     """
     every = []
     groups = group_clips(train, config.train.group_by)
@@ -232,7 +233,7 @@ def _note_new_sounds(
     n_old: Sequence[int],
     log: Log,
 ) -> None:
-    """Say for which machines the networks reconstruct the new clips unusually badly."""
+    """Log a message for each machine whose networks reconstruct the new clips badly."""
     config = replace(detector.config, score="mse", scores=("mse",))
     is_wanted = np.ones_like(split.is_clip)
     for of_machine, n in zip(is_wanted, n_old, strict=True):
@@ -249,12 +250,12 @@ def _note_new_sounds(
 def reconstruction_note(
     old: Float[np.ndarray, "_"], new: Float[np.ndarray, "_"], config: Config
 ) -> str:
-    """Return the advice to fit again if a model no longer fits; "" if it does.
+    """Return advice to fit again if the model reconstructs new clips badly, else "".
 
     Args:
         old: the reconstruction errors of held-out training clips.
         new: the reconstruction errors of new clips.
-        config: the configuration, whose scores may or may not depend on the model.
+        config: the configuration; the advice says whether its scores need the model.
     """
     worse = float(np.mean(old < np.median(new))) if len(new) >= _FEWEST_NEW else 0.0
     if worse <= _UNUSUAL:

@@ -1,4 +1,4 @@
-"""Takes machines out of a detector, and puts machines into it."""
+"""Selects some machines of a detector, or replaces them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -33,7 +33,7 @@ def replace_machines(
 ) -> Detector:
     """Return the detector with other values for the machines at these indices.
 
-    The values of the other machines stay as they are. Only their padding may grow.
+    The values of the other machines do not change, although their padding may grow.
 
     Args:
         detector: the detector.
@@ -45,7 +45,7 @@ def replace_machines(
         return part
 
     def put(old: Any, new: Any, padding: Any = 0) -> Any:
-        """Put arrays `member machine ...` into larger ones."""
+        """Replace the chosen machines in an array `member machine ...`."""
         shape = *old.shape[:2], *np.maximum(old.shape[2:], new.shape[2:])
         made = np.full(shape, padding, old.dtype)
         made[(..., *map(slice, old.shape[2:]))] = old

@@ -1,4 +1,4 @@
-"""Distances from a clip to its machine's training clips.
+"""Computes the distances from a clip to its machine's training clips.
 
 A `Reference` holds a statistic (see `data.statistics`) of the training clips of both
 domains. Each clip's statistic is computed by a model that was not trained on the clip.
@@ -12,9 +12,9 @@ of clips and the other has ten. `varmin` divides by the radius raised to a power
 0 and 1, chosen to minimise the variance of the training clips' own log distances
 (Matsumoto et al. 2025).
 
-Clips that are linked, because they contain the same audio, come from one recording or
-belong to one group, are never compared with each other. Neither are clips with equal
-attributes. See `training.links`.
+Linked clips (clips that contain the same audio, come from one recording or belong to
+one group) are never compared with each other. Neither are clips with equal attributes.
+See `training.links`.
 """
 
 from typing import NamedTuple
@@ -68,8 +68,8 @@ def fit_reference(
 
     Args:
         statistic: each training clip's statistic, from a model not trained on it.
-        is_related: pairs of clips that are linked, or in the same fold: they do not
-            count as neighbours of each other.
+        is_related: marks pairs of clips that do not count as neighbours, because they
+            are linked or in the same fold.
         is_clip: excludes padding, and clips that the reference must not contain.
         is_target: whether a clip is from the target domain.
         config: the settings for radii and synthetic clips.
@@ -130,8 +130,8 @@ def distances(
         is_excluded: if the clip is itself a training clip, marks the training clips
             that it must not be compared with, and that must not influence the scale. If
             no reference clip would be left, all of them are used.
-        nearest: from `nearest_clips`, so that the excluded clips do not influence the
-            radii either.
+        nearest: the result of `nearest_clips`. If it is passed, the excluded clips do
+            not influence the radii either.
     """
     gaps = reference.clips - (statistic - reference.location) / reference.scale
     is_other, radius = reference.is_clip, reference.radius
@@ -142,7 +142,7 @@ def distances(
         gaps = gaps * wider
         if nearest is not None:
             radius = radii_without(nearest, is_other, radius)
-            radius = radius / jnp.sqrt(jnp.mean(wider**-2))  # to the wider scale
+            radius = radius / jnp.sqrt(jnp.mean(wider**-2))  # convert to the new scale
     # Expanding the square would lose the small differences between similar clips.
     distance = jnp.sqrt(jnp.sum(gaps**2, axis=-1))
     distance = jnp.where(is_other, distance, jnp.inf)
@@ -153,7 +153,7 @@ def distances(
 def nearest_clips(
     reference: Reference, is_excluded: Bool[Array, "train train"], n_neighbours: int
 ) -> Shortlist:
-    """Return the nearest clips of each reference clip, for `distances`.
+    """Return the clips nearest to each reference clip, for use by `distances`.
 
     Args:
         reference: the reference of a statistic of the log-mel.
@@ -167,11 +167,11 @@ def nearest_clips(
 def _scale_of(
     reference: Reference, is_used: Bool[Array, "clip"]
 ) -> Float[Array, "feature"]:
-    """Return a reference's scale, computed from only those of its clips that are used.
+    """Return a reference's scale, computed only from the clips that are used.
 
     A new clip has no influence on the scale. A training clip that is scored as if it
     were new must have none either, or it would look too normal. If at most half of the
-    clips are used, they are too few, and the scale of all clips is returned.
+    clips are used, they are too few: return the scale of all clips.
     """
     is_real = reference.is_clip & (reference.parents[:, 0] == reference.parents[:, 1])
     n_used = (is_used & is_real).sum()

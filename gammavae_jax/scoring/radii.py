@@ -1,4 +1,4 @@
-"""The radii of reference clips: their mean distances to their nearest neighbours."""
+"""Computes each reference clip's radius: the mean distance to its neighbours."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from gammavae_jax.data.arrays import AnyArray
 _SMALLEST_RADIUS = 0.1  # the lowest radius of a clip, relative to the mean radius
 _SMALLEST_MEAN_RADIUS = 1.0  # distinct clips are about sqrt(2 * n_features) apart
 _TINY = 1e-6
-_SHORTLISTED = 64  # clips; more than a radius needs, because some may be left out
+_SHORTLISTED = 64  # extra clips in a shortlist, because some may be left out
 
 
 def related_places(
@@ -69,11 +69,11 @@ def fit_radii(
 
 
 class Shortlist(NamedTuple):
-    """The nearest unrelated clips of each reference clip, nearest first."""
+    """The unrelated clips that are nearest to each reference clip, nearest first."""
 
     index: Int[Array, "clip near"]
-    distance: Float[Array, "clip near"]  # infinite if there are fewer clips
-    n_neighbours: int  # of these, determine a radius
+    distance: Float[Array, "clip near"]  # infinite where there is no clip
+    n_neighbours: int  # the number of clips that determine a radius
 
 
 def shortlist(
@@ -83,11 +83,11 @@ def shortlist(
     is_related: Bool[AnyArray, "train train"],
     n_neighbours: int,
 ) -> Shortlist:
-    """Find the nearest unrelated clips of each reference clip.
+    """Find the unrelated clips that are nearest to each reference clip.
 
     Args:
         clips: the statistics of the reference clips.
-        parents: the training clips that each of them is made from.
+        parents: the one or two training clips that each reference clip is made from.
         is_clip: excludes padding.
         is_related: the pairs of training clips that are never compared.
         n_neighbours: the number of neighbours that determine a radius.
@@ -110,14 +110,14 @@ def radii_without(
     is_kept: Bool[AnyArray, "clip"],
     radius: Float[AnyArray, "clip"],
 ) -> Float[Array, "clip"]:
-    """Return the radii if only some clips counted as neighbours.
+    """Return the radii that result if only the kept clips count as neighbours.
 
     Args:
-        nearest: the nearest clips. If more than 64 of a clip's nearest ones are left
-            out, the last in the list stands for those that may follow it.
-        is_kept: the clips that count as neighbours.
-        radius: the radii if all clips count. A clip that would have no neighbours
-            keeps its radius, and no radius falls below the smallest of these.
+        nearest: the nearest clips. If more than 64 of a clip's nearest clips are left
+            out, the last distance in its list stands in for the missing ones.
+        is_kept: marks the clips that count as neighbours.
+        radius: the radii if all clips count. A clip without neighbours keeps its
+            radius, and no new radius is below the smallest of these.
     """
     is_used = is_kept[nearest.index] & jnp.isfinite(nearest.distance)
     is_used &= jnp.cumsum(is_used, axis=-1) <= nearest.n_neighbours

@@ -28,7 +28,7 @@ from gammavae_jax.training.members import (
 from gammavae_jax.training.split import Split
 
 # Accelerators are fastest with many clips at a time; a CPU's cache holds only one clip.
-# None means one by one: with 1, a clip would still be computed as a batch of one.
+# None means one by one. A value of 1 would mean batches of one clip.
 CLIPS_AT_ONCE = {"map": None, "vmap": 16}
 
 
@@ -113,7 +113,7 @@ def _fitting(
 
 
 def _stack_models(shape: tuple[int, int], make: Callable[[int, int], Any]) -> Any:
-    """Call `make` with each index of an array of shape `shape`; stack the results."""
+    """Call `make` for each index of an array of this shape; stack the results."""
     trees = [make(*model) for model in np.ndindex(*shape)]
     return jax.tree.map(
         lambda *leaves: np.stack(leaves).reshape(*shape, *leaves[0].shape), *trees

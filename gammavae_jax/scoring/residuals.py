@@ -1,4 +1,4 @@
-"""Anomaly scores of a clip, computed from the residuals of its windows.
+"""Computes a clip's anomaly scores from the residuals of its windows.
 
 A residual is the target minus the reconstruction in dB (`window feature`) or, with a
 power likelihood, the deviance residual in standard deviations. Reshaped to `row mel`,
@@ -159,8 +159,8 @@ def mahalanobis(
     """Return the squared Mahalanobis distance from the mean row to the nearer domain.
 
     Source: the official baseline, which obtains the same value by weighting the product
-    of two rows by the inverse covariance and averaging over all pairs of rows. A fault
-    is missed if its residuals cancel out in the mean row.
+    of two rows by the inverse covariance and averaging over all pairs of rows. If the
+    residuals of a fault cancel out in the mean row, the fault is missed.
     """
     rows = rows_of(residual, len(source.location))
     of_row = _row_weight(weight, residual, len(source.location))
@@ -177,7 +177,7 @@ def mahalanobis_framewise(
     source: GaussianFit,
     target: GaussianFit,
 ) -> Float[Array, ""]:
-    """Average, over all rows, the squared distance from a row to its nearest domain.
+    """Return the mean, over rows, of the squared distance to the nearer domain.
 
     Source: the selective Mahalanobis distance as the challenge describes it.
     """

@@ -1,4 +1,4 @@
-"""Counts the independent recordings behind a threshold, and warns if too few.
+"""Counts the independent recordings behind a threshold; warns if there are too few.
 
 Clips that are cut from one recording, contain the same audio or belong to one group are
 not independent of each other: see `training.links`.
@@ -16,7 +16,7 @@ from gammavae_jax.training.links import independence, link_groups
 from gammavae_jax.training.split import Split
 
 _CONFIDENCE = 0.95
-_FEWEST = 0.9  # share of clips; with more independent recordings, links hardly matter
+_FEWEST = 0.9  # if more clips than this share are independent, links hardly matter
 
 
 def clips_needed(false_alarm_rate: float) -> int:
@@ -27,7 +27,7 @@ def clips_needed(false_alarm_rate: float) -> int:
 def false_alarm_range(
     n_recordings: float, false_alarm_rate: float
 ) -> tuple[float, float]:
-    """Return the range of actual false-alarm rates that covers 95 % of training sets.
+    """Return the range of the actual false-alarm rate for 95 % of training sets.
 
     A conformal threshold is one of the largest held-out scores. The share of new
     normal recordings above the `k`-th largest of `n` scores has the distribution
@@ -60,9 +60,9 @@ def sample_size_notes(
 ) -> list[str]:
     """Return notes that name machines whose thresholds are uncertain.
 
-    Fewer recordings than `clips_needed` cannot guarantee the nominal false-alarm rate.
-    If there are enough, but far fewer than clips, a note states the range in which the
-    actual rate probably lies.
+    With fewer recordings than `clips_needed`, the nominal false-alarm rate cannot be
+    guaranteed. If there are enough recordings, but far fewer than clips, a note states
+    the range in which the actual rate probably lies.
 
     Args:
         split: the held-out clips, and the links between clips.

@@ -59,7 +59,7 @@ def score_clips(
     Args:
         detector: the machines' detector.
         test: each machine's name and clips, in the detector's order.
-        log: shows notes and timings; default: on standard error.
+        log: shows notes and timings; default: a log on standard error.
         capacity: the minimum size of one machine's arrays.
 
     Returns:

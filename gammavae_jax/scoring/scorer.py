@@ -98,8 +98,8 @@ def score_machine(
     """Compute the scores in `Config.computed_scores` for the chosen clips.
 
     Scores of padding clips are undefined. `clips_at_once` is the number of clips that
-    are scored as one batch; None means that clips are scored one by one. If the clips
-    are training clips, `is_excluded` marks the pairs that are not compared.
+    are scored as one batch; None means that clips are scored one by one. For training
+    clips, `is_excluded` marks the pairs that are not compared.
     """
     n_neighbours = config.scoring.n_density_neighbours
     nearest = {
@@ -226,7 +226,7 @@ def direct_scores(
     output: ModelOutput,
     weight: Float[Array, "window"],
 ) -> dict[str, Float[Array, ""]]:
-    """Compute the `clip_scores` of a clip, or of a batch, from its windows."""
+    """Compute the `clip_scores` of a clip or a batch from the model's output."""
     terms = loss_terms(output, config.model)
     squared = terms.reconstruction
     if config.model.has_power_likelihood:
@@ -289,7 +289,7 @@ def model_statistics(
     """Return the statistics of the model's output for a clip by name."""
     sizes = config.features.n_mels, config.features.n_context
     residual, is_covered = statistics.frame_residual(output.residual, weight, *sizes)
-    # This is in dB even with a power likelihood, whose residuals are not in dB.
+    # The difference is in dB, unlike the residual of a power likelihood.
     difference, _ = statistics.frame_residual(output.difference, weight, *sizes)
     return {
         "residual": statistics.residual(residual, is_covered),

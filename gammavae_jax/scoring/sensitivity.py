@@ -1,4 +1,4 @@
-"""What other false-alarm rates would mean for a fitted detector."""
+"""Shows how other false-alarm rates would affect a fitted detector."""
 
 import math
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from gammavae_jax.scoring.sample_size import clips_needed, false_alarm_range
 
 
 class Sensitivity(NamedTuple):
-    """A false-alarm rate, and what it means for one machine."""
+    """The effect of a false-alarm rate on one machine."""
 
     rate: float  # nominal
     threshold: float  # NaN if training failed
@@ -27,14 +27,14 @@ class Sensitivity(NamedTuple):
 
     @property
     def probable_rate(self) -> tuple[float, float]:
-        """The limits of the real rate; see `sample_size.false_alarm_range`."""
+        """The range of the real rate; see `sample_size.false_alarm_range`."""
         return false_alarm_range(self.n_recordings, self.rate)
 
 
 def sensitivities(
     detector: Detector, rates: Iterable[float]
 ) -> dict[str, list[Sensitivity]]:
-    """Return what each false-alarm rate means for each machine, without retraining.
+    """Return the effect of each false-alarm rate on each machine, without retraining.
 
     Args:
         detector: the detector; the headline score of its first seed is used.
@@ -100,11 +100,11 @@ def _recordings(detector: Detector) -> list[float]:
     ]
 
 
-_ENOUGH = 100.0  # independent recordings, for comparison
+_ENOUGH = 100.0  # independent recordings, quoted for comparison
 
 
 def training_summaries(detector: Detector) -> dict[str, str]:
-    """Describe what each machine's threshold is based on, in one or two sentences.
+    """Describe the data behind each machine's threshold, in one or two sentences.
 
     Returns:
         A text for each machine; empty if the thresholds are not conformal.

@@ -1,10 +1,9 @@
 """Corrects the scores of clips that are shorter than the training clips.
 
 The statistics of a shorter clip vary more, so its score is higher even if the machine
-is healthy. To measure by how much, held-out clips are cut to a few shorter lengths and
-scored again. The score of a short clip is then replaced: its rank among the held-out
-clips of that length is determined, and the score of the same rank among whole held-out
-clips is used instead.
+is healthy. To correct this, held-out clips are cut to a few shorter lengths and scored
+again. The score of a short clip has a rank among the held-out clips of that length. It
+is replaced by the score that has the same rank among whole held-out clips.
 """
 
 from dataclasses import replace
@@ -25,8 +24,8 @@ from gammavae_jax.scoring.detector import (
 from gammavae_jax.scoring.fusion import fuse
 from gammavae_jax.training.split import Split
 
-# Lengths relative to a machine's shortest training clip; a clip's length is rounded
-# down to one of these.
+# Lengths relative to a machine's shortest training clip. A clip's length is rounded
+# down to one of them.
 SHARES = (0.85, 0.7, 0.5, 0.35, 0.25)
 _WHOLE = 0.95
 
@@ -88,7 +87,7 @@ def as_of_whole_clips(
         share = next((s for s in SHARES if lengths[s] <= n_frames), SHARES[-1])
         cut, _ = held_out_scores(detector, _key(detector, share), 0, machine)
         if len(cut):
-            # A score outside the range of `cut` keeps its distance from the nearer end.
+            # A score outside the range of `cut` keeps its distance to the range.
             nearest = np.clip(scores[clip], cut[0], cut[-1])
             comparable[clip] = np.interp(nearest, cut, whole) + scores[clip] - nearest
     return comparable

@@ -1,4 +1,4 @@
-"""Decision thresholds and p-values from the scores of normal clips."""
+"""Computes decision thresholds and p-values from the scores of normal clips."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""The verdict on a recording: what `decision` concludes from its clips."""
+"""Contains the verdict on a recording, which `decision` derives from its clips."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ class Stretch(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A segment of a recording, about six clips in which the machine is running."""
+    """A segment of a recording: about six clips in which the machine is running."""
 
     start: float  # s
     end: float  # s
@@ -35,33 +35,33 @@ class Verdict(NamedTuple):
     name: str
     machine: str
     score: float  # higher is more anomalous
-    p_value: float  # probability of such a score if normal; NaN if unknown
+    p_value: float  # see `threshold.p_values`; NaN if unknown
     threshold: float  # for recordings of this length
     seconds: float = 0.0
     n_clips: int = 1
     n_alarms: int = 0  # clips above the threshold of a single clip
-    stretches: tuple[Stretch, ...] = ()  # of such clips
+    stretches: tuple[Stretch, ...] = ()  # of clips above that threshold
     n_recordings: float = 0.0  # independent recordings behind the p-value
-    states: Mapping[str, int] = MappingProxyType({})  # the number of clips in each
+    states: Mapping[str, int] = MappingProxyType({})  # the number of clips per state
     segments: tuple[Segment, ...] = ()  # none unless the machine is running
 
     @property
     def state(self) -> State:
-        """The recording's state: running if any clip is, else the commonest one."""
+        """The recording's state: running if any clip is, else the most common state."""
         if not self.states or State.RUNNING in self.states:
             return State.RUNNING
         return State(max(self.states, key=lambda state: self.states[state]))
 
     @property
     def is_running(self) -> bool:
-        """Whether the machine is running, so that the score means anything."""
+        """Whether the machine is running; otherwise, the score has no meaning."""
         return self.state == State.RUNNING
 
     @property
     def clips_text(self) -> str:
-        """How many clips are above the threshold of one clip, as text.
+        """The number of clips above the threshold of a single clip, as text.
 
-        It also says how many clips are not judged, and why.
+        Clips that are not judged are added, as in `2 of 9 (not judged: 1 off)`.
         """
         n_judged = self.states.get(State.RUNNING, 0) if self.states else self.n_clips
         others = [f"{n} {s}" for s, n in self.states.items() if s != State.RUNNING]
@@ -75,7 +75,7 @@ class Verdict(NamedTuple):
 
     @property
     def margin(self) -> float:
-        """The score minus the threshold, but at most 0 unless the machine is running.
+        """The score minus the threshold, or at most 0 if the machine is not running.
 
         It is positive if and only if the recording raises an alarm.
         """
@@ -84,7 +84,7 @@ class Verdict(NamedTuple):
 
     @property
     def p_text(self) -> str:
-        """The p-value as text, with `<=` if it is as small as it can be.
+        """The p-value as text, with `<=` if it is the smallest possible one.
 
         With `n` independent training recordings, no p-value is below `1 / (n + 1)`.
         """

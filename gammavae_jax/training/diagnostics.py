@@ -1,4 +1,4 @@
-"""Diagnostics of posterior collapse: each latent's divergence and activity.
+"""Detects posterior collapse, from each latent's divergence and activity.
 
 A latent that the decoder does not need collapses to the prior: its divergence goes to
 0, and its posterior mean no longer depends on the window.
@@ -13,7 +13,7 @@ from gammavae_jax.config import ModelConfig
 from gammavae_jax.models.autoencoder import ModelOutput
 from gammavae_jax.models.distributions import kl_to_prior
 
-ACTIVE_VARIANCE = 0.01  # of an active latent's posterior mean (Burda et al. 2016)
+ACTIVE_VARIANCE = 0.01  # an active latent's mean varies more (Burda et al. 2016)
 
 
 class LatentMoments(NamedTuple):
@@ -39,8 +39,8 @@ def add_windows(
 ) -> LatentMoments:
     """Update the moments with the windows whose weight is 1.
 
-    Means and scatters are merged as in Chan, Golub and LeVeque (1979). In plain sums of
-    squares, a variance of 0.01 would be lost to rounding if the mean is a few hundred.
+    Means and scatters are merged as in Chan, Golub and LeVeque (1979). Plain sums of
+    squares would lose a variance of 0.01 to rounding if the mean were a few hundred.
     """
     n_new = weight.sum()
     count = moments.count + n_new

@@ -70,10 +70,10 @@ class EpochInfo(NamedTuple):
     """The mean losses of an epoch, and diagnostics of posterior collapse.
 
     The first three fields are means over training windows. The training loss uses the
-    KL weight of the epoch, whereas the held-out loss uses the final KL weight. Held-out
-    windows are evaluated in evaluation mode, after training. The last two fields are
-    computed from held-out windows (see `diagnostics`); they are NaN if there are none,
-    and for a stopped model.
+    epoch's KL weight, and the held-out loss uses the final KL weight. The last two
+    fields describe held-out windows (see `diagnostics`). They are NaN if there are no
+    such windows or the model has stopped. Held-out windows are evaluated after
+    training, in evaluation mode.
     """
 
     loss: Float[Array, "*model"]
@@ -110,7 +110,7 @@ def train_epoch(
         step_key = jax.random.fold_in(key, step + 1)
         state, terms = train_step(config, step_key, state, batch, weight, kl_weight)
         error = weight @ terms.reconstruction / weight.sum()
-        # With `vmap`, setting one element would be a scatter, a kernel of its own.
+        # With `vmap`, setting one element would be a scatter, in a separate kernel.
         is_batch = jnp.arange(len(state.batch_errors)) == step
         errors = jnp.where(is_batch, error, state.batch_errors)
         return state._replace(batch_errors=errors), terms
@@ -150,8 +150,8 @@ def _mean_terms(
 
     Return the final carry and the mean loss terms, which are NaN if there are no
     windows. If the last batch has fewer than `smallest` windows, it is left out. The
-    loop ends after the machine's own batches, so that a machine with few windows takes
-    little time where models run one after another.
+    loop ends after the machine's last batch, so a machine with few windows takes little
+    time if models run one after another.
     """
     size = config.train.batch_size
     n_steps = (count + size - smallest) // size
@@ -213,7 +213,7 @@ def make_trainer(
 
     Args:
         config: the model and training settings.
-        placement: where the models train.
+        placement: the placement of the models.
         data: the `TrainingArrays`, on the host or already placed.
         group: each window's group; see `Split`.
     """

@@ -1,4 +1,4 @@
-"""The training clips of all machines as arrays, split into folds."""
+"""Stacks the training clips of all machines into arrays, and splits them."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -72,10 +72,10 @@ def stack_examples(
 def _attributes(
     config: Config, train: NamedClips, log: Log
 ) -> list[Int[np.ndarray, "_"]] | None:
-    """Return an index for each clip's attributes, and log where they are used.
+    """Number the clips' attributes, and log a note if any clips have equal ones.
 
-    The result is None without folds, if groups are given by `train.group_by`, or if
-    `train.attributes` is "ignore".
+    Return None without folds, with `train.group_by`, or if `train.attributes` is
+    "ignore".
     """
     settings = config.train
     is_used = settings.attributes == "sessions" and not settings.group_by

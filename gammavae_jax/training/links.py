@@ -1,16 +1,16 @@
-"""Links between training clips that are not independent of each other.
+"""Finds links between training clips that are not independent of each other.
 
 Linked clips contain the same audio, were cut from one recording, or belong to one
 group that the user named. A new recording has no link to the training clips, so a
 training clip must be held out together with the clips that it is linked to. Linked
-clips are excluded from comparisons one by one, not by fold, because links need not form
-separate groups: two clips may share a background, and one of them may share a recording
-with a third.
+clips are excluded from comparisons pair by pair, not by fold, because links need not
+form separate groups: two clips may share a background, and one of them may share a
+recording with a third.
 
 Clips whose names state equal attributes were probably recorded in one session. They are
-never compared with each other either: a threshold would be too low if held-out clips
-were compared with clips of their own session. But they are not linked, and count as
-independent, because sessions with the same attributes occur again.
+never compared with each other either, because thresholds would be too low if held-out
+clips were compared with clips of their own session. However, they are not linked and
+count as independent, because new sessions may have the same attributes.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def link_clips(
         clips: the training clips of all machines.
         groups: for each machine, each clip's recording number or group number;
             default: unknown.
-        n_edge: see `find_shared_audio`.
+        n_edge: the number of frames at each end to ignore; see `find_shared_audio`.
     """
     n_frames = np.asarray(clips.n_frames)
     linked = np.zeros((*n_frames.shape, n_frames.shape[1]), bool)
@@ -51,7 +51,7 @@ def link_groups(
     is_linked: Bool[np.ndarray, "machine clip clip"],
     groups: Sequence[Int[np.ndarray, "_"]] | None,
 ) -> Bool[np.ndarray, "machine clip clip"]:
-    """Return the links, and link all clips of a group to each other.
+    """Return the links, with all clips of each group linked to each other.
 
     Args:
         is_linked: the links between clips.
@@ -71,8 +71,8 @@ def independence(
     """Return the fraction of an independent recording that each clip counts as.
 
     It is 1 for a clip without links, `1 / n` for each of `n` clips that are all linked
-    to each other, and 0 for padding. The sum over clips is the number of independent
-    recordings if linked clips form separate groups. Otherwise it is a lower bound for
+    to each other, and 0 for padding. If linked clips form separate groups, the sum over
+    clips is the number of independent recordings. Otherwise, it is a lower bound for
     the number of clips that can be chosen without a link between them (Caro 1979, Wei
     1981).
     """

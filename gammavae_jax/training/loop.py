@@ -1,4 +1,4 @@
-"""The training loop, from clips to trained models, and the observer that it calls."""
+"""Runs the training loop, and defines the observer that the loop calls."""
 
 import contextlib
 import math
@@ -68,7 +68,7 @@ class Observer:
 
     @contextlib.contextmanager
     def heed_signals(self) -> Iterator[None]:
-        """Return a context that encloses the epochs; subclasses may handle signals."""
+        """Return a context for all epochs, in which a subclass may handle signals."""
         yield
 
     def stop_requested(self) -> bool:
@@ -112,10 +112,10 @@ def train_machines(
 def train_examples(
     config: Config, examples: PlacedExamples, observer: Observer
 ) -> Trained:
-    """Train as `train_machines` does, on examples that are already on the devices.
+    """Do what `train_machines` does, with examples that are already on the devices.
 
     Raises:
-        InputError: raised by the observer.
+        InputError: the observer raised it.
     """
     log, (names, placement, data, split) = observer.log, examples
     with placement:
@@ -124,7 +124,7 @@ def train_examples(
         with log.timed("compile_s"):
             trainer = make_trainer(config, placement, data, split.group)
         state = train(config, trainer, start, examples, observer)
-        placement.wait(state)  # because closing cancels calls that have not started
+        placement.wait(state)  # closing would cancel calls that have not started
     return Trained(config, placement, state, data, split)
 
 
@@ -138,7 +138,7 @@ def train(
     """Run the remaining epochs, and return the `TrainState` on the devices.
 
     Raises:
-        InputError: raised by the observer.
+        InputError: the observer raised it.
         KeyboardInterrupt: the observer stopped the training.
     """
     log, epochs, group = observer.log, config.train.epochs, examples.split.group

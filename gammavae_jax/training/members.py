@@ -1,7 +1,7 @@
-"""The members of each seed (one model per fold), and the clips assigned to them.
+"""Numbers the members (one for each seed and fold), and assigns clips to them.
 
-Along the member axis, the folds of the first seed come first, then those of the next
-seed. This module uses only NumPy.
+On the member axis, the folds of the first seed come first, then those of the second.
+This module uses only NumPy.
 """
 
 import numpy as np
@@ -48,7 +48,7 @@ def chosen_indices(
 ) -> tuple[
     Int[np.ndarray, "member machine chosen"], Bool[np.ndarray, "member machine chosen"]
 ]:
-    """Return the indices of each model's wanted clips, and a mask that omits padding.
+    """Return the indices of each model's wanted clips, and a mask for padding.
 
     The indices are padded to the same number for every model. This number is rounded up
     to one of a few sizes, because each size needs its own compiled program.

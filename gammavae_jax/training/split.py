@@ -21,7 +21,7 @@ from gammavae_jax.training.links import link_clips, link_groups
 
 _FEWEST_WINDOWS = 2  # for batch normalisation: a single window has no variance
 _SAME = 1e-2  # dB in each band; separate recordings of one sound differ by more
-_LARGEST_SHARE = 2.0  # the largest group, in folds; but at most half of the clips
+_LARGEST_SHARE = 2.0  # the size of the largest group, in folds; at most half the clips
 _SMALLEST_SPREAD = 1e-4  # relative to the mean spread; smaller ones are rounding errors
 
 
@@ -36,8 +36,8 @@ class Split(NamedTuple):
     is_held_out: Bool[np.ndarray, "member machine clip"]
     is_clip: Bool[np.ndarray, "machine clip"]
     is_target: Bool[np.ndarray, "machine clip"]
-    is_linked: Bool[np.ndarray, "machine clip clip"]  # see `links`; none without folds
-    is_excluded: Bool[np.ndarray, "machine clip clip"]  # from comparisons; see `links`
+    is_linked: Bool[np.ndarray, "machine clip clip"]  # see `links`
+    is_excluded: Bool[np.ndarray, "machine clip clip"]  # pairs that are not compared
 
 
 def split_windows(
@@ -54,11 +54,11 @@ def split_windows(
         arrays: the training clips.
         config: the configuration; `train.split` selects the kind of split.
         is_extra: marks clips that are trained on but never held out; default: none.
-        recordings: for each machine, each clip's recording number or group number;
-            clips of one recording go into the same fold, unless there
-            are fewer recordings than folds. Default: each clip is a recording.
-        attributes: for each machine, the number of the attributes that each clip has;
-            clips with equal attributes are never compared. Default: unknown.
+        recordings: for each machine, each clip's recording number or group number.
+            Clips of one recording go into the same fold, unless there are fewer
+            recordings than folds. Default: each clip is a recording.
+        attributes: for each machine, a number for each clip. Clips with equal numbers
+            have equal attributes and are never compared. Default: unknown.
         folds: for each machine, the fold that holds out each clip. Default: similar
             clips are grouped, and the groups are dealt to the folds.
     """
@@ -124,7 +124,7 @@ def _links(
 
 
 def require_windows(split: Split, names: Sequence[str]) -> None:
-    """Raise an InputError if a model would have too few training windows.
+    """Check that each model has enough training windows.
 
     Raises:
         InputError: a model has too few windows; the message names its machine.

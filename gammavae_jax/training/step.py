@@ -1,9 +1,8 @@
-"""A model's training state, and the pure training step.
+"""Defines a model's training state and the training step, a pure function.
 
 Random numbers depend only on the seed, the fold, the machine's name, the epoch and the
-step. A machine's models are therefore the same whether they are trained alone or with
-those of other machines, and a resumed run draws the same numbers as an uninterrupted
-one.
+step. A machine's models are therefore the same whether it is trained alone or with
+other machines, and a resumed run draws the same numbers as an uninterrupted one.
 """
 
 from typing import Any, NamedTuple, cast

@@ -193,7 +193,7 @@ def test_known_recordings_are_named_and_not_learnt_again(detector, capsys):
     detector.partial_fit({"pump": [PUMP[3], NEW[0]]}, sample_rate=RATE)
     assert [verdict.name for verdict in detector.learnt_] == ["array 1"]
     assert (
-        "pump: known already, so not learnt again: array 0" in capsys.readouterr().err
+        "pump: already known, so not learnt again: array 0" in capsys.readouterr().err
     )
     before = detector.detector_
     with pytest.raises(InputError, match="pump: there is nothing to learn"):
