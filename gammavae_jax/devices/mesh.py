@@ -39,8 +39,8 @@ class MeshPlacement(Placement):
     """A placement on a mesh of devices with the axes `member` and `machine`.
 
     Each device computes its own models, either together (`vmap`) or in turn (`map`).
-    Each device has the same number of slots for models. Slots without a model are
-    filled with zeros, so a function finds no windows in them, and must do nothing.
+    All devices have the same number of slots for models. Free slots are filled with
+    zeros: a function finds no windows in such a slot, and must do nothing there.
 
     If the mesh spans several processes, each process holds the models of its own
     devices, and all processes must call the same methods in the same order.

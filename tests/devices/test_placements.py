@@ -1,4 +1,4 @@
-"""A function over machines and members gives what a loop gives, on any devices."""
+"""Running a function on all models equals running it in a loop, on any devices."""
 
 import threading
 import time
@@ -80,7 +80,7 @@ def test_the_members_of_a_single_machine_are_spread_over_the_devices():
 
 @dataclass(frozen=True)
 class Device:
-    """The attributes of a device that placements use."""
+    """A device that has only the attributes that placements use."""
 
     process_index: int
     id: int
@@ -93,7 +93,7 @@ class Device:
 def test_every_process_of_a_cluster_has_a_device_in_the_mesh(
     per_process, n_processes, n_members, n_machines
 ):
-    """Even with free slots only: JAX runs no program on a mesh that omits a process."""
+    """Some may have only free slots, but JAX needs a device of every process."""
     devices = [Device(i // per_process, i) for i in range(n_processes * per_process)]
     placement = make_placement([3] * n_machines, n_members, devices)
     assert isinstance(placement, MeshPlacement)
@@ -101,7 +101,7 @@ def test_every_process_of_a_cluster_has_a_device_in_the_mesh(
     assert used == set(range(n_processes))
 
 
-def test_free_places_in_a_mesh_hold_zeros():
+def test_free_slots_in_a_mesh_hold_zeros():
     placement = make_placement([1, 1, 1], 1, jax.devices()[:2], "vmap")
     placed = placement.put(np.ones((3, 2), np.float32), "machine")
     assert placed.shape == (4, 2)
@@ -205,7 +205,7 @@ def test_waiting_for_a_device_that_hangs_is_announced(monkeypatch, capfd):
 
 
 @pytest.mark.parametrize("form", ["queue", "mesh"])
-def test_a_field_of_a_placed_named_tuple_or_of_a_result_is_taken_by_name(form):
+def test_part_returns_a_field_of_a_placed_named_tuple_or_a_result(form):
     placement = place(form, 3, 2, 2)
     arrays = Pair(*np.arange(12, dtype=np.float32).reshape(2, 2, 3))
     placed = placement.put(arrays, "model")

@@ -1,4 +1,4 @@
-"""The network against the official PyTorch code and the report's Table 1."""
+"""The network, compared with the official PyTorch code and the report's Table 1."""
 
 import jax
 import jax.numpy as jnp

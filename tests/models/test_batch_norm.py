@@ -39,7 +39,7 @@ def trained(batches) -> dict[str, Any]:
     return dict(variables)
 
 
-def test_standardising_has_the_statistics_after_one_batch(key):
+def test_standardising_knows_the_statistics_after_one_batch(key):
     x = -60 + 4 * jax.random.normal(key(), (3, 200))
     variables = trained(x[None])
     y: Any = Standardise().apply(variables, x, jnp.ones(200), False)

@@ -1,4 +1,4 @@
-"""The Gamma's samples, their gradient and its divergence, against SciPy and TFP."""
+"""The Gamma's samples, gradient and divergence, compared with SciPy and TFP."""
 
 import contextlib
 import importlib.metadata
@@ -47,7 +47,7 @@ def drawn_by(sampler):
 
 @pytest.fixture(scope="module", params=["tensorflow-probability", "jax"])
 def draws(request):
-    """Samples z at rate 1, and dz/da, by concentration, of each sampler."""
+    """Samples z at rate 1, and dz/da, for each sampler and concentration."""
     if request.param != "jax":
         request.getfixturevalue("tfd")
     shapes = jnp.broadcast_to(jnp.array(SHAPES)[:, None], (len(SHAPES), N))
@@ -121,7 +121,7 @@ def test_gaussian_samples_have_the_right_moments(key):
 
 
 def test_both_samplers_draw_from_the_same_distribution(tfd):
-    """Also at concentrations where float32 can only represent the logs of samples."""
+    """Include concentrations at which float32 can represent only log samples."""
     del tfd
     a = jnp.broadcast_to(jnp.array(SHAPES)[:, None], (len(SHAPES), N))
     logs = []
@@ -137,7 +137,7 @@ def test_both_samplers_draw_from_the_same_distribution(tfd):
 
 @pytest.mark.parametrize("shape", SHAPES[::7])
 def test_the_fallback_samples_in_float32_even_if_x64_is_enabled(shape):
-    """The network is float32 as well."""
+    """The network uses float32, too."""
     with drawn_by("jax"), jax.enable_x64(True):
         a = jnp.full(100, shape, jnp.float32)
         draw = Gamma(a, jnp.ones_like(a)).sample(jax.random.key(3))
@@ -148,7 +148,7 @@ def test_the_fallback_samples_in_float32_even_if_x64_is_enabled(shape):
     "fault", ["raise ImportError('two\\nlines')", "import jax; jax.no_such_name"]
 )
 def test_without_tfp_jax_samples_and_one_line_names_the_repair(fault, tmp_path):
-    """Whatever the import raises: a release may use an API that JAX has removed."""
+    """The import may raise any error, as a release may use an API that JAX removed."""
     (tmp_path / "tensorflow_probability").mkdir()
     (tmp_path / "tensorflow_probability" / "__init__.py").write_text(fault)
     program = (
@@ -172,7 +172,7 @@ def test_without_tfp_jax_samples_and_one_line_names_the_repair(fault, tmp_path):
 
 
 def test_the_note_names_both_packages_if_both_are_installed(monkeypatch):
-    """They share a folder, so upgrading one breaks the other."""
+    """The packages share a folder, so upgrading one breaks the other."""
 
     class Distribution:
         def __init__(self, name):

@@ -1,4 +1,4 @@
-"""The named divergences against integrals and published numbers."""
+"""The named divergences, compared with integrals and published numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -134,7 +134,7 @@ def test_equation_2_of_softmax_heads_is_smallest_for_the_uniform_code(key):
     assert (of(*others) > of(uniform, uniform)).all()
 
 
-def test_the_ancestor_is_zero_only_for_equals_and_is_not_the_divergence(key):
+def test_the_ancestor_is_zero_only_for_equal_gammas_and_is_not_the_divergence(key):
     q, p = (Gamma(*jnp.exp(jax.random.normal(key(), (2, 500)))) for _ in "qp")
     np.testing.assert_allclose(ancestor(q, q), 0, atol=1e-5)
     assert (ancestor(q, p) > 0).all()

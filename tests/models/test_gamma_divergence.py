@@ -1,4 +1,4 @@
-"""The divergence of Gammas and its derivatives against SciPy's in float64."""
+"""The divergence of Gammas and its derivatives, compared with SciPy in float64."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The derivative of a Gamma sample against JAX's own in float64."""
+"""The derivative of a Gamma sample, compared with JAX's own in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def draws(concentration):
 
 
 @pytest.mark.parametrize("concentration", CONCENTRATIONS)
-def test_the_derivative_matches_the_iteration_in_float64(concentration):
+def test_the_derivative_matches_jaxs_iteration_in_float64(concentration):
     log_z = draws(concentration)
     a = np.full_like(log_z, concentration)
     ours = log_draw_derivative(jnp.asarray(a), jnp.asarray(log_z))
@@ -27,18 +27,18 @@ def test_the_derivative_matches_the_iteration_in_float64(concentration):
         z = jnp.exp(jnp.asarray(log_z, jnp.float64))
         exact = jax.lax.random_gamma_grad(jnp.asarray(a, jnp.float64), z) / z  # pyright: ignore
         exact = np.asarray(exact)
-    # Below that, the reference in float64 fails first.
+    # For lower samples, JAX's derivative fails, even in float64.
     held = log_z > -200
     rtol = 8e-6 if concentration <= 100 else 2e-5
     np.testing.assert_allclose(ours[held], exact[held], rtol=rtol)
 
 
 @pytest.mark.parametrize("concentration", [1e-3, 0.01, 0.125, 1.0])
-def test_the_derivative_of_underflowing_samples_is_that_of_the_lower_tail(
+def test_the_derivative_of_underflowing_samples_matches_the_lower_tail(
     concentration,
 ):
     log_z = np.array([-50, -1000, -1e5], np.float32)
-    # There F(z) = z^a / Gamma(a + 1), solved for log z.
+    # In the lower tail, F(z) = z^a / Gamma(a + 1), which is solved for log z.
     exact = (scipy.special.digamma(concentration + 1) - log_z) / concentration
     ours = log_draw_derivative(jnp.full(3, concentration), jnp.asarray(log_z))
     np.testing.assert_allclose(ours, exact, rtol=1e-6)
@@ -52,7 +52,7 @@ def test_the_derivative_is_continuous_where_the_two_methods_meet():
 
 def test_the_derivative_is_finite_and_positive_for_every_possible_sample():
     a = np.float32(10) ** np.linspace(-3, 3, 61, dtype=np.float32)
-    # Up to eight deviations above the mean, down to where `z` underflows.
+    # From where `z` underflows up to eight standard deviations above the mean.
     log_z = np.linspace(-1e4, 8, 2001, dtype=np.float32)
     ours = log_draw_derivative(*(jnp.asarray(x) for x in np.meshgrid(a, log_z)))
     z = np.exp(log_z)[:, None]

@@ -15,7 +15,7 @@ TARGETS = ["window", "centre"]
 
 @pytest.fixture
 def model(tiny, key):
-    """Make a model after one training batch; return it, the batch and its variables."""
+    """Return a model, a training batch, and the variables after it."""
 
     def make(inputs, target="window", latent="gamma"):
         config = tiny(

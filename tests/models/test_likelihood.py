@@ -1,4 +1,4 @@
-"""Likelihoods of power against SciPy's densities in float64."""
+"""Power likelihoods, compared with SciPy's densities in float64."""
 
 from typing import Any
 
@@ -99,8 +99,8 @@ def test_the_slope_of_a_gamma_likelihood_is_proportional_to_the_excess_power():
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_gradients_are_those_of_scipys_density(likelihood):
-    """By automatic differentiation and by central differences, both in float64."""
+def test_gradients_match_scipys_density(likelihood):
+    """Compare automatic differentiation with central differences, both in float64."""
     with jax.enable_x64(True):
         log_ratio, given = cells(likelihood, largest=5.0)
         leaves, tree = jax.tree.flatten((log_ratio, given))
@@ -137,7 +137,7 @@ def test_residuals_are_the_signed_roots_of_the_published_deviance(likelihood):
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_near_the_mean_power_a_residual_is_linear_in_the_log_ratio(likelihood):
-    """There the deviance is a rounding error or a square of one."""
+    """Near it, the deviance is a rounding error or the square of one."""
     tiny = np.float32(10.0) ** np.arange(-12, -2, dtype=np.float32)
     log_ratio = jnp.asarray(np.concatenate([-tiny, [0.0], tiny]).astype(np.float32))
     for power in (POWER.least, 1.0, POWER.most):
@@ -176,7 +176,7 @@ def test_residuals_of_simulated_power_are_about_standard_normal(power, scale):
     assert abs(scipy.stats.skew(found)) < 0.1
 
 
-def test_the_mean_squared_residual_is_that_of_the_density():
+def test_the_mean_squared_residual_matches_the_density():
     given = Concentrations(jnp.array(1.5), jnp.array(8.0))
 
     def deviance(log_ratio):

@@ -1,4 +1,4 @@
-"""The loss, its gradient and Adam against the official PyTorch code."""
+"""The loss, its gradient and Adam, compared with the official PyTorch code."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from gammavae_jax.training.step import TrainState, optimizer, train_step
 
 @pytest.fixture
 def start(golden):
-    """The official code's numbers, our configuration and the first state."""
+    """The official code's results, our configuration and the initial state."""
     stored, config, variables = official_start(golden)
     opt_state = optimizer(config).init(variables["params"])
     rest = {"batch_errors": jnp.zeros(0), "is_stopped": jnp.array(False)}
@@ -26,7 +26,7 @@ def start(golden):
 
 @pytest.fixture
 def three_steps(start, key):
-    """Three Adam steps of the official network on one batch, theirs and ours."""
+    """The official code's results of three Adam steps on one batch, and ours."""
     stored, config, state = start
     x, k = jnp.asarray(stored["x"]), key()
     step = jax.jit(lambda s: train_step(config, k, s, x, jnp.ones(len(x))))
@@ -53,9 +53,9 @@ def relative_error(ours, expected):
 
 @pytest.mark.parametrize(("n_steps", "tolerance"), [(1, 1e-4), (3, 2e-2)])
 def test_parameters_after_adam_match_pytorch(three_steps, n_steps, tolerance):
-    # After one step all is equal. Then Adam, which divides by the gradient's size,
-    # amplifies rounding noise, and an activation may cross the kink of a ReLU: PyTorch
-    # itself differs by 0.7 % from these numbers on another processor or in float64.
+    # After one step, everything is equal. Later, Adam, which divides by the gradient's
+    # size, amplifies rounding noise, and an activation may cross the kink of a ReLU.
+    # On another processor or in float64, PyTorch itself differs by 0.7 %.
     stored, states, _ = three_steps
     names = [n for n in stored.files if n.startswith(f"after{n_steps}/")]
     assert names

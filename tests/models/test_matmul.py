@@ -11,7 +11,7 @@ from gammavae_jax.config import ModelConfig
 from gammavae_jax.models.autoencoder import AutoEncoder, reconstruct
 from gammavae_jax.models.layers import matmul
 
-# Bits of the mantissa; the operands' rounding, of half a unit each, sets the error.
+# Bits of the mantissa. Rounding each operand by half a unit determines the error.
 BITS = {"float32": 23, "tf32": 10, "bfloat16": 7}
 
 

@@ -1,4 +1,4 @@
-"""Policies that are chosen for a number of false alarms per day."""
+"""Alarm policies that are planned for a number of false alarms per day."""
 
 import dataclasses
 import re
@@ -19,7 +19,7 @@ from gammavae_jax.scoring.decision import DecisionRule
 
 
 def rule_of(held_out):
-    """Return a rule for recordings, one a row, with one clip in each column."""
+    """Return a rule for held-out scores, one row for each recording."""
     n_recordings, size = held_out.shape
     weights = np.full(held_out.size, 1 / size)
     sizes = (size,) * n_recordings
@@ -35,7 +35,7 @@ def plan(rule, rate, per_day=None, **others):
 
 
 @pytest.mark.parametrize("rate", [0.2, 1.0, 5.0])
-def test_the_chosen_policy_keeps_to_the_rate_and_uses_it(rate):
+def test_the_chosen_policy_comes_close_to_the_rate_without_exceeding_it(rate):
     policy = plan(independent(100), rate)
     expected = policy.expected
     assert expected is not None
@@ -62,7 +62,7 @@ def test_more_false_alarms_or_recordings_shorten_the_delay():
 def test_simulated_machines_keep_to_the_rate_on_average(
     n_recordings, size, correlation
 ):
-    """Each machine has its own training recordings, and so its own threshold."""
+    """Each machine has its own training recordings and therefore its own threshold."""
     rng, rate, of_each = np.random.default_rng(0), 1.0, []
     for _ in range(8):
         common = np.sqrt(correlation) * rng.standard_normal((n_recordings, 1))
@@ -101,7 +101,7 @@ def test_a_rate_that_cannot_be_promised_is_refused_with_what_would_be_enough():
     assert re.search(r"or train with \d\d independent recordings$", text)
 
 
-def test_the_policy_of_a_user_is_described():
+def test_a_policy_with_given_k_and_n_is_described():
     policy = plan(independent(40), None, 24.0, after=(2, 3), hold_seconds=60.0)
     assert (policy.level, policy.k, policy.n) == (0.1, 2, 3)
     assert (policy.hold_seconds, policy.recording_seconds) == (60.0, 3600.0)
@@ -158,7 +158,7 @@ def test_recordings_of_different_lengths_count_by_their_mean_number_of_segments(
         ),
     ],
 )
-def test_what_cannot_be_planned_is_refused(changes, request_, problem):
+def test_impossible_plans_are_refused(changes, request_, problem):
     rule = dataclasses.replace(independent(20), **changes)
     with pytest.raises(InputError, match=problem):
         plan_policy(rule, 10.0, request_)

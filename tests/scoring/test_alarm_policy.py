@@ -1,4 +1,4 @@
-"""Alarms of k of n segments: when they are raised, end and are held back."""
+"""Alarms after k of n segments: when they are raised, end and are held back."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def recording(p_values, name="x.wav", seconds=10.0):
 
 
 def times(alarms):
-    """Return the number of the segment at whose end each alarm was raised and ended."""
+    """Return, for each alarm, the indices of the segments that raised and ended it."""
     return [
         (round(a.raised.seconds / 10) - 1, a.end and round(a.end.seconds / 10) - 1)
         for a in alarms
@@ -40,18 +40,18 @@ def test_an_alarm_is_raised_by_three_of_four_and_ends_at_one_of_four():
         [recording([0.05 if c else 0.5 for c in counts])]
     )
     start, raised = Moment("x.wav", 10.0), Moment("x.wav", 50.0)
-    # The windows that end at segments 5, 6 and 7 have two, one and two.
+    # In the windows that end at segments 5, 6 and 7, two, one and two segments count.
     assert alarm == Alarm(start, raised, Moment("x.wav", 70.0))
 
 
-def test_an_alarm_that_has_not_ended_stands():
+def test_an_alarm_that_has_not_ended_stays_active():
     (alarm,) = AlarmPolicy(0.1, 2, 2).alarms([recording([0.1, 0.1, 0.1])])
     assert alarm.end is None
     assert AlarmPolicy(0.1, 2, 2).alarms([recording([0.1])]) == []
 
 
 @given(st.lists(st.booleans(), max_size=60), st.integers(1, 5), st.integers(0, 4))
-def test_the_alarms_are_those_of_the_definition(counts, k, more):
+def test_alarms_match_their_definition(counts, k, more):
     n = k + more
     found = AlarmPolicy(0.1, k, n).alarms(
         [recording([0.1 if c else 0.11 for c in counts])]
@@ -78,19 +78,19 @@ def test_recordings_are_one_sequence_even_if_the_machine_is_off_between_them():
     assert alarm.end == Moment("3.wav", 20.0)
 
 
-def test_alarms_soon_after_another_are_held_back_by_the_time_of_the_recordings():
+def test_alarms_within_the_hold_time_are_held_back():
     p_values = [0.05, 0.5] * 4  # an alarm every 20 s
     for hold, per_recording, held in (
         (0.0, 0.0, [False] * 4),
         (35.0, 0.0, [False, True, False, True]),
-        (35.0, 40.0, [False] * 4),  # a recording of 10 s each 40 s
+        (35.0, 40.0, [False] * 4),  # a recording of 10 s every 40 s
     ):
         policy = AlarmPolicy(0.1, 1, 1, hold, per_recording)
         alarms = policy.alarms([recording([p], f"{p}.wav") for p in p_values])
         assert [alarm.is_held for alarm in alarms] == held
 
 
-def test_a_held_alarm_that_outlasts_the_hold_time_is_reported_once_more():
+def test_a_held_alarm_that_outlasts_the_hold_time_is_reported():
     policy = AlarmPolicy(0.1, 1, 1, 35.0)
     p_values = [0.05, 0.5, 0.05, 0.05, 0.05, 0.05, 0.5, 0.05]
     _, events = policy.follow(AlarmState(), recording(p_values))
@@ -105,7 +105,7 @@ def test_a_held_alarm_that_outlasts_the_hold_time_is_reported_once_more():
     ]
 
 
-def test_a_p_value_counts_if_it_is_the_level_but_for_rounding():
+def test_a_p_value_equal_to_the_level_up_to_rounding_counts():
     policy = AlarmPolicy(3 / 21, 1, 1)
     p = np.nextafter(3 / 21, 1)
     assert policy.counts(Segment(0.0, 1.0, 0.0, float(p)))
@@ -128,7 +128,7 @@ def test_impossible_policies_are_refused(values, problem):
         AlarmPolicy(*values)
 
 
-def test_rules_and_lengths_of_time_are_described_in_words():
+def test_rules_and_durations_are_described_in_words():
     assert AlarmPolicy(0.12, 5, 6).rule == "5 of the last 6 segments have p <= 0.12"
     assert AlarmPolicy(0.12, 3, 3).rule == "3 segments in a row have p <= 0.12"
     assert AlarmPolicy(0.12, 1, 1).rule == "a segment has p <= 0.12"

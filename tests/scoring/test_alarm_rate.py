@@ -1,4 +1,4 @@
-"""How many segments count: compared with SciPy, closed forms and simulations."""
+"""The number of segments that count, compared with SciPy and simulations."""
 
 import numpy as np
 import pytest
@@ -19,14 +19,16 @@ from gammavae_jax.scoring.verdict import Segment, Verdict
     ("rank", "n", "k", "of"),
     [(1, 9, 1, 1), (3, 20, 5, 6), (1, 50, 3, 3), (60, 300, 8, 12)],
 )
-def test_without_correlation_the_number_that_counts_is_beta_binomial(rank, n, k, of):
+def test_without_correlation_the_number_of_counting_segments_is_beta_binomial(
+    rank, n, k, of
+):
     expected = scipy.stats.betabinom.sf(k - 1, of, rank, n + 1 - rank)
     chance = chance_of_alarm(rank, float(n), 0.0, k, of)
     assert chance == pytest.approx(expected, rel=1e-6)
     assert chance_of_alarm(rank, float(n), 1e-9, k, of) == pytest.approx(chance, 1e-3)
 
 
-def test_with_correlation_the_chance_is_that_of_simulated_machines():
+def test_with_correlation_the_probability_matches_simulated_machines():
     """Calibration and new segments are drawn again for each machine."""
     rng, n_machines, correlation, rank = np.random.default_rng(0), 40_000, 0.4, 3
     held_out = np.sort(rng.standard_normal((n_machines, 19)))
@@ -40,7 +42,7 @@ def test_with_correlation_the_chance_is_that_of_simulated_machines():
 
 
 def test_there_are_fewer_alarms_than_windows_even_if_the_correlation_decays():
-    """The normal scores are an autoregressive process instead of a common factor."""
+    """The normal scores follow an autoregressive process, not a common factor."""
     memory, noise = 0.8, np.random.default_rng(0).standard_normal(20_000)
     noise[1:] *= np.sqrt(1 - memory**2)
     scores = scipy.signal.lfilter([1.0], [1.0, -memory], noise)
@@ -58,13 +60,13 @@ def test_there_are_fewer_alarms_than_windows_even_if_the_correlation_decays():
 
 
 @pytest.mark.parametrize("chance", [0.3, 0.9])
-def test_the_wait_for_a_run_has_its_closed_form(chance):
+def test_the_wait_for_a_run_matches_its_closed_form(chance):
     for k in (1, 3, 12):
         expected = (1 - chance**k) / (chance**k * (1 - chance))
         assert expected_segments(k, k, chance) == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_wait_for_k_of_n_is_that_of_simulations():
+def test_the_wait_for_k_of_n_matches_simulations():
     rng = np.random.default_rng(0)
     counts = rng.random((20_000, 300)) < 0.4
     before = np.pad(counts, ((0, 0), (5, 0))).cumsum(1)
@@ -82,13 +84,13 @@ def simulated(rng, n_recordings, n_segments, correlation):
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.3, 0.7])
-def test_the_correlation_is_that_of_the_segments_of_a_recording(correlation):
+def test_the_correlation_within_a_recording_is_estimated(correlation):
     sequences = simulated(np.random.default_rng(0), 2000, 6, correlation)
     found = cautious_correlation(sequences, 2000.0, 6)
     assert correlation <= found <= correlation + 0.05
 
 
-def test_a_correlation_that_is_not_well_known_is_taken_for_larger():
+def test_an_uncertain_correlation_is_overestimated():
     rng = np.random.default_rng(0)
     draws = [simulated(rng, 20, 6, 0.3) for _ in range(200)]
     found = [cautious_correlation(sequences, 20.0, 6) for sequences in draws]
@@ -101,7 +103,7 @@ def test_recordings_of_one_segment_are_correlated_if_they_follow_each_other():
     slow = np.repeat(rng.standard_normal(100), 20) + rng.standard_normal(2000)
     near, far = (cautious_correlation([slow], 2000.0, n) for n in (2, 12))
     assert 0.45 < near < 0.55
-    assert 0.3 < far < near  # the average over longer distances
+    assert 0.3 < far < near  # `far` averages over longer distances
     assert cautious_correlation([rng.permutation(slow)], 2000.0, 12) < 0.02
 
 

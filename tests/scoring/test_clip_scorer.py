@@ -1,4 +1,4 @@
-"""Verdicts on new recordings, and the compiled programs that are kept for them."""
+"""The scores of new recordings, and the cache of compiled programs."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from gammavae_jax.scoring.detector import Detector
 
 @pytest.fixture
 def scorer(monkeypatch):
-    """A scorer, and what it compiles; its programs return the number of frames."""
+    """A scorer whose programs return the number of frames, and a list of them."""
     detector = object.__new__(Detector)
     object.__setattr__(detector, "config", preset("default"))
     scorer, compiled = ClipScorer(detector), []

@@ -43,7 +43,7 @@ def test_a_single_clip_is_compared_with_single_held_out_clips(score, rate):
 
 
 def test_a_recording_of_a_minute_is_compared_with_training_recordings_of_a_minute():
-    """Their means vary less than the scores of their clips."""
+    """The mean score of a minute varies less than the scores of single clips."""
     rng = np.random.default_rng(0)
     clips = rng.normal(size=(40, 6))
     rule = rule_of(clips.ravel(), weights=np.full(240, 1 / 6), sizes=(6,) * 40)
@@ -64,7 +64,7 @@ def test_two_minutes_of_a_training_recording_count_as_one_recording():
 
 
 def test_shorter_training_recordings_are_used_as_they_are():
-    """One of twenty is short, so six clips still are the usual size."""
+    """One of twenty recordings is short, so the usual size is still six clips."""
     sizes = (2, *(6,) * 19)
     clips = np.concatenate([[50.0, 60.0], np.arange(114.0)])
     weights = np.concatenate([[0.5] * 2, [1 / 6] * 114])
@@ -89,12 +89,12 @@ def test_a_long_recording_needs_more_segments_if_each_is_less_unusual():
         rest = [normal] * (n_segments - len(scores))
         return judge(rule, np.repeat([*scores, *rest], CLIPS_IN_SEGMENT).tolist())
 
-    one = minutes(98.5)  # p = 0.01 in one of ten
+    one = minutes(98.5)  # p = 0.01 in one of ten segments
     assert (one.p_value, one.score, one.is_anomaly) == (0.1, 98.5, True)
     assert one.threshold == conformal_threshold(held_out_of(rule), 0.01)
-    two = minutes(97.5, 97.5)  # p = 0.02 in two of ten
+    two = minutes(97.5, 97.5)  # p = 0.02 in two of ten segments
     assert (two.p_value, two.is_anomaly) == (0.1, True)
-    slight = minutes(97.5, 96.5)  # 0.02 and 0.03
+    slight = minutes(97.5, 96.5)  # p = 0.02 and p = 0.03
     assert (slight.p_value, slight.is_anomaly) == (pytest.approx(0.15), False)
     assert not minutes(97.5).is_anomaly
     assert minutes().p_value == pytest.approx(
@@ -116,7 +116,7 @@ def test_the_decision_agrees_with_the_p_value_and_with_the_threshold(
     rule = rule_of(rng.normal(size=n_held_out), rate)
     verdict = judge(rule, (rng.normal(size=n_clips) + rng.exponential(2)).tolist())
     assert verdict.is_anomaly == (verdict.score > verdict.threshold)
-    if (1 + n_held_out) * rate >= 1:  # otherwise, the highest score decides
+    if (1 + n_held_out) * rate >= 1:  # otherwise, the highest score is the threshold
         assert verdict.is_anomaly == (verdict.p_value <= rate)
     assert 0 < verdict.p_value <= 1
 
@@ -143,7 +143,7 @@ def test_normal_recordings_of_any_length_raise_at_most_the_nominal_alarms(
         assert n_alarms / n_tries >= 0.1 - 3 * sigma
 
 
-def test_a_minute_of_fault_in_an_hour_is_an_alarm_if_there_are_enough_recordings():
+def test_a_faulty_minute_in_an_hour_raises_an_alarm_if_there_are_enough_recordings():
     rng = np.random.default_rng(0)
     hour = rng.normal(size=360)
     hour[60:66] += 100
@@ -165,7 +165,7 @@ def test_stretches_join_consecutive_clips_above_the_threshold_of_one_clip():
 
 def test_with_too_few_recordings_the_mean_of_all_clips_is_compared_with_the_highest():
     """Otherwise, a fault would have to fill a long recording completely."""
-    rule = rule_of(range(5))  # 10 % needs nine
+    rule = rule_of(range(5))  # a rate of 10 % needs nine recordings
     nearly_all = [9.0] * 50 + [1.0] * 10
     verdict = judge(rule, nearly_all)
     assert (verdict.score, verdict.threshold) == (pytest.approx(np.mean(nearly_all)), 4)
@@ -211,13 +211,13 @@ def test_a_score_that_is_not_finite_is_refused_by_name(bad):
 @pytest.mark.parametrize(
     ("scores", "text"),
     [
-        ([20.0], "<= 0.1"),  # above all nine
+        ([20.0], "<= 0.1"),  # above all nine scores
         ([7.5], "0.2"),
         ([20.0] * 60, "<= 0.1"),
         ([20.0] * 12 + [0.0] * 48, "0.5"),  # in two of ten segments
     ],
 )
-def test_a_p_value_that_cannot_be_smaller_is_a_limit(scores, text):
+def test_the_smallest_possible_p_value_is_shown_as_a_limit(scores, text):
     verdict = judge(rule_of(range(9)), scores)
     assert (verdict.p_text, verdict.n_recordings) == (text, 9.0)
 
@@ -226,7 +226,7 @@ def test_an_unknown_p_value_is_a_dash():
     assert judge(DecisionRule("fan", 5.0), [1.0]).p_text == "-"
 
 
-def test_the_segments_of_a_recording_leave_out_the_clips_in_which_it_is_off():
+def test_segments_leave_out_the_clips_in_which_the_machine_is_off():
     rule = rule_of(range(20))
     scores = np.arange(14.0) + 4
     states = [State.OFF if i in (0, 7) else State.RUNNING for i in range(14)]

@@ -1,4 +1,4 @@
-"""Detectors of probe machines: detection, calibration, thresholds and p-values."""
+"""Detectors of small machines: detection, calibration, thresholds and p-values."""
 
 import functools
 import json
@@ -27,7 +27,7 @@ DETECTING = [name for name in OF_FOLDS if name != "kl"]
 
 @pytest.fixture(scope="module")
 def probe():
-    """Two machines, one without target clips, two seeds of two folds, all scores."""
+    """A detector of two machines, one without target clips, with all scores."""
     rng = np.random.default_rng(0)
     machines = [
         ("mixed", clips(noise(rng, N_CLIPS[0]), n_target=4)),
@@ -65,7 +65,7 @@ def score_one(config, *arguments):
 
 
 def scores_of(probe, seed, machine, fold, clip, data=None):
-    """Return the scores of one clip by one member; training clips as if held out."""
+    """Return one member's scores of one clip; score training clips as if held out."""
     detector = probe.detector
     scores = score_one(
         detector.config,
@@ -272,7 +272,7 @@ def test_official_thresholds_are_gamma_quantiles_of_batch_scores():
 
 
 def test_the_official_mse_threshold_uses_the_batches_of_the_last_epoch(monkeypatch):
-    """Training batches have the errors before their steps; held-out ones are added."""
+    """It is fitted to training errors from before each step, and to held-out errors."""
     used = []
 
     def fit(scores, rate):
@@ -290,10 +290,10 @@ def test_the_official_mse_threshold_uses_the_batches_of_the_last_epoch(monkeypat
 
 
 def false_alarms(rng, n_machines=4, n_recordings=60, n_copies=4):
-    """Return the default's false-alarm rate on new recordings, trained on near copies.
+    """Return the default preset's false-alarm rate on new recordings.
 
-    Each recording has a spectrum of its own, mixed from six colours, and its training
-    clips hardly differ.
+    Each recording has its own spectrum, mixed from six colours, and its training clips
+    hardly differ.
     """
     colours = rng.standard_normal((n_machines, 6, 128))
 
@@ -320,7 +320,7 @@ def false_alarms(rng, n_machines=4, n_recordings=60, n_copies=4):
 
 def test_links_keep_the_false_alarm_rate_and_without_them_it_is_high(monkeypatch):
     """The training clips of a recording are near copies; test recordings are new."""
-    # Three standard errors of thresholds from 60 recordings, tested on 100, four times.
+    # Three standard errors, for four machines with 60 training recordings each.
     error = 3 * np.sqrt((0.1 * 0.9 / 61 + 0.1 * 0.9 / 100) / 4)
     assert abs(false_alarms(np.random.default_rng(0)) - 0.1) < error
     monkeypatch.setattr(
@@ -354,7 +354,7 @@ def alarms_in_new_sessions(attributes):
 
 
 def test_attributes_keep_the_false_alarm_rate_in_new_sessions():
-    """Without them, held-out clips are compared with clips of their own session."""
+    """Without attributes, held-out clips are compared with their own session's."""
     error = 3 * np.sqrt(0.1 * 0.9 / 31 + 0.1 * 0.9 / 100)
     assert alarms_in_new_sessions([np.arange(150) // 5]) < 0.1 + error
     assert alarms_in_new_sessions(None) > 0.5

@@ -1,4 +1,4 @@
-"""The pipeline from clips to a detector: what it holds in memory, and for how long."""
+"""The memory and the threads that the pipeline from clips to a detector uses."""
 
 import threading
 import weakref
@@ -34,7 +34,7 @@ def machines_of(config):
 
 
 def misaligned(array):
-    """Return a copy that devices cannot use in place, and the memory that it is in."""
+    """Return a copy that devices cannot use in place, and the buffer that holds it."""
     memory = np.empty(array.nbytes + 128, np.uint8)
     first = -memory.ctypes.data % 64 + array.itemsize
     copy = memory[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
@@ -96,8 +96,8 @@ def test_a_training_that_fails_leaves_no_thread(model_threads):
 
 
 @pytest.mark.parametrize("threshold", ["conformal", "official"])
-def test_loaded_clips_are_used_up_and_too_few_are_noted(monkeypatch, threshold):
-    """The official threshold is not of held-out clips, so it does not need them."""
+def test_loaded_clips_are_released_and_too_few_are_noted(monkeypatch, threshold):
+    """The official threshold does not depend on the number of held-out clips."""
 
     def no_training(config, examples, observer):
         raise InputError("enough")

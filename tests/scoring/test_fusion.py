@@ -1,4 +1,4 @@
-"""Fused scores against SciPy's standardisation."""
+"""Fused scores, compared with SciPy's standardisation."""
 
 import numpy as np
 import pytest
@@ -76,7 +76,7 @@ def test_a_smooth_maximum_is_between_the_mean_and_the_maximum(n, spread):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_score_that_notices_nothing_does_not_change_the_order_of_clips(seed):
+def test_a_score_that_detects_nothing_does_not_change_the_order_of_clips(seed):
     """With a maximum, it would hide all differences below zero."""
     rng = np.random.default_rng(seed)
     parts = list(rng.standard_normal((2, 50)))
@@ -84,13 +84,13 @@ def test_a_score_that_notices_nothing_does_not_change_the_order_of_clips(seed):
     ours = smooth_max([*parts, np.zeros(50)])
     np.testing.assert_array_equal(np.argsort(ours), expected)
     assert len(np.unique(ours)) == 50
-    # A single fault that one score notices is found as far above the others as before.
+    # A fault that only one score detects stands out as much as before.
     parts[0][3] = 12.0
     gain = [smooth_max(p)[3] for p in (parts, [*parts, np.zeros(50)])]
     np.testing.assert_allclose(gain, [12 - np.log(2), 12 - np.log(3)], atol=1e-3)
 
 
-def test_scores_that_fuse_nothing_are_returned_unchanged(scores, held_out):
+def test_scores_other_than_fusions_are_returned_unchanged(scores, held_out):
     ours = fuse(scores, held_out, ["kl", "fusion_mean", "mse"], FUSED)
     assert list(ours) == ["kl", "fusion_mean", "mse"]
     for name in ("kl", "mse"):
@@ -145,9 +145,9 @@ def test_equal_held_out_scores_give_finite_fusions(scores, value, n_held_out):
 def test_held_out_scores_that_differ_by_rounding_are_equalised_above_the_largest(
     name, at_zero, value, n_held_out
 ):
-    """Both distances, which are roots, and squares, which rounding changes less.
+    """Test distances (square roots), and squares, which rounding changes less.
 
-    Twelve is a number whose equal terms may have a mean that differs from them.
+    The mean of twelve equal numbers may differ from them by a rounding error.
     """
     noise = 1e-5 * np.random.default_rng(0).standard_normal(n_held_out)
     equal = value * (1 + noise) + at_zero * noise
@@ -157,7 +157,7 @@ def test_held_out_scores_that_differ_by_rounding_are_equalised_above_the_largest
     assert len(np.unique(ours[0, :-1])) == 1
     above = ours[0, 0] - equal.max()
     assert 5 * np.ptp(equal) < above <= max(1e-3 * abs(value), at_zero * 1e-2)
-    # So copies fuse to a score below the threshold, and other sounds to one far above.
+    # The fused score of a copy is below the threshold, that of other sounds far above.
     same, other = equal[0], value + max(abs(value), 1.0)
     (fused,) = fuse(
         {name: np.array([[[same, other]]])}, {name: ours[None]}, ["fusion_mean"], [name]
@@ -167,14 +167,14 @@ def test_held_out_scores_that_differ_by_rounding_are_equalised_above_the_largest
 
 
 def test_scores_that_differ_are_not_equalised(held_out):
-    """Neither is a single score, nor are those of a diverged model."""
+    """The same holds for a single score, and for a diverged model's scores."""
     for scores in (
         *held_out.values(),
         np.array([[2.0, np.nan]]),
         np.full((1, 3), np.nan),
     ):
         np.testing.assert_array_equal(equalise_ties("residual_density", scores), scores)
-    # However small they are: the divergence of a collapsed code is still a score.
+    # Even very small scores are kept, such as the divergence of a collapsed code.
     small = np.array([[1e-4, 1.5e-4, 3e-4]])
     np.testing.assert_array_equal(equalise_ties("kl", small), small)
 
@@ -204,6 +204,6 @@ def test_the_unit_of_a_score_is_at_least_a_thousandth_of_its_mean():
     np.testing.assert_allclose(standard_of("kl", spread).unit, 5.0, rtol=1e-5)
 
 
-def test_the_standard_of_a_diverged_model_divides_by_nothing():
+def test_a_diverged_model_causes_no_division_by_zero():
     with np.errstate(all="raise"):
         assert standard_of("mse", np.full((1, 3), np.nan)).mean == 0

@@ -1,4 +1,4 @@
-"""Numbers that JSON lacks become null, wherever they are."""
+"""Numbers that JSON cannot represent become null, at any depth."""
 
 import json
 import math

@@ -96,7 +96,7 @@ def close(ours, theirs):
     np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=0.01)
 
 
-def test_learning_nothing_changes_nothing_but_the_rounding(detector):
+def test_learning_nothing_changes_scores_only_by_rounding(detector):
     """The stored log-mels are rounded to 1/200 dB."""
     stored, kept = detector.detector_, detector._kept
     every = {name: as_recordings(kept[name]) for name in detector.machines_}
@@ -107,7 +107,9 @@ def test_learning_nothing_changes_nothing_but_the_rounding(detector):
     np.testing.assert_array_equal(again.weights, stored.weights)
 
 
-def test_two_halves_learnt_in_turn_give_the_scores_of_all_at_once(detector, whole):
+def test_learning_two_halves_in_turn_gives_the_same_scores_as_all_at_once(
+    detector, whole
+):
     detector.partial_fit({"pump": PUMP[12:]}, sample_rate=RATE)
     for recordings in (NEW, LOAD[:2]):
         ours = detector.score_samples({"pump": recordings}, RATE)["pump"]
@@ -172,7 +174,7 @@ def test_new_clips_of_an_old_group_go_into_the_fold_of_this_group():
 
 
 def test_the_parts_of_a_single_recording_are_still_compared_with_each_other():
-    """Compared with nothing but a new load, they would look like faults."""
+    """If parts were compared only with a new load, they would look like faults."""
     single = fast("train.n_folds=3").fit(
         {"pump": [np.concatenate(PUMP)]}, sample_rate=RATE
     )
@@ -225,7 +227,7 @@ def test_learning_needs_conformal_thresholds_and_folds(detector, name):
     with pytest.raises(InputError, match=message):
         learn(other, {}, {}, Log())
     detector._take(other, detector._parameters, {})
-    with pytest.raises(InputError, match=message):  # and no word of training clips
+    with pytest.raises(InputError, match=message):  # not a message on training clips
         detector.partial_fit(NEW, sample_rate=RATE)
 
 
@@ -260,7 +262,7 @@ def test_a_new_fit_is_advised_if_the_model_no_longer_reconstructs(name, effect):
     assert reconstruction_note(old, np.full(4, 50.0), config) == ""
 
 
-def test_before_fit_a_partial_fit_is_a_fit(monkeypatch):
+def test_a_partial_fit_before_fit_is_a_full_fit(monkeypatch):
     monkeypatch.setattr(gv.AnomalyDetector, "fit", lambda self, *given: given)
     assert fast().partial_fit(NEW, [0] * 4, RATE, groups="abcd") == (
         *(NEW, [0] * 4, RATE),

@@ -1,4 +1,4 @@
-"""Distances to training clips against SciPy and scikit-learn."""
+"""Distances to training clips, compared with SciPy and scikit-learn."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def tests():
 
 
 def places_needed(is_clip, is_target, config):
-    """Return the number of clips with the synthetic ones; check the capacity."""
+    """Return the number of training and synthetic clips, and check the capacity."""
     n_target = np.count_nonzero(is_target & is_clip)
     n_source = np.count_nonzero(is_clip) - n_target
     wanted = int(config.smote_ratio * n_source) if n_target > 1 else 0
@@ -40,9 +40,9 @@ def places_needed(is_clip, is_target, config):
 
 
 def reference_of(bank, folds=None, is_target=None, n_places=0, fold=None, **scoring):
-    """Fit a reference; by default, to source clips of folds 0 to 3 in turn.
+    """Fit a reference; by default, to source clips dealt to folds 0 to 3 in turn.
 
-    It belongs to the model of `fold`, or to one that held out none of the clips.
+    The reference is that of the model for `fold`, or of a model without held-out clips.
     """
     n = len(bank)
     folds = np.arange(n) % N_FOLDS if folds is None else folds
@@ -88,7 +88,7 @@ def gaps(tests, bank):
 
 
 def scaled_gaps(clip, bank, of_scale):
-    """Return the distances of one clip to the bank, in deviations of other clips."""
+    """Return one clip's distances to the bank, in the other clips' deviations."""
     return np.linalg.norm((bank - clip) / of_scale.std(0), axis=1)
 
 
@@ -105,7 +105,7 @@ def test_a_model_compares_with_the_clips_of_the_other_folds(bank, tests, fold):
 
 
 def test_held_out_clips_have_no_influence_on_a_reference(bank):
-    """Neither a scale nor a radius uses them: they are as new as test clips."""
+    """Neither the scale nor a radius uses them, as if they were test clips."""
     changed = bank.copy()
     changed[np.arange(N_CLIPS) % N_FOLDS == 1] *= 50
     is_target = np.arange(N_CLIPS) >= 33
@@ -117,7 +117,7 @@ def test_held_out_clips_have_no_influence_on_a_reference(bank):
         jax.tree.map(np.testing.assert_array_equal, ours, expected)
 
 
-def test_the_distance_is_the_smaller_one_of_both_domains(bank, tests):
+def test_the_distance_is_the_smaller_of_both_domains(bank, tests):
     is_target = np.arange(N_CLIPS) >= 34
     ours = of_clips(tests, reference_of(bank, is_target=is_target))
     nearest = [gaps(tests, bank)[:, d].min(1) for d in (is_target, ~is_target)]
@@ -145,7 +145,7 @@ def test_a_density_is_the_smallest_distance_divided_by_a_radius(bank, tests):
     expected = (gaps(tests, bank) / reference.radius).min(1)
     ours = of_clips(tests, reference)["density"]
     np.testing.assert_allclose(ours, expected, rtol=1e-4)
-    # Not necessarily that of the nearest clip.
+    # The radius need not be that of the nearest clip.
     nearest = gaps(tests, bank).argmin(1)
     assert (
         expected < gaps(tests, bank).min(1) / reference.radius[nearest] - 1e-3
@@ -210,7 +210,7 @@ def test_identical_clips_give_finite_distances(bank, tests):
 
 
 def test_a_constant_feature_does_not_dominate_the_others(bank, tests):
-    """A change of it counts, but not as infinitely many standard deviations."""
+    """A change in it counts, but not as infinitely many standard deviations."""
     constant = np.column_stack([bank, np.full(N_CLIPS, 7.0)])
     equal = np.column_stack([tests, np.full(9, 7.0)])
     changed = np.column_stack([tests, np.full(9, 8.0)])
@@ -228,7 +228,7 @@ def test_a_constant_feature_does_not_dominate_the_others(bank, tests):
 
 
 def test_padding_and_excluded_clips_have_no_influence(bank, tests):
-    """Their values are NaN."""
+    """The test sets their values to NaN."""
     padded = np.concatenate([bank, np.full((5, N_FEATURES), np.nan)])
     order = np.random.default_rng(0).permutation(45)
     is_clip = (np.arange(45) < N_CLIPS)[order]
@@ -246,7 +246,7 @@ def test_padding_and_excluded_clips_have_no_influence(bank, tests):
 
 
 def test_free_slots_are_never_neighbours(bank, tests):
-    """Not even of a clip at the mean, where their zeros are."""
+    """Free slots hold zeros, so a clip at the mean would be nearest to them."""
     tests = np.concatenate([tests, bank.mean(0)[None]])
     ours = of_clips(tests, reference_of(bank, n_places=60))
     assert_same(ours, of_clips(tests, reference_of(bank)))
@@ -270,7 +270,7 @@ def test_synthetic_clips_fill_up_a_target_domain_of_two_or_more_clips(
 
 
 def test_a_synthetic_clip_lies_between_near_target_clips_and_has_both_folds(bank):
-    """Its radius uses clips of neither fold."""
+    """A synthetic clip's radius uses clips of neither fold."""
     is_target = np.arange(N_CLIPS) >= 33
     reference = reference_of(bank, is_target=is_target, smote_ratio=1.0)
     clips, folds = np.asarray(reference.clips), np.arange(N_CLIPS) % N_FOLDS
@@ -304,7 +304,7 @@ def test_synthetic_clips_depend_on_the_generator_alone(bank):
 
 
 def of_domains(n_sources, spread, seed=0):
-    """Return clips of two domains of which the second is more scattered."""
+    """Return the clips of two domains; those of the second are more scattered."""
     rng = np.random.default_rng(seed)
     normal = rng.standard_normal((200, N_FEATURES))
     is_target = np.arange(200) >= n_sources
@@ -314,7 +314,7 @@ def of_domains(n_sources, spread, seed=0):
 @pytest.mark.parametrize("n_neighbours", [1, 4])
 @pytest.mark.parametrize("spread", [1.5, 3.0, 6.0])
 def test_the_exponent_is_the_slope_of_log_distances_on_log_radii(spread, n_neighbours):
-    """With it, the variance of the training clips' log quotients is the smallest."""
+    """This exponent minimises the variance of the training clips' log quotients."""
     points, is_target = of_domains(150, spread)
     folds = np.arange(200)
     reference = reference_of(
@@ -343,11 +343,11 @@ def test_varmin_is_the_smallest_distance_divided_by_a_power_of_a_radius(tests):
     ours = of_clips(10 * tests, reference)["varmin"]
     expected = (gaps(10 * tests, points) / power).min(1)
     np.testing.assert_allclose(ours, expected, rtol=1e-4)
-    assert 0.1 < reference.exponent < 0.97  # neither of the other rules
+    assert 0.1 < reference.exponent < 0.97  # so `varmin` differs from the other rules
 
 
 def test_the_exponent_of_equally_dense_clips_is_from_0_to_1(bank):
-    """A regular grid, copies, two clips or one have no radii to compare."""
+    """In a grid, among copies, or with one or two clips, all radii are equal."""
     line = np.arange(20.0)[:, None] * np.ones(N_FEATURES)
     for points in (line, bank[:1][[0] * 9], bank[:2], bank[:1]):
         assert 0 <= reference_of(points, np.arange(len(points))).exponent <= 1
@@ -390,7 +390,7 @@ def test_a_training_clip_is_not_compared_with_the_clips_that_it_is_linked_to(ban
 
 
 def test_links_use_the_numbers_of_all_training_clips(bank):
-    """A model's reference holds the clips of the other folds only."""
+    """A model's reference holds only the clips of the other folds."""
     reference = reference_of(bank, fold=1)
     others = np.flatnonzero(np.arange(N_CLIPS) % N_FOLDS != 1)
     linked = np.zeros((1, N_CLIPS), bool)
@@ -443,7 +443,7 @@ def test_a_clip_linked_to_either_parent_of_a_synthetic_clip_is_not_compared_with
 
 
 def test_linked_clips_do_not_count_as_each_others_neighbours(bank):
-    """Neither for radii nor for the exponent."""
+    """This holds for the radii and for the exponent."""
     copies = np.concatenate([bank, bank + 1e-3])
     linked = np.tile(np.eye(N_CLIPS, dtype=bool), (2, 2))
     arguments = (np.ones(80, bool), np.zeros(80, bool), ScoringConfig(), 80)
@@ -461,7 +461,7 @@ def test_linked_clips_do_not_count_as_each_others_neighbours(bank):
 def test_few_training_clips_of_many_bands_raise_no_more_alarms_than_expected(
     n_clips, rule
 ):
-    """A held-out clip must not narrow the scale by which it is measured itself."""
+    """A held-out clip must not influence the scale with which it is measured."""
     n_new, n_features, rates = 60, 256, []
     for seed in range(20):
         rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""The pooling of windows to the score of a clip, against NumPy."""
+"""The pooling of window errors into a clip's score, compared with NumPy."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +10,7 @@ RULES = [residuals.mean, residuals.largest, residuals.top, residuals.ranked]
 
 
 def pool(rule, values, n_padding=0, padding=99.0):
-    """Apply a rule to the values with padding windows among them."""
+    """Apply a pooling rule to the values, with padding windows among them."""
     weight = np.concatenate([np.ones(len(values)), np.zeros(n_padding)])
     padded = np.concatenate([values, np.full(n_padding, padding)])
     order = np.random.default_rng(len(values)).permutation(len(padded))

@@ -1,4 +1,4 @@
-"""Radii without the clips that a held-out clip must not be compared with."""
+"""Radii that leave out the clips that a held-out clip is not compared with."""
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ def test_radii_without_a_group_are_the_mean_distances_to_the_other_clips(
         assert (ours[:n_clips] != jnp.float32(before[:n_clips])).any()
 
 
-def test_the_end_of_the_list_stands_for_neighbours_beyond_it():
+def test_the_last_distance_in_the_list_stands_in_for_missing_neighbours():
     """If a clip's 64 nearest are left out, its radius is at least the next distance."""
     index, distance = jnp.arange(68), jnp.arange(1.0, 69)
     near = Shortlist(jnp.tile(index, (68, 1)), jnp.tile(distance, (68, 1)), K)
@@ -58,7 +58,7 @@ def test_the_end_of_the_list_stands_for_neighbours_beyond_it():
         np.testing.assert_allclose(ours, np.full(68, expected), rtol=1e-6)
 
 
-def test_a_radius_that_was_raised_to_the_least_one_is_not_lowered():
+def test_a_radius_that_was_raised_to_the_minimum_is_not_lowered():
     points = jnp.asarray(np.zeros((9, 3)), jnp.float32)
     parents = jnp.stack([jnp.arange(9)] * 2, axis=1)
     near = shortlist(points, parents, jnp.ones(9, bool), jnp.eye(9, dtype=bool), K)
@@ -67,7 +67,7 @@ def test_a_radius_that_was_raised_to_the_least_one_is_not_lowered():
 
 
 def test_a_held_out_clip_scores_as_if_it_had_never_been_in_the_reference():
-    """Compare with references that were fitted without its recording."""
+    """Compare its score with references that were fitted without its recording."""
     rng = np.random.default_rng(0)
     recording = np.repeat(np.arange(30), 4)
     means = rng.standard_normal((30, 6))[recording]
@@ -81,7 +81,7 @@ def test_a_held_out_clip_scores_as_if_it_had_never_been_in_the_reference():
 
     reference = jax.tree.map(jnp.asarray, fitted(np.ones(120, bool)))
     near = nearest_clips(reference, jnp.asarray(is_same), K)
-    # Of clips whose own radius counted, the nearest ones are biased the most.
+    # Without `near`, excluded clips influence the radii, and the scores are too high.
     ratios = {"with": [], "without": []}
     for clip in range(0, 120, 4):
         is_other = recording != recording[clip]

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def normal_clips(unit, snr):
-    """Return mean and standard deviation of each band for the normal clips of a fan."""
+    """Return each band's mean and standard deviation for a fan's normal clips."""
     stored = np.load(FOLDER / f"fan_id_{unit}.npz")
     both = np.concatenate([stored[f"{snr}/mean"], stored[f"{snr}/std"]], axis=1)
     return both[~stored[f"{snr}/is_anomaly"].astype(bool)].astype(np.float64)
@@ -38,10 +38,10 @@ def distances_of(clips, reference):
 def false_alarms(rng, clips):
     """Return false-alarm rates by score, aggregation and nominal rate.
 
-    Half of the clips are scored with thresholds of the other half. As in the detector,
-    each member compares clips with those of the other folds; training clips are scored
-    by their own member. The score of a new clip is the mean over all members ("mean"),
-    or that of one random member ("one").
+    Half of the clips are scored with thresholds from the other half. As in the
+    detector, each member compares clips with those of the other folds, and a training
+    clip is scored by the member that held it out. A new clip's score is the mean over
+    all members ("mean"), or the score from one random member ("one").
     """
     half = len(clips) // 2
     train, test = np.split(rng.permutation(clips)[: 2 * half], 2)
@@ -74,7 +74,7 @@ def false_alarms(rng, clips):
 
 @pytest.fixture(scope="module")
 def achieved():
-    """The rates of all random halves of all sets, and the smallest half's size."""
+    """The rates for all random halves of all sets, and the smallest half's size."""
     rng = np.random.default_rng(0)
     sets = [normal_clips(*which) for which in SETS]
     splits = [false_alarms(rng, clips) for clips in sets for _ in range(N_SPLITS)]
@@ -85,9 +85,9 @@ def achieved():
 def slack(rate, n_clips):
     """Return the tolerance of the mean rate.
 
-    As halves are random, the mean rate is the nominal one for any recordings, up to
-    1 / (n + 1), because a threshold is one of n scores, and up to chance. The variance
-    of one half is the sum of those of the threshold and of the count.
+    Because halves are random, the mean rate differs from the nominal one only by chance
+    and by up to 1 / (n + 1), since a threshold is one of n scores. The variance of one
+    half is the threshold's variance plus the count's.
     """
     chance = np.sqrt(2 * rate * (1 - rate) / n_clips / (N_SPLITS * len(SETS)))
     return 3 * chance + 1 / (n_clips + 1)
@@ -105,13 +105,13 @@ def test_one_member_has_the_nominal_false_alarm_rate(achieved, name, rate):
 def test_the_mean_of_members_has_at_most_the_nominal_false_alarm_rate(
     achieved, name, rate
 ):
-    """A mean of five varies less than the single scores that calibrate it."""
+    """A mean of five scores varies less than the single scores that calibrate it."""
     rates, n_clips = achieved
     mean = rates[name, "mean", rate].mean()
     assert 0.6 * rate < mean < rate + slack(rate, n_clips)
 
 
-def test_each_fan_at_each_noise_level_has_8_to_12_percent_for_10(achieved):
+def test_each_fan_has_8_to_12_percent_false_alarms_at_a_nominal_10_percent(achieved):
     rates, _ = achieved
     for rate in rates["neighbour", "mean", 0.1].reshape(len(SETS), N_SPLITS).mean(1):
         assert 0.08 < rate < 0.12

@@ -1,4 +1,4 @@
-"""The training clips in the references of models, with and without folds."""
+"""The training clips in each model's references, with and without folds."""
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +85,7 @@ def test_the_radius_of_a_clip_is_its_distance_to_a_clip_with_other_attributes():
     points, is_same = of["spectrum"].clips, pair[:, None] == pair
     apart = cdist(points, points) + np.diag(np.full(14, np.inf))
     expected = np.where(is_same, np.inf, apart).min(1)
-    assert (expected > apart.min(1)).all()  # the nearest has equal attributes
+    assert (expected > apart.min(1)).all()  # the nearest clip has equal attributes
     np.testing.assert_allclose(of["spectrum"].radius, expected, rtol=1e-3)
 
 
@@ -106,7 +106,7 @@ def test_the_radius_of_a_copy_is_its_distance_to_a_clip_without_shared_audio(pro
 def test_radii_of_a_models_statistic_use_clips_of_other_folds_only(
     probe, name, uses_folds
 ):
-    """Residuals are from several models, which differ; log-mels are not."""
+    """Residuals come from different models, unlike log-mels."""
     folds = probe.split.is_held_out[:, 1, : N_CLIPS[1]].argmax(0)
     for member in range(N_FOLDS):
         reference = probe.detector.references[name]

@@ -1,4 +1,4 @@
-"""Scores against SciPy and against numbers of the official code."""
+"""Scores, compared with SciPy and with results of the official code."""
 
 import os
 import re
@@ -48,7 +48,7 @@ def errors_of(residual):
 
 @pytest.fixture
 def fits():
-    """Two normal distributions, with the covariances they come from."""
+    """Two fitted normal distributions, and their covariances."""
     rng = np.random.default_rng(0)
     roots = rng.normal(size=(2, N_MELS, N_MELS)) + 2 * np.eye(N_MELS)
     matrices = roots @ roots.transpose(0, 2, 1)
@@ -121,7 +121,7 @@ def test_framewise_mahalanobis_matches_scipy(fits, residual):
     np.testing.assert_allclose(ours, np.minimum(*squared).mean(), rtol=1e-4)
 
 
-def test_framewise_mahalanobis_detects_what_cancels_in_the_mean(fits):
+def test_framewise_mahalanobis_detects_residuals_that_cancel_in_the_mean(fits):
     _, _, both = fits
     centred = [f._replace(location=jnp.zeros(N_MELS)) for f in both]
     click = jnp.zeros((8, N_CONTEXT * N_MELS)).at[0].set(9.0).at[1].set(-9.0)
@@ -238,7 +238,7 @@ def test_a_cpu_factorises_and_solves_one_matrix_at_a_time_also_in_a_batch():
 
 @pytest.mark.parametrize("n_times", [5, pytest.param(100, marks=pytest.mark.slow)])
 def test_batches_of_solves_never_wait_for_each_other_on_a_busy_cpu(n_times):
-    """One hundred times, the batches that JAX makes hang for certain with two cores."""
+    """On two cores, a hundred of JAX's own batches are certain to hang."""
     program = [sys.executable, solves_in_parallel.__file__, str(n_times), "2"]
     tests = Path(__file__).parents[1]
     env = {**os.environ, "PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}"}

@@ -1,4 +1,4 @@
-"""The number of independent recordings behind a threshold, and what it implies."""
+"""The number of independent recordings behind a threshold, and its notes."""
 
 import re
 
@@ -47,7 +47,7 @@ CASES = [(9, 0.1), (4, 0.1), (30, 0.1), (40, 0.05), (99, 0.01), (7, 0.5)]
 
 @pytest.mark.parametrize(("n", "rate"), CASES)
 def test_the_real_rate_is_in_the_range_for_95_percent_of_training_sets(n, rate):
-    """Of uniform scores, the share above a threshold is one minus the threshold."""
+    """The share of uniform scores above a threshold is one minus the threshold."""
     n_sets = 5000
     scores = np.random.default_rng(n).random((n_sets, n))
     real = 1 - np.array([conformal_threshold(row, rate) for row in scores])
@@ -83,7 +83,7 @@ def test_the_range_of_the_largest_score_has_a_closed_form(n):
 
 
 def pairs(n_clips, n_pairs):
-    """Return the links of clips of which the first ones form pairs."""
+    """Return the links between clips; the first clips form linked pairs."""
     of_clip = np.arange(n_clips)
     of_clip[: 2 * n_pairs] //= 2
     of_clip[2 * n_pairs :] += n_clips
@@ -143,10 +143,14 @@ RANGE = (
         (ONE_EACH // 20, 0.01, [FEW_RECORDINGS.format(0.01, 99, 4)]),
         (ONE_EACH // 20, 0.1, [FEW_RECORDINGS.format(0.1, 9, 4)]),
         (ONE_EACH // 20, 0.2, [RANGE.format(20, "0.6 to 60 % (4")]),
-        (ONE_EACH * 0, 0.1, [FEW_RECORDINGS.format(0.1, 9, 1)]),  # a long one
+        (ONE_EACH * 0, 0.1, [FEW_RECORDINGS.format(0.1, 9, 1)]),  # one long recording
         (ONE_EACH // 9, 0.1, [RANGE.format(10, "0.3 to 34 % (9")]),
         (ONE_EACH // 2, 0.1, [RANGE.format(10, "2.8 to 20 % (40")]),
-        (np.maximum(ONE_EACH, 7), 0.1, []),  # with 73 of 80, links hardly matter
+        (
+            np.maximum(ONE_EACH, 7),
+            0.1,
+            [],
+        ),  # if 73 of 80 are independent, links hardly matter
         (np.maximum(ONE_EACH, 9), 0.1, [RANGE.format(10, "4.1 to 17 % (71")]),
     ],
 )
@@ -185,12 +189,12 @@ def test_without_folds_the_remedy_is_more_clips_or_a_larger_share(tiny):
 
 
 def test_each_machine_is_in_at_most_one_note():
-    """Machines without links that have enough clips are in none."""
+    """A machine with enough clips and no links is in none."""
     held_out = np.tile(np.arange(40) % 2 == np.arange(2)[:, None], (4, 1, 1))
     held_out = held_out.transpose(1, 0, 2).copy()
     held_out[:, 3, 5:] = False
     linked = np.tile(np.eye(40, dtype=bool), (4, 1, 1))
-    linked[2] = pairs(40, 20)[0]  # share audio
+    linked[2] = pairs(40, 20)[0]  # these clips share audio
     each = np.arange(40)
     recordings = [each, each // 8, each, each]
     names = ["plain", "cut", "copied", "five"]

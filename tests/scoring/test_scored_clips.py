@@ -1,4 +1,4 @@
-"""Tables of scored clips: which machines they include, and what is an anomaly."""
+"""Tables of scored clips: the machines in them, and the decisions on clips."""
 
 import io
 import math
@@ -30,7 +30,7 @@ def test_a_machine_with_one_score_that_is_not_finite_is_left_out_and_named(bad, 
     assert note.startswith("two: the scores are not finite")
 
 
-def test_a_score_equal_to_the_threshold_is_no_anomaly():
+def test_a_score_equal_to_the_threshold_is_not_an_anomaly():
     assert not Verdict("a.wav", "fan", 2.0, 0.5, threshold=2.0).is_anomaly
     assert Verdict("a.wav", "fan", math.nextafter(2.0, 3.0), 0.5, 2.0).is_anomaly
     scores = {"mse": np.array([[1.0, 2.0, 2.5], [2.5, 2.0, 3.5]])}

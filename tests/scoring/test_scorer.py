@@ -1,4 +1,4 @@
-"""The scores of a detector: all of them, alone or in a batch, and of short events."""
+"""A detector's scores: all of them, alone or in a batch, and for short events."""
 
 import json
 
@@ -28,13 +28,13 @@ DETECTORS = {
         ["train.split=clip", "train.held_out_fraction=0.5"],
     ),
     "folds of middle frames": (OF_FOLDS, [WITH_CENTRE]),
-    "a likelihood of power": (OF_FOLDS, ["model.likelihood=f"]),
+    "a power likelihood": (OF_FOLDS, ["model.likelihood=f"]),
 }
 
 
 @pytest.fixture(scope="module", params=DETECTORS)
 def every_score(request):
-    """The names of scores, and a detector with them, of one model or of folds."""
+    """The names of several scores, and a detector that computes them."""
     names, assignments = DETECTORS[request.param]
     config = small("gammavae", f"scores={json.dumps(names)}", *assignments)
     machine = clips(noise(np.random.default_rng(0), 24), n_target=4)
@@ -72,8 +72,8 @@ def test_a_clip_has_the_same_scores_alone_and_in_a_batch(every_score):
     for i in (1, 3):
         alone = probe.scores(clips(spectra[i : i + 1]))
         for name, values in batch.items():
-            # A fusion is in deviations and may be near 0. The factors of covariances of
-            # few rows amplify rounding.
+            # A fusion is in standard deviations and may be near 0. Covariances of few
+            # rows amplify rounding.
             atol = 1e-4 if name.startswith("fusion") else 0
             rtol = 1e-3 if name.startswith("mahalanobis") else 1e-4
             np.testing.assert_allclose(
@@ -114,11 +114,11 @@ def test_the_mse_is_the_mean_squared_residual(likelihood):
     assert found.item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_worst_windows_detect_a_short_click_that_the_mean_hardly_does():
+def test_the_worst_windows_detect_a_short_click_that_the_mean_hardly_shows():
     rng = np.random.default_rng(3)
 
     def unsteady(n):
-        """Return clips of 150 frames with different roughness, so different errors."""
+        """Return clips of 150 frames that differ in roughness, and so in error."""
         spectrum = -60 + 10 * np.sin(np.arange(128) / 7)
         rough = rng.uniform(2, 4, n)
         return [spectrum + r * rng.standard_normal((150, 128)) for r in rough]

@@ -24,7 +24,7 @@ RATES = (0.5, 0.2, 0.1, 0.05)
 
 @pytest.fixture(scope="module")
 def detector():
-    """Two machines with 12 and 30 clips; the 30 count as 20 independent ones."""
+    """Two machines with 12 and 30 clips; the 30 clips count as 20 independent ones."""
     rng = np.random.default_rng(0)
     machines = [(f"m{n}", clips(noise(rng, n))) for n in (12, 30)]
     config = small("default", f'scores=["{SCORE}"]')
@@ -50,7 +50,7 @@ def test_each_rate_has_its_conformal_threshold_and_the_alarms_that_it_gives(
     assert [f.n_alarms for f in found] == sorted(
         (f.n_alarms for f in found), reverse=True
     )
-    # 0.1 needs 9 independent recordings, 0.05 needs 19.
+    # A rate of 0.1 needs 9 independent recordings, and 0.05 needs 19.
     assert [f.is_supported for f in found] == [True] * 3 + [machine == 1]
 
 
@@ -68,7 +68,7 @@ def test_machines_with_too_few_independent_recordings_are_named(detector):
     assert "which some machines lack: m12 (12), m30 (20). Expect" in at(0.01)
 
 
-def test_the_number_of_recordings_at_the_time_of_the_fit_counts(detector):
+def test_the_number_of_recordings_stored_by_fit_is_used(detector):
     """The clips of one long recording are compared with each other, but count once."""
     cut = Conditions((1.0, 1.0), (-60.0, -50.0), (16000,), (), 0.7, n_recordings=3.0)
     alone = replace(detector, conditions={"m30": cut})
@@ -93,7 +93,7 @@ def test_a_rate_out_of_range_is_refused(detector, rate):
         sensitivities(detector, [rate])
 
 
-def test_official_thresholds_have_no_other_rates(detector):
+def test_other_rates_are_refused_for_official_thresholds(detector):
     official = replace(detector, config=small("official"))
     with pytest.raises(InputError, match=r"train with scoring\.threshold=conformal"):
         sensitivities(official, [0.1])

@@ -1,4 +1,4 @@
-"""Clips shorter than those of the training have comparable scores."""
+"""Clips shorter than the training clips have comparable scores."""
 
 import dataclasses
 from pathlib import Path
@@ -17,7 +17,7 @@ SETTINGS = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]
 
 
 def hiss(seed, seconds=2.0):
-    """Return noise of two bands, each with a level of its own."""
+    """Return noise in two bands, each with its own level."""
     rng = np.random.default_rng(seed)
     size = round(seconds * RATE)
     low = np.convolve(rng.standard_normal(size), np.ones(16) / 16, "same")
@@ -47,7 +47,7 @@ def uncorrected(detector):
 def test_short_clips_keep_the_false_alarm_rate(detector):
     new = [hiss(1000 + seed) for seed in range(80)]
     without = uncorrected(detector)
-    # 80 clips at 10 %: three standard errors are 10 %, and the calibration adds some.
+    # With 80 clips at 10 %, three standard errors are 10 %. The calibration adds some.
     for seconds in (1.6, 1.0):
         short = [sound[: round(seconds * RATE)] for sound in new]
         assert detector.predict(short, RATE).mean() <= 0.25
@@ -61,7 +61,7 @@ def test_whole_clips_keep_their_scores(detector):
     np.testing.assert_array_equal(detector.score_samples(new, RATE), expected)
 
 
-def test_the_score_of_a_short_held_out_clip_becomes_the_whole_one_of_its_rank(detector):
+def test_a_short_held_out_clip_gets_the_score_of_a_whole_clip_with_its_rank(detector):
     stored = detector.detector_
     whole = np.sort(stored.calibration["fusion_smooth_max"][0, 0, :40])
     for share in SHARES:
@@ -77,7 +77,7 @@ def test_the_score_of_a_short_held_out_clip_becomes_the_whole_one_of_its_rank(de
 
 
 def tones(seed, seconds):
-    """Return the sound of a machine that hums, with little noise."""
+    """Return the sound of a humming machine with little noise."""
     rng = np.random.default_rng(seed)
     time = np.arange(round(seconds * RATE)) / RATE
     turns = rng.uniform(0, 1, 3)

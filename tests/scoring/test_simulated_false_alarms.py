@@ -1,4 +1,4 @@
-"""Simulated machines have the nominal false-alarm rate, through the whole pipeline.
+"""The whole pipeline keeps the nominal false-alarm rate on simulated machines.
 
 The distribution of the clips is known: each has a random spectrum and noisy frames.
 """
@@ -94,7 +94,7 @@ def assert_rate(is_alarm, expected):
     rates = is_alarm.mean(1)
     error = rates.std() / np.sqrt(len(rates))
     assert abs(rates.mean() - expected) < max(3 * error, 0.01)
-    assert error < 0.02  # the check has power
+    assert error < 0.02  # so that the check can fail
 
 
 @pytest.mark.slow
@@ -107,10 +107,10 @@ def test_new_clips_of_the_same_kind_raise_the_nominal_rate_of_alarms():
 
 @pytest.mark.slow
 def test_clips_of_new_recordings_raise_at_most_the_nominal_rate_of_alarms():
-    """Counted as single clips, the 20 recordings would give several times as many.
+    """If clips counted as recordings, the rate would be several times as high.
 
     A new clip counts as a whole recording, but only some clips of its recording would
-    score as high. The rate is therefore between those of one and of two recordings.
+    score as high. The rate is therefore between the rates for one and two recordings.
     """
 
     def train(rng, law):
@@ -125,7 +125,7 @@ def test_clips_of_new_recordings_raise_at_most_the_nominal_rate_of_alarms():
 
 @pytest.mark.slow
 def test_the_rate_holds_for_the_mixture_of_domains_and_not_for_each_domain():
-    """The source domain has fewer false alarms, and the target domain more."""
+    """The source domain has fewer false alarms than the target domain."""
 
     def train(rng, law):
         return ([*law.clips(rng, 90), *law.clips(rng, 10, domain="target")],)

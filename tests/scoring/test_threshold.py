@@ -26,7 +26,7 @@ def test_false_alarms_stay_at_or_below_the_nominal_rate(n, rate):
     thresholds = np.array([conformal_threshold(row, rate) for row in scores])
     achieved = (new > thresholds).mean()
     error = 4 * (rate / 20_000) ** 0.5
-    # The conformal bound from both sides: rate - 1/(n+1) < achieved <= rate.
+    # The conformal bounds are rate - 1/(n+1) < achieved <= rate.
     assert rate - 1 / (n + 1) - error < achieved < rate + error
 
 
@@ -55,7 +55,9 @@ rates = st.sampled_from([0.01, 0.05, 0.07, 0.1, 0.2, 0.25, 1 / 3, 0.5, 0.9])
 
 @settings(deadline=None)
 @given(rates, st.data())
-def test_a_p_value_is_at_most_the_rate_exactly_if_the_threshold_is_exceeded(rate, data):
+def test_a_p_value_is_at_most_the_rate_if_and_only_if_the_threshold_is_exceeded(
+    rate, data
+):
     least = clips_needed(rate)
     values = few_values | st.floats(-1e6, 1e6)
     some = st.lists(values, min_size=least, max_size=least + 40)
@@ -76,7 +78,7 @@ def test_p_values_of_normal_clips_are_not_smaller_than_uniform(n, n_values):
     for level in (0.05, 0.1, 0.25, 0.5, 0.9):
         error = 4 * (level * (1 - level) / n_trials) ** 0.5
         assert (ours <= level).mean() < level + error
-        if n_values > n:  # without ties they are not larger than necessary either
+        if n_values > n:  # without ties, they are not larger than necessary either
             assert (ours <= level).mean() > level - 1 / (n + 1) - error
 
 
@@ -87,7 +89,7 @@ def test_a_p_value_is_the_share_of_scores_as_high_including_the_clip():
 
 
 def test_a_gamma_threshold_of_scores_near_the_end_of_float32_is_finite():
-    """The powers that the fit computes would overflow."""
+    """In float32, the powers that the fit computes would overflow."""
     scores = np.random.default_rng(0).gamma(2.0, 1e19, 12)
     ours = gamma_threshold(scores.astype(np.float32), 0.1)
     np.testing.assert_allclose(ours, gamma_threshold(scores, 0.1), rtol=1e-4)
@@ -98,7 +100,7 @@ def test_a_gamma_threshold_of_scores_near_the_end_of_float32_is_finite():
 def test_clips_of_new_recordings_keep_the_rate_only_if_weighted_by_recording(
     sizes, shared
 ):
-    """The clips of a recording share an offset with this share of the variance."""
+    """`shared` is the share of the variance that a recording's clips have in common."""
     rng, rate, n_sets = np.random.default_rng(0), 0.1, 4000
     of_clip = np.repeat(np.arange(len(sizes)), sizes)
     weights = 1.0 / np.repeat(sizes, sizes)
@@ -149,10 +151,10 @@ def test_a_weighted_p_value_is_the_weight_of_scores_as_high_including_the_clip()
 
 @settings(deadline=None)
 @given(rates, st.data())
-def test_with_weights_a_p_value_is_at_most_the_rate_exactly_if_there_is_an_alarm(
+def test_a_weighted_p_value_is_at_most_the_rate_if_and_only_if_there_is_an_alarm(
     rate, data
 ):
-    """Each recording has a weight of 1, or a part of it if it is linked to others."""
+    """Each recording has a weight of 1, or less if it is linked to others."""
     least = clips_needed(rate)
     sizes = data.draw(st.lists(st.integers(1, 10), min_size=least, max_size=least + 20))
     loose = data.draw(st.lists(st.integers(1, 12), max_size=9))

@@ -1,4 +1,4 @@
-"""The diagnostics of posterior collapse, on codes with known answers."""
+"""The diagnostics of posterior collapse, on codes with known results."""
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ def moments_of(posterior, config=CONFIG, n_batches=3):
 
 
 def waves(amplitudes, offset=0.0):
-    """Return means with these amplitudes, whose variances are half the squares."""
+    """Return sine waves as means; their variance is half the squared amplitude."""
     phase = 2 * jnp.pi * jnp.arange(N)[:, None] / N
     return offset + jnp.array(amplitudes) * jnp.sin(phase)
 
@@ -49,7 +49,7 @@ def test_a_latent_is_active_if_its_variance_exceeds_a_hundredth():
 
 
 @pytest.mark.parametrize("offset", [0.0, 900.0])
-def test_the_moments_added_up_over_batches_are_those_of_all_windows(offset, key):
+def test_moments_accumulated_over_batches_equal_those_of_all_windows(offset, key):
     means = offset + jax.random.normal(key(), (N, 4)) * jnp.array([1, 0.3, 0.1, 0.01])
     posterior = Gaussian(means, jax.random.normal(key(), (N, 4)))
     moments = moments_of(posterior)

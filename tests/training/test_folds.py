@@ -48,7 +48,7 @@ def test_independent_identical_or_very_few_clips_are_groups_of_one(name):
 
 
 def test_a_group_too_large_for_two_folds_is_cut_again():
-    """The parts are the groups that the clips would form on their own."""
+    """The smaller groups are those that the clips would form on their own."""
     rng = np.random.default_rng(0)
     inner = families(rng, [8] * 5, noise=0.001)
     clips = np.concatenate([0.1 * inner, families(rng, [1] * 50)])
@@ -72,7 +72,7 @@ def test_groups_equal_average_linkage_of_scikit_learn(seed, distance):
         distance_threshold=distance * float(np.median(pdist(points))),
     )
     expected = partition(linkage.fit_predict(points))
-    assert 1 < max(map(len, expected)) <= 30  # none is cut again
+    assert 1 < max(map(len, expected)) <= 30  # so no group is cut again
     assert partition(groups_of_clips(clips, distance, 2)) == expected
 
 
@@ -93,7 +93,7 @@ def test_a_constant_feature_has_no_influence(value):
 
 
 def test_rounding_noise_of_a_constant_feature_has_no_influence():
-    """For example, the deviation of a band of digital silence."""
+    """An example is the deviation of a band in digital silence."""
     rng = np.random.default_rng(0)
     clips = families(rng, [3] * 12)
     noise = 1e-7 * rng.standard_normal((len(clips), 200))
@@ -112,7 +112,7 @@ def test_a_change_of_units_changes_no_group():
 @pytest.mark.parametrize("seed", range(5))
 def test_the_order_of_the_clips_does_not_change_the_groups(seed):
     rng = np.random.default_rng(seed)
-    # Noise as large as the distance of families makes groups that are cut again.
+    # If noise is as large as the distances between families, groups are cut again.
     clips = families(rng, rng.integers(1, 30, 12), noise=rng.uniform(0.01, 1.0))
     expected = groups_of_clips(clips, DISTANCE, 5)
     order = rng.permutation(len(clips))

@@ -25,7 +25,7 @@ def arrays_of(*machines):
 
 
 def with_shared_audio(rng, n_clips=6, pairs=((1, 4),)):
-    """Return clips of which some pairs are cut from one recording."""
+    """Return clips; some pairs of them are cut from one recording."""
     out = noise(rng, n_clips, N_FRAMES)
     for one, other in pairs:
         out[other] = np.concatenate([out[one][4:], out[other][:4]])
@@ -53,7 +53,7 @@ def test_clips_are_linked_if_they_share_audio_or_a_group():
 
 
 def test_a_link_is_not_passed_on():
-    """Clips 1 and 4 share audio, 4 and 5 a group; 1 and 5 remain comparable."""
+    """Clips 1 and 4 share audio, and 4 and 5 a group, but 1 and 5 are not linked."""
     arrays = arrays_of(with_shared_audio(np.random.default_rng(0)))
     (linked,) = link_clips(arrays.clips, [np.array([0, 1, 2, 3, 4, 4])])
     assert pairs_of(linked) == {(1, 4), (4, 5)}
@@ -169,7 +169,7 @@ def test_the_attributes_come_from_the_names_unless_groups_are_given(
 
 
 @pytest.mark.parametrize("preset", ["vae", "official"])
-def test_without_folds_clips_are_linked_to_themselves_only(tiny, preset):
+def test_without_folds_clips_are_linked_only_to_themselves(tiny, preset):
     arrays = arrays_of(with_shared_audio(np.random.default_rng(0)))
     assert find_shared_audio(
         np.asarray(arrays.clips.log_mel[0]), np.full(6, N_FRAMES)
@@ -179,7 +179,7 @@ def test_without_folds_clips_are_linked_to_themselves_only(tiny, preset):
 
 
 def test_the_parts_of_a_machines_only_recording_are_linked_like_recordings(tiny):
-    """Otherwise, no clip would have others to be compared with."""
+    """Otherwise, a clip could not be compared with any other clip."""
     rng = np.random.default_rng(0)
     arrays = arrays_of(noise(rng, 12, N_FRAMES), noise(rng, 12, N_FRAMES))
     config = tiny("default", "train.n_folds=3")

@@ -19,7 +19,7 @@ CONFIG = Config(seed=7, n_seeds=N_SEEDS, train=TrainConfig(n_folds=N_FOLDS))
 
 @pytest.fixture
 def folds():
-    """The fold of each clip; the last three of the second machine have none."""
+    """The fold of each clip; the second machine's last three clips have none."""
     rng = np.random.default_rng(0)
     folds = rng.integers(N_FOLDS, size=(N_SEEDS, N_MACHINES, N_CLIPS))
     folds[:, 1, 7:] = NO_FOLD
@@ -70,7 +70,7 @@ def test_the_chosen_indices_are_the_wanted_clips_in_order(is_held_out):
         np.testing.assert_array_equal(chosen[model][is_used[model]], expected)
 
 
-def test_the_numbers_of_wanted_clips_are_rounded_up_to_few_sizes():
+def test_the_number_of_chosen_clips_is_rounded_up_to_one_of_a_few_sizes():
     """Any number of wanted clips out of a hundred gives one of eight shapes."""
     is_wanted = np.tri(100, dtype=bool)[:, None, None]
     shapes = {chosen_indices(of_one[None])[0].shape[-1] for of_one in is_wanted[:, 0]}
@@ -84,7 +84,7 @@ def test_without_wanted_clips_there_is_one_unused_index():
 
 
 @pytest.mark.parametrize("rest", [(), (4,)])
-def test_each_value_is_put_in_the_place_of_its_clip(folds, is_held_out, rest):
+def test_each_value_is_stored_at_the_index_of_its_clip(folds, is_held_out, rest):
     rng = np.random.default_rng(1)
     of_all = rng.standard_normal((N_SEEDS * N_FOLDS, N_MACHINES, N_CLIPS, *rest))
     chosen, is_used = chosen_indices(is_held_out)

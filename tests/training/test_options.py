@@ -74,7 +74,7 @@ def test_the_first_epoch_of_a_warm_up_ignores_the_divergence(tiny, one_machine):
     )
 
 
-def test_training_losses_have_the_epochs_kl_weight_and_held_out_losses_the_full(
+def test_training_losses_use_the_epochs_kl_weight_and_held_out_losses_the_final_one(
     tiny, one_machine
 ):
     config = tiny("default", "train.kl_weight=5.0", "train.kl_warmup=2")
@@ -156,8 +156,8 @@ def test_a_model_trains_with_every_option(tiny, one_machine, options):
 @pytest.mark.parametrize(
     ("inputs", "noise_floor"), [("centred", 9), ("standardised", 1)]
 )
-def test_the_middle_frame_is_predicted_down_to_its_noise(tiny, inputs, noise_floor):
-    # Frames are one spectrum with independent noise of 3 dB, which is unpredictable.
+def test_the_middle_frame_is_predicted_up_to_its_noise(tiny, inputs, noise_floor):
+    # Each frame is the same spectrum plus independent, unpredictable noise of 3 dB.
     spectra = noise(np.random.default_rng(0), 10, 60, n_mels=16)
     machine = arrays_of(("m", clips(spectra)), slice(-56, None))
     config = tiny(
@@ -178,7 +178,7 @@ def test_the_middle_frame_is_predicted_down_to_its_noise(tiny, inputs, noise_flo
 
 @pytest.mark.parametrize("likelihood", ["gamma", "f"])
 def test_training_finds_the_concentrations_of_simulated_power(tiny, likelihood):
-    """Each band's power is a Gamma, or an F; clips differ in their gain."""
+    """Each band's power has a Gamma or F distribution; clips differ in gain."""
     rng = np.random.default_rng(0)
     power, scale = np.repeat([1.0, 3.0], 8), 5.0
     ratio = rng.gamma(power, 1 / power, (16, 250, 16))
@@ -206,7 +206,7 @@ def test_training_finds_the_concentrations_of_simulated_power(tiny, likelihood):
 
 
 def held_out_of_bands(config, state, one_machine):
-    """The same as `held_out`, without the clips' levels."""
+    """Do what `held_out` does, without the clips' levels."""
     data, group = one_machine
     count = jnp.sum(group == HELD_OUT)
     order = jnp.argsort(group != HELD_OUT)

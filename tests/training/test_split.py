@@ -1,4 +1,4 @@
-"""The split: folds, clips or windows that each model holds out."""
+"""The split: the folds, clips or windows that each model holds out."""
 
 import numpy as np
 import pytest
@@ -85,7 +85,9 @@ def test_a_machine_has_the_same_folds_alone_and_beside_others(tiny, machines):
 
 
 @pytest.mark.parametrize("kind", ["default", "vae", "official"])
-def test_machines_with_equal_clips_and_other_names_hold_out_others(tiny, kind):
+def test_machines_with_equal_clips_but_different_names_hold_out_different_clips(
+    tiny, kind
+):
     same = clips(noise(np.random.default_rng(0), 20))
     split = split_windows(stack_machines([("a", same), ("b", same)], 5), tiny(kind))
     assert (split.group[:, 0] != split.group[:, 1]).any()
@@ -142,7 +144,7 @@ def test_a_recording_is_grouped_by_the_mean_over_its_clips(tiny):
 
 
 def test_extra_clips_have_no_influence_on_the_groups(tiny):
-    """Otherwise, loud extra clips would make all others look alike."""
+    """Otherwise, loud extra clips would make all other clips look alike."""
     rng = np.random.default_rng(0)
     usual = near_copies(rng, [2] * 8)
     odd = [60 * rng.standard_normal((20, 128)) for _ in range(4)]
@@ -195,7 +197,7 @@ def test_the_official_split_holds_out_a_tenth_of_the_windows_at_random(tiny):
         held_out = split.group[0, m, :n_windows] == HELD_OUT
         assert held_out.sum() == -(-n_windows // 10)
         assert (split.group[0, m, n_windows:] == PADDING).all()
-        # Not whole clips: the windows next to most held-out windows are trained on.
+        # Clips are not held out whole: most windows next to held-out ones are used.
         assert (~held_out[1:] & held_out[:-1]).sum() > held_out.sum() / 2
 
 

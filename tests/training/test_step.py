@@ -1,4 +1,4 @@
-"""Training: a machine alone or beside others, resumed, or stopped by divergence."""
+"""Training of machines: alone, with others, resumed, or stopped by divergence."""
 
 from functools import partial
 
@@ -46,7 +46,7 @@ def prepare(config, machines, devices=1, batching: Batching = "map"):
 
 
 def fit(config, machines, n_epochs, devices=1, batching: Batching = "map"):
-    """Return the state on the host, and what each epoch reports."""
+    """Return the state on the host, and each epoch's report."""
     trainer, placement, _, _ = prepare(config, machines, devices, batching)
     state, infos = trainer.initial, []
     for epoch in range(1, n_epochs + 1):
@@ -70,7 +70,7 @@ def machines():
 
 @pytest.fixture
 def double(monkeypatch):
-    """Train in float64, where rounding does not hide a difference."""
+    """Train in float64, so that rounding does not hide a difference."""
 
     original = stack_machines
 
@@ -109,7 +109,7 @@ def test_the_number_of_devices_does_not_change_the_parameters(tiny, machines):
 def test_the_step_is_traced_once_for_all_trainings_of_equal_shapes(
     tiny, machines, monkeypatch
 ):
-    """Waves of machines have equal shapes."""
+    """Groups of machines that are trained one after another have equal shapes."""
     traces, train_step = [], step.train_step
 
     def counted(*args):
@@ -236,7 +236,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tiny, machines):
 def epochs_with(monkeypatch, train_step, config, n_train=70):
     """Return the initial state, and a function that trains an epoch on 80 windows.
 
-    `train_step` replaces the program's.
+    `train_step` replaces the real training step.
     """
     arrays = stack_machines([("m", clips(noise(np.random.default_rng(0), 1, 84)))], 5)
     data = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), arrays)
@@ -252,7 +252,7 @@ def losses(value, n):
     return LossTerms(value * jnp.ones(n), jnp.zeros(n))
 
 
-def test_every_step_of_every_epoch_has_a_random_key_of_its_own(tiny, monkeypatch):
+def test_every_step_of_every_epoch_has_its_own_random_key(tiny, monkeypatch):
     def draw(config, key, state, windows, weight, kl_weight):
         return state, losses(jax.random.uniform(key), len(windows))
 
@@ -261,7 +261,7 @@ def test_every_step_of_every_epoch_has_a_random_key_of_its_own(tiny, monkeypatch
     assert len(set(draws)) == 9
 
 
-def test_every_seed_fold_and_machine_has_a_random_key_of_its_own():
+def test_every_seed_fold_and_machine_has_its_own_random_key():
     keys = {
         tuple(
             jax.random.key_data(
@@ -279,7 +279,7 @@ def test_every_seed_fold_and_machine_has_a_random_key_of_its_own():
 def test_a_model_with_a_parameter_that_is_not_finite_is_stopped(
     tiny, monkeypatch, part
 ):
-    """Also if its loss is still finite; its state of the epoch before is kept."""
+    """This happens even if its loss is finite. The state before the epoch is kept."""
 
     def overflow(config, key, state, windows, weight, kl_weight):
         leaves, tree = jax.tree.flatten(getattr(state, part))
@@ -298,7 +298,7 @@ def test_a_model_with_a_parameter_that_is_not_finite_is_stopped(
 
 @pytest.mark.parametrize(("n_train", "n_batches"), [(64, 2), (65, 2), (66, 3)])
 def test_a_last_batch_of_one_window_is_left_out(tiny, monkeypatch, n_train, n_batches):
-    """Batch normalisation has no variance of a single window."""
+    """Batch normalisation needs a variance, which a single window does not have."""
 
     def count(config, key, state, windows, weight, kl_weight):
         return state, losses(1.0, len(windows))
@@ -348,7 +348,7 @@ def test_an_epoch_equals_its_steps_one_by_one(tiny, machines):
     errors = after.batch_errors[0, 0]
     np.testing.assert_allclose(errors[: len(expected)], expected, rtol=1e-4)
     assert np.isnan(errors[len(expected) :]).all()
-    # The means of an epoch are over windows, so a short last batch counts for less.
+    # An epoch's means are over windows, so a short last batch counts for less.
     assert counts[-1] < config.train.batch_size
     mean = np.average(expected, weights=counts)
     np.testing.assert_allclose(info.reconstruction[0, 0], mean, rtol=1e-4)
