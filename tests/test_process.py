@@ -252,7 +252,7 @@ def test_without_a_home_one_line_names_the_variables_to_set(homeless, capsys):
             RuntimeError("Unable to initialize:\n 'cuda'"),
             "Unable to initialize: 'cuda'",
         ),
-        (AssertionError(), "there is none"),
+        (AssertionError(), "no reason given"),
     ],
 )
 def test_a_missing_device_is_named_with_the_remedy(monkeypatch, error, reason):

@@ -76,7 +76,7 @@ def is_joined() -> bool:
 
 
 def is_first() -> bool:
-    """Return whether this process is the one that writes files, logs and tables."""
+    """Return whether this is the first process, which writes files and messages."""
     return _number_and_count()[0] == 0
 
 
@@ -126,8 +126,8 @@ def require_same(value: Any, message: str) -> None:
         message: the error's message, with the problem and the remedy.
 
     Raises:
-        InputError: the values differ; every process raises the error, which gives the
-            number of the first process whose value differs from that of process 0.
+        InputError: the values differ. Every process raises the error, which names the
+            first process whose value differs from process 0's.
     """
     digests = _from_all(text_checksum(json.dumps(value)))
     for number, other in enumerate(digests):

@@ -6,7 +6,7 @@ from typing import Any
 
 from gammavae_jax.errors import InputError
 
-_jax_started_in: int | None = None  # the id of the process that started JAX and forked
+_jax_started_in: int | None = None  # the id of the process that JAX ran in at a fork
 
 
 def _note_fork() -> None:
@@ -39,7 +39,7 @@ def local_devices() -> list[Any]:
     except (RuntimeError, AssertionError) as error:
         # JAX raises AssertionError for some devices.
         asked = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}"
-        reason = " ".join(str(error).split()) or "there is none"
+        reason = " ".join(str(error).split()) or "no reason given"
         raise InputError(
             f"JAX finds no usable device for {asked} ({reason}): set "
             "JAX_PLATFORMS=cpu, or install the software that the device needs"

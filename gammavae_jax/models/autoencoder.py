@@ -173,7 +173,7 @@ class Inputs(nn.Module):
         return Prepared(seen, target, bands)
 
     def _parts(self, windows):
-        """Return the parts of each window that are the network's input and target."""
+        """Return the parts of each window that serve as input and as target."""
         if self.config.target == "window":
             return windows, windows
         frames = windows.reshape(windows.shape[0], self.n_context, -1)

@@ -121,7 +121,7 @@ def report_eq2(posterior: Gamma, prior: Gamma) -> Float[Array, "*batch latent"]:
     `(2b - 2) log a - log b + (b - 1) digamma(b)`, which is 0 for every scale only if
     b = 1; for b = 2 and a = 1 it is -0.27. For b > 1 it is unbounded below as d goes
     to 0. For b = 1 it is `m/a - 1 - log(m/a)`, where m = cd is the posterior's mean:
-    whatever the posterior's shape, this is the divergence between two exponential
+    whatever the posterior's shape, this is the divergence of two exponential
     distributions. Compared with the true divergence, the last term has the wrong sign,
     `-log(cd)` replaces the entropy and the log-gamma terms, and `-b` replaces `-d`. The
     report calls a and c the shapes, but `digamma(d)` and `b - 1` make sense only if b
@@ -143,8 +143,8 @@ def ancestor(posterior: Gamma, prior: Gamma) -> Float[Array, "*batch latent"]:
 
     It is `KL(P' || Q')`, where P' and Q' are the prior and the posterior, each with
     its concentration and rate swapped. It is 0 if they are equal and positive
-    otherwise. But it is not the KL term of an evidence lower bound: prior and posterior
-    are in the opposite order, and the code is not drawn from Q'.
+    otherwise. However, it is not the KL term of an evidence lower bound, because prior
+    and posterior are in the opposite order and the code is not drawn from Q'.
     """
     swapped_prior = Gamma(prior.rate, prior.concentration)
     swapped_posterior = Gamma(posterior.rate, posterior.concentration)

@@ -33,8 +33,8 @@ class GammaSampler(NamedTuple):
 def gamma_sampler() -> GammaSampler:
     """Return the sampler to use.
 
-    The first call imports TFP, which takes a third of a second; scoring hardly ever
-    needs samples.
+    TFP is not imported until the first call: this takes a third of a second, and
+    scoring hardly ever draws samples.
     """
     try:
         from tensorflow_probability.substrates.jax import distributions as tfd

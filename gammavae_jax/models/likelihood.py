@@ -69,14 +69,14 @@ _SPEED = 10.0
 
 LARGEST_LOG_RATIO = 20.0  # nepers (87 dB); above it, the Gamma likelihood is linear
 FAR = 30.0  # nepers; above it, another formula of the F likelihood is used
-_SERIES_FROM = 8.0  # here the first omitted term of Stirling's series is 3e-10
+_SERIES_FROM = 8.0  # here, the first omitted term of Stirling's series is 3e-10
 
 
 class TrainedConcentrations(nn.Module):
     """The layer that holds the trained concentrations of all bands."""
 
     n_mels: int
-    has_scale: bool  # whether the scale fluctuates: the F likelihood
+    has_scale: bool  # whether the scale fluctuates, as in the F likelihood
 
     @nn.compact
     def __call__(self) -> Concentrations:

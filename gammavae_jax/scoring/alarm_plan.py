@@ -67,7 +67,7 @@ def plan_policy(
     rate, after = request.false_alarms_per_day, request.after
     if (rate is None) == (after is None):
         problem = "an alarm policy needs either false alarms per day or k of n segments"
-        raise InputError(f"{problem}: give one of them")
+        raise InputError(f"{problem}: give exactly one of them")
     stream = stream_of(rule, clip_seconds, request.recordings_per_day)
     if after is not None:
         by_hand = AlarmPolicy(rule.false_alarm_rate, *after)
@@ -93,7 +93,7 @@ def mean_clip_seconds(detector: Detector, machine: str) -> float:
     conditions = detector.conditions.get(machine)
     if conditions is None:
         problem = (
-            f"{printable(machine)}: the detector does not know the length of clips"
+            f"{printable(machine)}: the detector does not store the length of its clips"
         )
         raise InputError(f"{problem}: fit it again with this version")
     number = machine_names(detector).index(machine)
@@ -104,7 +104,7 @@ def mean_clip_seconds(detector: Detector, machine: str) -> float:
 
 
 class Stream(NamedTuple):
-    """A healthy machine's segments: the held-out ones, and how often new ones come."""
+    """A healthy machine's held-out segments, and the rate at which new ones arrive."""
 
     machine: str
     n_recordings: float  # independent held-out recordings
@@ -142,7 +142,7 @@ def stream_of(
     per_day = _DAY / seconds
     if recordings_per_day is not None:
         if not 0 < recordings_per_day < math.inf:
-            problem = f"recordings per day are {recordings_per_day:g}"
+            problem = f"the number of recordings per day is {recordings_per_day:g}"
             raise InputError(f"{problem}: use a number above 0")
         per_day = recordings_per_day * float(np.mean(_segments_of_each(rule)))
     parts = np.split(scores, np.flatnonzero(np.diff(recordings)) + 1)
@@ -167,7 +167,7 @@ def choose_policy(stream: Stream, false_alarms_per_day: float) -> AlarmPolicy:
     """
     rate = false_alarms_per_day
     if not 0 < rate < math.inf:
-        problem = f"false alarms per day are {rate:g}"
+        problem = f"the number of false alarms per day is {rate:g}"
         raise InputError(f"{problem}: use a number above 0, such as 0.2")
     best, shortest = None, math.inf
     for k, n, rank in _candidates(stream, rate / stream.segments_per_day):
@@ -184,9 +184,9 @@ def choose_policy(stream: Stream, false_alarms_per_day: float) -> AlarmPolicy:
 
 
 def _candidates(stream: Stream, most: float) -> Iterator[tuple[int, int, int]]:
-    """Yield each `k`, `n`, and the highest rank with a false-alarm rate up to `most`.
+    """Yield each `k` and `n` with the highest rank that keeps to a false-alarm rate.
 
-    The rate is the number of false alarms per segment.
+    `most` is the rate, in false alarms per segment.
     """
     n_recordings, highest = stream.n_recordings, int((stream.n_recordings + 1) / 2)
     for n in range(1, MOST_SEGMENTS + 1):

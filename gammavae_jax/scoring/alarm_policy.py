@@ -38,7 +38,7 @@ class Alarm(NamedTuple):
     start: Moment  # the beginning of the first segment that counts
     raised: Moment  # the end of the segment that raised the alarm
     end: Moment | None = None  # the end of the last segment; None while it is active
-    is_held: bool = False  # raised during an earlier alarm's hold time, still running
+    is_held: bool = False  # whether an earlier alarm's hold time has not ended
 
     def entry(self) -> dict[str, Any]:
         """Return the alarm as a JSON object."""
@@ -65,8 +65,8 @@ class AlarmState(NamedTuple):
 
     # Whether each of the last `n` segments counts, and when it began.
     window: tuple[tuple[bool, Moment], ...] = ()
-    alarm: Alarm | None = None  # the active one
-    clock: float = 0.0  # s; the length of the recordings so far
+    alarm: Alarm | None = None  # the active alarm
+    clock: float = 0.0  # s; the total length of the recordings so far
     hold_ends: float = -math.inf  # s, on the same clock
 
 
@@ -101,8 +101,8 @@ class AlarmPolicy:
     def __post_init__(self) -> None:
         if not 1 <= self.k <= self.n <= MOST_SEGMENTS:
             problem = f"an alarm after {self.k} of {self.n} segments is impossible"
-            most = f"of at most {MOST_SEGMENTS}"
-            raise InputError(f"{problem}: use whole numbers such as 5 of 6, {most}")
+            remedy = f"use whole numbers of at most {MOST_SEGMENTS}, such as 5 of 6"
+            raise InputError(f"{problem}: {remedy}")
         if not 0 < self.level < 1:
             raise InputError(f"the level is {self.level:g}: it must be between 0 and 1")
         if not 0 <= self.hold_seconds < math.inf:

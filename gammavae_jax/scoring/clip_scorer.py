@@ -24,9 +24,9 @@ _PROGRAMS_KEPT = 32
 class ClipScorer:
     """A scorer for small numbers of clips, with a cache of compiled programs.
 
-    Arrays are padded so that only a few sizes need a compiled program: the number of
-    clips to a power of two, and the number of frames to one of four sizes per power of
-    two. Only the most recently used programs are kept.
+    Arrays are padded so that only a few sizes need a compiled program. The number of
+    clips is rounded up to a power of two, and the number of frames to one of four steps
+    between powers of two. Only the most recently used programs are kept.
     """
 
     def __init__(self, detector: Detector):

@@ -3,8 +3,8 @@
 `gammavae score`, `watch` and `serve`, the pages and the Python interface all use this
 rule, so their results are identical.
 
-Clips in which the machine is not running (see `data.states`) are left out. If no other
-clips remain, the recording raises no alarm, and its state is reported instead.
+Clips in which the machine is not running (see `data.states`) are left out. If no clips
+remain, the recording raises no alarm, and its state is reported instead.
 
 A recording of up to eight clips is one segment. A longer one is cut into segments of
 about six clips, a minute by default. A segment's score is the mean of its clips'
@@ -36,7 +36,7 @@ from gammavae_jax.scoring.sample_size import clips_needed
 from gammavae_jax.scoring.threshold import conformal_threshold, p_values
 from gammavae_jax.scoring.verdict import Segment, Verdict, stretches_of
 
-CLIPS_IN_SEGMENT = 6  # a minute of clips of ten seconds
+CLIPS_IN_SEGMENT = 6  # a minute, if clips have ten seconds
 Numbers = Sequence[float] | Float[np.ndarray, "_"]
 HeldOut = tuple[Float[np.ndarray, "_"], Float[np.ndarray, "_"]]  # scores, weights
 
@@ -165,13 +165,13 @@ class DecisionRule:
         """Compare a recording's clips with held-out segments.
 
         Returns:
-            The decisive segment's score, the recording's p-value, the threshold, and
-            the number of independent recordings behind them.
+            The score of the segment that decides, the recording's p-value, the
+            threshold, and the number of independent recordings behind the p-value.
         """
         segments, (scores, weights) = _split(clips), held_out
         n_recordings = float(np.round(weights.sum(), 6))
         if not self.is_conformal or n_recordings < clips_needed(self.false_alarm_rate):
-            segments = [clips]  # no segment could have a p-value that is small enough
+            segments = [clips]  # a single segment's p-value could not be small enough
         means = np.sort([segment.mean() for segment in segments])[::-1]
         if not len(scores):  # the thresholds are official, or training failed
             return means[0], math.nan, self.threshold, 0.0

@@ -137,7 +137,7 @@ def calibrate(
     data: Any,
     split: Split,
 ) -> Detector:
-    """Fit references, and thresholds that are not official.
+    """Fit the references and the thresholds, which must not be official.
 
     `scorer` and `data` are already on the devices. For the other arguments, see
     `fit_scores`.

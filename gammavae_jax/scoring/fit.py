@@ -99,7 +99,7 @@ def _fit(
 def training_conditions(
     config: Config, train: NamedClips, split: Split, log: Log
 ) -> list[Conditions]:
-    """Return each machine's training conditions; log a note if recordings are too few.
+    """Return each machine's training conditions; note if it has too few recordings.
 
     Args:
         config: the configuration.

@@ -56,7 +56,7 @@ class Learnt(NamedTuple):
     """The result of `learn`."""
 
     detector: Detector
-    clips: dict[str, TrainingClips]  # of every machine of the detector
+    clips: dict[str, TrainingClips]  # every machine's training clips
     names: tuple[str, ...]  # the recordings that were learnt
     # Each of these recordings, judged as if it were new. Supplemental recordings,
     # which are never held out, have no verdict.
@@ -237,7 +237,7 @@ def _note_new_sounds(
     config = replace(detector.config, score="mse", scores=("mse",))
     is_wanted = np.ones_like(split.is_clip)
     for of_machine, n in zip(is_wanted, n_old, strict=True):
-        of_machine[:n] = np.arange(n) % -(-n // _ENOUGH_OLD) == 0  # to save time
+        of_machine[:n] = np.arange(n) % -(-n // _ENOUGH_OLD) == 0  # a sample saves time
     split = split._replace(is_held_out=split.is_held_out & is_wanted)
     errors = score_held_out(replace(detector, config=config), placement, data, split)()
     names = machine_names(detector)

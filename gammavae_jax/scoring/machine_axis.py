@@ -31,7 +31,7 @@ def select_machines(detector: Detector, machines: Sequence[int]) -> Detector:
 def replace_machines(
     detector: Detector, machines: Sequence[int], part: Detector
 ) -> Detector:
-    """Return the detector with other values for the machines at these indices.
+    """Return the detector with new values for the machines at these indices.
 
     The values of the other machines do not change, although their padding may grow.
 

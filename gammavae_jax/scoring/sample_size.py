@@ -16,7 +16,7 @@ from gammavae_jax.training.links import independence, link_groups
 from gammavae_jax.training.split import Split
 
 _CONFIDENCE = 0.95
-_FEWEST = 0.9  # if more clips than this share are independent, links hardly matter
+_FEWEST = 0.9  # above this share of independent clips, links hardly matter
 
 
 def clips_needed(false_alarm_rate: float) -> int:

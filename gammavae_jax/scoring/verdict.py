@@ -43,7 +43,7 @@ class Verdict(NamedTuple):
     stretches: tuple[Stretch, ...] = ()  # of clips above that threshold
     n_recordings: float = 0.0  # independent recordings behind the p-value
     states: Mapping[str, int] = MappingProxyType({})  # the number of clips per state
-    segments: tuple[Segment, ...] = ()  # none unless the machine is running
+    segments: tuple[Segment, ...] = ()  # empty unless the machine is running
 
     @property
     def state(self) -> State:
@@ -75,7 +75,7 @@ class Verdict(NamedTuple):
 
     @property
     def margin(self) -> float:
-        """The score minus the threshold, or at most 0 if the machine is not running.
+        """The score minus the threshold; at most 0 if the machine is not running.
 
         It is positive if and only if the recording raises an alarm.
         """

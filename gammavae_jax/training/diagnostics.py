@@ -1,4 +1,4 @@
-"""Detects posterior collapse, from each latent's divergence and activity.
+"""Measures posterior collapse by each latent's divergence and activity.
 
 A latent that the decoder does not need collapses to the prior: its divergence goes to
 0, and its posterior mean no longer depends on the window.

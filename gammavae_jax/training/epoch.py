@@ -32,8 +32,8 @@ from gammavae_jax.training.step import (
 def shuffled(key: PRNGKeyArray, group: UInt8[Array, "window"]) -> Int[Array, "window"]:
     """Return a random order of windows: first training, then held-out, then padding.
 
-    A window's place depends on a random number that is determined by the key and the
-    window's index, so the amount of padding does not change the order.
+    A window's place depends on a random number derived from the key and the window's
+    index, so the amount of padding does not change the order.
     """
     bits = jax.random.bits(key, group.shape, jnp.uint32) >> 2
     rank = (group - jnp.uint8(TRAIN)) & jnp.uint8(3)  # padding (0) comes last

@@ -142,7 +142,7 @@ def require_windows(split: Split, names: Sequence[str]) -> None:
 def split_notes(
     arrays: TrainingArrays, split: Split, names: Sequence[str], config: Config
 ) -> list[str]:
-    """Return warnings about the machines' training clips, each as one line."""
+    """Return one-line warnings about the machines' training clips."""
     notes = []
     same = [
         name for m, name in enumerate(names) if _all_sound_the_same(arrays, split, m)

@@ -146,11 +146,7 @@ RANGE = (
         (ONE_EACH * 0, 0.1, [FEW_RECORDINGS.format(0.1, 9, 1)]),  # one long recording
         (ONE_EACH // 9, 0.1, [RANGE.format(10, "0.3 to 34 % (9")]),
         (ONE_EACH // 2, 0.1, [RANGE.format(10, "2.8 to 20 % (40")]),
-        (
-            np.maximum(ONE_EACH, 7),
-            0.1,
-            [],
-        ),  # if 73 of 80 are independent, links hardly matter
+        (np.maximum(ONE_EACH, 7), 0.1, []),  # 73 of 80 are independent
         (np.maximum(ONE_EACH, 9), 0.1, [RANGE.format(10, "4.1 to 17 % (71")]),
     ],
 )
