@@ -90,8 +90,8 @@ def _attributes(
     if names:
         log.note(
             "Training clips with equal attributes in their names are not compared with "
-            f"each other: {', '.join(names)}. If their attributes are states that the "
-            "machine often returns to, set train.attributes=ignore."
+            f"each other: {', '.join(names)}. If the attributes describe states to "
+            "which the machine often returns, set train.attributes=ignore."
         )
     return attributes
 

@@ -1,4 +1,4 @@
-"""Running a function on all models equals running it in a loop, on any devices."""
+"""A placement gives the same results as a loop over all models, on any devices."""
 
 import threading
 import time
@@ -93,7 +93,7 @@ class Device:
 def test_every_process_of_a_cluster_has_a_device_in_the_mesh(
     per_process, n_processes, n_members, n_machines
 ):
-    """Some may have only free slots, but JAX needs a device of every process."""
+    """Some devices may have only free slots, but JAX needs one of every process."""
     devices = [Device(i // per_process, i) for i in range(n_processes * per_process)]
     placement = make_placement([3] * n_machines, n_members, devices)
     assert isinstance(placement, MeshPlacement)

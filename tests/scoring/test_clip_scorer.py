@@ -15,7 +15,7 @@ from gammavae_jax.scoring.detector import Detector
 
 @pytest.fixture
 def scorer(monkeypatch):
-    """A scorer whose programs return the number of frames, and a list of them."""
+    """A scorer whose programs return the number of frames, and the list of programs."""
     detector = object.__new__(Detector)
     object.__setattr__(detector, "config", preset("default"))
     scorer, compiled = ClipScorer(detector), []

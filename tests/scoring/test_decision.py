@@ -164,7 +164,7 @@ def test_stretches_join_consecutive_clips_above_the_threshold_of_one_clip():
 
 
 def test_with_too_few_recordings_the_mean_of_all_clips_is_compared_with_the_highest():
-    """Otherwise, a fault would have to fill a long recording completely."""
+    """Without this rule, a fault would have to fill a long recording completely."""
     rule = rule_of(range(5))  # a rate of 10 % needs nine recordings
     nearly_all = [9.0] * 50 + [1.0] * 10
     verdict = judge(rule, nearly_all)

@@ -272,7 +272,7 @@ def test_official_thresholds_are_gamma_quantiles_of_batch_scores():
 
 
 def test_the_official_mse_threshold_uses_the_batches_of_the_last_epoch(monkeypatch):
-    """It is fitted to training errors from before each step, and to held-out errors."""
+    """Training errors come from before each step; held-out errors are added to them."""
     used = []
 
     def fit(scores, rate):
@@ -354,7 +354,7 @@ def alarms_in_new_sessions(attributes):
 
 
 def test_attributes_keep_the_false_alarm_rate_in_new_sessions():
-    """Without attributes, held-out clips are compared with their own session's."""
+    """Without attributes, held-out clips are compared with clips of their session."""
     error = 3 * np.sqrt(0.1 * 0.9 / 31 + 0.1 * 0.9 / 100)
     assert alarms_in_new_sessions([np.arange(150) // 5]) < 0.1 + error
     assert alarms_in_new_sessions(None) > 0.5

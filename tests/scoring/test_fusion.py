@@ -61,7 +61,7 @@ def test_scores_are_standardised_on_held_out_clips_before_fusion(
 @pytest.mark.parametrize("spread", [0.0, 1e-3, 3.0, 1e4])
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_a_smooth_maximum_is_between_the_mean_and_the_maximum(n, spread):
-    """It is also at least the maximum less the log of the number of scores."""
+    """It is at least the maximum minus the log of the number of scores."""
     parts = spread * np.random.default_rng(n).standard_normal((n, 200))
     ours, most = smooth_max(list(parts)), parts.max(0)
     error = 1e-9 * (1 + spread)
@@ -77,7 +77,7 @@ def test_a_smooth_maximum_is_between_the_mean_and_the_maximum(n, spread):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_score_that_detects_nothing_does_not_change_the_order_of_clips(seed):
-    """With a maximum, it would hide all differences below zero."""
+    """A plain maximum would hide all differences below zero."""
     rng = np.random.default_rng(seed)
     parts = list(rng.standard_normal((2, 50)))
     expected = np.argsort(smooth_max(parts))
@@ -145,7 +145,7 @@ def test_equal_held_out_scores_give_finite_fusions(scores, value, n_held_out):
 def test_held_out_scores_that_differ_by_rounding_are_equalised_above_the_largest(
     name, at_zero, value, n_held_out
 ):
-    """Test distances (square roots), and squares, which rounding changes less.
+    """Rounding changes distances, which are square roots, more than squares.
 
     The mean of twelve equal numbers may differ from them by a rounding error.
     """
@@ -167,7 +167,7 @@ def test_held_out_scores_that_differ_by_rounding_are_equalised_above_the_largest
 
 
 def test_scores_that_differ_are_not_equalised(held_out):
-    """The same holds for a single score, and for a diverged model's scores."""
+    """A single score and the scores of a diverged model are not equalised either."""
     for scores in (
         *held_out.values(),
         np.array([[2.0, np.nan]]),

@@ -105,7 +105,7 @@ def test_a_model_compares_with_the_clips_of_the_other_folds(bank, tests, fold):
 
 
 def test_held_out_clips_have_no_influence_on_a_reference(bank):
-    """Neither the scale nor a radius uses them, as if they were test clips."""
+    """Neither the scale nor any radius depends on held-out clips."""
     changed = bank.copy()
     changed[np.arange(N_CLIPS) % N_FOLDS == 1] *= 50
     is_target = np.arange(N_CLIPS) >= 33
@@ -210,7 +210,7 @@ def test_identical_clips_give_finite_distances(bank, tests):
 
 
 def test_a_constant_feature_does_not_dominate_the_others(bank, tests):
-    """A change in it counts, but not as infinitely many standard deviations."""
+    """A change in a constant feature counts, but not as infinitely many deviations."""
     constant = np.column_stack([bank, np.full(N_CLIPS, 7.0)])
     equal = np.column_stack([tests, np.full(9, 7.0)])
     changed = np.column_stack([tests, np.full(9, 8.0)])
@@ -228,7 +228,7 @@ def test_a_constant_feature_does_not_dominate_the_others(bank, tests):
 
 
 def test_padding_and_excluded_clips_have_no_influence(bank, tests):
-    """The test sets their values to NaN."""
+    """The values of these clips are set to NaN."""
     padded = np.concatenate([bank, np.full((5, N_FEATURES), np.nan)])
     order = np.random.default_rng(0).permutation(45)
     is_clip = (np.arange(45) < N_CLIPS)[order]
@@ -443,7 +443,7 @@ def test_a_clip_linked_to_either_parent_of_a_synthetic_clip_is_not_compared_with
 
 
 def test_linked_clips_do_not_count_as_each_others_neighbours(bank):
-    """This holds for the radii and for the exponent."""
+    """Linked clips change neither each other's radii nor the exponent."""
     copies = np.concatenate([bank, bank + 1e-3])
     linked = np.tile(np.eye(N_CLIPS, dtype=bool), (2, 2))
     arguments = (np.ones(80, bool), np.zeros(80, bool), ScoringConfig(), 80)

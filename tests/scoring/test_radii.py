@@ -67,7 +67,7 @@ def test_a_radius_that_was_raised_to_the_minimum_is_not_lowered():
 
 
 def test_a_held_out_clip_scores_as_if_it_had_never_been_in_the_reference():
-    """Compare its score with references that were fitted without its recording."""
+    """Compare a clip's score with references that were fitted without its recording."""
     rng = np.random.default_rng(0)
     recording = np.repeat(np.arange(30), 4)
     means = rng.standard_normal((30, 6))[recording]

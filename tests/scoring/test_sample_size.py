@@ -185,7 +185,7 @@ def test_without_folds_the_remedy_is_more_clips_or_a_larger_share(tiny):
 
 
 def test_each_machine_is_in_at_most_one_note():
-    """A machine with enough clips and no links is in none."""
+    """A machine with enough clips and no links is in no note."""
     held_out = np.tile(np.arange(40) % 2 == np.arange(2)[:, None], (4, 1, 1))
     held_out = held_out.transpose(1, 0, 2).copy()
     held_out[:, 3, 5:] = False

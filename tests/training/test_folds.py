@@ -93,7 +93,7 @@ def test_a_constant_feature_has_no_influence(value):
 
 
 def test_rounding_noise_of_a_constant_feature_has_no_influence():
-    """An example is the deviation of a band in digital silence."""
+    """The deviation of a band in digital silence is such noise."""
     rng = np.random.default_rng(0)
     clips = families(rng, [3] * 12)
     noise = 1e-7 * rng.standard_normal((len(clips), 200))

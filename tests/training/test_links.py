@@ -162,8 +162,8 @@ def test_the_attributes_come_from_the_names_unless_groups_are_given(
     assert pairs_of(examples.split.is_excluded[0]) == expected
     note = (
         "Training clips with equal attributes in their names are not compared with "
-        "each other: fan. If their attributes are states that the machine often "
-        "returns to, set train.attributes=ignore."
+        "each other: fan. If the attributes describe states to which the machine often "
+        "returns, set train.attributes=ignore."
     )
     assert (note in log.notes) == bool(expected)
 
@@ -179,7 +179,7 @@ def test_without_folds_clips_are_linked_only_to_themselves(tiny, preset):
 
 
 def test_the_parts_of_a_machines_only_recording_are_linked_like_recordings(tiny):
-    """Otherwise, a clip could not be compared with any other clip."""
+    """If all parts were linked, a clip could not be compared with any other clip."""
     rng = np.random.default_rng(0)
     arrays = arrays_of(noise(rng, 12, N_FRAMES), noise(rng, 12, N_FRAMES))
     config = tiny("default", "train.n_folds=3")

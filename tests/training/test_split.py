@@ -144,7 +144,7 @@ def test_a_recording_is_grouped_by_the_mean_over_its_clips(tiny):
 
 
 def test_extra_clips_have_no_influence_on_the_groups(tiny):
-    """Otherwise, loud extra clips would make all other clips look alike."""
+    """If extra clips counted, loud ones would make all other clips look alike."""
     rng = np.random.default_rng(0)
     usual = near_copies(rng, [2] * 8)
     odd = [60 * rng.standard_normal((20, 128)) for _ in range(4)]
@@ -197,7 +197,7 @@ def test_the_official_split_holds_out_a_tenth_of_the_windows_at_random(tiny):
         held_out = split.group[0, m, :n_windows] == HELD_OUT
         assert held_out.sum() == -(-n_windows // 10)
         assert (split.group[0, m, n_windows:] == PADDING).all()
-        # Clips are not held out whole: most windows next to held-out ones are used.
+        # Windows are drawn singly: most neighbours of held-out ones are trained on.
         assert (~held_out[1:] & held_out[:-1]).sum() > held_out.sum() / 2
 
 

@@ -279,7 +279,7 @@ def test_every_seed_fold_and_machine_has_its_own_random_key():
 def test_a_model_with_a_parameter_that_is_not_finite_is_stopped(
     tiny, monkeypatch, part
 ):
-    """This happens even if its loss is finite. The state before the epoch is kept."""
+    """The loss may still be finite. The state from before the epoch is kept."""
 
     def overflow(config, key, state, windows, weight, kl_weight):
         leaves, tree = jax.tree.flatten(getattr(state, part))
