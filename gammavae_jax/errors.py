@@ -1,6 +1,6 @@
 """The exception for invalid input, and functions that raise it or format messages.
 
-The last ones convert the system's errors about files.
+Some of them convert the operating system's file errors to it.
 """
 
 import contextlib

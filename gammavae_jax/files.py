@@ -1,8 +1,8 @@
 """Atomic writes of files and folders, checksums, locks, and reading untrusted files.
 
-Someone else may have put anything in the place of a file. Opening a named pipe waits
-for the process at its other end, and a device may never end. Tests ensure that the
-package opens files for reading only with the functions of this module.
+A path may not lead to a regular file: opening a named pipe waits for the process at its
+other end, and reading a device may never end. Tests ensure that the package opens files
+for reading only with the functions of this module.
 """
 
 import contextlib

@@ -157,7 +157,7 @@ _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
 
 
 class Terminated(KeyboardInterrupt):
-    """Raised on SIGTERM or SIGHUP, so that programs clean up as on Ctrl-C."""
+    """The exception for SIGTERM and SIGHUP, so that programs clean up as on Ctrl-C."""
 
     def __init__(self, number: int = signal.SIGTERM):
         super().__init__()
@@ -274,8 +274,8 @@ def handled(
 def open_closed_streams() -> None:
     """Discard what is written to standard streams that were closed at the start.
 
-    Otherwise, printing would fail, and the next file to be opened would get their
-    numbers, so that it would receive what libraries print.
+    Otherwise, printing would fail, or libraries would print into the next file that is
+    opened, because it would get the number of a closed stream.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:

@@ -1,4 +1,4 @@
-"""Says in words whether a detector is good enough for a fault, and what to do."""
+"""Explains in words whether a detector detects a fault well enough, and what to do."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -17,11 +17,11 @@ from gammavae_jax.evaluation.intervals import RocArea, Share
 from gammavae_jax.scoring.sample_size import clips_needed
 
 _LEAST = f"{100 * LEAST_DETECTED:g} %"
-_ROUNDING = 1e-9  # of limits that are whole numbers
+_ROUNDING = 1e-9  # tolerance for floating-point errors in the limits
 
 
 def conclusion(check: FaultCheck) -> str:
-    """Return the answer, with the numbers that it rests on."""
+    """Return the answer as a text, with the numbers behind it."""
     detection = check.detection
     outcome, alarms = detection.outcome, detection.false_alarms
     least_auc, most_auc = auc_limits(detection.area)
@@ -58,7 +58,7 @@ def conclusion(check: FaultCheck) -> str:
 
 
 def advice(check: FaultCheck) -> list[str]:
-    """Return what to do, one text for each remedy; may be empty."""
+    """Return the remedies, one text each; empty if there are none."""
     detection = check.detection
     if detection.outcome is Outcome.WRONG_THRESHOLD:
         return list(_threshold_remedies(check))
@@ -89,7 +89,7 @@ def auc_limits(area: RocArea) -> tuple[str, str]:
 
 
 def _outwards(percent: float, round_: Callable[[float], int]) -> str:
-    """Round percent to a whole number, or to one decimal if it is below 10."""
+    """Round a percentage to a whole number, or to one decimal if it is below 10."""
     unit = 10 if percent < 10 else 1
     away = _ROUNDING if round_ is math.floor else -_ROUNDING
     return f"{round_(unit * percent + away) / unit:g}"
@@ -126,9 +126,9 @@ def _open_point(detection: Detection, question: Question) -> str:
         )
     if question is Question.FALSE_ALARMS:
         return (
-            f"{counted(detection.false_alarms)} false alarms are more than "
-            f"{MOST_FALSE_ALARMS:g} times the rate of {_rate(detection)}, but may be "
-            "chance"
+            f"{counted(detection.false_alarms)} normal recordings raise an alarm, "
+            f"which is more than {MOST_FALSE_ALARMS:g} times the rate of "
+            f"{_rate(detection)} but may be chance"
         )
     needed = clips_needed(detection.false_alarm_rate)
     return (
@@ -141,8 +141,8 @@ def _recordings_needed(detection: Detection) -> str:
     more = detection.more_recordings
     if more is None:
         return (
-            f"Not even {MOST_RECORDINGS} recordings of each kind would decide, if the "
-            "results stay the same: the detector is at the limit of what is needed."
+            f"If the results stay the same, not even {MOST_RECORDINGS} recordings of "
+            "each kind are enough: the detector is too close to the limit."
         )
     kinds = [
         f"{n} more {k}" for n, k in zip(more, ("normal", "faulty"), strict=True) if n
@@ -172,7 +172,7 @@ def _threshold_remedies(check: FaultCheck) -> Iterator[str]:
 
 
 def _other_rate(check: FaultCheck) -> Iterator[str]:
-    """Say how to do without more recordings if most faults are missed so far."""
+    """Suggest a higher false-alarm rate if most faults are missed."""
     now, best = check.detection, check.lowest_rate
     misses_most = now.detected.rate < LEAST_DETECTED
     if misses_most and best is not None:
@@ -180,7 +180,7 @@ def _other_rate(check: FaultCheck) -> Iterator[str]:
 
 
 def _of_rate(detection: Detection) -> str:
-    """Say what a rate that was chosen after the fact would have given."""
+    """Describe the results that the detector would have had at another rate."""
     option = f"--false-alarm-rate {detection.false_alarm_rate:g}"
     return (
         f"`gammavae threshold` with `{option}` would have detected "

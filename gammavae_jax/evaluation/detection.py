@@ -1,21 +1,20 @@
 """Judges from recordings of a faulty machine whether a detector detects the fault.
 
-The rules compare 95 % intervals with limits, so they decide only what the number of
-recordings can show:
+The rules compare limits with 95 % confidence intervals rather than with single values:
 
 - The detector is *good enough* if the AUC is at least `LEAST_AUC`, at least
   `LEAST_DETECTED` of the faulty recordings raise an alarm, and the false alarms are
   compatible with the nominal rate.
 - The fault is *not detectable* if the AUC is below `LEAST_AUC`.
 - If too few faults are detected, or if there are more false alarms than the rate
-  allows, then the most probable AUC tells why: the *threshold is wrong* if it is at
-  least `LEAST_AUC`; otherwise, the fault is not detectable.
+  allows, the measured AUC shows why: if it is at least `LEAST_AUC`, the *threshold is
+  wrong*; otherwise, the fault is not detectable.
 - In all other cases there are *too few recordings*.
 
-`LEAST_DETECTED` is half: a fault that lasts is recorded again, and an alarm is then
-more likely than not. With a false-alarm rate of 10 %, this takes an AUC of 0.82 if the
-scores of both groups are normally distributed with equal variance; `LEAST_AUC` is that
-value, rounded.
+`LEAST_DETECTED` is one half: each recording of a fault is then more likely than not to
+raise an alarm, and a fault that lasts is recorded many times. With a false-alarm rate
+of 10 %, this requires an AUC of 0.82 if the scores of both groups are normally
+distributed with equal variance; `LEAST_AUC` is 0.82, rounded.
 """
 
 import enum
@@ -33,11 +32,11 @@ from gammavae_jax.scoring.verdict import Verdict
 
 LEAST_DETECTED = 0.5
 LEAST_AUC = 0.8
-# A higher multiple of the nominal rate is not called compatible with it, even if chance
-# might explain it.
+# A higher multiple of the nominal rate is never called compatible with it, even if it
+# may be due to chance.
 MOST_FALSE_ALARMS = 2.0
 MOST_RECORDINGS = 1000  # of each kind; few people could record more
-_HIGHEST_RATE = 0.5  # of false alarms, to suggest
+_HIGHEST_RATE = 0.5  # higher false-alarm rates are not suggested
 
 
 class Outcome(enum.StrEnum):
@@ -50,16 +49,16 @@ class Outcome(enum.StrEnum):
 
 
 class Question(enum.Enum):
-    """What may be unknown if there are too few recordings."""
+    """A question that too few recordings may leave open."""
 
     AUC = enum.auto()  # whether it is at least `LEAST_AUC`
     DETECTED = enum.auto()  # whether at least `LEAST_DETECTED` of faults are detected
-    FALSE_ALARMS = enum.auto()  # whether a high number of them is due to chance
+    FALSE_ALARMS = enum.auto()  # whether their high number is due to chance
     RATE = enum.auto()  # whether false alarms are as rare as the nominal rate
 
 
 class Detection(NamedTuple):
-    """The numbers from which a detector is judged."""
+    """The numbers by which a detector is judged."""
 
     detected: Share  # of the faulty recordings
     false_alarms: Share  # of the normal recordings
@@ -88,7 +87,7 @@ class Detection(NamedTuple):
 
     @property
     def open_questions(self) -> list[Question]:
-        """What has to be known before the detector can be called good enough."""
+        """The questions to answer before the detector can be called good enough."""
         rate = self.false_alarm_rate
         is_open = {
             Question.AUC: self.area.interval[0] < LEAST_AUC,
@@ -100,9 +99,9 @@ class Detection(NamedTuple):
 
     @property
     def more_recordings(self) -> tuple[int, int] | None:
-        """How many more normal and faulty recordings are needed for a decision.
+        """The numbers of additional normal and faulty recordings that a decision needs.
 
-        This assumes that the shares and the AUC stay the same. None if more than
+        The shares and the AUC are assumed to stay the same. None if more than
         `MOST_RECORDINGS` of a kind are needed.
         """
         n_normal, n_faulty = self.false_alarms.total, self.detected.total
@@ -111,14 +110,14 @@ class Detection(NamedTuple):
             later = self.of_totals(normal, faulty)
             return later.outcome is not Outcome.TOO_FEW
 
-        # First, let both groups grow, the smaller one alone until it is as large.
+        # First, find the smallest size that both groups need to reach.
         n = _first(
             range(1, MOST_RECORDINGS + 1),
             lambda n: is_decided(max(n, n_normal), max(n, n_faulty)),
         )
         if n > MOST_RECORDINGS:
             return None
-        # One of the groups may not need as many, above all the faulty recordings.
+        # One group may need fewer; reduce the faulty recordings first.
         normal, faulty = max(n, n_normal), max(n, n_faulty)
         faulty = _first(range(n_faulty, faulty), lambda n: is_decided(normal, n))
         normal = _first(range(n_normal, normal), lambda n: is_decided(n, faulty))
@@ -139,11 +138,11 @@ def _first(numbers: range, is_enough: Callable[[int], bool]) -> int:
 
 
 class FaultCheck(NamedTuple):
-    """The recordings of a healthy and of a faulty machine, judged by a detector."""
+    """Recordings of a machine without and with a fault, judged by a detector."""
 
     normal: tuple[Verdict, ...]
     faulty: tuple[Verdict, ...]
-    left_out: tuple[Verdict, ...]  # because of their states
+    left_out: tuple[Verdict, ...]  # because the machine is not running
     detection: Detection
 
     @property
@@ -158,10 +157,10 @@ class FaultCheck(NamedTuple):
         return thresholds.pop() if len(thresholds) == 1 else None
 
     def at_rate(self, false_alarm_rate: float) -> Detection:
-        """Return what the alarms would have been at another false-alarm rate.
+        """Return the results that another false-alarm rate would have given.
 
-        The detector's thresholds must be conformal, so that a recording raises an alarm
-        if its p-value is at most the rate.
+        The detector's thresholds must be conformal: a recording then raises an alarm if
+        its p-value is at most the rate.
         """
         detected, false_alarms = (
             Share(sum(v.p_value <= false_alarm_rate for v in group), len(group))
@@ -172,10 +171,11 @@ class FaultCheck(NamedTuple):
 
     @property
     def lowest_rate(self) -> Detection | None:
-        """The lowest false-alarm rate, to 0.1 %, at which enough faults are detected.
+        """The results at the lowest false-alarm rate that detects enough faults.
 
-        The lower limit of their share is then at least `LEAST_DETECTED`. None if the
-        rate would be above a half, or if the thresholds are not conformal.
+        The rate is rounded up to 0.1 %. The lower limit of the share of detected faults
+        is then at least `LEAST_DETECTED`. None if the rate would be above one half, or
+        if the thresholds are not conformal.
         """
         known = {v.p_value for v in self.faulty if math.isfinite(v.p_value)}
         for rate in sorted({math.ceil(round(1000 * p, 6)) / 1000 for p in known}):
@@ -193,10 +193,10 @@ def margin(verdict: Verdict) -> float:
 def check_fault(
     normal: Sequence[Verdict], faulty: Sequence[Verdict], false_alarm_rate: float
 ) -> FaultCheck:
-    """Judge a detector from its verdicts on recordings of both conditions.
+    """Judge a detector by its verdicts on normal and faulty recordings.
 
-    Recordings whose state is not running are neither detections nor false
-    alarms, and are left out. The others are ranked by their `margin`.
+    Recordings in which the machine is not running are left out. The others are ranked
+    by `margin`.
 
     Args:
         normal: verdicts on recordings of the healthy machine that were not used for
@@ -205,7 +205,8 @@ def check_fault(
         false_alarm_rate: the detector's nominal rate.
 
     Raises:
-        InputError: no recording of a condition is left, or there is no threshold.
+        InputError: no normal or no faulty recording is left, or the detector has no
+            threshold.
     """
     kept = _counted(normal, "normal"), _counted(faulty, "faulty")
     false_alarms, detected = (
@@ -227,7 +228,7 @@ def _counted(verdicts: Sequence[Verdict], condition: str) -> tuple[Verdict, ...]
     kept = tuple(filter(_is_counted, verdicts))
     if not kept:
         raise InputError(
-            f"the machine is running in none of the {condition} recordings: pass "
+            f"the machine is not running in any of the {condition} recordings: pass "
             "recordings of the running machine"
         )
     if any(math.isnan(v.threshold) for v in kept):

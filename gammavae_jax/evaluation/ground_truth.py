@@ -102,7 +102,7 @@ def truth_from_list(path: Path) -> dict[Section, GroundTruth]:
 def _parse_list_line(
     path: Path, line: list[str], machine: str
 ) -> tuple[str, str, ClipName]:
-    """Return the original name, new name and parsed new name in a clip's line."""
+    """Parse a clip's line into its original name, new name and parsed new name."""
     if len(line) not in (2, 3):
         raise InputError(
             f"{path}: cannot read the line {','.join(line)!r}, which should be a "
@@ -143,7 +143,7 @@ def _truth_of_section(
 def _index_names(path: Path | str, pairs: list[tuple[str, str]]) -> dict[str, str]:
     """Map each clip's original name and new name to its original name.
 
-    `pairs` holds the new name and the original name of each clip, in this order.
+    `pairs` has one tuple per clip: the new name, then the original name.
     """
     clip_of = {first: first for _, first in pairs}
     for later, first in pairs:

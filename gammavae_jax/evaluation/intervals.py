@@ -18,9 +18,9 @@ Interval = tuple[float, float]  # the lower and the upper limit
 
 
 class Share(NamedTuple):
-    """How many of a number of recordings have a property, such as an alarm."""
+    """The number of recordings with a property, such as an alarm, and their total."""
 
-    count: float  # need not be whole if the share is scaled to another total
+    count: float  # fractional if the share was scaled to another total
     total: int  # at least 1
 
     @property
@@ -45,10 +45,10 @@ class Share(NamedTuple):
 
 
 class RocArea(NamedTuple):
-    """An area under the ROC curve, and what its interval depends on.
+    """An area under the ROC curve, and the values that determine its interval.
 
-    A recording's placement is the share of the other group that it ranks against as it
-    should: faulty recordings above normal ones, with ties counted one half.
+    A recording's placement is the share of the other group against which it is ranked
+    correctly: a faulty recording above a normal one. Ties count one half.
     """
 
     value: float
@@ -61,12 +61,12 @@ class RocArea(NamedTuple):
     def interval(self) -> Interval:
         """The 95 % interval, by Newcombe's method with the larger of two variances.
 
-        Its limits are the areas whose distance from the value is 1.96 standard errors,
-        where the error is that *at the limit* (Newcombe 2006, method 5). So the limits
-        stay between 0 and 1, and an area of 1 has a lower limit below 1. Newcombe uses
+        Each limit is 1.96 standard errors away from the value; the standard error is
+        computed *at the limit* (Newcombe 2006, method 5). The limits therefore stay
+        between 0 and 1, and an area of 1 has a lower limit below 1. Newcombe uses
         Hanley and McNeil's variance, which assumes similar distributions. If some
         faulty recordings are obvious and others sound normal, DeLong's variance of the
-        placements is larger, and is used instead; it is 0 if the area is 0 or 1.
+        placements is larger and is used instead; it is 0 if the area is 0 or 1.
         """
         value, low, high = self.value, 0.0, 1.0
         of_normal = self.normal_spread / self.n_normal
@@ -77,7 +77,7 @@ class RocArea(NamedTuple):
             assumed = _assumed_variance(area, self.n_normal, self.n_faulty)
             return _Z * math.sqrt(max(assumed, scale * _binary_variance(area)))
 
-        # The value itself is a trivial solution if it is 0 or 1.
+        # A value of 0 or 1 would itself be a trivial root.
         if value > 0:
             low = _root(lambda a: value - a - error(a), 0.0, min(value, _NEARLY_1))
         if value < 1:
@@ -85,7 +85,7 @@ class RocArea(NamedTuple):
         return low, high
 
     def of_totals(self, n_normal: int, n_faulty: int) -> "RocArea":
-        """Return the same area and spreads with other numbers of recordings."""
+        """Return the same area and variances with other numbers of recordings."""
         return self._replace(n_normal=n_normal, n_faulty=n_faulty)
 
 

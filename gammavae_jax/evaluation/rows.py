@@ -150,7 +150,7 @@ def values_by_clip(
     }
     refuse_duplicates(path, (clip_of.get(name, name) for name in rows))
     for name, fields in rows.items():
-        number = _number(path, name, fields)  # first: it also rejects headers
+        number = _number(path, name, fields)  # first, because it also rejects headers
         if name not in clip_of:
             raise InputError(f"{path}: the clip {name!r} is unknown: remove it")
         values[clip_of[name]] = number

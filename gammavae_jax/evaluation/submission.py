@@ -79,7 +79,7 @@ def write_submission(
             for key, (path, *_) in find_files(source, kind).items():
                 shutil.copyfile(path, package / file_name(kind, *key))
         write_text(package / f"{label}.meta.yaml", meta)
-        check_package(package, sections)  # the copies, too
+        check_package(package, sections)  # check the copies, too
     return Submission(target, score, seed, len(sections))
 
 

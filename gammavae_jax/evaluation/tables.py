@@ -144,7 +144,7 @@ def to_json(tree: Any) -> str:
 def results_table(
     rows: Sequence[Row], score: str, title: str, published: Published
 ) -> Table:
-    """Arrange the cells that `table_cells` returns in a table for the terminal."""
+    """Return a terminal table with the cells of `table_cells`."""
     header, *body, footer = table_cells(rows, score, published)
     table = Table(
         title=escape(title),

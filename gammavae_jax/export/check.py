@@ -98,7 +98,7 @@ def int8_cost(
     before: Float[np.ndarray, "clip"],
     is_anomaly: Bool[np.ndarray, "clip"] | None,
 ) -> str:
-    """Describe how int8 scores differ from `before`, which are the float32 scores."""
+    """Describe how int8 scores differ from the float32 scores, given as `before`."""
     if is_anomaly is not None and is_anomaly.any() and not is_anomaly.all():
         was, now = (100 * auc(x, is_anomaly) for x in (before, scores))
         return f"AUC from {was:.2f} to {now:.2f} % ({now - was:+.2f})"

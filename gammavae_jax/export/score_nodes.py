@@ -30,7 +30,7 @@ def _frame_residual(graph: Graph, residual: Tensor, n_mels: int, n_rows: int) ->
     rows = graph.outputs_of(
         "Split", residual, [n_mels] * n_rows, n_outputs=n_rows, axis=1
     )
-    # The same sum over ones counts the windows that cover each frame.
+    # Adding ones in the same way counts the windows that cover each frame.
     shape = graph.op("Concat", graph.length(residual), [1], axis=0)
     ones = [graph.op("Expand", 1.0, shape)] * n_rows
 

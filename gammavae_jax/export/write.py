@@ -58,8 +58,7 @@ def export_machines(
 
     Raises:
         InputError: a file exists or cannot be written, the training of a model failed,
-            or a file's scores differ from the detector's. In these cases, nothing has
-            been written.
+            or a file's scores differ from the detector's. Nothing is written then.
     """
     machines = [of_machine(detector, m) for m in range(len(detector.machines))]
     stale = _existing_files(out, machines, overwrite)

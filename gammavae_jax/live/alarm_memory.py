@@ -21,8 +21,8 @@ _RULE = "level", "k", "n", "hold_seconds", "recording_seconds"
 class AlarmMemory:
     """A JSON file with the state of each machine's alarms.
 
-    The state of another policy, and a malformed file, are ignored with a line in
-    `notes`.
+    A malformed file is ignored, and so is a state that was saved under another policy.
+    `notes` then has a line that says so.
     """
 
     def __init__(self, path: Path, policies: Mapping[str, AlarmPolicy]):
@@ -37,7 +37,7 @@ class AlarmMemory:
         except OSError as error:
             self._ignore(f"cannot be read ({error.strerror})")
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
-            self._ignore("does not hold alarms of a watch")
+            self._ignore("is not the alarm file of a watch")
 
     def write(self, states: Mapping[str, AlarmState]) -> None:
         """Replace the file; raise an OSError if that fails."""
@@ -84,7 +84,7 @@ def _state(entry: Mapping[str, Any], policy: AlarmPolicy) -> AlarmState:
         for counts, recording, seconds in entry["window"]
     )
     if len(window) > policy.n:
-        raise ValueError("more segments than the policy looks back on")
+        raise ValueError("more segments than the policy uses")
     alarm, ends = entry["alarm"], entry["hold_ends"]
     return AlarmState(
         window,

@@ -9,11 +9,11 @@ from gammavae_jax.scoring.verdict import Verdict
 
 
 class AlarmUpdate(NamedTuple):
-    """What a recording changes in the alarms of its machine."""
+    """The effect of a recording on its machine's alarms."""
 
     events: tuple[Alarm, ...]  # raised, no longer held back, or ended
-    standing: Alarm | None  # after the recording
-    rule: str  # when alarms are raised, in words
+    standing: Alarm | None  # still active after the recording
+    rule: str  # says when alarms are raised
     n_raised: int  # alarms, each counted once
     notes: Mapping[str, str]  # by kind; see `notes_on` of `data.conditions`
 
@@ -27,7 +27,7 @@ class LiveAlarms:
     """The alarms of several machines, each with its own policy.
 
     Recordings must be taken one at a time, in the order in which they are reported.
-    Without a memory, a new object knows of no earlier recordings.
+    Without a memory, a new object does not know about earlier recordings.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class LiveAlarms:
         self._states = dict(memory.states) if memory else fresh
 
     def take(self, verdict: Verdict, name: str) -> AlarmUpdate:
-        """Take a machine's next recording; `name` stands for it in alarms."""
+        """Take a machine's next recording; `name` identifies it in alarms."""
         machine = verdict.machine
         policy, state = self._policies[machine], self._states[machine]
         was_active = state.alarm is not None

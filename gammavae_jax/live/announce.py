@@ -25,7 +25,7 @@ from gammavae_jax.process import drop_output
 from gammavae_jax.scoring.alarm_policy import Alarm, Moment
 from gammavae_jax.scoring.verdict import Verdict
 
-_MOST_NOTES = 100  # of different kinds; each unusual sample rate adds a kind
+_MOST_NOTES = 100  # kinds of notes; each unusual sample rate adds one
 
 
 class OutputLost(Exception):
@@ -89,7 +89,7 @@ class Webhook:
         url: str,
         say: Callable[[str], None],
         *,
-        timeout: float = 5.0,  # s; for a connection, and for each part of an answer
+        timeout: float = 5.0,  # s; for connecting, and for each read of a response
         pauses: tuple[float, ...] = (1.0, 4.0),  # s before each retry, without jitter
         capacity: int = 100,  # alarms in the queue
     ):
@@ -157,11 +157,11 @@ class Webhook:
         """Try once to post an alarm; return why that failed, or '' on success."""
         options = {"timeout": self._timeout, "allow_redirects": False, "stream": True}
         try:
-            # Streamed but never read, because the body of an answer may be endless.
+            # Streamed but never read, because a response may be endless.
             with self._session.post(self._url, json=alarm, **options) as answer:
                 is_accepted = 200 <= answer.status_code < 300
                 return "" if is_accepted else f"status {answer.status_code}"
-        except Exception as error:  # a server can answer anything
+        except Exception as error:  # a server may send any response
             cause: BaseException = error
             while inner := cause.__cause__ or cause.__context__:
                 cause = inner

@@ -1,4 +1,4 @@
-"""The HTTP interface of the scoring service: routes, status codes, JSON answers."""
+"""The HTTP interface of the scoring service: routes, status codes, JSON responses."""
 
 import asyncio
 import contextlib
@@ -62,7 +62,7 @@ class SameOrigin:
         self._names = {"localhost", own, f"{own}.local", *map(str.lower, names)}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass on a request, or answer 403; add security headers to every answer."""
+        """Pass on a request, or respond with 403; add security headers."""
 
         async def send_with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -116,7 +116,8 @@ class LiveServer(uvicorn.Server):
     """A uvicorn server that also closes idle connections.
 
     uvicorn alone lets a client hold a connection forever by sending no request, by
-    sending more of the request's body after the answer, or by never reading the answer.
+    sending more of the request's body after the response, or by never reading the
+    response.
     On shutdown, `close` is called in the event loop before the server waits for open
     requests.
     """
@@ -210,7 +211,7 @@ async def _score(service: Service, request: Request, id_: str) -> dict[str, Any]
 
 
 def _parameter(request: Request, name: str) -> str | None:
-    """Return a parameter of the URL, or None; refuse one that is given twice."""
+    """Return a URL parameter, or None; refuse one that is given twice."""
     values = request.query_params.getlist(name)
     if values[1:]:
         raise Refusal(400, f"the URL has {len(values)} values of {name}: pass one")

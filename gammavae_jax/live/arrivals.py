@@ -145,7 +145,7 @@ def _stamp(status: os.stat_result) -> Stamp:
 def content_of(path: Path) -> str:
     """Return a checksum of a file's contents; raise an InputError if that fails."""
     try:
-        if not path.is_file():  # refused when it is opened for scoring
+        if not path.is_file():  # opening it for scoring raises an InputError
             return ""
         with open_regular(path) as file:
             return hashlib.file_digest(file, _checksum).hexdigest()
@@ -169,7 +169,7 @@ class ScoredLog:
 
     def __init__(self, path: Path):
         self._path = Path(os.path.realpath(path))
-        # For `AlarmMemory`; the lock of this file protects that one, too.
+        # The file of `AlarmMemory`, protected by the same lock.
         self.alarms_path = self._path.parent / f"{self._path.name}.alarms.json"
         self._scored: dict[str, Scored] = {}
         self._file: IO[str] | None = None
@@ -181,7 +181,7 @@ class ScoredLog:
             with contextlib.ExitStack() as stack:
                 stack.push(self._lock)
                 self._scored = _read(self._path)
-                if not self._scored:  # new or deleted, so everything starts again
+                if not self._scored:  # a new log, so earlier alarms do not count
                     self.alarms_path.unlink(missing_ok=True)
                 self._rewrite()
                 stack.pop_all()

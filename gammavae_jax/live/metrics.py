@@ -47,7 +47,7 @@ def busy(reason: str, retry_after: int = 2) -> Refusal:
 
 
 class Metrics:
-    """Prometheus counters and gauges, in a registry of their own."""
+    """Prometheus counters and gauges, in their own registry."""
 
     def __init__(
         self,

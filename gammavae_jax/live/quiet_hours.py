@@ -1,4 +1,4 @@
-"""Holds messages back during quiet hours, and sends them as one when these end."""
+"""Collects messages during quiet hours, and sends them as one message afterwards."""
 
 import contextlib
 import re
@@ -55,7 +55,7 @@ class QuietSender:
         self.held: list[Mapping[str, Any]] = []
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send a message, or keep it if the hours are quiet."""
+        """Send a message, or keep it during quiet hours."""
         self.release()
         if self._hours.include(self._now().time()):
             self.held.append(message)
@@ -63,10 +63,10 @@ class QuietSender:
             self._send(message)
 
     def release(self) -> None:
-        """Send what was held back, once the quiet hours have ended.
+        """Send the kept messages as one if the quiet hours have ended.
 
-        The message has the event `quiet_hours_over`. Its `text` has a line for each
-        message that was held back, and `messages` has all of them.
+        Its event is `quiet_hours_over`. Its `text` has a line for each kept message,
+        and its `messages` is a list of them.
         """
         if not self.held or self._hours.include(self._now().time()):
             return

@@ -48,7 +48,7 @@ class ScoredRecording(NamedTuple):
         return self.alarms.n_raised
 
     def with_alarms(self, update: AlarmUpdate) -> "ScoredRecording":
-        """Return the recording with its alarms, and the notes on these."""
+        """Return the recording with its alarms, and with the notes on them."""
         notes = {**self.notes, **update.notes}
         return self._replace(alarms=update, notes=notes)
 

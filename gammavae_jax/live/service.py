@@ -129,7 +129,7 @@ class Service:
             if others:
                 names = ", ".join(self.machines)
                 remedy = f"add ?machine=NAME, where NAME is one of {names}"
-                raise Refusal(400, f"the request names no machine: {remedy}")
+                raise Refusal(400, f"the request does not name a machine: {remedy}")
         try:
             return known_machine(machine, self.machines)
         except InputError as error:

@@ -171,7 +171,7 @@ class _Form:
 
 
 def _names(headers: bytes) -> tuple[str, str]:
-    """Return the field name and file name in the headers of a part of a form.
+    """Return the field name and the file name from a form part's headers.
 
     A plain field has the file name ''.
     """

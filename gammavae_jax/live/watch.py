@@ -33,13 +33,13 @@ class WatchOptions:
     """The options of a `FolderWatch`."""
 
     folder: Path
-    machine: str | None  # of all recordings; None if their subfolders name it
+    machine: str | None  # of all recordings; None if subfolders are named after it
     poll_seconds: float
     settle_seconds: float
 
 
 class FolderWatch:
-    """Scores recordings as they appear in a folder and reports the verdicts."""
+    """A watcher that scores recordings as they appear in a folder."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The geometry of the figures of a fault check: a ROC curve and strips of scores."""
+"""The geometry of a fault check's figures: a ROC curve and strips of scores."""
 
 import math
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ from jaxtyping import Float
 
 _ROC, _LEFT, _TOP, _BELOW = 300, 44, 12, 40  # pixels
 _WIDTH, _ROW, _HEAD, _SIDE, _GAP = 560, 120, 40, 12, 30
-_DOT = 8.0  # diameter of a recording
+_DOT = 8.0  # diameter of a recording's dot
 # The axis ends at this multiple of the distance from the lowest score to the threshold.
 _LONGEST = 4.0
 _ANCHORS = ("start", "middle", "middle", "middle", "end")
 
 
 class Mark(NamedTuple):
-    """A recording in a strip."""
+    """A recording that is shown as a dot in a strip of scores."""
 
     name: str
     score: float
@@ -34,7 +34,7 @@ def plot_roc(
     Args:
         rates: the curve's false-alarm rates and detection rates.
         at: both rates at the detector's threshold.
-        limits: the intervals of both rates.
+        limits: the confidence intervals of these two rates.
         nominal: the nominal false-alarm rate.
     """
 
@@ -102,7 +102,7 @@ def plot_strips(groups: Sequence[Sequence[Mark]], threshold: float) -> dict[str,
             }
             for group, base in zip(groups, bases, strict=True)
         ],
-        # The labels, their coordinates, and which part of them is there.
+        # Each label, its x coordinate and its SVG text anchor.
         "ticks": list(zip(labels, map(x, ticks), _ANCHORS, strict=True)),
     }
 
@@ -112,7 +112,7 @@ def _stacked(
 ) -> list[tuple[Mark, float, float]]:
     """Return each recording with its coordinates, stacked upwards from the base.
 
-    The threshold lies between two columns, so that every dot is on the right side.
+    The threshold lies between two columns, so that no dot crosses it.
     """
     columns: dict[int, list[Mark]] = {}
     for mark, x in sorted(placed, key=lambda mark: mark[0].score):

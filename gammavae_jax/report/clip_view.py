@@ -122,7 +122,7 @@ def _windows_of_frames(
 
 
 def _decibels_in_unit(config: Config, scorer: Scorer) -> Array | None:
-    """Return the factor that converts differences to dB, or None if they are in dB."""
+    """Return the factor that converts differences to dB; None if they are in dB."""
     if config.model.inputs != "standardised":
         return None
     deviation = jnp.sqrt(scorer.batch_stats[INPUTS][STANDARDISE]["var"] + EPS)

@@ -88,7 +88,7 @@ def show_clips(
 ) -> list[tuple[int, int, str]]:
     """Explain clips in order, until the byte budget is used up.
 
-    The headline score of the first seed is explained.
+    The explained score is the headline score of the first seed.
 
     Args:
         detector: the detector that scored the clips.

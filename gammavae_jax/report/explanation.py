@@ -5,8 +5,8 @@ fusions of such scores: the shares add up to the score, except for rounding. A d
 `d` to the nearest training clip is the square root of a sum of squares over features,
 and every feature belongs to one band. So `d` is the sum over bands of `q / d`, where
 `q` is the band's part of the sum of squares. Some scores divide `d` by a function of
-the training clip's radius. A seed's score is the mean over its members, and so is each
-share.
+the training clip's radius. A seed's score is the mean over its members (one model per
+fold), and so is each share.
 
 A fusion standardises each score: it subtracts the mean score of the held-out clips, and
 divides by their standard deviation. The mean is subtracted from all bands in equal
@@ -41,19 +41,20 @@ DECIBELS, DEVIATIONS = "dB", "standard deviations"  # units of a residual
 
 
 class Part(NamedTuple):
-    """The contribution of one component score to the score that is explained."""
+    """The contribution of one component score to the explained score."""
 
     name: str
     value: float
-    is_exact: bool  # if false, divided among bands by squared residual
+    is_exact: bool  # if false, divided among bands by their squared residuals
 
 
 class Explanation(NamedTuple):
     """The explanation of one clip's score, averaged over a seed's members.
 
     The contributions add up to the score. Reconstruction and residual are NaN for
-    frames that no window covers. The residual is the log-mel minus the reconstruction
-    in dB or, with a likelihood of power, the deviance residual in standard deviations.
+    frames that no window covers. The residual is the log-mel minus the reconstruction,
+    in dB; for a likelihood of power, it is the deviance residual, in standard
+    deviations.
     """
 
     reconstruction: Float[np.ndarray, "frame mel"]  # dB
@@ -64,7 +65,7 @@ class Explanation(NamedTuple):
 
     @property
     def score(self) -> float:
-        """The score that is explained."""
+        """The explained score."""
         return sum(part.value for part in self.parts)
 
     @property

@@ -26,12 +26,13 @@ _STEP = 0.5  # dB; smaller steps cannot be seen and take more bytes
 _STEP_OF_DEVIATIONS = 0.05  # standard deviations
 _LOUDEST = 0.9  # the peak to which every recording is scaled for playback
 
-_EDGE_OF_BANDS = 0.3  # a region ends at a band below this fraction of its strongest
+_EDGE_OF_BANDS = 0.3  # a region ends at a band below this fraction of the strongest
 _EDGE_OF_FRAMES = 0.3  # a moment ends at a frame below this fraction of the strongest
 # The moments' share of the score must exceed their share of frames by this much.
 _MOMENTARY = 0.3
 _MOMENTS_OF_A_CLIP = 25  # at most; moments that are closer together are merged
-_SMALLEST_SHARE = 0.1  # of all positive contributions; a further region needs this
+# The share of all positive contributions that each region after the first must have.
+_SMALLEST_SHARE = 0.1
 _MAIN = 0.5  # a region with this share explains most of the score
 _MAX_REGIONS = 3
 _MAX_MOMENTS = 3  # to list one by one; more are only counted
@@ -251,7 +252,7 @@ def frequencies(low: float, high: float) -> str:
 
 
 def _interval(start: float, end: float) -> str:
-    """Format an interval with as few digits as tell its ends apart."""
+    """Format an interval with just enough digits to distinguish its ends."""
     digits = 1 if f"{start:.1f}" != f"{end:.1f}" else 2
     return f"{start:.{digits}f} to {end:.{digits}f} s"
 

@@ -65,7 +65,8 @@ def test_too_few_recordings_are_counted():
     )
     chance = check([*HEALTHY[:9], 90, 90, 90], np.linspace(95, 120, 20))
     assert (
-        "3 of 12 false alarms are more than 2 times the rate of 10 %, but may be chance"
+        "3 of 12 normal recordings raise an alarm, which is more than 2 times the rate "
+        "of 10 % but may be chance"
     ) in conclusion(chance)
 
 
@@ -79,7 +80,7 @@ def test_a_higher_rate_may_replace_more_recordings_if_most_faults_are_missed():
 
 def test_a_detector_at_the_limit_needs_another_remedy_than_recordings():
     half = check(HEALTHY, [70] * 10 + [95] * 10)
-    assert "Not even 1000 recordings of each kind would decide" in conclusion(half)
+    assert "not even 1000 recordings of each kind are enough" in conclusion(half)
     assert any("microphone" in text for text in advice(half))
 
 

@@ -162,9 +162,9 @@ def test_recordings_of_a_machine_that_is_off_are_counted_apart():
 
 def test_without_a_running_machine_or_a_threshold_there_is_no_answer():
     off, on = verdicts([1, 2], of_off), verdicts([1, 2])
-    with pytest.raises(InputError, match="running in none of the normal recordings"):
+    with pytest.raises(InputError, match="not running in any of the normal recordings"):
         check_fault(off, on, 0.1)
-    with pytest.raises(InputError, match="running in none of the faulty recordings"):
+    with pytest.raises(InputError, match="not running in any of the faulty recordings"):
         check_fault(on, off, 0.1)
     with pytest.raises(InputError, match="no threshold for pump, because its training"):
         check_fault(verdicts([1], threshold=math.nan), on, 0.1)

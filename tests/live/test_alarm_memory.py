@@ -107,6 +107,6 @@ def _is_ignored(path):
     assert memory.states == {"fan": AlarmState()}
     (note,) = memory.notes
     assert note.endswith(
-        "alarms.json does not hold alarms of a watch: earlier recordings do not count "
+        "alarms.json is not the alarm file of a watch: earlier recordings do not count "
         "for alarms"
     )
