@@ -1,8 +1,9 @@
 """Measure training and the main job on one accelerator, all in one command.
 
-The parts run one after another: what would serialise in the program (`program`), epochs
-for numbers of models, batch sizes and precisions (`grid`), the careful peer (`peer`), a
-profiler trace (`trace`), and the main job from recordings to the report (`main_job`).
+The parts run one after another: a list of operations that may run serially (`program`),
+the time of an epoch for several numbers of models, batch sizes and precisions (`grid`),
+a comparison with an optimised PyTorch trainer, the careful peer (`peer`), a profiler
+trace (`trace`), and the main job, from recordings to the report (`main_job`).
 """
 
 import argparse
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# A script that is run by its path finds only the modules of its own folder.
+# A script that is run by its path can import only from its own folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.accelerator_page import accelerator_page
@@ -61,7 +62,7 @@ def parse() -> argparse.Namespace:
         metavar="NAME", help="autoencoder or gammavae (default: both); the peer and "
         "the trace use the first one")  # fmt: skip
     add("--machines", type=positive, default=7, metavar="N",
-        help="number of machines; the grid also has a single one "
+        help="number of machines; the grid also measures one machine "
         "(default: 7)")  # fmt: skip
     add("--seeds", nargs="+", type=positive, default=[1, 5, 25], metavar="N",
         help="seeds per machine in the grid (default: 1 5 25)")  # fmt: skip
@@ -126,13 +127,13 @@ def run_part(
     options: argparse.Namespace,
     record: dict[str, Any],
 ) -> None:
-    """Add a part's figures and its time to the record, or its error."""
+    """Run a part, and add its figures or its error to the record, with its time."""
     say(f"\n{name}")
     start = time.monotonic()
     try:
         record[name] = part(options, record)
     except ProcessError as error:
-        # The other parts are worth having without this one.
+        # The other parts are useful without this one.
         say(f"{name} failed: {error}")
         record["errors"][name] = str(error)
     seconds = time.monotonic() - start
@@ -141,7 +142,7 @@ def run_part(
 
 
 def program(options: argparse.Namespace, record: dict[str, Any]) -> dict[str, Any]:
-    """List what would serialise in each model's program."""
+    """List the operations that may run serially in each model's program."""
     sizes = {"machines": options.machines, "batch_size": options.batch_sizes[0]}
     return {
         model: _call("benchmarks.program:list_training", {"model": model, **sizes})
@@ -175,7 +176,7 @@ def grid(options: argparse.Namespace, record: dict[str, Any]) -> list[dict[str, 
 def peer(options: argparse.Namespace, record: dict[str, Any]) -> dict[str, Any] | None:
     """Compare with the careful peer; return None if PyTorch is not installed."""
     if not has_torch():
-        say("PyTorch is not installed: no peer (pip install -e '.[bench]')")
+        say("PyTorch, which the peer needs, is missing: pip install -e '.[bench]'")
         return None
     is_cpu = record["environment"]["platform"] == "cpu"
     possible = ["eager"]
@@ -203,7 +204,7 @@ def trace(options: argparse.Namespace, record: dict[str, Any]) -> dict[str, Any]
 
 
 def main_job(options: argparse.Namespace, record: dict[str, Any]) -> dict[str, Any]:
-    """Run the main job on recordings of noise, without compiled programs."""
+    """Run the main job on recordings of noise, with an empty compilation cache."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         data, out = work / "data", work / "out"
@@ -211,7 +212,7 @@ def main_job(options: argparse.Namespace, record: dict[str, Any]) -> dict[str, A
         sizes = options.machines, options.main_job_clips, _SECONDS_OF_CLIP
         make_recordings(data, *sizes)
         making_s = time.monotonic() - start
-        say(f"the recordings are written after {making_s:.0f} s")
+        say(f"wrote the recordings in {making_s:.0f} s")
         command = [
             sys.executable, str(RUN), "--all-machines", "--data-root", str(data),
             "--out", str(out), "--preset", _PRESET,

@@ -1,4 +1,4 @@
-"""The Markdown page of `benchmarks/accelerator.py`, and the rows of its listing."""
+"""The Markdown page of `benchmarks/accelerator.py`, and its table of operations."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ LISTING = ("operation", "loops around it", "function < caller", "line", "result"
 
 
 def accelerator_page(record: dict[str, Any]) -> str:
-    """Return Markdown for the figures; parts that were left out have no section."""
+    """Return the figures as Markdown; parts that were left out have no section."""
     sections = {
         "grid": _grid,
         "peer": _peer,
@@ -41,7 +41,7 @@ def listed_cells(found: Mapping[str, Any]) -> list[str]:
 def _conditions(record: dict[str, Any]) -> str:
     about, settings = record["environment"], record["settings"]
     rows = [[name, f"{s:.0f}"] for name, s in record["seconds_of_parts"].items()]
-    rows.append(["all, with the description", f"{record['total_s']:.0f}"])
+    rows.append(["total", f"{record['total_s']:.0f}"])
     text = (
         f"Measured on `{about['device']}` with {about['cores']} cores "
         f"({about['processor']}), Python {about['python']}, JAX "
@@ -80,8 +80,8 @@ def _grid(record: dict[str, Any]) -> str:
         ])  # fmt: skip
     text = "## Training\n\n" + table(head, rows)
     text += (
-        "\n\nThe peak is that of the process, and is given where a case raised it. A "
-        "CPU does not report it."
+        "\n\nThe peak is that of the whole process, so it is given only for cases that "
+        "raised it. CPUs do not report it."
     )
     if missing:
         text += "\n\nNot measured (model, machines, seeds, batch, precision):\n\n"
@@ -90,7 +90,7 @@ def _grid(record: dict[str, Any]) -> str:
 
 
 def _seeds(grid: list[dict[str, Any]]) -> str:
-    """Say how much longer several seeds take than one, in otherwise equal cases."""
+    """Compare the time of several seeds with that of one, in otherwise equal cases."""
 
     def others(found):
         names = "model", "machines", "batch_size", "precision"
@@ -104,7 +104,7 @@ def _seeds(grid: list[dict[str, Any]]) -> str:
         for f in measured
         if f["seeds"] > 1 and others(f) in one
     ]  # fmt: skip
-    head = ["model", "machines", "batch", "precision", "seeds", "time over one seed's"]
+    head = ["model", "machines", "batch", "precision", "seeds", "relative time"]
     return "\n\n" + table(head, rows) if rows else ""
 
 
@@ -176,7 +176,7 @@ def _program(record: dict[str, Any]) -> str:
         f"### {model}\n\n" + table(LISTING, map(listed_cells, operations))
         for model, operations in record["program"].items()
     ]
-    return "\n\n".join(["## What may serialise in the program", *tables])
+    return "\n\n".join(["## Operations that may run serially", *tables])
 
 
 def _megabytes(size: int | None) -> str:

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# A script that is run by its path finds only the modules of its own folder.
+# A script that is run by its path can import only from its own folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.contest import Contestant, Outcome, hold, spread

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-# A script that is run by its path finds only the modules of its own folder.
+# A script that is run by its path can import only from its own folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import matmul
@@ -172,7 +172,7 @@ def peers(case: Case, options: argparse.Namespace, is_cpu: bool) -> list[Contest
             contestants.append(pipeline(case, options.pipeline_windows))
         elif role == CAREFUL:
             forms = ["eager", *compiled, *["graphs"] * (not is_cpu)]
-            # On a busy computer one thread is faster than several that wait.
+            # On a busy computer, one thread is faster than several that wait.
             threads = (False, True) if is_cpu else (False,)
             contestants += [
                 careful(case, *form) for form in itertools.product(forms, threads)

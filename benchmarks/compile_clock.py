@@ -1,4 +1,4 @@
-"""Measure how long JAX traces, lowers and compiles, from its monitoring events."""
+"""Measures how long JAX traces, lowers and compiles, from its monitoring events."""
 
 import time
 
@@ -12,7 +12,7 @@ _COMPILING = ("/jax/core/compile/backend_compile_duration",)
 
 
 class CompileClock:
-    """Records compilation events, starting at its creation."""
+    """A recorder of JAX's compilation events since its creation."""
 
     def __init__(self):
         self._intervals: list[tuple[str, float, float]] = []

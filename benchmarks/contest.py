@@ -1,10 +1,10 @@
-"""Contests: all sides of a comparison take turns at the same work within one call.
+"""Runs contests, in which the sides of a comparison take turns at the same work.
 
-A contestant is one process, or several that work in parallel. Each process is fresh and
+A contestant is one process, or several that work in parallel. Each process is new, and
 is set up before JAX, NumPy or PyTorch is imported. It prepares once, then repeats its
 work on each request, while all the others wait. Work is counted in a unit that the
-contestants share (windows, clips). Rates are compared, so one contestant may do less
-work in a repetition than another.
+contestants share (windows or clips). Since rates are compared, one contestant may do
+less work in a repetition than another.
 """
 
 import random
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.processes import FINISH, REPEAT, Member, Process, serve
 
-# A pause between repetitions, because idle OpenMP threads first spin.
+# A pause between repetitions, because OpenMP threads that become idle first spin.
 _PAUSE_S = 0.05
 
 
@@ -56,7 +56,7 @@ class Outcome(NamedTuple):
         return self.work / statistics.median(self.seconds)
 
     def ratios(self, other: "Outcome") -> Spread:
-        """Return the spread over rounds of this rate divided by the other's."""
+        """Return the spread, over rounds, of this rate divided by the other's."""
         pairs = zip(self.seconds, other.seconds, strict=True)
         return spread([(self.work / s) / (other.work / o) for s, o in pairs])
 

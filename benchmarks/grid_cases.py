@@ -13,7 +13,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 @dataclass(frozen=True)
 class GridCase:
-    """The axes of the grid; the number of models is machines times seeds."""
+    """One case of the grid; the number of models is machines times seeds."""
 
     machines: int
     seeds: int
@@ -27,14 +27,14 @@ def grid_cases(
     precisions: Sequence[Precision],
     base: tuple[int, int],
 ) -> list[GridCase]:
-    """Return all combinations, those that differ least from the base case first.
+    """Return all combinations; those that differ least from the base case come first.
 
-    So a measurement that ends early has still varied each axis.
+    A measurement that ends early has then still varied each axis.
 
     Args:
         sizes: pairs of machines and seeds.
-        batch_sizes: windows per batch; the first one is that of the base case.
-        precisions: of the matrix products; the first one is that of the base case.
+        batch_sizes: windows per batch; the base case has the first one.
+        precisions: of the matrix products; the base case has the first one.
         base: the machines and seeds of the base case.
     """
 

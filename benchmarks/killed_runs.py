@@ -1,4 +1,4 @@
-"""Kill and resume runs of the main job, and compare their results."""
+"""Kills and resumes runs of the main job, and compares their results."""
 
 import json
 import os
@@ -18,7 +18,7 @@ import numpy as np
 from gammavae_jax.runs.checkpoint import load_detector, restore_training
 
 _RUN = Path(__file__).resolve().parent.parent / "experiments" / "run.py"
-# A small network, with states saved more often than by default.
+# A small network whose state is saved more often than by default.
 SETTINGS = (
     *("--epochs", "12", "--scores", "fusion_mean", "mse", "mahalanobis"),
     *("--set", "model.hidden=[16]", "model.n_latent=4", "train.batch_size=64"),
@@ -32,12 +32,12 @@ _ENDED |= {-signal.SIGTERM, -signal.SIGINT}
 
 
 class LostRunError(AssertionError):
-    """A run could not be resumed; the message contains its output."""
+    """The error for a run that cannot be resumed; the message contains its output."""
 
 
 @dataclass
 class Killing:
-    """Counts of killed and finished runs."""
+    """The counts of killed and finished runs."""
 
     killed_when: Counter[str] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
@@ -169,7 +169,7 @@ def _same(one: object, other: object) -> bool:
 
 
 def _stage(out: Path) -> str:
-    """Return how far a run got, judged by the files it left."""
+    """Return how far a run got, judging by the files that it left."""
     if not (out / "config.json").exists():
         return "before its first file"
     if any((out / name).exists() for name in (".results-new", ".results")):

@@ -1,4 +1,4 @@
-"""Describe the computer, and count a model's FLOPs and memory."""
+"""Describes the computer, and counts a model's FLOPs and memory."""
 
 import importlib.metadata
 import itertools
@@ -18,7 +18,7 @@ from gammavae_jax.training.step import init_state, train_step
 
 
 def describe() -> dict[str, Any]:
-    """Describe the computer as the package does, with other facts that affect times."""
+    """Describe the computer as the package does; add other facts that affect times."""
     return {
         **describe_environment(),
         "torch": _torch_version(),
@@ -32,8 +32,8 @@ def describe() -> dict[str, Any]:
 def flops_by_formula(config: Config) -> float:
     """Return how many multiplications and additions a training step takes per window.
 
-    Counts only the dense layers: the forward pass and the gradients for weights and
-    inputs, except for the input of the first layer.
+    Only the dense layers count: the forward pass, and the gradients with respect to
+    weights and inputs, except for the first layer's input.
     """
     model, n_features = config.model, config.features.n_features
     n_heads = 1 if model.latent == "deterministic" else 2

@@ -1,4 +1,4 @@
-"""Measure the rate of a large matrix product, as a reference for this computer.
+"""Measures the rate of a large matrix product, as a reference for this computer.
 
 The product is in float32, with each library's default precision.
 """

@@ -1,7 +1,7 @@
 """Writes many recordings of noise quickly, in the challenge's layout.
 
-They serve to measure time only. This module does not import JAX, because the processes
-that write the recordings import it.
+They are only for measuring time. This module does not import JAX, because each process
+that writes recordings imports this module.
 """
 
 import multiprocessing

@@ -1,4 +1,4 @@
-"""Set up a contestant's process before anything large is imported."""
+"""Sets up a contestant's process before large libraries are imported."""
 
 import os
 

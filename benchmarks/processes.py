@@ -1,7 +1,7 @@
 """Processes that prepare once, then repeat their work on each request.
 
-Each process is fresh and is set up before JAX, NumPy or PyTorch is imported. Each
-process imports this module first, so this module imports none of these libraries.
+Each process is new, and is set up before JAX, NumPy or PyTorch is imported. It imports
+this module first, so this module imports none of these libraries.
 """
 
 import importlib
@@ -24,7 +24,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 
 class ProcessError(RuntimeError):
-    """A process failed; the message contains its traceback."""
+    """The error for a failed process; the message contains its traceback."""
 
 
 class Call(NamedTuple):
@@ -47,7 +47,7 @@ class Member(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A process that is ready to work."""
+    """The work of a process that is ready to begin."""
 
     repeat: Callable[[], Any]  # returns when all work is done, on devices too
     work: float  # per repetition
@@ -56,7 +56,7 @@ class Prepared(NamedTuple):
 
 
 def once(member: Member) -> Any:
-    """Make a call in a process of its own and return its result.
+    """Make a call in a new process, and return its result.
 
     Raises:
         ProcessError: the process failed.
@@ -83,9 +83,9 @@ class Used(NamedTuple):
 def run_command(
     command: Sequence[str], environment: Mapping[str, str], log: Path
 ) -> Used:
-    """Run a command to its end; if it fails, print its output and exit.
+    """Run a command to its end; write its output to the file `log`.
 
-    The output goes to the file `log`.
+    If the command fails, print its output and exit.
     """
     with log.open("w+", encoding="utf-8") as output:
         start = time.monotonic()
@@ -123,7 +123,7 @@ class Process:
 
     def send(self, message: str) -> None:
         """Send `REPEAT` or `FINISH`."""
-        # If the process is gone, `receive` raises an error with its traceback.
+        # If the process has ended, `receive` raises an error with its traceback.
         with suppress(BrokenPipeError):
             self.connection.send(message)
 
@@ -131,7 +131,7 @@ class Process:
         """Wait for the next message from the process.
 
         Raises:
-            ProcessError: the process failed, or is gone.
+            ProcessError: the process failed or has ended.
         """
         try:
             message = self.connection.recv()
@@ -164,7 +164,7 @@ def _set_up(setup: Call) -> None:
 
 
 def serve(connection: Connection, member: Member) -> None:
-    """Prepare, then work on each request, in a contestant's process."""
+    """Prepare, then work on each request; called in a contestant's process."""
     try:
         _set_up(member.setup)
         prepared = member.prepare()

@@ -1,8 +1,8 @@
-"""List what would serialise in the training program that an accelerator runs.
+"""List the operations of the training program that an accelerator may run serially.
 
-The program is lowered for CUDA, on any computer, and is not compiled or run. Listed are
-loops, scatters, gathers, sorts, custom calls and transfers to the host, with the
-function that each comes from.
+These are loops, scatters, gathers, sorts, custom calls and transfers to the host. The
+list names the function that each comes from. The program is lowered for CUDA, which
+works on any computer, but is not compiled or run.
 """
 
 import re
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# A script that is run by its path finds only the modules of its own folder.
+# A script that is run by its path can import only from its own folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import jax
@@ -33,13 +33,13 @@ _LISTED = (
     *("while", "scatter", "select_and_scatter", "gather", "sort", "custom_call"),
     *("infeed", "outfeed", "send", "recv"),
 )
-# The program does not depend on the amount of data, so little is enough.
+# The program does not depend on the amount of data, so a little data is enough.
 _CLIPS, _FRAMES = 2, 40
 _FRAME = re.compile(r'"([^"]+)"\("([^"]+)":(\d+):')
 
 
 class Frame(NamedTuple):
-    """A function in the source, and the place in it that led to an operation."""
+    """A function in the source code, and the line in it that led to an operation."""
 
     function: str
     file: str
@@ -54,12 +54,12 @@ class Operation(NamedTuple):
         function: the function that contains the operation, and its caller.
         line: the innermost line of the package that leads to it, or "".
         depth: the number of loops around the operation.
-        shapes: the shapes of the results; those of a loop's carry are counted.
-        trip_count: a loop's number of iterations, None if the program computes it.
+        shapes: the shapes of the results; for a loop, only their number.
+        trip_count: a loop's number of iterations; None if the program computes it.
         selected_arrays: how many arrays of a loop's carry each iteration copies with
             `select`, because other models may already have finished.
-        body: a loop's number of operations by name, with those of its condition and of
-            the functions that it calls.
+        body: the number of a loop's operations by name, including those of its
+            condition and of the functions that it calls.
     """
 
     name: str
@@ -97,7 +97,7 @@ def lowered_for_cuda(function: Any, *arguments: Any) -> Any:
     """Lower a function for CUDA, in float32 like the package; no GPU is needed."""
     option = "jax_traceback_in_locations_limit"
     usual = getattr(jax.config, option)
-    jax.config.update(option, -1)  # all callers of each operation
+    jax.config.update(option, -1)  # keep all callers of each operation
     try:
         traced = jax.jit(in_float32(function)).trace(*arguments)
         return traced.lower(lowering_platforms=("cuda",))
@@ -218,7 +218,7 @@ def _trip_count(loop: Any) -> int | None:
 
 
 def _constant(value: Any) -> int | None:
-    """Return the value of a constant whole number, None for anything else."""
+    """Return the value of a constant whole number; None for anything else."""
     if getattr(value.owner, "name", "") != "stablehlo.constant":
         return None
     stored = np.array(value.owner.attributes["value"])
@@ -244,7 +244,7 @@ def _counts(op: Any, functions: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _counted_as(op: Any) -> str:
-    """Return an operation's name; products with a vector have one of their own."""
+    """Return an operation's name; products with a vector have their own name."""
     name = op.operation.name.removeprefix(_DIALECT)
     if name != "dot_general":
         return name
@@ -267,7 +267,8 @@ def main() -> int:
     }
     write(parsed.json, {"program": found})
     for model, operations in found.items():
-        show(f"{model}: what may serialise", LISTING, map(listed_cells, operations))
+        title = f"{model}: operations that may run serially"
+        show(title, LISTING, map(listed_cells, operations))
     return 0
 
 

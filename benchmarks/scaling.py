@@ -1,7 +1,7 @@
 """Time complete runs for growing numbers of machines (in waves), clips and devices.
 
-Every run is a process of its own and uses programs compiled by an earlier run, so the
-time covers everything a fleet costs, from recordings to pages. `--page` generates the
+Every run is a new process that uses programs compiled by an earlier run. Its time
+covers everything from recordings to pages, except compilation. `--page` generates the
 tables of `docs/scaling.md` from the figures.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# A script that is run by its path finds only the modules of its own folder.
+# A script that is run by its path can import only from its own folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.processes import Call, run_command
@@ -99,7 +99,7 @@ def page(figures: Path, into: Path | None) -> int:
 def measure(options: argparse.Namespace, data: Path, work: Path) -> dict[str, Any]:
     """Measure all runs one after another, after a warm-up for each array shape.
 
-    Fleets run only once: they take long, and a line is fitted through them.
+    Each fleet runs only once, because large fleets take long.
     """
     few = min(options.clips)
     fleet = recordings(data, max(options.machines), few, options.seconds)
@@ -145,7 +145,7 @@ def recordings(data: Path, n_machines: int, n_clips: int, seconds: float) -> Pat
 
 
 class Run:
-    """Runs the main job as a process, and measures its time and memory."""
+    """A runner of the main job, which measures the process's time and memory."""
 
     def __init__(self, options: argparse.Namespace, work: Path):
         self.options, self.work, self.number = options, work, 0

@@ -13,7 +13,7 @@ _DAY = 24.0  # hours
 
 
 def scaling_page(record: dict[str, Any]) -> str:
-    """Return Markdown for the figures that `benchmarks/scaling.py` has written."""
+    """Return the figures of `benchmarks/scaling.py` as Markdown."""
     return "\n\n".join(
         [
             _conditions(record),
@@ -141,7 +141,7 @@ def _projection(record: dict[str, Any]) -> str:
     rows = []
     fewest = record["clips"][0]  # as many clips as in the fleets
     for found in record["clips"]:
-        # A shorter time than with fewer clips is chance.
+        # If more clips take less time, that is chance.
         more = max(found["wall_s"] - fewest["wall_s"], 0.0)
         cost = each + more / found["machines"]
         rows.append(
@@ -198,7 +198,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def number(value: float) -> str:
-    """Format a number: without decimals from 100."""
+    """Format a number: with one decimal below 100, and without decimals above."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 

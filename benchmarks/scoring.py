@@ -1,4 +1,4 @@
-"""Both sides of the scoring benchmark, from log-mels in memory to scores of clips."""
+"""Both sides of the scoring benchmark, from log-mels in memory to clip scores."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -73,10 +73,10 @@ def prepare_official(
 ) -> Prepared:
     """Score the first `chosen` clips of each machine one by one in the official form.
 
-    For both domains, the whole product of a clip's residual rows, the inverse
-    covariance and the residual rows, an array `row row`, is computed and averaged,
-    although the mean residual row would suffice. XLA compiles it, unlike the official
-    code.
+    For each domain, this form multiplies a clip's residual rows by the inverse
+    covariance and by the rows again, and averages the resulting array `row row`,
+    although the mean residual row would suffice. Unlike the official code, it is
+    compiled by XLA.
     """
     detector = load_detector(Path(folder))
     log_mels = [
@@ -139,7 +139,7 @@ def prepare_from_residuals(
 def _official_form(
     residual: Float[Array, "window feature"], inverses: list[Float[Array, "mel mel"]]
 ) -> Float[Array, ""]:
-    """Return the mean product over all pairs of rows, for the nearer domain."""
+    """Return the mean over all pairs of rows, for the nearer domain."""
     rows = residual.reshape(-1, len(inverses[0]))
     products = [rows @ inverse @ rows.T for inverse in inverses]
     return jnp.min(jnp.stack([matmul.mean() for matmul in products]))

@@ -1,4 +1,4 @@
-"""Parts that the benchmarks share: options, progress, tables and the JSON file."""
+"""Code that the benchmark scripts share: options, progress, tables and JSON files."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ _WIDTH = 120  # characters, without a terminal
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports errors in one line, with status 2."""
+    """A parser that reports errors in one line, and exits with status 2."""
 
     def error(self, message: str) -> NoReturn:
         """Print the message and exit."""

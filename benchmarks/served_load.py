@@ -1,4 +1,4 @@
-"""Load `gammavae serve` with good and bad recordings and misbehaving clients."""
+"""Puts load on `gammavae serve`: valid and invalid recordings, misbehaving clients."""
 
 import contextlib
 import http.client
@@ -66,7 +66,7 @@ class Sample(NamedTuple):
 
 
 class Client:
-    """Sends requests of random kinds, one after another.
+    """A client that sends random kinds of requests, one after another.
 
     Args:
         address: host and port of the server.
@@ -109,7 +109,7 @@ class Client:
                     self._tally.lost.append(f"{kind.__name__}: {error!r}")
 
     def good(self) -> None:
-        """Send a recording, and send it again as long as the server is busy."""
+        """Send a recording; repeat this as long as the server is busy."""
         number = self._draw.randrange(len(self._recordings))
         self._scored("good", number, self._post(*self._sound(number)))
 
@@ -206,7 +206,7 @@ class Client:
 
 
 def good_recordings(data: Path, most: int = 6) -> list[Recording]:
-    """Return some test clips of each machine in a folder, one of them also as FLAC."""
+    """Return some test clips of each machine in a folder; one of them also as FLAC."""
     recordings = []
     for machine in sorted(path for path in data.iterdir() if path.is_dir()):
         for path in sorted((machine / "test").glob("*.wav"))[: most // 2]:

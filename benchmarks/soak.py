@@ -2,10 +2,10 @@
 
 For the first half of the time, the main job on two small machines is killed at random
 moments and resumed, and its results are compared, bit for bit, with a run that was
-never killed. For the second half, `gammavae serve` gets good and bad recordings on
+never killed. For the second half, `gammavae serve` gets valid and invalid recordings on
 loopback. Some clients are slow, disconnect, or do not speak HTTP. The exit status is 1
-if a run ended differently, a request was lost, a score was wrong or the server leaked.
-Needs Linux.
+if a run ended differently, a request was lost, a score was wrong, or the server leaked
+memory, files or threads. This test needs Linux.
 """
 
 import random
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-# A script that is run by its path finds only the modules of its own folder.
+# A script that is run by its path can import only from its own folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.killed_runs import (
@@ -113,7 +113,7 @@ def _options(arguments: Sequence[str] | None) -> Any:
 
 
 def _soak_runs(data: Path, place: Path, seconds: float, seed: int) -> dict[str, Any]:
-    """Kill and resume runs for some seconds, but at least one run."""
+    """Kill and resume runs for some seconds; finish at least one run."""
     unbroken = place / "unbroken"
     finish(data, unbroken)  # compiles
     ends = time.monotonic() + seconds
@@ -209,7 +209,7 @@ def _growth(samples: Sequence[Sample]) -> int:
 
 
 def faults_of(tally: Tally, before: Sample, samples: Sequence[Sample]) -> list[str]:
-    """Return a line per loss, error or leak; the last sample is from an idle server."""
+    """Return a line for each loss, error or leak; the last sample's server is idle."""
     faults = [f"lost: {lost}" for lost in tally.lost[:_MOST_REPORTED]]
     faults += [f"wrong: {wrong}" for wrong in tally.wrong[:_MOST_REPORTED]]
     rest, growth = samples[-1], _growth(samples[:-1])

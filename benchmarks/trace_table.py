@@ -1,8 +1,7 @@
-"""Reduces a profiler trace of one training epoch to a table of what took the time.
+"""Reduces a profiler trace of a training epoch to a table of the slowest operations.
 
 An operation's own time excludes operations inside it, such as those of a loop. The time
-in which no operation ran is reported too: on an accelerator, this is how long it waited
-for the host.
+in which no operation ran is reported too: an accelerator then waited for the host.
 """
 
 import tempfile
@@ -16,7 +15,7 @@ from jax.profiler import ProfileData, ProfileOptions
 
 from benchmarks.training import Training, configuration
 
-# The first kind with a word in an operation's name is its kind.
+# An operation belongs to the first kind that has a word in the operation's name.
 KINDS: dict[str, tuple[str, ...]] = {
     "matrix products": ("dot", "gemm", "cublas", "cutlass", "matmul", "gemv"),
     "sort": ("sort",),
@@ -56,7 +55,7 @@ def trace_epoch(
 
 
 def traced(work: Callable[[], Any]) -> list[list[Event]]:
-    """Run work that waits for its results; return the operations of each device.
+    """Run `work`, which must wait for its results; return each device's operations.
 
     Each list holds the operations in a stream of an accelerator, or in a thread of the
     CPU if there is no accelerator.
@@ -90,9 +89,9 @@ def trace_table(lines: Sequence[Sequence[Event]]) -> dict[str, Any]:
             nested, but do not overlap otherwise.
 
     Returns:
-        The time from the first operation's start to the last one's end (`span_s`), its
-        share in which nothing ran (`idle_share`), and the shares of the operations' own
-        time by kind and by operation, the largest first.
+        The time from the first operation's start to the last one's end (`span_s`), the
+        share of this time in which nothing ran (`idle_share`), and the shares of the
+        operations' own time by kind and by operation, with the largest ones first.
     """
     events = [event for line in lines for event in line]
     own: dict[str, float] = defaultdict(float)
@@ -126,7 +125,7 @@ def trace_table(lines: Sequence[Sequence[Event]]) -> dict[str, Any]:
 
 
 def kind_of(name: str) -> str:
-    """Return the kind of an operation or kernel, which its name tells."""
+    """Return the kind of an operation or kernel, judging by its name."""
     lower = name.lower()
     for kind, words in KINDS.items():
         if any(word in lower for word in words):
@@ -135,7 +134,7 @@ def kind_of(name: str) -> str:
 
 
 def _streams(plane: Any) -> list[Any]:
-    """Return the lines of a device on which its operations ran, without summaries."""
+    """Return the lines with a device's operations, without lines of summaries."""
     lines = list(plane.lines)
     streams = [line for line in lines if line.name.startswith("Stream")]
     return streams or [line for line in lines if line.name == "XLA Ops"]
@@ -166,7 +165,7 @@ def _own_times(line: Iterable[Event]) -> list[tuple[Event, float]]:
 
 
 def _covered(events: Iterable[Event]) -> float:
-    """Return how long at least one event ran."""
+    """Return the total time in which at least one event ran."""
     total, end = 0.0, float("-inf")
     for event in sorted(events, key=lambda e: e.start_ns):
         total += max(event.end_ns - max(event.start_ns, end), 0.0)

@@ -41,7 +41,7 @@ def configuration(
 
 
 class Training:
-    """All models, stacked, placed and compiled like the main job's.
+    """All models, stacked, placed and compiled as in the main job.
 
     They train on every window of synthetic log-mels.
     """

@@ -1,4 +1,4 @@
-"""Compare variants of a model: run each once, and write tables of their scores."""
+"""Compares variants of a model: runs each once, and writes tables of their scores."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ from gammavae_jax.log import Log
 from gammavae_jax.runs.folder import RunFolder, held_folder, is_finished, last_epoch
 from gammavae_jax.runs.run import run
 
-# The files to copy from another run whose trained models a variant uses.
+# The files to copy from another run, if a variant uses that run's trained models.
 _TRAINING = ("metrics.jsonl", "checkpoint/train")
 # These scores use no model, so they are the same for all variants.
 MODEL_FREE = tuple(

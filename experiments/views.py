@@ -1,4 +1,4 @@
-"""Draw `docs/views.png`: what each of the default score's statistics detects.
+"""Draw `docs/views.png`, which shows what the default score's statistics detect.
 
 The recordings are synthetic, and nothing is trained. Features, statistics, distances
 and thresholds are computed by the package's own functions.
@@ -81,7 +81,7 @@ def with_faults(clip: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def spectrogram(clip: np.ndarray) -> np.ndarray:
-    """Return a clip's log-mel spectrogram in dB, with a row for each frame."""
+    """Return a clip's log-mel spectrogram, in dB and with a row for each frame."""
     filterbank = features.mel_filterbank(FEATURES)
     return features.log_mel(clip.astype(np.float32), filterbank, FEATURES)
 

@@ -1,8 +1,8 @@
 """Fuzz one reader with atheris: `python fuzz/run.py audio -max_total_time=60`.
 
 Options after the name go to libFuzzer. A finding ends the run and is saved as
-`crash-...` in this folder; `python fuzz/run.py audio FILE` tries it again. Needs
-`pip install -e ".[fuzz]"`.
+`crash-...` in this folder; `python fuzz/run.py audio FILE` reads that file again. To
+install atheris, run `pip install -e ".[fuzz]"`.
 """
 
 import importlib

@@ -43,7 +43,7 @@ class Target(NamedTuple):
 
 @contextlib.contextmanager
 def _refusals() -> Iterator[None]:
-    """Accept a refusal whose message is one printable line."""
+    """Accept an `InputError` or a `Refusal` whose message is one printable line."""
     refusal = ""
     try:
         yield
@@ -61,7 +61,7 @@ def _folder() -> Iterator[Path]:
 
 
 def _audio(data: bytes) -> None:
-    """Read the data at once and in blocks; both must give one sound or be refused."""
+    """Read the data at once and in blocks; both must give the same result."""
     whole = blocks = None
     with _folder() as folder, _refusals():
         path = folder / "x.wav"
@@ -175,7 +175,7 @@ def _some_names() -> list[bytes]:
 
 
 def _config(data: bytes) -> None:
-    """Read overrides and JSON; what is accepted must survive a JSON round trip."""
+    """Read overrides and JSON; accepted ones must survive a JSON round trip."""
     text = data.decode("utf-8", "replace")
     with _refusals():
         _check_config(override(Config(), text.splitlines()))

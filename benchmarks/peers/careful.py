@@ -23,7 +23,7 @@ _MODES: dict[Form, str] = {"compiled": "default", "graphs": "reduce-overhead"}
 
 
 class CarefulTrainer:
-    """Trains one model on the windows of one machine."""
+    """A trainer of one model on one machine's windows."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ def prepare(
         form: how the network runs; `graphs` (CUDA graphs) needs an accelerator.
     """
     if form in _MODES:
-        # Otherwise helper processes of the compiler keep running during the rounds.
+        # Otherwise, helper processes of the compiler keep running during the rounds.
         torch._inductor.config.compile_threads = 1
     device = best_device()
     starts = torch.from_numpy(window_starts(clips, frames)).to(device)

@@ -65,7 +65,7 @@ class GammaVAE(nn.Module):
 
 
 class GammaEncoder(nn.Module):
-    """Maps windows to the concentration and rate of each latent."""
+    """An encoder that maps windows to the concentration and rate of each latent."""
 
     def __init__(self, n_features: int):
         super().__init__()
@@ -82,7 +82,7 @@ class GammaEncoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Maps codes to the squared error of the reconstructed windows."""
+    """A decoder that maps codes to the squared errors of the reconstructed windows."""
 
     def __init__(self, n_features: int):
         super().__init__()

@@ -3,7 +3,7 @@
 Windows are copied from the log-mels into one array of float64 rows, and a DataLoader
 without workers fetches them one by one, each with its labels. Autograd's anomaly mode
 is on, each batch's loss is read back, and machines train one after another. The
-structure is that of the official code, but none of its text is copied.
+structure is that of the official code, but no code is copied from it.
 """
 
 # pyright: reportMissingImports=false
@@ -23,7 +23,7 @@ from gammavae_jax.data.features import windows as windows_of
 
 
 class Rows(Dataset):
-    """Returns one row at a time, with the same extra items as the official data set."""
+    """A data set of rows, with the same extra items as the official one."""
 
     def __init__(self, rows: np.ndarray, clip_of_row: np.ndarray):
         self.rows, self.names = rows, [f"clip_{clip}" for clip in clip_of_row]
@@ -44,7 +44,7 @@ class Rows(Dataset):
 
 
 class PipelineTrainer:
-    """Trains one model on the windows of one machine."""
+    """A trainer of one model on one machine's windows."""
 
     def __init__(self, model: str, rows: Rows, batch_size: int, device: torch.device):
         self.device, self.n_rows = device, len(rows)
@@ -78,8 +78,8 @@ def prepare(
 ) -> Prepared:
     """Prepare trainers, which will work in turn; see `benchmarks.peers.careful`.
 
-    Because this is slow, they train on at most `windows` windows in total, but at least
-    a full batch each.
+    Because they are slow, they train on at most `windows` windows in total, but each on
+    at least a full batch.
     """
     warnings.filterwarnings("ignore", message="Anomaly Detection has been enabled")
     device = best_device()

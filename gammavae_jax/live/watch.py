@@ -33,7 +33,7 @@ class WatchOptions:
     """The options of a `FolderWatch`."""
 
     folder: Path
-    machine: str | None  # of all recordings; None if subfolders are named after it
+    machine: str | None  # of all recordings; None if it is the subfolder's name
     poll_seconds: float
     settle_seconds: float
 
