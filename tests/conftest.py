@@ -1,4 +1,4 @@
-"""Fixtures of all tests: keys, tiny configurations, the folder of golden numbers."""
+"""Fixtures for all tests: random keys, tiny configurations and shared data."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from gammavae_jax.config import Config
 from gammavae_jax.config_json import override
 from gammavae_jax.presets import preset
 
-# JAX reads it when it first looks for devices, which importing does not do.
+# JAX reads this when it first looks for devices, not when it is imported.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 
 # Use the same examples every time, so that failures are reproducible. To search for new
@@ -105,7 +105,7 @@ def copied(data, tmp_path) -> Path:
 
 @pytest.fixture(scope="module")
 def one_device():
-    """Use one device, since programs are compiled for each."""
+    """Use one device, because programs are compiled for each device."""
     one = jax.local_devices()[:1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "local_devices", lambda: one)
@@ -114,14 +114,14 @@ def one_device():
 
 @pytest.fixture
 def server():
-    """Return a server of files that fails as instructed."""
+    """Start a server of files that fails as the test requests."""
     with broken_server.running() as server:
         yield server
 
 
 @pytest.fixture
 def refusal(capsys):
-    """Return a function that runs a command and returns its only line, an error."""
+    """Return a function that runs a command that fails, and returns its error line."""
 
     def of(*arguments):
         capsys.readouterr()

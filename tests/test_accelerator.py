@@ -1,4 +1,4 @@
-"""The command that measures an accelerator, and its parts, in miniature on the CPU."""
+"""The command that measures an accelerator, at a tiny size on the CPU."""
 
 import argparse
 import json
@@ -41,7 +41,7 @@ def test_one_command_measures_every_part_and_writes_a_page(tmp_path):
     assert [found["models"] for found in record["grid"]] == [2, 1]
     assert all(found["windows_per_s"] > 0 for found in record["grid"])
     assert record["grid"][0]["compile_s"] > 0
-    # The arrays of the first case, two models, are gone before the second one.
+    # The arrays of the first case (two models) are freed before the second one.
     assert record["grid"][1]["device_bytes"] < 0.6 * record["grid"][0]["device_bytes"]
     assert record["program"]["autoencoder"]
     assert sum(record["trace"]["kinds"].values()) == pytest.approx(1)
@@ -192,7 +192,7 @@ def test_an_operations_own_time_excludes_those_inside_it():
         ("reduce.7", "rest"),
     ],
 )
-def test_an_operations_name_tells_its_kind(name, kind):
+def test_the_kind_of_an_operation_is_known_from_its_name(name, kind):
     assert kind_of(name) == kind
 
 

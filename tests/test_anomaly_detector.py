@@ -1,4 +1,4 @@
-"""`AnomalyDetector` on recordings, from fitting to its page."""
+"""`AnomalyDetector` on recordings, from fitting to the report page."""
 
 import copy
 import dataclasses
@@ -100,7 +100,7 @@ def test_scores_threshold_and_decisions_agree(detector):
         detector.decision_function(NEW, RATE), scores - threshold
     )
     np.testing.assert_array_equal(detector.predict(NEW, RATE), scores > threshold)
-    # Twelve clips suffice for a rate of 0.1, so the p-values agree.
+    # Twelve clips are enough for a rate of 0.1, so the p-values agree.
     np.testing.assert_array_equal(
         [r.p_value <= 0.1 for r in scored], scores > threshold
     )
@@ -153,7 +153,7 @@ def test_clips_of_one_recording_are_held_out_together(training):
 def test_recordings_of_one_group_are_held_out_together_and_never_compared(
     training, tmp_path, capsys
 ):
-    """Whether groups are given as labels or by a pattern of the paths."""
+    """Groups are given as labels, or by a pattern that matches paths."""
     day = np.arange(12) % 4
     for number, clip in enumerate(NORMAL):
         path = tmp_path / f"{number:02}_day{day[number]}.wav"
@@ -166,7 +166,7 @@ def test_recordings_of_one_group_are_held_out_together_and_never_compared(
         (by_name, tmp_path, None),
     ):
         split = training(detector, recordings, groups=groups)["split"]
-        linked = split.is_linked[0, :12, :12]  # there is room for learning more
+        linked = split.is_linked[0, :12, :12]  # the rest is padding, for `learn`
         np.testing.assert_array_equal(linked, day[:, None] == day)
         for member in split.is_held_out[:, 0, :12]:
             assert len(set(day[member]) & set(day[~member])) == 0
@@ -203,7 +203,7 @@ def test_a_dict_gives_recordings_of_several_machines(detector):
 def test_a_loaded_detector_gives_the_same_scores(detector, tmp_path):
     path = tmp_path / "pump.detector"
     detector.save(path)
-    detector.save(path)  # replaces itself
+    detector.save(path)  # replaces the detector that it saved before
     loaded = gv.AnomalyDetector.load(path, verbose=False)
     np.testing.assert_array_equal(
         loaded.score_samples(NEW, RATE), detector.score_samples(NEW, RATE)
@@ -238,7 +238,7 @@ def test_too_few_clips_for_the_false_alarm_rate_give_a_note(training, capsys):
     assert "false-alarm rate of 0.1, which needs 9 held-out clips" in notes
     training(small(verbose=True), NORMAL)
     assert "Too few" not in capsys.readouterr().err
-    # This preset holds out one of them, whatever their number.
+    # This preset holds out a single clip, whatever their number.
     training(small(preset="vae", verbose=True), NORMAL)
     assert "machine (has 1)" in capsys.readouterr().err
 
@@ -274,7 +274,7 @@ def test_scoring_before_fitting_is_refused():
 
 @pytest.mark.parametrize(("preset", "least"), [("default", 400), ("gammavae", 1000)])
 def test_fewer_recordings_get_more_epochs(training, preset, least):
-    """More of them if scores, and not only pictures, depend on the model."""
+    """They get more if the scores depend on the model, not only the pictures."""
     epochs = {
         wanted: training(small(preset=preset, epochs=wanted), NORMAL)["config"].train
         for wanted in (None, 3)
@@ -290,7 +290,7 @@ def test_other_presets_can_be_fitted(name):
     (scored,) = detector.score_recordings(NEW[1], RATE)
     assert np.isfinite(scored.score)
     assert np.isnan(scored.p_value) == (name == "official")
-    # Without scores of held-out clips, there are none of shorter ones.
+    # Without scores of held-out clips, there are none of shortened clips.
     shorter = [key for key in detector.detector_.calibration if " at " in key]
     assert len(shorter) == (0 if name == "official" else len(SHARES))
 
@@ -347,7 +347,7 @@ def test_the_page_shows_the_score_of_each_part(detector, tmp_path):
 
 @pytest.fixture
 def twin(detector):
-    """A copy of the detector that a test may change; it need not compile again."""
+    """Return a copy that a test may change, and that need not compile again."""
     twin = copy.deepcopy(detector)
     vars(twin)["_scorer"] = detector._scorer
     return twin
@@ -631,7 +631,7 @@ def test_the_conditions_of_the_training_are_saved_and_compared(
 def test_every_value_of_a_detector_is_validated_as_if_typed(
     detector, tmp_path, parameters, message
 ):
-    """Its checksum is right: it was written so."""
+    """The damaged parameters are saved with a correct checksum."""
     good = detector.get_params() | {"settings": SMALL}
     given = good | parameters if isinstance(parameters, dict) else parameters
     files = {"anomaly_detector.json": json.dumps(given)}

@@ -31,7 +31,7 @@ TINY_TRAINING = ["--clips", "2", "--frames", "40", "--machines", "2", "--seeds",
 
 
 def script(name, *arguments, check=True):
-    """Run a benchmark in a process of its own, without PYTHONPATH."""
+    """Run a benchmark in a separate process, without PYTHONPATH."""
     path = ROOT / "benchmarks" / f"{name}.py"
     return python(path, *arguments, check=check, PYTHONPATH="")
 
@@ -171,7 +171,7 @@ def fleet_run(machines, wall_s, **more):
 
 @pytest.fixture
 def fleet_figures():
-    """Figures of fleets that take 10 s, and half a second per machine."""
+    """Return the figures of fleets that take 10 s plus half a second per machine."""
     runs = [fleet_run(n, 10 + n / 2) for n in (10, 100, 1000)]
     about = {"cores": 2, "processor": "a", "device": "cpu", "platform": "cpu"}
     about |= {"python": "3", "packages": {"jax": "0"}, "load_average_before": 0.0}
@@ -189,7 +189,7 @@ def test_the_projection_is_the_line_through_the_measured_fleets(fleet_figures):
     page = scaling_page(fleet_figures)
     assert "takes 10.0 s plus 0.50 s for each machine" in page
     # (10 + 10,000 / 2) s, and with 40 clips (10 + 2 * 10,000) s, over 1, 8 and 64
-    # devices. That 20 clips took a second less than 10 counts as chance.
+    # devices. 20 clips took a second less than 10 clips, which counts as chance.
     assert "| 10 | 0.50 | 84 min | 11 min | 88 s |" in page
     assert "| 20 | 0.50 | 84 min | 11 min | 88 s |" in page
     assert "| 40 | 2.00 | 5.6 h | 42 min | 5 min |" in page

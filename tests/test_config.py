@@ -1,4 +1,4 @@
-"""Which settings a configuration refuses, and what it derives from the others."""
+"""The settings that a configuration refuses, and those that it derives."""
 
 import dataclasses
 import json

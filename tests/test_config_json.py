@@ -41,7 +41,7 @@ VALUES = {
 
 
 def is_coherent(values):
-    """The headline score is one of the scores, and each can be computed."""
+    """Return whether the headline score is listed and all scores can be computed."""
     scores = set(values.get("scores", DEFAULT.scores))
     if values.get("score", DEFAULT.score) not in scores:
         return False

@@ -21,7 +21,7 @@ NOT_RUN = re.compile(
 )
 # Scripts that are commands under another name.
 AS_COMMAND = {"experiments/run.py": "run", "experiments/evaluate.py": "rescore"}
-# So are commands on recordings that cannot be distributed.
+# Commands on recordings that cannot be distributed are only parsed, too.
 CHALLENGE = ("dcase20", "eval_data", "dev_data", "evaluators/")
 
 
@@ -52,7 +52,7 @@ def script(name):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A reader's folder: own recordings, those of the demo, the challenge's layout."""
+    """Make a reader's folder: own recordings, the demo's and a challenge data set."""
     root = tmp_path_factory.mktemp("reader")
     rng = np.random.default_rng(0)
     for machine in ("recordings/pump", "recordings/fan", "demo"):
@@ -84,7 +84,7 @@ def test_the_code_of_the_pages_is_found():
     assert found["own-machines.md"][0] >= 8
     assert sum(n_commands for n_commands, _ in found.values()) >= 60
     assert len(found["own-machines.md"][1]) >= 3
-    for page in PAGES:  # blocks of another form would not be found
+    for page in PAGES:  # `code` does not find blocks of other kinds
         fences = re.findall(r"^ *(?:```|~~~)[^\n`]*", page.read_text(), re.M)
         assert set(fences) <= {"```", "```bash", "```python", "```yaml"}
 
@@ -127,7 +127,7 @@ def test_the_commands_of_the_pages_run_in_order(page, folder):
             continue
         program, *arguments = shlex.split(line, comments=True)
         if out := re.search(r"--out (\S+)|(demo)$", line):
-            # An earlier page may have written it.
+            # A command on an earlier page may have written it.
             shutil.rmtree(folder / (out[1] or out[2]), ignore_errors=True)
         if program == "gammavae":
             arguments = [*GAMMAVAE, *arguments]

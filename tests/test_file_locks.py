@@ -48,7 +48,7 @@ def test_a_lock_removes_the_empty_folders_that_it_created(tmp_path):
 def test_a_lock_file_removed_between_opening_and_locking_is_created_again(
     tmp_path, monkeypatch
 ):
-    """The previous holder may remove it at that moment."""
+    """The previous holder of the lock may remove the file at that moment."""
     real, calls = fcntl.flock, []
 
     def slow(file, operation):

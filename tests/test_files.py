@@ -27,7 +27,7 @@ def test_a_file_is_replaced_but_a_reader_that_has_it_open_keeps_the_old_text(tmp
     assert (tmp_path / "a").read_text() == "new"
 
 
-def test_a_folder_of_that_name_is_an_error_and_leaves_no_file(tmp_path):
+def test_writing_to_the_path_of_a_folder_is_an_error_and_leaves_no_file(tmp_path):
     (tmp_path / "a").mkdir()
     with pytest.raises(OSError, match="directory"):
         write_text(tmp_path / "a", "text")

@@ -1,4 +1,4 @@
-"""Signals end a program immediately, or are deferred, as each block requires."""
+"""Signals: when they end a program at once, and when they are deferred."""
 
 import os
 import pty
@@ -110,7 +110,7 @@ def test_another_thread_installs_no_handlers():
 
 
 def test_an_interrupt_waits_until_compiling_is_done():
-    """Otherwise the interpreter would crash when it exits (status -11)."""
+    """Otherwise, the interpreter would crash when it exits (status -11)."""
     program = (
         "import signal, jax, jax.numpy as jnp, numpy as np\n"
         "from gammavae_jax.devices.deal import make_placement\n"
@@ -134,7 +134,7 @@ def test_an_interrupt_waits_until_compiling_is_done():
 
 
 def test_an_interrupt_waits_until_jax_is_imported():
-    """Otherwise the process would abort."""
+    """Otherwise, the process would abort."""
     program = (
         "import signal, sys\n"
         "from gammavae_jax.process import Terminated, raising_on_termination\n"
@@ -170,7 +170,7 @@ def test_a_hangup_is_deferred_like_the_other_signals():
 
 
 def test_output_to_a_terminal_that_was_closed_vanishes():
-    """Otherwise writing would fail before the state is saved."""
+    """Otherwise, printing would fail before the state is saved."""
     program = (
         "import os, pathlib, signal, sys\n"
         "from gammavae_jax.cli.shared import readable_errors\n"

@@ -1,4 +1,4 @@
-"""Messages, notes, times and progress as the log shows and keeps them."""
+"""The log's messages, notes, times and progress."""
 
 import io
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from gammavae_jax.log import Log
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Replace the clock by one that only moves when a test moves it."""
+    """Replace the clock with one that only the test moves."""
     clock = SimpleNamespace(now=0.0)
     read = lambda: clock.now  # noqa: E731
     time = SimpleNamespace(monotonic=read, perf_counter=read)

@@ -59,7 +59,7 @@ def flags(monkeypatch):
 def test_only_several_models_on_several_cores_get_one_thread_each(
     flags, monkeypatch, n_models, n_cores, before, after
 ):
-    """Flags of the user are kept."""
+    """Flags that the user has set are kept."""
     monkeypatch.setattr(process, "available_cores", lambda: n_cores)
     assert flags(n_models, before) == after
 
@@ -112,7 +112,7 @@ def test_the_models_of_a_checkpoint_are_machines_times_members(
     ],
 )
 def test_a_missing_or_damaged_checkpoint_counts_as_one_model(tmp_path, text):
-    """Reading the checkpoint reports what is wrong with it."""
+    """A later step, which reads the checkpoint, reports the error."""
     if text is not None:
         (tmp_path / "detector.json").write_bytes(text.encode("latin-1"))
     assert models_in_checkpoint(tmp_path) == 1
@@ -190,7 +190,7 @@ def test_an_unwritable_cache_folder_gives_one_line(compiled, capsys):
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes need POSIX")
 def test_a_cache_folder_that_others_may_write_is_not_used(compiled, capsys):
-    """Whoever can write to it can run code."""
+    """Anyone who may write to the folder can run code as this user."""
     compiled.mkdir(parents=True)
     compiled.chmod(0o770)
     keep_compiled_programs()
@@ -221,7 +221,7 @@ def test_the_cache_folder_can_be_set_by_the_user(monkeypatch):
 
 @pytest.fixture
 def homeless(monkeypatch):
-    """A user without HOME and without an entry in passwd."""
+    """Simulate a user without HOME and without an entry in passwd."""
     for name in ("HOME", "GAMMAVAE_CACHE_DIR", "XDG_CACHE_HOME", CACHE):
         monkeypatch.setenv(name, "x")  # so that the end of the test restores it
         monkeypatch.delenv(name)

@@ -1,4 +1,4 @@
-"""Properties of all names, files, configurations and scores, on random examples."""
+"""Properties of names, files, configurations and scores, tested on random examples."""
 
 import csv
 import io
@@ -39,7 +39,7 @@ few = settings(max_examples=50)  # for tests that write files
 
 
 def attempt(call):
-    """Return the result and no message, or None and the message of the refusal."""
+    """Return the result and None, or None and the error message."""
     try:
         return call(), ""
     except InputError as error:
@@ -67,7 +67,7 @@ def test_machine_and_section_are_parsed_from_a_score_file_name(machine, section)
 )
 def test_score_files_preserve_every_name_and_number(tmp_path_factory, clips):
     folder = tmp_path_factory.mktemp("scores")
-    # Both labels, in otherwise arbitrary names.
+    # The names are arbitrary, except that both labels occur.
     names = [f"{label}_0_{w}.wav" for label in ("normal", "anomaly") for w in clips]
     assume(len({clip_stem(name) for name in names}) == len(names))
     scores = np.array([score for score, _ in clips.values()] * 2, np.float32)

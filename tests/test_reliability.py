@@ -24,7 +24,7 @@ def names_of_tests(file: str) -> set[str]:
 
 
 def untested_rows(page: str) -> list[str]:
-    """Return the rows that name no test, or a test that does not exist."""
+    """Return the rows that do not name a test, or name a test that does not exist."""
     untested = []
     for row in rows_of(page):
         named = _TEST.findall(row.rstrip("| ").rpartition("|")[2])

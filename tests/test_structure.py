@@ -1,4 +1,4 @@
-"""Rules about imports, names and sizes of modules, checked in the source."""
+"""Rules for the imports, names and sizes of modules, checked in the source code."""
 
 import ast
 import graphlib
@@ -22,7 +22,7 @@ SCRIPTS = sorted(
 )
 MOST_LINES = 300
 
-# In import order: each imports only from those before it and from the root modules.
+# In import order: each one imports only from earlier ones and from root modules.
 ROOMS = (
     *("data", "models", "devices", "training", "scoring", "evaluation", "report"),
     *("runs", "anomaly_detector", "export", "live", "cli"),
@@ -46,8 +46,8 @@ MOST_IN_ROOT = 9
 LIGHT = {PACKAGE, "tyro", "docstring_parser", "typeguard", "typing_extensions"}
 FORBIDDEN_IMPORTS = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
-# All modules read files through `files`, except for those that read the package's own
-# files, the system's, or members of an archive.
+# All modules read files through `files`, except those that read files of the package or
+# of the system, or members of an archive.
 READ_OTHER_FILES = {
     *("data.archives", "data.download.catalogue", "evaluation.submission", "live.app"),
     *("report.templates", "runs.fleet.plan", "files"),
@@ -124,7 +124,7 @@ def test_only_cli_modules_import_the_command_line_parser():
 
 @pytest.mark.parametrize("command", [[], ["run"], ["rescore"], ["evaluate"]], ids=str)
 def test_help_imports_nothing_slow_and_is_printed_on_an_ascii_terminal(command):
-    """So `--help` is fast, and `doctor` works even if a library is broken."""
+    """This keeps `--help` fast, and `doctor` works even if a library is broken."""
     code = (
         "import sys; before = set(sys.modules)\n"
         f"from {PACKAGE}.cli.main import main\n"
@@ -163,7 +163,7 @@ def test_no_file_executes_what_it_reads(path):
 
 
 def opens_for_reading(node: ast.AST) -> bool:
-    """Return whether a call opens or reads a file, as far as its text shows."""
+    """Return whether a call opens or reads a file, judging by its source code."""
     if not isinstance(node, ast.Call):
         return False
     called = ast.unparse(node.func)

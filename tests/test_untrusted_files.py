@@ -1,4 +1,4 @@
-"""No pipe is waited for forever, and no JSON raises an unexpected error."""
+"""Pipes never block the program forever, and JSON never raises unexpected errors."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def test_a_pipe_or_device_is_refused_without_reading_it(pipe, name):
         read_bytes(pipe.parent / name)
 
 
-def test_a_file_is_read_unchanged_and_a_folder_is_named_for_what_it_is(tmp_path):
+def test_a_file_is_read_unchanged_and_a_folder_is_refused(tmp_path):
     (tmp_path / "a").write_bytes("é\r\n".encode() + b"\xff")
     assert read_bytes(tmp_path / "a") == "é\r\n".encode() + b"\xff"
     assert read_text(tmp_path / "a", errors="replace") == "é\n\ufffd"

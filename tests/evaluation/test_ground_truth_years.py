@@ -10,7 +10,7 @@ from gammavae_jax.evaluation.ground_truth import read_truth
 from gammavae_jax.evaluation.rows import year_of_files
 
 DOMAINS, LABELS = ("source", "target"), ("normal", "anomaly")
-# Anonymous names, in an order that does not give the labels away.
+# Anonymous names, in an order that does not reveal the labels.
 KINDS = [
     (domain, label, index)
     for index in range(3)
@@ -24,7 +24,7 @@ def write(path, lines):
 
 
 def score_of(label, k):
-    """Most anomalies score above every normal clip."""
+    """Return a score; most anomalies score above every normal clip."""
     return 0.5 if (label == "anomaly" and k < 2) else (label == "anomaly") * 10.0 + k
 
 
@@ -55,7 +55,7 @@ def test_a_section_of_2021_has_a_file_for_each_domain(tmp_path):
     write_2021(tmp_path)
     (row,) = evaluate_directory(tmp_path / "scores", tmp_path, year=2021)
     assert (row.machine, row.section) == ("fan", "03")
-    # Two of a domain's anomalies are above all four normal clips, two above one.
+    # Two of a domain's anomalies score above all four normal clips, two above one.
     assert row.auc_source == row.auc_target == pytest.approx((2 * 1 + 2 * 0.25) / 4)
     assert row.recall_source == 0.5
 
@@ -109,7 +109,7 @@ def later_name(section, domain, label, index):
 
 @pytest.fixture(params=["2022", "list"])
 def renamed(request, tmp_path):
-    """Ground truth with later names: in tables as in 2022, or in a list."""
+    """Write ground truth with later names, in tables as in 2022 or in a list."""
     first = [f"section_04_{k:04}.wav" for k in range(len(KINDS))]
     later = [later_name("04", *kind) for kind in KINDS]
     if request.param == "list":
@@ -232,7 +232,7 @@ def test_several_lists_and_the_wrong_list_of_2022_are_refused(tmp_path, years, m
 
 
 def test_later_names_that_contradict_the_labels_are_not_used(tmp_path):
-    """With two later names swapped, every score would go to the wrong clip."""
+    """Two swapped later names would assign every score to the wrong clip."""
     tail = "ground_truth_fan_section_00_test.csv"
     write(tmp_path / "ground_truth_data" / tail, ["a.wav,0", "b.wav,1"])
     write(tmp_path / "ground_truth_domain" / tail, ["a.wav,0", "b.wav,0"])
@@ -289,7 +289,7 @@ def test_a_clip_of_another_section_is_refused(tmp_path):
         evaluate_directory(tmp_path)
 
 
-def test_the_year_is_known_from_file_names(tmp_path):
+def test_the_year_is_inferred_from_file_names(tmp_path):
     for year, tails in {
         2020: ["fan_id_01.csv", "fan_id_03.csv"],
         2021: ["fan_section_03_source_test.csv", "fan_section_03_target_test.csv"],

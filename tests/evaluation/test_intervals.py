@@ -40,7 +40,7 @@ def test_the_area_is_the_auc_and_its_interval_is_symmetric(normal, faulty):
 
 @pytest.mark.parametrize("scores", [(0.0, 1.0), (1.0, 0.0)])
 def test_the_interval_of_a_single_pair_is_wilsons(scores):
-    """Newcombe's variance is then binomial, and Wilson's interval solves the same."""
+    """For one pair, Newcombe's variance is binomial, as in Wilson's equation."""
     normal, faulty = (np.array([score]) for score in scores)
     test = scipy.stats.binomtest(int(faulty[0] > normal[0]), 1)
     expected = test.proportion_ci(method="wilson")
@@ -48,7 +48,7 @@ def test_the_interval_of_a_single_pair_is_wilsons(scores):
 
 
 def hanley_mcneil(area, n_normal, n_faulty):
-    """Return the variance, as in the paper."""
+    """Return the variance, by the formula in the paper."""
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     total = area * (1 - area)
     total += (n_faulty - 1) * (q1 - area**2) + (n_normal - 1) * (q2 - area**2)
@@ -56,7 +56,7 @@ def hanley_mcneil(area, n_normal, n_faulty):
 
 
 def test_the_limits_are_1_96_standard_errors_of_hanley_and_mcneil_away():
-    # The example of their paper, with 58 normal and 51 abnormal images.
+    # The example in their paper has 58 normal and 51 abnormal images.
     assert hanley_mcneil(0.893, 58, 51) ** 0.5 == pytest.approx(0.032, abs=6e-4)
     for value in (0.3, 0.6, 0.893, 0.99, 1.0):
         for n in (4, 20, 100):
@@ -69,7 +69,7 @@ def test_a_perfect_area_has_the_lower_limit_that_solves_the_equation():
     for n in (3, 10, 50):
         (low, high) = RocArea(1.0, n, n, 0.0, 0.0).interval
         assert high == 1
-        # Both sides are divided by the square root of 1 - area, which 1 solves.
+        # Both sides are divided by sqrt(1 - area), to remove the solution 1.
         expected = scipy.optimize.brentq(
             lambda a, n=n: (
                 (1 - a) ** 0.5 - Z * (hanley_mcneil(a, n, n) / (1 - a)) ** 0.5
@@ -82,7 +82,7 @@ def test_a_perfect_area_has_the_lower_limit_that_solves_the_equation():
 
 
 def mixed(rng, n_normal, n_faulty, share=0.5):
-    """Return scores; this share of the faults is obvious, and the rest look normal."""
+    """Return scores; `share` of the faults are obvious, and the others look normal."""
     faulty = rng.normal(size=n_faulty)
     faulty[rng.random(n_faulty) < share] += 20
     return rng.normal(size=n_normal), faulty
@@ -118,9 +118,9 @@ DISTRIBUTIONS = [
 
 @pytest.mark.parametrize(("draw", "area", "sizes"), DISTRIBUTIONS)
 def test_the_interval_covers_the_area_in_95_percent_of_samples(draw, area, sizes):
-    """It may be conservative; each variance alone covers too few of some."""
+    """The interval may cover more; either variance alone sometimes covers less."""
     rng, n_samples = np.random.default_rng(sum(sizes)), 400
     intervals = [roc_area(*draw(rng, *sizes)).interval for _ in range(n_samples)]
     covered = np.mean([low <= area <= high for low, high in intervals])
     assert covered > 0.95 - 3 * (0.95 * 0.05 / n_samples) ** 0.5
-    assert np.mean(np.diff(intervals)) < 0.6  # not by covering everything
+    assert np.mean(np.diff(intervals)) < 0.6  # it does not cover everything

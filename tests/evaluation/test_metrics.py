@@ -26,7 +26,7 @@ from gammavae_jax.evaluation.metrics import (
 from gammavae_jax.evaluation.official import official_score
 
 N_CLIPS = 24
-# Few distinct integers: ties are common and monotone maps exact.
+# With few distinct integers, ties are common and monotone maps are exact.
 clip_scores = hnp.arrays(np.float64, N_CLIPS, elements=st.integers(-9, 9).map(float))
 labels = hnp.arrays(bool, N_CLIPS).filter(lambda a: a.any() and not a.all())
 domains = hnp.arrays(bool, N_CLIPS)
@@ -144,7 +144,7 @@ def test_a_machine_with_only_source_clips_is_evaluated():
 
 def test_decisions_are_scores_above_the_threshold():
     scores, is_anomaly, is_target = four_strata(4)
-    threshold = float(scores[0])  # the clip on the threshold is called normal
+    threshold = float(scores[0])  # a clip at the threshold is called normal
     row = evaluate_section(scores, is_anomaly, is_target, threshold=threshold)
     decided = evaluate_section(
         scores, is_anomaly, is_target, decisions=scores > threshold
@@ -216,7 +216,7 @@ def test_arrays_of_the_wrong_shape_or_type_are_refused():
         validate(scores[:0], is_anomaly[:0], is_target[:0])
 
 
-def test_an_official_score_of_nothing_is_refused():
+def test_an_official_score_without_an_auc_is_refused():
     with pytest.raises(InputError, match="at least one row"):
         official_score([])
     scores, is_anomaly, _ = four_strata(15)

@@ -97,7 +97,7 @@ def lines_of(path):
 
 
 def expected_blocks(path):
-    """The blocks of the official result, separated by blank lines."""
+    """Return the blocks of the official result, which blank lines separate."""
     blocks = [[]]
     with path.open(newline="") as file:
         for row in csv.reader(file):
@@ -106,7 +106,7 @@ def expected_blocks(path):
 
 
 def section_values(row):
-    """The values of a row by the column names of the official result."""
+    """Return a row's values, keyed by the official result's column names."""
     values = {"AUC (all)": row.auc, "pAUC": row.pauc}
     for domain in ("source", "target"):
         values |= {
@@ -119,7 +119,7 @@ def section_values(row):
 
 
 def official_means(rows):
-    """The four lines of means that the official evaluators print under a table."""
+    """Return the four lines of means that the official evaluators print."""
     stems = {"AUC": "auc", "precision": "precision", "recall": "recall"}
 
     def line(mean, domains):
@@ -137,7 +137,7 @@ def official_means(rows):
 
 
 def compare_block(block, sections, means):
-    """Compare the lines of a block with ours, and return how many numbers matched."""
+    """Compare a block's lines with ours, and return how many numbers were compared."""
     header, compared = [], 0
     for line in block:
         if line[0] == "section" or line[:2] == ["", ""]:
@@ -164,7 +164,7 @@ def test_the_official_result_of_2024_is_reproduced():
         sections = {row.section: section_values(row) for row in ours}
         compared += compare_block(block, sections, official_means(ours))
     assert compared == 20 + len(rows) * 10 + len(machines) * 20
-    # We have no confidence line, which pools the scores of all machines.
+    # The confidence line pools the scores of all machines; we do not compute it.
     assert last[0][:2] == ["official score", ""]
     assert official_score(rows) == pytest.approx(float(last[0][2]), abs=TOLERANCE)
 

@@ -1,4 +1,4 @@
-"""The package of a challenge entry."""
+"""Submission packages for the challenge."""
 
 import json
 import os
@@ -30,7 +30,7 @@ DECISION_FILE = "decision_result_fan_section_00_test.csv"
 
 @pytest.fixture
 def run(tmp_path):
-    """A run with two machines, two scores and two seeds; all values differ."""
+    """Write a run of two machines, two scores and two seeds; all values differ."""
     out = tmp_path / "run"
     out.mkdir()
     (out / "config.json").write_text(json.dumps(to_dict(CONFIG)))
@@ -46,7 +46,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def headline(run):
-    """The folder of the scores that are submitted by default."""
+    """Return the folder of the scores that are submitted by default."""
     return run / "scores" / "mahalanobis" / "seed7"
 
 
@@ -169,7 +169,7 @@ def test_a_trained_machine_is_required(run, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["[]\n", '{"epoch": 1}\n', "{"])
-def test_metrics_that_no_run_wrote_are_refused(run, tmp_path, text):
+def test_metrics_not_written_by_a_run_are_refused(run, tmp_path, text):
     (run / "metrics.jsonl").write_text(text)
     refused(run, tmp_path / "out", r"metrics\.jsonl was not written by a run")
 
@@ -204,7 +204,7 @@ WRONG_NAMES = (
 
 @pytest.mark.parametrize("name", WRONG_NAMES)
 @pytest.mark.parametrize("file", [SCORE_FILE, DECISION_FILE])
-def test_clips_without_a_name_of_the_challenge_are_refused(
+def test_clips_not_named_by_the_challenge_are_refused(
     run, headline, tmp_path, file, name
 ):
     edit(headline / file, "section_00_0001.wav", name)
@@ -247,7 +247,7 @@ def test_a_failed_write_leaves_nothing(run, tmp_path, monkeypatch, function):
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_an_out_that_is_a_file_is_refused(run, tmp_path):
+def test_an_output_folder_that_is_a_file_is_refused(run, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
         write_submission(run, tmp_path / "file", LABEL)
@@ -257,7 +257,7 @@ def test_an_out_that_is_a_file_is_refused(run, tmp_path):
     ("latent", "method"),
     [("gamma", "VAE"), ("gaussian", "VAE"), ("deterministic", "AE")],
 )
-def test_the_meta_file_has_what_the_run_knows(latent, method):
+def test_the_meta_file_has_the_values_of_the_run(latent, method):
     config = Config(model=ModelConfig(latent=latent))
     meta = yaml.safe_load(meta_yaml(LABEL, config, "mse", 7))
     assert set(meta) == {"submission", "system", "results"}
@@ -277,7 +277,7 @@ def test_the_meta_file_counts_the_models_of_a_score(split, count):
     assert (found and int(found)) == count
 
 
-def test_the_meta_file_marks_what_the_run_cannot_know():
+def test_the_meta_file_marks_the_values_to_fill_in():
     meta = yaml.safe_load(meta_yaml(LABEL, Config(), "mse", 7))
     marked = [
         *(meta["submission"][name] for name in ("name", "abbreviation")),

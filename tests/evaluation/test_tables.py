@@ -22,12 +22,12 @@ PUBLISHED = {"theirs": {"fan": (60.0, 50.0, 51.0), "pump": (70.0, 40.0, 53.0)}}
 
 
 def row(machine="fan", seed=1, score="mse", section="00", **values) -> Row:
-    """A row of 0.5, with the given values changed."""
+    """Return a row whose values are 0.5, except for the given ones."""
     return Row(seed, score, machine, section, *[0.5] * 13)._replace(**values)
 
 
 def two_seeds():
-    """Rows of one machine whose AUC (source) is 0.6, then 0.8."""
+    """Return two rows of one machine, with an AUC (source) of 0.6 and of 0.8."""
     return [row(seed=1, auc_source=0.6), row(seed=2, auc_source=0.8)]
 
 
@@ -153,7 +153,7 @@ def test_brackets_in_names_are_not_markup_on_the_terminal():
 
 
 def test_eighty_columns_show_every_number():
-    """A pipe counts as 80 columns wide."""
+    """Output to a pipe counts as 80 columns wide."""
     rows = [row(machine, seed=s) for machine in ("fan", "pump") for s in (1, 2)]
     text = printed(rows, width=80, published={})
     assert "…" not in text

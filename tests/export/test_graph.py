@@ -1,4 +1,4 @@
-"""Graphs hold each needed node once, and compute log-mels as the features do."""
+"""Graphs have each needed node once, and compute log-mels as the package does."""
 
 import numpy as np
 import onnx

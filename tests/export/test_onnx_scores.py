@@ -30,12 +30,12 @@ FREE = (*MODEL_FREE_STATISTICS, "fusion_max", "fusion_smooth_max")
 
 @pytest.fixture(scope="module")
 def probe():
-    """Two machines, two seeds, two folds, and every score that can be exported."""
+    """Return a detector with two machines, seeds and folds, and all scores."""
     return trained(small("gammavae", "n_seeds=2", f"scores={json.dumps(SCORES)}"), 60)
 
 
 def sounds(config, count):
-    """Silence, noise and tones of different lengths from the shortest on."""
+    """Return silence, noise and tones, from the shortest allowed length upwards."""
     rng = np.random.default_rng(5)
     lengths = samples_needed(config) + np.linspace(0, 12000, count).astype(int) // 7 * 7
     waves = [wave(rng, n, tone=3.0 * (i % 3)) for i, n in enumerate(lengths)]
@@ -50,13 +50,13 @@ def hundred(probe):
 
 @pytest.fixture(scope="module")
 def expected(probe, hundred):
-    """Every score of the hundred waves by JAX."""
+    """Return every score of the hundred waves, computed by JAX."""
     clips = of_waves(hundred, probe.detector.config.features)
     return probe.scores(clips, clips)
 
 
 def assert_close(ours, expected):
-    """Within a thousandth of each score, or of their typical size if one is near 0."""
+    """Allow a thousandth of each score, or of the typical score if one is near 0."""
     size = np.maximum(np.abs(expected), 0.01 * np.abs(expected).max())
     assert np.max(np.abs(ours - expected) / size) < RELATIVE
 
@@ -78,14 +78,14 @@ def test_onnxruntime_scores_a_hundred_clips_as_jax_does(probe, hundred, expected
 
 
 def test_machines_seeds_and_clips_have_different_scores(expected):
-    """Otherwise the test above would not notice the file of another machine."""
+    """Otherwise, the test above would not notice a file of another machine."""
     for name, values in expected.items():
         seed, machine = (
             np.median(np.abs(values[0, 0] / other - 1))
             for other in (values[1, 0], values[0, 1])
         )
         assert machine > 10 * RELATIVE, name
-        # The largest part of these fusions is here that of the spectrum.
+        # The largest part of these fusions comes from the spectrum here.
         is_free = name.startswith(FREE)
         assert seed > 10 * RELATIVE or is_free, name
         assert np.ptp(values[0, 0]) > 0.1 * np.abs(values[0, 0]).max()
@@ -124,7 +124,7 @@ def test_a_decision_counts_ties_like_the_p_values(probe):
     assert is_above.sum() == (ours <= 0.1).sum()
 
 
-# A preset and its changes.
+# Each value is a preset, followed by changes to it.
 VARIANTS = {
     "deterministic": "autoencoder model.inputs=standardised scoring.covariance=pooled",
     "gaussian": "vae model.target=centre model.inputs=centred",
@@ -141,7 +141,7 @@ VARIANTS = {
 
 
 def shaken(state):
-    """Move what training has barely moved: batch statistics, scales and biases."""
+    """Change the arrays that training barely changes: statistics, scales and biases."""
     rng = np.random.default_rng(2)
 
     def shake(leaf):

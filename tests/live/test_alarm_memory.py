@@ -1,4 +1,4 @@
-"""Alarms that continue when a watch is started again."""
+"""The alarm states that a watch saves for the next watch."""
 
 import json
 from dataclasses import replace
@@ -90,12 +90,12 @@ def test_a_malformed_state_is_ignored_with_a_line(path, damage):
 @pytest.mark.parametrize(
     "text", ["", "[]", "5", '{"fan": ', '{"fan": NaN}', "[" * 9999]
 )
-def test_a_file_that_is_no_memory_is_ignored_with_a_line(path, text):
+def test_a_file_that_is_not_an_alarm_memory_is_ignored_with_a_line(path, text):
     path.write_text(text)
     _is_ignored(path)
 
 
-def test_bytes_that_are_no_text_and_a_folder_are_ignored(path, tmp_path):
+def test_invalid_text_and_a_folder_are_ignored(path, tmp_path):
     path.write_bytes(b"\xff\xfe")
     _is_ignored(path)
     memory = AlarmMemory(tmp_path, {"fan": POLICY})

@@ -1,4 +1,4 @@
-"""Alarms of a policy, in a watch and in the service; a clip counts if it is loud."""
+"""Alarm policies in a watch and in the service, where loud clips raise alarms."""
 
 import io
 import json
@@ -22,11 +22,11 @@ LEVELS = [0.2, 0.9, 0.9, 0.9, 0.2, 0.2, 0.9, 0.9]
 
 
 class Watched:
-    """A folder whose recordings of `fan` are scored by one watch after another."""
+    """A folder with recordings of `fan`, which one watch after another scores."""
 
     def __init__(self, folder):
         self.folder, self.sent, self.n_recordings = folder, [], 0
-        self.lines = []  # printed, without their times
+        self.lines = []  # the printed lines, without their times
 
     def record(self, *levels):
         for level in levels:
@@ -52,7 +52,7 @@ class Watched:
 
 @pytest.fixture
 def alarms():
-    """Alarms after two of three loud clips, and a hold time of six seconds."""
+    """Return alarms that need two loud clips of three, and hold for six seconds."""
     return LiveAlarms(dict.fromkeys(("fan", "pump"), AlarmPolicy(0.75, 2, 3, 6.0)))
 
 
@@ -60,7 +60,7 @@ def test_a_watch_reports_when_alarms_are_raised_and_end(tmp_path, alarms):
     folder, out, sent = tmp_path / "watched", io.StringIO(), []
     for number, level in enumerate(LEVELS):
         put(folder / "fan" / f"{number}.wav", tone(1.0, level))
-    put(folder / "pump" / "a.wav", tone(1.0, 0.9))  # another machine's sequence
+    put(folder / "pump" / "a.wav", tone(1.0, 0.9))  # does not count for the fan
     lines = JsonLines(tmp_path / "events.jsonl")
     announcer = Announcer(Log(Console(file=out, width=1000)), lines, sent.append)
     options = WatchOptions(folder, None, 0.01, 0.0)
@@ -130,14 +130,14 @@ def test_watches_that_score_one_recording_each_raise_the_alarms_of_a_single_one(
     assert many.lines == one.lines
     assert sum(of["alarms"] for of in of_each) == counts["alarms"] == 2
     kinds = [message["event"] for message in many.sent]
-    assert kinds == ["alarm", "alarm_over", "alarm"]  # the last one when the hold ends
+    assert kinds == ["alarm", "alarm_over", "alarm"]  # the last after the hold time
     (tmp_path / "many" / "state").unlink()  # the watch starts from scratch
     many.lines.clear()
     many.watch(policy)
     assert many.lines == one.lines
 
 
-def test_alarms_that_cannot_be_kept_are_reported_and_scoring_continues(tmp_path):
+def test_alarms_that_cannot_be_saved_are_reported_and_scoring_continues(tmp_path):
     watched = Watched(tmp_path)
     watched.record(0.2)
     watched.watch(AlarmPolicy(0.75, 1, 1))
@@ -183,7 +183,7 @@ def test_the_service_reports_the_state_of_the_alarm(alarms):
     assert sum(line.startswith("ALARM") for line in lines) == 2
 
 
-def test_without_a_policy_answers_and_metrics_have_no_alarm():
+def test_without_a_policy_responses_and_metrics_have_no_alarm():
     with served() as server:
         assert "alarm" not in server.post(audio(1.0, 0.9)).json()
         assert ("gammavae_alarm", "fan") not in server.metrics()

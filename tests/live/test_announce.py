@@ -1,4 +1,4 @@
-"""Alarms sent to servers that accept, refuse or hang, and JSON Lines."""
+"""Alarms that are sent to servers which accept, refuse or hang, and JSON Lines."""
 
 import base64
 import contextlib
@@ -16,7 +16,7 @@ from gammavae_jax.live.announce import JsonLines, Webhook, clock
 
 
 class Receiver(ThreadingHTTPServer):
-    """Answers with these status codes, one by one, and then with 200."""
+    """A server that responds with these status codes in turn, and then with 200."""
 
     def __init__(self, *codes):
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -64,7 +64,7 @@ def receiver():
 
 @pytest.fixture
 def silent():
-    """A server that accepts connections and never answers."""
+    """Start a server that accepts connections but never responds."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server
 

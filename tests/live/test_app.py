@@ -1,4 +1,4 @@
-"""The service on a real port: verdicts, refusals, and clients of every kind."""
+"""The service on a real port: verdicts, refusals, and all kinds of clients."""
 
 import contextlib
 import io
@@ -36,7 +36,7 @@ def server():
 
 
 def error_of(answer):
-    """Return the error, after checking what all errors have in common."""
+    """Return the error message, after checking that it has the form of all errors."""
     assert 400 <= answer.status_code < 600
     assert answer.text.count("\n") == 1
     assert answer.headers["content-type"] == "application/json"
@@ -231,7 +231,7 @@ def test_the_page_of_another_server_may_link_here_but_read_nothing(server):
         assert server.get("/machines", headers=headers).status_code == 403
 
 
-def test_programs_and_the_own_page_are_accepted(server):
+def test_requests_from_programs_and_from_the_servers_own_page_are_accepted(server):
     own = {"Origin": server.url, "Sec-Fetch-Site": "same-origin"}
     for headers in ({}, own, {"Host": "localhost"}, {"Host": f"[::1]:{server.port}"}):
         answer = server.post(WHOLE, headers=headers)
@@ -243,14 +243,14 @@ def test_programs_and_the_own_page_are_accepted(server):
 
 
 class Raw:
-    """A client that may send any bytes."""
+    """A client that can send any bytes."""
 
     def __init__(self, server, data=b""):
         self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=20)
         self.socket.sendall(data)
 
     def answer(self):
-        """Return everything the server sends until it closes the connection."""
+        """Return everything that the server sends until it closes the connection."""
         received = b""
         with self.socket, contextlib.suppress(ConnectionResetError):
             while data := self.socket.recv(65536):
@@ -268,7 +268,7 @@ class Raw:
 
 
 def listeners_to(server, count):
-    """Return clients that listen to the events."""
+    """Return clients that listen to the server's events."""
     request = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n"
     listeners = [Raw(server, request) for _ in range(count)]
     until(lambda: len(server.service.broadcast) == count)
@@ -283,7 +283,7 @@ def head(length, connection="close"):
 
 
 def test_a_declared_length_that_is_too_large_is_refused_before_the_body(server):
-    # If the server waited for the body, it would answer 408.
+    # If the server waited for the body, it would respond with 408.
     answer = Raw(server, head("Content-Length: 99999999999")).answer()
     assert answer.startswith("HTTP/1.1 413 ")
 
@@ -366,7 +366,7 @@ def test_a_body_that_drips_after_its_answer_is_cut_off(monkeypatch):
 
 
 class Slow(LoudnessScorer):
-    """Scores nothing until it is released."""
+    """A scorer that blocks until it is released."""
 
     def __init__(self):
         super().__init__()
@@ -378,7 +378,7 @@ class Slow(LoudnessScorer):
 
 
 def post_in_threads(server, n_posts):
-    """Start posting, and return the threads and the list of their answers."""
+    """Start to post; return the threads and the list that receives the responses."""
     answers = []
     threads = [
         threading.Thread(target=lambda: answers.append(server.post(WHOLE)))
@@ -484,7 +484,7 @@ def test_a_listener_that_never_reads_costs_little_memory_and_delays_nobody():
                 server.service.broadcast.send("score", text | {"number": number})
             done.set()
 
-        # In the event loop, as the service does: 13 MB of 120 MB are kept.
+        # Sent in the event loop, as the service does; 13 MB of 120 MB are kept.
         for _ in range(3):
             done.clear()
             server.server.servers[0].get_loop().call_soon_threadsafe(flood)
@@ -496,7 +496,7 @@ def test_a_listener_that_never_reads_costs_little_memory_and_delays_nobody():
         until(lambda: len(server.service.broadcast) == 0)
 
 
-def test_one_listener_too_many_is_answered_with_a_status():
+def test_one_listener_too_many_is_refused_with_a_status():
     with served() as server:
         server.service.broadcast._max_listeners = 2
         listeners = listeners_to(server, 2)
@@ -529,7 +529,7 @@ def test_shutting_down_refuses_the_requests_that_wait_or_are_being_scored():
 
 
 def malformed(number):
-    """Return the content type and body of a bad request, different for each number."""
+    """Return the content type and body of a bad request that depends on the number."""
     random_ = random.Random(number)
     kind = random_.choice(["WAV", "FLAC"])
     content_type, body = "audio/wav", bytearray(audio(0.2, kind=kind))
@@ -554,7 +554,7 @@ def malformed(number):
 
 
 def post_malformed(server, numbers):
-    """Return the statuses; good recordings in between must be scored."""
+    """Post malformed bodies; return the statuses, and check that valid ones work."""
     statuses = set()
     with server.client as client:
         for number in numbers:
@@ -634,7 +634,7 @@ def test_head_is_answered_as_get_without_a_body(server, path):
     with server.client as client:
         answer = client.head(path)
     assert (answer.status_code, answer.content) == (200, b"")
-    assert len(server.service.broadcast) == 0  # and nobody listens
+    assert len(server.service.broadcast) == 0  # HEAD does not add a listener
     if path not in ("/events", "/health", "/metrics"):  # whose bodies change
         assert dict(answer.headers) == dict(server.get(path).headers) | {
             "date": answer.headers["date"]
@@ -681,7 +681,7 @@ def test_a_form_with_two_files_is_refused_while_others_are_scored(server):
 
 
 def test_a_small_file_with_billions_of_samples_does_not_block_the_service(server):
-    """Eight channels of silence at the highest sample rate of FLAC."""
+    """The file has eight channels of silence at FLAC's highest sample rate."""
     file = io.BytesIO()
     silence = np.zeros((4_000_000, 8), np.int16)
     soundfile.write(file, silence, 655350, format="FLAC")

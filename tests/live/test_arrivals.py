@@ -1,4 +1,4 @@
-"""New recordings in a folder, and the log of those already scored."""
+"""New recordings in a folder, and the log of scored recordings."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from gammavae_jax.live.arrivals import (
 
 
 class Folder:
-    """A folder and a clock."""
+    """A watched folder with a clock that the test moves."""
 
     def __init__(self, path, settle=2.0):
         self.path = path
@@ -106,7 +106,7 @@ def test_a_scored_recording_is_identified_by_name_size_and_time(path):
 
 
 def test_a_state_without_contents_is_read(path):
-    """An earlier version wrote only size and time."""
+    """An earlier version wrote only a recording's size and time."""
     path.write_text('{"file": "a.wav", "size": 1, "mtime_ns": 5, "time": 9.0}\n')
     new = Arrival("a.wav", Stamp(1, 5, 7, 8))
     with ScoredLog(path) as log:
@@ -141,7 +141,7 @@ def test_a_moved_recording_is_known_by_its_contents_and_time(path, move, monkeyp
     assert found == ("in/a.wav" if is_known else None)
 
 
-def test_a_truncated_line_costs_no_other_line(path):
+def test_after_a_truncated_line_the_other_lines_are_read(path):
     fill(path, A, ODD)
     path.write_bytes(path.read_bytes()[:-20])
     assert contained(path, A, ODD) == [True, False]
@@ -188,7 +188,7 @@ def test_only_recordings_scored_long_ago_and_removed_are_forgotten(path, monkeyp
         assert log.contains(*ODD)
         later = arrivals.time.time() + 31 * 24 * 3600
         monkeypatch.setattr(arrivals.time, "time", lambda: later)
-        log.forget_gone({})  # as if a network share were away
+        log.forget_gone({})  # as if a network share were disconnected
         assert log.contains(*A)
         assert log.contains(*ODD)
         log.forget_gone(present)
@@ -257,7 +257,7 @@ def test_a_recording_is_complete_once_its_recorder_has_closed_it(tmp_path):
 
 
 def test_of_watches_that_start_together_one_holds_the_log(path, monkeypatch):
-    """The second starts at every moment of the first one's start."""
+    """The second watch starts at any point while the first one is starting."""
     refused = []
 
     def start_another(function):

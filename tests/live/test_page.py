@@ -21,7 +21,7 @@ def browser():
 
 
 class Opened:
-    """An open page, its errors and its requests."""
+    """An open page, with the errors and requests that it caused."""
 
     def __init__(self, browser, server, width=1440, scheme="light"):
         self.page = browser.new_page(

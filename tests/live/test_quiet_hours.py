@@ -1,4 +1,4 @@
-"""Messages that wait until the quiet hours end."""
+"""Quiet hours, and the messages that are kept until they end."""
 
 from datetime import datetime, time
 

@@ -28,7 +28,7 @@ SMALL = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]
 
 @pytest.fixture(scope="module")
 def detector(one_device, tmp_path_factory):
-    """A detector, saved and loaded once so that it compiles once."""
+    """Return a detector that was saved and loaded once, so that it compiles once."""
     path = tmp_path_factory.mktemp("detector") / "fan.detector"
     with pytest.MonkeyPatch.context() as patch:
         detector = gv.AnomalyDetector(
@@ -160,7 +160,7 @@ def test_recordings_unlike_those_of_the_training_are_told(scorer, tmp_path, caps
 def test_a_watch_the_service_and_python_raise_the_same_alarms(
     detector, scorer, tmp_path, capsys
 ):
-    """Four minutes in recordings of a minute, with a fault from 0:45 to 2:15."""
+    """There are four recordings of a minute each, with a fault from 0:45 to 2:15."""
     samples = sound(200, 240)
     fault = slice(45 * RATE, 135 * RATE)
     samples[fault] = sound(201, 240, broken=True)[fault]
@@ -198,7 +198,7 @@ def test_a_watch_the_service_and_python_raise_the_same_alarms(
 
 
 def _by_file_name(alarm):
-    """Name recordings in an alarm as a watch of their folder does."""
+    """Name an alarm's recordings as a watch of their folder does."""
     moments = {
         field: at._replace(recording=Path(at.recording).name)
         for field, at in alarm._asdict().items()

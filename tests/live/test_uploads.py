@@ -15,7 +15,7 @@ from gammavae_jax.live.uploads import Body, Uploads
 
 
 def recording_of(data, content_type, name, size=65536):
-    """Return the recording in a body that arrives in chunks of this size."""
+    """Return the recording from a body that arrives in chunks of this size."""
     body = Body(content_type, name)
     for start in range(0, len(data), size):
         body.add(data[start : start + size])
@@ -23,7 +23,7 @@ def recording_of(data, content_type, name, size=65536):
 
 
 def form(files, **data):
-    """Return the body and content type of a form made by another program."""
+    """Return the body and content type of a form that another library encoded."""
     request = httpx.Request("POST", "http://x", files=files, data=data)
     return request.read(), request.headers["content-type"]
 
@@ -83,7 +83,7 @@ HEAD, _, REST = BODY.partition(b"\r\n")
         (HEAD + b"\r\n" + b"X: y\r\n" * 9 + REST, TYPE),
         (HEAD + b"\r\nX: " + b"y" * 5000 + b"\r\n" + REST, TYPE),
     ],
-    # Two test processes draw different boundaries but need the same test names.
+    # Parallel test processes need equal test names, but draw different boundaries.
     ids=itertools.count(),
 )
 def test_a_request_without_a_recording_is_refused(body, content_type):
@@ -113,7 +113,7 @@ def test_a_file_in_a_form_may_have_an_encoded_name():
 
 
 def read(uploads, *chunks, declared=None, then=lambda: None):
-    """Read a body that arrives in chunks (a number is a pause in seconds).
+    """Read a body that arrives in chunks; a number among them is a pause in seconds.
 
     `then` is called while its memory is held.
     """
@@ -157,9 +157,9 @@ def test_a_body_that_is_too_slow_is_refused_and_freed():
     assert (caught.value.status, uploads.held) == (408, 0)
 
 
-def test_a_body_is_put_off_while_memory_is_short():
+def test_a_body_is_refused_while_memory_is_short():
     uploads = Uploads(10, 1.0, max_bodies=1)
-    uploads.held = 6  # of another body
+    uploads.held = 6  # bytes of another body
     with pytest.raises(Refusal) as caught:
         read(uploads, b"78901")
     assert (caught.value.status, caught.value.retry_after, uploads.held) == (503, 2, 6)

@@ -1,4 +1,4 @@
-"""A watched folder, from new recordings to the lines that report them."""
+"""A watched folder, from new recordings to the printed lines."""
 
 import io
 import json
@@ -75,11 +75,11 @@ def test_each_recording_is_reported_once_and_for_its_machine(watcher):
     (sent,) = watcher.sent
     assert sent["file"] == "line 2/pump/loud.flac"
     assert sent["text"].startswith("ALARM  pump  line 2/pump/loud.flac")
-    assert watcher.lines(2) == []  # a restart
+    assert watcher.lines(2) == []  # after a restart
     assert len(watcher.scorer.judged) == 2
 
 
-def test_json_reports_the_same(watcher):
+def test_json_lines_report_the_same_events(watcher):
     put(watcher.fan / "loud.wav", tone(1.0, 0.75))
     watcher.lines(2)
     (event,) = watcher.events()
@@ -175,7 +175,7 @@ def test_a_recording_whose_permissions_change_is_not_scored_again(watcher):
 
 
 def test_the_same_silence_in_a_new_recording_is_scored(watcher):
-    """A dead microphone records the same again; each recording must be reported."""
+    """A dead microphone repeats the same recording; each one must be reported."""
     for number in range(3):
         path = put(watcher.fan / f"{number}.wav", np.zeros(RATE))
         os.utime(path, (1000 * number, 1000 * number))
@@ -183,7 +183,7 @@ def test_the_same_silence_in_a_new_recording_is_scored(watcher):
 
 
 def test_a_folder_named_after_a_machine_in_another_unicode_form_is_its_own(watcher):
-    """macOS decomposes names."""
+    """MacOS stores names with decomposed characters."""
     watcher.scorer = LoudnessScorer(("L\u00fcfter", "pump"))
     put(watcher.folder / "Lu\u0308fter" / "0.wav", tone(1.0))
     assert watcher.lines(2)[0].startswith("ok     L\u00fcfter")
@@ -231,7 +231,7 @@ def test_a_bad_file_is_reported_once_in_one_line_and_the_others_are_scored(watch
     assert watcher.watch.counts == {"scored": 1, "alarms": 0, "bad": 9}
 
 
-def test_an_unexpected_error_costs_no_other_recording(watcher):
+def test_after_an_unexpected_error_the_other_recordings_are_scored(watcher):
     class Broken(LoudnessScorer):
         def score_clip(self, clip, machine):
             if np.abs(clip).max() > 0.5:

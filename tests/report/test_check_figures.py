@@ -1,4 +1,4 @@
-"""The coordinates of the figures of a fault check."""
+"""The coordinates in a fault check's figures."""
 
 import numpy as np
 import pytest

@@ -35,7 +35,7 @@ def verdicts(scores, names="{}.wav", machine="pump", kind: Kind = Verdict):
 
 @pytest.fixture(scope="module")
 def missed():
-    """A fault that is separated from normal sounds, but below the threshold."""
+    """Return a check in which faults score above normal, but below the threshold."""
     normal = verdicts(np.linspace(0, 1, 20), "healthy {}.wav")
     return check_fault(normal, verdicts(np.linspace(1.2, 2.7, 15), "worn {}.wav"), 0.1)
 
@@ -70,7 +70,7 @@ def test_every_recording_is_a_row_and_a_dot(missed):
     assert html.count(", alarm</title>") == 2
 
 
-def test_recordings_of_a_machine_that_is_off_are_listed_apart():
+def test_recordings_of_a_machine_that_is_off_are_listed_separately():
     normal = [*verdicts([0, 1]), *verdicts([7], "silent.wav", kind=of_off)]
     html = check_html(check_fault(normal, verdicts([3, 4]), 0.1))
     last = html.rsplit("<tr>", 1)[1]

@@ -11,7 +11,7 @@ SCORES = np.arange(100)[::-1] / 10.0  # clip 0 is the highest
 def test_high_scores_errors_and_borderline_clips_are_shown():
     is_anomaly = np.arange(100) < 30
     is_anomaly[5] = False  # the highest false alarm
-    is_anomaly[99] = True  # the miss of the lowest score
+    is_anomaly[99] = True  # the missed anomaly with the lowest score
     chosen = telling_clips(SCORES, 7.95, is_anomaly, 12)
     assert len(chosen) == len(set(chosen)) == 12
     assert chosen[0] == 0

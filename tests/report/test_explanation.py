@@ -1,4 +1,4 @@
-"""Why a clip has its score: the parts add up and point to the right place."""
+"""Explanations of scores: the parts add up, and point to the right place."""
 
 import json
 
@@ -28,7 +28,7 @@ N_FRAMES = 60  # within the first padded length, so that one program serves all
 
 
 def probe(config, seed=0, n_clips=30, epochs=18, n_frames=N_FRAMES):
-    """A detector of two machines of steady noise."""
+    """Return a detector for two machines with steady noise."""
     rng = np.random.default_rng(seed)
     machines = [("a", clips(noise(rng, n_clips, n_frames), n_target=6))]
     machines.append(("b", clips(noise(rng, n_clips, n_frames))))
@@ -37,14 +37,14 @@ def probe(config, seed=0, n_clips=30, epochs=18, n_frames=N_FRAMES):
 
 @pytest.fixture(scope="module")
 def made():
-    """A detector of two seeds and two folds, with scores of every kind."""
+    """Return a detector with two seeds, two folds and scores of every kind."""
     config = small("gammavae", f"scores={json.dumps(BANDED + OTHERS)}", "n_seeds=2")
     return probe(config, n_clips=20)
 
 
 @pytest.fixture(scope="module")
 def scored(made):
-    """Clips of several lengths, one with a burst, and their scores."""
+    """Return clips of several lengths, one with a burst, and their scores."""
     log_mels = [one(5), with_burst(one(6)), one(12, 17), one(14, 64)]
     return log_mels, made.scores(clips(log_mels), clips(log_mels))
 
@@ -63,7 +63,7 @@ def one(seed=5, n_frames=N_FRAMES):
 
 @pytest.mark.parametrize("name", [*BANDED, *OTHERS])
 def test_the_bands_of_a_clip_add_up_to_its_score(made, scored, name):
-    """For every seed and machine; the score is that of the scoring itself."""
+    """This holds for every seed and machine; the expected score is the scorer's."""
     log_mels, scores = scored
     for seed, machine, clip in np.ndindex(2, 2, len(log_mels)):
         found = explain_clip(made.detector, seed, machine, log_mels[clip], name)
@@ -85,7 +85,8 @@ def test_a_tone_burst_contributes_where_it_is(made, name):
     assert abs(bands.argmax() - BAND) <= 1
     inside = found.contribution[FROM:TO, BAND - 1 : BAND + 2].sum()
     by_area = 3 * (TO - FROM) / found.contribution.size
-    # A squared error weights all bands alike: 4.5 to 45, by the initial weights.
+    # A squared error weights all bands alike: the ratio is only 4.5 to 45, depending on
+    # the initial weights.
     factor = 4 if name == "mse" else 15
     assert inside > factor * by_area * np.maximum(found.contribution, 0).sum()
 
@@ -97,7 +98,7 @@ def test_no_band_stands_out_in_an_ordinary_clip(made):
 
 
 def reconstructed_windows(detector, member, machine, log_mel):
-    """A member's reconstruction and inputs, `window frame mel`, and its scorer."""
+    """Return a member's reconstruction and inputs (`window frame mel`) and scorer."""
     config = detector.config
     scorer = jax.tree.map(
         lambda leaf: jnp.asarray(leaf[member, machine]), detector.scorer
@@ -113,7 +114,7 @@ def reconstructed_windows(detector, member, machine, log_mel):
 
 
 def test_mse_is_the_squared_residual(made):
-    """The sum over windows, with each frame added in its place."""
+    """The expected value adds each window's frames to the clip's frames."""
     log_mel = with_burst(one(9))
     total = np.zeros(log_mel.shape)
     for member in (2, 3):  # of the second seed
@@ -127,7 +128,7 @@ def test_mse_is_the_squared_residual(made):
 
 @pytest.mark.slow
 def test_a_reconstruction_is_in_decibels_whatever_the_models_inputs():
-    """Standardised ones are converted back, here by hand."""
+    """The test converts standardised inputs back to decibels itself."""
     made = probe(
         small("gammavae", "model.inputs=standardised", "model.target=centre"),
         n_clips=14,
@@ -159,7 +160,7 @@ def test_a_residual_is_the_clip_minus_its_reconstruction(made):
 
 @pytest.mark.slow
 def test_a_residual_of_a_likelihood_of_power_is_in_standard_deviations():
-    """Here by hand: the roots of deviances, averaged over windows and members."""
+    """The test averages the roots of deviances over windows and members itself."""
     made = probe(small("gammavae", "model.likelihood=gamma"), n_clips=14, epochs=2)
     log_mel = with_burst(one(17))
     level = log_mel.mean(dtype=np.float64)
@@ -193,7 +194,7 @@ def test_parts_of_a_fusion_are_the_scores_it_fuses(made):
 
 
 def test_an_explanation_does_not_depend_on_the_clips_before_it(made, scored):
-    """Clips of other lengths come before it: it must not be padded to theirs."""
+    """A clip must not be padded to the lengths of the clips before it."""
     log_mels, _ = scored
     one_way, back = (
         [explain_clip(made.detector, 0, 0, log_mel) for log_mel in order]

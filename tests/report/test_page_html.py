@@ -1,4 +1,4 @@
-"""The page as text: its content, and that nothing untrusted becomes markup."""
+"""The page's text: it is complete, and untrusted text does not become markup."""
 
 import json
 import math
@@ -98,7 +98,7 @@ def test_the_headline_score_comes_first_and_published_results_beside_their_score
     captions = re.findall(r"<caption>(\w+), in percent", html)
     assert captions[0] == CONFIG.score == "mahalanobis"
     assert sorted(captions) == sorted(CONFIG.scores)
-    assert html.count("60.00 / 50.00 / 51.00") == 2  # of the machine, and the mean
+    assert html.count("60.00 / 50.00 / 51.00") == 2  # the machine's, and the mean
     assert html.index("theirs") < html.index("Other scores by machine")
 
 

@@ -41,7 +41,7 @@ def chromium():
 
 @pytest.fixture(scope="module")
 def made():
-    """A detector of two machines."""
+    """Return a detector for two machines."""
     rng = np.random.default_rng(0)
     names = (EVIL_MACHINE, "pump")
     machines = [(n, clips(noise(rng, 20, 40), n_target=4)) for n in names]
@@ -53,7 +53,7 @@ def made():
 
 @pytest.fixture(scope="module")
 def scored(made):
-    """Twelve test clips of each machine, the last six with a tone, loud or not."""
+    """Return twelve scored clips per machine; the last six have a tone."""
     rng = np.random.default_rng(1)
     log_mels = [
         [
@@ -63,7 +63,7 @@ def scored(made):
         ]
         for m in range(2)
     ]
-    log_mels[0][0][5] = 3000.0  # dB; scales must have room for such numbers
+    log_mels[0][0][5] = 3000.0  # dB; scales must have room for long numbers
     scores = made.scores(*(clips(of) for of in log_mels))
     machines = []
     for m, (machine, section) in enumerate(made.detector.machines):
@@ -98,7 +98,7 @@ def scored(made):
 
 @pytest.fixture(scope="module")
 def written(made, scored, tmp_path_factory):
-    """A page with all content, and that content."""
+    """Write a page with all kinds of content; return its path and the content."""
     log_mels, machines = scored
     config = made.detector.config
     rows = [
@@ -163,7 +163,7 @@ def wait_for_clip(page, clip):
 
 
 def drawn(page, place=0):
-    """The pixels of a picture of the selected clip."""
+    """Return the pixels of one of the selected clip's pictures."""
     return page.evaluate(
         """(i) => {
           const c = document.querySelectorAll(".stage canvas")[i];
@@ -238,7 +238,7 @@ def test_the_list_is_ranked_by_score_and_shows_the_facts_of_each_clip(page, writ
         assert text.endswith(outcome)
 
 
-def test_another_clip_has_other_pictures(page):
+def test_another_clip_has_different_pictures(page):
     seen = []
     for clip in (11, 9, 1):
         page.locator(f"#option-{clip}").click()
@@ -270,7 +270,7 @@ def test_a_clip_without_pictures_says_how_to_get_them(page, written):
     assert page.locator("#clip canvas").count() == 0
     command = shlex.split(page.locator("#clip code").inner_text())
     assert command[:-1] == ["gammavae", "report", "RUN", "--clips"]
-    # With the machine, because several may have a clip of this name.
+    # The command names the machine, because others may have a clip of this name.
     assert command[-1].endswith("_section_00/it's $HOME.wav")
 
 
@@ -363,7 +363,7 @@ def test_another_machine_score_or_seed_redraws_everything(page, written):
 
 @pytest.mark.parametrize(("place", "name"), [(0, "fusion_mean"), (2, "mahalanobis")])
 def test_the_roc_curve_is_scikit_learns(page, written, place, name):
-    """Also where clips have equal scores."""
+    """Some of the clips have equal scores."""
     of = written.machines[0]
     false_alarms, found, _ = roc_curve(
         of.is_anomaly, of.scores[name][0], drop_intermediate=False
@@ -416,7 +416,7 @@ def test_the_page_fits_and_has_enough_contrast(chromium, written, width, scheme)
     size = {"width": width, "height": 844}
     with opened(chromium, written.path, viewport=size, color_scheme=scheme) as page:
         page.wait_for_selector("#clip canvas")
-        for clip in (11, 4, 0):  # with pictures, without, with a hostile name
+        for clip in (11, 4, 0):  # with pictures, without pictures, with a hostile name
             page.locator(f"#option-{clip}").click()
             page.wait_for_timeout(60)
             assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -476,7 +476,7 @@ def test_without_the_script_the_tables_can_be_read(chromium, written):
 
 
 def recordings(log_mels, names, n_parts=1):
-    """Loaded recordings with their sounds, each cut into some parts."""
+    """Return loaded recordings with their sounds, each cut into some parts."""
     owners = np.arange(len(log_mels)) // n_parts
     signals = (Signal(0.0, 0.0),) * len(log_mels)
     files = clips(log_mels)._replace(recording=owners, signals=signals)
@@ -545,7 +545,7 @@ N_MACHINES, N_CLIPS, SECONDS = 7, 200, 10
 
 @pytest.mark.slow
 def test_seven_machines_of_two_hundred_clips_open_quickly(chromium, made, tmp_path):
-    """Ten seconds of noise per clip, which compresses worse than any machine."""
+    """Each clip is ten seconds of noise, which compresses worse than any machine."""
     rng = np.random.default_rng(3)
     n_frames = 1 + SECONDS * RATE // HOP
     log_mel = noise(rng, 1, n_frames)[0].astype(np.float32)

@@ -1,4 +1,4 @@
-"""A clip's sound on a page, and where its contributions lie, in words."""
+"""A clip's sound on a page, and the description of where its score comes from."""
 
 import base64
 import io
@@ -46,7 +46,7 @@ def test_an_encoded_clip_sounds_the_same(rate, media_type):
 
 
 def patch(*boxes, haze=0.001):
-    """Contributions over 313 frames, with boxes of (bands, frames, height)."""
+    """Return contributions over 313 frames, with boxes of (bands, frames, height)."""
     values = np.full((313, 128), haze)
     for bands, frames, height in boxes:
         values[frames, bands] += height

@@ -1,4 +1,4 @@
-"""A local HTTP server of files that fails as it is instructed to."""
+"""A local HTTP server of files, which fails as the tests request."""
 
 import email.utils
 import hashlib
@@ -30,7 +30,7 @@ Fault = Callable[["Handler", bytes], None]  # receives the bytes of the file
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files` by path as Zenodo does; each request consumes one fault."""
+    """A server of `files` that works like Zenodo; each request consumes one fault."""
 
     daemon_threads = True
     block_on_close = False
@@ -38,10 +38,10 @@ class Server(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
-        self.faults: deque[Fault | None] = deque()  # for files; None: no fault
+        self.faults: deque[Fault | None] = deque()  # for file requests; None: no fault
         self.record_faults: deque[Fault | None] = deque()
         self.requests: list[Request] = []
-        self.etags: dict[str, str] = {}  # replace those made of the bytes
+        self.etags: dict[str, str] = {}  # by path; others are made from the bytes
 
     @property
     def url(self) -> str:
@@ -100,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
         return int(match[1]) if match and is_same else 0
 
     def head(self, status: int, length: int | None, **headers: str | None):
-        """Send the status and headers; None leaves out a header."""
+        """Send the status and headers; a header that is None is left out."""
         all_headers = {
             "Content_Length": None if length is None else str(length),
             "ETag": self.server.etag(self.path),
@@ -113,15 +113,15 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def hang_up(self):
-        """Reset the connection: bytes in transit may be lost."""
-        time.sleep(0.02)  # so that some bytes arrive
+        """Reset the connection, so that bytes in transit may be lost."""
+        time.sleep(0.02)  # let some bytes arrive
         no_lingering = struct.pack("ii", 1, 0)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_lingering)
         self.connection.close()
 
 
 def serve(handler: Handler, data: bytes, n: int | None = None, **headers: str | None):
-    """Answer correctly; with `n`, send only that many bytes of the body."""
+    """Respond correctly; with `n`, send only that many bytes of the body."""
     start = handler.start
     if start >= len(data) > 0:
         handler.head(416, 0, Content_Range=f"bytes */{len(data)}")
@@ -156,7 +156,7 @@ def silent_after(n: int) -> Fault:
 
 
 def answer(status: int, **headers: str) -> Fault:
-    """Answer with a status and no file."""
+    """Respond with a status and no file."""
 
     def fault(handler: Handler, data: bytes):
         handler.send_response(status)
@@ -169,7 +169,7 @@ def answer(status: int, **headers: str) -> Fault:
 
 
 def whole(n: int | None = None, length: int | None = None, **headers) -> Fault:
-    """Ignore ranges; claim a length, and send `n` bytes or all."""
+    """Ignore ranges; claim a length, and send `n` bytes or the whole file."""
 
     def fault(handler: Handler, data: bytes):
         handler.head(200, len(data) if length is None else length, **headers)
@@ -179,7 +179,7 @@ def whole(n: int | None = None, length: int | None = None, **headers) -> Fault:
 
 
 def partial_content(content_range: str | None, body: bytes) -> Fault:
-    """Answer any request with status 206 and this range and body."""
+    """Respond to any request with status 206 and this range and body."""
 
     def fault(handler: Handler, data: bytes):
         handler.head(206, len(body), Content_Range=content_range)

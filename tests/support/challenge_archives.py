@@ -9,7 +9,7 @@ from gammavae_jax.data.download.catalogue import Archive
 
 
 def contents_of(archive: Archive) -> dict[str, bytes]:
-    """Return recordings by name; the content of each is its name, repeated."""
+    """Return recordings by name; each one's content is its name, repeated."""
     is_train = "_train" in archive.name or archive.part == "dev"
     is_test = "_test" in archive.name or archive.part == "dev"
     names = [

@@ -1,4 +1,4 @@
-"""Ground truth as the official evaluators have it, and the metrics of score files."""
+"""Ground truth in the official evaluators' format, and the metrics of score files."""
 
 from gammavae_jax.evaluation.metrics import evaluate_section
 from gammavae_jax.evaluation.score_files import read_directory
@@ -14,7 +14,7 @@ IS_TARGET = ["target" in name for name in NAMES]
 
 
 def write_truth(folder, machine="fan"):
-    """Write ground truth of anonymous clips, in reverse; return the file of labels."""
+    """Write anonymous clips' ground truth in reverse order; return the label file."""
     name = f"ground_truth_{machine}_section_00_test.csv"
     columns = {
         "data": map(int, IS_ANOMALY),

@@ -1,4 +1,4 @@
-"""A headless Chromium, and pages in it that may not fail or load anything."""
+"""A headless Chromium, and pages that must not fail or load other files."""
 
 import contextlib
 import shutil
@@ -67,7 +67,7 @@ def wait(page, expression: str, *arguments) -> None:
 
 
 def contrasts(page, *selectors: str) -> dict[str, float]:
-    """The WCAG contrast ratio of the first element of each selector in the page."""
+    """Return the WCAG contrast ratio of the first element that each selector finds."""
     return page.evaluate(_CONTRASTS, selectors)
 
 

@@ -18,7 +18,7 @@ def free_port() -> int:
 
 
 def by_hand(number: int, count: int, port: int) -> dict[str, str]:
-    """Return the environment variables with which a process finds the others."""
+    """Return the environment variables by which a process finds the others."""
     return {
         "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
         "JAX_NUM_PROCESSES": str(count),
@@ -54,7 +54,7 @@ def start(
     variables=by_hand,
     more: Mapping[str, str] = {},
 ) -> list[subprocess.Popen[str]]:
-    """Start one process per command, which form a cluster."""
+    """Start one process per command; together, they form a cluster."""
     port, count = free_port(), len(commands)
     environment = {k: v for k, v in os.environ.items() if k not in _LEFT_OUT}
     return [
@@ -86,7 +86,7 @@ def ended(
 
 
 def run_command(data, out, *arguments):
-    """Return the command of the main job as one process of a cluster."""
+    """Return the command that runs the main job as one process of a cluster."""
     return [
         ROOT / "experiments" / "run.py", "--all-machines", "--distributed",
         "--data-root", data, "--out", out, *arguments,

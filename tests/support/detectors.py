@@ -27,7 +27,7 @@ SMALL = [
 
 
 class Fitted(NamedTuple):
-    """A detector, and everything that it was fitted with."""
+    """A detector, and everything that was used to fit it."""
 
     detector: Detector
     placement: Placement

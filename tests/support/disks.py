@@ -1,4 +1,4 @@
-"""Mounts small disks, if the system allows it."""
+"""Mounts small disks if the system allows it."""
 
 import contextlib
 import shutil

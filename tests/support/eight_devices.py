@@ -1,7 +1,7 @@
-"""Train on one, two, four and eight devices; a program that tests start.
+"""Trains on one, two, four and eight devices; a program that tests start.
 
-Each argument is a number of machines. Print the largest relative difference of a
-parameter to a training on one device, by number of devices, as JSON.
+Each argument is a number of machines. For each number of devices, the program prints
+the largest relative difference of a parameter from training on one device, as JSON.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Small trained detectors, and the answers of their exported files."""
+"""Small trained detectors, and the outputs of their exported files."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ N_CLIPS = (14, 10)  # of the machines "mixed", which has target clips, and "sour
 
 
 class Answer(NamedTuple):
-    """The outputs of a file for one wave."""
+    """The outputs of an exported file for one wave."""
 
     score: float
     p_value: float
@@ -27,7 +27,7 @@ class Answer(NamedTuple):
 
 
 def wave(rng, n_samples, tone=0.0) -> np.ndarray:
-    """Noise with a random level, and a tone."""
+    """Return noise at a random level, with a tone."""
     level = 10 ** rng.uniform(-2, -1)
     phase = 2 * np.pi * 0.11 * np.arange(n_samples)
     sound = rng.standard_normal(n_samples) + tone * np.sin(phase)
@@ -35,7 +35,7 @@ def wave(rng, n_samples, tone=0.0) -> np.ndarray:
 
 
 def training_waves(config: FeatureConfig):
-    """Clips of different lengths for each machine."""
+    """Return clips of different lengths for each machine."""
     rng = np.random.default_rng(1)
     extra = 12 * config.hop_length
     return [

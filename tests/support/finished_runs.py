@@ -1,4 +1,4 @@
-"""Folders that look like those of finished runs, and the states of real ones."""
+"""Folders that look like finished runs, and the saved states of real runs."""
 
 import json
 
@@ -9,7 +9,7 @@ from gammavae_jax.runs.checkpoint import TrainCheckpoint, restore_training
 
 
 def restored(*arguments) -> TrainCheckpoint:
-    """Restore a training, which must have a state."""
+    """Restore a training run, which must have a saved state."""
     back = restore_training(*arguments)
     assert back is not None
     return back

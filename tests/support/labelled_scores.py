@@ -4,7 +4,7 @@ import numpy as np
 
 
 def four_strata(seed, n_each=25):
-    """Scores with ties, labels and domains: `n_each` clips per label and domain."""
+    """Return scores with ties, labels and domains: `n_each` clips of each kind."""
     rng = np.random.default_rng(seed)
     is_anomaly = np.repeat([False, True, False, True], n_each)
     is_target = np.repeat([False, False, True, True], n_each)
@@ -13,5 +13,5 @@ def four_strata(seed, n_each=25):
 
 
 def assert_close(left, right):
-    """Both are equal but for rounding."""
+    """Check that both are equal, except for rounding."""
     np.testing.assert_allclose(left, right, rtol=0, atol=1e-12)

@@ -1,6 +1,6 @@
 """Miniature data sets in each year's layout: a few short clips of noise.
 
-The meaning of each name is stated here explicitly, instead of parsed from the name.
+The meaning of each name is stated here explicitly; it is not parsed from the name.
 """
 
 import zlib
@@ -18,7 +18,7 @@ DOMAINS, LABELS = ("source", "target"), ("normal", "anomaly")
 
 
 class Group(NamedTuple):
-    """Clips of one kind in one folder of every section."""
+    """Clips of one kind, in one folder; every section has them."""
 
     folder: str
     name: str  # with {section} and {index}
@@ -146,8 +146,8 @@ def evaluation(machine: str, sections: tuple[str, ...], *groups: Group) -> Layou
     return in_eval_data({machine: Machine(sections, [*training(), *groups])})
 
 
-# A whole run is tested on each of these. All but 2020 share one run, so their machines
-# have different names.
+# A whole run is tested on each of these. All except 2020 share one run, so their
+# machines have different names.
 LAYOUTS = {
     "2020": Layout(
         {

@@ -1,4 +1,4 @@
-"""The service on a local port, in a thread."""
+"""Runs the service on a local port, in a thread."""
 
 import contextlib
 import io

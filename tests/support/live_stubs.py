@@ -1,4 +1,4 @@
-"""A detector with an obvious verdict: the loudness of a clip."""
+"""Scorers with obvious verdicts: a clip's score is its loudness."""
 
 import time
 
@@ -14,7 +14,7 @@ RATE = 16000
 
 
 class LoudnessScorer(LiveScorer):
-    """Scores a clip by its largest sample; above 0.5 is an alarm."""
+    """A scorer whose score is a clip's largest sample; above 0.5, it is an alarm."""
 
     def __init__(self, machines=("fan", "pump")):
         self.machines = machines
@@ -49,7 +49,7 @@ class LoudnessScorer(LiveScorer):
 
 
 class StuckScorer(LoudnessScorer):
-    """Never finishes a loud clip."""
+    """A scorer that never finishes a loud clip."""
 
     def score_clip(self, clip, machine):
         if np.abs(clip).max() > 0.5:

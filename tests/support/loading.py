@@ -1,4 +1,4 @@
-"""One download from the local server, and what is left of it."""
+"""Downloads of one file from the local server, and the files that they leave."""
 
 import hashlib
 import io
@@ -37,7 +37,7 @@ DATA, OTHER = zip_of(0, 600_000), zip_of(1, 600_000)
 
 
 def published(data: bytes) -> fetch.Published:
-    """Return the size and checksum of a file, as a Zenodo record has them."""
+    """Return a file's size and checksum, in the form of a Zenodo record."""
     return fetch.Published(len(data), hashlib.md5(data).hexdigest())
 
 
@@ -45,7 +45,7 @@ KNOWN, UNKNOWN = published(DATA), fetch.Published()
 
 
 class Loader:
-    """A server of one file, and a folder for it; waits take no time."""
+    """A server of one file, and a download folder; waits are skipped."""
 
     def __init__(self, server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch):
         self.server, self.folder, self.monkeypatch = server, folder, monkeypatch
@@ -82,7 +82,7 @@ class Loader:
 
     @property
     def ranges(self) -> list[str | None]:
-        """The ranges that were requested."""
+        """The byte ranges that were requested."""
         return [request.range for request in self.server.requests]
 
     @property

@@ -1,4 +1,4 @@
-"""Logs that show nothing, and what they would have shown."""
+"""Logs that write to memory, and the text that they have written."""
 
 import io
 
@@ -13,6 +13,6 @@ def quiet_log() -> Log:
 
 
 def text_of(console: Console) -> str:
-    """Return what a console of a quiet log has shown."""
+    """Return the text that a quiet log has written to one of its consoles."""
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()

@@ -33,13 +33,13 @@ def command(script, *arguments, check=True):
 
 
 def evaluate(checkpoint, data, out, *options, check=True):
-    """Run the evaluation of a checkpoint."""
+    """Evaluate a checkpoint in a separate process."""
     arguments = "--checkpoint", checkpoint, "--data-root", data, "--out", out
     return command("evaluate.py", *arguments, *options, check=check)
 
 
 def assert_same_results(out, expected, *names):
-    """Check that two folders have the same score files, and the same files `names`."""
+    """Check that two folders have the same score files and the same named files."""
     assert score_bytes(out) == score_bytes(expected)
     for name in names:
         assert (out / name).read_bytes() == (expected / name).read_bytes(), name

@@ -1,4 +1,4 @@
-"""Bad and odd recordings: how each is created, and what must happen to it.
+"""Bad and odd recordings: how to create each one, and how it must be handled.
 
 `python -m support.odd_recordings`, run in `tests/`, prints the table of
 `docs/recordings.md`.
@@ -21,7 +21,7 @@ _PCM_GUID = struct.pack("<IHH", 1, 0, 0x10) + bytes.fromhex("800000aa00389b71")
 
 
 class Accepted(NamedTuple):
-    """What a recording is read as."""
+    """The properties of a recording that was read."""
 
     waveform: np.ndarray
     tolerance: float = 2**-14
@@ -29,7 +29,7 @@ class Accepted(NamedTuple):
 
 
 class Odd(NamedTuple):
-    """A recording and its outcome: accepted, or refused with a message like this."""
+    """A recording and its outcome: accepted, or refused with the given message."""
 
     make: Callable[[Path], Path]  # creates it in a folder and returns its path
     run: Accepted | str  # in a run, which does not resample
@@ -37,7 +37,7 @@ class Odd(NamedTuple):
 
 
 def sound(n: int = N) -> np.ndarray:
-    """Mono noise."""
+    """Return mono noise."""
     return np.random.default_rng(0).uniform(-0.5, 0.5, n).astype(np.float32)
 
 
@@ -47,13 +47,13 @@ PLAIN = Accepted(SOUND)
 
 
 def chunk(kind: bytes, data: bytes, size: int | None = None) -> bytes:
-    """A chunk of a RIFF file; `size` may be false."""
+    """Return a chunk of a RIFF file; `size` may be wrong."""
     size = len(data) if size is None else size
     return kind + struct.pack("<I", size) + data + bytes(len(data) % 2)
 
 
 def fmt(tag=1, channels=1, rate=RATE, bits=16, align=None, extra=b"") -> bytes:
-    """The chunk that describes the sample format."""
+    """Return the chunk that describes the sample format."""
     align = channels * bits // 8 if align is None else align
     per_second = rate * align % 2**32
     fields = (tag, channels, rate, per_second, align, bits)
@@ -61,20 +61,20 @@ def fmt(tag=1, channels=1, rate=RATE, bits=16, align=None, extra=b"") -> bytes:
 
 
 def riff(*chunks: bytes, size: int | None = None, kind: bytes = b"RIFF") -> bytes:
-    """A RIFF file; `size` may be false."""
+    """Return a RIFF file; `size` may be wrong."""
     body = b"WAVE" + b"".join(chunks)
     return kind + struct.pack("<I", len(body) if size is None else size) + body
 
 
 def encoded(samples=SOUND, kind="WAV", subtype=None, rate=RATE, endian="FILE") -> bytes:
-    """The bytes of a file written by libsndfile."""
+    """Return the bytes of a file that libsndfile has written."""
     file = io.BytesIO()
     soundfile.write(file, samples, rate, subtype, endian, kind)
     return file.getvalue()
 
 
 def changed(data: bytes, at: int, new: bytes) -> bytes:
-    """The same bytes with some replaced; a negative position counts from the end."""
+    """Return the bytes with some replaced; a negative position counts from the end."""
     at %= len(data)
     return data[:at] + new + data[at + len(new) :]
 
@@ -85,12 +85,12 @@ int16 = partial(encoded, subtype="PCM_16")
 
 
 def claiming(size: int, riff_size: int | None = None) -> bytes:
-    """A WAV file whose `data` chunk claims this size."""
+    """Return a WAV file whose `data` chunk claims this size."""
     return riff(fmt(), chunk(b"data", PCM, size), size=riff_size)
 
 
 def flipped(data: bytes, at: int, bits: int) -> bytes:
-    """The same bytes with some bits of one byte flipped."""
+    """Return the bytes with some bits of one byte flipped."""
     return changed(data, at, bytes([data[at] ^ bits]))
 
 
@@ -398,7 +398,7 @@ ODD = {name: Odd(make, both[0], both[-1]) for name, (make, *both) in _ALL.items(
 
 
 def table() -> str:
-    """The table in the documentation."""
+    """Return the table for the documentation."""
     lines = ["| Recording | A run | Own recordings |", "|---|---|---|"]
     for name, odd in ODD.items():
         run, own = (_words(outcome) for outcome in odd[1:])

@@ -9,7 +9,7 @@ def pack(archive: Path, contents: dict[str, bytes], method=zipfile.ZIP_DEFLATED)
     archive.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(archive, "w", method) as file:
         for name, data in contents.items():
-            # Set after construction, which would convert backslashes.
+            # The constructor would convert backslashes.
             info = zipfile.ZipInfo("x")
             info.filename = name
             info.extra = b"UT\5\0\1" + bytes(4)  # a timestamp, as written by `zip`
@@ -18,7 +18,7 @@ def pack(archive: Path, contents: dict[str, bytes], method=zipfile.ZIP_DEFLATED)
 
 
 def pack_machines(root: Path, to: Path, method=zipfile.ZIP_DEFLATED) -> Path:
-    """Pack each machine in `root` into a training archive and one for the rest."""
+    """Pack each machine in `root` into a training archive and a test archive."""
     for folder in (path for path in root.iterdir() if path.is_dir()):
         files = {
             path.relative_to(root).as_posix(): path.read_bytes()

@@ -9,7 +9,7 @@ from gammavae_jax.data.machines import clip_file
 
 
 def clips(log_mels, n_target=0, split="train", labels=None) -> Clips:
-    """Clips with these log-mels; the last `n_target` belong to the target domain."""
+    """Return clips with these log-mels; the last `n_target` are target clips."""
     labels = labels or ["normal"] * len(log_mels)
     files = []
     for i, label in enumerate(labels):
@@ -20,14 +20,14 @@ def clips(log_mels, n_target=0, split="train", labels=None) -> Clips:
 
 
 def noise(rng, n_clips, n_frames: int | np.ndarray = 20, n_mels=128):
-    """Clips with a steady spectrum plus noise of 3 dB."""
+    """Return clips with a steady spectrum plus noise of 3 dB."""
     spectrum = -60 + 10 * np.sin(np.arange(n_mels) / 7)
     lengths = np.broadcast_to(n_frames, n_clips)
     return [spectrum + 3 * rng.standard_normal((n, n_mels)) for n in lengths]
 
 
 def tone(rng, n_clips, band, gain, **kwargs):
-    """The same as `noise`, with `gain` dB added to one mel band."""
+    """Return clips like those of `noise`, with `gain` dB added to one mel band."""
     spectra = noise(rng, n_clips, **kwargs)
     for spectrum in spectra:
         spectrum[:, band] += gain
@@ -35,7 +35,7 @@ def tone(rng, n_clips, band, gain, **kwargs):
 
 
 def crowd(rng, counts=(12, 30, 7)):
-    """Machines with different numbers of clips, of different lengths."""
+    """Return machines with different numbers of clips, of different lengths."""
     return [
         (
             f"m{m}_section_00",

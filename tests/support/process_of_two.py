@@ -1,4 +1,4 @@
-"""A process of a small cluster that prints what it observes as JSON; tests start it."""
+"""Runs as a process of a small cluster that tests start; prints results as JSON."""
 
 import errno
 import json

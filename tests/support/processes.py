@@ -1,4 +1,4 @@
-"""Python in a process of its own, with the devices that a user has."""
+"""Runs Python in a separate process, with the devices that a user has."""
 
 import os
 import subprocess

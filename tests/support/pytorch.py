@@ -1,7 +1,7 @@
 """Weights of the official PyTorch autoencoder, converted to our variables and back.
 
-A PyTorch state maps PyTorch's names (`encoder.0.weight`) to arrays, as `numpy.load`
-returns it for an `.npz`; PyTorch itself is not needed.
+A PyTorch state maps PyTorch's names (`encoder.0.weight`) to arrays, like the result of
+`numpy.load` for an `.npz` file. PyTorch itself is not needed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from gammavae_jax.config import Config, ModelConfig
 from gammavae_jax.models import layers
 from gammavae_jax.presets import preset
 
-# Our names and PyTorch's, in a linear layer and in a batch normalisation.
+# Our names and PyTorch's names in a linear layer and in batch normalisation.
 _DENSE = {"kernel": "weight", "bias": "bias"}
 _SCALE = {"scale": "weight", "bias": "bias"}
 _STATISTICS = {"mean": "running_mean", "var": "running_var"}

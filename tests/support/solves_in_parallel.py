@@ -1,6 +1,7 @@
-"""Fit and score batches of Gaussians again and again; a program that tests start.
+"""Fits and scores batches of Gaussians repeatedly; a program that tests start.
 
-Arguments: how many times, and how many processes compete for the cores meanwhile.
+Its arguments are the number of repetitions and the number of other processes that
+compete for the cores.
 """
 
 import multiprocessing
@@ -20,7 +21,7 @@ def spin() -> None:
 
 
 def scores_of(rows: Any) -> Any:
-    """Return the score of one clip, from fits to its own rows and to others."""
+    """Return one clip's scores, from fits to its own rows and to other rows."""
     scatter = residuals.empty_scatter(rows.shape[1])
     fits = [
         residuals.fit_gaussian(
