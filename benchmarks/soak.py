@@ -150,7 +150,7 @@ def _soak_runs(data: Path, place: Path, seconds: float, seed: int) -> dict[str, 
 def _soak_server(
     data: Path, place: Path, seconds: float, options: Any
 ) -> dict[str, Any]:
-    """Load the server for some seconds, then check its state and its exit."""
+    """Put load on the server for some seconds, then check its state and exit status."""
     recordings = good_recordings(data)
     say(f"{options.clients} clients for {seconds:.0f} s")
     with serving(place / "unbroken" / "checkpoint") as (process, address):

@@ -134,7 +134,7 @@ def kind_of(name: str) -> str:
 
 
 def _streams(plane: Any) -> list[Any]:
-    """Return the lines with a device's operations, without lines of summaries."""
+    """Return a device's lines of operations; leave out lines of summaries."""
     lines = list(plane.lines)
     streams = [line for line in lines if line.name.startswith("Stream")]
     return streams or [line for line in lines if line.name == "XLA Ops"]

@@ -1,6 +1,6 @@
 """The exception for invalid input, and functions that raise it or format messages.
 
-Some of them convert the operating system's file errors to it.
+Some of the functions convert the operating system's file errors to this exception.
 """
 
 import contextlib
@@ -131,7 +131,7 @@ def writing(out: Path, resumable: bool = False) -> Iterator[None]:
 
 
 def is_damage(error: OSError) -> bool:
-    """Return whether a missing or damaged file, not denied access, caused an error."""
+    """Return whether an error means a missing or damaged file, not denied access."""
     return error.errno in _DAMAGE
 
 

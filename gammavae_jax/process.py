@@ -210,7 +210,7 @@ def deferred_signals() -> Iterator[None]:
 
 @contextmanager
 def stoppable(message: str) -> Iterator[Stop]:
-    """Defer the first signal and let the block check for it; a second ends the block.
+    """Defer the first signal, which the block can check for; a second ends the block.
 
     Args:
         message: a line to print on standard error when the first signal arrives.

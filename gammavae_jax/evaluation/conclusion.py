@@ -109,7 +109,7 @@ def _failures(detection: Detection) -> Iterator[str]:
     if detection.has_false_alarms:
         least = percent_limits(detection.false_alarms)[0]
         yield (
-            f"at least {least} % of normal recordings raise an alarm (asked for: at "
+            f"at least {least} % of normal recordings raise an alarm (requested: at "
             f"most {_rate(detection)})"
         )
 

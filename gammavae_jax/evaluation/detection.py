@@ -142,7 +142,7 @@ class FaultCheck(NamedTuple):
 
     normal: tuple[Verdict, ...]
     faulty: tuple[Verdict, ...]
-    left_out: tuple[Verdict, ...]  # because the machine is not running
+    left_out: tuple[Verdict, ...]  # because their state is not `State.RUNNING`
     detection: Detection
 
     @property
@@ -195,8 +195,8 @@ def check_fault(
 ) -> FaultCheck:
     """Judge a detector by its verdicts on normal and faulty recordings.
 
-    Recordings in which the machine is not running are left out. The others are ranked
-    by `margin`.
+    Recordings whose state is not `State.RUNNING` are left out. The others are ranked by
+    `margin`.
 
     Args:
         normal: verdicts on recordings of the healthy machine that were not used for

@@ -71,7 +71,7 @@ class Metrics:
         about = "Scoring requests, by outcome."
         self._requests = counter("requests", about, "outcome")
         self._recordings = counter("recordings", "Recordings scored.", "machine")
-        about = "Recordings that were not judged, because of their states."
+        about = "Recordings not judged because their state is not 'running'."
         self._not_running = counter("not_running", about, "machine")
         about = "Alarms." if has_policy else "Recordings that raised an alarm."
         self._alarms = counter("alarms", about, "machine")

@@ -114,7 +114,7 @@ def _wanted_clip(
 def _not_judged(
     scored: Sequence[Scored], states: Sequence[Sequence[State]]
 ) -> list[str]:
-    """Return a note on the clips in which the machine is not running."""
+    """Return a note on the clips that are not judged because of their state."""
     named = [
         f"{recordings.clip_name(clip)} ({state})"
         for (_, recordings, _), of_machine in zip(scored, states, strict=True)

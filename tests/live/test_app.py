@@ -148,7 +148,7 @@ def test_an_unusable_recording_is_refused_in_one_line(server, case):
             "POST",
             "/score",
             400,
-            "no machine: add ?machine=NAME, where NAME is one of fan, pump",
+            "does not name a machine: add ?machine=NAME, where NAME is one of fan, pump",
         ),
         ("POST", "/score?machine=fam", 404, "did you mean 'fan'?"),
         ("GET", "/score", 405, "Method Not Allowed"),
@@ -554,7 +554,7 @@ def malformed(number):
 
 
 def post_malformed(server, numbers):
-    """Post malformed bodies; return the statuses, and check that valid ones work."""
+    """Post malformed bodies; check that valid ones are scored, and return statuses."""
     statuses = set()
     with server.client as client:
         for number in numbers:

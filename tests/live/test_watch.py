@@ -183,7 +183,7 @@ def test_the_same_silence_in_a_new_recording_is_scored(watcher):
 
 
 def test_a_folder_named_after_a_machine_in_another_unicode_form_is_its_own(watcher):
-    """MacOS stores names with decomposed characters."""
+    """On macOS, file names are stored with decomposed characters."""
     watcher.scorer = LoudnessScorer(("L\u00fcfter", "pump"))
     put(watcher.folder / "Lu\u0308fter" / "0.wav", tone(1.0))
     assert watcher.lines(2)[0].startswith("ok     L\u00fcfter")

@@ -35,7 +35,7 @@ def verdicts(scores, names="{}.wav", machine="pump", kind: Kind = Verdict):
 
 @pytest.fixture(scope="module")
 def missed():
-    """Return a check in which faults score above normal, but below the threshold."""
+    """Return a check whose faults score higher than normal, but below the threshold."""
     normal = verdicts(np.linspace(0, 1, 20), "healthy {}.wav")
     return check_fault(normal, verdicts(np.linspace(1.2, 2.7, 15), "worn {}.wav"), 0.1)
 
@@ -51,7 +51,7 @@ def test_the_page_states_the_answer_the_numbers_and_what_to_do(missed):
     assert "0 of 20" in text
     assert "13 %; 95 % interval: 1.6 to 41 %" in text
     assert "ROC curve: AUC 1.000" in text
-    assert "10 % false alarms, as asked for" in text
+    assert "10 % false alarms, as requested" in text
     assert "<code>gammavae threshold</code>" in html
     (said,) = advice(missed)
     assert said.replace("`", "") in text
