@@ -148,7 +148,7 @@ def test_an_unusable_recording_is_refused_in_one_line(server, case):
             "POST",
             "/score",
             400,
-            "does not name a machine: add ?machine=NAME, where NAME is one of fan, pump",
+            "not name a machine: add ?machine=NAME, where NAME is one of fan, pump",
         ),
         ("POST", "/score?machine=fam", 404, "did you mean 'fan'?"),
         ("GET", "/score", 405, "Method Not Allowed"),

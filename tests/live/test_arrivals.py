@@ -304,10 +304,10 @@ def test_of_six_processes_that_start_together_one_holds_the_log(path):
         )
         for _ in range(6)
     ]
-    said = sorted(process.stdout.readline() for process in processes)  # pyright: ignore
+    answers = sorted(process.stdout.readline() for process in processes)  # pyright: ignore
     for process in processes:
         process.communicate()
-    assert said == ["held\n", *["refused\n"] * 5]
+    assert answers == ["held\n", *["refused\n"] * 5]
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 

@@ -53,8 +53,8 @@ def test_the_page_states_the_answer_the_numbers_and_what_to_do(missed):
     assert "ROC curve: AUC 1.000" in text
     assert "10 % false alarms, as requested" in text
     assert "<code>gammavae threshold</code>" in html
-    (said,) = advice(missed)
-    assert said.replace("`", "") in text
+    (remedy,) = advice(missed)
+    assert remedy.replace("`", "") in text
 
 
 def test_every_recording_is_a_row_and_a_dot(missed):

@@ -246,12 +246,12 @@ def test_another_clip_has_different_pictures(page):
         seen.append([drawn(page, place) for place in range(4)])
         option = page.locator(f"#option-{clip}")
         assert option.get_attribute("aria-selected") == "true"
-    telling = (0, 2, 3)  # a collapsed code gives every clip the same reconstruction
-    for place in telling:
+    places = (0, 2, 3)  # a collapsed code gives every clip the same reconstruction
+    for place in places:
         assert len({tuple(pictures[place]) for pictures in seen}) == 3
     for pictures in seen:
         assert len({tuple(picture) for picture in pictures}) == 4
-        assert all(len(set(pictures[place])) > 20 for place in telling)
+        assert all(len(set(pictures[place])) > 20 for place in places)
 
 
 def test_the_explanation_is_strongest_at_the_tone(page):
