@@ -22,7 +22,7 @@ _RECORDINGS = {
 
 @dataclass(frozen=True)
 class Demo:
-    """Show the whole workflow on a synthetic fan; this takes two or three minutes."""
+    """Show the whole workflow on a synthetic fan; this takes about a minute or two."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("demo")
     """Folder to create for the recordings, the detector and the report."""

@@ -37,7 +37,7 @@ from gammavae_jax.scoring.sample_size import clips_needed
 
 _DAY = 86400.0  # s
 _LEVEL = 0.1  # half of the reference fault's segments have p-values up to this
-_QUANTILES = 0.05, 0.95  # the limits of the range of false alarms
+_CONFIDENCE = 0.95  # of the upper limit of false alarms
 _MOST_RECORDINGS = 100_000  # the largest number that an error message suggests
 
 
@@ -229,16 +229,16 @@ def with_expectations(policy: AlarmPolicy, stream: Stream) -> AlarmPolicy:
         raise InputError(f"{problem}: record {needed}, or raise the rate")
     correlation = stream.correlation(n)
     share = scipy.stats.beta(rank, n_recordings + 1 - rank)
-    # Independent segments give the lower limit, correlated ones the upper limit.
-    ends = share.ppf(_QUANTILES)
-    low = float(chance_given_share(ends[:1], 0.0, k, n)[0])
-    high = float(chance_given_share(ends[1:], correlation, k, n)[0])
+    # There is no lower limit: new clips often score lower than held-out clips, which
+    # are compared with fewer recordings.
+    largest_share = share.ppf([_CONFIDENCE])
+    most = float(chance_given_share(largest_share, correlation, k, n)[0])
     wait = expected_segments(k, n, _share_of_fault(policy.level))
     per_day = stream.segments_per_day
     seconds = _DAY / per_day
     expected = Expected(
         per_day * chance_of_alarm(rank, n_recordings, correlation, k, n),
-        (per_day * low, per_day * high),
+        per_day * most,
         stream.segment_seconds,
         per_day,
         wait * seconds,

@@ -51,7 +51,7 @@ class Expected(NamedTuple):
     """The expected false alarms and delays of a policy; see `alarm_plan`."""
 
     false_alarms_per_day: float  # at most
-    range: tuple[float, float]  # with 90 % probability, given the training recordings
+    upper_limit: float  # false alarms per day, with 95 % probability
     segment_seconds: float
     segments_per_day: float
     delay_of_half: float  # s; for a reference fault (see `alarm_plan`)
@@ -187,13 +187,13 @@ class AlarmPolicy:
             text += f", then hold for {duration(self.hold_seconds)}"
         if self.expected is None:
             return f"{text}."
-        of, (low, high) = self.expected, self.expected.range
+        of = self.expected
         most = rounded(max(of.false_alarms_per_day, _LEAST))
         return (
             f"{text} (segments of {duration(of.segment_seconds)}). Expect at most "
             f"{most} false alarms per day; given "
             f"{of.n_recordings:.3g} independent training recordings, the real number "
-            f"is {_rounded(low)} to {_rounded(high)} with 90 % probability. A fault "
+            f"is at most {_rounded(of.upper_limit)} with 95 % probability. A fault "
             "that raises half of its segments above the 10 % level is reported after "
             f"{duration(of.delay_of_half)} on average; if all its segments count, "
             f"after {duration(of.delay_of_all)}."
