@@ -36,6 +36,7 @@ class Report(NamedTuple):
     about: Mapping[str, Any] = {}  # timing and environment
     title: str = "Anomalous sound detection"
     is_evaluated: bool = True  # false for a user's own recordings, without labels
+    least_p: Mapping[str, float] = {}  # the smallest possible p-value, by machine
     # The command that adds the pictures of a clip; {clip} stands for its name.
     how_to_show: str = ""
 
@@ -48,7 +49,8 @@ def report_html(report: Report, shown: Iterable[tuple[int, int, str]] = ()) -> s
     """
     config = report.config
     scores = sorted(config.scores, key=lambda name: name != config.score)
-    data = scores_payload(config, report.machines, report.rows, scores)
+    content = report.machines, report.rows, scores, report.least_p
+    data = scores_payload(config, *content)
     data["howToShow"] = report.how_to_show
     officials, means = {}, {}
     if report.rows:
@@ -92,7 +94,8 @@ def _results_facts(
     config = report.config
     if not officials:
         alarms = sum(int(c.decisions(config.score)[0].sum()) for c in report.machines)
-        yield "alarms", str(alarms), f"by {config.score}"
+        detail = f"by {config.score}" if report.is_evaluated else ""
+        yield "alarms", str(alarms), detail
         return
     official, bars = officials[config.score], report.error_bars.get(config.score)
     n_seeds = len(official["per_seed"])

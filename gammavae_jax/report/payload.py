@@ -1,6 +1,7 @@
 """The data that a page plots: every clip's scores, by machine."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,10 +38,12 @@ def scores_payload(
     machines: Sequence[ScoredClips],
     rows: Sequence[Row],
     scores: Sequence[str],
+    least_p: Mapping[str, float],
 ) -> dict[str, Any]:
     """Return the data for `report.js`.
 
-    Numbers are rounded, and those that are not finite are replaced by None.
+    Numbers are rounded, and those that are not finite are replaced by None. `least_p`
+    gives the smallest possible p-value of some machines.
     """
     metrics = {(r.machine, r.section, r.score, r.seed): r for r in rows}
     return {
@@ -56,6 +59,7 @@ def scores_payload(
                 "clips": list(clips.names),
                 "labels": list(clips.labels),
                 "domains": list(clips.domains),
+                "leastP": finite(least_p.get(clips.machine, math.nan)),
                 "scores": {
                     score: [
                         _scores_of_seed(clips, score, s, metrics, seed)

@@ -64,7 +64,13 @@ def write_recordings_report(
     ]
     is_cut = any(len(r.recording) > len(r.names) for _, r, _ in scored)
     notes += [_PARTS_NOTE] if is_cut else []
-    report = Report(config, machines, notes=notes, is_evaluated=False)
+    report = Report(
+        config,
+        machines,
+        notes=notes,
+        least_p=_least_p_values(detector, scored),
+        is_evaluated=False,
+    )
     page = report_html(report, show_clips(detector, wanted))
     try:
         write_text(path, page)
@@ -95,6 +101,14 @@ def _scored_clips(
         {} if p_values is None else {score: p_values[None]},
         detector.config.seeds[:1],
     )
+
+
+def _least_p_values(detector: Detector, scored: Sequence[Scored]) -> dict[str, float]:
+    """Return the p-value of a clip that scores higher than all held-out clips."""
+    names, score = machine_names(detector), detector.config.score
+    highest = np.array([np.inf])
+    found = {n: clip_p_values(detector, score, 0, n, highest) for n, _, _ in scored}
+    return {names[n]: float(p[0]) for n, p in found.items() if p is not None}
 
 
 def _wanted_clip(

@@ -33,6 +33,8 @@
   const percent = (fraction) => (fraction === null ? "\u2013" : (100 * fraction).toFixed(1));
   const hertz = (f) => (f >= 1000 ? `${+(f / 1000).toFixed(2)} kHz` : `${Math.round(f)} Hz`);
   const pValue = (p) => (p === null ? "\u2013" : p < 0.001 ? p.toExponential(1) : p.toFixed(3));
+  // No p-value is smaller than `least`: a smaller one would need more training recordings.
+  const isLeast = (p, least) => p !== null && least !== null && p <= least * (1 + 1e-6);
 
   // ---- sortable tables
 
@@ -182,7 +184,7 @@
     place.replaceChildren(svg, make("div", { class: "legend" }, ...used.map(([label, word]) =>
       make("span", {}, draw("svg", { viewBox: "0 0 16 7", "aria-hidden": "true" }, draw("rect", { class: label || "unknown", width: 16, height: 7 })),
         word + (used.length > 1 ? direction[label] ?? "" : "")))));
-    $("histogram-title").textContent = `Number of clips by score (${data.scores[state.score]})${hasDomains ? " and domain" : ""}`;
+    $("histogram-title").textContent = `Number of clips by score${hasLabels ? ` (${data.scores[state.score]})` : ""}${hasDomains ? " and domain" : ""}`;
   }
 
   // Points of a ROC curve, [false-alarm rate, detection rate]; equal scores form one step.
@@ -297,7 +299,7 @@
 
   function drawRanking() {
     const { values, p } = scored();
-    const { clips, labels, domains } = machine();
+    const { clips, labels, domains, leastP } = machine();
     const [, , keeps] = FILTERS.find(([key]) => key === state.filter);
     const places = new Map(ranked().map((clip, rank) => [clip, rank + 1]));
     listed = ranked().filter(keeps);
@@ -305,7 +307,7 @@
       const result = outcome(clip);
       const isWrong = result === "false alarm" || result === "missed";
       const label = { normal: "normal", anomaly: "anomalous" }[labels[clip]] ?? (hasLabels ? "unlabelled" : "");
-      const meta = [label, domains[clip], p ? `p = ${pValue(p[clip])}` : ""].filter(Boolean).join(" \u00b7 ");
+      const meta = [label, domains[clip], p ? `p ${isLeast(p[clip], leastP) ? "\u2264" : "="} ${pValue(p[clip])}` : ""].filter(Boolean).join(" \u00b7 ");
       const mark = block(clip) ? make("span", { class: "pictured", role: "img", "aria-label": "with pictures" }) : null;
       return make("li", { role: "option", id: `option-${clip}`, "data-clip": clip, "aria-selected": "false" },
         make("span", { class: "rank" }, String(places.get(clip)), mark),
@@ -399,11 +401,11 @@
 
   function facts(clip) {
     const { values, p, threshold } = scored();
-    const { labels, domains } = machine();
+    const { labels, domains, leastP } = machine();
     const pairs = [
-      [data.scores[state.score], short(values[clip])],
+      [hasLabels ? data.scores[state.score] : "score", short(values[clip])],
       ["threshold", short(threshold)],
-      ["p-value", p ? pValue(p[clip]) : "\u2013"],
+      ["p-value", p ? (isLeast(p[clip], leastP) ? "\u2264 " : "") + pValue(p[clip]) : "\u2013"],
       ["decision", isAlarm(clip) ? "alarm" : "no alarm"],
     ];
     if (hasLabels) pairs.push(["label", { normal: "normal", anomaly: "anomalous" }[labels[clip]] ?? "unknown"]);

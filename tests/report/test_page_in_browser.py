@@ -1,5 +1,6 @@
 """`report.html` as users see it: opened in Chromium, clicked through, measured."""
 
+import dataclasses
 import json
 import shlex
 from types import SimpleNamespace
@@ -541,6 +542,32 @@ def test_pictures_stop_at_the_byte_budget(made, scored):
 
 
 N_MACHINES, N_CLIPS, SECONDS = 7, 200, 10
+
+
+def test_a_page_of_own_recordings_needs_no_knowledge_of_scores(
+    chromium, made, scored, tmp_path
+):
+    """No preset or score is named; the smallest possible p-value is marked."""
+    config = dataclasses.replace(made.detector.config, scores=("mse",), n_seeds=1)
+    unknown, p_values = ("",) * 12, np.linspace(0.05, 0.6, 12)[None]
+    pump = scored[1][1]._replace(
+        labels=unknown,
+        domains=unknown,
+        p_values={"mse": p_values},
+        seeds=config.seeds,
+    )
+    report = Report(config, [pump], least_p={"pump": 0.05}, is_evaluated=False)
+    path = tmp_path / "report.html"
+    path.write_text(report_html(report))
+    with opened(chromium, path) as page:
+        text = page.inner_text("body")
+        listed = page.locator("#ranking [role=option]").all_inner_texts()
+    assert "mse" not in text
+    assert "Preset" not in text
+    marked = [option for option in listed if "p \u2264 0.050" in option]
+    assert len(marked) == 1
+    assert "clip 0 of 1" in marked[0] or HOSTILE in marked[0]
+    assert sum("p = 0." in option for option in listed) == 11
 
 
 @pytest.mark.slow
