@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from gammavae_jax.data.features import mel_filterbank
-from gammavae_jax.data.groups import with_groups
-from gammavae_jax.data.recording_clips import LoadedRecordings
-from gammavae_jax.data.recordings import by_machine, of_training
+from gammavae_jax.data.recordings.clips import LoadedRecordings
+from gammavae_jax.data.recordings.groups import with_groups
+from gammavae_jax.data.recordings.sources import by_machine, of_training
 from gammavae_jax.data.training_clips import TrainingClips
 from gammavae_jax.errors import InputError
 from gammavae_jax.runs.detector_parameters import (

@@ -17,7 +17,7 @@ from sklearn.model_selection import cross_val_score
 
 import gammavae_jax as gv
 from gammavae_jax.data.arrays import HELD_OUT
-from gammavae_jax.data.recordings import of_training
+from gammavae_jax.data.recordings.sources import of_training
 from gammavae_jax.errors import InputError
 from gammavae_jax.runs.checkpoint import (
     load_detector,

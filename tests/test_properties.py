@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import from_dict, override, to_dict
-from gammavae_jax.data.archives import recordings_in
+from gammavae_jax.data.audio.archives import recordings_in
 from gammavae_jax.data.names import clip_stem, machine_and_section
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.evaluation.metrics import auc, evaluate_section, partial_auc

@@ -30,11 +30,11 @@ ROOMS = (
 # The only modules that may import these libraries.
 RESTRICTED_LIBRARIES: dict[str, set[str]] = {
     "tensorflow_probability": {"models.gamma_sampler"},
-    "soundfile": {"data.audio", "report.pictures"},
+    "soundfile": {"data.audio.files", "report.pictures"},
     "sklearn": {"runs.estimator_protocol", "evaluation.metrics"},
     "jinja2": {"report.templates"},
     "orbax": {"runs.stored_arrays"},
-    "soxr": {"data.audio"},
+    "soxr": {"data.audio.files"},
     "fastapi": {"live.app"},
     "starlette": {"live.app"},
     "uvicorn": {"live.app"},
@@ -49,8 +49,8 @@ FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 # All modules read files through `files`, except those that read files of the package or
 # of the system, or members of an archive.
 READ_OTHER_FILES = {
-    *("data.archives", "data.download.catalogue", "evaluation.submission", "live.app"),
-    *("report.templates", "runs.fleet.plan", "files"),
+    *("data.audio.archives", "data.download.catalogue", "evaluation.submission"),
+    *("files", "live.app", "report.templates", "runs.fleet.plan"),
 }
 # JSON from elsewhere is parsed only by `config_json`.
 PARSE_OTHER_JSON = {"config_json", "data.download.catalogue", "devices.cluster"}

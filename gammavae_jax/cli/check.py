@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from gammavae_jax.anomaly_detector import AnomalyDetector
-    from gammavae_jax.data.channels import Channels
+    from gammavae_jax.data.audio.channels import Channels
     from gammavae_jax.evaluation.detection import FaultCheck
     from gammavae_jax.evaluation.intervals import Share
     from gammavae_jax.scoring.verdict import Verdict
@@ -92,9 +92,11 @@ class Check(ScoringOptions):
 
     def _check_recordings(self, channels: "Channels") -> None:
         """Raise an InputError if a recording cannot be in the folder that it is in."""
-        from gammavae_jax.data.duplicates import find_duplicates
-        from gammavae_jax.data.normal_names import require_normal_names
-        from gammavae_jax.data.recordings import find_recordings
+        from gammavae_jax.data.names import require_normal_names
+        from gammavae_jax.data.recordings.sources import (
+            find_duplicates,
+            find_recordings,
+        )
 
         normal, faulty = map(find_recordings, (self.normal, self.faulty))
         require_normal_names(

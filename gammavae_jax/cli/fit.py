@@ -122,7 +122,7 @@ class Fit:
 
 def _subfolders(root: Path) -> list[Path]:
     """Return a folder's visible subfolders, and report the files that are left out."""
-    from gammavae_jax.data.listing import (
+    from gammavae_jax.data.audio.listing import (
         ELSEWHERE,
         is_hidden,
         left_out_lines,

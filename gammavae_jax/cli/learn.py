@@ -68,7 +68,7 @@ class Learn:
         prepare(models_in_checkpoint(self.detector))
 
         from gammavae_jax.anomaly_detector import AnomalyDetector
-        from gammavae_jax.data.recordings import of_known_machines
+        from gammavae_jax.data.recordings.sources import of_known_machines
         from gammavae_jax.runs.detector_folder import require_place
 
         new = AnomalyDetector.load(self.detector)

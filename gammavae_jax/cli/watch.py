@@ -96,7 +96,7 @@ class Watch(LiveOptions):
         """
         from rich.console import Console
 
-        from gammavae_jax.data.recordings import known_machine
+        from gammavae_jax.data.recordings.sources import known_machine
         from gammavae_jax.live.announce import Announcer, JsonLines, Webhook
         from gammavae_jax.live.arrivals import ScoredLog
         from gammavae_jax.live.quiet_hours import QuietSender

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.data.channel_levels import DEAD_DB, ChannelLevels, LoudestChannel
+from gammavae_jax.data.audio.channels import DEAD_DB, ChannelLevels, LoudestChannel
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.usual_sound import UsualSound, usual_sound
 from gammavae_jax.errors import printable

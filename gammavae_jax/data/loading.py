@@ -19,8 +19,7 @@ from gammavae_jax.data.machines import (
     is_supplemental,
     parts_below,
 )
-from gammavae_jax.data.names import require_names
-from gammavae_jax.data.normal_names import require_normal_names
+from gammavae_jax.data.names import require_names, require_normal_names
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.log import Log
 

@@ -22,8 +22,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gammavae_jax.data.archives import is_archive, recordings_in
-from gammavae_jax.data.listing import is_hidden, not_listed, require_listing
+from gammavae_jax.data.audio.archives import is_archive, recordings_in
+from gammavae_jax.data.audio.listing import is_hidden, not_listed, require_listing
 from gammavae_jax.data.names import (
     ClipName,
     clip_stem,

@@ -1,18 +1,19 @@
-"""Parses the names of clips and score files from every challenge year.
+"""Parses names of clips and score files, and finds names that say "not normal".
 
-2020: `normal_id_01_00000000.wav`; from 2021 on:
-`section_00_source_train_normal_0000_<attributes>.wav`, where parts may be missing
-(as in anonymous `section_00_0000.wav`, or 2024's `section_00_source_normal_0035_...`).
-Relying on positions would silently mislabel such clips, so the parser looks for words.
+Clips from 2020 are called `normal_id_01_00000000.wav`; later ones are called
+`section_00_source_train_normal_0000_<attributes>.wav`, where parts may be missing (as
+in `section_00_0000.wav`, or in 2024's `section_00_source_normal_0035_...`). Relying on
+positions would silently mislabel such clips, so the parser looks for words.
 """
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import NamedTuple
 
-from gammavae_jax.errors import InputError
+from gammavae_jax.errors import InputError, printable
 
 DOMAINS = ("source", "target")
 SPLITS = ("train", "test")
@@ -62,13 +63,10 @@ def parse_clip_name(file_name: str) -> ClipName:
 
     The index is the first number that does not belong to the section. Only words
     before the index count, because attribute values may also be words like "normal" or
-    "source". A label counts only if the whole name follows the pattern of labelled
-    clips: `not_normal_3.wav` has none. A name with `id_` and no domain is from 2020,
-    when all clips were from one domain, later called source; the official baseline
-    reads such names the same way.
-
-    This never fails: for a name without any of these parts, the section is "00" and all
-    other parts are "".
+    "source". A label counts only if `is_labelled` is true. A name with `id_` and no
+    domain is from 2020, when all clips were from one domain, later called source; the
+    official baseline reads such names the same way. A name without any of these parts
+    has the section "00".
     """
     tokens = clip_stem(file_name).split("_")
     section, at = _section_and_index(tokens)
@@ -131,3 +129,104 @@ def require_names(machine: str, section: str, names: Iterable[str]) -> None:
         if not name or re.search(f"[{_UNWRITABLE}]", name):
             problem = f"the name {name!r} cannot be written to a score file"
             raise InputError(f"{problem}: rename the recording")
+
+
+# Words that say "not normal". Only whole words count: "broken", but not "unbroken".
+# Neither negated words (`no_anomaly`, `fault-free`) nor the names of tasks
+# (`anomaly_detection`) count, but a negated "normal" does.
+_WORDS = {
+    *("abnormal", "abnormality", "abnormalities", "nonnormal"),
+    *("anomaly", "anomalies", "anomalous", "faulty", "fault", "faults"),
+    *("broken", "damaged", "defect", "defective", "defects", "failure", "failures"),
+    *("breakdown", "malfunction", "malfunctioning", "nok"),
+}
+_CAPITALS = {"NG"}  # "not good"; in small letters, it may be a name or a unit
+_NEGATIONS_BEFORE = {"no", "non", "not", "without", "zero", "before"}
+_NEGATIONS_AFTER = {
+    *("free", "monitoring", "prediction", "diagnosis"),
+    *("detection", "detector", "detectors"),
+}
+_NEGATIONS_OF_NORMAL = {"ab", "non", "not", "un"}
+_TEST_WORDS = {"test", "tests", "testing"}  # in the name of a folder
+_PLACES_OF_TESTS = {"bed", "bench", "rig", "room", "stand"}  # `test_bench` is a place
+_NORMAL_FOLDERS = {"train", "normal"}
+_WORD = re.compile(r"[^\W\d_]?[a-z]+|[A-Z]+(?![a-z])|[^\W\d_]+")
+_TOKEN = re.compile(r"[^\W\d_]+")  # `AbNormal` is one token, but two words
+
+
+def fault_word(name: str) -> str | None:
+    """Return a name's first word that means "not normal", or None.
+
+    A name in the challenge's form whose label is "normal" is always accepted, because
+    the attributes after the label may contain any words.
+    """
+    if section_word(name) and parse_clip_name(name).label == "normal":
+        return None
+    text = unicodedata.normalize("NFKC", name)
+    found = (_first_fault(form.findall(text)) for form in (_WORD, _TOKEN))
+    return next(filter(None, found), None)
+
+
+def _first_fault(words: Sequence[str]) -> str | None:
+    lower = [word.lower() for word in words]
+    around = zip(["", *lower], lower, [*lower[1:], ""], words, strict=False)
+    for before, word, after, written in around:
+        if word == "normal" and before in _NEGATIONS_OF_NORMAL:
+            return f"{before} {word}"
+        is_negated = before in _NEGATIONS_BEFORE or after in _NEGATIONS_AFTER
+        if (word in _WORDS or written in _CAPITALS) and not is_negated:
+            return word
+    return None
+
+
+def require_normal_names(
+    recordings: Iterable[tuple[str | PurePath, Sequence[str]]],
+    remedy: str,
+    kind: str = "training clip",
+    why: str = "models learn from normal sounds only",
+) -> None:
+    """Reject recordings whose names say that the machine was not normal.
+
+    Args:
+        recordings: each recording's name, for the message, and the names to check:
+            those of the folders that contain the recording, and its own.
+        remedy: what the user can do; this and the other arguments are for the message.
+        kind: what the recordings are.
+        why: why they have to be normal.
+
+    Raises:
+        InputError: a name contains a word such as "abnormal", or a recording is in a
+            folder such as `test` or `test_data`, beside a folder `train` or `normal`.
+    """
+    recordings = list(recordings)
+    found = ((n, filter(None, map(fault_word, parts))) for n, parts in recordings)
+    named = [(name, word) for name, words in found if (word := next(words, None))]
+    if named:
+        name, word = named[0]
+        several = f" ({len(named)} recordings have such names)" if named[1:] else ""
+        raise InputError(
+            f"{printable(name)}: the name or folder of this {kind} contains {word!r}, "
+            f"but {why}: {remedy}{several}"
+        )
+    folders = [
+        (name, tuple(parts[:n]), parts[n])
+        for name, parts in recordings
+        for n in range(1, len(parts) - 1)
+    ]
+    beside = defaultdict(set)
+    for _, parent, folder in folders:
+        beside[parent].add(folder.lower())
+    for name, parent, folder in folders:
+        normal = beside[parent] & _NORMAL_FOLDERS
+        if normal and _holds_test_clips(folder):
+            raise InputError(
+                f"{printable(name)}: the folder {printable(folder)!r} is beside "
+                f"{min(normal)!r}, and test clips may be anomalous: pass "
+                f"the folder {min(normal)!r} only"
+            )
+
+
+def _holds_test_clips(folder: str) -> bool:
+    words = [word.lower() for word in _WORD.findall(folder)]
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    return any(w in _TEST_WORDS and after not in _PLACES_OF_TESTS for w, after in pairs)

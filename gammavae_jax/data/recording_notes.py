@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gammavae_jax.data.archives import is_archive, left_out_in, recordings_in
-from gammavae_jax.data.clips import NamedClips, clip_identities
-from gammavae_jax.data.listing import (
+from gammavae_jax.data.audio.archives import is_archive, left_out_in, recordings_in
+from gammavae_jax.data.audio.listing import (
     BROKEN,
     ELSEWHERE,
     OTHER_FORMAT,
@@ -24,6 +23,7 @@ from gammavae_jax.data.listing import (
     left_out_lines,
     require_listing,
 )
+from gammavae_jax.data.clips import NamedClips, clip_identities
 from gammavae_jax.data.machines import (
     FOLDERS_READ,
     entries,

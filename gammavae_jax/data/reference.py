@@ -47,7 +47,7 @@ def spectrogram(
     """Return a clip's log-mel, without what a reference channel predicts of it.
 
     Args:
-        waveform: a clip with the channels `config.channels`; see `data.channels`.
+        waveform: a clip with the channels `config.channels`; see `audio.channels`.
         filterbank: from `mel_filterbank`.
         config: the feature settings.
 

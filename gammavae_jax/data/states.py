@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Float
 
 from gammavae_jax.config import FeatureConfig
+from gammavae_jax.data.audio.samples import Signal
 from gammavae_jax.data.conditions import Conditions
-from gammavae_jax.data.recording_clips import LoadedRecordings
-from gammavae_jax.data.signals import Signal
+from gammavae_jax.data.recordings.clips import LoadedRecordings
 from gammavae_jax.data.usual_sound import (
     UsualSound,
     level_range,

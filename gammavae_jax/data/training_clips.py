@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int16
 
+from gammavae_jax.data.audio.samples import Signal
 from gammavae_jax.data.clips import Clips, group_numbers
-from gammavae_jax.data.groups import without_attributes
 from gammavae_jax.data.machines import clip_file
-from gammavae_jax.data.recording_clips import LoadedRecordings
-from gammavae_jax.data.signals import Signal
+from gammavae_jax.data.recordings.clips import LoadedRecordings
+from gammavae_jax.data.recordings.groups import without_attributes
 
 _STEPS_IN_DB = 200
 _SAME_STEPS = 2  # computers round differently

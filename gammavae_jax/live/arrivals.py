@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from gammavae_jax.config_json import parse_json
-from gammavae_jax.data.audio_header import lacks_samples
-from gammavae_jax.data.listing import Reason, list_recordings, status_of
+from gammavae_jax.data.audio.header import lacks_samples
+from gammavae_jax.data.audio.listing import Reason, list_recordings, status_of
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import (
     FolderInUse,

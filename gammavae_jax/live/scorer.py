@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from gammavae_jax.data.audio import RecordingBlocks, resampled_blocks
-from gammavae_jax.data.channels import near_waveform
+from gammavae_jax.data.audio.channels import near_waveform
+from gammavae_jax.data.audio.files import RecordingBlocks, resampled_blocks
+from gammavae_jax.data.audio.samples import signal_of
 from gammavae_jax.data.clips import Clips, require_window
 from gammavae_jax.data.conditions import Heard, notes_on
 from gammavae_jax.data.machines import clip_file
-from gammavae_jax.data.recording_clips import cut_blocks, cut_lengths, split_lengths
+from gammavae_jax.data.recordings.clips import cut_blocks, cut_lengths, split_lengths
 from gammavae_jax.data.reference import spectrogram
-from gammavae_jax.data.signals import signal_of
 from gammavae_jax.data.states import State, state_of
 from gammavae_jax.live.alarms import AlarmUpdate
 from gammavae_jax.scoring.alarm_plan import AlarmRequest, mean_clip_seconds, plan_policy
@@ -28,7 +28,7 @@ from gammavae_jax.scoring.verdict import Verdict
 if TYPE_CHECKING:
     from gammavae_jax.anomaly_detector import AnomalyDetector
 
-Waveform = Float32[np.ndarray, "sample *channel"]  # see `data.channels`
+Waveform = Float32[np.ndarray, "sample *channel"]  # see `audio.channels`
 
 
 class ScoredRecording(NamedTuple):

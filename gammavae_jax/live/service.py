@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from gammavae_jax.data.audio import RecordingBlocks, open_recording
-from gammavae_jax.data.recordings import known_machine
+from gammavae_jax.data.audio.files import RecordingBlocks, open_recording
+from gammavae_jax.data.recordings.sources import known_machine
 from gammavae_jax.errors import InputError
 from gammavae_jax.live.alarms import LiveAlarms
 from gammavae_jax.live.announce import Announcer

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gammavae_jax.data.audio import open_recording
-from gammavae_jax.data.listing import HIDDEN, left_out_lines
+from gammavae_jax.data.audio.files import open_recording
+from gammavae_jax.data.audio.listing import HIDDEN, left_out_lines
 from gammavae_jax.data.names import nfc
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.live.alarms import LiveAlarms

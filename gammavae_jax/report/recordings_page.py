@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from gammavae_jax.data.recording_clips import LoadedRecordings
+from gammavae_jax.data.recordings.clips import LoadedRecordings
 from gammavae_jax.data.states import State
 from gammavae_jax.errors import InputError, names_text
 from gammavae_jax.files import write_text

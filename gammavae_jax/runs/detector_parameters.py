@@ -9,7 +9,7 @@ import numpy as np
 
 from gammavae_jax.config import Config, FeatureConfig
 from gammavae_jax.config_json import override
-from gammavae_jax.data.recording_clips import require_clip_length
+from gammavae_jax.data.recordings.clips import require_clip_length
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 from gammavae_jax.presets import preset as named_preset

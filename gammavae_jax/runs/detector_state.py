@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
-from gammavae_jax.data.recording_clips import LoadedRecordings
-from gammavae_jax.data.recordings import of_known_machines
+from gammavae_jax.data.recordings.clips import LoadedRecordings
+from gammavae_jax.data.recordings.sources import of_known_machines
 from gammavae_jax.data.training_clips import TrainingClips
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log

@@ -8,8 +8,8 @@ from jaxtyping import Float
 
 from gammavae_jax.config import Config
 from gammavae_jax.data.conditions import Conditions, notes_on
-from gammavae_jax.data.recording_clips import LoadedRecordings, load_all
-from gammavae_jax.data.recordings import Recordings
+from gammavae_jax.data.recordings.clips import LoadedRecordings, load_all
+from gammavae_jax.data.recordings.sources import Recordings
 from gammavae_jax.log import Log
 
 

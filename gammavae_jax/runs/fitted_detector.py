@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gammavae_jax.data.recordings import known_machine, one_machine
+from gammavae_jax.data.recordings.sources import known_machine, one_machine
 from gammavae_jax.data.states import State
 from gammavae_jax.errors import InputError
 from gammavae_jax.runs.detector_state import DetectorState

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gammavae_jax.config import Config, FeatureConfig
-from gammavae_jax.data.audio import read_clip
+from gammavae_jax.data.audio.files import read_clip
 from gammavae_jax.data.clips import Clips, NamedClips
 from gammavae_jax.data.machines import unit_name
 from gammavae_jax.data.synthetic.dataset import is_synthetic

@@ -13,7 +13,7 @@ import numpy as np
 
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import to_dict
-from gammavae_jax.data.signals import Signal
+from gammavae_jax.data.audio.samples import Signal
 from gammavae_jax.data.training_clips import TrainingClips
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.runs.stored_arrays import (

@@ -28,7 +28,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from gammavae_jax.data.recording_clips import LoadedRecordings
+from gammavae_jax.data.recordings.clips import LoadedRecordings
 from gammavae_jax.data.states import State, states_of
 from gammavae_jax.errors import InputError
 from gammavae_jax.scoring.detector import Detector, machine_names

@@ -12,10 +12,10 @@ from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import TRAIN, Capacity, ClipArrays, capacity_to_learn
 from gammavae_jax.data.clips import NamedClips, recording_numbers
 from gammavae_jax.data.conditions import Conditions, conditions_of
-from gammavae_jax.data.groups import group_clips, unmatched_note, with_groups
 from gammavae_jax.data.loading import Machines
-from gammavae_jax.data.recording_clips import LoadedRecordings, parts_held_together
 from gammavae_jax.data.recording_notes import note_reference_channel
+from gammavae_jax.data.recordings.clips import LoadedRecordings, parts_held_together
+from gammavae_jax.data.recordings.groups import group_clips, unmatched_note, with_groups
 from gammavae_jax.data.training_clips import TrainingClips, kept_clips
 from gammavae_jax.devices.local import local_devices
 from gammavae_jax.devices.placement import Placement
@@ -170,7 +170,7 @@ def fit_recordings(
 ) -> tuple[Detector, dict[str, TrainingClips]]:
     """Fit a detector to a user's own recordings; see `fit` for the shared arguments.
 
-    `groups` has a label for each recording; see `data.groups.with_groups`.
+    `groups` has a label for each recording; see `recordings.groups.with_groups`.
 
     Returns:
         The detector, and the training clips of each machine.

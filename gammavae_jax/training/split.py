@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import HELD_OUT, TRAIN, AnyArray, TrainingArrays
 from gammavae_jax.data.features import edge_frames
-from gammavae_jax.data.recording_clips import parts_held_together
+from gammavae_jax.data.recordings.clips import parts_held_together
 from gammavae_jax.data.statistics import spectrum
 from gammavae_jax.devices.placement import in_float32
 from gammavae_jax.errors import InputError

@@ -9,8 +9,8 @@ import soundfile
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data.conditions import conditions_of, notes_on
 from gammavae_jax.data.features import mel_filterbank
-from gammavae_jax.data.recording_clips import load_recordings
-from gammavae_jax.data.recordings import find_recordings
+from gammavae_jax.data.recordings.clips import load_recordings
+from gammavae_jax.data.recordings.sources import find_recordings
 
 RATE = 16000
 FEATURES = FeatureConfig()

@@ -9,6 +9,7 @@ import pytest
 from support.challenge_files import evaluate_directory
 from support.layouts import LAYOUTS, MORE_LAYOUTS, build
 from support.logs import quiet_log, text_of
+from support.recorded import fill
 
 from gammavae_jax.config_json import override
 from gammavae_jax.data.loading import Source, find_all
@@ -238,17 +239,11 @@ def test_requesting_missing_supplemental_clips_is_an_error(data_root):
         find_all(source)
 
 
-def touch(folder, *paths):
-    for path in paths:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).touch()
-
-
 @pytest.mark.parametrize("unused", ["test_rename", "test"])
 def test_an_empty_folder_is_ignored(tmp_path, unused):
     """The baseline's tools create both folders before copying anything."""
     other = {"test_rename": "test", "test": "source_test"}[unused]
-    touch(tmp_path / "fan", "train/section_00_0000.wav", f"{other}/section_00_0001.wav")
+    fill(tmp_path / "fan", "train/section_00_0000.wav", f"{other}/section_00_0001.wav")
     (tmp_path / "fan" / unused).mkdir()
     (files,) = find_clips(tmp_path, "fan")
     assert [clip.path.parent.name for clip in files.test] == [other]
@@ -256,7 +251,7 @@ def test_an_empty_folder_is_ignored(tmp_path, unused):
 
 @pytest.mark.parametrize("folder", ["source_test", "test_rename"])
 def test_a_machine_may_have_only_this_folder(tmp_path, folder):
-    touch(tmp_path / "fan", f"{folder}/section_00_0001.wav")
+    fill(tmp_path / "fan", f"{folder}/section_00_0001.wav")
     assert find_machines(tmp_path) == ["fan"]
     (files,) = find_clips(tmp_path, "fan", ["test"])
     assert (len(files.train), len(files.test)) == (0, 1)
@@ -266,7 +261,7 @@ def test_a_machine_may_have_only_this_folder(tmp_path, folder):
 def test_a_section_without_test_clips_is_refused_with_their_folder(tmp_path, folder):
     """So is additional training data published before the evaluation set."""
     clips = [f"train/section_0{i}_0000.wav" for i in range(2)]
-    touch(tmp_path / "fan", *clips, f"{folder}/section_00_0001.wav")
+    fill(tmp_path / "fan", *clips, f"{folder}/section_00_0001.wav")
     message = rf"section 01 of fan has no test clips: add some to '.*fan/{folder}'"
     with pytest.raises(InputError, match=message):
         find_clips(tmp_path, "fan")
@@ -282,7 +277,7 @@ def test_a_section_without_test_clips_is_refused_with_their_folder(tmp_path, fol
 )
 def test_two_clips_with_the_same_name_are_refused(tmp_path, one, other):
     clips = ("train/section_00_0000.wav", "test/section_00_0000.wav")
-    touch(tmp_path / "fan", *clips, one, other)
+    fill(tmp_path / "fan", *clips, one, other)
     message = rf"{one}' and '.*{other}' have the same base name"
     with pytest.raises(InputError, match=message):
         find_clips(tmp_path, "fan")

@@ -1,8 +1,7 @@
 """Machine folders: which recordings are found, and what is refused."""
 
-from pathlib import Path
-
 import pytest
+from support.recorded import fill
 
 from gammavae_jax.data.machines import (
     find_clips,
@@ -14,14 +13,6 @@ from gammavae_jax.errors import InputError
 
 TRAIN = "section_00_source_train_normal_0000.wav"
 TEST = "section_00_source_test_anomaly_0000.wav"
-
-
-def fill(root: Path, *paths: str) -> Path:
-    """Create empty files in a folder; these tests do not open recordings."""
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).touch()
-    return root
 
 
 @pytest.fixture

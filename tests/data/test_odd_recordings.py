@@ -11,7 +11,7 @@ from support.odd_recordings import AS_BYTES, ODD, RATE, WAV, Accepted, N, encode
 
 import gammavae_jax as gv
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.data.audio import open_recording, read_clip, read_recording
+from gammavae_jax.data.audio.files import open_recording, read_clip, read_recording
 from gammavae_jax.data.features import mel_filterbank, samples_needed
 from gammavae_jax.data.loading import load_split
 from gammavae_jax.data.machines import find_clips

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from support.packing import pack
+from support.recorded import fill
 
 from gammavae_jax.data.clips import Clips, clip_identities
 from gammavae_jax.data.machines import clip_file
@@ -20,13 +21,6 @@ from gammavae_jax.data.recording_notes import (
 from gammavae_jax.log import Log
 
 CLEAN = ["fan/train/0.wav", "fan/test/0.wav", "pump/train/0.wav", "pump/test/1/0.wav"]
-
-
-def fill(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
 
 
 def test_a_clean_folder_needs_no_note(tmp_path):

@@ -9,11 +9,11 @@ import soundfile
 from scipy import signal
 
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.data.audio import resampled
+from gammavae_jax.data.audio.files import resampled
 from gammavae_jax.data.conditions import conditions_of
 from gammavae_jax.data.features import mel_filterbank
-from gammavae_jax.data.recording_clips import load_recordings
-from gammavae_jax.data.recordings import find_recordings
+from gammavae_jax.data.recordings.clips import load_recordings
+from gammavae_jax.data.recordings.sources import find_recordings
 from gammavae_jax.data.states import State, state_of, states_of
 from gammavae_jax.data.synthetic.machines import MACHINES, render
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gammavae_jax.data.audio.samples import Signal
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.machines import clip_file
-from gammavae_jax.data.recording_clips import LoadedRecordings
-from gammavae_jax.data.signals import Signal
+from gammavae_jax.data.recordings.clips import LoadedRecordings
 from gammavae_jax.data.training_clips import (
     as_recordings,
     chosen_clips,

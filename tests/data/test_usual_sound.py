@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from gammavae_jax.config import FeatureConfig
+from gammavae_jax.data.audio.samples import Signal
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.machines import clip_file
-from gammavae_jax.data.signals import Signal
 from gammavae_jax.data.usual_sound import part_spectra, swing_of, usual_sound
 
 CONFIG = FeatureConfig(n_mels=20)

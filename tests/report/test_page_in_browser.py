@@ -12,8 +12,8 @@ from support.chromium import browser, contrasts, opened, wait
 from support.detectors import fitted, small
 from support.probes import clips, noise, tone
 
-from gammavae_jax.data.recording_clips import LoadedRecordings
-from gammavae_jax.data.signals import Signal
+from gammavae_jax.data.audio.samples import Signal
+from gammavae_jax.data.recordings.clips import LoadedRecordings
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import evaluate_section
 from gammavae_jax.report.clips import WantedClip, show_clips, telling_clips_of_all

@@ -15,7 +15,7 @@ from sklearn.utils.estimator_checks import (
 from support.live_stubs import RATE, humming, put
 
 import gammavae_jax as gv
-from gammavae_jax.data.audio import open_recording
+from gammavae_jax.data.audio.files import open_recording
 from gammavae_jax.data.states import State
 from gammavae_jax.errors import InputError
 from gammavae_jax.live.scorer import LiveScorer

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from rich.filesize import decimal
 
 from gammavae_jax.config_json import parse_json
-from gammavae_jax.data.archives import recordings_in
+from gammavae_jax.data.audio.archives import recordings_in
 from gammavae_jax.data.download.catalogue import ZENODO, Archive
 from gammavae_jax.data.download.fetch import Published, fetch, size_so_far
 from gammavae_jax.data.download.request import Refused, Transient, get, retrying

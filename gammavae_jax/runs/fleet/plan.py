@@ -20,8 +20,8 @@ import jax
 
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import read_json
-from gammavae_jax.data.archives import recording_bytes
 from gammavae_jax.data.arrays import Capacity
+from gammavae_jax.data.audio.archives import recording_bytes
 from gammavae_jax.data.machines import MachineFiles
 from gammavae_jax.errors import InputError
 from gammavae_jax.files import write_text

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.data.archives import archive_of
 from gammavae_jax.data.arrays import Capacity, capacity_needed
-from gammavae_jax.data.audio import open_recording
+from gammavae_jax.data.audio.archives import archive_of
+from gammavae_jax.data.audio.files import open_recording
 from gammavae_jax.data.clips import clip_waveform, require_usable, require_window
 from gammavae_jax.data.features import n_frames
 from gammavae_jax.data.loading import (

@@ -1,5 +1,7 @@
-"""Good, odd and bad recordings, each read from a file and from archives."""
+"""Recordings are read or refused alike: files, archives, bytes, whole or in blocks."""
 
+import io
+import itertools
 import os
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -8,17 +10,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.packing import pack
 
-from gammavae_jax.data.audio import read_clip
+from gammavae_jax.data.audio import files
+from gammavae_jax.data.audio.files import (
+    open_recording,
+    read_clip,
+    read_recording,
+    resampled,
+    resampled_blocks,
+)
 from gammavae_jax.errors import InputError, printable
 
 RATE = 16000
 N = 300_000  # more than one block of decoding
 
 
-def wave(n_channels=1):
-    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (N, n_channels))
+def wave(n_channels=1, n=N):
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (n, n_channels))
     return samples.astype(np.float32)
 
 
@@ -204,3 +215,83 @@ def test_recordings_with_odd_names_are_read_or_refused(tmp_path, name):
 def test_printable_escapes_only_odd_characters():
     assert printable("Geräusch 1 (links).wav") == "Geräusch 1 (links).wav"
     assert printable("a\nb\x1b\udcff") == r"a\nb\x1b\udcff"
+
+
+def read_blocks(source, **options):
+    """Return the joined blocks; assert that each has a bounded length."""
+    with open_recording(source, **options) as recording:
+        blocks = list(recording.blocks)
+    assert max(map(len, blocks)) <= files._BLOCK
+    return np.concatenate(blocks), recording.sample_rate
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
+@pytest.mark.parametrize("channel", [0, 1, (0, 1), (1, 0)], ids=str)
+def test_blocks_add_up_to_the_recording(tmp_path, suffix, subtype, channel):
+    path = tmp_path / f"x.{suffix}"
+    soundfile.write(path, wave(2), RATE, subtype=subtype)
+    expected = read_recording(path, channel)
+    assert expected.waveform.ndim == 2 or expected.waveform.flags.c_contiguous
+    np.testing.assert_allclose(expected.waveform, wave(2)[:, channel], atol=2**-14)
+    for source in (path, path.read_bytes()):
+        samples, rate = read_blocks(source, channel=channel, name="x")
+        np.testing.assert_array_equal(samples, expected.waveform, strict=True)
+        assert rate == expected.sample_rate
+
+
+def wav(samples, rate=RATE):
+    return write(io.BytesIO(), samples, rate, format="WAV", subtype="FLOAT").getvalue()
+
+
+@pytest.mark.parametrize(("value", "word"), [(np.inf, "inf"), (np.nan, "nan")])
+def test_a_sample_that_is_not_finite_is_refused_if_its_channel_is_used(value, word):
+    samples = wave(2)
+    samples[N - 5, 1] = value
+    read_blocks(wav(samples), name="x")
+    for channel in (1, (0, 1)):
+        with pytest.raises(InputError, match=f"^x: sample {N - 5} is {word}: repair"):
+            read_blocks(wav(samples), name="x", channel=channel)
+
+
+def test_a_truncated_recording_is_refused_before_a_sample_is_read(tmp_path):
+    path = tmp_path / "x.wav"
+    path.write_bytes(wav(wave(2))[:-100])
+    with (
+        pytest.raises(InputError, match=r"x\.wav: truncated: the header claims 300000"),
+        open_recording(path),
+    ):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("data", "channel", "message"),
+    [
+        (b"", 0, "^x: this is neither WAV nor FLAC: convert it to WAV$"),
+        (wav(wave(2)), 2, "^x: there is no channel 2 in this file: choose"),
+        (wav(wave(2)), (0, 2), "^x: there is no reference channel 2 in this file"),
+        (wav(wave(2, 9), rate=999), 0, "rate of 999 Hz is implausible: replace"),
+    ],
+    # Files contain timestamps, and all test processes must collect the same test ids.
+    ids=itertools.count(),
+)
+def test_bytes_that_are_not_a_recording_are_refused(data, channel, message):
+    with pytest.raises(InputError, match=message):
+        read_blocks(data, channel=channel, name="x")
+
+
+@settings(max_examples=25)
+@given(
+    rate=st.sampled_from([8000, 11025, 16000, 44100, 48000]),
+    size=st.integers(1, 30_000),
+    n=st.integers(2000, 60_000),
+    channel=st.sampled_from([0, (0, 1)]),
+)
+def test_blocks_are_resampled_like_the_whole_recording(rate, size, n, channel):
+    samples = wave(2, n)[:, channel]
+    blocks = [samples[i : i + size] for i in range(0, n, size)]
+    together = np.concatenate(list(resampled_blocks(blocks, rate, RATE)))
+    whole = resampled(samples, rate, RATE)
+    assert abs(len(together) - len(whole)) <= 1
+    shorter = min(len(together), len(whole))
+    np.testing.assert_allclose(together[:shorter], whole[:shorter], atol=1e-4)

@@ -1,34 +1,21 @@
-"""A user's recordings: finding, resampling and cutting them into clips."""
+"""A user's recordings are found and named; duplicates are found."""
 
+import shutil
 from functools import partial
 from pathlib import Path
 
-import librosa
 import numpy as np
 import pytest
 import soundfile
-from rich.console import Console
+from support.recorded import fill, noise
 
-from gammavae_jax.config import FeatureConfig
-from gammavae_jax.data.audio import resampled
-from gammavae_jax.data.features import log_mel, mel_filterbank
-from gammavae_jax.data.recording_clips import (
-    cut,
-    load_all,
-    load_recordings,
-    parts_held_together,
+from gammavae_jax.data.recordings.sources import (
+    by_machine,
+    find_duplicates,
+    find_recordings,
+    of_known_machines,
 )
-from gammavae_jax.data.recordings import by_machine, find_recordings, of_known_machines
 from gammavae_jax.errors import InputError
-from gammavae_jax.log import Log
-
-FEATURES = FeatureConfig()
-BANK = mel_filterbank(FEATURES)
-
-
-def noise(seconds, rate=16000, seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.normal(0, 0.1, (round(seconds * rate),)).astype(np.float32)
 
 
 @pytest.fixture
@@ -149,12 +136,6 @@ def test_what_is_left_out_of_a_folder_is_said(folder):
     ]
 
 
-def put(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-
-
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
@@ -170,127 +151,17 @@ def put(root, *names):
 )
 def test_folders_of_one_name_are_told_apart(tmp_path, monkeypatch, given, expected):
     monkeypatch.chdir(tmp_path)
-    put(tmp_path, *(g if g.endswith(".wav") else f"{g}/0.wav" for g in given))
+    fill(tmp_path, *(g if g.endswith(".wav") else f"{g}/0.wav" for g in given))
     assert [source.name for source in find_recordings(given)] == expected
 
 
 def test_names_that_look_the_same_are_told_apart(tmp_path):
-    put(
-        tmp_path,
-        "caf\u00e9.wav",
-        "cafe\u0301.wav",
-        "th\u00e9.wav",
-        "a\n.wav",
-        "a\\n.wav",
-    )
+    accents = ("caf\u00e9.wav", "cafe\u0301.wav", "th\u00e9.wav")
+    fill(tmp_path, *accents, "a\n.wav", "a\\n.wav")
     names = sorted(source.name for source in find_recordings(tmp_path))
     assert names == [
         "a\\\\n.wav", "a\\n.wav", "caf\\xe9.wav", "cafe\\u0301.wav", "th\u00e9.wav",
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("names", "given", "word"),
-    [
-        (["fan/id_00/normal/0.wav", "fan/id_00/abnormal/0.wav"], "fan", "abnormal"),
-        (["Faulty/0.wav"], "Faulty/.", "faulty"),
-        (["rec/pump_broken.wav"], "rec", "broken"),
-        (["anomaly/0.wav"], "anomaly/0.wav", "anomaly"),
-        (["broken hill/pump/no_anomaly/0.wav"], "broken hill/pump", None),
-        (["anomaly_detection/normal/0.wav"], "anomaly_detection", None),
-    ],
-)
-def test_recordings_named_not_normal_are_refused_for_training_only(
-    tmp_path, names, given, word
-):
-    put(tmp_path, *names)
-    for name in names:
-        soundfile.write(tmp_path / name, noise(1), 16000)
-    recordings = {
-        "pump": tmp_path / given if "." not in given else f"{tmp_path}/{given}"
-    }
-    options = (None, BANK, FEATURES, None, Log(Console(quiet=True)))
-    assert len(load_all(recordings, *options)["pump"].names) == len(names)
-    if word is None:
-        load_all(recordings, *options, for_training=True)
-        return
-    with pytest.raises(InputError, match=f"contains {word!r}, but models learn"):
-        load_all(recordings, *options, for_training=True)
-
-
-def test_a_short_recording_is_a_single_clip(folder):
-    (source,) = [s for s in find_recordings(folder) if s.name == "b.wav"]
-    loaded = load_recordings([source], BANK, FEATURES, 10.0)
-    expected = log_mel(source.read(0).waveform, BANK, FEATURES)
-    np.testing.assert_array_equal(loaded.clips.log_mels[0], expected)
-    assert loaded.clips.formats == {(16000, 1)}
-
-
-def test_long_recordings_are_cut_into_equal_clips_without_loss():
-    sources = find_recordings([noise(2), noise(7.6), noise(1)], 16000)
-    loaded = load_recordings(sources, BANK, FEATURES, 2.0)
-    assert loaded.recording.tolist() == [0, 1, 1, 1, 1, 2]
-    lengths = {len(m) for m in loaded.clips.log_mels[1:5]}
-    assert max(lengths) - min(lengths) <= 1
-    pieces = cut(noise(7.6), 32000)
-    np.testing.assert_array_equal(np.concatenate(pieces), noise(7.6))
-
-
-def test_other_sample_rates_are_resampled_like_librosa_does():
-    waveform = noise(1, 44100)
-    loaded = load_recordings(find_recordings(waveform, 44100), BANK, FEATURES, 10.0)
-    assert loaded.clips.formats == {(44100, 0)}
-    like_librosa = partial(librosa.resample, res_type="soxr_hq")
-    expected = like_librosa(waveform, orig_sr=44100, target_sr=16000)
-    actual = resampled(waveform, 44100, 16000)
-    np.testing.assert_allclose(actual, expected, atol=1e-6)
-    expected = log_mel(actual, BANK, FEATURES)
-    np.testing.assert_array_equal(loaded.clips.log_mels[0], expected)
-
-
-def test_a_recording_too_short_for_a_window_is_refused_by_name():
-    sources = find_recordings(noise(1000 / 16000), 16000)
-    with pytest.raises(InputError, match="array 0: 1000 samples"):
-        load_recordings(sources, BANK, FEATURES, 1.0)
-
-
-def test_clips_of_a_recording_stay_in_one_part():
-    recording = np.repeat(np.arange(6), [1, 4, 2, 1, 1, 3])
-    np.testing.assert_array_equal(parts_held_together(recording, 5), recording)
-
-
-def test_with_fewer_recordings_than_folds_parts_are_successive_clips():
-    parts = parts_held_together(np.zeros(20, int), 5)
-    np.testing.assert_array_equal(parts, np.repeat(np.arange(5), 4))
-    two = parts_held_together(np.array([0, 1, 1, 1, 1]), 5)
-    assert two.tolist() == [0, 1, 1, 2, 3]
-
-
-@pytest.mark.parametrize("n_folds", [2, 4])
-def test_the_clips_of_a_recording_need_not_be_adjacent(n_folds):
-    recording = np.array([7, 2, 7, 7, 2, 7, 2, 2])
-    parts = parts_held_together(recording, n_folds)
-    expected = {2: [1, 0, 1, 1, 0, 1, 0, 0], 4: [2, 0, 2, 3, 0, 3, 1, 1]}
-    np.testing.assert_array_equal(parts, expected[n_folds])
-
-
-def test_bad_recordings_are_skipped_and_reported_if_requested(folder):
-    (folder / "bad.wav").write_bytes(b"RIFF")
-    errors = []
-    sources = find_recordings([folder, noise(0.01)], 16000)
-    with pytest.raises(InputError, match=r"bad\.wav"):
-        load_recordings(sources, BANK, FEATURES, None)
-    loaded = load_recordings(sources, BANK, FEATURES, None, on_bad_file=errors.append)
-    assert [Path(name).name for name in loaded.names] == ["a.flac", "b.wav", "c.WAV"]
-    assert loaded.recording.tolist() == [0, 1, 2]
-    assert [str(error).split(":")[0][-7:] for error in errors] == ["bad.wav", "array 1"]
-    with pytest.raises(InputError, match="none of the recordings"):
-        load_recordings(sources[-1:], BANK, FEATURES, None, on_bad_file=errors.append)
-
-
-def test_recordings_stay_whole_without_a_clip_length():
-    loaded = load_recordings(find_recordings(noise(30), 16000), BANK, FEATURES, None)
-    assert loaded.recording.tolist() == [0]
 
 
 def test_recordings_are_assigned_to_known_machines():
@@ -302,11 +173,7 @@ def test_recordings_are_assigned_to_known_machines():
         ("x", "c", "unknown machine 'c'"),
         ({"a": "x"}, "a", "pass either the argument 'machine' or a dict of machines"),
         ({}, None, "the dict of recordings is empty"),
-        (
-            {"u\u0308": "x", "\u00fc": "y"},
-            None,
-            "are equal in Unicode",
-        ),
+        ({"u\u0308": "x", "\u00fc": "y"}, None, "are equal in Unicode"),
     ):
         with pytest.raises(InputError, match=message):
             of_known_machines(recordings, machine, ("a", "b", "\u00fc"))
@@ -318,3 +185,25 @@ def test_two_machines_whose_names_differ_only_in_unicode_form_are_refused():
     with pytest.raises(InputError, match=r"'L\\xfcfter' and 'Lu\\u0308fter' are equal"):
         by_machine(dict.fromkeys(names, ()), "")
     assert [*by_machine(dict.fromkeys(names[1:], ()), "")] == [*names[1:]]
+
+
+def test_the_same_sound_is_found_whatever_its_name_and_format(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    samples = np.round(noise(1) * 32767).astype(np.int16)
+    soundfile.write(first / "a.wav", samples, 16000)
+    soundfile.write(first / "b.wav", noise(1, seed=1), 16000)
+    soundfile.write(first / "c.wav", noise(1, seed=2), 16000)
+    soundfile.write(second / "other.flac", samples, 16000)
+    shutil.copy(first / "b.wav", second / "copy.wav")
+    soundfile.write(
+        second / "c.wav", noise(1, seed=3), 16000
+    )  # only the name is the same
+    soundfile.write(second / "rate.wav", noise(1, seed=2), 8000)
+    (second / "empty.wav").touch()
+    (first / "empty.wav").touch()
+    sets = find_recordings(first), find_recordings(second)
+    found = find_duplicates(*sets, 0)
+    assert found == [("b.wav", "copy.wav"), ("a.wav", "other.flac")]
+    assert find_duplicates(sets[0][2:3], sets[1], 0) == []

@@ -14,17 +14,16 @@ import soundfile
 import soxr
 from jaxtyping import Float32
 
-from gammavae_jax.data import archives
-from gammavae_jax.data.audio_header import (
+from gammavae_jax.data.audio import archives
+from gammavae_jax.data.audio.channels import ChannelLevels, Channels, require_channels
+from gammavae_jax.data.audio.header import (
     HEAD_BYTES,
     claimed_frames,
     closed_head,
     require_rate,
     require_supported,
 )
-from gammavae_jax.data.channel_levels import ChannelLevels
-from gammavae_jax.data.channels import Channels, require_channels
-from gammavae_jax.data.sample_scale import SampleScale
+from gammavae_jax.data.audio.samples import SampleScale
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import open_regular
 
@@ -37,7 +36,7 @@ _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's count for a FLAC stream of unknown l
 
 
 class Recording(NamedTuple):
-    """One or two channels of a recording; see `data.channels`."""
+    """One or two channels of a recording; see `audio.channels`."""
 
     waveform: Float32[np.ndarray, "sample *channel"]
     sample_rate: int  # Hz

@@ -9,14 +9,14 @@ from gammavae_jax.cli.fit import Fit
 from gammavae_jax.config import Config, TrainConfig
 from gammavae_jax.config_json import override
 from gammavae_jax.data.clips import Clips, recording_numbers
-from gammavae_jax.data.groups import (
+from gammavae_jax.data.machines import clip_file
+from gammavae_jax.data.recordings.clips import LoadedRecordings
+from gammavae_jax.data.recordings.groups import (
     group_by_attributes,
     group_clips,
     unmatched_note,
     with_groups,
 )
-from gammavae_jax.data.machines import clip_file
-from gammavae_jax.data.recording_clips import LoadedRecordings
 from gammavae_jax.errors import InputError
 
 MEL = np.zeros((20, 4), np.float32)

@@ -1,5 +1,6 @@
-"""Finds a user's recordings: files, folders and arrays."""
+"""Finds a user's recordings (files, folders and arrays), and duplicates of them."""
 
+import hashlib
 import numbers
 import os
 import reprlib
@@ -10,22 +11,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gammavae_jax.data.audio import Recording, read_recording
-from gammavae_jax.data.channel_levels import ChannelLevels
-from gammavae_jax.data.channels import Channels, require_channels
-from gammavae_jax.data.listing import left_out_lines, require_listing
+from gammavae_jax.data.audio.channels import ChannelLevels, Channels, require_channels
+from gammavae_jax.data.audio.files import Recording, read_recording
+from gammavae_jax.data.audio.listing import left_out_lines, require_listing
+from gammavae_jax.data.audio.samples import waveform_of, whole_rate
+from gammavae_jax.data.clips import in_threads
 from gammavae_jax.data.names import nfc
-from gammavae_jax.data.sample_arrays import waveform_of, whole_rate
 from gammavae_jax.errors import InputError, printable, unknown_name
 
 Recordings = Any  # the path of a file or a folder, a waveform, or several of these
+_PATH = (str, os.PathLike)
 
 
 class RecordingSource(NamedTuple):
     """A recording that has not been read yet."""
 
     name: str
-    read: Callable[[Channels], Recording]  # takes the channels
+    read: Callable[[Channels], Recording]
     parts: tuple[str, ...] = ()  # of its path, starting with the given folder
 
 
@@ -48,7 +50,7 @@ def find_recordings(
     # are lists, such as a column of paths from pandas.
     is_array = hasattr(recordings, "__array__")
     is_array = is_array and np.asarray(recordings).dtype.kind not in "OU"
-    if is_array or isinstance(recordings, str | os.PathLike):
+    if is_array or isinstance(recordings, _PATH):
         recordings = [recordings]
     elif isinstance(recordings, Set):
         raise InputError("recordings are a set, which has no order: pass a list")
@@ -59,16 +61,13 @@ def find_recordings(
         )
     found: list[RecordingSource] = []
     items = list(recordings)
-    if "" in (item for item in items if isinstance(item, str)):
+    if any(isinstance(item, str) and not item for item in items):
         raise InputError("a path is empty: for the current folder, pass '.'")
-    is_path = [isinstance(item, str | os.PathLike) for item in items]
-    paths = [Path(p) for p, is_ in zip(items, is_path, strict=True) if is_]
+    paths = [Path(item) for item in items if isinstance(item, _PATH)]
     folders = {path for path in paths if path.is_dir()}
     labels = _folder_labels(paths, folders) if len(items) > 1 else {}
     for number, item in enumerate(items):
-        if isinstance(item, Recording):  # the caller has read it
-            found.append(_already_read(item, f"array {number}"))
-        elif not is_path[number]:
+        if not isinstance(item, _PATH):
             found.append(_of_array(item, sample_rate, f"array {number}"))
         elif (path := Path(item)) in folders:
             found += _of_folder(path, labels.get(path, ""), say)
@@ -76,7 +75,7 @@ def find_recordings(
             found.append(_of_file(path, str(path), (path.parent.name, path.name)))
     if not found:
         raise InputError("no recordings: the list is empty; pass files or a folder")
-    return _told_apart(found)
+    return _with_unlike_names(found)
 
 
 def _of_folder(
@@ -120,31 +119,25 @@ def _folder_labels(paths: Sequence[Path], folders: Collection[Path]) -> dict[Pat
     return labels
 
 
-def _told_apart(found: list[RecordingSource]) -> list[RecordingSource]:
-    """Escape non-ASCII characters in names that would otherwise look alike."""
-    shown = [nfc(printable(source.name)) for source in found]
-    names = defaultdict(set)
-    for source, looks in zip(found, shown, strict=True):
-        names[looks].add(source.name)
-    return [
-        source._replace(
-            name=ascii(source.name)[1:-1]
-            if len(names[looks]) > 1
-            else printable(source.name)
-        )
-        for source, looks in zip(found, shown, strict=True)
-    ]
+def _with_unlike_names(found: list[RecordingSource]) -> list[RecordingSource]:
+    """Escape the non-ASCII characters of names that look alike."""
+    alike = defaultdict(set)
+    for source in found:
+        alike[nfc(printable(source.name))].add(source.name)
+    names = (
+        ascii(name)[1:-1] if len(alike[nfc(printable(name))]) > 1 else printable(name)
+        for name, *_ in found
+    )
+    return [of._replace(name=name) for of, name in zip(found, names, strict=True)]
 
 
 def _of_file(path: Path, name: str, parts: tuple[str, ...]) -> RecordingSource:
     return RecordingSource(name, lambda channel: read_recording(path, channel), parts)
 
 
-def _already_read(recording: Recording, name: str) -> RecordingSource:
-    return RecordingSource(name, lambda channel: recording)
-
-
 def _of_array(array: Any, sample_rate: int | None, name: str) -> RecordingSource:
+    if isinstance(array, Recording):  # the caller has read it
+        return RecordingSource(name, lambda channels: array)
     samples = waveform_of(array, name)
     if sample_rate is None:
         raise InputError(f"{name} has no sample rate: pass sample_rate in Hz")
@@ -184,17 +177,13 @@ def of_training(recordings: Any, y: Any, sample_rate: Any) -> tuple[Any, int | N
             "list of recordings with one label for each, or leave y out"
         )
     for number, label in enumerate(labels):
-        is_number = isinstance(label, numbers.Real | np.bool_)
-        if not (is_number and label == 0) and not _is_normal_word(label):
+        is_zero = isinstance(label, numbers.Real | np.bool_) and label == 0
+        if not is_zero and not (isinstance(label, str) and label == "normal"):
             raise InputError(
                 f"y labels recording {number} as {reprlib.repr(label)}: fit on normal "
                 "recordings only, labelled 0, and leave the others out"
             )
     return recordings, whole_rate(sample_rate)
-
-
-def _is_normal_word(label: Any) -> bool:
-    return isinstance(label, str) and label == "normal"
 
 
 def by_machine(recordings: Any, default: str) -> dict[str, Recordings]:
@@ -226,7 +215,7 @@ def by_machine(recordings: Any, default: str) -> dict[str, Recordings]:
 def of_known_machines(
     recordings: Any, machine: str | None, known: Sequence[str]
 ) -> dict[str, Recordings]:
-    """Group recordings by machine; raise an InputError if a machine is unknown.
+    """Group recordings by machine, like `by_machine`, but only by known machines.
 
     Raises:
         InputError: a machine is unknown, or it is unclear which one is meant.
@@ -243,11 +232,7 @@ def of_known_machines(
 
 
 def one_machine(machine: str | None, known: Sequence[str]) -> str:
-    """Return a known machine; None stands for the only one.
-
-    Raises:
-        InputError: the machine is unknown, or it is unclear which one is meant.
-    """
+    """Return a known machine; None stands for the only one, if there is only one."""
     if machine is None and len(known) > 1:
         raise InputError(
             f"this detector knows the machines {', '.join(known)}: state which "
@@ -262,3 +247,30 @@ def known_machine(name: str, known: Iterable[str]) -> str:
     if nfc(str(name)) not in of_form:
         raise InputError(unknown_name("machine", name, of_form.values()))
     return of_form[nfc(str(name))]
+
+
+def find_duplicates(
+    first: Sequence[RecordingSource],
+    second: Sequence[RecordingSource],
+    channels: Channels,
+) -> list[tuple[str, str]]:
+    """Return both names of each recording that is in both sets.
+
+    Recordings are duplicates if their sample rates and the samples of these channels
+    are equal, even if one is a WAV file and the other is a FLAC file. An unreadable
+    file has no duplicates.
+    """
+
+    def checksum(source: RecordingSource) -> str | None:
+        try:
+            recording = source.read(channels)
+        except InputError:
+            return None
+        digest = hashlib.blake2b(str(recording.sample_rate).encode(), digest_size=20)
+        digest.update(recording.waveform.tobytes())
+        return digest.hexdigest()
+
+    of_first = in_threads(checksum, first)
+    names = {c: s.name for s, c in zip(first, of_first, strict=True) if c is not None}
+    of_second = zip(second, in_threads(checksum, second), strict=True)
+    return [(names[c], source.name) for source, c in of_second if c in names]

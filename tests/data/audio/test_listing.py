@@ -3,16 +3,10 @@
 import os
 
 import pytest
+from support.recorded import fill
 
-from gammavae_jax.data import listing
-from gammavae_jax.data.listing import left_out_lines, list_recordings
-
-
-def fill(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"x")
-    return root
+from gammavae_jax.data.audio import listing
+from gammavae_jax.data.audio.listing import left_out_lines, list_recordings
 
 
 def listed(root):

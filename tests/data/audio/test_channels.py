@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gammavae_jax.data.channels import near_waveform, require_channels
+from gammavae_jax.data.audio.channels import near_waveform, require_channels
 from gammavae_jax.errors import InputError
 
 

@@ -12,8 +12,8 @@ import soundfile
 from support.layouts import LAYOUTS, MORE_LAYOUTS, build
 from support.packing import pack, pack_machines
 
-from gammavae_jax.data.archives import recordings_in
-from gammavae_jax.data.audio import read_clip
+from gammavae_jax.data.audio.archives import recordings_in
+from gammavae_jax.data.audio.files import read_clip
 from gammavae_jax.data.machines import find_clips, find_machines, machine_root
 from gammavae_jax.errors import InputError, printable
 

@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.data.audio import resampled
-from gammavae_jax.data.channel_levels import ChannelLevels
-from gammavae_jax.data.channels import near_waveform
+from gammavae_jax.data.audio.channels import ChannelLevels, near_waveform
+from gammavae_jax.data.audio.files import resampled
+from gammavae_jax.data.audio.samples import Signal, signal_of
 from gammavae_jax.data.clips import (
     Clips,
     levels_explained,
@@ -26,10 +26,13 @@ from gammavae_jax.data.clips import (
 from gammavae_jax.data.conditions import Heard
 from gammavae_jax.data.features import samples_needed
 from gammavae_jax.data.machines import clip_file
-from gammavae_jax.data.normal_names import require_normal_names
-from gammavae_jax.data.recordings import Recordings, RecordingSource, find_recordings
+from gammavae_jax.data.names import require_normal_names
+from gammavae_jax.data.recordings.sources import (
+    Recordings,
+    RecordingSource,
+    find_recordings,
+)
 from gammavae_jax.data.reference import Spectrogram, spectrogram
-from gammavae_jax.data.signals import Signal, signal_of
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 

@@ -14,7 +14,7 @@ from jaxtyping import Int
 from gammavae_jax.data.clips import Clips, NamedClips, group_numbers
 from gammavae_jax.data.machines import ClipFile, is_supplemental
 from gammavae_jax.data.names import is_labelled, nfc, section_word
-from gammavae_jax.data.recording_clips import LoadedRecordings
+from gammavae_jax.data.recordings.clips import LoadedRecordings
 from gammavae_jax.errors import InputError, names_text, printable
 
 _MOST_NAMES = 3  # in a note

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
-from gammavae_jax.data.listing import (
+from gammavae_jax.data.audio.listing import (
     HIDDEN,
     OTHER_FORMAT,
     Reason,

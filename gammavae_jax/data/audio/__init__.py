@@ -1,0 +1,1 @@
+"""Finds recordings in folders and archives, and reads and checks their samples."""

@@ -1,0 +1,1 @@
+"""Loads a user's own recordings: files, folders and arrays, cut into clips."""
