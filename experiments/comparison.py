@@ -10,7 +10,8 @@ from typing import Any
 
 from gammavae_jax.config import MODEL_FREE_STATISTICS, RULES, Config
 from gammavae_jax.config_json import to_dict
-from gammavae_jax.data.loading import Source, find_all, require_labels
+from gammavae_jax.data.arrays import is_anomaly
+from gammavae_jax.data.loading import Source, find_all
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.csv_files import escape_formula
 from gammavae_jax.evaluation.tables import percent, to_json
@@ -65,7 +66,7 @@ def run_variant(
         InputError: a test clip has no label, or the folder contains another run; see
             also `run`.
     """
-    require_labels(find_all(source, ["test"]))
+    require_labels(source)
     path = folder.path / "config.json"
     stored = _read_json(path)
     if stored is not None and not folder.overwrite:
@@ -83,6 +84,17 @@ def run_variant(
         _copy_training(models, folder.path, config)
         folder = folder._replace(resume=True, overwrite=False)
     return run(config, source, folder, year, log)
+
+
+def require_labels(source: Source) -> None:
+    """Raise an InputError if the name of any test clip has no label."""
+    for machine in find_all(source, ["test"]):
+        if is_anomaly(machine.test) is None:
+            raise InputError(
+                f"some test clips of {machine.name} have neither 'normal' nor "
+                "'anomaly' in their names, so no metric can be computed: choose other "
+                "machines with --machines"
+            )
 
 
 def _copy_training(models: Path, out: Path, config: Config) -> None:

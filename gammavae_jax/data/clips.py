@@ -58,6 +58,11 @@ def group_numbers(clips: Clips) -> Int[np.ndarray, "clip"]:
     return recording_numbers(clips) if clips.group is None else clips.group
 
 
+def without_attributes(files: Sequence[ClipFile]) -> tuple[ClipFile, ...]:
+    """Return files whose parsed names have no attributes."""
+    return tuple(f._replace(name=f.name._replace(attributes="")) for f in files)
+
+
 def load_clips(
     files: Sequence[ClipFile],
     filterbank: Float[np.ndarray, "bin mel"],

@@ -2,9 +2,9 @@
 
 The key is a checksum of everything that determines the log-mels: the recordings with
 their names and order, the feature settings, the filterbank and the version of the code.
-`<key>.json`, which is written last, holds the lengths of the clips, the levels that a
-reference channel explains, and the checksum of the array. The array's file is named
-after this checksum. Writes are atomic, so several runs can share a folder.
+`<key>.json`, which is written last, holds the clips' lengths, the levels that a
+reference channel explains, and the array's checksum, which names the array's file.
+Writes are atomic, so several runs can share a folder.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ class FeatureCache:
     """A folder of log-mels that several runs and threads may use simultaneously."""
 
     def __init__(self, folder: Path, log: Log):
-        """Open or create the cache folder, which should not contain any other files."""
+        """Open or create the cache folder, which should not contain other files."""
         self.folder, self.log, self.is_full = folder, log, False
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ class FeatureCache:
         on_bad_file: Callable[[InputError], None] | None = None,
         on_clip: Callable[[], None] = lambda: None,
     ) -> Clips:
-        """Load clips as `clips.load_clips` does, but memory-map cached log-mels.
+        """Load clips like `clips.load_clips`, but memory-map cached log-mels.
 
         A machine with an unusable recording is not cached.
         """
@@ -90,7 +90,7 @@ class FeatureCache:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, EOFError):
             about = read_json(path)
             lengths = [int(n) for n in about["frames"]]
-            explained = tuple(map(float, about.get("explained", ())))
+            explained = tuple(map(float, about["explained"]))
             array = np.load(self.folder / f"{about['array']}.npy", mmap_mode="r")
             if (
                 array.dtype == np.float32
@@ -114,9 +114,7 @@ class FeatureCache:
         # Replace a file that already has this name, because it may be damaged.
         with atomic_write(self.folder / f"{name}.npy") as file:
             np.save(file, array)
-        about = {"array": name, "frames": lengths}
-        if clips.explained:
-            about["explained"] = clips.explained
+        about = {"array": name, "frames": lengths, "explained": clips.explained}
         write_text(self.folder / f"{key}.json", json.dumps(about) + "\n")
 
     def _give_up(self, error: OSError) -> None:
@@ -139,9 +137,7 @@ def _key(
     except (OSError, ValueError):  # `load_clips` will report it
         return None
     settings = {"version": FEATURES_VERSION, **asdict(config)}
-    if config.reference_channel is None:  # as in caches older than this setting
-        del settings["reference_channel"]
-    names = [[str(f.path.name), c] for f, c in zip(files, contents, strict=True)]
+    names = [[f.path.name, c] for f, c in zip(files, contents, strict=True)]
     return _digest([settings, names], filterbank)
 
 

@@ -168,8 +168,7 @@ def load_split(
     """Load the training or test clips of every machine, from the cache if possible.
 
     With `skip_bad_files`, unusable files are named in the log and left out. Otherwise,
-    all files are read before an error is raised, so that the error can state how many
-    are unusable.
+    all files are read before an error is raised, which states how many are unusable.
 
     Raises:
         InputError: a machine has fewer than two training clips; for other errors, see
@@ -194,9 +193,8 @@ def load_split(
                 if skip_bad_files:
                     raise
     if bad and not skip_bad_files:
-        raise several_bad(
-            bad, f"{'training' if split == 'train' else 'test'} recordings"
-        )
+        kind = {"train": "training", "test": "test"}[split]
+        raise several_bad(bad, f"{kind} recordings")
     if split == "train":
         for name, clips in loaded:
             require_training_clips(name, clips.files)
@@ -227,17 +225,6 @@ def require_training_clips(name: str, files: Sequence[ClipFile]) -> None:
         raise InputError(
             f"{name} has {problem}, but the threshold needs a held-out clip: {remedy}"
         )
-
-
-def require_labels(machines: Iterable[MachineFiles]) -> None:
-    """Raise an InputError if the name of any test clip has no label."""
-    for machine in machines:
-        if is_anomaly(machine.test) is None:
-            raise InputError(
-                f"some test clips of {machine.name} have neither 'normal' nor "
-                "'anomaly' in their names, so no metric can be computed: choose other "
-                "machines with --machines"
-            )
 
 
 def require_classes(test: Iterable[tuple[str, Sequence[ClipFile]]]) -> None:

@@ -1,16 +1,16 @@
 """Finds each machine's recordings, in folders or in zip archives.
 
-Here, a *machine* is one section of a machine type (in 2020: one machine id). Each has
-its own model, as in the official baseline. The test clips' folder depends on the year:
+Here, a *machine* is one section of a machine type (in 2020: one machine id), and a
+*split* is its training clips or its test clips. The test clips' folder varies:
 
 - `test` in every year but 2021. In an evaluation set, the file names have no labels.
 - `source_test` and `target_test` in 2021. The baseline copies both into `test`.
 - `test_rename` has copies of an evaluation set's clips, renamed to include the labels.
   The baseline's tools create this folder once the ground truth is published.
 
-The challenge's archives contain the same folders. If no folder has clips of a split,
-the archives next to the machine folders are searched. `dev_fan_r2.zip` is a revision
-of `dev_fan.zip`; if several revisions contain a clip, the latest one is used.
+If no folder has clips of a split, the archives beside the machine folders are searched
+for the same folders. `dev_fan_r2.zip` is a revision of `dev_fan.zip`; if several
+revisions contain a clip, the latest one is used.
 """
 
 import difflib
@@ -54,7 +54,7 @@ class ClipFile(NamedTuple):
 
 
 def clip_file(path: Path) -> ClipFile:
-    """Return a `ClipFile` for a path."""
+    """Parse a recording's name."""
     return ClipFile(path, parse_clip_name(path.name))
 
 
@@ -130,8 +130,9 @@ def parts_below(path: Path) -> tuple[str, ...]:
 def machine_root(data_root: Path) -> Path:
     """Return the folder that holds machine folders: the data root, or `raw` in it."""
     if not data_root.is_dir():
-        message = f"data root {str(data_root)!r} is not a folder: check the path"
-        raise InputError(message)
+        raise InputError(
+            f"data root {str(data_root)!r} is not a folder: check the path"
+        )
     raw = data_root / "raw"
     return raw if raw.is_dir() else data_root
 
@@ -139,9 +140,7 @@ def machine_root(data_root: Path) -> Path:
 def find_clips(
     data_root: Path, machine: str, splits: Collection[str] = _SPLITS
 ) -> list[MachineFiles]:
-    """List a machine type's recordings, one entry per section.
-
-    Splits that are not in `splits` are left empty.
+    """List a machine type's recordings in these splits, one entry per section.
 
     Raises:
         InputError: the machine is unknown, a split of a section has no clips, two
@@ -201,10 +200,10 @@ def is_supplemental(file: ClipFile) -> bool:
 
 
 def year_of_layout(machines: Sequence[MachineFiles]) -> int | None:
-    """Return 2020 or 2021 if all machines have the layout of that year, else None.
+    """Return 2020 or 2021, which have their own metrics, if the layout shows the year.
 
-    In 2020 file names contain machine ids; in 2021 each domain has its own folder of
-    test clips. Each of these years has its own metrics.
+    In 2020, file names contain machine ids; in 2021, each domain has its own folder of
+    test clips.
     """
     if all(machine.has_domain_folders for machine in machines):
         return 2021
@@ -256,7 +255,6 @@ def _in_archives(machine: str, archives: Sequence[Path]) -> dict[str, list[ClipF
     """List the latest revision of each archived recording of a machine, by folder."""
     files, issued = defaultdict(list), set()
     for archive in archives:
-        base, _ = issue_of(archive)
         clips = set()
         for parts in recordings_in(archive):
             of_machine, folder, below = place_of(parts) or ("", "", ())
@@ -265,7 +263,7 @@ def _in_archives(machine: str, archives: Sequence[Path]) -> dict[str, list[ClipF
             path, name = file = clip_file(archive.joinpath(*parts))
             # A revision may correct attributes, which are part of the name.
             key = name._replace(attributes="") if name.index else path.name
-            clip = (base, folder, below[:-1], key)
+            clip = (issue_of(archive)[0], folder, below[:-1], key)
             if clip not in issued:
                 files[folder].append(file)
             clips.add(clip)
@@ -282,7 +280,7 @@ def _recordings(folder: Path) -> list[ClipFile]:
 def _refuse_duplicates(files: list[ClipFile], split: str) -> None:
     """Reject clips whose names differ only in the suffix, which score files omit.
 
-    Score files have no training clips, so these may share a name across subfolders.
+    Training clips, which are in no score file, may share a name across subfolders.
     """
     paths = defaultdict(list)
     for file in files:
@@ -295,6 +293,6 @@ def _refuse_duplicates(files: list[ClipFile], split: str) -> None:
 
 def _by_section(files: list[ClipFile]) -> _Sections:
     """Group recordings by section, sorted by section and then by name."""
-    files = sorted(files, key=lambda file: file.path.name)
-    sections = sorted({file.name.section for file in files})
-    return {s: tuple(f for f in files if f.name.section == s) for s in sections}
+    files = sorted(files, key=lambda file: (file.name.section, file.path.name))
+    groups = itertools.groupby(files, lambda file: file.name.section)
+    return {section: tuple(group) for section, group in groups}

@@ -11,10 +11,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int16
 
 from gammavae_jax.data.audio.samples import Signal
-from gammavae_jax.data.clips import Clips, group_numbers
+from gammavae_jax.data.clips import Clips, without_attributes
 from gammavae_jax.data.machines import clip_file
 from gammavae_jax.data.recordings.clips import LoadedRecordings
-from gammavae_jax.data.recordings.groups import without_attributes
 
 _STEPS_IN_DB = 200
 _SAME_STEPS = 2  # computers round differently
@@ -66,26 +65,6 @@ def as_recordings(kept: TrainingClips) -> LoadedRecordings:
         kept.signals,
     )
     return LoadedRecordings(kept.names, clips, seconds=kept.seconds)
-
-
-def joined(old: LoadedRecordings, new: LoadedRecordings) -> LoadedRecordings:
-    """Join two sets of recordings; no group has recordings of both."""
-    one, other, files = old.clips, new.clips, old.clips.files + new.clips.files
-    group = None
-    if one.group is not None or other.group is not None:
-        group = _successive(group_numbers(one), group_numbers(other))
-        files = without_attributes(files)
-    clips = Clips(
-        files,
-        one.log_mels + other.log_mels,
-        _successive(old.recording, new.recording),
-        one.formats | other.formats,
-        one.explained + other.explained,
-        group,
-        one.signals + other.signals,
-    )
-    names, seconds = old.names + new.names, old.seconds + new.seconds
-    return LoadedRecordings(names, clips, seconds=seconds)
 
 
 def chosen_clips(
@@ -151,13 +130,6 @@ def _are_equal(clips: _Steps, others: _Steps) -> bool:
 
 def _differ_little(one: np.ndarray, other: np.ndarray) -> bool:
     return int(np.abs(one.astype(np.int32) - other).max(initial=0)) <= _SAME_STEPS
-
-
-def _successive(
-    one: Int[np.ndarray, "_"], other: Int[np.ndarray, "_"]
-) -> Int[np.ndarray, "_"]:
-    """Join two sets of numbers; those of the second follow those of the first."""
-    return np.concatenate([one, other + one.max(initial=-1) + 1])
 
 
 def _in_steps(log_mel: Float[np.ndarray, "frame mel"]) -> Int16[np.ndarray, "_ mel"]:

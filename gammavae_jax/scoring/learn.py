@@ -17,7 +17,11 @@ from gammavae_jax.config import Config
 from gammavae_jax.data.arrays import capacity_to_learn, hash_name
 from gammavae_jax.data.clips import NamedClips, group_numbers
 from gammavae_jax.data.recording_notes import note_reference_channel
-from gammavae_jax.data.recordings.clips import LoadedRecordings, parts_held_together
+from gammavae_jax.data.recordings.clips import (
+    LoadedRecordings,
+    joined,
+    parts_held_together,
+)
 from gammavae_jax.data.recordings.groups import group_clips, unmatched_note
 from gammavae_jax.data.states import State
 from gammavae_jax.data.training_clips import (
@@ -25,7 +29,6 @@ from gammavae_jax.data.training_clips import (
     as_recordings,
     chosen_clips,
     find_copies,
-    joined,
 )
 from gammavae_jax.devices.local import local_devices
 from gammavae_jax.devices.placement import Placement

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -154,16 +154,6 @@ def test_what_a_reference_channel_explains_is_cached(tmp_path, folder, computed)
         assert len(after.explained) == (0 if config == CONFIG else 2)
     with pytest.raises(AssertionError):
         np.testing.assert_array_equal(first[0].log_mels[0], first[1].log_mels[0])
-
-
-def test_a_cache_from_before_there_were_reference_channels_is_used(root, folder):
-    settings = {"version": feature_cache.FEATURES_VERSION, **asdict(CONFIG)}
-    del settings["reference_channel"]
-    files = files_of(root)
-    names = [[f.path.name, feature_cache._content(f.path)] for f in files]
-    load(root, folder)
-    key = feature_cache._digest([settings, names], BANK)
-    assert the_file(folder, "json").stem == key
 
 
 def test_entries_of_another_version_of_the_features_are_ignored(

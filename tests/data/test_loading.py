@@ -7,7 +7,7 @@ from support.logs import quiet_log
 from support.recorded import write_machine
 
 from gammavae_jax.data.features import mel_filterbank
-from gammavae_jax.data.loading import Source, find_all, load_split, require_labels
+from gammavae_jax.data.loading import Source, find_all, load_split
 from gammavae_jax.errors import InputError
 from gammavae_jax.presets import preset
 
@@ -132,15 +132,6 @@ def test_a_training_folder_that_says_not_normal_is_refused(root, folder):
     with pytest.raises(InputError, match=problem):
         find_all(Source(root, ("fan",)))
     find_all(Source(root, ("fan",)), ["test"])
-
-
-def test_unlabelled_test_clips_are_refused_if_labels_are_required(root):
-    source = Source(root, ("fan", "pump"))
-    require_labels(find_all(source, ["test"]))
-    named = root / "pump/test/section_00_source_test_normal_0000.wav"
-    named.rename(named.with_name("section_00_0000.wav"))
-    with pytest.raises(InputError, match="test clips of pump_section_00 have neither"):
-        require_labels(find_all(source, ["test"]))
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,11 @@ import pytest
 from gammavae_jax.data.audio.samples import Signal
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.machines import clip_file
-from gammavae_jax.data.recordings.clips import LoadedRecordings
+from gammavae_jax.data.recordings.clips import LoadedRecordings, joined
 from gammavae_jax.data.training_clips import (
     as_recordings,
     chosen_clips,
     find_copies,
-    joined,
     kept_clips,
 )
 

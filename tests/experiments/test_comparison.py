@@ -7,9 +7,10 @@ import shutil
 import pytest
 from rich.console import Console
 from support.finished_runs import write_run
+from support.recorded import write_machine
 
 from experiments import comparison
-from experiments.comparison import run_variant, write_comparison
+from experiments.comparison import require_labels, run_variant, write_comparison
 from gammavae_jax.config_json import override, to_dict
 from gammavae_jax.data.loading import Source
 from gammavae_jax.errors import InputError
@@ -150,3 +151,14 @@ def test_a_variant_that_trained_nothing_shows_no_training_time(tmp_path):
     write_run(tmp_path / "one", 0.7, train_s=0.01)
     lines = write_comparison(tmp_path, {"one": "the first"}).splitlines()
     assert next(x for x in lines if x.startswith("| the first")).endswith("1.00 |  |")
+
+
+def test_unlabelled_test_clips_are_refused(tmp_path):
+    for machine in ("fan", "pump"):
+        write_machine(tmp_path / machine, train=[4000], test=[4000])
+    source = Source(tmp_path, ("fan", "pump"))
+    require_labels(source)
+    named = tmp_path / "pump/test/section_00_source_test_normal_0000.wav"
+    named.rename(named.with_name("section_00_0000.wav"))
+    with pytest.raises(InputError, match="test clips of pump_section_00 have neither"):
+        require_labels(source)

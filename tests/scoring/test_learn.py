@@ -13,7 +13,8 @@ import gammavae_jax as gv
 from gammavae_jax.config_json import override
 from gammavae_jax.data.clips import Clips
 from gammavae_jax.data.machines import clip_file
-from gammavae_jax.data.training_clips import as_recordings, joined
+from gammavae_jax.data.recordings.clips import joined
+from gammavae_jax.data.training_clips import as_recordings
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 from gammavae_jax.presets import preset

@@ -1,4 +1,4 @@
-"""Reads WAV and FLAC files, and rejects bad files with a one-line message."""
+"""Reads and resamples WAV and FLAC files, and refuses bad ones."""
 
 import contextlib
 import io
@@ -27,10 +27,8 @@ from gammavae_jax.data.audio.samples import SampleScale
 from gammavae_jax.errors import InputError, printable
 from gammavae_jax.files import open_regular
 
-# `_BLOCK` is the number of samples per read, over all channels; it keeps memory use
-# independent of the header. `_SMALLEST_BLOCK` is the minimum number of frames per read,
-# which matters for files with many channels.
-_BLOCK, _SMALLEST_BLOCK = 1 << 18, 1 << 12
+_BLOCK = 1 << 18  # samples per read over all channels, whatever the header claims
+_SMALLEST_BLOCK = 1 << 12  # frames per read, even if there are many channels
 _SIGNATURES = (b"RIFF", b"RIFX", b"RF64", b"fLaC")  # of WAV or FLAC files
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's count for a FLAC stream of unknown length
 
@@ -42,6 +40,16 @@ class Recording(NamedTuple):
     sample_rate: int  # Hz
     levels: ChannelLevels | None = None  # if there are several channels
     n_channels: int = 0  # of the file or array; 0 for a one-dimensional array
+
+
+class RecordingBlocks(NamedTuple):
+    """One or two channels of a recording, read block by block."""
+
+    sample_rate: int  # Hz
+    n_samples: int  # as claimed by the header; the blocks may hold fewer
+    blocks: Iterator[Float32[np.ndarray, "_ *channel"]]
+    levels: ChannelLevels | None = None  # complete once all blocks are read
+    n_channels: int = 1
 
 
 def read_clip(
@@ -69,26 +77,9 @@ def read_recording(path: str | os.PathLike[str], channel: Channels = 0) -> Recor
             header, lacks the channel, or has no samples, a sample that is not finite,
             or float samples whose full scale is not 1.
     """
-    name = printable(path)
-    with _open(_source(path, name), name) as file:
-        require_rate(file.samplerate, name)
-        levels = _channel_levels(file)
-        waveform = np.concatenate(list(_blocks(file, channel, name, levels)))
-        return Recording(waveform, file.samplerate, levels, file.channels)
-
-
-def _channel_levels(file: soundfile.SoundFile) -> ChannelLevels | None:
-    return ChannelLevels(file.channels) if file.channels > 1 else None
-
-
-class RecordingBlocks(NamedTuple):
-    """One or two channels of a recording, read block by block."""
-
-    sample_rate: int  # Hz
-    n_samples: int  # as claimed by the header; the blocks may hold fewer
-    blocks: Iterator[Float32[np.ndarray, "_ *channel"]]
-    levels: ChannelLevels | None = None  # complete once all blocks are read
-    n_channels: int = 1
+    with open_recording(path, channel=channel) as opened:
+        waveform = np.concatenate(list(opened.blocks))
+        return Recording(waveform, opened.sample_rate, opened.levels, opened.n_channels)
 
 
 @contextlib.contextmanager
@@ -102,8 +93,7 @@ def open_recording(
         channel: the channel to read, or a pair of channels; counted from 0.
         name: the recording's name in messages; default: the path.
 
-    Raises:
-        InputError: the recording cannot be opened or read; see `read_recording`.
+    For errors, see `read_recording`.
     """
     if not isinstance(source, bytes):
         name = name or printable(source)
@@ -117,7 +107,7 @@ def open_recording(
         if file.frames < claimed:
             raise _truncated(name, claimed, file.frames)
         require_rate(file.samplerate, name)
-        levels = _channel_levels(file)
+        levels = ChannelLevels(file.channels) if file.channels > 1 else None
         blocks = _blocks(file, channel, name, levels)
         yield RecordingBlocks(file.samplerate, claimed, blocks, levels, file.channels)
 
@@ -168,7 +158,7 @@ class _WithHead(io.FileIO):
 
 
 def _closed(source: Any) -> Any:
-    """Fill in a WAV file's missing data size; return None if it is not missing."""
+    """Fill in a WAV file's missing data size; return None if no size is missing."""
     if isinstance(source, io.BytesIO):
         data = source.getvalue()
         head = closed_head(data[:HEAD_BYTES], len(data))
@@ -205,7 +195,7 @@ def _blocks(
     name: str,
     levels: ChannelLevels | None = None,
 ) -> Iterator[Float32[np.ndarray, "_ *channel"]]:
-    """Yield blocks of the wanted samples, checked and scaled."""
+    """Yield blocks of samples, checked and scaled; see `read_recording` for errors."""
     require_channels(channel, file.channels, name)
     claimed, n_read = claimed_frames(file), 0
     if claimed == _UNKNOWN_FRAMES:

@@ -4,6 +4,7 @@ Clips of about the same length can be compared with each other. Each clip keeps 
 number of its recording.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,13 +16,15 @@ from jaxtyping import Float, Float32, Int
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.data.audio.channels import ChannelLevels, near_waveform
 from gammavae_jax.data.audio.files import resampled
-from gammavae_jax.data.audio.samples import Signal, signal_of
+from gammavae_jax.data.audio.samples import signal_of
 from gammavae_jax.data.clips import (
     Clips,
+    group_numbers,
     levels_explained,
     load_usable,
     recording_numbers,
     require_window,
+    without_attributes,
 )
 from gammavae_jax.data.conditions import Heard
 from gammavae_jax.data.features import samples_needed
@@ -32,7 +35,7 @@ from gammavae_jax.data.recordings.sources import (
     RecordingSource,
     find_recordings,
 )
-from gammavae_jax.data.reference import Spectrogram, spectrogram
+from gammavae_jax.data.reference import spectrogram
 from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 
@@ -139,6 +142,43 @@ class LoadedRecordings(NamedTuple):
         return self.names[number] + (part if len(parts) > 1 else "")
 
 
+def joined(*several: LoadedRecordings) -> LoadedRecordings:
+    """Join sets of recordings; no group has recordings of two sets."""
+
+    def chain(values: Iterable[tuple]) -> tuple:
+        return tuple(itertools.chain.from_iterable(values))
+
+    clips = [of.clips for of in several]
+    files, group = chain(of.files for of in clips), None
+    if any(of.group is not None for of in clips):
+        group = _successive(map(group_numbers, clips))
+        files = without_attributes(files)
+    return LoadedRecordings(
+        chain(of.names for of in several),
+        Clips(
+            files,
+            chain(of.log_mels for of in clips),
+            _successive(of.recording for of in several),
+            frozenset().union(*(of.formats for of in clips)),
+            chain(of.explained for of in clips),
+            group,
+            chain(of.signals for of in clips),
+        ),
+        chain(of.sounds for of in several),
+        chain(of.levels for of in several),
+        chain(of.seconds for of in several),
+    )
+
+
+def _successive(several: Iterable[Int[np.ndarray, "_"]]) -> Int[np.ndarray, "_"]:
+    """Join sets of numbers; those of each set follow those of the set before it."""
+    shifted, first = [], 0
+    for numbers in several:
+        shifted.append(numbers + first)
+        first += numbers.max(initial=-1) + 1
+    return np.concatenate(shifted)
+
+
 def load_recordings(
     sources: Sequence[RecordingSource],
     filterbank: Float[np.ndarray, "bin mel"],
@@ -157,7 +197,7 @@ def load_recordings(
     if clip_seconds is not None:
         n_samples = require_clip_length(clip_seconds, config)
 
-    def load(source: RecordingSource) -> _Pieces:
+    def load(source: RecordingSource) -> LoadedRecordings:
         recorded, rate, levels, n_channels = source.read(config.channels)
         waveform = resampled(recorded, rate, config.sample_rate)
         require_window(len(waveform), source.name, config)
@@ -165,55 +205,23 @@ def load_recordings(
         computed = [spectrogram(piece, filterbank, config) for piece in pieces]
         # Resampling rounds off flat tops, so the samples as recorded are measured.
         unchanged = np.array_split(near_waveform(recorded), len(pieces))
-        signals = list(map(signal_of, unchanged))
-        sounds = [near_waveform(piece) for piece in pieces] if keep_sounds else []
-        seconds = [len(piece) / config.sample_rate for piece in pieces]
-        of_recording = source.name, (rate, n_channels), levels
-        return _Pieces(*of_recording, computed, seconds, signals, sounds)
+        clips = Clips(
+            (clip_file(Path(source.name)),) * len(pieces),
+            tuple(of_clip.log_mel for of_clip in computed),
+            np.zeros(len(pieces), int),
+            frozenset({(rate, n_channels)}),
+            levels_explained(computed),
+            signals=tuple(map(signal_of, unchanged)),
+        )
+        sounds = tuple(map(near_waveform, pieces)) if keep_sounds else ()
+        seconds = tuple(len(piece) / config.sample_rate for piece in pieces)
+        return LoadedRecordings((source.name,), clips, sounds, (levels,), seconds)
 
     usable = load_usable(load, sources, on_bad_file, on_recording)
-    loaded = [pieces for _, pieces in usable]
+    loaded = [of_recording for _, of_recording in usable]
     if not loaded:
         raise InputError("none of the recordings can be used: pass other recordings")
-    return _joined(loaded)
-
-
-class _Pieces(NamedTuple):
-    """The clips cut from one recording."""
-
-    name: str
-    format: tuple[int, int]  # sample rate and number of channels; see `Clips`
-    levels: ChannelLevels | None
-    spectrograms: list[Spectrogram]
-    seconds: list[float]
-    signals: list[Signal]
-    sounds: list[Float32[np.ndarray, "_"]]  # empty if not kept
-
-
-def _joined(loaded: Sequence[_Pieces]) -> LoadedRecordings:
-    """Join the clips of all recordings."""
-    names = tuple(pieces.name for pieces in loaded)
-    each = [clip_file(Path(name)) for name in names]
-    counts = [len(pieces.spectrograms) for pieces in loaded]
-    recording = np.repeat(np.arange(len(loaded)), counts)
-    of_clips = [of_clip for pieces in loaded for of_clip in pieces.spectrograms]
-    log_mels = tuple(of_clip.log_mel for of_clip in of_clips)
-    formats = frozenset(pieces.format for pieces in loaded)
-    files = tuple(each[number] for number in recording)
-    return LoadedRecordings(
-        names,
-        Clips(
-            files,
-            log_mels,
-            recording,
-            formats,
-            levels_explained(of_clips),
-            signals=tuple(signal for pieces in loaded for signal in pieces.signals),
-        ),
-        tuple(sound for pieces in loaded for sound in pieces.sounds),
-        tuple(pieces.levels for pieces in loaded),
-        tuple(length for pieces in loaded for length in pieces.seconds),
-    )
+    return joined(*loaded)
 
 
 def load_all(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from gammavae_jax.data.clips import Clips, NamedClips, group_numbers
+from gammavae_jax.data.clips import Clips, NamedClips, group_numbers, without_attributes
 from gammavae_jax.data.machines import ClipFile, is_supplemental
 from gammavae_jax.data.names import is_labelled, nfc, section_word
 from gammavae_jax.data.recordings.clips import LoadedRecordings
@@ -159,11 +159,6 @@ def _with_groups(
     files = without_attributes(loaded.clips.files)
     clips = loaded.clips._replace(files=files, group=number[loaded.recording])
     return loaded._replace(clips=clips)
-
-
-def without_attributes(files: Sequence[ClipFile]) -> tuple[ClipFile, ...]:
-    """Return files whose parsed names have no attributes."""
-    return tuple(f._replace(name=f.name._replace(attributes="")) for f in files)
 
 
 def _require_two_groups(

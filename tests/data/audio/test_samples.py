@@ -218,7 +218,8 @@ def test_the_silent_share_is_that_of_zeros():
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
 def test_flat_tops_are_counted_at_any_scale(scale):
-    tone = np.float32(np.sin(2 * np.pi * np.arange(CLIP_N) / 100)) * np.float32(scale)
+    tone = np.sin(2 * np.pi * np.arange(CLIP_N) / 100).astype(np.float32)
+    tone *= np.float32(scale)
     assert signal_of(tone).clipped == 0
     top, bottom = np.array([0.5 * scale, -0.8 * scale], np.float32)
     clipped = np.clip(tone, bottom, top)

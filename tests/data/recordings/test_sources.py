@@ -197,9 +197,7 @@ def test_the_same_sound_is_found_whatever_its_name_and_format(tmp_path):
     soundfile.write(first / "c.wav", noise(1, seed=2), 16000)
     soundfile.write(second / "other.flac", samples, 16000)
     shutil.copy(first / "b.wav", second / "copy.wav")
-    soundfile.write(
-        second / "c.wav", noise(1, seed=3), 16000
-    )  # only the name is the same
+    soundfile.write(second / "c.wav", noise(1, seed=3), 16000)  # another sound
     soundfile.write(second / "rate.wav", noise(1, seed=2), 8000)
     (second / "empty.wav").touch()
     (first / "empty.wav").touch()
