@@ -28,7 +28,7 @@ BANK = mel_filterbank(CONFIG)
 
 @pytest.fixture
 def folder(tmp_path):
-    """A machine with five training clips of different lengths, in stereo and mono."""
+    """Write a machine with five training clips of different lengths and channels."""
     shapes = [(4000 + 700 * i, 1 + i % 2) for i in range(5)]
     write_machine(tmp_path / "fan", train=shapes, test=shapes[:2])
     return tmp_path

@@ -28,7 +28,7 @@ BANK = mel_filterbank(CONFIG)
 
 @pytest.fixture
 def root(tmp_path):
-    """A machine with three training clips of different lengths."""
+    """Return a machine with three training clips of different lengths."""
     write_machine(tmp_path / "data/fan", train=(4000, 6000, 5000), test=(4000,))
     return tmp_path / "data"
 
@@ -40,7 +40,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def computed(monkeypatch):
-    """The paths of the clips computed so far."""
+    """Return the paths of the clips computed so far."""
     paths = []
 
     def counted(path, *rest):
@@ -136,7 +136,9 @@ def test_changed_settings_are_computed_again(root, folder, computed, other):
     assert_right(clips, root, config)
 
 
-def test_what_a_reference_channel_explains_is_cached(tmp_path, folder, computed):
+def test_the_levels_that_a_reference_channel_explains_are_cached(
+    tmp_path, folder, computed
+):
     write_machine(tmp_path / "two/fan", train=[(5000, 2), (4000, 2)], test=[(4000, 2)])
     root = tmp_path / "two"
     configs = [

@@ -40,25 +40,10 @@ def reference(waveform, config):
 def test_log_mel_matches_librosa(n_samples, config):
     rng = np.random.default_rng(n_samples)
     waveform = (rng.standard_normal(n_samples) * 0.1).astype(np.float32)
-    spectrogram = log_mel(waveform, mel_filterbank(config), config)
-    assert len(spectrogram) == n_frames(n_samples, config)
-    expected = reference(waveform, config)
-    np.testing.assert_allclose(spectrogram, expected, atol=TOLERANCE)
-
-
-@pytest.mark.filterwarnings("ignore:Empty filters")
-@pytest.mark.parametrize(
-    ("config", "is_any_empty"),
-    [
-        (FeatureConfig(8000, n_fft=512, hop_length=200, n_mels=40), False),
-        (FeatureConfig(n_fft=256, hop_length=128, n_mels=250), True),
-    ],
-)
-def test_log_mel_matches_librosa_with_other_settings(config, is_any_empty):
     bank = mel_filterbank(config)
-    assert bank.any(axis=0).all() == (not is_any_empty)
-    waveform = np.random.default_rng(1).standard_normal(4000).astype(np.float32)
+    assert bank.any(axis=0).all() == (config.n_mels < 250)
     spectrogram = log_mel(waveform, bank, config)
+    assert len(spectrogram) == n_frames(n_samples, config)
     expected = reference(waveform, config)
     np.testing.assert_allclose(spectrogram, expected, atol=TOLERANCE)
 

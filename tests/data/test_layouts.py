@@ -9,7 +9,6 @@ import pytest
 from support.challenge_files import evaluate_directory
 from support.layouts import LAYOUTS, MORE_LAYOUTS, build
 from support.logs import quiet_log, text_of
-from support.recorded import fill
 
 from gammavae_jax.config_json import override
 from gammavae_jax.data.loading import Source, find_all
@@ -46,13 +45,13 @@ def data_root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run_2020(tmp_path_factory):
-    """The run directory for the 2020 layout."""
+    """Return the run directory for the 2020 layout."""
     return finished(["2020"], SMALLEST, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def shared_run(tmp_path_factory):
-    """The directory of a run on the machines of all other layouts."""
+    """Return the directory of a run on the machines of all other layouts."""
     return finished(SHARED, SMALLEST, tmp_path_factory)
 
 
@@ -88,7 +87,7 @@ def described(source):
 
 
 def kinds(files):
-    """The number of clips of each kind, according to their parsed names."""
+    """Return the number of clips of each kind, according to their parsed names."""
     return Counter(
         (split, clip.name.domain, clip.name.label)
         for split, clips in (("train", files.train), ("test", files.test))
@@ -237,47 +236,3 @@ def test_requesting_missing_supplemental_clips_is_an_error(data_root):
     source = source_of(data_root("2023"))._replace(with_supplemental=True)
     with pytest.raises(InputError, match="omit --with-supplemental"):
         find_all(source)
-
-
-@pytest.mark.parametrize("unused", ["test_rename", "test"])
-def test_an_empty_folder_is_ignored(tmp_path, unused):
-    """The baseline's tools create both folders before copying anything."""
-    other = {"test_rename": "test", "test": "source_test"}[unused]
-    fill(tmp_path / "fan", "train/section_00_0000.wav", f"{other}/section_00_0001.wav")
-    (tmp_path / "fan" / unused).mkdir()
-    (files,) = find_clips(tmp_path, "fan")
-    assert [clip.path.parent.name for clip in files.test] == [other]
-
-
-@pytest.mark.parametrize("folder", ["source_test", "test_rename"])
-def test_a_machine_may_have_only_this_folder(tmp_path, folder):
-    fill(tmp_path / "fan", f"{folder}/section_00_0001.wav")
-    assert find_machines(tmp_path) == ["fan"]
-    (files,) = find_clips(tmp_path, "fan", ["test"])
-    assert (len(files.train), len(files.test)) == (0, 1)
-
-
-@pytest.mark.parametrize("folder", ["test", "target_test", "test_rename"])
-def test_a_section_without_test_clips_is_refused_with_their_folder(tmp_path, folder):
-    """So is additional training data published before the evaluation set."""
-    clips = [f"train/section_0{i}_0000.wav" for i in range(2)]
-    fill(tmp_path / "fan", *clips, f"{folder}/section_00_0001.wav")
-    message = rf"section 01 of fan has no test clips: add some to '.*fan/{folder}'"
-    with pytest.raises(InputError, match=message):
-        find_clips(tmp_path, "fan")
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("source_test/section_00_0001.wav", "target_test/section_00_0001.wav"),
-        ("test/section_00_0001.flac", "test/section_00_0001.wav"),
-        ("train/section_00_0001.flac", "train/section_00_0001.wav"),
-    ],
-)
-def test_two_clips_with_the_same_name_are_refused(tmp_path, one, other):
-    clips = ("train/section_00_0000.wav", "test/section_00_0000.wav")
-    fill(tmp_path / "fan", *clips, one, other)
-    message = rf"{one}' and '.*{other}' have the same base name"
-    with pytest.raises(InputError, match=message):
-        find_clips(tmp_path, "fan")

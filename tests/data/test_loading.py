@@ -1,9 +1,10 @@
 """Finding and loading the recordings of a run."""
 
+import re
 import shutil
 
 import pytest
-from support.logs import quiet_log
+from support.logs import quiet_log, refusal
 from support.recorded import write_machine
 
 from gammavae_jax.data.features import mel_filterbank
@@ -16,7 +17,7 @@ CONFIG = preset("default")
 
 @pytest.fixture
 def root(tmp_path):
-    """Two machines, each with three training clips and one test clip."""
+    """Return two machines, each with three training clips and one test clip."""
     for machine in ("fan", "pump"):
         write_machine(tmp_path / machine, train=[4000] * 3, test=[4000])
     return tmp_path
@@ -46,13 +47,6 @@ def test_every_machine_is_loaded(root):
     ]
 
 
-def test_one_bad_file_is_named(root):
-    spoil(root, "fan/0001")
-    with pytest.raises(InputError, match=r"fan/train/section_00_.*_0001\.wav") as error:
-        load(root)
-    assert "recordings cannot be used" not in str(error.value)
-
-
 def test_recordings_that_vanish_after_the_search_are_named(root):
     files = find_all(Source(root, ("fan", "pump")))
     gone = files[0].train[1].path
@@ -72,17 +66,17 @@ def test_recordings_that_vanish_after_the_search_are_named(root):
 @pytest.mark.parametrize(
     ("names", "count"),
     [
+        (["fan/0001"], None),
         (["fan/0001", "pump/0000"], 2),
         (["fan/0000", "fan/0001", "fan/0002", "pump/0002"], 4),
     ],
 )
 def test_several_bad_files_are_counted_before_the_run_ends(root, names, count):
     spoil(root, *names)
-    message = (
-        rf"fan/train/.* \({count} training recordings cannot be used; --skip-bad-files"
-    )
-    with pytest.raises(InputError, match=message):
-        load(root)
+    text = refusal(load, root)
+    assert re.search(rf"/fan/train/section_00_.*_{names[0][-4:]}\.wav: ", text)
+    several = f" ({count} training recordings cannot be used; --skip-bad-files"
+    assert several in text if count else "cannot be used" not in text
 
 
 def test_bad_files_are_skipped_and_named_if_requested(root):

@@ -71,13 +71,13 @@ def test_an_odd_recording_that_is_posted_has_the_same_outcome(what):
 
 
 def scorable(outcome):
-    """Whether a recording is accepted and long enough for a window."""
+    """Return whether a recording is accepted and long enough for a window."""
     return isinstance(outcome, Accepted) and len(outcome.waveform) >= LEAST
 
 
 @pytest.fixture
 def everything(tmp_path):
-    """The path of each odd recording, in a subfolder of its own."""
+    """Return the path of each odd recording, in a subfolder of its own."""
     places = {}
     for number, (what, odd) in enumerate(ODD.items()):
         folder = tmp_path / "odd" / f"{number:03}"
@@ -92,7 +92,7 @@ def everything(tmp_path):
 
 @pytest.fixture(scope="module")
 def detector(one_device):
-    """A detector with a small network, trained on noise."""
+    """Return a detector with a small network, trained on noise."""
     rng = np.random.default_rng(1)
     normal = [rng.normal(0, 0.1, N).astype(np.float32) for _ in range(9)]
     small = ["model.hidden=[16]", "model.n_latent=4", "train.n_folds=2"]

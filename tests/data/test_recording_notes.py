@@ -43,13 +43,13 @@ def test_a_clean_folder_needs_no_note(tmp_path):
         ("fan", ["fan/test/.1.wav"], "1 hidden or system file or folder (fan/test/.1"),
     ],
 )
-def test_what_a_run_does_not_read_is_named(tmp_path, machines, names, expected):
+def test_files_that_a_run_does_not_read_are_named(tmp_path, machines, names, expected):
     fill(tmp_path, *CLEAN, *names)
     (line,) = left_out(tmp_path, machines.split())
     assert f"left out of {tmp_path}: {expected}" in line
 
 
-def test_what_a_run_does_not_read_of_an_archive_is_named(tmp_path):
+def test_archived_files_that_a_run_does_not_read_are_named(tmp_path):
     fill(tmp_path, *CLEAN)
     names = ["train/0.wav", "test/0.wav", "train/.a.wav", "test/@eaDir/b.wav", "1.wav",
              "test/c.mp3", "notes.pdf"]  # fmt: skip
@@ -71,7 +71,7 @@ def test_what_a_run_does_not_read_of_an_archive_is_named(tmp_path):
     assert " (x.zip/fan/3.wav): " in line
 
 
-def test_what_could_be_a_machine_in_the_data_root_is_named(tmp_path, monkeypatch):
+def test_files_that_could_be_a_machine_are_named(tmp_path, monkeypatch):
     fill(tmp_path, *CLEAN, "dev_saw.7z", "dev_valve.tar.gz", "locked/train/0.wav")
     (tmp_path / "slider").symlink_to("/mnt/unmounted")
     scandir = os.scandir
@@ -123,7 +123,7 @@ def test_a_test_clip_that_is_a_training_clip_is_noted():
     assert note.startswith("1 test clip is also a training clip (fan/2.wav): remove")
 
 
-def test_what_a_reference_channel_explains_is_noted_for_each_machine():
+def test_the_level_that_a_reference_channel_explains_is_noted():
     log = Log(Console(file=io.StringIO()))
     of_clips = {"fan": (4.1, 0.2, 4.9), "pump": (5.5, 9.0, 4.0, 6.0), "saw": ()}
     note_reference_channel(

@@ -189,7 +189,7 @@ def test_all_pairs_of_many_clips_are_compared():
 
 
 @pytest.mark.parametrize("n_clips", [1, 3])
-def test_without_pairs_of_clips_with_sound_nothing_is_shared(n_clips):
+def test_silent_or_single_clips_share_no_audio(n_clips):
     """The clips are digital silence, which has no fluctuations to compare."""
     for n_frames in (40, 20):
         log_mel = np.full((n_clips, n_frames, 8), -156.5, np.float32)

@@ -14,7 +14,7 @@ DECIBELS = 10 / np.log(10)
 
 @pytest.fixture
 def frames():
-    """The frames of a clip in dB, with different variances in its bands."""
+    """Return the frames of a clip in dB, with different variances in its bands."""
     rng = np.random.default_rng(0)
     return -60 + 8 * rng.standard_normal((41, N_MELS)) * np.linspace(0.5, 2, N_MELS)
 
@@ -29,7 +29,7 @@ def moments(frames):
 
 
 def padded(values, n=9, padding=77.0):
-    """The values followed by padding, and the weights that mark the padding."""
+    """Return the values followed by padding, and the weights that mark the padding."""
     more = np.full((n, values.shape[1]), padding)
     weight = np.concatenate([np.ones(len(values)), np.zeros(n)])
     return jnp.float32(np.concatenate([values, more])), jnp.float32(weight)
@@ -39,13 +39,6 @@ def test_a_spectrum_is_the_moments_of_the_centred_log_mel(frames):
     actual = statistics.spectrum(jnp.float32(frames), ones(frames))
     expected = moments(frames - frames.mean())
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("gain", [-40.0, 6.0, 100.0])
-def test_gain_does_not_change_a_spectrum(frames, gain):
-    actual = statistics.spectrum(jnp.float32(frames + gain), ones(frames))
-    expected = statistics.spectrum(jnp.float32(frames), ones(frames))
-    np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
 def test_a_residual_statistic_is_moments_and_upper_quantile(frames):
@@ -149,7 +142,7 @@ def test_the_salience_of_padding_is_zero_however_odd_it_is(frames, n):
     np.testing.assert_allclose(salience.sum(), float(n > 0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("gain", [-40.0, 100.0])
+@pytest.mark.parametrize("gain", [-40.0, 6.0, 100.0])
 @pytest.mark.parametrize("name", MODEL_FREE_STATISTICS)
 def test_gain_changes_no_statistic_of_log_mels(frames, name, gain):
     rule = getattr(statistics, name)

@@ -58,7 +58,7 @@ def test_kept_recordings_are_rounded_to_a_two_hundredth_of_a_decibel():
     assert kept(recordings).steps[0].dtype == np.int16
 
 
-def test_rounding_what_was_kept_changes_nothing_more():
+def test_rounding_kept_clips_again_changes_nothing():
     once = kept(loaded(1, (1, 3)))
     again = kept(as_recordings(once))
     for ours, theirs in zip(again.steps, once.steps, strict=True):

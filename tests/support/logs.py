@@ -1,9 +1,12 @@
-"""Logs that write to memory, and the text that they have written."""
+"""The texts of logs that write to memory, and the messages of refusals."""
 
 import io
+from collections.abc import Callable
 
+import pytest
 from rich.console import Console
 
+from gammavae_jax.errors import InputError
 from gammavae_jax.log import Log
 
 
@@ -16,3 +19,11 @@ def text_of(console: Console) -> str:
     """Return the text that a quiet log has written to one of its consoles."""
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+def refusal(call: Callable, *arguments, **keywords) -> str:
+    """Return the message of a call's InputError; assert that it is one line."""
+    with pytest.raises(InputError) as caught:
+        call(*arguments, **keywords)
+    assert str(caught.value).isprintable()
+    return str(caught.value)

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 from support.layouts import LAYOUTS, MORE_LAYOUTS, build
+from support.logs import refusal
 from support.packing import pack, pack_machines
 
 from gammavae_jax.data.audio.archives import recordings_in
 from gammavae_jax.data.audio.files import read_clip
 from gammavae_jax.data.machines import find_clips, find_machines, machine_root
-from gammavae_jax.errors import InputError, printable
+from gammavae_jax.errors import printable
 
 RATE = 16000
 TRAIN = "fan/train/section_00_source_train_normal_0000.wav"
@@ -24,7 +25,7 @@ METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]
 
 
 def sound(seed=0, n_samples=4000):
-    """The bytes of a WAV file."""
+    """Return the bytes of a WAV file."""
     file = io.BytesIO()
     samples = np.random.default_rng(seed).uniform(-0.5, 0.5, n_samples)
     soundfile.write(file, samples, RATE, format="WAV")
@@ -36,20 +37,12 @@ def empty(*names):
 
 
 def paths(files):
-    """The paths of each split's recordings, relative to the data root."""
+    """Return the paths of each split's recordings, relative to the data root."""
     root = files.train[0].path.parents[3]
     return [
         [file.path.relative_to(root).as_posix() for file in split]
         for split in (files.train, files.test, files.supplemental)
     ]
-
-
-def refusal(call, *arguments, **keywords):
-    with pytest.raises(InputError) as caught:
-        call(*arguments, **keywords)
-    text = str(caught.value)
-    assert text.isprintable()
-    return text
 
 
 @pytest.mark.parametrize("name", LAYOUTS | MORE_LAYOUTS)

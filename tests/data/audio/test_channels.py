@@ -1,10 +1,12 @@
 """The channels that are read from a recording, and refusals of missing ones."""
 
+import re
+
 import numpy as np
 import pytest
+from support.logs import refusal
 
 from gammavae_jax.data.audio.channels import near_waveform, require_channels
-from gammavae_jax.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -19,9 +21,8 @@ from gammavae_jax.errors import InputError
     ],
 )  # fmt: skip
 def test_a_missing_channel_is_refused_in_one_line(channels, n_channels, message):
-    with pytest.raises(InputError, match=message) as error:
-        require_channels(channels, n_channels, "x", "array")
-    assert "\n" not in str(error.value)
+    text = refusal(require_channels, channels, n_channels, "x", "array")
+    assert re.search(message, text)
 
 
 @pytest.mark.parametrize("channels", [0, 1, (0, 1), (1, 0)])

@@ -48,7 +48,7 @@ def read(path, channel=0):
 
 
 def members(path):
-    """The recording in two archives; none if an archive cannot contain it."""
+    """Return the recording in two archives; none if an archive cannot contain it."""
     is_text = path.name == path.name.encode(errors="replace").decode()
     if path.suffix not in (".wav", ".flac") or not path.is_file() or not is_text:
         return []

@@ -52,7 +52,7 @@ def test_a_linked_folder_is_listed_once_wherever_it_leads(tmp_path, there):
         ([".AppleDouble/a.wav", "{0}.mp3"], "1 file in another format ({0}.mp3): "),
     ],
 )
-def test_what_is_left_out_is_counted_and_named_with_the_remedy(
+def test_left_out_files_are_counted_and_named_with_the_remedy(
     tmp_path, names, expected
 ):
     fill(tmp_path, "good.wav", *names)

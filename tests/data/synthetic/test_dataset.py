@@ -48,7 +48,7 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty cache folder, and a set that is quick to generate."""
+    """Return an empty cache folder, and a set that is quick to generate."""
     monkeypatch.setenv("GAMMAVAE_CACHE_DIR", str(tmp_path / "cache"))
     make_tiny = functools.partial(make_synthetic, sizes=TINY)
     monkeypatch.setattr(dataset, "make_synthetic", make_tiny)
