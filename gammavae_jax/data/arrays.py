@@ -24,25 +24,22 @@ _CLIPS_IN_A_STEP = 16
 class ClipArrays(NamedTuple):
     """The log-mels of one or more machines' clips, padded with zeros, for scoring.
 
-    A clip of 0 frames is padding. The level of a clip is the mean of its log-mel over
-    all bands and frames. Models with normalised bands subtract it, so that gain does
-    not matter.
+    A clip of 0 frames is padding. Models with normalised bands subtract a clip's level,
+    so that gain does not matter.
     """
 
     log_mel: Float[AnyArray, "*machine clip frame mel"]  # dB
     n_frames: Int[AnyArray, "*machine clip"]
-    level: Float[AnyArray, "*machine clip"]  # dB
+    level: Float[AnyArray, "*machine clip"]  # dB; the mean over all bands and frames
 
 
 class TrainingArrays(NamedTuple):
-    """Clips with the window positions and domains that training needs.
-
-    `window_start` holds the index of each window's first frame in the joined padded
-    clips: `clip * n_frames + frame`.
-    """
+    """Clips with the window positions and domains that training needs."""
 
     clips: ClipArrays
     is_target: Bool[AnyArray, "*machine clip"]
+    # The index of each window's first frame in the joined padded clips:
+    # `clip * n_frames + frame`.
     window_start: Int[AnyArray, "*machine window"]
     name_hash: UInt32[AnyArray, "*machine"]
 

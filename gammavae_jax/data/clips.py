@@ -24,24 +24,20 @@ _KEPT_BYTES = 31 << 20  # just below the maximum of glibc's dynamic mmap thresho
 
 
 class Clips(NamedTuple):
-    """One machine's clips as log-mels on the host, each with its own length.
-
-    If clips were cut from longer recordings, `recording` is the number of each clip's
-    recording. If the user groups recordings, `group` is the number of each clip's
-    group. For a user's recordings, `formats` has every pair of sample rate (in
-    Hz, before resampling) and number of channels (0 for an array of one channel) that
-    occurs. If there is a reference channel, `explained` states by how many dB its
-    subtraction lowers each clip's power. For a user's recordings, `signals` says how
-    much of each clip is silent or clipped.
-    """
+    """One machine's clips as log-mels on the host, each with its own length."""
 
     files: tuple[ClipFile, ...]
     log_mels: tuple[Float[np.ndarray, "frame mel"], ...]
+    # The number of the recording that each clip was cut from; None if none was cut.
     recording: Int[np.ndarray, "clip"] | None = None
+    # Each pair of sample rate (Hz, before resampling) and number of channels (0 for an
+    # array of one channel) in a user's recordings.
     formats: frozenset[tuple[int, int]] = frozenset()
+    # By how many dB subtracting a reference channel lowers each clip's power, if any.
     explained: tuple[float, ...] = ()
+    # The number of each clip's group; None if the user has not grouped recordings.
     group: Int[np.ndarray, "clip"] | None = None
-    signals: tuple[Signal, ...] = ()
+    signals: tuple[Signal, ...] = ()  # of a user's recordings
 
 
 NamedClips = Sequence[tuple[str, Clips]]  # the name of each machine, and its clips
@@ -76,8 +72,8 @@ def load_clips(
         files: the recordings.
         filterbank: from `mel_filterbank`, or stored in a detector.
         config: the feature settings.
-        on_bad_file: called for each unusable file, which is then left out. If it
-            is None, an unusable file raises an error.
+        on_bad_file: called for each unusable file, which is then left out; without it,
+            an unusable file raises an error.
         on_clip: called after each file, for a progress bar.
 
     Raises:
@@ -98,7 +94,7 @@ def load_clips(
 
 
 def levels_explained(of_clips: Sequence[Spectrogram]) -> tuple[float, ...]:
-    """Return the value of `Clips.explained` for clips that have these spectrograms."""
+    """Return `Clips.explained` for clips with these spectrograms."""
     levels = (of_clip.explained for of_clip in of_clips)
     return tuple(level for level in levels if level is not None)
 
@@ -111,8 +107,7 @@ def load_usable(
 ) -> Iterator[tuple[Any, Any]]:
     """Load items in several threads; yield each usable item with its result.
 
-    `on_bad` is called with the error of each unusable item; without it, the error is
-    raised. `on_item` is called after each item.
+    For `on_bad` and `on_item`, see `load_clips`.
     """
 
     def attempt(item: Any) -> Any:

@@ -152,11 +152,10 @@ def _content(path: Path) -> str:
 def _signature(files: Sequence[ClipFile]) -> list[Any]:
     """Return the files' inodes, sizes and times; replacing a file changes these."""
     signature = []
-    for file in files:
+    for path, _ in files:
         with contextlib.suppress(OSError, ValueError):
-            status = (archives.archive_of(file.path) or file.path).stat()
-            found = status.st_ino, status.st_size, status.st_mtime_ns
-            signature.append((file.path, *found))
+            status = (archives.archive_of(path) or path).stat()
+            signature.append((path, status.st_ino, status.st_size, status.st_mtime_ns))
     return signature
 
 

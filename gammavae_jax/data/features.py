@@ -67,9 +67,9 @@ def log_mel(
     """Return the log-mel spectrogram in dB: `20/power * log10(max(mel, 2.2e-16))`.
 
     Source: `librosa.feature.melspectrogram` and `file_to_vectors` of the official
-    baseline. The result agrees with these, and with float64, to 1e-3 dB, even in quiet
-    bands beside a loud tone. That is because the Fourier transforms are in float64: in
-    float32, rounding errors would mask all bands 60 dB or more below the tone.
+    baseline. The result agrees with these, and with float64, to 1e-3 dB. The Fourier
+    transforms are in float64: in float32, rounding errors beside a loud tone would mask
+    all bands 60 dB or more below it.
     """
     n = n_frames(len(waveform), config)
     return log_mel_of(spectra(waveform, config), n, filterbank, config)

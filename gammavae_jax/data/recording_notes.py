@@ -1,8 +1,4 @@
-"""Logs notes about recordings.
-
-The notes name files that are left out and clips that are in both splits, and say how
-much of the sound a reference channel explains.
-"""
+"""Logs notes on files left out, clips in both splits, and reference channels."""
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -47,7 +43,7 @@ _MOST_EXPLAINED_DB = 5.0
 def left_out(data_root: Path, machines: Collection[str]) -> list[str]:
     """Return lines that say which files of the machines are left out, and why.
 
-    If `machines` has every machine in the data root, the lines also list recordings
+    If `machines` has every machine in the data root, the lines also name recordings
     outside the machine folders, archives in other formats and unreadable folders.
     """
     root, found = machine_root(data_root), {}
@@ -143,8 +139,8 @@ def note_shared_clips(
 def note_reference_channel(train: NamedClips, log: Log) -> None:
     """Log how much of each machine's training clips the reference channel explains.
 
-    A reference that explains much probably hears the machine itself, and subtracting it
-    removes the machine's sound.
+    If it explains much, it probably hears the machine itself, whose sound is then
+    subtracted as well.
     """
     for machine, clips in train:
         if not clips.explained:

@@ -24,7 +24,7 @@ _FLOOR = 1e-3  # of a spectrum's mean magnitude: weaker components are not ampli
 _SMALLEST_SPREAD = 1e-3  # dB; smaller variations, as in silence, are rounding errors
 _ROWS = 32  # clips correlated with all others in one step
 _FEWEST_FRAMES = 32  # shorter clips have too few lags to recognise a peak
-_MOST_OF_COPIES = 0.05  # dB; root mean square. A copy at another gain has roundings
+_MOST_OF_COPIES = 0.05  # dB (root mean square): rounding changes a copy's samples
 
 
 def find_shared_audio(
@@ -59,7 +59,7 @@ def _copies(
 ) -> Bool[np.ndarray, "clip clip"]:
     """Return which pairs of short clips differ only in gain.
 
-    Steady clips, such as silence, are not copies: new ones would be just as equal.
+    Steady clips, such as silence, are not copies: any new ones would be equal, too.
     """
     found = np.zeros((len(n_frames), len(n_frames)), bool)
     is_short = (n_frames > 0) & (n_frames < _FEWEST_FRAMES)

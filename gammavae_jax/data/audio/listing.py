@@ -1,7 +1,5 @@
 """Lists the recordings in a folder, and the files and folders that are left out.
 
-Every command lists folders with `list_recordings`:
-
 - WAV and FLAC files are recordings, whatever the case of their suffix. Anything else
   with such a suffix (a folder, a pipe, a broken link) also counts as a recording, so
   that reading it fails with a message.
@@ -153,10 +151,8 @@ def left_out_lines(folder: Path, left_out: Mapping[str, Reason]) -> list[str]:
         if reason == HIDDEN:
             names = [name for name in names if holds_recordings(folder / name)]
         if names:
-            number = (
-                {"s": "s", "them": "them"} if names[1:] else {"s": "", "them": "it"}
-            )
-            what, remedy = (text.format(**number) for text in reason)
+            s, them = ("s", "them") if names[1:] else ("", "it")
+            what, remedy = (text.format(s=s, them=them) for text in reason)
             some = printable(names_text(names, _MOST_NAMES))
             count = f"left out of {printable(folder)}: {len(names)} {what}"
             lines.append(f"{count} ({some}): {remedy}")

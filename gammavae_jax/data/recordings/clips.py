@@ -59,8 +59,8 @@ def cut(
     waveform: Float32[np.ndarray, "sample *channel"], clip_samples: int | None
 ) -> list[Float32[np.ndarray, "_ *channel"]]:
     """Cut a waveform into equal clips; see `cut_lengths`."""
-    ends = np.cumsum(cut_lengths(len(waveform), clip_samples))
-    return np.split(waveform, ends[:-1])
+    n_clips = len(cut_lengths(len(waveform), clip_samples))
+    return np.array_split(waveform, n_clips)  # into the lengths of `split_lengths`
 
 
 def cut_blocks(
@@ -98,8 +98,8 @@ def parts_held_together(
 ) -> Int[np.ndarray, "clip"]:
     """Divide clips into parts that are held out whole; return each clip's part number.
 
-    Folds hold out only whole parts. A part is a whole recording; but if there are fewer
-    recordings than folds, each recording is divided into parts of successive clips.
+    A part is a whole recording; but if there are fewer recordings than folds, each
+    recording is divided into parts of successive clips.
     """
     each = [np.flatnonzero(recording == number) for number in np.unique(recording)]
     of_each = 1 if len(each) >= n_folds else -(-n_folds // len(each))
@@ -242,7 +242,8 @@ def load_all(
             name of a training recording says that it is not normal.
     """
     sources = {
-        n: find_recordings(r, sample_rate, log.say) for n, r in recordings.items()
+        name: find_recordings(of_machine, sample_rate, log.say)
+        for name, of_machine in recordings.items()
     }
     if for_training:
         named = [(s.name, s.parts) for found in sources.values() for s in found]

@@ -25,10 +25,9 @@ def group_clips(train: NamedClips, pattern: str) -> list[Int[np.ndarray, "_"]]:
     """Return, for every machine, the group number of each clip.
 
     Clips of one group (see `with_groups`) have the same number; without groups, so do
-    clips cut from one recording. The same holds for clips in whose paths `pattern`
-    matches the same text: the text in its parentheses if it has any,
-    otherwise the whole match. A clip without a match forms its own group. An empty
-    pattern groups nothing.
+    clips cut from one recording. A pattern also groups clips in whose paths it matches
+    the same text: the text in its parentheses if it has any, otherwise the whole match.
+    An empty pattern groups nothing.
 
     Raises:
         InputError: no clip of any machine matches the pattern, or all recordings of a
@@ -119,7 +118,7 @@ def with_groups(
         needs_two: whether several recordings must form at least two groups.
 
     Raises:
-        InputError: the labels do not match the recordings.
+        InputError: the labels do not match the recordings, or form too few groups.
     """
     if groups is None:
         return dict(loaded)
