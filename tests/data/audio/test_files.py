@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import os
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.logs import refusal
 from support.packing import pack
 
 from gammavae_jax.data.audio import files
@@ -60,17 +60,15 @@ def members(path):
 
 
 def message(path, **keywords):
-    """Return the refusal; assert that it is one line and the same in archives."""
-    texts = []
-    for name in (path, *members(Path(path))):
-        with pytest.raises(InputError) as caught:
-            read_clip(name, sample_rate=RATE, **keywords)
-        text = str(caught.value)
-        assert len(text.splitlines()) == 1
-        assert text.startswith(printable(name))
-        texts.append(text.removeprefix(printable(name)))
-    assert len(set(texts)) == 1
-    return printable(path) + texts[0]
+    """Return the refusal; assert that it is the same in archives."""
+    names = (path, *members(Path(path)))
+    texts = (refusal(read_clip, name, sample_rate=RATE, **keywords) for name in names)
+    (text,) = {
+        text.removeprefix(printable(name))
+        for name, text in zip(names, texts, strict=True)
+    }
+    assert text.startswith(": ")
+    return printable(path) + text
 
 
 @pytest.mark.parametrize("name", ["clip.wav", "clip.flac"])
@@ -119,25 +117,6 @@ def test_a_file_without_the_reference_channel_is_refused_with_the_remedy(tmp_pat
     assert f"{start}: record both" in text
 
 
-@pytest.mark.parametrize(("value", "word"), [(np.nan, "nan"), (-np.inf, "-inf")])
-def test_nan_and_infinite_samples_are_refused(tmp_path, value, word):
-    samples = wave()
-    samples[123] = value
-    path = write(tmp_path / "clip.wav", samples, subtype="FLOAT")
-    assert f"sample 123 is {word}" in message(path)
-
-
-def test_a_path_that_is_not_a_regular_file_is_refused(tmp_path):
-    (tmp_path / "folder.wav").mkdir()
-    (tmp_path / "dangling.wav").symlink_to("nowhere.wav")
-    os.mkfifo(tmp_path / "pipe.wav")
-    assert "not a regular file" in message(tmp_path / "folder.wav")
-    assert "not a regular file" in message(tmp_path / "pipe.wav")
-    assert "broken link" in message(tmp_path / "dangling.wav")
-    assert "No such file" in message(tmp_path / "absent.wav")
-    assert "null" in message(f"{tmp_path}/a\0b.wav")
-
-
 @pytest.mark.parametrize("name", ["clip.wav", "clip.flac", "clip.raw"])
 def test_a_file_without_audio_is_refused(tmp_path, name):
     path = tmp_path / name
@@ -167,27 +146,6 @@ def test_a_truncated_flac_is_refused_with_the_claimed_frames(tmp_path, end):
     path = write(tmp_path / "clip.flac", wave())
     path.write_bytes(path.read_bytes()[:end])
     assert f"claims {N} frames, but not all can be decoded" in message(path)
-
-
-def test_a_damaged_flac_is_refused(tmp_path):
-    path = write(tmp_path / "clip.flac", wave())
-    data = bytearray(path.read_bytes())
-    middle = len(data) // 2
-    data[middle : middle + 200] = bytes(200)
-    path.write_bytes(data)
-    assert "corrupt or truncated" in message(path)
-
-
-@pytest.mark.parametrize("low_bytes", [b"\0\0\0\0", b"\xff\xff\xff\xff"])
-def test_a_flac_of_unknown_or_absurd_length_is_refused(tmp_path, low_bytes):
-    path = write(tmp_path / "clip.flac", wave())
-    data = bytearray(path.read_bytes())
-    # STREAMINFO's 36-bit count of samples ends with byte 25 of the file.
-    data[21] = (data[21] & 0xF0) | (low_bytes[0] & 0x0F)
-    data[22:26] = low_bytes
-    path.write_bytes(data)
-    expected = "states no length" if low_bytes[0] == 0 else "claims 68719476735 frames"
-    assert expected in message(path)
 
 
 @pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFF000, 0x80000000])
