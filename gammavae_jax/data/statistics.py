@@ -2,20 +2,6 @@
 
 Conventions: arrays of shape `frame mel` are in dB; `weight` is 1 for a frame (or
 window) of the clip and 0 for padding.
-
-- `spectrum`: computed from the log-mel minus its mean over all bands and frames, which
-  makes it independent of gain. For each band: the mean, the standard deviation, and the
-  standard deviation of the frame-to-frame difference.
-- `gamma`: the log of each band's mean power, once minus the clip's mean level and once
-  minus the band's mean log power: the sufficient statistics of a Gamma distribution.
-- `maximum`: the maximum of each band over time, minus the mean of these maxima.
-- `salient`: the mean spectrum of the frames that differ most from the clip's mean
-  frame, minus its mean over bands.
-- `residual`: the three values of `spectrum` and the upper quantile, for each band of
-  the model's residual (from which no mean is subtracted).
-- `peak`: the mean power of the difference between log-mel and reconstruction in each
-  band, in dB; short events raise it.
-- `latent`: the mean and standard deviation of each dimension of the posterior mean.
 """
 
 import math
@@ -32,7 +18,7 @@ DB_OF_E = 10.0 / math.log(10.0)  # dB; the level of a power ratio of e
 def whole_frames(
     n_places: int, n_frames: Int[Array, ""], n_edge: int
 ) -> Float[Array, "frame"]:
-    """Return the weights of a clip's frames, without the first and last ones.
+    """Return the weights of a clip's frames: 0 for the first and last ones.
 
     Up to half of each of these frames lies beyond the clip. The abrupt end of a tone
     spreads over all bands there, and how far depends on where the clip ends within the
@@ -52,7 +38,7 @@ def whole_frames(
 def spectrum(
     log_mel: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "feature"]:
-    """Return the shape and variability of a clip's spectrum, independent of gain."""
+    """Return each band's moments (see `_moments`), minus the clip's mean level."""
     level = _mean(jnp.mean(log_mel, axis=-1, keepdims=True), weight)
     return _moments(log_mel - level, weight)
 
@@ -62,9 +48,8 @@ def gamma(
 ) -> Float[Array, "feature"]:
     """Return each band's sufficient statistics for a Gamma distribution of power (dB).
 
-    For each band, these are the log of its mean power, and how far that exceeds the
-    mean of its log power. The clip's level (its mean over bands and frames) is
-    subtracted from the log of the mean power.
+    For each band, these are the log of its mean power, minus the clip's mean level, and
+    how far that log exceeds the mean of the band's log power.
     """
     mean = _mean(log_mel, weight)
     power = peak(log_mel, weight)
@@ -85,7 +70,8 @@ def salient(
 ) -> Float[Array, "mel"]:
     """Return the mean spectrum of the salient frames, minus its mean over bands (dB).
 
-    Source: relative deviation pooling, here of log-mels (Wilkinghoff et al. 2026, arXiv
+    Salient frames differ most from the clip's mean frame; see `salience`. Source:
+    relative deviation pooling, here of log-mels (Wilkinghoff et al. 2026, arXiv
     2603.04605).
     """
     weighted = salience(log_mel, weight) @ log_mel
@@ -111,7 +97,7 @@ def salience(
 def residual(
     frame_residual: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "feature"]:
-    """Return each band's moments and upper quantile over the frames of a residual."""
+    """Return each band's moments and upper quantile over a residual's frames."""
     upper = _quantile(frame_residual, weight, UPPER_QUANTILE)
     return jnp.concatenate([_moments(frame_residual, weight), upper])
 
@@ -119,7 +105,10 @@ def residual(
 def peak(
     difference: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "mel"]:
-    """Return each band's mean power over frames (dB); peaks dominate this mean."""
+    """Return each band's mean power over frames (dB), which short events raise.
+
+    The scores use it for the difference between a log-mel and its reconstruction.
+    """
     nepers = jnp.where(weight[:, None] > 0, difference / DB_OF_E, -jnp.inf)
     count = jnp.maximum(weight.sum(), 1.0)
     return DB_OF_E * (jax.nn.logsumexp(nepers, axis=0) - jnp.log(count))
@@ -159,7 +148,7 @@ def frame_residual(
 def _moments(
     values: Float[Array, "frame mel"], weight: Float[Array, "frame"]
 ) -> Float[Array, "feature"]:
-    """Return each band's mean and deviation, and the deviation of its changes."""
+    """Return each band's mean, and the deviations of its values and their changes."""
     mean = _mean(values, weight)
     change = values[1:] - values[:-1]
     both = weight[1:] * weight[:-1]
