@@ -1,4 +1,4 @@
-"""The texts of logs that write to memory, and the messages of refusals."""
+"""Logs that write to memory, and the messages of refusals."""
 
 import io
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Recordings are read or refused alike: files, archives, bytes, whole or in blocks."""
+"""Recordings from files, archives and bytes are read or refused in the same way."""
 
 import io
 import itertools

@@ -100,7 +100,7 @@ def test_clips_of_one_recording_stay_together_whether_or_not_they_match(pattern)
 
 
 def test_a_clip_without_a_match_forms_its_own_group():
-    """The first group's number and that of the first recording are both 0."""
+    """The numbers of the first group and of the first recording are both 0."""
     (ours,) = group_clips([("fan", clips(["x.wav", "day1", "day1"]))], "day.")
     assert together(ours) == [[0], [1, 2]]
 
