@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from gammavae_jax.files import read_text
 from gammavae_jax.scoring.verdict import Verdict
 
 _MOST_BYTES = 20_000_000  # a notebook that contains larger pages opens slowly
@@ -32,7 +33,7 @@ class ReportedVerdicts(list[Verdict]):
         """Return the page in a frame, or where to find it if it is too large."""
         try:
             size = self.path.stat().st_size
-            page = self.path.read_text("utf-8") if size <= _MOST_BYTES else None
+            page = read_text(self.path) if size <= _MOST_BYTES else None
         except OSError:  # moved or deleted since
             return None
         if page is None:
