@@ -1,10 +1,12 @@
 """`gammavae learn`: adds normal recordings to a detector, as a new version."""
 
 import copy
+import itertools
 import os
 import re
 import shlex
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -72,7 +74,9 @@ class Learn:
         from gammavae_jax.runs.detector_folder import require_place
 
         new = AnomalyDetector.load(self.detector)
-        out = self.out or next_version(self.detector, new.machines_)
+        following = next_version(self.detector, new.machines_)
+        out = self.out or following
+        _warn_of_newer_versions(self.detector, following, new.machines_)
         require_place(out)  # fail now instead of after learning
         old, skips = copy.copy(new), new.skip_bad_files
         old.verbose = False  # messages on recordings are shown once
@@ -140,16 +144,38 @@ def next_version(detector: Path, machines: Sequence[str]) -> Path:
 
     A number that belongs to a machine's name, as in line-7.detector, is no version.
     """
+    return next(
+        version
+        for version in _later_versions(detector, machines)
+        if not version.exists() and not version.is_symlink()
+    )
+
+
+def _later_versions(detector: Path, machines: Sequence[str]) -> Iterator[Path]:
+    """Yield the paths of a detector's later versions, whether or not they exist."""
     path = detector if detector.name else Path(os.path.abspath(detector))
     name = path.name.removesuffix(_SUFFIX)
     suffix = path.name[len(name) :]
     version = None if name in machines else re.fullmatch(r"(.+)-([1-9]\d*)", name)
     base, number = (version[1], int(version[2])) if version else (name, 1)
-    while True:
-        number += 1
-        following = path.with_name(f"{base}-{number}{suffix}")
-        if not following.exists() and not following.is_symlink():
-            return following
+    for later in itertools.count(number + 1):
+        yield path.with_name(f"{base}-{later}{suffix}")
+
+
+def _warn_of_newer_versions(
+    detector: Path, following: Path, machines: Sequence[str]
+) -> None:
+    """Print a warning if a detector has newer versions than itself."""
+    later = _later_versions(detector, machines)
+    newer = list(itertools.takewhile(lambda version: version != following, later))
+    if newer:
+        known = "what it has learnt" if len(newer) == 1 else "what they have learnt"
+        print(
+            f"{printable(detector)} has newer versions, up to {printable(newer[-1])}: "
+            f"the version written now will not know {known}; to keep it, pass "
+            f"{printable(newer[-1])} instead",
+            file=sys.stderr,
+        )
 
 
 def _rows(

@@ -168,19 +168,19 @@ class ScoredLog:
     """
 
     def __init__(self, path: Path):
-        self._path = Path(os.path.realpath(path))
+        self.path = Path(os.path.realpath(path))
         # The file of `AlarmMemory`, protected by the same lock.
-        self.alarms_path = self._path.parent / f"{self._path.name}.alarms.json"
+        self.alarms_path = self.path.parent / f"{self.path.name}.alarms.json"
         self._scored: dict[str, Scored] = {}
         self._file: IO[str] | None = None
         try:
-            self._path.touch()
+            self.path.touch()
             # A lock on the log file itself would be lost when the file is rewritten.
-            name = f"{self._path.name}.lock"
-            self._lock = FolderLock(self._path.parent, name, stays=False)
+            name = f"{self.path.name}.lock"
+            self._lock = FolderLock(self.path.parent, name, stays=False)
             with contextlib.ExitStack() as stack:
                 stack.push(self._lock)
-                self._scored = _read(self._path)
+                self._scored = _read(self.path)
                 if not self._scored:  # a new log, so earlier alarms do not count
                     self.alarms_path.unlink(missing_ok=True)
                 self._rewrite()
@@ -257,8 +257,8 @@ class ScoredLog:
     def _rewrite(self) -> None:
         """Rewrite the log file, and leave it open for appending."""
         self._close()
-        write_text(self._path, "".join(_line(*of) for of in self._scored.items()))
-        self._file = self._path.open("a", encoding="utf-8", newline="")
+        write_text(self.path, "".join(_line(*of) for of in self._scored.items()))
+        self._file = self.path.open("a", encoding="utf-8", newline="")
 
     def _close(self) -> None:
         file, self._file = self._file, None

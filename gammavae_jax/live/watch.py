@@ -85,6 +85,19 @@ class FolderWatch:
         for name in self._arrivals.growing:
             problem = f"{printable(name)} is still growing, so it was not scored"
             self._announcer.say(f"{problem}: run the watch again later")
+        if not self.counts and not self._arrivals.growing:
+            self._say_why_nothing_was_scored()
+
+    def _say_why_nothing_was_scored(self) -> None:
+        folder, present = printable(self._folder), {}
+        with contextlib.suppress(OSError):  # reported already
+            present, _ = recordings_in(self._folder)
+        if not present and not self._is_gone:
+            self._announcer.say(f"{folder} contains no WAV or FLAC files")
+        if n := sum(self._scored.contains(*of) for of in present.items()):
+            problem = f"{n} of {len(present)} recordings were scored or skipped before"
+            remedy = f"delete {printable(self._scored.path)} to score them again"
+            self._announcer.say(f"{problem}: {remedy}")
 
     def skip_existing(self) -> None:
         """Mark all existing recordings as scored."""

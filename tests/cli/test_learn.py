@@ -126,6 +126,19 @@ def test_a_version_gets_the_next_free_number(
     assert next_version(tmp_path / name, machines) == tmp_path / expected
 
 
+def test_learning_from_an_old_version_is_reported(recordings, detector, capsys):
+    """Otherwise the new version would silently lack what later ones have learnt."""
+    learn(detector, recordings / "load")
+    assert "newer" not in capsys.readouterr().err
+    learn(detector, recordings / "later")
+    second, third = (detector.with_name(f"fan-{n}.detector") for n in (2, 3))
+    assert third.exists()
+    assert (
+        f"{detector} has newer versions, up to {second}: the version written now will "
+        f"not know what it has learnt; to keep it, pass {second} instead"
+    ) in capsys.readouterr().err
+
+
 def test_a_detector_in_the_current_folder_has_its_versions_beside_it(
     tmp_path, monkeypatch
 ):

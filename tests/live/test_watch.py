@@ -365,6 +365,19 @@ def test_once_scores_complete_recordings_and_names_growing_ones(watcher, monkeyp
     assert left == f"{problem}: run the watch again later"
 
 
+def test_once_says_why_it_scores_nothing(watcher):
+    watcher.start().run_once()
+    folder, state = watcher.folder, watcher.scored.path
+    assert watcher.lines() == [f"{folder} contains no WAV or FLAC files"]
+    for name in ("a", "b"):
+        put(watcher.fan / f"{name}.wav", tone(1.0))
+    watcher.start().run_once()
+    assert len(watcher.lines()) == 2
+    watcher.start().run_once()
+    problem = "2 of 2 recordings were scored or skipped before"
+    assert watcher.lines() == [f"{problem}: delete {state} to score them again"]
+
+
 def test_existing_recordings_can_be_skipped(watcher):
     put(watcher.fan / "a.wav", tone(1.0))
     watch = watcher.start()
