@@ -16,11 +16,9 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gammavae_jax.cli.help import MARKERS, RULES
+from gammavae_jax.cli.options import JobOptions, Settings, flat
 from gammavae_jax.cli.shared import (
-    JobOptions,
-    Settings,
     data_root_or_synthetic,
-    flat,
     models_side_by_side,
     prepare,
     readable_errors,

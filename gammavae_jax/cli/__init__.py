@@ -1,4 +1,4 @@
-"""The `gammavae` command, one module per subcommand."""
+"""The `gammavae` command: its subcommands and their options."""
 
 from typing import Any
 

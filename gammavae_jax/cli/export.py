@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from gammavae_jax.cli.options import RateOfAlarms
 from gammavae_jax.cli.shared import (
-    RateOfAlarms,
     models_in_checkpoint,
     new_table,
     prepare,

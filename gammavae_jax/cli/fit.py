@@ -9,7 +9,8 @@ from typing import Annotated
 
 import tyro
 
-from gammavae_jax.cli.shared import Settings, flat, prepare
+from gammavae_jax.cli.options import Settings, flat
+from gammavae_jax.cli.shared import prepare
 from gammavae_jax.errors import InputError, printable
 
 

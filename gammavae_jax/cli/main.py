@@ -20,18 +20,15 @@ from gammavae_jax.cli.check import Check
 from gammavae_jax.cli.demo import Demo
 from gammavae_jax.cli.doctor import Doctor
 from gammavae_jax.cli.download import Download
-from gammavae_jax.cli.evaluate import Evaluate
+from gammavae_jax.cli.evaluate import Evaluate, Submit
 from gammavae_jax.cli.export import Export
 from gammavae_jax.cli.fit import Fit
 from gammavae_jax.cli.help import MARKERS, RULES
 from gammavae_jax.cli.learn import Learn
-from gammavae_jax.cli.report import Report
-from gammavae_jax.cli.rescore import Rescore
-from gammavae_jax.cli.run import Run
+from gammavae_jax.cli.run import Report, Rescore, Run
 from gammavae_jax.cli.score import Score
 from gammavae_jax.cli.serve import Serve
 from gammavae_jax.cli.shared import readable_errors
-from gammavae_jax.cli.submit import Submit
 from gammavae_jax.cli.threshold import Threshold
 from gammavae_jax.cli.watch import Watch
 from gammavae_jax.errors import InputError, unknown_name

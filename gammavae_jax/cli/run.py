@@ -1,4 +1,4 @@
-"""`gammavae run`: trains models of all machines, and evaluates them."""
+"""Commands about run folders: `gammavae run`, `gammavae rescore`, `gammavae report`."""
 
 import contextlib
 from dataclasses import dataclass, replace
@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from gammavae_jax.cli.options import JobOptions, Settings, flat
 from gammavae_jax.cli.shared import (
-    JobOptions,
-    Settings,
     built_in_set,
     cluster_process,
     data_root_or_synthetic,
-    flat,
+    models_in_checkpoint,
     models_side_by_side,
     prepare,
 )
 from gammavae_jax.config_json import read_json
 from gammavae_jax.errors import InputError
+from gammavae_jax.process import limit_blas_threads
 
 if TYPE_CHECKING:
     from gammavae_jax.config import Config
@@ -69,9 +69,7 @@ class Run(JobOptions):
     """Change any field of the configuration, such as model.n_latent=16."""
 
     def run(self) -> int:
-        """Run the job; the exit status is 1 if a model could not be trained."""
-        from gammavae_jax.process import limit_blas_threads
-
+        """Train and evaluate; return the exit status, 1 if a model diverged."""
         self._check()
         limit_blas_threads()
         with contextlib.ExitStack() as stack:
@@ -118,7 +116,6 @@ class Run(JobOptions):
             )
 
     def _run_here(self) -> int:
-        """Run the job in this process, which may be part of a cluster."""
         from gammavae_jax.devices.cluster import on_first, together
 
         config = together(self.configuration)
@@ -133,10 +130,8 @@ class Run(JobOptions):
     def _data_root_and_machines(self) -> tuple[Path, tuple[str, ...]]:
         from gammavae_jax.data.machines import find_machines
 
-        data_root = self.data_root or built_in_set()
-        return data_root, tuple(
-            dict.fromkeys(self.machines or find_machines(data_root))
-        )
+        root = self.data_root or built_in_set()
+        return root, tuple(dict.fromkeys(self.machines or find_machines(root)))
 
     def _train(self, config: "Config", source: "Source") -> int:
         from rich.console import Console
@@ -151,7 +146,7 @@ class Run(JobOptions):
         folder = RunFolder(out, self.resume, self.overwrite)
         quiet = not is_first()
         log = Log(Console(stderr=True, quiet=quiet), Console(quiet=quiet))
-        wave_size, year = self.wave_size, self.year
+        wave_size = self.wave_size
 
         def show() -> None:
             describe(config, source, log)
@@ -161,7 +156,59 @@ class Run(JobOptions):
         if self.dry_run:
             on_first(show)
             return 0
-        return 0 if run_machines(config, source, folder, year, wave_size, log) else 1
+        job = source, folder, self.year, wave_size
+        return 0 if run_machines(config, *job, log) else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rescore(JobOptions):
+    """Score and evaluate test clips with a run's checkpoint."""
+
+    checkpoint: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """The folder 'checkpoint' of a run, or the run folder of a fleet."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder for the results."""
+
+    def run(self) -> int:
+        """Score and evaluate the test clips; return the exit status."""
+        limit_blas_threads()
+        data_root = data_root_or_synthetic(self.data_root)
+        prepare(models_in_checkpoint(self.checkpoint))
+
+        from gammavae_jax.log import Log
+        from gammavae_jax.runs.fleet.run import evaluate_machines
+        from gammavae_jax.runs.folder import RunFolder
+
+        source = self.source(data_root, ())
+        folder = RunFolder(self.out, overwrite=self.overwrite)
+        evaluate_machines(self.checkpoint, source, folder, self.year, Log())
+        return 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Rebuild the report page of a finished run, including pictures of chosen clips."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """Folder of a run or of an evaluation."""
+    data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder of the recordings. Default: the folder that the run used."""
+    clips: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
+    """Clips to show with pictures and sound, besides those chosen automatically."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File for the page. Default: report.html in the run folder."""
+
+    def run(self) -> int:
+        """Write the page, and print its path."""
+        prepare(2)  # clips are explained in parallel
+
+        from gammavae_jax.log import Log
+        from gammavae_jax.runs.finished import report_run
+
+        out = self.out or self.run_folder / "report.html"
+        report_run(self.run_folder, out, self.data_root, self.clips, Log())
+        print(f"written to {out}")
+        return 0
 
 
 def epochs_of(out: Path) -> int | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from gammavae_jax.cli.scoring_options import ScoringOptions
+from gammavae_jax.cli.options import ScoringOptions
 from gammavae_jax.cli.shared import (
     new_table,
     table_console,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from gammavae_jax.cli.live_options import LiveOptions
+from gammavae_jax.cli.options import LiveOptions, require_between_0_and
 from gammavae_jax.cli.shared import models_in_checkpoint, prepare
 from gammavae_jax.errors import InputError
 
@@ -45,7 +45,9 @@ class Serve(LiveOptions):
 
     def run(self) -> int:
         """Serve until interrupted."""
-        self._check_limits()
+        names = [field.name for field in dataclasses.fields(self)]
+        limits = [n for n in names if n.startswith(("max", "upload", "score"))]
+        require_between_0_and("1e9", self, *limits)
         self.check_alarm_options()
         prepare(models_in_checkpoint(self.detector))
         from rich.console import Console
@@ -58,9 +60,10 @@ class Serve(LiveOptions):
             from gammavae_jax.live.app import LiveServer, make_application
             from gammavae_jax.live.service import Limits, Service
         except ModuleNotFoundError as error:
-            problem = f"{error.name} is not installed, but serving needs it"
-            remedy = 'pip install "gammavae-jax[serve]"'
-            raise InputError(f"{problem}: {remedy}") from error
+            raise InputError(
+                f"{error.name} is not installed, but serving needs it: "
+                'pip install "gammavae-jax[serve]"'
+            ) from error
         log = Log(Console())
         announcer = Announcer(log)
         with listening_socket(self.host, self.port) as listener:
@@ -83,16 +86,6 @@ class Serve(LiveOptions):
                 service.thread.join(_LAST_SECONDS)
         return 0
 
-    def _check_limits(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            is_limit = field.name.startswith(("max", "upload", "score"))
-            if is_limit and not 0 < value < 1e9:
-                option = field.name.replace("_", "-")
-                raise InputError(
-                    f"--{option} is {value:g}: it must be above 0 and below 1e9"
-                )
-
 
 def listening_socket(host: str, port: int) -> socket.socket:
     """Open a socket that listens on this address.
@@ -105,9 +98,10 @@ def listening_socket(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=512)
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        problem = f"cannot listen on {host} port {port} ({reason})"
-        remedy = "use another value for --host or --port"
-        raise InputError(f"{problem}: {remedy}") from error
+        raise InputError(
+            f"cannot listen on {host} port {port} ({reason}): use another value for "
+            "--host or --port"
+        ) from error
 
 
 def url_of(listener: socket.socket) -> str:

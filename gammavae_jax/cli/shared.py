@@ -7,11 +7,8 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
-
-import tyro
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gammavae_jax.config_json import read_json
 from gammavae_jax.errors import InputError, is_full, printable, unusable
@@ -35,7 +32,6 @@ if TYPE_CHECKING:
 
     from gammavae_jax.anomaly_detector import AnomalyDetector
     from gammavae_jax.config import Config
-    from gammavae_jax.data.loading import Source
 
 
 @contextlib.contextmanager
@@ -222,47 +218,6 @@ def new_table(
     for column in columns:
         table.add_column(column, justify="right" if column in numbers else "left")
     return table
-
-
-RateOfAlarms = Annotated[float | None, tyro.conf.arg(metavar="RATE")]
-
-
-# Both `--set a=1 b=2` and `--set a=1 --set b=2` are accepted.
-Settings = Annotated[
-    tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]],
-    tyro.conf.arg(metavar="FIELD=VALUE ..."),
-]
-
-
-def flat(settings: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
-    """Return the values of all `--set` options, in order."""
-    return tuple(value for values in settings for value in values)
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobOptions:
-    """Options shared by all commands that read recordings and write a run folder."""
-
-    data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder that contains machine folders (fan/train, fan/test) or their zip archives,
-    directly or in raw/. Default: a small synthetic set, generated on first use."""
-    year: Annotated[int | None, tyro.conf.arg(metavar="YYYY")] = None
-    """Challenge year whose metrics are used. Default: 2020 or 2021 if folders and files
-    are named as in that year, otherwise the metrics used since 2022."""
-    feature_cache: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder in which log-mels are cached for later runs. Several runs may share it. If
-    recordings or settings have changed, the log-mels are computed again."""
-    overwrite: bool = False
-    """Replace the contents of --out."""
-    skip_bad_files: bool = False
-    """Report and skip recordings that cannot be used."""
-
-    def source(self, data_root: Path, machines: tuple[str, ...]) -> "Source":
-        """Build a `Source` of recordings from these options."""
-        from gammavae_jax.data.loading import Source
-
-        cache, skip = self.feature_cache, self.skip_bad_files
-        return Source(data_root, machines, skip_bad_files=skip, cache=cache)
 
 
 def data_root_or_synthetic(data_root: Path | None) -> Path:

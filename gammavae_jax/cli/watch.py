@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from gammavae_jax.cli.live_options import LiveOptions
+from gammavae_jax.cli.options import LiveOptions, require_between_0_and
 from gammavae_jax.cli.shared import models_in_checkpoint, prepare
 from gammavae_jax.errors import InputError, printable
 
@@ -69,13 +69,11 @@ class Watch(LiveOptions):
 
     def _check_options(self) -> None:
         if not self.folder.is_dir():
-            problem = f"{printable(self.folder)} is not a folder"
-            raise InputError(f"{problem}: choose the folder that receives recordings")
-        for option in ("poll", "settle"):
-            value = getattr(self, option)
-            if not 0 < value < 1e6:
-                problem = f"--{option} is {value:g} s"
-                raise InputError(f"{problem}: it must be above 0 s and below 1e6 s")
+            raise InputError(
+                f"{printable(self.folder)} is not a folder: choose the folder that "
+                "receives recordings"
+            )
+        require_between_0_and("1e6", self, "poll", "settle", unit=" s")
         self.check_alarm_options()
         if self.quiet_hours is None:
             return
@@ -83,9 +81,10 @@ class Watch(LiveOptions):
 
         QuietHours.parse(self.quiet_hours)
         if not (self.webhook and self.has_policy):
-            problem = "--quiet-hours has no effect on its own"
-            remedy = "add --webhook, and --false-alarms-per-day or --alarm-after"
-            raise InputError(f"{problem}: {remedy}")
+            raise InputError(
+                "--quiet-hours has no effect on its own: add --webhook, and "
+                "--false-alarms-per-day or --alarm-after"
+            )
 
     def _prepare(
         self, stack: contextlib.ExitStack

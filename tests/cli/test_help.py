@@ -8,7 +8,7 @@ import pytest
 import tyro
 
 from gammavae_jax.cli.help import MARKERS, RULES, field_docstrings
-from gammavae_jax.cli.shared import Settings, flat
+from gammavae_jax.cli.options import Settings, flat
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from support.main_job import (
 )
 from support.packing import pack_machines
 
-from gammavae_jax.cli.report import Report
+from gammavae_jax.cli.run import Report
 from gammavae_jax.cli.threshold import Threshold
 from gammavae_jax.errors import InputError
 from gammavae_jax.evaluation.metrics import Row

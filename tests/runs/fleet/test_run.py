@@ -26,7 +26,7 @@ from support.main_job import (
 )
 from support.processes import ROOT
 
-from gammavae_jax.cli.report import Report
+from gammavae_jax.cli.run import Report
 from gammavae_jax.config_json import override
 from gammavae_jax.data.loading import Source
 from gammavae_jax.data.synthetic.dataset import SyntheticSize, make_synthetic
