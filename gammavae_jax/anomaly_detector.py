@@ -20,7 +20,7 @@ from gammavae_jax.runs.detector_parameters import (
     plain_parameters,
     require_saved_parameters,
 )
-from gammavae_jax.runs.detector_state import Stored
+from gammavae_jax.runs.estimator import Stored
 from gammavae_jax.runs.fitted_detector import FittedDetector, Given
 from gammavae_jax.scoring.verdict import Verdict
 

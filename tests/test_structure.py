@@ -31,7 +31,7 @@ ROOMS = (
 RESTRICTED_LIBRARIES: dict[str, set[str]] = {
     "tensorflow_probability": {"models.gamma_sampler"},
     "soundfile": {"data.audio.files", "report.pictures"},
-    "sklearn": {"runs.estimator_protocol", "evaluation.metrics"},
+    "sklearn": {"runs.estimator", "evaluation.metrics"},
     "jinja2": {"report.templates"},
     "orbax": {"runs.stored_arrays"},
     "soxr": {"data.audio.files"},

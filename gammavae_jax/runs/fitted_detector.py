@@ -14,7 +14,7 @@ import numpy as np
 from gammavae_jax.data.recordings.sources import known_machine, one_machine
 from gammavae_jax.data.states import State
 from gammavae_jax.errors import InputError
-from gammavae_jax.runs.detector_state import DetectorState
+from gammavae_jax.runs.estimator import DetectorState
 from gammavae_jax.scoring.alarm_policy import Alarm, AlarmPolicy
 from gammavae_jax.scoring.verdict import Verdict
 
