@@ -19,7 +19,7 @@ import soundfile
 
 from gammavae_jax.config import Config
 from gammavae_jax.config_json import from_dict, override, to_dict
-from gammavae_jax.data.audio.files import archives
+from gammavae_jax.data.audio import archives
 from gammavae_jax.data.audio.files import open_recording, read_recording
 from gammavae_jax.data.names import clip_stem, machine_and_section, parse_clip_name
 from gammavae_jax.errors import InputError, printable

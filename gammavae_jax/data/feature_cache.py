@@ -23,7 +23,7 @@ from jaxtyping import Float
 
 from gammavae_jax.config import FeatureConfig
 from gammavae_jax.config_json import read_json
-from gammavae_jax.data.audio.files import archives
+from gammavae_jax.data.audio import archives
 from gammavae_jax.data.clips import Clips, in_threads, load_clips
 from gammavae_jax.data.features import FEATURES_VERSION
 from gammavae_jax.data.machines import ClipFile

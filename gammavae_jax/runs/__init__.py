@@ -1,1 +1,1 @@
-"""Run folders: checkpoints, resuming, and atomically written results."""
+"""Run folders and saved detectors: checkpoints, resuming and atomic results."""

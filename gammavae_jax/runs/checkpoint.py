@@ -1,4 +1,4 @@
-"""Checkpoints: all that is needed to score clips or to resume training.
+"""Saves and loads checkpoints: all that is needed to score clips or resume training.
 
 A checkpoint folder holds `detector/` (filterbank, models, Gaussian fits, references,
 calibration, thresholds) and the last two training states, `train/<epoch>/`, which
@@ -59,8 +59,8 @@ def save_detector(
 ) -> None:
     """Write a detector to a checkpoint folder, replacing any existing detector.
 
-    `files` maps the names of further files to save with the detector to their text; in
-    a cluster, it must be empty. All processes of a cluster must call this. For errors,
+    `files` holds the text of further files to save with the detector, by name; in a
+    cluster, it must be empty. All processes of a cluster must call this. For errors,
     see `save_arrays`.
     """
     for name, text in (files or {}).items():
@@ -137,8 +137,7 @@ def _load_with_files(folder: Path) -> tuple[Detector, dict[str, bytes], str]:
     files = read_beside(path, about)
     arrays = load_arrays(path, about, _abstract_detector(config, about))
     machines = tuple((machine, section) for machine, section in about["machines"])
-    stored = about.get("conditions", {})  # missing in older detectors
-    conditions = {n: from_stored(of) for n, of in stored.items()}
+    conditions = {n: from_stored(of) for n, of in about["conditions"].items()}
     detector = Detector(config, machines, **arrays, conditions=conditions)
     return detector, files, checksum(about)
 
@@ -175,7 +174,7 @@ def restore_training(
 ) -> TrainCheckpoint | None:
     """Load the newest intact training state; return None if none was saved.
 
-    If a newer state is damaged, `say` is called with a message.
+    If a newer state is damaged, call `say` with a message.
 
     Raises:
         InputError: states were saved, but this version can read none of them.

@@ -1,4 +1,4 @@
-"""The folder of an `AnomalyDetector`: a checkpoint and the estimator's parameters."""
+"""Reads and writes an `AnomalyDetector`'s folder: a checkpoint and its parameters."""
 
 import json
 import os
@@ -53,15 +53,11 @@ def write_detector(
 ) -> None:
     """Write a detector atomically.
 
-    Args:
-        folder: the folder to write to.
-        detector: the detector.
-        parameters: the estimator's parameters, converted to JSON types.
-        clips: the training clips of each machine; empty if the detector keeps none.
-        overwrite: whether to replace an existing detector.
+    `parameters` are the estimator's, converted to JSON types. `clips` are the training
+    clips of each machine; they are empty if the detector keeps none.
 
     Raises:
-        InputError: see `require_place`; or a detector exists and is not overwritten.
+        InputError: see `require_place`; or a detector exists, without `overwrite`.
     """
     require_place(folder)
     try:

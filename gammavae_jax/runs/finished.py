@@ -36,17 +36,12 @@ def report_run(
     names: Sequence[str],
     log: Log,
 ) -> None:
-    """Rebuild the report page of a finished run.
+    """Rebuild the report page of a finished run, and write it to `path`.
 
-    If the recordings are missing, the page has a note instead of pictures. If
-    `data_root` or `names` was given, missing recordings are an error.
-
-    Args:
-        run: the run folder.
-        path: where to write the page.
-        data_root: the folder of the recordings; by default, the one that the run used.
-        names: the names of clips that must have pictures.
-        log: shows messages and progress.
+    The clips `names` have pictures, besides those chosen automatically. `data_root` is
+    the folder of the recordings; by default, the one that the run used. If recordings
+    are missing, the page has a note instead of pictures, unless `data_root` or `names`
+    was given: then they are an error.
 
     Raises:
         InputError: the run is not finished, a name matches no clip, requested

@@ -1,7 +1,6 @@
-"""Uses a fitted detector: scores, verdicts, alarms, explanations and pages.
+"""The methods of a fitted `AnomalyDetector`: scores, alarms, explanations and pages.
 
-Modules that import JAX are imported by the methods that need them, because importing
-JAX takes half a second.
+Modules that import JAX are imported by the methods that need them; see `estimator`.
 """
 
 import os
@@ -145,9 +144,9 @@ class FittedDetector(DetectorState):
     ) -> "Explanation":
         """Explain the score of a recording: which bands added to it, and when.
 
-        If the recording is cut into clips, the one with the highest score is explained,
-        of those in which the machine is running. `Explanation.band_shares` gives the
-        share of each band.
+        If the recording is cut into clips, this explains the clip with the highest
+        score among those in which the machine is running. `Explanation.band_shares` has
+        the share of each band.
         """
         from gammavae_jax.report.explanation import explain_clip
         from gammavae_jax.scoring.decision import clip_states
@@ -182,7 +181,7 @@ class FittedDetector(DetectorState):
                 can be recorded without a pause.
             after: `(k, n)` for an alarm after `k` of `n` segments that have a p-value
                 of at most `false_alarm_rate`.
-            hold_seconds: for so long after an alarm, further ones are held back.
+            hold_seconds: how long to hold back further alarms after an alarm.
             machine: the machine; omit it if there is only one.
 
         Raises:

@@ -53,8 +53,7 @@ def held_folder(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
     The lock is released when the process ends, even if it is killed.
 
     Raises:
-        InputError: the folder is locked, cannot be written, or fails
-            `check_folder`.
+        InputError: the folder is locked, cannot be written, or fails `check_folder`.
     """
     if not (out / _LOCK).exists():
         check_folder(out, resume, overwrite)

@@ -33,8 +33,8 @@ _READY = ".results"  # complete results, not yet in their final places
 def has_results(out: Path) -> bool:
     """Return whether a folder holds the results of a run or an evaluation.
 
-    Complete results that a kill left out of place count: an evaluation has no training
-    state from which `--resume` could compute them again.
+    Complete results count even if the process was killed before it moved them into
+    place: an evaluation has no training state to compute them from again.
     """
     return any((out / name).exists() for name in (*_RESULTS, _READY))
 

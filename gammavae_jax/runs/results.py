@@ -1,11 +1,16 @@
 """Writes the results and the report page of a run or an evaluation."""
 
 import contextlib
+import importlib.metadata
 import itertools
+import platform
 import shlex
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import jax
 
 from gammavae_jax.config import Config, FeatureConfig
 from gammavae_jax.data.audio.files import read_clip
@@ -30,6 +35,7 @@ from gammavae_jax.evaluation.tables import (
 )
 from gammavae_jax.files import write_text
 from gammavae_jax.log import Log
+from gammavae_jax.models.gamma_sampler import gamma_sampler
 from gammavae_jax.report.clips import (
     Loader,
     WantedClip,
@@ -41,12 +47,15 @@ from gammavae_jax.report.page import Report, report_html
 from gammavae_jax.report.payload import error_bars
 from gammavae_jax.report.pictures import Sound
 from gammavae_jax.runs.checkpoint import save_detector
-from gammavae_jax.runs.environment import describe_environment
 from gammavae_jax.runs.folder import read_metrics, write_results
 from gammavae_jax.runs.publish import atomic_results
 from gammavae_jax.scoring.detector import Detector
 from gammavae_jax.scoring.scored_clips import ScoredClips
 
+_PACKAGES = (
+    *("gammavae-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"),
+    *("tfp-nightly", "numpy", "scipy"),
+)
 SYNTHETIC_NOTE = (
     "Synthetic data: made-up machines, not recordings. These numbers show that the "
     "program works, but not how well it detects anomalies."
@@ -71,8 +80,8 @@ def publish(
 ) -> None:
     """Evaluate scored clips, publish all results atomically, and print them.
 
-    A run's detector is saved with the results; an evaluation's is not. In a cluster all
-    processes save the detector together, and the first one writes the rest.
+    A run's detector is saved with the results; an evaluation's is not. In a cluster,
+    all processes save the detector together, and the first one writes the rest.
 
     Raises:
         InputError: the folder cannot be written; earlier results are kept.
@@ -81,8 +90,7 @@ def publish(
         log.notes.insert(0, SYNTHETIC_NOTE)
     rows = evaluate_scores(tables, origin.year)
     published = published_results(origin.data_root, tables)
-    year = origin.year
-    report = Report(detector.config, tables, rows, log.notes, published, year)
+    report = Report(detector.config, tables, rows, log.notes, published, origin.year)
     for clips in tables:
         if clips.is_anomaly is None:
             log.note(
@@ -126,9 +134,9 @@ def _write(
 
 
 def complete_report(report: Report, run: Path) -> Report:
-    """Add the training curves, latent use and error bars to a report.
+    """Add training curves, latent use, error bars and a command to a report.
 
-    Also add the command that shows more pictures.
+    The command shows pictures of another clip.
     """
     config, metrics = report.config, read_metrics(run)
     has_posterior = config.model.latent != "deterministic"
@@ -186,15 +194,11 @@ def _loaders(detector: Detector, clips: Clips) -> list[Loader]:
 
 def read_sound(path: Path, config: FeatureConfig) -> Sound:
     """Read a recording for playback; if that fails, return a remark instead."""
+    rate = config.sample_rate
     try:
-        waveform = read_clip(
-            path, sample_rate=config.sample_rate, channel=config.channel
-        )
+        return Sound(read_clip(path, sample_rate=rate, channel=config.channel), rate)
     except InputError:
-        return Sound(
-            None, config.sample_rate, "The recording could not be read for playback."
-        )
-    return Sound(waveform, config.sample_rate)
+        return Sound(None, rate, "The recording could not be read for playback.")
 
 
 def _write_score_files(
@@ -214,17 +218,46 @@ def _write_score_files(
         p_values = [None] * len(clips.names)
         if score in clips.p_values:
             p_values = clips.p_values[score][s].tolist()
-        of_clips = (
-            clips.names,
-            values.tolist(),
-            p_values,
-            decisions.astype(int).tolist(),
-        )
+        columns = values.tolist(), p_values, decisions.astype(int).tolist()
         rows += [
             ClipRow(seed, score, clips.machine, clips.section, *of_clip)
-            for of_clip in zip(*of_clips, strict=True)
+            for of_clip in zip(clips.names, *columns, strict=True)
         ]
     write_text(out / "clips.csv", clips_csv(rows))
+
+
+def describe_environment() -> dict[str, Any]:
+    """Return versions, Gamma sampler, devices and commit; None means unknown."""
+    devices = jax.devices()
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "sampler": gamma_sampler().library,
+        "device": devices[0].device_kind,
+        "platform": devices[0].platform,
+        "n_devices": len(devices),
+        "processor": platform.machine(),
+        "commit": _commit(),
+    }
+
+
+def _version(package: str) -> str | None:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
+    return None
+
+
+def _commit() -> str | None:
+    """Return the commit of this checkout, followed by `+` if files were changed."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty=+"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None
 
 
 def _print(report: Report, log: Log) -> None:

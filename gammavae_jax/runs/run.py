@@ -84,7 +84,7 @@ def hold(folder: RunFolder) -> Iterator[None]:
 def run_held(
     config: Config, source: Source, folder: RunFolder, year: int | None, log: Log
 ) -> bool:
-    """Do the same as `run`, but in a folder that is already locked."""
+    """Do the same as `run` in a folder that is already locked."""
     require_same(
         [to_dict(config), source.machines, source.with_supplemental, year],
         "its settings differ from those of process 0: start all processes with the "
@@ -146,17 +146,13 @@ def run_loaded(
     clips = {name: clip_identities(found) for name, found in machines.train}
     observer = FolderObserver(config, folder, clips, log)
     detector = fit(config, machines, observer, capacities.train)
-    _score_and_publish(detector, machines.test, folder, origin, log, capacities.test)
+    tables = score_clips(detector, machines.test, log, capacities.test)
+    publish(folder.path, detector, machines.test, tables, origin, log)
     return not observer.has_diverged
 
 
-def _score_and_publish(detector, test, folder, origin, log, capacity) -> None:
-    tables = score_clips(detector, test, log, capacity)
-    publish(folder.path, detector, test, tables, origin, log)
-
-
 def describe(config: Config, source: Source, log: Log) -> None:
-    """Show what `run` would process, going by file names.
+    """Show what `run` would process, judging by file names.
 
     For errors, see `find_all`.
     """
@@ -216,4 +212,5 @@ def evaluate(
         note_shared_clips(training_clips(checkpoint), test, log)
         begin_folder(folder.path, config)
         origin = Origin(source.root, choose_year(year, files, log), checkpoint)
-        _score_and_publish(detector, test, folder, origin, log, capacity)
+        tables = score_clips(detector, test, log, capacity)
+        publish(folder.path, detector, test, tables, origin, log)

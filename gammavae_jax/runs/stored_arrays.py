@@ -47,10 +47,7 @@ _ORBAX = threading.Lock()
 
 
 class Unreadable(InputError):
-    """Raised if a checkpoint is damaged or unsupported.
-
-    The message consists of `problem` and a remedy.
-    """
+    """The error for a damaged or unsupported checkpoint: a problem and a remedy."""
 
     def __init__(self, problem: str, remedy: str):
         super().__init__(f"{problem}: {remedy}")
@@ -187,27 +184,26 @@ def validate_sizes(path: Path, claimed: Any) -> None:
 
 def validate_detector(path: Path, about: Any, n_mels: int) -> None:
     """Reject a detector's marker if its content is malformed."""
-    machines = about.get("machines")
-    is_valid = _is_list(machines, lambda names: _is_list(names, _is_name, 2))
-    is_valid = is_valid and 0 < len(set(map(tuple, machines))) == len(machines)
-    _require(is_valid, path, "'machines' is malformed")
-    is_valid = _is_dict(about.get("references"), lambda s: _is_list(s, _is_size, 2))
-    _require(is_valid, path, "'references' is malformed")
-    is_valid = _is_dict(about.get("calibration"), _is_size)
-    _require(is_valid, path, "'calibration' is malformed")
-    n_clips = about.get("weights")
-    is_valid = _is_size(n_clips) and {n_clips} >= set(about["calibration"].values())
-    _require(is_valid, path, "'weights' is malformed")
-    # Older detectors have no conditions.
-    conditions = about.get("conditions", {})
-    is_valid = _is_dict(conditions, lambda of: _is_conditions(of, n_mels)) and all(
-        sum(of["recording_sizes"]) <= about["weights"] for of in conditions.values()
-    )
-    _require(is_valid, path, "'conditions' is malformed")
-    beside = about.get("beside")
-    is_valid = _is_dict(beside, lambda checksum: isinstance(checksum, str))
-    is_valid = is_valid and all(name == Path(name).name != ".." for name in beside)
-    _require(is_valid, path, "'beside' is malformed")
+
+    def check(name: str, is_valid: Callable[[Any], bool]) -> None:
+        _require(is_valid(about.get(name)), path, f"{name!r} is malformed")
+
+    def is_list_of_machines(value: Any) -> bool:
+        is_valid = _is_list(value, lambda names: _is_list(names, _is_name, 2))
+        return is_valid and 0 < len(set(map(tuple, value))) == len(value)
+
+    def is_of_machine(value: Any) -> bool:
+        is_valid = _is_conditions(value, n_mels)
+        return is_valid and sum(value["recording_sizes"]) <= about["weights"]
+
+    check("machines", is_list_of_machines)
+    check("references", lambda of: _is_dict(of, lambda s: _is_list(s, _is_size, 2)))
+    check("calibration", lambda of: _is_dict(of, _is_size))
+    check("weights", lambda n: _is_size(n) and {n} >= {*about["calibration"].values()})
+    check("conditions", lambda of: _is_dict(of, is_of_machine))
+    check("beside", lambda of: _is_dict(of, lambda sum_: isinstance(sum_, str)))
+    are_names = all(name == Path(name).name != ".." for name in about["beside"])
+    _require(are_names, path, "'beside' is malformed")
 
 
 def validate_training(path: Path, about: Any) -> None:

@@ -54,12 +54,9 @@ def has_training_clips(folder: Path) -> bool:
 def load_training_clips(
     folder: Path, loaded: str, detector: Detector
 ) -> dict[str, TrainingClips]:
-    """Read the training clips of every machine of a detector.
+    """Read the training clips of a detector's machines.
 
-    Args:
-        folder: the detector's folder.
-        loaded: the checksum of the detector when it was loaded from the folder.
-        detector: the detector that was loaded.
+    `loaded` is the checksum of the detector when it was loaded from the folder.
 
     Raises:
         InputError: they are missing, damaged, or those of another detector.

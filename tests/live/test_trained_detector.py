@@ -14,7 +14,7 @@ from support.live_stubs import humming as sound
 import gammavae_jax as gv
 from gammavae_jax.cli.watch import Watch
 from gammavae_jax.config import FeatureConfig
-from gammavae_jax.data.audio.files import files as audio
+from gammavae_jax.data.audio import files as audio
 from gammavae_jax.data.audio.files import open_recording, resampled
 from gammavae_jax.data.features import samples_needed
 from gammavae_jax.data.states import State

@@ -1,4 +1,3 @@
-import csv
 import errno
 import json
 import os
@@ -7,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from support.finished_runs import contents, rows_of
 
 from gammavae_jax.config import Config, TrainConfig
 from gammavae_jax.errors import InputError
@@ -58,10 +58,9 @@ def rows():
 
 def snapshot(folder):
     """Return every path below a folder, with the content of files."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
-        for path in folder.rglob("*")
-    }
+    return dict.fromkeys(
+        str(path.relative_to(folder)) for path in folder.rglob("*")
+    ) | contents(folder)
 
 
 def test_a_new_or_empty_folder_may_be_used(tmp_path):
@@ -290,8 +289,8 @@ def test_a_run_killed_before_its_first_line_can_be_resumed(out):
 def test_results_are_written_as_csv_and_json(out):
     about = {"timing": {"train_s": 1.0}, "environment": {"device": "cpu"}}
     write_results(out, rows(), about, ["a note"])
-    with (out / "results.csv").open(newline="") as file:
-        assert [r["score"] for r in csv.DictReader(file)] == list(CONFIG.scores)
+    scores = [row["score"] for row in rows_of(out / "results.csv")]
+    assert scores == list(CONFIG.scores)
     summary = json.loads((out / "summary.json").read_text())
     assert summary["official_score"]["mse"]["per_seed"] == [pytest.approx(0.5)]
     assert summary["timing"] == {"train_s": 1.0}

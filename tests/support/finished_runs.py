@@ -1,9 +1,11 @@
-"""Folders that look like finished runs, and the saved states of real runs."""
+"""Folders that look like finished runs, and the contents of real runs."""
 
+import csv
 import json
 
 from gammavae_jax.config_json import to_dict
 from gammavae_jax.evaluation.metrics import METRICS
+from gammavae_jax.files import text_checksum
 from gammavae_jax.presets import preset
 from gammavae_jax.runs.checkpoint import TrainCheckpoint, restore_training
 
@@ -13,6 +15,29 @@ def restored(*arguments) -> TrainCheckpoint:
     back = restore_training(*arguments)
     assert back is not None
     return back
+
+
+def contents(folder):
+    """Return the bytes of every file below a folder, by path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def rows_of(table):
+    """Return the rows of a CSV file, as dicts of strings."""
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+ABSENT = object()  # in `change_marker`, removes a field
+
+
+def change_marker(path, changes):
+    """Change a marker's content and keep its checksum valid, as a stranger could."""
+    about = json.loads(path.read_text()) | changes
+    content = {n: v for n, v in about.items() if n != "sum" and v is not ABSENT}
+    signed = {**content, "sum": text_checksum(json.dumps(content))}
+    path.write_text(json.dumps(signed))
 
 
 def spread(mean, std=0.01):

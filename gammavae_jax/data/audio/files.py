@@ -14,7 +14,7 @@ import soundfile
 import soxr
 from jaxtyping import Float32
 
-from gammavae_jax.data.audio.files import archives
+from gammavae_jax.data.audio import archives
 from gammavae_jax.data.audio.channels import ChannelLevels, Channels, require_channels
 from gammavae_jax.data.audio.header import (
     HEAD_BYTES,

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class _Cancelled(Exception):
-    """Raised to stop the loading of recordings that are no longer needed."""
+    """The exception that stops loading recordings that are no longer needed."""
 
 
 class _QuietLog(Log):
@@ -54,14 +54,9 @@ def load_in_turn(
 ) -> Generator[tuple[int, T, Log], None, None]:
     """Yield each wave's number, recordings and log, while a thread loads the next wave.
 
-    Close the generator to cancel the loading, which stops at the next clip.
-
-    Args:
-        numbers: the wave numbers.
-        load: loads a wave, given its number and a log. All waves but the first are
-            loaded in the thread.
-        log: the log whose console the waves' logs use. Only the first wave shows
-            progress, because the others are loaded in the background.
+    `load` loads a wave, given its number and a log. The thread loads all waves but the
+    first, so only the first wave shows progress. The waves' logs use the console of
+    `log`. Close the generator to cancel the loading, which stops at the next clip.
 
     Raises:
         Exception: `load` failed for a wave; its error is raised when the wave is due.

@@ -69,13 +69,8 @@ def run_machines(
 ) -> bool:
     """Train, score and evaluate machines, in waves if they do not all fit in memory.
 
-    Args:
-        config: the configuration.
-        source: the recordings.
-        folder: the folder for the results.
-        year: the challenge year whose metrics are used; see `run`.
-        wave_size: the number of machines in a wave; default: as many as fit.
-        log: shows progress and results.
+    `wave_size` is the number of machines in a wave; by default, as many as fit. For
+    `year`, see `run`.
 
     Returns:
         Whether every model finished training.

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.logs import refusal
 from support.packing import pack
 
-from gammavae_jax.data.audio.files import files
+from gammavae_jax.data.audio import files
 from gammavae_jax.data.audio.files import (
     open_recording,
     read_clip,

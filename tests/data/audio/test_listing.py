@@ -5,7 +5,7 @@ import os
 import pytest
 from support.recorded import fill
 
-from gammavae_jax.data.audio.files import listing
+from gammavae_jax.data.audio import listing
 from gammavae_jax.data.audio.listing import left_out_lines, list_recordings
 
 

@@ -173,3 +173,24 @@ def test_file_sizes_show_that_a_small_fleet_fits(fleet, tiny, monkeypatch):
 def test_memory_is_available_and_can_be_returned():
     assert 1 << 20 < available_memory() < 1 << 50
     free_memory()
+
+
+@pytest.fixture
+def container(tmp_path, monkeypatch):
+    """Simulate a limit of 8 GB: 7.9 GB are used, and 6 GB of that for cached files."""
+    (tmp_path / "memory.max").write_text("8000000000\n")
+    (tmp_path / "memory.current").write_text("7900000000\n")
+    text = "anon 1900000000\ninactive_file 6000000000\nactive_file 0\n"
+    (tmp_path / "memory.stat").write_text(text)
+    monkeypatch.setattr(plans, "_CONTAINER", tmp_path)
+    monkeypatch.setattr(plans, "_system_memory", lambda: 10**12)
+    return tmp_path
+
+
+def test_the_memory_of_cached_files_counts_as_available(container):
+    assert available_memory() == 6_100_000_000
+
+
+def test_a_container_without_a_limit_has_the_memory_of_the_system(container):
+    (container / "memory.max").write_text("max\n")
+    assert available_memory() == 10**12

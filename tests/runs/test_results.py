@@ -5,8 +5,8 @@ import subprocess
 import jax
 import pytest
 
-from gammavae_jax.runs import environment
-from gammavae_jax.runs.environment import describe_environment
+from gammavae_jax.runs import results
+from gammavae_jax.runs.results import describe_environment
 
 
 def test_the_description_is_json_with_the_versions_and_devices_in_use():
@@ -20,13 +20,13 @@ def test_the_description_is_json_with_the_versions_and_devices_in_use():
 
 
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
-    monkeypatch.setattr(environment, "_PACKAGES", ("no-such-package",))
+    monkeypatch.setattr(results, "_PACKAGES", ("no-such-package",))
     assert describe_environment()["packages"] == {"no-such-package": None}
 
 
 def test_outside_a_checkout_there_is_no_commit(monkeypatch, tmp_path):
     package = tmp_path / "site-packages" / "gammavae_jax"
-    monkeypatch.setattr(environment, "__file__", str(package / "runs/environment.py"))
+    monkeypatch.setattr(results, "__file__", str(package / "runs/results.py"))
     assert describe_environment()["commit"] is None
 
 
@@ -38,8 +38,8 @@ def test_without_git_there_is_no_commit(monkeypatch, tmp_path, error):
         raise error
 
     (tmp_path / ".git").mkdir()
-    module = tmp_path / "gammavae_jax" / "runs" / "environment.py"
-    monkeypatch.setattr(environment, "__file__", str(module))
+    module = tmp_path / "gammavae_jax" / "runs" / "results.py"
+    monkeypatch.setattr(results, "__file__", str(module))
     monkeypatch.setattr(subprocess, "run", fail)
     assert describe_environment()["commit"] is None
 
@@ -52,13 +52,13 @@ def git(folder, *arguments):
 
 
 def test_the_commit_is_given_and_changes_are_marked(monkeypatch, tmp_path):
-    module = tmp_path / "gammavae_jax" / "runs" / "environment.py"
+    module = tmp_path / "gammavae_jax" / "runs" / "results.py"
     module.parent.mkdir(parents=True)
     module.touch()
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "--quiet", "--message=first")
-    monkeypatch.setattr(environment, "__file__", str(module))
+    monkeypatch.setattr(results, "__file__", str(module))
     commit = git(tmp_path, "rev-parse", "--short", "HEAD")
     assert describe_environment()["commit"] == commit
     module.write_text("changed")
